@@ -1,0 +1,1 @@
+"""Titles in, attribute ids out: the pseudo-attributes that stand in for labels."""

@@ -1,0 +1,123 @@
+"""A catalogue: listings of four splits, their categories, and which gallery listings are right for which query.
+
+eProduct calls the listings that are searched its "index" split. Here they are the *gallery*; an index is the structure that searches them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from retrieval_jax.errors import InputError
+
+SOURCES = ("synthetic", "eproduct", "table")
+
+
+@dataclasses.dataclass
+class Split:
+    """Listings of one split, column by column; row i of every column is the same listing.
+
+    Attributes:
+        name: "train", "val", "query" or "gallery".
+        ids: listing ids, n strings; a list or a lazy sequence.
+        titles: n strings, or None where the split has no titles.
+        categories: int32 [n, levels], rows of `Catalog.category_names[level]`, -1 where unknown; or None.
+        images: random access, `images[row]` is uint8 [H, W, 3] RGB at the picture's own size.
+    """
+
+    name: str
+    ids: Sequence[str]
+    titles: Sequence[str] | None
+    categories: np.ndarray | None
+    images: Any
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclasses.dataclass
+class Catalog:
+    """The four splits of a catalogue and what is known about them.
+
+    Attributes:
+        name: of the catalogue.
+        train, val, query, gallery: a `Split`, or None where the catalogue has none.
+        truth: `ranking.Truth`, the relevant gallery rows of every query, or None where nobody told.
+        category_levels: names of the category levels, coarse to fine; the last is the leaf.
+        category_names: for every level the names that `Split.categories` counts into.
+        counts: {split: {"read": n, "kept": n, "set_aside": {reason: n}}}; read = kept + the sum of set_aside.
+        set_aside: the rows that were left out: dict(file, row, id, reason, sentence).
+    """
+
+    name: str
+    train: Split | None = None
+    val: Split | None = None
+    query: Split | None = None
+    gallery: Split | None = None
+    truth: Any = None
+    category_levels: tuple[str, ...] = ()
+    category_names: tuple[list[str], ...] = ()
+    counts: dict = dataclasses.field(default_factory=dict)
+    set_aside: list[dict] = dataclasses.field(default_factory=list)
+
+    def split(self, name: str) -> Split:
+        """Returns the split of that name; raises InputError, naming the splits there are, if it is missing."""
+        found = getattr(self, name, None) if name in ("train", "val", "query", "gallery") else None
+        if found is None:
+            there = [s for s in ("train", "val", "query", "gallery") if getattr(self, s) is not None]
+            raise InputError(f"catalogue {self.name} has no split {name!r}; it has {', '.join(there) or 'none'}")
+        return found
+
+
+@dataclasses.dataclass
+class DataInfo:
+    """What a task has to know about the training listings before it sees one.
+
+    Attributes:
+        label_names: V pseudo-attributes, sorted; empty without a vocabulary.
+        label_counts: int64 [V], titles of the training split that have the label.
+        num_listings: listings in the training split.
+        category_names: names per level, coarse to fine.
+        category_counts: int64 [names of the level] per level, training listings of each category.
+        vocabulary_hash: hex digest of the vocabulary, "" without one.
+    """
+
+    label_names: list[str]
+    label_counts: np.ndarray
+    num_listings: int
+    category_names: tuple[list[str], ...]
+    category_counts: tuple[np.ndarray, ...]
+    vocabulary_hash: str
+
+
+def load(config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = None) -> Catalog:
+    """Loads the catalogue that a config's data block describes.
+
+    Args:
+        config_data: has `source` ("synthetic", "eproduct" or "table") and `kwargs`, the arguments of that source.
+        set_aside_path: CSV (file, row, id, reason, sentence) that receives the rows that were left out; None writes none.
+
+    Returns:
+        The `Catalog`.
+
+    Raises:
+        InputError: unknown source or argument, unreadable file, missing column, or more bad rows than max_bad_share.
+    """
+    source = config_data["source"]
+    kwargs = _plain(config_data.get("kwargs") or {})
+    if source not in SOURCES:
+        raise InputError(f"config.data.source is {source!r}; there are {', '.join(SOURCES)}")
+    if source == "synthetic":
+        return importlib.import_module("retrieval_jax.data.synthetic").load(**kwargs)
+    tables = importlib.import_module("retrieval_jax.data.tables")
+    return getattr(tables, f"load_{source}")(**kwargs, set_aside_path=set_aside_path)
+
+
+def _plain(block: Any) -> Any:
+    """Turns nested ConfigDicts into dicts: loaders take plain keyword arguments."""
+    return {key: _plain(value) for key, value in block.items()} if hasattr(block, "items") else block
