@@ -1,0 +1,142 @@
+"""Batches of a split: shuffled, augmented, cut for this process; the position in the data is the global step.
+
+Everything is a function of the position: row order of (seed, epoch), augmentation of (seed, position), batch of (step). So a run that stops after
+step t goes on with `start_step=t + 1` and sees what it would have seen, whatever the number of threads, worker processes, machines or devices: there is
+no iterator state to save.
+"""
+
+import grain
+import numpy as np
+from absl import flags
+
+from retrieval_jax.data import transforms
+from retrieval_jax.errors import InputError
+
+
+def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps, start_step=0, num_threads=2,
+                  num_workers=0, process_index=0, process_count=1):
+    """Iterates over augmented batches, epoch after epoch, each row exactly once an epoch.
+
+    Batches cross the border of epochs (the last rows of one and the first of the next share a batch), so every batch is full.
+
+    Args:
+        columns: what a batch holds, each with one entry per row of the split:
+            image: random access, image[row] -> uint8 [h, w, 3];
+            label_ids: (indptr int64 [n + 1], ids [indptr[n]]), sparse rows, or None;
+            any other name: an array [n, ...], or None.
+        transform: (name, kwargs) pairs, see `transforms.compose`.
+        image_size: (height, width) in pixels.
+        batch_size: rows of a global batch, over all processes.
+        seed: of shuffling and augmentation.
+        num_steps: the run's length; the batches are those of steps start_step .. num_steps - 1.
+        start_step: first step to read.
+        num_threads: that decode and augment; each works on a whole batch.
+        num_workers: further Python processes; 0 reads in this one.
+        process_index, process_count: this process takes rows [p * B / P : (p + 1) * B / P] of each global batch.
+
+    Returns:
+        An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b]; _mask bool [b] (all true); label_ids int32 [b, L]
+        (padded with 0) and label_mask bool [b, L], L the most labels any row has; other columns [b, ...]; b = batch_size / P.
+
+    Raises:
+        InputError: no rows, columns of different lengths, or a batch size that the processes cannot share.
+    """
+    num_rows = _num_rows(columns)
+    if batch_size < 1 or batch_size % process_count:
+        raise InputError(f"batch_size {batch_size} has to be a positive multiple of the {process_count} processes")
+    image, read_columns = columns["image"], _column_reader(columns)
+    apply = transforms.compose(transform, image_size)
+
+    def read(row, rng):
+        return {"image": apply(image[int(row)], rng), "row": np.int32(row)}
+
+    share = batch_size // process_count
+    batches = (
+        grain.MapDataset.range(num_rows)
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(read)
+        .batch(share)  # on the MapDataset: after it, every worker would keep a partial batch of its own
+        .slice(slice(start_step * process_count + process_index, num_steps * process_count, process_count))
+        .map(read_columns)
+    )
+    return iter(_iterate(batches, num_threads, num_workers))
+
+
+def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, rows=None):
+    """Iterates over a split once, in order; the last batch is padded to full size.
+
+    Args:
+        source: random access, source[row] -> uint8 [h, w, 3].
+        transform: (name, kwargs) pairs, nothing random.
+        image_size: (height, width) in pixels.
+        batch_size: rows of a batch.
+        num_threads: that decode; each works on a whole batch.
+        rows: only these rows, in this order.
+
+    Returns:
+        An iterator of dicts: image uint8 [B, height, width, 3]; row int32 [B] (-1 for padding); _mask bool [B], false for padding (whose
+        pictures are black).
+    """
+    apply = transforms.compose(transform, image_size)
+    rows = np.arange(len(source)) if rows is None else np.asarray(rows)
+
+    def read(batch):
+        part = rows[batch * batch_size:(batch + 1) * batch_size]
+        images = np.zeros((batch_size, *image_size, 3), np.uint8)
+        for i, row in enumerate(part):
+            images[i] = apply(source[int(row)])
+        padded = np.full(batch_size, -1, np.int32)
+        padded[:len(part)] = part
+        return {"image": images, "row": padded, "_mask": padded >= 0}
+
+    return iter(_iterate(grain.MapDataset.range(-(-len(rows) // batch_size)).map(read), num_threads, 0))
+
+
+def _iterate(batches, num_threads, num_workers):
+    # The buffer counts batches: enough to keep every thread busy, no more memory than that.
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+    batches = batches.to_iter_dataset(options)
+    if num_workers:
+        if not flags.FLAGS.is_parsed():  # grain reads absl flags in its workers' parent; notebooks and tests never parse them
+            flags.FLAGS.mark_as_parsed()
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2))
+    return batches
+
+
+def _num_rows(columns):
+    if columns.get("image") is None:
+        raise InputError(f"a batch needs the column 'image'; given: {', '.join(sorted(columns)) or 'nothing'}")
+    lengths = {name: len(column[0]) - 1 if name == "label_ids" else len(column)
+               for name, column in columns.items() if column is not None}
+    if len(set(lengths.values())) > 1:
+        raise InputError("the columns of a split have different numbers of rows: "
+                         + ", ".join(f"{name} {n}" for name, n in lengths.items()))
+    if not lengths["image"]:
+        raise InputError("the split to train on has no rows")
+    return lengths["image"]
+
+
+def _column_reader(columns):
+    """Returns the function that looks up a batch's labels and other columns by its rows, all rows at once."""
+    others = {name: np.asarray(column) for name, column in columns.items()
+              if column is not None and name not in ("image", "label_ids")}
+    labels = columns.get("label_ids")
+    if labels is not None:
+        indptr, ids = np.asarray(labels[0], np.int64), np.asarray(labels[1], np.int32)
+        ids = np.append(ids, np.int32(0))  # what padding reads
+        slots = np.arange(max(1, int(np.diff(indptr).max())))
+
+    def read(batch):
+        rows = batch["row"]
+        batch = {**batch, "_mask": np.ones(len(rows), bool)}
+        if labels is not None:
+            starts = indptr[rows, None]
+            mask = slots < indptr[rows + 1, None] - starts
+            batch["label_ids"] = ids[np.where(mask, starts + slots, len(ids) - 1)]
+            batch["label_mask"] = mask
+        batch.update((name, column[rows]) for name, column in others.items())
+        return batch
+
+    return read

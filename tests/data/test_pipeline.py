@@ -1,0 +1,134 @@
+"""Batches: each row once an epoch, the same batch for a step however it is read."""
+
+import numpy as np
+import pytest
+
+from retrieval_jax.data import pipeline
+from retrieval_jax.errors import InputError
+
+N = 29
+AUGMENT = (("random_resized_crop", {}), ("flip", {}), ("erasing", {}))
+
+
+class Pictures:
+    """Row r is a 6 x 5 picture made from seed r."""
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, row):
+        return np.random.default_rng(row).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+
+
+def columns():
+    counts = np.arange(N) % 4
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    return {"image": Pictures(), "label_ids": (indptr, np.arange(1, indptr[-1] + 1, dtype=np.int32)),
+            "category": np.arange(N, dtype=np.int32) * 10, "title": None}
+
+
+def read(**kw):
+    kw = {"transform": AUGMENT, "image_size": (8, 6), "batch_size": 6, "seed": 3, "num_steps": 15, "num_threads": 0, **kw}
+    return list(pipeline.train_batches(columns(), **kw))
+
+
+def equal(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b):
+        assert x.keys() == y.keys()
+        for key in x:
+            assert x[key].dtype == y[key].dtype and np.array_equal(x[key], y[key]), key
+
+
+def test_every_row_exactly_once_an_epoch_and_every_epoch_in_another_order():
+    rows = np.concatenate([b["row"] for b in read()])
+    assert len(rows) == 90
+    epochs = rows[:87].reshape(3, N)
+    assert all(sorted(epoch) == list(range(N)) for epoch in epochs)
+    assert not np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[0], np.arange(N))
+
+
+def test_batch_holds_shapes_types_labels_and_columns_of_its_rows():
+    indptr, ids = columns()["label_ids"]
+    for batch in read():
+        assert batch["image"].shape == (6, 8, 6, 3) and batch["image"].dtype == np.uint8
+        assert batch["label_ids"].shape == batch["label_mask"].shape == (6, 3) and batch["label_ids"].dtype == np.int32
+        assert batch["row"].dtype == np.int32 and batch["_mask"].all() and "title" not in batch
+        assert np.array_equal(batch["category"], batch["row"] * 10)
+        for i, row in enumerate(batch["row"]):
+            assert batch["label_ids"][i][batch["label_mask"][i]].tolist() == ids[indptr[row]:indptr[row + 1]].tolist()
+            assert (batch["label_ids"][i][~batch["label_mask"][i]] == 0).all()
+
+
+@pytest.mark.parametrize("start", [1, 4, 5, 14])
+def test_resumed_run_reads_what_the_uninterrupted_one_reads(start):
+    equal(read(start_step=start), read()[start:])
+
+
+def test_longer_run_begins_like_the_shorter_one():
+    equal(read(num_steps=20)[:15], read())
+
+
+def test_threads_do_not_matter():
+    equal(read(num_threads=8), read(num_threads=1))
+    equal(read(num_threads=1), read(num_threads=0))
+
+
+def test_worker_processes_do_not_matter():
+    equal(read(num_workers=2, start_step=2, num_threads=1), read(start_step=2))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_together_read_the_global_batch(count):
+    parts = [read(process_index=p, process_count=count, start_step=3) for p in range(count)]
+    joined = [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts)]
+    equal(joined, read(start_step=3))
+
+
+def test_seed_matters_and_augmentation_differs_between_epochs():
+    assert not np.array_equal(read(seed=4)[0]["row"], read()[0]["row"])
+    batches = read(num_steps=29)
+    seen = {}
+    for batch in batches:
+        for row, image in zip(batch["row"], batch["image"]):
+            seen.setdefault(int(row), set()).add(image.tobytes())
+    assert np.mean([len(s) for s in seen.values()]) > 5.5
+
+
+def test_batch_larger_than_the_split():
+    rows = np.concatenate([b["row"] for b in read(batch_size=64, num_steps=2)])
+    assert sorted(rows[:N]) == list(range(N)) and sorted(rows[N:2 * N]) == list(range(N))
+
+
+def test_eval_batches_in_order_with_the_last_one_padded():
+    batches = list(pipeline.eval_batches(Pictures(), transform=(("resize", {}),), image_size=(6, 5), batch_size=8))
+    assert [b["_mask"].sum() for b in batches] == [8, 8, 8, 5]
+    rows = np.concatenate([b["row"][b["_mask"]] for b in batches])
+    assert np.array_equal(rows, np.arange(N)) and (batches[-1]["row"][5:] == -1).all()
+    images = np.concatenate([b["image"][b["_mask"]] for b in batches])
+    assert np.array_equal(images, np.stack([Pictures()[r] for r in range(N)]))
+    assert not batches[-1]["image"][5:].any()
+
+
+def test_eval_batches_of_chosen_rows():
+    [batch] = pipeline.eval_batches(Pictures(), transform=(("resize", {}),), image_size=(6, 5), batch_size=4, rows=[7, 3])
+    assert batch["row"].tolist() == [7, 3, -1, -1] and np.array_equal(batch["image"][0], Pictures()[7])
+
+
+def test_bad_columns_are_refused():
+    with pytest.raises(InputError, match="category 3"):
+        pipeline.train_batches({"image": Pictures(), "category": np.zeros(3)}, transform=AUGMENT, image_size=(8, 8),
+                               batch_size=2, seed=0, num_steps=1)
+    with pytest.raises(InputError, match="multiple of the 4 processes"):
+        read(process_count=4)
+    with pytest.raises(InputError, match="'image'"):
+        pipeline.train_batches({}, transform=AUGMENT, image_size=(8, 8), batch_size=2, seed=0, num_steps=1)
+
+
+def test_an_error_while_reading_a_picture_reaches_the_caller():
+    class Broken(Pictures):
+        def __getitem__(self, row):
+            raise InputError(f"row {row} is broken")
+
+    with pytest.raises(Exception, match="is broken"):
+        list(pipeline.eval_batches(Broken(), transform=(("resize", {}),), image_size=(6, 5), batch_size=8))
