@@ -1,0 +1,362 @@
+"""Embeddings on disk: shards of .npy, ids as UTF-8 bytes and offsets, provenance as JSON; memory-mapped, nothing pickled.
+
+    folder/embeddings.json   rows, dim, dtype, the shards with their sha256, and `meta` (space, checkpoint, config, split, ...)
+    folder/00000.npy ...     [rows of the shard, dim] float32 or float16
+    folder/ids.npy           all ids, joined, as UTF-8 bytes; folder/id_offsets.npy: where each one starts
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from retrieval_jax.errors import InputError
+
+FORMAT = 1
+BLOCK_ROWS = 16384  # rows read at once where the caller does not say
+
+
+class Ids(Sequence):
+    """Ids as one array of UTF-8 bytes: a million of them cost no Python objects, and may stay on disk.
+
+    Indexing with an int gives a `str`, with a slice or an array of rows a list of `str`.
+    """
+
+    def __init__(self, data: np.ndarray, offsets: np.ndarray):
+        self.data, self.offsets = data, offsets
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> Ids:
+        """Returns `ids` as `Ids` (unchanged if it is one already)."""
+        if isinstance(ids, cls):
+            return ids
+        encoded = [str(item).encode() for item in ids]
+        offsets = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(item) for item in encoded], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            return [self[row] for row in range(*key.indices(len(self)))]
+        if isinstance(key, np.ndarray) and key.ndim:
+            return [self[int(row)] for row in key]
+        row = int(key)
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        row %= len(self)
+        return self.data[self.offsets[row]:self.offsets[row + 1]].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        data, offsets = self.data.tobytes(), self.offsets.tolist()
+        for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+            yield data[start:stop].decode()
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Ids):
+            if not isinstance(other, (Sequence, np.ndarray)) or len(self) != len(other):
+                return False
+            other = Ids.of(other)
+        return np.array_equal(self.offsets, other.offsets) and np.array_equal(self.data, other.data)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"Ids({len(self)}: {', '.join(self[:3])}{', ...' if len(self) > 3 else ''})"
+
+    def sha256(self) -> str:
+        """Returns a fingerprint of the ids and their order."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.offsets, np.int64).tobytes())
+        digest.update(np.ascontiguousarray(self.data).tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: pathlib.Path, name: str = "") -> None:
+        """Writes {name}ids.npy and {name}id_offsets.npy."""
+        np.save(folder / f"{name}ids.npy", self.data, allow_pickle=False)
+        np.save(folder / f"{name}id_offsets.npy", self.offsets, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: pathlib.Path, name: str = "") -> Ids:
+        """Returns the ids that `save` wrote, decoded only when asked for."""
+        offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False)
+        data_file = folder / f"{name}ids.npy"
+        data = load_npy(data_file, mmap=False)
+        if (offsets.ndim != 1 or not len(offsets) or offsets.dtype != np.int64 or data.dtype != np.uint8 or offsets[0] != 0
+                or offsets[-1] != len(data) or (np.diff(offsets) < 0).any()):
+            raise InputError(f"{data_file} does not fit its offsets: make the folder again with the command that made it")
+        return cls(data, offsets)
+
+
+class Shards:
+    """Several [n, dim] arrays read as one: supports len, .shape, slices and arrays of rows; always gives float32 copies."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, arrays: Sequence[np.ndarray], dim: int):
+        self.arrays = list(arrays)
+        self.starts = np.cumsum([0] + [len(array) for array in self.arrays])
+        self.shape = (int(self.starts[-1]), dim)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key) -> np.ndarray:
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step != 1:
+                return self[np.arange(start, stop, step)]
+            parts = [array[max(0, start - first):max(0, stop - first)]
+                     for array, first in zip(self.arrays, self.starts[:-1], strict=True) if first < stop]
+            return np.concatenate([np.zeros((0, self.shape[1]), np.float32), *parts], dtype=np.float32)
+        rows = np.asarray(key)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        if ((rows < -len(self)) | (rows >= len(self))).any():
+            raise IndexError(f"row {rows.max()} of {len(self)}")
+        flat = rows.reshape(-1) % max(1, len(self))
+        out = np.empty((len(flat), self.shape[1]), np.float32)
+        which = np.searchsorted(self.starts, flat, side="right") - 1
+        for number in np.unique(which):
+            here = which == number
+            out[here] = self.arrays[number][flat[here] - self.starts[number]]
+        return out.reshape(*rows.shape, self.shape[1])
+
+    def __array__(self, dtype=None, copy=None):
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Vectors with their ids and where they come from.
+
+    Attributes:
+      ids: n ids, one a row (any sequence of str; kept as `Ids`).
+      vectors: [n, dim] float32 array, or `Shards` of memory-mapped arrays.
+      meta: provenance: space (what may be compared with what), checkpoint, config, split, ...
+
+    Raises:
+      InputError: not as many ids as vectors.
+    """
+
+    ids: Sequence[str]
+    vectors: np.ndarray | Shards
+    meta: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        vectors = self.vectors
+        if isinstance(vectors, (list, tuple)) and len(vectors) and getattr(vectors[0], "ndim", 0) == 2:
+            vectors = Shards(vectors, vectors[0].shape[1])
+        elif not isinstance(vectors, Shards):
+            vectors = np.asarray(vectors)
+            if vectors.dtype != np.float32:
+                vectors = vectors.astype(np.float32)
+        if len(vectors.shape) != 2:
+            raise InputError(f"embeddings are [rows, dim], got shape {vectors.shape}")
+        object.__setattr__(self, "vectors", vectors)
+        object.__setattr__(self, "ids", Ids.of(self.ids))
+        if len(self.ids) != len(vectors):
+            raise InputError(f"embeddings have {len(self.ids)} ids but {len(vectors)} vectors: give one id a row")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def dim(self) -> int:
+        return self.vectors.shape[1]
+
+    def block(self, start: int, stop: int) -> np.ndarray:
+        """Returns rows start..stop as float32 [n, dim]."""
+        return np.asarray(self.vectors[start:stop], np.float32)
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray], dim: int | None = None, *,
+            max_bytes: int = 2 << 30) -> Embeddings:
+        """Returns the same rows with `function` applied, block by block.
+
+        Args:
+          function: [n, dim] float32 -> [n, new dim], row by row.
+          dim: the new dimension; default: unchanged.
+          max_bytes: a larger result lies in an unnamed temporary file, memory-mapped (TMPDIR says where), not in memory.
+        """
+        shape = (len(self), dim or self.dim)
+        if shape[0] * shape[1] * 4 <= max_bytes:
+            out = np.empty(shape, np.float32)
+        else:
+            with tempfile.TemporaryFile() as file:  # the mapping keeps the file alive after it is closed
+                out = np.memmap(file, np.float32, "w+", shape=shape)
+        for start in range(0, len(self), BLOCK_ROWS):
+            out[start:start + BLOCK_ROWS] = function(self.block(start, start + BLOCK_ROWS))
+        return Embeddings(self.ids, out, self.meta)
+
+    def save(self, folder: str | os.PathLike, shard_rows: int = 65536, dtype: str = "float32") -> pathlib.Path:
+        """Writes the folder whole or not at all: a temporary folder beside it, renamed at the end.
+
+        Args:
+          folder: where to; an older one there is replaced.
+          shard_rows: rows a .npy file.
+          dtype: "float32", or "float16" for half the bytes.
+
+        Raises:
+          InputError: another dtype, or a value that float16 cannot hold.
+        """
+        blocks = (self.block(start, start + shard_rows) for start in range(0, len(self), shard_rows))
+        return write(folder, self.ids, blocks, self.meta, dim=self.dim, dtype=dtype)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> Embeddings:
+        """Returns the embeddings of a folder, memory-mapped: shapes and file sizes are checked, no vector is read.
+
+        Raises:
+          InputError: a missing, cut or mismatched file, named.
+        """
+        folder = pathlib.Path(folder)
+        info = read_info(folder)
+        arrays = []
+        for shard in info["shards"]:
+            file = folder / shard["file"]
+            array = load_npy(file, mmap=True)
+            if array.shape != (shard["rows"], info["dim"]) or str(array.dtype) != info["dtype"]:
+                raise InputError(f"{file} holds {array.dtype} {array.shape}, but embeddings.json says {info['dtype']} "
+                                 f"{(shard['rows'], info['dim'])}: run embed again")
+            arrays.append(array)
+        vectors = Shards(arrays, info["dim"])
+        ids = Ids.load(folder)
+        if not len(ids) == len(vectors) == info["rows"]:
+            raise InputError(f"{folder}: {len(ids)} ids, {len(vectors)} vectors, and embeddings.json says {info['rows']} "
+                             "rows: run embed again")
+        return cls(ids, vectors, info["meta"])
+
+
+def write(folder: str | os.PathLike, ids: Iterable[str], blocks: Iterable[np.ndarray], meta: dict, *, dim: int,
+          dtype: str = "float32") -> pathlib.Path:
+    """Writes blocks of vectors as they come, one shard each: embeddings that do not fit in memory.
+
+    Args:
+      folder: where to; an older one there is replaced when the new one is complete.
+      ids: one a row, in the order of the blocks.
+      blocks: arrays [n, dim].
+      meta: provenance, JSON-able.
+      dim: the vectors' dimension.
+      dtype: "float32" or "float16".
+
+    Raises:
+      InputError: ids and vectors differ in number, another dtype, or a value that float16 cannot hold.
+    """
+    if dtype not in ("float32", "float16"):
+        raise InputError(f"embeddings are stored as float32 or float16, not {dtype!r}: change embed.dtype")
+    folder, ids = pathlib.Path(folder), Ids.of(ids)
+
+    def fill(new: pathlib.Path) -> None:
+        shards, rows = [], 0
+        for block in blocks:
+            with np.errstate(over="ignore"):
+                array = np.ascontiguousarray(block, dtype)
+            if array.ndim != 2 or array.shape[1] != dim:
+                raise InputError(f"{folder}: a block of shape {array.shape} where [rows, {dim}] was announced")
+            lost = ~np.isfinite(array).all(1) & np.isfinite(block).all(1)
+            if lost.any():
+                row = rows + int(lost.argmax())
+                raise InputError(f"{folder}: row {row} ({ids[row]}) holds a number beyond float16: set embed.dtype to float32")
+            file = new / f"{len(shards):05d}.npy"
+            np.save(file, array, allow_pickle=False)
+            shards.append({"file": file.name, "rows": len(array), "sha256": _file_sha256(file)})
+            rows += len(array)
+        if rows != len(ids):
+            raise InputError(f"{folder}: {len(ids)} ids but {rows} vectors: give one id a row")
+        ids.save(new)
+        info = {"format": FORMAT, "rows": rows, "dim": int(dim), "dtype": dtype, "ids_sha256": ids.sha256(), "shards": shards,
+                "meta": dict(meta)}
+        (new / "embeddings.json").write_text(json.dumps(info, indent=1))
+
+    return replace_folder(folder, fill)
+
+
+def read_info(folder: str | os.PathLike) -> dict:
+    """Returns embeddings.json: rows, dim, dtype, shards (file, rows, sha256), ids_sha256, meta."""
+    file = pathlib.Path(folder) / "embeddings.json"
+    if not file.exists():
+        raise InputError(f"{file} not found: run embed first (python -m retrieval_jax.embed)")
+    try:
+        info = json.loads(file.read_text())
+        if info["format"] != FORMAT:
+            raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
+        for key, kind in (("rows", int), ("dim", int), ("dtype", str), ("shards", list), ("meta", dict)):
+            if not isinstance(info[key], kind):
+                raise TypeError(key)
+        for shard in info["shards"]:
+            if pathlib.Path(shard["file"]).name != shard["file"]:
+                raise ValueError(shard["file"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is not the description of embeddings ({error!r}): run embed again") from error
+    return info
+
+
+def verify(folder: str | os.PathLike) -> None:
+    """Reads every byte of a folder of embeddings and compares the checksums.
+
+    Raises:
+      InputError: a file that is not the one that was written, named.
+    """
+    folder = pathlib.Path(folder)
+    info = read_info(folder)
+    for shard in info["shards"]:
+        if _file_sha256(folder / shard["file"]) != shard["sha256"]:
+            raise InputError(f"{folder / shard['file']} has changed since it was written: run embed again")
+    if Ids.load(folder).sha256() != info["ids_sha256"]:
+        raise InputError(f"{folder / 'ids.npy'} has changed since it was written: run embed again")
+
+
+def replace_folder(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """Calls fill(new empty folder) and renames the result to `folder`: readers see the old or the new one, never half.
+
+    Args:
+      folder: the final place; an older folder there is removed once the new one is complete.
+      fill: writes the files.
+    """
+    folder = pathlib.Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        new.chmod(0o777 & ~_umask())
+        fill(new)
+        old = None
+        if folder.exists():
+            old = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            os.replace(folder, old)  # over an empty folder: allowed
+        os.replace(new, folder)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _file_sha256(file: pathlib.Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def load_npy(file: pathlib.Path, *, mmap: bool) -> np.ndarray:
+    try:
+        return np.load(file, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{file} not found: run the command that made {file.parent} again") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{file} is cut or is no .npy file ({error}): run the command that made {file.parent} again") from error
