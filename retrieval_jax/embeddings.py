@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -59,7 +60,7 @@ class Ids(Sequence):
 
     def __iter__(self) -> Iterator[str]:
         data, offsets = self.data.tobytes(), self.offsets.tolist()
-        for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        for start, stop in itertools.pairwise(offsets):
             yield data[start:stop].decode()
 
     def __eq__(self, other) -> bool:
@@ -178,21 +179,9 @@ class Embeddings:
         """Returns rows start..stop as float32 [n, dim]."""
         return np.asarray(self.vectors[start:stop], np.float32)
 
-    def map(self, function: Callable[[np.ndarray], np.ndarray], dim: int | None = None, *,
-            max_bytes: int = 2 << 30) -> Embeddings:
-        """Returns the same rows with `function` applied, block by block.
-
-        Args:
-          function: [n, dim] float32 -> [n, new dim], row by row.
-          dim: the new dimension; default: unchanged.
-          max_bytes: a larger result lies in an unnamed temporary file, memory-mapped (TMPDIR says where), not in memory.
-        """
-        shape = (len(self), dim or self.dim)
-        if shape[0] * shape[1] * 4 <= max_bytes:
-            out = np.empty(shape, np.float32)
-        else:
-            with tempfile.TemporaryFile() as file:  # the mapping keeps the file alive after it is closed
-                out = np.memmap(file, np.float32, "w+", shape=shape)
+    def map(self, function: Callable[[np.ndarray], np.ndarray], dim: int | None = None) -> Embeddings:
+        """Returns the same rows with `function` ([n, dim] float32 -> [n, new dim], row by row) applied, block by block."""
+        out = allocate((len(self), dim or self.dim))
         for start in range(0, len(self), BLOCK_ROWS):
             out[start:start + BLOCK_ROWS] = function(self.block(start, start + BLOCK_ROWS))
         return Embeddings(self.ids, out, self.meta)
@@ -234,6 +223,14 @@ class Embeddings:
             raise InputError(f"{folder}: {len(ids)} ids, {len(vectors)} vectors, and embeddings.json says {info['rows']} "
                              "rows: run embed again")
         return cls(ids, vectors, info["meta"])
+
+
+def allocate(shape: tuple[int, int], max_bytes: int = 2 << 30) -> np.ndarray:
+    """Returns an empty float32 array to fill: in memory, or, beyond max_bytes, in an unnamed temporary file (TMPDIR), memory-mapped."""
+    if shape[0] * shape[1] * 4 <= max_bytes:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile() as file:  # the mapping keeps the file alive after it is closed
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def write(folder: str | os.PathLike, ids: Iterable[str], blocks: Iterable[np.ndarray], meta: dict, *, dim: int,
