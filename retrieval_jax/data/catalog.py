@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ class Split:
         titles: n strings, or None where the split has no titles.
         categories: int32 [n, levels], rows of `Catalog.category_names[level]`, -1 where unknown; or None.
         images: random access, `images[row]` is uint8 [H, W, 3] RGB at the picture's own size.
+        category_names: those of the catalogue; it fills them in.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Split:
     titles: Sequence[str] | None
     categories: np.ndarray | None
     images: Any
+    category_names: tuple[list[str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,6 +68,11 @@ class Catalog:
     counts: dict = dataclasses.field(default_factory=dict)
     set_aside: list[dict] = dataclasses.field(default_factory=list)
 
+    def __post_init__(self):
+        for split in (self.train, self.val, self.query, self.gallery):
+            if split is not None:
+                split.category_names = self.category_names
+
     def split(self, name: str) -> Split:
         """Returns the split of that name; raises InputError, naming the splits there are, if it is missing."""
         found = getattr(self, name, None) if name in ("train", "val", "query", "gallery") else None
@@ -80,10 +88,10 @@ class DataInfo:
 
     Attributes:
         label_names: V pseudo-attributes, sorted; empty without a vocabulary.
-        label_counts: int64 [V], titles of the training split that have the label.
-        num_listings: listings in the training split.
+        label_counts: int64 [V], listings that have the label, among `num_listings`.
+        num_listings: listings that `label_counts` were counted over (train and val); without a vocabulary, the split's.
         category_names: names per level, coarse to fine.
-        category_counts: int64 [names of the level] per level, training listings of each category.
+        category_counts: int64 [names of the level] per level, listings of the split in each category.
         vocabulary_hash: hex digest of the vocabulary, "" without one.
     """
 
@@ -112,10 +120,38 @@ def load(config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = No
     kwargs = _plain(config_data.get("kwargs") or {})
     if source not in SOURCES:
         raise InputError(f"config.data.source is {source!r}; there are {', '.join(SOURCES)}")
+    # Imported here: both modules need the classes above.
     if source == "synthetic":
-        return importlib.import_module("retrieval_jax.data.synthetic").load(**kwargs)
-    tables = importlib.import_module("retrieval_jax.data.tables")
-    return getattr(tables, f"load_{source}")(**kwargs, set_aside_path=set_aside_path)
+        loader = importlib.import_module("retrieval_jax.data.synthetic").load
+    else:
+        loader = getattr(importlib.import_module("retrieval_jax.data.tables"), f"load_{source}")
+        kwargs["set_aside_path"] = set_aside_path
+    try:
+        inspect.signature(loader).bind(**kwargs)
+    except TypeError as error:
+        known = [name for name in inspect.signature(loader).parameters if name != "set_aside_path"]
+        raise InputError(f"config.data.kwargs: {error}; the {source} source takes {', '.join(known)}") from None
+    return loader(**kwargs)
+
+
+def data_info(split: Split, vocabulary: Any = None) -> DataInfo:
+    """Collects what a task has to know.
+
+    Args:
+        split: the training split of a `Catalog`.
+        vocabulary: an `attributes.vocabulary.Vocabulary`, or None for tasks without pseudo-attributes.
+
+    Returns:
+        The `DataInfo`.
+    """
+    names = split.category_names if split.categories is not None else ()
+    counts = []
+    for level, level_names in enumerate(names):
+        column = split.categories[:, level]
+        counts.append(np.bincount(column[column >= 0], minlength=len(level_names)).astype(np.int64))
+    if vocabulary is None:
+        return DataInfo([], np.zeros(0, np.int64), len(split), names, tuple(counts), "")
+    return DataInfo(vocabulary.tokens, vocabulary.counts, vocabulary.num_titles, names, tuple(counts), vocabulary.hash)
 
 
 def _plain(block: Any) -> Any:

@@ -1,0 +1,185 @@
+"""The vocabulary of pseudo-attributes: tokens seen often enough, in a stable order, with a hash for checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import polars as pl
+import tqdm
+
+from retrieval_jax.attributes import titles as title_rule
+from retrieval_jax.errors import InputError
+
+CHUNK = 65_536  # titles that are tokenized at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Attributes and how often titles have them.
+
+    Attributes:
+        tokens: V tokens, sorted by code point; the id of an attribute is its place here.
+        counts: int64 [V], titles that have the token, each counted once.
+        num_titles: titles that were looked at.
+        threshold: a token was kept when seen more than this many times, repetitions inside a title included.
+    """
+
+    tokens: list[str]
+    counts: np.ndarray
+    num_titles: int
+    threshold: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """Hex SHA-256 of the tokens in order and of the rule that made them: equal hashes, equal attribute ids."""
+        content = {"rule": title_rule.RULE, "tokens": self.tokens}
+        canonical = json.dumps(content, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+    def encode(self, titles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Finds the attributes of titles.
+
+        Args:
+            titles: n texts.
+
+        Returns:
+            Sparse rows (indptr int64 [n + 1], label_ids int32): title i has `label_ids[indptr[i]:indptr[i + 1]]`,
+            distinct and ascending.
+        """
+        tokens = pl.Series(self.tokens, dtype=pl.String)
+        places = pl.DataFrame({"token": tokens, "label": np.arange(len(self), dtype=np.int64)})
+        lengths, ids = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
+        for num_titles, rows in _tokenized(titles, "mine: targets"):
+            found = rows.join(places, on="token").select("title", "label").unique().sort("title", "label")
+            lengths.append(np.bincount(found["title"].to_numpy(), minlength=num_titles).astype(np.int64))
+            ids.append(found["label"].to_numpy().astype(np.int32))
+        return np.cumsum(np.concatenate(lengths)), np.concatenate(ids)
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes the vocabulary as JSON, whole or not at all."""
+        content = {"rule": title_rule.RULE, "threshold": self.threshold, "num_titles": self.num_titles,
+                   "hash": self.hash, "tokens": self.tokens, "counts": self.counts.tolist()}
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: str | pathlib.Path) -> Vocabulary:
+        """Reads a saved vocabulary and checks it against its own hash.
+
+        Raises:
+            InputError: no such file, not a vocabulary, made by another title rule, or changed since it was saved.
+        """
+        remedy = "run retrieval_jax.mine again"
+        try:
+            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            tokens, counts = list(content["tokens"]), np.asarray(content["counts"], dtype=np.int64)
+            vocabulary = cls(tokens, counts, int(content["num_titles"]), int(content["threshold"]))
+            rule, expected = content["rule"], content["hash"]
+        except FileNotFoundError:
+            raise InputError(f"{path}: there is no vocabulary here; {remedy}") from None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise InputError(f"{path}: not a vocabulary ({error}); {remedy}") from None
+        if rule != title_rule.RULE:
+            raise InputError(f"{path}: made by the title rule {rule!r}, this version has {title_rule.RULE!r}; {remedy}")
+        if counts.shape != (len(tokens),) or vocabulary.hash != expected:
+            raise InputError(f"{path}: the tokens are not those it was saved with (their hash differs); {remedy}")
+        return vocabulary
+
+
+def count_tokens(columns: Sequence[Sequence[str]]) -> pl.DataFrame:
+    """Counts the tokens of titles, stop words and left-over signs dropped.
+
+    Args:
+        columns: columns of titles, such as those of train and val.
+
+    Returns:
+        polars frame (token, occurrences, titles) sorted by token: how often it was seen, and in how many titles.
+    """
+    empty = pl.DataFrame(schema={"token": pl.String, "occurrences": pl.Int64, "titles": pl.Int64})
+    parts = [empty]
+    for titles in columns:
+        for _, rows in _tokenized(titles, "mine: titles"):
+            parts.append(rows.group_by("token").agg(pl.len().cast(pl.Int64).alias("occurrences"),
+                                                    pl.col("title").n_unique().cast(pl.Int64).alias("titles")))
+            if len(parts) > 32:
+                parts = [_summed(parts)]
+    dropped = sorted(title_rule.STOP_WORDS | title_rule.LEFTOVERS)
+    return _summed(parts).filter(~pl.col("token").is_in(dropped)).sort("token")
+
+
+def build(counts: pl.DataFrame, num_titles: int, threshold: int) -> Vocabulary:
+    """Keeps the tokens that were seen more than `threshold` times.
+
+    Args:
+        counts: frame of `count_tokens`.
+        num_titles: titles that were counted.
+        threshold: a token is kept when its occurrences are greater.
+
+    Returns:
+        The `Vocabulary`, sorted by token.
+    """
+    kept = counts.filter(pl.col("occurrences") > threshold).sort("token")
+    return Vocabulary(kept["token"].to_list(), kept["titles"].to_numpy().astype(np.int64), num_titles, threshold)
+
+
+def save_targets(path: str | pathlib.Path, indptr: np.ndarray, label_ids: np.ndarray, vocabulary_hash: str) -> None:
+    """Writes sparse target rows (see `Vocabulary.encode`) with the hash of the vocabulary that they count into."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        np.savez(file, indptr=indptr, label_ids=label_ids, vocabulary_hash=np.asarray(vocabulary_hash))
+    os.replace(part, path)
+
+
+def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Reads sparse target rows.
+
+    Args:
+        path: file of `save_targets`.
+        vocabulary_hash: hash that the rows must belong to; None takes any.
+
+    Returns:
+        (indptr int64 [n + 1], label_ids int32).
+
+    Raises:
+        InputError: no such file, not one of targets, or made for another vocabulary.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            indptr, label_ids, found = content["indptr"], content["label_ids"], str(content["vocabulary_hash"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: no readable targets ({error}); run retrieval_jax.mine again") from None
+    if vocabulary_hash is not None and found != vocabulary_hash:
+        raise InputError(f"{path}: targets of another vocabulary ({found[:12]}, wanted {vocabulary_hash[:12]}); "
+                         "run retrieval_jax.mine again")
+    return indptr, label_ids
+
+
+def _tokenized(titles: Sequence[str], desc: str) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Yields (titles in the chunk, frame (title, token)), with title counted inside the chunk."""
+    with tqdm.tqdm(total=len(titles), desc=desc, unit="title", mininterval=1) as bar:
+        for start in range(0, len(titles), CHUNK):
+            chunk = [titles[row] for row in range(start, min(start + CHUNK, len(titles)))]
+            tokens = title_rule.tokenize_many(chunk)
+            rows = pl.DataFrame({"title": np.arange(len(chunk)), "token": tokens})
+            yield len(chunk), rows.explode("token").drop_nulls()
+            bar.update(len(chunk))
+
+
+def _summed(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(parts).group_by("token").agg(pl.col("occurrences").sum(), pl.col("titles").sum())
