@@ -1,0 +1,100 @@
+"""What the configs share: the argument after the colon, and the default blocks."""
+
+import difflib
+
+from ml_collections import ConfigDict
+
+
+def parse_arg(arg: str | None, **defaults) -> ConfigDict:
+    """Parses the argument of `--config=file.py:arg`, a comma-separated list of flag and key=value.
+
+    Args:
+      arg: "runlocal", "runlocal,members=2", or None or "" for the defaults.
+      **defaults: every key the config knows, with its default; the default's type is the value's. `runlocal`
+        (a version of the experiment that ends within minutes on a laptop) is always known.
+
+    Returns:
+      The values by name.
+
+    Raises:
+      ValueError: for a key that is not known (the message lists the near ones) or a value of another type.
+    """
+    values = {"runlocal": False, **defaults}
+    for item in filter(None, (arg or "").split(",")):
+        key, equals, text = item.partition("=")
+        if key not in values:
+            near = difflib.get_close_matches(key, values, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {', '.join(sorted(values))}"
+            raise ValueError(f"the argument {key!r} is not known; {hint}")
+        values[key] = _value(key, text if equals else "true", values[key])
+    return ConfigDict(values)
+
+
+def _value(key: str, text: str, default):
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError(f"the argument {key} wants true or false, not {text!r}")
+        return text.lower() in ("true", "1")
+    if default is None:
+        return text
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise ValueError(f"the argument {key} wants {type(default).__name__}, not {text!r}") from None
+
+
+def base() -> ConfigDict:
+    """Returns the default blocks, one per verb; a config sets what differs."""
+    config = ConfigDict()
+    config.name = "base"
+
+    config.data = ConfigDict()
+    config.data.source = "synthetic"
+    config.data.kwargs = ConfigDict()
+    config.data.image_size = (64, 64)
+
+    config.mine = ConfigDict()
+    config.mine.threshold = 30  # keep tokens seen more than this many times in the titles of train and val
+
+    config.train = ConfigDict()
+    config.train.seed = 0
+    config.train.task = "multilabel"
+    config.train.task_kwargs = ConfigDict({"loss": "sigmoid", "title_weight": 1.0, "category_weight": 0.0})
+    config.train.model = ConfigDict({"name": "convnext", "variant": "nano_cpu", "kwargs": {}})
+    config.train.batch_size = 128
+    config.train.epochs = 6
+    config.train.learning_rate = 1e-3
+    config.train.warmup_epochs = 0.5
+    config.train.weight_decay = 0.05
+    config.train.ema_decay = 0.99
+    config.train.dtype = "float32"
+    config.train.transforms = (
+        ("random_resized_crop", {"scale": (0.5, 1.0)}),
+        ("flip", {}),
+        ("color_jitter", {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}),
+        ("erasing", {"p": 0.25}),
+    )
+    config.train.log_every_steps = 10
+    config.train.checkpoint_every_steps = 100
+    config.train.eval_every_epochs = 2
+
+    config.embed = ConfigDict()
+    config.embed.models = ("histogram", "untrained", "trained")
+    config.embed.predict_fn = "embed_image"
+    config.embed.batch_size = 256
+    config.embed.transforms = (("resize", {}),)
+    config.embed.dtype = "float32"
+
+    config.search = ConfigDict()
+    config.search.k = 100
+    config.search.steps = (("whitening", {}), ("reranking", {}))
+    config.search.members = ()
+
+    config.evaluate = ConfigDict()
+    config.evaluate.ks = (1, 10)
+    config.evaluate.selection_share = 0.5
+
+    config.report = ConfigDict()
+    config.report.rows = 20
+    config.report.seed = 0
+    return config

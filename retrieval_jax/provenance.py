@@ -1,0 +1,64 @@
+"""Where a result came from: the commit, the versions and the machine. Imports none of the libraries it names."""
+
+import functools
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "polars",
+            "opencv-python-headless", "pillow", "ml_collections", "faiss-cpu", "faiss-gpu-cu12")
+
+
+@functools.cache
+def commit() -> str | None:
+    """Returns the commit of the checkout this package runs from, "+changes" when edited, or None outside git."""
+    package = pathlib.Path(__file__).resolve().parent
+    try:
+        head = _git(package, "rev-parse", "HEAD")
+        edited = _git(package, "status", "--porcelain", "--untracked-files=no", "--", ".", "../configs")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+changes" if edited else "")
+
+
+def _git(folder, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True, text=True, timeout=20)
+    return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, this package and the libraries whose results depend on their version."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict:
+    """Returns the machine: platform, processor, usable cores, memory, and accelerators where JAX is loaded already."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = {"platform": platform.platform(), "processor": _processor(), "cores": cores}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    jax = sys.modules.get("jax")  # never imported for this: search and evaluate run without it
+    if jax is not None:
+        kinds = [device.device_kind for device in jax.devices()]
+        found["devices"] = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    return found
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
