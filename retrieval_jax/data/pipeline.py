@@ -1,8 +1,8 @@
 """Batches of a split: shuffled, augmented, cut for this process; the position in the data is the global step.
 
-Everything is a function of the position: row order of (seed, epoch), augmentation of (seed, position), batch of (step). So a run that stops after
-step t goes on with `start_step=t + 1` and sees what it would have seen, whatever the number of threads, worker processes, machines or devices: there is
-no iterator state to save.
+Everything is a function of the position: row order of (seed, epoch), augmentation of (seed, position), batch of
+(step). So a run that stops after step t goes on with `start_step=t + 1` and sees what it would have seen, whatever
+the number of threads, worker processes, machines or devices: there is no iterator state to save.
 """
 
 import grain
@@ -17,7 +17,8 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
                   num_workers=0, process_index=0, process_count=1):
     """Iterates over augmented batches, epoch after epoch, each row exactly once an epoch.
 
-    Batches cross the border of epochs (the last rows of one and the first of the next share a batch), so every batch is full.
+    Batches cross the border of epochs (the last rows of one and the first of the next share a batch), so every batch
+    is full.
 
     Args:
         columns: what a batch holds, each with one entry per row of the split:
@@ -35,22 +36,21 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
         process_index, process_count: this process takes rows [p * B / P : (p + 1) * B / P] of each global batch.
 
     Returns:
-        An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b]; _mask bool [b] (all true); label_ids int32 [b, L]
-        (padded with 0) and label_mask bool [b, L], L the most labels any row has; other columns [b, ...]; b = batch_size / P.
+        An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b]; _mask bool [b] (all true); label_ids
+        int32 [b, L] (padded with 0) and label_mask bool [b, L], L the most labels any row has; other columns [b,
+        ...]; b = batch_size / P.
 
     Raises:
         InputError: no rows, columns of different lengths, or a batch size that the processes cannot share.
     """
     num_rows = _num_rows(columns)
-    if batch_size < 1 or batch_size % process_count:
-        raise InputError(f"batch_size {batch_size} has to be a positive multiple of the {process_count} processes")
+    share = _share(batch_size, process_count)
     image, read_columns = columns["image"], _column_reader(columns)
     apply = transforms.compose(transform, image_size)
 
     def read(row, rng):
         return {"image": apply(image[int(row)], rng), "row": np.int32(row)}
 
-    share = batch_size // process_count
     batches = (
         grain.MapDataset.range(num_rows)
         .seed(seed)
@@ -64,30 +64,34 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
     return iter(_iterate(batches, num_threads, num_workers))
 
 
-def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, rows=None):
+def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, rows=None, process_index=0,
+                 process_count=1):
     """Iterates over a split once, in order; the last batch is padded to full size.
 
     Args:
         source: random access, source[row] -> uint8 [h, w, 3].
         transform: (name, kwargs) pairs, nothing random.
         image_size: (height, width) in pixels.
-        batch_size: rows of a batch.
+        batch_size: rows of a global batch, over all processes.
         num_threads: that decode; each works on a whole batch.
         rows: only these rows, in this order.
+        process_index, process_count: this process reads rows [p * B / P : (p + 1) * B / P] of each global batch.
 
     Returns:
-        An iterator of dicts: image uint8 [B, height, width, 3]; row int32 [B] (-1 for padding); _mask bool [B], false for padding (whose
-        pictures are black).
+        An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b] (-1 for padding); _mask bool [b], false
+        for padding (whose pictures are black).
     """
     apply = transforms.compose(transform, image_size)
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
+    share = _share(batch_size, process_count)
 
     def read(batch):
-        part = rows[batch * batch_size:(batch + 1) * batch_size]
-        images = np.zeros((batch_size, *image_size, 3), np.uint8)
+        start = batch * batch_size + process_index * share
+        part = rows[start:start + share]
+        images = np.zeros((share, *image_size, 3), np.uint8)
         for i, row in enumerate(part):
             images[i] = apply(source[int(row)])
-        padded = np.full(batch_size, -1, np.int32)
+        padded = np.full(share, -1, np.int32)
         padded[:len(part)] = part
         return {"image": images, "row": padded, "_mask": padded >= 0}
 
@@ -99,10 +103,16 @@ def _iterate(batches, num_threads, num_workers):
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     batches = batches.to_iter_dataset(options)
     if num_workers:
-        if not flags.FLAGS.is_parsed():  # grain reads absl flags in its workers' parent; notebooks and tests never parse them
+        if not flags.FLAGS.is_parsed():  # grain reads absl flags here; notebooks and tests never parse them
             flags.FLAGS.mark_as_parsed()
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2))
     return batches
+
+
+def _share(batch_size, process_count):
+    if batch_size < 1 or batch_size % process_count:
+        raise InputError(f"batch_size {batch_size} has to be a positive multiple of the {process_count} processes")
+    return batch_size // process_count
 
 
 def _num_rows(columns):

@@ -9,9 +9,9 @@ A config names them in order, as (name, keyword arguments) pairs:
         ("erasing", {"p": 0.25}),
     )
 
-Pictures stay uint8 (a quarter of the memory and of the traffic to the device); mean and standard deviation travel with the model and
-are applied on the device. Every random choice comes from the generator that is handed in, so that a picture is a pure function of
-(picture, spec, generator state).
+Pictures stay uint8 (a quarter of the memory and of the traffic to the device); mean and standard deviation travel
+with the model and are applied on the device. Every random choice comes from the generator that is handed in, so that
+a picture is a pure function of (picture, spec, generator state).
 """
 
 import difflib
@@ -35,8 +35,8 @@ def compose(spec, image_size):
         image_size: (height, width) of the result in pixels.
 
     Returns:
-        `apply(image, rng=None)`: uint8 [h, w, 3] -> uint8 [height, width, 3]. `rng` is a `np.random.Generator`; it is not needed
-        when the spec holds nothing random. The input is never written to; the result may share its memory.
+        `apply(image, rng=None)`: uint8 [h, w, 3] -> uint8 [height, width, 3]. `rng` is a `np.random.Generator`; it is
+        not needed when the spec holds nothing random. The input is never written to; the result may share its memory.
 
     Raises:
         InputError: an unknown transform, an unknown or missing keyword argument, or no transform that sets the size.
@@ -50,9 +50,11 @@ def compose(spec, image_size):
             name, kwargs = entry
             kwargs = dict(kwargs)
         except (TypeError, ValueError):
-            raise InputError(f"transform {entry!r} is not a (name, keyword arguments) pair such as ('flip', {{}})") from None
+            raise InputError(f"transform {entry!r} is not a (name, keyword arguments) pair, "
+                             "such as ('flip', {})") from None
         if name not in _TRANSFORMS:
-            raise InputError(f"there is no transform {name!r}{_near(name, _TRANSFORMS)}; there are: {', '.join(sorted(_TRANSFORMS))}")
+            raise InputError(f"there is no transform {name!r}{_near(name, _TRANSFORMS)}; there are: "
+                             f"{', '.join(sorted(_TRANSFORMS))}")
         build = _TRANSFORMS[name]
         known = [p for p in inspect.signature(build).parameters if p != "size"]
         for key in kwargs:
@@ -64,7 +66,8 @@ def compose(spec, image_size):
             random_names.append(name)
         sets_size = sets_size or name in ("resize", "random_resized_crop")
     if not sets_size:
-        raise InputError("the transforms never set the picture's size: add ('resize', {}) or ('random_resized_crop', {})")
+        raise InputError("the transforms never set the picture's size: add ('resize', {}) or"
+                         " ('random_resized_crop', {})")
 
     def apply(image, rng=None):
         if rng is None and random_names:
@@ -90,10 +93,11 @@ def random_resized_crop(size, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)):
 
     Args:
         scale: smallest and largest share of the picture's area.
-        ratio: smallest and largest aspect (width / height) of the rectangle relative to the asked size's own aspect, log-uniform: how
-            much the cut is stretched. For a square size this is torchvision's RandomResizedCrop.
+        ratio: smallest and largest aspect (width / height) of the rectangle relative to the asked size's own aspect,
+            log-uniform: how much the cut is stretched. For a square size this is torchvision's RandomResizedCrop.
 
-    Source: Szegedy et al. 2015, "Going deeper with convolutions" (arXiv 1409.4842), section 6; conventions of torchvision.
+    Source: Szegedy et al. 2015, "Going deeper with convolutions" (arXiv 1409.4842), section 6; conventions of
+    torchvision.
     """
     low, high = _interval("random_resized_crop", "scale", scale, 0, 1)
     ratio_low, ratio_high = _interval("random_resized_crop", "ratio", ratio, 0, math.inf)
@@ -133,8 +137,9 @@ def color_jitter(size, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0):
         brightness, contrast, saturation: the factor is uniform in [1 - x, 1 + x]; 0 leaves the picture as it is.
         hue: largest turn around the grey axis as a share of a full circle, at most 0.5.
 
-    The four are applied in this order and clipped to 0..255 once at the end. Hue turns RGB around the grey axis instead of going
-    through HSV: the same for small angles, and a matrix. (torchvision clips and rounds after each step and shuffles the order.)
+    The four are applied in this order and clipped to 0..255 once at the end. Hue turns RGB around the grey axis
+    instead of going through HSV: the same for small angles, and a matrix. (torchvision clips and rounds after each
+    step and shuffles the order.)
     Source: Haeberli 1993, "Matrix Operations for Image Processing" (Graphica Obscura).
     """
     del size
@@ -145,7 +150,8 @@ def color_jitter(size, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0):
 
     def apply(image, rng):
         u = rng.random(4).tolist()
-        bright, con, sat = 1 + brightness * (2 * u[0] - 1), 1 + contrast * (2 * u[1] - 1), 1 + saturation * (2 * u[2] - 1)
+        bright, con = 1 + brightness * (2 * u[0] - 1), 1 + contrast * (2 * u[1] - 1)
+        sat = 1 + saturation * (2 * u[2] - 1)
         angle = 2 * math.pi * hue * (2 * u[3] - 1)
         mean = cv2.mean(image)
         # contrast mixes with the mean grey; saturation with each pixel's grey; both keep greys grey, as the turn does
@@ -224,7 +230,8 @@ def _interval(transform, name, value, least, most):
     except (TypeError, ValueError):
         raise InputError(f"transform {transform!r}: {name} is a pair (smallest, largest), not {value!r}") from None
     if not least < low <= high <= most:
-        raise InputError(f"transform {transform!r}: {name} {value!r} has to satisfy {least} < smallest <= largest <= {most}")
+        raise InputError(f"transform {transform!r}: {name} {value!r} has to satisfy {least} < smallest <= largest "
+                         f"<= {most}")
     return low, high
 
 

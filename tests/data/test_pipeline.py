@@ -28,13 +28,14 @@ def columns():
 
 
 def read(**kw):
-    kw = {"transform": AUGMENT, "image_size": (8, 6), "batch_size": 6, "seed": 3, "num_steps": 15, "num_threads": 0, **kw}
+    kw = {"transform": AUGMENT, "image_size": (8, 6), "batch_size": 6, "seed": 3, "num_steps": 15,
+          "num_threads": 0, **kw}
     return list(pipeline.train_batches(columns(), **kw))
 
 
 def equal(a, b):
     assert len(a) == len(b)
-    for x, y in zip(a, b):
+    for x, y in zip(a, b, strict=True):
         assert x.keys() == y.keys()
         for key in x:
             assert x[key].dtype == y[key].dtype and np.array_equal(x[key], y[key]), key
@@ -81,7 +82,7 @@ def test_worker_processes_do_not_matter():
 @pytest.mark.parametrize("count", [2, 3])
 def test_processes_together_read_the_global_batch(count):
     parts = [read(process_index=p, process_count=count, start_step=3) for p in range(count)]
-    joined = [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts)]
+    joined = [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)]
     equal(joined, read(start_step=3))
 
 
@@ -90,7 +91,7 @@ def test_seed_matters_and_augmentation_differs_between_epochs():
     batches = read(num_steps=29)
     seen = {}
     for batch in batches:
-        for row, image in zip(batch["row"], batch["image"]):
+        for row, image in zip(batch["row"], batch["image"], strict=True):
             seen.setdefault(int(row), set()).add(image.tobytes())
     assert np.mean([len(s) for s in seen.values()]) > 5.5
 
@@ -111,8 +112,16 @@ def test_eval_batches_in_order_with_the_last_one_padded():
 
 
 def test_eval_batches_of_chosen_rows():
-    [batch] = pipeline.eval_batches(Pictures(), transform=(("resize", {}),), image_size=(6, 5), batch_size=4, rows=[7, 3])
+    [batch] = pipeline.eval_batches(Pictures(), transform=(("resize", {}),), image_size=(6, 5), batch_size=4,
+                                    rows=[7, 3])
     assert batch["row"].tolist() == [7, 3, -1, -1] and np.array_equal(batch["image"][0], Pictures()[7])
+
+
+def test_eval_batches_of_processes_join_to_the_whole():
+    kw = {"transform": (("resize", {}),), "image_size": (6, 5), "batch_size": 8}
+    parts = [pipeline.eval_batches(Pictures(), **kw, process_index=p, process_count=2) for p in range(2)]
+    joined = [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)]
+    equal(joined, list(pipeline.eval_batches(Pictures(), **kw)))
 
 
 def test_bad_columns_are_refused():
