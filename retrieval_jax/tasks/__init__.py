@@ -1,0 +1,34 @@
+"""Tasks: one file = one training problem, found by name; `make(config, data_info)` returns a Task."""
+
+import dataclasses
+import importlib
+import pkgutil
+import types
+from collections.abc import Callable
+
+from retrieval_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A training problem, as plain functions.
+
+    Attributes:
+      init: (rng, batch) -> params.
+      loss_fn: (params, batch, *, rng, step, ema, train) -> (loss, {name: scalar}).
+      predict_fns: {name: (params, batch) -> dict}; "embed_image" returns {"embedding": [B, D]}, "attributes" returns
+        {"probabilities": [B, V]}.
+      space: name of the embedding space; only embeddings of one space may be compared.
+    """
+    init: Callable
+    loss_fn: Callable
+    predict_fns: dict[str, Callable]
+    space: str
+
+
+def get(name: str) -> types.ModuleType:
+    """Returns the module of a task; raises InputError, listing what exists, for an unknown name."""
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__))
+    if name not in names:
+        raise InputError(f"unknown task {name!r}; there are: {', '.join(names)}")
+    return importlib.import_module(f"{__name__}.{name}")

@@ -1,0 +1,191 @@
+"""Trains an embedder on a catalogue: the one loop, for every task.
+
+Reads top to bottom: data, mesh, model, checkpoint, update step, loop. What is learned is the task's business
+(`retrieval_jax.tasks`), what a batch holds the pipeline's. The position in the data is the global step, so a run that was
+killed resumes where its last checkpoint stands and gives the numbers it would have given.
+
+    python -m retrieval_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+import json
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from retrieval_jax import checkpoints, inference, metric_writer, optim, sharding, tasks
+from retrieval_jax.attributes.vocabulary import Vocabulary
+from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import pipeline, sources
+from retrieval_jax.errors import InputError
+from retrieval_jax.evaluators import retrieval
+
+
+def run(config, workdir) -> dict:
+    """Trains, or goes on training, in a work directory that holds mined attributes.
+
+    Args:
+      config: the whole config; the train block is this verb's.
+      workdir: folder that receives checkpoints/, metrics.jsonl and tensorboard/.
+
+    Returns:
+      Summary: steps, epochs, images_per_second, parameters, final_loss ...
+
+    Raises:
+      InputError: the catalogue, the mined attributes or the config cannot be used.
+      FloatingPointError: the loss is no longer a number.
+    """
+    settings, workdir = config.train, pathlib.Path(workdir)
+
+    # ------------------------------------------------------------------------------------------------------------- data
+    catalog = catalogs.load(config.data)
+    split = catalog.split("train")
+    vocabulary, label_rows = _mined(workdir, len(split))
+    info = catalogs.data_info(split, vocabulary, category_names=catalog.category_names)
+    num_rows = len(split)
+    steps_per_epoch = num_rows / settings.batch_size
+    num_steps = max(1, round(settings.epochs * steps_per_epoch))
+    images = sources.Cached(split.images, settings.cache_bytes) if settings.cache_bytes else split.images
+    columns = {"image": images, "label_ids": label_rows,
+               "category": None if split.categories is None else split.categories[:, -1]}
+
+    # ------------------------------------------------------------------------------------------------------------- mesh
+    mesh = sharding.make_mesh()
+    if settings.batch_size % mesh.size:
+        raise InputError(f"config.train.batch_size={settings.batch_size} is the global batch and cannot be divided over "
+                         f"{mesh.size} devices: set a multiple of {mesh.size}")
+    by_batch, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+
+    # ------------------------------------------------------------------------------------------------------------ model
+    task = tasks.get(settings.task).make(settings, info)
+    init_rng, train_rng = jax.random.split(jax.random.key(settings.seed))
+    height, width = config.data.image_size
+    first_images = {"image": np.zeros((1, height, width, 3), np.uint8)}
+
+    def init():
+        params = task.init(init_rng, first_images)
+        optimizer, _ = optim.make(settings, params, num_steps, steps_per_epoch)
+        return {"params": params, "ema": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+    abstract = jax.eval_shape(init)
+    optimizer, schedule = optim.make(settings, abstract["params"], num_steps, steps_per_epoch)
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(abstract["params"]))
+
+    # ------------------------------------------------------------------------------------------------------- checkpoint
+    store = checkpoints.Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints)
+    meta = {"config": json.loads(settings.to_json_best_effort()), "num_steps": num_steps,
+            "vocabulary_hash": info.vocabulary_hash, "image_size": [height, width]}
+    if store.latest_step() is None:
+        state = jax.jit(init, out_shardings=replicated)()
+        start_step, seconds_before = 0, 0.0
+    else:
+        state, old = store.restore(abstract, sharding=replicated)
+        if old["vocabulary_hash"] != info.vocabulary_hash:
+            raise InputError(f"{workdir}/checkpoints was trained with another vocabulary than {workdir}/attributes now holds: "
+                             "use another --workdir")
+        start_step, seconds_before = int(state["step"]), old["seconds"]
+        print(f"train: resumes from step {start_step} of {num_steps}")
+    if jax.process_index() == 0:
+        inference.save_data_info(workdir / "checkpoints" / "data_info.json", info)
+    writer = metric_writer.MetricWriter(workdir, resume_step=start_step or None, enabled=jax.process_index() == 0)
+
+    # ------------------------------------------------------------------------------------------------------ update step
+    update = make_update(task, optimizer, train_rng, settings.ema_decay, by_batch, replicated)
+
+    # ------------------------------------------------------------------------------------------------------ evaluations
+    evaluator = None
+    if settings.eval_every_epochs and catalog.truth is not None:
+        evaluator = retrieval.Evaluator(
+            task.predict_fns["embed_image"], catalog=catalog, transform=config.embed.transforms,
+            image_size=config.data.image_size, batch_size=config.embed.batch_size, mesh=mesh,
+            max_queries=settings.eval_queries, max_gallery=settings.eval_gallery)
+    eval_steps = {min(num_steps, round(i * settings.eval_every_epochs * steps_per_epoch))
+                  for i in range(1, int(settings.epochs / settings.eval_every_epochs) + 1)} if evaluator else set()
+
+    # ------------------------------------------------------------------------------------------------------------- loop
+    batches = pipeline.train_batches(
+        columns, transform=settings.transforms, image_size=config.data.image_size, batch_size=settings.batch_size,
+        seed=settings.seed, start_step=start_step, num_steps=num_steps, num_threads=settings.num_threads,
+        process_index=jax.process_index(), process_count=jax.process_count())
+    print(f"train: {num_rows} listings, {num_params:,} parameters, {num_steps} steps of {settings.batch_size} "
+          f"on {mesh.size} x {jax.devices()[0].device_kind}", flush=True)
+    start, eval_seconds, values, scores = time.monotonic(), 0.0, {}, {}
+    progress = tqdm.tqdm(batches, desc="train", unit="step", initial=start_step, total=num_steps, mininterval=1.0,
+                         disable=jax.process_index() != 0)
+    for step, batch in enumerate(progress, start_step + 1):
+        state, values = update(state, sharding.shard_batch(batch, mesh))
+        if step % settings.log_every_steps == 0 or step == num_steps:
+            values = {name: float(value) for name, value in values.items()}
+            if not np.isfinite(values["loss"]):
+                raise FloatingPointError(f"the loss is {values['loss']} at step {step}: lower config.train.learning_rate")
+            elapsed = time.monotonic() - start - eval_seconds
+            values["images_per_second"] = (step - start_step) * settings.batch_size / elapsed
+            values["learning_rate"] = float(schedule(step - 1))
+            values["epoch"] = step / steps_per_epoch
+            writer.write(step, values)
+            progress.set_postfix({"loss": f"{values['loss']:.4g}", **{k: f"{v:.3f}" for k, v in scores.items()}}, refresh=False)
+        if step in eval_steps:
+            before = time.monotonic()
+            scores = dict(evaluator.run(state["ema"]))
+            writer.write(step, scores)
+            eval_seconds += time.monotonic() - before
+        if step % settings.checkpoint_every_steps == 0 or step == num_steps:
+            store.save(step, state, {**meta, "seconds": seconds_before + time.monotonic() - start - eval_seconds})
+    store.close()
+    writer.close()
+    seconds = seconds_before + time.monotonic() - start - eval_seconds
+    return {"steps": num_steps, "epochs": settings.epochs, "batch_size": settings.batch_size, "parameters": num_params,
+            "seconds_of_steps": round(seconds, 1), "images_per_second": round(num_steps * settings.batch_size / max(seconds, 1e-9), 1),
+            "final_loss": values.get("loss"), "in_training_scores": scores, "vocabulary_hash": info.vocabulary_hash}
+
+
+def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated):
+    """Builds the update step: one gradient step on a global batch, the same on one device or many.
+
+    Args:
+      task: `tasks.Task`.
+      optimizer: optax transformation.
+      rng: key of the run; the step number is folded in.
+      ema_decay: of the moving average.
+      by_batch: sharding of the batch.
+      replicated: sharding of the state.
+
+    Returns:
+      Compiled function (state, batch) -> (state, {name: scalar}); the old state is given up.
+    """
+    def update(state, batch):
+        step = state["step"]
+        (loss, values), gradients = jax.value_and_grad(task.loss_fn, has_aux=True)(
+            state["params"], batch, rng=jax.random.fold_in(rng, step), step=step, ema=state["ema"], train=True)
+        updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
+        params = jax.tree.map(jnp.add, state["params"], updates)
+        ema = optim.ema_update(state["ema"], params, step, ema_decay)
+        state = {"params": params, "ema": ema, "opt_state": opt_state, "step": step + 1}
+        return state, {"loss": loss, **values}
+
+    return jax.jit(update, in_shardings=(replicated, by_batch), out_shardings=(replicated, replicated), donate_argnums=0)
+
+
+def _mined(workdir, num_rows: int):
+    """Reads what mine left: (Vocabulary, (indptr, label_ids)), or (None, None) for a catalogue without titles."""
+    folder = workdir / "attributes"
+    if not (folder / "vocabulary.json").exists():
+        raise InputError(f"{folder} holds no mined attributes: run python -m retrieval_jax.mine with the same --config and "
+                         "--workdir first")
+    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    with np.load(folder / "train.npz", allow_pickle=False) as rows:
+        indptr, label_ids = rows["indptr"], rows["label_ids"]
+    if len(indptr) != num_rows + 1:
+        raise InputError(f"{folder}/train.npz has {len(indptr) - 1} rows and the train split {num_rows}: run mine again in another "
+                         "--workdir")
+    return vocabulary, (indptr, label_ids)
+
+
+if __name__ == "__main__":
+    from retrieval_jax import command_line
+
+    sharding.initialize()
+    command_line.main(run, "train")
