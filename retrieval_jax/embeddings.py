@@ -33,6 +33,7 @@ class Ids(Sequence):
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray):
         self.data, self.offsets = data, offsets
+        self._sha256 = ""
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Ids:
@@ -77,9 +78,11 @@ class Ids(Sequence):
 
     def sha256(self) -> str:
         """Returns a fingerprint of the ids and their order."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.offsets, np.int64).tobytes())
-        digest.update(np.ascontiguousarray(self.data).tobytes())
-        return digest.hexdigest()
+        if not self._sha256:
+            digest = hashlib.sha256(np.ascontiguousarray(self.offsets, np.int64).tobytes())
+            digest.update(np.ascontiguousarray(self.data).tobytes())
+            self._sha256 = digest.hexdigest()
+        return self._sha256
 
     def save(self, folder: pathlib.Path, name: str = "") -> None:
         """Writes {name}ids.npy and {name}id_offsets.npy."""

@@ -22,10 +22,6 @@ from retrieval_jax.ranking import Ranking
 MAX_BYTES = 96 << 20  # of the vectors and square matrices of one chunk of queries
 
 
-def _vectors(side) -> np.ndarray:
-    return side.vectors if isinstance(side, Embeddings) else side
-
-
 def _distances(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Returns squared Euclidean distances [B, n, n] float64, each row over its own maximum; inf where a point is padding."""
     length = np.einsum("bnd,bnd->bn", points, points)
@@ -86,7 +82,7 @@ def local_k_reciprocal(query: np.ndarray | Embeddings, gallery: np.ndarray | Emb
       InputError: shapes, rows or parameters out of range.
     """
     candidates = np.asarray(candidates, np.int64)
-    query, gallery = _vectors(query), _vectors(gallery)
+    query, gallery = (side.vectors if isinstance(side, Embeddings) else np.asarray(side) for side in (query, gallery))
     if candidates.ndim != 2 or len(candidates) != len(query) or query.shape[1] != gallery.shape[1]:
         raise InputError(f"re-ranking needs queries [Q, D], gallery [G, D] and candidates [Q, K], got {tuple(query.shape)}, "
                          f"{tuple(gallery.shape)} and {candidates.shape}")
@@ -112,3 +108,32 @@ def local_k_reciprocal(query: np.ndarray | Embeddings, gallery: np.ndarray | Emb
         final = (1.0 - lambda_value) * (1.0 - shared / (2.0 - shared)) + lambda_value * distance[:, 0, 1:]
         out[start:start + chunk] = np.where(rows >= 0, final, np.inf)
     return out
+
+
+def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5, depth: int = 100) -> State:
+    """Reorders the first `depth` results of the current ranking; what lies behind them is cut off. Scores become -distance.
+
+    Args:
+      state: one member and its ranking.
+      k1: see `local_k_reciprocal`.
+      k2: see `local_k_reciprocal`.
+      lambda_value: see `local_k_reciprocal`.
+      depth: candidates a query; search.k is at least that.
+
+    Raises:
+      InputError: several members, or no ranking yet.
+    """
+    if state.ranking is None or len(state.members) != 1:
+        raise InputError(
+            f"re-ranking needs the ranking of one member, there are {len(state.members)}: put ensemble before reranking in search.steps"
+        )
+    if depth < 1:
+        raise InputError(f"re-ranking to depth={depth}: give the number of candidates to reorder, for instance 100")
+    queries, gallery = state.members[0]
+    rows = state.ranking.item_rows[:, :depth]
+    distance = local_k_reciprocal(queries, gallery, rows, k1=k1, k2=k2, lambda_value=lambda_value)
+    order = np.argsort(distance, axis=1, kind="stable")  # equal distances keep their order, padding stays behind
+    ranking = dataclasses.replace(
+        state.ranking, item_rows=np.take_along_axis(rows, order, 1), scores=-np.take_along_axis(distance, order, 1)
+    )
+    return dataclasses.replace(state, ranking=ranking)

@@ -1,0 +1,190 @@
+"""Evaluate: rankings + truth -> metrics.json, and a submission in eProduct's format.
+
+Choices (how many steps, which k1) are made on the selection half of the queries and reported on the other half: a query belongs to a half
+by a hash of its id, so the halves are the same in every run and for every model.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+
+from retrieval_jax import metrics
+from retrieval_jax import workdir as work_directory
+from retrieval_jax.data import catalog as catalog_module
+from retrieval_jax.embeddings import Ids
+from retrieval_jax.errors import InputError
+from retrieval_jax.ranking import Ranking, Truth
+
+SUBMISSION_DEPTH = 10
+DEFINITIONS = {
+    "mar@K": "share of the relevant listings found among the first K, mean over queries (denominator: number of relevant listings)",
+    "mar@K_capped": "the same with the denominator min(K, number of relevant listings)",
+    "recall@1": "share of queries whose first result is relevant",
+    "map@K": "average precision of the first K over min(K, number of relevant listings), mean over queries",
+    "*_se": "standard error of the mean over queries",
+    "num_scored": "queries with a relevant listing; the means are over these; num_queries = num_scored + num_without_relevant",
+    "selection, report": "the same over two halves of the queries, by sha256 of the id: choices are made on selection, told on report",
+}
+
+
+def selection_half(query_ids: Sequence[str], share: float = 0.5) -> np.ndarray:
+    """Returns [Q] bool: does the query belong to the half that choices are made on?
+
+    Args:
+      query_ids: Q ids; only the id decides, not the order or the other ids.
+      share: of the queries, 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"evaluate.selection_share is {share}: it is a share of the queries, 0 to 1")
+    numbers = [int.from_bytes(hashlib.sha256(str(item).encode()).digest()[:8], "big") for item in query_ids]
+    return np.array([number < share * 2.0**64 for number in numbers], bool)
+
+
+def write_submission(file: str | os.PathLike, ranking: Ranking, gallery_ids: Sequence[str], depth: int = SUBMISSION_DEPTH) -> None:
+    """Writes eProduct's submission CSV: no header, one line a query: query_uuid,id1 id2 ... id10.
+
+    Args:
+      file: where to; written whole or not at all.
+      ranking: [Q, k]; repeated rows are written once, a query's own id never.
+      gallery_ids: G ids, the gallery of the ranking.
+      depth: results a query, fewer where the ranking holds fewer.
+
+    Raises:
+      InputError: the ranking is of another gallery, or an id holds a blank, which the format cannot say.
+    """
+    gallery_ids = Ids.of(gallery_ids)
+    if ranking.gallery_sha256 and ranking.gallery_sha256 != gallery_ids.sha256():
+        raise InputError("the ranking was made with another gallery than the catalogue's (ids or their order differ): embed and search again")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for query, rows in zip(ranking.query_ids, ranking.item_rows.tolist(), strict=True):
+        found = dict.fromkeys(gallery_ids[row] for row in rows if row >= 0)
+        found.pop(query, None)
+        chosen = list(found)[:depth]
+        for item in chosen:
+            if item.split() != [item]:
+                raise InputError(f"gallery id {item!r} is empty or holds a blank: a submission separates ids by blanks, rename it")
+        writer.writerow([query, " ".join(chosen)])
+    file = pathlib.Path(file)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary.write_text(text.getvalue(), encoding="utf-8")
+    os.replace(temporary, file)
+
+
+def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
+    """Returns (model, stage) of the rankings in a work directory, in the order they were made.
+
+    Raises:
+      InputError: there are none yet.
+    """
+    file = pathlib.Path(workdir) / "rankings" / "rankings.json"
+    try:
+        return [(entry["model"], entry["stage"]) for entry in json.loads(file.read_text())["stages"]]
+    except FileNotFoundError as error:
+        raise InputError(f"{file} not found: run `python -m retrieval_jax.search` with the same --config and --workdir first") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is not a list of rankings ({error!r}): run search again") from error
+
+
+def score(ranking: Ranking, truth: Truth, ks: Sequence[int], selection: np.ndarray) -> dict:
+    """Returns `metrics.evaluate` over all queries, with "selection" and "report": the same over the two halves."""
+    halves = {"selection": selection, "report": ~selection}
+    return {
+        **metrics.evaluate(ranking, truth, ks),
+        **{name: metrics.evaluate(ranking, truth, ks, chosen=chosen) for name, chosen in halves.items()},
+    }
+
+
+def _choose(stages: list[tuple[str, str]], wanted: str) -> tuple[str, str]:
+    if not wanted:
+        return stages[-1]
+    model, _, stage = wanted.rpartition("/")
+    for found in reversed(stages):
+        if found[1] == stage and model in ("", found[0]):
+            return found
+    names = ", ".join("/".join(stage) for stage in stages)
+    raise InputError(f"evaluate.submission_stage is {wanted!r}, but there are only {names}")
+
+
+def _table(rows: list[dict], num_scored: int, num_queries: int) -> rich.table.Table:
+    table = rich.table.Table(title=f"{num_scored} of {num_queries} queries have a relevant listing", box=rich.box.SIMPLE_HEAD)
+    columns = ("mar@10", "mar@10_capped", "recall@1", "map@10")
+    for name, justify in [("model", "left"), ("stage", "left"), *((column, "right") for column in columns), ("± se (capped)", "right")]:
+        table.add_column(name, justify=justify, no_wrap=True)
+
+    def number(value) -> str:
+        return "-" if value is None else f"{100 * value:.2f}"
+
+    for row in rows:
+        table.add_row(
+            row["model"], row["stage"], *(number(row[name]) for name in columns), number(row["mar@10_capped_se"])
+        )
+    return table
+
+
+def run(config, workdir) -> dict:
+    """Scores every ranking of the work directory and writes metrics.json and submission.csv.
+
+    Args:
+      config: data, evaluate.ks, evaluate.selection_share; optionally evaluate.submission_stage ("stage" or "model/stage").
+      workdir: the work directory, with rankings.
+
+    Returns:
+      Summary: the last stage's main scores, or that nothing could be scored.
+
+    Raises:
+      InputError: no rankings, or rankings of other queries or of another gallery than the catalogue's.
+    """
+    workdir = pathlib.Path(workdir)
+    stages = list_stages(workdir)
+    settings = config.evaluate
+    submitted = _choose(stages, settings.get("submission_stage", ""))
+    catalog = catalog_module.load(config.data)
+    gallery_ids = Ids.of(catalog.split("gallery").ids)
+    rankings = {stage: Ranking.load(workdir / "rankings" / stage[0] / stage[1]) for stage in stages}
+    query_ids = Ids.of(catalog.split("query").ids)
+    for stage, ranking in rankings.items():
+        if ranking.query_ids != query_ids:
+            raise InputError(
+                f"the ranking {'/'.join(stage)} has {len(ranking)} queries, the catalogue {len(query_ids)}, or in another order: "
+                "embed and search this catalogue again"
+            )
+    write_submission(workdir / "submission.csv", rankings[submitted], gallery_ids)
+    print(f"evaluate: wrote {workdir / 'submission.csv'} from the stage {'/'.join(submitted)}")
+    file = workdir / "metrics.json"
+    if catalog.truth is None:
+        file.unlink(missing_ok=True)  # an older one would be of other data
+        print(f"evaluate: the catalogue {catalog.name} says nothing about which listings are right, so nothing is scored")
+        return {"scored": False, "submission_stage": "/".join(submitted)}
+
+    truth = dataclasses.replace(catalog.truth, query_ids=Ids.of(catalog.truth.query_ids), gallery_ids=Ids.of(catalog.truth.gallery_ids))
+    ks = sorted({*settings.get("ks", (1, 10)), 10})  # the published metric is always there
+    selection = selection_half(truth.query_ids, settings.get("selection_share", 0.5))
+    rows = [{"model": stage[0], "stage": stage[1], **score(ranking, truth, ks, selection)} for stage, ranking in rankings.items()]
+    work_directory.write_json(file, {"stages": rows, "definitions": DEFINITIONS, "submission_stage": "/".join(submitted)})
+    rich.console.Console(width=max(100, rich.console.Console().width)).print(
+        _table(rows, rows[0]["num_scored"], rows[0]["num_queries"])
+    )
+    last = rows[-1]
+    return {
+        "scored": True, "model": last["model"], "stage": last["stage"], "submission_stage": "/".join(submitted),
+        **{name: last[name] for name in ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")},
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    from retrieval_jax import command_line
+
+    command_line.main(run, "evaluate")

@@ -1,0 +1,120 @@
+"""Scores of a ranking against the truth: pure functions, macro-averaged over the queries that have a relevant listing.
+
+The query itself (a gallery row with the query's id) is never relevant and never a hit: `Truth` drops it. A gallery row that a ranking
+repeats counts at its first place only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_jax.embeddings import Ids
+from retrieval_jax.errors import InputError
+from retrieval_jax.ranking import Ranking, Truth
+
+
+def check(ranking: Ranking, truth: Truth) -> None:
+    """Raises InputError unless ranking and truth are about the same queries, in the same order, and the same gallery."""
+    if ranking.query_ids != Ids.of(truth.query_ids):
+        raise InputError(
+            f"the ranking's {len(ranking)} queries are not the truth's {len(truth)}, or stand in another order: "
+            "embed and search the catalogue that the truth belongs to"
+        )
+    if ranking.gallery_sha256 and ranking.gallery_sha256 != Ids.of(truth.gallery_ids).sha256():
+        raise InputError(
+            "the ranking was made with another gallery than the truth's (ids or their order differ): embed and search again"
+        )
+    if ranking.item_rows.size and ranking.item_rows.max() >= len(truth.gallery_ids):
+        raise InputError(
+            f"the ranking names gallery row {ranking.item_rows.max()}, but the truth's gallery has {len(truth.gallery_ids)} rows"
+        )
+
+
+def hits(ranking: Ranking, truth: Truth) -> np.ndarray:
+    """Returns [Q, k] bool: is the result relevant, and at its first place in the list?"""
+    rows, size = ranking.item_rows, max(1, len(truth.gallery_ids))
+    queries = np.repeat(np.arange(len(truth)), truth.num_relevant)
+    keys = queries * size + truth.rows  # ascending, as Truth keeps them
+    wanted = np.arange(len(rows))[:, None] * size + rows
+    if len(keys):
+        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        found = (keys[place] == wanted) & (rows >= 0)
+    else:
+        found = np.zeros(rows.shape, bool)
+    order = np.argsort(rows, axis=1, kind="stable")
+    ordered = np.take_along_axis(rows, order, 1)
+    repeat = np.zeros(rows.shape, bool)
+    np.put_along_axis(repeat, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
+    return found & ~repeat
+
+
+def per_query(ranking: Ranking, truth: Truth, ks: Sequence[int] = (1, 10)) -> dict[str, np.ndarray]:
+    """Scores every query.
+
+    Args:
+      ranking: [Q, k] results; where k is below one of `ks`, the missing ones are no hits.
+      truth: of the same queries.
+      ks: depths.
+
+    Returns:
+      {name: [Q] float64, nan where a query has no relevant listing}, for every K of ks:
+      "recall@1": 1 if the first result is relevant, else 0 (also called precision@1 or top-1 accuracy);
+      "mar@K": share of the relevant listings found among the first K (eProduct's macro-average recall, denominator |relevant|);
+      "mar@K_capped": the same with the denominator min(K, |relevant|), so that 1 can always be reached;
+      "map@K": average precision of the first K: sum of the precisions at the hits, over min(K, |relevant|).
+
+    Raises:
+      InputError: ranking and truth do not belong together, or a K below 1.
+    """
+    check(ranking, truth)
+    if any(k < 1 for k in ks):
+        raise InputError(f"evaluate.ks is {tuple(ks)}: depths are 1 or more")
+    hit, relevant = hits(ranking, truth), truth.num_relevant.astype(np.float64)
+    relevant[relevant == 0] = np.nan
+    out = {"recall@1": np.where(np.isnan(relevant), np.nan, hit[:, :1].any(1))}
+    for k in ks:
+        first = hit[:, :k]
+        count = first.sum(1)
+        precision = np.cumsum(first, 1) / np.arange(1, first.shape[1] + 1)
+        out[f"mar@{k}"] = count / relevant
+        out[f"mar@{k}_capped"] = count / np.minimum(k, relevant)
+        out[f"map@{k}"] = (precision * first).sum(1) / np.minimum(k, relevant)
+    return out
+
+
+def evaluate(
+    ranking: Ranking, truth: Truth, ks: Sequence[int] = (1, 10), *, chosen: np.ndarray | None = None
+) -> dict[str, float | int | None]:
+    """Averages `per_query` over the queries that have a relevant listing.
+
+    Args:
+      ranking: [Q, k] results.
+      truth: of the same queries.
+      ks: depths.
+      chosen: [Q] bool, score these queries only; default all.
+
+    Returns:
+      The means under the names of `per_query`, each with the standard error of the mean over queries under "<name>_se";
+      "num_queries", of which "num_scored" have a relevant listing and "num_without_relevant" have none. Means are None where nothing
+      could be scored, errors where fewer than two queries were.
+
+    Raises:
+      InputError: ranking and truth do not belong together.
+    """
+    chosen = np.ones(len(truth), bool) if chosen is None else np.asarray(chosen, bool)
+    scored = (truth.num_relevant > 0) & chosen
+    count = int(scored.sum())
+    out = {}
+    for name, values in per_query(ranking, truth, ks).items():
+        values = values[scored]
+        out[name] = float(values.mean()) if count else None
+        out[f"{name}_se"] = float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else None
+    total = int(chosen.sum())
+    return {
+        **out,
+        "num_queries": total,
+        "num_scored": count,
+        "num_without_relevant": total - count,
+    }

@@ -1,0 +1,121 @@
+"""Exact search against brute force: ties, near-ties, duplicates, block sizes."""
+
+import math
+
+import numpy as np
+import pytest
+
+from retrieval_jax import index
+from retrieval_jax.embeddings import Embeddings, Shards
+from retrieval_jax.errors import InputError
+
+
+def brute_force(queries, gallery, k, query_ids=None, gallery_ids=None):
+    """Loops: correctly rounded sums, sorted by (score, id); [(row, score)] of each query."""
+    norms = [math.sqrt(math.fsum(float(x) * float(x) for x in vector)) for vector in gallery]
+    out = []
+    for number, query in enumerate(queries):
+        norm = math.sqrt(math.fsum(float(x) * float(x) for x in query))
+        scored = []
+        for row, vector in enumerate(gallery):
+            if gallery_ids is not None and query_ids is not None and gallery_ids[row] == query_ids[number]:
+                continue
+            dot = math.fsum(float(x) * float(y) for x, y in zip(query, vector, strict=True))
+            score = np.float32(dot / (norm * norms[row])) if norm * norms[row] > 0 else np.float32(0)
+            key = gallery_ids[row].encode() if gallery_ids is not None else row
+            scored.append((-score, key, row))
+        out.append([(row, -score) for score, _, row in sorted(scored)[:k]])
+    return out
+
+
+def check(ranking, expected, k):
+    for rows, scores, want in zip(ranking.item_rows, ranking.scores, expected, strict=True):
+        assert rows[:len(want)].tolist() == [row for row, _ in want]
+        np.testing.assert_allclose(scores[:len(want)], [score for _, score in want], rtol=0, atol=1e-7)
+        assert (rows[len(want):] == -1).all() and np.isneginf(scores[len(want):]).all()
+    assert ranking.item_rows.shape[1] == k
+
+
+def catalogue(kind, rng):
+    gallery = rng.integers(-2, 3, (150, 6)).astype(np.float32)  # small whole numbers: many exact ties, some zero vectors
+    queries = rng.integers(-2, 3, (13, 6)).astype(np.float32)
+    if kind == "ties":
+        gallery[5] = queries[3] = 0
+    if kind == "near_ties":
+        gallery = np.ones((150, 6), np.float32)
+        gallery += (rng.integers(-3, 4, gallery.shape) * 2.0 ** -23).astype(np.float32)
+    if kind == "duplicates":
+        gallery = np.repeat(rng.normal(size=(10, 6)).astype(np.float32), 15, 0)[rng.permutation(150)]
+    if kind == "all_equal":
+        gallery[:] = 1.5
+    if kind == "plain":
+        gallery, queries = rng.normal(size=gallery.shape).astype(np.float32), rng.normal(size=queries.shape).astype(np.float32)
+    return queries, gallery
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "near_ties", "duplicates", "all_equal"])
+@pytest.mark.parametrize("blocks", [(1, 1, 0), (4, 7, 0), (5, 64, 2), (512, 16384, 3), (13, 150, 200)])
+def test_equals_brute_force(kind, blocks):
+    rng = np.random.default_rng(0)
+    queries, gallery = catalogue(kind, rng)
+    gallery_ids = [f"{row:03d}é" if row % 2 else f"{row:03d}" for row in rng.permutation(150)]
+    query_ids = [gallery_ids[7], "q1", gallery_ids[100], *(f"q{row}" for row in range(3, 13))]
+    query_block, gallery_block, margin = blocks
+    found = index.get("exact").Index(Embeddings(gallery_ids, gallery), query_block=query_block, gallery_block=gallery_block,
+                                     margin=margin).search(Embeddings(query_ids, queries), 12)
+    check(found, brute_force(queries, gallery, 12, query_ids, gallery_ids), 12)
+    assert 7 not in found.item_rows[0] and 100 not in found.item_rows[2]
+
+
+def test_arrays_and_shards_without_ids_break_ties_by_row():
+    queries, gallery = catalogue("ties", np.random.default_rng(1))
+    expected = brute_force(queries, gallery, 20)
+    exact = index.get("exact")
+    check(exact.Index(gallery, gallery_block=40, margin=1).search(queries, 20), expected, 20)
+    check(exact.Index(Shards([gallery[:60], gallery[60:]], 6), gallery_block=33).search(queries, 20), expected, 20)
+
+
+def test_block_sizes_do_not_change_a_bit_of_wide_vectors():
+    rng = np.random.default_rng(2)
+    gallery = rng.normal(size=(700, 257)).astype(np.float32)
+    gallery[300:350] = gallery[0] * (1 + 1e-6 * rng.normal(size=(50, 257)))  # fifty near-ties
+    queries = np.concatenate([gallery[:3], rng.normal(size=(20, 257)).astype(np.float32)])
+    first = index.get("exact").Index(gallery).search(queries, 15)
+    for query_block, gallery_block in ((1, 700), (7, 13), (23, 101)):
+        other = index.get("exact").Index(gallery, query_block=query_block, gallery_block=gallery_block, margin=4).search(queries, 15)
+        assert np.array_equal(first.item_rows, other.item_rows) and np.array_equal(first.scores, other.scores)
+
+
+def test_k_beyond_the_gallery_is_padded_and_an_empty_gallery_too():
+    exact = index.get("exact")
+    ranking = exact.Index(Embeddings(["a", "b"], np.eye(2))).search(Embeddings(["b"], [[1.0, 0.0]]), 4)
+    assert ranking.item_rows.tolist() == [[0, -1, -1, -1]]
+    assert exact.Index(np.zeros((0, 2), np.float32)).search(np.ones((3, 2)), 2).item_rows.tolist() == [[-1, -1]] * 3
+
+
+def test_scale_does_not_matter_even_at_the_ends_of_float32():
+    gallery = np.array([[1e-30, 0], [1e30, 1e30], [0, 1]], np.float32)
+    ranking = index.get("exact").Index(gallery).search(np.array([[1e25, 0]], np.float32), 3)
+    assert ranking.item_rows.tolist() == [[0, 1, 2]]
+    np.testing.assert_allclose(ranking.scores[0], [1, math.sqrt(0.5), 0], atol=1e-7)
+
+
+def test_vectors_that_are_no_numbers_are_named():
+    gallery = np.ones((30, 2), np.float32)
+    gallery[17, 1] = np.nan
+    with pytest.raises(InputError, match=r"gallery embedding of row 17 \(item17\)"):
+        index.get("exact").Index(Embeddings([f"item{row}" for row in range(30)], gallery), gallery_block=8)
+    with pytest.raises(InputError, match="query embedding of row 1 "):
+        index.get("exact").Index(np.ones((3, 2), np.float32)).search(np.array([[1, 1], [np.inf, 1]], np.float32), 1)
+
+
+def test_other_bad_input_has_a_remedy():
+    exact = index.get("exact")
+    with pytest.raises(InputError, match="there are .*exact"):
+        index.get("exakt")
+    with pytest.raises(InputError, match="same model"):
+        exact.Index(np.ones((3, 2), np.float32)).search(np.ones((1, 3), np.float32), 1)
+    with pytest.raises(InputError, match="one id a row"):
+        exact.Index(np.ones((3, 2), np.float32), ids=["a"])
+    with pytest.raises(InputError, match="at least one"):
+        exact.Index(np.ones((3, 2), np.float32)).search(np.ones((1, 2), np.float32), 0)

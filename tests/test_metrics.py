@@ -1,0 +1,91 @@
+"""Metrics against plain loops over lists."""
+
+import numpy as np
+import pytest
+
+from retrieval_jax import metrics
+from retrieval_jax.errors import InputError
+from retrieval_jax.ranking import Ranking, Truth
+
+
+def naive(found, relevant, k):
+    """Scores of one query: `found` a list of ids, `relevant` a set of ids."""
+    hits, precisions, seen = 0, 0.0, set()
+    for place, item in enumerate(found[:k], start=1):
+        if item in relevant and item not in seen:
+            hits += 1
+            precisions += hits / place
+        seen.add(item)
+    return hits / len(relevant), hits / min(k, len(relevant)), precisions / min(k, len(relevant))
+
+
+@pytest.fixture
+def catalogue():
+    rng = np.random.default_rng(0)
+    query_ids, gallery_ids = [f"q{n}" for n in range(40)], [f"g{n}" for n in range(60)] + ["q3", "q5"]
+    relevant = [rng.choice(gallery_ids, rng.integers(0, 25), replace=True).tolist() for _ in query_ids]
+    relevant[3] += ["q3"]  # the query itself
+    relevant[5] = ["q5"]  # nothing but the query itself: without a relevant listing
+    rows = rng.integers(0, 62, (40, 15))  # with repeats
+    rows[3, 0] = gallery_ids.index("q3")
+    rows[7, 4:] = -1
+    scores = np.where(rows >= 0, -np.arange(15.0), -np.inf)
+    return Ranking(query_ids, rows, scores), Truth.from_lists(query_ids, gallery_ids, relevant), relevant, gallery_ids
+
+
+def test_equals_naive_loops(catalogue):
+    ranking, truth, relevant, gallery_ids = catalogue
+    ks = (1, 3, 10, 20)
+    scored = {name: [] for k in ks for name in (f"mar@{k}", f"mar@{k}_capped", f"map@{k}")} | {"recall@1": []}
+    each = metrics.per_query(ranking, truth, ks)
+    for number, query in enumerate(ranking.query_ids):
+        wanted = set(relevant[number]) - {query}
+        found = [gallery_ids[row] for row in ranking.item_rows[number] if row >= 0]
+        if not wanted:
+            assert all(np.isnan(values[number]) for values in each.values())
+            continue
+        for k in ks:
+            scores = naive(found, wanted, k)
+            for name, value in zip((f"mar@{k}", f"mar@{k}_capped", f"map@{k}"), scores, strict=True):
+                assert each[name][number] == pytest.approx(value, abs=1e-12)
+                scored[name].append(value)
+        scored["recall@1"].append(float(found[0] in wanted))
+        assert each["recall@1"][number] == scored["recall@1"][-1]
+    result = metrics.evaluate(ranking, truth, ks)
+    for name, values in scored.items():
+        assert result[name] == pytest.approx(np.mean(values), abs=1e-12)
+        assert result[f"{name}_se"] == pytest.approx(np.std(values, ddof=1) / len(values) ** 0.5, abs=1e-12)
+    assert result["num_queries"] == 40 and result["num_scored"] == len(scored["recall@1"])
+    assert result["num_scored"] + result["num_without_relevant"] == 40 and np.isnan(each["mar@10"][5])
+
+
+def test_the_two_denominators_by_hand():
+    gallery_ids = [f"g{n}" for n in range(30)]
+    truth = Truth.from_lists(["a", "b"], gallery_ids, [gallery_ids[:20], gallery_ids[:2]])
+    ranking = Ranking(["a", "b"], [[*range(10)], [29, 0, *range(10, 18)]], [[*range(10, 0, -1)]] * 2)
+    result = metrics.evaluate(ranking, truth)
+    assert result["mar@10"] == pytest.approx((0.5 + 0.5) / 2) and result["mar@10_capped"] == pytest.approx((1 + 0.5) / 2)
+    assert result["recall@1"] == 0.5 and result["map@10"] == pytest.approx((1 + 0.25) / 2)
+
+
+def test_a_half_of_the_queries_and_nothing_to_score(catalogue):
+    ranking, truth, _, _ = catalogue
+    chosen = np.arange(40) < 9
+    part = metrics.evaluate(ranking, truth, chosen=chosen)
+    each = metrics.per_query(ranking, truth)["mar@10"][:9]
+    assert part["num_queries"] == 9 and part["mar@10"] == pytest.approx(np.nanmean(each))
+    nothing = metrics.evaluate(ranking, Truth.from_lists(ranking.query_ids, truth.gallery_ids, [[]] * 40))
+    assert nothing["mar@10"] is None and nothing["mar@10_se"] is None and nothing["num_without_relevant"] == 40
+
+
+def test_what_does_not_belong_together_is_refused(catalogue):
+    ranking, truth, _, gallery_ids = catalogue
+    other = Truth.from_lists([*list(ranking.query_ids)[1:], "q0"], gallery_ids, [[]] * 40)
+    with pytest.raises(InputError, match="another order"):
+        metrics.evaluate(ranking, other)
+    with pytest.raises(InputError, match="another gallery"):
+        metrics.evaluate(Ranking(ranking.query_ids, ranking.item_rows, ranking.scores, "else"), truth)
+    with pytest.raises(InputError, match="gallery row 61"):
+        metrics.evaluate(ranking, Truth.from_lists(ranking.query_ids, gallery_ids[:50], [[]] * 40))
+    with pytest.raises(InputError, match="1 or more"):
+        metrics.evaluate(ranking, truth, (0,))
