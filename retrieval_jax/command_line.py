@@ -35,16 +35,18 @@ class Command:
     again: bool = False
 
 
-def main(run, verb: str) -> None:
-    """Is the whole command line of a module: `if __name__ == "__main__": command_line.main(run, "mine")`.
+def main(run, verb: str | None = None) -> None:
+    """Is the whole command line of a module: `if __name__ == "__main__": command_line.main(run)`.
 
     A verb of the work directory checks that the verbs before it are complete, runs unless its own result is complete
     and unchanged, and records what it did. Any other module ("serve", "export") just runs.
 
     Args:
       run: function of (config, workdir).
-      verb: the module's name.
+      verb: the module's name; by default that of the module started with `python -m`.
     """
+    spec = sys.modules["__main__"].__spec__
+    verb = verb or (spec.name.rpartition(".")[2] if spec else pathlib.Path(sys.argv[0]).stem)
     if verb in workdir.VERBS:
         start(lambda command: _run_verb(command, run, verb))
     else:

@@ -1,0 +1,77 @@
+"""Runs a whole experiment, in one process: mine, train, embed, search, evaluate, report.
+
+    python -m retrieval_jax.run --config=configs/quickstart.py
+
+Verbs whose result is complete and unchanged are skipped; each of the others says why it runs. An ensemble's members
+run first, each in its own work directory beside the ensemble's.
+"""
+
+import importlib
+import json
+import pathlib
+import time
+
+from retrieval_jax import command_line, workdir
+from retrieval_jax.errors import InputError
+
+
+def run(config, folder, config_folder="configs") -> dict:
+    """Runs every verb of an experiment that is not complete and unchanged.
+
+    Args:
+      config: the settings.
+      folder: the work directory, made when absent.
+      config_folder: where the config files of an ensemble's members lie.
+
+    Returns:
+      The records of the verbs that ran, by verb.
+
+    Raises:
+      InputError: when the directory holds results of other data, mine or train settings, or a verb refuses its input.
+    """
+    start = time.monotonic()
+    for member in workdir.members(config):
+        stem, _, arg = member.partition(":")
+        print(f"=== member {member}", flush=True)
+        member_config = command_line.load_config(pathlib.Path(config_folder) / f"{stem}.py", arg or None)
+        if workdir.members(member_config):
+            raise InputError(f"{member} is an ensemble itself; list its members instead")
+        run(member_config, workdir.member_folder(folder, member), config_folder)
+
+    folder = workdir.prepare(config, folder)
+    print(f"=== {config.get('name', folder.name)}: {folder}", flush=True)
+    done = {}
+    for verb in workdir.verbs(config):
+        reason = workdir.reason_to_run(config, folder, verb)
+        if reason is None:
+            print(f"{verb}: complete, skipped", flush=True)
+            continue
+        print(f"{verb}: runs, because {reason}", flush=True)
+        # Imported here, not above: a run that only searches again does not wait for JAX.
+        module = importlib.import_module(f"retrieval_jax.{verb}")
+        done[verb] = workdir.run_stage(config, folder, verb, module.run)
+        print(f"{verb}: done in {done[verb]['seconds']:.1f} s", flush=True)
+
+    if "evaluate" not in done:  # a run that evaluates has printed its own table
+        print(score_table(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))))
+    print(f"report: {folder / 'report.html'}")
+    print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
+    return done
+
+
+def score_table(metrics: dict) -> str:
+    """Returns the scores of metrics.json as a table in text: one line per model and stage."""
+    names = [name for name in ("mar@10", "mar@10_capped", "recall@1", "map@10")
+             if any(name in stage for stage in metrics["stages"])]
+    rows = [["model", "stage", *names]]
+    for stage in metrics["stages"]:
+        rows.append([stage["model"], stage["stage"]])
+        rows[-1] += [f"{stage[name]:.4f}" if stage.get(name) is not None else "-" for name in names]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) if i < 2 else cell.rjust(width)
+                       for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+if __name__ == "__main__":
+    command_line.start(lambda command: run(command.config, command.workdir, command.config_file.parent))
