@@ -1,0 +1,140 @@
+"""Pictures to embeddings: every model of the config over queries and gallery.
+
+    python -m retrieval_jax.embed --config=configs/quickstart.py --workdir=runs/quickstart
+
+Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours, no training), "untrained" (the
+network as it is initialised) and "trained" (the moving average of the last checkpoint), and the attributes that the
+trained model sees in the first listings of the val split.
+"""
+
+import datetime
+import os
+import time
+
+import jax
+import numpy as np
+import tqdm
+from jax.experimental import multihost_utils
+
+from retrieval_jax import checkpoints, command_line, inference, sharding, tasks
+from retrieval_jax import workdir as workdirs
+from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import histogram, pipeline
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
+
+MODELS = ("histogram", "untrained", "trained")
+SPLITS = ("query", "gallery")
+_VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of predicted attributes
+
+
+def run(config, workdir):
+    """Embeds query and gallery with every model of `config.embed.models`.
+
+    Args:
+        config: the whole config.
+        workdir: the work directory.
+
+    Returns:
+        A summary: rows, dim and pictures a second by model and split.
+
+    Raises:
+        InputError: unknown model or predict function, a missing split, or nothing trained.
+    """
+    workdir = workdirs.as_path(workdir)
+    unknown = [name for name in config.embed.models if name not in MODELS]
+    if unknown:
+        raise InputError(f"config.embed.models: there is no {unknown[0]!r}; there are: {', '.join(MODELS)}")
+    catalog = catalogs.load(config.data)
+    mesh = sharding.make_mesh()
+    summary = {}
+    for name in config.embed.models:
+        predict, provenance = _histogram(config) if name == "histogram" else _network(config, workdir, name, mesh)
+        summary[name] = {}
+        for split_name in SPLITS:
+            split, start = catalog.split(split_name), time.monotonic()
+            vectors, space = predict(split.images, f"embed: {name} {split_name}")
+            seconds = time.monotonic() - start
+            meta = {"space": space, "model": name, "split": split_name, "dim": vectors.shape[1],
+                    "catalogue": catalog.name, "config": workdirs.stage_hash(config, "embed"),
+                    "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **provenance}
+            if jax.process_index() == 0:
+                folder = workdir / "embeddings" / name / split_name
+                Embeddings(split.ids, vectors, meta).save(folder, dtype=config.embed.dtype)
+            summary[name][split_name] = {"rows": len(vectors), "dim": vectors.shape[1],
+                                         "pictures_per_second": round(len(vectors) / max(seconds, 1e-9), 1)}
+        if name == "trained" and catalog.val is not None:
+            _save_attributes(config, workdir, catalog.val, mesh)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("embed")  # nobody reads what the first process still writes
+    return {"embeddings": summary}
+
+
+def _arguments(config):
+    return {"transform": config.embed.transforms, "image_size": tuple(config.data.image_size),
+            "batch_size": config.embed.batch_size}
+
+
+def _histogram(config):
+    def predict(source, desc):
+        vectors, done = np.empty((len(source), histogram.DIM), np.float32), 0
+        with tqdm.tqdm(total=len(source), desc=desc, unit="picture", mininterval=1) as bar:
+            for batch in pipeline.eval_batches(source, **_arguments(config)):
+                count = int(batch["_mask"].sum())
+                vectors[done:done + count] = histogram.embed(batch["image"][:count])
+                done += count
+                bar.update(count)
+        return vectors, histogram.SPACE
+
+    return predict, {"checkpoint": None, "vocabulary_hash": ""}
+
+
+def _network(config, workdir, name, mesh):
+    task, params, provenance = _restore(config, workdir, name)
+    predict_fn = inference.named(task.predict_fns, config.embed.predict_fn)
+    # Vectors of two checkpoints are not comparable, unless the task says so by naming the space itself.
+    own_space = f"{task.space}:{provenance['checkpoint']}"
+
+    def predict(source, desc):
+        out = inference.predict(predict_fn, params, source, mesh=mesh, desc=desc, **_arguments(config))
+        return out["embedding"], out.get("space", own_space)
+
+    return predict, provenance
+
+
+def _restore(config, workdir, name):
+    data_info = inference.load_data_info(workdir / "checkpoints" / "data_info.json")
+    task = tasks.get(config.train.task).make(config.train, data_info)
+    trained_with = workdirs.stage_hash(config, "train")
+    if name == "trained":
+        params, meta, step = checkpoints.load_params(workdir / "checkpoints")
+        inference.check_vocabulary(meta, data_info, workdir)
+        which = f"{trained_with}/{step}"
+    else:
+        image = np.zeros((1, *config.data.image_size, 3), np.uint8)
+        init_rng, _ = jax.random.split(jax.random.key(config.train.seed))  # as train: this is where training starts
+        params = jax.jit(task.init)(init_rng, {"image": image})
+        which = f"{trained_with}/untrained"
+    return task, params, {"checkpoint": which, "vocabulary_hash": data_info.vocabulary_hash}
+
+
+def _save_attributes(config, workdir, val, mesh):
+    """Writes val_attributes.npz: rows [n] of the val split; label_ids, probabilities [n, 10], most probable first."""
+    task, params, _ = _restore(config, workdir, "trained")
+    file = workdir / "embeddings" / "trained" / "val_attributes.npz"
+    if "attributes" not in task.predict_fns:
+        file.unlink(missing_ok=True)
+        return
+    rows = np.arange(min(_VAL_ROWS, len(val)))
+    out = inference.predict(inference.top_attributes(task.predict_fns["attributes"], _VAL_TOP), params, val.images,
+                            rows=rows, mesh=mesh, desc="embed: val attributes", **_arguments(config))
+    if jax.process_index() == 0:
+        beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        with beside.open("wb") as stream:
+            np.savez(stream, rows=rows, label_ids=out["label_ids"], probabilities=out["probabilities"])
+        beside.replace(file)
+
+
+if __name__ == "__main__":
+    sharding.initialize()
+    command_line.main(run, "embed")

@@ -1,0 +1,1 @@
+"""Evaluation inside training: `evaluators.<name>.Evaluator(predict_fn, ...).run(params)` yields (name, value)."""

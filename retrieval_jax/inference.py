@@ -1,0 +1,265 @@
+"""From pictures to arrays with a trained model: the one bridge between the JAX world and the NumPy world.
+
+    model = inference.load("runs/quickstart")
+    vectors = model.embed(["shoe.jpg", "dress.png"])      # float32 [2, D]
+    model.predict_attributes(["shoe.jpg"], top=3)         # [[("black", 0.93), ("leather", 0.81), ("running", 0.44)]]
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import tqdm
+
+from retrieval_jax import checkpoints, embeddings, sharding, tasks, workdir
+from retrieval_jax.data import pipeline, sources
+from retrieval_jax.data.catalog import DataInfo
+from retrieval_jax.errors import InputError
+
+_IN_FLIGHT = 3  # batches on the device while the next ones are read
+
+
+def predict(predict_fn, params, source, *, transform, image_size, batch_size, mesh=None, desc=None, rows=None,
+            num_threads=2):
+    """Runs a model over pictures, in order, on all devices.
+
+    Args:
+        predict_fn: (params, batch) -> dict of arrays [B, ...] and optionally "space", a str.
+        params: pytree of arrays.
+        source: random access, source[row] -> uint8 [h, w, 3].
+        transform: (name, kwargs) pairs, nothing random.
+        image_size: (height, width) in pixels.
+        batch_size: rows of a global batch; rounded up to a multiple of the devices.
+        mesh: of `sharding.make_mesh`; None makes one.
+        desc: title of the progress bar; None shows none.
+        rows: only these rows, in this order.
+        num_threads: that read pictures.
+
+    Returns:
+        The dict of `predict_fn` with numpy arrays [n, ...] without padding, floating ones as float32; the same on
+        every process.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    mesh = sharding.make_mesh() if mesh is None else mesh
+    total = len(source) if rows is None else len(rows)
+    if not total:
+        raise InputError(f"{desc or 'prediction'}: the split has no rows")
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    run, space = _compiled(predict_fn, mesh)
+    params = jax.device_put(params, sharding.replicated(mesh))
+    batches = pipeline.eval_batches(
+        source, transform=transform, image_size=image_size, batch_size=batch_size, num_threads=num_threads, rows=rows,
+        process_index=jax.process_index(), process_count=jax.process_count())
+
+    arrays, done, waiting = {}, 0, collections.deque()
+
+    def collect():
+        nonlocal done
+        count = min(batch_size, total - done)  # padding is at the end of the last batch
+        for name, value in waiting.popleft().items():
+            value = np.asarray(value)[:count]
+            if name not in arrays:
+                flat = (total, int(np.prod(value.shape[1:])))
+                floating = value.dtype == np.float32
+                arrays[name] = (embeddings.allocate(flat) if floating else np.empty(flat, value.dtype)).reshape(
+                    total, *value.shape[1:])
+            arrays[name][done:done + count] = value
+        done += count
+        bar.update(count)
+
+    with tqdm.tqdm(total=total, desc=desc, unit="picture", mininterval=1,
+                   disable=desc is None or jax.process_index() > 0) as bar:
+        for batch in batches:
+            waiting.append(run(params, sharding.shard_batch(batch, mesh)))
+            if len(waiting) == _IN_FLIGHT:
+                collect()
+        while waiting:
+            collect()
+    return {**arrays, **space}
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(predict_fn, mesh):
+    """Compiles a predict function once for all splits; the name of the space is no array, so tracing notes it."""
+    space = {}
+
+    def run(params, batch):
+        out = dict(predict_fn(params, batch))
+        if "space" in out:
+            space["space"] = out.pop("space")
+        return jax.tree.map(lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, out)
+
+    return jax.jit(run, out_shardings=sharding.replicated(mesh)), space
+
+
+@functools.lru_cache(maxsize=8)
+def top_attributes(predict_fn, top):
+    """Returns the predict function of the `top` most probable labels: label_ids and probabilities [B, top]."""
+    def predict_top(params, batch):
+        probabilities = predict_fn(params, batch)["probabilities"]
+        values, ids = jax.lax.top_k(probabilities, min(top, probabilities.shape[-1]))
+        return {"label_ids": ids.astype(jnp.int32), "probabilities": values}
+
+    return predict_top
+
+
+@dataclasses.dataclass
+class Model:
+    """A trained model, ready for pictures.
+
+    Attributes:
+        config: the run's whole config.
+        task: of `tasks`.
+        params: of the checkpoint.
+        data_info: what the task was made with.
+        step: of the checkpoint.
+        mesh: devices it runs on.
+    """
+
+    config: ml_collections.ConfigDict
+    task: tasks.Task
+    params: dict
+    data_info: DataInfo
+    step: int
+    mesh: jax.sharding.Mesh
+
+    def embed(self, images):
+        """Embeds pictures.
+
+        Args:
+            images: list of uint8 [h, w, 3] RGB arrays or paths of picture files.
+
+        Returns:
+            float32 [n, D].
+
+        Raises:
+            InputError: something else than a picture, named by its place in the list.
+        """
+        predict_fn = named(self.task.predict_fns, self.config.embed.predict_fn)
+        return self._predict(predict_fn, images)["embedding"]
+
+    def predict_attributes(self, images, top=10):
+        """Names the most probable attributes of pictures.
+
+        Args:
+            images: as for `embed`.
+            top: how many.
+
+        Returns:
+            For each picture the list of (token, probability), most probable first.
+
+        Raises:
+            InputError: the task predicts no attributes, or something is not a picture.
+        """
+        out = self._predict(top_attributes(named(self.task.predict_fns, "attributes"), top), images)
+        names = self.data_info.label_names
+        return [[(names[i], float(p)) for i, p in zip(ids, values, strict=True)]
+                for ids, values in zip(out["label_ids"], out["probabilities"], strict=True)]
+
+    def _predict(self, predict_fn, images):
+        images = [_picture(number, image) for number, image in enumerate(images)]
+        # few batch sizes, few compilations
+        batch_size = min(64, 1 << max(0, len(images) - 1).bit_length())
+        return predict(predict_fn, self.params, images, transform=self.config.embed.transforms,
+                       image_size=self.config.data.image_size, batch_size=batch_size, mesh=self.mesh)
+
+
+def load(folder, which="ema", step=None):
+    """Loads the model of a work directory; the catalogue it was trained on is not needed.
+
+    Args:
+        folder: the work directory.
+        which: "ema" or "params".
+        step: of the checkpoint; None for the latest.
+
+    Returns:
+        The `Model`.
+
+    Raises:
+        InputError: the folder is no work directory, or nothing was trained in it.
+    """
+    folder = pathlib.Path(folder)
+    config = ml_collections.ConfigDict(workdir.read_config(folder))
+    params, meta, step = checkpoints.load_params(folder / "checkpoints", step, which)
+    data_info = load_data_info(folder / "checkpoints" / "data_info.json")
+    check_vocabulary(meta, data_info, folder)
+    task = tasks.get(config.train.task).make(config.train, data_info)
+    return Model(config, task, params, data_info, step, sharding.make_mesh())
+
+
+def data_info_to_json(data_info):
+    """Returns a `DataInfo` as a json-able dict."""
+    return {
+        "label_names": list(data_info.label_names),
+        "label_counts": np.asarray(data_info.label_counts).tolist(),
+        "num_listings": int(data_info.num_listings),
+        "category_names": [list(names) for names in data_info.category_names],
+        "category_counts": [np.asarray(counts).tolist() for counts in data_info.category_counts],
+        "vocabulary_hash": data_info.vocabulary_hash,
+    }
+
+
+def data_info_from_json(value):
+    """Returns the `DataInfo` of `data_info_to_json`."""
+    return DataInfo(
+        label_names=list(value["label_names"]),
+        label_counts=np.asarray(value["label_counts"], np.int64),
+        num_listings=int(value["num_listings"]),
+        category_names=tuple(list(names) for names in value["category_names"]),
+        category_counts=tuple(np.asarray(counts, np.int64) for counts in value["category_counts"]),
+        vocabulary_hash=value["vocabulary_hash"])
+
+
+def save_data_info(file, data_info):
+    """Writes <work directory>/checkpoints/data_info.json, from which `load` builds the task again."""
+    file = pathlib.Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(file, data_info_to_json(data_info))
+
+
+def load_data_info(file):
+    """Reads what `save_data_info` wrote; raises InputError when it is missing or broken."""
+    file = pathlib.Path(file)
+    if not file.exists():
+        raise InputError(f"{file} not found: train first (python -m retrieval_jax.train)")
+    try:
+        return data_info_from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is not readable ({error!r}): train again in a new work directory") from error
+
+
+def check_vocabulary(meta, data_info, folder):
+    """Raises InputError when a checkpoint's labels are not those of the work directory."""
+    if meta.get("vocabulary_hash", data_info.vocabulary_hash) != data_info.vocabulary_hash:
+        raise InputError(f"{folder}: the checkpoint was trained on another vocabulary than checkpoints/data_info.json "
+                         "describes; train again in a new work directory")
+
+
+def named(predict_fns, name):
+    """Returns a task's predict function; raises InputError, listing what the task has, when it is missing."""
+    if name not in predict_fns:
+        raise InputError(f"the task has no predict function {name!r}; it has {', '.join(sorted(predict_fns))}")
+    return predict_fns[name]
+
+
+def _picture(number, image):
+    if isinstance(image, str | pathlib.Path):
+        try:
+            return sources.decode(pathlib.Path(image).read_bytes())
+        except OSError as error:
+            raise InputError(f"picture {number}: {image} cannot be read ({error.strerror})") from error
+        except sources.BadImage as error:
+            raise InputError(f"picture {number}: {error.sentence(image)}") from error
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(f"picture {number} is {image.dtype} {image.shape}: give uint8 [height, width, 3] in RGB, "
+                         "or a path")
+    return image

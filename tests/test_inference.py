@@ -1,0 +1,209 @@
+"""Prediction over padded batches, a loaded model, embed and the evaluator, all with a tiny linear task."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+
+import cv2
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from retrieval_jax import checkpoints, embed, inference, tasks
+from retrieval_jax.data import histogram
+from retrieval_jax.data.catalog import Catalog, DataInfo, Split
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
+from retrieval_jax.evaluators import retrieval
+from retrieval_jax.ranking import Truth
+
+RESIZE = (("resize", {}),)
+KW = {"transform": RESIZE, "image_size": (4, 4), "batch_size": 8}
+INFO = DataInfo(["black", "dress", "red"], np.array([5, 4, 3]), 9, (["shoes", "tops"],), (np.array([4, 5]),), "abc")
+
+
+def pictures(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
+
+
+def make_task(config=None, data_info=INFO):
+    def embedding(params, batch):
+        return {"embedding": batch["image"].reshape(len(batch["image"]), -1) / 255.0 @ params["w"]}
+
+    def attributes(params, batch):
+        return {"probabilities": jax.nn.sigmoid(embedding(params, batch)["embedding"][:, :len(data_info.label_names)])}
+
+    def init(rng, batch):
+        return {"w": jax.random.normal(rng, (batch["image"][0].size, 6))}
+
+    return tasks.Task(init, None, {"embed_image": embedding, "attributes": attributes}, "tiny")
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """A work directory as train leaves it, with two checkpoints."""
+    config = ml_collections.ConfigDict({
+        "name": "tiny", "data": {"source": "synthetic", "kwargs": {}, "image_size": (4, 4)}, "mine": {},
+        "train": {"task": "tiny", "seed": 1},
+        "embed": {"models": ("histogram", "untrained", "trained"), "predict_fn": "embed_image", "batch_size": 8,
+                  "transforms": RESIZE, "dtype": "float32"}})
+    (tmp_path / "config.json").write_text(config.to_json())
+    inference.save_data_info(tmp_path / "checkpoints" / "data_info.json", INFO)
+    store = checkpoints.Checkpoints(tmp_path / "checkpoints")
+    for step in (3, 5):
+        params = {"w": jax.random.normal(jax.random.key(step), (48, 6))}
+        store.save(step, {"params": params, "ema": {"w": params["w"] * 2}}, {"vocabulary_hash": "abc"})
+    store.close()
+    monkeypatch.setattr(tasks, "get", lambda name: types.SimpleNamespace(make=make_task))
+    return tmp_path, config
+
+
+def make_catalog(num_query=21, num_gallery=60):
+    gallery = pictures(num_gallery)
+    noise = np.random.default_rng(1).integers(0, 9, (num_query, 4, 4, 3))
+    queries = np.clip(gallery[:num_query] + noise, 0, 255).astype(np.uint8)
+    splits = {name: Split(name, [f"{name}{i}" for i in range(len(images))], None, None, images)
+              for name, images in (("query", queries), ("gallery", gallery), ("val", pictures(5, 2)))}
+    truth = Truth(splits["query"].ids, splits["gallery"].ids, np.arange(num_query + 1), np.arange(num_query))
+    return Catalog("tiny", truth=truth, **splits)
+
+
+@pytest.mark.parametrize("count", [1, 8, 21])
+def test_predict_is_in_order_without_padding(count):
+    params, images = {"w": jax.random.normal(jax.random.key(0), (48, 6))}, pictures(count)
+    out = inference.predict(make_task().predict_fns["embed_image"], params, images, **KW)
+    assert out.keys() == {"embedding"} and out["embedding"].dtype == np.float32
+    naive = images.reshape(count, -1) / 255.0 @ np.asarray(params["w"])
+    assert np.allclose(out["embedding"], naive, atol=1e-4)
+    rows = np.arange(count)[::-2]
+    some = inference.predict(make_task().predict_fns["embed_image"], params, images, rows=rows, **KW)
+    assert np.allclose(some["embedding"], naive[rows], atol=1e-4)
+
+
+def test_predict_hands_on_the_space_and_turns_bfloat16_into_float32():
+    def predict_fn(params, batch):
+        return {"embedding": batch["image"].mean((1, 2)).astype(jnp.bfloat16), "row": batch["row"], "space": "s"}
+
+    for _ in range(2):  # the second time nothing is traced
+        out = inference.predict(predict_fn, {}, pictures(5), **KW)
+        assert out["space"] == "s" and out["embedding"].dtype == np.float32 and out["row"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(InputError, match="no rows"):
+        inference.predict(make_task().predict_fns["embed_image"], {}, pictures(0), **KW)
+
+
+def test_data_info_round_trip():
+    back = inference.data_info_from_json(json.loads(json.dumps(inference.data_info_to_json(INFO))))
+    assert back.label_names == INFO.label_names and back.category_names == INFO.category_names
+    assert np.array_equal(back.label_counts, INFO.label_counts) and back.vocabulary_hash == "abc"
+    assert np.array_equal(back.category_counts[0], [4, 5]) and back.num_listings == 9
+
+
+def test_loaded_model_embeds_arrays_and_files(workdir, tmp_path):
+    model = inference.load(workdir[0])
+    images = pictures(3)
+    cv2.imwrite(str(tmp_path / "p.png"), images[2][..., ::-1])
+    vectors = model.embed([images[0], images[1], str(tmp_path / "p.png")])
+    weights = 2 * np.asarray(jax.random.normal(jax.random.key(5), (48, 6)))
+    assert np.allclose(vectors, images.reshape(3, -1) / 255.0 @ weights, atol=1e-4) and model.step == 5
+    earlier = inference.load(workdir[0], "params", step=3).embed(images[:1])
+    weights = np.asarray(jax.random.normal(jax.random.key(3), (48, 6)))
+    assert np.allclose(earlier, images[:1].reshape(1, -1) / 255.0 @ weights, atol=1e-4)
+    [attributes] = model.predict_attributes(images[:1], top=2)
+    expected = 1 / (1 + np.exp(-vectors[0, :3]))
+    assert [name for name, _ in attributes] == [INFO.label_names[i] for i in np.argsort(-expected)[:2]]
+    assert len(model.predict_attributes(images[:1])[0]) == 3
+
+
+def test_messages_of_loading_and_embedding(workdir, tmp_path):
+    folder, _ = workdir
+    model = inference.load(folder)
+    with pytest.raises(InputError, match="picture 1 is float64"):
+        model.embed([pictures(1)[0], np.zeros((4, 4, 3))])
+    with pytest.raises(InputError, match="picture 0: .*none.png"):
+        model.embed(["none.png"])
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="picture 0: .*bad.png"):
+        model.embed([tmp_path / "bad.png"])
+    info = inference.data_info_to_json(INFO)
+    (folder / "checkpoints" / "data_info.json").write_text(json.dumps({**info, "vocabulary_hash": "other"}))
+    with pytest.raises(InputError, match="another vocabulary"):
+        inference.load(folder)
+    (folder / "checkpoints" / "data_info.json").unlink()
+    with pytest.raises(InputError, match="train first"):
+        inference.load(folder)
+
+
+def test_embed_writes_every_model_and_split_with_its_provenance(workdir, monkeypatch):
+    folder, config = workdir
+    catalog = make_catalog()
+    monkeypatch.setattr("retrieval_jax.data.catalog.load", lambda block: catalog)
+    summary = embed.run(config, folder)["embeddings"]
+    spaces = set()
+    for name in ("histogram", "untrained", "trained"):
+        for split in ("query", "gallery"):
+            saved = Embeddings.load(folder / "embeddings" / name / split)
+            assert list(saved.ids) == catalog.split(split).ids and summary[name][split]["rows"] == len(saved)
+            assert saved.meta["split"] == split and saved.meta["dim"] == saved.dim and saved.meta["config"]
+            spaces.add(saved.meta["space"])
+    assert len(spaces) == 3
+    model = inference.load(folder)
+    trained = Embeddings.load(folder / "embeddings" / "trained" / "query")
+    assert np.allclose(trained.block(0, 99), model.embed(list(catalog.query.images)), atol=1e-4)
+    assert trained.meta["checkpoint"].endswith("/5") and trained.meta["vocabulary_hash"] == "abc"
+    colours = Embeddings.load(folder / "embeddings" / "histogram" / "gallery").block(0, 99)
+    assert np.array_equal(colours, histogram.embed(catalog.gallery.images))
+    with np.load(folder / "embeddings" / "trained" / "val_attributes.npz", allow_pickle=False) as arrays:
+        assert arrays["rows"].tolist() == [0, 1, 2, 3, 4] and arrays["label_ids"].shape == (5, 3)
+        assert (np.diff(arrays["probabilities"]) <= 0).all()
+    config.embed.models = ("best",)
+    with pytest.raises(InputError, match="histogram, untrained, trained"):
+        embed.run(config, folder)
+
+
+def test_evaluator_scores_a_fixed_part_and_keeps_all_relevant_rows():
+    catalog = make_catalog(num_query=21, num_gallery=60)
+    kw = {"catalog": catalog, "max_queries": 5, "max_gallery": 12, **KW}
+    evaluator = retrieval.Evaluator(make_task().predict_fns["embed_image"], **kw)
+    assert len(evaluator.ids["query"]) == 5 and len(evaluator.ids["gallery"]) == 12
+    for query, rows in zip(evaluator.rows["query"], map(evaluator.truth.relevant, range(5)), strict=True):
+        assert evaluator.rows["gallery"][rows].tolist() == catalog.truth.relevant(int(query)).tolist()
+    params = {"w": jax.random.normal(jax.random.key(0), (48, 6))}
+    scores = dict(evaluator.run(params))
+    assert scores == dict(retrieval.Evaluator(make_task().predict_fns["embed_image"], **kw).run(params))
+    assert scores["val/recall@1"] == scores["val/mar@10_capped"] == 1.0 and "val/map@10" in scores
+    worse = dict(evaluator.run({"w": params["w"] * 0 + 1}))
+    assert worse["val/recall@1"] < 1
+    catalog.truth = None
+    with pytest.raises(InputError, match="eval_every_epochs"):
+        retrieval.Evaluator(make_task().predict_fns["embed_image"], **kw)
+
+
+def test_evaluator_uses_the_selection_half_of_evaluate():
+    evaluate = pytest.importorskip("retrieval_jax.evaluate")
+    ids = [f"listing {i}" for i in range(300)]
+    assert np.array_equal(retrieval.hash_shares(ids) < 0.3, evaluate.selection_half(ids, 0.3))
+
+
+DEVICES = """
+import sys, jax, numpy as np
+from retrieval_jax import inference
+images = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 3), dtype=np.uint8)
+w = np.random.default_rng(1).normal(size=(48, 6)).astype(np.float32)
+out = inference.predict(lambda p, b: {"embedding": b["image"].reshape(-1, 48) / 255.0 @ p}, w, images,
+                        transform=(("resize", {}),), image_size=(4, 4), batch_size=5)
+assert np.allclose(out["embedding"], images.reshape(21, 48) / 255.0 @ w, atol=1e-4)
+print(jax.device_count())
+"""
+
+
+def test_several_devices_share_the_batch_and_change_nothing():
+    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", DEVICES], env=env, capture_output=True, text=True, check=False)
+    assert done.stdout == "4\n", done.stderr
