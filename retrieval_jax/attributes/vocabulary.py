@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 import json
-import os
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -70,11 +71,7 @@ class Vocabulary:
         """Writes the vocabulary as JSON, whole or not at all."""
         content = {"rule": title_rule.RULE, "threshold": self.threshold, "num_titles": self.num_titles,
                    "hash": self.hash, "tokens": self.tokens, "counts": self.counts.tolist()}
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        _write(path, (json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode("utf-8"))
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> Vocabulary:
@@ -85,7 +82,7 @@ class Vocabulary:
         """
         remedy = "run retrieval_jax.mine again"
         try:
-            content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            content = json.loads(_as_path(path).read_bytes())
             tokens, counts = list(content["tokens"]), np.asarray(content["counts"], dtype=np.int64)
             vocabulary = cls(tokens, counts, int(content["num_titles"]), int(content["threshold"]))
             rule, expected = content["rule"], content["hash"]
@@ -138,12 +135,9 @@ def build(counts: pl.DataFrame, num_titles: int, threshold: int) -> Vocabulary:
 
 def save_targets(path: str | pathlib.Path, indptr: np.ndarray, label_ids: np.ndarray, vocabulary_hash: str) -> None:
     """Writes sparse target rows (see `Vocabulary.encode`) with the hash of the vocabulary that they count into."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        np.savez(file, indptr=indptr, label_ids=label_ids, vocabulary_hash=np.asarray(vocabulary_hash))
-    os.replace(part, path)
+    content = io.BytesIO()
+    np.savez(content, indptr=indptr, label_ids=label_ids, vocabulary_hash=np.asarray(vocabulary_hash))
+    _write(path, content.getvalue())
 
 
 def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +154,7 @@ def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -
         InputError: no such file, not one of targets, or made for another vocabulary.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with np.load(io.BytesIO(_as_path(path).read_bytes()), allow_pickle=False) as content:
             indptr, label_ids, found = content["indptr"], content["label_ids"], str(content["vocabulary_hash"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no readable targets ({error}); run retrieval_jax.mine again") from None
@@ -179,6 +173,20 @@ def _tokenized(titles: Sequence[str], desc: str) -> Iterator[tuple[int, pl.DataF
             rows = pl.DataFrame({"title": np.arange(len(chunk)), "token": tokens})
             yield len(chunk), rows.explode("token").drop_nulls()
             bar.update(len(chunk))
+
+
+def _as_path(path: Any) -> Any:
+    """Returns a path object; those of remote folders (epath) are taken as they are."""
+    return pathlib.Path(path) if isinstance(path, str) else path
+
+
+def _write(path: Any, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    path = _as_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.parent / (path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def _summed(parts: list[pl.DataFrame]) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """A catalogue: listings of four splits, their categories, and which gallery listings are right for which query.
 
-eProduct calls the listings that are searched its "index" split. Here they are the *gallery*; an index is the structure that searches them.
+eProduct calls the listings that are searched its "index" split. Here they are the *gallery*; an index is the structure
+that searches them.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def load(config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = No
 
     Args:
         config_data: has `source` ("synthetic", "eproduct" or "table") and `kwargs`, the arguments of that source.
-        set_aside_path: CSV (file, row, id, reason, sentence) that receives the rows that were left out; None writes none.
+        set_aside_path: CSV (file, row, id, reason, sentence) of the rows that were left out; None writes none.
 
     Returns:
         The `Catalog`.

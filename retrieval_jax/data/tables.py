@@ -1,0 +1,361 @@
+"""Catalogues of users: eProduct's layout as it is, or tables and an image folder with a map of columns."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from retrieval_jax.data import row_checks, table_files
+from retrieval_jax.data.catalog import Catalog, Split
+from retrieval_jax.data.row_checks import Rows
+from retrieval_jax.data.sources import MAX_PIXELS, FileImages
+from retrieval_jax.errors import InputError
+
+SPLITS = ("train", "val", "query", "gallery")
+EPRODUCT_LEVELS = ("META_CATEG_ID", "CATEG_LVL2_ID", "LEAF_CATEG_ID")
+EPRODUCT_TRUTH = "metadata/ground_truth.csv"
+
+# Ground-truth rows that fall with a row of another file: counted, but no fault of their own file.
+_FALLEN_QUERY = "its query was set aside"
+_FALLEN_GALLERY = "its gallery listings were set aside"
+
+
+def load_eproduct(
+    root: str,
+    max_bad_share: float = 0.0,
+    ground_truth: str | None = EPRODUCT_TRUTH,
+    max_pixels: int = MAX_PIXELS,
+    check_images: bool = True,
+    decode_at_least: int | None = None,
+    set_aside_path: Any = None,
+) -> Catalog:
+    """Loads a folder in eProduct's layout: metadata/{train,val,index,query}.csv and Images/.
+
+    The queries may also be in parts: query_part1.csv and so on.
+
+    metadata/categories.csv (LEVEL, ID, NAME), where present, declares the categories; otherwise those of train count.
+
+    Args:
+        root: the folder.
+        max_bad_share: largest share of bad rows of a file that is set aside; 0 refuses the first bad row.
+        ground_truth: CSV with QUERY_UUID and INDEX_UUIDS (blank-separated); the default may be absent, None ignores it.
+        max_pixels: a larger picture makes a bad row.
+        check_images: False trusts that every picture is there and whole.
+        decode_at_least: see `sources.FileImages`.
+        set_aside_path: CSV that receives the bad rows.
+
+    Returns:
+        The `Catalog`; its gallery is eProduct's index split.
+
+    Raises:
+        InputError: see `catalog.load`.
+
+    Source: eProduct, arXiv 2107.05856.
+    """
+    _check_arguments(root, max_bad_share)
+    folder = pathlib.Path(root) / "metadata"
+    parts = sorted(folder.glob("query_part*.csv"), key=lambda f: (int(re.sub(r"\D", "", f.stem) or 0), f.name))
+    whole = folder / "query.csv"
+    files = {
+        "train": ["train.csv"],
+        "val": ["val.csv"],
+        "gallery": ["index.csv"],
+        "query": ["query.csv"] if whole.exists() or not parts else [part.name for part in parts],
+    }
+    if whole.exists() and parts:
+        raise InputError(f"{folder} has query.csv and {parts[0].name}: keep either the whole or the parts")
+    files = {
+        split: [f"metadata/{name}" for name in names] for split, names in files.items() if (folder / names[0]).exists()
+    }
+    if not files:
+        found = ", ".join(sorted(f.name for f in folder.glob("*"))) if folder.is_dir() else "no such folder"
+        raise InputError(f"{folder}: none of train.csv, val.csv, index.csv, query.csv is there (found: {found})")
+    listing = {"id": "UUID", "image": "IMAGE_PATH"}
+    labels = {"title": "AUCT_TITL"} | {f"category_{i}": level for i, level in enumerate(EPRODUCT_LEVELS)}
+    tables = {
+        split: table_files.read(split, root, files[split], listing | (labels if split in ("train", "val") else {}))
+        for split in SPLITS
+        if split in files
+    }
+    declared = None
+    if (folder / "categories.csv").exists():
+        declared = table_files.read(
+            "categories", root, ["metadata/categories.csv"], {"id": "ID", "level": "LEVEL", "title": "NAME"}
+        )
+    truth = None
+    if ground_truth and ((pathlib.Path(root) / ground_truth).exists() or ground_truth != EPRODUCT_TRUTH):
+        truth = table_files.read(
+            "ground_truth", root, [ground_truth], {"id": "QUERY_UUID", "gallery_ids": "INDEX_UUIDS"}
+        )
+        row_checks.check_ids(truth)
+    return _build(
+        root,
+        pathlib.Path(root) / "Images",
+        tables,
+        EPRODUCT_LEVELS,
+        declared,
+        True,
+        truth,
+        (max_bad_share, set_aside_path),
+        (max_pixels, check_images, decode_at_least),
+    )
+
+
+def load_table(
+    root: str,
+    files: Mapping[str, str],
+    columns: Mapping[str, Any] | None = None,
+    image_root: str = "",
+    ground_truth: str | Mapping[str, str] | None = None,
+    max_bad_share: float = 0.0,
+    max_pixels: int = MAX_PIXELS,
+    check_images: bool = True,
+    decode_at_least: int | None = None,
+    set_aside_path: Any = None,
+) -> Catalog:
+    """Loads CSV, JSONL or Parquet tables beside an image folder.
+
+    Args:
+        root: folder of everything.
+        files: {"train": path, "val": ..., "query": ..., "gallery": ...} below root; leave out what there is not.
+        columns: names in the files: id (default "id"), image (default "image"), title (default: no titles),
+            categories (a tuple, coarse to fine; default none), product (listings of equal product are relevant to
+            each other; default none). Query and gallery may lack title and categories.
+        image_root: folder below root that the image paths are relative to.
+        ground_truth: a table with the columns "query" and "gallery" (blank-separated ids, a JSON or Parquet list,
+            or one id a row), or dict(file=..., query=..., gallery=...) with its own names. It goes before `product`.
+        max_bad_share, max_pixels, check_images, decode_at_least, set_aside_path: see `load_eproduct`.
+
+    Returns:
+        The `Catalog`; categories are numbered by their sorted names in train (numbers by value).
+
+    Raises:
+        InputError: see `catalog.load`.
+    """
+    _check_arguments(root, max_bad_share)
+    columns = {"id": "id", "image": "image"} | {ours: theirs for ours, theirs in (columns or {}).items() if theirs}
+    _check_names("columns", columns, ("id", "image", "title", "categories", "product"))
+    files = {split: path for split, path in files.items() if path}
+    _check_names("files", files, SPLITS)
+    if not files:
+        raise InputError(f"config.data.kwargs.files is empty; it maps {', '.join(SPLITS)} to files")
+    categories = columns.get("categories", ())
+    levels = (categories,) if isinstance(categories, str) else tuple(categories)
+    listing = {"id": columns["id"], "image": columns["image"]}
+    labels = {f"category_{i}": level for i, level in enumerate(levels)}
+    if "title" in columns:
+        labels["title"] = columns["title"]
+    product = {"product": columns["product"]} if "product" in columns else {}
+    tables = {}
+    for split in SPLITS:
+        if split in files:
+            trained = split in ("train", "val")
+            wanted = listing | (labels if trained else {} if ground_truth else product)
+            tables[split] = table_files.read(split, root, [files[split]], wanted, {} if trained else labels)
+    truth = None
+    if ground_truth:
+        named = {"file": ground_truth} if isinstance(ground_truth, str) else dict(ground_truth)
+        _check_names("ground_truth", named, ("file", "query", "gallery"))
+        if "file" not in named:
+            raise InputError("config.data.kwargs.ground_truth has no file; give dict(file=..., query=..., gallery=...)")
+        wanted = {"id": named.get("query", "query"), "gallery_ids": named.get("gallery", "gallery")}
+        truth = table_files.read("ground_truth", root, [named["file"]], wanted)
+        row_checks.check_ids(truth, unique=False)
+    return _build(
+        root,
+        pathlib.Path(root) / image_root,
+        tables,
+        levels,
+        None,
+        False,
+        truth,
+        (max_bad_share, set_aside_path),
+        (max_pixels, check_images, decode_at_least),
+    )
+
+
+def _check_arguments(root: str, max_bad_share: float) -> None:
+    if not pathlib.Path(root).is_dir():
+        raise InputError(f"config.data.kwargs.root: {root} is no folder")
+    if not 0 <= max_bad_share <= 1:
+        raise InputError(f"config.data.kwargs.max_bad_share is a share from 0 to 1, not {max_bad_share}")
+
+
+def _check_names(what: str, given: Mapping, known: tuple[str, ...]) -> None:
+    if unknown := [name for name in given if name not in known]:
+        raise InputError(f"config.data.kwargs.{what} has {unknown[0]!r}; it takes {', '.join(known)}")
+
+
+def _build(
+    root: Any,
+    image_root: pathlib.Path,
+    tables: dict[str, Rows],
+    levels: tuple[str, ...],
+    declared: Rows | None,
+    whole_numbers: bool,
+    truth: Rows | None,
+    bad_rows: tuple[float, Any],
+    images: tuple[int, bool, int | None],
+) -> Catalog:
+    """Checks every row, settles what is set aside, and makes the catalogue of the rest."""
+    max_pixels, check_images, decode_at_least = images
+    if check_images and not image_root.is_dir():
+        raise InputError(f"{image_root}: the folder of the pictures is not there")
+    for split, rows in tables.items():
+        row_checks.check_ids(rows)
+        if "title" in rows.frame.columns:
+            row_checks.check_titles(rows)
+        later = {"train": ("val", "query", "gallery"), "val": ("query", "gallery")}.get(split, ())
+        row_checks.check_splits(rows, [tables[other] for other in later if other in tables])
+    names, codes = _categories(tables, levels, declared, whole_numbers)
+    if check_images:
+        for rows in tables.values():
+            row_checks.check_images(rows, image_root, max_pixels)
+    pairs = _check_truth(truth, tables) if truth is not None else None
+    checked = [*tables.values(), *(rows for rows in (declared, truth) if rows is not None)]
+    counts, set_aside = row_checks.settle(checked, *bad_rows, not_held=frozenset({_FALLEN_QUERY, _FALLEN_GALLERY}))
+    kept = {split: np.flatnonzero(rows.good()) for split, rows in tables.items()}
+    splits = {}
+    for split, rows in tables.items():
+        frame = rows.frame[kept[split]]
+        if not len(frame):
+            raise InputError(f"{', '.join(rows.files)}: no row is left; leave the {split} split out of the catalogue")
+        source = FileImages(image_root, frame["image"].to_list(), max_pixels, decode_at_least)
+        splits[split] = Split(
+            split,
+            frame["id"].to_list(),
+            frame["title"].to_list() if "title" in frame.columns else None,
+            codes[split][kept[split]] if split in codes else None,
+            source,
+        )
+    if pairs is None and all(
+        side in tables and "product" in tables[side].frame.columns for side in ("query", "gallery")
+    ):
+        pairs = _same_product(tables)
+    return Catalog(
+        name=pathlib.Path(root).resolve().name,
+        **splits,
+        truth=_truth(pairs, splits) if pairs is not None else None,
+        category_levels=levels,
+        category_names=names,
+        counts=counts,
+        set_aside=set_aside,
+    )
+
+
+def _categories(
+    tables: dict[str, Rows], levels: tuple[str, ...], declared: Rows | None, whole_numbers: bool
+) -> tuple[tuple[list[str], ...], dict[str, np.ndarray]]:
+    """Returns the names of every level, and int32 [n, levels] for every split that has them."""
+    if not levels:
+        return (), {}
+    if declared is not None:
+        seen = set()
+        for row, (level, key) in enumerate(zip(declared.frame["level"], declared.frame["id"], strict=True)):
+            if level not in levels:
+                declared.mark(row, "unknown level", f"the level is {level!r}; there are {', '.join(levels)}")
+            elif not _is_whole(key):
+                declared.mark(
+                    row, "category is not a whole number", f"the id is {key!r}; category ids are whole numbers"
+                )
+            elif (level, key) in seen:
+                declared.mark(row, "duplicate id", f"{level} has this id already; remove one of them")
+            seen.add((level, key))
+    defining = tables.get("train", tables.get("val"))
+    names, codes = [], {split: np.full((len(rows), len(levels)), -1, np.int32) for split, rows in tables.items()}
+    for i, level in enumerate(levels):
+        column = f"category_{i}"
+        if declared is not None:
+            mine = declared.frame.filter(pl.Series(declared.good()) & (pl.col("level") == level))
+            titles, where = (
+                {key: title or key for key, title in mine.select("id", "title").iter_rows()},
+                declared.files[0],
+            )
+        else:
+            values = (
+                defining.frame[column].filter(pl.Series(defining.good())).str.strip_chars().unique() if defining else []
+            )
+            titles = {value: value for value in values if value and (_is_whole(value) or not whole_numbers)}
+            where = f"the {defining.name} split" if defining else ""
+        known = sorted(titles, key=int) if all(map(_is_whole, titles)) else sorted(titles)
+        names.append([titles[key] for key in known])
+        for split, rows in tables.items():
+            if column in rows.frame.columns:
+                # Query and gallery listings are never trained on: there an unknown category is merely unknown.
+                codes[split][:, i] = row_checks.encode_categories(
+                    rows, column, level, known, whole_numbers, where, mark=split in ("train", "val")
+                )
+    has = {
+        split
+        for split, rows in tables.items()
+        if any(f"category_{i}" in rows.frame.columns for i in range(len(levels)))
+    }
+    return tuple(names), {split: code for split, code in codes.items() if split in has}
+
+
+def _is_whole(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9]+", text) is not None
+
+
+def _check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
+    """Marks rows that name unknown ids; returns the pairs (query id, gallery id) of the good ones."""
+    if "query" not in tables or "gallery" not in tables:
+        raise InputError(
+            f"{truth.files[0]}: a ground truth needs both a query and a gallery split; add them or leave it out"
+        )
+    pairs = (
+        truth.frame.select(pl.col("id").alias("query"), pl.col("gallery_ids").str.extract_all(r"\S+").alias("gallery"))
+        .with_row_index("row")
+        .explode("gallery")
+    )
+    state = {}
+    for side in ("query", "gallery"):
+        rows = tables[side]
+        state[side] = (
+            pl.DataFrame({side: rows.frame["id"], f"{side}_kept": rows.good()}).group_by(side).agg(pl.all().any())
+        )
+        pairs = pairs.join(state[side], on=side, how="left", maintain_order="left")
+    for row in pairs.filter(pl.col("gallery").is_null())["row"]:
+        truth.mark(row, "no relevant listing", "the row names no gallery listing; name one or remove the row")
+    for row, query in pairs.filter(pl.col("query_kept").is_null()).select("row", "query").iter_rows():
+        truth.mark(row, "unknown query", f"{query!r} is not in the query split; correct it or remove the row")
+    for row, gallery in pairs.filter(pl.col("gallery_kept").is_null()).select("row", "gallery").iter_rows():
+        truth.mark(row, "unknown gallery listing", f"{gallery!r} is not in the gallery split; correct it or remove it")
+    for row, query in pairs.filter(~pl.col("query_kept")).select("row", "query").iter_rows():
+        truth.mark(row, _FALLEN_QUERY, f"its query {query!r} is a bad row of the query split")
+    left = pairs.group_by("row").agg(pl.col("gallery_kept").any()).filter(~pl.col("gallery_kept"))
+    for row in left["row"].sort():
+        truth.mark(row, _FALLEN_GALLERY, "all its gallery listings are bad rows of the gallery split")
+    good = truth.good()
+    return pairs.filter(pl.col("gallery_kept") & pl.Series(good[pairs["row"].to_numpy()])).select("query", "gallery")
+
+
+def _same_product(tables: dict[str, Rows]) -> pl.DataFrame:
+    """Returns the pairs (query id, gallery id) of equal, non-empty products."""
+    sides = [
+        rows.frame.select(pl.col("id").alias(side), pl.col("product").str.strip_chars()).filter(
+            pl.Series(rows.good()) & (pl.col("product") != "")
+        )
+        for side, rows in ((s, tables[s]) for s in ("query", "gallery"))
+    ]
+    return sides[0].join(sides[1], on="product").select("query", "gallery")
+
+
+def _truth(pairs: pl.DataFrame, splits: dict[str, Split]) -> Any:
+    from retrieval_jax import ranking  # only a catalogue with a truth needs it
+
+    for side in ("query", "gallery"):
+        ids = splits[side].ids
+        places = pl.DataFrame({side: ids, f"{side}_row": np.arange(len(ids), dtype=np.int64)})
+        pairs = pairs.join(places, on=side)
+    pairs = pairs.select("query_row", "gallery_row").unique().sort("query_row", "gallery_row")
+    lengths = np.bincount(pairs["query_row"].to_numpy(), minlength=len(splits["query"]))
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return ranking.Truth(
+        splits["query"].ids, splits["gallery"].ids, indptr, pairs["gallery_row"].to_numpy().astype(np.int64)
+    )

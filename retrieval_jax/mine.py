@@ -1,0 +1,185 @@
+"""Mines pseudo-attributes from titles: a vocabulary, and for every listing of train and val the attributes it has.
+
+    python -m retrieval_jax.mine --config=configs/quickstart.py --workdir=runs/quickstart
+
+Writes attributes/{vocabulary.json, train.npz, val.npz, summary.json, mined.png} into the work directory.
+"""
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from retrieval_jax.attributes import vocabulary as vocabulary_lib
+from retrieval_jax.data import catalog as catalog_lib
+from retrieval_jax.errors import InputError
+
+_SHOWN = 10
+
+
+def run(config: Any, workdir: Any) -> dict:
+    """Mines the catalogue of a config.
+
+    Args:
+        config: has the blocks data and mine; `mine.threshold` keeps tokens seen more than that often in train + val.
+        workdir: path of the work directory.
+
+    Returns:
+        The summary: counts, coverage, labels a title, head, tail, examples, category counts, the vocabulary's hash.
+
+    Raises:
+        InputError: no titles, a threshold that is no whole number from 0, or no token above it.
+    """
+    threshold = config["mine"]["threshold"]
+    if isinstance(threshold, bool) or int(threshold) != threshold or threshold < 0:
+        raise InputError(f"config.mine.threshold is {threshold!r}; give a whole number, 0 or more")
+    catalog = catalog_lib.load(config["data"], set_aside_path=workdir / "set_aside.csv")
+    splits = {name: getattr(catalog, name) for name in ("train", "val") if getattr(catalog, name) is not None}
+    titles = {name: split.titles for name, split in splits.items() if split.titles is not None}
+    if "train" not in titles:
+        raise InputError(
+            f"catalogue {catalog.name} has no titles to mine in its train split; name their column in "
+            "config.data.kwargs.columns.title, or train on categories"
+        )
+
+    counts = vocabulary_lib.count_tokens(list(titles.values()))
+    num_titles = sum(map(len, titles.values()))
+    vocabulary = vocabulary_lib.build(counts, num_titles, int(threshold))
+    if not len(vocabulary):
+        most = counts["occurrences"].max() if len(counts) else 0
+        raise InputError(
+            f"no token was seen more than config.mine.threshold = {threshold} times in {num_titles:,} titles "
+            f"(the most frequent {most} times); lower the threshold"
+        )
+
+    folder = workdir / "attributes"
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(folder / "vocabulary.json")
+    labels = {}
+    for name, column in titles.items():
+        labels[name] = vocabulary.encode(column)
+        vocabulary_lib.save_targets(folder / f"{name}.npz", *labels[name], vocabulary.hash)
+    summary = _summary(catalog, splits, counts, vocabulary, titles, labels)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "mined.png").write_bytes(_plot(counts, vocabulary, labels))
+    print(_text(summary))
+    return summary
+
+
+def _summary(catalog: Any, splits: dict, counts: pl.DataFrame, vocabulary: Any, titles: dict, labels: dict) -> dict:
+    per_title = np.concatenate([np.diff(indptr) for indptr, _ in labels.values()])
+    order = np.lexsort((np.arange(len(vocabulary)), -vocabulary.counts))  # most frequent first, then by token
+    listed = [[vocabulary.tokens[i], int(vocabulary.counts[i])] for i in order]
+    indptr, ids = labels["train"]
+    rows = np.linspace(0, len(titles["train"]) - 1, min(5, len(titles["train"]))).astype(int)
+    categories = {}
+    for name, split in splits.items():
+        info = catalog_lib.data_info(split)
+        categories[name] = {
+            level: {"names": len(column), "seen": int((column > 0).sum())}
+            for level, column in zip(catalog.category_levels, info.category_counts, strict=False)
+        }
+    return {
+        "titles": {name: len(column) for name, column in titles.items()},
+        "rows": {
+            name: {key: count[key] for key in ("read", "kept", "set_aside")}
+            for name, count in catalog.counts.items()
+            if isinstance(count, dict) and {"read", "kept", "set_aside"} <= set(count)
+        },
+        "threshold": vocabulary.threshold,
+        "tokens_seen": len(counts),
+        "occurrences_seen": int(counts["occurrences"].sum()),
+        "tokens_kept": len(vocabulary),
+        "occurrences_kept": int(counts.filter(pl.col("occurrences") > vocabulary.threshold)["occurrences"].sum()),
+        "coverage": float((per_title > 0).mean()),
+        "labels_per_title": {"mean": float(per_title.mean()), "min": int(per_title.min()), "max": int(per_title.max())}
+        | {
+            name: float(value)
+            for name, value in zip(("q25", "median", "q75"), np.quantile(per_title, [0.25, 0.5, 0.75]), strict=True)
+        },
+        "head": listed[:_SHOWN],
+        "tail": listed[-_SHOWN:],
+        "examples": [
+            [titles["train"][row], [vocabulary.tokens[i] for i in ids[indptr[row] : indptr[row + 1]]]]
+            for row in rows.tolist()
+        ],
+        "categories": categories,
+        "vocabulary_hash": vocabulary.hash,
+    }
+
+
+def _text(summary: dict) -> str:
+    """Returns what a person reads after mining."""
+    labels, shown = summary["labels_per_title"], [("head", summary["head"]), ("tail", summary["tail"])]
+    lines = [
+        ("titles", ", ".join(f"{name} {n:,}" for name, n in summary["titles"].items())),
+        (
+            "set aside",
+            ", ".join(
+                f"{name} {sum(rows['set_aside'].values()):,} of {rows['read']:,}"
+                for name, rows in summary["rows"].items()
+                if rows["set_aside"]
+            )
+            or "no rows",
+        ),
+        (
+            "tokens",
+            f"{summary['tokens_seen']:,} seen, {summary['tokens_kept']:,} kept (more than "
+            f"{summary['threshold']} times), {summary['occurrences_kept'] / summary['occurrences_seen']:.1%} of all occurrences",
+        ),
+        ("coverage", f"{summary['coverage']:.2%} of the titles have a label"),
+        (
+            "labels a title",
+            f"mean {labels['mean']:.2f}, quartiles {labels['q25']:g} / {labels['median']:g} / "
+            f"{labels['q75']:g}, from {labels['min']} to {labels['max']}",
+        ),
+        *((name, ", ".join(f"{token} {count:,}" for token, count in tokens)) for name, tokens in shown),
+        *(
+            (
+                "categories",
+                f"{name}: "
+                + ", ".join(f"{level} {count['seen']:,} of {count['names']:,}" for level, count in levels.items()),
+            )
+            for name, levels in summary["categories"].items()
+            if levels
+        ),
+        *(("example", f"{title}  ->  {', '.join(tokens) or 'nothing'}") for title, tokens in summary["examples"]),
+        ("vocabulary", summary["vocabulary_hash"]),
+    ]
+    return "\n".join(f"{name:<15} {value}" for name, value in lines)
+
+
+def _plot(counts: pl.DataFrame, vocabulary: Any, labels: dict) -> bytes:
+    """Draws how often tokens occur, with the threshold, and how many labels titles have; returns a PNG."""
+    from matplotlib.figure import Figure  # no pyplot: nothing global, no display
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    seen = np.sort(counts["occurrences"].to_numpy())[::-1]
+    left.loglog(np.arange(1, len(seen) + 1), seen, color="tab:blue")
+    left.axhline(
+        max(vocabulary.threshold, 0.5),
+        color="tab:red",
+        linestyle="--",
+        label=f"threshold {vocabulary.threshold}: {len(vocabulary):,} of {len(seen):,} tokens kept",
+    )
+    left.set(xlabel="rank of the token", ylabel="occurrences in train + val", title="Head and tail")
+    left.legend()
+    per_title = np.concatenate([np.diff(indptr) for indptr, _ in labels.values()])
+    right.hist(per_title, bins=np.arange(per_title.max() + 2) - 0.5, color="tab:blue", edgecolor="white")
+    right.set(
+        xlabel="labels a title",
+        ylabel="titles",
+        title=f"mean {per_title.mean():.2f}, {(per_title > 0).mean():.1%} covered",
+    )
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100, metadata={"Software": None})
+    return content.getvalue()
+
+
+if __name__ == "__main__":
+    from retrieval_jax import command_line
+
+    command_line.main(run, "mine")
