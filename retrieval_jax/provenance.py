@@ -5,8 +5,10 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import resource
 import subprocess
 import sys
+import time
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "polars",
             "opencv-python-headless", "pillow", "ml_collections", "faiss-cpu", "faiss-gpu-cu12")
@@ -51,6 +53,18 @@ def hardware() -> dict:
         kinds = [device.device_kind for device in jax.devices()]
         found["devices"] = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
     return found
+
+
+def cpu_seconds() -> float:
+    """Returns the processor time used so far by this process and the ones it waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def is_first_process() -> bool:
+    """Returns whether this process keeps the books: on several hosts each runs the verb on one shared directory."""
+    jax = sys.modules.get("jax")
+    return jax is None or jax.process_index() == 0
 
 
 @functools.cache

@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import re
-import resource
 import sys
 import time
 
@@ -300,9 +299,9 @@ def run_stage(config, folder, verb: str, function) -> dict:
     """
     folder = as_path(folder)
     invalidate(folder, verb)
-    start, cpu_start = time.monotonic(), _cpu_seconds()
+    start, cpu_start = time.monotonic(), provenance.cpu_seconds()
     summary = function(config, folder)
-    return record(config, folder, verb, seconds=time.monotonic() - start, cpu_seconds=_cpu_seconds() - cpu_start,
+    return record(config, folder, verb, seconds=time.monotonic() - start, cpu_seconds=provenance.cpu_seconds() - cpu_start,
                   summary=summary)
 
 
@@ -345,7 +344,7 @@ def record(config, folder, verb: str, *, seconds: float, cpu_seconds: float, sum
     }
     if members(config):
         entry["members"] = plain(_member_hashes(config, folder))
-    if _first_process():
+    if provenance.is_first_process():
         write_json(folder / "stages" / f"{verb}.json", entry)
         _write_run(folder)
     return entry
@@ -363,17 +362,6 @@ def _outputs(folder, verb: str) -> dict:
         elif path.exists():
             found[name] = path.stat().st_size
     return found
-
-
-def _cpu_seconds() -> float:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
-
-
-def _first_process() -> bool:
-    # On several hosts every process runs the verb on one shared directory; one of them keeps the books.
-    jax = sys.modules.get("jax")
-    return jax is None or jax.process_index() == 0
 
 
 def _write_run(folder) -> None:

@@ -1,0 +1,137 @@
+"""The shell scripts, on a PATH of our making; nothing is downloaded."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((ROOT / "launch").glob("*.sh")) + [ROOT / ".ci" / "run"]
+TOOLS = ("bash", "dirname", "grep", "cut", "sha256sum", "rm", "mkdir", "touch", "mv", "flock", "cat", "ln", "sleep")
+
+# Stands for Python: knows its version, whether venv is there, makes environments that log what pip installs.
+PYTHON = """#!/bin/bash
+case "$*" in
+  *version_info*) [[ -z ${FAKE_OLD:-} ]] ;;
+  --version) echo "Python 3.9.2" ;;
+  *ensurepip*) [[ -z ${FAKE_NO_VENV:-} ]] ;;
+  "-m venv "*) mkdir -p .venv/bin; ln -s "$0" .venv/bin/python ;;
+  "-m pip install "*) echo "$*" >>pip.log; [[ -z ${FAKE_INTERRUPTED:-} ]] ;;
+  "-m retrieval_jax.run"*|"-m pytest"*) echo "STARTED $*" ;;
+  "-c ") ;;
+  *) echo "unexpected: $*" >&2; exit 9 ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with the scripts, requirements of one line each, and a bin/ with the basic tools and no Python."""
+    folder = tmp_path / "a checkout"
+    shutil.copytree(ROOT / "launch", folder / "launch")
+    for name in ("requirements.txt", "requirements-gpu.txt", "requirements-dev.txt"):
+        (folder / name).write_text(f"{name}\n")
+    (folder / "bin").mkdir()
+    for tool in TOOLS:
+        if shutil.which(tool):
+            (folder / "bin" / tool).symlink_to(shutil.which(tool))
+    return folder
+
+
+def add_python(checkout, name="python3"):
+    file = checkout / "bin" / name
+    file.write_text(PYTHON)
+    file.chmod(0o755)
+
+
+def start(checkout, script="local.sh", *options, **env):
+    return subprocess.run([str(checkout / "launch" / script), *options], cwd="/", capture_output=True, text=True,
+                          timeout=60, env={"PATH": str(checkout / "bin"), "HOME": str(checkout / "home"), **env})
+
+
+def installs(checkout):
+    log = checkout / "pip.log"
+    return [line.rpartition("-r ")[2] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_script_is_bash_and_executable(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in script.read_text()
+
+
+def test_continuous_integration_calls_the_test_command():
+    assert './launch/test.sh "$@"' in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_without_python_or_venv_the_missing_apt_line_is_printed(checkout):
+    done = start(checkout)
+    assert done.returncode == 1 and "\n  apt-get install -y python3 python3-venv\n" in done.stderr
+    add_python(checkout)
+    done = start(checkout, FAKE_NO_VENV="1")
+    assert done.returncode == 1 and "\n  apt-get install -y python3-venv\n" in done.stderr
+    done = start(checkout, FAKE_OLD="1")
+    assert done.returncode == 1 and "Python 3.9.2 is too old" in done.stderr and "RETRIEVAL_JAX_PYTHON" in done.stderr
+    assert not (checkout / ".venv").exists()
+    assert start(checkout).returncode == 0  # once the line was followed
+
+
+def test_set_up_is_done_once_and_again_when_a_file_changed(checkout):
+    add_python(checkout)
+    done = start(checkout, "local.sh", "--config=a b.py", "--config.search.k=5")
+    assert "STARTED -m retrieval_jax.run --config=a b.py --config.search.k=5" in done.stdout, done.stderr
+    assert installs(checkout) == ["requirements.txt"]
+    assert start(checkout).stderr == ""
+    assert "STARTED -m pytest -k hash" in start(checkout, "test.sh", "-k", "hash").stdout
+    assert installs(checkout) == ["requirements.txt", "requirements-dev.txt"]
+    (checkout / "requirements.txt").write_text("newer\n")
+    start(checkout)
+    start(checkout, "test.sh")
+    assert installs(checkout) == ["requirements.txt", "requirements-dev.txt", "requirements.txt"]
+
+
+def test_an_interrupted_set_up_is_done_again(checkout):
+    add_python(checkout)
+    assert start(checkout, FAKE_INTERRUPTED="1").returncode != 0
+    assert "STARTED" in start(checkout).stdout
+    assert installs(checkout) == ["requirements.txt"] * 2
+    # Interrupted while .venv itself was made: nothing in it is trusted.
+    (checkout / ".venv" / ".setup-unfinished").touch()
+    (checkout / ".venv" / "rubbish").touch()
+    assert "STARTED" in start(checkout).stdout
+    assert not (checkout / ".venv" / "rubbish").exists()
+
+
+def test_other_requirements_get_a_new_environment(checkout):
+    add_python(checkout)
+    start(checkout)
+    (checkout / ".venv" / "faiss-cpu").touch()
+    done = start(checkout, RETRIEVAL_JAX_REQUIREMENTS="requirements-gpu.txt")
+    assert "STARTED" in done.stdout and installs(checkout)[-1] == "requirements-gpu.txt"
+    assert not (checkout / ".venv" / "faiss-cpu").exists()
+
+
+def test_another_python_can_be_named_and_a_foreign_venv_is_left_alone(checkout):
+    add_python(checkout, "python3.12")
+    assert "STARTED" in start(checkout, RETRIEVAL_JAX_PYTHON="python3.12").stdout
+    shutil.rmtree(checkout / ".venv")
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "mine").touch()
+    done = start(checkout, RETRIEVAL_JAX_PYTHON="python3.12")
+    assert done.returncode == 1 and "rm -rf .venv" in done.stderr and (checkout / ".venv" / "mine").exists()
+
+
+def test_two_set_ups_at_the_same_time_install_once(checkout):
+    if shutil.which("flock") is None:
+        pytest.skip("no flock on this machine")
+    add_python(checkout)
+    env = {"PATH": str(checkout / "bin"), "HOME": str(checkout)}
+    running = [subprocess.Popen([str(checkout / "launch" / "local.sh")], env=env, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE) for _ in range(3)]
+    for process in running:
+        assert b"STARTED" in process.communicate(timeout=60)[0]
+    assert installs(checkout) == ["requirements.txt"]

@@ -1,0 +1,55 @@
+import sys
+import types
+
+import pytest
+
+from retrieval_jax import run, workdir
+from test_workdir import ensemble_config, fake_verb, make_config
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Puts verbs that only write a file in place of the real ones; returns the list of those called."""
+    made = []
+    for verb in workdir.VERBS:
+        module = types.SimpleNamespace(run=fake_verb(verb, made))
+        monkeypatch.setitem(sys.modules, f"retrieval_jax.{verb}", module)
+    return made
+
+
+SCORES = '{"stages": [{"model": "trained", "stage": "cosine", "mar@10": 0.5, "recall@1": 0.25, "map@10": null}]}'
+
+
+def test_run_walks_all_verbs_then_skips_them_and_prints_scores_and_report(tmp_path, calls, capsys):
+    run.run(make_config(), tmp_path)
+    assert calls == list(workdir.VERBS)
+    (tmp_path / "metrics.json").write_text(SCORES)
+    workdir.record(make_config(), tmp_path, "evaluate", seconds=0, cpu_seconds=0)
+    capsys.readouterr()
+    run.run(make_config(), tmp_path)
+    out = capsys.readouterr().out
+    assert calls == list(workdir.VERBS)
+    assert all(f"{verb}: complete, skipped" in out for verb in workdir.VERBS)
+    assert "50.00" in out and "25.00" in out and f"report: {tmp_path}/report.html" in out and "ran nothing" in out
+
+
+def test_run_says_why(tmp_path, calls, capsys):
+    run.run(make_config(), tmp_path)
+    del calls[:]
+    capsys.readouterr()
+    run.run(make_config(**{"evaluate.ks": (1, 5)}), tmp_path)
+    out = capsys.readouterr().out
+    assert calls == ["evaluate", "report"]
+    assert "search: complete, skipped" in out
+    assert "evaluate: runs, because changed: evaluate.ks[1]: 10 -> 5" in out
+    assert "report: runs, because evaluate ran again" in out
+
+
+def test_an_ensemble_runs_its_members_first_each_in_its_own_directory(tmp_path, calls, monkeypatch):
+    monkeypatch.setattr(run.command_line, "load_config", lambda file, arg: make_config(name=f"{file.stem}:{arg}"))
+    run.run(ensemble_config(), tmp_path / "both", "configs")
+    assert calls == [*workdir.VERBS, *workdir.VERBS, "search", "evaluate", "report"]
+    assert workdir.read_config(tmp_path / "two-arg")["name"] == "two:arg"
+    del calls[:]
+    run.run(ensemble_config(), tmp_path / "both", "configs")
+    assert calls == []
