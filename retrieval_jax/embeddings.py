@@ -1,8 +1,8 @@
-"""Embeddings on disk: shards of .npy, ids as UTF-8 bytes and offsets, provenance as JSON; memory-mapped, nothing pickled.
+"""Embeddings on disk: shards of .npy, UTF-8 ids and offsets, provenance as JSON; memory-mapped, nothing pickled.
 
-    folder/embeddings.json   rows, dim, dtype, the shards with their sha256, and `meta` (space, checkpoint, config, split, ...)
-    folder/00000.npy ...     [rows of the shard, dim] float32 or float16
-    folder/ids.npy           all ids, joined, as UTF-8 bytes; folder/id_offsets.npy: where each one starts
+folder/embeddings.json   rows, dim, dtype, the shards with their sha256, and `meta` (space, checkpoint, config, ...)
+folder/00000.npy ...     [rows of the shard, dim] float32 or float16
+folder/ids.npy           all ids, joined, as UTF-8 bytes; folder/id_offsets.npy: where each one starts
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Ids(Sequence):
         if not -len(self) <= row < len(self):
             raise IndexError(row)
         row %= len(self)
-        return self.data[self.offsets[row]:self.offsets[row + 1]].tobytes().decode()
+        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
         data, offsets = self.data.tobytes(), self.offsets.tolist()
@@ -95,14 +95,23 @@ class Ids(Sequence):
         offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False)
         data_file = folder / f"{name}ids.npy"
         data = load_npy(data_file, mmap=False)
-        if (offsets.ndim != 1 or not len(offsets) or offsets.dtype != np.int64 or data.dtype != np.uint8 or offsets[0] != 0
-                or offsets[-1] != len(data) or (np.diff(offsets) < 0).any()):
-            raise InputError(f"{data_file} does not fit its offsets: make the folder again with the command that made it")
+        if (
+            offsets.ndim != 1
+            or not len(offsets)
+            or offsets.dtype != np.int64
+            or data.dtype != np.uint8
+            or offsets[0] != 0
+            or offsets[-1] != len(data)
+            or (np.diff(offsets) < 0).any()
+        ):
+            raise InputError(
+                f"{data_file} does not fit its offsets: make the folder again with the command that made it"
+            )
         return cls(data, offsets)
 
 
 class Shards:
-    """Several [n, dim] arrays read as one: supports len, .shape, slices and arrays of rows; always gives float32 copies."""
+    """Several [n, dim] arrays read as one: len, .shape, slices and arrays of rows; always gives float32 copies."""
 
     dtype = np.dtype(np.float32)
 
@@ -119,8 +128,11 @@ class Shards:
             start, stop, step = key.indices(len(self))
             if step != 1:
                 return self[np.arange(start, stop, step)]
-            parts = [array[max(0, start - first):max(0, stop - first)]
-                     for array, first in zip(self.arrays, self.starts[:-1], strict=True) if first < stop]
+            parts = [
+                array[max(0, start - first) : max(0, stop - first)]
+                for array, first in zip(self.arrays, self.starts[:-1], strict=True)
+                if first < stop
+            ]
             return np.concatenate([np.zeros((0, self.shape[1]), np.float32), *parts], dtype=np.float32)
         rows = np.asarray(key)
         if rows.dtype == bool:
@@ -183,10 +195,10 @@ class Embeddings:
         return np.asarray(self.vectors[start:stop], np.float32)
 
     def map(self, function: Callable[[np.ndarray], np.ndarray], dim: int | None = None) -> Embeddings:
-        """Returns the same rows with `function` ([n, dim] float32 -> [n, new dim], row by row) applied, block by block."""
+        """Returns the same rows with `function` ([n, dim] float32 -> [n, new dim]) applied, block by block."""
         out = allocate((len(self), dim or self.dim))
         for start in range(0, len(self), BLOCK_ROWS):
-            out[start:start + BLOCK_ROWS] = function(self.block(start, start + BLOCK_ROWS))
+            out[start : start + BLOCK_ROWS] = function(self.block(start, start + BLOCK_ROWS))
         return Embeddings(self.ids, out, self.meta)
 
     def save(self, folder: str | os.PathLike, shard_rows: int = 65536, dtype: str = "float32") -> pathlib.Path:
@@ -217,27 +229,38 @@ class Embeddings:
             file = folder / shard["file"]
             array = load_npy(file, mmap=True)
             if array.shape != (shard["rows"], info["dim"]) or str(array.dtype) != info["dtype"]:
-                raise InputError(f"{file} holds {array.dtype} {array.shape}, but embeddings.json says {info['dtype']} "
-                                 f"{(shard['rows'], info['dim'])}: run embed again")
+                raise InputError(
+                    f"{file} holds {array.dtype} {array.shape}, but embeddings.json says {info['dtype']} "
+                    f"{(shard['rows'], info['dim'])}: run embed again"
+                )
             arrays.append(array)
         vectors = Shards(arrays, info["dim"])
         ids = Ids.load(folder)
         if not len(ids) == len(vectors) == info["rows"]:
-            raise InputError(f"{folder}: {len(ids)} ids, {len(vectors)} vectors, and embeddings.json says {info['rows']} "
-                             "rows: run embed again")
+            raise InputError(
+                f"{folder}: {len(ids)} ids, {len(vectors)} vectors, and embeddings.json says {info['rows']} "
+                "rows: run embed again"
+            )
         return cls(ids, vectors, info["meta"])
 
 
 def allocate(shape: tuple[int, int], max_bytes: int = 2 << 30) -> np.ndarray:
-    """Returns an empty float32 array to fill: in memory, or, beyond max_bytes, in an unnamed temporary file (TMPDIR), memory-mapped."""
+    """Returns an empty float32 array to fill: in memory, or, beyond max_bytes, a mapped unnamed file in TMPDIR."""
     if shape[0] * shape[1] * 4 <= max_bytes:
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile() as file:  # the mapping keeps the file alive after it is closed
         return np.memmap(file, np.float32, "w+", shape=shape)
 
 
-def write(folder: str | os.PathLike, ids: Iterable[str], blocks: Iterable[np.ndarray], meta: dict, *, dim: int,
-          dtype: str = "float32") -> pathlib.Path:
+def write(
+    folder: str | os.PathLike,
+    ids: Iterable[str],
+    blocks: Iterable[np.ndarray],
+    meta: dict,
+    *,
+    dim: int,
+    dtype: str = "float32",
+) -> pathlib.Path:
     """Writes blocks of vectors as they come, one shard each: embeddings that do not fit in memory.
 
     Args:
@@ -265,7 +288,9 @@ def write(folder: str | os.PathLike, ids: Iterable[str], blocks: Iterable[np.nda
             lost = ~np.isfinite(array).all(1) & np.isfinite(block).all(1)
             if lost.any():
                 row = rows + int(lost.argmax())
-                raise InputError(f"{folder}: row {row} ({ids[row]}) holds a number beyond float16: set embed.dtype to float32")
+                raise InputError(
+                    f"{folder}: row {row} ({ids[row]}) holds a number beyond float16: set embed.dtype to float32"
+                )
             file = new / f"{len(shards):05d}.npy"
             np.save(file, array, allow_pickle=False)
             shards.append({"file": file.name, "rows": len(array), "sha256": _file_sha256(file)})
@@ -273,8 +298,15 @@ def write(folder: str | os.PathLike, ids: Iterable[str], blocks: Iterable[np.nda
         if rows != len(ids):
             raise InputError(f"{folder}: {len(ids)} ids but {rows} vectors: give one id a row")
         ids.save(new)
-        info = {"format": FORMAT, "rows": rows, "dim": int(dim), "dtype": dtype, "ids_sha256": ids.sha256(), "shards": shards,
-                "meta": dict(meta)}
+        info = {
+            "format": FORMAT,
+            "rows": rows,
+            "dim": int(dim),
+            "dtype": dtype,
+            "ids_sha256": ids.sha256(),
+            "shards": shards,
+            "meta": dict(meta),
+        }
         (new / "embeddings.json").write_text(json.dumps(info, indent=1))
 
     return replace_folder(folder, fill)
@@ -359,4 +391,6 @@ def load_npy(file: pathlib.Path, *, mmap: bool) -> np.ndarray:
     except FileNotFoundError as error:
         raise InputError(f"{file} not found: run the command that made {file.parent} again") from error
     except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{file} is cut or is no .npy file ({error}): run the command that made {file.parent} again") from error
+        raise InputError(
+            f"{file} is cut or is no .npy file ({error}): run the command that made {file.parent} again"
+        ) from error

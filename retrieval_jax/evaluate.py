@@ -1,7 +1,7 @@
 """Evaluate: rankings + truth -> metrics.json, and a submission in eProduct's format.
 
-Choices (how many steps, which k1) are made on the selection half of the queries and reported on the other half: a query belongs to a half
-by a hash of its id, so the halves are the same in every run and for every model.
+Choices (how many steps, which k1) are made on the selection half of the queries and reported on the other half: a query
+belongs to a half by a hash of its id, so the halves are the same in every run and for every model.
 """
 
 from __future__ import annotations
@@ -28,14 +28,18 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.ranking import Ranking, Truth
 
 SUBMISSION_DEPTH = 10
+SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
 DEFINITIONS = {
-    "mar@K": "share of the relevant listings found among the first K, mean over queries (denominator: number of relevant listings)",
+    "mar@K": "share of the relevant listings found among the first K, mean over queries (denominator: number of "
+    "relevant listings)",
     "mar@K_capped": "the same with the denominator min(K, number of relevant listings)",
     "recall@1": "share of queries whose first result is relevant",
     "map@K": "average precision of the first K over min(K, number of relevant listings), mean over queries",
     "*_se": "standard error of the mean over queries",
-    "num_scored": "queries with a relevant listing; the means are over these; num_queries = num_scored + num_without_relevant",
-    "selection, report": "the same over two halves of the queries, by sha256 of the id: choices are made on selection, told on report",
+    "num_scored": "queries with a relevant listing; the means are over these; num_queries = num_scored + "
+    "num_without_relevant",
+    "selection, report": "the same over two halves of the queries, by sha256 of the id: choices are made on "
+    "selection, told on report",
 }
 
 
@@ -52,7 +56,9 @@ def selection_half(query_ids: Sequence[str], share: float = 0.5) -> np.ndarray:
     return np.array([number < share * 2.0**64 for number in numbers], bool)
 
 
-def write_submission(file: str | os.PathLike, ranking: Ranking, gallery_ids: Sequence[str], depth: int = SUBMISSION_DEPTH) -> None:
+def write_submission(
+    file: str | os.PathLike, ranking: Ranking, gallery_ids: Sequence[str], depth: int = SUBMISSION_DEPTH
+) -> None:
     """Writes eProduct's submission CSV: no header, one line a query: query_uuid,id1 id2 ... id10.
 
     Args:
@@ -66,7 +72,10 @@ def write_submission(file: str | os.PathLike, ranking: Ranking, gallery_ids: Seq
     """
     gallery_ids = Ids.of(gallery_ids)
     if ranking.gallery_sha256 and ranking.gallery_sha256 != gallery_ids.sha256():
-        raise InputError("the ranking was made with another gallery than the catalogue's (ids or their order differ): embed and search again")
+        raise InputError(
+            "the ranking was made with another gallery than the catalogue's (ids or their order differ): embed "
+            "and search again"
+        )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for query, rows in zip(ranking.query_ids, ranking.item_rows.tolist(), strict=True):
@@ -75,7 +84,9 @@ def write_submission(file: str | os.PathLike, ranking: Ranking, gallery_ids: Seq
         chosen = list(found)[:depth]
         for item in chosen:
             if item.split() != [item]:
-                raise InputError(f"gallery id {item!r} is empty or holds a blank: a submission separates ids by blanks, rename it")
+                raise InputError(
+                    f"gallery id {item!r} is empty or holds a blank: a submission separates ids by blanks, rename it"
+                )
         writer.writerow([query, " ".join(chosen)])
     file = pathlib.Path(file)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
@@ -93,7 +104,9 @@ def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
     try:
         return [(entry["model"], entry["stage"]) for entry in json.loads(file.read_text())["stages"]]
     except FileNotFoundError as error:
-        raise InputError(f"{file} not found: run `python -m retrieval_jax.search` with the same --config and --workdir first") from error
+        raise InputError(
+            f"{file} not found: run `python -m retrieval_jax.search` with the same --config and --workdir first"
+        ) from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{file} is not a list of rankings ({error!r}): run search again") from error
 
@@ -119,9 +132,16 @@ def _choose(stages: list[tuple[str, str]], wanted: str) -> tuple[str, str]:
 
 
 def _table(rows: list[dict], num_scored: int, num_queries: int) -> rich.table.Table:
-    table = rich.table.Table(title=f"{num_scored} of {num_queries} queries have a relevant listing", box=rich.box.SIMPLE_HEAD)
+    table = rich.table.Table(
+        title=f"{num_scored} of {num_queries} queries have a relevant listing", box=rich.box.SIMPLE_HEAD
+    )
     columns = ("mar@10", "mar@10_capped", "recall@1", "map@10")
-    for name, justify in [("model", "left"), ("stage", "left"), *((column, "right") for column in columns), ("± se (capped)", "right")]:
+    for name, justify in [
+        ("model", "left"),
+        ("stage", "left"),
+        *((column, "right") for column in columns),
+        ("± se (capped)", "right"),
+    ]:
         table.add_column(name, justify=justify, no_wrap=True)
 
     def number(value) -> str:
@@ -138,7 +158,8 @@ def run(config, workdir) -> dict:
     """Scores every ranking of the work directory and writes metrics.json and submission.csv.
 
     Args:
-      config: data, evaluate.ks, evaluate.selection_share; optionally evaluate.submission_stage ("stage" or "model/stage").
+      config: data, evaluate.ks, evaluate.selection_share; optionally evaluate.submission_stage ("stage" or
+        "model/stage").
       workdir: the work directory, with rankings.
 
     Returns:
@@ -158,7 +179,8 @@ def run(config, workdir) -> dict:
     for stage, ranking in rankings.items():
         if ranking.query_ids != query_ids:
             raise InputError(
-                f"the ranking {'/'.join(stage)} has {len(ranking)} queries, the catalogue {len(query_ids)}, or in another order: "
+                f"the ranking {'/'.join(stage)} has {len(ranking)} queries, the catalogue {len(query_ids)}, or in "
+                "another order: "
                 "embed and search this catalogue again"
             )
     write_submission(workdir / "submission.csv", rankings[submitted], gallery_ids)
@@ -166,22 +188,34 @@ def run(config, workdir) -> dict:
     file = workdir / "metrics.json"
     if catalog.truth is None:
         file.unlink(missing_ok=True)  # an older one would be of other data
-        print(f"evaluate: the catalogue {catalog.name} says nothing about which listings are right, so nothing is scored")
+        print(
+            f"evaluate: the catalogue {catalog.name} says nothing about which listings are right, so nothing is scored"
+        )
         return {"scored": False, "submission_stage": "/".join(submitted)}
 
-    truth = dataclasses.replace(catalog.truth, query_ids=Ids.of(catalog.truth.query_ids), gallery_ids=Ids.of(catalog.truth.gallery_ids))
+    truth = dataclasses.replace(
+        catalog.truth, query_ids=Ids.of(catalog.truth.query_ids), gallery_ids=Ids.of(catalog.truth.gallery_ids)
+    )
     ks = sorted({*settings.get("ks", (1, 10)), 10})  # the published metric is always there
     selection = selection_half(truth.query_ids, settings.get("selection_share", 0.5))
-    rows = [{"model": stage[0], "stage": stage[1], **score(ranking, truth, ks, selection)} for stage, ranking in rankings.items()]
-    work_directory.write_json(file, {"stages": rows, "definitions": DEFINITIONS, "submission_stage": "/".join(submitted)})
+    rows = [
+        {"model": stage[0], "stage": stage[1], **score(ranking, truth, ks, selection)}
+        for stage, ranking in rankings.items()
+    ]
+    work_directory.write_json(
+        file, {"stages": rows, "definitions": DEFINITIONS, "submission_stage": "/".join(submitted)}
+    )
     rich.console.Console(width=max(100, rich.console.Console().width)).print(
         _table(rows, rows[0]["num_scored"], rows[0]["num_queries"])
     )
     last = rows[-1]
     return {
-        "scored": True, "model": last["model"], "stage": last["stage"], "submission_stage": "/".join(submitted),
-        **{name: last[name] for name in ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")},
-    }  # fmt: skip
+        "scored": True,
+        "model": last["model"],
+        "stage": last["stage"],
+        "submission_stage": "/".join(submitted),
+        **{name: last[name] for name in SUMMARY},
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Scores of a ranking against the truth: pure functions, macro-averaged over the queries that have a relevant listing.
 
-The query itself (a gallery row with the query's id) is never relevant and never a hit: `Truth` drops it. A gallery row that a ranking
-repeats counts at its first place only.
+The query itself (a gallery row with the query's id) is never relevant and never a hit: `Truth` drops it. A gallery row
+that a ranking repeats counts at its first place only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from retrieval_jax.ranking import Ranking, Truth
 
 
 def check(ranking: Ranking, truth: Truth) -> None:
-    """Raises InputError unless ranking and truth are about the same queries, in the same order, and the same gallery."""
+    """Raises InputError unless ranking and truth are about the same queries, in the same order, and one gallery."""
     if ranking.query_ids != Ids.of(truth.query_ids):
         raise InputError(
             f"the ranking's {len(ranking)} queries are not the truth's {len(truth)}, or stand in another order: "
@@ -24,11 +24,13 @@ def check(ranking: Ranking, truth: Truth) -> None:
         )
     if ranking.gallery_sha256 and ranking.gallery_sha256 != Ids.of(truth.gallery_ids).sha256():
         raise InputError(
-            "the ranking was made with another gallery than the truth's (ids or their order differ): embed and search again"
+            "the ranking was made with another gallery than the truth's (ids or their order differ): embed and "
+            "search again"
         )
     if ranking.item_rows.size and ranking.item_rows.max() >= len(truth.gallery_ids):
         raise InputError(
-            f"the ranking names gallery row {ranking.item_rows.max()}, but the truth's gallery has {len(truth.gallery_ids)} rows"
+            f"the ranking names gallery row {ranking.item_rows.max()}, but the truth's gallery has "
+            f"{len(truth.gallery_ids)} rows"
         )
 
 
@@ -61,7 +63,7 @@ def per_query(ranking: Ranking, truth: Truth, ks: Sequence[int] = (1, 10)) -> di
     Returns:
       {name: [Q] float64, nan where a query has no relevant listing}, for every K of ks:
       "recall@1": 1 if the first result is relevant, else 0 (also called precision@1 or top-1 accuracy);
-      "mar@K": share of the relevant listings found among the first K (eProduct's macro-average recall, denominator |relevant|);
+      "mar@K": share of the relevant listings found among the first K (eProduct's recall, denominator |relevant|);
       "mar@K_capped": the same with the denominator min(K, |relevant|), so that 1 can always be reached;
       "map@K": average precision of the first K: sum of the precisions at the hits, over min(K, |relevant|).
 
@@ -97,8 +99,8 @@ def evaluate(
 
     Returns:
       The means under the names of `per_query`, each with the standard error of the mean over queries under "<name>_se";
-      "num_queries", of which "num_scored" have a relevant listing and "num_without_relevant" have none. Means are None where nothing
-      could be scored, errors where fewer than two queries were.
+      "num_queries", of which "num_scored" have a relevant listing and "num_without_relevant" have none. Means are None
+      where nothing could be scored, errors where fewer than two queries were.
 
     Raises:
       InputError: ranking and truth do not belong together.

@@ -22,7 +22,8 @@ class Ranking:
       query_ids: Q ids.
       item_rows: [Q, k] int64, rows of the gallery; -1 where fewer than k were found.
       scores: [Q, k] float32, higher is better; -inf where item_rows is -1.
-      gallery_sha256: fingerprint of the gallery's ids (`Ids.sha256`), so that rows are not read against another gallery; "" if unknown.
+      gallery_sha256: fingerprint of the gallery's ids (`Ids.sha256`), so that rows are not read against another
+        gallery; "" if unknown.
 
     Raises:
       InputError: shapes that do not fit, scores that are not a number, or padding before the end.
@@ -37,14 +38,22 @@ class Ranking:
         rows, scores = np.asarray(self.item_rows, np.int64), np.asarray(self.scores, np.float32)
         ids = Ids.of(self.query_ids)
         if rows.ndim != 2 or rows.shape != scores.shape or len(ids) != len(rows):
-            raise InputError(f"a ranking has [queries, k] rows and scores: got {len(ids)} queries, rows {rows.shape}, "
-                             f"scores {scores.shape}")
+            raise InputError(
+                f"a ranking has [queries, k] rows and scores: got {len(ids)} queries, rows {rows.shape}, "
+                f"scores {scores.shape}"
+            )
         padding = rows < 0
-        bad = np.isnan(scores).any(1) | (padding != (scores == -np.inf)).any(1) | (padding[:, :-1] & ~padding[:, 1:]).any(1)
+        bad = (
+            np.isnan(scores).any(1)
+            | (padding != (scores == -np.inf)).any(1)
+            | (padding[:, :-1] & ~padding[:, 1:]).any(1)
+        )
         if bad.any():
             query = int(bad.argmax())
-            raise InputError(f"the ranking of query {query} ({ids[query]}) is broken: scores must be numbers, and rows of -1 "
-                             "with scores of -inf stand at the end")
+            raise InputError(
+                f"the ranking of query {query} ({ids[query]}) is broken: scores must be numbers, and rows of -1 "
+                "with scores of -inf stand at the end"
+            )
         for name, value in (("query_ids", ids), ("item_rows", rows), ("scores", scores)):
             object.__setattr__(self, name, value)
 
@@ -57,12 +66,14 @@ class Ranking:
 
     def save(self, folder: str | os.PathLike, **info) -> pathlib.Path:
         """Writes the folder whole or not at all; `info` (JSON-able) goes into its ranking.json."""
+
         def fill(new: pathlib.Path) -> None:
             np.save(new / "item_rows.npy", self.item_rows, allow_pickle=False)
             np.save(new / "scores.npy", self.scores, allow_pickle=False)
             self.query_ids.save(new, "query_")
             text = {"queries": len(self), "k": self.k, "gallery_sha256": self.gallery_sha256, **info}
             (new / "ranking.json").write_text(json.dumps(text, indent=1))
+
         return replace_folder(folder, fill)
 
     @classmethod
@@ -77,18 +88,27 @@ class Ranking:
             info = json.loads((folder / "ranking.json").read_text())
             sha = info["gallery_sha256"]
         except FileNotFoundError as error:
-            raise InputError(f"{folder / 'ranking.json'} not found: run search first (python -m retrieval_jax.search)") from error
+            raise InputError(
+                f"{folder / 'ranking.json'} not found: run search first (python -m retrieval_jax.search)"
+            ) from error
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / 'ranking.json'} is not the description of a ranking: run search again") from error
-        return cls(Ids.load(folder, "query_"), load_npy(folder / "item_rows.npy", mmap=False),
-                   load_npy(folder / "scores.npy", mmap=False), sha)
+            raise InputError(
+                f"{folder / 'ranking.json'} is not the description of a ranking: run search again"
+            ) from error
+        return cls(
+            Ids.load(folder, "query_"),
+            load_npy(folder / "item_rows.npy", mmap=False),
+            load_npy(folder / "scores.npy", mmap=False),
+            sha,
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Truth:
     """The relevant gallery rows of every query, as one flat array cut by `indptr` (CSR).
 
-    Kept ascending and distinct for each query. A gallery row whose id is the query's own id is no answer and is dropped.
+    Kept ascending and distinct for each query. A gallery row whose id is the query's own id is no answer and is
+    dropped.
 
     Attributes:
       query_ids: Q ids.
@@ -107,26 +127,43 @@ class Truth:
 
     def __post_init__(self):
         indptr, rows = np.asarray(self.indptr, np.int64), np.asarray(self.rows, np.int64)
-        if (indptr.shape != (len(self.query_ids) + 1,) or rows.ndim != 1 or indptr[0] != 0 or indptr[-1] != len(rows)
-                or (np.diff(indptr) < 0).any()):
-            raise InputError(f"the truth of {len(self.query_ids)} queries needs as many + 1 ascending offsets from 0 to {len(rows)}")
+        if (
+            indptr.shape != (len(self.query_ids) + 1,)
+            or rows.ndim != 1
+            or indptr[0] != 0
+            or indptr[-1] != len(rows)
+            or (np.diff(indptr) < 0).any()
+        ):
+            raise InputError(
+                f"the truth of {len(self.query_ids)} queries needs as many + 1 ascending offsets from 0 to {len(rows)}"
+            )
         queries = np.repeat(np.arange(len(self.query_ids)), np.diff(indptr))
         outside = (rows < 0) | (rows >= len(self.gallery_ids))
         if outside.any():
             where = int(outside.argmax())
-            raise InputError(f"the truth of query {self.query_ids[int(queries[where])]} names gallery row {rows[where]}, but the "
-                             f"gallery has {len(self.gallery_ids)} rows")
+            raise InputError(
+                f"the truth of query {self.query_ids[int(queries[where])]} names gallery row {rows[where]}, but the "
+                f"gallery has {len(self.gallery_ids)} rows"
+            )
         keys = np.unique(queries * max(1, len(self.gallery_ids)) + rows)  # sorts by query, then row, and drops repeats
         queries, rows = np.divmod(keys, max(1, len(self.gallery_ids)))
-        own = np.fromiter((self.query_ids[q] == self.gallery_ids[row] for q, row in zip(queries.tolist(), rows.tolist(), strict=True)),
-                          bool, len(rows))
+        own = np.fromiter(
+            (
+                self.query_ids[q] == self.gallery_ids[row]
+                for q, row in zip(queries.tolist(), rows.tolist(), strict=True)
+            ),
+            bool,
+            len(rows),
+        )
         queries, rows = queries[~own], rows[~own]
         indptr = np.concatenate([[0], np.cumsum(np.bincount(queries, minlength=len(self.query_ids)))]).astype(np.int64)
         object.__setattr__(self, "indptr", indptr)
         object.__setattr__(self, "rows", rows)
 
     @classmethod
-    def from_lists(cls, query_ids: Sequence[str], gallery_ids: Sequence[str], relevant: Iterable[Iterable[str]]) -> Truth:
+    def from_lists(
+        cls, query_ids: Sequence[str], gallery_ids: Sequence[str], relevant: Iterable[Iterable[str]]
+    ) -> Truth:
         """Returns the truth of lists of gallery ids.
 
         Args:
@@ -139,12 +176,17 @@ class Truth:
         """
         row_of = {item: row for row, item in enumerate(gallery_ids)}
         if len(row_of) != len(gallery_ids):
-            raise InputError(f"the gallery's {len(gallery_ids)} ids hold {len(gallery_ids) - len(row_of)} repeats: make ids distinct")
+            raise InputError(
+                f"the gallery's {len(gallery_ids)} ids hold {len(gallery_ids) - len(row_of)} repeats: make ids distinct"
+            )
         indptr, rows = [0], []
         for number, items in enumerate(relevant):
             for item in items:
                 if item not in row_of:
-                    raise InputError(f"the truth of query {query_ids[number]} (row {number}) names {item!r}, which is not in the gallery")
+                    raise InputError(
+                        f"the truth of query {query_ids[number]} (row {number}) names {item!r}, which is not in "
+                        "the gallery"
+                    )
                 rows.append(row_of[item])
             indptr.append(len(rows))
         if len(indptr) != len(query_ids) + 1:
@@ -156,7 +198,7 @@ class Truth:
 
     def relevant(self, query: int) -> np.ndarray:
         """Returns the relevant gallery rows of query number `query`, ascending."""
-        return self.rows[self.indptr[query]:self.indptr[query + 1]]
+        return self.rows[self.indptr[query] : self.indptr[query + 1]]
 
     @property
     def num_relevant(self) -> np.ndarray:

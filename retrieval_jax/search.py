@@ -1,11 +1,12 @@
 """Search: embeddings -> post-processing -> index -> one ranking per stage.
 
     workdir/rankings/rankings.json               the stages in the order they were made
-    workdir/rankings/<model>/<stage>/            a Ranking; the first stage is "cosine", each further one is named after its step
-    workdir/rankings/trained/whitening_*.npz     what whitening fitted, for use from Python
+    workdir/rankings/<model>/<stage>/            a Ranking; the first stage is "cosine", each further one is named after
+    its step workdir/rankings/trained/whitening_*.npz     what whitening fitted, for use from Python
 
-The steps of `config.search.steps` are cumulative and for the trained model; "histogram" and "untrained" are there to compare with and get
-the plain cosine. With `config.search.members` (names of work directories beside this one) the members' trained embeddings are searched
+The steps of `config.search.steps` are cumulative and for the trained model; "histogram" and "untrained" are there to
+compare with and get the plain cosine. With `config.search.members` (names of work directories beside this one) the
+members' trained embeddings are searched
 together: there is no ranking before the step "ensemble" has joined them.
 """
 
@@ -51,17 +52,23 @@ def parse_steps(steps) -> list[Step]:
     out, taken = [], {FIRST_STAGE}
     for entry in steps:
         if isinstance(entry, str) or len(entry) != 2:
-            raise InputError(f"search.steps holds {entry!r}: write each step as (name, arguments), for instance ('whitening', {{}})")
+            raise InputError(
+                f"search.steps holds {entry!r}: write each step as (name, arguments), for instance ('whitening', {{}})"
+            )
         name, kwargs = entry[0], dict(entry[1])
         stage = kwargs.pop("stage", name)
         accepted = list(inspect.signature(postprocess.get(name).step).parameters)[1:]
         unknown = sorted(set(kwargs) - set(accepted))
         if unknown:
             raise InputError(
-                f"step {name} of search.steps has no argument {', '.join(unknown)}: it takes {', '.join([*accepted, 'stage'])}"
+                f"step {name} of search.steps has no argument {', '.join(unknown)}: it takes "
+                f"{', '.join([*accepted, 'stage'])}"
             )
         if stage in taken:
-            raise InputError(f"search.steps makes the stage {stage!r} twice: name one otherwise, ('{name}', {{'stage': '{stage}_2'}})")
+            raise InputError(
+                f"search.steps makes the stage {stage!r} twice: name one otherwise, ('{name}', "
+                f"{{'stage': '{stage}_2'}})"
+            )
         if not re.fullmatch(r"[A-Za-z0-9_-]+", stage):
             raise InputError(f"search.steps names a stage {stage!r}: a stage is a folder, use letters, digits, - and _")
         taken.add(stage)
@@ -90,7 +97,8 @@ def load_member(folder: pathlib.Path, model: str, command: str) -> tuple[Embeddi
     spaces = [side.meta.get("space") for side in sides]
     if spaces[0] != spaces[1] or queries.dim != gallery.dim:
         raise InputError(
-            f"{folder / 'embeddings' / model}: queries lie in space {spaces[0]!r} ({queries.dim} numbers) and the gallery in "
+            f"{folder / 'embeddings' / model}: queries lie in space {spaces[0]!r} ({queries.dim} numbers) and the "
+            "gallery in "
             f"{spaces[1]!r} ({gallery.dim}), distances between them mean nothing: embed both with the same checkpoint"
         )
     return queries, gallery
@@ -102,7 +110,8 @@ def check_members(members: list[tuple[Embeddings, Embeddings]], names: tuple[str
         for split, side, first in zip(("query", "gallery"), sides, members[0], strict=True):
             if side.ids != first.ids:
                 raise InputError(
-                    f"the {split} ids of the members {names[0]} ({len(first)}) and {name} ({len(side)}) differ: train and embed "
+                    f"the {split} ids of the members {names[0]} ({len(first)}) and {name} ({len(side)}) differ: "
+                    "train and embed "
                     "all members on the same catalogue"
                 )
 
@@ -127,7 +136,10 @@ def run(config, workdir) -> dict:
     index_kwargs = dict(config.search.get("index_kwargs", {}))
     member_names = work_directory.members(config)
     if len(member_names) > 1 and not any(step.name == "ensemble" for step in steps):
-        raise InputError(f"search.members names {len(member_names)} members, but search.steps has no 'ensemble' to join them: add one")
+        raise InputError(
+            f"search.members names {len(member_names)} members, but search.steps has no 'ensemble' to join them: "
+            "add one"
+        )
 
     todo = []  # (model, members' names, members), all loaded before the first search: a missing one is told at once
     if member_names:
@@ -148,7 +160,12 @@ def run(config, workdir) -> dict:
 
     def fill(folder: pathlib.Path) -> None:
         def save(model: str, stage: str, ranking: Ranking, start: float, step: Step | None = None) -> None:
-            entry = {"model": model, "stage": stage, "step": step and step.name, "kwargs": work_directory.plain(step.kwargs) if step else {}}
+            entry = {
+                "model": model,
+                "stage": stage,
+                "step": step and step.name,
+                "kwargs": work_directory.plain(step.kwargs) if step else {},
+            }
             ranking.save(folder / model / stage, **entry)
             stages.append({**entry, "seconds": round(time.monotonic() - start, 3)})
 

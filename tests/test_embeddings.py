@@ -110,4 +110,6 @@ def test_large_results_are_mapped_not_held(made, monkeypatch):
     doubled = made.map(lambda block: np.concatenate([block, block], 1), 6)
     assert np.array_equal(doubled.vectors[:, 3:], made.vectors) and doubled.ids is made.ids
     assert isinstance(embeddings.allocate((10, 10), max_bytes=100), np.memmap)
-    assert Embeddings(["a", "b"], [np.zeros((1, 2)), np.ones((1, 2))]).vectors.shape == Shards([np.zeros((2, 2))], 2).shape
+    assert (
+        Embeddings(["a", "b"], [np.zeros((1, 2)), np.ones((1, 2))]).vectors.shape == Shards([np.zeros((2, 2))], 2).shape
+    )

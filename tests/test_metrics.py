@@ -64,7 +64,9 @@ def test_the_two_denominators_by_hand():
     truth = Truth.from_lists(["a", "b"], gallery_ids, [gallery_ids[:20], gallery_ids[:2]])
     ranking = Ranking(["a", "b"], [[*range(10)], [29, 0, *range(10, 18)]], [[*range(10, 0, -1)]] * 2)
     result = metrics.evaluate(ranking, truth)
-    assert result["mar@10"] == pytest.approx((0.5 + 0.5) / 2) and result["mar@10_capped"] == pytest.approx((1 + 0.5) / 2)
+    assert result["mar@10"] == pytest.approx((0.5 + 0.5) / 2) and result["mar@10_capped"] == pytest.approx(
+        (1 + 0.5) / 2
+    )
     assert result["recall@1"] == 0.5 and result["map@10"] == pytest.approx((1 + 0.25) / 2)
 
 

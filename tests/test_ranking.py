@@ -17,12 +17,15 @@ def test_a_ranking_survives_the_disk(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r"]
 
 
-@pytest.mark.parametrize("rows, scores", [
-    ([[-1, 0]], [[-np.inf, 1]]),  # padding before the end
-    ([[0, -1]], [[1, 0]]),  # padding with a score
-    ([[0, 1]], [[1, np.nan]]),
-    ([[0, 1]], [[1]]),
-])
+@pytest.mark.parametrize(
+    "rows, scores",
+    [
+        ([[-1, 0]], [[-np.inf, 1]]),  # padding before the end
+        ([[0, -1]], [[1, 0]]),  # padding with a score
+        ([[0, 1]], [[1, np.nan]]),
+        ([[0, 1]], [[1]]),
+    ],
+)
 def test_a_broken_ranking_is_refused(rows, scores):
     with pytest.raises(InputError):
         Ranking(["q"], rows, scores)

@@ -1,4 +1,4 @@
-"""Indexes: `index.get(kind).Index(gallery, ids=None, **kwargs).search(queries, k) -> Ranking`, looked up by module name."""
+"""Indexes, by module name: `index.get(kind).Index(gallery, ids=None, **kwargs).search(queries, k) -> Ranking`."""
 
 import importlib
 import pkgutil

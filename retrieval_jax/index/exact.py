@@ -1,9 +1,9 @@
-"""Exact search by cosine, in blocks: never a queries x gallery matrix, and the same answer whatever the block size or thread count.
+"""Exact search by cosine, in blocks: never a queries x gallery matrix, the same answer for every block size.
 
-Blocks go through BLAS in float32 to find k + a margin of candidates. BLAS sums in an order that depends on block and threads, so the
-candidates are re-scored pair by pair in float64, always in the same order; equal scores are put in the order of their ids (as UTF-8
-bytes). Where the margin cannot prove that nothing was missed (a run of ties longer than the margin), the query is searched a second
-time, with every row re-scored that could still belong to its k best.
+Blocks go through BLAS in float32 to find k + a margin of candidates. BLAS sums in an order that depends on block and
+threads, so the candidates are re-scored pair by pair in float64, always in the same order; equal scores are put in the
+order of their ids (as UTF-8 bytes). Where the margin cannot prove that nothing was missed (a run of ties longer than
+the margin), the query is searched a second time, with every row re-scored that could still belong to its k best.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ def _lengths(vectors, ids: Ids | None, side: str, block: int = 2048) -> np.ndarr
     """Returns the vectors' lengths, float64, and refuses vectors that are not finite."""
     out = np.empty(len(vectors))
     for start in range(0, len(vectors), block):
-        wide = np.asarray(vectors[start:start + block], np.float64)
-        out[start:start + block] = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-        bad = ~np.isfinite(out[start:start + block])
+        wide = np.asarray(vectors[start : start + block], np.float64)
+        out[start : start + block] = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+        bad = ~np.isfinite(out[start : start + block])
         if bad.any():
             row = start + int(bad.argmax())
             name = f" ({ids[row]})" if ids is not None else ""
-            raise InputError(f"{side} embedding of row {row}{name} holds NaN or infinity: embed that listing again, or look at its "
-                             "image and at the checkpoint")
+            raise InputError(
+                f"{side} embedding of row {row}{name} holds NaN or infinity: embed that listing again, or look at its "
+                "image and at the checkpoint"
+            )
     return out
 
 
@@ -46,7 +48,8 @@ class Index:
     """Exact cosine search over a gallery.
 
     Args:
-      gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised; a zero vector scores 0 with everything.
+      gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised; a zero vector scores 0 with
+        everything.
       ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
       query_block: queries at once.
       gallery_block: gallery rows at once; memory is about query_block * gallery_block * 8 bytes.
@@ -56,14 +59,23 @@ class Index:
       InputError: ids that do not fit, or a vector that is not finite, with its row and id.
     """
 
-    def __init__(self, gallery: np.ndarray | Embeddings, ids: Sequence[str] | None = None, *, query_block: int = 512,
-                 gallery_block: int = 16384, margin: int = 32):
+    def __init__(
+        self,
+        gallery: np.ndarray | Embeddings,
+        ids: Sequence[str] | None = None,
+        *,
+        query_block: int = 512,
+        gallery_block: int = 16384,
+        margin: int = 32,
+    ):
         if isinstance(gallery, Embeddings):
             gallery, ids = gallery.vectors, gallery.ids if ids is None else ids
         if len(gallery.shape) != 2:
             raise InputError(f"the gallery is [rows, dim], got shape {tuple(gallery.shape)}")
         if min(query_block, gallery_block, margin + 1) < 1:
-            raise InputError(f"blocks are 1 row or more, the margin 0 or more: got {query_block}, {gallery_block}, {margin}")
+            raise InputError(
+                f"blocks are 1 row or more, the margin 0 or more: got {query_block}, {gallery_block}, {margin}"
+            )
         self.gallery, self.ids = gallery, None if ids is None else Ids.of(ids)
         if self.ids is not None and len(self.ids) != len(gallery):
             raise InputError(f"the gallery has {len(gallery)} vectors but {len(self.ids)} ids: give one id a row")
@@ -72,10 +84,11 @@ class Index:
         self.place = np.arange(len(gallery))  # of each row when rows are sorted by id
         if self.ids is not None:
             names = list(self.ids)
-            self.place[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))  # str order is UTF-8 order
-        # What float32 may add to or take from a cosine: rounding errors of d terms, which partly cancel (Higham & Mary 2019).
+            order = sorted(range(len(names)), key=names.__getitem__)  # Python's order of str is that of their UTF-8
+            self.place[order] = np.arange(len(names))
+        # What float32 may add to or take from a cosine: rounding errors of dim terms, which partly cancel.
         width = gallery.shape[1]
-        self.error = (min(width, 8.0 * np.sqrt(width)) + 8.0) * 2.0 ** -24
+        self.error = (min(width, 8.0 * np.sqrt(width)) + 8.0) * 2.0**-24
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
         """Returns the k gallery rows of highest cosine for every query, best first.
@@ -93,8 +106,11 @@ class Index:
         ids = queries.ids if isinstance(queries, Embeddings) else None
         vectors = queries.vectors if isinstance(queries, Embeddings) else np.asarray(queries)
         if len(vectors.shape) != 2 or vectors.shape[1] != self.gallery.shape[1]:
-            raise InputError(f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of {self.gallery.shape[1]} numbers a row: "
-                             "embed both with the same model")
+            raise InputError(
+                f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of "
+                f"{self.gallery.shape[1]} numbers a row: "
+                "embed both with the same model"
+            )
         if k < 1:
             raise InputError(f"search.k is {k}: ask for at least one result")
         lengths = _lengths(vectors, ids, "query")
@@ -105,9 +121,9 @@ class Index:
         for start in tqdm.tqdm(starts, desc="search", unit="block", mininterval=1, disable=len(starts) < 8):
             stop = min(start + self.query_block, len(vectors))
             block = np.asarray(vectors[start:stop], np.float32)
-            mine = own[np.searchsorted(own[:, 0], start):np.searchsorted(own[:, 0], stop)] - [start, 0]
+            mine = own[np.searchsorted(own[:, 0], start) : np.searchsorted(own[:, 0], stop)] - [start, 0]
             found = self._search_block(block, lengths[start:stop], mine, k)
-            rows[start:stop, :found[0].shape[1]], scores[start:stop, :found[1].shape[1]] = found
+            rows[start:stop, : found[0].shape[1]], scores[start:stop, : found[1].shape[1]] = found
         names = ids if ids is not None else [str(row) for row in range(len(vectors))]
         return Ranking(names, rows, scores, self.ids.sha256() if self.ids is not None else "")
 
@@ -119,30 +135,33 @@ class Index:
         for row, item in enumerate(self.ids):
             if item in rows_of:
                 rows_of[item].append(row)
-        return np.array([(query, row) for query, item in enumerate(ids) for row in rows_of[item]], np.int64).reshape(-1, 2)
+        pairs = [(query, row) for query, item in enumerate(ids) for row in rows_of[item]]
+        return np.array(pairs, np.int64).reshape(-1, 2)
 
     def _blocks(self, unit: np.ndarray, own: np.ndarray):
         """Yields (first row, float32 cosines [queries, rows of the block]), a query's own rows at -inf."""
         for first in range(0, len(self.gallery), self.gallery_block):
-            block = np.asarray(self.gallery[first:first + self.gallery_block])
-            cosines = unit @ _unit(block, self.lengths[first:first + len(block)]).T
+            block = np.asarray(self.gallery[first : first + self.gallery_block])
+            cosines = unit @ _unit(block, self.lengths[first : first + len(block)]).T
             here = own[(own[:, 1] >= first) & (own[:, 1] < first + len(block))]
             cosines[here[:, 0], here[:, 1] - first] = -np.inf
             yield first, cosines
 
     def _rescore(self, block: np.ndarray, lengths: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """Returns the cosines of pairs (query[i], row[i]) float32, each summed in float64 in an order that depends on dim alone."""
+        """Returns float32 cosines of pairs (query[i], row[i]), summed in float64, in an order set by dim alone."""
         out = np.empty(len(row), np.float32)
         step = max(1, PAIRS // max(1, block.shape[1]))
         for start in range(0, len(row), step):
-            q, g = query[start:start + step], row[start:start + step]
+            q, g = query[start : start + step], row[start : start + step]
             dot = np.einsum("pd,pd->p", block[q].astype(np.float64), np.asarray(self.gallery[g], np.float64))
             scale = lengths[q] * self.lengths[g]
             cosine = np.divide(dot, scale, out=np.zeros_like(dot), where=scale > 0)
-            out[start:start + step] = cosine + np.float64(0.0)  # -0.0 becomes 0.0
+            out[start : start + step] = cosine + np.float64(0.0)  # -0.0 becomes 0.0
         return out
 
-    def _search_block(self, block: np.ndarray, lengths: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _search_block(
+        self, block: np.ndarray, lengths: np.ndarray, own: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         count, keep = len(block), min(k + self.margin, len(self.gallery))
         unit = _unit(block, lengths)
         best = np.full((count, keep), -np.inf, np.float32)
@@ -166,15 +185,16 @@ class Index:
         width = min(k, keep)
         rows, scores = self._sort(query, row, self._rescore(block, lengths, query, row), count, width)
         last = scores[:, -1].astype(np.float64)
-        # Could a row outside belong inside? Its cosine is at most floor + error; a tie with the last one counts, for its id may be smaller.
+        # Could a row outside belong inside? Its cosine is at most floor + error; a tie with the last one counts, for
+        # its id may be smaller.
         hard = np.flatnonzero((floor > -np.inf) & (floor + self.error >= last)) if keep < len(self.gallery) else []
         for start in range(0, len(hard), HARD_QUERIES):
-            some = hard[start:start + HARD_QUERIES]
+            some = hard[start : start + HARD_QUERIES]
             rows[some], scores[some] = self._search_hard(block, lengths, own, unit, some, last[some], width)
         return rows, scores
 
     def _search_hard(self, block, lengths, own, unit, some, last, width) -> tuple[np.ndarray, np.ndarray]:
-        """Searches a few queries again, re-scoring all rows that may reach `last`, the lowest score known to be enough."""
+        """Searches a few queries again, re-scoring all rows that may reach `last`, a score known to be enough."""
         renumber = np.full(len(block), -1)
         renumber[some] = np.arange(len(some))
         own = np.stack([renumber[own[:, 0]], own[:, 1]], 1)
@@ -183,8 +203,13 @@ class Index:
             query, column = np.nonzero(cosines >= (last - self.error)[:, None])
             score = self._rescore(block[some], lengths[some], query, column + first)
             old_query, old_slot = np.nonzero(rows >= 0)
-            rows, scores = self._sort(np.concatenate([old_query, query]), np.concatenate([rows[old_query, old_slot], column + first]),
-                                      np.concatenate([scores[old_query, old_slot], score]), len(some), width)
+            rows, scores = self._sort(
+                np.concatenate([old_query, query]),
+                np.concatenate([rows[old_query, old_slot], column + first]),
+                np.concatenate([scores[old_query, old_slot], score]),
+                len(some),
+                width,
+            )
         return rows, scores
 
     def _sort(self, query, row, score, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Post-processing of embeddings and rankings: a config lists (name, kwargs) pairs, each a step from State to State.
 
-A step is a module of this folder with `step(state, **kwargs) -> State`, looked up by its name. Steps that change vectors leave
-`ranking` None, and search.py searches again; steps that need a ranking reorder the one they are given.
+A step is a module of this folder with `step(state, **kwargs) -> State`, looked up by its name. Steps that change
+vectors leave `ranking` None, and search.py searches again; steps that need a ranking reorder the one they are given.
 """
 
 from __future__ import annotations

@@ -31,18 +31,23 @@ def concatenate(members: Sequence[Embeddings], weights: Sequence[float] | None =
     """
     weights = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]
     if len(weights) != len(members) or not members or min(weights) < 0 or max(weights) <= 0:
-        raise InputError(f"the ensemble has {len(members)} members, and weights {tuple(weights)}: give one of 0 or more each")
+        raise InputError(
+            f"the ensemble has {len(members)} members, and weights {tuple(weights)}: give one of 0 or more each"
+        )
     first = members[0]
     for number, member in enumerate(members):
         if member.ids != first.ids:
-            raise InputError(f"members 0 and {number} of the ensemble hold different ids ({len(first)} and {len(member)} rows): "
-                             "embed the same catalogue with both")
+            raise InputError(
+                f"members 0 and {number} of the ensemble hold different ids ({len(first)} and {len(member)} rows): "
+                "embed the same catalogue with both"
+            )
     scales = [np.float32(np.sqrt(weight / sum(weights))) for weight in weights]
     out = allocate((len(first), sum(member.dim for member in members)))
     for start in range(0, len(first), BLOCK_ROWS):
         stop = start + BLOCK_ROWS
         parts = [scale * normalize(member.block(start, stop)) for scale, member in zip(scales, members, strict=True)]
-        out[start:stop] = normalize(np.concatenate(parts, 1))  # once more: a member's zero vector leaves the joined one short
+        # once more: a member's zero vector leaves the joined one short
+        out[start:stop] = normalize(np.concatenate(parts, 1))
     space = "+".join(str(member.meta.get("space", "")) for member in members)
     return Embeddings(first.ids, out, {**first.meta, "space": space, "members": [member.meta for member in members]})
 

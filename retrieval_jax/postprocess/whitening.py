@@ -1,6 +1,7 @@
 """Whitening fitted on the gallery: directions in which all products vary alike count no more than rare ones.
 
-Source: the eProduct runner-up (arXiv 2208.00955): ZCA whitening of each member, covariance / N with a ridge of 1e-7, then L2.
+Source: the eProduct runner-up (arXiv 2208.00955): ZCA whitening of each member, covariance / N with a ridge of 1e-7,
+  then L2.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ class Whitening:
         """
         vectors = np.asarray(vectors, np.float64)
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
-            raise InputError(f"this whitening was fitted on vectors of {len(self.mean)} numbers, got shape {vectors.shape}: "
-                             "fit it on the gallery of the same model")
+            raise InputError(
+                f"this whitening was fitted on vectors of {len(self.mean)} numbers, got shape {vectors.shape}: "
+                "fit it on the gallery of the same model"
+            )
         # float64: the product's order of summation, which depends on block and threads, then does not reach float32
         return ((vectors - self.mean) @ self.matrix).astype(np.float32)
 
@@ -64,21 +67,25 @@ class Whitening:
             with np.load(file, allow_pickle=False) as arrays:
                 return cls(arrays["mean"], arrays["matrix"])
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{file} is not a saved whitening ({error}): fit one with search, or Whitening.save") from error
+            raise InputError(
+                f"{file} is not a saved whitening ({error}): fit one with search, or Whitening.save"
+            ) from error
 
 
 def fit(vectors: np.ndarray | Embeddings, ridge: float = 1e-7, dim: int | None = None) -> Whitening:
     """Fits a whitening: ZCA, or PCA whitening to `dim` numbers.
 
-    Reads the vectors twice, block by block (mean, then covariance), accumulating in float64: [D, D] in memory, never [N, D].
-    The ridge is added to every variance, as the source does, so a nearly empty direction is blown up by 1 / sqrt(ridge) at most. A
-    direction that holds less than 1e-12 of the largest variance is empty (fewer vectors than numbers, constant or dependent
-    columns): the source would blow up its rounding noise, here it is set to zero. On data of full rank both agree.
+    Reads the vectors twice, block by block (mean, then covariance), accumulating in float64: [D, D] in memory, never
+    [N, D]. The ridge is added to every variance, as the source does, so a nearly empty direction is blown up by 1 /
+    sqrt(ridge) at most. A direction that holds less than 1e-12 of the largest variance is empty (fewer vectors than
+    numbers, constant or dependent columns): the source would blow up its rounding noise, here it is set to zero. On
+    data of full rank both agree.
 
     Args:
       vectors: [N, D] array, memory-mapped array or Embeddings; the gallery's, never the queries'.
       ridge: added to the eigenvalues of the covariance (sum / N), in the vectors' squared units.
-      dim: keep this many directions of largest variance (PCA whitening); None: all, turned back to the original axes (ZCA).
+      dim: keep this many directions of largest variance (PCA whitening); None: all, turned back to the original axes
+        (ZCA).
 
     Returns:
       Whitening with mean [D] and matrix [D, D or dim].
@@ -94,13 +101,15 @@ def fit(vectors: np.ndarray | Embeddings, ridge: float = 1e-7, dim: int | None =
         raise InputError(f"whitening is fitted on at least two vectors [N, D], got shape {tuple(rows.shape)}")
     count, width = rows.shape
     if dim is not None and not 1 <= dim <= width:
-        raise InputError(f"whitening to dim={dim}, but the vectors have {width} numbers: choose 1 to {width}, or None for ZCA")
+        raise InputError(
+            f"whitening to dim={dim}, but the vectors have {width} numbers: choose 1 to {width}, or None for ZCA"
+        )
     if ridge < 0:
         raise InputError(f"the ridge of whitening is {ridge}: it is added to variances, give 0 or more")
 
     def blocks():
         for start in range(0, count, BLOCK_ROWS):
-            yield start, np.asarray(rows[start:start + BLOCK_ROWS], np.float64)
+            yield start, np.asarray(rows[start : start + BLOCK_ROWS], np.float64)
 
     total = np.zeros(width)
     for start, block in blocks():
@@ -108,7 +117,9 @@ def fit(vectors: np.ndarray | Embeddings, ridge: float = 1e-7, dim: int | None =
         if not finite.all():
             row = start + int((~finite).argmax())
             name = f" ({embeddings.ids[row]})" if embeddings is not None else ""
-            raise InputError(f"row {row}{name} of the vectors to fit a whitening on is not finite: embed that listing again")
+            raise InputError(
+                f"row {row}{name} of the vectors to fit a whitening on is not finite: embed that listing again"
+            )
         total += block.sum(0)
     mean = total / count
     covariance = np.zeros((width, width))
@@ -144,5 +155,10 @@ def step(state: State, *, ridge: float = 1e-7, dim: int | None = None) -> State:
         if state.folder is not None:
             fitted.save(state.folder / f"whitening_{re.sub(r'[^A-Za-z0-9_.-]', '_', state.name(number))}.npz")
         width = fitted.matrix.shape[1]
-        members.append(tuple(side.map(lambda block, fitted=fitted: normalize(fitted.apply(block)), width) for side in (queries, gallery)))
+        members.append(
+            tuple(
+                side.map(lambda block, fitted=fitted: normalize(fitted.apply(block)), width)
+                for side in (queries, gallery)
+            )
+        )
     return dataclasses.replace(state, members=members, ranking=None)

@@ -30,26 +30,31 @@ def brute_force(queries, gallery, k, query_ids=None, gallery_ids=None):
 
 def check(ranking, expected, k):
     for rows, scores, want in zip(ranking.item_rows, ranking.scores, expected, strict=True):
-        assert rows[:len(want)].tolist() == [row for row, _ in want]
-        np.testing.assert_allclose(scores[:len(want)], [score for _, score in want], rtol=0, atol=1e-7)
-        assert (rows[len(want):] == -1).all() and np.isneginf(scores[len(want):]).all()
+        assert rows[: len(want)].tolist() == [row for row, _ in want]
+        np.testing.assert_allclose(scores[: len(want)], [score for _, score in want], rtol=0, atol=1e-7)
+        assert (rows[len(want) :] == -1).all() and np.isneginf(scores[len(want) :]).all()
     assert ranking.item_rows.shape[1] == k
 
 
 def catalogue(kind, rng):
-    gallery = rng.integers(-2, 3, (150, 6)).astype(np.float32)  # small whole numbers: many exact ties, some zero vectors
+    gallery = rng.integers(-2, 3, (150, 6)).astype(
+        np.float32
+    )  # small whole numbers: many exact ties, some zero vectors
     queries = rng.integers(-2, 3, (13, 6)).astype(np.float32)
     if kind == "ties":
         gallery[5] = queries[3] = 0
     if kind == "near_ties":
         gallery = np.ones((150, 6), np.float32)
-        gallery += (rng.integers(-3, 4, gallery.shape) * 2.0 ** -23).astype(np.float32)
+        gallery += (rng.integers(-3, 4, gallery.shape) * 2.0**-23).astype(np.float32)
     if kind == "duplicates":
         gallery = np.repeat(rng.normal(size=(10, 6)).astype(np.float32), 15, 0)[rng.permutation(150)]
     if kind == "all_equal":
         gallery[:] = 1.5
     if kind == "plain":
-        gallery, queries = rng.normal(size=gallery.shape).astype(np.float32), rng.normal(size=queries.shape).astype(np.float32)
+        gallery, queries = (
+            rng.normal(size=gallery.shape).astype(np.float32),
+            rng.normal(size=queries.shape).astype(np.float32),
+        )
     return queries, gallery
 
 
@@ -61,8 +66,11 @@ def test_equals_brute_force(kind, blocks):
     gallery_ids = [f"{row:03d}é" if row % 2 else f"{row:03d}" for row in rng.permutation(150)]
     query_ids = [gallery_ids[7], "q1", gallery_ids[100], *(f"q{row}" for row in range(3, 13))]
     query_block, gallery_block, margin = blocks
-    found = index.get("exact").Index(Embeddings(gallery_ids, gallery), query_block=query_block, gallery_block=gallery_block,
-                                     margin=margin).search(Embeddings(query_ids, queries), 12)
+    found = (
+        index.get("exact")
+        .Index(Embeddings(gallery_ids, gallery), query_block=query_block, gallery_block=gallery_block, margin=margin)
+        .search(Embeddings(query_ids, queries), 12)
+    )
     check(found, brute_force(queries, gallery, 12, query_ids, gallery_ids), 12)
     assert 7 not in found.item_rows[0] and 100 not in found.item_rows[2]
 
@@ -82,7 +90,11 @@ def test_block_sizes_do_not_change_a_bit_of_wide_vectors():
     queries = np.concatenate([gallery[:3], rng.normal(size=(20, 257)).astype(np.float32)])
     first = index.get("exact").Index(gallery).search(queries, 15)
     for query_block, gallery_block in ((1, 700), (7, 13), (23, 101)):
-        other = index.get("exact").Index(gallery, query_block=query_block, gallery_block=gallery_block, margin=4).search(queries, 15)
+        other = (
+            index.get("exact")
+            .Index(gallery, query_block=query_block, gallery_block=gallery_block, margin=4)
+            .search(queries, 15)
+        )
         assert np.array_equal(first.item_rows, other.item_rows) and np.array_equal(first.scores, other.scores)
 
 

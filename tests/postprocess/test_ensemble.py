@@ -1,0 +1,86 @@
+"""Ensembles by concatenation, and the whole published chain against its recall."""
+
+import numpy as np
+import pytest
+
+import reference
+from retrieval_jax import index, metrics, postprocess
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
+from retrieval_jax.postprocess import State, ensemble
+from retrieval_jax.ranking import Truth
+
+
+def embeddings(vectors, space="s"):
+    return Embeddings([f"item{row}" for row in range(len(vectors))], vectors, {"space": space})
+
+
+@pytest.mark.parametrize("weights", [None, (1, 3)])
+def test_the_cosine_is_the_weighted_mean_of_the_members(weights):
+    rng = np.random.default_rng(0)
+    members = [embeddings(rng.normal(size=(7, dim)), space) for dim, space in ((3, "a"), (5, "b"))]
+    joined = ensemble.concatenate(members, weights)
+    assert joined.dim == 8 and joined.ids == members[0].ids and joined.meta["space"] == "a+b"
+    cosines = []
+    for member in members:
+        unit = member.vectors / np.linalg.norm(member.vectors, axis=1, keepdims=True)
+        cosines.append(unit @ unit.T)
+    np.testing.assert_allclose(
+        joined.vectors @ joined.vectors.T, np.average(cosines, axis=0, weights=weights), atol=1e-6
+    )
+
+
+def test_members_that_do_not_fit_are_refused():
+    one, other = embeddings(np.eye(3)), Embeddings(["x", "y", "z"], np.eye(3))
+    with pytest.raises(InputError, match="different ids"):
+        ensemble.concatenate([one, other])
+    for weights in ((1,), (1, -1), (0, 0)):
+        with pytest.raises(InputError, match="weights"):
+            ensemble.concatenate([one, one], weights)
+
+
+def test_a_zero_vector_of_a_member_leaves_the_others():
+    joined = ensemble.concatenate([embeddings(np.zeros((1, 2))), embeddings(np.array([[0.0, 5.0]]))])
+    np.testing.assert_allclose(joined.vectors, [[0, 0, 0, 1]])
+
+
+def test_unknown_steps_list_those_that_exist():
+    assert {"whitening", "l2", "ensemble", "reranking"} <= set(postprocess.names())
+    with pytest.raises(InputError, match="whitenning.*ensemble, l2, reranking, whitening"):
+        postprocess.get("whitenning")
+
+
+def test_l2_keeps_zero_and_gives_length_one():
+    side = embeddings(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    ((queries, gallery),) = postprocess.get("l2").step(State([(side, side)])).members
+    np.testing.assert_allclose(queries.vectors, [[0.6, 0.8], [0, 0]], atol=1e-7)
+    assert np.array_equal(queries.vectors, gallery.vectors)
+
+
+def test_the_published_chain_reaches_its_published_recall():
+    with np.load(reference.path("parity/postprocess.npz")) as file:
+        arrays = dict(file)
+    query_ids = [f"query{row}" for row in range(len(arrays["query_0"]))]
+    gallery_ids = [f"item{row:05d}" for row in range(len(arrays["gallery_0"]))]
+    members = [
+        (Embeddings(query_ids, arrays[f"query_{m}"]), Embeddings(gallery_ids, arrays[f"gallery_{m}"])) for m in (0, 1)
+    ]
+    truth = Truth.from_lists(
+        query_ids,
+        gallery_ids,
+        [
+            [gallery_ids[row] for row in np.flatnonzero(arrays["gallery_product"] == product)]
+            for product in arrays["query_product"]
+        ],
+    )
+    state = State(members)
+    for name in ("whitening", "ensemble"):
+        state = postprocess.get(name).step(state)
+    ranking = index.get("exact").Index(state.members[0][1]).search(state.members[0][0], 100)
+    for found, expected in zip(ranking.item_rows, arrays["ensemble_top100"], strict=True):
+        assert set(found) == set(expected)
+    # theirs is the inner product of two joined unit vectors: the sum of the cosines, twice the mean
+    np.testing.assert_allclose(2 * ranking.scores, arrays["ensemble_scores"], atol=1e-4)
+    assert metrics.evaluate(ranking, truth)["mar@10_capped"] == pytest.approx(0.705, abs=5e-4)
+    state = postprocess.get("reranking").step(State(state.members, ranking))
+    assert metrics.evaluate(state.ranking, truth)["mar@10_capped"] == pytest.approx(0.857, abs=5e-4)
