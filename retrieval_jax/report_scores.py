@@ -1,0 +1,133 @@
+"""The score table of the report, and the sentence that reads it out."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+NAMES = {"histogram": "Colour histogram", "untrained": "Untrained network", "trained": "Trained network",
+         "ensemble": "Ensemble", "reranking": "re-ranking", "query_expansion": "query expansion"}
+escape = html.escape
+
+
+def label(name: str) -> str:
+    """Returns the words for a model or a stage."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def metric_name(key: str) -> str:
+    """Returns "MAR@10 (capped)" for "mar@10_capped"."""
+    name, depth, suffix = re.fullmatch(r"([a-z]+)@(\d+)_?(.*)", key).groups()
+    name = {"mar": "MAR", "map": "mAP", "recall": "Recall"}.get(name, name)
+    return f"{name}@{depth}" + (f" ({suffix})" if suffix else "")
+
+
+def headline(scores: Sequence[dict]) -> str:
+    """Returns the metric that is read out: mar@10_capped, or that of the greatest depth where 10 was not scored."""
+    depths = {int(key[4:-7]) for stage in scores for key in stage if re.fullmatch(r"mar@\d+_capped", key)}
+    return f"mar@{10 if 10 in depths else max(depths, default=10)}_capped"
+
+
+def main_model(scores: Sequence[dict]) -> str | None:
+    """Returns the model that the report is about: the trained one, else the last."""
+    models = [stage["model"] for stage in scores]
+    return "trained" if "trained" in models else models[-1] if models else None
+
+
+def best_stage(scores: Sequence[dict]) -> dict | None:
+    """Returns the entry of the main model with the best headline metric; None without scores."""
+    key = headline(scores)
+    own = [stage for stage in scores if stage["model"] == main_model(scores) and stage.get(key) is not None]
+    return max(own, key=lambda stage: stage[key], default=None)
+
+
+def table(scores: Sequence[dict]) -> str:
+    """Returns the score table, a row per model and stage with the best of each column marked, and what it says.
+
+    Args:
+      scores: the "stages" of metrics.json: dicts with model, stage, metrics in [0, 1], their standard errors
+        ("..._se"), and report, the metrics over the half of the queries that no choice was made on.
+
+    Returns:
+      HTML; "" without scores.
+    """
+    if not scores:
+        return ""
+    key, columns = headline(scores), []
+    for name in dict.fromkeys(name for stage in scores for name in stage):
+        # At depth 1 the others equal recall@1, or divide one hit by all relevant listings, which says little.
+        if re.fullmatch(r"[a-z]+@\d+(_capped)?", name) and (name == "recall@1" or not re.search(r"@1(_|$)", name)):
+            columns.append((metric_name(name), [_value(stage, name) for stage in scores]))
+    if any(stage.get("report", {}).get(key) is not None for stage in scores):
+        columns.append((f"{metric_name(key)}, report half", [_value(stage.get("report", {}), key) for stage in scores]))
+    lines = []
+    for i, stage in enumerate(scores):
+        cells = "".join(_cell(*values[i], max((value for value, _ in values if value is not None), default=None))
+                        for _, values in columns)
+        first = ' class="first"' if i and scores[i - 1]["model"] != stage["model"] else ""
+        names = "".join(f"<td>{escape(label(stage[key]))}</td>" for key in ("model", "stage"))
+        lines.append(f"<tr{first}>{names}{cells}</tr>")
+    head = "".join(f'<th scope="col" class="number">{escape(name)}</th>' for name, _ in columns)
+    return ('<div class="scroll"><table><thead><tr><th scope="col">Model</th><th scope="col">Stage</th>'
+            f'{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>\n'
+            f'<p class="reading">{escape(reading(scores))}</p>\n<p class="note">{escape(_note(scores))}</p>')
+
+
+def reading(scores: Sequence[dict]) -> str:
+    """Says in plain words what each step changed: "whitening: +8.2 points of MAR@10 (capped); re-ranking: −1.5 points".
+
+    Args:
+      scores: see `table`; in the order the stages were run.
+
+    Returns:
+      One or two sentences; "" without scores.
+    """
+    key = headline(scores)
+    by_model: dict[str, list[dict]] = {}
+    for stage in scores:
+        if stage.get(key) is not None:
+            by_model.setdefault(stage["model"], []).append(stage)
+    if not by_model:
+        return ""
+    main = "trained" if "trained" in by_model else list(by_model)[-1]
+    first, points = by_model[main][0], f"points of {metric_name(key)}"
+    sentences = []
+    others = [(model, stages[0]) for model, stages in by_model.items()
+              if model != main and stages[0]["stage"] == first["stage"]]
+    if others:
+        gains = [f"{_signed(first[key] - other[key])} {'points' if i else points} against the {label(model).lower()}"
+                 for i, (model, other) in enumerate(others)]
+        sentences.append(f"{label(main)}, {label(first['stage'])}: {'; '.join(gains)}.")
+    steps = [f"{label(after['stage'])}: {_signed(after[key] - before[key])} {'points' if i or others else points}"
+             for i, (before, after) in enumerate(zip(by_model[main], by_model[main][1:], strict=False))]
+    if steps:
+        sentences.append(("Then " if others else "") + "; ".join(steps) + ".")
+    return " ".join(sentences) or f"{label(main)}: {100 * first[key]:.1f} % {metric_name(key)}."
+
+
+def _value(entry: dict, name: str):
+    return entry.get(name), entry.get(f"{name}_se")
+
+
+def _cell(value, error, best) -> str:
+    if value is None:
+        return '<td class="number">–</td>'
+    spread = "" if error is None else f" <small>± {100 * error:.2f}</small>"
+    top = value == best
+    return f'<td class="number{" best" * top}">{"★ " * top}{100 * value:.2f}{spread}</td>'
+
+
+def _note(scores) -> str:
+    note = ("Percent; ★ marks the best of a column, ± is one standard error of the mean over queries. MAR divides by "
+            "all relevant listings of a query, the capped one by at most the depth.")
+    scored, without = scores[0].get("num_scored"), scores[0].get("num_without_relevant")
+    if scored:
+        note += f" {scored:,} queries" + f"; {without:,} more have no relevant listing" * bool(without) + "."
+    if scores[0].get("report"):
+        note += " Choices are made on one half of the queries; the last column is the other half."
+    return note
+
+
+def _signed(difference: float) -> str:
+    return f"{100 * difference:+.1f}".replace("-", "−")
