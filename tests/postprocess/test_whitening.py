@@ -14,8 +14,9 @@ from retrieval_jax.postprocess.whitening import Whitening
 def naive_covariance(vectors):
     count, dim = vectors.shape
     mean = [sum(float(row[i]) for row in vectors) / count for i in range(dim)]
-    return np.array(mean), np.array([[sum((float(row[i]) - mean[i]) * (float(row[j]) - mean[j]) for row in vectors) / count
-                                      for j in range(dim)] for i in range(dim)])  # fmt: skip
+    centred = [[float(x) - m for x, m in zip(row, mean, strict=True)] for row in vectors]
+    covariance = [[sum(row[i] * row[j] for row in centred) / count for j in range(dim)] for i in range(dim)]
+    return np.array(mean), np.array(covariance)
 
 
 def naive_inverse_root(matrix, rounds=60):
@@ -37,8 +38,8 @@ def test_zca_equals_naive(vectors):
     fitted = whitening.fit(vectors, ridge=0.01)
     matrix = naive_inverse_root(covariance + 0.01 * np.eye(5))
     np.testing.assert_allclose(fitted.matrix, matrix, atol=1e-9)
-    expected = [[sum((float(x) - m) * matrix[i, j] for i, (x, m) in enumerate(zip(row, mean, strict=True))) for j in range(5)]
-                for row in vectors[:20]]  # fmt: skip
+    centred = [[float(x) - m for x, m in zip(row, mean, strict=True)] for row in vectors[:20]]
+    expected = [[sum(x * matrix[i, j] for i, x in enumerate(row)) for j in range(5)] for row in centred]
     np.testing.assert_allclose(fitted.apply(vectors[:20]), expected, atol=1e-5)
 
 

@@ -1,0 +1,139 @@
+"""The verb search: stages, members, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from retrieval_jax import index, search
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
+from retrieval_jax.postprocess import ensemble, reranking, whitening
+from retrieval_jax.ranking import Ranking
+
+STEPS = (("whitening", {}), ("reranking", {"k1": 5, "k2": 3, "depth": 12}))
+
+
+def make_config(steps=STEPS, members=(), models=("histogram", "trained"), k=20):
+    return ConfigDict(
+        {"name": "test", "embed": {"models": models}, "search": {"k": k, "steps": steps, "members": members}}
+    )
+
+
+def make_embeddings(workdir, model="trained", *, seed=0, dim=6, space="s", query_space=None, gallery_ids=None):
+    rng = np.random.default_rng(seed)
+    gallery_ids = gallery_ids or [f"g{row:03d}" for row in range(70)]
+    centres = np.random.default_rng(99).normal(size=(10, dim))
+    for split, ids in (("query", [f"q{row}" for row in range(8)]), ("gallery", gallery_ids)):
+        vectors = centres[np.arange(len(ids)) % 10] + 0.7 * rng.normal(size=(len(ids), dim))
+        meta = {"space": query_space if split == "query" and query_space else space, "split": split}
+        Embeddings(ids, vectors, meta).save(workdir / "embeddings" / model / split, shard_rows=32)
+
+
+def load(workdir, model="trained"):
+    return [Embeddings.load(workdir / "embeddings" / model / split) for split in ("query", "gallery")]
+
+
+def whiten(queries, gallery):
+    fitted = whitening.fit(gallery)
+    return [side.map(lambda block: whitening.normalize(fitted.apply(block))) for side in (queries, gallery)]
+
+
+def test_every_stage_is_written_and_is_what_its_steps_make(tmp_path):
+    make_embeddings(tmp_path)
+    make_embeddings(tmp_path, "histogram", seed=1, dim=4, space="h")
+    summary = search.run(make_config(), tmp_path)
+    expected = [("histogram", "cosine"), ("trained", "cosine"), ("trained", "whitening"), ("trained", "reranking")]
+    listed = json.loads((tmp_path / "rankings" / "rankings.json").read_text())["stages"]
+    assert [(stage["model"], stage["stage"]) for stage in listed] == expected
+    assert summary["stages"] == listed and summary["queries"] == 8 and summary["gallery"] == 70
+    for model in ("histogram", "trained"):
+        queries, gallery = load(tmp_path, model)
+        ranking = Ranking.load(tmp_path / "rankings" / model / "cosine")
+        assert np.array_equal(ranking.item_rows, index.get("exact").Index(gallery).search(queries, 20).item_rows)
+        assert ranking.k == 20 and ranking.gallery_sha256 == gallery.ids.sha256()
+    queries, gallery = whiten(*load(tmp_path))
+    second = index.get("exact").Index(gallery).search(queries, 20)
+    assert np.array_equal(Ranking.load(tmp_path / "rankings" / "trained" / "whitening").item_rows, second.item_rows)
+    distance = reranking.local_k_reciprocal(queries, gallery, second.item_rows[:, :12], k1=5, k2=3)
+    third = Ranking.load(tmp_path / "rankings" / "trained" / "reranking")
+    np.testing.assert_array_equal(third.scores, -np.sort(distance, 1))
+    saved = whitening.Whitening.load(tmp_path / "rankings" / "trained" / "whitening_trained.npz")
+    assert np.array_equal(saved.matrix, whitening.fit(load(tmp_path)[1]).matrix)
+
+
+def test_a_second_run_leaves_no_stage_of_the_first(tmp_path):
+    make_embeddings(tmp_path)
+    search.run(make_config(models=("trained",)), tmp_path)
+    search.run(make_config((("l2", {}), ("l2", {"stage": "again"})), models=("trained",)), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "rankings" / "trained").iterdir()) == ["again", "cosine", "l2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["embeddings", "rankings"]
+
+
+def test_an_ensemble_searches_its_members(tmp_path):
+    for seed, name in enumerate(("one", "two-runlocal")):
+        make_embeddings(tmp_path / name, seed=seed, dim=5 + seed, space=name)
+    config = make_config(
+        (("whitening", {}), ("ensemble", {"weights": (1, 2)}), ("reranking", {})), ("one", "two:runlocal")
+    )
+    del config["embed"]
+    search.run(config, tmp_path / "both")
+    folder = tmp_path / "both" / "rankings" / "trained"
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["ensemble", "reranking"]
+    members = [whiten(*load(tmp_path / name)) for name in ("one", "two-runlocal")]
+    queries, gallery = (ensemble.concatenate(side, (1, 2)) for side in zip(*members, strict=True))
+    expected = index.get("exact").Index(gallery).search(queries, 20)
+    assert np.array_equal(Ranking.load(folder / "ensemble").item_rows, expected.item_rows)
+    assert (folder / "whitening_one.npz").exists() and (folder / "whitening_two_runlocal.npz").exists()
+
+
+def test_what_is_missing_is_named_with_its_command(tmp_path):
+    with pytest.raises(InputError, match="python -m retrieval_jax.embed"):
+        search.run(make_config(models=("trained",)), tmp_path)
+    make_embeddings(tmp_path / "one")
+    config = make_config((("ensemble", {}),), ("one", "two:runlocal"))
+    with pytest.raises(InputError, match=r"two-runlocal.*run --config=configs/two\.py:runlocal --workdir="):
+        search.run(config, tmp_path / "both")
+    with pytest.raises(InputError, match="no 'ensemble'"):
+        search.run(make_config((("whitening", {}),), ("one", "one")), tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path):
+    make_embeddings(tmp_path / "a", space="s", query_space="t")
+    with pytest.raises(InputError, match="'t'.*'s'"):
+        search.run(make_config(models=("trained",)), tmp_path / "a")
+    make_embeddings(tmp_path / "one")
+    make_embeddings(tmp_path / "two", gallery_ids=[f"x{row}" for row in range(70)])
+    with pytest.raises(InputError, match="gallery ids of the members one .* and two"):
+        search.run(make_config((("ensemble", {}),), ("one", "two")), tmp_path / "both")
+
+
+@pytest.mark.parametrize("steps, words", [
+    ((("whitenning", {}),), "whitenning.*whitening"),
+    ((("reranking", {"k_1": 3}),), "no argument k_1.*k1, k2"),
+    ((("whitening", {}), ("whitening", {})), "'whitening' twice"),
+    ((("whitening", {"stage": "cosine"}),), "'cosine' twice"),
+    ((("whitening", {"stage": "../x"}),), "folder"),
+    (("whitening",), "write each step as"),
+])  # fmt: skip
+def test_steps_are_checked_before_anything_runs(tmp_path, steps, words):
+    with pytest.raises(InputError, match=words):
+        search.run(make_config(steps), tmp_path)
+
+
+def test_unknown_index_and_nan(tmp_path):
+    make_embeddings(tmp_path)
+    config = make_config(models=("trained",))
+    config.search.index = "fais"
+    with pytest.raises(InputError, match="exact"):
+        search.run(config, tmp_path)
+    gallery = np.ones((70, 6), np.float32)
+    gallery[33, 2] = np.nan
+    Embeddings([f"g{row:03d}" for row in range(70)], gallery, {"space": "s"}).save(
+        tmp_path / "embeddings" / "trained" / "gallery"
+    )
+    with pytest.raises(InputError, match=r"row 33 \(g033\)"):
+        search.run(make_config(models=("trained",)), tmp_path)
+    assert not (tmp_path / "rankings").exists()
