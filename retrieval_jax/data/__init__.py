@@ -1,0 +1,1 @@
+"""Where listings come from and how they become batches."""

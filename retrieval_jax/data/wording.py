@@ -1,0 +1,214 @@
+"""The words of the embedded catalogue: its attributes, and how sellers and shoppers name them."""
+
+import numpy as np
+
+# Category tree: (top, middle, leaf, words of a seller, optional part 1, optional part 2).
+CATEGORIES = (
+    ("fashion", "tops", "t-shirt", ("t-shirt", "tee", "tshirt"), "pocket", "v-neck"),
+    ("fashion", "tops", "shirt", ("shirt", "blouse"), "pocket", "long-sleeve"),
+    ("fashion", "tops", "hoodie", ("hoodie", "hooded sweater"), "zip", "pocket"),
+    ("fashion", "bottoms", "trousers", ("trousers", "pants"), "belt", "cuffs"),
+    ("fashion", "bottoms", "shorts", ("shorts", "bermuda"), "belt", "cuffs"),
+    ("fashion", "bottoms", "skirt", ("skirt",), "belt", "frill"),
+    ("fashion", "outerwear", "dress", ("dress", "gown"), "belt", "long-sleeve"),
+    ("fashion", "outerwear", "coat", ("coat", "jacket"), "belt", "buttons"),
+    ("fashion", "shoes", "sneaker", ("sneaker", "trainer"), "laces", "high-top"),
+    ("fashion", "shoes", "boot", ("boot", "wellington"), "buckle", "zip"),
+    ("fashion", "shoes", "heels", ("heels", "pumps"), "strap", "bow"),
+    ("fashion", "bags", "handbag", ("handbag", "purse"), "buckle", "chain"),
+    ("fashion", "bags", "backpack", ("backpack", "rucksack"), "pocket", "buckle"),
+    ("fashion", "bags", "tote", ("tote", "shopper"), "pocket", "bow"),
+    ("fashion", "accessories", "cap", ("cap", "snapback"), "band", "button"),
+    ("fashion", "accessories", "hat", ("hat", "fedora"), "band", "feather"),
+    ("fashion", "accessories", "sunglasses", ("sunglasses", "shades"), "round", "chain"),
+    ("fashion", "accessories", "watch", ("watch", "wristwatch"), "round", "chronograph"),
+    ("fashion", "accessories", "umbrella", ("umbrella", "parasol"), "frill", "hook"),
+    ("home", "kitchen", "mug", ("mug", "cup"), "band", "spoon"),
+    ("home", "kitchen", "teapot", ("teapot", "kettle"), "band", "chain"),
+    ("home", "kitchen", "bottle", ("bottle", "flask"), "strap", "straw"),
+    ("home", "kitchen", "pan", ("pan", "skillet"), "lid", "hook"),
+    ("home", "lighting", "lamp", ("lamp", "light"), "frill", "chain"),
+    ("home", "lighting", "pendant", ("pendant", "chandelier"), "frill", "round"),
+    ("home", "furniture", "chair", ("chair", "seat"), "armrests", "cushioned"),
+    ("home", "furniture", "sofa", ("sofa", "couch"), "cushioned", "buttons"),
+    ("home", "furniture", "cabinet", ("cabinet", "dresser"), "doors", "round"),
+    ("home", "decor", "vase", ("vase",), "flowers", "band"),
+    ("home", "decor", "clock", ("clock",), "round", "bells"),
+    ("leisure", "music", "guitar", ("guitar", "ukulele"), "strap", "cutaway"),
+    ("leisure", "sport", "skateboard", ("skateboard", "longboard"), "band", "griptape"),
+)
+LEAVES = tuple(row[2] for row in CATEGORIES)
+MIDDLES = tuple(dict.fromkeys(row[1] for row in CATEGORIES))
+TOPS = tuple(dict.fromkeys(row[0] for row in CATEGORIES))
+
+COLOURS = {  # the first word names the colour in the true attributes
+    "black": ("black", "jet"),
+    "white": ("white", "ivory"),
+    "grey": ("grey", "gray", "silver"),
+    "red": ("red", "crimson"),
+    "orange": ("orange", "rust"),
+    "yellow": ("yellow", "mustard"),
+    "green": ("green", "olive"),
+    "teal": ("teal", "turquoise"),
+    "blue": ("blue", "navy"),
+    "purple": ("purple", "violet"),
+    "pink": ("pink", "rose"),
+    "brown": ("brown", "chocolate"),
+}
+PATTERNS = {
+    "plain": ("plain", "solid"),
+    "striped": ("striped", "stripes"),
+    "checked": ("checked", "plaid"),
+    "dotted": ("dotted", "polka dot"),
+    "zigzag": ("zigzag", "chevron"),
+    "floral": ("floral", "flowery"),
+    "camouflage": ("camouflage", "camo"),
+    "ombre": ("ombre", "gradient"),
+}
+MATERIALS = {
+    "cotton": ("cotton", "canvas"),
+    "denim": ("denim", "jeans"),
+    "wool": ("wool", "knitted"),
+    "leather": ("leather", "cowhide"),
+    "metal": ("metal", "steel"),
+    "wood": ("wood", "wooden"),
+    "ceramic": ("ceramic", "porcelain"),
+}
+MATERIALS_OF = {  # by middle category
+    "tops": ("cotton", "denim", "wool"),
+    "bottoms": ("cotton", "denim", "wool", "leather"),
+    "outerwear": ("cotton", "denim", "wool", "leather"),
+    "shoes": ("cotton", "denim", "leather"),
+    "bags": ("cotton", "denim", "wool", "leather"),
+    "accessories": ("cotton", "leather", "metal"),
+    "kitchen": ("metal", "ceramic", "wood"),
+    "lighting": ("metal", "ceramic", "cotton"),
+    "furniture": ("wood", "leather", "metal", "cotton"),
+    "decor": ("wood", "ceramic", "metal"),
+    "music": ("wood", "metal"),
+    "sport": ("wood", "metal"),
+}
+# Invented brands: (name, glyph printed on every product of the brand, style of its house).
+BRANDS = (
+    ("norvik", "star", "sporty"),
+    ("lumora", "ring", "elegant"),
+    ("tazuki", "triangle", "sporty"),
+    ("brelle", "heart", "casual"),
+    ("quillon", "cross", "casual"),
+    ("pasanda", "diamond", "elegant"),
+    ("veltri", "bolt", "sporty"),
+    ("hobnell", "square", "casual"),
+    ("zanira", "crescent", "elegant"),
+    ("mirrow", "bars", "sporty"),
+    ("caldoza", "drop", "casual"),
+    ("fennox", "arrow", "sporty"),
+    ("orvelle", "hexagon", "elegant"),
+    ("jupelle", "clover", "elegant"),
+    ("wexby", "hourglass", "casual"),
+    ("draymond", "target", "casual"),
+)
+STYLES = ("casual", "elegant", "sporty")
+
+NOISE = (
+    "new",
+    "sale",
+    "free shipping",
+    "gift",
+    "vintage",
+    "rare",
+    "genuine",
+    "bnwt",
+    "top quality",
+    "2019",
+    "2021",
+    "size m",
+    "size l",
+    "uk 10",
+    "fast post",
+    "100%",
+    "lot",
+    "boxed",
+    "unisex",
+    "authentic",
+    "look!",
+    "must see",
+)
+# How often a title names the true attribute.
+NAMED = {"category": 0.95, "colour": 0.85, "pattern": 0.75, "material": 0.6, "brand": 0.8, "part": 0.6, "second": 0.15}
+MISLEADING = 0.06  # share of titles with a word that is not true of the product
+TYPO = 0.07  # share of titles with a misspelt word
+
+
+def _pick(rng: np.random.Generator, options):
+    return options[int(rng.random() * len(options))]
+
+
+def _misspell(word: str, rng: np.random.Generator) -> str:
+    if len(word) < 4:
+        return word
+    at = 1 + int(rng.random() * (len(word) - 2))
+    kind = int(rng.random() * 3)
+    if kind == 0:
+        return word[:at] + word[at + 1 :]
+    if kind == 1:
+        return word[:at] + word[at] + word[at:]
+    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+
+
+def title(product: dict[str, int], rng: np.random.Generator) -> str:
+    """Writes what a seller would: most true attributes by one of their names, in any order, with noise and mistakes.
+
+    Args:
+      product: attribute name -> index, as of `synthetic.attributes` for one product.
+      rng: the listing's own random numbers.
+
+    Returns:
+      The title, for example "Norvik red tee striped cotton free shipping".
+    """
+    row = CATEGORIES[product["category"]]
+    colours, patterns, materials = list(COLOURS.values()), list(PATTERNS.values()), list(MATERIALS.values())
+    words = []
+    if rng.random() < NAMED["category"]:
+        words.append(_pick(rng, row[3]))
+    if rng.random() < NAMED["colour"]:
+        words.append(_pick(rng, colours[product["colour"]]))
+    if rng.random() < (NAMED["pattern"] if product["pattern"] else 0.2):
+        words.append(_pick(rng, patterns[product["pattern"]]))
+    if rng.random() < NAMED["material"]:
+        words.append(_pick(rng, materials[product["material"]]))
+    if rng.random() < NAMED["brand"]:
+        words.append(BRANDS[product["brand"]][0])
+    if product["pattern"] and rng.random() < NAMED["second"]:
+        words.append("and " + _pick(rng, colours[product["second"]]))
+    for part, name in ((product["part1"], row[4]), (product["part2"], row[5])):
+        if part and rng.random() < NAMED["part"]:
+            words.append("with " + name if rng.random() < 0.5 else name)
+    if rng.random() < 0.15:
+        words.append(STYLES[product["style"]])
+    if rng.random() < MISLEADING:
+        words.append(_pick(rng, _pick(rng, colours + materials + [(brand[0],) for brand in BRANDS])))
+    for _ in range(int(rng.random() * 4)):
+        words.append(_pick(rng, NOISE))
+    if not words:
+        words.append(row[2])
+    # Sellers put brand, colour and category first more often than not: a noisy order, not a uniform one.
+    order = sorted(range(len(words)), key=lambda i: i + 6 * rng.random())
+    words = [words[i] for i in order]
+    if rng.random() < TYPO:
+        at = int(rng.random() * len(words))
+        words[at] = _misspell(words[at], rng)
+    text = " ".join(words)
+    case = rng.random()
+    return text.title() if case < 0.4 else text.upper() if case < 0.5 else text
+
+
+def query_text(product: dict[str, int], names: tuple[str, ...], rng: np.random.Generator) -> str:
+    """Writes what a shopper would type to find products that share the named attributes with this one."""
+    options = {
+        "category": [row[3] for row in CATEGORIES],
+        "colour": list(COLOURS.values()),
+        "pattern": list(PATTERNS.values()),
+        "material": list(MATERIALS.values()),
+        "brand": [(brand[0],) for brand in BRANDS],
+    }
+    return " ".join(_pick(rng, options[name][product[name]]) for name in names)
