@@ -44,6 +44,27 @@ def _unit(block: np.ndarray, length: np.ndarray) -> np.ndarray:
     return out
 
 
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Returns the columns [n, count] of each row's `count` largest values, in no order."""
+    return np.argpartition(values, values.shape[1] - count, axis=1)[:, values.shape[1] - count :]
+
+
+def _above(cosines: np.ndarray, floor: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns values and columns above each row's floor, -inf and -1 behind; where they are many, the `keep` largest."""
+    above = cosines > floor
+    many = np.count_nonzero(above, axis=1)
+    if 8 * many.max(initial=0) > cosines.shape[1] > keep:  # the first block: nothing to beat yet
+        column = _largest(cosines, keep)
+        value = np.take_along_axis(cosines, column, 1)
+        return value, np.where(value > -np.inf, column, -1)
+    query, column = np.nonzero(above)  # few, once the best so far are good
+    slot = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
+    new = np.full((len(cosines), many.max(initial=0)), -np.inf, np.float32)
+    new_column = np.full(new.shape, -1, np.int64)
+    new[query, slot], new_column[query, slot] = cosines[query, column], column
+    return new, new_column
+
+
 class Index:
     """Exact cosine search over a gallery.
 
@@ -169,15 +190,11 @@ class Index:
         if keep == 0:
             return best_row, best
         for first, cosines in self._blocks(unit, own):
-            query, column = np.nonzero(cosines > best.min(1, keepdims=True))  # few, once the best are good
-            many = np.bincount(query, minlength=count)
-            slot = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
-            new = np.full((count, many.max(initial=0)), -np.inf, np.float32)
-            new_row = np.full(new.shape, -1, np.int64)
-            new[query, slot], new_row[query, slot] = cosines[query, column], column + first
-            joined, joined_row = np.concatenate([best, new], 1), np.concatenate([best_row, new_row], 1)
+            new, new_row = _above(cosines, best.min(1, keepdims=True), keep)
             if new.shape[1]:
-                chosen = np.argpartition(-joined, keep - 1, axis=1)[:, :keep]
+                joined = np.concatenate([best, new], 1)
+                joined_row = np.concatenate([best_row, np.where(new_row >= 0, new_row + first, -1)], 1)
+                chosen = _largest(joined, keep)
                 best, best_row = np.take_along_axis(joined, chosen, 1), np.take_along_axis(joined_row, chosen, 1)
         floor = best.min(1)  # no row left outside was above this in float32; -inf: none is outside
         query, slot = np.nonzero(best_row >= 0)
