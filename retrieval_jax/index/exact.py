@@ -50,7 +50,7 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _above(cosines: np.ndarray, floor: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns values and columns above each row's floor, -inf and -1 behind; where they are many, the `keep` largest."""
+    """Returns values and columns above each row's floor, -inf and -1 behind; if many, the `keep` largest."""
     above = cosines > floor
     many = np.count_nonzero(above, axis=1)
     if 8 * many.max(initial=0) > cosines.shape[1] > keep:  # the first block: nothing to beat yet
