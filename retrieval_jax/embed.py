@@ -47,9 +47,11 @@ def run(config, workdir):
         raise InputError(f"config.embed.models: there is no {unknown[0]!r}; there are: {', '.join(MODELS)}")
     catalog = catalogs.load(config.data)
     mesh = sharding.make_mesh()
+    learns = set(config.embed.models) - {"histogram"}
+    task, vocabulary_hash = _task(config, workdir) if learns else (None, "")  # one task: compiled once for both
     summary = {}
     for name in config.embed.models:
-        predict, provenance = _histogram(config) if name == "histogram" else _network(config, workdir, name, mesh)
+        predict, provenance = _histogram(config) if name == "histogram" else _network(config, workdir, name, task, mesh)
         summary[name] = {}
         for split_name in SPLITS:
             split, start = catalog.split(split_name), time.monotonic()
@@ -57,14 +59,15 @@ def run(config, workdir):
             seconds = time.monotonic() - start
             meta = {"space": space, "model": name, "split": split_name, "dim": vectors.shape[1],
                     "catalogue": catalog.name, "config": workdirs.stage_hash(config, "embed"),
-                    "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **provenance}
+                    "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                    "vocabulary_hash": vocabulary_hash if name in learns else "", **provenance}
             if jax.process_index() == 0:
                 folder = workdir / "embeddings" / name / split_name
                 Embeddings(split.ids, vectors, meta).save(folder, dtype=config.embed.dtype)
             summary[name][split_name] = {"rows": len(vectors), "dim": vectors.shape[1],
                                          "pictures_per_second": round(len(vectors) / max(seconds, 1e-9), 1)}
         if name == "trained" and catalog.val is not None:
-            _save_attributes(config, workdir, catalog.val, mesh)
+            _save_attributes(config, workdir, task, catalog.val, mesh)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("embed")  # nobody reads what the first process still writes
     return {"embeddings": summary}
@@ -86,45 +89,46 @@ def _histogram(config):
                 bar.update(count)
         return vectors, histogram.SPACE
 
-    return predict, {"checkpoint": None, "vocabulary_hash": ""}
+    return predict, {"checkpoint": None}
 
 
-def _network(config, workdir, name, mesh):
-    task, params, provenance = _restore(config, workdir, name)
+def _task(config, workdir):
+    data_info = inference.load_data_info(workdir / "checkpoints" / "data_info.json")
+    return tasks.get(config.train.task).make(config.train, data_info), data_info.vocabulary_hash
+
+
+def _network(config, workdir, name, task, mesh):
+    params, checkpoint = _params(config, workdir, name, task)
     predict_fn = inference.named(task.predict_fns, config.embed.predict_fn)
     # Vectors of two checkpoints are not comparable, unless the task says so by naming the space itself.
-    own_space = f"{task.space}:{provenance['checkpoint']}"
+    own_space = f"{task.space}:{checkpoint}"
 
     def predict(source, desc):
         out = inference.predict(predict_fn, params, source, mesh=mesh, desc=desc, **_arguments(config))
         return out["embedding"], out.get("space", own_space)
 
-    return predict, provenance
+    return predict, {"checkpoint": checkpoint}
 
 
-def _restore(config, workdir, name):
-    data_info = inference.load_data_info(workdir / "checkpoints" / "data_info.json")
-    task = tasks.get(config.train.task).make(config.train, data_info)
+def _params(config, workdir, name, task):
+    """Returns the parameters of "trained" or "untrained", and words for where they come from."""
     trained_with = workdirs.stage_hash(config, "train")
     if name == "trained":
         params, meta, step = checkpoints.load_params(workdir / "checkpoints")
-        inference.check_vocabulary(meta, data_info, workdir)
-        which = f"{trained_with}/{step}"
-    else:
-        image = np.zeros((1, *config.data.image_size, 3), np.uint8)
-        init_rng, _ = jax.random.split(jax.random.key(config.train.seed))  # as train: this is where training starts
-        params = jax.jit(task.init)(init_rng, {"image": image})
-        which = f"{trained_with}/untrained"
-    return task, params, {"checkpoint": which, "vocabulary_hash": data_info.vocabulary_hash}
+        inference.check_vocabulary(meta, workdir)
+        return params, f"{trained_with}/{step}"
+    image = np.zeros((1, *config.data.image_size, 3), np.uint8)
+    init_rng, _ = jax.random.split(jax.random.key(config.train.seed))  # as train: this is where training starts
+    return jax.jit(task.init)(init_rng, {"image": image}), f"{trained_with}/untrained"
 
 
-def _save_attributes(config, workdir, val, mesh):
+def _save_attributes(config, workdir, task, val, mesh):
     """Writes val_attributes.npz: rows [n] of the val split; label_ids, probabilities [n, 10], most probable first."""
-    task, params, _ = _restore(config, workdir, "trained")
     file = workdir / "embeddings" / "trained" / "val_attributes.npz"
     if "attributes" not in task.predict_fns:
         file.unlink(missing_ok=True)
         return
+    params, _ = _params(config, workdir, "trained", task)
     rows = np.arange(min(_VAL_ROWS, len(val)))
     out = inference.predict(inference.top_attributes(task.predict_fns["attributes"], _VAL_TOP), params, val.images,
                             rows=rows, mesh=mesh, desc="embed: val attributes", **_arguments(config))

@@ -190,7 +190,7 @@ def load(folder, which="ema", step=None):
     config = ml_collections.ConfigDict(workdir.read_config(folder))
     params, meta, step = checkpoints.load_params(folder / "checkpoints", step, which)
     data_info = load_data_info(folder / "checkpoints" / "data_info.json")
-    check_vocabulary(meta, data_info, folder)
+    check_vocabulary(meta, folder)
     task = tasks.get(config.train.task).make(config.train, data_info)
     return Model(config, task, params, data_info, step, sharding.make_mesh())
 
@@ -236,9 +236,10 @@ def load_data_info(file):
         raise InputError(f"{file} is not readable ({error!r}): train again in a new work directory") from error
 
 
-def check_vocabulary(meta, data_info, folder):
+def check_vocabulary(meta, folder):
     """Raises InputError when a checkpoint's labels are not those of the work directory."""
-    if meta.get("vocabulary_hash", data_info.vocabulary_hash) != data_info.vocabulary_hash:
+    there = load_data_info(folder / "checkpoints" / "data_info.json").vocabulary_hash
+    if meta.get("vocabulary_hash", there) != there:
         raise InputError(f"{folder}: the checkpoint was trained on another vocabulary than checkpoints/data_info.json "
                          "describes; train again in a new work directory")
 
