@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python="${RETRIEVAL_JAX_PYTHON:-python3}"
+# As pip does, uv too trusts the certificates of this machine (a company's proxy, say). Older versions: NATIVE_TLS.
+export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}" UV_NATIVE_TLS="${UV_NATIVE_TLS:-1}"
 unfinished=.venv/.setup-unfinished # there from the first moment until .venv itself works
 installed=.venv/.setup-installed   # one line per installed requirement file: its hash and name
 

@@ -1,8 +1,8 @@
 """The work directory: what each verb left there, from which settings, and whether it still counts.
 
-    config.json             the settings this directory was made with
-    stages/<verb>.json      one record per finished verb: its hash, the settings behind it, outputs, times, summary
-    run.json                commit, versions, hardware and times of the whole run
+    config.json         the settings this directory was made with
+    stages/<verb>.json  one record per finished verb: its hash, the settings behind it, outputs, times, summary
+    run.json            commit, versions, hardware and times of the whole run
 
 A verb's hash chains the ones before it, so a changed setting makes every later verb stale and leaves the earlier ones
 alone. Nothing here imports JAX: a machine that only searches and evaluates does not need it.
@@ -97,13 +97,11 @@ def plain(value):
         return {str(key): plain(item) for key, item in sorted(value.items())}
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(plain(item) for item in value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if hasattr(value, "tolist"):
+    if hasattr(value, "tolist"):  # numpy
         return plain(value.tolist())
     raise InputError(f"a setting holds {value!r}, a {type(value).__name__}; settings are numbers, text, true/false, "
                      "None, and tuples and dicts of these")
@@ -301,8 +299,8 @@ def run_stage(config, folder, verb: str, function) -> dict:
     invalidate(folder, verb)
     start, cpu_start = time.monotonic(), provenance.cpu_seconds()
     summary = function(config, folder)
-    return record(config, folder, verb, seconds=time.monotonic() - start, cpu_seconds=provenance.cpu_seconds() - cpu_start,
-                  summary=summary)
+    seconds, cpu_seconds = time.monotonic() - start, provenance.cpu_seconds() - cpu_start
+    return record(config, folder, verb, seconds=seconds, cpu_seconds=cpu_seconds, summary=summary)
 
 
 def invalidate(folder, verb: str) -> None:

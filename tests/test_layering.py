@@ -46,7 +46,10 @@ RULES = {
     "retrieval_jax/sharding.py": {"jax", "optax"},
     "retrieval_jax/checkpoints.py": {"jax", "orbax", "etils"},
     "retrieval_jax/metric_writer.py": {"jax", "tensorboardX", "etils"},
-    "retrieval_jax/inference.py": {"jax", "retrieval_jax.embeddings", "retrieval_jax.sharding"},
+    # The bridge: it loads what train wrote, for those who have pictures and want vectors.
+    "retrieval_jax/inference.py": {"jax", "ml_collections", "retrieval_jax.embeddings", "retrieval_jax.sharding",
+                                   "retrieval_jax.checkpoints", "retrieval_jax.tasks", "retrieval_jax.data",
+                                   "retrieval_jax.workdir"},
     "retrieval_jax/evaluators/*": {"retrieval_jax.data", "retrieval_jax.inference", "retrieval_jax.index",
                                    "retrieval_jax.postprocess", *NOUNS},
     # A verb: anything but flax, orbax, faiss (their rooms are the only importers) and other verbs.
