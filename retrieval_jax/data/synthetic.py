@@ -229,11 +229,14 @@ def _one(columns: dict[str, np.ndarray], at: int = 0) -> dict:
 
 def categories(shop: Shop, split: str) -> np.ndarray:
     """Category of every listing of a split, int32 [n, 3]: top, middle, leaf."""
-    rows = np.arange(shop.size(split))
-    stream, numbers = _numbers(shop, split, rows)
-    families = numbers // FAMILY
-    known = np.arange(families.max() + 1 if len(families) else 0)
-    return _TREE[_leaves(shop.seed, stream, known)[families]]
+    size = shop.size(split)
+    found = np.empty((size, len(_LEVELS)), np.int32)
+    for start in range(0, size, 1 << 18):  # in blocks, so that ten million rows need little besides the result
+        rows = np.arange(start, min(start + (1 << 18), size))
+        stream, numbers = _numbers(shop, split, rows)
+        families, back = np.unique(numbers // FAMILY, return_inverse=True)
+        found[rows] = _TREE[_leaves(shop.seed, stream, families)[back]]
+    return found
 
 
 # -- listings --------------------------------------------------------------------------------------------
