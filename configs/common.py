@@ -59,24 +59,41 @@ def base() -> ConfigDict:
     config.train = ConfigDict()
     config.train.seed = 0
     config.train.task = "multilabel"
-    config.train.task_kwargs = ConfigDict({"loss": "sigmoid", "title_weight": 1.0, "category_weight": 0.0})
-    config.train.model = ConfigDict({"name": "convnext", "variant": "nano_cpu", "kwargs": {}})
-    config.train.batch_size = 128
-    config.train.epochs = 6
-    config.train.learning_rate = 1e-3
+    config.train.task_kwargs = ConfigDict({
+        "loss": "sigmoid",  # or "softmax", over y / sum(y) with Poly-1
+        "title_weight": 1.0,
+        "category_weight": 0.0,
+        "positive_weight_power": 0.0,  # present labels weigh (N / n) ** power
+        "positive_weight_limit": 100.0,
+        "poly_epsilon": 0.5,
+        "label_smoothing": 0.0,  # of the category head
+        "head_init_scale": 0.1,
+    })
+    config.train.model = ConfigDict({"name": "convnext", "variant": "mini", "projection": 0, "kwargs": {}})  # 0: the backbone's own width
+    config.train.dtype = "float32"  # of the computation; "bfloat16" on accelerators
+    config.train.batch_size = 128  # global, over all devices and processes
+    config.train.epochs = 6.0
+    config.train.learning_rate = 2e-3
+    config.train.final_learning_rate = 1e-6
     config.train.warmup_epochs = 0.5
     config.train.weight_decay = 0.05
+    config.train.b2 = 0.999
+    config.train.clip_norm = 1.0
     config.train.ema_decay = 0.99
-    config.train.dtype = "float32"
     config.train.transforms = (
         ("random_resized_crop", {"scale": (0.5, 1.0)}),
         ("flip", {}),
         ("color_jitter", {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}),
         ("erasing", {"p": 0.25}),
     )
+    config.train.num_threads = 2  # that decode and augment
+    config.train.cache_bytes = 2**30  # of decoded pictures kept in memory
     config.train.log_every_steps = 10
-    config.train.checkpoint_every_steps = 100
-    config.train.eval_every_epochs = 2
+    config.train.checkpoint_every_steps = 200
+    config.train.keep_checkpoints = 2
+    config.train.eval_every_epochs = 2.0  # retrieval during training; 0 for none
+    config.train.eval_queries = 500
+    config.train.eval_gallery = 2000
 
     config.embed = ConfigDict()
     config.embed.models = ("histogram", "untrained", "trained")

@@ -23,6 +23,7 @@ def get_config(arg=None):
 
     if arg.runlocal:
         config.train.batch_size = 32
-        config.train.epochs = 1
-        config.train.eval_every_epochs = 1
+        config.train.epochs = 1.0
+        config.train.eval_every_epochs = 1.0
+        config.embed.batch_size = 64
     return config

@@ -44,7 +44,7 @@ def run(config, workdir) -> dict:
     catalog = catalogs.load(config.data)
     split = catalog.split("train")
     vocabulary, label_rows = _mined(workdir, len(split))
-    info = catalogs.data_info(split, vocabulary, category_names=catalog.category_names)
+    info = catalogs.data_info(split, vocabulary)
     num_rows = len(split)
     steps_per_epoch = num_rows / settings.batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))

@@ -31,11 +31,11 @@ class Embedder(nn.Module):
     Attributes:
       backbone: module that returns {"embedding": [B, width]}.
       heads: {name: Head}, each applied to the embedding.
-      projection: dimensions of the embedding, or None for the backbone's own width.
+      projection: dimensions of the embedding, or 0 for the backbone's own width.
     """
     backbone: nn.Module
     heads: dict[str, nn.Module]
-    projection: int | None = None
+    projection: int = 0
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Embedder(nn.Module):
           {"embedding": [B, D] float32, "logits": {head: [B, V] float32}}.
         """
         embedding = self.backbone(images, train=train)["embedding"]
-        if self.projection is not None:
+        if self.projection:
             embedding = nn.Dense(self.projection, name="projection")(embedding)
             embedding = nn.LayerNorm(epsilon=1e-6, name="projection_norm")(embedding)
         return {"embedding": embedding, "logits": {name: head(embedding) for name, head in self.heads.items()}}
