@@ -127,7 +127,8 @@ def _text(summary: dict) -> str:
         (
             "tokens",
             f"{summary['tokens_seen']:,} seen, {summary['tokens_kept']:,} kept (more than "
-            f"{summary['threshold']} times), {summary['occurrences_kept'] / summary['occurrences_seen']:.1%} of all occurrences",
+            f"{summary['threshold']} times), "
+            f"{summary['occurrences_kept'] / summary['occurrences_seen']:.1%} of all occurrences",
         ),
         ("coverage", f"{summary['coverage']:.2%} of the titles have a label"),
         (

@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import shutil
+import tarfile
+import tempfile
 
 import pytest
 
@@ -15,3 +18,23 @@ def path(name: str) -> pathlib.Path:
     if not file.exists():
         pytest.skip(f"reference data {name} not found under {ROOT}; set RETRIEVAL_JAX_REFERENCE to its folder")
     return file
+
+
+def fashion_root() -> pathlib.Path:
+    """Returns the folder of the real fashion catalogue, unpacked once into a cache, or skips the calling test."""
+    archive = path("data/fashion.tar.gz")
+    cache = pathlib.Path(os.environ.get("RETRIEVAL_JAX_CACHE", pathlib.Path.home() / ".cache" / "retrieval_jax"))
+    folder = cache / f"fashion-{archive.stat().st_size}"
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        part = pathlib.Path(tempfile.mkdtemp(dir=cache))
+        with tarfile.open(archive) as tar:
+            tar.extractall(part, filter="data")
+        try:
+            part.rename(folder)  # whole or not at all, whoever else unpacks at the same time
+        except OSError:
+            shutil.rmtree(part)
+    found = sorted(folder.glob("**/metadata/train.csv"))
+    if not found:
+        pytest.skip(f"{archive} holds no metadata/train.csv")
+    return found[0].parents[1]

@@ -123,16 +123,15 @@ def load(config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = No
         raise InputError(f"config.data.source is {source!r}; there are {', '.join(SOURCES)}")
     # Imported here: both modules need the classes above.
     if source == "synthetic":
-        loader = importlib.import_module("retrieval_jax.data.synthetic").load
-    else:
-        loader = getattr(importlib.import_module("retrieval_jax.data.tables"), f"load_{source}")
-        kwargs["set_aside_path"] = set_aside_path
-    try:
-        inspect.signature(loader).bind(**kwargs)
-    except TypeError as error:
-        known = [name for name in inspect.signature(loader).parameters if name != "set_aside_path"]
-        raise InputError(f"config.data.kwargs: {error}; the {source} source takes {', '.join(known)}") from None
-    return loader(**kwargs)
+        return importlib.import_module("retrieval_jax.data.synthetic").load(**kwargs)
+    loader = getattr(importlib.import_module("retrieval_jax.data.tables"), f"load_{source}")
+    takes = inspect.signature(loader).parameters
+    listed = f"the {source} source takes {', '.join(name for name in takes if name != 'set_aside_path')}"
+    if unknown := [name for name in kwargs if name not in takes or name == "set_aside_path"]:
+        raise InputError(f"config.data.kwargs has {unknown[0]!r}; {listed}")
+    if missing := [name for name, one in takes.items() if one.default is one.empty and name not in kwargs]:
+        raise InputError(f"config.data.kwargs has no {missing[0]!r}; {listed}")
+    return loader(**kwargs, set_aside_path=set_aside_path)
 
 
 def data_info(split: Split, vocabulary: Any = None) -> DataInfo:

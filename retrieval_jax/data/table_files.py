@@ -16,10 +16,10 @@ from retrieval_jax.data.row_checks import Rows
 from retrieval_jax.errors import InputError
 
 _CHUNK = 100_000  # rows that stand in memory as Python strings
-_FIELD = 16 * 2**20  # longest CSV field; the csv module's own limit is 128 KiB, and lists of relevant ids get longer
+_FIELD = 16 * 2**20  # longest CSV field: lists of relevant ids outgrow the csv module's own 128 KiB
 _LISTS = "gallery_ids"  # the one column that may hold lists
 
-# One row as a reader yields it: its number, its values in the order of the wanted columns, and (reason, detail) or None.
+# One row as a reader yields it: its number, its values in the order of the columns, and (reason, detail) or None.
 _Row = tuple[int, list[str], tuple[str, str] | None]
 
 

@@ -308,11 +308,11 @@ def _check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
         raise InputError(
             f"{truth.files[0]}: a ground truth needs both a query and a gallery split; add them or leave it out"
         )
-    pairs = (
-        truth.frame.select(pl.col("id").alias("query"), pl.col("gallery_ids").str.extract_all(r"\S+").alias("gallery"))
-        .with_row_index("row")
-        .explode("gallery")
-    )
+    lists = truth.frame["gallery_ids"].str.extract_all(r"\S+")
+    for row in np.flatnonzero((lists.list.len() == 0).to_numpy()):
+        truth.mark(int(row), "no relevant listing", "the row names no gallery listing; name one or remove the row")
+    pairs = pl.DataFrame({"query": truth.frame["id"], "gallery": lists}).with_row_index("row")
+    pairs = pairs.explode("gallery").drop_nulls("gallery")
     state = {}
     for side in ("query", "gallery"):
         rows = tables[side]
@@ -320,8 +320,6 @@ def _check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
             pl.DataFrame({side: rows.frame["id"], f"{side}_kept": rows.good()}).group_by(side).agg(pl.all().any())
         )
         pairs = pairs.join(state[side], on=side, how="left", maintain_order="left")
-    for row in pairs.filter(pl.col("gallery").is_null())["row"]:
-        truth.mark(row, "no relevant listing", "the row names no gallery listing; name one or remove the row")
     for row, query in pairs.filter(pl.col("query_kept").is_null()).select("row", "query").iter_rows():
         truth.mark(row, "unknown query", f"{query!r} is not in the query split; correct it or remove the row")
     for row, gallery in pairs.filter(pl.col("gallery_kept").is_null()).select("row", "gallery").iter_rows():

@@ -1,0 +1,73 @@
+"""The title rule against the runner-up's own tokens, and the fast path against the reference on any text."""
+
+import csv
+import gzip
+import json
+import random
+
+import pytest
+
+import reference
+from retrieval_jax.attributes import titles
+
+
+def _random_texts(num: int) -> list[str]:
+    rng = random.Random(0)
+    odd = "w/ -.|'_ΣσςİıǅẞͅéK Ａ０Ⅷ²½中क्ा\u200d\u00a0\u2028\x1c\t\r\n\0"
+
+    def character() -> str:
+        code = rng.choice([rng.randrange(0x110000), rng.randrange(0x3000), rng.randrange(256), ord(rng.choice(odd))])
+        return " " if 0xD800 <= code < 0xE000 else chr(code)
+
+    return ["".join(character() for _ in range(rng.randrange(30))) for _ in range(num)]
+
+
+@pytest.mark.parametrize(
+    ("title", "tokens"),
+    [
+        ("Numero Uno Men's T-Shirt", ["numero", "uno", "men's", "t-shirt"]),
+        ("NEW w/tags, size 5.5 | a/b", ["new", "tags", "size", "5.5", "|", "a/b"]),
+        ("new/old", ["ne", "old"]),  # "w/" goes wherever it stands, as in the original
+        ("", []),
+        (" \t--- ", ["---"]),
+    ],
+)
+def test_rule(title, tokens):
+    assert titles.tokenize(title) == tokens
+
+
+def test_equal_to_the_published_rule():
+    with gzip.open(reference.path("parity/title_tokens.jsonl.gz"), "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    assert len(rows) > 1000
+    assert [titles.tokenize(row["title"]) for row in rows] == [row["tokens"] for row in rows]
+    assert titles.tokenize_many([row["title"] for row in rows]).to_list() == [row["tokens"] for row in rows]
+
+
+def test_fast_path_equals_the_rule_on_random_text():
+    texts = _random_texts(20_000)
+    assert titles.tokenize_many(texts).to_list() == [titles.tokenize(text) for text in texts]
+
+
+def test_fast_path_equals_the_rule_on_every_character():
+    words = [f"a{chr(code)}b" for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    texts = [" ".join(words[start : start + 500]) for start in range(0, len(words), 500)]
+    assert titles.tokenize_many(texts).to_list() == [titles.tokenize(text) for text in texts]
+
+
+def test_fast_path_equals_the_rule_on_real_titles():
+    with gzip.open(reference.path("data/icecat_titles.csv.gz"), "rt", encoding="utf-8", newline="") as file:
+        texts = [row["title"] for row in csv.DictReader(file)]
+    assert titles.tokenize_many(texts).to_list() == [titles.tokenize(text) for text in texts]
+
+
+def test_fast_path_of_nothing():
+    assert titles.tokenize_many([]).to_list() == []
+    assert titles.tokenize_many([""]).to_list() == [[]]
+
+
+def test_stop_words():
+    assert {"i", "the", "with", "don't", "won", "should've"} <= titles.STOP_WORDS
+    assert 150 <= len(titles.STOP_WORDS) <= 200
+    assert all(titles.tokenize(word) == [word] for word in titles.STOP_WORDS)
+    assert [titles.is_attribute(token) for token in ("red", "the", "-", "w", ".", "--")] == [True, *4 * [False], True]

@@ -1,0 +1,125 @@
+"""Counting, keeping, hashing and encoding of pseudo-attributes against plain loops."""
+
+import collections
+import json
+
+import numpy as np
+import pytest
+
+from retrieval_jax.attributes import titles, vocabulary
+from retrieval_jax.errors import InputError
+
+TITLES = ["Red red shoes", "red Hat w/ box", "blue shoes - the best", "", "éclair Éclair hat", "the - w ."]
+
+
+def _naive_counts(texts):
+    occurrences, listings = collections.Counter(), collections.Counter()
+    for text in texts:
+        tokens = [token for token in titles.tokenize(text) if titles.is_attribute(token)]
+        occurrences.update(tokens)
+        listings.update(set(tokens))
+    return [(token, occurrences[token], listings[token]) for token in sorted(occurrences)]
+
+
+def _made(threshold=1):
+    return vocabulary.build(vocabulary.count_tokens([TITLES]), len(TITLES), threshold)
+
+
+def test_counts_equal_a_plain_loop(monkeypatch):
+    monkeypatch.setattr(vocabulary, "CHUNK", 2)  # tokens are added up over chunks
+    assert vocabulary.count_tokens([TITLES[:4], TITLES[4:]]).rows() == _naive_counts(TITLES)
+
+
+def test_many_chunks_are_added_up(monkeypatch):
+    monkeypatch.setattr(vocabulary, "CHUNK", 3)
+    texts = [f"red {i % 7} {i % 11}x" for i in range(200)]
+    assert vocabulary.count_tokens([texts]).rows() == _naive_counts(texts)
+
+
+def test_threshold_is_exceeded_not_reached():
+    assert _made(1).tokens == ["hat", "red", "shoes", "éclair"]  # éclair: twice in one title
+    assert _made(2).tokens == ["red"]
+    assert _made(1).counts.tolist() == [2, 2, 2, 1]
+    assert _made(0).tokens == sorted(_made(0).tokens)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_encode_equals_a_plain_loop(monkeypatch, chunk):
+    monkeypatch.setattr(vocabulary, "CHUNK", chunk)
+    made = _made(0)
+    indptr, ids = made.encode(TITLES)
+    assert (indptr.dtype, ids.dtype, len(indptr)) == (np.int64, np.int32, len(TITLES) + 1)
+    places = {token: place for place, token in enumerate(made.tokens)}
+    for row, title in enumerate(TITLES):
+        expected = sorted({places[token] for token in titles.tokenize(title) if token in places})
+        assert ids[indptr[row] : indptr[row + 1]].tolist() == expected
+    assert np.bincount(ids, minlength=len(made)).tolist() == made.counts.tolist()
+
+
+def test_encode_nothing():
+    indptr, ids = _made().encode([])
+    assert indptr.tolist() == [0] and len(ids) == 0
+
+
+def test_hash_is_of_the_tokens_and_their_order():
+    made = _made()
+    other = vocabulary.Vocabulary(made.tokens, made.counts + 1, 99, 7)
+    assert made.hash == other.hash  # counts do not change what an id means
+    assert made.hash != vocabulary.Vocabulary(made.tokens[::-1], made.counts, 6, 1).hash
+    assert made.hash != vocabulary.Vocabulary(made.tokens[:-1], made.counts[:-1], 6, 1).hash
+    assert _made().hash == made.hash and len(made.hash) == 64
+
+
+def test_save_and_load(tmp_path):
+    made = _made()
+    made.save(tmp_path / "a" / "vocabulary.json")
+    again = vocabulary.Vocabulary.load(str(tmp_path / "a" / "vocabulary.json"))
+    assert (again.tokens, again.counts.tolist(), again.num_titles, again.threshold, again.hash) == (
+        made.tokens, made.counts.tolist(), made.num_titles, made.threshold, made.hash)
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["vocabulary.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda content: content["tokens"].reverse(), "hash differs"),
+        (lambda content: content["counts"].pop(), "hash differs"),
+        (lambda content: content.update(rule="titles-0"), "title rule"),
+        (lambda content: content.pop("tokens"), "not a vocabulary"),
+    ],
+)
+def test_a_changed_vocabulary_is_refused(tmp_path, change, says):
+    file = tmp_path / "vocabulary.json"
+    _made().save(file)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    change(content)
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=f"vocabulary.json.*{says}.*mine again"):
+        vocabulary.Vocabulary.load(file)
+
+
+def test_a_missing_or_broken_vocabulary_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no vocabulary here"):
+        vocabulary.Vocabulary.load(tmp_path / "vocabulary.json")
+    (tmp_path / "broken.json").write_bytes(b'{"tokens": [')
+    with pytest.raises(InputError, match="not a vocabulary"):
+        vocabulary.Vocabulary.load(tmp_path / "broken.json")
+
+
+def test_targets_travel_with_the_hash(tmp_path):
+    made = _made()
+    indptr, ids = made.encode(TITLES)
+    vocabulary.save_targets(tmp_path / "train.npz", indptr, ids, made.hash)
+    first = (tmp_path / "train.npz").read_bytes()
+    for got, expected in zip(vocabulary.load_targets(tmp_path / "train.npz", made.hash), (indptr, ids), strict=True):
+        np.testing.assert_array_equal(got, expected)
+        assert got.dtype == expected.dtype
+    with pytest.raises(InputError, match="another vocabulary"):
+        vocabulary.load_targets(tmp_path / "train.npz", "0" * 64)
+    with pytest.raises(InputError, match="no readable targets"):
+        vocabulary.load_targets(tmp_path / "val.npz")
+    (tmp_path / "val.npz").write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(InputError, match="no readable targets"):
+        vocabulary.load_targets(tmp_path / "val.npz")
+    vocabulary.save_targets(tmp_path / "train.npz", indptr, ids, made.hash)
+    assert (tmp_path / "train.npz").read_bytes() == first  # the same bytes every time

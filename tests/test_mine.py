@@ -1,0 +1,113 @@
+"""Mining writes a vocabulary, sparse targets, a summary that adds up, and a picture; bad input gets its sentence."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import reference
+from retrieval_jax import mine
+from retrieval_jax.attributes import titles as title_rule
+from retrieval_jax.attributes import vocabulary as vocabulary_lib
+from retrieval_jax.data import catalog
+from retrieval_jax.errors import InputError
+
+TRAIN = ["Red shoes", "red red hat", "the w/ -", "blue shoes", "blue éclair"]
+VAL = ["red shoes", "green hat"]
+
+
+def _shop(root, train=TRAIN, val=VAL):
+    root.mkdir()
+    cv2.imwrite(str(root / "a.jpg"), np.zeros((4, 4, 3), np.uint8))
+    for split, titles in {"train": train, "val": val}.items():
+        with open(root / f"{split}.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["id", "title", "image", "type"],
+                                        *([f"{split}{i}", title, "a.jpg", "x"] for i, title in enumerate(titles))])
+    return root
+
+
+def _config(root, threshold=1, **kwargs):
+    data = {"root": str(root), "files": {"train": "train.csv", "val": "val.csv"},
+            "columns": {"title": "title", "categories": ("type",)}} | kwargs
+    return ConfigDict({"data": {"source": "table", "kwargs": data}, "mine": {"threshold": threshold}})
+
+
+def test_mine(tmp_path, capsys):
+    work = tmp_path / "work"
+    summary = mine.run(_config(_shop(tmp_path / "shop")), work)
+    made = vocabulary_lib.Vocabulary.load(work / "attributes" / "vocabulary.json")
+    assert made.tokens == ["blue", "hat", "red", "shoes"] and made.counts.tolist() == [2, 2, 3, 3]
+    for split, titles in {"train": TRAIN, "val": VAL}.items():
+        indptr, ids = vocabulary_lib.load_targets(work / "attributes" / f"{split}.npz", made.hash)
+        got = [[made.tokens[i] for i in ids[indptr[row]:indptr[row + 1]]] for row in range(len(titles))]
+        assert got == [sorted(set(title_rule.tokenize(title)) & set(made.tokens)) for title in titles]
+    assert json.loads((work / "attributes" / "summary.json").read_text(encoding="utf-8")) == summary
+    assert summary["vocabulary_hash"] == made.hash and summary["titles"] == {"train": 5, "val": 2}
+    assert (summary["tokens_seen"], summary["tokens_kept"]) == (6, 4)
+    assert (summary["occurrences_seen"], summary["occurrences_kept"]) == (13, 11)
+    assert summary["coverage"] == pytest.approx(6 / 7)
+    assert summary["labels_per_title"] == {
+        "mean": pytest.approx(10 / 7), "min": 0, "max": 2, "q25": 1, "median": 2, "q75": 2}
+    assert summary["head"] == [["red", 3], ["shoes", 3], ["blue", 2], ["hat", 2]] == summary["tail"]
+    assert summary["examples"][2] == ["the w/ -", []] and summary["examples"][1] == ["red red hat", ["hat", "red"]]
+    assert summary["categories"]["train"] == {"type": {"names": 1, "seen": 1}}
+    printed = capsys.readouterr().out
+    for part in ("train 5, val 2", "85.71%", "red 3, shoes 3", "red red hat  ->  hat, red", made.hash, "no rows"):
+        assert part in printed
+    assert cv2.imread(str(work / "attributes" / "mined.png")).shape[2] == 3
+    assert (work / "set_aside.csv").exists()
+
+
+def test_mine_is_deterministic_and_takes_the_order_of_rows_as_it_is(tmp_path):
+    for name, train in {"one": TRAIN, "two": TRAIN[::-1]}.items():
+        mine.run(_config(_shop(tmp_path / name, train)), tmp_path / name / "work")
+    mine.run(_config(tmp_path / "one"), tmp_path / "again")
+    for file in ("vocabulary.json", "train.npz", "val.npz", "summary.json"):
+        first, again = tmp_path / "one/work/attributes" / file, tmp_path / "again/attributes" / file
+        assert first.read_bytes() == again.read_bytes()
+    files = [(tmp_path / name / "work/attributes/vocabulary.json").read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
+def test_rows_set_aside_are_in_no_target(tmp_path):
+    shop = _shop(tmp_path / "shop", [*TRAIN[:2], "", *TRAIN[2:]])
+    with pytest.raises(InputError, match=r"train.csv, row 4 \(id train2\): the title is empty"):
+        mine.run(_config(shop), tmp_path / "work")
+    assert "empty title" in (tmp_path / "work" / "set_aside.csv").read_text()
+    summary = mine.run(_config(shop, max_bad_share=0.2), tmp_path / "work")
+    assert summary["titles"]["train"] == 5 and summary["rows"]["train"] == {
+        "read": 6, "kept": 5, "set_aside": {"empty title": 1}}
+    assert len(vocabulary_lib.load_targets(tmp_path / "work" / "attributes" / "train.npz")[0]) == 6
+
+
+def test_bad_input(tmp_path):
+    shop = _shop(tmp_path / "shop")
+    with pytest.raises(InputError, match="no titles to mine .*config.data.kwargs.columns.title"):
+        mine.run(_config(shop, columns={"categories": ("type",)}), tmp_path / "work")
+    with pytest.raises(InputError, match=r"more than config.mine.threshold = 9 times .*the most frequent 4 times"):
+        mine.run(_config(shop, threshold=9), tmp_path / "work")
+    for threshold in (-1, 1.5, True):
+        with pytest.raises(InputError, match="whole number"):
+            mine.run(_config(shop, threshold=threshold), tmp_path / "work")
+
+
+def test_the_embedded_catalogue_can_be_mined(tmp_path):
+    kwargs = {"seed": 0, "num_train": 60, "num_val": 10, "num_query": 4, "num_gallery": 8, "image_size": 32}
+    config = ConfigDict({"data": {"source": "synthetic", "kwargs": kwargs}, "mine": {"threshold": 3}})
+    summary = mine.run(config, tmp_path)
+    assert summary["titles"] == {"train": 60, "val": 10} and summary["coverage"] > 0.9
+    info = catalog.data_info(catalog.load(config.data).train, vocabulary_lib.Vocabulary.load(
+        tmp_path / "attributes" / "vocabulary.json"))
+    assert info.num_listings == 70 and info.category_counts[-1].sum() == 60
+
+
+def test_the_real_catalogue(tmp_path):
+    root = reference.fashion_root()
+    config = ConfigDict({"data": {"source": "eproduct", "kwargs": {"root": str(root), "check_images": False}},
+                         "mine": {"threshold": 10}})
+    summary = mine.run(config, tmp_path)
+    assert summary["titles"] == {"train": 24669, "val": 932} and summary["coverage"] > 0.99
+    assert summary["tokens_kept"] == 998 and 5 < summary["labels_per_title"]["mean"] < 5.3
