@@ -23,7 +23,7 @@ from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.errors import InputError
 from retrieval_jax.ranking import Ranking
 from retrieval_jax.report_rows import COLUMNS, rows_picture
-from retrieval_jax.workdir import VERBS, as_path, plain, read_record
+from retrieval_jax.workdir import VERBS, as_path, members, plain, read_record
 
 __all__ = ["rows_picture", "run"]
 
@@ -49,12 +49,14 @@ def run(config, workdir) -> dict:
     workdir = as_path(workdir)
     catalog = catalogs.load(config["data"])
     scores = (_read_json(workdir / "metrics.json") or {}).get("stages", [])
+    if members(config):
+        scores = [{**stage, "model": "ensemble"} for stage in scores]
     stages = [record for verb in VERBS[:-1] if (record := read_record(workdir, verb))]
     template = string.Template(pathlib.Path(__file__).with_name("report_page.html").read_text("utf-8"))
     table = report_scores.table(scores) or _absent(
         "there is no metrics.json; the verb evaluate writes it where the catalogue tells which listings are relevant.")
-    fixed = [_header(config, catalog, scores, stages), _section("Scores", table), _curve_section(workdir),
-             _mining_section(workdir)]
+    fixed = [_header(config, catalog, scores, stages), _section("Scores", table), _curve_section(config, workdir),
+             _mining_section(config, workdir)]
     for longest_side, quality in PICTURES:
         picture = functools.cache(functools.partial(_picture, catalog, longest_side, quality))
         body = "\n".join([*fixed, _retrieval_section(config, workdir, catalog, picture),
@@ -85,7 +87,9 @@ def _header(config, catalog, scores, stages) -> str:
                if (split := getattr(catalog, name)) is not None]
     facts = [f"{catalog.name}: {', '.join(lengths)} listings"]
     model = (config.get("train") or {}).get("model") or {}
-    if model:
+    if members(config):
+        facts.append(f"ensemble of {', '.join(members(config))}")
+    elif model:
         facts.append(" ".join(["network", *(str(model[key]) for key in ("name", "variant") if model.get(key))]))
     for key, text in (("params", "{:,} parameters"), ("steps", "{:,} steps"), ("epochs", "{:g} epochs"),
                       ("images_per_second", "{:,.0f} pictures a second")):
@@ -106,7 +110,7 @@ def _header(config, catalog, scores, stages) -> str:
         tiles.append((f"{len(catalog.gallery):,}", "gallery listings searched"))
     if stages:
         tiles.append((_duration(sum(record["seconds"] for record in stages)),
-                      "for " + " → ".join(dict.fromkeys([stages[0]["verb"], stages[-1]["verb"]]))))
+                      f"from {stages[0]['verb']} to {stages[-1]['verb']}"))
     boxes = "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(words)}</span></div>'
                     for value, words in tiles)
     line = escape(" · ".join(filter(None, facts)))
@@ -125,10 +129,10 @@ def _machine(hardware: dict) -> str:
 # ---- Curves and attributes -------------------------------------------------------------------------------------------
 
 
-def _curve_section(workdir) -> str:
+def _curve_section(config, workdir) -> str:
     path = workdir / "metrics.jsonl"
     if not path.exists():
-        return _section("Training curves", _absent("there is no metrics.jsonl; nothing was trained here."))
+        return _section("Training curves", _absent(f"there is no metrics.jsonl; {_elsewhere(config)}."))
     series: dict[str, dict[int, float]] = {}
     not_finite = 0
     for line in path.read_text("utf-8").splitlines():
@@ -161,10 +165,10 @@ def _curve_section(workdir) -> str:
     return _section("Training curves", body)
 
 
-def _mining_section(workdir) -> str:
+def _mining_section(config, workdir) -> str:
     file = workdir / "attributes" / "vocabulary.json"
     if not file.exists():
-        return _section("Mined attributes", _absent("nothing was mined in this work directory."))
+        return _section("Mined attributes", _absent(f"there is no vocabulary; {_elsewhere(config)}."))
     vocabulary = Vocabulary.load(file)
     counts = np.asarray(vocabulary.counts)
     if not len(counts):
@@ -194,7 +198,7 @@ def _attribute_section(config, workdir, catalog, picture) -> str:
     file = workdir / "embeddings" / "trained" / "val_attributes.npz"
     if not file.exists() or not (workdir / "attributes" / "val.npz").exists() or catalog.val is None:
         return _section(title, _absent("no predicted attributes of the val split have mined ones beside them; "
-                                       "the task predicts none, or nothing was trained here."))
+                                       f"the task predicts none, or {_elsewhere(config)}."))
     vocabulary = Vocabulary.load(workdir / "attributes" / "vocabulary.json")
     tokens, targets = vocabulary.tokens, _targets(workdir, "val", vocabulary)
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
@@ -241,7 +245,7 @@ def _retrieval_section(config, workdir, catalog, picture) -> str:
         return _section("Retrieval", _absent("there is no ranking; the verb search writes rankings of a gallery."))
     ranking, truth, count = Ranking.load(folder), catalog.truth, _option(config, "rows", 8)
     report_rows.check(catalog, ranking, folder)
-    names = [report_scores.label(name) for name in (folder.parent.name, folder.name)]
+    names = [report_scores.label(name) for name in ("ensemble" if members(config) else folder.parent.name, folder.name)]
     words = (f"{', '.join(names)}: the query on the left, its {COLUMNS} best gallery listings beside it, best first; "
              "scores are in the tooltips. ")
     if truth is None:
@@ -305,6 +309,13 @@ def _section(title: str, body: str) -> str:
 
 def _absent(sentence: str) -> str:
     return f'<p class="quiet">Not shown: {escape(sentence)}</p>'
+
+
+def _elsewhere(config) -> str:
+    """Why a work directory has nothing mined or trained."""
+    if members(config):
+        return f"the members, {', '.join(members(config))}, have it in their own work directories"
+    return "nothing was mined or trained in this work directory yet"
 
 
 def _meter(share: float) -> str:

@@ -40,8 +40,7 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]], x_la
     def place_y(y):
         return HEIGHT - BOTTOM - (turn(y) - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
 
-    parts = [_frame([(place_x(t), _short(t)) for t in x_ticks], [(place_y(t), _short(t)) for t in y_ticks],
-                    x_label, y_label)]
+    parts = [_frame(_named(place_x, x_ticks, log), _named(place_y, y_ticks, log), x_label, y_label)]
     legend = []
     for i, (name, points) in enumerate(series.items()):
         if not points:
@@ -86,7 +85,7 @@ def bars(title: str, heights: Sequence[int], x_label: str, y_label: str) -> str:
 
     every = math.ceil(len(shown) / 12)
     x_marks = [(LEFT + (i + 0.5) * wide, names[i]) for i in range(0, len(shown), every)]
-    parts = [_frame(x_marks, [(place_y(t), _short(t)) for t in y_ticks], x_label, y_label, vertical=False)]
+    parts = [_frame(x_marks, _named(place_y, y_ticks), x_label, y_label, vertical=False)]
     parts += [f'<rect class="bar" x="{LEFT + i * wide + 1:.1f}" y="{place_y(h):.1f}" width="{max(wide - 2, 1):.1f}" '
               f'height="{HEIGHT - BOTTOM - place_y(h):.1f}"><title>{names[i]}: {h:,}</title></rect>'
               for i, h in enumerate(shown.tolist())]
@@ -144,8 +143,14 @@ def _thin(points, log):
     return [tuple(group.mean(axis=0)) for group in groups]
 
 
-def _short(value: float) -> str:
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 10 * unit or (abs(value) >= unit and unit > 1e3) or value == unit:
-            return f"{value / unit:.4g}{name}"
+def _named(place, ticks, log=False):
+    """(position, text) of ticks, with one unit for all of them; on a logarithmic axis each has its own."""
+    return [(place(tick), _short(tick, abs(tick) if log else max(map(abs, ticks)))) for tick in ticks]
+
+
+def _short(value: float, largest: float) -> str:
+    if value:
+        for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if largest >= unit:
+                return f"{value / unit:.4g}{name}"
     return f"{0.0 if abs(value) < 1e-12 else value:.4g}"

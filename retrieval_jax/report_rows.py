@@ -99,7 +99,7 @@ def row_html(catalog, ranking: Ranking, row: int, relevant: set[int] | None, wit
         ranks = {item: rank + 1 for rank, item in enumerate(ranking.item_rows[row].tolist())}
         left_out.sort(key=lambda item: ranks.get(item, ranking.k + 1))
         cells = "".join(item_html(catalog, "gallery", item, picture, "missed",
-                                  f"at rank {ranks[item]}" if item in ranks else f"not in the first {ranking.k}",
+                                  f"at rank {ranks[item]}" if item in ranks else f"beyond rank {ranking.k}",
                                   note_shown=True) for item in left_out[:3])
         missed = (f'<div class="note">Missed: {len(left_out)} of {len(relevant)} relevant</div>'
                   f'<div class="strip few">{cells}</div>')
@@ -133,9 +133,10 @@ def item_html(catalog, split_name: str, row: int, picture: Callable, kind: str =
                      "query": ("query", "query: ")}.get(kind, ("", ""))
     mark = f'<span class="badge" aria-hidden="true">{badge}</span>' if badge else ""
     lines = "".join(f'<span class="sub">{escape(text)}</span>' for text in under if text)
+    name_class = "name" if title or category else "name id"
     image = f'<img src="{picture(split_name, row)}" alt="{escape(spoken + (title or category or identity))}">'
     return (f'<div class="item {kind}" title="{escape(tooltip)}"><div class="frame">{image}</div>{mark}'
-            f'<span class="name">{escape(name)}</span>{lines}</div>')
+            f'<span class="{name_class}">{escape(name)}</span>{lines}</div>')
 
 
 def data_uri(image: np.ndarray, longest_side: int, quality: int) -> str:
@@ -145,7 +146,7 @@ def data_uri(image: np.ndarray, longest_side: int, quality: int) -> str:
 
 
 def _shorten(identity: str) -> str:
-    return identity if len(identity) <= 16 else identity[:12] + "…"
+    return identity if len(identity) <= 12 else identity[:9] + "…"
 
 
 def _shrink(image: np.ndarray, longest_side: int) -> np.ndarray:

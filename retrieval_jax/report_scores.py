@@ -55,7 +55,7 @@ def table(scores: Sequence[dict]) -> str:
     if not scores:
         return ""
     key, columns = headline(scores), []
-    for name in dict.fromkeys(name for stage in scores for name in stage):
+    for name in dict.fromkeys([key, *(name for stage in scores for name in stage)]):
         # At depth 1 the others equal recall@1, or divide one hit by all relevant listings, which says little.
         if re.fullmatch(r"[a-z]+@\d+(_capped)?", name) and (name == "recall@1" or not re.search(r"@1(_|$)", name)):
             columns.append((metric_name(name), [_value(stage, name) for stage in scores]))

@@ -1,0 +1,311 @@
+"""The report: what it says, that it is safe and self-contained, and that it fits a phone and a desk."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import types
+
+import cv2
+import numpy as np
+import pytest
+
+from retrieval_jax import metrics, report, report_charts, report_rows, report_scores, workdir
+from retrieval_jax.attributes import vocabulary as vocabularies
+from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.embeddings import Ids
+from retrieval_jax.errors import InputError
+from retrieval_jax.ranking import Ranking, Truth
+
+EVIL = '<script>alert("1")</script><img src=x onerror=alert(1)> $title'
+TITLES = ["blue dress", "red shoes", "green and a very very long name without end " + "x" * 90, EVIL]
+VOID = {"meta", "img", "br", "hr", "input", "link"}
+
+
+class Page(html.parser.HTMLParser):
+    """Fails on tags that do not balance; collects what there is."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.urls, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        self.urls += [value for name, value in attrs.items() if name in ("src", "href", "srcset", "data", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def make_split(name, count, seed, titles):
+    pictures = np.random.default_rng(seed).integers(0, 256, (count, 40, 30, 3), np.uint8)
+    return catalogs.Split(name, [f"{name}-{i:03}" for i in range(count)], titles and (titles * count)[:count],
+                          np.full((count, 1), 0, np.int32) if titles else None, pictures)
+
+
+def make_catalog(queries=12, gallery=30):
+    splits = {"train": make_split("train", 4, 0, TITLES), "val": make_split("val", 6, 1, TITLES),
+              "query": make_split("query", queries, 2, None), "gallery": make_split("gallery", gallery, 3, TITLES)}
+    ids = splits["query"].ids, splits["gallery"].ids
+    relevant = [[ids[1][(3 * i + j) % gallery] for j in range(1 + i % 5)] for i in range(queries - 1)] + [[]]
+    return catalogs.Catalog("shop", **splits, truth=Truth.from_lists(*ids, relevant), category_levels=("leaf",),
+                            category_names=(["things & <b>more</b>"],))
+
+
+def make_config(**blocks):
+    config = {"name": "quick <i>start</i>", "data": {"source": "synthetic", "kwargs": {}}, "mine": {"threshold": 1},
+              "train": {"model": {"name": "convnext", "variant": "atto", "kwargs": {}}}, "embed": {},
+              "search": {"steps": (("whitening", {}), ("reranking", {})), "members": ()}, "evaluate": {},
+              "report": {"rows": 3, "seed": 0}}
+    return {**config, **blocks}
+
+
+def write_rankings(folder, catalog, names):
+    stages, rng = [], np.random.default_rng(5)
+    for model, stage in names:
+        rows = np.stack([rng.permutation(len(catalog.gallery))[:20] for _ in range(len(catalog.query))])
+        scores = -np.sort(rng.random(rows.shape).astype(np.float32), axis=1)
+        rows[3, 4:], scores[3, 4:] = -1, -np.inf  # a filter left four results
+        ranking = Ranking(catalog.query.ids, rows, scores, Ids.of(catalog.gallery.ids).sha256())
+        ranking.save(folder / "rankings" / model / stage)
+        stages.append({"model": model, "stage": stage, **metrics.evaluate(ranking, catalog.truth),
+                       "report": metrics.evaluate(ranking, catalog.truth)})
+    workdir.write_json(folder / "rankings" / "rankings.json",
+                       {"stages": [{"model": model, "stage": stage} for model, stage in names]})
+    workdir.write_json(folder / "metrics.json", {"stages": stages})
+    return stages
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """A work directory in which everything has run, over a catalogue of coloured noise."""
+    catalog, config = make_catalog(), make_config()
+    monkeypatch.setattr(catalogs, "load", lambda config_data: catalog)
+    workdir.prepare(config, tmp_path)
+    names = [("histogram", "cosine"), ("trained", "cosine"), ("trained", "whitening"), ("trained", "reranking")]
+    stages = write_rankings(tmp_path, catalog, names)
+    tokens = sorted(["blue", "dress", "red", "<script>bad()</script>"])
+    words = vocabularies.Vocabulary(tokens, np.array([3, 9, 5, 2]), 10, 1)
+    words.save(tmp_path / "attributes" / "vocabulary.json")
+    for split in ("train", "val"):
+        lengths = np.array([0, 2, 0, 1, 3, 1] if split == "val" else [1, 2, 1, 4])
+        ids = np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)
+        offsets = np.append(0, np.cumsum(lengths))
+        vocabularies.save_targets(tmp_path / "attributes" / f"{split}.npz", offsets, ids, words.hash)
+    (tmp_path / "embeddings" / "trained").mkdir(parents=True)
+    np.savez(tmp_path / "embeddings" / "trained" / "val_attributes.npz", rows=np.arange(6),
+             label_ids=np.tile(np.array([3, 0, 2], np.int32), (6, 1)),
+             probabilities=np.tile(np.array([0.25, 0.75, 0.5], np.float32), (6, 1)))
+    lines = [{"step": step, "time": 0.0, "loss": 3.0 / step, "grad_norm": None if step == 7 else 1.0}
+             for step in range(1, 500)] + [{"step": 400, "time": 1.0, "val/mar@10_capped": 0.5}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 50')
+    workdir.record(config, tmp_path, "train", seconds=75.4, cpu_seconds=100,
+                   summary={"params": 3_400_000, "steps": 499, "epochs": 2, "images_per_second": 105.0})
+    return types.SimpleNamespace(folder=tmp_path, catalog=catalog, config=config, stages=stages)
+
+
+def page_of(shop, **blocks):
+    summary = report.run({**shop.config, **blocks}, shop.folder)
+    assert summary["path"] == str(shop.folder / "report.html")
+    return (shop.folder / "report.html").read_text("utf-8")
+
+
+def test_page_is_whole_and_loads_nothing(shop, capsys):
+    page = page_of(shop)
+    assert str(shop.folder / "report.html") in capsys.readouterr().out
+    parsed = Page(page)
+    tags = [tag for tag, _ in parsed.tags]
+    assert {"script", "link", "iframe", "object", "form"}.isdisjoint(tags)
+    assert parsed.urls and all(url.startswith("data:image/jpeg;base64,") for url in parsed.urls)
+    assert "url(" not in page and "@import" not in page
+    assert dict(parsed.tags)["html"]["lang"] == "en"
+    assert any(attrs.get("name") == "viewport" for tag, attrs in parsed.tags if tag == "meta")
+    assert all(attrs.get("alt") for tag, attrs in parsed.tags if tag == "img")
+    assert all(attrs.get("aria-label") for tag, attrs in parsed.tags if tag == "svg" and attrs.get("role") == "img")
+    text = " ".join(parsed.words)
+    for words in ("499 steps", "2 epochs", "3,400,000 parameters", "105 pictures a second", "1 min 15 s", "30 gallery",
+                  "Worst queries", "Random queries", "Loss", "Scores while training", "Attributes per title"):
+        assert words in text, words
+    assert "Not shown" not in text
+    assert "1 logged values were not finite" in text
+
+
+def test_text_of_the_catalogue_stays_text(shop):
+    page = page_of(shop)
+    assert "<script" not in page and "onerror=alert(1)>" not in page and "<i>start" not in page
+    alts = [attrs["alt"] for tag, attrs in Page(page).tags if tag == "img"]
+    assert any(EVIL in alt for alt in alts)  # whole, dollar sign included
+    assert not any(tag == "img" and "onerror" in attrs for tag, attrs in Page(page).tags)
+
+
+def test_same_directory_gives_the_same_bytes(shop):
+    assert page_of(shop) == page_of(shop)
+
+
+def test_missing_data_is_named(shop):
+    for name in ("metrics.json", "metrics.jsonl", "embeddings", "attributes", "rankings", "stages"):
+        path = shop.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    text = " ".join(Page(page_of(shop)).words)
+    assert text.count("Not shown") == 6
+    ensemble = make_config(search={"steps": (("ensemble", {}),), "members": ("one", "two")})
+    text = " ".join(Page(page_of(shop, search=ensemble["search"])).words)
+    assert "the members, one, two, have it in their own work directories" in text and "ensemble of one, two" in text
+
+
+def test_without_truth_nothing_is_marked(shop):
+    shop.catalog.truth = None
+    page = page_of(shop)
+    assert "Nobody told which listings are relevant" in page and "Worst queries" not in page
+    assert 'class="item relevant"' not in page and 'class="item other"' not in page
+
+
+def test_random_and_worst_rows(shop):
+    page = page_of(shop)
+    ranking, truth = Ranking.load(shop.folder / "rankings" / "trained" / "reranking"), shop.catalog.truth
+    recall = {}
+    for query, found in enumerate(ranking.item_rows.tolist()):  # naive
+        wanted = set(truth.relevant(query).tolist())
+        if wanted:
+            recall[query] = len(wanted & set(found[:10])) / len(wanted)
+    worst = sorted(recall, key=lambda query: (recall[query], shop.catalog.query.ids[query]))[:3]
+    random, last = page.split("Worst queries")
+    shown = [shop.catalog.query.ids.index(name) for name in re.findall(r'alt="query: (query-\d+)"', last)]
+    assert shown == worst
+    random = re.findall(r'alt="query: (query-\d+)"', random)
+    assert len(random) == 3 and "query-011" not in random  # has no relevant listing
+    marks = {kind: sum("item " + kind == attrs.get("class") for _, attrs in Page(page).tags)
+             for kind in ("relevant", "other", "missed")}
+    expected = {"relevant": 0, "other": 0, "missed": 0}
+    for query in [int(name[-3:]) for name in random] + worst:
+        wanted = set(truth.relevant(query).tolist())
+        found = [row for row in ranking.item_rows[query][:10].tolist() if row >= 0]
+        expected["relevant"] += sum(row in wanted for row in found)
+        expected["other"] += sum(row not in wanted for row in found)
+    for query in worst:
+        expected["missed"] += min(3, len(set(truth.relevant(query)) - set(ranking.item_rows[query][:10])))
+    assert marks == expected
+    assert page_of(shop, report={"rows": 3, "seed": 1}) != page
+
+
+def test_stage_is_chosen_by_the_config(shop):
+    assert "Trained network, whitening: the query" in page_of(shop, report={"rows": 1, "stage": "whitening"})
+    assert "Colour histogram, cosine: the query" in page_of(shop, report={"rows": 1, "stage": "histogram/cosine"})
+    with pytest.raises(InputError, match="report.stage is 'typo'.*trained/reranking"):
+        page_of(shop, report={"rows": 1, "stage": "typo"})
+
+
+def test_ranking_of_another_gallery_is_refused(shop):
+    shop.catalog.gallery.ids[0] = "another"
+    with pytest.raises(InputError, match="another gallery"):
+        page_of(shop)
+
+
+def test_predicted_attributes_sorted_and_agreement_marked(shop):
+    section = page_of(shop).split("<h2>Predicted")[1]
+    # Listing 5 has the mined attribute 0 ("<script>...") alone; the order is by probability, not as stored.
+    cards = section.split('class="card"')[1:]
+    assert len(cards) == 3
+    for card in cards:
+        predicted = card.split("mined from title")[0]
+        assert re.findall(r">(0\.\d\d)<", predicted) == ["0.75", "0.50", "0.25"]
+        assert predicted.count('class="agree"') == card.split("mined from title")[1].count('class="agree"') >= 1
+
+
+def test_size_is_bounded(shop, monkeypatch):
+    large = page_of(shop)
+    shop.catalog.gallery.images = np.random.default_rng(0).integers(0, 256, (30, 300, 300, 3), np.uint8)
+    monkeypatch.setattr(report, "MAX_BYTES", len(large) + 150_000)
+    assert len(page_of(shop)) < report.MAX_BYTES  # smaller pictures
+    monkeypatch.setattr(report, "MAX_BYTES", 10_000)
+    with pytest.raises(InputError, match="lower config.report.rows"):
+        page_of(shop)
+
+
+def test_reading_says_what_each_step_changed():
+    def stage(model, name, value):
+        return {"model": model, "stage": name, "mar@10_capped": value, "mar@10_capped_se": 0.01}
+
+    scores = [stage("histogram", "cosine", 0.2), stage("trained", "cosine", 0.5), stage("trained", "whitening", 0.582),
+              stage("trained", "reranking", 0.567)]
+    assert report_scores.reading(scores[1:]) == "whitening: +8.2 points of MAR@10 (capped); re-ranking: −1.5 points."
+    assert report_scores.reading(scores).startswith(
+        "Trained network, cosine: +30.0 points of MAR@10 (capped) against the colour histogram. Then whitening: +8.2 p")
+    assert report_scores.reading(scores[:1]) == "Colour histogram: 20.0 % MAR@10 (capped)."
+    assert report_scores.reading([]) == "" == report_scores.table([])
+    table = report_scores.table(scores)
+    assert table.count("★ ") == 2 and "★ 58.20 <small>± 1.00</small>" in table  # one mark, one mention in the note
+    assert "–" in report_scores.table([*scores, {"model": "x", "stage": "cosine", "mar@10_capped": None}])
+
+
+def test_charts_put_points_where_they_belong():
+    chart = report_charts.curves("c", {"a<b": [(0, 0.0), (10, 5.0), (20, 10.0)]}, "x", "y")
+    Page(chart)
+    points = re.search(r'class="c0" d="M([^"]+)"', chart)[1].split("L")
+    (x0, y0), (x1, y1), (x2, y2) = [tuple(map(float, point.split())) for point in points]
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11) and y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
+    assert x0 == report_charts.LEFT and y0 == report_charts.HEIGHT - report_charts.BOTTOM and y2 == report_charts.TOP
+    powers = [(10**i, 10.0 ** (4 - i)) for i in range(4)]
+    log = report_charts.curves("c", {"a": [*powers, (9000, 0)]}, "x", "y", log=True)
+    xs = [float(point.split()[0]) for point in re.search(r'd="M([^"]+)"', log)[1].split("L")]
+    assert len(xs) == 4 and np.allclose(np.diff(xs), xs[1] - xs[0], atol=0.11)
+    for flat in ([(1, 0.0)], [(1, 3.0), (2, 3.0)], [(i, 1e-9 * i) for i in range(3000)]):
+        assert "nan" not in report_charts.curves("c", {"a": flat}, "x", "y").lower()
+    assert report_charts.curves("c", {"a": []}, "x", "y") == "" == report_charts.curves("c", {}, "x", "y")
+    bars = report_charts.bars("b", [0, 5, 1000] + [0] * 50 + [2], "x", "y")
+    Page(bars)
+    assert re.findall(r"<title>([^<]+)</title>", bars) == ["0: 0", "1: 5", "2: 1,000", "3+: 2"]
+
+
+def test_rows_picture_frames(shop, tmp_path):
+    ranking = Ranking.load(shop.folder / "rankings" / "trained" / "cosine")
+    report.rows_picture(shop.catalog, ranking, shop.catalog.truth, [0, 3], tmp_path / "rows.png", columns=6)
+    sheet = cv2.imread(str(tmp_path / "rows.png"))[:, :, ::-1]
+    for line, row in enumerate([0, 3]):
+        wanted = shop.catalog.truth.relevant(row).tolist()
+        for rank, item in enumerate(ranking.item_rows[row][:6].tolist()):
+            pixel = tuple(sheet[8 + line * 104 + 48, 24 + (rank + 1) * 104 + 1].tolist())
+            assert pixel == ((255, 255, 255) if item < 0 else (24, 121, 78) if item in wanted else (196, 67, 43))
+    with pytest.raises(InputError, match="cannot write the picture"):
+        report.rows_picture(shop.catalog, ranking, None, [0], tmp_path / "missing" / "rows.png")
+    shop.catalog.query.ids[0] = "another"
+    with pytest.raises(InputError, match="another catalogue"):
+        report_rows.query_row(shop.catalog, ranking, 0)
+
+
+def test_page_fits_a_phone_and_a_desk(shop, tmp_path):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or brew install --cask chromium")
+    page_of(shop)
+    widths = (390, 1280)
+    frames = "".join(f'<iframe src="report.html" style="width:{w}px;height:900px;border:0"></iframe>' for w in widths)
+    (shop.folder / "frames.html").write_text(
+        f"<body>{frames}<pre></pre><script>onload = () => document.querySelector('pre').textContent = 'MEASURED ' + "
+        "[...document.querySelectorAll('iframe')].map(f => [f.contentWindow.innerWidth, "
+        "f.contentDocument.documentElement.scrollWidth, f.contentDocument.images.length, "
+        "[...f.contentDocument.images].filter(i => !i.naturalWidth).length]).join(' ')</script>")
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files",
+         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--virtual-time-budget=5000",
+         "--dump-dom", (shop.folder / "frames.html").as_uri()], capture_output=True, text=True, timeout=120)
+    found = re.search(r"<pre>MEASURED ([\d,]+) ([\d,]+)<", done.stdout)
+    assert found, done.stdout[-500:] + done.stderr[-2000:]
+    for width, measured in zip(widths, found.groups(), strict=True):
+        inner, scroll, pictures, broken = map(int, measured.split(","))
+        assert inner == width and scroll <= inner
+        assert pictures > 30 and broken == 0
