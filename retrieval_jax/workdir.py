@@ -369,8 +369,7 @@ def _write_run(folder) -> None:
         "command": sys.argv,
         "commit": provenance.commit(),
         "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
-        "stages": {verb: {key: entry[key] for key in ("seconds", "cpu_seconds", "finished", "commit")}
+        "stages": {verb: {key: entry[key] for key in ("seconds", "cpu_seconds", "finished", "commit", "hardware")}
                    for verb, entry in stages.items()},
         "total_seconds": round(sum(entry["seconds"] for entry in stages.values()), 3),
         "total_cpu_seconds": round(sum(entry["cpu_seconds"] for entry in stages.values()), 3),

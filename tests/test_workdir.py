@@ -134,8 +134,8 @@ def test_records_and_run_json(tmp_path):
     assert record["seconds"] >= 0 and record["cpu_seconds"] >= 0
     run = json.loads((tmp_path / "run.json").read_text())
     assert set(run["stages"]) == set(workdir.VERBS)
-    assert {"commit", "versions", "hardware", "total_seconds"} <= set(run)
-    assert "python" in run["versions"] and run["hardware"]["cores"] >= 1
+    assert {"commit", "versions", "total_seconds", "total_cpu_seconds"} <= set(run)
+    assert "python" in run["versions"] and run["stages"]["train"]["hardware"]["cores"] >= 1
     assert not list(tmp_path.rglob("*.tmp"))
 
 
