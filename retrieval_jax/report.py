@@ -91,10 +91,10 @@ def _header(config, catalog, scores, stages) -> str:
         facts.append(f"ensemble of {', '.join(members(config))}")
     elif model:
         facts.append(" ".join(["network", *(str(model[key]) for key in ("name", "variant") if model.get(key))]))
-    for key, text in (("params", "{:,} parameters"), ("steps", "{:,} steps"), ("epochs", "{:g} epochs"),
+    for key, text in (("parameters", "{:,} parameters"), ("steps", "{:,} steps"), ("epochs", "{:g} epochs"),
                       ("images_per_second", "{:,.0f} pictures a second")):
         if summary.get(key):
-            facts.append(text.format(summary[key]))
+            facts.append(text.format(summary[key]) if summary[key] != 1 else text.format(1).removesuffix("s"))
     facts.append(_machine(last.get("hardware") or {}))
     if last.get("commit"):
         commit, edited, _ = last["commit"].partition("+")
@@ -223,11 +223,11 @@ def _attribute_section(config, workdir, catalog, picture) -> str:
         item = report_rows.item_html(catalog, "val", int(rows[i]), picture)
         cards.append(f'<div class="card">{item}<div class="lists">'
                      f'<div><h4>predicted</h4><ul class="labels">{predicted}</ul></div>'
-                     f'<div><h4>mined from title</h4><ul class="labels">{real}</ul></div></div></div>')
+                     f'<div><h4>mined</h4><ul class="labels">{real}</ul></div></div></div>')
     return _section(title, "<p>Listings of the val split, which is not trained on, picked at random. The first guess "
                     f"is in the title for {first} of {len(named):,} listings; the first {depth} hold {covered} of a "
-                    "title's attributes on average. A tick marks agreement; bars grow with probability, the largest "
-                    f'is full.</p><div class="cards">{"".join(cards)}</div>')
+                    "title's attributes on average. A tick marks agreement; bars grow with "
+                    f'probability, the largest is full.</p><div class="cards">{"".join(cards)}</div>')
 
 
 def _attribute(token: str, agrees: bool, probability: float | None = None, share: float = 0) -> str:

@@ -31,7 +31,8 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]], x_la
     if not every:
         return ""
     turn = math.log10 if log else float
-    x_ticks, x_low, x_high = _axis([turn(x) for x, _ in every], log, tight=True)
+    whole = all(x == int(x) for x, _ in every)
+    x_ticks, x_low, x_high = _axis([turn(x) for x, _ in every], log, tight=True, whole=whole)
     y_ticks, y_low, y_high = _axis([turn(y) for _, y in every], log)
 
     def place_x(x):
@@ -116,7 +117,7 @@ def _frame(x_marks, y_marks, x_label, y_label, vertical=True) -> str:
     return "".join(parts)
 
 
-def _axis(values, log, tight=False):
+def _axis(values, log, tight=False, whole=False):
     """Ticks (in data units) and the ends of an axis (turned by the logarithm where it is one)."""
     low, high = min(values), max(values)
     if log:
@@ -126,6 +127,8 @@ def _axis(values, log, tight=False):
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     step = 10.0 ** math.floor(math.log10((high - low) / 4))
     step *= next(factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= 5)
+    if whole:
+        step = max(1.0, math.ceil(step))
     if not tight:
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
     first = math.ceil(low / step - 1e-9)

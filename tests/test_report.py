@@ -113,7 +113,7 @@ def shop(tmp_path, monkeypatch):
              for step in range(1, 500)] + [{"step": 400, "time": 1.0, "val/mar@10_capped": 0.5}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 50')
     workdir.record(config, tmp_path, "train", seconds=75.4, cpu_seconds=100,
-                   summary={"params": 3_400_000, "steps": 499, "epochs": 2, "images_per_second": 105.0})
+                   summary={"parameters": 3_400_000, "steps": 499, "epochs": 2, "images_per_second": 105.0})
     return types.SimpleNamespace(folder=tmp_path, catalog=catalog, config=config, stages=stages)
 
 
@@ -220,9 +220,9 @@ def test_predicted_attributes_sorted_and_agreement_marked(shop):
     cards = section.split('class="card"')[1:]
     assert len(cards) == 3
     for card in cards:
-        predicted = card.split("mined from title")[0]
+        predicted = card.split("<h4>mined</h4>")[0]
         assert re.findall(r">(0\.\d\d)<", predicted) == ["0.75", "0.50", "0.25"]
-        assert predicted.count('class="agree"') == card.split("mined from title")[1].count('class="agree"') >= 1
+        assert predicted.count('class="agree"') == card.split("<h4>mined</h4>")[1].count('class="agree"') >= 1
 
 
 def test_size_is_bounded(shop, monkeypatch):
