@@ -55,7 +55,7 @@ def test_a_verb_records_itself_skips_and_runs_again(tmp_path):
     ([f"--config={QUICKSTART}:runlocl"], ["runlocl", "did you mean runlocal"]),
     ([f"--config={QUICKSTART}", "--config.trian.lr=1"], ["no setting trian.lr", "did you mean train.learning_rate"]),
     ([f"--config={QUICKSTART}", "--config.search.kk=1"], ["search.k"]),
-    ([f"--config={QUICKSTART}", "--config.train.epochs=ten"], ["train.epochs wants a whole number", "'ten'"]),
+    ([f"--config={QUICKSTART}", "--config.search.k=ten"], ["search.k wants a whole number", "'ten'"]),
     ([f"--config={QUICKSTART}", "--wrokdir=x"], ["wrokdir", "workdir"]),
     ([f"--config={QUICKSTART}", "extra"], ["'extra' is no option"]),
 ])
