@@ -247,16 +247,16 @@ def draw(product: dict, size: int) -> np.ndarray:
 def _view(rng: np.random.Generator, user: bool) -> tuple[np.ndarray, np.ndarray]:
     """Corners of the product's square in the picture, float32 [4, 2], from a random view of it; and its centre."""
     between = lambda low, high: low + (high - low) * rng.random()  # noqa: E731
-    angle = np.deg2rad(between(-32, 32) if user else between(-7, 7) if rng.random() < 0.85 else between(-25, 25))
-    scale = between(0.72, 1.05) if user else between(0.88, 1.04)
+    angle = np.deg2rad(between(-24, 24) if user else between(-7, 7) if rng.random() < 0.85 else between(-25, 25))
+    scale = between(0.82, 1.1) if user else between(0.88, 1.04)
     if not user and rng.random() < 0.1:
         scale = between(1.2, 1.45)  # a close-up
-    centre = 0.5 + (rng.random(2) - 0.5) * (0.2 if user else 0.06)
+    centre = 0.5 + (rng.random(2) - 0.5) * (0.14 if user else 0.06)
     squeeze = (between(0.82, 1.0), 1.0) if rng.random() < 0.5 else (1.0, between(0.86, 1.0))
     corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
     if rng.random() < 0.3:
         corners[:, 0] *= -1  # seen from the other side
-    corners = corners * squeeze + (rng.random((4, 2)) - 0.5) * (0.14 if user else 0.05)
+    corners = corners * squeeze + (rng.random((4, 2)) - 0.5) * (0.1 if user else 0.05)
     turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
     return (corners @ turn * scale + centre).astype(np.float32), centre
 
@@ -296,8 +296,8 @@ def _clutter(rng: np.random.Generator, size: int) -> np.ndarray:
     else:
         picture *= (1 + amount * _noise(size, (5, 12, size // 2)[kind])[y : y + size, x : x + size])[:, :, None]
     picture = np.clip(picture, 0, 255)
-    for _ in range(3 + int(5 * rng.random())):
-        colour = tuple(float(v) for v in 90 + 60 * rng.random() + 150 * (rng.random(3) - 0.5))
+    for _ in range(2 + int(5 * rng.random())):
+        colour = tuple(float(v) for v in 90 + 60 * rng.random() + 110 * (rng.random(3) - 0.5))
         cx, cy, w, h, turn, shape = rng.random(6)
         w, h = 0.06 + 0.2 * w, 0.03 + 0.14 * h
         points = shapes.ellipse(0, 0, w, h) if shape < 0.4 else shapes.rect(-w, -h, w, h)
@@ -351,14 +351,14 @@ def photo(
             tip = 0.5 + 0.52 * np.array([np.cos(turn), np.sin(turn)])
             finger = shapes.ellipse(tip[0], tip[1], reach, reach * 1.3)
             cv2.fillPoly(picture, [_fixed(finger, size)], (206.0, 156.0, 128.0), cv2.LINE_AA, _SHIFT)
-        cast = 0.76 + 0.5 * rng.random(3)
+        cast = 0.8 + 0.4 * rng.random(3)
         side = 0.6 * (rng.random(2) - 0.5)
         light = (0.8 + 0.42 * rng.random()) * (1 + side[0] * ramp[0] + side[1] * ramp[1])
-        if rng.random() < 0.35:  # somebody's shadow
+        if rng.random() < 0.25:  # somebody's shadow
             slope, cut = 2 * rng.random() - 1, rng.random() - 0.5
-            light = light * np.where(ramp[0] + slope * ramp[1] > cut, 0.66, 1.0)
+            light = light * np.where(ramp[0] + slope * ramp[1] > cut, 0.7, 1.0)
         picture = picture * (light[:, :, None] * cast) + 18 * (rng.random() - 0.4)
-        blur = 0.75 * rng.random() * size / 64
+        blur = 0.65 * rng.random() * size / 64
         if blur > 0.3:
             picture = cv2.GaussianBlur(picture, (0, 0), blur)
         x, y = (rng.random(2) * size).astype(int)

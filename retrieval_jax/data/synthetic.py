@@ -9,6 +9,10 @@ both. Train, val and gallery draw their products from different random streams: 
 Row r of a split is the same listing whatever the other sizes are, with two exceptions that cannot be helped: a gallery
 that ends inside a product has fewer listings of it, and when there are more queries than queried products, queries
 start again with second photos. Pictures are the same bytes on the same version of OpenCV.
+
+How hard it is, MAR@10 (denominator capped at 10), 300 queries, 3,000 gallery listings, seed 0: chance 0.003, colour
+histogram (HSV 8 x 4 x 4, whole and quarters) 0.02, with square roots 0.04, an untrained small ConvNet 0.015, the same
+net trained for 9 epochs (450 steps of 100) on the words of 5,000 train titles 0.42.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ FAMILY = 4  # products in a row that share category and material
 LISTINGS = {"train": (4, 3, 6, 5), "val": (2, 1, 3, 2), "gallery": (5, 1, 2, 3, 14, 1, 1, 4, 8, 2, 3, 12)}
 QUERIED = (0, 2, 4, 6, 8, 10)  # places in LISTINGS["gallery"]
 STREAMS = {"train": 1, "val": 2, "gallery": 3}
-USER_SHARE = {"train": 0.4, "val": 0.4, "gallery": 0.0, "query": 1.0, "photo": 1.0}
+USER_SHARE = {"train": 0.35, "val": 0.35, "gallery": 0.0, "query": 1.0, "photo": 1.0}
 COLOUR_WEIGHTS = np.array([2, 1.6, 1.3, 1.2, 0.8, 0.8, 1, 0.8, 1.6, 0.8, 1, 1])
 PATTERN_WEIGHTS = np.array([3, 1, 1, 1, 1, 1, 1, 1])
 _BITS = 0xFFFFFFFFFFFFFFFF
@@ -261,7 +265,7 @@ def picture(shop: Shop, split: str, row: int) -> tuple[np.ndarray, np.ndarray]:
     user = bool(rng.random() < USER_SHARE[split])
     stream, number = _numbers(shop, split, np.array([row]))
     other = None
-    if user and rng.random() < 0.25:
+    if user and rng.random() < 0.2:
         other = _one(_products(shop.seed, "clutter", np.array([int(rng.random() * 2**40)])))
     return drawing.photo(_one(_products(shop.seed, stream, number)), rng, shop.image_size, user=user, other=other)
 

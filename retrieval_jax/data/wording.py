@@ -187,7 +187,7 @@ def title(product: dict[str, int], rng: np.random.Generator) -> str:
         words.append(STYLES[product["style"]])
     if rng.random() < MISLEADING:
         words.append(_pick(rng, _pick(rng, colours + materials + [(brand[0],) for brand in BRANDS])))
-    for _ in range(int(rng.random() * 4)):
+    for _ in range(int(rng.random() * 3)):
         words.append(_pick(rng, NOISE))
     if not words:
         words.append(row[2])
