@@ -69,7 +69,8 @@ def base() -> ConfigDict:
         "label_smoothing": 0.0,  # of the category head
         "head_init_scale": 0.1,
     })
-    config.train.model = ConfigDict({"name": "convnext", "variant": "mini", "projection": 0, "kwargs": {}})  # 0: the backbone's own width
+    # A projection of 0 dimensions leaves the embedding as wide as the backbone.
+    config.train.model = ConfigDict({"name": "convnext", "variant": "mini", "projection": 0, "kwargs": {}})
     config.train.dtype = "float32"  # of the computation; "bfloat16" on accelerators
     config.train.batch_size = 128  # global, over all devices and processes
     config.train.epochs = 6.0

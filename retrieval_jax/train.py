@@ -1,8 +1,8 @@
 """Trains an embedder on a catalogue: the one loop, for every task.
 
 Reads top to bottom: data, mesh, model, checkpoint, update step, loop. What is learned is the task's business
-(`retrieval_jax.tasks`), what a batch holds the pipeline's. The position in the data is the global step, so a run that was
-killed resumes where its last checkpoint stands and gives the numbers it would have given.
+(`retrieval_jax.tasks`), what a batch holds the pipeline's. The position in the data is the global step, so a run that
+was killed resumes where its last checkpoint stands and gives the numbers it would have given.
 
     python -m retrieval_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
@@ -17,7 +17,7 @@ import numpy as np
 import tqdm
 
 from retrieval_jax import checkpoints, inference, metric_writer, optim, sharding, tasks
-from retrieval_jax.attributes.vocabulary import Vocabulary
+from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import pipeline, sources
 from retrieval_jax.errors import InputError
@@ -55,8 +55,8 @@ def run(config, workdir) -> dict:
     # ------------------------------------------------------------------------------------------------------------- mesh
     mesh = sharding.make_mesh()
     if settings.batch_size % mesh.size:
-        raise InputError(f"config.train.batch_size={settings.batch_size} is the global batch and cannot be divided over "
-                         f"{mesh.size} devices: set a multiple of {mesh.size}")
+        raise InputError(f"config.train.batch_size={settings.batch_size} is the global batch and cannot be divided "
+                         f"over {mesh.size} devices: set a multiple of {mesh.size}")
     by_batch, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
     # ------------------------------------------------------------------------------------------------------------ model
@@ -84,8 +84,8 @@ def run(config, workdir) -> dict:
     else:
         state, old = store.restore(abstract, sharding=replicated)
         if old["vocabulary_hash"] != info.vocabulary_hash:
-            raise InputError(f"{workdir}/checkpoints was trained with another vocabulary than {workdir}/attributes now holds: "
-                             "use another --workdir")
+            raise InputError(f"{workdir}/checkpoints was trained with another vocabulary than {workdir}/attributes now "
+                             "holds: use another --workdir")
         start_step, seconds_before = int(state["step"]), old["seconds"]
         print(f"train: resumes from step {start_step} of {num_steps}")
     if jax.process_index() == 0:
@@ -120,13 +120,14 @@ def run(config, workdir) -> dict:
         if step % settings.log_every_steps == 0 or step == num_steps:
             values = {name: float(value) for name, value in values.items()}
             if not np.isfinite(values["loss"]):
-                raise FloatingPointError(f"the loss is {values['loss']} at step {step}: lower config.train.learning_rate")
+                raise FloatingPointError(f"the loss is {values['loss']} at step {step}: "
+                                         "lower config.train.learning_rate")
             elapsed = time.monotonic() - start - eval_seconds
             values["images_per_second"] = (step - start_step) * settings.batch_size / elapsed
             values["learning_rate"] = float(schedule(step - 1))
             values["epoch"] = step / steps_per_epoch
             writer.write(step, values)
-            progress.set_postfix({"loss": f"{values['loss']:.4g}", **{k: f"{v:.3f}" for k, v in scores.items()}}, refresh=False)
+            progress.set_postfix({k: f"{v:.4g}" for k, v in {"loss": values["loss"], **scores}.items()}, refresh=False)
         if step in eval_steps:
             before = time.monotonic()
             scores = dict(evaluator.run(state["ema"]))
@@ -137,8 +138,9 @@ def run(config, workdir) -> dict:
     store.close()
     writer.close()
     seconds = seconds_before + time.monotonic() - start - eval_seconds
-    return {"steps": num_steps, "epochs": settings.epochs, "batch_size": settings.batch_size, "parameters": num_params,
-            "seconds_of_steps": round(seconds, 1), "images_per_second": round(num_steps * settings.batch_size / max(seconds, 1e-9), 1),
+    return {"steps": num_steps, "epochs": settings.epochs, "batch_size": settings.batch_size,
+            "parameters": num_params, "seconds_of_steps": round(seconds, 1),
+            "images_per_second": round(num_steps * settings.batch_size / max(seconds, 1e-9), 1),
             "final_loss": values.get("loss"), "in_training_scores": scores, "vocabulary_hash": info.vocabulary_hash}
 
 
@@ -166,21 +168,20 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated):
         state = {"params": params, "ema": ema, "opt_state": opt_state, "step": step + 1}
         return state, {"loss": loss, **values}
 
-    return jax.jit(update, in_shardings=(replicated, by_batch), out_shardings=(replicated, replicated), donate_argnums=0)
+    return jax.jit(update, in_shardings=(replicated, by_batch), out_shardings=replicated, donate_argnums=0)
 
 
 def _mined(workdir, num_rows: int):
     """Reads what mine left: (Vocabulary, (indptr, label_ids)), or (None, None) for a catalogue without titles."""
     folder = workdir / "attributes"
     if not (folder / "vocabulary.json").exists():
-        raise InputError(f"{folder} holds no mined attributes: run python -m retrieval_jax.mine with the same --config and "
-                         "--workdir first")
+        raise InputError(f"{folder} holds no mined attributes: run python -m retrieval_jax.mine with the same --config "
+                         "and --workdir first")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
-    with np.load(folder / "train.npz", allow_pickle=False) as rows:
-        indptr, label_ids = rows["indptr"], rows["label_ids"]
+    indptr, label_ids = load_targets(folder / "train.npz", vocabulary.hash)
     if len(indptr) != num_rows + 1:
-        raise InputError(f"{folder}/train.npz has {len(indptr) - 1} rows and the train split {num_rows}: run mine again in another "
-                         "--workdir")
+        raise InputError(f"{folder}/train.npz has {len(indptr) - 1} rows, the train split {num_rows}: run mine again "
+                         "in another --workdir")
     return vocabulary, (indptr, label_ids)
 
 

@@ -29,7 +29,8 @@ def sigmoid_cross_entropy(logits: jax.Array, label_ids: jax.Array, label_mask: j
       logits: [B, V].
       label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
       label_mask: [B, L], False at padding.
-      positive_weights: [V] weights of the present labels (such as N/n: listings over listings with the label), or None for 1.
+      positive_weights: [V] weights of the present labels (such as N/n: listings over listings with the label), or
+        None for 1.
       where: [B], pictures that count; the others get 0.
       weights: [B] weights of the pictures.
 

@@ -1,7 +1,7 @@
 """ConvNeXt: depthwise 7x7 convolutions and pointwise MLPs in four stages.
 
-Source: Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545. Widths and depths of the sizes up to "nano" are those of
-timm's models of the same name; "mini" is ours, for small pictures on CPUs.
+Source: Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545. Widths and depths of the sizes up to "nano" are those
+of timm's models of the same name; "mini" is ours, for small pictures on CPUs.
 """
 
 from typing import Any
@@ -34,7 +34,8 @@ _INIT = nn.initializers.truncated_normal(0.02)
 class Patches(nn.Module):
     """A convolution whose stride is its size: cuts the map into patches and projects each.
 
-    Rows and columns at the lower and right edge that do not fill a patch are left out, as a convolution without padding does.
+    Rows and columns at the lower and right edge that do not fill a patch are left out, as a convolution without padding
+    does.
     """
     channels: int
     size: int
@@ -60,6 +61,8 @@ class Block(nn.Module):
     drop_path: float
     layer_scale: float
     dtype: jnp.dtype
+    epsilon: float = 1e-6
+    tanh_gelu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -67,9 +70,9 @@ class Block(nn.Module):
         kernel = self.param("dw_kernel", _INIT, (self.kernel_size, self.kernel_size, channels))
         bias = self.param("dw_bias", nn.initializers.zeros, (channels,))
         branch = depthwise_conv(x, kernel) + bias.astype(self.dtype)
-        branch = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(branch)
+        branch = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(branch)
         branch = nn.Dense(4 * channels, kernel_init=_INIT, dtype=self.dtype, name="fc1")(branch)
-        branch = nn.gelu(branch, approximate=False)
+        branch = nn.gelu(branch, approximate=self.tanh_gelu)
         branch = nn.Dense(channels, kernel_init=_INIT, dtype=self.dtype, name="fc2")(branch)
         scale = self.param("scale", nn.initializers.constant(self.layer_scale), (channels,))
         return x + DropPath(self.drop_path)(branch * scale.astype(self.dtype), train)
@@ -86,6 +89,8 @@ class Model(nn.Module):
       patch_size: size and stride of the stem, pixels.
       kernel_size: size of the depthwise kernels.
       dtype: type of the computation; parameters stay float32.
+      epsilon: added to the variance in every norm; the published models have 1e-6, some of timm's 1e-5.
+      tanh_gelu: whether GELU is the tanh approximation, as in some of timm's models.
     """
     variant: str = "tiny"
     pooling: str = "avg"
@@ -94,6 +99,8 @@ class Model(nn.Module):
     patch_size: int = 4
     kernel_size: int = 7
     dtype: Any = jnp.float32
+    epsilon: float = 1e-6
+    tanh_gelu: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
@@ -111,16 +118,17 @@ class Model(nn.Module):
         depths, widths = VARIANTS[self.variant]
         x = images.astype(self.dtype)
         block = 0
-        for stage, (depth, width) in enumerate(zip(depths, widths)):
+        for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             if stage == 0:
                 x = Patches(width, self.patch_size, self.dtype, name="stem")(x)
-                x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="stem_norm")(x)
+                x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="stem_norm")(x)
             else:
-                x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=f"stage{stage}_norm")(x)
+                x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=f"stage{stage}_norm")(x)
                 x = Patches(width, 2, self.dtype, name=f"stage{stage}_down")(x)
             for i in range(depth):
                 rate = self.drop_path * block / max(1, sum(depths) - 1)
-                x = Block(self.kernel_size, rate, self.layer_scale, self.dtype, name=f"stage{stage}_block{i}")(x, train)
+                x = Block(self.kernel_size, rate, self.layer_scale, self.dtype, self.epsilon, self.tanh_gelu,
+                          name=f"stage{stage}_block{i}")(x, train)
                 block += 1
         pooled = Pool(self.pooling, dtype=self.dtype, name="pool")(x)
-        return {"embedding": nn.LayerNorm(epsilon=1e-6, name="head_norm")(pooled)}
+        return {"embedding": nn.LayerNorm(epsilon=self.epsilon, name="head_norm")(pooled)}

@@ -2,8 +2,8 @@
 
 XLA's grouped convolution is tens of times slower on a CPU than the arithmetic asks for. There, the convolution of one
 channel is written as a product with its Toeplitz matrix (input positions x output positions), and all channels are one
-batched matrix product. The work of that grows with the square of the map, so large maps are cut into bands of rows first.
-`benchmarks/depthwise.py` times both forms side by side.
+batched matrix product. The work of that grows with the square of the map, so large maps are cut into bands of rows
+first. `benchmarks/depthwise.py` times both forms side by side.
 
 Parameters are the same in both forms, so that a checkpoint moves between backends.
 """

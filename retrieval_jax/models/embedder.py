@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Pictures enter every network as (value / 255 - MEAN) / STD, per RGB channel: ImageNet's statistics, as public backbones expect.
+# Pictures enter every network as (value / 255 - MEAN) / STD, per RGB channel: ImageNet's statistics, which public
+# backbones expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 

@@ -13,13 +13,13 @@ class Pool(nn.Module):
     """Pools the positions of a map into one vector.
 
     Attributes:
-      kind: "avg"; "gem", the generalised mean with a learned exponent that starts at 3; or "map", one learned query that
-        attends to all positions, followed by a residual MLP.
+      kind: "avg"; "gem", the generalised mean with a learned exponent that starts at 3; or "map", one learned query
+        that attends to all positions, followed by a residual MLP.
       num_heads: attention heads of "map"; must divide the width.
       dtype: type of the computation.
 
-    Source: GeM: Radenovic et al., arXiv 1711.02512. MAP: Lee et al., "Set Transformer", arXiv 1810.00825, in the form of
-    Zhai et al., "Scaling Vision Transformers", arXiv 2106.04560.
+    Source: GeM: Radenovic et al., arXiv 1711.02512. MAP: Lee et al., "Set Transformer", arXiv 1810.00825, in the form
+    of Zhai et al., "Scaling Vision Transformers", arXiv 2106.04560.
     """
     kind: str = "avg"
     num_heads: int = 4
@@ -34,12 +34,14 @@ class Pool(nn.Module):
             return positions.astype(jnp.float32).mean(axis=1)
         if self.kind == "gem":
             exponent = self.param("p", nn.initializers.constant(3.0), ())
-            powers = jnp.maximum(positions.astype(jnp.float32), 1e-6) ** exponent
-            return powers.mean(axis=1) ** (1.0 / exponent)
+            # In logarithms: a power of a small or large number leaves float32, and the gradient with it.
+            logs = exponent * jnp.log(jnp.maximum(positions.astype(jnp.float32), 1e-6))
+            return jnp.exp((jax.nn.logsumexp(logs, axis=1) - jnp.log(positions.shape[1])) / exponent)
         if self.kind == "map":
             query = self.param("query", nn.initializers.xavier_uniform(), (1, 1, channels))
             query = jnp.broadcast_to(query, (batch, 1, channels)).astype(self.dtype)
-            pooled = nn.MultiHeadDotProductAttention(self.num_heads, dtype=self.dtype, name="attention")(query, positions)
+            attention = nn.MultiHeadDotProductAttention(self.num_heads, dtype=self.dtype, name="attention")
+            pooled = attention(query, positions)
             hidden = nn.LayerNorm(dtype=self.dtype, name="norm")(pooled)
             hidden = nn.Dense(4 * channels, dtype=self.dtype, name="fc1")(hidden)
             hidden = nn.Dense(channels, dtype=self.dtype, name="fc2")(nn.gelu(hidden, approximate=False))

@@ -1,7 +1,7 @@
 """Learns pseudo-attributes mined from titles, categories, or both, with one head each on a shared embedding.
 
-The heads are the weak supervision; after training only the embedding is kept. `title_weight` and `category_weight` weigh the
-two losses; a weight of 0 leaves the head out.
+The heads are the weak supervision; after training only the embedding is kept. `title_weight` and `category_weight`
+weigh the two losses; a weight of 0 leaves the head out.
 """
 
 import jax
@@ -30,7 +30,7 @@ def make(config, data_info) -> Task:
     """Builds the task.
 
     Args:
-      config: the train block: `model` {name, variant, projection, kwargs}, `dtype`, `task_kwargs` (see _DEFAULTS above).
+      config: the train block: `model` {name, variant, projection, kwargs}, `dtype`, `task_kwargs` (see _DEFAULTS).
       data_info: `data.catalog.DataInfo`.
 
     Returns:
@@ -42,7 +42,8 @@ def make(config, data_info) -> Task:
     given = dict(config.task_kwargs)
     unknown = sorted(set(given) - set(_DEFAULTS))
     if unknown:
-        raise InputError(f"config.train.task_kwargs has unknown {', '.join(unknown)}; there are: {', '.join(sorted(_DEFAULTS))}")
+        raise InputError(f"config.train.task_kwargs has unknown {', '.join(unknown)}; "
+                         f"there are: {', '.join(sorted(_DEFAULTS))}")
     options = {**_DEFAULTS, **given}
     if options["loss"] not in ("sigmoid", "softmax"):
         raise InputError(f"config.train.task_kwargs.loss is {options['loss']!r}; there are: sigmoid, softmax")
@@ -62,15 +63,16 @@ def make(config, data_info) -> Task:
             bias = tuple(heads.prior_bias(data_info.label_counts, data_info.num_listings).tolist())
             if options["positive_weight_power"] > 0:
                 ratio = data_info.num_listings / np.maximum(data_info.label_counts, 1)
-                positive_weights = np.minimum(ratio ** options["positive_weight_power"], options["positive_weight_limit"])
-                positive_weights = positive_weights.astype(np.float32)
+                weights = np.minimum(ratio ** options["positive_weight_power"], options["positive_weight_limit"])
+                positive_weights = weights.astype(np.float32)
         module_heads["titles"] = heads.Head(len(data_info.label_names), options["head_init_scale"], bias)
     if use_category:
         module_heads["category"] = heads.Head(len(data_info.category_names[-1]), options["head_init_scale"])
 
     dtype = jnp.dtype(config.dtype)
-    backbone = models.get(config.model.name).Model(variant=config.model.variant, dtype=dtype, **dict(config.model.kwargs))
-    module = embedder.Embedder(backbone, module_heads, config.model.projection)
+    model = config.model
+    backbone = models.get(model.name).Model(variant=model.variant, dtype=dtype, **dict(model.kwargs))
+    module = embedder.Embedder(backbone, module_heads, model.projection)
 
     def init(rng, batch):
         return module.init({"params": rng}, embedder.normalize(batch["image"][:1], dtype))["params"]
@@ -85,11 +87,11 @@ def make(config, data_info) -> Task:
         count = jnp.maximum(where.sum(), 1)
         total, values = 0.0, {}
         if use_titles:
-            labels = batch["label_ids"], batch["label_mask"]
+            targets = logits["titles"], batch["label_ids"], batch["label_mask"]
             if options["loss"] == "sigmoid":
-                per_picture = losses.sigmoid_cross_entropy(logits["titles"], *labels, positive_weights=positive_weights, where=where)
+                per_picture = losses.sigmoid_cross_entropy(*targets, positive_weights=positive_weights, where=where)
             else:
-                per_picture = losses.softmax_poly1(logits["titles"], *labels, epsilon=options["poly_epsilon"], where=where)
+                per_picture = losses.softmax_poly1(*targets, epsilon=options["poly_epsilon"], where=where)
             values["title_loss"] = per_picture.sum() / count
             total += options["title_weight"] * values["title_loss"]
         if use_category:
@@ -112,4 +114,4 @@ def make(config, data_info) -> Task:
     predict_fns = {"embed_image": embed_image}
     if use_titles:
         predict_fns["attributes"] = attributes
-    return Task(init, loss_fn, predict_fns, space=f"{config.task}:{config.model.name}-{config.model.variant}")
+    return Task(init, loss_fn, predict_fns, space=f"{config.task}:{model.name}-{model.variant}")
