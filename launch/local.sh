@@ -5,4 +5,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./launch/setup.sh "${RETRIEVAL_JAX_REQUIREMENTS:-requirements.txt}"
+# XLA on a CPU allocates its scratch memory anew every step. In huge pages that is up to twice as fast (glibc >= 2.35).
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 exec .venv/bin/python -m retrieval_jax.run "$@"
