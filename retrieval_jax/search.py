@@ -2,12 +2,13 @@
 
     workdir/rankings/rankings.json               the stages in the order they were made
     workdir/rankings/<model>/<stage>/            a Ranking; the first stage is "cosine", each further one is named after
-    its step workdir/rankings/trained/whitening_*.npz     what whitening fitted, for use from Python
+                                                 its step
+    workdir/rankings/<model>/whitening_*.npz     what whitening fitted, for use from Python
 
 The steps of `config.search.steps` are cumulative and for the trained model; "histogram" and "untrained" are there to
-compare with and get the plain cosine. With `config.search.members` (names of work directories beside this one) the
-members' trained embeddings are searched
-together: there is no ranking before the step "ensemble" has joined them.
+compare with and get the plain cosine. With `config.search.members` (names of work directories beside this one) every
+member's trained embeddings go through the steps before "ensemble" by themselves, as a model of the member's name;
+that step joins them, and what comes after it ranks by the ensemble, under the name "trained".
 """
 
 from __future__ import annotations
@@ -135,27 +136,25 @@ def run(config, workdir) -> dict:
     make_index = index.get(config.search.get("index", "exact")).Index
     index_kwargs = dict(config.search.get("index_kwargs", {}))
     member_names = work_directory.members(config)
-    if len(member_names) > 1 and not any(step.name == "ensemble" for step in steps):
+    if member_names and not any(step.name == "ensemble" for step in steps):
         raise InputError(
             f"search.members names {len(member_names)} members, but search.steps has no 'ensemble' to join them: "
             "add one"
         )
 
-    todo = []  # (model, members' names, members), all loaded before the first search: a missing one is told at once
+    # Everything is loaded before the first search: a missing one is told at once.
+    sources = []  # (model, (queries, gallery))
     if member_names:
-        members = []
         for name in member_names:
             stem, colon, arg = name.partition(":")
             folder = work_directory.member_folder(workdir, name)
             command = f"python -m retrieval_jax.run --config=configs/{stem}.py{colon}{arg} --workdir={folder}"
-            members.append(load_member(folder, "trained", command))
-        check_members(members, member_names)
-        todo.append(("trained", member_names, members))
+            sources.append((folder.name, load_member(folder, "trained", command)))
     else:
-        for model in config.embed.models:
-            command = f"python -m retrieval_jax.embed --config=... --workdir={workdir}"
-            todo.append((model, (model,), [load_member(workdir, model, command)]))
-        check_members([members[0] for _, _, members in todo], tuple(model for model, _, _ in todo))
+        command = f"python -m retrieval_jax.embed --config=... --workdir={workdir}"
+        sources = [(model, load_member(workdir, model, command)) for model in config.embed.models]
+    check_members([sides for _, sides in sources], tuple(model for model, _ in sources))
+    joins = next((i for i, step in enumerate(steps) if step.name == "ensemble"), len(steps))
     stages = []
 
     def fill(folder: pathlib.Path) -> None:
@@ -169,26 +168,38 @@ def run(config, workdir) -> dict:
             ranking.save(folder / model / stage, **entry)
             stages.append({**entry, "seconds": round(time.monotonic() - start, 3)})
 
-        for model, names, members in todo:
-            (folder / model).mkdir()
-            state, start = State(members, None, names, folder / model), time.monotonic()
-            if len(members) == 1:
-                queries, gallery = members[0]
-                state = dataclasses.replace(state, ranking=make_index(gallery, **index_kwargs).search(queries, k))
-                save(model, FIRST_STAGE, state.ranking, start)
-            for step in steps if model == "trained" else ():
+        def ranked(state: State) -> State:
+            if state.ranking is not None:
+                return state
+            queries, gallery = state.members[0]
+            return dataclasses.replace(state, ranking=make_index(gallery, **index_kwargs).search(queries, k))
+
+        def walk(model: str, state: State, steps: list[Step]) -> State:
+            for step in steps:
                 start = time.monotonic()
-                state = postprocess.get(step.name).step(state, **step.kwargs)
-                if len(state.members) > 1:
-                    continue  # nothing to rank by before an ensemble
-                if state.ranking is None:
-                    queries, gallery = state.members[0]
-                    state = dataclasses.replace(state, ranking=make_index(gallery, **index_kwargs).search(queries, k))
+                state = ranked(postprocess.get(step.name).step(state, **step.kwargs))
                 save(model, step.stage, state.ranking, start, step)
+            return state
+
+        finished = []
+        for model, sides in sources:
+            (folder / model).mkdir()
+            start = time.monotonic()
+            state = ranked(State([sides], None, (model,), folder / model))
+            save(model, FIRST_STAGE, state.ranking, start)
+            # The baselines are there to compare the plain cosine; members of an ensemble go as far as the join.
+            if model == "trained":
+                walk(model, state, steps)
+            elif member_names:
+                finished.append(walk(model, state, steps[:joins]).members[0])
+        if member_names:
+            (folder / "trained").mkdir()
+            names = tuple(model for model, _ in sources)
+            walk("trained", State(finished, None, names, folder / "trained"), steps[joins:])
         work_directory.write_json(folder / "rankings.json", {"stages": stages})
 
     replace_folder(workdir / "rankings", fill)
-    queries, gallery = todo[0][2][0]
+    queries, gallery = sources[0][1]
     for stage in stages:
         print(f"search: {stage['model']:>10} {stage['stage']:<12} {stage['seconds']:8.2f} s")
     return {"queries": len(queries), "gallery": len(gallery), "k": k, "stages": stages}

@@ -85,7 +85,11 @@ def test_an_ensemble_searches_its_members(tmp_path):
     queries, gallery = (ensemble.concatenate(side, (1, 2)) for side in zip(*members, strict=True))
     expected = index.get("exact").Index(gallery).search(queries, 20)
     assert np.array_equal(Ranking.load(folder / "ensemble").item_rows, expected.item_rows)
-    assert (folder / "whitening_one.npz").exists() and (folder / "whitening_two_runlocal.npz").exists()
+    rankings = tmp_path / "both" / "rankings"
+    for model, (queries, gallery) in zip(("one", "two-runlocal"), members, strict=True):
+        assert (rankings / model / f"whitening_{model}.npz").exists()
+        expected = index.get("exact").Index(gallery).search(queries, 20)
+        assert np.array_equal(Ranking.load(rankings / model / "whitening").item_rows, expected.item_rows)
 
 
 def test_what_is_missing_is_named_with_its_command(tmp_path):
