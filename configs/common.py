@@ -51,7 +51,8 @@ def base() -> ConfigDict:
     config.data = ConfigDict()
     config.data.source = "synthetic"
     config.data.kwargs = ConfigDict()
-    config.data.image_size = (64, 64)
+    config.data.image_size = (64, 64)  # height, width of what networks see
+    config.data.cache_bytes = 2**30  # of decoded pictures kept in memory, for each split
 
     config.mine = ConfigDict()
     config.mine.threshold = 30  # keep tokens seen more than this many times in the titles of train and val
@@ -63,7 +64,7 @@ def base() -> ConfigDict:
         "loss": "sigmoid",  # or "softmax", over y / sum(y) with Poly-1
         "title_weight": 1.0,
         "category_weight": 0.0,
-        "positive_weight_power": 0.0,  # present labels weigh (N / n) ** power
+        "positive_weight_power": 0.5,  # present labels weigh (N / n) ** power
         "positive_weight_limit": 100.0,
         "poly_epsilon": 0.5,
         "label_smoothing": 0.0,  # of the category head
@@ -88,7 +89,6 @@ def base() -> ConfigDict:
         ("erasing", {"p": 0.25}),
     )
     config.train.num_threads = 2  # that decode and augment
-    config.train.cache_bytes = 2**30  # of decoded pictures kept in memory
     config.train.log_every_steps = 10
     config.train.checkpoint_every_steps = 200
     config.train.keep_checkpoints = 2
@@ -115,4 +115,77 @@ def base() -> ConfigDict:
     config.report = ConfigDict()
     config.report.rows = 20
     config.report.seed = 0
+    return config
+
+
+def fashion(name: str, arg: ConfigDict) -> ConfigDict:
+    """Returns the settings that every experiment on the fashion catalogue shares: same data, network and budget.
+
+    The catalogue (eProduct's layout, 60x80 pictures) lies in data/fashion of the folder the run is started from;
+    another place is given by --config.data.kwargs.root=...
+
+    Args:
+      name: of the experiment.
+      arg: parsed argument; `seed` is the training seed, `runlocal` makes one short epoch of it.
+    """
+    config = base()
+    config.name = name
+    config.data.source = "eproduct"
+    config.data.kwargs.root = "data/fashion"
+    config.data.image_size = (80, 64)
+    config.mine.threshold = 5
+    config.train.seed = arg.seed
+    config.train.epochs = 0.05 if arg.runlocal else 6.0
+    config.train.eval_every_epochs = 0.0 if arg.runlocal else 1.0
+    return config
+
+
+def ensemble(config: ConfigDict, members: tuple[str, ...], arg: ConfigDict) -> None:
+    """Makes an ensemble of a config: members train by themselves, their whitened embeddings are joined and searched.
+
+    Args:
+      config: changed in place: what the members do is taken out.
+      members: names of config files, with arguments: "fashion_vit" or "quickstart:loss=softmax".
+      arg: parsed argument; `runlocal` goes on to the members.
+    """
+    for block in ("mine", "train", "embed"):
+        del config[block]
+    if arg.runlocal:
+        members = tuple(member + ("," if ":" in member else ":") + "runlocal" for member in members)
+    config.search.members = members
+    config.search.steps = (("whitening", {}), ("ensemble", {}), ("reranking", {}))
+
+
+# Losses of the table on the embedded catalogue: name -> settings of task and task_kwargs.
+LOSSES = {
+    "sigmoid": {},
+    "sigmoid_plain": {"positive_weight_power": 0.0},
+    "softmax": {"loss": "softmax"},
+    "softmax_plain": {"loss": "softmax", "poly_epsilon": 0.0},
+    "both": {"category_weight": 1.0},
+    "category": {"title_weight": 0.0, "category_weight": 1.0},
+}
+
+
+def quickstart(name: str, arg: ConfigDict) -> ConfigDict:
+    """Returns the settings of the embedded catalogue: minutes on two CPU cores.
+
+    Args:
+      name: of the experiment.
+      arg: parsed argument; `runlocal` makes a version of seconds.
+    """
+    config = base()
+    config.name = name
+    config.data.kwargs.seed = 0
+    config.data.kwargs.num_train = 400 if arg.runlocal else 6000
+    config.data.kwargs.num_val = 64 if arg.runlocal else 500
+    config.data.kwargs.num_query = 40 if arg.runlocal else 500
+    config.data.kwargs.num_gallery = 400 if arg.runlocal else 5000
+    config.data.kwargs.image_size = 64
+    config.mine.threshold = 5 if arg.runlocal else 30
+    if arg.runlocal:
+        config.train.batch_size = 32
+        config.train.epochs = 1.0
+        config.train.eval_every_epochs = 1.0
+        config.embed.batch_size = 64
     return config

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from retrieval_jax import checkpoints, command_line, inference, sharding, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data import histogram, pipeline
+from retrieval_jax.data import histogram, pipeline, sources
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 
@@ -47,6 +47,8 @@ def run(config, workdir):
         raise InputError(f"config.embed.models: there is no {unknown[0]!r}; there are: {', '.join(MODELS)}")
     catalog = catalogs.load(config.data)
     mesh = sharding.make_mesh()
+    # Several models read the same pictures: they are decoded once.
+    images = {name: sources.Cached(catalog.split(name).images, config.data.cache_bytes) for name in SPLITS}
     learns = set(config.embed.models) - {"histogram"}
     task, vocabulary_hash = _task(config, workdir) if learns else (None, "")  # one task: compiled once for both
     summary = {}
@@ -55,7 +57,7 @@ def run(config, workdir):
         summary[name] = {}
         for split_name in SPLITS:
             split, start = catalog.split(split_name), time.monotonic()
-            vectors, space = predict(split.images, f"embed: {name} {split_name}")
+            vectors, space = predict(images[split_name], f"embed: {name} {split_name}")
             seconds = time.monotonic() - start
             meta = {"space": space, "model": name, "split": split_name, "dim": vectors.shape[1],
                     "catalogue": catalog.name, "config": workdirs.stage_hash(config, "embed"),

@@ -48,8 +48,7 @@ def run(config, workdir) -> dict:
     num_rows = len(split)
     steps_per_epoch = num_rows / settings.batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
-    images = sources.Cached(split.images, settings.cache_bytes) if settings.cache_bytes else split.images
-    columns = {"image": images, "label_ids": label_rows,
+    columns = {"image": sources.Cached(split.images, config.data.cache_bytes), "label_ids": label_rows,
                "category": None if split.categories is None else split.categories[:, -1]}
 
     # ------------------------------------------------------------------------------------------------------------- mesh
