@@ -12,7 +12,7 @@ def get_config(arg=None):
     config = common.fashion("fashion_vit", arg)
     config.train.task_kwargs.loss = "softmax"
     config.train.model.name = "vit"
-    config.train.model.variant = "mini"
-    config.train.model.kwargs.patch_size = 8
+    config.train.model.variant = "micro"
+    config.train.model.kwargs = {"patch_size": 8}
     config.train.learning_rate = 1e-3
     return config

@@ -131,10 +131,15 @@ def _choose(stages: list[tuple[str, str]], wanted: str) -> tuple[str, str]:
     raise InputError(f"evaluate.submission_stage is {wanted!r}, but there are only {names}")
 
 
-def _table(rows: list[dict], num_scored: int, num_queries: int) -> rich.table.Table:
-    table = rich.table.Table(
-        title=f"{num_scored} of {num_queries} queries have a relevant listing", box=rich.box.SIMPLE_HEAD
-    )
+def print_scores(rows: list[dict]) -> None:
+    """Prints the score table: one line per model and stage, in percent.
+
+    Args:
+      rows: the "stages" of metrics.json.
+    """
+    counts = rows[0] if rows else {"num_scored": 0, "num_queries": 0}
+    title = f"{counts['num_scored']} of {counts['num_queries']} queries have a relevant listing"
+    table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
     columns = ("mar@10", "mar@10_capped", "recall@1", "map@10")
     for name, justify in [
         ("model", "left"),
@@ -151,15 +156,14 @@ def _table(rows: list[dict], num_scored: int, num_queries: int) -> rich.table.Ta
         table.add_row(
             row["model"], row["stage"], *(number(row[name]) for name in columns), number(row["mar@10_capped_se"])
         )
-    return table
+    rich.console.Console(width=max(100, rich.console.Console().width)).print(table)
 
 
 def run(config, workdir) -> dict:
     """Scores every ranking of the work directory and writes metrics.json and submission.csv.
 
     Args:
-      config: data, evaluate.ks, evaluate.selection_share; optionally evaluate.submission_stage ("stage" or
-        "model/stage").
+      config: data, evaluate.ks, evaluate.selection_share, evaluate.submission_stage ("stage" or "model/stage").
       workdir: the work directory, with rankings.
 
     Returns:
@@ -171,7 +175,7 @@ def run(config, workdir) -> dict:
     workdir = pathlib.Path(workdir)
     stages = list_stages(workdir)
     settings = config.evaluate
-    submitted = _choose(stages, settings.get("submission_stage", ""))
+    submitted = _choose(stages, settings.submission_stage)
     catalog = catalog_module.load(config.data)
     gallery_ids = Ids.of(catalog.split("gallery").ids)
     rankings = {stage: Ranking.load(workdir / "rankings" / stage[0] / stage[1]) for stage in stages}
@@ -196,8 +200,8 @@ def run(config, workdir) -> dict:
     truth = dataclasses.replace(
         catalog.truth, query_ids=Ids.of(catalog.truth.query_ids), gallery_ids=Ids.of(catalog.truth.gallery_ids)
     )
-    ks = sorted({*settings.get("ks", (1, 10)), 10})  # the published metric is always there
-    selection = selection_half(truth.query_ids, settings.get("selection_share", 0.5))
+    ks = sorted({*settings.ks, 10})  # the published metric is always there
+    selection = selection_half(truth.query_ids, settings.selection_share)
     rows = [
         {"model": stage[0], "stage": stage[1], **score(ranking, truth, ks, selection)}
         for stage, ranking in rankings.items()
@@ -205,9 +209,7 @@ def run(config, workdir) -> dict:
     work_directory.write_json(
         file, {"stages": rows, "definitions": DEFINITIONS, "submission_stage": "/".join(submitted)}
     )
-    rich.console.Console(width=max(100, rich.console.Console().width)).print(
-        _table(rows, rows[0]["num_scored"], rows[0]["num_queries"])
-    )
+    print_scores(rows)
     last = rows[-1]
     return {
         "scored": True,

@@ -54,24 +54,11 @@ def run(config, folder, config_folder="configs") -> dict:
 
     scores = folder / "metrics.json"
     if "evaluate" not in done and scores.exists():  # evaluate prints its own table when it runs
-        print(score_table(json.loads(scores.read_text(encoding="utf-8"))))
+        stages = json.loads(scores.read_text(encoding="utf-8"))["stages"]
+        importlib.import_module("retrieval_jax.evaluate").print_scores(stages)
     print(f"report: {folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
     return done
-
-
-def score_table(metrics: dict) -> str:
-    """Returns the scores of metrics.json as a table in text: one line per model and stage, in percent."""
-    names = [name for name in ("mar@10", "mar@10_capped", "recall@1", "map@10")
-             if any(name in stage for stage in metrics["stages"])]
-    rows = [["model", "stage", *names]]
-    for stage in metrics["stages"]:
-        rows.append([stage["model"], stage["stage"]])
-        rows[-1] += [f"{100 * stage[name]:.2f}" if stage.get(name) is not None else "-" for name in names]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) if i < 2 else cell.rjust(width)
-                       for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 if __name__ == "__main__":

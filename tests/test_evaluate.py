@@ -43,7 +43,7 @@ def made(tmp_path, monkeypatch):
 
 
 def make_config(**changes):
-    return ConfigDict({"data": {}, "evaluate": {"ks": (1, 5), "selection_share": 0.5, **changes}})
+    return ConfigDict({"data": {}, "evaluate": {"ks": (1, 5), "selection_share": 0.5, "submission_stage": "", **changes}})
 
 
 def test_metrics_json_holds_every_stage_and_both_halves(made, capsys):

@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from retrieval_jax import run, workdir
+from retrieval_jax import evaluate, run, workdir
 from test_workdir import ensemble_config, fake_verb, make_config
 
 
@@ -12,12 +12,13 @@ def calls(monkeypatch):
     """Puts verbs that only write a file in place of the real ones; returns the list of those called."""
     made = []
     for verb in workdir.VERBS:
-        module = types.SimpleNamespace(run=fake_verb(verb, made))
+        module = types.SimpleNamespace(run=fake_verb(verb, made), print_scores=evaluate.print_scores)
         monkeypatch.setitem(sys.modules, f"retrieval_jax.{verb}", module)
     return made
 
 
-SCORES = '{"stages": [{"model": "trained", "stage": "cosine", "mar@10": 0.5, "recall@1": 0.25, "map@10": null}]}'
+SCORES = """{"stages": [{"model": "trained", "stage": "cosine", "mar@10": 0.5, "mar@10_capped": 0.5, "recall@1": 0.25,
+ "map@10": null, "mar@10_capped_se": 0.01, "num_scored": 9, "num_queries": 9}]}"""
 
 
 def test_run_walks_all_verbs_then_skips_them_and_prints_scores_and_report(tmp_path, calls, capsys):
