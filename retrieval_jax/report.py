@@ -49,8 +49,6 @@ def run(config, workdir) -> dict:
     workdir = as_path(workdir)
     catalog = catalogs.load(config["data"])
     scores = (_read_json(workdir / "metrics.json") or {}).get("stages", [])
-    if members(config):
-        scores = [{**stage, "model": "ensemble"} for stage in scores]
     stages = [record for verb in VERBS[:-1] if (record := read_record(workdir, verb))]
     template = string.Template(pathlib.Path(__file__).with_name("report_page.html").read_text("utf-8"))
     table = report_scores.table(scores) or _absent(
@@ -245,7 +243,7 @@ def _retrieval_section(config, workdir, catalog, picture) -> str:
         return _section("Retrieval", _absent("there is no ranking; the verb search writes rankings of a gallery."))
     ranking, truth, count = Ranking.load(folder), catalog.truth, _option(config, "rows", 8)
     report_rows.check(catalog, ranking, folder)
-    names = [report_scores.label(name) for name in ("ensemble" if members(config) else folder.parent.name, folder.name)]
+    names = [report_scores.label(name) for name in (folder.parent.name, folder.name)]
     words = (f"{', '.join(names)}: the query on the left, its {COLUMNS} best gallery listings beside it, best first; "
              "scores are in the tooltips. ")
     if truth is None:

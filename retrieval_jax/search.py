@@ -8,7 +8,7 @@
 The steps of `config.search.steps` are cumulative and for the trained model; "histogram" and "untrained" are there to
 compare with and get the plain cosine. With `config.search.members` (names of work directories beside this one) every
 member's trained embeddings go through the steps before "ensemble" by themselves, as a model of the member's name;
-that step joins them, and what comes after it ranks by the ensemble, under the name "trained".
+that step joins them, and what comes after it ranks by the ensemble, as a model of that name.
 """
 
 from __future__ import annotations
@@ -193,9 +193,9 @@ def run(config, workdir) -> dict:
             elif member_names:
                 finished.append(walk(model, state, steps[:joins]).members[0])
         if member_names:
-            (folder / "trained").mkdir()
+            (folder / "ensemble").mkdir()
             names = tuple(model for model, _ in sources)
-            walk("trained", State(finished, None, names, folder / "trained"), steps[joins:])
+            walk("ensemble", State(finished, None, names, folder / "ensemble"), steps[joins:])
         work_directory.write_json(folder / "rankings.json", {"stages": stages})
 
     replace_folder(workdir / "rankings", fill)

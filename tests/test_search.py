@@ -79,7 +79,7 @@ def test_an_ensemble_searches_its_members(tmp_path):
     )
     del config["embed"]
     search.run(config, tmp_path / "both")
-    folder = tmp_path / "both" / "rankings" / "trained"
+    folder = tmp_path / "both" / "rankings" / "ensemble"
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["ensemble", "reranking"]
     members = [whiten(*load(tmp_path / name)) for name in ("one", "two-runlocal")]
     queries, gallery = (ensemble.concatenate(side, (1, 2)) for side in zip(*members, strict=True))
