@@ -73,7 +73,7 @@ def base() -> ConfigDict:
     # Short runs from scratch: with the published layer scale of 1e-6 the blocks would sleep through the first epochs.
     # A projection of 0 dimensions leaves the embedding as wide as the backbone.
     config.train.model = ConfigDict({"name": "convnext", "variant": "mini", "projection": 0})
-    config.train.model.kwargs = ConfigDict({"layer_scale": 1.0})
+    config.train.model.kwargs = ConfigDict({"layer_scale": 1.0, "pool_stages": (1, 2, 3)})
     config.train.dtype = "float32"  # of the computation; "bfloat16" on accelerators
     config.train.batch_size = 128  # global, over all devices and processes
     config.train.epochs = 6.0
@@ -184,12 +184,13 @@ def quickstart(name: str, arg: ConfigDict) -> ConfigDict:
     config = base()
     config.name = name
     config.data.kwargs.seed = 0
-    config.data.kwargs.num_train = 400 if arg.runlocal else 6000
+    config.data.kwargs.num_train = 400 if arg.runlocal else 5000
     config.data.kwargs.num_val = 64 if arg.runlocal else 500
     config.data.kwargs.num_query = 40 if arg.runlocal else 500
     config.data.kwargs.num_gallery = 400 if arg.runlocal else 5000
     config.data.kwargs.image_size = 64
     config.mine.threshold = 5 if arg.runlocal else 30
+    config.train.epochs = 8.0
     if arg.runlocal:
         config.train.batch_size = 32
         config.train.epochs = 1.0

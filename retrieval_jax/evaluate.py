@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -41,19 +40,6 @@ DEFINITIONS = {
     "selection, report": "the same over two halves of the queries, by sha256 of the id: choices are made on "
     "selection, told on report",
 }
-
-
-def selection_half(query_ids: Sequence[str], share: float = 0.5) -> np.ndarray:
-    """Returns [Q] bool: does the query belong to the half that choices are made on?
-
-    Args:
-      query_ids: Q ids; only the id decides, not the order or the other ids.
-      share: of the queries, 0 to 1.
-    """
-    if not 0 <= share <= 1:
-        raise InputError(f"evaluate.selection_share is {share}: it is a share of the queries, 0 to 1")
-    numbers = [int.from_bytes(hashlib.sha256(str(item).encode()).digest()[:8], "big") for item in query_ids]
-    return np.array([number < share * 2.0**64 for number in numbers], bool)
 
 
 def write_submission(
@@ -201,7 +187,7 @@ def run(config, workdir) -> dict:
         catalog.truth, query_ids=Ids.of(catalog.truth.query_ids), gallery_ids=Ids.of(catalog.truth.gallery_ids)
     )
     ks = sorted({*settings.ks, 10})  # the published metric is always there
-    selection = selection_half(truth.query_ids, settings.selection_share)
+    selection = metrics.selection_half(truth.query_ids, settings.selection_share)
     rows = [
         {"model": stage[0], "stage": stage[1], **score(ranking, truth, ks, selection)}
         for stage, ranking in rankings.items()

@@ -6,6 +6,7 @@ that a ranking repeats counts at its first place only.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,27 @@ import numpy as np
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.ranking import Ranking, Truth
+
+
+def hash_shares(ids: Sequence[str]) -> np.ndarray:
+    """Returns [n] numbers in [0, 1), one per id, the same on every machine: below s lies a fixed share s of all ids."""
+    numbers = [int.from_bytes(hashlib.sha256(str(item).encode()).digest()[:8], "big") for item in ids]
+    return np.array(numbers, np.float64) / 2.0**64
+
+
+def selection_half(query_ids: Sequence[str], share: float = 0.5) -> np.ndarray:
+    """Returns [Q] bool: does the query belong to the half that choices are made on?
+
+    Args:
+      query_ids: Q ids; only the id decides, not the order or the other ids.
+      share: of the queries, 0 to 1.
+
+    Raises:
+      InputError: a share outside 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"evaluate.selection_share is {share}: it is a share of the queries, 0 to 1")
+    return hash_shares(query_ids) < share
 
 
 def check(ranking: Ranking, truth: Truth) -> None:

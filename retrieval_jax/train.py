@@ -100,7 +100,8 @@ def run(config, workdir) -> dict:
         evaluator = retrieval.Evaluator(
             task.predict_fns["embed_image"], catalog=catalog, transform=config.embed.transforms,
             image_size=config.data.image_size, batch_size=config.embed.batch_size, mesh=mesh,
-            max_queries=settings.eval_queries, max_gallery=settings.eval_gallery)
+            max_queries=settings.eval_queries, max_gallery=settings.eval_gallery,
+            cache_bytes=config.data.cache_bytes)
     eval_steps = {min(num_steps, round(i * settings.eval_every_epochs * steps_per_epoch))
                   for i in range(1, int(settings.epochs / settings.eval_every_epochs) + 1)} if evaluator else set()
 

@@ -43,7 +43,8 @@ def made(tmp_path, monkeypatch):
 
 
 def make_config(**changes):
-    return ConfigDict({"data": {}, "evaluate": {"ks": (1, 5), "selection_share": 0.5, "submission_stage": "", **changes}})
+    settings = {"ks": (1, 5), "selection_share": 0.5, "submission_stage": "", **changes}
+    return ConfigDict({"data": {}, "evaluate": settings})
 
 
 def test_metrics_json_holds_every_stage_and_both_halves(made, capsys):
@@ -101,12 +102,12 @@ def test_without_truth_there_is_a_submission_and_nothing_else(made, capsys):
 
 def test_the_half_of_a_query_depends_on_its_id_alone():
     ids = [f"item{row}" for row in range(4000)]
-    half = evaluate.selection_half(ids, 0.5)
-    assert 0.46 < half.mean() < 0.54 and np.array_equal(evaluate.selection_half(ids[::-1], 0.5), half[::-1])
-    assert half[:3].tolist() == evaluate.selection_half(ids[:3]).tolist()
-    assert evaluate.selection_half(ids, 1.0).all() and not evaluate.selection_half(ids, 0.0).any()
+    half = metrics.selection_half(ids, 0.5)
+    assert 0.46 < half.mean() < 0.54 and np.array_equal(metrics.selection_half(ids[::-1], 0.5), half[::-1])
+    assert half[:3].tolist() == metrics.selection_half(ids[:3]).tolist()
+    assert metrics.selection_half(ids, 1.0).all() and not metrics.selection_half(ids, 0.0).any()
     with pytest.raises(InputError, match="0 to 1"):
-        evaluate.selection_half(ids, 2)
+        metrics.selection_half(ids, 2)
 
 
 def test_rankings_of_another_catalogue_are_refused(made):

@@ -110,7 +110,7 @@ def shop(tmp_path, monkeypatch):
              label_ids=np.tile(np.array([3, 0, 2], np.int32), (6, 1)),
              probabilities=np.tile(np.array([0.25, 0.75, 0.5], np.float32), (6, 1)))
     lines = [{"step": step, "time": 0.0, "loss": 3.0 / step, "grad_norm": None if step == 7 else 1.0}
-             for step in range(1, 500)] + [{"step": 400, "time": 1.0, "val/mar@10_capped": 0.5}]
+             for step in range(1, 500)] + [{"step": 400, "time": 1.0, "retrieval/mar@10_capped": 0.5}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 50')
     workdir.record(config, tmp_path, "train", seconds=75.4, cpu_seconds=100,
                    summary={"parameters": 3_400_000, "steps": 499, "epochs": 2, "images_per_second": 105.0})

@@ -1,10 +1,9 @@
 """How well the model retrieves while it trains: a fixed part of the queries against a fixed part of the gallery."""
 
-import hashlib
-
 import numpy as np
 
 from retrieval_jax import inference, metrics
+from retrieval_jax.data import sources
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
@@ -20,7 +19,7 @@ class Evaluator:
     """
 
     def __init__(self, predict_fn, *, catalog, transform, image_size, batch_size, mesh=None, k=10, max_queries=500,
-                 max_gallery=5000, selection_share=0.5, prefix="val/"):
+                 max_gallery=5000, selection_share=0.5, prefix="retrieval/", cache_bytes=2**30):
         """Chooses queries and gallery, by a hash of their ids: the same for every run of a catalogue.
 
         Args:
@@ -32,6 +31,7 @@ class Evaluator:
             max_gallery: most gallery listings; more only if that many are relevant.
             selection_share: share of all queries to choose from.
             prefix: of the names.
+            cache_bytes: of decoded pictures that stay in memory from one run to the next, for each side.
 
         Raises:
             InputError: the catalogue has no queries with known relevant listings.
@@ -40,20 +40,21 @@ class Evaluator:
             raise InputError(f"catalogue {catalog.name} has no queries with known relevant listings: set "
                              "config.train.eval_every_epochs to 0")
         truth = catalog.truth
-        hashes = hash_shares(truth.query_ids)
-        queries = np.flatnonzero((hashes < selection_share) & (truth.num_relevant > 0))
+        hashes = metrics.hash_shares(truth.query_ids)
+        queries = np.flatnonzero(metrics.selection_half(truth.query_ids, selection_share) & (truth.num_relevant > 0))
         if not len(queries):
             raise InputError(f"catalogue {catalog.name}: none of the {len(truth)} queries is in the selection share "
                              f"{selection_share} and has a relevant listing; set config.train.eval_every_epochs to 0")
         queries = np.sort(queries[np.argsort(hashes[queries], kind="stable")][:max_queries])
         wanted = np.unique(np.concatenate([truth.relevant(query) for query in queries]))
         others = np.setdiff1d(np.arange(len(truth.gallery_ids)), wanted, assume_unique=True)
-        others = others[np.argsort(hash_shares(truth.gallery_ids)[others], kind="stable")]
+        others = others[np.argsort(metrics.hash_shares(truth.gallery_ids)[others], kind="stable")]
         gallery = np.sort(np.concatenate([wanted, others[:max(0, max_gallery - len(wanted))]]))
         self.rows = {"query": queries, "gallery": gallery}
         self.ids = {"query": [truth.query_ids[int(row)] for row in queries],
                     "gallery": [truth.gallery_ids[int(row)] for row in gallery]}
-        self.images = {"query": catalog.query.images, "gallery": catalog.gallery.images}
+        self.images = {"query": sources.Cached(catalog.query.images, cache_bytes),
+                       "gallery": sources.Cached(catalog.gallery.images, cache_bytes)}
         relevant = [np.searchsorted(gallery, truth.relevant(query)) for query in queries]
         indptr = np.concatenate([[0], np.cumsum([len(rows) for rows in relevant])])
         self.truth = Truth(self.ids["query"], self.ids["gallery"], indptr, np.concatenate(relevant))
@@ -61,7 +62,7 @@ class Evaluator:
         self.predict_args = {"transform": transform, "image_size": image_size, "batch_size": batch_size, "mesh": mesh}
 
     def run(self, params):
-        """Yields (name, value): "val/recall@1", "val/mar@10", "val/mar@10_capped", "val/map@10" for k = 10."""
+        """Yields (name, value), for k = 10: retrieval/recall@1, and mar@10, mar@10_capped, map@10 likewise."""
         sides = {}
         for split in ("query", "gallery"):
             out = inference.predict(self.predict_fn, params, self.images[split], rows=self.rows[split],
@@ -71,8 +72,3 @@ class Evaluator:
         scores = metrics.evaluate(ranking, self.truth, ks=(self.k,))
         for name in ("recall@1", f"mar@{self.k}", f"mar@{self.k}_capped", f"map@{self.k}"):
             yield self.prefix + name, scores[name]
-
-
-def hash_shares(ids):
-    """Returns a number in [0, 1) for each id, the same on every machine: below s lies a fixed share s of all ids."""
-    return np.array([int.from_bytes(hashlib.sha256(item.encode()).digest()[:8], "big") for item in ids]) / 2.0 ** 64

@@ -28,7 +28,9 @@ VARIANTS = {
     "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
 }
 
-_INIT = nn.initializers.truncated_normal(0.02)
+# By fan-in, not the published 0.02: in narrow networks that leaves the blocks almost silent, and training from scratch
+# waits for them on a plateau. Published weights replace it anyway.
+_INIT = nn.initializers.lecun_normal()
 
 
 class Patches(nn.Module):
@@ -46,6 +48,9 @@ class Patches(nn.Module):
         """Projects [B, H, W, C] to [B, H // size, W // size, channels]."""
         batch, height, width, channels = images.shape
         rows, columns = height // self.size, width // self.size
+        if not rows or not columns:
+            raise InputError(f"a map of {height} x {width} has no patch of {self.size} x {self.size}: the pictures are "
+                             "too small for this model; set a larger config.data.image_size or a smaller patch_size")
         kernel = self.param("kernel", _INIT, (self.size, self.size, channels, self.channels))
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         # A reshape and one matrix product: the fastest form of this convolution on every backend.
@@ -88,6 +93,8 @@ class Model(nn.Module):
       layer_scale: first value of every block's learned scale.
       patch_size: size and stride of the stem, pixels.
       kernel_size: size of the depthwise kernels.
+      pool_stages: stages whose maps are pooled and normalised; more than the last (3) make the embedding their
+        concatenation, in this order: early stages keep the colours and textures that the last one gives up.
       dtype: type of the computation; parameters stay float32.
       epsilon: added to the variance in every norm; the published models have 1e-6, some of timm's 1e-5.
       tanh_gelu: whether GELU is the tanh approximation, as in some of timm's models.
@@ -98,6 +105,7 @@ class Model(nn.Module):
     layer_scale: float = 1e-6
     patch_size: int = 4
     kernel_size: int = 7
+    pool_stages: tuple[int, ...] = (3,)
     dtype: Any = jnp.float32
     epsilon: float = 1e-6
     tanh_gelu: bool = False
@@ -111,13 +119,13 @@ class Model(nn.Module):
           train: whether drop path is active (needs the rng "dropout").
 
         Returns:
-          {"embedding": [B, width] float32}.
+          {"embedding": [B, sum of the widths of pool_stages] float32}.
         """
         if self.variant not in VARIANTS:
             raise InputError(f"unknown ConvNeXt variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
         depths, widths = VARIANTS[self.variant]
         x = images.astype(self.dtype)
-        block = 0
+        block, pooled = 0, {}
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             if stage == 0:
                 x = Patches(width, self.patch_size, self.dtype, name="stem")(x)
@@ -130,5 +138,8 @@ class Model(nn.Module):
                 x = Block(self.kernel_size, rate, self.layer_scale, self.dtype, self.epsilon, self.tanh_gelu,
                           name=f"stage{stage}_block{i}")(x, train)
                 block += 1
-        pooled = Pool(self.pooling, dtype=self.dtype, name="pool")(x)
-        return {"embedding": nn.LayerNorm(epsilon=self.epsilon, name="head_norm")(pooled)}
+            if stage in self.pool_stages:
+                suffix = "" if stage == 3 else f"_stage{stage}"
+                vector = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")(x)
+                pooled[stage] = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")(vector)
+        return {"embedding": jnp.concatenate([pooled[stage] for stage in self.pool_stages], axis=-1)}
