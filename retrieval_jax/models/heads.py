@@ -6,7 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def prior_bias(counts: np.ndarray, num_listings: int) -> np.ndarray:
+def softmax_prior(counts: np.ndarray) -> np.ndarray:
+    """Returns the biases with which an untrained softmax head predicts every label at its share of all labels.
+
+    Without them training starts on a plateau: learning how frequent labels are drowns what pictures say about them.
+
+    Args:
+      counts: [V] listings that have the label; labels of none count as half a listing.
+
+    Returns:
+      [V] float32 log shares.
+    """
+    counts = np.maximum(np.asarray(counts, np.float64), 0.5)
+    return np.log(counts / counts.sum()).astype(np.float32)
+
+
+def sigmoid_prior(counts: np.ndarray, num_listings: int) -> np.ndarray:
     """Returns the biases with which an untrained sigmoid head predicts every label at its share of the listings.
 
     Without them a head of thousands of rare labels spends its first epoch on learning that labels are rare.

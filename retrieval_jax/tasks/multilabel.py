@@ -58,16 +58,19 @@ def make(config, data_info) -> Task:
     module_heads = {}
     positive_weights = None
     if use_titles:
-        bias = None
+        bias = heads.softmax_prior(data_info.label_counts)
         if options["loss"] == "sigmoid":
-            bias = tuple(heads.prior_bias(data_info.label_counts, data_info.num_listings).tolist())
+            bias = heads.sigmoid_prior(data_info.label_counts, data_info.num_listings)
             if options["positive_weight_power"] > 0:
                 ratio = data_info.num_listings / np.maximum(data_info.label_counts, 1)
                 weights = np.minimum(ratio ** options["positive_weight_power"], options["positive_weight_limit"])
                 positive_weights = weights.astype(np.float32)
-        module_heads["titles"] = heads.Head(len(data_info.label_names), options["head_init_scale"], bias)
+        module_heads["titles"] = heads.Head(len(data_info.label_names), options["head_init_scale"],
+                                           tuple(bias.tolist()))
     if use_category:
-        module_heads["category"] = heads.Head(len(data_info.category_names[-1]), options["head_init_scale"])
+        bias = heads.softmax_prior(data_info.category_counts[-1])
+        module_heads["category"] = heads.Head(len(data_info.category_names[-1]), options["head_init_scale"],
+                                              tuple(bias.tolist()))
 
     dtype = jnp.dtype(config.dtype)
     model = config.model
