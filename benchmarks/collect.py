@@ -22,10 +22,11 @@ def collect(folder: pathlib.Path) -> dict:
     stages = json.loads((folder / "metrics.json").read_text())["stages"]
     train = folder / "stages" / "train.json"
     trained = json.loads(train.read_text()) if train.exists() else {}
+    made = trained or json.loads((folder / "stages" / "search.json").read_text())
     return {
         "run": folder.name,
-        "commit": run["commit"], "hardware": run["hardware"], "versions": run["versions"],
-        "finished": run["stages"]["evaluate"]["finished"][:10],
+        "commit": made["commit"], "hardware": made["hardware"], "versions": run["versions"],
+        "finished": made["finished"][:10],
         "train": {**{key: trained[key] for key in ("seconds", "cpu_seconds") if key in trained},
                   **{key: value for key, value in trained.get("summary", {}).items() if key in TRAINING}},
         "scores": [{"model": stage["model"], "stage": stage["stage"],
@@ -40,8 +41,12 @@ def table(runs: list[dict]) -> str:
     for run in runs:
         name = re.sub(r"-seed=\d+$", "", run["run"])
         for score in run["scores"]:
-            if score["model"] in ("histogram", "untrained"):  # the same in every run: the first one's
+            if score["model"] == "histogram":  # the same in every run
                 rows.setdefault((score["model"], score["stage"]), [(score, {})])
+            elif score["model"] == "untrained":  # the same in runs of one network and seed
+                if all(score["mar@10"] != other[0]["mar@10"] for key, found in rows.items() for other in found
+                       if key[1] == "untrained"):
+                    rows[(f"{name}, untrained", "untrained")] = [(score, {})]
             elif score["model"] in ("trained", "ensemble"):
                 rows.setdefault((name, score["stage"]), []).append((score, run["train"]))
     lines = ["| run | stage | mar@10_capped | mar@10 | recall@1 | mAP@10 | report half | training |",

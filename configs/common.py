@@ -107,6 +107,8 @@ def base() -> ConfigDict:
 
     config.search = ConfigDict()
     config.search.k = 100
+    config.search.index = "exact"
+    config.search.index_kwargs = ConfigDict()
     config.search.steps = (("whitening", {}), ("reranking", {}))
     config.search.members = ()
 
@@ -130,7 +132,7 @@ def fashion(name: str, arg: ConfigDict) -> ConfigDict:
 
     Args:
       name: of the experiment.
-      arg: parsed argument; `seed` is the training seed, `runlocal` makes one short epoch of it.
+      arg: parsed argument; `seed`, where the config has one, is the training seed; `runlocal` trains for seconds.
     """
     config = base()
     config.name = name
@@ -138,7 +140,7 @@ def fashion(name: str, arg: ConfigDict) -> ConfigDict:
     config.data.kwargs.root = "data/fashion"
     config.data.image_size = (80, 64)
     config.mine.threshold = 5
-    config.train.seed = arg.seed
+    config.train.seed = arg.get("seed", 0)
     config.train.epochs = 0.05 if arg.runlocal else 4.0
     config.train.ema_decay = 0.995
     config.train.eval_every_epochs = 0.0 if arg.runlocal else 1.0

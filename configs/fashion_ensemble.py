@@ -8,7 +8,7 @@ from configs import common
 
 def get_config(arg=None):
     """Returns the settings; `:runlocal` takes the short members."""
-    arg = common.parse_arg(arg, seed=0)
+    arg = common.parse_arg(arg)
     config = common.fashion("fashion_ensemble", arg)
     common.ensemble(config, ("fashion_softmax", "fashion_vit"), arg)
     return config

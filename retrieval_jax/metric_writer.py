@@ -32,7 +32,7 @@ class MetricWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut(path, resume_step)
         self._file = path.open("a", encoding="utf-8")
-        purge = None if resume_step is None else resume_step + 1
+        purge = (resume_step or 0) + 1  # what an earlier try wrote for these steps will be written again
         self._board = tensorboardX.SummaryWriter(str(path.parent / "tensorboard"), purge_step=purge)
 
     def write(self, step, values):

@@ -38,10 +38,13 @@ def run(config: Any, workdir: Any) -> dict:
     catalog = catalog_lib.load(config["data"], set_aside_path=workdir / "set_aside.csv")
     splits = {name: getattr(catalog, name) for name in ("train", "val") if getattr(catalog, name) is not None}
     titles = {name: split.titles for name, split in splits.items() if split.titles is not None}
+    if "train" not in titles and config["train"]["task"] == "category":
+        print("mine: the train split has no titles; the task learns categories alone")
+        return {"titles": {}}
     if "train" not in titles:
         raise InputError(
             f"catalogue {catalog.name} has no titles to mine in its train split; name their column in "
-            "config.data.kwargs.columns.title, or train on categories"
+            "config.data.kwargs.columns.title, or set config.train.task = 'category'"
         )
 
     counts = vocabulary_lib.count_tokens(list(titles.values()))

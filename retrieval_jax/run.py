@@ -6,6 +6,7 @@ Verbs whose result is complete and unchanged are skipped; each of the others say
 run first, each in its own work directory beside the ensemble's.
 """
 
+import copy
 import importlib
 import json
 import pathlib
@@ -36,6 +37,8 @@ def run(config, folder, config_folder="configs") -> dict:
         member_config = command_line.load_config(pathlib.Path(config_folder) / f"{stem}.py", arg or None)
         if workdir.members(member_config):
             raise InputError(f"{member} is an ensemble itself; list its members instead")
+        with member_config.unlocked():  # an ensemble is of one catalogue, wherever its own config says that lies
+            member_config.data = copy.deepcopy(config.data)
         run(member_config, workdir.member_folder(folder, member), config_folder)
 
     folder = workdir.prepare(config, folder)

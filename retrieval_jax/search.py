@@ -121,7 +121,7 @@ def run(config, workdir) -> dict:
     """Ranks the gallery for every query and writes workdir/rankings, whole or not at all.
 
     Args:
-      config: search.k, search.steps, search.members, embed.models; optionally search.index and search.index_kwargs.
+      config: the search block (k, steps, members, index, index_kwargs) and embed.models.
       workdir: the work directory, with embeddings (or its members beside it).
 
     Returns:
@@ -132,9 +132,9 @@ def run(config, workdir) -> dict:
     """
     workdir = pathlib.Path(workdir)
     k = config.search.k
-    steps = parse_steps(config.search.get("steps", ()))
-    make_index = index.get(config.search.get("index", "exact")).Index
-    index_kwargs = dict(config.search.get("index_kwargs", {}))
+    steps = parse_steps(config.search.steps)
+    make_index = index.get(config.search.index).Index
+    index_kwargs = dict(config.search.index_kwargs)
     member_names = work_directory.members(config)
     if member_names and not any(step.name == "ensemble" for step in steps):
         raise InputError(

@@ -43,13 +43,19 @@ def run(config, workdir) -> dict:
     # ------------------------------------------------------------------------------------------------------------- data
     catalog = catalogs.load(config.data)
     split = catalog.split("train")
-    vocabulary, label_rows = _mined(workdir, len(split))
+    vocabulary, label_rows = None, None
+    if split.titles is not None:
+        vocabulary, label_rows = _mined(workdir, len(split))
     info = catalogs.data_info(split, vocabulary)
     num_rows = len(split)
     steps_per_epoch = num_rows / settings.batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
     columns = {"image": sources.Cached(split.images, config.data.cache_bytes), "label_ids": label_rows,
                "category": None if split.categories is None else split.categories[:, -1]}
+
+    for name in ("log_every_steps", "checkpoint_every_steps"):
+        if settings[name] < 1:
+            raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
 
     # ------------------------------------------------------------------------------------------------------------- mesh
     mesh = sharding.make_mesh()
@@ -101,9 +107,10 @@ def run(config, workdir) -> dict:
             task.predict_fns["embed_image"], catalog=catalog, transform=config.embed.transforms,
             image_size=config.data.image_size, batch_size=config.embed.batch_size, mesh=mesh,
             max_queries=settings.eval_queries, max_gallery=settings.eval_gallery,
-            cache_bytes=config.data.cache_bytes)
+            selection_share=config.evaluate.selection_share, cache_bytes=config.data.cache_bytes)
+    num_evals = int(settings.epochs / settings.eval_every_epochs + 1e-9) if evaluator else 0
     eval_steps = {min(num_steps, round(i * settings.eval_every_epochs * steps_per_epoch))
-                  for i in range(1, int(settings.epochs / settings.eval_every_epochs) + 1)} if evaluator else set()
+                  for i in range(1, num_evals + 1)}
 
     # ------------------------------------------------------------------------------------------------------------- loop
     batches = pipeline.train_batches(
@@ -115,28 +122,33 @@ def run(config, workdir) -> dict:
     start, eval_seconds, values, scores = time.monotonic(), 0.0, {}, {}
     progress = tqdm.tqdm(batches, desc="train", unit="step", initial=start_step, total=num_steps, mininterval=1.0,
                          disable=jax.process_index() != 0)
-    for step, batch in enumerate(progress, start_step + 1):
-        state, values = update(state, sharding.shard_batch(batch, mesh))
-        if step % settings.log_every_steps == 0 or step == num_steps:
-            values = {name: float(value) for name, value in values.items()}
-            if not np.isfinite(values["loss"]):
-                raise FloatingPointError(f"the loss is {values['loss']} at step {step}: "
-                                         "lower config.train.learning_rate")
-            elapsed = time.monotonic() - start - eval_seconds
-            values["images_per_second"] = (step - start_step) * settings.batch_size / elapsed
-            values["learning_rate"] = float(schedule(step - 1))
-            values["epoch"] = step / steps_per_epoch
-            writer.write(step, values)
-            progress.set_postfix({k: f"{v:.4g}" for k, v in {"loss": values["loss"], **scores}.items()}, refresh=False)
-        if step in eval_steps:
-            before = time.monotonic()
-            scores = dict(evaluator.run(state["ema"]))
-            writer.write(step, scores)
-            eval_seconds += time.monotonic() - before
-        if step % settings.checkpoint_every_steps == 0 or step == num_steps:
-            store.save(step, state, {**meta, "seconds": seconds_before + time.monotonic() - start - eval_seconds})
-    store.close()
-    writer.close()
+    try:
+        for step, batch in enumerate(progress, start_step + 1):
+            state, values = update(state, sharding.shard_batch(batch, mesh))
+            saves = step % settings.checkpoint_every_steps == 0 or step == num_steps
+            if step % settings.log_every_steps == 0 or saves:
+                values = {name: float(value) for name, value in values.items()}
+                if not np.isfinite(values["loss"]):
+                    raise FloatingPointError(f"the loss is {values['loss']} at step {step}: "
+                                             "lower config.train.learning_rate")
+                elapsed = time.monotonic() - start - eval_seconds
+                values["images_per_second"] = (step - start_step) * settings.batch_size / elapsed
+                values["learning_rate"] = float(schedule(step - 1))
+                values["epoch"] = step / steps_per_epoch
+                writer.write(step, values)
+                shown = {"loss": values["loss"], **scores}
+                progress.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
+            if step in eval_steps:
+                jax.block_until_ready(state)  # steps under way count as training, not as evaluation
+                before = time.monotonic()
+                scores = dict(evaluator.run(state["ema"]))
+                writer.write(step, scores)
+                eval_seconds += time.monotonic() - before
+            if saves:
+                store.save(step, state, {**meta, "seconds": seconds_before + time.monotonic() - start - eval_seconds})
+    finally:  # also after Ctrl-C: a save under way is finished, or its error is told
+        store.close()
+        writer.close()
     seconds = seconds_before + time.monotonic() - start - eval_seconds
     return {"steps": num_steps, "epochs": settings.epochs, "batch_size": settings.batch_size,
             "parameters": num_params, "seconds_of_steps": round(seconds, 1),
@@ -172,7 +184,7 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated):
 
 
 def _mined(workdir, num_rows: int):
-    """Reads what mine left: (Vocabulary, (indptr, label_ids)), or (None, None) for a catalogue without titles."""
+    """Reads what mine left: (Vocabulary, (indptr, label_ids))."""
     folder = workdir / "attributes"
     if not (folder / "vocabulary.json").exists():
         raise InputError(f"{folder} holds no mined attributes: run python -m retrieval_jax.mine with the same --config "

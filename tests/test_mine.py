@@ -29,10 +29,11 @@ def _shop(root, train=TRAIN, val=VAL):
     return root
 
 
-def _config(root, threshold=1, **kwargs):
+def _config(root, threshold=1, task="multilabel", **kwargs):
     data = {"root": str(root), "files": {"train": "train.csv", "val": "val.csv"},
             "columns": {"title": "title", "categories": ("type",)}} | kwargs
-    return ConfigDict({"data": {"source": "table", "kwargs": data}, "mine": {"threshold": threshold}})
+    return ConfigDict({"data": {"source": "table", "kwargs": data}, "mine": {"threshold": threshold},
+                       "train": {"task": task}})
 
 
 def test_mine(tmp_path, capsys):
@@ -87,6 +88,8 @@ def test_bad_input(tmp_path):
     shop = _shop(tmp_path / "shop")
     with pytest.raises(InputError, match="no titles to mine .*config.data.kwargs.columns.title"):
         mine.run(_config(shop, columns={"categories": ("type",)}), tmp_path / "work")
+    without = _config(shop, task="category", columns={"categories": ("type",)})
+    assert mine.run(without, tmp_path / "work") == {"titles": {}}  # a category task needs none
     with pytest.raises(InputError, match=r"more than config.mine.threshold = 9 times .*the most frequent 4 times"):
         mine.run(_config(shop, threshold=9), tmp_path / "work")
     for threshold in (-1, 1.5, True):
@@ -96,7 +99,8 @@ def test_bad_input(tmp_path):
 
 def test_the_embedded_catalogue_can_be_mined(tmp_path):
     kwargs = {"seed": 0, "num_train": 60, "num_val": 10, "num_query": 4, "num_gallery": 8, "image_size": 32}
-    config = ConfigDict({"data": {"source": "synthetic", "kwargs": kwargs}, "mine": {"threshold": 3}})
+    config = ConfigDict({"data": {"source": "synthetic", "kwargs": kwargs}, "mine": {"threshold": 3},
+                         "train": {"task": "multilabel"}})
     summary = mine.run(config, tmp_path)
     assert summary["titles"] == {"train": 60, "val": 10} and summary["coverage"] > 0.9
     info = catalog.data_info(catalog.load(config.data).train, vocabulary_lib.Vocabulary.load(
@@ -107,7 +111,7 @@ def test_the_embedded_catalogue_can_be_mined(tmp_path):
 def test_the_real_catalogue(tmp_path):
     root = reference.fashion_root()
     config = ConfigDict({"data": {"source": "eproduct", "kwargs": {"root": str(root), "check_images": False}},
-                         "mine": {"threshold": 10}})
+                         "mine": {"threshold": 10}, "train": {"task": "multilabel"}})
     summary = mine.run(config, tmp_path)
     assert summary["titles"] == {"train": 24669, "val": 932} and summary["coverage"] > 0.99
     assert summary["tokens_kept"] == 998 and 5 < summary["labels_per_title"]["mean"] < 5.3

@@ -17,7 +17,8 @@ STEPS = (("whitening", {}), ("reranking", {"k1": 5, "k2": 3, "depth": 12}))
 
 def make_config(steps=STEPS, members=(), models=("histogram", "trained"), k=20):
     return ConfigDict(
-        {"name": "test", "embed": {"models": models}, "search": {"k": k, "steps": steps, "members": members}}
+        {"name": "test", "embed": {"models": models},
+         "search": {"k": k, "steps": steps, "members": members, "index": "exact", "index_kwargs": {}}}
     )
 
 
@@ -75,7 +76,7 @@ def test_an_ensemble_searches_its_members(tmp_path):
     for seed, name in enumerate(("one", "two-runlocal")):
         make_embeddings(tmp_path / name, seed=seed, dim=5 + seed, space=name)
     config = make_config(
-        (("whitening", {}), ("ensemble", {"weights": (1, 2)}), ("reranking", {})), ("one", "two:runlocal")
+        (("whitening", {}), ("ensemble", {"weights": (1, 2)}), ("reranking", {"depth": 20})), ("one", "two:runlocal")
     )
     del config["embed"]
     search.run(config, tmp_path / "both")

@@ -3,9 +3,9 @@
 Two listings are k-reciprocal neighbours when each is among the other's k nearest; listings whose sets of such
 neighbours overlap are close (Jaccard distance), even where a single distance misleads.
 
-Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017), in the eProduct
-  runner-up's form
-(arXiv 2208.00955): the set of a query is itself and its 100 candidates, k1 = 10, k2 = 6, lambda = 0.5.
+Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017), in the form of the
+eProduct runner-up (arXiv 2208.00955): the set of a query is itself and its 100 candidates, k1 = 10, k2 = 6,
+lambda = 0.5.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tqdm
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
+from retrieval_jax.postprocess.l2 import normalize
 
 MAX_BYTES = 96 << 20  # of the vectors and square matrices of one chunk of queries
 
@@ -142,7 +143,7 @@ def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5, 
       depth: candidates a query; search.k is at least that.
 
     Raises:
-      InputError: several members, or no ranking yet.
+      InputError: several members, no ranking yet, or one of fewer than `depth` candidates.
     """
     if state.ranking is None or len(state.members) != 1:
         raise InputError(
@@ -152,6 +153,14 @@ def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5, 
     if depth < 1:
         raise InputError(f"re-ranking to depth={depth}: give the number of candidates to reorder, for instance 100")
     queries, gallery = state.members[0]
+    found = state.ranking.k
+    if found < min(depth, len(gallery)):
+        raise InputError(
+            f"re-ranking to depth={depth} needs as many candidates, and search.k is {found}: raise search.k or lower "
+            "the step's depth"
+        )
+    # The candidates were found by cosine: the distances that reorder them must be between unit vectors too.
+    queries, gallery = (side.map(normalize) for side in (queries, gallery))
     rows = state.ranking.item_rows[:, :depth]
     distance = local_k_reciprocal(queries, gallery, rows, k1=k1, k2=k2, lambda_value=lambda_value)
     order = np.argsort(distance, axis=1, kind="stable")  # equal distances keep their order, padding stays behind

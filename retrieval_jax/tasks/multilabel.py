@@ -4,6 +4,8 @@ The heads are the weak supervision; after training only the embedding is kept. `
 weigh the two losses; a weight of 0 leaves the head out.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ _DEFAULTS = dict(
     loss="sigmoid",  # or "softmax", the published choice
     title_weight=1.0,
     category_weight=0.0,
-    positive_weight_power=0.0,  # present labels weigh (N / n) ** power; 1 is the plain inverse share, 0 no weight
+    positive_weight_power=0.5,  # present labels weigh (N / n) ** power; 1 is the plain inverse share, 0 no weight
     positive_weight_limit=100.0,
     poly_epsilon=0.5,
     label_smoothing=0.0,  # of the category head
@@ -74,7 +76,7 @@ def make(config, data_info) -> Task:
 
     dtype = jnp.dtype(config.dtype)
     model = config.model
-    backbone = models.get(model.name).Model(variant=model.variant, dtype=dtype, **dict(model.kwargs))
+    backbone = _backbone(model.name, variant=model.variant, dtype=dtype, **dict(model.kwargs))
     module = embedder.Embedder(backbone, module_heads, model.projection)
 
     def init(rng, batch):
@@ -118,3 +120,14 @@ def make(config, data_info) -> Task:
     if use_titles:
         predict_fns["attributes"] = attributes
     return Task(init, loss_fn, predict_fns, space=f"{config.task}:{model.name}-{model.variant}")
+
+
+def _backbone(name: str, **kwargs):
+    """Builds a backbone; raises InputError, listing what it takes, for an unknown argument."""
+    backbone = models.get(name).Model
+    known = {field.name for field in dataclasses.fields(backbone)} - {"parent", "name"}
+    unknown = sorted(set(kwargs) - known)
+    if unknown:
+        raise InputError(f"config.train.model.kwargs has unknown {', '.join(unknown)}; {name} has: "
+                         f"{', '.join(sorted(known - {'variant', 'dtype'}))}")
+    return backbone(**kwargs)

@@ -125,20 +125,23 @@ def test_the_step_reorders_the_first_and_cuts_the_rest():
     candidates[4, 12:] = -1
     scores = np.where(candidates >= 0, -np.arange(30.0), -np.inf)
     sides = tuple(
-        Embeddings([f"{name}{row}" for row in range(len(part))], part) for name, part in (("q", query), ("g", gallery))
+        Embeddings([f"{name}{row}" for row in range(len(part))], part) for name, part in (("q", 3 * query), ("g", gallery))
     )
     state = State([sides], Ranking(sides[0].ids, candidates, scores, "sha"))
     ranking = reranking.step(state, depth=20).ranking
+    query, gallery = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (3 * query, gallery))
     distance = reranking.local_k_reciprocal(query, gallery, candidates[:, :20])
     assert ranking.k == 20 and ranking.gallery_sha256 == "sha"
     for number in range(5):
         order = sorted((value, place) for place, value in enumerate(distance[number]))
         assert ranking.item_rows[number].tolist() == [candidates[number, place] for _, place in order]
-        assert ranking.scores[number].tolist() == [-value for value, _ in order]
+        np.testing.assert_allclose(ranking.scores[number], [-value for value, _ in order], rtol=1e-5)
     with pytest.raises(InputError, match="put ensemble before"):
         reranking.step(State([sides, sides]))
     with pytest.raises(InputError, match="depth=0"):
         reranking.step(state, depth=0)
+    with pytest.raises(InputError, match="search.k is 30"):
+        reranking.step(state, depth=31)
 
 
 @pytest.mark.parametrize("change", [
