@@ -28,21 +28,27 @@ FIXED_BLOCKS = ("data", "mine", "train")
 # What each verb leaves behind, relative to the work directory. Files that exist after the verb ran are recorded with
 # their size; a checkpoint folder only by the names in it, because its inside belongs to the checkpoint library.
 OUTPUTS = {
-    "mine": ("attributes",),
+    "mine": ("attributes", "set_aside.csv"),  # a catalogue that is drawn, not read, sets nothing aside
     "train": ("checkpoints",),
     "embed": ("embeddings",),
     "search": ("rankings",),
     "evaluate": ("metrics.json", "submission.csv"),
-    "report": ("report.html", "report"),
+    "report": ("report.html",),
 }
 _MAX_NAME = 100
 
 
-def as_path(path):
-    """Returns a local path as `pathlib.Path`, a remote one ("gs://...") as `etils.epath.Path`."""
-    if "://" in str(path):
-        from etils import epath
-        return epath.Path(path)
+def as_path(path) -> pathlib.Path:
+    """Returns the path of a work directory.
+
+    Args:
+      path: of a local folder, as text or path.
+
+    Raises:
+      InputError: for a remote folder ("gs://..."), of which `pathlib` would silently make a local one named "gs:".
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):  # one slash where pathlib had it already
+        raise InputError(f"--workdir={os.fspath(path)}: only local folders for now; give one, or mount the remote one")
     return pathlib.Path(path)
 
 
@@ -200,13 +206,13 @@ def prepare(config, folder):
 
     Args:
       config: the whole config.
-      folder: the work directory, local or remote.
+      folder: the work directory.
 
     Returns:
       The folder's path.
 
     Raises:
-      InputError: when the directory already holds results of another data, mine or train block.
+      InputError: when the directory already holds results of another data, mine or train block, or is no local folder.
     """
     folder = as_path(folder)
     new = plain(config)
@@ -227,8 +233,9 @@ def prepare(config, folder):
 
 
 def _used(folder) -> bool:
-    # A first verb that failed at once (a mistyped path, say) leaves nothing worth protecting.
-    return (folder / "checkpoints").exists() or any(_read_stage(folder, verb) is not None for verb in VERBS)
+    # A first verb that failed (a mistyped path, say) leaves nothing worth protecting; one that finished wrote run.json.
+    finished = (folder / "run.json").exists() or any(read_record(folder, verb) is not None for verb in VERBS)
+    return finished or (folder / "checkpoints").exists()
 
 
 def _read_stage(folder, verb: str) -> dict | None:
@@ -380,14 +387,26 @@ def _write_run(folder) -> None:
 
 
 def write_json(file, value) -> None:
-    """Writes JSON so that a reader, or a crash, never sees half a file."""
-    file = as_path(file)
+    """Writes JSON so that a reader, or a crash, never sees half a file.
+
+    Args:
+      file: path, in a folder that exists.
+      value: what is written, json-able.
+    """
+    write_bytes(file, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def write_bytes(file, content: bytes) -> None:
+    """Writes a file so that a reader, or a crash, never sees half of it.
+
+    Args:
+      file: path, in a folder that exists.
+      content: all of it.
+    """
+    file = pathlib.Path(file)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if isinstance(file, pathlib.Path):
-        os.replace(temporary, file)
-    else:
-        temporary.replace(file)
+    temporary.write_bytes(content)
+    os.replace(temporary, file)
 
 
 def _read_json(file) -> dict:

@@ -1,9 +1,10 @@
 import json
+import pathlib
 
 import pytest
 from ml_collections import ConfigDict
 
-from retrieval_jax import workdir
+from retrieval_jax import provenance, workdir
 from retrieval_jax.errors import InputError
 
 
@@ -91,6 +92,54 @@ def test_a_change_is_taken_while_nothing_was_made(tmp_path):
     (tmp_path / "checkpoints").mkdir()  # an interrupted training counts
     with pytest.raises(InputError, match="mine.threshold: 6 -> 7"):
         workdir.prepare(make_config(**{"mine.threshold": 7}), tmp_path)
+
+
+def failing_verb(config, folder):
+    raise InputError("no such file")
+
+
+def test_a_first_verb_that_failed_does_not_lock_the_directory(tmp_path):
+    workdir.prepare(make_config(**{"data.source": "mistyped"}), tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        workdir.run_stage(make_config(), tmp_path, "mine", failing_verb)
+    assert (tmp_path / "stages" / "mine.json").exists()
+    assert tuple(run_all(make_config(), tmp_path)) == workdir.VERBS  # the corrected config
+
+
+def test_a_verb_that_once_finished_locks_the_directory_even_when_it_fails_later(tmp_path):
+    config = make_config()
+    workdir.prepare(config, tmp_path)
+    workdir.run_stage(config, tmp_path, "mine", fake_verb("mine"))
+    with pytest.raises(InputError, match="no such file"):
+        workdir.run_stage(config, tmp_path, "mine", failing_verb)
+    with pytest.raises(InputError, match="mine.threshold: 5 -> 7"):
+        workdir.prepare(make_config(**{"mine.threshold": 7}), tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["gs://bucket/runs", pathlib.Path("gs://bucket/runs"), "hdfs+x://a"])
+def test_a_remote_folder_is_refused_instead_of_written_beside_us(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="only local folders for now"):
+        workdir.prepare(make_config(), folder)
+    assert not list(tmp_path.iterdir())
+    for local in (tmp_path, "runs/a:b", "C:/runs", "runs/q-data.kwargs.root=gs:"):
+        assert workdir.as_path(local) == pathlib.Path(local)
+
+
+def test_rows_that_mine_set_aside_are_an_output_where_there_are_any(tmp_path):
+    workdir.prepare(make_config(), tmp_path)
+    record = workdir.run_stage(make_config(), tmp_path, "mine", fake_verb("mine"))
+    assert set(record["outputs"]) == {"attributes/part-0"}
+    (tmp_path / "set_aside.csv").write_text("file,row,id,reason,sentence\n")
+    record = workdir.record(make_config(), tmp_path, "mine", seconds=1, cpu_seconds=1)
+    assert set(record["outputs"]) == {"attributes/part-0", "set_aside.csv"}
+
+
+def test_the_memory_allocator_is_recorded_where_it_was_tuned(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert "malloc" not in provenance.hardware()
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    assert provenance.hardware()["malloc"] == "glibc.malloc.hugetlb=1"
 
 
 def test_an_interrupted_verb_runs_again_and_training_resumes(tmp_path):
