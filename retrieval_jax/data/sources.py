@@ -19,6 +19,8 @@ from PIL import Image, ImageOps
 from retrieval_jax.errors import InputError
 
 MAX_PIXELS = 64 * 2**20  # a larger picture is taken for a decompression bomb
+# Pillow's readers of more are never started. Its JPEG reader also does MPO, the files of phones with two lenses.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 _HEAD = 65_536
 _JPEG = b"\xff\xd8\xff"
@@ -27,7 +29,7 @@ _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _REMEDY = {
     "missing image file": "add the file or remove the row",
     "truncated image file": "copy the file again",
-    "not an image file": "replace it by a JPEG, PNG or another picture",
+    "not an image file": "replace it by a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM",
     "image too large": "make it smaller or raise config.data.kwargs.max_pixels",
     "path leaves the root": "give paths relative to the image folder, without '..' or links to elsewhere",
 }
@@ -41,11 +43,16 @@ class BadImage(Exception):
         self.reason, self.detail = reason, detail
 
     def sentence(self, path: Any) -> str:
+        """Returns reason, file, detail and remedy in one sentence.
+
+        Args:
+            path: the file's, as the user knows it.
+        """
         return f"{self.reason}: {path}{f' ({self.detail})' if self.detail else ''}; {_REMEDY[self.reason]}"
 
 
 class FileImages:
-    """Random access to the pictures in files under a folder.
+    """Random access to the pictures in files under a folder; a link that leads out of it is not followed.
 
     Args:
         root: the folder.
@@ -59,6 +66,8 @@ class FileImages:
         self, root: Any, relative_paths: Sequence[str], max_pixels: int = MAX_PIXELS, at_least: int | None = None
     ):
         self.root = str(root)
+        self._real_root = os.path.realpath(self.root)
+        self._folders: dict[str, bool] = {}  # which folders lie under the root
         self.relative_paths = relative_paths
         self.max_pixels = max_pixels
         self.at_least = at_least
@@ -69,17 +78,16 @@ class FileImages:
     def __getitem__(self, row: int) -> np.ndarray:
         """Returns uint8 [H, W, 3] RGB; raises InputError, naming the file, when it cannot be read or decoded."""
         relative = self.relative_paths[row]
-        path = os.path.join(self.root, relative)
         try:
-            if problem := path_problem(relative):
-                raise BadImage("path leaves the root", problem)
             try:
+                path, _ = _locate(self._real_root, relative, self._folders)
                 with open(path, "rb") as file:
                     data = file.read()
             except OSError as error:
                 raise BadImage("missing image file", error.strerror or str(error)) from None
             return decode(data, self.max_pixels, self.at_least)
         except BadImage as error:
+            path = os.path.join(self.root, relative)
             raise InputError(f"row {row} of the pictures: {error.sentence(path)}") from None
 
 
@@ -177,20 +185,7 @@ def check(root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict 
         What is wrong, or None.
     """
     try:
-        if problem := path_problem(relative):
-            raise BadImage("path leaves the root", problem)
-        path = os.path.join(root, relative)
-        folder = os.path.dirname(path)
-        folders = {} if folders is None else folders
-        if folder not in folders:
-            folders[folder] = _is_under(root, os.path.realpath(folder))
-        status = os.lstat(path)
-        if not folders[folder] or (stat.S_ISLNK(status.st_mode) and not _is_under(root, os.path.realpath(path))):
-            raise BadImage("path leaves the root", "a link leads elsewhere")
-        if stat.S_ISLNK(status.st_mode):
-            status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadImage("not an image file", "a folder or device")
+        path, status = _locate(root, relative, {} if folders is None else folders)
         with open(path, "rb", buffering=0) as file:
             head = file.read(4096)
             plain, size = _peek(head)
@@ -212,6 +207,29 @@ def check(root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict 
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         return BadImage("missing image file", "" if missing else error.strerror or str(error))
     return None
+
+
+def _locate(root: str, relative: str, folders: dict[str, bool]) -> tuple[str, os.stat_result]:
+    """Returns path and status of an ordinary file that lies under the real path `root`, links resolved.
+
+    Raises:
+        BadImage: it lies elsewhere, or is a folder or device.
+        OSError: it is not there.
+    """
+    if problem := path_problem(relative):
+        raise BadImage("path leaves the root", problem)
+    path = os.path.join(root, relative)
+    folder = os.path.dirname(path)
+    if folder not in folders:
+        folders[folder] = _is_under(root, os.path.realpath(folder))
+    status = os.lstat(path)
+    if not folders[folder] or (stat.S_ISLNK(status.st_mode) and not _is_under(root, os.path.realpath(path))):
+        raise BadImage("path leaves the root", "a link leads elsewhere")
+    if stat.S_ISLNK(status.st_mode):
+        status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise BadImage("not an image file", "a folder or device")
+    return path, status
 
 
 def _is_under(root: str, path: str) -> bool:
@@ -259,7 +277,7 @@ def _pillow_decode(file: Any, max_pixels: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            image = Image.open(file)
+            image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise BadImage("image too large", str(error)) from None
     except Exception as error:  # Pillow's readers raise whatever they stumble over

@@ -177,6 +177,38 @@ def test_links_may_stay_inside_but_not_leave(tmp_path):
         "inner.jpg": None, "outer.jpg": "path leaves the root", "twin.jpg": "path leaves the root",
         "folder/b.jpg": "path leaves the root", "dangling.jpg": "missing image file",
         "folder": "path leaves the root"}
+    # Reading refuses them too: the check may have been switched off. The root itself may be a link.
+    (tmp_path / "link").symlink_to(root)
+    for place in (root, tmp_path / "link"):
+        pictures = sources.FileImages(place, list(found))
+        assert pictures[0].shape == (32, 48, 3)
+        for row, problem in enumerate(found.values()):
+            if problem:
+                with pytest.raises(InputError, match=f"row {row} .*{problem.reason}: {place}/{list(found)[row]}"):
+                    pictures[row]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match="not an image file"):
+        sources.FileImages(tmp_path, ["a.jpg"])[0]
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "PCX", "ICO"])
+def test_formats_beyond_the_ordinary_are_not_tried(tmp_path, kind):
+    data = _pillow(Image.fromarray(RAMP), kind)
+    with pytest.raises(sources.BadImage, match="not an image file"):
+        sources.decode(data)
+    assert sources.check(str(tmp_path.resolve()), _write(tmp_path, "a", data)).reason == "not an image file"
+
+
+def test_first_picture_of_an_mpo():
+    data = _pillow(Image.fromarray(RAMP), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32))], quality=98)
+    assert _far(sources.decode(data + b"\0"), RAMP) < 14  # bytes after the end: Pillow's turn
+
+
+def test_ppm_is_read():
+    np.testing.assert_array_equal(sources.decode(_pillow(Image.fromarray(RAMP), "PPM")), RAMP)
 
 
 def test_missing_files_and_folders(tmp_path):
