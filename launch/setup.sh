@@ -21,8 +21,12 @@ is_installed() { [[ -f $installed ]] && grep -qxF "$(stamp "$1")" "$installed"; 
 check_python() {
   command -v "$python" >/dev/null ||
     fail "$python not found. On Debian or Ubuntu:" "apt-get install -y python3 python3-venv"
-  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "$("$python" --version) is too old: Python 3.11, 3.12 or 3.13 is needed." \
+  check_version "$python"
+}
+
+check_version() {
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' ||
+    fail "$("$1" --version) does not do: Python 3.11, 3.12 or 3.13 is needed." \
       "Set RETRIEVAL_JAX_PYTHON to one, for example RETRIEVAL_JAX_PYTHON=python3.12"
 }
 
@@ -44,6 +48,7 @@ make_venv() {
   else
     "$python" -m venv .venv
   fi
+  check_version .venv/bin/python # uv takes whatever RETRIEVAL_JAX_PYTHON names
   rm -f "$unfinished"
   : >"$installed"
 }

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -14,12 +15,12 @@ TOOLS = ("bash", "dirname", "grep", "cut", "sha256sum", "rm", "mkdir", "touch", 
 # Stands for Python: knows its version, whether venv is there, makes environments that log what pip installs.
 PYTHON = """#!/bin/bash
 case "$*" in
-  *version_info*) [[ -z ${FAKE_OLD:-} ]] ;;
-  --version) echo "Python 3.9.2" ;;
+  *version_info*) [[ -z ${FAKE_VERSION:-} ]] ;;
+  --version) echo "Python $FAKE_VERSION" ;;
   *ensurepip*) [[ -z ${FAKE_NO_VENV:-} ]] ;;
   "-m venv "*) mkdir -p .venv/bin; ln -s "$0" .venv/bin/python ;;
   "-m pip install "*) echo "$*" >>pip.log; [[ -z ${FAKE_INTERRUPTED:-} ]] ;;
-  "-m retrieval_jax.run"*|"-m pytest"*) echo "STARTED $*" ;;
+  "-m retrieval_jax.run"*|"-m pytest"*) echo "STARTED $*"; echo "IN $PWD WITH ${PYTHONPATH:-nothing}" ;;
   "-c ") ;;
   *) echo "unexpected: $*" >&2; exit 9 ;;
 esac
@@ -74,8 +75,10 @@ def test_without_python_or_venv_the_missing_apt_line_is_printed(checkout):
     add_python(checkout)
     done = start(checkout, FAKE_NO_VENV="1")
     assert done.returncode == 1 and "\n  apt-get install -y python3-venv\n" in done.stderr
-    done = start(checkout, FAKE_OLD="1")
-    assert done.returncode == 1 and "Python 3.9.2 is too old" in done.stderr and "RETRIEVAL_JAX_PYTHON" in done.stderr
+    for version in ("3.9.2", "3.14.0"):
+        done = start(checkout, FAKE_VERSION=version)
+        assert done.returncode == 1 and f"Python {version} does not do: Python 3.11, 3.12 or 3.13" in done.stderr
+        assert "RETRIEVAL_JAX_PYTHON" in done.stderr
     assert not (checkout / ".venv").exists()
     assert start(checkout).returncode == 0  # once the line was followed
 
@@ -92,6 +95,22 @@ def test_set_up_is_done_once_and_again_when_a_file_changed(checkout):
     start(checkout)
     start(checkout, "test.sh")
     assert installs(checkout) == ["requirements.txt", "requirements-dev.txt", "requirements.txt"]
+
+
+def test_local_stays_in_the_folder_it_was_called_from(checkout):
+    add_python(checkout)
+    assert f"IN / WITH {checkout}\n" in start(checkout).stdout
+    assert f"IN / WITH {checkout}:/mine\n" in start(checkout, PYTHONPATH="/mine").stdout
+    assert f"IN {checkout} WITH nothing\n" in start(checkout, "test.sh").stdout
+
+
+@pytest.mark.parametrize("version, good", [((3, 10, 14), False), ((3, 11, 0), True), ((3, 13, 9), True),
+                                           ((3, 14, 0), False)])
+def test_the_versions_that_set_up_takes(version, good):
+    code = re.search(r"-c '(import sys; [^']*version_info[^']*)'", (ROOT / "launch" / "setup.sh").read_text())[1]
+    with pytest.raises(SystemExit) as exited:
+        exec(code.replace("sys.version_info", repr(version)))
+    assert exited.value.code == (not good)
 
 
 def test_an_interrupted_set_up_is_done_again(checkout):
