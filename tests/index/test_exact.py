@@ -8,6 +8,7 @@ import pytest
 from retrieval_jax import index
 from retrieval_jax.embeddings import Embeddings, Shards
 from retrieval_jax.errors import InputError
+from retrieval_jax.index import exact
 
 
 def brute_force(queries, gallery, k, query_ids=None, gallery_ids=None):
@@ -131,3 +132,13 @@ def test_other_bad_input_has_a_remedy():
         exact.Index(np.ones((3, 2), np.float32), ids=["a"])
     with pytest.raises(InputError, match="at least one"):
         exact.Index(np.ones((3, 2), np.float32)).search(np.ones((1, 2), np.float32), 0)
+
+
+def test_progress_counts_gallery_blocks_and_small_work_is_quiet(monkeypatch, capfd):
+    rng = np.random.default_rng(0)
+    made = exact.Index(rng.standard_normal((25, 4)), query_block=3, gallery_block=10)
+    made.search(rng.standard_normal((7, 4)), 2)
+    assert "search" not in capfd.readouterr().err
+    monkeypatch.setattr(exact, "QUIET_PAIRS", 100)
+    made.search(rng.standard_normal((7, 4)), 2)
+    assert "9/9" in capfd.readouterr().err  # 3 blocks of queries, 3 of the gallery
