@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from retrieval_jax import workdir as work_directory
 from retrieval_jax.data import catalog as catalog_module
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.ranking import Ranking, Truth
+from retrieval_jax.ranking import Ranking, Truth, list_stages, matching_stages
 
 SUBMISSION_DEPTH = 10
 SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
@@ -74,27 +73,7 @@ def write_submission(
                     f"gallery id {item!r} is empty or holds a blank: a submission separates ids by blanks, rename it"
                 )
         writer.writerow([query, " ".join(chosen)])
-    file = pathlib.Path(file)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(temporary, file)
-
-
-def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
-    """Returns (model, stage) of the rankings in a work directory, in the order they were made.
-
-    Raises:
-      InputError: there are none yet.
-    """
-    file = pathlib.Path(workdir) / "rankings" / "rankings.json"
-    try:
-        return [(entry["model"], entry["stage"]) for entry in json.loads(file.read_text())["stages"]]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{file} not found: run `python -m retrieval_jax.search` with the same --config and --workdir first"
-        ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not a list of rankings ({error!r}): run search again") from error
+    work_directory.write_bytes(file, text.getvalue().encode("utf-8"))
 
 
 def score(ranking: Ranking, truth: Truth, ks: Sequence[int], selection: np.ndarray) -> dict:
@@ -104,17 +83,6 @@ def score(ranking: Ranking, truth: Truth, ks: Sequence[int], selection: np.ndarr
         **metrics.evaluate(ranking, truth, ks),
         **{name: metrics.evaluate(ranking, truth, ks, chosen=chosen) for name, chosen in halves.items()},
     }
-
-
-def _choose(stages: list[tuple[str, str]], wanted: str) -> tuple[str, str]:
-    if not wanted:
-        return stages[-1]
-    model, _, stage = wanted.rpartition("/")
-    for found in reversed(stages):
-        if found[1] == stage and model in ("", found[0]):
-            return found
-    names = ", ".join("/".join(stage) for stage in stages)
-    raise InputError(f"evaluate.submission_stage is {wanted!r}, but there are only {names}")
 
 
 def print_scores(rows: list[dict]) -> None:
@@ -161,7 +129,7 @@ def run(config, workdir) -> dict:
     workdir = pathlib.Path(workdir)
     stages = list_stages(workdir)
     settings = config.evaluate
-    submitted = _choose(stages, settings.submission_stage)
+    submitted = matching_stages(stages, settings.submission_stage, "config.evaluate.submission_stage")[-1]
     catalog = catalog_module.load(config.data)
     gallery_ids = Ids.of(catalog.split("gallery").ids)
     rankings = {stage: Ranking.load(workdir / "rankings" / stage[0] / stage[1]) for stage in stages}

@@ -62,6 +62,7 @@ class Ranking:
 
     @property
     def k(self) -> int:
+        """How many rows a query has, padding included."""
         return self.item_rows.shape[1]
 
     def save(self, folder: str | os.PathLike, **info) -> pathlib.Path:
@@ -204,3 +205,41 @@ class Truth:
     def num_relevant(self) -> np.ndarray:
         """[Q] int64: how many gallery rows are relevant for each query."""
         return np.diff(self.indptr)
+
+
+def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
+    """Returns (model, stage) of the rankings in a work directory, in the order they were made.
+
+    Args:
+      workdir: the work directory.
+
+    Raises:
+      InputError: there are none yet, or rankings.json is broken.
+    """
+    file = pathlib.Path(workdir) / "rankings" / "rankings.json"
+    try:
+        return [(entry["model"], entry["stage"]) for entry in json.loads(file.read_text())["stages"]]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{file} not found: run `python -m retrieval_jax.search` with the same --config and --workdir first"
+        ) from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is not a list of rankings ({error!r}): run search again") from error
+
+
+def matching_stages(stages: Sequence[tuple[str, str]], wanted: str, setting: str) -> list[tuple[str, str]]:
+    """Returns the rankings that a setting may mean, in their order.
+
+    Args:
+      stages: (model, stage) of those that exist.
+      wanted: "stage", "model/stage", or "" for all.
+      setting: name of the setting, for the message.
+
+    Raises:
+      InputError: none fits; the message lists those that exist.
+    """
+    model, _, stage = wanted.rpartition("/")
+    found = [entry for entry in stages if not wanted or (entry[1] == stage and model in ("", entry[0]))]
+    if not found:
+        raise InputError(f"{setting} is {wanted!r}, but there are only {', '.join(map('/'.join, stages))}")
+    return found

@@ -10,7 +10,6 @@ import functools
 import html
 import json
 import math
-import os
 import pathlib
 import re
 import string
@@ -21,9 +20,9 @@ from retrieval_jax import metrics, report_charts, report_rows, report_scores
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.errors import InputError
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.ranking import Ranking, list_stages, matching_stages
 from retrieval_jax.report_rows import COLUMNS, rows_picture
-from retrieval_jax.workdir import VERBS, as_path, members, plain, read_record
+from retrieval_jax.workdir import VERBS, as_path, members, plain, read_json, read_record, write_bytes
 
 __all__ = ["rows_picture", "run"]
 
@@ -36,8 +35,8 @@ def run(config, workdir) -> dict:
     """Writes `report.html` into a work directory and prints its path.
 
     Args:
-      config: the experiment; reads the blocks data and report: `rows` (per list of pictures, 8), `seed` (of the random
-        ones, 0), `stage` (which ranking is shown: "stage" or "model/stage"; default the trained network's last).
+      config: the experiment; reads the blocks data and report: `rows` (per list of pictures), `seed` (of the random
+        ones), `stage` (which ranking is shown: "stage" or "model/stage"; empty for the trained network's last).
       workdir: folder that the other verbs filled; what they have not written yet is named as missing on the page.
 
     Returns:
@@ -48,7 +47,7 @@ def run(config, workdir) -> dict:
     """
     workdir = as_path(workdir)
     catalog = catalogs.load(config["data"])
-    scores = (_read_json(workdir / "metrics.json") or {}).get("stages", [])
+    scores = read_json(workdir / "metrics.json")["stages"] if (workdir / "metrics.json").exists() else []
     stages = [record for verb in VERBS[:-1] if (record := read_record(workdir, verb))]
     template = string.Template(pathlib.Path(__file__).with_name("report_page.html").read_text("utf-8"))
     table = report_scores.table(scores) or _absent(
@@ -64,11 +63,9 @@ def run(config, workdir) -> dict:
             break
     else:
         raise InputError(f"the report would have {len(page):,} bytes, more than {MAX_BYTES:,}, even with pictures of "
-                         f"{longest_side} px: lower config.report.rows (now {_option(config, 'rows', 8)})")
+                         f"{longest_side} px: lower config.report.rows (now {config['report']['rows']})")
     path = workdir / "report.html"
-    unfinished = path.with_name(f".report.html.{os.getpid()}.tmp")
-    unfinished.write_bytes(page)
-    unfinished.replace(path)
+    write_bytes(path, page)
     print(path)
     return {"path": str(path), "bytes": len(page)}
 
@@ -211,7 +208,7 @@ def _attribute_section(config, workdir, catalog, picture) -> str:
     depth = min(COLUMNS, label_ids.shape[1])
     first = _percent([label_ids[i, 0] in mined[i] for i in named])
     covered = _percent([np.isin(mined[i], label_ids[i, :depth]).mean() for i in named])
-    chosen = _choose(named, _option(config, "rows", 8), _option(config, "seed", 0))
+    chosen = _choose(named, config["report"]["rows"], config["report"]["seed"])
     largest = max(float(probabilities[chosen].max(initial=0)), 1e-9)
     cards = []
     for i in chosen:
@@ -241,7 +238,7 @@ def _retrieval_section(config, workdir, catalog, picture) -> str:
     folder = _ranking_folder(config, workdir)
     if folder is None or catalog.query is None or catalog.gallery is None:
         return _section("Retrieval", _absent("there is no ranking; the verb search writes rankings of a gallery."))
-    ranking, truth, count = Ranking.load(folder), catalog.truth, _option(config, "rows", 8)
+    ranking, truth, count = Ranking.load(folder), catalog.truth, config["report"]["rows"]
     report_rows.check(catalog, ranking, folder)
     names = [report_scores.label(name) for name in (folder.parent.name, folder.name)]
     words = (f"{', '.join(names)}: the query on the left, its {COLUMNS} best gallery listings beside it, best first; "
@@ -253,7 +250,7 @@ def _retrieval_section(config, workdir, catalog, picture) -> str:
         words += "A tick and a solid green frame: relevant. A cross and a dashed red frame: not relevant."
         recall = np.asarray(metrics.per_query(ranking, truth)["mar@10"])
         queries = np.flatnonzero(~np.isnan(recall)).tolist()
-    parts = [("Random queries", "", _choose(queries, count, _option(config, "seed", 0)), False)]
+    parts = [("Random queries", "", _choose(queries, count, config["report"]["seed"]), False)]
     if truth is not None:
         zero = sum(recall[row] == 0 for row in queries)
         parts.append(("Worst queries", f"Lowest recall among the first {COLUMNS}, ties by id; {zero:,} of "
@@ -270,16 +267,11 @@ def _retrieval_section(config, workdir, catalog, picture) -> str:
 
 def _ranking_folder(config, workdir):
     """The ranking that is shown: config.report.stage, else the last stage of the trained network; None without any."""
-    listed = _read_json(workdir / "rankings" / "rankings.json")
-    there = [(entry["model"], entry["stage"]) for entry in (listed or {}).get("stages", [])]
+    there = list_stages(workdir) if (workdir / "rankings" / "rankings.json").exists() else []
     if not there:
         return None
-    model, _, stage = _option(config, "stage", "").rpartition("/")
-    wanted = [entry for entry in there if entry[1] == stage and model in ("", entry[0])] if stage else there
-    if not wanted:
-        raise InputError(f"config.report.stage is {_option(config, 'stage', '')!r}, but there are only the rankings "
-                         f"{', '.join('/'.join(entry) for entry in there)}")
-    model, stage = next((entry for entry in reversed(wanted) if entry[0] == "trained"), wanted[-1])
+    fitting = matching_stages(there, config["report"]["stage"], "config.report.stage")
+    model, stage = next((entry for entry in reversed(fitting) if entry[0] == "trained"), fitting[-1])
     return workdir / "rankings" / model / stage
 
 
@@ -328,10 +320,6 @@ def _name(config) -> str:
     return str(config.get("name") or "report")
 
 
-def _option(config, key, default):
-    return (config.get("report") or {}).get(key, default)
-
-
 def _choose(rows, count, seed) -> list[int]:
     return sorted(rows[i] for i in np.random.default_rng(seed).permutation(len(rows))[:count])
 
@@ -351,16 +339,6 @@ def _targets(workdir, split, vocabulary):
     """(indptr, label_ids) of a split's mined attributes, or None."""
     file = workdir / "attributes" / f"{split}.npz"
     return load_targets(file, vocabulary.hash) if file.exists() else None
-
-
-def _read_json(file):
-    """The file's content, or None where there is no such file."""
-    if not file.exists():
-        return None
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg}); run its verb again") from error
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def reading(scores: Sequence[dict]) -> str:
             by_model.setdefault(stage["model"], []).append(stage)
     if not by_model:
         return ""
-    main = "trained" if "trained" in by_model else list(by_model)[-1]
+    main = main_model([stage for stages in by_model.values() for stage in stages])
     first, points = by_model[main][0], f"points of {metric_name(key)}"
     sentences = []
     others = [(model, stages[0]) for model, stages in by_model.items()

@@ -123,7 +123,7 @@ def read_config(folder) -> dict:
     if not file.exists():
         raise InputError(f"{file} not found: {folder} is no work directory; "
                          "make one with `python -m retrieval_jax.run --config=... --workdir=...`")
-    return _tuples(_read_json(file))
+    return _tuples(read_json(file))
 
 
 def _tuples(value):
@@ -218,7 +218,7 @@ def prepare(config, folder):
     new = plain(config)
     file = folder / "config.json"
     if file.exists() and _used(folder):
-        old = _read_json(file)
+        old = read_json(file)
         changed = [line for block in FIXED_BLOCKS for line in changes(old.get(block), new.get(block), block)]
         if changed:
             raise InputError(
@@ -240,7 +240,7 @@ def _used(folder) -> bool:
 
 def _read_stage(folder, verb: str) -> dict | None:
     file = as_path(folder) / "stages" / f"{verb}.json"
-    return _read_json(file) if file.exists() else None
+    return read_json(file) if file.exists() else None
 
 
 def read_record(folder, verb: str) -> dict | None:
@@ -372,7 +372,7 @@ def _outputs(folder, verb: str) -> dict:
 def _write_run(folder) -> None:
     stages = {verb: entry for verb in VERBS if (entry := read_record(folder, verb)) is not None}
     write_json(folder / "run.json", {
-        "config": _read_json(folder / "config.json").get("name"),
+        "config": read_json(folder / "config.json").get("name"),
         "command": sys.argv,
         "commit": provenance.commit(),
         "versions": provenance.versions(),
@@ -409,9 +409,17 @@ def write_bytes(file, content: bytes) -> None:
     os.replace(temporary, file)
 
 
-def _read_json(file) -> dict:
+def read_json(file) -> dict:
+    """Returns what `write_json` wrote.
+
+    Args:
+      file: path of a file that exists.
+
+    Raises:
+      InputError: it is not JSON.
+    """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file} is not readable JSON ({error}); delete it and run again") from error
 

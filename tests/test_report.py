@@ -69,7 +69,7 @@ def make_config(**blocks):
     config = {"name": "quick <i>start</i>", "data": {"source": "synthetic", "kwargs": {}}, "mine": {"threshold": 1},
               "train": {"model": {"name": "convnext", "variant": "atto", "kwargs": {}}}, "embed": {},
               "search": {"steps": (("whitening", {}), ("reranking", {})), "members": ()}, "evaluate": {},
-              "report": {"rows": 3, "seed": 0}}
+              "report": {"rows": 3, "seed": 0, "stage": ""}}
     return {**config, **blocks}
 
 
@@ -198,14 +198,15 @@ def test_random_and_worst_rows(shop):
     for query in worst:
         expected["missed"] += min(3, len(set(truth.relevant(query)) - set(ranking.item_rows[query][:10])))
     assert marks == expected
-    assert page_of(shop, report={"rows": 3, "seed": 1}) != page
+    assert page_of(shop, report={**shop.config["report"], "seed": 1}) != page
 
 
 def test_stage_is_chosen_by_the_config(shop):
-    assert "Trained network, whitening: the query" in page_of(shop, report={"rows": 1, "stage": "whitening"})
-    assert "Colour histogram, cosine: the query" in page_of(shop, report={"rows": 1, "stage": "histogram/cosine"})
+    settings = {"rows": 1, "seed": 0}
+    assert "Trained network, whitening: the query" in page_of(shop, report={**settings, "stage": "whitening"})
+    assert "Colour histogram, cosine: the query" in page_of(shop, report={**settings, "stage": "histogram/cosine"})
     with pytest.raises(InputError, match="report.stage is 'typo'.*trained/reranking"):
-        page_of(shop, report={"rows": 1, "stage": "typo"})
+        page_of(shop, report={**settings, "stage": "typo"})
 
 
 def test_ranking_of_another_gallery_is_refused(shop):
