@@ -29,7 +29,7 @@ class Checkpoints:
             folder: local or remote path.
             keep: number of latest checkpoints that stay.
         """
-        self.folder = epath.Path(folder).absolute() if "://" not in str(folder) else epath.Path(folder)
+        self.folder = _path(folder)
         self._orbax = ocp.training.Checkpointer(
             self.folder, cleanup_tmp_directories=True,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep))
@@ -125,9 +125,14 @@ def load_params(folder, step=None, which="ema"):
     return ocp.load_checkpointables(path, {which: target})[which], metadata.custom_metadata, step
 
 
+def _path(folder):
+    """Returns a local folder's absolute path, which orbax asks for, or a remote one's as it is."""
+    return epath.Path(folder) if "://" in str(folder) else epath.Path(folder).absolute()
+
+
 def _find(folder, step):
     """Returns (path, step) of a checkpoint that is completely written."""
-    folder = epath.Path(folder).absolute() if "://" not in str(folder) else epath.Path(folder)
+    folder = _path(folder)
     there = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
     if not there:
         raise InputError(f"{folder}: no checkpoint there; train first, or give the work directory of a training")

@@ -85,13 +85,26 @@ class Ids(Sequence):
         return self._sha256
 
     def save(self, folder: pathlib.Path, name: str = "") -> None:
-        """Writes {name}ids.npy and {name}id_offsets.npy."""
+        """Writes {name}ids.npy and {name}id_offsets.npy.
+
+        Args:
+          folder: that exists.
+          name: put before the files' names, where a folder holds the ids of several things.
+        """
         np.save(folder / f"{name}ids.npy", self.data, allow_pickle=False)
         np.save(folder / f"{name}id_offsets.npy", self.offsets, allow_pickle=False)
 
     @classmethod
     def load(cls, folder: pathlib.Path, name: str = "") -> Ids:
-        """Returns the ids that `save` wrote, decoded only when asked for."""
+        """Returns the ids that `save` wrote, decoded only when asked for.
+
+        Args:
+          folder: see `save`.
+          name: see `save`.
+
+        Raises:
+          InputError: a file is missing, cut, or does not fit the other.
+        """
         offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False)
         data_file = folder / f"{name}ids.npy"
         data = load_npy(data_file, mmap=False)
@@ -188,14 +201,25 @@ class Embeddings:
 
     @property
     def dim(self) -> int:
+        """How many numbers a vector has."""
         return self.vectors.shape[1]
 
     def block(self, start: int, stop: int) -> np.ndarray:
-        """Returns rows start..stop as float32 [n, dim]."""
+        """Returns some rows, float32 [n, dim], n <= stop - start.
+
+        Args:
+          start: the first row.
+          stop: the row after the last; may lie beyond the end.
+        """
         return np.asarray(self.vectors[start:stop], np.float32)
 
     def map(self, function: Callable[[np.ndarray], np.ndarray], dim: int | None = None) -> Embeddings:
-        """Returns the same rows with `function` ([n, dim] float32 -> [n, new dim]) applied, block by block."""
+        """Returns the same rows with a function applied, block by block.
+
+        Args:
+          function: of [n, dim] float32; returns [n, new dim], each row from its own row alone.
+          dim: the new dim; by default the old one.
+        """
         out = allocate((len(self), dim or self.dim))
         for start in range(0, len(self), BLOCK_ROWS):
             out[start : start + BLOCK_ROWS] = function(self.block(start, start + BLOCK_ROWS))
@@ -216,11 +240,15 @@ class Embeddings:
         return write(folder, self.ids, blocks, self.meta, dim=self.dim, dtype=dtype)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> Embeddings:
+    def load(cls, folder: str | os.PathLike, *, verify: bool = False) -> Embeddings:
         """Returns the embeddings of a folder, memory-mapped: shapes and file sizes are checked, no vector is read.
 
+        Args:
+          folder: that `save` or `write` made.
+          verify: also read every byte and compare the checksums (for files that were copied from elsewhere).
+
         Raises:
-          InputError: a missing, cut or mismatched file, named.
+          InputError: a missing, cut or mismatched file, or one that is not what was written, named.
         """
         folder = pathlib.Path(folder)
         info = read_info(folder)
@@ -233,6 +261,8 @@ class Embeddings:
                     f"{file} holds {array.dtype} {array.shape}, but embeddings.json says {info['dtype']} "
                     f"{(shard['rows'], info['dim'])}: run embed again"
                 )
+            if verify and _file_sha256(file) != shard["sha256"]:
+                raise InputError(f"{file} has changed since it was written: run embed again")
             arrays.append(array)
         vectors = Shards(arrays, info["dim"])
         ids = Ids.load(folder)
@@ -241,6 +271,8 @@ class Embeddings:
                 f"{folder}: {len(ids)} ids, {len(vectors)} vectors, and embeddings.json says {info['rows']} "
                 "rows: run embed again"
             )
+        if verify and ids.sha256() != info["ids_sha256"]:
+            raise InputError(f"{folder / 'ids.npy'} has changed since it was written: run embed again")
         return cls(ids, vectors, info["meta"])
 
 
@@ -313,7 +345,17 @@ def write(
 
 
 def read_info(folder: str | os.PathLike) -> dict:
-    """Returns embeddings.json: rows, dim, dtype, shards (file, rows, sha256), ids_sha256, meta."""
+    """Reads the description of embeddings, embeddings.json.
+
+    Args:
+      folder: of the embeddings.
+
+    Returns:
+      A dict: rows, dim, dtype, shards (file, rows, sha256), ids_sha256, meta.
+
+    Raises:
+      InputError: it is missing, of another format, or broken.
+    """
     file = pathlib.Path(folder) / "embeddings.json"
     if not file.exists():
         raise InputError(f"{file} not found: run embed first (python -m retrieval_jax.embed)")
@@ -332,21 +374,6 @@ def read_info(folder: str | os.PathLike) -> dict:
             raise
         raise InputError(f"{file} is not the description of embeddings ({error!r}): run embed again") from error
     return info
-
-
-def verify(folder: str | os.PathLike) -> None:
-    """Reads every byte of a folder of embeddings and compares the checksums.
-
-    Raises:
-      InputError: a file that is not the one that was written, named.
-    """
-    folder = pathlib.Path(folder)
-    info = read_info(folder)
-    for shard in info["shards"]:
-        if _file_sha256(folder / shard["file"]) != shard["sha256"]:
-            raise InputError(f"{folder / shard['file']} has changed since it was written: run embed again")
-    if Ids.load(folder).sha256() != info["ids_sha256"]:
-        raise InputError(f"{folder / 'ids.npy'} has changed since it was written: run embed again")
 
 
 def replace_folder(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:
@@ -386,6 +413,15 @@ def _file_sha256(file: pathlib.Path) -> str:
 
 
 def load_npy(file: pathlib.Path, *, mmap: bool) -> np.ndarray:
+    """Returns the array of a .npy file; nothing is unpickled.
+
+    Args:
+      file: the file.
+      mmap: leave the numbers on disk until they are read.
+
+    Raises:
+      InputError: it is missing, cut, or another kind of file.
+    """
     try:
         return np.load(file, mmap_mode="r" if mmap else None, allow_pickle=False)
     except FileNotFoundError as error:

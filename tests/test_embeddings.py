@@ -31,7 +31,7 @@ def test_shards_on_disk_read_as_one(made, tmp_path, shard_rows):
     assert np.array_equal(np.asarray(again.vectors), made.vectors)
     with pytest.raises(IndexError):
         again.vectors[np.array([11])]
-    embeddings.verify(tmp_path / "e")
+    assert Embeddings.load(tmp_path / "e", verify=True).ids == made.ids
 
 
 def test_float16_halves_the_bytes_and_stays_float32_in_memory(made, tmp_path):
@@ -86,7 +86,7 @@ def test_what_was_damaged_is_named(made, tmp_path):
     file.write_bytes(content)
     Embeddings.load(folder)  # sizes fit: only reading everything can tell
     with pytest.raises(InputError, match=r"00000\.npy has changed"):
-        embeddings.verify(folder)
+        Embeddings.load(folder, verify=True)
 
 
 def test_ids_stay_bytes_until_asked_for():

@@ -33,6 +33,8 @@ STOP_WORDS = frozenset(
 # What the rule leaves of a lonely dash, dot or "w/", and no attribute of anything.
 LEFTOVERS = frozenset({"-", "w", "."})
 
+DROPPED = STOP_WORDS | LEFTOVERS  # every other token may become an attribute
+
 _NOT_KEPT = re.compile(r"[^\w|.\-/']")
 
 
@@ -65,11 +67,6 @@ def tokenize_many(titles: Sequence[str]) -> pl.Series:
     ascii_only = bool((lower.str.len_bytes() == lower.str.len_chars()).all())
     letters = "a-z0-9_" if ascii_only else _word_ranges()
     return lower.str.replace_all("w/", " ", literal=True).str.extract_all(rf"[{letters}|.\-/']+")
-
-
-def is_attribute(token: str) -> bool:
-    """Tells whether a token may become an attribute: neither a stop word nor a left-over sign."""
-    return token not in STOP_WORDS and token not in LEFTOVERS
 
 
 @functools.cache

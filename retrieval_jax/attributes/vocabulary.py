@@ -10,7 +10,6 @@ import json
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -82,7 +81,7 @@ class Vocabulary:
         """
         remedy = "run retrieval_jax.mine again"
         try:
-            content = json.loads(_as_path(path).read_bytes())
+            content = json.loads(pathlib.Path(path).read_bytes())
             tokens, counts = list(content["tokens"]), np.asarray(content["counts"], dtype=np.int64)
             vocabulary = cls(tokens, counts, int(content["num_titles"]), int(content["threshold"]))
             rule, expected = content["rule"], content["hash"]
@@ -114,7 +113,7 @@ def count_tokens(columns: Sequence[Sequence[str]]) -> pl.DataFrame:
                                                     pl.col("title").n_unique().cast(pl.Int64).alias("titles")))
             if len(parts) > 32:
                 parts = [_summed(parts)]
-    dropped = sorted(title_rule.STOP_WORDS | title_rule.LEFTOVERS)
+    dropped = sorted(title_rule.DROPPED)
     return _summed(parts).filter(~pl.col("token").is_in(dropped)).sort("token")
 
 
@@ -134,7 +133,14 @@ def build(counts: pl.DataFrame, num_titles: int, threshold: int) -> Vocabulary:
 
 
 def save_targets(path: str | pathlib.Path, indptr: np.ndarray, label_ids: np.ndarray, vocabulary_hash: str) -> None:
-    """Writes sparse target rows (see `Vocabulary.encode`) with the hash of the vocabulary that they count into."""
+    """Writes sparse target rows (see `Vocabulary.encode`) with the hash of the vocabulary that they count into.
+
+    Args:
+        path: .npz file, written whole or not at all.
+        indptr: int64 [n + 1].
+        label_ids: int32 [indptr[-1]].
+        vocabulary_hash: `Vocabulary.hash`.
+    """
     content = io.BytesIO()
     np.savez(content, indptr=indptr, label_ids=label_ids, vocabulary_hash=np.asarray(vocabulary_hash))
     _write(path, content.getvalue())
@@ -154,7 +160,7 @@ def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -
         InputError: no such file, not one of targets, or made for another vocabulary.
     """
     try:
-        with np.load(io.BytesIO(_as_path(path).read_bytes()), allow_pickle=False) as content:
+        with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as content:
             indptr, label_ids, found = content["indptr"], content["label_ids"], str(content["vocabulary_hash"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no readable targets ({error}); run retrieval_jax.mine again") from None
@@ -175,14 +181,9 @@ def _tokenized(titles: Sequence[str], desc: str) -> Iterator[tuple[int, pl.DataF
             bar.update(len(chunk))
 
 
-def _as_path(path: Any) -> Any:
-    """Returns a path object; those of remote folders (epath) are taken as they are."""
-    return pathlib.Path(path) if isinstance(path, str) else path
-
-
-def _write(path: Any, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path = _as_path(path)
+def _write(path: str | pathlib.Path, content: bytes) -> None:
+    # As workdir.write_bytes does; but this room knows no work directories.
+    path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent / (path.name + ".part")
     part.write_bytes(content)

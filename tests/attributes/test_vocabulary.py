@@ -15,7 +15,7 @@ TITLES = ["Red red shoes", "red Hat w/ box", "blue shoes - the best", "", "écla
 def _naive_counts(texts):
     occurrences, listings = collections.Counter(), collections.Counter()
     for text in texts:
-        tokens = [token for token in titles.tokenize(text) if titles.is_attribute(token)]
+        tokens = [token for token in titles.tokenize(text) if token not in titles.DROPPED]
         occurrences.update(tokens)
         listings.update(set(tokens))
     return [(token, occurrences[token], listings[token]) for token in sorted(occurrences)]
