@@ -102,7 +102,15 @@ def _compiled(predict_fn, mesh):
 
 @functools.lru_cache(maxsize=8)
 def top_attributes(predict_fn, top):
-    """Returns the predict function of the `top` most probable labels: label_ids and probabilities [B, top]."""
+    """Makes the predict function of the most probable labels.
+
+    Args:
+        predict_fn: of (params, batch); returns a dict with probabilities [B, L].
+        top: how many labels; L where there are fewer.
+
+    Returns:
+        Function of (params, batch) that returns label_ids int32 [B, top] and probabilities [B, top], best first.
+    """
     def predict_top(params, batch):
         probabilities = predict_fn(params, batch)["probabilities"]
         values, ids = jax.lax.top_k(probabilities, min(top, probabilities.shape[-1]))

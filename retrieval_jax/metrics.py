@@ -38,7 +38,15 @@ def selection_half(query_ids: Sequence[str], share: float = 0.5) -> np.ndarray:
 
 
 def check(ranking: Ranking, truth: Truth) -> None:
-    """Raises InputError unless ranking and truth are about the same queries, in the same order, and one gallery."""
+    """Checks that ranking and truth are about the same queries, in the same order, and one gallery.
+
+    Args:
+      ranking: [Q, k] results.
+      truth: what they are to be scored against.
+
+    Raises:
+      InputError: they are not, with what differs.
+    """
     if ranking.query_ids != Ids.of(truth.query_ids):
         raise InputError(
             f"the ranking's {len(ranking)} queries are not the truth's {len(truth)}, or stand in another order: "
@@ -57,7 +65,15 @@ def check(ranking: Ranking, truth: Truth) -> None:
 
 
 def hits(ranking: Ranking, truth: Truth) -> np.ndarray:
-    """Returns [Q, k] bool: is the result relevant, and at its first place in the list?"""
+    """Finds the results that count.
+
+    Args:
+      ranking: [Q, k] results.
+      truth: of the same queries and gallery (see `check`).
+
+    Returns:
+      [Q, k] bool: is the result relevant, and at its first place in the list?
+    """
     rows, size = ranking.item_rows, max(1, len(truth.gallery_ids))
     queries = np.repeat(np.arange(len(truth)), truth.num_relevant)
     keys = queries * size + truth.rows  # ascending, as Truth keeps them

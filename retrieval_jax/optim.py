@@ -17,7 +17,11 @@ def paths(params) -> dict:
 
 
 def by_rule(params, rules) -> dict:
-    """Returns a tree of values in place of the parameters, by the first (regex, value) rule that a path matches.
+    """Returns a tree of values in place of the parameters, by the first rule that a path matches.
+
+    Args:
+      params: tree of parameters.
+      rules: (regex, value) pairs; the regex is searched in paths such as "backbone/stem/kernel".
 
     Raises:
       ValueError: a path that no rule matches.
@@ -62,6 +66,9 @@ def ema_update(ema, params, step: jax.Array, decay: float):
       params: parameters after this step.
       step: number of steps done before this one.
       decay: weight of the old average late in training.
+
+    Returns:
+      The new average, a tree like `ema`.
     """
     step = jnp.asarray(step, jnp.float32)
     rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))

@@ -97,7 +97,14 @@ def member_folder(folder, member: str):
 
 
 def plain(value):
-    """Returns settings as JSON has them: ConfigDict -> dict, tuple -> list, numpy scalar -> number."""
+    """Returns settings as JSON has them: ConfigDict -> dict, tuple -> list, numpy scalar -> number.
+
+    Args:
+      value: a config, a block of one, or one setting.
+
+    Raises:
+      InputError: something in it has no place in JSON.
+    """
     if hasattr(value, "items"):
         # A ConfigDict may hold references; its items() resolves them.
         return {str(key): plain(item) for key, item in sorted(value.items())}
@@ -133,7 +140,16 @@ def _tuples(value):
 
 
 def changes(old, new, prefix: str = "") -> list[str]:
-    """Returns the settings that differ between two plain configs, each as "search.k: 50 -> 100"."""
+    """Returns the settings that differ between two configs, in words.
+
+    Args:
+      old: settings as of `plain`.
+      new: settings as of `plain`.
+      prefix: dotted name of what is compared, "" for whole configs.
+
+    Returns:
+      One line a setting: "search.k: 50 -> 100".
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []
         for key in sorted(old.keys() | new.keys()):
@@ -250,7 +266,16 @@ def read_record(folder, verb: str) -> dict | None:
 
 
 def reason_to_run(config, folder, verb: str) -> str | None:
-    """Returns why a verb has to run, in words for the user, or None when its result is complete and unchanged."""
+    """Says whether a verb has to run.
+
+    Args:
+      config: the whole config.
+      folder: the work directory.
+      verb: one of `VERBS`.
+
+    Returns:
+      Why it has to, in words for the user, or None when its result is complete and unchanged.
+    """
     folder = as_path(folder)
     stage = _read_stage(folder, verb)
     if stage is None or "hash" not in stage:
@@ -311,7 +336,12 @@ def run_stage(config, folder, verb: str, function) -> dict:
 
 
 def invalidate(folder, verb: str) -> None:
-    """Marks a verb as started and every later verb of the directory as stale."""
+    """Marks a verb as started and every later verb of the directory as stale.
+
+    Args:
+      folder: the work directory.
+      verb: one of `VERBS`.
+    """
     folder = as_path(folder)
     (folder / "stages").mkdir(parents=True, exist_ok=True)
     write_json(folder / "stages" / f"{verb}.json", {"verb": verb, "stale": "an earlier try did not finish"})

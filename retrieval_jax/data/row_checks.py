@@ -47,12 +47,19 @@ class Rows:
         return len(self.line)
 
     def mark(self, row: int, reason: str, detail: str) -> None:
-        """Declares a row bad, unless it already is."""
+        """Declares a row bad, unless it already is.
+
+        Args:
+            row: its number, from 0.
+            reason: a few words to count by.
+            detail: what is wrong and what to do, for the sentence that also names file, row and id.
+        """
         if row not in self.bad:
             listing = f" (id {self.id(row)})" if self.id(row) else ""
             self.bad[row] = (reason, f"{self.files[self.file_of[row]]}, row {self.line[row]}{listing}: {detail}")
 
     def id(self, row: int) -> str:
+        """Returns the id of a row, "" where it has none."""
         return self.frame["id"][row] or ""
 
     def good(self) -> np.ndarray:
@@ -63,7 +70,12 @@ class Rows:
 
 
 def check_ids(rows: Rows, *, unique: bool = True) -> None:
-    """Marks rows whose id is empty, has a blank (ids are written in blank-separated lists), or came before."""
+    """Marks rows whose id is empty, has a blank (ids are written in blank-separated lists), or came before.
+
+    Args:
+        rows: rows of one file or split; bad ones are marked.
+        unique: whether an id may occur once only.
+    """
     ids = rows.frame["id"].fill_null("")
     for row in np.flatnonzero((ids.str.strip_chars() == "").to_numpy()):
         rows.mark(int(row), "empty id", "the id is empty; give every listing an id of its own")
@@ -88,13 +100,22 @@ def check_ids(rows: Rows, *, unique: bool = True) -> None:
 
 
 def check_titles(rows: Rows) -> None:
-    """Marks rows without a title."""
+    """Marks rows without a title.
+
+    Args:
+        rows: rows of one split; bad ones are marked.
+    """
     for row in np.flatnonzero((rows.frame["title"].fill_null("").str.strip_chars() == "").to_numpy()):
         rows.mark(int(row), "empty title", "the title is empty; give it one or remove the row")
 
 
 def check_splits(split: Rows, others: list[Rows]) -> None:
-    """Marks rows whose id another split has too: nothing may be trained on that is searched or scored later."""
+    """Marks rows whose id another split has too: nothing may be trained on that is searched or scored later.
+
+    Args:
+        split: rows of one split; bad ones are marked.
+        others: the splits that it may share no id with.
+    """
     ids = split.frame["id"]
     for other in others:
         shared = ids.is_in(other.frame["id"].drop_nulls().implode()) if len(other) else pl.Series([False] * len(split))
@@ -148,7 +169,13 @@ def encode_categories(
 
 
 def check_images(rows: Rows, root: Any, max_pixels: int) -> None:
-    """Marks rows whose picture is missing, truncated, no picture, too large or outside the root."""
+    """Marks rows whose picture is missing, truncated, no picture, too large or outside the root.
+
+    Args:
+        rows: rows of one split; bad ones are marked.
+        root: folder of the pictures.
+        max_pixels: the most a picture may have.
+    """
     real, folders = os.path.realpath(root), {}
     images = rows.frame["image"].fill_null("").to_list()
     to_do = np.flatnonzero(rows.good())
@@ -245,7 +272,12 @@ def settle(
 
 
 def write_set_aside(path: Any, set_aside: list[dict]) -> None:
-    """Writes the rows that were left out as CSV: file, row, id, reason, sentence; only a header when there are none."""
+    """Writes the rows that were left out as CSV: file, row, id, reason, sentence.
+
+    Args:
+        path: of the CSV; its folder is made.
+        set_aside: dicts with these keys; for none, only the header is written.
+    """
     content = io.StringIO()
     writer = csv.DictWriter(content, ["file", "row", "id", "reason", "sentence"], lineterminator="\n")
     writer.writeheader()

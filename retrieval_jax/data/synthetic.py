@@ -98,7 +98,17 @@ def _hash(seed: int, name: str, numbers: np.ndarray) -> np.ndarray:
 
 
 def uniform(seed: int, name: str, numbers: np.ndarray, width: int) -> np.ndarray:
-    """Uniform numbers in [0, 1), float64 [n, width], that depend on (seed, name, number) only."""
+    """Draws uniform numbers that depend on (seed, name, number) only, not on what was drawn before.
+
+    Args:
+        seed: of the catalogue.
+        name: what the numbers are for.
+        numbers: int [n], such as those of rows or products.
+        width: how many to draw for each.
+
+    Returns:
+        float64 [n, width] in [0, 1).
+    """
     keys = _hash(seed, name, numbers)[:, None] + np.arange(width, dtype=np.uint64)
     return (_mix(keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -120,7 +130,15 @@ def _place(split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def first_row(split: str, numbers: np.ndarray) -> np.ndarray:
-    """First row of every product number; the listings of a product lie in consecutive rows."""
+    """Finds where products begin; the listings of a product lie in consecutive rows.
+
+    Args:
+        split: "train", "val" or "gallery".
+        numbers: int [n], numbers of products.
+
+    Returns:
+        int64 [n], the first row of each.
+    """
     sizes = np.array(LISTINGS[split])
     block, place = np.divmod(np.asarray(numbers, np.int64), len(sizes))
     return block * sizes.sum() + (np.cumsum(sizes) - sizes)[place]
@@ -258,9 +276,16 @@ def title(shop: Shop, split: str, row: int) -> str:
 
 
 def picture(shop: Shop, split: str, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """The picture of a listing, uint8 [image_size, image_size, 3] RGB, and the box of the product in it.
+    """Draws the picture of a listing.
 
-    The box is float32 [4]: ymin, xmin, ymax, xmax, as shares of the side.
+    Args:
+        shop: the catalogue.
+        split: as of `product_ids`.
+        row: of the split.
+
+    Returns:
+        (picture uint8 [image_size, image_size, 3] RGB, box of the product in it float32 [4]: ymin, xmin, ymax, xmax, as
+        shares of the side).
     """
     rng = generator(shop.seed, split + " picture", row)
     user = bool(rng.random() < USER_SHARE[split])
@@ -361,7 +386,17 @@ def load(**kwargs):
 
 
 def make_shop(**kwargs) -> Shop:
-    """Checks the arguments of `load` and returns the `Shop`, for the functions of this module."""
+    """Checks the arguments of `load`.
+
+    Args:
+        **kwargs: fields of `Shop`.
+
+    Returns:
+        The `Shop`, for the functions of this module.
+
+    Raises:
+        InputError: an argument that does not exist, or a value out of range.
+    """
     known = [field.name for field in dataclasses.fields(Shop)]
     for name, value in kwargs.items():
         if name not in known:

@@ -58,6 +58,9 @@ def step(state: State, *, weights: Sequence[float] | None = None) -> State:
     Args:
       state: with any number of members.
       weights: see `concatenate`.
+
+    Returns:
+      The state with one member, named "ensemble", and no ranking.
     """
     queries, gallery = (concatenate(side, weights) for side in zip(*state.members, strict=True))
     return dataclasses.replace(state, members=[(queries, gallery)], ranking=None, names=("ensemble",))

@@ -15,6 +15,13 @@ def normalize(vectors: np.ndarray) -> np.ndarray:
 
 
 def step(state: State) -> State:
-    """Normalises queries and gallery of every member."""
+    """Normalises queries and gallery of every member.
+
+    Args:
+      state: with any number of members.
+
+    Returns:
+      The state with vectors of length 1 and no ranking.
+    """
     members = [(queries.map(normalize), gallery.map(normalize)) for queries, gallery in state.members]
     return dataclasses.replace(state, members=members, ranking=None)

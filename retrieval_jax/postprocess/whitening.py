@@ -35,7 +35,13 @@ class Whitening:
     matrix: np.ndarray
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
-        """Returns the whitened vectors, [n, D] -> [n, dim] float32, not normalised.
+        """Whitens vectors.
+
+        Args:
+          vectors: [n, D], such as those it was fitted on.
+
+        Returns:
+          [n, dim] float32, not normalised.
 
         Raises:
           InputError: vectors of another dimension than the fitted ones.
@@ -148,6 +154,9 @@ def step(state: State, *, ridge: float = 1e-7, dim: int | None = None) -> State:
       state: every member is whitened by itself; saves whitening_<member>.npz where the state has a folder.
       ridge: see `fit`.
       dim: see `fit`.
+
+    Returns:
+      The state with whitened vectors of length 1 and no ranking.
     """
     members = []
     for number, (queries, gallery) in enumerate(state.members):
