@@ -165,7 +165,7 @@ def ensemble(config: ConfigDict, members: tuple[str, ...], arg: ConfigDict) -> N
     config.search.steps = (("whitening", {}), ("ensemble", {}), ("reranking", {}))
 
 
-# Losses of the table on the embedded catalogue: name -> settings of task and task_kwargs.
+# Losses of the table on the embedded catalogue: name -> settings of task_kwargs.
 LOSSES = {
     "sigmoid": {},
     "sigmoid_plain": {"positive_weight_power": 0.0},
@@ -192,7 +192,15 @@ def quickstart(name: str, arg: ConfigDict) -> ConfigDict:
     config.data.kwargs.num_gallery = 400 if arg.runlocal else 5000
     config.data.kwargs.image_size = 64
     config.mine.threshold = 5 if arg.runlocal else 30
-    config.train.epochs = 8.0
+    config.train.model.variant = "micro"
+    config.train.epochs = 14.0
+    config.train.batch_size = 64  # many small steps: titles are noisy, and training starts on a plateau
+    config.train.learning_rate = 3e-3
+    config.train.transforms = (
+        ("random_resized_crop", {"scale": (0.7, 1.0)}),
+        ("flip", {}),
+        ("color_jitter", {"brightness": 0.15, "contrast": 0.15, "saturation": 0.15}),
+    )
     if arg.runlocal:
         config.train.batch_size = 32
         config.train.epochs = 1.0

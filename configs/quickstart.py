@@ -7,8 +7,8 @@ from configs import common
 
 
 def get_config(arg=None):
-    """Returns the settings; `:loss=softmax` takes another loss of common.LOSSES, `:runlocal` is seconds long."""
-    arg = common.parse_arg(arg, loss="sigmoid", seed=0)
+    """Returns the settings; `:loss=sigmoid` takes another loss of common.LOSSES, `:runlocal` is seconds long."""
+    arg = common.parse_arg(arg, loss="softmax", seed=0)
     config = common.quickstart("quickstart", arg)
     if arg.loss not in common.LOSSES:
         raise ValueError(f"the loss {arg.loss!r} is not known; there are {', '.join(common.LOSSES)}")

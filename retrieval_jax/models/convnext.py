@@ -1,7 +1,7 @@
 """ConvNeXt: depthwise 7x7 convolutions and pointwise MLPs in four stages.
 
 Source: Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545. Widths and depths of the sizes up to "nano" are those
-of timm's models of the same name; "mini" is ours, for small pictures on CPUs.
+of timm's models of the same name; "micro" and "mini" are ours, for small pictures on CPUs.
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ from retrieval_jax.models.pooling import DropPath, Pool
 
 # variant: (blocks of each stage, channels of each stage)
 VARIANTS = {
+    "micro": ((1, 1, 2, 1), (32, 64, 128, 256)),
     "mini": ((1, 2, 4, 1), (48, 96, 192, 384)),
     "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
     "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
