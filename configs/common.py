@@ -167,11 +167,9 @@ def ensemble(config: ConfigDict, members: tuple[str, ...], arg: ConfigDict) -> N
 
 # Losses of the table on the embedded catalogue: name -> settings of task_kwargs.
 LOSSES = {
-    "sigmoid": {},
-    "sigmoid_plain": {"positive_weight_power": 0.0},
     "softmax": {"loss": "softmax"},
-    "softmax_plain": {"loss": "softmax", "poly_epsilon": 0.0},
-    "both": {"category_weight": 1.0},
+    "sigmoid": {"loss": "sigmoid"},
+    "both": {"loss": "softmax", "category_weight": 1.0},
     "category": {"title_weight": 0.0, "category_weight": 1.0},
 }
 
