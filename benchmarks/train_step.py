@@ -1,0 +1,175 @@
+"""Times a whole training step of ConvNeXt-Atto on a CPU: ours in JAX, timm's in PyTorch.
+
+    python benchmarks/train_step.py [--rounds=5] [--threads=2] [--torch-python=/path/to/python with torch and timm]
+
+A step is the same work on both sides: bytes to normalised pictures, forward, softmax cross-entropy and Poly-1 over
+1,000 labels, backward, clipping, AdamW, moving average; float32, batch 128, 80 x 64 px, one batch that stays in memory.
+timm's model runs in both memory layouts, in eager mode. Every timing is a process of its own, kept to the same cores;
+rounds alternate between the systems. Then everything again with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 for all of them.
+Prints two tables in Markdown: pictures a second, median and range, and the ratio of ours to theirs within a round.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+BATCH, HEIGHT, WIDTH, LABELS, LABELS_A_PICTURE = 128, 80, 64, 1000, 8
+EPSILON, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.5, 1e-3, 0.05, 1.0, 0.99
+SYSTEMS = ("ours", "timm", "timm channels_last")
+SETTINGS = {"default allocator": "", "huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1)": "glibc.malloc.hugetlb=1"}
+
+
+def batch() -> dict:
+    """Returns the batch, the same for all systems."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    ids = np.stack([rng.choice(LABELS, LABELS_A_PICTURE, replace=False) for _ in range(BATCH)])
+    return {"image": rng.integers(0, 256, (BATCH, HEIGHT, WIDTH, 3), dtype=np.uint8), "label_ids": ids.astype(np.int32),
+            "label_mask": np.ones(ids.shape, bool), "_mask": np.ones(BATCH, bool)}
+
+
+def pictures_per_second(step, seconds: float) -> dict:
+    """Calls step() for about `seconds`, after warming up; step returns the loss as a number once it is computed."""
+    losses = [step() for _ in range(3)]
+    start, times = time.perf_counter(), []
+    while len(times) < 3 or time.perf_counter() - start < seconds:
+        before = time.perf_counter()
+        losses.append(step())
+        times.append(time.perf_counter() - before)
+    return {"pictures_per_second": BATCH / statistics.median(times), "first_loss": losses[0], "last_loss": losses[-1]}
+
+
+def time_ours(seconds: float) -> dict:
+    """Times our training step."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    import jax
+    import numpy as np
+
+    from configs import common
+    from retrieval_jax import optim, sharding, tasks, train
+    from retrieval_jax.data.catalog import DataInfo
+
+    config = common.base().train
+    config.model.update({"name": "convnext", "variant": "atto", "projection": 0})
+    config.model.kwargs = {}
+    config.task_kwargs = {"loss": "softmax", "poly_epsilon": EPSILON}
+    config.update({"learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "clip_norm": CLIP, "ema_decay": EMA})
+    info = DataInfo([str(i) for i in range(LABELS)], np.full(LABELS, 10), 10_000, (), (), "")
+    task = tasks.get("multilabel").make(config, info)
+    mesh = sharding.make_mesh()
+
+    def init():
+        params = task.init(jax.random.key(0), {"image": np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)})
+        optimizer, _ = optim.make(config, params, 10_000, 100.0)
+        return {"params": params, "ema": params, "opt_state": optimizer.init(params), "step": jax.numpy.int32(0)}
+
+    state = jax.jit(init, out_shardings=sharding.replicated(mesh))()
+    optimizer, _ = optim.make(config, state["params"], 10_000, 100.0)
+    update = train.make_update(task, optimizer, jax.random.key(1), EMA, sharding.batch_sharding(mesh),
+                               sharding.replicated(mesh))
+    data = sharding.shard_batch(batch(), mesh)
+
+    def step():
+        nonlocal state
+        state, values = update(state, data)
+        return float(values["loss"])
+
+    return {"version": f"jax {jax.__version__}", **pictures_per_second(step, seconds)}
+
+
+def time_timm(seconds: float, threads: int, memory_format: str) -> dict:
+    """Times the same step of timm's model in PyTorch."""
+    import torch
+
+    # A torchvision built for another torch has its Python but not its operators; timm only needs the Python.
+    real, torch.library.register_fake = torch.library.register_fake, lambda *_, **__: lambda function: function
+    import timm
+
+    torch.library.register_fake = real
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    layout = getattr(torch, memory_format)
+    model = timm.create_model("convnext_atto", num_classes=LABELS).to(memory_format=layout).train()
+    params = list(model.parameters())
+    average = [param.detach().clone() for param in params]
+    decay = [param for param in params if param.ndim > 1]
+    keep = [param for param in params if param.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": keep, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, foreach=True)
+    data = batch()
+    images, ids = torch.from_numpy(data["image"]), torch.from_numpy(data["label_ids"]).long()
+    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+
+    def step():
+        x = (images.float() * (1 / (255 * std)) - mean / std).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+        log_p = torch.nn.functional.log_softmax(model(x), dim=-1).gather(1, ids)
+        loss = (-log_p.mean(-1) + EPSILON * (1 - log_p.exp().mean(-1))).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(params, CLIP, foreach=True)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, params, 1 - EMA)
+        return float(loss.detach())
+
+    return {"version": f"torch {torch.__version__}, timm {timm.__version__}", **pictures_per_second(step, seconds)}
+
+
+def work(system: str, threads: int, seconds: float):
+    """What a process for one timing does."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # XLA takes a thread for each core it may use
+    result = time_ours(seconds) if system == "ours" else time_timm(
+        seconds, threads, "channels_last" if "channels_last" in system else "contiguous_format")
+    print(json.dumps(result))
+
+
+def measure(system: str, tunables: str, arguments) -> dict:
+    """Starts a process for one timing."""
+    env = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "GLIBC_TUNABLES": tunables}
+    python = sys.executable if system == "ours" else arguments.torch_python
+    command = [python, __file__, "--work", system, f"--threads={arguments.threads}", f"--seconds={arguments.seconds}"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{system} failed under {python}:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--seconds", type=float, default=15.0, help="of steps, in each timing")
+    parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch and timm")
+    parser.add_argument("--work", choices=SYSTEMS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        work(arguments.work, arguments.threads, arguments.seconds)
+        return
+    print(f"{BATCH} pictures of {HEIGHT} x {WIDTH}, {LABELS:,} labels, float32, {arguments.threads} threads, "
+          f"{arguments.rounds} rounds of {arguments.seconds:g} s")
+    for setting, tunables in SETTINGS.items():
+        rounds = [{system: measure(system, tunables, arguments) for system in SYSTEMS} for _ in range(arguments.rounds)]
+        print(f"\n{setting}\n\n| system | version | pictures a second | ours / this | first loss | last loss |")
+        print("|---|---|---:|---:|---:|---:|")
+        for system in SYSTEMS:
+            speeds = [timings[system]["pictures_per_second"] for timings in rounds]
+            ours = [timings["ours"]["pictures_per_second"] for timings in rounds]
+            ratios = [a / b for a, b in zip(ours, speeds, strict=True)]
+            last = rounds[-1][system]
+            print(f"| {system} | {last['version']} | {_spread(speeds, 1)} | {_spread(ratios, 2)} "
+                  f"| {last['first_loss']:.3f} | {last['last_loss']:.3f} |", flush=True)
+
+
+def _spread(values, digits) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Each loss against a dense loop over pictures and labels in float64, and its gradient against finite differences."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from retrieval_jax.losses import multilabel as losses
+
+B, V = 5, 7
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(0, 2, (B, V))
+LABELS = [[0, 3, 6], [2], [], [1, 2, 3, 4], [5]]  # the third picture has none
+CATEGORY = np.array([3, 0, -1, 6, 2])  # the third is unknown
+IDS = np.array([labels + [0] * (4 - len(labels)) for labels in LABELS], np.int32)
+MASK = np.array([[True] * len(labels) + [False] * (4 - len(labels)) for labels in LABELS])
+POSITIVE_WEIGHTS = RNG.uniform(0.5, 5, V)
+WHERE = np.array([True, False, True, True, False])
+WEIGHTS = RNG.uniform(0, 3, B)
+
+
+def naive_sigmoid(logits, positive_weights=None):
+    out = []
+    for z, labels in zip(logits, LABELS, strict=True):
+        loss = 0.0
+        for label in range(V):
+            p = 1 / (1 + math.exp(-z[label]))
+            weight = 1.0 if positive_weights is None else positive_weights[label]
+            loss -= weight * math.log(p) if label in labels else math.log(1 - p)
+        out.append(loss)
+    return np.array(out)
+
+
+def naive_softmax(logits, epsilon=0.5):
+    out = []
+    for z, labels in zip(logits, LABELS, strict=True):
+        p = np.exp(z) / np.exp(z).sum()
+        y = np.array([float(label in labels) for label in range(V)])
+        if not y.sum():
+            out.append(0.0)
+            continue
+        y /= y.sum()
+        out.append(-sum(y * np.log(p)) + epsilon * (1 - sum(y * p)))
+    return np.array(out)
+
+
+def naive_category(logits, label_smoothing=0.0):
+    out = []
+    for z, category in zip(logits, CATEGORY, strict=True):
+        p = np.exp(z) / np.exp(z).sum()
+        y = np.full(V, label_smoothing / V)
+        y[category] += 1 - label_smoothing
+        out.append(0.0 if category < 0 else -sum(y * np.log(p)))
+    return np.array(out)
+
+
+def sigmoid(logits, ids=IDS, **kwargs):
+    return losses.sigmoid_cross_entropy(logits, ids, MASK, **kwargs)
+
+
+def softmax(logits, ids=IDS, **kwargs):
+    return losses.softmax_poly1(logits, ids, MASK, **kwargs)
+
+
+def category(logits, **kwargs):
+    return losses.softmax_cross_entropy(logits, CATEGORY, **kwargs)
+
+
+CASES = {
+    "sigmoid": (sigmoid, naive_sigmoid, {}),
+    "sigmoid, weighted labels": (sigmoid, naive_sigmoid, {"positive_weights": POSITIVE_WEIGHTS}),
+    "softmax": (softmax, naive_softmax, {}),
+    "softmax without poly": (softmax, naive_softmax, {"epsilon": 0.0}),
+    "softmax, more poly": (softmax, naive_softmax, {"epsilon": 2.0}),
+    "category": (category, naive_category, {}),
+    "category, smoothed": (category, naive_category, {"label_smoothing": 0.2}),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+def test_equals_the_dense_loop(case):
+    ours, naive, kwargs = case
+    np.testing.assert_allclose(ours(jnp.float32(LOGITS), **kwargs), naive(LOGITS, **kwargs), rtol=2e-5)
+
+
+def test_gradient_equals_finite_differences(case):
+    ours, naive, kwargs = case
+    scale = np.arange(1.0, B + 1)  # so that a picture's gradient in another picture's place would show
+    gradient = jax.jit(jax.grad(lambda logits: (ours(logits, **kwargs) * scale).sum()))(jnp.float32(LOGITS))
+    expected = np.zeros_like(LOGITS)
+    for index in np.ndindex(LOGITS.shape):
+        step = np.zeros_like(LOGITS)
+        step[index] = 1e-5
+        expected[index] = ((naive(LOGITS + step, **kwargs) - naive(LOGITS - step, **kwargs)) * scale).sum() / 2e-5
+    np.testing.assert_allclose(gradient, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_where_and_weights_act_on_pictures(case):
+    ours, naive, kwargs = case
+    logits, plain = jnp.float32(LOGITS), naive(LOGITS, **kwargs)
+    np.testing.assert_allclose(ours(logits, where=WHERE, **kwargs), np.where(WHERE, plain, 0), rtol=2e-5)
+    np.testing.assert_allclose(ours(logits, weights=WEIGHTS, **kwargs), WEIGHTS * plain, rtol=2e-5)
+    both = ours(logits, where=WHERE, weights=WEIGHTS, **kwargs)
+    np.testing.assert_allclose(both, np.where(WHERE, WEIGHTS * plain, 0), rtol=2e-5)
+    gradient = jax.jit(jax.grad(lambda logits: ours(logits, where=WHERE, **kwargs).sum()))(logits)
+    assert not gradient[~WHERE].any() and np.abs(gradient[0]).sum() > 0
+
+
+@pytest.mark.parametrize("loss", [sigmoid, softmax])
+def test_what_stands_at_padding_does_not_matter(loss):
+    kwargs = {"positive_weights": jnp.float32(POSITIVE_WEIGHTS)} if loss is sigmoid else {}
+    value_and_gradient = jax.jit(jax.value_and_grad(lambda logits, ids: loss(logits, ids, **kwargs).sum()))
+    expected = value_and_gradient(jnp.float32(LOGITS), IDS)
+    for padding in (6, -1, V + 3):
+        ids = np.where(MASK, IDS, padding).astype(np.int32)
+        for a, b in zip(value_and_gradient(jnp.float32(LOGITS), ids), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, err_msg=f"padded with {padding}")
+
+
+def test_more_padding_changes_nothing():
+    wide = np.pad(IDS, ((0, 0), (0, 9))), np.pad(MASK, ((0, 0), (0, 9)))
+    for loss in (losses.sigmoid_cross_entropy, losses.softmax_poly1):
+        np.testing.assert_allclose(loss(jnp.float32(LOGITS), *wide), loss(jnp.float32(LOGITS), IDS, MASK), rtol=1e-6)
+
+
+def test_a_picture_without_labels():
+    logits = jnp.float32(LOGITS)
+    # every label is absent: that says something to the sigmoid, and nothing to the softmax
+    np.testing.assert_allclose(sigmoid(logits)[2], np.log1p(np.exp(LOGITS[2])).sum(), rtol=1e-5)
+    assert softmax(logits)[2] == 0 and category(logits)[2] == 0
+    for loss in (softmax, category):
+        gradient = jax.jit(jax.grad(lambda logits, loss=loss: loss(logits).sum()))(logits)
+        assert not gradient[2].any() and np.isfinite(gradient).all()
+
+
+def test_labels_are_documented_as_distinct_because_a_repeated_one_counts_twice():
+    logits, mask = jnp.float32(LOGITS[:1]), np.ones((1, 2), bool)
+    for loss in (losses.sigmoid_cross_entropy, losses.softmax_poly1):
+        assert "distinct labels" in loss.__doc__
+        once, twice = (loss(logits, np.array([ids], np.int32), mask) for ids in ([1, 2], [2, 2]))
+        assert np.isfinite(twice).all() and once != twice
+    single = losses.sigmoid_cross_entropy(logits, np.array([[2]], np.int32), mask[:, :1])
+    assert losses.sigmoid_cross_entropy(logits, np.array([[2, 2]], np.int32), mask) != single
+
+
+def test_large_logits_stay_finite(case):
+    ours, _, kwargs = case
+    value_and_gradient = jax.jit(jax.value_and_grad(lambda logits: ours(logits, **kwargs).sum()))
+    for size in (1e3, 1e30):
+        loss, gradient = value_and_gradient(jnp.float32(np.sign(LOGITS) * size))
+        assert np.isfinite(loss) and np.isfinite(gradient).all()
