@@ -1,6 +1,6 @@
 """Draws the README's picture, docs/rows.png, from a finished quickstart: users' photos and what was found for them.
 
-    python docs/make_rows.py --workdir=runs/quickstart
+    PYTHONPATH=. .venv/bin/python docs/make_rows.py --workdir=runs/quickstart
 
 The queries are the first of a fixed random order, not chosen by how well they did.
 """
