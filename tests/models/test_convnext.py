@@ -193,7 +193,7 @@ def test_bfloat16_is_close_to_float32():
 
 
 def test_unknown_names_list_what_there_is():
-    with pytest.raises(InputError, match="'huge'; there are: mini, atto, .*xlarge"):
+    with pytest.raises(InputError, match="'huge'; there are: micro, mini, atto, .*xlarge"):
         abstract(convnext.Model("huge"))
     with pytest.raises(InputError, match="'max'; there are: avg, gem, map"):
         abstract(convnext.Model("test", pooling="max"))
