@@ -56,8 +56,8 @@ def table(runs: list[dict]) -> str:
             return 100 * sum(score[key] for score, _ in found) / len(found)
         values = [100 * score["mar@10_capped"] for score, _ in found]
         spread = f" ({', '.join(f'{value:.1f}' for value in values)})" if len(values) > 1 else ""
-        seconds = [train["seconds_of_steps"] for _, train in found if "seconds_of_steps" in train]
-        cost = f"{sum(seconds) / len(seconds):.0f} s" if seconds and stage == "cosine" else ""
+        seconds = [train["cpu_seconds"] for _, train in found if "cpu_seconds" in train]
+        cost = f"{sum(seconds) / len(seconds):.0f} CPU s" if seconds and stage == "cosine" else ""
         rest = " | ".join(f"{mean(key):.1f}" for key in ("mar@10", "recall@1", "map@10", "report"))
         main = f"{mean('mar@10_capped'):.1f} ± {100 * found[0][0]['se']:.1f}{spread}"
         lines.append(f"| {name} | {stage} | {main} | {rest} | {cost} |")
