@@ -37,16 +37,16 @@ def collect(folder: pathlib.Path) -> dict:
 
 def table(runs: list[dict]) -> str:
     """Returns a Markdown table, one row per run and stage; runs of several seeds share a row, as mean and values."""
-    rows = {}
+    rows, untrained = {}, set()
     for run in runs:
         name = re.sub(r"-seed=\d+$", "", run["run"])
         for score in run["scores"]:
             if score["model"] == "histogram":  # the same in every run
                 rows.setdefault((score["model"], score["stage"]), [(score, {})])
-            elif score["model"] == "untrained":  # the same in runs of one network and seed
-                if all(score["mar@10"] != other[0]["mar@10"] for key, found in rows.items() for other in found
-                       if key[1] == "untrained"):
-                    rows[(f"{name}, untrained", "untrained")] = [(score, {})]
+            elif score["model"] == "untrained":  # the same in runs of one network and seed: told once
+                if score["map@10"] not in untrained:
+                    untrained.add(score["map@10"])
+                    rows.setdefault((f"{name}, untrained", score["stage"]), []).append((score, {}))
             elif score["model"] in ("trained", "ensemble"):
                 rows.setdefault((name, score["stage"]), []).append((score, run["train"]))
     lines = ["| run | stage | mar@10_capped | mar@10 | recall@1 | mAP@10 | report half | training |",
