@@ -91,3 +91,32 @@ def test_what_does_not_belong_together_is_refused(catalogue):
         metrics.evaluate(ranking, Truth.from_lists(ranking.query_ids, gallery_ids[:50], [[]] * 40))
     with pytest.raises(InputError, match="1 or more"):
         metrics.evaluate(ranking, truth, (0,))
+
+
+def test_the_paired_bootstrap_finds_a_difference_that_single_scores_hide():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=400)  # what makes a query hard for either run: much wider than the difference
+    first = hard + 0.05 * rng.normal(size=400)
+    second = hard + 0.02 + 0.05 * rng.normal(size=400)
+    first[7] = second[7] = np.nan
+    found = metrics.paired_bootstrap(first, second)
+    gains = np.delete(second - first, 7)
+    error = gains.std() / np.sqrt(len(gains))
+    assert found["difference"] == pytest.approx(gains.mean()) and found["num_scored"] == 399
+    assert found["low"] == pytest.approx(gains.mean() - 1.96 * error, abs=0.1 * error)
+    assert found["high"] == pytest.approx(gains.mean() + 1.96 * error, abs=0.1 * error)
+    assert found["p"] < 0.001 and found["wins"] == (gains > 0).sum() and found["losses"] == (gains < 0).sum()
+    assert found == metrics.paired_bootstrap(first, second)
+    swapped = metrics.paired_bootstrap(second, first)
+    assert swapped["difference"] == -found["difference"] and swapped["wins"] == found["losses"]
+
+
+def test_the_paired_bootstrap_calls_noise_noise():
+    rng = np.random.default_rng(1)
+    shares = [metrics.paired_bootstrap(*rng.normal(size=(2, 50)), draws=400, seed=n)["p"] < 0.05 for n in range(200)]
+    assert np.mean(shares) < 0.12
+    assert metrics.paired_bootstrap(np.ones(5), np.ones(5))["p"] == 1.0
+    with pytest.raises(InputError, match="one catalogue"):
+        metrics.paired_bootstrap(np.ones(5), np.array([1, 1, np.nan, 1, 1]))
+    with pytest.raises(InputError, match="nothing to compare"):
+        metrics.paired_bootstrap(np.full(2, np.nan), np.full(2, np.nan))
