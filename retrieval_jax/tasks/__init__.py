@@ -19,11 +19,14 @@ class Task:
       predict_fns: {name: (params, batch) -> dict}; "embed_image" returns {"embedding": [B, D]}, "attributes" returns
         {"probabilities": [B, V]}.
       space: name of the embedding space; only embeddings of one space may be compared.
+      warm_start: params -> params with pretrained weights put in, numpy arrays; None without such. Called once, on the
+        host, after `init`.
     """
     init: Callable
     loss_fn: Callable
     predict_fns: dict[str, Callable]
     space: str
+    warm_start: Callable | None = None
 
 
 def get(name: str) -> types.ModuleType:
