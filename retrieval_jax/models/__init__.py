@@ -6,12 +6,14 @@ import types
 
 from retrieval_jax.errors import InputError
 
-_NOT_BACKBONES = ("depthwise", "embedder", "heads", "pooling")
+_NOT_BACKBONES = ("blocks", "depthwise", "embedder", "heads", "pooling", "pretrained",
+                  "relative_bias")  # nor what begins with timm_
 
 
 def names() -> list[str]:
     """Returns the names of the backbones that exist."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NOT_BACKBONES)
+    return sorted(m.name for m in pkgutil.iter_modules(__path__)
+                  if m.name not in _NOT_BACKBONES and not m.name.startswith("timm_"))
 
 
 def get(name: str) -> types.ModuleType:

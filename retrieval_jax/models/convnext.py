@@ -1,7 +1,8 @@
-"""ConvNeXt: depthwise 7x7 convolutions and pointwise MLPs in four stages.
+"""ConvNeXt and ConvNeXt V2: depthwise 7x7 convolutions and pointwise MLPs in four stages.
 
-Source: Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545. Widths and depths of the sizes up to "nano" are those
-of timm's models of the same name; "micro" and "mini" are ours, for small pictures on CPUs.
+Source: Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545; V2: Woo et al., "ConvNeXt V2", arXiv 2301.00808. Widths
+and depths of the sizes up to "nano" are those of timm's models of the same name; "micro" and "mini" are ours, for small
+pictures on CPUs.
 """
 
 from typing import Any
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.models import blocks
 from retrieval_jax.models.depthwise import depthwise_conv
-from retrieval_jax.models.pooling import DropPath, Pool
+from retrieval_jax.models.pooling import ACTIVATIONS, DropPath, Pool, activation
 
 # variant: (blocks of each stage, channels of each stage)
 VARIANTS = {
@@ -27,7 +29,13 @@ VARIANTS = {
     "base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
     "large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
     "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
+    "xxlarge": ((3, 4, 30, 3), (384, 768, 1536, 3072)),
+    "huge": ((3, 3, 27, 3), (352, 704, 1408, 2816)),
 }
+# V2: the same sizes with a global response norm in every block and no layer scale.
+VARIANTS |= {f"{name}_v2": VARIANTS[name] for name in VARIANTS if name != "xxlarge"}
+
+STEMS = ("patch", "overlap", "overlap_tiered", "overlap_act")
 
 # By fan-in, not the published 0.02: in narrow networks that leaves the blocks almost silent, and training from scratch
 # waits for them on a plateau. Published weights replace it anyway.
@@ -43,6 +51,7 @@ class Patches(nn.Module):
     channels: int
     size: int
     dtype: jnp.dtype = jnp.float32
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -53,35 +62,59 @@ class Patches(nn.Module):
             raise InputError(f"a map of {height} x {width} has no patch of {self.size} x {self.size}: the pictures are "
                              "too small for this model; set a larger config.data.image_size or a smaller patch_size")
         kernel = self.param("kernel", _INIT, (self.size, self.size, channels, self.channels))
-        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         # A reshape and one matrix product: the fastest form of this convolution on every backend.
         patches = images[:, :rows * self.size, :columns * self.size].astype(self.dtype)
         patches = patches.reshape(batch, rows, self.size, columns, self.size, channels).transpose(0, 1, 3, 2, 4, 5)
-        patches = patches.reshape(batch, rows, columns, -1)
-        return patches @ kernel.reshape(-1, self.channels).astype(self.dtype) + bias.astype(self.dtype)
+        patches = patches.reshape(batch, rows, columns, -1) @ kernel.reshape(-1, self.channels).astype(self.dtype)
+        if not self.use_bias:
+            return patches
+        return patches + self.param("bias", nn.initializers.zeros, (self.channels,)).astype(self.dtype)
+
+
+class ResponseNorm(nn.Module):
+    """Global response norm: channels whose map is strong, against the others', are made stronger.
+
+    Source: Woo et al., arXiv 2301.00808, section 3.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [B, H, W, C] in the type of x; norms are taken in float32."""
+        scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],)).astype(x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(x.dtype)
+        squares = jnp.square(x.astype(jnp.float32)).sum(axis=(1, 2), keepdims=True)
+        # The gradient of a root is infinite at 0: a channel that is silent everywhere gets norm 0 and no gradient.
+        strength = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
+        relative = strength / (strength.mean(axis=-1, keepdims=True) + 1e-6)
+        return x + (bias + scale * (x * relative.astype(x.dtype)))
 
 
 class Block(nn.Module):
     """One residual block: depthwise convolution, norm, pointwise MLP, learned scale."""
     kernel_size: int
-    drop_path: float
-    layer_scale: float
-    dtype: jnp.dtype
+    layer_scale: float | None
+    dtype: jnp.dtype = jnp.float32
     epsilon: float = 1e-6
-    tanh_gelu: bool = False
+    act: str = "gelu"
+    response_norm: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, rate: float | jax.Array, train: bool) -> jax.Array:
+        """Maps [B, H, W, C] to the same shape; `rate` is the drop-path rate."""
         channels = x.shape[-1]
         kernel = self.param("dw_kernel", _INIT, (self.kernel_size, self.kernel_size, channels))
         bias = self.param("dw_bias", nn.initializers.zeros, (channels,))
         branch = depthwise_conv(x, kernel) + bias.astype(self.dtype)
         branch = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(branch)
         branch = nn.Dense(4 * channels, kernel_init=_INIT, dtype=self.dtype, name="fc1")(branch)
-        branch = nn.gelu(branch, approximate=self.tanh_gelu)
+        branch = activation(self.act)(branch)
+        if self.response_norm:
+            branch = ResponseNorm(name="response_norm")(branch)
         branch = nn.Dense(channels, kernel_init=_INIT, dtype=self.dtype, name="fc2")(branch)
-        scale = self.param("scale", nn.initializers.constant(self.layer_scale), (channels,))
-        return x + DropPath(self.drop_path)(branch * scale.astype(self.dtype), train)
+        if self.layer_scale is not None:
+            scale = self.param("scale", nn.initializers.constant(self.layer_scale), (channels,))
+            branch = branch * scale.astype(self.dtype)
+        return x + DropPath(rate)(branch, train)
 
 
 class Model(nn.Module):
@@ -89,27 +122,44 @@ class Model(nn.Module):
 
     Attributes:
       variant: a key of VARIANTS.
-      pooling: "avg", "gem" or "map".
+      pooling: "avg", "gem" ... as in `pooling.Pool`.
       drop_path: rate of the last block; grows linearly from 0 at the first.
-      layer_scale: first value of every block's learned scale.
-      patch_size: size and stride of the stem, pixels.
-      kernel_size: size of the depthwise kernels.
+      layer_scale: first value of every block's learned scale; None for none. V2 has none, whatever is given.
+      patch_size: size and stride of the stem "patch", pixels.
+      kernel_size: size of the depthwise kernels, one for all stages or one each.
       pool_stages: stages whose maps are pooled and normalised; more than the last (3) make the embedding their
         concatenation, in this order: early stages keep the colours and textures that the last one gives up.
       dtype: type of the computation; parameters stay float32.
       epsilon: added to the variance in every norm; the published models have 1e-6, some of timm's 1e-5.
-      tanh_gelu: whether GELU is the tanh approximation, as in some of timm's models.
+      act: activation of the blocks, a key of `pooling.ACTIVATIONS`.
+      response_norm: whether blocks have V2's global response norm; None: as the variant has.
+      depths: blocks of each stage, where they are not the variant's.
+      dims: channels of each stage, where they are not the variant's.
+      stem: "patch", or two strided 3x3 convolutions: "overlap", "overlap_tiered" (the first half as wide),
+        "overlap_act" (an activation between them).
+      head_hidden: width of a layer with GELU after the last norm; 0 for none.
+      conv_mlp: whether weight files hold the pointwise layers as 1x1 convolutions; computes the same.
+      remat: whether blocks are computed again on the way back, to save memory.
+      scan: whether the blocks of a stage are a loop over stacked parameters.
     """
     variant: str = "tiny"
     pooling: str = "avg"
     drop_path: float = 0.0
-    layer_scale: float = 1e-6
+    layer_scale: float | None = 1e-6
     patch_size: int = 4
-    kernel_size: int = 7
+    kernel_size: int | tuple[int, ...] = 7
     pool_stages: tuple[int, ...] = (3,)
     dtype: Any = jnp.float32
     epsilon: float = 1e-6
-    tanh_gelu: bool = False
+    act: str = "gelu"
+    response_norm: bool | None = None
+    depths: tuple[int, ...] | None = None
+    dims: tuple[int, ...] | None = None
+    stem: str = "patch"
+    head_hidden: int = 0
+    conv_mlp: bool = False
+    remat: bool = False
+    scan: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
@@ -124,23 +174,148 @@ class Model(nn.Module):
         """
         if self.variant not in VARIANTS:
             raise InputError(f"unknown ConvNeXt variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
-        depths, widths = VARIANTS[self.variant]
-        x = images.astype(self.dtype)
-        block, pooled = 0, {}
-        for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-            if stage == 0:
-                x = Patches(width, self.patch_size, self.dtype, name="stem")(x)
-                x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="stem_norm")(x)
-            else:
+        depths, dims = VARIANTS[self.variant]
+        depths, dims = self.depths or depths, self.dims or dims
+        v2 = self.variant.endswith("_v2")
+        response_norm = v2 if self.response_norm is None else self.response_norm
+        sizes = (self.kernel_size,) * 4 if isinstance(self.kernel_size, int) else self.kernel_size
+        if not len(depths) == len(dims) == len(sizes) == 4:
+            raise InputError(f"a ConvNeXt has four stages, not depths={depths}, dims={dims}, kernel_size={sizes}")
+        x = self._stem(images.astype(self.dtype), dims[0])
+        rates, pooled = blocks.rates(self.drop_path, sum(depths)), {}
+        for stage, (depth, width, size) in enumerate(zip(depths, dims, sizes, strict=True)):
+            if stage > 0:
                 x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=f"stage{stage}_norm")(x)
                 x = Patches(width, 2, self.dtype, name=f"stage{stage}_down")(x)
-            for i in range(depth):
-                rate = self.drop_path * block / max(1, sum(depths) - 1)
-                x = Block(self.kernel_size, rate, self.layer_scale, self.dtype, self.epsilon, self.tanh_gelu,
-                          name=f"stage{stage}_block{i}")(x, train)
-                block += 1
+
+            def make(name, size=size):
+                return Block(size, None if v2 else self.layer_scale, self.dtype, self.epsilon, self.act, response_norm,
+                             name=name)
+
+            first = sum(depths[:stage])
+            x = blocks.apply(make, x, rates[first:first + depth], train, prefix=f"stage{stage}_", remat=self.remat,
+                             scan=self.scan)
             if stage in self.pool_stages:
                 suffix = "" if stage == 3 else f"_stage{stage}"
                 vector = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")(x)
-                pooled[stage] = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")(vector)
+                vector = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")(vector)
+                if self.head_hidden and stage == 3:
+                    vector = activation("gelu")(nn.Dense(self.head_hidden, name="head_hidden")(vector))
+                pooled[stage] = vector
         return {"embedding": jnp.concatenate([pooled[stage] for stage in self.pool_stages], axis=-1)}
+
+    def _stem(self, x: jax.Array, width: int) -> jax.Array:
+        if self.stem not in STEMS:
+            raise InputError(f"unknown ConvNeXt stem {self.stem!r}; there are: {', '.join(STEMS)}")
+        if self.stem == "patch":
+            x = Patches(width, self.patch_size, self.dtype, name="stem")(x)
+            return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="stem_norm")(x)
+        # The names tell the stems apart: in timm the place of a layer in its row is its name.
+        name = "stem_act" if self.stem == "overlap_act" else "stem_overlap"
+        first = width
+        if self.stem == "overlap_tiered":  # half, as a multiple of 8, and not more than 10 % below it
+            first = max(8, (width // 2 + 4) // 8 * 8)
+            first += 8 * (first < 0.9 * (width // 2))
+        for i, channels in enumerate((first, width)):
+            x = nn.Conv(channels, (3, 3), 2, padding=1, dtype=self.dtype, kernel_init=_INIT, name=f"{name}{i}")(x)
+            if self.stem == "overlap_act" and i == 0:
+                x = activation(self.act)(x)
+        return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=f"{name}_norm")(x)
+
+
+# What follows reads timm's models of this family; see pretrained.py.
+
+def _timm() -> dict[str, dict]:
+    table = {}
+    for name in ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge"):
+        depths, dims = VARIANTS[name]
+        table[f"convnext_{name}"] = {"depths": depths, "dims": dims, "conv_mlp": name in ("atto", "femto", "pico",
+                                                                                         "nano")}
+    for name in ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "huge"):
+        depths, dims = VARIANTS[name]
+        table[f"convnextv2_{name}"] = {"depths": depths, "dims": dims, "use_grn": True, "ls_init_value": None,
+                                       "conv_mlp": name in ("atto", "femto", "pico", "nano")}
+    table["convnext_xxlarge"] = dict(zip(("depths", "dims"), VARIANTS["xxlarge"], strict=True), norm_eps=1e-5)
+    table["convnext_large_mlp"] = table["convnext_large"] | {"head_hidden_size": 1536}
+    for name in ("atto", "femto", "pico"):
+        table[f"convnext_{name}_ols"] = table[f"convnext_{name}"] | {"stem_type": "overlap_tiered"}
+    table["convnext_nano_ols"] = table["convnext_nano"] | {"stem_type": "overlap"}
+    small = {"dims": (32, 64, 96, 128), "depths": (1, 1, 1, 1), "norm_eps": 1e-5, "act_layer": "gelu_tanh"}
+    table["test_convnext"] = small | {"depths": (1, 2, 4, 2), "dims": (24, 32, 48, 64)}
+    table["test_convnext2"] = small
+    table["test_convnext3"] = small | {"kernel_sizes": (7, 5, 5, 3), "act_layer": "silu"}
+    return table
+
+
+TIMM = _timm()
+
+# (our path, timm's name, kind); see pretrained.py.
+TIMM_RULES = (
+    (r"stem/kernel", "stem.0.weight", "conv"),
+    (r"stem/bias", "stem.0.bias", "same"),
+    (r"stem_norm/scale", "stem.1.weight", "same"),
+    (r"stem_norm/bias", "stem.1.bias", "same"),
+    (r"stem_(?:overlap|act)0/kernel", "stem.0.weight", "conv"),
+    (r"stem_(?:overlap|act)0/bias", "stem.0.bias", "same"),
+    (r"stem_overlap1/kernel", "stem.1.weight", "conv"),
+    (r"stem_overlap1/bias", "stem.1.bias", "same"),
+    (r"stem_overlap_norm/scale", "stem.2.weight", "same"),
+    (r"stem_overlap_norm/bias", "stem.2.bias", "same"),
+    (r"stem_act1/kernel", "stem.2.weight", "conv"),
+    (r"stem_act1/bias", "stem.2.bias", "same"),
+    (r"stem_act_norm/scale", "stem.3.weight", "same"),
+    (r"stem_act_norm/bias", "stem.3.bias", "same"),
+    (r"stage(\d)_norm/scale", r"stages.\1.downsample.0.weight", "same"),
+    (r"stage(\d)_norm/bias", r"stages.\1.downsample.0.bias", "same"),
+    (r"stage(\d)_down/kernel", r"stages.\1.downsample.1.weight", "conv"),
+    (r"stage(\d)_down/bias", r"stages.\1.downsample.1.bias", "same"),
+    (r"stage(\d)_block(\d+)/dw_kernel", r"stages.\1.blocks.\2.conv_dw.weight", "depthwise"),
+    (r"stage(\d)_block(\d+)/dw_bias", r"stages.\1.blocks.\2.conv_dw.bias", "same"),
+    (r"stage(\d)_block(\d+)/norm/scale", r"stages.\1.blocks.\2.norm.weight", "same"),
+    (r"stage(\d)_block(\d+)/norm/bias", r"stages.\1.blocks.\2.norm.bias", "same"),
+    (r"stage(\d)_block(\d+)/(fc\d)/kernel", r"stages.\1.blocks.\2.mlp.\3.weight", "pointwise"),
+    (r"stage(\d)_block(\d+)/(fc\d)/bias", r"stages.\1.blocks.\2.mlp.\3.bias", "same"),
+    (r"stage(\d)_block(\d+)/response_norm/scale", r"stages.\1.blocks.\2.mlp.grn.weight", "same"),
+    (r"stage(\d)_block(\d+)/response_norm/bias", r"stages.\1.blocks.\2.mlp.grn.bias", "same"),
+    (r"stage(\d)_block(\d+)/scale", r"stages.\1.blocks.\2.gamma", "same"),
+    (r"head_norm/scale", "head.norm.weight", "same"),
+    (r"head_norm/bias", "head.norm.bias", "same"),
+    (r"head_hidden/kernel", "head.pre_logits.fc.weight", "pointwise"),
+    (r"head_hidden/bias", "head.pre_logits.fc.bias", "same"),
+)
+
+
+def from_timm(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768), kernel_sizes=7, ls_init_value=1e-6, stem_type="patch",
+              patch_size=4, head_hidden_size=None, conv_mlp=False, use_grn=False, act_layer="gelu", norm_eps=None,
+              global_pool="avg", drop_path_rate=0.0, img_size=None) -> Model:
+    """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there.
+
+    `img_size` changes nothing: the network takes any size of picture.
+
+    Raises:
+      InputError: an activation, stem or pooling that is not known.
+    """
+    del img_size
+    if act_layer not in ACTIVATIONS:
+        raise InputError(f"act_layer={act_layer!r} is not known; there are: {', '.join(ACTIVATIONS)}")
+    if stem_type not in STEMS:
+        raise InputError(f"stem_type={stem_type!r} is not known; there are: {', '.join(STEMS)}")
+    variant = next((name for name, sizes in VARIANTS.items() if sizes == (tuple(depths), tuple(dims))
+                    and name.endswith("_v2") == (use_grn and ls_init_value is None)), None)
+    return Model(
+        variant or "tiny", pooling=global_pool, drop_path=drop_path_rate, layer_scale=ls_init_value,
+        patch_size=patch_size, kernel_size=kernel_sizes if isinstance(kernel_sizes, int) else tuple(kernel_sizes),
+        epsilon=1e-6 if norm_eps is None else norm_eps, act=act_layer, response_norm=use_grn,
+        depths=None if variant else tuple(depths), dims=None if variant else tuple(dims), stem=stem_type,
+        head_hidden=head_hidden_size or 0, conv_mlp=conv_mlp)
+
+
+def to_timm(model: Model) -> dict:
+    """Returns the arguments of timm's constructor that make this backbone: the inverse of `from_timm`."""
+    depths, dims = VARIANTS[model.variant]
+    v2 = model.variant.endswith("_v2")
+    return {"depths": model.depths or depths, "dims": model.dims or dims, "kernel_sizes": model.kernel_size,
+            "ls_init_value": None if v2 else model.layer_scale, "stem_type": model.stem, "patch_size": model.patch_size,
+            "head_hidden_size": model.head_hidden or None, "conv_mlp": model.conv_mlp,
+            "use_grn": v2 if model.response_norm is None else model.response_norm, "act_layer": model.act,
+            "norm_eps": model.epsilon, "global_pool": model.pooling}
