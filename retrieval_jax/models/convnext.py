@@ -178,9 +178,10 @@ class Model(nn.Module):
         depths, dims = self.depths or depths, self.dims or dims
         v2 = self.variant.endswith("_v2")
         response_norm = v2 if self.response_norm is None else self.response_norm
-        sizes = (self.kernel_size,) * 4 if isinstance(self.kernel_size, int) else self.kernel_size
-        if not len(depths) == len(dims) == len(sizes) == 4:
-            raise InputError(f"a ConvNeXt has four stages, not depths={depths}, dims={dims}, kernel_size={sizes}")
+        sizes = (self.kernel_size,) * len(dims) if isinstance(self.kernel_size, int) else self.kernel_size
+        if not len(depths) == len(dims) == len(sizes):
+            raise InputError(f"every stage has a depth, a width and a kernel size, but there are depths={depths}, "
+                             f"dims={dims}, kernel_size={sizes}")
         x = self._stem(images.astype(self.dtype), dims[0])
         rates, pooled = blocks.rates(self.drop_path, sum(depths)), {}
         for stage, (depth, width, size) in enumerate(zip(depths, dims, sizes, strict=True)):
@@ -200,7 +201,7 @@ class Model(nn.Module):
                 vector = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")(x)
                 vector = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")(vector)
                 if self.head_hidden and stage == 3:
-                    vector = activation("gelu")(nn.Dense(self.head_hidden, name="head_hidden")(vector))
+                    vector = activation("gelu")(nn.Dense(self.head_hidden, name="hidden")(vector))
                 pooled[stage] = vector
         return {"embedding": jnp.concatenate([pooled[stage] for stage in self.pool_stages], axis=-1)}
 
@@ -280,8 +281,8 @@ TIMM_RULES = (
     (r"stage(\d)_block(\d+)/scale", r"stages.\1.blocks.\2.gamma", "same"),
     (r"head_norm/scale", "head.norm.weight", "same"),
     (r"head_norm/bias", "head.norm.bias", "same"),
-    (r"head_hidden/kernel", "head.pre_logits.fc.weight", "pointwise"),
-    (r"head_hidden/bias", "head.pre_logits.fc.bias", "same"),
+    (r"hidden/kernel", "head.pre_logits.fc.weight", "pointwise"),
+    (r"hidden/bias", "head.pre_logits.fc.bias", "same"),
 )
 
 
