@@ -14,11 +14,13 @@ from retrieval_jax.errors import InputError
 
 
 def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps, start_step=0, num_threads=2,
-                  num_workers=0, process_index=0, process_count=1):
+                  num_workers=0, process_index=0, process_count=1, views=(), unlabelled=None):
     """Iterates over augmented batches, epoch after epoch, each row exactly once an epoch.
 
     Batches cross the border of epochs (the last rows of one and the first of the next share a batch), so every batch
     is full.
+
+    Further views and unlabelled pictures leave everything else of a batch as it is without them.
 
     Args:
         columns: what a batch holds, each with one entry per row of the split:
@@ -34,34 +36,71 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
         num_threads: that decode and augment; each works on a whole batch.
         num_workers: further Python processes; 0 reads in this one.
         process_index, process_count: this process takes rows [p * B / P : (p + 1) * B / P] of each global batch.
+        views: further crops of the same pictures (multi-crop), each {"transforms": (name, kwargs) pairs, "image_size":
+            (h, w), as `image_size` where it is left out}. A picture is read once for all of them.
+        unlabelled: None, or a second source that is zipped to the first: {"image": random access, "batch_size": U
+            pictures of a global batch, "transform": (name, kwargs) pairs, "image_size": as above}. It has an order and
+            epochs of its own.
 
     Returns:
         An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b]; _mask bool [b] (all true); label_ids
         int32 [b, L] (padded with 0) and label_mask bool [b, L], L the most labels any row has; other columns [b,
-        ...]; b = batch_size / P.
+        ...]; b = batch_size / P. With views also image_view1, image_view2, ... uint8 [b, h, w, 3]. With unlabelled
+        pictures also unlabelled_image uint8 [u, h, w, 3], unlabelled_row int32 [u] and unlabelled_mask bool [u] (all
+        true); u = U / P.
 
     Raises:
         InputError: no rows, columns of different lengths, or a batch size that the processes cannot share.
     """
     num_rows = _num_rows(columns)
-    share = _share(batch_size, process_count)
-    image, read_columns = columns["image"], _column_reader(columns)
-    apply = transforms.compose(transform, image_size)
+    read_columns = _column_reader(columns)
+    steps = slice(start_step * process_count + process_index, num_steps * process_count, process_count)
+    applies = {"image": transforms.compose(transform, image_size)}
+    for number, view in enumerate(views, 1):
+        view = _settings(f"view {number}", view, "transforms", image_size=image_size)
+        applies[f"image_view{number}"] = transforms.compose(view["transforms"], view["image_size"])
+    share = _share("batch_size", batch_size, process_count)
+    batches = _shuffled(columns["image"], num_rows, applies, seed, share)[steps].map(read_columns)
+    if unlabelled is None:
+        return iter(_iterate(batches, num_threads, num_workers))
 
+    further = _settings("unlabelled", unlabelled, "image", "batch_size", "transform", image_size=image_size)
+    if not len(further["image"]):
+        raise InputError("the unlabelled source has no pictures")
+    apply = transforms.compose(further["transform"], further["image_size"])
+    share = _share("unlabelled batch_size", further["batch_size"], process_count)
+    # A seed of its own: two sources of equal length would else be shuffled alike.
+    own_seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0] >> 1)
+    others = _shuffled(further["image"], len(further["image"]), {"image": apply}, own_seed, share)[steps]
+
+    def read_both(index):
+        other = others[index]
+        return {**batches[index], "unlabelled_image": other["image"], "unlabelled_row": other["row"],
+                "unlabelled_mask": np.ones(share, bool)}
+
+    return iter(_iterate(grain.MapDataset.range(len(batches)).map(read_both), num_threads, num_workers))
+
+
+def _shuffled(source, num_rows, applies, seed, batch_size):
+    """Returns endless batches: rows in the order of (seed, epoch), pictures of (seed, position)."""
     def read(row, rng):
-        return {"image": apply(image[int(row)], rng), "row": np.int32(row)}
+        picture = source[int(row)]
+        # in order, from one generator: what comes first does not depend on what follows
+        return {name: apply(picture, rng) for name, apply in applies.items()} | {"row": np.int32(row)}
 
-    batches = (
-        grain.MapDataset.range(num_rows)
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(read)
-        .batch(share)  # on the MapDataset: after it, every worker would keep a partial batch of its own
-        .slice(slice(start_step * process_count + process_index, num_steps * process_count, process_count))
-        .map(read_columns)
-    )
-    return iter(_iterate(batches, num_threads, num_workers))
+    # batched on the MapDataset: after it, every worker would keep a partial batch of its own
+    return grain.MapDataset.range(num_rows).seed(seed).shuffle().repeat().random_map(read).batch(batch_size)
+
+
+def _settings(what, given, *required, **optional):
+    given = dict(given)
+    for key in given:
+        if key not in required and key not in optional:
+            raise InputError(f"{what} has no setting {key!r}; it takes: {', '.join((*required, *optional))}")
+    missing = [key for key in required if key not in given]
+    if missing:
+        raise InputError(f"{what} lacks {', '.join(missing)}; it takes: {', '.join((*required, *optional))}")
+    return {**optional, **given}
 
 
 def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, rows=None, process_index=0,
@@ -83,7 +122,7 @@ def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, ro
     """
     apply = transforms.compose(transform, image_size)
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
-    share = _share(batch_size, process_count)
+    share = _share("batch_size", batch_size, process_count)
 
     def read(batch):
         start = batch * batch_size + process_index * share
@@ -109,9 +148,9 @@ def _iterate(batches, num_threads, num_workers):
     return batches
 
 
-def _share(batch_size, process_count):
+def _share(name, batch_size, process_count):
     if batch_size < 1 or batch_size % process_count:
-        raise InputError(f"batch_size {batch_size} has to be a positive multiple of the {process_count} processes")
+        raise InputError(f"{name} {batch_size} has to be a positive multiple of the {process_count} processes")
     return batch_size // process_count
 
 

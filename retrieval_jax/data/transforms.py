@@ -20,18 +20,24 @@ import math
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from retrieval_jax.data import augment
 from retrieval_jax.errors import InputError
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of red, green, blue
 _CROP_TRIES = 10
+_SIZING = ("resize", "random_resized_crop", "center_crop")
+_FIXED = ("resize", "center_crop")  # nothing random
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def compose(spec, image_size):
     """Builds one function from a list of transforms.
 
     Args:
-        spec: (name, kwargs) pairs in order; one of them has to set the size: "resize" or "random_resized_crop".
+        spec: (name, kwargs) pairs in order; one of them has to set the size: "resize", "random_resized_crop"
+            or "center_crop".
         image_size: (height, width) of the result in pixels.
 
     Returns:
@@ -62,11 +68,11 @@ def compose(spec, image_size):
                 raise InputError(f"transform {name!r} has no argument {key!r}{_near(key, known)}; it takes: "
                                  f"{', '.join(known) or 'no arguments'}")
         steps.append(build((height, width), **kwargs))
-        if name != "resize":
+        if name not in _FIXED:
             random_names.append(name)
-        sets_size = sets_size or name in ("resize", "random_resized_crop")
+        sets_size = sets_size or name in _SIZING
     if not sets_size:
-        raise InputError("the transforms never set the picture's size: add ('resize', {}) or"
+        raise InputError("the transforms never set the picture's size: add ('resize', {}), ('center_crop', {}) or"
                          " ('random_resized_crop', {})")
 
     def apply(image, rng=None):
@@ -80,29 +86,67 @@ def compose(spec, image_size):
     return apply
 
 
-def resize(size):
+def resize(size, interpolation="area"):
     """Resizes to the asked size and ignores the aspect ratio ("squash"), as the published systems do at test time.
 
-    Shrinking averages over areas (no aliasing); growing interpolates linearly.
+    Args:
+        interpolation: "area" averages over areas when shrinking and is linear when growing; "bilinear" and "bicubic"
+            are Pillow's, whose kernels widen when shrinking (no aliasing), as public checkpoints were tested with.
     """
-    return lambda image, rng: _resize(image, size)
+    _interpolation("resize", interpolation)
+    return lambda image, rng: _resize(image, size, interpolation)
 
 
-def random_resized_crop(size, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)):
+def center_crop(size, crop_pct=0.875, interpolation="bicubic"):
+    """Resizes, keeping the aspect ratio, until the picture just covers size / crop_pct, and cuts the middle.
+
+    Args:
+        crop_pct: share of the side that is kept, 0 < crop_pct <= 1; travels with public checkpoints.
+        interpolation: as of "resize".
+
+    Source: timm's transform for evaluation (torchvision's Resize of the shorter side, then CenterCrop).
+    """
+    _interpolation("center_crop", interpolation)
+    if not isinstance(crop_pct, (int, float)) or not 0 < crop_pct <= 1:
+        raise InputError(f"transform 'center_crop': crop_pct is a share, 0 < crop_pct <= 1, not {crop_pct!r}")
+    cover_h, cover_w = (math.floor(n / crop_pct) for n in size)
+    whole = math.floor if size[0] == size[1] else round  # torchvision's longer side, and timm's for other sizes
+
+    def apply(image, rng):
+        h, w = image.shape[:2]
+        if h * cover_w <= w * cover_h:
+            inner = cover_h, whole(w * cover_h / h)
+        else:
+            inner = whole(h * cover_w / w), cover_w
+        y, x = (round((a - b) / 2) for a, b in zip(inner, size, strict=True))
+        image = _resize(image, inner, interpolation)[y:y + size[0], x:x + size[1]]
+        return np.ascontiguousarray(image)
+
+    return apply
+
+
+def random_resized_crop(size, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), interpolation="area"):
     """Cuts a random rectangle and resizes it to the asked size.
 
     Args:
         scale: smallest and largest share of the picture's area.
         ratio: smallest and largest aspect (width / height) of the rectangle relative to the asked size's own aspect,
             log-uniform: how much the cut is stretched. For a square size this is torchvision's RandomResizedCrop.
+        interpolation: as of "resize", or "random": "bilinear" or "bicubic", each half of the time.
 
     Source: Szegedy et al. 2015, "Going deeper with convolutions" (arXiv 1409.4842), section 6; conventions of
     torchvision.
     """
     low, high = _interval("random_resized_crop", "scale", scale, 0, 1)
     ratio_low, ratio_high = _interval("random_resized_crop", "ratio", ratio, 0, math.inf)
+    _interpolation("random_resized_crop", interpolation, "random")
     aspect = size[1] / size[0]
     log_low, log_span = math.log(ratio_low), math.log(ratio_high) - math.log(ratio_low)
+
+    def resized(image, rng):
+        if interpolation == "random":
+            return _resize(image, size, "bilinear" if rng.random() < 0.5 else "bicubic")
+        return _resize(image, size, interpolation)
 
     def apply(image, rng):
         h, w = image.shape[:2]
@@ -113,12 +157,12 @@ def random_resized_crop(size, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)):
             crop_w, crop_h = round(math.sqrt(area * stretch)), round(math.sqrt(area / stretch))
             if 0 < crop_w <= w and 0 < crop_h <= h:
                 y, x = int(top * (h - crop_h + 1)), int(left * (w - crop_w + 1))
-                return _resize(image[y:y + crop_h, x:x + crop_w], size)
+                return resized(image[y:y + crop_h, x:x + crop_w], rng)
         # The largest central rectangle whose aspect is allowed.
         stretch = min(max(w / h, aspect * ratio_low), aspect * ratio_high)
         crop_w, crop_h = max(1, min(w, round(h * stretch))), max(1, min(h, round(w / stretch)))
         y, x = (h - crop_h) // 2, (w - crop_w) // 2
-        return _resize(image[y:y + crop_h, x:x + crop_w], size)
+        return resized(image[y:y + crop_h, x:x + crop_w], rng)
 
     return apply
 
@@ -208,13 +252,16 @@ def erasing(size, p=0.25, scale=(0.02, 1 / 3), ratio=(0.3, 3.3), fill="noise"):
     return apply
 
 
-_TRANSFORMS = {f.__name__: f for f in (resize, random_resized_crop, flip, color_jitter, erasing)}
+_TRANSFORMS = {f.__name__: f for f in (resize, random_resized_crop, center_crop, flip, color_jitter, erasing,
+                                       augment.trivial_augment, augment.rand_augment)}
 
 
-def _resize(image, size):
+def _resize(image, size, interpolation="area"):
     h, w = image.shape[:2]
     if (h, w) == size:
         return image if image.flags.c_contiguous else np.ascontiguousarray(image)
+    if interpolation != "area":  # OpenCV has no such kernels
+        return np.array(Image.fromarray(image).resize((size[1], size[0]), _FILTERS[interpolation]))
     shrinks = h >= size[0] and w >= size[1]
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
@@ -222,6 +269,12 @@ def _resize(image, size):
 def _near(word, known):
     near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _interpolation(transform, name, *further):
+    known = ("area", *_FILTERS, *further)
+    if name not in known:
+        raise InputError(f"transform {transform!r}: there is no interpolation {name!r}; there are: {', '.join(known)}")
 
 
 def _interval(transform, name, value, least, most):

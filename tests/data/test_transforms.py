@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from retrieval_jax.data import transforms
 from retrieval_jax.errors import InputError
@@ -91,10 +92,53 @@ def test_erasing_changes_one_rectangle(fill):
     assert np.array_equal(transforms.erasing((60, 60), p=0)(image, np.random.default_rng(0)), image)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(33, 20), (160, 140), (40, 90)])
+def test_resize_with_pillows_kernels(interpolation, size):
+    kernel = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
+    image = picture(80, 64)
+    out = transforms.compose((("resize", {"interpolation": interpolation}),), size)(image)
+    assert np.array_equal(out, Image.fromarray(image).resize(size[::-1], kernel)) and out.flags.writeable
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@pytest.mark.parametrize("native", [(80, 60), (60, 80), (300, 31), (32, 32), (5, 5)])
+@pytest.mark.parametrize("crop_pct", [0.875, 0.9, 1.0])
+def test_center_crop_covers_and_cuts_the_middle(native, size, crop_pct):
+    image = picture(*native)
+    out = transforms.compose((("center_crop", {"crop_pct": crop_pct}),), size)(image)
+    assert out.shape == (*size, 3) and out.flags.c_contiguous
+    cover = [int(n / crop_pct) for n in size]
+    factor = max(cover[0] / native[0], cover[1] / native[1])
+    whole = int if size[0] == size[1] else round
+    inner = [max(c, whole(n * factor + 1e-6)) for c, n in zip(cover, native, strict=True)]
+    whole = np.asarray(Image.fromarray(image).resize(inner[::-1], Image.Resampling.BICUBIC))
+    y, x = round((inner[0] - size[0]) / 2), round((inner[1] - size[1]) / 2)
+    assert np.array_equal(out, whole[y:y + size[0], x:x + size[1]])
+
+
+def test_crop_with_another_interpolation_takes_the_same_cut():
+    image = picture(80, 64)
+
+    def crop(interpolation, seed):
+        spec = (("random_resized_crop", {"interpolation": interpolation}),)
+        return transforms.compose(spec, (32, 24))(image, np.random.default_rng(seed)).astype(int)
+
+    for seed in range(5):
+        for name in ("bilinear", "bicubic"):
+            assert np.abs(crop(name, seed) - crop("area", seed)).mean() < 6
+    drawn = [[name for name in ("bilinear", "bicubic") if np.array_equal(crop("random", seed), crop(name, seed))]
+             for seed in range(60)]
+    assert all(len(names) == 1 for names in drawn) and 15 < drawn.count(["bicubic"]) < 45
+
+
 @pytest.mark.parametrize("spec, words", [
     ((("resise", {}),), ("resise", "did you mean 'resize'", "color_jitter", "erasing")),
     ((("resize", {}), ("color_jitter", {"brightnes": 1})), ("brightnes", "did you mean 'brightness'", "saturation")),
-    ((("resize", {"p": 1}),), ("'resize' has no argument 'p'", "no arguments")),
+    ((("resize", {"p": 1}),), ("'resize' has no argument 'p'", "interpolation")),
+    ((("resize", {"interpolation": "cubic"}),), ("no interpolation 'cubic'", "bicubic")),
+    ((("resize", {"interpolation": "random"}),), ("no interpolation 'random'",)),
+    ((("center_crop", {"crop_pct": 1.2}),), ("crop_pct",)),
     ((("flip", {}),), ("never set", "resize")),
     (("resize",), ("pair",)),
     ((("random_resized_crop", {"scale": (0.5, 2)}),), ("scale", "largest")),
