@@ -61,35 +61,64 @@ def base() -> ConfigDict:
     config.train.seed = 0
     config.train.task = "multilabel"
     config.train.task_kwargs = ConfigDict({
-        "loss": "sigmoid",  # or "softmax", over y / sum(y) with Poly-1
+        "loss": "sigmoid",  # of the titles: sigmoid, focal, asymmetric, or softmax (over y / sum(y), with Poly-1)
+        "loss_kwargs": {},  # its own numbers, such as label_smoothing, gamma or margin
         "title_weight": 1.0,
+        "category_loss": "softmax",  # or cosface, arcface, proxy_nca, proxy_anchor, supcon
+        "category_kwargs": {},  # its own numbers, such as scale and margin
         "category_weight": 0.0,
-        "positive_weight_power": 0.5,  # present labels weigh (N / n) ** power
+        "head": "linear",  # or "cosine", with a learned temperature
+        "head_init_scale": 0.1,  # of linear heads
+        "temperature": 0.07,  # of every cosine; where it is learned (cosine heads, image_title), its first value
+        "positive_weight_power": 0.5,  # sigmoid, focal, asymmetric: present labels weigh (N / n) ** power
         "positive_weight_limit": 100.0,
+        "class_balanced_beta": 0.0,  # 0.9999 weighs labels and categories by their effective number; 0 does not
         "poly_epsilon": 0.5,
         "label_smoothing": 0.0,  # of the category head
-        "head_init_scale": 0.1,
+        "distill_share": 0.0,  # of the target that the moving average gives at the end; grows from 0 over the run
+        "unlabelled_weight": 0.0,  # of train.unlabelled's pictures, whose target it gives alone; grows likewise
+        "contrastive_loss": "softmax",  # or "sigmoid"; of the task image_title
+        "contrastive_weight": 1.0,  # beside title_weight and category_weight; of the task image_title
+        "hidden_dims": 512,  # of the title tower (image_title), of projector and predictor (self_supervised)
     })
     # Short runs from scratch: with the published layer scale of 1e-6 the blocks would sleep through the first epochs.
     # A projection of 0 dimensions leaves the embedding as wide as the backbone.
     config.train.model = ConfigDict({"name": "convnext", "variant": "mini", "projection": 0})
     config.train.model.kwargs = ConfigDict({"layer_scale": 1.0, "pool_stages": (1, 2, 3)})
+    # timm's name of public weights, from the hub or a local safetensors file; empty to start from scratch. Its network
+    # takes the place of name and variant above; `kwargs` are timm's own, model.kwargs ours (drop_path, remat ...).
+    config.train.model.pretrained = ConfigDict({"name": "", "path": "", "offline": False})
+    config.train.model.pretrained.kwargs = ConfigDict()
+    # A run to start from: its folder, or the name of a config ("name" or "name:arg"), which runs first, beside this one.
+    config.train.init_from = ""
+    config.train.frozen = ()  # regexes of parameters that stay as they are, such as "^backbone/"
     config.train.dtype = "float32"  # of the computation; "bfloat16" on accelerators
     config.train.batch_size = 128  # global, over all devices and processes
+    config.train.accumulate_steps = 1  # parts that a batch is cut into where it does not fit in memory
     config.train.epochs = 6.0
     config.train.learning_rate = 2e-3
     config.train.final_learning_rate = 1e-6
     config.train.warmup_epochs = 0.5
+    config.train.schedule = "cosine"  # or "wsd", "step", "constant", with the arguments of optim.SCHEDULES
+    config.train.schedule_kwargs = ConfigDict()
+    config.train.layer_decay = 1.0  # a layer n before the last learns with learning_rate * layer_decay ** n
+    config.train.learning_rate_rules = ()  # (regex, factor) pairs; the first that matches counts
     config.train.weight_decay = 0.05
+    config.train.decay_rules = ()  # (regex, share of weight_decay) pairs that go before optim.DECAY_RULES
     config.train.b2 = 0.999
-    config.train.clip_norm = 1.0
+    config.train.clip_norm = 1.0  # 0 for no clipping
     config.train.ema_decay = 0.99
+    config.train.ema_paths = ""  # regex of what is averaged; empty for all, "^backbone/" without the heads
     config.train.transforms = (
         ("random_resized_crop", {"scale": (0.5, 1.0)}),
         ("flip", {}),
         ("color_jitter", {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}),
         ("erasing", {"p": 0.25}),
     )
+    config.train.batch_transforms = ()  # on the device: ("mixup", {"alpha": 0.2}), ("cutmix", {"alpha": 1.0})
+    config.train.views = ()  # further crops of a picture, each {"transforms": ..., "image_size": (height, width)}
+    # Pictures without labels that join every step: the split's name, or empty for none.
+    config.train.unlabelled = ConfigDict({"split": "", "batch_size": 0, "transforms": (("resize", {}),)})
     config.train.num_threads = 2  # that decode and augment
     config.train.log_every_steps = 10
     config.train.checkpoint_every_steps = 200

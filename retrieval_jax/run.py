@@ -2,18 +2,23 @@
 
     python -m retrieval_jax.run --config=configs/quickstart.py
 
-Verbs whose result is complete and unchanged are skipped; each of the others says why it runs. An ensemble's members
-run first, each in its own work directory beside the ensemble's.
+Verbs whose result is complete and unchanged are skipped; each of the others says why it runs. An ensemble's members,
+and the run that a training starts from, run first, each in its own work directory beside this one's.
+
+Several processes (launch/ starts them) train and embed together; all else is done by the first, the others wait.
 """
 
 import copy
 import importlib
 import json
+import os
 import pathlib
 import time
 
-from retrieval_jax import command_line, workdir
+from retrieval_jax import command_line, provenance, workdir
 from retrieval_jax.errors import InputError
+
+_TOGETHER = ("train", "embed")  # verbs of the devices
 
 
 def run(config, folder, config_folder="configs") -> dict:
@@ -22,7 +27,7 @@ def run(config, folder, config_folder="configs") -> dict:
     Args:
       config: the settings.
       folder: the work directory, made when absent.
-      config_folder: where the config files of an ensemble's members lie.
+      config_folder: where the config files of members and predecessors lie.
 
     Returns:
       The records of the verbs that ran, by verb.
@@ -31,13 +36,13 @@ def run(config, folder, config_folder="configs") -> dict:
       InputError: when the directory holds results of other data, mine or train settings, or a verb refuses its input.
     """
     start = time.monotonic()
-    for member in workdir.members(config):
+    for member in (*workdir.members(config), *filter(None, [workdir.predecessor(config)])):
         stem, _, arg = member.partition(":")
-        print(f"=== member {member}", flush=True)
+        print(f"=== first: {member}", flush=True)
         member_config = command_line.load_config(pathlib.Path(config_folder) / f"{stem}.py", arg or None)
         if workdir.members(member_config):
             raise InputError(f"{member} is an ensemble itself; list its members instead")
-        with member_config.unlocked():  # an ensemble is of one catalogue, wherever its own config says that lies
+        with member_config.unlocked():  # all of them are of one catalogue, wherever this config says that lies
             member_config.data = copy.deepcopy(config.data)
         run(member_config, workdir.member_folder(folder, member), config_folder)
 
@@ -46,6 +51,9 @@ def run(config, folder, config_folder="configs") -> dict:
     done = {}
     for verb in workdir.verbs(config):
         reason = workdir.reason_to_run(config, folder, verb)
+        while reason is not None and verb not in _TOGETHER and not provenance.is_first_process():
+            time.sleep(1.0)  # until the first process, with which this one shares the folder, is done
+            reason = workdir.reason_to_run(config, folder, verb)
         if reason is None:
             print(f"{verb}: complete, skipped", flush=True)
             continue
@@ -65,4 +73,6 @@ def run(config, folder, config_folder="configs") -> dict:
 
 
 if __name__ == "__main__":
+    if os.environ.get("RETRIEVAL_JAX_DISTRIBUTED"):  # imported only then: a run that searches does not wait for JAX
+        importlib.import_module("retrieval_jax.sharding").initialize()
     command_line.start(lambda command: run(command.config, command.workdir, command.config_file.parent))

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import checkpoints, inference, metric_writer, optim, sharding, tasks
+from retrieval_jax import checkpoints, inference, metric_writer, optim, sharding, tasks, warm_start
+from retrieval_jax import workdir as workdirs
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import pipeline, sources
@@ -52,16 +53,24 @@ def run(config, workdir) -> dict:
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
     columns = {"image": sources.Cached(split.images, config.data.cache_bytes), "label_ids": label_rows,
                "category": None if split.categories is None else split.categories[:, -1]}
+    unlabelled = None
+    if settings.unlabelled.split:
+        others = catalog.split(settings.unlabelled.split)
+        unlabelled = {"image": sources.Cached(others.images, config.data.cache_bytes),
+                      "batch_size": settings.unlabelled.batch_size, "transform": settings.unlabelled.transforms}
 
-    for name in ("log_every_steps", "checkpoint_every_steps"):
+    for name in ("log_every_steps", "checkpoint_every_steps", "accumulate_steps"):
         if settings[name] < 1:
             raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
 
     # ------------------------------------------------------------------------------------------------------------- mesh
     mesh = sharding.make_mesh()
-    if settings.batch_size % mesh.size:
-        raise InputError(f"config.train.batch_size={settings.batch_size} is the global batch and cannot be divided "
-                         f"over {mesh.size} devices: set a multiple of {mesh.size}")
+    parts = mesh.size * settings.accumulate_steps
+    for name, size in (("batch_size", settings.batch_size), ("unlabelled.batch_size", settings.unlabelled.batch_size)):
+        if size % parts:
+            over = f"{mesh.size} devices" + (f" in {settings.accumulate_steps} steps" if parts > mesh.size else "")
+            raise InputError(f"config.train.{name}={size} is the global batch and cannot be divided over {over}: "
+                             f"set a multiple of {parts}")
     by_batch, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
     # ------------------------------------------------------------------------------------------------------------ model
@@ -82,9 +91,14 @@ def run(config, workdir) -> dict:
     # ------------------------------------------------------------------------------------------------------- checkpoint
     store = checkpoints.Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints)
     meta = {"config": json.loads(settings.to_json_best_effort()), "num_steps": num_steps,
-            "vocabulary_hash": info.vocabulary_hash, "image_size": [height, width]}
+            "vocabulary_hash": info.vocabulary_hash, "image_size": [height, width], "warm_start": {}}
     if store.latest_step() is None:
         state = jax.jit(init, out_shardings=replicated)()
+        source = workdirs.predecessor_folder(config, workdir)
+        if task.warm_start is not None or source is not None:
+            params, meta["warm_start"] = warm_start.put(state["params"], task, source, info)
+            for name in ("params", "ema"):  # a buffer each: the step gives both up
+                state[name] = jax.device_put(params, replicated)
         start_step, seconds_before = 0, 0.0
     else:
         state, old = store.restore(abstract, sharding=replicated)
@@ -92,13 +106,17 @@ def run(config, workdir) -> dict:
             raise InputError(f"{workdir}/checkpoints was trained with another vocabulary than {workdir}/attributes now "
                              "holds: use another --workdir")
         start_step, seconds_before = int(state["step"]), old["seconds"]
+        meta["warm_start"] = old.get("warm_start", {})
         print(f"train: resumes from step {start_step} of {num_steps}")
     if jax.process_index() == 0:
         inference.save_data_info(workdir / "checkpoints" / "data_info.json", info)
     writer = metric_writer.MetricWriter(workdir, resume_step=start_step or None, enabled=jax.process_index() == 0)
 
     # ------------------------------------------------------------------------------------------------------ update step
-    update = make_update(task, optimizer, train_rng, settings.ema_decay, by_batch, replicated)
+    update = make_update(
+        task, optimizer, train_rng, settings.ema_decay, by_batch, replicated,
+        batch_transforms=settings.batch_transforms, accumulate_steps=settings.accumulate_steps,
+        frozen=optim.is_frozen(settings, abstract["params"]), averaged=optim.is_averaged(settings, abstract["params"]))
 
     # ------------------------------------------------------------------------------------------------------ evaluations
     evaluator = None
@@ -116,7 +134,8 @@ def run(config, workdir) -> dict:
     batches = pipeline.train_batches(
         columns, transform=settings.transforms, image_size=config.data.image_size, batch_size=settings.batch_size,
         seed=settings.seed, start_step=start_step, num_steps=num_steps, num_threads=settings.num_threads,
-        process_index=jax.process_index(), process_count=jax.process_count())
+        process_index=jax.process_index(), process_count=jax.process_count(), views=settings.views,
+        unlabelled=unlabelled)
     print(f"train: {num_rows} listings, {num_params:,} parameters, {num_steps} steps of {settings.batch_size} "
           f"on {mesh.size} x {jax.devices()[0].device_kind}", flush=True)
     start, eval_seconds, values, scores = time.monotonic(), 0.0, {}, {}
@@ -153,10 +172,12 @@ def run(config, workdir) -> dict:
     return {"steps": num_steps, "epochs": settings.epochs, "batch_size": settings.batch_size,
             "parameters": num_params, "seconds_of_steps": round(seconds, 1),
             "images_per_second": round(num_steps * settings.batch_size / max(seconds, 1e-9), 1),
-            "final_loss": values.get("loss"), "in_training_scores": scores, "vocabulary_hash": info.vocabulary_hash}
+            "final_loss": values.get("loss"), "in_training_scores": scores, "vocabulary_hash": info.vocabulary_hash,
+            "warm_start": meta["warm_start"]}
 
 
-def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated):
+def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated, *, batch_transforms=(),
+                accumulate_steps: int = 1, frozen=None, averaged=None):
     """Builds the update step: one gradient step on a global batch, the same on one device or many.
 
     Args:
@@ -166,17 +187,34 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated):
       ema_decay: of the moving average.
       by_batch: sharding of the batch.
       replicated: sharding of the state.
+      batch_transforms: (name, kwargs) pairs of `mixing.apply`, on the whole batch.
+      accumulate_steps: parts that the batch is cut into, see `optim.accumulated`.
+      frozen: tree of bools, the parameters that get no gradient; None for no such.
+      averaged: tree of bools, what the moving average takes in; None for all.
 
     Returns:
       Compiled function (state, batch) -> (state, {name: scalar}); the old state is given up.
     """
     def update(state, batch):
-        step = state["step"]
-        (loss, values), gradients = jax.value_and_grad(task.loss_fn, has_aux=True)(
-            state["params"], batch, rng=jax.random.fold_in(rng, step), step=step, ema=state["ema"], train=True)
+        step, rng_step = state["step"], jax.random.fold_in(rng, state["step"])
+        if batch_transforms:
+            from retrieval_jax import mixing
+            batch = mixing.apply(batch, jax.random.fold_in(rng_step, 1), batch_transforms)
+
+        def gradients_of(params, batch, part):
+            part_rng = rng_step if accumulate_steps == 1 else jax.random.fold_in(rng_step, part)
+
+            def loss_fn(params):
+                if frozen is not None:  # nothing is computed for what does not move
+                    params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, frozen)
+                return task.loss_fn(params, batch, rng=part_rng, step=step, ema=state["ema"], train=True)
+
+            return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+        (loss, values), gradients = optim.accumulated(gradients_of, accumulate_steps)(state["params"], batch)
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         params = jax.tree.map(jnp.add, state["params"], updates)
-        ema = optim.ema_update(state["ema"], params, step, ema_decay)
+        ema = optim.ema_update(state["ema"], params, step, ema_decay, averaged)
         state = {"params": params, "ema": ema, "opt_state": opt_state, "step": step + 1}
         return state, {"loss": loss, **values}
 

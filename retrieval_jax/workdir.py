@@ -77,8 +77,13 @@ def _text(value) -> str:
 
 
 def verbs(config) -> tuple[str, ...]:
-    """Returns the verbs of a config, in order; an ensemble starts at search, its members did the rest."""
-    return VERBS[VERBS.index("search"):] if members(config) else VERBS
+    """Returns the verbs of a config, in order.
+
+    An ensemble starts at search, its members did the rest; a config without a train block, of public weights, at embed.
+    """
+    if members(config):
+        return VERBS[VERBS.index("search"):]
+    return VERBS if config.get("train") is not None else VERBS[VERBS.index("embed"):]
 
 
 def members(config) -> tuple[str, ...]:
@@ -91,6 +96,23 @@ def member_folder(folder, member: str):
     """Returns the work directory of an ensemble's member: a folder beside the ensemble's own."""
     stem, _, arg = member.partition(":")
     return as_path(folder).parent / default_name(stem, arg)
+
+
+def predecessor(config) -> str:
+    """Returns the config ("name" or "name:arg") of the run that a training starts from, or "" where it starts from none
+    or from a folder (config.train.init_from with a slash in it)."""
+    train = config.get("train")
+    init_from = (train.get("init_from", "") if train is not None else "") or ""
+    return init_from if re.fullmatch(r"\w+(:.*)?", init_from) else ""
+
+
+def predecessor_folder(config, folder):
+    """Returns the work directory that a training starts from: one beside its own for a config's name, or None."""
+    name = predecessor(config)
+    if name:
+        return member_folder(folder, name)
+    train = config.get("train")
+    return as_path(train.init_from) if train is not None and train.get("init_from") else None
 
 
 # ----------------------------------------------------------------------------------------------------- settings

@@ -44,8 +44,12 @@ RULES = {
     "retrieval_jax/tasks/*": {"jax", "retrieval_jax.models", "retrieval_jax.losses"},
     "retrieval_jax/optim.py": {"jax", "optax"},
     "retrieval_jax/sharding.py": {"jax", "optax"},
+    "retrieval_jax/mixing.py": {"jax"},
+    "retrieval_jax/views.py": {"jax"},
     "retrieval_jax/checkpoints.py": {"jax", "orbax", "etils"},
     "retrieval_jax/metric_writer.py": {"jax", "tensorboardX", "etils"},
+    "retrieval_jax/warm_start.py": {"jax", "retrieval_jax.checkpoints", "retrieval_jax.inference",
+                                    "retrieval_jax.optim"},
     # The bridge: it loads what train wrote, for those who have pictures and want vectors.
     "retrieval_jax/inference.py": {"jax", "ml_collections", "retrieval_jax.embeddings", "retrieval_jax.sharding",
                                    "retrieval_jax.checkpoints", "retrieval_jax.tasks", "retrieval_jax.data",

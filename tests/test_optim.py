@@ -10,7 +10,9 @@ from retrieval_jax import optim
 from retrieval_jax.models import convnext, embedder, heads, vit
 
 CONFIG = ml_collections.ConfigDict({"learning_rate": 0.1, "final_learning_rate": 1e-3, "warmup_epochs": 2.0,
-                                    "weight_decay": 0.5, "b2": 0.999, "clip_norm": 1.0})
+                                    "weight_decay": 0.5, "b2": 0.999, "clip_norm": 1.0, "schedule": "cosine",
+                                    "schedule_kwargs": {}, "layer_decay": 1.0, "learning_rate_rules": (),
+                                    "decay_rules": (), "frozen": (), "ema_paths": ""})
 
 
 @pytest.fixture(autouse=True)
