@@ -6,13 +6,9 @@ target matrix never exists: with tens of thousands of labels it would be larger 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-
-def _reduce(losses, where, weights):
-    """Applies per-picture weights, and zeroes the pictures that `where` leaves out."""
-    if weights is not None:
-        losses = losses * weights
-    return losses if where is None else jnp.where(where, losses, 0.0)
+from retrieval_jax.losses import reduce
 
 
 def _at_labels(values, label_ids, label_mask):
@@ -20,9 +16,18 @@ def _at_labels(values, label_ids, label_mask):
     return jnp.where(label_mask, jnp.take_along_axis(values, label_ids, axis=-1), 0.0)
 
 
+def _over_labels(logits, label_ids, label_mask, absent, present, weights):
+    """Sums absent(z) over the absent labels and weight * present(z) over the present ones: [B, V] -> [B]."""
+    at_labels = jnp.take_along_axis(logits, label_ids, axis=-1)
+    weight = 1.0 if weights is None else jnp.asarray(weights)[label_ids]
+    # Every label counts as absent first; at the present ones this is taken back and replaced.
+    change = weight * present(at_labels) - absent(at_labels)
+    return absent(logits).sum(axis=-1) + jnp.where(label_mask, change, 0.0).sum(axis=-1)
+
+
 def sigmoid_cross_entropy(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *,
-                          positive_weights: jax.Array | None = None, where: jax.Array | None = None,
-                          weights: jax.Array | None = None) -> jax.Array:
+                          positive_weights: jax.Array | None = None, label_smoothing: float = 0.0,
+                          where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
     """Binary cross-entropy of every label, summed over the labels.
 
     Args:
@@ -31,24 +36,90 @@ def sigmoid_cross_entropy(logits: jax.Array, label_ids: jax.Array, label_mask: j
       label_mask: [B, L], False at padding.
       positive_weights: [V] weights of the present labels (such as N/n: listings over listings with the label), or
         None for 1.
+      label_smoothing: share s of the target that is spread evenly over all V labels: present labels aim at
+        1 - s + s / V, absent ones at s / V.
       where: [B], pictures that count; the others get 0.
       weights: [B] weights of the pictures.
 
     Returns:
       [B] losses in nats.
 
-    Source: sum over labels of -w y log sigmoid(z) - (1 - y) log(1 - sigmoid(z)).
+    Source: sum over labels of -w y log sigmoid(z) - (1 - y) log(1 - sigmoid(z)); smoothing as in Wightman et al.,
+    "ResNet strikes back", arXiv 2110.00476.
     """
-    at_labels = jnp.take_along_axis(logits, label_ids, axis=-1)
-    weight = 1.0 if positive_weights is None else jnp.asarray(positive_weights)[label_ids]
-    # Every label counts as absent first; at the present ones this is taken back and replaced.
-    absent = jax.nn.softplus(logits).sum(axis=-1)
-    change = weight * jax.nn.softplus(-at_labels) - jax.nn.softplus(at_labels)
-    return _reduce(absent + jnp.where(label_mask, change, 0.0).sum(axis=-1), where, weights)
+    absent, present = jax.nn.softplus, lambda z: jax.nn.softplus(-z)
+    if label_smoothing:
+        off = label_smoothing / logits.shape[-1]
+        absent = lambda z: jax.nn.softplus(z) - off * z  # noqa: E731
+        present = lambda z: jax.nn.softplus(-z) + (label_smoothing - off) * z  # noqa: E731
+    losses = _over_labels(logits, label_ids, label_mask, absent, present, positive_weights)
+    return reduce(losses, where, weights)
+
+
+def sigmoid_focal(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *, gamma: float = 2.0,
+                  alpha: float = 0.25, positive_weights: jax.Array | None = None, where: jax.Array | None = None,
+                  weights: jax.Array | None = None) -> jax.Array:
+    """Binary cross-entropy that fades for labels which are predicted well already, summed over the labels.
+
+    Args:
+      logits: [B, V].
+      label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
+      label_mask: [B, L], False at padding.
+      gamma: how fast it fades; 0 is the cross-entropy.
+      alpha: weight of present labels; absent ones weigh 1 - alpha.
+      positive_weights: [V] further weights of the present labels, or None for 1.
+      where: [B], pictures that count; the others get 0.
+      weights: [B] weights of the pictures.
+
+    Returns:
+      [B] losses in nats.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002: -alpha (1 - p)^gamma log p.
+    """
+    def fading(z):  # (1 - p)^gamma * -log p of p = sigmoid(z)
+        return jnp.exp(-gamma * jax.nn.softplus(z)) * jax.nn.softplus(-z)
+    losses = _over_labels(logits, label_ids, label_mask, lambda z: (1.0 - alpha) * fading(-z),
+                          lambda z: alpha * fading(z), positive_weights)
+    return reduce(losses, where, weights)
+
+
+def asymmetric(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *, gamma_present: float = 0.0,
+               gamma_absent: float = 4.0, margin: float = 0.05, positive_weights: jax.Array | None = None,
+               where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
+    """Focal loss that fades faster for absent labels and drops the easiest of them, summed over the labels.
+
+    Fits labels that are far more often absent than present, and absent ones that may only be unnamed.
+
+    Args:
+      logits: [B, V].
+      label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
+      label_mask: [B, L], False at padding.
+      gamma_present: exponent of the present labels, 0 or at least 1.
+      gamma_absent: exponent of the absent labels, 0 or at least 1.
+      margin: probability that is forgiven: absent labels count with max(p - margin, 0).
+      positive_weights: [V] weights of the present labels, or None for 1.
+      where: [B], pictures that count; the others get 0.
+      weights: [B] weights of the pictures.
+
+    Returns:
+      [B] losses in nats.
+
+    Source: Ridnik et al., "Asymmetric Loss for Multi-Label Classification", arXiv 2009.14119.
+    """
+    def present(z):
+        return jnp.exp(-gamma_present * jax.nn.softplus(z)) * jax.nn.softplus(-z)
+
+    def absent(z):
+        p = jnp.maximum(jax.nn.sigmoid(z) - margin, 0.0)
+        log_one_minus_p = jnp.log(jnp.minimum(jax.nn.sigmoid(-z) + margin, 1.0)) if margin else -jax.nn.softplus(z)
+        return -(p ** gamma_absent) * log_one_minus_p
+
+    return reduce(_over_labels(logits, label_ids, label_mask, absent, present, positive_weights), where, weights)
 
 
 def softmax_poly1(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *, epsilon: float = 0.5,
-                  where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
+                  positive_weights: jax.Array | None = None, where: jax.Array | None = None,
+                  weights: jax.Array | None = None) -> jax.Array:
     """Softmax cross-entropy against y / sum(y), plus the first polynomial term.
 
     Args:
@@ -56,6 +127,7 @@ def softmax_poly1(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array
       label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
       label_mask: [B, L], False at padding.
       epsilon: weight of 1 - sum(softmax(z) * y / sum(y)); 0 leaves the cross-entropy alone.
+      positive_weights: [V] weights w of the labels: the target is w y / sum(w y) then; None for 1.
       where: [B], pictures that count; the others get 0.
       weights: [B] weights of the pictures.
 
@@ -66,11 +138,17 @@ def softmax_poly1(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array
     """
     log_p = jax.nn.log_softmax(logits, axis=-1)
     count = label_mask.sum(axis=-1)
-    share = 1.0 / jnp.maximum(count, 1)
-    cross_entropy = -_at_labels(log_p, label_ids, label_mask).sum(axis=-1) * share
-    expected = _at_labels(jnp.exp(log_p), label_ids, label_mask).sum(axis=-1) * share
+    at_log_p, at_p = (_at_labels(values, label_ids, label_mask) for values in (log_p, jnp.exp(log_p)))
+    total = jnp.maximum(count, 1)
+    if positive_weights is not None:
+        weight = jnp.where(label_mask, jnp.asarray(positive_weights)[label_ids], 0.0)
+        at_log_p, at_p = weight * at_log_p, weight * at_p
+        total = jnp.where(count > 0, weight.sum(axis=-1), 1.0)
+    share = 1.0 / total
+    cross_entropy = -at_log_p.sum(axis=-1) * share
+    expected = at_p.sum(axis=-1) * share
     losses = cross_entropy + epsilon * (1.0 - expected)
-    return _reduce(jnp.where(count > 0, losses, 0.0), where, weights)
+    return reduce(jnp.where(count > 0, losses, 0.0), where, weights)
 
 
 def softmax_cross_entropy(logits: jax.Array, category: jax.Array, *, label_smoothing: float = 0.0,
@@ -90,4 +168,21 @@ def softmax_cross_entropy(logits: jax.Array, category: jax.Array, *, label_smoot
     log_p = jax.nn.log_softmax(logits, axis=-1)
     at_category = jnp.take_along_axis(log_p, jnp.maximum(category, 0)[:, None], axis=-1)[:, 0]
     losses = -(1.0 - label_smoothing) * at_category - label_smoothing * log_p.mean(axis=-1)
-    return _reduce(jnp.where(category >= 0, losses, 0.0), where, weights)
+    return reduce(jnp.where(category >= 0, losses, 0.0), where, weights)
+
+
+def class_balanced_weights(counts: np.ndarray, beta: float = 0.9999) -> np.ndarray:
+    """Returns weights of labels by their effective number of listings: rare ones weigh more, within bounds.
+
+    Args:
+      counts: [V] listings that have the label; labels of none count as of one.
+      beta: 0 weighs all labels alike, 1 - 1 / N nearly by the inverse of their counts.
+
+    Returns:
+      [V] float32, mean 1.
+
+    Source: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", arXiv 1901.05555.
+    """
+    counts = np.maximum(np.asarray(counts, np.float64), 1)
+    weights = 1.0 / (1.0 - beta ** counts)
+    return (weights / weights.mean()).astype(np.float32)

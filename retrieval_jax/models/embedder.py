@@ -1,29 +1,88 @@
 """Embedder: a backbone, an optional projection, and heads on the embedding."""
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Pictures enter every network as (value / 255 - MEAN) / STD, per RGB channel: ImageNet's statistics, which public
-# backbones expect.
+from retrieval_jax import models
+from retrieval_jax.errors import InputError
+
+# Pictures enter every network as (value / 255 - MEAN) / STD, per RGB channel: ImageNet's statistics, which most public
+# backbones expect; those that expect others bring them along.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def normalize(images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+def normalize(images: jax.Array, dtype: Any = jnp.float32, mean: tuple[float, ...] = MEAN,
+              std: tuple[float, ...] = STD) -> jax.Array:
     """Maps pictures from bytes to the range that networks expect.
 
     Args:
-      images: [B, H, W, 3] uint8, RGB.
+      images: [B, H, W, 3] RGB, uint8 or float in 0..255.
       dtype: type of the result.
+      mean: of each channel, in 0..1.
+      std: of each channel, in 0..1.
 
     Returns:
       [B, H, W, 3], per channel about zero mean and unit variance.
     """
-    scale = 1.0 / (255.0 * jnp.asarray(STD))
-    return (images.astype(jnp.float32) * scale - jnp.asarray(MEAN) / jnp.asarray(STD)).astype(dtype)
+    scale = 1.0 / (255.0 * jnp.asarray(std))
+    return (images.astype(jnp.float32) * scale - jnp.asarray(mean) / jnp.asarray(std)).astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A backbone and what belongs to it.
+
+    Attributes:
+      module: returns {"embedding": [B, width]} for normalised pictures.
+      name: of the architecture, for the name of the embedding space.
+      mean: of the pictures it expects, per channel in 0..1.
+      std: of the pictures it expects, per channel in 0..1.
+      load: () -> pretrained parameters; None where it starts from scratch.
+    """
+    module: nn.Module
+    name: str
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    load: Callable | None = None
+
+
+def backbone(name: str, variant: str, dtype: Any, kwargs: Mapping, pretrained: Mapping | None = None) -> Backbone:
+    """Builds a backbone, from scratch or with pretrained weights.
+
+    Args:
+      name: of the file in models/; not read where `pretrained` names weights.
+      variant: size; not read where `pretrained` names weights.
+      dtype: of the computation.
+      kwargs: further arguments of the module, such as drop_path.
+      pretrained: {"name": timm's name or "" for from scratch, "path": file or "" for the hub, "offline": bool,
+        "kwargs": arguments of timm's constructor such as img_size}, or None.
+
+    Raises:
+      InputError: unknown model or argument; the message lists what exists.
+    """
+    if not pretrained or not pretrained["name"]:
+        module = models.get(name).Model
+        known = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
+        unknown = sorted(set(kwargs) - known)
+        if unknown:
+            raise InputError(f"config.train.model.kwargs has unknown {', '.join(unknown)}; {name} has: "
+                             f"{', '.join(sorted(known - {'variant', 'dtype'}))}")
+        return Backbone(module(variant=variant, dtype=dtype, **kwargs), f"{name}-{variant}")
+    from retrieval_jax.models import pretrained as weights  # reads files: only who asks for weights needs it
+    timm_name, path = pretrained["name"], pretrained["path"] or None
+    arguments = {**pretrained["kwargs"], **kwargs, "dtype": dtype}
+    info = weights.info(timm_name, path)
+
+    def load():
+        return weights.load(timm_name, path, offline=pretrained["offline"], **arguments)[1]
+
+    return Backbone(weights.model(timm_name, **arguments), timm_name, tuple(info.mean), tuple(info.std), load)
 
 
 class Embedder(nn.Module):

@@ -63,3 +63,71 @@ class Head(nn.Module):
     def _bias(self, key, shape):
         del key
         return jnp.zeros(shape) if self.first_bias is None else jnp.asarray(self.first_bias, jnp.float32)
+
+
+class Cosine(nn.Module):
+    """A cosine classifier: one direction a label, and a learned temperature.
+
+    Attributes:
+      num_labels: V.
+      temperature: first value of the temperature that cosines are divided by, learned as the log of its inverse; None
+        hands out bare cosines, for losses that scale them themselves.
+      first_bias: V numbers that the bias starts from, or None for no bias (a tuple: modules are hashed).
+    """
+    num_labels: int
+    temperature: float | None = 0.07
+    first_bias: tuple[float, ...] | None = None
+
+    @nn.compact
+    def __call__(self, embedding: jax.Array) -> jax.Array:
+        """Maps [B, D] to [B, V] logits, float32."""
+        init = nn.initializers.truncated_normal(embedding.shape[-1] ** -0.5)
+        kernel = self.param("kernel", init, (embedding.shape[-1], self.num_labels))
+        out = _unit(embedding.astype(jnp.float32), axis=-1) @ _unit(kernel, axis=0)
+        if self.temperature is not None:
+            out = out * jnp.exp(self.param("log_scale", lambda _: jnp.log(1.0 / jnp.float32(self.temperature))))
+        if self.first_bias is not None:
+            out = out + self.param("bias", lambda _: jnp.asarray(self.first_bias, jnp.float32))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a norm and a GELU between: projects an embedding for a contrastive loss.
+
+    Attributes:
+      hidden_dims: width between the layers.
+      dims: width of the result.
+    """
+    hidden_dims: int
+    dims: int
+
+    @nn.compact
+    def __call__(self, embedding: jax.Array) -> jax.Array:
+        """Maps [B, D] to [B, dims], float32."""
+        hidden = nn.LayerNorm(epsilon=1e-6, name="norm")(nn.Dense(self.hidden_dims, name="hidden")(embedding))
+        return nn.Dense(self.dims, name="out")(nn.gelu(hidden, approximate=False))
+
+
+class TitleTower(nn.Module):
+    """Embeds titles, given as the ids of their labels: the mean of learned vectors, then an MLP.
+
+    Attributes:
+      num_labels: V.
+      hidden_dims: width of the label vectors and of the hidden layer.
+      dims: width of the result.
+    """
+    num_labels: int
+    hidden_dims: int
+    dims: int
+
+    @nn.compact
+    def __call__(self, label_ids: jax.Array, label_mask: jax.Array) -> jax.Array:
+        """Maps labels [B, L] with mask [B, L] to [B, dims], float32; a title without labels is a zero mean."""
+        vectors = nn.Embed(self.num_labels, self.hidden_dims, name="labels")(jnp.where(label_mask, label_ids, 0))
+        total = jnp.where(label_mask[..., None], vectors, 0.0).sum(axis=-2)
+        mean = total / jnp.maximum(label_mask.sum(axis=-1, keepdims=True), 1)
+        return Mlp(self.hidden_dims, self.dims, name="mlp")(mean)
+
+
+def _unit(vectors, axis):
+    return vectors * jax.lax.rsqrt(jnp.maximum((vectors ** 2).sum(axis=axis, keepdims=True), 1e-12))

@@ -17,7 +17,7 @@ class Task:
       init: (rng, batch) -> params.
       loss_fn: (params, batch, *, rng, step, ema, train) -> (loss, {name: scalar}).
       predict_fns: {name: (params, batch) -> dict}; "embed_image" returns {"embedding": [B, D]}, "attributes" returns
-        {"probabilities": [B, V]}.
+        {"probabilities": [B, V]}, "embed_title" {"embedding": [B, D]} of batch["label_ids"] and ["label_mask"].
       space: name of the embedding space; only embeddings of one space may be compared.
       warm_start: params -> params with pretrained weights put in, numpy arrays; None without such. Called once, on the
         host, after `init`.
@@ -31,7 +31,7 @@ class Task:
 
 def get(name: str) -> types.ModuleType:
     """Returns the module of a task; raises InputError, listing what exists, for an unknown name."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__))
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "parts")
     if name not in names:
         raise InputError(f"unknown task {name!r}; there are: {', '.join(names)}")
     return importlib.import_module(f"{__name__}.{name}")

@@ -40,7 +40,7 @@ def loss_of(task, params, batch, train=False):
 
 def test_tasks_are_found_by_name():
     assert tasks.get("multilabel").make and tasks.get("category").make
-    with pytest.raises(InputError, match="unknown task 'triplet'; there are: category, multilabel"):
+    with pytest.raises(InputError, match="unknown task 'triplet'; there are: category, image_title, multilabel, self_supervised"):
         tasks.get("triplet")
 
 
@@ -111,7 +111,7 @@ def test_options_that_cannot_be_used_are_refused():
         config = tiny_config().train
         config.task_kwargs = {"poly_eps": 1.0, "smoothing": 0.1}
         tasks.get("multilabel").make(config, INFO)
-    with pytest.raises(InputError, match="loss is 'hinge'; there are: sigmoid, softmax"):
+    with pytest.raises(InputError, match="loss is 'hinge'; there are: sigmoid, focal, asymmetric, softmax"):
         make(loss="hinge")
     with pytest.raises(InputError, match="unknown layer_scale; vit has: drop_path, patch_size, pooling"):
         config = tiny_config().train

@@ -1,0 +1,187 @@
+"""Contrastive losses: of pairs (pictures and titles, two views of a picture), and of pictures with equal categories.
+
+The losses of pairs are chunked over devices: where the batch lies along a mesh axis, the keys travel round the devices
+in a ring and meet one chunk of queries at a time, so that a device holds [b, b] similarities (b = B / devices), never
+[B, B], nor all keys at once. Value and gradient equal those of one device.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from retrieval_jax.losses import reduce
+
+_NEVER = -1e30  # a finite stand-in for -inf, whose gradients would be nan
+
+
+def _unit(vectors):
+    vectors = vectors.astype(jnp.float32)
+    return vectors * jax.lax.rsqrt(jnp.maximum((vectors ** 2).sum(axis=-1, keepdims=True), 1e-12))
+
+
+def _similarities(here, there, scale):
+    """Logits [b, b'] of this device's queries and a chunk of keys, and which pairs count as own and as negative."""
+    logits = scale * (here["query"] @ there["key"].T)
+    own = here["index"][:, None] == there["index"]
+    same = own if "group" not in here else own | (here["group"][:, None] == there["group"])
+    return logits, own, ~same & here["where"][:, None] & there["where"]
+
+
+def _ring(meet, here, there, size, axis):
+    """Lets every chunk of keys, with what it has gathered, meet this device's queries; it comes home at the end."""
+    if size == 1:
+        return meet(here, there)
+    turn = [(device, (device - 1) % size) for device in range(size)]
+
+    def step(carry, _):
+        here, there = meet(*carry)
+        return (here, jax.lax.ppermute(there, axis, turn)), None
+
+    # similarities are computed again for the gradient instead of being kept for every chunk
+    return jax.lax.scan(jax.checkpoint(step), (here, there), length=size)[0]
+
+
+def _softmax_chunk(rows, scale, size, axis, symmetric):
+    here = {**rows, "sum": jnp.full_like(rows["query"][:, 0], _NEVER)}
+    there = {name: here[name] for name in ("key", "index", "where", "group", "sum") if name in here}
+
+    def meet(here, there):
+        logits, own, negative = _similarities(here, there, scale)
+        logits = jnp.where(own | negative, logits, _NEVER)
+        here = {**here, "sum": jnp.logaddexp(here["sum"], jax.nn.logsumexp(logits, axis=1))}
+        if symmetric:
+            there = {**there, "sum": jnp.logaddexp(there["sum"], jax.nn.logsumexp(logits, axis=0))}
+        return here, there
+
+    here, there = _ring(meet, here, there, size, axis)
+    own = scale * (rows["query"] * rows["key"]).sum(axis=-1)
+    return 0.5 * (here["sum"] + there["sum"]) - own if symmetric else here["sum"] - own
+
+
+def _sigmoid_chunk(rows, scale_and_bias, size, axis):
+    scale, bias = scale_and_bias
+    here = {**rows, "sum": jnp.zeros_like(rows["query"][:, 0])}
+    there = {name: here[name] for name in ("key", "index", "where", "group") if name in here}
+
+    def meet(here, there):
+        logits, _, negative = _similarities(here, there, scale)
+        absent = jnp.where(negative, jax.nn.softplus(logits + bias), 0.0)
+        return {**here, "sum": here["sum"] + absent.sum(axis=1)}, there
+
+    here, _ = _ring(meet, here, there, size, axis)
+    return here["sum"] + jax.nn.softplus(-scale * (rows["query"] * rows["key"]).sum(axis=-1) - bias)
+
+
+def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis):
+    """Runs `chunk` on the rows of every device; on the whole batch where it does not lie along a mesh axis."""
+    count = len(queries)
+    rows = {"query": _unit(queries), "key": _unit(keys), "index": jnp.arange(count),
+            "where": jnp.ones(count, bool) if where is None else where}
+    if groups is not None:
+        rows["group"] = groups
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    size = dict(mesh.shape).get(axis, 1)
+    if size == 1:
+        return chunk(rows, numbers, size=1, axis=axis)
+    split, whole = PartitionSpec(axis), PartitionSpec()
+    run = jax.shard_map(functools.partial(chunk, size=size, axis=axis), mesh=mesh, in_specs=(split, whole),
+                        out_specs=split, check_vma=False)
+    return run(rows, numbers)
+
+
+def softmax(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 1 / 0.07, symmetric: bool = True,
+            groups: jax.Array | None = None, mesh: jax.sharding.Mesh | None = None, axis: str = "data",
+            where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
+    """Cross-entropy of finding the own key among the keys of the batch, and the own query among the queries.
+
+    Args:
+      queries: [B, D], such as embeddings of pictures; they are L2-normalised here.
+      keys: [B, D], such as embeddings of their titles; row i belongs to query i.
+      scale: logits are scale * cosine: one over the temperature; may be learned.
+      symmetric: the mean of both directions; False looks for keys only.
+      groups: [B] int; pairs of the same group (same title, same product) are no negatives of each other.
+      mesh: devices that the rows lie on; None takes the mesh of the context (`jax.sharding.use_abstract_mesh`), and
+        without one the loss is not chunked.
+      axis: of the mesh that the rows lie along; B is a multiple of its size.
+      where: [B], pairs that count; the others get 0 and are nobody's negatives.
+      weights: [B] weights of the pairs' losses.
+
+    Returns:
+      [B] losses in nats.
+
+    Source: Radford et al. (CLIP), arXiv 2103.00020; one direction: van den Oord et al. (InfoNCE), arXiv 1807.03748.
+    """
+    chunk = functools.partial(_softmax_chunk, symmetric=symmetric)
+    losses = _chunked(chunk, queries, keys, jnp.asarray(scale, jnp.float32), where, groups, mesh, axis)
+    return reduce(losses, where, weights)
+
+
+def sigmoid(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 10.0, bias: jax.Array | float = -10.0,
+            groups: jax.Array | None = None, mesh: jax.sharding.Mesh | None = None, axis: str = "data",
+            where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
+    """Binary cross-entropy of every pair of the batch being an own pair or not, summed over the keys.
+
+    Args:
+      queries: [B, D], such as embeddings of pictures; they are L2-normalised here.
+      keys: [B, D], such as embeddings of their titles; row i belongs to query i.
+      scale: logits are scale * cosine + bias; may be learned.
+      bias: may be learned; the default lets training start from "no pair belongs together".
+      groups: [B] int; pairs of the same group (same title, same product) are no negatives of each other.
+      mesh: devices that the rows lie on; None takes the mesh of the context, as `softmax` does.
+      axis: of the mesh that the rows lie along; B is a multiple of its size.
+      where: [B], pairs that count; the others get 0 and are nobody's negatives.
+      weights: [B] weights of the queries' losses.
+
+    Returns:
+      [B] losses in nats.
+
+    Source: Zhai et al., "Sigmoid Loss for Language Image Pre-Training" (SigLIP), arXiv 2303.15343.
+    """
+    numbers = jnp.asarray(scale, jnp.float32), jnp.asarray(bias, jnp.float32)
+    return reduce(_chunked(_sigmoid_chunk, queries, keys, numbers, where, groups, mesh, axis), where, weights)
+
+
+def supcon(embeddings: jax.Array, category: jax.Array, *, temperature: float = 0.1, where: jax.Array | None = None,
+           weights: jax.Array | None = None) -> jax.Array:
+    """Cross-entropy of finding the pictures of the own category among the others of the batch.
+
+    Args:
+      embeddings: [B, D]; they are L2-normalised here.
+      category: [B] int, -1 where unknown: neither positive nor negative of anybody.
+      temperature: logits are cosine / temperature.
+      where: [B], pictures that count; the others get 0 and are nobody's positives nor negatives.
+      weights: [B] weights of the pictures' losses.
+
+    Returns:
+      [B] losses in nats; 0 for a picture that is alone of its category in the batch.
+
+    Source: Khosla et al., "Supervised Contrastive Learning", arXiv 2004.11362, L_out.
+    """
+    counts = category >= 0 if where is None else where & (category >= 0)
+    unit = _unit(embeddings)
+    other = ~jnp.eye(len(category), dtype=bool) & counts & counts[:, None]
+    logits = jnp.where(other, unit @ unit.T / temperature, _NEVER)
+    positive = other & (category[:, None] == category)
+    num_positive = positive.sum(axis=1)
+    log_p = logits - jax.nn.logsumexp(logits, axis=1, keepdims=True)
+    losses = -jnp.where(positive, log_p, 0.0).sum(axis=1) / jnp.maximum(num_positive, 1)
+    return reduce(jnp.where(num_positive > 0, losses, 0.0), where, weights)
+
+
+def title_groups(label_ids: jax.Array, label_mask: jax.Array) -> jax.Array:
+    """Returns one number a title, equal for titles with equal labels: the `groups` of the losses of pairs.
+
+    Args:
+      label_ids: [B, L] distinct labels, in any order.
+      label_mask: [B, L], False at padding.
+
+    Returns:
+      [B] uint32: a hash. Different titles get the same number once in four thousand million pairs.
+    """
+    # a sum does not depend on the order; the mixing (murmur3's last steps) keeps 1 + 4 from being 2 + 3
+    mixed = label_ids.astype(jnp.uint32) + jnp.uint32(0x9E3779B9)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+    return jnp.where(label_mask, mixed ^ (mixed >> 16), 0).sum(axis=-1, dtype=jnp.uint32)
