@@ -82,9 +82,6 @@ CHECKPOINTS = (
     ("swin_base_patch4_window7_224", "imagenet", 0.9, 224, "mit", "ms_in22k_ft_in1k ms_in1k ms_in22k"),
     ("swin_large_patch4_window12_384", "imagenet", 1.0, 384, "mit", "ms_in22k_ft_in1k ms_in22k"),
     ("swin_large_patch4_window7_224", "imagenet", 0.9, 224, "mit", "ms_in22k_ft_in1k ms_in22k"),
-    ("swin_s3_base_224", "imagenet", 0.9, 224, "mit", "ms_in1k"),
-    ("swin_s3_small_224", "imagenet", 0.9, 224, "mit", "ms_in1k"),
-    ("swin_s3_tiny_224", "imagenet", 0.9, 224, "mit", "ms_in1k"),
     ("swin_small_patch4_window7_224", "imagenet", 0.9, 224, "mit", "ms_in22k_ft_in1k ms_in1k ms_in22k"),
     ("swin_tiny_patch4_window7_224", "imagenet", 0.9, 224, "mit", "ms_in1k ms_in22k_ft_in1k ms_in22k"),
     ("test_convnext", "half", 0.95, 160, "apache-2.0", "r160_in1k"),
@@ -215,8 +212,6 @@ CHECKPOINTS = (
     ("vit_small_patch32_224", "half", 0.9, 224, "apache-2.0", "augreg_in21k_ft_in1k augreg_in21k"),
     ("vit_small_patch32_384", "half", 1.0, 384, "apache-2.0", "augreg_in21k_ft_in1k"),
     ("vit_small_patch8_224", "imagenet", 0.9, 224, "apache-2.0", "dino"),
-    ("vit_so150m_patch16_reg4_gap_256", "half", 0.95, 256, "apache-2.0", "sbb_e250_in12k_ft_in1k sbb_e250_in12k"),
-    ("vit_so150m_patch16_reg4_gap_384", "half", 1.0, 384, "apache-2.0", "sbb_e250_in12k_ft_in1k"),
     ("vit_so400m_patch14_siglip_224", "half", 0.9, 224, "apache-2.0", "v2_webli webli"),
     ("vit_so400m_patch14_siglip_378", "half", 0.9, 378, "apache-2.0", "v2_webli webli"),
     ("vit_so400m_patch14_siglip_378", "half", 1.0, 378, "apache-2.0", "webli_ft_in1k"),
@@ -243,9 +238,9 @@ CHECKPOINTS = (
 )
 
 
-def tagged(architecture: str) -> list[str]:
-    """Returns the names of an architecture with their tags, the default first."""
-    return [f"{architecture}.{tag}" for name, *_, tags in CHECKPOINTS if name == architecture for tag in tags.split()]
+def architectures(prefix: str) -> list[str]:
+    """Returns the names of the architectures that begin so."""
+    return list(dict.fromkeys(name for name, *_ in CHECKPOINTS if name.startswith(prefix)))
 
 
 def default_tag(architecture: str) -> str:
