@@ -138,6 +138,7 @@ class Model(nn.Module):
       stem: "patch", or two strided 3x3 convolutions: "overlap", "overlap_tiered" (the first half as wide),
         "overlap_act" (an activation between them).
       head_hidden: width of a layer with GELU after the last norm; 0 for none.
+      first_down: whether the first stage begins with a downsampling too.
       conv_mlp: whether weight files hold the pointwise layers as 1x1 convolutions; computes the same.
       remat: whether blocks are computed again on the way back, to save memory.
       scan: whether the blocks of a stage are a loop over stacked parameters.
@@ -157,6 +158,7 @@ class Model(nn.Module):
     dims: tuple[int, ...] | None = None
     stem: str = "patch"
     head_hidden: int = 0
+    first_down: bool = False
     conv_mlp: bool = False
     remat: bool = False
     scan: bool = False
@@ -185,7 +187,7 @@ class Model(nn.Module):
         x = self._stem(images.astype(self.dtype), dims[0])
         rates, pooled = blocks.rates(self.drop_path, sum(depths)), {}
         for stage, (depth, width, size) in enumerate(zip(depths, dims, sizes, strict=True)):
-            if stage > 0:
+            if stage > 0 or self.first_down:
                 x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=f"stage{stage}_norm")(x)
                 x = Patches(width, 2, self.dtype, name=f"stage{stage}_down")(x)
 
@@ -287,16 +289,23 @@ TIMM_RULES = (
 
 
 def from_timm(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768), kernel_sizes=7, ls_init_value=1e-6, stem_type="patch",
-              patch_size=4, head_hidden_size=None, conv_mlp=False, use_grn=False, act_layer="gelu", norm_eps=None,
-              global_pool="avg", drop_path_rate=0.0, img_size=None) -> Model:
+              patch_size=4, head_hidden_size=None, head_norm_first=False, conv_mlp=False, conv_bias=True, use_grn=False,
+              act_layer="gelu", norm_layer=None, norm_eps=None, output_stride=32, global_pool="avg", drop_path_rate=0.0,
+              img_size=None) -> Model:
     """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there.
 
     `img_size` changes nothing: the network takes any size of picture.
 
     Raises:
-      InputError: an activation, stem or pooling that is not known.
+      InputError: an argument whose network we do not have.
     """
     del img_size
+    refused = {"head_norm_first": head_norm_first, "conv_bias": not conv_bias, "output_stride": output_stride != 32,
+               "norm_layer": norm_layer not in (None, "", "layernorm", "layernorm2d"),
+               "global_pool": global_pool not in ("avg", "max", "avgmax")}
+    if wrong := [name for name, is_wrong in refused.items() if is_wrong]:
+        raise InputError(f"a ConvNeXt with this {', '.join(wrong)} is not built here; leave it at timm's default "
+                         "(other poolings are given by the field pooling)")
     if act_layer not in ACTIVATIONS:
         raise InputError(f"act_layer={act_layer!r} is not known; there are: {', '.join(ACTIVATIONS)}")
     if stem_type not in STEMS:
@@ -308,7 +317,7 @@ def from_timm(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768), kernel_sizes=7, ls_
         patch_size=patch_size, kernel_size=kernel_sizes if isinstance(kernel_sizes, int) else tuple(kernel_sizes),
         epsilon=1e-6 if norm_eps is None else norm_eps, act=act_layer, response_norm=use_grn,
         depths=None if variant else tuple(depths), dims=None if variant else tuple(dims), stem=stem_type,
-        head_hidden=head_hidden_size or 0, conv_mlp=conv_mlp)
+        head_hidden=head_hidden_size or 0, first_down=stem_type == "patch" and patch_size == 2, conv_mlp=conv_mlp)
 
 
 def to_timm(model: Model) -> dict:
@@ -319,4 +328,5 @@ def to_timm(model: Model) -> dict:
             "ls_init_value": None if v2 else model.layer_scale, "stem_type": model.stem, "patch_size": model.patch_size,
             "head_hidden_size": model.head_hidden or None, "conv_mlp": model.conv_mlp,
             "use_grn": v2 if model.response_norm is None else model.response_norm, "act_layer": model.act,
-            "norm_eps": model.epsilon, "global_pool": model.pooling}
+            "norm_eps": model.epsilon,
+            "global_pool": model.pooling if model.pooling in ("avg", "max", "avgmax") else "avg"}

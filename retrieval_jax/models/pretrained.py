@@ -84,9 +84,17 @@ def model(timm_name: str, **kwargs) -> Any:
       InputError: an unknown name (the message lists the near ones) or argument (it lists the known ones).
     """
     module, name, _ = _parts(timm_name)
+    return _build(module, name, kwargs)
+
+
+def _build(module: types.ModuleType, name: str, kwargs: dict, in_file: dict | None = None):
+    """Returns the backbone of an architecture; arguments count before those that a file was made with."""
     known = list(inspect.signature(module.from_timm).parameters)
     own = [field.name for field in dataclasses.fields(module.Model)
            if field.name not in ("parent", "name", "variant", *known)]
+    # None leaves an argument at the architecture's value, as in timm.create_model.
+    kwargs = {key: value for key, value in kwargs.items() if value is not None or key in own}
+    kwargs = {**(in_file or {}), **kwargs}
     unknown = sorted(set(kwargs) - {*known, *own, *WITHOUT_EFFECT})
     if unknown:
         raise InputError(f"{name}: {', '.join(map(repr, unknown))} is not understood; of timm's arguments there are: "
@@ -274,7 +282,7 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
     in_file = {key: tuple(value) if isinstance(value, list) else value
                for key, value in {**(config.get("model_args") or {}), **config.get("retrieval_jax", {})}.items()
                if key not in WITHOUT_EFFECT}
-    built = model(timm_name, **{**in_file, **timm_kwargs, "dtype": dtype})
+    built = _build(module, name, {**timm_kwargs, "dtype": dtype}, in_file)
     about = timm_files.info(name, tag, config, _pair(module.TIMM[name].get("img_size", 224)))
     source_size = _pair(in_file.get("img_size") or about.input_size)
     image_size = _pair(timm_kwargs.get("img_size") or in_file.get("img_size")

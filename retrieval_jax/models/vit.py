@@ -18,7 +18,7 @@ import numpy as np
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import blocks, timm_checkpoints
 from retrieval_jax.models.convnext import Patches
-from retrieval_jax.models.pooling import KINDS, DropPath, Pool, activation
+from retrieval_jax.models.pooling import DropPath, Pool, activation
 
 # variant: (blocks, width, attention heads)
 VARIANTS = {
@@ -310,6 +310,7 @@ TIMM_RULES = (
     (r"pool/norm/scale", "attn_pool.norm.weight", "same"),
     (r"pool/norm/bias", "attn_pool.norm.bias", "same"),
 )
+_POOLS = ("token", "avg", "map", "max", "avgmax")
 RESAMPLED = "positions"
 # An attention pool may be left out for another pooling, as in timm; "pre_logits" are layers of old classifiers.
 LEFT_OUT = {r"attn_pool\..*": lambda model: model.pooling != "map", r"pre_logits\..*": lambda model: True}
@@ -336,10 +337,10 @@ def from_timm(img_size=224, patch_size=16, global_pool="token", embed_dim=768, d
     refused = {"qk_norm": qk_norm, "scale_attn_norm": scale_attn_norm, "scale_mlp_norm": scale_mlp_norm,
                "proj_bias": not proj_bias, "dynamic_img_pad": dynamic_img_pad,
                "norm_layer": norm_layer not in (None, "", "layernorm"),
-               "global_pool": global_pool not in ("token", *KINDS), "pos_embed": pos_embed not in ("learn", "none", "")}
+               "global_pool": global_pool not in _POOLS, "pos_embed": pos_embed not in ("learn", "none", "")}
     if wrong := [name for name, is_wrong in refused.items() if is_wrong]:
         raise InputError(f"a ViT with this {', '.join(wrong)} is not built here; leave it at timm's default"
-                         + (f" (global_pool is one of token, {', '.join(KINDS)})" if "global_pool" in wrong else ""))
+                         f" (global_pool: {', '.join(_POOLS)}; others are given by the field pooling)")
     after = global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
     sizes = (depth, embed_dim, num_heads)
     variant = next((name for name, known in VARIANTS.items() if known == sizes), None)
@@ -359,7 +360,8 @@ def to_timm(model: Model) -> dict:
     return {"img_size": model.image_size, "patch_size": model.patch_size, "embed_dim": model.width or width,
             "depth": model.depth or depth, "num_heads": model.num_heads or num_heads,
             "mlp_ratio": model.mlp_ratio or (3.7362 if model.variant == "so400m" else 4.0), "qkv_bias": model.qkv_bias,
-            "global_pool": model.pooling, "init_values": model.layer_scale, "reg_tokens": model.registers,
+            "global_pool": model.pooling if model.pooling in _POOLS else "avg", "init_values": model.layer_scale,
+            "reg_tokens": model.registers,
             "class_token": model.pooling == "token" if model.class_token is None else model.class_token,
             "pos_embed": "learn" if model.positions else "none", "no_embed_class": not model.prefix_positions,
             "pre_norm": model.pre_norm, "final_norm": model.norm != "none", "fc_norm": model.norm == "after",
