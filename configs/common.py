@@ -89,7 +89,7 @@ def base() -> ConfigDict:
     # takes the place of name and variant above; `kwargs` are timm's own, model.kwargs ours (drop_path, remat ...).
     config.train.model.pretrained = ConfigDict({"name": "", "path": "", "offline": False})
     config.train.model.pretrained.kwargs = ConfigDict()
-    # A run to start from: its folder, or the name of a config ("name" or "name:arg"), which runs first, beside this one.
+    # A run to start from: its folder, or a config's name ("name" or "name:arg"), which then runs first, beside this.
     config.train.init_from = ""
     config.train.frozen = ()  # regexes of parameters that stay as they are, such as "^backbone/"
     config.train.dtype = "float32"  # of the computation; "bfloat16" on accelerators
@@ -128,10 +128,16 @@ def base() -> ConfigDict:
     config.train.eval_gallery = 2000
 
     config.embed = ConfigDict()
-    config.embed.models = ("histogram", "untrained", "trained")
+    config.embed.models = ("histogram", "untrained", "trained")  # and "pretrained", public weights as they are:
+    config.embed.pretrained = ConfigDict({"name": "", "path": "", "offline": False, "dtype": "float32"})
+    config.embed.pretrained.kwargs = ConfigDict()
     config.embed.predict_fn = "embed_image"
     config.embed.batch_size = 256
-    config.embed.transforms = (("resize", {}),)
+    config.embed.transforms = (("resize", {}),)  # () for what public weights were tested with
+    # Test-time views, whose vectors are averaged: ("flip", {}), ("multi_scale", {"scales": (1.0, 1.25)}),
+    # ("five_crops", {"enlarge": 8 / 7}), or several of them, multiplied; () for the picture as it is.
+    config.embed.views = ()
+    config.embed.image_size = ()  # (height, width); () for data.image_size, with "pretrained" for the weights' own
     config.embed.dtype = "float32"
 
     config.search = ConfigDict()
@@ -192,6 +198,12 @@ def ensemble(config: ConfigDict, members: tuple[str, ...], arg: ConfigDict) -> N
         members = tuple(member + ("," if ":" in member else ":") + "runlocal" for member in members)
     config.search.members = members
     config.search.steps = (("whitening", {}), ("ensemble", {}), ("reranking", {}))
+
+
+def without_training(config: ConfigDict) -> None:
+    """Takes out of a config what mines and trains: it starts at embed, with public weights or colours alone."""
+    for block in ("mine", "train"):
+        del config[block]
 
 
 # Losses of the table on the embedded catalogue: name -> settings of task_kwargs.

@@ -2,9 +2,9 @@
 
     python -m retrieval_jax.embed --config=configs/quickstart.py --workdir=runs/quickstart
 
-Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours, no training), "untrained" (the
-network as it is initialised) and "trained" (the moving average of the last checkpoint), and the attributes that the
-trained model sees in the first listings of the val split.
+Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours, no training), "pretrained" (public
+weights as they are, config.embed.pretrained), "untrained" (the network as training starts) and "trained" (the moving
+average of the last checkpoint), and the attributes that the trained model sees in the first listings of the val split.
 """
 
 import datetime
@@ -16,14 +16,15 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import checkpoints, command_line, inference, sharding, tasks
+from retrieval_jax import checkpoints, command_line, inference, sharding, tasks, warm_start
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import histogram, pipeline, sources
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.models import embedder
 
-MODELS = ("histogram", "untrained", "trained")
+MODELS = ("histogram", "pretrained", "untrained", "trained")
 SPLITS = ("query", "gallery")
 _VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of predicted attributes
 
@@ -49,11 +50,14 @@ def run(config, workdir):
     mesh = sharding.make_mesh()
     # Several models read the same pictures: they are decoded once.
     images = {name: sources.Cached(catalog.split(name).images, config.data.cache_bytes) for name in SPLITS}
-    learns = set(config.embed.models) - {"histogram"}
+    learns = set(config.embed.models) & {"untrained", "trained"}
     task, vocabulary_hash = _task(config, workdir) if learns else (None, "")  # one task: compiled once for both
     summary = {}
     for name in config.embed.models:
-        predict, provenance = _histogram(config) if name == "histogram" else _network(config, workdir, name, task, mesh)
+        if name in learns:
+            predict, provenance = _network(config, workdir, name, task, mesh)
+        else:
+            predict, provenance = _histogram(config) if name == "histogram" else _pretrained(config, mesh)
         summary[name] = {}
         for split_name in SPLITS:
             split, start = catalog.split(split_name), time.monotonic()
@@ -75,16 +79,12 @@ def run(config, workdir):
     return {"embeddings": summary}
 
 
-def _arguments(config):
-    return {"transform": config.embed.transforms, "image_size": tuple(config.data.image_size),
-            "batch_size": config.embed.batch_size}
-
-
 def _histogram(config):
     def predict(source, desc):
         vectors, done = np.empty((len(source), histogram.DIM), np.float32), 0
+        arguments = inference.test_arguments(config)
         with tqdm.tqdm(total=len(source), desc=desc, unit="picture", mininterval=1) as bar:
-            for batch in pipeline.eval_batches(source, **_arguments(config)):
+            for batch in pipeline.eval_batches(source, **arguments):
                 count = int(batch["_mask"].sum())
                 vectors[done:done + count] = histogram.embed(batch["image"][:count])
                 done += count
@@ -99,6 +99,32 @@ def _task(config, workdir):
     return tasks.get(config.train.task).make(config.train, data_info), data_info.vocabulary_hash
 
 
+def _pretrained(config, mesh):
+    """Public weights as they are: no heads, no training."""
+    block = config.embed.pretrained
+    if not block.name:
+        raise InputError("config.embed.models has 'pretrained', and config.embed.pretrained.name is empty: give timm's "
+                         "name of public weights, such as 'convnext_tiny.fb_in22k'")
+    from retrieval_jax.models import pretrained  # reads weight files: only who asks for such needs it
+    arguments = inference.test_arguments(config, block)
+    info = pretrained.info(block.name, block.path or None)
+    kwargs = {"img_size": arguments["image_size"], **block.kwargs}  # tables of positions follow it
+    module, params = pretrained.load(block.name, block.path or None, offline=block.offline, dtype=block.dtype, **kwargs)
+
+    def predict_fn(params, batch):
+        images = embedder.normalize(batch["image"], module.dtype, info.mean, info.std)
+        return {"embedding": module.apply({"params": params}, images)["embedding"]}
+
+    checkpoint = f"{block.name}/{workdirs.stage_hash(config, 'embed')}"
+
+    def predict(source, desc):
+        out = inference.predict(predict_fn, params, source, mesh=mesh, desc=desc, views=config.embed.get("views", ()),
+                                **arguments)
+        return out["embedding"], checkpoint
+
+    return predict, {"checkpoint": checkpoint, "licence": info.licence}
+
+
 def _network(config, workdir, name, task, mesh):
     params, checkpoint = _params(config, workdir, name, task)
     predict_fn = inference.named(task.predict_fns, config.embed.predict_fn)
@@ -106,7 +132,8 @@ def _network(config, workdir, name, task, mesh):
     own_space = f"{task.space}:{checkpoint}"
 
     def predict(source, desc):
-        out = inference.predict(predict_fn, params, source, mesh=mesh, desc=desc, **_arguments(config))
+        out = inference.predict(predict_fn, params, source, mesh=mesh, desc=desc, views=config.embed.get("views", ()),
+                                **inference.test_arguments(config))
         return out["embedding"], out.get("space", own_space)
 
     return predict, {"checkpoint": checkpoint}
@@ -121,7 +148,10 @@ def _params(config, workdir, name, task):
         return params, f"{trained_with}/{step}"
     image = np.zeros((1, *config.data.image_size, 3), np.uint8)
     init_rng, _ = jax.random.split(jax.random.key(config.train.seed))  # as train: this is where training starts
-    return jax.jit(task.init)(init_rng, {"image": image}), f"{trained_with}/untrained"
+    params = jax.jit(task.init)(init_rng, {"image": image})
+    data_info = inference.load_data_info(workdir / "checkpoints" / "data_info.json")
+    params, _ = warm_start.put(params, task, workdirs.predecessor_folder(config, workdir), data_info)
+    return params, f"{trained_with}/untrained"
 
 
 def _save_attributes(config, workdir, task, val, mesh):
@@ -133,7 +163,7 @@ def _save_attributes(config, workdir, task, val, mesh):
     params, _ = _params(config, workdir, "trained", task)
     rows = np.arange(min(_VAL_ROWS, len(val)))
     out = inference.predict(inference.top_attributes(task.predict_fns["attributes"], _VAL_TOP), params, val.images,
-                            rows=rows, mesh=mesh, desc="embed: val attributes", **_arguments(config))
+                            rows=rows, mesh=mesh, desc="embed: val attributes", **inference.test_arguments(config))
     if jax.process_index() == 0:
         beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         with beside.open("wb") as stream:

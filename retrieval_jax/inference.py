@@ -21,12 +21,13 @@ from retrieval_jax import checkpoints, embeddings, sharding, tasks, workdir
 from retrieval_jax.data import pipeline, sources
 from retrieval_jax.data.catalog import DataInfo
 from retrieval_jax.errors import InputError
+from retrieval_jax.views import host_size, with_views
 
 _IN_FLIGHT = 3  # batches on the device while the next ones are read
 
 
 def predict(predict_fn, params, source, *, transform, image_size, batch_size, mesh=None, desc=None, rows=None,
-            num_threads=2):
+            num_threads=2, views=()):
     """Runs a model over pictures, in order, on all devices.
 
     Args:
@@ -40,10 +41,11 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
         desc: title of the progress bar; None shows none.
         rows: only these rows, in this order.
         num_threads: that read pictures.
+        views: (name, kwargs) pairs; the embeddings of test-time views are averaged, see `views.with_views`.
 
     Returns:
-        The dict of `predict_fn` with numpy arrays [n, ...] without padding, floating ones as float32; the same on
-        every process.
+        The dict of `predict_fn` (with views, its embedding and space only) with numpy arrays [n, ...] without padding,
+        floating ones as float32; the same on every process.
 
     Raises:
         InputError: there are no rows.
@@ -53,11 +55,11 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
     if not total:
         raise InputError(f"{desc or 'prediction'}: the split has no rows")
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    run, space = _compiled(predict_fn, mesh)
+    run, space = _compiled(with_views(predict_fn, views, image_size), mesh)
     params = jax.device_put(params, sharding.replicated(mesh))
     batches = pipeline.eval_batches(
-        source, transform=transform, image_size=image_size, batch_size=batch_size, num_threads=num_threads, rows=rows,
-        process_index=jax.process_index(), process_count=jax.process_count())
+        source, transform=transform, image_size=host_size(views, image_size), batch_size=batch_size,
+        num_threads=num_threads, rows=rows, process_index=jax.process_index(), process_count=jax.process_count())
 
     arrays, done, waiting = {}, 0, collections.deque()
 
@@ -84,6 +86,31 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
         while waiting:
             collect()
     return {**arrays, **space}
+
+
+def test_arguments(config, weights=None):
+    """Says how pictures reach a network at test time.
+
+    Args:
+        config: the whole config: embed.transforms, () for as the public weights say (without such: resize), and
+            embed.image_size, () for data.image_size.
+        weights: {"name", "path"} of public weights that are used as they are, whose image size is the default then;
+            None for a network of this config, which may have been trained from such.
+
+    Returns:
+        transform, image_size and batch_size, for `predict`.
+    """
+    own = None if config.get("train") is None else config.train.get("model", {}).get("pretrained")
+    named_weights, info = weights or own, None
+    if named_weights and named_weights["name"]:
+        from retrieval_jax.models import pretrained  # reads weight files: only who asks for such needs it
+        info = pretrained.info(named_weights["name"], named_weights["path"] or None)
+    transform = config.embed.transforms
+    if not transform:
+        crop = info and {"crop_pct": info.crop_pct, "interpolation": info.interpolation}
+        transform = (("center_crop", crop),) if info else (("resize", {}),)
+    image_size = config.embed.get("image_size") or (info.input_size if weights else config.data.image_size)
+    return {"transform": transform, "image_size": tuple(image_size), "batch_size": config.embed.batch_size}
 
 
 @functools.lru_cache(maxsize=8)
@@ -152,7 +179,7 @@ class Model:
             InputError: something else than a picture, named by its place in the list.
         """
         predict_fn = named(self.task.predict_fns, self.config.embed.predict_fn)
-        return self._predict(predict_fn, images)["embedding"]
+        return self._predict(predict_fn, images, views=self.config.embed.get("views", ()))["embedding"]
 
     def predict_attributes(self, images, top=10):
         """Names the most probable attributes of pictures.
@@ -172,12 +199,12 @@ class Model:
         return [[(names[i], float(p)) for i, p in zip(ids, values, strict=True)]
                 for ids, values in zip(out["label_ids"], out["probabilities"], strict=True)]
 
-    def _predict(self, predict_fn, images):
+    def _predict(self, predict_fn, images, **kwargs):
         images = [_picture(number, image) for number, image in enumerate(images)]
         # few batch sizes, few compilations
         batch_size = min(64, 1 << max(0, len(images) - 1).bit_length())
-        return predict(predict_fn, self.params, images, transform=self.config.embed.transforms,
-                       image_size=self.config.data.image_size, batch_size=batch_size, mesh=self.mesh)
+        arguments = {**test_arguments(self.config), "batch_size": batch_size}
+        return predict(predict_fn, self.params, images, mesh=self.mesh, **arguments, **kwargs)
 
 
 def load(folder, which="ema", step=None):
@@ -196,6 +223,9 @@ def load(folder, which="ema", step=None):
     """
     folder = pathlib.Path(folder)
     config = ml_collections.ConfigDict(workdir.read_config(folder))
+    if config.get("train") is None:
+        raise InputError(f"{folder} holds no trained network: its config is of an ensemble or of public weights, which "
+                         "retrieval_jax.models.pretrained.load loads")
     params, meta, step = checkpoints.load_params(folder / "checkpoints", step, which)
     data_info = load_data_info(folder / "checkpoints" / "data_info.json")
     check_vocabulary(meta, folder)

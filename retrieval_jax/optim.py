@@ -227,7 +227,7 @@ def _checked(config, name, params):
     """Returns a setting's rules as (regex, value) pairs; `frozen` has regexes alone."""
     rules = [(rule, True) if isinstance(rule, str) else tuple(rule) for rule in config[name]]
     known = jax.tree.leaves(paths(params))
-    for pattern, value in rules:
+    for pattern, _ in rules:
         try:
             if any(re.search(pattern, path) for path in known):
                 continue

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 NAMES = {"histogram": "Colour histogram", "untrained": "Untrained network", "trained": "Trained network",
+         "pretrained": "Public weights",
          "ensemble": "Ensemble", "reranking": "re-ranking", "query_expansion": "query expansion"}
 escape = html.escape
 

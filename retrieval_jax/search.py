@@ -5,10 +5,11 @@
                                                  its step
     workdir/rankings/<model>/whitening_*.npz     what whitening fitted, for use from Python
 
-The steps of `config.search.steps` are cumulative and for the trained model; "histogram" and "untrained" are there to
-compare with and get the plain cosine. With `config.search.members` (names of work directories beside this one) every
-member's trained embeddings go through the steps before "ensemble" by themselves, as a model of the member's name;
-that step joins them, and what comes after it ranks by the ensemble, as a model of that name.
+The steps of `config.search.steps` are cumulative and for the trained model, or the public weights ("pretrained");
+"histogram" and "untrained" are there to compare with and get the plain cosine. With `config.search.members` (names of
+work directories beside this one) every member's trained embeddings go through the steps before "ensemble" by
+themselves, as a model of the member's name; that step joins them, and what comes after it ranks by the ensemble, as a
+model of that name.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from retrieval_jax.postprocess import State
 from retrieval_jax.ranking import Ranking
 
 FIRST_STAGE = "cosine"
+NETWORKS = ("trained", "pretrained")  # what the steps are for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +190,7 @@ def run(config, workdir) -> dict:
             state = ranked(State([sides], None, (model,), folder / model))
             save(model, FIRST_STAGE, state.ranking, start)
             # The baselines are there to compare the plain cosine; members of an ensemble go as far as the join.
-            if model == "trained":
+            if model in NETWORKS:
                 walk(model, state, steps)
             elif member_names:
                 finished.append(walk(model, state, steps[:joins]).members[0])

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import checkpoints, inference, metric_writer, optim, sharding, tasks, warm_start
+from retrieval_jax import checkpoints, inference, metric_writer, mixing, optim, sharding, tasks, warm_start
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
 from retrieval_jax.data import catalog as catalogs
@@ -122,8 +122,7 @@ def run(config, workdir) -> dict:
     evaluator = None
     if settings.eval_every_epochs and catalog.truth is not None:
         evaluator = retrieval.Evaluator(
-            task.predict_fns["embed_image"], catalog=catalog, transform=config.embed.transforms,
-            image_size=config.data.image_size, batch_size=config.embed.batch_size, mesh=mesh,
+            task.predict_fns["embed_image"], catalog=catalog, mesh=mesh, **inference.test_arguments(config),
             max_queries=settings.eval_queries, max_gallery=settings.eval_gallery,
             selection_share=config.evaluate.selection_share, cache_bytes=config.data.cache_bytes)
     num_evals = int(settings.epochs / settings.eval_every_epochs + 1e-9) if evaluator else 0
@@ -198,7 +197,6 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated, *,
     def update(state, batch):
         step, rng_step = state["step"], jax.random.fold_in(rng, state["step"])
         if batch_transforms:
-            from retrieval_jax import mixing
             batch = mixing.apply(batch, jax.random.fold_in(rng_step, 1), batch_transforms)
 
         def gradients_of(params, batch, part):

@@ -90,8 +90,9 @@ def from_run(params, source, data_info):
     return params, counts
 
 
-# head -> the names of its labels
+# what has a row or a column for each label -> the names of the labels
 _LABELS = {"heads_titles": lambda info: list(info.label_names),
+           "title_tower": lambda info: list(info.label_names),
            "heads_category": lambda info: list(info.category_names[-1]) if info.category_names else []}
 
 
@@ -99,7 +100,7 @@ def _rows(old: list, new: list):
     """Returns (rows of the old labels, rows of the new ones) of the names that both have."""
     place = {name: row for row, name in reversed(list(enumerate(old)))}
     pairs = [(place[name], row) for row, name in enumerate(new) if name in place]
-    return tuple(np.array(side, np.int64) for side in zip(*pairs, strict=True)) if pairs else (np.zeros(0, np.int64),) * 2
+    return np.array(pairs, np.int64).reshape(-1, 2).T
 
 
 def _label_axis(old, new, num_old: int, num_new: int):

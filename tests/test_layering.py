@@ -53,7 +53,7 @@ RULES = {
     # The bridge: it loads what train wrote, for those who have pictures and want vectors.
     "retrieval_jax/inference.py": {"jax", "ml_collections", "retrieval_jax.embeddings", "retrieval_jax.sharding",
                                    "retrieval_jax.checkpoints", "retrieval_jax.tasks", "retrieval_jax.data",
-                                   "retrieval_jax.workdir"},
+                                   "retrieval_jax.models.pretrained", "retrieval_jax.views", "retrieval_jax.workdir"},
     "retrieval_jax/evaluators/*": {"retrieval_jax.data", "retrieval_jax.inference", "retrieval_jax.index",
                                    "retrieval_jax.postprocess", *NOUNS},
     # Parts of the verb report: what they show is handed to them.

@@ -132,7 +132,7 @@ def test_moving_average_forgets_the_start_first_and_is_slow_later():
     np.testing.assert_allclose(first["w"], 10.0, rtol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------ layers, rules, freezing
+# ---------------------------------------------------------------------------------------------- layers, rules, freezing
 
 
 def with_settings(**changed):
@@ -255,7 +255,7 @@ def test_the_average_leaves_out_what_is_frozen_and_what_the_regex_does_not_name(
             np.testing.assert_allclose(value, old + 0.5, rtol=1e-6, atol=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------ schedules, accumulation
+# ---------------------------------------------------------------------------------------------- schedules, accumulation
 
 
 @pytest.mark.parametrize("schedule, kwargs, expected", [

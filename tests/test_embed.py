@@ -1,0 +1,93 @@
+"""Public weights embedded and scored with no training; pictures reach them as the weights say."""
+
+import json
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from configs import pretrained as pretrained_config
+from retrieval_jax import embed, inference, run, workdir
+from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import transforms
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
+from retrieval_jax.models import embedder, pretrained
+
+NAME = "convnext_atto"
+SHAPE = {"depths": (1, 1, 1, 1), "dims": (4, 8, 8, 12)}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A safetensors file of a tiny network with random weights, and its config.json."""
+    file = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    model = pretrained.model(NAME, **SHAPE)
+    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
+    params = jax.tree.map(lambda p: p + 0.1 * np.random.default_rng(p.size).normal(size=p.shape).astype("f"), params)
+    about = pretrained.Info((0.4, 0.5, 0.6), (0.2, 0.3, 0.1), "bilinear", 0.9, (32, 32), "cc-by-4.0")
+    pretrained.save(model, params, file, timm_name=NAME, about=about)
+    return file
+
+
+def make_config(weights):
+    config = pretrained_config.get_config(f"runlocal,name={NAME},path={weights}")
+    config.data.kwargs.update(num_train=8, num_val=8, num_query=12, num_gallery=24, image_size=48)
+    config.report.rows = 2
+    config.data.cache_bytes = 2**20
+    return config
+
+
+def test_public_weights_are_embedded_searched_scored_and_reported(weights, tmp_path, capsys):
+    config = make_config(weights)
+    assert workdir.verbs(config) == ("embed", "search", "evaluate", "report")
+    done = run.run(config, tmp_path)
+    assert list(done) == ["embed", "search", "evaluate", "report"]
+    assert "licence of the weights: cc-by-4.0" in capsys.readouterr().out
+    stages = json.loads((tmp_path / "metrics.json").read_text())["stages"]
+    assert {("histogram", "cosine"), ("pretrained", "cosine"), ("pretrained", "whitening"),
+            ("pretrained", "reranking")} == {(stage["model"], stage["stage"]) for stage in stages}
+    assert "Public weights" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    # what the network gives for pictures prepared by hand as config.json says
+    found = Embeddings.load(tmp_path / "embeddings" / "pretrained" / "query")
+    model, params = pretrained.load(NAME, weights)
+    source = catalogs.load(config.data).query.images
+    crop = transforms.compose((("center_crop", {"crop_pct": 0.9, "interpolation": "bilinear"}),), (32, 32))
+    images = np.stack([crop(source[row]) for row in range(len(found))])
+    images = embedder.normalize(images, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1))
+    expected = jax.jit(model.apply)({"params": params}, images)["embedding"]
+    np.testing.assert_allclose(found.block(0, len(found)), expected, atol=1e-4)
+    assert found.meta["checkpoint"].startswith(NAME) and found.meta["licence"] == "cc-by-4.0"
+    with pytest.raises(InputError, match="holds no trained network"):
+        inference.load(tmp_path)
+
+
+def test_how_pictures_reach_a_network(weights):
+    config = make_config(weights)
+    block = config.embed.pretrained
+    crop = (("center_crop", {"crop_pct": 0.9, "interpolation": "bilinear"}),)
+    arguments = inference.test_arguments(config, block)
+    assert arguments == {"transform": crop, "image_size": (32, 32), "batch_size": 32}
+    arguments = inference.test_arguments(config)
+    assert arguments == {"transform": (("resize", {}),), "image_size": (64, 64), "batch_size": 32}
+    config.embed.image_size = (40, 40)
+    config.embed.transforms = (("resize", {}),)
+    assert inference.test_arguments(config, block)["image_size"] == (40, 40)
+    assert inference.test_arguments(config, block)["transform"] == (("resize", {}),)
+    # trained from public weights: their crop, but the size that this config trained with
+    config = make_config(weights)
+    config.train = ml_collections.ConfigDict({"model": {"pretrained": {"name": NAME, "path": str(weights)}}})
+    arguments = inference.test_arguments(config)
+    assert arguments["image_size"] == (64, 64) and arguments["transform"] == crop
+
+
+def test_weights_that_are_not_named_and_a_model_that_does_not_exist(weights, tmp_path):
+    config = make_config(weights)
+    config.embed.pretrained.name = ""
+    with pytest.raises(InputError, match="config.embed.pretrained.name is empty: give timm's name"):
+        embed.run(config, tmp_path)
+    config.embed.models = ("pretraind",)
+    with pytest.raises(InputError, match="there is no 'pretraind'; there are: histogram, pretrained"):
+        embed.run(config, tmp_path)
