@@ -99,6 +99,25 @@ def test_an_empty_split_is_refused():
         inference.predict(make_task().predict_fns["embed_image"], {}, pictures(0), **KW)
 
 
+def test_views_are_compiled_once_and_read_larger_pictures():
+    calls = []
+
+    def predict_fn(params, batch):
+        calls.append(batch["image"].shape)
+        return {"embedding": batch["image"].mean((1, 2)) + params, "space": "s"}
+
+    images = np.random.default_rng(0).integers(0, 256, (11, 1, 1, 3), dtype=np.uint8).repeat(16, 1).repeat(12, 2)
+    kw = {"transform": RESIZE, "image_size": (8, 6), "batch_size": 8,
+          "views": [["flip", {}], ["multi_scale", {"scales": [1.0, 2.0]}]]}
+    out = inference.predict(predict_fn, np.ones(3), images, **kw)
+    traced = len(calls)
+    again = inference.predict(predict_fn, np.ones(3), images[::-1], **kw)
+    assert {shape[1:3] for shape in calls} == {(8, 6), (16, 12)} and len(calls) == traced
+    assert out.keys() == {"embedding", "space"} and np.allclose(again["embedding"], out["embedding"][::-1], atol=1e-6)
+    vectors = images[:, 0, 0] + 1.0  # of all four views: one colour is one colour at any size
+    assert np.allclose(out["embedding"], vectors / np.linalg.norm(vectors, axis=1)[:, None], atol=1e-3)
+
+
 def test_data_info_round_trip():
     back = inference.data_info_from_json(json.loads(json.dumps(inference.data_info_to_json(INFO))))
     assert back.label_names == INFO.label_names and back.category_names == INFO.category_names
@@ -163,8 +182,16 @@ def test_embed_writes_every_model_and_split_with_its_provenance(workdir, monkeyp
     with np.load(folder / "embeddings" / "trained" / "val_attributes.npz", allow_pickle=False) as arrays:
         assert arrays["rows"].tolist() == [0, 1, 2, 3, 4] and arrays["label_ids"].shape == (5, 3)
         assert (np.diff(arrays["probabilities"]) <= 0).all()
+    config.embed.views, config.embed.models = (("flip", {}),), ("trained",)
+    embed.run(config, folder)
+    mirrored = model.embed([image[:, ::-1] for image in catalog.query.images])
+    naive = sum(v / np.linalg.norm(v, axis=1)[:, None] for v in (mirrored, model.embed(list(catalog.query.images)))) / 2
+    trained = Embeddings.load(folder / "embeddings" / "trained" / "query")
+    assert np.allclose(trained.block(0, 99), naive, atol=1e-5)
+    model.config.embed.views = config.embed.views
+    assert np.allclose(model.embed(list(catalog.query.images)), naive, atol=1e-5)
     config.embed.models = ("best",)
-    with pytest.raises(InputError, match="histogram, untrained, trained"):
+    with pytest.raises(InputError, match="histogram, pretrained, untrained, trained"):
         embed.run(config, folder)
 
 

@@ -19,13 +19,13 @@ class Evaluator:
     """
 
     def __init__(self, predict_fn, *, catalog, transform, image_size, batch_size, mesh=None, k=10, max_queries=500,
-                 max_gallery=5000, selection_share=0.5, prefix="retrieval/", cache_bytes=2**30):
+                 max_gallery=5000, selection_share=0.5, prefix="retrieval/", cache_bytes=2**30, views=()):
         """Chooses queries and gallery, by a hash of their ids: the same for every run of a catalogue.
 
         Args:
             predict_fn: (params, batch) -> {"embedding": [B, D]}.
             catalog: with query, gallery and truth.
-            transform, image_size, batch_size, mesh: see `inference.predict`.
+            transform, image_size, batch_size, mesh, views: see `inference.predict`.
             k: depth of the ranking.
             max_queries: most queries.
             max_gallery: most gallery listings; more only if that many are relevant.
@@ -59,7 +59,8 @@ class Evaluator:
         indptr = np.concatenate([[0], np.cumsum([len(rows) for rows in relevant])])
         self.truth = Truth(self.ids["query"], self.ids["gallery"], indptr, np.concatenate(relevant))
         self.predict_fn, self.k, self.prefix = predict_fn, k, prefix
-        self.predict_args = {"transform": transform, "image_size": image_size, "batch_size": batch_size, "mesh": mesh}
+        self.predict_args = {"transform": transform, "image_size": image_size, "batch_size": batch_size, "mesh": mesh,
+                             "views": views}
 
     def run(self, params):
         """Yields (name, value), for k = 10: retrieval/recall@1, and mar@10, mar@10_capped, map@10 likewise."""
