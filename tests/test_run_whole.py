@@ -9,10 +9,9 @@ import sys
 from retrieval_jax import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# The gallery has fewer listings than the k of the third run: re-ranking asks for candidates that exist.
 SMALL = ("--config=configs/quickstart.py:runlocal", "--config.data.image_size=(32,32)",
          "--config.data.kwargs.image_size=32", "--config.data.kwargs.num_train=96", "--config.data.kwargs.num_val=16",
-         "--config.data.kwargs.num_query=16", "--config.data.kwargs.num_gallery=48", "--config.mine.threshold=4",
+         "--config.data.kwargs.num_query=16", "--config.data.kwargs.num_gallery=64", "--config.mine.threshold=4",
          "--config.embed.batch_size=32", "--config.report.rows=2")
 
 

@@ -30,12 +30,16 @@ def network(data_info, seed, width=4, **further):
               "heads_category": {"kernel": (6, categories), "bias": (categories,)},
               "title_tower": {"labels": {"embedding": (labels, 5)}}, **further}
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda shape: rng.normal(size=shape).astype("f"), shapes, is_leaf=lambda x: isinstance(x, tuple))
+    def noise(shape):
+        return rng.normal(size=shape).astype("f")
+
+    return jax.tree.map(noise, shapes, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def save(folder, params, data_info):
     store = checkpoints.Checkpoints(folder / "checkpoints")
-    store.save(7, {"params": jax.tree.map(np.zeros_like, params), "ema": params}, {"vocabulary_hash": data_info.vocabulary_hash})
+    meta = {"vocabulary_hash": data_info.vocabulary_hash}
+    store.save(7, {"params": jax.tree.map(np.zeros_like, params), "ema": params}, meta)
     store.close()
     inference.save_data_info(folder / "checkpoints" / "data_info.json", data_info)
 
@@ -74,7 +78,8 @@ def test_as_many_labels_as_dimensions_are_not_confused(tmp_path):
     there = info(here.label_names[::-1], ["tops", "bags"])
     save(tmp_path, network(there, 0), there)
     params, _ = warm_start.from_run(network(here, 1), tmp_path, here)
-    np.testing.assert_array_equal(params["heads_titles"]["kernel"], network(there, 0)["heads_titles"]["kernel"][:, ::-1])
+    kernels = [tree["heads_titles"]["kernel"] for tree in (params, network(there, 0))]
+    np.testing.assert_array_equal(kernels[0], kernels[1][:, ::-1])
 
 
 def test_every_tensor_of_another_shape_is_named_at_once(run):

@@ -132,7 +132,8 @@ def local_k_reciprocal(
     return out
 
 
-def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5, depth: int = 100) -> State:
+def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5,
+         depth: int | None = None) -> State:
     """Reorders the first `depth` results of the current ranking and cuts off the rest; scores become -distance.
 
     Args:
@@ -140,7 +141,7 @@ def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5, 
       k1: see `local_k_reciprocal`.
       k2: see `local_k_reciprocal`.
       lambda_value: see `local_k_reciprocal`.
-      depth: candidates a query; search.k is at least that.
+      depth: candidates a query, at most search.k; by default 100, or search.k where that is less.
 
     Raises:
       InputError: several members, no ranking yet, or one of fewer than `depth` candidates.
@@ -150,6 +151,8 @@ def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5, 
             f"re-ranking needs the ranking of one member, there are {len(state.members)}: put ensemble before "
             "reranking in search.steps"
         )
+    if depth is None:
+        depth = min(100, state.ranking.k)
     if depth < 1:
         raise InputError(f"re-ranking to depth={depth}: give the number of candidates to reorder, for instance 100")
     queries, gallery = state.members[0]

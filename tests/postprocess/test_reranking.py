@@ -133,6 +133,7 @@ def test_the_step_reorders_the_first_and_cuts_the_rest():
     query, gallery = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (3 * query, gallery))
     distance = reranking.local_k_reciprocal(query, gallery, candidates[:, :20])
     assert ranking.k == 20 and ranking.gallery_sha256 == "sha"
+    assert reranking.step(state).ranking.k == 30  # by default as many as there are, at most 100
     for number in range(5):
         order = sorted((value, place) for place, value in enumerate(distance[number]))
         assert ranking.item_rows[number].tolist() == [candidates[number, place] for _, place in order]
