@@ -101,12 +101,12 @@ def shear_y(image, factor, fill=(128, 128, 128)):
 
 def translate_x(image, pixels, fill=(128, 128, 128)):
     """Moves the picture to the left by whole pixels."""
-    return _affine(image, (1, 0, round(pixels), 0, 1, 0), fill)
+    return _shift(image, round(pixels), 0, fill)
 
 
 def translate_y(image, pixels, fill=(128, 128, 128)):
     """Moves the picture up by whole pixels."""
-    return _affine(image, (1, 0, 0, 0, 1, round(pixels)), fill)
+    return _shift(image, 0, round(pixels), fill)
 
 
 def rotate(image, degrees, fill=(128, 128, 128)):
@@ -114,6 +114,15 @@ def rotate(image, degrees, fill=(128, 128, 128)):
     y, x = image.shape[0] / 2, image.shape[1] / 2
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return _affine(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y), fill)
+
+
+def _shift(image, left, up, fill):
+    height, width = image.shape[:2]
+    if abs(left) >= width or abs(up) >= height:
+        return np.full_like(image, fill)
+    part = image[max(up, 0):height + min(up, 0), max(left, 0):width + min(left, 0)]
+    return cv2.copyMakeBorder(part, max(-up, 0), max(up, 0), max(-left, 0), max(left, 0), cv2.BORDER_CONSTANT,
+                              value=fill)
 
 
 def _affine(image, matrix, fill):
