@@ -129,6 +129,9 @@ class Model(nn.Module):
       kernel_size: size of the depthwise kernels, one for all stages or one each.
       pool_stages: stages whose maps are pooled and normalised; more than the last (3) make the embedding their
         concatenation, in this order: early stages keep the colours and textures that the last one gives up.
+      pool_bands: for each of pool_stages, into how many horizontal bands of equal height its map is cut before pooling,
+        each band then a part of the embedding: where on the upright picture something is, tells products apart. Empty
+        for 1 each. Source: the stripes of Sun et al., "Beyond Part Models", arXiv 1711.09349.
       dtype: type of the computation; parameters stay float32.
       epsilon: added to the variance in every norm; the published models have 1e-6, some of timm's 1e-5.
       act: activation of the blocks, a key of `pooling.ACTIVATIONS`.
@@ -150,6 +153,7 @@ class Model(nn.Module):
     patch_size: int = 4
     kernel_size: int | tuple[int, ...] = 7
     pool_stages: tuple[int, ...] = (3,)
+    pool_bands: tuple[int, ...] = ()
     dtype: Any = jnp.float32
     epsilon: float = 1e-6
     act: str = "gelu"
@@ -172,7 +176,7 @@ class Model(nn.Module):
           train: whether drop path is active (needs the rng "dropout").
 
         Returns:
-          {"embedding": [B, sum of the widths of pool_stages] float32}.
+          {"embedding": [B, sum of bands times width over pool_stages] float32}.
         """
         if self.variant not in VARIANTS:
             raise InputError(f"unknown ConvNeXt variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
@@ -184,6 +188,9 @@ class Model(nn.Module):
         if not len(depths) == len(dims) == len(sizes):
             raise InputError(f"every stage has a depth, a width and a kernel size, but there are depths={depths}, "
                              f"dims={dims}, kernel_size={sizes}")
+        bands = self.pool_bands or (1,) * len(self.pool_stages)
+        if len(bands) != len(self.pool_stages):
+            raise InputError(f"pool_bands={bands} has to name a number for each of pool_stages={self.pool_stages}")
         x = self._stem(images.astype(self.dtype), dims[0])
         rates, pooled = blocks.rates(self.drop_path, sum(depths)), {}
         for stage, (depth, width, size) in enumerate(zip(depths, dims, sizes, strict=True)):
@@ -200,8 +207,14 @@ class Model(nn.Module):
                              scan=self.scan)
             if stage in self.pool_stages:
                 suffix = "" if stage == 3 else f"_stage{stage}"
-                vector = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")(x)
+                pool = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")
+                count, height = bands[self.pool_stages.index(stage)], x.shape[1]
+                if not 1 <= count <= height:
+                    raise InputError(f"pool_bands={bands}: stage {stage} has {height} rows, which make no {count} bands")
+                # Parameters are shared by the bands of a stage; one band is the whole map.
+                vector = jnp.stack([pool(x[:, i * height // count:(i + 1) * height // count]) for i in range(count)], 1)
                 vector = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")(vector)
+                vector = vector.reshape(len(vector), -1)
                 if self.head_hidden and stage == 3:
                     vector = activation("gelu")(nn.Dense(self.head_hidden, name="hidden")(vector))
                 pooled[stage] = vector
