@@ -1,0 +1,78 @@
+"""Fashion catalogue: what each choice of the recipe is worth. One network, one budget, one change at a time.
+
+    ./launch/local.sh --config=configs/fashion_ablation.py:change=asymmetric
+    ./launch/local.sh --config=configs/fashion_ablation.py:change=bands+gallery,budget=full,seed=1
+    python benchmarks/ablation.py --budget=third runs/fashion_ablation-*
+
+The baseline, `change=none`, is titles with the softmax and Poly-1 (configs/fashion_softmax.py of the first results). A
+third of the budget, to screen, is about 4 CPU minutes; benchmarks/README.md has the results.
+"""
+
+from configs import common
+
+EPOCHS = {"third": 4 / 3, "full": 4.0, "double": 8.0}
+_CROP, _FLIP = ("random_resized_crop", {"scale": (0.6, 1.0)}), ("flip", {})
+_GALLERY = {"train.unlabelled.split": "gallery", "train.unlabelled.batch_size": 32,
+            "train.unlabelled.transforms": (_CROP, _FLIP)}
+_IMAGE_TITLE = {"train.task": "image_title", "train.task_kwargs.contrastive_loss": "softmax"}
+
+# change: {setting: value}; several are joined by "+".
+CHANGES = {
+    "none": {},
+    # Losses and heads.
+    "sigmoid": {"train.task_kwargs.loss": "sigmoid"},
+    "focal": {"train.task_kwargs.loss": "focal"},
+    "asymmetric": {"train.task_kwargs.loss": "asymmetric"},
+    "no_poly": {"train.task_kwargs.poly_epsilon": 0.0},
+    "poly_2": {"train.task_kwargs.poly_epsilon": 2.0},
+    "cosine": {"train.task_kwargs.head": "cosine"},
+    "class_balanced": {"train.task_kwargs.class_balanced_beta": 0.9999},
+    "categories_too": {"train.task_kwargs.category_weight": 1.0},
+    "titles": _IMAGE_TITLE,  # image-title contrast beside the attributes
+    "siglip": {**_IMAGE_TITLE, "train.task_kwargs.contrastive_loss": "sigmoid"},
+    "titles_only": {**_IMAGE_TITLE, "train.task_kwargs.title_weight": 0.0},
+    "siglip_only": {**_IMAGE_TITLE, "train.task_kwargs.contrastive_loss": "sigmoid",
+                    "train.task_kwargs.title_weight": 0.0},
+    "distill": {"train.task_kwargs.distill_share": 0.8},
+    "gallery": {**_GALLERY, "train.task_kwargs.unlabelled_weight": 1.0},
+    # Pooling.
+    "gem": {"train.model.kwargs.pooling": "gem"},
+    "map": {"train.model.kwargs.pooling": "map"},
+    "last_stage": {"train.model.kwargs.pool_stages": (3,)},
+    "bands": {"train.model.kwargs.pool_bands": (3, 3, 1)},
+    # Augmentation.
+    "plain": {"train.transforms": (("resize", {}), _FLIP)},
+    "hard_crop": {"train.transforms": (("random_resized_crop", {"scale": (0.2, 1.0)}), _FLIP)},
+    "trivial_augment": {"train.transforms": (_CROP, _FLIP, ("trivial_augment", {}))},
+    "rand_augment": {"train.transforms": (_CROP, _FLIP, ("rand_augment", {}))},
+    "erasing": {"train.transforms": (_CROP, _FLIP, ("erasing", {"p": 0.25}))},
+    "mixup": {"train.batch_transforms": (("mixup", {"alpha": 0.2}),)},
+    "cutmix": {"train.batch_transforms": (("cutmix", {"alpha": 1.0}),)},
+    # The rest of the recipe.
+    "no_ema": {"train.ema_decay": 0.0},
+    "drop_path": {"train.model.kwargs.drop_path": 0.1},
+    "small_batch": {"train.batch_size": 64},
+    # Test-time views: nothing is trained differently.
+    "flip": {"embed.views": (("flip", {}),)},
+    "multi_scale": {"embed.views": (("flip", {}), ("multi_scale", {"scales": (1.0, 1.25)}))},
+    "five_crops": {"embed.views": (("flip", {}), ("five_crops", {}))},
+}
+
+
+def get_config(arg=None):
+    """Returns the settings; `:change=` one of CHANGES or several joined by "+", `budget=third|full|double`, `seed=`."""
+    arg = common.parse_arg(arg, change="none", budget="third", seed=0)
+    if arg.budget not in EPOCHS:
+        raise ValueError(f"the budget {arg.budget!r} is not known; there are {', '.join(EPOCHS)}")
+    config = common.fashion("fashion_ablation", arg)
+    config.train.task_kwargs.loss = "softmax"
+    config.train.model.kwargs.update({"pooling": "avg", "drop_path": 0.0, "pool_bands": (1, 1, 1)})
+    config.embed.models = ("trained",)
+    if not arg.runlocal:
+        config.train.epochs = EPOCHS[arg.budget]
+    config.train.eval_every_epochs = 0.0  # evaluation costs time, and this is about cost
+    for change in arg.change.split("+"):
+        if change not in CHANGES:
+            raise ValueError(f"the change {change!r} is not known; there are {', '.join(CHANGES)}")
+        config.update_from_flattened_dict(CHANGES[change])
+    return config
