@@ -51,6 +51,7 @@ CHANGES = {
     # The rest of the recipe.
     "no_ema": {"train.ema_decay": 0.0},
     "drop_path": {"train.model.kwargs.drop_path": 0.1},
+    "overlap": {"train.model.kwargs.stem": "overlap"},
     "small_batch": {"train.batch_size": 64},
     # Test-time views: nothing is trained differently.
     "flip": {"embed.views": (("flip", {}),)},
@@ -66,7 +67,7 @@ def get_config(arg=None):
         raise ValueError(f"the budget {arg.budget!r} is not known; there are {', '.join(EPOCHS)}")
     config = common.fashion("fashion_ablation", arg)
     config.train.task_kwargs.loss = "softmax"
-    config.train.model.kwargs.update({"pooling": "avg", "drop_path": 0.0, "pool_bands": (1, 1, 1)})
+    config.train.model.kwargs.update({"pooling": "avg", "drop_path": 0.0, "pool_bands": (1, 1, 1), "stem": "patch"})
     config.embed.models = ("trained",)
     if not arg.runlocal:
         config.train.epochs = EPOCHS[arg.budget]
