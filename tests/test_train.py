@@ -23,7 +23,7 @@ if __name__ == "__main__":
 import jax  # noqa: E402
 
 from configs import common  # noqa: E402
-from retrieval_jax import checkpoints, mine, optim, sharding, tasks, train  # noqa: E402
+from retrieval_jax import checkpoints, inference, mine, optim, sharding, tasks, train  # noqa: E402
 from retrieval_jax.data.catalog import DataInfo  # noqa: E402
 from retrieval_jax.errors import InputError  # noqa: E402
 from retrieval_jax.models import convnext  # noqa: E402
@@ -191,6 +191,65 @@ def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(uninterrupted,
         theirs, _, _ = checkpoints.load_params(uninterrupted / "checkpoints", which=which)
         assert step == 12
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9), ours, theirs)
+
+
+@pytest.fixture
+def little_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_a_start_from_another_run_with_everything_switched_on(uninterrupted, tmp_path, monkeypatch, little_compilation):
+    """Two steps, the first at rate 0: other labels, a frozen stem, mixed pictures, a second view, unlabelled ones, a batch in two parts."""
+    config = tiny_config()
+    config.mine.threshold = 6
+    mine.run(config, tmp_path)
+    config.train.update({"init_from": str(uninterrupted), "frozen": ("/stem/",), "ema_paths": "^backbone/",
+                         "layer_decay": 0.8, "epochs": 32 / 60, "accumulate_steps": 2, "schedule": "constant",
+                         "warmup_epochs": 0.0, "batch_transforms": (("mixup", {}), ("cutmix", {})),
+                         "views": ({"transforms": config.train.transforms, "image_size": (8, 8)},)})
+    config.train.unlabelled.update({"split": "gallery", "batch_size": 4})
+    config.train.task_kwargs.update({"distill_share": 0.5, "unlabelled_weight": 1.0})
+    summary = train.run(config, tmp_path)
+    assert summary["steps"] == 2 and np.isfinite(summary["final_loss"])
+    counts, old_labels, labels = (summary["warm_start"], *(inference.load_data_info(
+        folder / "checkpoints" / "data_info.json").label_names for folder in (uninterrupted, tmp_path)))
+    assert counts["tensors_fresh"] == counts["tensors_left_over"] == counts["labels_fresh"] == 0
+    assert set(labels) < set(old_labels) and counts["labels_matched"] > len(labels)  # and the categories
+
+    source, _, _ = checkpoints.load_params(uninterrupted / "checkpoints")
+    params, _, _ = checkpoints.load_params(tmp_path / "checkpoints", which="params")
+    ema, meta, _ = checkpoints.load_params(tmp_path / "checkpoints")
+    assert meta["warm_start"] == counts
+    np.testing.assert_array_equal(params["backbone"]["stem"]["kernel"], source["backbone"]["stem"]["kernel"])
+    np.testing.assert_array_equal(ema["backbone"]["stem"]["kernel"], source["backbone"]["stem"]["kernel"])
+    np.testing.assert_array_equal(ema["heads_titles"]["kernel"], params["heads_titles"]["kernel"])
+    block, new, old = (tree["backbone"]["stage1_block0"]["fc1"]["kernel"] for tree in (ema, params, source))
+    assert np.abs(new - old).max() > 0
+    np.testing.assert_allclose(block, 9 / 11 * new + 2 / 11 * old, rtol=1e-5, atol=1e-7)  # in a buffer of its own
+
+    monkeypatch.setattr(train.warm_start, "put", None)  # a run that goes on does not start again
+    assert train.run(config, tmp_path)["warm_start"] == counts
+
+
+def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(little_compilation):
+    config = tiny_config().train
+    config.model.kwargs.drop_path = 0.0
+    task = tasks.get("multilabel").make(config, INFO)
+    params = jax.tree.map(np.asarray, jax.jit(task.init)(jax.random.key(0), tiny_batch()))
+    optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=0.0)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    batch, found = tiny_batch(), []
+    batch["category"] = np.abs(batch["category"])  # a loss over known categories alone is no mean over the rows
+    for steps in (1, 4):
+        update = train.make_update(task, optimizer, jax.random.key(1), 0.9, sharding.batch_sharding(mesh),
+                                   sharding.replicated(mesh), accumulate_steps=steps)
+        state = {"params": params, "ema": params, "opt_state": optimizer.init(params), "step": np.int32(0)}
+        for _ in range(2):
+            state, values = update(state, batch)
+        found.append((jax.tree.map(np.asarray, state["params"]), values))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), *found)
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
