@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from retrieval_jax.losses import reduce
+from retrieval_jax.losses.multilabel import log_total
 
 
 def softmax(logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None,
@@ -25,7 +26,7 @@ def softmax(logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | 
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, at temperature 1.
     """
     target = jax.nn.softmax(jax.lax.stop_gradient(teacher_logits), axis=-1)
-    return reduce(-(target * jax.nn.log_softmax(logits, axis=-1)).sum(axis=-1), where, weights)
+    return reduce((log_total(logits) - (target * logits).sum(axis=-1, keepdims=True))[:, 0], where, weights)
 
 
 def sigmoid(logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None,

@@ -11,9 +11,10 @@ import numpy as np
 from retrieval_jax.losses import reduce
 
 
-def _at_labels(values, label_ids, label_mask):
-    """Picks [B, L] values at the labels, zero at padding."""
-    return jnp.where(label_mask, jnp.take_along_axis(values, label_ids, axis=-1), 0.0)
+def log_total(logits: jax.Array) -> jax.Array:
+    """Returns log(sum(exp(logits))) [B, 1] of [B, V]; leaner than log_softmax where few of the V are needed."""
+    most = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    return most + jnp.log(jnp.exp(logits - most).sum(axis=-1, keepdims=True))
 
 
 def _over_labels(logits, label_ids, label_mask, absent, present, weights):
@@ -136,17 +137,13 @@ def softmax_poly1(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array
 
     Source: the runner-up of eProduct, arXiv 2208.00955; Poly-1: Leng et al., "PolyLoss", arXiv 2204.12511.
     """
-    log_p = jax.nn.log_softmax(logits, axis=-1)
+    log_p = jnp.where(label_mask, jnp.take_along_axis(logits, label_ids, axis=-1) - log_total(logits), 0.0)
     count = label_mask.sum(axis=-1)
-    at_log_p, at_p = (_at_labels(values, label_ids, label_mask) for values in (log_p, jnp.exp(log_p)))
-    total = jnp.maximum(count, 1)
-    if positive_weights is not None:
-        weight = jnp.where(label_mask, jnp.asarray(positive_weights)[label_ids], 0.0)
-        at_log_p, at_p = weight * at_log_p, weight * at_p
-        total = jnp.where(count > 0, weight.sum(axis=-1), 1.0)
-    share = 1.0 / total
-    cross_entropy = -at_log_p.sum(axis=-1) * share
-    expected = at_p.sum(axis=-1) * share
+    weight = 1.0 if positive_weights is None else jnp.asarray(positive_weights)[label_ids]
+    weight = jnp.where(label_mask, weight, 0.0)
+    share = 1.0 / jnp.where(count > 0, weight.sum(axis=-1), 1.0)
+    cross_entropy = -(weight * log_p).sum(axis=-1) * share
+    expected = (weight * jnp.exp(log_p)).sum(axis=-1) * share
     losses = cross_entropy + epsilon * (1.0 - expected)
     return reduce(jnp.where(count > 0, losses, 0.0), where, weights)
 

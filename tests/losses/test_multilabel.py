@@ -21,23 +21,48 @@ WHERE = np.array([True, False, True, True, False])
 WEIGHTS = RNG.uniform(0, 3, B)
 
 
-def naive_sigmoid(logits, positive_weights=None):
+def over_labels(logits, loss_of):
+    """Sums loss_of(probability, whether the label is there, label) over the labels, in a loop."""
     out = []
     for z, labels in zip(logits, LABELS, strict=True):
-        loss = 0.0
-        for label in range(V):
-            p = 1 / (1 + math.exp(-z[label]))
-            weight = 1.0 if positive_weights is None else positive_weights[label]
-            loss -= weight * math.log(p) if label in labels else math.log(1 - p)
-        out.append(loss)
+        out.append(sum(loss_of(1 / (1 + math.exp(-z[label])), label in labels, label) for label in range(V)))
     return np.array(out)
 
 
-def naive_softmax(logits, epsilon=0.5):
+def weight_of(positive_weights, label):
+    return 1.0 if positive_weights is None else positive_weights[label]
+
+
+def naive_sigmoid(logits, positive_weights=None, label_smoothing=0.0):
+    def loss_of(p, there, label):
+        y = there * (1 - label_smoothing) + label_smoothing / V
+        loss = -y * math.log(p) - (1 - y) * math.log(1 - p)
+        return weight_of(positive_weights, label) * loss if there else loss
+    return over_labels(logits, loss_of)
+
+
+def naive_focal(logits, gamma=2.0, alpha=0.25, positive_weights=None):
+    def loss_of(p, there, label):
+        if there:
+            return -weight_of(positive_weights, label) * alpha * (1 - p) ** gamma * math.log(p)
+        return -(1 - alpha) * p ** gamma * math.log(1 - p)
+    return over_labels(logits, loss_of)
+
+
+def naive_asymmetric(logits, gamma_present=0.0, gamma_absent=4.0, margin=0.05, positive_weights=None):
+    def loss_of(p, there, label):
+        if there:
+            return -weight_of(positive_weights, label) * (1 - p) ** gamma_present * math.log(p)
+        p = max(p - margin, 0)
+        return -p ** gamma_absent * math.log(1 - p)
+    return over_labels(logits, loss_of)
+
+
+def naive_softmax(logits, epsilon=0.5, positive_weights=None):
     out = []
     for z, labels in zip(logits, LABELS, strict=True):
         p = np.exp(z) / np.exp(z).sum()
-        y = np.array([float(label in labels) for label in range(V)])
+        y = np.array([(label in labels) * weight_of(positive_weights, label) for label in range(V)])
         if not y.sum():
             out.append(0.0)
             continue
@@ -64,6 +89,14 @@ def softmax(logits, ids=IDS, **kwargs):
     return losses.softmax_poly1(logits, ids, MASK, **kwargs)
 
 
+def focal(logits, ids=IDS, **kwargs):
+    return losses.sigmoid_focal(logits, ids, MASK, **kwargs)
+
+
+def asymmetric(logits, ids=IDS, **kwargs):
+    return losses.asymmetric(logits, ids, MASK, **kwargs)
+
+
 def category(logits, **kwargs):
     return losses.softmax_cross_entropy(logits, CATEGORY, **kwargs)
 
@@ -71,7 +104,14 @@ def category(logits, **kwargs):
 CASES = {
     "sigmoid": (sigmoid, naive_sigmoid, {}),
     "sigmoid, weighted labels": (sigmoid, naive_sigmoid, {"positive_weights": POSITIVE_WEIGHTS}),
+    "sigmoid, smoothed": (sigmoid, naive_sigmoid, {"label_smoothing": 0.2, "positive_weights": POSITIVE_WEIGHTS}),
+    "focal": (focal, naive_focal, {}),
+    "focal, weighted": (focal, naive_focal, {"gamma": 1.5, "alpha": 0.6, "positive_weights": POSITIVE_WEIGHTS}),
+    "asymmetric": (asymmetric, naive_asymmetric, {}),
+    "asymmetric without margin": (asymmetric, naive_asymmetric, {
+        "gamma_present": 1.0, "gamma_absent": 2.0, "margin": 0.0, "positive_weights": POSITIVE_WEIGHTS}),
     "softmax": (softmax, naive_softmax, {}),
+    "softmax, weighted labels": (softmax, naive_softmax, {"positive_weights": POSITIVE_WEIGHTS}),
     "softmax without poly": (softmax, naive_softmax, {"epsilon": 0.0}),
     "softmax, more poly": (softmax, naive_softmax, {"epsilon": 2.0}),
     "category": (category, naive_category, {}),
@@ -112,9 +152,9 @@ def test_where_and_weights_act_on_pictures(case):
     assert not gradient[~WHERE].any() and np.abs(gradient[0]).sum() > 0
 
 
-@pytest.mark.parametrize("loss", [sigmoid, softmax])
+@pytest.mark.parametrize("loss", [sigmoid, softmax, asymmetric])
 def test_what_stands_at_padding_does_not_matter(loss):
-    kwargs = {"positive_weights": jnp.float32(POSITIVE_WEIGHTS)} if loss is sigmoid else {}
+    kwargs = {"positive_weights": jnp.float32(POSITIVE_WEIGHTS)}
     value_and_gradient = jax.jit(jax.value_and_grad(lambda logits, ids: loss(logits, ids, **kwargs).sum()))
     expected = value_and_gradient(jnp.float32(LOGITS), IDS)
     for padding in (6, -1, V + 3):
@@ -155,3 +195,29 @@ def test_large_logits_stay_finite(case):
     for size in (1e3, 1e30):
         loss, gradient = value_and_gradient(jnp.float32(np.sign(LOGITS) * size))
         assert np.isfinite(loss) and np.isfinite(gradient).all()
+
+
+def test_focal_and_asymmetric_are_the_cross_entropy_where_nothing_fades():
+    logits = jnp.float32(LOGITS)
+    np.testing.assert_allclose(2 * focal(logits, gamma=0.0, alpha=0.5), sigmoid(logits), rtol=1e-5)
+    np.testing.assert_allclose(asymmetric(logits, gamma_absent=0.0, margin=0.0), sigmoid(logits), rtol=1e-5)
+
+
+def test_class_balanced_weights():
+    counts = np.array([1, 10, 1000, 10**6, 0])
+    weights = losses.class_balanced_weights(counts)
+    expected = [1e-4 / (1 - 0.9999 ** max(n, 1)) for n in counts.tolist()]
+    np.testing.assert_allclose(weights, np.array(expected) / np.mean(expected), rtol=1e-6)
+    assert weights[0] == weights[4] and weights.dtype == np.float32
+    np.testing.assert_allclose(losses.class_balanced_weights(counts, 0.0), 1.0)
+
+
+@pytest.mark.parametrize("loss, copies", [(losses.sigmoid_cross_entropy, 0), (losses.softmax_poly1, 0),
+                                          (losses.sigmoid_focal, 3), (losses.asymmetric, 4)])
+def test_memory_for_many_labels(loss, copies):
+    """Arrays of the logits' size that live beside the logits and their gradient: no target is among them."""
+    count, rows = 22_295, 16
+    shapes = (jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in
+              (((rows, count), jnp.float32), ((rows, 12), jnp.int32), ((rows, 12), jnp.bool_)))
+    compiled = jax.jit(jax.value_and_grad(lambda *args: loss(*args).sum())).lower(*shapes).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < (copies + 1) * 4 * rows * count

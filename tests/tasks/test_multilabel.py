@@ -40,7 +40,7 @@ def loss_of(task, params, batch, train=False):
 
 def test_tasks_are_found_by_name():
     assert tasks.get("multilabel").make and tasks.get("category").make
-    with pytest.raises(InputError, match="unknown task 'triplet'; there are: category, image_title, multilabel, self_supervised"):
+    with pytest.raises(InputError, match="unknown task 'triplet'; there are: category, .*multilabel, self_supervised"):
         tasks.get("triplet")
 
 
@@ -113,9 +113,9 @@ def test_options_that_cannot_be_used_are_refused():
         tasks.get("multilabel").make(config, INFO)
     with pytest.raises(InputError, match="loss is 'hinge'; there are: sigmoid, focal, asymmetric, softmax"):
         make(loss="hinge")
-    with pytest.raises(InputError, match="unknown layer_scale; vit has: drop_path, patch_size, pooling"):
+    with pytest.raises(InputError, match="unknown layer_scales; vit has: .*drop_path, .*pooling"):
         config = tiny_config().train
-        config.model = {"name": "vit", "variant": "micro", "projection": 0, "kwargs": {"layer_scale": 1.0}}
+        config.model = {"name": "vit", "variant": "micro", "projection": 0, "kwargs": {"layer_scales": 1.0}}
         tasks.get("multilabel").make(config, INFO)
     with pytest.raises(InputError, match="nothing to learn"):
         make(title_weight=0.0, category_weight=0.0)
