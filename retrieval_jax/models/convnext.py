@@ -191,6 +191,8 @@ class Model(nn.Module):
         bands = self.pool_bands or (1,) * len(self.pool_stages)
         if len(bands) != len(self.pool_stages):
             raise InputError(f"pool_bands={bands} has to name a number for each of pool_stages={self.pool_stages}")
+        if not all(0 <= stage < len(dims) for stage in self.pool_stages):
+            raise InputError(f"pool_stages={self.pool_stages}, but the stages are 0 to {len(dims) - 1}")
         x = self._stem(images.astype(self.dtype), dims[0])
         rates, pooled = blocks.rates(self.drop_path, sum(depths)), {}
         for stage, (depth, width, size) in enumerate(zip(depths, dims, sizes, strict=True)):
@@ -313,6 +315,8 @@ def from_timm(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768), kernel_sizes=7, ls_
       InputError: an argument whose network we do not have.
     """
     del img_size
+    if not len(depths) == len(dims) == 4:
+        raise InputError(f"depths={depths}, dims={dims}: timm's ConvNeXt has four stages")
     refused = {"head_norm_first": head_norm_first, "conv_bias": not conv_bias, "output_stride": output_stride != 32,
                "norm_layer": norm_layer not in (None, "", "layernorm", "layernorm2d"),
                "global_pool": global_pool not in ("avg", "max", "avgmax")}

@@ -22,6 +22,7 @@ import inspect
 import math
 import pathlib
 import re
+import sys
 import types
 from typing import Any
 
@@ -64,7 +65,7 @@ def _parts(timm_name: str) -> tuple[types.ModuleType, str, str]:
 
 
 def _module(model) -> types.ModuleType:
-    return models.get(type(model).__module__.rpartition(".")[2])
+    return sys.modules[type(model).__module__]
 
 
 def _pair(size) -> tuple[int, int]:
@@ -301,7 +302,9 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
         tensor = np.asarray(tensors.pop(entry.timm), np.float32)
         layers.setdefault(entry.leaf, []).append(_fitting(entry, tensor, built, source_size))
     if fresh:  # ours alone, such as the exponent of GeM: as in a fresh model
-        init = jax.jit(lambda: built.init(jax.random.key(0), jnp.zeros((1, *image_size, 3)))["params"])()
+        small = jnp.zeros((1, *(min(side, 64) for side in image_size), 3))  # none depends on the size of pictures
+        # Arguments, not constants: XLA would compute the whole network while it compiles.
+        init = jax.jit(lambda key, images: built.init(key, images)["params"])(jax.random.key(0), small)
         for entry in fresh:
             leaf = init
             for key in entry.leaf:
@@ -313,7 +316,7 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
         node = params
         for key in keys[:-1]:
             node = node.setdefault(key, {})
-        node[keys[-1]] = np.stack(tensors) if keys in stacked else np.ascontiguousarray(tensors[0])
+        node[keys[-1]] = np.stack(tensors) if keys in stacked else np.array(tensors[0], order="C")
     named = (("left out", left_out), ("not in the file, fresh", [entry.path for entry in fresh]))
     notes = [f"{what}: {', '.join(found[:4])}{f' and {len(found) - 4} more' if len(found) > 4 else ''}"
              for what, found in named if found]
@@ -361,7 +364,7 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
         for key in entry.leaf:
             tensor = tensor[key]
         tensor = np.asarray(tensor if entry.index is None else tensor[entry.index])
-        tensors[entry.timm] = np.ascontiguousarray(_to_timm(entry, tensor, model))
+        tensors[entry.timm] = np.array(_to_timm(entry, tensor, model), order="C")
     check(model, shapes_of(model, about.input_size if not arguments.get("img_size") else arguments["img_size"]),
           {key: tensor.shape for key, tensor in tensors.items()}, about.input_size, "what is to be saved")
     path.parent.mkdir(parents=True, exist_ok=True)

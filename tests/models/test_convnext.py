@@ -17,8 +17,8 @@ from retrieval_jax.models import convnext, pretrained, vit
 # small ones timm's.
 V2 = {"atto_v2": 3.71, "femto_v2": 5.23, "pico_v2": 9.07, "nano_v2": 15.62, "tiny_v2": 28.64, "base_v2": 88.72,
       "large_v2": 197.96, "huge_v2": 660.29}
-PUBLISHED = V2 | {"atto": 3.70, "femto": 5.22, "pico": 9.05, "nano": 15.59, "tiny": 28.59, "small": 50.22, "base": 88.59,
-                  "large": 197.77, "xlarge": 350.20, "xxlarge": 846.47}
+PUBLISHED = V2 | {"atto": 3.70, "femto": 5.22, "pico": 9.05, "nano": 15.59, "tiny": 28.59, "small": 50.22,
+                  "base": 88.59, "large": 197.77, "xlarge": 350.20, "xxlarge": 846.47}
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +157,8 @@ def test_rematerialised_and_scanned_layers_have_the_same_outputs_and_gradients()
 
 
 def test_scanned_layers_drop_paths_at_their_own_rates():
-    model = convnext.Model(depths=(3,), dims=(4,), pool_stages=(0,), kernel_size=3, drop_path=0.9, layer_scale=1.0, scan=True)
+    model = convnext.Model(depths=(3,), dims=(4,), pool_stages=(0,), kernel_size=3, drop_path=0.9, layer_scale=1.0,
+                           scan=True)
     images = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype(np.float32)
     params = random_params(model, images)
     embed = jax.jit(lambda seed, train: model.apply({"params": params}, images, train=train, rngs={
@@ -220,6 +221,8 @@ def test_unknown_names_list_what_there_is():
         abstract(convnext.Model("test", pooling="median"))
     with pytest.raises(InputError, match="'pyramid'; there are: patch, overlap"):
         abstract(convnext.Model("test", stem="pyramid"))
+    with pytest.raises(InputError, match="the stages are 0 to 3"):
+        abstract(convnext.Model("test", pool_stages=(1, 4)))
     with pytest.raises(InputError, match="every stage has a depth, a width and a kernel size"):
         abstract(convnext.Model("test", depths=(1, 2)))
 
