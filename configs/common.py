@@ -246,3 +246,87 @@ def quickstart(name: str, arg: ConfigDict) -> ConfigDict:
         config.train.eval_every_epochs = 1.0
         config.embed.batch_size = 64
     return config
+
+
+def eproduct(name: str, arg: ConfigDict, *, model: str, weights: str, image_size: int, batch_size: int,
+             learning_rate: float, drop_path: float) -> ConfigDict:
+    """Returns the published recipe on eProduct: titles' attributes with the softmax, from public weights.
+
+    The catalogue lies in data/eproduct of the folder the run is started from; another place is given by
+    --config.data.kwargs.root=... What the source does not tell (clipping: none; augmentation: TrivialAugment or
+    RandAugment of magnitude 9; Poly-1's epsilon: 0.5 or 2; GeM or not) is set by the argument or by its first value.
+
+    Args:
+      name: of the experiment.
+      arg: parsed argument; `seed`, `augment` ("trivial" or "rand"), `pooling` ("" for the weights' own, "gem"), as far
+        as the config has them; `runlocal` takes a tiny network from scratch on the embedded catalogue, for seconds.
+      model: file in retrieval_jax/models, of the weights and of the tiny network.
+      weights: timm's name.
+      image_size: side of the pictures, pixels.
+      batch_size: of all eight devices together.
+      learning_rate: at its highest.
+      drop_path: rate of the last block.
+
+    Source: "Large-Scale Product Retrieval with Weakly Supervised Representation Learning", arXiv 2208.00955.
+    """
+    config = quickstart(name, arg)
+    if not arg.runlocal:
+        config.data.source = "eproduct"
+        config.data.kwargs = ConfigDict({"root": "data/eproduct"})
+        config.data.image_size = (image_size, image_size)
+        config.data.cache_bytes = 0  # 1.3 million pictures
+        config.mine.threshold = 30
+    config.train.seed = arg.get("seed", 0)
+    config.train.task_kwargs.update({"loss": "softmax", "poly_epsilon": 0.5, "head_init_scale": 0.001})
+    config.train.model.name = model
+    config.train.model.kwargs = ConfigDict({"drop_path": drop_path})
+    if arg.get("pooling", ""):
+        config.train.model.kwargs.pooling = arg.pooling
+    config.train.model.pretrained.name = weights
+    config.train.model.pretrained.kwargs.img_size = image_size
+    config.train.dtype = "bfloat16"
+    config.train.batch_size = batch_size
+    config.train.epochs = 20.0
+    config.train.warmup_epochs = 5.0
+    config.train.learning_rate = learning_rate
+    config.train.final_learning_rate = 1e-6
+    config.train.weight_decay = 1e-4
+    config.train.clip_norm = 0.0
+    config.train.ema_decay = 0.999
+    config.train.ema_paths = "^backbone/"
+    augment = {"trivial": ("trivial_augment", {}), "rand": ("rand_augment", {"magnitude": 9.0})}
+    if arg.get("augment", "trivial") not in augment:
+        raise ValueError(f"the augmentation {arg.augment!r} is not known; there are {', '.join(augment)}")
+    config.train.transforms = (("random_resized_crop", {"scale": (0.2, 1.0)}), ("flip", {}),
+                               augment[arg.get("augment", "trivial")], ("erasing", {"p": 0.25}))
+    config.train.num_threads = 16
+    config.train.log_every_steps = 100
+    config.train.checkpoint_every_steps = 2000
+    config.train.eval_every_epochs = 1.0  # only where the truth of the queries is known
+    config.embed.models = ("trained",)
+    if arg.runlocal:
+        config.data.kwargs.update({"num_train": 64, "num_val": 8, "num_query": 8, "num_gallery": 32, "image_size": 32})
+        config.data.image_size = (32, 32)
+        config.mine.threshold = 3
+        config.train.model.variant = "micro"
+        config.train.model.kwargs.update(SMALL[model])
+        config.train.model.pretrained.name = ""
+        config.train.dtype = "float32"
+        config.train.batch_size = 16
+        config.train.epochs = 0.5
+        config.train.warmup_epochs = 0.25
+        config.train.num_threads = 1
+        config.train.log_every_steps = 1
+        config.train.eval_every_epochs = 0.0
+        config.embed.batch_size = 16
+        config.report.rows = 2
+    return config
+
+
+# What makes the "micro" variant of a model smaller still, for :runlocal alone.
+SMALL = {
+    "convnext": {"depths": (1, 1), "dims": (8, 16), "pool_stages": (1,)},
+    "swin": {"depths": (2, 1), "num_heads": (1, 2), "width": 16, "window_size": 4},
+    "beit": {"depth": 2, "width": 32, "num_heads": 2, "patch_size": 8},
+    "vit": {"depth": 2, "width": 32, "num_heads": 2, "patch_size": 8},
+}

@@ -42,8 +42,10 @@ def run(config, folder, config_folder="configs") -> dict:
         member_config = command_line.load_config(pathlib.Path(config_folder) / f"{stem}.py", arg or None)
         if workdir.members(member_config):
             raise InputError(f"{member} is an ensemble itself; list its members instead")
-        with member_config.unlocked():  # all of them are of one catalogue, wherever this config says that lies
-            member_config.data = copy.deepcopy(config.data)
+        # All of them are of one catalogue, wherever this config says that lies; each sees pictures of its own size.
+        with member_config.unlocked():
+            data = {**copy.deepcopy(config.data), "image_size": member_config.data.image_size}
+            member_config.data = type(config.data)(data)
         run(member_config, workdir.member_folder(folder, member), config_folder)
 
     folder = workdir.prepare(config, folder)

@@ -1,0 +1,29 @@
+"""eProduct, categories first: ConvNeXt-L, 224 px, 1536 dimensions, learns the 1,000 leaf categories; batch 8 x 32.
+
+    ./launch/local.sh --config=configs/eproduct_v2l_categories.py             # one machine with eight GPUs
+    ./launch/local.sh --config=configs/eproduct_v2l_categories.py:runlocal    # seconds, on the embedded catalogue
+
+In the manner of V2L, the winner of 2022 (arXiv 2207.12994), whose about 20 networks reached 76.23 % MAR@10 together:
+vision networks learn categories, then go on self-supervised (eproduct_v2l_self_supervised starts from this run).
+
+Expected: 0.3 hours on eight H200, an estimate: 10 epochs x 1,281,167 pictures x 3 x 69 GFLOP (a forward pass
+is 34.4 GMAC) = 2.6e18 FLOP at 40 % of 790 TFLOP/s a device = 2.3 device hours. The host must decode
+12,200 pictures a second for it.
+Published: no number of one network, and no settings: those here are ours.
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+    """Returns the settings; `:seed=1` trains with another seed, `:runlocal` is seconds long."""
+    arg = common.parse_arg(arg, seed=0)
+    config = common.eproduct(
+        "eproduct_v2l_categories", arg, model="convnext", weights="convnext_large.fb_in22k", image_size=224,
+        batch_size=8 * 32, learning_rate=1e-4, drop_path=0.3)
+    config.train.task = "category"
+    config.train.task_kwargs.label_smoothing = 0.1
+    if not arg.runlocal:
+        config.train.epochs = 10.0
+        config.train.warmup_epochs = 1.0
+    return config
