@@ -54,3 +54,43 @@ def test_an_ensemble_runs_its_members_first_each_in_its_own_directory(tmp_path, 
     del calls[:]
     run.run(ensemble_config(), tmp_path / "both", "configs")
     assert calls == []
+
+
+def test_a_run_to_start_from_goes_first_with_pictures_of_its_own_size(tmp_path, calls, monkeypatch):
+    earlier = make_config(**{"data.image_size": (4, 4), "name": "earlier"})
+    monkeypatch.setattr(run.command_line, "load_config", lambda file, arg: earlier)
+    config = make_config(**{"data.source": "table"})
+    config.train.init_from = "earlier:runlocal"
+    run.run(config, tmp_path / "later", "configs")
+    assert calls == [*workdir.VERBS, *workdir.VERBS]
+    assert workdir.read_config(tmp_path / "earlier-runlocal")["data"] == {
+        "source": "table", "kwargs": {"seed": 0}, "image_size": (4, 4)}
+
+
+def test_a_config_without_training_starts_at_embed(tmp_path, calls):
+    config = make_config()
+    del config.mine, config.train
+    run.run(config, tmp_path)
+    assert calls == ["embed", "search", "evaluate", "report"]
+
+
+def test_a_further_process_trains_and_embeds_and_waits_for_the_first_with_the_rest(tmp_path, calls, monkeypatch):
+    monkeypatch.setattr(run.provenance, "is_first_process", lambda: False)
+    waits = []
+
+    def first_process_works(_):
+        """What the first process does while this one sleeps: every verb but the two that are done together."""
+        waits.append(len(calls))
+        verb = next(verb for verb in workdir.VERBS if workdir.reason_to_run(make_config(), tmp_path, verb))
+        workdir.write_json(tmp_path / "stages" / f"{verb}.json", {
+            "verb": verb, "hash": workdir.stage_hash(make_config(), verb), "outputs": {}})
+
+    def record(config, folder, verb, **kwargs):
+        workdir.write_json(folder / "stages" / f"{verb}.json", {
+            "verb": verb, "hash": workdir.stage_hash(config, verb), "outputs": {}})
+        return {"seconds": 0.0}
+
+    monkeypatch.setattr(workdir, "record", record)
+    monkeypatch.setattr(run.time, "sleep", first_process_works)
+    run.run(make_config(), tmp_path)
+    assert calls == ["train", "embed"] and waits == [0, 2, 2, 2]

@@ -201,7 +201,7 @@ def little_compilation():
 
 
 def test_a_start_from_another_run_with_everything_switched_on(uninterrupted, tmp_path, monkeypatch, little_compilation):
-    """Two steps, the first at rate 0: other labels, a frozen stem, mixed pictures, a second view, unlabelled ones, a batch in two parts."""
+    """Two steps, the first at rate 0: other labels, a frozen stem, mixed pictures, a view more, unlabelled pictures."""
     config = tiny_config()
     config.mine.threshold = 6
     mine.run(config, tmp_path)
