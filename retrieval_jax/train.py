@@ -209,7 +209,8 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated, *,
 
             return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
-        (loss, values), gradients = optim.accumulated(gradients_of, accumulate_steps)(state["params"], batch)
+        with jax.sharding.use_abstract_mesh(by_batch.mesh.abstract_mesh):  # contrastive losses go round the devices
+            (loss, values), gradients = optim.accumulated(gradients_of, accumulate_steps)(state["params"], batch)
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         params = jax.tree.map(jnp.add, state["params"], updates)
         ema = optim.ema_update(state["ema"], params, step, ema_decay, averaged)
