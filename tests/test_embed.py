@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from configs import common
 from configs import pretrained as pretrained_config
 from retrieval_jax import embed, inference, run, workdir
 from retrieval_jax.data import catalog as catalogs
@@ -17,6 +18,13 @@ from retrieval_jax.models import embedder, pretrained
 
 NAME = "convnext_atto"
 SHAPE = {"depths": (1, 1, 1, 1), "dims": (4, 8, 8, 12)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +99,19 @@ def test_weights_that_are_not_named_and_a_model_that_does_not_exist(weights, tmp
     config.embed.models = ("pretraind",)
     with pytest.raises(InputError, match="there is no 'pretraind'; there are: histogram, pretrained"):
         embed.run(config, tmp_path)
+
+
+def test_the_untrained_model_is_where_training_starts_public_weights_included(weights, tmp_path):
+    config = make_config(weights)
+    config.embed.models = ("pretrained", "untrained")
+    config.embed.image_size = (32, 32)
+    config.train = common.base().train
+    config.train.model.pretrained.update({"name": NAME, "path": str(weights), "kwargs": SHAPE})
+    config.train.model.kwargs = ml_collections.ConfigDict({"drop_path": 0.1})
+    config.train.task = "category"
+    config.data.image_size = (32, 32)
+    info = catalogs.data_info(catalogs.load(config.data).split("train"))
+    inference.save_data_info(tmp_path / "checkpoints" / "data_info.json", info)
+    embed.run(config, tmp_path)
+    vectors = [Embeddings.load(tmp_path / "embeddings" / name / "query").block(0, 12) for name in config.embed.models]
+    np.testing.assert_allclose(*vectors, atol=1e-5)

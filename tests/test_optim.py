@@ -193,11 +193,13 @@ def test_layers_of_stages_count_through_and_what_stands_between_goes_with_the_ne
                       "stage1_down": [2], "stage1_blocks": [2, 1], "head_norm": [0]}
 
 
-@pytest.mark.parametrize("backbone", [convnext.Model("test"), vit.Model("test")])
+@pytest.mark.parametrize("backbone", [convnext.Model("test"), convnext.Model("test", scan=True), vit.Model("test"),
+                                      vit.Model("test", scan=True)])
 def test_every_layer_of_the_backbones_is_found(backbone):
     params = abstract_params(backbone)
     factors = optim.rate_factors(with_settings(layer_decay=0.5), params)
-    by_path = dict(zip(jax.tree.leaves(optim.paths(params)), jax.tree.leaves(factors), strict=True))
+    by_path = {path: float(np.ravel(factor)[0]) for path, factor in
+               zip(jax.tree.leaves(optim.paths(params)), jax.tree.leaves(factors), strict=True)}
     assert len(set(by_path.values())) == (6 if isinstance(backbone, convnext.Model) else 3)  # stem, blocks, the rest
     assert all(by_path[path] == 1.0 for path in by_path if not path.startswith("backbone/"))
     assert by_path["backbone/stem/kernel"] == min(by_path.values())
