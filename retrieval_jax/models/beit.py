@@ -276,7 +276,7 @@ def to_timm(model: Model) -> dict:
     after = model.pooling != "token" if model.norm_after_pooling is None else model.norm_after_pooling
     return {"img_size": model.image_size, "patch_size": model.patch_size, "global_pool": model.pooling,
             "embed_dim": width, "depth": depth, "num_heads": heads, "qkv_bias": model.qkv_bias,
-            "mlp_ratio": model.mlp_ratio, "init_values": model.layer_scale,
+            "mlp_ratio": model.mlp_ratio, "init_values": model.layer_scale or 0.0,
             "use_abs_pos_emb": model.absolute_positions, "use_rel_pos_bias": model.relative_bias,
             "use_shared_rel_pos_bias": model.shared_relative_bias, "use_fc_norm": after}
 
@@ -287,6 +287,8 @@ RESAMPLED = r"positions|(.*/)?relative_bias"
 
 def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int]) -> np.ndarray:
     """Fits a file's positions or relative biases to the model's pictures."""
+    if model.image_size is None:  # tables follow the parameters, not the other way round
+        return tensor
     old, new = (patch_grid(size, model.patch_size) for size in (source_size, model.image_size))
     if path == "positions":
         if tensor.shape[1] != 1 + old[0] * old[1]:

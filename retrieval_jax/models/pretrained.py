@@ -358,6 +358,8 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
     if about is None:
         size = _pair(arguments.get("img_size") or 224)
         about = info(timm_name) if timm_name else Info(embedder.MEAN, embedder.STD, "bilinear", 1.0, size, "")
+    if "img_size" in arguments and not arguments["img_size"]:  # timm cannot leave it open
+        arguments["img_size"] = tuple(about.input_size)
     tensors = {}
     for entry in entries(model, params):
         tensor = params
@@ -369,8 +371,11 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
           {key: tensor.shape for key, tensor in tensors.items()}, about.input_size, "what is to be saved")
     path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
-    rebuilt = module.from_timm(**arguments)
+    # What timm's arguments cannot tell: no fields that they have too, nor those that change them, such as a size that
+    # is None here because it is the variant's.
+    rebuilt, known = module.from_timm(**arguments), inspect.signature(module.from_timm).parameters
     ours = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)
-            if field.name not in ("parent", "name", "variant", "drop_path", "dtype", "remat", "scan")
-            and getattr(model, field.name) != getattr(rebuilt, field.name)}
+            if field.name not in ("parent", "name", "variant", "drop_path", "dtype", "remat", "scan", *known)
+            and getattr(model, field.name) != getattr(rebuilt, field.name)
+            and module.to_timm(rebuilt.clone(**{field.name: getattr(model, field.name)})) == module.to_timm(rebuilt)}
     timm_files.write_config(path, name, arguments, ours, about)

@@ -307,6 +307,8 @@ def to_timm(model: Model) -> dict:
     them embeds as ours does pictures whose map is nowhere smaller than a window.
     """
     width, depths, heads, windows = model.sizes()
+    windows = tuple(rows if rows == columns else (rows, columns) for rows, columns in windows)
+    windows = windows[0] if len(set(windows)) == 1 else windows
     return {"img_size": 224 if model.image_size is None else model.image_size, "patch_size": model.patch_size,
             "embed_dim": width, "depths": depths, "num_heads": heads, "window_size": windows,
             "always_partition": model.always_partition, "mlp_ratio": model.mlp_ratio, "qkv_bias": model.qkv_bias,
