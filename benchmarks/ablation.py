@@ -1,10 +1,12 @@
-"""Compares finished runs with a baseline, query by query, and prints a Markdown table.
+r"""Compares finished runs with a baseline, query by query, and prints a Markdown table.
 
-    python benchmarks/ablation.py --baseline=none --budget=third --out=benchmarks/ablation_third.json runs/fashion_ablation-*
+    python benchmarks/ablation.py --budget=third --out=benchmarks/ablation_third.json runs/fashion_ablation-*
+    python benchmarks/ablation.py --budget=double --out=benchmarks/ablation_double.json runs/fashion_ablation-* \
+        --against runs/fashion_softmax*
     python benchmarks/ablation.py --table benchmarks/ablation_third.json
 
 Runs are work directories of configs/fashion_ablation.py; those that differ in the seed alone share a row, their scores
-averaged query by query. The difference is paired: the 95 % interval and p come from drawing the queries again
+averaged query by query. The baseline is change=none at the same budget, or the runs given with --against. The difference is paired: the 95 % interval and p come from drawing the queries again
 (`metrics.paired_bootstrap`). "selection" is the half of the queries on which choices are made, "report" the other.
 """
 
@@ -39,14 +41,15 @@ def scores(folder: pathlib.Path, truth) -> dict[str, np.ndarray]:
     return found
 
 
-def collect(folders: list[pathlib.Path], baseline: str, budget: str, share: float) -> dict:
+def collect(folders: list[pathlib.Path], against: list[pathlib.Path], baseline: str, budget: str, share: float) -> dict:
     """Returns rows of all changes at one budget, each against the baseline, and where they were made."""
-    config = ml_collections.ConfigDict(workdir.read_config(folders[0]))
-    truth = catalog.load(config.data).truth
+    truth = catalog.load(ml_collections.ConfigDict(workdir.read_config(folders[0])).data).truth
     chosen = metrics.selection_half(truth.query_ids, share)
     runs = {}
-    for folder in folders:
+    for folder in folders + against:
         change, its_budget, seed = parse(folder.name)
+        if folder in against:
+            change, its_budget = baseline, budget
         if its_budget == budget:
             record = json.loads((folder / "stages" / "train.json").read_text())
             runs.setdefault(change, {})[seed] = {"scores": scores(folder, truth), "train": record}
@@ -82,7 +85,8 @@ def table(results: dict, stages: tuple[str, ...]) -> str:
                       "wins / losses | CPU s |", "|---|---|---|---|---|---|---|---|"]
         for row in rows:
             gain = row["against_baseline"]
-            seeds = f" ({', '.join(f'{100 * value:.1f}' for value in row['each_seed'])})" if len(row["seeds"]) > 1 else ""
+            each = ", ".join(f"{100 * value:.1f}" for value in row["each_seed"])
+            seeds = f" ({each})" if len(row["seeds"]) > 1 else ""
             difference = "" if row["change"] == results["baseline"] else (
                 f"{100 * gain['difference']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]")
             lines.append(f"| {row['change']} | {100 * row['all']:.1f}{seeds} | {100 * row['selection']:.1f} | "
@@ -94,7 +98,8 @@ def table(results: dict, stages: tuple[str, ...]) -> str:
 def run():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=pathlib.Path, help="work directories, or with --table a results file")
-    parser.add_argument("--baseline", default="none", help="the change that the others are compared with")
+    parser.add_argument("--baseline", default="none", help="the change the others are compared with, or a name")
+    parser.add_argument("--against", nargs="+", type=pathlib.Path, default=[], help="these runs, as the baseline")
     parser.add_argument("--budget", default="third")
     parser.add_argument("--selection-share", type=float, default=0.5)
     parser.add_argument("--stages", nargs="+", default=("cosine", "whitening", "reranking"))
@@ -104,7 +109,7 @@ def run():
     if given.table:
         results = json.loads(given.paths[0].read_text())
     else:
-        results = collect(given.paths, given.baseline, given.budget, given.selection_share)
+        results = collect(given.paths, given.against, given.baseline, given.budget, given.selection_share)
         if given.out:
             given.out.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results, tuple(given.stages)))

@@ -1,8 +1,8 @@
 """Times a whole training step of the published backbones on one GPU: ours in JAX, timm's under torch.compile.
 
     python benchmarks/published_steps.py [--rounds=3] [--torch-python=/path/to/python with torch and timm]
-    python benchmarks/published_steps.py --models convnext_xlarge --profile=/tmp/trace     # a trace of our steps as well
-    python benchmarks/published_steps.py --small                                           # seconds, on a CPU: does it run?
+    python benchmarks/published_steps.py --models convnext_xlarge --profile=/tmp/trace    # traces of our steps as well
+    python benchmarks/published_steps.py --small                                          # does it run? seconds, CPU
 
 A step is the same work on both sides: bytes to normalised pictures, forward, softmax cross-entropy and Poly-1 over
 22,295 labels, backward, clipping, AdamW, moving average of all parameters; bf16 computation (timm: autocast,

@@ -132,6 +132,7 @@ def base() -> ConfigDict:
     config.embed.pretrained = ConfigDict({"name": "", "path": "", "offline": False, "dtype": "float32"})
     config.embed.pretrained.kwargs = ConfigDict()
     config.embed.predict_fn = "embed_image"
+    config.embed.model_kwargs = ConfigDict()  # before train.model.kwargs, such as {"pool_bands": (3, 3, 1)}
     config.embed.batch_size = 256
     config.embed.transforms = (("resize", {}),)  # () for what public weights were tested with
     # Test-time views, whose vectors are averaged: ("flip", {}), ("multi_scale", {"scales": (1.0, 1.25)}),

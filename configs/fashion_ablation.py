@@ -39,7 +39,7 @@ CHANGES = {
     "gem": {"train.model.kwargs.pooling": "gem"},
     "map": {"train.model.kwargs.pooling": "map"},
     "last_stage": {"train.model.kwargs.pool_stages": (3,)},
-    "bands": {"train.model.kwargs.pool_bands": (3, 3, 1)},
+    "bands": {"embed.model_kwargs.pool_bands": (3, 3, 1)},  # like test-time views: nothing is trained differently
     # Augmentation.
     "plain": {"train.transforms": (("resize", {}), _FLIP)},
     "hard_crop": {"train.transforms": (("random_resized_crop", {"scale": (0.2, 1.0)}), _FLIP)},
@@ -55,7 +55,7 @@ CHANGES = {
     "small_batch": {"train.batch_size": 64},
     # Test-time views: nothing is trained differently.
     "flip": {"embed.views": (("flip", {}),)},
-    "multi_scale": {"embed.views": (("flip", {}), ("multi_scale", {"scales": (1.0, 1.25)}))},
+    "multi_scale": {"embed.views": (("flip", {}), ("multi_scale", {"scales": (1.0, 1.5)}))},
     "five_crops": {"embed.views": (("flip", {}), ("five_crops", {}))},
 }
 
@@ -68,6 +68,7 @@ def get_config(arg=None):
     config = common.fashion("fashion_ablation", arg)
     config.train.task_kwargs.loss = "softmax"
     config.train.model.kwargs.update({"pooling": "avg", "drop_path": 0.0, "pool_bands": (1, 1, 1), "stem": "patch"})
+    config.embed.model_kwargs.pool_bands = (1, 1, 1)
     config.embed.models = ("trained",)
     if not arg.runlocal:
         config.train.epochs = EPOCHS[arg.budget]

@@ -16,7 +16,7 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import checkpoints, command_line, inference, sharding, tasks, warm_start
+from retrieval_jax import checkpoints, command_line, inference, sharding, warm_start
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import histogram, pipeline, sources
@@ -96,7 +96,7 @@ def _histogram(config):
 
 def _task(config, workdir):
     data_info = inference.load_data_info(workdir / "checkpoints" / "data_info.json")
-    return tasks.get(config.train.task).make(config.train, data_info), data_info.vocabulary_hash
+    return inference.make_task(config, data_info), data_info.vocabulary_hash
 
 
 def _pretrained(config, mesh):
@@ -129,7 +129,8 @@ def _network(config, workdir, name, task, mesh):
     params, checkpoint = _params(config, workdir, name, task)
     predict_fn = inference.named(task.predict_fns, config.embed.predict_fn)
     # Vectors of two checkpoints are not comparable, unless the task says so by naming the space itself.
-    own_space = f"{task.space}:{checkpoint}"
+    own_space = ":".join([task.space, checkpoint, *(f"{key}={value}" for key, value in sorted(
+        config.embed.get("model_kwargs", {}).items()))])
 
     def predict(source, desc):
         out = inference.predict(predict_fn, params, source, mesh=mesh, desc=desc, views=config.embed.get("views", ()),

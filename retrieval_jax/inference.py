@@ -6,6 +6,7 @@
 """
 
 import collections
+import copy
 import dataclasses
 import functools
 import json
@@ -229,8 +230,25 @@ def load(folder, which="ema", step=None):
     params, meta, step = checkpoints.load_params(folder / "checkpoints", step, which)
     data_info = load_data_info(folder / "checkpoints" / "data_info.json")
     check_vocabulary(meta, folder)
-    task = tasks.get(config.train.task).make(config.train, data_info)
+    task = make_task(config, data_info)
     return Model(config, task, params, data_info, step, sharding.make_mesh())
+
+
+def make_task(config, data_info):
+    """Makes the task of a trained run for prediction.
+
+    Args:
+        config: the whole config; `embed.model_kwargs` go before `train.model.kwargs`: what a backbone may do otherwise
+            when it embeds, such as pool_bands.
+        data_info: what the task was trained with.
+
+    Returns:
+        The `tasks.Task`.
+    """
+    settings = copy.deepcopy(config.train)
+    with settings.unlocked():
+        settings.model.kwargs.update(config.embed.get("model_kwargs", {}))
+    return tasks.get(settings.task).make(settings, data_info)
 
 
 def data_info_to_json(data_info):

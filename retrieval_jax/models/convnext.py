@@ -5,6 +5,7 @@ and depths of the sizes up to "nano" are those of timm's models of the same name
 pictures on CPUs.
 """
 
+import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -131,7 +132,8 @@ class Model(nn.Module):
         concatenation, in this order: early stages keep the colours and textures that the last one gives up.
       pool_bands: for each of pool_stages, into how many horizontal bands of equal height its map is cut before pooling,
         each band then a part of the embedding: where on the upright picture something is, tells products apart. Empty
-        for 1 each. Source: the stripes of Sun et al., "Beyond Part Models", arXiv 1711.09349.
+        for 1 each. Bands add no parameters and are not learned with ("pooled" is what heads read), so that they may be
+        chosen after training. Source: the stripes of Sun et al., "Beyond Part Models", arXiv 1711.09349.
       dtype: type of the computation; parameters stay float32.
       epsilon: added to the variance in every norm; the published models have 1e-6, some of timm's 1e-5.
       act: activation of the blocks, a key of `pooling.ACTIVATIONS`.
@@ -176,7 +178,8 @@ class Model(nn.Module):
           train: whether drop path is active (needs the rng "dropout").
 
         Returns:
-          {"embedding": [B, sum of bands times width over pool_stages] float32}.
+          {"embedding": [B, sum of bands times width over pool_stages], "pooled": [B, sum of the widths]}, both float32;
+          the same where nothing is cut in bands.
         """
         if self.variant not in VARIANTS:
             raise InputError(f"unknown ConvNeXt variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
@@ -194,7 +197,7 @@ class Model(nn.Module):
         if not all(0 <= stage < len(dims) for stage in self.pool_stages):
             raise InputError(f"pool_stages={self.pool_stages}, but the stages are 0 to {len(dims) - 1}")
         x = self._stem(images.astype(self.dtype), dims[0])
-        rates, pooled = blocks.rates(self.drop_path, sum(depths)), {}
+        rates, whole, parts = blocks.rates(self.drop_path, sum(depths)), {}, {}
         for stage, (depth, width, size) in enumerate(zip(depths, dims, sizes, strict=True)):
             if stage > 0 or self.first_down:
                 x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=f"stage{stage}_norm")(x)
@@ -212,15 +215,21 @@ class Model(nn.Module):
                 pool = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")
                 count, height = bands[self.pool_stages.index(stage)], x.shape[1]
                 if not 1 <= count <= height:
-                    raise InputError(f"pool_bands={bands}: stage {stage} has {height} rows, which make no {count} bands")
-                # Parameters are shared by the bands of a stage; one band is the whole map.
-                vector = jnp.stack([pool(x[:, i * height // count:(i + 1) * height // count]) for i in range(count)], 1)
-                vector = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")(vector)
-                vector = vector.reshape(len(vector), -1)
-                if self.head_hidden and stage == 3:
-                    vector = activation("gelu")(nn.Dense(self.head_hidden, name="hidden")(vector))
-                pooled[stage] = vector
-        return {"embedding": jnp.concatenate([pooled[stage] for stage in self.pool_stages], axis=-1)}
+                    raise InputError(f"pool_bands={bands}: stage {stage} has {height} rows, too few for {count} bands")
+                norm = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")
+                hidden = nn.Dense(self.head_hidden, name="hidden") if self.head_hidden and stage == 3 else None
+
+                def vector(part, pool=pool, norm=norm, hidden=hidden):
+                    pooled = norm(pool(part))
+                    return pooled if hidden is None else activation("gelu")(hidden(pooled))
+
+                # Parameters are shared by the bands of a stage and by the whole map.
+                cuts = [i * height // count for i in range(count + 1)]
+                whole[stage] = vector(x)
+                parts[stage] = [whole[stage]] if count == 1 else [
+                    vector(x[:, start:stop]) for start, stop in itertools.pairwise(cuts)]
+        return {"embedding": jnp.concatenate(sum((parts[stage] for stage in self.pool_stages), []), axis=-1),
+                "pooled": jnp.concatenate([whole[stage] for stage in self.pool_stages], axis=-1)}
 
     def _stem(self, x: jax.Array, width: int) -> jax.Array:
         if self.stem not in STEMS:

@@ -89,8 +89,8 @@ class Embedder(nn.Module):
     """Pictures in; an embedding and the logits of every head out.
 
     Attributes:
-      backbone: module that returns {"embedding": [B, width]}.
-      heads: {name: Head}, each applied to the embedding.
+      backbone: module that returns {"embedding": [B, width]}, and "pooled" where heads read another vector than that.
+      heads: {name: Head}, each applied to the embedding, or to what the backbone has pooled for them.
       projection: dimensions of the embedding, or 0 for the backbone's own width.
     """
     backbone: nn.Module
@@ -108,8 +108,10 @@ class Embedder(nn.Module):
         Returns:
           {"embedding": [B, D] float32, "logits": {head: [B, V] float32}}.
         """
-        embedding = self.backbone(images, train=train)["embedding"]
+        out = self.backbone(images, train=train)
+        embedding = out["embedding"]
+        pooled = out.get("pooled", embedding)
         if self.projection:
             embedding = nn.Dense(self.projection, name="projection")(embedding)
-            embedding = nn.LayerNorm(epsilon=1e-6, name="projection_norm")(embedding)
-        return {"embedding": embedding, "logits": {name: head(embedding) for name, head in self.heads.items()}}
+            embedding = pooled = nn.LayerNorm(epsilon=1e-6, name="projection_norm")(embedding)
+        return {"embedding": embedding, "logits": {name: head(pooled) for name, head in self.heads.items()}}

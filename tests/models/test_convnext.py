@@ -147,10 +147,8 @@ def test_rematerialised_and_scanned_layers_have_the_same_outputs_and_gradients()
         return jax.jit(loss)(params)
 
     value, gradients = results(params)
-    other, rematerialised = results(params, remat=True)
-    third, scanned = results(stacked, scan=True, remat=True)
-    np.testing.assert_allclose([other, third], [value, value], rtol=1e-4)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), rematerialised, gradients)
+    other, scanned = results(stacked, scan=True, remat=True)
+    np.testing.assert_allclose(other, value, rtol=1e-4)
     last = {**scanned, "stage0_block1": jax.tree.map(lambda x: x[1], scanned["stage0_blocks"])}
     for name in ("stem", "stage0_block1", "head_norm_stage0"):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), last[name], gradients[name])
@@ -238,7 +236,8 @@ def test_bands_of_a_map_are_pooled_one_by_one():
     whole = convnext.Model("micro", pool_stages=(2, 3), layer_scale=1.0)
     params = whole.init(jax.random.key(1), images)["params"]  # bands share every parameter
     cut = convnext.Model("micro", pool_stages=(2, 3), pool_bands=(2, 1), layer_scale=1.0)
-    vectors = cut.apply({"params": params}, images)["embedding"]
+    out = cut.apply({"params": params}, images)
+    vectors = out["embedding"]
     assert jax.tree.map(jnp.shape, cut.init(jax.random.key(1), images)["params"]) == jax.tree.map(jnp.shape, params)
     maps = []
 
@@ -254,7 +253,8 @@ def test_bands_of_a_map_are_pooled_one_by_one():
     bands = [norm.apply({"params": params["head_norm_stage2"]}, band.mean((1, 2))) for band in
              (maps[0][:, :2], maps[0][:, 2:])]
     np.testing.assert_allclose(vectors, jnp.concatenate([*bands, last[:, 128:]], 1), atol=1e-5)
-    with pytest.raises(InputError, match="5 rows, which make no 6 bands"):
+    np.testing.assert_array_equal(out["pooled"], last)  # what heads learn from
+    with pytest.raises(InputError, match="5 rows, too few for 6 bands"):
         convnext.Model("micro", pool_stages=(2, 3), pool_bands=(6, 1)).init(jax.random.key(1), images)
     with pytest.raises(InputError, match="for each of pool_stages"):
         convnext.Model("micro", pool_stages=(2, 3), pool_bands=(6,)).init(jax.random.key(1), images)

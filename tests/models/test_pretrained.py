@@ -102,11 +102,10 @@ def test_torch_is_not_imported():
 
 # ----------------------------------------------------------------------------------------------------------- load, save
 
-@pytest.mark.parametrize("name, kwargs", [
-    ("convnext_atto", CONVNEXT), ("convnextv2_base", CONVNEXT), ("convnext_nano_ols", CONVNEXT),
-    ("vit_base_patch16_siglip_224", VIT), ("vit_small_patch14_reg4_dinov2", VIT),
-    ("vit_base_patch16_clip_224", VIT | {"img_size": (16, 32)})])
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("name, kwargs, scan", [
+    ("convnext_atto", CONVNEXT, True), ("convnextv2_base", CONVNEXT, False), ("convnext_nano_ols", CONVNEXT, False),
+    ("vit_base_patch16_siglip_224", VIT, True), ("vit_small_patch14_reg4_dinov2", VIT, False),
+    ("vit_base_patch16_clip_224", VIT | {"img_size": (16, 32)}, True)])
 def test_round_trips_are_equal_to_the_bit(tmp_path, name, kwargs, scan):
     kwargs = {"img_size": 32, **kwargs} if name.startswith("vit") else kwargs
     file, tensors = write(tmp_path, name, **kwargs)

@@ -152,13 +152,11 @@ def test_rematerialised_and_scanned_layers_have_the_same_outputs_and_gradients()
         return jax.jit(loss)(params)
 
     value, gradients = results(params)
-    other, rematerialised = results(params, remat=True)
-    third, scanned = results(stacked, scan=True, remat=True)
-    np.testing.assert_allclose([other, third], [value, value], rtol=1e-4)
+    other, scanned = results(stacked, scan=True, remat=True)
+    np.testing.assert_allclose(other, value, rtol=1e-4)
     for name in ("stem", "block1", "norm"):
         layer = scanned[name] if name != "block1" else jax.tree.map(lambda x: x[1], scanned["blocks"])
-        for ours in (layer, rematerialised[name]):
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), ours, gradients[name])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), layer, gradients[name])
 
 
 def test_pictures_of_another_size_get_resampled_positions():
