@@ -6,8 +6,9 @@ r"""Compares finished runs with a baseline, query by query, and prints a Markdow
     python benchmarks/ablation.py --table benchmarks/ablation_third.json
 
 Runs are work directories of configs/fashion_ablation.py; those that differ in the seed alone share a row, their scores
-averaged query by query. The baseline is change=none at the same budget, or the runs given with --against. The difference is paired: the 95 % interval and p come from drawing the queries again
-(`metrics.paired_bootstrap`). "selection" is the half of the queries on which choices are made, "report" the other.
+averaged query by query. The baseline is change=none at the same budget, or the runs given with --against.
+The difference is paired: the 95 % interval and p come from drawing the queries again (`metrics.paired_bootstrap`).
+"selection" is the half of the queries on which choices are made, "report" the other.
 """
 
 import argparse
