@@ -18,6 +18,7 @@ is not needed and never imported.
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 import pathlib
@@ -302,14 +303,8 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
         tensor = np.asarray(tensors.pop(entry.timm), np.float32)
         layers.setdefault(entry.leaf, []).append(_fitting(entry, tensor, built, source_size))
     if fresh:  # ours alone, such as the exponent of GeM: as in a fresh model
-        small = jnp.zeros((1, *(min(side, 64) for side in image_size), 3))  # none depends on the size of pictures
-        # Arguments, not constants: XLA would compute the whole network while it compiles.
-        init = jax.jit(lambda key, images: built.init(key, images)["params"])(jax.random.key(0), small)
-        for entry in fresh:
-            leaf = init
-            for key in entry.leaf:
-                leaf = leaf[key]
-            layers.setdefault(entry.leaf, []).append(np.asarray(leaf if entry.index is None else leaf[entry.index]))
+        for entry, tensor in zip(fresh, _fresh(built, fresh, image_size), strict=True):
+            layers.setdefault(entry.leaf, []).append(np.asarray(tensor))
     params = {}
     stacked = {entry.leaf for entry in wanted + fresh if entry.index is not None}
     for keys, tensors in layers.items():
@@ -323,6 +318,19 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
     print("; ".join([f"pretrained: {timm_name}, {len(wanted)} tensors of {file}",
                      f"licence of the weights: {about.licence or 'not known, ask the publisher'}", *notes]), flush=True)
     return built, params
+
+
+def _fresh(model, wanted: list[Entry], image_size: tuple[int, int]) -> list[jax.Array]:
+    """Returns tensors as a fresh model has them; only these are computed."""
+    def init(key, images):
+        params = model.init(key, images)["params"]
+        leaves = [functools.reduce(dict.__getitem__, entry.leaf, params) for entry in wanted]
+        return [leaf if entry.index is None else leaf[entry.index] for entry, leaf in zip(wanted, leaves, strict=True)]
+
+    # Small pictures, on whose size none of them depends; an argument, because XLA would compute with a constant while
+    # it compiles.
+    small = jnp.zeros((1, *(min(side, 64) for side in image_size), 3))
+    return jax.jit(init)(jax.random.key(0), small)
 
 
 def _read(file: pathlib.Path) -> dict[str, np.ndarray]:
