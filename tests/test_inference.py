@@ -49,7 +49,7 @@ def workdir(tmp_path, monkeypatch):
     config = ml_collections.ConfigDict({
         "name": "tiny", "data": {"source": "synthetic", "kwargs": {}, "image_size": (4, 4), "cache_bytes": 2**20},
         "mine": {},
-        "train": {"task": "tiny", "seed": 1},
+        "train": {"task": "tiny", "seed": 1, "model": {"kwargs": {}}},
         "embed": {"models": ("histogram", "untrained", "trained"), "predict_fn": "embed_image", "batch_size": 8,
                   "transforms": RESIZE, "dtype": "float32"}})
     (tmp_path / "config.json").write_text(config.to_json())
