@@ -69,7 +69,8 @@ def collect(folders: list[pathlib.Path], against: list[pathlib.Path], baseline: 
                 "each_seed": [float(np.nanmean(by_seed[seed]["scores"][stage])) for seed in seeds],
                 "selection": float(np.nanmean(mine[chosen])), "report": float(np.nanmean(mine[~chosen])),
                 "against_baseline": metrics.paired_bootstrap(base, mine),
-                "cpu_seconds": [by_seed[seed]["train"]["cpu_seconds"] for seed in seeds]})
+                "cpu_seconds": [by_seed[seed]["train"]["cpu_seconds"] for seed in seeds],
+                "commits": sorted({by_seed[seed]["train"]["commit"] for seed in seeds})})
     made = next(iter(runs[baseline].values()))["train"]
     return {"baseline": baseline, "budget": budget, "commit": made["commit"], "hardware": made["hardware"],
             "finished": made["finished"][:10], "metric": METRIC, "rows": rows}

@@ -8,6 +8,8 @@ The baseline, `change=none`, is titles with the softmax and Poly-1 (configs/fash
 third of the budget, to screen, is about 4 CPU minutes; benchmarks/README.md has the results.
 """
 
+import math
+
 from configs import common
 
 EPOCHS = {"third": 4 / 3, "full": 4.0, "double": 8.0}
@@ -28,6 +30,7 @@ CHANGES = {
     "cosine": {"train.task_kwargs.head": "cosine"},
     "class_balanced": {"train.task_kwargs.class_balanced_beta": 0.9999},
     "categories_too": {"train.task_kwargs.category_weight": 1.0},
+    "categories_only": {"train.task_kwargs.category_weight": 1.0, "train.task_kwargs.title_weight": 0.0},
     "titles": _IMAGE_TITLE,  # image-title contrast beside the attributes
     "siglip": {**_IMAGE_TITLE, "train.task_kwargs.contrastive_loss": "sigmoid"},
     "titles_only": {**_IMAGE_TITLE, "train.task_kwargs.title_weight": 0.0},
@@ -48,7 +51,8 @@ CHANGES = {
     "erasing": {"train.transforms": (_CROP, _FLIP, ("erasing", {"p": 0.25}))},
     "mixup": {"train.batch_transforms": (("mixup", {"alpha": 0.2}),)},
     "cutmix": {"train.batch_transforms": (("cutmix", {"alpha": 1.0}),)},
-    # The rest of the recipe.
+    # The rest of the recipe. Small pictures cost less, so a budget holds more epochs of them (as FixRes, arXiv 1906.06423).
+    "train_small": {"data.image_size": (64, 48), "embed.image_size": (80, 64)},
     "no_ema": {"train.ema_decay": 0.0},
     "drop_path": {"train.model.kwargs.drop_path": 0.1},
     "overlap": {"train.model.kwargs.stem": "overlap"},
@@ -70,11 +74,12 @@ def get_config(arg=None):
     config.train.model.kwargs.update({"pooling": "avg", "drop_path": 0.0, "pool_bands": (1, 1, 1), "stem": "patch"})
     config.embed.model_kwargs.pool_bands = (1, 1, 1)
     config.embed.models = ("trained",)
-    if not arg.runlocal:
-        config.train.epochs = EPOCHS[arg.budget]
     config.train.eval_every_epochs = 0.0  # evaluation costs time, and this is about cost
+    full_size = config.data.image_size
     for change in arg.change.split("+"):
         if change not in CHANGES:
             raise ValueError(f"the change {change!r} is not known; there are {', '.join(CHANGES)}")
         config.update_from_flattened_dict(CHANGES[change])
+    if not arg.runlocal:
+        config.train.epochs = EPOCHS[arg.budget] * math.prod(full_size) / math.prod(config.data.image_size)
     return config
