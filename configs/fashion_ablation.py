@@ -51,8 +51,9 @@ CHANGES = {
     "erasing": {"train.transforms": (_CROP, _FLIP, ("erasing", {"p": 0.25}))},
     "mixup": {"train.batch_transforms": (("mixup", {"alpha": 0.2}),)},
     "cutmix": {"train.batch_transforms": (("cutmix", {"alpha": 1.0}),)},
-    # The rest of the recipe. Small pictures cost less, so a budget holds more epochs of them (as FixRes, arXiv 1906.06423).
+    # Small pictures cost less, so a budget holds more epochs of them; larger ones to embed: FixRes, arXiv 1906.06423.
     "train_small": {"data.image_size": (64, 48), "embed.image_size": (80, 64)},
+    # The rest of the recipe.
     "no_ema": {"train.ema_decay": 0.0},
     "drop_path": {"train.model.kwargs.drop_path": 0.1},
     "overlap": {"train.model.kwargs.stem": "overlap"},
