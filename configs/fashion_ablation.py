@@ -58,6 +58,7 @@ CHANGES = {
     "drop_path": {"train.model.kwargs.drop_path": 0.1},
     "overlap": {"train.model.kwargs.stem": "overlap"},
     "small_batch": {"train.batch_size": 64},
+    "twice_rate": {"train.learning_rate": 4e-3},
     # Test-time views: nothing is trained differently.
     "flip": {"embed.views": (("flip", {}),)},
     "multi_scale": {"embed.views": (("flip", {}), ("multi_scale", {"scales": (1.0, 1.5)}))},

@@ -1,0 +1,26 @@
+"""Fashion catalogue: the best single network joined with an unlike one, trained on categories and titles otherwise.
+
+    ./launch/local.sh --config=configs/fashion_best_ensemble.py
+    ./launch/local.sh --config=configs/fashion_best_ensemble.py:kind=alike    # two seeds of one network, to compare with
+
+Trains the members first, if need be. V2L (arXiv 2207.12994) claims that unlike networks complement each other more than
+like ones; the scores are in the README.
+"""
+
+from configs import common
+
+_BEST = "train_small+bands+multi_scale"
+MEMBERS = {
+    "unlike": (f"{_BEST},budget=double,seed=0", f"titles_only+{_BEST},budget=double,seed=0"),
+    "alike": (f"{_BEST},budget=double,seed=0", f"{_BEST},budget=double,seed=1"),
+}
+
+
+def get_config(arg=None):
+    """Returns the settings; `:kind=` one of MEMBERS, `:runlocal` takes the short members."""
+    arg = common.parse_arg(arg, kind="unlike")
+    if arg.kind not in MEMBERS:
+        raise ValueError(f"the kind {arg.kind!r} is not known; there are {', '.join(MEMBERS)}")
+    config = common.fashion("fashion_best_ensemble", arg)
+    common.ensemble(config, tuple(f"fashion_ablation:change={member}" for member in MEMBERS[arg.kind]), arg)
+    return config
