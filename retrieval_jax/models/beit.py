@@ -15,7 +15,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.models import blocks, relative_bias
 from retrieval_jax.models.convnext import Patches
 from retrieval_jax.models.pooling import DropPath, Pool
-from retrieval_jax.models.vit import nearest_grid, patch_grid, resample_positions
+from retrieval_jax.models.vit import grid_of_file, nearest_grid, patch_grid, resample_positions
 
 # variant: (blocks, width, attention heads)
 VARIANTS = {
@@ -285,15 +285,13 @@ def to_timm(model: Model) -> dict:
 RESAMPLED = r"positions|(.*/)?relative_bias"
 
 
-def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int]) -> np.ndarray:
+def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int] | None) -> np.ndarray:
     """Fits a file's positions or relative biases to the model's pictures."""
     if model.image_size is None:  # tables follow the parameters, not the other way round
         return tensor
-    old, new = (patch_grid(size, model.patch_size) for size in (source_size, model.image_size))
+    new, old = (size and patch_grid(size, model.patch_size) for size in (model.image_size, source_size))
     if path == "positions":
-        if tensor.shape[1] != 1 + old[0] * old[1]:
-            raise ValueError(f"{tensor.shape[1]} positions are not those of pictures of {source_size}")
-        return np.asarray(resample_positions(tensor, old, new, 1))
-    if len(tensor) - relative_bias.CLASS_ROWS != relative_bias.rows(old):
+        return np.asarray(resample_positions(tensor, grid_of_file(tensor.shape[1] - 1, old, new), new, 1))
+    if old is None or len(tensor) - relative_bias.CLASS_ROWS != relative_bias.rows(old):
         old = relative_bias.source_window(len(tensor) - relative_bias.CLASS_ROWS, new)
     return relative_bias.resample(tensor, old, new)

@@ -8,7 +8,8 @@ say about it stands in its own file:
     to_timm     Model -> those arguments
     TIMM_RULES  (regex over our path, replacement that gives timm's name, kind); the first that matches counts
     RESAMPLED   optional: regex over our path of the tables that follow the pictures' size
-    resample    optional: (path, tensor, model, (height, width) of the file's pictures) -> tensor for the model's size
+    resample    optional: (path, tensor, model, (height, width) of the file's pictures or None where it does not say)
+                -> tensor for the model's size
 
 Kinds: "same"; "linear", [in, out] here and [out, in] there; "conv", HWIO and OIHW; "depthwise", [k, k, C] and
 [C, 1, k, k]; "pointwise", a linear layer that timm holds as a 1x1 convolution if `model.conv_mlp`. Rules are written
@@ -216,7 +217,7 @@ def check(model, params, shapes: dict[str, tuple[int, ...]], source_size=(224, 2
       model: backbone.
       params: its parameters, or their shapes.
       shapes: {timm's name: shape} of the file's tensors.
-      source_size: (height, width) of the pictures that the file was made for.
+      source_size: (height, width) of the pictures that the file was made for; None where it does not say.
       source: name of the file, for the message.
 
     Returns:
@@ -286,7 +287,8 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
                if key not in WITHOUT_EFFECT}
     built = _build(module, name, {**timm_kwargs, "dtype": dtype}, in_file)
     about = timm_files.info(name, tag, config, _pair(module.TIMM[name].get("img_size", 224)))
-    source_size = _pair(in_file.get("img_size") or about.input_size)
+    # Without config.json a table that has as many positions as are wanted is taken as it is, as timm does.
+    source_size = _pair(in_file.get("img_size") or about.input_size) if config else None
     image_size = _pair(timm_kwargs.get("img_size") or in_file.get("img_size")
                        or module.TIMM[name].get("img_size") or about.input_size)
     abstract = shapes_of(built, image_size)

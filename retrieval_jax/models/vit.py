@@ -220,6 +220,24 @@ def nearest_grid(tokens: int, like: tuple[int, int]) -> tuple[int, int]:
     return min(grids, key=lambda grid: abs(math.log(grid[0] * like[1] / (grid[1] * like[0]))))
 
 
+def grid_of_file(tokens: int, said: tuple[int, int] | None, new: tuple[int, int]) -> tuple[int, int]:
+    """Returns the (rows, columns) of a file's table of so many positions.
+
+    Args:
+      tokens: positions of patches in the table.
+      said: grid of the pictures that the file is said to be for; None where it does not say.
+      new: grid that the table is wanted for; a table of as many positions is taken as it is, as timm does.
+
+    Raises:
+      ValueError: neither of them has so many positions, nor has a square grid.
+    """
+    side = math.isqrt(max(tokens, 0))
+    for grid in (said, new, (side, side)):
+        if grid is not None and math.prod(grid) == tokens:
+            return grid
+    raise ValueError(f"a table of {tokens} positions is that of no square grid")
+
+
 def resample_positions(table, old: tuple[int, int], new: tuple[int, int], prefix: int) -> jax.Array:
     """Resamples a table of positions to another grid: bicubic, antialiased; the first `prefix` rows stay.
 
@@ -368,15 +386,14 @@ def to_timm(model: Model) -> dict:
             "pool_include_prefix": model.prefix_pooled, "act_layer": model.act}
 
 
-def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int]) -> np.ndarray:
+def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int] | None) -> np.ndarray:
     """Returns the table of positions of a file for the size of this model's pictures.
 
     Args:
       path: of the table.
       tensor: [1, tokens, C].
       model: backbone.
-      source_size: (height, width) of the pictures that the file is said to be for; where that has another number of
-        patches, the table is taken to be square, as timm does.
+      source_size: (height, width) of the pictures that the file says it is for, or None; see `grid_of_file`.
 
     Raises:
       ValueError: the table is that of no such grid.
@@ -384,11 +401,7 @@ def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int
     del path
     class_token = model.pooling == "token" if model.class_token is None else model.class_token
     prefix = class_token + model.registers if model.prefix_positions else 0
-    tokens, old = tensor.shape[1] - prefix, patch_grid(source_size, model.patch_size)
-    new = patch_grid(model.image_size, model.patch_size) if model.image_size is not None else old
-    if math.prod(old) != tokens:
-        side = math.isqrt(max(tokens, 0))
-        old = new if tokens == math.prod(new) else (side, side)
-    if math.prod(old) != tokens:
-        raise ValueError(f"a table of {tensor.shape[1]} positions is that of no square grid")
-    return np.asarray(resample_positions(tensor, old, new, prefix))
+    if model.image_size is None:  # the table follows the parameters, not the other way round
+        return tensor
+    new, said = (size and patch_grid(size, model.patch_size) for size in (model.image_size, source_size))
+    return np.asarray(resample_positions(tensor, grid_of_file(tensor.shape[1] - prefix, said, new), new, prefix))

@@ -11,7 +11,7 @@ import pytest
 
 import reference
 from retrieval_jax.errors import InputError
-from retrieval_jax.models import beit, pretrained, relative_bias
+from retrieval_jax.models import beit, pretrained, relative_bias, vit
 
 # Parameters, in millions, of the published classifiers at 224 px with their layer to 1,000 classes.
 PUBLISHED = {"base": 86.53, "large": 304.43}
@@ -188,8 +188,11 @@ def test_a_files_tables_are_resampled_from_its_pictures():
     square = np.concatenate([table, table[:4]])  # a size of pictures that its rows belie
     np.testing.assert_array_equal(beit.resample("relative_bias", square, model, (999, 999)),
                                   relative_bias.resample(square, (4, 4), (6, 4)))
-    with pytest.raises(ValueError, match="positions are not those"):
-        beit.resample("positions", np.zeros((1, 17, 8), np.float32), model, (48, 80))
+    positions = np.random.default_rng(1).normal(size=(1, 17, 8)).astype(np.float32)  # a size that they belie
+    np.testing.assert_array_equal(beit.resample("positions", positions, model, (48, 80)),
+                                  vit.resample_positions(positions, (4, 4), (6, 4), 1))
+    with pytest.raises(ValueError, match="17 positions is that of no square grid"):
+        beit.resample("positions", np.zeros((1, 18, 8), np.float32), model, (48, 80))
 
 
 def test_drop_path_acts_in_training_only():

@@ -215,6 +215,26 @@ def test_positions_are_resampled_to_the_size_that_is_asked_for(tmp_path):
     np.testing.assert_allclose(params["positions"], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name, kwargs", [
+    ("vit_small_patch16_224", VIT | {"patch_size": 16}),
+    ("beit_base_patch16_224", VIT | {"patch_size": 16, "use_abs_pos_emb": True}),
+    ("beit_base_patch16_224", VIT | {"patch_size": 16, "use_abs_pos_emb": True, "use_rel_pos_bias": False})])
+@pytest.mark.parametrize("img_size", [32, (48, 80), (112, 448)])
+def test_without_config_json_a_file_is_for_the_pictures_that_are_asked_for(tmp_path, name, kwargs, img_size):
+    # (112, 448) has as many patches as the architecture's own (224, 224).
+    file, tensors = write(tmp_path, name, img_size=img_size, **kwargs)
+    _, params = pretrained.load(name, file, img_size=img_size, **kwargs)
+    np.testing.assert_array_equal(params["positions"], tensors["pos_embed"])
+
+
+def test_positions_of_a_beit_for_other_pictures_are_taken_to_be_square(tmp_path):
+    kwargs = VIT | {"use_abs_pos_emb": True}
+    file, tensors = write(tmp_path, "beit_base_patch16_224", img_size=32, **kwargs)
+    _, params = pretrained.load("beit_base_patch16_224", file, img_size=(48, 24), **kwargs)
+    expected = vit.resample_positions(tensors["pos_embed"], (4, 4), (6, 3), 1)
+    np.testing.assert_allclose(params["positions"], expected, atol=1e-6)
+
+
 def test_a_table_of_no_square_grid_is_another_shape(tmp_path):
     file, tensors = write(tmp_path, "vit_base_patch16_224", img_size=32, **VIT)
     tensors["pos_embed"] = tensors["pos_embed"][:, :15]
