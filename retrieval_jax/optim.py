@@ -73,7 +73,8 @@ def make(config, params, num_steps: int, steps_per_epoch: float):
     """
     schedule = make_schedule(config, num_steps, steps_per_epoch)
     shares = by_rule(params, (*_checked(config, "decay_rules", params), *DECAY_RULES))
-    decays = [optax.add_decayed_weights(config.weight_decay * share, jax.tree.map(share.__eq__, shares))
+    decays = [optax.add_decayed_weights(config.weight_decay * share, jax.tree.map(lambda s, share=share: s == share,
+                                                                                 shares))
               for share in sorted(set(jax.tree.leaves(shares)) - {0.0})]
     transform = optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),

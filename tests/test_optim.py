@@ -217,6 +217,17 @@ def test_the_first_rule_sets_the_rate_and_decay_rules_come_before_the_defaults()
     np.testing.assert_allclose(updates["heads_titles"]["kernel"], -0.1 * 0.5 * 10 * 0.25, rtol=1e-6)
 
 
+def test_whole_numbers_as_shares_decay_nothing_else():
+    params = {"backbone": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    config = with_settings(decay_rules=(("kernel", 2),), schedule="constant", warmup_epochs=0.0)
+    optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=1.0)
+    state = optimizer.init(params)
+    for _ in range(2):
+        updates, state = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    np.testing.assert_allclose(updates["backbone"]["kernel"], -0.1 * 0.5 * 2, rtol=1e-6)
+    assert not updates["backbone"]["bias"].any()
+
+
 @pytest.mark.parametrize("name, rules, words", [
     ("frozen", ("^backbon/",), "'\\^backbon/' matches no parameter, such as backbone/kernel"),
     ("learning_rate_rules", (("(", 1.0),), "is no regular expression"), ("decay_rules", (("x", 1.0),), "decay_rules")])
