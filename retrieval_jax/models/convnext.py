@@ -332,6 +332,9 @@ def from_timm(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768), kernel_sizes=7, ls_
     if wrong := [name for name, is_wrong in refused.items() if is_wrong]:
         raise InputError(f"a ConvNeXt with this {', '.join(wrong)} is not built here; leave it at timm's default "
                          "(other poolings are given by the field pooling)")
+    if stem_type == "patch" and patch_size >= 8:
+        raise InputError(f"patch_size={patch_size}: timm dilates the last stages of such a ConvNeXt to keep its output "
+                         "stride of 32, which is not built here; give at most 7")
     if act_layer not in ACTIVATIONS:
         raise InputError(f"act_layer={act_layer!r} is not known; there are: {', '.join(ACTIVATIONS)}")
     if stem_type not in STEMS:

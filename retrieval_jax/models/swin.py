@@ -286,8 +286,21 @@ TIMM_RULES = (
 
 
 def from_timm(img_size=224, patch_size=4, embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7,
-              always_partition=False, mlp_ratio=4.0, qkv_bias=True, global_pool="avg", drop_path_rate=0.0) -> Model:
-    """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there."""
+              always_partition=False, mlp_ratio=4.0, qkv_bias=True, global_pool="avg", drop_path_rate=0.0,
+              strict_img_size=True) -> Model:
+    """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there.
+
+    `strict_img_size` changes nothing, because pictures of every size are taken.
+
+    Raises:
+      InputError: widths or ratios given one a stage, which timm takes and we do not build.
+    """
+    if isinstance(embed_dim, list | tuple) or isinstance(mlp_ratio, list | tuple):
+        raise InputError(f"embed_dim={embed_dim}, mlp_ratio={mlp_ratio}: a Swin has one number of each here, not one a "
+                         "stage")
+
+    del strict_img_size
+
     def frozen(value):
         return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
@@ -319,7 +332,7 @@ def to_timm(model: Model) -> dict:
 RESAMPLED = r".*/relative_bias"
 
 
-def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int]) -> np.ndarray:
+def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int] | None) -> np.ndarray:
     """Fits a file's table of relative biases to the window of its stage; the file's is taken to be square."""
     del source_size  # says nothing of the windows, which tables do
     new = model.table(int(re.search(r"stage(\d+)", path)[1]))

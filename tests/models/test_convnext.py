@@ -225,6 +225,12 @@ def test_unknown_names_list_what_there_is():
         abstract(convnext.Model("test", depths=(1, 2)))
 
 
+def test_patches_so_large_that_timm_dilates_are_refused():
+    assert convnext.from_timm(patch_size=7).patch_size == 7
+    with pytest.raises(InputError, match="patch_size=8: timm dilates the last stages"):
+        convnext.from_timm(patch_size=8)
+
+
 @pytest.mark.parametrize("model, size", [(convnext.Model("tiny"), (32, 31)), (vit.Model("tiny"), (15, 64))])
 def test_pictures_too_small_for_a_patch_are_refused(model, size):
     with pytest.raises(InputError, match="too small for this model; set a larger config.data.image_size"):

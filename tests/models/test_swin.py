@@ -242,6 +242,16 @@ def test_a_sharded_batch_stays_where_it_is():
     assert done.stdout.splitlines() == ["4 True False"] * 2
 
 
+def test_pictures_of_every_size_are_taken_as_with_timms_loose_size():
+    assert swin.from_timm(img_size=64, strict_img_size=False) == swin.from_timm(img_size=64)
+
+
+def test_numbers_for_each_stage_that_timm_takes_and_we_do_not_are_refused():
+    for kwargs in ({"mlp_ratio": (2.0, 4.0, 4.0, 4.0)}, {"embed_dim": [24, 48, 96, 192]}):
+        with pytest.raises(InputError, match="one number of each here, not one a stage"):
+            swin.from_timm(**kwargs)
+
+
 @pytest.mark.parametrize("kwargs, message", [
     ({"variant": "huge"}, "'huge'; there are: micro, mini, tiny"), ({"num_heads": (3, 4)}, "3 heads do not divide 8"),
     ({"num_heads": (2, 4, 8)}, "one entry a stage"), ({"window_size": 0}, "must be positive")])
