@@ -1,4 +1,4 @@
-"""Fashion catalogue: the best single network joined with an unlike one, trained on categories and titles otherwise.
+"""Fashion catalogue: the best single network joined with an unlike one.
 
     ./launch/local.sh --config=configs/fashion_best_ensemble.py
     ./launch/local.sh --config=configs/fashion_best_ensemble.py:kind=alike    # two seeds of one network, to compare with
@@ -9,10 +9,11 @@ like ones; the scores are in the README.
 
 from configs import common
 
-_BEST = "train_small+bands+multi_scale"
+_VIEWS = "bands+multi_scale,budget=double"
 MEMBERS = {
-    "unlike": (f"{_BEST},budget=double,seed=0", f"titles_only+{_BEST},budget=double,seed=0"),
-    "alike": (f"{_BEST},budget=double,seed=0", f"{_BEST},budget=double,seed=1"),
+    # Attributes and image-title contrast; attributes alone, on smaller pictures for more epochs.
+    "unlike": (f"titles+{_VIEWS},seed=0", f"train_small+{_VIEWS},seed=0"),
+    "alike": (f"titles+{_VIEWS},seed=0", f"titles+{_VIEWS},seed=1"),
 }
 
 

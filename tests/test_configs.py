@@ -75,7 +75,7 @@ def test_argument_is_parsed_and_a_typo_lists_near_names():
 def test_the_best_fashion_config_is_what_the_ablation_measured():
     best = command_line.load_config(ROOT / "configs" / "fashion_best.py")
     measured = command_line.load_config(ROOT / "configs" / "fashion_ablation.py",
-                                        "change=bands+multi_scale,budget=double")
+                                        "change=titles+bands+multi_scale,budget=double")
     for config in (best, measured):  # evaluation on the way, and fields at their default, change no number
         config.train.eval_every_epochs = 0.0
         config.train.model.kwargs = {"layer_scale": 1.0, "pool_stages": (1, 2, 3)}
