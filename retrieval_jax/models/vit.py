@@ -221,15 +221,12 @@ def nearest_grid(tokens: int, like: tuple[int, int]) -> tuple[int, int]:
 
 
 def grid_of_file(tokens: int, said: tuple[int, int] | None, new: tuple[int, int]) -> tuple[int, int]:
-    """Returns the (rows, columns) of a file's table of so many positions.
+    """Returns the (rows, columns) of a file's table of so many positions: what the file says, `new` or a square one.
 
-    Args:
-      tokens: positions of patches in the table.
-      said: grid of the pictures that the file is said to be for; None where it does not say.
-      new: grid that the table is wanted for; a table of as many positions is taken as it is, as timm does.
+    timm too takes a table as it is that has as many positions as are wanted, and any other to be square.
 
     Raises:
-      ValueError: neither of them has so many positions, nor has a square grid.
+      ValueError: none of them has so many positions.
     """
     side = math.isqrt(max(tokens, 0))
     for grid in (said, new, (side, side)):
@@ -387,17 +384,7 @@ def to_timm(model: Model) -> dict:
 
 
 def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int] | None) -> np.ndarray:
-    """Returns the table of positions of a file for the size of this model's pictures.
-
-    Args:
-      path: of the table.
-      tensor: [1, tokens, C].
-      model: backbone.
-      source_size: (height, width) of the pictures that the file says it is for, or None; see `grid_of_file`.
-
-    Raises:
-      ValueError: the table is that of no such grid.
-    """
+    """Fits a file's positions [1, tokens, C] to the model's pictures; raises ValueError as `grid_of_file` does."""
     del path
     class_token = model.pooling == "token" if model.class_token is None else model.class_token
     prefix = class_token + model.registers if model.prefix_positions else 0
