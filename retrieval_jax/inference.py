@@ -109,6 +109,8 @@ def test_arguments(config, weights=None):
     transform = config.embed.transforms
     if not transform:
         crop = info and {"crop_pct": info.crop_pct, "interpolation": info.interpolation}
+        if info and info.crop_mode == "squash":
+            crop["squash"] = True
         transform = (("center_crop", crop),) if info else (("resize", {}),)
     image_size = config.embed.get("image_size") or (info.input_size if weights else config.data.image_size)
     return {"transform": transform, "image_size": tuple(image_size), "batch_size": config.embed.batch_size}

@@ -89,6 +89,10 @@ def test_how_pictures_reach_a_network(weights):
     config.train = ml_collections.ConfigDict({"model": {"pretrained": {"name": NAME, "path": str(weights)}}})
     arguments = inference.test_arguments(config)
     assert arguments["image_size"] == (64, 64) and arguments["transform"] == crop
+    # published weights that were tested on squashed pictures
+    block.update({"name": "convnext_xlarge.fb_in22k_ft_in1k_384", "path": ""})
+    assert inference.test_arguments(config, block)["transform"] == (
+        ("center_crop", {"crop_pct": 1.0, "interpolation": "bicubic", "squash": True}),)
 
 
 def test_weights_that_are_not_named_and_a_model_that_does_not_exist(weights, tmp_path):

@@ -97,12 +97,13 @@ def resize(size, interpolation="area"):
     return lambda image, rng: _resize(image, size, interpolation)
 
 
-def center_crop(size, crop_pct=0.875, interpolation="bicubic"):
+def center_crop(size, crop_pct=0.875, interpolation="bicubic", squash=False):
     """Resizes, keeping the aspect ratio, until the picture just covers size / crop_pct, and cuts the middle.
 
     Args:
         crop_pct: share of the side that is kept, 0 < crop_pct <= 1; travels with public checkpoints.
         interpolation: as of "resize".
+        squash: whether the resize goes to size / crop_pct itself and ignores the aspect ratio, timm's crop_mode.
 
     Source: timm's transform for evaluation (torchvision's Resize of the shorter side, then CenterCrop).
     """
@@ -114,7 +115,9 @@ def center_crop(size, crop_pct=0.875, interpolation="bicubic"):
 
     def apply(image, rng):
         h, w = image.shape[:2]
-        if h * cover_w <= w * cover_h:
+        if squash:
+            inner = cover_h, cover_w
+        elif h * cover_w <= w * cover_h:
             inner = cover_h, whole(w * cover_h / h)
         else:
             inner = whole(h * cover_w / w), cover_w

@@ -237,6 +237,26 @@ CHECKPOINTS = (
     ("vit_xsmall_patch16_clip_224", "clip", 0.9, 224, "mit", "tinyclip_yfcc15m"),
 )
 
+# Tested on pictures that were resized to a square whatever their proportions, not cropped from the middle.
+SQUASHED = frozenset("""
+    convnext_base.fb_in22k_ft_in1k_384 convnext_base.clip_laion2b_augreg_ft_in12k_in1k_384
+    convnext_large.fb_in22k_ft_in1k_384 convnext_large_mlp.clip_laion2b_soup_ft_in12k_in1k_384
+    convnext_large_mlp.clip_laion2b_augreg_ft_in1k_384 convnext_large_mlp.clip_laion2b_augreg_ft_in12k_384
+    convnext_large_mlp.clip_laion2b_soup_ft_in12k_384 convnext_small.in12k_ft_in1k_384
+    convnext_small.fb_in22k_ft_in1k_384 convnext_tiny.in12k_ft_in1k_384 convnext_tiny.fb_in22k_ft_in1k_384
+    convnext_xlarge.fb_in22k_ft_in1k_384 convnextv2_base.fcmae_ft_in22k_in1k_384
+    convnextv2_huge.fcmae_ft_in22k_in1k_384 convnextv2_huge.fcmae_ft_in22k_in1k_512
+    convnextv2_large.fcmae_ft_in22k_in1k_384 convnextv2_nano.fcmae_ft_in22k_in1k_384
+    convnextv2_tiny.fcmae_ft_in22k_in1k_384 vit_base_patch16_clip_384.laion2b_ft_in12k_in1k
+    vit_base_patch16_clip_384.laion2b_ft_in1k vit_base_patch16_clip_384.openai_ft_in1k
+    vit_base_patch16_clip_384.openai_ft_in12k_in1k vit_base_patch32_clip_384.openai_ft_in12k_in1k
+    vit_gigantic_patch14_clip_378.metaclip2_worldwide vit_huge_patch14_clip_336.laion2b_ft_in12k_in1k
+    vit_huge_patch14_clip_378.metaclip2_worldwide vit_large_patch14_clip_336.laion2b_ft_in12k_in1k
+    vit_large_patch14_clip_336.laion2b_ft_in1k vit_large_patch14_clip_336.openai_ft_in12k_in1k
+    vit_medium_patch16_gap_384.sw_in12k_ft_in1k vit_so400m_patch14_siglip_378.webli_ft_in1k
+    vit_so400m_patch14_siglip_gap_378.webli_ft_in1k
+""".split())
+
 
 def architectures(prefix: str) -> list[str]:
     """Returns the names of the architectures that begin so."""
@@ -258,4 +278,5 @@ def metadata(architecture: str, tag: str) -> dict:
     _, statistics, crop, side, licence, _ = row or (rows or [("", "imagenet", 0.875, None, "", "")])[0]
     mean, std = STATISTICS[statistics]
     return {"mean": mean, "std": std, "interpolation": "bicubic", "crop_pct": crop,
+            "crop_mode": "squash" if f"{architecture}.{tag}" in SQUASHED else "center",
             "input_size": side and (3, side, side), "license": licence if row else ""}

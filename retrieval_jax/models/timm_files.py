@@ -21,6 +21,7 @@ class Info:
       crop_pct: share of the resized picture's side that the centre crop keeps.
       input_size: (height, width) of the pictures, pixels.
       licence: as the publisher names it; "" where it is not known.
+      crop_mode: how the resize keeps proportions: "center", the crop then cuts what is longer, or "squash", not at all.
     """
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -28,6 +29,7 @@ class Info:
     crop_pct: float
     input_size: tuple[int, int]
     licence: str
+    crop_mode: str = "center"
 
 
 def find(architecture: str, tag: str, path, offline: bool) -> tuple[pathlib.Path, dict]:
@@ -98,12 +100,18 @@ def info(architecture: str, tag: str, config: dict, image_size: tuple[int, int])
       tag: of the weights, or "".
       config: contents of config.json, or {}.
       image_size: (height, width) where neither says any.
+
+    Raises:
+      InputError: pictures that would have to be prepared in another way than we do.
     """
     given = config.get("pretrained_cfg", config)
     given = timm_checkpoints.metadata(architecture, tag) | {k: v for k, v in given.items() if v is not None}
     height, width = (given.get("input_size") or (3, *image_size))[1:]
+    if given["crop_mode"] not in ("center", "squash"):
+        raise InputError(f"the config.json of {architecture} says crop_mode={given['crop_mode']!r}; known are 'center' "
+                         "and 'squash': change it there")
     return Info(tuple(given["mean"]), tuple(given["std"]), given["interpolation"], float(given["crop_pct"]),
-                (int(height), int(width)), str(given.get("license") or ""))
+                (int(height), int(width)), str(given.get("license") or ""), given["crop_mode"])
 
 
 def write_config(weights: pathlib.Path, architecture: str, arguments: dict, ours: dict, about: Info) -> None:
@@ -117,7 +125,8 @@ def write_config(weights: pathlib.Path, architecture: str, arguments: dict, ours
       about: the pictures and the licence.
     """
     pictures = {"input_size": (3, *about.input_size), "interpolation": about.interpolation, "mean": about.mean,
-                "std": about.std, "crop_pct": about.crop_pct, "license": about.licence or None}
+                "std": about.std, "crop_pct": about.crop_pct, "crop_mode": about.crop_mode,
+                "license": about.licence or None}
     contents = {"architecture": architecture, "num_classes": 0, "model_args": {**arguments, "num_classes": 0},
                 "pretrained_cfg": {**pictures, "num_classes": 0}}
     if ours:

@@ -117,6 +117,13 @@ def test_center_crop_covers_and_cuts_the_middle(native, size, crop_pct):
     assert np.array_equal(out, whole[y:y + size[0], x:x + size[1]])
 
 
+def test_a_squashed_picture_is_resized_to_what_the_crop_is_cut_from():
+    image = picture(80, 60)
+    out = transforms.compose((("center_crop", {"crop_pct": 0.8, "squash": True}),), (32, 24))(image)
+    whole = np.asarray(Image.fromarray(image).resize((30, 40), Image.Resampling.BICUBIC))
+    assert np.array_equal(out, whole[4:36, 3:27])
+
+
 def test_crop_with_another_interpolation_takes_the_same_cut():
     image = picture(80, 64)
 
