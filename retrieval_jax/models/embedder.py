@@ -77,12 +77,19 @@ def backbone(name: str, variant: str, dtype: Any, kwargs: Mapping, pretrained: M
     from retrieval_jax.models import pretrained as weights  # reads files: only who asks for weights needs it
     timm_name, path = pretrained["name"], pretrained["path"] or None
     arguments = {**pretrained["kwargs"], **kwargs, "dtype": dtype}
-    info = weights.info(timm_name, path)
+    info, module = weights.info(timm_name, path), weights.model(timm_name, path, **arguments)
 
     def load():
-        return weights.load(timm_name, path, offline=pretrained["offline"], **arguments)[1]
+        built, params = weights.load(timm_name, path, offline=pretrained["offline"], **arguments)
+        # The hub's config.json is not read before the weights are.
+        other = [f"{field.name}={getattr(built, field.name)!r}" for field in dataclasses.fields(built)
+                 if field.name not in ("parent", "name") and getattr(built, field.name) != getattr(module, field.name)]
+        if other:
+            raise InputError(f"the config.json of {timm_name} describes a network with {', '.join(other)}: say so in "
+                             "config.train.model.pretrained.kwargs")
+        return params
 
-    return Backbone(weights.model(timm_name, **arguments), timm_name, tuple(info.mean), tuple(info.std), load)
+    return Backbone(module, timm_name, tuple(info.mean), tuple(info.std), load)
 
 
 class Embedder(nn.Module):

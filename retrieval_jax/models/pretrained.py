@@ -74,11 +74,12 @@ def _pair(size) -> tuple[int, int]:
     return (int(size[0]), int(size[1])) if isinstance(size, tuple | list) else (int(size), int(size))
 
 
-def model(timm_name: str, **kwargs) -> Any:
+def model(timm_name: str, path=None, **kwargs) -> Any:
     """Returns the backbone of one of timm's models, without weights.
 
     Args:
       timm_name: such as "convnext_xlarge.fb_in22k"; the tag does not matter here.
+      path: as of `info`: what a config.json beside it says of the network counts before the architecture.
       **kwargs: arguments of timm's constructor that override the architecture's, with timm's meaning (`embed_dim`,
         `depths`, `img_size`, `global_pool` ...), and fields of our `Model` that timm does not have (`drop_path`,
         `dtype`, `remat`, `scan` ...).
@@ -86,8 +87,15 @@ def model(timm_name: str, **kwargs) -> Any:
     Raises:
       InputError: an unknown name (the message lists the near ones) or argument (it lists the known ones).
     """
-    module, name, _ = _parts(timm_name)
-    return _build(module, name, kwargs)
+    module, name, tag = _parts(timm_name)
+    return _build(module, name, kwargs, _in_file(timm_files.find(name, tag, path, True)[1]) if path else None)
+
+
+def _in_file(config: dict) -> dict:
+    """Returns the arguments that a config.json says its file was made with."""
+    return {key: tuple(value) if isinstance(value, list) else value
+            for key, value in {**(config.get("model_args") or {}), **config.get("retrieval_jax", {})}.items()
+            if key not in WITHOUT_EFFECT}
 
 
 def _build(module: types.ModuleType, name: str, kwargs: dict, in_file: dict | None = None):
@@ -282,9 +290,7 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
     """
     module, name, tag = _parts(timm_name)
     file, config = timm_files.find(name, tag, path, offline)
-    in_file = {key: tuple(value) if isinstance(value, list) else value
-               for key, value in {**(config.get("model_args") or {}), **config.get("retrieval_jax", {})}.items()
-               if key not in WITHOUT_EFFECT}
+    in_file = _in_file(config)
     built = _build(module, name, {**timm_kwargs, "dtype": dtype}, in_file)
     about = timm_files.info(name, tag, config, _pair(module.TIMM[name].get("img_size", 224)))
     # Without config.json a table that has as many positions as are wanted is taken as it is, as timm does.

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 import reference
 from retrieval_jax import models
 from retrieval_jax.errors import InputError
-from retrieval_jax.models import convnext, pretrained, timm_checkpoints, vit
+from retrieval_jax.models import convnext, embedder, pretrained, timm_checkpoints, vit
 
 CONVNEXT = {"depths": (1, 1, 2, 1), "dims": (8, 8, 12, 16)}
 VIT = {"embed_dim": 12, "depth": 2, "num_heads": 3, "patch_size": 8}
@@ -244,6 +244,35 @@ def test_a_table_of_no_square_grid_is_another_shape(tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------------- the hub
+
+def test_training_from_a_file_builds_the_network_that_its_config_json_describes(tmp_path, monkeypatch):
+    name, kwargs = "vit_base_patch16_224", VIT | {"img_size": 32, "num_heads": 6, "act_layer": "relu"}
+    file, _ = write(tmp_path, name, **kwargs)
+    pretrained.save(*pretrained.load(name, file, **kwargs), file, timm_name=name)
+    settings = {"name": name, "path": str(file), "offline": True, "kwargs": {}}
+    backbone = embedder.backbone("", "", jnp.float32, {}, settings)
+    model, params = pretrained.load(name, file)
+    assert backbone.module == model and (model.num_heads, model.act) == (6, "relu")
+    assert equal(backbone.load(), params)
+    # The hub's is known only when it is there: what it says is not dropped in silence.
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name, **_: str(tmp_path / name))
+    settings |= {"path": "", "kwargs": VIT | {"img_size": 32}}
+    monkeypatch.setitem(settings["kwargs"], "num_heads", None)
+    with pytest.raises(InputError, match="describes a network with num_heads=6, act='relu': say so in config.train"):
+        embedder.backbone("", "", jnp.float32, {}, settings).load()
+
+
+@pytest.mark.parametrize("mode", ["squash", "border"])
+def test_how_pictures_were_cropped_travels_with_weights(tmp_path, mode):
+    file, _ = write(tmp_path, "convnext_atto", **CONVNEXT)
+    about = pretrained.Info((0.4,) * 3, (0.2,) * 3, "bicubic", 0.9, (32, 32), "mit", mode)
+    pretrained.save(*pretrained.load("convnext_atto", file, **CONVNEXT), file, timm_name="convnext_atto", about=about)
+    if mode == "squash":
+        assert pretrained.info("convnext_atto", file) == about
+    else:
+        with pytest.raises(InputError, match="crop_mode='border'; known are 'center' and 'squash'"):
+            pretrained.info("convnext_atto", file)
+
 
 def test_the_hub_is_asked_for_both_files_and_the_tag(tmp_path, monkeypatch):
     file, tensors = write(tmp_path, "vit_base_patch16_clip_quickgelu_224", img_size=32, **VIT)
