@@ -1,6 +1,6 @@
 """Fashion catalogue: what the ablation found best for one network.
 
-Titles as attributes and as texts of their own (image-title contrast), eight epochs, bands of the map, views at test time.
+Titles as attributes and, by image-title contrast, as texts; eight epochs, bands of the map, views at test time.
 
     ./launch/local.sh --config=configs/fashion_best.py
 

@@ -1,7 +1,7 @@
 """Fashion catalogue: the best single network joined with an unlike one.
 
     ./launch/local.sh --config=configs/fashion_best_ensemble.py
-    ./launch/local.sh --config=configs/fashion_best_ensemble.py:kind=alike    # two seeds of one network, to compare with
+    ./launch/local.sh --config=configs/fashion_best_ensemble.py:kind=alike  # two seeds of one network
 
 Trains the members first, if need be. V2L (arXiv 2207.12994) claims that unlike networks complement each other more than
 like ones; the scores are in the README.
