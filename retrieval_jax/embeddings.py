@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.vectors import Computed, Shards
 
 FORMAT = 1
 BLOCK_ROWS = 16384  # rows read at once where the caller does not say
+KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones each time they are read
 
 
 class Ids(Sequence):
@@ -123,54 +125,14 @@ class Ids(Sequence):
         return cls(data, offsets)
 
 
-class Shards:
-    """Several [n, dim] arrays read as one: len, .shape, slices and arrays of rows; always gives float32 copies."""
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, arrays: Sequence[np.ndarray], dim: int):
-        self.arrays = list(arrays)
-        self.starts = np.cumsum([0] + [len(array) for array in self.arrays])
-        self.shape = (int(self.starts[-1]), dim)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key) -> np.ndarray:
-        if isinstance(key, slice):
-            start, stop, step = key.indices(len(self))
-            if step != 1:
-                return self[np.arange(start, stop, step)]
-            parts = [
-                array[max(0, start - first) : max(0, stop - first)]
-                for array, first in zip(self.arrays, self.starts[:-1], strict=True)
-                if first < stop
-            ]
-            return np.concatenate([np.zeros((0, self.shape[1]), np.float32), *parts], dtype=np.float32)
-        rows = np.asarray(key)
-        if rows.dtype == bool:
-            rows = np.flatnonzero(rows)
-        if ((rows < -len(self)) | (rows >= len(self))).any():
-            raise IndexError(f"row {rows.max()} of {len(self)}")
-        flat = rows.reshape(-1) % max(1, len(self))
-        out = np.empty((len(flat), self.shape[1]), np.float32)
-        which = np.searchsorted(self.starts, flat, side="right") - 1
-        for number in np.unique(which):
-            here = which == number
-            out[here] = self.arrays[number][flat[here] - self.starts[number]]
-        return out.reshape(*rows.shape, self.shape[1])
-
-    def __array__(self, dtype=None, copy=None):
-        return self[:] if dtype is None else self[:].astype(dtype)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
     """Vectors with their ids and where they come from.
 
     Attributes:
       ids: n ids, one a row (any sequence of str; kept as `Ids`).
-      vectors: [n, dim] float32 array, or `Shards` of memory-mapped arrays.
+      vectors: [n, dim] float32 array, `Shards` of memory-mapped arrays, or `Computed` when read. A float16 array stays
+        as it is, and gives float32 when read.
       meta: provenance: space (what may be compared with what), checkpoint, config, split, ...
 
     Raises:
@@ -178,16 +140,18 @@ class Embeddings:
     """
 
     ids: Sequence[str]
-    vectors: np.ndarray | Shards
+    vectors: np.ndarray | Shards | Computed
     meta: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         vectors = self.vectors
         if isinstance(vectors, (list, tuple)) and len(vectors) and getattr(vectors[0], "ndim", 0) == 2:
             vectors = Shards(vectors, vectors[0].shape[1])
-        elif not isinstance(vectors, Shards):
+        elif not isinstance(vectors, (Shards, Computed)):
             vectors = np.asarray(vectors)
-            if vectors.dtype != np.float32:
+            if vectors.dtype == np.float16 and vectors.ndim == 2:
+                vectors = Shards([vectors], vectors.shape[1])
+            elif vectors.dtype != np.float32:
                 vectors = vectors.astype(np.float32)
         if len(vectors.shape) != 2:
             raise InputError(f"embeddings are [rows, dim], got shape {vectors.shape}")
@@ -214,16 +178,26 @@ class Embeddings:
         return np.asarray(self.vectors[start:stop], np.float32)
 
     def map(self, function: Callable[[np.ndarray], np.ndarray], dim: int | None = None) -> Embeddings:
-        """Returns the same rows with a function applied, block by block.
+        """Returns the same rows with a function applied: computed now where they are few, else when they are read.
+
+        What is not kept costs no memory and no disk, but the function runs at every reading: `save` the result where it
+        is read often.
 
         Args:
           function: of [n, dim] float32; returns [n, new dim], each row from its own row alone.
           dim: the new dim; by default the old one.
         """
-        out = allocate((len(self), dim or self.dim))
-        for start in range(0, len(self), BLOCK_ROWS):
-            out[start : start + BLOCK_ROWS] = function(self.block(start, start + BLOCK_ROWS))
-        return Embeddings(self.ids, out, self.meta)
+        old = self.vectors
+        return computed(self.ids, lambda key: function(np.asarray(old[key], np.float32)), dim or self.dim, self.meta)
+
+    def take(self, rows: np.ndarray) -> Embeddings:
+        """Returns some rows, in the order given; read from where they are, not copied.
+
+        Args:
+          rows: [n] row numbers.
+        """
+        rows, old = np.asarray(rows, np.int64), self.vectors
+        return computed(self.ids[rows], lambda key: old[rows[key]], self.dim, self.meta)
 
     def save(self, folder: str | os.PathLike, shard_rows: int = 65536, dtype: str = "float32") -> pathlib.Path:
         """Writes the folder whole or not at all: a temporary folder beside it, renamed at the end.
@@ -274,6 +248,21 @@ class Embeddings:
         if verify and ids.sha256() != info["ids_sha256"]:
             raise InputError(f"{folder / 'ids.npy'} has changed since it was written: run embed again")
         return cls(ids, vectors, info["meta"])
+
+
+def computed(
+    ids: Sequence[str], read: Callable[[slice | np.ndarray], np.ndarray], dim: int, meta: dict
+) -> Embeddings:
+    """Returns embeddings whose vectors `read` gives: read once and kept up to KEPT_BYTES, else whenever they are read.
+
+    Args:
+      ids: n ids.
+      read: see `vectors.Computed`.
+      dim: how many numbers a row has.
+      meta: provenance.
+    """
+    vectors = Computed(read, (len(ids), dim))
+    return Embeddings(ids, vectors[:] if 4 * len(ids) * dim <= KEPT_BYTES else vectors, meta)
 
 
 def allocate(shape: tuple[int, int], max_bytes: int = 2 << 30) -> np.ndarray:

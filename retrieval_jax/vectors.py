@@ -1,0 +1,106 @@
+"""Vectors that are read by rows: shards on disk as one array, and rows computed when they are read.
+
+Both have len, .shape and .dtype like an array, are read with a slice or with an array of rows, and always give float32
+copies. Only what is read is ever in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+# Rows of one call of the function behind `Computed`: its temporary arrays are this large, however much is read.
+CHUNK_ROWS = 2048
+
+
+class Shards:
+    """Several [n, dim] arrays read as one: len, .shape, slices and arrays of rows; always gives float32 copies."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, arrays: Sequence[np.ndarray], dim: int):
+        self.arrays = list(arrays)
+        self.starts = np.cumsum([0] + [len(array) for array in self.arrays])
+        self.shape = (int(self.starts[-1]), dim)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key) -> np.ndarray:
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step != 1:
+                return self[np.arange(start, stop, step)]
+            parts = [
+                array[max(0, start - first) : max(0, stop - first)]
+                for array, first in zip(self.arrays, self.starts[:-1], strict=True)
+                if first < stop
+            ]
+            return np.concatenate([np.zeros((0, self.shape[1]), np.float32), *parts], dtype=np.float32)
+        rows = flat_rows(key, len(self))
+        flat = rows.reshape(-1)
+        out = np.empty((len(flat), self.shape[1]), np.float32)
+        which = np.searchsorted(self.starts, flat, side="right") - 1
+        for number in np.unique(which):
+            here = which == number
+            out[here] = self.arrays[number][flat[here] - self.starts[number]]
+        return out.reshape(*rows.shape, self.shape[1])
+
+    def __array__(self, dtype=None, copy=None):
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+
+class Computed:
+    """Rows computed when they are read, and again each time: a result that would not fit in memory costs none.
+
+    Args:
+      read: of a slice of step 1 or of an array [n] of rows; returns their vectors [n, dim], each row the same whatever
+        else is read with it.
+      shape: rows and dim.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, read: Callable[[slice | np.ndarray], np.ndarray], shape: tuple[int, int]):
+        self.read, self.shape = read, shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key) -> np.ndarray:
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step != 1:
+                return self[np.arange(start, stop, step)]
+            out = np.empty((max(0, stop - start), self.shape[1]), np.float32)
+            for first in range(0, len(out), CHUNK_ROWS):
+                last = min(first + CHUNK_ROWS, len(out))
+                out[first:last] = self.read(slice(start + first, start + last))
+            return out
+        rows = flat_rows(key, len(self))
+        flat = rows.reshape(-1)
+        out = np.empty((len(flat), self.shape[1]), np.float32)
+        for first in range(0, len(flat), CHUNK_ROWS):
+            some = flat[first : first + CHUNK_ROWS]
+            out[first : first + len(some)] = self.read(some)
+        return out.reshape(*rows.shape, self.shape[1])
+
+    def __array__(self, dtype=None, copy=None):
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+
+def flat_rows(key, count: int) -> np.ndarray:
+    """Returns the row numbers that an index names (a number, an array of numbers or a mask), none of them negative.
+
+    Raises:
+      IndexError: a row that is not there.
+    """
+    rows = np.asarray(key)
+    if rows.dtype == bool:
+        rows = np.flatnonzero(rows)
+    if rows.size == 0:
+        return rows.astype(np.int64)
+    if ((rows < -count) | (rows >= count)).any():
+        raise IndexError(f"row {rows.max()} of {count}")
+    return rows % max(1, count)
