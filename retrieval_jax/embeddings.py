@@ -235,7 +235,7 @@ class Embeddings:
                     f"{file} holds {array.dtype} {array.shape}, but embeddings.json says {info['dtype']} "
                     f"{(shard['rows'], info['dim'])}: run embed again"
                 )
-            if verify and _file_sha256(file) != shard["sha256"]:
+            if verify and file_sha256(file) != shard["sha256"]:
                 raise InputError(f"{file} has changed since it was written: run embed again")
             arrays.append(array)
         vectors = Shards(arrays, info["dim"])
@@ -295,26 +295,18 @@ def write(
     Raises:
       InputError: ids and vectors differ in number, another dtype, or a value that float16 cannot hold.
     """
-    if dtype not in ("float32", "float16"):
-        raise InputError(f"embeddings are stored as float32 or float16, not {dtype!r}: change embed.dtype")
+    check_dtype(dtype)
     folder, ids = pathlib.Path(folder), Ids.of(ids)
 
     def fill(new: pathlib.Path) -> None:
         shards, rows = [], 0
         for block in blocks:
-            with np.errstate(over="ignore"):
-                array = np.ascontiguousarray(block, dtype)
-            if array.ndim != 2 or array.shape[1] != dim:
-                raise InputError(f"{folder}: a block of shape {array.shape} where [rows, {dim}] was announced")
-            lost = ~np.isfinite(array).all(1) & np.isfinite(block).all(1)
-            if lost.any():
-                row = rows + int(lost.argmax())
-                raise InputError(
-                    f"{folder}: row {row} ({ids[row]}) holds a number beyond float16: set embed.dtype to float32"
-                )
+            if block.ndim != 2 or block.shape[1] != dim:
+                raise InputError(f"{folder}: a block of shape {block.shape} where [rows, {dim}] was announced")
+            array = as_stored(block, dtype, lambda row, first=rows: f"{folder}: row {first + row} ({ids[first + row]})")
             file = new / f"{len(shards):05d}.npy"
             np.save(file, array, allow_pickle=False)
-            shards.append({"file": file.name, "rows": len(array), "sha256": _file_sha256(file)})
+            shards.append({"file": file.name, "rows": len(array), "sha256": file_sha256(file)})
             rows += len(array)
         if rows != len(ids):
             raise InputError(f"{folder}: {len(ids)} ids but {rows} vectors: give one id a row")
@@ -331,6 +323,31 @@ def write(
         (new / "embeddings.json").write_text(json.dumps(info, indent=1))
 
     return replace_folder(folder, fill)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises InputError unless embeddings may be stored as `dtype`."""
+    if dtype not in ("float32", "float16"):
+        raise InputError(f"embeddings are stored as float32 or float16, not {dtype!r}: change embed.dtype")
+
+
+def as_stored(block: np.ndarray, dtype: str, name: Callable[[int], str]) -> np.ndarray:
+    """Returns vectors as they lie on disk.
+
+    Args:
+      block: [n, dim].
+      dtype: "float32" or "float16".
+      name: of a row number of the block, for the message.
+
+    Raises:
+      InputError: a value that float16 cannot hold.
+    """
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(block, dtype)
+    lost = ~np.isfinite(array).all(1) & np.isfinite(block).all(1)
+    if lost.any():
+        raise InputError(f"{name(int(lost.argmax()))} holds a number beyond float16: set embed.dtype to float32")
+    return array
 
 
 def read_info(folder: str | os.PathLike) -> dict:
@@ -396,7 +413,8 @@ def _umask() -> int:
     return mask
 
 
-def _file_sha256(file: pathlib.Path) -> str:
+def file_sha256(file: pathlib.Path) -> str:
+    """Returns the checksum of a file's bytes."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
