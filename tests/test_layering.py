@@ -32,7 +32,7 @@ RULES = {
     "retrieval_jax/embeddings.py": {"etils", "retrieval_jax.vectors"},
     "retrieval_jax/ranking.py": {"etils", "retrieval_jax.embeddings"},
     "retrieval_jax/metrics.py": {"retrieval_jax.embeddings", "retrieval_jax.ranking"},
-    "retrieval_jax/postprocess/*": {"scipy", "retrieval_jax.index", *NOUNS},
+    "retrieval_jax/postprocess/*": {"scipy", "threadpoolctl", "retrieval_jax.index", *NOUNS},
     "retrieval_jax/index/accelerator.py": {"jax", *INDEX},
     "retrieval_jax/index/milvus.py": {"pymilvus", *INDEX},
     "retrieval_jax/index/faiss_index.py": INDEX,

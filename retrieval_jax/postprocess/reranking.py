@@ -3,6 +3,10 @@
 Two listings are k-reciprocal neighbours when each is among the other's k nearest; listings whose sets of such
 neighbours overlap are close (Jaccard distance), even where a single distance misleads.
 
+Everything that decides an order is summed in whole numbers: coordinates are rounded to 2**-26 of the longest vector, so
+that a product of matrices is exact in float64 whatever the order of its sums, and weights to 2**-30. Equal distances
+are then equal, the better candidate goes first, and no chunk, BLAS or number of threads changes a result.
+
 Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017), in the form of the
 eProduct runner-up (arXiv 2208.00955): the set of a query is itself and its 100 candidates, k1 = 10, k2 = 6,
 lambda = 0.5.
@@ -10,9 +14,12 @@ lambda = 0.5.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
+import os
 
 import numpy as np
+import threadpoolctl
 import tqdm
 
 from retrieval_jax.embeddings import Embeddings
@@ -20,47 +27,124 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 
-MAX_BYTES = 96 << 20  # of the vectors and square matrices of one chunk of queries
+CHUNK_BYTES = 64 << 20  # of the gallery rows that a thread holds at once
+BATCH_BYTES = 1 << 20  # of one matrix of distances of the queries encoded together: it should stay in the cache
+EXACT_BITS = 26  # of a coordinate: the products then have 52, and their sum fits float64's 53
 
 
-def _distances(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Returns squared distances [B, n, n] float64, each row over its own maximum; inf where a point is padding."""
-    length = np.einsum("bnd,bnd->bn", points, points)
-    squared = length[:, :, None] + length[:, None, :] - 2.0 * (points @ points.transpose(0, 2, 1))
-    np.maximum(squared, 0.0, out=squared)
-    diagonal = np.arange(squared.shape[1])
-    squared[:, diagonal, diagonal] = 0.0
-    pair = valid[:, :, None] & valid[:, None, :]
-    largest = np.where(pair, squared, 0.0).max(2, keepdims=True)
-    scaled = np.divide(squared, largest, out=np.zeros_like(squared), where=largest > 0)  # all equal: distance 0
-    return np.where(pair, scaled, np.inf)
+def _gram(query: np.ndarray, block: np.ndarray, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Returns inner products [B, n, n] of each query and its candidates, whole numbers up to 2**52 in float64, exact.
+
+    Args:
+      query: [B, D].
+      block: [rows, D], the gallery rows of the chunk.
+      slots: [B, n - 1] rows of the block.
+      lengths: [B] at least as long as each query and its longest candidate; a query's numbers are scaled by a power of
+        two that follows from it.
+    """
+    count, size = len(query), slots.shape[1] + 1
+    points, wide = np.empty((size, query.shape[1]), np.float32), np.empty((size, query.shape[1]))
+    out = np.empty((count, size, size))
+    exponent = np.frexp(lengths)[1]
+    for number in range(count):
+        points[0] = query[number]
+        np.take(block, slots[number], axis=0, out=points[1:], mode="clip")  # "raise" would copy once more
+        np.multiply(points, 2.0 ** (EXACT_BITS - exponent[number]), out=wide, dtype=np.float64)
+        np.rint(wide, out=wide)
+        np.matmul(wide, wide.T, out=out[number])
+    return out
 
 
-def _encode(distance: np.ndarray, valid: np.ndarray, k1: int, k2: int) -> np.ndarray:
-    """Returns the k-reciprocal encoding [B, n, n] float32: row i holds the weights of its neighbours, summing to 1."""
-    order = np.argsort(distance, axis=2, kind="stable")  # equal distances: the better candidate first; padding last
-    place = np.empty_like(order)
-    np.put_along_axis(place, order, np.arange(distance.shape[1])[None, None, :], 2)
-    pair = valid[:, :, None] & valid[:, None, :]
+def _bits(rows: np.ndarray) -> np.ndarray:
+    """Packs [B, n, n] bool to [words, B * n] uint64: a point's set of points."""
+    packed = np.packbits(rows.reshape(-1, rows.shape[2]), axis=1, bitorder="little")
+    words = -(-rows.shape[2] // 64)
+    out = np.zeros((len(packed), words * 8), np.uint8)
+    out[:, : packed.shape[1]] = packed
+    return np.ascontiguousarray(out.view("<u8").T)
+
+
+def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value: float) -> np.ndarray:
+    """Returns the new distances [B, K] float64 of queries to candidates; meaningless at padding.
+
+    Args:
+      gram: [B, 1 + K, 1 + K] of `_gram`, query first.
+      valid: [B, 1 + K] bool, False at padding.
+      k1: see `local_k_reciprocal`.
+      k2: see `local_k_reciprocal`.
+      lambda_value: see `local_k_reciprocal`.
+    """
+    count, size = valid.shape
+    length = np.einsum("bii->bi", gram).copy()
+    squared = np.multiply(gram, -2.0, out=gram)
+    squared += length[:, :, None]
+    squared += length[:, None, :]
+    ragged = not valid.all()
+    if ragged:
+        squared[~(valid[:, :, None] & valid[:, None, :])] = 0.0
+    largest = squared.max(2, keepdims=True)
+
+    # Neighbours: sorting the whole number (distance, column) sorts by distance, the better candidate first.
+    width = max(1, (size - 1).bit_length())
+    key = squared.astype(np.int64)
+    if 55 + width > 62:  # many candidates: the last bits of the distance make room
+        key >>= 55 + width - 62
+    key <<= width
+    key |= np.arange(size)
+    if ragged:
+        key |= np.where(valid, 0, 1 << 62)[:, None, :]
+    ordered = np.sort(key, axis=2)
+    half_k1 = int(np.around(k1 / 2))
 
     def reciprocal(k: int) -> np.ndarray:
-        near = (place <= k) & pair  # k neighbours and the point itself
-        return (near & near.transpose(0, 2, 1)).astype(np.float32)
+        near = key <= ordered[:, :, min(k, size - 1), None]  # k neighbours and the point itself
+        if ragged:
+            near &= valid[:, None, :]
+        return near & near.transpose(0, 2, 1)
+
+    wide = reciprocal(k1)
+    wide_bits, half_bits = _bits(wide), _bits(reciprocal(half_k1))
+    near = min(max(k1 + 1, k2), size)
+    column = ordered[:, :, :near] & ((1 << width) - 1)
+    neighbour = column + (np.arange(count) * size)[:, None, None]
+    neighbour = np.ascontiguousarray(neighbour.reshape(-1, near).T)  # [near, B * n], points of all queries numbered
 
     # A neighbour brings its own (half as many) neighbours in when more than 2/3 of them are already there.
-    wide, half = reciprocal(k1), reciprocal(int(np.around(k1 / 2)))
-    # shared[b, i, c]: how many of c's neighbours are i's; whole numbers, exact in float32
-    shared = wide @ half.transpose(0, 2, 1)
-    trusted = (wide > 0) & (3.0 * shared > 2.0 * half.sum(2)[:, None, :])
-    members = (wide > 0) | (trusted.astype(np.float32) @ half > 0)
-    weights = np.where(members, np.exp(-distance), 0.0)
+    first = neighbour[: k1 + 1]
+    mutual = np.take_along_axis(wide.reshape(-1, size), column.reshape(-1, near)[:, : k1 + 1], 1).T
+    brought = half_bits[:, first]
+    shared = np.bitwise_count(brought & wide_bits[:, None, :]).sum(0, dtype=np.int32)
+    all_of_it = np.bitwise_count(half_bits).sum(0, dtype=np.int32)
+    trusted = mutual & (3 * shared > 2 * all_of_it[first])
+    brought *= trusted
+    member_bits = wide_bits | np.bitwise_or.reduce(brought, axis=1)
+    member_bytes = np.ascontiguousarray(member_bits.T).astype("<u8", copy=False).view(np.uint8)
+    members = np.unpackbits(member_bytes, axis=1, count=size, bitorder="little").reshape(count, size, size)
+
+    # The encoding: exp(-distance) over the members, to a sum of one, in units of 2**-30 / k2.
+    np.divide(squared, largest, out=squared, where=largest > 0)
+    weights = np.negative(squared, dtype=np.float32, casting="same_kind")
+    np.exp(weights, out=weights)
+    weights *= members
+    unit = (1 << 30) // k2
     total = weights.sum(2, keepdims=True)
-    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0).astype(np.float32)
-    if k2 <= 1:
-        return weights
-    # local query expansion: the mean over the k2 nearest, itself included
-    nearest = ((place < k2) & pair).astype(np.float32)
-    return (nearest @ weights) / np.maximum(nearest.sum(2, keepdims=True), 1.0)
+    weights *= unit / np.maximum(total, np.float32(1e-30))
+    encoding = np.rint(weights, out=weights).astype(np.int32).reshape(-1, size)
+
+    # local query expansion: the sum over the k2 nearest, itself included
+    averaged = np.minimum(valid.sum(1), k2)
+    if ragged:
+        encoding[~valid.reshape(-1)] = 0
+    if k2 > 1:
+        summed = encoding[neighbour[0]]
+        for row in neighbour[1:k2]:
+            summed += encoding[row]
+        encoding = summed
+    encoding = encoding.reshape(count, size, size)
+    both = np.minimum(encoding[:, :1], encoding[:, 1:]).sum(2, dtype=np.int32)
+    both = both / (averaged * float(unit))[:, None]
+    # both rows sum to 1, so the union of their weights is 2 minus the intersection
+    return (1.0 - lambda_value) * (1.0 - both / (2.0 - both)) + lambda_value * squared[:, 0, 1:]
 
 
 def local_k_reciprocal(
@@ -71,11 +155,13 @@ def local_k_reciprocal(
     k1: int = 10,
     k2: int = 6,
     lambda_value: float = 0.5,
+    threads: int | None = None,
 ) -> np.ndarray:
     """Distances of each query to its candidates, re-computed from the neighbourhoods among query and candidates.
 
-    Works on chunks of queries at once; a chunk's memory is bounded whatever the gallery's size. The row-wise scaling
-    makes the distance matrix asymmetric, as in the source. With fewer candidates than k1, all of them are neighbours.
+    Works on several chunks of queries at once, of bounded memory whatever the gallery's size; a gallery row is read
+    once a chunk. The row-wise scaling makes the distance matrix asymmetric, as in the source. With fewer candidates
+    than k1, all of them are neighbours.
 
     Args:
       query: [Q, D], L2-normalised where the ranking is by cosine.
@@ -84,6 +170,7 @@ def local_k_reciprocal(
       k1: neighbours of the reciprocal sets.
       k2: neighbours over which encodings are averaged; 1 for none.
       lambda_value: weight of the original (squared, scaled) distance; 1 - lambda_value goes to the Jaccard distance.
+      threads: chunks at work at once, by default as many as there are cores; the result does not depend on it.
 
     Returns:
       [Q, K] float32, smaller is closer; inf at padding.
@@ -113,22 +200,39 @@ def local_k_reciprocal(
     out = np.full((count, width), np.inf, np.float32)
     if not candidates.size:
         return out
-    points_each = width + 1
-    chunk = max(1, MAX_BYTES // (8 * points_each * (query.shape[1] + 12 * points_each)))
-    for start in tqdm.tqdm(
-        range(0, count, chunk), desc="re-rank", unit="chunk", mininterval=1, disable=count <= 20 * chunk
-    ):
+    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    chunk = max(1, CHUNK_BYTES // (4 * (width + 1) * query.shape[1]))
+    batch = max(1, BATCH_BYTES // (8 * (width + 1) ** 2))
+
+    def rerank(start: int) -> None:
         rows = candidates[start : start + chunk]
+        asked = np.asarray(query[start : start + chunk], np.float32)
+        there = np.unique(rows)
+        there = there[there >= 0]
+        if not len(there):
+            return
+        block = np.asarray(gallery[there], np.float32)
+        slots = np.searchsorted(there, np.maximum(rows, there[0]))
+        lengths = [np.sqrt(np.einsum("nd,nd->n", side, side)) for side in (asked, block)]
+        for side, length in zip(("query", "gallery"), lengths, strict=True):
+            if not np.isfinite(length).all():
+                raise InputError(f"re-ranking: a {side} vector holds NaN, infinity or numbers beyond 1e19: embed again")
+        longest = 1.001 * np.maximum(lengths[0], np.where(rows >= 0, lengths[1][slots], 0.0).max(1))
         valid = np.concatenate([np.ones((len(rows), 1), bool), rows >= 0], 1)
-        points = np.concatenate(
-            [np.asarray(query[start : start + chunk], np.float64)[:, None], gallery[np.maximum(rows, 0)]], 1
-        )
-        distance = _distances(points, valid)
-        encoding = _encode(distance, valid, k1, k2)
-        # both rows sum to 1, so the union of their weights is 2 minus the intersection
-        shared = np.minimum(encoding[:, :1], encoding[:, 1:]).sum(2, dtype=np.float64)
-        final = (1.0 - lambda_value) * (1.0 - shared / (2.0 - shared)) + lambda_value * distance[:, 0, 1:]
-        out[start : start + chunk] = np.where(rows >= 0, final, np.inf)
+        for first in range(0, len(rows), batch):
+            part = slice(first, first + batch)
+            gram = _gram(asked[part], block, slots[part], longest[part])
+            out[start : start + chunk][part] = _rerank(gram, valid[part], k1, k2, lambda_value)
+        out[start : start + chunk][rows < 0] = np.inf
+
+    # BLAS with threads of its own takes several times as long for matrices this small, and gets in ours' way.
+    with (
+        threadpoolctl.threadpool_limits(1, "blas"),
+        concurrent.futures.ThreadPoolExecutor(threads) as pool,
+        tqdm.tqdm(total=count, desc="re-rank", unit="query", mininterval=1, disable=count < 5000) as bar,
+    ):
+        for _ in pool.map(rerank, range(0, count, chunk)):
+            bar.update(min(chunk, count - bar.n))
     return out
 
 

@@ -84,12 +84,20 @@ def test_padding_ragged_lists_and_exact_duplicates():
     assert reranking.local_k_reciprocal(query, gallery, candidates[:, :0]).shape == (5, 0)
 
 
-def test_chunks_do_not_change_the_result(monkeypatch):
-    query, gallery, candidates = products(np.random.default_rng(2), 9, 120, 8, 30)
-    whole = reranking.local_k_reciprocal(query, gallery, candidates)
-    monkeypatch.setattr(reranking, "MAX_BYTES", 1)
-    shards = Embeddings([str(row) for row in range(120)], Shards([gallery[:50], gallery[50:]], 8))
-    assert np.array_equal(reranking.local_k_reciprocal(query, shards, candidates), whole)
+def test_chunks_batches_and_threads_change_no_bit(monkeypatch):
+    query, gallery, candidates = products(np.random.default_rng(2), 9, 120, 48, 30)
+    gallery[candidates[0, 5:12]] = gallery[candidates[0, 3]]  # equal distances, which BLAS sums in several ways
+    gallery[candidates[1, ::2]] = query[1]
+    candidates[3, 20:] = -1
+    whole = reranking.local_k_reciprocal(query, gallery, candidates, threads=1)
+    shards = Embeddings([str(row) for row in range(120)], Shards([gallery[:50], gallery[50:]], 48))
+    for chunk, batch, threads in [(1, 1, 3), (4 * 48 * 31 * 4, 8 * 31 * 31 * 3, 2), (1 << 20, 8 * 31 * 31 * 2, 1)]:
+        monkeypatch.setattr(reranking, "CHUNK_BYTES", chunk)
+        monkeypatch.setattr(reranking, "BATCH_BYTES", batch)
+        assert np.array_equal(reranking.local_k_reciprocal(query, shards, candidates, threads=threads), whole)
+    for number in range(9):  # a query by itself
+        alone = reranking.local_k_reciprocal(query[number : number + 1], gallery, candidates[number : number + 1])
+        assert np.array_equal(alone, whole[number : number + 1])
 
 
 def test_parity_with_the_runner_up():
