@@ -140,6 +140,7 @@ def base() -> ConfigDict:
     config.embed.views = ()
     config.embed.image_size = ()  # (height, width); () for data.image_size, with "pretrained" for the weights' own
     config.embed.dtype = "float32"
+    config.embed.shard_rows = 16384  # listings of a file: what is held in memory, and lost at most when a run is killed
 
     config.search = ConfigDict()
     config.search.k = 100

@@ -5,9 +5,13 @@
 Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours, no training), "pretrained" (public
 weights as they are, config.embed.pretrained), "untrained" (the network as training starts) and "trained" (the moving
 average of the last checkpoint), and the attributes that the trained model sees in the first listings of the val split.
+
+Several processes (see `sharding.initialize`) write shards side by side, none holds more than one of them in memory, and
+a killed run goes on. When listings came, went or changed their pictures, `--again` embeds only what is new.
 """
 
 import datetime
+import hashlib
 import os
 import time
 
@@ -16,82 +20,143 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import checkpoints, command_line, inference, sharding, warm_start
+from retrieval_jax import checkpoints, command_line, embeddings, inference, shard_writer, sharding, warm_start
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import histogram, pipeline, sources
-from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.data.noted import Noted
+from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import embedder
 
 MODELS = ("histogram", "pretrained", "untrained", "trained")
 SPLITS = ("query", "gallery")
+RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not taken over any more
 _VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of predicted attributes
 
 
 def run(config, workdir):
     """Embeds query and gallery with every model of `config.embed.models`.
 
+    Several processes share the shards of each split; a run that was killed goes on; vectors of pictures that the same
+    network has embedded before, and that did not change since, are taken over (see `shard_writer`).
+
     Args:
         config: the whole config.
-        workdir: the work directory.
+        workdir: the work directory; the same folder for all processes.
 
     Returns:
-        A summary: rows, dim and pictures a second by model and split.
+        A summary by model and split: rows, dim, the counts of `shard_writer.finish`, and pictures a second that this
+        process embedded (None where it embedded none).
 
     Raises:
-        InputError: unknown model or predict function, a missing split, or nothing trained.
+        InputError: unknown model or predict function, a missing or empty split, or nothing trained.
     """
     workdir = workdirs.as_path(workdir)
     unknown = [name for name in config.embed.models if name not in MODELS]
     if unknown:
         raise InputError(f"config.embed.models: there is no {unknown[0]!r}; there are: {', '.join(MODELS)}")
+    embeddings.check_dtype(config.embed.dtype)
     catalog = catalogs.load(config.data)
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(jax.local_devices())  # each process by itself: nobody waits for another one's shard
+    for name in SPLITS:
+        if not len(catalog.split(name)):
+            raise InputError(f"catalogue {catalog.name}: the {name} split has no rows to embed")
+    pictures = {name: Noted(catalog.split(name).images) for name in SPLITS}
     # Several models read the same pictures: they are decoded once.
-    images = {name: sources.Cached(catalog.split(name).images, config.data.cache_bytes) for name in SPLITS}
+    images = {name: sources.Cached(pictures[name], config.data.cache_bytes) for name in SPLITS}
     learns = set(config.embed.models) & {"untrained", "trained"}
     task, vocabulary_hash = _task(config, workdir) if learns else (None, "")  # one task: compiled once for both
     summary = {}
     for name in config.embed.models:
         if name in learns:
-            predict, provenance = _network(config, workdir, name, task, mesh)
+            params, checkpoint = _params(config, workdir, name, task)
+            predict, recipe, provenance = _network(config, task, params, checkpoint, mesh)
         else:
-            predict, provenance = _histogram(config) if name == "histogram" else _pretrained(config, mesh)
+            predict, recipe, provenance = _histogram(config) if name == "histogram" else _pretrained(config, mesh)
         summary[name] = {}
         for split_name in SPLITS:
-            split, start = catalog.split(split_name), time.monotonic()
-            vectors, space = predict(images[split_name], f"embed: {name} {split_name}")
-            seconds = time.monotonic() - start
-            meta = {"space": space, "model": name, "split": split_name, "dim": vectors.shape[1],
-                    "catalogue": catalog.name, "config": workdirs.stage_hash(config, "embed"),
+            meta = {"model": name, "split": split_name, "catalogue": catalog.name,
+                    "config": workdirs.stage_hash(config, "embed"),
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                     "vocabulary_hash": vocabulary_hash if name in learns else "", **provenance}
-            if jax.process_index() == 0:
-                folder = workdir / "embeddings" / name / split_name
-                Embeddings(split.ids, vectors, meta).save(folder, dtype=config.embed.dtype)
-            summary[name][split_name] = {"rows": len(vectors), "dim": vectors.shape[1],
-                                         "pictures_per_second": round(len(vectors) / max(seconds, 1e-9), 1)}
-        if name == "trained" and catalog.val is not None:
-            _save_attributes(config, workdir, task, catalog.val, mesh)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("embed")  # nobody reads what the first process still writes
+            ids = Ids.of(catalog.split(split_name).ids)
+            job = shard_writer.Job(workdir / "embeddings" / name / split_name, ids, recipe, config.embed.dtype,
+                                   _shard_rows(config, len(ids)))
+            summary[name][split_name] = _embed_split(job, pictures[split_name], images[split_name], predict, meta)
+        if name == "trained" and catalog.val is not None and jax.process_index() == 0:
+            _save_attributes(config, workdir, task, params, catalog.val, mesh)
+    _wait("embed")  # nobody reads what the first process still writes
     return {"embeddings": summary}
 
 
+def _embed_split(job, pictures, images, predict, meta):
+    """Makes this process's shards of a split, waits for the others, has the first process join them."""
+    first, here, processes = jax.process_index() == 0, jax.process_index(), jax.process_count()
+    if first:
+        shard_writer.settle(job.folder)
+    _wait(f"settled {job.folder}")
+    title = f"embed: {meta['model']} {meta['split']}"
+    earlier = shard_writer.Earlier(job.folder, job.recipe, job.dtype)
+    done, seconds = 0, 0.0
+
+    def embed(rows, shard):
+        nonlocal done, seconds
+        start = time.monotonic()
+        out = predict(images, rows, title + (f", shard {shard + 1} of {job.count}" if job.count > 1 else ""))
+        done, seconds = done + len(rows), seconds + time.monotonic() - start
+        return out
+
+    own = range(here * job.count // processes, (here + 1) * job.count // processes)
+    shard_writer.write(job, earlier, pictures, embed, own, lambda text: print(f"{title}: {text}", flush=True))
+    _wait(f"written {job.folder}")
+    speed = {"pictures_per_second": round(done / max(seconds, 1e-9), 1) if done else None}
+    if not first:
+        return speed
+    counts = shard_writer.finish(job, meta, earlier)
+    if earlier.reason:
+        print(f"{title}: {counts['now']:,} listings, all embedded: {earlier.reason}", flush=True)
+    else:
+        damaged = f", {counts['damaged']:,} damaged on disk" if counts["damaged"] else ""
+        print(f"{title}: {counts['now']:,} listings = {counts['kept']:,} kept + {counts['new']:,} new + "
+              f"{counts['changed']:,} changed{damaged}; {counts['removed']:,} of the {counts['before']:,} before are "
+              "gone", flush=True)
+    return {"rows": counts["now"], "dim": embeddings.read_info(job.folder)["dim"], **counts, **speed}
+
+
+def _shard_rows(config, rows):
+    """Returns the rows of a shard: whole batches, and a shard for every process even where the split is small."""
+    share = -(-rows // jax.process_count())
+    batch = config.embed.batch_size
+    return -(-min(config.embed.get("shard_rows", 16384), share) // batch) * batch
+
+
+def _batch_size(config):
+    """This process's share of a batch, so that a device computes as many pictures at once as if all worked together."""
+    return -(-config.embed.batch_size // jax.process_count())
+
+
+def _wait(name):
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
 def _histogram(config):
-    def predict(source, desc):
-        vectors, done = np.empty((len(source), histogram.DIM), np.float32), 0
-        arguments = inference.test_arguments(config)
-        with tqdm.tqdm(total=len(source), desc=desc, unit="picture", mininterval=1) as bar:
-            for batch in pipeline.eval_batches(source, **arguments):
+    arguments = inference.test_arguments(config) | {"batch_size": _batch_size(config)}
+    recipe = shard_writer.recipe_name({"space": histogram.SPACE, **_pictures_recipe(config, arguments)})
+
+    def predict(source, rows, desc):
+        vectors, done = np.empty((len(rows), histogram.DIM), np.float32), 0
+        with tqdm.tqdm(total=len(rows), desc=desc, unit="picture", mininterval=1,
+                       disable=jax.process_index() > 0) as bar:
+            for batch in pipeline.eval_batches(source, rows=rows, **arguments):
                 count = int(batch["_mask"].sum())
                 vectors[done:done + count] = histogram.embed(batch["image"][:count])
                 done += count
                 bar.update(count)
-        return vectors, histogram.SPACE
+        return vectors, f"{histogram.SPACE}:{recipe}"
 
-    return predict, {"checkpoint": None}
+    return predict, recipe, {"checkpoint": None}
 
 
 def _task(config, workdir):
@@ -115,29 +180,58 @@ def _pretrained(config, mesh):
         images = embedder.normalize(batch["image"], module.dtype, info.mean, info.std)
         return {"embedding": module.apply({"params": params}, images)["embedding"]}
 
-    checkpoint = f"{block.name}/{workdirs.stage_hash(config, 'embed')}"
-
-    def predict(source, desc):
-        out = inference.predict(predict_fn, params, source, mesh=mesh, desc=desc, views=config.embed.get("views", ()),
-                                **arguments)
-        return out["embedding"], checkpoint
-
-    return predict, {"checkpoint": checkpoint, "licence": info.licence}
+    settings = {"name": block.name, "dtype": block.dtype, "mean": info.mean, "std": info.std,
+                "kwargs": workdirs.plain(kwargs)}
+    predict, recipe = _predictor(config, predict_fn, params, mesh, arguments, block.name, settings)
+    return predict, recipe, {"checkpoint": f"{block.name}/{recipe}", "licence": info.licence}
 
 
-def _network(config, workdir, name, task, mesh):
-    params, checkpoint = _params(config, workdir, name, task)
+def _network(config, task, params, checkpoint, mesh):
     predict_fn = inference.named(task.predict_fns, config.embed.predict_fn)
-    # Vectors of two checkpoints are not comparable, unless the task says so by naming the space itself.
-    own_space = ":".join([task.space, checkpoint, *(f"{key}={value}" for key, value in sorted(
-        config.embed.get("model_kwargs", {}).items()))])
+    settings = {"predict_fn": config.embed.predict_fn, "train": workdirs.plain(config.train.model),
+                "dtype": config.train.get("dtype", "float32"),
+                "model_kwargs": workdirs.plain(config.embed.get("model_kwargs", {}))}
+    space = f"{task.space}:{checkpoint}"
+    predict, recipe = _predictor(config, predict_fn, params, mesh, inference.test_arguments(config), space, settings)
+    return predict, recipe, {"checkpoint": checkpoint}
 
-    def predict(source, desc):
-        out = inference.predict(predict_fn, params, source, mesh=mesh, desc=desc, views=config.embed.get("views", ()),
-                                **inference.test_arguments(config))
-        return out["embedding"], out.get("space", own_space)
 
-    return predict, {"checkpoint": checkpoint}
+def _predictor(config, predict_fn, params, mesh, arguments, space, settings):
+    """Returns a function of (source, rows, desc) -> (vectors, space), and the name of its recipe.
+
+    The recipe holds the weights themselves, by checksum: a training that was repeated under the same settings, or a
+    file of weights that was replaced, gives other vectors. Vectors of two recipes are not comparable, unless the task
+    says so by naming the space itself.
+    """
+    views = config.embed.get("views", ())
+    recipe = shard_writer.recipe_name({
+        "space": space, "weights": _checksum(params), "settings": settings, "views": workdirs.plain(views),
+        **_pictures_recipe(config, arguments)})
+    params = jax.device_put(params, sharding.replicated(mesh))  # once for all shards
+
+    def predict(source, rows, desc):
+        out = inference.predict(predict_fn, params, source, rows=rows, mesh=mesh, desc=desc, views=views,
+                                **arguments | {"batch_size": _batch_size(config)})
+        return out["embedding"], out.get("space", f"{space}:{recipe}")
+
+    return predict, recipe
+
+
+def _pictures_recipe(config, arguments):
+    """What the vector of a picture depends on before any network sees it."""
+    return {"version": RECIPE, "transform": workdirs.plain(arguments["transform"]),
+            "image_size": list(arguments["image_size"]),
+            "decode_at_least": config.data.kwargs.get("decode_at_least", None)}
+
+
+def _checksum(params):
+    """Returns a checksum of all weights, with their places and types."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
 
 
 def _params(config, workdir, name, task):
@@ -155,21 +249,19 @@ def _params(config, workdir, name, task):
     return params, f"{trained_with}/untrained"
 
 
-def _save_attributes(config, workdir, task, val, mesh):
+def _save_attributes(config, workdir, task, params, val, mesh):
     """Writes val_attributes.npz: rows [n] of the val split; label_ids, probabilities [n, 10], most probable first."""
     file = workdir / "embeddings" / "trained" / "val_attributes.npz"
     if "attributes" not in task.predict_fns:
         file.unlink(missing_ok=True)
         return
-    params, _ = _params(config, workdir, "trained", task)
     rows = np.arange(min(_VAL_ROWS, len(val)))
     out = inference.predict(inference.top_attributes(task.predict_fns["attributes"], _VAL_TOP), params, val.images,
                             rows=rows, mesh=mesh, desc="embed: val attributes", **inference.test_arguments(config))
-    if jax.process_index() == 0:
-        beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        with beside.open("wb") as stream:
-            np.savez(stream, rows=rows, label_ids=out["label_ids"], probabilities=out["probabilities"])
-        beside.replace(file)
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with beside.open("wb") as stream:
+        np.savez(stream, rows=rows, label_ids=out["label_ids"], probabilities=out["probabilities"])
+    beside.replace(file)
 
 
 if __name__ == "__main__":

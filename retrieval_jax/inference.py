@@ -38,7 +38,8 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
         transform: (name, kwargs) pairs, nothing random.
         image_size: (height, width) in pixels.
         batch_size: rows of a global batch; rounded up to a multiple of the devices.
-        mesh: of `sharding.make_mesh`; None makes one.
+        mesh: of `sharding.make_mesh`; None makes one. The processes whose devices it has work together; over the
+            devices of one process alone, that one reads and computes everything.
         desc: title of the progress bar; None shows none.
         rows: only these rows, in this order.
         num_threads: that read pictures.
@@ -58,9 +59,11 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
     batch_size = -(-batch_size // mesh.size) * mesh.size
     run, space = _compiled(with_views(predict_fn, views, image_size), mesh)
     params = jax.device_put(params, sharding.replicated(mesh))
+    together = sorted({device.process_index for device in mesh.devices.flat})
     batches = pipeline.eval_batches(
         source, transform=transform, image_size=host_size(views, image_size), batch_size=batch_size,
-        num_threads=num_threads, rows=rows, process_index=jax.process_index(), process_count=jax.process_count())
+        num_threads=num_threads, rows=rows, process_index=together.index(jax.process_index()),
+        process_count=len(together))
 
     arrays, done, waiting = {}, 0, collections.deque()
 

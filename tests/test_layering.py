@@ -30,6 +30,7 @@ RULES = {
     "retrieval_jax/attributes/*": {"polars"},
     "retrieval_jax/vectors.py": set(),
     "retrieval_jax/embeddings.py": {"etils", "retrieval_jax.vectors"},
+    "retrieval_jax/shard_writer.py": {"retrieval_jax.embeddings", "retrieval_jax.workdir"},
     "retrieval_jax/ranking.py": {"etils", "retrieval_jax.embeddings"},
     "retrieval_jax/metrics.py": {"retrieval_jax.embeddings", "retrieval_jax.ranking"},
     "retrieval_jax/postprocess/*": {"scipy", "threadpoolctl", "retrieval_jax.index", *NOUNS},

@@ -77,18 +77,40 @@ class FileImages:
 
     def __getitem__(self, row: int) -> np.ndarray:
         """Returns uint8 [H, W, 3] RGB; raises InputError, naming the file, when it cannot be read or decoded."""
-        relative = self.relative_paths[row]
+        return self.decode(self.read(row), row)
+
+    def read(self, row: int) -> bytes:
+        """Returns the bytes of a picture's file; raises InputError, naming it, when it cannot be read."""
+
+        def read(path: str, _) -> bytes:
+            with open(path, "rb") as file:
+                return file.read()
+
+        return self._at(row, read)
+
+    def decode(self, data: bytes, row: int) -> np.ndarray:
+        """Returns the picture, uint8 [H, W, 3], that `read` gave the bytes of; raises InputError, naming the file."""
         try:
-            try:
-                path, _ = _locate(self._real_root, relative, self._folders)
-                with open(path, "rb") as file:
-                    data = file.read()
-            except OSError as error:
-                raise BadImage("missing image file", error.strerror or str(error)) from None
             return decode(data, self.max_pixels, self.at_least)
         except BadImage as error:
-            path = os.path.join(self.root, relative)
-            raise InputError(f"row {row} of the pictures: {error.sentence(path)}") from None
+            raise self._error(row, error) from None
+
+    def status(self, row: int) -> os.stat_result:
+        """Returns size and times of a picture's file; raises InputError, naming it, when it is not there."""
+        return self._at(row, lambda _, status: status)
+
+    def _at(self, row: int, function: Any) -> Any:
+        try:
+            try:
+                return function(*_locate(self._real_root, self.relative_paths[row], self._folders))
+            except OSError as error:
+                raise BadImage("missing image file", error.strerror or str(error)) from None
+        except BadImage as error:
+            raise self._error(row, error) from None
+
+    def _error(self, row: int, error: BadImage) -> InputError:
+        path = os.path.join(self.root, self.relative_paths[row])
+        return InputError(f"row {row} of the pictures: {error.sentence(path)}")
 
 
 class Cached:
