@@ -32,6 +32,11 @@ BATCH_BYTES = 1 << 20  # of one matrix of distances of the queries encoded toget
 EXACT_BITS = 26  # of a coordinate: the products then have 52, and their sum fits float64's 53
 
 
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def _gram(query: np.ndarray, block: np.ndarray, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Returns inner products [B, n, n] of each query and its candidates, whole numbers up to 2**52 in float64, exact.
 
@@ -200,7 +205,7 @@ def local_k_reciprocal(
     out = np.full((count, width), np.inf, np.float32)
     if not candidates.size:
         return out
-    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    threads = threads or cores()
     chunk = max(1, CHUNK_BYTES // (4 * (width + 1) * query.shape[1]))
     batch = max(1, BATCH_BYTES // (8 * (width + 1) ** 2))
 
@@ -236,6 +241,35 @@ def local_k_reciprocal(
     return out
 
 
+def check_depth(state: State, depth: int | None, name: str) -> int:
+    """Returns how many results a step that reorders a ranking takes: by default 100, or search.k where that is less.
+
+    Args:
+      state: what the step was given.
+      depth: as asked for.
+      name: of the step.
+
+    Raises:
+      InputError: several members, no ranking yet, or one of fewer than `depth` candidates.
+    """
+    if state.ranking is None or len(state.members) != 1:
+        raise InputError(
+            f"{name} needs the ranking of one member, there are {len(state.members)}: put ensemble before {name} in "
+            "search.steps"
+        )
+    found = state.ranking.k
+    if depth is None:
+        depth = min(100, found)
+    if depth < 1:
+        raise InputError(f"{name} to depth={depth}: give the number of candidates to reorder, for instance 100")
+    if found < min(depth, len(state.members[0][1])):
+        raise InputError(
+            f"{name} to depth={depth} needs as many candidates, and search.k is {found}: raise search.k or lower the "
+            "step's depth"
+        )
+    return depth
+
+
 def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5,
          depth: int | None = None) -> State:
     """Reorders the first `depth` results of the current ranking and cuts off the rest; scores become -distance.
@@ -250,22 +284,8 @@ def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5,
     Raises:
       InputError: several members, no ranking yet, or one of fewer than `depth` candidates.
     """
-    if state.ranking is None or len(state.members) != 1:
-        raise InputError(
-            f"re-ranking needs the ranking of one member, there are {len(state.members)}: put ensemble before "
-            "reranking in search.steps"
-        )
-    if depth is None:
-        depth = min(100, state.ranking.k)
-    if depth < 1:
-        raise InputError(f"re-ranking to depth={depth}: give the number of candidates to reorder, for instance 100")
+    depth = check_depth(state, depth, "reranking")
     queries, gallery = state.members[0]
-    found = state.ranking.k
-    if found < min(depth, len(gallery)):
-        raise InputError(
-            f"re-ranking to depth={depth} needs as many candidates, and search.k is {found}: raise search.k or lower "
-            "the step's depth"
-        )
     # The candidates were found by cosine: the distances that reorder them must be between unit vectors too.
     queries, gallery = (side.map(normalize) for side in (queries, gallery))
     rows = state.ranking.item_rows[:, :depth]
