@@ -147,6 +147,7 @@ def base() -> ConfigDict:
     config.search.index = "exact"
     config.search.index_kwargs = ConfigDict()
     config.search.steps = (("whitening", {}), ("reranking", {}))
+    config.search.stages = ()  # those to search and save, such as ("ensemble", "reranking"); () for all
     config.search.members = ()
 
     config.evaluate = ConfigDict()

@@ -7,9 +7,13 @@
 
 The steps of `config.search.steps` are cumulative and for the trained model, or the public weights ("pretrained");
 "histogram" and "untrained" are there to compare with and get the plain cosine. With `config.search.members` (names of
-work directories beside this one) every member's trained embeddings go through the steps before "ensemble" by
-themselves, as a model of the member's name; that step joins them, and what comes after it ranks by the ensemble, as a
-model of that name.
+work directories beside this one) every member's trained embeddings go through the steps before "ensemble" or "fusion"
+by themselves, as a model of the member's name; that step joins them, and what comes after it ranks by the ensemble, as
+a model of that name. Members may hold the same listings in another order: they are read in the first one's.
+
+A search over a million listings takes minutes. `config.search.stages` names the stages to make, where not all are
+wanted: the steps of the others are done, and not searched. Vectors that a step changes are computed when the search
+reads them (embeddings.Embeddings.map), not copied.
 """
 
 from __future__ import annotations
@@ -24,11 +28,12 @@ from retrieval_jax import index, postprocess
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.embeddings import Embeddings, replace_folder
 from retrieval_jax.errors import InputError
-from retrieval_jax.postprocess import State
+from retrieval_jax.postprocess import State, ensemble
 from retrieval_jax.ranking import Ranking
 
 FIRST_STAGE = "cosine"
 NETWORKS = ("trained", "pretrained")  # what the steps are for
+JOINS = ("ensemble", "fusion")  # steps that make one member of all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,27 +112,29 @@ def load_member(folder: pathlib.Path, model: str, command: str) -> tuple[Embeddi
     return queries, gallery
 
 
-def check_members(members: list[tuple[Embeddings, Embeddings]], names: tuple[str, ...]) -> None:
-    """Raises InputError unless all members embedded the same queries and the same gallery, in the same order."""
-    for name, sides in zip(names[1:], members[1:], strict=True):
-        for split, side, first in zip(("query", "gallery"), sides, members[0], strict=True):
-            if side.ids != first.ids:
-                raise InputError(
-                    f"the {split} ids of the members {names[0]} ({len(first)}) and {name} ({len(side)}) differ: "
-                    "train and embed "
-                    "all members on the same catalogue"
-                )
+def check_stages(wanted, steps: list[Step]) -> set[str]:
+    """Returns the names of the stages to make: all of them where none is named.
+
+    Raises:
+      InputError: a name that no stage has.
+    """
+    there = [FIRST_STAGE, *(step.stage for step in steps)]
+    unknown = [name for name in wanted if name not in there]
+    if unknown:
+        raise InputError(f"search.stages names {unknown[0]!r}, but search.steps makes {', '.join(there)}")
+    return set(wanted or there)
 
 
 def run(config, workdir) -> dict:
     """Ranks the gallery for every query and writes workdir/rankings, whole or not at all.
 
     Args:
-      config: the search block (k, steps, members, index, index_kwargs) and embed.models.
+      config: the search block (k, steps, stages, members, index, index_kwargs) and embed.models.
       workdir: the work directory, with embeddings (or its members beside it).
 
     Returns:
-      Summary: queries, gallery, k, and of each stage model, name, step and seconds.
+      Summary: queries, gallery, k, and of each stage model, name, step and seconds (since the stage before it, with
+      whatever the steps between them took).
 
     Raises:
       InputError: missing or unfitting embeddings, or steps that cannot be done.
@@ -135,13 +142,15 @@ def run(config, workdir) -> dict:
     workdir = pathlib.Path(workdir)
     k = config.search.k
     steps = parse_steps(config.search.steps)
+    wanted = check_stages(config.search.get("stages", ()), steps)
     make_index = index.get(config.search.index).Index
     index_kwargs = dict(config.search.index_kwargs)
     member_names = work_directory.members(config)
-    if member_names and not any(step.name == "ensemble" for step in steps):
+    joins = next((i for i, step in enumerate(steps) if step.name in JOINS), len(steps))
+    if member_names and joins == len(steps):
         raise InputError(
-            f"search.members names {len(member_names)} members, but search.steps has no 'ensemble' to join them: "
-            "add one"
+            f"search.members names {len(member_names)} members, but search.steps has no 'ensemble' (or 'fusion') to "
+            "join them: add one"
         )
 
     # Everything is loaded before the first search: a missing one is told at once.
@@ -155,8 +164,12 @@ def run(config, workdir) -> dict:
     else:
         command = f"python -m retrieval_jax.embed --config=... --workdir={workdir}"
         sources = [(model, load_member(workdir, model, command)) for model in config.embed.models]
-    check_members([sides for _, sides in sources], tuple(model for model, _ in sources))
-    joins = next((i for i, step in enumerate(steps) if step.name == "ensemble"), len(steps))
+    models = tuple(model for model, _ in sources)
+    aligned = [
+        ensemble.align(side, [f"{model} ({split})" for model in models])
+        for split, side in zip(("query", "gallery"), zip(*(sides for _, sides in sources), strict=True), strict=True)
+    ]
+    sources = list(zip(models, zip(*aligned, strict=True), strict=True))
     stages = []
 
     def fill(folder: pathlib.Path) -> None:
@@ -176,28 +189,35 @@ def run(config, workdir) -> dict:
             queries, gallery = state.members[0]
             return dataclasses.replace(state, ranking=make_index(gallery, **index_kwargs).search(queries, k))
 
-        def walk(model: str, state: State, steps: list[Step]) -> State:
+        def walk(model: str, state: State, steps: list[Step], start: float) -> State:
             for step in steps:
-                start = time.monotonic()
-                state = ranked(postprocess.get(step.name).step(state, **step.kwargs))
-                save(model, step.stage, state.ranking, start, step)
+                state = postprocess.get(step.name).step(state, **step.kwargs)
+                if step.stage in wanted:
+                    state = ranked(state)
+                    save(model, step.stage, state.ranking, start, step)
+                    start = time.monotonic()
             return state
 
         finished = []
         for model, sides in sources:
             (folder / model).mkdir()
             start = time.monotonic()
-            state = ranked(State([sides], None, (model,), folder / model))
-            save(model, FIRST_STAGE, state.ranking, start)
+            state = State([tuple(sides)], None, (model,), folder / model)
+            if FIRST_STAGE in wanted or model not in NETWORKS and not member_names:
+                state = ranked(state)
+                save(model, FIRST_STAGE, state.ranking, start)
+                start = time.monotonic()
             # The baselines are there to compare the plain cosine; members of an ensemble go as far as the join.
             if model in NETWORKS:
-                walk(model, state, steps)
+                walk(model, state, steps, start)
             elif member_names:
-                finished.append(walk(model, state, steps[:joins]).members[0])
+                finished.append(walk(model, state, steps[:joins], start))
         if member_names:
             (folder / "ensemble").mkdir()
-            names = tuple(model for model, _ in sources)
-            walk("ensemble", State(finished, None, names, folder / "ensemble"), steps[joins:])
+            rankings = tuple(state.ranking for state in finished if state.ranking is not None)
+            members = [state.members[0] for state in finished]
+            state = State(members, None, models, folder / "ensemble", rankings)
+            walk("ensemble", state, steps[joins:], time.monotonic())
         work_directory.write_json(folder / "rankings.json", {"stages": stages})
 
     replace_folder(workdir / "rankings", fill)

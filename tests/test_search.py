@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from retrieval_jax import index, search
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.postprocess import ensemble, reranking, whitening
+from retrieval_jax.postprocess import ensemble, fusion, reranking, whitening
 from retrieval_jax.ranking import Ranking
 
 STEPS = (("whitening", {}), ("reranking", {"k1": 5, "k2": 3, "depth": 12}))
@@ -93,6 +93,74 @@ def test_an_ensemble_searches_its_members(tmp_path):
         assert np.array_equal(Ranking.load(rankings / model / "whitening").item_rows, expected.item_rows)
 
 
+def test_members_in_another_order_are_read_in_the_first_ones(tmp_path):
+    ids = [f"g{row:03d}" for row in range(70)]
+    for name in ("one", "two", "mixed"):
+        make_embeddings(tmp_path / name, seed=len(name), space=name)
+    order = np.random.default_rng(5).permutation(70)
+    gallery = load(tmp_path / "two")[1]
+    Embeddings(gallery.ids[order], gallery.vectors[order], gallery.meta).save(
+        tmp_path / "mixed" / "embeddings" / "trained" / "gallery"
+    )
+    queries = load(tmp_path / "two")[0]
+    Embeddings(queries.ids[::-1], queries.vectors[::-1], queries.meta).save(
+        tmp_path / "mixed" / "embeddings" / "trained" / "query"
+    )
+    found = []
+    for other in ("two", "mixed"):
+        config = make_config((("whitening", {}), ("ensemble", {})), ("one", other))
+        search.run(config, tmp_path / "both")
+        found.append([Ranking.load(tmp_path / "both" / "rankings" / model / stage)
+                      for model, stage in ((other, "cosine"), ("ensemble", "ensemble"))])  # fmt: skip
+    for straight, mixed in zip(*found, strict=True):
+        assert np.array_equal(straight.item_rows, mixed.item_rows) and straight.gallery_sha256 == mixed.gallery_sha256
+        assert straight.query_ids == mixed.query_ids and load(tmp_path / "one")[1].ids == ids
+
+
+@pytest.mark.parametrize("method", ["reciprocal_rank", "scores"])
+def test_fusion_joins_the_members_rankings(tmp_path, method):
+    for seed, name in enumerate(("one", "two")):
+        make_embeddings(tmp_path / name, seed=seed, dim=5 + seed, space=name)
+    steps = (("whitening", {}), ("fusion", {"method": method, "k": 15}), ("reranking", {"depth": 12}))
+    search.run(make_config(steps, ("one", "two")), tmp_path / "both")
+    rankings = tmp_path / "both" / "rankings"
+    each = [Ranking.load(rankings / name / "whitening") for name in ("one", "two")]
+    members = [whiten(*load(tmp_path / name)) for name in ("one", "two")]
+    if method == "scores":
+        expected = fusion.sum_of_scores(each, members, 15)
+    else:
+        expected = fusion.reciprocal_rank(each, 15, gallery_ids=members[0][1].ids)
+    assert np.array_equal(Ranking.load(rankings / "ensemble" / "fusion").item_rows, expected.item_rows)
+    after = Ranking.load(rankings / "ensemble" / "reranking")
+    assert np.array_equal(np.sort(after.item_rows, 1), np.sort(expected.item_rows[:, :12], 1))
+
+
+def test_only_the_stages_named_are_searched(tmp_path, monkeypatch):
+    for seed, name in enumerate(("one", "two")):
+        make_embeddings(tmp_path / name, seed=seed, space=name)
+    steps = (("whitening", {}), ("ensemble", {}), ("reranking", {"depth": 20}))
+    config = make_config(steps, ("one", "two"))
+    search.run(config, tmp_path / "all")
+    searches = []
+    exact = index.get("exact").Index
+    original = exact.search
+    monkeypatch.setattr(exact, "search", lambda self, *args: searches.append(1) or original(self, *args))
+    config.search.stages = ("ensemble", "reranking")
+    summary = search.run(config, tmp_path / "some")
+    assert len(searches) == 1
+    assert [(stage["model"], stage["stage"]) for stage in summary["stages"]] == [
+        ("ensemble", "ensemble"), ("ensemble", "reranking")]  # fmt: skip
+    for stage in ("ensemble", "reranking"):
+        some, whole = (Ranking.load(tmp_path / name / "rankings" / "ensemble" / stage) for name in ("some", "all"))
+        assert np.array_equal(some.item_rows, whole.item_rows) and np.array_equal(some.scores, whole.scores)
+    config.search.stages = ("ensemble", "rerank")
+    with pytest.raises(InputError, match="'rerank', but search.steps makes cosine, whitening, ensemble, reranking"):
+        search.run(config, tmp_path / "some")
+    config.search.stages, config.search.steps = ("fusion",), (("whitening", {}), ("fusion", {}))
+    with pytest.raises(InputError, match="name the stage before it in search.stages"):
+        search.run(config, tmp_path / "some")
+
+
 def test_what_is_missing_is_named_with_its_command(tmp_path):
     with pytest.raises(InputError, match="python -m retrieval_jax.embed"):
         search.run(make_config(models=("trained",)), tmp_path)
@@ -111,7 +179,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         search.run(make_config(models=("trained",)), tmp_path / "a")
     make_embeddings(tmp_path / "one")
     make_embeddings(tmp_path / "two", gallery_ids=[f"x{row}" for row in range(70)])
-    with pytest.raises(InputError, match="gallery ids of the members one .* and two"):
+    with pytest.raises(InputError, match=r"member two \(gallery\) of the ensemble lacks 70 of the 70"):
         search.run(make_config((("ensemble", {}),), ("one", "two")), tmp_path / "both")
 
 

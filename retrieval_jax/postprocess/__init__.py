@@ -26,12 +26,14 @@ class State:
       ranking: the current ranking of the single member, or None: not searched yet, or stale.
       names: the members' names, for messages and saved files.
       folder: where a step may save what it fitted, or None.
+      rankings: of several members, the last ranking that each had by itself; () where they were not searched.
     """
 
     members: list[tuple[Embeddings, Embeddings]]
     ranking: Ranking | None = None
     names: tuple[str, ...] = ()
     folder: pathlib.Path | None = None
+    rankings: tuple[Ranking, ...] = ()
 
     def name(self, member: int) -> str:
         """Returns the name of a member, or its number."""

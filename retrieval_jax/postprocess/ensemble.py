@@ -1,5 +1,7 @@
 """Ensemble by concatenation: the cosine of joined unit vectors is the (weighted) mean of the members' cosines.
 
+The joined vectors are computed when they are read: no copy as wide as all members, in memory or on disk.
+
 Source: the eProduct runner-up (arXiv 2208.00955): whiten each member, L2, concatenate.
 """
 
@@ -10,46 +12,97 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval_jax.embeddings import BLOCK_ROWS, Embeddings, allocate
+from retrieval_jax.embeddings import Embeddings, computed
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 
 
-def concatenate(members: Sequence[Embeddings], weights: Sequence[float] | None = None) -> Embeddings:
+def align(members: Sequence[Embeddings], names: Sequence[str] = ()) -> list[Embeddings]:
+    """Puts the rows of all members into the order of the first one's ids.
+
+    Args:
+      members: embeddings of the same ids, in any order.
+      names: the members' names, for messages.
+
+    Returns:
+      The members; those in another order are read through the right one, not copied.
+
+    Raises:
+      InputError: a member lacks ids that another one has, or holds one twice; it is named, with how many.
+    """
+    names = [names[number] if number < len(names) else str(number) for number in range(len(members))]
+    out = list(members[:1])
+    first, place = members[0].ids, None
+    for number in range(1, len(members)):
+        member = members[number]
+        if member.ids == first:
+            out.append(member)
+            continue
+        if place is None:
+            place = _places(members[0], names[0])
+        own = _places(member, names[number])
+        for lacking, having, theirs in ((names[number], names[0], own), (names[0], names[number], place)):
+            wanted = place if theirs is own else own
+            missing = [item for item in wanted if item not in theirs]
+            if missing:
+                raise InputError(
+                    f"the member {lacking} of the ensemble lacks {len(missing)} of the {len(wanted)} ids of {having}, "
+                    f"the first of them {missing[0]}: embed the same catalogue with both"
+                )
+        out.append(member.take(np.fromiter((own[item] for item in first), np.int64, len(first))))
+    return out
+
+
+def _places(member: Embeddings, name: str) -> dict[str, int]:
+    place = {item: row for row, item in enumerate(member.ids)}
+    if len(place) != len(member):
+        raise InputError(
+            f"the member {name} of the ensemble holds {len(member) - len(place)} ids twice, so its rows cannot be put "
+            "into another member's order: embed a catalogue of distinct ids"
+        )
+    return place
+
+
+def shares(weights: Sequence[float] | None, count: int) -> np.ndarray:
+    """Returns how much each of `count` members counts, [count] float64 of sum 1; by default all alike.
+
+    Raises:
+      InputError: not one weight of 0 or more for each member.
+    """
+    weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    if weights.shape != (count,) or not count or weights.min() < 0 or not 0 < weights.max() < np.inf:
+        raise InputError(f"the ensemble has {count} members, and weights {weights}: give one of 0 or more each")
+    return weights / weights.sum()
+
+
+def concatenate(
+    members: Sequence[Embeddings], weights: Sequence[float] | None = None, names: Sequence[str] = ()
+) -> Embeddings:
     """Joins the members' L2-normalised vectors side by side and normalises the result.
 
     Args:
-      members: embeddings [n, D_i] of the same ids in the same order.
+      members: embeddings [n, D_i] of the same ids; rows follow the first one's order.
       weights: one a member, default all 1: how much its cosine counts (vectors are scaled by the square root).
+      names: the members' names, for messages.
 
     Returns:
-      Embeddings [n, sum of D_i]; meta["space"] joins the members' spaces.
+      Embeddings [n, sum of D_i], computed when read where they are many; meta["space"] joins the members' spaces.
 
     Raises:
-      InputError: ids differ, or weights do not fit.
+      InputError: a member lacks ids, or weights do not fit.
     """
-    weights = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]
-    if len(weights) != len(members) or not members or min(weights) < 0 or max(weights) <= 0:
-        raise InputError(
-            f"the ensemble has {len(members)} members, and weights {tuple(weights)}: give one of 0 or more each"
-        )
+    scales = np.sqrt(shares(weights, len(members))).astype(np.float32)
+    aligned = align(members, names)
+
+    def read(key) -> np.ndarray:
+        parts = [scale * normalize(member.vectors[key]) for scale, member in zip(scales, aligned, strict=True)]
+        return normalize(np.concatenate(parts, 1))  # once more: a member's zero vector leaves the joined one short
+
     first = members[0]
-    for number, member in enumerate(members):
-        if member.ids != first.ids:
-            raise InputError(
-                f"members 0 and {number} of the ensemble hold different ids ({len(first)} and {len(member)} rows): "
-                "embed the same catalogue with both"
-            )
-    scales = [np.float32(np.sqrt(weight / sum(weights))) for weight in weights]
-    out = allocate((len(first), sum(member.dim for member in members)))
-    for start in range(0, len(first), BLOCK_ROWS):
-        stop = start + BLOCK_ROWS
-        parts = [scale * normalize(member.block(start, stop)) for scale, member in zip(scales, members, strict=True)]
-        # once more: a member's zero vector leaves the joined one short
-        out[start:stop] = normalize(np.concatenate(parts, 1))
     space = "+".join(str(member.meta.get("space", "")) for member in members)
-    return Embeddings(first.ids, out, {**first.meta, "space": space, "members": [member.meta for member in members]})
+    meta = {**first.meta, "space": space, "members": [member.meta for member in members]}
+    return computed(first.ids, read, sum(member.dim for member in members), meta)
 
 
 def step(state: State, *, weights: Sequence[float] | None = None) -> State:
@@ -62,5 +115,5 @@ def step(state: State, *, weights: Sequence[float] | None = None) -> State:
     Returns:
       The state with one member, named "ensemble", and no ranking.
     """
-    queries, gallery = (concatenate(side, weights) for side in zip(*state.members, strict=True))
-    return dataclasses.replace(state, members=[(queries, gallery)], ranking=None, names=("ensemble",))
+    queries, gallery = (concatenate(side, weights, state.names) for side in zip(*state.members, strict=True))
+    return dataclasses.replace(state, members=[(queries, gallery)], ranking=None, rankings=(), names=("ensemble",))

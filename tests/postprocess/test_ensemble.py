@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 import reference
+from retrieval_jax import embeddings as module
 from retrieval_jax import index, metrics, postprocess
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, ensemble
 from retrieval_jax.ranking import Truth
+from retrieval_jax.vectors import Computed
 
 
 def embeddings(vectors, space="s"):
@@ -31,12 +33,30 @@ def test_the_cosine_is_the_weighted_mean_of_the_members(weights):
 
 
 def test_members_that_do_not_fit_are_refused():
-    one, other = embeddings(np.eye(3)), Embeddings(["x", "y", "z"], np.eye(3))
-    with pytest.raises(InputError, match="different ids"):
-        ensemble.concatenate([one, other])
-    for weights in ((1,), (1, -1), (0, 0)):
+    one, other = embeddings(np.eye(3)), Embeddings(["item2", "y", "z"], np.eye(3))
+    with pytest.raises(InputError, match="member vit of the ensemble lacks 2 of the 3 ids of swin, .* item0"):
+        ensemble.concatenate([one, other], names=("swin", "vit"))
+    more = Embeddings(["item0", "item1", "item2", "new"], np.eye(4))
+    with pytest.raises(InputError, match="member 0 of the ensemble lacks 1 of the 4 ids of 1, the first of them new"):
+        ensemble.concatenate([one, more])
+    with pytest.raises(InputError, match="member 1 of the ensemble holds 1 ids twice"):
+        ensemble.concatenate([one, Embeddings(["item0", "item1", "item1"], np.eye(3))])
+    for weights in ((1,), (1, -1), (0, 0), (np.inf, 1), (np.nan, 1)):
         with pytest.raises(InputError, match="weights"):
             ensemble.concatenate([one, one], weights)
+
+
+@pytest.mark.parametrize("kept", [0, module.KEPT_BYTES])
+def test_members_are_put_in_the_first_ones_order(kept, monkeypatch):
+    rng = np.random.default_rng(1)
+    members = [embeddings(rng.normal(size=(40, dim))) for dim in (3, 5, 2)]
+    expected = ensemble.concatenate(members, (1, 2, 3))
+    order = rng.permutation(40)
+    shuffled = Embeddings(members[1].ids[order], members[1].vectors[order].astype(np.float32), members[1].meta)
+    monkeypatch.setattr(module, "KEPT_BYTES", kept)
+    joined = ensemble.concatenate([members[0], shuffled, members[2]], (1, 2, 3))
+    assert isinstance(joined.vectors, Computed) == (kept == 0)
+    assert joined.ids == members[0].ids and np.array_equal(np.asarray(joined.vectors), expected.vectors)
 
 
 def test_a_zero_vector_of_a_member_leaves_the_others():
@@ -46,7 +66,7 @@ def test_a_zero_vector_of_a_member_leaves_the_others():
 
 def test_unknown_steps_list_those_that_exist():
     assert {"whitening", "l2", "ensemble", "reranking"} <= set(postprocess.names())
-    with pytest.raises(InputError, match="whitenning.*ensemble, l2, reranking, whitening"):
+    with pytest.raises(InputError, match="whitenning.*ensemble, .*l2, .*reranking, .*whitening"):
         postprocess.get("whitenning")
 
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 import reference
-from retrieval_jax import postprocess
+from retrieval_jax import embeddings, postprocess
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, whitening
 from retrieval_jax.postprocess.whitening import Whitening
+from retrieval_jax.vectors import Computed
 
 
 def naive_covariance(vectors):
@@ -64,10 +65,44 @@ def test_shards_and_blocks_give_the_same_fit(vectors, tmp_path, monkeypatch):
     whole = whitening.fit(vectors)
     ids = [str(row) for row in range(300)]
     Embeddings(ids, vectors).save(tmp_path / "e", shard_rows=77)
-    monkeypatch.setattr(whitening, "BLOCK_ROWS", 32)
+    monkeypatch.setattr(whitening, "FIT_ROWS", 32)
+    monkeypatch.setattr(whitening, "SHIFT_ROWS", 7)
     streamed = whitening.fit(Embeddings.load(tmp_path / "e"))
     np.testing.assert_allclose(streamed.mean, whole.mean, atol=1e-12)
     np.testing.assert_allclose(streamed.matrix, whole.matrix, atol=1e-9)
+    applied = whole.apply(vectors)
+    monkeypatch.setattr(whitening, "APPLY_ROWS", 7)
+    np.testing.assert_allclose(whole.apply(vectors), applied, rtol=2e-7)
+
+
+def test_the_vectors_are_read_once(vectors):
+    class Counting:
+        shape, read = vectors.shape, 0
+
+        def __getitem__(self, key):
+            block = vectors[key]
+            Counting.read += len(block)
+            return block
+
+    mean, covariance = whitening.moments(Counting())
+    expected_mean, expected = naive_covariance(vectors)
+    np.testing.assert_allclose(mean, expected_mean, atol=1e-12)
+    np.testing.assert_allclose(covariance, expected, atol=1e-12)
+    assert Counting.read <= 300 + whitening.SHIFT_ROWS
+
+
+@pytest.mark.parametrize("order", ["sorted", "the rows of the shift are odd ones"])
+def test_a_mean_far_from_zero_costs_no_digits(order, monkeypatch):
+    # E[x^2] - mean^2 loses all 16 digits here, and a shift that misses the mean would lose some
+    rng = np.random.default_rng(3)
+    vectors = 1e8 + np.sort(rng.normal(size=(4096, 3)), axis=0)
+    monkeypatch.setattr(whitening, "SHIFT_ROWS", 16)
+    if order != "sorted":
+        vectors[np.linspace(0, 4095, 16).astype(int)] += 50
+    mean, covariance = whitening.moments(vectors)
+    small = vectors - 1e8
+    np.testing.assert_allclose(mean, 1e8 + small.mean(0), rtol=1e-15)
+    np.testing.assert_allclose(covariance, np.cov(small.T, bias=True), rtol=1e-9)
 
 
 @pytest.mark.parametrize("dim", [None, 4])
@@ -92,10 +127,43 @@ def test_it_survives_the_disk(vectors, tmp_path):
     fitted.save(tmp_path / "deep" / "whitening.npz")
     again = Whitening.load(tmp_path / "deep" / "whitening.npz")
     assert np.array_equal(again.apply(vectors), fitted.apply(vectors))
+    assert again.info == fitted.info == {"rows": 300, "method": "pca", "ridge": 1e-7, "dim": 3}
+    assert again.version() == fitted.version() != whitening.fit(vectors, dim=2).version()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["whitening.npz"]
     (tmp_path / "bad.npz").write_bytes(b"no")
-    for name in ("none.npz", "bad.npz"):
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "deep" / "whitening.npz").read_bytes()[:-40])
+    np.savez(tmp_path / "old.npz", mean=fitted.mean, matrix=fitted.matrix)
+    with np.load(tmp_path / "deep" / "whitening.npz") as arrays:
+        np.savez(tmp_path / "mixed.npz", mean=arrays["mean"] + 1, matrix=arrays["matrix"], info=arrays["info"])
+    for name in ("none.npz", "bad.npz", "cut.npz", "old.npz", "mixed.npz"):
         with pytest.raises(InputError, match=name):
             Whitening.load(tmp_path / name)
+
+
+def test_another_space_is_refused(vectors):
+    ids = [str(row) for row in range(300)]
+    one, other = (Embeddings(ids, vectors, {"space": space}) for space in ("a", "b"))
+    fitted = whitening.fit(one)
+    assert fitted.info["space"] == "a" and fitted.info["ids_sha256"] == one.ids.sha256()
+    whitened = fitted.apply(one)
+    assert np.array_equal(whitened.vectors, fitted.apply(vectors)) and whitened.ids is one.ids
+    assert whitened.meta["space"] == f"a|whitening-{fitted.version()}" and whitened.meta["whitening"] == fitted.info
+    for wrong in (other, whitened, Embeddings(ids, vectors)):
+        with pytest.raises(InputError, match="fitted in the space 'a'"):
+            fitted.apply(wrong)
+    assert len(whitening.fit(vectors).apply(other)) == 300  # a bare array says nothing of its space
+    with pytest.raises(InputError, match="5 numbers"):
+        fitted.apply(Embeddings(ids, vectors[:, :4], {"space": "a"}))
+
+
+def test_a_large_gallery_is_whitened_when_it_is_read(vectors, monkeypatch):
+    gallery = Embeddings([str(row) for row in range(300)], vectors.astype(np.float16), {"space": "a"})
+    (kept,) = postprocess.get("whitening").step(State([(gallery, gallery)])).members
+    monkeypatch.setattr(embeddings, "KEPT_BYTES", 0)
+    (read,) = postprocess.get("whitening").step(State([(gallery, gallery)])).members
+    assert isinstance(read[1].vectors, Computed) and isinstance(kept[1].vectors, np.ndarray)
+    for rows in (slice(20, 290), np.array([5, 299, 0])):
+        np.testing.assert_allclose(read[1].vectors[rows], kept[1].vectors[rows], atol=1e-7)
 
 
 def test_bad_input_is_refused(vectors):
@@ -118,7 +186,7 @@ def test_the_step_fits_on_the_gallery_applies_to_both_and_normalises(vectors, tm
     for side, before in zip(state.members[0], (queries, gallery), strict=True):
         expected = fitted.apply(before.vectors)
         np.testing.assert_allclose(side.vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
-        assert side.ids == before.ids and side.meta == before.meta
+        assert side.ids == before.ids and side.meta["space"] == f"a|whitening-{fitted.version()}"
     assert np.array_equal(Whitening.load(tmp_path / "whitening_one_two.npz").matrix, fitted.matrix)
 
 
