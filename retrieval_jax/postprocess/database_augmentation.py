@@ -1,0 +1,79 @@
+"""Database augmentation: every listing becomes the weighted mean of itself and its nearest listings.
+
+The gallery's side of query expansion, done once for all queries.
+
+Source: Turcot & Lowe (ICCV workshops 2009) and Arandjelovic & Zisserman, "Three things everyone should know to improve
+  object retrieval" (CVPR 2012); weights cosine ** alpha as in Radenovic et al. (TPAMI 2018).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from retrieval_jax import index as index_room
+from retrieval_jax.embeddings import Embeddings, computed
+from retrieval_jax.errors import InputError
+from retrieval_jax.postprocess import State
+from retrieval_jax.postprocess.query_expansion import expand
+
+
+def neighbours(vectors, count: int, index: str = "exact", index_kwargs: dict | None = None) -> np.ndarray:
+    """Returns [G, count] int32: each row's nearest other rows, nearest first, equals by row; -1 where there are fewer.
+
+    Args:
+      vectors: [G, D], need not be normalised.
+      count: neighbours a row.
+      index: the kind that searches the gallery in itself; the exact one costs G^2 D.
+      index_kwargs: its arguments.
+    """
+    engine = index_room.get(index).Index(vectors, **(index_kwargs or {}))
+    near, _ = index_room.nearest_rows(engine, vectors, count + 1)
+    itself = near == np.arange(len(near))[:, None]  # not always the first, where listings are equal
+    return np.take_along_axis(near, np.argsort(itself, axis=1, kind="stable")[:, :count], 1)
+
+
+def augment(
+    gallery: Embeddings, depth: int, alpha: float, index: str = "exact", index_kwargs: dict | None = None
+) -> Embeddings:
+    """Returns the gallery with its nearest rows mixed into each row, all of length 1.
+
+    The lists of neighbours are kept, [G, depth] int32; vectors that take more memory than `embeddings.computed` keeps
+    are mixed whenever they are read, from depth + 1 rows each.
+
+    Args:
+      gallery: [G, D].
+      depth: neighbours that join a row.
+      alpha: see `query_expansion.expand`.
+      index: see `neighbours`.
+      index_kwargs: see `neighbours`.
+
+    Raises:
+      InputError: depth or alpha out of range.
+    """
+    if depth < 1:
+        raise InputError(f"database augmentation with depth={depth}: give the number of neighbours, for instance 10")
+    rows, vectors = neighbours(gallery.vectors, depth, index, index_kwargs), gallery.vectors
+    return computed(
+        gallery.ids, lambda key: expand(np.asarray(vectors[key]), vectors, rows[key], alpha), gallery.dim, gallery.meta
+    )
+
+
+def step(
+    state: State, *, depth: int = 10, alpha: float = 3.0, index: str = "exact", index_kwargs: dict | None = None
+) -> State:
+    """Mixes the nearest listings into each listing of every member's gallery.
+
+    Args:
+      state: with any number of members.
+      depth: neighbours that join a listing.
+      alpha: see `query_expansion.expand`.
+      index: see `neighbours`.
+      index_kwargs: see `neighbours`.
+
+    Returns:
+      The state with new galleries and no ranking.
+    """
+    members = [(queries, augment(gallery, depth, alpha, index, index_kwargs)) for queries, gallery in state.members]
+    return dataclasses.replace(state, members=members, ranking=None)
