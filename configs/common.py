@@ -154,6 +154,10 @@ def base() -> ConfigDict:
     config.evaluate.ks = (1, 10)
     config.evaluate.submission_stage = ""  # "stage" or "model/stage"; empty for the last
     config.evaluate.selection_share = 0.5
+    config.evaluate.draws = 1000  # of the queries, for the confidence intervals; 0 for none
+    # An alarm: pictures of queries and train that the gallery has nearly the same, by 8 x 8 mean colours; the largest
+    # difference, as a share of a picture's contrast (below 0: not looked for), and how many train listings are read.
+    config.evaluate.near_duplicates = ConfigDict({"max_difference": 0.05, "train_listings": 5000})
 
     config.report = ConfigDict()
     config.report.rows = 12  # random ones, and as many of the worst

@@ -2,6 +2,10 @@
 
 Choices (how many steps, which k1) are made on the selection half of the queries and reported on the other half: a query
 belongs to a half by a hash of its id, so the halves are the same in every run and for every model.
+
+Every mean has a 95 % interval (the queries drawn again, seeded), and stands beside the means of slices of the queries:
+by number of relevant listings and by category. Pictures that are nearly the same in train and gallery, or among
+queries and gallery, are counted and shown; nothing is removed.
 """
 
 from __future__ import annotations
@@ -18,14 +22,17 @@ import rich.box
 import rich.console
 import rich.table
 
-from retrieval_jax import metrics
+from retrieval_jax import metrics, near_duplicates, shard_writer, slices
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.data import catalog as catalog_module
+from retrieval_jax.data.noted import Noted
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.ranking import Ranking, Truth, list_stages, matching_stages
 
 SUBMISSION_DEPTH = 10
+SLICED = ("mar@10", "mar@10_capped", "recall@1", "map@10", "precision@10", "ndcg@10")
+SHOWN_SLICES = 12  # a category level with more is in metrics.json only
 SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
 DEFINITIONS = {
     "mar@K": "share of the relevant listings found among the first K, mean over queries (denominator: number of "
@@ -33,7 +40,15 @@ DEFINITIONS = {
     "mar@K_capped": "the same with the denominator min(K, number of relevant listings)",
     "recall@1": "share of queries whose first result is relevant",
     "map@K": "average precision of the first K over min(K, number of relevant listings), mean over queries",
+    "ndcg@K": "discounted cumulative gain of the first K (a hit at place p counts 1 / log2(p + 1)) over the best "
+    "possible, mean over queries",
+    "precision@K": "share of the first K that are relevant, mean over queries",
     "*_se": "standard error of the mean over queries",
+    "*_low, *_high": "95 % interval of the mean: percentiles over draws of the queries with replacement",
+    "slices": "the same over part of the queries: by number of relevant listings, and by every category level (of the "
+    "query, or where queries have none of its first relevant listing)",
+    "near_duplicates": "listings whose picture, as 8 x 8 mean colours, differs from one of the other side by at most "
+    "max_difference of its own contrast (root mean square); nothing is removed",
     "num_scored": "queries with a relevant listing; the means are over these; num_queries = num_scored + "
     "num_without_relevant",
     "selection, report": "the same over two halves of the queries, by sha256 of the id: choices are made on "
@@ -76,13 +91,58 @@ def write_submission(
     work_directory.write_bytes(file, text.getvalue().encode("utf-8"))
 
 
-def score(ranking: Ranking, truth: Truth, ks: Sequence[int], selection: np.ndarray) -> dict:
-    """Returns `metrics.evaluate` over all queries, with "selection" and "report": the same over the two halves."""
-    halves = {"selection": selection, "report": ~selection}
+def score(
+    ranking: Ranking,
+    truth: Truth,
+    ks: Sequence[int],
+    selection: np.ndarray,
+    parts: dict[str, dict[str, np.ndarray]] | None = None,
+    draws: int = 0,
+) -> dict:
+    """Scores a ranking over all queries, over the two halves and over slices.
+
+    Args:
+      ranking: [Q, k] results.
+      truth: of the same queries.
+      ks: depths.
+      selection: bool [Q], the half that choices are made on.
+      parts: {kind: {slice: bool [Q]}}.
+      draws: bootstrap draws for the intervals; 0 for none.
+
+    Returns:
+      `metrics.summary` of all queries, with "selection" and "report", the same over the halves, and "slices", {kind:
+      {slice: the scores `SLICED` over it}}.
+    """
+    each = metrics.per_query(ranking, truth, ks)
+    sliced = {name: each[name] for name in SLICED if name in each}
     return {
-        **metrics.evaluate(ranking, truth, ks),
-        **{name: metrics.evaluate(ranking, truth, ks, chosen=chosen) for name, chosen in halves.items()},
+        **metrics.summary(each, draws=draws),
+        "selection": metrics.summary(each, selection, draws=draws),
+        "report": metrics.summary(each, ~selection, draws=draws),
+        "slices": {
+            kind: {name: metrics.summary(sliced, chosen, draws=draws) for name, chosen in found.items()}
+            for kind, found in (parts or {}).items()
+        },
     }
+
+
+def query_slices(catalog, truth: Truth) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the slices of a catalogue's queries, {kind: {slice: bool [Q]}}.
+
+    Args:
+      catalog: with queries and truth; where the queries have no categories, those of the gallery count.
+      truth: of the queries.
+    """
+    out = {"relevant listings": slices.by_relevant(truth.num_relevant)}
+    codes = catalog.query.categories
+    if codes is None and catalog.gallery.categories is not None:
+        has = truth.num_relevant > 0
+        codes = np.full((len(truth), catalog.gallery.categories.shape[1]), -1)
+        codes[has] = catalog.gallery.categories[truth.rows[truth.indptr[:-1][has]]]
+    if codes is not None:
+        for level, name in enumerate(catalog.category_levels):
+            out[f"category {name}"] = slices.by_category(codes[:, level], catalog.category_names[level])
+    return out
 
 
 def print_scores(rows: list[dict]) -> None:
@@ -94,23 +154,118 @@ def print_scores(rows: list[dict]) -> None:
     counts = rows[0] if rows else {"num_scored": 0, "num_queries": 0}
     title = f"{counts['num_scored']} of {counts['num_queries']} queries have a relevant listing"
     table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
-    columns = ("mar@10", "mar@10_capped", "recall@1", "map@10")
-    for name, justify in [
-        ("model", "left"),
-        ("stage", "left"),
-        *((column, "right") for column in columns),
-        ("± se (capped)", "right"),
-    ]:
-        table.add_column(name, justify=justify, no_wrap=True)
-
-    def number(value) -> str:
-        return "-" if value is None else f"{100 * value:.2f}"
-
+    columns = ("mar@10", "mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
+    for name in ("model", "stage"):
+        table.add_column(name, no_wrap=True)
+    for name in (*columns, "capped, 95 %"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            row["model"], row["stage"], *(number(row[name]) for name in columns), number(row["mar@10_capped_se"])
-        )
-    rich.console.Console(width=max(100, rich.console.Console().width)).print(table)
+        table.add_row(row["model"], row["stage"], *(_number(row.get(name)) for name in columns), _interval(row))
+    _print(table)
+
+
+def print_slices(row: dict) -> None:
+    """Prints the scores of the slices of one stage: by number of relevant listings, and the short category levels.
+
+    Args:
+      row: one of the "stages" of metrics.json.
+    """
+    columns = ("mar@10_capped", "recall@1", "ndcg@10")
+    for kind, found in row["slices"].items():
+        if not 1 < len(found) <= SHOWN_SLICES:
+            continue
+        table = rich.table.Table(title=f"{row['model']} {row['stage']} by {kind}", box=rich.box.SIMPLE_HEAD)
+        for name in (kind, "queries", *columns, "capped, 95 %"):
+            table.add_column(name, justify="left" if name == kind else "right", no_wrap=True)
+        for name, scores in found.items():
+            numbers = (_number(scores[column]) for column in columns)
+            table.add_row(name, f"{scores['num_scored']:,}", *numbers, _interval(scores))
+        _print(table)
+
+
+def _print(table) -> None:
+    rich.console.Console(width=max(120, rich.console.Console().width)).print(table)
+
+
+def _number(value) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _interval(scores: dict) -> str:
+    """The interval of mar@10_capped; of what an earlier version wrote, the standard error."""
+    low, high = scores.get("mar@10_capped_low"), scores.get("mar@10_capped_high")
+    if low is not None:
+        return f"{100 * low:.1f} to {100 * high:.1f}"
+    error = scores.get("mar@10_capped_se")
+    return "-" if error is None else f"± {100 * error:.2f} (se)"
+
+
+def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tuple[dict, np.ndarray]:
+    """Looks for pictures of queries and of train listings that the gallery has nearly the same.
+
+    Args:
+      config: evaluate.near_duplicates: max_difference (below 0: not looked for), train_listings (how many of them).
+      workdir: the work directory; thumbnails of queries and gallery lie with the embeddings, train pictures are read.
+      catalog: of the work directory.
+      truth: of the queries.
+
+    Returns:
+      {"max_difference": ..., "query": `near_duplicates.of_queries`, "train": `near_duplicates.of_train`}, with
+      {"not_checked": why} in place of what could not be looked at; and the rows of the queries that have one.
+    """
+    settings, nothing = dict(config.evaluate.get("near_duplicates", None) or {}), np.zeros(0, np.int64)
+    limit, most = settings.get("max_difference", -1.0), settings.get("train_listings", 0)
+    if limit < 0:
+        return {"not_checked": "config.evaluate.near_duplicates.max_difference is below 0"}, nothing
+    sides = _thumbnails(config, workdir, truth)
+    if sides is None:
+        return {"not_checked": "the embeddings here hold no thumbnails of these listings; embed again"}, nothing
+    queries, gallery = sides
+    entry, rows = near_duplicates.of_queries(queries, gallery, truth, limit)
+    out = {"max_difference": limit, "query": entry}
+    if catalog.train is not None and most > 0:
+        chosen = np.sort(np.random.default_rng(0).permutation(len(catalog.train))[:most])
+        ids = [catalog.train.ids[row] for row in chosen.tolist()]
+        try:
+            train = Noted(catalog.train.images).notes(chosen)[1]
+            out["train"] = near_duplicates.of_train(train, ids, len(catalog.train), gallery, truth.gallery_ids, limit)
+        except InputError as error:  # a machine that only evaluates may lack the pictures
+            out["train"] = {"not_checked": str(error)}
+    return out, rows
+
+
+def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
+    """Returns those of queries and gallery, where a model of this run, or of an ensemble's members, has them."""
+    folders = [work_directory.member_folder(workdir, name) / "embeddings" / "trained"
+               for name in work_directory.members(config)]
+    folders += [workdir / "embeddings" / model for model in (config.get("embed") or {}).get("models", ())]
+    for folder in folders:
+        sides = [shard_writer.thumbnails(folder / name, ids)
+                 for name, ids in (("query", truth.query_ids), ("gallery", truth.gallery_ids))]
+        if all(side is not None for side in sides):
+            return sides
+    return None
+
+
+def print_duplicates(found: dict, row: dict) -> None:
+    """Says how many near-duplicates there are, with examples, and what they are worth.
+
+    Args:
+      found: of `find_duplicates`.
+      row: the stage that is submitted, perhaps with "without_near_duplicates".
+    """
+    if "not_checked" in found:
+        print(f"evaluate: near-duplicates were not looked for: {found['not_checked']}")
+        return
+    for name in [name for name in ("query", "train") if name in found]:
+        entry = found[name]
+        if "not_checked" in entry:
+            print(f"evaluate: near-duplicates of {name} listings were not looked for: {entry['not_checked']}")
+        else:
+            print(f"evaluate: {near_duplicates.sentence(name, entry)}")
+    if "without_near_duplicates" in row:
+        scores = (_number(entry["mar@10_capped"]) for entry in (row, row["without_near_duplicates"]))
+        print(f"evaluate: mar@10_capped {' with and '.join(scores)} without those queries")
 
 
 def run(config, workdir) -> dict:
@@ -156,14 +311,29 @@ def run(config, workdir) -> dict:
     )
     ks = sorted({*settings.ks, 10})  # the published metric is always there
     selection = metrics.selection_half(truth.query_ids, settings.selection_share)
+    parts, draws = query_slices(catalog, truth), settings.get("draws", 1000)
     rows = [
-        {"model": stage[0], "stage": stage[1], **score(ranking, truth, ks, selection)}
+        {"model": stage[0], "stage": stage[1], **score(ranking, truth, ks, selection, parts, draws)}
         for stage, ranking in rankings.items()
     ]
+    main = next(row for row in rows if (row["model"], row["stage"]) == tuple(submitted))
+    duplicates, rows_found = find_duplicates(config, workdir, catalog, truth)
+    if len(rows_found):
+        clean = ~np.isin(np.arange(len(truth)), rows_found)
+        each = metrics.per_query(rankings[submitted], truth, (10,))
+        main["without_near_duplicates"] = metrics.summary(each, clean, draws=draws)
     work_directory.write_json(
-        file, {"stages": rows, "definitions": DEFINITIONS, "submission_stage": "/".join(submitted)}
+        file,
+        {
+            "stages": rows,
+            "definitions": DEFINITIONS,
+            "submission_stage": "/".join(submitted),
+            "near_duplicates": duplicates,
+        },
     )
     print_scores(rows)
+    print_slices(main)
+    print_duplicates(duplicates, main)
     last = rows[-1]
     return {
         "scored": True,

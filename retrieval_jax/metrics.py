@@ -103,10 +103,15 @@ def per_query(ranking: Ranking, truth: Truth, ks: Sequence[int] = (1, 10)) -> di
       "recall@1": 1 if the first result is relevant, else 0 (also called precision@1 or top-1 accuracy);
       "mar@K": share of the relevant listings found among the first K (eProduct's recall, denominator |relevant|);
       "mar@K_capped": the same with the denominator min(K, |relevant|), so that 1 can always be reached;
-      "map@K": average precision of the first K: sum of the precisions at the hits, over min(K, |relevant|).
+      "map@K": average precision of the first K: sum of the precisions at the hits, over min(K, |relevant|);
+      "precision@K": share of the first K that are relevant, missing ones counted as not;
+      "ndcg@K": normalised discounted cumulative gain: a hit at place p counts 1 / log2(p + 1), over what the best
+      ranking of the same listings would get.
 
     Raises:
       InputError: ranking and truth do not belong together, or a K below 1.
+
+    Source: nDCG, Jarvelin & Kekalainen, "Cumulated gain-based evaluation of IR techniques", TOIS 20(4), 2002.
     """
     check(ranking, truth)
     if any(k < 1 for k in ks):
@@ -121,11 +126,20 @@ def per_query(ranking: Ranking, truth: Truth, ks: Sequence[int] = (1, 10)) -> di
         out[f"mar@{k}"] = count / relevant
         out[f"mar@{k}_capped"] = count / np.minimum(k, relevant)
         out[f"map@{k}"] = (precision * first).sum(1) / np.minimum(k, relevant)
+        out[f"precision@{k}"] = np.where(np.isnan(relevant), np.nan, count / k)
+        discounts = 1 / np.log2(np.arange(2, k + 2))
+        ideal = np.append(0.0, np.cumsum(discounts))[np.minimum(k, truth.num_relevant)]
+        out[f"ndcg@{k}"] = first @ discounts[: first.shape[1]] / np.where(np.isnan(relevant), np.nan, ideal)
     return out
 
 
 def evaluate(
-    ranking: Ranking, truth: Truth, ks: Sequence[int] = (1, 10), *, chosen: np.ndarray | None = None
+    ranking: Ranking,
+    truth: Truth,
+    ks: Sequence[int] = (1, 10),
+    *,
+    chosen: np.ndarray | None = None,
+    draws: int = 0,
 ) -> dict[str, float | int | None]:
     """Averages `per_query` over the queries that have a relevant listing.
 
@@ -134,23 +148,46 @@ def evaluate(
       truth: of the same queries.
       ks: depths.
       chosen: [Q] bool, score these queries only; default all.
+      draws: see `summary`.
 
     Returns:
-      The means under the names of `per_query`, each with the standard error of the mean over queries under "<name>_se";
-      "num_queries", of which "num_scored" have a relevant listing and "num_without_relevant" have none. Means are None
-      where nothing could be scored, errors where fewer than two queries were.
+      See `summary`.
 
     Raises:
       InputError: ranking and truth do not belong together.
     """
-    chosen = np.ones(len(truth), bool) if chosen is None else np.asarray(chosen, bool)
-    scored = (truth.num_relevant > 0) & chosen
-    count = int(scored.sum())
-    out = {}
-    for name, values in per_query(ranking, truth, ks).items():
-        values = values[scored]
-        out[name] = float(values.mean()) if count else None
-        out[f"{name}_se"] = float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else None
+    return summary(per_query(ranking, truth, ks), chosen, draws=draws)
+
+
+def summary(
+    each: dict[str, np.ndarray], chosen: np.ndarray | None = None, *, draws: int = 0, seed: int = 0
+) -> dict[str, float | int | None]:
+    """Averages scores over the queries that have one.
+
+    Args:
+      each: {name: [Q]} of `per_query`, nan in all of them where a query has no relevant listing.
+      chosen: [Q] bool, these queries only; default all.
+      draws: bootstrap draws of the queries for the confidence intervals; 0 for no intervals.
+      seed: of the draws.
+
+    Returns:
+      The means under the names of `each`; for each the standard error of the mean over queries, "<name>_se", and with
+      draws its 95 % percentile interval, "<name>_low" and "<name>_high"; "num_queries", of which "num_scored" have a
+      relevant listing and "num_without_relevant" have none. Means are None where nothing could be scored, errors and
+      intervals where fewer than two queries were.
+    """
+    table = np.stack(list(each.values()), 1)
+    chosen = np.ones(len(table), bool) if chosen is None else np.asarray(chosen, bool)
+    values = np.asfortranarray(table[chosen & ~np.isnan(table).any(1)])
+    count, out = len(values), {}
+    several = count > 1
+    if draws and several:
+        limits = np.percentile(bootstrap_means(values, draws, seed), (2.5, 97.5), axis=0)
+    for column, name in enumerate(each):
+        out[name] = float(values[:, column].mean()) if count else None
+        out[f"{name}_se"] = float(values[:, column].std(ddof=1) / np.sqrt(count)) if several else None
+        if draws:
+            out[f"{name}_low"], out[f"{name}_high"] = limits[:, column].tolist() if several else (None, None)
     total = int(chosen.sum())
     return {
         **out,
@@ -158,6 +195,25 @@ def evaluate(
         "num_scored": count,
         "num_without_relevant": total - count,
     }
+
+
+def bootstrap_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Returns the means of the columns over rows drawn again with replacement, [draws, columns].
+
+    Args:
+      values: [n, columns] float64; all columns get the same rows.
+      draws: how often.
+      seed: of the draws.
+
+    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993.
+    """
+    rng, count = np.random.default_rng(seed), len(values)
+    means = np.empty((draws, values.shape[1]))
+    for start in range(0, draws, 64):  # how often each row was drawn: memory of 64 draws, whatever their number
+        part = range(start, min(start + 64, draws))
+        times = np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in part])
+        means[part.start : part.stop] = np.einsum("dn,nc->dc", times, values) / count  # no BLAS: whatever its threads
+    return means
 
 
 def paired_bootstrap(
@@ -183,8 +239,8 @@ def paired_bootstrap(
     Raises:
       InputError: different lengths, different queries left out, or none left.
 
-    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993; paired over test items: Koehn, "Statistical
-    Significance Tests for Machine Translation Evaluation", 2004.
+    Source: `bootstrap_means`; paired over test items: Koehn, "Statistical Significance Tests for Machine Translation
+    Evaluation", 2004.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.shape != second.shape or first.ndim != 1 or (np.isnan(first) != np.isnan(second)).any():
@@ -195,8 +251,7 @@ def paired_bootstrap(
     gains = (second - first)[~np.isnan(first)]
     if not len(gains):
         raise InputError("no query has a relevant listing: there is nothing to compare")
-    rng = np.random.default_rng(seed)
-    means = np.array([gains[rng.integers(len(gains), size=len(gains))].mean() for _ in range(draws)])
+    means = bootstrap_means(gains[:, None], draws, seed)[:, 0]
     low, high = np.percentile(means, (2.5, 97.5))
     below, above = ((means <= 0).sum() + 1) / (draws + 1), ((means >= 0).sum() + 1) / (draws + 1)
     return {
