@@ -1,16 +1,18 @@
-"""Exact search by cosine, in blocks: never a queries x gallery matrix, the same answer for every block size.
+"""Exact search by cosine: one pass over the gallery for all queries, and the same answer for every block size.
 
-Blocks go through BLAS in float32 to find k + a margin of candidates. BLAS sums in an order that depends on block and
-threads, so the candidates are re-scored pair by pair in float64, always in the same order; equal scores are put in the
-order of their ids (as UTF-8 bytes). Where the margin may have missed a row (a run of ties longer than the margin), the
-query is searched a second time, with every row re-scored that could still belong to its k best. What "may" means rests
-on a bound of the float32 error: for up to 64 dimensions that of the worst case, beyond it 8 * sqrt(dim) roundings,
-which errors that partly cancel stay far below, though nobody proved that they must.
+Tiles of queries x gallery rows go through BLAS in float32 to find k + a margin of candidates. BLAS sums in an order
+that depends on block and threads, so the candidates are re-scored pair by pair in float64, always in the same order;
+equal scores are put in the order of their ids (as UTF-8 bytes). Where the margin may have missed a row (a run of ties
+longer than the margin), the query is searched a second time, with every row re-scored that could still belong to its k
+best. What "may" means rests on a bound of the float32 error: for up to 64 dimensions that of the worst case, beyond it
+8 * sqrt(dim) roundings, which errors that partly cancel stay far below, though nobody proved that they must.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tqdm
@@ -19,20 +21,33 @@ from retrieval_jax.embeddings import Embeddings, Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.ranking import Ranking
 
-PAIRS = 1 << 23  # numbers gathered at once when pairs are re-scored
-HARD_QUERIES = 32  # queries searched a second time together
+TILE = 512  # queries multiplied with a block of the gallery at once, by one thread
+PAIRS = 1 << 18  # numbers gathered at once when pairs are re-scored, by one thread: few enough for its cache
 QUIET_PAIRS = 5e8  # of query and gallery row: up to here a search is too short for a progress bar
 
 
-def _lengths(vectors, ids: Ids | None, side: str, block: int = 2048) -> np.ndarray:
-    """Returns the vectors' lengths, float64, and refuses vectors that are not finite."""
+def lengths_of(vectors: np.ndarray, ids: Ids | None, side: str, first: int = 0) -> np.ndarray:
+    """Returns the lengths of vectors.
+
+    Args:
+      vectors: [n, D] array or what reads like one.
+      ids: of the whole side, for the message, or None.
+      side: "query" or "gallery", for the message.
+      first: number of the first row among the side's, for the message and its id.
+
+    Returns:
+      [n] float64.
+
+    Raises:
+      InputError: a vector that is not finite.
+    """
     out = np.empty(len(vectors))
-    for start in range(0, len(vectors), block):
-        wide = np.asarray(vectors[start : start + block], np.float64)
-        out[start : start + block] = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-        bad = ~np.isfinite(out[start : start + block])
+    for start in range(0, len(vectors), 512):
+        wide = np.asarray(vectors[start : start + 512], np.float64)
+        out[start : start + 512] = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+        bad = ~np.isfinite(out[start : start + 512])
         if bad.any():
-            row = start + int(bad.argmax())
+            row = first + start + int(bad.argmax())
             name = f" ({ids[row]})" if ids is not None else ""
             raise InputError(
                 f"{side} embedding of row {row}{name} holds NaN or infinity: embed that listing again, or look at its "
@@ -41,31 +56,94 @@ def _lengths(vectors, ids: Ids | None, side: str, block: int = 2048) -> np.ndarr
     return out
 
 
-def _unit(block: np.ndarray, length: np.ndarray) -> np.ndarray:
+def unit(block: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Returns vectors of length 1, float32; a vector of length 0 stays as it is.
+
+    Args:
+      block: [n, D].
+      lengths: [n] float64.
+    """
+    if ((lengths > 1e-30) & (lengths < 1e30)).all():
+        return block * (1 / lengths[:, None]).astype(np.float32)
     out = np.zeros(block.shape, np.float32)
-    np.divide(block, length[:, None], out=out, where=length[:, None] > 0, casting="same_kind")
+    np.divide(block, lengths[:, None], out=out, where=lengths[:, None] > 0, casting="same_kind")
     return out
 
 
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Returns the columns [n, count] of each row's `count` largest values, in no order."""
-    return np.argpartition(values, values.shape[1] - count, axis=1)[:, values.shape[1] - count :]
+def best_first(query, row, score, place, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sorts scored pairs by query, then score, then place.
 
+    Args:
+      query: [n] number of the query, below count.
+      row: [n] gallery row.
+      score: [n].
+      place: [G], of each row when rows are sorted by id.
+      count: queries.
+      width: rows kept of each.
 
-def _above(cosines: np.ndarray, floor: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns values and columns above each row's floor, -inf and -1 behind; if many, the `keep` largest."""
-    above = cosines > floor
-    many = np.count_nonzero(above, axis=1)
-    if 8 * many.max(initial=0) > cosines.shape[1] > keep:  # the first block: nothing to beat yet
-        column = _largest(cosines, keep)
-        value = np.take_along_axis(cosines, column, 1)
-        return value, np.where(value > -np.inf, column, -1)
-    query, column = np.nonzero(above)  # few, once the best so far are good
+    Returns:
+      Rows [count, width] int64, -1 behind; scores [count, width] float32, -inf behind.
+    """
+    order = np.lexsort((place[row], -score, query))
+    query, row, score = query[order], row[order], score[order]
+    many = np.bincount(query, minlength=count)
     slot = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
-    new = np.full((len(cosines), many.max(initial=0)), -np.inf, np.float32)
-    new_column = np.full(new.shape, -1, np.int64)
-    new[query, slot], new_column[query, slot] = cosines[query, column], column
-    return new, new_column
+    first = slot < width
+    rows, scores = np.full((count, width), -1, np.int64), np.full((count, width), -np.inf, np.float32)
+    rows[query[first], slot[first]], scores[query[first], slot[first]] = row[first], score[first]
+    return rows, scores
+
+
+class _Best:
+    """The `keep` best (cosine, row) of a tile of queries so far, with room for more before they are sorted out."""
+
+    def __init__(self, count: int, keep: int):
+        self.keep = keep
+        self.value = np.full((count, 2 * keep + 64), -np.inf, np.float32)
+        self.row = np.full(self.value.shape, -1, np.int64)
+        self.many = np.zeros(count, np.int64)
+        self.floor = np.full(count, -np.inf, np.float32)  # no row left out was above it
+
+    def add(self, first: int, cosines: np.ndarray, mask: np.ndarray) -> None:
+        """Takes in [queries, n] cosines of the gallery rows from `first` on; mask is scratch of [queries, n or more]"""
+        width = cosines.shape[1]
+        np.greater(cosines, self.floor[:, None], out=mask[:, :width])
+        mask[:, width:] = False
+        # Few pass once the best so far are good: eight answers at a time are looked at.
+        words = np.flatnonzero(mask.reshape(-1).view(np.uint64))
+        if 64 * len(words) > cosines.size and width > self.keep:  # the first blocks: little to beat yet
+            chosen = np.argpartition(cosines, width - self.keep, axis=1)[:, width - self.keep :]
+            self._put(np.take_along_axis(cosines, chosen, 1), chosen + first)
+            return
+        word, byte = np.divmod(np.flatnonzero(mask.reshape(-1, 8)[words].reshape(-1)), 8)
+        query, column = np.divmod(8 * words[word] + byte, mask.shape[1])
+        many = np.bincount(query, minlength=len(cosines))
+        slot = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
+        if (self.many + many).max(initial=0) <= self.value.shape[1]:
+            slot += self.many[query]
+            self.value[query, slot], self.row[query, slot] = cosines[query, column], column + first
+            self.many += many
+        else:
+            value = np.full((len(cosines), many.max()), -np.inf, np.float32)
+            row = np.full(value.shape, -1, np.int64)
+            value[query, slot], row[query, slot] = cosines[query, column], column + first
+            self._put(value, row)
+
+    def _put(self, value: np.ndarray, row: np.ndarray) -> None:
+        """Keeps the best of what is there and of [queries, n] more, -inf for none."""
+        value, row = np.concatenate([self.value, value], 1), np.concatenate([self.row, row], 1)
+        chosen = np.argpartition(value, value.shape[1] - self.keep, axis=1)[:, value.shape[1] - self.keep :]
+        self.value[:, self.keep :], self.row[:, self.keep :] = -np.inf, -1
+        self.value[:, : self.keep] = np.take_along_axis(value, chosen, 1)
+        self.row[:, : self.keep] = np.where(np.isneginf(self.value[:, : self.keep]), -1,
+                                            np.take_along_axis(row, chosen, 1))
+        self.floor = self.value[:, : self.keep].min(1)
+        self.many[:] = self.keep
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the rows [queries, keep], -1 where there are fewer, and the floor [queries]."""
+        self._put(self.value[:, :0], self.row[:, :0])
+        return self.row[:, : self.keep], self.floor
 
 
 class Index:
@@ -73,14 +151,14 @@ class Index:
 
     Args:
       gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised; a zero vector scores 0 with
-        everything.
+        everything. Read when searched, in blocks, once for `query_block` queries.
       ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
-      query_block: queries at once.
-      gallery_block: gallery rows at once; memory is about query_block * gallery_block * 8 bytes.
+      query_block: queries at once; they and their candidates, (2 * (k + margin) + 64) * 12 bytes each, are in memory.
+      gallery_block: gallery rows at once; memory is about 4 * dim * 12 bytes a row, and 5 * 512 bytes a row and thread.
       margin: candidates kept beyond k before re-scoring.
 
     Raises:
-      InputError: ids that do not fit, or a vector that is not finite, with its row and id.
+      InputError: ids that do not fit.
     """
 
     def __init__(
@@ -88,8 +166,8 @@ class Index:
         gallery: np.ndarray | Embeddings,
         ids: Sequence[str] | None = None,
         *,
-        query_block: int = 512,
-        gallery_block: int = 16384,
+        query_block: int = 16384,
+        gallery_block: int = 8192,
         margin: int = 32,
     ):
         if isinstance(gallery, Embeddings):
@@ -104,7 +182,7 @@ class Index:
         if self.ids is not None and len(self.ids) != len(gallery):
             raise InputError(f"the gallery has {len(gallery)} vectors but {len(self.ids)} ids: give one id a row")
         self.query_block, self.gallery_block, self.margin = query_block, gallery_block, margin
-        self.lengths = _lengths(gallery, self.ids, "gallery")
+        self.lengths = np.full(len(gallery), np.nan)  # known once the first search went through them
         self.place = np.arange(len(gallery))  # of each row when rows are sorted by id
         if self.ids is not None:
             names = list(self.ids)
@@ -114,6 +192,7 @@ class Index:
         # sum is at most dim of them; like a random walk it grows with sqrt(dim), and 8 times that is a wide margin.
         width = gallery.shape[1]
         self.error = (min(width, 8.0 * np.sqrt(width)) + 8.0) * 2.0**-24
+        self.threads = min(8, os.cpu_count() or 1)
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
         """Returns the k gallery rows of highest cosine for every query, best first.
@@ -126,37 +205,49 @@ class Index:
           Ranking with item_rows [Q, k] and scores [Q, k] (cosines); equal scores ascend by id.
 
         Raises:
-          InputError: another dimension than the gallery's, k below 1, or a vector that is not finite.
+          InputError: another dimension than the gallery's, k below 1, or a vector that is not finite, with its row and
+            id.
         """
-        ids = queries.ids if isinstance(queries, Embeddings) else None
-        vectors = queries.vectors if isinstance(queries, Embeddings) else np.asarray(queries)
-        if len(vectors.shape) != 2 or vectors.shape[1] != self.gallery.shape[1]:
-            raise InputError(
-                f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of "
-                f"{self.gallery.shape[1]} numbers a row: "
-                "embed both with the same model"
-            )
-        if k < 1:
-            raise InputError(f"search.k is {k}: ask for at least one result")
-        lengths = _lengths(vectors, ids, "query")
-        own = self._own_rows(ids)
+        ids, vectors = self.check(queries, k)
+        own = self.own_rows(ids)
         rows = np.full((len(vectors), k), -1, np.int64)
         scores = np.full((len(vectors), k), -np.inf, np.float32)
         starts = range(0, len(vectors), self.query_block)
         total = len(starts) * -(-len(self.gallery) // self.gallery_block)
         quiet = len(vectors) * len(self.gallery) < QUIET_PAIRS
-        with tqdm.tqdm(total=total, desc="search", unit="block", mininterval=1, disable=quiet) as bar:
+        with (
+            tqdm.tqdm(total=total, desc="search", unit="block", mininterval=1, disable=quiet) as bar,
+            ThreadPoolExecutor(self.threads) as pool,
+        ):
             for start in starts:
                 stop = min(start + self.query_block, len(vectors))
                 block = np.asarray(vectors[start:stop], np.float32)
+                lengths = lengths_of(block, ids, "query", start)
                 mine = own[np.searchsorted(own[:, 0], start) : np.searchsorted(own[:, 0], stop)] - [start, 0]
-                found = self._search_block(block, lengths[start:stop], mine, k, bar)
+                found = self._search_block(block, lengths, mine, k, pool, bar)
                 rows[start:stop, : found[0].shape[1]], scores[start:stop, : found[1].shape[1]] = found
-        names = ids if ids is not None else [str(row) for row in range(len(vectors))]
+        return self.ranking(ids, rows, scores)
+
+    def check(self, queries: np.ndarray | Embeddings, k: int) -> tuple[Ids | None, np.ndarray]:
+        """Returns the queries' ids (None without) and vectors; raises InputError where `search` does."""
+        ids = queries.ids if isinstance(queries, Embeddings) else None
+        vectors = queries.vectors if isinstance(queries, Embeddings) else np.asarray(queries)
+        if len(vectors.shape) != 2 or vectors.shape[1] != self.gallery.shape[1]:
+            raise InputError(
+                f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of "
+                f"{self.gallery.shape[1]} numbers a row: embed both with the same model"
+            )
+        if k < 1:
+            raise InputError(f"search.k is {k}: ask for at least one result")
+        return ids, vectors
+
+    def ranking(self, ids: Ids | None, rows: np.ndarray, scores: np.ndarray) -> Ranking:
+        """Returns a Ranking of rows and scores [Q, k] of this gallery; without ids, queries are numbered."""
+        names = ids if ids is not None else [str(row) for row in range(len(rows))]
         return Ranking(names, rows, scores, self.ids.sha256() if self.ids is not None else "")
 
-    def _own_rows(self, ids: Ids | None) -> np.ndarray:
-        """Returns (query, gallery row) of equal ids, [n, 2], ascending."""
+    def own_rows(self, ids: Ids | None) -> np.ndarray:
+        """Returns (query, gallery row) of equal ids, [n, 2] int64, ascending."""
         if ids is None or self.ids is None:
             return np.zeros((0, 2), np.int64)
         rows_of = {item: [] for item in ids}
@@ -166,84 +257,149 @@ class Index:
         pairs = [(query, row) for query, item in enumerate(ids) for row in rows_of[item]]
         return np.array(pairs, np.int64).reshape(-1, 2)
 
-    def _blocks(self, unit: np.ndarray, own: np.ndarray):
-        """Yields (first row, float32 cosines [queries, rows of the block]), a query's own rows at -inf."""
-        for first in range(0, len(self.gallery), self.gallery_block):
-            block = np.asarray(self.gallery[first : first + self.gallery_block])
-            cosines = unit @ _unit(block, self.lengths[first : first + len(block)]).T
-            here = own[(own[:, 1] >= first) & (own[:, 1] < first + len(block))]
-            cosines[here[:, 0], here[:, 1] - first] = -np.inf
-            yield first, cosines
+    def rescore(self, block: np.ndarray, lengths: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Returns the cosines of pairs, summed in float64 in an order set by dim alone.
 
-    def _rescore(self, block: np.ndarray, lengths: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """Returns float32 cosines of pairs (query[i], row[i]), summed in float64, in an order set by dim alone."""
+        Args:
+          block: [n, D] queries.
+          lengths: [n], theirs.
+          query: [p] number of the query of each pair.
+          row: [p] gallery row of each pair; every row is read once.
+
+        Returns:
+          [p] float32.
+        """
         out = np.empty(len(row), np.float32)
+        order = np.argsort(row, kind="stable")
         step = max(1, PAIRS // max(1, block.shape[1]))
-        for start in range(0, len(row), step):
-            q, g = query[start : start + step], row[start : start + step]
-            dot = np.einsum("pd,pd->p", block[q].astype(np.float64), np.asarray(self.gallery[g], np.float64))
-            scale = lengths[q] * self.lengths[g]
+
+        def score(start: int) -> None:
+            pairs = order[start : start + step]
+            rows, which = np.unique(row[pairs], return_inverse=True)
+            vectors = np.asarray(self.gallery[rows], np.float32)
+            known = self.lengths[rows]
+            if np.isnan(known).any():
+                known = self.lengths[rows] = lengths_of(vectors, None, "gallery")
+            wide = block[query[pairs]].astype(np.float64)
+            dot = np.einsum("pd,pd->p", wide, vectors[which].astype(np.float64))
+            scale = lengths[query[pairs]] * known[which]
             cosine = np.divide(dot, scale, out=np.zeros_like(dot), where=scale > 0)
-            out[start : start + step] = cosine + np.float64(0.0)  # -0.0 becomes 0.0
+            out[pairs] = cosine + np.float64(0.0)  # -0.0 becomes 0.0
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(score, range(0, len(row), step)))
         return out
 
-    def _search_block(
-        self, block: np.ndarray, lengths: np.ndarray, own: np.ndarray, k: int, bar: tqdm.tqdm
-    ) -> tuple[np.ndarray, np.ndarray]:
-        count, keep = len(block), min(k + self.margin, len(self.gallery))
-        unit = _unit(block, lengths)
-        best = np.full((count, keep), -np.inf, np.float32)
-        best_row = np.full((count, keep), -1, np.int64)
-        if keep == 0:
-            return best_row, best
-        for first, cosines in self._blocks(unit, own):
-            new, new_row = _above(cosines, best.min(1, keepdims=True), keep)
-            if new.shape[1]:
-                joined = np.concatenate([best, new], 1)
-                joined_row = np.concatenate([best_row, np.where(new_row >= 0, new_row + first, -1)], 1)
-                chosen = _largest(joined, keep)
-                best, best_row = np.take_along_axis(joined, chosen, 1), np.take_along_axis(joined_row, chosen, 1)
+    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (first row, unit vectors); the next block is read while one is worked on."""
+
+        def read(first: int) -> tuple[int, np.ndarray]:
+            block = np.asarray(self.gallery[first : first + self.gallery_block], np.float32)
+            lengths = self.lengths[first : first + len(block)]
+            if np.isnan(lengths).any():
+                lengths[:] = lengths_of(block, self.ids, "gallery", first)
+            return first, unit(block, lengths)
+
+        with ThreadPoolExecutor(1) as reader:
+            starts = range(0, len(self.gallery), self.gallery_block)
+            waiting = [reader.submit(read, start) for start in starts[:1]]
+            for start in [*starts[1:], None]:
+                done = waiting.pop()
+                if start is not None:
+                    waiting.append(reader.submit(read, start))
+                yield done.result()
+
+    def _tiles(self, units: np.ndarray, own: np.ndarray, pool: ThreadPoolExecutor, bar, work) -> None:
+        """Calls work(tile number, first row, cosines, mask) for tiles of TILE queries and all gallery rows.
+
+        Calls run in threads, those of one tile in the order of the rows; a query's own rows have -inf; cosines and mask
+        (scratch, of a width that divides by 8) are reused.
+        """
+        starts = range(0, len(units), TILE)
+        cut = np.searchsorted(own[:, 0], [*starts, len(units)])
+        columns = min(self.gallery_block, len(self.gallery))
+        height = min(TILE, len(units))
+        scratch = [(np.empty((height, columns), np.float32), np.empty((height, -(-columns // 8) * 8), bool))
+                   for _ in range(min(self.threads, len(starts)))]
+
+        def run(number: int, first: int, rows: np.ndarray) -> None:
+            tile = units[starts[number] : starts[number] + TILE]
+            spare = scratch.pop()
+            cosines = spare[0][: len(tile), : len(rows)]
+            np.matmul(tile, rows.T, out=cosines)
+            mine = own[cut[number] : cut[number + 1]]
+            mine = mine[(mine[:, 1] >= first) & (mine[:, 1] < first + len(rows))]
+            cosines[mine[:, 0] - starts[number], mine[:, 1] - first] = -np.inf
+            work(number, first, cosines, spare[1][: len(tile)])
+            scratch.append(spare)
+
+        for first, rows in self._blocks():
+            list(pool.map(lambda number: run(number, first, rows), range(len(starts))))  # noqa: B023 (waits for all)
             bar.update()
-        floor = best.min(1)  # no row left outside was above this in float32; -inf: none is outside
+
+    def _search_block(self, block, lengths, own, k: int, pool, bar) -> tuple[np.ndarray, np.ndarray]:
+        count, keep = len(block), min(k + self.margin, len(self.gallery))
+        if keep == 0 or count == 0:
+            return np.full((count, keep), -1, np.int64), np.full((count, keep), -np.inf, np.float32)
+        units = unit(block, lengths)
+        best = [_Best(min(TILE, count - start), keep) for start in range(0, count, TILE)]
+        self._tiles(units, own, pool, bar, lambda number, *found: best[number].add(*found))
+        found = [one.finish() for one in best]
+        best_row, floor = np.concatenate([row for row, _ in found]), np.concatenate([low for _, low in found])
         query, slot = np.nonzero(best_row >= 0)
         row = best_row[query, slot]
         width = min(k, keep)
-        rows, scores = self._sort(query, row, self._rescore(block, lengths, query, row), count, width)
+        rows, scores = best_first(query, row, self.rescore(block, lengths, query, row), self.place, count, width)
         last = scores[:, -1].astype(np.float64)
         # Could a row outside belong inside? Its cosine is at most floor + error; a tie with the last one counts, for
         # its id may be smaller.
         hard = np.flatnonzero((floor > -np.inf) & (floor + self.error >= last)) if keep < len(self.gallery) else []
-        for start in range(0, len(hard), HARD_QUERIES):
-            some = hard[start : start + HARD_QUERIES]
-            rows[some], scores[some] = self._search_hard(block, lengths, own, unit, some, last[some], width)
+        if len(hard):
+            rows[hard], scores[hard] = self.search_again(block, lengths, own, hard, last[hard], width, pool)
         return rows, scores
 
-    def _search_hard(self, block, lengths, own, unit, some, last, width) -> tuple[np.ndarray, np.ndarray]:
-        """Searches a few queries again, re-scoring all rows that may reach `last`, a score known to be enough."""
+    def search_again(self, block, lengths, own, some, last, width: int, pool) -> tuple[np.ndarray, np.ndarray]:
+        """Searches some queries exactly, by re-scoring all rows that may reach a score known to be enough.
+
+        Args:
+          block: [n, D] queries.
+          lengths: [n], theirs.
+          own: (query, gallery row) of equal ids, ascending.
+          some: [s] numbers of the queries to search, ascending.
+          last: [s] score that `width` rows of the gallery reach at least; -inf for none.
+          width: rows to return.
+          pool: threads.
+
+        Returns:
+          Rows [s, width] int64 and scores [s, width] float32, as of `best_first`.
+        """
         renumber = np.full(len(block), -1)
         renumber[some] = np.arange(len(some))
         own = np.stack([renumber[own[:, 0]], own[:, 1]], 1)
-        rows, scores = np.full((len(some), width), -1, np.int64), np.full((len(some), width), -np.inf, np.float32)
-        for first, cosines in self._blocks(unit[some], own[own[:, 0] >= 0]):
-            query, column = np.nonzero(cosines >= (last - self.error)[:, None])
-            score = self._rescore(block[some], lengths[some], query, column + first)
-            old_query, old_slot = np.nonzero(rows >= 0)
-            rows, scores = self._sort(
-                np.concatenate([old_query, query]),
-                np.concatenate([rows[old_query, old_slot], column + first]),
-                np.concatenate([scores[old_query, old_slot], score]),
-                len(some),
-                width,
-            )
-        return rows, scores
+        block, lengths = block[some], lengths[some]
+        enough = (last - self.error).astype(np.float64)
+        tiles = -(-len(some) // TILE)
+        rows = [np.full((min(TILE, len(some) - n * TILE), width), -1, np.int64) for n in range(tiles)]
+        scores = [np.full(part.shape, -np.inf, np.float32) for part in rows]
 
-    def _sort(self, query, row, score, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the first `width` (row, score) of each query, by score, then id; -1 and -inf behind."""
-        order = np.lexsort((self.place[row], -score, query))
-        query, row, score = query[order], row[order], score[order]
-        many = np.bincount(query, minlength=count)
-        slot = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
-        first = slot < width
-        rows, scores = np.full((count, width), -1, np.int64), np.full((count, width), -np.inf, np.float32)
-        rows[query[first], slot[first]], scores[query[first], slot[first]] = row[first], score[first]
-        return rows, scores
+        def work(number: int, first: int, cosines: np.ndarray, mask: np.ndarray) -> None:
+            tile = slice(number * TILE, number * TILE + len(cosines))
+            above = mask[:, : cosines.shape[1]]
+            np.greater_equal(cosines, enough[tile, None], out=above)
+            np.logical_and(above, cosines > -np.inf, out=above)  # not its own, where -inf is enough
+            query, column = np.nonzero(above)
+            if len(query):
+                score = self.rescore(block[tile], lengths[tile], query, column + first)
+                old_query, old_slot = np.nonzero(rows[number] >= 0)
+                rows[number], scores[number] = best_first(
+                    np.concatenate([old_query, query]),
+                    np.concatenate([rows[number][old_query, old_slot], column + first]),
+                    np.concatenate([scores[number][old_query, old_slot], score]),
+                    self.place,
+                    len(cosines),
+                    width,
+                )
+
+        with tqdm.tqdm(disable=True) as bar:
+            self._tiles(unit(block, lengths), own[own[:, 0] >= 0], pool, bar, work)
+        return np.concatenate(rows), np.concatenate(scores)

@@ -61,7 +61,8 @@ def catalogue(kind, rng):
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "near_ties", "duplicates", "all_equal"])
 @pytest.mark.parametrize("blocks", [(1, 1, 0), (4, 7, 0), (5, 64, 2), (512, 16384, 3), (13, 150, 200)])
-def test_equals_brute_force(kind, blocks):
+def test_equals_brute_force(kind, blocks, monkeypatch):
+    monkeypatch.setattr(exact, "TILE", 5)
     rng = np.random.default_rng(0)
     queries, gallery = catalogue(kind, rng)
     gallery_ids = [f"{row:03d}é" if row % 2 else f"{row:03d}" for row in rng.permutation(150)]
@@ -99,6 +100,41 @@ def test_block_sizes_do_not_change_a_bit_of_wide_vectors():
         assert np.array_equal(first.item_rows, other.item_rows) and np.array_equal(first.scores, other.scores)
 
 
+@pytest.mark.parametrize("order", ["rising", "falling", "shuffled"])
+def test_the_order_of_the_gallery_does_not_matter(order, monkeypatch):
+    monkeypatch.setattr(exact, "TILE", 7)
+    rng = np.random.default_rng(3)
+    queries, gallery = np.abs(rng.normal(size=(20, 8))).astype(np.float32), rng.normal(size=(3000, 8)).astype("float32")
+    if order != "shuffled":  # the best come last: every block beats all before it; or first: none does
+        gallery = gallery[np.argsort(gallery.sum(1) / np.linalg.norm(gallery, axis=1))]
+        gallery = gallery if order == "rising" else gallery[::-1].copy()
+    cosines = (queries.astype(float) @ gallery.T.astype(float)) / np.linalg.norm(queries, axis=1)[:, None]
+    cosines /= np.linalg.norm(gallery.astype(float), axis=1)
+    found = exact.Index(gallery, gallery_block=101, margin=3).search(queries, 10)
+    assert np.array_equal(found.item_rows, np.argsort(-cosines, axis=1, kind="stable")[:, :10])
+
+
+def test_every_gallery_row_is_read_once_for_all_queries_and_again_only_where_it_is_scored():
+    class Counted:
+        def __init__(self, array):
+            self.array, self.shape, self.read = array, array.shape, np.zeros(len(array), int)
+
+        def __len__(self):
+            return len(self.array)
+
+        def __getitem__(self, key):
+            self.read[key] += 1
+            return self.array[key]
+
+    rng = np.random.default_rng(4)
+    gallery = Counted(rng.normal(size=(2000, 16)).astype(np.float32))
+    found = exact.Index(gallery, gallery_block=300, margin=2).search(rng.normal(size=(40, 16)), 3)
+    scored = np.zeros(2000, bool)
+    scored[found.item_rows] = True
+    assert gallery.read.min() == 1 and gallery.read.max() == 2 and (gallery.read[scored] == 2).all()
+    assert np.count_nonzero(gallery.read == 2) <= 40 * 5
+
+
 def test_k_beyond_the_gallery_is_padded_and_an_empty_gallery_too():
     exact = index.get("exact")
     ranking = exact.Index(Embeddings(["a", "b"], np.eye(2))).search(Embeddings(["b"], [[1.0, 0.0]]), 4)
@@ -117,7 +153,9 @@ def test_vectors_that_are_no_numbers_are_named():
     gallery = np.ones((30, 2), np.float32)
     gallery[17, 1] = np.nan
     with pytest.raises(InputError, match=r"gallery embedding of row 17 \(item17\)"):
-        index.get("exact").Index(Embeddings([f"item{row}" for row in range(30)], gallery), gallery_block=8)
+        index.get("exact").Index(Embeddings([f"item{row}" for row in range(30)], gallery), gallery_block=8).search(
+            np.ones((1, 2), np.float32), 1
+        )
     with pytest.raises(InputError, match="query embedding of row 1 "):
         index.get("exact").Index(np.ones((3, 2), np.float32)).search(np.array([[1, 1], [np.inf, 1]], np.float32), 1)
 
