@@ -22,7 +22,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from retrieval_jax import metrics, near_duplicates, shard_writer, slices
+from retrieval_jax import metrics, near_duplicates, shard_writer, slices, step_effects
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.data import catalog as catalog_module
 from retrieval_jax.data.noted import Noted
@@ -49,6 +49,8 @@ DEFINITIONS = {
     "query, or where queries have none of its first relevant listing)",
     "near_duplicates": "listings whose picture, as 8 x 8 mean colours, differs from one of the other side by at most "
     "max_difference of its own contrast (root mean square); nothing is removed",
+    "steps": "what a step that trusts neighbours changed in mar@10_capped over the stage before it, query by query, "
+    "with a bootstrap interval: all queries, those with one relevant listing, those with more",
     "num_scored": "queries with a relevant listing; the means are over these; num_queries = num_scored + "
     "num_without_relevant",
     "selection, report": "the same over two halves of the queries, by sha256 of the id: choices are made on "
@@ -299,8 +301,11 @@ def run(config, workdir) -> dict:
     write_submission(workdir / "submission.csv", rankings[submitted], gallery_ids)
     print(f"evaluate: wrote {workdir / 'submission.csv'} from the stage {'/'.join(submitted)}")
     file = workdir / "metrics.json"
+    trusting = step_effects.pairs(workdir)
     if catalog.truth is None:
         file.unlink(missing_ok=True)  # an older one would be of other data
+        for entry in trusting:
+            print(f"evaluate: {step_effects.sentence(entry)}")
         print(
             f"evaluate: the catalogue {catalog.name} says nothing about which listings are right, so nothing is scored"
         )
@@ -322,10 +327,14 @@ def run(config, workdir) -> dict:
         clean = ~np.isin(np.arange(len(truth)), rows_found)
         each = metrics.per_query(rankings[submitted], truth, (10,))
         main["without_near_duplicates"] = metrics.summary(each, clean, draws=draws)
+    for entry in trusting:
+        before, after = (rankings[entry["model"], entry[name]] for name in ("before", "stage"))
+        entry.update(step_effects.effect(before, after, truth))
     work_directory.write_json(
         file,
         {
             "stages": rows,
+            "steps": trusting,
             "definitions": DEFINITIONS,
             "submission_stage": "/".join(submitted),
             "near_duplicates": duplicates,
@@ -333,6 +342,8 @@ def run(config, workdir) -> dict:
     )
     print_scores(rows)
     print_slices(main)
+    for entry in trusting:
+        print(f"evaluate: {step_effects.sentence(entry)}")
     print_duplicates(duplicates, main)
     last = rows[-1]
     return {

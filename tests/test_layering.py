@@ -36,11 +36,13 @@ RULES = {
     "retrieval_jax/slices.py": set(),
     "retrieval_jax/ranking.py": {"etils", "retrieval_jax.embeddings"},
     "retrieval_jax/metrics.py": {"retrieval_jax.embeddings", "retrieval_jax.ranking"},
+    "retrieval_jax/step_effects.py": {"retrieval_jax.metrics", "retrieval_jax.ranking"},
     "retrieval_jax/postprocess/*": {"scipy", "threadpoolctl", "retrieval_jax.index", "retrieval_jax.vectors",
                                     *NOUNS},
     "retrieval_jax/index/accelerator.py": {"jax", *INDEX},
     "retrieval_jax/index/milvus.py": {"pymilvus", *INDEX},
     "retrieval_jax/index/faiss_index.py": INDEX,
+    "retrieval_jax/index/binary/*": INDEX,
     "retrieval_jax/index/*": NOUNS,
     # Reading a catalogue also reads its truth, a noun; grain asks absl whether flags are parsed.
     "retrieval_jax/data/*": {"grain", "tensorflow_datasets", "array_record", "polars", "etils", "cv2", "PIL", "absl",
