@@ -20,7 +20,7 @@ def label(name: str) -> str:
 def metric_name(key: str) -> str:
     """Returns "MAR@10 (capped)" for "mar@10_capped"."""
     name, depth, suffix = re.fullmatch(r"([a-z]+)@(\d+)_?(.*)", key).groups()
-    name = {"mar": "MAR", "map": "mAP", "recall": "Recall"}.get(name, name)
+    name = {"mar": "MAR", "map": "mAP", "recall": "Recall", "precision": "Precision", "ndcg": "nDCG"}.get(name, name)
     return f"{name}@{depth}" + (f" ({suffix})" if suffix else "")
 
 

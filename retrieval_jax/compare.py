@@ -1,0 +1,186 @@
+"""Compare: is one run better than another, or is that noise? Query by query, with intervals, in words.
+
+    python -m retrieval_jax.compare runs/new-seed=0 runs/new-seed=1 --against runs/old-seed=0 runs/old-seed=1
+    python -m retrieval_jax.compare runs/new --stage=whitening --against runs/new --against_stage=cosine
+
+Runs are work directories of one catalogue, with rankings. Those of one side are the same recipe with several seeds:
+their scores are averaged query by query. The difference is paired: both sides are drawn with the same queries
+(`metrics.paired_bootstrap`), so that what makes a query hard for either cancels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+import ml_collections
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+
+from retrieval_jax import metrics, workdir
+from retrieval_jax.data import catalog
+from retrieval_jax.errors import InputError
+from retrieval_jax.ranking import Ranking, Truth, list_stages, matching_stages
+
+METRICS = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
+NOISE = 0.05  # a p from here on is called noise
+_HALVES = ("all", "selection", "report")
+
+
+def scores(folder: pathlib.Path, stage: str, truth: Truth, names: Sequence[str]) -> tuple[str, dict[str, np.ndarray]]:
+    """Scores one ranking of a work directory, query by query.
+
+    Args:
+      folder: the work directory.
+      stage: "stage" or "model/stage", "" for the last.
+      truth: of the catalogue.
+      names: of scores, see `metrics.per_query`.
+
+    Returns:
+      "model/stage", and {name: [Q]}.
+
+    Raises:
+      InputError: no such ranking or score, or a ranking of another catalogue.
+    """
+    found = matching_stages(list_stages(folder), stage, "--stage")[-1]
+    depths = sorted({int(match[1]) for name in names if (match := re.search(r"@(\d+)", name))} | {1})
+    each = metrics.per_query(Ranking.load(folder / "rankings" / found[0] / found[1]), truth, depths)
+    unknown = [name for name in names if name not in each]
+    if unknown:
+        known = sorted({re.sub(r"\d+", "K", name) for name in each if name != "recall@1"})
+        raise InputError(f"there is no score {unknown[0]!r}; there are recall@1, {', '.join(known)}")
+    return "/".join(found), {name: each[name] for name in names}
+
+
+def compare(
+    new: Sequence[pathlib.Path],
+    old: Sequence[pathlib.Path],
+    truth: Truth,
+    *,
+    stage: str = "",
+    old_stage: str | None = None,
+    names: Sequence[str] = METRICS,
+    chosen: np.ndarray | None = None,
+) -> dict:
+    """Compares two recipes on the same queries.
+
+    Args:
+      new: work directories of one recipe, its seeds.
+      old: work directories of the other, which is what the difference is counted from.
+      truth: of their catalogue.
+      stage: which ranking, "stage" or "model/stage", "" for the last of each.
+      old_stage: the same for `old`; None for `stage`.
+      names: of scores; the verdict is about the first.
+      chosen: bool [Q], compare these queries only; default all.
+
+    Returns:
+      "new" and "old": {"runs", "stages"}; "scores": {name: {"new", "old": means, "new_seeds", "old_seeds": each seed's,
+      and what `metrics.paired_bootstrap` tells of new - old}}; "noise": whether the first score's difference is none to
+      rely on; "verdict": that in words.
+
+    Raises:
+      InputError: no such rankings or scores, or of another catalogue.
+    """
+    sides = {}
+    for side, folders, wanted in (("new", new, stage), ("old", old, stage if old_stage is None else old_stage)):
+        sides[side] = [scores(pathlib.Path(folder), wanted, truth, names) for folder in folders]
+    chosen = np.ones(len(truth), bool) if chosen is None else chosen
+    out = {
+        side: {"runs": [str(folder) for folder in folders], "stages": [found for found, _ in sides[side]]}
+        for side, folders in (("new", new), ("old", old))
+    }
+    out["scores"] = {}
+    for name in names:
+        seeds = {side: [each[name][chosen] for _, each in found] for side, found in sides.items()}
+        mean = {side: np.mean(found, axis=0) for side, found in seeds.items()}
+        out["scores"][name] = {
+            **{side: float(np.nanmean(values)) if np.isfinite(values).any() else None for side, values in mean.items()},
+            **{f"{side}_seeds": [float(np.nanmean(one)) for one in found] for side, found in seeds.items()},
+            **metrics.paired_bootstrap(mean["old"], mean["new"]),
+        }
+    out["noise"], out["verdict"] = verdict(names[0], out["scores"][names[0]])
+    return out
+
+
+def verdict(name: str, found: dict) -> tuple[bool, str]:
+    """Says whether a difference is more than noise.
+
+    Args:
+      name: of the score.
+      found: one of the "scores" of `compare`.
+
+    Returns:
+      Whether it is none to rely on, and sentences.
+    """
+    points, seeds = f"{100 * found['difference']:+.2f} points of {name}", (found["new_seeds"], found["old_seeds"])
+    interval = f"95 % interval {100 * found['low']:+.2f} to {100 * found['high']:+.2f}, p = {found['p']:.4f}"
+    if found["wins"] == found["losses"] == 0:
+        return True, f"No query is scored differently: {name} is the same on both sides."
+    if found["p"] >= NOISE:
+        return True, (f"{points} are below noise ({interval}): with other queries of the same kind the sign may turn. "
+                      "These runs do not tell which side is better.")
+    said = f"{points} are more than the noise of the queries ({interval})"
+    better = "new" if found["difference"] > 0 else "old"
+    if min(map(len, seeds)) < 2:
+        return False, (f"{said}: the {better} side is better on queries like these. What another training seed would "
+                       "change is not in the interval: give several seeds of each side to see it.")
+    spread = " and ".join(f"{100 * min(one):.2f} to {100 * max(one):.2f}" for one in seeds)
+    if max(map(min, seeds)) <= min(map(max, seeds)):
+        return True, (f"{said}, but not more than the noise of training: the seeds of new and old score {spread}, ranges "
+                      "that overlap. More seeds can tell.")
+    return False, (f"{said}, and the seeds of new and old, {spread}, do not overlap: the {better} side is better.")
+
+
+def print_comparison(found: dict) -> None:
+    """Prints what `compare` returned: a line a score, and the verdict."""
+    for side in ("new", "old"):
+        print(f"{side}: {', '.join(map(' '.join, zip(found[side]['runs'], found[side]['stages'], strict=True)))}")
+    first = next(iter(found["scores"].values()))
+    table = rich.table.Table(title=f"{first['num_scored']:,} queries, percent", box=rich.box.SIMPLE_HEAD)
+    for name in ("score", "new", "old", "difference", "95 %", "p", "wins", "losses", "ties"):
+        table.add_column(name, justify="left" if name == "score" else "right", no_wrap=True)
+    for name, row in found["scores"].items():
+        table.add_row(name, f"{100 * row['new']:.2f}", f"{100 * row['old']:.2f}", f"{100 * row['difference']:+.2f}",
+                      f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}", f"{row['p']:.4f}",
+                      *(f"{row[key]:,}" for key in ("wins", "losses", "ties")))
+    rich.console.Console(width=max(110, rich.console.Console().width)).print(table)
+    print(found["verdict"])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Is the command line; an `InputError` is printed as one message, with exit status 2."""
+    parser = argparse.ArgumentParser(
+        "python -m retrieval_jax.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("new", nargs="+", type=pathlib.Path, help="work directories of one recipe, its seeds")
+    parser.add_argument("--against", nargs="+", type=pathlib.Path, required=True, help="those of the other recipe")
+    parser.add_argument("--stage", default="", help="stage or model/stage; by default the last of each run")
+    parser.add_argument("--against_stage", help="the same for the other side; by default as --stage")
+    parser.add_argument("--metrics", nargs="+", default=METRICS, help="the verdict is about the first")
+    parser.add_argument("--half", choices=_HALVES, default="all", help="which queries: choose on one, tell the other")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file to write as well")
+    given = parser.parse_args(argv)
+    try:
+        config = ml_collections.ConfigDict(workdir.read_config(given.against[0]))
+        truth = catalog.load(config.data).truth
+        if truth is None:
+            raise InputError(f"the catalogue of {given.against[0]} says nothing about which listings are right: "
+                             "nothing can be compared")
+        half = metrics.selection_half(truth.query_ids, config.evaluate.selection_share)
+        chosen = {"all": None, "selection": half, "report": ~half}[given.half]
+        found = compare(given.new, given.against, truth, stage=given.stage, old_stage=given.against_stage,
+                        names=given.metrics, chosen=chosen)
+        print_comparison(found)
+        if given.out:
+            workdir.write_json(given.out, {**found, "half": given.half})
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
