@@ -286,6 +286,9 @@ class Index:
             cosine = np.divide(dot, scale, out=np.zeros_like(dot), where=scale > 0)
             out[pairs] = cosine + np.float64(0.0)  # -0.0 becomes 0.0
 
+        if len(row) <= step:
+            score(0)
+            return out
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(score, range(0, len(row), step)))
         return out
