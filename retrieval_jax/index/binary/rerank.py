@@ -1,0 +1,114 @@
+"""The two stages of a search: candidates by Hamming distance, then exact cosines of these alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+import tqdm
+
+from retrieval_jax.embeddings import Embeddings, Ids
+from retrieval_jax.errors import InputError
+from retrieval_jax.index.binary.codes import Coder, Lists, candidates
+
+QUERY_BLOCK = 256  # queries whose candidates are found together
+
+
+def check_queries(queries: np.ndarray | Embeddings, width: int, k: int) -> tuple[np.ndarray, Ids | None]:
+    """Returns the queries' vectors and ids (None for arrays).
+
+    Args:
+      queries: [Q, D] array or Embeddings.
+      width: the gallery's D.
+      k: how many results are wanted.
+
+    Raises:
+      InputError: another dimension, or k below 1.
+    """
+    ids = queries.ids if isinstance(queries, Embeddings) else None
+    vectors = queries.vectors if isinstance(queries, Embeddings) else np.asarray(queries)
+    if len(vectors.shape) != 2 or vectors.shape[1] != width:
+        raise InputError(
+            f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of {width} numbers a row: embed "
+            "both with the same model"
+        )
+    if k < 1:
+        raise InputError(f"search.k is {k}: ask for at least one result")
+    return vectors, ids
+
+
+def check_finite(vectors: np.ndarray, ids, side: str, first: int = 0) -> None:
+    """Raises InputError where a vector [n, D] is not finite, naming its row (from `first` on) and id."""
+    bad = ~np.isfinite(vectors).all(1)
+    if bad.any():
+        row = int(bad.argmax())
+        name = ids[first + row] if ids is not None else ""
+        name = f" ({name.decode() if isinstance(name, bytes) else name})" if name else ""
+        raise InputError(
+            f"{side} embedding of row {first + row}{name} holds NaN or infinity: embed that listing again, or look at "
+            "its image and at the checkpoint"
+        )
+
+
+def cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Returns float32 cosines of one query [D] with vectors [n, D], summed in float64 in an order set by D alone."""
+    query, vectors = query.astype(np.float64), np.asarray(vectors, np.float64)
+    dot = np.einsum("nd,d->n", vectors, query)
+    scale = np.sqrt(np.einsum("nd,nd->n", vectors, vectors)) * np.sqrt(np.einsum("d,d->", query, query))
+    score = np.divide(dot, scale, out=np.zeros_like(dot), where=scale > 0)
+    return (score + 0.0).astype(np.float32)  # -0.0 becomes 0.0
+
+
+def search(
+    vectors: np.ndarray,
+    ids: Ids | None,
+    k: int,
+    *,
+    coder: Coder,
+    shards: list[Lists],
+    count: int,
+    probes: int,
+    own: list[np.ndarray],
+    by_id: Callable[[np.ndarray], np.ndarray],
+    fetch: Callable[[np.ndarray], np.ndarray],
+    lock: AbstractContextManager,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Searches.
+
+    Args:
+      vectors: [Q, D] queries.
+      ids: the queries' ids, for messages.
+      k: how many results.
+      coder: that made the codes.
+      shards: the codes.
+      count: candidates re-ranked for each query; k where it is less.
+      probes: cells searched for each.
+      own: for each query, rows to leave out.
+      by_id: see `candidates`.
+      fetch: of rows [m], ascending, returns their vectors [m, D].
+      lock: held while the codes are searched.
+
+    Returns:
+      Rows [Q, k] and cosines [Q, k], best first, equal ones by id; -1 and -inf behind.
+
+    Raises:
+      InputError: a query that is not finite.
+    """
+    rows, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
+    starts = range(0, len(vectors), QUERY_BLOCK)
+    for start in tqdm.tqdm(starts, desc="search", unit="block", mininterval=1, disable=len(starts) < 16):
+        block = np.asarray(vectors[start : start + QUERY_BLOCK], np.float32)
+        check_finite(block, ids, "query", start)
+        codes, cells = coder.encode(block, probes)
+        with lock:
+            found = candidates(shards, codes, cells, max(count, k), own[start : start + QUERY_BLOCK], by_id)
+        for query, candidate in enumerate(found):
+            candidate = np.sort(candidate)  # the disk reads forwards
+            score = cosines(block[query], fetch(candidate))
+            if len(candidate) > k:  # what cannot be among the best needs no place by id
+                inside = score >= np.partition(score, len(score) - k)[len(score) - k]
+                candidate, score = candidate[inside], score[inside]
+            best = np.lexsort((by_id(candidate), -score))[:k]
+            rows[start + query, : len(best)], scores[start + query, : len(best)] = candidate[best], score[best]
+    return rows, scores

@@ -1,0 +1,361 @@
+"""One shard on disk: vectors in one file, what became of them in a log beside it, codes in memory.
+
+shard-000/current.json      {"generation": 1}: which files count
+shard-000/000001.vectors    [rows, dim] numbers, one row after the other, appended
+shard-000/000001.log        records (log.py): rows put with id, cell and code, or rows deleted
+
+A write appends vectors, waits for the disk, appends its record, waits again: the record is what makes it count. Vectors
+without a record are cut off when the next writer opens the shard. Rows are never used again; compaction writes the live
+ones to files of the next generation and renames current.json.
+"""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import struct
+import warnings
+import zlib
+
+import numpy as np
+
+from retrieval_jax.errors import InputError
+from retrieval_jax.index.binary import log
+from retrieval_jax.index.binary.codes import Lists
+
+PUT, DELETE = 1, 2
+BLOCK = 4096  # rows a record
+HEAD = struct.Struct("<QIII")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Put:
+    """Rows written together.
+
+    Attributes:
+      first: number of the first row.
+      replaced: [n] int64, rows that these take the place of, -1 for none.
+      cells: [n] int32.
+      ends: [n] int32, where each id ends in `names`.
+      names: ids, joined.
+      codes: [n, bits / 8] uint8.
+      crc: of the vectors' bytes.
+    """
+
+    first: int
+    replaced: np.ndarray
+    cells: np.ndarray
+    ends: np.ndarray
+    names: bytes
+    codes: np.ndarray
+    crc: int
+
+    def pack(self) -> list[bytes]:
+        """Returns the payload of a record."""
+        head = HEAD.pack(self.first, len(self.cells), len(self.names), self.crc)
+        arrays = (self.replaced.astype("<i8"), self.cells.astype("<i4"), self.ends.astype("<i4"))
+        return [head, *(part.tobytes() for part in arrays), self.names, np.ascontiguousarray(self.codes).tobytes()]
+
+    @classmethod
+    def unpack(cls, payload: bytes, code_bytes: int) -> Put:
+        """Returns what `pack` packed; raises ValueError or struct.error where it is something else."""
+        first, count, length, crc = HEAD.unpack_from(payload)
+        if len(payload) != HEAD.size + count * (16 + code_bytes) + length:
+            raise ValueError("length")
+        at = HEAD.size
+        replaced = np.frombuffer(payload, "<i8", count, at)
+        cells = np.frombuffer(payload, "<i4", count, at + 8 * count)
+        ends = np.frombuffer(payload, "<i4", count, at + 12 * count)
+        at += 16 * count
+        codes = np.frombuffer(payload, np.uint8, count * code_bytes, at + length).reshape(count, code_bytes)
+        return cls(first, replaced, cells, ends, payload[at : at + length], codes, crc)
+
+
+def start(folder: pathlib.Path, generation: int = 1) -> None:
+    """Makes the files of an empty shard."""
+    folder.mkdir(exist_ok=True)
+    for kind in ("vectors", "log"):
+        (folder / f"{generation:06d}.{kind}").touch()
+    set_generation(folder, generation)
+
+
+def set_generation(folder: pathlib.Path, generation: int) -> None:
+    """Makes the files of a generation those that count, at once and durably."""
+    new = folder / "current.json.new"
+    with open(new, "w") as stream:
+        stream.write(json.dumps({"generation": generation}))
+        stream.flush()
+        os.fsync(stream.fileno())
+    log.sync(folder)  # the new files' names before the one that points to them
+    os.replace(new, folder / "current.json")
+    log.sync(folder)
+
+
+def current(folder: pathlib.Path) -> int:
+    """Returns the generation that counts.
+
+    Raises:
+      InputError: current.json is missing or says something else.
+    """
+    file = folder / "current.json"
+    try:
+        generation = json.loads(file.read_text())["generation"]
+        if type(generation) is not int or generation < 1:
+            raise ValueError(generation)
+        return generation
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} does not say which files count ({error!r}): copy it back from a backup, or build the index again"
+        ) from error
+
+
+class Shard:
+    """What the files of one shard say, in memory; row r of shard s of n is number r * n + s outside.
+
+    Args:
+      folder: of the shard.
+      number: s.
+      shards: n.
+      dim: of the vectors.
+      dtype: of the vectors on disk.
+      bits: of a code.
+      cells: how many.
+      write: may be appended to; the caller holds the index's lock.
+
+    Raises:
+      InputError: a missing or damaged file, named.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        number: int,
+        shards: int,
+        *,
+        dim: int,
+        dtype: str,
+        bits: int,
+        cells: int,
+        write: bool,
+    ):
+        self.folder, self.number, self.shards = folder, number, shards
+        self.dim, self.dtype, self.bits, self.cells = dim, np.dtype(dtype), bits, cells
+        self.generation = current(folder)
+        self.log_file, self.vectors_file = (folder / f"{self.generation:06d}.{kind}" for kind in ("log", "vectors"))
+        self.lists = Lists(bits, cells)
+        self.names, self.ends = bytearray(), array.array("q", [0])  # ids of all rows, dead ones too
+        self.alive = bytearray()
+        self.log_end = 0
+        self._map = np.zeros((0, dim), self.dtype)
+        self._descriptors = None
+        self._load()
+        if write:
+            self._repair()
+
+    @property
+    def rows(self) -> int:
+        """Rows on disk, dead ones too."""
+        return len(self.alive)
+
+    def _load(self) -> None:
+        counts = np.zeros(self.cells, np.int64)
+        for kind, payload, end in log.read(self.log_file):
+            if kind == PUT:
+                counts += np.bincount(self._unpack(payload, end).cells, minlength=self.cells)
+        self.lists.reserve(counts)
+        last = self.refresh()
+        if last is not None and zlib.crc32(self._read(last.first, len(last.cells))) != last.crc:
+            raise self._damaged_vectors(last)
+
+    def _damaged_vectors(self, put: Put) -> InputError:
+        return InputError(
+            f"{self.vectors_file}: rows {put.first} to {put.first + len(put.cells) - 1} are not what was written: copy "
+            "this file back from a backup, or build the index again; nothing was changed"
+        )
+
+    def _unpack(self, payload: bytes, end: int) -> Put:
+        try:
+            put = Put.unpack(payload, self.bits // 8)
+            if len(put.cells) and not 0 <= put.cells.min() <= put.cells.max() < self.cells:
+                raise ValueError("cell")
+            return put
+        except (ValueError, struct.error) as error:
+            raise InputError(f"{self.log_file}: the record that ends at byte {end} does not fit this index") from error
+
+    def refresh(self) -> Put | None:
+        """Reads what the log has gained; returns the last rows put, if any."""
+        last = None
+        for kind, payload, end in log.read(self.log_file, self.log_end):
+            if kind == PUT:
+                last = self._unpack(payload, end)
+                if last.first != self.rows or (len(last.cells) and last.replaced.max() >= self.rows):
+                    raise InputError(f"{self.log_file}: the record that ends at byte {end} does not follow the others")
+                self._add(last)
+            elif kind == DELETE and len(payload) % 8 == 0:
+                rows = np.frombuffer(payload, "<i8")
+                if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
+                    raise InputError(f"{self.log_file}: the record that ends at byte {end} deletes rows to come")
+                self.kill(rows)
+            else:
+                raise InputError(f"{self.log_file}: the record that ends at byte {end} is of an unknown kind ({kind})")
+            self.log_end = end
+        self._extend_map()
+        return last
+
+    def _extend_map(self) -> None:
+        # At once, not when rows are fetched: after a compaction the file has no name any more.
+        if self.rows > len(self._map):
+            if self.vectors_file.stat().st_size < self.rows * self.row_bytes:
+                raise InputError(
+                    f"{self.vectors_file} is cut: it should hold {self.rows} rows of {self.row_bytes} bytes; copy it "
+                    "back from a backup, or build the index again; nothing was changed"
+                )
+            self._map = np.memmap(self.vectors_file, self.dtype, "r", shape=(self.rows, self.dim))
+
+    def apply(self, put: Put) -> None:
+        """Takes rows that are on the disk into memory."""
+        self._add(put)
+        self._extend_map()
+
+    def _add(self, put: Put) -> None:
+        self.kill(put.replaced[put.replaced >= 0])
+        rows = np.arange(put.first, put.first + len(put.cells))
+        self.lists.add(rows * self.shards + self.number, put.cells, put.codes)
+        base = len(self.names)
+        self.names += put.names
+        self.ends.extend((put.ends + np.int64(base)).tolist())
+        self.alive += b"\1" * len(rows)
+
+    def kill(self, rows: np.ndarray) -> None:
+        """Takes rows [n] out of what is searched."""
+        if len(rows):
+            self.lists.remove(rows * self.shards + self.number)
+        for row in rows.tolist():
+            self.alive[row] = 0
+
+    def _repair(self) -> None:
+        """Cuts off what was never acknowledged, removes files of other generations, opens the rest for appending."""
+        size = self.log_file.stat().st_size
+        if size > self.log_end:
+            warnings.warn(
+                f"{self.log_file}: {size - self.log_end} bytes at the end are no whole record (a write was interrupted "
+                "before it was acknowledged): cut off",
+                stacklevel=2,
+            )
+        for file in self.folder.iterdir():
+            other = re.fullmatch(r"(\d{6})\.(log|vectors)", file.name)
+            if file.name == "current.json.new" or (other and int(other[1]) != self.generation):
+                file.unlink()
+        self._descriptors = [os.open(file, os.O_WRONLY | os.O_APPEND) for file in (self.vectors_file, self.log_file)]
+        for descriptor, length in zip(self._descriptors, (self.rows * self.row_bytes, self.log_end), strict=True):
+            if os.fstat(descriptor).st_size > length:
+                os.ftruncate(descriptor, length)
+                os.fdatasync(descriptor)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a vector on disk."""
+        return self.dim * self.dtype.itemsize
+
+    def _read(self, first: int, count: int) -> bytes:
+        with open(self.vectors_file, "rb") as stream:
+            stream.seek(first * self.row_bytes)
+            return stream.read(count * self.row_bytes)
+
+    def put(
+        self, ids: list[bytes], replaced: np.ndarray, vectors: np.ndarray, codes: np.ndarray, cells: np.ndarray
+    ) -> Put:
+        """Writes rows and waits until they are on the disk; `apply` makes them visible here.
+
+        Args:
+          ids: n ids.
+          replaced: [n] rows of this shard that they take the place of, -1 for none.
+          vectors: [n, dim], finite in the shard's dtype.
+          codes: [n, bits / 8].
+          cells: [n].
+        """
+        data = np.ascontiguousarray(vectors, self.dtype).tobytes()
+        ends = np.cumsum([len(item) for item in ids])
+        put = Put(self.rows, replaced, cells, ends, b"".join(ids), codes, zlib.crc32(data))
+        vectors_descriptor, log_descriptor = self._descriptors
+        log.write_all(vectors_descriptor, data)
+        os.fdatasync(vectors_descriptor)
+        self.log_end += log.append(log_descriptor, PUT, put.pack())
+        return put
+
+    def delete(self, rows: np.ndarray) -> None:
+        """Writes that rows are dead and waits until this is on the disk; `kill` makes it visible here."""
+        self.log_end += log.append(self._descriptors[1], DELETE, [rows.astype("<i8").tobytes()])
+
+    def name(self, row: int) -> bytes:
+        """Returns the id of a row of this shard."""
+        return bytes(self.names[self.ends[row] : self.ends[row + 1]])
+
+    def fetch(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the vectors of rows of this shard, in the dtype on disk."""
+        return self._map[rows]
+
+    def verify(self) -> None:
+        """Reads every vector and compares the checksums.
+
+        Raises:
+          InputError: a damaged file, named.
+        """
+        for kind, payload, end in log.read(self.log_file):
+            if kind == PUT:
+                put = self._unpack(payload, end)
+                if zlib.crc32(self._read(put.first, len(put.cells))) != put.crc:
+                    raise self._damaged_vectors(put)
+
+    def compact(self) -> None:
+        """Writes the live rows to files of the next generation and makes these count; this object then is out of date.
+
+        Files of the old generation are removed; who has them open keeps reading them.
+        """
+        generation = self.generation + 1
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        descriptors = [
+            os.open(self.folder / f"{generation:06d}.{kind}", flags, 0o666) for kind in ("vectors", "log")
+        ]
+        try:
+            first, waiting = 0, []
+
+            def flush() -> int:
+                rows = np.concatenate([part[0] for part in waiting])
+                data = self.fetch(rows).tobytes()
+                ids = [self.name(row) for row in rows.tolist()]
+                put = Put(first, np.full(len(rows), -1), np.concatenate([part[1] for part in waiting]),
+                          np.cumsum([len(item) for item in ids]), b"".join(ids),
+                          np.concatenate([part[2] for part in waiting]), zlib.crc32(data))
+                log.write_all(descriptors[0], data)
+                os.fdatasync(descriptors[0])
+                log.append(descriptors[1], PUT, put.pack())
+                return len(rows)
+
+            alive = np.frombuffer(bytes(self.alive), np.uint8)
+            for kind, payload, end in log.read(self.log_file):
+                if kind == PUT:
+                    put = self._unpack(payload, end)
+                    keep = np.flatnonzero(alive[put.first : put.first + len(put.cells)])
+                    waiting.append((put.first + keep, put.cells[keep], put.codes[keep]))
+                    if sum(len(part[0]) for part in waiting) >= BLOCK:
+                        first += flush()
+                        waiting = []
+            if any(len(part[0]) for part in waiting):
+                flush()
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        set_generation(self.folder, generation)
+        self.log_file.unlink()
+        self.vectors_file.unlink()
+
+    def close(self) -> None:
+        """Closes the files."""
+        for descriptor in self._descriptors or ():
+            os.close(descriptor)
+        self._descriptors = None
