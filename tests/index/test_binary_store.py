@@ -373,10 +373,9 @@ def kill_writers(folder, times, seed):
             while not lines or not lines[-1].startswith("pid "):
                 lines.append(nursery.stdout.readline())
             pid = int(lines.pop().split()[1])
-            if moments.random() < 0.7:  # else it may not come as far as being open
-                while "open\n" not in lines:
-                    lines.append(nursery.stdout.readline())
-            time.sleep(moments.uniform(0, 0.12))
+            for _ in range(moments.choice([0, 1, 2, 3, 8]) - len(lines)):  # 0: not even opened; else that many writes
+                lines.append(nursery.stdout.readline())
+            time.sleep(moments.uniform(0, 0.06))
             os.kill(pid, signal.SIGKILL)
             while (line := nursery.stdout.readline()) != "gone\n":
                 assert line, "the nursery died"
