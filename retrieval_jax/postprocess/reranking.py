@@ -87,7 +87,6 @@ def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value:
     ragged = not valid.all()
     if ragged:
         squared[~(valid[:, :, None] & valid[:, None, :])] = 0.0
-    largest = squared.max(2, keepdims=True)
 
     # Neighbours: sorting the whole number (distance, column) sorts by distance, the better candidate first.
     width = max(1, (size - 1).bit_length())
@@ -99,6 +98,10 @@ def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value:
     if ragged:
         key |= np.where(valid, 0, 1 << 62)[:, None, :]
     ordered = np.sort(key, axis=2)
+    if ragged:
+        largest = squared.max(2, keepdims=True)
+    else:
+        largest = np.take_along_axis(squared, ordered[:, :, -1:] & ((1 << width) - 1), 2)
     half_k1 = int(np.around(k1 / 2))
 
     def reciprocal(k: int) -> np.ndarray:
@@ -127,8 +130,8 @@ def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value:
     members = np.unpackbits(member_bytes, axis=1, count=size, bitorder="little").reshape(count, size, size)
 
     # The encoding: exp(-distance) over the members, to a sum of one, in units of 2**-30 / k2.
-    np.divide(squared, largest, out=squared, where=largest > 0)
-    weights = np.negative(squared, dtype=np.float32, casting="same_kind")
+    scale = np.divide(1.0, largest, out=np.zeros_like(largest), where=largest > 0)  # all equal: distance 0
+    weights = np.multiply(squared, -scale, dtype=np.float32, casting="same_kind")
     np.exp(weights, out=weights)
     weights *= members
     unit = (1 << 30) // k2
@@ -149,7 +152,7 @@ def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value:
     both = np.minimum(encoding[:, :1], encoding[:, 1:]).sum(2, dtype=np.int32)
     both = both / (averaged * float(unit))[:, None]
     # both rows sum to 1, so the union of their weights is 2 minus the intersection
-    return (1.0 - lambda_value) * (1.0 - both / (2.0 - both)) + lambda_value * squared[:, 0, 1:]
+    return (1.0 - lambda_value) * (1.0 - both / (2.0 - both)) + lambda_value * squared[:, 0, 1:] * scale[:, 0]
 
 
 def local_k_reciprocal(
