@@ -255,11 +255,12 @@ def check_depth(state: State, depth: int | None, name: str) -> int:
     Raises:
       InputError: several members, no ranking yet, or one of fewer than `depth` candidates.
     """
-    if state.ranking is None or len(state.members) != 1:
+    if len(state.members) != 1:
         raise InputError(
-            f"{name} needs the ranking of one member, there are {len(state.members)}: put ensemble before {name} in "
-            "search.steps"
+            f"{name} needs one member, there are {len(state.members)}: put ensemble before {name} in search.steps"
         )
+    if state.ranking is None:
+        raise InputError(f"{name} needs a ranking: name the stage before it in search.stages, or leave that empty")
     found = state.ranking.k
     if depth is None:
         depth = min(100, found)

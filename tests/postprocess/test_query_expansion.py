@@ -95,7 +95,7 @@ def test_bad_settings_are_refused():
         query_expansion.step(State([(query, gallery)], found))
     with pytest.raises(InputError, match="alpha=-1"):
         query_expansion.step(State([(query, gallery)], found), depth=3, alpha=-1)
-    with pytest.raises(InputError, match="put ensemble before"):
+    with pytest.raises(InputError, match="name the stage before it in search.stages"):
         query_expansion.step(State([(query, gallery)]))
     with pytest.raises(InputError, match="depth=0"):
         database_augmentation.step(State([(query, gallery)]), depth=0)
