@@ -131,8 +131,8 @@ def verdict(name: str, found: dict) -> tuple[bool, str]:
                        "change is not in the interval: give several seeds of each side to see it.")
     spread = " and ".join(f"{100 * min(one):.2f} to {100 * max(one):.2f}" for one in seeds)
     if max(map(min, seeds)) <= min(map(max, seeds)):
-        return True, (f"{said}, but not more than the noise of training: the seeds of new and old score {spread}, ranges "
-                      "that overlap. More seeds can tell.")
+        return True, (f"{said}, but not more than the noise of training: the seeds of new and old score {spread}, "
+                      "ranges that overlap. More seeds can tell.")
     return False, (f"{said}, and the seeds of new and old, {spread}, do not overlap: the {better} side is better.")
 
 

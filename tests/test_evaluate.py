@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from retrieval_jax import evaluate, metrics
+from retrieval_jax import evaluate, metrics, shard_writer
 from retrieval_jax.data import catalog as catalog_module
 from retrieval_jax.data.catalog import Catalog, Split
+from retrieval_jax.data.noted import Noted
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.ranking import Ranking, Truth
@@ -127,3 +128,79 @@ def test_an_id_with_a_blank_cannot_be_submitted(tmp_path):
     with pytest.raises(InputError, match="'a b'"):
         evaluate.write_submission(tmp_path / "s.csv", ranking, ["a b"])
     assert not list(tmp_path.iterdir())
+
+
+def test_slices_intervals_and_old_names_stand_side_by_side(made, capsys):
+    workdir, catalog = made
+    catalog.category_levels, catalog.category_names = ("kind",), (["shoes", "bags"],)
+    catalog.gallery.categories = np.arange(51)[:, None] % 2
+    evaluate.run(make_config(draws=200), workdir)
+    written = json.loads((workdir / "metrics.json").read_text())
+    printed = capsys.readouterr().out
+    counts = catalog.truth.num_relevant
+    for row in written["stages"]:
+        ranking = Ranking.load(workdir / "rankings" / row["model"] / row["stage"])
+        each = metrics.per_query(ranking, catalog.truth, (10,))
+        for name in each:
+            for scores in (row, row["selection"], row["report"]):
+                assert scores[f"{name}_low"] <= scores[name] <= scores[f"{name}_high"]
+        assert row["mar@10_low"] < row["mar@10"] < row["mar@10_high"]
+        chosen = (counts >= 6) & (counts <= 10)
+        part = row["slices"]["relevant listings"]["6-10"]
+        assert part["ndcg@10"] == pytest.approx(each["ndcg@10"][chosen].mean()) and part["num_scored"] == chosen.sum()
+        for kind in ("relevant listings", "category kind"):
+            parts = row["slices"][kind].values()
+            total = sum(part["mar@10"] * part["num_scored"] for part in parts if part["num_scored"])
+            assert sum(part["num_scored"] for part in parts) == row["num_scored"]
+            assert total / row["num_scored"] == pytest.approx(row["mar@10"])
+        first = [catalog.truth.relevant(q)[0] % 2 if counts[q] else -1 for q in range(40)]
+        assert row["slices"]["category kind"]["bags"]["num_scored"] == first.count(1)
+    low, high = (100 * written["stages"][-1][f"mar@10_capped_{end}"] for end in ("low", "high"))
+    for words in (f"{low:.1f} to {high:.1f}", "trained whitening by relevant listings", "by category kind", "6-10",
+                  "near-duplicates were not looked for"):
+        assert words in printed
+    assert set(written["definitions"]) >= {"ndcg@K", "precision@K", "*_low, *_high", "slices", "near_duplicates"}
+    evaluate.run(make_config(draws=0), workdir)
+    assert "mar@10_low" not in json.loads((workdir / "metrics.json").read_text())["stages"][0]
+
+
+def test_near_duplicates_are_counted_shown_and_left(made, capsys):
+    workdir, catalog = made
+    rng = np.random.default_rng(3)
+    gallery = rng.integers(0, 256, (51, 9, 8, 3), dtype=np.uint8)
+    query = rng.integers(0, 256, (40, 9, 8, 3), dtype=np.uint8)
+    right = int(np.flatnonzero(catalog.truth.num_relevant)[5])
+    query[right] = gallery[catalog.truth.relevant(right)[0]]
+    query[3] = gallery[50]  # itself
+    wrong = next(q for q in range(20, 40) if 7 not in catalog.truth.relevant(q))
+    query[wrong] = gallery[7]
+    for name, images in (("query", query), ("gallery", gallery)):
+        folder = workdir / "embeddings" / "trained" / name
+        job = shard_writer.Job(folder, Ids.of(catalog.split(name).ids), "r", "float32", 16)
+        earlier = shard_writer.Earlier(folder, "r", "float32")
+        shard_writer.write(job, earlier, Noted(images), lambda rows, shard: (np.ones((len(rows), 2)), "s"),
+                           range(job.count), print)
+        shard_writer.finish(job, {}, earlier)
+    train = np.concatenate([gallery[:2], rng.integers(0, 256, (30, 9, 8, 3), dtype=np.uint8)])
+    catalog.train = Split("train", [f"t{row}" for row in range(32)], None, None, train)
+    config = make_config(near_duplicates={"max_difference": 0.05, "train_listings": 100})
+    config.embed = {"models": ("histogram", "trained")}
+    evaluate.run(config, workdir)
+    written, printed = json.loads((workdir / "metrics.json").read_text()), capsys.readouterr().out
+    found, main = written["near_duplicates"], written["stages"][-1]
+    assert (found["query"]["found"], found["query"]["relevant"], found["train"]["found"]) == (2, 1, 2)
+    assert {"query": f"q{wrong}", "gallery": "g7", "difference": 0.0, "relevant": False} in found["query"]["examples"]
+    assert [example["train"] for example in found["train"]["examples"]] == ["t0", "t1"]
+    assert main["num_queries"] == 40 and main["without_near_duplicates"]["num_queries"] == 38
+    ranking = Ranking.load(workdir / "rankings" / "trained" / "whitening")
+    clean = ~np.isin(np.arange(40), [right, wrong])
+    without = metrics.evaluate(ranking, catalog.truth, (10,), chosen=clean)
+    assert main["without_near_duplicates"]["mar@10"] == without["mar@10"]
+    assert "WARNING: 2 of 40 query listings (5.0 %)" in printed and "WARNING: 2 of 32 train listings" in printed
+    assert f"{100 * without['mar@10_capped']:.2f} without those queries" in printed
+
+    config.evaluate.near_duplicates.max_difference = -1.0
+    evaluate.run(config, workdir)
+    written = json.loads((workdir / "metrics.json").read_text())
+    assert "below 0" in written["near_duplicates"]["not_checked"]
+    assert "without_near_duplicates" not in written["stages"][-1]

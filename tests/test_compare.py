@@ -1,0 +1,110 @@
+"""Two recipes compared: what is noise is called noise, what is not is not."""
+
+import json
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from retrieval_jax import compare, metrics
+from retrieval_jax.data import catalog as catalog_module
+from retrieval_jax.data.catalog import Catalog, Split
+from retrieval_jax.embeddings import Ids
+from retrieval_jax.errors import InputError
+from retrieval_jax.ranking import Ranking, Truth
+
+QUERIES, GALLERY = [f"q{row}" for row in range(300)], [f"g{row}" for row in range(100)]
+TRUTH = Truth.from_lists(QUERIES, GALLERY, [[] if row < 5 else GALLERY[row % 80 : row % 80 + 3] for row in range(300)])
+
+
+def make_run(folder, quality, seed, stages=("cosine", "whitening")):
+    """A work directory whose rankings find each right listing with the given probability."""
+    rng, entries = np.random.default_rng(seed), []
+    for number, stage in enumerate(stages):
+        rows = np.stack([rng.permutation(100)[:12] for _ in QUERIES])
+        for query in range(300):
+            right = TRUTH.relevant(query).tolist()
+            wrong = [row for row in rows[query].tolist() if row not in right]
+            found = [row for row in right if rng.random() < quality + 0.2 * number]
+            rows[query] = (found + wrong + [-1] * 12)[:12]
+        scores = np.where(rows >= 0, -np.arange(12.0), -np.inf)
+        Ranking(QUERIES, rows, scores, Ids.of(GALLERY).sha256()).save(folder / "rankings" / "trained" / stage)
+        entries.append({"model": "trained", "stage": stage})
+    (folder / "rankings" / "rankings.json").write_text(json.dumps({"stages": entries}))
+    settings = {"data": {}, "evaluate": {"selection_share": 0.5}}
+    (folder / "config.json").write_text(ConfigDict(settings).to_json())
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    found = Catalog("test", truth=TRUTH, query=Split("query", QUERIES, None, None, None))
+    monkeypatch.setattr(catalog_module, "load", lambda block: found)
+    return lambda name, quality, seeds=1: [make_run(tmp_path / f"{name}{seed}", quality, 10 * len(name) + seed)
+                                           for seed in range(seeds)]
+
+
+def test_the_mean_over_seeds_is_compared_query_by_query(runs):
+    new, old = runs("new", 0.6, 2), runs("earlier", 0.3, 3)
+    found = compare.compare(new, old, TRUTH, stage="whitening")
+    each = {side: np.mean([metrics.per_query(Ranking.load(folder / "rankings/trained/whitening"), TRUTH)["map@10"]
+                           for folder in folders], axis=0) for side, folders in (("new", new), ("old", old))}
+    row = found["scores"]["map@10"]
+    gains = (each["new"] - each["old"])[5:]
+    assert row["new"] == pytest.approx(each["new"][5:].mean()) and row["difference"] == pytest.approx(gains.mean())
+    assert (row["wins"], row["losses"], row["ties"]) == ((gains > 0).sum(), (gains < 0).sum(), (gains == 0).sum())
+    assert row["num_scored"] == 295 and row["low"] < row["difference"] < row["high"]
+    assert len(row["new_seeds"]) == 2 and len(row["old_seeds"]) == 3
+    assert found["new"]["stages"] == ["trained/whitening"] * 2 and list(found["scores"]) == list(compare.METRICS)
+    assert not found["noise"] and "do not overlap: the new side is better" in found["verdict"]
+    back = compare.compare(old, new, TRUTH, stage="whitening")
+    assert back["scores"]["map@10"]["difference"] == pytest.approx(-row["difference"])
+    assert "the old side is better" in back["verdict"]
+
+
+def test_a_difference_below_noise_is_called_so(runs):
+    same = compare.compare(runs("new", 0.5), runs("earlier", 0.5), TRUTH)
+    assert same["noise"] and "below noise" in same["verdict"] and "do not tell which side is better" in same["verdict"]
+    one = runs("new", 0.5)
+    nothing = compare.compare(one, one, TRUTH)
+    assert nothing["noise"] and nothing["verdict"].startswith("No query is scored differently")
+    stages = compare.compare(one, one, TRUTH, stage="whitening", old_stage="trained/cosine")
+    assert not stages["noise"] and stages["old"]["stages"] == ["trained/cosine"]
+    assert "the new side is better" in stages["verdict"] and "several seeds" in stages["verdict"]
+
+
+def test_seeds_that_overlap_are_noise_of_training():
+    found = {"difference": 0.02, "low": 0.01, "high": 0.03, "p": 0.001, "wins": 9, "losses": 1}
+    noise, words = compare.verdict("map@10", {**found, "new_seeds": [0.50, 0.58], "old_seeds": [0.51, 0.53]})
+    assert noise and "50.00 to 58.00 and 51.00 to 53.00, ranges that overlap" in words
+    noise, words = compare.verdict("map@10", {**found, "new_seeds": [0.54, 0.58], "old_seeds": [0.51, 0.53]})
+    assert not noise and "+2.00 points of map@10 are more than the noise" in words
+
+
+def test_the_command_prints_writes_and_takes_a_half(runs, tmp_path, capsys):
+    new, old = runs("new", 0.6), runs("earlier", 0.3)
+    out = tmp_path / "compared.json"
+    compare.main([*map(str, new), "--against", *map(str, old), "--half=report", "--metrics", "ndcg@5", "recall@1",
+                  f"--out={out}"])
+    printed, written = capsys.readouterr().out, json.loads(out.read_text())
+    half = ~metrics.selection_half(QUERIES)
+    assert written["half"] == "report" and written["scores"]["ndcg@5"]["num_scored"] == half[5:].sum()
+    assert "ndcg@5" in printed and "wins" in printed and printed.rstrip().endswith(written["verdict"].split()[-1])
+    assert written["new"]["stages"] == ["trained/whitening"]  # the last
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--stage=white"], "there are only trained/cosine, trained/whitening"),
+    (["--metrics", "mrr@10"], "no score 'mrr@10'; there are recall@1, map@K, mar@K, mar@K_capped"),
+])
+def test_what_is_not_there_is_told_with_what_is(runs, arguments, words, capsys):
+    new = str(runs("new", 0.6)[0])
+    with pytest.raises(SystemExit) as exited:
+        compare.main([new, "--against", new, *arguments])
+    assert exited.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_runs_of_another_catalogue_are_refused(runs):
+    other = Truth.from_lists(QUERIES, [*GALLERY[:-1], "else"], [["else"]] * 300)
+    with pytest.raises(InputError, match="another gallery"):
+        compare.compare(runs("new", 0.5), runs("earlier", 0.5), other)
