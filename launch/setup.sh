@@ -71,7 +71,7 @@ if command -v flock >/dev/null; then
   exec 9<launch/setup.sh
   flock 9
 fi
-other="$(cut -d' ' -f2 "$installed" 2>/dev/null | grep -vxF -e "$1" -e requirements-dev.txt || true)"
+other="$(cut -d' ' -f2 "$installed" 2>/dev/null | grep -vxF -e "$1" -e requirements-milvus.txt -e requirements-dev.txt || true)"
 if [[ -n $other ]]; then
   # faiss-cpu and faiss-gpu in one environment break each other.
   say "launch/setup.sh: making .venv anew, because it was made from $other"

@@ -6,5 +6,8 @@
 #   ./launch/test.sh -m long        the tests that take minutes
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-./launch/setup.sh "${RETRIEVAL_JAX_REQUIREMENTS:-requirements.txt}" requirements-dev.txt
+files=("${RETRIEVAL_JAX_REQUIREMENTS:-requirements.txt}")
+# milvus-lite brings faiss-cpu, which breaks faiss-gpu: on a GPU its tests are skipped.
+[[ ${files[0]} == *gpu* ]] || files+=(requirements-milvus.txt)
+./launch/setup.sh "${files[@]}" requirements-dev.txt
 exec .venv/bin/python -m pytest "$@"

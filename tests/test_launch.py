@@ -32,7 +32,7 @@ def checkout(tmp_path):
     """A folder with the scripts, requirements of one line each, and a bin/ with the basic tools and no Python."""
     folder = tmp_path / "a checkout"
     shutil.copytree(ROOT / "launch", folder / "launch")
-    for name in ("requirements.txt", "requirements-gpu.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-gpu.txt", "requirements-milvus.txt", "requirements-dev.txt"):
         (folder / name).write_text(f"{name}\n")
     (folder / "bin").mkdir()
     for tool in TOOLS:
@@ -90,11 +90,18 @@ def test_set_up_is_done_once_and_again_when_a_file_changed(checkout):
     assert installs(checkout) == ["requirements.txt"]
     assert start(checkout).stderr == ""
     assert "STARTED -m pytest -k hash" in start(checkout, "test.sh", "-k", "hash").stdout
-    assert installs(checkout) == ["requirements.txt", "requirements-dev.txt"]
+    three = ["requirements.txt", "requirements-milvus.txt", "requirements-dev.txt"]
+    assert installs(checkout) == three
     (checkout / "requirements.txt").write_text("newer\n")
     start(checkout)
     start(checkout, "test.sh")
-    assert installs(checkout) == ["requirements.txt", "requirements-dev.txt", "requirements.txt"]
+    assert installs(checkout) == [*three, "requirements.txt"]
+
+
+def test_milvus_is_not_installed_beside_faiss_for_gpus(checkout):
+    add_python(checkout)
+    start(checkout, "test.sh", RETRIEVAL_JAX_REQUIREMENTS="requirements-gpu.txt")
+    assert installs(checkout) == ["requirements-gpu.txt", "requirements-dev.txt"]
 
 
 def test_local_stays_in_the_folder_it_was_called_from(checkout):

@@ -1,0 +1,375 @@
+"""Search by Milvus: a local file (milvus-lite) or a cluster, told apart by the URI alone.
+
+A collection holds one gallery: `row` (the primary key: the gallery's row), `id`, `vector` (of length 1), and the fields
+that filters speak of. It is filled in batches, in the order of the rows, with a stamp of what belongs inside: gallery,
+space, fields and kind of index. A load that was killed goes on where it stopped; every batch is an upsert by `row`, so
+that nothing is doubled. A collection with another stamp is refused.
+
+Milvus names the candidates, k and a margin of them. They are re-scored here from the gallery's own vectors, in
+float64, and put in order by score, then id, as exact search does. With the index FLAT, a query whose margin was too
+narrow (a run of ties) is asked again for more, so that the ranking equals that of exact search.
+
+The address may come from the environment, MILVUS_URI; the secret only from there: MILVUS_TOKEN, or MILVUS_USER and
+MILVUS_PASSWORD.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import re
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import tqdm
+
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
+from retrieval_jax.index import exact
+from retrieval_jax.ranking import Ranking
+
+STAMP = "retrieval_jax"  # the collection's property; a cluster keeps the same text as its description
+LOCAL = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "AUTOINDEX")  # milvus-lite takes any name, but builds these
+MESSAGE_BYTES = 8 << 20  # of one request; servers take 64 MiB (clusters) or more
+QUERIES = 256  # of one request: milvus-lite holds queries x rows of a segment (up to 100,000) numbers
+HITS = 1 << 17  # of one answer, about a kilobyte each in Python
+MOST_HITS = 16384  # of one query, by Milvus's own limit
+BLOCK = 8192  # gallery rows read at once
+QUIET_ROWS = 20000  # a shorter load has no progress bar
+
+
+class Index:
+    """Cosine search over a gallery that Milvus holds; loads it on first use, or what is missing of it.
+
+    Args:
+      gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised; a zero vector scores 0 with
+        everything. It is read once here, for its fingerprint, and row by row where candidates are re-scored.
+      ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
+      uri: a local path ending in .db, or http(s)://host:port[/database]; by default MILVUS_URI, else "milvus.db".
+      collection: its name; by default one made from the stamp, so that galleries lie side by side.
+      fields: name -> G values to filter by: whole numbers, numbers, booleans, strings, or lists of whole numbers or
+        strings (attributes).
+      filter: Milvus's expression over fields, such as 'category == 3 and array_contains(attributes, "linen")'; only
+        rows that fulfil it are found.
+      index_type: Milvus's kind of index: FLAT is exact; HNSW, IVF_FLAT, ... are not; a cluster knows more than
+        milvus-lite.
+      index_params: its numbers for building, such as {"M": 16, "efConstruction": 200}.
+      search_params: its numbers for searching, such as {"ef": 128}.
+      consistency: of searches: Strong, Bounded, Session or Eventually.
+      margin: candidates asked for beyond k, then re-scored.
+
+    Raises:
+      InputError: pymilvus is missing, nobody answers at the URI, a secret stands in the URI, the collection holds
+        something else, or ids, fields or vectors cannot be used.
+    """
+
+    def __init__(
+        self,
+        gallery: np.ndarray | Embeddings,
+        ids: Sequence[str] | None = None,
+        *,
+        uri: str = "",
+        collection: str = "",
+        fields: Mapping[str, Sequence] | None = None,
+        filter: str = "",
+        index_type: str = "FLAT",
+        index_params: Mapping | None = None,
+        search_params: Mapping | None = None,
+        consistency: str = "Strong",
+        margin: int = 8,
+    ):
+        space = str(gallery.meta.get("space") or "") if isinstance(gallery, Embeddings) else ""
+        self.exact = exact.Index(gallery, ids)  # for its parts: ids, places, re-scoring
+        self.gallery, self.ids = self.exact.gallery, self.exact.ids
+        rows, dim = self.gallery.shape
+        if margin < 0:
+            raise InputError(f"the margin is {margin}: it is 0 or more")
+        self.filter, self.consistency, self.margin = filter, consistency, margin
+        self.index = {"type": index_type.upper(), "params": dict(index_params or {})}
+        self.search_params = {"metric_type": "COSINE", "params": dict(search_params or {})}
+        columns = {name: _column(name, values, rows) for name, values in (fields or {}).items()}
+        self.uri = _checked(uri or os.environ.get("MILVUS_URI") or "milvus.db")
+        if self.uri.endswith(".db") and self.index["type"] not in LOCAL:
+            raise InputError(f"milvus-lite has no index {index_type!r}, but {', '.join(LOCAL)}; a server has more")
+        self.client = _connect(self.uri)  # before the gallery is read: a wrong address is told at once
+        stamp = {
+            "format": 1,
+            "rows": rows,
+            "dim": int(dim),
+            "space": space,
+            "ids": self.ids.sha256()[:32] if self.ids is not None else "",
+            "vectors": self._read()[:32],
+            "fields": _columns_sha256(columns)[:32],
+            "index": self.index,
+        }
+        self.collection = collection or f"gallery_{hashlib.sha256(_text(stamp).encode()).hexdigest()[:16]}"
+        if rows:
+            self._load(stamp, columns)
+
+    def search(
+        self, queries: np.ndarray | Embeddings, k: int = 10, *, filter: str | Sequence[str] | None = None
+    ) -> Ranking:
+        """Returns the k gallery rows of highest cosine for every query, best first.
+
+        Args:
+          queries: [Q, D] array or Embeddings; with Embeddings, the gallery row with the query's own id is left out.
+          k: how many; where the gallery, or what the filter leaves of it, holds fewer, the ranking is padded.
+          filter: in place of the index's own; a sequence has one for every query.
+
+        Returns:
+          Ranking with item_rows [Q, k] and scores [Q, k] (cosines); equal scores ascend by id.
+
+        Raises:
+          InputError: another dimension than the gallery's, a k that Milvus does not take, a vector that is not finite,
+            or a filter that it does not understand.
+        """
+        ids, vectors = self.exact.check(queries, k)
+        own = self.exact.own_rows(ids)
+        lengths = exact.lengths_of(vectors, ids, "query")
+        most = min(MOST_HITS, len(self.gallery))
+        needed = k + int(np.bincount(own[:, 0], minlength=1).max())
+        if needed > MOST_HITS:
+            raise InputError(f"search.k is {k}: Milvus answers with at most {MOST_HITS} results a query")
+        texts = [self.filter if filter is None else filter] * len(vectors)
+        if filter is not None and not isinstance(filter, str):
+            texts = list(filter)
+        if len(texts) != len(vectors):
+            raise InputError(f"{len(texts)} filters for {len(vectors)} queries: give one, or one for each")
+        rows = np.full((len(vectors), k), -1, np.int64)
+        scores = np.full((len(vectors), k), -np.inf, np.float32)
+        for text in dict.fromkeys(texts) if most else ():
+            asked, limit = np.flatnonzero([other == text for other in texts]), min(needed + self.margin, most)
+            while len(asked):
+                step = max(1, min(QUERIES, HITS // limit, MESSAGE_BYTES // (4 * vectors.shape[1])))
+                again = []
+                for start in range(0, len(asked), step):
+                    some = asked[start : start + step]
+                    block = np.asarray(vectors[some], np.float32)
+                    found = self._search(block, lengths[some], some, own, text, limit, k)
+                    rows[some], scores[some], unsure = found
+                    again.append(some[unsure])
+                asked = np.concatenate(again) if limit < most else asked[:0]
+                limit = min(4 * limit, most)
+        return self.exact.ranking(ids, rows, scores)
+
+    def _search(self, block, lengths, some, own, text, limit, k) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns rows and scores [n, k] of some queries with the same filter, and which may lack a row, [n]."""
+        with _asking(self.uri, f"search in {self.collection!r}{f' with the filter {text!r}' if text else ''}"):
+            found = self.client.search(
+                self.collection,
+                exact.unit(block, lengths),
+                anns_field="vector",
+                limit=limit,
+                filter=text,
+                search_params=self.search_params,
+                consistency_level=self.consistency,
+            )
+        query = np.repeat(np.arange(len(block)), [len(hits) for hits in found])
+        row = np.array([row for hits in found for row in hits.ids], np.int64)
+        if len(row) and not 0 <= row.min() <= row.max() < len(self.gallery):
+            raise InputError(f"{self.collection!r} of {self.uri} has rows that the gallery does not: drop it and load "
+                             "the gallery again")
+        kept = ~np.isin(some[query] * len(self.gallery) + row, own[:, 0] * len(self.gallery) + own[:, 1])
+        query, row = query[kept], row[kept]
+        score = self.exact.rescore(block, lengths, query, row)
+        rows, scores = exact.best_first(query, row, score, self.exact.place, len(block), k)
+        unsure = np.zeros(len(block), bool)
+        if self.index["type"] == "FLAT":
+            # What was not named is at most as good as the last that was, but for the float32 error of both sides.
+            floor = np.array([min(hits.distances) if len(hits) == limit else -np.inf for hits in found])
+            unsure = (floor > -np.inf) & (floor + self.exact.error + 2.0**-22 >= scores[:, -1])
+        return rows, scores, unsure
+
+    def _read(self) -> str:
+        """Returns a fingerprint of the gallery's numbers; the vectors' lengths are known after it."""
+        digest = hashlib.sha256()
+        for start in range(0, len(self.gallery), BLOCK):
+            block = np.ascontiguousarray(self.gallery[start : start + BLOCK], np.float32)
+            digest.update(block)
+            self.exact.lengths[start : start + len(block)] = exact.lengths_of(block, self.ids, "gallery", start)
+        return digest.hexdigest()
+
+    def _load(self, stamp: dict, columns: dict[str, _Column]) -> None:
+        """Makes the collection, or goes on with it, until it holds the whole gallery."""
+        name, rows = self.collection, len(self.gallery)
+        drop = f"give another name (collection=...), or drop it: MilvusClient(...).drop_collection({name!r})"
+        with _asking(self.uri, f"collection {name!r}"):
+            if self.client.has_collection(name):
+                self._check(stamp, drop)
+            else:
+                self._create(stamp, columns)
+            if not self.client.list_indexes(name, field_name="vector"):  # or it was killed before it had one
+                params = self.client.prepare_index_params()
+                # As one value named params: milvus-lite overlooks numbers that stand for themselves, as pymilvus 3
+                # would send them; a cluster reads both.
+                params.add_index("vector", index_type=self.index["type"], metric_type="COSINE",
+                                 params={"params": self.index["params"]})
+                self.client.create_index(name, params, sync=False)  # of nothing yet
+            self.client.load_collection(name)
+            there = self._count()
+            if there == rows:
+                return
+            longest = int(np.diff(self.ids.offsets).max()) if self.ids is not None else 0
+            width = 4 * stamp["dim"] + 16 + longest + sum(column.width for column in columns.values())
+            batch = max(1, MESSAGE_BYTES // width)
+            # Batches came in the order of the rows, so `there` full ones are whole. If rows went missing otherwise
+            # (somebody deleted some), everything is sent again: an upsert by row doubles nothing.
+            for first in dict.fromkeys((min(there, rows) // batch * batch, 0)):
+                self._upsert(first, batch, columns)
+                there = self._count()
+                if there == rows:
+                    self.client.flush(name)
+                    return
+        raise InputError(f"{name!r} of {self.uri} holds {there} rows, the gallery {rows}: somebody else writes to it; "
+                         f"{drop}")
+
+    def _create(self, stamp: dict, columns: dict[str, _Column]) -> None:
+        from pymilvus import DataType
+
+        schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False, description=_text(stamp))
+        schema.add_field("row", DataType.INT64, is_primary=True)
+        longest = int(np.diff(self.ids.offsets).max()) if self.ids is not None else 1
+        schema.add_field("id", DataType.VARCHAR, max_length=max(1, longest))
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=stamp["dim"])
+        for name, column in columns.items():
+            kind, more = getattr(DataType, column.kind), {}
+            if column.kind == "VARCHAR":
+                more["max_length"] = column.longest
+            if column.many:
+                more |= {"element_type": kind, "max_capacity": column.many}
+            schema.add_field(name, DataType.ARRAY if column.many else kind, **more)
+        self.client.create_collection(self.collection, schema=schema, properties={STAMP: _text(stamp)},
+                                      consistency_level="Strong")
+
+    def _check(self, stamp: dict, drop: str) -> None:
+        """Raises InputError unless the collection's stamp is this one."""
+        about = self.client.describe_collection(self.collection)
+        try:
+            old = json.loads((about.get("properties") or {}).get(STAMP) or about.get("description") or "")
+            differ = sorted(key for key in stamp.keys() | old.keys() if stamp.get(key) != old.get(key))
+        except (ValueError, AttributeError) as error:
+            raise InputError(f"collection {self.collection!r} of {self.uri} was not made by retrieval_jax: "
+                             f"{drop}") from error
+        if differ:
+            there, here = ({key: some.get(key) for key in differ} for some in (old, stamp))
+            raise InputError(f"collection {self.collection!r} of {self.uri} holds another gallery, {_text(there)}; "
+                             f"this one has {_text(here)}: {drop}")
+
+    def _count(self) -> int:
+        answer = self.client.query(self.collection, filter="", output_fields=["count(*)"], consistency_level="Strong")
+        return int(answer[0]["count(*)"])
+
+    def _upsert(self, first: int, batch: int, columns: dict[str, _Column]) -> None:
+        rows = len(self.gallery)
+        with tqdm.tqdm(total=rows, initial=first, desc="milvus: load", unit="listing", mininterval=1,
+                       disable=rows - first < QUIET_ROWS) as bar:
+            for start in range(first, rows, batch):
+                stop = min(start + batch, rows)
+                unit = exact.unit(np.asarray(self.gallery[start:stop], np.float32), self.exact.lengths[start:stop])
+                ids = self.ids[start:stop] if self.ids is not None else [""] * (stop - start)
+                more = [column.values[start:stop] for column in columns.values()]
+                self.client.upsert(self.collection, [
+                    {"row": row, "id": item, "vector": vector, **dict(zip(columns, values, strict=True))}
+                    for row, item, vector, *values in zip(range(start, stop), ids, unit, *more, strict=True)
+                ])
+                bar.update(stop - start)
+
+
+class _Column:
+    """A field's values as Milvus wants them: kind of number or string, `many` a list's capacity, else 0."""
+
+    def __init__(self, kind: str, many: int, longest: int, values: list):
+        self.kind, self.many, self.longest, self.values = kind, many, longest, values
+        self.width = max(1, many) * (longest if kind == "VARCHAR" else 8)  # bytes a row, at most
+
+
+def _column(name: str, values: Sequence, rows: int) -> _Column:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name in ("row", "id", "vector"):
+        raise InputError(f"a field cannot be named {name!r}: use letters, digits and _, and not row, id or vector")
+    values = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if len(values) != rows:
+        raise InputError(f"field {name!r} has {len(values)} values for a gallery of {rows} rows: give one a row")
+    values = [value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value for value in values]
+    lists = [isinstance(value, (list, tuple)) for value in values]
+    flat = [item for value in values for item in value] if any(lists) and all(lists) else values
+    kinds = {type(value) for value in flat}
+    kind = {frozenset(): "INT64", frozenset({int}): "INT64", frozenset({bool}): "BOOL", frozenset({str}): "VARCHAR",
+            frozenset({float}): "DOUBLE", frozenset({int, float}): "DOUBLE"}.get(frozenset(kinds))
+    if kind is None:
+        row = next((row for row, value in enumerate(values) if type(value) is not type(values[0])), 0)
+        raise InputError(
+            f"field {name!r} holds {values[row]!r} (row {row}): a field has whole numbers, numbers, booleans, strings, "
+            "or lists of them, one kind in all rows; for what is not known write -1, an empty string or an empty list"
+        )
+    if kind == "DOUBLE":
+        values = [[float(item) for item in value] for value in values] if all(lists) else [float(v) for v in values]
+    many = max(1, max(map(len, values), default=1)) if lists and all(lists) else 0
+    longest = max([1, *(len(item.encode()) for item in flat)]) if kind == "VARCHAR" else 0
+    return _Column(kind, many, longest, values)
+
+
+def _columns_sha256(columns: dict[str, _Column]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(columns):
+        column = columns[name]
+        digest.update(_text([name, column.kind, column.many]).encode())
+        for start in range(0, len(column.values), BLOCK):
+            digest.update(_text(column.values[start : start + BLOCK]).encode())
+    return digest.hexdigest() if columns else ""
+
+
+def _text(value) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _checked(uri: str) -> str:
+    """Returns the URI, or raises InputError where it is none, or holds a secret (which it does not repeat)."""
+    if "://" in uri and "@" in uri:
+        raise InputError("the Milvus URI holds a user or a password: put them into the environment, MILVUS_TOKEN="
+                         "user:password, and only https://host:port into the URI")
+    if uri.endswith(".db"):
+        if not pathlib.Path(uri).resolve().parent.is_dir():
+            raise InputError(f"{uri}: the folder it should lie in does not exist: make it")
+        return uri
+    if urllib.parse.urlsplit(uri).scheme not in ("http", "https", "tcp", "unix"):
+        raise InputError(f"{uri!r} is no address of Milvus: a local file ends in .db, a cluster is http://host:19530 "
+                         "or https://host:port")
+    return uri
+
+
+def _connect(uri: str):
+    try:
+        import pymilvus
+    except ImportError as error:
+        raise InputError("pymilvus is not installed: launch/setup.sh requirements.txt requirements-milvus.txt, or "
+                         "pip install -r requirements-milvus.txt") from error
+    token = os.environ.get("MILVUS_TOKEN", "")
+    if not token and os.environ.get("MILVUS_USER"):
+        token = f"{os.environ['MILVUS_USER']}:{os.environ.get('MILVUS_PASSWORD', '')}"
+    remedy = ("is it open in another process? then stop that one" if uri.endswith(".db") else
+              "is the server up, the address right, and MILVUS_TOKEN set where it asks for one?")
+    with _asking(uri, "connection", remedy):
+        return pymilvus.MilvusClient(uri, token=token)
+
+
+@contextlib.contextmanager
+def _asking(uri: str, what: str, remedy: str = "") -> Iterator[None]:
+    """Turns what Milvus complains of into an InputError, without the stack traces that both sides log."""
+    import pymilvus
+
+    loggers = [logging.getLogger(name) for name in ("pymilvus", "milvus_lite")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        yield
+    except pymilvus.MilvusException as error:
+        raise InputError(f"Milvus at {uri}, {what}: {error.message}{f' ({remedy})' if remedy else ''}") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
