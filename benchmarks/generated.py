@@ -37,7 +37,7 @@ def write(folder: pathlib.Path, split: str, *, count: int, products: int, dim: i
     """
     rng = np.random.default_rng([seed, 2, member])
     centres = rng.standard_normal((STYLES, dim), np.float32)
-    strength = 2.0 / (1 + np.arange(NUISANCES, dtype=np.float32))
+    strength = 1.2 / (1 + np.arange(NUISANCES, dtype=np.float32))
     strong = rng.standard_normal((NUISANCES, dim), np.float32) * strength[:, None]
     mean = rng.standard_normal(dim, np.float32)
     _, styles = styles_of(split, count, products, seed)

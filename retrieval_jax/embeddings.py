@@ -23,7 +23,6 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.vectors import Computed, Shards
 
 FORMAT = 1
-BLOCK_ROWS = 16384  # rows read at once where the caller does not say
 KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones each time they are read
 
 

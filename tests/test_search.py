@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from retrieval_jax import index, search
+from retrieval_jax import embeddings, index, search, vectors
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import ensemble, fusion, reranking, whitening
@@ -91,6 +91,19 @@ def test_an_ensemble_searches_its_members(tmp_path):
         assert (rankings / model / f"whitening_{model}.npz").exists()
         expected = index.get("exact").Index(gallery).search(queries, 20)
         assert np.array_equal(Ranking.load(rankings / model / "whitening").item_rows, expected.item_rows)
+
+
+def test_vectors_computed_when_read_give_the_same_rankings(tmp_path, monkeypatch):
+    for seed, name in enumerate(("one", "two")):
+        make_embeddings(tmp_path / name, seed=seed, dim=5 + seed, space=name)
+    config = make_config((("whitening", {}), ("ensemble", {}), ("reranking", {"depth": 20})), ("one", "two"))
+    search.run(config, tmp_path / "kept")
+    monkeypatch.setattr(embeddings, "KEPT_BYTES", 0)
+    monkeypatch.setattr(vectors, "CHUNK_ROWS", 7)
+    search.run(config, tmp_path / "read")
+    for stage in ("one/cosine", "two/whitening", "ensemble/ensemble", "ensemble/reranking"):
+        kept, read = (Ranking.load(tmp_path / name / "rankings" / stage) for name in ("kept", "read"))
+        assert np.array_equal(kept.item_rows, read.item_rows) and np.array_equal(kept.scores, read.scores)
 
 
 def test_members_in_another_order_are_read_in_the_first_ones(tmp_path):
