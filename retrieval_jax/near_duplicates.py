@@ -34,30 +34,37 @@ def find(first: np.ndarray, second: np.ndarray, max_difference: float = 0.05) ->
     sums = [side.sum(1, dtype=np.int64) for side in (first, second)]
     orders = [np.argsort(values, kind="stable") for values in sums]
     ordered = sums[1][orders[1]]
-    nearest, best = np.full(len(first), -1), np.full(len(first), np.iinfo(np.int64).max)
     contrasts = np.empty(len(first))
+    for at in range(0, len(first), _WINDOW):
+        contrasts[at : at + _WINDOW] = first[at : at + _WINDOW].std(1)
+    limits = dim * np.square(max_difference * contrasts)
+    nearest, best = np.full(len(first), -1), np.full(len(first), np.inf)
     for start in range(0, len(first), _BLOCK):
         rows = orders[0][start : start + _BLOCK]
-        block = first[rows].astype(np.float32)
-        contrasts[rows] = first[rows].std(1)
-        squares = np.square(first[rows], dtype=np.int64).sum(1)
+        block, squares = _centred(first[rows])
         # the difference of the means is at most the root mean square difference: others need not be looked at
         margin = dim * max_difference * contrasts[rows].max()
         low = np.searchsorted(ordered, sums[0][rows[0]] - margin, side="left")
         high = np.searchsorted(ordered, sums[0][rows[-1]] + margin, side="right")
         for at in range(low, high, _WINDOW):
             others = orders[1][at : min(at + _WINDOW, high)]
-            found = second[others]
-            # whole numbers below 2^24 (D <= 258): float32 products are exact, whatever their order
-            products = (block @ found.astype(np.float32).T).astype(np.int64)
-            distance = squares[:, None] + np.square(found, dtype=np.int64).sum(1) - 2 * products
-            least = distance.min(1)
-            row = np.where(distance == least[:, None], others, len(second)).min(1)
-            better = (least < best[rows]) | ((least == best[rows]) & (row < nearest[rows]))
-            best[rows[better]], nearest[rows[better]] = least[better], row[better]
-    differences = np.sqrt(best / dim)
-    rows = np.flatnonzero((nearest >= 0) & (differences <= max_difference * contrasts))
-    return rows, nearest[rows], differences[rows] / np.maximum(contrasts[rows], 1e-9)  # flat ones: 0 / 0 is 0
+            found, lengths = _centred(second[others])
+            distance = block @ (-2 * found.T)
+            distance += lengths
+            least = distance.min(1) + squares
+            for i in np.flatnonzero((least <= limits[rows]) & (least <= best[rows])).tolist():
+                row = int(others[distance[i] + squares[i] == least[i]].min())
+                if least[i] < best[rows[i]] or row < nearest[rows[i]]:
+                    best[rows[i]], nearest[rows[i]] = least[i], row
+    rows = np.flatnonzero(nearest >= 0)
+    return rows, nearest[rows], np.sqrt(best[rows] / dim) / np.maximum(contrasts[rows], 1e-9)  # flat ones: 0 / 0 is 0
+
+
+def _centred(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns thumbnails around 0, and their squared lengths, as float32: all sums of products stay whole numbers below
+    2^24 for up to 256 numbers a thumbnail, so they are exact whatever their order."""
+    values = thumbnails.astype(np.float32) - 128
+    return values, np.einsum("nd,nd->n", values, values)
 
 
 def of_queries(queries: np.ndarray, gallery: np.ndarray, truth, max_difference: float) -> tuple[dict, np.ndarray]:
