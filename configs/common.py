@@ -157,7 +157,7 @@ def base() -> ConfigDict:
     config.evaluate.draws = 1000  # of the queries, for the confidence intervals; 0 for none
     # An alarm: pictures of queries and train that the gallery has nearly the same, by 8 x 8 mean colours; the largest
     # difference, as a share of a picture's contrast (below 0: not looked for), and how many train listings are read.
-    config.evaluate.near_duplicates = ConfigDict({"max_difference": 0.05, "train_listings": 5000})
+    config.evaluate.near_duplicates = ConfigDict({"max_difference": 0.05, "train_listings": 2000})
 
     config.report = ConfigDict()
     config.report.rows = 12  # random ones, and as many of the worst

@@ -32,7 +32,7 @@ from retrieval_jax.ranking import Ranking, Truth, list_stages, matching_stages
 
 SUBMISSION_DEPTH = 10
 SLICED = ("mar@10", "mar@10_capped", "recall@1", "map@10", "precision@10", "ndcg@10")
-SHOWN_SLICES = 12  # a category level with more is in metrics.json only
+SHOWN_SLICES = 12  # of a printed table at most
 SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
 DEFINITIONS = {
     "mar@K": "share of the relevant listings found among the first K, mean over queries (denominator: number of "
@@ -167,15 +167,15 @@ def print_scores(rows: list[dict]) -> None:
 
 
 def print_slices(row: dict) -> None:
-    """Prints the scores of the slices of one stage: by number of relevant listings, and the short category levels.
+    """Prints the scores of the slices of one stage: by number of relevant listings, and by the coarsest category level
+    where that is short; the others are in metrics.json.
 
     Args:
       row: one of the "stages" of metrics.json.
     """
     columns = ("mar@10_capped", "recall@1", "ndcg@10")
-    for kind, found in row["slices"].items():
-        if not 1 < len(found) <= SHOWN_SLICES:
-            continue
+    short = [(kind, found) for kind, found in row["slices"].items() if 1 < len(found) <= SHOWN_SLICES]
+    for kind, found in short[:2]:
         table = rich.table.Table(title=f"{row['model']} {row['stage']} by {kind}", box=rich.box.SIMPLE_HEAD)
         for name in (kind, "queries", *columns, "capped, 95 %"):
             table.add_column(name, justify="left" if name == kind else "right", no_wrap=True)
