@@ -42,7 +42,7 @@ RULES = {
     "retrieval_jax/index/accelerator.py": {"jax", *INDEX},
     "retrieval_jax/index/milvus.py": {"pymilvus", *INDEX},
     "retrieval_jax/index/faiss_index.py": INDEX,
-    "retrieval_jax/index/binary/*": INDEX,
+    "retrieval_jax/index/binary/*": {"retrieval_jax.index.exact", *INDEX},
     "retrieval_jax/index/*": NOUNS,
     # Reading a catalogue also reads its truth, a noun; grain asks absl whether flags are parsed.
     "retrieval_jax/data/*": {"grain", "tensorflow_datasets", "array_record", "polars", "etils", "cv2", "PIL", "absl",

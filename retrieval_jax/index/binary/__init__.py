@@ -18,6 +18,7 @@ import tqdm
 
 from retrieval_jax.embeddings import Embeddings, Ids
 from retrieval_jax.errors import InputError
+from retrieval_jax.index import exact
 from retrieval_jax.index.binary import codes, rerank
 from retrieval_jax.index.binary.store import Store, create, open
 from retrieval_jax.ranking import Ranking
@@ -36,7 +37,7 @@ class Index:
       candidates: rows of smallest Hamming distance that are re-ranked by exact cosine: more of them, more recall.
       bits: see `codes.fit`.
       cells: see `codes.fit`.
-      probes: cells searched for a query; by default 8, or 1 / 32 of them where that is more.
+      probes: cells searched for a query; by default 16, or 1 / 16 of them where that is more.
       shards: parts the codes are kept in; the result is the same for every number.
       rounds: see `codes.fit`.
       seed: see `codes.fit`.
@@ -74,7 +75,7 @@ class Index:
         starts = range(0, len(gallery), GALLERY_BLOCK)
         for start in tqdm.tqdm(starts, desc="encode", unit="block", mininterval=1, disable=len(starts) < 16):
             block = np.asarray(gallery[start : start + GALLERY_BLOCK], np.float32)
-            rerank.check_finite(block, self.ids, "gallery", start)
+            exact.lengths_of(block, self.ids, "gallery", start)  # refuses what is not finite
             code, cell = self.coder.encode(block)
             rows = np.arange(start, start + len(block))
             for number, shard in enumerate(self.shards):

@@ -186,14 +186,14 @@ def fit(
 
 
 def probed(cells: int, probes: int | None) -> int:
-    """Returns how many of the cells are searched: `probes`, or by default 8, or 1 / 32 of them where that is more.
+    """Returns how many of the cells are searched: `probes`, or by default 16, or 1 / 16 of them where that is more.
 
     Raises:
       InputError: fewer than one.
     """
     if probes is not None and probes < 1:
         raise InputError(f"probes is {probes}: search at least one cell")
-    return min(cells, max(8, cells // 32) if probes is None else probes)
+    return min(cells, max(16, cells // 16) if probes is None else probes)
 
 
 class Lists:

@@ -10,6 +10,7 @@ import tqdm
 
 from retrieval_jax.embeddings import Embeddings, Ids
 from retrieval_jax.errors import InputError
+from retrieval_jax.index import exact
 from retrieval_jax.index.binary.codes import Coder, Lists, candidates
 
 QUERY_BLOCK = 256  # queries whose candidates are found together
@@ -38,24 +39,17 @@ def check_queries(queries: np.ndarray | Embeddings, width: int, k: int) -> tuple
     return vectors, ids
 
 
-def check_finite(vectors: np.ndarray, ids, side: str, first: int = 0) -> None:
-    """Raises InputError where a vector [n, D] is not finite, naming its row (from `first` on) and id."""
-    bad = ~np.isfinite(vectors).all(1)
-    if bad.any():
-        row = int(bad.argmax())
-        name = ids[first + row] if ids is not None else ""
-        name = f" ({name.decode() if isinstance(name, bytes) else name})" if name else ""
-        raise InputError(
-            f"{side} embedding of row {first + row}{name} holds NaN or infinity: embed that listing again, or look at "
-            "its image and at the checkpoint"
-        )
+def cosines(query: np.ndarray, length: float, vectors: np.ndarray) -> np.ndarray:
+    """Returns float32 cosines of one query with vectors [n, D], summed in float64 in an order set by D alone.
 
-
-def cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Returns float32 cosines of one query [D] with vectors [n, D], summed in float64 in an order set by D alone."""
-    query, vectors = query.astype(np.float64), np.asarray(vectors, np.float64)
-    dot = np.einsum("nd,d->n", vectors, query)
-    scale = np.sqrt(np.einsum("nd,nd->n", vectors, vectors)) * np.sqrt(np.einsum("d,d->", query, query))
+    Args:
+      query: [D].
+      length: the query's, float64.
+      vectors: [n, D].
+    """
+    vectors = np.asarray(vectors, np.float64)
+    dot = np.einsum("nd,d->n", vectors, query.astype(np.float64))
+    scale = np.sqrt(np.einsum("nd,nd->n", vectors, vectors)) * length
     score = np.divide(dot, scale, out=np.zeros_like(dot), where=scale > 0)
     return (score + 0.0).astype(np.float32)  # -0.0 becomes 0.0
 
@@ -99,13 +93,13 @@ def search(
     starts = range(0, len(vectors), QUERY_BLOCK)
     for start in tqdm.tqdm(starts, desc="search", unit="block", mininterval=1, disable=len(starts) < 16):
         block = np.asarray(vectors[start : start + QUERY_BLOCK], np.float32)
-        check_finite(block, ids, "query", start)
+        lengths = exact.lengths_of(block, ids, "query", start)
         codes, cells = coder.encode(block, probes)
         with lock:
             found = candidates(shards, codes, cells, max(count, k), own[start : start + QUERY_BLOCK], by_id)
         for query, candidate in enumerate(found):
             candidate = np.sort(candidate)  # the disk reads forwards
-            score = cosines(block[query], fetch(candidate))
+            score = cosines(block[query], lengths[query], fetch(candidate))
             if len(candidate) > k:  # what cannot be among the best needs no place by id
                 inside = score >= np.partition(score, len(score) - k)[len(score) - k]
                 candidate, score = candidate[inside], score[inside]

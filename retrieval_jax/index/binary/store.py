@@ -27,6 +27,7 @@ import tqdm
 
 from retrieval_jax.embeddings import Embeddings, Ids, replace_folder
 from retrieval_jax.errors import InputError
+from retrieval_jax.index import exact
 from retrieval_jax.index.binary import log, rerank, shard
 from retrieval_jax.index.binary.codes import Coder, fit, probed
 from retrieval_jax.ranking import Ranking
@@ -100,7 +101,7 @@ def open(
       folder: of the index.
       write: for writing too; one process at a time.
       candidates: rows of smallest Hamming distance that are re-ranked by exact cosine: more of them, more recall.
-      probes: cells searched for a query; by default 8, or 1 / 32 of them where that is more.
+      probes: cells searched for a query; by default 16, or 1 / 16 of them where that is more.
 
     Raises:
       InputError: no index there, a damaged file (named), or another process writes.
@@ -243,7 +244,8 @@ class Store:
         self._put(ids, vectors, True)
 
     def _put(self, ids: Iterable[str], vectors: np.ndarray | Embeddings, replace: bool) -> None:
-        names = [str(item).encode() for item in ids]
+        ids = Ids.of(ids)
+        names = [item.encode() for item in ids]
         vectors = vectors.vectors if isinstance(vectors, Embeddings) else vectors
         if len(vectors.shape) != 2 or vectors.shape != (len(names), self.dim):
             raise InputError(f"{len(names)} ids and vectors of shape {tuple(vectors.shape)}: this index takes one "
@@ -260,7 +262,7 @@ class Store:
             for first in tqdm.tqdm(starts, desc="add", unit="block", mininterval=1, disable=len(starts) < 16):
                 block = np.asarray(vectors[first : first + shard.BLOCK], np.float32)
                 with np.errstate(over="ignore"):
-                    rerank.check_finite(block.astype(self.dtype), names, "new", first)
+                    exact.lengths_of(block.astype(self.dtype), ids, "new", first)  # refuses what is not finite
                 self._put_block(names[first : first + shard.BLOCK], block)
 
     def _put_block(self, names: list[bytes], block: np.ndarray) -> None:
