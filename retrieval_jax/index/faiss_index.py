@@ -1,0 +1,257 @@
+"""Approximate search by a faiss factory string; what faiss finds is re-scored exactly from the gallery's own vectors.
+
+    config.search.index = "faiss_index"
+    config.search.index_kwargs = {"factory": "IVF1024,SQ8", "parameters": "nprobe=16", "folder": "/data/index"}
+
+`python -m retrieval_jax.propose_index` measures which factory, parameters and candidates reach a wanted recall.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import faiss
+import numpy as np
+import tqdm
+
+from retrieval_jax.embeddings import Embeddings, file_sha256, load_npy, replace_folder
+from retrieval_jax.errors import InputError
+from retrieval_jax.index import exact
+from retrieval_jax.ranking import Ranking
+
+FORMAT = 1
+ADD_ROWS = 32768  # added to the index at once
+QUERY_ROWS = 4096  # searched at once
+WITNESSES = 256  # rows kept beside a saved index, by which it knows its gallery
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+class Index:
+    """Approximate cosine search: normalised vectors in a faiss index, its finds re-scored exactly.
+
+    Args:
+      gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised. Read once to build, in blocks,
+        and again, a few rows a query, to re-score.
+      ids: G ids, for arrays; equal scores go by id, and a query's own id is left out. Without ids, ties go by row.
+      factory: faiss's description of the index: "HNSW32", "IVF1024,Flat", "IVF1024,SQ8", "OPQ64,IVF1024,PQ64",
+        "RR512,IVF1024,RaBitQ" ... An HNSW graph depends on which thread came first; threads=1 makes it the same always.
+      parameters: of searching, as faiss writes them: "nprobe=16", "efSearch=64", "nprobe=8,quantizer_efSearch=64".
+      candidates: rows taken from faiss and re-scored; at least k are. Compressed codes (PQ, SQ, RaBitQ) want several
+        times k.
+      folder: where the index is kept: read if there is one, else built and written; "" to build it each time.
+      train_rows: evenly spaced rows that clusters and codes are learned from; 0 for the larger of 65,536 and 64 a
+        cluster.
+      threads: of faiss; 0 for all.
+
+    Raises:
+      InputError: a factory or parameters that faiss refuses, ids that do not fit, a gallery too small to learn from,
+        a vector that is not finite, or a folder whose index is of another gallery or factory.
+
+    Source: Douze et al., "The Faiss library", arXiv 2401.08281.
+    """
+
+    def __init__(
+        self,
+        gallery: np.ndarray | Embeddings,
+        ids: Sequence[str] | None = None,
+        *,
+        factory: str = "HNSW32",
+        parameters: str = "",
+        candidates: int = 0,
+        folder: str | os.PathLike = "",
+        train_rows: int = 0,
+        threads: int = 0,
+    ):
+        self.exact = exact.Index(gallery, ids)
+        self.factory, self.candidates, self.threads = factory, candidates, threads
+        if folder and (pathlib.Path(folder) / "index.json").exists():
+            self._load(pathlib.Path(folder))
+        else:
+            self.faiss = self._build(train_rows)
+            if folder:
+                self.save(folder)
+        self.set_parameters(parameters)
+
+    def set_parameters(self, parameters: str) -> None:
+        """Changes how the index is searched.
+
+        Args:
+          parameters: as faiss writes them, "nprobe=16" or "efSearch=64"; "" leaves them as they are.
+
+        Raises:
+          InputError: the index has no such parameter.
+        """
+        if parameters:
+            try:
+                faiss.ParameterSpace().set_index_parameters(self.faiss, parameters)
+            except RuntimeError as error:
+                raise InputError(
+                    f"a faiss index {self.factory!r} refuses the parameters {parameters!r} ({_reason(error)}): write "
+                    "for instance 'nprobe=16' with IVF, 'efSearch=64' with HNSW"
+                ) from error
+
+    def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
+        """Returns the best k gallery rows among those that faiss finds, best first.
+
+        Args:
+          queries: [Q, D] array or Embeddings; with Embeddings, the gallery row with the query's own id is left out.
+          k: how many; where faiss finds fewer, the ranking is padded.
+
+        Returns:
+          Ranking with item_rows [Q, k] and scores [Q, k] (exact cosines); equal scores ascend by id.
+
+        Raises:
+          InputError: another dimension than the gallery's, k below 1, or a vector that is not finite.
+        """
+        ids, vectors = self.exact.check(queries, k)
+        own = self.exact.own_rows(ids)
+        extra = int(np.bincount(own[:, 0]).max(initial=0)) if len(own) else 0  # room for what is left out
+        fetch = min(max(k, self.candidates) + extra, len(self.exact.gallery))
+        rows, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
+        starts = range(0, len(vectors) if fetch else 0, QUERY_ROWS)
+        for start in tqdm.tqdm(starts, desc="search", unit="block", mininterval=1, disable=len(starts) < 2):
+            stop = min(start + QUERY_ROWS, len(vectors))
+            block = np.asarray(vectors[start:stop], np.float32)
+            lengths = exact.lengths_of(block, ids, "query", start)
+            with _threads(self.threads):
+                found = self.faiss.search(exact.unit(block, lengths), fetch)[1]
+            mine = own[np.searchsorted(own[:, 0], start) : np.searchsorted(own[:, 0], stop)] - [start, 0]
+            for query, row in mine:
+                found[query][found[query] == row] = -1
+            query, slot = np.nonzero(found >= 0)
+            row = found[query, slot]
+            score = self.exact.rescore(block, lengths, query, row)
+            rows[start:stop], scores[start:stop] = exact.best_first(
+                query, row, score, self.exact.place, len(block), k
+            )
+        return self.exact.ranking(ids, rows, scores)
+
+    def bytes_per_vector(self) -> float:
+        """Returns the size of the index as faiss writes it, clusters and graph included, by gallery row."""
+        counted = [0]
+
+        def count(data: bytes) -> int:
+            counted[0] += len(data)
+            return len(data)
+
+        faiss.write_index(self.faiss, faiss.PyCallbackIOWriter(count))
+        return counted[0] / max(1, len(self.exact.gallery))
+
+    # ------------------------------------------------------------------------------------------------ build and keep
+
+    def _units(self, key) -> np.ndarray:
+        """Returns gallery rows (a slice or row numbers) at length 1."""
+        block = np.asarray(self.exact.gallery[key], np.float32)
+        first = key.start if isinstance(key, slice) else 0
+        ids = self.exact.ids if isinstance(key, slice) else None
+        lengths = exact.lengths_of(block, ids, "gallery", first)
+        self.exact.lengths[key] = lengths
+        return exact.unit(block, lengths)
+
+    def _build(self, train_rows: int) -> faiss.Index:
+        count, dim = self.exact.gallery.shape
+        try:
+            made = faiss.index_factory(dim, self.factory, faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            raise InputError(
+                f"faiss makes no index {self.factory!r} for {dim} dimensions ({_reason(error)}): write for instance "
+                "'HNSW32', 'IVF1024,Flat', or 'IVF1024,PQ32' with a number after PQ that divides the dimensions"
+            ) from error
+        with _threads(self.threads):
+            if not made.is_trained:
+                wanted = train_rows or max(65536, 64 * _clusters(made))
+                rows = np.unique(np.linspace(0, max(0, count - 1), min(count, wanted)).astype(np.int64))
+                try:
+                    made.train(self._units(rows[:count]))
+                except RuntimeError as error:
+                    raise InputError(
+                        f"faiss cannot learn {self.factory!r} from {min(count, wanted)} vectors ({_reason(error)}): "
+                        "take fewer clusters (IVF256), or the index 'exact' for a gallery as small as this"
+                    ) from error
+            starts = range(0, count, ADD_ROWS)
+            for start in tqdm.tqdm(starts, desc="index", unit="block", mininterval=1, disable=len(starts) < 4):
+                made.add(self._units(slice(start, start + ADD_ROWS)))
+        return made
+
+    def _witnesses(self) -> np.ndarray:
+        count = len(self.exact.gallery)
+        return self._units(np.unique(np.linspace(0, max(0, count - 1), min(count, WITNESSES)).astype(np.int64)))
+
+    def save(self, folder: str | os.PathLike) -> pathlib.Path:
+        """Writes the index whole or not at all, with what it needs to know its gallery again.
+
+        Args:
+          folder: where to; an older one there is replaced.
+        """
+
+        def fill(new: pathlib.Path) -> None:
+            faiss.write_index(self.faiss, str(new / "index.faiss"))
+            np.save(new / "witnesses.npy", self._witnesses(), allow_pickle=False)
+            info = {
+                "format": FORMAT,
+                "factory": self.factory,
+                "rows": self.exact.gallery.shape[0],
+                "dim": self.exact.gallery.shape[1],
+                "gallery_sha256": self._gallery_sha256(),
+                "index_sha256": file_sha256(new / "index.faiss"),
+                "faiss": faiss.__version__,
+            }
+            (new / "index.json").write_text(json.dumps(info, indent=1))
+
+        return replace_folder(folder, fill)
+
+    def _gallery_sha256(self) -> str:
+        return self.exact.ids.sha256() if self.exact.ids is not None else ""
+
+    def _load(self, folder: pathlib.Path) -> None:
+        again = f"remove {folder} to have it built again, or name another folder"
+        try:
+            info = json.loads((folder / "index.json").read_text())
+            if info["format"] != FORMAT:
+                raise InputError(f"{folder} has format {info['format']}, this version reads {FORMAT}: {again}")
+            factory, sha256, index_sha256 = info["factory"], info["gallery_sha256"], info["index_sha256"]
+            shape = (info["rows"], info["dim"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"{folder / 'index.json'} describes no index ({error!r}): {again}") from error
+        if factory != self.factory:
+            raise InputError(f"{folder} holds an index {factory!r}, not {self.factory!r}: {again}")
+        if shape != tuple(self.exact.gallery.shape) or sha256 != self._gallery_sha256():
+            raise InputError(f"{folder} is the index of another gallery ({shape[0]} x {shape[1]}): {again}")
+        kept, now = load_npy(folder / "witnesses.npy", mmap=False), self._witnesses()
+        if kept.shape != now.shape or np.abs(kept - now).max(initial=0) > 1e-3:
+            raise InputError(f"{folder} is the index of the same listings' former vectors: {again}")
+        file = folder / "index.faiss"
+        if not file.exists() or file_sha256(file) != index_sha256:
+            raise InputError(f"{file} is missing or has changed since it was written: {again}")
+        try:
+            self.faiss = faiss.read_index(str(file))
+        except RuntimeError as error:
+            raise InputError(f"faiss {faiss.__version__} cannot read {file} ({_reason(error)}): {again}") from error
+        if (self.faiss.ntotal, self.faiss.d) != shape:
+            raise InputError(f"{file} holds {self.faiss.ntotal} x {self.faiss.d} vectors: {again}")
+
+
+def _clusters(index: faiss.Index) -> int:
+    """Returns the number of an index's inverted lists, 0 if it has none."""
+    try:
+        return faiss.extract_index_ivf(index).nlist
+    except RuntimeError:
+        return 0
+
+
+def _reason(error: RuntimeError) -> str:
+    """Returns faiss's message without its C++ function and file."""
+    return str(error).rpartition(": ")[2].strip() or str(error)
