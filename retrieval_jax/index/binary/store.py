@@ -1,6 +1,6 @@
 """A binary index on disk: vectors are added, replaced and deleted while it is searched; nothing is rebuilt.
 
-folder/binary.json    dim, dtype, bits, cells, shards, checksum of coder.npz
+folder/binary.json    dtype, shards, checksum of coder.npz; dim, bits, cells for who reads it
 folder/coder.npz      rotation and centroids (codes.Coder)
 folder/writer.lock    held by the one process that writes
 folder/shard-000 ...  see shard.py; an id lives in the shard of its checksum
@@ -117,21 +117,18 @@ def _read_info(folder: pathlib.Path) -> dict:
     file = folder / "binary.json"
     try:
         info = json.loads(file.read_text())
-        if info["format"] != FORMAT:
-            raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: create the index again")
-        numbers = [info[key] for key in ("dim", "bits", "cells", "shards")]
-        if any(type(number) is not int or number < 1 for number in numbers):
-            raise ValueError(numbers)
-        if info["dtype"] not in ("float32", "float16") or not isinstance(info["coder_sha256"], str):
-            raise ValueError(info["dtype"])
-        return info
+        good = info["shards"] >= 1 and info["dtype"] in ("float32", "float16") and info["coder_sha256"].isalnum()
+        if not good or type(info["shards"]) is not int or type(info["format"]) is not int:
+            raise ValueError(info)
     except FileNotFoundError as error:
         raise InputError(f"{file} not found: there is no binary index in {folder}; create one") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is not the description of a binary index ({error!r}): copy it back, or create the "
-                         "index again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file} is not the description of a binary index ({error!r}): copy it back, or create the index again"
+        ) from error
+    if info["format"] != FORMAT:
+        raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: create the index again")
+    return info
 
 
 class Store:
@@ -148,13 +145,11 @@ class Store:
             raise InputError(f"candidates is {candidates}: re-rank at least one")
         self.folder, self.candidates, self._lock_file = folder, candidates, None
         info = _read_info(folder)
-        if _sha256(folder / "coder.npz") != info["coder_sha256"]:
+        if not (folder / "coder.npz").exists() or _sha256(folder / "coder.npz") != info["coder_sha256"]:
             raise InputError(f"{folder / 'coder.npz'} has changed since it was written: copy it back from a backup, or "
                              "create the index again")
         self.coder = Coder.load(folder / "coder.npz")
-        if (len(self.coder.mean), self.coder.bits, self.coder.cells) != (info["dim"], info["bits"], info["cells"]):
-            raise InputError(f"{folder / 'binary.json'} does not fit coder.npz: create the index again")
-        self.dim, self.dtype, self.probes = info["dim"], info["dtype"], probed(self.coder.cells, probes)
+        self.dim, self.dtype, self.probes = len(self.coder.mean), info["dtype"], probed(self.coder.cells, probes)
         self._memory, self._writing = threading.RLock(), threading.Lock()
         self._row_of: dict[bytes, int] | None = None  # filled when first needed: by writers, and where ids are queries
         try:
@@ -247,7 +242,7 @@ class Store:
         ids = Ids.of(ids)
         names = [item.encode() for item in ids]
         vectors = vectors.vectors if isinstance(vectors, Embeddings) else vectors
-        if len(vectors.shape) != 2 or vectors.shape != (len(names), self.dim):
+        if vectors.shape != (len(names), self.dim):
             raise InputError(f"{len(names)} ids and vectors of shape {tuple(vectors.shape)}: this index takes one "
                              f"vector of {self.dim} numbers for each id")
         if len(set(names)) != len(names):
@@ -321,8 +316,7 @@ class Store:
                     fresh = self._open_shard(number, len(self._shards))
                     with self._memory:
                         part.close()
-                        self._shards = [fresh if other is part else other for other in self._shards]
-                        self._row_of = None
+                        self._replace(part, fresh)
 
     def refresh(self) -> None:
         """Reads what another process has written since; one that writes itself has nothing to read."""
@@ -332,14 +326,19 @@ class Store:
             for number, part in enumerate(self._shards):
                 try:
                     if shard.current(part.folder) == part.generation:
+                        end = part.log_end
                         part.refresh()
+                        self._row_of = self._row_of if part.log_end == end else None
                         continue
-                except InputError:
+                except (InputError, OSError):
                     if shard.current(part.folder) == part.generation:  # else a writer compacted it meanwhile
                         raise
                 fresh = self._open_shard(number, len(self._shards))
-                self._shards = [fresh if other is part else other for other in self._shards]
-            self._row_of = None
+                self._replace(part, fresh)
+
+    def _replace(self, old: shard.Shard, new: shard.Shard) -> None:
+        self._shards = [new if part is old else part for part in self._shards]  # searches that go on keep the old list
+        self._row_of = None
 
     def verify(self) -> None:
         """Reads everything and compares the checksums.
