@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -90,19 +92,30 @@ def search(
       InputError: a query that is not finite.
     """
     rows, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
+
+    def rank(number: int, query: np.ndarray, length: float, candidate: np.ndarray) -> None:
+        candidate = np.sort(candidate)  # the disk reads forwards
+        score = cosines(query, length, fetch(candidate))
+        if len(candidate) > k:  # what cannot be among the best needs no place by id
+            inside = score >= np.partition(score, len(score) - k)[len(score) - k]
+            candidate, score = candidate[inside], score[inside]
+        best = np.argsort(-score)
+        if (np.diff(score[best]) == 0).any():
+            best = np.lexsort((by_id(candidate), -score))
+        best = best[:k]
+        rows[number, : len(best)], scores[number, : len(best)] = candidate[best], score[best]
+
     starts = range(0, len(vectors), QUERY_BLOCK)
-    for start in tqdm.tqdm(starts, desc="search", unit="block", mininterval=1, disable=len(starts) < 16):
-        block = np.asarray(vectors[start : start + QUERY_BLOCK], np.float32)
-        lengths = exact.lengths_of(block, ids, "query", start)
-        codes, cells = coder.encode(block, probes)
-        with lock:
-            found = candidates(shards, codes, cells, max(count, k), own[start : start + QUERY_BLOCK], by_id)
-        for query, candidate in enumerate(found):
-            candidate = np.sort(candidate)  # the disk reads forwards
-            score = cosines(block[query], lengths[query], fetch(candidate))
-            if len(candidate) > k:  # what cannot be among the best needs no place by id
-                inside = score >= np.partition(score, len(score) - k)[len(score) - k]
-                candidate, score = candidate[inside], score[inside]
-            best = np.lexsort((by_id(candidate), -score))[:k]
-            rows[start + query, : len(best)], scores[start + query, : len(best)] = candidate[best], score[best]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in tqdm.tqdm(starts, desc="search", unit="block", mininterval=1, disable=len(starts) < 16):
+            block = np.asarray(vectors[start : start + QUERY_BLOCK], np.float32)
+            lengths = exact.lengths_of(block, ids, "query", start)
+            codes, cells = coder.encode(block, probes)
+            with lock:
+                found = candidates(shards, codes, cells, max(count, k), own[start : start + QUERY_BLOCK], by_id)
+            numbers = range(start, start + len(block))
+            if len(block) == 1:
+                rank(start, block[0], lengths[0], found[0])
+            else:
+                list(pool.map(rank, numbers, block, lengths, found))
     return rows, scores
