@@ -1,0 +1,302 @@
+"""Propose an index: how much recall against exact search each approximate index gives on a run's vectors, how fast.
+
+    python -m retrieval_jax.propose_index runs/quickstart --recall=0.98
+    python -m retrieval_jax.propose_index runs/quickstart --whiten --k=100 --max_bytes=300 --factories HNSW32 IVF64,SQ8
+
+Builds each index, searches with ever more probes and candidates, and prints a table, the cheapest setting that reaches
+the recall, and the lines that put it into a config. Cheapest is: most queries a second within --max_bytes of memory a
+vector. Writes folder/index_proposal/{settings.json,curve.png}. Speeds are of this machine with all its threads, for
+queries that come together; the exact search stands beside them, and is what is proposed where nothing beats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from retrieval_jax import index, provenance
+from retrieval_jax.embeddings import Embeddings, replace_folder
+from retrieval_jax.errors import InputError
+from retrieval_jax.postprocess import State, whitening
+from retrieval_jax.ranking import Ranking
+
+EXACT = "exact"
+
+
+def factories(rows: int, dim: int) -> list[str]:
+    """Returns faiss factory strings worth a try for a gallery; a learned rotation (OPQ) only for up to 256 dimensions.
+
+    Args:
+      rows: of the gallery.
+      dim: of its vectors.
+    """
+    lists = 2 ** max(2, min(round(math.log2(4 * math.sqrt(max(1, rows)))), int(math.log2(max(4, rows / 39)))))
+    pieces = _divisor(dim, 4)
+    found = ["HNSW32", "HNSW32,SQ8", f"IVF{lists},Flat", f"IVF{lists},SQ8", f"RR{dim},IVF{lists},RaBitQ"]
+    if pieces >= 4:  # a byte for two pieces of four numbers: what the fast scan reads from registers
+        found.append(f"IVF{lists},PQ{pieces}x4fs")
+    if dim <= 256 and (small := _divisor(dim, 8)) >= 4:  # wider rotations take an hour to learn
+        found.append(f"OPQ{small},IVF{lists},PQ{small}x4fs")
+    return found
+
+
+def _divisor(dim: int, numbers: int) -> int:
+    """Returns into how many pieces of at least so many numbers a vector can be cut evenly, an even number if any."""
+    fitting = [pieces for pieces in range(1, dim // numbers + 1) if dim % pieces == 0]
+    return max([pieces for pieces in fitting if pieces % 2 == 0] or fitting or [1])
+
+
+def parameters(factory: str) -> list[str]:
+    """Returns the parameters of searching to try, from fast to thorough."""
+    if "IVF" in factory:
+        lists = int("".join(filter(str.isdigit, factory.partition("IVF")[2].partition(",")[0])))
+        return [f"nprobe={2**power}" for power in range(int(math.log2(max(1, lists))) + 1)]
+    if "HNSW" in factory:
+        return [f"efSearch={2**power}" for power in range(4, 11)]
+    return [""]
+
+
+def per_query_recall(found: Ranking, wanted: Ranking) -> np.ndarray:
+    """Returns the share of the k exact results that an approximate search found.
+
+    Args:
+      found: of the approximate index, with exact scores.
+      wanted: of the exact search, the same queries and k.
+
+    Returns:
+      [Q]; a row as good as the last exact one counts, whatever its id.
+    """
+    there = wanted.item_rows >= 0
+    last = np.where(there, wanted.scores, np.inf).min(1, keepdims=True)
+    right = np.count_nonzero((found.item_rows >= 0) & (found.scores >= last), axis=1)
+    return np.minimum(right, there.sum(1)) / np.maximum(1, there.sum(1))
+
+
+def queries_a_second(search: Callable[[], object], count: int, seconds: float = 0.3) -> float:
+    """Returns the median speed of a search of `count` queries, run three times or more, `seconds` at least."""
+    times = []
+    while len(times) < 3 or sum(times) < seconds:
+        start = time.perf_counter()
+        search()
+        times.append(time.perf_counter() - start)
+        if sum(times) > 20 * seconds:
+            break
+    return count / statistics.median(times)
+
+
+def measure(
+    queries: Embeddings,
+    gallery: Embeddings,
+    *,
+    k: int = 10,
+    tried: Sequence[str] = (),
+    candidates: Sequence[int] = (1, 4, 16),
+    report: Callable[[dict], None] = lambda row: None,
+) -> list[dict]:
+    """Measures exact search, and every setting of every approximate index, one after the other.
+
+    Args:
+      queries: to search with.
+      gallery: to search in.
+      k: results a query.
+      tried: faiss factory strings; () for `factories`.
+      candidates: multiples of k that are re-scored exactly.
+      report: called with each row as it is measured.
+
+    Returns:
+      Rows: index, factory, parameters, candidates, recall, margin (half its 95 % interval), queries_a_second,
+      bytes_a_vector, build_seconds. More candidates are tried while they find more, more probes until nothing is
+      missing.
+
+    Raises:
+      InputError: no query or too small a gallery, or a factory that faiss refuses.
+    """
+    if not len(queries) or len(gallery) <= k:
+        raise InputError(f"{len(queries)} queries in a gallery of {len(gallery)} tell nothing about the best {k}")
+    engine = index.get(EXACT).Index(gallery)
+    wanted = engine.search(queries, k)
+    rows = []
+
+    def add(row: dict, search: Callable[[], Ranking]) -> float:
+        each = per_query_recall(search(), wanted)
+        row |= {
+            "recall": float(each.mean()),
+            "margin": float(1.96 * each.std() / math.sqrt(len(each))),
+            "queries_a_second": queries_a_second(search, len(queries)),
+        }
+        rows.append(row)
+        report(row)
+        return row["recall"]
+
+    add({"index": EXACT, "factory": "", "parameters": "", "candidates": 0, "bytes_a_vector": 0.0, "build_seconds": 0.0},
+        lambda: engine.search(queries, k))  # fmt: skip
+    for factory in tried or factories(len(gallery), gallery.dim):
+        start = time.perf_counter()
+        made = index.get("faiss_index").Index(gallery, factory=factory)
+        built, size = time.perf_counter() - start, made.bytes_per_vector()
+        for setting in parameters(factory):
+            made.set_parameters(setting)
+            recall = -1.0
+            for multiple in sorted(candidates):
+                made.candidates, before = min(multiple * k, len(gallery)), recall
+                recall = add({"index": "faiss_index", "factory": factory, "parameters": setting,
+                              "candidates": made.candidates, "bytes_a_vector": size, "build_seconds": built},
+                             lambda made=made: made.search(queries, k))  # fmt: skip
+                if recall == 1.0 or recall <= before:
+                    break
+            if recall == 1.0:
+                break
+    return rows
+
+
+def cheapest(rows: Sequence[dict], recall: float, max_bytes: float = 0.0) -> dict | None:
+    """Returns the fastest setting whose recall is reached, within the memory given; None where there is none.
+
+    Args:
+      rows: of `measure`.
+      recall: wanted.
+      max_bytes: a vector in memory; 0 for no limit. Exact search reads the vectors from disk and counts as 0.
+    """
+    fitting = [row for row in rows if row["recall"] >= recall and (not max_bytes or row["bytes_a_vector"] <= max_bytes)]
+    return max(fitting, key=lambda row: row["queries_a_second"], default=None)
+
+
+def config_lines(row: dict, folder: str) -> str:
+    """Returns what to write into a config to search with a setting.
+
+    Args:
+      row: of `measure`.
+      folder: where the index is to be kept.
+    """
+    if row["index"] == EXACT:
+        return 'config.search.index = "exact"'
+    settings = {"factory": row["factory"], "parameters": row["parameters"], "candidates": row["candidates"],
+                "folder": folder}  # fmt: skip
+    return f'config.search.index = "{row["index"]}"\nconfig.search.index_kwargs = {json.dumps(settings)}'
+
+
+def draw(rows: Sequence[dict], file: pathlib.Path, k: int, recall: float) -> None:
+    """Draws speed against recall, for each index the settings that no other of its own beats in both.
+
+    Args:
+      rows: of `measure`.
+      file: PNG to write.
+      k: results a query.
+      recall: wanted; marked by a line.
+    """
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for number, name in enumerate(dict.fromkeys(row["factory"] or EXACT for row in rows)):
+        best, points = 0.0, []
+        own = [row for row in rows if (row["factory"] or EXACT) == name]
+        for row in sorted(own, key=lambda row: (-row["recall"], -row["queries_a_second"])):
+            if row["queries_a_second"] > best:
+                best = row["queries_a_second"]
+                points.append((row["recall"], best))
+        size = f"{own[0]['bytes_a_vector']:.0f} bytes a vector" if own[0]["factory"] else "from disk"
+        axes.plot(*zip(*points, strict=True), marker="osD^v<>PX*"[number % 10], label=f"{name} ({size})")
+    axes.axvline(recall, color="grey", linestyle=":")
+    axes.set(xlabel=f"recall@{k} against exact search", ylabel="queries a second", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(file, dpi=120)
+
+
+def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Embeddings, Embeddings]:
+    """Returns queries and gallery of a work directory.
+
+    Args:
+      folder: the work directory.
+      model: whose embeddings; "" for the trained one's, or the public weights'.
+      count: queries, evenly spaced among all.
+      whiten: as the step `whitening` does it.
+
+    Raises:
+      InputError: there are no embeddings.
+    """
+    there = sorted(path.parent.parent.name for path in folder.glob("embeddings/*/gallery/embeddings.json"))
+    model = model or next((name for name in ("trained", "pretrained", *there) if name in there), "trained")
+    if model not in there:
+        raise InputError(f"no embeddings of {model!r} in {folder}: there are {', '.join(there) or 'none'}; make them "
+                         f"with `python -m retrieval_jax.embed --config=... --workdir={folder}`")
+    queries, gallery = (Embeddings.load(folder / "embeddings" / model / split) for split in ("query", "gallery"))
+    if whiten:
+        [(queries, gallery)] = whitening.step(State([(queries, gallery)])).members
+    rows = np.unique(np.linspace(0, len(queries) - 1, min(count, len(queries))).astype(np.int64))
+    return Embeddings(queries.ids[rows], queries.vectors[rows], queries.meta), gallery
+
+
+def _line(row: dict) -> str:
+    name = " ".join(filter(None, (row["factory"] or EXACT, row["parameters"])))
+    return (f"{name:<42} {row['candidates'] or '':>10} {row['recall']:>7.4f} +- {row['margin']:.4f} "
+            f"{row['queries_a_second']:>11.0f} {row['bytes_a_vector']:>9.0f} {row['build_seconds']:>9.1f}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Is the command line; an `InputError` is printed as one message, with exit status 2."""
+    parser = argparse.ArgumentParser(
+        "python -m retrieval_jax.propose_index", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("folder", type=pathlib.Path, help="work directory with embeddings")
+    parser.add_argument("--recall", type=float, default=0.98, help="wanted, against exact search")
+    parser.add_argument("--k", type=int, default=10, help="results a query")
+    parser.add_argument("--max_bytes", type=float, default=0, help="of memory a vector; 0 for no limit")
+    parser.add_argument("--model", default="", help="whose embeddings; by default the trained one's")
+    parser.add_argument("--whiten", action="store_true", help="vectors as after the step `whitening`")
+    parser.add_argument("--queries", type=int, default=1000, help="to measure with")
+    parser.add_argument("--candidates", type=int, nargs="+", default=(1, 4, 16), help="multiples of k to re-score")
+    parser.add_argument("--factories", nargs="+", default=(), help="faiss factory strings; by default a choice by size")
+    given = parser.parse_args(argv)
+    try:
+        if not 0 < given.recall <= 1 or min(given.k, given.queries, *given.candidates) < 1:
+            raise InputError("--recall lies above 0 and up to 1; --k, --queries and --candidates are 1 or more")
+        queries, gallery = load(given.folder, given.model, given.queries, given.whiten)
+        print(f"{len(queries):,} queries in {len(gallery):,} x {gallery.dim}; {_hardware()}\n")
+        print(f"{'index':<42} {'candidates':>10} {f'recall@{given.k}':>17} {'queries / s':>11} {'bytes / v':>9} "
+              f"{'build / s':>9}")
+        rows = measure(queries, gallery, k=given.k, tried=given.factories, candidates=given.candidates,
+                       report=lambda row: print(_line(row), flush=True))  # fmt: skip
+        chosen = cheapest(rows, given.recall, given.max_bytes)
+
+        def fill(new: pathlib.Path) -> None:
+            draw(rows, new / "curve.png", given.k, given.recall)
+            asked = {key: str(value) if key == "folder" else value for key, value in vars(given).items()}
+            text = {"asked": asked, "hardware": provenance.hardware(), "commit": provenance.commit(),
+                    "chosen": chosen, "rows": rows}  # fmt: skip
+            (new / "settings.json").write_text(json.dumps(text, indent=1))
+
+        out = replace_folder(given.folder / "index_proposal", fill)
+        print(f"\nwritten: {out / 'curve.png'}, {out / 'settings.json'}")
+        if chosen is None:
+            best = max(rows, key=lambda row: row["recall"])
+            within = f" within {given.max_bytes:g} bytes a vector" if given.max_bytes else ""
+            print(f"\nnothing reaches {given.recall}{within}; the best recall there is:\n{_line(best)}")
+            return
+        ratio = chosen["queries_a_second"] / rows[0]["queries_a_second"]
+        print(f"\ncheapest for recall@{given.k} >= {given.recall}: {ratio:.1f} x the speed of exact search, recall "
+              f"{chosen['recall']:.4f} +- {chosen['margin']:.4f}. In the config:\n")
+        print(config_lines(chosen, str(given.folder / "index")))
+        if chosen["index"] != EXACT and chosen["recall"] - chosen["margin"] < given.recall:
+            print(f"\n(its recall is {given.recall} within what {len(queries)} queries tell; more --queries tell more)")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _hardware() -> str:
+    machine = provenance.hardware()
+    return f"{machine['processor']}, {machine['cores']} cores"
+
+
+if __name__ == "__main__":
+    main()
