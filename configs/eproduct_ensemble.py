@@ -24,4 +24,5 @@ def get_config(arg=None):
     if arg.more:
         members += "eproduct_vit_l", "eproduct_v2l_self_supervised", "eproduct_v2l_image_title"
     common.ensemble(config, members, arg)
+    config.search.stages = ("ensemble", "reranking")  # a search of every member and step takes several times as long
     return config
