@@ -9,8 +9,8 @@ Milvus names the candidates, k and a margin of them. They are re-scored here fro
 float64, and put in order by score, then id, as exact search does. With the index FLAT, a query whose margin was too
 narrow (a run of ties) is asked again for more, so that the ranking equals that of exact search.
 
-The address may come from the environment, MILVUS_URI; the secret only from there: MILVUS_TOKEN, or MILVUS_USER and
-MILVUS_PASSWORD.
+The address may come from the environment, RETRIEVAL_JAX_MILVUS_URI (pymilvus has a MILVUS_URI of its own, which must
+not be a file); the secret only from there: MILVUS_TOKEN, or MILVUS_USER and MILVUS_PASSWORD.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Index:
       gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised; a zero vector scores 0 with
         everything. It is read once here, for its fingerprint, and row by row where candidates are re-scored.
       ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
-      uri: a local path ending in .db, or http(s)://host:port[/database]; by default MILVUS_URI, else "milvus.db".
+      uri: a local path ending in .db, or http(s)://host:port[/database]; by default
+        RETRIEVAL_JAX_MILVUS_URI, else "milvus.db".
       collection: its name; by default one made from the stamp, so that galleries lie side by side.
       fields: name -> G values to filter by: whole numbers, numbers, booleans, strings, or lists of whole numbers or
         strings (attributes).
@@ -93,8 +94,9 @@ class Index:
         self.index = {"type": index_type.upper(), "params": dict(index_params or {})}
         self.search_params = {"metric_type": "COSINE", "params": dict(search_params or {})}
         columns = {name: _column(name, values, rows) for name, values in (fields or {}).items()}
-        self.uri = _checked(uri or os.environ.get("MILVUS_URI") or "milvus.db")
-        if self.uri.endswith(".db") and self.index["type"] not in LOCAL:
+        self.uri = _checked(uri or os.environ.get("RETRIEVAL_JAX_MILVUS_URI") or "milvus.db")
+        self.local = self.uri.endswith(".db")
+        if self.local and self.index["type"] not in LOCAL:
             raise InputError(f"milvus-lite has no index {index_type!r}, but {', '.join(LOCAL)}; a server has more")
         self.client = _connect(self.uri)  # before the gallery is read: a wrong address is told at once
         stamp = {
@@ -203,16 +205,14 @@ class Index:
                 self._check(stamp, drop)
             else:
                 self._create(stamp, columns)
-            if not self.client.list_indexes(name, field_name="vector"):  # or it was killed before it had one
-                params = self.client.prepare_index_params()
-                # As one value named params: milvus-lite overlooks numbers that stand for themselves, as pymilvus 3
-                # would send them; a cluster reads both.
-                params.add_index("vector", index_type=self.index["type"], metric_type="COSINE",
-                                 params={"params": self.index["params"]})
-                self.client.create_index(name, params, sync=False)  # of nothing yet
+            # A server counts the rows of collections that have an index alone, and builds it as rows come. milvus-lite
+            # would build it behind our back, and search without it meanwhile: there it is made when all rows are in.
+            if not self.local:
+                self._make_index()
             self.client.load_collection(name)
             there = self._count()
             if there == rows:
+                self._make_index()
                 return
             longest = int(np.diff(self.ids.offsets).max()) if self.ids is not None else 0
             width = 4 * stamp["dim"] + 16 + longest + sum(column.width for column in columns.values())
@@ -224,9 +224,19 @@ class Index:
                 there = self._count()
                 if there == rows:
                     self.client.flush(name)
+                    self._make_index()
                     return
         raise InputError(f"{name!r} of {self.uri} holds {there} rows, the gallery {rows}: somebody else writes to it; "
                          f"{drop}")
+
+    def _make_index(self) -> None:
+        if not self.client.list_indexes(self.collection, field_name="vector"):
+            params = self.client.prepare_index_params()
+            # As one value named params: milvus-lite overlooks numbers that stand for themselves, as pymilvus 3 would
+            # send them; a cluster reads both.
+            params.add_index("vector", index_type=self.index["type"], metric_type="COSINE",
+                             params={"params": self.index["params"]})
+            self.client.create_index(self.collection, params, sync=False)
 
     def _create(self, stamp: dict, columns: dict[str, _Column]) -> None:
         from pymilvus import DataType
@@ -353,8 +363,10 @@ def _connect(uri: str):
         token = f"{os.environ['MILVUS_USER']}:{os.environ.get('MILVUS_PASSWORD', '')}"
     remedy = ("is it open in another process? then stop that one" if uri.endswith(".db") else
               "is the server up, the address right, and MILVUS_TOKEN set where it asks for one?")
+    # The client asks every 10 s whether the server is alive; milvus-lite hangs up on who asks so often while it works.
+    quiet = {"grpc_options": {"grpc.keepalive_time_ms": 2**31 - 1}} if uri.endswith(".db") else {}
     with _asking(uri, "connection", remedy):
-        return pymilvus.MilvusClient(uri, token=token)
+        return pymilvus.MilvusClient(uri, token=token, **quiet)
 
 
 @contextlib.contextmanager
