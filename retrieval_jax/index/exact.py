@@ -22,6 +22,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.ranking import Ranking
 
 TILE = 512  # queries multiplied with a block of the gallery at once, by one thread
+WORD = 64  # answers looked at together; divides the columns of a tile
 PAIRS = 1 << 18  # numbers gathered at once when pairs are re-scored, by one thread: few enough for its cache
 QUIET_PAIRS = 5e8  # of query and gallery row: up to here a search is too short for a progress bar
 
@@ -105,18 +106,17 @@ class _Best:
         self.floor = np.full(count, -np.inf, np.float32)  # no row left out was above it
 
     def add(self, first: int, cosines: np.ndarray, mask: np.ndarray) -> None:
-        """Takes in [queries, n] cosines of the gallery rows from `first` on; mask is scratch of [queries, n or more]"""
+        """Takes in [queries, n] cosines of the gallery rows from `first` on; WORD divides n, mask is scratch as big."""
         width = cosines.shape[1]
-        np.greater(cosines, self.floor[:, None], out=mask[:, :width])
-        mask[:, width:] = False
-        # Few pass once the best so far are good: eight answers at a time are looked at.
-        words = np.flatnonzero(mask.reshape(-1).view(np.uint64))
-        if 64 * len(words) > cosines.size and width > self.keep:  # the first blocks: little to beat yet
+        np.greater(cosines, self.floor[:, None], out=mask)
+        # Few pass once the best so far are good: a word of one bit each tells where to look.
+        words = np.flatnonzero(np.packbits(mask.reshape(-1)).view(np.uint64))
+        if 8 * WORD * len(words) > 7 * cosines.size and width > self.keep:  # the first blocks: little to beat yet
             chosen = np.argpartition(cosines, width - self.keep, axis=1)[:, width - self.keep :]
             self._put(np.take_along_axis(cosines, chosen, 1), chosen + first)
             return
-        word, byte = np.divmod(np.flatnonzero(mask.reshape(-1, 8)[words].reshape(-1)), 8)
-        query, column = np.divmod(8 * words[word] + byte, mask.shape[1])
+        word, place = np.divmod(np.flatnonzero(mask.reshape(-1, WORD)[words].reshape(-1)), WORD)
+        query, column = np.divmod(WORD * words[word] + place, width)
         many = np.bincount(query, minlength=len(cosines))
         slot = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
         if (self.many + many).max(initial=0) <= self.value.shape[1]:
@@ -140,10 +140,17 @@ class _Best:
         self.floor = self.value[:, : self.keep].min(1)
         self.many[:] = self.keep
 
-    def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the rows [queries, keep], -1 where there are fewer, and the floor [queries]."""
+    def finish(self, k: int, error: float) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the rows that may be among the k best [queries, keep], -1 for others, and the floor [queries].
+
+        Args:
+          k: wanted, up to keep.
+          error: by which a cosine may be wrong: one that lacks more than twice of it to the k-th cannot be among them.
+        """
         self._put(self.value[:, :0], self.row[:, :0])
-        return self.row[:, : self.keep], self.floor
+        value, row = self.value[:, : self.keep], self.row[:, : self.keep]
+        last = np.partition(value, self.keep - k, axis=1)[:, self.keep - k]
+        return np.where(value >= last[:, None] - 2 * error, row, -1), self.floor
 
 
 class Index:
@@ -315,21 +322,20 @@ class Index:
     def _tiles(self, units: np.ndarray, own: np.ndarray, pool: ThreadPoolExecutor, bar, work) -> None:
         """Calls work(tile number, first row, cosines, mask) for tiles of TILE queries and all gallery rows.
 
-        Calls run in threads, those of one tile in the order of the rows; a query's own rows have -inf; cosines and mask
-        (scratch, of a width that divides by 8) are reused.
+        Calls run in threads, those of one tile in the order of the rows; WORD divides the columns, a query's own rows
+        and the columns behind the last row have -inf; cosines and mask (scratch) are reused.
         """
         starts = range(0, len(units), TILE)
         cut = np.searchsorted(own[:, 0], [*starts, len(units)])
-        columns = min(self.gallery_block, len(self.gallery))
-        height = min(TILE, len(units))
-        scratch = [(np.empty((height, columns), np.float32), np.empty((height, -(-columns // 8) * 8), bool))
-                   for _ in range(min(self.threads, len(starts)))]
+        shape = min(TILE, len(units)), -(-min(self.gallery_block, len(self.gallery)) // WORD) * WORD
+        scratch = [(np.empty(shape, np.float32), np.empty(shape, bool)) for _ in starts[: self.threads]]
 
         def run(number: int, first: int, rows: np.ndarray) -> None:
             tile = units[starts[number] : starts[number] + TILE]
             spare = scratch.pop()
-            cosines = spare[0][: len(tile), : len(rows)]
-            np.matmul(tile, rows.T, out=cosines)
+            cosines = spare[0][: len(tile)]
+            np.matmul(tile, rows.T, out=cosines[:, : len(rows)])
+            cosines[:, len(rows) :] = -np.inf
             mine = own[cut[number] : cut[number + 1]]
             mine = mine[(mine[:, 1] >= first) & (mine[:, 1] < first + len(rows))]
             cosines[mine[:, 0] - starts[number], mine[:, 1] - first] = -np.inf
@@ -347,11 +353,11 @@ class Index:
         units = unit(block, lengths)
         best = [_Best(min(TILE, count - start), keep) for start in range(0, count, TILE)]
         self._tiles(units, own, pool, bar, lambda number, *found: best[number].add(*found))
-        found = [one.finish() for one in best]
+        width = min(k, keep)
+        found = [one.finish(width, self.error) for one in best]
         best_row, floor = np.concatenate([row for row, _ in found]), np.concatenate([low for _, low in found])
         query, slot = np.nonzero(best_row >= 0)
         row = best_row[query, slot]
-        width = min(k, keep)
         rows, scores = best_first(query, row, self.rescore(block, lengths, query, row), self.place, count, width)
         last = scores[:, -1].astype(np.float64)
         # Could a row outside belong inside? Its cosine is at most floor + error; a tie with the last one counts, for
@@ -387,10 +393,9 @@ class Index:
 
         def work(number: int, first: int, cosines: np.ndarray, mask: np.ndarray) -> None:
             tile = slice(number * TILE, number * TILE + len(cosines))
-            above = mask[:, : cosines.shape[1]]
-            np.greater_equal(cosines, enough[tile, None], out=above)
-            np.logical_and(above, cosines > -np.inf, out=above)  # not its own, where -inf is enough
-            query, column = np.nonzero(above)
+            np.greater_equal(cosines, enough[tile, None], out=mask)
+            np.logical_and(mask, cosines > -np.inf, out=mask)  # not its own, where -inf is enough
+            query, column = np.nonzero(mask)
             if len(query):
                 score = self.rescore(block[tile], lengths[tile], query, column + first)
                 old_query, old_slot = np.nonzero(rows[number] >= 0)
