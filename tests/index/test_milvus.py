@@ -169,6 +169,7 @@ from retrieval_jax.index import milvus
 def upsert(self, name, rows, real=MilvusClient.upsert):
     real(self, name, rows)
     print(rows[-1]["row"] + 1, flush=True)  # so many are acknowledged
+    sys.stdin.readline()  # the test lets it go two batches further than it has read
 
 MilvusClient.upsert = upsert
 milvus.MESSAGE_BYTES = 4096
@@ -187,9 +188,12 @@ def test_a_killed_load_goes_on(tmp_path):
     uri, acknowledged = str(tmp_path / "killed.db"), []
     for share in (0.2, 0.5):
         child = subprocess.Popen([sys.executable, "-c", LOAD, str(tmp_path / "gallery"), uri], cwd=ROOT,
-                                 stdout=subprocess.PIPE)
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child.stdin.write(b"\n\n")
         done = [int(child.stdout.readline())]
         while done[-1] < share * 3000:
+            child.stdin.write(b"\n")
+            child.stdin.flush()
             done.append(int(child.stdout.readline()))
         child.kill()  # SIGKILL, somewhere inside the next batches
         done += [int(line) for line in child.communicate()[0].split()]
