@@ -15,7 +15,7 @@ FREE = {"numpy", "tqdm", "retrieval_jax.errors"}
 NOUNS = {"retrieval_jax.embeddings", "retrieval_jax.ranking", "retrieval_jax.metrics"}
 VERBS = {"mine", "train", "embed", "search", "evaluate", "compare", "report", "serve", "run", "evaluate_checkpoints",
          "export", "propose_index"}
-INDEX = {"faiss", *NOUNS}
+INDEX = {"faiss", "threadpoolctl", *NOUNS}
 
 # File pattern, relative to the checkout -> what it may import (a module allows its submodules); the first match counts.
 # A room (a folder below the package) may always import itself; the package's own files only what stands here.
@@ -43,7 +43,7 @@ RULES = {
     "retrieval_jax/index/milvus.py": {"pymilvus", *INDEX},
     "retrieval_jax/index/faiss_index.py": INDEX,
     "retrieval_jax/index/binary/*": {"retrieval_jax.index.exact", *INDEX},
-    "retrieval_jax/index/*": NOUNS,
+    "retrieval_jax/index/*": {"threadpoolctl", "retrieval_jax.running_best", *NOUNS},
     # Reading a catalogue also reads its truth, a noun; grain asks absl whether flags are parsed.
     "retrieval_jax/data/*": {"grain", "tensorflow_datasets", "array_record", "polars", "etils", "cv2", "PIL", "absl",
                              "retrieval_jax.attributes.vocabulary", "retrieval_jax.ranking"},

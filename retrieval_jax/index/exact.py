@@ -10,21 +10,30 @@ best. What "may" means rests on a bound of the float32 error: for up to 64 dimen
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import threadpoolctl
 import tqdm
 
 from retrieval_jax.embeddings import Embeddings, Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.ranking import Ranking
+from retrieval_jax.running_best import WORD, Best
 
-TILE = 512  # queries multiplied with a block of the gallery at once, by one thread
-WORD = 64  # answers looked at together; divides the columns of a tile
+TILE = 512  # queries multiplied with a block of the gallery at once, by one thread: at most
 PAIRS = 1 << 18  # numbers gathered at once when pairs are re-scored, by one thread: few enough for its cache
 QUIET_PAIRS = 5e8  # of query and gallery row: up to here a search is too short for a progress bar
+
+
+@functools.cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
 
 
 def lengths_of(vectors: np.ndarray, ids: Ids | None, side: str, first: int = 0) -> np.ndarray:
@@ -95,64 +104,6 @@ def best_first(query, row, score, place, count: int, width: int) -> tuple[np.nda
     return rows, scores
 
 
-class _Best:
-    """The `keep` best (cosine, row) of a tile of queries so far, with room for more before they are sorted out."""
-
-    def __init__(self, count: int, keep: int):
-        self.keep = keep
-        self.value = np.full((count, 2 * keep + 64), -np.inf, np.float32)
-        self.row = np.full(self.value.shape, -1, np.int64)
-        self.many = np.zeros(count, np.int64)
-        self.floor = np.full(count, -np.inf, np.float32)  # no row left out was above it
-
-    def add(self, first: int, cosines: np.ndarray, mask: np.ndarray) -> None:
-        """Takes in [queries, n] cosines of the gallery rows from `first` on; WORD divides n, mask is scratch as big."""
-        width = cosines.shape[1]
-        np.greater(cosines, self.floor[:, None], out=mask)
-        # Few pass once the best so far are good: a word of one bit each tells where to look.
-        words = np.flatnonzero(np.packbits(mask.reshape(-1)).view(np.uint64))
-        if 8 * WORD * len(words) > 7 * cosines.size and width > self.keep:  # the first blocks: little to beat yet
-            chosen = np.argpartition(cosines, width - self.keep, axis=1)[:, width - self.keep :]
-            self._put(np.take_along_axis(cosines, chosen, 1), chosen + first)
-            return
-        word, place = np.divmod(np.flatnonzero(mask.reshape(-1, WORD)[words].reshape(-1)), WORD)
-        query, column = np.divmod(WORD * words[word] + place, width)
-        many = np.bincount(query, minlength=len(cosines))
-        slot = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
-        if (self.many + many).max(initial=0) <= self.value.shape[1]:
-            slot += self.many[query]
-            self.value[query, slot], self.row[query, slot] = cosines[query, column], column + first
-            self.many += many
-        else:
-            value = np.full((len(cosines), many.max()), -np.inf, np.float32)
-            row = np.full(value.shape, -1, np.int64)
-            value[query, slot], row[query, slot] = cosines[query, column], column + first
-            self._put(value, row)
-
-    def _put(self, value: np.ndarray, row: np.ndarray) -> None:
-        """Keeps the best of what is there and of [queries, n] more, -inf for none."""
-        value, row = np.concatenate([self.value, value], 1), np.concatenate([self.row, row], 1)
-        chosen = np.argpartition(value, value.shape[1] - self.keep, axis=1)[:, value.shape[1] - self.keep :]
-        self.value[:, self.keep :], self.row[:, self.keep :] = -np.inf, -1
-        self.value[:, : self.keep] = np.take_along_axis(value, chosen, 1)
-        self.row[:, : self.keep] = np.where(np.isneginf(self.value[:, : self.keep]), -1,
-                                            np.take_along_axis(row, chosen, 1))
-        self.floor = self.value[:, : self.keep].min(1)
-        self.many[:] = self.keep
-
-    def finish(self, k: int, error: float) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the rows that may be among the k best [queries, keep], -1 for others, and the floor [queries].
-
-        Args:
-          k: wanted, up to keep.
-          error: by which a cosine may be wrong: one that lacks more than twice of it to the k-th cannot be among them.
-        """
-        self._put(self.value[:, :0], self.row[:, :0])
-        value, row = self.value[:, : self.keep], self.row[:, : self.keep]
-        last = np.partition(value, self.keep - k, axis=1)[:, self.keep - k]
-        return np.where(value >= last[:, None] - 2 * error, row, -1), self.floor
-
-
 class Index:
     """Exact cosine search over a gallery.
 
@@ -161,7 +112,7 @@ class Index:
         everything. Read when searched, in blocks, once for `query_block` queries.
       ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
       query_block: queries at once; they and their candidates, (2 * (k + margin) + 64) * 12 bytes each, are in memory.
-      gallery_block: gallery rows at once; memory is about 4 * dim * 12 bytes a row, and 5 * 512 bytes a row and thread.
+      gallery_block: gallery rows at once; memory is 12 * dim bytes a row, and up to 2,560 bytes a row and thread.
       margin: candidates kept beyond k before re-scoring.
 
     Raises:
@@ -199,7 +150,7 @@ class Index:
         # sum is at most dim of them; like a random walk it grows with sqrt(dim), and 8 times that is a wide margin.
         width = gallery.shape[1]
         self.error = (min(width, 8.0 * np.sqrt(width)) + 8.0) * 2.0**-24
-        self.threads = min(8, os.cpu_count() or 1)
+        self.threads = min(64, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
         """Returns the k gallery rows of highest cosine for every query, best first.
@@ -301,7 +252,7 @@ class Index:
         return out
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (first row, unit vectors); the next block is read while one is worked on."""
+        """Yields (first row, unit vectors); the next blocks are read while one is worked on."""
 
         def read(first: int) -> tuple[int, np.ndarray]:
             block = np.asarray(self.gallery[first : first + self.gallery_block], np.float32)
@@ -310,28 +261,30 @@ class Index:
                 lengths[:] = lengths_of(block, self.ids, "gallery", first)
             return first, unit(block, lengths)
 
-        with ThreadPoolExecutor(1) as reader:
-            starts = range(0, len(self.gallery), self.gallery_block)
-            waiting = [reader.submit(read, start) for start in starts[:1]]
-            for start in [*starts[1:], None]:
-                done = waiting.pop()
-                if start is not None:
-                    waiting.append(reader.submit(read, start))
-                yield done.result()
+        readers = max(1, self.threads // 4)
+        waiting = collections.deque()
+        with ThreadPoolExecutor(readers) as pool:
+            for first in range(0, len(self.gallery), self.gallery_block):
+                waiting.append(pool.submit(read, first))
+                if len(waiting) > readers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _tiles(self, units: np.ndarray, own: np.ndarray, pool: ThreadPoolExecutor, bar, work) -> None:
-        """Calls work(tile number, first row, cosines, mask) for tiles of TILE queries and all gallery rows.
+        """Calls work(tile number, first row, cosines, mask) for tiles of `_height` queries and all gallery rows.
 
         Calls run in threads, those of one tile in the order of the rows; WORD divides the columns, a query's own rows
         and the columns behind the last row have -inf; cosines and mask (scratch) are reused.
         """
-        starts = range(0, len(units), TILE)
+        height = self._height(len(units))
+        starts = range(0, len(units), height)
         cut = np.searchsorted(own[:, 0], [*starts, len(units)])
-        shape = min(TILE, len(units)), -(-min(self.gallery_block, len(self.gallery)) // WORD) * WORD
+        shape = height, -(-min(self.gallery_block, len(self.gallery)) // WORD) * WORD
         scratch = [(np.empty(shape, np.float32), np.empty(shape, bool)) for _ in starts[: self.threads]]
 
         def run(number: int, first: int, rows: np.ndarray) -> None:
-            tile = units[starts[number] : starts[number] + TILE]
+            tile = units[starts[number] : starts[number] + height]
             spare = scratch.pop()
             cosines = spare[0][: len(tile)]
             np.matmul(tile, rows.T, out=cosines[:, : len(rows)])
@@ -342,16 +295,24 @@ class Index:
             work(number, first, cosines, spare[1][: len(tile)])
             scratch.append(spare)
 
-        for first, rows in self._blocks():
-            list(pool.map(lambda number: run(number, first, rows), range(len(starts))))  # noqa: B023 (waits for all)
-            bar.update()
+        # A thread of BLAS for each tile; where there are fewer tiles than cores, those of BLAS share a tile.
+        with _blas().limit(limits=1, user_api="blas") if len(starts) >= self.threads else contextlib.nullcontext():
+            for first, rows in self._blocks():
+                list(pool.map(lambda number: run(number, first, rows), range(len(starts))))  # noqa: B023 (all done)
+                bar.update()
+
+    def _height(self, count: int) -> int:
+        """Returns how many of so many queries make a tile: as many tiles as threads, or a multiple of it."""
+        rounds = -(-count // (TILE * self.threads))
+        return min(TILE, max(min(TILE, 64), -(-count // (rounds * self.threads))), count)
 
     def _search_block(self, block, lengths, own, k: int, pool, bar) -> tuple[np.ndarray, np.ndarray]:
         count, keep = len(block), min(k + self.margin, len(self.gallery))
         if keep == 0 or count == 0:
             return np.full((count, keep), -1, np.int64), np.full((count, keep), -np.inf, np.float32)
         units = unit(block, lengths)
-        best = [_Best(min(TILE, count - start), keep) for start in range(0, count, TILE)]
+        height = self._height(count)
+        best = [Best(min(height, count - start), keep) for start in range(0, count, height)]
         self._tiles(units, own, pool, bar, lambda number, *found: best[number].add(*found))
         width = min(k, keep)
         found = [one.finish(width, self.error) for one in best]
@@ -387,12 +348,12 @@ class Index:
         own = np.stack([renumber[own[:, 0]], own[:, 1]], 1)
         block, lengths = block[some], lengths[some]
         enough = (last - self.error).astype(np.float64)
-        tiles = -(-len(some) // TILE)
-        rows = [np.full((min(TILE, len(some) - n * TILE), width), -1, np.int64) for n in range(tiles)]
+        height = self._height(len(some))
+        rows = [np.full((min(height, len(some) - n), width), -1, np.int64) for n in range(0, len(some), height)]
         scores = [np.full(part.shape, -np.inf, np.float32) for part in rows]
 
         def work(number: int, first: int, cosines: np.ndarray, mask: np.ndarray) -> None:
-            tile = slice(number * TILE, number * TILE + len(cosines))
+            tile = slice(number * height, number * height + len(cosines))
             np.greater_equal(cosines, enough[tile, None], out=mask)
             np.logical_and(mask, cosines > -np.inf, out=mask)  # not its own, where -inf is enough
             query, column = np.nonzero(mask)
