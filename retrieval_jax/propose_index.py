@@ -169,17 +169,11 @@ def cheapest(rows: Sequence[dict], recall: float, max_bytes: float = 0.0) -> dic
     return max(fitting, key=lambda row: row["queries_a_second"], default=None)
 
 
-def config_lines(row: dict, folder: str) -> str:
-    """Returns what to write into a config to search with a setting.
-
-    Args:
-      row: of `measure`.
-      folder: where the index is to be kept.
-    """
+def config_lines(row: dict) -> str:
+    """Returns what to write into a config to search with a setting, a row of `measure`."""
     if row["index"] == EXACT:
         return 'config.search.index = "exact"'
-    settings = {"factory": row["factory"], "parameters": row["parameters"], "candidates": row["candidates"],
-                "folder": folder}  # fmt: skip
+    settings = {key: row[key] for key in ("factory", "parameters", "candidates")}
     return f'config.search.index = "{row["index"]}"\nconfig.search.index_kwargs = {json.dumps(settings)}'
 
 
@@ -285,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ratio = chosen["queries_a_second"] / rows[0]["queries_a_second"]
         print(f"\ncheapest for recall@{given.k} >= {given.recall}: {ratio:.1f} x the speed of exact search, recall "
               f"{chosen['recall']:.4f} +- {chosen['margin']:.4f}. In the config:\n")
-        print(config_lines(chosen, str(given.folder / "index")))
+        print(config_lines(chosen))
         if chosen["index"] != EXACT and chosen["recall"] - chosen["margin"] < given.recall:
             print(f"\n(its recall is {given.recall} within what {len(queries)} queries tell; more --queries tell more)")
     except InputError as error:

@@ -73,14 +73,14 @@ def test_the_command_writes_a_curve_and_a_setting_that_search_takes(run, capsys)
     assert coded[1]["candidates"] == 40 and coded[0]["recall"] < coded[1]["recall"]  # more candidates too
     # What is printed is what a config takes, and gives the recall that was measured.
     config = ml_collections.ConfigDict({"search": {"index": "", "index_kwargs": {}}})
-    exec(propose_index.config_lines(coded[-1], str(run / "index")), {"config": config})
+    exec(propose_index.config_lines(coded[-1]), {"config": config})
     gallery = Embeddings.load(run / "embeddings" / "trained" / "gallery")
     queries = propose_index.load(run, "", 50, False)[0]
     made = index.get(config.search.index).Index(gallery, **config.search.index_kwargs)
     wanted = index.get("exact").Index(gallery).search(queries, 10)
     again = propose_index.per_query_recall(made.search(queries, 10), wanted).mean()
     assert again == pytest.approx(coded[-1]["recall"], abs=0.02)
-    assert propose_index.config_lines(chosen, str(run / "index")) in out
+    assert propose_index.config_lines(chosen) in out
 
 
 def test_whitened_vectors_and_fewer_queries(run):

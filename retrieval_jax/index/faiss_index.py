@@ -1,7 +1,7 @@
 """Approximate search by a faiss factory string; what faiss finds is re-scored exactly from the gallery's own vectors.
 
     config.search.index = "faiss_index"
-    config.search.index_kwargs = {"factory": "IVF1024,SQ8", "parameters": "nprobe=16", "folder": "/data/index"}
+    config.search.index_kwargs = {"factory": "IVF1024,SQ8", "parameters": "nprobe=16", "candidates": 40}
 
 `python -m retrieval_jax.propose_index` measures which factory, parameters and candidates reach a wanted recall.
 """
@@ -51,7 +51,8 @@ class Index:
       parameters: of searching, as faiss writes them: "nprobe=16", "efSearch=64", "nprobe=8,quantizer_efSearch=64".
       candidates: rows taken from faiss and re-scored; at least k are. Compressed codes (PQ, SQ, RaBitQ) want several
         times k.
-      folder: where the index is kept: read if there is one, else built and written; "" to build it each time.
+      folder: where the index is kept: read if there is one, else built and written; "" to build it each time. It holds
+        the index of one gallery: give none to a search that ranks several models, or whitened vectors beside others.
       train_rows: evenly spaced rows that clusters and codes are learned from; 0 for the larger of 65,536 and 64 a
         cluster.
       threads: of faiss; 0 for all.
