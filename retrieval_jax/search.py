@@ -13,7 +13,8 @@ a model of that name. Members may hold the same listings in another order: they 
 
 A search over a million listings takes minutes. `config.search.stages` names the stages to make, where not all are
 wanted: the steps of the others are done, and not searched. Vectors that a step changes are computed when the search
-reads them (embeddings.Embeddings.map), not copied.
+reads them (embeddings.Embeddings.map), not copied. Where `config.search.index_kwargs` names a folder to keep the index
+in, the index of each searched stage lies in <folder>/<model>/<stage>.
 """
 
 from __future__ import annotations
@@ -183,17 +184,19 @@ def run(config, workdir) -> dict:
             ranking.save(folder / model / stage, **entry)
             stages.append({**entry, "seconds": round(time.monotonic() - start, 3)})
 
-        def ranked(state: State) -> State:
+        def ranked(state: State, model: str, stage: str) -> State:
             if state.ranking is not None:
                 return state
-            queries, gallery = state.members[0]
-            return dataclasses.replace(state, ranking=make_index(gallery, **index_kwargs).search(queries, k))
+            (queries, gallery), kwargs = state.members[0], index_kwargs
+            if kwargs.get("folder"):  # every stage searches other vectors, so each keeps an index of its own
+                kwargs = {**kwargs, "folder": str(pathlib.Path(kwargs["folder"]) / model / stage)}
+            return dataclasses.replace(state, ranking=make_index(gallery, **kwargs).search(queries, k))
 
         def walk(model: str, state: State, steps: list[Step], start: float) -> State:
             for step in steps:
                 state = postprocess.get(step.name).step(state, **step.kwargs)
                 if step.stage in wanted:
-                    state = ranked(state)
+                    state = ranked(state, model, step.stage)
                     save(model, step.stage, state.ranking, start, step)
                     start = time.monotonic()
             return state
@@ -204,7 +207,7 @@ def run(config, workdir) -> dict:
             start = time.monotonic()
             state = State([tuple(sides)], None, (model,), folder / model)
             if FIRST_STAGE in wanted or model not in NETWORKS and not member_names:
-                state = ranked(state)
+                state = ranked(state, model, FIRST_STAGE)
                 save(model, FIRST_STAGE, state.ranking, start)
                 start = time.monotonic()
             # The baselines are there to compare the plain cosine; members of an ensemble go as far as the join.

@@ -223,3 +223,18 @@ def test_unknown_index_and_nan(tmp_path):
     with pytest.raises(InputError, match=r"row 33 \(g033\)"):
         search.run(make_config(models=("trained",)), tmp_path)
     assert not (tmp_path / "rankings").exists()
+
+
+def test_each_searched_stage_keeps_an_index_of_its_own(tmp_path):
+    make_embeddings(tmp_path)
+    make_embeddings(tmp_path, "histogram", seed=1, dim=4, space="h")
+    config = make_config()
+    config.search.index = "faiss_index"
+    config.search.index_kwargs = ConfigDict({"factory": "Flat", "candidates": 70, "folder": str(tmp_path / "index")})
+    for _ in range(2):  # built, then read
+        search.run(config, tmp_path)
+        made = sorted(str(file.parent.relative_to(tmp_path / "index")) for file in tmp_path.glob("index/*/*/index.json"))
+        assert made == ["histogram/cosine", "trained/cosine", "trained/whitening"]  # re-ranking searches nothing
+    queries, gallery = whiten(*load(tmp_path))
+    found = Ranking.load(tmp_path / "rankings" / "trained" / "whitening")
+    assert np.array_equal(found.item_rows, index.get("exact").Index(gallery).search(queries, 20).item_rows)
