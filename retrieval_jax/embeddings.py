@@ -132,7 +132,8 @@ class Embeddings:
       ids: n ids, one a row (any sequence of str; kept as `Ids`).
       vectors: [n, dim] float32 array, `Shards` of memory-mapped arrays, or `Computed` when read. A float16 array stays
         as it is, and gives float32 when read.
-      meta: provenance: space (what may be compared with what), checkpoint, config, split, ...
+      meta: provenance: space (what may be compared with what), checkpoint, config, split, ...; of what was loaded also
+        vectors_sha256, of the files' checksums, which stays with what is computed from it.
 
     Raises:
       InputError: not as many ids as vectors.
@@ -246,7 +247,8 @@ class Embeddings:
             )
         if verify and ids.sha256() != info["ids_sha256"]:
             raise InputError(f"{folder / 'ids.npy'} has changed since it was written: run embed again")
-        return cls(ids, vectors, info["meta"])
+        sums = hashlib.sha256("".join(shard["sha256"] for shard in info["shards"]).encode()).hexdigest()
+        return cls(ids, vectors, {**info["meta"], "vectors_sha256": sums})
 
 
 def computed(

@@ -73,7 +73,7 @@ def test_shards_join_to_the_split_in_its_order(tmp_path, shard_rows):
     run = Run(tmp_path, listings, shard_rows=shard_rows)
     counts = run.whole()
     found = check(tmp_path, listings)
-    assert found.meta == {"model": "m", "space": "space", "recipe": "r", "dim": 6}
+    assert found.meta.items() >= {"model": "m", "space": "space", "recipe": "r", "dim": 6}.items()
     assert counts == {"kept": 0, "new": 8, "changed": 0, "damaged": 0, "removed": 0, "before": 0, "now": 8}
     assert run.seen == list("abcdefgh") and len(found.vectors.arrays) == -(-8 // shard_rows)
     small = shard_writer.thumbnails(tmp_path / "gallery", found.ids)

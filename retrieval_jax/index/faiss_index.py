@@ -23,10 +23,10 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
 from retrieval_jax.ranking import Ranking
 
-FORMAT = 1
+FORMAT = 2
 ADD_ROWS = 32768  # added to the index at once
 QUERY_ROWS = 4096  # searched at once
-WITNESSES = 256  # rows kept beside a saved index, by which it knows its gallery
+WITNESSES = 256  # rows kept beside a saved index, by which it knows its gallery where that has no checksums
 
 
 @contextlib.contextmanager
@@ -77,6 +77,7 @@ class Index:
         threads: int = 0,
     ):
         self.exact = exact.Index(gallery, ids)
+        self.sources = _sources(gallery.meta) if isinstance(gallery, Embeddings) else []
         self.factory, self.candidates, self.threads = factory, candidates, threads
         if folder and (pathlib.Path(folder) / "index.json").exists():
             self._load(pathlib.Path(folder))
@@ -207,6 +208,7 @@ class Index:
                 "rows": self.exact.gallery.shape[0],
                 "dim": self.exact.gallery.shape[1],
                 "gallery_sha256": self._gallery_sha256(),
+                "sources": self.sources,
                 "index_sha256": file_sha256(new / "index.faiss"),
                 "faiss": faiss.__version__,
             }
@@ -224,7 +226,7 @@ class Index:
             if info["format"] != FORMAT:
                 raise InputError(f"{folder} has format {info['format']}, this version reads {FORMAT}: {again}")
             factory, sha256, index_sha256 = info["factory"], info["gallery_sha256"], info["index_sha256"]
-            shape = (info["rows"], info["dim"])
+            shape, sources = (info["rows"], info["dim"]), info["sources"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InputError(f"{folder / 'index.json'} describes no index ({error!r}): {again}") from error
         if factory != self.factory:
@@ -232,7 +234,7 @@ class Index:
         if shape != tuple(self.exact.gallery.shape) or sha256 != self._gallery_sha256():
             raise InputError(f"{folder} is the index of another gallery ({shape[0]} x {shape[1]}): {again}")
         kept, now = load_npy(folder / "witnesses.npy", mmap=False), self._witnesses()
-        if kept.shape != now.shape or np.abs(kept - now).max(initial=0) > 1e-3:
+        if sources != self.sources or kept.shape != now.shape or np.abs(kept - now).max(initial=0) > 1e-3:
             raise InputError(f"{folder} is the index of the same listings' former vectors: {again}")
         file = folder / "index.faiss"
         if not file.exists() or file_sha256(file) != index_sha256:
@@ -243,6 +245,12 @@ class Index:
             raise InputError(f"faiss {faiss.__version__} cannot read {file} ({_reason(error)}): {again}") from error
         if (self.faiss.ntotal, self.faiss.d) != shape:
             raise InputError(f"{file} holds {self.faiss.ntotal} x {self.faiss.d} vectors: {again}")
+
+
+def _sources(meta: dict) -> list[str]:
+    """Returns the checksums of the files that embeddings come from, of an ensemble those of each member."""
+    parts = meta.get("members") or [meta]
+    return [part["vectors_sha256"] for part in parts if "vectors_sha256" in part]
 
 
 def _clusters(index: faiss.Index) -> int:

@@ -9,6 +9,7 @@ from retrieval_jax import index
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact, faiss_index
+from retrieval_jax.postprocess import ensemble
 
 
 def clusters(count, seed=0, dim=16):
@@ -91,6 +92,22 @@ def test_a_folder_of_another_gallery_is_refused(tmp_path):
             faiss_index.Index(other, **settings)
     with pytest.raises(InputError, match="holds an index 'Flat'"):
         faiss_index.Index(gallery, factory="SQ8", folder=tmp_path / "kept")
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_folder_is_refused_where_a_single_listing_was_embedded_again(tmp_path, joined):
+    def gallery(changed=()):
+        made = embeddings(3000)
+        made.vectors[list(changed)] = 1.0
+        made.save(tmp_path / "gallery")
+        loaded = Embeddings.load(tmp_path / "gallery")
+        return ensemble.concatenate([made, loaded]) if joined else loaded
+
+    settings = {"factory": "Flat", "folder": tmp_path / "kept"}
+    faiss_index.Index(gallery(), **settings)
+    faiss_index.Index(gallery(), **settings)
+    with pytest.raises(InputError, match="former vectors"):
+        faiss_index.Index(gallery(changed=[1001]), **settings)
 
 
 @pytest.mark.parametrize("harm, message", [
