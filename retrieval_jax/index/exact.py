@@ -36,14 +36,14 @@ def _blas() -> threadpoolctl.ThreadpoolController:
     return threadpoolctl.ThreadpoolController()
 
 
-def lengths_of(vectors: np.ndarray, ids: Ids | None, side: str, first: int = 0) -> np.ndarray:
+def lengths_of(vectors: np.ndarray, ids: Ids | None, side: str, first: int | np.ndarray = 0) -> np.ndarray:
     """Returns the lengths of vectors.
 
     Args:
       vectors: [n, D] array or what reads like one.
       ids: of the whole side, for the message, or None.
       side: "query" or "gallery", for the message.
-      first: number of the first row among the side's, for the message and its id.
+      first: number of the first row among the side's, or of each row [n]; for the message and its id.
 
     Returns:
       [n] float64.
@@ -57,7 +57,8 @@ def lengths_of(vectors: np.ndarray, ids: Ids | None, side: str, first: int = 0) 
         out[start : start + 512] = np.sqrt(np.einsum("nd,nd->n", wide, wide))
         bad = ~np.isfinite(out[start : start + 512])
         if bad.any():
-            row = first + start + int(bad.argmax())
+            row = start + int(bad.argmax())
+            row = int(first[row]) if isinstance(first, np.ndarray) else first + row
             name = f" ({ids[row]})" if ids is not None else ""
             raise InputError(
                 f"{side} embedding of row {row}{name} holds NaN or infinity: embed that listing again, or look at its "
@@ -237,7 +238,7 @@ class Index:
             vectors = np.asarray(self.gallery[rows], np.float32)
             known = self.lengths[rows]
             if np.isnan(known).any():
-                known = self.lengths[rows] = lengths_of(vectors, None, "gallery")
+                known = self.lengths[rows] = lengths_of(vectors, self.ids, "gallery", rows)
             wide = block[query[pairs]].astype(np.float64)
             dot = np.einsum("pd,pd->p", wide, vectors[which].astype(np.float64))
             scale = lengths[query[pairs]] * known[which]

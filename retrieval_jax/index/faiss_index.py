@@ -157,9 +157,7 @@ class Index:
     def _units(self, key) -> np.ndarray:
         """Returns gallery rows (a slice or row numbers) at length 1."""
         block = np.asarray(self.exact.gallery[key], np.float32)
-        first = key.start if isinstance(key, slice) else 0
-        ids = self.exact.ids if isinstance(key, slice) else None
-        lengths = exact.lengths_of(block, ids, "gallery", first)
+        lengths = exact.lengths_of(block, self.exact.ids, "gallery", key.start if isinstance(key, slice) else key)
         self.exact.lengths[key] = lengths
         return exact.unit(block, lengths)
 

@@ -143,6 +143,20 @@ def test_bad_input_has_a_remedy():
         faiss_index.Index(gallery, factory="Flat")
 
 
+def test_a_vector_that_is_not_finite_is_named_by_its_row_and_id_whoever_reads_it(tmp_path):
+    gallery, settings = embeddings(1200), {"factory": "IVF8,Flat", "folder": tmp_path / "kept"}
+    faiss_index.Index(gallery, **settings)
+    gallery.vectors[701] = np.nan
+    kept = faiss_index.Index(gallery, parameters="nprobe=8", candidates=1200, **settings)
+    with pytest.raises(InputError, match=r"row 701 \(g0701\)"):
+        kept.search(clusters(1, seed=1), 10)
+    gallery = embeddings(1200)
+    rows = np.unique(np.linspace(0, 1199, 400).astype(np.int64))  # those learned from
+    gallery.vectors[rows[300]] = np.inf
+    with pytest.raises(InputError, match=rf"row {rows[300]} \(g0{rows[300]}\)"):
+        faiss_index.Index(gallery, factory="IVF8,Flat", train_rows=400)
+
+
 def test_bytes_per_vector_and_threads_are_told_and_left_alone():
     gallery = clusters(1000)
     before = faiss_index.faiss.omp_get_max_threads()
