@@ -266,6 +266,9 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
             or counts["kept"] + counts["changed"] + counts["damaged"] + counts["removed"] != counts["before"]):
         raise InputError(f"{job.folder}: the counts of listings do not add up ({counts}): are ids given twice?")
     job.ids.save(job.partial)
+    for name in ("ids.npy", "id_offsets.npy"):  # on the disk before the record that says that all is there
+        with (job.partial / name).open("rb+") as stream:
+            os.fsync(stream.fileno())
     shards = [{"file": f"{number:05d}.npy", **{key: entry[key] for key in ("rows", "sha256", "fingerprints_sha256",
                                                                            "thumbnails_sha256")}}
               for number, entry in enumerate(entries)]

@@ -457,7 +457,10 @@ def write_bytes(file, content: bytes) -> None:
     """
     file = pathlib.Path(file)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())  # else a crash of the machine may leave the new name with nothing in it
     os.replace(temporary, file)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -65,6 +66,19 @@ def check(folder, listings, dtype=np.float32):
     assert sorted(path.name for path in folder.iterdir()) == ["gallery"]
     assert not [path.name for path in (folder / "gallery").iterdir() if "tmp" in path.name or path.name == "00000.json"]
     return found
+
+
+def test_every_file_was_on_the_disk_before_the_folder_gets_its_name(tmp_path, monkeypatch):
+    synced, fsync, swap = set(), os.fsync, shard_writer._swap
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.add(os.fstat(descriptor).st_ino), fsync(descriptor)))
+
+    def swap_and_look(partial, *others):
+        assert {file.name for file in partial.iterdir() if file.stat().st_ino not in synced} == set()
+        swap(partial, *others)
+
+    monkeypatch.setattr(shard_writer, "_swap", swap_and_look)
+    Run(tmp_path, shop("a b c d e")).whole()
+    check(tmp_path, shop("a b c d e"))
 
 
 @pytest.mark.parametrize("shard_rows", [1, 3, 8, 100])
