@@ -19,7 +19,7 @@ import binary_writes
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import binary
-from retrieval_jax.index.binary import log
+from retrieval_jax.index.binary import log, shard
 
 DIM = binary_writes.DIM
 
@@ -143,6 +143,29 @@ def test_a_reader_sees_acknowledged_writes_on_refresh(tmp_path):
         with pytest.raises(InputError, match="write=True"):
             write()
     writer.close()
+
+
+def test_a_search_by_id_that_comes_before_the_first_write_has_no_table_of_ids_of_its_own(tmp_path, monkeypatch):
+    make(tmp_path / "i").close()
+    with binary.open(tmp_path / "i", write=True) as store:
+        store.add(["a", "b"], vectors(2))
+    entered, name = threading.Event(), shard.Shard.name
+
+    def slow(self, row):
+        if threading.current_thread() is searching and not entered.is_set():
+            entered.set()
+            time.sleep(0.3)
+        return name(self, row)
+
+    with binary.open(tmp_path / "i", write=True) as store:
+        searching = threading.Thread(target=lambda: store.search(Embeddings(["q"], vectors(1)), 1))
+        monkeypatch.setattr(shard.Shard, "name", slow)
+        searching.start()
+        assert entered.wait(10)
+        store.add(["new"], vectors(1, 1))  # while the other thread fills the table
+        searching.join()
+        store.update(["new"], vectors(1, 2))
+        equal(contents(store), {"a": vectors(2)[0], "b": vectors(2)[1], "new": vectors(1, 2)[0]})
 
 
 def test_one_writer_at_a_time(tmp_path):

@@ -202,10 +202,11 @@ class Store:
         return sum(part.rows for part in self._shards) - len(self)
 
     def _rows(self) -> dict[bytes, int]:
-        if self._row_of is None:
-            self._row_of = {part.name(row): row * part.shards + part.number for part in self._shards
-                            for row in np.flatnonzero(np.frombuffer(bytes(part.alive), np.uint8)).tolist()}
-        return self._row_of
+        with self._memory:  # a search and a write that both found none would each fill one, and one would be forgotten
+            if self._row_of is None:
+                self._row_of = {part.name(row): row * part.shards + part.number for part in self._shards
+                                for row in np.flatnonzero(np.frombuffer(bytes(part.alive), np.uint8)).tolist()}
+            return self._row_of
 
     @contextlib.contextmanager
     def _closed_if_interrupted(self):
