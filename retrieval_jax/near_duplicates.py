@@ -18,13 +18,16 @@ EXAMPLES = 5
 _BLOCK, _WINDOW = 1024, 8192  # pictures of either side that are compared at once: 32 MiB
 
 
-def find(first: np.ndarray, second: np.ndarray, max_difference: float = 0.05) -> tuple[np.ndarray, ...]:
+def find(
+    first: np.ndarray, second: np.ndarray, max_difference: float = 0.05, own: np.ndarray | None = None
+) -> tuple[np.ndarray, ...]:
     """Finds for every picture of one side its nearest near-duplicate on the other, exactly.
 
     Args:
       first: uint8 [n, D], thumbnails.
       second: uint8 [m, D], thumbnails.
       max_difference: largest root mean square difference, as a share of the first one's standard deviation.
+      own: [n] row of second that is left out for each of first, -1 for none; default none.
 
     Returns:
       Rows of first, ascending, that have one; the row of second that is nearest (of equally near ones the lowest); the
@@ -33,7 +36,9 @@ def find(first: np.ndarray, second: np.ndarray, max_difference: float = 0.05) ->
     dim = first.shape[1]
     sums = [side.sum(1, dtype=np.int64) for side in (first, second)]
     orders = [np.argsort(values, kind="stable") for values in sums]
-    ordered = sums[1][orders[1]]
+    ordered, place = sums[1][orders[1]], np.empty(len(second) + 1, np.int64)
+    place[orders[1]], place[-1] = np.arange(len(second)), -1  # of each row of second in this order
+    own_place = np.full(len(first), -1) if own is None else place[own]
     contrasts = np.empty(len(first))
     for at in range(0, len(first), _WINDOW):
         contrasts[at : at + _WINDOW] = first[at : at + _WINDOW].std(1)
@@ -51,6 +56,8 @@ def find(first: np.ndarray, second: np.ndarray, max_difference: float = 0.05) ->
             found, lengths = _centred(second[others])
             distance = block @ (-2 * found.T)
             distance += lengths
+            itself = np.flatnonzero((own_place[rows] >= at) & (own_place[rows] < at + len(others)))
+            distance[itself, own_place[rows[itself]] - at] = np.inf
             least = distance.min(1) + squares
             for i in np.flatnonzero((least <= limits[rows]) & (least <= best[rows])).tolist():
                 row = int(others[distance[i] + squares[i] == least[i]].min())
@@ -80,10 +87,13 @@ def of_queries(queries: np.ndarray, gallery: np.ndarray, truth, max_difference: 
       {"listings", "compared", "gallery": how many there are, "found": how many queries have one, "relevant": how many
       of these have it as a right answer, "examples": dicts}, and the rows of the queries found.
     """
+    query_of, own = {item: row for row, item in enumerate(truth.query_ids)}, np.full(len(queries), -1)
+    for row, item in enumerate(truth.gallery_ids):
+        if item in query_of:
+            own[query_of[item]] = row
     found = [
         (int(q), int(g), float(difference))
-        for q, g, difference in zip(*find(queries, gallery, max_difference), strict=True)
-        if truth.query_ids[int(q)] != truth.gallery_ids[int(g)]
+        for q, g, difference in zip(*find(queries, gallery, max_difference, own), strict=True)
     ]
     right = [g in truth.relevant(q) for q, g, _ in found]
     examples = [

@@ -56,6 +56,17 @@ def test_a_resized_recompressed_picture_is_found_and_another_colour_is_not():
     assert not len(near_duplicates.find(recoloured, gallery)[0])
 
 
+def test_a_query_that_is_itself_in_the_gallery_has_the_next_nearest(monkeypatch):
+    monkeypatch.setattr(near_duplicates, "_WINDOW", 3)
+    gallery = np.random.default_rng(0).integers(0, 256, (9, 192), dtype=np.uint8)
+    gallery[[2, 6]] = gallery[4]
+    truth = Truth.from_lists(["g2", "x", "g0"], [f"g{row}" for row in range(9)], [["g6"], ["g2"], ["g1"]])
+    entry, rows = near_duplicates.of_queries(gallery[[4, 4, 0]], gallery, truth, 0.05)
+    assert rows.tolist() == [0, 1] and [example["gallery"] for example in entry["examples"]] == ["g4", "g2"]
+    rows, nearest, _ = near_duplicates.find(gallery, gallery, 0.05, np.arange(9))
+    assert rows.tolist() == [2, 4, 6] and nearest.tolist() == [4, 2, 2]
+
+
 def test_counts_and_sentences():
     gallery = np.random.default_rng(0).integers(0, 256, (5, 192), dtype=np.uint8)
     truth = Truth.from_lists(["a", "b", "c", "g4"], [f"g{row}" for row in range(5)], [["g0"], ["g0"], ["g2"], ["g1"]])
