@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import pathlib
+import re
 import statistics
 import sys
 import time
@@ -56,8 +57,8 @@ def _divisor(dim: int, numbers: int) -> int:
 
 def parameters(factory: str) -> list[str]:
     """Returns the parameters of searching to try, from fast to thorough."""
-    if "IVF" in factory:
-        lists = int("".join(filter(str.isdigit, factory.partition("IVF")[2].partition(",")[0])))
+    if ivf := re.search(r"IVF(\d+)", factory):
+        lists = int(ivf[1])
         return [f"nprobe={2**power}" for power in range(int(math.log2(max(1, lists))) + 1)]
     if "HNSW" in factory:
         return [f"efSearch={2**power}" for power in range(4, 11)]

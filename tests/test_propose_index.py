@@ -83,6 +83,11 @@ def test_the_command_writes_a_curve_and_a_setting_that_search_takes(run, capsys)
     assert propose_index.config_lines(chosen) in out
 
 
+@pytest.mark.parametrize("factory", ["IVF5,Flat", "OPQ4,IVF5_HNSW32,PQ4x4", "IVF5(RCQ2x4),SQ8"])
+def test_probes_go_up_to_the_clusters_whatever_finds_these(factory):
+    assert propose_index.parameters(factory) == ["nprobe=1", "nprobe=2", "nprobe=4"]
+
+
 def test_whitened_vectors_and_fewer_queries(run):
     queries, gallery = propose_index.load(run, "trained", 7, True)
     assert len(queries) == 7 and len(gallery) == 2500
