@@ -341,13 +341,17 @@ def as_stored(block: np.ndarray, dtype: str, name: Callable[[int], str]) -> np.n
       name: of a row number of the block, for the message.
 
     Raises:
-      InputError: a value that float16 cannot hold.
+      InputError: a value that float16 cannot hold, or a vector that becomes zero in it.
     """
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(block, dtype)
     lost = ~np.isfinite(array).all(1) & np.isfinite(block).all(1)
     if lost.any():
         raise InputError(f"{name(int(lost.argmax()))} holds a number beyond float16: set embed.dtype to float32")
+    lost = ~array.any(1) & np.asarray(block).any(1)
+    if dtype == "float16" and lost.any():
+        raise InputError(f"{name(int(lost.argmax()))} is so short that it becomes zero in float16: set embed.dtype to "
+                         "float32")
     return array
 
 

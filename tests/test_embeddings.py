@@ -42,6 +42,9 @@ def test_float16_halves_the_bytes_and_stays_float32_in_memory(made, tmp_path):
     large = Embeddings(["a", "b"], np.array([[1.0], [1e6]]))
     with pytest.raises(InputError, match=r"row 1 \(b\) holds a number beyond float16"):
         large.save(tmp_path / "e", dtype="float16")
+    small = Embeddings(["a", "b"], np.array([[0.0, 0.0], [1e-9, 1e-9]]))  # the first is zero and stays so
+    with pytest.raises(InputError, match=r"row 1 \(b\) .* becomes zero"):
+        small.save(tmp_path / "e", dtype="float16")
     assert Embeddings.load(tmp_path / "e").ids == made.ids  # the older one is still whole
     assert [path.name for path in tmp_path.iterdir()] == ["e"]
     with pytest.raises(InputError, match="bfloat16"):
