@@ -97,6 +97,8 @@ def test_the_step_fuses_and_leaves_joined_vectors(members):
     assert np.array_equal(summed.item_rows, fusion.sum_of_scores(rankings, members, 4).item_rows)
     with pytest.raises(InputError, match="there are 2"):
         fusion.step(State(members, None, (), None, tuple(rankings[:2])))
+    with pytest.raises(InputError, match="search.members"):
+        fusion.step(State(members[:1], rankings[0]))
     with pytest.raises(InputError, match="reciprocal_rank, scores"):
         fusion.step(state, method="borda")
 
