@@ -233,7 +233,7 @@ def test_each_searched_stage_keeps_an_index_of_its_own(tmp_path):
     config.search.index_kwargs = ConfigDict({"factory": "Flat", "candidates": 70, "folder": str(tmp_path / "index")})
     for _ in range(2):  # built, then read
         search.run(config, tmp_path)
-        made = sorted(str(file.parent.relative_to(tmp_path / "index")) for file in tmp_path.glob("index/*/*/index.json"))
+        made = sorted(str(file.parent.relative_to(tmp_path / "index")) for file in tmp_path.rglob("index.json"))
         assert made == ["histogram/cosine", "trained/cosine", "trained/whitening"]  # re-ranking searches nothing
     queries, gallery = whiten(*load(tmp_path))
     found = Ranking.load(tmp_path / "rankings" / "trained" / "whitening")
