@@ -52,7 +52,7 @@ class Index:
       candidates: rows taken from faiss and re-scored; at least k are. Compressed codes (PQ, SQ, RaBitQ) want several
         times k.
       folder: where the index is kept: read if there is one, else built and written; "" to build it each time. It holds
-        the index of one gallery: give none to a search that ranks several models, or whitened vectors beside others.
+        the index of one gallery; `search` gives every stage that it searches a folder of its own below this one.
       train_rows: evenly spaced rows that clusters and codes are learned from; 0 for the larger of 65,536 and 64 a
         cluster.
       threads: of faiss; 0 for all.
