@@ -22,7 +22,7 @@ from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
-from retrieval_jax.postprocess.reranking import check_depth, cores
+from retrieval_jax.postprocess.reranking import check_arguments, check_depth, cores
 from retrieval_jax.vectors import Computed, Shards
 
 BLOCK = 4096  # points encoded at once
@@ -143,21 +143,8 @@ def global_k_reciprocal(
     Raises:
       InputError: shapes, rows or parameters out of range.
     """
-    candidates = np.asarray(candidates, np.int64)
     ids = [side.ids if isinstance(side, Embeddings) else None for side in (query, gallery)]
-    query, gallery = (side.vectors if isinstance(side, Embeddings) else np.asarray(side) for side in (query, gallery))
-    if candidates.ndim != 2 or len(candidates) != len(query) or query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"re-ranking needs queries [Q, D], gallery [G, D] and candidates [Q, K], got {tuple(query.shape)}, "
-            f"{tuple(gallery.shape)} and {candidates.shape}"
-        )
-    if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
-        raise InputError(
-            f"re-ranking with k1={k1}, k2={k2}, lambda_value={lambda_value}: k1 and k2 are at least 1, "
-            "lambda_value 0 to 1"
-        )
-    if candidates.size and (candidates.max() >= len(gallery) or candidates.min() < -1):
-        raise InputError(f"candidates name rows {candidates.min()} to {candidates.max()} of {len(gallery)}")
+    query, gallery, candidates = check_arguments(query, gallery, candidates, k1, k2, lambda_value)
     place = np.arange(len(gallery))  # of a row when equals are sorted
     if ids[1] is not None:
         names = list(ids[1])

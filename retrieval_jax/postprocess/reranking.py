@@ -155,6 +155,38 @@ def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value:
     return (1.0 - lambda_value) * (1.0 - both / (2.0 - both)) + lambda_value * squared[:, 0, 1:] * scale[:, 0]
 
 
+def check_arguments(query, gallery, candidates, k1: int, k2: int, lambda_value: float) -> tuple:
+    """Returns vectors [Q, D] and [G, D], as arrays or still on disk, and candidates [Q, K] int64 of a re-ranking.
+
+    Args:
+      query: [Q, D] array or Embeddings.
+      gallery: [G, D] array or Embeddings.
+      candidates: [Q, K] rows of the gallery; -1 is padding.
+      k1, k2, lambda_value: as `local_k_reciprocal` takes them.
+
+    Raises:
+      InputError: shapes, rows or parameters out of range.
+    """
+    candidates = np.asarray(candidates, np.int64)
+    query, gallery = (side.vectors if isinstance(side, Embeddings) else np.asarray(side) for side in (query, gallery))
+    if candidates.ndim != 2 or len(candidates) != len(query) or query.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"re-ranking needs queries [Q, D], gallery [G, D] and candidates [Q, K], got {tuple(query.shape)}, "
+            f"{tuple(gallery.shape)} and {candidates.shape}"
+        )
+    if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
+        raise InputError(
+            f"re-ranking with k1={k1}, k2={k2}, lambda_value={lambda_value}: k1 and k2 are at least 1, "
+            "lambda_value 0 to 1"
+        )
+    if candidates.size and (candidates.max() >= len(gallery) or candidates.min() < -1):
+        raise InputError(
+            f"candidates name gallery rows {candidates.min()} to {candidates.max()}, but the gallery has "
+            f"{len(gallery)} rows (and -1 for padding)"
+        )
+    return query, gallery, candidates
+
+
 def local_k_reciprocal(
     query: np.ndarray | Embeddings,
     gallery: np.ndarray | Embeddings,
@@ -186,24 +218,7 @@ def local_k_reciprocal(
     Raises:
       InputError: shapes, rows or parameters out of range.
     """
-    candidates = np.asarray(candidates, np.int64)
-    query, gallery = (side.vectors if isinstance(side, Embeddings) else np.asarray(side) for side in (query, gallery))
-    if candidates.ndim != 2 or len(candidates) != len(query) or query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"re-ranking needs queries [Q, D], gallery [G, D] and candidates [Q, K], got {tuple(query.shape)}, "
-            f"{tuple(gallery.shape)} and {candidates.shape}"
-        )
-    if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
-        raise InputError(
-            f"re-ranking with k1={k1}, k2={k2}, lambda_value={lambda_value}: k1 and k2 are at least 1, "
-            "lambda_value 0 to 1"
-        )
-    if candidates.size and (candidates.max() >= len(gallery) or candidates.min() < -1):
-        raise InputError(
-            f"candidates name gallery rows {candidates.min()} to {candidates.max()}, but the gallery has "
-            f"{len(gallery)} "
-            "rows (and -1 for padding)"
-        )
+    query, gallery, candidates = check_arguments(query, gallery, candidates, k1, k2, lambda_value)
     count, width = candidates.shape
     out = np.full((count, width), np.inf, np.float32)
     if not candidates.size:
