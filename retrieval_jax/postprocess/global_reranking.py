@@ -19,7 +19,6 @@ import tqdm
 
 from retrieval_jax import index as index_room
 from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.postprocess.reranking import check_arguments, check_depth, cores
