@@ -28,6 +28,7 @@ from retrieval_jax.running_best import WORD, Best
 
 TILE = 512  # queries multiplied with a block of the gallery at once, by one thread: at most
 PAIRS = 1 << 18  # numbers gathered at once when pairs are re-scored, by one thread: few enough for its cache
+READS = 1 << 22  # numbers read at once for it: where rows are computed when read, a few of them cost as much as many
 QUIET_PAIRS = 5e8  # of query and gallery row: up to here a search is too short for a progress bar
 
 
@@ -230,26 +231,29 @@ class Index:
         """
         out = np.empty(len(row), np.float32)
         order = np.argsort(row, kind="stable")
-        step = max(1, PAIRS // max(1, block.shape[1]))
+        read, step = (max(1, numbers // max(1, block.shape[1])) for numbers in (READS, PAIRS))
 
         def score(start: int) -> None:
-            pairs = order[start : start + step]
+            pairs = order[start : start + read]
             rows, which = np.unique(row[pairs], return_inverse=True)
             vectors = np.asarray(self.gallery[rows], np.float32)
             known = self.lengths[rows]
             if np.isnan(known).any():
                 known = self.lengths[rows] = lengths_of(vectors, self.ids, "gallery", rows)
-            wide = block[query[pairs]].astype(np.float64)
-            dot = np.einsum("pd,pd->p", wide, vectors[which].astype(np.float64))
-            scale = lengths[query[pairs]] * known[which]
-            cosine = np.divide(dot, scale, out=np.zeros_like(dot), where=scale > 0)
-            out[pairs] = cosine + np.float64(0.0)  # -0.0 becomes 0.0
+            for first in range(0, len(pairs), step):
+                some, there = pairs[first : first + step], which[first : first + step]
+                wide = block[query[some]].astype(np.float64)
+                dot = np.einsum("pd,pd->p", wide, vectors[there].astype(np.float64))
+                scale = lengths[query[some]] * known[there]
+                cosine = np.divide(dot, scale, out=np.zeros_like(dot), where=scale > 0)
+                out[some] = cosine + np.float64(0.0)  # -0.0 becomes 0.0
 
         if len(row) <= step:
             score(0)
             return out
-        with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(score, range(0, len(row), step)))
+        read = min(read, -(-len(row) // self.threads))
+        with ThreadPoolExecutor(self.threads) as pool, _blas().limit(limits=1, user_api="blas"):
+            list(pool.map(score, range(0, len(row), read)))
         return out
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
