@@ -94,6 +94,10 @@ def base() -> ConfigDict:
     config.train.frozen = ()  # regexes of parameters that stay as they are, such as "^backbone/"
     config.train.dtype = "float32"  # of the computation; "bfloat16" on accelerators
     config.train.batch_size = 128  # global, over all devices and processes
+    # Devices along each axis, data 0: all that fsdp leaves. Along fsdp the train state is cut into parts, which saves
+    # memory and costs traffic. May change when a run goes on.
+    config.train.mesh = ConfigDict({"data": 0, "fsdp": 1})
+    config.train.sharding_rules = ()  # (regex, spec) pairs before sharding.RULES, such as ("^heads_", (None, "fsdp"))
     config.train.accumulate_steps = 1  # parts that a batch is cut into where it does not fit in memory
     config.train.epochs = 6.0
     config.train.learning_rate = 2e-3

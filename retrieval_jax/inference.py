@@ -58,12 +58,10 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
         raise InputError(f"{desc or 'prediction'}: the split has no rows")
     batch_size = -(-batch_size // mesh.size) * mesh.size
     run, space = _compiled(with_views(predict_fn, views, image_size), mesh)
-    params = jax.device_put(params, sharding.replicated(mesh))
-    together = sorted({device.process_index for device in mesh.devices.flat})
+    params = sharding.put(params, mesh)
     batches = pipeline.eval_batches(
         source, transform=transform, image_size=host_size(views, image_size), batch_size=batch_size,
-        num_threads=num_threads, rows=rows, process_index=together.index(jax.process_index()),
-        process_count=len(together))
+        num_threads=num_threads, rows=rows, places=sharding.local_places(mesh, batch_size))
 
     arrays, done, waiting = {}, 0, collections.deque()
 

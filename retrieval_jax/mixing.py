@@ -34,8 +34,9 @@ def apply(batch, rng, spec):
 
     Returns:
         The batch with image float32 [B, H, W, 3], mix float32 [B] (exact share of the own picture), and mix_label_ids,
-        mix_label_mask, mix_category where the batch has them: the partner's labels. Rows that are padding, or whose
-        partner is, stay as they are. Further views and unlabelled pictures are not mixed.
+        mix_label_mask, mix_category where the batch has them: the partner's labels. A row's partner is the one before
+        it, the first row's the last that is no padding. Rows that are padding, or whose partner is, stay as they are.
+        Further views and unlabelled pictures are not mixed.
 
     Raises:
         InputError: unknown way or argument, or a value out of range.
@@ -62,15 +63,25 @@ def apply(batch, rng, spec):
 
     mix = jnp.broadcast_to(mix, image.shape[:1])
     own = jnp.broadcast_to(own[..., None], (len(image), height, width, 1))
-    if "_mask" in batch:
-        both = batch["_mask"] & _partner(batch["_mask"])
+    mask = batch.get("_mask")
+    if mask is not None:
+        both = mask & _partner(mask, mask)
         own, mix = jnp.where(both[:, None, None, None], own, 1.0), jnp.where(both, mix, 1.0)
-    mixed = {f"mix_{name}": _partner(batch[name]) for name in _LABELS if name in batch}
-    return {**batch, "image": own * image + (1 - own) * _partner(image), "mix": mix, **mixed}
+    mixed = {f"mix_{name}": _partner(batch[name], mask) for name in _LABELS if name in batch}
+    return {**batch, "image": own * image + (1 - own) * _partner(image, mask), "mix": mix, **mixed}
 
 
-def _partner(rows):
-    return jnp.roll(rows, 1, axis=0)
+def _partner(rows, mask):
+    """Returns the row before each; before the first the last that is no padding, however long the padding is."""
+    before = jnp.roll(rows, 1, axis=0)
+    if mask is None:
+        return before
+    place = jnp.arange(len(rows)).reshape(-1, *(1,) * (rows.ndim - 1))
+    last = jnp.where(mask, jnp.arange(len(mask)), 0).max()
+    # a sum with one term: devices exchange a row, not all of them
+    end = jnp.where(place == last, rows, 0).sum(axis=0, dtype=rows.dtype) if rows.dtype != bool else (
+        (rows & (place == last)).any(axis=0))
+    return jnp.where(place == 0, end, before)
 
 
 def _box(rngs, height, width, lam):

@@ -193,8 +193,9 @@ def is_averaged(config, params):
 def accumulated(gradient_fn, steps: int):
     """Makes a gradient function work on one part of the batch after another, for batches that memory cannot hold.
 
-    The result is that of the whole batch where the loss is a mean over its rows: parts count by their valid rows
-    ("_mask"). A loss that compares rows with each other sees those of its own part only.
+    The result is that of the whole batch, whatever is padding and wherever it stands: each part brings the columns of
+    the whole batch that have a number a row ("_mask", "category" ...) as "_whole", so that a loss which is a mean can
+    divide by the rows of the whole; the parts are added up. Not for losses that compare rows with each other.
 
     Args:
       gradient_fn: (params, batch, index of the part) -> ((loss, {name: scalar}), gradients).
@@ -206,11 +207,6 @@ def accumulated(gradient_fn, steps: int):
     if steps == 1:
         return lambda params, batch: gradient_fn(params, batch, 0)
 
-    def one(params, part):  # [1, rows, ...]: microbatch keeps the axis along which it cuts
-        (index, part), mask = jax.tree.map(lambda x: x[0], part), part[1].get("_mask")
-        weight = 1.0 if mask is None else mask.sum().astype(jnp.float32)
-        return jax.tree.map(lambda x: x * weight, gradient_fn(params, part, index)), weight
-
     def whole(params, batch):
         for name, column in batch.items():
             if len(column) % steps:
@@ -218,8 +214,13 @@ def accumulated(gradient_fn, steps: int):
         # Every steps-th row makes a part: each part lies on all devices as the batch does.
         parts = {name: optax.microbatching.reshape_batch_axis(column, len(column) // steps)
                  for name, column in batch.items()}
-        total, weight = optax.microbatch(one, 1, 1)(params, (jnp.arange(steps), parts))
-        return jax.tree.map(lambda x: x / jnp.maximum(weight, 1.0), total)
+        numbers = {name: column for name, column in batch.items() if column.ndim == 1}
+
+        def one(params, part):  # [1, rows, ...]: microbatch keeps the axis along which it cuts
+            index, part = jax.tree.map(lambda x: x[0], part)
+            return gradient_fn(params, {**part, "_whole": numbers}, index)
+
+        return optax.microbatch(one, 1, 1)(params, (jnp.arange(steps), parts))
 
     return whole
 
@@ -227,6 +228,17 @@ def accumulated(gradient_fn, steps: int):
 def _checked(config, name, params):
     """Returns a setting's rules as (regex, value) pairs; `frozen` has regexes alone."""
     rules = [(rule, True) if isinstance(rule, str) else tuple(rule) for rule in config[name]]
+    return checked_rules(name, rules, params)
+
+
+def checked_rules(name: str, rules, params):
+    """Returns (regex, value) pairs as they are; raises InputError for a regex that is none or matches no parameter.
+
+    Args:
+      name: of the setting in config.train.
+      rules: (regex, value) pairs.
+      params: parameters, for their paths.
+    """
     known = jax.tree.leaves(paths(params))
     for pattern, _ in rules:
         try:

@@ -64,17 +64,18 @@ def run(config, workdir) -> dict:
             raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
 
     # ------------------------------------------------------------------------------------------------------------- mesh
-    mesh = sharding.make_mesh()
-    parts = mesh.size * settings.accumulate_steps
-    for name, size in (("batch_size", settings.batch_size), ("unlabelled.batch_size", settings.unlabelled.batch_size)):
-        if size % parts:
-            over = f"{mesh.size} devices" + (f" in {settings.accumulate_steps} steps" if parts > mesh.size else "")
-            raise InputError(f"config.train.{name}={size} is the global batch and cannot be divided over {over}: "
-                             f"set a multiple of {parts}")
+    mesh = sharding.make_mesh(**settings.mesh)
     by_batch, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    places = sharding.local_places(mesh, settings.batch_size, settings.accumulate_steps)
+    if unlabelled is not None:
+        unlabelled["places"] = sharding.local_places(mesh, unlabelled["batch_size"], settings.accumulate_steps)
 
     # ------------------------------------------------------------------------------------------------------------ model
     task = tasks.get(settings.task).make(settings, info)
+    if task.compares and settings.accumulate_steps > 1:
+        raise InputError(f"config.train.accumulate_steps={settings.accumulate_steps}: the loss of {task.compares} "
+                         "compares the rows of a batch with each other, and in parts would see those of a part alone: "
+                         "set it to 1, and model.kwargs.remat=True or a larger mesh.fsdp to save memory")
     init_rng, train_rng = jax.random.split(jax.random.key(settings.seed))
     height, width = config.data.image_size
     first_images = {"image": np.zeros((1, height, width, 3), np.uint8)}
@@ -87,21 +88,22 @@ def run(config, workdir) -> dict:
     abstract = jax.eval_shape(init)
     optimizer, schedule = optim.make(settings, abstract["params"], num_steps, steps_per_epoch)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(abstract["params"]))
+    by_state = sharding.state_sharding(abstract, mesh, settings.sharding_rules)
 
     # ------------------------------------------------------------------------------------------------------- checkpoint
     store = checkpoints.Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints)
     meta = {"config": json.loads(settings.to_json_best_effort()), "num_steps": num_steps,
             "vocabulary_hash": info.vocabulary_hash, "image_size": [height, width], "warm_start": {}}
     if store.latest_step() is None:
-        state = jax.jit(init, out_shardings=replicated)()
+        state = jax.jit(init, out_shardings=by_state)()
         source = workdirs.predecessor_folder(config, workdir)
         if task.warm_start is not None or source is not None:
-            params, meta["warm_start"] = warm_start.put(state["params"], task, source, info)
+            params, meta["warm_start"] = warm_start.put(jax.device_put(state["params"], replicated), task, source, info)
             for name in ("params", "ema"):  # a buffer each: the step gives both up
-                state[name] = jax.device_put(params, replicated)
+                state[name] = jax.device_put(params, by_state[name])
         start_step, seconds_before = 0, 0.0
     else:
-        state, old = store.restore(abstract, sharding=replicated)
+        state, old = store.restore(sharding.placed(abstract, by_state))
         if old["vocabulary_hash"] != info.vocabulary_hash:
             raise InputError(f"{workdir}/checkpoints was trained with another vocabulary than {workdir}/attributes now "
                              "holds: use another --workdir")
@@ -114,7 +116,7 @@ def run(config, workdir) -> dict:
 
     # ------------------------------------------------------------------------------------------------------ update step
     update = make_update(
-        task, optimizer, train_rng, settings.ema_decay, by_batch, replicated,
+        task, optimizer, train_rng, settings.ema_decay, by_batch, by_state,
         batch_transforms=settings.batch_transforms, accumulate_steps=settings.accumulate_steps,
         frozen=optim.is_frozen(settings, abstract["params"]), averaged=optim.is_averaged(settings, abstract["params"]))
 
@@ -133,8 +135,7 @@ def run(config, workdir) -> dict:
     batches = pipeline.train_batches(
         columns, transform=settings.transforms, image_size=config.data.image_size, batch_size=settings.batch_size,
         seed=settings.seed, start_step=start_step, num_steps=num_steps, num_threads=settings.num_threads,
-        process_index=jax.process_index(), process_count=jax.process_count(), views=settings.views,
-        unlabelled=unlabelled)
+        places=places, views=settings.views, unlabelled=unlabelled)
     print(f"train: {num_rows} listings, {num_params:,} parameters, {num_steps} steps of {settings.batch_size} "
           f"on {mesh.size} x {jax.devices()[0].device_kind}", flush=True)
     start, eval_seconds, values, scores = time.monotonic(), 0.0, {}, {}
@@ -175,7 +176,7 @@ def run(config, workdir) -> dict:
             "warm_start": meta["warm_start"]}
 
 
-def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated, *, batch_transforms=(),
+def make_update(task, optimizer, rng, ema_decay: float, by_batch, by_state, *, batch_transforms=(),
                 accumulate_steps: int = 1, frozen=None, averaged=None):
     """Builds the update step: one gradient step on a global batch, the same on one device or many.
 
@@ -185,7 +186,7 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated, *,
       rng: key of the run; the step number is folded in.
       ema_decay: of the moving average.
       by_batch: sharding of the batch.
-      replicated: sharding of the state.
+      by_state: sharding of the state, one for all or those of `sharding.state_sharding`.
       batch_transforms: (name, kwargs) pairs of `mixing.apply`, on the whole batch.
       accumulate_steps: parts that the batch is cut into, see `optim.accumulated`.
       frozen: tree of bools, the parameters that get no gradient; None for no such.
@@ -194,8 +195,11 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated, *,
     Returns:
       Compiled function (state, batch) -> (state, {name: scalar}); the old state is given up.
     """
+    def whole(params):
+        return sharding.gathered(params, by_state["params"]) if isinstance(by_state, dict) else params
+
     def update(state, batch):
-        step, rng_step = state["step"], jax.random.fold_in(rng, state["step"])
+        step, rng_step, ema = state["step"], jax.random.fold_in(rng, state["step"]), whole(state["ema"])
         if batch_transforms:
             batch = mixing.apply(batch, jax.random.fold_in(rng_step, 1), batch_transforms)
 
@@ -203,9 +207,10 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated, *,
             part_rng = rng_step if accumulate_steps == 1 else jax.random.fold_in(rng_step, part)
 
             def loss_fn(params):
+                params = whole(params)
                 if frozen is not None:  # nothing is computed for what does not move
                     params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, frozen)
-                return task.loss_fn(params, batch, rng=part_rng, step=step, ema=state["ema"], train=True)
+                return task.loss_fn(params, batch, rng=part_rng, step=step, ema=ema, train=True)
 
             return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
@@ -217,7 +222,8 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, replicated, *,
         state = {"params": params, "ema": ema, "opt_state": opt_state, "step": step + 1}
         return state, {"loss": loss, **values}
 
-    return jax.jit(update, in_shardings=(replicated, by_batch), out_shardings=replicated, donate_argnums=0)
+    return jax.jit(update, in_shardings=(by_state, by_batch), donate_argnums=0,
+                   out_shardings=(by_state, sharding.replicated(by_batch.mesh)))
 
 
 def _mined(workdir, num_rows: int):

@@ -25,6 +25,9 @@ VERBS = ("mine", "train", "embed", "search", "evaluate", "report")
 # Everything later was learnt from these blocks: a directory that holds results of one value never takes another.
 FIXED_BLOCKS = ("data", "mine", "train")
 
+# Settings of the machine and not of the result: they may change when a run goes on somewhere else.
+OF_THE_MACHINE = {"train": ("mesh", "sharding_rules")}
+
 # What each verb leaves behind, relative to the work directory. Files that exist after the verb ran are recorded with
 # their size; a checkpoint folder only by the names in it, because its inside belongs to the checkpoint library.
 OUTPUTS = {
@@ -198,7 +201,13 @@ def _short(value) -> str:
 def _blocks(config, verb: str) -> dict:
     """Returns the blocks a verb's result depends on, as plain settings: data, every earlier block, its own."""
     names = ["data"] + [name for name in verbs(config) if VERBS.index(name) <= VERBS.index(verb)]
-    return {name: plain(config.get(name)) for name in names}
+    return {name: _of_result(name, plain(config.get(name))) for name in names}
+
+
+def _of_result(name: str, block):
+    """Returns a block (of `plain`) without the settings of the machine."""
+    return {key: value for key, value in block.items() if key not in OF_THE_MACHINE[name]} if (
+        isinstance(block, dict) and name in OF_THE_MACHINE) else block
 
 
 def stage_hash(config, verb: str, folder=None) -> str:
@@ -257,7 +266,8 @@ def prepare(config, folder):
     file = folder / "config.json"
     if file.exists() and _used(folder):
         old = read_json(file)
-        changed = [line for block in FIXED_BLOCKS for line in changes(old.get(block), new.get(block), block)]
+        changed = [line for block in FIXED_BLOCKS
+                   for line in changes(*(_of_result(block, settings.get(block)) for settings in (old, new)), block)]
         if changed:
             raise InputError(
                 f"{folder} holds results of other settings:\n" + "".join(f"  {line}\n" for line in changed) +

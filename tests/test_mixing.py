@@ -129,8 +129,17 @@ def test_padding_is_neither_mixed_nor_mixed_in():
     batch["_mask"] = np.array([True, True, True, False, False])
     out = next(out for out in (compiled()(batch, jax.random.key(seed)) for seed in range(40)) if out["mix"][1] < 0.9)
     out = jax.tree.map(np.asarray, out)
-    assert (out["mix"][[0, 3, 4]] == 1).all() and (out["mix"][[1, 2]] < 1).all()
-    assert np.array_equal(out["image"][[0, 3, 4]], batch["image"][[0, 3, 4]].astype(np.float32))
+    assert (out["mix"][[3, 4]] == 1).all() and (out["mix"][[0, 1, 2]] < 1).all()
+    assert np.array_equal(out["image"][[3, 4]], batch["image"][[3, 4]].astype(np.float32))
+
+
+def test_padding_at_the_end_changes_no_row():
+    spec, batch = (("mixup", {"alpha": 0.4}), ("cutmix", {})), make_batch()
+    batch["_mask"] = np.ones(5, bool)
+    longer = {name: np.concatenate([rows, np.zeros((3, *rows.shape[1:]), rows.dtype)]) for name, rows in batch.items()}
+    for seed in range(3):
+        out, padded = (mixing.apply(rows, jax.random.key(seed), spec) for rows in (batch, longer))
+        assert all(np.array_equal(out[name], padded[name][:5]) for name in out) and (padded["mix"][5:] == 1).all()
 
 
 def test_loss_of_both_labels_is_the_loss_of_blended_targets():

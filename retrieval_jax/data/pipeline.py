@@ -2,7 +2,9 @@
 
 Everything is a function of the position: row order of (seed, epoch), augmentation of (seed, position), batch of
 (step). So a run that stops after step t goes on with `start_step=t + 1` and sees what it would have seen, whatever
-the number of threads, worker processes, machines or devices: there is no iterator state to save.
+the number of threads, worker processes, machines or devices: there is no iterator state to save. Row i of a step's
+global batch is position step * batch_size + i of the stream; a process reads the places of the batch that it is told
+to, and what lies beyond the batch is padding.
 """
 
 import grain
@@ -14,7 +16,7 @@ from retrieval_jax.errors import InputError
 
 
 def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps, start_step=0, num_threads=2,
-                  num_workers=0, process_index=0, process_count=1, views=(), unlabelled=None):
+                  num_workers=0, places=None, views=(), unlabelled=None):
     """Iterates over augmented batches, epoch after epoch, each row exactly once an epoch.
 
     Batches cross the border of epochs (the last rows of one and the first of the next share a batch), so every batch
@@ -35,61 +37,77 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
         start_step: first step to read.
         num_threads: that decode and augment; each works on a whole batch.
         num_workers: further Python processes; 0 reads in this one.
-        process_index, process_count: this process takes rows [p * B / P : (p + 1) * B / P] of each global batch.
+        places: [b] ints, the rows of each global batch that this process takes (`sharding.local_places`), padding from
+            batch_size on; None for all of the batch.
         views: further crops of the same pictures (multi-crop), each {"transforms": (name, kwargs) pairs, "image_size":
             (h, w), as `image_size` where it is left out}. A picture is read once for all of them.
         unlabelled: None, or a second source that is zipped to the first: {"image": random access, "batch_size": U
-            pictures of a global batch, "transform": (name, kwargs) pairs, "image_size": as above}. It has an order and
-            epochs of its own.
+            pictures of a global batch, "transform": (name, kwargs) pairs, "image_size" and "places": as above}. It has
+            an order and epochs of its own.
 
     Returns:
-        An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b]; _mask bool [b] (all true); label_ids
-        int32 [b, L] (padded with 0) and label_mask bool [b, L], L the most labels any row has; other columns [b,
-        ...]; b = batch_size / P. With views also image_view1, image_view2, ... uint8 [b, h, w, 3]. With unlabelled
-        pictures also unlabelled_image uint8 [u, h, w, 3], unlabelled_row int32 [u] and unlabelled_mask bool [u] (all
-        true); u = U / P.
+        An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b]; _mask bool [b]; label_ids int32 [b, L]
+        (padded with 0) and label_mask bool [b, L], L the most labels any row has; other columns [b, ...]. With views
+        also image_view1, image_view2, ... uint8 [b, h, w, 3]. With unlabelled pictures also unlabelled_image uint8 [u,
+        h, w, 3], unlabelled_row int32 [u] and unlabelled_mask bool [u]. Padding has a false mask, row -1, black
+        pictures, no labels, and zeros in other columns.
 
     Raises:
-        InputError: no rows, columns of different lengths, or a batch size that the processes cannot share.
+        InputError: no rows, columns of different lengths, or a batch size below 1.
     """
     num_rows = _num_rows(columns)
     read_columns = _column_reader(columns)
-    steps = slice(start_step * process_count + process_index, num_steps * process_count, process_count)
-    applies = {"image": transforms.compose(transform, image_size)}
+    applies = {"image": (transforms.compose(transform, image_size), image_size)}
     for number, view in enumerate(views, 1):
         view = _settings(f"view {number}", view, "transforms", image_size=image_size)
-        applies[f"image_view{number}"] = transforms.compose(view["transforms"], view["image_size"])
-    share = _share("batch_size", batch_size, process_count)
-    batches = _shuffled(columns["image"], num_rows, applies, seed, share)[steps].map(read_columns)
+        applies[f"image_view{number}"] = transforms.compose(view["transforms"], view["image_size"]), view["image_size"]
+    places = _places("batch_size", batch_size, places)
+    read = _shuffled(columns["image"], num_rows, applies, seed, batch_size, places)
+    steps = grain.MapDataset.range(start_step, num_steps)
     if unlabelled is None:
-        return iter(_iterate(batches, num_threads, num_workers))
+        return iter(_iterate(steps.map(lambda step: read_columns(read(step))), num_threads, num_workers))
 
-    further = _settings("unlabelled", unlabelled, "image", "batch_size", "transform", image_size=image_size)
+    further = _settings("unlabelled", unlabelled, "image", "batch_size", "transform", image_size=image_size,
+                        places=None)
     if not len(further["image"]):
         raise InputError("the unlabelled source has no pictures")
     apply = transforms.compose(further["transform"], further["image_size"])
-    share = _share("unlabelled batch_size", further["batch_size"], process_count)
+    places = _places("unlabelled batch_size", further["batch_size"], further["places"])
     # A seed of its own: two sources of equal length would else be shuffled alike.
     own_seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0] >> 1)
-    others = _shuffled(further["image"], len(further["image"]), {"image": apply}, own_seed, share)[steps]
+    read_other = _shuffled(further["image"], len(further["image"]), {"image": (apply, further["image_size"])}, own_seed,
+                           further["batch_size"], places)
 
-    def read_both(index):
-        other = others[index]
-        return {**batches[index], "unlabelled_image": other["image"], "unlabelled_row": other["row"],
-                "unlabelled_mask": np.ones(share, bool)}
+    def read_both(step):
+        other = read_other(step)
+        return {**read_columns(read(step)), "unlabelled_image": other["image"], "unlabelled_row": other["row"],
+                "unlabelled_mask": other["row"] >= 0}
 
-    return iter(_iterate(grain.MapDataset.range(len(batches)).map(read_both), num_threads, num_workers))
+    return iter(_iterate(steps.map(read_both), num_threads, num_workers))
 
 
-def _shuffled(source, num_rows, applies, seed, batch_size):
-    """Returns endless batches: rows in the order of (seed, epoch), pictures of (seed, position)."""
+def _shuffled(source, num_rows, applies, seed, batch_size, places):
+    """Returns the function that reads a step's batch: rows in the order of (seed, epoch), pictures of (seed, position).
+
+    `applies` holds (function, (height, width)) for each name of a picture.
+    """
     def read(row, rng):
         picture = source[int(row)]
         # in order, from one generator: what comes first does not depend on what follows
-        return {name: apply(picture, rng) for name, apply in applies.items()} | {"row": np.int32(row)}
+        return {name: apply(picture, rng) for name, (apply, _) in applies.items()} | {"row": np.int32(row)}
 
-    # batched on the MapDataset: after it, every worker would keep a partial batch of its own
-    return grain.MapDataset.range(num_rows).seed(seed).shuffle().repeat().random_map(read).batch(batch_size)
+    stream = grain.MapDataset.range(num_rows).seed(seed).shuffle().repeat().random_map(read)
+
+    def batch(step):
+        out = {name: np.zeros((len(places), *size, 3), np.uint8) for name, (_, size) in applies.items()}
+        out["row"] = np.full(len(places), -1, np.int32)
+        for i, place in enumerate(places):
+            if place < batch_size:
+                for name, value in stream[int(step) * batch_size + place].items():
+                    out[name][i] = value
+        return out
+
+    return batch
 
 
 def _settings(what, given, *required, **optional):
@@ -103,8 +121,7 @@ def _settings(what, given, *required, **optional):
     return {**optional, **given}
 
 
-def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, rows=None, process_index=0,
-                 process_count=1):
+def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, rows=None, places=None):
     """Iterates over a split once, in order; the last batch is padded to full size.
 
     Args:
@@ -114,7 +131,7 @@ def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, ro
         batch_size: rows of a global batch, over all processes.
         num_threads: that decode; each works on a whole batch.
         rows: only these rows, in this order.
-        process_index, process_count: this process reads rows [p * B / P : (p + 1) * B / P] of each global batch.
+        places: [b] ints, which rows of each global batch this process reads (`sharding.local_places`); None for all.
 
     Returns:
         An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b] (-1 for padding); _mask bool [b], false
@@ -122,17 +139,16 @@ def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, ro
     """
     apply = transforms.compose(transform, image_size)
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
-    share = _share("batch_size", batch_size, process_count)
+    places = _places("batch_size", batch_size, places)
 
     def read(batch):
-        start = batch * batch_size + process_index * share
-        part = rows[start:start + share]
-        images = np.zeros((share, *image_size, 3), np.uint8)
-        for i, row in enumerate(part):
-            images[i] = apply(source[int(row)])
-        padded = np.full(share, -1, np.int32)
-        padded[:len(part)] = part
-        return {"image": images, "row": padded, "_mask": padded >= 0}
+        images = np.zeros((len(places), *image_size, 3), np.uint8)
+        row = np.full(len(places), -1, np.int32)
+        for i, place in enumerate(places):
+            if place < batch_size and batch * batch_size + place < len(rows):
+                row[i] = rows[batch * batch_size + place]
+                images[i] = apply(source[int(row[i])])
+        return {"image": images, "row": row, "_mask": row >= 0}
 
     return iter(_iterate(grain.MapDataset.range(-(-len(rows) // batch_size)).map(read), num_threads, 0))
 
@@ -148,10 +164,10 @@ def _iterate(batches, num_threads, num_workers):
     return batches
 
 
-def _share(name, batch_size, process_count):
-    if batch_size < 1 or batch_size % process_count:
-        raise InputError(f"{name} {batch_size} has to be a positive multiple of the {process_count} processes")
-    return batch_size // process_count
+def _places(name, batch_size, places):
+    if batch_size < 1:
+        raise InputError(f"{name} is {batch_size}: give 1 or more")
+    return list(range(batch_size)) if places is None else [int(place) for place in places]
 
 
 def _num_rows(columns):
@@ -178,14 +194,16 @@ def _column_reader(columns):
         slots = np.arange(max(1, int(np.diff(indptr).max())))
 
     def read(batch):
-        rows = batch["row"]
-        batch = {**batch, "_mask": np.ones(len(rows), bool)}
+        there, rows = batch["row"] >= 0, np.maximum(batch["row"], 0)
+        batch = {**batch, "_mask": there}
         if labels is not None:
             starts = indptr[rows, None]
-            mask = slots < indptr[rows + 1, None] - starts
+            mask = (slots < indptr[rows + 1, None] - starts) & there[:, None]
             batch["label_ids"] = ids[np.where(mask, starts + slots, len(ids) - 1)]
             batch["label_mask"] = mask
-        batch.update((name, column[rows]) for name, column in others.items())
+        for name, column in others.items():
+            batch[name] = column[rows]
+            batch[name][~there] = 0
         return batch
 
     return read

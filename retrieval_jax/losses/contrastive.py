@@ -6,6 +6,7 @@ in a ring and meet one chunk of queries at a time, so that a device holds [b, b]
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,8 @@ def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis):
     if groups is not None:
         rows["group"] = groups
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
-    size = dict(mesh.shape).get(axis, 1)
+    axis = tuple(name for name in axis if name in mesh.shape)
+    size = math.prod(mesh.shape[name] for name in axis)
     if size == 1:
         return chunk(rows, numbers, size=1, axis=axis)
     split, whole = PartitionSpec(axis), PartitionSpec()
@@ -92,8 +94,9 @@ def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis):
 
 
 def softmax(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 1 / 0.07, symmetric: bool = True,
-            groups: jax.Array | None = None, mesh: jax.sharding.Mesh | None = None, axis: str = "data",
-            where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
+            groups: jax.Array | None = None, mesh: jax.sharding.Mesh | None = None,
+            axis: tuple[str, ...] = ("data", "fsdp"), where: jax.Array | None = None,
+            weights: jax.Array | None = None) -> jax.Array:
     """Cross-entropy of finding the own key among the keys of the batch, and the own query among the queries.
 
     Args:
@@ -104,7 +107,7 @@ def softmax(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 1
       groups: [B] int; pairs of the same group (same title, same product) are no negatives of each other.
       mesh: devices that the rows lie on; None takes the mesh of the context (`jax.sharding.use_abstract_mesh`), and
         without one the loss is not chunked.
-      axis: of the mesh that the rows lie along; B is a multiple of its size.
+      axis: those of the mesh that the rows lie along, as far as it has them; B is a multiple of their size.
       where: [B], pairs that count; the others get 0 and are nobody's negatives.
       weights: [B] weights of the pairs' losses.
 
@@ -119,8 +122,9 @@ def softmax(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 1
 
 
 def sigmoid(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 10.0, bias: jax.Array | float = -10.0,
-            groups: jax.Array | None = None, mesh: jax.sharding.Mesh | None = None, axis: str = "data",
-            where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
+            groups: jax.Array | None = None, mesh: jax.sharding.Mesh | None = None,
+            axis: tuple[str, ...] = ("data", "fsdp"), where: jax.Array | None = None,
+            weights: jax.Array | None = None) -> jax.Array:
     """Binary cross-entropy of every pair of the batch being an own pair or not, summed over the keys.
 
     Args:
@@ -130,7 +134,7 @@ def sigmoid(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 1
       bias: may be learned; the default lets training start from "no pair belongs together".
       groups: [B] int; pairs of the same group (same title, same product) are no negatives of each other.
       mesh: devices that the rows lie on; None takes the mesh of the context, as `softmax` does.
-      axis: of the mesh that the rows lie along; B is a multiple of its size.
+      axis: those of the mesh that the rows lie along, as far as it has them; B is a multiple of their size.
       where: [B], pairs that count; the others get 0 and are nobody's negatives.
       weights: [B] weights of the queries' losses.
 

@@ -21,12 +21,15 @@ class Task:
       space: name of the embedding space; only embeddings of one space may be compared.
       warm_start: params -> params with pretrained weights put in, numpy arrays; None without such. Called once, on the
         host, after `init`.
+      compares: the setting that makes a loss compare the rows of a batch with each other, so that a batch cannot be
+        worked on in parts; "" without such. Losses of a part divide by the counts of batch["_whole"].
     """
     init: Callable
     loss_fn: Callable
     predict_fns: dict[str, Callable]
     space: str
     warm_start: Callable | None = None
+    compares: str = ""
 
 
 def get(name: str) -> types.ModuleType:

@@ -85,4 +85,5 @@ def make(config, data_info) -> Task:
 
     named = {name: lambda params, batch, run=run: run(visual(params), batch)
              for name, run in multilabel.predict_fns(network, supervision).items()}
-    return Task(init, loss_fn, {**named, "embed_title": embed_title}, network.space, network.warm_start)
+    return Task(init, loss_fn, {**named, "embed_title": embed_title}, network.space, network.warm_start,
+                "task='image_title'")

@@ -137,10 +137,12 @@ class Supervision:
       loss: (network, params, batch, out, *, rng, step, ema, train) -> (loss, {name: scalar}); `out` is what the network
         makes of batch["image"].
       probabilities: [B, V] logits of the titles' head -> probabilities.
+      compares: the setting of a loss that compares the rows of a batch with each other, "" without such.
     """
     heads: dict
     loss: Callable
     probabilities: Callable
+    compares: str = ""
 
 
 def supervision(config, data_info, chosen: dict[str, Any]) -> Supervision:
@@ -185,7 +187,7 @@ def supervision(config, data_info, chosen: dict[str, Any]) -> Supervision:
             value, further = part.labels(out, batch, where)
             values |= further
             if teacher is not None and part.teacher is not None:
-                taught = part.teacher(out["logits"], teacher, where).sum() / jnp.maximum(where.sum(), 1)
+                taught = part.teacher(out["logits"], teacher, where).sum() / _count(batch, "_mask")
                 values[f"{name}_teacher_loss"] = taught
                 value = (1.0 - share) * value + share * taught
             total += weights[name] * value
@@ -200,14 +202,15 @@ def supervision(config, data_info, chosen: dict[str, Any]) -> Supervision:
             raise InputError("config.train.task_kwargs.unlabelled_weight is set, but batches hold no unlabelled "
                              "pictures: set config.train.unlabelled.split and batch_size")
         images = batch["unlabelled_image"]
-        where = batch.get("unlabelled_mask", np.ones(len(images), bool))
+        where = batch["unlabelled_mask"]
         teacher = network.apply(ema, images)["logits"]
         ours = network.apply(params, images, train=True, rngs={"dropout": jax.random.fold_in(rng, 1)})["logits"]
-        return sum(weights[name] * part.teacher(ours, teacher, where).sum() / jnp.maximum(where.sum(), 1)
+        return sum(weights[name] * part.teacher(ours, teacher, where).sum() / _count(batch, "unlabelled_mask")
                    for name, part in parts.items() if part.teacher is not None)
 
     chance = jax.nn.softmax if chosen["loss"] == "softmax" else jax.nn.sigmoid
-    return Supervision(module_heads, loss, chance)
+    compares = use_category and chosen["category_loss"] in ("supcon", "proxy_anchor")
+    return Supervision(module_heads, loss, chance, f"category_loss={chosen['category_loss']!r}" if compares else "")
 
 
 def _num_steps(config, data_info) -> int:
@@ -221,6 +224,11 @@ class _Part:
     """One head's losses: of the batch's labels, and of a teacher's logits [B] (None: nothing to teach)."""
     labels: Callable
     teacher: Callable | None
+
+
+def _count(batch, mask: str):
+    """Returns how many rows count, in the whole batch where this is a part of one: what a mean over rows divides by."""
+    return jnp.maximum(batch.get("_whole", batch)[mask].sum(), 1)
 
 
 def mixed(loss, batch, *names):
@@ -265,7 +273,7 @@ def _titles(data_info, chosen):
     def labels(out, batch, where):
         per_picture = mixed(lambda ids, mask: function(out["logits"]["titles"], ids, mask, where=where, **kwargs),
                             batch, "label_ids", "label_mask")
-        value = per_picture.sum() / jnp.maximum(where.sum(), 1)
+        value = per_picture.sum() / _count(batch, "_mask")
         return value, {"title_loss": value}
 
     def teacher(logits, teacher_logits, where):
@@ -305,9 +313,9 @@ def _category(data_info, chosen):
             return function(scores, category, where=where, weights=weights, **kwargs)
 
         per_picture = mixed(of_category, batch, "category")
-        known = jnp.maximum((where & (batch["category"] >= 0)).sum(), 1)
-        if "mix" in batch:
-            known = jnp.maximum(jnp.where(where, mixed(lambda category: category >= 0, batch, "category"), 0).sum(), 1)
+        whole = batch.get("_whole", batch)
+        known = jnp.where(whole["_mask"], mixed(lambda category: category >= 0, whole, "category"), 0)
+        known = jnp.maximum(known.sum(), 1)
         values = {"category_loss": per_picture.sum() / known}
         if head is not None:
             best = scores.argmax(-1)

@@ -76,4 +76,5 @@ def make(config, data_info) -> Task:
     def embed_image(params, batch):
         return network.embed_image(visual(params), batch)
 
-    return Task(init, loss_fn, {"embed_image": embed_image}, network.space, network.warm_start)
+    return Task(init, loss_fn, {"embed_image": embed_image}, network.space, network.warm_start,
+                "task='self_supervised'")

@@ -107,11 +107,34 @@ def test_worker_processes_do_not_matter():
     equal(read(**kw, num_workers=2, num_threads=1), read(**kw))
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_processes_together_read_the_global_batch(count):
-    parts = [read(process_index=p, process_count=count, start_step=3) for p in range(count)]
-    joined = [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)]
-    equal(joined, read(start_step=3))
+def joined(parts, real):
+    """Puts the parts of the processes together and takes the padding off: the global batches."""
+    steps = []
+    for step in zip(*parts, strict=True):
+        whole = {k: np.concatenate([part[k] for part in step]) for k in step[0]}
+        for k, rows in whole.items():
+            wanted = real if not k.startswith("unlabelled_") else 12
+            padding = rows[wanted:]
+            assert (padding == (-1 if k in ("row", "unlabelled_row") else 0)).all(), k
+            whole[k] = rows[:wanted]
+        steps.append(whole)
+    return steps
+
+
+@pytest.mark.parametrize("count, padded", [(2, 6), (3, 6), (4, 8), (5, 10), (8, 8)])
+def test_processes_together_read_the_global_batch_and_padding_after_it(count, padded):
+    share = padded // count
+    parts = [read(places=np.arange(p * share, (p + 1) * share), start_step=3) for p in range(count)]
+    equal(joined(parts, 6), read(start_step=3))
+    if padded == 10:  # one with nothing but padding
+        last = read(places=[8, 9], start_step=3)[0]
+        assert not last["_mask"].any() and last["image"].shape == (2, 8, 6, 3) and not last["label_mask"].any()
+
+
+def test_places_of_a_process_may_lie_anywhere():
+    for batch, whole in zip(read(places=[1, 4, 7]), read(), strict=True):
+        assert batch["_mask"].tolist() == [True, True, False] and np.array_equal(batch["row"][:2], whole["row"][[1, 4]])
+        assert np.array_equal(batch["image"][:2], whole["image"][[1, 4]])
 
 
 def test_seed_matters_and_augmentation_differs_between_epochs():
@@ -147,17 +170,16 @@ def test_eval_batches_of_chosen_rows():
 
 def test_eval_batches_of_processes_join_to_the_whole():
     kw = {"transform": (("resize", {}),), "image_size": (6, 5), "batch_size": 8}
-    parts = [pipeline.eval_batches(Pictures(), **kw, process_index=p, process_count=2) for p in range(2)]
-    joined = [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)]
-    equal(joined, list(pipeline.eval_batches(Pictures(), **kw)))
+    parts = [pipeline.eval_batches(Pictures(), **kw, places=range(3 * p, 3 * p + 3)) for p in range(3)]
+    equal(joined(parts, 8), list(pipeline.eval_batches(Pictures(), **kw)))
 
 
 def test_bad_columns_are_refused():
     with pytest.raises(InputError, match="category 3"):
         pipeline.train_batches({"image": Pictures(), "category": np.zeros(3)}, transform=AUGMENT, image_size=(8, 8),
                                batch_size=2, seed=0, num_steps=1)
-    with pytest.raises(InputError, match="multiple of the 4 processes"):
-        read(process_count=4)
+    with pytest.raises(InputError, match="batch_size is 0: give 1 or more"):
+        read(batch_size=0)
     with pytest.raises(InputError, match="'image'"):
         pipeline.train_batches({}, transform=AUGMENT, image_size=(8, 8), batch_size=2, seed=0, num_steps=1)
 
@@ -214,17 +236,16 @@ def test_position_of_views_and_unlabelled_pictures_is_the_step_for_any_threads_w
     equal(read(**MORE, num_steps=18)[:15], whole)
     equal(read(**MORE, num_threads=4), whole)
     equal(read(**MORE, num_threads=1, num_workers=2, start_step=3), whole[3:])
-    parts = [read(**MORE, process_index=p, process_count=2, start_step=1) for p in range(2)]
-    assert len(parts[0][0]["unlabelled_image"]) == 6
-    joined = [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)]
-    equal(joined, whole[1:])
+    parts = [read(views=VIEWS, unlabelled=unlabelled(places=range(4 * p, 4 * p + 4)), places=[2 * p, 2 * p + 1],
+                  start_step=1) for p in range(4)]
+    equal(joined(parts, 6), whole[1:])
 
 
 @pytest.mark.parametrize("kw, words", [
     ({"views": ({"transform": AUGMENT},)}, "view 1 has no setting 'transform'; it takes: transforms, image_size"),
     ({"unlabelled": {"image": [1]}}, "unlabelled lacks batch_size, transform"),
     ({"unlabelled": unlabelled(image=[])}, "no pictures"),
-    ({"unlabelled": unlabelled(batch_size=3), "process_count": 2}, "unlabelled batch_size 3 .* 2 processes"),
+    ({"unlabelled": unlabelled(batch_size=0)}, "unlabelled batch_size is 0"),
 ])
 def test_bad_views_and_unlabelled_sources_are_refused(kw, words):
     with pytest.raises(InputError, match=words):
