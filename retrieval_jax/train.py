@@ -7,6 +7,7 @@ was killed resumes where its last checkpoint stands and gives the numbers it wou
     python -m retrieval_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+import itertools
 import json
 import pathlib
 import time
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import checkpoints, inference, metric_writer, mixing, optim, sharding, tasks, warm_start
+from retrieval_jax import checkpoints, inference, memory, metric_writer, mixing, optim, sharding, tasks, warm_start
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
 from retrieval_jax.data import catalog as catalogs
@@ -89,6 +90,7 @@ def run(config, workdir) -> dict:
     optimizer, schedule = optim.make(settings, abstract["params"], num_steps, steps_per_epoch)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(abstract["params"]))
     by_state = sharding.state_sharding(abstract, mesh, settings.sharding_rules)
+    memory.check(memory.state_bytes(sharding.placed(abstract, by_state)), memory.limit(mesh.local_devices[0]))
 
     # ------------------------------------------------------------------------------------------------------- checkpoint
     store = checkpoints.Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints)
@@ -136,6 +138,13 @@ def run(config, workdir) -> dict:
         columns, transform=settings.transforms, image_size=config.data.image_size, batch_size=settings.batch_size,
         seed=settings.seed, start_step=start_step, num_steps=num_steps, num_threads=settings.num_threads,
         places=places, views=settings.views, unlabelled=unlabelled)
+    first = next(batches, None)  # None where a run that is complete is started again
+    if first is not None:
+        batches = itertools.chain([first], batches)
+        shards = sharding.shard_batch(first, mesh)
+        update = update.lower(state, shards).compile()
+        needed = memory.check(memory.step_bytes(update, state, shards), memory.limit(mesh.local_devices[0]))
+        print(f"train: {needed}")
     print(f"train: {num_rows} listings, {num_params:,} parameters, {num_steps} steps of {settings.batch_size} "
           f"on {mesh.size} x {jax.devices()[0].device_kind}", flush=True)
     start, eval_seconds, values, scores = time.monotonic(), 0.0, {}, {}

@@ -52,6 +52,7 @@ RULES = {
     "retrieval_jax/tasks/*": {"jax", "retrieval_jax.models", "retrieval_jax.losses"},
     "retrieval_jax/optim.py": {"jax", "optax"},
     "retrieval_jax/sharding.py": {"jax", "optax", "retrieval_jax.optim"},
+    "retrieval_jax/memory.py": {"jax"},
     "retrieval_jax/mixing.py": {"jax"},
     "retrieval_jax/views.py": {"jax"},
     "retrieval_jax/checkpoints.py": {"jax", "orbax", "etils"},

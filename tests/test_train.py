@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 
 import ml_collections
 import numpy as np
@@ -241,7 +240,6 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(little_compilation):
     optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=0.0)
     mesh = sharding.make_mesh(jax.devices()[:1])
     batch, found = tiny_batch(), []
-    batch["category"] = np.abs(batch["category"])  # a loss over known categories alone is no mean over the rows
     for steps in (1, 4):
         update = train.make_update(task, optimizer, jax.random.key(1), 0.9, sharding.batch_sharding(mesh),
                                    sharding.replicated(mesh), accumulate_steps=steps)
@@ -270,10 +268,15 @@ def test_a_loss_that_is_no_number_stops_the_run(mined):
     assert checkpoints.Checkpoints(folder / "checkpoints").latest_step() is None
 
 
-def test_a_batch_that_the_devices_cannot_share(mined, monkeypatch):
+def test_parts_of_a_batch_whose_rows_are_compared_and_a_mesh_of_other_devices(mined):
     config, folder = mined
-    monkeypatch.setattr(sharding, "make_mesh", lambda: types.SimpleNamespace(size=3))
-    with pytest.raises(InputError, match="batch_size=16 .* cannot be divided over 3 devices: set a multiple of 3"):
+    config.train.mesh.fsdp = 7
+    with pytest.raises(InputError, match="config.train.mesh has data=0 and fsdp=7, but there are "):
+        train.run(config, folder)
+    config.train.mesh.fsdp = 1
+    config.train.accumulate_steps = 2
+    config.train.task_kwargs.category_loss = "supcon"
+    with pytest.raises(InputError, match="accumulate_steps=2: the loss of category_loss='supcon' compares the rows"):
         train.run(config, folder)
 
 
