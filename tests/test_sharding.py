@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from retrieval_jax import memory, sharding
+import test_train
+from retrieval_jax import memory, mine, sharding
 from retrieval_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -223,3 +224,50 @@ def test_neither_devices_nor_processes_nor_parts_change_losses_and_scores():
     for ours in map(json.loads, finished(two)):
         assert ours["8,4,1,1"]["cut"] > 10
         equal(ours["8,4,1,1"], alone, 1e-5)
+
+
+RESUMED = """
+import os, pathlib, sys, time
+import test_train
+from retrieval_jax import sharding, train
+from retrieval_jax.data import pipeline
+from retrieval_jax.models import convnext
+sharding.initialize()
+convnext.VARIANTS["tiny test"] = test_train.TINY
+folder, stop, fsdp = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+config = test_train.tiny_config()
+config.train.mesh.fsdp = fsdp
+config.train.batch_size, config.train.epochs = 17, 3.4  # twelve steps
+real = pipeline.train_batches
+
+def batches(*args, start_step, **kwargs):
+    for step, batch in enumerate(real(*args, start_step=start_step, **kwargs), start_step + 1):
+        while step == stop + 2 and not (folder / "checkpoints" / str(stop)).exists():
+            time.sleep(0.05)
+        if step == stop + 2:
+            os._exit(0)
+        yield batch
+
+pipeline.train_batches = batches
+sharding._SMALL = 16
+train.run(config, folder)
+"""
+
+
+@pytest.mark.long
+def test_a_run_that_goes_on_with_other_processes_sees_the_next_examples(tmp_path):
+    """Two processes of two devices, stopped at step 4; one, at step 8; then three of one: 17 rows for all of them."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+        mine.run(test_train.tiny_config(), folder)
+    for folder, count, devices, stop, fsdp in ((whole, 1, 1, 99, 1), (parts, 2, 2, 4, 4), (parts, 1, 1, 8, 1),
+                                               (parts, 3, 1, 99, 3)):
+        for process in processes(RESUMED, count, devices, folder, stop, fsdp):
+            out, err = process.communicate(timeout=900)
+            assert process.returncode == 0, err
+    ours, theirs = test_train.logged(parts), test_train.logged(whole)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs] == list(range(1, 13))
+    for one, other in zip(ours, theirs, strict=True):
+        for name in ("loss", "title_loss", "category_loss"):
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-5, err_msg=f"step {one['step']}: {name}")

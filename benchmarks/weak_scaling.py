@@ -1,0 +1,180 @@
+"""What devices send each other in a training step, read from the compiled program, and what that costs on real ones.
+
+    python benchmarks/weak_scaling.py [--devices 1 2 4 8] [--model=vit --variant=micro] [--size=64] [--rows=8]
+    python benchmarks/weak_scaling.py --paper
+
+The first compiles the training step for 1, 2, 4 and 8 devices that are threads of this CPU, with as many rows for each
+device in every run, once with copies of the train state ("data") and once with the state cut into parts ("fsdp"). It
+prints, for one device: FLOPs, bytes that its collectives send (in a ring: an all-reduce of S bytes over n devices sends
+2 S (n - 1) / n, an all-gather or a reduce-scatter half of that), memory, and the share of the step that the collectives
+take where nothing overlaps and a device computes and sends as an H100 does (RATES). Threads of one CPU say nothing
+about time, so no clock is read. A loop's inside is counted once: leave scan and accumulate_steps off.
+
+The second prints the published networks on eight H100 and on 64 TPU v5e: FLOPs from the traced program, bytes from the
+parameters' sizes and rules, nothing compiled or run.
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LABELS, LABELS_A_PICTURE = 20_000, 8
+# Peak bfloat16 FLOP/s, bytes of memory, bytes/s of memory, bytes/s sent to other devices: from the makers' data sheets
+# (H100 SXM: NVLink 450 GB/s each way; v5e: 1,600 Gbit/s between chips, both ways together). UTILISATION is assumed.
+RATES = {"H100": (989e12, 80e9, 3.35e12, 450e9), "v5e": (197e12, 16e9, 819e9, 100e9)}
+UTILISATION = 0.45
+PAPER = (("convnext", "xlarge", 28, {}), ("vit", "large", 32, {}))  # model, variant, rows a device on eight of them
+ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8,
+              "f64": 8}
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+
+
+def collectives(text: str, devices: int) -> dict[str, float]:
+    """Returns {kind: bytes that a device sends} of a compiled program, if each goes round all devices in a ring.
+
+    Args:
+      text: of `jax.stages.Compiled.as_text`.
+      devices: that take part.
+    """
+    sent = dict.fromkeys(KINDS, 0.0)
+    ring = (devices - 1) / devices
+    factors = {"all-reduce": 2 * ring, "all-gather": ring, "reduce-scatter": ring * devices, "collective-permute": 1.0,
+               "all-to-all": ring}
+    for result, kind in re.findall(r"= (\(?[^=\n]*?) (" + "|".join(KINDS) + r")(?:-start)?\(", text):
+        size = sum(ITEM_BYTES[dtype] * math.prod(int(side) for side in shape.split(",") if side)
+                   for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", result))
+        sent[kind] += factors[kind] * size
+    return sent
+
+
+def step(model, variant, size, rows, kwargs, dtype, devices=None, **sizes):
+    """Returns (update, state, batch) of a training step with a head of LABELS, as shapes: nothing is computed."""
+    sys.path.insert(0, str(ROOT))
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from configs import common
+    from retrieval_jax import optim, sharding, tasks, train
+    from retrieval_jax.data.catalog import DataInfo
+
+    config = common.base().train
+    config.model.update({"name": model, "variant": variant})
+    config.model.kwargs = kwargs
+    config.task_kwargs, config.dtype = {"loss": "softmax"}, dtype
+    info = DataInfo([str(i) for i in range(LABELS)], np.full(LABELS, 10), 1_000_000, (), (), "")
+    task, mesh = tasks.get("multilabel").make(config, info), sharding.make_mesh(devices, **sizes)
+
+    def init():
+        params = task.init(jax.random.key(0), {"image": np.zeros((1, size, size, 3), np.uint8)})
+        optimizer, _ = optim.make(config, params, 1000, 100.0)
+        return {"params": params, "ema": params, "opt_state": optimizer.init(params), "step": jnp.int32(0)}
+
+    abstract = jax.eval_shape(init)
+    optimizer, _ = optim.make(config, abstract["params"], 1000, 100.0)
+    by_state, by_batch = sharding.state_sharding(abstract, mesh), sharding.batch_sharding(mesh)
+    update = train.make_update(task, optimizer, jax.random.key(1), 0.999, by_batch, by_state)
+    count = rows * mesh.size
+    shapes = {"image": ((count, size, size, 3), np.uint8), "label_ids": ((count, LABELS_A_PICTURE), np.int32),
+              "label_mask": ((count, LABELS_A_PICTURE), bool), "_mask": ((count,), bool)}
+    batch = {name: jax.ShapeDtypeStruct(*shape, sharding=by_batch) for name, shape in shapes.items()}
+    return update, sharding.placed(abstract, by_state), batch
+
+
+def work(arguments, axis: str):
+    """Compiles one step in this process and prints what it holds."""
+    sizes = {"fsdp": arguments.devices[0]} if axis == "fsdp" else {}
+    update, state, batch = step(arguments.model, arguments.variant, arguments.size, arguments.rows, {}, "float32",
+                                **sizes)
+    from retrieval_jax import memory
+
+    compiled = update.lower(state, batch).compile()
+    print(json.dumps({"flops": compiled.cost_analysis()["flops"], "sent": collectives(compiled.as_text(),
+                                                                                      arguments.devices[0]),
+                      "memory": sum(memory.step_bytes(compiled, state, batch).values()),
+                      "state": sum(memory.state_bytes(state).values())}))
+
+
+def scaling(arguments):
+    """Prints the table of fake devices."""
+    print(f"{arguments.model} {arguments.variant}, {arguments.size} x {arguments.size} px, {arguments.rows} rows a "
+          f"device, {LABELS:,} labels, float32; of one device\n\n"
+          "| devices | mesh | GFLOP | all-reduce MB | all-gather MB | reduce-scatter MB | other MB | state MB "
+          "| step's memory MB | share of the collectives' time on H100s |\n|---:|---|" + "---:|" * 8)
+    flops_rate, _, _, send_rate = RATES["H100"]
+    for devices in arguments.devices:
+        for axis in ("data", "fsdp") if devices > 1 else ("data",):
+            flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+            command = [sys.executable, __file__, "--work", axis, "--devices", str(devices),
+                       f"--model={arguments.model}", f"--variant={arguments.variant}", f"--size={arguments.size}",
+                       f"--rows={arguments.rows}"]
+            done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+                                  capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{devices} devices failed:\n{done.stderr}")
+            found = json.loads(done.stdout.splitlines()[-1])
+            sent = found["sent"]
+            seconds = sum(sent.values()) / send_rate
+            share = seconds / (seconds + found["flops"] / (flops_rate * UTILISATION))
+            other = sent["collective-permute"] + sent["all-to-all"]
+            columns = [f"{found['flops'] / 1e9:.2f}", *(f"{value / 1e6:.1f}" for value in (
+                sent["all-reduce"], sent["all-gather"], sent["reduce-scatter"], other, found["state"],
+                found["memory"])), f"{share:.0%}"]
+            print(f"| {devices} | {axis} | {' | '.join(columns)} |", flush=True)
+
+
+def paper():
+    """Prints the table of published networks on real devices."""
+    import jax
+
+    print("| network | devices | rows a device | mesh | TFLOP a step | state GB | sent GB a step | optimiser's memory "
+          "traffic GB | compute ms | sending ms | optimiser ms | pictures a second, all devices |\n"
+          "|---|---|---:|---|" + "---:|" * 8)
+    for model, variant, rows, kwargs in PAPER:
+        update, state, batch = step(model, variant, 224, rows, kwargs, "bfloat16", jax.devices()[:1])
+        flops = update.lower(state, batch).cost_analysis()["flops"]
+        params = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
+        for kind, devices, share in (("H100", 8, rows), ("v5e", 64, rows * 8 // 64)):
+            peak, _, memory_rate, send_rate = RATES[kind]
+            ring = (devices - 1) / devices
+            for fsdp in (1, devices):
+                # parameters, average, two moments and gradients, float32; the first four are read and written
+                held, traffic = 20 * params / fsdp, (4 * 8 + 4) * params / fsdp
+                # copies: an all-reduce of gradients; cut: an all-gather of parameters, a reduce-scatter of gradients
+                sent = 2 * ring * 4 * params
+                work = flops * share / rows
+                times = work / (peak * UTILISATION), sent / send_rate, traffic / memory_rate
+                speed = devices * share / (max(times[0], times[1]) + times[2])
+                mesh = f"fsdp={fsdp}" if fsdp > 1 else f"data={devices}"
+                print(f"| {model} {variant}, {params / 1e6:.0f} M | {devices} x {kind} | {share} | {mesh} "
+                      f"| {work / 1e12:.2f} | {held / 1e9:.2f} | {sent / 1e9:.2f} | {traffic / 1e9:.2f} "
+                      f"| {times[0] * 1e3:.1f} | {times[1] * 1e3:.1f} | {times[2] * 1e3:.1f} | {speed:,.0f} |",
+                      flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--model", default="vit")
+    parser.add_argument("--variant", default="micro")
+    parser.add_argument("--size", type=int, default=64, help="of the pictures, pixels")
+    parser.add_argument("--rows", type=int, default=8, help="of a batch, for each device")
+    parser.add_argument("--paper", action="store_true", help="the published networks on real devices")
+    parser.add_argument("--work", choices=("data", "fsdp"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        work(arguments, arguments.work)
+    elif arguments.paper:
+        paper()
+    else:
+        scaling(arguments)
+
+
+if __name__ == "__main__":
+    main()
