@@ -46,7 +46,8 @@ def collectives(text: str, devices: int) -> dict[str, float]:
     ring = (devices - 1) / devices
     factors = {"all-reduce": 2 * ring, "all-gather": ring, "reduce-scatter": ring * devices, "collective-permute": 1.0,
                "all-to-all": ring}
-    for result, kind in re.findall(r"= (\(?[^=\n]*?) (" + "|".join(KINDS) + r")(?:-start)?\(", text):
+    text = re.sub(r"/\*.*?\*/", "", text)  # "/*index=5*/" inside long tuples
+    for result, kind in re.findall(r"= ([^=\n]*?) (" + "|".join(KINDS) + r")\(", text):
         size = sum(ITEM_BYTES[dtype] * math.prod(int(side) for side in shape.split(",") if side)
                    for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", result))
         sent[kind] += factors[kind] * size

@@ -85,6 +85,12 @@ def test_a_changed_data_mine_or_train_block_is_refused_in_a_used_directory(tmp_p
     assert workdir.read_config(tmp_path)["mine"]["threshold"] == 5  # the old settings stay
 
 
+def test_a_mesh_of_other_devices_is_no_change(tmp_path):
+    run_all(make_config(), tmp_path)
+    assert run_all(make_config(**{"train.mesh": {"data": 2, "fsdp": 4}}), tmp_path) == {}
+    assert workdir.read_config(tmp_path)["train"]["mesh"]["fsdp"] == 4
+
+
 def test_a_change_is_taken_while_nothing_was_made(tmp_path):
     workdir.prepare(make_config(), tmp_path)
     workdir.prepare(make_config(**{"mine.threshold": 6}), tmp_path)

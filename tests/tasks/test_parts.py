@@ -154,7 +154,7 @@ def test_nothing_flows_into_the_teacher_and_unlabelled_pictures_teach_the_networ
     config = tiny_config().train
     config.task_kwargs.update({"distill_share": 0.5, "unlabelled_weight": 1.0})
     task = tasks.get("multilabel").make(config, INFO)
-    batch = {**tiny_batch(), "unlabelled_image": tiny_batch()["image"][:4]}
+    batch = {**tiny_batch(), "unlabelled_image": tiny_batch()["image"][:4], "unlabelled_mask": np.ones(4, bool)}
     params = jax.jit(task.init)(jax.random.key(0), batch)
 
     @jax.jit
