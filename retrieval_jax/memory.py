@@ -8,7 +8,6 @@ import jax
 
 from retrieval_jax.errors import InputError
 
-_GIB = 2 ** 30
 _STATE = {"params": "parameters", "ema": "their moving average", "opt_state": "optimiser state"}
 
 
@@ -85,4 +84,6 @@ def _bytes(leaf) -> int:
 
 
 def _size(count: int) -> str:
-    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / 2 ** 20:.1f} MiB"
+    unit, name = next((unit, name) for unit, name in ((2 ** 30, "GiB"), (2 ** 20, "MiB"), (1024, "KiB")) if (
+        count >= unit or unit == 1024))
+    return f"{count / unit:.1f} {name}"
