@@ -124,6 +124,8 @@ def base() -> ConfigDict:
     # Pictures without labels that join every step: the split's name, or empty for none.
     config.train.unlabelled = ConfigDict({"split": "", "batch_size": 0, "transforms": (("resize", {}),)})
     config.train.num_threads = 2  # that decode and augment
+    config.train.non_finite = "stop"  # at a loss or gradient that is no number; "skip" leaves such steps out
+    config.train.hang_seconds = 1800.0  # of one and the same wait, after which the process gives up; 0 for never
     config.train.log_every_steps = 10
     config.train.checkpoint_every_steps = 200
     config.train.keep_checkpoints = 2

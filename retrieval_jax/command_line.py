@@ -3,18 +3,24 @@
 import collections.abc
 import dataclasses
 import difflib
+import errno
 import importlib.util
+import os
 import pathlib
 import re
 import sys
+import time
+import traceback
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from retrieval_jax import workdir
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, Preempted, RunFailed
 
+# What a disk says that is full, over its quota, too small for the file, read-only, or gone.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -69,7 +75,10 @@ def _run_verb(command: Command, run, verb: str) -> None:
 
 
 def start(action) -> None:
-    """Parses sys.argv and calls `action(command)`; prints an `InputError` as one message and exits with status 2.
+    """Parses sys.argv and calls `action(command)`; prints an error that speaks to the user as one message.
+
+    Exits with status 2 for an `InputError`, 1 for a `RunFailed` or a disk that does not take what is written, and
+    `Preempted.REQUEUE` for a run that was asked to stop and goes on when it is started again.
 
     Args:
       action: function of a `Command`.
@@ -91,10 +100,32 @@ def start(action) -> None:
 
     try:
         app.run(run, flags_parser=parse)
+    except Preempted as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        sys.exit(Preempted.REQUEUE)
     except InputError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit(f"error: {error}", 2)
+    except RunFailed as error:
+        _exit(f"error: {error}", 1)
+    except OSError as error:
+        if error.errno not in _DISK:
+            _exit(traceback.format_exc(), 1)
+        _exit(f"error: {error.strerror}: {error.filename or 'a file of the work directory'} could not be written; what "
+              "was complete before is kept, and the same command goes on from there", 1)
+    except Exception:
+        _exit(traceback.format_exc(), 1)
+
+
+def _exit(message: str, status: int):
+    sys.stdout.flush()
+    print(message, file=sys.stderr, flush=True)
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.process_count() > 1:
+        # An orderly end would wait for the other processes, and these for this one. They notice that it is gone; with
+        # the first goes the coordinator of all, so it lets the others speak.
+        time.sleep(1.0 if jax.process_index() == 0 else 0.0)
+        os._exit(status)
+    sys.exit(status)
 
 
 def _parse(argv: list[str]) -> Command:

@@ -28,7 +28,7 @@ _IN_FLIGHT = 3  # batches on the device while the next ones are read
 
 
 def predict(predict_fn, params, source, *, transform, image_size, batch_size, mesh=None, desc=None, rows=None,
-            num_threads=2, views=()):
+            num_threads=2, views=(), on_batch=None):
     """Runs a model over pictures, in order, on all devices.
 
     Args:
@@ -44,6 +44,7 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
         rows: only these rows, in this order.
         num_threads: that read pictures.
         views: (name, kwargs) pairs; the embeddings of test-time views are averaged, see `views.with_views`.
+        on_batch: called without arguments after each batch; what it raises ends the prediction.
 
     Returns:
         The dict of `predict_fn` (with views, its embedding and space only) with numpy arrays [n, ...] without padding,
@@ -85,6 +86,8 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
             waiting.append(run(params, sharding.shard_batch(batch, mesh)))
             if len(waiting) == _IN_FLIGHT:
                 collect()
+            if on_batch is not None:
+                on_batch()
         while waiting:
             collect()
     return {**arrays, **space}

@@ -12,8 +12,8 @@ import tensorboardX
 class MetricWriter:
     """Appends to <workdir>/metrics.jsonl and <workdir>/tensorboard/; of several processes the first alone writes.
 
-    A line is {"step": int, "time": seconds since 1970, name: number, ...}; a number that is not finite is written as
-    null.
+    A line is {"step": int, "time": seconds since 1970, name: number, ...}; a number that is not finite, or not known
+    (None), is written as null.
     """
 
     def __init__(self, workdir, *, resume_step=None, enabled=True):
@@ -40,17 +40,19 @@ class MetricWriter:
 
         Args:
             step: global step.
-            values: {name: scalar}, Python, numpy or JAX.
+            values: {name: scalar or None}, Python, numpy or JAX.
         """
         if self._file is None:
             return
         step, now = int(step), time.time()
-        values = {name: float(value) for name, value in values.items()}
+        values = {name: math.nan if value is None else float(value) for name, value in values.items()}
         line = {"step": step, "time": round(now, 3)}
         line.update((name, value if math.isfinite(value) else None) for name, value in values.items())
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for name, value in values.items():
+            if math.isnan(value):
+                continue
             self._board.add_scalar(name, value, step, walltime=now)
 
     def close(self):

@@ -49,7 +49,7 @@ def hardware() -> dict:
       Words and numbers by name; "malloc" only where GLIBC_TUNABLES is set, which makes CPUs up to twice as fast.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = {"platform": platform.platform(), "processor": _processor(), "cores": cores}
+    found = {"platform": platform.platform(), "processor": processor(), "cores": cores}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     if os.environ.get("GLIBC_TUNABLES"):
@@ -74,7 +74,8 @@ def is_first_process() -> bool:
 
 
 @functools.cache
-def _processor() -> str:
+def processor() -> str:
+    """Returns the name of the processor."""
     try:
         for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -18,6 +18,7 @@ from retrieval_jax import optim
 from retrieval_jax.errors import InputError
 
 VARIABLE = "RETRIEVAL_JAX_DISTRIBUTED"
+HEARTBEAT = "RETRIEVAL_JAX_HEARTBEAT_SECONDS"  # without a sign of life after which a process counts as dead
 
 # (regex over the parameter's path, spec); the first that matches counts. A spec names for each dimension the mesh axis
 # that it is cut along, or None: () is a copy on every device. LARGEST cuts the largest dimension that can be cut.
@@ -46,8 +47,9 @@ def initialize():
     value = os.environ.get(VARIABLE, "")
     if not value:
         return
+    heartbeat = int(os.environ.get(HEARTBEAT) or 60)
     if value == "auto":
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
         return
     try:
         address, count, index = value.split(",")
@@ -55,7 +57,8 @@ def initialize():
     except ValueError:
         raise InputError(f"{VARIABLE}={value!r}: write 'auto' or 'host:port,number of processes,rank', "
                          "for example '127.0.0.1:9876,2,0'") from None
-    jax.distributed.initialize(coordinator_address=address, num_processes=count, process_id=index)
+    jax.distributed.initialize(coordinator_address=address, num_processes=count, process_id=index,
+                               heartbeat_timeout_seconds=heartbeat)
 
 
 def make_mesh(devices=None, *, data=0, fsdp=1):

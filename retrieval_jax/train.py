@@ -2,13 +2,13 @@
 
 Reads top to bottom: data, mesh, model, checkpoint, update step, loop. What is learned is the task's business
 (`retrieval_jax.tasks`), what a batch holds the pipeline's. The position in the data is the global step, so a run that
-was killed resumes where its last checkpoint stands and gives the numbers it would have given.
+was killed resumes where its last checkpoint stands and gives the numbers it would have given. On SIGTERM it saves and
+ends with status 75; the same command goes on.
 
     python -m retrieval_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
-import itertools
-import json
+import collections
 import pathlib
 import time
 
@@ -17,13 +17,30 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import checkpoints, inference, memory, metric_writer, mixing, optim, sharding, tasks, warm_start
+from retrieval_jax import (
+    checkpoints,
+    guards,
+    inference,
+    memory,
+    metric_writer,
+    mixing,
+    optim,
+    preemption,
+    sharding,
+    tasks,
+    telemetry,
+    warm_start,
+)
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import pipeline, sources
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, Preempted
 from retrieval_jax.evaluators import retrieval
+
+# Settings that may differ when a run goes on: the numbers do not depend on them.
+FREE = ("num_threads", "log_every", "checkpoint_every", "keep_checkpoints", "eval_", "hang_seconds", "mesh")
+IN_FLIGHT = 2  # steps that are sent before the numbers of the first are fetched
 
 
 def run(config, workdir) -> dict:
@@ -38,9 +55,16 @@ def run(config, workdir) -> dict:
 
     Raises:
       InputError: the catalogue, the mined attributes or the config cannot be used.
-      FloatingPointError: the loss is no longer a number.
+      RunFailed: the loss is no longer a number, or a checkpoint could not be written.
+      Preempted: SIGTERM came; all is saved.
     """
-    settings, workdir = config.train, pathlib.Path(workdir)
+    with preemption.noticed() as stop, guards.Watch(config.train.hang_seconds) as watch:
+        return _run(config, pathlib.Path(workdir), stop, watch)
+
+
+def _run(config, workdir, stop, watch) -> dict:
+    settings = config.train
+    telemetry.keep_compiled()
 
     # ------------------------------------------------------------------------------------------------------------- data
     catalog = catalogs.load(config.data)
@@ -63,6 +87,8 @@ def run(config, workdir) -> dict:
     for name in ("log_every_steps", "checkpoint_every_steps", "accumulate_steps"):
         if settings[name] < 1:
             raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
+    if settings.non_finite not in ("stop", "skip"):
+        raise InputError(f"config.train.non_finite is {settings.non_finite!r}: give stop or skip")
 
     # ------------------------------------------------------------------------------------------------------------- mesh
     mesh = sharding.make_mesh(**settings.mesh)
@@ -93,9 +119,11 @@ def run(config, workdir) -> dict:
     memory.check(memory.state_bytes(sharding.placed(abstract, by_state)), memory.limit(mesh.local_devices[0]))
 
     # ------------------------------------------------------------------------------------------------------- checkpoint
+    checkpoints.set_aside_damaged(workdir / "checkpoints")
     store = checkpoints.Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints)
-    meta = {"config": json.loads(settings.to_json_best_effort()), "num_steps": num_steps,
-            "vocabulary_hash": info.vocabulary_hash, "image_size": [height, width], "warm_start": {}}
+    meta = {"config": workdirs.plain(settings), "num_steps": num_steps, "vocabulary_hash": info.vocabulary_hash,
+            "image_size": [height, width], "warm_start": {}, "rng": np.asarray(jax.random.key_data(train_rng)).tolist(),
+            "seconds": 0.0, "skipped_steps": 0, "loss": None, "scores": {}, "scored_step": 0, "best": {}}
     if store.latest_step() is None:
         state = jax.jit(init, out_shardings=by_state)()
         source = workdirs.predecessor_folder(config, workdir)
@@ -103,15 +131,13 @@ def run(config, workdir) -> dict:
             params, meta["warm_start"] = warm_start.put(jax.device_put(state["params"], replicated), task, source, info)
             for name in ("params", "ema"):  # a buffer each: the step gives both up
                 state[name] = jax.device_put(params, by_state[name])
-        start_step, seconds_before = 0, 0.0
     else:
+        _check_same(workdir, store.meta(), meta)
         state, old = store.restore(sharding.placed(abstract, by_state))
-        if old["vocabulary_hash"] != info.vocabulary_hash:
-            raise InputError(f"{workdir}/checkpoints was trained with another vocabulary than {workdir}/attributes now "
-                             "holds: use another --workdir")
-        start_step, seconds_before = int(state["step"]), old["seconds"]
-        meta["warm_start"] = old.get("warm_start", {})
-        print(f"train: resumes from step {start_step} of {num_steps}")
+        meta |= {name: old[name] for name in old if name not in ("config", "num_steps")}
+        train_rng = jax.random.wrap_key_data(jnp.asarray(meta["rng"], jnp.uint32))
+        print(f"train: resumes from step {int(state['step'])} of {num_steps}", flush=True)
+    start_step = int(state["step"])
     if jax.process_index() == 0:
         inference.save_data_info(workdir / "checkpoints" / "data_info.json", info)
     writer = metric_writer.MetricWriter(workdir, resume_step=start_step or None, enabled=jax.process_index() == 0)
@@ -120,7 +146,8 @@ def run(config, workdir) -> dict:
     update = make_update(
         task, optimizer, train_rng, settings.ema_decay, by_batch, by_state,
         batch_transforms=settings.batch_transforms, accumulate_steps=settings.accumulate_steps,
-        frozen=optim.is_frozen(settings, abstract["params"]), averaged=optim.is_averaged(settings, abstract["params"]))
+        non_finite=settings.non_finite, frozen=optim.is_frozen(settings, abstract["params"]),
+        averaged=optim.is_averaged(settings, abstract["params"]))
 
     # ------------------------------------------------------------------------------------------------------ evaluations
     evaluator = None
@@ -138,55 +165,107 @@ def run(config, workdir) -> dict:
         columns, transform=settings.transforms, image_size=config.data.image_size, batch_size=settings.batch_size,
         seed=settings.seed, start_step=start_step, num_steps=num_steps, num_threads=settings.num_threads,
         places=places, views=settings.views, unlabelled=unlabelled)
-    first = next(batches, None)  # None where a run that is complete is started again
-    if first is not None:
-        batches = itertools.chain([first], batches)
-        shards = sharding.shard_batch(first, mesh)
-        update = update.lower(state, shards).compile()
-        needed = memory.check(memory.step_bytes(update, state, shards), memory.limit(mesh.local_devices[0]))
-        print(f"train: {needed}")
     print(f"train: {num_rows} listings, {num_params:,} parameters, {num_steps} steps of {settings.batch_size} "
           f"on {mesh.size} x {jax.devices()[0].device_kind}", flush=True)
-    start, eval_seconds, values, scores = time.monotonic(), 0.0, {}, {}
-    progress = tqdm.tqdm(batches, desc="train", unit="step", initial=start_step, total=num_steps, mininterval=1.0,
+    profile, compiled, step, in_flight = telemetry.Profile(workdir), None, start_step, collections.deque()
+    began, speed, seconds_before = time.monotonic(), telemetry.Speed(watch.seconds, start_step), meta["seconds"]
+
+    def fetch(most):
+        """Fetches the numbers of steps that are sent, the oldest first, until no more than `most` are on their way."""
+        while len(in_flight) > most:
+            sent, values, rows = in_flight.popleft()
+            with watch.stage("device"):
+                values = {name: float(value) for name, value in jax.device_get(values).items()}
+            if not values.pop("finite"):
+                guards.non_finite(workdir, sent, values, [split.ids[int(row)] for row in rows if row >= 0],
+                                  settings.non_finite == "skip")
+                meta["skipped_steps"] += 1
+            meta["loss"] = values["loss"]
+            if sent % settings.log_every_steps == 0 or sent == num_steps:
+                values |= speed.since_last(sent, settings.batch_size)
+                values |= {"learning_rate": float(schedule(sent - 1)), "epoch": sent / steps_per_epoch}
+                values |= {"skipped_steps": meta["skipped_steps"]} if settings.non_finite == "skip" else {}
+                writer.write(sent, values)
+                shown = {"loss": values["loss"], **meta["scores"]}
+                progress.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
+
+    def go_on():
+        watch.alive()
+        if stop():
+            raise Preempted("in an evaluation")
+
+    def evaluate():
+        if step not in eval_steps or meta["scored_step"] >= step:
+            return
+        try:
+            with watch.stage("evaluation"):
+                scores = dict(evaluator.run(state["ema"], on_batch=go_on))
+        except Preempted:  # the state is saved without scores; they are made when the run goes on
+            return
+        meta.update(scores=scores, scored_step=step)
+        first = next(iter(scores))
+        if scores[first] > meta["best"].get(first, -np.inf):
+            meta["best"] = {"step": step, **scores}
+        writer.write(step, scores)
+
+    def save():
+        with watch.stage("checkpoint"):
+            stepping = time.monotonic() - began - watch.seconds["evaluation"]
+            store.save(step, state, {**meta, "seconds": seconds_before + stepping})
+
+    progress = tqdm.tqdm(desc="train", unit="step", initial=start_step, total=num_steps, mininterval=1.0,
                          disable=jax.process_index() != 0)
     try:
-        for step, batch in enumerate(progress, start_step + 1):
-            state, values = update(state, sharding.shard_batch(batch, mesh))
+        evaluate()  # what SIGTERM cut short
+        while step < num_steps and not stop():
+            with watch.stage("input"):
+                batch = next(batches)
+            rows, batch = batch["row"], sharding.shard_batch(batch, mesh)  # copied while the steps before it run
+            if compiled is None:
+                with watch.stage("compiler"):
+                    compiled = update.lower(state, batch).compile()
+                needed = memory.check(memory.step_bytes(compiled, state, batch), memory.limit(mesh.local_devices[0]))
+                print(f"train: {needed}", flush=True)
+                speed.flops = telemetry.flops(compiled)
+            profile.before(step + 1)
+            state, values = compiled(state, batch)
+            step += 1
+            in_flight.append((step, values, rows))
             saves = step % settings.checkpoint_every_steps == 0 or step == num_steps
-            if step % settings.log_every_steps == 0 or saves:
-                values = {name: float(value) for name, value in values.items()}
-                if not np.isfinite(values["loss"]):
-                    raise FloatingPointError(f"the loss is {values['loss']} at step {step}: "
-                                             "lower config.train.learning_rate")
-                elapsed = time.monotonic() - start - eval_seconds
-                values["images_per_second"] = (step - start_step) * settings.batch_size / elapsed
-                values["learning_rate"] = float(schedule(step - 1))
-                values["epoch"] = step / steps_per_epoch
-                writer.write(step, values)
-                shown = {"loss": values["loss"], **scores}
-                progress.set_postfix({name: f"{value:.4g}" for name, value in shown.items()}, refresh=False)
-            if step in eval_steps:
-                jax.block_until_ready(state)  # steps under way count as training, not as evaluation
-                before = time.monotonic()
-                scores = dict(evaluator.run(state["ema"]))
-                writer.write(step, scores)
-                eval_seconds += time.monotonic() - before
+            fetch(0 if saves or step in eval_steps or profile.ends(step) else IN_FLIGHT)
+            if profile.ends(step):
+                profile.close()
+            evaluate()
             if saves:
-                store.save(step, state, {**meta, "seconds": seconds_before + time.monotonic() - start - eval_seconds})
+                save()
+            store.check()
+            progress.update()
+        fetch(0)
+        if step > start_step:
+            save()
+        with watch.stage("checkpoint"):
+            store.wait()
+    except Exception as error:
+        guards.leave_the_others(error, step)
+        raise
     finally:  # also after Ctrl-C: a save under way is finished, or its error is told
+        profile.close()
+        progress.close()
         store.close()
         writer.close()
-    seconds = seconds_before + time.monotonic() - start - eval_seconds
+    if stop():
+        raise Preempted(f"SIGTERM: stopped after step {step} of {num_steps}, which is saved; the same command goes on")
+    seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
     return {"steps": num_steps, "epochs": settings.epochs, "batch_size": settings.batch_size,
             "parameters": num_params, "seconds_of_steps": round(seconds, 1),
             "images_per_second": round(num_steps * settings.batch_size / max(seconds, 1e-9), 1),
-            "final_loss": values.get("loss"), "in_training_scores": scores, "vocabulary_hash": info.vocabulary_hash,
+            "final_loss": meta["loss"], "in_training_scores": meta["scores"], "best": meta["best"],
+            "skipped_steps": meta["skipped_steps"], "vocabulary_hash": info.vocabulary_hash,
             "warm_start": meta["warm_start"]}
 
 
 def make_update(task, optimizer, rng, ema_decay: float, by_batch, by_state, *, batch_transforms=(),
-                accumulate_steps: int = 1, frozen=None, averaged=None):
+                accumulate_steps: int = 1, non_finite: str = "", frozen=None, averaged=None):
     """Builds the update step: one gradient step on a global batch, the same on one device or many.
 
     Args:
@@ -198,6 +277,7 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, by_state, *, b
       by_state: sharding of the state, one for all or those of `sharding.state_sharding`.
       batch_transforms: (name, kwargs) pairs of `mixing.apply`, on the whole batch.
       accumulate_steps: parts that the batch is cut into, see `optim.accumulated`.
+      non_finite: "skip" leaves out steps that are no numbers; "stop" only tells of them; "" does not look.
       frozen: tree of bools, the parameters that get no gradient; None for no such.
       averaged: tree of bools, what the moving average takes in; None for all.
 
@@ -228,11 +308,30 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, by_state, *, b
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
         params = jax.tree.map(jnp.add, state["params"], updates)
         ema = optim.ema_update(state["ema"], params, step, ema_decay, averaged)
-        state = {"params": params, "ema": ema, "opt_state": opt_state, "step": step + 1}
-        return state, {"loss": loss, **values}
+        after = {"params": params, "ema": ema, "opt_state": opt_state, "step": step + 1}
+        values = {"loss": loss, **values}
+        if non_finite:
+            after, told = guards.keep_finite(state, after, loss, gradients, non_finite == "skip")
+            values |= told
+        return after, values
 
     return jax.jit(update, in_shardings=(by_state, by_batch), donate_argnums=0,
                    out_shardings=(by_state, sharding.replicated(by_batch.mesh)))
+
+
+def _check_same(workdir, old, new):
+    """Refuses to go on with a checkpoint of other settings or another vocabulary; `old` and `new` are their metas."""
+    folder = workdir / "checkpoints"
+    if old["vocabulary_hash"] != new["vocabulary_hash"]:
+        raise InputError(f"{folder} was trained with another vocabulary than {workdir}/attributes now holds: use "
+                         "another --workdir, or bring the old attributes back")
+    changed = [line for line in workdirs.changes(old["config"], new["config"], "train")
+               if "(absent)" not in line and not line.startswith(tuple(f"train.{name}" for name in FREE))]
+    if not changed and old["num_steps"] != new["num_steps"]:
+        changed = [f"steps of the whole run: {old['num_steps']} -> {new['num_steps']}, so the catalogue is another"]
+    if changed:
+        raise InputError(f"{folder} was trained with other settings:\n" + "".join(f"  {line}\n" for line in changed)
+                         + "Go on with the old ones, or give another --workdir.")
 
 
 def _mined(workdir, num_rows: int):

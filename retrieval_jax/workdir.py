@@ -8,6 +8,7 @@ A verb's hash chains the ones before it, so a changed setting makes every later 
 alone. Nothing here imports JAX: a machine that only searches and evaluates does not need it.
 """
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -17,7 +18,7 @@ import re
 import sys
 import time
 
-from retrieval_jax import provenance
+from retrieval_jax import lock, provenance
 from retrieval_jax.errors import InputError
 
 VERBS = ("mine", "train", "embed", "search", "evaluate", "report")
@@ -358,13 +359,17 @@ def run_stage(config, folder, verb: str, function) -> dict:
 
     Returns:
       The record, as written to stages/<verb>.json.
+
+    Raises:
+      InputError: another run uses the directory.
     """
     folder = as_path(folder)
-    invalidate(folder, verb)
-    start, cpu_start = time.monotonic(), provenance.cpu_seconds()
-    summary = function(config, folder)
-    seconds, cpu_seconds = time.monotonic() - start, provenance.cpu_seconds() - cpu_start
-    return record(config, folder, verb, seconds=seconds, cpu_seconds=cpu_seconds, summary=summary)
+    with lock.held(folder, verb) if provenance.is_first_process() else contextlib.nullcontext():
+        invalidate(folder, verb)
+        start, cpu_start = time.monotonic(), provenance.cpu_seconds()
+        summary = function(config, folder)
+        seconds, cpu_seconds = time.monotonic() - start, provenance.cpu_seconds() - cpu_start
+        return record(config, folder, verb, seconds=seconds, cpu_seconds=cpu_seconds, summary=summary)
 
 
 def invalidate(folder, verb: str) -> None:

@@ -62,12 +62,17 @@ class Evaluator:
         self.predict_args = {"transform": transform, "image_size": image_size, "batch_size": batch_size, "mesh": mesh,
                              "views": views}
 
-    def run(self, params):
-        """Yields (name, value), for k = 10: retrieval/recall@1, and mar@10, mar@10_capped, map@10 likewise."""
+    def run(self, params, on_batch=None):
+        """Yields (name, value), for k = 10: retrieval/recall@1, and mar@10, mar@10_capped, map@10 likewise.
+
+        Args:
+            params: pytree of arrays.
+            on_batch: called after each batch, see `inference.predict`.
+        """
         sides = {}
         for split in ("query", "gallery"):
             out = inference.predict(self.predict_fn, params, self.images[split], rows=self.rows[split],
-                                    **self.predict_args)
+                                    on_batch=on_batch, **self.predict_args)
             sides[split] = Embeddings(self.ids[split], out["embedding"], {})
         ranking = exact.Index(sides["gallery"]).search(sides["query"], k=self.k)
         scores = metrics.evaluate(ranking, self.truth, ks=(self.k,))
