@@ -55,7 +55,8 @@ class Speed:
           step: the one that the run starts from.
         """
         self.flops = None  # of a step on one device
-        self._seconds, self._last = seconds, (step, self._read())
+        self._seconds = seconds
+        self._last = step, self._read()
 
     def _read(self):
         others = sum(self._seconds[stage] for stage in ("evaluation", "compiler"))

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from retrieval_jax import checkpoints, sharding
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, RunFailed
 
 
 def make_state(seed=0):
@@ -50,6 +50,56 @@ def test_only_the_last_ones_stay_and_a_known_step_is_left_alone(tmp_path):
     same(saved.restore(make_state(), 2)[0], make_state(2))
     assert saved.restore(make_state())[1] == {"n": 3}
     saved.close()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, capsys, damage):
+    saved = checkpoints.Checkpoints(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        saved.save(step, make_state(step), {"n": step})
+    saved.close()
+    checkpoints.set_aside_damaged(tmp_path)
+    assert not capsys.readouterr().out and checkpoints.load_params(tmp_path)[2] == 3
+    for step in (3, 2):
+        files = [f for f in (tmp_path / str(step) / "ema").rglob("*") if f.is_file()]
+        file = max(files, key=lambda f: f.stat().st_size)
+        content = bytearray(file.read_bytes())
+        if damage == "truncated":
+            del content[len(content) // 2:]
+        content[len(content) // 2 - 1] ^= 4
+        file.write_bytes(content)
+        if damage == "missing":
+            file.unlink()
+    with pytest.raises(InputError, match="is damaged .*; give an earlier one"):
+        checkpoints.load_params(tmp_path)
+    assert checkpoints.load_params(tmp_path, which="params")[2] == 3  # which is whole
+    checkpoints.set_aside_damaged(tmp_path)
+    told = capsys.readouterr().out
+    assert told.count("is damaged") == 2 and "it is now called damaged-3, and the one before is used" in told
+    opened = checkpoints.Checkpoints(tmp_path)
+    assert opened.steps() == [1] and opened.meta() == {"n": 1}
+    same(opened.restore(make_state())[0], make_state(1))
+    opened.save(3, make_state(3), {"n": 3})
+    opened.close()
+    assert opened.steps() == [1, 3] and (tmp_path / "damaged-3").exists()
+
+
+def test_no_silent_start_from_nothing_where_all_are_damaged(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path)
+    saved.save(1, make_state(), {})
+    saved.close()
+    (tmp_path / "1" / checkpoints.CHECKSUMS).write_text("{")
+    with pytest.raises(InputError, match="every checkpoint is damaged .*a new start trains from the beginning"):
+        checkpoints.set_aside_damaged(tmp_path)
+    checkpoints.set_aside_damaged(tmp_path)
+
+
+def test_a_folder_that_vanished_fails_the_save(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path / "c")
+    (tmp_path / "c").rmdir()
+    with pytest.raises(RunFailed, match="has vanished: the checkpoint of step 5 is not written"):
+        saved.save(5, make_state(), {})
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_state_may_be_donated_right_after_save(tmp_path):
@@ -99,7 +149,7 @@ def test_messages_name_the_folder_the_steps_and_the_parameter(tmp_path):
 
 
 SAVE = """
-import resource, signal, sys
+import resource, signal, sys, time
 import jax, numpy as np
 from retrieval_jax import checkpoints, sharding
 mesh = sharding.make_mesh()
@@ -111,9 +161,11 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # the disk is full
 try:
     saved.save(2, state, {})
-    saved.wait()
+    while True:
+        saved.check()  # as the loop does
+        time.sleep(0.01)
 except Exception as error:
-    print("raised", type(error).__name__)
+    print("raised", type(error).__name__, error)
 print(jax.device_count(), checkpoints.load_params(sys.argv[1])[2])
 """
 
@@ -123,7 +175,8 @@ def test_saved_on_eight_devices_restored_on_one_and_a_failed_save_is_raised(tmp_
     done = subprocess.run([sys.executable, "-c", SAVE, str(tmp_path)], env=env, capture_output=True, text=True,
                           check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("raised ") and done.stdout.endswith("8 1\n")
+    assert done.stdout.startswith("raised RunFailed ") and done.stdout.endswith("8 1\n")
+    assert "the checkpoint of step 2 could not be written" in done.stdout and "goes on from step 1" in done.stdout
     opened = checkpoints.Checkpoints(tmp_path)
     one = sharding.make_mesh(jax.devices()[:1])
     state, meta = opened.restore({"params": {"w": jax.ShapeDtypeStruct((16, 40000), jnp.float32)}},

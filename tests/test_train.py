@@ -6,6 +6,7 @@ After a change of the training step that is meant, write the golden numbers agai
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import jax  # noqa: E402
 from configs import common  # noqa: E402
 from retrieval_jax import checkpoints, inference, mine, optim, sharding, tasks, train  # noqa: E402
 from retrieval_jax.data.catalog import DataInfo  # noqa: E402
-from retrieval_jax.errors import InputError  # noqa: E402
+from retrieval_jax.errors import InputError, RunFailed  # noqa: E402
 from retrieval_jax.models import convnext  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "train_step.json"
@@ -150,7 +151,7 @@ def finish(process, timeout=900) -> str:
 def logged(folder) -> list[dict]:
     """Returns the lines of metrics.jsonl without what the clock says."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = ("time", "images_per_second")
+    clock = ("time", "images_per_second", "input_wait_share", "memory_gib")
     return [{name: value for name, value in line.items() if name not in clock} for line in lines]
 
 
@@ -263,9 +264,25 @@ def mined(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run(mined):
     config, folder = mined
     config.train.learning_rate = 1e38
-    with pytest.raises(FloatingPointError, match="the loss is .* at step .*: lower config.train.learning_rate"):
+    with pytest.raises(RunFailed, match="the loss is .* at step .* listings .*: lower config.train.learning_rate"):
         train.run(config, folder)
     assert checkpoints.Checkpoints(folder / "checkpoints").latest_step() is None
+
+
+def test_another_config_or_vocabulary_than_the_checkpoint_has(uninterrupted, tmp_path):
+    folder, config = tmp_path / "copy", tiny_config()
+    shutil.copytree(uninterrupted, folder)
+    config.train.learning_rate = 1e-3
+    with pytest.raises(InputError, match="was trained with other settings:\n  train.learning_rate: 0.002 -> 0.001\n"):
+        train.run(config, folder)
+    config = tiny_config()
+    config.train.log_every_steps = 5  # no number depends on it
+    assert train.run(config, folder)["final_loss"] == logged(uninterrupted)[-1]["loss"]
+    config.mine.threshold = 6
+    shutil.rmtree(folder / "attributes")
+    mine.run(config, folder)
+    with pytest.raises(InputError, match="was trained with another vocabulary than .*attributes now holds"):
+        train.run(config, folder)
 
 
 def test_parts_of_a_batch_whose_rows_are_compared_and_a_mesh_of_other_devices(mined):
