@@ -3,7 +3,6 @@
 import collections.abc
 import dataclasses
 import difflib
-import errno
 import importlib.util
 import os
 import pathlib
@@ -16,11 +15,9 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from retrieval_jax import workdir
-from retrieval_jax.errors import InputError, Preempted, RunFailed
+from retrieval_jax import errors, workdir
+from retrieval_jax.errors import InputError
 
-# What a disk says that is full, over its quota, too small for the file, read-only, or gone.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -100,32 +97,20 @@ def start(action) -> None:
 
     try:
         app.run(run, flags_parser=parse)
-    except Preempted as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        sys.exit(Preempted.REQUEUE)
-    except InputError as error:
-        _exit(f"error: {error}", 2)
-    except RunFailed as error:
-        _exit(f"error: {error}", 1)
-    except OSError as error:
-        if error.errno not in _DISK:
-            _exit(traceback.format_exc(), 1)
-        _exit(f"error: {error.strerror}: {error.filename or 'a file of the work directory'} could not be written; what "
-              "was complete before is kept, and the same command goes on from there", 1)
-    except Exception:
-        _exit(traceback.format_exc(), 1)
-
-
-def _exit(message: str, status: int):
-    sys.stdout.flush()
-    print(message, file=sys.stderr, flush=True)
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.process_count() > 1:
-        # An orderly end would wait for the other processes, and these for this one. They notice that it is gone; with
-        # the first goes the coordinator of all, so it lets the others speak.
-        time.sleep(1.0 if jax.process_index() == 0 else 0.0)
-        os._exit(status)
-    sys.exit(status)
+    except Exception as error:
+        jax, explained = sys.modules.get("jax"), errors.explain(error)
+        several = jax is not None and jax.process_count() > 1
+        if explained is None and not several:
+            raise
+        message, status = explained or (traceback.format_exc(), 1)
+        sys.stdout.flush()
+        print(message, file=sys.stderr, flush=True)
+        if several and not isinstance(error, errors.Preempted):
+            # An orderly end would wait for the other processes, and these for this one. They notice that it is gone;
+            # with the first goes the coordinator of all, so it lets the others speak.
+            time.sleep(1.0 if jax.process_index() == 0 else 0.0)
+            os._exit(status)
+        sys.exit(status)
 
 
 def _parse(argv: list[str]) -> Command:

@@ -1,5 +1,7 @@
 """The exceptions that speak to a user instead of a developer."""
 
+import errno
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used: the message names the file, the row and the remedy.
@@ -22,3 +24,19 @@ class Preempted(RuntimeError):
     """
 
     REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
+
+
+# What a disk says that is full, over its quota, too small for the file, read-only, or gone.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
+
+
+def explain(error: Exception) -> tuple[str, int] | None:
+    """Returns what to print of an error that speaks to the user, and the exit status; None for all others."""
+    if isinstance(error, Preempted):
+        return f"stopped: {error}", Preempted.REQUEUE
+    if isinstance(error, (InputError, RunFailed)):
+        return f"error: {error}", 2 if isinstance(error, InputError) else 1
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return (f"error: {error.strerror}: {error.filename or 'a file of the work directory'} could not be written; "
+                "what was complete before is kept, and the same command goes on from there"), 1
+    return None

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from retrieval_jax.errors import InputError, RunFailed
+from retrieval_jax import errors
+from retrieval_jax.errors import RunFailed
 
 _DATA = str(pathlib.Path(__file__).parent / "data") + os.sep
 _ROWS_IN_MESSAGE = 12
@@ -131,8 +132,8 @@ class Watch:
             waited = now - start
             if self._hang and waited >= self._hang:
                 faulthandler.dump_traceback(all_threads=True)
-                leave(f"nothing has happened for {waited:.0f} s, waiting for {_waits_for(name)}: this process gives "
-                      "up (config.train.hang_seconds); start again to go on from the last checkpoint")
+                leave(f"error: nothing has happened for {waited:.0f} s, waiting for {_waits_for(name)}: this process "
+                      "gives up (config.train.hang_seconds); start again to go on from the last checkpoint")
             if waited >= self._told:
                 self._told = 2 * waited
                 print(f"train: has waited {waited:.0f} s for {_waits_for(name)}", file=sys.stderr, flush=True)
@@ -176,17 +177,17 @@ def leave_the_others(error: Exception, step: int) -> None:
         return
     if isinstance(error, jax.errors.JaxRuntimeError):
         lines = str(error).strip().splitlines() or [""]
-        leave(f"step {step} did not end ({lines[0][:200]}): most likely another process of the run is gone, see its "
-              "log; start all of them again to go on from the last checkpoint")
-    if isinstance(error, (InputError, RunFailed)):
-        leave(str(error), 2 if isinstance(error, InputError) else 1)
-    traceback.print_exception(error)
-    leave(f"{type(error).__name__} at step {step}, see above")
+        leave(f"error: step {step} did not end ({lines[0][:200]}): most likely another process of the run is gone, "
+              "see its log; start all of them again to go on from the last checkpoint")
+    explained = errors.explain(error)
+    if explained is None:
+        traceback.print_exception(error)
+    leave(*explained or (f"error: {type(error).__name__} at step {step}, see above", 1))
 
 
 def leave(sentence: str, status: int = 1) -> None:
     """Ends this process at once, without waiting for the others as an orderly exit would."""
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    print(sentence, file=sys.stderr, flush=True)
     sys.stdout.flush()
     if jax.process_index() == 0:
         time.sleep(1.0)  # the others lose their coordinator with this process: let them speak first
