@@ -290,10 +290,10 @@ def _damage(path, part=""):
         wanted = {name: digest for name, digest in wanted.items() if name.startswith(f"{part}/" if part else "")}
     except (ValueError, AttributeError):
         return f"{CHECKSUMS} is not readable"
-    missing = [name for name in wanted if not (path / name).exists()]
-    if missing:
-        return f"{missing[0]} is missing"
-    found = _hashes(path, list(wanted))
+    try:
+        found = _hashes(path, list(wanted))
+    except OSError as error:  # missing, or a sector that cannot be read
+        return f"{error.filename}: {error.strerror}"
     wrong = [name for name in wanted if found[name] != wanted[name]]
     return f"{wrong[0]} is not what was written" if wrong else ""
 

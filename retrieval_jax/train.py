@@ -181,7 +181,7 @@ def _run(config, workdir, stop, watch) -> dict:
                                   settings.non_finite == "skip")
                 meta["skipped_steps"] += 1
             meta["loss"] = values["loss"]
-            if sent % settings.log_every_steps == 0 or sent == num_steps:
+            if sent % settings.log_every_steps == 0 or sent % settings.checkpoint_every_steps == 0 or sent == num_steps:
                 values |= speed.since_last(sent, settings.batch_size)
                 values |= {"learning_rate": float(schedule(sent - 1)), "epoch": sent / steps_per_epoch}
                 values |= {"skipped_steps": meta["skipped_steps"]} if settings.non_finite == "skip" else {}
@@ -228,7 +228,8 @@ def _run(config, workdir, stop, watch) -> dict:
                 print(f"train: {needed}", flush=True)
                 speed.flops = telemetry.flops(compiled)
             profile.before(step + 1)
-            state, values = compiled(state, batch)
+            with watch.stage("device"):
+                state, values = compiled(state, batch)  # returns at once, unless the device's queue is full
             step += 1
             in_flight.append((step, values, rows))
             saves = step % settings.checkpoint_every_steps == 0 or step == num_steps
@@ -254,7 +255,8 @@ def _run(config, workdir, stop, watch) -> dict:
         store.close()
         writer.close()
     if stop():
-        raise Preempted(f"SIGTERM: stopped after step {step} of {num_steps}, which is saved; the same command goes on")
+        raise Preempted(f"SIGTERM: stopped after step {step} of {num_steps}{', which is saved' if step else ''}; the "
+                        "same command goes on")
     seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
     return {"steps": num_steps, "epochs": settings.epochs, "batch_size": settings.batch_size,
             "parameters": num_params, "seconds_of_steps": round(seconds, 1),

@@ -293,7 +293,7 @@ class Table:
                     stops = {re.search(r"stopped after step (\d+)", run.log(rank))[1] for rank in range(processes)}
                     require(len(stops) == 1, f"{workdir}: the processes stopped at steps {stops}")
                     step = int(stops.pop())
-                    require(checkpoint_steps(workdir)[-1:] == [step] and last_step(workdir) == step,
+                    require(checkpoint_steps(workdir)[-1:] == [step][:step] and last_step(workdir) == step,
                             f"{workdir}: stopped after {step}, saved {checkpoint_steps(workdir)}")
                     self.say(f"  SIGTERM {done}: step {step}", flush=True)
                     continue
@@ -314,32 +314,35 @@ class Table:
         require(set(codes) == {REQUEUE}, f"{workdir}: exit codes {codes}\n{run.log()[-2000:]}")
         return checkpoint_steps(workdir)[-1]
 
+    def alter(self, workdir, flip):
+        """Flips a bit of any file of the newest checkpoint, or cuts its end off; returns the file's name."""
+        newest = workdir / "checkpoints" / str(checkpoint_steps(workdir)[-1])
+        file = self.random.choice(sorted(f for f in newest.rglob("*") if f.is_file() and f.stat().st_size))
+        content = bytearray(file.read_bytes())
+        place = self.random.randrange(len(content))
+        if flip:
+            content[place] ^= 1 << self.random.randrange(8)
+        else:
+            del content[place:]
+        file.write_bytes(content)
+        return file.relative_to(newest).as_posix()
+
     def damage(self, times):
         """The newest checkpoint loses the end of a file, or a bit of it is another."""
         half = self.workdir()
         self.stopped(half, self.steps // 2)
-        steps, sizes = checkpoint_steps(half), []
+        steps = checkpoint_steps(half)
         for number in range(times):
             workdir = self.folder / f"damaged{number}"
             shutil.copytree(half, workdir)
-            newest = workdir / "checkpoints" / str(steps[-1])
-            files = sorted(f for f in newest.rglob("*") if f.is_file() and f.stat().st_size)
-            file = self.random.choice(files)
-            content = bytearray(file.read_bytes())
-            place = self.random.randrange(len(content))
-            if number % 2:
-                content[place] ^= 1 << self.random.randrange(8)
-            else:
-                del content[place:]
-            file.write_bytes(content)
-            sizes.append(file.relative_to(newest).as_posix())
+            file = self.alter(workdir, flip=bool(number % 2))
             run = self.start(workdir)
             run.finish()
             require("is damaged" in run.log() and resumed_from(run.log()) == steps[-2],
-                    f"{workdir}: {sizes[-1]} was altered, and not noticed\n{run.log()[-2000:]}")
+                    f"{workdir}: {file} was altered, and not noticed\n{run.log()[-2000:]}")
             require((workdir / "checkpoints" / f"damaged-{steps[-1]}").exists(), "the damaged one is not kept")
             compare(workdir, self.reference())
-            self.say(f"  damaged {number + 1}: {sizes[-1]}", flush=True)
+            self.say(f"  damaged {number + 1}: {file}", flush=True)
         self.add("newest checkpoint truncated, or a bit of it flipped", times,
                  "nothing; said so, set aside, and went on from the one before, "
                  f"{steps[-1] - steps[-2]} steps earlier")

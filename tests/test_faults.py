@@ -1,15 +1,25 @@
 """A few faults of tests/fault_table.py, which makes docs/faults.md out of many."""
 
 import pytest
+from fault_table import Table, checkpoint_steps, compare, resumed_from
 
-from fault_table import Table
 
-
-def test_a_killed_a_stopped_and_a_damaged_run_end_like_one_that_nobody_disturbed(tmp_path):
+def test_a_run_that_is_killed_stopped_and_damaged_ends_like_one_that_nobody_disturbed(tmp_path):
     table = Table(tmp_path, steps=60)
-    table.kill(1, processes=1)
-    table.damage(1)  # stopped by SIGTERM before
-    assert [row[1] for row in table.rows] == [1, 1]
+    workdir = table.workdir()
+    run = table.start(workdir)
+    assert table.begun(run, 12)
+    run.kill()
+    whole = checkpoint_steps(workdir)
+    assert whole
+    stopped_at = table.stopped(workdir, 25)  # by SIGTERM: status 75, everything saved
+    assert stopped_at >= max(25, whole[-1])
+    before = checkpoint_steps(workdir)[-2]
+    file = table.alter(workdir, flip=True)
+    run = table.start(workdir)
+    run.finish()
+    assert f"{stopped_at} is damaged" in run.log() and resumed_from(run.log()) == before, file
+    compare(workdir, table.reference())
 
 
 @pytest.mark.long
