@@ -82,6 +82,7 @@ def start(action) -> None:
     """
     flags.DEFINE_string("workdir", None, "Folder of results; by default runs/<config>[-arg][-key=value...].")
     flags.DEFINE_boolean("again", False, "Run a single verb even when its result is complete and unchanged.")
+    flags.DEFINE_string("profile", None, "Steps of train that the profiler looks at, first:last, such as 20:25.")
     config_flags.DEFINE_config_file("config", None, "Settings: configs/<name>.py[:arg].", lock_config=True)
     parsed = []
 
@@ -93,6 +94,8 @@ def start(action) -> None:
 
     def run(_):
         absl_logging.set_verbosity(absl_logging.WARNING)
+        if flags.FLAGS.profile:  # no setting: it changes no result
+            os.environ["RETRIEVAL_JAX_PROFILE"] = flags.FLAGS.profile
         action(parsed[0])
 
     try:

@@ -43,7 +43,7 @@ def keep_finite(before, after, loss, gradients, skip: bool):
     Returns:
       (state, {"gradient_norm": scalar, "finite": bool scalar}).
     """
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     if skip:
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)

@@ -1,6 +1,7 @@
 """A few faults of tests/fault_table.py, which makes docs/faults.md out of many."""
 
 import pytest
+
 from fault_table import Table, checkpoint_steps, compare, resumed_from
 
 
