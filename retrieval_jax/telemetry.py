@@ -122,7 +122,7 @@ class Profile:
         value = os.environ.get(PROFILE, "")
         match = re.fullmatch(r"(\d+):(\d+)", value)
         if value and (not match or int(match[1]) > int(match[2]) or int(match[1]) < 1):
-            raise InputError(f"--profile={value} (or {PROFILE}): write the first and the last step, for example '20:25'")
+            raise InputError(f"--profile={value} ({PROFILE}): write the first and the last step, for example '20:25'")
         self.first, self.last = (int(match[1]), int(match[2])) if match else (0, 0)
         self._folder, self._on = pathlib.Path(workdir) / "profile", False
 

@@ -364,6 +364,7 @@ def run_stage(config, folder, verb: str, function) -> dict:
       InputError: another run uses the directory.
     """
     folder = as_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with lock.held(folder, verb) if provenance.is_first_process() else contextlib.nullcontext():
         invalidate(folder, verb)
         start, cpu_start = time.monotonic(), provenance.cpu_seconds()

@@ -47,7 +47,7 @@ def require(condition, message):
 class Run:
     """The processes of one start of a training."""
 
-    def __init__(self, workdir, steps, *, every=10, processes=1, devices=1, prefix=(), heartbeat=20, name=""):
+    def __init__(self, workdir, steps, *, every=10, processes=1, devices=1, prefix=(), heartbeat=30, name=""):
         """Starts them.
 
         Args:
@@ -359,9 +359,12 @@ class Table:
                 stack.callback(subprocess.run, ["umount", str(checkpoints)], check=False)
                 run = self.start(workdir)
                 run.wait_for(lambda: len(checkpoint_steps(workdir)) > 1)
-                with contextlib.suppress(OSError), (checkpoints / "filler").open("wb", buffering=0) as filler:
-                    while True:
-                        filler.write(b"0" * 4096)
+                with (checkpoints / "filler").open("wb", buffering=0) as filler:
+                    while run.running():  # also what old checkpoints leave free
+                        try:
+                            filler.write(b"0" * 4096)
+                        except OSError:
+                            time.sleep(0.005)
                 how = "file system full"
             else:  # no right to mount: files may not grow beyond a size
                 run = self.start(workdir, prefix=("bash", "-c", 'ulimit -f 2; exec "$@"', "bash"))
@@ -455,7 +458,7 @@ def main():
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--terms", type=int, default=20)
     parser.add_argument("--damages", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="words of the faults to try, such as kill,full_disk")
     parser.add_argument("--out", default=str(ROOT / "docs" / "faults.md"))

@@ -6,7 +6,7 @@ from fault_table import Table, checkpoint_steps, compare, resumed_from
 
 
 def test_a_run_that_is_killed_stopped_and_damaged_ends_like_one_that_nobody_disturbed(tmp_path):
-    table = Table(tmp_path, steps=60)
+    table = Table(tmp_path, steps=80)
     workdir = table.workdir()
     run = table.start(workdir)
     assert table.begun(run, 12)
