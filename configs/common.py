@@ -69,6 +69,7 @@ def base() -> ConfigDict:
         "category_weight": 0.0,
         "head": "linear",  # or "cosine", with a learned temperature
         "head_init_scale": 0.1,  # of linear heads
+        "label_block": 0,  # labels of the title head whose logits are in memory at a time; 0 for all, thousands for many
         "temperature": 0.07,  # of every cosine; where it is learned (cosine heads, image_title), its first value
         "positive_weight_power": 0.5,  # sigmoid, focal, asymmetric: present labels weigh (N / n) ** power
         "positive_weight_limit": 100.0,

@@ -1,14 +1,15 @@
 """Losses of pictures with several labels each.
 
 Targets are sparse: `label_ids` [B, L] and `label_mask` [B, L] name the labels of a picture, padded to L. A dense [B, V]
-target matrix never exists: with tens of thousands of labels it would be larger than the batch.
+target matrix never exists: with tens of thousands of labels it would be larger than the batch. Where the logits would
+be too large as well, losses of titles take `blocked.Logits` in their place.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from retrieval_jax.losses import reduce
+from retrieval_jax.losses import blocked, reduce
 
 
 def log_total(logits: jax.Array) -> jax.Array:
@@ -19,11 +20,14 @@ def log_total(logits: jax.Array) -> jax.Array:
 
 def _over_labels(logits, label_ids, label_mask, absent, present, weights):
     """Sums absent(z) over the absent labels and weight * present(z) over the present ones: [B, V] -> [B]."""
-    at_labels = jnp.take_along_axis(logits, label_ids, axis=-1)
+    if isinstance(logits, blocked.Logits):
+        total, at_labels = blocked.over_labels(logits, label_ids, absent)
+    else:
+        total, at_labels = absent(logits).sum(axis=-1), jnp.take_along_axis(logits, label_ids, axis=-1)
     weight = 1.0 if weights is None else jnp.asarray(weights)[label_ids]
     # Every label counts as absent first; at the present ones this is taken back and replaced.
     change = weight * present(at_labels) - absent(at_labels)
-    return absent(logits).sum(axis=-1) + jnp.where(label_mask, change, 0.0).sum(axis=-1)
+    return total + jnp.where(label_mask, change, 0.0).sum(axis=-1)
 
 
 def sigmoid_cross_entropy(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *,
@@ -32,7 +36,7 @@ def sigmoid_cross_entropy(logits: jax.Array, label_ids: jax.Array, label_mask: j
     """Binary cross-entropy of every label, summed over the labels.
 
     Args:
-      logits: [B, V].
+      logits: [B, V], or `blocked.Logits`.
       label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
       label_mask: [B, L], False at padding.
       positive_weights: [V] weights of the present labels (such as N/n: listings over listings with the label), or
@@ -63,7 +67,7 @@ def sigmoid_focal(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array
     """Binary cross-entropy that fades for labels which are predicted well already, summed over the labels.
 
     Args:
-      logits: [B, V].
+      logits: [B, V], or `blocked.Logits`.
       label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
       label_mask: [B, L], False at padding.
       gamma: how fast it fades; 0 is the cross-entropy.
@@ -92,7 +96,7 @@ def asymmetric(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *
     Fits labels that are far more often absent than present, and absent ones that may only be unnamed.
 
     Args:
-      logits: [B, V].
+      logits: [B, V], or `blocked.Logits`.
       label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
       label_mask: [B, L], False at padding.
       gamma_present: exponent of the present labels, 0 or at least 1.
@@ -124,7 +128,7 @@ def softmax_poly1(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array
     """Softmax cross-entropy against y / sum(y), plus the first polynomial term.
 
     Args:
-      logits: [B, V].
+      logits: [B, V], or `blocked.Logits`.
       label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
       label_mask: [B, L], False at padding.
       epsilon: weight of 1 - sum(softmax(z) * y / sum(y)); 0 leaves the cross-entropy alone.
@@ -137,7 +141,12 @@ def softmax_poly1(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array
 
     Source: the runner-up of eProduct, arXiv 2208.00955; Poly-1: Leng et al., "PolyLoss", arXiv 2204.12511.
     """
-    log_p = jnp.where(label_mask, jnp.take_along_axis(logits, label_ids, axis=-1) - log_total(logits), 0.0)
+    if isinstance(logits, blocked.Logits):
+        total, at_labels = blocked.over_labels(logits, label_ids, None)
+        log_p = at_labels - total[:, None]
+    else:
+        log_p = jnp.take_along_axis(logits, label_ids, axis=-1) - log_total(logits)
+    log_p = jnp.where(label_mask, log_p, 0.0)
     count = label_mask.sum(axis=-1)
     weight = 1.0 if positive_weights is None else jnp.asarray(positive_weights)[label_ids]
     weight = jnp.where(label_mask, weight, 0.0)

@@ -113,7 +113,7 @@ class Embedder(nn.Module):
           train: whether drop path is active.
 
         Returns:
-          {"embedding": [B, D] float32, "logits": {head: [B, V] float32}}.
+          {"embedding": [B, D] float32, "pooled": [B, D'] what heads read, "logits": {head: [B, V] float32}}.
         """
         out = self.backbone(images, train=train)
         embedding = out["embedding"]
@@ -121,4 +121,5 @@ class Embedder(nn.Module):
         if self.projection:
             embedding = nn.Dense(self.projection, name="projection")(embedding)
             embedding = pooled = nn.LayerNorm(epsilon=1e-6, name="projection_norm")(embedding)
-        return {"embedding": embedding, "logits": {name: head(pooled) for name, head in self.heads.items()}}
+        logits = {name: head(pooled) for name, head in self.heads.items()}
+        return {"embedding": embedding, "pooled": pooled, "logits": logits}

@@ -52,13 +52,17 @@ class Head(nn.Module):
     init_scale: float = 1.0
     first_bias: tuple[float, ...] | None = None
 
-    @nn.compact
     def __call__(self, embedding: jax.Array) -> jax.Array:
         """Maps [B, D] to [B, V] logits, float32."""
+        embedding, kernel, bias = self.factors(embedding)
+        return embedding @ kernel + bias
+
+    @nn.compact
+    def factors(self, embedding: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns what the logits are made of: embedding [B, D] @ kernel [D, V] + bias [V], float32."""
         init = nn.initializers.variance_scaling(self.init_scale ** 2, "fan_in", "truncated_normal")
         kernel = self.param("kernel", init, (embedding.shape[-1], self.num_labels))
-        bias = self.param("bias", self._bias, (self.num_labels,))
-        return embedding.astype(jnp.float32) @ kernel + bias
+        return embedding.astype(jnp.float32), kernel, self.param("bias", self._bias, (self.num_labels,))
 
     def _bias(self, key, shape):
         del key
@@ -78,17 +82,22 @@ class Cosine(nn.Module):
     temperature: float | None = 0.07
     first_bias: tuple[float, ...] | None = None
 
-    @nn.compact
     def __call__(self, embedding: jax.Array) -> jax.Array:
         """Maps [B, D] to [B, V] logits, float32."""
+        embedding, kernel, bias = self.factors(embedding)
+        return embedding @ kernel if bias is None else embedding @ kernel + bias
+
+    @nn.compact
+    def factors(self, embedding: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """Returns what the logits are made of: [B, D] @ [D, V] + [V] (None: no bias), float32."""
         init = nn.initializers.truncated_normal(embedding.shape[-1] ** -0.5)
-        kernel = self.param("kernel", init, (embedding.shape[-1], self.num_labels))
-        out = _unit(embedding.astype(jnp.float32), axis=-1) @ _unit(kernel, axis=0)
+        kernel = _unit(self.param("kernel", init, (embedding.shape[-1], self.num_labels)), axis=0)
+        embedding, bias = _unit(embedding.astype(jnp.float32), axis=-1), None
         if self.temperature is not None:
-            out = out * jnp.exp(self.param("log_scale", lambda _: jnp.log(1.0 / jnp.float32(self.temperature))))
+            embedding *= jnp.exp(self.param("log_scale", lambda _: jnp.log(1.0 / jnp.float32(self.temperature))))
         if self.first_bias is not None:
-            out = out + self.param("bias", lambda _: jnp.asarray(self.first_bias, jnp.float32))
-        return out
+            bias = self.param("bias", lambda _: jnp.asarray(self.first_bias, jnp.float32))
+        return embedding, kernel, bias
 
 
 class Mlp(nn.Module):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.losses import contrastive, distillation, margins
+from retrieval_jax.losses import blocked, contrastive, distillation, margins
 from retrieval_jax.losses import multilabel as losses
 from retrieval_jax.models import embedder, heads
 
@@ -23,7 +23,7 @@ from retrieval_jax.models import embedder, heads
 OPTIONS = dict(
     loss="sigmoid", loss_kwargs={}, title_weight=1.0,
     category_loss="softmax", category_kwargs={}, category_weight=0.0,
-    head="linear", head_init_scale=0.1, temperature=0.07,
+    head="linear", head_init_scale=0.1, temperature=0.07, label_block=0,
     positive_weight_power=0.5, positive_weight_limit=100.0, class_balanced_beta=0.0,
     poly_epsilon=0.5, label_smoothing=0.0,
     distill_share=0.0, unlabelled_weight=0.0,
@@ -184,7 +184,7 @@ def supervision(config, data_info, chosen: dict[str, Any]) -> Supervision:
             # it sees the picture as the student does: Beyer et al., "A good teacher is patient and consistent"
             teacher = network.apply(ema, batch["image"])["logits"]
         for name, part in parts.items():
-            value, further = part.labels(out, batch, where)
+            value, further = part.labels(params, out, batch, where)
             values |= further
             if teacher is not None and part.teacher is not None:
                 taught = part.teacher(out["logits"], teacher, where).sum() / _count(batch, "_mask")
@@ -221,7 +221,7 @@ def _num_steps(config, data_info) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """One head's losses: of the batch's labels, and of a teacher's logits [B] (None: nothing to teach)."""
+    """One head's losses: of parameters, outputs and labels; and of a teacher's logits [B] (None: nothing to teach)."""
     labels: Callable
     teacher: Callable | None
 
@@ -269,9 +269,19 @@ def _titles(data_info, chosen):
     if is_softmax:
         kwargs["epsilon"] = chosen["poly_epsilon"]
     teach = distillation.softmax if is_softmax else distillation.sigmoid
+    head, block = _head(len(data_info.label_names), bias, chosen), chosen["label_block"]
+    if block < 0:
+        raise InputError(f"config.train.task_kwargs.label_block is {block}: give a number of labels, 0 for all at once")
+    if block and (chosen["distill_share"] > 0 or chosen["unlabelled_weight"] > 0):
+        raise InputError("config.train.task_kwargs.label_block cuts up the logits that distill_share and "
+                         "unlabelled_weight compare whole: set it to 0")
 
-    def labels(out, batch, where):
-        per_picture = mixed(lambda ids, mask: function(out["logits"]["titles"], ids, mask, where=where, **kwargs),
+    def labels(params, out, batch, where):
+        logits = out["logits"]["titles"]
+        if block:  # the whole ones are not used then, so XLA leaves them out
+            logits = blocked.Logits(*head.apply({"params": params["heads_titles"]}, out["pooled"], method="factors"),
+                                    block)
+        per_picture = mixed(lambda ids, mask: function(logits, ids, mask, where=where, **kwargs),
                             batch, "label_ids", "label_mask")
         value = per_picture.sum() / _count(batch, "_mask")
         return value, {"title_loss": value}
@@ -279,7 +289,7 @@ def _titles(data_info, chosen):
     def teacher(logits, teacher_logits, where):
         return teach(logits["titles"], teacher_logits["titles"], where=where)
 
-    return _head(len(data_info.label_names), bias, chosen), _Part(labels, teacher)
+    return head, _Part(labels, teacher)
 
 
 def _category(data_info, chosen):
@@ -305,7 +315,8 @@ def _category(data_info, chosen):
         balanced = jnp.asarray(losses.class_balanced_weights(counts, chosen["class_balanced_beta"]))
     scale = kwargs.get("scale", known_kwargs["scale"].default) if "scale" in known_kwargs else 1.0
 
-    def labels(out, batch, where):
+    def labels(params, out, batch, where):
+        del params
         scores = out["embedding"] if head is None else out["logits"]["category"]
 
         def of_category(category):
