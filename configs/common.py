@@ -69,7 +69,7 @@ def base() -> ConfigDict:
         "category_weight": 0.0,
         "head": "linear",  # or "cosine", with a learned temperature
         "head_init_scale": 0.1,  # of linear heads
-        "label_block": 0,  # labels of the title head whose logits are in memory at a time; 0 for all, thousands for many
+        "label_block": 0,  # labels whose logits (of titles) are in memory at a time, such as 4096; 0 for all of them
         "temperature": 0.07,  # of every cosine; where it is learned (cosine heads, image_title), its first value
         "positive_weight_power": 0.5,  # sigmoid, focal, asymmetric: present labels weigh (N / n) ** power
         "positive_weight_limit": 100.0,
@@ -120,7 +120,9 @@ def base() -> ConfigDict:
         ("color_jitter", {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}),
         ("erasing", {"p": 0.25}),
     )
-    config.train.batch_transforms = ()  # on the device: ("mixup", {"alpha": 0.2}), ("cutmix", {"alpha": 1.0})
+    # On the device: ("mixup", {"alpha": 0.2}), ("cutmix", {"alpha": 1.0}), and before them random_resized_crop, flip,
+    # color_jitter and erasing, where the host cannot keep up; ("resize", {}) is then enough for `transforms`.
+    config.train.batch_transforms = ()
     config.train.views = ()  # further crops of a picture, each {"transforms": ..., "image_size": (height, width)}
     # Pictures without labels that join every step: the split's name, or empty for none.
     config.train.unlabelled = ConfigDict({"split": "", "batch_size": 0, "transforms": (("resize", {}),)})

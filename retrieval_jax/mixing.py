@@ -2,6 +2,8 @@
 
     batch_transforms = (("mixup", {"alpha": 0.2}), ("cutmix", {"alpha": 1.0}))
 
+What changes a picture by itself (`device_transforms`) may stand before them.
+
 The labels are not blended: a batch carries both sets and the share of the own picture, and the loss of a mixed picture
 is
 
@@ -16,13 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from retrieval_jax import device_transforms
 from retrieval_jax.errors import InputError
 
 _LABELS = ("label_ids", "label_mask", "category")
 
 
 def apply(batch, rng, spec):
-    """Mixes the pictures of a batch by one of several ways, drawn anew for each batch.
+    """Augments every picture by itself, then mixes the pictures by one of several ways, drawn anew for each batch.
 
     Args:
         batch: dict with image [B, H, W, 3], 0..255; any of label_ids, label_mask, category; optionally _mask bool [B].
@@ -30,7 +33,7 @@ def apply(batch, rng, spec):
         spec: (name, kwargs) pairs. Names: "mixup" (every pixel blended alike) and "cutmix" (a rectangle of the
             partner). Keyword arguments: alpha, the own share is drawn from Beta(alpha, alpha); p, the probability to
             be picked. Ways without p share evenly what the others leave; what is left by all is the probability that
-            the batch stays as it is.
+            the batch stays as it is. Before them any of `device_transforms.TRANSFORMS`, which are applied in order.
 
     Returns:
         The batch with image float32 [B, H, W, 3], mix float32 [B] (exact share of the own picture), and mix_label_ids,
@@ -44,6 +47,11 @@ def apply(batch, rng, spec):
     Source: Zhang et al. 2017, "mixup: Beyond Empirical Risk Minimization" (arXiv 1710.09412); Yun et al. 2019,
     "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features" (arXiv 1905.04899).
     """
+    alone, spec = _split(spec)
+    if alone:
+        batch = device_transforms.apply(batch, jax.random.fold_in(rng, 1000), alone)  # none of the keys split off below
+    if alone and not spec:
+        return batch
     names, alphas, shares = _parsed(spec)
     image = batch["image"].astype(jnp.float32)
     height, width = image.shape[1:3]
@@ -102,6 +110,21 @@ def _box(rngs, height, width, lam):
     return (masks[0][:, None] & masks[1]).astype(jnp.float32), share
 
 
+def _split(spec):
+    """Returns the (name, kwargs) pairs that change each picture by itself, checked, and all others."""
+    alone, others = [], []
+    for entry in spec:
+        if isinstance(entry, tuple | list) and len(entry) == 2 and entry[0] in device_transforms.TRANSFORMS:
+            device_transforms.check(entry[0], dict(entry[1]))
+            if others:
+                raise InputError(f"batch transform {entry[0]!r} comes after a way of mixing: pictures are changed one "
+                                 "by one before they are mixed")
+            alone.append((entry[0], dict(entry[1])))
+        else:
+            others.append(entry)
+    return alone, others
+
+
 def _parsed(spec):
     """Returns names, alphas and probabilities of the ways."""
     names, alphas, shares = [], [], []
@@ -113,7 +136,8 @@ def _parsed(spec):
             raise InputError(f"batch transform {entry!r} is not a (name, keyword arguments) pair, such as ('mixup', "
                              "{'alpha': 0.2})") from None
         if name not in ("mixup", "cutmix"):
-            raise InputError(f"there is no batch transform {name!r}; there are: cutmix, mixup")
+            raise InputError(f"there is no batch transform {name!r}; there are: "
+                             f"{', '.join(sorted(['cutmix', 'mixup', *device_transforms.TRANSFORMS]))}")
         unknown = sorted(set(kwargs) - {"alpha", "p"})
         if unknown:
             raise InputError(f"batch transform {name!r} has no argument {unknown[0]!r}; it takes: alpha, p")

@@ -162,6 +162,10 @@ def test_loss_of_both_labels_is_the_loss_of_blended_targets():
     ((("mixup", {"p": 2}),), "probability"),
     (("mixup",), "pair"),
     ((), "no batch transforms"),
+    ((("mixup", {}), ("flip", {})), "before they are mixed"),
+    ((("flip", {"q": 1}),), "no argument 'q'; it takes: p"),
+    ((("random_resized_crop", {"scale": (0.5, 1.5)}),), "scale is a pair"),
+    ((("color_jitter", {"hue": 0.7}),), "from 0 to 0.5"),
 ])
 def test_bad_specs_are_refused(spec, words):
     with pytest.raises(InputError, match=words):

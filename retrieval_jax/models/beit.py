@@ -14,6 +14,7 @@ import numpy as np
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import blocks, relative_bias
 from retrieval_jax.models.convnext import Patches
+from retrieval_jax.models.linear import Dense, gelu
 from retrieval_jax.models.pooling import DropPath, Pool
 from retrieval_jax.models.vit import grid_of_file, nearest_grid, patch_grid, resample_positions
 
@@ -52,7 +53,7 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         if width % self.num_heads:
             raise InputError(f"{self.num_heads} heads do not divide a width of {width}")
-        qkv = nn.Dense(3 * width, use_bias=False, dtype=self.dtype, name="qkv")(x)
+        qkv = Dense(3 * width, use_bias=False, dtype=self.dtype, name="qkv")(x)
         if self.qkv_bias:
             query, value = (self.param(name, nn.initializers.zeros, (width,)) for name in ("q_bias", "v_bias"))
             qkv += jnp.concatenate([query, jnp.zeros_like(query), value]).astype(self.dtype)
@@ -62,7 +63,7 @@ class Attention(nn.Module):
             table = own if table is None else own + table
         bias = None if table is None else relative_bias.matrix(table, self.grid)[None]
         out = jax.nn.dot_product_attention(query, key, value, bias)
-        return nn.Dense(width, dtype=self.dtype, name="proj")(out.reshape(batch, tokens, width))
+        return Dense(width, dtype=self.dtype, name="proj")(out.reshape(batch, tokens, width))
 
 
 def relative_table(module: nn.Module, made_for: tuple[int, int] | None, grid: tuple[int, int],
@@ -99,8 +100,8 @@ class Block(nn.Module):
                       name="attention")(y, table)
         x = x + DropPath(rate)(self._scaled("attention_scale", y), train)
         y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
-        y = nn.Dense(int(x.shape[-1] * self.mlp_ratio), dtype=self.dtype, name="fc1")(y)
-        y = nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(nn.gelu(y, approximate=False))
+        y = Dense(int(x.shape[-1] * self.mlp_ratio), dtype=self.dtype, name="fc1")(y)
+        y = Dense(x.shape[-1], dtype=self.dtype, name="fc2")(gelu(y))
         x = x + DropPath(rate)(self._scaled("mlp_scale", y), train)
         return x if table is None else (x, table)
 

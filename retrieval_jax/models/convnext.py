@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import blocks
 from retrieval_jax.models.depthwise import depthwise_conv
+from retrieval_jax.models.linear import Dense, product
 from retrieval_jax.models.pooling import ACTIVATIONS, DropPath, Pool, activation
 
 # variant: (blocks of each stage, channels of each stage)
@@ -66,7 +67,8 @@ class Patches(nn.Module):
         # A reshape and one matrix product: the fastest form of this convolution on every backend.
         patches = images[:, :rows * self.size, :columns * self.size].astype(self.dtype)
         patches = patches.reshape(batch, rows, self.size, columns, self.size, channels).transpose(0, 1, 3, 2, 4, 5)
-        patches = patches.reshape(batch, rows, columns, -1) @ kernel.reshape(-1, self.channels).astype(self.dtype)
+        patches = patches.reshape(batch, rows, columns, -1)
+        patches = product(patches, kernel.reshape(-1, self.channels).astype(self.dtype))
         if not self.use_bias:
             return patches
         return patches + self.param("bias", nn.initializers.zeros, (self.channels,)).astype(self.dtype)
@@ -107,11 +109,11 @@ class Block(nn.Module):
         bias = self.param("dw_bias", nn.initializers.zeros, (channels,))
         branch = depthwise_conv(x, kernel) + bias.astype(self.dtype)
         branch = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(branch)
-        branch = nn.Dense(4 * channels, kernel_init=_INIT, dtype=self.dtype, name="fc1")(branch)
+        branch = Dense(4 * channels, kernel_init=_INIT, dtype=self.dtype, name="fc1")(branch)
         branch = activation(self.act)(branch)
         if self.response_norm:
             branch = ResponseNorm(name="response_norm")(branch)
-        branch = nn.Dense(channels, kernel_init=_INIT, dtype=self.dtype, name="fc2")(branch)
+        branch = Dense(channels, kernel_init=_INIT, dtype=self.dtype, name="fc2")(branch)
         if self.layer_scale is not None:
             scale = self.param("scale", nn.initializers.constant(self.layer_scale), (channels,))
             branch = branch * scale.astype(self.dtype)
@@ -217,7 +219,7 @@ class Model(nn.Module):
                 if not 1 <= count <= height:
                     raise InputError(f"pool_bands={bands}: stage {stage} has {height} rows, too few for {count} bands")
                 norm = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")
-                hidden = nn.Dense(self.head_hidden, name="hidden") if self.head_hidden and stage == 3 else None
+                hidden = Dense(self.head_hidden, name="hidden") if self.head_hidden and stage == 3 else None
 
                 def vector(part, pool=pool, norm=norm, hidden=hidden):
                     pooled = norm(pool(part))

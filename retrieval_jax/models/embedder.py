@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from retrieval_jax import models
 from retrieval_jax.errors import InputError
+from retrieval_jax.models.linear import Dense
 
 # Pictures enter every network as (value / 255 - MEAN) / STD, per RGB channel: ImageNet's statistics, which most public
 # backbones expect; those that expect others bring them along.
@@ -119,7 +120,7 @@ class Embedder(nn.Module):
         embedding = out["embedding"]
         pooled = out.get("pooled", embedding)
         if self.projection:
-            embedding = nn.Dense(self.projection, name="projection")(embedding)
+            embedding = Dense(self.projection, name="projection")(embedding)
             embedding = pooled = nn.LayerNorm(epsilon=1e-6, name="projection_norm")(embedding)
         logits = {name: head(pooled) for name, head in self.heads.items()}
         return {"embedding": embedding, "pooled": pooled, "logits": logits}

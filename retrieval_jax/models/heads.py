@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from retrieval_jax.models.linear import Dense, gelu
+
 
 def softmax_prior(counts: np.ndarray) -> np.ndarray:
     """Returns the biases with which an untrained softmax head predicts every label at its share of all labels.
@@ -113,8 +115,8 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, embedding: jax.Array) -> jax.Array:
         """Maps [B, D] to [B, dims], float32."""
-        hidden = nn.LayerNorm(epsilon=1e-6, name="norm")(nn.Dense(self.hidden_dims, name="hidden")(embedding))
-        return nn.Dense(self.dims, name="out")(nn.gelu(hidden, approximate=False))
+        hidden = nn.LayerNorm(epsilon=1e-6, name="norm")(Dense(self.hidden_dims, name="hidden")(embedding))
+        return Dense(self.dims, name="out")(gelu(hidden))
 
 
 class TitleTower(nn.Module):

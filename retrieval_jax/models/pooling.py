@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.models.linear import Dense, gelu
 
 KINDS = ("avg", "gem", "map", "max", "avgmax")
 
 ACTIVATIONS = {
-    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu": gelu,
     "gelu_tanh": nn.gelu,
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "silu": nn.silu,
@@ -78,7 +79,7 @@ class Pool(nn.Module):
             raise InputError(f"attention pooling: {self.num_heads} heads do not divide a width of {channels}")
 
         def dense(width, name, inputs):
-            return nn.Dense(width, dtype=self.dtype, name=name)(inputs)
+            return Dense(width, dtype=self.dtype, name=name)(inputs)
 
         query = self.param("query", nn.initializers.xavier_uniform(), (1, 1, channels))
         query = dense(channels, "q", query.astype(self.dtype)).reshape(1, 1, self.num_heads, -1)

@@ -17,6 +17,7 @@ import numpy as np
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import blocks, relative_bias
 from retrieval_jax.models.convnext import Patches
+from retrieval_jax.models.linear import Dense, gelu
 from retrieval_jax.models.pooling import DropPath, Pool
 from retrieval_jax.models.vit import patch_grid
 
@@ -87,7 +88,7 @@ class WindowAttention(nn.Module):
         size = rows * self.window[0], columns * self.window[1]
         if size != (height, width):
             x = jnp.pad(x, ((0, 0), (0, size[0] - height), (0, size[1] - width), (0, 0)))
-        qkv = nn.Dense(3 * channels, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(x)
+        qkv = Dense(3 * channels, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(x)
         # Cut into windows only here, so that one transposition does for windows and heads.
         qkv = qkv.reshape(batch, rows, self.window[0], columns, self.window[1], 3, self.num_heads, -1)
         qkv = qkv.transpose(5, 0, 1, 3, 6, 2, 4, 7)
@@ -105,7 +106,7 @@ class WindowAttention(nn.Module):
         out = jnp.einsum("bwhnm,bwhmd->bwhnd", weights, value)
         out = out.reshape(batch, rows, columns, self.num_heads, *self.window, -1).transpose(0, 1, 4, 2, 5, 3, 6)
         out = out.reshape(batch, *size, channels)[:, :height, :width]
-        out = nn.Dense(channels, dtype=self.dtype, name="proj")(out)
+        out = Dense(channels, dtype=self.dtype, name="proj")(out)
         return jnp.roll(out, self.shift, (1, 2)) if shifted else out
 
 
@@ -128,8 +129,8 @@ class Block(nn.Module):
                             name="attention")(y)
         x = x + DropPath(rate)(y, train)
         y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
-        y = nn.Dense(int(channels * self.mlp_ratio), dtype=self.dtype, name="fc1")(y)
-        y = nn.Dense(channels, dtype=self.dtype, name="fc2")(nn.gelu(y, approximate=False))
+        y = Dense(int(channels * self.mlp_ratio), dtype=self.dtype, name="fc1")(y)
+        y = Dense(channels, dtype=self.dtype, name="fc2")(gelu(y))
         return x + DropPath(rate)(y, train)
 
 
@@ -232,7 +233,7 @@ class Model(nn.Module):
         for stage, depth in enumerate(depths):
             if stage > 0:
                 x = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name=f"stage{stage}_norm")(_neighbours(x))
-                x = nn.Dense(width * 2 ** stage, use_bias=False, dtype=self.dtype, name=f"stage{stage}_down")(x)
+                x = Dense(width * 2 ** stage, use_bias=False, dtype=self.dtype, name=f"stage{stage}_down")(x)
             window, shift = self._cut(windows[stage], stage, grid)
 
             def make(name, stage=stage, window=window, shift=shift):

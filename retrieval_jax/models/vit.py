@@ -18,6 +18,7 @@ import numpy as np
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import blocks, timm_checkpoints
 from retrieval_jax.models.convnext import Patches
+from retrieval_jax.models.linear import Dense
 from retrieval_jax.models.pooling import DropPath, Pool, activation
 
 # variant: (blocks, width, attention heads)
@@ -45,10 +46,10 @@ class Attention(nn.Module):
         batch, length, width = x.shape
         if width % self.num_heads:
             raise InputError(f"{self.num_heads} attention heads do not divide a width of {width}")
-        qkv = nn.Dense(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(x)
+        qkv = Dense(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(x)
         query, key, value = jnp.moveaxis(qkv.reshape(batch, length, 3, self.num_heads, -1), 2, 0)
         x = jax.nn.dot_product_attention(query, key, value, implementation=self.kernel)
-        return nn.Dense(width, dtype=self.dtype, name="proj")(x.reshape(batch, length, width))
+        return Dense(width, dtype=self.dtype, name="proj")(x.reshape(batch, length, width))
 
 
 class Block(nn.Module):
@@ -70,8 +71,8 @@ class Block(nn.Module):
         y = Attention(self.num_heads, self.dtype, self.qkv_bias, self.attention_kernel, name="attention")(y)
         x = x + DropPath(rate)(self._scaled("attention_scale", y), train)
         y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm2")(x)
-        y = activation(self.act)(nn.Dense(int(width * self.mlp_ratio), dtype=self.dtype, name="fc1")(y))
-        y = nn.Dense(width, dtype=self.dtype, name="fc2")(y)
+        y = activation(self.act)(Dense(int(width * self.mlp_ratio), dtype=self.dtype, name="fc1")(y))
+        y = Dense(width, dtype=self.dtype, name="fc2")(y)
         return x + DropPath(rate)(self._scaled("mlp_scale", y), train)
 
     def _scaled(self, name: str, branch: jax.Array) -> jax.Array:
