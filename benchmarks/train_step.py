@@ -1,12 +1,13 @@
-"""Times a whole training step of ConvNeXt-Atto on a CPU: ours in JAX, timm's in PyTorch.
+"""Times a whole training step of ConvNeXt-Atto and ViT-S/16 on a CPU: ours in JAX, timm's in PyTorch.
 
-    python benchmarks/train_step.py [--rounds=5] [--threads=2] [--torch-python=/path/to/python with torch and timm]
+    python benchmarks/train_step.py [--model=vit_small] [--rounds=5] [--threads=2] [--torch-python=/path/to/python]
 
-A step is the same work on both sides: bytes to normalised pictures, forward, softmax cross-entropy and Poly-1 over
-1,000 labels, backward, clipping, AdamW, moving average; float32, batch 128, 80 x 64 px, one batch that stays in memory.
+The other Python has torch and timm. A step is the same work on both sides: bytes to normalised pictures, forward,
+softmax cross-entropy and Poly-1 over 1,000 labels, backward, clipping, AdamW, moving average; float32, one batch that
+stays in memory: 128 pictures of 80 x 64 px for ConvNeXt-Atto, 16 of 224 x 224 px for ViT-S/16.
 timm's model runs in both memory layouts, in eager mode. Every timing is a process of its own, kept to the same cores;
 rounds alternate between the systems. Then everything again with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 for all of them.
-Prints two tables in Markdown: pictures a second, median and range, and the ratio of ours to theirs within a round.
+Prints two tables in Markdown for each network: pictures a second, median and range, and the ratio of ours to theirs within a round.
 """
 
 import argparse
@@ -18,34 +19,39 @@ import subprocess
 import sys
 import time
 
-BATCH, HEIGHT, WIDTH, LABELS, LABELS_A_PICTURE = 128, 80, 64, 1000, 8
+# ours (file in models/, variant, arguments), timm's name, pictures a batch, height, width
+MODELS = {"convnext_atto": ("convnext", "atto", {}, "convnext_atto", 128, 80, 64),
+          "vit_small": ("vit", "small", {"pooling": "token"}, "vit_small_patch16_224", 16, 224, 224)}
+LABELS, LABELS_A_PICTURE = 1000, 8
 EPSILON, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.5, 1e-3, 0.05, 1.0, 0.99
 SYSTEMS = ("ours", "timm", "timm channels_last")
-SETTINGS = {"default allocator": "", "huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1)": "glibc.malloc.hugetlb=1"}
+# GLIBC_TUNABLES of all systems
+SETTINGS = {"default allocator": "", "huge pages": "glibc.malloc.hugetlb=1"}
 
 
-def batch() -> dict:
+def batch(model: str) -> dict:
     """Returns the batch, the same for all systems."""
     import numpy as np
 
+    rows, height, width = MODELS[model][-3:]
     rng = np.random.default_rng(0)
-    ids = np.stack([rng.choice(LABELS, LABELS_A_PICTURE, replace=False) for _ in range(BATCH)])
-    return {"image": rng.integers(0, 256, (BATCH, HEIGHT, WIDTH, 3), dtype=np.uint8), "label_ids": ids.astype(np.int32),
-            "label_mask": np.ones(ids.shape, bool), "_mask": np.ones(BATCH, bool)}
+    ids = np.stack([rng.choice(LABELS, LABELS_A_PICTURE, replace=False) for _ in range(rows)])
+    return {"image": rng.integers(0, 256, (rows, height, width, 3), dtype=np.uint8), "label_ids": ids.astype(np.int32),
+            "label_mask": np.ones(ids.shape, bool), "_mask": np.ones(rows, bool)}
 
 
-def pictures_per_second(step, seconds: float) -> dict:
-    """Calls step() for about `seconds`, after warming up; step returns the loss as a number once it is computed."""
+def pictures_per_second(step, rows: int, seconds: float) -> dict:
+    """Calls step() on so many rows for about `seconds`, after warming up; it returns the loss once it is computed."""
     losses = [step() for _ in range(3)]
     start, times = time.perf_counter(), []
     while len(times) < 3 or time.perf_counter() - start < seconds:
         before = time.perf_counter()
         losses.append(step())
         times.append(time.perf_counter() - before)
-    return {"pictures_per_second": BATCH / statistics.median(times), "first_loss": losses[0], "last_loss": losses[-1]}
+    return {"pictures_per_second": rows / statistics.median(times), "first_loss": losses[0], "last_loss": losses[-1]}
 
 
-def time_ours(seconds: float) -> dict:
+def time_ours(model: str, seconds: float) -> dict:
     """Times our training step."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -56,9 +62,10 @@ def time_ours(seconds: float) -> dict:
     from retrieval_jax import optim, sharding, tasks, train
     from retrieval_jax.data.catalog import DataInfo
 
+    name, variant, kwargs, _, rows, height, width = MODELS[model]
     config = common.base().train
-    config.model.update({"name": "convnext", "variant": "atto", "projection": 0})
-    config.model.kwargs = {}
+    config.model.update({"name": name, "variant": variant, "projection": 0})
+    config.model.kwargs = kwargs
     config.task_kwargs = {"loss": "softmax", "poly_epsilon": EPSILON}
     config.update({"learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "clip_norm": CLIP, "ema_decay": EMA})
     info = DataInfo([str(i) for i in range(LABELS)], np.full(LABELS, 10), 10_000, (), (), "")
@@ -66,7 +73,7 @@ def time_ours(seconds: float) -> dict:
     mesh = sharding.make_mesh()
 
     def init():
-        params = task.init(jax.random.key(0), {"image": np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)})
+        params = task.init(jax.random.key(0), {"image": np.zeros((1, height, width, 3), np.uint8)})
         optimizer, _ = optim.make(config, params, 10_000, 100.0)
         return {"params": params, "ema": params, "opt_state": optimizer.init(params), "step": jax.numpy.int32(0)}
 
@@ -74,17 +81,17 @@ def time_ours(seconds: float) -> dict:
     optimizer, _ = optim.make(config, state["params"], 10_000, 100.0)
     update = train.make_update(task, optimizer, jax.random.key(1), EMA, sharding.batch_sharding(mesh),
                                sharding.replicated(mesh))
-    data = sharding.shard_batch(batch(), mesh)
+    data = sharding.shard_batch(batch(model), mesh)
 
     def step():
         nonlocal state
         state, values = update(state, data)
         return float(values["loss"])
 
-    return {"version": f"jax {jax.__version__}", **pictures_per_second(step, seconds)}
+    return {"version": f"jax {jax.__version__}", **pictures_per_second(step, rows, seconds)}
 
 
-def time_timm(seconds: float, threads: int, memory_format: str) -> dict:
+def time_timm(name: str, seconds: float, threads: int, memory_format: str) -> dict:
     """Times the same step of timm's model in PyTorch."""
     import torch
 
@@ -96,14 +103,14 @@ def time_timm(seconds: float, threads: int, memory_format: str) -> dict:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     layout = getattr(torch, memory_format)
-    model = timm.create_model("convnext_atto", num_classes=LABELS).to(memory_format=layout).train()
+    model = timm.create_model(MODELS[name][3], num_classes=LABELS).to(memory_format=layout).train()
     params = list(model.parameters())
     average = [param.detach().clone() for param in params]
     decay = [param for param in params if param.ndim > 1]
     keep = [param for param in params if param.ndim <= 1]
     groups = [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": keep, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, foreach=True)
-    data = batch()
+    data = batch(name)
     images, ids = torch.from_numpy(data["image"]), torch.from_numpy(data["label_ids"]).long()
     mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
 
@@ -119,22 +126,23 @@ def time_timm(seconds: float, threads: int, memory_format: str) -> dict:
             torch._foreach_lerp_(average, params, 1 - EMA)
         return float(loss.detach())
 
-    return {"version": f"torch {torch.__version__}, timm {timm.__version__}", **pictures_per_second(step, seconds)}
+    return {"version": f"torch {torch.__version__}, timm {timm.__version__}", **pictures_per_second(step, len(ids), seconds)}
 
 
-def work(system: str, threads: int, seconds: float):
+def work(system: str, model: str, threads: int, seconds: float):
     """What a process for one timing does."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # XLA takes a thread for each core it may use
-    result = time_ours(seconds) if system == "ours" else time_timm(
-        seconds, threads, "channels_last" if "channels_last" in system else "contiguous_format")
+    result = time_ours(model, seconds) if system == "ours" else time_timm(
+        model, seconds, threads, "channels_last" if "channels_last" in system else "contiguous_format")
     print(json.dumps(result))
 
 
-def measure(system: str, tunables: str, arguments) -> dict:
+def measure(system: str, model: str, tunables: str, arguments) -> dict:
     """Starts a process for one timing."""
     env = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "GLIBC_TUNABLES": tunables}
     python = sys.executable if system == "ours" else arguments.torch_python
-    command = [python, __file__, "--work", system, f"--threads={arguments.threads}", f"--seconds={arguments.seconds}"]
+    command = [python, __file__, "--work", system, "--model", model, f"--threads={arguments.threads}",
+               f"--seconds={arguments.seconds}"]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{system} failed under {python}:\n{done.stderr}")
@@ -147,24 +155,33 @@ def main():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seconds", type=float, default=15.0, help="of steps, in each timing")
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch and timm")
+    parser.add_argument("--model", choices=list(MODELS), action="append", help="only this network")
+    parser.add_argument("--setting", choices=list(SETTINGS), action="append", help="only this setting")
     parser.add_argument("--work", choices=SYSTEMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        work(arguments.work, arguments.threads, arguments.seconds)
+        work(arguments.work, arguments.model[0], arguments.threads, arguments.seconds)
         return
-    print(f"{BATCH} pictures of {HEIGHT} x {WIDTH}, {LABELS:,} labels, float32, {arguments.threads} threads, "
-          f"{arguments.rounds} rounds of {arguments.seconds:g} s")
-    for setting, tunables in SETTINGS.items():
-        rounds = [{system: measure(system, tunables, arguments) for system in SYSTEMS} for _ in range(arguments.rounds)]
-        print(f"\n{setting}\n\n| system | version | pictures a second | ours / this | first loss | last loss |")
-        print("|---|---|---:|---:|---:|---:|")
-        for system in SYSTEMS:
-            speeds = [timings[system]["pictures_per_second"] for timings in rounds]
-            ours = [timings["ours"]["pictures_per_second"] for timings in rounds]
-            ratios = [a / b for a, b in zip(ours, speeds, strict=True)]
-            last = rounds[-1][system]
-            print(f"| {system} | {last['version']} | {_spread(speeds, 1)} | {_spread(ratios, 2)} "
-                  f"| {last['first_loss']:.3f} | {last['last_loss']:.3f} |", flush=True)
+    for model in arguments.model or MODELS:
+        rows, height, width = MODELS[model][-3:]
+        print(f"\n{model}: {rows} pictures of {height} x {width}, {LABELS:,} labels, float32, {arguments.threads} "
+              f"threads, {arguments.rounds} rounds of {arguments.seconds:g} s")
+        for setting in arguments.setting or SETTINGS:
+            table(setting, [{system: measure(system, model, SETTINGS[setting], arguments) for system in SYSTEMS}
+                            for _ in range(arguments.rounds)])
+
+
+def table(setting: str, rounds: list[dict]):
+    """Prints what was measured in one setting."""
+    print(f"\n{setting}\n\n| system | version | pictures a second | ours / this | first loss | last loss |")
+    print("|---|---|---:|---:|---:|---:|")
+    for system in SYSTEMS:
+        speeds = [timings[system]["pictures_per_second"] for timings in rounds]
+        ours = [timings["ours"]["pictures_per_second"] for timings in rounds]
+        ratios = [a / b for a, b in zip(ours, speeds, strict=True)]
+        last = rounds[-1][system]
+        print(f"| {system} | {last['version']} | {_spread(speeds, 1)} | {_spread(ratios, 2)} "
+              f"| {last['first_loss']:.3f} | {last['last_loss']:.3f} |", flush=True)
 
 
 def _spread(values, digits) -> str:
