@@ -7,7 +7,8 @@ softmax cross-entropy and Poly-1 over 1,000 labels, backward, clipping, AdamW, m
 stays in memory: 128 pictures of 80 x 64 px for ConvNeXt-Atto, 16 of 224 x 224 px for ViT-S/16.
 timm's model runs in both memory layouts, in eager mode. Every timing is a process of its own, kept to the same cores;
 rounds alternate between the systems. Then everything again with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 for all of them.
-Prints two tables in Markdown for each network: pictures a second, median and range, and the ratio of ours to theirs within a round.
+Prints two tables in Markdown for each network: pictures a second, median and range, and the ratio of ours to theirs
+within a round.
 """
 
 import argparse
@@ -126,7 +127,8 @@ def time_timm(name: str, seconds: float, threads: int, memory_format: str) -> di
             torch._foreach_lerp_(average, params, 1 - EMA)
         return float(loss.detach())
 
-    return {"version": f"torch {torch.__version__}, timm {timm.__version__}", **pictures_per_second(step, len(ids), seconds)}
+    return {"version": f"torch {torch.__version__}, timm {timm.__version__}",
+            **pictures_per_second(step, len(ids), seconds)}
 
 
 def work(system: str, model: str, threads: int, seconds: float):

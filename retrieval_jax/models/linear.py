@@ -22,9 +22,8 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _product_backward(arguments, cotangent):
     x, kernel = arguments
-    rows = tuple(range(x.ndim - 1))
-    return (jax.lax.dot_general(cotangent, kernel, (((x.ndim - 1,), (1,)), ((), ()))),
-            jax.lax.dot_general(x, cotangent, ((rows, rows), ((), ()))))
+    rows, cotangents = (array.reshape(-1, array.shape[-1]) for array in (x, cotangent))  # else XLA copies them
+    return (cotangents @ kernel.T).reshape(x.shape), jax.lax.dot_general(rows, cotangents, (((0,), (0,)), ((), ())))
 
 
 product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_backward)
