@@ -217,3 +217,28 @@ def test_pictures_are_normalised_with_the_weights_own_mean():
     images = np.array([[[[0, 128, 255]]]], np.uint8)
     out = embedder.normalize(images.astype(np.float32), jnp.float32, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
     np.testing.assert_allclose(out[0, 0, 0], [-1, (128 / 255 - 0.4) / 0.25, 3.5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss, head", [("softmax", "linear"), ("sigmoid", "cosine")])
+def test_blocks_of_labels_change_nothing(patches, loss, head):
+    def results(block):
+        config = tiny_config().train
+        config.task_kwargs.update({"loss": loss, "head": head, "label_block": block})
+        task = tasks.get("multilabel").make(config, INFO)
+        params = jax.jit(task.init)(jax.random.key(0), tiny_batch())
+
+        @jax.jit
+        def run(params):
+            return task.loss_fn(params, tiny_batch(), rng=jax.random.key(0), step=0, ema=params, train=True)[0]
+
+        return jax.value_and_grad(run)(params)
+
+    for ours, whole in zip(jax.tree.leaves(results(2)), jax.tree.leaves(results(0)), strict=True):
+        np.testing.assert_allclose(ours, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_of_labels_are_refused_where_whole_logits_are_compared():
+    with pytest.raises(InputError, match="label_block cuts up the logits that distill_share"):
+        supervise(label_block=2, distill_share=0.5)
+    with pytest.raises(InputError, match="label_block is -1"):
+        supervise(label_block=-1)
