@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv in the checkout and installs requirement files into it, once: launch/setup.sh requirements.txt [...]
+# --dry-run before them says what would be made and installed.
 #
 # With uv if it is on the PATH, else with venv and pip. A file is installed again when its content changes; a set-up
 # that was interrupted starts over; two at the same time wait for each other.
@@ -65,13 +66,21 @@ install() {
   mv "$installed.new" "$installed"
 }
 
+dry=''
+[[ ${1:-} != --dry-run ]] || { dry=yes; shift; }
 (($#)) || fail "which requirements?" "launch/setup.sh requirements.txt"
 for file in "$@"; do [[ -f $file ]] || fail "$file not found in $PWD"; done
 if command -v flock >/dev/null; then
   exec 9<launch/setup.sh
   flock 9
 fi
-other="$(cut -d' ' -f2 "$installed" 2>/dev/null | grep -vxF -e "$1" -e requirements-milvus.txt -e requirements-dev.txt || true)"
+other="$(cut -d' ' -f2 "$installed" 2>/dev/null | grep -vxF -e "$1" -e requirements-milvus.txt -e requirements-dev.txt \
+  -e requirements-gcs.txt -e requirements-s3.txt || true)"
+if [[ -n $dry ]]; then
+  [[ -z $other && ! -e $unfinished && -e .venv ]] || echo "make $PWD/.venv"
+  for file in "$@"; do is_installed "$file" || echo "install $PWD/$file"; done
+  exit 0
+fi
 if [[ -n $other ]]; then
   # faiss-cpu and faiss-gpu in one environment break each other.
   say "launch/setup.sh: making .venv anew, because it was made from $other"
