@@ -20,6 +20,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from retrieval_jax import remote
 from retrieval_jax.errors import InputError, RunFailed
 
 CHECKSUMS = "checksums.json"  # in the folder of a step: file -> sha256
@@ -221,6 +222,7 @@ def load_params(folder, step=None, which="ema"):
 
 def _path(folder):
     """Returns a local folder's absolute path, which orbax asks for, or a remote one's as it is."""
+    folder = remote.checkpoint_folder(folder)
     return epath.Path(folder) if "://" in str(folder) else epath.Path(folder).absolute()
 
 

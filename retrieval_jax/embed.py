@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import checkpoints, command_line, embeddings, inference, shard_writer, sharding, warm_start
+from retrieval_jax import checkpoints, command_line, embeddings, inference, remote, shard_writer, sharding, warm_start
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import histogram, pipeline, sources
@@ -83,14 +83,15 @@ def run(config, workdir):
             ids = Ids.of(catalog.split(split_name).ids)
             job = shard_writer.Job(workdir / "embeddings" / name / split_name, ids, recipe, config.embed.dtype,
                                    _shard_rows(config, len(ids)))
-            summary[name][split_name] = _embed_split(job, pictures[split_name], images[split_name], predict, meta)
+            summary[name][split_name] = _embed_split(
+                job, pictures[split_name], images[split_name], predict, meta, workdir)
         if name == "trained" and catalog.val is not None and jax.process_index() == 0:
             _save_attributes(config, workdir, task, params, catalog.val, mesh)
     _wait("embed")  # nobody reads what the first process still writes
     return {"embeddings": summary}
 
 
-def _embed_split(job, pictures, images, predict, meta):
+def _embed_split(job, pictures, images, predict, meta, workdir):
     """Makes this process's shards of a split, waits for the others, has the first process join them."""
     first, here, processes = jax.process_index() == 0, jax.process_index(), jax.process_count()
     if first:
@@ -109,7 +110,11 @@ def _embed_split(job, pictures, images, predict, meta):
 
     own = range(here * job.count // processes, (here + 1) * job.count // processes)
     shard_writer.write(job, earlier, pictures, embed, own, lambda text: print(f"{title}: {text}", flush=True))
+    below = job.partial.relative_to(workdir).as_posix()
+    remote.push(workdir, below=below)  # where machines share a URL, not a disk
     _wait(f"written {job.folder}")
+    if first and processes > 1:
+        remote.pull(workdir, below=below)
     speed = {"pictures_per_second": round(done / max(seconds, 1e-9), 1) if done else None}
     if not first:
         return speed

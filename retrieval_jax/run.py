@@ -15,7 +15,7 @@ import os
 import pathlib
 import time
 
-from retrieval_jax import command_line, provenance, workdir
+from retrieval_jax import command_line, provenance, remote, workdir
 from retrieval_jax.errors import InputError
 
 _TOGETHER = ("train", "embed")  # verbs of the devices
@@ -54,7 +54,8 @@ def run(config, folder, config_folder="configs") -> dict:
     for verb in workdir.verbs(config):
         reason = workdir.reason_to_run(config, folder, verb)
         while reason is not None and verb not in _TOGETHER and not provenance.is_first_process():
-            time.sleep(1.0)  # until the first process, with which this one shares the folder, is done
+            time.sleep(1.0)  # until the first process, with which this one shares the folder or its URL, is done
+            remote.pull(folder)
             reason = workdir.reason_to_run(config, folder, verb)
         if reason is None:
             print(f"{verb}: complete, skipped", flush=True)
@@ -69,7 +70,7 @@ def run(config, folder, config_folder="configs") -> dict:
     if "evaluate" not in done and scores.exists():  # evaluate prints its own table when it runs
         stages = json.loads(scores.read_text(encoding="utf-8"))["stages"]
         importlib.import_module("retrieval_jax.evaluate").print_scores(stages)
-    print(f"report: {folder / 'report.html'}")
+    print(f"report: {remote.url(folder / 'report.html') or folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
     return done
 

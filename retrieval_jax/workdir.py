@@ -18,7 +18,7 @@ import re
 import sys
 import time
 
-from retrieval_jax import lock, provenance
+from retrieval_jax import lock, provenance, remote
 from retrieval_jax.errors import InputError
 
 VERBS = ("mine", "train", "embed", "search", "evaluate", "report")
@@ -43,17 +43,15 @@ _MAX_NAME = 100
 
 
 def as_path(path) -> pathlib.Path:
-    """Returns the path of a work directory.
+    """Returns the path of a work directory; for one at a URL that of the local folder kept in step with it.
 
     Args:
-      path: of a local folder, as text or path.
+      path: of a local folder, or a URL ("s3://bucket/folder"), as text or path.
 
     Raises:
-      InputError: for a remote folder ("gs://..."), of which `pathlib` would silently make a local one named "gs:".
+      InputError: a URL without a place in it.
     """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):  # one slash where pathlib had it already
-        raise InputError(f"--workdir={os.fspath(path)}: only local folders for now; give one, or mount the remote one")
-    return pathlib.Path(path)
+    return remote.local_folder(path)
 
 
 def default_name(stem: str, arg: str | None = None, overrides: dict | None = None) -> str:
@@ -263,6 +261,11 @@ def prepare(config, folder):
       InputError: when the directory already holds results of another data, mine or train block, or is no local folder.
     """
     folder = as_path(folder)
+    if url := remote.url(folder):
+        print(f"work directory: {url}, worked on in {folder}", flush=True)
+        for each in (folder, *(member_folder(folder, member) for member in members(config)),
+                     *filter(None, [predecessor_folder(config, folder)])):
+            remote.pull(each, settle=each == folder)
     new = plain(config)
     file = folder / "config.json"
     if file.exists() and _used(folder):
@@ -365,8 +368,12 @@ def run_stage(config, folder, verb: str, function) -> dict:
     """
     folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock.held(folder, verb) if provenance.is_first_process() else contextlib.nullcontext():
+    first = provenance.is_first_process()
+    with lock.held(folder, verb) if first else contextlib.nullcontext():
         invalidate(folder, verb)
+        if first:
+            remote.push(folder)  # before anything is overwritten there: the verb and the later ones do not count now
+            remote.keep_pushing(folder)
         start, cpu_start = time.monotonic(), provenance.cpu_seconds()
         summary = function(config, folder)
         seconds, cpu_seconds = time.monotonic() - start, provenance.cpu_seconds() - cpu_start
@@ -420,6 +427,7 @@ def record(config, folder, verb: str, *, seconds: float, cpu_seconds: float, sum
     if provenance.is_first_process():
         write_json(folder / "stages" / f"{verb}.json", entry)
         _write_run(folder)
+        remote.push(folder)
     return entry
 
 

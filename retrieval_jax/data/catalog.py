@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_jax import remote
 from retrieval_jax.errors import InputError
 
 SOURCES = ("synthetic", "eproduct", "table")
@@ -119,6 +120,9 @@ def load(config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = No
     """
     source = config_data["source"]
     kwargs = _plain(config_data.get("kwargs") or {})
+    if isinstance(kwargs.get("root"), str) and "://" in kwargs["root"]:
+        kwargs["root"] = str(remote.local_folder(kwargs["root"]))
+        remote.pull(kwargs["root"])  # all of it, once: later only what changed there
     if source not in SOURCES:
         raise InputError(f"config.data.source is {source!r}; there are {', '.join(SOURCES)}")
     # Imported here: both modules need the classes above.

@@ -1,0 +1,303 @@
+"""Folders at a URL (s3://, gs://, whatever fsspec knows), each kept in step with a local folder that the verbs work in.
+
+    <cache>/s3/bucket/runs/mine/       stands for s3://bucket/runs/mine; <cache> is $RETRIEVAL_JAX_CACHE/urls, or
+                                       ~/.cache/retrieval_jax/urls
+      .remote.json                     what both sides held when they last agreed
+
+Files are mapped, renamed and locked, which no object store can do; so they are made here and copied there: while a verb
+runs, every half minute, and when it is done, its record last. Nothing half written goes up, and a checkpoint counts
+there once all of it is. Checkpoints at gs:// go there directly, because processes on several machines write them
+together.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import re
+import sys
+import threading
+
+from retrieval_jax.errors import InputError
+
+SECONDS = 30.0  # between two copies while a verb runs
+_NOTE, _LOCK = ".remote.json", ".remote.lock"
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one slash where pathlib had it already
+_STEP = re.compile(r"checkpoints/(\d+)/")
+_ORBAX_WRITES = ("gs", "gcs")
+_EXTRAS = {"s3": "requirements-s3.txt", "s3a": "requirements-s3.txt", "gs": "requirements-gcs.txt",
+           "gcs": "requirements-gcs.txt"}
+_threads: dict[pathlib.Path, threading.Event] = {}
+
+
+def local_folder(path) -> pathlib.Path:
+    """Returns the local folder that stands for a URL; a local path is returned as it is.
+
+    Args:
+      path: "s3://bucket/folder", "file:///folder" or a local path.
+
+    Raises:
+      InputError: a URL without a place in it.
+    """
+    found = _URL.fullmatch(os.fspath(path))
+    if not found:
+        return pathlib.Path(path)
+    scheme, rest = found[1].lower(), found[2].strip("/")
+    if scheme == "file":
+        return pathlib.Path("/", rest)
+    if not rest or ".." in rest.split("/"):
+        raise InputError(f"{os.fspath(path)}: write the whole address, {scheme}://bucket/folder")
+    return _cache() / scheme / rest
+
+
+def url(folder) -> str | None:
+    """Returns the URL that a local folder stands for, or None.
+
+    Args:
+      folder: path.
+    """
+    folder = pathlib.Path(folder).absolute()
+    if not folder.is_relative_to(_cache()):
+        return None
+    scheme, *rest = folder.relative_to(_cache()).parts or ("",)
+    return f"{scheme}://{'/'.join(rest)}" if rest else None
+
+
+def checkpoint_folder(folder) -> str | os.PathLike:
+    """Returns where checkpoints of a folder are written: at gs:// itself, elsewhere the folder.
+
+    Args:
+      folder: path of a checkpoints folder.
+    """
+    there = url(folder)
+    return there if there and there.partition(":")[0] in _ORBAX_WRITES else folder
+
+
+def _cache() -> pathlib.Path:
+    folder = os.environ.get("RETRIEVAL_JAX_CACHE")
+    return (pathlib.Path(folder).absolute() if folder else pathlib.Path.home() / ".cache" / "retrieval_jax") / "urls"
+
+
+# ----------------------------------------------------------------------------------------------------- copying
+
+
+def pull(folder, *, below: str = "", settle: bool = False) -> None:
+    """Brings a local folder up to what its URL holds; does nothing for a folder that stands for none.
+
+    What changed here and did not go up yet stays as it is.
+
+    Args:
+      folder: of `local_folder`.
+      below: only what lies under this folder, "a/b".
+      settle: for a start, with nobody at work in the folder: what is here alone goes, unless nobody else wrote there
+        since, because then it is the rest of a run that was killed here.
+
+    Raises:
+      InputError: the URL cannot be read.
+    """
+    folder, there = pathlib.Path(folder), url(folder)
+    if there is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with _reached(there, folder), _locked(folder):
+        files, root = _filesystem(there)
+        note, remote, here = _read_note(folder), _remote(files, root, there), _local(folder, there)
+        todo = []
+        for name, (size, token) in remote.items():
+            known = note.get(name)
+            altered = name in here and known is not None and here[name] != known[2:]
+            if name.startswith(below) and not altered and (
+                    known is None or known[:2] != [size, token] or name not in here):
+                todo.append(name)
+        if settle and {name: known[:2] for name, known in note.items()} != {
+                name: list(marks) for name, marks in remote.items()}:
+            for name in here.keys() - remote.keys():
+                (folder / name).unlink(missing_ok=True)
+            _drop_empty(folder / "checkpoints")
+        beside = [str(_beside(folder / name)) for name in todo]
+        for name in todo:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if todo:
+            files.get([f"{root}/{name}" for name in todo], beside)
+        for name, temporary in zip(todo, beside, strict=True):
+            os.replace(temporary, folder / name)
+            note[name] = [*remote[name], *_stat(folder / name)]
+        gone = [name for name in note if name not in remote]
+        _write_note(folder, {name: known for name, known in note.items() if name not in gone})
+
+
+def push(folder, *, below: str = "") -> None:
+    """Copies to the URL what changed in a local folder, records of finished verbs last, and removes there what is gone
+    here; does nothing for a folder that stands for no URL.
+
+    Args:
+      folder: of `local_folder`.
+      below: only what lies under this folder, "a/b".
+
+    Raises:
+      InputError: the URL cannot be written; what is here stays here.
+    """
+    folder, there = pathlib.Path(folder), url(folder)
+    if there is None or not folder.exists():
+        return
+    with _reached(there, folder), _locked(folder):
+        note, here = _read_note(folder), _local(folder, there)
+        changed = sorted(name for name, marks in here.items()
+                         if name.startswith(below) and (name not in note or note[name][2:] != marks))
+        gone = sorted(name for name in note if name.startswith(below) and name not in here)
+        if not changed and not gone:
+            return
+        files, root = _filesystem(there)
+        steps = {match[1] for name in (*changed, *gone) if (match := _STEP.match(name))}
+        whole = {match[1] for name in here if (match := _STEP.match(name))}
+        _remove(files, [f"{root}/checkpoints/{step}.whole" for step in sorted(steps)])
+        last = [name for name in changed if name.startswith("stages/") or name == "run.json"]
+        for names in ([name for name in changed if name not in last], last):
+            if names is last:
+                for step in sorted(steps & whole):
+                    files.pipe_file(f"{root}/checkpoints/{step}.whole", b"")
+            for name in [name for name in names if not (folder / name).exists()]:
+                names.remove(name)  # gone since, replaced by the next one
+            if names:
+                files.put([str(folder / name) for name in names], [f"{root}/{name}" for name in names])
+        _remove(files, [f"{root}/{name}" for name in gone])
+        remote = _remote(files, root, there)
+        note.update({name: [*remote[name], *here[name]] for name in changed if name in remote})
+        _write_note(folder, {name: known for name, known in note.items() if name not in gone})
+
+
+def keep_pushing(folder) -> None:
+    """Calls `push` every `SECONDS` from now on, and when the program ends; an error is told, and tried again.
+
+    Args:
+      folder: of `local_folder`; one that stands for no URL is left alone.
+    """
+    folder = pathlib.Path(folder)
+    if url(folder) is None or folder in _threads:
+        return
+    stop = _threads[folder] = threading.Event()
+
+    def again():
+        while not stop.wait(SECONDS):
+            _try_to_push(folder)
+
+    threading.Thread(target=again, name=f"copies {folder}", daemon=True).start()
+
+    def end():
+        stop.set()
+        _try_to_push(folder)
+
+    atexit.register(end)
+
+
+def _try_to_push(folder) -> None:
+    try:
+        push(folder)
+    except InputError as error:
+        print(f"warning: {error}", file=sys.stderr, flush=True)
+
+
+# ----------------------------------------------------------------------------------------------------- both sides
+
+
+def _local(folder, there) -> dict[str, list[int]]:
+    """Returns the files to keep in step: name -> [size, time of change]."""
+    found = {}
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder).as_posix()
+        with contextlib.suppress(FileNotFoundError):
+            if _counts(name, there) and file.is_file():
+                found[name] = _stat(file)
+    return found
+
+
+def _counts(name: str, there: str) -> bool:
+    """Tells whether a file is whole work: not a note of ours, half of a file or folder, or orbax's own."""
+    hidden = [part for part in name.split("/") if part.startswith(".") and not part.endswith(".partial")]
+    direct = there.partition(":")[0] in _ORBAX_WRITES and _STEP.match(name)
+    return not (hidden or direct or name.endswith(".tmp") or "orbax-checkpoint-tmp" in name)
+
+
+def _remote(files, root: str, there: str) -> dict[str, tuple[int, str]]:
+    """Returns the files at the URL: name -> (size, what tells one version from another)."""
+    files.invalidate_cache()
+    try:
+        entries = files.find(root, detail=True)
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for path, entry in entries.items():
+        token = next((entry[key] for key in ("ETag", "etag", "generation", "mtime", "LastModified", "created")
+                      if entry.get(key) is not None), "")
+        found[path.removeprefix(root).lstrip("/")] = (int(entry["size"]), str(token))
+    whole = {name.removesuffix(".whole") for name in found if re.fullmatch(r"checkpoints/\d+\.whole", name)}
+    return {name: marks for name, marks in found.items()
+            if _counts(name, there) and not name.endswith(".whole")
+            and ((match := _STEP.match(name)) is None or f"checkpoints/{match[1]}" in whole)}
+
+
+def _filesystem(there: str):
+    import fsspec
+
+    files, root = fsspec.core.url_to_fs(there)
+    return files, root.rstrip("/")
+
+
+def _remove(files, paths) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            files.rm_file(path)
+
+
+def _stat(file) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _beside(file) -> pathlib.Path:
+    return file.with_name(f".{file.name}.{os.getpid()}.tmp")
+
+
+def _drop_empty(folder) -> None:
+    for child in sorted(folder.glob("**/"), reverse=True) if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            child.rmdir()
+
+
+def _read_note(folder) -> dict[str, list]:
+    try:
+        return json.loads((folder / _NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_note(folder, note: dict) -> None:
+    beside = _beside(folder / _NOTE)
+    beside.write_text(json.dumps(note), encoding="utf-8")
+    os.replace(beside, folder / _NOTE)
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    with (folder / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _reached(there: str, folder):
+    """Turns what the many file systems raise into one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ImportError as error:
+        scheme = there.partition(":")[0]
+        remedy = f"pip install -r {_EXTRAS[scheme]}" if scheme in _EXTRAS else "install it"
+        raise InputError(f"{there} needs a package that is not installed ({error}): {remedy}") from error
+    except Exception as error:  # botocore, gcsfs, aiohttp ...: no common ancestor
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{there} cannot be reached ({text}): check the address, your rights and the network; nothing "
+                         f"is lost, what was made here lies in {folder} and goes up with the next run") from error

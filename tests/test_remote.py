@@ -1,0 +1,194 @@
+"""Work directories and catalogues at a URL, on a real S3 server in this process; killed copies, two machines."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from retrieval_jax import remote, workdir
+from retrieval_jax.errors import InputError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+URL = "s3://bucket/runs/mine"
+
+
+@pytest.fixture(scope="module")
+def address():
+    server = pytest.importorskip("moto.server", reason="pip install -r requirements-dev.txt")
+    pytest.importorskip("s3fs", reason="pip install -r requirements-dev.txt")
+    started = server.ThreadedMotoServer(port=0, verbose=False)
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
+        started.start()
+    yield "http://{}:{}".format("127.0.0.1", started.get_host_and_port()[1])
+    started.stop()
+
+
+@pytest.fixture
+def bucket(address, monkeypatch, tmp_path):
+    """An empty bucket, and a cache of our own; returns the file system."""
+    for name, value in (("AWS_ENDPOINT_URL", address), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"),
+                        ("AWS_DEFAULT_REGION", "us-east-1"), ("RETRIEVAL_JAX_CACHE", str(tmp_path / "one"))):
+        monkeypatch.setenv(name, value)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    files = s3fs.S3FileSystem()
+    if files.exists("bucket"):
+        files.rm("bucket", recursive=True)
+    files.mkdir("bucket")
+    return files
+
+
+def there(files):
+    files.invalidate_cache()
+    return sorted(name.removeprefix("bucket/runs/mine/") for name in files.find("bucket/runs/mine"))
+
+
+def machine(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path / name))
+    return remote.local_folder(URL)
+
+
+def fill(folder, **content):
+    for name, text in content.items():
+        file = folder / name.replace("__", "/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+@pytest.mark.parametrize("given, url", [(URL, URL), (pathlib.Path(URL), URL), ("GS://bucket/a/", "gs://bucket/a"),
+                                        ("memory://a", "memory://a")])
+def test_a_url_has_a_local_folder_and_back(given, url, tmp_path, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path))
+    folder = remote.local_folder(given)
+    assert folder.is_relative_to(tmp_path) and remote.url(folder) == url
+    assert remote.url(folder / "checkpoints") == url + "/checkpoints"
+    assert workdir.member_folder(given, "other:arg") == folder.parent / "other-arg"
+
+
+def test_local_paths_and_file_urls_stand_for_nothing_else(tmp_path):
+    assert remote.local_folder(f"file://{tmp_path}/a") == tmp_path / "a"
+    for local in (tmp_path, pathlib.Path("runs/a"), pathlib.Path.home()):
+        assert remote.local_folder(local) == local and remote.url(local) is None
+    with pytest.raises(InputError, match="whole address"):
+        remote.local_folder("s3://")
+    with pytest.raises(InputError, match="whole address"):
+        remote.local_folder("s3://bucket/../other")
+
+
+def test_orbax_writes_to_gs_itself_and_everything_else_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path))
+    assert remote.checkpoint_folder(remote.local_folder("gs://b/run") / "checkpoints") == "gs://b/run/checkpoints"
+    folder = remote.local_folder("s3://b/run") / "checkpoints"
+    assert remote.checkpoint_folder(folder) == folder and remote.checkpoint_folder("runs/x") == "runs/x"
+
+
+def test_only_what_changed_is_copied_and_what_went_here_goes_there(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, a="1", deep__b="2", **{".half.tmp": "no", "checkpoints__5.orbax-checkpoint-tmp__x": "no",
+                                     ".query.partial__c": "yes"})
+    remote.push(one)
+    assert there(bucket) == [".query.partial/c", "a", "deep/b"]
+    bucket.pipe_file("bucket/runs/mine/deep/b", b"elsewhere")
+    fill(one, a="1 again")
+    remote.push(one)
+    assert bucket.cat_file("bucket/runs/mine/a") == b"1 again"
+    assert bucket.cat_file("bucket/runs/mine/deep/b") == b"elsewhere"  # did not change here: not sent
+    (one / "a").unlink()
+    remote.push(one)
+    assert there(bucket) == [".query.partial/c", "deep/b"]
+    two = machine(monkeypatch, tmp_path, "two")
+    remote.pull(two)
+    assert (two / "deep" / "b").read_text() == "elsewhere" and not (two / "a").exists()
+
+
+def test_a_start_keeps_the_rest_of_a_killed_run_unless_another_machine_went_on(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, a="1", checkpoints__5__x="five")
+    remote.push(one)
+    fill(one, checkpoints__6__x="six, killed before it went up")
+    remote.pull(one, settle=True)
+    assert (one / "checkpoints/6/x").exists()
+    two = machine(monkeypatch, tmp_path, "two")
+    remote.pull(two, settle=True)
+    assert (two / "checkpoints/5/x").read_text() == "five"
+    fill(two, checkpoints__7__x="seven")
+    remote.push(two)
+    one = machine(monkeypatch, tmp_path, "one")
+    remote.pull(one, settle=True)
+    assert sorted(folder.name for folder in (one / "checkpoints").iterdir()) == ["5", "7"]
+
+
+def test_a_checkpoint_that_went_up_by_half_is_not_seen(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, checkpoints__5__x="five", checkpoints__5__y="five")
+    remote.push(one)
+    fill(one, checkpoints__6__x="six", checkpoints__6__y="six")
+    import s3fs
+
+    put_file = s3fs.S3FileSystem._put_file
+
+    async def put_half(self, file, *args, **kwargs):
+        if file.endswith("y"):
+            raise OSError("the machine went away")
+        await put_file(self, file, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "_put_file", put_half)
+        with pytest.raises(InputError, match="the machine went away.*nothing is lost"):
+            remote.push(one)
+    assert "checkpoints/6/x" in there(bucket)
+    two = machine(monkeypatch, tmp_path, "two")
+    remote.pull(two, settle=True)
+    assert [folder.name for folder in (two / "checkpoints").iterdir()] == ["5"]
+    machine(monkeypatch, tmp_path, "one")
+    remote.push(one)  # the machine came back
+    two = machine(monkeypatch, tmp_path, "two")
+    remote.pull(two)
+    assert sorted(folder.name for folder in (two / "checkpoints").iterdir()) == ["5", "6"]
+
+
+@pytest.mark.parametrize("url, said", [("s3://no-such-bucket/run", "no-such-bucket.*cannot be reached"),
+                                       ("nosuch://bucket/run", "cannot be reached.*nosuch")])
+def test_what_cannot_be_reached_is_one_sentence(bucket, url, said):
+    folder = remote.local_folder(url)
+    fill(folder, a="1")
+    with pytest.raises(InputError, match=said):
+        remote.push(folder)
+    assert (folder / "a").read_text() == "1"
+
+
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    folder = remote.local_folder("gs://bucket/run")
+    with pytest.raises(InputError, match="pip install -r requirements-gcs.txt"):
+        remote.pull(folder)
+
+
+def run(*words, **env):
+    command = [sys.executable, "-m", "retrieval_jax.run", f"--config={ROOT}/configs/quickstart.py:runlocal", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "JAX_PLATFORMS": "cpu", **env})
+
+
+@pytest.mark.long
+def test_the_whole_way_on_s3_and_on_with_it_on_another_machine(bucket, tmp_path):
+    done = run(f"--workdir={URL}", RETRIEVAL_JAX_CACHE=str(tmp_path / "one"))
+    assert done.returncode == 0, done.stderr
+    names = there(bucket)
+    for name in ("config.json", "run.json", "stages/report.json", "report.html", "metrics.json", "metrics.jsonl",
+                 "attributes/vocabulary.json", "embeddings/trained/gallery/embeddings.json",
+                 "rankings/rankings.json"):
+        assert name in names, names
+    assert any(name.endswith(".whole") for name in names)
+    again = run(f"--workdir={URL}", RETRIEVAL_JAX_CACHE=str(tmp_path / "two"))
+    assert again.returncode == 0 and "ran nothing" in again.stdout, again.stdout + again.stderr
+    # The third machine searches anew, with what the first one embedded, and the first sees that.
+    third = run(f"--workdir={URL}", "--config.search.k=7", RETRIEVAL_JAX_CACHE=str(tmp_path / "three"))
+    assert third.returncode == 0 and "ran search, evaluate, report" in third.stdout, third.stdout + third.stderr
+    last = run(f"--workdir={URL}", "--config.search.k=7", RETRIEVAL_JAX_CACHE=str(tmp_path / "one"))
+    assert last.returncode == 0 and "ran nothing" in last.stdout, last.stdout + last.stderr
