@@ -64,7 +64,7 @@ first=0 left=$count watchdog=''
 while ((left)); do
   code=0 ended=''
   wait -n -p ended "${pids[@]}" || code=$?
-  [[ -n $ended ]] || continue # a signal came, nobody ended
+  [[ -n ${ended:-} ]] || continue # a signal came, nobody ended
   left=$((left - 1))
   for i in "${!pids[@]}"; do [[ ${pids[i]} != "$ended" ]] || unset "pids[i]"; done
   if ((code && !first)); then

@@ -1,5 +1,6 @@
 """Work directories and catalogues at a URL, on a real S3 server in this process; killed copies, two machines."""
 
+import asyncio
 import contextlib
 import os
 import pathlib
@@ -133,6 +134,7 @@ def test_a_checkpoint_that_went_up_by_half_is_not_seen(bucket, tmp_path, monkeyp
 
     async def put_half(self, file, *args, **kwargs):
         if file.endswith("y"):
+            await asyncio.sleep(1)
             raise OSError("the machine went away")
         await put_file(self, file, *args, **kwargs)
 
