@@ -20,7 +20,16 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import checkpoints, command_line, embeddings, inference, remote, shard_writer, sharding, warm_start
+from retrieval_jax import (
+    checkpoints,
+    command_line,
+    embeddings,
+    inference,
+    remote,
+    shard_writer,
+    sharding,
+    warm_start,
+)
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import histogram, pipeline, sources

@@ -258,7 +258,8 @@ def prepare(config, folder):
       The folder's path.
 
     Raises:
-      InputError: when the directory already holds results of another data, mine or train block, or is no local folder.
+      InputError: when the directory already holds results of another data, mine or train block, is a file,
+        or lies at a URL that cannot be read.
     """
     folder = as_path(folder)
     if url := remote.url(folder):
@@ -276,7 +277,7 @@ def prepare(config, folder):
             raise InputError(
                 f"{folder} holds results of other settings:\n" + "".join(f"  {line}\n" for line in changed) +
                 "The data, mine and train settings of a work directory stay as they are. "
-                f"Give another --workdir, or delete this one: rm -r {folder}")
+                f"Give another --workdir, or delete this one: {remote.url(folder) or f'rm -r {folder}'}")
     elif folder.exists() and not folder.is_dir():
         raise InputError(f"--workdir={folder} is a file, not a folder; give another --workdir")
     (folder / "stages").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The scripts for clusters, on a PATH where srun, sbatch, gcloud, kubectl and docker only record how they are called."""
+"""The scripts for clusters, on a PATH where srun, sbatch, gcloud, kubectl and docker only record their calls."""
 
 import json
 import os
@@ -40,8 +40,8 @@ def checkout(tmp_path):
         (folder / "bin" / tool).write_text(STAND_IN)
         (folder / "bin" / tool).chmod(0o755)
     (folder / "launch" / "setup.sh").write_text(STAND_IN)
-    subprocess.run("git init -q . && git add -A launch && git -c user.name=a -c user.email=a@b commit -qm a", shell=True,
-                   cwd=folder, check=True)
+    for words in ("init -q .", "add -A launch", "-c user.name=a -c user.email=a@b commit -qm a"):
+        subprocess.run(["git", *words.split()], cwd=folder, check=True)
     return folder
 
 
@@ -129,7 +129,8 @@ def test_slurm_goes_back_into_the_queue_for_exit_code_75_alone(checkout, code, r
 
 @pytest.mark.parametrize("code, requeued", [(75, True), (143, True), (0, False)])
 def test_slurm_hands_the_signal_on_and_waits_for_the_save(checkout, code, requeued):
-    saving = f"trap 'sleep 1; echo saved >>\"$CALLS.saved\"; exit {code}' TERM; echo up >\"$CALLS.up\"; sleep 60 >/dev/null 2>&1 & wait"
+    saving = (f"trap 'sleep 1; echo saved >>\"$CALLS.saved\"; exit {code}' TERM; echo up >\"$CALLS.up\"; "
+              "sleep 60 >/dev/null 2>&1 & wait")
     job = slurm_job(checkout, saving)
     deadline = time.monotonic() + 30
     while not (checkout / "calls.up").exists() and time.monotonic() < deadline:

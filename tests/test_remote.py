@@ -6,10 +6,12 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
 from retrieval_jax import remote, workdir
+from retrieval_jax.data import catalog
 from retrieval_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -169,6 +171,53 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
     folder = remote.local_folder("gs://bucket/run")
     with pytest.raises(InputError, match="pip install -r requirements-gcs.txt"):
         remote.pull(folder)
+
+
+def test_a_catalogue_at_a_url_is_copied_once_and_what_changes_is_seen(bucket, tmp_path):
+    from PIL import Image
+
+    root = tmp_path / "shop"
+    (root / "pictures").mkdir(parents=True)
+    for i in range(3):
+        Image.new("RGB", (4, 4), (60 * i, 0, 0)).save(root / "pictures" / f"{i}.png")
+    (root / "gallery.csv").write_text("id,image\n" + "".join(f"g{i},pictures/{i}.png\n" for i in range(3)))
+    bucket.put(str(root) + "/", "bucket/shop/", recursive=True)
+    block = {"source": "table", "kwargs": {"root": "s3://bucket/shop", "files": {"gallery": "gallery.csv"},
+                                           "columns": {"id": "id", "image": "image"}}}
+    loaded = catalog.load(block)
+    assert loaded.name == "shop" and loaded.gallery.images[2].max() == 120
+    copied = remote.local_folder("s3://bucket/shop") / "pictures" / "0.png"
+    before = copied.stat().st_mtime_ns
+    Image.new("RGB", (4, 4), (9, 9, 9)).save(root / "pictures" / "2.png")
+    bucket.put_file(str(root / "pictures" / "2.png"), "bucket/shop/pictures/2.png")
+    assert catalog.load(block).gallery.images[2].max() == 9
+    assert copied.stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="s3://bucket/none holds no files"):
+        catalog.load({"source": "table", "kwargs": {**block["kwargs"], "root": "s3://bucket/none"}})
+
+
+@pytest.mark.long
+def test_a_training_killed_on_one_machine_goes_on_on_another(bucket, tmp_path):
+    often = ("import runpy, retrieval_jax.remote as remote; remote.SECONDS = 0.3; "
+             "runpy.run_module('retrieval_jax.run', run_name='__main__', alter_sys=True)")
+    options = (f"--config={ROOT}/configs/quickstart.py:runlocal", "--config.train.checkpoint_every_steps=2",
+               f"--workdir={URL}")
+    first = subprocess.Popen([sys.executable, "-c", often, *options], cwd=ROOT, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL,
+                             env={**os.environ, "JAX_PLATFORMS": "cpu", "RETRIEVAL_JAX_CACHE": str(tmp_path / "one")})
+    try:
+        deadline = time.monotonic() + 200
+        while not any(name.endswith(".whole") for name in there(bucket)):
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        first.kill()
+        first.wait()
+    assert "stages/embed.json" not in there(bucket)
+    done = subprocess.run([sys.executable, "-m", "retrieval_jax.train", *options], cwd=ROOT, text=True,
+                          capture_output=True, timeout=300,
+                          env={**os.environ, "JAX_PLATFORMS": "cpu", "RETRIEVAL_JAX_CACHE": str(tmp_path / "two")})
+    assert done.returncode == 0 and "train: resumes from step" in done.stdout, done.stdout + done.stderr
 
 
 def run(*words, **env):

@@ -122,12 +122,14 @@ def test_a_verb_that_once_finished_locks_the_directory_even_when_it_fails_later(
         workdir.prepare(make_config(**{"mine.threshold": 7}), tmp_path)
 
 
-@pytest.mark.parametrize("folder", ["gs://bucket/runs", pathlib.Path("gs://bucket/runs"), "hdfs+x://a"])
-def test_a_remote_folder_is_refused_instead_of_written_beside_us(tmp_path, monkeypatch, folder):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="only local folders for now"):
+@pytest.mark.parametrize("folder", ["nosuch://bucket/runs", pathlib.Path("nosuch://bucket/runs"), "hdfs+x://a"])
+def test_a_remote_folder_is_never_written_beside_us(tmp_path, monkeypatch, folder):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match="cannot be reached"):
         workdir.prepare(make_config(), folder)
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "here").iterdir())
     for local in (tmp_path, "runs/a:b", "C:/runs", "runs/q-data.kwargs.root=gs:"):
         assert workdir.as_path(local) == pathlib.Path(local)
 

@@ -121,8 +121,10 @@ def load(config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = No
     source = config_data["source"]
     kwargs = _plain(config_data.get("kwargs") or {})
     if isinstance(kwargs.get("root"), str) and "://" in kwargs["root"]:
-        kwargs["root"] = str(remote.local_folder(kwargs["root"]))
+        url, kwargs["root"] = kwargs["root"], str(remote.local_folder(kwargs["root"]))
         remote.pull(kwargs["root"])  # all of it, once: later only what changed there
+        if not any(not child.name.startswith(".") for child in pathlib.Path(kwargs["root"]).iterdir()):
+            raise InputError(f"config.data.kwargs.root: {url} holds no files; correct the address")
     if source not in SOURCES:
         raise InputError(f"config.data.source is {source!r}; there are {', '.join(SOURCES)}")
     # Imported here: both modules need the classes above.
