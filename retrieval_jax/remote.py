@@ -86,13 +86,13 @@ def _cache() -> pathlib.Path:
 def pull(folder, *, below: str = "", settle: bool = False) -> None:
     """Brings a local folder up to what its URL holds; does nothing for a folder that stands for none.
 
-    What changed here and did not go up yet stays as it is.
+    What is gone there goes here; what changed here and did not go up yet stays as it is.
 
     Args:
       folder: of `local_folder`.
       below: only what lies under this folder, "a/b".
-      settle: for a start, with nobody at work in the folder: what is here alone goes, unless nobody else wrote there
-        since, because then it is the rest of a run that was killed here.
+      settle: for a start: where somebody else wrote to the URL since both sides agreed, what did not go up is given
+        up; else it is the rest of a run that was killed here, and stays.
 
     Raises:
       InputError: the URL cannot be read.
@@ -104,18 +104,18 @@ def pull(folder, *, below: str = "", settle: bool = False) -> None:
     with _reached(there, folder), _locked(folder):
         files, root = _filesystem(there)
         note, remote, here = _read_note(folder), _remote(files, root, there), _local(folder, there)
-        todo = []
-        for name, (size, token) in remote.items():
-            known = note.get(name)
-            altered = name in here and known is not None and here[name] != known[2:]
-            if name.startswith(below) and not altered and (
-                    known is None or known[:2] != [size, token] or name not in here):
-                todo.append(name)
-        if settle and {name: known[:2] for name, known in note.items()} != {
-                name: list(marks) for name, marks in remote.items()}:
+        moved_on = {name: known[:2] for name, known in note.items()} != {
+            name: list(marks) for name, marks in remote.items()}
+        if settle and moved_on:
             for name in here.keys() - remote.keys():
                 (folder / name).unlink(missing_ok=True)
-            _drop_empty(folder / "checkpoints")
+        todo = []
+        for name, marks in remote.items():
+            known = note.get(name)
+            altered = name in here and known is not None and here[name] != known[2:]
+            current = known is not None and known[:2] == list(marks) and name in here
+            if name.startswith(below) and (moved_on if altered and settle else not altered and not current):
+                todo.append(name)
         beside = [str(_beside(folder / name)) for name in todo]
         for name in todo:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -124,8 +124,11 @@ def pull(folder, *, below: str = "", settle: bool = False) -> None:
         for name, temporary in zip(todo, beside, strict=True):
             os.replace(temporary, folder / name)
             note[name] = [*remote[name], *_stat(folder / name)]
-        gone = [name for name in note if name not in remote]
-        _write_note(folder, {name: known for name, known in note.items() if name not in gone})
+        for name in [name for name in note if name.startswith(below) and name not in remote]:
+            if here.get(name) == note.pop(name)[2:]:  # taken away there, and not altered here
+                (folder / name).unlink(missing_ok=True)
+        _drop_empty(folder)
+        _write_note(folder, note)
 
 
 def push(folder, *, below: str = "") -> None:
@@ -261,9 +264,11 @@ def _beside(file) -> pathlib.Path:
 
 
 def _drop_empty(folder) -> None:
-    for child in sorted(folder.glob("**/"), reverse=True) if folder.is_dir() else ():
-        with contextlib.suppress(OSError):
-            child.rmdir()
+    """Removes folders of checkpoints that have no file left, for they would count as checkpoints."""
+    for step in (folder / "checkpoints").glob("[0-9]*"):
+        for child in sorted([step, *step.glob("**/")], reverse=True):
+            with contextlib.suppress(OSError):
+                child.rmdir()
 
 
 def _read_note(folder) -> dict[str, list]:

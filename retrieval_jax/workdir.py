@@ -372,7 +372,7 @@ def run_stage(config, folder, verb: str, function) -> dict:
     first = provenance.is_first_process()
     with lock.held(folder, verb) if first else contextlib.nullcontext():
         invalidate(folder, verb)
-        if first:
+        if first and remote.url(folder):
             remote.push(folder)  # before anything is overwritten there: the verb and the later ones do not count now
             remote.keep_pushing(folder)
         start, cpu_start = time.monotonic(), provenance.cpu_seconds()

@@ -111,6 +111,19 @@ def test_local_stays_in_the_folder_it_was_called_from(checkout):
     assert f"IN {checkout} WITH nothing\n" in start(checkout, "test.sh").stdout
 
 
+def test_what_remote_folders_need_comes_beside_the_rest(checkout):
+    add_python(checkout)
+    for name in ("requirements-s3.txt", "requirements-gcs.txt"):
+        (checkout / name).write_text(f"{name}\n")
+    start(checkout)
+    assert "STARTED" in start(checkout, RETRIEVAL_JAX_REQUIREMENTS="requirements.txt requirements-s3.txt").stdout
+    assert "STARTED" in start(checkout, RETRIEVAL_JAX_REQUIREMENTS="requirements.txt requirements-gcs.txt").stdout
+    start(checkout)
+    assert installs(checkout) == ["requirements.txt", "requirements-s3.txt", "requirements-gcs.txt"]
+    done = start(checkout, "setup.sh", "--dry-run", "requirements.txt", "requirements-milvus.txt")
+    assert done.stdout == f"install {checkout}/requirements-milvus.txt\n", done.stderr
+
+
 @pytest.mark.parametrize("version, good", [((3, 10, 14), False), ((3, 11, 0), True), ((3, 13, 9), True),
                                            ((3, 14, 0), False)])
 def test_the_versions_that_set_up_takes(version, good):

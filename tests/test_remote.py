@@ -125,6 +125,30 @@ def test_a_start_keeps_the_rest_of_a_killed_run_unless_another_machine_went_on(b
     assert sorted(folder.name for folder in (one / "checkpoints").iterdir()) == ["5", "7"]
 
 
+def test_what_is_taken_away_or_altered_on_one_machine_is_so_on_the_other(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, a="1", b="1", c="1", checkpoints__5__x="five")
+    remote.push(one)
+    two = machine(monkeypatch, tmp_path, "two")
+    remote.pull(two)
+    (two / "a").unlink()
+    (two / "checkpoints/5/x").unlink()
+    fill(two, b="2", c="2")
+    remote.push(two)
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, c="3, not sent")
+    remote.pull(one)  # while it works
+    assert sorted(file.name for file in one.iterdir() if not file.name.startswith(".")) == ["b", "c", "checkpoints"]
+    assert not list((one / "checkpoints").iterdir())
+    assert (one / "b").read_text() == "2" and (one / "c").read_text() == "3, not sent"
+    fill(two, d="4")
+    machine(monkeypatch, tmp_path, "two")
+    remote.push(two)
+    machine(monkeypatch, tmp_path, "one")
+    remote.pull(one, settle=True)  # when it starts: the other machine went on
+    assert (one / "c").read_text() == "2" and (one / "d").read_text() == "4"
+
+
 def test_a_checkpoint_that_went_up_by_half_is_not_seen(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     fill(one, checkpoints__5__x="five", checkpoints__5__y="five")
