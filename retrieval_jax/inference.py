@@ -207,7 +207,7 @@ class Model:
                 for ids, values in zip(out["label_ids"], out["probabilities"], strict=True)]
 
     def _predict(self, predict_fn, images, **kwargs):
-        images = [_picture(number, image) for number, image in enumerate(images)]
+        images = [sources.picture(number, image) for number, image in enumerate(images)]
         # few batch sizes, few compilations
         batch_size = min(64, 1 << max(0, len(images) - 1).bit_length())
         arguments = {**test_arguments(self.config), "batch_size": batch_size}
@@ -311,18 +311,3 @@ def named(predict_fns, name):
     if name not in predict_fns:
         raise InputError(f"the task has no predict function {name!r}; it has {', '.join(sorted(predict_fns))}")
     return predict_fns[name]
-
-
-def _picture(number, image):
-    if isinstance(image, str | pathlib.Path):
-        try:
-            return sources.decode(pathlib.Path(image).read_bytes())
-        except OSError as error:
-            raise InputError(f"picture {number}: {image} cannot be read ({error.strerror})") from error
-        except sources.BadImage as error:
-            raise InputError(f"picture {number}: {error.sentence(image)}") from error
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(f"picture {number} is {image.dtype} {image.shape}: give uint8 [height, width, 3] in RGB, "
-                         "or a path")
-    return image

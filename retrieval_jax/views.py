@@ -85,13 +85,13 @@ def _with_views(predict_fn, flip, scales, enlarge, crops, image_size):
             looks = jnp.asarray([(*place, mirror) for place in places for mirror in ((0, 1) if flip else (0,))])
 
             def add(sum_so_far, look, picture=picture, size=size):
-                view = jax.lax.dynamic_slice(picture, (0, look[0], look[1], 0), (len(picture), *size, 3))
+                view = jax.lax.dynamic_slice(picture, (0, look[0], look[1], 0), (picture.shape[0], *size, 3))
                 view = jnp.where(look[2] == 1, view[:, :, ::-1], view)
                 vectors = _vectors(predict_fn, params, {**batch, "image": view}, plain, space)
                 return sum_so_far + vectors, None
 
             dim = jax.eval_shape(lambda view: _vectors(predict_fn, params, {**batch, "image": view}, plain, space),
-                                 jax.ShapeDtypeStruct((len(picture), *size, 3), picture.dtype)).shape
+                                 jax.ShapeDtypeStruct((picture.shape[0], *size, 3), picture.dtype)).shape
             total += jax.lax.scan(add, jnp.zeros(dim), looks)[0] / (len(looks) * len(scales))
         return {"embedding": total, **space}
 
@@ -121,7 +121,7 @@ def _vectors(predict_fn, params, batch, plain, space):
 def _resize(images, size):
     if images.shape[1:3] == size:
         return images
-    return jax.image.resize(images.astype(jnp.float32), (len(images), *size, 3), "linear", antialias=True)
+    return jax.image.resize(images.astype(jnp.float32), (images.shape[0], *size, 3), "linear", antialias=True)
 
 
 def _scaled(size, factor):

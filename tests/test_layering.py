@@ -63,6 +63,9 @@ RULES = {
     "retrieval_jax/views.py": {"jax"},
     "retrieval_jax/checkpoints.py": {"jax", "orbax", "etils", "retrieval_jax.remote"},
     "retrieval_jax/metric_writer.py": {"jax", "tensorboardX", "etils"},
+    "retrieval_jax/soups.py": {"jax"},
+    "retrieval_jax/exported.py": {"jax", "safetensors", "retrieval_jax.data", "retrieval_jax.embeddings",
+                                  "retrieval_jax.workdir"},
     "retrieval_jax/warm_start.py": {"jax", "retrieval_jax.checkpoints", "retrieval_jax.inference",
                                     "retrieval_jax.optim"},
     # The bridge: it loads what train wrote, for those who have pictures and want vectors.

@@ -158,6 +158,33 @@ def path_problem(relative: str) -> str:
     return "it has '..'" if ".." in parts else ""
 
 
+def picture(number: int, image: Any) -> np.ndarray:
+    """Returns a picture that a user handed over.
+
+    Args:
+        number: its place in the user's list, for messages.
+        image: uint8 [h, w, 3] RGB, or the path of a picture file.
+
+    Returns:
+        uint8 [h, w, 3] RGB.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(image, str | pathlib.Path):
+        try:
+            return decode(pathlib.Path(image).read_bytes())
+        except OSError as error:
+            raise InputError(f"picture {number}: {image} cannot be read ({error.strerror})") from error
+        except BadImage as error:
+            raise InputError(f"picture {number}: {error.sentence(image)}") from error
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(f"picture {number} is {image.dtype} {image.shape}: give uint8 [height, width, 3] in RGB, "
+                         "or a path")
+    return image
+
+
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = None) -> np.ndarray:
     """Decodes an encoded picture.
 

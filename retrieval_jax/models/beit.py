@@ -180,8 +180,8 @@ class Model(nn.Module):
         grid = x.shape[1:3]
         made_for = None if self.image_size is None else patch_grid(self.image_size, self.patch_size)
         token = self.param("class_token", nn.initializers.truncated_normal(0.02), (1, 1, width))
-        token = jnp.broadcast_to(token.astype(self.dtype), (len(x), 1, width))
-        x = jnp.concatenate([token, x.reshape(len(x), -1, width)], 1)
+        token = jnp.broadcast_to(token.astype(self.dtype), (x.shape[0], 1, width))
+        x = jnp.concatenate([token, x.reshape(x.shape[0], -1, width)], 1)
         if self.absolute_positions:
             x = x + self._positions(made_for, grid, width).astype(self.dtype)
 

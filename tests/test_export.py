@@ -1,0 +1,181 @@
+"""Exported models: run without the training code, equal to the trained model, for any number of pictures."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+import test_train
+from configs import common
+from retrieval_jax import checkpoints, export, exported, inference, tasks, workdir
+from retrieval_jax.errors import InputError
+from retrieval_jax.models import convnext
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PICTURES = np.random.default_rng(3).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_variant():
+    convnext.VARIANTS["tiny test"] = test_train.TINY
+    yield
+    del convnext.VARIANTS["tiny test"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A work directory with a checkpoint, of random parameters."""
+    folder, config = tmp_path_factory.mktemp("trained"), test_train.tiny_config()
+    workdir.prepare(config, folder)
+    task = tasks.get("multilabel").make(config.train, test_train.INFO)
+    params = jax.jit(task.init)(jax.random.key(0), test_train.tiny_batch())
+    raw = jax.tree.map(lambda leaf: leaf + 0.01, params)
+    store = checkpoints.Checkpoints(folder / "checkpoints")
+    store.save(7, {"params": raw, "ema": params}, {"vocabulary_hash": "abc", "num_steps": 7})
+    store.close()
+    inference.save_data_info(folder / "checkpoints" / "data_info.json", test_train.INFO)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served") / "model"
+    export.main([f"--workdir={trained}", f"--out={folder}"])
+    return folder
+
+
+ALONE = """
+import json, sys
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+import numpy as np
+folder, pictures = sys.argv[1], np.load(sys.argv[2], allow_pickle=False)
+
+# nothing of retrieval_jax: what docs/serving_a_checkpoint.md shows
+import safetensors.flax
+from jax import export
+params = {}
+for name, value in safetensors.flax.load_file(f"{folder}/model.safetensors").items():
+    node = params
+    for key in name.split("/")[:-1]:
+        node = node.setdefault(key, {})
+    node[name.split("/")[-1]] = value
+program = export.deserialize(bytearray(open(f"{folder}/embed.jax_export", "rb").read()))
+bare = np.asarray(jax.jit(program.call)(params, pictures)["embedding"])
+assert not any(name.startswith("retrieval_jax") for name in sys.modules)
+
+from retrieval_jax import exported
+model = exported.load(folder)
+loaded = model.embed(list(pictures))
+attributes = model.predict_attributes(list(pictures), top=2)
+code = [name for name in sys.modules if name.split(".")[0] in ("flax", "orbax", "optax", "grain")
+        or name.startswith(("retrieval_jax.models", "retrieval_jax.tasks", "retrieval_jax.train"))]
+np.savez(sys.argv[3], bare=bare, loaded=loaded)
+print(json.dumps({"code": code, "attributes": attributes}))
+"""
+
+
+def test_embeddings_equal_the_trained_models_to_the_bit_without_the_training_code(trained, served, tmp_path):
+    np.save(tmp_path / "pictures.npy", PICTURES)
+    env = {**os.environ, "JAX_PLATFORMS": "cpu",
+           "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", ALONE, str(served), str(tmp_path / "pictures.npy"),
+                           str(tmp_path / "out.npz")], env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["code"] == []
+    model = inference.load(trained)
+    wanted = model.embed(list(PICTURES))
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as found:
+        assert np.array_equal(found["loaded"], wanted)  # the same batch of 8 on the same platform
+        np.testing.assert_allclose(found["bare"], wanted, rtol=1e-5, atol=1e-6)  # a batch of 5
+    for ours, theirs in zip(said["attributes"], model.predict_attributes(list(PICTURES), top=2), strict=True):
+        assert [tuple(entry) for entry in ours] == theirs
+
+
+def test_what_the_folder_holds(trained, served):
+    about = json.loads((served / "config.json").read_text())
+    assert about["platforms"] == ["cpu", "cuda", "tpu"] and about["compared"]["difference"] == 0.0
+    assert about["input"]["image_size"] == [16, 16] and about["input"]["transform"] == [["resize", {}]]
+    assert about["outputs"] == {"attributes": {"probabilities": [None, 5]}, "embed": {"embedding": [None, 20]}}
+    assert about["checkpoint"] == {"workdir": trained.name, "step": 7, "which": "ema", "vocabulary_hash": "abc"}
+    assert json.loads((served / "labels.json").read_text())["label_names"] == test_train.INFO.label_names
+    params, _, _ = checkpoints.load_params(trained / "checkpoints")
+    found = exported.load(served).params
+    assert jax.tree.structure(found) == jax.tree.structure(params)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True))
+
+
+def test_the_raw_parameters_over_an_earlier_export_and_more_pictures_than_a_batch(trained, served, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(served, folder)
+    export.run(trained, folder, which="params", platforms=("cpu",))
+    about = json.loads((folder / "config.json").read_text())
+    assert about["platforms"] == ["cpu"] and about["checkpoint"]["which"] == "params"
+    many = [PICTURES[i % 5] for i in range(70)]  # 64 and 6
+    found = exported.load(folder).embed(many)
+    assert found.shape == (70, 20) and not np.array_equal(found[:5], exported.load(served).embed(list(PICTURES)))
+    np.testing.assert_allclose(found[65:], found[:5], rtol=1e-5, atol=1e-6)
+
+
+def test_refusals_name_the_file_and_the_remedy(trained, served, tmp_path, capsys):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "mine.txt").write_text("keep")
+    with pytest.raises(SystemExit) as stopped:
+        export.main([f"--workdir={trained}", f"--out={tmp_path / 'letters'}"])
+    assert stopped.value.code == 2 and "letters exists and is no exported model" in capsys.readouterr().err
+    assert (tmp_path / "letters" / "mine.txt").exists()
+    with pytest.raises(InputError, match="there are steps 7"):
+        export.run(trained, tmp_path / "new", step=3)
+    with pytest.raises(InputError, match="letters holds no exported model"):
+        exported.load(tmp_path / "letters")
+    broken = tmp_path / "broken"
+    shutil.copytree(served, broken)
+    with (broken / "model.safetensors").open("r+b") as stream:
+        stream.seek(-3, os.SEEK_END)
+        stream.write(b"\x01\x02\x03")
+    with pytest.raises(InputError, match="model.safetensors is missing or damaged"):
+        exported.load(broken)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(served, elsewhere)
+    about = json.loads((elsewhere / "config.json").read_text())
+    (elsewhere / "config.json").write_text(json.dumps({**about, "platforms": ["tpu"]}))
+    with pytest.raises(InputError, match="exported for tpu, this machine is cpu"):
+        exported.load(elsewhere)
+    model = exported.load(served)
+    with pytest.raises(InputError, match="picture 1 is float32"):
+        model.embed([PICTURES[0], PICTURES[0].astype(np.float32)])
+    with pytest.raises(InputError, match="no program 'title'; it has attributes, embed"):
+        model.run("title", list(PICTURES))
+
+
+@pytest.mark.parametrize("views", [(), (("flip", {}), ("five_crops", {}))], ids=["plain", "views"])
+@pytest.mark.parametrize("name", common.SMALL)
+def test_every_backbone_is_lowered_for_all_platforms_and_any_number_of_pictures(name, views):
+    config = common.base()
+    config.train.model = ml_collections.ConfigDict(
+        {"name": name, "variant": "micro", "projection": 0, "kwargs": common.SMALL[name]})
+    config.data.image_size = (32, 32)
+    task = inference.make_task(config, test_train.INFO)
+    size = export.host_size(views, (32, 32))
+    shapes = jax.eval_shape(task.init, jax.random.key(0), {"image": np.zeros((1, 32, 32, 3), np.uint8)})
+    predict_fn = export.with_views(task.predict_fns["embed_image"], views, (32, 32))
+    program = export._lowered("embed", predict_fn, shapes, size, export.PLATFORMS)
+    assert program.platforms == export.PLATFORMS and len(program.serialize()) > 1000
+    images, = [value for value in program.in_avals if value.dtype == np.uint8]
+    assert str(images.shape[0]) == "batch" and images.shape[1:] == (*size, 3)
+    assert len(program.in_avals) == len(jax.tree.leaves(shapes)) + 1  # parameters are no constants of it
