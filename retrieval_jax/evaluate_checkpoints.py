@@ -1,0 +1,388 @@
+"""Follows a training from another process or machine: scores every new checkpoint, keeps the best, averages the last.
+
+    python -m retrieval_jax.evaluate_checkpoints --workdir=runs/quickstart
+
+Both parameters of a checkpoint are scored, the moving average ("ema") and the raw ones ("params"), on queries of the
+selection half. It starts before the run or after its end, reads the run's folder and writes only to its own:
+
+    <workdir>/checkpoint_scores/metrics.jsonl   a line a checkpoint: {"step", "time", "ema/<score>", "params/<score>"}
+                                tensorboard/    the same numbers
+                                best/           a work directory of the best parameters: export, embed, run go on there
+                                soup_uniform/   with --soup=n: likewise, the mean of the last n raw parameters
+                                soup_greedy/    of those of the n that help, the best first
+                                recent/         those n, which the training's own retention deletes
+
+A checkpoint is scored once, also when this process is killed and started again: its line is written last.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import shutil
+import sys
+import time
+
+import jax
+import ml_collections
+import numpy as np
+
+from retrieval_jax import checkpoints, inference, metric_writer, metrics, postprocess, sharding, soups, tasks
+from retrieval_jax import workdir as workdirs
+from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.embeddings import Embeddings, replace_folder
+from retrieval_jax.errors import InputError
+from retrieval_jax.evaluators import retrieval
+from retrieval_jax.index import exact
+from retrieval_jax.postprocess import State
+
+WHICH = ("ema", "params")
+SCORES = ("recall@1", "mar@10", "mar@10_capped", "map@10")
+
+
+def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_seconds=10.0, idle_seconds=0.0) -> dict:
+    """Scores the checkpoints of a run as they come, until its last one.
+
+    Args:
+      folder: the run's work directory; waited for where it is not there yet.
+      out: local folder to write to; None for <folder>/checkpoint_scores.
+      full: score as embed, search and evaluate do: all queries of the selection half, the whole gallery, test-time
+        views and every stage of search.steps (searched exactly). Else as the training does, so that the numbers of the
+        moving average equal those of the run's metrics.jsonl.
+      metric: "retrieval/mar@10_capped", with `full` "<stage>/mar@10_capped": what the best is chosen by; "" for this
+        one, of the last stage.
+      soup: how many of the last checkpoints are averaged at the end; 0 for none.
+      once: score what is there and return.
+      poll_seconds: between two looks.
+      idle_seconds: return after so long without a new checkpoint; 0 to wait for the run's end.
+
+    Returns:
+      {"steps": scored ones, "best": {"step", "which", "score"} or None, "soups": {name: {"members", "score"}}}.
+
+    Raises:
+      InputError: the run cannot be scored, or `out` holds scores of another kind.
+    """
+    folder = workdirs.as_path(folder)
+    if out is None and "://" in os.fspath(folder):
+        raise InputError(f"--workdir={folder} is remote: give a local folder to write to, --out=...")
+    out = workdirs.as_path(folder / "checkpoint_scores" if out is None else out)
+    run, record, unreadable, told, last = None, None, set(), False, time.monotonic()
+    try:
+        while True:
+            finished = run is not None and workdirs.read_record(folder, "train") is not None  # before the look
+            run = run or _open(folder, full, metric)
+            if run is not None:
+                record = record or _Record(out, run)
+                for step, seen in _steps(folder / "checkpoints"):
+                    if step in record.scored or (step, seen) in unreadable:
+                        continue
+                    if _score(run, record, step, soup):
+                        last = time.monotonic()
+                    else:
+                        unreadable.add((step, seen))
+                if record.scored and max(record.scored) >= record.best()["num_steps"]:
+                    break
+            if once or finished or (idle_seconds and time.monotonic() - last > idle_seconds):
+                break
+            if not told:
+                print(f"evaluate_checkpoints: waits for {'checkpoints of ' if run else 'a training in '}{folder}",
+                      flush=True)
+                told = True
+            time.sleep(poll_seconds)
+        if record is None or not record.scored:
+            if once or run is None:
+                raise InputError(f"{folder} has no checkpoint to score: train first, or leave --once out to wait")
+            return {"steps": [], "best": None, "soups": {}}
+        averages = _soups(run, record, soup) if soup else {}
+        best = {name: record.best()[name] for name in ("step", "which", "score")}
+        summary = {"steps": sorted(record.scored), "metric": run.metric, "best": best, "soups": averages}
+        workdirs.write_json(out / "summary.json", summary)
+        print(f"evaluate_checkpoints: best {run.metric} {best['score']:.4f}: step {best['step']}, {best['which']}; "
+              f"{out / 'best'}", flush=True)
+        return summary
+    finally:
+        if record is not None:
+            record.writer.close()
+
+
+# ---------------------------------------------------------------------------------------------------------- scoring
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A run that is followed: its folder, config, what its labels are, the metric, and (params) -> {name: score}."""
+
+    folder: object
+    config: ml_collections.ConfigDict
+    data_info: catalogs.DataInfo
+    metric: str
+    score: object
+
+
+def _open(folder, full, metric):
+    """Returns the `_Run`, or None where it has not begun."""
+    if not (folder / "config.json").exists() or not (folder / "checkpoints" / "data_info.json").exists():
+        return None
+    config = ml_collections.ConfigDict(workdirs.read_config(folder))
+    if config.get("train") is None:
+        raise InputError(f"{folder} is of an ensemble or of public weights: it has no training to follow")
+    info = inference.load_data_info(folder / "checkpoints" / "data_info.json")
+    catalog = catalogs.load(config.data)
+    arguments = {"catalog": catalog, "mesh": sharding.make_mesh(), "selection_share": config.evaluate.selection_share,
+                 "cache_bytes": config.data.cache_bytes, **inference.test_arguments(config)}
+    if full:
+        task = inference.make_task(config, info)
+        everything = {"max_queries": len(catalog.truth or ()), "max_gallery": len(catalog.gallery or ())}
+        evaluator = retrieval.Evaluator(inference.named(task.predict_fns, config.embed.predict_fn), **arguments,
+                                        **everything, views=config.embed.get("views", ()))
+    else:
+        task = tasks.get(config.train.task).make(config.train, info)
+        evaluator = retrieval.Evaluator(task.predict_fns["embed_image"], **arguments,
+                                        max_queries=config.train.eval_queries, max_gallery=config.train.eval_gallery)
+
+    def score(params):
+        found = _stages(evaluator, config, params) if full else evaluator.run(params)
+        return {name: float(value) for name, value in found}
+
+    stages = [kwargs.get("stage", name) for name, kwargs in config.search.steps]
+    stages = [stage for stage in ("cosine", *stages) if stage in (config.search.get("stages") or ("cosine", *stages))]
+    names = [f"{stage}/{name}" for stage in (stages if full else ["retrieval"]) for name in SCORES]
+    metric = metric or names[-len(SCORES)].rpartition("/")[0] + "/mar@10_capped"
+    if metric not in names:
+        raise InputError(f"--metric={metric}: there is no such score; there are {', '.join(names)}")
+    return _Run(folder, config, info, metric, score)
+
+
+def _stages(evaluator, config, params):
+    """Yields (stage/name, value): what search and evaluate would say of the evaluator's queries."""
+    sides = []
+    for split in ("query", "gallery"):
+        out = inference.predict(evaluator.predict_fn, params, evaluator.images[split], rows=evaluator.rows[split],
+                                **evaluator.predict_args)
+        vectors = out["embedding"].astype(config.embed.dtype).astype(np.float32)  # as the verbs pass them on
+        sides.append(Embeddings(evaluator.ids[split], vectors, {}))
+    state = State([tuple(sides)], None, ("trained",))
+    for name, kwargs in (("cosine", {}), *config.search.steps):
+        kwargs = dict(kwargs)
+        stage = kwargs.pop("stage", name)
+        if name != "cosine":
+            state = postprocess.get(name).step(state, **kwargs)
+        if stage not in (config.search.get("stages") or (stage,)):
+            continue
+        if state.ranking is None:
+            queries, gallery = state.members[0]
+            state = dataclasses.replace(state, ranking=exact.Index(gallery).search(queries, config.search.k))
+        values = metrics.evaluate(state.ranking, evaluator.truth, ks=(10,))
+        for name in SCORES:
+            yield f"{stage}/{name}", values[name]
+
+
+def _score(run, record, step, soup):
+    """Scores a checkpoint and writes what was found; False where it cannot be read (any more)."""
+    folder = run.folder / "checkpoints"
+    try:
+        read = {which: checkpoints.load_params(folder, step, which) for which in WHICH}
+    except Exception as error:  # whatever orbax raises when files go away or are damaged
+        if (folder / str(step)).exists():
+            print(f"evaluate_checkpoints: step {step} is left out, it cannot be read "
+                  f"({(str(error).splitlines() or [type(error).__name__])[0]})", flush=True)
+        else:
+            print(f"evaluate_checkpoints: step {step} was deleted before it was read", flush=True)
+        return False
+    meta, start = read["ema"][1], time.monotonic()
+    inference.check_vocabulary(meta, run.folder)
+    values = {}
+    for which in WHICH:
+        values.update((f"{which}/{name}", value) for name, value in run.score(read[which][0]).items())
+    best = record.best()
+    for which in WHICH:
+        score = _number(values[f"{which}/{run.metric}"])
+        if best is None or score > best["score"]:
+            best = _entry(step, which, score, values, meta)
+    if best["step"] == step:
+        _keep(run, record.out / "best", read[best["which"]][0], meta, best)
+    if soup:
+        _save(record.out / "recent", step, read["params"][0], meta, keep=soup)
+    record.write(step, values)  # last: what is written here is not done again
+    print(f"evaluate_checkpoints: step {step}: " + ", ".join(
+        f"{which} {values[f'{which}/{run.metric}']:.4f}" for which in WHICH) + f" {run.metric}, "
+        f"{time.monotonic() - start:.1f} s" + (" (the best so far)" if best["step"] == step else ""), flush=True)
+    return True
+
+
+def _number(value):
+    return value if value is not None and math.isfinite(value) else -1.0  # a network that gives no numbers: below all
+
+
+def _entry(step, which, score, values, meta, **more):
+    return {"step": step, "which": which, "score": score, "values": values, "num_steps": meta["num_steps"], **more}
+
+
+def _steps(folder):
+    """Returns (step, time of its last change) of the checkpoints that are there, ascending."""
+    found = []
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.name.isdigit():
+            try:
+                found.append((int(path.name), os.stat(path).st_mtime_ns if "://" not in os.fspath(path) else 0))
+            except FileNotFoundError:
+                continue  # deleted since the listing
+    return sorted(found)
+
+
+# ---------------------------------------------------------------------------------------------------------- soups
+
+
+def _soups(run, record, count):
+    """Averages the last raw parameters, scores and keeps the averages; returns {name: {"members", "score"}}."""
+    steps = [step for step, _ in _steps(record.out / "recent") if step in record.scored][-count:]
+    if len(steps) < 2:
+        print(f"evaluate_checkpoints: no soup, {len(steps)} checkpoints to average", flush=True)
+        return {}
+    best_first = sorted(steps, key=lambda step: (-_number(record.scored[step].get(f"params/{run.metric}")), step))
+
+    def read(step):
+        return checkpoints.load_params(record.out / "recent", step, "params")[0]
+
+    def uniform():
+        return soups.uniform(read, steps), steps
+
+    def greedy():
+        return soups.greedy(read, best_first, lambda params: _number(run.score(params)[run.metric]))
+
+    found = {}
+    for name, make in (("soup_uniform", uniform), ("soup_greedy", greedy)):
+        file = record.out / name / "score.json"
+        entry = workdirs.read_json(file) if file.exists() else {}
+        if entry.get("candidates") != steps:
+            params, members = make()
+            meta = checkpoints.load_params(record.out / "recent", steps[-1], "params")[1]
+            values = {f"{name}/{key}": value for key, value in run.score(params).items()}
+            entry = _entry(steps[-1], "params", _number(values[f"{name}/{run.metric}"]), values, meta, members=members,
+                           candidates=steps)
+            _keep(run, record.out / name, params, meta, entry)
+            record.write(steps[-1], values)
+        found[name] = {"members": entry["members"], "score": entry["score"]}
+        print(f"evaluate_checkpoints: {name} of steps {', '.join(map(str, entry['members']))}: {entry['score']:.4f} "
+              f"{run.metric}", flush=True)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- files
+
+
+class _Record:
+    """What is written: metrics.jsonl with TensorBoard, and the best parameters.
+
+    Attributes:
+      out: the folder.
+      scored: {step: its line}.
+      writer: `metric_writer.MetricWriter`.
+    """
+
+    def __init__(self, out, run):
+        self.out, self.scored = out, {}
+        out.mkdir(parents=True, exist_ok=True)
+        _settle(out, "best")
+        lines = (out / "metrics.jsonl").read_text("utf-8").splitlines() if (out / "metrics.jsonl").exists() else []
+        for line in lines:
+            try:
+                values = json.loads(line)
+                step = int(values["step"])
+            except (ValueError, KeyError, TypeError):
+                continue  # cut by a kill: the writer drops it
+            if any(key.startswith("ema/") for key in values):
+                self.scored[step] = values
+        best = self.best()
+        for values in (*self.scored.values(), *([best["values"]] if best else [])):
+            if f"ema/{run.metric}" not in values:
+                raise InputError(f"{out} holds other scores than {run.metric}: give another --out, or the options that "
+                                 "it was begun with")
+        if best is None:
+            self.scored = {}  # somebody deleted it: all over again
+        self.writer = metric_writer.MetricWriter(out, resume_step=max(self.scored, default=None))
+        if best and best["step"] not in self.scored:  # killed between the two
+            self.write(best["step"], best["values"])
+
+    def best(self):
+        """Returns best/score.json, or None where nothing was scored."""
+        file = self.out / "best" / "score.json"
+        return workdirs.read_json(file) if file.exists() else None
+
+    def write(self, step, values):
+        self.writer.write(step, values)
+        if any(key.startswith("ema/") for key in values):
+            self.scored[step] = values
+
+
+def _settle(out, name):
+    """Ends a replacement of a folder that a kill interrupted: a complete one has its score.json."""
+    for beside in sorted(out.glob(f".{name}.*")):
+        if not (out / name).exists() and (beside / "score.json").exists():
+            beside.rename(out / name)
+        else:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _save(folder, step, params, meta, keep=1):
+    store = checkpoints.Checkpoints(folder, keep=keep)
+    try:
+        store.save(step, {"params": jax.device_put(params)}, meta)
+    finally:
+        store.close()
+
+
+def _keep(run, folder, params, meta, entry):
+    """Makes a work directory of these parameters, in which mine and train are done and embed is next."""
+    def fill(new):
+        for name in ("config.json", *workdirs.OUTPUTS["mine"], "stages/mine.json"):
+            _copy(run.folder / name, new / name)
+        _save(new / "checkpoints", entry["step"], params, meta)
+        inference.save_data_info(new / "checkpoints" / "data_info.json", run.data_info)
+        summary = {"steps": entry["step"], "vocabulary_hash": run.data_info.vocabulary_hash, **entry}
+        (new / "stages").mkdir(exist_ok=True)
+        workdirs.record(run.config, new, "train", seconds=0.0, cpu_seconds=0.0, summary=summary)
+        workdirs.write_json(new / "score.json", entry)  # last: it says that the folder is complete
+
+    replace_folder(folder, fill)
+
+
+def _copy(source, target):
+    if not source.exists():
+        return
+    if source.is_dir():
+        for child in source.iterdir():
+            _copy(child, target / child.name)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+
+
+def main(argv=None) -> None:
+    """Is the command line; an `InputError` is printed as one message, with exit status 2."""
+    parser = argparse.ArgumentParser("python -m retrieval_jax.evaluate_checkpoints", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, help="of the training, which may not have begun")
+    parser.add_argument("--out", help="local folder to write to; by default <workdir>/checkpoint_scores")
+    parser.add_argument("--full", action="store_true", help="score as embed, search, evaluate do, with every stage")
+    parser.add_argument("--metric", default="", help="that the best is chosen by, such as whitening/mar@10_capped")
+    parser.add_argument("--soup", type=int, default=0, help="average so many of the last checkpoints at the end")
+    parser.add_argument("--once", action="store_true", help="score what is there and stop")
+    parser.add_argument("--poll_seconds", type=float, default=10.0, help="between two looks")
+    parser.add_argument("--idle_seconds", type=float, default=0.0, help="stop after so long without a new checkpoint")
+    given = parser.parse_args(argv)
+    try:
+        watch(given.workdir, given.out, full=given.full, metric=given.metric, soup=given.soup, once=given.once,
+              poll_seconds=given.poll_seconds, idle_seconds=given.idle_seconds)
+    except InputError as error:
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("evaluate_checkpoints: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
