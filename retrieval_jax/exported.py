@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors.flax
+import safetensors.numpy
 from jax import export
 
 from retrieval_jax import workdir
@@ -162,7 +163,7 @@ def load(folder):
         raise InputError(f"{folder} was exported for {', '.join(about['platforms'])}, this machine is {here}: export "
                          f"again with --platforms={here}, or set JAX_PLATFORMS")
     params: dict = {}
-    for name, value in safetensors.flax.load_file(folder / "model.safetensors").items():
+    for name, value in _tensors(folder / "model.safetensors").items():
         *path, last = name.split("/")
         functools.reduce(lambda node, key: node.setdefault(key, {}), path, params)[last] = value
     programs = {}
@@ -173,3 +174,10 @@ def load(folder):
             raise InputError(f"{folder / file} was written by jax {about['versions'].get('jax')}, and jax "
                              f"{jax.__version__} cannot read it ({error}): export again") from error
     return Model(about, workdir.read_json(folder / "labels.json"), params, programs)
+
+
+def _tensors(file):
+    try:
+        return safetensors.numpy.load_file(file)
+    except (KeyError, TypeError, AttributeError):  # types that NumPy has not, such as bfloat16
+        return safetensors.flax.load_file(file)  # which imports flax

@@ -66,10 +66,10 @@ import numpy as np
 folder, pictures = sys.argv[1], np.load(sys.argv[2], allow_pickle=False)
 
 # nothing of retrieval_jax: what docs/serving_a_checkpoint.md shows
-import safetensors.flax
+import safetensors.numpy
 from jax import export
 params = {}
-for name, value in safetensors.flax.load_file(f"{folder}/model.safetensors").items():
+for name, value in safetensors.numpy.load_file(f"{folder}/model.safetensors").items():
     node = params
     for key in name.split("/")[:-1]:
         node = node.setdefault(key, {})
