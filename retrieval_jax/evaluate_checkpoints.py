@@ -19,7 +19,6 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import shutil
 import sys
 import time
@@ -64,8 +63,6 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
       InputError: the run cannot be scored, or `out` holds scores of another kind.
     """
     folder = workdirs.as_path(folder)
-    if out is None and "://" in os.fspath(folder):
-        raise InputError(f"--workdir={folder} is remote: give a local folder to write to, --out=...")
     out = workdirs.as_path(folder / "checkpoint_scores" if out is None else out)
     run, record, unreadable, told, last = None, None, set(), False, time.monotonic()
     try:
@@ -225,7 +222,7 @@ def _steps(folder):
     for path in folder.iterdir() if folder.exists() else ():
         if path.name.isdigit():
             try:
-                found.append((int(path.name), os.stat(path).st_mtime_ns if "://" not in os.fspath(path) else 0))
+                found.append((int(path.name), path.stat().st_mtime_ns))
             except FileNotFoundError:
                 continue  # deleted since the listing
     return sorted(found)

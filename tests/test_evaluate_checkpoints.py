@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import test_train
-from retrieval_jax import checkpoints, embed, evaluate, evaluate_checkpoints, inference, mine, search, train, workdir
+from retrieval_jax import checkpoints, embed, evaluate, evaluate_checkpoints, inference, mine, search, tasks, train
+from retrieval_jax import workdir as workdirs
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import convnext
 
@@ -39,18 +40,33 @@ def tiny_variant():
 def config():
     """Twelve steps, a checkpoint and an evaluation every four, all checkpoints kept."""
     config = test_train.tiny_config()
-    config.train.update({"eval_every_epochs": 16 / 15, "keep_checkpoints": 3})
-    config.data.kwargs.update({"num_query": 16, "num_gallery": 40})
+    config.train.update({"eval_every_epochs": 16 / 15, "keep_checkpoints": 3, "learning_rate": 0.05, "ema_decay": 0.5})
+    config.data.kwargs.update({"num_query": 24, "num_gallery": 40})
     config.embed.models = ("trained",)
     return config
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The work directory of a training, mined and trained."""
-    folder = workdir.prepare(config(), tmp_path_factory.mktemp("finished") / "run")
-    for verb in (mine, train):
-        workdir.run_stage(config(), folder, verb.__name__.rpartition(".")[2], verb.run)
+    """The work directory of a training of twelve steps that moved the parameters at random."""
+    folder = workdirs.prepare(config(), tmp_path_factory.mktemp("finished") / "run")
+    (folder / "attributes").mkdir()
+    (folder / "attributes" / "vocabulary.json").write_text("{}")
+    workdirs.record(config(), folder, "mine", seconds=0, cpu_seconds=0)
+    task, info = tasks.get("multilabel").make(config().train, test_train.INFO), test_train.INFO
+    start = jax.device_get(jax.jit(task.init)(jax.random.key(0), test_train.tiny_batch()))
+    rng, store = np.random.default_rng(0), checkpoints.Checkpoints(folder / "checkpoints", keep=3)
+
+    def moved():
+        return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf + np.float32(0.3) * rng.normal(size=leaf.shape)
+                                                           .astype(np.float32)), start)
+
+    for step in (4, 8, 12):
+        store.save(step, {"params": moved(), "ema": moved()}, {"vocabulary_hash": info.vocabulary_hash,
+                                                               "num_steps": 12})
+    store.close()
+    inference.save_data_info(folder / "checkpoints" / "data_info.json", info)
+    workdirs.record(config(), folder, "train", seconds=0, cpu_seconds=0)
     return folder
 
 
@@ -78,19 +94,29 @@ def scored(finished, tmp_path_factory):
     return evaluate_checkpoints.watch(finished, out, soup=3), out
 
 
-def test_the_scores_are_the_trainings_own_and_both_parameters_are_scored(finished, scored):
+def test_both_parameters_of_every_checkpoint_are_scored_and_the_best_is_the_highest(scored):
     summary, out = scored
-    own = {line["step"]: line for line in lines(finished) if METRIC in line}
-    assert sorted(own) == [4, 8, 12] == summary["steps"]
     found = {line["step"]: line for line in lines(out) if f"ema/{METRIC}" in line}
-    for step, line in own.items():
-        for name in evaluate_checkpoints.SCORES:
-            assert found[step][f"ema/retrieval/{name}"] == line[f"retrieval/{name}"]
-            assert 0 <= found[step][f"params/retrieval/{name}"] <= 1
-    assert any(found[step][f"ema/{METRIC}"] != found[step][f"params/{METRIC}"] for step in own)
+    assert sorted(found) == [4, 8, 12] == summary["steps"]
+    assert all(0 <= found[step][f"{which}/retrieval/{name}"] <= 1 for step in found for which in ("ema", "params")
+               for name in evaluate_checkpoints.SCORES)
+    assert len({found[step][f"{which}/{METRIC}"] for step in found for which in ("ema", "params")}) > 2
     assert list((out / "tensorboard").iterdir())
-    best = max((found[step][f"{which}/{METRIC}"], -step, which == "ema") for step in own for which in ("ema", "params"))
+    best = max((found[step][f"{which}/{METRIC}"], -step, which == "ema") for step in found
+               for which in ("ema", "params"))
     assert summary["best"] == {"step": -best[1], "which": "ema" if best[2] else "params", "score": best[0]}
+
+
+@pytest.mark.long
+def test_the_moving_averages_scores_are_those_that_the_training_wrote(tmp_path):
+    workdirs.prepare(config(), tmp_path)
+    for verb in (mine, train):
+        workdirs.run_stage(config(), tmp_path, verb.__name__.rpartition(".")[2], verb.run)
+    own = {line["step"]: line for line in lines(tmp_path) if METRIC in line}
+    assert evaluate_checkpoints.watch(tmp_path, once=True)["steps"] == sorted(own) == [4, 8, 12]
+    for line in lines(tmp_path / "checkpoint_scores"):
+        for name in evaluate_checkpoints.SCORES:
+            assert line[f"ema/retrieval/{name}"] == own[line["step"]][f"retrieval/{name}"]
 
 
 def test_the_best_is_a_work_directory_in_which_embed_is_next(finished, scored):
@@ -99,9 +125,9 @@ def test_the_best_is_a_work_directory_in_which_embed_is_next(finished, scored):
     model = inference.load(out / "best")
     wanted, _, _ = checkpoints.load_params(finished / "checkpoints", best["step"], best["which"])
     assert model.step == best["step"] and same(model.params, wanted)
-    assert workdir.reason_to_run(config(), out / "best", "mine") is None
-    assert workdir.reason_to_run(config(), out / "best", "train") is None
-    assert workdir.reason_to_run(config(), out / "best", "embed") == "it has not run yet"
+    assert workdirs.reason_to_run(config(), out / "best", "mine") is None
+    assert workdirs.reason_to_run(config(), out / "best", "train") is None
+    assert workdirs.reason_to_run(config(), out / "best", "embed") == "it has not run yet"
 
 
 def test_the_soups_are_means_and_the_greedy_one_is_no_worse_than_its_best_member(finished, scored):
@@ -243,5 +269,3 @@ def test_refusals(finished, scored, tmp_path, capsys):
         evaluate_checkpoints.watch(finished, tmp_path / "out", metric="recall")
     with pytest.raises(InputError, match="holds other scores than reranking/mar@10_capped: give another --out"):
         evaluate_checkpoints.watch(finished, scored[1], full=True)
-    with pytest.raises(InputError, match="local folder"):
-        evaluate_checkpoints.watch("gs://bucket/run")
