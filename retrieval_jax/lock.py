@@ -6,20 +6,24 @@ import fcntl
 import os
 import pathlib
 import platform
+import threading
 import time
+
+from etils import epath
 
 from retrieval_jax.errors import InputError
 
 NAME = ".lock"
+LEASE = 60.0  # seconds without a sign of life after which an owner counts as gone, where there are no real locks
 
 
 @contextlib.contextmanager
 def held(folder, verb: str):
     """Holds the lock of a work directory for as long as the context lasts.
 
-    It is the operating system's (flock): it ends with its process, however that ends, and so never has to be removed
-    by hand. On NFS the server keeps it, for all machines. Where the file system knows no locks, that is said, and the
-    run goes on without.
+    It is the operating system's (flock): it ends with its process, however that ends, and never has to be removed by
+    hand. On NFS the server keeps it, for all machines. A remote folder, or a file system without locks, has a file
+    that its owner writes again and again: who finds one waits to see whether it still changes.
 
     Args:
       folder: the work directory, which exists.
@@ -28,21 +32,70 @@ def held(folder, verb: str):
     Raises:
       InputError: another process holds it.
     """
-    file = pathlib.Path(folder) / NAME
-    with file.open("a+", encoding="utf-8") as stream:
+    owner = (f"{verb}, process {os.getpid()} on {platform.node()}, since "
+             f"{time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}")
+    if "://" in os.fspath(folder):
+        with _leased(epath.Path(folder), owner):
+            yield
+        return
+    with (pathlib.Path(folder) / NAME).open("a+", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 stream.seek(0)
-                owner = stream.read().strip() or "another process"
-                raise InputError(f"{folder} is in use by {owner}: wait until it ends, end it, or give another "
-                                 "--workdir") from None
-            print(f"lock: {folder} lies on a file system without locks ({error.strerror}): see to it that no second "
-                  "run uses it", flush=True)
+                raise _in_use(folder, stream.read()) from None
+            with _leased(epath.Path(folder), owner):
+                yield
+            return
         stream.seek(0)
         stream.truncate()
-        stream.write(f"{verb}, process {os.getpid()} on {platform.node()}, since "
-                     f"{time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}\n")
+        stream.write(owner)
         stream.flush()
         yield
+
+
+def _in_use(folder, owner):
+    return InputError(f"{folder} is in use by {owner.partition(' #')[0].strip() or 'another process'}: wait until it "
+                      "ends, end it, or give another --workdir")
+
+
+@contextlib.contextmanager
+def _leased(folder, owner):
+    file, mine = folder / f"{NAME}-lease", owner
+
+    def read():
+        return file.read_text() if file.exists() else ""
+
+    found, end = read(), time.monotonic() + LEASE
+    if found:
+        print(f"lock: {folder} was in use by {found.partition(' #')[0]}; looks for {LEASE:.0f} s whether it still is",
+              flush=True)
+    while found and time.monotonic() < end:  # only whether it changes: clocks of two machines may differ
+        time.sleep(LEASE / 60)
+        now = read()
+        if now and now != found:
+            raise _in_use(folder, now)
+        found = now
+    file.write_text(mine)
+    time.sleep(LEASE / 30)
+    if read() != mine:  # another one started in the same moment
+        raise _in_use(folder, read())
+    ended = threading.Event()
+
+    def renew():
+        count = 0
+        while not ended.wait(LEASE / 6):
+            count += 1
+            with contextlib.suppress(OSError):  # the network comes back, or the run fails by itself
+                file.write_text(f"{mine} #{count}")
+
+    thread = threading.Thread(target=renew, daemon=True, name="lock")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            file.unlink()

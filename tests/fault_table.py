@@ -29,6 +29,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RELATIVE = 1e-3  # of losses on other devices and processes, after hundreds of steps
 REQUEUE = 75
+PATIENCE = 1800  # seconds without a change after which a run counts as hanging
 
 
 class Lost(AssertionError):
@@ -86,7 +87,7 @@ class Run:
         """Returns what a process has printed so far."""
         return self.logs[rank].read_text(errors="replace")
 
-    def wait_for(self, condition, seconds=600):
+    def wait_for(self, condition, seconds=PATIENCE):
         """Waits until a condition holds or a process ends; returns whether it holds."""
         end = time.monotonic() + seconds
         while not condition():
@@ -101,7 +102,7 @@ class Run:
         end = time.monotonic() + seconds
         self.wait_for(lambda: time.monotonic() > end)
 
-    def codes(self, seconds=600):
+    def codes(self, seconds=PATIENCE):
         """Waits for the end of all processes and returns their exit codes."""
         end = time.monotonic() + seconds
         try:
@@ -120,7 +121,7 @@ class Run:
 
     def finish(self):
         """Waits for a good end of all processes."""
-        codes = self.codes(3600)
+        codes = self.codes(2 * PATIENCE)
         require(not any(codes), f"{self.workdir}: exit codes {codes}\n{self.log()[-3000:]}")
 
 
@@ -194,7 +195,7 @@ class Table:
     def __init__(self, folder, steps, seed=0, say=print):
         """Takes a folder that is empty; `steps` is the length of the runs."""
         self.folder, self.steps, self.say = pathlib.Path(folder), steps, say
-        self.random, self.rows, self.number = random.Random(seed), [], 0
+        self.random, self.rows, self.runs, self.number = random.Random(seed), [], [], 0
         self.undisturbed, self.mined = {}, self.folder / "mined"
         done = subprocess.run(
             [sys.executable, "-m", "retrieval_jax.mine", f"--config={ROOT}/tests/fault_config.py:steps={steps}",
@@ -211,7 +212,13 @@ class Table:
 
     def start(self, workdir, **kwargs):
         """Starts a run of the table's length."""
-        return Run(workdir, self.steps, **kwargs)
+        self.runs.append(Run(workdir, self.steps, **kwargs))
+        return self.runs[-1]
+
+    def end(self):
+        """Ends what runs still."""
+        while self.runs:
+            self.runs.pop().kill()
 
     def reference(self, processes=1):
         """Returns the work directory of the undisturbed run of so many processes."""
@@ -253,7 +260,7 @@ class Table:
                 victims = self.random.choice([run.children, run.children[:1], run.children[-1:]])
                 for child in victims:
                     child.kill()
-                codes = run.codes(400)  # the others have to notice
+                codes = run.codes()  # the others have to notice
                 require(all(codes), f"{workdir}: a process ended well without the killed one: {codes}")
                 ended_alone += len(victims) < len(codes)
                 done += 1
@@ -285,7 +292,7 @@ class Table:
                 begin = time.monotonic()
                 for child in victims:
                     child.send_signal(signal.SIGTERM)
-                codes = run.codes(300)
+                codes = run.codes()
                 if any(codes):  # it may have been at its end already
                     slowest = max(slowest, time.monotonic() - begin)
                     done += 1
@@ -310,7 +317,7 @@ class Table:
         run = self.start(workdir, **kwargs)
         run.wait_for(lambda: last_step(workdir) >= at)
         run.children[0].send_signal(signal.SIGTERM)
-        codes = run.codes(300)
+        codes = run.codes()
         require(set(codes) == {REQUEUE}, f"{workdir}: exit codes {codes}\n{run.log()[-2000:]}")
         return checkpoint_steps(workdir)[-1]
 
@@ -357,6 +364,7 @@ class Table:
             mounted = subprocess.run(words, capture_output=True, check=False).returncode == 0
             if mounted:
                 stack.callback(subprocess.run, ["umount", str(checkpoints)], check=False)
+                stack.callback(self.end)  # first: nobody may use it still
                 run = self.start(workdir)
                 run.wait_for(lambda: len(checkpoint_steps(workdir)) > 1)
                 with (checkpoints / "filler").open("wb", buffering=0) as filler:
@@ -369,7 +377,7 @@ class Table:
             else:  # no right to mount: files may not grow beyond a size
                 run = self.start(workdir, prefix=("bash", "-c", 'ulimit -f 2; exec "$@"', "bash"))
                 how = "file size limit reached"
-            codes = run.codes(600)
+            codes = run.codes()
             require(codes == [1] and "could not be written" in run.log(), f"{codes}\n{run.log()[-3000:]}")
             require("Traceback" not in run.log(), f"a stack trace instead of a sentence\n{run.log()[-3000:]}")
             (checkpoints / "filler").unlink(missing_ok=True)
@@ -387,7 +395,7 @@ class Table:
         run = self.start(workdir)
         run.wait_for(lambda: checkpoint_steps(workdir))
         (workdir / "checkpoints").rename(workdir / "elsewhere")
-        codes = run.codes(600)
+        codes = run.codes()
         require(codes == [1] and "Traceback" not in run.log(), f"{codes}\n{run.log()[-3000:]}")
         shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
         (workdir / "elsewhere").rename(workdir / "checkpoints")
@@ -485,6 +493,8 @@ def main():
                 failed = True
                 table.add(name, 1, f"LOST: {str(error).splitlines()[0]}")
                 print(error, file=sys.stderr, flush=True)
+            finally:
+                table.end()
     write(table.rows, args.out, args.steps)
     return int(failed)
 

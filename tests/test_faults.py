@@ -5,8 +5,14 @@ import pytest
 from fault_table import Table, checkpoint_steps, compare, resumed_from
 
 
-def test_a_run_that_is_killed_stopped_and_damaged_ends_like_one_that_nobody_disturbed(tmp_path):
-    table = Table(tmp_path, steps=80)
+@pytest.fixture
+def table(tmp_path):
+    made = Table(tmp_path, steps=80)
+    yield made
+    made.end()
+
+
+def test_a_run_that_is_killed_stopped_and_damaged_ends_like_one_that_nobody_disturbed(table):
     workdir = table.workdir()
     run = table.start(workdir)
     assert table.begun(run, 12)
@@ -24,8 +30,7 @@ def test_a_run_that_is_killed_stopped_and_damaged_ends_like_one_that_nobody_dist
 
 
 @pytest.mark.long
-def test_two_processes_a_full_disk_and_other_topologies(tmp_path):
-    table = Table(tmp_path, steps=60)
+def test_two_processes_a_full_disk_and_other_topologies(table):
     table.terminate(2)
     table.kill(2)
     table.full_disk()

@@ -1,5 +1,6 @@
 """The lock of a work directory: one run at a time, and none in the way after kill -9."""
 
+import os
 import subprocess
 import sys
 
@@ -26,10 +27,25 @@ def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path):
             pass
 
 
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def no_locks(monkeypatch):
     def none(*_):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(lock.fcntl, "flock", none)
+    monkeypatch.setattr(lock, "LEASE", 3.0)
+
+
+def test_without_locks_a_file_that_goes_on_changing_means_another_run(tmp_path, no_locks):
     with lock.held(tmp_path, "train"):
-        assert "file system without locks (Operation not supported)" in capsys.readouterr().out
+        with pytest.raises(InputError, match="in use by train, process .*: wait until it ends"):
+            with lock.held(tmp_path, "train"):
+                pass
+    assert not (tmp_path / ".lock-lease").exists()
+
+
+def test_without_locks_a_file_that_no_longer_changes_is_taken_over(tmp_path, no_locks, capsys):
+    (tmp_path / ".lock-lease").write_text("train, process 1 on elsewhere, since yesterday #7")
+    with lock.held(tmp_path, "train"):
+        assert "was in use by train, process 1 on elsewhere, since yesterday; looks" in capsys.readouterr().out
+        assert f"process {os.getpid()} on" in (tmp_path / ".lock-lease").read_text()
