@@ -15,11 +15,41 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from retrieval_jax import errors
-from retrieval_jax.errors import RunFailed
+from retrieval_jax import errors, workdir
+from retrieval_jax.errors import InputError, RunFailed
 
 _DATA = str(pathlib.Path(__file__).parent / "data") + os.sep
 _ROWS_IN_MESSAGE = 12
+
+
+# Settings that may differ when a run goes on: the numbers do not depend on them.
+FREE = ("num_threads", "log_every", "checkpoint_every", "keep_checkpoints", "eval_", "hang_seconds", "mesh")
+
+
+# ----------------------------------------------------------------------------------------------------- the same run
+
+
+def same_run(folder, old: dict, new: dict) -> None:
+    """Refuses to go on with a checkpoint of other settings or of another vocabulary.
+
+    Args:
+      folder: of the checkpoints.
+      old: what was saved with the checkpoint: vocabulary_hash, num_steps and config, the train block.
+      new: the same of this run.
+
+    Raises:
+      InputError: what differs, setting by setting.
+    """
+    if old["vocabulary_hash"] != new["vocabulary_hash"]:
+        raise InputError(f"{folder} was trained with another vocabulary than {folder.parent}/attributes now holds: use "
+                         "another --workdir, or bring the old attributes back")
+    changed = [line for line in workdir.changes(old["config"], new["config"], "train")
+               if "(absent)" not in line and not line.startswith(tuple(f"train.{name}" for name in FREE))]
+    if not changed and old["num_steps"] != new["num_steps"]:
+        changed = [f"steps of the whole run: {old['num_steps']} -> {new['num_steps']}, so the catalogue is another"]
+    if changed:
+        raise InputError(f"{folder} was trained with other settings:\n" + "".join(f"  {line}\n" for line in changed)
+                         + "Go on with the old ones, or give another --workdir.")
 
 
 # ------------------------------------------------------------------------------------------------- non-finite numbers

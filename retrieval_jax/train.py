@@ -38,8 +38,6 @@ from retrieval_jax.data import pipeline, sources
 from retrieval_jax.errors import InputError, Preempted
 from retrieval_jax.evaluators import retrieval
 
-# Settings that may differ when a run goes on: the numbers do not depend on them.
-FREE = ("num_threads", "log_every", "checkpoint_every", "keep_checkpoints", "eval_", "hang_seconds", "mesh")
 IN_FLIGHT = 2  # steps that are sent before the numbers of the first are fetched
 
 
@@ -132,7 +130,7 @@ def _run(config, workdir, stop, watch) -> dict:
             for name in ("params", "ema"):  # a buffer each: the step gives both up
                 state[name] = jax.device_put(params, by_state[name])
     else:
-        _check_same(workdir, store.meta(), meta)
+        guards.same_run(workdir / "checkpoints", store.meta(), meta)
         state, old = store.restore(sharding.placed(abstract, by_state))
         meta |= {name: old[name] for name in old if name not in ("config", "num_steps")}
         train_rng = jax.random.wrap_key_data(jnp.asarray(meta["rng"], jnp.uint32))
@@ -319,21 +317,6 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, by_state, *, b
 
     return jax.jit(update, in_shardings=(by_state, by_batch), donate_argnums=0,
                    out_shardings=(by_state, sharding.replicated(by_batch.mesh)))
-
-
-def _check_same(workdir, old, new):
-    """Refuses to go on with a checkpoint of other settings or another vocabulary; `old` and `new` are their metas."""
-    folder = workdir / "checkpoints"
-    if old["vocabulary_hash"] != new["vocabulary_hash"]:
-        raise InputError(f"{folder} was trained with another vocabulary than {workdir}/attributes now holds: use "
-                         "another --workdir, or bring the old attributes back")
-    changed = [line for line in workdirs.changes(old["config"], new["config"], "train")
-               if "(absent)" not in line and not line.startswith(tuple(f"train.{name}" for name in FREE))]
-    if not changed and old["num_steps"] != new["num_steps"]:
-        changed = [f"steps of the whole run: {old['num_steps']} -> {new['num_steps']}, so the catalogue is another"]
-    if changed:
-        raise InputError(f"{folder} was trained with other settings:\n" + "".join(f"  {line}\n" for line in changed)
-                         + "Go on with the old ones, or give another --workdir.")
 
 
 def _mined(workdir, num_rows: int):
