@@ -212,16 +212,16 @@ def equal(ours, theirs, rtol):
 
 def test_neither_devices_nor_processes_nor_parts_change_losses_and_scores():
     """Losses agree to 1e-5: sums over rows are taken in another order. Scores are ranks, and agree exactly."""
-    two = processes(STEPS, 2, 4, "[[8, 4, 1, 1]]")  # at the same time
-    [one] = map(json.loads, finished(processes(STEPS, 1, 8, json.dumps(
-        [[1, 1, 1, 1], [2, 1, 1, 1], [8, 2, 1, 1], [1, 1, 1, 0], [2, 2, 3, 0]]))))
+    one, *two = map(json.loads, finished(  # at the same time
+        processes(STEPS, 1, 8, "[[1, 1, 1, 1], [2, 1, 1, 1], [8, 2, 1, 1], [1, 1, 1, 0], [2, 2, 3, 0]]")
+        + processes(STEPS, 2, 4, "[[8, 4, 1, 1]]")))
     alone = one["1,1,1,1"]
     assert alone["losses"][0]["loss"] > alone["losses"][-1]["loss"] > 0 and alone["scores"]["retrieval/mar@10"] > 0
     assert alone["cut"] == 0 and one["8,2,1,1"]["cut"] > 10
     for key in ("2,1,1,1", "8,2,1,1"):
         equal(one[key], alone, 1e-5)
     equal(one["2,2,3,0"], one["1,1,1,0"], 1e-5)  # three parts of twelve rows, one of them padding
-    for ours in map(json.loads, finished(two)):
+    for ours in two:
         assert ours["8,4,1,1"]["cut"] > 10
         equal(ours["8,4,1,1"], alone, 1e-5)
 
