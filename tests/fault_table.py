@@ -265,9 +265,10 @@ class Table:
                 ended_alone += len(victims) < len(codes)
                 done += 1
                 left = checkpoint_steps(workdir)
-                require(not whole or left and left[-1] >= whole[-1], f"{workdir}: checkpoint {whole[-1]} is gone")
+                require(not whole or left and left[-1] >= whole[-1], f"{workdir}: checkpoints {whole} are gone")
                 again = max(again, reached - (left[-1] if left else 0))
-                self.say(f"  kill {done}: step {reached}, checkpoints {left}", flush=True)
+                told = re.findall(r"^error: .*", "\n".join(map(run.log, range(processes))), re.MULTILINE)
+                self.say(f"  kill {done}: step {reached}, checkpoints {left}, exit codes {codes}", *told, flush=True)
             else:
                 run.finish()
                 runs.append(workdir)
