@@ -5,7 +5,7 @@
 # On an NVIDIA machine each process gets its share of the GPUs. SIGTERM and Ctrl-C go to all of them (they save and
 # stop); when one fails the others are stopped, and its exit code is this script's: 75 means "start me again".
 #   RETRIEVAL_JAX_REQUIREMENTS   as for local.sh
-#   RETRIEVAL_JAX_GRACE          seconds between SIGTERM and SIGKILL for the rest (default: 60)
+#   RETRIEVAL_JAX_GRACE          seconds between SIGTERM and SIGKILL (default: 120)
 set -euo pipefail
 checkout="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null && pwd)"
 python="$checkout/.venv/bin/python"
@@ -41,8 +41,16 @@ export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 
 # Children of a script ignore Ctrl-C, so that they too are sent SIGTERM for it.
 pids=()
-tell() { ((${#pids[@]} == 0)) || kill -s "$1" "${pids[@]}" 2>/dev/null || true; }
-trap 'tell TERM' TERM INT HUP
+watchdog=''
+stop() {
+  ((${#pids[@]})) || return 0
+  kill -s TERM "${pids[@]}" 2>/dev/null || true
+  [[ -z $watchdog ]] || return 0
+  # A read that nobody answers: a sleep would outlive this script.
+  { read -rt "${RETRIEVAL_JAX_GRACE:-120}" _ <> <(:) || true; kill -s KILL "${pids[@]}"; } >/dev/null 2>&1 &
+  watchdog=$!
+}
+trap stop TERM INT HUP
 
 share=$((${#gpus[@]} / count))
 for ((rank = 0; rank < count; rank++)); do
@@ -60,7 +68,7 @@ for ((rank = 0; rank < count; rank++)); do
 done
 [[ -z $dry ]] || exit 0
 
-first=0 left=$count watchdog=''
+first=0 left=$count
 while ((left)); do
   code=0 ended=''
   wait -n -p ended "${pids[@]}" || code=$?
@@ -71,11 +79,9 @@ while ((left)); do
     first=$code
     if ((left)); then
       echo "launch/local_processes.sh: a process ended with $code, the others are stopped" >&2
-      tell TERM
-      { sleep "${RETRIEVAL_JAX_GRACE:-60}" && kill -s KILL "${pids[@]}"; } >/dev/null 2>&1 &
-      watchdog=$!
+      stop
     fi
   fi
 done
-[[ -z $watchdog ]] || { pkill -P "$watchdog" || true; kill "$watchdog" || true; } 2>/dev/null
+[[ -z $watchdog ]] || kill "$watchdog" 2>/dev/null || true
 exit "$first"

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -61,9 +62,10 @@ def calls(checkout):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_shellcheck_finds_nothing(script):
-    if shutil.which("shellcheck") is None:
+    found = shutil.which("shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
+    if found is None:
         pytest.skip("shellcheck is not installed: pip install -r requirements-dev.txt")
-    done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True)
+    done = subprocess.run([found, str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -140,6 +142,17 @@ def test_slurm_hands_the_signal_on_and_waits_for_the_save(checkout, code, requeu
     assert (checkout / "calls.saved").read_text() == "saved\n"
     assert job.returncode == 0, err
     assert (calls(checkout)[-1] == ["scontrol", "requeue", "7"]) == requeued
+
+
+def test_slurm_does_not_miss_the_queue_because_of_one_who_does_not_listen(checkout):
+    job = slurm_job(checkout, "trap '' TERM; echo up >\"$CALLS.up\"; exec sleep 15 >/dev/null 2>&1",
+                    RETRIEVAL_JAX_GRACE="1")
+    deadline = time.monotonic() + 10
+    while not (checkout / "calls.up").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    job.send_signal(signal.SIGTERM)
+    out, err = job.communicate(timeout=12)
+    assert calls(checkout)[-1] == ["scontrol", "requeue", "7"], out + err
 
 
 # ---------------------------------------------------------------------------------------------------------- TPU VM

@@ -92,6 +92,15 @@ def test_one_that_does_not_hear_is_killed_after_the_grace_period(checkout):
     assert job.returncode == 3 and time.monotonic() - started < 15
 
 
+def test_a_signal_that_nobody_hears_kills_after_the_grace_period(checkout):
+    job = start(checkout, 2, ["trap '' TERM; exec sleep 30 >/dev/null 2>&1"] * 2)
+    logs(checkout, 2)
+    time.sleep(0.3)
+    job.send_signal(signal.SIGTERM)
+    job.communicate(timeout=15)
+    assert job.returncode == 137
+
+
 def test_a_killed_process_is_a_failure_too(checkout):
     job = start(checkout, 2, ["sleep 0.5; kill -KILL $$", WAITS.format(75)])
     job.communicate(timeout=20)
@@ -128,9 +137,9 @@ def test_two_processes_walk_the_whole_way_and_train_as_one_does(tmp_path):
         done = subprocess.run(
             [str(checkout / "launch" / "local_processes.sh"), str(count),
              f"--config={ROOT}/configs/quickstart.py:runlocal", f"--workdir={folder}"], text=True, capture_output=True,
-            timeout=280, env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"})
+            timeout=560, env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"})
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("report: runs") == (1 if count == 2 else 1), done.stdout
+        assert done.stdout.count("report: runs") == 1, done.stdout  # the second process does not
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         losses[count] = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
         vectors[count] = json.loads((folder / "metrics.json").read_text())["stages"]
