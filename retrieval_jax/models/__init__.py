@@ -6,7 +6,7 @@ import types
 
 from retrieval_jax.errors import InputError
 
-_NOT_BACKBONES = ("blocks", "depthwise", "embedder", "heads", "linear", "pooling", "pretrained",
+_NOT_BACKBONES = ("attention", "blocks", "depthwise", "embedder", "heads", "linear", "pooling", "pretrained",
                   "relative_bias")  # nor what begins with timm_
 
 

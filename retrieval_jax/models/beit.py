@@ -13,6 +13,7 @@ import numpy as np
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import blocks, relative_bias
+from retrieval_jax.models.attention import attention
 from retrieval_jax.models.convnext import Patches
 from retrieval_jax.models.linear import Dense, gelu
 from retrieval_jax.models.pooling import DropPath, Pool
@@ -62,7 +63,7 @@ class Attention(nn.Module):
             own = relative_table(self, self.made_for, self.grid, self.num_heads)
             table = own if table is None else own + table
         bias = None if table is None else relative_bias.matrix(table, self.grid)[None]
-        out = jax.nn.dot_product_attention(query, key, value, bias)
+        out = attention(query, key, value, bias)
         return Dense(width, dtype=self.dtype, name="proj")(out.reshape(batch, tokens, width))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import blocks, timm_checkpoints
+from retrieval_jax.models.attention import attention
 from retrieval_jax.models.convnext import Patches
 from retrieval_jax.models.linear import Dense
 from retrieval_jax.models.pooling import DropPath, Pool, activation
@@ -48,7 +49,7 @@ class Attention(nn.Module):
             raise InputError(f"{self.num_heads} attention heads do not divide a width of {width}")
         qkv = Dense(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(x)
         query, key, value = jnp.moveaxis(qkv.reshape(batch, length, 3, self.num_heads, -1), 2, 0)
-        x = jax.nn.dot_product_attention(query, key, value, implementation=self.kernel)
+        x = attention(query, key, value, kernel=self.kernel)
         return Dense(width, dtype=self.dtype, name="proj")(x.reshape(batch, length, width))
 
 

@@ -1,0 +1,29 @@
+"""Keeps freed memory in the process, where XLA computes on the CPU.
+
+XLA allocates what a step needs anew for every step, and glibc gives allocations of that size back to the system at
+once: every step pays for the same pages again, as much time as it takes to compute with them.
+"""
+
+import ctypes
+
+import jax
+
+# mallopt's numbers, from glibc's malloc.h: no mappings of their own, nothing trimmed, one heap for all threads.
+_KEEP = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2 ** 31 - 1), "M_ARENA_MAX": (-8, 1)}
+
+
+def keep_freed() -> bool:
+    """Keeps freed memory for the next allocation; call it before arrays are made.
+
+    The process then stays as large as it was at its largest.
+
+    Returns:
+      Whether it does: where jax computes on the CPU, and the C library is glibc.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(mallopt(option, value) == 1 for option, value in _KEEP.values())
