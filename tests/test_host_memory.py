@@ -12,8 +12,8 @@ import jax, jax.numpy as jnp
 from retrieval_jax import host_memory
 
 keeps = host_memory.keep_freed() if sys.argv[1] == "keep" else False
-step = jax.jit(lambda x: jnp.sort(jnp.sort(x, axis=0), axis=1).sum())  # two arrays of 8 MB that nobody sees
-x = jnp.ones((2048, 1024))
+step = jax.jit(lambda x: jax.lax.optimization_barrier(x + 1).sum())  # 64 MB that nobody sees
+x = jnp.ones((4096, 4096))
 faults = []
 for _ in range(6):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
