@@ -40,7 +40,7 @@ class Checkpoints:
             folder: local or remote path.
             keep: number of latest checkpoints that stay.
         """
-        self.folder = _path(folder)
+        self.folder = path_of(folder)
         self._orbax = ocp.training.Checkpointer(
             self.folder, cleanup_tmp_directories=True,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep))
@@ -172,7 +172,7 @@ def set_aside_damaged(folder):
     Raises:
         InputError: there are checkpoints, and all of them are damaged.
     """
-    folder, damaged = _path(folder), []
+    folder, damaged = path_of(folder), []
     if jax.process_index() == 0:
         for step in reversed(_steps(folder)):
             problem = _damage(folder / str(step))
@@ -220,7 +220,7 @@ def load_params(folder, step=None, which="ema"):
     return ocp.load_checkpointables(path, {which: target})[which], metadata.custom_metadata, step
 
 
-def _path(folder):
+def path_of(folder):
     """Returns a local folder's absolute path, which orbax asks for, or a remote one's as it is."""
     folder = remote.checkpoint_folder(folder)
     return epath.Path(folder) if "://" in str(folder) else epath.Path(folder).absolute()
@@ -232,7 +232,7 @@ def _steps(folder):
 
 def _find(folder, step):
     """Returns (path, step) of a checkpoint that is completely written."""
-    folder = _path(folder)
+    folder = path_of(folder)
     there = _steps(folder)
     if not there:
         raise InputError(f"{folder}: no checkpoint there; train first, or give the work directory of a training")

@@ -16,6 +16,7 @@ A checkpoint is scored once, also when this process is killed and started again:
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -27,7 +28,18 @@ import jax
 import ml_collections
 import numpy as np
 
-from retrieval_jax import checkpoints, inference, metric_writer, metrics, postprocess, sharding, soups, tasks
+from retrieval_jax import (
+    checkpoints,
+    inference,
+    lock,
+    metric_writer,
+    metrics,
+    postprocess,
+    remote,
+    sharding,
+    soups,
+    tasks,
+)
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.embeddings import Embeddings, replace_folder
@@ -60,22 +72,28 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
       {"steps": scored ones, "best": {"step", "which", "score"} or None, "soups": {name: {"members", "score"}}}.
 
     Raises:
-      InputError: the run cannot be scored, or `out` holds scores of another kind.
+      InputError: the run cannot be scored, `out` holds scores of another kind, or another process writes there.
     """
     folder = workdirs.as_path(folder)
     out = workdirs.as_path(folder / "checkpoint_scores" if out is None else out)
     run, record, unreadable, told, last = None, None, set(), False, time.monotonic()
-    try:
+    with contextlib.ExitStack() as stack:
         while True:
+            remote.pull(folder)
             finished = run is not None and workdirs.read_record(folder, "train") is not None  # before the look
             run = run or _open(folder, full, metric)
             if run is not None:
-                record = record or _Record(out, run)
+                if record is None:
+                    out.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(lock.held(out, "evaluate_checkpoints"))
+                    record = _Record(out, run)
+                    stack.callback(record.writer.close)
                 for step, seen in _steps(folder / "checkpoints"):
                     if step in record.scored or (step, seen) in unreadable:
                         continue
                     if _score(run, record, step, soup):
                         last = time.monotonic()
+                        remote.push(folder, below="checkpoint_scores")
                     else:
                         unreadable.add((step, seen))
                 if record.scored and max(record.scored) >= record.best()["num_steps"]:
@@ -95,12 +113,10 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
         best = {name: record.best()[name] for name in ("step", "which", "score")}
         summary = {"steps": sorted(record.scored), "metric": run.metric, "best": best, "soups": averages}
         workdirs.write_json(out / "summary.json", summary)
+        remote.push(folder, below="checkpoint_scores")
         print(f"evaluate_checkpoints: best {run.metric} {best['score']:.4f}: step {best['step']}, {best['which']}; "
               f"{out / 'best'}", flush=True)
         return summary
-    finally:
-        if record is not None:
-            record.writer.close()
 
 
 # ---------------------------------------------------------------------------------------------------------- scoring
@@ -219,10 +235,11 @@ def _entry(step, which, score, values, meta, **more):
 def _steps(folder):
     """Returns (step, time of its last change) of the checkpoints that are there, ascending."""
     found = []
+    folder = checkpoints.path_of(folder)
     for path in folder.iterdir() if folder.exists() else ():
         if path.name.isdigit():
             try:
-                found.append((int(path.name), path.stat().st_mtime_ns))
+                found.append((int(path.name), path.stat().mtime))
             except FileNotFoundError:
                 continue  # deleted since the listing
     return sorted(found)
