@@ -6,8 +6,8 @@ The other Python has torch and timm. A step is the same work on both sides: byte
 softmax cross-entropy and Poly-1 over 1,000 labels, backward, clipping, AdamW, moving average; float32, one batch that
 stays in memory: 128 pictures of 80 x 64 px for ConvNeXt-Atto, 16 of 224 x 224 px for ViT-S/16.
 timm's model runs in both memory layouts, in eager mode. Every timing is a process of its own, kept to the same cores;
-rounds alternate between the systems. Then everything again with other settings of glibc's allocator for all of them.
-Prints these tables in Markdown for each network: pictures a second, median and range, and the ratio of ours to theirs
+rounds alternate between the systems. Then everything again with huge pages for all of them.
+Prints two tables in Markdown for each network: pictures a second, median and range, and the ratio of ours to theirs
 within a round.
 """
 
@@ -26,9 +26,9 @@ MODELS = {"convnext_atto": ("convnext", "atto", {}, "convnext_atto", 128, 80, 64
 LABELS, LABELS_A_PICTURE = 1000, 8
 EPSILON, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.5, 1e-3, 0.05, 1.0, 0.99
 SYSTEMS = ("ours", "timm", "timm channels_last")
-# GLIBC_TUNABLES of all systems; "kept" is for PyTorch too what train.run does for itself (retrieval_jax.host_memory)
-SETTINGS = {"default": "", "kept": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647:"
-            "glibc.malloc.arena_max=1", "huge pages": "glibc.malloc.hugetlb=1"}
+# GLIBC_TUNABLES of all systems. XLA maps the memory of a step anew every time: in small pages, that is 177,000 page faults
+# a step of ConvNeXt-Atto, two fifths of its time. launch/local.sh sets huge pages.
+SETTINGS = {"default": "", "huge pages": "glibc.malloc.hugetlb=1"}
 
 
 def batch(model: str) -> dict:
@@ -61,10 +61,9 @@ def time_ours(model: str, seconds: float) -> dict:
     import numpy as np
 
     from configs import common
-    from retrieval_jax import host_memory, optim, sharding, tasks, train
+    from retrieval_jax import optim, sharding, tasks, train
     from retrieval_jax.data.catalog import DataInfo
 
-    host_memory.keep_freed()  # as train.run does
     name, variant, kwargs, _, rows, height, width = MODELS[model]
     config = common.base().train
     config.model.update({"name": name, "variant": variant, "projection": 0})

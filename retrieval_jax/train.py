@@ -20,7 +20,6 @@ import tqdm
 from retrieval_jax import (
     checkpoints,
     guards,
-    host_memory,
     inference,
     memory,
     metric_writer,
@@ -64,7 +63,6 @@ def run(config, workdir) -> dict:
 def _run(config, workdir, stop, watch) -> dict:
     settings = config.train
     telemetry.keep_compiled()
-    host_memory.keep_freed()
 
     # ------------------------------------------------------------------------------------------------------------- data
     catalog = catalogs.load(config.data)

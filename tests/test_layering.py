@@ -60,7 +60,6 @@ RULES = {
     "retrieval_jax/telemetry.py": {"jax", "retrieval_jax.provenance"},
     "retrieval_jax/mixing.py": {"jax", "retrieval_jax.device_transforms"},
     "retrieval_jax/device_transforms.py": {"jax"},
-    "retrieval_jax/host_memory.py": {"jax"},
     "retrieval_jax/views.py": {"jax"},
     "retrieval_jax/checkpoints.py": {"jax", "orbax", "etils", "retrieval_jax.remote"},
     "retrieval_jax/metric_writer.py": {"jax", "tensorboardX", "etils"},
