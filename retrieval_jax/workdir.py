@@ -370,7 +370,7 @@ def run_stage(config, folder, verb: str, function) -> dict:
     folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     first = provenance.is_first_process()
-    with lock.held(folder, verb) if first else contextlib.nullcontext():
+    with lock.held(remote.url(folder) or folder, verb) if first else contextlib.nullcontext():
         invalidate(folder, verb)
         if first and remote.url(folder):
             remote.push(folder)  # before anything is overwritten there: the verb and the later ones do not count now
