@@ -26,7 +26,7 @@ import jax  # noqa: E402
 from configs import common  # noqa: E402
 from retrieval_jax import mine, train  # noqa: E402
 
-WARM_UP = 5
+WARM_UP = 12  # the first log, after ten steps, compiles too
 AUGMENTATION = (("random_resized_crop", {"scale": (0.6, 1.0)}), ("flip", {}), ("color_jitter", {"brightness": 0.2}))
 ROWS = {"loop": {}, "augmentation on the host": {"transforms": AUGMENTATION},
         "augmentation on the device": {"batch_transforms": AUGMENTATION},
