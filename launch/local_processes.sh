@@ -68,20 +68,22 @@ for ((rank = 0; rank < count; rank++)); do
 done
 [[ -z $dry ]] || exit 0
 
-first=0 left=$count
-while ((left)); do
-  code=0 ended=''
-  wait -n -p ended "${pids[@]}" || code=$?
-  [[ -n ${ended:-} ]] || continue # a signal came, nobody ended
-  left=$((left - 1))
-  for i in "${!pids[@]}"; do [[ ${pids[i]} != "$ended" ]] || unset "pids[i]"; done
-  if ((code && !first)); then
-    first=$code
-    if ((left)); then
-      echo "launch/local_processes.sh: a process ended with $code, the others are stopped" >&2
-      stop
+first=0
+while ((${#pids[@]})); do
+  sleep 0.2 # `wait -n` loses processes that end together
+  for i in "${!pids[@]}"; do
+    kill -s 0 "${pids[i]}" 2>/dev/null && continue
+    code=0
+    wait "${pids[i]}" || code=$?
+    unset "pids[i]"
+    if ((code && !first)); then
+      first=$code
+      if ((${#pids[@]})); then
+        echo "launch/local_processes.sh: a process ended with $code, the others are stopped" >&2
+        stop
+      fi
     fi
-  fi
+  done
 done
 [[ -z $watchdog ]] || kill "$watchdog" 2>/dev/null || true
 exit "$first"
