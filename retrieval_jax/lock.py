@@ -9,8 +9,6 @@ import platform
 import threading
 import time
 
-from etils import epath
-
 from retrieval_jax.errors import InputError
 
 NAME = ".lock"
@@ -35,7 +33,7 @@ def held(folder, verb: str):
     owner = (f"{verb}, process {os.getpid()} on {platform.node()}, since "
              f"{time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}")
     if "://" in os.fspath(folder):
-        with _leased(epath.Path(folder), owner):
+        with _leased(os.fspath(folder), owner):
             yield
         return
     with (pathlib.Path(folder) / NAME).open("a+", encoding="utf-8") as stream:
@@ -45,7 +43,7 @@ def held(folder, verb: str):
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 stream.seek(0)
                 raise _in_use(folder, stream.read()) from None
-            with _leased(epath.Path(folder), owner):
+            with _leased(os.fspath(folder), owner):
                 yield
             return
         stream.seek(0)
@@ -62,10 +60,19 @@ def _in_use(folder, owner):
 
 @contextlib.contextmanager
 def _leased(folder, owner):
-    file, mine = folder / f"{NAME}-lease", owner
+    import fsspec  # every file system that work directories may lie on
+
+    files, root = fsspec.core.url_to_fs(folder)
+    file, mine = f"{root.rstrip('/')}/{NAME}-lease", owner
 
     def read():
-        return file.read_text() if file.exists() else ""
+        try:
+            return files.cat_file(file).decode()
+        except FileNotFoundError:
+            return ""
+
+    def write(text):
+        files.pipe_file(file, text.encode())
 
     found, end = read(), time.monotonic() + LEASE
     if found:
@@ -77,7 +84,7 @@ def _leased(folder, owner):
         if now and now != found:
             raise _in_use(folder, now)
         found = now
-    file.write_text(mine)
+    write(mine)
     time.sleep(LEASE / 30)
     if read() != mine:  # another one started in the same moment
         raise _in_use(folder, read())
@@ -87,8 +94,8 @@ def _leased(folder, owner):
         count = 0
         while not ended.wait(LEASE / 6):
             count += 1
-            with contextlib.suppress(OSError):  # the network comes back, or the run fails by itself
-                file.write_text(f"{mine} #{count}")
+            with contextlib.suppress(Exception):  # the network comes back, or the run fails by itself
+                write(f"{mine} #{count}")
 
     thread = threading.Thread(target=renew, daemon=True, name="lock")
     thread.start()
@@ -97,5 +104,5 @@ def _leased(folder, owner):
     finally:
         ended.set()
         thread.join()
-        with contextlib.suppress(OSError):
-            file.unlink()
+        with contextlib.suppress(Exception):
+            files.rm_file(file)
