@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from retrieval_jax import errors, workdir
+from retrieval_jax import errors, remote, workdir
 from retrieval_jax.errors import InputError, RunFailed
 
 _DATA = str(pathlib.Path(__file__).parent / "data") + os.sep
@@ -219,6 +219,7 @@ def leave(sentence: str, status: int = 1) -> None:
     """Ends this process at once, without waiting for the others as an orderly exit would."""
     print(sentence, file=sys.stderr, flush=True)
     sys.stdout.flush()
+    remote.push_before_the_end()
     if jax.process_index() == 0:
         time.sleep(1.0)  # the others lose their coordinator with this process: let them speak first
     os._exit(status)

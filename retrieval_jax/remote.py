@@ -10,7 +10,6 @@ there once all of it is. Checkpoints at gs:// go there directly, because process
 together.
 """
 
-import atexit
 import contextlib
 import fcntl
 import json
@@ -19,17 +18,17 @@ import pathlib
 import re
 import sys
 import threading
+import time
 
 from retrieval_jax.errors import InputError
 
 SECONDS = 30.0  # between two copies while a verb runs
 _NOTE, _LOCK = ".remote.json", ".remote.lock"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one slash where pathlib had it already
-_STEP = re.compile(r"checkpoints/(\d+)/")
-_ORBAX_WRITES = ("gs", "gcs")
-_EXTRAS = {"s3": "requirements-s3.txt", "s3a": "requirements-s3.txt", "gs": "requirements-gcs.txt",
-           "gcs": "requirements-gcs.txt"}
-_threads: dict[pathlib.Path, threading.Event] = {}
+_STEP = re.compile(r"((?:.*/)?checkpoints/\d+)/")  # also of the work directories in checkpoint_scores
+_SAME = {"gcs": "gs", "s3a": "s3"}  # schemes under which orbax and others know them
+_EXTRAS = {"s3": "requirements-s3.txt", "gs": "requirements-gcs.txt"}
+_kept: set[pathlib.Path] = set()  # folders of `keep_pushing`
 
 
 def local_folder(path) -> pathlib.Path:
@@ -49,7 +48,7 @@ def local_folder(path) -> pathlib.Path:
         return pathlib.Path("/", rest)
     if not rest or ".." in rest.split("/"):
         raise InputError(f"{os.fspath(path)}: write the whole address, {scheme}://bucket/folder")
-    return _cache() / scheme / rest
+    return _cache() / _SAME.get(scheme, scheme) / rest
 
 
 def url(folder) -> str | None:
@@ -66,13 +65,19 @@ def url(folder) -> str | None:
 
 
 def checkpoint_folder(folder) -> str | os.PathLike:
-    """Returns where checkpoints of a folder are written: at gs:// itself, elsewhere the folder.
+    """Returns where checkpoints of a folder are written: at gs:// itself, elsewhere the folder. Those that
+    evaluate_checkpoints keeps are always written here, as it replaces folders.
 
     Args:
       folder: path of a checkpoints folder.
     """
     there = url(folder)
-    return there if there and there.partition(":")[0] in _ORBAX_WRITES else folder
+    return there if there and _direct(there) else folder
+
+
+def _direct(address: str) -> bool:
+    """Tells whether checkpoints at an address are written and read there by orbax, without a copy here."""
+    return address.startswith("gs://") and "checkpoint_scores" not in address.split("/")
 
 
 def _cache() -> pathlib.Path:
@@ -155,12 +160,13 @@ def push(folder, *, below: str = "") -> None:
         files, root = _filesystem(there)
         steps = {match[1] for name in (*changed, *gone) if (match := _STEP.match(name))}
         whole = {match[1] for name in here if (match := _STEP.match(name))}
-        _remove(files, [f"{root}/checkpoints/{step}.whole" for step in sorted(steps)])
+        whole -= {match[1] for name in gone if (match := _STEP.match(name))}  # being deleted this very moment
+        _remove(files, [f"{root}/{step}.whole" for step in sorted(steps)])
         last = [name for name in changed if name.startswith("stages/") or name == "run.json"]
         for names in ([name for name in changed if name not in last], last):
             if names is last:
                 for step in sorted(steps & whole):
-                    files.pipe_file(f"{root}/checkpoints/{step}.whole", b"")
+                    files.pipe_file(f"{root}/{step}.whole", b"")
             for name in [name for name in names if not (folder / name).exists()]:
                 names.remove(name)  # gone since, replaced by the next one
             if names:
@@ -172,30 +178,45 @@ def push(folder, *, below: str = "") -> None:
 
 
 def keep_pushing(folder) -> None:
-    """Calls `push` every `SECONDS` from now on, and when the program ends; an error is told, and tried again.
+    """Calls `push` every `SECONDS` from now on; an error is told, and tried again.
 
     Args:
       folder: of `local_folder`; one that stands for no URL is left alone.
     """
     folder = pathlib.Path(folder)
-    if url(folder) is None or folder in _threads:
+    if url(folder) is None or folder in _kept:
         return
-    stop = _threads[folder] = threading.Event()
+    _kept.add(folder)
 
     def again():
-        while not stop.wait(SECONDS):
-            _try_to_push(folder)
+        while True:
+            time.sleep(SECONDS)
+            try_to_push(folder)
 
     threading.Thread(target=again, name=f"copies {folder}", daemon=True).start()
 
-    def end():
-        stop.set()
-        _try_to_push(folder)
 
-    atexit.register(end)
+def push_before_the_end(seconds: float = 60.0) -> None:
+    """Copies what is new in the folders of `keep_pushing`, for a program that ends without cleaning up.
+
+    Args:
+      seconds: after which it is given up.
+    """
+    threads = [threading.Thread(target=try_to_push, args=(folder,), daemon=True) for folder in _kept]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
-def _try_to_push(folder) -> None:
+
+def try_to_push(folder) -> None:
+    """Calls `push`, and tells of an error instead of raising it.
+
+    Args:
+      folder: of `local_folder`.
+    """
     try:
         push(folder)
     except InputError as error:
@@ -219,7 +240,7 @@ def _local(folder, there) -> dict[str, list[int]]:
 def _counts(name: str, there: str) -> bool:
     """Tells whether a file is whole work: not a note of ours, half of a file or folder, or orbax's own."""
     hidden = [part for part in name.split("/") if part.startswith(".") and not part.endswith(".partial")]
-    direct = there.partition(":")[0] in _ORBAX_WRITES and _STEP.match(name)
+    direct = _STEP.match(name) and _direct(f"{there}/{name}")
     return not (hidden or direct or name.endswith(".tmp") or "orbax-checkpoint-tmp" in name)
 
 
@@ -235,10 +256,10 @@ def _remote(files, root: str, there: str) -> dict[str, tuple[int, str]]:
         token = next((entry[key] for key in ("ETag", "etag", "generation", "mtime", "LastModified", "created")
                       if entry.get(key) is not None), "")
         found[path.removeprefix(root).lstrip("/")] = (int(entry["size"]), str(token))
-    whole = {name.removesuffix(".whole") for name in found if re.fullmatch(r"checkpoints/\d+\.whole", name)}
+    whole = {name.removesuffix(".whole") for name in found if re.fullmatch(r"(.*/)?checkpoints/\d+\.whole", name)}
     return {name: marks for name, marks in found.items()
             if _counts(name, there) and not name.endswith(".whole")
-            and ((match := _STEP.match(name)) is None or f"checkpoints/{match[1]}" in whole)}
+            and ((match := _STEP.match(name)) is None or match[1] in whole)}
 
 
 def _filesystem(there: str):
@@ -265,7 +286,9 @@ def _beside(file) -> pathlib.Path:
 
 def _drop_empty(folder) -> None:
     """Removes folders of checkpoints that have no file left, for they would count as checkpoints."""
-    for step in (folder / "checkpoints").glob("[0-9]*"):
+    for step in folder.rglob("checkpoints/[0-9]*"):
+        for half in step.rglob(".*.tmp"):  # of a copy that was killed
+            half.unlink(missing_ok=True)
         for child in sorted([step, *step.glob("**/")], reverse=True):
             with contextlib.suppress(OSError):
                 child.rmdir()

@@ -376,9 +376,17 @@ def run_stage(config, folder, verb: str, function) -> dict:
             remote.push(folder)  # before anything is overwritten there: the verb and the later ones do not count now
             remote.keep_pushing(folder)
         start, cpu_start = time.monotonic(), provenance.cpu_seconds()
-        summary = function(config, folder)
+        try:
+            summary = function(config, folder)
+        except BaseException:  # now: once Python ends it starts no threads, which look up addresses
+            if first:
+                remote.try_to_push(folder)
+            raise
         seconds, cpu_seconds = time.monotonic() - start, provenance.cpu_seconds() - cpu_start
-        return record(config, folder, verb, seconds=seconds, cpu_seconds=cpu_seconds, summary=summary)
+        entry = record(config, folder, verb, seconds=seconds, cpu_seconds=cpu_seconds, summary=summary)
+        if first:
+            remote.push(folder)
+        return entry
 
 
 def invalidate(folder, verb: str) -> None:
@@ -428,7 +436,6 @@ def record(config, folder, verb: str, *, seconds: float, cpu_seconds: float, sum
     if provenance.is_first_process():
         write_json(folder / "stages" / f"{verb}.json", entry)
         _write_run(folder)
-        remote.push(folder)
     return entry
 
 

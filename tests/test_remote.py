@@ -9,10 +9,11 @@ import sys
 import time
 
 import pytest
+from ml_collections import ConfigDict
 
-from retrieval_jax import remote, workdir
+from retrieval_jax import lock, remote, workdir
 from retrieval_jax.data import catalog
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, Preempted
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 URL = "s3://bucket/runs/mine"
@@ -63,7 +64,7 @@ def fill(folder, **content):
 
 
 @pytest.mark.parametrize("given, url", [(URL, URL), (pathlib.Path(URL), URL), ("GS://bucket/a/", "gs://bucket/a"),
-                                        ("memory://a", "memory://a")])
+                                        ("gcs://b/a", "gs://b/a"), ("memory://a", "memory://a")])
 def test_a_url_has_a_local_folder_and_back(given, url, tmp_path, monkeypatch):
     monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path))
     folder = remote.local_folder(given)
@@ -267,3 +268,50 @@ def test_the_whole_way_on_s3_and_on_with_it_on_another_machine(bucket, tmp_path)
     assert third.returncode == 0 and "ran search, evaluate, report" in third.stdout, third.stdout + third.stderr
     last = run(f"--workdir={URL}", "--config.search.k=7", RETRIEVAL_JAX_CACHE=str(tmp_path / "one"))
     assert last.returncode == 0 and "ran nothing" in last.stdout, last.stdout + last.stderr
+
+
+def test_a_verb_that_fails_or_is_stopped_leaves_nothing_behind(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    monkeypatch.setattr(lock, "LEASE", 0.6)
+
+    def stopped(config, folder):
+        fill(folder, checkpoints__5__x="five")
+        raise Preempted("SIGTERM")
+
+    with pytest.raises(Preempted):
+        workdir.run_stage(ConfigDict({"data": {}, "train": {}}), one, "train", stopped)
+    assert there(bucket) == ["checkpoints/5.whole", "checkpoints/5/x", "stages/train.json"]
+    fill(one, checkpoints__6__x="six")
+    remote.push_before_the_end()  # of a process that ends by os._exit
+    assert "checkpoints/6.whole" in there(bucket)
+
+
+def test_a_work_directory_in_checkpoint_scores_stands_by_itself(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, config_json="{}", checkpoint_scores__best__config_json="{}",
+         checkpoint_scores__best__checkpoints__5__x="five")
+    remote.push(one, below="checkpoint_scores")
+    best = one / "checkpoint_scores" / "best"
+    remote.pull(best, settle=True)
+    assert (best / "checkpoints" / "5" / "x").exists()
+    other = machine(monkeypatch, tmp_path, "two") / "checkpoint_scores" / "best"
+    remote.pull(other, settle=True)
+    assert (other / "checkpoints" / "5" / "x").read_text() == "five"
+    at_gs = remote.local_folder("gs://b/run/checkpoint_scores/best/checkpoints")
+    assert remote.checkpoint_folder(at_gs) == at_gs
+
+
+def test_what_a_killed_copy_left_of_a_checkpoint_does_not_count(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, **{"checkpoints__5__.x.123.tmp": "fi"})
+    remote.pull(one, settle=True)
+    assert not (one / "checkpoints" / "5").exists()
+
+
+def test_a_checkpoint_that_is_being_deleted_does_not_count(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, checkpoints__5__x="five", checkpoints__5__y="five")
+    remote.push(one)
+    (one / "checkpoints" / "5" / "x").unlink()
+    remote.push(one)
+    assert there(bucket) == ["checkpoints/5/y"]
