@@ -73,7 +73,7 @@ class Checkpoints:
         if step in self.steps():
             return
         json.dumps(meta)  # a mistake here fails now and not in the background
-        if not self.folder.exists():  # orbax would make it again, and the run seem to be in order
+        if not _is_url(self.folder) and not self.folder.exists():  # orbax would make it again, all seem in order
             raise RunFailed(f"{self.folder} has vanished: the checkpoint of step {step} is not written; bring the "
                             "folder back, or start again in another --workdir")
         try:
@@ -146,7 +146,7 @@ class Checkpoints:
             raise self._failed(step, error) from error
 
     def _failed(self, step, error):
-        there = [s for s in _steps(self.folder) if s != step]
+        there = [s for s in steps(self.folder) if s != step]
         whole = f"a new start goes on from step {there[-1]}" if there else "there is none before it"
         return RunFailed(f"{self.folder}: the checkpoint of step {step} could not be written ({_cause(error)}); "
                          f"{whole}. Is the disk full, over its quota or read-only?")
@@ -174,7 +174,7 @@ def set_aside_damaged(folder):
     """
     folder, damaged = path_of(folder), []
     if jax.process_index() == 0:
-        for step in reversed(_steps(folder)):
+        for step in reversed(steps(folder)):
             problem = _damage(folder / str(step))
             if not problem:
                 break
@@ -187,7 +187,7 @@ def set_aside_damaged(folder):
                   "one before is used", flush=True)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
-    if damaged and not _steps(folder):
+    if damaged and not steps(folder):
         raise InputError(f"{folder}: every checkpoint is damaged (steps {', '.join(map(str, damaged))}); all are kept, "
                          "as damaged-..., and a new start trains from the beginning")
 
@@ -223,17 +223,31 @@ def load_params(folder, step=None, which="ema"):
 def path_of(folder):
     """Returns a local folder's absolute path, which orbax asks for, or a remote one's as it is."""
     folder = remote.checkpoint_folder(folder)
-    return epath.Path(folder) if "://" in str(folder) else epath.Path(folder).absolute()
+    return epath.Path(folder) if _is_url(folder) else epath.Path(folder).absolute()
 
 
-def _steps(folder):
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
+def steps(folder):
+    """Returns the steps whose checkpoints are completely written, ascending.
+
+    Args:
+        folder: of `Checkpoints`; need not exist.
+    """
+    folder = path_of(folder)
+    if not folder.exists():
+        return []
+    # where nothing can be renamed orbax marks with a file what is complete
+    return sorted(int(p.name) for p in folder.iterdir()
+                  if p.name.isdigit() and (not _is_url(folder) or (p / "commit_success.txt").exists()))
+
+
+def _is_url(folder):
+    return "://" in str(folder)
 
 
 def _find(folder, step):
     """Returns (path, step) of a checkpoint that is completely written."""
     folder = path_of(folder)
-    there = _steps(folder)
+    there = steps(folder)
     if not there:
         raise InputError(f"{folder}: no checkpoint there; train first, or give the work directory of a training")
     if step is None:

@@ -235,14 +235,10 @@ def _entry(step, which, score, values, meta, **more):
 def _steps(folder):
     """Returns (step, time of its last change) of the checkpoints that are there, ascending."""
     found = []
-    folder = checkpoints.path_of(folder)
-    for path in folder.iterdir() if folder.exists() else ():
-        if path.name.isdigit():
-            try:
-                found.append((int(path.name), path.stat().mtime))
-            except FileNotFoundError:
-                continue  # deleted since the listing
-    return sorted(found)
+    for step in checkpoints.steps(folder):
+        with contextlib.suppress(FileNotFoundError):  # deleted since the listing
+            found.append((step, (checkpoints.path_of(folder) / str(step)).stat().mtime))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- soups

@@ -184,3 +184,18 @@ def test_saved_on_eight_devices_restored_on_one_and_a_failed_save_is_raised(tmp_
     opened.close()
     assert meta == {"devices": 8} and len(state["params"]["w"].devices()) == 1
     assert np.array_equal(state["params"]["w"], np.random.default_rng(0).random((16, 40000)).astype(np.float32))
+
+
+def test_at_gs_a_checkpoint_counts_once_it_is_marked_complete(monkeypatch):
+    memory = pytest.importorskip("fsspec.implementations.memory")
+
+    class Bucket(memory.MemoryFileSystem):
+        protocol, store, pseudo_dirs = "gs", {}, [""]
+
+    for scheme in ("gs", "gcs"):  # epath asks for the second
+        monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, scheme, Bucket)
+    assert checkpoints.steps("gs://bucket/run/checkpoints") == []
+    files = Bucket()
+    for name in ("5/a", "5/commit_success.txt", "6/a"):
+        files.pipe_file(f"gs://bucket/run/checkpoints/{name}", b"")
+    assert checkpoints.steps("gs://bucket/run/checkpoints") == [5]
