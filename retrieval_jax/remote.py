@@ -26,6 +26,7 @@ SECONDS = 30.0  # between two copies while a verb runs
 _NOTE, _LOCK = ".remote.json", ".remote.lock"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one slash where pathlib had it already
 _STEP = re.compile(r"((?:.*/)?checkpoints/\d+)/")  # also of the work directories in checkpoint_scores
+_SCORES = re.compile("checkpoint_scores/")  # of evaluate_checkpoints, which writes beside the run
 _SAME = {"gcs": "gs", "s3a": "s3"}  # schemes under which orbax and others know them
 _EXTRAS = {"s3": "requirements-s3.txt", "gs": "requirements-gcs.txt"}
 _kept: set[pathlib.Path] = set()  # folders of `keep_pushing`
@@ -109,17 +110,19 @@ def pull(folder, *, below: str = "", settle: bool = False) -> None:
     with _reached(there, folder), _locked(folder):
         files, root = _filesystem(there)
         note, remote, here = _read_note(folder), _remote(files, root, there), _local(folder, there)
-        moved_on = {name: known[:2] for name, known in note.items()} != {
-            name: list(marks) for name, marks in remote.items()}
+        moved_on = {name: known[:2] for name, known in note.items() if not _SCORES.match(name)} != {
+            name: list(marks) for name, marks in remote.items() if not _SCORES.match(name)}
         if settle and moved_on:
             for name in here.keys() - remote.keys():
-                (folder / name).unlink(missing_ok=True)
+                if not _SCORES.match(name):
+                    (folder / name).unlink(missing_ok=True)
         todo = []
         for name, marks in remote.items():
             known = note.get(name)
             altered = name in here and known is not None and here[name] != known[2:]
             current = known is not None and known[:2] == list(marks) and name in here
-            if name.startswith(below) and (moved_on if altered and settle else not altered and not current):
+            settles = settle and moved_on and not _SCORES.match(name)
+            if name.startswith(below) and (settles if altered else not current):
                 todo.append(name)
         beside = [str(_beside(folder / name)) for name in todo]
         for name in todo:
@@ -211,14 +214,14 @@ def push_before_the_end(seconds: float = 60.0) -> None:
 
 
 
-def try_to_push(folder) -> None:
+def try_to_push(folder, *, below: str = "") -> None:
     """Calls `push`, and tells of an error instead of raising it.
 
     Args:
-      folder: of `local_folder`.
+      folder, below: as for `push`.
     """
     try:
-        push(folder)
+        push(folder, below=below)
     except InputError as error:
         print(f"warning: {error}", file=sys.stderr, flush=True)
 

@@ -315,3 +315,17 @@ def test_a_checkpoint_that_is_being_deleted_does_not_count(bucket, tmp_path, mon
     (one / "checkpoints" / "5" / "x").unlink()
     remote.push(one)
     assert there(bucket) == ["checkpoints/5/y"]
+
+
+def test_scores_of_another_machine_take_nothing_from_the_training_that_was_killed(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, checkpoints__5__x="five")
+    remote.push(one)
+    two = machine(monkeypatch, tmp_path, "two")
+    remote.pull(two)
+    fill(two, **{"checkpoint_scores__metrics.jsonl": "5"})
+    remote.push(two, below="checkpoint_scores")
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, checkpoints__6__x="six")  # and killed before it went up
+    remote.pull(one, settle=True)
+    assert (one / "checkpoints" / "6" / "x").exists() and (one / "checkpoint_scores" / "metrics.jsonl").exists()
