@@ -27,7 +27,7 @@ VERBS = ("mine", "train", "embed", "search", "evaluate", "report")
 FIXED_BLOCKS = ("data", "mine", "train")
 
 # Settings of the machine and not of the result: they may change when a run goes on somewhere else.
-OF_THE_MACHINE = {"train": ("mesh", "sharding_rules")}
+OF_THE_MACHINE = {"train": ("mesh", "sharding_rules", "hang_seconds")}
 
 # What each verb leaves behind, relative to the work directory. Files that exist after the verb ran are recorded with
 # their size; a checkpoint folder only by the names in it, because its inside belongs to the checkpoint library.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from retrieval_jax import guards
-from retrieval_jax.errors import RunFailed
+from retrieval_jax.errors import InputError, RunFailed
 
 
 def states():
@@ -69,3 +69,12 @@ def test_an_endless_wait_ends_the_process():
     assert done.returncode == 1 and "has waited" in done.stderr
     assert "error: nothing has happened for" in done.stderr and "waiting for the device to finish a step" in done.stderr
     assert 'File "<string>", line 4' in done.stderr  # where it stood
+
+
+def test_a_run_goes_on_with_the_settings_that_change_no_number(tmp_path):
+    def run(**config):
+        return {"vocabulary_hash": "v", "num_steps": 9, "config": {"seed": 0, "sharding_rules": [], **config}}
+
+    guards.same_run(tmp_path, run(), run(sharding_rules=[["^heads_", [None, "fsdp"]]], num_threads=4))
+    with pytest.raises(InputError, match="train.seed: 0 -> 1"):
+        guards.same_run(tmp_path, run(), run(seed=1))
