@@ -79,7 +79,12 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
     run, record, unreadable, told, last = None, None, set(), False, time.monotonic()
     with contextlib.ExitStack() as stack:
         while True:
-            remote.pull(folder)
+            try:
+                remote.pull(folder)
+            except InputError as error:  # the network, or a checkpoint that the training deleted meanwhile
+                if run is None or once:
+                    raise
+                print(f"evaluate_checkpoints: tries again in {poll_seconds:g} s: {error}", file=sys.stderr, flush=True)
             finished = run is not None and workdirs.read_record(folder, "train") is not None  # before the look
             run = run or _open(folder, full, metric)
             if run is not None:
@@ -93,7 +98,7 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
                         continue
                     if _score(run, record, step, soup):
                         last = time.monotonic()
-                        remote.push(folder, below="checkpoint_scores")
+                        remote.try_to_push(folder, below="checkpoint_scores")
                     else:
                         unreadable.add((step, seen))
                 if record.scored and max(record.scored) >= record.best()["num_steps"]:

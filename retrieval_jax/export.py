@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax import export
 
-from retrieval_jax import exported, inference, provenance
+from retrieval_jax import exported, inference, provenance, remote
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.embeddings import replace_folder
 from retrieval_jax.errors import InputError
@@ -48,6 +48,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
     workdir, out = workdirs.as_path(workdir), pathlib.Path(out)
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_export(out))):
         raise InputError(f"--out={out} exists and is no exported model: give another folder, or delete it")
+    remote.pull(workdir)
     model = inference.load(workdir, which, step)
     config, task = model.config, model.task
     arguments = inference.test_arguments(config)
