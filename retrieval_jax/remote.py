@@ -165,15 +165,23 @@ def push(folder, *, below: str = "") -> None:
         whole = {match[1] for name in here if (match := _STEP.match(name))}
         whole -= {match[1] for name in gone if (match := _STEP.match(name))}  # being deleted this very moment
         _remove(files, [f"{root}/{step}.whole" for step in sorted(steps)])
+        parts = {step: [name for name in changed if name.startswith(f"{step}/")] for step in steps & whole}
         last = [name for name in changed if name.startswith("stages/") or name == "run.json"]
-        for names in ([name for name in changed if name not in last], last):
-            if names is last:
-                for step in sorted(steps & whole):
-                    files.pipe_file(f"{root}/{step}.whole", b"")
-            for name in [name for name in names if not (folder / name).exists()]:
-                names.remove(name)  # gone since, replaced by the next one
-            if names:
+        rest = [name for name in changed if name not in last and not _STEP.match(name)]
+        newest = sorted(parts, key=lambda step: int(step.rpartition("/")[2]), reverse=True)  # it stays the longest
+        for step, names in [("", rest), *((step, parts[step]) for step in newest), ("", last)]:
+            names = [name for name in names if (folder / name).exists()]  # others are gone since
+            if not names:
+                continue
+            try:
                 files.put([str(folder / name) for name in names], [f"{root}/{name}" for name in names])
+            except FileNotFoundError:
+                if not step or all((folder / name).exists() for name in names):
+                    raise
+                _remove(files, [f"{root}/{name}" for name in names])  # the run deleted this checkpoint meanwhile
+                continue
+            if step:
+                files.pipe_file(f"{root}/{step}.whole", b"")
         _remove(files, [f"{root}/{name}" for name in gone])
         remote = _remote(files, root, there)
         note.update({name: [*remote[name], *here[name]] for name in changed if name in remote})

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -329,3 +330,20 @@ def test_scores_of_another_machine_take_nothing_from_the_training_that_was_kille
     fill(one, checkpoints__6__x="six")  # and killed before it went up
     remote.pull(one, settle=True)
     assert (one / "checkpoints" / "6" / "x").exists() and (one / "checkpoint_scores" / "metrics.jsonl").exists()
+
+
+def test_a_checkpoint_that_is_deleted_while_it_goes_up_keeps_no_other_back(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    fill(one, checkpoints__5__x="five", checkpoints__5__y="five", checkpoints__10__x="ten", a="a")
+    import s3fs
+
+    put_file = s3fs.S3FileSystem._put_file
+
+    async def put_while_deleting(self, file, *args, **kwargs):
+        if file.endswith("5/x"):
+            shutil.rmtree(one / "checkpoints" / "5")
+        await put_file(self, file, *args, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_put_file", put_while_deleting)
+    remote.push(one)
+    assert there(bucket) == ["a", "checkpoints/10.whole", "checkpoints/10/x"]
