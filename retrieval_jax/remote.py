@@ -23,6 +23,7 @@ import time
 from retrieval_jax.errors import InputError
 
 SECONDS = 30.0  # between two copies while a verb runs
+_AT_ONCE = 1000  # files
 _NOTE, _LOCK = ".remote.json", ".remote.lock"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one slash where pathlib had it already
 _STEP = re.compile(r"((?:.*/)?checkpoints/\d+)/")  # also of the work directories in checkpoint_scores
@@ -124,14 +125,19 @@ def pull(folder, *, below: str = "", settle: bool = False) -> None:
             settles = settle and moved_on and not _SCORES.match(name)
             if name.startswith(below) and (settles if altered else not current):
                 todo.append(name)
-        beside = [str(_beside(folder / name)) for name in todo]
-        for name in todo:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if todo:
-            files.get([f"{root}/{name}" for name in todo], beside)
-        for name, temporary in zip(todo, beside, strict=True):
-            os.replace(temporary, folder / name)
-            note[name] = [*remote[name], *_stat(folder / name)]
+        noted = time.monotonic()
+        for start in range(0, len(todo), _AT_ONCE):
+            names = todo[start:start + _AT_ONCE]
+            beside = [str(_beside(folder / name)) for name in names]
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            files.get([f"{root}/{name}" for name in names], beside)
+            for name, temporary in zip(names, beside, strict=True):
+                os.replace(temporary, folder / name)
+                note[name] = [*remote[name], *_stat(folder / name)]
+            if time.monotonic() - noted > SECONDS:  # who is killed goes on from here
+                _write_note(folder, note)
+                noted = time.monotonic()
         for name in [name for name in note if name.startswith(below) and name not in remote]:
             if here.get(name) == note.pop(name)[2:]:  # taken away there, and not altered here
                 (folder / name).unlink(missing_ok=True)

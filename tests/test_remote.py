@@ -199,7 +199,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
         remote.pull(folder)
 
 
-def test_a_catalogue_at_a_url_is_copied_once_and_what_changes_is_seen(bucket, tmp_path):
+def test_a_catalogue_at_a_url_is_copied_once_and_what_changes_is_seen(bucket, tmp_path, monkeypatch):
     from PIL import Image
 
     root = tmp_path / "shop"
@@ -210,6 +210,7 @@ def test_a_catalogue_at_a_url_is_copied_once_and_what_changes_is_seen(bucket, tm
     bucket.put(str(root) + "/", "bucket/shop/", recursive=True)
     block = {"source": "table", "kwargs": {"root": "s3://bucket/shop", "files": {"gallery": "gallery.csv"},
                                            "columns": {"id": "id", "image": "image"}}}
+    monkeypatch.setattr(remote, "_AT_ONCE", 3)
     loaded = catalog.load(block)
     assert loaded.name == "shop" and loaded.gallery.images[2].max() == 120
     copied = remote.local_folder("s3://bucket/shop") / "pictures" / "0.png"
