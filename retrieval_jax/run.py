@@ -66,6 +66,8 @@ def run(config, folder, config_folder="configs") -> dict:
         done[verb] = workdir.run_stage(config, folder, verb, module.run)
         print(f"{verb}: done in {done[verb]['seconds']:.1f} s", flush=True)
 
+    if not done and provenance.is_first_process():
+        remote.try_to_push(folder)  # what an earlier run could not send
     scores = folder / "metrics.json"
     if "evaluate" not in done and scores.exists():  # evaluate prints its own table when it runs
         stages = json.loads(scores.read_text(encoding="utf-8"))["stages"]

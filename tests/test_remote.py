@@ -13,6 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from retrieval_jax import lock, remote, workdir
+from retrieval_jax import run as walk
 from retrieval_jax.data import catalog
 from retrieval_jax.errors import InputError, Preempted
 
@@ -221,6 +222,16 @@ def test_a_catalogue_at_a_url_is_copied_once_and_what_changes_is_seen(bucket, tm
     assert copied.stat().st_mtime_ns == before
     with pytest.raises(InputError, match="s3://bucket/none holds no files"):
         catalog.load({"source": "table", "kwargs": {**block["kwargs"], "root": "s3://bucket/none"}})
+
+
+def test_a_run_that_is_complete_sends_what_could_not_be_sent(bucket, tmp_path, monkeypatch):
+    one = machine(monkeypatch, tmp_path, "one")
+    config = ConfigDict({"name": "x", "data": {}, "mine": {}})
+    monkeypatch.setattr(workdir, "verbs", lambda config: ())
+    workdir.prepare(config, one)
+    assert not there(bucket)
+    walk.run(config, URL)
+    assert "config.json" in there(bucket)
 
 
 @pytest.mark.long
