@@ -181,7 +181,8 @@ def _run(config, workdir, stop, watch) -> dict:
             meta["loss"] = values["loss"]
             if sent % settings.log_every_steps == 0 or sent % settings.checkpoint_every_steps == 0 or sent == num_steps:
                 values |= speed.since_last(sent, settings.batch_size)
-                values |= {"learning_rate": float(schedule(sent - 1)), "epoch": sent / steps_per_epoch}
+                rate = schedule(sent - 1 - meta["skipped_steps"])  # the optimiser counts the steps that it takes
+                values |= {"learning_rate": float(rate), "epoch": sent / steps_per_epoch}
                 values |= {"skipped_steps": meta["skipped_steps"]} if settings.non_finite == "skip" else {}
                 writer.write(sent, values)
                 shown = {"loss": values["loss"], **meta["scores"]}
