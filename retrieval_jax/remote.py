@@ -5,9 +5,9 @@
       .remote.json                     what both sides held when they last agreed
 
 Files are mapped, renamed and locked, which no object store can do; so they are made here and copied there: while a verb
-runs, every half minute, and when it is done, its record last. Nothing half written goes up, and a checkpoint counts
-there once all of it is. Checkpoints at gs:// go there directly, because processes on several machines write them
-together.
+runs, every half minute, and when it ends in whatever way, its record last. Nothing half written goes up, and a
+checkpoint counts there once all of it is. Checkpoints at gs:// go there directly, because processes on several machines
+write them together.
 """
 
 import contextlib
