@@ -124,6 +124,18 @@ class Ids(Sequence):
         return cls(data, offsets)
 
 
+def places(names: Iterable[str] | Iterable[bytes]) -> np.ndarray:
+    """Returns the place of each name among all of them sorted, [n] int64.
+
+    Args:
+      names: n ids; Python's order of str is that of their UTF-8.
+    """
+    names = list(names)
+    out = np.empty(len(names), np.int64)
+    out[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    return out
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
     """Vectors with their ids and where they come from.

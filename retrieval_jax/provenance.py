@@ -42,14 +42,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def hardware() -> dict:
     """Returns the machine: platform, processor, usable cores, memory, accelerators where JAX is loaded already.
 
     Returns:
       Words and numbers by name; "malloc" only where GLIBC_TUNABLES is set, which makes CPUs up to twice as fast.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = {"platform": platform.platform(), "processor": processor(), "cores": cores}
+    found = {"platform": platform.platform(), "processor": processor(), "cores": cores()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     if os.environ.get("GLIBC_TUNABLES"):

@@ -112,9 +112,7 @@ class Index:
         starts = range(0, len(vectors), self.query_block)
         for start in tqdm.tqdm(starts, desc="search", unit="block", mininterval=1, disable=len(starts) < 4):
             stop = min(start + self.query_block, len(vectors))
-            block = np.asarray(vectors[start:stop], np.float32)
-            lengths = exact.lengths_of(block, ids, "query", start)
-            mine = own[np.searchsorted(own[:, 0], start) : np.searchsorted(own[:, 0], stop)] - [start, 0]
+            block, lengths, mine = exact.query_block(vectors, ids, own, start, stop)
             rows[start:stop], scores[start:stop] = self._search_block(block, lengths, mine, k)
         return self.exact.ranking(ids, rows, scores)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,8 +20,9 @@ import numpy as np
 import threadpoolctl
 import tqdm
 
-from retrieval_jax.embeddings import Embeddings, Ids
+from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.errors import InputError
+from retrieval_jax.provenance import cores
 from retrieval_jax.ranking import Ranking
 from retrieval_jax.running_best import WORD, Best
 
@@ -80,6 +80,50 @@ def unit(block: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     out = np.zeros(block.shape, np.float32)
     np.divide(block, lengths[:, None], out=out, where=lengths[:, None] > 0, casting="same_kind")
     return out
+
+
+def check_queries(queries: np.ndarray | Embeddings, width: int, k: int) -> tuple[Ids | None, np.ndarray]:
+    """Returns the queries' ids (None for arrays) and vectors.
+
+    Args:
+      queries: [Q, D] array or Embeddings.
+      width: the gallery's D.
+      k: how many results are wanted.
+
+    Raises:
+      InputError: another dimension, or k below 1.
+    """
+    ids = queries.ids if isinstance(queries, Embeddings) else None
+    vectors = queries.vectors if isinstance(queries, Embeddings) else np.asarray(queries)
+    if len(vectors.shape) != 2 or vectors.shape[1] != width:
+        raise InputError(
+            f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of {width} numbers a row: embed "
+            "both with the same model"
+        )
+    if k < 1:
+        raise InputError(f"search.k is {k}: ask for at least one result")
+    return ids, vectors
+
+
+def query_block(vectors, ids: Ids | None, own: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, ...]:
+    """Reads the queries start .. stop - 1.
+
+    Args:
+      vectors: [Q, D], what reads like an array.
+      ids: of the queries, for messages, or None.
+      own: of `Index.own_rows`.
+      start: first query.
+      stop: query after the last.
+
+    Returns:
+      Vectors [n, D] float32, their lengths [n] float64, and their part of `own`, queries counted from start.
+
+    Raises:
+      InputError: a vector that is not finite.
+    """
+    block = np.asarray(vectors[start:stop], np.float32)
+    mine = own[np.searchsorted(own[:, 0], start) : np.searchsorted(own[:, 0], stop)] - [start, 0]
+    return block, lengths_of(block, ids, "query", start), mine
 
 
 def best_first(query, row, score, place, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,16 +187,12 @@ class Index:
             raise InputError(f"the gallery has {len(gallery)} vectors but {len(self.ids)} ids: give one id a row")
         self.query_block, self.gallery_block, self.margin = query_block, gallery_block, margin
         self.lengths = np.full(len(gallery), np.nan)  # known once the first search went through them
-        self.place = np.arange(len(gallery))  # of each row when rows are sorted by id
-        if self.ids is not None:
-            names = list(self.ids)
-            order = sorted(range(len(names)), key=names.__getitem__)  # Python's order of str is that of their UTF-8
-            self.place[order] = np.arange(len(names))
+        self.place = np.arange(len(gallery)) if self.ids is None else places(self.ids)  # of each row, sorted by id
         # What float32 may add to or take from a cosine: the rounding errors of dim terms, each at most 2**-24. Their
         # sum is at most dim of them; like a random walk it grows with sqrt(dim), and 8 times that is a wide margin.
         width = gallery.shape[1]
         self.error = (min(width, 8.0 * np.sqrt(width)) + 8.0) * 2.0**-24
-        self.threads = min(64, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+        self.threads = min(64, cores())
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
         """Returns the k gallery rows of highest cosine for every query, best first.
@@ -181,25 +221,14 @@ class Index:
         ):
             for start in starts:
                 stop = min(start + self.query_block, len(vectors))
-                block = np.asarray(vectors[start:stop], np.float32)
-                lengths = lengths_of(block, ids, "query", start)
-                mine = own[np.searchsorted(own[:, 0], start) : np.searchsorted(own[:, 0], stop)] - [start, 0]
+                block, lengths, mine = query_block(vectors, ids, own, start, stop)
                 found = self._search_block(block, lengths, mine, k, pool, bar)
                 rows[start:stop, : found[0].shape[1]], scores[start:stop, : found[1].shape[1]] = found
         return self.ranking(ids, rows, scores)
 
     def check(self, queries: np.ndarray | Embeddings, k: int) -> tuple[Ids | None, np.ndarray]:
         """Returns the queries' ids (None without) and vectors; raises InputError where `search` does."""
-        ids = queries.ids if isinstance(queries, Embeddings) else None
-        vectors = queries.vectors if isinstance(queries, Embeddings) else np.asarray(queries)
-        if len(vectors.shape) != 2 or vectors.shape[1] != self.gallery.shape[1]:
-            raise InputError(
-                f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of "
-                f"{self.gallery.shape[1]} numbers a row: embed both with the same model"
-            )
-        if k < 1:
-            raise InputError(f"search.k is {k}: ask for at least one result")
-        return ids, vectors
+        return check_queries(queries, self.gallery.shape[1], k)
 
     def ranking(self, ids: Ids | None, rows: np.ndarray, scores: np.ndarray) -> Ranking:
         """Returns a Ranking of rows and scores [Q, k] of this gallery; without ids, queries are numbered."""

@@ -126,11 +126,9 @@ class Index:
         starts = range(0, len(vectors) if fetch else 0, QUERY_ROWS)
         for start in tqdm.tqdm(starts, desc="search", unit="block", mininterval=1, disable=len(starts) < 2):
             stop = min(start + QUERY_ROWS, len(vectors))
-            block = np.asarray(vectors[start:stop], np.float32)
-            lengths = exact.lengths_of(block, ids, "query", start)
+            block, lengths, mine = exact.query_block(vectors, ids, own, start, stop)
             with _threads(self.threads):
                 found = self.faiss.search(exact.unit(block, lengths), fetch)[1]
-            mine = own[np.searchsorted(own[:, 0], start) : np.searchsorted(own[:, 0], stop)] - [start, 0]
             for query, row in mine:
                 found[query][found[query] == row] = -1
             query, slot = np.nonzero(found >= 0)

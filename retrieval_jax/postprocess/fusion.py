@@ -16,8 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval_jax.embeddings import Embeddings, Ids
+from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.errors import InputError
+from retrieval_jax.index.exact import best_first
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.ensemble import align, concatenate, shares
 from retrieval_jax.ranking import Ranking
@@ -53,22 +54,11 @@ def _best(
     rankings: Sequence[Ranking], query: np.ndarray, row: np.ndarray, score: np.ndarray, k: int, gallery_ids: Ids | None
 ) -> Ranking:
     """Returns the k best of every query's pairs; equal scores ascend by id, or by row where ids are not known."""
-    place = row
-    if gallery_ids is not None:
-        seen, where = np.unique(row, return_inverse=True)
-        order = sorted(range(len(seen)), key=gallery_ids[seen].__getitem__)
-        rank = np.empty(len(seen), np.int64)
-        rank[order] = np.arange(len(seen))
-        place = rank[where]
-    score = score.astype(np.float32)
-    order = np.lexsort((place, -score, query))
-    query, row, score = query[order], row[order], score[order]
-    count = len(rankings[0])
-    many = np.bincount(query, minlength=count)
-    slot = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
-    kept = slot < k
-    rows, scores = np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)
-    rows[query[kept], slot[kept]], scores[query[kept], slot[kept]] = row[kept], score[kept]
+    seen, where = np.unique(row, return_inverse=True)  # only what was found needs a place by id
+    place = np.arange(len(seen)) if gallery_ids is None else places(gallery_ids[seen])
+    found, scores = best_first(query, where, score.astype(np.float32), place, len(rankings[0]), k)
+    rows = np.full(found.shape, -1, np.int64)
+    rows[found >= 0] = seen[found[found >= 0]]
     return dataclasses.replace(rankings[0], item_rows=rows, scores=scores)
 
 

@@ -19,9 +19,11 @@ import tqdm
 
 from retrieval_jax import index as index_room
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.index import exact
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
-from retrieval_jax.postprocess.reranking import check_arguments, check_depth, cores
+from retrieval_jax.postprocess.reranking import check_arguments, check_depth
+from retrieval_jax.provenance import cores
 from retrieval_jax.vectors import Computed, Shards
 
 BLOCK = 4096  # points encoded at once
@@ -144,17 +146,8 @@ def global_k_reciprocal(
     """
     ids = [side.ids if isinstance(side, Embeddings) else None for side in (query, gallery)]
     query, gallery, candidates = check_arguments(query, gallery, candidates, k1, k2, lambda_value)
-    place = np.arange(len(gallery))  # of a row when equals are sorted
-    if ids[1] is not None:
-        names = list(ids[1])
-        place[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
-    own = {}  # gallery rows of the query's own id: no answer
-    if None not in ids:
-        asked = set(ids[0])
-        for row, name in enumerate(names):
-            if name in asked:
-                own.setdefault(name, []).append(row)
-        own = {number: own[name] for number, name in enumerate(ids[0]) if name in own}
+    parts = exact.Index(gallery, ids[1])  # for its places and own rows
+    own = parts.own_rows(ids[0])  # no answers
 
     points = Shards([query, gallery], query.shape[1])
     count, width = candidates.shape
@@ -172,7 +165,7 @@ def global_k_reciprocal(
             for number in range(start, min(start + 64, count)):
                 rows, shared = _overlap(encoding, number, columns)
                 mine = candidates[number][candidates[number] >= 0]
-                every = np.setdiff1d(np.union1d(rows, mine), own.get(number, ()))
+                every = np.setdiff1d(np.union1d(rows, mine), own[own[:, 0] == number, 1])
                 both = np.zeros(len(every))
                 kept = np.isin(rows, every)
                 both[np.searchsorted(every, rows[kept])] = shared[kept]
@@ -190,7 +183,7 @@ def global_k_reciprocal(
                 part = slice(lists.indptr[number - start], lists.indptr[number - start + 1])
                 scaled = squared[part] / largest[number] if largest[number] > 0 else np.zeros(len(every))
                 final = ((1 - lambda_value) * (1 - both / (2 - both)) + lambda_value * scaled).astype(np.float32)
-                best = np.lexsort((place[every], final))[:width]
+                best = np.lexsort((parts.place[every], final))[:width]
                 rows_out[number, : len(best)], out[number, : len(best)] = every[best], final[best]
 
         with concurrent.futures.ThreadPoolExecutor(cores()) as pool:

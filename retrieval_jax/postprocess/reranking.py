@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import os
 
 import numpy as np
 import threadpoolctl
@@ -26,15 +25,11 @@ from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
+from retrieval_jax.provenance import cores
 
 CHUNK_BYTES = 64 << 20  # of the gallery rows that a thread holds at once
 BATCH_BYTES = 1 << 20  # of one matrix of distances of the queries encoded together: it should stay in the cache
 EXACT_BITS = 26  # of a coordinate: the products then have 52, and their sum fits float64's 53
-
-
-def cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _gram(query: np.ndarray, block: np.ndarray, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:

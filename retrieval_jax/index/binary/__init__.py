@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import tqdm
 
-from retrieval_jax.embeddings import Embeddings, Ids
+from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import codes, rerank
@@ -59,15 +59,10 @@ class Index:
         rounds: int = 10,
         seed: int = 0,
     ):
-        if isinstance(gallery, Embeddings):
-            gallery, ids = gallery.vectors, gallery.ids if ids is None else ids
-        if len(gallery.shape) != 2:
-            raise InputError(f"the gallery is [rows, dim], got shape {tuple(gallery.shape)}")
         if min(candidates, shards) < 1:
             raise InputError(f"candidates and shards are 1 or more: got {candidates} and {shards}")
-        self.gallery, self.ids = gallery, None if ids is None else Ids.of(ids)
-        if self.ids is not None and len(self.ids) != len(gallery):
-            raise InputError(f"the gallery has {len(gallery)} vectors but {len(self.ids)} ids: give one id a row")
+        self.exact = exact.Index(gallery, ids)  # for its parts: ids, places, own rows
+        gallery = self.exact.gallery
         self.candidates = candidates
         self.coder = codes.fit(gallery, bits=bits, cells=cells, rounds=rounds, seed=seed)
         self.probes = codes.probed(self.coder.cells, probes)
@@ -75,16 +70,12 @@ class Index:
         starts = range(0, len(gallery), GALLERY_BLOCK)
         for start in tqdm.tqdm(starts, desc="encode", unit="block", mininterval=1, disable=len(starts) < 16):
             block = np.asarray(gallery[start : start + GALLERY_BLOCK], np.float32)
-            exact.lengths_of(block, self.ids, "gallery", start)  # refuses what is not finite
+            exact.lengths_of(block, self.exact.ids, "gallery", start)  # refuses what is not finite
             code, cell = self.coder.encode(block)
             rows = np.arange(start, start + len(block))
             for number, shard in enumerate(self.shards):
                 here = rows % shards == number
                 shard.add(rows[here], cell[here, 0], code[here])
-        self.place = np.arange(len(gallery))  # of each row when rows are sorted by id
-        if self.ids is not None:
-            names = list(self.ids)
-            self.place[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
         """Returns, for every query, the best k of its candidates.
@@ -99,15 +90,11 @@ class Index:
         Raises:
           InputError: another dimension than the gallery's, k below 1, or a vector that is not finite.
         """
-        vectors, ids = rerank.check_queries(queries, self.gallery.shape[1], k)
-        rows_of = {item: [] for item in ids} if ids is not None and self.ids is not None else {}
-        for row, item in enumerate(self.ids if rows_of else ()):
-            if item in rows_of:
-                rows_of[item].append(row)
-        own = [np.array(rows_of[item], np.int64) for item in ids] if rows_of else [np.zeros(0, np.int64)] * len(vectors)
+        ids, vectors = self.exact.check(queries, k)
+        own = self.exact.own_rows(ids)
+        own = np.split(own[:, 1], np.searchsorted(own[:, 0], np.arange(1, len(vectors))))
         rows, scores = rerank.search(
             vectors, ids, k, coder=self.coder, shards=self.shards, count=self.candidates, probes=self.probes, own=own,
-            by_id=self.place.__getitem__, fetch=self.gallery.__getitem__, lock=contextlib.nullcontext(),
+            by_id=self.exact.place.__getitem__, fetch=self.exact.gallery.__getitem__, lock=contextlib.nullcontext(),
         )
-        names = ids if ids is not None else [str(row) for row in range(len(vectors))]
-        return Ranking(names, rows, scores, self.ids.sha256() if self.ids is not None else "")
+        return self.exact.ranking(ids, rows, scores)

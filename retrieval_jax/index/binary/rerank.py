@@ -10,35 +10,11 @@ from contextlib import AbstractContextManager
 import numpy as np
 import tqdm
 
-from retrieval_jax.embeddings import Embeddings, Ids
-from retrieval_jax.errors import InputError
+from retrieval_jax.embeddings import Ids
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary.codes import Coder, Lists, candidates
 
 QUERY_BLOCK = 256  # queries whose candidates are found together
-
-
-def check_queries(queries: np.ndarray | Embeddings, width: int, k: int) -> tuple[np.ndarray, Ids | None]:
-    """Returns the queries' vectors and ids (None for arrays).
-
-    Args:
-      queries: [Q, D] array or Embeddings.
-      width: the gallery's D.
-      k: how many results are wanted.
-
-    Raises:
-      InputError: another dimension, or k below 1.
-    """
-    ids = queries.ids if isinstance(queries, Embeddings) else None
-    vectors = queries.vectors if isinstance(queries, Embeddings) else np.asarray(queries)
-    if len(vectors.shape) != 2 or vectors.shape[1] != width:
-        raise InputError(
-            f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of {width} numbers a row: embed "
-            "both with the same model"
-        )
-    if k < 1:
-        raise InputError(f"search.k is {k}: ask for at least one result")
-    return vectors, ids
 
 
 def cosines(query: np.ndarray, length: float, vectors: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import pathlib
@@ -25,7 +24,7 @@ from collections.abc import Iterable
 import numpy as np
 import tqdm
 
-from retrieval_jax.embeddings import Embeddings, Ids, replace_folder
+from retrieval_jax.embeddings import Embeddings, Ids, file_sha256, places, replace_folder
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import log, rerank, shard
@@ -81,7 +80,7 @@ def create(
             shard.start(new / f"shard-{number:03d}")
         (new / "writer.lock").touch()
         info = {"format": FORMAT, "dim": len(coder.mean), "dtype": dtype, "bits": coder.bits, "cells": coder.cells,
-                "shards": shards, "coder_sha256": _sha256(new / "coder.npz")}
+                "shards": shards, "coder_sha256": file_sha256(new / "coder.npz")}
         (new / "binary.json").write_text(json.dumps(info, indent=1))
         for file in ("coder.npz", "binary.json"):
             log.sync(new / file)
@@ -107,10 +106,6 @@ def open(
       InputError: no index there, a damaged file (named), or another process writes.
     """
     return Store(pathlib.Path(folder), write, candidates, probes)
-
-
-def _sha256(file: pathlib.Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _read_info(folder: pathlib.Path) -> dict:
@@ -145,7 +140,7 @@ class Store:
             raise InputError(f"candidates is {candidates}: re-rank at least one")
         self.folder, self.candidates, self._lock_file = folder, candidates, None
         info = _read_info(folder)
-        if not (folder / "coder.npz").exists() or _sha256(folder / "coder.npz") != info["coder_sha256"]:
+        if not (folder / "coder.npz").exists() or file_sha256(folder / "coder.npz") != info["coder_sha256"]:
             raise InputError(f"{folder / 'coder.npz'} has changed since it was written: copy it back from a backup, or "
                              "create the index again")
         self.coder = Coder.load(folder / "coder.npz")
@@ -375,7 +370,7 @@ class Store:
         Raises:
           InputError: another dimension than the index's, k below 1, or a vector that is not finite.
         """
-        vectors, ids = rerank.check_queries(queries, self.dim, k)
+        ids, vectors = exact.check_queries(queries, self.dim, k)
         with self._memory:
             parts = self._shards
             row_of = self._rows() if ids is not None else {}
@@ -383,10 +378,7 @@ class Store:
             own = [np.array([row] if row >= 0 else [], np.int64) for row in found]
 
         def by_id(rows: np.ndarray) -> np.ndarray:
-            names = [parts[row % len(parts)].name(row // len(parts)) for row in rows.tolist()]
-            place = np.empty(len(rows), np.int64)
-            place[sorted(range(len(rows)), key=names.__getitem__)] = np.arange(len(rows))
-            return place
+            return places(parts[row % len(parts)].name(row // len(parts)) for row in rows.tolist())
 
         def fetch(rows: np.ndarray) -> np.ndarray:
             if len(parts) == 1:
