@@ -28,9 +28,6 @@ import tqdm  # noqa: E402
 
 from retrieval_jax import index, provenance  # noqa: E402
 
-# Dense bfloat16 operations a second, in 10^12, as their makers tell.
-PEAK = {"H100": 989, "H200": 989, "A100": 312, "L4": 121, "TPU v4": 275, "TPU v5 lite": 197, "TPU v5p": 459}
-
 
 def draw(count: int, dim: int, centres: np.ndarray, seed: int, out: np.ndarray) -> np.ndarray:
     """Fills out with unit vectors around centres, block by block."""
@@ -83,9 +80,11 @@ def on_cpu(queries, gallery, given) -> dict:
 def on_devices(queries, gallery, given) -> dict:
     import jax
 
+    from retrieval_jax import telemetry
+
     accelerator = index.get("accelerator")
     kind = jax.devices()[0].device_kind
-    peak = given.peak or next((value for name, value in PEAK.items() if name in kind), 0) * len(jax.local_devices())
+    peak = given.peak or (telemetry.peak_flops() or 0) * 1e-12 * len(jax.local_devices())
     forms = {"bfloat16, scores of the device": ("bfloat16", "float32"),
              "bfloat16, float64 on the host": ("bfloat16", "float64"),
              "float32, scores of the device": ("float32", "float32")}  # fmt: skip

@@ -93,17 +93,6 @@ class Checkpoints:
         if self._pending is not None and self._pending[1].done() and self._pending[1].exception() is not None:
             self.wait()
 
-    def meta(self, step=None):
-        """Returns what was given to `save` as meta.
-
-        Args:
-            step: which; None for the latest.
-
-        Raises:
-            InputError: no such checkpoint.
-        """
-        return _metadata(_find(self.folder, step)[0]).custom_metadata
-
     def restore(self, abstract_state, step=None, *, sharding=None):
         """Reads a state back, onto other devices than it was saved from if need be.
 
@@ -190,6 +179,19 @@ def set_aside_damaged(folder):
     if damaged and not steps(folder):
         raise InputError(f"{folder}: every checkpoint is damaged (steps {', '.join(map(str, damaged))}); all are kept, "
                          "as damaged-..., and a new start trains from the beginning")
+
+
+def meta(folder, step=None):
+    """Returns what was given to `Checkpoints.save` as meta; no array is read.
+
+    Args:
+        folder: of `Checkpoints`.
+        step: which; None for the latest.
+
+    Raises:
+        InputError: no such checkpoint.
+    """
+    return _metadata(_find(path_of(folder), step)[0]).custom_metadata
 
 
 def load_params(folder, step=None, which="ema"):

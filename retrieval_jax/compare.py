@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 
 import ml_collections
@@ -22,7 +21,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from retrieval_jax import metrics, workdir
+from retrieval_jax import errors, metrics, workdir
 from retrieval_jax.data import catalog
 from retrieval_jax.errors import InputError
 from retrieval_jax.ranking import Ranking, Truth, list_stages, matching_stages
@@ -164,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--half", choices=_HALVES, default="all", help="which queries: choose on one, tell the other")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write as well")
     given = parser.parse_args(argv)
-    try:
+    with errors.spoken():
         config = ml_collections.ConfigDict(workdir.read_config(given.against[0]))
         truth = catalog.load(config.data).truth
         if truth is None:
@@ -177,9 +176,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print_comparison(found)
         if given.out:
             workdir.write_json(given.out, {**found, "half": given.half})
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

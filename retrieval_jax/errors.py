@@ -1,6 +1,8 @@
 """The exceptions that speak to a user instead of a developer."""
 
+import contextlib
 import errno
+import sys
 
 
 class InputError(ValueError):
@@ -28,6 +30,17 @@ class Preempted(RuntimeError):
 
 # What a disk says that is full, over its quota, too small for the file, read-only, or gone.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
+
+
+@contextlib.contextmanager
+def spoken():
+    """Makes an `InputError` inside one message and exit status 2, for command lines that need no more than that."""
+    try:
+        yield
+    except InputError as error:
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def explain(error: Exception) -> tuple[str, int] | None:

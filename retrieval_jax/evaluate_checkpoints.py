@@ -30,6 +30,7 @@ import numpy as np
 
 from retrieval_jax import (
     checkpoints,
+    errors,
     inference,
     lock,
     metric_writer,
@@ -272,7 +273,7 @@ def _soups(run, record, count):
         entry = workdirs.read_json(file) if file.exists() else {}
         if entry.get("candidates") != steps:
             params, members = make()
-            meta = checkpoints.load_params(record.out / "recent", steps[-1], "params")[1]
+            meta = checkpoints.meta(record.out / "recent", steps[-1])
             values = {f"{name}/{key}": value for key, value in run.score(params).items()}
             entry = _entry(steps[-1], "params", _number(values[f"{name}/{run.metric}"]), values, meta, members=members,
                            candidates=steps)
@@ -298,7 +299,6 @@ class _Record:
 
     def __init__(self, out, run):
         self.out, self.scored = out, {}
-        out.mkdir(parents=True, exist_ok=True)
         _settle(out, "best")
         lines = (out / "metrics.jsonl").read_text("utf-8").splitlines() if (out / "metrics.jsonl").exists() else []
         for line in lines:
@@ -352,7 +352,12 @@ def _keep(run, folder, params, meta, entry):
     """Makes a work directory of these parameters, in which mine and train are done and embed is next."""
     def fill(new):
         for name in ("config.json", *workdirs.OUTPUTS["mine"], "stages/mine.json"):
-            _copy(run.folder / name, new / name)
+            source, target = run.folder / name, new / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target)
+            elif source.exists():
+                shutil.copyfile(source, target)
         _save(new / "checkpoints", entry["step"], params, meta)
         inference.save_data_info(new / "checkpoints" / "data_info.json", run.data_info)
         summary = {"steps": entry["step"], "vocabulary_hash": run.data_info.vocabulary_hash, **entry}
@@ -361,17 +366,6 @@ def _keep(run, folder, params, meta, entry):
         workdirs.write_json(new / "score.json", entry)  # last: it says that the folder is complete
 
     replace_folder(folder, fill)
-
-
-def _copy(source, target):
-    if not source.exists():
-        return
-    if source.is_dir():
-        for child in source.iterdir():
-            _copy(child, target / child.name)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source.read_bytes())
 
 
 def main(argv=None) -> None:
@@ -388,12 +382,9 @@ def main(argv=None) -> None:
     parser.add_argument("--idle_seconds", type=float, default=0.0, help="stop after so long without a new checkpoint")
     given = parser.parse_args(argv)
     try:
-        watch(given.workdir, given.out, full=given.full, metric=given.metric, soup=given.soup, once=given.once,
-              poll_seconds=given.poll_seconds, idle_seconds=given.idle_seconds)
-    except InputError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        with errors.spoken():
+            watch(given.workdir, given.out, full=given.full, metric=given.metric, soup=given.soup, once=given.once,
+                  poll_seconds=given.poll_seconds, idle_seconds=given.idle_seconds)
     except KeyboardInterrupt:
         print("evaluate_checkpoints: stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)

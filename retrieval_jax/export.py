@@ -9,13 +9,12 @@ with the trained model on this machine before the folder gets its name; the diff
 import argparse
 import datetime
 import pathlib
-import sys
 
 import jax
 import numpy as np
 from jax import export
 
-from retrieval_jax import exported, inference, provenance, remote
+from retrieval_jax import errors, exported, inference, provenance, remote
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.embeddings import replace_folder
 from retrieval_jax.errors import InputError
@@ -135,12 +134,8 @@ def main(argv=None) -> None:
     parser.add_argument("--which", choices=("ema", "params"), default="ema", help="moving average or raw parameters")
     parser.add_argument("--platforms", nargs="+", choices=(*PLATFORMS, "rocm"), default=PLATFORMS, help="to lower for")
     given = parser.parse_args(argv)
-    try:
+    with errors.spoken():
         run(given.workdir, given.out, step=given.step, which=given.which, platforms=tuple(given.platforms))
-    except InputError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ _ROWS_IN_MESSAGE = 12
 
 
 # Settings that may differ when a run goes on: the numbers do not depend on them.
-FREE = ("num_threads", "log_every", "checkpoint_every", "keep_checkpoints", "eval_", "hang_seconds", "mesh",
-        "sharding_rules")
+FREE = (*workdir.OF_THE_MACHINE["train"], "num_threads", "log_every", "checkpoint_every", "keep_checkpoints", "eval_")
 
 
 # ----------------------------------------------------------------------------------------------------- the same run

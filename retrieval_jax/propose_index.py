@@ -17,13 +17,12 @@ import math
 import pathlib
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from retrieval_jax import index, provenance
+from retrieval_jax import errors, index, provenance
 from retrieval_jax.embeddings import Embeddings, replace_folder
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, whitening
@@ -252,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--candidates", type=int, nargs="+", default=(1, 4, 16), help="multiples of k to re-score")
     parser.add_argument("--factories", nargs="+", default=(), help="faiss factory strings; by default a choice by size")
     given = parser.parse_args(argv)
-    try:
+    with errors.spoken():
         if not 0 < given.recall <= 1 or min(given.k, given.queries, *given.candidates) < 1:
             raise InputError("--recall lies above 0 and up to 1; --k, --queries and --candidates are 1 or more")
         queries, gallery = load(given.folder, given.model, given.queries, given.whiten)
@@ -283,9 +282,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(config_lines(chosen))
         if chosen["index"] != EXACT and chosen["recall"] - chosen["margin"] < given.recall:
             print(f"\n(its recall is {given.recall} within what {len(queries)} queries tell; more --queries tell more)")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _hardware() -> str:

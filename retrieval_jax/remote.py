@@ -227,7 +227,6 @@ def push_before_the_end(seconds: float = 60.0) -> None:
         thread.join(max(0.0, end - time.monotonic()))
 
 
-
 def try_to_push(folder, *, below: str = "") -> None:
     """Calls `push`, and tells of an error instead of raising it.
 

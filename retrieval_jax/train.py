@@ -130,7 +130,7 @@ def _run(config, workdir, stop, watch) -> dict:
             for name in ("params", "ema"):  # a buffer each: the step gives both up
                 state[name] = jax.device_put(params, by_state[name])
     else:
-        guards.same_run(workdir / "checkpoints", store.meta(), meta)
+        guards.same_run(workdir / "checkpoints", checkpoints.meta(store.folder), meta)
         state, old = store.restore(sharding.placed(abstract, by_state))
         meta |= {name: old[name] for name in old if name not in ("config", "num_steps")}
         train_rng = jax.random.wrap_key_data(jnp.asarray(meta["rng"], jnp.uint32))

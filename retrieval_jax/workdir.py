@@ -205,8 +205,9 @@ def _blocks(config, verb: str) -> dict:
 
 def _of_result(name: str, block):
     """Returns a block (of `plain`) without the settings of the machine."""
-    return {key: value for key, value in block.items() if key not in OF_THE_MACHINE[name]} if (
-        isinstance(block, dict) and name in OF_THE_MACHINE) else block
+    if not isinstance(block, dict):
+        return block
+    return {key: value for key, value in block.items() if key not in OF_THE_MACHINE.get(name, ())}
 
 
 def stage_hash(config, verb: str, folder=None) -> str:

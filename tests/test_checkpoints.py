@@ -77,7 +77,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(tmp_pa
     told = capsys.readouterr().out
     assert told.count("is damaged") == 2 and "it is now called damaged-3, and the one before is used" in told
     opened = checkpoints.Checkpoints(tmp_path)
-    assert opened.steps() == [1] and opened.meta() == {"n": 1}
+    assert opened.steps() == [1] and checkpoints.meta(opened.folder) == {"n": 1}
     same(opened.restore(make_state())[0], make_state(1))
     opened.save(3, make_state(3), {"n": 3})
     opened.close()
