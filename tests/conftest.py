@@ -1,9 +1,31 @@
-"""Settings of every test: the CPU, and absl's flags marked as parsed, which grain's workers ask for."""
+"""Settings of every test (the CPU; absl flags marked as parsed, which grain's workers ask for), and shared fixtures."""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="module")
+def little_compilation():
+    """Little time in the compiler, for a module whose programs run for moments."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def tiny_variant():
+    """The ConvNeXt "tiny test" of test_train.tiny_config."""
+    import test_train
+    from retrieval_jax.models import convnext
+
+    convnext.VARIANTS["tiny test"] = test_train.TINY
+    yield
+    del convnext.VARIANTS["tiny test"]

@@ -20,11 +20,7 @@ NAME = "convnext_atto"
 SHAPE = {"depths": (1, 1, 1, 1), "dims": (4, 8, 8, 12)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def little_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("little_compilation")
 
 
 @pytest.fixture(scope="module")

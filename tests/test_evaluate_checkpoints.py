@@ -17,24 +17,10 @@ import test_train
 from retrieval_jax import checkpoints, embed, evaluate, evaluate_checkpoints, inference, mine, search, tasks, train
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.errors import InputError
-from retrieval_jax.models import convnext
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 METRIC = "retrieval/mar@10_capped"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_variant():
-    convnext.VARIANTS["tiny test"] = test_train.TINY
-    yield
-    del convnext.VARIANTS["tiny test"]
+pytestmark = pytest.mark.usefixtures("little_compilation", "tiny_variant")
 
 
 def config():

@@ -16,24 +16,10 @@ import test_train
 from configs import common
 from retrieval_jax import checkpoints, export, exported, inference, tasks, workdir
 from retrieval_jax.errors import InputError
-from retrieval_jax.models import convnext
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PICTURES = np.random.default_rng(3).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_variant():
-    convnext.VARIANTS["tiny test"] = test_train.TINY
-    yield
-    del convnext.VARIANTS["tiny test"]
+pytestmark = pytest.mark.usefixtures("little_compilation", "tiny_variant")
 
 
 @pytest.fixture(scope="module")
