@@ -64,10 +64,10 @@ def test_mine(tmp_path, capsys):
 
 def test_mine_is_deterministic_and_takes_the_order_of_rows_as_it_is(tmp_path):
     for name, train in {"one": TRAIN, "two": TRAIN[::-1]}.items():
-        mine.run(_config(_shop(tmp_path / name, train)), tmp_path / name / "work")
+        mine.run(_config(_shop(tmp_path / name, train)), tmp_path / name / "run")
     mine.run(_config(tmp_path / "one"), tmp_path / "again")
     for file in ("vocabulary.json", "train.npz", "val.npz", "summary.json"):
-        first, again = tmp_path / "one/work/attributes" / file, tmp_path / "again/attributes" / file
+        first, again = tmp_path / "one/run/attributes" / file, tmp_path / "again/attributes" / file
         assert first.read_bytes() == again.read_bytes()
     files = [(tmp_path / name / "work/attributes/vocabulary.json").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
