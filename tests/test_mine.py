@@ -69,7 +69,7 @@ def test_mine_is_deterministic_and_takes_the_order_of_rows_as_it_is(tmp_path):
     for file in ("vocabulary.json", "train.npz", "val.npz", "summary.json"):
         first, again = tmp_path / "one/run/attributes" / file, tmp_path / "again/attributes" / file
         assert first.read_bytes() == again.read_bytes()
-    files = [(tmp_path / name / "work/attributes/vocabulary.json").read_bytes() for name in ("one", "two")]
+    files = [(tmp_path / name / "run/attributes/vocabulary.json").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
 
 
