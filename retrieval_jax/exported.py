@@ -25,7 +25,7 @@ import safetensors.numpy
 from jax import export
 
 from retrieval_jax import workdir
-from retrieval_jax.data import sources, transforms
+from retrieval_jax.data import decoding, transforms
 from retrieval_jax.embeddings import file_sha256
 from retrieval_jax.errors import InputError
 
@@ -129,7 +129,7 @@ class Model:
             part = images[start:start + batch]
             pictures = np.zeros((batch, *size, 3), np.uint8)
             for i, image in enumerate(part):
-                pictures[i] = prepare(sources.picture(start + i, image))
+                pictures[i] = prepare(decoding.picture(start + i, image))
             out = self.programs[program](self.params, pictures)
             found.append({name: np.asarray(value)[:len(part)] for name, value in out.items()})
         if not found:

@@ -19,7 +19,7 @@ import numpy as np
 import tqdm
 
 from retrieval_jax import checkpoints, embeddings, sharding, tasks, workdir
-from retrieval_jax.data import pipeline, sources
+from retrieval_jax.data import decoding, pipeline
 from retrieval_jax.data.catalog import DataInfo
 from retrieval_jax.errors import InputError
 from retrieval_jax.views import host_size, with_views
@@ -207,7 +207,7 @@ class Model:
                 for ids, values in zip(out["label_ids"], out["probabilities"], strict=True)]
 
     def _predict(self, predict_fn, images, **kwargs):
-        images = [sources.picture(number, image) for number, image in enumerate(images)]
+        images = [decoding.picture(number, image) for number, image in enumerate(images)]
         # few batch sizes, few compilations
         batch_size = min(64, 1 << max(0, len(images) - 1).bit_length())
         arguments = {**test_arguments(self.config), "batch_size": batch_size}

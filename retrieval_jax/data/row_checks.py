@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import tqdm
 
-from retrieval_jax.data import sources
+from retrieval_jax.data import decoding, sources
 from retrieval_jax.errors import InputError
 
 _CHUNK = 256  # pictures that one thread looks at before it reports
@@ -180,7 +180,7 @@ def check_images(rows: Rows, root: Any, max_pixels: int) -> None:
     images = rows.frame["image"].fill_null("").to_list()
     to_do = np.flatnonzero(rows.good())
 
-    def look(start: int) -> list[tuple[int, sources.BadImage]]:
+    def look(start: int) -> list[tuple[int, decoding.BadImage]]:
         found = []
         for row in to_do[start : start + _CHUNK].tolist():
             if not images[row].strip():

@@ -12,8 +12,9 @@ import polars as pl
 
 from retrieval_jax.data import row_checks, table_files
 from retrieval_jax.data.catalog import Catalog, Split
+from retrieval_jax.data.decoding import MAX_PIXELS
 from retrieval_jax.data.row_checks import Rows
-from retrieval_jax.data.sources import MAX_PIXELS, FileImages
+from retrieval_jax.data.sources import FileImages
 from retrieval_jax.errors import InputError
 
 SPLITS = ("train", "val", "query", "gallery")

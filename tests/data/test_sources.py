@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_jax.data import sources
+from retrieval_jax.data import decoding, sources
 from retrieval_jax.errors import InputError
 
 RAMP = np.stack([np.tile(np.arange(48, dtype=np.uint8) * 5, (32, 1)),
@@ -35,38 +35,38 @@ def _far(a, b) -> int:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
 def test_lossless_formats_are_exact(kind):
     data = _pillow(Image.fromarray(RAMP), kind, **({"lossless": True} if kind == "WEBP" else {}))
-    image = sources.decode(data)
+    image = decoding.decode(data)
     assert image.dtype == np.uint8 and image.flags.writeable
     np.testing.assert_array_equal(image, RAMP)
 
 
 def test_jpeg_is_rgb():
-    assert _far(sources.decode(_jpeg()), RAMP) < 12
+    assert _far(decoding.decode(_jpeg()), RAMP) < 12
 
 
 def test_gray_becomes_rgb():
     gray = Image.fromarray(RAMP).convert("L")
     for data in (_pillow(gray, "PNG"), _pillow(gray, "JPEG", quality=100)):
-        image = sources.decode(data)
+        image = decoding.decode(data)
         assert image.shape == (32, 48, 3) and _far(image, np.asarray(gray)[:, :, None].repeat(3, 2)) <= 2
 
 
 def test_cmyk_jpeg():
     cmyk = Image.fromarray(RAMP).convert("CMYK")
-    image = sources.decode(_pillow(cmyk, "JPEG", quality=98))
+    image = decoding.decode(_pillow(cmyk, "JPEG", quality=98))
     assert _far(image, np.asarray(cmyk.convert("RGB"))) < 24
 
 
 def test_palette_png():
     palette = Image.fromarray(RAMP).quantize(16)
-    np.testing.assert_array_equal(sources.decode(_pillow(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(decoding.decode(_pillow(palette, "PNG")), np.asarray(palette.convert("RGB")))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_transparency_goes_on_white(kind):
     rgba = np.dstack([RAMP, np.zeros((32, 48), np.uint8)])
     rgba[:, 24:, 3] = 255
-    image = sources.decode(_pillow(Image.fromarray(rgba), kind))
+    image = decoding.decode(_pillow(Image.fromarray(rgba), kind))
     assert (image[:, :24] == 255).all()
     np.testing.assert_array_equal(image[:, 24:], RAMP[:, 24:])
 
@@ -74,17 +74,17 @@ def test_transparency_goes_on_white(kind):
 def test_transparent_palette_and_color_key_go_on_white():
     palette = Image.fromarray(np.repeat([[0], [1]], 4, axis=1).astype(np.uint8), "P")
     palette.putpalette([10, 20, 30, 40, 50, 60])
-    image = sources.decode(_pillow(palette, "PNG", transparency=0))
+    image = decoding.decode(_pillow(palette, "PNG", transparency=0))
     assert image[:, 0].tolist() == [[255, 255, 255], [40, 50, 60]]
-    keyed = sources.decode(_pillow(Image.new("RGB", (2, 2), (1, 2, 3)), "PNG", transparency=(1, 2, 3)))
+    keyed = decoding.decode(_pillow(Image.new("RGB", (2, 2), (1, 2, 3)), "PNG", transparency=(1, 2, 3)))
     assert (keyed == 255).all()
 
 
 def test_sixteen_bits():
     wide = RAMP[:, :, 0].astype(np.uint16) * 257
-    image = sources.decode(cv2.imencode(".png", wide)[1].tobytes())
+    image = decoding.decode(cv2.imencode(".png", wide)[1].tobytes())
     assert _far(image, RAMP[:, :, :1].repeat(3, 2)) <= 1
-    image = sources.decode(_pillow(Image.fromarray(wide), "TIFF"))
+    image = decoding.decode(_pillow(Image.fromarray(wide), "TIFF"))
     np.testing.assert_array_equal(image, RAMP[:, :, :1].repeat(3, 2))
 
 
@@ -93,14 +93,14 @@ def test_exif_orientation_is_applied_by_both_decoders():
     exif[274] = 6  # a quarter turn clockwise shows it upright
     data = _pillow(Image.fromarray(RAMP), "JPEG", quality=98, exif=exif)
     expected = np.rot90(RAMP, -1)
-    assert sources.decode(data).shape == (48, 32, 3)
-    assert _far(sources.decode(data), expected) < 14
-    assert _far(sources.decode(data + b"\0\0"), expected) < 14  # bytes after the end: Pillow's turn
+    assert decoding.decode(data).shape == (48, 32, 3)
+    assert _far(decoding.decode(data), expected) < 14
+    assert _far(decoding.decode(data + b"\0\0"), expected) < 14  # bytes after the end: Pillow's turn
 
 
 def test_first_frame_of_an_animation():
     frames = [Image.new("RGB", (4, 3), color) for color in ("red", "blue")]
-    image = sources.decode(_pillow(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    image = decoding.decode(_pillow(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert image[0, 0].tolist() == [255, 0, 0]
 
 
@@ -117,8 +117,8 @@ def test_first_frame_of_an_animation():
     ],
 )
 def test_bad_bytes_are_found_by_decoding_and_by_the_cheap_check(tmp_path, data, reason):
-    with pytest.raises(sources.BadImage) as caught:
-        sources.decode(data)
+    with pytest.raises(decoding.BadImage) as caught:
+        decoding.decode(data)
     found = sources.check(os.path.realpath(tmp_path), _write(tmp_path, "a.jpg", data))
     # A header cut in the middle is no picture to some readers and a broken one to others.
     assert {caught.value.reason, found.reason} <= {reason, "not an image file"}
@@ -137,14 +137,14 @@ def test_good_files_pass_the_check(tmp_path, size):
     data = {"whole": _jpeg(), "padded": _jpeg() + b"\0" * 100,
             "thumbnail": b"\xff\xd8\xff\xe1\xff\xf0" + _jpeg()[:900].ljust(0xFFEE, b"\0") + _jpeg()[2:]}[size]
     assert sources.check(os.path.realpath(tmp_path), _write(tmp_path, "sub/a.jpg", data)) is None
-    assert sources.decode(data).shape == (32, 48, 3)
+    assert decoding.decode(data).shape == (32, 48, 3)
 
 
 def test_too_large_pictures_are_not_decoded(tmp_path):
     for kind in ("PNG", "JPEG", "GIF"):
         data = _pillow(Image.new("RGB", (300, 200)), kind)
-        with pytest.raises(sources.BadImage, match="300 x 200"):
-            sources.decode(data, max_pixels=50_000)
+        with pytest.raises(decoding.BadImage, match="300 x 200"):
+            decoding.decode(data, max_pixels=50_000)
         assert sources.check(str(tmp_path.resolve()), _write(tmp_path, "a", data), 50_000).reason == "image too large"
         assert sources.check(str(tmp_path.resolve()), "a", 60_000) is None
     bomb = _pillow(Image.new("1", (20_000, 20_000)), "PNG")
@@ -197,18 +197,18 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "PCX", "ICO"])
 def test_formats_beyond_the_ordinary_are_not_tried(tmp_path, kind):
     data = _pillow(Image.fromarray(RAMP), kind)
-    with pytest.raises(sources.BadImage, match="not an image file"):
-        sources.decode(data)
+    with pytest.raises(decoding.BadImage, match="not an image file"):
+        decoding.decode(data)
     assert sources.check(str(tmp_path.resolve()), _write(tmp_path, "a", data)).reason == "not an image file"
 
 
 def test_first_picture_of_an_mpo():
     data = _pillow(Image.fromarray(RAMP), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32))], quality=98)
-    assert _far(sources.decode(data + b"\0"), RAMP) < 14  # bytes after the end: Pillow's turn
+    assert _far(decoding.decode(data + b"\0"), RAMP) < 14  # bytes after the end: Pillow's turn
 
 
 def test_ppm_is_read():
-    np.testing.assert_array_equal(sources.decode(_pillow(Image.fromarray(RAMP), "PPM")), RAMP)
+    np.testing.assert_array_equal(decoding.decode(_pillow(Image.fromarray(RAMP), "PPM")), RAMP)
 
 
 def test_missing_files_and_folders(tmp_path):
