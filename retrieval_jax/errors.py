@@ -32,6 +32,11 @@ class Preempted(RuntimeError):
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 
 
+def short(text: str, limit: int = 100) -> str:
+    """Returns what of a user's text goes into a sentence: its beginning, where it is long."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"
+
+
 @contextlib.contextmanager
 def spoken():
     """Makes an `InputError` inside one message and exit status 2, for command lines that need no more than that."""

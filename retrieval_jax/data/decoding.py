@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 
 MAX_PIXELS = 64 * 2**20  # a larger picture is taken for a decompression bomb
 # Pillow's readers of more are never started. Its JPEG reader also does MPO, the files of phones with two lenses.
@@ -22,6 +22,24 @@ HEAD = 65_536
 JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+# What stands in picture files that are none, or none that are read: (where, bytes, what it is).
+_KNOWN = (
+    (0, b"<", "an HTML, XML or SVG page"),
+    (0, b"{", "JSON"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"\x1f\x8b", "compressed (gzip)"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"8BPS", "Photoshop's"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    *((4, b"ftyp" + brand, name) for name, brands in {
+        "AVIF": (b"avif", b"avis"), "HEIC": (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+    }.items() for brand in brands),
+)
 _REMEDY = {
     "missing image file": "add the file or remove the row",
     "truncated image file": "copy the file again",
@@ -44,7 +62,8 @@ class BadImage(Exception):
         Args:
             path: the file's, as the user knows it.
         """
-        return f"{self.reason}: {path}{f' ({self.detail})' if self.detail else ''}; {_REMEDY[self.reason]}"
+        detail = f" ({short(self.detail, 300)})" if self.detail else ""
+        return f"{self.reason}: {short(str(path), 300)}{detail}; {_REMEDY[self.reason]}"
 
 
 def picture(number: int, image: Any) -> np.ndarray:
@@ -157,8 +176,12 @@ def pillow_decode(file: Any, max_pixels: int) -> np.ndarray:
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         file.seek(0, os.SEEK_END)
         empty = file.tell() == 0
-        unknown = empty or isinstance(error, Image.UnidentifiedImageError)
-        raise BadImage("not an image file", "it is empty" if empty else "" if unknown else str(error)) from None
+        file.seek(0)
+        head = file.read(64).lstrip()
+        what = next((f"it is {name}" for at, magic, name in _KNOWN if head[at:].startswith(magic)), "")
+        what = "it is empty" if empty else what
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        raise BadImage("not an image file", what or ("" if unknown else str(error))) from None
     with image:
         check_size(image.size, max_pixels)
         try:

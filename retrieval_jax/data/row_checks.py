@@ -9,6 +9,9 @@ import io
 import logging
 import os
 import pathlib
+import re
+import unicodedata
+from collections.abc import Iterable
 from concurrent import futures
 from typing import Any
 
@@ -17,9 +20,15 @@ import polars as pl
 import tqdm
 
 from retrieval_jax.data import decoding, sources
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 
 _CHUNK = 256  # pictures that one thread looks at before it reports
+LONGEST_ID = 1_000  # characters
+LONGEST_TITLE = 10_000  # a longer one is damage or a page of text, and its words would swamp the others' counts
+
+# Characters that leave no mark on paper: blanks, controls, joiners, marks of direction, a byte-order mark.
+_UNSEEN = r"[\s\p{Cc}\p{Cf}\p{Z}]"
+_NO_TITLE = ("null", "nan", "<na>", "\\n", "none", "n/a")  # how tables write that there is none
 
 
 @dataclasses.dataclass
@@ -55,7 +64,7 @@ class Rows:
             detail: what is wrong and what to do, for the sentence that also names file, row and id.
         """
         if row not in self.bad:
-            listing = f" (id {self.id(row)})" if self.id(row) else ""
+            listing = f" (id {short(self.id(row))})" if self.id(row) else ""
             self.bad[row] = (reason, f"{self.files[self.file_of[row]]}, row {self.line[row]}{listing}: {detail}")
 
     def id(self, row: int) -> str:
@@ -70,7 +79,8 @@ class Rows:
 
 
 def check_ids(rows: Rows, *, unique: bool = True) -> None:
-    """Marks rows whose id is empty, has a blank (ids are written in blank-separated lists), or came before.
+    """Marks rows whose id is empty, has a blank (ids are written in blank-separated lists) or another character that
+    nobody sees, is very long, was rounded by a spreadsheet, or came before. Ids are compared as they are.
 
     Args:
         rows: rows of one file or split; bad ones are marked.
@@ -80,7 +90,16 @@ def check_ids(rows: Rows, *, unique: bool = True) -> None:
     for row in np.flatnonzero((ids.str.strip_chars() == "").to_numpy()):
         rows.mark(int(row), "empty id", "the id is empty; give every listing an id of its own")
     for row in np.flatnonzero(ids.str.contains(r"\s").to_numpy()):
-        rows.mark(int(row), "blank in id", f"the id {ids[int(row)]!r} has a blank in it; take the blank out")
+        rows.mark(int(row), "blank in id", f"the id {short(ids[int(row)])!r} has a blank in it; take the blank out")
+    for row in np.flatnonzero(ids.str.contains(_UNSEEN).to_numpy()):
+        rows.mark(int(row), "invisible character in id",
+                  f"the id {short(ids[int(row)])!a} has a character that nobody sees; take it out")
+    for row in np.flatnonzero((ids.str.len_chars() > LONGEST_ID).to_numpy()):
+        rows.mark(int(row), "id too long", f"the id has {len(ids[int(row)]):,} characters, at most {LONGEST_ID:,}; "
+                                           "perhaps a column or a quote is out of place")
+    for row in np.flatnonzero(ids.str.contains(r"^[0-9][.,][0-9]+E\+[0-9]+$").to_numpy()):
+        rows.mark(int(row), "rounded id",
+                  f"the id {ids[int(row)]!r} is a number that a spreadsheet has rounded; export ids as text")
     if not unique:
         return
     repeated = np.flatnonzero((~ids.is_first_distinct()).to_numpy())
@@ -100,13 +119,21 @@ def check_ids(rows: Rows, *, unique: bool = True) -> None:
 
 
 def check_titles(rows: Rows) -> None:
-    """Marks rows without a title.
+    """Marks rows without a title, or with one so long that it is none.
 
     Args:
         rows: rows of one split; bad ones are marked.
     """
-    for row in np.flatnonzero((rows.frame["title"].fill_null("").str.strip_chars() == "").to_numpy()):
+    titles = rows.frame["title"].fill_null("")
+    seen = titles.str.contains(rf"[^{_UNSEEN[1:]}")
+    for row in np.flatnonzero(~seen.to_numpy()):
         rows.mark(int(row), "empty title", "the title is empty; give it one or remove the row")
+    for row in np.flatnonzero(titles.str.strip_chars().str.to_lowercase().is_in(_NO_TITLE).to_numpy()):
+        rows.mark(int(row), "empty title", f"the title is {titles[int(row)]!r}, that is empty; give it one or remove "
+                                           "the row")
+    for row in np.flatnonzero((titles.str.len_chars() > LONGEST_TITLE).to_numpy()):
+        rows.mark(int(row), "title too long", f"the title has {len(titles[int(row)]):,} characters, at most "
+                                              f"{LONGEST_TITLE:,}; perhaps a quote is never closed; shorten it")
 
 
 def check_splits(split: Rows, others: list[Rows]) -> None:
@@ -155,26 +182,55 @@ def encode_categories(
         value = values[int(row)]
         if not value:
             rows.mark(int(row), "empty category", f"{level} is empty; give a category or remove the row")
-        elif declared and not value.lstrip("-").isdigit():
+        elif declared and not is_whole(value):
             rows.mark(
                 int(row),
                 "category is not a whole number",
-                f"{level} is {value!r}, but category ids are whole numbers here; correct it",
+                f"{level} is {short(value)!r}, but category ids are whole numbers here; correct it",
             )
         else:
             rows.mark(
-                int(row), "unknown category", f"{level} {value!r} does not occur in {where}; correct it or add it there"
+                int(row),
+                "unknown category",
+                f"{level} {short(value)!r} does not occur in {where}; correct it or add it there",
             )
     return found
 
 
-def check_images(rows: Rows, root: Any, max_pixels: int) -> None:
+def is_whole(text: str) -> bool:
+    """Tells whether a text is a whole number of at most 18 digits."""
+    return re.fullmatch(r"-?[0-9]{1,18}", text) is not None
+
+
+def near_ids(rows: Rows, wanted: Iterable[str]) -> dict[str, str]:
+    """Finds for ids that do not occur the one that somebody may have meant.
+
+    Args:
+        rows: those that have ids.
+        wanted: ids that none of them has.
+
+    Returns:
+        Wanted id -> id that is the same but for case, leading zeros, ".0", Unicode form or invisible characters.
+    """
+    loose = {one: _loose(one) for one in wanted}
+    keys = set(loose.values())
+    there = {key: one for one in rows.frame["id"].fill_null("") if (key := _loose(one)) in keys} if keys else {}
+    return {one: there[key] for one, key in loose.items() if key in there}
+
+
+def _loose(text: str) -> str:
+    text = re.sub(r"[\s\u200b-\u200f\ufeff]", "", unicodedata.normalize("NFKC", text).casefold())
+    return re.sub(r"\.0+$", "", text).lstrip("0")
+
+
+def check_images(rows: Rows, root: Any, max_pixels: int, whole: bool = False) -> None:
     """Marks rows whose picture is missing, truncated, no picture, too large or outside the root.
 
     Args:
         rows: rows of one split; bad ones are marked.
         root: folder of the pictures.
         max_pixels: the most a picture may have.
+        whole: whether every picture is decoded, which also finds what is damaged between header and end.
     """
     real, folders = os.path.realpath(root), {}
     images = rows.frame["image"].fill_null("").to_list()
@@ -185,7 +241,7 @@ def check_images(rows: Rows, root: Any, max_pixels: int) -> None:
         for row in to_do[start : start + _CHUNK].tolist():
             if not images[row].strip():
                 found.append((row, None))
-            elif problem := sources.check(real, images[row], max_pixels, folders):
+            elif problem := sources.check(real, images[row], max_pixels, folders, whole):
                 found.append((row, problem))
         return found
 

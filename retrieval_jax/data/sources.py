@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import pathlib
 import stat
 import threading
+import unicodedata
+import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +19,9 @@ import numpy as np
 from retrieval_jax.data import decoding
 from retrieval_jax.data.decoding import MAX_PIXELS, BadImage
 from retrieval_jax.errors import InputError
+
+_MOST_BYTES = 2**30  # of a picture's file: more than MAX_PIXELS take in any format
+_MOST_NAMES = 100_000  # of a folder, that a missing file is compared with
 
 
 class FileImages:
@@ -124,20 +131,25 @@ def path_problem(relative: str) -> str:
     return "it has '..'" if ".." in parts else ""
 
 
-def check(root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict | None = None) -> BadImage | None:
+def check(root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict | None = None,
+          whole: bool = False) -> BadImage | None:
     """Looks at a picture's path, first and last bytes, and decodes it only where those leave a doubt.
+
+    What is damaged between header and end of a JPEG or PNG is seen by `whole` only; otherwise reading it says so.
 
     Args:
         root: the real path (no links) of the folder that the picture must lie under.
         relative: path below it.
         max_pixels: the most a picture may have.
-        folders: memory between calls of which folders lie under the root.
+        folders: memory between calls of what is known about folders.
+        whole: whether to decode it in any case.
 
     Returns:
         What is wrong, or None.
     """
+    folders = {} if folders is None else folders
     try:
-        path, status = _locate(root, relative, {} if folders is None else folders)
+        path, status = _locate(root, relative, folders)
         with open(path, "rb", buffering=0) as file:
             head = file.read(4096)
             plain, size = decoding.peek(head)
@@ -150,15 +162,40 @@ def check(root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict 
                 tail = file.read(12)
             if size is not None:
                 decoding.check_size(size, max_pixels)
-            if size is None or not decoding.ends_well(head[:8], tail):
-                file.seek(0)
+            file.seek(0)
+            if whole:
+                decoding.decode(file.read(), max_pixels)
+            elif size is None or not decoding.ends_well(head[:8], tail):
                 decoding.pillow_decode(file, max_pixels)
     except BadImage as error:
         return error
     except OSError as error:
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-        return BadImage("missing image file", "" if missing else error.strerror or str(error))
+        return BadImage("missing image file",
+                        _near(root, relative, folders) if missing else error.strerror or str(error))
     return None
+
+
+def _near(root: str, relative: str, folders: dict[str, Any]) -> str:
+    """Says what the path of a missing file may mean: the same but for case, Unicode form, blanks or percent signs."""
+    if "://" in relative:
+        return "it is an address; fetch the picture into the image folder"
+    found = ""
+    for part in urllib.parse.unquote(relative).split("/"):
+        names = ("names", found)
+        if names not in folders:
+            folder = os.path.realpath(os.path.join(root, found))
+            folders[names] = {}
+            with contextlib.suppress(OSError), os.scandir(folder if _is_under(root, folder) else os.devnull) as entries:
+                folders[names] = {_loose(entry.name): entry.name for entry in itertools.islice(entries, _MOST_NAMES)}
+        if (name := folders[names].get(_loose(part))) is None:
+            return ""
+        found = os.path.join(found, name)
+    return f"there is {found!r}"
+
+
+def _loose(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
 def _locate(root: str, relative: str, folders: dict[str, bool]) -> tuple[str, os.stat_result]:
@@ -181,6 +218,8 @@ def _locate(root: str, relative: str, folders: dict[str, bool]) -> tuple[str, os
         status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise BadImage("not an image file", "a folder or device")
+    if status.st_size > _MOST_BYTES:
+        raise BadImage("image too large", f"{status.st_size:,} bytes, at most {_MOST_BYTES:,} are read")
     return path, status
 
 

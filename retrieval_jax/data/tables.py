@@ -15,7 +15,7 @@ from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.decoding import MAX_PIXELS
 from retrieval_jax.data.row_checks import Rows
 from retrieval_jax.data.sources import FileImages
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 
 SPLITS = ("train", "val", "query", "gallery")
 EPRODUCT_LEVELS = ("META_CATEG_ID", "CATEG_LVL2_ID", "LEAF_CATEG_ID")
@@ -31,8 +31,9 @@ def load_eproduct(
     max_bad_share: float = 0.0,
     ground_truth: str | None = EPRODUCT_TRUTH,
     max_pixels: int = MAX_PIXELS,
-    check_images: bool = True,
+    check_images: bool | str = True,
     decode_at_least: int | None = None,
+    encoding: str = "utf-8",
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads a folder in eProduct's layout: metadata/{train,val,index,query}.csv and Images/.
@@ -46,8 +47,9 @@ def load_eproduct(
         max_bad_share: largest share of bad rows of a file that is set aside; 0 refuses the first bad row.
         ground_truth: CSV with QUERY_UUID and INDEX_UUIDS (blank-separated); the default may be absent, None ignores it.
         max_pixels: a larger picture makes a bad row.
-        check_images: False trusts that every picture is there and whole.
+        check_images: True looks at every picture's header and end, "decode" decodes it whole, False trusts all.
         decode_at_least: see `sources.FileImages`.
+        encoding: of the CSV files' text, where it is not UTF-8 and the file has no byte-order mark.
         set_aside_path: CSV that receives the bad rows.
 
     Returns:
@@ -58,7 +60,7 @@ def load_eproduct(
 
     Source: eProduct, arXiv 2107.05856.
     """
-    _check_arguments(root, max_bad_share)
+    _check_arguments(root, max_bad_share, check_images)
     folder = pathlib.Path(root) / "metadata"
     parts = sorted(folder.glob("query_part*.csv"), key=lambda f: (int(re.sub(r"\D", "", f.stem) or 0), f.name))
     whole = folder / "query.csv"
@@ -79,19 +81,28 @@ def load_eproduct(
     listing = {"id": "UUID", "image": "IMAGE_PATH"}
     labels = {"title": "AUCT_TITL"} | {f"category_{i}": level for i, level in enumerate(EPRODUCT_LEVELS)}
     tables = {
-        split: table_files.read(split, root, files[split], listing | (labels if split in ("train", "val") else {}))
+        split: table_files.read(split, root, files[split], listing | (labels if split in ("train", "val") else {}),
+                               encoding=encoding)
         for split in SPLITS
         if split in files
     }
     declared = None
     if (folder / "categories.csv").exists():
         declared = table_files.read(
-            "categories", root, ["metadata/categories.csv"], {"id": "ID", "level": "LEVEL", "title": "NAME"}
+            "categories",
+            root,
+            ["metadata/categories.csv"],
+            {"id": "ID", "level": "LEVEL", "title": "NAME"},
+            encoding=encoding,
         )
     truth = None
     if ground_truth and ((pathlib.Path(root) / ground_truth).exists() or ground_truth != EPRODUCT_TRUTH):
         truth = table_files.read(
-            "ground_truth", root, [ground_truth], {"id": "QUERY_UUID", "gallery_ids": "INDEX_UUIDS"}
+            "ground_truth",
+            root,
+            [ground_truth],
+            {"id": "QUERY_UUID", "gallery_ids": "INDEX_UUIDS"},
+            encoding=encoding,
         )
         row_checks.check_ids(truth)
     return _build(
@@ -115,8 +126,9 @@ def load_table(
     ground_truth: str | Mapping[str, str] | None = None,
     max_bad_share: float = 0.0,
     max_pixels: int = MAX_PIXELS,
-    check_images: bool = True,
+    check_images: bool | str = True,
     decode_at_least: int | None = None,
+    encoding: str = "utf-8",
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads CSV, JSONL or Parquet tables beside an image folder.
@@ -130,7 +142,7 @@ def load_table(
         image_root: folder below root that the image paths are relative to.
         ground_truth: a table with the columns "query" and "gallery" (blank-separated ids, a JSON or Parquet list,
             or one id a row), or dict(file=..., query=..., gallery=...) with its own names. It goes before `product`.
-        max_bad_share, max_pixels, check_images, decode_at_least, set_aside_path: see `load_eproduct`.
+        max_bad_share, max_pixels, check_images, decode_at_least, encoding, set_aside_path: see `load_eproduct`.
 
     Returns:
         The `Catalog`; categories are numbered by their sorted names in train (numbers by value).
@@ -138,7 +150,7 @@ def load_table(
     Raises:
         InputError: see `catalog.load`.
     """
-    _check_arguments(root, max_bad_share)
+    _check_arguments(root, max_bad_share, check_images)
     columns = {"id": "id", "image": "image"} | {ours: theirs for ours, theirs in (columns or {}).items() if theirs}
     _check_names("columns", columns, ("id", "image", "title", "categories", "product"))
     files = {split: path for split, path in files.items() if path}
@@ -157,7 +169,7 @@ def load_table(
         if split in files:
             trained = split in ("train", "val")
             wanted = listing | (labels if trained else {} if ground_truth else product)
-            tables[split] = table_files.read(split, root, [files[split]], wanted, {} if trained else labels)
+            tables[split] = table_files.read(split, root, [files[split]], wanted, {} if trained else labels, encoding)
     truth = None
     if ground_truth:
         named = {"file": ground_truth} if isinstance(ground_truth, str) else dict(ground_truth)
@@ -165,7 +177,7 @@ def load_table(
         if "file" not in named:
             raise InputError("config.data.kwargs.ground_truth has no file; give dict(file=..., query=..., gallery=...)")
         wanted = {"id": named.get("query", "query"), "gallery_ids": named.get("gallery", "gallery")}
-        truth = table_files.read("ground_truth", root, [named["file"]], wanted)
+        truth = table_files.read("ground_truth", root, [named["file"]], wanted, encoding=encoding)
         row_checks.check_ids(truth, unique=False)
     return _build(
         root,
@@ -180,11 +192,13 @@ def load_table(
     )
 
 
-def _check_arguments(root: str, max_bad_share: float) -> None:
+def _check_arguments(root: str, max_bad_share: float, check_images: bool | str) -> None:
     if not pathlib.Path(root).is_dir():
         raise InputError(f"config.data.kwargs.root: {root} is no folder")
     if not 0 <= max_bad_share <= 1:
         raise InputError(f"config.data.kwargs.max_bad_share is a share from 0 to 1, not {max_bad_share}")
+    if check_images not in (True, False, "decode"):
+        raise InputError(f"config.data.kwargs.check_images is {check_images!r}; it takes True, False or 'decode'")
 
 
 def _check_names(what: str, given: Mapping, known: tuple[str, ...]) -> None:
@@ -201,12 +215,14 @@ def _build(
     whole_numbers: bool,
     truth: Rows | None,
     bad_rows: tuple[float, Any],
-    images: tuple[int, bool, int | None],
+    images: tuple[int, bool | str, int | None],
 ) -> Catalog:
     """Checks every row, settles what is set aside, and makes the catalogue of the rest."""
     max_pixels, check_images, decode_at_least = images
     if check_images and not image_root.is_dir():
         raise InputError(f"{image_root}: the folder of the pictures is not there")
+    for rows in [*tables.values(), *([declared] if declared is not None else [])]:
+        _mend(rows)
     for split, rows in tables.items():
         row_checks.check_ids(rows)
         if "title" in rows.frame.columns:
@@ -216,7 +232,7 @@ def _build(
     names, codes = _categories(tables, levels, declared, whole_numbers)
     if check_images:
         for rows in tables.values():
-            row_checks.check_images(rows, image_root, max_pixels)
+            row_checks.check_images(rows, image_root, max_pixels, whole=check_images == "decode")
     pairs = _check_truth(truth, tables) if truth is not None else None
     checked = [*tables.values(), *(rows for rows in (declared, truth) if rows is not None)]
     counts, set_aside = row_checks.settle(checked, *bad_rows, not_held=frozenset({_FALLEN_QUERY, _FALLEN_GALLERY}))
@@ -249,6 +265,17 @@ def _build(
     )
 
 
+def _mend(rows: Rows) -> None:
+    """Rewrites what can be meant in one way only: paths with backslashes, whole numbers stored as floats ("12.0")."""
+    mended = []
+    for column in rows.frame.columns:
+        if column == "image":
+            mended.append(pl.col(column).str.replace_all("\\", "/", literal=True))
+        elif column.startswith("category_") or (column == "id" and rows.name == "categories"):
+            mended.append(pl.col(column).str.strip_chars().str.replace(r"^(-?[0-9]+)\.0+$", "${1}"))
+    rows.frame = rows.frame.with_columns(mended)
+
+
 def _categories(
     tables: dict[str, Rows], levels: tuple[str, ...], declared: Rows | None, whole_numbers: bool
 ) -> tuple[tuple[list[str], ...], dict[str, np.ndarray]]:
@@ -260,7 +287,7 @@ def _categories(
         for row, (level, key) in enumerate(zip(declared.frame["level"], declared.frame["id"], strict=True)):
             if level not in levels:
                 declared.mark(row, "unknown level", f"the level is {level!r}; there are {', '.join(levels)}")
-            elif not _is_whole(key):
+            elif not row_checks.is_whole(key):
                 declared.mark(
                     row, "category is not a whole number", f"the id is {key!r}; category ids are whole numbers"
                 )
@@ -281,9 +308,9 @@ def _categories(
             values = (
                 defining.frame[column].filter(pl.Series(defining.good())).str.strip_chars().unique() if defining else []
             )
-            titles = {value: value for value in values if value and (_is_whole(value) or not whole_numbers)}
+            titles = {value: value for value in values if value and (row_checks.is_whole(value) or not whole_numbers)}
             where = f"the {defining.name} split" if defining else ""
-        known = sorted(titles, key=int) if all(map(_is_whole, titles)) else sorted(titles)
+        known = sorted(titles, key=int) if all(map(row_checks.is_whole, titles)) else sorted(titles)
         names.append([titles[key] for key in known])
         for split, rows in tables.items():
             if column in rows.frame.columns:
@@ -297,10 +324,6 @@ def _categories(
         if any(f"category_{i}" in rows.frame.columns for i in range(len(levels)))
     }
     return tuple(names), {split: code for split, code in codes.items() if split in has}
-
-
-def _is_whole(text: str) -> bool:
-    return re.fullmatch(r"-?[0-9]+", text) is not None
 
 
 def _check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
@@ -321,10 +344,12 @@ def _check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
             pl.DataFrame({side: rows.frame["id"], f"{side}_kept": rows.good()}).group_by(side).agg(pl.all().any())
         )
         pairs = pairs.join(state[side], on=side, how="left", maintain_order="left")
-    for row, query in pairs.filter(pl.col("query_kept").is_null()).select("row", "query").iter_rows():
-        truth.mark(row, "unknown query", f"{query!r} is not in the query split; correct it or remove the row")
-    for row, gallery in pairs.filter(pl.col("gallery_kept").is_null()).select("row", "gallery").iter_rows():
-        truth.mark(row, "unknown gallery listing", f"{gallery!r} is not in the gallery split; correct it or remove it")
+    for side, reason, remedy in (("query", "unknown query", "the row"), ("gallery", "unknown gallery listing", "it")):
+        unknown = pairs.filter(pl.col(f"{side}_kept").is_null()).select("row", side)
+        near = row_checks.near_ids(tables[side], unknown[side].unique())
+        for row, one in unknown.iter_rows():
+            there = f" (there is {short(near[one])!r})" if one in near else ""
+            truth.mark(row, reason, f"{short(one)!r} is not in the {side} split{there}; correct it or remove {remedy}")
     for row, query in pairs.filter(~pl.col("query_kept")).select("row", "query").iter_rows():
         truth.mark(row, _FALLEN_QUERY, f"its query {query!r} is a bad row of the query split")
     left = pairs.group_by("row").agg(pl.col("gallery_kept").any()).filter(~pl.col("gallery_kept"))

@@ -149,7 +149,7 @@ BAD_ROWS = {
     "truncated image file": ("index", _with("index", IMAGE_PATH="cut.jpg"),
                              "row 6 (id n7): truncated image file: cut.jpg"),
     "not an image file": ("val", _with("val", IMAGE_PATH="text.jpg"),
-                          "row 3 (id n7): not an image file: text.jpg; replace"),
+                          "row 3 (id n7): not an image file: text.jpg (it is an HTML, XML or SVG page); replace"),
     "image too large": ("val", _with("val", IMAGE_PATH="large.jpg"), "image too large: large.jpg (900 x 1000 pixels"),
     "path leaves the root": ("train", _with("train", IMAGE_PATH="../secret.jpg"),
                              "row 5 (id n7): path leaves the root: ../secret.jpg (it has '..'); give"),
