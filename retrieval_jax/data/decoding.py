@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import warnings
+import zlib
 from typing import Any
 
 import cv2
@@ -114,6 +115,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = Non
     plain, size = peek(data)
     if size:
         check_size(size, max_pixels)
+    if data.startswith(_PNG) and not _sums_are_right(data):  # OpenCV would leave the rest of such a picture black
+        raise BadImage("truncated image file", "the sum of a part is wrong")
     if plain and size and ends_well(data[:8], data[-12:]):
         flag = cv2.IMREAD_COLOR
         if at_least and data.startswith(JPEG):
@@ -137,6 +140,18 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
 def ends_well(head: bytes, tail: bytes) -> bool:
     """Tells whether a JPEG or PNG ends with its end marker; other formats, and trailing bytes, leave a doubt."""
     return tail.endswith(b"\xff\xd9") if head.startswith(JPEG) else head.startswith(_PNG) and tail == _PNG_END
+
+
+def _sums_are_right(png: bytes) -> bool:
+    """Tells whether the parts of a PNG that make its pixels are as they were written."""
+    view, at = memoryview(png), 8
+    while at + 12 <= len(png):
+        end = at + 8 + int.from_bytes(view[at:at + 4])
+        critical = not view[at + 4] & 32  # by its name's first letter; a broken comment is no harm
+        if critical and end + 4 <= len(png) and zlib.crc32(view[at + 4:end]) != int.from_bytes(view[end:end + 4]):
+            return False
+        at = end + 4
+    return True
 
 
 def peek(data: bytes) -> tuple[bool, tuple[int, int] | None]:
@@ -179,9 +194,10 @@ def pillow_decode(file: Any, max_pixels: int) -> np.ndarray:
         file.seek(0)
         head = file.read(64).lstrip()
         what = next((f"it is {name}" for at, magic, name in _KNOWN if head[at:].startswith(magic)), "")
-        what = "it is empty" if empty else what
-        unknown = isinstance(error, Image.UnidentifiedImageError)
-        raise BadImage("not an image file", what or ("" if unknown else str(error))) from None
+        detail = "" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        if head.startswith((JPEG, _PNG, b"GIF8")) or head[8:12] == b"WEBP":
+            raise BadImage("truncated image file", detail) from None
+        raise BadImage("not an image file", "it is empty" if empty else what or detail) from None
     with image:
         check_size(image.size, max_pixels)
         try:

@@ -182,16 +182,22 @@ def _near(root: str, relative: str, folders: dict[str, Any]) -> str:
         return "it is an address; fetch the picture into the image folder"
     found = ""
     for part in urllib.parse.unquote(relative).split("/"):
-        names = ("names", found)
-        if names not in folders:
-            folder = os.path.realpath(os.path.join(root, found))
-            folders[names] = {}
-            with contextlib.suppress(OSError), os.scandir(folder if _is_under(root, folder) else os.devnull) as entries:
-                folders[names] = {_loose(entry.name): entry.name for entry in itertools.islice(entries, _MOST_NAMES)}
-        if (name := folders[names].get(_loose(part))) is None:
+        if ("names", found) not in folders:
+            folders["names", found] = _names(root, os.path.realpath(os.path.join(root, found)))
+        if (name := folders["names", found].get(_loose(part))) is None:
             return ""
         found = os.path.join(found, name)
     return f"there is {found!r}"
+
+
+def _names(root: str, folder: str) -> dict[str, str]:
+    """Returns the names in a folder, loosely written -> as they are; of one outside the root, none."""
+    if not _is_under(root, folder):
+        return {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        # Sorted: of two that are loosely the same, always the same one is named.
+        return {_loose(name): name for name in sorted(entry.name for entry in itertools.islice(entries, _MOST_NAMES))}
+    return {}
 
 
 def _loose(name: str) -> str:

@@ -124,9 +124,8 @@ def _check_columns(path: str, found: list[str], wanted: dict[str, str], taken: d
         raise InputError(f"{path}: the header names {', '.join(repeated)} twice; name every column once")
     for ours, theirs in wanted.items():
         if theirs not in found:
-            near = difflib.get_close_matches(theirs, found, cutoff=0.4) or [
-                c for c in found if c.lower() == theirs.lower()
-            ]
+            near = [column for column in found if column.lower() == theirs.lower()]
+            near = near or difflib.get_close_matches(theirs, found, cutoff=0.4)
             raise InputError(
                 f"{path}: missing column {theirs!r} (our {ours}); the file has {short(', '.join(found), 500) or 'none'}"
                 f"{_near(near)}; rename the column or map it in config.data.kwargs.columns"
@@ -189,7 +188,7 @@ def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> An
     for magic, what in _NO_TABLES.items():
         if head.lstrip().startswith(magic):
             raise InputError(f"{path}: it is {what}")
-    if encoding == "utf-8" and b"\0" in head:
+    if encoding == "utf-8" and head[:64].count(0) * 4 > len(head[:64]):
         raise InputError(f"{path}: it has NUL bytes where its text begins, like UTF-16 without its mark; save it as "
                          "UTF-8, or name its encoding, such as config.data.kwargs.encoding = 'utf-16-le'")
     try:
@@ -222,9 +221,10 @@ def _csv_header(full: pathlib.Path, path: str, encoding: str) -> tuple[str, list
         try:
             with _open_text(full, path, encoding, "") as file:
                 reader = _csv_reader(file, delimiter)
-                header = next((record for record in reader if _anything(record)), [])
+                records = (record for record in reader if any(name.strip(_INVISIBLE + ",;|") for name in record))
+                header = next(records, [])
                 if header[:1] and re.fullmatch(r"sep=.?", header[0]):  # how Excel is told the delimiter
-                    header = next((record for record in reader if _anything(record)), [])
+                    header = next(records, [])
         except csv.Error as error:
             problem = problem or _not_csv(path, 1, error)
             continue

@@ -1,0 +1,367 @@
+"""Feeds damaged files, titles and pictures to what reads them, until something else than a sentence comes out.
+
+    python tests/fuzz.py csv --minutes=10 --seed=0        # tables of every kind, and the catalogue they make
+    python tests/fuzz.py titles --minutes=10 --seed=0     # the fast tokenizer against the reference
+    python tests/fuzz.py image --minutes=10 --seed=0      # check and decoding of pictures
+    python tests/fuzz.py image --replay=fuzz-image-1b2c3d # one input again
+
+Inputs are whole ones, mutated: the same seed gives the same inputs in the same order. With atheris installed
+(requirements-fuzz.txt), --guided lets the coverage of the Python code choose them. A failing input is written to
+fuzz-TARGET-DIGEST in the folder of --failures, an input that ends the process lies there as fuzz-TARGET-last; the
+status is 1 where anything failed.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import pathlib
+import random
+import resource
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import zlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+if __name__ == "__main__":  # what the libraries ask for when they are imported
+    os.environ |= {"OPENCV_LOG_LEVEL": "SILENT", "TQDM_DISABLE": "1", "POLARS_MAX_THREADS": "1"}
+
+import numpy as np  # noqa: E402
+import polars as pl  # noqa: E402
+
+import odd_pictures  # noqa: E402
+from retrieval_jax.attributes import titles as title_rule  # noqa: E402
+from retrieval_jax.attributes import vocabulary as vocabulary_lib  # noqa: E402
+from retrieval_jax.data import decoding, sources, table_files, tables  # noqa: E402
+from retrieval_jax.errors import InputError  # noqa: E402
+
+SECONDS = 20  # of the processor that one input may take
+MEBIBYTES = 1024  # by which one input may raise the largest memory
+MOST_PIXELS = 2**20
+KINDS = ("csv", "tsv", "jsonl", "parquet")
+COLUMNS = {"id": "id", "title": "title", "image": "image", "categories": ("type",)}
+
+
+class Failed(AssertionError):
+    """What was promised about an input does not hold."""
+
+
+def require(condition, message):
+    """Raises `Failed` unless the condition holds."""
+    if not condition:
+        raise Failed(message)
+
+
+# -------------------------------------------------------------------------------------------------------------- targets
+
+
+def csv(data: bytes, folder: pathlib.Path) -> None:
+    """Loads a catalogue whose train split is the input; its first byte says the kind of file."""
+    name = f"train.{KINDS[data[0] % len(KINDS)] if data else 'csv'}"
+    (folder / name).write_bytes(data[1:])
+    if not (folder / "a.jpg").exists():
+        (folder / "a.jpg").write_bytes(odd_pictures.saved(odd_pictures.PICTURE, "JPEG"))
+    wanted = {"id": "id", "title": "title", "image": "image"}
+    try:
+        rows = table_files.read("train", folder, [name], wanted, {"category_0": "type"})
+    except InputError as error:
+        rows = None
+        _is_sentence(str(error))
+    if rows is not None:
+        require(len(rows) == len(rows.frame) == len(rows.file_of) > 0, "columns differ in length")
+        require((np.diff(rows.line) > 0).all() and rows.line[0] > 0, "row numbers do not grow")
+    report = folder / "set_aside.csv"
+    try:
+        loaded = tables.load_table(str(folder), {"train": name}, COLUMNS, max_bad_share=1.0, set_aside_path=report)
+    except InputError as error:
+        _is_sentence(str(error))
+        return
+    require(rows is not None, "what the reader refuses became a catalogue")
+    count, train = loaded.counts["train"], loaded.train
+    require(count["read"] == len(rows) == len(train) + len(loaded.set_aside), "rows are lost")
+    require(count["kept"] == len(train) and sum(count["set_aside"].values()) == len(loaded.set_aside), "wrong counts")
+    require(len(train.ids) == len(set(train.ids)) == len(train.titles) == len(train.images), "columns differ")
+    require(all(one and one.split() == [one] for one in train.ids), "an id is empty or has a blank")
+    require(all(title.strip() for title in train.titles), "a title is empty")
+    require(((train.categories >= 0) & (train.categories < len(loaded.category_names[0]))).all(), "unknown category")
+    places = sorted([entry["row"] for entry in loaded.set_aside])
+    require(len(set(places)) == len(places) and set(places) <= set(rows.line.tolist()), "rows set aside twice")
+    for entry in loaded.set_aside:
+        _is_sentence(entry["sentence"])
+    require(len(pl.read_csv(report, infer_schema=False)) == len(loaded.set_aside), "the report lacks rows")
+    require(all(image.shape == (32, 48, 3) for image in (train.images[row] for row in range(len(train)))), "picture")
+    json.dumps(loaded.counts)
+
+
+def titles(data: bytes, folder: pathlib.Path) -> None:
+    """Tokenizes the lines of the input, which is UTF-8 with lone surrogates allowed, and encodes them."""
+    texts = data.decode("utf-8", "surrogateescape" if data[:1] < b"\x80" else "replace").split("\n")
+    try:
+        fast = title_rule.tokenize_many(texts).to_list()
+    except UnicodeEncodeError:
+        require(any(0xD800 <= ord(letter) < 0xE000 for text in texts for letter in text), "valid text refused")
+        texts = [text.encode("utf-8", "replace").decode() for text in texts]
+        fast = title_rule.tokenize_many(texts).to_list()
+    slow = [title_rule.tokenize(text) for text in texts]
+    require(fast == slow, "the fast path differs from the rule")
+    counts = vocabulary_lib.count_tokens([texts])
+    vocabulary = vocabulary_lib.build(counts, len(texts), 0)
+    indptr, ids = vocabulary.encode(texts)
+    require(len(indptr) == len(texts) + 1, "a title has no labels' row")
+    for row, tokens in enumerate(slow):
+        found = [vocabulary.tokens[i] for i in ids[indptr[row] : indptr[row + 1]]]
+        require(found == sorted(set(tokens) - title_rule.DROPPED), "labels differ from the tokens")
+
+
+def image(data: bytes, folder: pathlib.Path) -> None:
+    """Checks and decodes a picture: what comes out is an array or a `BadImage`, and both agree."""
+    (folder / "picture").write_bytes(data)
+    root = os.path.realpath(folder)
+    checked = sources.check(root, "picture", MOST_PIXELS)
+    whole = sources.check(root, "picture", MOST_PIXELS, whole=True)
+    try:
+        decoded, problem = decoding.decode(data, MOST_PIXELS), None
+    except decoding.BadImage as error:
+        decoded, problem = None, error
+    for found in (checked, whole, problem):
+        if found is not None:
+            _is_sentence(found.sentence("picture"))
+    require((whole is None) == (problem is None), f"check of the whole: {whole!r}, decoding: {problem!r}")
+    if checked is not None:
+        require(problem is not None and problem.reason == checked.reason,
+                f"check: {checked!r}, decoding: {problem!r}")
+    elif problem is not None:  # by the header and the end alone the check cannot know
+        require(problem.reason == "truncated image file" and data.startswith((decoding.JPEG, b"\x89PNG")),
+                f"passed by the check, refused by decoding: {problem!r}")
+    if decoded is not None:
+        require(decoded.dtype == np.uint8 and decoded.ndim == 3 and decoded.shape[2] == 3 and decoded.size > 0, "shape")
+        require(decoded.shape[0] * decoded.shape[1] <= MOST_PIXELS, f"too large: {decoded.shape}")
+        small = decoding.decode(data, MOST_PIXELS, at_least=8)
+        require(min(small.shape[:2]) >= min(8, *decoded.shape[:2]), f"too small: {small.shape} of {decoded.shape}")
+
+
+def _is_sentence(text: str) -> None:
+    text.encode("utf-8")
+    require(0 < len(text) < 20_000, f"a sentence of {len(text)} characters")
+
+
+TARGETS = {"csv": csv, "titles": titles, "image": image}
+
+# ------------------------------------------------------------------------------------------------------- whole inputs
+
+
+def seeds(target: str) -> list[bytes]:
+    """Returns inputs that mutations begin with.
+
+    Args:
+        target: a key of TARGETS.
+    """
+    if target == "image":
+        found = [*odd_pictures.good().values(), *(data for data, _ in odd_pictures.bad().values()),
+                 *odd_pictures.damaged_inside().values()]
+        return [data for data in found if len(data) < 20_000]
+    if target == "titles":
+        return [text.encode("utf-8", "surrogatepass") for text in (
+            "Numero Uno Men's T-Shirt\nNEW w/tags, size 5.5 | a/b\n\n --- ", "İstanbul ΣΑΣ ſt Ⅷ ²½ Ａ０ ǅ ẞ",
+            "א\u200fב\u202eג 8 GB\n中文 ｶﾞ किताब\u200d", "👩‍👩‍👧 e\u0301 \u0130\u0307 w/\u00a0w/w/w/",
+            "\x1c\x1d\x85\u2028\ufeff\t\0", "\ud800 lone")]
+    records = [{"id": f"n{i}", "title": title, "image": "a.jpg", "type": str(i % 3)}
+               for i, title in enumerate(["red shoes", 'a "red", hat', "two\nlines", "كتاب 👟", "blue"])]
+    frame = pl.DataFrame(records)
+    table = frame.write_csv().encode()
+    texts = {
+        b"\0": [table, b"\xef\xbb\xbf" + table.replace(b"\n", b"\r\n"), table.decode().encode("utf-16"),
+                table.replace(b",", b";"), b"sep=;\n" + table.replace(b",", b";"), table + table, table + b",,,\n\n",
+                table.decode("utf-8").encode("cp1256", "replace"), table.replace(b"a.jpg", b"..\\a.jpg")],
+        b"\1": [frame.write_csv(separator="\t").encode()],
+        b"\2": ["".join(json.dumps(record) + "\n" for record in records).encode(), b"\n[1]\n{}\n",
+                frame.with_columns(pl.col("type").cast(pl.Float64)).write_ndjson().encode()],
+    }
+    binary = []
+    for changed in (frame, frame.with_columns(pl.col("type").cast(pl.Float64)), frame.with_columns(id=pl.int_range(5))):
+        content = io.BytesIO()
+        changed.write_parquet(content, compression="uncompressed")
+        binary.append(content.getvalue())
+    return [kind + one for kind, several in (texts | {b"\3": binary}).items() for one in several]
+
+
+WORDS = {
+    "csv": (b'"', b'""', b",", b";", b"\t", b"|", b"\n", b"\r\n", b"\r", b"\0", b"\xef\xbb\xbf", b"\xff\xfe",
+            b"\xfe\xff", b"\xe9", b"\xed\xa0\x80", b"id", b"title", b"image", b"type", b"a.jpg", b"../a.jpg", b"null",
+            b"NaN", b"1e999", b"12.0", b"-1", b"9" * 30, b"\\ud800", b"{", b"}", b"[", b"]", b"sep=;\n", b" ",
+            b"\xe2\x80\x8b", b"<"),
+    "titles": tuple(text.encode("utf-8", "surrogatepass") for text in (
+        "w/", "w", "/", "'", "-", ".", "|", "_", "İ", "Σ", "ς", "ß", "ẞ", "ſ", "\u0345", "\u0307", "\u200d", "\u200c",
+        "\u202e", "\ufeff", "\u2028", "\x85", "\xa0", "\x1c", "\0", "\n", " ", "中", "ｱ", "क्", "٣", "²", "Ⅷ",
+        "\U0001f469", "\U0001d7d8",
+        "\U0010ffff", "\ud800", "\udfff", "don't", "8GB")),
+    "image": (b"\xff\xd8\xff", b"\xff\xd9", b"\xff\xda", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xe1",
+              b"\xff\xee", b"\xff\xdd", b"Exif\0\0", b"Adobe\0", b"IHDR", b"IDAT", b"tRNS", b"PLTE", b"acTL", b"fcTL",
+              b"eXIf", b"iCCP",
+              b"VP8X", b"VP8L", b"ANMF", b"GIF89a", b"\x21\xf9\x04", b"II*\0", b"MM\0*", b"BM", b"P6\n", b"\0\0\0\0",
+              b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff"),
+}
+
+
+def mutated(target: str, rng: random.Random, corpus: list[bytes]) -> bytes:
+    """Returns one of the inputs, changed in one to sixteen places; of titles, a hundred such.
+
+    Args:
+        target: a key of TARGETS.
+        rng: chooses.
+        corpus: whole inputs.
+    """
+    if target == "titles":  # the fast path is made for many at once
+        return b"\n".join(_changed(target, rng, corpus) for _ in range(100))
+    return _changed(target, rng, corpus)
+
+
+def _changed(target: str, rng: random.Random, corpus: list[bytes]) -> bytes:
+    data = bytearray(rng.choice(corpus))
+    for _ in range(2 ** rng.randrange(5)):
+        at = rng.randrange(len(data) + 1)
+        length = min(len(data) - at, int(2 ** (rng.random() * 8)))
+        match rng.randrange(9):
+            case 0 if at < len(data):
+                data[at] ^= 1 << rng.randrange(8)
+            case 1 if at < len(data):
+                data[at] = rng.randrange(256)
+            case 2:
+                del data[at : at + length]
+            case 3:
+                data[at:at] = data[at : at + length] * rng.choice((1, 1, 2, 50))
+            case 4:
+                del data[at:]
+            case 5:
+                data[at:at] = rng.choice(WORDS[target])
+            case 6:
+                word = rng.choice(WORDS[target])
+                data[at : at + len(word)] = word
+            case 7:
+                other = rng.choice(corpus)
+                begin = rng.randrange(len(other) + 1)
+                data[at : at + length] = other[begin : begin + length]
+            case 8:
+                number = rng.choice((0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 20_000, 2**31 - 1, 2**32 - 1))
+                order = rng.choice(("<", ">"))
+                word = struct.pack(order + "H", number & 0xFFFF) if number < 2**16 else struct.pack(order + "I", number)
+                data[at : at + len(word)] = word
+    if target == "image" and data.startswith(b"\x89PNG") and rng.random() < 0.7:
+        data = _with_sums(bytes(data))  # otherwise few get past them
+    return bytes(data[: 2**20])
+
+
+def _with_sums(png: bytes) -> bytes:
+    parts, at = [png[:8]], 8
+    while at + 12 <= len(png):
+        end = at + 8 + int.from_bytes(png[at : at + 4])
+        if end + 4 > len(png):
+            break
+        parts += [png[at:end], struct.pack(">I", zlib.crc32(png[at + 4 : end]))]
+        at = end + 4
+    return b"".join(parts) + png[at:]
+
+
+# ------------------------------------------------------------------------------------------------------------- running
+
+
+def one(target: str, data: bytes, folder: pathlib.Path) -> None:
+    """Tries an input; raises what comes out that should not, and `Failed` where it takes too much time or memory."""
+    begin, before = time.process_time(), _mebibytes()
+    TARGETS[target](data, folder)
+    require(time.process_time() - begin < SECONDS, f"took {time.process_time() - begin:.0f} s")
+    require(_mebibytes() - before < MEBIBYTES, f"took {_mebibytes() - before} MiB")
+
+
+def _mebibytes() -> int:
+    """Returns the most that the process has had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def run(target: str, *, seed: int = 0, inputs: int = sys.maxsize, seconds: float = 1e9, failures: pathlib.Path) -> dict:
+    """Tries mutated inputs.
+
+    Args:
+        target: a key of TARGETS.
+        seed: of the mutations.
+        inputs: how many at most.
+        seconds: after which no further one is tried.
+        failures: folder of the inputs that fail.
+
+    Returns:
+        {"inputs": how many were tried, "failures": {where and what: file of the first}, "MiB": largest memory}.
+    """
+    rng, corpus, found, tried = random.Random(seed), seeds(target), {}, 0
+    failures.mkdir(parents=True, exist_ok=True)
+    last, end = failures / f"fuzz-{target}-last", time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as folder:
+        while tried < inputs and time.monotonic() < end:
+            data = corpus[tried] if tried < len(corpus) else mutated(target, rng, corpus)
+            last.write_bytes(data)
+            tried += 1
+            try:
+                one(target, data, pathlib.Path(folder))
+            except Exception as error:
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                what = f"{pathlib.Path(place.filename).name}:{place.lineno} {type(error).__name__}: {str(error)[:80]}"
+                if what not in found:
+                    found[what] = failures / f"fuzz-{target}-{hashlib.sha256(data).hexdigest()[:8]}"
+                    found[what].write_bytes(data)
+                    print(f"{found[what]}: {what}", flush=True)
+    last.unlink(missing_ok=True)
+    return {"inputs": tried, "failures": found, "MiB": _mebibytes()}
+
+
+def guided(target: str, seed: int, seconds: float, failures: pathlib.Path) -> None:
+    """Lets atheris choose the inputs by the coverage of the Python code; ends the process, at the first failure too."""
+    import atheris
+
+    for module in (table_files, tables, decoding, sources, title_rule):
+        for name, value in list(vars(module).items()):
+            if callable(value) and getattr(value, "__module__", "") == module.__name__ and hasattr(value, "__code__"):
+                setattr(module, name, atheris.instrument_func(value))
+    failures.mkdir(parents=True, exist_ok=True)
+    corpus = seeds(target)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as started:
+        for number, data in enumerate(corpus):
+            (pathlib.Path(started) / str(number)).write_bytes(data)
+
+        def change(data: bytes, most: int, number: int) -> bytes:
+            others = corpus if number % 4 == 0 else []
+            return mutated(target, random.Random(number), [data, *others])[:most]
+
+        atheris.Setup(
+            [sys.argv[0], f"-seed={seed + 1}", f"-max_total_time={int(seconds)}", "-max_len=65536",
+             "-rss_limit_mb=4096", f"-timeout={SECONDS}", f"-artifact_prefix={failures}/fuzz-{target}-",
+             "-print_final_stats=1", started],
+            lambda data: one(target, data, pathlib.Path(folder)),
+            custom_mutator=change,
+        )
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guided", action="store_true", help="by coverage, with atheris")
+    parser.add_argument("--failures", type=pathlib.Path, default=pathlib.Path("fuzz_failures"))
+    parser.add_argument("--replay", type=pathlib.Path, help="one input again")
+    given = parser.parse_args()
+    if given.replay:
+        with tempfile.TemporaryDirectory() as place:
+            one(given.target, given.replay.read_bytes(), pathlib.Path(place))
+        print("it passes")
+    elif given.guided:
+        guided(given.target, given.seed, 60 * given.minutes, given.failures)
+    else:
+        done = run(given.target, seed=given.seed, seconds=60 * given.minutes, failures=given.failures)
+        print(f"{given.target}: {done['inputs']:,} inputs, {len(done['failures'])} kinds of failure, "
+              f"at most {done['MiB']:,} MiB")
+        sys.exit(1 if done["failures"] else 0)
