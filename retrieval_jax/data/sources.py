@@ -162,10 +162,11 @@ def check(root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict 
                 tail = file.read(12)
             if size is not None:
                 decoding.check_size(size, max_pixels)
-            file.seek(0)
             if whole:
+                file.seek(0)
                 decoding.decode(file.read(), max_pixels)
             elif size is None or not decoding.ends_well(head[:8], tail):
+                file.seek(0)
                 decoding.pillow_decode(file, max_pixels)
     except BadImage as error:
         return error

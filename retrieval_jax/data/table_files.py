@@ -265,21 +265,24 @@ def _csv_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding: 
         try:
             for record in reader:
                 # A quoted field may hold line breaks: a row's number is the line it begins at.
-                if reader.line_num > begin and _anything(record):  # a blank line is no row
-                    while len(record) > len(header) and not record[-1].strip():
-                        record.pop()
-                    values = [record[place] if place < len(record) else "" for place in places]
+                # A blank line is no row.
+                if reader.line_num > begin and record and (record[0].strip() or _anything(record)):
                     problem = None
+                    if len(record) != len(header):
+                        while len(record) > len(header) and not record[-1].strip():
+                            record.pop()
                     if len(record) != len(header):
                         problem = ("wrong number of fields",
                                    f"the row has {len(record)} fields, the header {len(header)}; put fields that hold "
                                    f"a {'tab' if delimiter == chr(9) else delimiter!r} between double quotes")
+                        record += [""] * len(header)
                     elif reader.line_num > line and _swallows(record, header, columns.get("image"), delimiter):
                         problem = ("rows inside a field", "a field of the row holds lines that are rows themselves: a "
                                    "double quote that opens a field here is perhaps closed only further down; double "
                                    "the quotes inside fields")
-                    elif values[0].strip(_INVISIBLE) in header and [_name(value) for value in record] == header:
+                    elif header[0] in record[0] and [_name(value) for value in record] == header:
                         problem = "repeated header", "it is the header once more; remove the line"
+                    values = [record[place] for place in places]
                     yield line, values, problem
                 line = reader.line_num + 1
         except csv.Error as error:
