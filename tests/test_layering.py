@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 FREE = {"numpy", "tqdm", "retrieval_jax.errors"}
 NOUNS = {"retrieval_jax.embeddings", "retrieval_jax.ranking", "retrieval_jax.metrics"}
 VERBS = {"mine", "train", "embed", "search", "evaluate", "compare", "report", "serve", "run", "evaluate_checkpoints",
-         "export", "propose_index"}
+         "export", "propose_index", "prepare"}
 INDEX = {"faiss", "threadpoolctl", *NOUNS}
 
 # File pattern, relative to the checkout -> what it may import (a module allows its submodules); the first match counts.

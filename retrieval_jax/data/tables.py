@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -105,16 +105,15 @@ def load_eproduct(
             encoding=encoding,
         )
         row_checks.check_ids(truth)
-    return _build(
-        root,
-        pathlib.Path(root) / "Images",
+    return build(
+        pathlib.Path(root).resolve().name,
         tables,
         EPRODUCT_LEVELS,
-        declared,
-        True,
-        truth,
         (max_bad_share, set_aside_path),
-        (max_pixels, check_images, decode_at_least),
+        *_files(pathlib.Path(root) / "Images", tables, max_pixels, check_images, decode_at_least),
+        declared=declared,
+        whole_numbers=True,
+        truth=truth,
     )
 
 
@@ -152,9 +151,9 @@ def load_table(
     """
     _check_arguments(root, max_bad_share, check_images)
     columns = {"id": "id", "image": "image"} | {ours: theirs for ours, theirs in (columns or {}).items() if theirs}
-    _check_names("columns", columns, ("id", "image", "title", "categories", "product"))
+    check_names("columns", columns, ("id", "image", "title", "categories", "product"))
     files = {split: path for split, path in files.items() if path}
-    _check_names("files", files, SPLITS)
+    check_names("files", files, SPLITS)
     if not files:
         raise InputError(f"config.data.kwargs.files is empty; it maps {', '.join(SPLITS)} to files")
     categories = columns.get("categories", ())
@@ -173,22 +172,19 @@ def load_table(
     truth = None
     if ground_truth:
         named = {"file": ground_truth} if isinstance(ground_truth, str) else dict(ground_truth)
-        _check_names("ground_truth", named, ("file", "query", "gallery"))
+        check_names("ground_truth", named, ("file", "query", "gallery"))
         if "file" not in named:
             raise InputError("config.data.kwargs.ground_truth has no file; give dict(file=..., query=..., gallery=...)")
         wanted = {"id": named.get("query", "query"), "gallery_ids": named.get("gallery", "gallery")}
         truth = table_files.read("ground_truth", root, [named["file"]], wanted, encoding=encoding)
         row_checks.check_ids(truth, unique=False)
-    return _build(
-        root,
-        pathlib.Path(root) / image_root,
+    return build(
+        pathlib.Path(root).resolve().name,
         tables,
         levels,
-        None,
-        False,
-        truth,
         (max_bad_share, set_aside_path),
-        (max_pixels, check_images, decode_at_least),
+        *_files(pathlib.Path(root) / image_root, tables, max_pixels, check_images, decode_at_least),
+        truth=truth,
     )
 
 
@@ -201,26 +197,53 @@ def _check_arguments(root: str, max_bad_share: float, check_images: bool | str) 
         raise InputError(f"config.data.kwargs.check_images is {check_images!r}; it takes True, False or 'decode'")
 
 
-def _check_names(what: str, given: Mapping, known: tuple[str, ...]) -> None:
+def check_names(what: str, given: Mapping, known: tuple[str, ...]) -> None:
     if unknown := [name for name in given if name not in known]:
         raise InputError(f"config.data.kwargs.{what} has {unknown[0]!r}; it takes {', '.join(known)}")
 
 
-def _build(
-    root: Any,
-    image_root: pathlib.Path,
+def _files(
+    root: pathlib.Path, tables: dict[str, Rows], max_pixels: int, check: bool | str, decode_at_least: int | None
+) -> tuple[Callable[[str, np.ndarray], FileImages], Callable[[Rows], None] | None]:
+    """Returns what `build` wants of pictures in files below root."""
+    if check and not root.is_dir():
+        raise InputError(f"{root}: the folder of the pictures is not there")
+
+    def images(split: str, kept: np.ndarray) -> FileImages:
+        return FileImages(root, tables[split].frame["image"][kept].to_list(), max_pixels, decode_at_least)
+
+    return images, (
+        lambda rows: row_checks.check_images(rows, root, max_pixels, whole=check == "decode")) if check else None
+
+
+def build(
+    name: str,
     tables: dict[str, Rows],
     levels: tuple[str, ...],
-    declared: Rows | None,
-    whole_numbers: bool,
-    truth: Rows | None,
     bad_rows: tuple[float, Any],
-    images: tuple[int, bool | str, int | None],
+    images: Callable[[str, np.ndarray], Any],
+    check_images: Callable[[Rows], None] | None = None,
+    *,
+    declared: Rows | None = None,
+    whole_numbers: bool = False,
+    truth: Rows | None = None,
 ) -> Catalog:
-    """Checks every row, settles what is set aside, and makes the catalogue of the rest."""
-    max_pixels, check_images, decode_at_least = images
-    if check_images and not image_root.is_dir():
-        raise InputError(f"{image_root}: the folder of the pictures is not there")
+    """Checks every row, settles what is set aside, and makes the catalogue of the rest.
+
+    Args:
+        name: of the catalogue.
+        tables: the rows of every split, text columns under our names.
+        levels: names of the category levels, coarse to fine.
+        bad_rows: (max_bad_share, set_aside_path), see `load_eproduct`.
+        images: (split, kept rows) -> random access to their pictures.
+        check_images: marks rows of a split whose picture cannot be used, or None.
+        declared: the categories there are, or None to take those of train.
+        whole_numbers: whether category ids are whole numbers by declaration.
+        truth: rows of the ground truth, or None to take equal products, where there are any.
+
+    Returns:
+        The `Catalog`.
+    """
     for rows in [*tables.values(), *([declared] if declared is not None else [])]:
         _mend(rows)
     for split, rows in tables.items():
@@ -230,9 +253,9 @@ def _build(
         later = {"train": ("val", "query", "gallery"), "val": ("query", "gallery")}.get(split, ())
         row_checks.check_splits(rows, [tables[other] for other in later if other in tables])
     names, codes = _categories(tables, levels, declared, whole_numbers)
-    if check_images:
+    if check_images is not None:
         for rows in tables.values():
-            row_checks.check_images(rows, image_root, max_pixels, whole=check_images == "decode")
+            check_images(rows)
     pairs = _check_truth(truth, tables) if truth is not None else None
     checked = [*tables.values(), *(rows for rows in (declared, truth) if rows is not None)]
     counts, set_aside = row_checks.settle(checked, *bad_rows, not_held=frozenset({_FALLEN_QUERY, _FALLEN_GALLERY}))
@@ -242,20 +265,19 @@ def _build(
         frame = rows.frame[kept[split]]
         if not len(frame):
             raise InputError(f"{', '.join(rows.files)}: no row is left; leave the {split} split out of the catalogue")
-        source = FileImages(image_root, frame["image"].to_list(), max_pixels, decode_at_least)
         splits[split] = Split(
             split,
             frame["id"].to_list(),
             frame["title"].to_list() if "title" in frame.columns else None,
             codes[split][kept[split]] if split in codes else None,
-            source,
+            images(split, kept[split]),
         )
     if pairs is None and all(
         side in tables and "product" in tables[side].frame.columns for side in ("query", "gallery")
     ):
         pairs = _same_product(tables)
     return Catalog(
-        name=pathlib.Path(root).resolve().name,
+        name=name,
         **splits,
         truth=_truth(pairs, splits) if pairs is not None else None,
         category_levels=levels,

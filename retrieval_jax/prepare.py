@@ -1,0 +1,294 @@
+"""Prepares a catalogue: every picture decoded and resized once, into ArrayRecord files that are read at random fast.
+
+    python -m retrieval_jax.prepare --config=configs/eproduct_convnext_xl.py --out=prepared/eproduct --side=256
+
+Takes any catalogue that a config's data block describes. The folder is a whole catalogue again, titles, categories and
+truth included, which --config.data.source=tfds reads (docs/preparing.md), and a tfds dataset that needs no TensorFlow.
+
+Files appear under their names only when they are complete. The same command goes on after a crash: files whose
+checksum and records are right, and whose listings and pictures have not changed since, are kept.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import threading
+import time
+
+import tqdm
+from absl import flags
+
+from retrieval_jax import command_line, lock, workdir
+from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import prepared, row_checks
+from retrieval_jax.errors import InputError, RunFailed
+
+SHARD_ROWS = 8192  # listings of a file: 100 to 200 MB at 256 pixels; what each process loses at most when it is killed
+
+
+def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, shard_rows: int = SHARD_ROWS) -> dict:
+    """Prepares a catalogue, or goes on where an earlier run was stopped.
+
+    Args:
+      config: its block data says what; the share of unreadable pictures is held against data.kwargs.max_bad_share.
+      out: folder of the result.
+      side: pixels of the shorter side; smaller pictures are never enlarged, and JPEGs and PNGs among them stay byte for
+        byte as they are.
+      quality: of JPEGs that are written, 1 to 100.
+      processes: that decode; 0 for as many as the machine has cores.
+      shard_rows: listings of a file.
+
+    Returns:
+      The summary: counts of every split, of files kept and made, of pictures as they were and written anew, bytes,
+      seconds.
+
+    Raises:
+      InputError: arguments, catalogue or pictures that cannot be used, or a folder that holds something else.
+      RunFailed: a process died, or files cannot be read back.
+    """
+    for name, value, low, high in (("side", side, 8, 8192), ("quality", quality, 1, 100),
+                                   ("processes", processes, 0, 1024), ("shard_rows", shard_rows, 1, 10**7)):
+        if not low <= value <= high:
+            raise InputError(f"--{name}={value}: give a whole number from {low} to {high}")
+    if "://" in str(out):
+        raise InputError(f"--out={out}: give a local folder, and copy it when it is complete")
+    out = pathlib.Path(out).expanduser()
+    settings = {"side": side, "quality": quality, "shard_rows": shard_rows}
+    _begin(out, settings)
+    with lock.held(out / "catalogue", "prepare"):
+        return _prepare(config, out, settings, processes or os.cpu_count() or 1)
+
+
+def _begin(out: pathlib.Path, settings: dict) -> None:
+    """Makes the folder, or makes sure that it was begun with the same settings."""
+    if not prepared.is_prepared(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"--out={out} exists and is no prepared catalogue: give another folder, or delete it")
+        (out / "catalogue" / "shards").mkdir(parents=True)
+        workdir.write_json(out / "catalogue" / "settings.json", settings)
+    before = workdir.read_json(out / "catalogue" / "settings.json")
+    if before != settings:
+        changed = ", ".join(f"{name} {before.get(name)} instead of {value}" for name, value in settings.items()
+                            if before.get(name) != value)
+        raise InputError(f"--out={out} was begun with {changed}: give the same again, another folder, or delete it")
+
+
+def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
+    begun = time.monotonic()
+    catalog = catalogs.load(config["data"], set_aside_path=out / "set_aside.csv")
+    name = prepared.dataset_name(out, catalog.name)
+    there = [split for split in prepared.SPLITS if getattr(catalog, split) is not None]
+    sources = {split: catalog.split(split).images for split in there}
+    # Pictures that lie in no file are known by what they are computed from.
+    identity = settings | {"data": workdir.plain(config["data"]["kwargs"])} if config["data"]["source"] == "synthetic" \
+        else settings
+    shards = list(_shards(out, name, catalog, sources, settings["shard_rows"], identity))
+    jobs = [(shard, _of_earlier(shard)) for shard in shards]
+    complete = out / "catalogue" / "catalogue.json"
+    if any(about is None for _, about in jobs):
+        complete.unlink(missing_ok=True)  # until all is well again, nobody is to load it
+    for part in out.glob(".*.part"):
+        part.unlink()
+    if any(about for _, about in jobs):
+        print(f"prepare: {sum(about is not None for _, about in jobs)} of {len(jobs)} files are there from an earlier "
+              "run; looks whether they are whole", flush=True)
+
+    allowed = float((config["data"].get("kwargs") or {}).get("max_bad_share", 0.0))
+    done, bad = {}, collections.defaultdict(list)
+    with tqdm.tqdm(total=sum(map(len, sources.values())), desc="prepare", unit="picture", mininterval=1) as bar:
+        for shard, about in _made(jobs, sources, catalog.category_names, settings, processes, bar):
+            if about.pop("new"):
+                complete.unlink(missing_ok=True)
+                os.replace(shard.part, shard.path)
+                workdir.write_json(shard.about, about)
+                about["new"] = True
+            done[shard.path.name] = about
+            bad[shard.split] += about["set_aside"]
+            _refuse(catalog, shard.split, bad[shard.split], allowed, out)
+    abouts = {split: [(shard, done[shard.path.name]) for shard in shards if shard.split == split] for split in sources}
+    for split in sources:
+        _count(catalog, split, bad[split])
+    _sweep(out, {shard.path for shard in shards} | {shard.about for shard in shards})
+    summary = _summary(catalog, sources, abouts, time.monotonic() - begun)
+    prepared.finish(out, name, catalog, abouts, settings, summary)
+    _verify(out, catalog, abouts)
+    print(_text(out, summary), flush=True)
+    return summary
+
+
+def _shards(out, name, catalog, sources, shard_rows, identity):
+    for split, source in sources.items():
+        listings = catalog.split(split)
+        count = -(-len(listings) // shard_rows)
+        for number in range(count):
+            rows = slice(number * shard_rows, min((number + 1) * shard_rows, len(listings)))
+            shard = prepared.Shard(
+                path=out / f"{name}-{split}.array_record-{number:05d}-of-{count:05d}", split=split, start=rows.start,
+                ids=listings.ids[rows], titles=None if listings.titles is None else listings.titles[rows],
+                categories=None if listings.categories is None else listings.categories[rows])
+            yield dataclasses.replace(shard, key=prepared.key(shard, source, identity))
+
+
+def _of_earlier(shard):
+    """Returns what an earlier run said of a file that was made of the same, or None."""
+    if not (shard.about.is_file() and shard.path.is_file()):
+        return None
+    about = workdir.read_json(shard.about)
+    return about if about.get("key") == shard.key and shard.path.stat().st_size == about["bytes"] else None
+
+
+# ----------------------------------------------------------------------------------------------------- processes
+
+_state: dict = {}  # of a worker process: sources, features, settings, counter
+
+
+def _made(jobs, sources, category_names, settings, processes, bar):
+    """Yields (shard, what `prepared.make` said) as they become ready."""
+    processes = min(processes, max(1, len(jobs)))
+    if processes == 1:
+        made = prepared.features(category_names)
+        for shard, about in jobs:
+            yield shard, prepared.make(shard, about, sources[shard.split], made, settings, bar.update)
+        return
+    context = multiprocessing.get_context("spawn")  # threads of polars and others do not survive a fork
+    counter = context.Value("q", 0)
+    pool = concurrent.futures.ProcessPoolExecutor(processes, context, _start,
+                                                  (sources, category_names, settings, counter))
+    try:
+        waiting = {pool.submit(_work, shard, about): shard for shard, about in jobs}
+        while waiting:
+            ready, _ = concurrent.futures.wait(waiting, timeout=0.5,
+                                               return_when=concurrent.futures.FIRST_COMPLETED)
+            bar.update(counter.value - bar.n)
+            for future in ready:
+                yield waiting.pop(future), future.result()
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise RunFailed("a process that prepared pictures died (was it killed for want of memory?); what is complete "
+                        "is kept, and the same command goes on from there, perhaps with fewer --processes") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start(sources, category_names, settings, counter) -> None:
+    def follow():  # a process whose parent was killed would wait for work for ever
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    _state.update(sources=sources, made=prepared.features(category_names), settings=settings, counter=counter)
+
+
+def _work(shard, about):
+    def tick():
+        with _state["counter"].get_lock():
+            _state["counter"].value += 1
+
+    return prepared.make(shard, about, _state["sources"][shard.split], _state["made"], _state["settings"], tick)
+
+
+# ------------------------------------------------------------------------------------------------------ counting
+
+
+def _refuse(catalog, split, bad, allowed, out) -> None:
+    """Raises InputError where more pictures of a split cannot be used than may be set aside."""
+    if len(bad) > allowed * len(catalog.split(split)) + 1e-9:
+        row_checks.write_set_aside(out / "set_aside.csv", [*catalog.set_aside, *_entries(catalog, split, bad)])
+        sentences = "\n  ".join(sentence for _, _, sentence in bad[:10])
+        raise InputError(f"{len(bad):,} of {len(catalog.split(split)):,} pictures of the {split} split cannot be used (at "
+                         f"most a share of {allowed:g} may be set aside):\n  {sentences}\nMend them, or raise "
+                         "config.data.kwargs.max_bad_share to leave them out; files that are complete are kept.")
+
+
+def _entries(catalog, split, bad):
+    return [{"file": f"split {split}", "row": row, "id": catalog.split(split).ids[row], "reason": reason,
+             "sentence": sentence} for row, reason, sentence in sorted(bad)]
+
+
+def _count(catalog, split, bad) -> None:
+    """Adds the pictures of a split that fell on the way to the counts of the catalogue."""
+    if bad:
+        counts = catalog.counts[split]
+        counts["kept"] -= len(bad)
+        by_reason = collections.Counter(counts["set_aside"])
+        by_reason.update(reason for _, reason, _ in bad)
+        counts["set_aside"] = dict(sorted(by_reason.items()))
+        catalog.set_aside.extend(_entries(catalog, split, bad))
+
+
+def _sweep(out, keep) -> None:
+    """Removes files of an earlier state of the catalogue."""
+    for file in [*out.glob("*.array_record-*-of-*"), *(out / "catalogue" / "shards").glob("*.json"),
+                 *(out / "catalogue").glob("*.parquet"), *(out / "catalogue").glob("truth.npz")]:
+        if file not in keep:
+            file.unlink()
+
+
+def _verify(out, catalog, abouts) -> None:
+    """Loads what was prepared, as a reader will, and compares its listings with the catalogue's."""
+    found = prepared.load(out, 1, None, None)
+    for split, made in abouts.items():
+        listings, ids = catalog.split(split), iter(found.split(split).ids)
+        for _, about in made:
+            for row in about["rows"]:
+                if listings.ids[row] != next(ids, None):
+                    raise RunFailed(f"{out}: the prepared {split} split lacks listing {listings.ids[row]}, row {row}; "
+                                    "delete the folder and prepare it again")
+        prepared_rows, kept = len(found.split(split)), catalog.counts[split]["kept"]
+        if prepared_rows != kept:
+            raise RunFailed(f"{out}: the prepared {split} split has {prepared_rows:,} listings, the catalogue {kept:,}; "
+                            "delete the folder and prepare it again")
+
+
+def _summary(catalog, sources, abouts, seconds) -> dict:
+    everything = [about for made in abouts.values() for _, about in made]
+    new = [about for about in everything if about.get("new")]
+    return {
+        "splits": {split: {"read": catalog.counts[split]["read"], "kept": catalog.counts[split]["kept"],
+                           "set_aside": catalog.counts[split]["set_aside"]} for split in sources},
+        "files": {"kept": len(everything) - len(new), "made": len(new)},
+        "pictures": {"as_is": sum(about["as_is"] for about in everything),
+                     "written": sum(len(about["rows"]) - about["as_is"] for about in everything),
+                     "made_now": sum(len(about["rows"]) for about in new)},
+        "bytes": {"before": sum(about["bytes_before"] for about in everything),
+                  "after": sum(about["bytes"] for about in everything)},
+        "seconds": round(seconds, 1)}
+
+
+def _text(out, summary) -> str:
+    lines = [f"prepare: {out} is complete and verified"]
+    for split, count in summary["splits"].items():
+        reasons = "".join(f"; {reason} {n:,}" for reason, n in count["set_aside"].items())
+        lines.append(f"  {split}: {count['read']:,} rows = {count['kept']:,} prepared + "
+                     f"{count['read'] - count['kept']:,} set aside{reasons}")
+    files, pictures, size = summary["files"], summary["pictures"], summary["bytes"]
+    speed = f", {pictures['made_now'] / max(summary['seconds'], 1e-9):,.0f} pictures a second" if files["made"] else ""
+    lines += [f"  files: {files['made']} made, {files['kept']} kept from earlier",
+              f"  pictures: {pictures['written']:,} written anew, {pictures['as_is']:,} byte for byte as they were; "
+              f"{size['before'] / 1e6:,.1f} MB before, {size['after'] / 1e6:,.1f} MB now",
+              f"  {summary['seconds']:.1f} s{speed}",
+              f"  to read it: --config.data.source=tfds --config.data.kwargs.root={out}"]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Is the command line."""
+    flags.DEFINE_string("out", None, "Folder to write; the same again goes on where it was stopped.")
+    flags.DEFINE_integer("side", 256, "Pixels of the shorter side; smaller pictures are not enlarged.")
+    flags.DEFINE_integer("quality", 90, "Of the JPEGs that are written, 1 to 100.")
+    flags.DEFINE_integer("processes", 0, "That decode; 0 for as many as there are cores.")
+    flags.DEFINE_integer("shard_rows", SHARD_ROWS, "Listings of a file.")
+
+    def action(command):
+        if not flags.FLAGS.out:
+            raise InputError("where to? Give --out=FOLDER")
+        run(command.config, flags.FLAGS.out, side=flags.FLAGS.side, quality=flags.FLAGS.quality,
+            processes=flags.FLAGS.processes, shard_rows=flags.FLAGS.shard_rows)
+
+    command_line.start(action)
+
+
+if __name__ == "__main__":
+    main()
