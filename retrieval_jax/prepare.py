@@ -21,7 +21,7 @@ import time
 import tqdm
 from absl import flags
 
-from retrieval_jax import command_line, lock, workdir
+from retrieval_jax import command_line, lock, provenance, workdir
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import prepared, row_checks
 from retrieval_jax.errors import InputError, RunFailed
@@ -38,7 +38,7 @@ def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, 
       side: pixels of the shorter side; smaller pictures are never enlarged, and JPEGs and PNGs among them stay byte for
         byte as they are.
       quality: of JPEGs that are written, 1 to 100.
-      processes: that decode; 0 for as many as the machine has cores.
+      processes: that decode; 0 for as many as there are cores.
       shard_rows: listings of a file.
 
     Returns:
@@ -59,7 +59,7 @@ def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, 
     settings = {"side": side, "quality": quality, "shard_rows": shard_rows}
     _begin(out, settings)
     with lock.held(out / "catalogue", "prepare"):
-        return _prepare(config, out, settings, processes or os.cpu_count() or 1)
+        return _prepare(config, out, settings, processes or provenance.cores())
 
 
 def _begin(out: pathlib.Path, settings: dict) -> None:
@@ -111,6 +111,7 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     abouts = {split: [(shard, done[shard.path.name]) for shard in shards if shard.split == split] for split in sources}
     for split in sources:
         _count(catalog, split, bad[split])
+    complete.unlink(missing_ok=True)
     _sweep(out, {shard.path for shard in shards} | {shard.about for shard in shards})
     summary = _summary(catalog, sources, abouts, time.monotonic() - begun)
     prepared.finish(out, name, catalog, abouts, settings, summary)
@@ -194,12 +195,15 @@ def _work(shard, about):
 
 def _refuse(catalog, split, bad, allowed, out) -> None:
     """Raises InputError where more pictures of a split cannot be used than may be set aside."""
-    if len(bad) > allowed * len(catalog.split(split)) + 1e-9:
+    count = catalog.counts[split]
+    before = count["read"] - count["kept"]
+    if bad and len(bad) + before > allowed * count["read"] + 1e-9:
         row_checks.write_set_aside(out / "set_aside.csv", [*catalog.set_aside, *_entries(catalog, split, bad)])
         sentences = "\n  ".join(sentence for _, _, sentence in bad[:10])
-        raise InputError(f"{len(bad):,} of {len(catalog.split(split)):,} pictures of the {split} split cannot be used (at "
-                         f"most a share of {allowed:g} may be set aside):\n  {sentences}\nMend them, or raise "
-                         "config.data.kwargs.max_bad_share to leave them out; files that are complete are kept.")
+        raise InputError(f"{len(bad):,} pictures of the {split} split cannot be used, beside {before:,} rows that were "
+                         f"set aside before (at most a share of {allowed:g} of {count['read']:,} may be):\n  "
+                         f"{sentences}\nMend them, or raise config.data.kwargs.max_bad_share to leave them out; files "
+                         "that are complete are kept.")
 
 
 def _entries(catalog, split, bad):
@@ -238,8 +242,8 @@ def _verify(out, catalog, abouts) -> None:
                                     "delete the folder and prepare it again")
         prepared_rows, kept = len(found.split(split)), catalog.counts[split]["kept"]
         if prepared_rows != kept:
-            raise RunFailed(f"{out}: the prepared {split} split has {prepared_rows:,} listings, the catalogue {kept:,}; "
-                            "delete the folder and prepare it again")
+            raise RunFailed(f"{out}: the prepared {split} split has {prepared_rows:,} listings, the catalogue "
+                            f"{kept:,}; delete the folder and prepare it again")
 
 
 def _summary(catalog, sources, abouts, seconds) -> dict:
@@ -269,7 +273,7 @@ def _text(out, summary) -> str:
               f"  pictures: {pictures['written']:,} written anew, {pictures['as_is']:,} byte for byte as they were; "
               f"{size['before'] / 1e6:,.1f} MB before, {size['after'] / 1e6:,.1f} MB now",
               f"  {summary['seconds']:.1f} s{speed}",
-              f"  to read it: --config.data.source=tfds --config.data.kwargs.root={out}"]
+              f'  to read it: config.data.source = "tfds"; config.data.kwargs = dict(root="{out}")']
     return "\n".join(lines)
 
 

@@ -161,7 +161,7 @@ def make(shard: Shard, about: dict | None, source: Any, made: Any, settings: dic
             record = {"id": listing, "row": row, "image": data, "title": shard.titles[at] if shard.titles else ""}
             for level in range(levels):
                 record[f"category_{level}"] = -1 if shard.categories is None else int(shard.categories[at, level])
-            writer.write(made.serialize_example(record))
+            writer.write(records.in_fixed_order(made.serialize_example(record)))
             about["rows"].append(row)
             about["as_is"] += as_is
             about["bytes_before"] += before
@@ -200,12 +200,13 @@ def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool,
         if fits:  # and now it is known to be whole
             return data, True, len(data)
     else:
-        data, image = b"", source[row]
+        data, image, size = b"", source[row], None
     height, width = image.shape[:2]
-    if min(height, width) > side:
-        scale = side / min(height, width)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    # Decoding at a share of the size rounds both sides: the shape is that of the whole picture.
+    low, high = sorted(size or (height, width))
+    if low > side:
+        high = round(high * side / low)
+        image = cv2.resize(image, (high, side) if width > height else (side, high), interpolation=cv2.INTER_AREA)
     if max(image.shape) > 65_500:
         raise BadImage("image too large", "after resizing its longer side still has more than a JPEG's 65,500 pixels")
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -378,8 +379,8 @@ def _split(folder: pathlib.Path, name: str, shards: list[dict], levels: int, max
     frame = pl.read_parquet(folder / "catalogue" / f"{name}.parquet")
     count = sum(shard["records"] for shard in shards)
     if len(frame) != count:
-        raise InputError(f"{folder}: the split {name} has {len(frame):,} listings, but its files have {count:,} records; "
-                         "run prepare again with the same --out")
+        raise InputError(f"{folder}: the split {name} has {len(frame):,} listings, but its files have {count:,} "
+                         "records; run prepare again with the same --out")
     categories = None
     if levels and "category_0" in frame.columns:
         categories = frame.select(f"category_{i}" for i in range(levels)).to_numpy().astype(np.int32)

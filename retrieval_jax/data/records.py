@@ -87,10 +87,23 @@ class RecordImages:
 
 
 def parse(record: bytes) -> Any:
-    """Returns the columns of a serialized record: name -> protobuf Feature with int64_list, float_list, bytes_list."""
+    """Returns the columns of a serialized record: name -> protobuf Feature with int64_list, float_list, bytes_list.
+
+    Raises:
+        ValueError: the record is empty, as array_record hands out those of a truncated file.
+    """
     from tensorflow_datasets.proto import tf_example_pb2
 
+    if not record:
+        raise ValueError("it is empty: the file is damaged")
     return tf_example_pb2.Example.FromString(record).features.feature
+
+
+def in_fixed_order(record: bytes) -> bytes:
+    """Returns a serialized record with its columns in order: protobuf shuffles them from process to process."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
 
 
 def open_records(folder: str, split: str) -> Any:

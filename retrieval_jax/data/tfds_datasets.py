@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import pathlib
 import re
@@ -26,7 +27,7 @@ def load_tfds(
     columns: Mapping[str, Any] | None = None,
     max_bad_share: float = 0.0,
     max_pixels: int = MAX_PIXELS,
-    check_images: bool = True,
+    check_images: bool | str = True,
     decode_at_least: int | None = None,
     set_aside_path: Any = None,
 ) -> Catalog:
@@ -44,7 +45,8 @@ def load_tfds(
         columns: ours to theirs: image (default "image"), id (default: the record's split and number), title (default:
             none), categories (a tuple, coarse to fine; default none), product (query and gallery listings of equal
             product are relevant to each other; default none).
-        max_bad_share, max_pixels, check_images, decode_at_least, set_aside_path: see `tables.load_eproduct`.
+        max_bad_share, max_pixels, decode_at_least, set_aside_path: see `tables.load_eproduct`.
+        check_images: True looks at every picture's header and end, "decode" decodes it whole, False trusts all.
 
     Returns:
         The `Catalog`. Where query and gallery are the same split, every listing is asked for among all the others.
@@ -66,8 +68,13 @@ def load_tfds(
     labels = wanted | {f"category_{i}": level for i, level in enumerate(levels)}
     frames = {}
     for ours, (theirs, rows) in places.items():
-        look = max_pixels if check_images else None
-        frames[ours] = _read(folder, ours, theirs, rows, columns["image"], labels, kinds, look)
+        same = next((frames[other] for other in frames if places[other][0] == theirs
+                     and np.array_equal(places[other][1], rows)), None)  # of SOP the gallery is the queries
+        if same is not None:
+            frames[ours] = dataclasses.replace(same, name=ours, bad=dict(same.bad))
+            continue
+        frames[ours] = _read(folder, ours, theirs, rows, columns["image"], labels, kinds,
+                             check_images, max_pixels)
     return tables.build(
         builder.info.name,
         frames,
@@ -80,24 +87,23 @@ def load_tfds(
 
 
 def _folder(root: str | None, name: str | None, data_dir: str | None) -> pathlib.Path:
-    from tensorflow_datasets.core import read_only_builder
+    from tensorflow_datasets.core import read_only_builder, registered
 
     if (root is None) == (name is None):
         raise InputError("config.data.kwargs wants either root, the folder of a prepared dataset, or name and data_dir")
     if root is not None:
         return pathlib.Path(root).expanduser()
     try:
-        found = read_only_builder._find_builder_dir(name, data_dir=data_dir)
-    except Exception as error:  # a name that tfds cannot parse, a folder that it cannot read
-        raise InputError(f"config.data.kwargs.name: {name!r}: {records.first_line(error)}") from error
-    if found is None:
+        return pathlib.Path(read_only_builder.builder_from_files(name, data_dir=data_dir).data_path)
+    except registered.DatasetNotFoundError:
         where = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
         there = sorted(child.name for child in where.iterdir() if child.is_dir()) if where.is_dir() else []
         near = difflib.get_close_matches(name, there) or there[:10]
         raise InputError(f"config.data.kwargs.name: no dataset {name!r} lies in {where} (there: "
                          f"{', '.join(near) or 'none'}); prepare it with `tfds build {name} "
-                         "--file_format=array_record`, or give its place as data_dir")
-    return pathlib.Path(found)
+                         "--file_format=array_record`, or give its place as data_dir") from None
+    except Exception as error:  # a name that tfds cannot parse, a folder that it cannot read
+        raise InputError(f"config.data.kwargs.name: {name!r}: {records.first_line(error)}") from error
 
 
 def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str, np.ndarray]]:
@@ -170,9 +176,9 @@ def _flat(features: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _read(
     folder: pathlib.Path, ours: str, theirs: str, rows: np.ndarray, image: str, labels: dict[str, str],
-    kinds: dict[str, Any], max_pixels: int | None,
+    kinds: dict[str, Any], check_images: bool | str, max_pixels: int,
 ) -> row_checks.Rows:
-    """Reads the labels of every record; looks at its picture unless max_pixels is None."""
+    """Reads the labels of every record and looks at its picture; "decode" decodes it whole, False does not look."""
     opened = records.open_records(str(folder), theirs)
     names = {column: kinds[column].names for column in labels.values() if getattr(kinds[column], "names", None)}
     values, marks = {column: [] for column in labels}, []
@@ -188,16 +194,19 @@ def _read(
             values[column].append(text)
             if problem:
                 marks.append((at, *problem))
-        if max_pixels is not None and fields:
+        if check_images and fields:
             data = fields[image].bytes_list.value if image in fields else ()
-            problem = _look(data[0], max_pixels) if len(data) == 1 else BadImage("not an image file", "there is none")
+            problem = BadImage("not an image file", "there is none")
+            if len(data) == 1:
+                problem = _look(data[0], max_pixels, whole=check_images == "decode")
             if problem:
                 marks.append((at, problem.reason, problem.sentence(f"its column {image!r}")))
     if "id" not in labels:
         width = len(str(max(1, len(opened) - 1)))
         values["id"] = [f"{theirs}-{row:0{width}d}" for row in rows.tolist()]
     frame = pl.DataFrame({column: pl.Series(column, texts, dtype=pl.String) for column, texts in values.items()})
-    found = row_checks.Rows(ours, frame, [f"{folder.name}:{theirs}"], np.zeros(len(rows), np.int32), rows)
+    file = f"{folder.parent.name}/{folder.name}, split {theirs}"
+    found = row_checks.Rows(ours, frame, [file], np.zeros(len(rows), np.int32), rows)
     for at, reason, detail in marks:
         found.mark(at, reason, detail)
     return found
@@ -225,13 +234,13 @@ def _text(fields: Any, column: str, names: list[str] | None) -> tuple[str, tuple
     return (str(int(value)) if value.is_integer() else str(value)), None
 
 
-def _look(data: bytes, max_pixels: int) -> BadImage | None:
-    """Says what is wrong with an encoded picture; decodes it only where its first and last bytes leave a doubt."""
+def _look(data: bytes, max_pixels: int, whole: bool) -> BadImage | None:
+    """Says what is wrong with an encoded picture; decodes it where first and last bytes leave a doubt, or if whole."""
     try:
         plain, size = decoding.peek(data)
         if size is not None:
             decoding.check_size(size, max_pixels)
-        if size is None or not decoding.ends_well(data[:8], data[-12:]):
+        if whole or size is None or not decoding.ends_well(data[:8], data[-12:]):
             decoding.decode(data, max_pixels)
     except BadImage as error:
         return error

@@ -1,0 +1,423 @@
+"""Preparing: what comes out is the same catalogue, whatever stopped it on the way; nothing bad is kept or lost."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
+from PIL import Image
+
+import tfds_generated
+from retrieval_jax import lock, prepare
+from retrieval_jax.data import catalog, decoding, prepared
+from retrieval_jax.errors import InputError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SIDE = 32
+
+
+def picture(number: int, height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(number)
+    small = rng.integers(0, 256, (4, 4, 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+# height, width and ending of the pictures, over and over
+SIZES = [(64, 48, "jpg"), (32, 40, "jpg"), (20, 30, "png"), (400, 300, "jpg"), (33, 90, "png"), (24, 24, "webp")]
+
+
+def shop(root: pathlib.Path, num_train: int = 20) -> pathlib.Path:
+    """Writes a catalogue of tables and pictures of many sizes and kinds."""
+    (root / "Images").mkdir(parents=True)
+    number = 0
+    for split, rows in (("train", num_train), ("query", 6), ("gallery", 14)):
+        lines = [["id", "image", "title", "kind", "product"]]
+        for row in range(rows):
+            height, width, ending = SIZES[row % len(SIZES)]
+            name = f"{split}{row}.{ending}"
+            cv2.imwrite(str(root / "Images" / name), picture(number, height, width))
+            lines.append([f"{split}-{row}", name, f'ein „{row}“ títle, "red"', f"kind {row % 3}", f"p{row % 5}"])
+            number += 1
+        write(root / f"{split}.csv", lines)
+    return root
+
+
+def write(path: pathlib.Path, lines: list[list[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(lines)
+
+
+def read(path: pathlib.Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def table(root, **kwargs) -> ConfigDict:
+    columns = {"title": "title", "categories": ("kind",), "product": "product"}
+    return ConfigDict({"data": {"source": "table", "kwargs": {
+        "root": str(root), "files": {split: f"{split}.csv" for split in ("train", "query", "gallery")},
+        "image_root": "Images", "columns": columns} | kwargs}})
+
+
+def synthetic(**sizes) -> ConfigDict:
+    sizes = {"num_train": 70, "num_val": 10, "num_query": 12, "num_gallery": 60, "image_size": 40} | sizes
+    return ConfigDict({"data": {"source": "synthetic", "kwargs": sizes}})
+
+
+def run(config, out, **kwargs) -> dict:
+    return prepare.run(config, out, **{"side": SIDE, "processes": 1, "shard_rows": 8} | kwargs)
+
+
+def load(out, set_aside_path=None, **kwargs):
+    return catalog.load({"source": "tfds", "kwargs": {"root": str(out)} | kwargs}, set_aside_path=set_aside_path)
+
+
+def same(found, wanted) -> None:
+    """Compares all of two catalogues but the pictures."""
+    assert found.name == wanted.name and found.category_levels == wanted.category_levels
+    assert found.category_names == wanted.category_names
+    for name in ("train", "val", "query", "gallery"):
+        if getattr(wanted, name) is None:
+            assert getattr(found, name) is None
+            continue
+        one, other = found.split(name), wanted.split(name)
+        assert list(one.ids) == list(other.ids) and len(one.images) == len(other.images)
+        assert (one.titles is None) == (other.titles is None)
+        assert one.titles is None or list(one.titles) == list(other.titles)
+        assert (one.categories is None) == (other.categories is None)
+        assert one.categories is None or np.array_equal(one.categories, other.categories)
+        assert one.categories is None or one.categories.dtype == np.int32
+    if wanted.truth is not None:
+        assert np.array_equal(found.truth.indptr, wanted.truth.indptr)
+        assert np.array_equal(found.truth.rows, wanted.truth.rows)
+
+
+def files(out: pathlib.Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in out.glob("*.array_record-*")}
+
+
+def close(found: np.ndarray, source: np.ndarray, side: int = SIDE) -> None:
+    """Compares a prepared picture with its original, made smaller where it is larger."""
+    scale = min(1.0, side / min(source.shape[:2]))
+    size = round(source.shape[1] * scale), round(source.shape[0] * scale)
+    assert found.shape == (size[1], size[0], 3) and min(found.shape[:2]) <= side
+    wanted = cv2.resize(source, size, interpolation=cv2.INTER_AREA) if scale < 1 else source
+    assert np.abs(found.astype(int) - wanted).mean() < 6
+
+
+def test_a_prepared_catalogue_is_the_catalogue(tmp_path):
+    config = table(shop(tmp_path / "shop"))
+    original = catalog.load(config.data)
+    summary = run(config, tmp_path / "out")
+    found = load(tmp_path / "out", tmp_path / "set_aside.csv")
+    same(found, original)
+    assert found.counts == original.counts and found.set_aside == []
+    assert (tmp_path / "set_aside.csv").read_text() == "file,row,id,reason,sentence\n"
+    as_is = 0
+    for split in ("train", "query", "gallery"):
+        for row in range(len(original.split(split))):
+            before, after = original.split(split).images.read(row), found.split(split).images.read(row)
+            image = decoding.decode(before)
+            if before == after:
+                as_is += 1
+                assert min(image.shape[:2]) <= SIDE
+            else:
+                assert after.startswith(decoding.JPEG)
+                assert min(image.shape[:2]) > SIDE or before.startswith(b"RIFF")  # WebP is always written anew
+            close(found.split(split).images[row], image)
+    assert summary["pictures"] == {"as_is": as_is, "written": 40 - as_is, "made_now": 40} and as_is == 14
+    assert summary["files"] == {"kept": 0, "made": 6} and summary["splits"]["gallery"]["kept"] == 14
+
+    # And it is a dataset for everybody else: tfds reads it, names and all.
+    records = tfds.builder_from_directory(tmp_path / "out").as_data_source("train")
+    one = records[4]
+    assert one["id"] == b"train-4" and one["row"] == 4 and one["title"].decode() == original.train.titles[4]
+    assert one["image"].shape[0] == SIDE and len(records) == 20 and "tensorflow" not in sys.modules
+    assert records.dataset_info.features["category_0"].int2str(one["category_0"]) == "kind 1"
+    with pytest.raises(InputError, match="knows its columns"):
+        load(tmp_path / "out", columns={"title": "title"})
+
+
+def test_by_name_where_tfds_looks(tmp_path):
+    run(synthetic(), tmp_path / "my_shop" / "1.0.0")
+    found = catalog.load({"source": "tfds", "kwargs": {"name": "my_shop", "data_dir": str(tmp_path)}})
+    original = catalog.load(synthetic().data)
+    same(found, original)
+    close(found.val.images[3], original.val.images[3])
+    assert tfds.builder("my_shop", data_dir=tmp_path).info.splits["train"].num_examples == 70
+
+
+def test_a_tfds_dataset_can_be_prepared(tmp_path):
+    tfds_generated.prepare(tfds_generated.StanfordOnlineProducts, tmp_path, "parquet")
+    config = ConfigDict({"data": {"source": "tfds", "kwargs": {
+        "name": "stanford_online_products", "data_dir": str(tmp_path),
+        "splits": {"train": "train", "query": "test", "gallery": "test"},
+        "columns": {"categories": ("super_class_id",), "product": "class_id"}}}})
+    run(config, tmp_path / "out")
+    same(load(tmp_path / "out"), catalog.load(config.data))
+    before = files(tmp_path / "out")
+    assert run(config, tmp_path / "out")["files"] == {"kept": 6, "made": 0} and files(tmp_path / "out") == before
+
+
+def test_only_what_changed_is_made_again(tmp_path):
+    root, out = shop(tmp_path / "shop"), tmp_path / "out"
+    config = table(root)
+    run(config, out)
+    whole = files(out)
+    times = {name: (out / name).stat().st_mtime_ns for name in whole}
+
+    def made_again() -> list[str]:
+        """Runs it; returns the files that are new."""
+        summary = run(config, out)
+        new = sorted(name for name in files(out) if (out / name).stat().st_mtime_ns != times.get(name))
+        times.update({name: (out / name).stat().st_mtime_ns for name in new})
+        assert summary["files"] == {"kept": len(files(out)) - len(new), "made": len(new)}
+        same(load(out), catalog.load(config.data))
+        return new
+
+    first, last = "shop-train.array_record-00000-of-00003", "shop-train.array_record-00002-of-00003"
+    assert made_again() == []
+    data = bytearray(whole[first])  # a damaged file of the same size
+    data[len(data) // 2] ^= 1
+    (out / first).write_bytes(data)
+    times[first] = (out / first).stat().st_mtime_ns
+    assert made_again() == [first] and files(out) == whole
+    (out / last).unlink()
+    with pytest.raises(InputError, match=f"{last} is missing"):
+        load(out)
+    assert made_again() == [last] and files(out) == whole
+    cv2.imwrite(str(root / "Images" / "gallery9.jpg"), picture(99, 60, 50))
+    assert made_again() == ["shop-gallery.array_record-00001-of-00002"]
+    lines = read(root / "train.csv")
+    lines[1][2] = "another title"
+    write(root / "train.csv", lines)
+    assert made_again() == [first]
+    write(root / "train.csv", lines[:12])  # fewer rows: other files, and the old ones go
+    assert made_again() == [f"shop-train.array_record-0000{i}-of-00002" for i in range(2)]
+    assert len(files(out)) == 5 and len(list((out / "catalogue" / "shards").iterdir())) == 5
+    for changed in ({"side": 48}, {"quality": 80}):
+        with pytest.raises(InputError, match=f"begun with {next(iter(changed))} .* instead of"):
+            run(config, out, **changed)
+    (out / "catalogue" / "catalogue.json").unlink()
+    with pytest.raises(InputError, match="not prepared to its end.*again"):
+        load(out)
+
+
+def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
+    root, out = shop(tmp_path / "shop"), tmp_path / "out"
+    for name in ("train3.jpg", "gallery1.jpg", "query0.jpg"):
+        file = root / "Images" / name
+        file.write_bytes(file.read_bytes()[:-100])
+    (root / "Images" / "train7.jpg").unlink()
+    lines = read(root / "train.csv")
+    lines[1][2] = " "  # and one that the table itself gives away
+    write(root / "train.csv", lines)
+    with pytest.raises(InputError, match="1 of 20 rows are bad"):
+        run(table(root, check_images=False), out)
+    config = table(root, check_images=False, max_bad_share=0.2)
+    original = catalog.load(config.data)
+    run(config, out)
+    found = load(out, tmp_path / "again.csv")
+    count = found.counts["train"]
+    assert count["set_aside"] == {"empty title": 1, "truncated image file": 1, "unreadable picture": 1}
+    for split in ("train", "query", "gallery"):
+        count = found.counts[split]
+        assert count["read"] == count["kept"] + sum(count["set_aside"].values())
+        assert count["kept"] == len(found.split(split))
+    set_aside = {row["id"]: row["sentence"] for row in found.set_aside}
+    assert set(set_aside) == {"train-0", "train-3", "train-7", "gallery-1", "query-0"}
+    assert "train3.jpg" in set_aside["train-3"] and "truncated" in set_aside["train-3"]
+    assert (out / "set_aside.csv").read_text() == (tmp_path / "again.csv").read_text()
+    assert found.query.ids == [i for i in original.query.ids if i != "query-0"]
+    for row, query in enumerate(found.query.ids):  # the same truth, less what fell
+        wanted = [original.gallery.ids[i] for i in original.truth.relevant(original.query.ids.index(query))]
+        assert [found.gallery.ids[i] for i in found.truth.relevant(row)] == [i for i in wanted if i != "gallery-1"]
+    for row in range(len(found.train)):
+        close(found.train.images[row], original.train.images[original.train.ids.index(found.train.ids[row])])
+    with pytest.raises(InputError, match=r"1 pictures of the query split .*of 6 may be.*\n.*query0.jpg"):
+        run(table(root, check_images=False, max_bad_share=0.16), tmp_path / "strict")
+    assert "query-0" in (tmp_path / "strict" / "set_aside.csv").read_text()
+
+
+def test_records_of_another_preparation_are_noticed(tmp_path):
+    run(synthetic(), tmp_path / "one")
+    name = "synthetic-gallery.array_record-0000{}-of-00008"
+    (tmp_path / "one" / name.format(1)).write_bytes((tmp_path / "one" / name.format(2)).read_bytes())
+    about = json.loads((tmp_path / "one/catalogue/catalogue.json").read_text())
+    for shard in about["splits"]["gallery"]:
+        shard["bytes"] = (tmp_path / "one" / shard["file"]).stat().st_size
+    (tmp_path / "one/catalogue/catalogue.json").write_text(json.dumps(about))
+    found = load(tmp_path / "one")
+    found.gallery.images[0]
+    with pytest.raises(InputError, match="record 8 .*is not the listing of row 8"):
+        found.gallery.images[8]
+    assert run(synthetic(), tmp_path / "one")["files"]["made"] == 1
+    load(tmp_path / "one").gallery.images[8]
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"side": 0}, "--side=0"), ({"quality": 101}, "--quality=101"), ({"shard_rows": 0}, "--shard_rows=0"),
+    ({"out": "s3://bucket/x"}, "local folder"), ({"out": "full"}, "no prepared catalogue"),
+])
+def test_arguments_that_cannot_be(tmp_path, change, message):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    out = change.pop("out", "out")
+    with pytest.raises(InputError, match=message):
+        run(synthetic(), out if "://" in out else tmp_path / out, **change)
+    assert (tmp_path / "full" / "thesis.tex").exists()
+
+
+def test_two_runs_do_not_meet(tmp_path):
+    (tmp_path / "catalogue" / "shards").mkdir(parents=True)
+    (tmp_path / "catalogue" / "settings.json").write_text(json.dumps({"side": SIDE, "quality": 90, "shard_rows": 8}))
+    with lock.held(tmp_path / "catalogue", "prepare"), pytest.raises(InputError, match="in use by prepare"):
+        run(synthetic(), tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------- the command line
+
+
+def command(out, *arguments) -> list[str]:
+    sizes = [f"--config.data.kwargs.{name}={value}" for name, value in synthetic().data.kwargs.items()]
+    return [sys.executable, "-m", "retrieval_jax.prepare", "--config=configs/quickstart.py:runlocal", *sizes,
+            f"--out={out}", f"--side={SIDE}", "--shard_rows=8", *arguments]
+
+
+def children(pid: int) -> set[int]:
+    try:
+        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return set()
+    return {int(word) for word in text.split()}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_killed_in_the_middle_with_two_processes(tmp_path):
+    run(synthetic(), tmp_path / "whole")
+    out = tmp_path / "out"
+    started = subprocess.Popen(command(out, "--processes=2"), cwd=ROOT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while len(list(out.glob("catalogue/shards/*.json"))) < 3 and started.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    workers = children(started.pid)
+    assert started.poll() is None and len(workers) >= 2
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    complete = len(list(out.glob("catalogue/shards/*.json")))
+    assert 3 <= complete < 20
+    with pytest.raises(InputError, match="not prepared to its end"):
+        load(out)
+    while any(map(alive, workers)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(alive, workers)), "worker processes outlive the one that was killed"
+
+    done = subprocess.run(command(out, "--processes=2"), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"{complete} kept from earlier" in done.stdout and "picture/s" in done.stderr  # tqdm
+    assert files(out) == files(tmp_path / "whole")  # byte for byte, whatever the number of processes
+    assert not list(out.glob(".*.part"))
+    same(load(out), catalog.load(synthetic().data))
+
+
+def test_the_command_line_says_what_is_missing(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "retrieval_jax.prepare", "--config=configs/quickstart.py"], cwd=ROOT,
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Give --out=FOLDER" in done.stderr and "Traceback" not in done.stderr
+
+
+CONFIG = """
+from configs import quickstart
+from ml_collections import ConfigDict
+from PIL import Image
+
+
+def get_config():
+    config = quickstart.get_config("runlocal")
+    config.name = "prepared"
+    config.data.source = "tfds"
+    config.data.kwargs = ConfigDict({{"root": {root!r}}})
+    config.data.image_size = (32, 32)
+    config.mine.threshold = 4
+    config.embed.batch_size = 32
+    config.report.rows = 2
+    return config
+"""
+
+
+@pytest.mark.long
+def test_the_whole_way_on_a_prepared_catalogue(tmp_path):
+    sizes = {"num_train": 96, "num_val": 16, "num_query": 16, "num_gallery": 64}
+    run(synthetic(**sizes), tmp_path / "prepared")
+    (tmp_path / "configs").mkdir()
+    for name in ("common", "quickstart"):
+        (tmp_path / "configs" / f"{name}.py").write_text((ROOT / "configs" / f"{name}.py").read_text())
+    (tmp_path / "configs" / "shop.py").write_text(CONFIG.format(root=str(tmp_path / "prepared")))
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    arguments = [f"--config={tmp_path}/configs/shop.py", f"--workdir={tmp_path}/run"]
+    done = subprocess.run([sys.executable, "-m", "retrieval_jax.run", *arguments], cwd=ROOT, env=env,
+                          capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    stages = json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
+    assert {"histogram", "trained"} <= {stage["model"] for stage in stages}
+    assert all(0 <= stage["mar@10"] <= 1 and stage["num_queries"] == 16 for stage in stages)
+
+
+class Held:
+    """A source of encoded pictures held in memory."""
+
+    max_pixels = 1_000_000
+
+    def __init__(self, *pictures: bytes):
+        self.read = pictures.__getitem__
+
+
+def encoded(kind: str, height: int, width: int, mode: str = "RGB", **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture(1, height, width)).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("data, shape, as_is", [
+    (encoded("JPEG", 60, 90), (32, 48), False),
+    (encoded("JPEG", 1200, 32), (1200, 32), True),
+    (encoded("JPEG", 300, 400, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
+     (43, 32), False),  # lies on its side
+    (encoded("JPEG", 20, 20, "CMYK"), (20, 20), False),  # not every reader knows it
+    (encoded("JPEG", 20, 20, "L"), (20, 20), True),
+    (encoded("PNG", 20, 20, "RGBA"), (20, 20), False),
+    (encoded("GIF", 64, 20, "P"), (64, 20), False),
+    (encoded("JPEG", 60, 90) + b"\0" * 9, (32, 48), False),
+    (encoded("JPEG", 1, 1), (1, 1), True),
+])
+def test_what_becomes_of_a_picture(data, shape, as_is):
+    after, kept, size = prepared.fitted(Held(data), 0, SIDE, 90)
+    assert decoding.decode(after).shape == (*shape, 3) and kept == as_is == (after == data) and size == len(data)
+    assert np.abs(decoding.decode(after).astype(int).mean((0, 1)) - decoding.decode(data).mean((0, 1))).max() < 8
+
+
+@pytest.mark.parametrize("data, reason", [
+    (b"", "not an image file"), (encoded("JPEG", 20, 20)[:-60], "truncated image file"),
+    (encoded("PNG", 1001, 1000), "image too large"),
+])
+def test_what_is_no_picture(data, reason):
+    with pytest.raises(decoding.BadImage) as caught:
+        prepared.fitted(Held(data), 0, SIDE, 90)
+    assert caught.value.reason == reason
