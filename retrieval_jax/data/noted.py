@@ -4,7 +4,8 @@ A picture is the same when the bytes of its file are (128-bit BLAKE2). To spare 
 touched, their size, times and place on disk (a stamp) are remembered too; equal stamps stand for equal bytes, as git
 has it, unless the file was so new when it was read that a second change could have hidden in the same tick of the
 clock. Only a stamp that differs makes the file be read, and only bytes that differ make it a changed picture: copying
-a catalogue, or touching it, changes nothing. Pictures that lie in no file are compared by their pixels.
+a catalogue, or touching it, changes nothing. Pictures in records are compared by their bytes, those that are drawn
+by their pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Noted:
     Safe to read from several threads. 216 bytes a listing, which take memory only once the listing is read.
 
     Args:
-        source: random access to uint8 [H, W, 3]; pictures in files (`FileImages`) have stamps.
+        source: random access to uint8 [H, W, 3]; pictures in files (`FileImages`) have stamps, and of all that are
+            encoded (`read`) the bytes are compared.
     """
 
     def __init__(self, source: Any):
@@ -45,8 +47,8 @@ class Noted:
 
     def __getitem__(self, row: int) -> np.ndarray:
         row = int(row)
-        if isinstance(self.source, FileImages):
-            mark = stamp(self.source, row)  # before the bytes are read: a later change shows in the next stamp
+        if hasattr(self.source, "read"):
+            mark = self._stamp(row)  # before the bytes are read: a later change shows in the next stamp
             data = self.source.read(row)
             image, digest = self.source.decode(data, row), _digest(data)
         else:
@@ -75,8 +77,8 @@ class Noted:
 
         def compare(i: int) -> None:
             row, old = int(rows[i]), tuple(fingerprints[i].tolist())
-            if isinstance(self.source, FileImages):
-                mark = stamp(self.source, row)
+            if hasattr(self.source, "read"):
+                mark = self._stamp(row)
                 same[i] = mark == old[2] != 0 or _digest(self.source.read(row)) == old[:2]
             else:
                 mark = 0
@@ -90,8 +92,11 @@ class Noted:
     def _note(self, row: int, fingerprint: tuple[int, int, int], small: np.ndarray) -> None:
         self._fingerprints[row], self._thumbnails[row], self._seen[row] = fingerprint, small, True
 
+    def _stamp(self, row: int) -> int:
+        return stamp(self.source, row) if isinstance(self.source, FileImages) else 0
+
     def _each(self, function, items) -> None:
-        if isinstance(self.source, FileImages):
+        if hasattr(self.source, "read"):
             with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
                 for _ in pool.map(function, items):  # raises what the function raised
                     pass

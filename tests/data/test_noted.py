@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+import tfds_generated
 from retrieval_jax.data import noted
 from retrieval_jax.data.noted import Noted
+from retrieval_jax.data.records import RecordImages
 from retrieval_jax.data.sources import FileImages
 from retrieval_jax.errors import InputError
 
@@ -102,3 +104,15 @@ def test_a_missing_file_is_named(folder):
     (folder / "1.png").unlink()
     with pytest.raises(InputError, match=r"row 1 of the pictures: missing image file: .*1\.png"):
         Noted(source(folder)).unchanged(ROWS, *notes)
+
+
+class Unread(RecordImages):
+    def decode(self, data, row):
+        raise AssertionError("decoded")
+
+
+def test_pictures_in_records_are_compared_by_their_bytes(tmp_path):
+    folder = tfds_generated.prepare(tfds_generated.StanfordOnlineProducts, tmp_path, "array_record")
+    notes = Noted(RecordImages(folder, "test", ROWS)).notes(ROWS)
+    assert Noted(Unread(folder, "test", ROWS)).unchanged(ROWS, *notes).all()
+    assert Noted(Unread(folder, "test", [0, 1, 7, 3])).unchanged(ROWS, *notes).tolist() == [True, True, False, True]
