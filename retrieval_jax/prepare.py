@@ -11,6 +11,7 @@ checksum and records are right, and whose listings and pictures have not changed
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -98,8 +99,10 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
 
     allowed = float((config["data"].get("kwargs") or {}).get("max_bad_share", 0.0))
     done, bad = {}, collections.defaultdict(list)
-    with tqdm.tqdm(total=sum(map(len, sources.values())), desc="prepare", unit="picture", mininterval=1) as bar:
-        for shard, about in _made(jobs, sources, catalog.category_names, settings, processes, bar):
+    with (tqdm.tqdm(total=sum(map(len, sources.values())), desc="prepare", unit="picture", mininterval=1) as bar,
+          # closed at once where this refuses: else the processes would work to the end before the sentence is seen
+          contextlib.closing(_made(jobs, sources, catalog.category_names, settings, processes, bar)) as made):
+        for shard, about in made:
             if about.pop("new"):
                 complete.unlink(missing_ok=True)
                 os.replace(shard.part, shard.path)

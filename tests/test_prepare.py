@@ -288,8 +288,11 @@ def test_two_runs_do_not_meet(tmp_path):
 # ---------------------------------------------------------------------------------------------- the command line
 
 
+MANY = {"num_train": 300}  # enough to be killed before the end
+
+
 def command(out, *arguments) -> list[str]:
-    sizes = [f"--config.data.kwargs.{name}={value}" for name, value in synthetic().data.kwargs.items()]
+    sizes = [f"--config.data.kwargs.{name}={value}" for name, value in synthetic(**MANY).data.kwargs.items()]
     return [sys.executable, "-m", "retrieval_jax.prepare", "--config=configs/quickstart.py:runlocal", *sizes,
             f"--out={out}", f"--side={SIDE}", "--shard_rows=8", *arguments]
 
@@ -302,6 +305,13 @@ def children(pid: int) -> set[int]:
     return {int(word) for word in text.split()}
 
 
+def command_of(pid: int) -> bytes:
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def alive(pid: int) -> bool:
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -309,22 +319,35 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_killed_in_the_middle_with_two_processes(tmp_path):
-    run(synthetic(), tmp_path / "whole")
-    out = tmp_path / "out"
+def running(out, complete: int) -> tuple[subprocess.Popen, list[int]]:
+    """Starts the command with two processes; returns it and them once so many files are complete."""
     started = subprocess.Popen(command(out, "--processes=2"), cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+                               stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 120
-    while len(list(out.glob("catalogue/shards/*.json"))) < 3 and started.poll() is None and time.monotonic() < end:
+    while len(list(out.glob("catalogue/shards/*.json"))) < complete and time.monotonic() < end:
+        assert started.poll() is None, started.stderr.read()
         time.sleep(0.01)
-    workers = children(started.pid)
-    assert started.poll() is None and len(workers) >= 2
+    workers = [pid for pid in children(started.pid) if b"spawn_main" in command_of(pid)]
+    assert len(workers) == 2
+    return started, workers
+
+
+def test_killed_in_the_middle_with_two_processes(tmp_path):
+    run(synthetic(**MANY), tmp_path / "whole")
+    out = tmp_path / "out"
+    started, workers = running(out, 2)  # one of the processes that decode
+    os.kill(workers[0], signal.SIGKILL)
+    said = started.communicate(timeout=120)[1]
+    assert started.returncode == 1 and "a process that prepared pictures died" in said and "Traceback" not in said
+
+    started, workers = running(out, 6)  # the one that keeps the books
     started.send_signal(signal.SIGKILL)
-    started.wait()
+    started.communicate()
     complete = len(list(out.glob("catalogue/shards/*.json")))
-    assert 3 <= complete < 20
+    assert 6 <= complete < len(files(tmp_path / "whole"))
     with pytest.raises(InputError, match="not prepared to its end"):
         load(out)
+    end = time.monotonic() + 30
     while any(map(alive, workers)) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(map(alive, workers)), "worker processes outlive the one that was killed"
@@ -334,7 +357,7 @@ def test_killed_in_the_middle_with_two_processes(tmp_path):
     assert f"{complete} kept from earlier" in done.stdout and "picture/s" in done.stderr  # tqdm
     assert files(out) == files(tmp_path / "whole")  # byte for byte, whatever the number of processes
     assert not list(out.glob(".*.part"))
-    same(load(out), catalog.load(synthetic().data))
+    same(load(out), catalog.load(synthetic(**MANY).data))
 
 
 def test_the_command_line_says_what_is_missing(tmp_path):
