@@ -203,8 +203,8 @@ def _refuse(catalog, split, bad, allowed, out) -> None:
     if bad and len(bad) + before > allowed * count["read"] + 1e-9:
         row_checks.write_set_aside(out / "set_aside.csv", [*catalog.set_aside, *_entries(catalog, split, bad)])
         sentences = "\n  ".join(sentence for _, _, sentence in bad[:10])
-        raise InputError(f"{len(bad):,} pictures of the {split} split cannot be used, beside {before:,} rows that were "
-                         f"set aside before (at most a share of {allowed:g} of {count['read']:,} may be):\n  "
+        raise InputError(f"{len(bad):,} of the pictures of the {split} split cannot be used, beside {before:,} rows "
+                         f"that were set aside before (at most a share of {allowed:g} of {count['read']:,} may be):\n  "
                          f"{sentences}\nMend them, or raise config.data.kwargs.max_bad_share to leave them out; files "
                          "that are complete are kept.")
 

@@ -244,7 +244,7 @@ def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
         assert [found.gallery.ids[i] for i in found.truth.relevant(row)] == [i for i in wanted if i != "gallery-1"]
     for row in range(len(found.train)):
         close(found.train.images[row], original.train.images[original.train.ids.index(found.train.ids[row])])
-    with pytest.raises(InputError, match=r"1 pictures of the query split .*of 6 may be.*\n.*query0.jpg"):
+    with pytest.raises(InputError, match=r"1 of the pictures of the query split .*of 6 may be.*\n.*query0.jpg"):
         run(table(root, check_images=False, max_bad_share=0.16), tmp_path / "strict")
     assert "query-0" in (tmp_path / "strict" / "set_aside.csv").read_text()
 
