@@ -56,6 +56,8 @@ def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, 
             raise InputError(f"--{name}={value}: give a whole number from {low} to {high}")
     if "://" in str(out):
         raise InputError(f"--out={out}: give a local folder, and copy it when it is complete")
+    if config["data"]["source"] == "joined":
+        raise InputError("several catalogues are prepared one by one; then the prepared ones are joined")
     out = pathlib.Path(out).expanduser()
     settings = {"side": side, "quality": quality, "shard_rows": shard_rows}
     _begin(out, settings)

@@ -276,6 +276,8 @@ def test_arguments_that_cannot_be(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         run(synthetic(), out if "://" in out else tmp_path / out, **change)
     assert (tmp_path / "full" / "thesis.tex").exists()
+    with pytest.raises(InputError, match="one by one"):
+        run(ConfigDict({"data": {"source": "joined", "kwargs": {}}}), tmp_path / "out")
 
 
 def test_two_runs_do_not_meet(tmp_path):
@@ -425,7 +427,9 @@ def encoded(kind: str, height: int, width: int, mode: str = "RGB", **options) ->
      (43, 32), False),  # lies on its side
     (encoded("JPEG", 20, 20, "CMYK"), (20, 20), False),  # not every reader knows it
     (encoded("JPEG", 20, 20, "L"), (20, 20), True),
+    (encoded("PNG", 20, 20), (20, 20), True),
     (encoded("PNG", 20, 20, "RGBA"), (20, 20), False),
+    (encoded("PNG", 20, 20, "P"), (20, 20), False),
     (encoded("GIF", 64, 20, "P"), (64, 20), False),
     (encoded("JPEG", 60, 90) + b"\0" * 9, (32, 48), False),
     (encoded("JPEG", 1, 1), (1, 1), True),

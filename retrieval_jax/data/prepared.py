@@ -194,8 +194,8 @@ def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool,
     """
     if hasattr(source, "read"):
         data = source.read(row)
-        plain, size = decoding.peek(data)
-        fits = bool(plain and size and min(size) <= side and decoding.ends_well(data[:8], data[-12:]))
+        size = decoding.peek(data)[1]
+        fits = bool(size and min(size) <= side and _ordinary(data))
         image = decoding.decode(data, getattr(source, "max_pixels", decoding.MAX_PIXELS), None if fits else side)
         if fits:  # and now it is known to be whole
             return data, True, len(data)
@@ -211,6 +211,14 @@ def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool,
         raise BadImage("image too large", "after resizing its longer side still has more than a JPEG's 65,500 pixels")
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return encoded.tobytes(), False, len(data)
+
+
+def _ordinary(data: bytes) -> bool:
+    """Tells whether every reader makes the same of a file: a gray or RGB JPEG or PNG of 8 bits, nothing transparent."""
+    if data.startswith(decoding.JPEG):
+        return decoding.peek(data)[0] and decoding.ends_well(data[:8], data[-12:])
+    png = data.startswith(b"\x89PNG\r\n\x1a\n") and decoding.ends_well(data[:8], data[-12:])
+    return png and data[24] == 8 and data[25] in (0, 2) and b"tRNS" not in data[:decoding.HEAD]
 
 
 def _where(source: Any, row: int) -> str:
