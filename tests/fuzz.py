@@ -325,24 +325,22 @@ def guided(target: str, seed: int, seconds: float, failures: pathlib.Path) -> No
         for name, value in list(vars(module).items()):
             if callable(value) and getattr(value, "__module__", "") == module.__name__ and hasattr(value, "__code__"):
                 setattr(module, name, atheris.instrument_func(value))
-    failures.mkdir(parents=True, exist_ok=True)
-    corpus = seeds(target)
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as started:
-        for number, data in enumerate(corpus):
-            (pathlib.Path(started) / str(number)).write_bytes(data)
+    corpus, folder, started = seeds(target), failures / f"fuzz-{target}-work", failures / f"fuzz-{target}-corpus"
+    for place in (folder, started):  # they stay: atheris ends the process, and a later run goes on from the corpus
+        place.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(corpus):
+        (started / f"seed{number}").write_bytes(data)
 
-        def change(data: bytes, most: int, number: int) -> bytes:
-            others = corpus if number % 4 == 0 else []
-            return mutated(target, random.Random(number), [data, *others])[:most]
+    def change(data: bytes, most: int, number: int) -> bytes:
+        return mutated(target, random.Random(number), [data, *(corpus if number % 4 == 0 else [])])[:most]
 
-        atheris.Setup(
-            [sys.argv[0], f"-seed={seed + 1}", f"-max_total_time={int(seconds)}", "-max_len=65536",
-             "-rss_limit_mb=4096", f"-timeout={SECONDS}", f"-artifact_prefix={failures}/fuzz-{target}-",
-             "-print_final_stats=1", started],
-            lambda data: one(target, data, pathlib.Path(folder)),
-            custom_mutator=change,
-        )
-        atheris.Fuzz()
+    atheris.Setup(
+        [sys.argv[0], f"-seed={seed + 1}", f"-max_total_time={int(seconds)}", "-max_len=65536", "-rss_limit_mb=4096",
+         f"-timeout={SECONDS}", f"-artifact_prefix={failures}/fuzz-{target}-", "-print_final_stats=1", str(started)],
+        lambda data: one(target, data, folder),
+        custom_mutator=change,
+    )
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

@@ -370,7 +370,8 @@ def test_numbers_and_nulls_of_parquet_and_json(tmp_path):
         _load(kwargs)
     frame.with_columns(type=pl.Series([float("inf"), 1.0, 1.0])).write_parquet(tmp_path / "train.parquet")
     assert "inf" in _load(kwargs).category_names[0]
-    lines = ['{"id": 1.0, "title": "a", "image": "a.jpg", "type": 12.0}', '{"id": 2, "title": NaN, "image": "a.jpg"}',
+    lines = ['\ufeff{"id": 1.0, "title": "a", "image": "a.jpg", "type": 12.0}',
+             '{"id": 2, "title": NaN, "image": "a.jpg"}',
              '{"id": 3, "title": ["a"], "image": "a.jpg"}', "[" * 100_000, "[1]", '{"id": 4, "title": "\\ud800"}']
     found = _load(_shop(tmp_path, "\n".join(lines), "t.jsonl"))
     assert found.train.ids == ["1"] and found.category_names == (["12"],)
