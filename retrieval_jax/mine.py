@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retrieval_jax.attributes import statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import catalog as catalog_lib
 from retrieval_jax.errors import InputError
@@ -47,8 +48,8 @@ def run(config: Any, workdir: Any) -> dict:
             "config.data.kwargs.columns.title, or set config.train.task = 'category'"
         )
 
-    counts = vocabulary_lib.count_tokens(list(titles.values()))
-    num_titles = sum(map(len, titles.values()))
+    counted = statistics.count(list(titles.values()))
+    counts, num_titles = counted.tokens, counted.num_titles
     vocabulary = vocabulary_lib.build(counts, num_titles, int(threshold))
     if not len(vocabulary):
         most = counts["occurrences"].max() if len(counts) else 0

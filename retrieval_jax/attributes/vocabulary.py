@@ -9,16 +9,14 @@ import io
 import json
 import pathlib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-import tqdm
 
+from retrieval_jax.attributes import statistics
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
-
-CHUNK = 65_536  # titles that are tokenized at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,14 +55,7 @@ class Vocabulary:
             Sparse rows (indptr int64 [n + 1], label_ids int32): title i has `label_ids[indptr[i]:indptr[i + 1]]`,
             distinct and ascending.
         """
-        tokens = pl.Series(self.tokens, dtype=pl.String)
-        places = pl.DataFrame({"token": tokens, "label": np.arange(len(self), dtype=np.int64)})
-        lengths, ids = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
-        for num_titles, rows in _tokenized(titles, "mine: targets"):
-            found = rows.join(places, on="token").select("title", "label").unique().sort("title", "label")
-            lengths.append(np.bincount(found["title"].to_numpy(), minlength=num_titles).astype(np.int64))
-            ids.append(found["label"].to_numpy().astype(np.int32))
-        return np.cumsum(np.concatenate(lengths)), np.concatenate(ids)
+        return statistics.encode(titles, self.tokens)
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the vocabulary as JSON, whole or not at all."""
@@ -96,32 +87,11 @@ class Vocabulary:
         return vocabulary
 
 
-def count_tokens(columns: Sequence[Sequence[str]]) -> pl.DataFrame:
-    """Counts the tokens of titles, stop words and left-over signs dropped.
-
-    Args:
-        columns: columns of titles, such as those of train and val.
-
-    Returns:
-        polars frame (token, occurrences, titles) sorted by token: how often it was seen, and in how many titles.
-    """
-    empty = pl.DataFrame(schema={"token": pl.String, "occurrences": pl.Int64, "titles": pl.Int64})
-    parts = [empty]
-    for titles in columns:
-        for _, rows in _tokenized(titles, "mine: titles"):
-            parts.append(rows.group_by("token").agg(pl.len().cast(pl.Int64).alias("occurrences"),
-                                                    pl.col("title").n_unique().cast(pl.Int64).alias("titles")))
-            if len(parts) > 32:
-                parts = [_summed(parts)]
-    dropped = sorted(title_rule.DROPPED)
-    return _summed(parts).filter(~pl.col("token").is_in(dropped)).sort("token")
-
-
 def build(counts: pl.DataFrame, num_titles: int, threshold: int) -> Vocabulary:
     """Keeps the tokens that were seen more than `threshold` times.
 
     Args:
-        counts: frame of `count_tokens`.
+        counts: the frame `statistics.Statistics.tokens`.
         num_titles: titles that were counted.
         threshold: a token is kept when its occurrences are greater.
 
@@ -170,17 +140,6 @@ def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -
     return indptr, label_ids
 
 
-def _tokenized(titles: Sequence[str], desc: str) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Yields (titles in the chunk, frame (title, token)), with title counted inside the chunk."""
-    with tqdm.tqdm(total=len(titles), desc=desc, unit="title", mininterval=1) as bar:
-        for start in range(0, len(titles), CHUNK):
-            chunk = [titles[row] for row in range(start, min(start + CHUNK, len(titles)))]
-            tokens = title_rule.tokenize_many(chunk)
-            rows = pl.DataFrame({"title": np.arange(len(chunk)), "token": tokens})
-            yield len(chunk), rows.explode("token").drop_nulls()
-            bar.update(len(chunk))
-
-
 def _write(path: str | pathlib.Path, content: bytes) -> None:
     # As workdir.write_bytes does; but this room knows no work directories.
     path = pathlib.Path(path)
@@ -188,7 +147,3 @@ def _write(path: str | pathlib.Path, content: bytes) -> None:
     part = path.parent / (path.name + ".part")
     part.write_bytes(content)
     part.replace(path)
-
-
-def _summed(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    return pl.concat(parts).group_by("token").agg(pl.col("occurrences").sum(), pl.col("titles").sum())

@@ -11,13 +11,20 @@ import reference
 from retrieval_jax.attributes import titles
 
 
+def _many(texts: list[str]) -> list[list[str]]:
+    found = [[] for _ in texts]
+    for title, token in titles.tokenize_many(texts).rows():
+        found[title].append(token)
+    return found
+
+
 def _random_texts(num: int) -> list[str]:
     rng = random.Random(0)
     odd = "w/ -.|'_ΣσςİıǅẞͅéK Ａ０Ⅷ²½中क्ा\u200d\u00a0\u2028\x1c\t\r\n\0"
 
     def character() -> str:
         code = rng.choice([rng.randrange(0x110000), rng.randrange(0x3000), rng.randrange(256), ord(rng.choice(odd))])
-        return " " if 0xD800 <= code < 0xE000 else chr(code)
+        return chr(code)
 
     return ["".join(character() for _ in range(rng.randrange(30))) for _ in range(num)]
 
@@ -41,29 +48,29 @@ def test_equal_to_the_published_rule():
         rows = [json.loads(line) for line in file]
     assert len(rows) > 1000
     assert [titles.tokenize(row["title"]) for row in rows] == [row["tokens"] for row in rows]
-    assert titles.tokenize_many([row["title"] for row in rows]).to_list() == [row["tokens"] for row in rows]
+    assert _many([row["title"] for row in rows]) == [row["tokens"] for row in rows]
 
 
 def test_fast_path_equals_the_rule_on_random_text():
     texts = _random_texts(20_000)
-    assert titles.tokenize_many(texts).to_list() == [titles.tokenize(text) for text in texts]
+    assert _many(texts) == [titles.tokenize(text) for text in texts]
 
 
 def test_fast_path_equals_the_rule_on_every_character():
-    words = [f"a{chr(code)}b" for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    words = [f"a{chr(code)}b" for code in range(0x110000)]
     texts = [" ".join(words[start : start + 500]) for start in range(0, len(words), 500)]
-    assert titles.tokenize_many(texts).to_list() == [titles.tokenize(text) for text in texts]
+    assert _many(texts) == [titles.tokenize(text) for text in texts]
 
 
 def test_fast_path_equals_the_rule_on_real_titles():
     with gzip.open(reference.path("data/icecat_titles.csv.gz"), "rt", encoding="utf-8", newline="") as file:
         texts = [row["title"] for row in csv.DictReader(file)]
-    assert titles.tokenize_many(texts).to_list() == [titles.tokenize(text) for text in texts]
+    assert _many(texts) == [titles.tokenize(text) for text in texts]
 
 
 def test_fast_path_of_nothing():
-    assert titles.tokenize_many([]).to_list() == []
-    assert titles.tokenize_many([""]).to_list() == [[]]
+    assert _many([]) == []
+    assert _many([""]) == [[]]
 
 
 def test_stop_words():

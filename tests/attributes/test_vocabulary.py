@@ -1,39 +1,18 @@
 """Counting, keeping, hashing and encoding of pseudo-attributes against plain loops."""
 
-import collections
 import json
 
 import numpy as np
 import pytest
 
-from retrieval_jax.attributes import titles, vocabulary
+from retrieval_jax.attributes import statistics, titles, vocabulary
 from retrieval_jax.errors import InputError
 
 TITLES = ["Red red shoes", "red Hat w/ box", "blue shoes - the best", "", "éclair Éclair hat", "the - w ."]
 
 
-def _naive_counts(texts):
-    occurrences, listings = collections.Counter(), collections.Counter()
-    for text in texts:
-        tokens = [token for token in titles.tokenize(text) if token not in titles.DROPPED]
-        occurrences.update(tokens)
-        listings.update(set(tokens))
-    return [(token, occurrences[token], listings[token]) for token in sorted(occurrences)]
-
-
 def _made(threshold=1):
-    return vocabulary.build(vocabulary.count_tokens([TITLES]), len(TITLES), threshold)
-
-
-def test_counts_equal_a_plain_loop(monkeypatch):
-    monkeypatch.setattr(vocabulary, "CHUNK", 2)  # tokens are added up over chunks
-    assert vocabulary.count_tokens([TITLES[:4], TITLES[4:]]).rows() == _naive_counts(TITLES)
-
-
-def test_many_chunks_are_added_up(monkeypatch):
-    monkeypatch.setattr(vocabulary, "CHUNK", 3)
-    texts = [f"red {i % 7} {i % 11}x" for i in range(200)]
-    assert vocabulary.count_tokens([texts]).rows() == _naive_counts(texts)
+    return vocabulary.build(statistics.count([TITLES]).tokens, len(TITLES), threshold)
 
 
 def test_threshold_is_exceeded_not_reached():
@@ -45,7 +24,7 @@ def test_threshold_is_exceeded_not_reached():
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
 def test_encode_equals_a_plain_loop(monkeypatch, chunk):
-    monkeypatch.setattr(vocabulary, "CHUNK", chunk)
+    monkeypatch.setattr(statistics, "CHUNK", chunk)
     made = _made(0)
     indptr, ids = made.encode(TITLES)
     assert (indptr.dtype, ids.dtype, len(indptr)) == (np.int64, np.int32, len(TITLES) + 1)

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import reference
-from retrieval_jax.attributes import vocabulary
+from retrieval_jax.attributes import statistics, vocabulary
 from retrieval_jax.data import catalog, row_checks
 from retrieval_jax.errors import InputError
 
@@ -301,7 +301,7 @@ def test_unchecked_images_fail_when_read(tmp_path):
 
 def test_data_info(tmp_path):
     loaded = _load(_eproduct(tmp_path))
-    made = vocabulary.build(vocabulary.count_tokens([loaded.train.titles, loaded.val.titles]), 4, 1)
+    made = vocabulary.build(statistics.count([loaded.train.titles, loaded.val.titles]).tokens, 4, 1)
     info = catalog.data_info(loaded.train, made)
     assert info.label_names == made.tokens == ["hat", "red"] and info.label_counts.tolist() == [3, 3]
     assert info.num_listings == 4 and info.vocabulary_hash == made.hash
