@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -15,6 +18,8 @@ from retrieval_jax.errors import InputError
 
 CHUNK = 65_536  # titles that are tokenized at once
 CHARACTERS = 16_000_000  # and no more text than this, but for one title alone
+WORKERS = min(4, os.cpu_count() or 1)  # chunks in work at once
+TABLES = ("tokens", "pairs", "by_category", "categories")
 
 _TOKENS = {"token": pl.String, "occurrences": pl.Int64, "titles": pl.Int64}
 _PAIRS = {"first": pl.String, "second": pl.String, "occurrences": pl.Int64, "titles": pl.Int64}
@@ -61,16 +66,18 @@ def count(
         The `Statistics`.
 
     Raises:
-        InputError: a column has more or fewer categories than titles.
+        InputError: not as many columns of categories as of titles, or one with more or fewer rows.
     """
     parts, pending = [_count_chunk([], [] if categories is not None else None, pairs, tokenize)], 0
     given = categories if categories is not None else [None] * len(columns)
-    for column, column_categories in zip(columns, given, strict=True):
-        for chunk, ids in _chunks(column, column_categories):
-            parts.append(_count_chunk(chunk, ids, pairs, tokenize))
-            pending += _rows(parts[-1])
-            if pending > max(1_000_000, _rows(parts[0])):  # every row is summed a few times at most
-                parts, pending = [total(parts)], 0
+    if len(columns) != len(given):
+        raise InputError(f"{len(columns)} columns of titles, but {len(given)} of categories; give as many")
+    chunks = itertools.chain.from_iterable(map(_chunks, columns, given))
+    for part in _in_order(lambda chunk: _count_chunk(*chunk, pairs, tokenize), chunks):
+        parts.append(part)
+        pending += _rows(part)
+        if pending > max(1_000_000, _rows(parts[0])):  # every row is summed a few times at most
+            parts, pending = [_total(parts)], 0
     return total(parts)
 
 
@@ -83,9 +90,10 @@ def total(parts: Sequence[Statistics]) -> Statistics:
     Returns:
         The `Statistics` of all titles together, whatever the order of the parts.
     """
-    tables = ("tokens", "pairs", "by_category", "categories")
-    return Statistics(sum(part.num_titles for part in parts),
-                      **{name: _summed([getattr(part, name) for part in parts]) for name in tables})
+    found = _total(parts)
+    tables = {name: getattr(found, name) for name in TABLES}
+    return Statistics(found.num_titles, **{
+        name: None if table is None else table.sort(_keys(table)) for name, table in tables.items()})
 
 
 def encode(
@@ -105,22 +113,28 @@ def encode(
     """
     known = pl.Enum(pl.Series(tokens, dtype=pl.String))
     lengths, ids = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
-    for chunk, _ in _chunks(titles, None):
-        rows = tokenize(chunk)
-        place = rows["token"].cast(known, strict=False).to_physical()
-        there = place.is_not_null().to_numpy()
-        keys = _distinct(rows["title"].to_numpy()[there], place.drop_nulls().to_numpy())
-        lengths.append(np.bincount(keys >> 32, minlength=len(chunk)))
-        ids.append((keys & 0xFFFFFFFF).astype(np.int32))
+    for found, many in _in_order(lambda chunk: _encode_chunk(chunk[0], known, tokenize), _chunks(titles, None)):
+        lengths.append(many)
+        ids.append(found)
     return np.cumsum(np.concatenate(lengths)), np.concatenate(ids)
+
+
+def _encode_chunk(chunk: Sequence[str], known: pl.Enum, tokenize: Callable) -> tuple[np.ndarray, np.ndarray]:
+    rows = tokenize(chunk)
+    place = rows["token"].cast(known, strict=False).to_physical()
+    keys = _distinct(rows["title"].to_numpy()[place.is_not_null().to_numpy()], place.drop_nulls().to_numpy())
+    return (keys & 0xFFFFFFFF).astype(np.int32), np.bincount(keys >> 32, minlength=len(chunk))
 
 
 def _count_chunk(chunk: Sequence[str], categories: Sequence[int] | None, pairs: bool, tokenize: Callable) -> Statistics:
     rows = tokenize(chunk)
-    tokens = rows["token"].unique().sort()
-    # From here on whole numbers: a token is its place in the order of all tokens of the chunk.
     title = rows["title"].to_numpy().astype(np.int64)
-    token = rows["token"].cast(pl.Enum(tokens)).to_physical().to_numpy().astype(np.int64)
+    # From here on whole numbers: a token is its place among the chunk's tokens, and one row says how that is spelt.
+    code = rows["token"].cast(pl.Categorical).to_physical().to_numpy()
+    spelt = np.full(int(code.max()) + 1 if len(code) else 0, -1)
+    spelt[code] = np.arange(len(code))
+    token = (np.cumsum(spelt >= 0) - 1)[code]
+    tokens = rows["token"].gather(spelt[spelt >= 0])
     kept = ~tokens.is_in(sorted(title_rule.DROPPED)).to_numpy()
     occurrences = np.bincount(token, minlength=len(tokens))
     keys = _distinct(title, token)
@@ -139,7 +153,6 @@ def _count_chunk(chunk: Sequence[str], categories: Sequence[int] | None, pairs: 
         known, titles = np.unique(category[category >= 0], return_counts=True)
         made["categories"] = pl.DataFrame({"category": known, "titles": titles}, schema_overrides=_CATEGORIES)
         keys = keys[kept[keys & 0xFFFFFFFF] & (category[keys >> 32] >= 0)]
-        # The token's place goes first, so that the table comes out sorted.
         there, titles = np.unique((keys & 0xFFFFFFFF) << 32 | np.searchsorted(known, category[keys >> 32]),
                                   return_counts=True)
         made["by_category"] = pl.DataFrame({"token": tokens[there >> 32], "category": known[there & 0xFFFFFFFF],
@@ -173,11 +186,32 @@ def _chunks(column: Iterable[str], categories: Iterable[int] | None) -> Iterator
         raise InputError("there are more categories than titles; give every title one, -1 if unknown")
 
 
+def _in_order(function: Callable, values: Iterable) -> Iterator:
+    """Yields function(value) of every value, in order, a few at once: most of the work is outside Python's lock."""
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        waiting = collections.deque()
+        for value in values:
+            waiting.append(pool.submit(function, value))
+            if len(waiting) > WORKERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _keys(table: pl.DataFrame) -> list[str]:
+    return [name for name in table.columns if name not in ("occurrences", "titles")]
+
+
+def _total(parts: Sequence[Statistics]) -> Statistics:
+    return Statistics(sum(part.num_titles for part in parts),
+                      **{name: _summed([getattr(part, name) for part in parts]) for name in TABLES})
+
+
 def _summed(tables: list[pl.DataFrame | None]) -> pl.DataFrame | None:
     if tables[0] is None or len(tables) == 1:
         return tables[0]
-    keys = [name for name in tables[0].columns if name not in ("occurrences", "titles")]
-    return pl.concat(tables).group_by(keys).agg(pl.exclude(keys).sum()).sort(keys)
+    keys = _keys(tables[0])
+    return pl.concat(tables).group_by(keys).agg(pl.exclude(keys).sum())
 
 
 def _rows(part: Statistics) -> int:
