@@ -6,7 +6,9 @@ import collections
 import concurrent.futures
 import dataclasses
 import itertools
+import json
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -21,10 +23,13 @@ CHARACTERS = 16_000_000  # and no more text than this, but for one title alone
 WORKERS = min(4, os.cpu_count() or 1)  # chunks in work at once
 TABLES = ("tokens", "pairs", "by_category", "categories")
 
+NAMES_FILE = "statistics.json"
+
 _TOKENS = {"token": pl.String, "occurrences": pl.Int64, "titles": pl.Int64}
 _PAIRS = {"first": pl.String, "second": pl.String, "occurrences": pl.Int64, "titles": pl.Int64}
 _BY_CATEGORY = {"token": pl.String, "category": pl.Int64, "titles": pl.Int64}
 _CATEGORIES = {"category": pl.Int64, "titles": pl.Int64}
+_SCHEMAS = dict(zip(TABLES, (_TOKENS, _PAIRS, _BY_CATEGORY, _CATEGORIES), strict=True))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,6 +58,7 @@ def count(
     categories: Sequence[Iterable[int]] | None = None,
     pairs: bool = False,
     tokenize: Callable[[Sequence[str]], pl.DataFrame] = title_rule.tokenize_many,
+    progress: bool = True,
 ) -> Statistics:
     """Counts the tokens of titles, a chunk of titles at a time; the tables do not depend on the size of a chunk.
 
@@ -61,6 +67,7 @@ def count(
         categories: for every column as many category ids, -1 for an unknown one; None makes no table of them.
         pairs: also count the tokens that stand next to each other.
         tokenize: makes of n titles the frame (title, token) of `titles.tokenize_many`.
+        progress: show a bar.
 
     Returns:
         The `Statistics`.
@@ -72,7 +79,7 @@ def count(
     given = categories if categories is not None else [None] * len(columns)
     if len(columns) != len(given):
         raise InputError(f"{len(columns)} columns of titles, but {len(given)} of categories; give as many")
-    chunks = itertools.chain.from_iterable(map(_chunks, columns, given))
+    chunks = itertools.chain.from_iterable(map(_chunks, columns, given, itertools.repeat(progress)))
     for part in _in_order(lambda chunk: _count_chunk(*chunk, pairs, tokenize), chunks):
         parts.append(part)
         pending += _rows(part)
@@ -94,6 +101,55 @@ def total(parts: Sequence[Statistics]) -> Statistics:
     tables = {name: getattr(found, name) for name in TABLES}
     return Statistics(found.num_titles, **{
         name: None if table is None else table.sort(_keys(table)) for name, table in tables.items()})
+
+
+def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
+    """Makes statistics of plain rows, in any order.
+
+    Args:
+        num_titles: titles that were counted.
+        **tables: rows of the tables of `Statistics`, by name; tokens among them.
+
+    Returns:
+        The `Statistics`.
+    """
+    return total([Statistics(num_titles, **{
+        name: pl.DataFrame(rows, schema=_SCHEMAS[name], orient="row") for name, rows in tables.items()})])
+
+
+def save(folder: str | pathlib.Path, found: Statistics) -> None:
+    """Writes statistics as a Parquet file for every table beside statistics.json, which is written last."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    there = {name: getattr(found, name) for name in TABLES if getattr(found, name) is not None}
+    for name, table in there.items():
+        table.rechunk().write_parquet(folder / f"{name}.parquet")
+    content = {"rule": title_rule.RULE, "num_titles": found.num_titles, "tables": list(there)}
+    (folder / NAMES_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder: str | pathlib.Path) -> Statistics:
+    """Reads the statistics that `save` or a Beam pipeline wrote.
+
+    Raises:
+        InputError: no statistics there, not readable, or made by another title rule.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        content = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
+        rule, num_titles = content["rule"], int(content["num_titles"])
+        tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES if name in content["tables"]}
+    except FileNotFoundError:
+        missing = NAMES_FILE if not (folder / NAMES_FILE).exists() else "one of its tables"
+        raise InputError(f"{folder}: {missing} is not there; count the titles again") from None
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{folder}: no readable statistics ({error}); count the titles again") from None
+    if rule != title_rule.RULE:
+        raise InputError(f"{folder}: counted by the title rule {rule!r}, this version has {title_rule.RULE!r}; "
+                         "count the titles again")
+    if "tokens" not in tables or any(dict(table.schema) != _SCHEMAS[name] for name, table in tables.items()):
+        raise InputError(f"{folder}: the tables are not those of statistics; count the titles again")
+    return Statistics(num_titles, **tables)
 
 
 def encode(
@@ -166,11 +222,13 @@ def _distinct(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     return keys[np.diff(keys, prepend=-1) != 0]
 
 
-def _chunks(column: Iterable[str], categories: Iterable[int] | None) -> Iterator[tuple[list, list | None]]:
+def _chunks(
+    column: Iterable[str], categories: Iterable[int] | None, progress: bool = True
+) -> Iterator[tuple[list, list | None]]:
     """Yields titles, never many nor much text at once, with their categories."""
     size = len(column) if hasattr(column, "__len__") else None
     titles, ids = iter(column), iter(categories) if categories is not None else None
-    with tqdm.tqdm(total=size, desc="mine: titles", unit="title", mininterval=1) as bar:
+    with tqdm.tqdm(total=size, desc="mine: titles", unit="title", mininterval=1, disable=not progress) as bar:
         while chunk := list(itertools.islice(titles, CHUNK)):
             ends = [len(chunk)]
             if sum(map(len, chunk)) > CHARACTERS:

@@ -78,3 +78,41 @@ def test_encode_counts_into_the_tokens_as_they_stand(tokens):
     indptr, ids = statistics.encode(TITLES, tokens)
     assert [ids[indptr[row]:indptr[row + 1]].tolist() for row in range(len(TITLES))] == [
         sorted({tokens.index(token) for token in titles.tokenize(title) if token in tokens}) for title in TITLES]
+
+
+def test_save_and_load(tmp_path):
+    for name, wanted in {"all": {"categories": [CATEGORIES], "pairs": True}, "tokens": {}}.items():
+        made = statistics.count([MANY], **wanted)
+        statistics.save(tmp_path / name, made)
+        again = statistics.load(str(tmp_path / name))
+        assert again.num_titles == made.num_titles
+        for table in statistics.TABLES:
+            one, other = getattr(made, table), getattr(again, table)
+            assert (one is None and other is None) or one.equals(other)
+
+
+def test_rows_make_the_tables():
+    made = statistics.count([MANY], pairs=True)
+    again = statistics.from_rows(len(MANY), tokens=made.tokens.rows()[::-1], pairs=made.pairs.rows()[::-1])
+    assert again.tokens.equals(made.tokens) and again.pairs.equals(made.pairs)
+    assert (again.num_titles, again.by_category) == (len(MANY), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda folder: (folder / "statistics.json").unlink(), "statistics.json is not there"),
+        (lambda folder: (folder / "pairs.parquet").unlink(), "one of its tables is not there"),
+        (lambda folder: (folder / "tokens.parquet").write_bytes(b"PAR1 broken"), "no readable statistics"),
+        (lambda folder: (folder / "statistics.json").write_text("{"), "no readable statistics"),
+        (lambda folder: (folder / "statistics.json").write_text(
+            (folder / "statistics.json").read_text().replace("titles-1", "titles-0")), "title rule 'titles-0'"),
+        (lambda folder: (folder / "tokens.parquet").write_bytes((folder / "pairs.parquet").read_bytes()),
+         "not those of statistics"),
+    ],
+)
+def test_what_is_no_statistics_is_refused(tmp_path, change, says):
+    statistics.save(tmp_path, statistics.count([TITLES], pairs=True))
+    change(tmp_path)
+    with pytest.raises(InputError, match=says):
+        statistics.load(tmp_path)

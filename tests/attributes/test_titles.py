@@ -5,7 +5,9 @@ import gzip
 import json
 import random
 
+import hypothesis
 import pytest
+from hypothesis import strategies
 
 import reference
 from retrieval_jax.attributes import titles
@@ -56,6 +58,25 @@ def test_fast_path_equals_the_rule_on_random_text():
     assert _many(texts) == [titles.tokenize(text) for text in texts]
 
 
+_PARTS = ["w/", "\n", " ", "-", "'", "Σ", "ΑΣ", "İ", "ß", "ﬃ", "e\u0301", "\u200d", "\ud800", "\udc00", "\x1c",
+          "\0", "\x01"]
+_TITLE = strategies.lists(strategies.sampled_from(_PARTS) | strategies.text() | strategies.text(
+    strategies.characters(exclude_categories=()))).map("".join)  # lone surrogates too
+
+
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+@hypothesis.given(strategies.lists(_TITLE, max_size=8))
+def test_fast_path_equals_the_rule_on_fuzzed_titles(texts):
+    assert _many(texts) == [titles.tokenize(text) for text in texts]
+
+
+@pytest.mark.long
+@hypothesis.settings(max_examples=50_000, deadline=None)
+@hypothesis.given(strategies.lists(_TITLE, max_size=20))
+def test_fast_path_equals_the_rule_on_many_fuzzed_titles(texts):
+    assert _many(texts) == [titles.tokenize(text) for text in texts]
+
+
 def test_fast_path_equals_the_rule_on_every_character():
     words = [f"a{chr(code)}b" for code in range(0x110000)]
     texts = [" ".join(words[start : start + 500]) for start in range(0, len(words), 500)]
@@ -66,6 +87,15 @@ def test_fast_path_equals_the_rule_on_real_titles():
     with gzip.open(reference.path("data/icecat_titles.csv.gz"), "rt", encoding="utf-8", newline="") as file:
         texts = [row["title"] for row in csv.DictReader(file)]
     assert _many(texts) == [titles.tokenize(text) for text in texts]
+
+
+def test_fast_path_equals_the_rule_on_the_fashion_titles():
+    found = []
+    for split in ("train", "val"):
+        with open(reference.fashion_root() / f"metadata/{split}.csv", encoding="utf-8", newline="") as file:
+            found += [row["AUCT_TITL"] for row in csv.DictReader(file)]
+    assert len(found) > 25_000
+    assert _many(found) == [titles.tokenize(text) for text in found]
 
 
 def test_fast_path_of_nothing():

@@ -1,0 +1,253 @@
+"""Counts the words of titles by Apache Beam: for more titles than one machine reads, on whatever cluster Beam runs on.
+
+    python -m retrieval_jax.attributes.beam --titles='shop/part-*.csv' --column=title --out=runs/words --threshold=30
+    ... --runner=DataflowRunner --project=... --region=... --temp_location=gs://... --sdk_container_image=...
+    ... --runner=FlinkRunner --flink_master=...      ... --runner=SparkRunner      ... --direct_num_workers=4
+
+Made of the functions that retrieval_jax.mine counts with, bundle by bundle, and so with the same result, to the byte:
+OUT/vocabulary.json, and the tables that `statistics.load` reads. Titles stand in one column of .csv, .tsv, .jsonl,
+.ndjson or .parquet files, or in .txt files, one a line; .gz, .bz2 and .xz behind that are unpacked. Paths are those
+that Beam reads (gs://, s3://, hdfs:// with its extras). Every other option is Beam's own. Needs requirements-beam.txt,
+and on a cluster's workers this package and polars: in their image, or by --extra_package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import pathlib
+import posixpath
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+from apache_beam.io import fileio, filesystem, filesystems
+from apache_beam.metrics import Metrics, MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from retrieval_jax.attributes import statistics
+from retrieval_jax.attributes import vocabulary as vocabulary_lib
+from retrieval_jax.errors import InputError
+
+_FIELD = 16 * 2**20  # longest CSV field
+_UNPACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+def run(
+    titles: list[str],
+    out: str,
+    threshold: int,
+    column: str = "title",
+    pairs: bool = False,
+    options: list[str] | None = None,
+) -> dict:
+    """Counts titles and writes their statistics and vocabulary.
+
+    Args:
+        titles: patterns of files.
+        out: folder for what is made; it must not hold statistics yet.
+        threshold: a token is kept when seen more than this many times.
+        column: name of the titles' column.
+        pairs: also count the tokens that stand next to each other.
+        options: Beam's own command-line options.
+
+    Returns:
+        {"read": rows, "counted": titles, "set_aside": {"empty title": rows}, "tokens": kept, "hash": vocabulary's}.
+
+    Raises:
+        InputError: a pattern that matches no file, a file without the column or not readable, no token above the
+            threshold, or statistics that are there already.
+    """
+    _check(titles, out)
+    tables = ("tokens", "pairs") if pairs else ("tokens",)
+    shards = posixpath.join(out, "shards")
+    # Beam's DirectRunner first fetches a program of its own from GitHub, unless it is told of one; without it, it runs
+    # the pipeline in this process.
+    pipeline = beam.Pipeline(options=PipelineOptions(["--prism_location=none", *(options or [])]))
+    rows = (
+        pipeline
+        | "patterns" >> beam.Create(titles)
+        | "files" >> fileio.MatchAll()
+        | "paths" >> beam.Map(_path)
+        | "once" >> beam.Distinct()  # a file that two patterns match; and a worker for every file
+        | "open" >> fileio.ReadMatches()
+        | "read" >> beam.FlatMap(_read, column)
+        | "rows" >> beam.Reshuffle()  # one large file feeds every worker
+        | "bundle" >> beam.BatchElements(min_batch_size=1_000, max_batch_size=statistics.CHUNK)
+        | "count" >> beam.FlatMap(_count, pairs)
+    )
+    for table in ("num_titles", *tables):
+        _ = (
+            rows
+            | f"{table} alone" >> beam.Filter(_is_of, table)
+            | f"{table} summed" >> beam.CombinePerKey(_sum)
+            | f"{table} lines" >> beam.Map(_line)
+            | f"{table} written" >> beam.io.WriteToText(posixpath.join(shards, table), file_name_suffix=".jsonl")
+        )
+    done = pipeline.run()
+    done.wait_until_finish()
+
+    found = _gathered(shards, tables)
+    set_aside = sum(counter.committed for counter in done.metrics().query(
+        MetricsFilter().with_name("empty_titles"))["counters"])
+    vocabulary = vocabulary_lib.build(found.tokens, found.num_titles, threshold)
+    if not len(vocabulary):
+        raise InputError(f"no token was seen more than --threshold={threshold} times in {found.num_titles:,} titles; "
+                         "lower the threshold")
+    with tempfile.TemporaryDirectory() as made:
+        statistics.save(made, found)
+        vocabulary.save(pathlib.Path(made) / "vocabulary.json")
+        for file in sorted(pathlib.Path(made).iterdir()):
+            with filesystems.FileSystems.create(posixpath.join(out, file.name), "application/octet-stream",
+                                                filesystem.CompressionTypes.UNCOMPRESSED) as written:
+                written.write(file.read_bytes())
+    filesystems.FileSystems.delete([shards])
+    return {"read": found.num_titles + set_aside, "counted": found.num_titles,
+            "set_aside": {"empty title": set_aside}, "tokens": len(vocabulary), "hash": vocabulary.hash}
+
+
+def _check(titles: list[str], out: str) -> None:
+    for pattern, match in zip(titles, filesystems.FileSystems.match(titles), strict=True):
+        if not match.metadata_list:
+            raise InputError(f"{pattern}: no file matches; give --titles the pattern of your files")
+        for file in match.metadata_list:
+            _kind(file.path)
+    if filesystems.FileSystems.exists(posixpath.join(out, statistics.NAMES_FILE)):
+        raise InputError(f"{out} holds statistics already; give another --out or remove it")
+    if filesystems.FileSystems.exists(posixpath.join(out, "shards")):
+        raise InputError(f"{out}/shards is left over from a run that did not end; remove it")
+
+
+def _path(file: filesystem.FileMetadata) -> str:
+    return file.path
+
+
+def _kind(path: str) -> str:
+    name, packed = posixpath.splitext(path)
+    kind = posixpath.splitext(name if packed in _UNPACKED else path)[1].lower()
+    if kind not in (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"):
+        raise InputError(f"{path}: titles are read from .csv, .tsv, .jsonl, .ndjson, .parquet and .txt files")
+    return kind
+
+
+def _read(file: fileio.ReadableFile, column: str) -> Iterator[str]:
+    """Yields the titles of a file; empty ones are counted and set aside."""
+    path, empty = file.metadata.path, Metrics.counter("titles", "empty_titles")
+    # Beam's own way to unpack gives no file that Python's readers take.
+    with file.open(compression_type=filesystem.CompressionTypes.UNCOMPRESSED) as packed:
+        unpack = _UNPACKED.get(posixpath.splitext(path)[1], lambda content: content)
+        for title in _titles(path, unpack(packed), column):
+            if title and title.strip():
+                # Between machines a title is UTF-8. "?" is a blank to the rule, as a lone surrogate is.
+                yield title.encode("utf-8", "replace").decode("utf-8")
+            else:
+                empty.inc()
+
+
+def _titles(path: str, opened: io.BufferedIOBase, column: str) -> Iterator[str | None]:
+    kind, row = _kind(path), 0
+    try:
+        if kind == ".parquet":
+            from pyarrow import parquet  # comes with Beam
+
+            table = parquet.ParquetFile(opened)
+            _check_column(path, column, table.schema_arrow.names)
+            for batch in table.iter_batches(columns=[column]):
+                yield from batch.column(0).to_pylist()
+            return
+        lines = io.TextIOWrapper(opened, encoding="utf-8-sig", newline="")
+        if kind in (".csv", ".tsv"):
+            csv.field_size_limit(_FIELD)
+            table = csv.DictReader(lines, delimiter="\t" if kind == ".tsv" else ",")
+            _check_column(path, column, table.fieldnames or [])
+            for values in table:
+                row = table.line_num
+                yield values[column]
+        elif kind == ".txt":
+            for line in lines:
+                yield line
+        else:
+            for row, line in enumerate(lines, 1):
+                if line.strip():
+                    values = json.loads(line)
+                    _check_column(f"{path}, line {row}", column, values)
+                    yield values[column]
+    except (OSError, EOFError, ValueError, TypeError, csv.Error, lzma.LZMAError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not readable after line {row} ({error}); repair the file or leave it out") from None
+
+
+def _check_column(where: str, column: str, names: Iterable[str]) -> None:
+    if column not in names:
+        raise InputError(f"{where} has no column {column!r}, it has {', '.join(map(str, names))}; name it by --column")
+
+
+def _count(titles: list[str], pairs: bool) -> Iterator[tuple[tuple[str, ...], tuple[int, int]]]:
+    """Yields ((table, key...), numbers) of one bundle."""
+    found = statistics.count([titles], pairs=pairs, progress=False)
+    yield ("num_titles",), (found.num_titles, 0)
+    for *key, occurrences, with_it in found.tokens.iter_rows():
+        yield ("tokens", *key), (occurrences, with_it)
+    if found.pairs is not None:
+        for *key, occurrences, with_it in found.pairs.iter_rows():
+            yield ("pairs", *key), (occurrences, with_it)
+
+
+def _is_of(row: tuple, table: str) -> bool:
+    return row[0][0] == table
+
+
+def _sum(numbers: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    first = second = 0
+    for a, b in numbers:
+        first, second = first + a, second + b
+    return first, second
+
+
+def _line(row: tuple) -> str:
+    (_, *key), numbers = row
+    return json.dumps([*key, *numbers])
+
+
+def _gathered(shards: str, tables: tuple[str, ...]) -> statistics.Statistics:
+    """Reads what the workers wrote."""
+    rows = {}
+    for table in ("num_titles", *tables):
+        rows[table] = []
+        for file in filesystems.FileSystems.match([posixpath.join(shards, table + "-*")])[0].metadata_list:
+            with filesystems.FileSystems.open(file.path) as opened:
+                rows[table] += [json.loads(line) for line in io.TextIOWrapper(opened, "utf-8")]
+    return statistics.from_rows(sum(row[0] for row in rows["num_titles"]), **{name: rows[name] for name in tables})
+
+
+def main(arguments: list[str]) -> int:
+    """Parses a command line and runs it; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="retrieval_jax.attributes.beam", allow_abbrev=False,
+                                     description="Counts the words of titles by Apache Beam.")
+    parser.add_argument("--titles", action="append", required=True, help="pattern of files; may be given again")
+    parser.add_argument("--column", default="title", help="the titles' column (default: title)")
+    parser.add_argument("--out", required=True, help="folder for vocabulary.json and the tables")
+    parser.add_argument("--threshold", type=int, required=True, help="keeps tokens seen more often than this")
+    parser.add_argument("--pairs", action="store_true", help="also counts neighbouring tokens")
+    given, options = parser.parse_known_args(arguments)
+    try:
+        found = run(given.titles, given.out, given.threshold, given.column, given.pairs, options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    # Workers get the functions by their module's name, which __main__ is not.
+    from retrieval_jax.attributes import beam as this
+
+    sys.exit(this.main(sys.argv[1:]))

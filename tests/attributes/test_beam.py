@@ -1,0 +1,141 @@
+"""The Beam pipeline, run by Beam's own DirectRunner: the same bytes as the local count, whatever the workers.
+
+Beam stands in an environment of its own (requirements-beam.txt), which is made once, in the cache of the tests.
+"""
+
+import csv
+import gzip
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import polars as pl
+import pytest
+
+from retrieval_jax.attributes import statistics, vocabulary
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TITLES = [f"Red {i % 7} shoe w/ {'Éclair ' * (i % 3)}x{i % 50} \udc80of\n{i % 11}" for i in range(2500)]
+
+# Runs several command lines in one process: Beam takes seconds to import.
+RUNS = """
+import contextlib, io, json, sys
+from retrieval_jax.attributes import beam
+done = []
+for arguments in json.loads(sys.stdin.read()):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = beam.main(arguments)
+    done.append([status, out.getvalue(), err.getvalue()])
+print(json.dumps(done))
+"""
+
+
+def packages() -> list[str]:
+    """Returns the folder with Beam, for PYTHONPATH; none where it is installed beside the tests. Else it skips."""
+    if importlib.util.find_spec("apache_beam"):
+        return []
+    file = ROOT / "requirements-beam.txt"
+    name = hashlib.sha256(file.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    cache = pathlib.Path(os.environ.get("RETRIEVAL_JAX_CACHE", pathlib.Path.home() / ".cache" / "retrieval_jax"))
+    folder = cache / f"beam-{name}"
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        part = tempfile.mkdtemp(dir=cache)
+        pip = ["uv", "pip", "install", "--python", sys.executable] if shutil.which("uv") else [
+            sys.executable, "-m", "pip", "install"]
+        done = subprocess.run([*pip, "--quiet", "--target", part, "-r", str(file)], capture_output=True, text=True)
+        if done.returncode:
+            shutil.rmtree(part)
+            pytest.skip(f"requirements-beam.txt could not be installed: {done.stderr.strip()[-300:]}")
+        try:
+            pathlib.Path(part).rename(folder)
+        except OSError:
+            shutil.rmtree(part)  # another run was first
+    return [str(folder)]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """The same titles in every kind of file, cut into pieces; two of them are empty."""
+    root = tmp_path_factory.mktemp("shop")
+    rows = [["id", "title"], *([str(i), title.replace("\udc80", "?")] for i, title in enumerate(TITLES)),
+            ["e", ""], ["f", "  "]]
+    for number in range(3):
+        with open(root / f"part-{number}.csv", "w", newline="", encoding="utf-8-sig") as file:
+            csv.writer(file).writerows([rows[0], *rows[1 + number :: 3]])
+    with gzip.open(root / "some.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps({"title": title}) + "\n" for title in [*TITLES[:1000], None])
+    pl.DataFrame({"title": [title.replace("\udc80", "?") for title in TITLES[1000:2000]] + [None]}).write_parquet(
+        root / "more.parquet")
+    (root / "rest.txt").write_text("".join(
+        title.replace("\n", " ").replace("\udc80", "?") + "\n" for title in TITLES[2000:]), encoding="utf-8")
+    (root / "other.csv").write_text("id,name\n1,red\n")
+    (root / "broken.csv").write_bytes(b"title\nred\n\xff\xfe\n")
+    (root / "left").mkdir()
+    (root / "left" / "statistics.json").write_text("{}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def done(shop):
+    def line(out, *titles, **options):
+        options = {"threshold": 30} | options
+        return [*(f"--titles={shop}/{name}" for name in titles), f"--out={shop}/{out}", "--pairs",
+                *(f"--{name}={value}" for name, value in options.items())]
+
+    lines = {
+        "plain": line("plain", "part-*.csv", "part-1.csv"),  # a file counts once
+        "workers": line("workers", "part-*.csv", direct_num_workers=2, direct_running_mode="multi_processing"),
+        "kinds": line("kinds", "some.jsonl.gz", "more.parquet", "rest.txt", runner="DirectRunner"),
+        "column": line("column", "part-*.csv", column="name"),
+        "nothing": line("nothing", "part-9.csv"),
+        "kind": line("kind", "part-1.csv", "left/statistics.json"),
+        "high": line("high", "part-*.csv", threshold=10**6),
+        "left": line("left", "part-*.csv"),
+        "broken": line("broken", "broken.csv", threshold=0),
+    }
+    path = os.pathsep.join([*packages(), str(ROOT)])
+    ran = subprocess.run([sys.executable, "-c", RUNS], input=json.dumps(list(lines.values())), capture_output=True,
+                         text=True, env=os.environ | {"PYTHONPATH": path}, cwd=shop, timeout=600)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return dict(zip(lines, json.loads(ran.stdout.splitlines()[-1]), strict=True))
+
+
+@pytest.mark.parametrize("name, empty", [("plain", 2), ("workers", 2), ("kinds", 2)])
+def test_the_same_vocabulary_and_tables_as_here(shop, done, tmp_path, name, empty):
+    status, printed, errors = done[name]
+    assert status == 0, errors
+    counted = statistics.count([TITLES], pairs=True)
+    made = vocabulary.build(counted.tokens, counted.num_titles, 30)
+    made.save(tmp_path / "vocabulary.json")
+    assert (shop / name / "vocabulary.json").read_bytes() == (tmp_path / "vocabulary.json").read_bytes()
+    assert json.loads(printed) == {"read": len(TITLES) + empty, "counted": len(TITLES),
+                                   "set_aside": {"empty title": empty}, "tokens": len(made), "hash": made.hash}
+    found = statistics.load(shop / name)
+    assert found.num_titles == len(TITLES)
+    assert found.tokens.equals(counted.tokens) and found.pairs.equals(counted.pairs)
+    assert sorted(file.name for file in (shop / name).iterdir()) == [
+        "pairs.parquet", "statistics.json", "tokens.parquet", "vocabulary.json"]
+
+
+@pytest.mark.parametrize("name, says", [
+    ("column", "part-0.csv has no column 'name', it has id, title; name it by --column"),
+    ("nothing", "part-9.csv: no file matches"),
+    ("kind", "titles are read from .csv"),
+    ("high", "no token was seen more than --threshold=1000000 times in 2,500 titles"),
+    ("left", "left holds statistics already"),
+    ("broken", "broken.csv: not readable after line"),
+])
+def test_what_cannot_be_counted_is_said_in_one_sentence(done, name, says):
+    status, printed, errors = done[name]
+    assert (status, printed) == (2, "")
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and says in re.sub("part-[12]", "part-0", lines[0]), errors
