@@ -2,8 +2,9 @@
 
 A title is a walk from word to word: the next word is the one that follows a random occurrence of the present word in
 the real titles, so that words, neighbours and lengths are distributed as there. A share of the words is replaced by
-ones that nobody has seen (part numbers, names, typos), drawn by Zipf's law, so that the number of distinct words keeps
-growing with the titles.
+ones that nobody has seen (part numbers, names, typos), whose ranks follow a Lomax law (Zipf's with a flat head), so
+that the number of distinct words keeps growing with the titles. The three shares below are set so that 1,300,000 titles
+have about as many words seen more than 30 times as eProduct has (22,295), and about as many of them a title (9.07).
 
 Real titles: the reference data's (RETRIEVAL_JAX_REFERENCE, or shared/ beside the checkout). Without them the walk goes
 over 20,000 titles of invented words; `source` says which.
@@ -20,16 +21,21 @@ from collections.abc import Iterator
 import numpy as np
 
 BLOCK = 10_000  # titles that are drawn at once
-UNSEEN = 0.16  # share of words that are replaced; with TAIL it makes eProduct's 22,000 words seen more than 30 times
-TAIL = 1.35  # exponent of Zipf's law for them
-SPLICED = 0.25  # share of titles that are two walks, one after the other: a marketplace's titles are longer
+UNSEEN = 0.16  # share of words that are replaced
+OFTEN, TAIL = 50, 0.3  # the law of their ranks: P(rank > r) = (1 + r / OFTEN)^-TAIL
+SPLICED = 0.42  # share of titles that are two walks, one after the other: a marketplace's titles are longer
 _SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "ar", "en", "il")]
 
 
-def reference_titles() -> list[str]:
-    """Returns the titles of the reference data, none where it is not there."""
+def reference_root() -> pathlib.Path:
+    """Returns the folder of the reference data."""
     default = pathlib.Path(__file__).resolve().parents[2] / "shared"
-    root = pathlib.Path(os.environ.get("RETRIEVAL_JAX_REFERENCE", default))
+    return pathlib.Path(os.environ.get("RETRIEVAL_JAX_REFERENCE", default))
+
+
+def reference_titles() -> list[str]:
+    """Returns the titles of the reference data, those of the parity file first; none where it is not there."""
+    root = reference_root()
     if not (root / "data/fashion.tar.gz").exists():
         return []
     with gzip.open(root / "parity/title_tokens.jsonl.gz", "rt", encoding="utf-8") as file:
@@ -98,13 +104,16 @@ class Generator:
         walked = np.stack(walks, 1)
         lines = np.array(self.words, dtype=object)[walked]
         unseen = (rng.random(walked.shape) < UNSEEN) & (walked > 0)
-        lines[unseen] = [_unseen(rank) for rank in rng.zipf(TAIL, int(unseen.sum())).tolist()]
+        lines[unseen] = [_unseen(rank) for rank in _ranks(rng, int(unseen.sum()))]
         return [" ".join(line).rstrip() for line in lines.tolist()]
+
+
+def _ranks(rng: np.random.Generator, count: int) -> list[int]:
+    return np.minimum(rng.pareto(TAIL, count) * OFTEN, 2.0**40).astype(np.int64).tolist()
 
 
 def _unseen(rank: int) -> str:
     """Returns a word for a whole number: syllables, every third with digits as a part number has."""
-    rank %= 2**40
     letters, number = [], rank // 3
     while number or not letters:
         number, place = divmod(number, len(_SYLLABLES))
@@ -115,4 +124,4 @@ def _unseen(rank: int) -> str:
 
 def _invented_titles() -> list[str]:
     rng = np.random.default_rng(7)
-    return [" ".join(_unseen(int(rank)) for rank in rng.zipf(1.2, rng.integers(4, 14)) % 30_000) for _ in range(20_000)]
+    return [" ".join(map(_unseen, _ranks(rng, rng.integers(4, 14)))) for _ in range(20_000)]
