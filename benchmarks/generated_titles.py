@@ -23,7 +23,7 @@ import numpy as np
 BLOCK = 10_000  # titles that are drawn at once
 UNSEEN = 0.16  # share of words that are replaced
 OFTEN, TAIL = 50, 0.3  # the law of their ranks: P(rank > r) = (1 + r / OFTEN)^-TAIL
-SPLICED = 0.42  # share of titles that are two walks, one after the other: a marketplace's titles are longer
+SPLICED = 0.36  # share of titles that are two walks, one after the other: a marketplace's titles are longer
 _SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "ar", "en", "il")]
 
 
