@@ -5,8 +5,9 @@ r"""Compares finished runs with a baseline, query by query, and prints a Markdow
         --against runs/fashion_softmax*
     python benchmarks/ablation.py --table benchmarks/ablation_third.json
 
-Runs are work directories of configs/fashion_ablation.py; those that differ in the seed alone share a row, their scores
-averaged query by query. The baseline is change=none at the same budget, or the runs given with --against.
+Runs are work directories of configs/fashion_ablation.py, or of fashion_mining.py, whose switch is the change; those
+that differ in the seed alone share a row, their scores averaged query by query. The baseline is change=none at the same
+budget, or the runs given with --against.
 The difference is paired: the 95 % interval and p come from drawing the queries again (`metrics.paired_bootstrap`).
 "selection" is the half of the queries on which choices are made, "report" the other.
 """
@@ -28,8 +29,9 @@ METRIC = "mar@10_capped"
 
 def parse(name: str) -> tuple[str, str, int]:
     """Returns change, budget and seed from the name of a work directory."""
-    pairs = dict(re.findall(r"(change|budget|seed)=([^,]+)", name))
-    return pairs.get("change", "none"), pairs.get("budget", "third"), int(pairs.get("seed", 0))
+    pairs = dict(re.findall(r"(change|switch|budget|seed)=([^,]+)", name))
+    change = pairs.get("change", pairs.get("switch", "none"))
+    return change, pairs.get("budget", "third"), int(pairs.get("seed", 0))
 
 
 def scores(folder: pathlib.Path, truth) -> dict[str, np.ndarray]:

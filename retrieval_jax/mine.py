@@ -2,9 +2,11 @@
 
     python -m retrieval_jax.mine --config=configs/quickstart.py --workdir=runs/quickstart
 
-Writes attributes/{vocabulary.json, train.npz, val.npz, summary.json, mined.png} into the work directory.
+Writes attributes/{vocabulary.json, train.npz, val.npz, summary.json, mined.png} into the work directory. Where a switch
+of config.mine is on, also attributes/{mined.html, decisions.csv, kinds.csv}: what was kept, dropped, merged, and why.
 """
 
+import dataclasses
 import io
 import json
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retrieval_jax import mining
 from retrieval_jax.attributes import statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import catalog as catalog_lib
@@ -48,9 +51,16 @@ def run(config: Any, workdir: Any) -> dict:
             "config.data.kwargs.columns.title, or set config.train.task = 'category'"
         )
 
-    counted = statistics.count(list(titles.values()))
+    decisions, pictures = None, None
+    if mining.any_on(config["mine"]):
+        decisions, counted, pictures = mining.decide(config, catalog.train, splits, titles)
+        nothing = np.zeros(len(decisions.tokens), np.int64)
+        vocabulary = vocabulary_lib.Vocabulary(
+            decisions.tokens, nothing, counted.num_titles, int(threshold), decisions.rules)
+    else:
+        counted = statistics.count(list(titles.values()))
+        vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(threshold))
     counts, num_titles = counted.tokens, counted.num_titles
-    vocabulary = vocabulary_lib.build(counts, num_titles, int(threshold))
     if not len(vocabulary):
         most = counts["occurrences"].max() if len(counts) else 0
         raise InputError(
@@ -60,10 +70,12 @@ def run(config: Any, workdir: Any) -> dict:
 
     folder = workdir / "attributes"
     folder.mkdir(parents=True, exist_ok=True)
+    labels = {name: vocabulary.encode(column) for name, column in titles.items()}
+    if decisions is not None:  # what merged words and phrases have in common is only known now
+        found = np.concatenate([ids for _, ids in labels.values()])
+        vocabulary = dataclasses.replace(vocabulary, counts=np.bincount(found, minlength=len(vocabulary)))
     vocabulary.save(folder / "vocabulary.json")
-    labels = {}
-    for name, column in titles.items():
-        labels[name] = vocabulary.encode(column)
+    for name in titles:
         vocabulary_lib.save_targets(folder / f"{name}.npz", *labels[name], vocabulary.hash)
     summary = _summary(catalog, splits, counts, vocabulary, titles, labels)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -96,7 +108,8 @@ def _summary(catalog: Any, splits: dict, counts: pl.DataFrame, vocabulary: Any, 
         "tokens_seen": len(counts),
         "occurrences_seen": int(counts["occurrences"].sum()),
         "tokens_kept": len(vocabulary),
-        "occurrences_kept": int(counts.filter(pl.col("occurrences") > vocabulary.threshold)["occurrences"].sum()),
+        "occurrences_kept": int(counts.filter(
+            pl.col("token").replace(vocabulary.rules.merges).is_in(vocabulary.tokens))["occurrences"].sum()),
         "coverage": float((per_title > 0).mean()),
         "labels_per_title": {"mean": float(per_title.mean()), "min": int(per_title.min()), "max": int(per_title.max())}
         | {

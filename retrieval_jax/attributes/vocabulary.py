@@ -14,8 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from retrieval_jax.attributes import statistics
+from retrieval_jax.attributes import statistics, words
 from retrieval_jax.attributes import titles as title_rule
+from retrieval_jax.attributes.words import Rules
 from retrieval_jax.errors import InputError
 
 
@@ -28,12 +29,14 @@ class Vocabulary:
         counts: int64 [V], titles that have the token, each counted once.
         num_titles: titles that were looked at.
         threshold: a token was kept when seen more than this many times, repetitions inside a title included.
+        rules: what is made of the tokens of a title before they are looked up here; none for the plain rule.
     """
 
     tokens: list[str]
     counts: np.ndarray
     num_titles: int
     threshold: int
+    rules: Rules = Rules()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -41,7 +44,7 @@ class Vocabulary:
     @functools.cached_property
     def hash(self) -> str:
         """Hex SHA-256 of the tokens in order and of the rule that made them: equal hashes, equal attribute ids."""
-        content = {"rule": title_rule.RULE, "tokens": self.tokens}
+        content = {"rule": title_rule.RULE, "tokens": self.tokens} | self._rules()
         canonical = json.dumps(content, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -55,12 +58,14 @@ class Vocabulary:
             Sparse rows (indptr int64 [n + 1], label_ids int32): title i has `label_ids[indptr[i]:indptr[i + 1]]`,
             distinct and ascending.
         """
-        return statistics.encode(titles, self.tokens)
+        if not self.rules:
+            return statistics.encode(titles, self.tokens)
+        return statistics.encode(titles, self.tokens, functools.partial(words.of_titles, rules=self.rules))
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the vocabulary as JSON, whole or not at all."""
         content = {"rule": title_rule.RULE, "threshold": self.threshold, "num_titles": self.num_titles,
-                   "hash": self.hash, "tokens": self.tokens, "counts": self.counts.tolist()}
+                   "hash": self.hash, "tokens": self.tokens, "counts": self.counts.tolist()} | self._rules()
         _write(path, (json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode("utf-8"))
 
     @classmethod
@@ -74,7 +79,8 @@ class Vocabulary:
         try:
             content = json.loads(pathlib.Path(path).read_bytes())
             tokens, counts = list(content["tokens"]), np.asarray(content["counts"], dtype=np.int64)
-            vocabulary = cls(tokens, counts, int(content["num_titles"]), int(content["threshold"]))
+            vocabulary = cls(tokens, counts, int(content["num_titles"]), int(content["threshold"]),
+                             Rules.from_json(content["rules"]) if "rules" in content else Rules())
             rule, expected = content["rule"], content["hash"]
         except FileNotFoundError:
             raise InputError(f"{path}: there is no vocabulary here; {remedy}") from None
@@ -85,6 +91,10 @@ class Vocabulary:
         if counts.shape != (len(tokens),) or vocabulary.hash != expected:
             raise InputError(f"{path}: the tokens are not those it was saved with (their hash differs); {remedy}")
         return vocabulary
+
+    def _rules(self) -> dict:
+        # The plain rule has none, so that its files and hashes are those of every version before.
+        return {"rules": self.rules.as_json()} if self.rules else {}
 
 
 def build(counts: pl.DataFrame, num_titles: int, threshold: int) -> Vocabulary:

@@ -1,0 +1,94 @@
+"""A person's word against the rules': a small file of lines such as `keep word`, `merge word target`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import pathlib
+
+from retrieval_jax.errors import InputError
+
+ACTIONS = {"keep": 2, "drop": 2, "split": 2, "merge": 3}  # and how many cells a line of it has
+MAX_BYTES = 10_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Overrules:
+    """What a person decided.
+
+    Attributes:
+        keep: words that stay an attribute of their own, however rare; a phrase is written with its blank.
+        drop: words that are none.
+        split: words that are not merged, and phrases that are none.
+        merge: {word: the word it counts as}.
+        rows: {word: "file, row n"}, for the sentences about them.
+    """
+
+    keep: frozenset[str] = frozenset()
+    drop: frozenset[str] = frozenset()
+    split: frozenset[str] = frozenset()
+    merge: dict[str, str] = dataclasses.field(default_factory=dict)
+    rows: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def load(path: str | pathlib.Path) -> Overrules:
+    """Reads a file of overrules: one decision a line, cells parted by tabs, in a .csv file by commas.
+
+    Lines that are empty or start with # say nothing; cells are lower-cased and stripped.
+
+    Args:
+        path: of the file, UTF-8.
+
+    Returns:
+        The `Overrules`.
+
+    Raises:
+        InputError: no such file, a line of another shape, one word with two decisions, or merges in a circle.
+    """
+    path = pathlib.Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: more than {MAX_BYTES:,} bytes; overrules are a small file")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; correct config.mine.overrules") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a text file in UTF-8 ({error}); correct config.mine.overrules") from None
+    sets: dict[str, set[str]] = {"keep": set(), "drop": set(), "split": set()}
+    merge: dict[str, str] = {}
+    rows, actions = {}, {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        where = f"{path}, row {number}"
+        cells = next(csv.reader([line], delimiter="," if path.suffix == ".csv" else "\t"))
+        cells = [" ".join(cell.lower().split()) for cell in cells]
+        while cells and not cells[-1]:
+            cells.pop()
+        if not cells or cells[0] not in ACTIONS or len(cells) != ACTIONS[cells[0]] or not all(cells):
+            mark = "comma" if path.suffix == ".csv" else "tab"
+            raise InputError(f"{where}: {line.strip()[:80]!r} is no decision; write keep, drop or split and a word, or "
+                             f"merge, a word and its target, with a {mark} between")
+        action, word = cells[:2]
+        same = actions.get(word) == tuple(cells)
+        # "split" undoes a merge and takes no side between keeping and dropping.
+        if word in actions and not same and "split" not in (action, actions[word][0]):
+            raise InputError(f"{where}: {word!r} has another decision in {rows[word]}; keep one of the two lines")
+        if {action, actions.get(word, ("",))[0]} == {"split", "merge"}:
+            raise InputError(f"{where}: {word!r} is both split and merged ({rows[word]}); keep one of the two lines")
+        actions.setdefault(word, tuple(cells))
+        rows.setdefault(word, where)
+        if action == "merge":
+            merge[word] = cells[2]
+        else:
+            sets[action].add(word)
+    for word in merge:
+        seen = [word]
+        while (target := merge.get(seen[-1])) is not None:
+            if target in seen:
+                raise InputError(f"{rows[word]}: {' -> '.join([*seen, target])} is a circle; leave one line out")
+            seen.append(target)
+        if seen[-1] in sets["drop"]:
+            raise InputError(f"{rows[word]}: {word!r} is merged into {seen[-1]!r}, which {rows[seen[-1]]} drops; "
+                             "drop both or neither")
+    return Overrules(*(frozenset(sets[name]) for name in ("keep", "drop", "split")), merge, rows)

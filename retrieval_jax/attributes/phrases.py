@@ -1,0 +1,64 @@
+"""Words that belong together: "running shoes", "stainless steel"."""
+
+import numpy as np
+import polars as pl
+
+from retrieval_jax.attributes import normalising
+from retrieval_jax.attributes.statistics import Statistics
+
+
+def find(statistics: Statistics, *, threshold: int, least_score: float) -> pl.DataFrame:
+    """Finds adjacent words that stand beside each other far more often than chance would put them there.
+
+    The score is the normalised pointwise mutual information, ln(p(ab) / (p(a) p(b))) / -ln p(ab), where p is the share
+    of titles: 1 where neither word is ever without the other, 0 at chance. Unlike Mikolov's phrase score or the
+    log-likelihood it does not grow with the number of titles, so that one limit fits every catalogue; that the pair is
+    no accident of small numbers is seen to by the threshold.
+
+    Args:
+        statistics: with pairs.
+        threshold: a phrase is in more titles than this.
+        least_score: of the normalised pointwise mutual information.
+
+    Returns:
+        polars frame (first, second, titles, score), sorted by first and second. A quantity is part of no phrase, and no
+        phrase starts with a number: "8gb kit" is not one thing.
+
+    Source: Bouma 2009, "Normalized (Pointwise) Mutual Information in Collocation Extraction".
+    """
+    tokens = statistics.tokens.select("token", pl.col("titles").alias("n"))
+    pairs = statistics.pairs.filter((pl.col("titles") > threshold) & (pl.col("first") != pl.col("second")))
+    pairs = pairs.join(tokens, left_on="first", right_on="token").rename({"n": "first_titles"})
+    pairs = pairs.join(tokens, left_on="second", right_on="token").rename({"n": "second_titles"})
+    together = pairs["titles"].to_numpy() / statistics.num_titles
+    chance = pairs["first_titles"].to_numpy() * pairs["second_titles"].to_numpy() / statistics.num_titles**2
+    # A pair that is in every title carries no information at all: 0 / 0.
+    score = np.divide(np.log(together / chance), -np.log(together), out=np.zeros(len(pairs)), where=together < 1)
+    found = pairs.with_columns(pl.Series("score", score)).filter(pl.col("score") >= least_score)
+    counted = [
+        any(map(normalising.quantity, pair)) or normalising.number_of(pair[0]) is not None
+        for pair in found.select("first", "second").iter_rows()
+    ]
+    return found.filter(~pl.Series(counted, dtype=pl.Boolean)).select(
+        "first", "second", "titles", "score", "first_titles", "second_titles").sort("first", "second")
+
+
+def only_inside(found: pl.DataFrame, share: float = 0.95) -> dict[str, str]:
+    """Finds words that are hardly ever outside of one phrase: beside it they would be the same label twice.
+
+    The other parts are kept beside the phrase: a pair of running shoes is still shoes, and several labels a title cost
+    the losses nothing.
+
+    Args:
+        found: frame of `find`.
+        share: of a word's titles that have the phrase.
+
+    Returns:
+        {word: the phrase}.
+    """
+    inside = {}
+    for first, second, titles, _, first_titles, second_titles in found.sort("titles").iter_rows():
+        for word, its_titles in ((first, first_titles), (second, second_titles)):
+            if titles >= share * its_titles:
+                inside[word] = f"{first} {second}"
+    return inside
