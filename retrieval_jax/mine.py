@@ -51,9 +51,9 @@ def run(config: Any, workdir: Any) -> dict:
             "config.data.kwargs.columns.title, or set config.train.task = 'category'"
         )
 
-    decisions, pictures = None, None
-    if mining.any_on(config["mine"]):
-        decisions, counted, pictures = mining.decide(config, catalog.train, splits, titles)
+    decisions = None
+    if mining.switches(config["mine"]):
+        decisions, counted = mining.decide(config, catalog.train, splits, titles)
         nothing = np.zeros(len(decisions.tokens), np.int64)
         vocabulary = vocabulary_lib.Vocabulary(
             decisions.tokens, nothing, counted.num_titles, int(threshold), decisions.rules)
@@ -79,6 +79,8 @@ def run(config: Any, workdir: Any) -> dict:
         vocabulary_lib.save_targets(folder / f"{name}.npz", *labels[name], vocabulary.hash)
     summary = _summary(catalog, splits, counts, vocabulary, titles, labels)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if decisions is not None:
+        mining.write(folder, config, decisions, counted, titles)
     (folder / "mined.png").write_bytes(_plot(counts, vocabulary, labels))
     print(_text(summary))
     return summary

@@ -7,19 +7,19 @@ import numpy as np
 import polars as pl
 import tqdm
 
-from retrieval_jax.attributes import choosing, overrules, statistics, telling, words
+from retrieval_jax.attributes import choosing, kinds, mined_page, overrules, statistics, telling, words
 from retrieval_jax.data import histogram
 from retrieval_jax.errors import InputError
 
 SWITCHES = ("normalise", "segment", "variants", "phrases", "uninformative", "rare", "categories")
+EXAMPLE_TITLES = 200_000  # that examples of words are looked for in
 THUMBNAIL = (8, 10)  # width, height of the small picture beside the histogram
 
 
-def any_on(mine) -> bool:
-    """Returns whether a switch of config.mine is on, or overrules, statistics or kinds are asked for."""
-    return any(
-        (mine.get(name) or {}).get("on") if hasattr(mine.get(name), "get") else mine.get(name)
-        for name in (*SWITCHES, "overrules", "statistics", "kinds"))
+def switches(mine):
+    """Returns the names of the switches of config.mine that are on; overrules, statistics and kinds count as such."""
+    return [name for name in (*SWITCHES, "kinds", "overrules", "statistics")
+            if ((mine.get(name) or {}).get("on") if hasattr(mine.get(name), "get") else mine.get(name))]
 
 
 def decide(config, train, splits, titles):
@@ -32,15 +32,13 @@ def decide(config, train, splits, titles):
         titles: {name: titles} of those that have some.
 
     Returns:
-        (`choosing.Decisions`, the `Statistics`, the frame of `telling.of_pictures` or None).
+        (`choosing.Decisions`, the `Statistics` they were made from).
 
     Raises:
         InputError: a setting that cannot be, or an overrule that does not fit.
     """
-    mine = config["mine"]
-    settings = {name: dict(value) if hasattr(value, "items") else value for name, value in mine.items()}
-    _check(settings)
-    person = overrules.load(mine["overrules"]) if mine.get("overrules") else overrules.Overrules()
+    settings = _settings(config["mine"])
+    person = overrules.load(settings["overrules"]) if settings.get("overrules") else overrules.Overrules()
     pairs, by_category = choosing.needs(settings)
     tokenize = functools.partial(words.of_titles, rules=choosing.base_rules(settings))
     categories = None
@@ -49,11 +47,50 @@ def decide(config, train, splits, titles):
                       and splits[name].categories.shape[1] else [-1] * len(titles[name]) for name in titles]
     counted = statistics.count(list(titles.values()), categories=categories, pairs=pairs, tokenize=tokenize)
     pictures = None
-    number = int((settings.get("uninformative") or {}).get("pictures", 0)) if settings["uninformative"]["on"] else 0
-    if number:
+    if settings["uninformative"]["on"] and settings["uninformative"].get("pictures"):
         merges, _ = choosing.merged_words(counted, settings, person)
-        pictures = _pictures(train, number, tokenize, merges, counted, int(settings["threshold"]))
-    return choosing.decide(counted, settings, person, pictures), counted, pictures
+        pictures = _pictures(train, int(settings["uninformative"]["pictures"]), tokenize, merges, counted,
+                             int(settings["threshold"]))
+    return choosing.decide(counted, settings, person, pictures), counted
+
+
+def write(folder, config, decisions, counted, titles):
+    """Writes decisions.csv, kinds.csv where config.mine.kinds is on, and mined.html.
+
+    Args:
+        folder: "attributes" of the work directory.
+        config: has the block mine.
+        decisions: of `decide`.
+        counted: `Statistics` of `decide`.
+        titles: {name: titles}.
+    """
+    mine = config["mine"]
+    decisions.table.write_csv(folder / "decisions.csv")
+    guessed = None
+    if mine.get("kinds"):
+        guessed = kinds.guess(choosing.merged(counted, decisions.rules.merges), decisions.tokens)
+        guessed.write_csv(folder / "kinds.csv")
+    base = choosing.base_rules(_settings(mine))
+    text = mined_page.page(
+        decisions, num_titles=counted.num_titles, threshold=int(mine["threshold"]), switches=switches(mine),
+        examples=_examples(titles["train"], decisions, base), kinds=guessed)
+    (folder / "mined.html").write_text(text, encoding="utf-8")
+
+
+def _examples(titles, decisions, base):
+    """Returns {word: the first title that has it}, of the first titles of train."""
+    left = set(decisions.table["word"].to_list())
+    found = {}
+    for start in range(0, min(len(titles), EXAMPLE_TITLES), 16_384):
+        chunk = [titles[row] for row in range(start, min(len(titles), start + 16_384))]
+        rows = words.of_titles(chunk, base)  # before merging: an example of "tshirt" has "tshirt"
+        pairs = words.adjacent(rows.with_columns(pl.col("token").replace(decisions.rules.merges))).select(
+            "title", (pl.col("first") + " " + pl.col("second")).alias("token"))
+        first = pl.concat([rows, pairs]).filter(pl.col("token").is_in(sorted(left))).group_by("token").agg(
+            pl.col("title").min())
+        found |= {word: chunk[row] for word, row in first.iter_rows()}
+        left -= set(found)
+    return found
 
 
 def _pictures(train, number, tokenize, merges, counted, threshold):
@@ -69,9 +106,12 @@ def _pictures(train, number, tokenize, merges, counted, threshold):
     return telling.of_pictures(vectors, found, tokens.filter(pl.col("occurrences") > threshold)["token"].to_list())
 
 
-def _check(settings):
+def _settings(mine):
+    """Returns config.mine as plain dicts, a switch that it lacks turned off."""
+    settings = {name: dict(value) if hasattr(value, "items") else value for name, value in mine.items()}
     for name in ("variants", "phrases", "uninformative", "rare", "categories"):
-        settings[name] = dict(settings.get(name) or {"on": False})
+        settings[name] = settings.get(name) or {"on": False}
         for key, value in settings[name].items():
             if key != "on" and not (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):
                 raise InputError(f"config.mine.{name}.{key} is {value!r}; give a number from 0")
+    return settings

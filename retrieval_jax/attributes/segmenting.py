@@ -3,8 +3,8 @@
 Chinese and Japanese titles come out of the plain rule as one long token. They are cut where the script changes; a run
 of Han characters becomes its overlapping pairs, which is what search engines index where they have no dictionary
 (Lucene's CJKAnalyzer) and what keeps every two-character word, most of the language, intact. Katakana runs are mostly
-one loan word (a product, a brand) and stay whole. Hiragana, mostly grammar, is cut off and dropped when it is a particle. Korean is
-written with blanks, so its words stay as they are; so do Latin, Cyrillic, Arabic and the rest.
+one loan word (a product, a brand) and stay whole. Hiragana, mostly grammar, is cut off and dropped when it is a
+particle. Korean is written with blanks, so its words stay as they are; so do Latin, Cyrillic, Arabic and the rest.
 Thai, Lao, Khmer and Burmese have no blanks either, but pairs of their letters are no words: their runs are left whole,
 which makes one rare attribute of a phrase and usually none.
 A dictionary would do better, but no library for it is both light and kept: jieba's last release is of 2020 and brings a
