@@ -61,9 +61,9 @@ def base() -> ConfigDict:
     config.mine.segment = False
     # Plurals, hyphens and typing errors merged, where categories (divergence, nats) and neighbours (likeness) agree.
     config.mine.variants = ConfigDict({"on": False, "most_divergence": 0.6, "least_likeness": 0.3})
-    config.mine.phrases = ConfigDict({"on": False, "least_score": 0.5})  # normalised mutual information, at most 1
+    config.mine.phrases = ConfigDict({"on": False, "least_score": 0.55})  # normalised mutual information, at most 1
     # Words dropped that neither this many pictures show nor (as a share of the entropy) the categories; 0: those alone.
-    config.mine.uninformative = ConfigDict({"on": False, "pictures": 10000, "most_auc": 0.65, "most_information": 0.5})
+    config.mine.uninformative = ConfigDict({"on": False, "pictures": 10000, "most_auc": 0.6, "most_information": 0.5})
     # Words below the threshold kept: from this share of it where they name one category (p), or common in a category.
     config.mine.rare = ConfigDict({"on": False, "share": 0.4, "most_p": 1e-4})
     config.mine.categories = ConfigDict({"on": False, "least_titles": 3, "least_share": 0.05})

@@ -224,7 +224,7 @@ def _says_nothing(word: str, titles: int, settings: Mapping, category: tuple | N
     if not _on(settings, "uninformative"):
         return ""
     numbers = _numbers(settings, "uninformative")
-    most_auc, most_information = numbers.get("most_auc", 0.65), numbers.get("most_information", 0.5)
+    most_auc, most_information = numbers.get("most_auc", 0.6), numbers.get("most_information", 0.5)
     information, _, _, _, p = category if category is not None else (None,) * 5
     _, auc, low, high = picture if picture is not None else (None,) * 4
     spread = "" if information is None else f", {information:.2f} of the categories' entropy"

@@ -7,7 +7,7 @@ from retrieval_jax.attributes import normalising
 from retrieval_jax.attributes.statistics import Statistics
 
 
-def find(statistics: Statistics, *, threshold: int, least_score: float) -> pl.DataFrame:
+def find(statistics: Statistics, *, threshold: int, least_score: float = 0.55) -> pl.DataFrame:
     """Finds adjacent words that stand beside each other far more often than chance would put them there.
 
     The score is the normalised pointwise mutual information, ln(p(ab) / (p(a) p(b))) / -ln p(ab), where p is the share
@@ -22,7 +22,7 @@ def find(statistics: Statistics, *, threshold: int, least_score: float) -> pl.Da
 
     Returns:
         polars frame (first, second, titles, score), sorted by first and second. A quantity is part of no phrase, and no
-        phrase starts with a number: "8gb kit" is not one thing.
+        phrase starts with a number or ends with a ratio: "8gb kit" is not one thing.
 
     Source: Bouma 2009, "Normalized (Pointwise) Mutual Information in Collocation Extraction".
     """
@@ -36,7 +36,9 @@ def find(statistics: Statistics, *, threshold: int, least_score: float) -> pl.Da
     score = np.divide(np.log(together / chance), -np.log(together), out=np.zeros(len(pairs)), where=together < 1)
     found = pairs.with_columns(pl.Series("score", score)).filter(pl.col("score") >= least_score)
     counted = [
-        any(map(normalising.quantity, pair)) or normalising.number_of(pair[0]) is not None
+        any(map(normalising.quantity, pair))
+        or normalising.number_of(pair[0]) is not None
+        or (normalising.number_of(pair[1]) is not None and "/" in pair[1])
         for pair in found.select("first", "second").iter_rows()
     ]
     return found.filter(~pl.Series(counted, dtype=pl.Boolean)).select(
