@@ -114,7 +114,15 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
     plain_merges = {word: target for word, target in merges.items() if " " not in word}
     counted = merged(
         statistics, plain_merges, segmenting.LEFT_OUT if base.segment else frozenset())
-    words = {row[0]: row[1:] for row in counted.tokens.rows()}
+    # Of millions of words most are rarer than any rule keeps: those are only counted.
+    least = threshold
+    if _on(settings, "rare"):
+        least = min(least, _numbers(settings, "rare").get("share", 0.4) * threshold)
+    if _on(settings, "categories"):
+        least = min(least, _numbers(settings, "categories").get("least_titles", 3) - 1)
+    named = sorted(overrules.keep | overrules.drop)
+    looked_at = counted.tokens.filter((pl.col("occurrences") > least) | pl.col("token").is_in(named))
+    words = {row[0]: row[1:] for row in looked_at.rows()}
 
     names, phrase_why, inside = {}, {}, {}
     if _on(settings, "phrases"):
@@ -134,7 +142,7 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
         names[pair] = merges.get(name, name)
         phrase_why[name] = (titles, f"{overrules.rows[name]}; together in {titles:,} titles")
 
-    category = {row[0]: row[1:] for row in telling.of_categories(counted).rows()}
+    category = {row[0]: row[1:] for row in telling.of_categories(counted, looked_at["token"]).rows()}
     seen_in_pictures = {row[0]: row[1:] for row in pictures.rows()} if pictures is not None else {}
     in_phrases: dict[str, int] = {}
     for pair in names:
@@ -171,7 +179,7 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
     names = {pair: name for pair, name in names.items() if name in kept}
     rules = dataclasses.replace(base, merges=plain_merges, phrases=names)
     table = pl.DataFrame(rows, schema=TABLE, orient="row").sort("word", "decision")
-    return Decisions(sorted(kept), rules, table, len(words) - table.filter(
+    return Decisions(sorted(kept), rules, table, len(counted.tokens) - table.filter(
         ~pl.col("word").str.contains(" ") & (pl.col("decision") != "merged")).height)
 
 

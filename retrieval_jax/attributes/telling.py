@@ -19,7 +19,7 @@ JARGON = frozenset(
 )
 
 
-def of_categories(statistics: Statistics) -> pl.DataFrame:
+def of_categories(statistics: Statistics, words: pl.Series) -> pl.DataFrame:
     """Measures how much a word tells of the category.
 
     Information is the divergence of the categories of the word's titles from those of all titles, in nats, less what
@@ -29,6 +29,7 @@ def of_categories(statistics: Statistics) -> pl.DataFrame:
 
     Args:
         statistics: with by_category.
+        words: to measure.
 
     Returns:
         polars frame (token, information, category, in_category, share_of_category, p), sorted by token: the strongest
@@ -41,7 +42,7 @@ def of_categories(statistics: Statistics) -> pl.DataFrame:
     known = statistics.categories.rename({"titles": "size"})
     total = int(known["size"].sum())
     entropy = float(-(known["size"] / total * (known["size"] / total).log()).sum())
-    table = statistics.by_category.join(known, on="category").with_columns(
+    table = statistics.by_category.filter(pl.col("token").is_in(words.sort())).join(known, on="category").with_columns(
         pl.col("titles").sum().over("token").alias("n"))
     ratio = (pl.col("titles") / pl.col("n")) / (pl.col("size") / total)
     table = table.with_columns((pl.col("titles") / pl.col("n") * ratio.log()).alias("part"), ratio.alias("lift"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
 from retrieval_jax.attributes import normalising, segmenting
@@ -80,14 +81,15 @@ def of_title(title: str, rules: Rules) -> list[str]:
 
 
 def of_titles(titles: Sequence[str], rules: Rules) -> pl.DataFrame:
-    """Finds the words of many titles, in order; equal to `of_title` on every one.
+    """Finds the words of many titles, in order; the words of every one are those of `of_title`.
 
     Args:
         titles: n texts.
         rules: of the vocabulary.
 
     Returns:
-        polars frame (title uint32, token): the place in `titles`, ascending, and its words in order, phrases last.
+        polars frame (title uint32, token): the place in `titles`, ascending, and its words in order; phrases follow
+        at the end, in the same order.
     """
     rows = title_rule.tokenize_many(normalising.rewrite_many(titles) if rules.normalise else titles)
     if rules.normalise or rules.segment:
@@ -97,8 +99,9 @@ def of_titles(titles: Sequence[str], rules: Rules) -> pl.DataFrame:
     if rules.merges:
         rows = rows.with_columns(pl.col("token").replace(rules.merges))
     if rules.phrases:
-        pairs = adjacent(rows).join(_phrases(rules), on=("first", "second")).select("title", "token")
-        rows = pl.concat([rows, pairs]).sort("title", maintain_order=True)
+        firsts, seconds = (sorted({pair[side] for pair in rules.phrases}) for side in (0, 1))
+        pairs = adjacent(rows).filter(pl.col("first").is_in(firsts) & pl.col("second").is_in(seconds))
+        rows = pl.concat([rows, pairs.join(_phrases(rules), on=("first", "second")).select("title", "token")])
     return rows
 
 
@@ -114,41 +117,46 @@ def adjacent(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _split(rows: pl.DataFrame, rules: Rules) -> pl.DataFrame:
-    """Applies what concerns one token alone, once per distinct token."""
-    distinct = rows["token"].unique().to_list()
-    parts = [segmenting.segment(token) if rules.segment else (token,) for token in distinct]
-    if rules.normalise:
-        parts = [sum((normalising.split_token(part) for part in several), ()) for several in parts]
-    changed = [row for row, several in enumerate(parts) if several != (distinct[row],)]
+    """Applies what concerns one token alone, once per distinct token; only tokens that change are touched."""
+    changed = {}
+    for token in rows["token"].unique().to_list():
+        parts = segmenting.segment(token) if rules.segment else (token,)
+        if rules.normalise:
+            parts = sum((normalising.split_token(part) for part in parts), ())
+        if parts != (token,):
+            changed[token] = list(parts)
     if not changed:
         return rows
-    table = pl.DataFrame({"token": [distinct[row] for row in changed], "parts": [list(parts[row]) for row in changed]},
+    table = pl.DataFrame({"token": list(changed), "parts": list(changed.values())},
                          schema={"token": pl.String, "parts": pl.List(pl.String)})
-    rows = rows.join(table, on="token", how="left", maintain_order="left")
-    whole = pl.when(pl.col("parts").is_null()).then(pl.concat_list("token")).otherwise(pl.col("parts"))
-    return rows.select("title", whole.alias("token")).explode("token").drop_nulls()
+    found = rows["token"].is_in(table["token"].sort()).to_numpy()
+    parts = rows.filter(found).select("token").join(table, on="token", how="left", maintain_order="left")["parts"]
+    lengths = np.ones(len(rows), np.int64)
+    lengths[found] = parts.list.len().to_numpy()
+    places = np.repeat(np.arange(len(rows)), lengths)
+    rows = rows[places]
+    spread = np.flatnonzero(found[places])
+    values = parts.explode().drop_nulls()
+    return rows.with_columns(rows["token"].scatter(spread, values)) if len(spread) else rows
 
 
 def _joined(rows: pl.DataFrame) -> pl.DataFrame:
     """Joins numbers with the units behind them, as `normalising.join` does: a unit is no number, so no three chain."""
-    distinct = rows["token"].unique()
-    short = [normalising.number_of(word) for word in distinct.to_list()]
-    numbers = pl.DataFrame({"token": distinct, "number": pl.Series(short, dtype=pl.String)}).drop_nulls()
-    following = pl.col("token").shift(-1)
-    candidates = rows.select(
-        "title", "token", following.alias("unit"), (pl.col("title") == pl.col("title").shift(-1)).alias("same"),
-        pl.when(pl.col("title") == pl.col("title").shift(1)).then(pl.col("token").shift(1)).alias("before"))
-    units = pl.DataFrame({"unit": list(normalising.UNIT), "name": list(normalising.UNIT.values())})
-    candidates = candidates.join(numbers, on="token", how="left", maintain_order="left").join(
-        units, on="unit", how="left", maintain_order="left")
-    fits = (pl.col("same") & pl.col("number").is_not_null() & pl.col("name").is_not_null()
-            & ((pl.col("unit") != "in") | pl.col("token").str.contains("[./]"))
-            & ~((pl.col("unit").str.len_chars() == 1)
-                & pl.col("before").is_in(sorted(normalising.SIZE_WORDS)).fill_null(False)))
-    joined = candidates.select(
-        "title", pl.when(fits).then(pl.col("number") + pl.col("name")).otherwise(pl.col("token")).alias("token"),
-        fits.fill_null(False).shift(1, fill_value=False).alias("taken"))
-    return joined.filter(~pl.col("taken")).drop("taken")
+    title, token = rows["title"].to_numpy(), rows["token"]
+    units = np.flatnonzero(token.is_in(sorted(normalising.UNIT)).to_numpy()[1:] & (title[1:] == title[:-1])) + 1
+    numbers, names = token.gather(units - 1).to_list(), token.gather(units).to_list()
+    before = token.gather(np.maximum(units - 2, 0)).to_list()
+    alone = (title[np.maximum(units - 2, 0)] != title[units]) | (units < 2)
+    made = [normalising.joined(None if first else word, number, name)
+            for first, word, number, name in zip(alone.tolist(), before, numbers, names, strict=True)]
+    fits = np.array([one is not None for one in made], bool)
+    if not fits.any():
+        return rows
+    places = units[fits]
+    rows = rows.with_columns(token.scatter(places - 1, [one for one in made if one is not None]))
+    left = np.ones(len(rows), bool)
+    left[places] = False
+    return rows.filter(left)
 
 
 def _phrases(rules: Rules) -> pl.DataFrame:
