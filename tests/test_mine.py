@@ -62,6 +62,30 @@ def test_mine(tmp_path, capsys):
     assert (work / "set_aside.csv").exists()
 
 
+def test_better_mining(tmp_path, capsys):
+    shop = _shop(tmp_path / "shop", ["red running shoes 8 GB"] * 6 + ["blue running shoe 8gb"] * 4 + ["grey hat"] * 3)
+    (tmp_path / "overrules.csv").write_text("drop,blue\n")
+    config = _config(shop)
+    config.mine.update({"normalise": True, "variants": {"on": True}, "phrases": {"on": True}, "kinds": True,
+                        "uninformative": {"on": True, "pictures": 8}, "overrules": str(tmp_path / "overrules.csv")})
+    summary = mine.run(config, tmp_path / "work")
+    folder = tmp_path / "work" / "attributes"
+    made = vocabulary_lib.Vocabulary.load(folder / "vocabulary.json")
+    assert made.tokens == ["8gb", "gray hat", "hat", "red", "running shoes", "shoes"] and summary["tokens_kept"] == 6
+    assert made.counts.tolist() == [10, 3, 4, 7, 10, 11]
+    indptr, ids = vocabulary_lib.load_targets(folder / "train.npz", made.hash)
+    assert [made.tokens[i] for i in ids[indptr[6]:indptr[7]]] == ["8gb", "running shoes", "shoes"]
+    page = (folder / "mined.html").read_text(encoding="utf-8")
+    assert "split,running shoes" in page and "overrules.csv, row 1" in page and "counts as" in page
+    assert (folder / "decisions.csv").exists() and "red,colour,1.0" in (folder / "kinds.csv").read_text()
+    first = {file.name: file.read_bytes() for file in folder.iterdir()}
+    mine.run(config, tmp_path / "again")
+    assert first == {file.name: file.read_bytes() for file in (tmp_path / "again" / "attributes").iterdir()}
+    config.mine.phrases.least_score = "high"
+    with pytest.raises(InputError, match="config.mine.phrases.least_score is 'high'"):
+        mine.run(config, tmp_path / "work")
+
+
 def test_mine_is_deterministic_and_takes_the_order_of_rows_as_it_is(tmp_path):
     for name, train in {"one": TRAIN, "two": TRAIN[::-1]}.items():
         mine.run(_config(_shop(tmp_path / name, train)), tmp_path / name / "run")

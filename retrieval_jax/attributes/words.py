@@ -129,7 +129,7 @@ def _split(rows: pl.DataFrame, rules: Rules) -> pl.DataFrame:
         return rows
     table = pl.DataFrame({"token": list(changed), "parts": list(changed.values())},
                          schema={"token": pl.String, "parts": pl.List(pl.String)})
-    found = rows["token"].is_in(table["token"].sort()).to_numpy()
+    found = rows["token"].is_in(sorted(changed)).to_numpy()
     parts = rows.filter(found).select("token").join(table, on="token", how="left", maintain_order="left")["parts"]
     lengths = np.ones(len(rows), np.int64)
     lengths[found] = parts.list.len().to_numpy()
