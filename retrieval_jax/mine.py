@@ -73,7 +73,8 @@ def run(config: Any, workdir: Any) -> dict:
     labels = {name: vocabulary.encode(column) for name, column in titles.items()}
     if decisions is not None:  # what merged words and phrases have in common is only known now
         found = np.concatenate([ids for _, ids in labels.values()])
-        vocabulary = dataclasses.replace(vocabulary, counts=np.bincount(found, minlength=len(vocabulary)))
+        vocabulary = dataclasses.replace(vocabulary, counts=np.bincount(found, minlength=len(vocabulary)),
+                                         num_titles=sum(map(len, titles.values())))
     vocabulary.save(folder / "vocabulary.json")
     for name in titles:
         vocabulary_lib.save_targets(folder / f"{name}.npz", *labels[name], vocabulary.hash)

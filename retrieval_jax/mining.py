@@ -41,11 +41,13 @@ def decide(config, train, splits, titles):
     person = overrules.load(settings["overrules"]) if settings.get("overrules") else overrules.Overrules()
     pairs, by_category = choosing.needs(settings)
     tokenize = functools.partial(words.of_titles, rules=choosing.base_rules(settings))
-    categories = None
-    if by_category:
+    if settings.get("statistics"):
+        counted = _counted_elsewhere(settings, pairs)
+    else:
         categories = [splits[name].categories[:, -1].tolist() if splits[name].categories is not None
                       and splits[name].categories.shape[1] else [-1] * len(titles[name]) for name in titles]
-    counted = statistics.count(list(titles.values()), categories=categories, pairs=pairs, tokenize=tokenize)
+        counted = statistics.count(list(titles.values()), categories=categories if by_category else None, pairs=pairs,
+                                   tokenize=tokenize)
     pictures = None
     if settings["uninformative"]["on"] and settings["uninformative"].get("pictures"):
         merges, _ = choosing.merged_words(counted, settings, person)
@@ -91,6 +93,23 @@ def _examples(titles, decisions, base):
         found |= {word: chunk[row] for word, row in first.iter_rows()}
         left -= set(found)
     return found
+
+
+def _counted_elsewhere(settings, pairs):
+    """Reads the tables of config.mine.statistics, and checks that they have what the switches need."""
+    folder = settings["statistics"]
+    counted = statistics.load(folder)
+    if settings.get("normalise") or settings.get("segment"):
+        raise InputError(f"config.mine.statistics: {folder} was counted by the plain rule; turn config.mine.normalise "
+                         "and config.mine.segment off, or leave config.mine.statistics out")
+    if pairs and counted.pairs is None:
+        raise InputError(f"config.mine.statistics: {folder} has no table of pairs, which variants, phrases, kinds and "
+                         "overrules need; count again with --pairs")
+    for name in ("rare", "categories"):
+        if settings[name]["on"] and counted.by_category is None:
+            raise InputError(f"config.mine.statistics: {folder} has no table of categories, which config.mine.{name} "
+                             "needs; turn it off, or leave config.mine.statistics out")
+    return counted
 
 
 def _pictures(train, number, tokenize, merges, counted, threshold):

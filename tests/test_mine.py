@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 import reference
 from retrieval_jax import mine
+from retrieval_jax.attributes import statistics
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import catalog
@@ -81,6 +82,16 @@ def test_better_mining(tmp_path, capsys):
     first = {file.name: file.read_bytes() for file in folder.iterdir()}
     mine.run(config, tmp_path / "again")
     assert first == {file.name: file.read_bytes() for file in (tmp_path / "again" / "attributes").iterdir()}
+    counted = statistics.count([TRAIN, VAL], pairs=True)
+    statistics.save(tmp_path / "tables", counted)
+    plain = _config(shop)
+    plain.mine.statistics = str(tmp_path / "tables")  # counted elsewhere, over other titles
+    mine.run(plain, tmp_path / "elsewhere")
+    made = vocabulary_lib.Vocabulary.load(tmp_path / "elsewhere" / "attributes" / "vocabulary.json")
+    assert made.hash == vocabulary_lib.build(counted.tokens, 7, 1).hash and made.num_titles == 15
+    plain.mine.normalise = True
+    with pytest.raises(InputError, match="counted by the plain rule; turn config.mine.normalise"):
+        mine.run(plain, tmp_path / "work")
     config.mine.phrases.least_score = "high"
     with pytest.raises(InputError, match="config.mine.phrases.least_score is 'high'"):
         mine.run(config, tmp_path / "work")

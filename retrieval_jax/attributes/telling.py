@@ -42,7 +42,8 @@ def of_categories(statistics: Statistics, words: pl.Series) -> pl.DataFrame:
     known = statistics.categories.rename({"titles": "size"})
     total = int(known["size"].sum())
     entropy = float(-(known["size"] / total * (known["size"] / total).log()).sum())
-    table = statistics.by_category.filter(pl.col("token").is_in(words.to_list())).join(known, on="category").with_columns(
+    table = statistics.by_category.filter(pl.col("token").is_in(words.to_list()))
+    table = table.join(known, on="category").with_columns(
         pl.col("titles").sum().over("token").alias("n"))
     ratio = (pl.col("titles") / pl.col("n")) / (pl.col("size") / total)
     table = table.with_columns((pl.col("titles") / pl.col("n") * ratio.log()).alias("part"), ratio.alias("lift"))

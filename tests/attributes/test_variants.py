@@ -69,7 +69,8 @@ def test_typing_errors_equal_a_plain_search():
     vocabulary = ["briefs", "breifs", "brief", "sandals", "sandal", "shandals", "turquoise", "turqoise", "turquois",
                   "leather", "lether", "feather", "weather"]
     counts = [400, 3, 50, 300, 40, 2, 200, 5, 4, 500, 6, 90, 20]
-    table = statistics.count([[" ".join([word] * count) for word, count in zip(vocabulary, counts, strict=True)]]).tokens
+    titles = [" ".join([word] * count) for word, count in zip(vocabulary, counts, strict=True)]
+    table = statistics.count([titles]).tokens
     number = dict(zip(vocabulary, counts, strict=True))
     expected = {(typo, word) for typo in vocabulary for word in vocabulary
                 if number[word] >= 20 * number[typo] and variants.one_edit(typo, word)}

@@ -66,8 +66,8 @@ def _check(titles, rules):
 def test_frames_equal_titles_on_random_text():
     rng = random.Random(0)
     pieces = ["8", "gb", "GB", "1/2", "in", '"', "''", ",", ".", "-", "x", "×", "½", "grey", "men's", "toner", "flip",
-              "flop", "cartridges", "t-shirt", "tshirt", "size", "m", "防水", "の", "ケース", "µm", "&amp;", "pc(s)", "1,000",
-              "w/", "|", "/", "é", "\u0301", "\ud800", "\n", "İ", "black/white", "", "12", "10-inch", "３"]
+              "flop", "cartridges", "t-shirt", "tshirt", "size", "m", "防水", "の", "ケース", "µm", "&amp;", "pc(s)",
+              "1,000", "w/", "|", "/", "é", "\u0301", "\ud800", "\n", "İ", "black/white", "", "12", "10-inch", "３"]
     titles = ["".join(rng.choice(pieces) + rng.choice(["", " ", "  "]) for _ in range(rng.randint(0, 12)))
               for _ in range(1200)]
     for rules in (FULL, BOTH, words.Rules(segment=True), words.Rules(merges=FULL.merges, phrases=FULL.phrases)):
