@@ -27,9 +27,9 @@ SEEN = frozenset(word for kind in ("colour", "material", "pattern") for word in 
 def guess(statistics: Statistics, words: list[str], *, least_score: float = 0.5) -> pl.DataFrame:
     """Guesses the kinds of words.
 
-    A word is described by its neighbours, before and behind it apart: positive pointwise mutual information, scaled to
-    length 1. Its score for a kind is the mean cosine to the three nearest seed words of the kind, of which it must be
-    nearer to one kind than to any other by a tenth. Quantities are told by their form.
+    A word is described by the shares of its neighbours, before and behind it apart, square-rooted. Its score for a kind
+    is the mean cosine (the Bhattacharyya coefficient of the shares) to the three nearest seed words of the kind, and it
+    must be nearer to one kind than to any other by a tenth. Quantities are told by their form.
 
     Args:
         statistics: with pairs.
@@ -48,16 +48,14 @@ def guess(statistics: Statistics, words: list[str], *, least_score: float = 0.5)
     # Neighbours that few words have tell words apart, not kinds together.
     common = sides.group_by("near").agg(pl.len().alias("words"), pl.col("titles").sum().alias("size")).filter(
         pl.col("words") >= 5).sort("size", "near", descending=[True, False]).head(2000)
-    total = int(sides["titles"].sum())
     sizes = sides.group_by("word").agg(pl.col("titles").sum().alias("n"))
     sides = sides.join(common, on="near").join(sizes, on="word").filter(pl.col("word").is_in(described))
     near = {name: place for place, name in enumerate(sorted(common["near"].to_list()))}
     place = {word: row for row, word in enumerate(described)}
     table = np.zeros((len(described), len(near)), np.float32)
-    information = np.log(np.maximum(sides["titles"].to_numpy() * total / np.maximum(
-        (sides["n"] * sides["size"]).to_numpy(), 1), 1))
+    shares = np.sqrt((sides["titles"] / sides["n"]).to_numpy())
     rows_, columns = [place[word] for word in sides["word"]], [near[name] for name in sides["near"]]
-    table[rows_, columns] = information
+    table[rows_, columns] = shares
     table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9)
     rows = []
     scores = {}
