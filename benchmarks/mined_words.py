@@ -1,6 +1,9 @@
 r"""How often better mining is right: decisions on 19,406 electronics titles, labelled by rules that it does not use.
 
     RETRIEVAL_JAX_REFERENCE=... python benchmarks/mined_words.py --out=benchmarks/mined_words.json
+    RETRIEVAL_JAX_REFERENCE=... python benchmarks/mined_words.py --time=1300000
+
+The second command takes the time of counting, deciding and encoding generated titles, with all switches and with none.
 
 All switches that need no pictures and no categories are on, the threshold is 10. Labelled are all decisions, by what
 mining never sees, the columns supplier and short_description, and by readings of numbers that are written down here
@@ -35,7 +38,10 @@ import math
 import os
 import pathlib
 import re
+import time
+import zlib
 
+import generated_titles
 import numpy as np
 from scipy import sparse, stats
 
@@ -229,10 +235,35 @@ def _models(rows, base) -> list:
     return list(found.items())
 
 
+def take_time(count: int) -> None:
+    """Prints the seconds of mining generated titles of 200 made-up categories, plain and with all switches."""
+    titles = list(generated_titles.Generator(0).titles(count))
+    categories = [zlib.crc32(title[:3].encode()) % 200 for title in titles]
+    total = {}
+    for name, settings in {"plain": {"threshold": 30}, "all switches": SETTINGS | {"threshold": 30}}.items():
+        tokenize = functools.partial(words.of_titles, rules=choosing.base_rules(settings))
+        pairs, by_category = choosing.needs(settings)
+        start = time.perf_counter()
+        counted = statistics.count([titles], categories=[categories] if by_category else None, pairs=pairs,
+                                   tokenize=tokenize)
+        seen = time.perf_counter()
+        made = choosing.decide(counted, settings)
+        decided = time.perf_counter()
+        statistics.encode(titles, made.tokens, functools.partial(words.of_titles, rules=made.rules))
+        end = time.perf_counter()
+        total[name] = end - start
+        print(f"{name:<13} {len(titles):,} titles: count {seen - start:.1f} s, decide {decided - seen:.1f} s, "
+              f"encode {end - decided:.1f} s, together {end - start:.1f} s; {len(made.tokens):,} attributes")
+    print(f"all switches take {total['all switches'] / total['plain']:.1f} x the time of plain")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, help="results file to write")
+    parser.add_argument("--time", type=int, default=0, help="only take the time, of that many generated titles")
     given = parser.parse_args()
+    if given.time:
+        return take_time(given.time)
     results = run()
     if given.out:
         given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
