@@ -4,6 +4,7 @@ Two pictures are compared by their thumbnails (8 x 8 mean colours): the root mea
 of the first one's own contrast. That is invariant to size and recompression, and sees colour. Bits of a gradient hash
 are not used: a tenth of the fashion catalogue's queries have a gallery picture with the same 64 bits (shop photos of
 one pose), of which few are the same picture. Embeddings are not used either: what is near depends on the network.
+A million pictures on either side are for `thumbnail_hashes`, which compares the pairs that hashes propose.
 """
 
 from __future__ import annotations

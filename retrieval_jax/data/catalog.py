@@ -109,8 +109,8 @@ def load(config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = No
     """Loads the catalogue that a config's data block describes.
 
     Args:
-        config_data: has `source` ("synthetic", "eproduct", "table" or "tfds") and `kwargs`, the arguments of that
-            source.
+        config_data: has `source` ("synthetic", "eproduct", "table" or "tfds"), `kwargs`, the arguments of that source,
+            and `leave_out`, a CSV of listings that stay out ("" for none).
         set_aside_path: CSV (file, row, id, reason, sentence) of the rows that were left out; None writes none.
 
     Returns:
@@ -126,6 +126,10 @@ def load(config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = No
         remote.pull(kwargs["root"])  # all of it, once: later only what changed there
         if not any(not child.name.startswith(".") for child in pathlib.Path(kwargs["root"]).iterdir()):
             raise InputError(f"config.data.kwargs.root: {url} holds no files; correct the address")
+    if leave_out := config_data.get("leave_out"):
+        if source == "synthetic":
+            raise InputError("config.data.leave_out: the embedded catalogue has no rows of files; set it to ''")
+        kwargs["leave_out"] = leave_out
     if source not in SOURCES:
         raise InputError(f"config.data.source is {source!r}; there are {', '.join(SOURCES)}")
     # Imported here: these modules need the classes above.

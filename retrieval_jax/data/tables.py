@@ -24,6 +24,7 @@ EPRODUCT_TRUTH = "metadata/ground_truth.csv"
 # Ground-truth rows that fall with a row of another file: counted, but no fault of their own file.
 _FALLEN_QUERY = "its query was set aside"
 _FALLEN_GALLERY = "its gallery listings were set aside"
+_NOT_HELD = frozenset({_FALLEN_QUERY, _FALLEN_GALLERY, row_checks.LEFT_OUT})
 
 
 def load_eproduct(
@@ -34,6 +35,7 @@ def load_eproduct(
     check_images: bool | str = True,
     decode_at_least: int | None = None,
     encoding: str = "utf-8",
+    leave_out: str = "",
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads a folder in eProduct's layout: metadata/{train,val,index,query}.csv and Images/.
@@ -50,6 +52,7 @@ def load_eproduct(
         check_images: True looks at every picture's header and end, "decode" decodes it whole, False trusts all.
         decode_at_least: see `sources.FileImages`.
         encoding: of the CSV files' text, where it is not UTF-8 and the file has no byte-order mark.
+        leave_out: CSV (split, id, reason) of listings to set aside, whatever max_bad_share; "" for none.
         set_aside_path: CSV that receives the bad rows.
 
     Returns:
@@ -114,6 +117,7 @@ def load_eproduct(
         declared=declared,
         whole_numbers=True,
         truth=truth,
+        leave_out=leave_out,
     )
 
 
@@ -128,6 +132,7 @@ def load_table(
     check_images: bool | str = True,
     decode_at_least: int | None = None,
     encoding: str = "utf-8",
+    leave_out: str = "",
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads CSV, JSONL or Parquet tables beside an image folder.
@@ -141,7 +146,8 @@ def load_table(
         image_root: folder below root that the image paths are relative to.
         ground_truth: a table with the columns "query" and "gallery" (blank-separated ids, a JSON or Parquet list,
             or one id a row), or dict(file=..., query=..., gallery=...) with its own names. It goes before `product`.
-        max_bad_share, max_pixels, check_images, decode_at_least, encoding, set_aside_path: see `load_eproduct`.
+        max_bad_share, max_pixels, check_images, decode_at_least, encoding, leave_out, set_aside_path: see
+            `load_eproduct`.
 
     Returns:
         The `Catalog`; categories are numbered by their sorted names in train (numbers by value).
@@ -185,6 +191,7 @@ def load_table(
         (max_bad_share, set_aside_path),
         *_files(pathlib.Path(root) / image_root, tables, max_pixels, check_images, decode_at_least),
         truth=truth,
+        leave_out=leave_out,
     )
 
 
@@ -227,6 +234,7 @@ def build(
     declared: Rows | None = None,
     whole_numbers: bool = False,
     truth: Rows | None = None,
+    leave_out: str = "",
 ) -> Catalog:
     """Checks every row, settles what is set aside, and makes the catalogue of the rest.
 
@@ -240,12 +248,15 @@ def build(
         declared: the categories there are, or None to take those of train.
         whole_numbers: whether category ids are whole numbers by declaration.
         truth: rows of the ground truth, or None to take equal products, where there are any.
+        leave_out: see `load_eproduct`.
 
     Returns:
         The `Catalog`.
     """
     for rows in [*tables.values(), *([declared] if declared is not None else [])]:
         _mend(rows)
+    if leave_out:
+        row_checks.leave_out(tables, leave_out)
     for split, rows in tables.items():
         row_checks.check_ids(rows)
         if "title" in rows.frame.columns:
@@ -258,7 +269,7 @@ def build(
             check_images(rows)
     pairs = _check_truth(truth, tables) if truth is not None else None
     checked = [*tables.values(), *(rows for rows in (declared, truth) if rows is not None)]
-    counts, set_aside = row_checks.settle(checked, *bad_rows, not_held=frozenset({_FALLEN_QUERY, _FALLEN_GALLERY}))
+    counts, set_aside = row_checks.settle(checked, *bad_rows, not_held=_NOT_HELD)
     kept = {split: np.flatnonzero(rows.good()) for split, rows in tables.items()}
     splits = {}
     for split, rows in tables.items():

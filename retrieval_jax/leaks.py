@@ -1,0 +1,148 @@
+"""Finds pictures that train shares with val, query and gallery, queries with the gallery, and train with itself.
+
+    python -m retrieval_jax.leaks --config=configs/fashion_best.py --workdir=runs/leaks
+    python -m retrieval_jax.run --config=configs/fashion_best.py --config.data.leave_out=runs/leaks/leave_out.csv
+
+Reads every picture once, as small as its file allows, and writes into the work directory leaks.csv (the pairs) and
+leave_out.csv (train listings that have nearly the same picture in one of config.leaks.leave_out_of). The second file is
+a list that a person may edit; nothing is left out until config.data.leave_out names it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import pathlib
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from retrieval_jax import near_duplicates, thumbnail_hashes
+from retrieval_jax import workdir as workdirs
+from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data.noted import Noted
+from retrieval_jax.data.sources import FileImages
+from retrieval_jax.errors import InputError
+
+PAIRS = (("train", "val"), ("train", "query"), ("train", "gallery"), ("query", "gallery"), ("train", "train"))
+KINDS = ("same", "mirrored", "altered")
+_AT_LEAST = 64  # px that a reduced picture keeps: eight for each of a thumbnail's cells
+_BLOCK = 4096
+
+
+def run(config: Any, workdir: Any) -> dict:
+    """Looks for near-duplicates in a catalogue and writes down what it finds.
+
+    Args:
+      config: data, and leaks: max_difference (see `near_duplicates.find`), mirrored, altered (see
+        `thumbnail_hashes.find`), leave_out_of (splits whose pictures train may not have).
+      workdir: folder that receives leaks.csv and leave_out.csv.
+
+    Returns:
+      {"found": {"train-val": {"listings", "compared", ... see `near_duplicates.sentence`, and a number by kind}},
+      "left_out": number of train listings on the list}.
+
+    Raises:
+      InputError: the catalogue or a picture cannot be read, or leave_out_of names no split to compare with train.
+    """
+    settings, workdir = config.leaks, pathlib.Path(workdir)
+    if unknown := [name for name in settings.leave_out_of if ("train", name) not in PAIRS]:
+        raise InputError(f"config.leaks.leave_out_of has {unknown[0]!r}; train is compared with val, query, gallery "
+                         "and train")
+    catalog = catalogs.load(config.data)
+    splits = {name: split for name in ("train", "val", "query", "gallery") if (split := getattr(catalog, name))}
+    thumbnails = {name: read(split) for name, split in splits.items()}
+    tables, found, pairs = {}, {}, []
+    for one, other in PAIRS:
+        if one not in splits or other not in splits:
+            continue
+        if other not in tables:
+            tables = {other: thumbnail_hashes.Table(thumbnails[other])}
+        own = np.arange(len(splits[one])) if one == other else None
+        result = thumbnail_hashes.find(thumbnails[one], tables[other], settings.max_difference, own,
+                                       mirrored=settings.mirrored, altered=settings.altered)
+        entry, rows = describe(result, splits[one], splits[other], settings.max_difference)
+        found[f"{one}-{other}"] = entry
+        pairs += rows
+        print(f"leaks: {sentence(one, other, entry)}", flush=True)
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    _write(workdir / "leaks.csv", ("split", "id", "other_split", "other_id", "kind", "difference", "aligned"), pairs)
+    listed = leave_out(pairs, settings.leave_out_of)
+    _write(workdir / "leave_out.csv", ("split", "id", "reason"), listed)
+    total = len(splits.get("train", ()))
+    print(f"leaks: {len(pairs):,} pairs in {workdir / 'leaks.csv'}; "
+          f"--config.data.leave_out={workdir / 'leave_out.csv'} leaves {len(listed):,} of {total:,} train listings out")
+    return {"found": found, "left_out": len(listed)}
+
+
+def read(split: catalogs.Split) -> np.ndarray:
+    """Returns the thumbnails of a split's pictures, uint8 [n, 192]; large JPEGs are decoded at a reduced size."""
+    source = split.images
+    if isinstance(source, FileImages):
+        source = FileImages(source.root, source.relative_paths, source.max_pixels, _AT_LEAST)
+    pictures, out = Noted(source), []
+    with tqdm.tqdm(total=len(split), desc=f"leaks: {split.name}", unit="picture", mininterval=1) as bar:
+        for start in range(0, len(split), _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, len(split)))
+            out.append(pictures.notes(rows)[1])
+            bar.update(len(rows))
+    return np.concatenate(out)
+
+
+def describe(result: thumbnail_hashes.Found, one: Any, other: Any, limit: float) -> tuple[dict, list[tuple]]:
+    """Returns the counts of what was found between two splits, as of `near_duplicates.sentence`, and rows of leaks.csv.
+    """
+    kinds = np.where(result.differences > limit, 2, result.mirrored.astype(int))
+    rows = [(one.name, one.ids[first], other.name, other.ids[second], KINDS[kind], f"{plain:.4f}", f"{even:.4f}")
+            for first, second, kind, plain, even in zip(
+                result.rows.tolist(), result.others.tolist(), kinds.tolist(), result.differences, result.aligned,
+                strict=True)]
+    counts = {"listings": len(one), "compared": len(one), "found": len(rows)}
+    counts |= {kind: int((kinds == number).sum()) for number, kind in enumerate(KINDS)}
+    examples = [{"pair": (row[1], row[3]), "kind": row[4]} for row in rows[: near_duplicates.EXAMPLES]]
+    return {**counts, "proposed": result.proposed, "cut": result.cut, "examples": examples}, rows
+
+
+def sentence(one: str, other: str, entry: dict) -> str:
+    """Says what was found between two splits; begins with WARNING from one in a hundred on."""
+    share = entry["found"] / max(1, entry["compared"])
+    kinds = ", ".join(f"{entry[kind]:,} {kind}" for kind in KINDS if entry[kind])
+    where = f"in {other}" if one != other else "in another train listing"
+    text = (f"{'WARNING: ' * (share >= near_duplicates.WARN_SHARE)}{entry['found']:,} of {entry['compared']:,} {one} "
+            f"listings ({100 * share:.1f} %) have nearly the same picture {where}")
+    if entry["found"]:
+        shown = ", ".join(" = ".join(example["pair"]) for example in entry["examples"][:2])
+        text += f" ({kinds}); for instance {shown}"
+    return text
+
+
+def leave_out(pairs: list[tuple], leave_out_of: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    """Returns the train listings to leave out, as rows (split, id, reason): those with the same or a mirrored picture.
+
+    Altered pictures are only reported. Of two train listings with the same picture the one with the larger id goes,
+    unless the first one's nearest is a third.
+
+    Args:
+      pairs: rows of leaks.csv.
+      leave_out_of: splits whose pictures train may not have.
+    """
+    listed = {}
+    for split, item, other, other_id, kind, difference, _ in pairs:
+        if split == "train" and other in leave_out_of and kind != "altered" and (other != "train" or item > other_id):
+            listed.setdefault(item, ("train", item, f"{kind} picture as {other} listing {other_id} ({difference})"))
+    return list(listed.values())
+
+
+def _write(file: pathlib.Path, header: tuple[str, ...], rows: list[tuple]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([header, *rows])
+    workdirs.write_bytes(file, text.getvalue().encode("utf-8"))
+
+
+if __name__ == "__main__":
+    from retrieval_jax import command_line
+
+    command_line.main(run)

@@ -1,0 +1,83 @@
+"""Pictures that splits share: found, written down, and left out of train with every row accounted for."""
+
+import csv
+
+import cv2
+import ml_collections
+import numpy as np
+import pytest
+
+from configs import common
+from retrieval_jax import leaks
+from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.errors import InputError
+
+COUNTS = {"train": 60, "val": 10, "query": 12, "gallery": 20}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A catalogue of files: train 0 to 3 have pictures of val 0, query 1, gallery 2 (mirrored) and train 4."""
+    rng = np.random.default_rng(0)
+    pictures = {split: [cv2.resize(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), (64, 80),
+                                   interpolation=cv2.INTER_CUBIC) for _ in range(count)]
+                for split, count in COUNTS.items()}
+    train = pictures["train"]
+    train[0], train[1], train[3] = pictures["val"][0], pictures["query"][1], train[4]
+    train[2] = pictures["gallery"][2][:, ::-1]
+    train[5] = cv2.convertScaleAbs(pictures["gallery"][5], alpha=0.88)
+    for split, some in pictures.items():
+        rows = [f"{split[0]}{row},{split[0]}{row}.jpg,a title" for row in range(len(some))]
+        for row, picture in enumerate(some):
+            cv2.imwrite(str(tmp_path / f"{split[0]}{row}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 90 - row % 7])
+        (tmp_path / f"{split}.csv").write_text("\n".join(["id,image,title", *rows]) + "\n")
+    config = common.base()
+    config.data.source = "table"
+    config.data.kwargs = ml_collections.ConfigDict({
+        "root": str(tmp_path), "files": {split: f"{split}.csv" for split in COUNTS}, "columns": {"title": "title"}})
+    return config
+
+
+def test_leaks_are_found_and_left_out_and_the_rows_reconcile(config, tmp_path, capsys):
+    config.leaks.altered = True
+    summary = leaks.run(config, tmp_path / "run")
+    with (tmp_path / "run" / "leaks.csv").open(encoding="utf-8") as file:
+        pairs = {(row["id"], row["other_id"]): row["kind"] for row in csv.DictReader(file)}
+    assert pairs == {("t0", "v0"): "same", ("t1", "q1"): "same", ("t2", "g2"): "mirrored", ("t5", "g5"): "altered",
+                     ("t3", "t4"): "same", ("t4", "t3"): "same"}
+    assert summary["left_out"] == 3 and summary["found"]["train-gallery"]["mirrored"] == 1
+    said = capsys.readouterr().out
+    assert "WARNING: 2 of 60 train listings (3.3 %) have nearly the same picture in gallery (1 mirrored, 1 alt" in said
+    assert "0 of 12 query listings (0.0 %) have nearly the same picture in gallery" in said
+    listed = tmp_path / "run" / "leave_out.csv"
+    assert f"--config.data.leave_out={listed} leaves 3 of 60 train listings out" in said
+
+    config.data.leave_out = str(listed)
+    catalog = catalogs.load(config.data, set_aside_path=tmp_path / "set_aside.csv")
+    counts = catalog.counts["train"]
+    assert (counts["read"], counts["kept"]) == (60, 57) == (60, len(catalog.train))
+    assert counts["set_aside"] == {"left out by config.data.leave_out": 3} == counts["files"]["train.csv"]["set_aside"]
+    assert not {"t0", "t1", "t2"} & set(catalog.train.ids) and len(catalog.gallery) == 20
+    assert "train.csv, row 3 (id t1): same picture as query listing q1" in (tmp_path / "set_aside.csv").read_text()
+    assert leaks.run(config, tmp_path / "again")["left_out"] == 0
+    config.data.leave_out, config.leaks.leave_out_of = "", ("train",)
+    leaks.run(config, tmp_path / "again")
+    assert (tmp_path / "again" / "leave_out.csv").read_text().splitlines()[1].startswith("train,t4,same picture as tr")
+
+
+def test_what_cannot_be_left_out_is_told(config, tmp_path):
+    config.data.leave_out = str(tmp_path / "list.csv")
+    for content, words in (("", "cannot be read"), ("split,id\n", "no column 'reason'"),
+                           ("split,id,reason\ntrain,t1,\ntrain,x,\n", "row 3: there is no listing 'x' in the split")):
+        (tmp_path / "list.csv").write_text(content)
+        with pytest.raises(InputError, match=words):
+            catalogs.load(config.data)
+    config.data.leave_out = str(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="cannot be read"):
+        catalogs.load(config.data)
+    config.data.source = "synthetic"
+    with pytest.raises(InputError, match="embedded catalogue"):
+        catalogs.load(config.data)
+    config.leaks.leave_out_of = ("gallry",)
+    with pytest.raises(InputError, match="gallry"):
+        leaks.run(config, tmp_path)
