@@ -71,6 +71,9 @@ def base() -> ConfigDict:
     config.mine.kinds = False  # guesses colour, material ... of every word, in attributes/kinds.csv
     config.mine.overrules = ""  # file of a person's decisions: keep, drop, split word; merge word target
     config.mine.statistics = ""  # folder of tables that were counted elsewhere, such as with Beam
+    # Pseudo-products: train listings of one category whose titles and pictures differ at most so much (0 to 2, such as
+    # 0.7; 0 for no clusters). Those in none have no instance, or with noise "own" each one of its own.
+    config.mine.clusters = ConfigDict({"max_difference": 0.0, "title_share": 0.5, "max_size": 50, "noise": "none"})
 
     config.train = ConfigDict()
     config.train.seed = 0
@@ -82,6 +85,7 @@ def base() -> ConfigDict:
         "category_loss": "softmax",  # or cosface, arcface, proxy_nca, proxy_anchor, supcon
         "category_kwargs": {},  # its own numbers, such as scale and margin
         "category_weight": 0.0,
+        "category_labels": "categories",  # or "clusters", those of config.mine.clusters
         "head": "linear",  # or "cosine", with a learned temperature
         "head_init_scale": 0.1,  # of linear heads
         "label_block": 0,  # labels whose logits (of titles) are in memory at a time, such as 4096; 0 for all of them

@@ -15,9 +15,11 @@ import numpy as np
 import polars as pl
 
 from retrieval_jax import mining
+from retrieval_jax.attributes import clusters as clusters_lib
 from retrieval_jax.attributes import statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import catalog as catalog_lib
+from retrieval_jax.data.noted import Noted
 from retrieval_jax.errors import InputError
 
 _SHOWN = 10
@@ -40,11 +42,12 @@ def run(config: Any, workdir: Any) -> dict:
     if isinstance(threshold, bool) or int(threshold) != threshold or threshold < 0:
         raise InputError(f"config.mine.threshold is {threshold!r}; give a whole number, 0 or more")
     catalog = catalog_lib.load(config["data"], set_aside_path=workdir / "set_aside.csv")
+    found = _clusters(config["mine"].get("clusters"), catalog, workdir / "attributes")
     splits = {name: getattr(catalog, name) for name in ("train", "val") if getattr(catalog, name) is not None}
     titles = {name: split.titles for name, split in splits.items() if split.titles is not None}
     if "train" not in titles and config["train"]["task"] == "category":
         print("mine: the train split has no titles; the task learns categories alone")
-        return {"titles": {}}
+        return {"titles": {}} | found
     if "train" not in titles:
         raise InputError(
             f"catalogue {catalog.name} has no titles to mine in its train split; name their column in "
@@ -72,19 +75,46 @@ def run(config: Any, workdir: Any) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     labels = {name: vocabulary.encode(column) for name, column in titles.items()}
     if decisions is not None:  # what merged words and phrases have in common is only known now
-        found = np.concatenate([ids for _, ids in labels.values()])
-        vocabulary = dataclasses.replace(vocabulary, counts=np.bincount(found, minlength=len(vocabulary)),
+        present = np.concatenate([ids for _, ids in labels.values()])
+        vocabulary = dataclasses.replace(vocabulary, counts=np.bincount(present, minlength=len(vocabulary)),
                                          num_titles=sum(map(len, titles.values())))
     vocabulary.save(folder / "vocabulary.json")
     for name in titles:
         vocabulary_lib.save_targets(folder / f"{name}.npz", *labels[name], vocabulary.hash)
-    summary = _summary(catalog, splits, counts, vocabulary, titles, labels)
+    summary = _summary(catalog, splits, counts, vocabulary, titles, labels) | found
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if decisions is not None:
         mining.write(folder, config, decisions, counted, titles)
     (folder / "mined.png").write_bytes(_plot(counts, vocabulary, labels))
     print(_text(summary))
     return summary
+
+
+def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:
+    """Finds pseudo-products among the train listings and writes clusters.npz; returns their counts for the summary."""
+    if settings is None or settings["max_difference"] == 0:
+        return {}
+    split, share, noise = catalog.split("train"), settings["title_share"], settings["noise"]
+    if not 0 <= share <= 1 or (share > 0 and split.titles is None) or noise not in ("none", "own"):
+        raise InputError(f"config.mine.clusters: title_share is {share!r} (0 to 1; 0 without titles) and noise "
+                         f"{noise!r} (none or own)")
+    thumbnails = None if share == 1 else Noted(split.images).notes(np.arange(len(split)))[1]
+
+    def vectors(rows: np.ndarray) -> np.ndarray:
+        parts = [clusters_lib.title_vectors([split.titles[row] for row in rows])] if share > 0 else []
+        parts += [clusters_lib.picture_vectors(thumbnails[rows])] if share < 1 else []
+        return parts[0] if len(parts) == 1 else clusters_lib.joined(*parts, share)
+
+    categories = np.zeros(len(split), np.int32) if split.categories is None else split.categories[:, -1]
+    found = clusters_lib.find(vectors, categories, settings["max_difference"], settings["max_size"])
+    sizes = np.bincount(found[found >= 0], minlength=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    clusters_lib.save(folder / "clusters.npz", clusters_lib.with_own_instances(found) if noise == "own" else found)
+    counts = {"clusters": int(found.max(initial=-1) + 1), "clustered": int((found >= 0).sum()),
+              "listings": len(found), "largest": int(sizes.max())}
+    print("clusters        {clustered:,} of {listings:,} train listings in {clusters:,} clusters, the largest of "
+          "{largest}".format(**counts))
+    return {"clusters": counts}
 
 
 def _summary(catalog: Any, splits: dict, counts: pl.DataFrame, vocabulary: Any, titles: dict, labels: dict) -> dict:

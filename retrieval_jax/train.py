@@ -32,6 +32,7 @@ from retrieval_jax import (
     warm_start,
 )
 from retrieval_jax import workdir as workdirs
+from retrieval_jax.attributes import clusters
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import pipeline, sources
@@ -74,8 +75,11 @@ def _run(config, workdir, stop, watch) -> dict:
     num_rows = len(split)
     steps_per_epoch = num_rows / settings.batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
+    categories = None if split.categories is None else split.categories[:, -1]
+    if settings.task_kwargs.get("category_labels") == "clusters":
+        categories, info = clusters.as_categories(workdir / "attributes" / "clusters.npz", len(split), info)
     columns = {"image": sources.Cached(split.images, config.data.cache_bytes), "label_ids": label_rows,
-               "category": None if split.categories is None else split.categories[:, -1]}
+               "category": categories}
     unlabelled = None
     if settings.unlabelled.split:
         others = catalog.split(settings.unlabelled.split)

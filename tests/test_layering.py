@@ -28,7 +28,7 @@ RULES = {
     "retrieval_jax/remote.py": {"fsspec"},
     "retrieval_jax/workdir.py": {"retrieval_jax.lock", "retrieval_jax.provenance", "retrieval_jax.remote"},
     "retrieval_jax/command_line.py": {"absl", "ml_collections", "retrieval_jax.workdir"},
-    "retrieval_jax/attributes/clusters.py": {"polars", "sklearn"},
+    "retrieval_jax/attributes/clusters.py": {"polars", "scipy", "sklearn"},
     "retrieval_jax/attributes/beam.py": {"apache_beam", "pyarrow"},
     "retrieval_jax/attributes/*": {"polars"},
     "retrieval_jax/vectors.py": set(),

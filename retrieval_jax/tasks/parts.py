@@ -23,6 +23,7 @@ from retrieval_jax.models import embedder, heads
 OPTIONS = dict(
     loss="sigmoid", loss_kwargs={}, title_weight=1.0,
     category_loss="softmax", category_kwargs={}, category_weight=0.0,
+    category_labels="categories",  # read by the loop, which fills batch["category"]
     head="linear", head_init_scale=0.1, temperature=0.07, label_block=0,
     positive_weight_power=0.5, positive_weight_limit=100.0, class_balanced_beta=0.0,
     poly_epsilon=0.5, label_smoothing=0.0,
@@ -50,7 +51,8 @@ def options(config) -> dict[str, Any]:
                          f"there are: {', '.join(sorted(OPTIONS))}")
     out = {**OPTIONS, **given}
     for name, choices in (("loss", TITLE_LOSSES), ("category_loss", CATEGORY_LOSSES), ("head", ("linear", "cosine")),
-                          ("contrastive_loss", ("softmax", "sigmoid"))):
+                          ("contrastive_loss", ("softmax", "sigmoid")),
+                          ("category_labels", ("categories", "clusters"))):
         if out[name] not in choices:
             raise InputError(f"config.train.task_kwargs.{name} is {out[name]!r}; there are: {', '.join(choices)}")
     return out
