@@ -27,7 +27,7 @@ from retrieval_jax.errors import InputError
 
 PAIRS = (("train", "val"), ("train", "query"), ("train", "gallery"), ("query", "gallery"), ("train", "train"))
 KINDS = ("same", "mirrored", "altered")
-_AT_LEAST = 64  # px that a reduced picture keeps: eight for each of a thumbnail's cells
+AT_LEAST = 56  # px that a reduced picture keeps, seven for each cell of a thumbnail: 500 px are decoded at an eighth
 _BLOCK = 4096
 
 
@@ -81,7 +81,7 @@ def read(split: catalogs.Split) -> np.ndarray:
     """Returns the thumbnails of a split's pictures, uint8 [n, 192]; large JPEGs are decoded at a reduced size."""
     source = split.images
     if isinstance(source, FileImages):
-        source = FileImages(source.root, source.relative_paths, source.max_pixels, _AT_LEAST)
+        source = FileImages(source.root, source.relative_paths, source.max_pixels, AT_LEAST)
     pictures, out = Noted(source), []
     with tqdm.tqdm(total=len(split), desc=f"leaks: {split.name}", unit="picture", mininterval=1) as bar:
         for start in range(0, len(split), _BLOCK):

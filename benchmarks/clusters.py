@@ -1,0 +1,148 @@
+"""Pseudo-product clusters against the truth: purity, completeness, pairs; and their time and memory as listings grow.
+
+    python benchmarks/clusters.py --root=data/fashion --out=benchmarks/clusters.json
+    python benchmarks/clusters.py --root=data/fashion --workdir=runs/fashion_best --out=benchmarks/clusters.json
+
+Truth: in the embedded catalogue the product instances; in the fashion catalogue's train split equal titles of one leaf
+category, which says nothing about titles, so clusters of pictures alone are measured there; of its queries and gallery
+(no titles, no categories) the pairs of ground_truth.csv, by thumbnails and, with a work directory, by its embeddings.
+The same clusters dealt to listings at random show what chance gives.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import memory
+import numpy as np
+
+from retrieval_jax import provenance
+from retrieval_jax.attributes import clusters
+from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import synthetic
+from retrieval_jax.data.noted import Noted
+from retrieval_jax.embeddings import Embeddings
+
+SHARES, LIMITS = (0.0, 0.5, 0.8, 1.0), (0.3, 0.5, 0.7, 0.8, 0.9)
+MAX_SIZE = 50
+
+
+def vectors_of(titles, pictures, share):
+    """Returns the function that `clusters.find` calls for a category's rows."""
+    def vectors(rows):
+        parts = [clusters.title_vectors([titles[row] for row in rows])] if share > 0 else []
+        parts += [clusters.picture_vectors(pictures[rows])] if share < 1 else []
+        return parts[0] if len(parts) == 1 else clusters.joined(*parts, share)
+
+    return vectors
+
+
+def of_products(name, titles, pictures, categories, product, shares) -> list[dict]:
+    """Clusters listings whose products are known, at every share of the titles and every limit."""
+    rows = []
+    for share in shares:
+        for limit in LIMITS:
+            start = time.perf_counter()
+            found = clusters.find(vectors_of(titles, pictures, share), categories, limit, MAX_SIZE)
+            seconds = time.perf_counter() - start
+            by_chance = clusters.scores(np.random.default_rng(0).permutation(found), product)
+            rows.append({"catalogue": name, "title_share": share, "max_difference": limit,
+                         "clusters": int(found.max(initial=-1) + 1), **clusters.scores(found, product),
+                         "pair_precision_by_chance": by_chance["pair_precision"], "seconds": round(seconds, 2)})
+            print(line(rows[-1]), flush=True)
+    return rows
+
+
+def of_pairs(name, vectors, truth, num_gallery) -> list[dict]:
+    """Clusters gallery and queries together: which query-gallery pairs share a cluster, and which are right."""
+    rows = []
+    for limit in LIMITS:
+        found = clusters.find(lambda some: vectors[some], np.zeros(len(vectors), int), limit, MAX_SIZE)
+        gallery, queries = found[:num_gallery], found[num_gallery:]
+        right = together = wanted = 0
+        for query, cluster in enumerate(queries.tolist()):
+            relevant = truth.relevant(query)
+            wanted += len(relevant)
+            if cluster >= 0:
+                members = np.flatnonzero(gallery == cluster)
+                together += len(members)
+                right += len(np.intersect1d(members, relevant))
+        rows.append({"catalogue": name, "title_share": 0.0, "max_difference": limit,
+                     "clusters": int(found.max(initial=-1) + 1), "clustered": float((found >= 0).mean()),
+                     "pair_precision": right / together if together else None, "pair_recall": right / wanted})
+        print(line(rows[-1]), flush=True)
+    return rows
+
+
+def line(row) -> str:
+    def number(name):
+        return "-" if row.get(name) is None else f"{row[name]:.3f}"
+
+    names = ("clustered", "purity", "completeness", "v_measure", "pair_precision", "pair_recall",
+             "pair_precision_by_chance")
+    return (f"| {row['catalogue']} | {row['title_share']} | {row['max_difference']} | {row['clusters']:,} | "
+            + " | ".join(number(name) for name in names) + " |")
+
+
+def growth(sizes) -> list[dict]:
+    """Times one category of each size: generated titles of a dozen words and noisy thumbnails, five a product."""
+    out = []
+    for size in sizes:
+        rng = np.random.default_rng(0)
+        product = rng.integers(size // 5, size=size)
+        words = rng.zipf(1.3, (size // 5, 12)) % 50_000
+        spoken = rng.random((size, 12)) < 0.8
+        titles = [" ".join(f"w{word}" for word in words[row][spoken[i]]) for i, row in enumerate(product.tolist())]
+        pictures = rng.integers(0, 256, (size // 5, 192))[product] + rng.normal(0, 20, (size, 192))
+        pictures = np.clip(pictures, 0, 255).astype(np.uint8)
+        with memory.Peak() as peak:
+            found = clusters.find(vectors_of(titles, pictures, 0.5), np.zeros(size, int), 0.7, MAX_SIZE)
+        scores = clusters.scores(found, product)
+        out.append({"listings": size, "seconds": round(peak.seconds, 2),
+                    "peak_megabytes": round((peak.bytes - peak.before) / 2**20),
+                    "purity": scores["purity"], "pair_recall": scores["pair_recall"]})
+        print(json.dumps(out[-1]), flush=True)
+    return out
+
+
+def run():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default="", help="folder of the fashion catalogue; without it, it is left out")
+    parser.add_argument("--workdir", type=pathlib.Path, help="with embeddings of the fashion catalogue")
+    parser.add_argument("--listings", type=int, default=5000, help="of the embedded catalogue")
+    parser.add_argument("--sizes", type=int, nargs="*", default=(5000, 10000, 20000, 50000), help="of one category")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
+    given = parser.parse_args()
+    print("| catalogue | title share | max difference | clusters | clustered | purity | completeness | V | precision "
+          "of pairs | recall of pairs | precision by chance |\n|" + "---|" * 11)
+    shop = synthetic.Shop(num_train=given.listings, num_val=0, num_query=0, num_gallery=0)
+    split = catalogs.load({"source": "synthetic", "kwargs": vars(shop)}).train
+    every = np.arange(len(split))
+    rows = of_products("embedded", list(split.titles), Noted(split.images).notes(every)[1], split.categories[:, -1],
+                       synthetic.product_ids(shop, "train", every), SHARES)
+    if given.root:
+        catalog = catalogs.load({"source": "eproduct", "kwargs": {"root": given.root, "check_images": False}})
+        split = catalog.train
+        leaf = split.categories[:, -1]
+        said = [f"{category} {title.lower()}" for category, title in zip(leaf.tolist(), split.titles, strict=True)]
+        product = np.unique(said, return_inverse=True)[1]
+        rows += of_products("fashion train, truth: titles", None, Noted(split.images).notes(np.arange(len(split)))[1],
+                            leaf, product, (0.0,))
+        both = np.concatenate([Noted(part.images).notes(np.arange(len(part)))[1]
+                               for part in (catalog.gallery, catalog.query)])
+        rows += of_pairs("fashion gallery + query, thumbnails", clusters.picture_vectors(both), catalog.truth,
+                         len(catalog.gallery))
+        if given.workdir:
+            sides = [Embeddings.load(given.workdir / "embeddings" / "trained" / name).vectors
+                     for name in ("gallery", "query")]
+            rows += of_pairs("fashion gallery + query, embeddings", clusters.picture_vectors(np.concatenate(sides)),
+                             catalog.truth, len(catalog.gallery))
+    result = {"hardware": provenance.hardware(), "commit": provenance.commit(), "max_size": MAX_SIZE, "rows": rows,
+              "growth": growth(given.sizes)}
+    if given.out:
+        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run()
