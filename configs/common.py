@@ -72,7 +72,7 @@ def base() -> ConfigDict:
     config.mine.overrules = ""  # file of a person's decisions: keep, drop, split word; merge word target
     config.mine.statistics = ""  # folder of tables that were counted elsewhere, such as with Beam
     # Pseudo-products: train listings of one category whose titles and pictures differ at most so much (0 to 2, such as
-    # 0.7; 0 for no clusters). Those in none have no instance, or with noise "own" each one of its own.
+    # 0.5; 0 for no clusters). Those in none have no instance, or with noise "own" each one of its own.
     config.mine.clusters = ConfigDict({"max_difference": 0.0, "title_share": 0.5, "max_size": 50, "noise": "none"})
 
     config.train = ConfigDict()

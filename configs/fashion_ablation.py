@@ -16,7 +16,7 @@ EPOCHS = {"third": 4 / 3, "full": 4.0, "double": 8.0}
 _CROP, _FLIP = ("random_resized_crop", {"scale": (0.6, 1.0)}), ("flip", {})
 _GALLERY = {"train.unlabelled.split": "gallery", "train.unlabelled.batch_size": 32,
             "train.unlabelled.transforms": (_CROP, _FLIP)}
-_CLUSTERS = {"mine.clusters.max_difference": 0.7, "train.task_kwargs.category_labels": "clusters"}
+_CLUSTERS = {"mine.clusters.max_difference": 0.5, "train.task_kwargs.category_labels": "clusters"}
 _IMAGE_TITLE = {"train.task": "image_title", "train.task_kwargs.contrastive_loss": "softmax"}
 
 # change: {setting: value}; several are joined by "+".
