@@ -81,3 +81,14 @@ def test_what_cannot_be_left_out_is_told(config, tmp_path):
     config.leaks.leave_out_of = ("gallry",)
     with pytest.raises(InputError, match="gallry"):
         leaks.run(config, tmp_path)
+
+
+def test_of_an_id_that_stands_twice_neither_row_stays(config, tmp_path):
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write("t0,t0.jpg,a title\n")
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t0,mine\n")
+    config.data.kwargs.max_bad_share = 0.1
+    config.data.leave_out = str(tmp_path / "list.csv")
+    catalog = catalogs.load(config.data)
+    assert catalog.counts["train"]["set_aside"] == {"duplicate id": 1, "left out by config.data.leave_out": 1}
+    assert "t0" not in catalog.train.ids and len(catalog.train) == 59

@@ -153,7 +153,9 @@ def leave_out(tables: dict[str, Rows], file: str) -> None:
         raise InputError(f"config.data.leave_out: {file} cannot be read as a CSV ({error})") from None
     if missing := [name for name in ("split", "id", "reason") if name not in listed.columns]:
         raise InputError(f"config.data.leave_out: {file} has no column {missing[0]!r}; it has split, id and reason")
-    places = {name: dict(zip(rows.frame["id"], range(len(rows)), strict=True)) for name, rows in tables.items()}
+    # of an id that stands twice the first row, the one that would be kept
+    places = {name: dict(zip(rows.frame["id"].reverse(), range(len(rows))[::-1], strict=True))
+              for name, rows in tables.items()}
     for line, (split, item, reason) in enumerate(listed.select("split", "id", "reason").iter_rows(), 2):
         row = places.get(split, {}).get(item)
         if row is None:
