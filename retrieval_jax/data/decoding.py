@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import pathlib
+import re
 import warnings
 from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
 from retrieval_jax.errors import InputError
@@ -20,6 +22,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 HEAD = 65_536
 JPEG = b"\xff\xd8\xff"
+# An orientation in EXIF's bytes, of either byte order, that is not the upright one.
+_TURNED = re.compile(rb"\x01\x12\x00(?!\x03\x00\x00\x00\x01\x00\x01)|\x12\x01.\x00(?<!\x03\x00)|"
+                     rb"\x12\x01\x03\x00(?!\x01\x00\x00\x00\x01\x00)", re.DOTALL)
+_ROWS = 32  # the rows that a JPEG's blocks share, at most
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _REMEDY = {
@@ -29,6 +35,60 @@ _REMEDY = {
     "image too large": "make it smaller or raise config.data.kwargs.max_pixels",
     "path leaves the root": "give paths relative to the image folder, without '..' or links to elsewhere",
 }
+
+
+class Encoded:
+    """A picture whose pixels are not there yet: what is cut out of it is chosen before it is decoded.
+
+    Args:
+        data: the file's bytes.
+        whole: function without arguments that decodes all of it to uint8 [H, W, 3], or raises.
+        max_pixels: a picture with more is left to `whole`.
+
+    Attributes:
+        shape: (H, W, 3), of an ordinary upright JPEG from its header, else once it is decoded.
+    """
+
+    def __init__(self, data: bytes, whole: Any, max_pixels: int = MAX_PIXELS):
+        self._data, self._whole, self._pixels = data, whole, None
+        self._frame, size = _upright_jpeg(data)
+        if self._frame and size[0] * size[1] <= max_pixels:
+            self.shape = *size, 3
+        else:
+            self.shape = self.pixels().shape
+
+    def pixels(self) -> np.ndarray:
+        """Returns all of it, uint8 [H, W, 3]."""
+        if self._pixels is None:
+            self._pixels = self._whole()
+        return self._pixels
+
+    def cut(self, top: int, left: int, height: int, width: int, needed: tuple[int, int]) -> np.ndarray:
+        """Decodes a rectangle: no row below it, and no finer than needed.
+
+        Args:
+            top, left, height, width: of the rectangle, in pixels of the picture.
+            needed: (height, width) in pixels that it will be resized to.
+
+        Returns:
+            uint8 [h, w, 3]: the very pixels of the whole picture, unless the rectangle has at least twice those that
+            are needed on both sides. Then it is decoded at 1/2, 1/4 or 1/8 (the JPEG's own averages), with its edges
+            moved outwards to whole pixels of that size.
+        """
+        if self._pixels is None:
+            factor = next((n for n in (8, 4, 2) if height >= n * needed[0] and width >= n * needed[1]), 1)
+            rows, data = -(-(top + height + 1) // _ROWS) * _ROWS, self._data
+            if rows < self.shape[0]:  # decoders stop where the header says that the picture ends
+                data = b"".join((data[:self._frame + 5], rows.to_bytes(2), data[self._frame + 7:]))
+            else:
+                rows = self.shape[0]
+            try:  # not strict: the bytes that are not read would be an error
+                image = simplejpeg.decode_jpeg(data, min_height=-(-rows // factor), min_factor=factor, strict=False)
+                bottom, right = -(-(top + height) // factor), -(-(left + width) // factor)
+                return image[top // factor:bottom, left // factor:right]
+            except ValueError:  # another decoder may know it, or tells what is wrong
+                pass
+        return self.pixels()[top:top + height, left:left + width]
 
 
 class BadImage(Exception):
@@ -128,23 +188,42 @@ def peek(data: bytes) -> tuple[bool, tuple[int, int] | None]:
         # Palettes may be transparent (tRNS), and color types 4 and 6 are: Pillow puts those on white.
         opaque = data[25] in (0, 2) and b"tRNS" not in data[:HEAD]
         return opaque, (int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
-    if not data.startswith(JPEG):
-        return False, None
+    for marker, at in _segments(data):
+        if _is_frame(marker):
+            size = int.from_bytes(data[at + 7:at + 9]), int.from_bytes(data[at + 5:at + 7])
+            return data[at + 9] in (1, 3) and data[at + 4] == 8, size
+    return False, None
+
+
+def _segments(data: bytes):
+    """Yields (marker, where it stands) of a JPEG's segments up to its pixels, as far as the bytes go."""
     at = 2
-    while at + 10 <= len(data):
-        if data[at] != 0xFF:
-            return False, None
+    while data.startswith(JPEG) and at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill bytes and markers without content
             at += 1 if marker == 0xFF else 2
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame header
-            size = int.from_bytes(data[at + 7:at + 9]), int.from_bytes(data[at + 5:at + 7])
-            return data[at + 9] in (1, 3) and data[at + 4] == 8, size
         elif marker in (0xD9, 0xDA):
-            return False, None
+            return
         else:
+            yield marker, at
             at += 2 + int.from_bytes(data[at + 2:at + 4])
-    return False, None
+
+
+def _is_frame(marker: int) -> bool:
+    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+
+
+def _upright_jpeg(data: bytes) -> tuple[int, tuple[int, int]]:
+    """Returns where the frame header of an ordinary upright JPEG stands, and (height, width); or (0, (0, 0))."""
+    for marker, at in _segments(data):
+        if marker == 0xE1 and data[at + 4:at + 8] == b"Exif":
+            if _TURNED.search(data, at, at + 2 + int.from_bytes(data[at + 2:at + 4])):
+                break
+        elif _is_frame(marker):
+            plain, (width, height) = peek(data)
+            return (at, (height, width)) if plain and height and width and ends_well(data[:8], data[-12:]) else (
+                0, (0, 0))
+    return 0, (0, 0)
 
 
 def pillow_decode(file: Any, max_pixels: int) -> np.ndarray:

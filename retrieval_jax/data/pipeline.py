@@ -16,7 +16,7 @@ from retrieval_jax.errors import InputError
 
 
 def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps, start_step=0, num_threads=2,
-                  num_workers=0, places=None, views=(), unlabelled=None):
+                  num_workers=0, places=None, views=(), unlabelled=None, cut_encoded=False):
     """Iterates over augmented batches, epoch after epoch, each row exactly once an epoch.
 
     Batches cross the border of epochs (the last rows of one and the first of the next share a batch), so every batch

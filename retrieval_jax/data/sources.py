@@ -1,4 +1,9 @@
-"""Pictures by row number: files under a folder, or any source kept in memory; and what makes a file no picture."""
+"""Pictures by row number: files under a folder, or any source kept in memory; and what makes a file no picture.
+
+A source has `len(source)` and `source[row]`, uint8 [H, W, 3] RGB. One that holds encoded pictures also has `read(row)`,
+their bytes, `decode(data, row)`, which makes `source[row]` of them, and `max_pixels`, the most that it decodes: then a
+picture can be cut before it is decoded (`decoding.Encoded`).
+"""
 
 from __future__ import annotations
 
