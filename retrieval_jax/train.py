@@ -74,12 +74,12 @@ def _run(config, workdir, stop, watch) -> dict:
     num_rows = len(split)
     steps_per_epoch = num_rows / settings.batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
-    columns = {"image": sources.Cached(split.images, config.data.cache_bytes), "label_ids": label_rows,
+    columns = {"image": sources.kept(split.images, config.data.cache_bytes), "label_ids": label_rows,
                "category": None if split.categories is None else split.categories[:, -1]}
     unlabelled = None
     if settings.unlabelled.split:
         others = catalog.split(settings.unlabelled.split)
-        unlabelled = {"image": sources.Cached(others.images, config.data.cache_bytes),
+        unlabelled = {"image": sources.kept(others.images, config.data.cache_bytes),
                       "batch_size": settings.unlabelled.batch_size, "transform": settings.unlabelled.transforms}
 
     for name in ("log_every_steps", "checkpoint_every_steps", "accumulate_steps"):
@@ -162,7 +162,9 @@ def _run(config, workdir, stop, watch) -> dict:
     batches = pipeline.train_batches(
         columns, transform=settings.transforms, image_size=config.data.image_size, batch_size=settings.batch_size,
         seed=settings.seed, start_step=start_step, num_steps=num_steps, num_threads=settings.num_threads,
-        places=places, views=settings.views, unlabelled=unlabelled)
+        num_workers=settings.num_workers, places=places, views=settings.views, unlabelled=unlabelled,
+        sampling=settings.sampling, sampling_kwargs=settings.sampling_kwargs,
+        crop_before_decoding=settings.crop_before_decoding)
     print(f"train: {num_rows} listings, {num_params:,} parameters, {num_steps} steps of {settings.batch_size} "
           f"on {mesh.size} x {jax.devices()[0].device_kind}", flush=True)
     profile, compiled, step, in_flight = telemetry.Profile(workdir), None, start_step, collections.deque()

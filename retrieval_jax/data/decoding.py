@@ -91,6 +91,12 @@ class Encoded:
         return self.pixels()[top:top + height, left:left + width]
 
 
+def encoded(source: Any, row: int) -> Encoded:
+    """Reads a picture without decoding it, from a source that holds encoded ones (see `sources`)."""
+    data = source.read(row)
+    return Encoded(data, lambda: source.decode(data, row), source.max_pixels)
+
+
 class BadImage(Exception):
     """A file that cannot be used as a picture: `reason` is a key to count by, `detail` says what was seen."""
 

@@ -105,6 +105,12 @@ class Cached:
     def __len__(self) -> int:
         return len(self.source)
 
+    def __getstate__(self):  # another process starts with nothing kept
+        return {"source": self.source, "max_bytes": self.max_bytes}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
+
     def __getitem__(self, row: int) -> np.ndarray:
         row = int(row)
         image = self._kept.get(row)
@@ -117,6 +123,11 @@ class Cached:
                     self._kept[row] = image
                     self.num_bytes += image.nbytes
         return image
+
+
+def kept(source: Any, max_bytes: int) -> Any:
+    """Returns the source with its decoded pictures kept in memory, or itself where nothing is to be kept."""
+    return Cached(source, max_bytes) if max_bytes else source
 
 
 def path_problem(relative: str) -> str:
