@@ -16,6 +16,8 @@ from PIL import Image, ImageOps
 
 from retrieval_jax.errors import InputError
 
+cv2.setNumThreads(1)  # pictures are read by several threads, in whose way OpenCV's own would get
+
 MAX_PIXELS = 64 * 2**20  # a larger picture is taken for a decompression bomb
 # Pillow's readers of more are never started. Its JPEG reader also does MPO, the files of phones with two lenses.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -51,9 +53,9 @@ class Encoded:
 
     def __init__(self, data: bytes, whole: Any, max_pixels: int = MAX_PIXELS):
         self._data, self._whole, self._pixels = data, whole, None
-        self._frame, size = _upright_jpeg(data)
-        if self._frame and size[0] * size[1] <= max_pixels:
-            self.shape = *size, 3
+        self._frame, (width, height), plain, turned = _jpeg_header(data)
+        if plain and not turned and 0 < width * height <= max_pixels and ends_well(data[:8], data[-12:]):
+            self.shape = height, width, 3
         else:
             self.shape = self.pixels().shape
 
@@ -73,7 +75,7 @@ class Encoded:
         Returns:
             uint8 [h, w, 3]: the very pixels of the whole picture, unless the rectangle has at least twice those that
             are needed on both sides. Then it is decoded at 1/2, 1/4 or 1/8 (the JPEG's own averages), with its edges
-            moved outwards to whole pixels of that size.
+            moved to the nearest whole pixels of that size.
         """
         if self._pixels is None:
             factor = next((n for n in (8, 4, 2) if height >= n * needed[0] and width >= n * needed[1]), 1)
@@ -84,8 +86,10 @@ class Encoded:
                 rows = self.shape[0]
             try:  # not strict: the bytes that are not read would be an error
                 image = simplejpeg.decode_jpeg(data, min_height=-(-rows // factor), min_factor=factor, strict=False)
-                bottom, right = -(-(top + height) // factor), -(-(left + width) // factor)
-                return image[top // factor:bottom, left // factor:right]
+                (top, bottom), (left, right) = (
+                    ((first + factor // 2) // factor, (first + length + factor // 2) // factor)
+                    for first, length in ((top, height), (left, width)))
+                return image[top:bottom, left:right]
             except ValueError:  # another decoder may know it, or tells what is wrong
                 pass
         return self.pixels()[top:top + height, left:left + width]
@@ -162,7 +166,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = Non
     if size:
         check_size(size, max_pixels)
     if plain and size and ends_well(data[:8], data[-12:]):
-        flag = cv2.IMREAD_COLOR
+        flag = cv2.IMREAD_COLOR_RGB
         if at_least and data.startswith(JPEG):
             fits = [n for n in (8, 4, 2) if min(size) // n >= at_least]
             flag = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -172,7 +176,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = Non
         except cv2.error:
             image = None
         if image is not None:
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            return image if flag == cv2.IMREAD_COLOR_RGB else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return pillow_decode(io.BytesIO(data), max_pixels)
 
 
@@ -194,42 +198,33 @@ def peek(data: bytes) -> tuple[bool, tuple[int, int] | None]:
         # Palettes may be transparent (tRNS), and color types 4 and 6 are: Pillow puts those on white.
         opaque = data[25] in (0, 2) and b"tRNS" not in data[:HEAD]
         return opaque, (int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
-    for marker, at in _segments(data):
-        if _is_frame(marker):
-            size = int.from_bytes(data[at + 7:at + 9]), int.from_bytes(data[at + 5:at + 7])
-            return data[at + 9] in (1, 3) and data[at + 4] == 8, size
-    return False, None
+    frame, size, plain, _ = _jpeg_header(data)
+    return plain, size if frame else None
 
 
-def _segments(data: bytes):
-    """Yields (marker, where it stands) of a JPEG's segments up to its pixels, as far as the bytes go."""
-    at = 2
+def _jpeg_header(data: bytes) -> tuple[int, tuple[int, int], bool, bool]:
+    """Reads a JPEG's header up to the frame's.
+
+    Returns:
+        (where the frame header stands, 0 where it is not seen; (width, height); has it 8 bits and one or three
+        channels; may EXIF's orientation turn it).
+    """
+    at, turned = 2, False
     while data.startswith(JPEG) and at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill bytes and markers without content
             at += 1 if marker == 0xFF else 2
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            size = int.from_bytes(data[at + 7:at + 9]), int.from_bytes(data[at + 5:at + 7])
+            return at, size, data[at + 9] in (1, 3) and data[at + 4] == 8, turned
         elif marker in (0xD9, 0xDA):
-            return
+            break
         else:
-            yield marker, at
-            at += 2 + int.from_bytes(data[at + 2:at + 4])
-
-
-def _is_frame(marker: int) -> bool:
-    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
-
-
-def _upright_jpeg(data: bytes) -> tuple[int, tuple[int, int]]:
-    """Returns where the frame header of an ordinary upright JPEG stands, and (height, width); or (0, (0, 0))."""
-    for marker, at in _segments(data):
-        if marker == 0xE1 and data[at + 4:at + 8] == b"Exif":
-            if _TURNED.search(data, at, at + 2 + int.from_bytes(data[at + 2:at + 4])):
-                break
-        elif _is_frame(marker):
-            plain, (width, height) = peek(data)
-            return (at, (height, width)) if plain and height and width and ends_well(data[:8], data[-12:]) else (
-                0, (0, 0))
-    return 0, (0, 0)
+            end = at + 2 + int.from_bytes(data[at + 2:at + 4])
+            if marker == 0xE1 and data[at + 4:at + 8] == b"Exif" and _TURNED.search(data, at, end):
+                turned = True
+            at = end
+    return 0, (0, 0), False, False
 
 
 def pillow_decode(file: Any, max_pixels: int) -> np.ndarray:

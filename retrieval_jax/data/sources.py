@@ -135,7 +135,7 @@ def path_problem(relative: str) -> str:
     parts = relative.replace("\\", "/").split("/")
     if "\0" in relative:
         return "it has a NUL character"
-    if relative.startswith(("/", "\\", "~")) or pathlib.PureWindowsPath(relative).drive:
+    if relative.startswith(("/", "\\", "~")) or ":" in relative and pathlib.PureWindowsPath(relative).drive:
         return "it is absolute"
     return "it has '..'" if ".." in parts else ""
 

@@ -96,8 +96,8 @@ def resize(size, interpolation="area"):
     Args:
         interpolation: "area" averages over areas when shrinking and is linear when growing; "bilinear" and "bicubic"
             are Pillow's, whose kernels widen when shrinking (no aliasing), as public checkpoints were tested with;
-            "halves", several times as fast, averages 2 x 2 pixels as long as that leaves enough of them, and is linear
-            for what remains, less than twice the asked size.
+            "halves", several times as fast, averages 2, 4, 8 or 16 neighbours as long as that leaves enough pixels, and
+            is linear for what remains, less than twice the asked size.
     """
     _interpolation("resize", interpolation)
     return lambda image, rng: _resize(image, size, interpolation)
@@ -274,9 +274,10 @@ def _resize(image, size, interpolation="area"):
     if (h, w) == size:
         return image if image.flags.c_contiguous else np.ascontiguousarray(image)
     if interpolation == "halves":
-        factor = next((n for n in (16, 8, 4, 2) if h >= n * size[0] and w >= n * size[1]), 1)
-        if factor > 1:
-            image = cv2.resize(image[:h // factor * factor, :w // factor * factor], (w // factor, h // factor),
+        down, across = (next((n for n in (16, 8, 4, 2) if have >= n * want), 1)
+                        for have, want in zip((h, w), size, strict=True))
+        if down > 1 or across > 1:
+            image = cv2.resize(image[:h // down * down, :w // across * across], (w // across, h // down),
                                interpolation=cv2.INTER_AREA)
         return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     if interpolation != "area":  # OpenCV has no such kernels
