@@ -4,9 +4,9 @@
 
 Pictures a second are what the devices of one host would train on if nothing but the network's multiplications took
 time: peak FLOP/s x MFU / (three times the FLOPs of a picture's way forward). Peaks are from the makers' data sheets,
-MFU is assumed; FLOPs at 224 px are the papers', at 384 px they grow with the pixels (ConvNeXt) or with the tokens, their
-attention with the square (ViT). JPEGs are read and uint8 pictures go to the devices. Cores are those of the machine that
-made the rates, one core's median of `ours`; its pictures are 500 x 500, whatever the network's size.
+MFU is assumed; FLOPs are the papers', at 384 px they have grown with the pixels (ConvNeXt) or with the tokens and the
+square of their number (ViT). JPEGs are read, uint8 pictures go to the devices. Cores are those of the machine that made
+the rates, one core's median of `ours`, for crops of 224 px whatever the network's size.
 """
 
 import argparse

@@ -75,6 +75,7 @@ def _run(config, workdir, stop, watch) -> dict:
     steps_per_epoch = num_rows / settings.batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
     columns = {"image": sources.kept(split.images, config.data.cache_bytes), "label_ids": label_rows,
+               "source": split.sources,
                "category": None if split.categories is None else split.categories[:, -1]}
     unlabelled = None
     if settings.unlabelled.split:
