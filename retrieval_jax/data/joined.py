@@ -62,22 +62,26 @@ class JoinedEncoded(JoinedImages):
         return part.decode(data, row)
 
 
-def load_joined(catalogs: Mapping, search: str, set_aside_path: Any = None) -> catalog.Catalog:
+def load_joined(
+    catalogs: Mapping, search: str, same_categories: bool = False, set_aside_path: Any = None
+) -> catalog.Catalog:
     """Loads several catalogues: train and val of all of them, query, gallery and truth of one.
 
-    Listings get ids "name/id". Categories of the same level and name become one; a catalogue without categories has
-    unknown ones, one without titles has empty ones.
+    Listings of train and val get ids "name/id". A catalogue without categories has unknown ones, one without titles
+    has empty ones.
 
     Args:
         catalogs: {name: {"source", "kwargs"}}, each as a config's data block.
         search: name of the catalogue whose queries and gallery are searched.
+        same_categories: whether categories of the same name are the same in all catalogues; otherwise (two shops number
+            theirs each in its own way) they are called "name/category".
         set_aside_path: CSV of the rows that were left out, of all of them.
 
     Returns:
         The `Catalog`; `Split.sources` of train and val tells the catalogue, by its number in the order of the names.
 
     Raises:
-        InputError: fewer than two catalogues, an unknown name, other levels of categories, or see `catalog.load`.
+        InputError: fewer than two catalogues, an unknown name, other numbers of category levels, or see `catalog.load`.
     """
     names = sorted(catalogs)  # of a config, whose order is not kept
     if len(names) < 2:
@@ -92,13 +96,17 @@ def load_joined(catalogs: Mapping, search: str, set_aside_path: Any = None) -> c
             raise InputError(f"config.data.kwargs.catalogs.{name} has no source; there are "
                              + ", ".join(catalog.SOURCES))
         parts[name] = catalog.load(catalogs[name])
-    levels = {part.category_levels for part in parts.values() if part.category_levels}
-    if len(levels) > 1:
-        raise InputError("config.data.kwargs.catalogs: the levels of their categories differ: "
-                         + "; ".join(f"{name} has {', '.join(part.category_levels)}" for name, part in parts.items()))
-    levels = max(levels, default=())
-    category_names = tuple(sorted({name for part in parts.values() if part.category_levels
-                                   for name in part.category_names[level]}) for level in range(len(levels)))
+    depths = {name: len(part.category_levels) for name, part in parts.items() if part.category_levels}
+    if len(set(depths.values())) > 1:
+        raise InputError("config.data.kwargs.catalogs: they have different numbers of category levels: "
+                         + ", ".join(f"{name} {depth}" for name, depth in depths.items())
+                         + "; name as many category columns for each")
+    if not same_categories:
+        for name, part in parts.items():
+            part.category_names = tuple([f"{name}/{category}" for category in names] for names in part.category_names)
+    levels = parts[search if search in depths else next(iter(depths), search)].category_levels
+    category_names = tuple(sorted({name for one in depths for name in parts[one].category_names[level]})
+                           for level in range(len(levels)))
     found = parts[search]
     out = catalog.Catalog(
         "+".join(names), **{name: _joined(parts, name, levels, category_names) for name in ("train", "val")},

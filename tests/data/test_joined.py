@@ -19,7 +19,8 @@ def load(set_aside_path=None, **kwargs):
 
 
 def test_train_and_val_hold_every_listing_of_both_and_the_rest_is_of_one(tmp_path):
-    both, shop, market = load(tmp_path / "set_aside.csv"), catalog.load(SHOP), catalog.load(MARKET)
+    both = load(tmp_path / "set_aside.csv", same_categories=True)
+    shop, market = catalog.load(SHOP), catalog.load(MARKET)
     assert (tmp_path / "set_aside.csv").read_text().startswith("file,row,id")
     for split, total in (("train", 42), ("val", 8)):
         one, parts = both.split(split), (market.split(split), shop.split(split))
@@ -71,16 +72,28 @@ def test_encoded_pictures_stay_encoded(tmp_path):
     ({"search": "shops"}, "search is 'shops'; there are market, shop"),
     ({"catalogs": {"shop": SHOP, "b": {"source": "synthetic", "weight": 2}}}, "catalogs.b has 'weight'; it takes"),
     ({"catalogs": {"shop": SHOP, "b": {}}}, "catalogs.b has no source; there are synthetic"),
-    ({"weights": (1, 2)}, "config.data.kwargs has 'weights'; the joined source takes catalogs, search"),
+    ({"weights": (1, 2)}, "config.data.kwargs has 'weights'; the joined source takes catalogs, search, same"),
 ])
 def test_what_cannot_be_joined_is_refused(kwargs, words):
     with pytest.raises(InputError, match=words):
         load(**kwargs)
 
 
-def test_levels_that_differ_are_refused(monkeypatch):
-    real = catalog.load(SHOP)
-    other = catalog.Catalog("other", train=real.train, category_levels=("kind",), category_names=(["a"],))
-    monkeypatch.setattr(joined.catalog, "load", lambda config: real if config["kwargs"]["seed"] else other)
-    with pytest.raises(InputError, match="the levels of their categories differ: market has .*; shop has kind"):
-        joined.load_joined({"shop": SHOP, "market": MARKET}, "shop")
+def test_categories_of_other_catalogues_are_others_unless_they_are_the_same(tmp_path):
+    for name, kind in (("a", "7"), ("b", "7"), ("c", "8")):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "1.jpg"), np.zeros((4, 4, 3), np.uint8))
+        (tmp_path / name / "train.csv").write_text(f"id,image,kind,{name}\n1,1.jpg,{kind},5\n")
+    a, b, c = ({"source": "table", "kwargs": {"root": str(tmp_path / name), "files": {"train": "train.csv"},
+                                              "columns": {"categories": ("kind",)}}} for name in "abc")
+    apart = load(catalogs={"a": a, "b": b, "c": c}, search="b")
+    assert apart.category_names == (["a/7", "b/7", "c/8"],) and apart.train.categories.tolist() == [[0], [1], [2]]
+    same = load(catalogs={"a": a, "b": b, "c": c}, search="b", same_categories=True)
+    assert same.category_names == (["7", "8"],) and same.train.categories.tolist() == [[0], [0], [1]]
+    assert same.counts["b train"]["kept"] == 1 and same.train.titles is None and same.gallery is None
+    assert catalog.data_info(same.train).category_counts[0].tolist() == [2, 1]
+    c["kwargs"]["columns"]["categories"] = ("kind", "c")
+    with pytest.raises(InputError, match="different numbers of category levels: a 1, c 2; name as many"):
+        load(catalogs={"a": a, "c": c}, search="a")
+    del c["kwargs"]["columns"]["categories"]
+    assert load(catalogs={"a": a, "c": c}, search="a").train.categories.tolist() == [[0], [-1]]
