@@ -252,6 +252,7 @@ def _run(config, workdir, stop, watch) -> dict:
         guards.leave_the_others(error, step)
         raise
     finally:  # also after Ctrl-C: a save under way is finished, or its error is told
+        batches.close()
         profile.close()
         progress.close()
         store.close()
