@@ -145,7 +145,14 @@ def base() -> ConfigDict:
     config.train.views = ()  # further crops of a picture, each {"transforms": ..., "image_size": (height, width)}
     # Pictures without labels that join every step: the split's name, or empty for none.
     config.train.unlabelled = ConfigDict({"split": "", "batch_size": 0, "transforms": (("resize", {}),)})
-    config.train.num_threads = 2  # that decode and augment
+    # Order of the rows: "shuffle", "balanced", "p_by_k" or "mixed", with the arguments of data/sampling.py's functions.
+    config.train.sampling = "shuffle"
+    config.train.sampling_kwargs = ConfigDict()
+    config.train.num_threads = 2  # that decode and augment; beyond about six, Python keeps them waiting: take workers
+    config.train.num_workers = 0  # processes with so many threads each, a cache each; 0 for threads of this one
+    # Only what a first random_resized_crop needs of a JPEG is decoded, where pictures are not cached: faster, and not
+    # the same pixels where the crop is more than twice as large as it is asked to be.
+    config.train.crop_before_decoding = False
     config.train.non_finite = "stop"  # at a loss or gradient that is no number; "skip" leaves such steps out
     config.train.hang_seconds = 1800.0  # of one and the same wait, after which the process gives up; 0 for never
     config.train.log_every_steps = 10
@@ -337,8 +344,9 @@ def eproduct(name: str, arg: ConfigDict, *, model: str, weights: str, image_size
     augment = {"trivial": ("trivial_augment", {}), "rand": ("rand_augment", {"magnitude": 9.0})}
     if arg.get("augment", "trivial") not in augment:
         raise ValueError(f"the augmentation {arg.augment!r} is not known; there are {', '.join(augment)}")
-    config.train.transforms = (("random_resized_crop", {"scale": (0.2, 1.0)}), ("flip", {}),
+    config.train.transforms = (("random_resized_crop", {"scale": (0.2, 1.0), "interpolation": "halves"}), ("flip", {}),
                                augment[arg.get("augment", "trivial")], ("erasing", {"p": 0.25}))
+    config.train.crop_before_decoding = True
     config.train.num_threads = 16
     config.train.log_every_steps = 100
     config.train.checkpoint_every_steps = 2000

@@ -23,7 +23,8 @@ _ROWS_IN_MESSAGE = 12
 
 
 # Settings that may differ when a run goes on: the numbers do not depend on them.
-FREE = (*workdir.OF_THE_MACHINE["train"], "num_threads", "log_every", "checkpoint_every", "keep_checkpoints", "eval_")
+FREE = (*workdir.OF_THE_MACHINE["train"], "num_threads", "num_workers", "log_every", "checkpoint_every",
+        "keep_checkpoints", "eval_")
 
 
 # ----------------------------------------------------------------------------------------------------- the same run

@@ -78,12 +78,12 @@ def _run(config, workdir, stop, watch) -> dict:
     categories = None if split.categories is None else split.categories[:, -1]
     if settings.task_kwargs.get("category_labels") == "clusters":
         categories, info = clusters.as_categories(workdir / "attributes" / "clusters.npz", len(split), info)
-    columns = {"image": sources.Cached(split.images, config.data.cache_bytes), "label_ids": label_rows,
-               "category": categories}
+    columns = {"image": sources.kept(split.images, config.data.cache_bytes), "label_ids": label_rows,
+               "category": categories, "source": split.sources}
     unlabelled = None
     if settings.unlabelled.split:
         others = catalog.split(settings.unlabelled.split)
-        unlabelled = {"image": sources.Cached(others.images, config.data.cache_bytes),
+        unlabelled = {"image": sources.kept(others.images, config.data.cache_bytes),
                       "batch_size": settings.unlabelled.batch_size, "transform": settings.unlabelled.transforms}
 
     for name in ("log_every_steps", "checkpoint_every_steps", "accumulate_steps"):
@@ -166,7 +166,9 @@ def _run(config, workdir, stop, watch) -> dict:
     batches = pipeline.train_batches(
         columns, transform=settings.transforms, image_size=config.data.image_size, batch_size=settings.batch_size,
         seed=settings.seed, start_step=start_step, num_steps=num_steps, num_threads=settings.num_threads,
-        places=places, views=settings.views, unlabelled=unlabelled)
+        num_workers=settings.num_workers, places=places, views=settings.views, unlabelled=unlabelled,
+        sampling=settings.sampling, sampling_kwargs=settings.sampling_kwargs,
+        crop_before_decoding=settings.crop_before_decoding)
     print(f"train: {num_rows} listings, {num_params:,} parameters, {num_steps} steps of {settings.batch_size} "
           f"on {mesh.size} x {jax.devices()[0].device_kind}", flush=True)
     profile, compiled, step, in_flight = telemetry.Profile(workdir), None, start_step, collections.deque()
@@ -253,6 +255,7 @@ def _run(config, workdir, stop, watch) -> dict:
         guards.leave_the_others(error, step)
         raise
     finally:  # also after Ctrl-C: a save under way is finished, or its error is told
+        batches.close()
         profile.close()
         progress.close()
         store.close()

@@ -51,7 +51,8 @@ RULES = {
     "retrieval_jax/index/*": {"threadpoolctl", "retrieval_jax.provenance", "retrieval_jax.running_best", *NOUNS},
     # Reading a catalogue also reads its truth, a noun; grain asks absl whether flags are parsed.
     "retrieval_jax/data/*": {"grain", "tensorflow_datasets", "array_record", "polars", "etils", "cv2", "PIL", "absl",
-                             "retrieval_jax.attributes.vocabulary", "retrieval_jax.ranking", "retrieval_jax.remote"},
+                             "simplejpeg", "retrieval_jax.attributes.vocabulary", "retrieval_jax.ranking",
+                             "retrieval_jax.remote"},
     "retrieval_jax/models/*": {"jax", "flax", "safetensors", "huggingface_hub"},
     "retrieval_jax/losses/*": {"jax", "optax"},
     "retrieval_jax/tasks/*": {"jax", "retrieval_jax.models", "retrieval_jax.losses"},

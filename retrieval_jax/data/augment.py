@@ -129,9 +129,11 @@ def _affine(image, matrix, fill):
     """Takes the value at (x, y) from (a x + b y + c, d x + e y + f), pixel centres at halves, as Pillow counts."""
     a, b, c, d, e, f = matrix
     matrix = np.array(((a, b, c + (a + b - 1) / 2), (d, e, f + (d + e - 1) / 2)))
-    return cv2.warpAffine(image, matrix, (image.shape[1], image.shape[0]),
-                          flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
-                          borderValue=fill)
+    # With a fourth channel OpenCV has the same pixels in less than half of the time.
+    image = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), matrix, (image.shape[1], image.shape[0]),
+                           flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
+                           borderValue=(*fill, 255))
+    return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
 
 
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")

@@ -18,7 +18,7 @@ import numpy as np
 from retrieval_jax import remote
 from retrieval_jax.errors import InputError
 
-SOURCES = ("synthetic", "eproduct", "table", "tfds")
+SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined")
 
 
 @dataclasses.dataclass
@@ -32,6 +32,7 @@ class Split:
         categories: int32 [n, levels], rows of `Catalog.category_names[level]`, -1 where unknown; or None.
         images: random access, `images[row]` is uint8 [H, W, 3] RGB at the picture's own size.
         category_names: those of the catalogue; it fills them in.
+        sources: int32 [n], the number of the catalogue that a listing is from, where several are joined; or None.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Split:
     categories: np.ndarray | None
     images: Any
     category_names: tuple[list[str], ...] = ()
+    sources: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -109,8 +111,8 @@ def load(config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = No
     """Loads the catalogue that a config's data block describes.
 
     Args:
-        config_data: has `source` ("synthetic", "eproduct", "table" or "tfds"), `kwargs`, the arguments of that source,
-            and `leave_out`, a CSV of listings that stay out ("" for none).
+        config_data: has `source` ("synthetic", "eproduct", "table", "tfds" or "joined"), `kwargs`, its arguments, and
+            `leave_out`, a CSV of listings that stay out ("" for none).
         set_aside_path: CSV (file, row, id, reason, sentence) of the rows that were left out; None writes none.
 
     Returns:
@@ -135,8 +137,8 @@ def load(config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = No
     # Imported here: these modules need the classes above.
     if source == "synthetic":
         return importlib.import_module("retrieval_jax.data.synthetic").load(**kwargs)
-    module = importlib.import_module(f"retrieval_jax.data.{'tfds_datasets' if source == 'tfds' else 'tables'}")
-    loader = getattr(module, f"load_{source}")
+    module = {"joined": "joined", "tfds": "tfds_datasets"}.get(source, "tables")
+    loader = getattr(importlib.import_module(f"retrieval_jax.data.{module}"), f"load_{source}")
     takes = inspect.signature(loader).parameters
     listed = f"the {source} source takes {', '.join(name for name in takes if name != 'set_aside_path')}"
     if unknown := [name for name in kwargs if name not in takes or name == "set_aside_path"]:

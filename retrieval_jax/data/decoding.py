@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import os
 import pathlib
+import re
 import warnings
 import zlib
 from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
 from retrieval_jax.errors import InputError, short
+
+cv2.setNumThreads(1)  # pictures are read by several threads, in whose way OpenCV's own would get
 
 MAX_PIXELS = 64 * 2**20  # a larger picture is taken for a decompression bomb
 # Pillow's readers of more are never started. Its JPEG reader also does MPO, the files of phones with two lenses.
@@ -21,6 +25,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 HEAD = 65_536
 JPEG = b"\xff\xd8\xff"
+# An orientation in EXIF's bytes, of either byte order, that is not the upright one.
+_TURNED = re.compile(rb"\x01\x12\x00(?!\x03\x00\x00\x00\x01\x00\x01)|\x12\x01.\x00(?<!\x03\x00)|"
+                     rb"\x12\x01\x03\x00(?!\x01\x00\x00\x00\x01\x00)", re.DOTALL)
+_ROWS = 32  # the rows that a JPEG's blocks share, at most
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 # What stands in picture files that are none, or none that are read: (where, bytes, what it is).
@@ -48,6 +56,71 @@ _REMEDY = {
     "image too large": "make it smaller or raise config.data.kwargs.max_pixels",
     "path leaves the root": "give paths relative to the image folder, without '..' or links to elsewhere",
 }
+
+
+class Encoded:
+    """A picture whose pixels are not there yet: what is cut out of it is chosen before it is decoded.
+
+    Args:
+        data: the file's bytes.
+        whole: function without arguments that decodes all of it to uint8 [H, W, 3], or raises.
+        max_pixels: a picture with more is left to `whole`.
+
+    Attributes:
+        shape: (H, W, 3), of an ordinary upright JPEG from its header, else once it is decoded.
+    """
+
+    def __init__(self, data: bytes, whole: Any, max_pixels: int = MAX_PIXELS):
+        self._data, self._whole, self._pixels = data, whole, None
+        self._frame, (width, height), plain, turned = _jpeg_header(data)
+        if plain and not turned and 0 < width * height <= max_pixels and ends_well(data[:8], data[-12:]):
+            self.shape = height, width, 3
+        else:
+            self.shape = self.pixels().shape
+
+    def pixels(self) -> np.ndarray:
+        """Returns all of it, uint8 [H, W, 3]."""
+        if self._pixels is None:
+            self._pixels = self._whole()
+        return self._pixels
+
+    def cut(self, top: int, left: int, height: int, width: int, needed: tuple[int, int]) -> np.ndarray:
+        """Decodes a rectangle: no row below it, and no finer than needed.
+
+        Args:
+            top, left, height, width: of the rectangle, in pixels of the picture.
+            needed: (height, width) in pixels that it will be resized to.
+
+        Returns:
+            uint8 [h, w, 3]: the very pixels of the whole picture, unless the rectangle has at least twice those that
+            are needed on both sides. Then it is decoded at 1/2, 1/4 or 1/8 (the JPEG's own averages), with its edges
+            moved to the nearest whole pixels of that size.
+        """
+        if self._pixels is None:
+            factor = next((n for n in (8, 4, 2) if height >= n * needed[0] and width >= n * needed[1]), 1)
+            rows, data = -(-(top + height + 1) // _ROWS) * _ROWS, self._data
+            if rows < self.shape[0]:  # decoders stop where the header says that the picture ends
+                data = b"".join((data[:self._frame + 5], rows.to_bytes(2), data[self._frame + 7:]))
+            else:
+                rows = self.shape[0]
+            try:  # not strict: the bytes that are not read would be an error
+                image = simplejpeg.decode_jpeg(data, min_height=-(-rows // factor), min_factor=factor, strict=False)
+                (top, bottom), (left, right) = (
+                    ((first + factor // 2) // factor, (first + length + factor // 2) // factor)
+                    for first, length in ((top, height), (left, width)))
+                return image[top:bottom, left:right]
+            except ValueError:  # another decoder may know it, or tells what is wrong
+                pass
+        # A damaged file may turn out smaller than its header says, or turned.
+        pixels = self.pixels()
+        top, left = min(top, len(pixels) - 1), min(left, pixels.shape[1] - 1)
+        return pixels[top:top + height, left:left + width]
+
+
+def encoded(source: Any, row: int) -> Encoded:
+    """Reads a picture without decoding it, from a source that holds encoded ones (see `sources`)."""
+    data = source.read(row)
+    return Encoded(data, lambda: source.decode(data, row), source.max_pixels)
 
 
 class BadImage(Exception):
@@ -118,7 +191,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = Non
     if data.startswith(_PNG) and not _sums_are_right(data):  # Pillow may give the rest of such a picture as black
         raise BadImage("truncated image file", "the sum of a part is wrong")
     if plain and size and ends_well(data[:8], data[-12:]):
-        flag = cv2.IMREAD_COLOR
+        flag = cv2.IMREAD_COLOR_RGB
         if at_least:
             fits = [n for n in (8, 4, 2) if min(size) // n >= at_least]
             flag = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -128,7 +201,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = Non
         except cv2.error:
             image = None
         if image is not None:
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            return image if flag == cv2.IMREAD_COLOR_RGB else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return pillow_decode(io.BytesIO(data), max_pixels)
 
 
@@ -161,23 +234,33 @@ def peek(data: bytes) -> tuple[bool, tuple[int, int] | None]:
             return False, None
         # OpenCV's reader takes gigabytes and a minute for some damaged PNGs of 69 bytes.
         return False, (int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
-    if not data.startswith(JPEG):
-        return False, None
-    at = 2
-    while at + 10 <= len(data):
-        if data[at] != 0xFF:
-            return False, None
+    frame, size, plain, _ = _jpeg_header(data)
+    return plain, size if frame else None
+
+
+def _jpeg_header(data: bytes) -> tuple[int, tuple[int, int], bool, bool]:
+    """Reads a JPEG's header up to the frame's.
+
+    Returns:
+        (where the frame header stands, 0 where it is not seen; (width, height); has it 8 bits and one or three
+        channels; may EXIF's orientation turn it).
+    """
+    at, turned = 2, False
+    while data.startswith(JPEG) and at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill bytes and markers without content
             at += 1 if marker == 0xFF else 2
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame header
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             size = int.from_bytes(data[at + 7:at + 9]), int.from_bytes(data[at + 5:at + 7])
-            return data[at + 9] in (1, 3) and data[at + 4] == 8, size
+            return at, size, data[at + 9] in (1, 3) and data[at + 4] == 8, turned
         elif marker in (0xD9, 0xDA):
-            return False, None
+            break
         else:
-            at += 2 + int.from_bytes(data[at + 2:at + 4])
-    return False, None
+            end = at + 2 + int.from_bytes(data[at + 2:at + 4])
+            if marker == 0xE1 and data[at + 4:at + 8] == b"Exif" and _TURNED.search(data, at, end):
+                turned = True
+            at = end
+    return 0, (0, 0), False, False
 
 
 def pillow_decode(file: Any, max_pixels: int) -> np.ndarray:

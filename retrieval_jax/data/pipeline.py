@@ -11,13 +11,15 @@ import grain
 import numpy as np
 from absl import flags
 
-from retrieval_jax.data import transforms
+from retrieval_jax.data import decoding, transforms
+from retrieval_jax.data import sampling as samplings
 from retrieval_jax.errors import InputError
 
 
 def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps, start_step=0, num_threads=2,
-                  num_workers=0, places=None, views=(), unlabelled=None):
-    """Iterates over augmented batches, epoch after epoch, each row exactly once an epoch.
+                  num_workers=0, places=None, views=(), unlabelled=None,
+                  sampling="shuffle", sampling_kwargs=(), crop_before_decoding=False):
+    """Iterates over augmented batches, epoch after epoch, each row exactly once an epoch (or as `sampling` says).
 
     Batches cross the border of epochs (the last rows of one and the first of the next share a batch), so every batch
     is full.
@@ -44,6 +46,12 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
         unlabelled: None, or a second source that is zipped to the first: {"image": random access, "batch_size": U
             pictures of a global batch, "transform": (name, kwargs) pairs, "image_size" and "places": as above}. It has
             an order and epochs of its own.
+        sampling: name of the order of the rows, see `sampling`.
+        sampling_kwargs: its keyword arguments.
+        crop_before_decoding: whether a random_resized_crop that comes first chooses its rectangle from the size in
+            the header, so that no more of a JPEG is decoded than it needs (`decoding.Encoded`). Several times fewer
+            pixels; the same ones unless the rectangle is more than twice as large as asked. Of sources that hold
+            encoded pictures, and without views, which share what is decoded once.
 
     Returns:
         An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b]; _mask bool [b]; label_ids int32 [b, L]
@@ -53,7 +61,7 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
         pictures, no labels, and zeros in other columns.
 
     Raises:
-        InputError: no rows, columns of different lengths, or a batch size below 1.
+        InputError: no rows, columns of different lengths, a batch size below 1, or sampling that does not fit.
     """
     num_rows = _num_rows(columns)
     read_columns = _column_reader(columns)
@@ -62,7 +70,8 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
         view = _settings(f"view {number}", view, "transforms", image_size=image_size)
         applies[f"image_view{number}"] = transforms.compose(view["transforms"], view["image_size"]), view["image_size"]
     places = _places("batch_size", batch_size, places)
-    read = _shuffled(columns["image"], num_rows, applies, seed, batch_size, places)
+    order = samplings.rows(sampling, sampling_kwargs, columns, num_rows, seed, batch_size)
+    read = _shuffled(columns["image"], order, applies, batch_size, places, crop_before_decoding)
     steps = grain.MapDataset.range(start_step, num_steps)
     if unlabelled is None:
         return iter(_iterate(steps.map(lambda step: read_columns(read(step))), num_threads, num_workers))
@@ -75,8 +84,9 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
     places = _places("unlabelled batch_size", further["batch_size"], further["places"])
     # A seed of its own: two sources of equal length would else be shuffled alike.
     own_seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0] >> 1)
-    read_other = _shuffled(further["image"], len(further["image"]), {"image": (apply, further["image_size"])}, own_seed,
-                           further["batch_size"], places)
+    order = samplings.shuffle({}, len(further["image"]), own_seed, further["batch_size"])
+    read_other = _shuffled(further["image"], order, {"image": (apply, further["image_size"])}, further["batch_size"],
+                           places, crop_before_decoding)
 
     def read_both(step):
         other = read_other(step)
@@ -86,17 +96,19 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
     return iter(_iterate(steps.map(read_both), num_threads, num_workers))
 
 
-def _shuffled(source, num_rows, applies, seed, batch_size, places):
-    """Returns the function that reads a step's batch: rows in the order of (seed, epoch), pictures of (seed, position).
+def _shuffled(source, order, applies, batch_size, places, crop_before_decoding):
+    """Returns the function that reads a step's batch: rows of the stream `order`, pictures of (its seed, position).
 
     `applies` holds (function, (height, width)) for each name of a picture.
     """
+    encoded = crop_before_decoding and len(applies) == 1 and hasattr(source, "read")
+
     def read(row, rng):
-        picture = source[int(row)]
+        picture = decoding.encoded(source, int(row)) if encoded else source[int(row)]
         # in order, from one generator: what comes first does not depend on what follows
         return {name: apply(picture, rng) for name, (apply, _) in applies.items()} | {"row": np.int32(row)}
 
-    stream = grain.MapDataset.range(num_rows).seed(seed).shuffle().repeat().random_map(read)
+    stream = order.random_map(read)
 
     def batch(step):
         out = {name: np.zeros((len(places), *size, 3), np.uint8) for name, (_, size) in applies.items()}

@@ -1,4 +1,9 @@
-"""Pictures by row number: files under a folder, or any source kept in memory; and what makes a file no picture."""
+"""Pictures by row number: files under a folder, or any source kept in memory; and what makes a file no picture.
+
+A source has `len(source)` and `source[row]`, uint8 [H, W, 3] RGB. One that holds encoded pictures also has `read(row)`,
+their bytes, `decode(data, row)`, which makes `source[row]` of them, and `max_pixels`, the most that it decodes: then a
+picture can be cut before it is decoded (`decoding.Encoded`).
+"""
 
 from __future__ import annotations
 
@@ -107,6 +112,12 @@ class Cached:
     def __len__(self) -> int:
         return len(self.source)
 
+    def __getstate__(self):  # another process starts with nothing kept
+        return {"source": self.source, "max_bytes": self.max_bytes}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
+
     def __getitem__(self, row: int) -> np.ndarray:
         row = int(row)
         image = self._kept.get(row)
@@ -121,12 +132,17 @@ class Cached:
         return image
 
 
+def kept(source: Any, max_bytes: int) -> Any:
+    """Returns the source with its decoded pictures kept in memory, or itself where nothing is to be kept."""
+    return Cached(source, max_bytes) if max_bytes else source
+
+
 def path_problem(relative: str) -> str:
     """Says why a path's text alone leads out of its root, or returns ""."""
     parts = relative.replace("\\", "/").split("/")
     if "\0" in relative:
         return "it has a NUL character"
-    if relative.startswith(("/", "\\", "~")) or pathlib.PureWindowsPath(relative).drive:
+    if relative.startswith(("/", "\\", "~")) or ":" in relative and pathlib.PureWindowsPath(relative).drive:
         return "it is absolute"
     return "it has '..'" if ".." in parts else ""
 
