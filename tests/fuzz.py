@@ -143,6 +143,20 @@ def image(data: bytes, folder: pathlib.Path) -> None:
         require(decoded.shape[0] * decoded.shape[1] <= MOST_PIXELS, f"too large: {decoded.shape}")
         small = decoding.decode(data, MOST_PIXELS, at_least=8)
         require(min(small.shape[:2]) >= min(8, *decoded.shape[:2]), f"too small: {small.shape} of {decoded.shape}")
+    _cut(data)
+
+
+def _cut(data: bytes) -> None:
+    """Cuts before decoding: there is a picture, or a `BadImage`, wherever the cut lies."""
+    rng = random.Random(data)
+    try:
+        encoded = decoding.Encoded(data, lambda: decoding.decode(data, MOST_PIXELS), MOST_PIXELS)
+        height, width = (rng.randint(1, side) for side in encoded.shape[:2])
+        top, left = rng.randint(0, encoded.shape[0] - height), rng.randint(0, encoded.shape[1] - width)
+        cut = encoded.cut(top, left, height, width, (rng.randint(1, 16), rng.randint(1, 16)))
+    except decoding.BadImage:
+        return
+    require(cut.dtype == np.uint8 and cut.ndim == 3 and cut.shape[2] == 3 and cut.size > 0, f"cut {cut.shape}")
 
 
 def _is_sentence(text: str) -> None:

@@ -122,6 +122,13 @@ def test_halves_are_close_to_areas():
         np.testing.assert_array_equal(halves, area)
 
 
+def test_a_cut_of_a_file_that_is_smaller_than_its_header_says_is_not_empty():
+    encoded = decoding.Encoded(jpeg(), lambda: PHOTO[:20, :30])
+    encoded._data = b""  # no decoder takes it, so that the whole is asked for
+    cut = encoded.cut(100, 200, 50, 50, (10, 10))
+    assert cut.size and np.array_equal(cut, PHOTO[19:20, 29:30])
+
+
 def test_a_cache_goes_to_another_process_without_its_pictures():
     cache = sources.Cached([PHOTO], 10**9)
     assert cache[0] is cache[0] and cache.num_bytes == PHOTO.nbytes
