@@ -35,6 +35,7 @@ import numpy as np  # noqa: E402
 import polars as pl  # noqa: E402
 
 import odd_pictures  # noqa: E402
+from retrieval_jax.attributes import statistics  # noqa: E402
 from retrieval_jax.attributes import titles as title_rule  # noqa: E402
 from retrieval_jax.attributes import vocabulary as vocabulary_lib  # noqa: E402
 from retrieval_jax.data import decoding, sources, table_files, tables  # noqa: E402
@@ -101,15 +102,12 @@ def csv(data: bytes, folder: pathlib.Path) -> None:
 def titles(data: bytes, folder: pathlib.Path) -> None:
     """Tokenizes the lines of the input, which is UTF-8 with lone surrogates allowed, and encodes them."""
     texts = data.decode("utf-8", "surrogateescape" if data[:1] < b"\x80" else "replace").split("\n")
-    try:
-        fast = title_rule.tokenize_many(texts).to_list()
-    except UnicodeEncodeError:
-        require(any(0xD800 <= ord(letter) < 0xE000 for text in texts for letter in text), "valid text refused")
-        texts = [text.encode("utf-8", "replace").decode() for text in texts]
-        fast = title_rule.tokenize_many(texts).to_list()
     slow = [title_rule.tokenize(text) for text in texts]
+    fast: list[list[str]] = [[] for _ in texts]
+    for title, token in title_rule.tokenize_many(texts).iter_rows():
+        fast[title].append(token)
     require(fast == slow, "the fast path differs from the rule")
-    counts = vocabulary_lib.count_tokens([texts])
+    counts = statistics.count([texts]).tokens
     vocabulary = vocabulary_lib.build(counts, len(texts), 0)
     indptr, ids = vocabulary.encode(texts)
     require(len(indptr) == len(texts) + 1, "a title has no labels' row")

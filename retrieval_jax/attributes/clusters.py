@@ -117,8 +117,8 @@ def title_vectors(titles: Sequence[str]) -> np.ndarray:
     Args:
         titles: m texts.
     """
-    rows = pl.DataFrame({"title": np.arange(len(titles)), "token": title_rule.tokenize_many(titles)}).explode("token")
-    rows = rows.drop_nulls().filter(~pl.col("token").is_in(sorted(title_rule.DROPPED))).unique()
+    rows = title_rule.tokenize_many(titles)
+    rows = rows.filter(~pl.col("token").is_in(sorted(title_rule.DROPPED))).unique()
     tokens = rows.group_by("token").agg(pl.len().alias("titles")).sort("token").with_row_index("place")
     rows = rows.join(tokens, on="token").sort("title", "place")
     weights = (1 + np.log((1 + len(titles)) / (1 + rows["titles"].to_numpy()))).astype(np.float32)
