@@ -105,13 +105,18 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
         The `Decisions`.
 
     Raises:
-        InputError: an overrule names a word that no title has.
+        InputError: an overrule names a word that no title has, or a phrase by words that are merged.
     """
     _check(overrules, statistics)
     threshold = int(settings["threshold"])
     base = base_rules(settings)
     merges, why_merged = merged_words(statistics, settings, overrules)
     plain_merges = {word: target for word, target in merges.items() if " " not in word}
+    for name in sorted(word for word in {*overrules.keep, *overrules.drop, *overrules.split, *merges} if " " in word):
+        merged_name = " ".join(plain_merges.get(word, word) for word in name.split(" "))
+        if merged_name != name:
+            raise InputError(f"{overrules.rows[name]}: {name!r} is {merged_name!r} where its words are merged; write "
+                             "it so, or split the word")
     counted = merged(
         statistics, plain_merges, segmenting.LEFT_OUT if base.segment else frozenset())
     # Of millions of words most are rarer than any rule keeps: those are only counted.
@@ -136,9 +141,11 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
         inside = phrases.only_inside(found.filter(
             ~(pl.col("first") + " " + pl.col("second")).is_in(sorted(overrules.split | overrules.drop))))
     for name in sorted({word for word in overrules.keep | set(merges) if " " in word} - set(phrase_why)):
-        first, _, second = name.partition(" ")
-        pair = (plain_merges.get(first, first), plain_merges.get(second, second))
+        pair = tuple(name.split(" "))
         titles = counted.pairs.filter((pl.col("first") == pair[0]) & (pl.col("second") == pair[1]))["titles"].sum()
+        if not titles:
+            raise InputError(f"{overrules.rows[name]}: no title has {name!r}, its words beside each other; correct or "
+                             "leave out the line")
         names[pair] = merges.get(name, name)
         phrase_why[name] = (titles, f"{overrules.rows[name]}; together in {titles:,} titles")
 
@@ -238,7 +245,7 @@ def _says_nothing(word: str, titles: int, settings: Mapping, category: tuple | N
     spread = "" if information is None else f", {information:.2f} of the categories' entropy"
     if in_phrases > titles / 2 or (information is not None and information > most_information):
         return ""
-    if word in telling.JARGON and (low is None or low < 0.6):
+    if word in telling.JARGON and (low is None or low < most_auc):
         return f"a word of sellers and shippers{spread}" + (f", picture AUC {auc:.2f}" if auc is not None else "")
     if auc is not None:
         return f"not seen in pictures: AUC {auc:.2f} [{low:.2f}, {high:.2f}]{spread}" if high <= most_auc else ""

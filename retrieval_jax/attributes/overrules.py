@@ -56,12 +56,16 @@ def load(path: str | pathlib.Path) -> Overrules:
         raise InputError(f"{path}: not a text file in UTF-8 ({error}); correct config.mine.overrules") from None
     sets: dict[str, set[str]] = {"keep": set(), "drop": set(), "split": set()}
     merge: dict[str, str] = {}
-    rows, actions = {}, {}
+    rows: dict[str, str] = {}
+    decided: dict[str, set[tuple[str, ...]]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         where = f"{path}, row {number}"
-        cells = next(csv.reader([line], delimiter="," if path.suffix == ".csv" else "\t"))
+        try:
+            cells = next(csv.reader([line], delimiter="," if path.suffix == ".csv" else "\t"))
+        except csv.Error as error:
+            raise InputError(f"{where}: {line.strip()[:80]!r} is no decision ({error}); correct the line") from None
         cells = [" ".join(cell.lower().split()) for cell in cells]
         while cells and not cells[-1]:
             cells.pop()
@@ -70,13 +74,13 @@ def load(path: str | pathlib.Path) -> Overrules:
             raise InputError(f"{where}: {line.strip()[:80]!r} is no decision; write keep, drop or split and a word, or "
                              f"merge, a word and its target, with a {mark} between")
         action, word = cells[:2]
-        same = actions.get(word) == tuple(cells)
+        others = decided.setdefault(word, set()) - {tuple(cells)}
         # "split" undoes a merge and takes no side between keeping and dropping.
-        if word in actions and not same and "split" not in (action, actions[word][0]):
+        if any("split" not in (action, other[0]) for other in others):
             raise InputError(f"{where}: {word!r} has another decision in {rows[word]}; keep one of the two lines")
-        if {action, actions.get(word, ("",))[0]} == {"split", "merge"}:
+        if any({action, other[0]} == {"split", "merge"} for other in others):
             raise InputError(f"{where}: {word!r} is both split and merged ({rows[word]}); keep one of the two lines")
-        actions.setdefault(word, tuple(cells))
+        decided[word].add(tuple(cells))
         rows.setdefault(word, where)
         if action == "merge":
             merge[word] = cells[2]

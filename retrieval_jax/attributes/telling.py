@@ -97,6 +97,9 @@ def of_pictures(vectors: np.ndarray, rows: pl.DataFrame, tokens: list[str], *, f
     has[there["title"].to_numpy(), there["place"].to_numpy()] = True
     positives = has.sum(0)
     chosen = np.flatnonzero((positives >= 2 * folds) & (positives < n))
+    schema = {"token": pl.String, "positives": pl.Int64, "auc": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+    if not len(chosen):  # nor, it may be, a listing in every fold
+        return pl.DataFrame(schema=schema)
     has = has[:, chosen]
     fold = np.arange(n) % folds
     scores = np.zeros(has.shape, np.float32)
@@ -115,7 +118,6 @@ def of_pictures(vectors: np.ndarray, rows: pl.DataFrame, tokens: list[str], *, f
         q1, q2 = auc / (2 - auc), 2 * auc * auc / (1 + auc)
         error = math.sqrt((auc * (1 - auc) + (m - 1) * (q1 - auc**2) + (n - m - 1) * (q2 - auc**2)) / (m * (n - m)))
         out.append((places["token"][place], m, auc, auc - 1.96 * error, auc + 1.96 * error))
-    schema = {"token": pl.String, "positives": pl.Int64, "auc": pl.Float64, "low": pl.Float64, "high": pl.Float64}
     return pl.DataFrame(out, schema=schema, orient="row").sort("token")
 
 

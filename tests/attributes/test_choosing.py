@@ -81,6 +81,11 @@ def test_pictures_speak():
     made = _decide(ON, pictures=frame)
     assert _of(made, "green") == ("dropped", "uninformative") and _of(made, "red") == ("kept", "threshold")
     assert _of(made, "brand0") == ("kept", "threshold")  # the category knows it
+    frame = pl.DataFrame({"token": ["free"], "positives": [60], "auc": [0.7], "low": [0.65], "high": [0.75]})
+    settings = ON | {"phrases": {"on": False}}
+    assert _of(_decide(settings, pictures=frame), "free") == ("kept", "threshold")
+    settings |= {"uninformative": {"on": True, "pictures": 0, "most_auc": 0.7}}
+    assert _of(_decide(settings, pictures=frame), "free") == ("dropped", "uninformative")
 
 
 def test_a_new_title_gets_the_same_attributes(tmp_path):
@@ -129,6 +134,8 @@ def test_a_person_overrules(tmp_path):
     ("keep,red\ndrop,red\n", "row 2: 'red' has another decision in .*row 1"),
     ("merge,red,blue\nmerge,red,green\n", "row 2: 'red' has another decision"),
     ("merge,red,blue\nsplit,red\n", "row 2: 'red' is both split and merged"),
+    ("split,red\nkeep,red\ndrop,red\n", "row 3: 'red' has another decision in .*row 1"),
+    (f"keep,{'x' * 200_000}\n", "row 1: .* is no decision .field larger than"),
     ("merge,red,blue\nmerge,blue,green\nmerge,green,red\n", "red -> blue -> green -> red is a circle"),
     ("merge,red,red\n", "red -> red is a circle"),
     ("merge,red,blue\ndrop,blue\n", "row 1: 'red' is merged into 'blue', which .*row 2 drops"),
@@ -141,6 +148,11 @@ def test_bad_overrules(tmp_path, text, says):
 def test_overrules_of_unknown_words(tmp_path):
     with pytest.raises(InputError, match="row 2: no title has 'purpel'"):
         _decide(ON, _write(tmp_path, "keep,red\ndrop,purpel\n"))
+    with pytest.raises(InputError, match="row 1: no title has 'lamp kurta', its words beside each other"):
+        _decide(ON, _write(tmp_path, "keep,lamp kurta\n"))  # each is a word of some titles
+    for action in ("keep", "drop", "split"):  # two names of one pair would leave one of them without a title
+        with pytest.raises(InputError, match="row 2: 'running shoes' is 'running socks' where its words are merged"):
+            _decide(ON, _write(tmp_path, f"merge,shoes,socks\n{action},running shoes\n"))
     with pytest.raises(InputError, match="no such file"):
         overrules_lib.load(tmp_path / "nothing.csv")
     (tmp_path / "latin.csv").write_bytes(b"keep,\xe9t\xe9\n")
@@ -165,6 +177,9 @@ def test_what_pictures_tell():
     found = telling.of_pictures(vectors, table, ["red", "free", "no"])
     by = {row[0]: row[1:] for row in found.rows()}
     assert by["red"][1] > 0.9 and by["free"][2] < 0.5 < by["free"][3] and "no" not in by
+    for few in (0, 1, 4):  # not a listing in every fold, nothing to tell
+        few_rows = table.filter(pl.col("title") < few)
+        assert telling.of_pictures(vectors[:few], few_rows, ["red", "free"]).is_empty()
 
 
 def test_what_categories_tell():
