@@ -98,10 +98,7 @@ def _examples(titles, decisions, base):
 def _counted_elsewhere(settings, pairs):
     """Reads the tables of config.mine.statistics, and checks that they have what the switches need."""
     folder = settings["statistics"]
-    counted = statistics.load(folder)
-    if settings.get("normalise") or settings.get("segment"):
-        raise InputError(f"config.mine.statistics: {folder} was counted by the plain rule; turn config.mine.normalise "
-                         "and config.mine.segment off, or leave config.mine.statistics out")
+    counted = statistics.load(folder, choosing.base_rules(settings).counted_by)
     if pairs and counted.pairs is None:
         raise InputError(f"config.mine.statistics: {folder} has no table of pairs, which variants, phrases, kinds and "
                          "overrules need; count again with --pairs")

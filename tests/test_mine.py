@@ -1,6 +1,7 @@
 """Mining writes a vocabulary, sparse targets, a summary that adds up, and a picture; bad input gets its sentence."""
 
 import csv
+import functools
 import json
 
 import cv2
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 import reference
 from retrieval_jax import mine
-from retrieval_jax.attributes import statistics
+from retrieval_jax.attributes import statistics, words
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import catalog
@@ -90,8 +91,13 @@ def test_better_mining(tmp_path, capsys):
     made = vocabulary_lib.Vocabulary.load(tmp_path / "elsewhere" / "attributes" / "vocabulary.json")
     assert made.hash == vocabulary_lib.build(counted.tokens, 7, 1).hash and made.num_titles == 15
     plain.mine.normalise = True
-    with pytest.raises(InputError, match="counted by the plain rule; turn config.mine.normalise"):
+    with pytest.raises(InputError, match="rule 'titles-1', .* have 'titles-1 normalised-1'; set these as they were"):
         mine.run(plain, tmp_path / "work")
+    rules = words.Rules(normalise=True)
+    counted = statistics.count([TRAIN, VAL], tokenize=functools.partial(words.of_titles, rules=rules))
+    statistics.save(tmp_path / "tables", counted, rules.counted_by)
+    mine.run(plain, tmp_path / "alike")
+    assert vocabulary_lib.Vocabulary.load(tmp_path / "alike" / "attributes" / "vocabulary.json").rules.normalise
     config.mine.phrases.least_score = "high"
     with pytest.raises(InputError, match="config.mine.phrases.least_score is 'high'"):
         mine.run(config, tmp_path / "work")

@@ -5,7 +5,9 @@
     ... --runner=FlinkRunner --flink_master=...      ... --runner=SparkRunner      ... --direct_num_workers=4
 
 Made of the functions that retrieval_jax.mine counts with, bundle by bundle, and so with the same result, to the byte:
-OUT/vocabulary.json, and the tables that `statistics.load` reads. Titles stand in one column of .csv, .tsv, .jsonl,
+OUT/vocabulary.json, and the tables that `statistics.load` reads, of words and with --pairs of neighbours, none of
+categories. --normalise and --segment are the switches of config.mine; `mine` takes the tables (config.mine.statistics)
+where it has the same ones. Titles stand in one column of .csv, .tsv, .jsonl,
 .ndjson or .parquet files, or in .txt files, one a line; .gz, .bz2 and .xz behind that are unpacked. Paths are those
 that Beam reads (gs://, s3://, hdfs:// with its extras). Every other option is Beam's own. Needs requirements-beam.txt,
 and on a cluster's workers this package and polars: in their image, or by --extra_package.
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import bz2
 import csv
+import functools
 import gzip
 import io
 import json
@@ -24,6 +27,7 @@ import pathlib
 import posixpath
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
@@ -31,11 +35,12 @@ from apache_beam.io import fileio, filesystem, filesystems
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from retrieval_jax.attributes import statistics
+from retrieval_jax.attributes import choosing, segmenting, statistics, words
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 
 _FIELD = 16 * 2**20  # longest CSV field
+_SHARD = "shard-"  # beginning of the names of what workers write, deleted at the end
 _UNPACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -45,6 +50,8 @@ def run(
     threshold: int,
     column: str = "title",
     pairs: bool = False,
+    normalise: bool = False,
+    segment: bool = False,
     options: list[str] | None = None,
 ) -> dict:
     """Counts titles and writes their statistics and vocabulary.
@@ -55,6 +62,8 @@ def run(
         threshold: a token is kept when seen more than this many times.
         column: name of the titles' column.
         pairs: also count the tokens that stand next to each other.
+        normalise: as config.mine.normalise.
+        segment: as config.mine.segment.
         options: Beam's own command-line options.
 
     Returns:
@@ -66,7 +75,7 @@ def run(
     """
     _check(titles, out)
     tables = ("tokens", "pairs") if pairs else ("tokens",)
-    shards = posixpath.join(out, "shards")
+    rules = words.Rules(normalise, segment)
     # Beam's DirectRunner first fetches a program of its own from GitHub, unless it is told of one; without it, it runs
     # the pipeline in this process.
     pipeline = beam.Pipeline(options=PipelineOptions(["--prism_location=none", *(options or [])]))
@@ -80,7 +89,7 @@ def run(
         | "read" >> beam.FlatMap(_read, column)
         | "rows" >> beam.Reshuffle()  # one large file feeds every worker
         | "bundle" >> beam.BatchElements(min_batch_size=1_000, max_batch_size=statistics.CHUNK)
-        | "count" >> beam.FlatMap(_count, pairs)
+        | "count" >> beam.FlatMap(_count, pairs, rules)
     )
     for table in ("num_titles", *tables):
         _ = (
@@ -88,26 +97,27 @@ def run(
             | f"{table} alone" >> beam.Filter(_is_of, table)
             | f"{table} summed" >> beam.CombinePerKey(_sum)
             | f"{table} lines" >> beam.Map(_line)
-            | f"{table} written" >> beam.io.WriteToText(posixpath.join(shards, table), file_name_suffix=".jsonl")
+            | f"{table} written" >> beam.io.WriteToText(posixpath.join(out, _SHARD + table), file_name_suffix=".jsonl")
         )
     done = pipeline.run()
     done.wait_until_finish()
 
-    found = _gathered(shards, tables)
+    found = _gathered(out, tables)
+    filesystems.FileSystems.delete(_shards(out))
     set_aside = sum(counter.committed for counter in done.metrics().query(
         MetricsFilter().with_name("empty_titles"))["counters"])
-    vocabulary = vocabulary_lib.build(found.tokens, found.num_titles, threshold)
+    kept = choosing.merged(found, {}, segmenting.LEFT_OUT if segment else frozenset()).tokens
+    vocabulary = vocabulary_lib.build(kept, found.num_titles, threshold, rules)
     if not len(vocabulary):
         raise InputError(f"no token was seen more than --threshold={threshold} times in {found.num_titles:,} titles; "
                          "lower the threshold")
     with tempfile.TemporaryDirectory() as made:
-        statistics.save(made, found)
+        statistics.save(made, found, rules.counted_by)
         vocabulary.save(pathlib.Path(made) / "vocabulary.json")
         for file in sorted(pathlib.Path(made).iterdir()):
             with filesystems.FileSystems.create(posixpath.join(out, file.name), "application/octet-stream",
                                                 filesystem.CompressionTypes.UNCOMPRESSED) as written:
                 written.write(file.read_bytes())
-    filesystems.FileSystems.delete([shards])
     return {"read": found.num_titles + set_aside, "counted": found.num_titles,
             "set_aside": {"empty title": set_aside}, "tokens": len(vocabulary), "hash": vocabulary.hash}
 
@@ -120,8 +130,14 @@ def _check(titles: list[str], out: str) -> None:
             _kind(file.path)
     if filesystems.FileSystems.exists(posixpath.join(out, statistics.NAMES_FILE)):
         raise InputError(f"{out} holds statistics already; give another --out or remove it")
-    if filesystems.FileSystems.exists(posixpath.join(out, "shards")):
-        raise InputError(f"{out}/shards is left over from a run that did not end; remove it")
+    if left := _shards(out):
+        raise InputError(f"{left[0]} is left over from a run that did not end; remove {out}/{_SHARD}*")
+
+
+def _shards(out: str, table: str = "") -> list[str]:
+    # Files, found by their names: on object stores there are no folders to look for or to delete.
+    pattern = posixpath.join(out, f"{_SHARD}{table}*")
+    return [file.path for file in filesystems.FileSystems.match([pattern])[0].metadata_list]
 
 
 def _path(file: filesystem.FileMetadata) -> str:
@@ -143,6 +159,9 @@ def _read(file: fileio.ReadableFile, column: str) -> Iterator[str]:
     with file.open(compression_type=filesystem.CompressionTypes.UNCOMPRESSED) as packed:
         unpack = _UNPACKED.get(posixpath.splitext(path)[1], lambda content: content)
         for title in _titles(path, unpack(packed), column):
+            if not isinstance(title, str | None):
+                raise InputError(f"{path}: {short(repr(title))} in the column {column!r} is no text; name the titles' "
+                                 "column by --column")
             if title and title.strip():
                 # Between machines a title is UTF-8. "?" is a blank to the rule, as a lone surrogate is.
                 yield title.encode("utf-8", "replace").decode("utf-8")
@@ -178,7 +197,7 @@ def _titles(path: str, opened: io.BufferedIOBase, column: str) -> Iterator[str |
                     values = json.loads(line)
                     _check_column(f"{path}, line {row}", column, values)
                     yield values[column]
-    except (OSError, EOFError, ValueError, TypeError, csv.Error, lzma.LZMAError) as error:
+    except (OSError, EOFError, ValueError, TypeError, csv.Error, lzma.LZMAError, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not readable after line {row} ({error}); repair the file or leave it out") from None
@@ -189,9 +208,12 @@ def _check_column(where: str, column: str, names: Iterable[str]) -> None:
         raise InputError(f"{where} has no column {column!r}, it has {', '.join(map(str, names))}; name it by --column")
 
 
-def _count(titles: list[str], pairs: bool) -> Iterator[tuple[tuple[str, ...], tuple[int, int]]]:
+def _count(
+    titles: list[str], pairs: bool, rules: words.Rules
+) -> Iterator[tuple[tuple[str, ...], tuple[int, int]]]:
     """Yields ((table, key...), numbers) of one bundle."""
-    found = statistics.count([titles], pairs=pairs, progress=False)
+    tokenize = functools.partial(words.of_titles, rules=rules)
+    found = statistics.count([titles], pairs=pairs, tokenize=tokenize, progress=False)
     yield ("num_titles",), (found.num_titles, 0)
     for *key, occurrences, with_it in found.tokens.iter_rows():
         yield ("tokens", *key), (occurrences, with_it)
@@ -216,13 +238,13 @@ def _line(row: tuple) -> str:
     return json.dumps([*key, *numbers])
 
 
-def _gathered(shards: str, tables: tuple[str, ...]) -> statistics.Statistics:
+def _gathered(out: str, tables: tuple[str, ...]) -> statistics.Statistics:
     """Reads what the workers wrote."""
     rows = {}
     for table in ("num_titles", *tables):
         rows[table] = []
-        for file in filesystems.FileSystems.match([posixpath.join(shards, table + "-*")])[0].metadata_list:
-            with filesystems.FileSystems.open(file.path) as opened:
+        for path in _shards(out, f"{table}-"):
+            with filesystems.FileSystems.open(path) as opened:
                 rows[table] += [json.loads(line) for line in io.TextIOWrapper(opened, "utf-8")]
     return statistics.from_rows(sum(row[0] for row in rows["num_titles"]), **{name: rows[name] for name in tables})
 
@@ -236,9 +258,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", required=True, help="folder for vocabulary.json and the tables")
     parser.add_argument("--threshold", type=int, required=True, help="keeps tokens seen more often than this")
     parser.add_argument("--pairs", action="store_true", help="also counts neighbouring tokens")
+    parser.add_argument("--normalise", action="store_true", help="as config.mine.normalise")
+    parser.add_argument("--segment", action="store_true", help="as config.mine.segment")
     given, options = parser.parse_known_args(arguments)
     try:
-        found = run(given.titles, given.out, given.threshold, given.column, given.pairs, options)
+        found = run(given.titles, given.out, given.threshold, given.column, given.pairs, given.normalise, given.segment,
+                    options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

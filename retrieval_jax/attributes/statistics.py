@@ -117,36 +117,46 @@ def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
         name: pl.DataFrame(rows, schema=_SCHEMAS[name], orient="row") for name, rows in tables.items()})])
 
 
-def save(folder: str | pathlib.Path, found: Statistics) -> None:
-    """Writes statistics as a Parquet file for every table beside statistics.json, which is written last."""
+def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.RULE) -> None:
+    """Writes statistics as a Parquet file for every table beside statistics.json, which is written last.
+
+    Args:
+        folder: made when absent.
+        found: the `Statistics`.
+        rule: what titles were counted by, `words.Rules.counted_by`.
+    """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     there = {name: getattr(found, name) for name in TABLES if getattr(found, name) is not None}
     for name, table in there.items():
         table.rechunk().write_parquet(folder / f"{name}.parquet")
-    content = {"rule": title_rule.RULE, "num_titles": found.num_titles, "tables": list(there)}
+    content = {"rule": rule, "num_titles": found.num_titles, "tables": list(there)}
     (folder / NAMES_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def load(folder: str | pathlib.Path) -> Statistics:
+def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
     """Reads the statistics that `save` or a Beam pipeline wrote.
 
+    Args:
+        folder: of the tables.
+        rule: what they must have been counted by, `words.Rules.counted_by`.
+
     Raises:
-        InputError: no statistics there, not readable, or made by another title rule.
+        InputError: no statistics there, not readable, or counted by another rule.
     """
     folder = pathlib.Path(folder)
     try:
         content = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
-        rule, num_titles = content["rule"], int(content["num_titles"])
+        counted_by, num_titles = content["rule"], int(content["num_titles"])
         tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES if name in content["tables"]}
     except FileNotFoundError:
         missing = NAMES_FILE if not (folder / NAMES_FILE).exists() else "one of its tables"
         raise InputError(f"{folder}: {missing} is not there; count the titles again") from None
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise InputError(f"{folder}: no readable statistics ({error}); count the titles again") from None
-    if rule != title_rule.RULE:
-        raise InputError(f"{folder}: counted by the title rule {rule!r}, this version has {title_rule.RULE!r}; "
-                         "count the titles again")
+    if counted_by != rule:
+        raise InputError(f"{folder}: counted by the title rule {counted_by!r}, this version and config.mine.normalise "
+                         f"and segment have {rule!r}; set these as they were, or count the titles again")
     if "tokens" not in tables or any(dict(table.schema) != _SCHEMAS[name] for name, table in tables.items()):
         raise InputError(f"{folder}: the tables are not those of statistics; count the titles again")
     return Statistics(num_titles, **tables)

@@ -97,19 +97,21 @@ class Vocabulary:
         return {"rules": self.rules.as_json()} if self.rules else {}
 
 
-def build(counts: pl.DataFrame, num_titles: int, threshold: int) -> Vocabulary:
+def build(counts: pl.DataFrame, num_titles: int, threshold: int, rules: Rules | None = None) -> Vocabulary:
     """Keeps the tokens that were seen more than `threshold` times.
 
     Args:
         counts: the frame `statistics.Statistics.tokens`.
         num_titles: titles that were counted.
         threshold: a token is kept when its occurrences are greater.
+        rules: that titles were counted by; None for the plain rule.
 
     Returns:
         The `Vocabulary`, sorted by token.
     """
     kept = counts.filter(pl.col("occurrences") > threshold).sort("token")
-    return Vocabulary(kept["token"].to_list(), kept["titles"].to_numpy().astype(np.int64), num_titles, threshold)
+    counts = kept["titles"].to_numpy().astype(np.int64)
+    return Vocabulary(kept["token"].to_list(), counts, num_titles, threshold, rules or Rules())
 
 
 def save_targets(path: str | pathlib.Path, indptr: np.ndarray, label_ids: np.ndarray, vocabulary_hash: str) -> None:

@@ -35,6 +35,12 @@ class Rules:
     def __bool__(self) -> bool:
         return bool(self.normalise or self.segment or self.merges or self.phrases)
 
+    @property
+    def counted_by(self) -> str:
+        """Names and versions of the rules that titles are counted by: those that need no counts."""
+        return " ".join([title_rule.RULE, *([normalising.RULE] if self.normalise else []),
+                         *([segmenting.RULE] if self.segment else [])])
+
     def as_json(self) -> dict:
         """Returns what is saved and hashed: plain lists in a fixed order, with the versions of the rules in use."""
         return {

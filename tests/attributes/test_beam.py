@@ -4,6 +4,7 @@ Beam stands in an environment of its own (requirements-beam.txt), which is made 
 """
 
 import csv
+import functools
 import gzip
 import hashlib
 import importlib.util
@@ -19,10 +20,12 @@ import tempfile
 import polars as pl
 import pytest
 
-from retrieval_jax.attributes import statistics, vocabulary
+from retrieval_jax.attributes import choosing, statistics, vocabulary, words
+from retrieval_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TITLES = [f"Red {i % 7} shoe w/ {'Éclair ' * (i % 3)}x{i % 50} \udc80of\n{i % 11}" for i in range(2500)]
+TITLES = [f"Red {i % 7} GB grey 防水の und shoe w/ {'Éclair ' * (i % 3)}x{i % 50} \udc80of\n{i % 11}"
+          for i in range(2500)]
 
 # Runs several command lines in one process: Beam takes seconds to import.
 RUNS = """
@@ -81,26 +84,36 @@ def shop(tmp_path_factory):
     (root / "broken.csv").write_bytes(b"title\nred\n\xff\xfe\n")
     (root / "left").mkdir()
     (root / "left" / "statistics.json").write_text("{}")
+    (root / "stopped").mkdir()
+    (root / "stopped" / "shard-tokens-00000-of-00007.jsonl").write_text('["red", 1, 1]\n')
+    (root / "number.jsonl").write_text('{"title": "red"}\n{"title": 7}\n')
+    damaged = bytearray((root / "some.jsonl.gz").read_bytes())
+    damaged[200:260] = bytes(60)
+    (root / "damaged.jsonl.gz").write_bytes(damaged)
     return root
 
 
 @pytest.fixture(scope="module")
 def done(shop):
-    def line(out, *titles, **options):
+    def line(out, *titles, flags=(), **options):
         options = {"threshold": 30} | options
-        return [*(f"--titles={shop}/{name}" for name in titles), f"--out={shop}/{out}", "--pairs",
+        return [*(f"--titles={shop}/{name}" for name in titles), f"--out={shop}/{out}", "--pairs", *flags,
                 *(f"--{name}={value}" for name, value in options.items())]
 
     lines = {
         "plain": line("plain", "part-*.csv", "part-1.csv"),  # a file counts once
         "workers": line("workers", "part-*.csv", direct_num_workers=2, direct_running_mode="multi_processing"),
         "kinds": line("kinds", "some.jsonl.gz", "more.parquet", "rest.txt", runner="DirectRunner"),
+        "switches": line("switches", "part-*.csv", flags=("--normalise", "--segment")),
         "column": line("column", "part-*.csv", column="name"),
         "nothing": line("nothing", "part-9.csv"),
         "kind": line("kind", "part-1.csv", "left/statistics.json"),
         "high": line("high", "part-*.csv", threshold=10**6),
         "left": line("left", "part-*.csv"),
         "broken": line("broken", "broken.csv", threshold=0),
+        "stopped": line("stopped", "part-*.csv"),
+        "number": line("number", "number.jsonl", threshold=0),
+        "damaged": line("damaged", "damaged.jsonl.gz"),
     }
     path = os.pathsep.join([*packages(), str(ROOT)])
     ran = subprocess.run([sys.executable, "-c", RUNS], input=json.dumps(list(lines.values())), capture_output=True,
@@ -126,6 +139,25 @@ def test_the_same_vocabulary_and_tables_as_here(shop, done, tmp_path, name, empt
         "pairs.parquet", "statistics.json", "tokens.parquet", "vocabulary.json"]
 
 
+def test_switches_are_those_of_mine(shop, done):
+    status, _, errors = done["switches"]
+    assert status == 0, errors
+    settings = {"threshold": 30, "normalise": True, "segment": True}
+    rules = choosing.base_rules(settings)
+    counted = statistics.count([TITLES], pairs=True, tokenize=functools.partial(words.of_titles, rules=rules))
+    decisions = choosing.decide(counted, settings)
+    made = vocabulary.Vocabulary.load(shop / "switches" / "vocabulary.json")
+    assert made.tokens == decisions.tokens and made.rules.as_json() == decisions.rules.as_json()
+    assert {"6gb", "gray", "防水"} <= set(made.tokens) and not {"und", "の", "gb"} & set(made.tokens)
+    indptr, ids = made.encode(TITLES)
+    assert made.num_titles == len(indptr) - 1 and made.counts.tolist() == [
+        (ids == place).sum() for place in range(len(made))]
+    found = statistics.load(shop / "switches", rules.counted_by)
+    assert found.tokens.equals(counted.tokens) and found.pairs.equals(counted.pairs)
+    with pytest.raises(InputError, match="counted by the title rule 'titles-1 normalised-1 segmented-1'"):
+        statistics.load(shop / "switches")
+
+
 @pytest.mark.parametrize("name, says", [
     ("column", "part-0.csv has no column 'name', it has id, title; name it by --column"),
     ("nothing", "part-9.csv: no file matches"),
@@ -133,6 +165,9 @@ def test_the_same_vocabulary_and_tables_as_here(shop, done, tmp_path, name, empt
     ("high", "no token was seen more than --threshold=1000000 times in 2,500 titles"),
     ("left", "left holds statistics already"),
     ("broken", "broken.csv: not readable after line"),
+    ("stopped", "shard-tokens-00000-of-00007.jsonl is left over from a run that did not end"),
+    ("number", "number.jsonl: 7 in the column 'title' is no text"),
+    ("damaged", "damaged.jsonl.gz: not readable after line"),
 ])
 def test_what_cannot_be_counted_is_said_in_one_sentence(done, name, says):
     status, printed, errors = done[name]
