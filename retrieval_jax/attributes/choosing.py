@@ -151,12 +151,23 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
 
     category = {row[0]: row[1:] for row in telling.of_categories(counted, looked_at["token"]).rows()}
     seen_in_pictures = {row[0]: row[1:] for row in pictures.rows()} if pictures is not None else {}
+    rows, kept = [], set()
+    # Two words that say nothing are no telling phrase either: "free shipping".
+    for pair in sorted(names):
+        name = " ".join(pair)
+        why = [_says_nothing(word, words.get(word, (0, 0))[1], settings, category.get(word), seen_in_pictures.get(word),
+                             0) for word in pair]
+        if all(why) and name not in overrules.keep and name not in merges:
+            titles, _ = phrase_why.pop(name)
+            rows.append((name, "dropped", "uninformative", None, f"both words: {'; '.join(why)}", titles, titles))
+            del names[pair]
+            inside = {word: phrase for word, phrase in inside.items() if phrase != name}
+
     in_phrases: dict[str, int] = {}
     for pair in names:
         for word in pair:
             in_phrases[word] = in_phrases.get(word, 0) + phrase_why.get(" ".join(pair), (0, ""))[0]
 
-    rows, kept = [], set()
     for word, (occurrences, titles) in words.items():
         decision, rule, why = _keep(word, occurrences, threshold, settings, category.get(word))
         if decision == "kept" and word in inside and word not in merges.values():

@@ -68,6 +68,8 @@ def test_sellers_words_are_dropped_unless_a_phrase_or_a_category_speaks_for_them
     settings = ON | {"phrases": {"on": False}}
     made = _decide(settings)
     assert _of(made, "free") == _of(made, "shipping") == ("dropped", "uninformative")
+    made = _decide()  # nor is the two together a phrase worth keeping
+    assert _of(made, "free shipping") == ("dropped", "uninformative") and "free" not in made.tokens
     # "new" of one category alone is no jargon there.
     counted = statistics.count([["new lamp"] * 30 + ["old hat"] * 30],
                                categories=[[0] * 30 + [1] * 30], pairs=True)
