@@ -10,6 +10,7 @@ The same clusters dealt to listings at random show what chance gives.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import time
@@ -28,23 +29,14 @@ SHARES, LIMITS = (0.0, 0.5, 0.8, 1.0), (0.3, 0.5, 0.7, 0.8, 0.9)
 MAX_SIZE = 50
 
 
-def vectors_of(titles, pictures, share):
-    """Returns the function that `clusters.find` calls for a category's rows."""
-    def vectors(rows):
-        parts = [clusters.title_vectors([titles[row] for row in rows])] if share > 0 else []
-        parts += [clusters.picture_vectors(pictures[rows])] if share < 1 else []
-        return parts[0] if len(parts) == 1 else clusters.joined(*parts, share)
-
-    return vectors
-
-
 def of_products(name, titles, pictures, categories, product, shares) -> list[dict]:
     """Clusters listings whose products are known, at every share of the titles and every limit."""
     rows = []
     for share in shares:
         for limit in LIMITS:
             start = time.perf_counter()
-            found = clusters.find(vectors_of(titles, pictures, share), categories, limit, MAX_SIZE)
+            found = clusters.find(functools.partial(clusters.vectors_of, titles, pictures, share), categories, limit,
+                                  MAX_SIZE)
             seconds = time.perf_counter() - start
             by_chance = clusters.scores(np.random.default_rng(0).permutation(found), product)
             rows.append({"catalogue": name, "title_share": share, "max_difference": limit,
@@ -97,7 +89,8 @@ def growth(sizes) -> list[dict]:
         pictures = rng.integers(0, 256, (size // 5, 192))[product] + rng.normal(0, 20, (size, 192))
         pictures = np.clip(pictures, 0, 255).astype(np.uint8)
         with memory.Peak() as peak:
-            found = clusters.find(vectors_of(titles, pictures, 0.5), np.zeros(size, int), 0.7, MAX_SIZE)
+            vectors = functools.partial(clusters.vectors_of, titles, pictures, 0.5)
+            found = clusters.find(vectors, np.zeros(size, int), 0.7, MAX_SIZE)
         scores = clusters.scores(found, product)
         out.append({"listings": size, "seconds": round(peak.seconds, 2),
                     "peak_megabytes": round((peak.bytes - peak.before) / 2**20),

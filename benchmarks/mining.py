@@ -33,6 +33,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import generated_titles  # noqa: E402
 import memory  # noqa: E402
+import numpy as np  # noqa: E402
 import polars as pl  # noqa: E402
 from sklearn.feature_extraction.text import CountVectorizer  # noqa: E402
 
@@ -75,7 +76,7 @@ def vectorize(column: list[str], threshold: int, ours: bool) -> dict:
             "stop_words": sorted(titles.DROPPED)} if ours else {}
     made = CountVectorizer(min_df=threshold + 1, binary=True, **rule)
     rows = made.fit_transform(column)
-    names, counts = made.get_feature_names_out().tolist(), rows.sum(axis=0).A1.tolist()
+    names, counts = made.get_feature_names_out().tolist(), np.asarray(rows.sum(axis=0)).ravel().tolist()
     return {"kept": len(names), "same": digest(zip(names, counts, strict=True))}
 
 

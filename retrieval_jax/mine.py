@@ -7,6 +7,7 @@ of config.mine is on, also attributes/{mined.html, decisions.csv, kinds.csv}: wh
 """
 
 import dataclasses
+import functools
 import io
 import json
 from typing import Any
@@ -20,7 +21,7 @@ from retrieval_jax.attributes import statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import catalog as catalog_lib
 from retrieval_jax.data.noted import Noted
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 
 _SHOWN = 10
 
@@ -99,12 +100,7 @@ def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:
         raise InputError(f"config.mine.clusters: title_share is {share!r} (0 to 1; 0 without titles) and noise "
                          f"{noise!r} (none or own)")
     thumbnails = None if share == 1 else Noted(split.images).notes(np.arange(len(split)))[1]
-
-    def vectors(rows: np.ndarray) -> np.ndarray:
-        parts = [clusters_lib.title_vectors([split.titles[row] for row in rows])] if share > 0 else []
-        parts += [clusters_lib.picture_vectors(thumbnails[rows])] if share < 1 else []
-        return parts[0] if len(parts) == 1 else clusters_lib.joined(*parts, share)
-
+    vectors = functools.partial(clusters_lib.vectors_of, split.titles, thumbnails, share)
     categories = np.zeros(len(split), np.int32) if split.categories is None else split.categories[:, -1]
     found = clusters_lib.find(vectors, categories, settings["max_difference"], settings["max_size"])
     sizes = np.bincount(found[found >= 0], minlength=1)
@@ -186,7 +182,7 @@ def _text(summary: dict) -> str:
             f"mean {labels['mean']:.2f}, quartiles {labels['q25']:g} / {labels['median']:g} / "
             f"{labels['q75']:g}, from {labels['min']} to {labels['max']}",
         ),
-        *((name, ", ".join(f"{token} {count:,}" for token, count in tokens)) for name, tokens in shown),
+        *((name, ", ".join(f"{short(token)} {count:,}" for token, count in tokens)) for name, tokens in shown),
         *(
             (
                 "categories",
@@ -196,7 +192,8 @@ def _text(summary: dict) -> str:
             for name, levels in summary["categories"].items()
             if levels
         ),
-        *(("example", f"{title}  ->  {', '.join(tokens) or 'nothing'}") for title, tokens in summary["examples"]),
+        *(("example", f"{short(title, 200)}  ->  {short(', '.join(tokens), 200) or 'nothing'}")
+          for title, tokens in summary["examples"]),
         ("vocabulary", summary["vocabulary_hash"]),
     ]
     return "\n".join(f"{name:<15} {value}" for name, value in lines)

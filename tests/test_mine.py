@@ -114,6 +114,11 @@ def test_mine_is_deterministic_and_takes_the_order_of_rows_as_it_is(tmp_path):
     assert files[0] == files[1]
 
 
+def test_long_titles_are_cut_where_they_are_printed(tmp_path, capsys):
+    summary = mine.run(_config(_shop(tmp_path / "shop", [*TRAIN, "red " * 2000 + "x" * 1000])), tmp_path / "work")
+    assert max(len(title) for title, _ in summary["examples"]) == 9_000 and len(capsys.readouterr().out) < 3000
+
+
 def test_rows_set_aside_are_in_no_target(tmp_path):
     shop = _shop(tmp_path / "shop", [*TRAIN[:2], "", *TRAIN[2:]])
     with pytest.raises(InputError, match=r"train.csv, row 4 \(id train2\): the title is empty"):

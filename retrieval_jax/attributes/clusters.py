@@ -147,6 +147,22 @@ def joined(titles: np.ndarray, pictures: np.ndarray, title_share: float) -> np.n
     return np.concatenate([np.sqrt(title_share) * titles, np.sqrt(1 - title_share) * pictures], 1, dtype=np.float32)
 
 
+def vectors_of(
+    titles: Sequence[str] | None, thumbnails: np.ndarray | None, title_share: float, rows: np.ndarray
+) -> np.ndarray:
+    """Returns the vectors of one category's listings, float32 [m, D] of length 1: what `find` asks for.
+
+    Args:
+        titles: of all listings; None at a title_share of 0.
+        thumbnails: uint8 [n, D] of all listings; None at a title_share of 1.
+        title_share: 0 to 1, see `joined`.
+        rows: int [m], the category's.
+    """
+    parts = [title_vectors([titles[row] for row in rows])] if title_share > 0 else []
+    parts += [picture_vectors(thumbnails[rows])] if title_share < 1 else []
+    return parts[0] if len(parts) == 1 else joined(*parts, title_share)
+
+
 def with_own_instances(clusters: np.ndarray) -> np.ndarray:
     """Returns the clusters, int32 [n], with each listing of none in one of its own, numbered after the others."""
     out = clusters.copy()

@@ -64,7 +64,8 @@ def page(
         f"<p>{len(decisions.tokens):,} attributes of {num_titles:,} titles; {decisions.rarer:,} more words were seen "
         f"{threshold:,} times or less and are none. On: {escape(', '.join(switches) or 'nothing')}.</p>",
         "<p>To overrule a decision, write the line beside it into a file such as <code>overrules.csv</code>, name the "
-        "file in <code>config.mine.overrules</code> and mine again. The lines are <code>keep,word</code>, "
+        "file in <code>config.mine.overrules</code> and mine in another work directory; after a change of the file "
+        "alone, <code>mine --again</code>. The lines are <code>keep,word</code>, "
         "<code>drop,word</code>, <code>split,word</code> (a merge or a phrase undone) and "
         "<code>merge,word,target</code>. All decisions are in <code>decisions.csv</code>.</p>",
         _counts(table),
