@@ -109,10 +109,11 @@ def _cluster(vectors: np.ndarray, max_difference: float, max_size: int) -> np.nd
 
 
 def title_vectors(titles: Sequence[str]) -> np.ndarray:
-    """Returns the vectors of one category's titles, float32 [m, DIMS] of length 1 (0 without a token).
+    """Returns the vectors of one category's titles, float32 [m, DIMS] of length 1.
 
     The distinct tokens of a title weigh 1 + log((1 + m) / (1 + titles that have the token)); a random projection, the
-    same at every call with the same titles, keeps their distances within about a tenth.
+    same at every call with the same titles, keeps their distances within about a tenth. A title without a token
+    has a random vector, and so is like no other.
 
     Args:
         titles: m texts.
@@ -124,7 +125,11 @@ def title_vectors(titles: Sequence[str]) -> np.ndarray:
     weights = (1 + np.log((1 + len(titles)) / (1 + rows["titles"].to_numpy()))).astype(np.float32)
     ends = rows["title"].to_numpy(), rows["place"].to_numpy()
     table = sparse.csr_matrix((weights, ends), shape=(len(titles), len(tokens)))
-    return _unit(table @ np.random.default_rng(0).standard_normal((len(tokens), DIMS), np.float32))
+    random = np.random.default_rng(0)
+    vectors = table @ random.standard_normal((len(tokens), DIMS), np.float32)
+    silent = np.diff(table.indptr) == 0
+    vectors[silent] = random.standard_normal((int(silent.sum()), DIMS), np.float32)
+    return _unit(vectors)
 
 
 def picture_vectors(thumbnails: np.ndarray) -> np.ndarray:
