@@ -187,10 +187,10 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
         rows.append((name, "merged" if target else "kept", rule, target, why, titles, titles))
         if not target:
             kept.add(name)
-    targets_kept = kept | {words_ for words_ in plain_merges.values() if words_ in kept}
+    shown = {row[0] for row in rows}  # also words that count as one that is dropped: else nothing would tell of them
     before = {row[0]: row[1:] for row in statistics.tokens.rows()}
     for word, target in plain_merges.items():
-        if target in targets_kept:
+        if target in shown:
             rule, why = why_merged[word]
             rows.append((word, "merged", rule, target, why, *before.get(word, (0, 0))))
     plain_merges = {word: target for word, target in plain_merges.items() if target in kept or _part(target, names)}

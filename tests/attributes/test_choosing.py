@@ -76,6 +76,14 @@ def test_sellers_words_are_dropped_unless_a_phrase_or_a_category_speaks_for_them
     assert "new" in choosing.decide(counted, settings).tokens
 
 
+def test_what_counts_as_a_dropped_word_is_told():
+    counted = statistics.count([["seller lamp"] * 10 + ["sellers lamp"] * 8 + ["red lamp"] * 10], pairs=True)
+    settings = {"threshold": 5, "variants": {"on": True, "least_likeness": 0.0}, "uninformative": {"on": True}}
+    made = choosing.decide(counted, settings)
+    assert made.tokens == ["lamp", "red"] and not made.rules.merges and made.rarer == 0
+    assert _of(made, "seller") == ("dropped", "uninformative") and _of(made, "sellers") == ("merged", "variants")
+
+
 def test_pictures_speak():
     titles, _ = _titles()
     frame = pl.DataFrame({"token": ["brand0", "green", "red"], "positives": [40, 60, 60], "auc": [0.5, 0.52, 0.9],
