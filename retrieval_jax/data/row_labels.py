@@ -51,7 +51,9 @@ def categories(
             )
             titles = {value: value for value in values if value and (row_checks.is_whole(value) or not whole_numbers)}
             where = f"the {defining.name} split" if defining else ""
-        known = sorted(titles, key=int) if all(map(row_checks.is_whole, titles)) else sorted(titles)
+        # by value; 7 and 07 are two categories of one value, and `unique` hands them out in any order
+        whole = all(map(row_checks.is_whole, titles))
+        known = sorted(titles, key=lambda key: (int(key), key) if whole else key)
         names.append([titles[key] for key in known])
         for split, rows in tables.items():
             if column in rows.frame.columns:
