@@ -356,7 +356,7 @@ def _text(value: Any, ours: str) -> str | None:
 
 def _parquet(full: pathlib.Path, path: str, columns: dict[str, str]) -> tuple[pl.DataFrame, np.ndarray, list]:
     try:
-        frame = pl.read_parquet(full, columns=list(columns.values()))
+        frame = pl.read_parquet(full, columns=list(dict.fromkeys(columns.values())))  # one may serve twice
     except (Exception, pl.exceptions.PanicException) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from None
     texts = {}

@@ -198,6 +198,23 @@ def test_categories_with_holes_are_numbered_by_their_value(loaded):
     assert (codes["p1"], codes["p3"], codes["c1"], codes["c2"], codes["c3"]) == (1, 2, 3, 0, 3)
 
 
+def test_categories_of_one_value_are_numbered_alike_in_every_run(tmp_path):
+    names = ["0", "00", "000", "01", "1", "001", "07", "7", "007"]
+    kwargs = _shop(tmp_path, _csv([[f"p{row}", "shoes", "a.jpg", name] for row, name in enumerate(names)]))
+    for _ in range(5):
+        assert _load(kwargs).category_names == (["0", "00", "000", "001", "01", "1", "007", "07", "7"],)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl", "train.parquet"])
+def test_a_column_may_serve_twice(tmp_path, name):
+    frame = pl.DataFrame({"image": ["a.jpg"], "title": ["shoes"]})
+    kwargs = _shop(tmp_path, {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": str}[name[6:]](), name)
+    if name.endswith("parquet"):
+        frame.write_parquet(tmp_path / name)
+    found = _load(kwargs, columns={"id": "image", "title": "title", "categories": ("title", "title")})
+    assert found.train.ids == ["a.jpg"] and found.category_names == (["shoes"], ["shoes"])
+
+
 def test_unknown_ids_of_the_truth_name_the_one_that_was_meant(loaded):
     sentences = [entry["sentence"] for entry in loaded.set_aside if entry["file"] == "truth.csv"]
     assert [sentence.split(": ")[0] for sentence in sentences] == [f"truth.csv, row {n} (id {one})"
