@@ -67,20 +67,54 @@ def test_leaks_are_found_and_left_out_and_the_rows_reconcile(config, tmp_path, c
 
 def test_what_cannot_be_left_out_is_told(config, tmp_path):
     config.data.leave_out = str(tmp_path / "list.csv")
-    for content, words in (("", "cannot be read"), ("split,id\n", "no column 'reason'"),
-                           ("split,id,reason\ntrain,t1,\ntrain,x,\n", "row 3: there is no listing 'x' in the split")):
+    for content, words in (
+        ("", "list.csv: the file is empty"), ("split,id\n", "missing column 'reason'"),
+        ("split,id,reason\ntrain,t1,\n\ntrain,x,\n", "list.csv, row 4: there is no listing 'x' in the split 'train'"),
+        ("split,id,reason\nquery,t1,\n", "no listing 't1' in the split 'query'"),
+        ("split,id,reason\ntrain,t1,a,b\n", "list.csv, row 2.*the row has 4 fields, the header 3"),
+    ):
         (tmp_path / "list.csv").write_text(content)
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=f"config.data.leave_out.*{words}"):
             catalogs.load(config.data)
     config.data.leave_out = str(tmp_path / "none.csv")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="config.data.leave_out.*there is no such file"):
         catalogs.load(config.data)
-    config.data.source = "synthetic"
+    config.data.kwargs.leave_out = config.data.leave_out
+    config.data.leave_out = ""
+    with pytest.raises(InputError, match="config.data.kwargs has 'leave_out'"):
+        catalogs.load(config.data)
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t1,\n")
+    config.data = {"source": "synthetic", "kwargs": {}, "leave_out": str(tmp_path / "list.csv")}
     with pytest.raises(InputError, match="embedded catalogue"):
         catalogs.load(config.data)
     config.leaks.leave_out_of = ("gallry",)
     with pytest.raises(InputError, match="gallry"):
         leaks.run(config, tmp_path)
+
+
+@pytest.mark.parametrize("content", [
+    "split,id,reason\n", "\ufeffreason;id;split\r\nmine;t1;train\r\nno;t2;train\r\n\r\n"])
+def test_a_list_may_be_empty_or_come_from_a_spreadsheet(config, tmp_path, content):
+    (tmp_path / "list.csv").write_text(content, encoding="utf-8")
+    config.data.leave_out = str(tmp_path / "list.csv")
+    catalog, left = catalogs.load(config.data), content.count("train")
+    assert len(catalog.train) == catalog.counts["train"]["kept"] == 60 - left == 60 - len(catalog.set_aside)
+
+
+def test_listings_of_joined_catalogues_are_left_out_where_they_lie(config, tmp_path):
+    one = {"source": "table", "kwargs": config.data.kwargs.to_dict()}
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,b/t0,\nval,a/v1,\ngallery,g2,mine\n")
+    data = {"source": "joined", "kwargs": {"catalogs": {"a": one, "b": one}, "search": "b"},
+            "leave_out": str(tmp_path / "list.csv")}
+    catalog = catalogs.load(data)
+    assert {name: count["set_aside"] for name, count in catalog.counts.items() if count["set_aside"]} == {
+        name: {"left out by config.data.leave_out": 1} for name in ("b train", "a val", "b gallery")}
+    assert set(catalog.train.ids) == {f"{name}/t{row}" for name in "ab" for row in range(60)} - {"b/t0"}
+    assert len(catalog.val) == 19 and "a/v1" not in catalog.val.ids and "g2" not in catalog.gallery.ids
+    for line in ("train,c/t0,", "train,t0,", "train,a/x,", "gallery,a/g1,"):
+        (tmp_path / "list.csv").write_text(f"split,id,reason\n{line}\n")
+        with pytest.raises(InputError, match="row 2: there is no listing"):
+            catalogs.load(data)
 
 
 def test_of_an_id_that_stands_twice_neither_row_stays(config, tmp_path):

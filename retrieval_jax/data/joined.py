@@ -10,12 +10,14 @@
     config.train.sampling_kwargs = {"weights": (0.7, 0.3)}  # in the order of the names: market, shop
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from retrieval_jax.data import catalog, row_checks
+from retrieval_jax.data.left_out import Listed
 from retrieval_jax.errors import InputError
 
 
@@ -63,7 +65,8 @@ class JoinedEncoded(JoinedImages):
 
 
 def load_joined(
-    catalogs: Mapping, search: str, same_categories: bool = False, set_aside_path: Any = None
+    catalogs: Mapping, search: str, same_categories: bool = False, leave_out: Sequence[Listed] = (),
+    set_aside_path: Any = None,
 ) -> catalog.Catalog:
     """Loads several catalogues: train and val of all of them, query, gallery and truth of one.
 
@@ -75,6 +78,7 @@ def load_joined(
         search: name of the catalogue whose queries and gallery are searched.
         same_categories: whether categories of the same name are the same in all catalogues; otherwise (two shops number
             theirs each in its own way) they are called "name/category".
+        leave_out: listings to set aside, by their ids here.
         set_aside_path: CSV of the rows that were left out, of all of them.
 
     Returns:
@@ -88,14 +92,16 @@ def load_joined(
         raise InputError(f"config.data.kwargs.catalogs has {len(names)} catalogues: give two or more, by name")
     if search not in names:
         raise InputError(f"config.data.kwargs.search is {search!r}; there are {', '.join(names)}")
-    parts = {}
+    listed, parts = _listed(leave_out, names, search), {}
     for name in names:
+        if "/" in name:
+            raise InputError(f"config.data.kwargs.catalogs has {name!r}; a name has no '/', which ends it in ids")
         if unknown := [key for key in catalogs[name] if key not in ("source", "kwargs")]:
             raise InputError(f"config.data.kwargs.catalogs.{name} has {unknown[0]!r}; it takes source, kwargs")
         if "source" not in catalogs[name]:
             raise InputError(f"config.data.kwargs.catalogs.{name} has no source; there are "
                              + ", ".join(catalog.SOURCES))
-        parts[name] = catalog.load(catalogs[name])
+        parts[name] = catalog.load(catalogs[name], leave_out=listed[name])
     depths = {name: len(part.category_levels) for name, part in parts.items() if part.category_levels}
     if len(set(depths.values())) > 1:
         raise InputError("config.data.kwargs.catalogs: they have different numbers of category levels: "
@@ -117,6 +123,17 @@ def load_joined(
     if set_aside_path is not None:
         row_checks.write_set_aside(set_aside_path, out.set_aside)
     return out
+
+
+def _listed(leave_out: Sequence[Listed], names: list[str], search: str) -> dict[str, list[Listed]]:
+    """Returns which listings each catalogue has to leave out, by their ids there."""
+    found = {name: [] for name in names}
+    for one in leave_out:
+        name, _, own = one.id.partition("/") if one.split in ("train", "val") else (search, "", one.id)
+        if name not in found:
+            raise one.unknown()
+        found[name].append(dataclasses.replace(one, id=own))
+    return found
 
 
 def _joined(parts: dict, split: str, levels: tuple, category_names: tuple) -> catalog.Split | None:

@@ -50,6 +50,7 @@ def read(
     wanted: dict[str, str],
     optional: dict[str, str] | None = None,
     encoding: str = "utf-8",
+    may_be_empty: bool = False,
 ) -> Rows:
     """Reads columns of one or more files as the rows of one split.
 
@@ -60,6 +61,7 @@ def read(
         wanted: our name of a column -> its name in the files; "id" has to be there.
         optional: likewise, columns that are taken only where every file has them.
         encoding: Python's name of the text's, of CSV and JSONL; a byte-order mark at a file's beginning goes before it.
+        may_be_empty: whether there may be no rows.
 
     Returns:
         The `Rows`, every column as text ("" where empty).
@@ -83,7 +85,7 @@ def read(
             lines.append(line)
             file_of.append(np.full(len(line), number, np.int32))
             bad += [(start + row, reason, detail) for row, reason, detail in marks]
-    if not frames or not sum(map(len, lines)):
+    if not may_be_empty and not sum(map(len, lines)):
         raise InputError(f"{', '.join(paths)}: there are no rows; give at least one or leave the file out")
     rows = Rows(name, pl.concat(frames), paths, np.concatenate(file_of), np.concatenate(lines))
     for row, reason, detail in bad:

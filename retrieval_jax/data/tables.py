@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from retrieval_jax.data import row_checks, row_labels, table_files
+from retrieval_jax.data import left_out, row_checks, row_labels, table_files
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.decoding import MAX_PIXELS
+from retrieval_jax.data.left_out import Listed
 from retrieval_jax.data.row_checks import Rows
 from retrieval_jax.data.sources import FileImages
 from retrieval_jax.errors import InputError
@@ -22,7 +23,7 @@ EPRODUCT_LEVELS = ("META_CATEG_ID", "CATEG_LVL2_ID", "LEAF_CATEG_ID")
 EPRODUCT_TRUTH = "metadata/ground_truth.csv"
 
 # Reasons that are held against no file.
-_NOT_HELD = frozenset({row_labels.FALLEN_QUERY, row_labels.FALLEN_GALLERY, row_checks.LEFT_OUT})
+_NOT_HELD = frozenset({row_labels.FALLEN_QUERY, row_labels.FALLEN_GALLERY, left_out.REASON})
 
 
 def load_eproduct(
@@ -33,7 +34,7 @@ def load_eproduct(
     check_images: bool | str = True,
     decode_at_least: int | None = None,
     encoding: str = "utf-8",
-    leave_out: str = "",
+    leave_out: Sequence[Listed] = (),
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads a folder in eProduct's layout: metadata/{train,val,index,query}.csv and Images/.
@@ -50,7 +51,7 @@ def load_eproduct(
         check_images: True looks at every picture's header and end, "decode" decodes it whole, False trusts all.
         decode_at_least: see `sources.FileImages`.
         encoding: of the CSV files' text, where it is not UTF-8 and the file has no byte-order mark.
-        leave_out: CSV (split, id, reason) of listings to set aside, whatever max_bad_share; "" for none.
+        leave_out: listings to set aside, whatever max_bad_share.
         set_aside_path: CSV that receives the bad rows.
 
     Returns:
@@ -130,7 +131,7 @@ def load_table(
     check_images: bool | str = True,
     decode_at_least: int | None = None,
     encoding: str = "utf-8",
-    leave_out: str = "",
+    leave_out: Sequence[Listed] = (),
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads CSV, JSONL or Parquet tables beside an image folder.
@@ -232,7 +233,7 @@ def build(
     declared: Rows | None = None,
     whole_numbers: bool = False,
     truth: Rows | None = None,
-    leave_out: str = "",
+    leave_out: Sequence[Listed] = (),
 ) -> Catalog:
     """Checks every row, settles what is set aside, and makes the catalogue of the rest.
 
@@ -253,8 +254,7 @@ def build(
     """
     for rows in [*tables.values(), *([declared] if declared is not None else [])]:
         _mend(rows)
-    if leave_out:
-        row_checks.leave_out(tables, leave_out)
+    left_out.mark(tables, leave_out)
     for split, rows in tables.items():
         row_checks.check_ids(rows)
         if "title" in rows.frame.columns:
