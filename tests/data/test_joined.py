@@ -97,3 +97,32 @@ def test_categories_of_other_catalogues_are_others_unless_they_are_the_same(tmp_
         load(catalogs={"a": a, "c": c}, search="a")
     del c["kwargs"]["columns"]["categories"]
     assert load(catalogs={"a": a, "c": c}, search="a").train.categories.tolist() == [[0], [-1]]
+
+
+def test_categories_that_are_called_alike_stay_apart_and_only_what_is_joined_is_counted(tmp_path):
+    for name in "ab":
+        root = tmp_path / name
+        (root / "metadata").mkdir(parents=True)
+        (root / "Images").mkdir()
+        cv2.imwrite(str(root / "Images" / "1.jpg"), np.zeros((4, 4, 3), np.uint8))
+        train = "".join(f"t{row},red,1,2,{row},1.jpg\n" for row in (3, 4, 5))
+        levels = "".join(f"{level},{key},{title}\n" for level, key, title in (
+            ("META_CATEG_ID", 1, "All"), ("CATEG_LVL2_ID", 2, "Some"), ("LEAF_CATEG_ID", 3, "Other"),
+            ("LEAF_CATEG_ID", 4, "Other")))
+        for file, content in (
+            ("train", "UUID,AUCT_TITL,META_CATEG_ID,CATEG_LVL2_ID,LEAF_CATEG_ID,IMAGE_PATH\n" + train),
+            ("categories", "LEVEL,ID,NAME\n" + levels), ("query", "UUID,IMAGE_PATH\nq1,1.jpg\nq2,2.jpg\n"),
+            ("index", "UUID,IMAGE_PATH\ng1,1.jpg\n"), ("ground_truth", "QUERY_UUID,INDEX_UUIDS\nq1,g1\n"),
+        ):
+            (root / "metadata" / f"{file}.csv").write_text(content)
+    catalogs = {name: {"source": "eproduct", "kwargs": {"root": str(tmp_path / name), "max_bad_share": 0.5}}
+                for name in "ab"}
+    both = load(tmp_path / "set_aside.csv", catalogs=catalogs, search="b")
+    assert both.category_names[2] == ["a/Other", "a/Other", "b/Other", "b/Other"]
+    assert both.train.categories[:, 2].tolist() == [0, 1, 2, 3]
+    assert {name: (count["read"], count["kept"]) for name, count in both.counts.items()} == {
+        "a train": (3, 2), "a categories": (4, 4), "b train": (3, 2), "b query": (2, 1), "b gallery": (1, 1),
+        "b categories": (4, 4), "b ground_truth": (1, 1)}
+    assert [(row["file"], row["id"]) for row in both.set_aside] == [
+        ("a: metadata/train.csv", "t5"), ("b: metadata/train.csv", "t5"), ("b: metadata/query.csv", "q2")]
+    assert (tmp_path / "set_aside.csv").read_text().count("\n") == 4
