@@ -3,13 +3,16 @@
 import csv
 
 import cv2
+import fsspec
 import ml_collections
 import numpy as np
 import pytest
 
 from configs import common
 from retrieval_jax import leaks
+from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import joined, sources
 from retrieval_jax.errors import InputError
 
 COUNTS = {"train": 60, "val": 10, "query": 12, "gallery": 20}
@@ -126,3 +129,22 @@ def test_of_an_id_that_stands_twice_neither_row_stays(config, tmp_path):
     catalog = catalogs.load(config.data)
     assert catalog.counts["train"]["set_aside"] == {"duplicate id": 1, "left out by config.data.leave_out": 1}
     assert "t0" not in catalog.train.ids and len(catalog.train) == 59
+
+
+def test_pictures_are_read_small_wherever_they_lie(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.full((900, 1200, 3), 60, np.uint8))
+    files = sources.FileImages(tmp_path, ["a.jpg"])
+    assert leaks._reduced(files)[0].shape == (113, 150, 3) and files[0].shape == (900, 1200, 3)
+    both = leaks._reduced(joined.JoinedEncoded([files, sources.FileImages(tmp_path, ["a.jpg", "a.jpg"])]))
+    assert [both[row].shape for row in range(3)] == [(113, 150, 3)] * 3
+    drawn = [np.zeros((8, 8, 3), np.uint8)]
+    assert leaks._reduced(drawn) is drawn
+
+
+def test_what_is_found_goes_up_to_a_url(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path / "cache"))
+    there = f"memory://shop-{tmp_path.name}/leaks"
+    leaks.run(config, workdirs.as_path(there))
+    files = fsspec.filesystem("memory")
+    names = {file.rpartition("/")[2] for file in files.find(there.removeprefix("memory:/"))}
+    assert {"leaks.csv", "leave_out.csv"} <= names, names
