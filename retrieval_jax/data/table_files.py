@@ -98,7 +98,7 @@ def _columns(root: Any, path: str, encoding: str) -> list[str]:
     full = pathlib.Path(root) / path
     if not full.is_file():
         near = difflib.get_close_matches(
-            full.name, [f.name for f in full.parent.glob("*")] if full.parent.is_dir() else []
+            full.name, [f.name for f in full.parent.glob("*") if f.is_file()] if full.parent.is_dir() else []
         )
         raise InputError(f"{full}: there is no such file{_near(near)}; correct config.data.kwargs or add the file")
     kind = full.suffix.lower()

@@ -157,6 +157,8 @@ def load_table(
     _check_arguments(root, max_bad_share, check_images)
     columns = {"id": "id", "image": "image"} | {ours: theirs for ours, theirs in (columns or {}).items() if theirs}
     check_names("columns", columns, ("id", "image", "title", "categories", "product"))
+    if not isinstance(files, Mapping) or not all(isinstance(path, (str, type(None))) for path in files.values()):
+        raise InputError(f"config.data.kwargs.files is {files!r}; it maps each of {', '.join(SPLITS)} to one file")
     files = {split: path for split, path in files.items() if path}
     check_names("files", files, SPLITS)
     if not files:
@@ -195,10 +197,10 @@ def load_table(
 
 
 def _check_arguments(root: str, max_bad_share: float, check_images: bool | str) -> None:
-    if not pathlib.Path(root).is_dir():
+    if not isinstance(root, (str, pathlib.Path)) or not pathlib.Path(root).is_dir():
         raise InputError(f"config.data.kwargs.root: {root} is no folder")
-    if not 0 <= max_bad_share <= 1:
-        raise InputError(f"config.data.kwargs.max_bad_share is a share from 0 to 1, not {max_bad_share}")
+    if not isinstance(max_bad_share, (int, float)) or not 0 <= max_bad_share <= 1:
+        raise InputError(f"config.data.kwargs.max_bad_share is a share from 0 to 1, not {max_bad_share!r}")
     if check_images not in (True, False, "decode"):
         raise InputError(f"config.data.kwargs.check_images is {check_images!r}; it takes True, False or 'decode'")
 
