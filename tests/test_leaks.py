@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from retrieval_jax import leaks
+from retrieval_jax import leaks, prepare
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import joined, sources
@@ -148,3 +148,13 @@ def test_what_is_found_goes_up_to_a_url(config, tmp_path, monkeypatch):
     files = fsspec.filesystem("memory")
     names = {file.rpartition("/")[2] for file in files.find(there.removeprefix("memory:/"))}
     assert {"leaks.csv", "leave_out.csv"} <= names, names
+
+
+def test_a_prepared_catalogue_is_used_as_a_whole(config, tmp_path):
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t1,\n")
+    config.data.leave_out = str(tmp_path / "list.csv")
+    prepare.run(config, tmp_path / "prepared", side=32, processes=1)
+    data = {"source": "tfds", "kwargs": {"root": str(tmp_path / "prepared")}}
+    assert len(catalogs.load(data).train) == 59 and "t1" not in catalogs.load(data).train.ids
+    with pytest.raises(InputError, match="is used as a whole: prepare it again into another folder, with --config.da"):
+        catalogs.load(data | {"leave_out": str(tmp_path / "list.csv")})
