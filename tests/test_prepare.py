@@ -226,9 +226,14 @@ def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
         run(table(root, check_images=False), out)
     config = table(root, check_images=False, max_bad_share=0.2)
     original = catalog.load(config.data)
-    run(config, out)
+    summary = run(config, out)
     found = load(out, tmp_path / "again.csv")
     count = found.counts["train"]
+    before = [original.query.ids.index(query) for query in found.query.ids]
+    answers = {"read": len(original.truth.rows), "kept": len(found.truth.rows), "queries_without": sum(
+        len(original.truth.relevant(old)) > 0 == len(found.truth.relevant(row)) for row, old in enumerate(before))}
+    assert summary["answers"] == answers and answers["kept"] < answers["read"]
+    assert not any("files" in found.counts[split] for split in ("train", "query", "gallery"))
     assert count["set_aside"] == {"empty title": 1, "truncated image file": 1, "unreadable picture": 1}
     for split in ("train", "query", "gallery"):
         count = found.counts[split]
