@@ -213,6 +213,15 @@ def test_only_what_changed_is_made_again(tmp_path):
         load(out)
 
 
+def test_pictures_that_were_too_large_are_made_once_more_are_allowed(tmp_path):
+    root, out = shop(tmp_path / "shop"), tmp_path / "out"
+    small = {"check_images": False, "max_bad_share": 0.3, "max_pixels": 100_000}
+    run(table(root, **small), out)
+    assert load(out).counts["train"]["set_aside"] == {"image too large": 3}  # 400 x 300
+    run(table(root, **small | {"max_pixels": 120_000}), out)  # as the sentence says
+    same(load(out), catalog.load(table(root).data))
+
+
 def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
     root, out = shop(tmp_path / "shop"), tmp_path / "out"
     for name in ("train3.jpg", "gallery1.jpg", "query0.jpg"):
