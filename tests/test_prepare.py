@@ -429,11 +429,14 @@ def encoded(kind: str, height: int, width: int, mode: str = "RGB", **options) ->
     return file.getvalue()
 
 
+ON_ITS_SIDE = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # EXIF's orientation
+
+
 @pytest.mark.parametrize("data, shape, as_is", [
     (encoded("JPEG", 60, 90), (32, 48), False),
     (encoded("JPEG", 1200, 32), (1200, 32), True),
-    (encoded("JPEG", 300, 400, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
-     (43, 32), False),  # lies on its side
+    (encoded("JPEG", 300, 400, exif=ON_ITS_SIDE), (43, 32), False),
+    (encoded("JPEG", 20, 30, exif=ON_ITS_SIDE), (30, 20), False),  # not every reader turns it
     (encoded("JPEG", 20, 20, "CMYK"), (20, 20), False),  # not every reader knows it
     (encoded("JPEG", 20, 20, "L"), (20, 20), True),
     (encoded("PNG", 20, 20), (20, 20), True),

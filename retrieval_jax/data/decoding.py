@@ -238,6 +238,11 @@ def peek(data: bytes) -> tuple[bool, tuple[int, int] | None]:
     return plain, size if frame else None
 
 
+def turned(jpeg: bytes) -> bool:
+    """Tells whether EXIF's orientation may turn a JPEG, which not every reader heeds."""
+    return _jpeg_header(jpeg)[3]
+
+
 def _jpeg_header(data: bytes) -> tuple[int, tuple[int, int], bool, bool]:
     """Reads a JPEG's header.
 
@@ -245,7 +250,7 @@ def _jpeg_header(data: bytes) -> tuple[int, tuple[int, int], bool, bool]:
         (where the frame header stands, 0 where it is not seen; (width, height); has it 8 bits and one or three
         channels; may EXIF's orientation turn it).
     """
-    at, frame, turned = 2, (0, (0, 0), False), False
+    at, frame, turns = 2, (0, (0, 0), False), False
     while data.startswith(JPEG) and at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill bytes and markers without content
@@ -258,9 +263,9 @@ def _jpeg_header(data: bytes) -> tuple[int, tuple[int, int], bool, bool]:
                 size = int.from_bytes(data[at + 7:at + 9]), int.from_bytes(data[at + 5:at + 7])
                 frame = at, size, data[at + 9] in (1, 3) and data[at + 4] == 8
             if marker == 0xE1 and data[at + 4:at + 8] == b"Exif" and _TURNED.search(data, at, end):
-                turned = True  # decoders take it from behind the frame's header, too
+                turns = True  # decoders take it from behind the frame's header, too
             at = end
-    return *frame, turned
+    return *frame, turns
 
 
 def pillow_decode(file: Any, max_pixels: int) -> np.ndarray:
