@@ -146,6 +146,8 @@ def test_a_prepared_catalogue_is_the_catalogue(tmp_path):
     assert records.dataset_info.features["category_0"].int2str(one["category_0"]) == "kind 1"
     with pytest.raises(InputError, match="knows its columns"):
         load(tmp_path / "out", columns={"title": "title"})
+    with pytest.raises(InputError, match="prepare it again, .* with this config.data.leave_out"):
+        load(tmp_path / "out", leave_out="list.csv")
 
 
 def test_by_name_where_tfds_looks(tmp_path):

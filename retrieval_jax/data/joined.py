@@ -63,7 +63,7 @@ class JoinedEncoded(JoinedImages):
 
 
 def load_joined(
-    catalogs: Mapping, search: str, same_categories: bool = False, set_aside_path: Any = None
+    catalogs: Mapping, search: str, same_categories: bool = False, leave_out: str = "", set_aside_path: Any = None
 ) -> catalog.Catalog:
     """Loads several catalogues: train and val of all of them, query, gallery and truth of one.
 
@@ -71,10 +71,11 @@ def load_joined(
     has empty ones.
 
     Args:
-        catalogs: {name: {"source", "kwargs"}}, each as a config's data block.
+        catalogs: {name: {"source", "kwargs", "leave_out"}}, each as a config's data block.
         search: name of the catalogue whose queries and gallery are searched.
         same_categories: whether categories of the same name are the same in all catalogues; otherwise (two shops number
             theirs each in its own way) they are called "name/category".
+        leave_out: refused: a list is of one catalogue, and stands in its block.
         set_aside_path: CSV of the rows that were left out, of all of them.
 
     Returns:
@@ -88,10 +89,14 @@ def load_joined(
         raise InputError(f"config.data.kwargs.catalogs has {len(names)} catalogues: give two or more, by name")
     if search not in names:
         raise InputError(f"config.data.kwargs.search is {search!r}; there are {', '.join(names)}")
+    if leave_out:
+        raise InputError("config.data.leave_out: of several catalogues each has its own list, of its own ids: set "
+                         f"config.data.kwargs.catalogs.{names[0]}.leave_out and the like")
     parts = {}
     for name in names:
-        if unknown := [key for key in catalogs[name] if key not in ("source", "kwargs")]:
-            raise InputError(f"config.data.kwargs.catalogs.{name} has {unknown[0]!r}; it takes source, kwargs")
+        if unknown := [key for key in catalogs[name] if key not in ("source", "kwargs", "leave_out")]:
+            raise InputError(f"config.data.kwargs.catalogs.{name} has {unknown[0]!r}; it takes source, kwargs, "
+                             "leave_out")
         if "source" not in catalogs[name]:
             raise InputError(f"config.data.kwargs.catalogs.{name} has no source; there are "
                              + ", ".join(catalog.SOURCES))

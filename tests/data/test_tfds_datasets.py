@@ -155,6 +155,15 @@ def test_bad_records_are_set_aside_and_counted(tmp_path):
             unseen.gallery.images[row]
 
 
+def test_listed_records_are_left_out(tmp_path):
+    folder, file = listings(tmp_path), tmp_path / "list.csv"
+    listed = load(root=str(folder), **LISTINGS).train.ids[1]
+    file.write_text(f"split,id,reason\ntrain,{listed},a leak\n")
+    data = {"source": "tfds", "kwargs": {"root": str(folder), **LISTINGS}, "leave_out": str(file)}
+    loaded = catalog.load(data)
+    assert listed not in loaded.train.ids and sum(loaded.counts["train"]["set_aside"].values()) == 1
+
+
 def test_damaged_and_missing_files(tmp_path):
     folder = listings(tmp_path)
     loaded = load(root=str(folder), **LISTINGS)
