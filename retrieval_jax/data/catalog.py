@@ -108,7 +108,7 @@ class DataInfo:
 
 
 def load(
-    config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = None, leave_out: Sequence | None = None
+    config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = None, leave_out: Sequence = ()
 ) -> Catalog:
     """Loads the catalogue that a config's data block describes.
 
@@ -116,7 +116,7 @@ def load(
         config_data: has `source` ("synthetic", "eproduct", "table", "tfds" or "joined"), `kwargs`, its arguments, and
             `leave_out`, a CSV of listings that stay out ("" for none).
         set_aside_path: CSV (file, row, id, reason, sentence) of the rows that were left out; None writes none.
-        leave_out: `left_out.Listed` listings, in place of those of config_data["leave_out"].
+        leave_out: further listings that stay out, `left_out.Listed`.
 
     Returns:
         The `Catalog`.
@@ -134,8 +134,8 @@ def load(
     if source not in SOURCES:
         raise InputError(f"config.data.source is {source!r}; there are {', '.join(SOURCES)}")
     # Imported here: these modules need the classes above.
-    if leave_out is None and (file := config_data.get("leave_out")):
-        leave_out = importlib.import_module("retrieval_jax.data.left_out").read(file)
+    if file := config_data.get("leave_out"):
+        leave_out = [*importlib.import_module("retrieval_jax.data.left_out").read(file), *leave_out]
     if source == "synthetic":
         if leave_out:
             raise InputError("config.data.leave_out: the embedded catalogue has no rows of files; set it to ''")
@@ -149,7 +149,7 @@ def load(
         raise InputError(f"config.data.kwargs has {unknown[0]!r}; {listed}")
     if missing := [name for name, one in takes.items() if one.default is one.empty and name not in kwargs]:
         raise InputError(f"config.data.kwargs has no {missing[0]!r}; {listed}")
-    return loader(**kwargs, leave_out=leave_out or (), set_aside_path=set_aside_path)
+    return loader(**kwargs, leave_out=leave_out, set_aside_path=set_aside_path)
 
 
 def data_info(split: Split, vocabulary: Any = None) -> DataInfo:

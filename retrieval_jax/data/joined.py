@@ -74,11 +74,11 @@ def load_joined(
     has empty ones.
 
     Args:
-        catalogs: {name: {"source", "kwargs"}}, each as a config's data block.
+        catalogs: {name: {"source", "kwargs", "leave_out"}}, each as a config's data block.
         search: name of the catalogue whose queries and gallery are searched.
         same_categories: whether categories of the same name are the same in all catalogues; otherwise (two shops number
             theirs each in its own way) they are called "name/category", those of one catalogue after those of another.
-        leave_out: listings to set aside, by their ids here.
+        leave_out: listings to set aside, by their ids here; the lists of `catalogs` name them by their own.
         set_aside_path: CSV of the rows that were left out, of all of them.
 
     Returns:
@@ -96,8 +96,9 @@ def load_joined(
     for name in names:
         if "/" in name:
             raise InputError(f"config.data.kwargs.catalogs has {name!r}; a name has no '/', which ends it in ids")
-        if unknown := [key for key in catalogs[name] if key not in ("source", "kwargs")]:
-            raise InputError(f"config.data.kwargs.catalogs.{name} has {unknown[0]!r}; it takes source, kwargs")
+        if unknown := [key for key in catalogs[name] if key not in ("source", "kwargs", "leave_out")]:
+            raise InputError(f"config.data.kwargs.catalogs.{name} has {unknown[0]!r}; it takes source, kwargs, "
+                             "leave_out")
         if "source" not in catalogs[name]:
             raise InputError(f"config.data.kwargs.catalogs.{name} has no source; there are "
                              + ", ".join(catalog.SOURCES))

@@ -40,6 +40,22 @@ def test_train_and_val_hold_every_listing_of_both_and_the_rest_is_of_one(tmp_pat
             shop.category_names[level][code] for code in shop.gallery.categories[:, level]]
 
 
+def test_each_leaves_out_what_its_own_list_names(tmp_path):
+    (tmp_path / "Images").mkdir()
+    for row in range(3):
+        cv2.imwrite(str(tmp_path / "Images" / f"{row}.jpg"), np.full((8, 8, 3), row, np.uint8))
+    (tmp_path / "train.csv").write_text("id,image\na,0.jpg\nb,1.jpg\nc,2.jpg\n")
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,b,a leak\n")
+    table = {"source": "table", "leave_out": str(tmp_path / "list.csv"),
+             "kwargs": {"root": str(tmp_path), "image_root": "Images", "files": {"train": "train.csv"}}}
+    both = load(catalogs={"shop": SHOP, "table": table})
+    assert list(both.train.ids)[30:] == ["table/a", "table/c"]
+    (tmp_path / "both.csv").write_text("split,id,reason\ntrain,table/c,\n")
+    both = catalog.load(ConfigDict({"source": "joined", "leave_out": str(tmp_path / "both.csv"), "kwargs": {
+        "catalogs": {"shop": SHOP, "table": table}, "search": "shop"}}))
+    assert list(both.train.ids)[30:] == ["table/a"]
+
+
 def test_a_run_reads_them_in_their_shares():
     train = load().train
     [batch] = pipeline.train_batches(
