@@ -3,10 +3,18 @@
     python benchmarks/host_needs.py [--rates=benchmarks/pipeline.json]
 
 Pictures a second are what the devices of one host would train on if nothing but the network's multiplications took
-time: peak FLOP/s x MFU / (three times the FLOPs of a picture's way forward). Peaks are from the makers' data sheets,
-MFU is assumed; FLOPs are the papers', at 384 px they have grown with the pixels (ConvNeXt) or with the tokens and the
-square of their number (ViT). JPEGs are read, uint8 pictures go to the devices. Cores are those of the machine that made
-the rates, one core's median of `ours`, for crops of 224 px whatever the network's size.
+time: peak FLOP/s x MFU / (three times the FLOPs of a picture's way forward). Assumptions, none measured here:
+
+    peaks            dense bfloat16, of the makers' data sheets (NVIDIA: H100 SXM; Google Cloud: v5e), as in
+                     benchmarks/weak_scaling.py
+    MFU              45 %, as there
+    FLOPs            of the papers (ConvNeXt, DeiT) at 224 px; at 384 px they have grown with the pixels (ConvNeXt) or
+                     with the tokens and the square of their number (ViT)
+    the host's cores virtual ones, as Google Cloud describes these machine types: two of them share a core
+    cores needed     of the machine that made the rates: one core's median of `ours`, as if n cores did n times as much,
+                     for crops of 224 px out of 500 x 500 whatever the network's size
+
+JPEGs are read, uint8 pictures go to the devices.
 """
 
 import argparse

@@ -34,6 +34,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SIDE, QUALITY, SIZE, BATCH, SCALE = 500, 87, 224, 64, (0.2, 1.0)
+ROWS = 1_000_000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OURS = ("ours", "ours, area", "ours, float", "ours, processes")
 SYSTEMS = (*OURS, "OpenCV linear", "OpenCV area", "PyTorch")
@@ -82,7 +83,7 @@ def time_ours(system: str, folder: pathlib.Path, count: int, cores: int, seconds
     plain = system == "ours, area"
     crop = {"scale": SCALE, "interpolation": "area" if plain else "halves"}
     # as many rows as a catalogue has: among few, grain's shuffle is slower
-    files = sources.FileImages(folder, [f"{row % count}.jpg" for row in range(1_000_000)])
+    files = sources.FileImages(folder, [f"{row % count}.jpg" for row in range(ROWS)])
     threads = {"num_threads": 1, "num_workers": cores} if system == "ours, processes" else {"num_threads": cores}
     batches = pipeline.train_batches(
         {"image": files}, transform=(("random_resized_crop", crop), ("flip", {}), ("trivial_augment", {})),
@@ -132,7 +133,8 @@ class Files:
     """The pictures as PyTorch's map-style data set."""
 
     def __init__(self, folder, count, transform):
-        self.paths, self.transform = [f"{folder}/{number}.jpg" for number in range(count)], transform
+        # as many rows as a catalogue has: workers would wait at the end of each of many short epochs
+        self.paths, self.transform = [f"{folder}/{row % count}.jpg" for row in range(ROWS)], transform
 
     def __len__(self):
         return len(self.paths)

@@ -149,9 +149,11 @@ def base() -> ConfigDict:
     config.train.sampling = "shuffle"
     config.train.sampling_kwargs = ConfigDict()
     config.train.num_threads = 2  # that decode and augment; beyond about six, Python keeps them waiting: take workers
-    config.train.num_workers = 0  # processes with so many threads each, a cache each; 0 for threads of this one
-    # Only what a first random_resized_crop needs of a JPEG is decoded, where pictures are not cached: faster, and not
-    # the same pixels where the crop is more than twice as large as it is asked to be.
+    # Processes with so many threads each, a cache each; 0 for threads of this one. Their batches come through /dev/shm,
+    # of which a container may have too little: six batches for each process are enough.
+    config.train.num_workers = 0
+    # Only what a first random_resized_crop needs of a JPEG is decoded, where pictures are not cached and have no views:
+    # faster, and not the same pixels where the crop is more than twice as large as it is asked to be.
     config.train.crop_before_decoding = False
     config.train.non_finite = "stop"  # at a loss or gradient that is no number; "skip" leaves such steps out
     config.train.hang_seconds = 1800.0  # of one and the same wait, after which the process gives up; 0 for never
@@ -303,6 +305,11 @@ def eproduct(name: str, arg: ConfigDict, *, model: str, weights: str, image_size
     --config.data.kwargs.root=... What the source does not tell (clipping: none; augmentation: TrivialAugment or
     RandAugment of magnitude 9; Poly-1's epsilon: 0.5 or 2; GeM or not) is set by the argument or by its first value.
 
+    Crops are decoded without the rest of the picture; those at least twice as large as the network sees, on both sides,
+    at 1/2, 1/4 or 1/8 of their size, which train.crop_before_decoding=False undoes. All are averaged over areas, as
+    pictures are at test time: interpolation "halves" would spare a third of the host's work, but nobody has measured
+    what it does to retrieval.
+
     Args:
       name: of the experiment.
       arg: parsed argument; `seed`, `augment` ("trivial" or "rand"), `pooling` ("" for the weights' own, "gem"), as far
@@ -344,7 +351,7 @@ def eproduct(name: str, arg: ConfigDict, *, model: str, weights: str, image_size
     augment = {"trivial": ("trivial_augment", {}), "rand": ("rand_augment", {"magnitude": 9.0})}
     if arg.get("augment", "trivial") not in augment:
         raise ValueError(f"the augmentation {arg.augment!r} is not known; there are {', '.join(augment)}")
-    config.train.transforms = (("random_resized_crop", {"scale": (0.2, 1.0), "interpolation": "halves"}), ("flip", {}),
+    config.train.transforms = (("random_resized_crop", {"scale": (0.2, 1.0)}), ("flip", {}),
                                augment[arg.get("augment", "trivial")], ("erasing", {"p": 0.25}))
     config.train.crop_before_decoding = True
     config.train.num_threads = 16

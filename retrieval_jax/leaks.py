@@ -10,6 +10,7 @@ a list that a person may edit; nothing is left out until config.data.leave_out n
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import pathlib
@@ -18,11 +19,10 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from retrieval_jax import near_duplicates, thumbnail_hashes
+from retrieval_jax import near_duplicates, remote, thumbnail_hashes
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data.noted import Noted
-from retrieval_jax.data.sources import FileImages
 from retrieval_jax.errors import InputError
 
 PAIRS = (("train", "val"), ("train", "query"), ("train", "gallery"), ("query", "gallery"), ("train", "train"))
@@ -71,6 +71,8 @@ def run(config: Any, workdir: Any) -> dict:
     _write(workdir / "leaks.csv", ("split", "id", "other_split", "other_id", "kind", "difference", "aligned"), pairs)
     listed = leave_out(pairs, settings.leave_out_of)
     _write(workdir / "leave_out.csv", ("split", "id", "reason"), listed)
+    for name in ("leaks.csv", "leave_out.csv"):
+        remote.push(workdir, below=name)
     total = len(splits.get("train", ()))
     print(f"leaks: {len(pairs):,} pairs in {workdir / 'leaks.csv'}; "
           f"--config.data.leave_out={workdir / 'leave_out.csv'} leaves {len(listed):,} of {total:,} train listings out")
@@ -79,16 +81,22 @@ def run(config: Any, workdir: Any) -> dict:
 
 def read(split: catalogs.Split) -> np.ndarray:
     """Returns the thumbnails of a split's pictures, uint8 [n, 192]; large JPEGs are decoded at a reduced size."""
-    source = split.images
-    if isinstance(source, FileImages):
-        source = FileImages(source.root, source.relative_paths, source.max_pixels, AT_LEAST)
-    pictures, out = Noted(source), []
+    pictures, out = Noted(_reduced(split.images)), []
     with tqdm.tqdm(total=len(split), desc=f"leaks: {split.name}", unit="picture", mininterval=1) as bar:
         for start in range(0, len(split), _BLOCK):
             rows = np.arange(start, min(start + _BLOCK, len(split)))
             out.append(pictures.notes(rows)[1])
             bar.update(len(rows))
     return np.concatenate(out)
+
+
+def _reduced(source: Any) -> Any:
+    if hasattr(source, "parts"):  # of several catalogues
+        return type(source)([_reduced(part) for part in source.parts])
+    if hasattr(source, "at_least"):
+        source = copy.copy(source)
+        source.at_least = AT_LEAST
+    return source
 
 
 def describe(result: thumbnail_hashes.Found, one: Any, other: Any, limit: float) -> tuple[dict, list[tuple]]:

@@ -19,12 +19,13 @@ import pathlib
 import threading
 import time
 
+import numpy as np
 import tqdm
 from absl import flags
 
 from retrieval_jax import command_line, lock, provenance, workdir
 from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data import prepared, row_checks
+from retrieval_jax.data import left_out, prepared, row_checks
 from retrieval_jax.errors import InputError, RunFailed
 
 SHARD_ROWS = 8192  # listings of a file: 100 to 200 MB at 256 pixels; what each process loses at most when it is killed
@@ -201,7 +202,7 @@ def _work(shard, about):
 def _refuse(catalog, split, bad, allowed, out) -> None:
     """Raises InputError where more pictures of a split cannot be used than may be set aside."""
     count = catalog.counts[split]
-    before = count["read"] - count["kept"]
+    before = count["read"] - count["kept"] - count["set_aside"].get(left_out.REASON, 0)
     if bad and len(bad) + before > allowed * count["read"] + 1e-9:
         row_checks.write_set_aside(out / "set_aside.csv", [*catalog.set_aside, *_entries(catalog, split, bad)])
         sentences = "\n  ".join(sentence for _, _, sentence in bad[:10])
@@ -221,10 +222,25 @@ def _count(catalog, split, bad) -> None:
     if bad:
         counts = catalog.counts[split]
         counts["kept"] -= len(bad)
+        counts.pop("files", None)  # which of several files a row is from is not known any more
         by_reason = collections.Counter(counts["set_aside"])
         by_reason.update(reason for _, reason, _ in bad)
         counts["set_aside"] = dict(sorted(by_reason.items()))
         catalog.set_aside.extend(_entries(catalog, split, bad))
+
+
+def _answers(truth, abouts) -> dict:
+    """Counts the right answers that are left, and the queries that were left with none of theirs."""
+    left = {split: np.zeros(len(ids), bool) for split, ids in (("query", truth.query_ids),
+                                                               ("gallery", truth.gallery_ids))}
+    for split, rows in left.items():
+        for _, about in abouts[split]:
+            rows[about["rows"]] = True
+    per_query = np.diff(truth.indptr)
+    pairs = np.repeat(left["query"], per_query) & left["gallery"][truth.rows]
+    with_some = np.bincount(np.repeat(np.arange(len(per_query)), per_query)[pairs], minlength=len(per_query)) > 0
+    return {"read": len(pairs), "kept": int(pairs.sum()),
+            "queries_without": int((left["query"] & (per_query > 0) & ~with_some).sum())}
 
 
 def _sweep(out, keep) -> None:
@@ -254,7 +270,7 @@ def _verify(out, catalog, abouts) -> None:
 def _summary(catalog, sources, abouts, seconds) -> dict:
     everything = [about for made in abouts.values() for _, about in made]
     new = [about for about in everything if about.get("new")]
-    return {
+    return ({} if catalog.truth is None else {"answers": _answers(catalog.truth, abouts)}) | {
         "splits": {split: {"read": catalog.counts[split]["read"], "kept": catalog.counts[split]["kept"],
                            "set_aside": catalog.counts[split]["set_aside"]} for split in sources},
         "files": {"kept": len(everything) - len(new), "made": len(new)},
@@ -272,6 +288,9 @@ def _text(out, summary) -> str:
         reasons = "".join(f"; {reason} {n:,}" for reason, n in count["set_aside"].items())
         lines.append(f"  {split}: {count['read']:,} rows = {count['kept']:,} prepared + "
                      f"{count['read'] - count['kept']:,} set aside{reasons}")
+    if (answers := summary.get("answers")) and answers["kept"] < answers["read"]:
+        lines.append(f"  truth: {answers['kept']:,} of {answers['read']:,} right answers are left; "
+                     f"{answers['queries_without']:,} prepared queries have none any more")
     files, pictures, size = summary["files"], summary["pictures"], summary["bytes"]
     speed = f", {pictures['made_now'] / max(summary['seconds'], 1e-9):,.0f} pictures a second" if files["made"] else ""
     lines += [f"  files: {files['made']} made, {files['kept']} kept from earlier",

@@ -3,13 +3,16 @@
 import csv
 
 import cv2
+import fsspec
 import ml_collections
 import numpy as np
 import pytest
 
 from configs import common
-from retrieval_jax import leaks
+from retrieval_jax import leaks, prepare
+from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import joined, sources
 from retrieval_jax.errors import InputError
 
 COUNTS = {"train": 60, "val": 10, "query": 12, "gallery": 20}
@@ -67,20 +70,54 @@ def test_leaks_are_found_and_left_out_and_the_rows_reconcile(config, tmp_path, c
 
 def test_what_cannot_be_left_out_is_told(config, tmp_path):
     config.data.leave_out = str(tmp_path / "list.csv")
-    for content, words in (("", "cannot be read"), ("split,id\n", "no column 'reason'"),
-                           ("split,id,reason\ntrain,t1,\ntrain,x,\n", "row 3: there is no listing 'x' in the split")):
+    for content, words in (
+        ("", "list.csv: the file is empty"), ("split,id\n", "missing column 'reason'"),
+        ("split,id,reason\ntrain,t1,\n\ntrain,x,\n", "list.csv, row 4: there is no listing 'x' in the split 'train'"),
+        ("split,id,reason\nquery,t1,\n", "no listing 't1' in the split 'query'"),
+        ("split,id,reason\ntrain,t1,a,b\n", "list.csv, row 2.*the row has 4 fields, the header 3"),
+    ):
         (tmp_path / "list.csv").write_text(content)
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=f"config.data.leave_out.*{words}"):
             catalogs.load(config.data)
     config.data.leave_out = str(tmp_path / "none.csv")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="config.data.leave_out.*there is no such file"):
         catalogs.load(config.data)
-    config.data.source = "synthetic"
+    config.data.kwargs.leave_out = config.data.leave_out
+    config.data.leave_out = ""
+    with pytest.raises(InputError, match="config.data.kwargs has 'leave_out'"):
+        catalogs.load(config.data)
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t1,\n")
+    config.data = {"source": "synthetic", "kwargs": {}, "leave_out": str(tmp_path / "list.csv")}
     with pytest.raises(InputError, match="embedded catalogue"):
         catalogs.load(config.data)
     config.leaks.leave_out_of = ("gallry",)
     with pytest.raises(InputError, match="gallry"):
         leaks.run(config, tmp_path)
+
+
+@pytest.mark.parametrize("content", [
+    "split,id,reason\n", "\ufeffreason;id;split\r\nmine;t1;train\r\nno;t2;train\r\n\r\n"])
+def test_a_list_may_be_empty_or_come_from_a_spreadsheet(config, tmp_path, content):
+    (tmp_path / "list.csv").write_text(content, encoding="utf-8")
+    config.data.leave_out = str(tmp_path / "list.csv")
+    catalog, left = catalogs.load(config.data), content.count("train")
+    assert len(catalog.train) == catalog.counts["train"]["kept"] == 60 - left == 60 - len(catalog.set_aside)
+
+
+def test_listings_of_joined_catalogues_are_left_out_where_they_lie(config, tmp_path):
+    one = {"source": "table", "kwargs": config.data.kwargs.to_dict()}
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,b/t0,\nval,a/v1,\ngallery,g2,mine\n")
+    data = {"source": "joined", "kwargs": {"catalogs": {"a": one, "b": one}, "search": "b"},
+            "leave_out": str(tmp_path / "list.csv")}
+    catalog = catalogs.load(data)
+    assert {name: count["set_aside"] for name, count in catalog.counts.items() if count["set_aside"]} == {
+        name: {"left out by config.data.leave_out": 1} for name in ("b train", "a val", "b gallery")}
+    assert set(catalog.train.ids) == {f"{name}/t{row}" for name in "ab" for row in range(60)} - {"b/t0"}
+    assert len(catalog.val) == 19 and "a/v1" not in catalog.val.ids and "g2" not in catalog.gallery.ids
+    for line in ("train,c/t0,", "train,t0,", "train,a/x,", "gallery,a/g1,"):
+        (tmp_path / "list.csv").write_text(f"split,id,reason\n{line}\n")
+        with pytest.raises(InputError, match="row 2: there is no listing"):
+            catalogs.load(data)
 
 
 def test_of_an_id_that_stands_twice_neither_row_stays(config, tmp_path):
@@ -92,3 +129,34 @@ def test_of_an_id_that_stands_twice_neither_row_stays(config, tmp_path):
     catalog = catalogs.load(config.data)
     assert catalog.counts["train"]["set_aside"] == {"duplicate id": 1, "left out by config.data.leave_out": 1}
     assert "t0" not in catalog.train.ids and len(catalog.train) == 59
+
+
+def test_pictures_are_read_small_wherever_they_lie(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.full((900, 1200, 3), 60, np.uint8))
+    files = sources.FileImages(tmp_path, ["a.jpg"])
+    assert leaks._reduced(files)[0].shape == (113, 150, 3) and files[0].shape == (900, 1200, 3)
+    both = leaks._reduced(joined.JoinedEncoded([files, sources.FileImages(tmp_path, ["a.jpg", "a.jpg"])]))
+    assert [both[row].shape for row in range(3)] == [(113, 150, 3)] * 3
+    drawn = [np.zeros((8, 8, 3), np.uint8)]
+    assert leaks._reduced(drawn) is drawn
+
+
+def test_what_is_found_goes_up_to_a_url(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path / "cache"))
+    there = f"memory://shop-{tmp_path.name}/leaks"
+    leaks.run(config, workdirs.as_path(there))
+    files = fsspec.filesystem("memory")
+    names = {file.rpartition("/")[2] for file in files.find(there.removeprefix("memory:/"))}
+    assert {"leaks.csv", "leave_out.csv"} <= names, names
+
+
+def test_a_prepared_catalogue_is_used_as_a_whole(config, tmp_path):
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t1,\n")
+    config.data.leave_out = str(tmp_path / "list.csv")
+    (tmp_path / "t2.jpg").write_bytes((tmp_path / "t2.jpg").read_bytes()[:-100])
+    config.data.kwargs.check_images, config.data.kwargs.max_bad_share = False, 1 / 60  # t1 is held against nobody
+    prepare.run(config, tmp_path / "prepared", side=32, processes=1)
+    data = {"source": "tfds", "kwargs": {"root": str(tmp_path / "prepared")}}
+    assert len(catalogs.load(data).train) == 58 and "t1" not in catalogs.load(data).train.ids
+    with pytest.raises(InputError, match="is used as a whole: prepare it again into another folder, with --config.da"):
+        catalogs.load(data | {"leave_out": str(tmp_path / "list.csv")})

@@ -213,6 +213,15 @@ def test_only_what_changed_is_made_again(tmp_path):
         load(out)
 
 
+def test_pictures_that_were_too_large_are_made_once_more_are_allowed(tmp_path):
+    root, out = shop(tmp_path / "shop"), tmp_path / "out"
+    small = {"check_images": False, "max_bad_share": 0.3, "max_pixels": 100_000}
+    run(table(root, **small), out)
+    assert load(out).counts["train"]["set_aside"] == {"image too large": 3}  # 400 x 300
+    run(table(root, **small | {"max_pixels": 120_000}), out)  # as the sentence says
+    same(load(out), catalog.load(table(root).data))
+
+
 def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
     root, out = shop(tmp_path / "shop"), tmp_path / "out"
     for name in ("train3.jpg", "gallery1.jpg", "query0.jpg"):
@@ -226,9 +235,14 @@ def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
         run(table(root, check_images=False), out)
     config = table(root, check_images=False, max_bad_share=0.2)
     original = catalog.load(config.data)
-    run(config, out)
+    summary = run(config, out)
     found = load(out, tmp_path / "again.csv")
     count = found.counts["train"]
+    before = [original.query.ids.index(query) for query in found.query.ids]
+    answers = {"read": len(original.truth.rows), "kept": len(found.truth.rows), "queries_without": sum(
+        len(original.truth.relevant(old)) > 0 == len(found.truth.relevant(row)) for row, old in enumerate(before))}
+    assert summary["answers"] == answers and answers["kept"] < answers["read"]
+    assert not any("files" in found.counts[split] for split in ("train", "query", "gallery"))
     assert count["set_aside"] == {"empty title": 1, "truncated image file": 1, "unreadable picture": 1}
     for split in ("train", "query", "gallery"):
         count = found.counts[split]
@@ -420,11 +434,14 @@ def encoded(kind: str, height: int, width: int, mode: str = "RGB", **options) ->
     return file.getvalue()
 
 
+ON_ITS_SIDE = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # EXIF's orientation
+
+
 @pytest.mark.parametrize("data, shape, as_is", [
     (encoded("JPEG", 60, 90), (32, 48), False),
     (encoded("JPEG", 1200, 32), (1200, 32), True),
-    (encoded("JPEG", 300, 400, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
-     (43, 32), False),  # lies on its side
+    (encoded("JPEG", 300, 400, exif=ON_ITS_SIDE), (43, 32), False),
+    (encoded("JPEG", 20, 30, exif=ON_ITS_SIDE), (30, 20), False),  # not every reader turns it
     (encoded("JPEG", 20, 20, "CMYK"), (20, 20), False),  # not every reader knows it
     (encoded("JPEG", 20, 20, "L"), (20, 20), True),
     (encoded("PNG", 20, 20), (20, 20), True),

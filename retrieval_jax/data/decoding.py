@@ -238,29 +238,34 @@ def peek(data: bytes) -> tuple[bool, tuple[int, int] | None]:
     return plain, size if frame else None
 
 
+def turned(jpeg: bytes) -> bool:
+    """Tells whether EXIF's orientation may turn a JPEG, which not every reader heeds."""
+    return _jpeg_header(jpeg)[3]
+
+
 def _jpeg_header(data: bytes) -> tuple[int, tuple[int, int], bool, bool]:
-    """Reads a JPEG's header up to the frame's.
+    """Reads a JPEG's header.
 
     Returns:
         (where the frame header stands, 0 where it is not seen; (width, height); has it 8 bits and one or three
         channels; may EXIF's orientation turn it).
     """
-    at, turned = 2, False
+    at, frame, turns = 2, (0, (0, 0), False), False
     while data.startswith(JPEG) and at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill bytes and markers without content
             at += 1 if marker == 0xFF else 2
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            size = int.from_bytes(data[at + 7:at + 9]), int.from_bytes(data[at + 5:at + 7])
-            return at, size, data[at + 9] in (1, 3) and data[at + 4] == 8, turned
         elif marker in (0xD9, 0xDA):
             break
         else:
             end = at + 2 + int.from_bytes(data[at + 2:at + 4])
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not frame[0]:
+                size = int.from_bytes(data[at + 7:at + 9]), int.from_bytes(data[at + 5:at + 7])
+                frame = at, size, data[at + 9] in (1, 3) and data[at + 4] == 8
             if marker == 0xE1 and data[at + 4:at + 8] == b"Exif" and _TURNED.search(data, at, end):
-                turned = True
+                turns = True  # decoders take it from behind the frame's header, too
             at = end
-    return 0, (0, 0), False, False
+    return *frame, turns
 
 
 def pillow_decode(file: Any, max_pixels: int) -> np.ndarray:

@@ -10,12 +10,14 @@
     config.train.sampling_kwargs = {"weights": (0.7, 0.3)}  # in the order of the names: market, shop
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from retrieval_jax.data import catalog, row_checks
+from retrieval_jax.data.left_out import Listed
 from retrieval_jax.errors import InputError
 
 
@@ -63,7 +65,8 @@ class JoinedEncoded(JoinedImages):
 
 
 def load_joined(
-    catalogs: Mapping, search: str, same_categories: bool = False, set_aside_path: Any = None
+    catalogs: Mapping, search: str, same_categories: bool = False, leave_out: Sequence[Listed] = (),
+    set_aside_path: Any = None,
 ) -> catalog.Catalog:
     """Loads several catalogues: train and val of all of them, query, gallery and truth of one.
 
@@ -71,10 +74,11 @@ def load_joined(
     has empty ones.
 
     Args:
-        catalogs: {name: {"source", "kwargs"}}, each as a config's data block.
+        catalogs: {name: {"source", "kwargs", "leave_out"}}, each as a config's data block.
         search: name of the catalogue whose queries and gallery are searched.
         same_categories: whether categories of the same name are the same in all catalogues; otherwise (two shops number
-            theirs each in its own way) they are called "name/category".
+            theirs each in its own way) they are called "name/category", those of one catalogue after those of another.
+        leave_out: listings to set aside, by their ids here; the lists of `catalogs` name them by their own.
         set_aside_path: CSV of the rows that were left out, of all of them.
 
     Returns:
@@ -88,39 +92,83 @@ def load_joined(
         raise InputError(f"config.data.kwargs.catalogs has {len(names)} catalogues: give two or more, by name")
     if search not in names:
         raise InputError(f"config.data.kwargs.search is {search!r}; there are {', '.join(names)}")
-    parts = {}
+    listed, parts = _listed(leave_out, names, search), {}
     for name in names:
-        if unknown := [key for key in catalogs[name] if key not in ("source", "kwargs")]:
-            raise InputError(f"config.data.kwargs.catalogs.{name} has {unknown[0]!r}; it takes source, kwargs")
+        if "/" in name:
+            raise InputError(f"config.data.kwargs.catalogs has {name!r}; a name has no '/', which ends it in ids")
+        if unknown := [key for key in catalogs[name] if key not in ("source", "kwargs", "leave_out")]:
+            raise InputError(f"config.data.kwargs.catalogs.{name} has {unknown[0]!r}; it takes source, kwargs, "
+                             "leave_out")
         if "source" not in catalogs[name]:
             raise InputError(f"config.data.kwargs.catalogs.{name} has no source; there are "
                              + ", ".join(catalog.SOURCES))
-        parts[name] = catalog.load(catalogs[name])
+        parts[name] = catalog.load(catalogs[name], leave_out=listed[name])
     depths = {name: len(part.category_levels) for name, part in parts.items() if part.category_levels}
     if len(set(depths.values())) > 1:
         raise InputError("config.data.kwargs.catalogs: they have different numbers of category levels: "
                          + ", ".join(f"{name} {depth}" for name, depth in depths.items())
                          + "; name as many category columns for each")
-    if not same_categories:
-        for name, part in parts.items():
-            part.category_names = tuple([f"{name}/{category}" for category in names] for names in part.category_names)
     levels = parts[search if search in depths else next(iter(depths), search)].category_levels
-    category_names = tuple(sorted({name for one in depths for name in parts[one].category_names[level]})
-                           for level in range(len(levels)))
+    category_names, places = _numbered({name: parts[name].category_names for name in depths}, len(levels),
+                                       same_categories)
     found = parts[search]
+    counts, set_aside = _accounts(parts, search)
     out = catalog.Catalog(
-        "+".join(names), **{name: _joined(parts, name, levels, category_names) for name in ("train", "val")},
-        **{name: _renamed(found, getattr(found, name), category_names) for name in ("query", "gallery")},
+        "+".join(names), **{name: _joined(parts, name, places, len(levels)) for name in ("train", "val")},
+        **{name: _renumbered(getattr(found, name), places.get(search), len(levels)) for name in ("query", "gallery")},
         truth=found.truth, category_levels=levels, category_names=category_names,
-        counts={f"{name} {split}": counts for name, part in parts.items() for split, counts in part.counts.items()},
-        set_aside=[{**row, "file": f"{name}: {row['file']}"} for name, part in parts.items() for row in part.set_aside])
+        counts=counts, set_aside=set_aside)
     if set_aside_path is not None:
         row_checks.write_set_aside(set_aside_path, out.set_aside)
     return out
 
 
-def _joined(parts: dict, split: str, levels: tuple, category_names: tuple) -> catalog.Split | None:
-    there = [(number, name, part, getattr(part, split)) for number, (name, part) in enumerate(parts.items())
+def _listed(leave_out: Sequence[Listed], names: list[str], search: str) -> dict[str, list[Listed]]:
+    """Returns which listings each catalogue has to leave out, by their ids there."""
+    found = {name: [] for name in names}
+    for one in leave_out:
+        name, _, own = one.id.partition("/") if one.split in ("train", "val") else (search, "", one.id)
+        if name not in found:
+            raise one.unknown()
+        found[name].append(dataclasses.replace(one, id=own))
+    return found
+
+
+def _numbered(category_names: Mapping, depth: int, same: bool) -> tuple[tuple[list[str], ...], dict[str, list]]:
+    """Returns the joined names of every level, and of every catalogue and level where its categories stand among them:
+    int32 [categories + 1], the last -1, for the unknown."""
+    joined, places = [], {name: [] for name in category_names}
+    for level in range(depth):
+        own = {name: names[level] for name, names in category_names.items()}
+        if same:
+            together = sorted({category for names in own.values() for category in names})
+        else:  # two categories of one catalogue that are called alike stay two
+            together = [f"{name}/{category}" for name, names in own.items() for category in names]
+        place, start = {category: number for number, category in enumerate(together)}, 0
+        for name, names in own.items():
+            rows = [place[category] for category in names] if same else range(start, start + len(names))
+            places[name].append(np.array([*rows, -1], np.int32))
+            start += len(names)
+        joined.append(together)
+    return tuple(joined), places
+
+
+def _accounts(parts: dict, search: str) -> tuple[dict, list[dict]]:
+    """Returns counts and rows set aside of all that the joined catalogue is made of: of those catalogues that are not
+    searched neither queries nor gallery nor truth."""
+    counts, set_aside = {}, []
+    for name, part in parts.items():
+        unused = {"query", "gallery", "ground_truth"} if name != search else set()
+        files = {split: set(count.get("files", ())) | {f"split {split}"} for split, count in part.counts.items()}
+        used = set().union(*(files[split] for split in files if split not in unused))
+        gone = set().union(*(files[split] for split in files if split in unused)) - used
+        counts |= {f"{name} {split}": count for split, count in part.counts.items() if split not in unused}
+        set_aside += [{**row, "file": f"{name}: {row['file']}"} for row in part.set_aside if row["file"] not in gone]
+    return counts, set_aside
+
+
+def _joined(parts: dict, split: str, places: dict[str, list], depth: int) -> catalog.Split | None:
+    there = [(number, name, getattr(part, split)) for number, (name, part) in enumerate(parts.items())
              if getattr(part, split) is not None]
     if not there:
         return None
@@ -130,24 +178,22 @@ def _joined(parts: dict, split: str, levels: tuple, category_names: tuple) -> ca
     if any(one.titles is not None for *_, one in there):
         titles = [title for *_, one in there for title in (one.titles if one.titles is not None else [""] * len(one))]
     return catalog.Split(
-        split, [f"{name}/{listing}" for _, name, _, one in there for listing in one.ids], titles,
-        np.concatenate([_codes(part, one, category_names) for *_, part, one in there]) if levels else None,
+        split, [f"{name}/{listing}" for _, name, one in there for listing in one.ids], titles,
+        np.concatenate([_codes(one, places.get(name), depth) for _, name, one in there]) if depth else None,
         (JoinedEncoded if encoded else JoinedImages)(images),
         sources=np.concatenate([np.full(len(one), number, np.int32) for number, *_, one in there]))
 
 
-def _renamed(part: catalog.Catalog, split: catalog.Split | None, category_names: tuple) -> catalog.Split | None:
+def _renumbered(split: catalog.Split | None, places: list | None, depth: int) -> catalog.Split | None:
     if split is None or split.categories is None:
         return split
-    return catalog.Split(split.name, split.ids, split.titles, _codes(part, split, category_names), split.images)
+    return catalog.Split(split.name, split.ids, split.titles, _codes(split, places, depth), split.images)
 
 
-def _codes(part: catalog.Catalog, split: catalog.Split, category_names: tuple) -> np.ndarray:
+def _codes(split: catalog.Split, places: list | None, depth: int) -> np.ndarray:
     """Returns a split's categories as rows of the joined names, int32 [n, levels]."""
-    out = np.full((len(split), len(category_names)), -1, np.int32)
-    if split.categories is not None:
-        for level, names in enumerate(category_names):
-            row = {name: number for number, name in enumerate(names)}
-            codes = np.array([*(row[name] for name in part.category_names[level]), -1], np.int32)
-            out[:, level] = codes[split.categories[:, level]]  # -1, unknown, reads the last
+    out = np.full((len(split), depth), -1, np.int32)
+    if split.categories is not None and places is not None:
+        for level, rows in enumerate(places):
+            out[:, level] = rows[split.categories[:, level]]  # -1, unknown, reads the last
     return out

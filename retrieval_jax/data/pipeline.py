@@ -7,6 +7,11 @@ global batch is position step * batch_size + i of the stream; a process reads th
 to, and what lies beyond the batch is padding.
 """
 
+import multiprocessing
+import os
+import signal
+import threading
+
 import grain
 import numpy as np
 from absl import flags
@@ -172,8 +177,23 @@ def _iterate(batches, num_threads, num_workers):
     if num_workers:
         if not flags.FLAGS.is_parsed():  # grain reads absl flags here; notebooks and tests never parse them
             flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2))
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
+                                      worker_init_fn=_start)
     return batches
+
+
+def _start(number, count):
+    """Ties a worker process to the one that reads from it: it ends with that one, and not before."""
+    del number, count
+    # Slurm and terminals signal all processes at once, and batches are still read until the run has saved.
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, signal.SIG_IGN)
+
+    def follow():  # else the workers of a process that was killed would wait for ever, caches and all
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _places(name, batch_size, places):

@@ -95,13 +95,16 @@ def features(category_names: Sequence[Sequence[str]]) -> Any:
 def key(shard: Shard, source: Any, settings: dict) -> str:
     """Digests all that a shard is made of: settings, listings, and size and time of its pictures' files.
 
+    The most pixels that are decoded are among it: which pictures fall on the way depends on them.
+
     Args:
         shard: without its key.
         source: random access to the pictures of the whole split.
         settings: JSON-able; stands for pictures that lie in no file, too.
     """
     rows = range(shard.start, shard.start + len(shard.ids))
-    digest = hashlib.sha256(json.dumps([FORMAT, settings, shard.split, shard.start], sort_keys=True).encode())
+    made_of = [FORMAT, settings, shard.split, shard.start, getattr(source, "max_pixels", None)]
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
     for column in (shard.ids, shard.titles):
         digest.update(json.dumps(None if column is None else list(column)).encode())
     digest.update(b"" if shard.categories is None else np.ascontiguousarray(shard.categories).tobytes())
@@ -214,9 +217,9 @@ def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool,
 
 
 def _ordinary(data: bytes) -> bool:
-    """Tells whether every reader makes the same of a file: a gray or RGB JPEG or PNG of 8 bits, nothing transparent."""
+    """Tells whether all readers make the same of it: a gray or RGB JPEG or PNG of 8 bits, not transparent, upright."""
     if data.startswith(decoding.JPEG):
-        return decoding.peek(data)[0] and decoding.ends_well(data[:8], data[-12:])
+        return decoding.peek(data)[0] and decoding.ends_well(data[:8], data[-12:]) and not decoding.turned(data)
     png = data.startswith(b"\x89PNG\r\n\x1a\n") and decoding.ends_well(data[:8], data[-12:])
     return png and data[24] == 8 and data[25] in (0, 2) and b"tRNS" not in data[:decoding.HEAD]
 

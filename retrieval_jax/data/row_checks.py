@@ -22,7 +22,6 @@ import tqdm
 from retrieval_jax.data import decoding, sources
 from retrieval_jax.errors import InputError, short
 
-LEFT_OUT = "left out by config.data.leave_out"
 _CHUNK = 256  # pictures that one thread looks at before it reports
 LONGEST_ID = 1_000  # characters
 LONGEST_TITLE = 10_000  # a longer one is damage or a page of text, and its words would swamp the others' counts
@@ -135,33 +134,6 @@ def check_titles(rows: Rows) -> None:
     for row in np.flatnonzero((titles.str.len_chars() > LONGEST_TITLE).to_numpy()):
         rows.mark(int(row), "title too long", f"the title has {len(titles[int(row)]):,} characters, at most "
                                               f"{LONGEST_TITLE:,}; perhaps a quote is never closed; shorten it")
-
-
-def leave_out(tables: dict[str, Rows], file: str) -> None:
-    """Marks the listings that a list names: they are set aside like bad rows, but held against no file.
-
-    Args:
-        tables: rows of every split, by its name.
-        file: CSV with the columns split, id, reason.
-
-    Raises:
-        InputError: no such table, or a row that names a listing which is not there (a list of another catalogue).
-    """
-    try:
-        listed = pl.read_csv(file, infer_schema=False).fill_null("")
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"config.data.leave_out: {file} cannot be read as a CSV ({error})") from None
-    if missing := [name for name in ("split", "id", "reason") if name not in listed.columns]:
-        raise InputError(f"config.data.leave_out: {file} has no column {missing[0]!r}; it has split, id and reason")
-    # of an id that stands twice the first row, the one that would be kept
-    places = {name: dict(zip(rows.frame["id"].reverse(), range(len(rows))[::-1], strict=True))
-              for name, rows in tables.items()}
-    for line, (split, item, reason) in enumerate(listed.select("split", "id", "reason").iter_rows(), 2):
-        row = places.get(split, {}).get(item)
-        if row is None:
-            raise InputError(f"config.data.leave_out: {file}, row {line}: there is no listing {item!r} in the split "
-                             f"{split!r}; make the list again, or remove the row")
-        tables[split].mark(row, LEFT_OUT, reason or f"{file} names it")
 
 
 def check_splits(split: Rows, others: list[Rows]) -> None:

@@ -96,7 +96,7 @@ def p_by_k(columns, num_rows, seed, batch_size, by="category", rows_each=4, powe
     """Fills every batch with groups: K rows of one group next to each other, P = batch_size / K groups.
 
     For losses that compare the rows of a batch. Within a batch no group comes twice, unless its share is larger than
-    one in P, and no row twice, unless its group has fewer than K. An epoch does not hold every row.
+    one in P, and no row twice, unless its group has fewer rows than places. An epoch does not hold every row.
 
     Args:
         by: a column of ints, a group each; rows below 0 belong to none and are not read.
@@ -126,7 +126,9 @@ def p_by_k(columns, num_rows, seed, batch_size, by="category", rows_each=4, powe
         points = (np.arange(num_groups) + rng.random()) * (upto[-1] / num_groups)
         groups = order[np.minimum(np.searchsorted(upto, points, side="right"), len(sizes) - 1)]
         rng.shuffle(groups)
-        return np.concatenate([members[starts[group] + _several(rng, sizes[group], rows_each)] for group in groups])
+        several = {group: iter(members[starts[group] + _several(rng, sizes[group], rows_each * times)])
+                   for group, times in zip(*np.unique(groups, return_counts=True), strict=True)}
+        return np.fromiter((next(several[group]) for group in groups for _ in range(rows_each)), np.int64, batch_size)
 
     return _stream(batch, batch_size, seed)
 
@@ -165,18 +167,20 @@ _SAMPLINGS = {f.__name__: f for f in (shuffle, balanced, p_by_k, mixed)}
 
 
 class _Table:
-    """Rows by position, out of blocks of equal length that are made when they are asked for; the last two are kept."""
+    """Rows by position, out of blocks of equal length that are made when they are asked for; the last few are kept."""
 
     def __init__(self, block, length):
-        self.block, self.length, self.kept = block, length, ()
+        self.block, self.length, self.kept = block, length, {}
+        # Every thread is in a batch of its own, which is a block of p_by_k; an epoch, a block of balanced, is large.
+        self.most = max(2, min(64, 2**22 // length))
 
     def __call__(self, position):
         number, at = divmod(int(position), self.length)
-        for kept, rows in self.kept:
-            if kept == number:
-                return int(rows[at])
-        rows = self.block(number)  # by several threads at once, at worst, with the same result
-        self.kept = (*self.kept[-1:], (number, rows))
+        rows = self.kept.get(number)
+        if rows is None:
+            rows = self.kept[number] = self.block(number)  # by several threads at once, at worst, with the same result
+            for oldest in list(self.kept)[:-self.most]:
+                self.kept.pop(oldest, None)
         return int(rows[at])
 
 

@@ -50,6 +50,7 @@ def read(
     wanted: dict[str, str],
     optional: dict[str, str] | None = None,
     encoding: str = "utf-8",
+    may_be_empty: bool = False,
 ) -> Rows:
     """Reads columns of one or more files as the rows of one split.
 
@@ -60,6 +61,7 @@ def read(
         wanted: our name of a column -> its name in the files; "id" has to be there.
         optional: likewise, columns that are taken only where every file has them.
         encoding: Python's name of the text's, of CSV and JSONL; a byte-order mark at a file's beginning goes before it.
+        may_be_empty: whether there may be no rows.
 
     Returns:
         The `Rows`, every column as text ("" where empty).
@@ -83,7 +85,7 @@ def read(
             lines.append(line)
             file_of.append(np.full(len(line), number, np.int32))
             bad += [(start + row, reason, detail) for row, reason, detail in marks]
-    if not frames or not sum(map(len, lines)):
+    if not may_be_empty and not sum(map(len, lines)):
         raise InputError(f"{', '.join(paths)}: there are no rows; give at least one or leave the file out")
     rows = Rows(name, pl.concat(frames), paths, np.concatenate(file_of), np.concatenate(lines))
     for row, reason, detail in bad:
@@ -96,19 +98,22 @@ def _columns(root: Any, path: str, encoding: str) -> list[str]:
     full = pathlib.Path(root) / path
     if not full.is_file():
         near = difflib.get_close_matches(
-            full.name, [f.name for f in full.parent.glob("*")] if full.parent.is_dir() else []
+            full.name, [f.name for f in full.parent.glob("*") if f.is_file()] if full.parent.is_dir() else []
         )
         raise InputError(f"{full}: there is no such file{_near(near)}; correct config.data.kwargs or add the file")
     kind = full.suffix.lower()
     if kind in (".csv", ".tsv"):
         return [short(name) for name in _csv_header(full, path, encoding)[1]]
     if kind in (".jsonl", ".ndjson"):
-        found = {}
-        for line, record, _ in _json_records(full, path, encoding):
+        found, wrong = {}, ""
+        for line, record, problem in _json_records(full, path, encoding):
             found |= dict.fromkeys(record or ())
+            wrong = wrong or problem and f"{path}, row {line}: no line is a JSON object ({problem}); write one a row"
             if len(found) > _MOST_COLUMNS:
                 raise InputError(f"{path}, row {line}: more than {_MOST_COLUMNS:,} names so far; write one listing a "
                                  "line, every one with the same names")
+        if wrong and not found:
+            raise InputError(wrong)
         return [short(name.encode("utf-8", "backslashreplace").decode()) for name in found]
     if kind == ".parquet":
         try:
@@ -292,13 +297,18 @@ def _csv_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding: 
 
 
 def _swallows(record: list[str], header: list[str], image: str | None, delimiter: str) -> bool:
-    """Tells whether whole lines inside a field look like rows: as many fields, and a file's name as the picture."""
+    """Tells whether lines inside a field look like rows, as many fields, and a file's name as the picture: whole ones,
+    or the first with what is before the field and the last with what is after it."""
     place = header.index(image) if image in header else None
-    for field in record:
-        for text in field.splitlines()[1:-1]:
-            fields = text.split(delimiter)
-            if len(fields) == len(header) and (place is None or re.search(r"\w\.\w{2,5}\s*$", fields[place])):
-                return True
+
+    def is_row(fields: list[str]) -> bool:
+        return len(fields) == len(header) and (place is None or bool(re.search(r"\w\.\w{2,5}\s*$", fields[place])))
+
+    for at, field in enumerate(record):
+        lines = [line.split(delimiter) for line in field.splitlines()]
+        if any(map(is_row, lines[1:-1])) or place is not None and len(lines) > 1 and (
+                is_row(record[:at] + lines[0]) and is_row(lines[-1] + record[at + 1 :])):
+            return True
     return False
 
 
@@ -332,18 +342,20 @@ def _json_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding:
         for ours, theirs in columns.items():
             text = _text(record.get(theirs), ours)
             if text is None:
-                wrong = ("value is not text", f"{theirs} is neither text nor a number; correct it")
+                wrong = ("value is not text", f"{theirs} is neither text nor an exact number (from 2**53 on floats are "
+                         "none); correct it")
             values.append(text or "")
         yield line, values, wrong
 
 
 def _text(value: Any, ours: str) -> str | None:
-    """Returns a JSON value as text, or None where it is an object or a list."""
+    """Returns a JSON value as text, or None where it is an object, a list, or a number that has lost digits."""
     if value is None:
         return ""
     if isinstance(value, float):
-        whole = value.is_integer() and abs(value) < _EXACT
-        return "" if math.isnan(value) else str(int(value) if whole else value)
+        if value.is_integer():
+            return str(int(value)) if abs(value) < _EXACT else None
+        return "" if math.isnan(value) else str(value)
     if isinstance(value, (str, int, float)):
         return str(value)
     if ours == _LISTS and isinstance(value, list) and all(isinstance(item, (str, int)) for item in value):
@@ -356,7 +368,7 @@ def _text(value: Any, ours: str) -> str | None:
 
 def _parquet(full: pathlib.Path, path: str, columns: dict[str, str]) -> tuple[pl.DataFrame, np.ndarray, list]:
     try:
-        frame = pl.read_parquet(full, columns=list(columns.values()))
+        frame = pl.read_parquet(full, columns=list(dict.fromkeys(columns.values())))  # one may serve twice
     except (Exception, pl.exceptions.PanicException) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from None
     texts = {}
@@ -367,16 +379,17 @@ def _parquet(full: pathlib.Path, path: str, columns: dict[str, str]) -> tuple[pl
         elif column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
             raise InputError(f"{path}: column {theirs!r} holds {column.dtype}, not text or numbers; map another column")
         elif column.dtype.is_float():
-            column = _whole(column.cast(pl.Float64).fill_nan(None), f"{path}: column {theirs!r}")
+            exact = 24 if column.dtype == pl.Float32 else 53
+            column = _whole(column.cast(pl.Float64).fill_nan(None), exact, f"{path}: column {theirs!r}")
         texts[ours] = column.cast(pl.String).fill_null("")
     return pl.DataFrame(texts), np.arange(1, len(frame) + 1), []
 
 
-def _whole(column: pl.Series, where: str) -> pl.Series:
+def _whole(column: pl.Series, exact: int, where: str) -> pl.Series:
     """Returns floats as whole numbers where all are: columns with gaps are often stored as floats."""
     if not (column == column.round()).all() or column.is_infinite().any():
         return column
-    if (column.abs() >= _EXACT).any():
-        raise InputError(f"{where} holds numbers from 2**53 on as floats, which have lost their last digits; "
+    if (column.abs() >= 2**exact).any():
+        raise InputError(f"{where} holds numbers from 2**{exact} on as floats, which have lost their last digits; "
                          "store ids as text or integers")
     return column.cast(pl.Int64)

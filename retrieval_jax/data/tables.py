@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from retrieval_jax.data import row_checks, table_files
+from retrieval_jax.data import left_out, row_checks, row_labels, table_files
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.decoding import MAX_PIXELS
+from retrieval_jax.data.left_out import Listed
 from retrieval_jax.data.row_checks import Rows
 from retrieval_jax.data.sources import FileImages
-from retrieval_jax.errors import InputError, short
+from retrieval_jax.errors import InputError
 
 SPLITS = ("train", "val", "query", "gallery")
 EPRODUCT_LEVELS = ("META_CATEG_ID", "CATEG_LVL2_ID", "LEAF_CATEG_ID")
 EPRODUCT_TRUTH = "metadata/ground_truth.csv"
 
-# Ground-truth rows that fall with a row of another file: counted, but no fault of their own file.
-_FALLEN_QUERY = "its query was set aside"
-_FALLEN_GALLERY = "its gallery listings were set aside"
-_NOT_HELD = frozenset({_FALLEN_QUERY, _FALLEN_GALLERY, row_checks.LEFT_OUT})
+# Reasons that are held against no file.
+_NOT_HELD = frozenset({row_labels.FALLEN_QUERY, row_labels.FALLEN_GALLERY, left_out.REASON})
 
 
 def load_eproduct(
@@ -35,7 +34,7 @@ def load_eproduct(
     check_images: bool | str = True,
     decode_at_least: int | None = None,
     encoding: str = "utf-8",
-    leave_out: str = "",
+    leave_out: Sequence[Listed] = (),
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads a folder in eProduct's layout: metadata/{train,val,index,query}.csv and Images/.
@@ -52,7 +51,7 @@ def load_eproduct(
         check_images: True looks at every picture's header and end, "decode" decodes it whole, False trusts all.
         decode_at_least: see `sources.FileImages`.
         encoding: of the CSV files' text, where it is not UTF-8 and the file has no byte-order mark.
-        leave_out: CSV (split, id, reason) of listings to set aside, whatever max_bad_share; "" for none.
+        leave_out: listings to set aside, whatever max_bad_share.
         set_aside_path: CSV that receives the bad rows.
 
     Returns:
@@ -132,7 +131,7 @@ def load_table(
     check_images: bool | str = True,
     decode_at_least: int | None = None,
     encoding: str = "utf-8",
-    leave_out: str = "",
+    leave_out: Sequence[Listed] = (),
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads CSV, JSONL or Parquet tables beside an image folder.
@@ -158,6 +157,8 @@ def load_table(
     _check_arguments(root, max_bad_share, check_images)
     columns = {"id": "id", "image": "image"} | {ours: theirs for ours, theirs in (columns or {}).items() if theirs}
     check_names("columns", columns, ("id", "image", "title", "categories", "product"))
+    if not isinstance(files, Mapping) or not all(isinstance(path, (str, type(None))) for path in files.values()):
+        raise InputError(f"config.data.kwargs.files is {files!r}; it maps each of {', '.join(SPLITS)} to one file")
     files = {split: path for split, path in files.items() if path}
     check_names("files", files, SPLITS)
     if not files:
@@ -196,10 +197,10 @@ def load_table(
 
 
 def _check_arguments(root: str, max_bad_share: float, check_images: bool | str) -> None:
-    if not pathlib.Path(root).is_dir():
+    if not isinstance(root, (str, pathlib.Path)) or not pathlib.Path(root).is_dir():
         raise InputError(f"config.data.kwargs.root: {root} is no folder")
-    if not 0 <= max_bad_share <= 1:
-        raise InputError(f"config.data.kwargs.max_bad_share is a share from 0 to 1, not {max_bad_share}")
+    if not isinstance(max_bad_share, (int, float)) or not 0 <= max_bad_share <= 1:
+        raise InputError(f"config.data.kwargs.max_bad_share is a share from 0 to 1, not {max_bad_share!r}")
     if check_images not in (True, False, "decode"):
         raise InputError(f"config.data.kwargs.check_images is {check_images!r}; it takes True, False or 'decode'")
 
@@ -234,7 +235,7 @@ def build(
     declared: Rows | None = None,
     whole_numbers: bool = False,
     truth: Rows | None = None,
-    leave_out: str = "",
+    leave_out: Sequence[Listed] = (),
 ) -> Catalog:
     """Checks every row, settles what is set aside, and makes the catalogue of the rest.
 
@@ -255,19 +256,18 @@ def build(
     """
     for rows in [*tables.values(), *([declared] if declared is not None else [])]:
         _mend(rows)
-    if leave_out:
-        row_checks.leave_out(tables, leave_out)
+    left_out.mark(tables, leave_out)
     for split, rows in tables.items():
         row_checks.check_ids(rows)
         if "title" in rows.frame.columns:
             row_checks.check_titles(rows)
         later = {"train": ("val", "query", "gallery"), "val": ("query", "gallery")}.get(split, ())
         row_checks.check_splits(rows, [tables[other] for other in later if other in tables])
-    names, codes = _categories(tables, levels, declared, whole_numbers)
+    names, codes = row_labels.categories(tables, levels, declared, whole_numbers)
     if check_images is not None:
         for rows in tables.values():
             check_images(rows)
-    pairs = _check_truth(truth, tables) if truth is not None else None
+    pairs = row_labels.check_truth(truth, tables) if truth is not None else None
     checked = [*tables.values(), *(rows for rows in (declared, truth) if rows is not None)]
     counts, set_aside = row_checks.settle(checked, *bad_rows, not_held=_NOT_HELD)
     kept = {split: np.flatnonzero(rows.good()) for split, rows in tables.items()}
@@ -286,11 +286,11 @@ def build(
     if pairs is None and all(
         side in tables and "product" in tables[side].frame.columns for side in ("query", "gallery")
     ):
-        pairs = _same_product(tables)
+        pairs = row_labels.same_product(tables)
     return Catalog(
         name=name,
         **splits,
-        truth=_truth(pairs, splits) if pairs is not None else None,
+        truth=row_labels.truth(pairs, splits) if pairs is not None else None,
         category_levels=levels,
         category_names=names,
         counts=counts,
@@ -307,112 +307,3 @@ def _mend(rows: Rows) -> None:
         elif column.startswith("category_") or (column == "id" and rows.name == "categories"):
             mended.append(pl.col(column).str.strip_chars().str.replace(r"^(-?[0-9]+)\.0+$", "${1}"))
     rows.frame = rows.frame.with_columns(mended)
-
-
-def _categories(
-    tables: dict[str, Rows], levels: tuple[str, ...], declared: Rows | None, whole_numbers: bool
-) -> tuple[tuple[list[str], ...], dict[str, np.ndarray]]:
-    """Returns the names of every level, and int32 [n, levels] for every split that has them."""
-    if not levels:
-        return (), {}
-    if declared is not None:
-        seen = set()
-        for row, (level, key) in enumerate(zip(declared.frame["level"], declared.frame["id"], strict=True)):
-            if level not in levels:
-                declared.mark(row, "unknown level", f"the level is {level!r}; there are {', '.join(levels)}")
-            elif not row_checks.is_whole(key):
-                declared.mark(
-                    row, "category is not a whole number", f"the id is {key!r}; category ids are whole numbers"
-                )
-            elif (level, key) in seen:
-                declared.mark(row, "duplicate id", f"{level} has this id already; remove one of them")
-            seen.add((level, key))
-    defining = tables.get("train", tables.get("val"))
-    names, codes = [], {split: np.full((len(rows), len(levels)), -1, np.int32) for split, rows in tables.items()}
-    for i, level in enumerate(levels):
-        column = f"category_{i}"
-        if declared is not None:
-            mine = declared.frame.filter(pl.Series(declared.good()) & (pl.col("level") == level))
-            titles, where = (
-                {key: title or key for key, title in mine.select("id", "title").iter_rows()},
-                declared.files[0],
-            )
-        else:
-            values = (
-                defining.frame[column].filter(pl.Series(defining.good())).str.strip_chars().unique() if defining else []
-            )
-            titles = {value: value for value in values if value and (row_checks.is_whole(value) or not whole_numbers)}
-            where = f"the {defining.name} split" if defining else ""
-        known = sorted(titles, key=int) if all(map(row_checks.is_whole, titles)) else sorted(titles)
-        names.append([titles[key] for key in known])
-        for split, rows in tables.items():
-            if column in rows.frame.columns:
-                # Query and gallery listings are never trained on: there an unknown category is merely unknown.
-                codes[split][:, i] = row_checks.encode_categories(
-                    rows, column, level, known, whole_numbers, where, mark=split in ("train", "val")
-                )
-    has = {
-        split
-        for split, rows in tables.items()
-        if any(f"category_{i}" in rows.frame.columns for i in range(len(levels)))
-    }
-    return tuple(names), {split: code for split, code in codes.items() if split in has}
-
-
-def _check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
-    """Marks rows that name unknown ids; returns the pairs (query id, gallery id) of the good ones."""
-    if "query" not in tables or "gallery" not in tables:
-        raise InputError(
-            f"{truth.files[0]}: a ground truth needs both a query and a gallery split; add them or leave it out"
-        )
-    lists = truth.frame["gallery_ids"].str.extract_all(r"\S+")
-    for row in np.flatnonzero((lists.list.len() == 0).to_numpy()):
-        truth.mark(int(row), "no relevant listing", "the row names no gallery listing; name one or remove the row")
-    pairs = pl.DataFrame({"query": truth.frame["id"], "gallery": lists}).with_row_index("row")
-    pairs = pairs.explode("gallery").drop_nulls("gallery")
-    state = {}
-    for side in ("query", "gallery"):
-        rows = tables[side]
-        state[side] = (
-            pl.DataFrame({side: rows.frame["id"], f"{side}_kept": rows.good()}).group_by(side).agg(pl.all().any())
-        )
-        pairs = pairs.join(state[side], on=side, how="left", maintain_order="left")
-    for side, reason, remedy in (("query", "unknown query", "the row"), ("gallery", "unknown gallery listing", "it")):
-        unknown = pairs.filter(pl.col(f"{side}_kept").is_null()).select("row", side)
-        near = row_checks.near_ids(tables[side], unknown[side].unique())
-        for row, one in unknown.iter_rows():
-            there = f" (there is {short(near[one])!r})" if one in near else ""
-            truth.mark(row, reason, f"{short(one)!r} is not in the {side} split{there}; correct it or remove {remedy}")
-    for row, query in pairs.filter(~pl.col("query_kept")).select("row", "query").iter_rows():
-        truth.mark(row, _FALLEN_QUERY, f"its query {query!r} is a bad row of the query split")
-    left = pairs.group_by("row").agg(pl.col("gallery_kept").any()).filter(~pl.col("gallery_kept"))
-    for row in left["row"].sort():
-        truth.mark(row, _FALLEN_GALLERY, "all its gallery listings are bad rows of the gallery split")
-    good = truth.good()
-    return pairs.filter(pl.col("gallery_kept") & pl.Series(good[pairs["row"].to_numpy()])).select("query", "gallery")
-
-
-def _same_product(tables: dict[str, Rows]) -> pl.DataFrame:
-    """Returns the pairs (query id, gallery id) of equal, non-empty products."""
-    sides = [
-        rows.frame.select(pl.col("id").alias(side), pl.col("product").str.strip_chars()).filter(
-            pl.Series(rows.good()) & (pl.col("product") != "")
-        )
-        for side, rows in ((s, tables[s]) for s in ("query", "gallery"))
-    ]
-    return sides[0].join(sides[1], on="product").select("query", "gallery")
-
-
-def _truth(pairs: pl.DataFrame, splits: dict[str, Split]) -> Any:
-    from retrieval_jax import ranking  # only a catalogue with a truth needs it
-
-    for side in ("query", "gallery"):
-        ids = splits[side].ids
-        places = pl.DataFrame({side: ids, f"{side}_row": np.arange(len(ids), dtype=np.int64)})
-        pairs = pairs.join(places, on=side)
-    pairs = pairs.select("query_row", "gallery_row").unique().sort("query_row", "gallery_row")
-    lengths = np.bincount(pairs["query_row"].to_numpy(), minlength=len(splits["query"]))
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return ranking.Truth(
-        splits["query"].ids, splits["gallery"].ids, indptr, pairs["gallery_row"].to_numpy().astype(np.int64)
-    )

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import tqdm
 from retrieval_jax.data import decoding, prepared, records, row_checks, tables
 from retrieval_jax.data.catalog import Catalog
 from retrieval_jax.data.decoding import MAX_PIXELS, BadImage
+from retrieval_jax.data.left_out import Listed
 from retrieval_jax.errors import InputError
 
 
@@ -29,6 +30,7 @@ def load_tfds(
     max_pixels: int = MAX_PIXELS,
     check_images: bool | str = True,
     decode_at_least: int | None = None,
+    leave_out: Sequence[Listed] = (),
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads a dataset that tfds or `retrieval_jax.prepare` prepared in ArrayRecord or Parquet.
@@ -45,7 +47,7 @@ def load_tfds(
         columns: ours to theirs: image (default "image"), id (default: the record's split and number), title (default:
             none), categories (a tuple, coarse to fine; default none), product (query and gallery listings of equal
             product are relevant to each other; default none).
-        max_bad_share, max_pixels, decode_at_least, set_aside_path: see `tables.load_eproduct`.
+        max_bad_share, max_pixels, decode_at_least, leave_out, set_aside_path: see `tables.load_eproduct`.
         check_images: True looks at every picture's header and end, "decode" decodes it whole, False trusts all.
 
     Returns:
@@ -59,6 +61,9 @@ def load_tfds(
         if splits or columns or max_bad_share:
             raise InputError(f"{folder} is a prepared catalogue, which knows its columns and splits: leave splits, "
                              "columns and max_bad_share out of config.data.kwargs")
+        if leave_out:
+            raise InputError(f"config.data.leave_out: {folder} is a prepared catalogue, which is used as a whole: "
+                             "prepare it again into another folder, with --config.data.leave_out of this list")
         return prepared.load(folder, max_pixels, decode_at_least, set_aside_path)
     builder = records.dataset(folder)
     places = _splits(builder.info, splits)
@@ -83,6 +88,7 @@ def load_tfds(
         lambda split, kept: records.RecordImages(
             folder, places[split][0], places[split][1][kept], columns["image"], None, max_pixels, decode_at_least
         ),
+        leave_out=leave_out,
     )
 
 

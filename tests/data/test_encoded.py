@@ -94,6 +94,17 @@ def test_an_upright_orientation_does_not_matter(order):
     assert encoded(jpeg(exif=exif), calls).shape == PHOTO.shape and calls
 
 
+def test_an_orientation_behind_the_header_of_the_frame_counts_as_well():
+    exif = Image.Exif()
+    exif[274] = 6
+    data = jpeg(exif=exif)
+    start, frame_end = data.index(b"\xff\xe1"), data.index(b"\xff\xc0") + 19
+    end = start + 2 + int.from_bytes(data[start + 2:start + 4])
+    data = data[:start] + data[end:frame_end] + data[start:end] + data[frame_end:]
+    calls, whole = [], decoding.decode(data)
+    assert whole.shape == (211, 333, 3) and encoded(data, calls).shape == whole.shape and calls
+
+
 def test_damaged_pixels_do_not_stop_a_cut():
     data = bytearray(jpeg())
     data[3000:3400] = rng.bytes(400)

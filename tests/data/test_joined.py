@@ -40,6 +40,22 @@ def test_train_and_val_hold_every_listing_of_both_and_the_rest_is_of_one(tmp_pat
             shop.category_names[level][code] for code in shop.gallery.categories[:, level]]
 
 
+def test_each_leaves_out_what_its_own_list_names(tmp_path):
+    (tmp_path / "Images").mkdir()
+    for row in range(3):
+        cv2.imwrite(str(tmp_path / "Images" / f"{row}.jpg"), np.full((8, 8, 3), row, np.uint8))
+    (tmp_path / "train.csv").write_text("id,image\na,0.jpg\nb,1.jpg\nc,2.jpg\n")
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,b,a leak\n")
+    table = {"source": "table", "leave_out": str(tmp_path / "list.csv"),
+             "kwargs": {"root": str(tmp_path), "image_root": "Images", "files": {"train": "train.csv"}}}
+    both = load(catalogs={"shop": SHOP, "table": table})
+    assert list(both.train.ids)[30:] == ["table/a", "table/c"]
+    (tmp_path / "both.csv").write_text("split,id,reason\ntrain,table/c,\n")
+    both = catalog.load(ConfigDict({"source": "joined", "leave_out": str(tmp_path / "both.csv"), "kwargs": {
+        "catalogs": {"shop": SHOP, "table": table}, "search": "shop"}}))
+    assert list(both.train.ids)[30:] == ["table/a"]
+
+
 def test_a_run_reads_them_in_their_shares():
     train = load().train
     [batch] = pipeline.train_batches(
@@ -97,3 +113,32 @@ def test_categories_of_other_catalogues_are_others_unless_they_are_the_same(tmp_
         load(catalogs={"a": a, "c": c}, search="a")
     del c["kwargs"]["columns"]["categories"]
     assert load(catalogs={"a": a, "c": c}, search="a").train.categories.tolist() == [[0], [-1]]
+
+
+def test_categories_that_are_called_alike_stay_apart_and_only_what_is_joined_is_counted(tmp_path):
+    for name in "ab":
+        root = tmp_path / name
+        (root / "metadata").mkdir(parents=True)
+        (root / "Images").mkdir()
+        cv2.imwrite(str(root / "Images" / "1.jpg"), np.zeros((4, 4, 3), np.uint8))
+        train = "".join(f"t{row},red,1,2,{row},1.jpg\n" for row in (3, 4, 5))
+        levels = "".join(f"{level},{key},{title}\n" for level, key, title in (
+            ("META_CATEG_ID", 1, "All"), ("CATEG_LVL2_ID", 2, "Some"), ("LEAF_CATEG_ID", 3, "Other"),
+            ("LEAF_CATEG_ID", 4, "Other")))
+        for file, content in (
+            ("train", "UUID,AUCT_TITL,META_CATEG_ID,CATEG_LVL2_ID,LEAF_CATEG_ID,IMAGE_PATH\n" + train),
+            ("categories", "LEVEL,ID,NAME\n" + levels), ("query", "UUID,IMAGE_PATH\nq1,1.jpg\nq2,2.jpg\n"),
+            ("index", "UUID,IMAGE_PATH\ng1,1.jpg\n"), ("ground_truth", "QUERY_UUID,INDEX_UUIDS\nq1,g1\n"),
+        ):
+            (root / "metadata" / f"{file}.csv").write_text(content)
+    catalogs = {name: {"source": "eproduct", "kwargs": {"root": str(tmp_path / name), "max_bad_share": 0.5}}
+                for name in "ab"}
+    both = load(tmp_path / "set_aside.csv", catalogs=catalogs, search="b")
+    assert both.category_names[2] == ["a/Other", "a/Other", "b/Other", "b/Other"]
+    assert both.train.categories[:, 2].tolist() == [0, 1, 2, 3]
+    assert {name: (count["read"], count["kept"]) for name, count in both.counts.items()} == {
+        "a train": (3, 2), "a categories": (4, 4), "b train": (3, 2), "b query": (2, 1), "b gallery": (1, 1),
+        "b categories": (4, 4), "b ground_truth": (1, 1)}
+    assert [(row["file"], row["id"]) for row in both.set_aside] == [
+        ("a: metadata/train.csv", "t5"), ("b: metadata/train.csv", "t5"), ("b: metadata/query.csv", "q2")]
+    assert (tmp_path / "set_aside.csv").read_text().count("\n") == 4

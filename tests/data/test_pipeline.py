@@ -1,6 +1,12 @@
 """Batches: each row once an epoch, the same batch for a step however it is read."""
 
 import hashlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -250,3 +256,48 @@ def test_position_of_views_and_unlabelled_pictures_is_the_step_for_any_threads_w
 def test_bad_views_and_unlabelled_sources_are_refused(kw, words):
     with pytest.raises(InputError, match=words):
         read(**kw)
+
+
+READER = """
+import multiprocessing, sys
+import numpy as np
+from retrieval_jax.data import pipeline
+if __name__ == "__main__":
+    batches = pipeline.train_batches({"image": np.zeros((9, 4, 4, 3), np.uint8)}, transform=(("resize", {}),), seed=0,
+                                     image_size=(4, 4), batch_size=2, num_steps=10**9, num_threads=1, num_workers=2)
+    next(batches), next(batches)
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    for line in sys.stdin:
+        print(sum(len(next(batches)["row"]) for _ in range(int(line))), flush=True)
+"""
+
+
+def test_workers_end_with_the_process_that_reads_and_not_at_its_signals(tmp_path):
+    (tmp_path / "reader.py").write_text(READER)
+    root = pathlib.Path(__file__).resolve().parents[2]
+    with subprocess.Popen([sys.executable, tmp_path / "reader.py"], env={**os.environ, "PYTHONPATH": str(root)},
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        workers = [int(pid) for pid in reader.stdout.readline().split()]
+        assert len(workers) == 2
+        for pid in workers:  # Slurm, and Ctrl-C in a terminal, signal every process
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGINT)
+        reader.stdin.write("40\n")
+        reader.stdin.flush()
+        assert reader.stdout.readline() == "80\n"
+        reader.kill()
+    for _ in range(300):
+        left = [pid for pid in workers if _runs(pid)]
+        if not left:
+            return
+        time.sleep(0.1)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    raise AssertionError("workers outlived the process that was killed")
+
+
+def _runs(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -198,6 +198,23 @@ def test_categories_with_holes_are_numbered_by_their_value(loaded):
     assert (codes["p1"], codes["p3"], codes["c1"], codes["c2"], codes["c3"]) == (1, 2, 3, 0, 3)
 
 
+def test_categories_of_one_value_are_numbered_alike_in_every_run(tmp_path):
+    names = ["0", "00", "000", "01", "1", "001", "07", "7", "007"]
+    kwargs = _shop(tmp_path, _csv([[f"p{row}", "shoes", "a.jpg", name] for row, name in enumerate(names)]))
+    for _ in range(5):
+        assert _load(kwargs).category_names == (["0", "00", "000", "001", "01", "1", "007", "07", "7"],)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl", "train.parquet"])
+def test_a_column_may_serve_twice(tmp_path, name):
+    frame = pl.DataFrame({"image": ["a.jpg"], "title": ["shoes"]})
+    kwargs = _shop(tmp_path, {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": str}[name[6:]](), name)
+    if name.endswith("parquet"):
+        frame.write_parquet(tmp_path / name)
+    found = _load(kwargs, columns={"id": "image", "title": "title", "categories": ("title", "title")})
+    assert found.train.ids == ["a.jpg"] and found.category_names == (["shoes"], ["shoes"])
+
+
 def test_unknown_ids_of_the_truth_name_the_one_that_was_meant(loaded):
     sentences = [entry["sentence"] for entry in loaded.set_aside if entry["file"] == "truth.csv"]
     assert [sentence.split(": ")[0] for sentence in sentences] == [f"truth.csv, row {n} (id {one})"
@@ -342,6 +359,16 @@ def test_rows_inside_a_field_are_seen(tmp_path):
     assert [(entry["row"], entry["reason"]) for entry in loaded.set_aside] == [(2, "rows inside a field")]
 
 
+@pytest.mark.parametrize("lines", [
+    ["id,title,image", 'p1,"5 inch,a.jpg', 'p2,hat 7",a.jpg', 'p3,"big, red', 'old, v1.0",a.jpg'],
+    ["id,image,title", 'p1,a.jpg,"5 inch', 'p2,a.jpg,hat 7"', 'p3,a.jpg,"big, red', 'old, v1.0"'],
+])
+def test_a_field_from_one_row_into_the_next_is_seen(tmp_path, lines):
+    loaded = _load(_shop(tmp_path, "\n".join(lines)) | {"columns": {"title": "title"}})
+    assert loaded.train.ids == ["p3"]
+    assert [(entry["row"], entry["reason"]) for entry in loaded.set_aside] == [(2, "rows inside a field")]
+
+
 @pytest.mark.parametrize("kind", ["tsv", "jsonl", "parquet"])
 def test_the_same_rows_in_other_kinds_of_files(shop, loaded, tmp_path, kind):
     kwargs, expected, _ = shop
@@ -368,15 +395,23 @@ def test_numbers_and_nulls_of_parquet_and_json(tmp_path):
     frame.with_columns(id=pl.Series([2.0**60, 2.0**61, 2.0**62])).write_parquet(tmp_path / "train.parquet")
     with pytest.raises(InputError, match="'id' holds numbers from 2..53 on as floats, which have lost"):
         _load(kwargs)
+    single = pl.Series([2.0**24, 2.0, 3.0], dtype=pl.Float32)
+    frame.with_columns(id=single).write_parquet(tmp_path / "train.parquet")
+    with pytest.raises(InputError, match="'id' holds numbers from 2..24 on as floats, which have lost"):
+        _load(kwargs)
     frame.with_columns(type=pl.Series([float("inf"), 1.0, 1.0])).write_parquet(tmp_path / "train.parquet")
     assert "inf" in _load(kwargs).category_names[0]
     lines = ['\ufeff{"id": 1.0, "title": "a", "image": "a.jpg", "type": 12.0}',
              '{"id": 2, "title": NaN, "image": "a.jpg"}',
-             '{"id": 3, "title": ["a"], "image": "a.jpg"}', "[" * 100_000, "[1]", '{"id": 4, "title": "\\ud800"}']
+             '{"id": 3, "title": ["a"], "image": "a.jpg"}', "[" * 100_000, "[1]", '{"id": 4, "title": "\\ud800"}',
+             '{"id": 9007199254740993.0, "title": "a", "image": "a.jpg"}']
     found = _load(_shop(tmp_path, "\n".join(lines), "t.jsonl"))
     assert found.train.ids == ["1"] and found.category_names == (["12"],)
     assert [entry["reason"] for entry in found.set_aside] == [
-        "empty title", "value is not text", "not a JSON object", "not a JSON object", "not UTF-8 text"]
+        "empty title", "value is not text", "not a JSON object", "not a JSON object", "not UTF-8 text",
+        "value is not text"]
+    with pytest.raises(InputError, match="t.jsonl, row 1: no line is a JSON object"):
+        _load(_shop(tmp_path, '{\n"id": 1,\n"title": "a"\n}\n', "t.jsonl"))
 
 
 def test_eproduct_layout_with_repairs(tmp_path):

@@ -79,6 +79,23 @@ def test_p_by_k_fills_batches_with_groups():
     np.testing.assert_allclose(np.bincount(often) / len(often), np.array(SIZES) / N, atol=0.03)
 
 
+def test_p_by_k_repeats_no_row_of_a_large_group():
+    columns = {"image": range(N), "category": (np.arange(N) < 100).astype(np.int32)}  # two groups for sixteen places
+    for batch in take("p_by_k", 32 * 20, columns=columns, rows_each=2).reshape(20, 32):
+        assert len(set(batch)) == 32
+
+
+def test_batches_that_are_read_side_by_side_are_made_once():
+    made = []
+    table = sampling._Table(lambda number: made.append(number) or number * 32 + np.arange(32), 32)
+    for place in range(32):
+        for number in range(16):  # as many threads, each in a batch of its own
+            assert table(number * 32 + place) == number * 32 + place
+    assert made == list(range(16))
+    large = sampling._Table(lambda number: np.arange(2**22), 2**22)
+    assert [large(number * 2**22) for number in range(5)] == [0] * 5 and len(large.kept) == 2
+
+
 def test_mixed_catalogues_have_their_shares_and_epochs_of_their_own():
     rows = take("mixed", 3 * N, weights=(1, 3))
     second = rows >= 300

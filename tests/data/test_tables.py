@@ -108,6 +108,10 @@ def test_wholes_stored_as_floats_in_parquet(tmp_path):
     [
         ({"files": {"training": "train.csv"}}, "files has 'training'; it takes train, val, query, gallery"),
         ({"files": {"train": "trian.csv"}}, "trian.csv: there is no such file; did you mean 'train.csv'"),
+        ({"files": {"train": ["train.csv"]}}, "files is .*; it maps each of train, val, query, gallery to one file"),
+        ({"files": "train.csv"}, "files is 'train.csv'; it maps each of train"),
+        ({"root": None}, "config.data.kwargs.root: None is no folder"),
+        ({"max_bad_share": "0.1"}, "max_bad_share is a share from 0 to 1, not '0.1'"),
         ({"files": {"train": "train.xlsx"}}, "files end in .csv"),
         ({"files": {"train": "broken.parquet"}}, "broken.parquet: not a readable Parquet file"),
         ({"columns": {"identity": "sku"}}, "columns has 'identity'; it takes id, image, title, categories, product"),

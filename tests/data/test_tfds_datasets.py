@@ -170,3 +170,18 @@ def test_damaged_and_missing_files(tmp_path):
     assert records.RecordImages(folder, "more", [0], "photo")[0].shape == (40, 50, 3)
     with pytest.raises(InputError, match="no encoded picture in its column 'sk'"):
         records.RecordImages(folder, "more", [0], "sk")[0]
+
+
+def test_a_list_leaves_records_out(tmp_path):
+    folder = listings(tmp_path)
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,train3,a leak\ngallery,more0,\n")
+    data = {"source": "tfds", "kwargs": {"root": str(folder), **LISTINGS}, "leave_out": str(tmp_path / "list.csv")}
+    loaded = catalog.load(data)
+    assert set(loaded.train.ids) == {f"train{i}" for i in (0, 1, 2, 4, 5)} and len(loaded.gallery) == 2
+    for split in ("train", "gallery"):
+        assert loaded.counts[split]["set_aside"] == {"left out by config.data.leave_out": 1}
+    for row, listing in enumerate(loaded.train.ids):
+        assert loaded.train.images.read(row) == tfds_generated.picture(int(listing[5:]))
+    (tmp_path / "list.csv").write_text("split,id,reason\ntrain,train9,\n")
+    with pytest.raises(InputError, match="no listing 'train9'"):
+        catalog.load(data)
