@@ -1,7 +1,8 @@
-"""Pseudo-product clusters against the truth: purity, completeness, pairs; and their time and memory as listings grow.
+r"""Pseudo-product clusters against the truth: purity, completeness, pairs; and their time and memory as listings grow.
 
-    python benchmarks/clusters.py --root=data/fashion --out=benchmarks/clusters.json
-    python benchmarks/clusters.py --root=data/fashion --workdir=runs/fashion_best --out=benchmarks/clusters.json
+    PYTHONPATH=. python benchmarks/clusters.py --root=data/fashion --out=benchmarks/clusters.json
+    PYTHONPATH=. python benchmarks/clusters.py --root=data/fashion --workdir=runs/fashion_best \
+        --out=benchmarks/clusters.json
 
 Truth: in the embedded catalogue the product instances; in the fashion catalogue's train split equal titles of one leaf
 category, which says nothing about titles, so clusters of pictures alone are measured there; of its queries and gallery

@@ -1,7 +1,7 @@
 r"""How often better mining is right: decisions on 19,406 electronics titles, labelled by rules that it does not use.
 
-    RETRIEVAL_JAX_REFERENCE=... python benchmarks/mined_words.py --out=benchmarks/mined_words.json
-    RETRIEVAL_JAX_REFERENCE=... python benchmarks/mined_words.py --time=1300000
+    RETRIEVAL_JAX_REFERENCE=... PYTHONPATH=. python benchmarks/mined_words.py --out=benchmarks/mined_words.json
+    RETRIEVAL_JAX_REFERENCE=... PYTHONPATH=. python benchmarks/mined_words.py --time=1300000
 
 The second command takes the time of counting, deciding and encoding generated titles, with all switches and with none.
 
