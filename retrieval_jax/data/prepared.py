@@ -93,9 +93,7 @@ def features(category_names: Sequence[Sequence[str]]) -> Any:
 
 
 def key(shard: Shard, source: Any, settings: dict) -> str:
-    """Digests all that a shard is made of: settings, listings, and size and time of its pictures' files.
-
-    The most pixels that are decoded are among it: which pictures fall on the way depends on them.
+    """Digests all that a shard is made of: settings, the source's max_pixels, listings, size and time of its pictures.
 
     Args:
         shard: without its key.
