@@ -1,6 +1,6 @@
 """Near-duplicates among a million pictures: time and memory of the hashed search, its recall, and what it catches.
 
-    python benchmarks/near_duplicates.py --rows=1000000 --out=benchmarks/near_duplicates.json
+    PYTHONPATH=. python benchmarks/near_duplicates.py --rows=1000000 --out=benchmarks/near_duplicates.json
 
 Both sides are generated thumbnails (a few thousand shapes, each with its own variations, as a shop's photos of one pose
 are alike), with copies planted: noise as of re-compression, and mirror images. The exact search runs for some rows of
