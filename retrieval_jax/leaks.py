@@ -51,7 +51,7 @@ def run(config: Any, workdir: Any) -> dict:
         raise InputError(f"config.leaks.leave_out_of has {unknown[0]!r}; train is compared with val, query, gallery "
                          "and train")
     catalog = catalogs.load(config.data)
-    splits = {name: split for name in ("train", "val", "query", "gallery") if (split := getattr(catalog, name))}
+    splits = {name: split for name in catalogs.SPLITS if (split := getattr(catalog, name))}
     thumbnails = {name: read(split) for name, split in splits.items()}
     tables, found, pairs = {}, {}, []
     for one, other in PAIRS:

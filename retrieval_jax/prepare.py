@@ -84,7 +84,7 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     begun = time.monotonic()
     catalog = catalogs.load(config["data"], set_aside_path=out / "set_aside.csv")
     name = prepared.dataset_name(out, catalog.name)
-    there = [split for split in prepared.SPLITS if getattr(catalog, split) is not None]
+    there = [split for split in catalogs.SPLITS if getattr(catalog, split) is not None]
     sources = {split: catalog.split(split).images for split in there}
     # Pictures that lie in no file are known by what they are computed from.
     identity = settings | {"data": workdir.plain(config["data"]["kwargs"])} if config["data"]["source"] == "synthetic" \

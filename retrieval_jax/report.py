@@ -78,7 +78,7 @@ def _header(config, catalog, scores, stages) -> str:
     train = next((record for record in stages if record["verb"] == "train"), {})
     summary = train.get("summary", {})
     last = train or (stages[-1] if stages else {})
-    lengths = [f"{len(split):,} {name}" for name in ("train", "val", "query", "gallery")
+    lengths = [f"{len(split):,} {name}" for name in catalogs.SPLITS
                if (split := getattr(catalog, name)) is not None]
     facts = [f"{catalog.name}: {', '.join(lengths)} listings"]
     model = (config.get("train") or {}).get("model") or {}

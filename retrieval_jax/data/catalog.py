@@ -18,6 +18,7 @@ import numpy as np
 from retrieval_jax import remote
 from retrieval_jax.errors import InputError
 
+SPLITS = ("train", "val", "query", "gallery")
 SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined")
 
 
@@ -79,9 +80,9 @@ class Catalog:
 
     def split(self, name: str) -> Split:
         """Returns the split of that name; raises InputError, naming the splits there are, if it is missing."""
-        found = getattr(self, name, None) if name in ("train", "val", "query", "gallery") else None
+        found = getattr(self, name, None) if name in SPLITS else None
         if found is None:
-            there = [s for s in ("train", "val", "query", "gallery") if getattr(self, s) is not None]
+            there = [s for s in SPLITS if getattr(self, s) is not None]
             raise InputError(f"catalogue {self.name} has no split {name!r}; it has {', '.join(there) or 'none'}")
         return found
 

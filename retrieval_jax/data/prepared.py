@@ -29,13 +29,12 @@ import polars as pl
 
 from retrieval_jax import ranking
 from retrieval_jax.data import decoding, records, row_checks
-from retrieval_jax.data.catalog import Catalog, Split
+from retrieval_jax.data.catalog import SPLITS, Catalog, Split
 from retrieval_jax.data.decoding import BadImage
 from retrieval_jax.data.sources import FileImages
 from retrieval_jax.errors import InputError
 
 FORMAT = 1
-SPLITS = ("train", "val", "query", "gallery")
 
 
 @dataclasses.dataclass(frozen=True)

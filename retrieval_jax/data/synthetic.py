@@ -357,7 +357,7 @@ def load(**kwargs):
 
     shop = make_shop(**kwargs)
     splits = {}
-    for name in ("train", "val", "query", "gallery"):
+    for name in catalog.SPLITS:
         if shop.size(name):
             titles = None if name == "query" else Column(shop, name, title)
             splits[name] = catalog.Split(

@@ -11,14 +11,13 @@ import numpy as np
 import polars as pl
 
 from retrieval_jax.data import left_out, row_checks, row_labels, table_files
-from retrieval_jax.data.catalog import Catalog, Split
+from retrieval_jax.data.catalog import SPLITS, Catalog, Split
 from retrieval_jax.data.decoding import MAX_PIXELS
 from retrieval_jax.data.left_out import Listed
 from retrieval_jax.data.row_checks import Rows
 from retrieval_jax.data.sources import FileImages
 from retrieval_jax.errors import InputError
 
-SPLITS = ("train", "val", "query", "gallery")
 EPRODUCT_LEVELS = ("META_CATEG_ID", "CATEG_LVL2_ID", "LEAF_CATEG_ID")
 EPRODUCT_TRUTH = "metadata/ground_truth.csv"
 

@@ -14,7 +14,7 @@ import polars as pl
 import tqdm
 
 from retrieval_jax.data import decoding, prepared, records, row_checks, tables
-from retrieval_jax.data.catalog import Catalog
+from retrieval_jax.data.catalog import SPLITS, Catalog
 from retrieval_jax.data.decoding import MAX_PIXELS, BadImage
 from retrieval_jax.data.left_out import Listed
 from retrieval_jax.errors import InputError
@@ -115,14 +115,14 @@ def _folder(root: str | None, name: str | None, data_dir: str | None) -> pathlib
 def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str, np.ndarray]]:
     """Returns, for each of our splits, the dataset's split and the places of its records there."""
     known = list(info.splits)
-    wanted = wanted or {split: split for split in tables.SPLITS if split in known}
+    wanted = wanted or {split: split for split in SPLITS if split in known}
     wanted = {ours: theirs for ours, theirs in wanted.items() if theirs}
-    tables.check_names("splits", wanted, tables.SPLITS)
+    tables.check_names("splits", wanted, SPLITS)
     if not wanted:
         raise InputError(f"{info.name} has the splits {', '.join(known)}; say in config.data.kwargs.splits which is "
                          'which, such as {"train": "train", "query": "test", "gallery": "test"}')
     found = {}
-    for ours in tables.SPLITS:
+    for ours in SPLITS:
         if ours not in wanted:
             continue
         base = re.match(r"[^\[+]*", str(wanted[ours]))[0].strip()
