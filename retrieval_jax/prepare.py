@@ -16,7 +16,6 @@ import dataclasses
 import multiprocessing
 import os
 import pathlib
-import threading
 import time
 
 import numpy as np
@@ -25,7 +24,7 @@ from absl import flags
 
 from retrieval_jax import command_line, lock, provenance, workdir
 from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data import left_out, prepared, row_checks
+from retrieval_jax.data import left_out, prepared, row_checks, workers
 from retrieval_jax.errors import InputError, RunFailed
 
 SHARD_ROWS = 8192  # listings of a file: 100 to 200 MB at 256 pixels; what each process loses at most when it is killed
@@ -180,11 +179,7 @@ def _made(jobs, sources, category_names, settings, processes, bar):
 
 
 def _start(sources, category_names, settings, counter) -> None:
-    def follow():  # a process whose parent was killed would wait for work for ever
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    workers.end_with_parent()
     _state.update(sources=sources, made=prepared.features(category_names), settings=settings, counter=counter)
 
 

@@ -7,16 +7,13 @@ global batch is position step * batch_size + i of the stream; a process reads th
 to, and what lies beyond the batch is padding.
 """
 
-import multiprocessing
-import os
 import signal
-import threading
 
 import grain
 import numpy as np
 from absl import flags
 
-from retrieval_jax.data import decoding, transforms
+from retrieval_jax.data import decoding, transforms, workers
 from retrieval_jax.data import sampling as samplings
 from retrieval_jax.errors import InputError
 
@@ -188,12 +185,7 @@ def _start(number, count):
     # Slurm and terminals signal all processes at once, and batches are still read until the run has saved.
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, signal.SIG_IGN)
-
-    def follow():  # else the workers of a process that was killed would wait for ever, caches and all
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    workers.end_with_parent()
 
 
 def _places(name, batch_size, places):
