@@ -83,8 +83,8 @@ def _examples(titles, decisions, base):
     """Returns {word: the first title that has it}, of the first titles of train."""
     left = set(decisions.table["word"].to_list())
     found = {}
-    for start in range(0, min(len(titles), EXAMPLE_TITLES), 16_384):
-        chunk = [titles[row] for row in range(start, min(len(titles), start + 16_384))]
+    for start in range(0, min(len(titles), EXAMPLE_TITLES), statistics.CHUNK):
+        chunk = [titles[row] for row in range(start, min(len(titles), start + statistics.CHUNK))]
         rows = words.of_titles(chunk, base)  # before merging: an example of "tshirt" has "tshirt"
         pairs = words.adjacent(rows.with_columns(pl.col("token").replace(decisions.rules.merges))).select(
             "title", (pl.col("first") + " " + pl.col("second")).alias("token"))

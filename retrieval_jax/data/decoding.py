@@ -29,7 +29,7 @@ JPEG = b"\xff\xd8\xff"
 _TURNED = re.compile(rb"\x01\x12\x00(?!\x03\x00\x00\x00\x01\x00\x01)|\x12\x01.\x00(?<!\x03\x00)|"
                      rb"\x12\x01\x03\x00(?!\x01\x00\x00\x00\x01\x00)", re.DOTALL)
 _ROWS = 32  # the rows that a JPEG's blocks share, at most
-_PNG = b"\x89PNG\r\n\x1a\n"
+PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 # What stands in picture files that are none, or none that are read: (where, bytes, what it is).
 _KNOWN = (
@@ -188,7 +188,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = Non
     plain, size = peek(data)
     if size:
         check_size(size, max_pixels)
-    if data.startswith(_PNG) and not _sums_are_right(data):  # Pillow may give the rest of such a picture as black
+    if data.startswith(PNG) and not _sums_are_right(data):  # Pillow may give the rest of such a picture as black
         raise BadImage("truncated image file", "the sum of a part is wrong")
     if plain and size and ends_well(data[:8], data[-12:]):
         flag = cv2.IMREAD_COLOR_RGB
@@ -212,7 +212,7 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 def ends_well(head: bytes, tail: bytes) -> bool:
     """Tells whether a JPEG or PNG ends with its end marker; other formats, and trailing bytes, leave a doubt."""
-    return tail.endswith(b"\xff\xd9") if head.startswith(JPEG) else head.startswith(_PNG) and tail == _PNG_END
+    return tail.endswith(b"\xff\xd9") if head.startswith(JPEG) else head.startswith(PNG) and tail == _PNG_END
 
 
 def _sums_are_right(png: bytes) -> bool:
@@ -229,7 +229,7 @@ def _sums_are_right(png: bytes) -> bool:
 
 def peek(data: bytes) -> tuple[bool, tuple[int, int] | None]:
     """Reads a header: (is it a kind that OpenCV decodes as we want, (width, height) or None where it is not seen)."""
-    if data.startswith(_PNG):
+    if data.startswith(PNG):
         if len(data) < 33 or data[12:16] != b"IHDR":
             return False, None
         # OpenCV's reader takes gigabytes and a minute for some damaged PNGs of 69 bytes.
@@ -282,7 +282,7 @@ def pillow_decode(file: Any, max_pixels: int) -> np.ndarray:
         head = file.read(64).lstrip()
         what = next((f"it is {name}" for at, magic, name in _KNOWN if head[at:].startswith(magic)), "")
         detail = "" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        if head.startswith((JPEG, _PNG, b"GIF8")) or head[8:12] == b"WEBP":
+        if head.startswith((JPEG, PNG, b"GIF8")) or head[8:12] == b"WEBP":
             raise BadImage("truncated image file", detail) from None
         raise BadImage("not an image file", "it is empty" if empty else what or detail) from None
     with image:

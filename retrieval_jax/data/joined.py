@@ -187,7 +187,7 @@ def _joined(parts: dict, split: str, places: dict[str, list], depth: int) -> cat
 def _renumbered(split: catalog.Split | None, places: list | None, depth: int) -> catalog.Split | None:
     if split is None or split.categories is None:
         return split
-    return catalog.Split(split.name, split.ids, split.titles, _codes(split, places, depth), split.images)
+    return dataclasses.replace(split, categories=_codes(split, places, depth))
 
 
 def _codes(split: catalog.Split, places: list | None, depth: int) -> np.ndarray:

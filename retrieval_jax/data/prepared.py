@@ -217,7 +217,7 @@ def _ordinary(data: bytes) -> bool:
     """Tells whether all readers make the same of it: a gray or RGB JPEG or PNG of 8 bits, not transparent, upright."""
     if data.startswith(decoding.JPEG):
         return decoding.peek(data)[0] and decoding.ends_well(data[:8], data[-12:]) and not decoding.turned(data)
-    png = data.startswith(b"\x89PNG\r\n\x1a\n") and decoding.ends_well(data[:8], data[-12:])
+    png = data.startswith(decoding.PNG) and decoding.ends_well(data[:8], data[-12:])
     return png and data[24] == 8 and data[25] in (0, 2) and b"tRNS" not in data[:decoding.HEAD]
 
 
