@@ -23,6 +23,7 @@ import polars as pl
 import tqdm
 from scipy import sparse
 
+from retrieval_jax.attributes import files
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 
@@ -208,11 +209,9 @@ def scores(clusters: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 def save(path: str | pathlib.Path, clusters: np.ndarray) -> None:
     """Writes clusters [n] as .npz, whole or not at all."""
-    path, content = pathlib.Path(path), io.BytesIO()
+    content = io.BytesIO()
     np.savez(content, clusters=clusters.astype(np.int32))
-    part = path.parent / (path.name + ".part")
-    part.write_bytes(content.getvalue())
-    part.replace(path)
+    files.write(path, content.getvalue())
 
 
 def as_categories(path: str | pathlib.Path, num_rows: int, data_info: Any) -> tuple[np.ndarray, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import tqdm
 
+from retrieval_jax.attributes import files
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 
@@ -131,7 +132,7 @@ def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.R
     for name, table in there.items():
         table.rechunk().write_parquet(folder / f"{name}.parquet")
     content = {"rule": rule, "num_titles": found.num_titles, "tables": list(there)}
-    (folder / NAMES_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    files.write(folder / NAMES_FILE, (json.dumps(content, indent=1) + "\n").encode("utf-8"))
 
 
 def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from retrieval_jax.attributes import statistics, words
+from retrieval_jax.attributes import files, statistics, words
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes.words import Rules
 from retrieval_jax.errors import InputError
@@ -66,7 +66,7 @@ class Vocabulary:
         """Writes the vocabulary as JSON, whole or not at all."""
         content = {"rule": title_rule.RULE, "threshold": self.threshold, "num_titles": self.num_titles,
                    "hash": self.hash, "tokens": self.tokens, "counts": self.counts.tolist()} | self._rules()
-        _write(path, (json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode("utf-8"))
+        files.write(path, (json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode("utf-8"))
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> Vocabulary:
@@ -125,7 +125,7 @@ def save_targets(path: str | pathlib.Path, indptr: np.ndarray, label_ids: np.nda
     """
     content = io.BytesIO()
     np.savez(content, indptr=indptr, label_ids=label_ids, vocabulary_hash=np.asarray(vocabulary_hash))
-    _write(path, content.getvalue())
+    files.write(path, content.getvalue())
 
 
 def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -150,12 +150,3 @@ def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -
         raise InputError(f"{path}: targets of another vocabulary ({found[:12]}, wanted {vocabulary_hash[:12]}); "
                          "run retrieval_jax.mine again")
     return indptr, label_ids
-
-
-def _write(path: str | pathlib.Path, content: bytes) -> None:
-    # As workdir.write_bytes does; but this room knows no work directories.
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parent / (path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)

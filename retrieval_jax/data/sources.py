@@ -248,5 +248,3 @@ def _locate(root: str, relative: str, folders: dict[str, bool]) -> tuple[str, os
 
 def _is_under(root: str, path: str) -> bool:
     return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
-
-
