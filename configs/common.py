@@ -43,6 +43,24 @@ def _value(key: str, text: str, default):
         raise ValueError(f"the argument {key} wants {type(default).__name__}, not {text!r}") from None
 
 
+def apply_changes(config: ConfigDict, kind: str, names: str, changes: dict) -> None:
+    """Applies one of several named changes, or some of them joined by "+".
+
+    Args:
+      config: or a block of it, changed in place.
+      kind: what a change is called, for messages.
+      names: "gem" or "gem+bands".
+      changes: {name: {setting: value}}.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    for name in names.split("+"):
+        if name not in changes:
+            raise ValueError(f"the {kind} {name!r} is not known; there are {', '.join(changes)}")
+        config.update_from_flattened_dict(changes[name])
+
+
 def base() -> ConfigDict:
     """Returns the default blocks, one per verb; a config sets what differs."""
     config = ConfigDict()

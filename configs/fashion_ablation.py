@@ -84,10 +84,7 @@ def get_config(arg=None):
     config.embed.models = ("trained",)
     config.train.eval_every_epochs = 0.0  # evaluation costs time, and this is about cost
     full_size = config.data.image_size
-    for change in arg.change.split("+"):
-        if change not in CHANGES:
-            raise ValueError(f"the change {change!r} is not known; there are {', '.join(CHANGES)}")
-        config.update_from_flattened_dict(CHANGES[change])
+    common.apply_changes(config, "change", arg.change, CHANGES)
     if not arg.runlocal:
         config.train.epochs = EPOCHS[arg.budget] * math.prod(full_size) / math.prod(config.data.image_size)
     return config

@@ -35,10 +35,7 @@ def get_config(arg=None):
     config.train.task_kwargs.loss = "softmax"
     config.train.eval_every_epochs = 0.0
     config.embed.models = ("trained",)
-    for switch in arg.switch.split("+"):
-        if switch not in SWITCHES:
-            raise ValueError(f"the switch {switch!r} is not known; there are {', '.join(SWITCHES)}")
-        config.mine.update_from_flattened_dict(SWITCHES[switch])
+    common.apply_changes(config.mine, "switch", arg.switch, SWITCHES)
     if not arg.runlocal:
         config.train.epochs = EPOCHS[arg.budget]
     return config

@@ -11,7 +11,7 @@ from retrieval_jax.attributes import choosing, kinds, mined_page, overrules, sta
 from retrieval_jax.data import histogram
 from retrieval_jax.errors import InputError
 
-SWITCHES = ("normalise", "segment", "variants", "phrases", "uninformative", "rare", "categories")
+SWITCHES = ("normalise", "segment", *choosing.BLOCKS)
 EXAMPLE_TITLES = 200_000  # that examples of words are looked for in
 THUMBNAIL = (8, 10)  # width, height of the small picture beside the histogram
 
@@ -125,7 +125,7 @@ def _pictures(train, number, tokenize, merges, counted, threshold):
 def _settings(mine):
     """Returns config.mine as plain dicts, a switch that it lacks turned off."""
     settings = {name: dict(value) if hasattr(value, "items") else value for name, value in mine.items()}
-    for name in ("variants", "phrases", "uninformative", "rare", "categories"):
+    for name in choosing.BLOCKS:
         settings[name] = settings.get(name) or {"on": False}
         for key, value in settings[name].items():
             if key != "on" and not (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):

@@ -119,7 +119,7 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     complete.unlink(missing_ok=True)
     _sweep(out, {shard.path for shard in shards} | {shard.about for shard in shards})
     summary = _summary(catalog, sources, abouts, time.monotonic() - begun)
-    prepared.finish(out, name, catalog, abouts, settings, summary)
+    workdir.write_json(complete, prepared.finish(out, name, catalog, abouts, settings, summary))
     _verify(out, catalog, abouts)
     print(_text(out, summary), flush=True)
     return summary

@@ -18,6 +18,7 @@ from retrieval_jax.attributes.words import Rules
 from retrieval_jax.errors import InputError
 
 NO_OVERRULES = Overrules()
+BLOCKS = ("variants", "phrases", "uninformative", "rare", "categories")  # of config.mine, each with an "on" of its own
 TABLE = {"word": pl.String, "decision": pl.String, "rule": pl.String, "target": pl.String, "why": pl.String,
          "occurrences": pl.Int64, "titles": pl.Int64}
 
@@ -43,7 +44,7 @@ class Decisions:
 
 def needs(settings: Mapping[str, Any]) -> tuple[bool, bool]:
     """Returns whether settings need the table of pairs, and that of categories."""
-    on = {name for name in ("variants", "phrases", "uninformative", "rare", "categories") if _on(settings, name)}
+    on = {name for name in BLOCKS if _on(settings, name)}
     return (bool(on & {"variants", "phrases"} or settings.get("kinds") or settings.get("overrules")),
             bool(on & {"variants", "uninformative", "rare", "categories"}))
 

@@ -255,8 +255,8 @@ def problem(path: pathlib.Path, shard: Shard, about: dict) -> str:
 
 
 def finish(folder: pathlib.Path, name: str, catalog: Catalog, abouts: dict[str, list[tuple[Shard, dict]]],
-           settings: dict, summary: dict) -> None:
-    """Writes all but the shards, catalogue.json last.
+           settings: dict, summary: dict) -> dict:
+    """Writes all but the shards and catalogue.json, which is to be written last.
 
     Args:
         folder: of the prepared catalogue.
@@ -265,6 +265,9 @@ def finish(folder: pathlib.Path, name: str, catalog: Catalog, abouts: dict[str, 
         abouts: of every split its shards and what `make` said of them, in order.
         settings: what it was made with.
         summary: kept beside it.
+
+    Returns:
+        The content of catalogue.json.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import naming
@@ -293,16 +296,13 @@ def finish(folder: pathlib.Path, name: str, catalog: Catalog, abouts: dict[str, 
         description=f"{catalog.name}, prepared by retrieval_jax.prepare: shorter side {settings['side']} pixels, "
                     f"JPEG quality {settings['quality']}.")
     row_checks.write_set_aside(folder / "set_aside.csv", catalog.set_aside)
-    content = {
+    return {
         "format": FORMAT, "name": catalog.name, "settings": settings, "summary": summary,
         "category_levels": list(catalog.category_levels), "category_names": [list(n) for n in catalog.category_names],
         "counts": catalog.counts, "truth": catalog.truth is not None,
         "splits": {split_name: [{"file": shard.path.name, "records": len(about["rows"]), "bytes": about["bytes"],
                                  "sha256": about["sha256"]} for shard, about in made]
                    for split_name, made in abouts.items()}}
-    temporary = inside / ".catalogue.json.tmp"
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, inside / "catalogue.json")
 
 
 def _truth(truth: Any, queries: np.ndarray, gallery: np.ndarray) -> dict[str, np.ndarray]:
