@@ -8,7 +8,7 @@ r"""Compares finished runs with a baseline, query by query, and prints a Markdow
 Runs are work directories of configs/fashion_ablation.py, or of fashion_mining.py, whose switch is the change; those
 that differ in the seed alone share a row, their scores averaged query by query. The baseline is change=none at the same
 budget, or the runs given with --against.
-The difference is paired: the 95 % interval and p come from drawing the queries again (`metrics.paired_bootstrap`).
+The difference is paired: the 95 % interval and p come from drawing the queries again (`bootstrap.paired_bootstrap`).
 "selection" is the half of the queries on which choices are made, "report" the other.
 """
 
@@ -20,9 +20,10 @@ import re
 import ml_collections
 import numpy as np
 
-from retrieval_jax import metrics, workdir
-from retrieval_jax.data import catalog
-from retrieval_jax.ranking import Ranking
+from retrieval_jax import workdir
+from retrieval_jax.data import loading
+from retrieval_jax.scoring import bootstrap, metrics
+from retrieval_jax.scoring.ranking import Ranking
 
 METRIC = "mar@10_capped"
 
@@ -46,7 +47,7 @@ def scores(folder: pathlib.Path, truth) -> dict[str, np.ndarray]:
 
 def collect(folders: list[pathlib.Path], against: list[pathlib.Path], baseline: str, budget: str, share: float) -> dict:
     """Returns rows of all changes at one budget, each against the baseline, and where they were made."""
-    truth = catalog.load(ml_collections.ConfigDict(workdir.read_config(folders[0])).data).truth
+    truth = loading.load(ml_collections.ConfigDict(workdir.read_config(folders[0])).data).truth
     chosen = metrics.selection_half(truth.query_ids, share)
     runs = {}
     for folder in folders + against:
@@ -70,7 +71,7 @@ def collect(folders: list[pathlib.Path], against: list[pathlib.Path], baseline: 
                 "change": change, "stage": stage, "seeds": seeds, "all": float(np.nanmean(mine)),
                 "each_seed": [float(np.nanmean(by_seed[seed]["scores"][stage])) for seed in seeds],
                 "selection": float(np.nanmean(mine[chosen])), "report": float(np.nanmean(mine[~chosen])),
-                "against_baseline": metrics.paired_bootstrap(base, mine),
+                "against_baseline": bootstrap.paired_bootstrap(base, mine),
                 "cpu_seconds": [by_seed[seed]["train"]["cpu_seconds"] for seed in seeds],
                 "commits": sorted({by_seed[seed]["train"]["commit"] for seed in seeds})})
     made = next(iter(runs[baseline].values()))["train"]

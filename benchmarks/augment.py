@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from retrieval_jax.data import transforms  # noqa: E402
+from retrieval_jax.data.pictures import transforms  # noqa: E402
 
 SIZE = (224, 224)
 CROP = "random_resized_crop"

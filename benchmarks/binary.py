@@ -31,11 +31,11 @@ import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 from memory import Peak, anonymous  # noqa: E402
 
-from retrieval_jax import provenance  # noqa: E402
 from retrieval_jax.embeddings import Embeddings  # noqa: E402
 from retrieval_jax.index import binary, exact  # noqa: E402
 from retrieval_jax.postprocess import whitening  # noqa: E402
 from retrieval_jax.postprocess.l2 import normalize  # noqa: E402
+from retrieval_jax.workdir import provenance  # noqa: E402
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -19,12 +19,12 @@ import time
 import memory
 import numpy as np
 
-from retrieval_jax import provenance
 from retrieval_jax.attributes import clusters
-from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data import synthetic
-from retrieval_jax.data.noted import Noted
+from retrieval_jax.data import loading
+from retrieval_jax.data.pictures.noted import Noted
+from retrieval_jax.data.shop import synthetic
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.workdir import provenance
 
 SHARES, LIMITS = (0.0, 0.5, 0.8, 1.0), (0.3, 0.5, 0.7, 0.8, 0.9)
 MAX_SIZE = 50
@@ -111,12 +111,12 @@ def run():
     print("| catalogue | title share | max difference | clusters | clustered | purity | completeness | V | precision "
           "of pairs | recall of pairs | precision by chance |\n|" + "---|" * 11)
     shop = synthetic.Shop(num_train=given.listings, num_val=0, num_query=0, num_gallery=0)
-    split = catalogs.load({"source": "synthetic", "kwargs": vars(shop)}).train
+    split = loading.load({"source": "synthetic", "kwargs": vars(shop)}).train
     every = np.arange(len(split))
     rows = of_products("embedded", list(split.titles), Noted(split.images).notes(every)[1], split.categories[:, -1],
                        synthetic.product_ids(shop, "train", every), SHARES)
     if given.root:
-        catalog = catalogs.load({"source": "eproduct", "kwargs": {"root": given.root, "check_images": False}})
+        catalog = loading.load({"source": "eproduct", "kwargs": {"root": given.root, "check_images": False}})
         split = catalog.train
         leaf = split.categories[:, -1]
         said = [f"{category} {title.lower()}" for category, title in zip(leaf.tolist(), split.titles, strict=True)]

@@ -20,7 +20,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from retrieval_jax.models import depthwise  # noqa: E402
+from retrieval_jax.models.layers import depthwise  # noqa: E402
 
 SHAPES = ((128, 20, 16, 40), (128, 10, 8, 80), (128, 5, 4, 160), (8, 56, 56, 96))
 FORMS = {"grouped": depthwise.grouped, "toeplitz": depthwise.toeplitz}

@@ -26,7 +26,8 @@ import memory  # noqa: E402
 import numpy as np  # noqa: E402
 import tqdm  # noqa: E402
 
-from retrieval_jax import index, provenance  # noqa: E402
+from retrieval_jax import index
+from retrieval_jax.workdir import provenance  # noqa: E402
 
 
 def draw(count: int, dim: int, centres: np.ndarray, seed: int, out: np.ndarray) -> np.ndarray:
@@ -80,7 +81,7 @@ def on_cpu(queries, gallery, given) -> dict:
 def on_devices(queries, gallery, given) -> dict:
     import jax
 
-    from retrieval_jax import telemetry
+    from retrieval_jax.training import telemetry
 
     accelerator = index.get("accelerator")
     kind = jax.devices()[0].device_kind

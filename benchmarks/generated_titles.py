@@ -54,10 +54,10 @@ class Generator:
     """Draws titles.
 
     Args:
-        seed: of all draws.
+      seed: of all draws.
 
     Attributes:
-        source: in words, what the titles are like.
+      source: in words, what the titles are like.
     """
 
     def __init__(self, seed: int = 0):

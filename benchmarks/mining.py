@@ -37,8 +37,8 @@ import numpy as np  # noqa: E402
 import polars as pl  # noqa: E402
 from sklearn.feature_extraction.text import CountVectorizer  # noqa: E402
 
-from retrieval_jax import provenance  # noqa: E402
 from retrieval_jax.attributes import statistics, titles, vocabulary  # noqa: E402
+from retrieval_jax.workdir import provenance  # noqa: E402
 
 
 class Clocked:

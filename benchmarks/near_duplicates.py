@@ -17,8 +17,12 @@ import cv2
 import memory
 import numpy as np
 
-from retrieval_jax import leaks, near_duplicates, provenance, thumbnail_hashes
-from retrieval_jax.data import decoding, noted, synthetic
+from retrieval_jax import leaks
+from retrieval_jax.data.pictures import decoding, noted
+from retrieval_jax.data.shop import synthetic
+from retrieval_jax.duplicates import hashes as thumbnail_hashes
+from retrieval_jax.duplicates import thumbnails as near_duplicates
+from retrieval_jax.workdir import provenance
 
 SHAPES, PLANTED, LIMIT = 4000, 0.01, 0.05
 CHUNK = 65_536

@@ -28,10 +28,12 @@ import numpy as np
 from memory import Peak
 from ml_collections import ConfigDict
 
-from retrieval_jax import index, metrics, postprocess, provenance, search
+from retrieval_jax import index, postprocess, search
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.postprocess import whitening
-from retrieval_jax.ranking import Ranking, Truth
+from retrieval_jax.scoring import metrics
+from retrieval_jax.scoring.ranking import Ranking, Truth
+from retrieval_jax.workdir import provenance
 
 
 def shards(folder: pathlib.Path, member: int, split: str) -> pathlib.Path:

@@ -78,7 +78,8 @@ def time_ours(system: str, folder: pathlib.Path, count: int, cores: int, seconds
     sys.path.insert(0, str(ROOT))
     import numpy as np
 
-    from retrieval_jax.data import pipeline, sources
+    from retrieval_jax.data import pipeline
+    from retrieval_jax.data.pictures import sources
 
     plain = system == "ours, area"
     crop = {"scale": SCALE, "interpolation": "area" if plain else "halves"}

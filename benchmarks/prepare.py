@@ -20,14 +20,16 @@ import sys
 import tempfile
 import time
 
+from retrieval_jax.data import loading
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 from pipeline import write_pictures  # noqa: E402
 
-from retrieval_jax import prepare, provenance  # noqa: E402
-from retrieval_jax.data import catalog  # noqa: E402
+from retrieval_jax import prepare
+from retrieval_jax.workdir import provenance  # noqa: E402
 
 MILLIONS = 1.3
 
@@ -82,8 +84,8 @@ def main():
                     found.setdefault("prepared, in a second of processor time", []).append(
                         given.pictures / (provenance.cpu_seconds() - used))
             os.sync()
-            sources = {"files": (catalog.load(config.data).train.images, list((root / "Images").iterdir())),
-                       "records": (catalog.load({"source": "tfds", "kwargs": {"root": str(out)}}).train.images,
+            sources = {"files": (loading.load(config.data).train.images, list((root / "Images").iterdir())),
+                       "records": (loading.load({"source": "tfds", "kwargs": {"root": str(out)}}).train.images,
                                    list(out.glob("*.array_record-*")))}
             for name, (source, files) in sources.items():
                 for what, rate in read_rates(source, files, number).items():

@@ -26,6 +26,8 @@ import subprocess
 import sys
 import time
 
+from retrieval_jax.models import pixels
+
 # name: (timm's architecture, side of the picture in pixels, batch of one device, drop path)
 MODELS = {
     "convnext_xlarge": ("convnext_xlarge", 224, 28, 0.4),
@@ -85,9 +87,9 @@ def time_ours(name: str, small: bool, profile: str) -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from retrieval_jax import optim
     from retrieval_jax.losses import multilabel
     from retrieval_jax.models import embedder, heads, pretrained
+    from retrieval_jax.training import optim
 
     architecture, arguments, side, batch, labels, drop_path = sizes(name, small)
     make = functools.partial(pretrained.model, architecture, **arguments)
@@ -99,7 +101,7 @@ def time_ours(name: str, small: bool, profile: str) -> dict:
     network = module(drop_path=drop_path, dtype=jnp.bfloat16)
 
     def loss_fn(params, data, rng):
-        images = embedder.normalize(data["image"], jnp.bfloat16, mean=mean, std=std)
+        images = pixels.normalize(data["image"], jnp.bfloat16, mean=mean, std=std)
         logits = network.apply({"params": params}, images, train=True, rngs={"dropout": rng})["logits"]["titles"]
         return multilabel.softmax_poly1(logits, data["label_ids"], data["label_mask"], epsilon=EPSILON).mean()
 

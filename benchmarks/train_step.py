@@ -20,6 +20,8 @@ import subprocess
 import sys
 import time
 
+from retrieval_jax.training.update import make_update
+
 # ours (file in models/, variant, arguments), timm's name, pictures a batch, height, width
 MODELS = {"convnext_atto": ("convnext", "atto", {}, "convnext_atto", 128, 80, 64),
           "vit_small": ("vit", "small", {"pooling": "token"}, "vit_small_patch16_224", 16, 224, 224)}
@@ -61,8 +63,9 @@ def time_ours(model: str, seconds: float) -> dict:
     import numpy as np
 
     from configs import common
-    from retrieval_jax import optim, sharding, tasks, train
-    from retrieval_jax.data.catalog import DataInfo
+    from retrieval_jax import tasks
+    from retrieval_jax.data.info import DataInfo
+    from retrieval_jax.training import optim, sharding
 
     name, variant, kwargs, _, rows, height, width = MODELS[model]
     config = common.base().train
@@ -81,7 +84,7 @@ def time_ours(model: str, seconds: float) -> dict:
 
     state = jax.jit(init, out_shardings=sharding.replicated(mesh))()
     optimizer, _ = optim.make(config, state["params"], 10_000, 100.0)
-    update = train.make_update(task, optimizer, jax.random.key(1), EMA, sharding.batch_sharding(mesh),
+    update = make_update(task, optimizer, jax.random.key(1), EMA, sharding.batch_sharding(mesh),
                                sharding.replicated(mesh))
     data = sharding.shard_batch(batch(model), mesh)
 

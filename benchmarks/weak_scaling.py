@@ -23,6 +23,8 @@ import re
 import subprocess
 import sys
 
+from retrieval_jax.training.update import make_update
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LABELS, LABELS_A_PICTURE = 20_000, 8
 # Peak bfloat16 FLOP/s, bytes of memory, bytes/s of memory, bytes/s sent to other devices: from the makers' data sheets
@@ -64,8 +66,9 @@ def step(model, variant, size, rows, dtype, devices=None, **sizes):
     import numpy as np
 
     from configs import common
-    from retrieval_jax import optim, sharding, tasks, train
-    from retrieval_jax.data.catalog import DataInfo
+    from retrieval_jax import tasks
+    from retrieval_jax.data.info import DataInfo
+    from retrieval_jax.training import optim, sharding
 
     config = common.base().train
     config.model.update({"name": model, "variant": variant})
@@ -82,7 +85,7 @@ def step(model, variant, size, rows, dtype, devices=None, **sizes):
     abstract = jax.eval_shape(init)
     optimizer, _ = optim.make(config, abstract["params"], 1000, 100.0)
     by_state, by_batch = sharding.state_sharding(abstract, mesh), sharding.batch_sharding(mesh)
-    update = train.make_update(task, optimizer, jax.random.key(1), 0.999, by_batch, by_state)
+    update = make_update(task, optimizer, jax.random.key(1), 0.999, by_batch, by_state)
     count = rows * mesh.size
     shapes = {"image": ((count, size, size, 3), np.uint8), "label_ids": ((count, LABELS_A_PICTURE), np.int32),
               "label_mask": ((count, LABELS_A_PICTURE), bool), "_mask": ((count,), bool)}
@@ -94,7 +97,7 @@ def work(arguments, axis: str):
     """Compiles one step in this process and prints what it holds."""
     sizes = {"fsdp": arguments.devices[0]} if axis == "fsdp" else {}
     update, state, batch = step(arguments.model, arguments.variant, arguments.size, arguments.rows, "float32", **sizes)
-    from retrieval_jax import memory
+    from retrieval_jax.training import memory
 
     compiled = update.lower(state, batch).compile()
     print(json.dumps({"flops": compiled.cost_analysis()["flops"], "sent": collectives(compiled.as_text(),

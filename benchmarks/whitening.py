@@ -23,9 +23,9 @@ import numpy as np
 from memory import Peak
 from sklearn.decomposition import IncrementalPCA
 
-from retrieval_jax import provenance
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.postprocess import whitening
+from retrieval_jax.workdir import provenance
 
 
 def float32_moments(rows) -> tuple[np.ndarray, np.ndarray]:

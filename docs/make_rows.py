@@ -11,8 +11,8 @@ import pathlib
 import numpy as np
 
 from retrieval_jax import report, workdir
-from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.data import loading
+from retrieval_jax.scoring.ranking import Ranking
 
 
 def main():
@@ -23,7 +23,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).with_name("rows.png"))
     given = parser.parse_args()
-    catalog = catalogs.load(workdir.read_config(given.workdir)["data"])
+    catalog = loading.load(workdir.read_config(given.workdir)["data"])
     ranking = Ranking.load(given.workdir / "rankings" / "trained" / given.stage)
     rows = np.random.default_rng(given.seed).permutation(len(catalog.query))[:given.rows]
     report.rows_picture(catalog, ranking, catalog.truth, rows.tolist(), given.out)

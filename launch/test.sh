@@ -2,7 +2,7 @@
 # Runs the tests on this machine, on the CPU; sets up .venv first, once. Arguments go to pytest;
 # paths among them are those of the checkout, whatever the present folder is:
 #   ./launch/test.sh
-#   ./launch/test.sh tests/test_workdir.py -k hash
+#   ./launch/test.sh tests/workdir/test_workdir.py -k hash
 #   ./launch/test.sh -m long        the tests that take minutes
 #   ./launch/test.sh --dry-run      prints the commands instead
 set -euo pipefail

@@ -5,7 +5,7 @@
 
 Runs are work directories of one catalogue, with rankings. Those of one side are the same recipe with several seeds:
 their scores are averaged query by query. The difference is paired: both sides are drawn with the same queries
-(`metrics.paired_bootstrap`), so that what makes a query hard for either cancels.
+(`bootstrap.paired_bootstrap`), so that what makes a query hard for either cancels.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import rich.box
 import rich.console
 import rich.table
 
-from retrieval_jax import errors, metrics, workdir
-from retrieval_jax.data import catalog
+from retrieval_jax import errors, workdir
+from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
-from retrieval_jax.ranking import Ranking, Truth, list_stages, matching_stages
+from retrieval_jax.files import atomic
+from retrieval_jax.scoring import bootstrap, metrics
+from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 
 METRICS = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
 NOISE = 0.05  # a p from here on is called noise
@@ -79,7 +81,7 @@ def compare(
 
     Returns:
       "new" and "old": {"runs", "stages"}; "scores": {name: {"new", "old": means, "new_seeds", "old_seeds": each seed's,
-      and what `metrics.paired_bootstrap` tells of new - old}}; "noise": whether the first score's difference is none to
+      and what `bootstrap.paired_bootstrap` tells of new - old}}; "noise": whether the first score's difference is none to
       rely on; "verdict": that in words.
 
     Raises:
@@ -100,7 +102,7 @@ def compare(
         out["scores"][name] = {
             **{side: float(np.nanmean(values)) if np.isfinite(values).any() else None for side, values in mean.items()},
             **{f"{side}_seeds": [float(np.nanmean(one)) for one in found] for side, found in seeds.items()},
-            **metrics.paired_bootstrap(mean["old"], mean["new"]),
+            **bootstrap.paired_bootstrap(mean["old"], mean["new"]),
         }
     out["noise"], out["verdict"] = verdict(names[0], out["scores"][names[0]])
     return out
@@ -165,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     with errors.spoken():
         config = ml_collections.ConfigDict(workdir.read_config(given.against[0]))
-        truth = catalog.load(config.data).truth
+        truth = loading.load(config.data).truth
         if truth is None:
             raise InputError(f"the catalogue of {given.against[0]} says nothing about which listings are right: "
                              "nothing can be compared")
@@ -175,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         names=given.metrics, chosen=chosen)
         print_comparison(found)
         if given.out:
-            workdir.write_json(given.out, {**found, "half": given.half})
+            atomic.write_json(given.out, {**found, "half": given.half})
 
 
 if __name__ == "__main__":

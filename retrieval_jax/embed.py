@@ -20,23 +20,19 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import (
-    checkpoints,
-    command_line,
-    embeddings,
-    inference,
-    remote,
-    shard_writer,
-    sharding,
-    warm_start,
-)
+from retrieval_jax import embeddings, inference
 from retrieval_jax import workdir as workdirs
-from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data import histogram, pipeline, sources
-from retrieval_jax.data.noted import Noted
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import loading, pipeline
+from retrieval_jax.data.pictures import histogram, sources
+from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.embeddings import Ids
+from retrieval_jax.embeddings import writer as shard_writer
 from retrieval_jax.errors import InputError
-from retrieval_jax.models import embedder
+from retrieval_jax.files import remote
+from retrieval_jax.models import pixels
+from retrieval_jax.training import checkpoints, sharding, warm_start
+from retrieval_jax.workdir import command_line
 
 MODELS = ("histogram", "pretrained", "untrained", "trained")
 SPLITS = ("query", "gallery")
@@ -51,22 +47,22 @@ def run(config, workdir):
     network has embedded before, and that did not change since, are taken over (see `shard_writer`).
 
     Args:
-        config: the whole config.
-        workdir: the work directory; the same folder for all processes.
+      config: the whole config.
+      workdir: the work directory; the same folder for all processes.
 
     Returns:
-        A summary by model and split: rows, dim, the counts of `shard_writer.finish`, and pictures a second that this
-        process embedded (None where it embedded none).
+      A summary by model and split: rows, dim, the counts of `shard_writer.finish`, and pictures a second that this
+      process embedded (None where it embedded none).
 
     Raises:
-        InputError: unknown model or predict function, a missing or empty split, or nothing trained.
+      InputError: unknown model or predict function, a missing or empty split, or nothing trained.
     """
     workdir = workdirs.as_path(workdir)
     unknown = [name for name in config.embed.models if name not in MODELS]
     if unknown:
         raise InputError(f"config.embed.models: there is no {unknown[0]!r}; there are: {', '.join(MODELS)}")
     embeddings.check_dtype(config.embed.dtype)
-    catalog = catalogs.load(config.data)
+    catalog = loading.load(config.data)
     mesh = sharding.make_mesh(jax.local_devices())  # each process by itself: nobody waits for another one's shard
     for name in SPLITS:
         if not len(catalog.split(name)):
@@ -174,7 +170,7 @@ def _histogram(config):
 
 
 def _task(config, workdir):
-    data_info = inference.load_data_info(workdir / "checkpoints" / "data_info.json")
+    data_info = info_lib.load(workdir / "checkpoints" / "data_info.json")
     return inference.make_task(config, data_info), data_info.vocabulary_hash
 
 
@@ -191,7 +187,7 @@ def _pretrained(config, mesh):
     module, params = pretrained.load(block.name, block.path or None, offline=block.offline, dtype=block.dtype, **kwargs)
 
     def predict_fn(params, batch):
-        images = embedder.normalize(batch["image"], module.dtype, info.mean, info.std)
+        images = pixels.normalize(batch["image"], module.dtype, info.mean, info.std)
         return {"embedding": module.apply({"params": params}, images)["embedding"]}
 
     settings = {"name": block.name, "dtype": block.dtype, "mean": info.mean, "std": info.std,
@@ -258,7 +254,7 @@ def _params(config, workdir, name, task):
     image = np.zeros((1, *config.data.image_size, 3), np.uint8)
     init_rng, _ = jax.random.split(jax.random.key(config.train.seed))  # as train: this is where training starts
     params = jax.jit(task.init)(init_rng, {"image": image})
-    data_info = inference.load_data_info(workdir / "checkpoints" / "data_info.json")
+    data_info = info_lib.load(workdir / "checkpoints" / "data_info.json")
     params, _ = warm_start.put(params, task, workdirs.predecessor_folder(config, workdir), data_info)
     return params, f"{trained_with}/untrained"
 

@@ -10,29 +10,24 @@ queries and gallery, are counted and shown; nothing is removed.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import os
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-import rich.box
-import rich.console
-import rich.table
 
-from retrieval_jax import metrics, near_duplicates, shard_writer, slices, step_effects
 from retrieval_jax import workdir as work_directory
-from retrieval_jax.data import catalog as catalog_module
-from retrieval_jax.data.noted import Noted
+from retrieval_jax.data import loading
+from retrieval_jax.data.pictures.noted import Noted
+from retrieval_jax.duplicates import thumbnails as near_duplicates
 from retrieval_jax.embeddings import Ids
+from retrieval_jax.embeddings import writer as shard_writer
 from retrieval_jax.errors import InputError
-from retrieval_jax.ranking import Ranking, Truth, list_stages, matching_stages
+from retrieval_jax.files import atomic
+from retrieval_jax.scoring import metrics, slices, step_effects, submission, tables
+from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 
-SUBMISSION_DEPTH = 10
 SLICED = ("mar@10", "mar@10_capped", "recall@1", "map@10", "precision@10", "ndcg@10")
-SHOWN_SLICES = 12  # of a printed table at most
 SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
 DEFINITIONS = {
     "mar@K": "share of the relevant listings found among the first K, mean over queries (denominator: number of "
@@ -58,39 +53,6 @@ DEFINITIONS = {
 }
 
 
-def write_submission(
-    file: str | os.PathLike, ranking: Ranking, gallery_ids: Sequence[str], depth: int = SUBMISSION_DEPTH
-) -> None:
-    """Writes eProduct's submission CSV: no header, one line a query: query_uuid,id1 id2 ... id10.
-
-    Args:
-      file: where to; written whole or not at all.
-      ranking: [Q, k]; repeated rows are written once, a query's own id never.
-      gallery_ids: G ids, the gallery of the ranking.
-      depth: results a query, fewer where the ranking holds fewer.
-
-    Raises:
-      InputError: the ranking is of another gallery, or an id holds a blank, which the format cannot say.
-    """
-    gallery_ids = Ids.of(gallery_ids)
-    if ranking.gallery_sha256 and ranking.gallery_sha256 != gallery_ids.sha256():
-        raise InputError(
-            "the ranking was made with another gallery than the catalogue's (ids or their order differ): embed "
-            "and search again"
-        )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for query, rows in zip(ranking.query_ids, ranking.item_rows.tolist(), strict=True):
-        found = dict.fromkeys(gallery_ids[row] for row in rows if row >= 0)
-        found.pop(query, None)
-        chosen = list(found)[:depth]
-        for item in chosen:
-            if item.split() != [item]:
-                raise InputError(
-                    f"gallery id {item!r} is empty or holds a blank: a submission separates ids by blanks, rename it"
-                )
-        writer.writerow([query, " ".join(chosen)])
-    work_directory.write_bytes(file, text.getvalue().encode("utf-8"))
 
 
 def score(
@@ -147,59 +109,14 @@ def query_slices(catalog, truth: Truth) -> dict[str, dict[str, np.ndarray]]:
     return out
 
 
-def print_scores(rows: list[dict]) -> None:
-    """Prints the score table: one line per model and stage, in percent.
-
-    Args:
-      rows: the "stages" of metrics.json.
-    """
-    counts = rows[0] if rows else {"num_scored": 0, "num_queries": 0}
-    title = f"{counts['num_scored']} of {counts['num_queries']} queries have a relevant listing"
-    table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
-    columns = ("mar@10", "mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
-    for name in ("model", "stage"):
-        table.add_column(name, no_wrap=True)
-    for name in (*columns, "capped, 95 %"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(row["model"], row["stage"], *(_number(row.get(name)) for name in columns), _interval(row))
-    _print(table)
 
 
-def print_slices(row: dict) -> None:
-    """Prints the scores of the slices of one stage: by number of relevant listings, and by the coarsest category level
-    where that is short; the others are in metrics.json.
-
-    Args:
-      row: one of the "stages" of metrics.json.
-    """
-    columns = ("mar@10_capped", "recall@1", "ndcg@10")
-    short = [(kind, found) for kind, found in row["slices"].items() if 1 < len(found) <= SHOWN_SLICES]
-    for kind, found in short[:2]:
-        table = rich.table.Table(title=f"{row['model']} {row['stage']} by {kind}", box=rich.box.SIMPLE_HEAD)
-        for name in (kind, "queries", *columns, "capped, 95 %"):
-            table.add_column(name, justify="left" if name == kind else "right", no_wrap=True)
-        for name, scores in found.items():
-            numbers = (_number(scores[column]) for column in columns)
-            table.add_row(name, f"{scores['num_scored']:,}", *numbers, _interval(scores))
-        _print(table)
 
 
-def _print(table) -> None:
-    rich.console.Console(width=max(120, rich.console.Console().width)).print(table)
 
 
-def _number(value) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
 
 
-def _interval(scores: dict) -> str:
-    """The interval of mar@10_capped; of what an earlier version wrote, the standard error."""
-    low, high = scores.get("mar@10_capped_low"), scores.get("mar@10_capped_high")
-    if low is not None:
-        return f"{100 * low:.1f} to {100 * high:.1f}"
-    error = scores.get("mar@10_capped_se")
-    return "-" if error is None else f"± {100 * error:.2f} (se)"
 
 
 def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tuple[dict, np.ndarray]:
@@ -249,25 +166,6 @@ def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
     return None
 
 
-def print_duplicates(found: dict, row: dict) -> None:
-    """Says how many near-duplicates there are, with examples, and what they are worth.
-
-    Args:
-      found: of `find_duplicates`.
-      row: the stage that is submitted, perhaps with "without_near_duplicates".
-    """
-    if "not_checked" in found:
-        print(f"evaluate: near-duplicates were not looked for: {found['not_checked']}")
-        return
-    for name in [name for name in ("query", "train") if name in found]:
-        entry = found[name]
-        if "not_checked" in entry:
-            print(f"evaluate: near-duplicates of {name} listings were not looked for: {entry['not_checked']}")
-        else:
-            print(f"evaluate: {near_duplicates.sentence(name, entry)}")
-    if "without_near_duplicates" in row:
-        scores = (_number(entry["mar@10_capped"]) for entry in (row, row["without_near_duplicates"]))
-        print(f"evaluate: mar@10_capped {' with and '.join(scores)} without those queries")
 
 
 def run(config, workdir) -> dict:
@@ -287,7 +185,7 @@ def run(config, workdir) -> dict:
     stages = list_stages(workdir)
     settings = config.evaluate
     submitted = matching_stages(stages, settings.submission_stage, "config.evaluate.submission_stage")[-1]
-    catalog = catalog_module.load(config.data)
+    catalog = loading.load(config.data)
     gallery_ids = Ids.of(catalog.split("gallery").ids)
     rankings = {stage: Ranking.load(workdir / "rankings" / stage[0] / stage[1]) for stage in stages}
     query_ids = Ids.of(catalog.split("query").ids)
@@ -298,7 +196,7 @@ def run(config, workdir) -> dict:
                 "another order: "
                 "embed and search this catalogue again"
             )
-    write_submission(workdir / "submission.csv", rankings[submitted], gallery_ids)
+    submission.write_submission(workdir / "submission.csv", rankings[submitted], gallery_ids)
     print(f"evaluate: wrote {workdir / 'submission.csv'} from the stage {'/'.join(submitted)}")
     file = workdir / "metrics.json"
     trusting = step_effects.pairs(workdir)
@@ -330,7 +228,7 @@ def run(config, workdir) -> dict:
     for entry in trusting:
         before, after = (rankings[entry["model"], entry[name]] for name in ("before", "stage"))
         entry.update(step_effects.effect(before, after, truth))
-    work_directory.write_json(
+    atomic.write_json(
         file,
         {
             "stages": rows,
@@ -340,11 +238,11 @@ def run(config, workdir) -> dict:
             "near_duplicates": duplicates,
         },
     )
-    print_scores(rows)
-    print_slices(main)
+    tables.print_scores(rows)
+    tables.print_slices(main)
     for entry in trusting:
         print(f"evaluate: {step_effects.sentence(entry)}")
-    print_duplicates(duplicates, main)
+    tables.print_duplicates(duplicates, main)
     last = rows[-1]
     return {
         "scored": True,
@@ -356,6 +254,6 @@ def run(config, workdir) -> dict:
 
 
 if __name__ == "__main__":
-    from retrieval_jax import command_line
+    from retrieval_jax.workdir import command_line
 
     command_line.main(run, "evaluate")

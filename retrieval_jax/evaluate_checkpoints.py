@@ -28,26 +28,19 @@ import jax
 import ml_collections
 import numpy as np
 
-from retrieval_jax import (
-    checkpoints,
-    errors,
-    inference,
-    lock,
-    metric_writer,
-    metrics,
-    postprocess,
-    remote,
-    sharding,
-    soups,
-    tasks,
-)
+from retrieval_jax import errors, inference, postprocess, tasks
 from retrieval_jax import workdir as workdirs
-from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.embeddings import Embeddings, replace_folder
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import loading
+from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.evaluators import retrieval
+from retrieval_jax.files import atomic, lock, remote
+from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.index import exact
 from retrieval_jax.postprocess import State
+from retrieval_jax.scoring import metrics
+from retrieval_jax.training import checkpoints, metric_writer, sharding, soups
 
 WHICH = ("ema", "params")
 SCORES = ("recall@1", "mar@10", "mar@10_capped", "map@10")
@@ -118,7 +111,7 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
         averages = _soups(run, record, soup) if soup else {}
         best = {name: record.best()[name] for name in ("step", "which", "score")}
         summary = {"steps": sorted(record.scored), "metric": run.metric, "best": best, "soups": averages}
-        workdirs.write_json(out / "summary.json", summary)
+        atomic.write_json(out / "summary.json", summary)
         remote.push(folder, below="checkpoint_scores")
         print(f"evaluate_checkpoints: best {run.metric} {best['score']:.4f}: step {best['step']}, {best['which']}; "
               f"{out / 'best'}", flush=True)
@@ -134,7 +127,7 @@ class _Run:
 
     folder: object
     config: ml_collections.ConfigDict
-    data_info: catalogs.DataInfo
+    data_info: info_lib.DataInfo
     metric: str
     score: object
 
@@ -146,8 +139,8 @@ def _open(folder, full, metric):
     config = ml_collections.ConfigDict(workdirs.read_config(folder))
     if config.get("train") is None:
         raise InputError(f"{folder} is of an ensemble or of public weights: it has no training to follow")
-    info = inference.load_data_info(folder / "checkpoints" / "data_info.json")
-    catalog = catalogs.load(config.data)
+    info = info_lib.load(folder / "checkpoints" / "data_info.json")
+    catalog = loading.load(config.data)
     arguments = {"catalog": catalog, "mesh": sharding.make_mesh(), "selection_share": config.evaluate.selection_share,
                  "cache_bytes": config.data.cache_bytes, **inference.test_arguments(config)}
     if full:
@@ -270,7 +263,7 @@ def _soups(run, record, count):
     found = {}
     for name, make in (("soup_uniform", uniform), ("soup_greedy", greedy)):
         file = record.out / name / "score.json"
-        entry = workdirs.read_json(file) if file.exists() else {}
+        entry = atomic.read_json(file) if file.exists() else {}
         if entry.get("candidates") != steps:
             params, members = make()
             meta = checkpoints.meta(record.out / "recent", steps[-1])
@@ -323,7 +316,7 @@ class _Record:
     def best(self):
         """Returns best/score.json, or None where nothing was scored."""
         file = self.out / "best" / "score.json"
-        return workdirs.read_json(file) if file.exists() else None
+        return atomic.read_json(file) if file.exists() else None
 
     def write(self, step, values):
         self.writer.write(step, values)
@@ -359,11 +352,11 @@ def _keep(run, folder, params, meta, entry):
             elif source.exists():
                 shutil.copyfile(source, target)
         _save(new / "checkpoints", entry["step"], params, meta)
-        inference.save_data_info(new / "checkpoints" / "data_info.json", run.data_info)
+        info_lib.save(new / "checkpoints" / "data_info.json", run.data_info)
         summary = {"steps": entry["step"], "vocabulary_hash": run.data_info.vocabulary_hash, **entry}
         (new / "stages").mkdir(exist_ok=True)
         workdirs.record(run.config, new, "train", seconds=0.0, cpu_seconds=0.0, summary=summary)
-        workdirs.write_json(new / "score.json", entry)  # last: it says that the folder is complete
+        atomic.write_json(new / "score.json", entry)  # last: it says that the folder is complete
 
     replace_folder(folder, fill)
 

@@ -14,11 +14,13 @@ import jax
 import numpy as np
 from jax import export
 
-from retrieval_jax import errors, exported, inference, provenance, remote
+from retrieval_jax import errors, exported, inference
 from retrieval_jax import workdir as workdirs
-from retrieval_jax.embeddings import replace_folder
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic, remote
+from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.views import host_size, with_views
+from retrieval_jax.workdir import provenance
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Share of the longest vector by which embeddings may differ: 0 is what one platform gives; other batch sizes and other
@@ -86,12 +88,12 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
             if not difference <= TOLERANCE.get(dtype, 0.0):
                 raise RuntimeError(f"the exported program differs from the trained model by {difference:.1e} of a "
                                    f"vector's length, more than {TOLERANCE.get(dtype, 0.0):.0e}: nothing was written")
-            written = workdirs.read_json(folder / "config.json")
+            written = atomic.read_json(folder / "config.json")
             written["compared"] = {"pictures": _PROBES, "difference": difference}
-            workdirs.write_json(folder / "config.json", written)
+            atomic.write_json(folder / "config.json", written)
 
     replace_folder(out, fill)
-    written = workdirs.read_json(out / "config.json")
+    written = atomic.read_json(out / "config.json")
     said = written.get("compared", {}).get("difference", "not compared here")
     print(f"export: step {model.step} ({which}) in {out}, for {', '.join(written['platforms'])}; difference to the "
           f"trained model: {said}", flush=True)
@@ -121,7 +123,7 @@ def _outputs(program):
 
 
 def _is_export(folder):
-    return (folder / "config.json").exists() and "programs" in workdirs.read_json(folder / "config.json")
+    return (folder / "config.json").exists() and "programs" in atomic.read_json(folder / "config.json")
 
 
 def main(argv=None) -> None:

@@ -24,10 +24,10 @@ import safetensors.flax
 import safetensors.numpy
 from jax import export
 
-from retrieval_jax import workdir
-from retrieval_jax.data import decoding, transforms
-from retrieval_jax.embeddings import file_sha256
+from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
+from retrieval_jax.files.arrays import file_sha256
 
 FORMAT = 1  # raised when a reader of before could not read it any more
 _LARGEST_BATCH = 64
@@ -47,11 +47,11 @@ def save(folder, params, programs, labels, about):
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         flat["/".join(str(key.key) for key in path)] = np.asarray(leaf)
     safetensors.flax.save_file(flat, folder / "model.safetensors", metadata={"format": "retrieval_jax"})
-    workdir.write_json(folder / "labels.json", labels)
+    atomic.write_json(folder / "labels.json", labels)
     for name, program in programs.items():
         (folder / f"{name}.jax_export").write_bytes(program.serialize())
     files = sorted(file.name for file in folder.iterdir())
-    workdir.write_json(folder / "config.json", {
+    atomic.write_json(folder / "config.json", {
         "format": FORMAT,
         "programs": {name: f"{name}.jax_export" for name in programs},
         "platforms": sorted(set.intersection(*(set(program.platforms) for program in programs.values()))),
@@ -152,7 +152,7 @@ def load(folder):
     folder = pathlib.Path(folder)
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} holds no exported model: make one with python -m retrieval_jax.export")
-    about = workdir.read_json(folder / "config.json")
+    about = atomic.read_json(folder / "config.json")
     if "programs" not in about or about.get("format", math.inf) > FORMAT:
         raise InputError(f"{folder}/config.json is not of an exported model, or of a newer retrieval_jax")
     for name, digest in about["sha256"].items():
@@ -173,7 +173,7 @@ def load(folder):
         except Exception as error:  # whatever a reader of another age says
             raise InputError(f"{folder / file} was written by jax {about['versions'].get('jax')}, and jax "
                              f"{jax.__version__} cannot read it ({error}): export again") from error
-    return Model(about, workdir.read_json(folder / "labels.json"), params, programs)
+    return Model(about, atomic.read_json(folder / "labels.json"), params, programs)
 
 
 def _tensors(file):

@@ -9,7 +9,6 @@ import collections
 import copy
 import dataclasses
 import functools
-import json
 import pathlib
 
 import jax
@@ -18,10 +17,13 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from retrieval_jax import checkpoints, embeddings, sharding, tasks, workdir
-from retrieval_jax.data import decoding, pipeline
-from retrieval_jax.data.catalog import DataInfo
+from retrieval_jax import embeddings, tasks, workdir
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import pipeline
+from retrieval_jax.data.info import DataInfo
+from retrieval_jax.data.pictures import decoding
 from retrieval_jax.errors import InputError
+from retrieval_jax.training import checkpoints, sharding
 from retrieval_jax.views import host_size, with_views
 
 _IN_FLIGHT = 3  # batches on the device while the next ones are read
@@ -32,26 +34,26 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
     """Runs a model over pictures, in order, on all devices.
 
     Args:
-        predict_fn: (params, batch) -> dict of arrays [B, ...] and optionally "space", a str.
-        params: pytree of arrays.
-        source: random access, source[row] -> uint8 [h, w, 3].
-        transform: (name, kwargs) pairs, nothing random.
-        image_size: (height, width) in pixels.
-        batch_size: rows of a global batch; rounded up to a multiple of the devices.
-        mesh: of `sharding.make_mesh`; None makes one. The processes whose devices it has work together; over the
-            devices of one process alone, that one reads and computes everything.
-        desc: title of the progress bar; None shows none.
-        rows: only these rows, in this order.
-        num_threads: that read pictures.
-        views: (name, kwargs) pairs; the embeddings of test-time views are averaged, see `views.with_views`.
-        on_batch: called without arguments after each batch; what it raises ends the prediction.
+      predict_fn: (params, batch) -> dict of arrays [B, ...] and optionally "space", a str.
+      params: pytree of arrays.
+      source: random access, source[row] -> uint8 [h, w, 3].
+      transform: (name, kwargs) pairs, nothing random.
+      image_size: (height, width) in pixels.
+      batch_size: rows of a global batch; rounded up to a multiple of the devices.
+      mesh: of `sharding.make_mesh`; None makes one. The processes whose devices it has work together; over the
+        devices of one process alone, that one reads and computes everything.
+      desc: title of the progress bar; None shows none.
+      rows: only these rows, in this order.
+      num_threads: that read pictures.
+      views: (name, kwargs) pairs; the embeddings of test-time views are averaged, see `views.with_views`.
+      on_batch: called without arguments after each batch; what it raises ends the prediction.
 
     Returns:
-        The dict of `predict_fn` (with views, its embedding and space only) with numpy arrays [n, ...] without padding,
-        floating ones as float32; the same on every process.
+      The dict of `predict_fn` (with views, its embedding and space only) with numpy arrays [n, ...] without padding,
+      floating ones as float32; the same on every process.
 
     Raises:
-        InputError: there are no rows.
+      InputError: there are no rows.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
     total = len(source) if rows is None else len(rows)
@@ -97,13 +99,13 @@ def test_arguments(config, weights=None):
     """Says how pictures reach a network at test time.
 
     Args:
-        config: the whole config: embed.transforms, () for as the public weights say (without such: resize), and
-            embed.image_size, () for data.image_size.
-        weights: {"name", "path"} of public weights that are used as they are, whose image size is the default then;
-            None for a network of this config, which may have been trained from such.
+      config: the whole config: embed.transforms, () for as the public weights say (without such: resize), and
+        embed.image_size, () for data.image_size.
+      weights: {"name", "path"} of public weights that are used as they are, whose image size is the default then;
+        None for a network of this config, which may have been trained from such.
 
     Returns:
-        transform, image_size and batch_size, for `predict`.
+      transform, image_size and batch_size, for `predict`.
     """
     own = None if config.get("train") is None else config.train.get("model", {}).get("pretrained")
     named_weights, info = weights or own, None
@@ -139,11 +141,11 @@ def top_attributes(predict_fn, top):
     """Makes the predict function of the most probable labels.
 
     Args:
-        predict_fn: of (params, batch); returns a dict with probabilities [B, L].
-        top: how many labels; L where there are fewer.
+      predict_fn: of (params, batch); returns a dict with probabilities [B, L].
+      top: how many labels; L where there are fewer.
 
     Returns:
-        Function of (params, batch) that returns label_ids int32 [B, top] and probabilities [B, top], best first.
+      Function of (params, batch) that returns label_ids int32 [B, top] and probabilities [B, top], best first.
     """
     def predict_top(params, batch):
         probabilities = predict_fn(params, batch)["probabilities"]
@@ -158,12 +160,12 @@ class Model:
     """A trained model, ready for pictures.
 
     Attributes:
-        config: the run's whole config.
-        task: of `tasks`.
-        params: of the checkpoint.
-        data_info: what the task was made with.
-        step: of the checkpoint.
-        mesh: devices it runs on.
+      config: the run's whole config.
+      task: of `tasks`.
+      params: of the checkpoint.
+      data_info: what the task was made with.
+      step: of the checkpoint.
+      mesh: devices it runs on.
     """
 
     config: ml_collections.ConfigDict
@@ -177,13 +179,13 @@ class Model:
         """Embeds pictures.
 
         Args:
-            images: list of uint8 [h, w, 3] RGB arrays or paths of picture files.
+          images: list of uint8 [h, w, 3] RGB arrays or paths of picture files.
 
         Returns:
-            float32 [n, D].
+          float32 [n, D].
 
         Raises:
-            InputError: something else than a picture, named by its place in the list.
+          InputError: something else than a picture, named by its place in the list.
         """
         predict_fn = named(self.task.predict_fns, self.config.embed.predict_fn)
         return self._predict(predict_fn, images, views=self.config.embed.get("views", ()))["embedding"]
@@ -192,14 +194,14 @@ class Model:
         """Names the most probable attributes of pictures.
 
         Args:
-            images: as for `embed`.
-            top: how many.
+          images: as for `embed`.
+          top: how many.
 
         Returns:
-            For each picture the list of (token, probability), most probable first.
+          For each picture the list of (token, probability), most probable first.
 
         Raises:
-            InputError: the task predicts no attributes, or something is not a picture.
+          InputError: the task predicts no attributes, or something is not a picture.
         """
         out = self._predict(top_attributes(named(self.task.predict_fns, "attributes"), top), images)
         names = self.data_info.label_names
@@ -218,15 +220,15 @@ def load(folder, which="ema", step=None):
     """Loads the model of a work directory; the catalogue it was trained on is not needed.
 
     Args:
-        folder: the work directory.
-        which: "ema" or "params".
-        step: of the checkpoint; None for the latest.
+      folder: the work directory.
+      which: "ema" or "params".
+      step: of the checkpoint; None for the latest.
 
     Returns:
-        The `Model`.
+      The `Model`.
 
     Raises:
-        InputError: the folder is no work directory, or nothing was trained in it.
+      InputError: the folder is no work directory, or nothing was trained in it.
     """
     folder = pathlib.Path(folder)
     config = ml_collections.ConfigDict(workdir.read_config(folder))
@@ -234,7 +236,7 @@ def load(folder, which="ema", step=None):
         raise InputError(f"{folder} holds no trained network: its config is of an ensemble or of public weights, which "
                          "retrieval_jax.models.pretrained.load loads")
     params, meta, step = checkpoints.load_params(folder / "checkpoints", step, which)
-    data_info = load_data_info(folder / "checkpoints" / "data_info.json")
+    data_info = info_lib.load(folder / "checkpoints" / "data_info.json")
     check_vocabulary(meta, folder)
     task = make_task(config, data_info)
     return Model(config, task, params, data_info, step, sharding.make_mesh())
@@ -244,12 +246,12 @@ def make_task(config, data_info):
     """Makes the task of a trained run for prediction.
 
     Args:
-        config: the whole config; `embed.model_kwargs` go before `train.model.kwargs`: what a backbone may do otherwise
-            when it embeds, such as pool_bands.
-        data_info: what the task was trained with.
+      config: the whole config; `embed.model_kwargs` go before `train.model.kwargs`: what a backbone may do otherwise
+        when it embeds, such as pool_bands.
+      data_info: what the task was trained with.
 
     Returns:
-        The `tasks.Task`.
+      The `tasks.Task`.
     """
     settings = copy.deepcopy(config.train)
     with settings.unlocked():
@@ -257,50 +259,17 @@ def make_task(config, data_info):
     return tasks.get(settings.task).make(settings, data_info)
 
 
-def data_info_to_json(data_info):
-    """Returns a `DataInfo` as a json-able dict."""
-    return {
-        "label_names": list(data_info.label_names),
-        "label_counts": np.asarray(data_info.label_counts).tolist(),
-        "num_listings": int(data_info.num_listings),
-        "category_names": [list(names) for names in data_info.category_names],
-        "category_counts": [np.asarray(counts).tolist() for counts in data_info.category_counts],
-        "vocabulary_hash": data_info.vocabulary_hash,
-    }
 
 
-def data_info_from_json(value):
-    """Returns the `DataInfo` of `data_info_to_json`."""
-    return DataInfo(
-        label_names=list(value["label_names"]),
-        label_counts=np.asarray(value["label_counts"], np.int64),
-        num_listings=int(value["num_listings"]),
-        category_names=tuple(list(names) for names in value["category_names"]),
-        category_counts=tuple(np.asarray(counts, np.int64) for counts in value["category_counts"]),
-        vocabulary_hash=value["vocabulary_hash"])
 
 
-def save_data_info(file, data_info):
-    """Writes <work directory>/checkpoints/data_info.json, from which `load` builds the task again."""
-    file = pathlib.Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(file, data_info_to_json(data_info))
 
 
-def load_data_info(file):
-    """Reads what `save_data_info` wrote; raises InputError when it is missing or broken."""
-    file = pathlib.Path(file)
-    if not file.exists():
-        raise InputError(f"{file} not found: train first (python -m retrieval_jax.train)")
-    try:
-        return data_info_from_json(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not readable ({error!r}): train again in a new work directory") from error
 
 
 def check_vocabulary(meta, folder):
     """Raises InputError when a checkpoint's labels are not those of the work directory."""
-    there = load_data_info(folder / "checkpoints" / "data_info.json").vocabulary_hash
+    there = info_lib.load(folder / "checkpoints" / "data_info.json").vocabulary_hash
     if meta.get("vocabulary_hash", there) != there:
         raise InputError(f"{folder}: the checkpoint was trained on another vocabulary than checkpoints/data_info.json "
                          "describes; train again in a new work directory")

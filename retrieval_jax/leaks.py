@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from retrieval_jax import near_duplicates, remote, thumbnail_hashes
-from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data.noted import Noted
+from retrieval_jax.data import loading
+from retrieval_jax.data.pictures.noted import Noted
+from retrieval_jax.duplicates import hashes as thumbnail_hashes
+from retrieval_jax.duplicates import thumbnails as near_duplicates
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic, remote
 
 PAIRS = (("train", "val"), ("train", "query"), ("train", "gallery"), ("query", "gallery"), ("train", "train"))
 KINDS = ("same", "mirrored", "altered")
@@ -50,7 +52,7 @@ def run(config: Any, workdir: Any) -> dict:
     if unknown := [name for name in settings.leave_out_of if ("train", name) not in PAIRS]:
         raise InputError(f"config.leaks.leave_out_of has {unknown[0]!r}; train is compared with val, query, gallery "
                          "and train")
-    catalog = catalogs.load(config.data)
+    catalog = loading.load(config.data)
     splits = {name: split for name in catalogs.SPLITS if (split := getattr(catalog, name))}
     thumbnails = {name: read(split) for name, split in splits.items()}
     tables, found, pairs = {}, {}, []
@@ -147,10 +149,10 @@ def _write(file: pathlib.Path, header: tuple[str, ...], rows: list[tuple]) -> No
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([header, *rows])
-    workdirs.write_bytes(file, text.getvalue().encode("utf-8"))
+    atomic.write_bytes(file, text.getvalue().encode("utf-8"))
 
 
 if __name__ == "__main__":
-    from retrieval_jax import command_line
+    from retrieval_jax.workdir import command_line
 
     command_line.main(run)

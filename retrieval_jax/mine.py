@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from retrieval_jax import mining
 from retrieval_jax.attributes import clusters as clusters_lib
+from retrieval_jax.attributes import deciding as mining
 from retrieval_jax.attributes import statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
-from retrieval_jax.data import catalog as catalog_lib
-from retrieval_jax.data.noted import Noted
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import loading
+from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.errors import InputError, short
 
 _SHOWN = 10
@@ -30,19 +31,19 @@ def run(config: Any, workdir: Any) -> dict:
     """Mines the catalogue of a config.
 
     Args:
-        config: has the blocks data and mine; `mine.threshold` keeps tokens seen more than that often in train + val.
-        workdir: path of the work directory.
+      config: has the blocks data and mine; `mine.threshold` keeps tokens seen more than that often in train + val.
+      workdir: path of the work directory.
 
     Returns:
-        The summary: counts, coverage, labels a title, head, tail, examples, category counts, the vocabulary's hash.
+      The summary: counts, coverage, labels a title, head, tail, examples, category counts, the vocabulary's hash.
 
     Raises:
-        InputError: no titles, a threshold that is no whole number from 0, or no token above it.
+      InputError: no titles, a threshold that is no whole number from 0, or no token above it.
     """
     threshold = config["mine"]["threshold"]
     if isinstance(threshold, bool) or int(threshold) != threshold or threshold < 0:
         raise InputError(f"config.mine.threshold is {threshold!r}; give a whole number, 0 or more")
-    catalog = catalog_lib.load(config["data"], set_aside_path=workdir / "set_aside.csv")
+    catalog = loading.load(config["data"], set_aside_path=workdir / "set_aside.csv")
     found = _clusters(config["mine"].get("clusters"), catalog, workdir / "attributes")
     splits = {name: getattr(catalog, name) for name in ("train", "val") if getattr(catalog, name) is not None}
     titles = {name: split.titles for name, split in splits.items() if split.titles is not None}
@@ -121,7 +122,7 @@ def _summary(catalog: Any, splits: dict, counts: pl.DataFrame, vocabulary: Any, 
     rows = np.linspace(0, len(titles["train"]) - 1, min(5, len(titles["train"]))).astype(int)
     categories = {}
     for name, split in splits.items():
-        info = catalog_lib.data_info(split)
+        info = info_lib.of_split(split)
         categories[name] = {
             level: {"names": len(column), "seen": int((column > 0).sum())}
             for level, column in zip(catalog.category_levels, info.category_counts, strict=False)
@@ -228,6 +229,6 @@ def _plot(counts: pl.DataFrame, vocabulary: Any, labels: dict) -> bytes:
 
 
 if __name__ == "__main__":
-    from retrieval_jax import command_line
+    from retrieval_jax.workdir import command_line
 
     command_line.main(run, "mine")

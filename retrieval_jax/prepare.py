@@ -22,10 +22,14 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from retrieval_jax import command_line, lock, provenance, workdir
+from retrieval_jax import workdir
 from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data import left_out, prepared, row_checks, workers
+from retrieval_jax.data import loading, workers
+from retrieval_jax.data.records import prepared
+from retrieval_jax.data.tables import left_out, row_checks
 from retrieval_jax.errors import InputError, RunFailed
+from retrieval_jax.files import atomic, lock
+from retrieval_jax.workdir import command_line, provenance
 
 SHARD_ROWS = 8192  # listings of a file: 100 to 200 MB at 256 pixels; what each process loses at most when it is killed
 
@@ -71,8 +75,8 @@ def _begin(out: pathlib.Path, settings: dict) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"--out={out} exists and is no prepared catalogue: give another folder, or delete it")
         (out / "catalogue" / "shards").mkdir(parents=True)
-        workdir.write_json(out / "catalogue" / "settings.json", settings)
-    before = workdir.read_json(out / "catalogue" / "settings.json")
+        atomic.write_json(out / "catalogue" / "settings.json", settings)
+    before = atomic.read_json(out / "catalogue" / "settings.json")
     if before != settings:
         changed = ", ".join(f"{name} {before.get(name)} instead of {value}" for name, value in settings.items()
                             if before.get(name) != value)
@@ -81,7 +85,7 @@ def _begin(out: pathlib.Path, settings: dict) -> None:
 
 def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     begun = time.monotonic()
-    catalog = catalogs.load(config["data"], set_aside_path=out / "set_aside.csv")
+    catalog = loading.load(config["data"], set_aside_path=out / "set_aside.csv")
     name = prepared.dataset_name(out, catalog.name)
     there = [split for split in catalogs.SPLITS if getattr(catalog, split) is not None]
     sources = {split: catalog.split(split).images for split in there}
@@ -108,7 +112,7 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
             if about.pop("new"):
                 complete.unlink(missing_ok=True)
                 os.replace(shard.part, shard.path)
-                workdir.write_json(shard.about, about)
+                atomic.write_json(shard.about, about)
                 about["new"] = True
             done[shard.path.name] = about
             bad[shard.split] += about["set_aside"]
@@ -119,7 +123,7 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     complete.unlink(missing_ok=True)
     _sweep(out, {shard.path for shard in shards} | {shard.about for shard in shards})
     summary = _summary(catalog, sources, abouts, time.monotonic() - begun)
-    workdir.write_json(complete, prepared.finish(out, name, catalog, abouts, settings, summary))
+    atomic.write_json(complete, prepared.finish(out, name, catalog, abouts, settings, summary))
     _verify(out, catalog, abouts)
     print(_text(out, summary), flush=True)
     return summary
@@ -142,7 +146,7 @@ def _of_earlier(shard):
     """Returns what an earlier run said of a file that was made of the same, or None."""
     if not (shard.about.is_file() and shard.path.is_file()):
         return None
-    about = workdir.read_json(shard.about)
+    about = atomic.read_json(shard.about)
     return about if about.get("key") == shard.key and shard.path.stat().st_size == about["bytes"] else None
 
 

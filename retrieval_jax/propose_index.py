@@ -22,11 +22,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from retrieval_jax import errors, index, provenance
-from retrieval_jax.embeddings import Embeddings, replace_folder
+from retrieval_jax import errors, index
+from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.postprocess import State, whitening
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
+from retrieval_jax.workdir import provenance
 
 EXACT = "exact"
 

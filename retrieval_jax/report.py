@@ -16,13 +16,18 @@ import string
 
 import numpy as np
 
-from retrieval_jax import metrics, report_charts, report_rows, report_scores
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
 from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
-from retrieval_jax.ranking import Ranking, list_stages, matching_stages
-from retrieval_jax.report_rows import COLUMNS, rows_picture
-from retrieval_jax.workdir import VERBS, as_path, members, plain, read_json, read_record, write_bytes
+from retrieval_jax.files import atomic
+from retrieval_jax.pages import charts as report_charts
+from retrieval_jax.pages import rows as report_rows
+from retrieval_jax.pages import scores as report_scores
+from retrieval_jax.pages.rows import COLUMNS, rows_picture
+from retrieval_jax.scoring import metrics
+from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
+from retrieval_jax.workdir import VERBS, as_path, members, plain, read_record
 
 __all__ = ["rows_picture", "run"]
 
@@ -46,8 +51,8 @@ def run(config, workdir) -> dict:
       InputError: the chosen ranking is missing or of another catalogue, or `rows` makes the page larger than 5 MB.
     """
     workdir = as_path(workdir)
-    catalog = catalogs.load(config["data"])
-    scores = read_json(workdir / "metrics.json")["stages"] if (workdir / "metrics.json").exists() else []
+    catalog = loading.load(config["data"])
+    scores = atomic.read_json(workdir / "metrics.json")["stages"] if (workdir / "metrics.json").exists() else []
     stages = [record for verb in VERBS[:-1] if (record := read_record(workdir, verb))]
     template = string.Template(pathlib.Path(__file__).with_name("report_page.html").read_text("utf-8"))
     table = report_scores.table(scores) or _absent(
@@ -65,7 +70,7 @@ def run(config, workdir) -> dict:
         raise InputError(f"the report would have {len(page):,} bytes, more than {MAX_BYTES:,}, even with pictures of "
                          f"{longest_side} px: lower config.report.rows (now {config['report']['rows']})")
     path = workdir / "report.html"
-    write_bytes(path, page)
+    atomic.write_bytes(path, page)
     print(path)
     return {"path": str(path), "bytes": len(page)}
 
@@ -342,6 +347,6 @@ def _targets(workdir, split, vocabulary):
 
 
 if __name__ == "__main__":
-    from retrieval_jax import command_line
+    from retrieval_jax.workdir import command_line
 
     command_line.main(run, "report")

@@ -15,8 +15,10 @@ import os
 import pathlib
 import time
 
-from retrieval_jax import command_line, provenance, remote, workdir
+from retrieval_jax import workdir
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import remote
+from retrieval_jax.workdir import command_line, provenance
 
 _TOGETHER = ("train", "embed")  # verbs of the devices
 
@@ -79,5 +81,5 @@ def run(config, folder, config_folder="configs") -> dict:
 
 if __name__ == "__main__":
     if os.environ.get("RETRIEVAL_JAX_DISTRIBUTED"):  # imported only then: a run that searches does not wait for JAX
-        importlib.import_module("retrieval_jax.sharding").initialize()
+        importlib.import_module("retrieval_jax.training.sharding").initialize()
     command_line.start(lambda command: run(command.config, command.workdir, command.config_file.parent))

@@ -27,10 +27,12 @@ import time
 
 from retrieval_jax import index, postprocess
 from retrieval_jax import workdir as work_directory
-from retrieval_jax.embeddings import Embeddings, replace_folder
+from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
+from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.postprocess import State, ensemble
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 FIRST_STAGE = "cosine"
 NETWORKS = ("trained", "pretrained")  # what the steps are for
@@ -221,7 +223,7 @@ def run(config, workdir) -> dict:
             members = [state.members[0] for state in finished]
             state = State(members, None, models, folder / "ensemble", rankings)
             walk("ensemble", state, steps[joins:], time.monotonic())
-        work_directory.write_json(folder / "rankings.json", {"stages": stages})
+        atomic.write_json(folder / "rankings.json", {"stages": stages})
 
     replace_folder(workdir / "rankings", fill)
     queries, gallery = sources[0][1]
@@ -231,6 +233,6 @@ def run(config, workdir) -> dict:
 
 
 if __name__ == "__main__":
-    from retrieval_jax import command_line
+    from retrieval_jax.workdir import command_line
 
     command_line.main(run, "search")

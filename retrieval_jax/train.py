@@ -17,27 +17,27 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import (
-    checkpoints,
-    guards,
-    inference,
-    memory,
-    metric_writer,
-    mixing,
-    optim,
-    preemption,
-    sharding,
-    tasks,
-    telemetry,
-    warm_start,
-)
+from retrieval_jax import inference, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.attributes import clusters
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
-from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data import pipeline, sources
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import loading, pipeline
+from retrieval_jax.data.pictures import sources
 from retrieval_jax.errors import InputError, Preempted
 from retrieval_jax.evaluators import retrieval
+from retrieval_jax.training import (
+    checkpoints,
+    guards,
+    memory,
+    metric_writer,
+    optim,
+    preemption,
+    sharding,
+    telemetry,
+    warm_start,
+)
+from retrieval_jax.training.update import make_update
 
 IN_FLIGHT = 2  # steps that are sent before the numbers of the first are fetched
 
@@ -66,12 +66,12 @@ def _run(config, workdir, stop, watch) -> dict:
     telemetry.keep_compiled()
 
     # ------------------------------------------------------------------------------------------------------------- data
-    catalog = catalogs.load(config.data)
+    catalog = loading.load(config.data)
     split = catalog.split("train")
     vocabulary, label_rows = None, None
     if split.titles is not None:
         vocabulary, label_rows = _mined(workdir, len(split))
-    info = catalogs.data_info(split, vocabulary)
+    info = info_lib.of_split(split, vocabulary)
     num_rows = len(split)
     steps_per_epoch = num_rows / settings.batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
@@ -141,7 +141,7 @@ def _run(config, workdir, stop, watch) -> dict:
         print(f"train: resumes from step {int(state['step'])} of {num_steps}", flush=True)
     start_step = int(state["step"])
     if jax.process_index() == 0:
-        inference.save_data_info(workdir / "checkpoints" / "data_info.json", info)
+        info_lib.save(workdir / "checkpoints" / "data_info.json", info)
     writer = metric_writer.MetricWriter(workdir, resume_step=start_step or None, enabled=jax.process_index() == 0)
 
     # ------------------------------------------------------------------------------------------------------ update step
@@ -272,59 +272,6 @@ def _run(config, workdir, stop, watch) -> dict:
             "warm_start": meta["warm_start"]}
 
 
-def make_update(task, optimizer, rng, ema_decay: float, by_batch, by_state, *, batch_transforms=(),
-                accumulate_steps: int = 1, non_finite: str = "", frozen=None, averaged=None):
-    """Builds the update step: one gradient step on a global batch, the same on one device or many.
-
-    Args:
-      task: `tasks.Task`.
-      optimizer: optax transformation.
-      rng: key of the run; the step number is folded in.
-      ema_decay: of the moving average.
-      by_batch: sharding of the batch.
-      by_state: sharding of the state, one for all or those of `sharding.state_sharding`.
-      batch_transforms: (name, kwargs) pairs of `mixing.apply`, on the whole batch.
-      accumulate_steps: parts that the batch is cut into, see `optim.accumulated`.
-      non_finite: "skip" leaves out steps that are no numbers; "stop" only tells of them; "" does not look.
-      frozen: tree of bools, the parameters that get no gradient; None for no such.
-      averaged: tree of bools, what the moving average takes in; None for all.
-
-    Returns:
-      Compiled function (state, batch) -> (state, {name: scalar}); the old state is given up.
-    """
-    def whole(params):
-        return sharding.gathered(params, by_state["params"]) if isinstance(by_state, dict) else params
-
-    def update(state, batch):
-        step, rng_step, ema = state["step"], jax.random.fold_in(rng, state["step"]), whole(state["ema"])
-        if batch_transforms:
-            batch = mixing.apply(batch, jax.random.fold_in(rng_step, 1), batch_transforms)
-
-        def gradients_of(params, batch, part):
-            part_rng = rng_step if accumulate_steps == 1 else jax.random.fold_in(rng_step, part)
-
-            def loss_fn(params):
-                params = whole(params)
-                if frozen is not None:  # nothing is computed for what does not move
-                    params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, frozen)
-                return task.loss_fn(params, batch, rng=part_rng, step=step, ema=ema, train=True)
-
-            return jax.value_and_grad(loss_fn, has_aux=True)(params)
-
-        with jax.sharding.use_abstract_mesh(by_batch.mesh.abstract_mesh):  # contrastive losses go round the devices
-            (loss, values), gradients = optim.accumulated(gradients_of, accumulate_steps)(state["params"], batch)
-        updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
-        params = jax.tree.map(jnp.add, state["params"], updates)
-        ema = optim.ema_update(state["ema"], params, step, ema_decay, averaged)
-        after = {"params": params, "ema": ema, "opt_state": opt_state, "step": step + 1}
-        values = {"loss": loss, **values}
-        if non_finite:
-            after, told = guards.keep_finite(state, after, loss, gradients, non_finite == "skip")
-            values |= told
-        return after, values
-
-    return jax.jit(update, in_shardings=(by_state, by_batch), donate_argnums=0,
-                   out_shardings=(by_state, sharding.replicated(by_batch.mesh)))
 
 
 def _mined(workdir, num_rows: int):
@@ -342,7 +289,7 @@ def _mined(workdir, num_rows: int):
 
 
 if __name__ == "__main__":
-    from retrieval_jax import command_line
+    from retrieval_jax.workdir import command_line
 
     sharding.initialize()
     command_line.main(run, "train")

@@ -29,11 +29,11 @@ def host_size(views, image_size):
     """Returns the (height, width) that pictures have to be read at, so that no view has to be enlarged.
 
     Args:
-        views: (name, kwargs) pairs.
-        image_size: (height, width) of the plain picture.
+      views: (name, kwargs) pairs.
+      image_size: (height, width) of the plain picture.
 
     Raises:
-        InputError: an unknown view or argument, or a value out of range.
+      InputError: an unknown view or argument, or a value out of range.
     """
     settings = _parsed(views)
     largest = max(max(settings["scales"]) * settings["enlarge"], 1.0)
@@ -44,19 +44,19 @@ def with_views(predict_fn, views, image_size=None):
     """Makes a predict function that averages the vectors of several views.
 
     Args:
-        predict_fn: (params, batch) -> dict with embedding [B, D] and optionally "space".
-        views: (name, kwargs) pairs; the names are "flip" {}, "multi_scale" {scales} and "five_crops" {enlarge}, each
-            at most once; without any, `predict_fn` itself is returned.
-        image_size: (height, width) of the plain picture; None where the batch's pictures have that size. Pictures of
-            `host_size` lose nothing.
+      predict_fn: (params, batch) -> dict with embedding [B, D] and optionally "space".
+      views: (name, kwargs) pairs; the names are "flip" {}, "multi_scale" {scales} and "five_crops" {enlarge}, each
+        at most once; without any, `predict_fn` itself is returned.
+      image_size: (height, width) of the plain picture; None where the batch's pictures have that size. Pictures of
+        `host_size` lose nothing.
 
     Returns:
-        Function of (params, batch) -> {"embedding": [B, D] float32, "space" if there is one}. The network is compiled
-        once for each scale, whatever the number of views. Equal arguments give the same function.
+      Function of (params, batch) -> {"embedding": [B, D] float32, "space" if there is one}. The network is compiled
+      once for each scale, whatever the number of views. Equal arguments give the same function.
 
     Raises:
-        InputError: an unknown view or argument, or a value out of range; while tracing, a network that does not take
-            pictures of another size than it was trained on (learned positions).
+      InputError: an unknown view or argument, or a value out of range; while tracing, a network that does not take
+        pictures of another size than it was trained on (learned positions).
 
     Source: ten crops as in Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks",
     section 4.1; scales as in Simonyan and Zisserman 2014 (arXiv 1409.1556), section 3.2.

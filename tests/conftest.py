@@ -22,10 +22,10 @@ def little_compilation():
 
 @pytest.fixture(scope="module")
 def tiny_variant():
-    """The ConvNeXt "tiny test" of test_train.tiny_config."""
-    import test_train
-    from retrieval_jax.models import convnext
+    """The ConvNeXt "tiny test" of tiny.tiny_config."""
+    import tiny
+    from retrieval_jax.models.backbones import convnext
 
-    convnext.VARIANTS["tiny test"] = test_train.TINY
+    convnext.VARIANTS["tiny test"] = tiny.TINY
     yield
     del convnext.VARIANTS["tiny test"]

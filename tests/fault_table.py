@@ -52,14 +52,14 @@ class Run:
         """Starts them.
 
         Args:
-            workdir: with mined attributes.
-            steps: of the whole run.
-            every: steps between checkpoints.
-            processes: how many.
-            devices: of each.
-            prefix: words before the command line.
-            heartbeat: seconds without a sign after which a process counts as dead.
-            name: of its log; by default the work directory's.
+          workdir: with mined attributes.
+          steps: of the whole run.
+          every: steps between checkpoints.
+          processes: how many.
+          devices: of each.
+          prefix: words before the command line.
+          heartbeat: seconds without a sign after which a process counts as dead.
+          name: of its log; by default the work directory's.
         """
         self.workdir = pathlib.Path(workdir)
         with socket.socket() as free:
@@ -159,7 +159,7 @@ def losses(workdir):
 
 def compare(workdir, undisturbed, exact=True):
     """Raises `Lost` unless two runs ended alike: every step's losses, the scores, parameters and moving average."""
-    from retrieval_jax import checkpoints
+    from retrieval_jax.training import checkpoints
 
     ours, theirs = losses(workdir), losses(undisturbed)
     require(list(ours) == list(theirs), f"{workdir}: the log has other steps than {undisturbed}")

@@ -38,7 +38,9 @@ import odd_pictures  # noqa: E402
 from retrieval_jax.attributes import statistics  # noqa: E402
 from retrieval_jax.attributes import titles as title_rule  # noqa: E402
 from retrieval_jax.attributes import vocabulary as vocabulary_lib  # noqa: E402
-from retrieval_jax.data import decoding, sources, table_files, tables  # noqa: E402
+from retrieval_jax.data.pictures import decoding, sources
+from retrieval_jax.data.tables import loading as tables
+from retrieval_jax.data.tables import table_files  # noqa: E402
 from retrieval_jax.errors import InputError  # noqa: E402
 
 SECONDS = 20  # of the processor that one input may take
@@ -171,7 +173,7 @@ def seeds(target: str) -> list[bytes]:
     """Returns inputs that mutations begin with.
 
     Args:
-        target: a key of TARGETS.
+      target: a key of TARGETS.
     """
     if target == "image":
         found = [*odd_pictures.good().values(), *(data for data, _ in odd_pictures.bad().values()),
@@ -224,9 +226,9 @@ def mutated(target: str, rng: random.Random, corpus: list[bytes]) -> bytes:
     """Returns one of the inputs, changed in one to sixteen places; of titles, a hundred such.
 
     Args:
-        target: a key of TARGETS.
-        rng: chooses.
-        corpus: whole inputs.
+      target: a key of TARGETS.
+      rng: chooses.
+      corpus: whole inputs.
     """
     if target == "titles":  # the fast path is made for many at once
         return b"\n".join(_changed(target, rng, corpus) for _ in range(100))
@@ -299,14 +301,14 @@ def run(target: str, *, seed: int = 0, inputs: int = sys.maxsize, seconds: float
     """Tries mutated inputs.
 
     Args:
-        target: a key of TARGETS.
-        seed: of the mutations.
-        inputs: how many at most.
-        seconds: after which no further one is tried.
-        failures: folder of the inputs that fail.
+      target: a key of TARGETS.
+      seed: of the mutations.
+      inputs: how many at most.
+      seconds: after which no further one is tried.
+      failures: folder of the inputs that fail.
 
     Returns:
-        {"inputs": how many were tried, "failures": {where and what: file of the first}, "MiB": largest memory}.
+      {"inputs": how many were tried, "failures": {where and what: file of the first}, "MiB": largest memory}.
     """
     rng, corpus, found, tried = random.Random(seed), seeds(target), {}, 0
     failures.mkdir(parents=True, exist_ok=True)

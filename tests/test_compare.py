@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from retrieval_jax import compare, metrics
+from retrieval_jax import compare
 from retrieval_jax.data import catalog as catalog_module
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.ranking import Ranking, Truth
+from retrieval_jax.scoring import metrics
+from retrieval_jax.scoring.ranking import Ranking, Truth
 
 QUERIES, GALLERY = [f"q{row}" for row in range(300)], [f"g{row}" for row in range(100)]
 TRUTH = Truth.from_lists(QUERIES, GALLERY, [[] if row < 5 else GALLERY[row % 80 : row % 80 + 3] for row in range(300)])

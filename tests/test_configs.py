@@ -13,8 +13,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from retrieval_jax import command_line, workdir  # noqa: E402
+from retrieval_jax import workdir  # noqa: E402
 from retrieval_jax.errors import InputError  # noqa: E402
+from retrieval_jax.workdir import command_line
 
 GOLDEN = ROOT / "tests" / "golden" / "configs"
 FILES = sorted(file for file in (ROOT / "configs").glob("*.py") if file.stem not in ("__init__", "common"))

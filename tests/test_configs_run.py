@@ -6,7 +6,8 @@ import pathlib
 import jax
 import pytest
 
-from retrieval_jax import command_line, run, workdir
+from retrieval_jax import run, workdir
+from retrieval_jax.workdir import command_line
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 # The ensemble comes last: its members have run by then and are skipped.

@@ -10,11 +10,12 @@ import pytest
 from configs import common
 from configs import pretrained as pretrained_config
 from retrieval_jax import embed, inference, run, workdir
-from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data import transforms
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import loading
+from retrieval_jax.data.pictures import transforms
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.models import embedder, pretrained
+from retrieval_jax.models import pixels, pretrained
 
 NAME = "convnext_atto"
 SHAPE = {"depths": (1, 1, 1, 1), "dims": (4, 8, 8, 12)}
@@ -57,10 +58,10 @@ def test_public_weights_are_embedded_searched_scored_and_reported(weights, tmp_p
     # what the network gives for pictures prepared by hand as config.json says
     found = Embeddings.load(tmp_path / "embeddings" / "pretrained" / "query")
     model, params = pretrained.load(NAME, weights)
-    source = catalogs.load(config.data).query.images
+    source = loading.load(config.data).query.images
     crop = transforms.compose((("center_crop", {"crop_pct": 0.9, "interpolation": "bilinear"}),), (32, 32))
     images = np.stack([crop(source[row]) for row in range(len(found))])
-    images = embedder.normalize(images, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1))
+    images = pixels.normalize(images, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1))
     expected = jax.jit(model.apply)({"params": params}, images)["embedding"]
     np.testing.assert_allclose(found.block(0, len(found)), expected, atol=1e-4)
     assert found.meta["checkpoint"].startswith(NAME) and found.meta["licence"] == "cc-by-4.0"
@@ -110,8 +111,8 @@ def test_the_untrained_model_is_where_training_starts_public_weights_included(we
     config.train.model.kwargs = ml_collections.ConfigDict({"drop_path": 0.1})
     config.train.task = "category"
     config.data.image_size = (32, 32)
-    info = catalogs.data_info(catalogs.load(config.data).split("train"))
-    inference.save_data_info(tmp_path / "checkpoints" / "data_info.json", info)
+    info = info_lib.of_split(loading.load(config.data).split("train"))
+    info_lib.save(tmp_path / "checkpoints" / "data_info.json", info)
     embed.run(config, tmp_path)
     vectors = [Embeddings.load(tmp_path / "embeddings" / name / "query").block(0, 12) for name in config.embed.models]
     np.testing.assert_allclose(*vectors, atol=1e-5)

@@ -11,9 +11,12 @@ import ml_collections
 import numpy as np
 import pytest
 
-from retrieval_jax import embed, inference, sharding, tasks
-from retrieval_jax.data.catalog import Catalog, DataInfo, Split
+from retrieval_jax import embed, inference, tasks
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data.catalog import Catalog, Split
+from retrieval_jax.data.info import DataInfo
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.training import sharding
 
 INFO = DataInfo([], np.zeros(0, np.int64), 9, (), (), "abc")
 
@@ -102,7 +105,7 @@ def check(folder, catalog):
 
 
 def test_two_processes_share_the_shards_and_go_on_after_a_kill(tmp_path, monkeypatch, capsys):
-    inference.save_data_info(tmp_path / "checkpoints" / "data_info.json", INFO)
+    info_lib.save(tmp_path / "checkpoints" / "data_info.json", INFO)
     children = start(tmp_path, kill=1)
     children[1].communicate(timeout=180)
     children[0].kill()  # it waits for the other
@@ -126,7 +129,7 @@ def test_two_processes_share_the_shards_and_go_on_after_a_kill(tmp_path, monkeyp
 @pytest.fixture
 def one_process(tmp_path, monkeypatch):
     """Returns a function that embeds here and returns how many pictures the network saw."""
-    inference.save_data_info(tmp_path / "checkpoints" / "data_info.json", INFO)
+    info_lib.save(tmp_path / "checkpoints" / "data_info.json", INFO)
     monkeypatch.setattr("retrieval_jax.data.catalog.load", lambda block: make_catalog())
     real, seen = inference.predict, []
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from retrieval_jax import evaluate, metrics, shard_writer
+from retrieval_jax import evaluate
 from retrieval_jax.data import catalog as catalog_module
 from retrieval_jax.data.catalog import Catalog, Split
-from retrieval_jax.data.noted import Noted
+from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.embeddings import Ids
+from retrieval_jax.embeddings import writer as shard_writer
 from retrieval_jax.errors import InputError
-from retrieval_jax.ranking import Ranking, Truth
+from retrieval_jax.scoring import metrics, submission
+from retrieval_jax.scoring.ranking import Ranking, Truth
 
 QUERIES, GALLERY = [f"q{row}" for row in range(40)], [f"g{row}" for row in range(50)] + ["q3"]
 
@@ -126,7 +128,7 @@ def test_rankings_of_another_catalogue_are_refused(made):
 def test_an_id_with_a_blank_cannot_be_submitted(tmp_path):
     ranking = Ranking(["q"], [[0]], [[1.0]])
     with pytest.raises(InputError, match="'a b'"):
-        evaluate.write_submission(tmp_path / "s.csv", ranking, ["a b"])
+        submission.write_submission(tmp_path / "s.csv", ranking, ["a b"])
     assert not list(tmp_path.iterdir())
 
 

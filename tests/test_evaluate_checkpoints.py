@@ -13,10 +13,12 @@ import jax
 import numpy as np
 import pytest
 
-import test_train
-from retrieval_jax import checkpoints, embed, evaluate, evaluate_checkpoints, inference, mine, search, tasks, train
+import tiny
+from retrieval_jax import embed, evaluate, evaluate_checkpoints, inference, mine, search, tasks, train
 from retrieval_jax import workdir as workdirs
+from retrieval_jax.data import info as info_lib
 from retrieval_jax.errors import InputError
+from retrieval_jax.training import checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 METRIC = "retrieval/mar@10_capped"
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("little_compilation", "tiny_variant")
 
 def config():
     """Twelve steps, a checkpoint and an evaluation every four, all checkpoints kept."""
-    config = test_train.tiny_config()
+    config = tiny.tiny_config()
     config.train.update({"eval_every_epochs": 16 / 15, "keep_checkpoints": 3, "learning_rate": 0.05, "ema_decay": 0.5})
     config.data.kwargs.update({"num_query": 24, "num_gallery": 40})
     config.embed.models = ("trained",)
@@ -39,8 +41,8 @@ def finished(tmp_path_factory):
     (folder / "attributes").mkdir()
     (folder / "attributes" / "vocabulary.json").write_text("{}")
     workdirs.record(config(), folder, "mine", seconds=0, cpu_seconds=0)
-    task, info = tasks.get("multilabel").make(config().train, test_train.INFO), test_train.INFO
-    start = jax.device_get(jax.jit(task.init)(jax.random.key(0), test_train.tiny_batch()))
+    task, info = tasks.get("multilabel").make(config().train, tiny.INFO), tiny.INFO
+    start = jax.device_get(jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch()))
     rng, store = np.random.default_rng(0), checkpoints.Checkpoints(folder / "checkpoints", keep=3)
 
     def moved():
@@ -51,7 +53,7 @@ def finished(tmp_path_factory):
         store.save(step, {"params": moved(), "ema": moved()}, {"vocabulary_hash": info.vocabulary_hash,
                                                                "num_steps": 12})
     store.close()
-    inference.save_data_info(folder / "checkpoints" / "data_info.json", info)
+    info_lib.save(folder / "checkpoints" / "data_info.json", info)
     workdirs.record(config(), folder, "train", seconds=0, cpu_seconds=0)
     return folder
 
@@ -200,10 +202,10 @@ FOLLOW = """
 import sys
 import jax
 jax.config.update("jax_disable_most_optimizations", True)
-import test_train
+import tiny
 from retrieval_jax import evaluate_checkpoints
 from retrieval_jax.models import convnext
-convnext.VARIANTS["tiny test"] = test_train.TINY
+convnext.VARIANTS["tiny test"] = tiny.TINY
 evaluate_checkpoints.main([f"--workdir={sys.argv[1]}", "--poll_seconds=0.1"])
 """
 

@@ -12,10 +12,12 @@ import ml_collections
 import numpy as np
 import pytest
 
-import test_train
+import tiny
 from configs import common
-from retrieval_jax import checkpoints, export, exported, inference, tasks, workdir
+from retrieval_jax import export, exported, inference, tasks, workdir
+from retrieval_jax.data import info as info_lib
 from retrieval_jax.errors import InputError
+from retrieval_jax.training import checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PICTURES = np.random.default_rng(3).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
@@ -25,15 +27,15 @@ pytestmark = pytest.mark.usefixtures("little_compilation", "tiny_variant")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A work directory with a checkpoint, of random parameters."""
-    folder, config = tmp_path_factory.mktemp("trained"), test_train.tiny_config()
+    folder, config = tmp_path_factory.mktemp("trained"), tiny.tiny_config()
     workdir.prepare(config, folder)
-    task = tasks.get("multilabel").make(config.train, test_train.INFO)
-    params = jax.jit(task.init)(jax.random.key(0), test_train.tiny_batch())
+    task = tasks.get("multilabel").make(config.train, tiny.INFO)
+    params = jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch())
     raw = jax.tree.map(lambda leaf: leaf + 0.01, params)
     store = checkpoints.Checkpoints(folder / "checkpoints")
     store.save(7, {"params": raw, "ema": params}, {"vocabulary_hash": "abc", "num_steps": 7})
     store.close()
-    inference.save_data_info(folder / "checkpoints" / "data_info.json", test_train.INFO)
+    info_lib.save(folder / "checkpoints" / "data_info.json", tiny.INFO)
     return folder
 
 
@@ -99,7 +101,7 @@ def test_what_the_folder_holds(trained, served):
     assert about["input"]["image_size"] == [16, 16] and about["input"]["transform"] == [["resize", {}]]
     assert about["outputs"] == {"attributes": {"probabilities": [None, 5]}, "embed": {"embedding": [None, 20]}}
     assert about["checkpoint"] == {"workdir": trained.name, "step": 7, "which": "ema", "vocabulary_hash": "abc"}
-    assert json.loads((served / "labels.json").read_text())["label_names"] == test_train.INFO.label_names
+    assert json.loads((served / "labels.json").read_text())["label_names"] == tiny.INFO.label_names
     params, _, _ = checkpoints.load_params(trained / "checkpoints")
     found = exported.load(served).params
     assert jax.tree.structure(found) == jax.tree.structure(params)
@@ -156,7 +158,7 @@ def test_every_backbone_is_lowered_for_all_platforms_and_any_number_of_pictures(
     config.train.model = ml_collections.ConfigDict(
         {"name": name, "variant": "micro", "projection": 0, "kwargs": common.SMALL[name]})
     config.data.image_size = (32, 32)
-    task = inference.make_task(config, test_train.INFO)
+    task = inference.make_task(config, tiny.INFO)
     size = export.host_size(views, (32, 32))
     shapes = jax.eval_shape(task.init, jax.random.key(0), {"image": np.zeros((1, 32, 32, 3), np.uint8)})
     predict_fn = export.with_views(task.predict_fns["embed_image"], views, (32, 32))

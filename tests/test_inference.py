@@ -13,34 +13,14 @@ import ml_collections
 import numpy as np
 import pytest
 
-from retrieval_jax import checkpoints, embed, inference, tasks
-from retrieval_jax.data import histogram
-from retrieval_jax.data.catalog import Catalog, DataInfo, Split
+from retrieval_jax import embed, inference, tasks
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data.pictures import histogram
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.evaluators import retrieval
-from retrieval_jax.ranking import Truth
-
-RESIZE = (("resize", {}),)
-KW = {"transform": RESIZE, "image_size": (4, 4), "batch_size": 8}
-INFO = DataInfo(["black", "dress", "red"], np.array([5, 4, 3]), 9, (["shoes", "tops"],), (np.array([4, 5]),), "abc")
-
-
-def pictures(n, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
-
-
-def make_task(config=None, data_info=INFO):
-    def embedding(params, batch):
-        return {"embedding": batch["image"].reshape(len(batch["image"]), -1) / 255.0 @ params["w"]}
-
-    def attributes(params, batch):
-        return {"probabilities": jax.nn.sigmoid(embedding(params, batch)["embedding"][:, :len(data_info.label_names)])}
-
-    def init(rng, batch):
-        return {"w": jax.random.normal(rng, (batch["image"][0].size, 6))}
-
-    return tasks.Task(init, None, {"embed_image": embedding, "attributes": attributes}, "tiny")
+from retrieval_jax.training import checkpoints
+from tiny_linear import INFO, KW, RESIZE, make_catalog, make_task, pictures
 
 
 @pytest.fixture
@@ -53,7 +33,7 @@ def workdir(tmp_path, monkeypatch):
         "embed": {"models": ("histogram", "untrained", "trained"), "predict_fn": "embed_image", "batch_size": 8,
                   "transforms": RESIZE, "dtype": "float32"}})
     (tmp_path / "config.json").write_text(config.to_json())
-    inference.save_data_info(tmp_path / "checkpoints" / "data_info.json", INFO)
+    info_lib.save(tmp_path / "checkpoints" / "data_info.json", INFO)
     store = checkpoints.Checkpoints(tmp_path / "checkpoints")
     for step in (3, 5):
         params = {"w": jax.random.normal(jax.random.key(step), (48, 6))}
@@ -61,16 +41,6 @@ def workdir(tmp_path, monkeypatch):
     store.close()
     monkeypatch.setattr(tasks, "get", lambda name: types.SimpleNamespace(make=make_task))
     return tmp_path, config
-
-
-def make_catalog(num_query=21, num_gallery=60):
-    gallery = pictures(num_gallery)
-    noise = np.random.default_rng(1).integers(0, 9, (num_query, 4, 4, 3))
-    queries = np.clip(gallery[:num_query] + noise, 0, 255).astype(np.uint8)
-    splits = {name: Split(name, [f"{name}{i}" for i in range(len(images))], None, None, images)
-              for name, images in (("query", queries), ("gallery", gallery), ("val", pictures(5, 2)))}
-    truth = Truth(splits["query"].ids, splits["gallery"].ids, np.arange(num_query + 1), np.arange(num_query))
-    return Catalog("tiny", truth=truth, **splits)
 
 
 @pytest.mark.parametrize("count", [1, 8, 21])
@@ -119,7 +89,7 @@ def test_views_are_compiled_once_and_read_larger_pictures():
 
 
 def test_data_info_round_trip():
-    back = inference.data_info_from_json(json.loads(json.dumps(inference.data_info_to_json(INFO))))
+    back = info_lib.from_json(json.loads(json.dumps(info_lib.to_json(INFO))))
     assert back.label_names == INFO.label_names and back.category_names == INFO.category_names
     assert np.array_equal(back.label_counts, INFO.label_counts) and back.vocabulary_hash == "abc"
     assert np.array_equal(back.category_counts[0], [4, 5]) and back.num_listings == 9
@@ -151,7 +121,7 @@ def test_messages_of_loading_and_embedding(workdir, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="picture 0: .*bad.png"):
         model.embed([tmp_path / "bad.png"])
-    info = inference.data_info_to_json(INFO)
+    info = info_lib.to_json(INFO)
     (folder / "checkpoints" / "data_info.json").write_text(json.dumps({**info, "vocabulary_hash": "other"}))
     with pytest.raises(InputError, match="another vocabulary"):
         inference.load(folder)

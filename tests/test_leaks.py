@@ -11,8 +11,8 @@ import pytest
 from configs import common
 from retrieval_jax import leaks, prepare
 from retrieval_jax import workdir as workdirs
-from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data import joined, sources
+from retrieval_jax.data import joined, loading
+from retrieval_jax.data.pictures import sources
 from retrieval_jax.errors import InputError
 
 COUNTS = {"train": 60, "val": 10, "query": 12, "gallery": 20}
@@ -56,7 +56,7 @@ def test_leaks_are_found_and_left_out_and_the_rows_reconcile(config, tmp_path, c
     assert f"--config.data.leave_out={listed} leaves 3 of 60 train listings out" in said
 
     config.data.leave_out = str(listed)
-    catalog = catalogs.load(config.data, set_aside_path=tmp_path / "set_aside.csv")
+    catalog = loading.load(config.data, set_aside_path=tmp_path / "set_aside.csv")
     counts = catalog.counts["train"]
     assert (counts["read"], counts["kept"]) == (60, 57) == (60, len(catalog.train))
     assert counts["set_aside"] == {"left out by config.data.leave_out": 3} == counts["files"]["train.csv"]["set_aside"]
@@ -78,18 +78,18 @@ def test_what_cannot_be_left_out_is_told(config, tmp_path):
     ):
         (tmp_path / "list.csv").write_text(content)
         with pytest.raises(InputError, match=f"config.data.leave_out.*{words}"):
-            catalogs.load(config.data)
+            loading.load(config.data)
     config.data.leave_out = str(tmp_path / "none.csv")
     with pytest.raises(InputError, match="config.data.leave_out.*there is no such file"):
-        catalogs.load(config.data)
+        loading.load(config.data)
     config.data.kwargs.leave_out = config.data.leave_out
     config.data.leave_out = ""
     with pytest.raises(InputError, match="config.data.kwargs has 'leave_out'"):
-        catalogs.load(config.data)
+        loading.load(config.data)
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t1,\n")
     config.data = {"source": "synthetic", "kwargs": {}, "leave_out": str(tmp_path / "list.csv")}
     with pytest.raises(InputError, match="embedded catalogue"):
-        catalogs.load(config.data)
+        loading.load(config.data)
     config.leaks.leave_out_of = ("gallry",)
     with pytest.raises(InputError, match="gallry"):
         leaks.run(config, tmp_path)
@@ -100,7 +100,7 @@ def test_what_cannot_be_left_out_is_told(config, tmp_path):
 def test_a_list_may_be_empty_or_come_from_a_spreadsheet(config, tmp_path, content):
     (tmp_path / "list.csv").write_text(content, encoding="utf-8")
     config.data.leave_out = str(tmp_path / "list.csv")
-    catalog, left = catalogs.load(config.data), content.count("train")
+    catalog, left = loading.load(config.data), content.count("train")
     assert len(catalog.train) == catalog.counts["train"]["kept"] == 60 - left == 60 - len(catalog.set_aside)
 
 
@@ -109,7 +109,7 @@ def test_listings_of_joined_catalogues_are_left_out_where_they_lie(config, tmp_p
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,b/t0,\nval,a/v1,\ngallery,g2,mine\n")
     data = {"source": "joined", "kwargs": {"catalogs": {"a": one, "b": one}, "search": "b"},
             "leave_out": str(tmp_path / "list.csv")}
-    catalog = catalogs.load(data)
+    catalog = loading.load(data)
     assert {name: count["set_aside"] for name, count in catalog.counts.items() if count["set_aside"]} == {
         name: {"left out by config.data.leave_out": 1} for name in ("b train", "a val", "b gallery")}
     assert set(catalog.train.ids) == {f"{name}/t{row}" for name in "ab" for row in range(60)} - {"b/t0"}
@@ -117,7 +117,7 @@ def test_listings_of_joined_catalogues_are_left_out_where_they_lie(config, tmp_p
     for line in ("train,c/t0,", "train,t0,", "train,a/x,", "gallery,a/g1,"):
         (tmp_path / "list.csv").write_text(f"split,id,reason\n{line}\n")
         with pytest.raises(InputError, match="row 2: there is no listing"):
-            catalogs.load(data)
+            loading.load(data)
 
 
 def test_of_an_id_that_stands_twice_neither_row_stays(config, tmp_path):
@@ -126,7 +126,7 @@ def test_of_an_id_that_stands_twice_neither_row_stays(config, tmp_path):
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t0,mine\n")
     config.data.kwargs.max_bad_share = 0.1
     config.data.leave_out = str(tmp_path / "list.csv")
-    catalog = catalogs.load(config.data)
+    catalog = loading.load(config.data)
     assert catalog.counts["train"]["set_aside"] == {"duplicate id": 1, "left out by config.data.leave_out": 1}
     assert "t0" not in catalog.train.ids and len(catalog.train) == 59
 
@@ -157,6 +157,6 @@ def test_a_prepared_catalogue_is_used_as_a_whole(config, tmp_path):
     config.data.kwargs.check_images, config.data.kwargs.max_bad_share = False, 1 / 60  # t1 is held against nobody
     prepare.run(config, tmp_path / "prepared", side=32, processes=1)
     data = {"source": "tfds", "kwargs": {"root": str(tmp_path / "prepared")}}
-    assert len(catalogs.load(data).train) == 58 and "t1" not in catalogs.load(data).train.ids
+    assert len(loading.load(data).train) == 58 and "t1" not in loading.load(data).train.ids
     with pytest.raises(InputError, match="is used as a whole: prepare it again into another folder, with --config.da"):
-        catalogs.load(data | {"leave_out": str(tmp_path / "list.csv")})
+        loading.load(data | {"leave_out": str(tmp_path / "list.csv")})

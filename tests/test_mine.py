@@ -14,7 +14,8 @@ from retrieval_jax import mine
 from retrieval_jax.attributes import statistics, words
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
-from retrieval_jax.data import catalog
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 
 TRAIN = ["Red shoes", "red red hat", "the w/ -", "blue shoes", "blue éclair"]
@@ -149,7 +150,7 @@ def test_the_embedded_catalogue_can_be_mined(tmp_path):
                          "train": {"task": "multilabel"}})
     summary = mine.run(config, tmp_path)
     assert summary["titles"] == {"train": 60, "val": 10} and summary["coverage"] > 0.9
-    info = catalog.data_info(catalog.load(config.data).train, vocabulary_lib.Vocabulary.load(
+    info = info_lib.of_split(loading.load(config.data).train, vocabulary_lib.Vocabulary.load(
         tmp_path / "attributes" / "vocabulary.json"))
     assert info.num_listings == 70 and info.category_counts[-1].sum() == 60
 

@@ -18,9 +18,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import tfds_generated
-from retrieval_jax import lock, prepare
-from retrieval_jax.data import catalog, decoding, prepared
+from retrieval_jax import prepare
+from retrieval_jax.data import loading
+from retrieval_jax.data.pictures import decoding
+from retrieval_jax.data.records import prepared
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SIDE = 32
@@ -79,7 +82,7 @@ def run(config, out, **kwargs) -> dict:
 
 
 def load(out, set_aside_path=None, **kwargs):
-    return catalog.load({"source": "tfds", "kwargs": {"root": str(out)} | kwargs}, set_aside_path=set_aside_path)
+    return loading.load({"source": "tfds", "kwargs": {"root": str(out)} | kwargs}, set_aside_path=set_aside_path)
 
 
 def same(found, wanted) -> None:
@@ -117,7 +120,7 @@ def close(found: np.ndarray, source: np.ndarray, side: int = SIDE) -> None:
 
 def test_a_prepared_catalogue_is_the_catalogue(tmp_path):
     config = table(shop(tmp_path / "shop"))
-    original = catalog.load(config.data)
+    original = loading.load(config.data)
     summary = run(config, tmp_path / "out")
     found = load(tmp_path / "out", tmp_path / "set_aside.csv")
     same(found, original)
@@ -150,8 +153,8 @@ def test_a_prepared_catalogue_is_the_catalogue(tmp_path):
 
 def test_by_name_where_tfds_looks(tmp_path):
     run(synthetic(), tmp_path / "my_shop" / "1.0.0")
-    found = catalog.load({"source": "tfds", "kwargs": {"name": "my_shop", "data_dir": str(tmp_path)}})
-    original = catalog.load(synthetic().data)
+    found = loading.load({"source": "tfds", "kwargs": {"name": "my_shop", "data_dir": str(tmp_path)}})
+    original = loading.load(synthetic().data)
     same(found, original)
     close(found.val.images[3], original.val.images[3])
     assert tfds.builder("my_shop", data_dir=tmp_path).info.splits["train"].num_examples == 70
@@ -164,7 +167,7 @@ def test_a_tfds_dataset_can_be_prepared(tmp_path):
         "splits": {"train": "train", "query": "test", "gallery": "test"},
         "columns": {"categories": ("super_class_id",), "product": "class_id"}}}})
     run(config, tmp_path / "out")
-    same(load(tmp_path / "out"), catalog.load(config.data))
+    same(load(tmp_path / "out"), loading.load(config.data))
     before = files(tmp_path / "out")
     assert run(config, tmp_path / "out")["files"] == {"kept": 6, "made": 0} and files(tmp_path / "out") == before
 
@@ -182,7 +185,7 @@ def test_only_what_changed_is_made_again(tmp_path):
         new = sorted(name for name in files(out) if (out / name).stat().st_mtime_ns != times.get(name))
         times.update({name: (out / name).stat().st_mtime_ns for name in new})
         assert summary["files"] == {"kept": len(files(out)) - len(new), "made": len(new)}
-        same(load(out), catalog.load(config.data))
+        same(load(out), loading.load(config.data))
         return new
 
     first, last = "shop-train.array_record-00000-of-00003", "shop-train.array_record-00002-of-00003"
@@ -219,7 +222,7 @@ def test_pictures_that_were_too_large_are_made_once_more_are_allowed(tmp_path):
     run(table(root, **small), out)
     assert load(out).counts["train"]["set_aside"] == {"image too large": 3}  # 400 x 300
     run(table(root, **small | {"max_pixels": 120_000}), out)  # as the sentence says
-    same(load(out), catalog.load(table(root).data))
+    same(load(out), loading.load(table(root).data))
 
 
 def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
@@ -234,7 +237,7 @@ def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
     with pytest.raises(InputError, match="1 of 20 rows are bad"):
         run(table(root, check_images=False), out)
     config = table(root, check_images=False, max_bad_share=0.2)
-    original = catalog.load(config.data)
+    original = loading.load(config.data)
     summary = run(config, out)
     found = load(out, tmp_path / "again.csv")
     count = found.counts["train"]
@@ -373,7 +376,7 @@ def test_killed_in_the_middle_with_two_processes(tmp_path):
     assert f"{complete} kept from earlier" in done.stdout and "picture/s" in done.stderr  # tqdm
     assert files(out) == files(tmp_path / "whole")  # byte for byte, whatever the number of processes
     assert not list(out.glob(".*.part"))
-    same(load(out), catalog.load(synthetic(**MANY).data))
+    same(load(out), loading.load(synthetic(**MANY).data))
 
 
 def test_the_command_line_says_what_is_missing(tmp_path):

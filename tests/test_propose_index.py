@@ -8,7 +8,7 @@ import pytest
 
 from retrieval_jax import index, propose_index
 from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 
 @pytest.fixture

@@ -11,12 +11,17 @@ import cv2
 import numpy as np
 import pytest
 
-from retrieval_jax import metrics, report, report_charts, report_rows, report_scores, workdir
+from retrieval_jax import report, workdir
 from retrieval_jax.attributes import vocabulary as vocabularies
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.ranking import Ranking, Truth
+from retrieval_jax.files import atomic
+from retrieval_jax.pages import charts as report_charts
+from retrieval_jax.pages import rows as report_rows
+from retrieval_jax.pages import scores as report_scores
+from retrieval_jax.scoring import metrics
+from retrieval_jax.scoring.ranking import Ranking, Truth
 
 EVIL = '<script>alert("1")</script><img src=x onerror=alert(1)> $title'
 TITLES = ["blue dress", "red shoes", "green and a very very long name without end " + "x" * 90, EVIL]
@@ -83,9 +88,9 @@ def write_rankings(folder, catalog, names):
         ranking.save(folder / "rankings" / model / stage)
         stages.append({"model": model, "stage": stage, **metrics.evaluate(ranking, catalog.truth),
                        "report": metrics.evaluate(ranking, catalog.truth)})
-    workdir.write_json(folder / "rankings" / "rankings.json",
+    atomic.write_json(folder / "rankings" / "rankings.json",
                        {"stages": [{"model": model, "stage": stage} for model, stage in names]})
-    workdir.write_json(folder / "metrics.json", {"stages": stages})
+    atomic.write_json(folder / "metrics.json", {"stages": stages})
     return stages
 
 

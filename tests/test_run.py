@@ -3,8 +3,10 @@ import types
 
 import pytest
 
-from retrieval_jax import evaluate, run, workdir
-from test_workdir import ensemble_config, fake_verb, make_config
+from fake_verbs import ensemble_config, fake_verb, make_config
+from retrieval_jax import run, workdir
+from retrieval_jax.files import atomic
+from retrieval_jax.scoring import tables
 
 
 @pytest.fixture
@@ -12,7 +14,7 @@ def calls(monkeypatch):
     """Puts verbs that only write a file in place of the real ones; returns the list of those called."""
     made = []
     for verb in workdir.VERBS:
-        module = types.SimpleNamespace(run=fake_verb(verb, made), print_scores=evaluate.print_scores)
+        module = types.SimpleNamespace(run=fake_verb(verb, made), print_scores=tables.print_scores)
         monkeypatch.setitem(sys.modules, f"retrieval_jax.{verb}", module)
     return made
 
@@ -82,11 +84,11 @@ def test_a_further_process_trains_and_embeds_and_waits_for_the_first_with_the_re
         """What the first process does while this one sleeps: every verb but the two that are done together."""
         waits.append(len(calls))
         verb = next(verb for verb in workdir.VERBS if workdir.reason_to_run(make_config(), tmp_path, verb))
-        workdir.write_json(tmp_path / "stages" / f"{verb}.json", {
+        atomic.write_json(tmp_path / "stages" / f"{verb}.json", {
             "verb": verb, "hash": workdir.stage_hash(make_config(), verb), "outputs": {}})
 
     def record(config, folder, verb, **kwargs):
-        workdir.write_json(folder / "stages" / f"{verb}.json", {
+        atomic.write_json(folder / "stages" / f"{verb}.json", {
             "verb": verb, "hash": workdir.stage_hash(config, verb), "outputs": {}})
         return {"seconds": 0.0}
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from retrieval_jax import embeddings, index, search, vectors
-from retrieval_jax.embeddings import Embeddings
+from retrieval_jax import embeddings, index, search
+from retrieval_jax.embeddings import Embeddings, vectors
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import ensemble, fusion, reranking, whitening
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 STEPS = (("whitening", {}), ("reranking", {"k1": 5, "k2": 3, "depth": 12}))
 

@@ -1,6 +1,6 @@
 """The loop: golden numbers of three steps, one device and eight, killed and resumed, and what it refuses.
 
-After a change of the training step that is meant, write the golden numbers again: python tests/test_train.py --write
+After a change of the training step that is meant, write the golden numbers again: python tests/tiny.py --write
 """
 
 import json
@@ -12,63 +12,28 @@ import subprocess
 import sys
 import time
 
-import ml_collections
 import numpy as np
 import pytest
 
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.training.update import make_update
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import jax  # noqa: E402
 
-from configs import common  # noqa: E402
-from retrieval_jax import checkpoints, inference, mine, optim, sharding, tasks, train  # noqa: E402
-from retrieval_jax.data.catalog import DataInfo  # noqa: E402
+import tiny  # noqa: E402
+from retrieval_jax import mine, tasks, train  # noqa: E402
 from retrieval_jax.errors import InputError, RunFailed  # noqa: E402
-from retrieval_jax.models import convnext  # noqa: E402
+from retrieval_jax.models.backbones import convnext  # noqa: E402
+from retrieval_jax.training import checkpoints, optim, sharding
 
 GOLDEN = ROOT / "tests" / "golden" / "train_step.json"
-TINY = ((1, 1), (8, 12))  # blocks and channels of a ConvNeXt for tests: two stages, for little compilation
-
-INFO = DataInfo(["black", "dress", "red", "shoe", "wool"], np.array([50, 40, 30, 20, 1]), 90,
-                (["clothes"], ["dresses", "shoes", "tops"]), (np.array([90]), np.array([40, 30, 20])), "abc")
-
-
-def tiny_config() -> ml_collections.ConfigDict:
-    """Returns a whole config: the smallest catalogue, pictures and network (TINY, in VARIANTS as "tiny test")."""
-    config = common.base()
-    config.data.kwargs = ml_collections.ConfigDict(
-        {"seed": 0, "num_train": 60, "num_val": 10, "num_query": 8, "num_gallery": 20, "image_size": 16})
-    config.data.image_size = (16, 16)
-    config.mine.threshold = 3
-    config.train.model = ml_collections.ConfigDict(
-        {"name": "convnext", "variant": "tiny test", "projection": 0, "kwargs": {
-            "patch_size": 2, "layer_scale": 0.1, "drop_path": 0.2, "pool_stages": (0, 1)}})
-    # Every number that a training step depends on, so that the golden numbers do not follow the defaults.
-    config.train.task_kwargs = ml_collections.ConfigDict(
-        {"loss": "sigmoid", "title_weight": 1.0, "category_weight": 0.5, "positive_weight_power": 0.0,
-         "positive_weight_limit": 100.0, "poly_epsilon": 0.5, "label_smoothing": 0.0, "head_init_scale": 0.1})
-    config.train.update({"learning_rate": 2e-3, "final_learning_rate": 1e-6, "warmup_epochs": 0.5, "weight_decay": 0.05,
-                         "b2": 0.999, "clip_norm": 1.0, "ema_decay": 0.99, "dtype": "float32"})
-    config.train.update({"batch_size": 16, "epochs": 3.2, "checkpoint_every_steps": 4, "log_every_steps": 1,  # 12 steps
-                         "eval_every_epochs": 0.0})
-    return config
-
-
-def tiny_batch(size=8) -> dict:
-    """Returns a batch of noise with labels of INFO: some pictures with none, one of unknown category, one padded."""
-    rng = np.random.default_rng(0)
-    return {"image": rng.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8), "row": np.arange(size, dtype=np.int32),
-            "label_ids": np.stack([rng.permutation(5)[:3] for _ in range(size)]).astype(np.int32),
-            "label_mask": np.arange(3) < rng.integers(0, 4, (size, 1)),
-            "category": np.where(np.arange(size) == 2, -1, rng.integers(0, 3, size)).astype(np.int32),
-            "_mask": np.arange(size) < size - 1}
-
-
 @pytest.fixture(autouse=True)
 def tiny_variant(monkeypatch):
-    monkeypatch.setitem(convnext.VARIANTS, "tiny test", TINY)
+    monkeypatch.setitem(convnext.VARIANTS, "tiny test", tiny.TINY)
 
 
 # ------------------------------------------------------------------------------------------------------- golden numbers
@@ -76,19 +41,19 @@ def tiny_variant(monkeypatch):
 
 def three_steps(loss="sigmoid") -> dict:
     """Returns the losses of three steps and the mean absolute value of every group of parameters after them."""
-    config = tiny_config().train
+    config = tiny.tiny_config().train
     config.task_kwargs.loss = loss
-    task = tasks.get("multilabel").make(config, INFO)
-    params = jax.jit(task.init)(jax.random.key(0), tiny_batch())
+    task = tasks.get("multilabel").make(config, tiny.INFO)
+    params = jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch())
     optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=2.0)
     mesh = sharding.make_mesh(jax.devices()[:1])
-    update = train.make_update(task, optimizer, jax.random.key(1), config.ema_decay, sharding.batch_sharding(mesh),
+    update = make_update(task, optimizer, jax.random.key(1), config.ema_decay, sharding.batch_sharding(mesh),
                                sharding.replicated(mesh))
     state = {"params": params, "ema": jax.tree.map(np.asarray, params), "opt_state": jax.jit(optimizer.init)(params),
              "step": np.int32(0)}
     numbers = {}
     for step in range(1, 4):
-        state, values = update(state, tiny_batch())
+        state, values = update(state, tiny.tiny_batch())
         numbers |= {f"step {step} {name}": float(value) for name, value in values.items()}
     for name in ("params", "ema"):
         groups = {}
@@ -110,20 +75,20 @@ def test_three_steps_equal_their_golden_numbers(loss):
         "1: initialisation, pictures, network or loss. Later ones: gradients, optimiser or schedule. Only ema: the "
         "moving average. Missing names are renamed parameters: old checkpoints no longer load. Where no change of the "
         "numbers is meant (a refactor, a faster form, a new jax), it is a bug. Where it is meant, say so in the commit "
-        "message and write the numbers again: python tests/test_train.py --write")
+        "message and write the numbers again: python tests/tiny.py --write")
 
 
 # ------------------------------------------------------------------------------------------------- whole runs, apart
 
 RUN = """
 import pathlib, sys, time
-import test_train
+import tiny
 from retrieval_jax import mine, sharding, train
 from retrieval_jax.data import pipeline
 from retrieval_jax.models import convnext
-convnext.VARIANTS["tiny test"] = test_train.TINY
+convnext.VARIANTS["tiny test"] = tiny.TINY
 folder, slow = pathlib.Path(sys.argv[1]), sys.argv[2:] == ["slow"]
-config = test_train.tiny_config()
+config = tiny.tiny_config()
 if not (folder / "attributes").exists():
     mine.run(config, folder)
 if slow:  # to be killed on the way: time enough between two steps
@@ -148,13 +113,6 @@ def finish(process, timeout=900) -> str:
     return out.splitlines()[-1]
 
 
-def logged(folder) -> list[dict]:
-    """Returns the lines of metrics.jsonl without what the clock says."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = ("time", "images_per_second", "input_wait_share", "memory_gib")
-    return [{name: value for name, value in line.items() if name not in clock} for line in lines]
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """The work directory of a run of twelve steps on one device."""
@@ -165,7 +123,7 @@ def uninterrupted(tmp_path_factory):
 
 def test_one_device_and_eight_give_the_same_losses(uninterrupted, tmp_path):
     assert finish(start(tmp_path, devices=8)) == "12 8"
-    one, eight = logged(uninterrupted), logged(tmp_path)
+    one, eight = tiny.logged(uninterrupted), tiny.logged(tmp_path)
     assert [line["step"] for line in one] == [line["step"] for line in eight] == list(range(1, 13))
     for name in ("loss", "title_loss", "category_loss"):
         ours, theirs = ([line[name] for line in lines] for lines in (eight, one))
@@ -182,10 +140,10 @@ def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(uninterrupted,
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    stopped_at = logged(tmp_path)[-1]["step"]
+    stopped_at = tiny.logged(tmp_path)[-1]["step"]
     assert 4 <= stopped_at < 12
     finish(start(tmp_path))
-    assert logged(tmp_path) == logged(uninterrupted)
+    assert tiny.logged(tmp_path) == tiny.logged(uninterrupted)
     for which in ("ema", "params"):
         ours, _, step = checkpoints.load_params(tmp_path / "checkpoints", which=which)
         theirs, _, _ = checkpoints.load_params(uninterrupted / "checkpoints", which=which)
@@ -202,7 +160,7 @@ def little_compilation():
 
 def test_a_start_from_another_run_with_everything_switched_on(uninterrupted, tmp_path, monkeypatch, little_compilation):
     """Two steps, the first at rate 0: other labels, a frozen stem, mixed pictures, a view more, unlabelled pictures."""
-    config = tiny_config()
+    config = tiny.tiny_config()
     config.mine.threshold = 6
     mine.run(config, tmp_path)
     config.train.update({"init_from": str(uninterrupted), "frozen": ("/stem/",), "ema_paths": "^backbone/",
@@ -213,7 +171,7 @@ def test_a_start_from_another_run_with_everything_switched_on(uninterrupted, tmp
     config.train.task_kwargs.update({"distill_share": 0.5, "unlabelled_weight": 1.0})
     summary = train.run(config, tmp_path)
     assert summary["steps"] == 2 and np.isfinite(summary["final_loss"])
-    counts, old_labels, labels = (summary["warm_start"], *(inference.load_data_info(
+    counts, old_labels, labels = (summary["warm_start"], *(info_lib.load(
         folder / "checkpoints" / "data_info.json").label_names for folder in (uninterrupted, tmp_path)))
     assert counts["tensors_fresh"] == counts["tensors_left_over"] == counts["labels_fresh"] == 0
     assert set(labels) < set(old_labels) and counts["labels_matched"] > len(labels)  # and the categories
@@ -234,15 +192,15 @@ def test_a_start_from_another_run_with_everything_switched_on(uninterrupted, tmp
 
 
 def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(little_compilation):
-    config = tiny_config().train
+    config = tiny.tiny_config().train
     config.model.kwargs.drop_path = 0.0
-    task = tasks.get("multilabel").make(config, INFO)
-    params = jax.tree.map(np.asarray, jax.jit(task.init)(jax.random.key(0), tiny_batch()))
+    task = tasks.get("multilabel").make(config, tiny.INFO)
+    params = jax.tree.map(np.asarray, jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch()))
     optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=0.0)
     mesh = sharding.make_mesh(jax.devices()[:1])
-    batch, found = tiny_batch(), []
+    batch, found = tiny.tiny_batch(), []
     for steps in (1, 4):
-        update = train.make_update(task, optimizer, jax.random.key(1), 0.9, sharding.batch_sharding(mesh),
+        update = make_update(task, optimizer, jax.random.key(1), 0.9, sharding.batch_sharding(mesh),
                                    sharding.replicated(mesh), accumulate_steps=steps)
         state = {"params": params, "ema": params, "opt_state": optimizer.init(params), "step": np.int32(0)}
         for _ in range(2):
@@ -256,7 +214,7 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(little_compilation):
 
 @pytest.fixture
 def mined(tmp_path):
-    config = tiny_config()
+    config = tiny.tiny_config()
     mine.run(config, tmp_path)
     return config, tmp_path
 
@@ -270,14 +228,14 @@ def test_a_loss_that_is_no_number_stops_the_run(mined):
 
 
 def test_another_config_or_vocabulary_than_the_checkpoint_has(uninterrupted, tmp_path):
-    folder, config = tmp_path / "copy", tiny_config()
+    folder, config = tmp_path / "copy", tiny.tiny_config()
     shutil.copytree(uninterrupted, folder)
     config.train.learning_rate = 1e-3
     with pytest.raises(InputError, match="was trained with other settings:\n  train.learning_rate: 0.002 -> 0.001\n"):
         train.run(config, folder)
-    config = tiny_config()
+    config = tiny.tiny_config()
     config.train.log_every_steps = 5  # no number depends on it
-    assert train.run(config, folder)["final_loss"] == logged(uninterrupted)[-1]["loss"]
+    assert train.run(config, folder)["final_loss"] == tiny.logged(uninterrupted)[-1]["loss"]
     config.mine.threshold = 6
     shutil.rmtree(folder / "attributes")
     mine.run(config, folder)
@@ -309,6 +267,6 @@ def test_mined_attributes_that_are_missing_or_of_another_catalogue(mined, tmp_pa
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
         sys.exit(__doc__)
-    convnext.VARIANTS["tiny test"] = TINY
+    convnext.VARIANTS["tiny test"] = tiny.TINY
     GOLDEN.write_text(json.dumps({loss: three_steps(loss) for loss in ("sigmoid", "softmax")}, indent=1) + "\n")
     print(f"wrote {GOLDEN}")

@@ -62,13 +62,13 @@ def prepare(builder, folder, file_format: str, **kwargs):
     """Prepares a dataset as tfds does by default, its records in another order than they were made in.
 
     Args:
-        builder: class of it.
-        folder: tfds's data_dir.
-        file_format: "array_record" or "parquet".
-        **kwargs: of the class.
+      builder: class of it.
+      folder: tfds's data_dir.
+      file_format: "array_record" or "parquet".
+      **kwargs: of the class.
 
     Returns:
-        The folder that holds its dataset_info.json.
+      The folder that holds its dataset_info.json.
     """
     made = builder(data_dir=folder, file_format=file_format, **kwargs)
     made.download_and_prepare()

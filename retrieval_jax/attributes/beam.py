@@ -57,21 +57,21 @@ def run(
     """Counts titles and writes their statistics and vocabulary.
 
     Args:
-        titles: patterns of files.
-        out: folder for what is made; it must not hold statistics yet.
-        threshold: a token is kept when seen more than this many times.
-        column: name of the titles' column.
-        pairs: also count the tokens that stand next to each other.
-        normalise: as config.mine.normalise.
-        segment: as config.mine.segment.
-        options: Beam's own command-line options.
+      titles: patterns of files.
+      out: folder for what is made; it must not hold statistics yet.
+      threshold: a token is kept when seen more than this many times.
+      column: name of the titles' column.
+      pairs: also count the tokens that stand next to each other.
+      normalise: as config.mine.normalise.
+      segment: as config.mine.segment.
+      options: Beam's own command-line options.
 
     Returns:
-        {"read": rows, "counted": titles, "set_aside": {"empty title": rows}, "tokens": kept, "hash": vocabulary's}.
+      {"read": rows, "counted": titles, "set_aside": {"empty title": rows}, "tokens": kept, "hash": vocabulary's}.
 
     Raises:
-        InputError: a pattern that matches no file, a file without the column or not readable, no token above the
-            threshold, or statistics that are there already.
+      InputError: a pattern that matches no file, a file without the column or not readable, no token above the
+        threshold, or statistics that are there already.
     """
     _check(titles, out)
     tables = ("tokens", "pairs") if pairs else ("tokens",)

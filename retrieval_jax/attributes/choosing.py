@@ -28,12 +28,12 @@ class Decisions:
     """What mining decided.
 
     Attributes:
-        tokens: the attributes, sorted by code point.
-        rules: how words of titles become attributes.
-        table: frame (word, decision, rule, target, why, occurrences, titles), a row for every word that is kept or seen
-            more than `threshold` times and for every merge and phrase; decision is "kept", "dropped" or "merged", rule
-            the switch that decided ("threshold" for the plain rule, "overrules" for a person).
-        rarer: words below the threshold that have no row in the table.
+      tokens: the attributes, sorted by code point.
+      rules: how words of titles become attributes.
+      table: frame (word, decision, rule, target, why, occurrences, titles), a row for every word that is kept or seen
+        more than `threshold` times and for every merge and phrase; decision is "kept", "dropped" or "merged", rule
+        the switch that decided ("threshold" for the plain rule, "overrules" for a person).
+      rarer: words below the threshold that have no row in the table.
     """
 
     tokens: list[str]
@@ -58,12 +58,12 @@ def merged_words(statistics: Statistics, settings: Mapping[str, Any], overrules:
     """Decides which words count as another.
 
     Args:
-        statistics: of titles after `base_rules`.
-        settings: the block config.mine.
-        overrules: of a person.
+      statistics: of titles after `base_rules`.
+      settings: the block config.mine.
+      overrules: of a person.
 
     Returns:
-        ({word: target}, {word: (rule, why)}); targets are final.
+      ({word: target}, {word: (rule, why)}); targets are final.
     """
     merges, why = {}, {}
     if _on(settings, "variants"):
@@ -97,16 +97,16 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
     """Decides what becomes an attribute.
 
     Args:
-        statistics: of titles after `base_rules`, with the tables that `needs` names.
-        settings: the block config.mine.
-        overrules: of a person.
-        pictures: frame of `telling.of_pictures` for words after merging, or None.
+      statistics: of titles after `base_rules`, with the tables that `needs` names.
+      settings: the block config.mine.
+      overrules: of a person.
+      pictures: frame of `telling.of_pictures` for words after merging, or None.
 
     Returns:
-        The `Decisions`.
+      The `Decisions`.
 
     Raises:
-        InputError: an overrule names a word that no title has, or a phrase by words that are merged.
+      InputError: an overrule names a word that no title has, or a phrase by words that are merged.
     """
     _check(overrules, statistics)
     threshold = int(settings["threshold"])
@@ -206,12 +206,12 @@ def merged(statistics: Statistics, merges: dict[str, str], left_out: frozenset[s
     """Counts merged words as their targets, in every table.
 
     Args:
-        statistics: of the words.
-        merges: {word: target}.
-        left_out: words to leave out, such as stop words of other languages.
+      statistics: of the words.
+      merges: {word: target}.
+      left_out: words to leave out, such as stop words of other languages.
 
     Returns:
-        The `Statistics`. A title that has both a word and its target counts twice in the column titles: rare enough.
+      The `Statistics`. A title that has both a word and its target counts twice in the column titles: rare enough.
     """
     if not merges and not left_out:
         return statistics

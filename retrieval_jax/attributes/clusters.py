@@ -23,9 +23,9 @@ import polars as pl
 import tqdm
 from scipy import sparse
 
-from retrieval_jax.attributes import files
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 
 DIMS = 128  # of a title's vector: a random projection of its weighted tokens
 NEIGHBOURS = 16  # of every listing in the graph
@@ -39,16 +39,16 @@ def find(
     """Clusters listings inside their categories.
 
     Args:
-        vectors: function of rows int64 [m], those of one category -> float32 [m, D], of length 1 (see `joined`).
-        categories: int [n]; listings of category -1 (unknown) are in no cluster.
-        max_difference: neighbours whose vectors are farther apart (Euclidean, 0 to 2) are not linked.
-        max_size: a cluster of more listings is none: so many alike are of one kind, not of one product.
+      vectors: function of rows int64 [m], those of one category -> float32 [m, D], of length 1 (see `joined`).
+      categories: int [n]; listings of category -1 (unknown) are in no cluster.
+      max_difference: neighbours whose vectors are farther apart (Euclidean, 0 to 2) are not linked.
+      max_size: a cluster of more listings is none: so many alike are of one kind, not of one product.
 
     Returns:
-        int32 [n], the cluster of every listing, numbered in the order of their first listings; -1 for those in none.
+      int32 [n], the cluster of every listing, numbered in the order of their first listings; -1 for those in none.
 
     Raises:
-        InputError: max_difference or max_size out of range, or scikit-learn is not installed.
+      InputError: max_difference or max_size out of range, or scikit-learn is not installed.
     """
     if not 0 < max_difference <= 2 or max_size < 2:
         raise InputError(f"config.mine.clusters: max_difference is {max_difference:g} and max_size {max_size}; give "
@@ -117,7 +117,7 @@ def title_vectors(titles: Sequence[str]) -> np.ndarray:
     has a random vector, and so is like no other.
 
     Args:
-        titles: m texts.
+      titles: m texts.
     """
     rows = title_rule.tokenize_many(titles)
     rows = rows.filter(~pl.col("token").is_in(sorted(title_rule.DROPPED))).unique()
@@ -137,7 +137,7 @@ def picture_vectors(thumbnails: np.ndarray) -> np.ndarray:
     """Returns the vectors of one category's pictures, float32 [m, D] of length 1: what differs from their mean.
 
     Args:
-        thumbnails: uint8 [m, D], such as `data.noted` notes, or embeddings.
+      thumbnails: uint8 [m, D], such as `data.noted` notes, or embeddings.
     """
     return _unit(thumbnails.astype(np.float32) - thumbnails.mean(0, dtype=np.float64).astype(np.float32))
 
@@ -146,9 +146,9 @@ def joined(titles: np.ndarray, pictures: np.ndarray, title_share: float) -> np.n
     """Returns vectors whose squared distance is title_share of that of the titles, and the rest that of the pictures.
 
     Args:
-        titles: [m, D1] of length 1.
-        pictures: [m, D2] of length 1.
-        title_share: 0 to 1.
+      titles: [m, D1] of length 1.
+      pictures: [m, D2] of length 1.
+      title_share: 0 to 1.
     """
     return np.concatenate([np.sqrt(title_share) * titles, np.sqrt(1 - title_share) * pictures], 1, dtype=np.float32)
 
@@ -159,10 +159,10 @@ def vectors_of(
     """Returns the vectors of one category's listings, float32 [m, D] of length 1: what `find` asks for.
 
     Args:
-        titles: of all listings; None at a title_share of 0.
-        thumbnails: uint8 [n, D] of all listings; None at a title_share of 1.
-        title_share: 0 to 1, see `joined`.
-        rows: int [m], the category's.
+      titles: of all listings; None at a title_share of 0.
+      thumbnails: uint8 [n, D] of all listings; None at a title_share of 1.
+      title_share: 0 to 1, see `joined`.
+      rows: int [m], the category's.
     """
     parts = [title_vectors([titles[row] for row in rows])] if title_share > 0 else []
     parts += [picture_vectors(thumbnails[rows])] if title_share < 1 else []
@@ -180,13 +180,13 @@ def scores(clusters: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Compares clusters with the products that listings are of; those in no cluster count as one each.
 
     Args:
-        clusters: int [n], -1 for none.
-        truth: int [n], the product of every listing.
+      clusters: int [n], -1 for none.
+      truth: int [n], the product of every listing.
 
     Returns:
-        "clustered", share of the listings in a cluster; "purity" of these, the share that is of its cluster's most
-        frequent product; "homogeneity", "completeness" and "v_measure"; "pair_precision" and "pair_recall": of pairs in
-        one cluster those of one product, and of pairs of one product those in one cluster (None where there are none).
+      "clustered", share of the listings in a cluster; "purity" of these, the share that is of its cluster's most
+      frequent product; "homogeneity", "completeness" and "v_measure"; "pair_precision" and "pair_recall": of pairs in
+      one cluster those of one product, and of pairs of one product those in one cluster (None where there are none).
     """
     from sklearn import metrics
 
@@ -211,23 +211,24 @@ def save(path: str | pathlib.Path, clusters: np.ndarray) -> None:
     """Writes clusters [n] as .npz, whole or not at all."""
     content = io.BytesIO()
     np.savez(content, clusters=clusters.astype(np.int32))
-    files.write(path, content.getvalue())
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, content.getvalue())
 
 
 def as_categories(path: str | pathlib.Path, num_rows: int, data_info: Any) -> tuple[np.ndarray, Any]:
     """Reads saved clusters as the finest level of categories.
 
     Args:
-        path: file of `save`.
-        num_rows: listings of the split.
-        data_info: a `data.catalog.DataInfo`.
+      path: file of `save`.
+      num_rows: listings of the split.
+      data_info: a `data.info.DataInfo`.
 
     Returns:
-        The column "category" of a batch, int32 [num_rows], -1 for listings in no cluster; and the data_info with the
-        clusters as its last level.
+      The column "category" of a batch, int32 [num_rows], -1 for listings in no cluster; and the data_info with the
+      clusters as its last level.
 
     Raises:
-        InputError: no such file, clusters of another split, or none at all.
+      InputError: no such file, clusters of another split, or none at all.
     """
     try:
         with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as content:

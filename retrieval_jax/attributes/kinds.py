@@ -32,12 +32,12 @@ def guess(statistics: Statistics, words: list[str], *, least_score: float = 0.5)
     must be nearer to one kind than to any other by a tenth. Quantities are told by their form.
 
     Args:
-        statistics: with pairs.
-        words: to guess, such as those of a vocabulary.
-        least_score: what scores less has no kind.
+      statistics: with pairs.
+      words: to guess, such as those of a vocabulary.
+      least_score: what scores less has no kind.
 
     Returns:
-        polars frame (word, kind, score) sorted by word; seeds have score 1, words without a kind no row.
+      polars frame (word, kind, score) sorted by word; seeds have score 1, words without a kind no row.
     """
     wanted = {word for word in words if " " not in word}
     seeds = {word: kind for kind, several in SEEDS.items() for word in reversed(several.split())}

@@ -125,10 +125,10 @@ def rewrite(title: str) -> str:
     """Keeps what the plain rule would lose: inch marks, decimal commas, fractions; one form of letters and signs.
 
     Args:
-        title: any text.
+      title: any text.
 
     Returns:
-        The title to tokenize.
+      The title to tokenize.
     """
     for mark, text in _MARKS.items():
         title = title.replace(mark, text)
@@ -142,10 +142,10 @@ def rewrite_many(titles: Sequence[str]) -> list[str]:
     """Rewrites many titles; equal to `rewrite` on every one.
 
     Args:
-        titles: n texts.
+      titles: n texts.
 
     Returns:
-        n texts.
+      n texts.
     """
     # Most titles are ASCII, which polars does in no time; other letters, and halves of some, are Python's matter.
     plain = [row for row, title in enumerate(titles) if title.isascii()]
@@ -167,10 +167,10 @@ def split_token(token: str) -> tuple[str, ...]:
     """Normalises one token of the plain rule; model numbers such as "rt-ac68u" or "24-105mm" stay whole.
 
     Args:
-        token: of `titles.tokenize`.
+      token: of `titles.tokenize`.
 
     Returns:
-        The words it stands for: mostly one, none for lonely marks, two for "black/white".
+      The words it stands for: mostly one, none for lonely marks, two for "black/white".
     """
     decimal = token.startswith(".") and token[1:2].isdecimal()
     word = ("0" if decimal else "") + token[0 if decimal else None :].rstrip("|.-/'").lstrip("" if decimal else "|.-/'")
@@ -203,13 +203,13 @@ def joined(before: str | None, first: str, second: str) -> str | None:
     """Joins a number and the unit behind it: "8", "gb" is "8gb".
 
     Args:
-        before: word before the number, or None.
-        first: possible number.
-        second: possible unit.
+      before: word before the number, or None.
+      first: possible number.
+      second: possible unit.
 
     Returns:
-        The quantity, or None where the two are none: "in" is an inch only behind a fraction or a decimal ("2 in 1"),
-        and a letter is no unit behind a size ("size 8 m").
+      The quantity, or None where the two are none: "in" is an inch only behind a fraction or a decimal ("2 in 1"),
+      and a letter is no unit behind a size ("size 8 m").
     """
     number, unit = number_of(first), unit_of(second)
     if number is None or unit is None or (second == "in" and not re.search(r"[./]", first)):

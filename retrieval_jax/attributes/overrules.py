@@ -17,11 +17,11 @@ class Overrules:
     """What a person decided.
 
     Attributes:
-        keep: words that stay an attribute of their own, however rare; a phrase is written with its blank.
-        drop: words that are none.
-        split: words that are not merged, and phrases that are none.
-        merge: {word: the word it counts as}.
-        rows: {word: "file, row n"}, for the sentences about them.
+      keep: words that stay an attribute of their own, however rare; a phrase is written with its blank.
+      drop: words that are none.
+      split: words that are not merged, and phrases that are none.
+      merge: {word: the word it counts as}.
+      rows: {word: "file, row n"}, for the sentences about them.
     """
 
     keep: frozenset[str] = frozenset()
@@ -37,13 +37,13 @@ def load(path: str | pathlib.Path) -> Overrules:
     Lines that are empty or start with # say nothing; cells are lower-cased and stripped.
 
     Args:
-        path: of the file, UTF-8.
+      path: of the file, UTF-8.
 
     Returns:
-        The `Overrules`.
+      The `Overrules`.
 
     Raises:
-        InputError: no such file, a line of another shape, one word with two decisions, or merges in a circle.
+      InputError: no such file, a line of another shape, one word with two decisions, or merges in a circle.
     """
     path = pathlib.Path(path)
     try:

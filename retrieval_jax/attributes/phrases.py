@@ -16,13 +16,13 @@ def find(statistics: Statistics, *, threshold: int, least_score: float = 0.55) -
     no accident of small numbers is seen to by the threshold.
 
     Args:
-        statistics: with pairs.
-        threshold: a phrase is in more titles than this.
-        least_score: of the normalised pointwise mutual information.
+      statistics: with pairs.
+      threshold: a phrase is in more titles than this.
+      least_score: of the normalised pointwise mutual information.
 
     Returns:
-        polars frame (first, second, titles, score), sorted by first and second. A quantity is part of no phrase, and no
-        phrase starts with a number or ends with a ratio: "8gb kit" is not one thing.
+      polars frame (first, second, titles, score), sorted by first and second. A quantity is part of no phrase, and no
+      phrase starts with a number or ends with a ratio: "8gb kit" is not one thing.
 
     Source: Bouma 2009, "Normalized (Pointwise) Mutual Information in Collocation Extraction".
     """
@@ -52,11 +52,11 @@ def only_inside(found: pl.DataFrame, share: float = 0.95) -> dict[str, str]:
     the losses nothing.
 
     Args:
-        found: frame of `find`.
-        share: of a word's titles that have the phrase.
+      found: frame of `find`.
+      share: of a word's titles that have the phrase.
 
     Returns:
-        {word: the phrase}.
+      {word: the phrase}.
     """
     inside = {}
     for first, second, titles, _, first_titles, second_titles in found.sort("titles").iter_rows():

@@ -50,10 +50,10 @@ def segment(token: str) -> tuple[str, ...]:
     """Cuts one token into the words of its scripts.
 
     Args:
-        token: without blanks.
+      token: without blanks.
 
     Returns:
-        The words in order; the token itself where it has no Chinese or Japanese character.
+      The words in order; the token itself where it has no Chinese or Japanese character.
     """
     if token.isascii() or not _CJK.search(token):
         return (token,)

@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 import tqdm
 
-from retrieval_jax.attributes import files
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 
 CHUNK = 16_384  # titles that are tokenized at once: what a processor keeps near, a third faster than 65,536
 CHARACTERS = 16_000_000  # and no more text than this, but for one title alone
@@ -38,12 +38,12 @@ class Statistics:
     """Counts of tokens in titles. Stop words and left-over signs (`titles.DROPPED`) are in none of the tables.
 
     Attributes:
-        num_titles: titles that were counted, those without a token included.
-        tokens: frame (token, occurrences, titles) sorted by token: how often it was seen, and in how many titles.
-        pairs: frame (first, second, occurrences, titles) of tokens next to each other in a title, sorted by both;
-            None where it was not asked for.
-        by_category: frame (token, category int64, titles) sorted by both; None where it was not asked for.
-        categories: frame (category int64, titles) sorted; None where by_category is.
+      num_titles: titles that were counted, those without a token included.
+      tokens: frame (token, occurrences, titles) sorted by token: how often it was seen, and in how many titles.
+      pairs: frame (first, second, occurrences, titles) of tokens next to each other in a title, sorted by both;
+        None where it was not asked for.
+      by_category: frame (token, category int64, titles) sorted by both; None where it was not asked for.
+      categories: frame (category int64, titles) sorted; None where by_category is.
     """
 
     num_titles: int
@@ -64,17 +64,17 @@ def count(
     """Counts the tokens of titles, a chunk of titles at a time; the tables do not depend on the size of a chunk.
 
     Args:
-        columns: columns of titles, such as those of train and val; each is gone through once.
-        categories: for every column as many category ids, -1 for an unknown one; None makes no table of them.
-        pairs: also count the tokens that stand next to each other.
-        tokenize: makes of n titles the frame (title, token) of `titles.tokenize_many`.
-        progress: show a bar.
+      columns: columns of titles, such as those of train and val; each is gone through once.
+      categories: for every column as many category ids, -1 for an unknown one; None makes no table of them.
+      pairs: also count the tokens that stand next to each other.
+      tokenize: makes of n titles the frame (title, token) of `titles.tokenize_many`.
+      progress: show a bar.
 
     Returns:
-        The `Statistics`.
+      The `Statistics`.
 
     Raises:
-        InputError: not as many columns of categories as of titles, or one with more or fewer rows.
+      InputError: not as many columns of categories as of titles, or one with more or fewer rows.
     """
     parts, pending = [_count_chunk([], [] if categories is not None else None, pairs, tokenize)], 0
     given = categories if categories is not None else [None] * len(columns)
@@ -93,10 +93,10 @@ def total(parts: Sequence[Statistics]) -> Statistics:
     """Adds up statistics of different titles, which have the same tables.
 
     Args:
-        parts: one or more.
+      parts: one or more.
 
     Returns:
-        The `Statistics` of all titles together, whatever the order of the parts.
+      The `Statistics` of all titles together, whatever the order of the parts.
     """
     found = _total(parts)
     tables = {name: getattr(found, name) for name in TABLES}
@@ -108,11 +108,11 @@ def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
     """Makes statistics of plain rows, in any order.
 
     Args:
-        num_titles: titles that were counted.
-        **tables: rows of the tables of `Statistics`, by name; tokens among them.
+      num_titles: titles that were counted.
+      **tables: rows of the tables of `Statistics`, by name; tokens among them.
 
     Returns:
-        The `Statistics`.
+      The `Statistics`.
     """
     return total([Statistics(num_titles, **{
         name: pl.DataFrame(rows, schema=_SCHEMAS[name], orient="row") for name, rows in tables.items()})])
@@ -122,9 +122,9 @@ def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.R
     """Writes statistics as a Parquet file for every table beside statistics.json, which is written last.
 
     Args:
-        folder: made when absent.
-        found: the `Statistics`.
-        rule: what titles were counted by, `words.Rules.counted_by`.
+      folder: made when absent.
+      found: the `Statistics`.
+      rule: what titles were counted by, `words.Rules.counted_by`.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,18 +132,18 @@ def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.R
     for name, table in there.items():
         table.rechunk().write_parquet(folder / f"{name}.parquet")
     content = {"rule": rule, "num_titles": found.num_titles, "tables": list(there)}
-    files.write(folder / NAMES_FILE, (json.dumps(content, indent=1) + "\n").encode("utf-8"))
+    atomic.write_bytes(folder / NAMES_FILE, (json.dumps(content, indent=1) + "\n").encode("utf-8"))
 
 
 def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
     """Reads the statistics that `save` or a Beam pipeline wrote.
 
     Args:
-        folder: of the tables.
-        rule: what they must have been counted by, `words.Rules.counted_by`.
+      folder: of the tables.
+      rule: what they must have been counted by, `words.Rules.counted_by`.
 
     Raises:
-        InputError: no statistics there, not readable, or counted by another rule.
+      InputError: no statistics there, not readable, or counted by another rule.
     """
     folder = pathlib.Path(folder)
     try:
@@ -171,12 +171,12 @@ def encode(
     """Finds which of some tokens titles have.
 
     Args:
-        titles: n texts, gone through once.
-        tokens: V distinct tokens; the id of one is its place.
-        tokenize: as for `count`.
+      titles: n texts, gone through once.
+      tokens: V distinct tokens; the id of one is its place.
+      tokenize: as for `count`.
 
     Returns:
-        Sparse rows (indptr int64 [n + 1], ids int32): title i has `ids[indptr[i]:indptr[i + 1]]`, distinct, ascending.
+      Sparse rows (indptr int64 [n + 1], ids int32): title i has `ids[indptr[i]:indptr[i + 1]]`, distinct, ascending.
     """
     known = pl.Enum(pl.Series(tokens, dtype=pl.String))
     lengths, ids = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]

@@ -28,12 +28,12 @@ def of_categories(statistics: Statistics, words: pl.Series) -> pl.DataFrame:
     strongest category: of a draw of as many titles having so many from it, times the number of categories.
 
     Args:
-        statistics: with by_category.
-        words: to measure.
+      statistics: with by_category.
+      words: to measure.
 
     Returns:
-        polars frame (token, information, category, in_category, share_of_category, p), sorted by token: the strongest
-        category, the word's titles in it, and those as a share of the category's titles. Empty without categories.
+      polars frame (token, information, category, in_category, share_of_category, p), sorted by token: the strongest
+      category, the word's titles in it, and those as a share of the category's titles. Empty without categories.
     """
     schema = {"token": pl.String, "information": pl.Float64, "category": pl.Int64, "in_category": pl.Int64,
               "share_of_category": pl.Float64, "p": pl.Float64}
@@ -79,14 +79,14 @@ def of_pictures(vectors: np.ndarray, rows: pl.DataFrame, tokens: list[str], *, f
     a word that has nothing to do with pictures; its error is Hanley's and McNeil's.
 
     Args:
-        vectors: float [n, D] of n pictures, such as colour histograms and thumbnails.
-        rows: frame (title, token): the words of the n listings, title in 0 .. n - 1.
-        tokens: words to measure.
-        folds: parts that the listings are cut into, listing i into part i mod folds.
+      vectors: float [n, D] of n pictures, such as colour histograms and thumbnails.
+      rows: frame (title, token): the words of the n listings, title in 0 .. n - 1.
+      tokens: words to measure.
+      folds: parts that the listings are cut into, listing i into part i mod folds.
 
     Returns:
-        polars frame (token, positives, auc, low, high), sorted by token: the area with its 95 % interval. Words of
-        fewer than 2 * folds listings, or of all, are left out.
+      polars frame (token, positives, auc, low, high), sorted by token: the area with its 95 % interval. Words of
+      fewer than 2 * folds listings, or of all, are left out.
 
     Source: Hanley and McNeil 1982, "The meaning and use of the area under a receiver operating characteristic curve".
     """

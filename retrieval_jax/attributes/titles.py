@@ -45,10 +45,10 @@ def tokenize(title: str) -> list[str]:
     """Splits one title into tokens, stop words still in: the reference that `tokenize_many` is equal to.
 
     Args:
-        title: any text; a lone surrogate is no word character and so becomes a blank.
+      title: any text; a lone surrogate is no word character and so becomes a blank.
 
     Returns:
-        The tokens in the order of the title.
+      The tokens in the order of the title.
 
     Source: see the module.
     """
@@ -59,11 +59,11 @@ def tokenize_many(titles: Sequence[str]) -> pl.DataFrame:
     """Splits many titles into tokens, stop words still in; equal to `tokenize` on every one.
 
     Args:
-        titles: n texts, fewer than 2^32.
+      titles: n texts, fewer than 2^32.
 
     Returns:
-        polars frame (title uint32, token string), a row per token in the order of the titles: title is the place in
-        `titles`, which does not appear where it has no token.
+      polars frame (title uint32, token string), a row per token in the order of the titles: title is the place in
+      `titles`, which does not appear where it has no token.
     """
     # Python lower-cases what is not ASCII, and its own table says what a word character is there: the Unicode version
     # of polars is another one, and its `\w` also takes marks and joiners. All else works on the bytes of one long text.

@@ -37,16 +37,16 @@ def find(
     to see speaks against it.
 
     Args:
-        statistics: with pairs or by_category or both.
-        least: a word that was seen less often is left alone: the threshold drops it, and it has no evidence.
-        most_divergence: in nats, of plurals; twice as much of a typing error, which is rare, four times of a hyphen.
-        least_likeness: in nats.
-        typo_length: letters of a word that may be a typing error.
-        typo_ratio: how much more frequent the other must be.
+      statistics: with pairs or by_category or both.
+      least: a word that was seen less often is left alone: the threshold drops it, and it has no evidence.
+      most_divergence: in nats, of plurals; twice as much of a typing error, which is rare, four times of a hyphen.
+      least_likeness: in nats.
+      typo_length: letters of a word that may be a typing error.
+      typo_ratio: how much more frequent the other must be.
 
     Returns:
-        polars frame (token, target, kind, occurrences, target_occurrences, divergence, likeness) sorted by token;
-        kind is "plural", "hyphen" or "typing error", a null measure was not to be had. No target is itself merged.
+      polars frame (token, target, kind, occurrences, target_occurrences, divergence, likeness) sorted by token;
+      kind is "plural", "hyphen" or "typing error", a null measure was not to be had. No target is itself merged.
     """
     counts = {
         token: number

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from retrieval_jax.attributes import files, statistics, words
+from retrieval_jax.attributes import statistics, words
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes.words import Rules
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,11 +26,11 @@ class Vocabulary:
     """Attributes and how often titles have them.
 
     Attributes:
-        tokens: V tokens, sorted by code point; the id of an attribute is its place here.
-        counts: int64 [V], titles that have the token, each counted once.
-        num_titles: titles that were looked at.
-        threshold: a token was kept when seen more than this many times, repetitions inside a title included.
-        rules: what is made of the tokens of a title before they are looked up here; none for the plain rule.
+      tokens: V tokens, sorted by code point; the id of an attribute is its place here.
+      counts: int64 [V], titles that have the token, each counted once.
+      num_titles: titles that were looked at.
+      threshold: a token was kept when seen more than this many times, repetitions inside a title included.
+      rules: what is made of the tokens of a title before they are looked up here; none for the plain rule.
     """
 
     tokens: list[str]
@@ -52,11 +53,11 @@ class Vocabulary:
         """Finds the attributes of titles.
 
         Args:
-            titles: n texts.
+          titles: n texts.
 
         Returns:
-            Sparse rows (indptr int64 [n + 1], label_ids int32): title i has `label_ids[indptr[i]:indptr[i + 1]]`,
-            distinct and ascending.
+          Sparse rows (indptr int64 [n + 1], label_ids int32): title i has `label_ids[indptr[i]:indptr[i + 1]]`,
+          distinct and ascending.
         """
         if not self.rules:
             return statistics.encode(titles, self.tokens)
@@ -66,14 +67,15 @@ class Vocabulary:
         """Writes the vocabulary as JSON, whole or not at all."""
         content = {"rule": title_rule.RULE, "threshold": self.threshold, "num_titles": self.num_titles,
                    "hash": self.hash, "tokens": self.tokens, "counts": self.counts.tolist()} | self._rules()
-        files.write(path, (json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode("utf-8"))
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(path, (json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode("utf-8"))
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> Vocabulary:
         """Reads a saved vocabulary and checks it against its own hash.
 
         Raises:
-            InputError: no such file, not a vocabulary, made by another title rule, or changed since it was saved.
+          InputError: no such file, not a vocabulary, made by another title rule, or changed since it was saved.
         """
         remedy = "run retrieval_jax.mine again"
         try:
@@ -101,13 +103,13 @@ def build(counts: pl.DataFrame, num_titles: int, threshold: int, rules: Rules | 
     """Keeps the tokens that were seen more than `threshold` times.
 
     Args:
-        counts: the frame `statistics.Statistics.tokens`.
-        num_titles: titles that were counted.
-        threshold: a token is kept when its occurrences are greater.
-        rules: that titles were counted by; None for the plain rule.
+      counts: the frame `statistics.Statistics.tokens`.
+      num_titles: titles that were counted.
+      threshold: a token is kept when its occurrences are greater.
+      rules: that titles were counted by; None for the plain rule.
 
     Returns:
-        The `Vocabulary`, sorted by token.
+      The `Vocabulary`, sorted by token.
     """
     kept = counts.filter(pl.col("occurrences") > threshold).sort("token")
     counts = kept["titles"].to_numpy().astype(np.int64)
@@ -118,28 +120,29 @@ def save_targets(path: str | pathlib.Path, indptr: np.ndarray, label_ids: np.nda
     """Writes sparse target rows (see `Vocabulary.encode`) with the hash of the vocabulary that they count into.
 
     Args:
-        path: .npz file, written whole or not at all.
-        indptr: int64 [n + 1].
-        label_ids: int32 [indptr[-1]].
-        vocabulary_hash: `Vocabulary.hash`.
+      path: .npz file, written whole or not at all.
+      indptr: int64 [n + 1].
+      label_ids: int32 [indptr[-1]].
+      vocabulary_hash: `Vocabulary.hash`.
     """
     content = io.BytesIO()
     np.savez(content, indptr=indptr, label_ids=label_ids, vocabulary_hash=np.asarray(vocabulary_hash))
-    files.write(path, content.getvalue())
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, content.getvalue())
 
 
 def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Reads sparse target rows.
 
     Args:
-        path: file of `save_targets`.
-        vocabulary_hash: hash that the rows must belong to; None takes any.
+      path: file of `save_targets`.
+      vocabulary_hash: hash that the rows must belong to; None takes any.
 
     Returns:
-        (indptr int64 [n + 1], label_ids int32).
+      (indptr int64 [n + 1], label_ids int32).
 
     Raises:
-        InputError: no such file, not one of targets, or made for another vocabulary.
+      InputError: no such file, not one of targets, or made for another vocabulary.
     """
     try:
         with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as content:

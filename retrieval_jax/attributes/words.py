@@ -21,10 +21,10 @@ class Rules:
     """How tokens of the plain rule become attributes; nothing set is the plain rule itself.
 
     Attributes:
-        normalise: numbers, units, possessives and spellings take one form (normalising.py).
-        segment: Chinese and Japanese runs are cut, function words of six languages left out (segmenting.py).
-        merges: {word: the word it counts as}; a target is never itself merged.
-        phrases: {(first, second): attribute} of adjacent words, after merging; the parts stay beside the phrase.
+      normalise: numbers, units, possessives and spellings take one form (normalising.py).
+      segment: Chinese and Japanese runs are cut, function words of six languages left out (segmenting.py).
+      merges: {word: the word it counts as}; a target is never itself merged.
+      phrases: {(first, second): attribute} of adjacent words, after merging; the parts stay beside the phrase.
     """
 
     normalise: bool = False
@@ -68,11 +68,11 @@ def of_title(title: str, rules: Rules) -> list[str]:
     """Finds the words of one title, stop words still in: the reference that `of_titles` is equal to.
 
     Args:
-        title: any text.
-        rules: of the vocabulary.
+      title: any text.
+      rules: of the vocabulary.
 
     Returns:
-        The words in order, every phrase behind its second word.
+      The words in order, every phrase behind its second word.
     """
     words = title_rule.tokenize(normalising.rewrite(title) if rules.normalise else title)
     if rules.segment:
@@ -90,12 +90,12 @@ def of_titles(titles: Sequence[str], rules: Rules) -> pl.DataFrame:
     """Finds the words of many titles, in order; the words of every one are those of `of_title`.
 
     Args:
-        titles: n texts.
-        rules: of the vocabulary.
+      titles: n texts.
+      rules: of the vocabulary.
 
     Returns:
-        polars frame (title uint32, token): the place in `titles`, ascending, and its words in order; phrases follow
-        at the end, in the same order.
+      polars frame (title uint32, token): the place in `titles`, ascending, and its words in order; phrases follow
+      at the end, in the same order.
     """
     rows = title_rule.tokenize_many(normalising.rewrite_many(titles) if rules.normalise else titles)
     if rules.normalise or rules.segment:
@@ -115,7 +115,7 @@ def adjacent(rows: pl.DataFrame) -> pl.DataFrame:
     """Returns the frame (title, first, second) of words that stand beside each other in a title.
 
     Args:
-        rows: frame (title, token) in the order of the titles.
+      rows: frame (title, token) in the order of the titles.
     """
     pairs = rows.select("title", pl.col("token").alias("first"), pl.col("token").shift(-1).alias("second"),
                         (pl.col("title") == pl.col("title").shift(-1)).alias("same"))

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_jax.data import catalog, row_checks
-from retrieval_jax.data.left_out import Listed
+from retrieval_jax.data import catalog, loading
+from retrieval_jax.data.tables import row_checks
+from retrieval_jax.data.tables.left_out import Listed
 from retrieval_jax.errors import InputError
 
 
@@ -25,7 +26,7 @@ class JoinedImages:
     """Pictures of several sources, one after the other.
 
     Args:
-        parts: the sources.
+      parts: the sources.
     """
 
     def __init__(self, parts: list):
@@ -74,18 +75,18 @@ def load_joined(
     has empty ones.
 
     Args:
-        catalogs: {name: {"source", "kwargs", "leave_out"}}, each as a config's data block.
-        search: name of the catalogue whose queries and gallery are searched.
-        same_categories: whether categories of the same name are the same in all catalogues; otherwise (two shops number
-            theirs each in its own way) they are called "name/category", those of one catalogue after those of another.
-        leave_out: listings to set aside, by their ids here; the lists of `catalogs` name them by their own.
-        set_aside_path: CSV of the rows that were left out, of all of them.
+      catalogs: {name: {"source", "kwargs", "leave_out"}}, each as a config's data block.
+      search: name of the catalogue whose queries and gallery are searched.
+      same_categories: whether categories of the same name are the same in all catalogues; otherwise (two shops number
+        theirs each in its own way) they are called "name/category", those of one catalogue after those of another.
+      leave_out: listings to set aside, by their ids here; the lists of `catalogs` name them by their own.
+      set_aside_path: CSV of the rows that were left out, of all of them.
 
     Returns:
-        The `Catalog`; `Split.sources` of train and val tells the catalogue, by its number in the order of the names.
+      The `Catalog`; `Split.sources` of train and val tells the catalogue, by its number in the order of the names.
 
     Raises:
-        InputError: fewer than two catalogues, an unknown name, other numbers of category levels, or see `catalog.load`.
+      InputError: fewer than two catalogues, an unknown name, other numbers of category levels, or see `catalog.load`.
     """
     names = sorted(catalogs)  # of a config, whose order is not kept
     if len(names) < 2:
@@ -101,8 +102,8 @@ def load_joined(
                              "leave_out")
         if "source" not in catalogs[name]:
             raise InputError(f"config.data.kwargs.catalogs.{name} has no source; there are "
-                             + ", ".join(catalog.SOURCES))
-        parts[name] = catalog.load(catalogs[name], leave_out=listed[name])
+                             + ", ".join(loading.SOURCES))
+        parts[name] = loading.load(catalogs[name], leave_out=listed[name])
     depths = {name: len(part.category_levels) for name, part in parts.items() if part.category_levels}
     if len(set(depths.values())) > 1:
         raise InputError("config.data.kwargs.catalogs: they have different numbers of category levels: "

@@ -13,8 +13,9 @@ import grain
 import numpy as np
 from absl import flags
 
-from retrieval_jax.data import decoding, transforms, workers
 from retrieval_jax.data import sampling as samplings
+from retrieval_jax.data import workers
+from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError
 
 
@@ -29,41 +30,41 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
     Further views and unlabelled pictures leave everything else of a batch as it is without them.
 
     Args:
-        columns: what a batch holds, each with one entry per row of the split:
-            image: random access, image[row] -> uint8 [h, w, 3];
-            label_ids: (indptr int64 [n + 1], ids [indptr[n]]), sparse rows, or None;
-            any other name: an array [n, ...], or None.
-        transform: (name, kwargs) pairs, see `transforms.compose`.
-        image_size: (height, width) in pixels.
-        batch_size: rows of a global batch, over all processes.
-        seed: of shuffling and augmentation.
-        num_steps: the run's length; the batches are those of steps start_step .. num_steps - 1.
-        start_step: first step to read.
-        num_threads: that decode and augment; each works on a whole batch.
-        num_workers: further Python processes; 0 reads in this one.
-        places: [b] ints, the rows of each global batch that this process takes (`sharding.local_places`), padding from
-            batch_size on; None for all of the batch.
-        views: further crops of the same pictures (multi-crop), each {"transforms": (name, kwargs) pairs, "image_size":
-            (h, w), as `image_size` where it is left out}. A picture is read once for all of them.
-        unlabelled: None, or a second source that is zipped to the first: {"image": random access, "batch_size": U
-            pictures of a global batch, "transform": (name, kwargs) pairs, "image_size" and "places": as above}. It has
-            an order and epochs of its own.
-        sampling: name of the order of the rows, see `sampling`.
-        sampling_kwargs: its keyword arguments.
-        crop_before_decoding: whether a random_resized_crop that comes first chooses its rectangle from the size in
-            the header, so that no more of a JPEG is decoded than it needs (`decoding.Encoded`). Several times fewer
-            pixels; the same ones unless the rectangle is more than twice as large as asked. Of sources that hold
-            encoded pictures, and without views, which share what is decoded once.
+      columns: what a batch holds, each with one entry per row of the split:
+        image: random access, image[row] -> uint8 [h, w, 3];
+        label_ids: (indptr int64 [n + 1], ids [indptr[n]]), sparse rows, or None;
+        any other name: an array [n, ...], or None.
+      transform: (name, kwargs) pairs, see `transforms.compose`.
+      image_size: (height, width) in pixels.
+      batch_size: rows of a global batch, over all processes.
+      seed: of shuffling and augmentation.
+      num_steps: the run's length; the batches are those of steps start_step .. num_steps - 1.
+      start_step: first step to read.
+      num_threads: that decode and augment; each works on a whole batch.
+      num_workers: further Python processes; 0 reads in this one.
+      places: [b] ints, the rows of each global batch that this process takes (`sharding.local_places`), padding from
+        batch_size on; None for all of the batch.
+      views: further crops of the same pictures (multi-crop), each {"transforms": (name, kwargs) pairs, "image_size":
+        (h, w), as `image_size` where it is left out}. A picture is read once for all of them.
+      unlabelled: None, or a second source that is zipped to the first: {"image": random access, "batch_size": U
+        pictures of a global batch, "transform": (name, kwargs) pairs, "image_size" and "places": as above}. It has
+        an order and epochs of its own.
+      sampling: name of the order of the rows, see `sampling`.
+      sampling_kwargs: its keyword arguments.
+      crop_before_decoding: whether a random_resized_crop that comes first chooses its rectangle from the size in
+        the header, so that no more of a JPEG is decoded than it needs (`decoding.Encoded`). Several times fewer
+        pixels; the same ones unless the rectangle is more than twice as large as asked. Of sources that hold
+        encoded pictures, and without views, which share what is decoded once.
 
     Returns:
-        An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b]; _mask bool [b]; label_ids int32 [b, L]
-        (padded with 0) and label_mask bool [b, L], L the most labels any row has; other columns [b, ...]. With views
-        also image_view1, image_view2, ... uint8 [b, h, w, 3]. With unlabelled pictures also unlabelled_image uint8 [u,
-        h, w, 3], unlabelled_row int32 [u] and unlabelled_mask bool [u]. Padding has a false mask, row -1, black
-        pictures, no labels, and zeros in other columns.
+      An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b]; _mask bool [b]; label_ids int32 [b, L]
+      (padded with 0) and label_mask bool [b, L], L the most labels any row has; other columns [b, ...]. With views
+      also image_view1, image_view2, ... uint8 [b, h, w, 3]. With unlabelled pictures also unlabelled_image uint8 [u,
+      h, w, 3], unlabelled_row int32 [u] and unlabelled_mask bool [u]. Padding has a false mask, row -1, black
+      pictures, no labels, and zeros in other columns.
 
     Raises:
-        InputError: no rows, columns of different lengths, a batch size below 1, or sampling that does not fit.
+      InputError: no rows, columns of different lengths, a batch size below 1, or sampling that does not fit.
     """
     num_rows = _num_rows(columns)
     read_columns = _column_reader(columns)
@@ -139,17 +140,17 @@ def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, ro
     """Iterates over a split once, in order; the last batch is padded to full size.
 
     Args:
-        source: random access, source[row] -> uint8 [h, w, 3].
-        transform: (name, kwargs) pairs, nothing random.
-        image_size: (height, width) in pixels.
-        batch_size: rows of a global batch, over all processes.
-        num_threads: that decode; each works on a whole batch.
-        rows: only these rows, in this order.
-        places: [b] ints, which rows of each global batch this process reads (`sharding.local_places`); None for all.
+      source: random access, source[row] -> uint8 [h, w, 3].
+      transform: (name, kwargs) pairs, nothing random.
+      image_size: (height, width) in pixels.
+      batch_size: rows of a global batch, over all processes.
+      num_threads: that decode; each works on a whole batch.
+      rows: only these rows, in this order.
+      places: [b] ints, which rows of each global batch this process reads (`sharding.local_places`); None for all.
 
     Returns:
-        An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b] (-1 for padding); _mask bool [b], false
-        for padding (whose pictures are black).
+      An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b] (-1 for padding); _mask bool [b], false
+      for padding (whose pictures are black).
     """
     apply = transforms.compose(transform, image_size)
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)

@@ -23,18 +23,18 @@ def rows(name, kwargs, columns, num_rows, seed, batch_size):
     """Returns the stream of rows, endless, by position.
 
     Args:
-        name: "shuffle", "balanced", "p_by_k" or "mixed".
-        kwargs: its keyword arguments, see the functions below.
-        columns: what a batch holds, see `pipeline.train_batches`; `by` names one of them.
-        num_rows: of the split.
-        seed: of all random choices.
-        batch_size: rows of a global batch.
+      name: "shuffle", "balanced", "p_by_k" or "mixed".
+      kwargs: its keyword arguments, see the functions below.
+      columns: what a batch holds, see `pipeline.train_batches`; `by` names one of them.
+      num_rows: of the split.
+      seed: of all random choices.
+      batch_size: rows of a global batch.
 
     Returns:
-        A seeded `grain.MapDataset` of ints.
+      A seeded `grain.MapDataset` of ints.
 
     Raises:
-        InputError: an unknown name or argument, a column that is not there or does not fit, a value out of range.
+      InputError: an unknown name or argument, a column that is not there or does not fit, a value out of range.
     """
     if name not in _SAMPLINGS:
         raise InputError(f"config.train.sampling is {name!r}; there are: {', '.join(_SAMPLINGS)}")
@@ -56,9 +56,9 @@ def balanced(columns, num_rows, seed, batch_size, by="category", power=0.5):
     """Reads rare groups more often: an epoch has as many rows as the split, a group of n a share like n ** power.
 
     Args:
-        by: a column of ints, a group each (those below 0, such as "unknown", are one too), or "label_ids", of which a
-            row has several: its weight n ** (power - 1) is that of its rarest label; without any, of the commonest.
-        power: 1 leaves the groups as they are, 0.5 takes the square root of their sizes, 0 makes all equally frequent.
+      by: a column of ints, a group each (those below 0, such as "unknown", are one too), or "label_ids", of which a
+        row has several: its weight n ** (power - 1) is that of its rarest label; without any, of the commonest.
+      power: 1 leaves the groups as they are, 0.5 takes the square root of their sizes, 0 makes all equally frequent.
 
     How often a row comes in an epoch is its share of the weights, rounded up or down at random (systematic sampling).
 
@@ -99,9 +99,9 @@ def p_by_k(columns, num_rows, seed, batch_size, by="category", rows_each=4, powe
     one in P, and no row twice, unless its group has fewer rows than places. An epoch does not hold every row.
 
     Args:
-        by: a column of ints, a group each; rows below 0 belong to none and are not read.
-        rows_each: K; `batch_size` has to be a multiple of it.
-        power: how often a group of n comes: like n ** power; 0 for all alike, 1 for every row alike.
+      by: a column of ints, a group each; rows below 0 belong to none and are not read.
+      rows_each: K; `batch_size` has to be a multiple of it.
+      power: how often a group of n comes: like n ** power; 0 for all alike, 1 for every row alike.
 
     Source: Hermans et al. 2017, "In defense of the triplet loss for person re-identification" (arXiv 1703.07737),
     section 2.
@@ -137,9 +137,9 @@ def mixed(columns, num_rows, seed, batch_size, weights, by="source"):
     """Mixes the rows of several catalogues in fixed shares, each in its own order and with its own epochs.
 
     Args:
-        weights: one a group, in the order of the numbers in the column; shares of the stream, once they are divided
-            by their sum. A group of weight 0 is not read.
-        by: a column of ints from 0, such as the catalogue that a row is from.
+      weights: one a group, in the order of the numbers in the column; shares of the stream, once they are divided
+        by their sum. A group of weight 0 is not read.
+      by: a column of ints from 0, such as the catalogue that a row is from.
     """
     del num_rows, batch_size
     column = _column("mixed", columns, by)

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from retrieval_jax import inference, metrics
-from retrieval_jax.data import sources
+from retrieval_jax import inference
+from retrieval_jax.data.pictures import sources
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
-from retrieval_jax.ranking import Truth
+from retrieval_jax.scoring import metrics
+from retrieval_jax.scoring.ranking import Truth
 
 
 class Evaluator:
@@ -23,18 +24,18 @@ class Evaluator:
         """Chooses queries and gallery, by a hash of their ids: the same for every run of a catalogue.
 
         Args:
-            predict_fn: (params, batch) -> {"embedding": [B, D]}.
-            catalog: with query, gallery and truth.
-            transform, image_size, batch_size, mesh, views: see `inference.predict`.
-            k: depth of the ranking.
-            max_queries: most queries.
-            max_gallery: most gallery listings; more only if that many are relevant.
-            selection_share: share of all queries to choose from.
-            prefix: of the names.
-            cache_bytes: of decoded pictures that stay in memory from one run to the next, for each side.
+          predict_fn: (params, batch) -> {"embedding": [B, D]}.
+          catalog: with query, gallery and truth.
+          transform, image_size, batch_size, mesh, views: see `inference.predict`.
+          k: depth of the ranking.
+          max_queries: most queries.
+          max_gallery: most gallery listings; more only if that many are relevant.
+          selection_share: share of all queries to choose from.
+          prefix: of the names.
+          cache_bytes: of decoded pictures that stay in memory from one run to the next, for each side.
 
         Raises:
-            InputError: the catalogue has no queries with known relevant listings.
+          InputError: the catalogue has no queries with known relevant listings.
         """
         if catalog.truth is None or catalog.query is None or catalog.gallery is None:
             raise InputError(f"catalogue {catalog.name} has no queries with known relevant listings: set "
@@ -66,8 +67,8 @@ class Evaluator:
         """Yields (name, value), for k = 10: retrieval/recall@1, and mar@10, mar@10_capped, map@10 likewise.
 
         Args:
-            params: pytree of arrays.
-            on_batch: called after each batch, see `inference.predict`.
+          params: pytree of arrays.
+          on_batch: called after each batch, see `inference.predict`.
         """
         sides = {}
         for split in ("query", "gallery"):

@@ -22,9 +22,9 @@ import tqdm
 
 from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.errors import InputError
-from retrieval_jax.provenance import cores
-from retrieval_jax.ranking import Ranking
-from retrieval_jax.running_best import WORD, Best
+from retrieval_jax.index.running_best import WORD, Best
+from retrieval_jax.scoring.ranking import Ranking
+from retrieval_jax.workdir.provenance import cores
 
 TILE = 512  # queries multiplied with a block of the gallery at once, by one thread: at most
 PAIRS = 1 << 18  # numbers gathered at once when pairs are re-scored, by one thread: few enough for its cache

@@ -18,10 +18,12 @@ import faiss
 import numpy as np
 import tqdm
 
-from retrieval_jax.embeddings import Embeddings, file_sha256, load_npy, replace_folder
+from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.files.arrays import file_sha256, load_npy
+from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.index import exact
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 FORMAT = 2
 ADD_ROWS = 32768  # added to the index at once

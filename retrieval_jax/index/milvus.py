@@ -31,7 +31,7 @@ import tqdm
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 STAMP = "retrieval_jax"  # the collection's property; a cluster keeps the same text as its description
 LOCAL = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "AUTOINDEX")  # milvus-lite takes any name, but builds these

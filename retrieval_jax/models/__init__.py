@@ -1,19 +1,16 @@
-"""Backbones, heads and the embedder; a backbone is looked up by the name of its file."""
+"""Backbones, heads and the embedder; a backbone is looked up by the name of its file in `models.backbones`."""
 
 import importlib
 import pkgutil
 import types
 
 from retrieval_jax.errors import InputError
-
-_NOT_BACKBONES = ("attention", "blocks", "depthwise", "embedder", "heads", "linear", "pooling", "pretrained",
-                  "relative_bias")  # nor what begins with timm_
+from retrieval_jax.models import backbones
 
 
 def names() -> list[str]:
     """Returns the names of the backbones that exist."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__)
-                  if m.name not in _NOT_BACKBONES and not m.name.startswith("timm_"))
+    return sorted(module.name for module in pkgutil.iter_modules(backbones.__path__))
 
 
 def get(name: str) -> types.ModuleType:
@@ -27,4 +24,4 @@ def get(name: str) -> types.ModuleType:
     """
     if name not in names():
         raise InputError(f"unknown model {name!r}; there are: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{backbones.__name__}.{name}")

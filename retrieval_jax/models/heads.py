@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from retrieval_jax.models.linear import Dense, gelu
+from retrieval_jax.models.layers.linear import Dense, gelu
 
 
 def softmax_prior(counts: np.ndarray) -> np.ndarray:

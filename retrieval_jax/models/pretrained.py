@@ -37,8 +37,10 @@ import safetensors.numpy
 
 from retrieval_jax import models
 from retrieval_jax.errors import InputError
-from retrieval_jax.models import embedder, timm_checkpoints, timm_files
-from retrieval_jax.models.timm_files import Info
+from retrieval_jax.models import pixels
+from retrieval_jax.models.timm import checkpoints as timm_checkpoints
+from retrieval_jax.models.timm import files as timm_files
+from retrieval_jax.models.timm.files import Info
 
 # What a file may hold beside the backbone: classifiers, index tables that follow from the shapes, tokens of training.
 LEFT_OUT = re.compile(r"head\.(fc\.)?(weight|bias)|head_dist\..*|(.*\.)?relative_position_index|(.*\.)?attn_mask|"
@@ -373,7 +375,7 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
     name = _parts(name)[1]
     if about is None:
         size = _pair(arguments.get("img_size") or 224)
-        about = info(timm_name) if timm_name else Info(embedder.MEAN, embedder.STD, "bilinear", 1.0, size, "")
+        about = info(timm_name) if timm_name else Info(pixels.MEAN, pixels.STD, "bilinear", 1.0, size, "")
     if "img_size" in arguments and not arguments["img_size"]:  # timm cannot leave it open
         arguments["img_size"] = tuple(about.input_size)
     tensors = {}

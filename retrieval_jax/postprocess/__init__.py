@@ -14,7 +14,7 @@ import types
 
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.index.exact import best_first
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.ensemble import align, concatenate, shares
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 PAIRS = 1 << 22  # numbers gathered at once when pairs are scored
 METHODS = ("reciprocal_rank", "scores")

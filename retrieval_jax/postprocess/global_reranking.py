@@ -19,12 +19,12 @@ import tqdm
 
 from retrieval_jax import index as index_room
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.vectors import Computed, Shards
 from retrieval_jax.index import exact
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.postprocess.reranking import check_arguments, check_depth
-from retrieval_jax.provenance import cores
-from retrieval_jax.vectors import Computed, Shards
+from retrieval_jax.workdir.provenance import cores
 
 BLOCK = 4096  # points encoded at once
 

@@ -25,7 +25,7 @@ from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
-from retrieval_jax.provenance import cores
+from retrieval_jax.workdir.provenance import cores
 
 CHUNK_BYTES = 64 << 20  # of the gallery rows that a thread holds at once
 BATCH_BYTES = 1 << 20  # of one matrix of distances of the queries encoded together: it should stay in the cache

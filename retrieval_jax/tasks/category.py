@@ -10,7 +10,7 @@ def make(config, data_info) -> Task:
 
     Args:
       config: the train block; of `task_kwargs`, label_smoothing and head_init_scale apply.
-      data_info: `data.catalog.DataInfo`.
+      data_info: `data.info.DataInfo`.
     """
     config = copy.deepcopy(config)
     config.task_kwargs = {**dict(config.task_kwargs), "title_weight": 0.0, "category_weight": 1.0}

@@ -24,7 +24,7 @@ def make(config, data_info) -> Task:
       config: the train block; of `task_kwargs`, contrastive_loss ("softmax" or "sigmoid"), contrastive_weight,
         temperature (its first value) and hidden_dims are this task's own. Embeddings are as wide as the backbone, or as
         `model.projection`.
-      data_info: `data.catalog.DataInfo`.
+      data_info: `data.info.DataInfo`.
 
     Returns:
       The Task; predict_fns "embed_image" and "embed_title" share a space.

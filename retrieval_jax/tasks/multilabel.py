@@ -14,7 +14,7 @@ def make(config, data_info) -> Task:
 
     Args:
       config: the train block: `model`, `dtype`, `epochs`, `batch_size`, `task_kwargs` (see configs/common.py).
-      data_info: `data.catalog.DataInfo`.
+      data_info: `data.info.DataInfo`.
 
     Returns:
       The Task.

@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retrieval_jax.attributes import choosing, kinds, mined_page, phrases, statistics, telling, vocabulary, words
+from retrieval_jax.attributes import choosing, kinds, phrases, statistics, telling, vocabulary, words
 from retrieval_jax.attributes import overrules as overrules_lib
 from retrieval_jax.errors import InputError
+from retrieval_jax.pages import mined as mined_page
 
 PLAIN = {"threshold": 5}
 ON = {"threshold": 5, "normalise": True, "segment": True, "variants": {"on": True}, "phrases": {"on": True},

@@ -7,8 +7,8 @@ import threadpoolctl
 from configs import common
 from retrieval_jax import mine, train
 from retrieval_jax.attributes import clusters
-from retrieval_jax.data import synthetic
-from retrieval_jax.data.catalog import DataInfo
+from retrieval_jax.data.info import DataInfo
+from retrieval_jax.data.shop import synthetic
 from retrieval_jax.errors import InputError
 
 

@@ -11,7 +11,9 @@ from ml_collections import ConfigDict
 
 import reference
 from retrieval_jax.attributes import statistics, vocabulary
-from retrieval_jax.data import catalog, row_checks
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import loading
+from retrieval_jax.data.tables import row_checks
 from retrieval_jax.errors import InputError
 
 LABELLED = ["UUID", "AUCT_TITL", "META_CATEG_ID", "CATEG_LVL2_ID", "LEAF_CATEG_ID", "IMAGE_PATH"]
@@ -52,7 +54,7 @@ def _eproduct(root: pathlib.Path, **changed: list[list[str]]) -> pathlib.Path:
 
 def _load(root, set_aside_path=None, **kwargs):
     config = ConfigDict({"source": "eproduct", "kwargs": {"root": str(root)} | kwargs})
-    return catalog.load(config, set_aside_path=set_aside_path)
+    return loading.load(config, set_aside_path=set_aside_path)
 
 
 def _reconcile(counts: dict) -> None:
@@ -271,11 +273,11 @@ def test_row_numbers_are_lines_of_the_file(tmp_path):
 
 def test_arguments(tmp_path):
     with pytest.raises(InputError, match="config.data.source is 'eproducts'; there are synthetic, eproduct, table"):
-        catalog.load({"source": "eproducts", "kwargs": {}})
+        loading.load({"source": "eproducts", "kwargs": {}})
     with pytest.raises(InputError, match="kwargs has 'rot'; the eproduct source takes root, max_bad_share"):
-        catalog.load({"source": "eproduct", "kwargs": {"rot": "x"}})
+        loading.load({"source": "eproduct", "kwargs": {"rot": "x"}})
     with pytest.raises(InputError, match="kwargs has no 'root'; the eproduct"):
-        catalog.load({"source": "eproduct", "kwargs": {}})
+        loading.load({"source": "eproduct", "kwargs": {}})
     with pytest.raises(InputError, match="is no folder"):
         _load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="none of train.csv"):
@@ -302,15 +304,15 @@ def test_unchecked_images_fail_when_read(tmp_path):
 def test_data_info(tmp_path):
     loaded = _load(_eproduct(tmp_path))
     made = vocabulary.build(statistics.count([loaded.train.titles, loaded.val.titles]).tokens, 4, 1)
-    info = catalog.data_info(loaded.train, made)
+    info = info_lib.of_split(loaded.train, made)
     assert info.label_names == made.tokens == ["hat", "red"] and info.label_counts.tolist() == [3, 3]
     assert info.num_listings == 4 and info.vocabulary_hash == made.hash
     assert info.category_names == loaded.category_names
     assert [counts.tolist() for counts in info.category_counts] == [[1, 2], [1, 2], [1, 1, 1]]
-    bare = catalog.data_info(loaded.train)
+    bare = info_lib.of_split(loaded.train)
     assert (bare.label_names, bare.num_listings, bare.vocabulary_hash) == ([], 3, "")
     loaded.train.categories[0, 0] = -1
-    assert catalog.data_info(loaded.train).category_counts[0].tolist() == [0, 2]
+    assert info_lib.of_split(loaded.train).category_counts[0].tolist() == [0, 2]
 
 
 # --------------------------------------------------------------------------------------------------- the real catalogue

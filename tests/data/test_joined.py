@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from retrieval_jax.data import catalog, joined, pipeline, sources
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import joined, loading, pipeline
+from retrieval_jax.data.pictures import sources
 from retrieval_jax.errors import InputError
 
 SMALL = {"num_val": 4, "num_query": 5, "num_gallery": 9, "image_size": 16}
@@ -15,12 +17,12 @@ MARKET = {"source": "synthetic", "kwargs": {**SMALL, "seed": 1, "num_train": 12}
 
 def load(set_aside_path=None, **kwargs):
     kwargs = {"catalogs": {"shop": SHOP, "market": MARKET}, "search": "shop", **kwargs}
-    return catalog.load(ConfigDict({"source": "joined", "kwargs": kwargs}), set_aside_path=set_aside_path)
+    return loading.load(ConfigDict({"source": "joined", "kwargs": kwargs}), set_aside_path=set_aside_path)
 
 
 def test_train_and_val_hold_every_listing_of_both_and_the_rest_is_of_one(tmp_path):
     both = load(tmp_path / "set_aside.csv", same_categories=True)
-    shop, market = catalog.load(SHOP), catalog.load(MARKET)
+    shop, market = loading.load(SHOP), loading.load(MARKET)
     assert (tmp_path / "set_aside.csv").read_text().startswith("file,row,id")
     for split, total in (("train", 42), ("val", 8)):
         one, parts = both.split(split), (market.split(split), shop.split(split))
@@ -51,7 +53,7 @@ def test_each_leaves_out_what_its_own_list_names(tmp_path):
     both = load(catalogs={"shop": SHOP, "table": table})
     assert list(both.train.ids)[30:] == ["table/a", "table/c"]
     (tmp_path / "both.csv").write_text("split,id,reason\ntrain,table/c,\n")
-    both = catalog.load(ConfigDict({"source": "joined", "leave_out": str(tmp_path / "both.csv"), "kwargs": {
+    both = loading.load(ConfigDict({"source": "joined", "leave_out": str(tmp_path / "both.csv"), "kwargs": {
         "catalogs": {"shop": SHOP, "table": table}, "search": "shop"}}))
     assert list(both.train.ids)[30:] == ["table/a"]
 
@@ -107,7 +109,7 @@ def test_categories_of_other_catalogues_are_others_unless_they_are_the_same(tmp_
     same = load(catalogs={"a": a, "b": b, "c": c}, search="b", same_categories=True)
     assert same.category_names == (["7", "8"],) and same.train.categories.tolist() == [[0], [0], [1]]
     assert same.counts["b train"]["kept"] == 1 and same.train.titles is None and same.gallery is None
-    assert catalog.data_info(same.train).category_counts[0].tolist() == [2, 1]
+    assert info_lib.of_split(same.train).category_counts[0].tolist() == [2, 1]
     c["kwargs"]["columns"]["categories"] = ("kind", "c")
     with pytest.raises(InputError, match="different numbers of category levels: a 1, c 2; name as many"):
         load(catalogs={"a": a, "c": c}, search="a")

@@ -7,7 +7,8 @@ import pytest
 
 from retrieval_jax import models
 from retrieval_jax.errors import InputError
-from retrieval_jax.models import convnext, embedder, heads
+from retrieval_jax.models import embedder, heads, pixels
+from retrieval_jax.models.backbones import convnext
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 
@@ -28,8 +29,8 @@ def test_backbones_are_found_by_name():
 
 def test_normalize_maps_bytes_to_zero_mean_and_unit_variance():
     expected = (IMAGES / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(embedder.normalize(IMAGES), expected, atol=1e-5)
-    assert embedder.normalize(IMAGES, jnp.bfloat16).dtype == jnp.bfloat16
+    np.testing.assert_allclose(pixels.normalize(IMAGES), expected, atol=1e-5)
+    assert pixels.normalize(IMAGES, jnp.bfloat16).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("projection", [0, 5])
@@ -37,7 +38,7 @@ def test_normalize_maps_bytes_to_zero_mean_and_unit_variance():
 def test_heads_read_the_embedding(projection, dtype):
     both = {"titles": heads.Head(7), "category": heads.Head(4)}
     module = embedder.Embedder(convnext.Model("test", dtype=dtype), both, projection)
-    images = embedder.normalize(IMAGES, dtype)
+    images = pixels.normalize(IMAGES, dtype)
     params = jax.jit(module.init)(jax.random.key(0), images)["params"]
     assert params.keys() == {"backbone", "heads_titles", "heads_category"} | (
         {"projection", "projection_norm"} if projection else set())
@@ -51,7 +52,7 @@ def test_heads_read_the_embedding(projection, dtype):
 
 def test_an_embedder_without_heads():
     module = embedder.Embedder(convnext.Model("test"), {})
-    out, _ = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), embedder.normalize(IMAGES)))
+    out, _ = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), pixels.normalize(IMAGES)))
     assert out["embedding"].shape == (3, 12) and out["logits"] == {}
 
 

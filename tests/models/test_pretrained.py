@@ -15,7 +15,9 @@ from safetensors.numpy import load_file, save_file
 import reference
 from retrieval_jax import models
 from retrieval_jax.errors import InputError
-from retrieval_jax.models import convnext, embedder, pretrained, timm_checkpoints, vit
+from retrieval_jax.models import embedder, pretrained
+from retrieval_jax.models.backbones import convnext, vit
+from retrieval_jax.models.timm import checkpoints as timm_checkpoints
 
 CONVNEXT = {"depths": (1, 1, 2, 1), "dims": (8, 8, 12, 16)}
 VIT = {"embed_dim": 12, "depth": 2, "num_heads": 3, "patch_size": 8}

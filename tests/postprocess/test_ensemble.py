@@ -5,12 +5,13 @@ import pytest
 
 import reference
 from retrieval_jax import embeddings as module
-from retrieval_jax import index, metrics, postprocess
+from retrieval_jax import index, postprocess
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.vectors import Computed
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, ensemble
-from retrieval_jax.ranking import Truth
-from retrieval_jax.vectors import Computed
+from retrieval_jax.scoring import metrics
+from retrieval_jax.scoring.ranking import Truth
 
 
 def embeddings(vectors, space="s"):

@@ -7,7 +7,7 @@ from retrieval_jax import index, postprocess
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, ensemble, fusion
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 ITEMS = [f"g{row:03d}" for row in range(50)]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.vectors import Shards
 from retrieval_jax.errors import InputError
 from retrieval_jax.index.exact import Index
 from retrieval_jax.postprocess import State, global_reranking
-from retrieval_jax.vectors import Shards
 
 
 def dense(query, gallery, k1, k2, lambda_value):

@@ -5,10 +5,10 @@ import pytest
 
 from retrieval_jax import embeddings
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.vectors import Computed
 from retrieval_jax.errors import InputError
 from retrieval_jax.index.exact import Index
 from retrieval_jax.postprocess import State, database_augmentation, query_expansion
-from retrieval_jax.vectors import Computed
 
 
 def unit(vector):

@@ -9,7 +9,7 @@ import reference
 from retrieval_jax.embeddings import Embeddings, Shards
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, reranking
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 
 def naive(query, gallery, candidates, k1, k2, lambda_value):

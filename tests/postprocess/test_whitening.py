@@ -6,10 +6,10 @@ import pytest
 import reference
 from retrieval_jax import embeddings, postprocess
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.vectors import Computed
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, whitening
 from retrieval_jax.postprocess.whitening import Whitening
-from retrieval_jax.vectors import Computed
 
 
 def naive_covariance(vectors):

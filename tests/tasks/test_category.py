@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from retrieval_jax import tasks
-from retrieval_jax.data.catalog import DataInfo
+from retrieval_jax.data.info import DataInfo
 from retrieval_jax.errors import InputError
-from retrieval_jax.models import convnext
-from test_train import INFO, TINY, tiny_batch, tiny_config
+from retrieval_jax.models.backbones import convnext
+from tiny import INFO, TINY, tiny_batch, tiny_config
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,12 @@ import numpy as np
 import optax
 import pytest
 
-from retrieval_jax import optim, tasks
-from retrieval_jax.data.catalog import DataInfo
+from retrieval_jax import tasks
+from retrieval_jax.data.info import DataInfo
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import contrastive
-from test_train import INFO, tiny_batch, tiny_config
+from retrieval_jax.training import optim
+from tiny import INFO, tiny_batch, tiny_config
 
 pytestmark = pytest.mark.usefixtures("patches")
 

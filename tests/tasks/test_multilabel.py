@@ -8,12 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from retrieval_jax import optim, tasks
-from retrieval_jax.data.catalog import DataInfo
+from retrieval_jax import tasks
+from retrieval_jax.data.info import DataInfo
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import multilabel as losses
-from retrieval_jax.models import convnext
-from test_train import INFO, TINY, tiny_batch, tiny_config
+from retrieval_jax.models.backbones import convnext
+from retrieval_jax.training import optim
+from tiny import INFO, TINY, tiny_batch, tiny_config
 
 
 @pytest.fixture(autouse=True)

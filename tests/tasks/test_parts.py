@@ -13,9 +13,9 @@ from retrieval_jax import tasks
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import distillation, margins
 from retrieval_jax.losses import multilabel as losses
-from retrieval_jax.models import embedder, heads, pretrained
+from retrieval_jax.models import embedder, heads, pixels, pretrained
 from retrieval_jax.tasks import parts
-from test_train import INFO, tiny_batch, tiny_config
+from tiny import INFO, tiny_batch, tiny_config
 
 B, D = 8, 6
 EMBEDDING = np.random.default_rng(1).normal(0, 1, (B, D)).astype(np.float32)
@@ -189,7 +189,7 @@ def test_pretrained_weights_replace_the_fresh_ones_and_bring_their_mean(tmp_path
     with pytest.raises(InputError, match="the weights of convnext_atto do not fit the network"):
         task.warm_start({**fresh, "backbone": {}})
 
-    seen, real = [], embedder.normalize
+    seen, real = [], pixels.normalize
     monkeypatch.setattr(embedder, "normalize", lambda images, *args: seen.append(args) or real(images, *args))
     batch = {"image": jax.ShapeDtypeStruct((2, 32, 32, 3), np.uint8)}
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
@@ -215,7 +215,7 @@ def test_a_cosine_head_reads_directions_alone():
 
 def test_pictures_are_normalised_with_the_weights_own_mean():
     images = np.array([[[[0, 128, 255]]]], np.uint8)
-    out = embedder.normalize(images.astype(np.float32), jnp.float32, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
+    out = pixels.normalize(images.astype(np.float32), jnp.float32, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
     np.testing.assert_allclose(out[0, 0, 0], [-1, (128 / 255 - 0.4) / 0.25, 3.5], rtol=1e-5)
 
 

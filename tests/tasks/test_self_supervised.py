@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from retrieval_jax import optim, tasks
+from retrieval_jax import tasks
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import contrastive
 from retrieval_jax.models import heads
-from test_train import INFO, tiny_batch, tiny_config
+from retrieval_jax.training import optim
+from tiny import INFO, tiny_batch, tiny_config
 
 
 def test_views_find_each_other_through_the_teachers_keys(patches):

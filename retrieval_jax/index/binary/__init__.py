@@ -21,7 +21,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import codes, rerank
 from retrieval_jax.index.binary.store import Store, create, open
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 __all__ = ["Index", "Store", "create", "open"]
 

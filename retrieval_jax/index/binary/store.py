@@ -24,12 +24,14 @@ from collections.abc import Iterable
 import numpy as np
 import tqdm
 
-from retrieval_jax.embeddings import Embeddings, Ids, file_sha256, places, replace_folder
+from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.errors import InputError
+from retrieval_jax.files.arrays import file_sha256
+from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import log, rerank, shard
 from retrieval_jax.index.binary.codes import Coder, fit, probed
-from retrieval_jax.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking
 
 FORMAT = 1
 

@@ -1,0 +1,134 @@
+"""The part of mine that decides about words, where a switch of config.mine is on."""
+
+import functools
+
+import cv2
+import numpy as np
+import polars as pl
+import tqdm
+
+from retrieval_jax.attributes import choosing, kinds, overrules, statistics, telling, words
+from retrieval_jax.data.pictures import histogram
+from retrieval_jax.errors import InputError
+from retrieval_jax.pages import mined as mined_page
+
+SWITCHES = ("normalise", "segment", *choosing.BLOCKS)
+EXAMPLE_TITLES = 200_000  # that examples of words are looked for in
+THUMBNAIL = (8, 10)  # width, height of the small picture beside the histogram
+
+
+def switches(mine):
+    """Returns the names of the switches of config.mine that are on; overrules, statistics and kinds count as such."""
+    return [name for name in (*SWITCHES, "kinds", "overrules", "statistics")
+            if ((mine.get(name) or {}).get("on") if hasattr(mine.get(name), "get") else mine.get(name))]
+
+
+def decide(config, train, splits, titles):
+    """Counts titles and decides which words become attributes.
+
+    Args:
+      config: has the block mine.
+      train: the train split, whose pictures are looked at.
+      splits: {name: split} of train and val.
+      titles: {name: titles} of those that have some.
+
+    Returns:
+      (`choosing.Decisions`, the `Statistics` they were made from).
+
+    Raises:
+      InputError: a setting that cannot be, or an overrule that does not fit.
+    """
+    settings = _settings(config["mine"])
+    person = overrules.load(settings["overrules"]) if settings.get("overrules") else overrules.Overrules()
+    pairs, by_category = choosing.needs(settings)
+    tokenize = functools.partial(words.of_titles, rules=choosing.base_rules(settings))
+    if settings.get("statistics"):
+        counted = _counted_elsewhere(settings, pairs)
+    else:
+        categories = [splits[name].categories[:, -1].tolist() if splits[name].categories is not None
+                      and splits[name].categories.shape[1] else [-1] * len(titles[name]) for name in titles]
+        counted = statistics.count(list(titles.values()), categories=categories if by_category else None, pairs=pairs,
+                                   tokenize=tokenize)
+    pictures = None
+    if settings["uninformative"]["on"] and settings["uninformative"].get("pictures"):
+        merges, _ = choosing.merged_words(counted, settings, person)
+        pictures = _pictures(train, int(settings["uninformative"]["pictures"]), tokenize, merges, counted,
+                             int(settings["threshold"]))
+    return choosing.decide(counted, settings, person, pictures), counted
+
+
+def write(folder, config, decisions, counted, titles):
+    """Writes decisions.csv, kinds.csv where config.mine.kinds is on, and mined.html.
+
+    Args:
+      folder: "attributes" of the work directory.
+      config: has the block mine.
+      decisions: of `decide`.
+      counted: `Statistics` of `decide`.
+      titles: {name: titles}.
+    """
+    mine = config["mine"]
+    decisions.table.write_csv(folder / "decisions.csv")
+    guessed = None
+    if mine.get("kinds"):
+        guessed = kinds.guess(choosing.merged(counted, decisions.rules.merges), decisions.tokens)
+        guessed.write_csv(folder / "kinds.csv")
+    base = choosing.base_rules(_settings(mine))
+    text = mined_page.page(
+        decisions, num_titles=counted.num_titles, threshold=int(mine["threshold"]), switches=switches(mine),
+        examples=_examples(titles["train"], decisions, base), kinds=guessed)
+    (folder / "mined.html").write_text(text, encoding="utf-8")
+
+
+def _examples(titles, decisions, base):
+    """Returns {word: the first title that has it}, of the first titles of train."""
+    left = set(decisions.table["word"].to_list())
+    found = {}
+    for start in range(0, min(len(titles), EXAMPLE_TITLES), statistics.CHUNK):
+        chunk = [titles[row] for row in range(start, min(len(titles), start + statistics.CHUNK))]
+        rows = words.of_titles(chunk, base)  # before merging: an example of "tshirt" has "tshirt"
+        pairs = words.adjacent(rows.with_columns(pl.col("token").replace(decisions.rules.merges))).select(
+            "title", (pl.col("first") + " " + pl.col("second")).alias("token"))
+        first = pl.concat([rows, pairs]).filter(pl.col("token").is_in(sorted(left))).group_by("token").agg(
+            pl.col("title").min())
+        found |= {word: chunk[row] for word, row in first.iter_rows()}
+        left -= set(found)
+    return found
+
+
+def _counted_elsewhere(settings, pairs):
+    """Reads the tables of config.mine.statistics, and checks that they have what the switches need."""
+    folder = settings["statistics"]
+    counted = statistics.load(folder, choosing.base_rules(settings).counted_by)
+    if pairs and counted.pairs is None:
+        raise InputError(f"config.mine.statistics: {folder} has no table of pairs, which variants, phrases, kinds and "
+                         "overrules need; count again with --pairs")
+    for name in ("rare", "categories"):
+        if settings[name]["on"] and counted.by_category is None:
+            raise InputError(f"config.mine.statistics: {folder} has no table of categories, which config.mine.{name} "
+                             "needs; turn it off, or leave config.mine.statistics out")
+    return counted
+
+
+def _pictures(train, number, tokenize, merges, counted, threshold):
+    """Measures how well words can be told from colours and a thumbnail of up to `number` listings of train."""
+    rows = np.unique(np.linspace(0, len(train) - 1, min(number, len(train))).astype(int)).tolist()
+    vectors = np.empty((len(rows), histogram.DIM + 3 * THUMBNAIL[0] * THUMBNAIL[1]), np.float32)
+    for place, row in enumerate(tqdm.tqdm(rows, desc="mine: pictures", unit="picture", mininterval=1)):
+        picture = train.images[row]
+        small = cv2.resize(picture, THUMBNAIL, interpolation=cv2.INTER_AREA)
+        vectors[place] = np.concatenate([histogram.embed(picture[None])[0], small.ravel() / 255.0])
+    found = tokenize([train.titles[row] for row in rows]).with_columns(pl.col("token").replace(merges))
+    tokens = choosing.merged(counted, merges).tokens
+    return telling.of_pictures(vectors, found, tokens.filter(pl.col("occurrences") > threshold)["token"].to_list())
+
+
+def _settings(mine):
+    """Returns config.mine as plain dicts, a switch that it lacks turned off."""
+    settings = {name: dict(value) if hasattr(value, "items") else value for name, value in mine.items()}
+    for name in choosing.BLOCKS:
+        settings[name] = settings.get(name) or {"on": False}
+        for key, value in settings[name].items():
+            if key != "on" and not (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):
+                raise InputError(f"config.mine.{name}.{key} is {value!r}; give a number from 0")
+    return settings

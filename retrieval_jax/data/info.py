@@ -1,0 +1,96 @@
+"""What a task has to know about the training listings: labels, categories and their counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from retrieval_jax.data.catalog import Split
+from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
+
+
+@dataclasses.dataclass
+class DataInfo:
+    """What a task has to know about the training listings before it sees one.
+
+    Attributes:
+      label_names: V pseudo-attributes, sorted; empty without a vocabulary.
+      label_counts: int64 [V], listings that have the label, among `num_listings`.
+      num_listings: listings that `label_counts` were counted over (train and val); without a vocabulary, the split's.
+      category_names: names per level, coarse to fine.
+      category_counts: int64 [names of the level] per level, listings of the split in each category.
+      vocabulary_hash: hex digest of the vocabulary, "" without one.
+    """
+
+    label_names: list[str]
+    label_counts: np.ndarray
+    num_listings: int
+    category_names: tuple[list[str], ...]
+    category_counts: tuple[np.ndarray, ...]
+    vocabulary_hash: str
+
+
+def of_split(split: Split, vocabulary: Any = None) -> DataInfo:
+    """Collects what a task has to know.
+
+    Args:
+      split: the training split of a `Catalog`.
+      vocabulary: an `attributes.vocabulary.Vocabulary`, or None for tasks without pseudo-attributes.
+
+    Returns:
+      The `DataInfo`.
+    """
+    names = split.category_names if split.categories is not None else ()
+    counts = []
+    for level, level_names in enumerate(names):
+        column = split.categories[:, level]
+        counts.append(np.bincount(column[column >= 0], minlength=len(level_names)).astype(np.int64))
+    if vocabulary is None:
+        return DataInfo([], np.zeros(0, np.int64), len(split), names, tuple(counts), "")
+    return DataInfo(vocabulary.tokens, vocabulary.counts, vocabulary.num_titles, names, tuple(counts), vocabulary.hash)
+
+
+def to_json(data_info):
+    """Returns a `DataInfo` as a json-able dict."""
+    return {
+        "label_names": list(data_info.label_names),
+        "label_counts": np.asarray(data_info.label_counts).tolist(),
+        "num_listings": int(data_info.num_listings),
+        "category_names": [list(names) for names in data_info.category_names],
+        "category_counts": [np.asarray(counts).tolist() for counts in data_info.category_counts],
+        "vocabulary_hash": data_info.vocabulary_hash,
+    }
+
+
+def from_json(value):
+    """Returns the `DataInfo` of `to_json`."""
+    return DataInfo(
+        label_names=list(value["label_names"]),
+        label_counts=np.asarray(value["label_counts"], np.int64),
+        num_listings=int(value["num_listings"]),
+        category_names=tuple(list(names) for names in value["category_names"]),
+        category_counts=tuple(np.asarray(counts, np.int64) for counts in value["category_counts"]),
+        vocabulary_hash=value["vocabulary_hash"])
+
+
+def save(file, data_info):
+    """Writes <work directory>/checkpoints/data_info.json, from which `load` builds the task again."""
+    file = pathlib.Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(file, to_json(data_info))
+
+
+def load(file):
+    """Reads what `save` wrote; raises InputError when it is missing or broken."""
+    file = pathlib.Path(file)
+    if not file.exists():
+        raise InputError(f"{file} not found: train first (python -m retrieval_jax.train)")
+    try:
+        return from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is not readable ({error!r}): train again in a new work directory") from error

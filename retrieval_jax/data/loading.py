@@ -1,0 +1,65 @@
+"""Loads the catalogue that a config's data block describes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrieval_jax.data.catalog import Catalog
+from retrieval_jax.errors import InputError
+from retrieval_jax.files import remote
+
+SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined")
+
+
+def load(
+    config_data: Mapping, *, set_aside_path: str | pathlib.Path | None = None, leave_out: Sequence = ()
+) -> Catalog:
+    """Loads the catalogue that a config's data block describes.
+
+    Args:
+      config_data: has `source` ("synthetic", "eproduct", "table", "tfds" or "joined"), `kwargs`, its arguments, and
+        `leave_out`, a CSV of listings that stay out ("" for none).
+      set_aside_path: CSV (file, row, id, reason, sentence) of the rows that were left out; None writes none.
+      leave_out: further listings that stay out, `left_out.Listed`.
+
+    Returns:
+      The `Catalog`.
+
+    Raises:
+      InputError: unknown source or argument, unreadable file, missing column, or more bad rows than max_bad_share.
+    """
+    source = config_data["source"]
+    kwargs = _plain(config_data.get("kwargs") or {})
+    if isinstance(kwargs.get("root"), str) and "://" in kwargs["root"]:
+        url, kwargs["root"] = kwargs["root"], str(remote.local_folder(kwargs["root"]))
+        remote.pull(kwargs["root"])  # all of it, once: later only what changed there
+        if not any(not child.name.startswith(".") for child in pathlib.Path(kwargs["root"]).iterdir()):
+            raise InputError(f"config.data.kwargs.root: {url} holds no files; correct the address")
+    if source not in SOURCES:
+        raise InputError(f"config.data.source is {source!r}; there are {', '.join(SOURCES)}")
+    # Imported here: these modules need the classes above.
+    if file := config_data.get("leave_out"):
+        leave_out = [*importlib.import_module("retrieval_jax.data.tables.left_out").read(file), *leave_out]
+    if source == "synthetic":
+        if leave_out:
+            raise InputError("config.data.leave_out: the embedded catalogue has no rows of files; set it to ''")
+        return importlib.import_module("retrieval_jax.data.shop.synthetic").load(**kwargs)
+    module = {"joined": "joined", "tfds": "tfds_datasets"}.get(source, "tables")
+    loader = getattr(importlib.import_module(f"retrieval_jax.data.{module}"), f"load_{source}")
+    takes = inspect.signature(loader).parameters
+    ours = ("leave_out", "set_aside_path")  # not of kwargs
+    listed = f"the {source} source takes {', '.join(name for name in takes if name not in ours)}"
+    if unknown := [name for name in kwargs if name not in takes or name in ours]:
+        raise InputError(f"config.data.kwargs has {unknown[0]!r}; {listed}")
+    if missing := [name for name, one in takes.items() if one.default is one.empty and name not in kwargs]:
+        raise InputError(f"config.data.kwargs has no {missing[0]!r}; {listed}")
+    return loader(**kwargs, leave_out=leave_out, set_aside_path=set_aside_path)
+
+
+def _plain(block: Any) -> Any:
+    """Turns nested ConfigDicts into dicts: loaders take plain keyword arguments."""
+    return {key: _plain(value) for key, value in block.items()} if hasattr(block, "items") else block

@@ -1,0 +1,250 @@
+"""Pictures by row number: files under a folder, or any source kept in memory; and what makes a file no picture.
+
+A source has `len(source)` and `source[row]`, uint8 [H, W, 3] RGB. One that holds encoded pictures also has `read(row)`,
+their bytes, `decode(data, row)`, which makes `source[row]` of them, and `max_pixels`, the most that it decodes: then a
+picture can be cut before it is decoded (`decoding.Encoded`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import pathlib
+import stat
+import threading
+import unicodedata
+import urllib.parse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from retrieval_jax.data.pictures import decoding
+from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
+from retrieval_jax.errors import InputError
+
+_MOST_BYTES = 2**30  # of a picture's file: more than MAX_PIXELS take in any format
+_MOST_NAMES = 100_000  # of a folder, that a missing file is compared with
+
+
+class FileImages:
+    """Random access to the pictures in files under a folder; a link that leads out of it is not followed.
+
+    Args:
+      root: the folder.
+      relative_paths: n paths below it.
+      max_pixels: a picture with more pixels raises InputError before it is decoded.
+      at_least: None decodes at the picture's own size. A number decodes JPEGs at 1/2, 1/4 or 1/8 as long as
+        both sides keep at least that many pixels: far cheaper for large photos that are resized afterwards.
+    """
+
+    def __init__(
+        self, root: Any, relative_paths: Sequence[str], max_pixels: int = MAX_PIXELS, at_least: int | None = None
+    ):
+        self.root = str(root)
+        self._real_root = os.path.realpath(self.root)
+        self._folders: dict[str, bool] = {}  # which folders lie under the root
+        self.relative_paths = relative_paths
+        self.max_pixels = max_pixels
+        self.at_least = at_least
+
+    def __len__(self) -> int:
+        return len(self.relative_paths)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Returns uint8 [H, W, 3] RGB; raises InputError, naming the file, when it cannot be read or decoded."""
+        return self.decode(self.read(row), row)
+
+    def read(self, row: int) -> bytes:
+        """Returns the bytes of a picture's file; raises InputError, naming it, when it cannot be read."""
+
+        def read(path: str, _) -> bytes:
+            with open(path, "rb") as file:
+                return file.read()
+
+        return self._at(row, read)
+
+    def decode(self, data: bytes, row: int) -> np.ndarray:
+        """Returns the picture, uint8 [H, W, 3], that `read` gave the bytes of; raises InputError, naming the file."""
+        try:
+            return decoding.decode(data, self.max_pixels, self.at_least)
+        except BadImage as error:
+            raise self._error(row, error) from None
+
+    def status(self, row: int) -> os.stat_result:
+        """Returns size and times of a picture's file; raises InputError, naming it, when it is not there."""
+        return self._at(row, lambda _, status: status)
+
+    def _at(self, row: int, function: Any) -> Any:
+        try:
+            try:
+                return function(*_locate(self._real_root, self.relative_paths[row], self._folders))
+            except OSError as error:
+                raise BadImage("missing image file", error.strerror or str(error)) from None
+        except BadImage as error:
+            raise self._error(row, error) from None
+
+    def _error(self, row: int, error: BadImage) -> InputError:
+        path = os.path.join(self.root, self.relative_paths[row])
+        return InputError(f"row {row} of the pictures: {error.sentence(path)}")
+
+
+class Cached:
+    """A source whose decoded pictures stay in memory, as many as fit.
+
+    Safe to read from several threads: at worst a picture is decoded twice. The arrays are read-only, because every
+    later reader gets the same one.
+
+    Args:
+      source: random access to uint8 arrays.
+      max_bytes: of pictures to keep; further ones are decoded at every access.
+    """
+
+    def __init__(self, source: Any, max_bytes: int):
+        self.source = source
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._kept: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getstate__(self):  # another process starts with nothing kept
+        return {"source": self.source, "max_bytes": self.max_bytes}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        row = int(row)
+        image = self._kept.get(row)
+        if image is None:
+            image = self.source[row]
+            with self._lock:
+                if row not in self._kept and self.num_bytes + image.nbytes <= self.max_bytes:
+                    image = np.ascontiguousarray(image)
+                    image.setflags(write=False)
+                    self._kept[row] = image
+                    self.num_bytes += image.nbytes
+        return image
+
+
+def kept(source: Any, max_bytes: int) -> Any:
+    """Returns the source with its decoded pictures kept in memory, or itself where nothing is to be kept."""
+    return Cached(source, max_bytes) if max_bytes else source
+
+
+def path_problem(relative: str) -> str:
+    """Says why a path's text alone leads out of its root, or returns ""."""
+    parts = relative.replace("\\", "/").split("/")
+    if "\0" in relative:
+        return "it has a NUL character"
+    if relative.startswith(("/", "\\", "~")) or ":" in relative and pathlib.PureWindowsPath(relative).drive:
+        return "it is absolute"
+    return "it has '..'" if ".." in parts else ""
+
+
+def check(root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict | None = None,
+          whole: bool = False) -> BadImage | None:
+    """Looks at a picture's path, first and last bytes, and decodes it only where those leave a doubt.
+
+    What is damaged between header and end of a JPEG or PNG is seen by `whole` only; otherwise reading it says so.
+
+    Args:
+      root: the real path (no links) of the folder that the picture must lie under.
+      relative: path below it.
+      max_pixels: the most a picture may have.
+      folders: memory between calls of what is known about folders.
+      whole: whether to decode it in any case.
+
+    Returns:
+      What is wrong, or None.
+    """
+    folders = {} if folders is None else folders
+    try:
+        path, status = _locate(root, relative, folders)
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(4096)
+            plain, size = decoding.peek(head)
+            if size is None and head.startswith(decoding.JPEG):
+                head += file.read(decoding.HEAD)
+                plain, size = decoding.peek(head)
+            tail = head[-12:]
+            if status.st_size > len(head):
+                file.seek(-12, os.SEEK_END)
+                tail = file.read(12)
+            if size is not None:
+                decoding.check_size(size, max_pixels)
+            if whole:
+                file.seek(0)
+                decoding.decode(file.read(), max_pixels)
+            elif size is None or not decoding.ends_well(head[:8], tail):
+                file.seek(0)
+                decoding.pillow_decode(file, max_pixels)
+    except BadImage as error:
+        return error
+    except OSError as error:
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        return BadImage("missing image file",
+                        _near(root, relative, folders) if missing else error.strerror or str(error))
+    return None
+
+
+def _near(root: str, relative: str, folders: dict[str, Any]) -> str:
+    """Says what the path of a missing file may mean: the same but for case, Unicode form, blanks or percent signs."""
+    if "://" in relative:
+        return "it is an address; fetch the picture into the image folder"
+    found = ""
+    for part in urllib.parse.unquote(relative).split("/"):
+        if ("names", found) not in folders:
+            folders["names", found] = _names(root, os.path.realpath(os.path.join(root, found)))
+        if (name := folders["names", found].get(_loose(part))) is None:
+            return ""
+        found = os.path.join(found, name)
+    return f"there is {found!r}"
+
+
+def _names(root: str, folder: str) -> dict[str, str]:
+    """Returns the names in a folder, loosely written -> as they are; of one outside the root, none."""
+    if not _is_under(root, folder):
+        return {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        # Sorted: of two that are loosely the same, always the same one is named.
+        return {_loose(name): name for name in sorted(entry.name for entry in itertools.islice(entries, _MOST_NAMES))}
+    return {}
+
+
+def _loose(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def _locate(root: str, relative: str, folders: dict[str, bool]) -> tuple[str, os.stat_result]:
+    """Returns path and status of an ordinary file that lies under the real path `root`, links resolved.
+
+    Raises:
+      BadImage: it lies elsewhere, or is a folder or device.
+      OSError: it is not there.
+    """
+    if problem := path_problem(relative):
+        raise BadImage("path leaves the root", problem)
+    path = os.path.join(root, relative)
+    folder = os.path.dirname(path)
+    if folder not in folders:
+        folders[folder] = _is_under(root, os.path.realpath(folder))
+    status = os.lstat(path)
+    if not folders[folder] or (stat.S_ISLNK(status.st_mode) and not _is_under(root, os.path.realpath(path))):
+        raise BadImage("path leaves the root", "a link leads elsewhere")
+    if stat.S_ISLNK(status.st_mode):
+        status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise BadImage("not an image file", "a folder or device")
+    if status.st_size > _MOST_BYTES:
+        raise BadImage("image too large", f"{status.st_size:,} bytes, at most {_MOST_BYTES:,} are read")
+    return path, status
+
+
+def _is_under(root: str, path: str) -> bool:
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)

@@ -1,0 +1,1 @@
+"""Catalogues in ArrayRecord files, prepared here or by tensorflow-datasets."""

@@ -1,0 +1,259 @@
+"""What the shoppers of the embedded catalogue do: clicks after a photo, typed queries with clicks, outfits.
+
+All of it is simulated from the true attributes, deterministic by seed and number, and about listings of train
+or of the gallery (for scoring).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from retrieval_jax.data.shop import synthetic, wording
+from retrieval_jax.errors import InputError
+
+SHOWN = {"same": 4, "sibling": 3, "random": 3}  # what a page of ten results shows
+# Chance of a click on a listing of the same product, of its category in its colour, of its category, of any other.
+CLICK = {"same": 0.75, "colour": 0.2, "category": 0.05, "other": 0.02}
+POOL = 20_000  # typed queries and outfits are about the first so many products
+QUERY_NAMES = (
+    ("category",),
+    ("category", "colour"),
+    ("category", "brand"),
+    ("category", "pattern"),
+    ("category", "colour", "pattern"),
+    ("category", "colour", "brand"),
+    ("category", "colour", "material"),
+)
+OUTFIT = ("tops", "bottoms", "shoes", "bags")
+HUES = {
+    "red": 0,
+    "orange": 30,
+    "yellow": 55,
+    "green": 120,
+    "teal": 180,
+    "blue": 225,
+    "purple": 280,
+    "pink": 330,
+}  # others are neutral
+
+
+@dataclasses.dataclass(frozen=True)
+class Clicks:
+    """One row per search with a photo.
+
+    Attributes:
+      photos: int64 [n], rows of `synthetic.images(shop, "photo")` for train, of the queries for gallery.
+      shown: int64 [n, 10], listings on the page, rows of the split; -1 where the page has fewer.
+      clicked: bool [n, 10]; shown >= 0 and not clicked are the negatives.
+    """
+
+    photos: np.ndarray
+    shown: np.ndarray
+    clicked: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class TextQueries:
+    """Typed queries; those of query i are products[indptr[i]:indptr[i + 1]], most clicked first.
+
+    Attributes:
+      texts: n strings.
+      names: the attributes that each text names, n tuples.
+      indptr: int64 [n + 1].
+      rows: int64, first listing of each clicked product, row of the split.
+      clicks: int64, how often it was clicked.
+    """
+
+    texts: list[str]
+    names: list[tuple[str, ...]]
+    indptr: np.ndarray
+    rows: np.ndarray
+    clicks: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Outfits:
+    """Outfits of one listing each of OUTFIT.
+
+    Attributes:
+      rows: int64 [n, 4], rows of the split.
+      compatible: bool [n], what `goes_together` says.
+    """
+
+    rows: np.ndarray
+    compatible: np.ndarray
+
+
+def clicks(shop: synthetic.Shop, num: int, split: str = "train") -> Clicks:
+    """Simulates searches with a user's photo: which listings the page showed and which were clicked.
+
+    Args:
+      shop: the catalogue.
+      num: searches; search i starts from photo i modulo the number of photos.
+      split: "train" (users' photos of train products) or "gallery" (the queries).
+
+    Returns:
+      The `Clicks`.
+
+    Raises:
+      InputError: the split is empty.
+    """
+    source = {"train": "photo", "gallery": "query"}.get(split)
+    if source is None or not shop.size(source) or not shop.size(split):
+        raise InputError(
+            f'no clicks on split {split!r} of the embedded catalogue: give "train" or "gallery", with listings'
+        )
+    photos = np.arange(num, dtype=np.int64) % shop.size(source)
+    numbers = synthetic.product_ids(shop, source, photos) // 4
+    u = synthetic.uniform(shop.seed, split + " clicks", np.arange(num), 32)
+    size = shop.size(split)
+
+    def listing(products, which):
+        start, stop = synthetic.first_row(split, products), np.minimum(synthetic.first_row(split, products + 1), size)
+        count = np.maximum(stop - start, 1)
+        return np.where(start < size, start + (which % count), -1), count
+
+    columns = []
+    turn = (u[:, 0] * 64).astype(np.int64)
+    for j in range(SHOWN["same"]):
+        rows, count = listing(numbers, turn + j)
+        columns.append(np.where(j < count, rows, -1))
+    for j in range(1, SHOWN["sibling"] + 1):
+        sibling = numbers // synthetic.FAMILY * synthetic.FAMILY + (numbers + j) % synthetic.FAMILY
+        columns.append(listing(sibling, (u[:, j] * 64).astype(np.int64))[0])
+    for j in range(SHOWN["random"]):
+        rows = (u[:, 8 + j] * size).astype(np.int64)
+        columns.append(np.where((np.stack(columns, 1) == rows[:, None]).any(1), -1, rows))
+    shown = np.stack(columns, 1)
+    truth = synthetic.attributes(shop, source, photos)
+    seen = synthetic.attributes(shop, split, np.maximum(shown, 0).ravel())
+    same = (
+        synthetic.product_ids(shop, split, np.maximum(shown, 0).ravel()).reshape(shown.shape) // 4 == numbers[:, None]
+    )
+    category = seen["category"].reshape(shown.shape) == truth["category"][:, None]
+    colour = seen["colour"].reshape(shown.shape) == truth["colour"][:, None]
+    chance = np.select(
+        [same, category & colour, category], [CLICK["same"], CLICK["colour"], CLICK["category"]], CLICK["other"]
+    )
+    return Clicks(photos, shown, (u[:, 16 : 16 + shown.shape[1]] < chance) & (shown >= 0))
+
+
+def _pool(shop: synthetic.Shop, split: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    rows = synthetic.first_row(split, np.arange(min(POOL, synthetic.num_products(shop, split))))
+    return rows, synthetic.attributes(shop, split, rows)
+
+
+def text_queries(shop: synthetic.Shop, num: int, split: str = "train") -> TextQueries:
+    """Simulates typed queries, broad ("mug") and narrow ("navy striped shirt"), and the products clicked after them.
+
+    A product is clicked if it has every attribute that the text names; popular products are clicked more, and one
+    query in five has a click gone astray.
+
+    Args:
+      shop: the catalogue.
+      num: queries.
+      split: "train" or "gallery".
+
+    Returns:
+      The `TextQueries`.
+
+    Raises:
+      InputError: the split is empty.
+    """
+    rows, truth = _pool(shop, split)
+    if not len(rows):
+        raise InputError(f"split {split!r} of the embedded catalogue is empty: no typed queries about it")
+    popularity = synthetic.uniform(shop.seed, split + " popularity", rows, 1)[:, 0]
+    texts, names, found, counts = [], [], [], []
+    for i in range(num):
+        rng = synthetic.generator(shop.seed, split + " text query", i)
+        like = int(rng.random() * len(rows))
+        name = QUERY_NAMES[int(rng.random() * len(QUERY_NAMES))]
+        texts.append(wording.query_text({key: truth[key][like] for key in name}, name, rng))
+        names.append(name)
+        match = np.flatnonzero(np.all([truth[key] == truth[key][like] for key in name], axis=0))
+        match = match[np.argsort(-popularity[match], kind="stable")]
+        count = np.maximum(1, 60 // np.arange(1, len(match) + 1))
+        astray = int(rng.random() * len(rows))
+        if rng.random() < 0.2 and astray not in match:
+            match, count = np.append(match, astray), np.append(count, 1)
+        found.append(rows[match])
+        counts.append(count)
+    empty = [np.zeros(0, np.int64)]
+    indptr = np.concatenate([[0], np.cumsum([len(f) for f in found])]).astype(np.int64)
+    return TextQueries(texts, names, indptr, np.concatenate(empty + found), np.concatenate(empty + counts))
+
+
+def harmonise(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Whether two colours (indices into wording.COLOURS) go together: one is neutral, or hues are near or opposite."""
+    hue = np.array([HUES.get(name, -1) for name in wording.COLOURS])
+    a, b = hue[first], hue[second]
+    apart = np.abs(a - b)
+    apart = np.minimum(apart, 360 - apart)
+    return (a < 0) | (b < 0) | (apart <= 60) | (apart >= 150)
+
+
+def goes_together(truth: dict[str, np.ndarray]) -> np.ndarray:
+    """The rule behind outfits: every piece has the same style, and every two colours harmonise.
+
+    Args:
+      truth: "style" and "colour", int [n, pieces] each, as of `synthetic.attributes`.
+
+    Returns:
+      bool [n].
+    """
+    style, colour = truth["style"], truth["colour"]
+    return (style == style[:, :1]).all(1) & harmonise(colour[:, :, None], colour[:, None, :]).all((1, 2))
+
+
+def outfits(shop: synthetic.Shop, num: int, split: str = "train") -> Outfits:
+    """Makes outfits, by turns one that goes together and the same with one piece exchanged so that it does not.
+
+    Args:
+      shop: the catalogue.
+      num: outfits.
+      split: "train", "val" or "gallery".
+
+    Returns:
+      The `Outfits`.
+
+    Raises:
+      InputError: the split has too few products to make one.
+    """
+    rows, truth = _pool(shop, split)
+    middle = np.array([wording.MIDDLES.index(row[1]) for row in wording.CATEGORIES])[truth["category"]]
+    pieces = [np.flatnonzero(middle == wording.MIDDLES.index(name)) for name in OUTFIT]
+    style, colour = truth["style"], truth["colour"]
+
+    def fits(chosen, candidates):
+        ok = np.ones(len(candidates), bool)
+        for piece in chosen:
+            ok &= (style[candidates] == style[piece]) & harmonise(colour[candidates], colour[piece])
+        return ok
+
+    made, compatible = np.zeros((num, len(OUTFIT)), np.int64), np.arange(num) % 2 == 0
+    for i in range(num):
+        rng = synthetic.generator(shop.seed, split + " outfit", i // 2)
+        for _ in range(200):
+            chosen: list[int] = []
+            for pool in pieces:
+                good = pool[fits(chosen, pool)]
+                if not len(good):
+                    break
+                chosen.append(int(good[int(rng.random() * len(good))]))
+            at = int(rng.random() * len(OUTFIT))
+            rest = [piece for j, piece in enumerate(chosen) if j != at]
+            bad = pieces[at][~fits(rest, pieces[at])]
+            if len(chosen) == len(OUTFIT) and len(bad):
+                break
+        else:
+            raise InputError(
+                f"split {split!r} of the embedded catalogue has "
+                f"{len(rows)} products, too few for outfits: give it some thousand listings"
+            )
+        if not compatible[i]:
+            chosen[at] = int(bad[int(rng.random() * len(bad))])
+        made[i] = rows[chosen]
+    return Outfits(made, compatible)

@@ -1,0 +1,78 @@
+"""Listings that a list of the user names: they stay out of a catalogue, counted like bad rows but held against no file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from retrieval_jax.data.tables import table_files
+from retrieval_jax.data.tables.row_checks import Rows
+from retrieval_jax.errors import InputError, short
+
+REASON = "left out by config.data.leave_out"
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """One line of the list.
+
+    Attributes:
+      where: file and line, for sentences.
+      split: of the listing.
+      id: of the listing.
+      reason: why it stays out, in the words of who made the list.
+    """
+
+    where: str
+    split: str
+    id: str
+    reason: str
+
+    def unknown(self) -> InputError:
+        """Returns what to raise where there is no such listing: it is a list of another catalogue."""
+        return InputError(f"{self.where}: there is no listing {short(self.id)!r} in the split {short(self.split)!r}; "
+                          "make the list again, or remove the row")
+
+
+def read(file: str) -> list[Listed]:
+    """Reads a list.
+
+    Args:
+      file: CSV, or another of the tables that `table_files` reads, with the columns split, id, reason; it may have
+        no rows.
+
+    Raises:
+      InputError: no such table, or a row that cannot be read.
+    """
+    path = pathlib.Path(file)
+    try:
+        rows = table_files.read("leave_out", path.parent, [path.name], {n: n for n in ("split", "id", "reason")},
+                                may_be_empty=True)
+    except InputError as error:
+        raise InputError(f"config.data.leave_out = {file!r}: {error}") from None
+    for _, sentence in rows.bad.values():
+        raise InputError(f"config.data.leave_out = {file!r}: {sentence}")
+    return [Listed(f"config.data.leave_out: {file}, row {line}", *listed) for line, listed in zip(
+        rows.line.tolist(), rows.frame.select("split", "id", "reason").iter_rows(), strict=True)]
+
+
+def mark(tables: dict[str, Rows], listed: Sequence[Listed]) -> None:
+    """Marks the rows of listings that are to stay out.
+
+    Args:
+      tables: rows of every split, by its name.
+      listed: see `read`.
+
+    Raises:
+      InputError: one of them is not there.
+    """
+    # of an id that stands twice the first row, the one that would be kept
+    places = {name: dict(zip(rows.frame["id"].reverse(), range(len(rows))[::-1], strict=True))
+              for name, rows in tables.items() if listed}
+    for one in listed:
+        row = places.get(one.split, {}).get(one.id)
+        if row is None:
+            raise one.unknown()
+        tables[one.split].mark(row, REASON, one.reason or f"{one.where} names it")

@@ -1,0 +1,343 @@
+"""Bad rows of a catalogue's files: found one by one, each with its sentence, then counted, set aside or refused."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import io
+import logging
+import os
+import pathlib
+import re
+import unicodedata
+from collections.abc import Iterable
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+import polars as pl
+import tqdm
+
+from retrieval_jax.data.pictures import decoding, sources
+from retrieval_jax.errors import InputError, short
+
+_CHUNK = 256  # pictures that one thread looks at before it reports
+LONGEST_ID = 1_000  # characters
+LONGEST_TITLE = 10_000  # a longer one is damage or a page of text, and its words would swamp the others' counts
+
+# Characters that leave no mark on paper: blanks, controls, joiners, marks of direction, a byte-order mark.
+_UNSEEN = r"[\s\p{Cc}\p{Cf}\p{Z}]"
+_NO_TITLE = ("null", "nan", "<na>", "\\n", "none", "n/a")  # how tables write that there is none
+
+
+@dataclasses.dataclass
+class Rows:
+    """The rows of one split (or of the ground truth) as they stand in their files.
+
+    Attributes:
+      name: of the split.
+      frame: polars frame of text columns under our names: id, title, image, product, category_0, ...
+      files: names of the files, as a person knows them.
+      file_of: int32 [n], which file each row comes from.
+      line: int64 [n], the row's number as a person sees it: the line in CSV (the header is line 1) and JSONL, the
+        number of the row in Parquet (from 1).
+      bad: row -> (reason, sentence); the first thing wrong with a row counts.
+    """
+
+    name: str
+    frame: pl.DataFrame
+    files: list[str]
+    file_of: np.ndarray
+    line: np.ndarray
+    bad: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    def mark(self, row: int, reason: str, detail: str) -> None:
+        """Declares a row bad, unless it already is.
+
+        Args:
+          row: its number, from 0.
+          reason: a few words to count by.
+          detail: what is wrong and what to do, for the sentence that also names file, row and id.
+        """
+        if row not in self.bad:
+            listing = f" (id {short(self.id(row))})" if self.id(row) else ""
+            self.bad[row] = (reason, f"{self.files[self.file_of[row]]}, row {self.line[row]}{listing}: {detail}")
+
+    def id(self, row: int) -> str:
+        """Returns the id of a row, "" where it has none."""
+        return self.frame["id"][row] or ""
+
+    def good(self) -> np.ndarray:
+        """Returns bool [n], the rows with nothing wrong."""
+        mask = np.ones(len(self), bool)
+        mask[np.fromiter(self.bad, np.int64, len(self.bad))] = False
+        return mask
+
+
+def check_ids(rows: Rows, *, unique: bool = True) -> None:
+    """Marks rows whose id is empty, has a blank (ids are written in blank-separated lists) or another character that
+    nobody sees, is very long, was rounded by a spreadsheet, or came before. Ids are compared as they are.
+
+    Args:
+      rows: rows of one file or split; bad ones are marked.
+      unique: whether an id may occur once only.
+    """
+    ids = rows.frame["id"].fill_null("")
+    for row in np.flatnonzero((ids.str.strip_chars() == "").to_numpy()):
+        rows.mark(int(row), "empty id", "the id is empty; give every listing an id of its own")
+    for row in np.flatnonzero(ids.str.contains(r"\s").to_numpy()):
+        rows.mark(int(row), "blank in id", f"the id {short(ids[int(row)])!r} has a blank in it; take the blank out")
+    for row in np.flatnonzero(ids.str.contains(_UNSEEN).to_numpy()):
+        rows.mark(int(row), "invisible character in id",
+                  f"the id {short(ids[int(row)])!a} has a character that nobody sees; take it out")
+    for row in np.flatnonzero((ids.str.len_chars() > LONGEST_ID).to_numpy()):
+        rows.mark(int(row), "id too long", f"the id has {len(ids[int(row)]):,} characters, at most {LONGEST_ID:,}; "
+                                           "perhaps a column or a quote is out of place")
+    for row in np.flatnonzero(ids.str.contains(r"^[0-9][.,][0-9]+E\+[0-9]+$").to_numpy()):
+        rows.mark(int(row), "rounded id",
+                  f"the id {ids[int(row)]!r} is a number that a spreadsheet has rounded; export ids as text")
+    if not unique:
+        return
+    repeated = np.flatnonzero((~ids.is_first_distinct()).to_numpy())
+    if len(repeated):
+        first = {
+            ids[int(row)]: int(row)
+            for row in np.flatnonzero((ids.is_first_distinct() & ids.is_duplicated()).to_numpy())
+        }
+        for row in repeated:
+            before = first[ids[int(row)]]
+            rows.mark(
+                int(row),
+                "duplicate id",
+                f"the id is already that of row {rows.line[before]} of "
+                f"{rows.files[rows.file_of[before]]}; remove one of them",
+            )
+
+
+def check_titles(rows: Rows) -> None:
+    """Marks rows without a title, or with one so long that it is none.
+
+    Args:
+      rows: rows of one split; bad ones are marked.
+    """
+    titles = rows.frame["title"].fill_null("")
+    seen = titles.str.contains(rf"[^{_UNSEEN[1:]}")
+    for row in np.flatnonzero(~seen.to_numpy()):
+        rows.mark(int(row), "empty title", "the title is empty; give it one or remove the row")
+    for row in np.flatnonzero(titles.str.strip_chars().str.to_lowercase().is_in(_NO_TITLE).to_numpy()):
+        rows.mark(int(row), "empty title", f"the title is {titles[int(row)]!r}, that is empty; give it one or remove "
+                                           "the row")
+    for row in np.flatnonzero((titles.str.len_chars() > LONGEST_TITLE).to_numpy()):
+        rows.mark(int(row), "title too long", f"the title has {len(titles[int(row)]):,} characters, at most "
+                                              f"{LONGEST_TITLE:,}; perhaps a quote is never closed; shorten it")
+
+
+def check_splits(split: Rows, others: list[Rows]) -> None:
+    """Marks rows whose id another split has too: nothing may be trained on that is searched or scored later.
+
+    Args:
+      split: rows of one split; bad ones are marked.
+      others: the splits that it may share no id with.
+    """
+    ids = split.frame["id"]
+    for other in others:
+        shared = ids.is_in(other.frame["id"].drop_nulls().implode()) if len(other) else pl.Series([False] * len(split))
+        for row in np.flatnonzero(shared.fill_null(False).to_numpy()):
+            rows_id = ids[int(row)]
+            if rows_id:
+                split.mark(
+                    int(row),
+                    "id in two splits",
+                    f"the {other.name} split has this id too; remove the listing from "
+                    f"one of {split.name} and {other.name}",
+                )
+
+
+def encode_categories(
+    rows: Rows, column: str, level: str, known: list[str], declared: bool, where: str, mark: bool
+) -> np.ndarray:
+    """Turns a column of category ids into rows of `known`.
+
+    Args:
+      rows: rows of the split.
+      column: of the frame.
+      level: name of the level, for sentences.
+      known: the categories there are.
+      declared: whether ids are whole numbers by declaration.
+      where: what `known` was taken from, for sentences.
+      mark: whether an unknown category makes a bad row; otherwise it is only -1.
+
+    Returns:
+      int32 [n], -1 where unknown.
+    """
+    values = rows.frame[column].fill_null("").str.strip_chars()
+    places = pl.DataFrame({"value": pl.Series(known, dtype=pl.String), "place": np.arange(len(known), dtype=np.int32)})
+    found = values.rename("value").to_frame().join(places, on="value", how="left", maintain_order="left")["place"]
+    found = found.fill_null(-1).to_numpy().astype(np.int32)
+    for row in np.flatnonzero(found < 0) if mark else ():
+        value = values[int(row)]
+        if not value:
+            rows.mark(int(row), "empty category", f"{level} is empty; give a category or remove the row")
+        elif declared and not is_whole(value):
+            rows.mark(
+                int(row),
+                "category is not a whole number",
+                f"{level} is {short(value)!r}, but category ids are whole numbers here; correct it",
+            )
+        else:
+            rows.mark(
+                int(row),
+                "unknown category",
+                f"{level} {short(value)!r} does not occur in {where}; correct it or add it there",
+            )
+    return found
+
+
+def is_whole(text: str) -> bool:
+    """Tells whether a text is a whole number of at most 18 digits."""
+    return re.fullmatch(r"-?[0-9]{1,18}", text) is not None
+
+
+def near_ids(rows: Rows, wanted: Iterable[str]) -> dict[str, str]:
+    """Finds for ids that do not occur the one that somebody may have meant.
+
+    Args:
+      rows: those that have ids.
+      wanted: ids that none of them has.
+
+    Returns:
+      Wanted id -> id that is the same but for case, leading zeros, ".0", Unicode form or invisible characters.
+    """
+    loose = {one: _loose(one) for one in wanted}
+    keys = set(loose.values())
+    there = {key: one for one in rows.frame["id"].fill_null("") if (key := _loose(one)) in keys} if keys else {}
+    return {one: there[key] for one, key in loose.items() if key in there}
+
+
+def _loose(text: str) -> str:
+    text = re.sub(r"[\s\u200b-\u200f\ufeff]", "", unicodedata.normalize("NFKC", text).casefold())
+    return re.sub(r"\.0+$", "", text).lstrip("0")
+
+
+def check_images(rows: Rows, root: Any, max_pixels: int, whole: bool = False) -> None:
+    """Marks rows whose picture is missing, truncated, no picture, too large or outside the root.
+
+    Args:
+      rows: rows of one split; bad ones are marked.
+      root: folder of the pictures.
+      max_pixels: the most a picture may have.
+      whole: whether every picture is decoded, which also finds what is damaged between header and end.
+    """
+    real, folders = os.path.realpath(root), {}
+    images = rows.frame["image"].fill_null("").to_list()
+    to_do = np.flatnonzero(rows.good())
+
+    def look(start: int) -> list[tuple[int, decoding.BadImage]]:
+        found = []
+        for row in to_do[start : start + _CHUNK].tolist():
+            if not images[row].strip():
+                found.append((row, None))
+            elif problem := sources.check(real, images[row], max_pixels, folders, whole):
+                found.append((row, problem))
+        return found
+
+    with (
+        futures.ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool,
+        tqdm.tqdm(total=len(to_do), desc=f"data: {rows.name} pictures", unit="picture", mininterval=1) as bar,
+    ):
+        for found in pool.map(look, range(0, len(to_do), _CHUNK)):
+            for row, problem in found:
+                if problem is None:
+                    rows.mark(row, "empty image path", "the path of the picture is empty; give it or remove the row")
+                else:
+                    rows.mark(row, problem.reason, problem.sentence(images[row]))
+            bar.update(min(_CHUNK, len(to_do) - bar.n))
+
+
+def settle(
+    tables: list[Rows], max_bad_share: float, set_aside_path: Any, not_held: frozenset[str] = frozenset()
+) -> tuple[dict, list[dict]]:
+    """Counts bad rows, writes them to a file, and refuses the catalogue where a file has too many.
+
+    Args:
+      tables: all splits and the ground truth, checked.
+      max_bad_share: largest share of bad rows of a file, 0 to 1, at which they are set aside instead of refused.
+      set_aside_path: CSV that receives the bad rows, or None.
+      not_held: reasons that do not count towards the share: the row fell with one of another file.
+
+    Returns:
+      (counts, set_aside) of `catalog.Catalog`.
+
+    Raises:
+      InputError: more than the share, with the counts by reason and the first sentences.
+    """
+    counts, set_aside, refused, sentences = {}, [], [], []
+    for rows in tables:
+        files = {file: {"read": int((rows.file_of == i).sum()), "set_aside": {}} for i, file in enumerate(rows.files)}
+        for row in sorted(rows.bad):
+            reason, sentence = rows.bad[row]
+            file = rows.files[rows.file_of[row]]
+            set_aside.append(
+                {"file": file, "row": int(rows.line[row]), "id": rows.id(row), "reason": reason, "sentence": sentence}
+            )
+            files[file]["set_aside"][reason] = files[file]["set_aside"].get(reason, 0) + 1
+        for file, count in files.items():
+            held = {reason: n for reason, n in count["set_aside"].items() if reason not in not_held}
+            count["kept"] = count["read"] - sum(count["set_aside"].values())
+            if sum(held.values()) > max_bad_share * count["read"] + 1e-9:
+                listed = ", ".join(
+                    f"{reason} {n:,}" for reason, n in sorted(held.items(), key=lambda item: (-item[1], item[0]))
+                )
+                refused.append(f"{file}: {sum(held.values()):,} of {count['read']:,} rows are bad ({listed})")
+                sentences += [
+                    entry["sentence"] for entry in set_aside if entry["file"] == file and entry["reason"] in held
+                ][:10]
+        total = collections.Counter()
+        for count in files.values():
+            total.update(count["set_aside"])
+        counts[rows.name] = {
+            "read": len(rows),
+            "kept": len(rows) - len(rows.bad),
+            "set_aside": dict(sorted(total.items())),
+            "files": files,
+        }
+    if set_aside_path is not None:
+        write_set_aside(set_aside_path, set_aside)
+    if refused:
+        more = f"\nAll {len(set_aside):,} are listed in {set_aside_path}." if set_aside_path is not None else ""
+        raise InputError(
+            "too many bad rows (at most a share of {:g} of a file may be set aside):\n  {}\nThe first are:\n  {}{}\n"
+            "Fix the rows, or raise config.data.kwargs.max_bad_share to leave them out.".format(
+                max_bad_share, "\n  ".join(refused), "\n  ".join(sentences[:10]), more
+            )
+        )
+    if set_aside:
+        by_reason = collections.Counter(entry["reason"] for entry in set_aside)
+        listed = ", ".join(f"{reason} {n:,}" for reason, n in by_reason.most_common())
+        logging.getLogger(__name__).warning(
+            "set aside %s bad rows: %s%s",
+            f"{len(set_aside):,}",
+            listed,
+            f" (see {set_aside_path})" if set_aside_path is not None else "",
+        )
+    return counts, set_aside
+
+
+def write_set_aside(path: Any, set_aside: list[dict]) -> None:
+    """Writes the rows that were left out as CSV: file, row, id, reason, sentence.
+
+    Args:
+      path: of the CSV; its folder is made.
+      set_aside: dicts with these keys; for none, only the header is written.
+    """
+    content = io.StringIO()
+    writer = csv.DictWriter(content, ["file", "row", "id", "reason", "sentence"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(set_aside)
+    path = pathlib.Path(path) if isinstance(path, str) else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.getvalue().encode("utf-8", "backslashreplace"))

@@ -1,0 +1,16 @@
+"""Vectors with their ids: in memory, on disk as memory-mapped shards, and written by several processes."""
+
+from retrieval_jax.embeddings.folder import (
+    FORMAT,
+    Embeddings,
+    allocate,
+    as_stored,
+    check_dtype,
+    computed,
+    read_info,
+    write,
+)
+from retrieval_jax.embeddings.ids import Ids, places
+
+__all__ = ["FORMAT", "Embeddings", "Ids", "allocate", "as_stored", "check_dtype", "computed", "places", "read_info",
+           "write"]

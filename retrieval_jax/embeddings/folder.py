@@ -1,0 +1,302 @@
+"""Embeddings on disk: shards of .npy, UTF-8 ids and offsets, provenance as JSON; memory-mapped, nothing pickled.
+
+folder/embeddings.json   rows, dim, dtype, the shards with their sha256, and `meta` (space, checkpoint, config, ...)
+folder/00000.npy ...     [rows of the shard, dim] float32 or float16
+folder/ids.npy           all ids, joined, as UTF-8 bytes; folder/id_offsets.npy: where each one starts
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from retrieval_jax.embeddings.ids import Ids
+from retrieval_jax.embeddings.vectors import Computed, Shards
+from retrieval_jax.errors import InputError
+from retrieval_jax.files.arrays import file_sha256, load_npy
+from retrieval_jax.files.atomic import replace_folder
+
+FORMAT = 1
+KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones each time they are read
+
+
+
+
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Vectors with their ids and where they come from.
+
+    Attributes:
+      ids: n ids, one a row (any sequence of str; kept as `Ids`).
+      vectors: [n, dim] float32 array, `Shards` of memory-mapped arrays, or `Computed` when read. A float16 array stays
+        as it is, and gives float32 when read.
+      meta: provenance: space (what may be compared with what), checkpoint, config, split, ...; of what was loaded also
+        vectors_sha256, of the files' checksums, which stays with what is computed from it.
+
+    Raises:
+      InputError: not as many ids as vectors.
+    """
+
+    ids: Sequence[str]
+    vectors: np.ndarray | Shards | Computed
+    meta: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        vectors = self.vectors
+        if isinstance(vectors, (list, tuple)) and len(vectors) and getattr(vectors[0], "ndim", 0) == 2:
+            vectors = Shards(vectors, vectors[0].shape[1])
+        elif not isinstance(vectors, (Shards, Computed)):
+            vectors = np.asarray(vectors)
+            if vectors.dtype == np.float16 and vectors.ndim == 2:
+                vectors = Shards([vectors], vectors.shape[1])
+            elif vectors.dtype != np.float32:
+                vectors = vectors.astype(np.float32)
+        if len(vectors.shape) != 2:
+            raise InputError(f"embeddings are [rows, dim], got shape {vectors.shape}")
+        object.__setattr__(self, "vectors", vectors)
+        object.__setattr__(self, "ids", Ids.of(self.ids))
+        if len(self.ids) != len(vectors):
+            raise InputError(f"embeddings have {len(self.ids)} ids but {len(vectors)} vectors: give one id a row")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def dim(self) -> int:
+        """How many numbers a vector has."""
+        return self.vectors.shape[1]
+
+    def block(self, start: int, stop: int) -> np.ndarray:
+        """Returns some rows, float32 [n, dim], n <= stop - start.
+
+        Args:
+          start: the first row.
+          stop: the row after the last; may lie beyond the end.
+        """
+        return np.asarray(self.vectors[start:stop], np.float32)
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray], dim: int | None = None) -> Embeddings:
+        """Returns the same rows with a function applied: computed now where they are few, else when they are read.
+
+        What is not kept costs no memory and no disk, but the function runs at every reading: `save` the result where it
+        is read often.
+
+        Args:
+          function: of [n, dim] float32; returns [n, new dim], each row from its own row alone.
+          dim: the new dim; by default the old one.
+        """
+        old = self.vectors
+        return computed(self.ids, lambda key: function(np.asarray(old[key], np.float32)), dim or self.dim, self.meta)
+
+    def take(self, rows: np.ndarray) -> Embeddings:
+        """Returns some rows, in the order given; read from where they are, not copied.
+
+        Args:
+          rows: [n] row numbers.
+        """
+        rows, old = np.asarray(rows, np.int64), self.vectors
+        return computed(self.ids[rows], lambda key: old[rows[key]], self.dim, self.meta)
+
+    def save(self, folder: str | os.PathLike, shard_rows: int = 65536, dtype: str = "float32") -> pathlib.Path:
+        """Writes the folder whole or not at all: a temporary folder beside it, renamed at the end.
+
+        Args:
+          folder: where to; an older one there is replaced.
+          shard_rows: rows a .npy file.
+          dtype: "float32", or "float16" for half the bytes.
+
+        Raises:
+          InputError: another dtype, or a value that float16 cannot hold.
+        """
+        blocks = (self.block(start, start + shard_rows) for start in range(0, len(self), shard_rows))
+        return write(folder, self.ids, blocks, self.meta, dim=self.dim, dtype=dtype)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike, *, verify: bool = False) -> Embeddings:
+        """Returns the embeddings of a folder, memory-mapped: shapes and file sizes are checked, no vector is read.
+
+        Args:
+          folder: that `save` or `write` made.
+          verify: also read every byte and compare the checksums (for files that were copied from elsewhere).
+
+        Raises:
+          InputError: a missing, cut or mismatched file, or one that is not what was written, named.
+        """
+        folder = pathlib.Path(folder)
+        info = read_info(folder)
+        arrays = []
+        for shard in info["shards"]:
+            file = folder / shard["file"]
+            array = load_npy(file, mmap=True)
+            if array.shape != (shard["rows"], info["dim"]) or str(array.dtype) != info["dtype"]:
+                raise InputError(
+                    f"{file} holds {array.dtype} {array.shape}, but embeddings.json says {info['dtype']} "
+                    f"{(shard['rows'], info['dim'])}: run embed again"
+                )
+            if verify and file_sha256(file) != shard["sha256"]:
+                raise InputError(f"{file} has changed since it was written: run embed again")
+            arrays.append(array)
+        vectors = Shards(arrays, info["dim"])
+        ids = Ids.load(folder)
+        if not len(ids) == len(vectors) == info["rows"]:
+            raise InputError(
+                f"{folder}: {len(ids)} ids, {len(vectors)} vectors, and embeddings.json says {info['rows']} "
+                "rows: run embed again"
+            )
+        if verify and ids.sha256() != info["ids_sha256"]:
+            raise InputError(f"{folder / 'ids.npy'} has changed since it was written: run embed again")
+        sums = hashlib.sha256("".join(shard["sha256"] for shard in info["shards"]).encode()).hexdigest()
+        return cls(ids, vectors, {**info["meta"], "vectors_sha256": sums})
+
+
+def computed(
+    ids: Sequence[str], read: Callable[[slice | np.ndarray], np.ndarray], dim: int, meta: dict
+) -> Embeddings:
+    """Returns embeddings whose vectors `read` gives: read once and kept up to KEPT_BYTES, else whenever they are read.
+
+    Args:
+      ids: n ids.
+      read: see `vectors.Computed`.
+      dim: how many numbers a row has.
+      meta: provenance.
+    """
+    vectors = Computed(read, (len(ids), dim))
+    return Embeddings(ids, vectors[:] if 4 * len(ids) * dim <= KEPT_BYTES else vectors, meta)
+
+
+def allocate(shape: tuple[int, int], max_bytes: int = 2 << 30) -> np.ndarray:
+    """Returns an empty float32 array to fill: in memory, or, beyond max_bytes, a mapped unnamed file in TMPDIR."""
+    if shape[0] * shape[1] * 4 <= max_bytes:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile() as file:  # the mapping keeps the file alive after it is closed
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+def write(
+    folder: str | os.PathLike,
+    ids: Iterable[str],
+    blocks: Iterable[np.ndarray],
+    meta: dict,
+    *,
+    dim: int,
+    dtype: str = "float32",
+) -> pathlib.Path:
+    """Writes blocks of vectors as they come, one shard each: embeddings that do not fit in memory.
+
+    Args:
+      folder: where to; an older one there is replaced when the new one is complete.
+      ids: one a row, in the order of the blocks.
+      blocks: arrays [n, dim].
+      meta: provenance, JSON-able.
+      dim: the vectors' dimension.
+      dtype: "float32" or "float16".
+
+    Raises:
+      InputError: ids and vectors differ in number, another dtype, or a value that float16 cannot hold.
+    """
+    check_dtype(dtype)
+    folder, ids = pathlib.Path(folder), Ids.of(ids)
+
+    def fill(new: pathlib.Path) -> None:
+        shards, rows = [], 0
+        for block in blocks:
+            if block.ndim != 2 or block.shape[1] != dim:
+                raise InputError(f"{folder}: a block of shape {block.shape} where [rows, {dim}] was announced")
+            array = as_stored(block, dtype, lambda row, first=rows: f"{folder}: row {first + row} ({ids[first + row]})")
+            file = new / f"{len(shards):05d}.npy"
+            np.save(file, array, allow_pickle=False)
+            shards.append({"file": file.name, "rows": len(array), "sha256": file_sha256(file)})
+            rows += len(array)
+        if rows != len(ids):
+            raise InputError(f"{folder}: {len(ids)} ids but {rows} vectors: give one id a row")
+        ids.save(new)
+        info = {
+            "format": FORMAT,
+            "rows": rows,
+            "dim": int(dim),
+            "dtype": dtype,
+            "ids_sha256": ids.sha256(),
+            "shards": shards,
+            "meta": dict(meta),
+        }
+        (new / "embeddings.json").write_text(json.dumps(info, indent=1))
+
+    return replace_folder(folder, fill)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises InputError unless embeddings may be stored as `dtype`."""
+    if dtype not in ("float32", "float16"):
+        raise InputError(f"embeddings are stored as float32 or float16, not {dtype!r}: change embed.dtype")
+
+
+def as_stored(block: np.ndarray, dtype: str, name: Callable[[int], str]) -> np.ndarray:
+    """Returns vectors as they lie on disk.
+
+    Args:
+      block: [n, dim].
+      dtype: "float32" or "float16".
+      name: of a row number of the block, for the message.
+
+    Raises:
+      InputError: a value that float16 cannot hold, or a vector that becomes zero in it.
+    """
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(block, dtype)
+    lost = ~np.isfinite(array).all(1) & np.isfinite(block).all(1)
+    if lost.any():
+        raise InputError(f"{name(int(lost.argmax()))} holds a number beyond float16: set embed.dtype to float32")
+    lost = ~array.any(1) & np.asarray(block).any(1)
+    if dtype == "float16" and lost.any():
+        raise InputError(f"{name(int(lost.argmax()))} is so short that it becomes zero in float16: set embed.dtype to "
+                         "float32")
+    return array
+
+
+def read_info(folder: str | os.PathLike) -> dict:
+    """Reads the description of embeddings, embeddings.json.
+
+    Args:
+      folder: of the embeddings.
+
+    Returns:
+      A dict: rows, dim, dtype, shards (file, rows, sha256), ids_sha256, meta.
+
+    Raises:
+      InputError: it is missing, of another format, or broken.
+    """
+    file = pathlib.Path(folder) / "embeddings.json"
+    if not file.exists():
+        raise InputError(f"{file} not found: run embed first (python -m retrieval_jax.embed)")
+    try:
+        info = json.loads(file.read_text())
+        if info["format"] != FORMAT:
+            raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
+        for key, kind in (("rows", int), ("dim", int), ("dtype", str), ("shards", list), ("meta", dict)):
+            if not isinstance(info[key], kind):
+                raise TypeError(key)
+        for shard in info["shards"]:
+            if pathlib.Path(shard["file"]).name != shard["file"]:
+                raise ValueError(shard["file"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is not the description of embeddings ({error!r}): run embed again") from error
+    return info
+
+
+
+
+
+
+
+

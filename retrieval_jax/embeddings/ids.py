@@ -1,0 +1,123 @@
+"""Ids as one array of UTF-8 bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from retrieval_jax.errors import InputError
+from retrieval_jax.files.arrays import load_npy
+
+
+class Ids(Sequence):
+    """Ids as one array of UTF-8 bytes: a million of them cost no Python objects, and may stay on disk.
+
+    Indexing with an int gives a `str`, with a slice or an array of rows a list of `str`.
+    """
+
+    def __init__(self, data: np.ndarray, offsets: np.ndarray):
+        self.data, self.offsets = data, offsets
+        self._sha256 = ""
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> Ids:
+        """Returns `ids` as `Ids` (unchanged if it is one already)."""
+        if isinstance(ids, cls):
+            return ids
+        encoded = [str(item).encode() for item in ids]
+        offsets = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(item) for item in encoded], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            return [self[row] for row in range(*key.indices(len(self)))]
+        if isinstance(key, np.ndarray) and key.ndim:
+            return [self[int(row)] for row in key]
+        row = int(key)
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        row %= len(self)
+        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        data, offsets = self.data.tobytes(), self.offsets.tolist()
+        for start, stop in itertools.pairwise(offsets):
+            yield data[start:stop].decode()
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Ids):
+            if not isinstance(other, (Sequence, np.ndarray)) or len(self) != len(other):
+                return False
+            other = Ids.of(other)
+        return np.array_equal(self.offsets, other.offsets) and np.array_equal(self.data, other.data)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"Ids({len(self)}: {', '.join(self[:3])}{', ...' if len(self) > 3 else ''})"
+
+    def sha256(self) -> str:
+        """Returns a fingerprint of the ids and their order."""
+        if not self._sha256:
+            digest = hashlib.sha256(np.ascontiguousarray(self.offsets, np.int64).tobytes())
+            digest.update(np.ascontiguousarray(self.data).tobytes())
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def save(self, folder: pathlib.Path, name: str = "") -> None:
+        """Writes {name}ids.npy and {name}id_offsets.npy.
+
+        Args:
+          folder: that exists.
+          name: put before the files' names, where a folder holds the ids of several things.
+        """
+        np.save(folder / f"{name}ids.npy", self.data, allow_pickle=False)
+        np.save(folder / f"{name}id_offsets.npy", self.offsets, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: pathlib.Path, name: str = "") -> Ids:
+        """Returns the ids that `save` wrote, decoded only when asked for.
+
+        Args:
+          folder: see `save`.
+          name: see `save`.
+
+        Raises:
+          InputError: a file is missing, cut, or does not fit the other.
+        """
+        offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False)
+        data_file = folder / f"{name}ids.npy"
+        data = load_npy(data_file, mmap=False)
+        if (
+            offsets.ndim != 1
+            or not len(offsets)
+            or offsets.dtype != np.int64
+            or data.dtype != np.uint8
+            or offsets[0] != 0
+            or offsets[-1] != len(data)
+            or (np.diff(offsets) < 0).any()
+        ):
+            raise InputError(
+                f"{data_file} does not fit its offsets: make the folder again with the command that made it"
+            )
+        return cls(data, offsets)
+
+
+def places(names: Iterable[str] | Iterable[bytes]) -> np.ndarray:
+    """Returns the place of each name among all of them sorted, [n] int64.
+
+    Args:
+      names: n ids; Python's order of str is that of their UTF-8.
+    """
+    names = list(names)
+    out = np.empty(len(names), np.int64)
+    out[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    return out

@@ -1,0 +1,340 @@
+"""Embeddings written shard by shard: by several processes, on from where a killed run stopped, and only what is new.
+
+    .<split>.partial/00000.npy                a finished shard's vectors, and beside it which pictures gave them:
+                     00000.fingerprints.npy, 00000.thumbnails.npy
+                     00000.json               its record, written last; without one it does not count
+    <split>/                                  all of it once complete, see `embeddings`
+
+A shard is a range of rows of the catalogue, so the order of the whole is the catalogue's whoever wrote what. It depends
+on nothing but its own range: its batches start with it, so a run that was killed and went on gives the bytes of one
+that was not. What makes vectors out of pictures (weights, views, sizes ...) has a name, the recipe: vectors of another
+recipe are never taken over, nor are those of a picture that changed, nor a shard whose checksum is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from retrieval_jax import embeddings
+from retrieval_jax.embeddings import Ids
+from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
+from retrieval_jax.files.arrays import file_sha256, load_npy
+
+NEW, KEPT, CHANGED, DAMAGED = range(4)
+_STATES = {"kept": KEPT, "new": NEW, "changed": CHANGED, "damaged": DAMAGED}
+_PARTS = {"vectors": ".npy", "fingerprints": ".fingerprints.npy", "thumbnails": ".thumbnails.npy"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One split to embed; every process makes the same.
+
+    Attributes:
+      folder: where the embeddings go.
+      ids: n ids, in the catalogue's order.
+      recipe: name of what makes vectors out of pictures.
+      dtype: on disk, "float32" or "float16".
+      shard_rows: rows of a shard; the last has fewer.
+    """
+
+    folder: pathlib.Path
+    ids: Ids
+    recipe: str
+    dtype: str
+    shard_rows: int
+
+    @property
+    def partial(self) -> pathlib.Path:
+        """Where shards lie until all are there."""
+        return self.folder.with_name(f".{self.folder.name}.partial")
+
+    @property
+    def count(self) -> int:
+        """How many shards there are."""
+        return -(-len(self.ids) // self.shard_rows)
+
+    def rows(self, shard: int) -> np.ndarray:
+        """Returns the rows of a shard, ascending."""
+        return np.arange(shard * self.shard_rows, min(len(self.ids), (shard + 1) * self.shard_rows))
+
+
+def settle(folder: pathlib.Path) -> None:
+    """Puts complete embeddings in their place where a run was killed just before it did; for one process, first.
+
+    Args:
+      folder: of the embeddings, see `Job`.
+    """
+    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    if (partial / "embeddings.json").exists():
+        _swap(partial, folder, old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(partial: pathlib.Path, folder: pathlib.Path, old: pathlib.Path) -> None:
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+class Earlier:
+    """Embeddings of an earlier run, from which vectors may be taken over: those of the same recipe, checked."""
+
+    def __init__(self, folder: pathlib.Path, recipe: str, dtype: str):
+        """Opens them; `reason` says why nothing of them can be used, "" if it can.
+
+        Args:
+          folder: of the embeddings; may be missing.
+          recipe: that they must be of.
+          dtype: that they must be stored as.
+        """
+        self.reason, self.name, self.space, self.ids = "", "", "", Ids.of([])
+        self._shards: list[dict] = []
+        if not (folder / "embeddings.json").exists():
+            self.reason = "there are none yet"
+            return
+        try:
+            info, self.ids = embeddings.read_info(folder), Ids.load(folder)
+            if info["meta"].get("recipe") != recipe:
+                self.reason = "the earlier ones are of another network or of other settings"
+            elif info["dtype"] != dtype:
+                self.reason = f"the earlier ones are stored as {info['dtype']}"
+            elif self.ids.sha256() != info["ids_sha256"] or sum(s["rows"] for s in info["shards"]) != len(self.ids):
+                self.reason = "the ids of the earlier ones are damaged"
+        except InputError as error:
+            self.reason = f"the earlier ones cannot be read ({error})"
+        if self.reason:
+            return
+        self.folder, self._shards, self.space = folder, info["shards"], info["meta"]["space"]
+        self.name = file_sha256(folder / "embeddings.json")[:16]
+        self._starts = np.cumsum([0] + [shard["rows"] for shard in self._shards])
+        self._open: dict[int, dict[str, np.ndarray] | None] = {}
+        # 16 bytes an id, not a dict of a million strings
+        keys = _keys(self.ids)
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def find(self, ids: Sequence[str]) -> np.ndarray:
+        """Returns the row of each id, int64 [n], -1 where there was none."""
+        if not len(self._shards) or not len(self.ids):
+            return np.full(len(ids), -1)
+        keys = _keys(ids)
+        rows = self._order[np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)]
+        return np.array([row if self.ids[row] == item else -1 for row, item in zip(rows.tolist(), ids, strict=True)],
+                        np.int64)
+
+    def intact(self, rows: np.ndarray) -> np.ndarray:
+        """Tells which rows lie in shards whose checksums are right, bool [n]."""
+        numbers = self._numbers(rows)
+        return np.isin(numbers, [number for number in np.unique(numbers) if self._shard(int(number)) is not None])
+
+    def take(self, part: str, rows: np.ndarray) -> np.ndarray:
+        """Returns "vectors" as stored, "fingerprints" or "thumbnails" of intact rows, [n, ...]."""
+        numbers, out = self._numbers(rows), None
+        for number in np.unique(numbers).tolist():
+            here = numbers == number
+            found = self._shard(number)[part][rows[here] - self._starts[number]]
+            out = np.empty((len(rows), found.shape[1]), found.dtype) if out is None else out
+            out[here] = found
+        return out
+
+    def _numbers(self, rows: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+    def _shard(self, number: int) -> dict[str, np.ndarray] | None:
+        if number not in self._open:
+            entry = self._shards[number]
+            self._open[number] = _read(self.folder, entry["file"], entry)
+        return self._open[number]
+
+
+def write(job: Job, earlier: Earlier, pictures, embed, shards: Sequence[int], say: Callable[[str], None]) -> None:
+    """Makes some shards of a split, one after the other; a shard that is there already, and right, is left.
+
+    Args:
+      job: what to make.
+      earlier: embeddings to take vectors from.
+      pictures: of the split: `notes(rows)` and `unchanged(rows, fingerprints, thumbnails)`, as `data.noted.Noted`.
+      embed: function of (rows, shard number); returns (float32 [n, dim], name of their space).
+      shards: their numbers.
+      say: is told of a shard that was thrown away.
+
+    Raises:
+      InputError: a value that float16 cannot hold, or vectors of another dimension than the earlier ones.
+    """
+    job.partial.mkdir(parents=True, exist_ok=True)
+    for number in shards:
+        rows = job.rows(number)
+        ids = job.ids[rows]
+        what = {"recipe": job.recipe, "dtype": job.dtype, "start": int(rows[0]), "rows": len(rows),
+                "ids_sha256": Ids.of(ids).sha256(), "earlier": earlier.name}
+        if _is_done(job, number, what, rows, pictures, say):
+            continue
+        states = np.full(len(rows), NEW)
+        at = earlier.find(ids)
+        there = np.flatnonzero(at >= 0)
+        good = earlier.intact(at[there]) if len(there) else np.zeros(0, bool)
+        states[there[~good]] = DAMAGED
+        there = there[good]
+        if len(there):
+            marks = earlier.take("fingerprints", at[there]), earlier.take("thumbnails", at[there])
+            states[there] = np.where(pictures.unchanged(rows[there], *marks), KEPT, CHANGED)
+        array, space = None, earlier.space
+        if (states != KEPT).any():
+            vectors, space = embed(rows[states != KEPT], number)
+            array = np.empty((len(rows), vectors.shape[1]), job.dtype)
+            array[states != KEPT] = embeddings.as_stored(
+                vectors, job.dtype, lambda row, todo=rows[states != KEPT]: f"{job.folder}: row {todo[row]} "
+                f"({job.ids[int(todo[row])]})")
+        if (states == KEPT).any():
+            taken = earlier.take("vectors", at[states == KEPT])
+            array = np.empty((len(rows), taken.shape[1]), job.dtype) if array is None else array
+            if array.shape[1] != taken.shape[1] or space != earlier.space:
+                raise InputError(f"{job.folder} has vectors of {taken.shape[1]} numbers in the space {earlier.space}, "
+                                 f"the network now gives {array.shape[1]} in {space}: remove the folder, embed again")
+            array[states == KEPT] = taken
+        fingerprints, thumbnails = pictures.notes(rows)
+        entry = {**what, "dim": array.shape[1], "space": space,
+                 "counts": {name: int((states == state).sum()) for name, state in _STATES.items()}}
+        for part, values in (("vectors", array), ("fingerprints", fingerprints), ("thumbnails", thumbnails)):
+            entry |= _save(job.partial, number, part, values)
+        atomic.write_json(job.partial / f"{number:05d}.json", entry)
+
+
+def _is_done(job: Job, number: int, what: dict, rows: np.ndarray, pictures, say: Callable[[str], None]) -> bool:
+    """Tells whether a killed run left this shard, of this recipe and these listings, whole, its pictures unchanged."""
+    file = job.partial / f"{number:05d}.json"
+    if not file.exists():
+        return False
+    try:
+        entry = atomic.read_json(file)
+        if any(entry[name] != value for name, value in what.items()):
+            reason = "it is of other listings, another network or other settings"
+        elif (parts := _read(job.partial, f"{number:05d}.npy", entry)) is None:
+            reason = "its checksums are wrong"
+        elif not pictures.unchanged(rows, parts["fingerprints"], parts["thumbnails"]).all():
+            reason = "a picture of it changed"
+        else:
+            return True
+    except (InputError, KeyError, TypeError) as error:
+        reason = f"its record cannot be read ({error!r})"
+    file.unlink()
+    say(f"shard {number} of the killed run is made again: {reason}")
+    return False
+
+
+def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
+    """Joins the shards of all processes, after the last one is written; for one process.
+
+    Args:
+      job: what was made.
+      meta: provenance, JSON-able; gets "space" and "recipe".
+      earlier: what vectors were taken from.
+
+    Returns:
+      Counts of listings. now: embedded altogether = kept + new + changed + damaged; before: in the earlier
+      embeddings = kept + changed + damaged + removed, 0 where those could not be used.
+
+    Raises:
+      InputError: a shard is missing, or shards do not fit each other.
+    """
+    entries, counts = [], dict.fromkeys(_STATES, 0)
+    for number in range(job.count):
+        file = job.partial / f"{number:05d}.json"
+        if not file.exists():
+            raise InputError(f"{file} is missing: do all processes write to the same folder? Run embed again")
+        entry = atomic.read_json(file)
+        same = entries[0] if entries else entry
+        for name in ("recipe", "space", "dim"):
+            if entry[name] != (job.recipe if name == "recipe" else same[name]):
+                raise InputError(f"{file}: the {name} is {entry[name]!r}, not that of the other shards: the processes "
+                                 "ran with different weights, settings or code; run embed again")
+        for name in _STATES:
+            counts[name] += entry["counts"][name]
+        entries.append(entry)
+    counts["removed"] = int((~np.isin(_keys(earlier.ids), _keys(job.ids))).sum()) if earlier.name else 0
+    counts["before"], counts["now"] = len(earlier.ids) if earlier.name else 0, len(job.ids)
+    if (counts["kept"] + counts["new"] + counts["changed"] + counts["damaged"] != counts["now"]
+            or counts["kept"] + counts["changed"] + counts["damaged"] + counts["removed"] != counts["before"]):
+        raise InputError(f"{job.folder}: the counts of listings do not add up ({counts}): are ids given twice?")
+    job.ids.save(job.partial)
+    for name in ("ids.npy", "id_offsets.npy"):  # on the disk before the record that says that all is there
+        with (job.partial / name).open("rb+") as stream:
+            os.fsync(stream.fileno())
+    shards = [{"file": f"{number:05d}.npy", **{key: entry[key] for key in ("rows", "sha256", "fingerprints_sha256",
+                                                                           "thumbnails_sha256")}}
+              for number, entry in enumerate(entries)]
+    wanted = {f"{number:05d}{end}" for number in range(job.count) for end in _PARTS.values()}
+    for file in job.partial.iterdir():  # what other settings or processes left, and records that are joined now
+        if file.name not in wanted | {"ids.npy", "id_offsets.npy"} and file.suffix != ".json":
+            file.unlink()
+    atomic.write_json(job.partial / "embeddings.json", {
+        "format": embeddings.FORMAT, "rows": len(job.ids), "dim": entries[0]["dim"], "dtype": job.dtype,
+        "ids_sha256": job.ids.sha256(), "shards": shards,
+        "meta": {**meta, "space": entries[0]["space"], "recipe": job.recipe, "dim": entries[0]["dim"]}})
+    for file in job.partial.glob("[0-9]*.json"):
+        file.unlink()
+    _swap(job.partial, job.folder, job.folder.with_name(f".{job.folder.name}.old"))
+    return counts
+
+
+def thumbnails(folder: pathlib.Path, ids: Ids) -> np.ndarray | None:
+    """Returns the thumbnails of embedded pictures, uint8 [n, 192]; None where there are none, or of other listings."""
+    folder = pathlib.Path(folder)
+    if not (folder / "embeddings.json").exists() or Ids.load(folder) != ids:
+        return None
+    shards = embeddings.read_info(folder)["shards"]
+    if not all("thumbnails_sha256" in shard for shard in shards):
+        return None
+    return np.concatenate([load_npy(folder / shard["file"].replace(".npy", _PARTS["thumbnails"]), mmap=True)
+                           for shard in shards])
+
+
+def _save(folder: pathlib.Path, number: int, part: str, values: np.ndarray) -> dict[str, str]:
+    """Writes one file of a shard, safe from half a file and from a crash of the machine; returns its checksum."""
+    file = folder / f"{number:05d}{_PARTS[part]}"
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        np.save(stream, values, allow_pickle=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(file)
+    return {"sha256" if part == "vectors" else f"{part}_sha256": file_sha256(file)}
+
+
+def _read(folder: pathlib.Path, name: str, entry: dict) -> dict[str, np.ndarray] | None:
+    """Returns the arrays of a shard, mapped; None unless they are there and have the checksums of its record."""
+    found = {}
+    for part, end in _PARTS.items():
+        file = folder / name.replace(".npy", end)
+        wanted = entry.get("sha256" if part == "vectors" else f"{part}_sha256")
+        try:
+            if wanted is None or file_sha256(file) != wanted:
+                return None
+            found[part] = load_npy(file, mmap=True)
+        except (OSError, InputError):
+            return None
+        if len(found[part]) != entry["rows"]:
+            return None
+    return found
+
+
+def _keys(ids: Sequence[str]) -> np.ndarray:
+    """Returns a number of 64 bits for each id."""
+    digests = b"".join(hashlib.blake2b(str(item).encode(), digest_size=8).digest() for item in ids)
+    return np.frombuffer(digests, np.uint64)
+
+
+def recipe_name(recipe: dict) -> str:
+    """Returns the short name of a recipe: a dict, JSON-able, of all that a vector depends on beside its picture."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]

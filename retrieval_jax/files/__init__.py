@@ -1,0 +1,1 @@
+"""Files and folders: written whole, locked, kept in step with a URL."""

@@ -1,0 +1,1 @@
+"""Networks from pictures to embeddings; the only folder of models that is looked up by name."""

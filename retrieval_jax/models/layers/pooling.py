@@ -1,0 +1,112 @@
+"""From a map or a sequence to one vector: average, generalised-mean and attention pooling; drop path."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from retrieval_jax.errors import InputError
+from retrieval_jax.models.layers.linear import Dense, gelu
+
+KINDS = ("avg", "gem", "map", "max", "avgmax")
+
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_tanh": nn.gelu,
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+    "silu": nn.silu,
+    "relu": nn.relu,
+}
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """Returns an activation by its name in timm.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    if name not in ACTIVATIONS:
+        raise InputError(f"unknown activation {name!r}; there are: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+class Pool(nn.Module):
+    """Pools the positions of a map into one vector.
+
+    Attributes:
+      kind: "avg"; "max"; "avgmax", the mean of both; "gem", the generalised mean with a learned exponent that starts at
+        3; or "map", one learned query that attends to all positions, followed by a residual MLP.
+      num_heads: attention heads of "map"; must divide the width.
+      dtype: type of the computation.
+      epsilon: added to the variance in the norm of "map".
+      mlp_ratio: width of the MLP of "map", in widths of the embedding.
+      act: activation of that MLP.
+
+    Source: GeM: Radenovic et al., arXiv 1711.02512. MAP: Lee et al., "Set Transformer", arXiv 1810.00825, in the form
+    of Zhai et al., "Scaling Vision Transformers", arXiv 2106.04560.
+    """
+    kind: str = "avg"
+    num_heads: int = 4
+    dtype: jnp.dtype = jnp.float32
+    epsilon: float = 1e-6
+    mlp_ratio: float = 4.0
+    act: str = "gelu"
+
+    @nn.compact
+    def __call__(self, positions: jax.Array) -> jax.Array:
+        """Pools [B, ..., C] over everything between; returns [B, C] in float32."""
+        batch, channels = positions.shape[0], positions.shape[-1]
+        positions = positions.reshape(batch, -1, channels)
+        if self.kind == "avg":
+            return positions.astype(jnp.float32).mean(axis=1)
+        if self.kind == "max":
+            return positions.max(axis=1).astype(jnp.float32)
+        if self.kind == "avgmax":
+            return (positions.astype(jnp.float32).mean(axis=1) + positions.max(axis=1).astype(jnp.float32)) / 2
+        if self.kind == "gem":
+            exponent = self.param("p", nn.initializers.constant(3.0), ())
+            # In logarithms: a power of a small or large number leaves float32, and the gradient with it.
+            logs = exponent * jnp.log(jnp.maximum(positions.astype(jnp.float32), 1e-6))
+            return jnp.exp((jax.nn.logsumexp(logs, axis=1) - jnp.log(positions.shape[1])) / exponent)
+        if self.kind == "map":
+            return self._attend(positions).astype(jnp.float32)
+        raise InputError(f"unknown pooling {self.kind!r}; there are: {', '.join(KINDS)}")
+
+    def _attend(self, positions: jax.Array) -> jax.Array:
+        batch, length, channels = positions.shape
+        if channels % self.num_heads:
+            raise InputError(f"attention pooling: {self.num_heads} heads do not divide a width of {channels}")
+
+        def dense(width, name, inputs):
+            return Dense(width, dtype=self.dtype, name=name)(inputs)
+
+        query = self.param("query", nn.initializers.xavier_uniform(), (1, 1, channels))
+        query = dense(channels, "q", query.astype(self.dtype)).reshape(1, 1, self.num_heads, -1)
+        pairs = dense(2 * channels, "kv", positions).reshape(batch, length, 2, self.num_heads, -1)
+        query = jnp.broadcast_to(query, (batch, *query.shape[1:]))
+        pooled = jax.nn.dot_product_attention(query, pairs[:, :, 0], pairs[:, :, 1])
+        pooled = dense(channels, "proj", pooled.reshape(batch, channels))
+        hidden = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(pooled)
+        hidden = activation(self.act)(dense(int(self.mlp_ratio * channels), "fc1", hidden))
+        return pooled + dense(channels, "fc2", hidden)
+
+
+class DropPath(nn.Module):
+    """Drops a residual branch for whole pictures at random, in training only, and scales up what is kept.
+
+    Attributes:
+      rate: share of pictures whose branch is dropped; an array where layers are scanned.
+
+    Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv 1603.09382.
+    """
+    rate: float | jax.Array = 0.0
+
+    @nn.compact
+    def __call__(self, branch: jax.Array, train: bool) -> jax.Array:
+        """Returns the branch [B, ...], some of its pictures zero."""
+        if not train or (isinstance(self.rate, (int, float)) and self.rate == 0):
+            return branch
+        shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
+        return branch * (keep / (1.0 - self.rate)).astype(branch.dtype)

@@ -1,0 +1,1 @@
+"""timm's weight files: found, read, written."""

@@ -1,0 +1,134 @@
+"""Weight files: from the hub or a local folder, and what stands beside them about pictures and licence."""
+
+import dataclasses
+import json
+import pathlib
+
+import huggingface_hub
+
+from retrieval_jax.errors import InputError
+from retrieval_jax.models.timm import checkpoints as timm_checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """What travels with weights: how pictures must look, and under which terms the weights come.
+
+    Attributes:
+      mean: per RGB channel, of pictures in 0..1.
+      std: likewise.
+      interpolation: of the resize, such as "bicubic".
+      crop_pct: share of the resized picture's side that the centre crop keeps.
+      input_size: (height, width) of the pictures, pixels.
+      licence: as the publisher names it; "" where it is not known.
+      crop_mode: how the resize keeps proportions: "center", the crop then cuts what is longer, or "squash", not at all.
+    """
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    crop_pct: float
+    input_size: tuple[int, int]
+    licence: str
+    crop_mode: str = "center"
+
+
+def find(architecture: str, tag: str, path, offline: bool) -> tuple[pathlib.Path, dict]:
+    """Finds a weight file, and downloads it if need be.
+
+    Args:
+      architecture: timm's name without tag.
+      tag: of the weights on the hub.
+      path: safetensors file, or a folder that holds model.safetensors; None for the hub's.
+      offline: whether only the hub's cache on this machine is looked at.
+
+    Returns:
+      (safetensors file, contents of the config.json beside it, or {}).
+
+    Raises:
+      InputError: there is no such file, it is of another format, or the hub cannot be reached.
+    """
+    if path:
+        path = pathlib.Path(path)
+        path = path / "model.safetensors" if path.is_dir() else path
+        if not path.is_file():
+            raise InputError(f"{path} does not exist: give a safetensors file, or no path to take {architecture!r} "
+                             "from the hub")
+        if path.suffix != ".safetensors":
+            raise InputError(f"{path} is not a safetensors file; other formats are not read, because reading them can "
+                             "run code: download model.safetensors of the same model")
+        return path, read_config(path)
+    if not tag:
+        raise InputError(f"no published weights of {architecture!r} are known: name them, as {architecture}.TAG, or "
+                         "give the path of a safetensors file")
+    # Weights that differ by their activation alone lie under one name.
+    repository = f"timm/{architecture.replace('_quickgelu', '')}.{tag}"
+    _download(repository, "config.json", offline)
+    path = _download(repository, "model.safetensors", offline)
+    return path, read_config(path)
+
+
+def read_config(weights: pathlib.Path) -> dict:
+    """Returns the contents of the config.json beside a weight file, or {}."""
+    path = weights.with_name("config.json")
+    if not path.is_file():
+        return {}
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): download it again, or remove it") from error
+    if not isinstance(contents, dict):
+        raise InputError(f"{path} does not hold a JSON object: download it again, or remove it")
+    return contents
+
+
+def _download(repository: str, filename: str, offline: bool) -> pathlib.Path:
+    try:
+        return pathlib.Path(huggingface_hub.hf_hub_download(repository, filename, local_files_only=offline))
+    except Exception as error:  # the hub's client lets through what any of its network layers raises
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        remedy = ("run once without offline on a machine that reaches the hub, or give the path of the file" if offline
+                  else "check the name and the network; on a machine that does not reach the hub, give the path of a "
+                  "copy of model.safetensors with config.json beside it, or fill the cache (HF_HOME) and set offline")
+        raise InputError(f"cannot get {filename} of {repository} from the hub ({reason.strip()}): {remedy}") from error
+
+
+def info(architecture: str, tag: str, config: dict, image_size: tuple[int, int]) -> Info:
+    """Returns what is known of weights: config.json first, then timm's own table.
+
+    Args:
+      architecture: timm's name without tag.
+      tag: of the weights, or "".
+      config: contents of config.json, or {}.
+      image_size: (height, width) where neither says any.
+
+    Raises:
+      InputError: pictures that would have to be prepared in another way than we do.
+    """
+    given = config.get("pretrained_cfg", config)
+    given = timm_checkpoints.metadata(architecture, tag) | {k: v for k, v in given.items() if v is not None}
+    height, width = (given.get("input_size") or (3, *image_size))[1:]
+    if given["crop_mode"] not in ("center", "squash"):
+        raise InputError(f"the config.json of {architecture} says crop_mode={given['crop_mode']!r}; known are 'center' "
+                         "and 'squash': change it there")
+    return Info(tuple(given["mean"]), tuple(given["std"]), given["interpolation"], float(given["crop_pct"]),
+                (int(height), int(width)), str(given.get("license") or ""), given["crop_mode"])
+
+
+def write_config(weights: pathlib.Path, architecture: str, arguments: dict, ours: dict, about: Info) -> None:
+    """Writes the config.json beside a weight file, in the form that timm's "local-dir:" reads.
+
+    Args:
+      weights: the safetensors file.
+      architecture: timm's name without tag.
+      arguments: of timm's constructor.
+      ours: fields of our Model that timm's constructor has no argument for.
+      about: the pictures and the licence.
+    """
+    pictures = {"input_size": (3, *about.input_size), "interpolation": about.interpolation, "mean": about.mean,
+                "std": about.std, "crop_pct": about.crop_pct, "crop_mode": about.crop_mode,
+                "license": about.licence or None}
+    contents = {"architecture": architecture, "num_classes": 0, "model_args": {**arguments, "num_classes": 0},
+                "pretrained_cfg": {**pictures, "num_classes": 0}}
+    if ours:
+        contents["retrieval_jax"] = ours
+    weights.with_name("config.json").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")

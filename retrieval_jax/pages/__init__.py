@@ -1,0 +1,1 @@
+"""What people look at: sections of the report, charts, rows of pictures, mined attributes."""

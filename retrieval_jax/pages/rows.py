@@ -1,0 +1,172 @@
+"""Retrieval rows as pictures, a query and what was found for it: HTML for the report, PNG for a README."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from retrieval_jax.embeddings import Ids
+from retrieval_jax.errors import InputError
+from retrieval_jax.scoring.ranking import Ranking, Truth
+
+COLUMNS = 10
+escape = html.escape
+
+
+def rows_picture(catalog, ranking: Ranking, truth: Truth | None, query_rows: Sequence[int], path,
+                 columns: int = COLUMNS) -> None:
+    """Draws retrieval rows as one PNG: each query, then its best results, framed green with a tick or red with a cross.
+
+    Args:
+      catalog: `Catalog` with the pictures of queries and gallery.
+      ranking: `Ranking` over that catalogue's gallery.
+      truth: which gallery rows are relevant; None draws grey frames without marks.
+      query_rows: rows of `ranking` to draw, top to bottom.
+      path: of the PNG; a cell is 96 px wide.
+      columns: results per query.
+
+    Raises:
+      InputError: a ranking of another catalogue, or a path that cannot be written.
+    """
+    cell, gap = 96, 8
+    relevant = relevant_rows(ranking, truth, query_rows)
+    height, width = len(query_rows) * (cell + gap) + gap, (columns + 1) * (cell + gap) + 3 * gap
+    sheet = np.full((height, width, 3), 255, np.uint8)
+    for line, row in enumerate(query_rows):
+        top = gap + line * (cell + gap)
+        _paste(sheet, catalog.query.images[query_row(catalog, ranking, row)], top, gap, cell, (31, 95, 191), None)
+        found = [item for item in ranking.item_rows[row][:columns].tolist() if item >= 0]
+        for rank, item in enumerate(found):
+            hit = None if truth is None else item in relevant[row]
+            color = {None: (150, 150, 150), True: (24, 121, 78), False: (196, 67, 43)}[hit]
+            left = 3 * gap + (rank + 1) * (cell + gap)
+            _paste(sheet, catalog.gallery.images[item], top, left, cell, color, hit)
+    if not cv2.imwrite(str(path), sheet[:, :, ::-1]):
+        raise InputError(f"cannot write the picture {path}: does its folder exist, and does its name end in .png?")
+
+
+def check(catalog, ranking: Ranking, name) -> None:
+    """Raises InputError unless the ranking called `name` has rows of this catalogue's gallery."""
+    if ranking.gallery_sha256 and ranking.gallery_sha256 != Ids.of(catalog.gallery.ids).sha256():
+        raise InputError(f"the ranking {name} was made from another gallery than the catalogue's: run search again")
+    if ranking.item_rows.size and ranking.item_rows.max() >= len(catalog.gallery):
+        raise InputError(f"the ranking {name} names gallery row {ranking.item_rows.max()}, but the catalogue's gallery "
+                         f"has {len(catalog.gallery)} rows: run search again")
+
+
+def query_row(catalog, ranking: Ranking, row: int) -> int:
+    """Returns the catalogue's query row for a row of the ranking: the same one, checked by id."""
+    if row >= len(catalog.query) or str(catalog.query.ids[row]) != ranking.query_ids[row]:
+        raise InputError(f"row {row} of the ranking is query {ranking.query_ids[row]!r}, which is not row {row} of the "
+                         "catalogue's queries: the ranking was made from another catalogue; run search again")
+    return row
+
+
+def relevant_rows(ranking: Ranking, truth: Truth | None, rows: Sequence[int]) -> dict[int, set[int]]:
+    """Returns {row of the ranking: its relevant gallery rows}; {} without truth."""
+    if truth is None:
+        return {}
+    position = {identity: i for i, identity in enumerate(truth.query_ids)}
+    return {row: set(truth.relevant(position[ranking.query_ids[row]]).tolist())
+            if ranking.query_ids[row] in position else set() for row in rows}
+
+
+def row_html(catalog, ranking: Ranking, row: int, relevant: set[int] | None, with_missed: bool,
+             picture: Callable) -> str:
+    """Returns one query with its best results, and on request the relevant listings that are not among them.
+
+    Args:
+      catalog: `Catalog` of the ranking.
+      ranking: the ranking.
+      row: of the ranking.
+      relevant: its relevant gallery rows; None marks nothing.
+      with_missed: adds up to three relevant listings that were missed, with the rank they have.
+      picture: (split name, row) -> data URI.
+    """
+    found = [item for item in ranking.item_rows[row][:COLUMNS].tolist() if item >= 0]
+    items = []
+    for rank, item in enumerate(found):
+        kind = "" if relevant is None else "relevant" if item in relevant else "other"
+        note = f"rank {rank + 1}, score {ranking.scores[row][rank]:.4f}"
+        items.append(item_html(catalog, "gallery", item, picture, kind, note))
+    missed = ""
+    left_out = sorted(relevant - set(found)) if with_missed and relevant else []
+    if left_out:
+        ranks = {item: rank + 1 for rank, item in enumerate(ranking.item_rows[row].tolist())}
+        left_out.sort(key=lambda item: ranks.get(item, ranking.k + 1))
+        cells = "".join(item_html(catalog, "gallery", item, picture, "missed",
+                                  f"at rank {ranks[item]}" if item in ranks else f"beyond rank {ranking.k}",
+                                  note_shown=True) for item in left_out[:3])
+        missed = (f'<div class="note">Missed: {len(left_out)} of {len(relevant)} relevant</div>'
+                  f'<div class="strip few">{cells}</div>')
+    hits = "" if relevant is None else f"{sum(item in relevant for item in found)} of {len(relevant)} found"
+    query = item_html(catalog, "query", query_row(catalog, ranking, row), picture, "query", hits, note_shown=True)
+    return f'<div class="row">{query}<div><div class="strip">{"".join(items)}</div>{missed}</div></div>'
+
+
+def item_html(catalog, split_name: str, row: int, picture: Callable, kind: str = "", note: str = "",
+              note_shown: bool = False) -> str:
+    """Returns one picture with its title, or its category and id where the split has no titles.
+
+    Args:
+      catalog: `Catalog` that holds it.
+      split_name: its split.
+      row: its row in the split.
+      picture: (split name, row) -> data URI.
+      kind: "query", "relevant", "other" (not relevant), "missed" or "" (no mark): frame, corner mark and spoken words.
+      note: for the tooltip, and under the picture if `note_shown`.
+      note_shown: see note.
+    """
+    split = catalog.split(split_name)
+    identity, category = str(split.ids[row]), ""
+    if split.categories is not None and split.categories.shape[1] and split.categories[row, -1] >= 0:
+        category = str(catalog.category_names[-1][split.categories[row, -1]])
+    title = str(split.titles[row]) if split.titles is not None else ""
+    name = title or category or _shorten(identity)
+    under = ([category] if title else [_shorten(identity)] if category else []) + ([note] if note_shown else [])
+    tooltip = "\n".join(text for text in (title, category, identity, note) if text)
+    badge, spoken = {"relevant": ("✓", "relevant: "), "other": ("✗", "not relevant: "), "missed": ("✓", "missed: "),
+                     "query": ("query", "query: ")}.get(kind, ("", ""))
+    mark = f'<span class="badge" aria-hidden="true">{badge}</span>' if badge else ""
+    lines = "".join(f'<span class="sub">{escape(text)}</span>' for text in under if text)
+    name_class = "name" if title or category else "name id"
+    image = f'<img src="{picture(split_name, row)}" alt="{escape(spoken + (title or category or identity))}">'
+    return (f'<div class="item {kind}" title="{escape(tooltip)}"><div class="frame">{image}</div>{mark}'
+            f'<span class="{name_class}">{escape(name)}</span>{lines}</div>')
+
+
+def data_uri(image: np.ndarray, longest_side: int, quality: int) -> str:
+    """Returns a uint8 [H, W, 3] RGB picture as a JPEG data URI, shrunk to `longest_side` px but never enlarged."""
+    _, code = cv2.imencode(".jpg", _shrink(image, longest_side)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return "data:image/jpeg;base64," + base64.b64encode(code).decode("ascii")
+
+
+def _shorten(identity: str) -> str:
+    return identity if len(identity) <= 12 else identity[:9] + "…"
+
+
+def _shrink(image: np.ndarray, longest_side: int) -> np.ndarray:
+    scale = longest_side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _paste(sheet, image, top, left, cell, color, hit) -> None:
+    """Centres a picture in its cell, draws the frame, and a tick (hit) or a cross (no hit) in the corner."""
+    inner = cell - 8
+    scale = inner / max(image.shape[:2])
+    small = _shrink(image, inner) if scale <= 1 else cv2.resize(image, None, fx=scale, fy=scale)
+    y, x = top + (cell - small.shape[0]) // 2, left + (cell - small.shape[1]) // 2
+    sheet[y:y + small.shape[0], x:x + small.shape[1]] = small
+    cv2.rectangle(sheet, (left + 1, top + 1), (left + cell - 2, top + cell - 2), color, 3)
+    if hit is None:
+        return
+    cv2.rectangle(sheet, (left, top), (left + 19, top + 19), color, -1)
+    for x0, y0, x1, y1 in [(4, 10, 8, 14), (8, 14, 15, 5)] if hit else [(5, 5, 14, 14), (5, 14, 14, 5)]:
+        cv2.line(sheet, (left + x0, top + y0), (left + x1, top + y1), (255, 255, 255), 2, cv2.LINE_AA)

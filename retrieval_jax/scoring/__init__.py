@@ -1,0 +1,1 @@
+"""Rankings and their scores: truth, metrics, confidence intervals, slices, tables."""

@@ -1,0 +1,247 @@
+"""What search returns (Ranking) and what it is scored against (Truth)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from retrieval_jax.embeddings import Ids
+from retrieval_jax.errors import InputError
+from retrieval_jax.files.arrays import load_npy
+from retrieval_jax.files.atomic import replace_folder
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ranking:
+    """The gallery rows found for every query, best first.
+
+    Attributes:
+      query_ids: Q ids.
+      item_rows: [Q, k] int64, rows of the gallery; -1 where fewer than k were found.
+      scores: [Q, k] float32, higher is better; -inf where item_rows is -1.
+      gallery_sha256: fingerprint of the gallery's ids (`Ids.sha256`), so that rows are not read against another
+        gallery; "" if unknown.
+
+    Raises:
+      InputError: shapes that do not fit, scores that are not a number, or padding before the end.
+    """
+
+    query_ids: Sequence[str]
+    item_rows: np.ndarray
+    scores: np.ndarray
+    gallery_sha256: str = ""
+
+    def __post_init__(self):
+        rows, scores = np.asarray(self.item_rows, np.int64), np.asarray(self.scores, np.float32)
+        ids = Ids.of(self.query_ids)
+        if rows.ndim != 2 or rows.shape != scores.shape or len(ids) != len(rows):
+            raise InputError(
+                f"a ranking has [queries, k] rows and scores: got {len(ids)} queries, rows {rows.shape}, "
+                f"scores {scores.shape}"
+            )
+        padding = rows < 0
+        bad = (
+            np.isnan(scores).any(1)
+            | (padding != (scores == -np.inf)).any(1)
+            | (padding[:, :-1] & ~padding[:, 1:]).any(1)
+        )
+        if bad.any():
+            query = int(bad.argmax())
+            raise InputError(
+                f"the ranking of query {query} ({ids[query]}) is broken: scores must be numbers, and rows of -1 "
+                "with scores of -inf stand at the end"
+            )
+        for name, value in (("query_ids", ids), ("item_rows", rows), ("scores", scores)):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.item_rows)
+
+    @property
+    def k(self) -> int:
+        """How many rows a query has, padding included."""
+        return self.item_rows.shape[1]
+
+    def save(self, folder: str | os.PathLike, **info) -> pathlib.Path:
+        """Writes the folder whole or not at all; `info` (JSON-able) goes into its ranking.json."""
+
+        def fill(new: pathlib.Path) -> None:
+            np.save(new / "item_rows.npy", self.item_rows, allow_pickle=False)
+            np.save(new / "scores.npy", self.scores, allow_pickle=False)
+            self.query_ids.save(new, "query_")
+            text = {"queries": len(self), "k": self.k, "gallery_sha256": self.gallery_sha256, **info}
+            (new / "ranking.json").write_text(json.dumps(text, indent=1))
+
+        return replace_folder(folder, fill)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> Ranking:
+        """Returns the ranking that `save` wrote.
+
+        Raises:
+          InputError: a missing or broken file, named.
+        """
+        folder = pathlib.Path(folder)
+        try:
+            info = json.loads((folder / "ranking.json").read_text())
+            sha = info["gallery_sha256"]
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{folder / 'ranking.json'} not found: run search first (python -m retrieval_jax.search)"
+            ) from error
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder / 'ranking.json'} is not the description of a ranking: run search again"
+            ) from error
+        return cls(
+            Ids.load(folder, "query_"),
+            load_npy(folder / "item_rows.npy", mmap=False),
+            load_npy(folder / "scores.npy", mmap=False),
+            sha,
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Truth:
+    """The relevant gallery rows of every query, as one flat array cut by `indptr` (CSR).
+
+    Kept ascending and distinct for each query. A gallery row whose id is the query's own id is no answer and is
+    dropped.
+
+    Attributes:
+      query_ids: Q ids.
+      gallery_ids: G ids.
+      indptr: [Q + 1] int64; the rows of query q are rows[indptr[q]:indptr[q + 1]].
+      rows: [indptr[-1]] int64.
+
+    Raises:
+      InputError: rows outside the gallery, or offsets that do not fit.
+    """
+
+    query_ids: Sequence[str]
+    gallery_ids: Sequence[str]
+    indptr: np.ndarray
+    rows: np.ndarray
+
+    def __post_init__(self):
+        indptr, rows = np.asarray(self.indptr, np.int64), np.asarray(self.rows, np.int64)
+        if (
+            indptr.shape != (len(self.query_ids) + 1,)
+            or rows.ndim != 1
+            or indptr[0] != 0
+            or indptr[-1] != len(rows)
+            or (np.diff(indptr) < 0).any()
+        ):
+            raise InputError(
+                f"the truth of {len(self.query_ids)} queries needs as many + 1 ascending offsets from 0 to {len(rows)}"
+            )
+        queries = np.repeat(np.arange(len(self.query_ids)), np.diff(indptr))
+        outside = (rows < 0) | (rows >= len(self.gallery_ids))
+        if outside.any():
+            where = int(outside.argmax())
+            raise InputError(
+                f"the truth of query {self.query_ids[int(queries[where])]} names gallery row {rows[where]}, but the "
+                f"gallery has {len(self.gallery_ids)} rows"
+            )
+        keys = np.unique(queries * max(1, len(self.gallery_ids)) + rows)  # sorts by query, then row, and drops repeats
+        queries, rows = np.divmod(keys, max(1, len(self.gallery_ids)))
+        own = np.fromiter(
+            (
+                self.query_ids[q] == self.gallery_ids[row]
+                for q, row in zip(queries.tolist(), rows.tolist(), strict=True)
+            ),
+            bool,
+            len(rows),
+        )
+        queries, rows = queries[~own], rows[~own]
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(queries, minlength=len(self.query_ids)))]).astype(np.int64)
+        object.__setattr__(self, "indptr", indptr)
+        object.__setattr__(self, "rows", rows)
+
+    @classmethod
+    def from_lists(
+        cls, query_ids: Sequence[str], gallery_ids: Sequence[str], relevant: Iterable[Iterable[str]]
+    ) -> Truth:
+        """Returns the truth of lists of gallery ids.
+
+        Args:
+          query_ids: Q ids.
+          gallery_ids: G distinct ids.
+          relevant: for every query, in order, the ids of its relevant gallery listings (may be empty, may repeat).
+
+        Raises:
+          InputError: an id that the gallery lacks or holds twice, or not one list a query.
+        """
+        row_of = {item: row for row, item in enumerate(gallery_ids)}
+        if len(row_of) != len(gallery_ids):
+            raise InputError(
+                f"the gallery's {len(gallery_ids)} ids hold {len(gallery_ids) - len(row_of)} repeats: make ids distinct"
+            )
+        indptr, rows = [0], []
+        for number, items in enumerate(relevant):
+            for item in items:
+                if item not in row_of:
+                    raise InputError(
+                        f"the truth of query {query_ids[number]} (row {number}) names {item!r}, which is not in "
+                        "the gallery"
+                    )
+                rows.append(row_of[item])
+            indptr.append(len(rows))
+        if len(indptr) != len(query_ids) + 1:
+            raise InputError(f"{len(query_ids)} queries, but {len(indptr) - 1} lists of relevant ids")
+        return cls(query_ids, gallery_ids, np.array(indptr, np.int64), np.array(rows, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.query_ids)
+
+    def relevant(self, query: int) -> np.ndarray:
+        """Returns the relevant gallery rows of query number `query`, ascending."""
+        return self.rows[self.indptr[query] : self.indptr[query + 1]]
+
+    @property
+    def num_relevant(self) -> np.ndarray:
+        """[Q] int64: how many gallery rows are relevant for each query."""
+        return np.diff(self.indptr)
+
+
+def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
+    """Returns (model, stage) of the rankings in a work directory, in the order they were made.
+
+    Args:
+      workdir: the work directory.
+
+    Raises:
+      InputError: there are none yet, or rankings.json is broken.
+    """
+    file = pathlib.Path(workdir) / "rankings" / "rankings.json"
+    try:
+        return [(entry["model"], entry["stage"]) for entry in json.loads(file.read_text())["stages"]]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{file} not found: run `python -m retrieval_jax.search` with the same --config and --workdir first"
+        ) from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is not a list of rankings ({error!r}): run search again") from error
+
+
+def matching_stages(stages: Sequence[tuple[str, str]], wanted: str, setting: str) -> list[tuple[str, str]]:
+    """Returns the rankings that a setting may mean, in their order.
+
+    Args:
+      stages: (model, stage) of those that exist.
+      wanted: "stage", "model/stage", or "" for all.
+      setting: name of the setting, for the message.
+
+    Raises:
+      InputError: none fits; the message lists those that exist.
+    """
+    model, _, stage = wanted.rpartition("/")
+    found = [entry for entry in stages if not wanted or (entry[1] == stage and model in ("", entry[0]))]
+    if not found:
+        raise InputError(f"{setting} is {wanted!r}, but there are only {', '.join(map('/'.join, stages))}")
+    return found

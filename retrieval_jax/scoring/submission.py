@@ -1,0 +1,50 @@
+"""The file that eProduct's challenge takes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+
+from retrieval_jax.embeddings import Ids
+from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
+from retrieval_jax.scoring.ranking import Ranking
+
+SUBMISSION_DEPTH = 10
+
+
+def write_submission(
+    file: str | os.PathLike, ranking: Ranking, gallery_ids: Sequence[str], depth: int = SUBMISSION_DEPTH
+) -> None:
+    """Writes eProduct's submission CSV: no header, one line a query: query_uuid,id1 id2 ... id10.
+
+    Args:
+      file: where to; written whole or not at all.
+      ranking: [Q, k]; repeated rows are written once, a query's own id never.
+      gallery_ids: G ids, the gallery of the ranking.
+      depth: results a query, fewer where the ranking holds fewer.
+
+    Raises:
+      InputError: the ranking is of another gallery, or an id holds a blank, which the format cannot say.
+    """
+    gallery_ids = Ids.of(gallery_ids)
+    if ranking.gallery_sha256 and ranking.gallery_sha256 != gallery_ids.sha256():
+        raise InputError(
+            "the ranking was made with another gallery than the catalogue's (ids or their order differ): embed "
+            "and search again"
+        )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for query, rows in zip(ranking.query_ids, ranking.item_rows.tolist(), strict=True):
+        found = dict.fromkeys(gallery_ids[row] for row in rows if row >= 0)
+        found.pop(query, None)
+        chosen = list(found)[:depth]
+        for item in chosen:
+            if item.split() != [item]:
+                raise InputError(
+                    f"gallery id {item!r} is empty or holds a blank: a submission separates ids by blanks, rename it"
+                )
+        writer.writerow([query, " ".join(chosen)])
+    atomic.write_bytes(file, text.getvalue().encode("utf-8"))

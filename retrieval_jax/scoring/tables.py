@@ -1,0 +1,87 @@
+"""Scores as tables on a terminal."""
+
+from __future__ import annotations
+
+import rich.box
+import rich.console
+import rich.table
+
+from retrieval_jax.duplicates import thumbnails as near_duplicates
+
+SHOWN_SLICES = 12  # of a printed table at most
+
+
+def print_scores(rows: list[dict]) -> None:
+    """Prints the score table: one line per model and stage, in percent.
+
+    Args:
+      rows: the "stages" of metrics.json.
+    """
+    counts = rows[0] if rows else {"num_scored": 0, "num_queries": 0}
+    title = f"{counts['num_scored']} of {counts['num_queries']} queries have a relevant listing"
+    table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
+    columns = ("mar@10", "mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
+    for name in ("model", "stage"):
+        table.add_column(name, no_wrap=True)
+    for name in (*columns, "capped, 95 %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row["model"], row["stage"], *(_number(row.get(name)) for name in columns), _interval(row))
+    _print(table)
+
+
+def print_slices(row: dict) -> None:
+    """Prints the scores of the slices of one stage: by number of relevant listings, and by the coarsest category level
+    where that is short; the others are in metrics.json.
+
+    Args:
+      row: one of the "stages" of metrics.json.
+    """
+    columns = ("mar@10_capped", "recall@1", "ndcg@10")
+    short = [(kind, found) for kind, found in row["slices"].items() if 1 < len(found) <= SHOWN_SLICES]
+    for kind, found in short[:2]:
+        table = rich.table.Table(title=f"{row['model']} {row['stage']} by {kind}", box=rich.box.SIMPLE_HEAD)
+        for name in (kind, "queries", *columns, "capped, 95 %"):
+            table.add_column(name, justify="left" if name == kind else "right", no_wrap=True)
+        for name, scores in found.items():
+            numbers = (_number(scores[column]) for column in columns)
+            table.add_row(name, f"{scores['num_scored']:,}", *numbers, _interval(scores))
+        _print(table)
+
+
+def _print(table) -> None:
+    rich.console.Console(width=max(120, rich.console.Console().width)).print(table)
+
+
+def _number(value) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _interval(scores: dict) -> str:
+    """The interval of mar@10_capped; of what an earlier version wrote, the standard error."""
+    low, high = scores.get("mar@10_capped_low"), scores.get("mar@10_capped_high")
+    if low is not None:
+        return f"{100 * low:.1f} to {100 * high:.1f}"
+    error = scores.get("mar@10_capped_se")
+    return "-" if error is None else f"± {100 * error:.2f} (se)"
+
+
+def print_duplicates(found: dict, row: dict) -> None:
+    """Says how many near-duplicates there are, with examples, and what they are worth.
+
+    Args:
+      found: of `find_duplicates`.
+      row: the stage that is submitted, perhaps with "without_near_duplicates".
+    """
+    if "not_checked" in found:
+        print(f"evaluate: near-duplicates were not looked for: {found['not_checked']}")
+        return
+    for name in [name for name in ("query", "train") if name in found]:
+        entry = found[name]
+        if "not_checked" in entry:
+            print(f"evaluate: near-duplicates of {name} listings were not looked for: {entry['not_checked']}")
+        else:
+            print(f"evaluate: {near_duplicates.sentence(name, entry)}")
+    if "without_near_duplicates" in row:
+        scores = (_number(entry["mar@10_capped"]) for entry in (row, row["without_near_duplicates"]))
+        print(f"evaluate: mar@10_capped {' with and '.join(scores)} without those queries")

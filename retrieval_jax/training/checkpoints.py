@@ -1,0 +1,334 @@
+"""Checkpoints: asynchronous, atomic, restored on any number of devices. The only file that imports orbax.
+
+The train state is a dict pytree ({"params", "ema", "opt_state", "step"}); each entry is stored by itself, so that
+inference reads "ema" without knowing the optimiser. What else a run needs to go on (vocabulary hash, config, best
+score) is json beside it; the position in the data is the step.
+
+A checkpoint is written under another name and renamed when it is complete: a process that is killed leaves the one
+before whole. Disks lose and flip bits later; so every checkpoint carries the sha256 of its files, which is compared
+before anything is read.
+"""
+
+import concurrent.futures
+import functools
+import hashlib
+import json
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from retrieval_jax.errors import InputError, RunFailed
+from retrieval_jax.files import remote
+
+CHECKSUMS = "checksums.json"  # in the folder of a step: file -> sha256
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder.
+
+    Every process of a run makes one and calls the same methods. An error of a save in the background is raised by the
+    next `save`, `check`, `wait` or `close`.
+    """
+
+    def __init__(self, folder, keep=2):
+        """Opens the folder, which is created when it is missing.
+
+        Args:
+          folder: local or remote path.
+          keep: number of latest checkpoints that stay.
+        """
+        self.folder = path_of(folder)
+        self._orbax = ocp.training.Checkpointer(
+            self.folder, cleanup_tmp_directories=True,
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep))
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._pending = None  # (step, future) of the save under way
+
+    def steps(self):
+        """Returns the steps that are completely written, ascending."""
+        return [c.step for c in self._orbax.checkpoints]
+
+    def latest_step(self):
+        """Returns the last step that is completely written, or None."""
+        return max(self.steps(), default=None)
+
+    def save(self, step, state, meta):
+        """Copies the state from the devices and writes it in the background; waits first for a save that is still
+        under way.
+
+        A step that is already there is left as it is.
+
+        Args:
+          step: global step the state belongs to.
+          state: dict of pytrees of arrays.
+          meta: json-able dict.
+
+        Raises:
+          RunFailed: this save, or the one before, could not be written.
+        """
+        self.wait()
+        if step in self.steps():
+            return
+        json.dumps(meta)  # a mistake here fails now and not in the background
+        if not _is_url(self.folder) and not self.folder.exists():  # orbax would make it again, all seem in order
+            raise RunFailed(f"{self.folder} has vanished: the checkpoint of step {step} is not written; bring the "
+                            "folder back, or start again in another --workdir")
+        try:
+            response = self._orbax.save_checkpointables_async(
+                int(step), dict(state), force=True, custom_metadata=dict(meta))
+        except Exception as error:
+            raise self._failed(step, error) from error
+        self._pending = step, self._thread.submit(self._finish, response, self.folder / str(int(step)))
+
+    def _finish(self, response, path):
+        response.result()
+        if jax.process_index() == 0:
+            _write_checksums(path)
+
+    def check(self):
+        """Raises the error of a save in the background as soon as it has one; waits for nothing."""
+        if self._pending is not None and self._pending[1].done() and self._pending[1].exception() is not None:
+            self.wait()
+
+    def restore(self, abstract_state, step=None, *, sharding=None):
+        """Reads a state back, onto other devices than it was saved from if need be.
+
+        Args:
+          abstract_state: dict of pytrees of arrays or `jax.ShapeDtypeStruct`s (for example of `jax.eval_shape`).
+          step: which; None for the latest.
+          sharding: where leaves go that carry none of their own.
+
+        Returns:
+          (state, meta).
+
+        Raises:
+          InputError: no such checkpoint, or it holds other arrays than `abstract_state`.
+        """
+        self.wait()
+        path, step = _find(self.folder, step)
+        metadata = _metadata(path)
+        _compare(path, metadata.metadata, abstract_state)
+
+        def place(leaf):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or sharding)
+
+        target = jax.tree.map(place, abstract_state)
+        return self._orbax.load_checkpointables(step, dict(target)), metadata.custom_metadata
+
+    def wait(self):
+        """Waits for the save in the background.
+
+        Raises:
+          RunFailed: it could not be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        step, future = pending
+        try:
+            future.result()
+            self._orbax.wait()
+        except Exception as error:
+            raise self._failed(step, error) from error
+
+    def _failed(self, step, error):
+        there = [s for s in steps(self.folder) if s != step]
+        whole = f"a new start goes on from step {there[-1]}" if there else "there is none before it"
+        return RunFailed(f"{self.folder}: the checkpoint of step {step} could not be written ({_cause(error)}); "
+                         f"{whole}. Is the disk full, over its quota or read-only?")
+
+    def close(self):
+        """Waits, then lets the folder go."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self._orbax.close()
+
+
+def set_aside_damaged(folder):
+    """Renames checkpoints whose files are not what was written, from the newest to the first that is whole.
+
+    Every process of a run calls it before it opens `Checkpoints`. A checkpoint without checksums (its process was
+    killed in the moment between its last file and them) counts as whole.
+
+    Args:
+      folder: of `Checkpoints`.
+
+    Raises:
+      InputError: there are checkpoints, and all of them are damaged.
+    """
+    folder, damaged = path_of(folder), []
+    if jax.process_index() == 0:
+        for step in reversed(steps(folder)):
+            problem = _damage(folder / str(step))
+            if not problem:
+                break
+            aside = folder / f"damaged-{step}"
+            while aside.exists():
+                aside = aside.with_name(aside.name + "+")
+            (folder / str(step)).rename(aside)
+            damaged.append(step)
+            print(f"checkpoints: {folder / str(step)} is damaged ({problem}): it is now called {aside.name}, and the "
+                  "one before is used", flush=True)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+    if damaged and not steps(folder):
+        raise InputError(f"{folder}: every checkpoint is damaged (steps {', '.join(map(str, damaged))}); all are kept, "
+                         "as damaged-..., and a new start trains from the beginning")
+
+
+def meta(folder, step=None):
+    """Returns what was given to `Checkpoints.save` as meta; no array is read.
+
+    Args:
+      folder: of `Checkpoints`.
+      step: which; None for the latest.
+
+    Raises:
+      InputError: no such checkpoint.
+    """
+    return _metadata(_find(path_of(folder), step)[0]).custom_metadata
+
+
+def load_params(folder, step=None, which="ema"):
+    """Reads parameters alone, for inference, without knowing model or optimiser.
+
+    Args:
+      folder: of `Checkpoints`.
+      step: which; None for the latest.
+      which: "ema" (the moving average; a run that kept none gives its "params") or "params".
+
+    Returns:
+      (params as nested dicts of numpy arrays, meta, step).
+
+    Raises:
+      InputError: no such checkpoint, or it is damaged.
+    """
+    if which not in ("ema", "params"):
+        raise InputError(f"there are parameters 'ema' and 'params' in a checkpoint, not {which!r}")
+    path, step = _find(folder, step)
+    metadata = _metadata(path)
+    which = which if which in metadata.metadata else "params"
+    problem = _damage(path, which)
+    if problem:
+        raise InputError(f"{path}: the checkpoint is damaged ({problem}); give an earlier one (--step), or train again "
+                         "in the same --workdir, which goes on from the one before")
+    # an abstract tree of numpy arrays: without one orbax asks for the devices of the run that saved
+    target = jax.tree.map(lambda m: np.broadcast_to(np.zeros((), m.dtype), m.shape), metadata.metadata[which])
+    return ocp.load_checkpointables(path, {which: target})[which], metadata.custom_metadata, step
+
+
+def path_of(folder):
+    """Returns a local folder's absolute path, which orbax asks for, or a remote one's as it is."""
+    folder = remote.checkpoint_folder(folder)
+    return epath.Path(folder) if _is_url(folder) else epath.Path(folder).absolute()
+
+
+def steps(folder):
+    """Returns the steps whose checkpoints are completely written, ascending.
+
+    Args:
+      folder: of `Checkpoints`; need not exist.
+    """
+    folder = path_of(folder)
+    if not folder.exists():
+        return []
+    # where nothing can be renamed orbax marks with a file what is complete
+    return sorted(int(p.name) for p in folder.iterdir()
+                  if p.name.isdigit() and (not _is_url(folder) or (p / "commit_success.txt").exists()))
+
+
+def _is_url(folder):
+    return "://" in str(folder)
+
+
+def _find(folder, step):
+    """Returns (path, step) of a checkpoint that is completely written."""
+    folder = path_of(folder)
+    there = steps(folder)
+    if not there:
+        raise InputError(f"{folder}: no checkpoint there; train first, or give the work directory of a training")
+    if step is None:
+        step = there[-1]
+    if step not in there:
+        raise InputError(f"{folder}: no checkpoint of step {step}; there are steps {', '.join(map(str, there))}")
+    return folder / str(step), step
+
+
+def _metadata(path):
+    try:
+        return ocp.checkpointables_metadata(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({error}); delete it to use an earlier step") from error
+
+
+def _cause(error):
+    """Returns the most telling line of an error: of the first one in the chain, without what libraries put around."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if "No space" in line or "errno" in line.lower()), lines[0])[:300]
+
+
+def _files(path, prefix=""):
+    for child in sorted(path.iterdir()):
+        if child.is_dir():
+            yield from _files(child, f"{prefix}{child.name}/")
+        elif prefix or not child.name.startswith(CHECKSUMS):
+            yield prefix + child.name
+
+
+def _sha256(path, name):
+    with (path / name).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _hashes(path, names):
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        return dict(zip(names, threads.map(functools.partial(_sha256, path), names), strict=True))
+
+
+def _write_checksums(path):
+    temporary = path / f"{CHECKSUMS}.tmp"
+    temporary.write_text(json.dumps(_hashes(path, list(_files(path))), indent=1))
+    temporary.replace(path / CHECKSUMS)
+
+
+def _damage(path, part=""):
+    """Says what is wrong with the files of a checkpoint, or of one of its parts ("ema"); "" for nothing."""
+    file = path / CHECKSUMS
+    if not file.exists():
+        return ""
+    try:
+        wanted = json.loads(file.read_text())
+        wanted = {name: digest for name, digest in wanted.items() if name.startswith(f"{part}/" if part else "")}
+    except (ValueError, AttributeError):
+        return f"{CHECKSUMS} is not readable"
+    try:
+        found = _hashes(path, list(wanted))
+    except OSError as error:  # missing, or a sector that cannot be read
+        return f"{error.filename}: {error.strerror}"
+    wrong = [name for name in wanted if found[name] != wanted[name]]
+    return f"{wrong[0]} is not what was written" if wrong else ""
+
+
+def _compare(path, stored, abstract):
+    """Says in one sentence what differs, where orbax would print its registries."""
+    missing = [key for key in abstract if key not in stored]
+    if missing:
+        raise InputError(f"{path}: holds {', '.join(sorted(stored))}, but not {', '.join(missing)}; resume with the "
+                         "config that started the run")
+    for key in abstract.keys() & {"params", "ema"}:
+        def shapes(tree):
+            return {jax.tree_util.keystr(p): tuple(x.shape) for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+        theirs, ours = shapes(stored[key]), shapes(abstract[key])
+        for name in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(name) != ours.get(name):
+                there, here = (shape.get(name, "none (it is missing)") for shape in (theirs, ours))
+                raise InputError(f"{path}: {key}{name} has shape {there} in the checkpoint and {here} in this config; "
+                                 "resume with the config that started the run")

@@ -1,0 +1,227 @@
+"""Guards of a long run: numbers that are none, waits that do not end, processes that are gone."""
+
+import collections
+import contextlib
+import faulthandler
+import json
+import os
+import pathlib
+import sys
+import threading
+import time
+import traceback
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from retrieval_jax import errors, workdir
+from retrieval_jax.errors import InputError, RunFailed
+from retrieval_jax.files import remote
+
+_DATA = str(pathlib.Path(__file__).parent / "data") + os.sep
+_ROWS_IN_MESSAGE = 12
+
+
+# Settings that may differ when a run goes on: the numbers do not depend on them.
+FREE = (*workdir.OF_THE_MACHINE["train"], "num_threads", "num_workers", "log_every", "checkpoint_every",
+        "keep_checkpoints", "eval_")
+
+
+# ----------------------------------------------------------------------------------------------------- the same run
+
+
+def same_run(folder, old: dict, new: dict) -> None:
+    """Refuses to go on with a checkpoint of other settings or of another vocabulary.
+
+    Args:
+      folder: of the checkpoints.
+      old: what was saved with the checkpoint: vocabulary_hash, num_steps and config, the train block.
+      new: the same of this run.
+
+    Raises:
+      InputError: what differs, setting by setting.
+    """
+    if old["vocabulary_hash"] != new["vocabulary_hash"]:
+        raise InputError(f"{folder} was trained with another vocabulary than {folder.parent}/attributes now holds: use "
+                         "another --workdir, or bring the old attributes back")
+    changed = [line for line in workdir.changes(old["config"], new["config"], "train")
+               if "(absent)" not in line and not line.startswith(tuple(f"train.{name}" for name in FREE))]
+    if not changed and old["num_steps"] != new["num_steps"]:
+        changed = [f"steps of the whole run: {old['num_steps']} -> {new['num_steps']}, so the catalogue is another"]
+    if changed:
+        raise InputError(f"{folder} was trained with other settings:\n" + "".join(f"  {line}\n" for line in changed)
+                         + "Go on with the old ones, or give another --workdir.")
+
+
+# ------------------------------------------------------------------------------------------------- non-finite numbers
+
+
+class NonFinite(RunFailed):
+    """The loss or the gradients were no numbers."""
+
+
+def keep_finite(before, after, loss, gradients, skip: bool):
+    """Looks at a step inside the compiled program: were loss and gradients numbers?
+
+    Args:
+      before: train state before the step.
+      after: train state after it.
+      loss: scalar.
+      gradients: tree of arrays.
+      skip: whether a step that was none leaves parameters, moving average and optimiser as they were; its number
+        counts all the same, so that the next one sees the next batch.
+
+    Returns:
+      (state, {"gradient_norm": scalar, "finite": bool scalar}).
+    """
+    norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    if skip:
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+        after = {**kept, "step": after["step"]}
+    return after, {"gradient_norm": norm, "finite": finite}
+
+
+def non_finite(workdir, step: int, values: dict, ids: list, skip: bool) -> None:
+    """Tells of a step whose loss or gradients were no numbers, with the batch; stops the run unless it may go on.
+
+    All ids are appended to <workdir>/non_finite.jsonl; of several processes each writes its own part.
+
+    Args:
+      workdir: the run's folder.
+      step: the step.
+      values: loss and gradient_norm.
+      ids: listings of this process's part of the batch.
+      skip: whether the step was left out, and the run goes on.
+
+    Raises:
+      NonFinite: not to be skipped.
+    """
+    part = f"_process{jax.process_index()}" if jax.process_count() > 1 else ""
+    file = pathlib.Path(workdir) / f"non_finite{part}.jsonl"
+    numbers = {name: str(values[name]) for name in ("loss", "gradient_norm")}
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"step": step, **numbers, "ids": ids}) + "\n")
+    shown = ", ".join(map(str, ids[:_ROWS_IN_MESSAGE])) + (", ..." if len(ids) > _ROWS_IN_MESSAGE else "")
+    what = (f"the loss is {values['loss']:.4g} and the norm of the gradients {values['gradient_norm']:.4g} at step "
+            f"{step}, on the listings {shown} (all in {file})")
+    if not skip:
+        raise NonFinite(f"{what}: lower config.train.learning_rate, look at these listings, or set "
+                        "config.train.non_finite=skip; the checkpoints before it are whole")
+    print(f"train: {what}: the step is skipped", flush=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- waiting
+
+
+class Watch:
+    """Knows what the loop is waiting for, tells of long waits, and ends a process that waits without end."""
+
+    def __init__(self, hang_seconds: float = 0.0, warn_seconds: float = 30.0):
+        """Starts the thread that watches; use it as a context.
+
+        Args:
+          hang_seconds: after so long in one wait the process ends with status 1 and says where every thread stands: a
+            process of the run that hangs leaves all the others waiting. 0 for never.
+          warn_seconds: of waiting until it is told; the next time after twice as long.
+        """
+        self.seconds = collections.Counter()  # by stage
+        self._hang, self._warn = hang_seconds, warn_seconds
+        self._now, self._told, self._end = ("start", time.monotonic()), warn_seconds, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True, name="watch")
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        self._thread.join()
+
+    @contextlib.contextmanager
+    def stage(self, name: str):
+        """Counts the seconds of a stage: "input", "device", "checkpoint" or "evaluation"."""
+        before, start = self._now[0], time.monotonic()
+        self._now = name, start
+        try:
+            yield
+        finally:
+            now = time.monotonic()
+            self.seconds[name] += now - start
+            self._now = before, now
+
+    def alive(self) -> None:
+        """Says that the stage goes on: one more batch of an evaluation."""
+        self._now = self._now[0], time.monotonic()
+
+    def _look(self):
+        since = None
+        while not self._end.wait(min(1.0, self._warn / 4)):
+            (name, start), now = self._now, time.monotonic()
+            if start != since:
+                since, self._told = start, self._warn
+            waited = now - start
+            if self._hang and waited >= self._hang:
+                faulthandler.dump_traceback(all_threads=True)
+                leave(f"error: nothing has happened for {waited:.0f} s, waiting for {_waits_for(name)}: this process "
+                      "gives up (config.train.hang_seconds); start again to go on from the last checkpoint")
+            if waited >= self._told:
+                self._told = 2 * waited
+                print(f"train: has waited {waited:.0f} s for {_waits_for(name)}", file=sys.stderr, flush=True)
+
+
+def _waits_for(stage: str) -> str:
+    if stage == "input":
+        places = collections.Counter(filter(None, map(_reads, sys._current_frames().values())))
+        threads = ", ".join(f"{count} at {place}" for place, count in places.most_common(4))
+        return "the input: its threads are " + (threads or "idle or in worker processes")
+    several = jax.process_count() > 1
+    return {"device": "the device to finish a step" + (", or another process to join in" if several else ""),
+            "checkpoint": "the checkpoint to be written" + (" by all processes" if several else ""),
+            "compiler": "the compiler", "start": "catalogue, network and devices to be ready"}.get(stage, stage)
+
+
+def _reads(frame) -> str | None:
+    """Returns where a thread is in the code that reads data ("sources.py:91 decode"), or None."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(_DATA):
+            return f"data/{code.co_filename[len(_DATA):]}:{frame.f_lineno} {code.co_name}"
+        frame = frame.f_back
+    return None
+
+
+# -------------------------------------------------------------------------------------------------- several processes
+
+
+def leave_the_others(error: Exception, step: int) -> None:
+    """Ends this process of several after an error that it has alone; returns where there is one process.
+
+    It does not clean up: what it would wait for, such as a save under way, needs the other processes; they notice that
+    this one is gone.
+
+    Args:
+      error: that a step, a copy, a picture or a save raised.
+      step: the last one that was sent.
+    """
+    if jax.process_count() == 1 or isinstance(error, NonFinite):  # that, all of them have at the same step
+        return
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        lines = str(error).strip().splitlines() or [""]
+        leave(f"error: step {step} did not end ({lines[0][:200]}): most likely another process of the run is gone, "
+              "see its log; start all of them again to go on from the last checkpoint")
+    explained = errors.explain(error)
+    if explained is None:
+        traceback.print_exception(error)
+    leave(*explained or (f"error: {type(error).__name__} at step {step}, see above", 1))
+
+
+def leave(sentence: str, status: int = 1) -> None:
+    """Ends this process at once, without waiting for the others as an orderly exit would."""
+    print(sentence, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    remote.push_before_the_end()
+    if jax.process_index() == 0:
+        time.sleep(1.0)  # the others lose their coordinator with this process: let them speak first
+    os._exit(status)

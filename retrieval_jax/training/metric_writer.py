@@ -1,0 +1,81 @@
+"""Numbers of a run by step: one json object a line, and TensorBoard."""
+
+import json
+import math
+import os
+import pathlib
+import time
+
+import tensorboardX
+
+
+class MetricWriter:
+    """Appends to <workdir>/metrics.jsonl and <workdir>/tensorboard/; of several processes the first alone writes.
+
+    A line is {"step": int, "time": seconds since 1970, name: number, ...}; a number that is not finite, or not known
+    (None), is written as null.
+    """
+
+    def __init__(self, workdir, *, resume_step=None, enabled=True):
+        """Opens the files.
+
+        Args:
+          workdir: the run's folder.
+          resume_step: step of the restored checkpoint; what was written for later steps is cut, as it will be
+            written again. None starts an empty file.
+          enabled: false on all processes but the first: nothing is written.
+        """
+        self._file = self._board = None
+        if not enabled:
+            return
+        path = pathlib.Path(workdir) / "metrics.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut(path, resume_step)
+        self._file = path.open("a", encoding="utf-8")
+        purge = (resume_step or 0) + 1  # what an earlier try wrote for these steps will be written again
+        self._board = tensorboardX.SummaryWriter(str(path.parent / "tensorboard"), purge_step=purge)
+
+    def write(self, step, values):
+        """Writes the numbers of a step.
+
+        Args:
+          step: global step.
+          values: {name: scalar or None}, Python, numpy or JAX.
+        """
+        if self._file is None:
+            return
+        step, now = int(step), time.time()
+        values = {name: math.nan if value is None else float(value) for name, value in values.items()}
+        line = {"step": step, "time": round(now, 3)}
+        line.update((name, value if math.isfinite(value) else None) for name, value in values.items())
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if math.isnan(value):
+                continue
+            self._board.add_scalar(name, value, step, walltime=now)
+
+    def close(self):
+        """Flushes and closes both."""
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
+            self._file = None
+
+
+def _cut(path, resume_step):
+    """Keeps the lines up to the step, and drops a last line that a crash left half written."""
+    if not path.exists():
+        return
+    kept = []
+    if resume_step is not None:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                step = json.loads(line)["step"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            if step <= resume_step:
+                kept.append(line + "\n")
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text("".join(kept), encoding="utf-8")
+    os.replace(beside, path)

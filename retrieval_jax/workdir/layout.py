@@ -1,0 +1,97 @@
+"""Where a run lies: the name of its work directory, its verbs, its members and the run that it starts from."""
+
+import hashlib
+import json
+import pathlib
+import re
+
+from retrieval_jax.files import remote
+from retrieval_jax.workdir.settings import plain
+
+VERBS = ("mine", "train", "embed", "search", "evaluate", "report")
+# What each verb leaves behind, relative to the work directory. Files that exist after the verb ran are recorded with
+# their size; a checkpoint folder only by the names in it, because its inside belongs to the checkpoint library.
+OUTPUTS = {
+    "mine": ("attributes", "set_aside.csv"),  # a catalogue that is drawn, not read, sets nothing aside
+    "train": ("checkpoints",),
+    "embed": ("embeddings",),
+    "search": ("rankings",),
+    "evaluate": ("metrics.json", "submission.csv"),
+    "report": ("report.html",),
+}
+_MAX_NAME = 100
+
+
+def as_path(path) -> pathlib.Path:
+    """Returns the path of a work directory; for one at a URL that of the local folder kept in step with it.
+
+    Args:
+      path: of a local folder, or a URL ("s3://bucket/folder"), as text or path.
+
+    Raises:
+      InputError: a URL without a place in it.
+    """
+    return remote.local_folder(path)
+
+
+def default_name(stem: str, arg: str | None = None, overrides: dict | None = None) -> str:
+    """Returns the folder name of a config with an argument and overrides: "quickstart-runlocal-search.k=50".
+
+    Args:
+      stem: name of the config file without ".py".
+      arg: what followed the colon of `--config=file.py:arg`, or None.
+      overrides: dotted setting -> value, as given on the command line.
+
+    Returns:
+      A name safe on every file system; a long one, or one that lost characters, ends in a hash of all of it.
+    """
+    parts = [stem] + ([arg] if arg else [])
+    parts += [f"{key}={_text(value)}" for key, value in sorted((overrides or {}).items())]
+    full = "-".join(parts)
+    name = re.sub(r"[^\w.=+,-]+", "_", full, flags=re.ASCII).strip("_")
+    if name == full and len(name) <= _MAX_NAME:
+        return name
+    return f"{name[:_MAX_NAME - 9].rstrip('_-.')}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+
+
+def _text(value) -> str:
+    return value if isinstance(value, str) else json.dumps(plain(value), separators=(",", ":"))
+
+
+def verbs(config) -> tuple[str, ...]:
+    """Returns the verbs of a config, in order.
+
+    An ensemble starts at search, its members did the rest; a config without a train block, of public weights, at embed.
+    """
+    if members(config):
+        return VERBS[VERBS.index("search"):]
+    return VERBS if config.get("train") is not None else VERBS[VERBS.index("embed"):]
+
+
+def members(config) -> tuple[str, ...]:
+    """Returns the members of an ensemble ("fashion_convnext" or "fashion_convnext:arg"), or () for one model."""
+    search = config.get("search")
+    return tuple(search.get("members", ()) or ()) if search is not None else ()
+
+
+def member_folder(folder, member: str):
+    """Returns the work directory of an ensemble's member: a folder beside the ensemble's own."""
+    stem, _, arg = member.partition(":")
+    return as_path(folder).parent / default_name(stem, arg)
+
+
+def predecessor(config) -> str:
+    """Returns the config ("name" or "name:arg") of the run that a training starts from, or "" where it starts from none
+    or from a folder (config.train.init_from with a slash in it)."""
+    train = config.get("train")
+    init_from = (train.get("init_from", "") if train is not None else "") or ""
+    return init_from if re.fullmatch(r"\w+(:.*)?", init_from) else ""
+
+
+def predecessor_folder(config, folder):
+    """Returns the work directory that a training starts from: one beside its own for a config's name, or None."""
+    name = predecessor(config)
+    if name:
+        return member_folder(folder, name)
+    train = config.get("train")
+    return as_path(train.init_from) if train is not None and train.get("init_from") else None

@@ -1,0 +1,278 @@
+"""The work directory: what each verb left there, from which settings, and whether it still counts.
+
+    config.json         the settings this directory was made with
+    stages/<verb>.json  one record per finished verb: its hash, the settings behind it, outputs, times, summary
+    run.json            commit, versions, hardware and times of the whole run
+
+A verb's hash chains the ones before it, so a changed setting makes every later verb stale and leaves the earlier ones
+alone. Nothing here imports JAX: a machine that only searches and evaluates does not need it.
+"""
+
+import contextlib
+import datetime
+import sys
+import time
+
+from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic, lock, remote
+from retrieval_jax.workdir import provenance
+from retrieval_jax.workdir.hashes import (
+    FIXED_BLOCKS,
+    _blocks,
+    _member_hashes,
+    _of_result,
+    _read_stage,
+    read_record,
+    stage_hash,
+)
+from retrieval_jax.workdir.layout import OUTPUTS, VERBS, as_path, member_folder, members, predecessor_folder, verbs
+from retrieval_jax.workdir.settings import changes, plain
+
+# ----------------------------------------------------------------------------------------------------- settings
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+# ----------------------------------------------------------------------------------------------------- the stages
+
+
+def prepare(config, folder):
+    """Creates a work directory for a config, or checks that an existing one was made with the same settings.
+
+    Args:
+      config: the whole config.
+      folder: the work directory.
+
+    Returns:
+      The folder's path.
+
+    Raises:
+      InputError: when the directory already holds results of another data, mine or train block, is a file,
+        or lies at a URL that cannot be read.
+    """
+    folder = as_path(folder)
+    if url := remote.url(folder):
+        print(f"work directory: {url}, worked on in {folder}", flush=True)
+        for each in (folder, *(member_folder(folder, member) for member in members(config)),
+                     *filter(None, [predecessor_folder(config, folder)])):
+            remote.pull(each, settle=each == folder)
+    new = plain(config)
+    file = folder / "config.json"
+    if file.exists() and _used(folder):
+        old = atomic.read_json(file)
+        changed = [line for block in FIXED_BLOCKS
+                   for line in changes(*(_of_result(block, settings.get(block)) for settings in (old, new)), block)]
+        if changed:
+            raise InputError(
+                f"{folder} holds results of other settings:\n" + "".join(f"  {line}\n" for line in changed) +
+                "The data, mine and train settings of a work directory stay as they are. "
+                f"Give another --workdir, or delete this one: {remote.url(folder) or f'rm -r {folder}'}")
+    elif folder.exists() and not folder.is_dir():
+        raise InputError(f"--workdir={folder} is a file, not a folder; give another --workdir")
+    (folder / "stages").mkdir(parents=True, exist_ok=True)
+    atomic.write_json(file, new)
+    return folder
+
+
+def _used(folder) -> bool:
+    # A first verb that failed (a mistyped path, say) leaves nothing worth protecting; one that finished wrote run.json.
+    finished = (folder / "run.json").exists() or any(read_record(folder, verb) is not None for verb in VERBS)
+    return finished or (folder / "checkpoints").exists()
+
+
+
+
+
+
+def reason_to_run(config, folder, verb: str) -> str | None:
+    """Says whether a verb has to run.
+
+    Args:
+      config: the whole config.
+      folder: the work directory.
+      verb: one of `VERBS`.
+
+    Returns:
+      Why it has to, in words for the user, or None when its result is complete and unchanged.
+    """
+    folder = as_path(folder)
+    stage = _read_stage(folder, verb)
+    if stage is None or "hash" not in stage:
+        if verb == "train" and (folder / "checkpoints").exists():
+            return "unfinished: resumes"
+        return "it has not run yet" if stage is None else stage["stale"]
+    if stage["hash"] != stage_hash(config, verb, folder):
+        changed = changes(stage["blocks"], _blocks(config, verb))
+        changed += changes(stage.get("members", {}), plain(_member_hashes(config, folder)), "members")
+        return "changed: " + ("; ".join(changed) or "the way settings are hashed")
+    for name, size in stage["outputs"].items():
+        file = folder / name
+        if not file.exists():
+            return f"its output {name} is missing"
+        if size is not None and file.stat().st_size != size:
+            return f"its output {name} was altered"
+    return None
+
+
+def require_earlier(config, folder, verb: str) -> None:
+    """Checks that the verbs before this one are complete and unchanged.
+
+    Raises:
+      InputError: naming the first verb that has to run, why, and the command that does it.
+    """
+    for member in members(config):
+        if read_record(member_folder(folder, member), "embed") is None:
+            stem, colon, arg = member.partition(":")
+            raise InputError(f"{verb} needs the embeddings of the member {member}: run `python -m retrieval_jax.run "
+                             f"--config=configs/{stem}.py{colon}{arg} --workdir={member_folder(folder, member)}` first")
+    for earlier in verbs(config):
+        if earlier == verb:
+            return
+        reason = reason_to_run(config, folder, earlier)
+        if reason:
+            raise InputError(f"{verb} needs the result of {earlier} in {folder} ({reason}): "
+                             f"run `python -m retrieval_jax.{earlier} ...` with the same --config and --workdir first")
+
+
+def run_stage(config, folder, verb: str, function) -> dict:
+    """Runs one verb in a prepared work directory and records it.
+
+    Args:
+      config: the whole config.
+      folder: the work directory, prepared.
+      verb: one of `VERBS`.
+      function: the verb's `run(config, folder)`; returns a json-able summary or None.
+
+    Returns:
+      The record, as written to stages/<verb>.json.
+
+    Raises:
+      InputError: another run uses the directory.
+    """
+    folder = as_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    first = provenance.is_first_process()
+    with lock.held(remote.url(folder) or folder, verb) if first else contextlib.nullcontext():
+        invalidate(folder, verb)
+        if first and remote.url(folder):
+            remote.push(folder)  # before anything is overwritten there: the verb and the later ones do not count now
+            remote.keep_pushing(folder)
+        start, cpu_start = time.monotonic(), provenance.cpu_seconds()
+        try:
+            summary = function(config, folder)
+        except BaseException:  # now: once Python ends it starts no threads, which look up addresses
+            if first:
+                remote.try_to_push(folder)
+            raise
+        seconds, cpu_seconds = time.monotonic() - start, provenance.cpu_seconds() - cpu_start
+        entry = record(config, folder, verb, seconds=seconds, cpu_seconds=cpu_seconds, summary=summary)
+        if first:
+            remote.push(folder)
+        return entry
+
+
+def invalidate(folder, verb: str) -> None:
+    """Marks a verb as started and every later verb of the directory as stale.
+
+    Args:
+      folder: the work directory.
+      verb: one of `VERBS`.
+    """
+    folder = as_path(folder)
+    (folder / "stages").mkdir(parents=True, exist_ok=True)
+    atomic.write_json(folder / "stages" / f"{verb}.json", {"verb": verb, "stale": "an earlier try did not finish"})
+    for later in VERBS[VERBS.index(verb) + 1:]:
+        if read_record(folder, later) is not None:
+            atomic.write_json(folder / "stages" / f"{later}.json", {"verb": later, "stale": f"{verb} ran again"})
+
+
+def record(config, folder, verb: str, *, seconds: float, cpu_seconds: float, summary: dict | None = None) -> dict:
+    """Writes the record of a finished verb and brings run.json up to date.
+
+    Args:
+      config: the whole config.
+      folder: the work directory.
+      verb: one of `VERBS`.
+      seconds: wall-clock time.
+      cpu_seconds: processor time, of this process and the ones it waited for.
+      summary: what the verb returned, json-able.
+
+    Returns:
+      The record. It holds the outputs found in the directory, each with its size in bytes.
+    """
+    folder = as_path(folder)
+    entry = {
+        "verb": verb,
+        "hash": stage_hash(config, verb, folder),
+        "blocks": _blocks(config, verb),
+        "outputs": _outputs(folder, verb),
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(cpu_seconds, 3),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
+        "commit": provenance.commit(),
+        "hardware": provenance.hardware(),
+        "summary": plain(summary or {}),
+    }
+    if members(config):
+        entry["members"] = plain(_member_hashes(config, folder))
+    if provenance.is_first_process():
+        atomic.write_json(folder / "stages" / f"{verb}.json", entry)
+        _write_run(folder)
+    return entry
+
+
+def _outputs(folder, verb: str) -> dict:
+    found = {}
+    for name in OUTPUTS[verb]:
+        path = folder / name
+        if verb == "train" and path.is_dir():
+            found.update({f"{name}/{child.name}": None for child in sorted(path.iterdir())})
+        elif path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            found.update({file.relative_to(folder).as_posix(): file.stat().st_size for file in files})
+        elif path.exists():
+            found[name] = path.stat().st_size
+    return found
+
+
+def _write_run(folder) -> None:
+    stages = {verb: entry for verb in VERBS if (entry := read_record(folder, verb)) is not None}
+    atomic.write_json(folder / "run.json", {
+        "config": atomic.read_json(folder / "config.json").get("name"),
+        "command": sys.argv,
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "stages": {verb: {key: entry[key] for key in ("seconds", "cpu_seconds", "finished", "commit", "hardware")}
+                   for verb, entry in stages.items()},
+        "total_seconds": round(sum(entry["seconds"] for entry in stages.values()), 3),
+        "total_cpu_seconds": round(sum(entry["cpu_seconds"] for entry in stages.values()), 3),
+    })
+
+
+# ----------------------------------------------------------------------------------------------------- files
+
+
+
+
+
+
+
+

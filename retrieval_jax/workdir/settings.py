@@ -1,0 +1,94 @@
+"""Settings of a work directory: as JSON, compared, and hashed per verb."""
+
+import json
+import os
+
+from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic, remote
+
+
+def plain(value):
+    """Returns settings as JSON has them: ConfigDict -> dict, tuple -> list, numpy scalar -> number.
+
+    Args:
+      value: a config, a block of one, or one setting.
+
+    Raises:
+      InputError: something in it has no place in JSON.
+    """
+    if hasattr(value, "items"):
+        # A ConfigDict may hold references; its items() resolves them.
+        return {str(key): plain(item) for key, item in sorted(value.items())}
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "tolist"):  # numpy
+        return plain(value.tolist())
+    raise InputError(f"a setting holds {value!r}, a {type(value).__name__}; settings are numbers, text, true/false, "
+                     "None, and tuples and dicts of these")
+
+
+def read_config(folder) -> dict:
+    """Returns the settings a work directory was made with: nested dicts, sequences as tuples.
+
+    Raises:
+      InputError: when the folder has no config.json.
+    """
+    file = remote.local_folder(folder) / "config.json"
+    if not file.exists():
+        raise InputError(f"{file} not found: {folder} is no work directory; "
+                         "make one with `python -m retrieval_jax.run --config=... --workdir=...`")
+    return _tuples(atomic.read_json(file))
+
+
+def _tuples(value):
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def changes(old, new, prefix: str = "") -> list[str]:
+    """Returns the settings that differ between two configs, in words.
+
+    Args:
+      old: settings as of `plain`.
+      new: settings as of `plain`.
+      prefix: dotted name of what is compared, "" for whole configs.
+
+    Returns:
+      One line a setting: "search.k: 50 -> 100".
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in sorted(old.keys() | new.keys()):
+            name = f"{prefix}.{key}" if prefix else key
+            if key not in old:
+                lines.append(f"{name}: (absent) -> {_short(new[key])}")
+            elif key not in new:
+                lines.append(f"{name}: {_short(old[key])} -> (absent)")
+            else:
+                lines += changes(old[key], new[key], name)
+        return lines
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [line for i, (a, b) in enumerate(zip(old, new, strict=True)) for line in changes(a, b, f"{prefix}[{i}]")]
+    if json.dumps(old) == json.dumps(new):
+        return []
+    return [f"{prefix}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+
+
+
+
+
+
+
+

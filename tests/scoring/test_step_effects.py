@@ -1,0 +1,64 @@
+"""Is a step that trusts neighbours measured, by how many listings are relevant, and told truly?"""
+
+import json
+
+import numpy as np
+import pytest
+
+from retrieval_jax.scoring import metrics, step_effects
+from retrieval_jax.scoring.ranking import Ranking, Truth
+
+
+def rankings():
+    """Of 40 queries the first 30 have one relevant listing, at place 10 before and 11 after; the others two, won."""
+    before = np.tile(np.arange(20), (40, 1))
+    after = before.copy()
+    after[:30, [9, 10]] = [10, 9]
+    after[30:, [1, 15]] = [15, 1]
+    relevant = [[9]] * 30 + [[0, 15]] * 10
+    indptr = np.cumsum([0] + [len(rows) for rows in relevant])
+    truth = Truth([f"q{i}" for i in range(40)], [f"g{i}" for i in range(20)], indptr, np.concatenate(relevant))
+    scores = np.tile(-np.arange(20.0), (40, 1))
+    return *(Ranking(truth.query_ids, rows, scores) for rows in (before, after)), truth
+
+
+def said(found):
+    entry = {"model": "trained", "before": "whitening", "stage": "reranking", "step": "reranking"}
+    return step_effects.sentence({**entry, **found})
+
+
+def test_gains_by_number_of_relevant_listings():
+    before, after, truth = rankings()
+    found = step_effects.effect(before, after, truth)
+    assert found["all"]["before"] == pytest.approx((30 + 10 * 0.5) / 40)
+    assert found["one"]["before"] == 1 and found["one"]["after"] == 0 and found["one"]["num_scored"] == 30
+    assert found["more"]["difference"] == pytest.approx(0.5) and found["more"]["wins"] == 10
+    assert found["all"]["difference"] == pytest.approx(
+        np.diff([metrics.evaluate(ranking, truth)["mar@10_capped"] for ranking in (before, after)])[0]
+    )
+    text = said(found)
+    assert "87.50 -> 25.00 over whitening, -62.50" in text and "it hurts: take it out" in text
+    assert "75 % of the queries have a single relevant listing: -100.00, the others +50.00" in text
+    assert "likely to hurt" in text
+
+
+def test_a_gain_within_chance_is_called_so_and_nothing_scored_too():
+    before, after, truth = rankings()
+    assert "no more than chance" in said(step_effects.effect(before, before, truth))
+    better = said(step_effects.effect(after, before, truth))
+    assert "+62.50" in better and "it helps" in better
+    empty = Truth(truth.query_ids, truth.gallery_ids, np.zeros(41, np.int64), np.zeros(0, np.int64))
+    assert "not known" in said(step_effects.effect(before, after, empty)) and "not known" in said({})
+
+
+def test_pairs_are_a_model_s_stage_and_the_one_before(tmp_path):
+    (tmp_path / "rankings").mkdir()
+    entries = [("untrained", "cosine", None), ("trained", "cosine", None), ("trained", "whitening", "whitening"),
+               ("trained", "local", "reranking"), ("ensemble", "ensemble", "ensemble"),
+               ("ensemble", "diffusion", "diffusion")]  # fmt: skip
+    stages = [dict(zip(("model", "stage", "step"), entry, strict=True)) for entry in entries]
+    (tmp_path / "rankings" / "rankings.json").write_text(json.dumps({"stages": stages}))
+    assert [tuple(entry.values()) for entry in step_effects.pairs(tmp_path)] == [
+        ("trained", "whitening", "local", "reranking"),
+        ("ensemble", "ensemble", "diffusion", "diffusion"),
+    ]

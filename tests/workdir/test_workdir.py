@@ -1,0 +1,225 @@
+import json
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from fake_verbs import ensemble_config, fake_verb, make_config
+from retrieval_jax import workdir
+from retrieval_jax.errors import InputError
+from retrieval_jax.workdir import provenance
+
+
+def run_all(config, folder):
+    """The loop of run.py with verbs that only write a file; returns the reason of every verb that ran."""
+    workdir.prepare(config, folder)
+    reasons = {}
+    for verb in workdir.verbs(config):
+        reason = workdir.reason_to_run(config, folder, verb)
+        if reason is not None:
+            reasons[verb] = reason
+            workdir.run_stage(config, folder, verb, fake_verb(verb))
+    return reasons
+
+
+def test_a_second_run_does_nothing(tmp_path):
+    assert tuple(run_all(make_config(), tmp_path)) == workdir.VERBS
+    assert run_all(make_config(), tmp_path) == {}
+    assert run_all(make_config(name="renamed"), tmp_path) == {}
+
+
+@pytest.mark.parametrize("key, value, first", [
+    ("embed.batch_size", 8, "embed"), ("search.k", 50, "search"), ("evaluate.ks", (1, 5), "evaluate"),
+    ("report.rows", 4, "report")])
+def test_a_changed_block_runs_again_from_there_and_says_why(tmp_path, key, value, first):
+    run_all(make_config(), tmp_path)
+    reasons = run_all(make_config(**{key: value}), tmp_path)
+    assert tuple(reasons) == workdir.VERBS[workdir.VERBS.index(first):]
+    assert reasons[first].startswith(f"changed: {key}") and "->" in reasons[first]
+    for later in list(reasons)[1:]:
+        assert reasons[later].endswith("ran again")
+
+
+def test_reason_names_old_and_new_value(tmp_path):
+    run_all(make_config(), tmp_path)
+    assert workdir.reason_to_run(make_config(**{"search.k": 50}), tmp_path, "search") == "changed: search.k: 100 -> 50"
+    # A later verb asked by itself names the same cause.
+    assert workdir.reason_to_run(make_config(**{"search.k": 50}), tmp_path, "report") == "changed: search.k: 100 -> 50"
+    assert workdir.reason_to_run(make_config(**{"search.k": 50}), tmp_path, "embed") is None
+
+
+@pytest.mark.parametrize("key, value", [("data.kwargs.seed", 1), ("mine.threshold", 6), ("train.learning_rate", 0.2)])
+def test_a_changed_data_mine_or_train_block_is_refused_in_a_used_directory(tmp_path, key, value):
+    run_all(make_config(), tmp_path)
+    with pytest.raises(InputError) as error:
+        workdir.prepare(make_config(**{key: value}), tmp_path)
+    old = make_config()[key.split(".")[0]]
+    for part in key.split(".")[1:]:
+        old = old[part]
+    assert f"{key}: {old} -> {value}" in str(error.value) and "--workdir" in str(error.value)
+    assert workdir.read_config(tmp_path)["mine"]["threshold"] == 5  # the old settings stay
+
+
+def test_a_mesh_of_other_devices_is_no_change(tmp_path):
+    run_all(make_config(), tmp_path)
+    assert run_all(make_config(**{"train.mesh": {"data": 2, "fsdp": 4}}), tmp_path) == {}
+    assert workdir.read_config(tmp_path)["train"]["mesh"]["fsdp"] == 4
+    changed = {"train.hang_seconds": 5.0, "train.sharding_rules": [["^heads_", []]]}
+    assert run_all(make_config(**changed), tmp_path) == {}
+
+
+def test_a_change_is_taken_while_nothing_was_made(tmp_path):
+    workdir.prepare(make_config(), tmp_path)
+    workdir.prepare(make_config(**{"mine.threshold": 6}), tmp_path)
+    assert workdir.read_config(tmp_path)["mine"]["threshold"] == 6
+    (tmp_path / "checkpoints").mkdir()  # an interrupted training counts
+    with pytest.raises(InputError, match="mine.threshold: 6 -> 7"):
+        workdir.prepare(make_config(**{"mine.threshold": 7}), tmp_path)
+
+
+def failing_verb(config, folder):
+    raise InputError("no such file")
+
+
+def test_a_first_verb_that_failed_does_not_lock_the_directory(tmp_path):
+    workdir.prepare(make_config(**{"data.source": "mistyped"}), tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        workdir.run_stage(make_config(), tmp_path, "mine", failing_verb)
+    assert (tmp_path / "stages" / "mine.json").exists()
+    assert tuple(run_all(make_config(), tmp_path)) == workdir.VERBS  # the corrected config
+
+
+def test_a_verb_that_once_finished_locks_the_directory_even_when_it_fails_later(tmp_path):
+    config = make_config()
+    workdir.prepare(config, tmp_path)
+    workdir.run_stage(config, tmp_path, "mine", fake_verb("mine"))
+    with pytest.raises(InputError, match="no such file"):
+        workdir.run_stage(config, tmp_path, "mine", failing_verb)
+    with pytest.raises(InputError, match="mine.threshold: 5 -> 7"):
+        workdir.prepare(make_config(**{"mine.threshold": 7}), tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["nosuch://bucket/runs", pathlib.Path("nosuch://bucket/runs"), "hdfs+x://a"])
+def test_a_remote_folder_is_never_written_beside_us(tmp_path, monkeypatch, folder):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match="cannot be reached"):
+        workdir.prepare(make_config(), folder)
+    assert not list((tmp_path / "here").iterdir())
+    for local in (tmp_path, "runs/a:b", "C:/runs", "runs/q-data.kwargs.root=gs:"):
+        assert workdir.as_path(local) == pathlib.Path(local)
+
+
+def test_rows_that_mine_set_aside_are_an_output_where_there_are_any(tmp_path):
+    workdir.prepare(make_config(), tmp_path)
+    record = workdir.run_stage(make_config(), tmp_path, "mine", fake_verb("mine"))
+    assert set(record["outputs"]) == {"attributes/part-0"}
+    (tmp_path / "set_aside.csv").write_text("file,row,id,reason,sentence\n")
+    record = workdir.record(make_config(), tmp_path, "mine", seconds=1, cpu_seconds=1)
+    assert set(record["outputs"]) == {"attributes/part-0", "set_aside.csv"}
+
+
+def test_the_memory_allocator_is_recorded_where_it_was_tuned(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert "malloc" not in provenance.hardware()
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    assert provenance.hardware()["malloc"] == "glibc.malloc.hugetlb=1"
+
+
+def test_an_interrupted_verb_runs_again_and_training_resumes(tmp_path):
+    config = make_config()
+    run_all(config, tmp_path)
+
+    def interrupted(config, folder):
+        raise KeyboardInterrupt
+
+    for verb in ("search", "train"):
+        with pytest.raises(KeyboardInterrupt):
+            workdir.run_stage(config, tmp_path, verb, interrupted)
+    assert workdir.reason_to_run(config, tmp_path, "mine") is None
+    assert workdir.reason_to_run(config, tmp_path, "train") == "unfinished: resumes"
+    assert workdir.reason_to_run(config, tmp_path, "embed") == "train ran again"
+    assert workdir.reason_to_run(config, tmp_path, "search") == "an earlier try did not finish"
+
+
+def test_a_missing_or_altered_output_runs_again(tmp_path):
+    config = make_config()
+    run_all(config, tmp_path)
+    (tmp_path / "embeddings" / "part-0").write_text("half")
+    assert workdir.reason_to_run(config, tmp_path, "embed") == "its output embeddings/part-0 was altered"
+    (tmp_path / "embeddings" / "part-0").unlink()
+    assert workdir.reason_to_run(config, tmp_path, "embed") == "its output embeddings/part-0 is missing"
+
+
+def test_a_verb_alone_asks_for_the_ones_before_it(tmp_path):
+    config = make_config()
+    workdir.prepare(config, tmp_path)
+    workdir.require_earlier(config, tmp_path, "mine")
+    workdir.run_stage(config, tmp_path, "mine", fake_verb("mine"))
+    with pytest.raises(InputError, match="needs the result of train .*python -m retrieval_jax.train"):
+        workdir.require_earlier(config, tmp_path, "search")
+
+
+def test_records_and_run_json(tmp_path):
+    run_all(make_config(), tmp_path)
+    record = workdir.read_record(tmp_path, "search")
+    assert record["outputs"] == {"rankings/part-0": 6} and record["summary"] == {"verb": "search"}
+    assert record["seconds"] >= 0 and record["cpu_seconds"] >= 0
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert set(run["stages"]) == set(workdir.VERBS)
+    assert {"commit", "versions", "total_seconds", "total_cpu_seconds"} <= set(run)
+    assert "python" in run["versions"] and run["stages"]["train"]["hardware"]["cores"] >= 1
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_settings_survive_json_with_tuples(tmp_path):
+    config = make_config()
+    workdir.prepare(config, tmp_path)
+    read = workdir.read_config(tmp_path)
+    assert read["train"]["transforms"] == (("flip", {}), ("erasing", {"p": 0.5}))
+    assert workdir.stage_hash(ConfigDict(read), "report") == workdir.stage_hash(config, "report")
+    with pytest.raises(InputError, match="no work directory"):
+        workdir.read_config(tmp_path / "elsewhere")
+
+
+def test_hash_tells_settings_that_only_look_alike_apart():
+    assert workdir.stage_hash(make_config(**{"search.steps": (("a", {}), ("b", {}))}), "search") != \
+        workdir.stage_hash(make_config(**{"search.steps": (("b", {}), ("a", {}))}), "search")
+    assert workdir.stage_hash(make_config(), "mine") != workdir.stage_hash(make_config(), "train")
+
+
+def test_an_ensemble_searches_what_its_members_embedded(tmp_path):
+    folder = tmp_path / "both"
+    config = ensemble_config()
+    assert workdir.verbs(config) == ("search", "evaluate", "report")
+    workdir.prepare(config, folder)
+    with pytest.raises(InputError, match="embeddings of the member one"):
+        workdir.require_earlier(config, folder, "search")
+    for name in ("one", "two-arg"):
+        run_all(make_config(), tmp_path / name)
+    workdir.require_earlier(config, folder, "search")
+    assert tuple(run_all(config, folder)) == ("search", "evaluate", "report")
+    assert run_all(config, folder) == {}
+    # A member embedded anew makes the ensemble search anew.
+    run_all(make_config(**{"embed.batch_size": 8}), tmp_path / "one")
+    assert "members.one" in run_all(config, folder)["search"]
+    assert run_all(config, folder) == {}
+
+
+def test_default_names_are_short_safe_and_distinct():
+    name = workdir.default_name
+    assert name("quickstart") == name("quickstart", "") == "quickstart"
+    assert name("quickstart", "runlocal", {"search.k": 50}) == "quickstart-runlocal-search.k=50"
+    assert name("q", None, {"b": 1, "a": 2}) == name("q", None, {"a": 2, "b": 1}) == "q-a=2-b=1"
+    odd = [name("q", None, {"search.steps": steps}) for steps in ((), (("whitening", {}),), (("whitening", {"a": 1}),))]
+    odd += [name("q", None, {"data.kwargs.root": root}) for root in ("/a/b", "/a_b", "a b", "x" * 300)]
+    assert len(set(odd)) == len(odd)
+    for text in odd:
+        assert len(text) <= 100 and not set(text) & set("/ '\"()[]{}:*?<>|\\")
+
+
+def test_a_file_is_no_work_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        workdir.prepare(make_config(), tmp_path / "file")
