@@ -67,16 +67,30 @@ def collect(folders: list[pathlib.Path], against: list[pathlib.Path], baseline: 
                 continue
             mine = np.mean([by_seed[seed]["scores"][stage] for seed in seeds], axis=0)
             base = np.mean([runs[baseline][seed]["scores"][stage] for seed in seeds], axis=0)
-            rows.append({
-                "change": change, "stage": stage, "seeds": seeds, "all": float(np.nanmean(mine)),
-                "each_seed": [float(np.nanmean(by_seed[seed]["scores"][stage])) for seed in seeds],
-                "selection": float(np.nanmean(mine[chosen])), "report": float(np.nanmean(mine[~chosen])),
-                "against_baseline": bootstrap.paired_bootstrap(base, mine),
-                "cpu_seconds": [by_seed[seed]["train"]["cpu_seconds"] for seed in seeds],
-                "commits": sorted({by_seed[seed]["train"]["commit"] for seed in seeds})})
+            rows.append(
+                {
+                    "change": change,
+                    "stage": stage,
+                    "seeds": seeds,
+                    "all": float(np.nanmean(mine)),
+                    "each_seed": [float(np.nanmean(by_seed[seed]["scores"][stage])) for seed in seeds],
+                    "selection": float(np.nanmean(mine[chosen])),
+                    "report": float(np.nanmean(mine[~chosen])),
+                    "against_baseline": bootstrap.paired_bootstrap(base, mine),
+                    "cpu_seconds": [by_seed[seed]["train"]["cpu_seconds"] for seed in seeds],
+                    "commits": sorted({by_seed[seed]["train"]["commit"] for seed in seeds}),
+                }
+            )
     made = next(iter(runs[baseline].values()))["train"]
-    return {"baseline": baseline, "budget": budget, "commit": made["commit"], "hardware": made["hardware"],
-            "finished": made["finished"][:10], "metric": METRIC, "rows": rows}
+    return {
+        "baseline": baseline,
+        "budget": budget,
+        "commit": made["commit"],
+        "hardware": made["hardware"],
+        "finished": made["finished"][:10],
+        "metric": METRIC,
+        "rows": rows,
+    }
 
 
 def table(results: dict, stages: tuple[str, ...]) -> str:
@@ -85,18 +99,28 @@ def table(results: dict, stages: tuple[str, ...]) -> str:
     for stage in stages:
         rows = sorted((row for row in results["rows"] if row["stage"] == stage), key=lambda row: -row["selection"])
         if rows:
-            lines += ["", f"{stage}, budget {results['budget']}, {METRIC} in points:", "",
-                      f"| change | all (seeds) | selection | report | against {results['baseline']} [95 %] | p | "
-                      "wins / losses | CPU s |", "|---|---|---|---|---|---|---|---|"]
+            lines += [
+                "",
+                f"{stage}, budget {results['budget']}, {METRIC} in points:",
+                "",
+                f"| change | all (seeds) | selection | report | against {results['baseline']} [95 %] | p | "
+                "wins / losses | CPU s |",
+                "|---|---|---|---|---|---|---|---|",
+            ]
         for row in rows:
             gain = row["against_baseline"]
             each = ", ".join(f"{100 * value:.1f}" for value in row["each_seed"])
             seeds = f" ({each})" if len(row["seeds"]) > 1 else ""
-            difference = "" if row["change"] == results["baseline"] else (
-                f"{100 * gain['difference']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]")
-            lines.append(f"| {row['change']} | {100 * row['all']:.1f}{seeds} | {100 * row['selection']:.1f} | "
-                         f"{100 * row['report']:.1f} | {difference} | {gain['p']:.4f} | "
-                         f"{gain['wins']} / {gain['losses']} | {np.mean(row['cpu_seconds']):.0f} |")
+            difference = (
+                ""
+                if row["change"] == results["baseline"]
+                else (f"{100 * gain['difference']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]")
+            )
+            lines.append(
+                f"| {row['change']} | {100 * row['all']:.1f}{seeds} | {100 * row['selection']:.1f} | "
+                f"{100 * row['report']:.1f} | {difference} | {gain['p']:.4f} | "
+                f"{gain['wins']} / {gain['losses']} | {np.mean(row['cpu_seconds']):.0f} |"
+            )
     return "\n".join(lines)
 
 

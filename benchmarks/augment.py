@@ -29,16 +29,35 @@ SPECS = {
     "erasing": (("erasing", {"p": 1.0}),),
     "trivial_augment": (("trivial_augment", {}),),
     "rand_augment": (("rand_augment", {}),),
-    **{f"trivial_augment, {name}": (("trivial_augment", {"ops": (name,)}),) for name in (
-        "autocontrast", "equalize", "posterize", "brightness", "contrast", "color", "sharpness", "shear_x",
-        "translate_x", "rotate")},
+    **{
+        f"trivial_augment, {name}": (("trivial_augment", {"ops": (name,)}),)
+        for name in (
+            "autocontrast",
+            "equalize",
+            "posterize",
+            "brightness",
+            "contrast",
+            "color",
+            "sharpness",
+            "shear_x",
+            "translate_x",
+            "rotate",
+        )
+    },
     "list: crop, flip": ((CROP, {}), ("flip", {})),
-    "list: crop, flip, jitter, erasing": ((CROP, {}), ("flip", {}), ("color_jitter", {"brightness": 0.2}),
-                                          ("erasing", {"p": 0.25})),
+    "list: crop, flip, jitter, erasing": (
+        (CROP, {}),
+        ("flip", {}),
+        ("color_jitter", {"brightness": 0.2}),
+        ("erasing", {"p": 0.25}),
+    ),
     "list: crop, flip, trivial_augment": ((CROP, {}), ("flip", {}), ("trivial_augment", {})),
     "list: ConvNeXt's (bicubic crop, flip, rand_augment, erasing)": (
-        (CROP, {"scale": (0.08, 1.0), "interpolation": "bicubic"}), ("flip", {}), ("rand_augment", {}),
-        ("erasing", {"p": 0.25})),
+        (CROP, {"scale": (0.08, 1.0), "interpolation": "bicubic"}),
+        ("flip", {}),
+        ("rand_augment", {}),
+        ("erasing", {"p": 0.25}),
+    ),
 }
 
 

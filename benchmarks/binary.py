@@ -153,8 +153,10 @@ def main() -> None:
     results = {"rows": args.rows, "dim": dim, "noise": args.noise, "hardware": provenance.hardware(),
                "versions": provenance.versions(), "faiss": faiss.__version__, "commit": provenance.commit(),
                "date": datetime.date.today().isoformat()}  # fmt: skip
-    print(f"{results['hardware']['cores']} cores of {results['hardware']['processor']}, {results['date']}, commit "
-          f"{str(results['commit'])[:10]}\n\n{len(queries):,} queries, {len(gallery):,} vectors of {dim} numbers\n")
+    print(
+        f"{results['hardware']['cores']} cores of {results['hardware']['processor']}, {results['date']}, commit "
+        f"{str(results['commit'])[:10]}\n\n{len(queries):,} queries, {len(gallery):,} vectors of {dim} numbers\n"
+    )
     print("| bits | of float32 | candidates | recall@10 |\n|---:|---:|---:|---:|")
     lengths = [dim // 8 * 8, dim * 3 // 16 * 8, 2 * dim // 8 * 8]
     results["real"] = real(queries, gallery, lengths, [50, 100, 200, 400])
@@ -182,14 +184,20 @@ def main() -> None:
         results["memory"] = here.recv()
         process.join()
         disk = {kind: sum(part.stat().st_size for part in folder.rglob(f"*.{kind}")) for kind in ("vectors", "log")}
-        results["memory"] |= {"float32_bytes": args.rows * dim * 4, "code_bytes": args.rows * (2 * dim // 8),
-                              "vectors_on_disk": disk["vectors"], "log_on_disk": disk["log"]}
+        results["memory"] |= {
+            "float32_bytes": args.rows * dim * 4,
+            "code_bytes": args.rows * (2 * dim // 8),
+            "vectors_on_disk": disk["vectors"],
+            "log_on_disk": disk["log"],
+        }
 
         # The three in turns; a flat index of faiss over the mapped numbers is faiss.knn: no copy.
         flat = faiss.METRIC_INNER_PRODUCT
         ours = {f"ours, {count} candidates": binary.open(folder, candidates=count) for count in counts}
-        searches = {"index/exact.py": lambda: exact.Index(vectors).search(timed, 10).item_rows,
-                    "faiss flat": lambda: faiss.knn(timed, vectors, 10, metric=flat)[1]}
+        searches = {
+            "index/exact.py": lambda: exact.Index(vectors).search(timed, 10).item_rows,
+            "faiss flat": lambda: faiss.knn(timed, vectors, 10, metric=flat)[1],
+        }
         searches |= {name: lambda store=store: store.search(timed, 10).item_rows for name, store in ours.items()}
         times, found = {name: [] for name in searches}, {}
         for _ in range(args.rounds):
@@ -199,15 +207,23 @@ def main() -> None:
                 times[name].append((time.perf_counter() - start) / len(timed))
         results["searches"] = []
         best = min(statistics.median(times[name]) for name in ("index/exact.py", "faiss flat"))
-        print(f"\n{args.rows:,} vectors, {len(timed)} queries at once, {cells} cells, noise {args.noise}\n\n"
-              "| | ms a query (fastest, slowest) | throughput, times the faster exact one's | recall@10 |\n"
-              "|---|---|---:|---:|")
+        print(
+            f"\n{args.rows:,} vectors, {len(timed)} queries at once, {cells} cells, noise {args.noise}\n\n"
+            "| | ms a query (fastest, slowest) | throughput, times the faster exact one's | recall@10 |\n"
+            "|---|---|---:|---:|"
+        )
         for name, seconds in times.items():
-            line = {"name": name, "ms": [1e3 * value for value in seconds], "ratio": best / statistics.median(seconds),
-                    "recall@10": recall(found[name], found["index/exact.py"])}
+            line = {
+                "name": name,
+                "ms": [1e3 * value for value in seconds],
+                "ratio": best / statistics.median(seconds),
+                "recall@10": recall(found[name], found["index/exact.py"]),
+            }
             results["searches"].append(line)
-            print(f"| {name} | {statistics.median(line['ms']):.2f} ({min(line['ms']):.2f}, {max(line['ms']):.2f}) | "
-                  f"{line['ratio']:.1f} | {line['recall@10']:.4f} |")
+            print(
+                f"| {name} | {statistics.median(line['ms']):.2f} ({min(line['ms']):.2f}, {max(line['ms']):.2f}) | "
+                f"{line['ratio']:.1f} | {line['recall@10']:.4f} |"
+            )
         one = next(iter(ours.values()))
         waits = []
         for query in timed[:200]:
@@ -218,21 +234,30 @@ def main() -> None:
         print(f"one query at a time: {results['one_query_ms'][0]:.1f} ms, 95 % within {results['one_query_ms'][1]:.1f}")
 
         held = results["memory"]
-        print(f"\ncodes {held['code_bytes'] / 2**20:.0f} MiB, 1 / {held['float32_bytes'] / held['code_bytes']:.0f} of "
-              f"float32; open, all in all: {held['open_bytes'] / 2**20:.0f} MiB anonymous after "
-              f"{held['open_seconds']:.1f} s, {held['search_peak_bytes'] / 2**20:.0f} at most while searching; "
-              f"on disk: vectors {disk['vectors'] / 2**20:.0f} MiB, log {disk['log'] / 2**20:.0f} MiB; fitted in "
-              f"{results['fit_seconds']:.0f} s, {results['bulk_adds_a_second']:.0f} vectors added a second\n")
+        print(
+            f"\ncodes {held['code_bytes'] / 2**20:.0f} MiB, 1 / {held['float32_bytes'] / held['code_bytes']:.0f} of "
+            f"float32; open, all in all: {held['open_bytes'] / 2**20:.0f} MiB anonymous after "
+            f"{held['open_seconds']:.1f} s, {held['search_peak_bytes'] / 2**20:.0f} at most while searching; "
+            f"on disk: vectors {disk['vectors'] / 2**20:.0f} MiB, log {disk['log'] / 2**20:.0f} MiB; fitted in "
+            f"{results['fit_seconds']:.0f} s, {results['bulk_adds_a_second']:.0f} vectors added a second\n"
+        )
         results["writes"] = []
-        print("| a second, in batches of | add | update | delete | searches alone | searches beside writes |\n"
-              "|---:|---:|---:|---:|---:|---:|")
+        print(
+            "| a second, in batches of | add | update | delete | searches alone | searches beside writes |\n"
+            "|---:|---:|---:|---:|---:|---:|"
+        )
         for batch in map(int, args.batches.split(",")):
             line = alone_and_beside(folder, file, queries, batch, args.seconds, {"candidates": counts[0]})
             results["writes"].append(line)
-            cells = [f"{line[f'{kind} beside searches']:,.0f} (alone {line[f'{kind} alone']:,.0f})"
-                     for kind in ("add", "update", "delete")]
-            print(f"| {batch} | {' | '.join(cells)} | {line['searches alone']:.0f} | "
-                  f"{line['searches beside writes']:.0f} |", flush=True)
+            cells = [
+                f"{line[f'{kind} beside searches']:,.0f} (alone {line[f'{kind} alone']:,.0f})"
+                for kind in ("add", "update", "delete")
+            ]
+            print(
+                f"| {batch} | {' | '.join(cells)} | {line['searches alone']:.0f} | "
+                f"{line['searches beside writes']:.0f} |",
+                flush=True,
+            )
         with binary.open(folder, write=True) as store:
             dead, start = store.dead, time.perf_counter()
             store.compact()

@@ -36,13 +36,22 @@ def of_products(name, titles, pictures, categories, product, shares) -> list[dic
     for share in shares:
         for limit in LIMITS:
             start = time.perf_counter()
-            found = clusters.find(functools.partial(clusters.vectors_of, titles, pictures, share), categories, limit,
-                                  MAX_SIZE)
+            found = clusters.find(
+                functools.partial(clusters.vectors_of, titles, pictures, share), categories, limit, MAX_SIZE
+            )
             seconds = time.perf_counter() - start
             by_chance = clusters.scores(np.random.default_rng(0).permutation(found), product)
-            rows.append({"catalogue": name, "title_share": share, "max_difference": limit,
-                         "clusters": int(found.max(initial=-1) + 1), **clusters.scores(found, product),
-                         "pair_precision_by_chance": by_chance["pair_precision"], "seconds": round(seconds, 2)})
+            rows.append(
+                {
+                    "catalogue": name,
+                    "title_share": share,
+                    "max_difference": limit,
+                    "clusters": int(found.max(initial=-1) + 1),
+                    **clusters.scores(found, product),
+                    "pair_precision_by_chance": by_chance["pair_precision"],
+                    "seconds": round(seconds, 2),
+                }
+            )
             print(line(rows[-1]), flush=True)
     return rows
 
@@ -61,9 +70,17 @@ def of_pairs(name, vectors, truth, num_gallery) -> list[dict]:
                 members = np.flatnonzero(gallery == cluster)
                 together += len(members)
                 right += len(np.intersect1d(members, relevant))
-        rows.append({"catalogue": name, "title_share": 0.0, "max_difference": limit,
-                     "clusters": int(found.max(initial=-1) + 1), "clustered": float((found >= 0).mean()),
-                     "pair_precision": right / together if together else None, "pair_recall": right / wanted})
+        rows.append(
+            {
+                "catalogue": name,
+                "title_share": 0.0,
+                "max_difference": limit,
+                "clusters": int(found.max(initial=-1) + 1),
+                "clustered": float((found >= 0).mean()),
+                "pair_precision": right / together if together else None,
+                "pair_recall": right / wanted,
+            }
+        )
         print(line(rows[-1]), flush=True)
     return rows
 
@@ -72,10 +89,20 @@ def line(row) -> str:
     def number(name):
         return "-" if row.get(name) is None else f"{row[name]:.3f}"
 
-    names = ("clustered", "purity", "completeness", "v_measure", "pair_precision", "pair_recall",
-             "pair_precision_by_chance")
-    return (f"| {row['catalogue']} | {row['title_share']} | {row['max_difference']} | {row['clusters']:,} | "
-            + " | ".join(number(name) for name in names) + " |")
+    names = (
+        "clustered",
+        "purity",
+        "completeness",
+        "v_measure",
+        "pair_precision",
+        "pair_recall",
+        "pair_precision_by_chance",
+    )
+    return (
+        f"| {row['catalogue']} | {row['title_share']} | {row['max_difference']} | {row['clusters']:,} | "
+        + " | ".join(number(name) for name in names)
+        + " |"
+    )
 
 
 def growth(sizes) -> list[dict]:
@@ -93,9 +120,15 @@ def growth(sizes) -> list[dict]:
             vectors = functools.partial(clusters.vectors_of, titles, pictures, 0.5)
             found = clusters.find(vectors, np.zeros(size, int), 0.7, MAX_SIZE)
         scores = clusters.scores(found, product)
-        out.append({"listings": size, "seconds": round(peak.seconds, 2),
-                    "peak_megabytes": round((peak.bytes - peak.before) / 2**20),
-                    "purity": scores["purity"], "pair_recall": scores["pair_recall"]})
+        out.append(
+            {
+                "listings": size,
+                "seconds": round(peak.seconds, 2),
+                "peak_megabytes": round((peak.bytes - peak.before) / 2**20),
+                "purity": scores["purity"],
+                "pair_recall": scores["pair_recall"],
+            }
+        )
         print(json.dumps(out[-1]), flush=True)
     return out
 
@@ -108,32 +141,59 @@ def run():
     parser.add_argument("--sizes", type=int, nargs="*", default=(5000, 10000, 20000, 50000), help="of one category")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     given = parser.parse_args()
-    print("| catalogue | title share | max difference | clusters | clustered | purity | completeness | V | precision "
-          "of pairs | recall of pairs | precision by chance |\n|" + "---|" * 11)
+    print(
+        "| catalogue | title share | max difference | clusters | clustered | purity | completeness | V | precision "
+        "of pairs | recall of pairs | precision by chance |\n|" + "---|" * 11
+    )
     shop = synthetic.Shop(num_train=given.listings, num_val=0, num_query=0, num_gallery=0)
     split = loading.load({"source": "synthetic", "kwargs": vars(shop)}).train
     every = np.arange(len(split))
-    rows = of_products("embedded", list(split.titles), Noted(split.images).notes(every)[1], split.categories[:, -1],
-                       synthetic.product_ids(shop, "train", every), SHARES)
+    rows = of_products(
+        "embedded",
+        list(split.titles),
+        Noted(split.images).notes(every)[1],
+        split.categories[:, -1],
+        synthetic.product_ids(shop, "train", every),
+        SHARES,
+    )
     if given.root:
         catalog = loading.load({"source": "eproduct", "kwargs": {"root": given.root, "check_images": False}})
         split = catalog.train
         leaf = split.categories[:, -1]
         said = [f"{category} {title.lower()}" for category, title in zip(leaf.tolist(), split.titles, strict=True)]
         product = np.unique(said, return_inverse=True)[1]
-        rows += of_products("fashion train, truth: titles", None, Noted(split.images).notes(np.arange(len(split)))[1],
-                            leaf, product, (0.0,))
-        both = np.concatenate([Noted(part.images).notes(np.arange(len(part)))[1]
-                               for part in (catalog.gallery, catalog.query)])
-        rows += of_pairs("fashion gallery + query, thumbnails", clusters.picture_vectors(both), catalog.truth,
-                         len(catalog.gallery))
+        rows += of_products(
+            "fashion train, truth: titles",
+            None,
+            Noted(split.images).notes(np.arange(len(split)))[1],
+            leaf,
+            product,
+            (0.0,),
+        )
+        both = np.concatenate(
+            [Noted(part.images).notes(np.arange(len(part)))[1] for part in (catalog.gallery, catalog.query)]
+        )
+        rows += of_pairs(
+            "fashion gallery + query, thumbnails", clusters.picture_vectors(both), catalog.truth, len(catalog.gallery)
+        )
         if given.workdir:
-            sides = [Embeddings.load(given.workdir / "embeddings" / "trained" / name).vectors
-                     for name in ("gallery", "query")]
-            rows += of_pairs("fashion gallery + query, embeddings", clusters.picture_vectors(np.concatenate(sides)),
-                             catalog.truth, len(catalog.gallery))
-    result = {"hardware": provenance.hardware(), "commit": provenance.commit(), "max_size": MAX_SIZE, "rows": rows,
-              "growth": growth(given.sizes)}
+            sides = [
+                Embeddings.load(given.workdir / "embeddings" / "trained" / name).vectors
+                for name in ("gallery", "query")
+            ]
+            rows += of_pairs(
+                "fashion gallery + query, embeddings",
+                clusters.picture_vectors(np.concatenate(sides)),
+                catalog.truth,
+                len(catalog.gallery),
+            )
+    result = {
+        "hardware": provenance.hardware(),
+        "commit": provenance.commit(),
+        "max_size": MAX_SIZE,
+        "rows": rows,
+        "growth": growth(given.sizes),
+    }
     if given.out:
         given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -25,13 +25,24 @@ def collect(folder: pathlib.Path) -> dict:
     made = trained or json.loads((folder / "stages" / "search.json").read_text())
     return {
         "run": folder.name,
-        "commit": made["commit"], "hardware": made["hardware"], "versions": run["versions"],
+        "commit": made["commit"],
+        "hardware": made["hardware"],
+        "versions": run["versions"],
         "finished": made["finished"][:10],
-        "train": {**{key: trained[key] for key in ("seconds", "cpu_seconds") if key in trained},
-                  **{key: value for key, value in trained.get("summary", {}).items() if key in TRAINING}},
-        "scores": [{"model": stage["model"], "stage": stage["stage"],
-                    **{name: stage[name] for name in METRICS}, "se": stage["mar@10_capped_se"],
-                    **{half: stage[half]["mar@10_capped"] for half in ("selection", "report")}} for stage in stages],
+        "train": {
+            **{key: trained[key] for key in ("seconds", "cpu_seconds") if key in trained},
+            **{key: value for key, value in trained.get("summary", {}).items() if key in TRAINING},
+        },
+        "scores": [
+            {
+                "model": stage["model"],
+                "stage": stage["stage"],
+                **{name: stage[name] for name in METRICS},
+                "se": stage["mar@10_capped_se"],
+                **{half: stage[half]["mar@10_capped"] for half in ("selection", "report")},
+            }
+            for stage in stages
+        ],
     }
 
 
@@ -49,11 +60,15 @@ def table(runs: list[dict]) -> str:
                     rows.setdefault((f"{name}, untrained", score["stage"]), []).append((score, {}))
             elif score["model"] in ("trained", "ensemble"):
                 rows.setdefault((name, score["stage"]), []).append((score, run["train"]))
-    lines = ["| run | stage | mar@10_capped | mar@10 | recall@1 | mAP@10 | report half | training |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| run | stage | mar@10_capped | mar@10 | recall@1 | mAP@10 | report half | training |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for (name, stage), found in rows.items():
+
         def mean(key, found=found):
             return 100 * sum(score[key] for score, _ in found) / len(found)
+
         values = [100 * score["mar@10_capped"] for score, _ in found]
         spread = f" ({', '.join(f'{value:.1f}' for value in values)})" if len(values) > 1 else ""
         seconds = [train["cpu_seconds"] for _, train in found if "cpu_seconds" in train]

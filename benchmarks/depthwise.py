@@ -47,8 +47,10 @@ def main():
     parser.add_argument("--dtype", default="float32")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, "
-          f"{arguments.dtype}, {arguments.rounds} rounds; ms for forward and backward\n")
+    print(
+        f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, "
+        f"{arguments.dtype}, {arguments.rounds} rounds; ms for forward and backward\n"
+    )
     print("| batch x height x width x channels | grouped | toeplitz | grouped / toeplitz | largest difference |")
     print("|---|---:|---:|---:|---:|")
     for shape in SHAPES:

@@ -63,11 +63,15 @@ class Generator:
     def __init__(self, seed: int = 0):
         self.seed = seed
         real = reference_titles()
-        self.source = (f"walks over {len(real):,} real titles" if real
-                       else "walks over 20,000 titles of invented words (no reference data found)")
+        self.source = (
+            f"walks over {len(real):,} real titles"
+            if real
+            else "walks over 20,000 titles of invented words (no reference data found)"
+        )
         words = [title.split() for title in real or _invented_titles()]
-        self.words, walked = np.unique(np.array([word for title in words for word in ["", *title]] + [""]),
-                                       return_inverse=True)  # the empty word, 0, is where titles begin and end
+        self.words, walked = np.unique(
+            np.array([word for title in words for word in ["", *title]] + [""]), return_inverse=True
+        )  # the empty word, 0, is where titles begin and end
         self.walked = walked.astype(np.int32)
         order = np.argsort(self.walked, kind="stable")
         order = order[order < len(self.walked) - 1]

@@ -23,11 +23,17 @@ import pathlib
 import statistics
 
 # devices of a host, peak bfloat16 FLOP/s of each, assumed MFU, virtual cores that the host has
-HOSTS = {"v5e, 8 chips (ct5lp-hightpu-8t)": (8, 197e12, 0.45, 224),
-         "8 x H100 SXM (a3-highgpu-8g)": (8, 989e12, 0.45, 208)}
+HOSTS = {
+    "v5e, 8 chips (ct5lp-hightpu-8t)": (8, 197e12, 0.45, 224),
+    "8 x H100 SXM (a3-highgpu-8g)": (8, 989e12, 0.45, 208),
+}
 # name: GMAC of a picture's way forward, side in pixels
-NETWORKS = {"ConvNeXt-XL, 224 px": (60.9, 224), "ConvNeXt-XL, 384 px": (179.0, 384),
-            "ViT-B/16, 224 px": (17.6, 224), "ViT-B/16, 384 px": (55.5, 384)}
+NETWORKS = {
+    "ConvNeXt-XL, 224 px": (60.9, 224),
+    "ConvNeXt-XL, 384 px": (179.0, 384),
+    "ViT-B/16, 224 px": (17.6, 224),
+    "ViT-B/16, 384 px": (55.5, 384),
+}
 
 
 def main():
@@ -36,16 +42,22 @@ def main():
     arguments = parser.parse_args()
     measured = json.loads(arguments.rates.read_text())
     a_core = statistics.median(measured["pictures_a_second"]["1"]["ours"])
-    print(f"{a_core:,.0f} pictures a second and core, {measured['bytes_a_picture'] / 1e3:.1f} kB each "
-          f"({arguments.rates.name}, {measured['made']})\n")
-    print("| host | network | MFU | pictures a second | JPEG MB/s | to the devices MB/s | cores | of the host's |\n"
-          "|---|---|---:|---:|---:|---:|---:|---:|")
+    print(
+        f"{a_core:,.0f} pictures a second and core, {measured['bytes_a_picture'] / 1e3:.1f} kB each "
+        f"({arguments.rates.name}, {measured['made']})\n"
+    )
+    print(
+        "| host | network | MFU | pictures a second | JPEG MB/s | to the devices MB/s | cores | of the host's |\n"
+        "|---|---|---:|---:|---:|---:|---:|---:|"
+    )
     for host, (devices, peak, utilisation, cores) in HOSTS.items():
         for network, (multiplications, side) in NETWORKS.items():
             pictures = devices * peak * utilisation / (3 * 2 * multiplications * 1e9)
-            print(f"| {host} | {network} | {utilisation:.0%} | {pictures:,.0f} | "
-                  f"{pictures * measured['bytes_a_picture'] / 1e6:,.0f} | {pictures * side * side * 3 / 1e6:,.0f} | "
-                  f"{pictures / a_core:.1f} | {cores} |")
+            print(
+                f"| {host} | {network} | {utilisation:.0%} | {pictures:,.0f} | "
+                f"{pictures * measured['bytes_a_picture'] / 1e6:,.0f} | {pictures * side * side * 3 / 1e6:,.0f} | "
+                f"{pictures / a_core:.1f} | {cores} |"
+            )
 
 
 if __name__ == "__main__":

@@ -28,9 +28,12 @@ from retrieval_jax import mine, train  # noqa: E402
 
 WARM_UP = 12  # the first log, after ten steps, compiles too
 AUGMENTATION = (("random_resized_crop", {"scale": (0.6, 1.0)}), ("flip", {}), ("color_jitter", {"brightness": 0.2}))
-ROWS = {"loop": {}, "augmentation on the host": {"transforms": AUGMENTATION},
-        "augmentation on the device": {"batch_transforms": AUGMENTATION},
-        "checkpoint every 20 steps": {"checkpoint_every_steps": 20}}
+ROWS = {
+    "loop": {},
+    "augmentation on the host": {"transforms": AUGMENTATION},
+    "augmentation on the device": {"batch_transforms": AUGMENTATION},
+    "checkpoint every 20 steps": {"checkpoint_every_steps": 20},
+}
 
 
 class Watched:
@@ -63,13 +66,27 @@ class Watched:
 def make_config(arguments, settings):
     """Returns the config of a run of so many steps."""
     config = common.quickstart("loop_overhead", common.parse_arg(""))
-    config.data.kwargs.update({"num_train": 2 * arguments.batch_size, "num_val": 8, "num_query": 8, "num_gallery": 8,
-                               "image_size": arguments.size})
+    config.data.kwargs.update(
+        {
+            "num_train": 2 * arguments.batch_size,
+            "num_val": 8,
+            "num_query": 8,
+            "num_gallery": 8,
+            "image_size": arguments.size,
+        }
+    )
     config.data.image_size = (arguments.size, arguments.size)
     config.mine.threshold = 3
     config.train.model.variant = arguments.variant
-    config.train.update({"batch_size": arguments.batch_size, "epochs": arguments.steps / 2, "eval_every_epochs": 0.0,
-                         "checkpoint_every_steps": 10 ** 6, "transforms": (("resize", {}),)})
+    config.train.update(
+        {
+            "batch_size": arguments.batch_size,
+            "epochs": arguments.steps / 2,
+            "eval_every_epochs": 0.0,
+            "checkpoint_every_steps": 10**6,
+            "transforms": (("resize", {}),),
+        }
+    )
     config.train.update(settings)
     return config
 
@@ -114,11 +131,15 @@ def main():
         times = [measure(config, arguments.steps) for _ in range(arguments.rounds)]
         shares = [100 * (loop / bare - 1) for loop, bare in times]
         loop, bare = (statistics.median(column) for column in zip(*times, strict=True))
-        lines.append(f"| {name} | {loop:.1f} | {bare:.1f} | {statistics.median(shares):+.1f} % "
-                     f"({min(shares):+.1f} to {max(shares):+.1f}) |")
-    print(f"\njax {jax.__version__}, {jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, ConvNeXt "
-          f"{arguments.variant}, {arguments.batch_size} pictures of {arguments.size} px, {arguments.steps} steps, "
-          f"{arguments.rounds} rounds\n\n| what | ms a step in the loop | ms a bare step | overhead |")
+        lines.append(
+            f"| {name} | {loop:.1f} | {bare:.1f} | {statistics.median(shares):+.1f} % "
+            f"({min(shares):+.1f} to {max(shares):+.1f}) |"
+        )
+    print(
+        f"\njax {jax.__version__}, {jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, ConvNeXt "
+        f"{arguments.variant}, {arguments.batch_size} pictures of {arguments.size} px, {arguments.steps} steps, "
+        f"{arguments.rounds} rounds\n\n| what | ms a step in the loop | ms a bare step | overhead |"
+    )
     print("|---|---:|---:|---:|")
     print("\n".join(lines))
 

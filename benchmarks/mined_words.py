@@ -53,12 +53,16 @@ SETTINGS = {
     "uninformative": {"on": True, "pictures": 0}, "rare": {"on": True}, "categories": {"on": True},
 }  # fmt: skip
 # Units as they are written in the titles, and the one way to write each; not the table of the package.
-UNITS = {unit: unit for unit in
-         "gb mb tb mhz ghz khz hz cm mm m kg mah ft inch dpi rpm va kva ml mbps gbps w v pcs mp".split()}
+UNITS = {
+    unit: unit
+    for unit in "gb mb tb mhz ghz khz hz cm mm m kg mah ft inch dpi rpm va kva ml mbps gbps w v pcs mp".split()
+}
 UNITS |= {"feet": "ft", "foot": "ft", "inches": "inch", "year": "year", "years": "year", "watt": "w", "pixels": "px"}
 _QUANTITY = re.compile(
     rf"(?<![–\w./\-,])(?<![x×\d] )(\d+(?:\.\d+)?)( |-|)({'|'.join(sorted(UNITS, key=len, reverse=True))})"
-    r"(?![\w/\-.²³(])", re.I)
+    r"(?![\w/\-.²³(])",
+    re.I,
+)
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
@@ -113,13 +117,24 @@ def run(settings: dict = SETTINGS) -> dict:
         counts = collections.Counter(label for _, label in found)
         decided = counts["right"] + counts["wrong"]
         low, high = wilson(counts["right"], decided)
-        out[name] = {"right": counts["right"], "wrong": counts["wrong"], "open": counts["open"],
-                     "precision": counts["right"] / decided if decided else None, "low": low, "high": high,
-                     "wrong_ones": sorted(word for word, label in found if label == "wrong")[:20],
-                     "open_ones": sorted(word for word, label in found if label == "open")[:20]}
+        out[name] = {
+            "right": counts["right"],
+            "wrong": counts["wrong"],
+            "open": counts["open"],
+            "precision": counts["right"] / decided if decided else None,
+            "low": low,
+            "high": high,
+            "wrong_ones": sorted(word for word, label in found if label == "wrong")[:20],
+            "open_ones": sorted(word for word, label in found if label == "open")[:20],
+        }
     tally = made.table.group_by("rule", "decision").len().sort("rule", "decision").rows()
-    return {"titles": len(rows), "settings": settings, "attributes": len(made.tokens), "labelled": out,
-            "decisions": [list(row) for row in tally]}
+    return {
+        "titles": len(rows),
+        "settings": settings,
+        "attributes": len(made.tokens),
+        "labelled": out,
+        "decisions": [list(row) for row in tally],
+    }
 
 
 def _merged(made, supplier_of, having, title_sets, described) -> list:
@@ -127,7 +142,8 @@ def _merged(made, supplier_of, having, title_sets, described) -> list:
     for word, target in made.rules.merges.items():
         name = f"{word} -> {target}"
         if re.findall(r"\d+", word) != re.findall(r"\d+", target) or (
-                supplier_of.get(word) and not supplier_of[word] & supplier_of.get(target, set())):
+            supplier_of.get(word) and not supplier_of[word] & supplier_of.get(target, set())
+        ):
             found.append((name, "wrong"))
             continue
         places = [place for place in having[word] if target not in title_sets[place]]
@@ -154,12 +170,16 @@ def _likeness(having, described):
         return found / max(np.linalg.norm(found), 1e-9)
 
     def like(word, target):
-        near = [other for other, places in sorted(having.items()) if other not in (word, target)
-                and len(having[target]) / 2 <= len(places) <= 2 * len(having[target])]
+        near = [
+            other
+            for other, places in sorted(having.items())
+            if other not in (word, target) and len(having[target]) / 2 <= len(places) <= 2 * len(having[target])
+        ]
         chosen = random.choice(near, size=min(500, len(near)), replace=False).tolist()
         own = mean(word, (word, target))
-        return float(np.mean([own @ mean(other, (word, target, other)) < own @ mean(target, (word, target))
-                              for other in chosen]))
+        return float(
+            np.mean([own @ mean(other, (word, target, other)) < own @ mean(target, (word, target)) for other in chosen])
+        )
 
     return like
 
@@ -167,8 +187,10 @@ def _likeness(having, described):
 def _dropped(made, supplier_of) -> list:
     rows = made.table.filter((made.table["decision"] == "dropped") & (made.table["rule"] == "uninformative"))
     colours = set(kinds.SEEDS["colour"].split())
-    return [(word, "wrong" if word in supplier_of or re.search(r"\d", word) or word in colours else "right")
-            for word in rows["word"]]
+    return [
+        (word, "wrong" if word in supplier_of or re.search(r"\d", word) or word in colours else "right")
+        for word in rows["word"]
+    ]
 
 
 def _inside(made, having, title_words) -> list:
@@ -206,8 +228,10 @@ def _phrases(made, rows, base) -> list:
             for second in parts[first] & there:
                 both[first, second] += 1
                 beside[first, second] += (first, second) in adjacent
-    return [(" ".join(pair), "open" if both[pair] < 3 else "right" if beside[pair] >= both[pair] / 2 else "wrong")
-            for pair in sorted(made.rules.phrases)]
+    return [
+        (" ".join(pair), "open" if both[pair] < 3 else "right" if beside[pair] >= both[pair] / 2 else "wrong")
+        for pair in sorted(made.rules.phrases)
+    ]
 
 
 def _quantities(rows, base) -> list:
@@ -244,16 +268,19 @@ def take_time(count: int) -> None:
         tokenize = functools.partial(words.of_titles, rules=choosing.base_rules(settings))
         pairs, by_category = choosing.needs(settings)
         start = time.perf_counter()
-        counted = statistics.count([titles], categories=[categories] if by_category else None, pairs=pairs,
-                                   tokenize=tokenize)
+        counted = statistics.count(
+            [titles], categories=[categories] if by_category else None, pairs=pairs, tokenize=tokenize
+        )
         seen = time.perf_counter()
         made = choosing.decide(counted, settings)
         decided = time.perf_counter()
         statistics.encode(titles, made.tokens, functools.partial(words.of_titles, rules=made.rules))
         end = time.perf_counter()
         total[name] = end - start
-        print(f"{name:<13} {len(titles):,} titles: count {seen - start:.1f} s, decide {decided - seen:.1f} s, "
-              f"encode {end - decided:.1f} s, together {end - start:.1f} s; {len(made.tokens):,} attributes")
+        print(
+            f"{name:<13} {len(titles):,} titles: count {seen - start:.1f} s, decide {decided - seen:.1f} s, "
+            f"encode {end - decided:.1f} s, together {end - start:.1f} s; {len(made.tokens):,} attributes"
+        )
     print(f"all switches take {total['all switches'] / total['plain']:.1f} x the time of plain")
 
 

@@ -63,8 +63,13 @@ def mine(column, threshold: int) -> dict:
     made = vocabulary.build(counted.tokens, counted.num_titles, threshold)
     indptr, ids = made.encode(column)
     often = counted.tokens.filter(pl.col("titles") > threshold)
-    return {"words": len(counted.tokens), "kept": len(made), "labels_per_title": len(ids) / (len(indptr) - 1),
-            "same": digest(zip(often["token"].to_list(), often["titles"].to_list(), strict=True)), "hash": made.hash}
+    return {
+        "words": len(counted.tokens),
+        "kept": len(made),
+        "labels_per_title": len(ids) / (len(indptr) - 1),
+        "same": digest(zip(often["token"].to_list(), often["titles"].to_list(), strict=True)),
+        "hash": made.hash,
+    }
 
 
 def digest(pairs) -> str:
@@ -72,8 +77,15 @@ def digest(pairs) -> str:
 
 
 def vectorize(column: list[str], threshold: int, ours: bool) -> dict:
-    rule = {"preprocessor": lambda title: title.lower().replace("w/", " "), "token_pattern": r"[\w|.\-/']+",
-            "stop_words": sorted(titles.DROPPED)} if ours else {}
+    rule = (
+        {
+            "preprocessor": lambda title: title.lower().replace("w/", " "),
+            "token_pattern": r"[\w|.\-/']+",
+            "stop_words": sorted(titles.DROPPED),
+        }
+        if ours
+        else {}
+    )
     made = CountVectorizer(min_df=threshold + 1, binary=True, **rule)
     rows = made.fit_transform(column)
     names, counts = made.get_feature_names_out().tolist(), np.asarray(rows.sum(axis=0)).ravel().tolist()
@@ -99,8 +111,12 @@ def child(given) -> dict:
         order = made.counts.argsort(kind="stable")[::-1].tolist()
         part = column[:: max(1, len(column) // given.notebook)]
         slow, best = notebook(part, made.tokens), notebook(part, [made.tokens[place] for place in order])
-        return {"titles": len(part), "attributes": len(made), "sorted": slow["seconds"] * given.titles / len(part),
-                "frequent_first": best["seconds"] * given.titles / len(part)}
+        return {
+            "titles": len(part),
+            "attributes": len(made),
+            "sorted": slow["seconds"] * given.titles / len(part),
+            "frequent_first": best["seconds"] * given.titles / len(part),
+        }
     with memory.Peak() as peak:
         cpu = time.process_time()
         if given.child.startswith("vectorizer"):
@@ -135,8 +151,15 @@ def start(given, name: str, count: int, threads: int | None = None) -> dict:
     environment = dict(os.environ)
     if threads:
         environment |= {"POLARS_MAX_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, __file__, f"--child={name}", f"--titles={count}", f"--threshold={given.threshold}",
-               f"--notebook={given.notebook}", f"--workers={threads or 0}"]
+    command = [
+        sys.executable,
+        __file__,
+        f"--child={name}",
+        f"--titles={count}",
+        f"--threshold={given.threshold}",
+        f"--notebook={given.notebook}",
+        f"--workers={threads or 0}",
+    ]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     print(f"{name}, {count:,} titles: {json.dumps(found)}", flush=True)
@@ -165,7 +188,8 @@ def main():
         for name, threads in (("ours", None), ("one thread", 1), ("vectorizer", None), ("vectorizer default", None)):
             runs[name].append(start(given, name, given.titles, threads))
     assert len({run["same"] for name in ("ours", "one thread", "vectorizer") for run in runs[name]}) == 1, (
-        "CountVectorizer keeps other words than ours, or counts them otherwise")
+        "CountVectorizer keeps other words than ours, or counts them otherwise"
+    )
     middle = {name: sorted(found, key=lambda run: run["seconds"])[len(found) // 2] for name, found in runs.items()}
     slow = start(given, "notebook", given.titles)
     streamed = {count: start(given, "streamed", count) for count in (given.titles, given.times * given.titles)}
@@ -175,15 +199,25 @@ def main():
         return found["cpu_seconds"] - found["generator_seconds"]
 
     result = {
-        "date": datetime.date.today().isoformat(), "source": generated_titles.Generator().source,
-        "cores": len(os.sched_getaffinity(0)), "titles": given.titles, "equal": checked, "runs": middle,
-        "notebook": slow, "streamed": {str(count): found for count, found in streamed.items()},
+        "date": datetime.date.today().isoformat(),
+        "source": generated_titles.Generator().source,
+        "cores": len(os.sched_getaffinity(0)),
+        "titles": given.titles,
+        "equal": checked,
+        "runs": middle,
+        "notebook": slow,
+        "streamed": {str(count): found for count, found in streamed.items()},
         "times_the_notebook": {name: slow[name] / ours["seconds"] for name in ("sorted", "frequent_first")},
-        "times_count_vectorizer": {name: middle["vectorizer"]["seconds"] / middle[name]["seconds"]
-                                   for name in ("ours", "one thread")},
-        "growth": {"titles": given.times, "cpu_seconds": own(many) / own(streamed[given.titles]),
-                   "peak": many["peak_bytes"] / streamed[given.titles]["peak_bytes"]},
-        "versions": provenance.versions(), "hardware": provenance.hardware(),
+        "times_count_vectorizer": {
+            name: middle["vectorizer"]["seconds"] / middle[name]["seconds"] for name in ("ours", "one thread")
+        },
+        "growth": {
+            "titles": given.times,
+            "cpu_seconds": own(many) / own(streamed[given.titles]),
+            "peak": many["peak_bytes"] / streamed[given.titles]["peak_bytes"],
+        },
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
     }
     pathlib.Path(given.out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
@@ -191,9 +225,11 @@ def main():
         size = "" if peak is None else f"{peak / 2**20:,.0f} MiB"
         return f"| {name} | {seconds:,.1f} s | {seconds / ours['seconds']:,.1f} | {size} |"
 
-    print(f"\n{given.titles:,} titles, {result['source']}; {ours['words']:,} words, {ours['kept']:,} kept, "
-          f"{ours['labels_per_title']:.2f} a title; {result['cores']} cores; tokens of {checked['titles']:,} reference "
-          f"titles equal; the titles themselves take {ours['titles_bytes'] / 2**20:,.0f} MiB as a Python list\n")
+    print(
+        f"\n{given.titles:,} titles, {result['source']}; {ours['words']:,} words, {ours['kept']:,} kept, "
+        f"{ours['labels_per_title']:.2f} a title; {result['cores']} cores; tokens of {checked['titles']:,} reference "
+        f"titles equal; the titles themselves take {ours['titles_bytes'] / 2**20:,.0f} MiB as a Python list\n"
+    )
     print("| way | time | over ours | peak memory |\n|---|---|---|---|")
     print(row("ours", ours["seconds"], ours["peak_bytes"]))
     print(row("ours, one thread", middle["one thread"]["seconds"], middle["one thread"]["peak_bytes"]))
@@ -202,8 +238,10 @@ def main():
     print(row(f"the notebook's way, list sorted (from {slow['titles']:,} titles)", slow["sorted"]))
     print(row("the notebook's way, most frequent first", slow["frequent_first"]))
     for count, found in streamed.items():
-        print(f"| ours, {count:,} titles streamed, processor time | {own(found):,.1f} s | "
-              f"{own(found) / ours['cpu_seconds']:,.1f} (of processor time) | {found['peak_bytes'] / 2**20:,.0f} MiB |")
+        print(
+            f"| ours, {count:,} titles streamed, processor time | {own(found):,.1f} s | "
+            f"{own(found) / ours['cpu_seconds']:,.1f} (of processor time) | {found['peak_bytes'] / 2**20:,.0f} MiB |"
+        )
 
 
 if __name__ == "__main__":

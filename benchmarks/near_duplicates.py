@@ -89,8 +89,11 @@ def search(rows: int, exact_rows: int) -> dict:
     turned[::2] = thumbnail_hashes.mirror(turned[::2])
     true = thumbnail_hashes.differences(turned, second[sources])[0] <= LIMIT
     caught = np.isin(planted, found.rows)
-    chosen = np.sort(np.concatenate([planted[1::2][: exact_rows // 2],
-                                     np.random.default_rng(3).permutation(rows)[: exact_rows // 2]]))
+    chosen = np.sort(
+        np.concatenate(
+            [planted[1::2][: exact_rows // 2], np.random.default_rng(3).permutation(rows)[: exact_rows // 2]]
+        )
+    )
     chosen = np.unique(chosen)
     start = time.perf_counter()
     exact, _, _ = near_duplicates.find(first[chosen], second, LIMIT)
@@ -98,11 +101,18 @@ def search(rows: int, exact_rows: int) -> dict:
     plain = thumbnail_hashes.find(first[chosen], table, LIMIT, mirrored=False)
     seconds = built.seconds + peak.seconds
     return {
-        "rows_a_side": rows, "bits": thumbnail_hashes.BANDS * table.bits, "table_seconds": round(built.seconds, 2),
-        "search_seconds": round(peak.seconds, 2), "pairs_proposed": found.proposed, "lookups_cut": found.cut,
-        "share_of_all_pairs": found.proposed / (2 * rows**2), "found": len(found.rows),
-        "planted_near": int(true.sum()), "planted_recall": float(caught[true].mean()),
-        "exact_rows": len(chosen), "exact_found": len(exact),
+        "rows_a_side": rows,
+        "bits": thumbnail_hashes.BANDS * table.bits,
+        "table_seconds": round(built.seconds, 2),
+        "search_seconds": round(peak.seconds, 2),
+        "pairs_proposed": found.proposed,
+        "lookups_cut": found.cut,
+        "share_of_all_pairs": found.proposed / (2 * rows**2),
+        "found": len(found.rows),
+        "planted_near": int(true.sum()),
+        "planted_recall": float(caught[true].mean()),
+        "exact_rows": len(chosen),
+        "exact_found": len(exact),
         "recall_against_exact": float(np.isin(exact, plain.rows).mean()) if len(exact) else None,
         "exact_seconds_a_row": exact_seconds / len(chosen),
         "exact_seconds_for_all_and_mirrored": round(2 * exact_seconds / len(chosen) * rows),
@@ -132,8 +142,10 @@ def caught(count: int, gallery_size: int) -> list[dict]:
 def cost(count: int) -> dict:
     """Times reading a 500 x 500 JPEG small, and its thumbnail, on this thread."""
     shop = synthetic.Shop(num_gallery=8, num_query=0, image_size=500)
-    encoded = [cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-               for picture in synthetic.images(shop, "gallery")]
+    encoded = [
+        cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+        for picture in synthetic.images(shop, "gallery")
+    ]
     out = {"bytes": int(np.mean([len(data) for data in encoded]))}
     for name, at_least in (("whole", None), ("reduced", leaks.AT_LEAST)):
         start = time.perf_counter()
@@ -150,14 +162,20 @@ def run():
     parser.add_argument("--gallery", type=int, default=3000, help="drawn pictures among which altered ones are sought")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     given = parser.parse_args()
-    result = {"hardware": provenance.hardware(), "commit": provenance.commit(), "max_difference": LIMIT,
-              "search": search(given.rows, given.exact_rows)}
+    result = {
+        "hardware": provenance.hardware(),
+        "commit": provenance.commit(),
+        "max_difference": LIMIT,
+        "search": search(given.rows, given.exact_rows),
+    }
     print(json.dumps(result["search"], indent=1), flush=True)
     result["caught"] = caught(300, given.gallery)
     print("| change | found | wrong | with altered=True | wrong |\n|---|---|---|---|---|")
     for row in result["caught"]:
-        print(f"| {row['change']} | {row['default']:.3f} | {row['default_wrong']} | {row['altered']:.3f} | "
-              f"{row['altered_wrong']} |")
+        print(
+            f"| {row['change']} | {row['default']:.3f} | {row['default_wrong']} | {row['altered']:.3f} | "
+            f"{row['altered_wrong']} |"
+        )
     result["cost"] = cost(400)
     print(json.dumps(result["cost"]))
     if given.out:

@@ -44,8 +44,11 @@ def main():
     default = os.environ.get("RETRIEVAL_JAX_REFERENCE", ROOT.parent / "shared")
     parser.add_argument("--reference", type=pathlib.Path, default=pathlib.Path(default))
     folder = parser.parse_args().reference / "parity"
-    cases = [case for case in sorted(folder.glob("*.json"))
-             if case.with_suffix(".safetensors").exists() and "timm_model" in json.loads(case.read_text())]
+    cases = [
+        case
+        for case in sorted(folder.glob("*.json"))
+        if case.with_suffix(".safetensors").exists() and "timm_model" in json.loads(case.read_text())
+    ]
     if not cases:
         sys.exit(f"no reference data in {folder}: give --reference")
 

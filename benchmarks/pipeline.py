@@ -87,8 +87,15 @@ def time_ours(system: str, folder: pathlib.Path, count: int, cores: int, seconds
     files = sources.FileImages(folder, [f"{row % count}.jpg" for row in range(ROWS)])
     threads = {"num_threads": 1, "num_workers": cores} if system == "ours, processes" else {"num_threads": cores}
     batches = pipeline.train_batches(
-        {"image": files}, transform=(("random_resized_crop", crop), ("flip", {}), ("trivial_augment", {})),
-        image_size=(SIZE, SIZE), batch_size=BATCH, seed=0, num_steps=10**9, crop_before_decoding=not plain, **threads)
+        {"image": files},
+        transform=(("random_resized_crop", crop), ("flip", {}), ("trivial_augment", {})),
+        image_size=(SIZE, SIZE),
+        batch_size=BATCH,
+        seed=0,
+        num_steps=10**9,
+        crop_before_decoding=not plain,
+        **threads,
+    )
     gain = np.float32(1) / (255 * np.array(STD, np.float32))
     offset = np.array(MEAN, np.float32) / np.array(STD, np.float32)
 
@@ -113,8 +120,14 @@ def bare(job: tuple) -> float:
 
     def batches():
         while True:
-            yield [cv2.resize(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), (SIZE, SIZE),
-                              interpolation=interpolation) for path in itertools.islice(files, BATCH)]
+            yield [
+                cv2.resize(
+                    cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR),
+                    (SIZE, SIZE),
+                    interpolation=interpolation,
+                )
+                for path in itertools.islice(files, BATCH)
+            ]
 
     return rate(batches(), seconds)
 
@@ -153,11 +166,23 @@ def time_torch(folder: pathlib.Path, count: int, cores: int, seconds: float) -> 
     from torchvision import transforms
 
     torch.set_num_threads(1)
-    transform = transforms.Compose([
-        transforms.RandomResizedCrop(SIZE, scale=SCALE), transforms.RandomHorizontalFlip(),
-        transforms.TrivialAugmentWide(), transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    loader = torch.utils.data.DataLoader(Files(folder, count, transform), batch_size=BATCH, shuffle=True,
-                                         num_workers=cores, drop_last=True, persistent_workers=True)
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(SIZE, scale=SCALE),
+            transforms.RandomHorizontalFlip(),
+            transforms.TrivialAugmentWide(),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    loader = torch.utils.data.DataLoader(
+        Files(folder, count, transform),
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=cores,
+        drop_last=True,
+        persistent_workers=True,
+    )
     return rate(itertools.chain.from_iterable(itertools.repeat(loader)), seconds)
 
 
@@ -176,8 +201,17 @@ def work(system: str, folder: pathlib.Path, count: int, cores: int, seconds: flo
 def measure(system: str, folder: pathlib.Path, cores: int, arguments) -> float:
     """Starts a process for one timing."""
     python = arguments.torch_python if system == "PyTorch" else sys.executable
-    command = [python, __file__, "--work", system, f"--folder={folder}", f"--pictures={arguments.pictures}",
-               "--cores", str(cores), f"--seconds={arguments.seconds}"]
+    command = [
+        python,
+        __file__,
+        "--work",
+        system,
+        f"--folder={folder}",
+        f"--pictures={arguments.pictures}",
+        "--cores",
+        str(cores),
+        f"--seconds={arguments.seconds}",
+    ]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{system} failed:\n{done.stderr}")
@@ -208,8 +242,14 @@ def main():
         for _ in range(arguments.rounds):
             for cores, name in itertools.product(arguments.cores, systems):
                 found[cores][name].append(measure(name, pathlib.Path(folder), cores, arguments))
-    ratios = {cores: {f"{a} / {b}": [x / y for x, y in zip(rates[a], rates[b], strict=True)]
-                      for a, b in RATIOS if a in rates and b in rates} for cores, rates in found.items()}
+    ratios = {
+        cores: {
+            f"{a} / {b}": [x / y for x, y in zip(rates[a], rates[b], strict=True)]
+            for a, b in RATIOS
+            if a in rates and b in rates
+        }
+        for cores, rates in found.items()
+    }
     print(f"{size / 1e3:.1f} kB a picture, {arguments.rounds} rounds: median (lowest to highest)\n")
     head = " | ".join(f"{cores} core{'s' if cores > 1 else ''}" for cores in arguments.cores)
     for title, table, form in (("pictures a second", found, ",.0f"), ("ratio", ratios, ".2f")):
@@ -218,9 +258,19 @@ def main():
             print(f"| {name} | {' | '.join(spread(table[cores][name], form) for cores in arguments.cores)} |")
         print()
     if arguments.out:
-        arguments.out.write_text(json.dumps({
-            "made": datetime.date.today().isoformat(), "bytes_a_picture": round(size), "batch": BATCH,
-            "pictures_a_second": found, "ratios": ratios}, indent=1) + "\n")
+        arguments.out.write_text(
+            json.dumps(
+                {
+                    "made": datetime.date.today().isoformat(),
+                    "bytes_a_picture": round(size),
+                    "batch": BATCH,
+                    "pictures_a_second": found,
+                    "ratios": ratios,
+                },
+                indent=1,
+            )
+            + "\n"
+        )
     return None
 
 

@@ -76,39 +76,63 @@ def main():
                 out = root / f"out-{number}-{processes}"
                 begun, used = time.perf_counter(), provenance.cpu_seconds()
                 # several files for every process, as a large catalogue has
-                prepare.run(config, out, side=given.side, processes=processes,
-                            shard_rows=max(1, given.pictures // (4 * cores)))
+                prepare.run(
+                    config, out, side=given.side, processes=processes, shard_rows=max(1, given.pictures // (4 * cores))
+                )
                 rate = given.pictures / (time.perf_counter() - begun)
                 found.setdefault(f"prepared, processes {processes}", []).append(rate)
                 if processes == 1:  # what a busy machine does not change
                     found.setdefault("prepared, in a second of processor time", []).append(
-                        given.pictures / (provenance.cpu_seconds() - used))
+                        given.pictures / (provenance.cpu_seconds() - used)
+                    )
             os.sync()
-            sources = {"files": (loading.load(config.data).train.images, list((root / "Images").iterdir())),
-                       "records": (loading.load({"source": "tfds", "kwargs": {"root": str(out)}}).train.images,
-                                   list(out.glob("*.array_record-*")))}
+            sources = {
+                "files": (loading.load(config.data).train.images, list((root / "Images").iterdir())),
+                "records": (
+                    loading.load({"source": "tfds", "kwargs": {"root": str(out)}}).train.images,
+                    list(out.glob("*.array_record-*")),
+                ),
+            }
             for name, (source, files) in sources.items():
                 for what, rate in read_rates(source, files, number).items():
                     found.setdefault(f"{name}: {what}", []).append(rate)
         after = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / given.pictures
 
     middle = {what: statistics.median(rates) for what, rates in found.items()}
-    print(f"\n{given.pictures:,} pictures, {given.rounds} rounds, {cores} cores, {provenance.processor()}; "
-          f"{before / 1e3:.1f} kB a picture before, {after / 1e3:.1f} kB prepared at {given.side}\n")
+    print(
+        f"\n{given.pictures:,} pictures, {given.rounds} rounds, {cores} cores, {provenance.processor()}; "
+        f"{before / 1e3:.1f} kB a picture before, {after / 1e3:.1f} kB prepared at {given.side}\n"
+    )
     print("| | pictures a second | range |\n|---|--:|--:|")
     for what, rates in found.items():
         print(f"| {what} | {middle[what]:,.0f} | {min(rates):,.0f} to {max(rates):,.0f} |")
-    one, used = (MILLIONS * 1e6 / middle[f"prepared, {what}"] / 3600
-                 for what in (f"processes {cores}", "in a second of processor time"))
+    one, used = (
+        MILLIONS * 1e6 / middle[f"prepared, {what}"] / 3600
+        for what in (f"processes {cores}", "in a second of processor time")
+    )
     sizes = [f"{MILLIONS * size / 1e3:,.1f} GB" for size in (before, after)]
-    print(f"\n{MILLIONS} million such pictures: {sizes[0]} before, {sizes[1]} prepared; "
-          f"{used:.1f} hours of one core's time, {one:.1f} hours here with {cores}; read once in random order by "
-          f"one thread: {MILLIONS * 1e6 / middle['files: read, cold'] / 60:.0f} minutes from files, "
-          f"{MILLIONS * 1e6 / middle['records: read, cold'] / 60:.0f} from records, not cached")
+    print(
+        f"\n{MILLIONS} million such pictures: {sizes[0]} before, {sizes[1]} prepared; "
+        f"{used:.1f} hours of one core's time, {one:.1f} hours here with {cores}; read once in random order by "
+        f"one thread: {MILLIONS * 1e6 / middle['files: read, cold'] / 60:.0f} minutes from files, "
+        f"{MILLIONS * 1e6 / middle['records: read, cold'] / 60:.0f} from records, not cached"
+    )
     if given.out:
-        pathlib.Path(given.out).write_text(json.dumps(
-            {"pictures": given.pictures, "side": given.side, "bytes_before": before, "bytes_after": after,
-             "hardware": provenance.hardware(), "versions": provenance.versions(), "rates": found}, indent=1) + "\n")
+        pathlib.Path(given.out).write_text(
+            json.dumps(
+                {
+                    "pictures": given.pictures,
+                    "side": given.side,
+                    "bytes_before": before,
+                    "bytes_after": after,
+                    "hardware": provenance.hardware(),
+                    "versions": provenance.versions(),
+                    "rates": found,
+                },
+                indent=1,
+            )
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -64,8 +64,12 @@ def make_batch(side: int, batch: int, labels: int) -> dict:
 
     rng = np.random.default_rng(0)
     ids = np.stack([rng.choice(labels, LABELS_A_PICTURE, replace=False) for _ in range(batch)])
-    return {"image": rng.integers(0, 256, (batch, side, side, 3), dtype=np.uint8), "label_ids": ids.astype(np.int32),
-            "label_mask": np.ones(ids.shape, bool), "_mask": np.ones(batch, bool)}
+    return {
+        "image": rng.integers(0, 256, (batch, side, side, 3), dtype=np.uint8),
+        "label_ids": ids.astype(np.int32),
+        "label_mask": np.ones(ids.shape, bool),
+        "_mask": np.ones(batch, bool),
+    }
 
 
 def timed(step, wait) -> dict:
@@ -107,9 +111,11 @@ def time_ours(name: str, small: bool, profile: str) -> dict:
 
     def make_optimizer(params):
         import optax
+
         decay = jax.tree.map(bool, optim.by_rule(params, optim.DECAY_RULES))
-        return optax.chain(optax.clip_by_global_norm(CLIP),
-                           optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY, mask=decay))
+        return optax.chain(
+            optax.clip_by_global_norm(CLIP), optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY, mask=decay)
+        )
 
     def init():
         params = network.init({"params": jax.random.key(0)}, jnp.zeros((1, side, side, 3)))["params"]
@@ -145,9 +151,14 @@ def time_ours(name: str, small: bool, profile: str) -> dict:
                 step()
             float(loss)
     memory = jax.devices()[0].memory_stats() or {}
-    return {**result, "version": f"jax {jax.__version__}", "device": jax.devices()[0].device_kind,
-            "peak_bytes": memory.get("peak_bytes_in_use"), "model_flops": 3 * cost["flops"],
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes))}
+    return {
+        **result,
+        "version": f"jax {jax.__version__}",
+        "device": jax.devices()[0].device_kind,
+        "peak_bytes": memory.get("peak_bytes_in_use"),
+        "model_flops": 3 * cost["flops"],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(shapes)),
+    }
 
 
 def time_timm(name: str, small: bool) -> dict:
@@ -168,8 +179,10 @@ def time_timm(name: str, small: bool) -> dict:
     model = model.to(device, memory_format=torch.channels_last).train()
     params = list(model.parameters())
     average = [param.detach().clone() for param in params]
-    groups = [{"params": [p for p in params if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
-              {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=device == "cuda")
     data = make_batch(side, batch, labels)
     images = torch.from_numpy(data["image"]).to(device)
@@ -200,9 +213,12 @@ def time_timm(name: str, small: bool) -> dict:
 
     result = timed(step, lambda: float(loss))
     cuda = device == "cuda"
-    return {**result, "version": f"torch {torch.__version__}, timm {timm.__version__}",
-            "device": torch.cuda.get_device_name() if cuda else "cpu",
-            "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None}
+    return {
+        **result,
+        "version": f"torch {torch.__version__}, timm {timm.__version__}",
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
+    }
 
 
 def measure(system: str, name: str, given) -> dict:
@@ -230,10 +246,15 @@ def row(name: str, system: str, rounds: list[dict], peak: float) -> str:
     flops = next((one["ours"]["model_flops"] for one in rounds if "failed" not in one["ours"]), None)
     share = f"{100 * flops / statistics.median(one['seconds_a_step'] for one in found) / peak:.1f} %" if flops else ""
     memory = f"{found[0]['peak_bytes'] / 2**30:.1f}" if found[0]["peak_bytes"] else ""
-    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if (
-        ratios and system == "ours") else ""
-    return (f"| {name}, batch {batch} | {system}, {found[0]['version']} | {statistics.median(speeds):.1f} "
-            f"({min(speeds):.1f} to {max(speeds):.1f}) | {ratio} | {memory} | {share} | {found[0]['last_loss']:.3f} |")
+    ratio = (
+        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        if (ratios and system == "ours")
+        else ""
+    )
+    return (
+        f"| {name}, batch {batch} | {system}, {found[0]['version']} | {statistics.median(speeds):.1f} "
+        f"({min(speeds):.1f} to {max(speeds):.1f}) | {ratio} | {memory} | {share} | {found[0]['last_loss']:.3f} |"
+    )
 
 
 def main():
@@ -252,19 +273,26 @@ def main():
         result = time_ours(name, given.small, given.profile) if given.work == "ours" else time_timm(name, given.small)
         print(json.dumps(result))
         return
-    print("| network | system | pictures a second | ours / timm | peak memory, GiB | share of peak | last loss |\n"
-          "|---|---|---|---|---|---|---|", flush=True)
+    print(
+        "| network | system | pictures a second | ours / timm | peak memory, GiB | share of peak | last loss |\n"
+        "|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     everything = {}
     for name in given.models:
         batch = sizes(name, given.small)[3]
-        rounds = [{"batch": batch, **{system: measure(system, name, given) for system in SYSTEMS}}
-                  for _ in range(given.rounds)]
+        rounds = [
+            {"batch": batch, **{system: measure(system, name, given) for system in SYSTEMS}}
+            for _ in range(given.rounds)
+        ]
         everything[name] = rounds
         for system in SYSTEMS:
             print(row(name, system, rounds, given.peak), flush=True)
         if given.out:
-            given.out.write_text(json.dumps({"date": f"{datetime.date.today()}", "peak": given.peak,
-                                             "models": everything}, indent=1) + "\n")
+            given.out.write_text(
+                json.dumps({"date": f"{datetime.date.today()}", "peak": given.peak, "models": everything}, indent=1)
+                + "\n"
+            )
 
 
 if __name__ == "__main__":

@@ -23,8 +23,10 @@ import time
 from retrieval_jax.training.update import make_update
 
 # ours (file in models/, variant, arguments), timm's name, pictures a batch, height, width
-MODELS = {"convnext_atto": ("convnext", "atto", {}, "convnext_atto", 128, 80, 64),
-          "vit_small": ("vit", "small", {"pooling": "token"}, "vit_small_patch16_224", 16, 224, 224)}
+MODELS = {
+    "convnext_atto": ("convnext", "atto", {}, "convnext_atto", 128, 80, 64),
+    "vit_small": ("vit", "small", {"pooling": "token"}, "vit_small_patch16_224", 16, 224, 224),
+}
 LABELS, LABELS_A_PICTURE = 1000, 8
 EPSILON, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.5, 1e-3, 0.05, 1.0, 0.99
 SYSTEMS = ("ours", "timm", "timm channels_last")
@@ -40,8 +42,12 @@ def batch(model: str) -> dict:
     rows, height, width = MODELS[model][-3:]
     rng = np.random.default_rng(0)
     ids = np.stack([rng.choice(LABELS, LABELS_A_PICTURE, replace=False) for _ in range(rows)])
-    return {"image": rng.integers(0, 256, (rows, height, width, 3), dtype=np.uint8), "label_ids": ids.astype(np.int32),
-            "label_mask": np.ones(ids.shape, bool), "_mask": np.ones(rows, bool)}
+    return {
+        "image": rng.integers(0, 256, (rows, height, width, 3), dtype=np.uint8),
+        "label_ids": ids.astype(np.int32),
+        "label_mask": np.ones(ids.shape, bool),
+        "_mask": np.ones(rows, bool),
+    }
 
 
 def pictures_per_second(step, rows: int, seconds: float) -> dict:
@@ -84,8 +90,9 @@ def time_ours(model: str, seconds: float) -> dict:
 
     state = jax.jit(init, out_shardings=sharding.replicated(mesh))()
     optimizer, _ = optim.make(config, state["params"], 10_000, 100.0)
-    update = make_update(task, optimizer, jax.random.key(1), EMA, sharding.batch_sharding(mesh),
-                               sharding.replicated(mesh))
+    update = make_update(
+        task, optimizer, jax.random.key(1), EMA, sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    )
     data = sharding.shard_batch(batch(model), mesh)
 
     def step():
@@ -131,15 +138,20 @@ def time_timm(name: str, seconds: float, threads: int, memory_format: str) -> di
             torch._foreach_lerp_(average, params, 1 - EMA)
         return float(loss.detach())
 
-    return {"version": f"torch {torch.__version__}, timm {timm.__version__}",
-            **pictures_per_second(step, len(ids), seconds)}
+    return {
+        "version": f"torch {torch.__version__}, timm {timm.__version__}",
+        **pictures_per_second(step, len(ids), seconds),
+    }
 
 
 def work(system: str, model: str, threads: int, seconds: float):
     """What a process for one timing does."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # XLA takes a thread for each core it may use
-    result = time_ours(model, seconds) if system == "ours" else time_timm(
-        model, seconds, threads, "channels_last" if "channels_last" in system else "contiguous_format")
+    result = (
+        time_ours(model, seconds)
+        if system == "ours"
+        else time_timm(model, seconds, threads, "channels_last" if "channels_last" in system else "contiguous_format")
+    )
     print(json.dumps(result))
 
 
@@ -147,8 +159,16 @@ def measure(system: str, model: str, tunables: str, arguments) -> dict:
     """Starts a process for one timing."""
     env = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "GLIBC_TUNABLES": tunables}
     python = sys.executable if system == "ours" else arguments.torch_python
-    command = [python, __file__, "--work", system, "--model", model, f"--threads={arguments.threads}",
-               f"--seconds={arguments.seconds}"]
+    command = [
+        python,
+        __file__,
+        "--work",
+        system,
+        "--model",
+        model,
+        f"--threads={arguments.threads}",
+        f"--seconds={arguments.seconds}",
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{system} failed under {python}:\n{done.stderr}")
@@ -170,11 +190,18 @@ def main():
         return
     for model in arguments.model or MODELS:
         rows, height, width = MODELS[model][-3:]
-        print(f"\n{model}: {rows} pictures of {height} x {width}, {LABELS:,} labels, float32, {arguments.threads} "
-              f"threads, {arguments.rounds} rounds of {arguments.seconds:g} s")
+        print(
+            f"\n{model}: {rows} pictures of {height} x {width}, {LABELS:,} labels, float32, {arguments.threads} "
+            f"threads, {arguments.rounds} rounds of {arguments.seconds:g} s"
+        )
         for setting in arguments.setting or SETTINGS:
-            table(setting, [{system: measure(system, model, SETTINGS[setting], arguments) for system in SYSTEMS}
-                            for _ in range(arguments.rounds)])
+            table(
+                setting,
+                [
+                    {system: measure(system, model, SETTINGS[setting], arguments) for system in SYSTEMS}
+                    for _ in range(arguments.rounds)
+                ],
+            )
 
 
 def table(setting: str, rounds: list[dict]):
@@ -186,8 +213,11 @@ def table(setting: str, rounds: list[dict]):
         ours = [timings["ours"]["pictures_per_second"] for timings in rounds]
         ratios = [a / b for a, b in zip(ours, speeds, strict=True)]
         last = rounds[-1][system]
-        print(f"| {system} | {last['version']} | {_spread(speeds, 1)} | {_spread(ratios, 2)} "
-              f"| {last['first_loss']:.3f} | {last['last_loss']:.3f} |", flush=True)
+        print(
+            f"| {system} | {last['version']} | {_spread(speeds, 1)} | {_spread(ratios, 2)} "
+            f"| {last['first_loss']:.3f} | {last['last_loss']:.3f} |",
+            flush=True,
+        )
 
 
 def _spread(values, digits) -> str:

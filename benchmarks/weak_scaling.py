@@ -34,8 +34,19 @@ UTILISATION = 0.45
 # model, variant, rows a device on eight of them, GMAC of a picture's way forward at 224 px (the papers'; counted in
 # configs/eproduct_*.py)
 PAPER = (("convnext", "xlarge", 28, 60.9), ("vit", "large", 32, 61.6))
-ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8,
-              "f64": 8}
+ITEM_BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "bf16": 2,
+    "f16": 2,
+    "s32": 4,
+    "u32": 4,
+    "f32": 4,
+    "s64": 8,
+    "u64": 8,
+    "f64": 8,
+}
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
 
@@ -48,12 +59,19 @@ def collectives(text: str, devices: int) -> dict[str, float]:
     """
     sent = dict.fromkeys(KINDS, 0.0)
     ring = (devices - 1) / devices
-    factors = {"all-reduce": 2 * ring, "all-gather": ring, "reduce-scatter": ring * devices, "collective-permute": 1.0,
-               "all-to-all": ring}
+    factors = {
+        "all-reduce": 2 * ring,
+        "all-gather": ring,
+        "reduce-scatter": ring * devices,
+        "collective-permute": 1.0,
+        "all-to-all": ring,
+    }
     text = re.sub(r"/\*.*?\*/", "", text)  # "/*index=5*/" inside long tuples
     for result, kind in re.findall(r"= ([^=\n]*?) (" + "|".join(KINDS) + r")\(", text):
-        size = sum(ITEM_BYTES[dtype] * math.prod(int(side) for side in shape.split(",") if side)
-                   for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", result))
+        size = sum(
+            ITEM_BYTES[dtype] * math.prod(int(side) for side in shape.split(",") if side)
+            for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", result)
+        )
         sent[kind] += factors[kind] * size
     return sent
 
@@ -87,8 +105,12 @@ def step(model, variant, size, rows, dtype, devices=None, **sizes):
     by_state, by_batch = sharding.state_sharding(abstract, mesh), sharding.batch_sharding(mesh)
     update = make_update(task, optimizer, jax.random.key(1), 0.999, by_batch, by_state)
     count = rows * mesh.size
-    shapes = {"image": ((count, size, size, 3), np.uint8), "label_ids": ((count, LABELS_A_PICTURE), np.int32),
-              "label_mask": ((count, LABELS_A_PICTURE), bool), "_mask": ((count,), bool)}
+    shapes = {
+        "image": ((count, size, size, 3), np.uint8),
+        "label_ids": ((count, LABELS_A_PICTURE), np.int32),
+        "label_mask": ((count, LABELS_A_PICTURE), bool),
+        "_mask": ((count,), bool),
+    }
     batch = {name: jax.ShapeDtypeStruct(*shape, sharding=by_batch) for name, shape in shapes.items()}
     return update, sharding.placed(abstract, by_state), batch
 
@@ -100,27 +122,45 @@ def work(arguments, axis: str):
     from retrieval_jax.training import memory
 
     compiled = update.lower(state, batch).compile()
-    print(json.dumps({"flops": compiled.cost_analysis()["flops"], "sent": collectives(compiled.as_text(),
-                                                                                      arguments.devices[0]),
-                      "memory": sum(memory.step_bytes(compiled, state, batch).values()),
-                      "state": sum(memory.state_bytes(state).values())}))
+    print(
+        json.dumps(
+            {
+                "flops": compiled.cost_analysis()["flops"],
+                "sent": collectives(compiled.as_text(), arguments.devices[0]),
+                "memory": sum(memory.step_bytes(compiled, state, batch).values()),
+                "state": sum(memory.state_bytes(state).values()),
+            }
+        )
+    )
 
 
 def scaling(arguments):
     """Prints the table of fake devices."""
-    print(f"{arguments.model} {arguments.variant}, {arguments.size} x {arguments.size} px, {arguments.rows} rows a "
-          f"device, {LABELS:,} labels, float32; of one device\n\n"
-          "| devices | mesh | GFLOP | all-reduce MB | all-gather MB | reduce-scatter MB | other MB | state MB "
-          "| step's memory MB | share of the collectives' time on H100s |\n|---:|---|" + "---:|" * 8)
+    print(
+        f"{arguments.model} {arguments.variant}, {arguments.size} x {arguments.size} px, {arguments.rows} rows a "
+        f"device, {LABELS:,} labels, float32; of one device\n\n"
+        "| devices | mesh | GFLOP | all-reduce MB | all-gather MB | reduce-scatter MB | other MB | state MB "
+        "| step's memory MB | share of the collectives' time on H100s |\n|---:|---|" + "---:|" * 8
+    )
     flops_rate, _, _, send_rate = RATES["H100"]
     for devices in arguments.devices:
         for axis in ("data", "fsdp") if devices > 1 else ("data",):
             flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-            command = [sys.executable, __file__, "--work", axis, "--devices", str(devices),
-                       f"--model={arguments.model}", f"--variant={arguments.variant}", f"--size={arguments.size}",
-                       f"--rows={arguments.rows}"]
-            done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-                                  capture_output=True, text=True)
+            command = [
+                sys.executable,
+                __file__,
+                "--work",
+                axis,
+                "--devices",
+                str(devices),
+                f"--model={arguments.model}",
+                f"--variant={arguments.variant}",
+                f"--size={arguments.size}",
+                f"--rows={arguments.rows}",
+            ]
+            done = subprocess.run(
+                command, env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}, capture_output=True, text=True
+            )
             if done.returncode:
                 sys.exit(f"{devices} devices failed:\n{done.stderr}")
             found = json.loads(done.stdout.splitlines()[-1])
@@ -128,9 +168,21 @@ def scaling(arguments):
             seconds = sum(sent.values()) / send_rate
             share = seconds / (seconds + found["flops"] / (flops_rate * UTILISATION))
             other = sent["collective-permute"] + sent["all-to-all"]
-            columns = [f"{found['flops'] / 1e9:.2f}", *(f"{value / 1e6:.1f}" for value in (
-                sent["all-reduce"], sent["all-gather"], sent["reduce-scatter"], other, found["state"],
-                found["memory"])), f"{share:.0%}"]
+            columns = [
+                f"{found['flops'] / 1e9:.2f}",
+                *(
+                    f"{value / 1e6:.1f}"
+                    for value in (
+                        sent["all-reduce"],
+                        sent["all-gather"],
+                        sent["reduce-scatter"],
+                        other,
+                        found["state"],
+                        found["memory"],
+                    )
+                ),
+                f"{share:.0%}",
+            ]
             print(f"| {devices} | {axis} | {' | '.join(columns)} |", flush=True)
 
 
@@ -138,9 +190,11 @@ def paper():
     """Prints the table of published networks on real devices."""
     import jax
 
-    print("| network | devices | rows a device | mesh | TFLOP a step | state GB | sent GB a step | optimiser's memory "
-          "traffic GB | compute ms | sending ms | optimiser ms | pictures a second, all devices |\n"
-          "|---|---|---:|---|" + "---:|" * 8)
+    print(
+        "| network | devices | rows a device | mesh | TFLOP a step | state GB | sent GB a step | optimiser's memory "
+        "traffic GB | compute ms | sending ms | optimiser ms | pictures a second, all devices |\n"
+        "|---|---|---:|---|" + "---:|" * 8
+    )
     for model, variant, rows, multiplications in PAPER:
         _, state, _ = step(model, variant, 224, rows, "bfloat16", jax.devices()[:1])
         params = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
@@ -156,10 +210,12 @@ def paper():
                 times = work / (peak * UTILISATION), sent / send_rate, traffic / memory_rate
                 speed = devices * share / (max(times[0], times[1]) + times[2])
                 mesh = f"fsdp={fsdp}" if fsdp > 1 else f"data={devices}"
-                print(f"| {model} {variant}, {params / 1e6:.0f} M | {devices} x {kind} | {share:g} | {mesh} "
-                      f"| {work / 1e12:.2f} | {held / 1e9:.2f} | {sent / 1e9:.2f} | {traffic / 1e9:.2f} "
-                      f"| {times[0] * 1e3:.1f} | {times[1] * 1e3:.1f} | {times[2] * 1e3:.1f} | {speed:,.0f} |",
-                      flush=True)
+                print(
+                    f"| {model} {variant}, {params / 1e6:.0f} M | {devices} x {kind} | {share:g} | {mesh} "
+                    f"| {work / 1e12:.2f} | {held / 1e9:.2f} | {sent / 1e9:.2f} | {traffic / 1e9:.2f} "
+                    f"| {times[0] * 1e3:.1f} | {times[1] * 1e3:.1f} | {times[2] * 1e3:.1f} | {speed:,.0f} |",
+                    flush=True,
+                )
 
 
 def main():

@@ -113,8 +113,10 @@ def main() -> None:
     results = {"rows": args.rows, "dim": args.dim, "lines": lines, "ratio_to_sklearn": round(ratio, 1), "errors": wrong,
                "hardware": provenance.hardware(), "versions": provenance.versions(), "commit": provenance.commit(),
                "date": datetime.date.today().isoformat()}  # fmt: skip
-    print(f"\n{args.rows:,} x {args.dim}, float16 on disk; {results['hardware']['cores']} cores of "
-          f"{results['hardware']['processor']}, {results['date']}, commit {str(results['commit'])[:10]}")
+    print(
+        f"\n{args.rows:,} x {args.dim}, float16 on disk; {results['hardware']['cores']} cores of "
+        f"{results['hardware']['processor']}, {results['date']}, commit {str(results['commit'])[:10]}"
+    )
     print(f"| | rows | seconds | scaled to {args.rows:,} rows | anonymous MiB more |\n|---|---|---|---|---|")
     for name, row in lines.items():
         scaled = row["us_a_row"] * args.rows / 1e6

@@ -96,29 +96,31 @@ def base() -> ConfigDict:
     config.train = ConfigDict()
     config.train.seed = 0
     config.train.task = "multilabel"
-    config.train.task_kwargs = ConfigDict({
-        "loss": "sigmoid",  # of the titles: sigmoid, focal, asymmetric, or softmax (over y / sum(y), with Poly-1)
-        "loss_kwargs": {},  # its own numbers, such as label_smoothing, gamma or margin
-        "title_weight": 1.0,
-        "category_loss": "softmax",  # or cosface, arcface, proxy_nca, proxy_anchor, supcon
-        "category_kwargs": {},  # its own numbers, such as scale and margin
-        "category_weight": 0.0,
-        "category_labels": "categories",  # or "clusters", those of config.mine.clusters
-        "head": "linear",  # or "cosine", with a learned temperature
-        "head_init_scale": 0.1,  # of linear heads
-        "label_block": 0,  # labels whose logits (of titles) are in memory at a time, such as 4096; 0 for all of them
-        "temperature": 0.07,  # of every cosine; where it is learned (cosine heads, image_title), its first value
-        "positive_weight_power": 0.5,  # sigmoid, focal, asymmetric: present labels weigh (N / n) ** power
-        "positive_weight_limit": 100.0,
-        "class_balanced_beta": 0.0,  # 0.9999 weighs labels and categories by their effective number; 0 does not
-        "poly_epsilon": 0.5,
-        "label_smoothing": 0.0,  # of the category head
-        "distill_share": 0.0,  # of the target that the moving average gives at the end; grows from 0 over the run
-        "unlabelled_weight": 0.0,  # of train.unlabelled's pictures, whose target it gives alone; grows likewise
-        "contrastive_loss": "softmax",  # or "sigmoid"; of the task image_title
-        "contrastive_weight": 1.0,  # beside title_weight and category_weight; of the task image_title
-        "hidden_dims": 512,  # of the title tower (image_title), of projector and predictor (self_supervised)
-    })
+    config.train.task_kwargs = ConfigDict(
+        {
+            "loss": "sigmoid",  # of the titles: sigmoid, focal, asymmetric, or softmax (over y / sum(y), with Poly-1)
+            "loss_kwargs": {},  # its own numbers, such as label_smoothing, gamma or margin
+            "title_weight": 1.0,
+            "category_loss": "softmax",  # or cosface, arcface, proxy_nca, proxy_anchor, supcon
+            "category_kwargs": {},  # its own numbers, such as scale and margin
+            "category_weight": 0.0,
+            "category_labels": "categories",  # or "clusters", those of config.mine.clusters
+            "head": "linear",  # or "cosine", with a learned temperature
+            "head_init_scale": 0.1,  # of linear heads
+            "label_block": 0,  # labels whose logits are in memory at a time, such as 4096; 0 for all
+            "temperature": 0.07,  # of every cosine; where it is learned (cosine heads, image_title), its first value
+            "positive_weight_power": 0.5,  # sigmoid, focal, asymmetric: present labels weigh (N / n) ** power
+            "positive_weight_limit": 100.0,
+            "class_balanced_beta": 0.0,  # 0.9999 weighs labels and categories by their effective number; 0 does not
+            "poly_epsilon": 0.5,
+            "label_smoothing": 0.0,  # of the category head
+            "distill_share": 0.0,  # of the target that the moving average gives at the end; grows from 0 over the run
+            "unlabelled_weight": 0.0,  # of train.unlabelled's pictures, whose target it gives alone; grows likewise
+            "contrastive_loss": "softmax",  # or "sigmoid"; of the task image_title
+            "contrastive_weight": 1.0,  # beside title_weight and category_weight; of the task image_title
+            "hidden_dims": 512,  # of the title tower (image_title), of projector and predictor (self_supervised)
+        }
+    )
     # Short runs from scratch: with the published layer scale of 1e-6 the blocks would sleep through the first epochs.
     # A projection of 0 dimensions leaves the embedding as wide as the backbone.
     config.train.model = ConfigDict({"name": "convnext", "variant": "mini", "projection": 0})
@@ -216,8 +218,9 @@ def base() -> ConfigDict:
 
     # Of retrieval_jax.leaks: pictures that two splits share; max_difference as above. Altered (light, shift, mild crop)
     # ones are only reported; train listings that have a picture of leave_out_of are listed in leave_out.csv.
-    config.leaks = ConfigDict({"max_difference": 0.05, "mirrored": True, "altered": False,
-                               "leave_out_of": ("val", "query", "gallery")})
+    config.leaks = ConfigDict(
+        {"max_difference": 0.05, "mirrored": True, "altered": False, "leave_out_of": ("val", "query", "gallery")}
+    )
 
     config.report = ConfigDict()
     config.report.rows = 12  # random ones, and as many of the worst
@@ -315,8 +318,17 @@ def quickstart(name: str, arg: ConfigDict) -> ConfigDict:
     return config
 
 
-def eproduct(name: str, arg: ConfigDict, *, model: str, weights: str, image_size: int, batch_size: int,
-             learning_rate: float, drop_path: float) -> ConfigDict:
+def eproduct(
+    name: str,
+    arg: ConfigDict,
+    *,
+    model: str,
+    weights: str,
+    image_size: int,
+    batch_size: int,
+    learning_rate: float,
+    drop_path: float,
+) -> ConfigDict:
     """Returns the published recipe on eProduct: titles' attributes with the softmax, from public weights.
 
     The catalogue lies in data/eproduct of the folder the run is started from; another place is given by
@@ -369,8 +381,12 @@ def eproduct(name: str, arg: ConfigDict, *, model: str, weights: str, image_size
     augment = {"trivial": ("trivial_augment", {}), "rand": ("rand_augment", {"magnitude": 9.0})}
     if arg.get("augment", "trivial") not in augment:
         raise ValueError(f"the augmentation {arg.augment!r} is not known; there are {', '.join(augment)}")
-    config.train.transforms = (("random_resized_crop", {"scale": (0.2, 1.0)}), ("flip", {}),
-                               augment[arg.get("augment", "trivial")], ("erasing", {"p": 0.25}))
+    config.train.transforms = (
+        ("random_resized_crop", {"scale": (0.2, 1.0)}),
+        ("flip", {}),
+        augment[arg.get("augment", "trivial")],
+        ("erasing", {"p": 0.25}),
+    )
     config.train.crop_before_decoding = True
     config.train.num_threads = 16
     config.train.log_every_steps = 100

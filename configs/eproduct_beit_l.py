@@ -16,5 +16,12 @@ def get_config(arg=None):
     """Returns the settings; `:seed=1`, `:augment=rand` and `:pooling=gem` are variants, `:runlocal` is seconds long."""
     arg = common.parse_arg(arg, seed=0, augment="trivial", pooling="")
     return common.eproduct(
-        "eproduct_beit_l", arg, model="beit", weights="beit_large_patch16_384.in22k_ft_in22k_in1k",
-        image_size=384, batch_size=8 * 8, learning_rate=1e-4, drop_path=0.4)
+        "eproduct_beit_l",
+        arg,
+        model="beit",
+        weights="beit_large_patch16_384.in22k_ft_in22k_in1k",
+        image_size=384,
+        batch_size=8 * 8,
+        learning_rate=1e-4,
+        drop_path=0.4,
+    )

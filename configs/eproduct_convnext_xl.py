@@ -16,5 +16,12 @@ def get_config(arg=None):
     """Returns the settings; `:seed=1`, `:augment=rand` and `:pooling=gem` are variants, `:runlocal` is seconds long."""
     arg = common.parse_arg(arg, seed=0, augment="trivial", pooling="")
     return common.eproduct(
-        "eproduct_convnext_xl", arg, model="convnext", weights="convnext_xlarge.fb_in22k",
-        image_size=224, batch_size=8 * 28, learning_rate=1e-4, drop_path=0.4)
+        "eproduct_convnext_xl",
+        arg,
+        model="convnext",
+        weights="convnext_xlarge.fb_in22k",
+        image_size=224,
+        batch_size=8 * 28,
+        learning_rate=1e-4,
+        drop_path=0.4,
+    )

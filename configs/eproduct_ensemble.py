@@ -18,8 +18,15 @@ def get_config(arg=None):
     """Returns the settings; `:more=true` joins six members, `:runlocal` takes the tiny ones."""
     arg = common.parse_arg(arg, more=False)
     config = common.eproduct(
-        "eproduct_ensemble", arg, model="convnext", weights="", image_size=224, batch_size=8, learning_rate=0.0,
-        drop_path=0.0)
+        "eproduct_ensemble",
+        arg,
+        model="convnext",
+        weights="",
+        image_size=224,
+        batch_size=8,
+        learning_rate=0.0,
+        drop_path=0.0,
+    )
     members = "eproduct_convnext_xl", "eproduct_swin_l", "eproduct_beit_l"
     if arg.more:
         members += "eproduct_vit_l", "eproduct_v2l_self_supervised", "eproduct_v2l_image_title"

@@ -16,5 +16,12 @@ def get_config(arg=None):
     """Returns the settings; `:seed=1`, `:augment=rand` and `:pooling=gem` are variants, `:runlocal` is seconds long."""
     arg = common.parse_arg(arg, seed=0, augment="trivial", pooling="")
     return common.eproduct(
-        "eproduct_swin_l", arg, model="swin", weights="swin_large_patch4_window12_384.ms_in22k",
-        image_size=384, batch_size=8 * 14, learning_rate=1.5e-4, drop_path=0.5)
+        "eproduct_swin_l",
+        arg,
+        model="swin",
+        weights="swin_large_patch4_window12_384.ms_in22k",
+        image_size=384,
+        batch_size=8 * 14,
+        learning_rate=1.5e-4,
+        drop_path=0.5,
+    )

@@ -19,8 +19,15 @@ def get_config(arg=None):
     """Returns the settings; `:seed=1` trains with another seed, `:runlocal` is seconds long."""
     arg = common.parse_arg(arg, seed=0)
     config = common.eproduct(
-        "eproduct_v2l_categories", arg, model="convnext", weights="convnext_large.fb_in22k", image_size=224,
-        batch_size=8 * 32, learning_rate=1e-4, drop_path=0.3)
+        "eproduct_v2l_categories",
+        arg,
+        model="convnext",
+        weights="convnext_large.fb_in22k",
+        image_size=224,
+        batch_size=8 * 32,
+        learning_rate=1e-4,
+        drop_path=0.3,
+    )
     config.train.task = "category"
     config.train.task_kwargs.label_smoothing = 0.1
     if not arg.runlocal:

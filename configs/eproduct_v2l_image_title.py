@@ -19,8 +19,15 @@ def get_config(arg=None):
     """Returns the settings; `:seed=1` trains with another seed, `:runlocal` is seconds long."""
     arg = common.parse_arg(arg, seed=0)
     config = common.eproduct(
-        "eproduct_v2l_image_title", arg, model="convnext", weights="convnext_large.fb_in22k", image_size=224,
-        batch_size=8 * 32, learning_rate=1e-4, drop_path=0.3)
+        "eproduct_v2l_image_title",
+        arg,
+        model="convnext",
+        weights="convnext_large.fb_in22k",
+        image_size=224,
+        batch_size=8 * 32,
+        learning_rate=1e-4,
+        drop_path=0.3,
+    )
     config.train.task = "image_title"
     config.train.task_kwargs.update({"contrastive_loss": "softmax", "temperature": 0.07})
     config.train.task_kwargs.hidden_dims = 32 if arg.runlocal else 1024

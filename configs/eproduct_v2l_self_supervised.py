@@ -21,8 +21,15 @@ def get_config(arg=None):
     """Returns the settings; `:seed=1` trains with another seed, `:runlocal` is seconds long."""
     arg = common.parse_arg(arg, seed=0)
     config = common.eproduct(
-        "eproduct_v2l_self_supervised", arg, model="convnext", weights="convnext_large.fb_in22k", image_size=224,
-        batch_size=8 * 32, learning_rate=1e-4, drop_path=0.3)
+        "eproduct_v2l_self_supervised",
+        arg,
+        model="convnext",
+        weights="convnext_large.fb_in22k",
+        image_size=224,
+        batch_size=8 * 32,
+        learning_rate=1e-4,
+        drop_path=0.3,
+    )
     config.train.init_from = "eproduct_v2l_categories" + (":runlocal" if arg.runlocal else "")
     config.train.task = "self_supervised"
     config.train.task_kwargs.update({"temperature": 0.2, "hidden_dims": 32 if arg.runlocal else 1024})

@@ -14,8 +14,11 @@ from configs import common
 
 EPOCHS = {"third": 4 / 3, "full": 4.0, "double": 8.0}
 _CROP, _FLIP = ("random_resized_crop", {"scale": (0.6, 1.0)}), ("flip", {})
-_GALLERY = {"train.unlabelled.split": "gallery", "train.unlabelled.batch_size": 32,
-            "train.unlabelled.transforms": (_CROP, _FLIP)}
+_GALLERY = {
+    "train.unlabelled.split": "gallery",
+    "train.unlabelled.batch_size": 32,
+    "train.unlabelled.transforms": (_CROP, _FLIP),
+}
 _CLUSTERS = {"mine.clusters.max_difference": 0.5, "train.task_kwargs.category_labels": "clusters"}
 _IMAGE_TITLE = {"train.task": "image_title", "train.task_kwargs.contrastive_loss": "softmax"}
 
@@ -33,15 +36,24 @@ CHANGES = {
     "categories_too": {"train.task_kwargs.category_weight": 1.0},
     "categories_only": {"train.task_kwargs.category_weight": 1.0, "train.task_kwargs.title_weight": 0.0},
     "clusters": {**_CLUSTERS, "train.task_kwargs.category_weight": 0.5},  # instances beside the attributes
-    "clusters_supcon": {**_CLUSTERS, "train.task_kwargs.category_weight": 0.5,
-                        "train.task_kwargs.category_loss": "supcon"},
-    "clusters_arcface": {**_CLUSTERS, "train.task_kwargs.category_weight": 0.1,
-                         "train.task_kwargs.category_loss": "arcface"},
+    "clusters_supcon": {
+        **_CLUSTERS,
+        "train.task_kwargs.category_weight": 0.5,
+        "train.task_kwargs.category_loss": "supcon",
+    },
+    "clusters_arcface": {
+        **_CLUSTERS,
+        "train.task_kwargs.category_weight": 0.1,
+        "train.task_kwargs.category_loss": "arcface",
+    },
     "titles": _IMAGE_TITLE,  # image-title contrast beside the attributes
     "siglip": {**_IMAGE_TITLE, "train.task_kwargs.contrastive_loss": "sigmoid"},
     "titles_only": {**_IMAGE_TITLE, "train.task_kwargs.title_weight": 0.0},
-    "siglip_only": {**_IMAGE_TITLE, "train.task_kwargs.contrastive_loss": "sigmoid",
-                    "train.task_kwargs.title_weight": 0.0},
+    "siglip_only": {
+        **_IMAGE_TITLE,
+        "train.task_kwargs.contrastive_loss": "sigmoid",
+        "train.task_kwargs.title_weight": 0.0,
+    },
     "distill": {"train.task_kwargs.distill_share": 0.8},
     "gallery": {**_GALLERY, "train.task_kwargs.unlabelled_weight": 1.0},
     # Pooling.

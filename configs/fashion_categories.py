@@ -1,6 +1,6 @@
 """Fashion catalogue: leaf-category training, the coarse-label baseline.
 
-    ./launch/local.sh --config=configs/fashion_categories.py
+./launch/local.sh --config=configs/fashion_categories.py
 """
 
 from configs import common

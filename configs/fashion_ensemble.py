@@ -1,6 +1,6 @@
 """Fashion catalogue: ConvNeXt + ViT, whitened one by one and concatenated. Trains both members first, if need be.
 
-    ./launch/local.sh --config=configs/fashion_ensemble.py
+./launch/local.sh --config=configs/fashion_ensemble.py
 """
 
 from configs import common

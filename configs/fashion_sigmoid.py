@@ -1,6 +1,6 @@
 """Fashion catalogue: attributes mined from titles, sigmoid multi-label head.
 
-    ./launch/local.sh --config=configs/fashion_sigmoid.py
+./launch/local.sh --config=configs/fashion_sigmoid.py
 """
 
 from configs import common

@@ -1,6 +1,6 @@
 """Fashion catalogue: attributes mined from titles, softmax over y / sum(y) with Poly-1, the published choice.
 
-    ./launch/local.sh --config=configs/fashion_softmax.py
+./launch/local.sh --config=configs/fashion_softmax.py
 """
 
 from configs import common

@@ -1,6 +1,6 @@
 """Fashion catalogue: as fashion_softmax, with a ViT in place of the ConvNeXt.
 
-    ./launch/local.sh --config=configs/fashion_vit.py
+./launch/local.sh --config=configs/fashion_vit.py
 """
 
 from configs import common

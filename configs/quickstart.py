@@ -1,6 +1,6 @@
 """The embedded catalogue, end to end, within five minutes on two CPU cores.
 
-    ./launch/local.sh --config=configs/quickstart.py
+./launch/local.sh --config=configs/quickstart.py
 """
 
 from configs import common

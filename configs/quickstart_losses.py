@@ -1,6 +1,6 @@
 """The embedded catalogue: one network, one budget, every loss; their scores side by side, and the ensemble of all.
 
-    ./launch/local.sh --config=configs/quickstart_losses.py
+./launch/local.sh --config=configs/quickstart_losses.py
 """
 
 from configs import common

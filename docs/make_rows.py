@@ -25,7 +25,7 @@ def main():
     given = parser.parse_args()
     catalog = loading.load(workdir.read_config(given.workdir)["data"])
     ranking = Ranking.load(given.workdir / "rankings" / "trained" / given.stage)
-    rows = np.random.default_rng(given.seed).permutation(len(catalog.query))[:given.rows]
+    rows = np.random.default_rng(given.seed).permutation(len(catalog.query))[: given.rows]
     report.rows_picture(catalog, ranking, catalog.truth, rows.tolist(), given.out)
     print(given.out)
 

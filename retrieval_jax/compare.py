@@ -81,8 +81,8 @@ def compare(
 
     Returns:
       "new" and "old": {"runs", "stages"}; "scores": {name: {"new", "old": means, "new_seeds", "old_seeds": each seed's,
-      and what `bootstrap.paired_bootstrap` tells of new - old}}; "noise": whether the first score's difference is none to
-      rely on; "verdict": that in words.
+      and what `bootstrap.paired_bootstrap` tells of new - old}}; "noise": whether the first score's difference is
+      within noise; "verdict": that in words.
 
     Raises:
       InputError: no such rankings or scores, or of another catalogue.
@@ -123,17 +123,23 @@ def verdict(name: str, found: dict) -> tuple[bool, str]:
     if found["wins"] == found["losses"] == 0:
         return True, f"No query is scored differently: {name} is the same on both sides."
     if found["p"] >= NOISE:
-        return True, (f"{points} are below noise ({interval}): with other queries of the same kind the sign may turn. "
-                      "These runs do not tell which side is better.")
+        return True, (
+            f"{points} are below noise ({interval}): with other queries of the same kind the sign may turn. "
+            "These runs do not tell which side is better."
+        )
     said = f"{points} are more than the noise of the queries ({interval})"
     better = "new" if found["difference"] > 0 else "old"
     if min(map(len, seeds)) < 2:
-        return False, (f"{said}: the {better} side is better on queries like these. What another training seed would "
-                       "change is not in the interval: give several seeds of each side to see it.")
+        return False, (
+            f"{said}: the {better} side is better on queries like these. What another training seed would "
+            "change is not in the interval: give several seeds of each side to see it."
+        )
     spread = " and ".join(f"{100 * min(one):.2f} to {100 * max(one):.2f}" for one in seeds)
     if max(map(min, seeds)) <= min(map(max, seeds)):
-        return True, (f"{said}, but not more than the noise of training: the seeds of new and old score {spread}, "
-                      "ranges that overlap. More seeds can tell.")
+        return True, (
+            f"{said}, but not more than the noise of training: the seeds of new and old score {spread}, "
+            "ranges that overlap. More seeds can tell."
+        )
     return False, (f"{said}, and the seeds of new and old, {spread}, do not overlap: the {better} side is better.")
 
 
@@ -146,9 +152,15 @@ def print_comparison(found: dict) -> None:
     for name in ("score", "new", "old", "difference", "95 %", "p", "wins", "losses", "ties"):
         table.add_column(name, justify="left" if name == "score" else "right", no_wrap=True)
     for name, row in found["scores"].items():
-        table.add_row(name, f"{100 * row['new']:.2f}", f"{100 * row['old']:.2f}", f"{100 * row['difference']:+.2f}",
-                      f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}", f"{row['p']:.4f}",
-                      *(f"{row[key]:,}" for key in ("wins", "losses", "ties")))
+        table.add_row(
+            name,
+            f"{100 * row['new']:.2f}",
+            f"{100 * row['old']:.2f}",
+            f"{100 * row['difference']:+.2f}",
+            f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
+            f"{row['p']:.4f}",
+            *(f"{row[key]:,}" for key in ("wins", "losses", "ties")),
+        )
     rich.console.Console(width=max(110, rich.console.Console().width)).print(table)
     print(found["verdict"])
 
@@ -156,7 +168,8 @@ def print_comparison(found: dict) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Is the command line; an `InputError` is printed as one message, with exit status 2."""
     parser = argparse.ArgumentParser(
-        "python -m retrieval_jax.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        "python -m retrieval_jax.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("new", nargs="+", type=pathlib.Path, help="work directories of one recipe, its seeds")
     parser.add_argument("--against", nargs="+", type=pathlib.Path, required=True, help="those of the other recipe")
     parser.add_argument("--stage", default="", help="stage or model/stage; by default the last of each run")
@@ -169,12 +182,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = ml_collections.ConfigDict(workdir.read_config(given.against[0]))
         truth = loading.load(config.data).truth
         if truth is None:
-            raise InputError(f"the catalogue of {given.against[0]} says nothing about which listings are right: "
-                             "nothing can be compared")
+            raise InputError(
+                f"the catalogue of {given.against[0]} says nothing about which listings are right: "
+                "nothing can be compared"
+            )
         half = metrics.selection_half(truth.query_ids, config.evaluate.selection_share)
         chosen = {"all": None, "selection": half, "report": ~half}[given.half]
-        found = compare(given.new, given.against, truth, stage=given.stage, old_stage=given.against_stage,
-                        names=given.metrics, chosen=chosen)
+        found = compare(
+            given.new,
+            given.against,
+            truth,
+            stage=given.stage,
+            old_stage=given.against_stage,
+            names=given.metrics,
+            chosen=chosen,
+        )
         print_comparison(found)
         if given.out:
             atomic.write_json(given.out, {**found, "half": given.half})

@@ -81,15 +81,26 @@ def run(config, workdir):
             predict, recipe, provenance = _histogram(config) if name == "histogram" else _pretrained(config, mesh)
         summary[name] = {}
         for split_name in SPLITS:
-            meta = {"model": name, "split": split_name, "catalogue": catalog.name,
-                    "config": workdirs.stage_hash(config, "embed"),
-                    "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                    "vocabulary_hash": vocabulary_hash if name in learns else "", **provenance}
+            meta = {
+                "model": name,
+                "split": split_name,
+                "catalogue": catalog.name,
+                "config": workdirs.stage_hash(config, "embed"),
+                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "vocabulary_hash": vocabulary_hash if name in learns else "",
+                **provenance,
+            }
             ids = Ids.of(catalog.split(split_name).ids)
-            job = shard_writer.Job(workdir / "embeddings" / name / split_name, ids, recipe, config.embed.dtype,
-                                   _shard_rows(config, len(ids)))
+            job = shard_writer.Job(
+                workdir / "embeddings" / name / split_name,
+                ids,
+                recipe,
+                config.embed.dtype,
+                _shard_rows(config, len(ids)),
+            )
             summary[name][split_name] = _embed_split(
-                job, pictures[split_name], images[split_name], predict, meta, workdir)
+                job, pictures[split_name], images[split_name], predict, meta, workdir
+            )
         if name == "trained" and catalog.val is not None and jax.process_index() == 0:
             _save_attributes(config, workdir, task, params, catalog.val, mesh)
     _wait("embed")  # nobody reads what the first process still writes
@@ -128,9 +139,12 @@ def _embed_split(job, pictures, images, predict, meta, workdir):
         print(f"{title}: {counts['now']:,} listings, all embedded: {earlier.reason}", flush=True)
     else:
         damaged = f", {counts['damaged']:,} damaged on disk" if counts["damaged"] else ""
-        print(f"{title}: {counts['now']:,} listings = {counts['kept']:,} kept + {counts['new']:,} new + "
-              f"{counts['changed']:,} changed{damaged}; {counts['removed']:,} of the {counts['before']:,} before are "
-              "gone", flush=True)
+        print(
+            f"{title}: {counts['now']:,} listings = {counts['kept']:,} kept + {counts['new']:,} new + "
+            f"{counts['changed']:,} changed{damaged}; {counts['removed']:,} of the {counts['before']:,} before are "
+            "gone",
+            flush=True,
+        )
     return {"rows": counts["now"], "dim": embeddings.read_info(job.folder)["dim"], **counts, **speed}
 
 
@@ -157,11 +171,12 @@ def _histogram(config):
 
     def predict(source, rows, desc):
         vectors, done = np.empty((len(rows), histogram.DIM), np.float32), 0
-        with tqdm.tqdm(total=len(rows), desc=desc, unit="picture", mininterval=1,
-                       disable=jax.process_index() > 0) as bar:
+        with tqdm.tqdm(
+            total=len(rows), desc=desc, unit="picture", mininterval=1, disable=jax.process_index() > 0
+        ) as bar:
             for batch in pipeline.eval_batches(source, rows=rows, **arguments):
                 count = int(batch["_mask"].sum())
-                vectors[done:done + count] = histogram.embed(batch["image"][:count])
+                vectors[done : done + count] = histogram.embed(batch["image"][:count])
                 done += count
                 bar.update(count)
         return vectors, f"{histogram.SPACE}:{recipe}"
@@ -178,9 +193,12 @@ def _pretrained(config, mesh):
     """Public weights as they are: no heads, no training."""
     block = config.embed.pretrained
     if not block.name:
-        raise InputError("config.embed.models has 'pretrained', and config.embed.pretrained.name is empty: give timm's "
-                         "name of public weights, such as 'convnext_tiny.fb_in22k'")
+        raise InputError(
+            "config.embed.models has 'pretrained', and config.embed.pretrained.name is empty: give timm's "
+            "name of public weights, such as 'convnext_tiny.fb_in22k'"
+        )
     from retrieval_jax.models import pretrained  # reads weight files: only who asks for such needs it
+
     arguments = inference.test_arguments(config, block)
     info = pretrained.info(block.name, block.path or None)
     kwargs = {"img_size": arguments["image_size"], **block.kwargs}  # tables of positions follow it
@@ -190,17 +208,25 @@ def _pretrained(config, mesh):
         images = pixels.normalize(batch["image"], module.dtype, info.mean, info.std)
         return {"embedding": module.apply({"params": params}, images)["embedding"]}
 
-    settings = {"name": block.name, "dtype": block.dtype, "mean": info.mean, "std": info.std,
-                "kwargs": workdirs.plain(kwargs)}
+    settings = {
+        "name": block.name,
+        "dtype": block.dtype,
+        "mean": info.mean,
+        "std": info.std,
+        "kwargs": workdirs.plain(kwargs),
+    }
     predict, recipe = _predictor(config, predict_fn, params, mesh, arguments, block.name, settings)
     return predict, recipe, {"checkpoint": f"{block.name}/{recipe}", "licence": info.licence}
 
 
 def _network(config, task, params, checkpoint, mesh):
     predict_fn = inference.named(task.predict_fns, config.embed.predict_fn)
-    settings = {"predict_fn": config.embed.predict_fn, "train": workdirs.plain(config.train.model),
-                "dtype": config.train.get("dtype", "float32"),
-                "model_kwargs": workdirs.plain(config.embed.get("model_kwargs", {}))}
+    settings = {
+        "predict_fn": config.embed.predict_fn,
+        "train": workdirs.plain(config.train.model),
+        "dtype": config.train.get("dtype", "float32"),
+        "model_kwargs": workdirs.plain(config.embed.get("model_kwargs", {})),
+    }
     space = f"{task.space}:{checkpoint}"
     predict, recipe = _predictor(config, predict_fn, params, mesh, inference.test_arguments(config), space, settings)
     return predict, recipe, {"checkpoint": checkpoint}
@@ -214,14 +240,28 @@ def _predictor(config, predict_fn, params, mesh, arguments, space, settings):
     says so by naming the space itself.
     """
     views = config.embed.get("views", ())
-    recipe = shard_writer.recipe_name({
-        "space": space, "weights": _checksum(params), "settings": settings, "views": workdirs.plain(views),
-        **_pictures_recipe(config, arguments)})
+    recipe = shard_writer.recipe_name(
+        {
+            "space": space,
+            "weights": _checksum(params),
+            "settings": settings,
+            "views": workdirs.plain(views),
+            **_pictures_recipe(config, arguments),
+        }
+    )
     params = jax.device_put(params, sharding.replicated(mesh))  # once for all shards
 
     def predict(source, rows, desc):
-        out = inference.predict(predict_fn, params, source, rows=rows, mesh=mesh, desc=desc, views=views,
-                                **arguments | {"batch_size": _batch_size(config)})
+        out = inference.predict(
+            predict_fn,
+            params,
+            source,
+            rows=rows,
+            mesh=mesh,
+            desc=desc,
+            views=views,
+            **arguments | {"batch_size": _batch_size(config)},
+        )
         return out["embedding"], out.get("space", f"{space}:{recipe}")
 
     return predict, recipe
@@ -229,9 +269,12 @@ def _predictor(config, predict_fn, params, mesh, arguments, space, settings):
 
 def _pictures_recipe(config, arguments):
     """What the vector of a picture depends on before any network sees it."""
-    return {"version": RECIPE, "transform": workdirs.plain(arguments["transform"]),
-            "image_size": list(arguments["image_size"]),
-            "decode_at_least": config.data.kwargs.get("decode_at_least", None)}
+    return {
+        "version": RECIPE,
+        "transform": workdirs.plain(arguments["transform"]),
+        "image_size": list(arguments["image_size"]),
+        "decode_at_least": config.data.kwargs.get("decode_at_least", None),
+    }
 
 
 def _checksum(params):
@@ -249,7 +292,7 @@ def _params(config, workdir, name, task):
     trained_with = workdirs.stage_hash(config, "train")
     if name == "trained":
         params, meta, step = checkpoints.load_params(workdir / "checkpoints")
-        inference.check_vocabulary(meta, workdir)
+        info_lib.check_vocabulary(meta, workdir)
         return params, f"{trained_with}/{step}"
     image = np.zeros((1, *config.data.image_size, 3), np.uint8)
     init_rng, _ = jax.random.split(jax.random.key(config.train.seed))  # as train: this is where training starts
@@ -266,8 +309,15 @@ def _save_attributes(config, workdir, task, params, val, mesh):
         file.unlink(missing_ok=True)
         return
     rows = np.arange(min(_VAL_ROWS, len(val)))
-    out = inference.predict(inference.top_attributes(task.predict_fns["attributes"], _VAL_TOP), params, val.images,
-                            rows=rows, mesh=mesh, desc="embed: val attributes", **inference.test_arguments(config))
+    out = inference.predict(
+        inference.top_attributes(task.predict_fns["attributes"], _VAL_TOP),
+        params,
+        val.images,
+        rows=rows,
+        mesh=mesh,
+        desc="embed: val attributes",
+        **inference.test_arguments(config),
+    )
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     with beside.open("wb") as stream:
         np.savez(stream, rows=rows, label_ids=out["label_ids"], probabilities=out["probabilities"])

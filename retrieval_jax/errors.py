@@ -55,6 +55,8 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, (InputError, RunFailed)):
         return f"error: {error}", 2 if isinstance(error, InputError) else 1
     if isinstance(error, OSError) and error.errno in _DISK:
-        return (f"error: {error.strerror}: {error.filename or 'a file of the work directory'} could not be written; "
-                "what was complete before is kept, and the same command goes on from there"), 1
+        return (
+            f"error: {error.strerror}: {error.filename or 'a file of the work directory'} could not be written; "
+            "what was complete before is kept, and the same command goes on from there"
+        ), 1
     return None

@@ -53,8 +53,6 @@ DEFINITIONS = {
 }
 
 
-
-
 def score(
     ranking: Ranking,
     truth: Truth,
@@ -109,16 +107,6 @@ def query_slices(catalog, truth: Truth) -> dict[str, dict[str, np.ndarray]]:
     return out
 
 
-
-
-
-
-
-
-
-
-
-
 def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tuple[dict, np.ndarray]:
     """Looks for pictures of queries and of train listings that the gallery has nearly the same.
 
@@ -155,17 +143,19 @@ def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tup
 
 def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
     """Returns those of queries and gallery, where a model of this run, or of an ensemble's members, has them."""
-    folders = [work_directory.member_folder(workdir, name) / "embeddings" / "trained"
-               for name in work_directory.members(config)]
+    folders = [
+        work_directory.member_folder(workdir, name) / "embeddings" / "trained"
+        for name in work_directory.members(config)
+    ]
     folders += [workdir / "embeddings" / model for model in (config.get("embed") or {}).get("models", ())]
     for folder in folders:
-        sides = [shard_writer.thumbnails(folder / name, ids)
-                 for name, ids in (("query", truth.query_ids), ("gallery", truth.gallery_ids))]
+        sides = [
+            shard_writer.thumbnails(folder / name, ids)
+            for name, ids in (("query", truth.query_ids), ("gallery", truth.gallery_ids))
+        ]
         if all(side is not None for side in sides):
             return sides
     return None
-
-
 
 
 def run(config, workdir) -> dict:

@@ -100,8 +100,10 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
             if once or finished or (idle_seconds and time.monotonic() - last > idle_seconds):
                 break
             if not told:
-                print(f"evaluate_checkpoints: waits for {'checkpoints of ' if run else 'a training in '}{folder}",
-                      flush=True)
+                print(
+                    f"evaluate_checkpoints: waits for {'checkpoints of ' if run else 'a training in '}{folder}",
+                    flush=True,
+                )
                 told = True
             time.sleep(poll_seconds)
         if record is None or not record.scored:
@@ -113,8 +115,11 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
         summary = {"steps": sorted(record.scored), "metric": run.metric, "best": best, "soups": averages}
         atomic.write_json(out / "summary.json", summary)
         remote.push(folder, below="checkpoint_scores")
-        print(f"evaluate_checkpoints: best {run.metric} {best['score']:.4f}: step {best['step']}, {best['which']}; "
-              f"{out / 'best'}", flush=True)
+        print(
+            f"evaluate_checkpoints: best {run.metric} {best['score']:.4f}: step {best['step']}, {best['which']}; "
+            f"{out / 'best'}",
+            flush=True,
+        )
         return summary
 
 
@@ -141,17 +146,30 @@ def _open(folder, full, metric):
         raise InputError(f"{folder} is of an ensemble or of public weights: it has no training to follow")
     info = info_lib.load(folder / "checkpoints" / "data_info.json")
     catalog = loading.load(config.data)
-    arguments = {"catalog": catalog, "mesh": sharding.make_mesh(), "selection_share": config.evaluate.selection_share,
-                 "cache_bytes": config.data.cache_bytes, **inference.test_arguments(config)}
+    arguments = {
+        "catalog": catalog,
+        "mesh": sharding.make_mesh(),
+        "selection_share": config.evaluate.selection_share,
+        "cache_bytes": config.data.cache_bytes,
+        **inference.test_arguments(config),
+    }
     if full:
         task = inference.make_task(config, info)
         everything = {"max_queries": len(catalog.truth or ()), "max_gallery": len(catalog.gallery or ())}
-        evaluator = retrieval.Evaluator(inference.named(task.predict_fns, config.embed.predict_fn), **arguments,
-                                        **everything, views=config.embed.get("views", ()))
+        evaluator = retrieval.Evaluator(
+            inference.named(task.predict_fns, config.embed.predict_fn),
+            **arguments,
+            **everything,
+            views=config.embed.get("views", ()),
+        )
     else:
         task = tasks.get(config.train.task).make(config.train, info)
-        evaluator = retrieval.Evaluator(task.predict_fns["embed_image"], **arguments,
-                                        max_queries=config.train.eval_queries, max_gallery=config.train.eval_gallery)
+        evaluator = retrieval.Evaluator(
+            task.predict_fns["embed_image"],
+            **arguments,
+            max_queries=config.train.eval_queries,
+            max_gallery=config.train.eval_gallery,
+        )
 
     def score(params):
         found = _stages(evaluator, config, params) if full else evaluator.run(params)
@@ -170,8 +188,9 @@ def _stages(evaluator, config, params):
     """Yields (stage/name, value): what search and evaluate would say of the evaluator's queries."""
     sides = []
     for split in ("query", "gallery"):
-        out = inference.predict(evaluator.predict_fn, params, evaluator.images[split], rows=evaluator.rows[split],
-                                **evaluator.predict_args)
+        out = inference.predict(
+            evaluator.predict_fn, params, evaluator.images[split], rows=evaluator.rows[split], **evaluator.predict_args
+        )
         vectors = out["embedding"].astype(config.embed.dtype).astype(np.float32)  # as the verbs pass them on
         sides.append(Embeddings(evaluator.ids[split], vectors, {}))
     state = State([tuple(sides)], None, ("trained",))
@@ -197,13 +216,16 @@ def _score(run, record, step, soup):
         read = {which: checkpoints.load_params(folder, step, which) for which in WHICH}
     except Exception as error:  # whatever orbax raises when files go away or are damaged
         if (folder / str(step)).exists():
-            print(f"evaluate_checkpoints: step {step} is left out, it cannot be read "
-                  f"({(str(error).splitlines() or [type(error).__name__])[0]})", flush=True)
+            print(
+                f"evaluate_checkpoints: step {step} is left out, it cannot be read "
+                f"({(str(error).splitlines() or [type(error).__name__])[0]})",
+                flush=True,
+            )
         else:
             print(f"evaluate_checkpoints: step {step} was deleted before it was read", flush=True)
         return False
     meta, start = read["ema"][1], time.monotonic()
-    inference.check_vocabulary(meta, run.folder)
+    info_lib.check_vocabulary(meta, run.folder)
     values = {}
     for which in WHICH:
         values.update((f"{which}/{name}", value) for name, value in run.score(read[which][0]).items())
@@ -217,9 +239,13 @@ def _score(run, record, step, soup):
     if soup:
         _save(record.out / "recent", step, read["params"][0], meta, keep=soup)
     record.write(step, values)  # last: what is written here is not done again
-    print(f"evaluate_checkpoints: step {step}: " + ", ".join(
-        f"{which} {values[f'{which}/{run.metric}']:.4f}" for which in WHICH) + f" {run.metric}, "
-        f"{time.monotonic() - start:.1f} s" + (" (the best so far)" if best["step"] == step else ""), flush=True)
+    print(
+        f"evaluate_checkpoints: step {step}: "
+        + ", ".join(f"{which} {values[f'{which}/{run.metric}']:.4f}" for which in WHICH)
+        + f" {run.metric}, "
+        f"{time.monotonic() - start:.1f} s" + (" (the best so far)" if best["step"] == step else ""),
+        flush=True,
+    )
     return True
 
 
@@ -268,13 +294,23 @@ def _soups(run, record, count):
             params, members = make()
             meta = checkpoints.meta(record.out / "recent", steps[-1])
             values = {f"{name}/{key}": value for key, value in run.score(params).items()}
-            entry = _entry(steps[-1], "params", _number(values[f"{name}/{run.metric}"]), values, meta, members=members,
-                           candidates=steps)
+            entry = _entry(
+                steps[-1],
+                "params",
+                _number(values[f"{name}/{run.metric}"]),
+                values,
+                meta,
+                members=members,
+                candidates=steps,
+            )
             _keep(run, record.out / name, params, meta, entry)
             record.write(steps[-1], values)
         found[name] = {"members": entry["members"], "score": entry["score"]}
-        print(f"evaluate_checkpoints: {name} of steps {', '.join(map(str, entry['members']))}: {entry['score']:.4f} "
-              f"{run.metric}", flush=True)
+        print(
+            f"evaluate_checkpoints: {name} of steps {', '.join(map(str, entry['members']))}: {entry['score']:.4f} "
+            f"{run.metric}",
+            flush=True,
+        )
     return found
 
 
@@ -305,8 +341,10 @@ class _Record:
         best = self.best()
         for values in (*self.scored.values(), *([best["values"]] if best else [])):
             if f"ema/{run.metric}" not in values:
-                raise InputError(f"{out} holds other scores than {run.metric}: give another --out, or the options that "
-                                 "it was begun with")
+                raise InputError(
+                    f"{out} holds other scores than {run.metric}: give another --out, or the options that "
+                    "it was begun with"
+                )
         if best is None:
             self.scored = {}  # somebody deleted it: all over again
         self.writer = metric_writer.MetricWriter(out, resume_step=max(self.scored, default=None))
@@ -343,6 +381,7 @@ def _save(folder, step, params, meta, keep=1):
 
 def _keep(run, folder, params, meta, entry):
     """Makes a work directory of these parameters, in which mine and train are done and embed is next."""
+
     def fill(new):
         for name in ("config.json", *workdirs.OUTPUTS["mine"], "stages/mine.json"):
             source, target = run.folder / name, new / name
@@ -363,8 +402,11 @@ def _keep(run, folder, params, meta, entry):
 
 def main(argv=None) -> None:
     """Is the command line; an `InputError` is printed as one message, with exit status 2."""
-    parser = argparse.ArgumentParser("python -m retrieval_jax.evaluate_checkpoints", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m retrieval_jax.evaluate_checkpoints",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--workdir", required=True, help="of the training, which may not have begun")
     parser.add_argument("--out", help="local folder to write to; by default <workdir>/checkpoint_scores")
     parser.add_argument("--full", action="store_true", help="score as embed, search, evaluate do, with every stage")
@@ -376,8 +418,16 @@ def main(argv=None) -> None:
     given = parser.parse_args(argv)
     try:
         with errors.spoken():
-            watch(given.workdir, given.out, full=given.full, metric=given.metric, soup=given.soup, once=given.once,
-                  poll_seconds=given.poll_seconds, idle_seconds=given.idle_seconds)
+            watch(
+                given.workdir,
+                given.out,
+                full=given.full,
+                metric=given.metric,
+                soup=given.soup,
+                once=given.once,
+                poll_seconds=given.poll_seconds,
+                idle_seconds=given.idle_seconds,
+            )
     except KeyboardInterrupt:
         print("evaluate_checkpoints: stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)

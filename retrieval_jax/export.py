@@ -55,30 +55,46 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
     arguments = inference.test_arguments(config)
     views = config.embed.get("views", ())
     size = host_size(views, arguments["image_size"])
-    functions = {"embed": with_views(inference.named(task.predict_fns, config.embed.predict_fn), views,
-                                     arguments["image_size"])}
+    functions = {
+        "embed": with_views(inference.named(task.predict_fns, config.embed.predict_fn), views, arguments["image_size"])
+    }
     if "attributes" in task.predict_fns and tuple(size) == tuple(arguments["image_size"]):  # both read one picture
         functions["attributes"] = task.predict_fns["attributes"]
     programs = {name: _lowered(name, function, model.params, size, platforms) for name, function in functions.items()}
     probes = np.random.default_rng(0).integers(0, 256, (_PROBES, *size, 3), dtype=np.uint8)
     dtype = str(config.train.get("dtype", "float32"))
     about = {
-        "input": {"image_size": list(size), "transform": workdirs.plain(arguments["transform"]), "dtype": "uint8",
-                  "layout": "NHWC", "colour": "RGB", "note": "0 to 255; mean and deviation are the program's business"},
-        "outputs": {name: {key: [None, *value.shape[1:]] for key, value in _outputs(program).items()}
-                    for name, program in programs.items()},
+        "input": {
+            "image_size": list(size),
+            "transform": workdirs.plain(arguments["transform"]),
+            "dtype": "uint8",
+            "layout": "NHWC",
+            "colour": "RGB",
+            "note": "0 to 255; mean and deviation are the program's business",
+        },
+        "outputs": {
+            name: {key: [None, *value.shape[1:]] for key, value in _outputs(program).items()}
+            for name, program in programs.items()
+        },
         "dtype": dtype,
         "space": f"{task.space}:{workdirs.stage_hash(config, 'train')}/{model.step}",
-        "checkpoint": {"workdir": workdir.name, "step": model.step, "which": which,
-                       "vocabulary_hash": model.data_info.vocabulary_hash},
+        "checkpoint": {
+            "workdir": workdir.name,
+            "step": model.step,
+            "which": which,
+            "vocabulary_hash": model.data_info.vocabulary_hash,
+        },
         "lowered_on": export.default_export_platform(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "config": workdirs.plain(config),
     }
-    labels = {"label_names": list(model.data_info.label_names), "vocabulary_hash": model.data_info.vocabulary_hash,
-              "category_names": [list(names) for names in model.data_info.category_names]}
+    labels = {
+        "label_names": list(model.data_info.label_names),
+        "vocabulary_hash": model.data_info.vocabulary_hash,
+        "category_names": [list(names) for names in model.data_info.category_names],
+    }
 
     def fill(folder):
         exported.save(folder, model.params, programs, labels, about)
@@ -86,8 +102,10 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
             found, wanted = exported.load(folder).embed(list(probes)), model.embed(list(probes))
             difference = float(np.abs(found - wanted).max() / np.linalg.norm(wanted, axis=1).max())
             if not difference <= TOLERANCE.get(dtype, 0.0):
-                raise RuntimeError(f"the exported program differs from the trained model by {difference:.1e} of a "
-                                   f"vector's length, more than {TOLERANCE.get(dtype, 0.0):.0e}: nothing was written")
+                raise RuntimeError(
+                    f"the exported program differs from the trained model by {difference:.1e} of a "
+                    f"vector's length, more than {TOLERANCE.get(dtype, 0.0):.0e}: nothing was written"
+                )
             written = atomic.read_json(folder / "config.json")
             written["compared"] = {"pictures": _PROBES, "difference": difference}
             atomic.write_json(folder / "config.json", written)
@@ -95,27 +113,33 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
     replace_folder(out, fill)
     written = atomic.read_json(out / "config.json")
     said = written.get("compared", {}).get("difference", "not compared here")
-    print(f"export: step {model.step} ({which}) in {out}, for {', '.join(written['platforms'])}; difference to the "
-          f"trained model: {said}", flush=True)
+    print(
+        f"export: step {model.step} ({which}) in {out}, for {', '.join(written['platforms'])}; difference to the "
+        f"trained model: {said}",
+        flush=True,
+    )
     return written
 
 
 def _lowered(name, predict_fn, params, size, platforms):
     """Exports a predict function for any number of pictures."""
+
     def program(params, images):
         out = dict(predict_fn(params, {"image": images}))
         out.pop("space", None)  # a name, no array
         return jax.tree.map(lambda x: x.astype("float32") if x.dtype in ("bfloat16", "float16") else x, out)
 
-    batch, = export.symbolic_shape("batch")
+    (batch,) = export.symbolic_shape("batch")
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
     pictures = jax.ShapeDtypeStruct((batch, *size, 3), np.uint8)
     try:
         return export.export(jax.jit(program), platforms=tuple(platforms))(shapes, pictures)
     except Exception as error:
         text = str(error).splitlines() or [type(error).__name__]
-        raise InputError(f"the program {name} cannot be exported for {', '.join(platforms)}: {text[0]}; give fewer "
-                         f"--platforms, such as {export.default_export_platform()}") from error
+        raise InputError(
+            f"the program {name} cannot be exported for {', '.join(platforms)}: {text[0]}; give fewer "
+            f"--platforms, such as {export.default_export_platform()}"
+        ) from error
 
 
 def _outputs(program):
@@ -128,8 +152,9 @@ def _is_export(folder):
 
 def main(argv=None) -> None:
     """Is the command line; an `InputError` is printed as one message, with exit status 2."""
-    parser = argparse.ArgumentParser("python -m retrieval_jax.export", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m retrieval_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workdir", required=True, help="of the training")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--step", type=int, help="of the checkpoint; by default the latest")

@@ -51,13 +51,16 @@ def save(folder, params, programs, labels, about):
     for name, program in programs.items():
         (folder / f"{name}.jax_export").write_bytes(program.serialize())
     files = sorted(file.name for file in folder.iterdir())
-    atomic.write_json(folder / "config.json", {
-        "format": FORMAT,
-        "programs": {name: f"{name}.jax_export" for name in programs},
-        "platforms": sorted(set.intersection(*(set(program.platforms) for program in programs.values()))),
-        **about,
-        "sha256": {name: file_sha256(folder / name) for name in files},
-    })
+    atomic.write_json(
+        folder / "config.json",
+        {
+            "format": FORMAT,
+            "programs": {name: f"{name}.jax_export" for name in programs},
+            "platforms": sorted(set.intersection(*(set(program.platforms) for program in programs.values()))),
+            **about,
+            "sha256": {name: file_sha256(folder / name) for name in files},
+        },
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +129,12 @@ class Model:
         batch = min(_LARGEST_BATCH, 1 << max(0, len(images) - 1).bit_length())  # few sizes, few compilations
         found = []
         for start in range(0, len(images), batch):
-            part = images[start:start + batch]
+            part = images[start : start + batch]
             pictures = np.zeros((batch, *size, 3), np.uint8)
             for i, image in enumerate(part):
                 pictures[i] = prepare(decoding.picture(start + i, image))
             out = self.programs[program](self.params, pictures)
-            found.append({name: np.asarray(value)[:len(part)] for name, value in out.items()})
+            found.append({name: np.asarray(value)[: len(part)] for name, value in out.items()})
         if not found:
             raise InputError("give at least one picture")
         return {name: np.concatenate([out[name] for out in found]) for name in found[0]}
@@ -160,8 +163,10 @@ def load(folder):
             raise InputError(f"{folder / name} is missing or damaged: copy the folder, or export, again")
     here = export.default_export_platform()
     if here not in about["platforms"]:
-        raise InputError(f"{folder} was exported for {', '.join(about['platforms'])}, this machine is {here}: export "
-                         f"again with --platforms={here}, or set JAX_PLATFORMS")
+        raise InputError(
+            f"{folder} was exported for {', '.join(about['platforms'])}, this machine is {here}: export "
+            f"again with --platforms={here}, or set JAX_PLATFORMS"
+        )
     params: dict = {}
     for name, value in _tensors(folder / "model.safetensors").items():
         *path, last = name.split("/")
@@ -171,8 +176,10 @@ def load(folder):
         try:
             programs[name] = jax.jit(export.deserialize(bytearray((folder / file).read_bytes())).call)
         except Exception as error:  # whatever a reader of another age says
-            raise InputError(f"{folder / file} was written by jax {about['versions'].get('jax')}, and jax "
-                             f"{jax.__version__} cannot read it ({error}): export again") from error
+            raise InputError(
+                f"{folder / file} was written by jax {about['versions'].get('jax')}, and jax "
+                f"{jax.__version__} cannot read it ({error}): export again"
+            ) from error
     return Model(about, atomic.read_json(folder / "labels.json"), params, programs)
 
 

@@ -1,8 +1,8 @@
 """From pictures to arrays with a trained model: the one bridge between the JAX world and the NumPy world.
 
-    model = inference.load("runs/quickstart")
-    vectors = model.embed(["shoe.jpg", "dress.png"])      # float32 [2, D]
-    model.predict_attributes(["shoe.jpg"], top=3)         # [[("black", 0.93), ("leather", 0.81), ("running", 0.44)]]
+model = inference.load("runs/quickstart")
+vectors = model.embed(["shoe.jpg", "dress.png"])      # float32 [2, D]
+model.predict_attributes(["shoe.jpg"], top=3)         # [[("black", 0.93), ("leather", 0.81), ("running", 0.44)]]
 """
 
 import collections
@@ -29,8 +29,21 @@ from retrieval_jax.views import host_size, with_views
 _IN_FLIGHT = 3  # batches on the device while the next ones are read
 
 
-def predict(predict_fn, params, source, *, transform, image_size, batch_size, mesh=None, desc=None, rows=None,
-            num_threads=2, views=(), on_batch=None):
+def predict(
+    predict_fn,
+    params,
+    source,
+    *,
+    transform,
+    image_size,
+    batch_size,
+    mesh=None,
+    desc=None,
+    rows=None,
+    num_threads=2,
+    views=(),
+    on_batch=None,
+):
     """Runs a model over pictures, in order, on all devices.
 
     Args:
@@ -63,8 +76,14 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
     run, space = _compiled(with_views(predict_fn, views, image_size), mesh)
     params = sharding.put(params, mesh)
     batches = pipeline.eval_batches(
-        source, transform=transform, image_size=host_size(views, image_size), batch_size=batch_size,
-        num_threads=num_threads, rows=rows, places=sharding.local_places(mesh, batch_size))
+        source,
+        transform=transform,
+        image_size=host_size(views, image_size),
+        batch_size=batch_size,
+        num_threads=num_threads,
+        rows=rows,
+        places=sharding.local_places(mesh, batch_size),
+    )
 
     arrays, done, waiting = {}, 0, collections.deque()
 
@@ -77,13 +96,15 @@ def predict(predict_fn, params, source, *, transform, image_size, batch_size, me
                 flat = (total, int(np.prod(value.shape[1:])))
                 floating = value.dtype == np.float32
                 arrays[name] = (embeddings.allocate(flat) if floating else np.empty(flat, value.dtype)).reshape(
-                    total, *value.shape[1:])
-            arrays[name][done:done + count] = value
+                    total, *value.shape[1:]
+                )
+            arrays[name][done : done + count] = value
         done += count
         bar.update(count)
 
-    with tqdm.tqdm(total=total, desc=desc, unit="picture", mininterval=1,
-                   disable=desc is None or jax.process_index() > 0) as bar:
+    with tqdm.tqdm(
+        total=total, desc=desc, unit="picture", mininterval=1, disable=desc is None or jax.process_index() > 0
+    ) as bar:
         for batch in batches:
             waiting.append(run(params, sharding.shard_batch(batch, mesh)))
             if len(waiting) == _IN_FLIGHT:
@@ -111,6 +132,7 @@ def test_arguments(config, weights=None):
     named_weights, info = weights or own, None
     if named_weights and named_weights["name"]:
         from retrieval_jax.models import pretrained  # reads weight files: only who asks for such needs it
+
         info = pretrained.info(named_weights["name"], named_weights["path"] or None)
     transform = config.embed.transforms
     if not transform:
@@ -147,6 +169,7 @@ def top_attributes(predict_fn, top):
     Returns:
       Function of (params, batch) that returns label_ids int32 [B, top] and probabilities [B, top], best first.
     """
+
     def predict_top(params, batch):
         probabilities = predict_fn(params, batch)["probabilities"]
         values, ids = jax.lax.top_k(probabilities, min(top, probabilities.shape[-1]))
@@ -205,8 +228,10 @@ class Model:
         """
         out = self._predict(top_attributes(named(self.task.predict_fns, "attributes"), top), images)
         names = self.data_info.label_names
-        return [[(names[i], float(p)) for i, p in zip(ids, values, strict=True)]
-                for ids, values in zip(out["label_ids"], out["probabilities"], strict=True)]
+        return [
+            [(names[i], float(p)) for i, p in zip(ids, values, strict=True)]
+            for ids, values in zip(out["label_ids"], out["probabilities"], strict=True)
+        ]
 
     def _predict(self, predict_fn, images, **kwargs):
         images = [decoding.picture(number, image) for number, image in enumerate(images)]
@@ -233,11 +258,13 @@ def load(folder, which="ema", step=None):
     folder = pathlib.Path(folder)
     config = ml_collections.ConfigDict(workdir.read_config(folder))
     if config.get("train") is None:
-        raise InputError(f"{folder} holds no trained network: its config is of an ensemble or of public weights, which "
-                         "retrieval_jax.models.pretrained.load loads")
+        raise InputError(
+            f"{folder} holds no trained network: its config is of an ensemble or of public weights, which "
+            "retrieval_jax.models.pretrained.load loads"
+        )
     params, meta, step = checkpoints.load_params(folder / "checkpoints", step, which)
     data_info = info_lib.load(folder / "checkpoints" / "data_info.json")
-    check_vocabulary(meta, folder)
+    info_lib.check_vocabulary(meta, folder)
     task = make_task(config, data_info)
     return Model(config, task, params, data_info, step, sharding.make_mesh())
 
@@ -257,22 +284,6 @@ def make_task(config, data_info):
     with settings.unlocked():
         settings.model.kwargs.update(config.embed.get("model_kwargs", {}))
     return tasks.get(settings.task).make(settings, data_info)
-
-
-
-
-
-
-
-
-
-
-def check_vocabulary(meta, folder):
-    """Raises InputError when a checkpoint's labels are not those of the work directory."""
-    there = info_lib.load(folder / "checkpoints" / "data_info.json").vocabulary_hash
-    if meta.get("vocabulary_hash", there) != there:
-        raise InputError(f"{folder}: the checkpoint was trained on another vocabulary than checkpoints/data_info.json "
-                         "describes; train again in a new work directory")
 
 
 def named(predict_fns, name):

@@ -50,8 +50,9 @@ def run(config: Any, workdir: Any) -> dict:
     """
     settings, workdir = config.leaks, pathlib.Path(workdir)
     if unknown := [name for name in settings.leave_out_of if ("train", name) not in PAIRS]:
-        raise InputError(f"config.leaks.leave_out_of has {unknown[0]!r}; train is compared with val, query, gallery "
-                         "and train")
+        raise InputError(
+            f"config.leaks.leave_out_of has {unknown[0]!r}; train is compared with val, query, gallery and train"
+        )
     catalog = loading.load(config.data)
     splits = {name: split for name in catalogs.SPLITS if (split := getattr(catalog, name))}
     thumbnails = {name: read(split) for name, split in splits.items()}
@@ -62,8 +63,14 @@ def run(config: Any, workdir: Any) -> dict:
         if other not in tables:
             tables = {other: thumbnail_hashes.Table(thumbnails[other])}
         own = np.arange(len(splits[one])) if one == other else None
-        result = thumbnail_hashes.find(thumbnails[one], tables[other], settings.max_difference, own,
-                                       mirrored=settings.mirrored, altered=settings.altered)
+        result = thumbnail_hashes.find(
+            thumbnails[one],
+            tables[other],
+            settings.max_difference,
+            own,
+            mirrored=settings.mirrored,
+            altered=settings.altered,
+        )
         entry, rows = describe(result, splits[one], splits[other], settings.max_difference)
         found[f"{one}-{other}"] = entry
         pairs += rows
@@ -76,8 +83,10 @@ def run(config: Any, workdir: Any) -> dict:
     for name in ("leaks.csv", "leave_out.csv"):
         remote.push(workdir, below=name)
     total = len(splits.get("train", ()))
-    print(f"leaks: {len(pairs):,} pairs in {workdir / 'leaks.csv'}; "
-          f"--config.data.leave_out={workdir / 'leave_out.csv'} leaves {len(listed):,} of {total:,} train listings out")
+    print(
+        f"leaks: {len(pairs):,} pairs in {workdir / 'leaks.csv'}; "
+        f"--config.data.leave_out={workdir / 'leave_out.csv'} leaves {len(listed):,} of {total:,} train listings out"
+    )
     return {"found": found, "left_out": len(listed)}
 
 
@@ -102,13 +111,19 @@ def _reduced(source: Any) -> Any:
 
 
 def describe(result: thumbnail_hashes.Found, one: Any, other: Any, limit: float) -> tuple[dict, list[tuple]]:
-    """Returns the counts of what was found between two splits, as of `near_duplicates.sentence`, and rows of leaks.csv.
-    """
+    """Returns the counts of what was found between two splits, as of `thumbnails.sentence`, and rows of leaks.csv."""
     kinds = np.where(result.differences > limit, 2, result.mirrored.astype(int))
-    rows = [(one.name, one.ids[first], other.name, other.ids[second], KINDS[kind], f"{plain:.4f}", f"{even:.4f}")
-            for first, second, kind, plain, even in zip(
-                result.rows.tolist(), result.others.tolist(), kinds.tolist(), result.differences, result.aligned,
-                strict=True)]
+    rows = [
+        (one.name, one.ids[first], other.name, other.ids[second], KINDS[kind], f"{plain:.4f}", f"{even:.4f}")
+        for first, second, kind, plain, even in zip(
+            result.rows.tolist(),
+            result.others.tolist(),
+            kinds.tolist(),
+            result.differences,
+            result.aligned,
+            strict=True,
+        )
+    ]
     counts = {"listings": len(one), "compared": len(one), "found": len(rows)}
     counts |= {kind: int((kinds == number).sum()) for number, kind in enumerate(KINDS)}
     examples = [{"pair": (row[1], row[3]), "kind": row[4]} for row in rows[: near_duplicates.EXAMPLES]]
@@ -120,8 +135,10 @@ def sentence(one: str, other: str, entry: dict) -> str:
     share = entry["found"] / max(1, entry["compared"])
     kinds = ", ".join(f"{entry[kind]:,} {kind}" for kind in KINDS if entry[kind])
     where = f"in {other}" if one != other else "in another train listing"
-    text = (f"{'WARNING: ' * (share >= near_duplicates.WARN_SHARE)}{entry['found']:,} of {entry['compared']:,} {one} "
-            f"listings ({100 * share:.1f} %) have nearly the same picture {where}")
+    text = (
+        f"{'WARNING: ' * (share >= near_duplicates.WARN_SHARE)}{entry['found']:,} of {entry['compared']:,} {one} "
+        f"listings ({100 * share:.1f} %) have nearly the same picture {where}"
+    )
     if entry["found"]:
         shown = ", ".join(" = ".join(example["pair"]) for example in entry["examples"][:2])
         text += f" ({kinds}); for instance {shown}"

@@ -16,13 +16,13 @@ import numpy as np
 import polars as pl
 
 from retrieval_jax.attributes import clusters as clusters_lib
-from retrieval_jax.attributes import deciding as mining
-from retrieval_jax.attributes import statistics
+from retrieval_jax.attributes import deciding, statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.errors import InputError, short
+from retrieval_jax.pages import mined
 
 _SHOWN = 10
 
@@ -57,11 +57,12 @@ def run(config: Any, workdir: Any) -> dict:
         )
 
     decisions = None
-    if mining.switches(config["mine"]):
-        decisions, counted = mining.decide(config, catalog.train, splits, titles)
+    if deciding.switches(config["mine"]):
+        decisions, counted = deciding.decide(config, catalog.train, splits, titles)
         nothing = np.zeros(len(decisions.tokens), np.int64)
         vocabulary = vocabulary_lib.Vocabulary(
-            decisions.tokens, nothing, counted.num_titles, int(threshold), decisions.rules)
+            decisions.tokens, nothing, counted.num_titles, int(threshold), decisions.rules
+        )
     else:
         counted = statistics.count(list(titles.values()))
         vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(threshold))
@@ -78,18 +79,38 @@ def run(config: Any, workdir: Any) -> dict:
     labels = {name: vocabulary.encode(column) for name, column in titles.items()}
     if decisions is not None:  # what merged words and phrases have in common is only known now
         present = np.concatenate([ids for _, ids in labels.values()])
-        vocabulary = dataclasses.replace(vocabulary, counts=np.bincount(present, minlength=len(vocabulary)),
-                                         num_titles=sum(map(len, titles.values())))
+        vocabulary = dataclasses.replace(
+            vocabulary,
+            counts=np.bincount(present, minlength=len(vocabulary)),
+            num_titles=sum(map(len, titles.values())),
+        )
     vocabulary.save(folder / "vocabulary.json")
     for name in titles:
         vocabulary_lib.save_targets(folder / f"{name}.npz", *labels[name], vocabulary.hash)
     summary = _summary(catalog, splits, counts, vocabulary, titles, labels) | found
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if decisions is not None:
-        mining.write(folder, config, decisions, counted, titles)
+        _write_decisions(folder, config, decisions, counted, titles)
     (folder / "mined.png").write_bytes(_plot(counts, vocabulary, labels))
     print(_text(summary))
     return summary
+
+
+def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, titles: dict) -> None:
+    """Writes decisions.csv, kinds.csv where config.mine.kinds is on, and mined.html."""
+    decisions.table.write_csv(folder / "decisions.csv")
+    examples, kinds = deciding.shown(config, decisions, counted, titles)
+    if kinds is not None:
+        kinds.write_csv(folder / "kinds.csv")
+    text = mined.page(
+        decisions,
+        num_titles=counted.num_titles,
+        threshold=int(config["mine"]["threshold"]),
+        switches=deciding.switches(config["mine"]),
+        examples=examples,
+        kinds=kinds,
+    )
+    (folder / "mined.html").write_text(text, encoding="utf-8")
 
 
 def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:
@@ -98,8 +119,10 @@ def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:
         return {}
     split, share, noise = catalog.split("train"), settings["title_share"], settings["noise"]
     if not 0 <= share <= 1 or (share > 0 and split.titles is None) or noise not in ("none", "own"):
-        raise InputError(f"config.mine.clusters: title_share is {share!r} (0 to 1; 0 without titles) and noise "
-                         f"{noise!r} (none or own)")
+        raise InputError(
+            f"config.mine.clusters: title_share is {share!r} (0 to 1; 0 without titles) and noise "
+            f"{noise!r} (none or own)"
+        )
     thumbnails = None if share == 1 else Noted(split.images).notes(np.arange(len(split)))[1]
     vectors = functools.partial(clusters_lib.vectors_of, split.titles, thumbnails, share)
     categories = np.zeros(len(split), np.int32) if split.categories is None else split.categories[:, -1]
@@ -107,10 +130,16 @@ def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:
     sizes = np.bincount(found[found >= 0], minlength=1)
     folder.mkdir(parents=True, exist_ok=True)
     clusters_lib.save(folder / "clusters.npz", clusters_lib.with_own_instances(found) if noise == "own" else found)
-    counts = {"clusters": int(found.max(initial=-1) + 1), "clustered": int((found >= 0).sum()),
-              "listings": len(found), "largest": int(sizes.max())}
-    print("clusters        {clustered:,} of {listings:,} train listings in {clusters:,} clusters, the largest of "
-          "{largest}".format(**counts))
+    counts = {
+        "clusters": int(found.max(initial=-1) + 1),
+        "clustered": int((found >= 0).sum()),
+        "listings": len(found),
+        "largest": int(sizes.max()),
+    }
+    print(
+        "clusters        {clustered:,} of {listings:,} train listings in {clusters:,} clusters, the largest of "
+        "{largest}".format(**counts)
+    )
     return {"clusters": counts}
 
 
@@ -138,8 +167,11 @@ def _summary(catalog: Any, splits: dict, counts: pl.DataFrame, vocabulary: Any, 
         "tokens_seen": len(counts),
         "occurrences_seen": int(counts["occurrences"].sum()),
         "tokens_kept": len(vocabulary),
-        "occurrences_kept": int(counts.filter(
-            pl.col("token").replace(vocabulary.rules.merges).is_in(vocabulary.tokens))["occurrences"].sum()),
+        "occurrences_kept": int(
+            counts.filter(pl.col("token").replace(vocabulary.rules.merges).is_in(vocabulary.tokens))[
+                "occurrences"
+            ].sum()
+        ),
         "coverage": float((per_title > 0).mean()),
         "labels_per_title": {"mean": float(per_title.mean()), "min": int(per_title.min()), "max": int(per_title.max())}
         | {
@@ -158,7 +190,7 @@ def _summary(catalog: Any, splits: dict, counts: pl.DataFrame, vocabulary: Any, 
 
 
 def _text(summary: dict) -> str:
-    """Returns what a person reads after mining."""
+    """Returns what a person reads after deciding."""
     labels, shown = summary["labels_per_title"], [("head", summary["head"]), ("tail", summary["tail"])]
     lines = [
         ("titles", ", ".join(f"{name} {n:,}" for name, n in summary["titles"].items())),
@@ -193,8 +225,10 @@ def _text(summary: dict) -> str:
             for name, levels in summary["categories"].items()
             if levels
         ),
-        *(("example", f"{short(title, 200)}  ->  {short(', '.join(tokens), 200) or 'nothing'}")
-          for title, tokens in summary["examples"]),
+        *(
+            ("example", f"{short(title, 200)}  ->  {short(', '.join(tokens), 200) or 'nothing'}")
+            for title, tokens in summary["examples"]
+        ),
         ("vocabulary", summary["vocabulary_hash"]),
     ]
     return "\n".join(f"{name:<15} {value}" for name, value in lines)

@@ -54,8 +54,12 @@ def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, 
       InputError: arguments, catalogue or pictures that cannot be used, or a folder that holds something else.
       RunFailed: a process died, or files cannot be read back.
     """
-    for name, value, low, high in (("side", side, 8, 8192), ("quality", quality, 1, 100),
-                                   ("processes", processes, 0, 1024), ("shard_rows", shard_rows, 1, 10**7)):
+    for name, value, low, high in (
+        ("side", side, 8, 8192),
+        ("quality", quality, 1, 100),
+        ("processes", processes, 0, 1024),
+        ("shard_rows", shard_rows, 1, 10**7),
+    ):
         if not low <= value <= high:
             raise InputError(f"--{name}={value}: give a whole number from {low} to {high}")
     if "://" in str(out):
@@ -78,8 +82,11 @@ def _begin(out: pathlib.Path, settings: dict) -> None:
         atomic.write_json(out / "catalogue" / "settings.json", settings)
     before = atomic.read_json(out / "catalogue" / "settings.json")
     if before != settings:
-        changed = ", ".join(f"{name} {before.get(name)} instead of {value}" for name, value in settings.items()
-                            if before.get(name) != value)
+        changed = ", ".join(
+            f"{name} {before.get(name)} instead of {value}"
+            for name, value in settings.items()
+            if before.get(name) != value
+        )
         raise InputError(f"--out={out} was begun with {changed}: give the same again, another folder, or delete it")
 
 
@@ -90,8 +97,11 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     there = [split for split in catalogs.SPLITS if getattr(catalog, split) is not None]
     sources = {split: catalog.split(split).images for split in there}
     # Pictures that lie in no file are known by what they are computed from.
-    identity = settings | {"data": workdir.plain(config["data"]["kwargs"])} if config["data"]["source"] == "synthetic" \
+    identity = (
+        settings | {"data": workdir.plain(config["data"]["kwargs"])}
+        if config["data"]["source"] == "synthetic"
         else settings
+    )
     shards = list(_shards(out, name, catalog, sources, settings["shard_rows"], identity))
     jobs = [(shard, _of_earlier(shard)) for shard in shards]
     complete = out / "catalogue" / "catalogue.json"
@@ -100,14 +110,19 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     for part in out.glob(".*.part"):
         part.unlink()
     if any(about for _, about in jobs):
-        print(f"prepare: {sum(about is not None for _, about in jobs)} of {len(jobs)} files are there from an earlier "
-              "run; looks whether they are whole", flush=True)
+        print(
+            f"prepare: {sum(about is not None for _, about in jobs)} of {len(jobs)} files are there from an earlier "
+            "run; looks whether they are whole",
+            flush=True,
+        )
 
     allowed = float((config["data"].get("kwargs") or {}).get("max_bad_share", 0.0))
     done, bad = {}, collections.defaultdict(list)
-    with (tqdm.tqdm(total=sum(map(len, sources.values())), desc="prepare", unit="picture", mininterval=1) as bar,
-          # closed at once where this refuses: else the processes would work to the end before the sentence is seen
-          contextlib.closing(_made(jobs, sources, catalog.category_names, settings, processes, bar)) as made):
+    with (
+        tqdm.tqdm(total=sum(map(len, sources.values())), desc="prepare", unit="picture", mininterval=1) as bar,
+        # closed at once where this refuses: else the processes would work to the end before the sentence is seen
+        contextlib.closing(_made(jobs, sources, catalog.category_names, settings, processes, bar)) as made,
+    ):
         for shard, about in made:
             if about.pop("new"):
                 complete.unlink(missing_ok=True)
@@ -136,9 +151,13 @@ def _shards(out, name, catalog, sources, shard_rows, identity):
         for number in range(count):
             rows = slice(number * shard_rows, min((number + 1) * shard_rows, len(listings)))
             shard = prepared.Shard(
-                path=out / f"{name}-{split}.array_record-{number:05d}-of-{count:05d}", split=split, start=rows.start,
-                ids=listings.ids[rows], titles=None if listings.titles is None else listings.titles[rows],
-                categories=None if listings.categories is None else listings.categories[rows])
+                path=out / f"{name}-{split}.array_record-{number:05d}-of-{count:05d}",
+                split=split,
+                start=rows.start,
+                ids=listings.ids[rows],
+                titles=None if listings.titles is None else listings.titles[rows],
+                categories=None if listings.categories is None else listings.categories[rows],
+            )
             yield dataclasses.replace(shard, key=prepared.key(shard, source, identity))
 
 
@@ -165,19 +184,21 @@ def _made(jobs, sources, category_names, settings, processes, bar):
         return
     context = multiprocessing.get_context("spawn")  # threads of polars and others do not survive a fork
     counter = context.Value("q", 0)
-    pool = concurrent.futures.ProcessPoolExecutor(processes, context, _start,
-                                                  (sources, category_names, settings, counter))
+    pool = concurrent.futures.ProcessPoolExecutor(
+        processes, context, _start, (sources, category_names, settings, counter)
+    )
     try:
         waiting = {pool.submit(_work, shard, about): shard for shard, about in jobs}
         while waiting:
-            ready, _ = concurrent.futures.wait(waiting, timeout=0.5,
-                                               return_when=concurrent.futures.FIRST_COMPLETED)
+            ready, _ = concurrent.futures.wait(waiting, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED)
             bar.update(counter.value - bar.n)
             for future in ready:
                 yield waiting.pop(future), future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise RunFailed("a process that prepared pictures died (was it killed for want of memory?); what is complete "
-                        "is kept, and the same command goes on from there, perhaps with fewer --processes") from error
+        raise RunFailed(
+            "a process that prepared pictures died (was it killed for want of memory?); what is complete "
+            "is kept, and the same command goes on from there, perhaps with fewer --processes"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -205,15 +226,25 @@ def _refuse(catalog, split, bad, allowed, out) -> None:
     if bad and len(bad) + before > allowed * count["read"] + 1e-9:
         row_checks.write_set_aside(out / "set_aside.csv", [*catalog.set_aside, *_entries(catalog, split, bad)])
         sentences = "\n  ".join(sentence for _, _, sentence in bad[:10])
-        raise InputError(f"{len(bad):,} of the pictures of the {split} split cannot be used, beside {before:,} rows "
-                         f"that were set aside before (at most a share of {allowed:g} of {count['read']:,} may be):\n  "
-                         f"{sentences}\nMend them, or raise config.data.kwargs.max_bad_share to leave them out; files "
-                         "that are complete are kept.")
+        raise InputError(
+            f"{len(bad):,} of the pictures of the {split} split cannot be used, beside {before:,} rows "
+            f"that were set aside before (at most a share of {allowed:g} of {count['read']:,} may be):\n  "
+            f"{sentences}\nMend them, or raise config.data.kwargs.max_bad_share to leave them out; files "
+            "that are complete are kept."
+        )
 
 
 def _entries(catalog, split, bad):
-    return [{"file": f"split {split}", "row": row, "id": catalog.split(split).ids[row], "reason": reason,
-             "sentence": sentence} for row, reason, sentence in sorted(bad)]
+    return [
+        {
+            "file": f"split {split}",
+            "row": row,
+            "id": catalog.split(split).ids[row],
+            "reason": reason,
+            "sentence": sentence,
+        }
+        for row, reason, sentence in sorted(bad)
+    ]
 
 
 def _count(catalog, split, bad) -> None:
@@ -230,22 +261,30 @@ def _count(catalog, split, bad) -> None:
 
 def _answers(truth, abouts) -> dict:
     """Counts the right answers that are left, and the queries that were left with none of theirs."""
-    left = {split: np.zeros(len(ids), bool) for split, ids in (("query", truth.query_ids),
-                                                               ("gallery", truth.gallery_ids))}
+    left = {
+        split: np.zeros(len(ids), bool) for split, ids in (("query", truth.query_ids), ("gallery", truth.gallery_ids))
+    }
     for split, rows in left.items():
         for _, about in abouts[split]:
             rows[about["rows"]] = True
     per_query = np.diff(truth.indptr)
     pairs = np.repeat(left["query"], per_query) & left["gallery"][truth.rows]
     with_some = np.bincount(np.repeat(np.arange(len(per_query)), per_query)[pairs], minlength=len(per_query)) > 0
-    return {"read": len(pairs), "kept": int(pairs.sum()),
-            "queries_without": int((left["query"] & (per_query > 0) & ~with_some).sum())}
+    return {
+        "read": len(pairs),
+        "kept": int(pairs.sum()),
+        "queries_without": int((left["query"] & (per_query > 0) & ~with_some).sum()),
+    }
 
 
 def _sweep(out, keep) -> None:
     """Removes files of an earlier state of the catalogue."""
-    for file in [*out.glob("*.array_record-*-of-*"), *(out / "catalogue" / "shards").glob("*.json"),
-                 *(out / "catalogue").glob("*.parquet"), *(out / "catalogue").glob("truth.npz")]:
+    for file in [
+        *out.glob("*.array_record-*-of-*"),
+        *(out / "catalogue" / "shards").glob("*.json"),
+        *(out / "catalogue").glob("*.parquet"),
+        *(out / "catalogue").glob("truth.npz"),
+    ]:
         if file not in keep:
             file.unlink()
 
@@ -258,45 +297,66 @@ def _verify(out, catalog, abouts) -> None:
         for _, about in made:
             for row in about["rows"]:
                 if listings.ids[row] != next(ids, None):
-                    raise RunFailed(f"{out}: the prepared {split} split lacks listing {listings.ids[row]}, row {row}; "
-                                    "delete the folder and prepare it again")
+                    raise RunFailed(
+                        f"{out}: the prepared {split} split lacks listing {listings.ids[row]}, row {row}; "
+                        "delete the folder and prepare it again"
+                    )
         prepared_rows, kept = len(found.split(split)), catalog.counts[split]["kept"]
         if prepared_rows != kept:
-            raise RunFailed(f"{out}: the prepared {split} split has {prepared_rows:,} listings, the catalogue "
-                            f"{kept:,}; delete the folder and prepare it again")
+            raise RunFailed(
+                f"{out}: the prepared {split} split has {prepared_rows:,} listings, the catalogue "
+                f"{kept:,}; delete the folder and prepare it again"
+            )
 
 
 def _summary(catalog, sources, abouts, seconds) -> dict:
     everything = [about for made in abouts.values() for _, about in made]
     new = [about for about in everything if about.get("new")]
     return ({} if catalog.truth is None else {"answers": _answers(catalog.truth, abouts)}) | {
-        "splits": {split: {"read": catalog.counts[split]["read"], "kept": catalog.counts[split]["kept"],
-                           "set_aside": catalog.counts[split]["set_aside"]} for split in sources},
+        "splits": {
+            split: {
+                "read": catalog.counts[split]["read"],
+                "kept": catalog.counts[split]["kept"],
+                "set_aside": catalog.counts[split]["set_aside"],
+            }
+            for split in sources
+        },
         "files": {"kept": len(everything) - len(new), "made": len(new)},
-        "pictures": {"as_is": sum(about["as_is"] for about in everything),
-                     "written": sum(len(about["rows"]) - about["as_is"] for about in everything),
-                     "made_now": sum(len(about["rows"]) for about in new)},
-        "bytes": {"before": sum(about["bytes_before"] for about in everything),
-                  "after": sum(about["bytes"] for about in everything)},
-        "seconds": round(seconds, 1)}
+        "pictures": {
+            "as_is": sum(about["as_is"] for about in everything),
+            "written": sum(len(about["rows"]) - about["as_is"] for about in everything),
+            "made_now": sum(len(about["rows"]) for about in new),
+        },
+        "bytes": {
+            "before": sum(about["bytes_before"] for about in everything),
+            "after": sum(about["bytes"] for about in everything),
+        },
+        "seconds": round(seconds, 1),
+    }
 
 
 def _text(out, summary) -> str:
     lines = [f"prepare: {out} is complete and verified"]
     for split, count in summary["splits"].items():
         reasons = "".join(f"; {reason} {n:,}" for reason, n in count["set_aside"].items())
-        lines.append(f"  {split}: {count['read']:,} rows = {count['kept']:,} prepared + "
-                     f"{count['read'] - count['kept']:,} set aside{reasons}")
+        lines.append(
+            f"  {split}: {count['read']:,} rows = {count['kept']:,} prepared + "
+            f"{count['read'] - count['kept']:,} set aside{reasons}"
+        )
     if (answers := summary.get("answers")) and answers["kept"] < answers["read"]:
-        lines.append(f"  truth: {answers['kept']:,} of {answers['read']:,} right answers are left; "
-                     f"{answers['queries_without']:,} prepared queries have none any more")
+        lines.append(
+            f"  truth: {answers['kept']:,} of {answers['read']:,} right answers are left; "
+            f"{answers['queries_without']:,} prepared queries have none any more"
+        )
     files, pictures, size = summary["files"], summary["pictures"], summary["bytes"]
     speed = f", {pictures['made_now'] / max(summary['seconds'], 1e-9):,.0f} pictures a second" if files["made"] else ""
-    lines += [f"  files: {files['made']} made, {files['kept']} kept from earlier",
-              f"  pictures: {pictures['written']:,} written anew, {pictures['as_is']:,} byte for byte as they were; "
-              f"{size['before'] / 1e6:,.1f} MB before, {size['after'] / 1e6:,.1f} MB now",
-              f"  {summary['seconds']:.1f} s{speed}",
-              f'  to read it: config.data.source = "tfds"; config.data.kwargs = dict(root="{out}")']
+    lines += [
+        f"  files: {files['made']} made, {files['kept']} kept from earlier",
+        f"  pictures: {pictures['written']:,} written anew, {pictures['as_is']:,} byte for byte as they were; "
+        f"{size['before'] / 1e6:,.1f} MB before, {size['after'] / 1e6:,.1f} MB now",
+        f"  {summary['seconds']:.1f} s{speed}",
+        f'  to read it: config.data.source = "tfds"; config.data.kwargs = dict(root="{out}")',
+    ]
     return "\n".join(lines)
 
 
@@ -311,8 +371,14 @@ def main() -> None:
     def action(command):
         if not flags.FLAGS.out:
             raise InputError("where to? Give --out=FOLDER")
-        run(command.config, flags.FLAGS.out, side=flags.FLAGS.side, quality=flags.FLAGS.quality,
-            processes=flags.FLAGS.processes, shard_rows=flags.FLAGS.shard_rows)
+        run(
+            command.config,
+            flags.FLAGS.out,
+            side=flags.FLAGS.side,
+            quality=flags.FLAGS.quality,
+            processes=flags.FLAGS.processes,
+            shard_rows=flags.FLAGS.shard_rows,
+        )
 
     command_line.start(action)
 

@@ -223,8 +223,10 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
     there = sorted(path.parent.parent.name for path in folder.glob("embeddings/*/gallery/embeddings.json"))
     model = model or next((name for name in ("trained", "pretrained", *there) if name in there), "trained")
     if model not in there:
-        raise InputError(f"no embeddings of {model!r} in {folder}: there are {', '.join(there) or 'none'}; make them "
-                         f"with `python -m retrieval_jax.embed --config=... --workdir={folder}`")
+        raise InputError(
+            f"no embeddings of {model!r} in {folder}: there are {', '.join(there) or 'none'}; make them "
+            f"with `python -m retrieval_jax.embed --config=... --workdir={folder}`"
+        )
     queries, gallery = (Embeddings.load(folder / "embeddings" / model / split) for split in ("query", "gallery"))
     if whiten:
         [(queries, gallery)] = whitening.step(State([(queries, gallery)])).members
@@ -234,8 +236,10 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
 
 def _line(row: dict) -> str:
     name = " ".join(filter(None, (row["factory"] or EXACT, row["parameters"])))
-    return (f"{name:<42} {row['candidates'] or '':>10} {row['recall']:>7.4f} +- {row['margin']:.4f} "
-            f"{row['queries_a_second']:>11.0f} {row['bytes_a_vector']:>9.0f} {row['build_seconds']:>9.1f}")
+    return (
+        f"{name:<42} {row['candidates'] or '':>10} {row['recall']:>7.4f} +- {row['margin']:.4f} "
+        f"{row['queries_a_second']:>11.0f} {row['bytes_a_vector']:>9.0f} {row['build_seconds']:>9.1f}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -258,8 +262,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError("--recall lies above 0 and up to 1; --k, --queries and --candidates are 1 or more")
         queries, gallery = load(given.folder, given.model, given.queries, given.whiten)
         print(f"{len(queries):,} queries in {len(gallery):,} x {gallery.dim}; {_hardware()}\n")
-        print(f"{'index':<42} {'candidates':>10} {f'recall@{given.k}':>17} {'queries / s':>11} {'bytes / v':>9} "
-              f"{'build / s':>9}")
+        print(
+            f"{'index':<42} {'candidates':>10} {f'recall@{given.k}':>17} {'queries / s':>11} {'bytes / v':>9} "
+            f"{'build / s':>9}"
+        )
         rows = measure(queries, gallery, k=given.k, tried=given.factories, candidates=given.candidates,
                        report=lambda row: print(_line(row), flush=True))  # fmt: skip
         chosen = cheapest(rows, given.recall, given.max_bytes)
@@ -279,8 +285,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"\nnothing reaches {given.recall}{within}; the best recall there is:\n{_line(best)}")
             return
         ratio = chosen["queries_a_second"] / rows[0]["queries_a_second"]
-        print(f"\ncheapest for recall@{given.k} >= {given.recall}: {ratio:.1f} x the speed of exact search, recall "
-              f"{chosen['recall']:.4f} +- {chosen['margin']:.4f}. In the config:\n")
+        print(
+            f"\ncheapest for recall@{given.k} >= {given.recall}: {ratio:.1f} x the speed of exact search, recall "
+            f"{chosen['recall']:.4f} +- {chosen['margin']:.4f}. In the config:\n"
+        )
         print(config_lines(chosen))
         if chosen["index"] != EXACT and chosen["recall"] - chosen["margin"] < given.recall:
             print(f"\n(its recall is {given.recall} within what {len(queries)} queries tell; more --queries tell more)")

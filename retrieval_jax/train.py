@@ -78,13 +78,20 @@ def _run(config, workdir, stop, watch) -> dict:
     categories = None if split.categories is None else split.categories[:, -1]
     if settings.task_kwargs.get("category_labels") == "clusters":
         categories, info = clusters.as_categories(workdir / "attributes" / "clusters.npz", len(split), info)
-    columns = {"image": sources.kept(split.images, config.data.cache_bytes), "label_ids": label_rows,
-               "category": categories, "source": split.sources}
+    columns = {
+        "image": sources.kept(split.images, config.data.cache_bytes),
+        "label_ids": label_rows,
+        "category": categories,
+        "source": split.sources,
+    }
     unlabelled = None
     if settings.unlabelled.split:
         others = catalog.split(settings.unlabelled.split)
-        unlabelled = {"image": sources.kept(others.images, config.data.cache_bytes),
-                      "batch_size": settings.unlabelled.batch_size, "transform": settings.unlabelled.transforms}
+        unlabelled = {
+            "image": sources.kept(others.images, config.data.cache_bytes),
+            "batch_size": settings.unlabelled.batch_size,
+            "transform": settings.unlabelled.transforms,
+        }
 
     for name in ("log_every_steps", "checkpoint_every_steps", "accumulate_steps"):
         if settings[name] < 1:
@@ -102,9 +109,11 @@ def _run(config, workdir, stop, watch) -> dict:
     # ------------------------------------------------------------------------------------------------------------ model
     task = tasks.get(settings.task).make(settings, info)
     if task.compares and settings.accumulate_steps > 1:
-        raise InputError(f"config.train.accumulate_steps={settings.accumulate_steps}: the loss of {task.compares} "
-                         "compares the rows of a batch with each other, and in parts would see those of a part alone: "
-                         "set it to 1, and model.kwargs.remat=True or a larger mesh.fsdp to save memory")
+        raise InputError(
+            f"config.train.accumulate_steps={settings.accumulate_steps}: the loss of {task.compares} "
+            "compares the rows of a batch with each other, and in parts would see those of a part alone: "
+            "set it to 1, and model.kwargs.remat=True or a larger mesh.fsdp to save memory"
+        )
     init_rng, train_rng = jax.random.split(jax.random.key(settings.seed))
     height, width = config.data.image_size
     first_images = {"image": np.zeros((1, height, width, 3), np.uint8)}
@@ -123,9 +132,20 @@ def _run(config, workdir, stop, watch) -> dict:
     # ------------------------------------------------------------------------------------------------------- checkpoint
     checkpoints.set_aside_damaged(workdir / "checkpoints")
     store = checkpoints.Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints)
-    meta = {"config": workdirs.plain(settings), "num_steps": num_steps, "vocabulary_hash": info.vocabulary_hash,
-            "image_size": [height, width], "warm_start": {}, "rng": np.asarray(jax.random.key_data(train_rng)).tolist(),
-            "seconds": 0.0, "skipped_steps": 0, "loss": None, "scores": {}, "scored_step": 0, "best": {}}
+    meta = {
+        "config": workdirs.plain(settings),
+        "num_steps": num_steps,
+        "vocabulary_hash": info.vocabulary_hash,
+        "image_size": [height, width],
+        "warm_start": {},
+        "rng": np.asarray(jax.random.key_data(train_rng)).tolist(),
+        "seconds": 0.0,
+        "skipped_steps": 0,
+        "loss": None,
+        "scores": {},
+        "scored_step": 0,
+        "best": {},
+    }
     if store.latest_step() is None:
         state = jax.jit(init, out_shardings=by_state)()
         source = workdirs.predecessor_folder(config, workdir)
@@ -146,31 +166,60 @@ def _run(config, workdir, stop, watch) -> dict:
 
     # ------------------------------------------------------------------------------------------------------ update step
     update = make_update(
-        task, optimizer, train_rng, settings.ema_decay, by_batch, by_state,
-        batch_transforms=settings.batch_transforms, accumulate_steps=settings.accumulate_steps,
-        non_finite=settings.non_finite, frozen=optim.is_frozen(settings, abstract["params"]),
-        averaged=optim.is_averaged(settings, abstract["params"]))
+        task,
+        optimizer,
+        train_rng,
+        settings.ema_decay,
+        by_batch,
+        by_state,
+        batch_transforms=settings.batch_transforms,
+        accumulate_steps=settings.accumulate_steps,
+        non_finite=settings.non_finite,
+        frozen=optim.is_frozen(settings, abstract["params"]),
+        averaged=optim.is_averaged(settings, abstract["params"]),
+    )
 
     # ------------------------------------------------------------------------------------------------------ evaluations
     evaluator = None
     if settings.eval_every_epochs and catalog.truth is not None:
         evaluator = retrieval.Evaluator(
-            task.predict_fns["embed_image"], catalog=catalog, mesh=mesh, **inference.test_arguments(config),
-            max_queries=settings.eval_queries, max_gallery=settings.eval_gallery,
-            selection_share=config.evaluate.selection_share, cache_bytes=config.data.cache_bytes)
+            task.predict_fns["embed_image"],
+            catalog=catalog,
+            mesh=mesh,
+            **inference.test_arguments(config),
+            max_queries=settings.eval_queries,
+            max_gallery=settings.eval_gallery,
+            selection_share=config.evaluate.selection_share,
+            cache_bytes=config.data.cache_bytes,
+        )
     num_evals = int(settings.epochs / settings.eval_every_epochs + 1e-9) if evaluator else 0
-    eval_steps = {min(num_steps, round(i * settings.eval_every_epochs * steps_per_epoch))
-                  for i in range(1, num_evals + 1)}
+    eval_steps = {
+        min(num_steps, round(i * settings.eval_every_epochs * steps_per_epoch)) for i in range(1, num_evals + 1)
+    }
 
     # ------------------------------------------------------------------------------------------------------------- loop
     batches = pipeline.train_batches(
-        columns, transform=settings.transforms, image_size=config.data.image_size, batch_size=settings.batch_size,
-        seed=settings.seed, start_step=start_step, num_steps=num_steps, num_threads=settings.num_threads,
-        num_workers=settings.num_workers, places=places, views=settings.views, unlabelled=unlabelled,
-        sampling=settings.sampling, sampling_kwargs=settings.sampling_kwargs,
-        crop_before_decoding=settings.crop_before_decoding)
-    print(f"train: {num_rows} listings, {num_params:,} parameters, {num_steps} steps of {settings.batch_size} "
-          f"on {mesh.size} x {jax.devices()[0].device_kind}", flush=True)
+        columns,
+        transform=settings.transforms,
+        image_size=config.data.image_size,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        start_step=start_step,
+        num_steps=num_steps,
+        num_threads=settings.num_threads,
+        num_workers=settings.num_workers,
+        places=places,
+        views=settings.views,
+        unlabelled=unlabelled,
+        sampling=settings.sampling,
+        sampling_kwargs=settings.sampling_kwargs,
+        crop_before_decoding=settings.crop_before_decoding,
+    )
+    print(
+        f"train: {num_rows} listings, {num_params:,} parameters, {num_steps} steps of {settings.batch_size} "
+        f"on {mesh.size} x {jax.devices()[0].device_kind}",
+        flush=True,
+    )
     profile, compiled, step, in_flight = telemetry.Profile(workdir), None, start_step, collections.deque()
     began, speed, seconds_before = time.monotonic(), telemetry.Speed(watch.seconds, start_step), meta["seconds"]
 
@@ -181,8 +230,13 @@ def _run(config, workdir, stop, watch) -> dict:
             with watch.stage("device"):
                 values = {name: float(value) for name, value in jax.device_get(values).items()}
             if not values.pop("finite"):
-                guards.non_finite(workdir, sent, values, [split.ids[int(row)] for row in rows if row >= 0],
-                                  settings.non_finite == "skip")
+                guards.non_finite(
+                    workdir,
+                    sent,
+                    values,
+                    [split.ids[int(row)] for row in rows if row >= 0],
+                    settings.non_finite == "skip",
+                )
                 meta["skipped_steps"] += 1
             meta["loss"] = values["loss"]
             if sent % settings.log_every_steps == 0 or sent % settings.checkpoint_every_steps == 0 or sent == num_steps:
@@ -218,8 +272,14 @@ def _run(config, workdir, stop, watch) -> dict:
             stepping = time.monotonic() - began - watch.seconds["evaluation"]
             store.save(step, state, {**meta, "seconds": seconds_before + stepping})
 
-    progress = tqdm.tqdm(desc="train", unit="step", initial=start_step, total=num_steps, mininterval=1.0,
-                         disable=jax.process_index() != 0)
+    progress = tqdm.tqdm(
+        desc="train",
+        unit="step",
+        initial=start_step,
+        total=num_steps,
+        mininterval=1.0,
+        disable=jax.process_index() != 0,
+    )
     try:
         evaluate()  # what SIGTERM cut short
         while step < num_steps and not stop():
@@ -261,30 +321,42 @@ def _run(config, workdir, stop, watch) -> dict:
         store.close()
         writer.close()
     if stop():
-        raise Preempted(f"SIGTERM: stopped after step {step} of {num_steps}{', which is saved' if step else ''}; the "
-                        "same command goes on")
+        raise Preempted(
+            f"SIGTERM: stopped after step {step} of {num_steps}{', which is saved' if step else ''}; the "
+            "same command goes on"
+        )
     seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
-    return {"steps": num_steps, "epochs": settings.epochs, "batch_size": settings.batch_size,
-            "parameters": num_params, "seconds_of_steps": round(seconds, 1),
-            "images_per_second": round(num_steps * settings.batch_size / max(seconds, 1e-9), 1),
-            "final_loss": meta["loss"], "in_training_scores": meta["scores"], "best": meta["best"],
-            "skipped_steps": meta["skipped_steps"], "vocabulary_hash": info.vocabulary_hash,
-            "warm_start": meta["warm_start"]}
-
-
+    return {
+        "steps": num_steps,
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "parameters": num_params,
+        "seconds_of_steps": round(seconds, 1),
+        "images_per_second": round(num_steps * settings.batch_size / max(seconds, 1e-9), 1),
+        "final_loss": meta["loss"],
+        "in_training_scores": meta["scores"],
+        "best": meta["best"],
+        "skipped_steps": meta["skipped_steps"],
+        "vocabulary_hash": info.vocabulary_hash,
+        "warm_start": meta["warm_start"],
+    }
 
 
 def _mined(workdir, num_rows: int):
     """Reads what mine left: (Vocabulary, (indptr, label_ids))."""
     folder = workdir / "attributes"
     if not (folder / "vocabulary.json").exists():
-        raise InputError(f"{folder} holds no mined attributes: run python -m retrieval_jax.mine with the same --config "
-                         "and --workdir first")
+        raise InputError(
+            f"{folder} holds no mined attributes: run python -m retrieval_jax.mine with the same --config "
+            "and --workdir first"
+        )
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     indptr, label_ids = load_targets(folder / "train.npz", vocabulary.hash)
     if len(indptr) != num_rows + 1:
-        raise InputError(f"{folder}/train.npz has {len(indptr) - 1} rows, the train split {num_rows}: run mine again "
-                         "in another --workdir")
+        raise InputError(
+            f"{folder}/train.npz has {len(indptr) - 1} rows, the train split {num_rows}: run mine again "
+            "in another --workdir"
+        )
     return vocabulary, (indptr, label_ids)
 
 

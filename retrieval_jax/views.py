@@ -64,8 +64,14 @@ def with_views(predict_fn, views, image_size=None):
     settings = _parsed(views)
     if not len(views):
         return predict_fn
-    return _with_views(predict_fn, settings["flip"], settings["scales"], settings["enlarge"], settings["crops"],
-                       None if image_size is None else tuple(int(n) for n in image_size))
+    return _with_views(
+        predict_fn,
+        settings["flip"],
+        settings["scales"],
+        settings["enlarge"],
+        settings["crops"],
+        None if image_size is None else tuple(int(n) for n in image_size),
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -90,8 +96,10 @@ def _with_views(predict_fn, flip, scales, enlarge, crops, image_size):
                 vectors = _vectors(predict_fn, params, {**batch, "image": view}, plain, space)
                 return sum_so_far + vectors, None
 
-            dim = jax.eval_shape(lambda view: _vectors(predict_fn, params, {**batch, "image": view}, plain, space),
-                                 jax.ShapeDtypeStruct((picture.shape[0], *size, 3), picture.dtype)).shape
+            dim = jax.eval_shape(
+                lambda view: _vectors(predict_fn, params, {**batch, "image": view}, plain, space),
+                jax.ShapeDtypeStruct((picture.shape[0], *size, 3), picture.dtype),
+            ).shape
             total += jax.lax.scan(add, jnp.zeros(dim), looks)[0] / (len(looks) * len(scales))
         return {"embedding": total, **space}
 
@@ -109,7 +117,8 @@ def _vectors(predict_fn, params, batch, plain, space):
         raise InputError(
             f"config.embed.views: the network does not take pictures of {size[0]} x {size[1]} instead of "
             f"{plain[0]} x {plain[1]}, as networks with learned positions do not: leave 'multi_scale' out "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})") from error
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        ) from error
     if "embedding" not in out:
         raise InputError(f"config.embed.views: the predict function gives {', '.join(sorted(out))}, no embedding")
     if "space" in out:
@@ -136,8 +145,9 @@ def _parsed(views):
             name, kwargs = entry
             kwargs = dict(kwargs)
         except (TypeError, ValueError):
-            raise InputError(f"view {entry!r} is not a (name, keyword arguments) pair, such as "
-                             "('flip', {})") from None
+            raise InputError(
+                f"view {entry!r} is not a (name, keyword arguments) pair, such as ('flip', {{}})"
+            ) from None
         if name not in _VIEWS:
             raise InputError(f"there is no view {name!r}; there are: {', '.join(sorted(_VIEWS))}")
         if name in seen:
@@ -145,8 +155,9 @@ def _parsed(views):
         seen.add(name)
         for key in kwargs:
             if key not in _VIEWS[name]:
-                raise InputError(f"view {name!r} has no argument {key!r}; it takes: "
-                                 f"{', '.join(_VIEWS[name]) or 'no arguments'}")
+                raise InputError(
+                    f"view {name!r} has no argument {key!r}; it takes: {', '.join(_VIEWS[name]) or 'no arguments'}"
+                )
         kwargs = {**_VIEWS[name], **kwargs}
         if name == "flip":
             settings["flip"] = True

@@ -6,16 +6,18 @@ from retrieval_jax import workdir
 
 
 def make_config(**changed):
-    config = ConfigDict({
-        "name": "tiny",
-        "data": {"source": "synthetic", "kwargs": {"seed": 0}, "image_size": (8, 8)},
-        "mine": {"threshold": 5},
-        "train": {"learning_rate": 0.1, "transforms": (("flip", {}), ("erasing", {"p": 0.5}))},
-        "embed": {"batch_size": 4},
-        "search": {"k": 100, "steps": (("whitening", {}),), "members": ()},
-        "evaluate": {"ks": (1, 10)},
-        "report": {"rows": 3},
-    })
+    config = ConfigDict(
+        {
+            "name": "tiny",
+            "data": {"source": "synthetic", "kwargs": {"seed": 0}, "image_size": (8, 8)},
+            "mine": {"threshold": 5},
+            "train": {"learning_rate": 0.1, "transforms": (("flip", {}), ("erasing", {"p": 0.5}))},
+            "embed": {"batch_size": 4},
+            "search": {"k": 100, "steps": (("whitening", {}),), "members": ()},
+            "evaluate": {"ks": (1, 10)},
+            "report": {"rows": 3},
+        }
+    )
     config.update_from_flattened_dict(changed)
     return config
 
@@ -29,6 +31,7 @@ def fake_verb(verb, calls=None):
         file.parent.mkdir(exist_ok=True)
         file.write_text('{"stages": []}' if file.suffix == ".json" else verb)
         return {"verb": verb}
+
     return run
 
 

@@ -8,13 +8,15 @@ def get_config(arg=None):
     arg = common.parse_arg(arg, steps=200, every=10)
     config = common.base()
     config.name = "fault_config"
-    config.data.kwargs.update({"seed": 0, "num_train": 96, "num_val": 8, "num_query": 8, "num_gallery": 24,
-                               "image_size": 16})
+    config.data.kwargs.update(
+        {"seed": 0, "num_train": 96, "num_val": 8, "num_query": 8, "num_gallery": 24, "image_size": 16}
+    )
     config.data.image_size = (16, 16)
     config.mine.threshold = 3
     config.train.model.variant = "micro"
-    config.train.model.kwargs.update({"depths": (1, 1), "dims": (8, 12), "pool_stages": (0, 1), "patch_size": 2,
-                                      "drop_path": 0.2})
+    config.train.model.kwargs.update(
+        {"depths": (1, 1), "dims": (8, 12), "pool_stages": (0, 1), "patch_size": 2, "drop_path": 0.2}
+    )
     config.train.batch_size = 24  # devices and processes of every topology divide it
     config.train.epochs = arg.steps * 24 / 96
     config.train.eval_every_epochs = config.train.epochs / 4

@@ -67,17 +67,35 @@ class Run:
             port = free.getsockname()[1]
         self.logs, self.children = [], []
         for rank in range(processes):
-            env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices),
-                   "XLA_FLAGS": "--xla_backend_optimization_level=0", "OMP_NUM_THREADS": "1",
-                   "RETRIEVAL_JAX_HEARTBEAT_SECONDS": str(heartbeat), "PYTHONPATH": str(ROOT)}
+            env = {
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "JAX_NUM_CPU_DEVICES": str(devices),
+                "XLA_FLAGS": "--xla_backend_optimization_level=0",
+                "OMP_NUM_THREADS": "1",
+                "RETRIEVAL_JAX_HEARTBEAT_SECONDS": str(heartbeat),
+                "PYTHONPATH": str(ROOT),
+            }
             if processes > 1:
                 env["RETRIEVAL_JAX_DISTRIBUTED"] = f"127.0.0.1:{port},{processes},{rank}"
             self.logs.append(self.workdir.parent / f"{name or self.workdir.name}-process{rank}.log")
             with self.logs[-1].open("w") as log:
-                self.children.append(subprocess.Popen(
-                    [*prefix, sys.executable, "-m", "retrieval_jax.train", f"--workdir={workdir}",
-                     f"--config={ROOT}/tests/fault_config.py:steps={steps},every={every}"],
-                    env=env, stdout=log, stderr=subprocess.STDOUT, cwd=self.workdir.parent))
+                self.children.append(
+                    subprocess.Popen(
+                        [
+                            *prefix,
+                            sys.executable,
+                            "-m",
+                            "retrieval_jax.train",
+                            f"--workdir={workdir}",
+                            f"--config={ROOT}/tests/fault_config.py:steps={steps},every={every}",
+                        ],
+                        env=env,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        cwd=self.workdir.parent,
+                    )
+                )
 
     def running(self):
         """Returns whether any process runs still."""
@@ -168,13 +186,16 @@ def compare(workdir, undisturbed, exact=True):
             same = ours[step].get(name) == value
             if not exact and name.endswith("loss"):
                 same = np.isclose(ours[step].get(name, np.nan), value, rtol=RELATIVE)
-            require(same or (not exact and name.startswith("retrieval/")),
-                    f"{workdir}: {name} of step {step} is {ours[step].get(name)}, undisturbed {value}")
+            require(
+                same or (not exact and name.startswith("retrieval/")),
+                f"{workdir}: {name} of step {step} is {ours[step].get(name)}, undisturbed {value}",
+            )
     import jax
 
     for which in ("params", "ema") if exact else ():
-        left, right = (checkpoints.load_params(pathlib.Path(w) / "checkpoints", which=which) for w in
-                       (workdir, undisturbed))
+        left, right = (
+            checkpoints.load_params(pathlib.Path(w) / "checkpoints", which=which) for w in (workdir, undisturbed)
+        )
         require(left[2] == right[2], f"{workdir}: the last checkpoint is of step {left[2]}, undisturbed {right[2]}")
         for a, b in zip(jax.tree.leaves(left[0]), jax.tree.leaves(right[0]), strict=True):
             require(a.tobytes() == b.tobytes(), f"{workdir}: {which} differ from the undisturbed run's")
@@ -198,9 +219,19 @@ class Table:
         self.random, self.rows, self.runs, self.number = random.Random(seed), [], [], 0
         self.undisturbed, self.mined = {}, self.folder / "mined"
         done = subprocess.run(
-            [sys.executable, "-m", "retrieval_jax.mine", f"--config={ROOT}/tests/fault_config.py:steps={steps}",
-             f"--workdir={self.mined}"], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=self.folder,
-            capture_output=True, text=True, check=False)
+            [
+                sys.executable,
+                "-m",
+                "retrieval_jax.mine",
+                f"--config={ROOT}/tests/fault_config.py:steps={steps}",
+                f"--workdir={self.mined}",
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         require(done.returncode == 0, done.stderr)
 
     def workdir(self):
@@ -237,8 +268,9 @@ class Table:
 
     def begun(self, run, more=1):
         """Waits until a start has logged so many steps of its own; returns whether it did before it ended."""
-        return run.wait_for(lambda: "steps of 24" in run.log() and last_step(run.workdir) >= (
-            resumed_from(run.log()) or 0) + more)
+        return run.wait_for(
+            lambda: "steps of 24" in run.log() and last_step(run.workdir) >= (resumed_from(run.log()) or 0) + more
+        )
 
     def kill(self, times, processes=2):
         """Kill -9 of one process or of all, at random moments from the first instruction to the last."""
@@ -277,8 +309,11 @@ class Table:
             require("is damaged" not in (folder.parent / f"{folder.name}-process0.log").read_text(), "damaged")
             compare(folder, self.reference(processes))
         alone = f"; in {ended_alone} of them only one, and the others ended by themselves" if processes > 1 else ""
-        self.add(f"kill -9 at a random moment, processes: {processes}{alone}", done,
-                 f"nothing; at most {again} steps since the last checkpoint were computed again")
+        self.add(
+            f"kill -9 at a random moment, processes: {processes}{alone}",
+            done,
+            f"nothing; at most {again} steps since the last checkpoint were computed again",
+        )
 
     def terminate(self, times, processes=2):
         """SIGTERM to one process or all of them."""
@@ -301,8 +336,10 @@ class Table:
                     stops = {re.search(r"stopped after step (\d+)", run.log(rank))[1] for rank in range(processes)}
                     require(len(stops) == 1, f"{workdir}: the processes stopped at steps {stops}")
                     step = int(stops.pop())
-                    require(checkpoint_steps(workdir)[-1:] == [step][:step] and last_step(workdir) == step,
-                            f"{workdir}: stopped after {step}, saved {checkpoint_steps(workdir)}")
+                    require(
+                        checkpoint_steps(workdir)[-1:] == [step][:step] and last_step(workdir) == step,
+                        f"{workdir}: stopped after {step}, saved {checkpoint_steps(workdir)}",
+                    )
                     self.say(f"  SIGTERM {done}: step {step}", flush=True)
                     continue
             run.finish()
@@ -310,8 +347,12 @@ class Table:
             workdir = None
         for folder in runs:
             compare(folder, self.reference(processes))
-        self.add(f"SIGTERM, processes: {processes}", done, "nothing, not one step; all processes saved the same step "
-                 f"and ended with status {REQUEUE}, after {slowest:.1f} s at most")
+        self.add(
+            f"SIGTERM, processes: {processes}",
+            done,
+            "nothing, not one step; all processes saved the same step "
+            f"and ended with status {REQUEUE}, after {slowest:.1f} s at most",
+        )
 
     def stopped(self, workdir, at, **kwargs):
         """Runs until about a step and stops it by SIGTERM; returns the step that is saved."""
@@ -346,14 +387,18 @@ class Table:
             file = self.alter(workdir, flip=bool(number % 2))
             run = self.start(workdir)
             run.finish()
-            require("is damaged" in run.log() and resumed_from(run.log()) == steps[-2],
-                    f"{workdir}: {file} was altered, and not noticed\n{run.log()[-2000:]}")
+            require(
+                "is damaged" in run.log() and resumed_from(run.log()) == steps[-2],
+                f"{workdir}: {file} was altered, and not noticed\n{run.log()[-2000:]}",
+            )
             require((workdir / "checkpoints" / f"damaged-{steps[-1]}").exists(), "the damaged one is not kept")
             compare(workdir, self.reference())
             self.say(f"  damaged {number + 1}: {file}", flush=True)
-        self.add("newest checkpoint truncated, or a bit of it flipped", times,
-                 "nothing; said so, set aside, and went on from the one before, "
-                 f"{steps[-1] - steps[-2]} steps earlier")
+        self.add(
+            "newest checkpoint truncated, or a bit of it flipped",
+            times,
+            f"nothing; said so, set aside, and went on from the one before, {steps[-1] - steps[-2]} steps earlier",
+        )
 
     def full_disk(self):
         """The disk of the checkpoints fills up while the run goes on; then there is room again."""
@@ -387,8 +432,11 @@ class Table:
             run.finish()
             require(not whole or resumed_from(run.log()) == whole[-1], f"went on from {resumed_from(run.log())}")
             compare(workdir, self.reference())
-        self.add(f"{how} during a save", 1, "nothing; ended with status 1 and one sentence, went on from the "
-                 "checkpoint before when there was room")
+        self.add(
+            f"{how} during a save",
+            1,
+            "nothing; ended with status 1 and one sentence, went on from the checkpoint before when there was room",
+        )
 
     def gone_and_read_only(self):
         """The checkpoints vanish, or can no longer be written, while the run goes on."""
@@ -402,8 +450,9 @@ class Table:
         (workdir / "elsewhere").rename(workdir / "checkpoints")
         self.start(workdir).finish()
         compare(workdir, self.reference())
-        self.add("folder of the checkpoints vanished, and came back", 1,
-                 "nothing; ended with status 1 and one sentence")
+        self.add(
+            "folder of the checkpoints vanished, and came back", 1, "nothing; ended with status 1 and one sentence"
+        )
 
         workdir = self.workdir()
         self.stopped(workdir, 12)
@@ -431,8 +480,11 @@ class Table:
         run.finish()
         require(codes == [2] and "is in use by" in second.log(), f"the second run ended with {codes}\n{second.log()}")
         compare(workdir, self.reference())
-        self.add("second run in the same work directory", 1, "nothing; the second one says who is there and ends with "
-                 "status 2")
+        self.add(
+            "second run in the same work directory",
+            1,
+            "nothing; the second one says who is there and ends with status 2",
+        )
 
     def topologies(self, kind, counts):
         """The run goes on with other devices or processes."""
@@ -445,18 +497,27 @@ class Table:
                 run.finish()
                 require(resumed_from(run.log()) == step, f"{workdir}: did not go on from {step}")
         compare(workdir, self.reference(), exact=False)
-        self.add(f"goes on with other {kind}: {' -> '.join(map(str, counts))}", 1,
-                 "nothing; the exact next examples, losses of all steps within "
-                 f"{furthest_apart(workdir, self.reference()):.1e} of one device's")
+        self.add(
+            f"goes on with other {kind}: {' -> '.join(map(str, counts))}",
+            1,
+            "nothing; the exact next examples, losses of all steps within "
+            f"{furthest_apart(workdir, self.reference()):.1e} of one device's",
+        )
 
 
 def write(rows, file, steps):
     """Writes the table."""
-    lines = ["# What was lost when something went wrong", "",
-             "Made by `python tests/fault_table.py`: real training processes on a CPU "
-             f"({steps} steps, a checkpoint every 10), disturbed, started again until they ended, and compared with "
-             "runs that nobody disturbed: the loss of every step, parameters and moving average, bit for bit where "
-             "the topology is the same.", "", "| fault | tried | what was lost |", "|---|---:|---|"]
+    lines = [
+        "# What was lost when something went wrong",
+        "",
+        "Made by `python tests/fault_table.py`: real training processes on a CPU "
+        f"({steps} steps, a checkpoint every 10), disturbed, started again until they ended, and compared with "
+        "runs that nobody disturbed: the loss of every step, parameters and moving average, bit for bit where "
+        "the topology is the same.",
+        "",
+        "| fault | tried | what was lost |",
+        "|---|---:|---|",
+    ]
     lines += [f"| {fault} | {tried} | {lost} |" for fault, tried, lost in rows]
     pathlib.Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -474,11 +535,14 @@ def main():
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     faults = {
-        "kill": lambda table: table.kill(args.kills), "terminate": lambda table: table.terminate(args.terms),
+        "kill": lambda table: table.kill(args.kills),
+        "terminate": lambda table: table.terminate(args.terms),
         "kill_one": lambda table: table.kill(max(1, args.kills // 10), processes=1),
         "terminate_one": lambda table: table.terminate(max(1, args.terms // 4), processes=1),
-        "damage": lambda table: table.damage(args.damages), "full_disk": Table.full_disk,
-        "gone": Table.gone_and_read_only, "second": Table.second_run,
+        "damage": lambda table: table.damage(args.damages),
+        "full_disk": Table.full_disk,
+        "gone": Table.gone_and_read_only,
+        "second": Table.second_run,
         "devices": lambda table: table.topologies("devices", (8, 2, 1)),
         "processes": lambda table: table.topologies("processes", (2, 1, 3)),
     }

@@ -38,8 +38,8 @@ import odd_pictures  # noqa: E402
 from retrieval_jax.attributes import statistics  # noqa: E402
 from retrieval_jax.attributes import titles as title_rule  # noqa: E402
 from retrieval_jax.attributes import vocabulary as vocabulary_lib  # noqa: E402
-from retrieval_jax.data.pictures import decoding, sources
-from retrieval_jax.data.tables import loading as tables
+from retrieval_jax.data.pictures import decoding, sources  # noqa: E402
+from retrieval_jax.data.tables import loading as tables  # noqa: E402
 from retrieval_jax.data.tables import table_files  # noqa: E402
 from retrieval_jax.errors import InputError  # noqa: E402
 
@@ -133,11 +133,12 @@ def image(data: bytes, folder: pathlib.Path) -> None:
             _is_sentence(found.sentence("picture"))
     require((whole is None) == (problem is None), f"check of the whole: {whole!r}, decoding: {problem!r}")
     if checked is not None:
-        require(problem is not None and problem.reason == checked.reason,
-                f"check: {checked!r}, decoding: {problem!r}")
+        require(problem is not None and problem.reason == checked.reason, f"check: {checked!r}, decoding: {problem!r}")
     elif problem is not None:  # by the header and the end alone the check cannot know
-        require(problem.reason == "truncated image file" and data.startswith((decoding.JPEG, b"\x89PNG")),
-                f"passed by the check, refused by decoding: {problem!r}")
+        require(
+            problem.reason == "truncated image file" and data.startswith((decoding.JPEG, b"\x89PNG")),
+            f"passed by the check, refused by decoding: {problem!r}",
+        )
     if decoded is not None:
         require(decoded.dtype == np.uint8 and decoded.ndim == 3 and decoded.shape[2] == 3 and decoded.size > 0, "shape")
         require(decoded.shape[0] * decoded.shape[1] <= MOST_PIXELS, f"too large: {decoded.shape}")
@@ -176,25 +177,48 @@ def seeds(target: str) -> list[bytes]:
       target: a key of TARGETS.
     """
     if target == "image":
-        found = [*odd_pictures.good().values(), *(data for data, _ in odd_pictures.bad().values()),
-                 *odd_pictures.damaged_inside().values()]
+        found = [
+            *odd_pictures.good().values(),
+            *(data for data, _ in odd_pictures.bad().values()),
+            *odd_pictures.damaged_inside().values(),
+        ]
         return [data for data in found if len(data) < 20_000]
     if target == "titles":
-        return [text.encode("utf-8", "surrogatepass") for text in (
-            "Numero Uno Men's T-Shirt\nNEW w/tags, size 5.5 | a/b\n\n --- ", "İstanbul ΣΑΣ ſt Ⅷ ²½ Ａ０ ǅ ẞ",
-            "א\u200fב\u202eג 8 GB\n中文 ｶﾞ किताब\u200d", "👩‍👩‍👧 e\u0301 \u0130\u0307 w/\u00a0w/w/w/",
-            "\x1c\x1d\x85\u2028\ufeff\t\0", "\ud800 lone")]
-    records = [{"id": f"n{i}", "title": title, "image": "a.jpg", "type": str(i % 3)}
-               for i, title in enumerate(["red shoes", 'a "red", hat', "two\nlines", "كتاب 👟", "blue"])]
+        return [
+            text.encode("utf-8", "surrogatepass")
+            for text in (
+                "Numero Uno Men's T-Shirt\nNEW w/tags, size 5.5 | a/b\n\n --- ",
+                "İstanbul ΣΑΣ ſt Ⅷ ²½ Ａ０ ǅ ẞ",
+                "א\u200fב\u202eג 8 GB\n中文 ｶﾞ किताब\u200d",
+                "👩‍👩‍👧 e\u0301 \u0130\u0307 w/\u00a0w/w/w/",
+                "\x1c\x1d\x85\u2028\ufeff\t\0",
+                "\ud800 lone",
+            )
+        ]
+    records = [
+        {"id": f"n{i}", "title": title, "image": "a.jpg", "type": str(i % 3)}
+        for i, title in enumerate(["red shoes", 'a "red", hat', "two\nlines", "كتاب 👟", "blue"])
+    ]
     frame = pl.DataFrame(records)
     table = frame.write_csv().encode()
     texts = {
-        b"\0": [table, b"\xef\xbb\xbf" + table.replace(b"\n", b"\r\n"), table.decode().encode("utf-16"),
-                table.replace(b",", b";"), b"sep=;\n" + table.replace(b",", b";"), table + table, table + b",,,\n\n",
-                table.decode("utf-8").encode("cp1256", "replace"), table.replace(b"a.jpg", b"..\\a.jpg")],
+        b"\0": [
+            table,
+            b"\xef\xbb\xbf" + table.replace(b"\n", b"\r\n"),
+            table.decode().encode("utf-16"),
+            table.replace(b",", b";"),
+            b"sep=;\n" + table.replace(b",", b";"),
+            table + table,
+            table + b",,,\n\n",
+            table.decode("utf-8").encode("cp1256", "replace"),
+            table.replace(b"a.jpg", b"..\\a.jpg"),
+        ],
         b"\1": [frame.write_csv(separator="\t").encode()],
-        b"\2": ["".join(json.dumps(record) + "\n" for record in records).encode(), b"\n[1]\n{}\n",
-                frame.with_columns(pl.col("type").cast(pl.Float64)).write_ndjson().encode()],
+        b"\2": [
+            "".join(json.dumps(record) + "\n" for record in records).encode(),
+            b"\n[1]\n{}\n",
+            frame.with_columns(pl.col("type").cast(pl.Float64)).write_ndjson().encode(),
+        ],
     }
     binary = []
     for changed in (frame, frame.with_columns(pl.col("type").cast(pl.Float64)), frame.with_columns(id=pl.int_range(5))):
@@ -205,20 +229,122 @@ def seeds(target: str) -> list[bytes]:
 
 
 WORDS = {
-    "csv": (b'"', b'""', b",", b";", b"\t", b"|", b"\n", b"\r\n", b"\r", b"\0", b"\xef\xbb\xbf", b"\xff\xfe",
-            b"\xfe\xff", b"\xe9", b"\xed\xa0\x80", b"id", b"title", b"image", b"type", b"a.jpg", b"../a.jpg", b"null",
-            b"NaN", b"1e999", b"12.0", b"-1", b"9" * 30, b"\\ud800", b"{", b"}", b"[", b"]", b"sep=;\n", b" ",
-            b"\xe2\x80\x8b", b"<"),
-    "titles": tuple(text.encode("utf-8", "surrogatepass") for text in (
-        "w/", "w", "/", "'", "-", ".", "|", "_", "İ", "Σ", "ς", "ß", "ẞ", "ſ", "\u0345", "\u0307", "\u200d", "\u200c",
-        "\u202e", "\ufeff", "\u2028", "\x85", "\xa0", "\x1c", "\0", "\n", " ", "中", "ｱ", "क्", "٣", "²", "Ⅷ",
-        "\U0001f469", "\U0001d7d8",
-        "\U0010ffff", "\ud800", "\udfff", "don't", "8GB")),
-    "image": (b"\xff\xd8\xff", b"\xff\xd9", b"\xff\xda", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xe1",
-              b"\xff\xee", b"\xff\xdd", b"Exif\0\0", b"Adobe\0", b"IHDR", b"IDAT", b"tRNS", b"PLTE", b"acTL", b"fcTL",
-              b"eXIf", b"iCCP",
-              b"VP8X", b"VP8L", b"ANMF", b"GIF89a", b"\x21\xf9\x04", b"II*\0", b"MM\0*", b"BM", b"P6\n", b"\0\0\0\0",
-              b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff"),
+    "csv": (
+        b'"',
+        b'""',
+        b",",
+        b";",
+        b"\t",
+        b"|",
+        b"\n",
+        b"\r\n",
+        b"\r",
+        b"\0",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe",
+        b"\xfe\xff",
+        b"\xe9",
+        b"\xed\xa0\x80",
+        b"id",
+        b"title",
+        b"image",
+        b"type",
+        b"a.jpg",
+        b"../a.jpg",
+        b"null",
+        b"NaN",
+        b"1e999",
+        b"12.0",
+        b"-1",
+        b"9" * 30,
+        b"\\ud800",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"sep=;\n",
+        b" ",
+        b"\xe2\x80\x8b",
+        b"<",
+    ),
+    "titles": tuple(
+        text.encode("utf-8", "surrogatepass")
+        for text in (
+            "w/",
+            "w",
+            "/",
+            "'",
+            "-",
+            ".",
+            "|",
+            "_",
+            "İ",
+            "Σ",
+            "ς",
+            "ß",
+            "ẞ",
+            "ſ",
+            "\u0345",
+            "\u0307",
+            "\u200d",
+            "\u200c",
+            "\u202e",
+            "\ufeff",
+            "\u2028",
+            "\x85",
+            "\xa0",
+            "\x1c",
+            "\0",
+            "\n",
+            " ",
+            "中",
+            "ｱ",
+            "क्",
+            "٣",
+            "²",
+            "Ⅷ",
+            "\U0001f469",
+            "\U0001d7d8",
+            "\U0010ffff",
+            "\ud800",
+            "\udfff",
+            "don't",
+            "8GB",
+        )
+    ),
+    "image": (
+        b"\xff\xd8\xff",
+        b"\xff\xd9",
+        b"\xff\xda",
+        b"\xff\xc0",
+        b"\xff\xc2",
+        b"\xff\xc4",
+        b"\xff\xe1",
+        b"\xff\xee",
+        b"\xff\xdd",
+        b"Exif\0\0",
+        b"Adobe\0",
+        b"IHDR",
+        b"IDAT",
+        b"tRNS",
+        b"PLTE",
+        b"acTL",
+        b"fcTL",
+        b"eXIf",
+        b"iCCP",
+        b"VP8X",
+        b"VP8L",
+        b"ANMF",
+        b"GIF89a",
+        b"\x21\xf9\x04",
+        b"II*\0",
+        b"MM\0*",
+        b"BM",
+        b"P6\n",
+        b"\0\0\0\0",
+        b"\xff\xff\xff\xff",
+        b"\x7f\xff\xff\xff",
+    ),
 }
 
 
@@ -349,8 +475,17 @@ def guided(target: str, seed: int, seconds: float, failures: pathlib.Path) -> No
         return mutated(target, random.Random(number), [data, *(corpus if number % 4 == 0 else [])])[:most]
 
     atheris.Setup(
-        [sys.argv[0], f"-seed={seed + 1}", f"-max_total_time={int(seconds)}", "-max_len=65536", "-rss_limit_mb=4096",
-         f"-timeout={SECONDS}", f"-artifact_prefix={failures}/fuzz-{target}-", "-print_final_stats=1", str(started)],
+        [
+            sys.argv[0],
+            f"-seed={seed + 1}",
+            f"-max_total_time={int(seconds)}",
+            "-max_len=65536",
+            "-rss_limit_mb=4096",
+            f"-timeout={SECONDS}",
+            f"-artifact_prefix={failures}/fuzz-{target}-",
+            "-print_final_stats=1",
+            str(started),
+        ],
         lambda data: one(target, data, folder),
         custom_mutator=change,
     )
@@ -374,6 +509,8 @@ if __name__ == "__main__":
         guided(given.target, given.seed, 60 * given.minutes, given.failures)
     else:
         done = run(given.target, seed=given.seed, seconds=60 * given.minutes, failures=given.failures)
-        print(f"{given.target}: {done['inputs']:,} inputs, {len(done['failures'])} kinds of failure, "
-              f"at most {done['MiB']:,} MiB")
+        print(
+            f"{given.target}: {done['inputs']:,} inputs, {len(done['failures'])} kinds of failure, "
+            f"at most {done['MiB']:,} MiB"
+        )
         sys.exit(1 if done["failures"] else 0)

@@ -9,9 +9,14 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin, features
 
-RAMP = np.stack([np.tile(np.arange(48, dtype=np.uint8) * 5, (32, 1)),
-                 np.tile(np.arange(32, dtype=np.uint8)[:, None] * 7, (1, 48)),
-                 np.full((32, 48), 90, np.uint8)], axis=-1)
+RAMP = np.stack(
+    [
+        np.tile(np.arange(48, dtype=np.uint8) * 5, (32, 1)),
+        np.tile(np.arange(32, dtype=np.uint8)[:, None] * 7, (1, 48)),
+        np.full((32, 48), 90, np.uint8),
+    ],
+    axis=-1,
+)
 PICTURE = Image.fromarray(RAMP)
 _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
@@ -40,11 +45,18 @@ def chunk(name: bytes, content: bytes) -> bytes:
 def interlaced(gray: np.ndarray) -> bytes:
     """Returns uint8 [h, w] as a PNG whose lines come in Adam7's seven passes."""
     lines = b""
-    for top, left, down, right in ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
-                                   (1, 0, 2, 1)):
+    for top, left, down, right in (
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ):
         lines += b"".join(b"\0" + line.tobytes() for line in gray[top::down, left::right] if line.size)
     header = struct.pack(">IIBBBBB", gray.shape[1], gray.shape[0], 8, 0, 0, 0, 1)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + _END)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + _END
 
 
 def _with_alpha() -> Image.Image:
@@ -70,7 +82,7 @@ def _jpeg_of_size(width: int, height: int) -> bytes:
     """Returns a JPEG of 48 x 32 pixels whose header says another size."""
     data = saved(PICTURE, "JPEG", quality=95)
     at = data.index(b"\xff\xc0") + 5
-    return data[:at] + struct.pack(">HH", height, width) + data[at + 4:]
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
 def _png_of_size(width: int, height: int) -> bytes:
@@ -100,7 +112,7 @@ def good() -> dict[str, bytes]:
         "progressive.jpg": saved(PICTURE, "JPEG", quality=98, progressive=True),
         "gray.jpg": saved(gray, "JPEG", quality=98),
         "cmyk.jpg": cmyk,
-        "ycck.jpg": cmyk[:adobe + 11] + b"\2" + cmyk[adobe + 12:],
+        "ycck.jpg": cmyk[: adobe + 11] + b"\2" + cmyk[adobe + 12 :],
         "two_lenses.jpg": saved(PICTURE, "MPO", save_all=True, append_images=[other], quality=98),
         "padded.jpg": jpeg + b"\0" * 100,
         "profile.jpg": saved(PICTURE, "JPEG", quality=98, icc_profile=icc),
@@ -145,8 +157,9 @@ def good() -> dict[str, bytes]:
     for orientation in range(2, 9):
         found[f"turned{orientation}.jpg"] = saved(PICTURE, "JPEG", quality=98, exif=turned(orientation))
     for kind in ("PNG", "WEBP", "TIFF"):
-        found[f"turned6.{kind.lower()}"] = saved(PICTURE, kind, exif=turned(6),
-                                                 **({"lossless": True} if kind == "WEBP" else {}))
+        found[f"turned6.{kind.lower()}"] = saved(
+            PICTURE, kind, exif=turned(6), **({"lossless": True} if kind == "WEBP" else {})
+        )
     return found
 
 
@@ -171,7 +184,7 @@ def bad() -> dict[str, tuple[bytes, str]]:
         "phone.heic": (b"\0\0\0\x18ftypheic" + b"\0" * 60, none),
         "floats.tiff": (saved(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), none),
         "cut_tail.jpg": (jpeg[:-200], cut),
-        "cut_half.jpg": (jpeg[:len(jpeg) // 2], cut),
+        "cut_half.jpg": (jpeg[: len(jpeg) // 2], cut),
         "cut_last.jpg": (saved(noise, "JPEG", quality=95)[:-2000], cut),
         "cut.png": (png[:-40], cut),
         "cut_before_end.png": (saved(noise, "PNG")[:-600], cut),
@@ -180,8 +193,14 @@ def bad() -> dict[str, tuple[bytes, str]]:
         "cut.bmp": (saved(PICTURE, "BMP")[:-400], cut),
         "cut.tiff": (saved(noise, "TIFF", compression="tiff_lzw")[:-900], none),
         "bomb.png": (_bomb(20_000, 20_000), large),
-        "bomb.gif": (b"GIF89a" + struct.pack("<HH", 60_000, 60_000) + b"\0\0\0,\0\0\0\0" +
-                     struct.pack("<HH", 60_000, 60_000) + b"\0\2\2D\1\0;", large),
+        "bomb.gif": (
+            b"GIF89a"
+            + struct.pack("<HH", 60_000, 60_000)
+            + b"\0\0\0,\0\0\0\0"
+            + struct.pack("<HH", 60_000, 60_000)
+            + b"\0\2\2D\1\0;",
+            large,
+        ),
         "told_large.jpg": (_jpeg_of_size(60_000, 60_000), large),
         "told_large.png": (_png_of_size(100_000, 100_000), large),
     }
@@ -202,7 +221,7 @@ def damaged_inside() -> dict[str, bytes]:
     return {
         # Its pixels end in the middle, all sums are right: OpenCV 5.0 takes a minute and 4 GiB for it.
         "endless.png": dot[:33] + chunk(b"IDAT", bytes.fromhex("789c6328cb8d0200029a013e")) + _END,
-        "flipped.png": png[:at] + bytes([png[at] ^ 255]) + png[at + 1:],
+        "flipped.png": png[:at] + bytes([png[at] ^ 255]) + png[at + 1 :],
         "told_taller.png": _png_of_size(48, 300),
-        "flipped_alpha.png": alpha[:at] + bytes([alpha[at] ^ 255]) + alpha[at + 1:],
+        "flipped_alpha.png": alpha[:at] + bytes([alpha[at] ^ 255]) + alpha[at + 1 :],
     }

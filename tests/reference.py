@@ -8,8 +8,7 @@ import tempfile
 
 import pytest
 
-ROOT = pathlib.Path(
-    os.environ.get("RETRIEVAL_JAX_REFERENCE", pathlib.Path(__file__).resolve().parents[2] / "shared"))
+ROOT = pathlib.Path(os.environ.get("RETRIEVAL_JAX_REFERENCE", pathlib.Path(__file__).resolve().parents[2] / "shared"))
 
 
 def path(name: str) -> pathlib.Path:

@@ -41,15 +41,24 @@ def make_run(folder, quality, seed, stages=("cosine", "whitening")):
 def runs(tmp_path, monkeypatch):
     found = Catalog("test", truth=TRUTH, query=Split("query", QUERIES, None, None, None))
     monkeypatch.setattr(catalog_module, "load", lambda block: found)
-    return lambda name, quality, seeds=1: [make_run(tmp_path / f"{name}{seed}", quality, 10 * len(name) + seed)
-                                           for seed in range(seeds)]
+    return lambda name, quality, seeds=1: [
+        make_run(tmp_path / f"{name}{seed}", quality, 10 * len(name) + seed) for seed in range(seeds)
+    ]
 
 
 def test_the_mean_over_seeds_is_compared_query_by_query(runs):
     new, old = runs("new", 0.6, 2), runs("earlier", 0.3, 3)
     found = compare.compare(new, old, TRUTH, stage="whitening")
-    each = {side: np.mean([metrics.per_query(Ranking.load(folder / "rankings/trained/whitening"), TRUTH)["map@10"]
-                           for folder in folders], axis=0) for side, folders in (("new", new), ("old", old))}
+    each = {
+        side: np.mean(
+            [
+                metrics.per_query(Ranking.load(folder / "rankings/trained/whitening"), TRUTH)["map@10"]
+                for folder in folders
+            ],
+            axis=0,
+        )
+        for side, folders in (("new", new), ("old", old))
+    }
     row = found["scores"]["map@10"]
     gains = (each["new"] - each["old"])[5:]
     assert row["new"] == pytest.approx(each["new"][5:].mean()) and row["difference"] == pytest.approx(gains.mean())
@@ -85,8 +94,18 @@ def test_seeds_that_overlap_are_noise_of_training():
 def test_the_command_prints_writes_and_takes_a_half(runs, tmp_path, capsys):
     new, old = runs("new", 0.6), runs("earlier", 0.3)
     out = tmp_path / "compared.json"
-    compare.main([*map(str, new), "--against", *map(str, old), "--half=report", "--metrics", "ndcg@5", "recall@1",
-                  f"--out={out}"])
+    compare.main(
+        [
+            *map(str, new),
+            "--against",
+            *map(str, old),
+            "--half=report",
+            "--metrics",
+            "ndcg@5",
+            "recall@1",
+            f"--out={out}",
+        ]
+    )
     printed, written = capsys.readouterr().out, json.loads(out.read_text())
     half = ~metrics.selection_half(QUERIES)
     assert written["half"] == "report" and written["scores"]["ndcg@5"]["num_scored"] == half[5:].sum()
@@ -94,10 +113,13 @@ def test_the_command_prints_writes_and_takes_a_half(runs, tmp_path, capsys):
     assert written["new"]["stages"] == ["trained/whitening"]  # the last
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--stage=white"], "there are only trained/cosine, trained/whitening"),
-    (["--metrics", "mrr@10"], "no score 'mrr@10'; there are recall@1, map@K, mar@K, mar@K_capped"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--stage=white"], "there are only trained/cosine, trained/whitening"),
+        (["--metrics", "mrr@10"], "no score 'mrr@10'; there are recall@1, map@K, mar@K, mar@K_capped"),
+    ],
+)
 def test_what_is_not_there_is_told_with_what_is(runs, arguments, words, capsys):
     new = str(runs("new", 0.6)[0])
     with pytest.raises(SystemExit) as exited:

@@ -15,7 +15,7 @@ if __name__ == "__main__":
 
 from retrieval_jax import workdir  # noqa: E402
 from retrieval_jax.errors import InputError  # noqa: E402
-from retrieval_jax.workdir import command_line
+from retrieval_jax.workdir import command_line  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "configs"
 FILES = sorted(file for file in (ROOT / "configs").glob("*.py") if file.stem not in ("__init__", "common"))
@@ -40,8 +40,10 @@ def test_config_equals_its_golden_dump(name):
     old = golden.read_text(encoding="utf-8") if golden.exists() else ""
     new = dump(command_line.load_config(file, arg))
     diff = "".join(difflib.unified_diff(old.splitlines(True), new.splitlines(True), "golden", "now", n=0))
-    assert not diff, (f"{file.name} changed. If that is meant, run `python tests/test_configs.py --write` and commit "
-                      f"the dumps.\n{diff}")
+    assert not diff, (
+        f"{file.name} changed. If that is meant, run `python tests/test_configs.py --write` and commit "
+        f"the dumps.\n{diff}"
+    )
 
 
 def test_every_dump_has_a_config():
@@ -75,8 +77,9 @@ def test_argument_is_parsed_and_a_typo_lists_near_names():
 
 def test_the_best_fashion_config_is_what_the_ablation_measured():
     best = command_line.load_config(ROOT / "configs" / "fashion_best.py")
-    measured = command_line.load_config(ROOT / "configs" / "fashion_ablation.py",
-                                        "change=titles+bands+multi_scale,budget=double")
+    measured = command_line.load_config(
+        ROOT / "configs" / "fashion_ablation.py", "change=titles+bands+multi_scale,budget=double"
+    )
     for config in (best, measured):  # evaluation on the way, and fields at their default, change no number
         config.train.eval_every_epochs = 0.0
         config.train.model.kwargs = {"layer_scale": 1.0, "pool_stages": (1, 2, 3)}
@@ -89,6 +92,7 @@ def test_the_best_fashion_config_is_what_the_ablation_measured():
 def _common():
     command_line.load_config(ROOT / "configs" / "quickstart.py")
     from configs import common
+
     return common
 
 

@@ -42,6 +42,7 @@ def test_published_config_is_the_published_recipe(name):
     assert train.model.pretrained.name and train.model.kwargs.drop_path and train.dtype == "bfloat16"
     assert train.batch_size % 8 == 0 and train.weight_decay == 1e-4 and train.ema_decay == 0.999
     from retrieval_jax.models import pretrained
+
     model = pretrained.model(train.model.pretrained.name, **train.model.pretrained.kwargs, **train.model.kwargs)
     side = train.model.pretrained.kwargs.img_size
     assert len(jax.tree.leaves(pretrained.shapes_of(model, (side, side)))) > 100

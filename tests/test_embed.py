@@ -51,8 +51,12 @@ def test_public_weights_are_embedded_searched_scored_and_reported(weights, tmp_p
     assert list(done) == ["embed", "search", "evaluate", "report"]
     assert "licence of the weights: cc-by-4.0" in capsys.readouterr().out
     stages = json.loads((tmp_path / "metrics.json").read_text())["stages"]
-    assert {("histogram", "cosine"), ("pretrained", "cosine"), ("pretrained", "whitening"),
-            ("pretrained", "reranking")} == {(stage["model"], stage["stage"]) for stage in stages}
+    assert {
+        ("histogram", "cosine"),
+        ("pretrained", "cosine"),
+        ("pretrained", "whitening"),
+        ("pretrained", "reranking"),
+    } == {(stage["model"], stage["stage"]) for stage in stages}
     assert "Public weights" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
     # what the network gives for pictures prepared by hand as config.json says
@@ -89,7 +93,8 @@ def test_how_pictures_reach_a_network(weights):
     # published weights that were tested on squashed pictures
     block.update({"name": "convnext_xlarge.fb_in22k_ft_in1k_384", "path": ""})
     assert inference.test_arguments(config, block)["transform"] == (
-        ("center_crop", {"crop_pct": 1.0, "interpolation": "bicubic", "squash": True}),)
+        ("center_crop", {"crop_pct": 1.0, "interpolation": "bicubic", "squash": True}),
+    )
 
 
 def test_weights_that_are_not_named_and_a_model_that_does_not_exist(weights, tmp_path):

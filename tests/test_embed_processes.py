@@ -32,11 +32,24 @@ def make_task(config=None, data_info=INFO):
 
 
 def make_config(**changes):
-    return ml_collections.ConfigDict({
-        "name": "tiny", "data": {"source": "synthetic", "kwargs": {}, "image_size": (4, 4), "cache_bytes": 2**20},
-        "mine": {}, "train": {"task": "tiny", "seed": 1, "model": {"kwargs": {}}},
-        "embed": {"models": ("untrained",), "predict_fn": "embed_image", "batch_size": 8, "dtype": "float32",
-                  "transforms": (("resize", {}),), "shard_rows": 8, "views": (), **changes}})
+    return ml_collections.ConfigDict(
+        {
+            "name": "tiny",
+            "data": {"source": "synthetic", "kwargs": {}, "image_size": (4, 4), "cache_bytes": 2**20},
+            "mine": {},
+            "train": {"task": "tiny", "seed": 1, "model": {"kwargs": {}}},
+            "embed": {
+                "models": ("untrained",),
+                "predict_fn": "embed_image",
+                "batch_size": 8,
+                "dtype": "float32",
+                "transforms": (("resize", {}),),
+                "shard_rows": 8,
+                "views": (),
+                **changes,
+            },
+        }
+    )
 
 
 def make_catalog(changed=False):
@@ -46,8 +59,11 @@ def make_catalog(changed=False):
     if changed:
         images[30] = 255 - images[30]
     keep = np.arange(1, 61) if changed else np.arange(60)
-    return Catalog("tiny", query=Split("query", [f"q{i}" for i in range(5)], None, None, images[:5]),
-                   gallery=Split("gallery", [ids[i] for i in keep], None, None, images[keep]))
+    return Catalog(
+        "tiny",
+        query=Split("query", [f"q{i}" for i in range(5)], None, None, images[:5]),
+        gallery=Split("gallery", [ids[i] for i in keep], None, None, images[keep]),
+    )
 
 
 def child(folder, kill):
@@ -76,11 +92,19 @@ def start(folder, kill=-1):
     here = os.path.dirname(__file__)
     children = []
     for rank in range(2):
-        env = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "",
-               "PYTHONPATH": os.pathsep.join([os.path.dirname(here), here]),
-               sharding.VARIABLE: f"127.0.0.1:{port},2,{rank}"}
-        children.append(subprocess.Popen([sys.executable, "-c", code], env=env, text=True, stdout=subprocess.PIPE,
-                                         stderr=subprocess.PIPE))
+        env = {
+            **os.environ,
+            "JAX_NUM_CPU_DEVICES": "2",
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "",
+            "PYTHONPATH": os.pathsep.join([os.path.dirname(here), here]),
+            sharding.VARIABLE: f"127.0.0.1:{port},2,{rank}",
+        }
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        )
     return children
 
 
@@ -94,8 +118,9 @@ def outputs(children):
 
 
 def check(folder, catalog):
-    w = np.asarray(make_task().init(jax.random.split(jax.random.key(1))[0],
-                                    {"image": np.zeros((1, 4, 4, 3), np.uint8)})["w"])
+    w = np.asarray(
+        make_task().init(jax.random.split(jax.random.key(1))[0], {"image": np.zeros((1, 4, 4, 3), np.uint8)})["w"]
+    )
     for split in (catalog.query, catalog.gallery):
         found = Embeddings.load(folder / "embeddings" / "untrained" / split.name, verify=True)
         assert list(found.ids) == split.ids
@@ -142,8 +167,9 @@ def one_process(tmp_path, monkeypatch):
     def run(weights=1.0, **changes):
         def make(config, info):
             task = make_task(config, info)
-            return tasks.Task(lambda rng, batch: {"w": task.init(rng, batch)["w"] * weights}, None, task.predict_fns,
-                              "tiny")
+            return tasks.Task(
+                lambda rng, batch: {"w": task.init(rng, batch)["w"] * weights}, None, task.predict_fns, "tiny"
+            )
 
         monkeypatch.setattr(tasks, "get", lambda name: type("tiny", (), {"make": staticmethod(make)}))
         seen.clear()

@@ -158,8 +158,13 @@ def test_slices_intervals_and_old_names_stand_side_by_side(made, capsys):
         first = [catalog.truth.relevant(q)[0] % 2 if counts[q] else -1 for q in range(40)]
         assert row["slices"]["category kind"]["bags"]["num_scored"] == first.count(1)
     low, high = (100 * written["stages"][-1][f"mar@10_capped_{end}"] for end in ("low", "high"))
-    for words in (f"{low:.1f} to {high:.1f}", "trained whitening by relevant listings", "by category kind", "6-10",
-                  "near-duplicates were not looked for"):
+    for words in (
+        f"{low:.1f} to {high:.1f}",
+        "trained whitening by relevant listings",
+        "by category kind",
+        "6-10",
+        "near-duplicates were not looked for",
+    ):
         assert words in printed
     assert set(written["definitions"]) >= {"ndcg@K", "precision@K", "*_low, *_high", "slices", "near_duplicates"}
     evaluate.run(make_config(draws=0), workdir)
@@ -180,8 +185,9 @@ def test_near_duplicates_are_counted_shown_and_left(made, capsys):
         folder = workdir / "embeddings" / "trained" / name
         job = shard_writer.Job(folder, Ids.of(catalog.split(name).ids), "r", "float32", 16)
         earlier = shard_writer.Earlier(folder, "r", "float32")
-        shard_writer.write(job, earlier, Noted(images), lambda rows, shard: (np.ones((len(rows), 2)), "s"),
-                           range(job.count), print)
+        shard_writer.write(
+            job, earlier, Noted(images), lambda rows, shard: (np.ones((len(rows), 2)), "s"), range(job.count), print
+        )
         shard_writer.finish(job, {}, earlier)
     train = np.concatenate([gallery[:2], rng.integers(0, 256, (30, 9, 8, 3), dtype=np.uint8)])
     catalog.train = Split("train", [f"t{row}" for row in range(32)], None, None, train)

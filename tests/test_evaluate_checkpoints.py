@@ -46,12 +46,15 @@ def finished(tmp_path_factory):
     rng, store = np.random.default_rng(0), checkpoints.Checkpoints(folder / "checkpoints", keep=3)
 
     def moved():
-        return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf + np.float32(0.3) * rng.normal(size=leaf.shape)
-                                                           .astype(np.float32)), start)
+        return jax.tree.map(
+            lambda leaf: jax.numpy.asarray(leaf + np.float32(0.3) * rng.normal(size=leaf.shape).astype(np.float32)),
+            start,
+        )
 
     for step in (4, 8, 12):
-        store.save(step, {"params": moved(), "ema": moved()}, {"vocabulary_hash": info.vocabulary_hash,
-                                                               "num_steps": 12})
+        store.save(
+            step, {"params": moved(), "ema": moved()}, {"vocabulary_hash": info.vocabulary_hash, "num_steps": 12}
+        )
     store.close()
     info_lib.save(folder / "checkpoints" / "data_info.json", info)
     workdirs.record(config(), folder, "train", seconds=0, cpu_seconds=0)
@@ -86,12 +89,17 @@ def test_both_parameters_of_every_checkpoint_are_scored_and_the_best_is_the_high
     summary, out = scored
     found = {line["step"]: line for line in lines(out) if f"ema/{METRIC}" in line}
     assert sorted(found) == [4, 8, 12] == summary["steps"]
-    assert all(0 <= found[step][f"{which}/retrieval/{name}"] <= 1 for step in found for which in ("ema", "params")
-               for name in evaluate_checkpoints.SCORES)
+    assert all(
+        0 <= found[step][f"{which}/retrieval/{name}"] <= 1
+        for step in found
+        for which in ("ema", "params")
+        for name in evaluate_checkpoints.SCORES
+    )
     assert len({found[step][f"{which}/{METRIC}"] for step in found for which in ("ema", "params")}) > 2
     assert list((out / "tensorboard").iterdir())
-    best = max((found[step][f"{which}/{METRIC}"], -step, which == "ema") for step in found
-               for which in ("ema", "params"))
+    best = max(
+        (found[step][f"{which}/{METRIC}"], -step, which == "ema") for step in found for which in ("ema", "params")
+    )
     assert summary["best"] == {"step": -best[1], "which": "ema" if best[2] else "params", "score": best[0]}
 
 
@@ -194,8 +202,9 @@ def test_killed_at_a_moment_nothing_is_lost_and_nothing_twice(run, scored, momen
     wanted = [line for line in without_time(scored[1]) if f"ema/{METRIC}" in line]
     assert without_time(out) == wanted
     assert sorted(path.name for path in out.glob(".best*")) == []
-    assert {name: json.loads((out / "best" / "score.json").read_text())[name] for name in ("step", "which", "score")
-            } == scored[0]["best"]
+    assert {
+        name: json.loads((out / "best" / "score.json").read_text())[name] for name in ("step", "which", "score")
+    } == scored[0]["best"]
 
 
 FOLLOW = """
@@ -211,13 +220,17 @@ evaluate_checkpoints.main([f"--workdir={sys.argv[1]}", "--poll_seconds=0.1"])
 
 
 def test_a_process_that_starts_before_the_run_is_killed_and_started_again(finished, scored, tmp_path):
-    env = {**os.environ, "JAX_PLATFORMS": "cpu",
-           "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])}
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
+    }
     run, out = tmp_path / "run", tmp_path / "run" / "checkpoint_scores"
 
     def start():
-        return subprocess.Popen([sys.executable, "-c", FOLLOW, str(run)], env=env, text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            [sys.executable, "-c", FOLLOW, str(run)], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
 
     def save(step):  # as orbax does: complete, then renamed
         shutil.copytree(finished / "checkpoints" / str(step), run / "checkpoints" / f"{step}.tmp")
@@ -225,8 +238,13 @@ def test_a_process_that_starts_before_the_run_is_killed_and_started_again(finish
 
     process = start()
     assert "waits for a training in" in process.stdout.readline()
-    shutil.copytree(finished, run, ignore=lambda folder, names: [
-        name for name in names if name.isdigit() or (name == "train.json" and folder.endswith("stages"))])
+    shutil.copytree(
+        finished,
+        run,
+        ignore=lambda folder, names: [
+            name for name in names if name.isdigit() or (name == "train.json" and folder.endswith("stages"))
+        ],
+    )
     save(4)
     deadline = time.monotonic() + 600
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():

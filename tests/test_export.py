@@ -79,10 +79,18 @@ print(json.dumps({"code": code, "attributes": attributes}))
 
 def test_embeddings_equal_the_trained_models_to_the_bit_without_the_training_code(trained, served, tmp_path):
     np.save(tmp_path / "pictures.npy", PICTURES)
-    env = {**os.environ, "JAX_PLATFORMS": "cpu",
-           "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", ALONE, str(served), str(tmp_path / "pictures.npy"),
-                           str(tmp_path / "out.npz")], env=env, capture_output=True, text=True, timeout=600)
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(served), str(tmp_path / "pictures.npy"), str(tmp_path / "out.npz")],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["code"] == []
@@ -156,7 +164,8 @@ def test_refusals_name_the_file_and_the_remedy(trained, served, tmp_path, capsys
 def test_every_backbone_is_lowered_for_all_platforms_and_any_number_of_pictures(name, views):
     config = common.base()
     config.train.model = ml_collections.ConfigDict(
-        {"name": name, "variant": "micro", "projection": 0, "kwargs": common.SMALL[name]})
+        {"name": name, "variant": "micro", "projection": 0, "kwargs": common.SMALL[name]}
+    )
     config.data.image_size = (32, 32)
     task = inference.make_task(config, tiny.INFO)
     size = export.host_size(views, (32, 32))
@@ -164,6 +173,6 @@ def test_every_backbone_is_lowered_for_all_platforms_and_any_number_of_pictures(
     predict_fn = export.with_views(task.predict_fns["embed_image"], views, (32, 32))
     program = export._lowered("embed", predict_fn, shapes, size, export.PLATFORMS)
     assert program.platforms == export.PLATFORMS and len(program.serialize()) > 1000
-    images, = [value for value in program.in_avals if value.dtype == np.uint8]
+    (images,) = [value for value in program.in_avals if value.dtype == np.uint8]
     assert str(images.shape[0]) == "batch" and images.shape[1:] == (*size, 3)
     assert len(program.in_avals) == len(jax.tree.leaves(shapes)) + 1  # parameters are no constants of it

@@ -26,12 +26,21 @@ from tiny_linear import INFO, KW, RESIZE, make_catalog, make_task, pictures
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):
     """A work directory as train leaves it, with two checkpoints."""
-    config = ml_collections.ConfigDict({
-        "name": "tiny", "data": {"source": "synthetic", "kwargs": {}, "image_size": (4, 4), "cache_bytes": 2**20},
-        "mine": {},
-        "train": {"task": "tiny", "seed": 1, "model": {"kwargs": {}}},
-        "embed": {"models": ("histogram", "untrained", "trained"), "predict_fn": "embed_image", "batch_size": 8,
-                  "transforms": RESIZE, "dtype": "float32"}})
+    config = ml_collections.ConfigDict(
+        {
+            "name": "tiny",
+            "data": {"source": "synthetic", "kwargs": {}, "image_size": (4, 4), "cache_bytes": 2**20},
+            "mine": {},
+            "train": {"task": "tiny", "seed": 1, "model": {"kwargs": {}}},
+            "embed": {
+                "models": ("histogram", "untrained", "trained"),
+                "predict_fn": "embed_image",
+                "batch_size": 8,
+                "transforms": RESIZE,
+                "dtype": "float32",
+            },
+        }
+    )
     (tmp_path / "config.json").write_text(config.to_json())
     info_lib.save(tmp_path / "checkpoints" / "data_info.json", INFO)
     store = checkpoints.Checkpoints(tmp_path / "checkpoints")
@@ -77,8 +86,12 @@ def test_views_are_compiled_once_and_read_larger_pictures():
         return {"embedding": batch["image"].mean((1, 2)) + params, "space": "s"}
 
     images = np.random.default_rng(0).integers(0, 256, (11, 1, 1, 3), dtype=np.uint8).repeat(16, 1).repeat(12, 2)
-    kw = {"transform": RESIZE, "image_size": (8, 6), "batch_size": 8,
-          "views": [["flip", {}], ["multi_scale", {"scales": [1.0, 2.0]}]]}
+    kw = {
+        "transform": RESIZE,
+        "image_size": (8, 6),
+        "batch_size": 8,
+        "views": [["flip", {}], ["multi_scale", {"scales": [1.0, 2.0]}]],
+    }
     out = inference.predict(predict_fn, np.ones(3), images, **kw)
     traced = len(calls)
     again = inference.predict(predict_fn, np.ones(3), images[::-1], **kw)

@@ -48,8 +48,14 @@ def add_python(checkout, name="python3"):
 
 
 def start(checkout, script="local.sh", *options, **env):
-    return subprocess.run([str(checkout / "launch" / script), *options], cwd="/", capture_output=True, text=True,
-                          timeout=60, env={"PATH": str(checkout / "bin"), "HOME": str(checkout / "home"), **env})
+    return subprocess.run(
+        [str(checkout / "launch" / script), *options],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PATH": str(checkout / "bin"), "HOME": str(checkout / "home"), **env},
+    )
 
 
 def installs(checkout):
@@ -124,8 +130,9 @@ def test_what_remote_folders_need_comes_beside_the_rest(checkout):
     assert done.stdout == f"install {checkout}/requirements-milvus.txt\n", done.stderr
 
 
-@pytest.mark.parametrize("version, good", [((3, 10, 14), False), ((3, 11, 0), True), ((3, 13, 9), True),
-                                           ((3, 14, 0), False)])
+@pytest.mark.parametrize(
+    "version, good", [((3, 10, 14), False), ((3, 11, 0), True), ((3, 13, 9), True), ((3, 14, 0), False)]
+)
 def test_the_versions_that_set_up_takes(version, good):
     code = re.search(r"-c '(import sys; [^']*version_info[^']*)'", (ROOT / "launch" / "setup.sh").read_text())[1]
     with pytest.raises(SystemExit) as exited:
@@ -169,8 +176,12 @@ def test_two_set_ups_at_the_same_time_install_once(checkout):
         pytest.skip("no flock on this machine")
     add_python(checkout)
     env = {"PATH": str(checkout / "bin"), "HOME": str(checkout)}
-    running = [subprocess.Popen([str(checkout / "launch" / "local.sh")], env=env, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE) for _ in range(3)]
+    running = [
+        subprocess.Popen(
+            [str(checkout / "launch" / "local.sh")], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
     for process in running:
         assert b"STARTED" in process.communicate(timeout=60)[0]
     assert installs(checkout) == ["requirements.txt"]

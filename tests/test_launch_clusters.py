@@ -51,8 +51,14 @@ def environment(checkout, **env):
 
 
 def start(checkout, script, *words, **env):
-    return subprocess.run([str(checkout / "launch" / script), *words], cwd=checkout, capture_output=True, text=True,
-                          timeout=20, env=environment(checkout, **env))
+    return subprocess.run(
+        [str(checkout / "launch" / script), *words],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env=environment(checkout, **env),
+    )
 
 
 def calls(checkout):
@@ -69,18 +75,21 @@ def test_shellcheck_finds_nothing(script):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("script, words, shown", [
-    ("local.sh", ["--config=x"], "-m retrieval_jax.run --config=x"),
-    ("test.sh", ["-k", "hash"], "-m pytest -k hash"),
-    ("local_processes.sh", ["2", "--config=x"], "RETRIEVAL_JAX_DISTRIBUTED=127.0.0.1:PORT\\,2\\,1"),
-    ("slurm.sbatch", ["--config=x"], "srun --wait=300"),
-    ("tpu_vm.sh", ["create"], "gcloud compute tpus tpu-vm create mine"),
-    ("tpu_vm.sh", ["setup"], "gcloud compute tpus tpu-vm scp"),
-    ("tpu_vm.sh", ["run", *OPTIONS], "gcloud compute tpus tpu-vm ssh mine"),
-    ("gke.sh", ["build"], "docker push registry/image:1"),
-    ("gke.sh", ["run", "mine", *OPTIONS], "kubectl apply --filename=-"),
-    ("gke.sh", ["delete", "mine"], "kubectl delete jobset mine"),
-])
+@pytest.mark.parametrize(
+    "script, words, shown",
+    [
+        ("local.sh", ["--config=x"], "-m retrieval_jax.run --config=x"),
+        ("test.sh", ["-k", "hash"], "-m pytest -k hash"),
+        ("local_processes.sh", ["2", "--config=x"], "RETRIEVAL_JAX_DISTRIBUTED=127.0.0.1:PORT\\,2\\,1"),
+        ("slurm.sbatch", ["--config=x"], "srun --wait=300"),
+        ("tpu_vm.sh", ["create"], "gcloud compute tpus tpu-vm create mine"),
+        ("tpu_vm.sh", ["setup"], "gcloud compute tpus tpu-vm scp"),
+        ("tpu_vm.sh", ["run", *OPTIONS], "gcloud compute tpus tpu-vm ssh mine"),
+        ("gke.sh", ["build"], "docker push registry/image:1"),
+        ("gke.sh", ["run", "mine", *OPTIONS], "kubectl apply --filename=-"),
+        ("gke.sh", ["delete", "mine"], "kubectl delete jobset mine"),
+    ],
+)
 def test_dry_run_shows_the_commands_and_calls_nothing(checkout, script, words, shown):
     done = start(checkout, script, "--dry-run", *words, **TPU, **GKE)
     assert done.returncode == 0 and shown in done.stdout, done.stdout + done.stderr
@@ -111,9 +120,15 @@ def slurm_job(checkout, srun, **env):
     copy = checkout / "spool"
     shutil.copy(checkout / "launch" / "slurm.sbatch", copy)
     return subprocess.Popen(
-        [str(copy), *OPTIONS], cwd="/", text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=environment(checkout, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(checkout), SLURM_CPUS_PER_TASK="12",
-                        FAKE_srun=srun, **env))
+        [str(copy), *OPTIONS],
+        cwd="/",
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(
+            checkout, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(checkout), SLURM_CPUS_PER_TASK="12", FAKE_srun=srun, **env
+        ),
+    )
 
 
 @pytest.mark.parametrize("code, requeued", [(0, False), (75, True), (1, False), (2, False)])
@@ -131,8 +146,10 @@ def test_slurm_goes_back_into_the_queue_for_exit_code_75_alone(checkout, code, r
 
 @pytest.mark.parametrize("code, requeued", [(75, True), (143, True), (0, False)])
 def test_slurm_hands_the_signal_on_and_waits_for_the_save(checkout, code, requeued):
-    saving = (f"trap 'sleep 1; echo saved >>\"$CALLS.saved\"; exit {code}' TERM; echo up >\"$CALLS.up\"; "
-              "sleep 60 >/dev/null 2>&1 & wait")
+    saving = (
+        f'trap \'sleep 1; echo saved >>"$CALLS.saved"; exit {code}\' TERM; echo up >"$CALLS.up"; '
+        "sleep 60 >/dev/null 2>&1 & wait"
+    )
     job = slurm_job(checkout, saving)
     deadline = time.monotonic() + 30
     while not (checkout / "calls.up").exists() and time.monotonic() < deadline:
@@ -145,8 +162,9 @@ def test_slurm_hands_the_signal_on_and_waits_for_the_save(checkout, code, requeu
 
 
 def test_slurm_does_not_miss_the_queue_because_of_one_who_does_not_listen(checkout):
-    job = slurm_job(checkout, "trap '' TERM; echo up >\"$CALLS.up\"; exec sleep 15 >/dev/null 2>&1",
-                    RETRIEVAL_JAX_GRACE="1")
+    job = slurm_job(
+        checkout, "trap '' TERM; echo up >\"$CALLS.up\"; exec sleep 15 >/dev/null 2>&1", RETRIEVAL_JAX_GRACE="1"
+    )
     deadline = time.monotonic() + 10
     while not (checkout / "calls.up").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -181,8 +199,10 @@ def test_tpu_vm_commands_do_on_a_host_what_they_say(checkout, tmp_path):
     run, logs, stop = [call[-1].removeprefix("--command=") for call in calls(checkout)]
     python = tmp_path / "home" / "retrieval_jax" / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/bash\nprintf '%s\\n' \"$RETRIEVAL_JAX_DISTRIBUTED\" \"$@\"\ntrap 'exit 75' TERM\n"
-                      "echo up; sleep 30 >/dev/null 2>&1 & wait\n")
+    python.write_text(
+        "#!/bin/bash\nprintf '%s\\n' \"$RETRIEVAL_JAX_DISTRIBUTED\" \"$@\"\ntrap 'exit 75' TERM\n"
+        "echo up; sleep 30 >/dev/null 2>&1 & wait\n"
+    )
     python.chmod(0o755)
     started = time.monotonic()
     subprocess.run(["bash", "-c", run], cwd=tmp_path / "home", check=True, timeout=30)
@@ -191,8 +211,14 @@ def test_tpu_vm_commands_do_on_a_host_what_they_say(checkout, tmp_path):
     while not (log.exists() and "up" in log.read_text()) and time.monotonic() < started + 20:
         time.sleep(0.05)
     assert log.read_text().splitlines() == ["auto", "-m", "retrieval_jax.run", *OPTIONS, "up"]
-    follower = subprocess.Popen(["bash", "-c", logs], cwd=tmp_path / "home", text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, start_new_session=True)
+    follower = subprocess.Popen(
+        ["bash", "-c", logs],
+        cwd=tmp_path / "home",
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     subprocess.run(["bash", "-c", stop], cwd=tmp_path / "home", check=True, timeout=30)
     out, err = follower.communicate(timeout=20)
     assert follower.returncode == 75 and "--workdir=gs://bucket/run" in out, err
@@ -224,8 +250,10 @@ def test_gke_applies_a_service_account_and_a_job_set_that_a_server_would_take(ch
     assert done.returncode == 0, done.stderr
     assert calls(checkout) == [["kubectl", "apply", "--filename=-"]]
     text = (checkout / "calls.applied").read_text()
-    assert start(checkout, "gke.sh", "--dry-run", "run", "mine", *options, GKE_KIND=kind, GKE_HOSTS="4",
-                 **GKE).stdout == f"kubectl apply --filename=- \n{text}"
+    assert (
+        start(checkout, "gke.sh", "--dry-run", "run", "mine", *options, GKE_KIND=kind, GKE_HOSTS="4", **GKE).stdout
+        == f"kubectl apply --filename=- \n{text}"
+    )
     account, jobs = list(yaml.safe_load_all(text))
     validate([account, jobs])
     assert account["metadata"]["annotations"]["iam.gke.io/gcp-service-account"] == GKE["GKE_SERVICE_ACCOUNT"]
@@ -249,23 +277,29 @@ def test_the_schemas_see_a_mistake(checkout):
     jsonschema = pytest.importorskip("jsonschema")
     start(checkout, "gke.sh", "run", "mine", *OPTIONS, **GKE)
     text = (checkout / "calls.applied").read_text()
-    for right, wrong in (("backoffLimit: 0", "backOffLimit: 0"), ("parallelism: 1", "parallelism: one"),
-                         ("restartPolicy: Never", "restart: Never"), ("automountServiceAccountToken: false",
-                                                                      "automountServiceAccountToken: 'no'"),
-                         ("action: RestartJobSetAndIgnoreMaxRestarts", "action: Again")):
+    for right, wrong in (
+        ("backoffLimit: 0", "backOffLimit: 0"),
+        ("parallelism: 1", "parallelism: one"),
+        ("restartPolicy: Never", "restart: Never"),
+        ("automountServiceAccountToken: false", "automountServiceAccountToken: 'no'"),
+        ("action: RestartJobSetAndIgnoreMaxRestarts", "action: Again"),
+    ):
         assert right in text
         with pytest.raises(jsonschema.ValidationError):
             validate(yaml.safe_load_all(text.replace(right, wrong)))
 
 
-@pytest.mark.parametrize("words, env, said", [
-    (["run", "Mine", "--config=x", "--workdir=gs://b/r"], GKE, "small letters"),
-    (["run", "mine", "--config=x", "--workdir=runs/x"], GKE, "--workdir=gs://"),
-    (["run", "mine", "--config=x\n- b", "--workdir=gs://b/r"], GKE, "line break"),
-    (["run", "mine", "--config=x", "--workdir=gs://b/r"], {}, "GKE_IMAGE"),
-    (["run", "mine", "--config=x", "--workdir=gs://b/r"], {**GKE, "GKE_KIND": "cpu"}, "tpu or gpu"),
-    ([], GKE, "small letters"),
-])
+@pytest.mark.parametrize(
+    "words, env, said",
+    [
+        (["run", "Mine", "--config=x", "--workdir=gs://b/r"], GKE, "small letters"),
+        (["run", "mine", "--config=x", "--workdir=runs/x"], GKE, "--workdir=gs://"),
+        (["run", "mine", "--config=x\n- b", "--workdir=gs://b/r"], GKE, "line break"),
+        (["run", "mine", "--config=x", "--workdir=gs://b/r"], {}, "GKE_IMAGE"),
+        (["run", "mine", "--config=x", "--workdir=gs://b/r"], {**GKE, "GKE_KIND": "cpu"}, "tpu or gpu"),
+        ([], GKE, "small letters"),
+    ],
+)
 def test_gke_refuses(checkout, words, env, said):
     done = start(checkout, "gke.sh", *words, **env)
     assert done.returncode == 1 and said in done.stderr, done.stderr
@@ -277,8 +311,17 @@ def test_gke_builds_the_image_of_its_kind_and_deletes(checkout):
     start(checkout, "gke.sh", "logs", "mine", **GKE)
     start(checkout, "gke.sh", "delete", "mine", **GKE)
     build, push, logs, delete = calls(checkout)
-    assert build == ["docker", "build", "--file", "launch/Dockerfile", "--build-arg",
-                     "REQUIREMENTS=requirements-gpu.txt", "--tag", "registry/image:1", "."]
+    assert build == [
+        "docker",
+        "build",
+        "--file",
+        "launch/Dockerfile",
+        "--build-arg",
+        "REQUIREMENTS=requirements-gpu.txt",
+        "--tag",
+        "registry/image:1",
+        ".",
+    ]
     assert push == ["docker", "push", "registry/image:1"]
     assert logs[:2] == ["kubectl", "logs"] and "--selector=jobset.sigs.k8s.io/jobset-name=mine" in logs
     assert delete == ["kubectl", "delete", "jobset", "mine"]

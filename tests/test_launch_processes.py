@@ -43,10 +43,21 @@ def checkout(tmp_path):
 
 
 def start(checkout, count, behaviour, **env):
-    env = {"JAX_PLATFORMS": "cpu", **os.environ, "LOGS": str(checkout.parent / "logs"),
-           "BEHAVIOUR": "\n".join(behaviour), "RETRIEVAL_JAX_GRACE": "2", **env}
-    return subprocess.Popen([str(checkout / "launch" / "local_processes.sh"), str(count), "--config=a b.py"], env=env,
-                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    env = {
+        "JAX_PLATFORMS": "cpu",
+        **os.environ,
+        "LOGS": str(checkout.parent / "logs"),
+        "BEHAVIOUR": "\n".join(behaviour),
+        "RETRIEVAL_JAX_GRACE": "2",
+        **env,
+    }
+    return subprocess.Popen(
+        [str(checkout / "launch" / "local_processes.sh"), str(count), "--config=a b.py"],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def logs(checkout, count):
@@ -107,8 +118,10 @@ def test_a_killed_process_is_a_failure_too(checkout):
     assert job.returncode == 137
 
 
-@pytest.mark.parametrize("env, shares", [({}, ["0,1", "2,3"]), ({"CUDA_VISIBLE_DEVICES": "5,3"}, ["5", "3"]),
-                                         ({"JAX_PLATFORMS": "cpu"}, ["", ""])])
+@pytest.mark.parametrize(
+    "env, shares",
+    [({}, ["0,1", "2,3"]), ({"CUDA_VISIBLE_DEVICES": "5,3"}, ["5", "3"]), ({"JAX_PLATFORMS": "cpu"}, ["", ""])],
+)
 def test_gpus_are_shared_out(checkout, env, shares):
     smi = checkout / "nvidia-smi"
     smi.write_text("#!/bin/bash\nprintf '%s\\n' 0 1 2 3\n")
@@ -123,8 +136,9 @@ def test_gpus_are_shared_out(checkout, env, shares):
 
 
 def test_a_number_is_asked_for(checkout):
-    done = subprocess.run([str(checkout / "launch" / "local_processes.sh"), "--config=x"], capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [str(checkout / "launch" / "local_processes.sh"), "--config=x"], capture_output=True, text=True
+    )
     assert done.returncode == 1 and "how many processes" in done.stderr
 
 
@@ -135,9 +149,17 @@ def test_two_processes_walk_the_whole_way_and_train_as_one_does(tmp_path):
     for count in (1, 2):
         folder = tmp_path / str(count)
         done = subprocess.run(
-            [str(checkout / "launch" / "local_processes.sh"), str(count),
-             f"--config={ROOT}/configs/quickstart.py:runlocal", f"--workdir={folder}"], text=True, capture_output=True,
-            timeout=560, env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"})
+            [
+                str(checkout / "launch" / "local_processes.sh"),
+                str(count),
+                f"--config={ROOT}/configs/quickstart.py:runlocal",
+                f"--workdir={folder}",
+            ],
+            text=True,
+            capture_output=True,
+            timeout=560,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("report: runs") == 1, done.stdout  # the second process does not
         lines = (folder / "metrics.jsonl").read_text().splitlines()

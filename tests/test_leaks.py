@@ -22,9 +22,13 @@ COUNTS = {"train": 60, "val": 10, "query": 12, "gallery": 20}
 def config(tmp_path):
     """A catalogue of files: train 0 to 3 have pictures of val 0, query 1, gallery 2 (mirrored) and train 4."""
     rng = np.random.default_rng(0)
-    pictures = {split: [cv2.resize(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), (64, 80),
-                                   interpolation=cv2.INTER_CUBIC) for _ in range(count)]
-                for split, count in COUNTS.items()}
+    pictures = {
+        split: [
+            cv2.resize(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), (64, 80), interpolation=cv2.INTER_CUBIC)
+            for _ in range(count)
+        ]
+        for split, count in COUNTS.items()
+    }
     train = pictures["train"]
     train[0], train[1], train[3] = pictures["val"][0], pictures["query"][1], train[4]
     train[2] = pictures["gallery"][2][:, ::-1]
@@ -36,8 +40,9 @@ def config(tmp_path):
         (tmp_path / f"{split}.csv").write_text("\n".join(["id,image,title", *rows]) + "\n")
     config = common.base()
     config.data.source = "table"
-    config.data.kwargs = ml_collections.ConfigDict({
-        "root": str(tmp_path), "files": {split: f"{split}.csv" for split in COUNTS}, "columns": {"title": "title"}})
+    config.data.kwargs = ml_collections.ConfigDict(
+        {"root": str(tmp_path), "files": {split: f"{split}.csv" for split in COUNTS}, "columns": {"title": "title"}}
+    )
     return config
 
 
@@ -46,8 +51,14 @@ def test_leaks_are_found_and_left_out_and_the_rows_reconcile(config, tmp_path, c
     summary = leaks.run(config, tmp_path / "run")
     with (tmp_path / "run" / "leaks.csv").open(encoding="utf-8") as file:
         pairs = {(row["id"], row["other_id"]): row["kind"] for row in csv.DictReader(file)}
-    assert pairs == {("t0", "v0"): "same", ("t1", "q1"): "same", ("t2", "g2"): "mirrored", ("t5", "g5"): "altered",
-                     ("t3", "t4"): "same", ("t4", "t3"): "same"}
+    assert pairs == {
+        ("t0", "v0"): "same",
+        ("t1", "q1"): "same",
+        ("t2", "g2"): "mirrored",
+        ("t5", "g5"): "altered",
+        ("t3", "t4"): "same",
+        ("t4", "t3"): "same",
+    }
     assert summary["left_out"] == 3 and summary["found"]["train-gallery"]["mirrored"] == 1
     said = capsys.readouterr().out
     assert "WARNING: 2 of 60 train listings (3.3 %) have nearly the same picture in gallery (1 mirrored, 1 alt" in said
@@ -71,7 +82,8 @@ def test_leaks_are_found_and_left_out_and_the_rows_reconcile(config, tmp_path, c
 def test_what_cannot_be_left_out_is_told(config, tmp_path):
     config.data.leave_out = str(tmp_path / "list.csv")
     for content, words in (
-        ("", "list.csv: the file is empty"), ("split,id\n", "missing column 'reason'"),
+        ("", "list.csv: the file is empty"),
+        ("split,id\n", "missing column 'reason'"),
         ("split,id,reason\ntrain,t1,\n\ntrain,x,\n", "list.csv, row 4: there is no listing 'x' in the split 'train'"),
         ("split,id,reason\nquery,t1,\n", "no listing 't1' in the split 'query'"),
         ("split,id,reason\ntrain,t1,a,b\n", "list.csv, row 2.*the row has 4 fields, the header 3"),
@@ -95,8 +107,9 @@ def test_what_cannot_be_left_out_is_told(config, tmp_path):
         leaks.run(config, tmp_path)
 
 
-@pytest.mark.parametrize("content", [
-    "split,id,reason\n", "\ufeffreason;id;split\r\nmine;t1;train\r\nno;t2;train\r\n\r\n"])
+@pytest.mark.parametrize(
+    "content", ["split,id,reason\n", "\ufeffreason;id;split\r\nmine;t1;train\r\nno;t2;train\r\n\r\n"]
+)
 def test_a_list_may_be_empty_or_come_from_a_spreadsheet(config, tmp_path, content):
     (tmp_path / "list.csv").write_text(content, encoding="utf-8")
     config.data.leave_out = str(tmp_path / "list.csv")
@@ -107,11 +120,15 @@ def test_a_list_may_be_empty_or_come_from_a_spreadsheet(config, tmp_path, conten
 def test_listings_of_joined_catalogues_are_left_out_where_they_lie(config, tmp_path):
     one = {"source": "table", "kwargs": config.data.kwargs.to_dict()}
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,b/t0,\nval,a/v1,\ngallery,g2,mine\n")
-    data = {"source": "joined", "kwargs": {"catalogs": {"a": one, "b": one}, "search": "b"},
-            "leave_out": str(tmp_path / "list.csv")}
+    data = {
+        "source": "joined",
+        "kwargs": {"catalogs": {"a": one, "b": one}, "search": "b"},
+        "leave_out": str(tmp_path / "list.csv"),
+    }
     catalog = loading.load(data)
     assert {name: count["set_aside"] for name, count in catalog.counts.items() if count["set_aside"]} == {
-        name: {"left out by config.data.leave_out": 1} for name in ("b train", "a val", "b gallery")}
+        name: {"left out by config.data.leave_out": 1} for name in ("b train", "a val", "b gallery")
+    }
     assert set(catalog.train.ids) == {f"{name}/t{row}" for name in "ab" for row in range(60)} - {"b/t0"}
     assert len(catalog.val) == 19 and "a/v1" not in catalog.val.ids and "g2" not in catalog.gallery.ids
     for line in ("train,c/t0,", "train,t0,", "train,a/x,", "gallery,a/g1,"):

@@ -27,16 +27,24 @@ def _shop(root, train=TRAIN, val=VAL):
     cv2.imwrite(str(root / "a.jpg"), np.zeros((4, 4, 3), np.uint8))
     for split, titles in {"train": train, "val": val}.items():
         with open(root / f"{split}.csv", "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([["id", "title", "image", "type"],
-                                        *([f"{split}{i}", title, "a.jpg", "x"] for i, title in enumerate(titles))])
+            csv.writer(file).writerows(
+                [
+                    ["id", "title", "image", "type"],
+                    *([f"{split}{i}", title, "a.jpg", "x"] for i, title in enumerate(titles)),
+                ]
+            )
     return root
 
 
 def _config(root, threshold=1, task="multilabel", **kwargs):
-    data = {"root": str(root), "files": {"train": "train.csv", "val": "val.csv"},
-            "columns": {"title": "title", "categories": ("type",)}} | kwargs
-    return ConfigDict({"data": {"source": "table", "kwargs": data}, "mine": {"threshold": threshold},
-                       "train": {"task": task}})
+    data = {
+        "root": str(root),
+        "files": {"train": "train.csv", "val": "val.csv"},
+        "columns": {"title": "title", "categories": ("type",)},
+    } | kwargs
+    return ConfigDict(
+        {"data": {"source": "table", "kwargs": data}, "mine": {"threshold": threshold}, "train": {"task": task}}
+    )
 
 
 def test_mine(tmp_path, capsys):
@@ -46,7 +54,7 @@ def test_mine(tmp_path, capsys):
     assert made.tokens == ["blue", "hat", "red", "shoes"] and made.counts.tolist() == [2, 2, 3, 3]
     for split, titles in {"train": TRAIN, "val": VAL}.items():
         indptr, ids = vocabulary_lib.load_targets(work / "attributes" / f"{split}.npz", made.hash)
-        got = [[made.tokens[i] for i in ids[indptr[row]:indptr[row + 1]]] for row in range(len(titles))]
+        got = [[made.tokens[i] for i in ids[indptr[row] : indptr[row + 1]]] for row in range(len(titles))]
         assert got == [sorted(set(title_rule.tokenize(title)) & set(made.tokens)) for title in titles]
     assert json.loads((work / "attributes" / "summary.json").read_text(encoding="utf-8")) == summary
     assert summary["vocabulary_hash"] == made.hash and summary["titles"] == {"train": 5, "val": 2}
@@ -54,7 +62,13 @@ def test_mine(tmp_path, capsys):
     assert (summary["occurrences_seen"], summary["occurrences_kept"]) == (13, 11)
     assert summary["coverage"] == pytest.approx(6 / 7)
     assert summary["labels_per_title"] == {
-        "mean": pytest.approx(10 / 7), "min": 0, "max": 2, "q25": 1, "median": 2, "q75": 2}
+        "mean": pytest.approx(10 / 7),
+        "min": 0,
+        "max": 2,
+        "q25": 1,
+        "median": 2,
+        "q75": 2,
+    }
     assert summary["head"] == [["red", 3], ["shoes", 3], ["blue", 2], ["hat", 2]] == summary["tail"]
     assert summary["examples"][2] == ["the w/ -", []] and summary["examples"][1] == ["red red hat", ["hat", "red"]]
     assert summary["categories"]["train"] == {"type": {"names": 1, "seen": 1}}
@@ -69,15 +83,23 @@ def test_better_mining(tmp_path, capsys):
     shop = _shop(tmp_path / "shop", ["red running shoes 8 GB"] * 6 + ["blue running shoe 8gb"] * 4 + ["grey hat"] * 3)
     (tmp_path / "overrules.csv").write_text("drop,blue\n")
     config = _config(shop)
-    config.mine.update({"normalise": True, "variants": {"on": True}, "phrases": {"on": True}, "kinds": True,
-                        "uninformative": {"on": True, "pictures": 8}, "overrules": str(tmp_path / "overrules.csv")})
+    config.mine.update(
+        {
+            "normalise": True,
+            "variants": {"on": True},
+            "phrases": {"on": True},
+            "kinds": True,
+            "uninformative": {"on": True, "pictures": 8},
+            "overrules": str(tmp_path / "overrules.csv"),
+        }
+    )
     summary = mine.run(config, tmp_path / "work")
     folder = tmp_path / "work" / "attributes"
     made = vocabulary_lib.Vocabulary.load(folder / "vocabulary.json")
     assert made.tokens == ["8gb", "gray hat", "hat", "red", "running shoes", "shoes"] and summary["tokens_kept"] == 6
     assert made.counts.tolist() == [10, 3, 4, 7, 10, 11]
     indptr, ids = vocabulary_lib.load_targets(folder / "train.npz", made.hash)
-    assert [made.tokens[i] for i in ids[indptr[6]:indptr[7]]] == ["8gb", "running shoes", "shoes"]
+    assert [made.tokens[i] for i in ids[indptr[6] : indptr[7]]] == ["8gb", "running shoes", "shoes"]
     page = (folder / "mined.html").read_text(encoding="utf-8")
     assert "split,running shoes" in page and "overrules.csv, row 1" in page and "counts as" in page
     assert (folder / "decisions.csv").exists() and "red,colour,1.0" in (folder / "kinds.csv").read_text()
@@ -127,7 +149,10 @@ def test_rows_set_aside_are_in_no_target(tmp_path):
     assert "empty title" in (tmp_path / "work" / "set_aside.csv").read_text()
     summary = mine.run(_config(shop, max_bad_share=0.2), tmp_path / "work")
     assert summary["titles"]["train"] == 5 and summary["rows"]["train"] == {
-        "read": 6, "kept": 5, "set_aside": {"empty title": 1}}
+        "read": 6,
+        "kept": 5,
+        "set_aside": {"empty title": 1},
+    }
     assert len(vocabulary_lib.load_targets(tmp_path / "work" / "attributes" / "train.npz")[0]) == 6
 
 
@@ -146,19 +171,26 @@ def test_bad_input(tmp_path):
 
 def test_the_embedded_catalogue_can_be_mined(tmp_path):
     kwargs = {"seed": 0, "num_train": 60, "num_val": 10, "num_query": 4, "num_gallery": 8, "image_size": 32}
-    config = ConfigDict({"data": {"source": "synthetic", "kwargs": kwargs}, "mine": {"threshold": 3},
-                         "train": {"task": "multilabel"}})
+    config = ConfigDict(
+        {"data": {"source": "synthetic", "kwargs": kwargs}, "mine": {"threshold": 3}, "train": {"task": "multilabel"}}
+    )
     summary = mine.run(config, tmp_path)
     assert summary["titles"] == {"train": 60, "val": 10} and summary["coverage"] > 0.9
-    info = info_lib.of_split(loading.load(config.data).train, vocabulary_lib.Vocabulary.load(
-        tmp_path / "attributes" / "vocabulary.json"))
+    info = info_lib.of_split(
+        loading.load(config.data).train, vocabulary_lib.Vocabulary.load(tmp_path / "attributes" / "vocabulary.json")
+    )
     assert info.num_listings == 70 and info.category_counts[-1].sum() == 60
 
 
 def test_the_real_catalogue(tmp_path):
     root = reference.fashion_root()
-    config = ConfigDict({"data": {"source": "eproduct", "kwargs": {"root": str(root), "check_images": False}},
-                         "mine": {"threshold": 10}, "train": {"task": "multilabel"}})
+    config = ConfigDict(
+        {
+            "data": {"source": "eproduct", "kwargs": {"root": str(root), "check_images": False}},
+            "mine": {"threshold": 10},
+            "train": {"task": "multilabel"},
+        }
+    )
     summary = mine.run(config, tmp_path)
     assert summary["titles"] == {"train": 24669, "val": 932} and summary["coverage"] > 0.99
     assert summary["tokens_kept"] == 998 and 5 < summary["labels_per_title"]["mean"] < 5.3

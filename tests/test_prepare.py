@@ -67,9 +67,20 @@ def read(path: pathlib.Path) -> list[list[str]]:
 
 def table(root, **kwargs) -> ConfigDict:
     columns = {"title": "title", "categories": ("kind",), "product": "product"}
-    return ConfigDict({"data": {"source": "table", "kwargs": {
-        "root": str(root), "files": {split: f"{split}.csv" for split in ("train", "query", "gallery")},
-        "image_root": "Images", "columns": columns} | kwargs}})
+    return ConfigDict(
+        {
+            "data": {
+                "source": "table",
+                "kwargs": {
+                    "root": str(root),
+                    "files": {split: f"{split}.csv" for split in ("train", "query", "gallery")},
+                    "image_root": "Images",
+                    "columns": columns,
+                }
+                | kwargs,
+            }
+        }
+    )
 
 
 def synthetic(**sizes) -> ConfigDict:
@@ -162,10 +173,19 @@ def test_by_name_where_tfds_looks(tmp_path):
 
 def test_a_tfds_dataset_can_be_prepared(tmp_path):
     tfds_generated.prepare(tfds_generated.StanfordOnlineProducts, tmp_path, "parquet")
-    config = ConfigDict({"data": {"source": "tfds", "kwargs": {
-        "name": "stanford_online_products", "data_dir": str(tmp_path),
-        "splits": {"train": "train", "query": "test", "gallery": "test"},
-        "columns": {"categories": ("super_class_id",), "product": "class_id"}}}})
+    config = ConfigDict(
+        {
+            "data": {
+                "source": "tfds",
+                "kwargs": {
+                    "name": "stanford_online_products",
+                    "data_dir": str(tmp_path),
+                    "splits": {"train": "train", "query": "test", "gallery": "test"},
+                    "columns": {"categories": ("super_class_id",), "product": "class_id"},
+                },
+            }
+        }
+    )
     run(config, tmp_path / "out")
     same(load(tmp_path / "out"), loading.load(config.data))
     before = files(tmp_path / "out")
@@ -242,8 +262,13 @@ def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
     found = load(out, tmp_path / "again.csv")
     count = found.counts["train"]
     before = [original.query.ids.index(query) for query in found.query.ids]
-    answers = {"read": len(original.truth.rows), "kept": len(found.truth.rows), "queries_without": sum(
-        len(original.truth.relevant(old)) > 0 == len(found.truth.relevant(row)) for row, old in enumerate(before))}
+    answers = {
+        "read": len(original.truth.rows),
+        "kept": len(found.truth.rows),
+        "queries_without": sum(
+            len(original.truth.relevant(old)) > 0 == len(found.truth.relevant(row)) for row, old in enumerate(before)
+        ),
+    }
     assert summary["answers"] == answers and answers["kept"] < answers["read"]
     assert not any("files" in found.counts[split] for split in ("train", "query", "gallery"))
     assert count["set_aside"] == {"empty title": 1, "truncated image file": 1, "unreadable picture": 1}
@@ -282,10 +307,16 @@ def test_records_of_another_preparation_are_noticed(tmp_path):
     load(tmp_path / "one").gallery.images[8]
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"side": 0}, "--side=0"), ({"quality": 101}, "--quality=101"), ({"shard_rows": 0}, "--shard_rows=0"),
-    ({"out": "s3://bucket/x"}, "local folder"), ({"out": "full"}, "no prepared catalogue"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"side": 0}, "--side=0"),
+        ({"quality": 101}, "--quality=101"),
+        ({"shard_rows": 0}, "--shard_rows=0"),
+        ({"out": "s3://bucket/x"}, "local folder"),
+        ({"out": "full"}, "no prepared catalogue"),
+    ],
+)
 def test_arguments_that_cannot_be(tmp_path, change, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
@@ -312,8 +343,17 @@ MANY = {"num_train": 300}  # enough to be killed before the end
 
 def command(out, *arguments) -> list[str]:
     sizes = [f"--config.data.kwargs.{name}={value}" for name, value in synthetic(**MANY).data.kwargs.items()]
-    return [sys.executable, "-m", "retrieval_jax.prepare", "--config=configs/quickstart.py:runlocal", *sizes,
-            f"--out={out}", f"--side={SIDE}", "--shard_rows=8", *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "retrieval_jax.prepare",
+        "--config=configs/quickstart.py:runlocal",
+        *sizes,
+        f"--out={out}",
+        f"--side={SIDE}",
+        "--shard_rows=8",
+        *arguments,
+    ]
 
 
 def children(pid: int) -> set[int]:
@@ -340,8 +380,9 @@ def alive(pid: int) -> bool:
 
 def running(out, complete: int) -> tuple[subprocess.Popen, list[int]]:
     """Starts the command with two processes; returns it and them once so many files are complete."""
-    started = subprocess.Popen(command(out, "--processes=2"), cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        command(out, "--processes=2"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     end = time.monotonic() + 120
     while len(list(out.glob("catalogue/shards/*.json"))) < complete and time.monotonic() < end:
         assert started.poll() is None, started.stderr.read()
@@ -380,8 +421,13 @@ def test_killed_in_the_middle_with_two_processes(tmp_path):
 
 
 def test_the_command_line_says_what_is_missing(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "retrieval_jax.prepare", "--config=configs/quickstart.py"], cwd=ROOT,
-                          capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "retrieval_jax.prepare", "--config=configs/quickstart.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 2 and "Give --out=FOLDER" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -414,8 +460,14 @@ def test_the_whole_way_on_a_prepared_catalogue(tmp_path):
     (tmp_path / "configs" / "shop.py").write_text(CONFIG.format(root=str(tmp_path / "prepared")))
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     arguments = [f"--config={tmp_path}/configs/shop.py", f"--workdir={tmp_path}/run"]
-    done = subprocess.run([sys.executable, "-m", "retrieval_jax.run", *arguments], cwd=ROOT, env=env,
-                          capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [sys.executable, "-m", "retrieval_jax.run", *arguments],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert done.returncode == 0, done.stderr
     stages = json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
     assert {"histogram", "trained"} <= {stage["model"] for stage in stages}
@@ -440,30 +492,37 @@ def encoded(kind: str, height: int, width: int, mode: str = "RGB", **options) ->
 ON_ITS_SIDE = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # EXIF's orientation
 
 
-@pytest.mark.parametrize("data, shape, as_is", [
-    (encoded("JPEG", 60, 90), (32, 48), False),
-    (encoded("JPEG", 1200, 32), (1200, 32), True),
-    (encoded("JPEG", 300, 400, exif=ON_ITS_SIDE), (43, 32), False),
-    (encoded("JPEG", 20, 30, exif=ON_ITS_SIDE), (30, 20), False),  # not every reader turns it
-    (encoded("JPEG", 20, 20, "CMYK"), (20, 20), False),  # not every reader knows it
-    (encoded("JPEG", 20, 20, "L"), (20, 20), True),
-    (encoded("PNG", 20, 20), (20, 20), True),
-    (encoded("PNG", 20, 20, "RGBA"), (20, 20), False),
-    (encoded("PNG", 20, 20, "P"), (20, 20), False),
-    (encoded("GIF", 64, 20, "P"), (64, 20), False),
-    (encoded("JPEG", 60, 90) + b"\0" * 9, (32, 48), False),
-    (encoded("JPEG", 1, 1), (1, 1), True),
-])
+@pytest.mark.parametrize(
+    "data, shape, as_is",
+    [
+        (encoded("JPEG", 60, 90), (32, 48), False),
+        (encoded("JPEG", 1200, 32), (1200, 32), True),
+        (encoded("JPEG", 300, 400, exif=ON_ITS_SIDE), (43, 32), False),
+        (encoded("JPEG", 20, 30, exif=ON_ITS_SIDE), (30, 20), False),  # not every reader turns it
+        (encoded("JPEG", 20, 20, "CMYK"), (20, 20), False),  # not every reader knows it
+        (encoded("JPEG", 20, 20, "L"), (20, 20), True),
+        (encoded("PNG", 20, 20), (20, 20), True),
+        (encoded("PNG", 20, 20, "RGBA"), (20, 20), False),
+        (encoded("PNG", 20, 20, "P"), (20, 20), False),
+        (encoded("GIF", 64, 20, "P"), (64, 20), False),
+        (encoded("JPEG", 60, 90) + b"\0" * 9, (32, 48), False),
+        (encoded("JPEG", 1, 1), (1, 1), True),
+    ],
+)
 def test_what_becomes_of_a_picture(data, shape, as_is):
     after, kept, size = prepared.fitted(Held(data), 0, SIDE, 90)
     assert decoding.decode(after).shape == (*shape, 3) and kept == as_is == (after == data) and size == len(data)
     assert np.abs(decoding.decode(after).astype(int).mean((0, 1)) - decoding.decode(data).mean((0, 1))).max() < 8
 
 
-@pytest.mark.parametrize("data, reason", [
-    (b"", "not an image file"), (encoded("JPEG", 20, 20)[:-60], "truncated image file"),
-    (encoded("PNG", 1001, 1000), "image too large"),
-])
+@pytest.mark.parametrize(
+    "data, reason",
+    [
+        (b"", "not an image file"),
+        (encoded("JPEG", 20, 20)[:-60], "truncated image file"),
+        (encoded("PNG", 1001, 1000), "image too large"),
+    ],
+)
 def test_what_is_no_picture(data, reason):
     with pytest.raises(decoding.BadImage) as caught:
         prepared.fitted(Held(data), 0, SIDE, 90)

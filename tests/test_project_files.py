@@ -33,8 +33,9 @@ def text_of(file: pathlib.Path) -> str:
 
 
 def test_ruff_finds_nothing():
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=ROOT, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=ROOT, capture_output=True, text=True
+    )
     if "No module named ruff" in done.stderr:
         pytest.skip("ruff is not installed: pip install -r requirements-dev.txt")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,8 +43,12 @@ def test_ruff_finds_nothing():
 
 @pytest.mark.parametrize("words", [REGISTRIES, PRIVATE], ids=["registries", "private paths"])
 def test_no_file_names_a_package_registry_or_a_private_path(words):
-    found = [f"{file.relative_to(ROOT)}: {word}" for file in committed_files() for word in words
-             if re.search(r"(?<![\w.~-])" + re.escape(word), text_of(file))]
+    found = [
+        f"{file.relative_to(ROOT)}: {word}"
+        for file in committed_files()
+        for word in words
+        if re.search(r"(?<![\w.~-])" + re.escape(word), text_of(file))
+    ]
     assert not found, found
 
 
@@ -59,8 +64,9 @@ def requirements(name: str) -> dict[str, str]:
     return dict(found)
 
 
-@pytest.mark.parametrize("name, faiss", [("requirements-gpu.txt", "faiss-gpu-cu12"),
-                                         ("requirements-tpu.txt", "faiss-cpu")])
+@pytest.mark.parametrize(
+    "name, faiss", [("requirements-gpu.txt", "faiss-gpu-cu12"), ("requirements-tpu.txt", "faiss-cpu")]
+)
 def test_requirements_differ_in_jax_and_faiss_only_and_name_one_faiss(name, faiss):
     cpu, other = requirements("requirements.txt"), requirements(name)
     assert [package for package in other if package.startswith("faiss")] == [faiss]

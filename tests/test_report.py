@@ -57,24 +57,44 @@ class Page(html.parser.HTMLParser):
 
 def make_split(name, count, seed, titles):
     pictures = np.random.default_rng(seed).integers(0, 256, (count, 40, 30, 3), np.uint8)
-    return catalogs.Split(name, [f"{name}-{i:03}" for i in range(count)], titles and (titles * count)[:count],
-                          np.full((count, 1), 0, np.int32) if titles else None, pictures)
+    return catalogs.Split(
+        name,
+        [f"{name}-{i:03}" for i in range(count)],
+        titles and (titles * count)[:count],
+        np.full((count, 1), 0, np.int32) if titles else None,
+        pictures,
+    )
 
 
 def make_catalog(queries=12, gallery=30):
-    splits = {"train": make_split("train", 4, 0, TITLES), "val": make_split("val", 6, 1, TITLES),
-              "query": make_split("query", queries, 2, None), "gallery": make_split("gallery", gallery, 3, TITLES)}
+    splits = {
+        "train": make_split("train", 4, 0, TITLES),
+        "val": make_split("val", 6, 1, TITLES),
+        "query": make_split("query", queries, 2, None),
+        "gallery": make_split("gallery", gallery, 3, TITLES),
+    }
     ids = splits["query"].ids, splits["gallery"].ids
     relevant = [[ids[1][(3 * i + j) % gallery] for j in range(1 + i % 5)] for i in range(queries - 1)] + [[]]
-    return catalogs.Catalog("shop", **splits, truth=Truth.from_lists(*ids, relevant), category_levels=("leaf",),
-                            category_names=(["things & <b>more</b>"],))
+    return catalogs.Catalog(
+        "shop",
+        **splits,
+        truth=Truth.from_lists(*ids, relevant),
+        category_levels=("leaf",),
+        category_names=(["things & <b>more</b>"],),
+    )
 
 
 def make_config(**blocks):
-    config = {"name": "quick <i>start</i>", "data": {"source": "synthetic", "kwargs": {}}, "mine": {"threshold": 1},
-              "train": {"model": {"name": "convnext", "variant": "atto", "kwargs": {}}}, "embed": {},
-              "search": {"steps": (("whitening", {}), ("reranking", {})), "members": ()}, "evaluate": {},
-              "report": {"rows": 3, "seed": 0, "stage": ""}}
+    config = {
+        "name": "quick <i>start</i>",
+        "data": {"source": "synthetic", "kwargs": {}},
+        "mine": {"threshold": 1},
+        "train": {"model": {"name": "convnext", "variant": "atto", "kwargs": {}}},
+        "embed": {},
+        "search": {"steps": (("whitening", {}), ("reranking", {})), "members": ()},
+        "evaluate": {},
+        "report": {"rows": 3, "seed": 0, "stage": ""},
+    }
     return {**config, **blocks}
 
 
@@ -86,10 +106,17 @@ def write_rankings(folder, catalog, names):
         rows[3, 4:], scores[3, 4:] = -1, -np.inf  # a filter left four results
         ranking = Ranking(catalog.query.ids, rows, scores, Ids.of(catalog.gallery.ids).sha256())
         ranking.save(folder / "rankings" / model / stage)
-        stages.append({"model": model, "stage": stage, **metrics.evaluate(ranking, catalog.truth),
-                       "report": metrics.evaluate(ranking, catalog.truth)})
-    atomic.write_json(folder / "rankings" / "rankings.json",
-                       {"stages": [{"model": model, "stage": stage} for model, stage in names]})
+        stages.append(
+            {
+                "model": model,
+                "stage": stage,
+                **metrics.evaluate(ranking, catalog.truth),
+                "report": metrics.evaluate(ranking, catalog.truth),
+            }
+        )
+    atomic.write_json(
+        folder / "rankings" / "rankings.json", {"stages": [{"model": model, "stage": stage} for model, stage in names]}
+    )
     atomic.write_json(folder / "metrics.json", {"stages": stages})
     return stages
 
@@ -111,14 +138,25 @@ def shop(tmp_path, monkeypatch):
         offsets = np.append(0, np.cumsum(lengths))
         vocabularies.save_targets(tmp_path / "attributes" / f"{split}.npz", offsets, ids, words.hash)
     (tmp_path / "embeddings" / "trained").mkdir(parents=True)
-    np.savez(tmp_path / "embeddings" / "trained" / "val_attributes.npz", rows=np.arange(6),
-             label_ids=np.tile(np.array([3, 0, 2], np.int32), (6, 1)),
-             probabilities=np.tile(np.array([0.25, 0.75, 0.5], np.float32), (6, 1)))
-    lines = [{"step": step, "time": 0.0, "loss": 3.0 / step, "grad_norm": None if step == 7 else 1.0}
-             for step in range(1, 500)] + [{"step": 400, "time": 1.0, "retrieval/mar@10_capped": 0.5}]
+    np.savez(
+        tmp_path / "embeddings" / "trained" / "val_attributes.npz",
+        rows=np.arange(6),
+        label_ids=np.tile(np.array([3, 0, 2], np.int32), (6, 1)),
+        probabilities=np.tile(np.array([0.25, 0.75, 0.5], np.float32), (6, 1)),
+    )
+    lines = [
+        {"step": step, "time": 0.0, "loss": 3.0 / step, "grad_norm": None if step == 7 else 1.0}
+        for step in range(1, 500)
+    ] + [{"step": 400, "time": 1.0, "retrieval/mar@10_capped": 0.5}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 50')
-    workdir.record(config, tmp_path, "train", seconds=75.4, cpu_seconds=100,
-                   summary={"parameters": 3_400_000, "steps": 499, "epochs": 2, "images_per_second": 105.0})
+    workdir.record(
+        config,
+        tmp_path,
+        "train",
+        seconds=75.4,
+        cpu_seconds=100,
+        summary={"parameters": 3_400_000, "steps": 499, "epochs": 2, "images_per_second": 105.0},
+    )
     return types.SimpleNamespace(folder=tmp_path, catalog=catalog, config=config, stages=stages)
 
 
@@ -141,8 +179,19 @@ def test_page_is_whole_and_loads_nothing(shop, capsys):
     assert all(attrs.get("alt") for tag, attrs in parsed.tags if tag == "img")
     assert all(attrs.get("aria-label") for tag, attrs in parsed.tags if tag == "svg" and attrs.get("role") == "img")
     text = " ".join(parsed.words)
-    for words in ("499 steps", "2 epochs", "3,400,000 parameters", "105 pictures a second", "1 min 15 s", "30 gallery",
-                  "Worst queries", "Random queries", "Loss", "Scores while training", "Attributes per title"):
+    for words in (
+        "499 steps",
+        "2 epochs",
+        "3,400,000 parameters",
+        "105 pictures a second",
+        "1 min 15 s",
+        "30 gallery",
+        "Worst queries",
+        "Random queries",
+        "Loss",
+        "Scores while training",
+        "Attributes per title",
+    ):
         assert words in text, words
     assert "Not shown" not in text
     assert "1 logged values were not finite" in text
@@ -192,8 +241,10 @@ def test_random_and_worst_rows(shop):
     assert shown == worst
     random = re.findall(r'alt="query: (query-\d+)"', random)
     assert len(random) == 3 and "query-011" not in random  # has no relevant listing
-    marks = {kind: sum("item " + kind == attrs.get("class") for _, attrs in Page(page).tags)
-             for kind in ("relevant", "other", "missed")}
+    marks = {
+        kind: sum("item " + kind == attrs.get("class") for _, attrs in Page(page).tags)
+        for kind in ("relevant", "other", "missed")
+    }
     expected = {"relevant": 0, "other": 0, "missed": 0}
     for query in [int(name[-3:]) for name in random] + worst:
         wanted = set(truth.relevant(query).tolist())
@@ -245,11 +296,16 @@ def test_reading_says_what_each_step_changed():
     def stage(model, name, value):
         return {"model": model, "stage": name, "mar@10_capped": value, "mar@10_capped_se": 0.01}
 
-    scores = [stage("histogram", "cosine", 0.2), stage("trained", "cosine", 0.5), stage("trained", "whitening", 0.582),
-              stage("trained", "reranking", 0.567)]
+    scores = [
+        stage("histogram", "cosine", 0.2),
+        stage("trained", "cosine", 0.5),
+        stage("trained", "whitening", 0.582),
+        stage("trained", "reranking", 0.567),
+    ]
     assert report_scores.reading(scores[1:]) == "whitening: +8.2 points of MAR@10 (capped); re-ranking: −1.5 points."
     assert report_scores.reading(scores).startswith(
-        "Trained network, cosine: +30.0 points of MAR@10 (capped) against the colour histogram. Then whitening: +8.2 p")
+        "Trained network, cosine: +30.0 points of MAR@10 (capped) against the colour histogram. Then whitening: +8.2 p"
+    )
     assert report_scores.reading(scores[:1]) == "Colour histogram: 20.0 % MAR@10 (capped)."
     assert report_scores.reading([]) == "" == report_scores.table([])
     table = report_scores.table(scores)
@@ -303,12 +359,30 @@ def test_page_fits_a_phone_and_a_desk(shop, tmp_path):
         f"<body>{frames}<pre></pre><script>onload = () => document.querySelector('pre').textContent = 'MEASURED ' + "
         "[...document.querySelectorAll('iframe')].map(f => [f.contentWindow.innerWidth, "
         "f.contentDocument.documentElement.scrollWidth, f.contentDocument.images.length, "
-        "[...f.contentDocument.images].filter(i => !i.naturalWidth).length]).join(' ')</script>")
+        "[...f.contentDocument.images].filter(i => !i.naturalWidth).length]).join(' ')</script>"
+    )
     done = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files",
-         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--virtual-time-budget=5000",
-         "--dump-dom", (shop.folder / "frames.html").as_uri()], capture_output=True, text=True, timeout=120)
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-sync",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--allow-file-access-from-files",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1400,1000",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            (shop.folder / "frames.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     found = re.search(r"<pre>MEASURED ([\d,]+) ([\d,]+)<", done.stdout)
     assert found, done.stdout[-500:] + done.stderr[-2000:]
     for width, measured in zip(widths, found.groups(), strict=True):

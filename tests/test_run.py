@@ -66,7 +66,10 @@ def test_a_run_to_start_from_goes_first_with_pictures_of_its_own_size(tmp_path, 
     run.run(config, tmp_path / "later", "configs")
     assert calls == [*workdir.VERBS, *workdir.VERBS]
     assert workdir.read_config(tmp_path / "earlier-runlocal")["data"] == {
-        "source": "table", "kwargs": {"seed": 0}, "image_size": (4, 4)}
+        "source": "table",
+        "kwargs": {"seed": 0},
+        "image_size": (4, 4),
+    }
 
 
 def test_a_config_without_training_starts_at_embed(tmp_path, calls):
@@ -84,12 +87,15 @@ def test_a_further_process_trains_and_embeds_and_waits_for_the_first_with_the_re
         """What the first process does while this one sleeps: every verb but the two that are done together."""
         waits.append(len(calls))
         verb = next(verb for verb in workdir.VERBS if workdir.reason_to_run(make_config(), tmp_path, verb))
-        atomic.write_json(tmp_path / "stages" / f"{verb}.json", {
-            "verb": verb, "hash": workdir.stage_hash(make_config(), verb), "outputs": {}})
+        atomic.write_json(
+            tmp_path / "stages" / f"{verb}.json",
+            {"verb": verb, "hash": workdir.stage_hash(make_config(), verb), "outputs": {}},
+        )
 
     def record(config, folder, verb, **kwargs):
-        atomic.write_json(folder / "stages" / f"{verb}.json", {
-            "verb": verb, "hash": workdir.stage_hash(config, verb), "outputs": {}})
+        atomic.write_json(
+            folder / "stages" / f"{verb}.json", {"verb": verb, "hash": workdir.stage_hash(config, verb), "outputs": {}}
+        )
         return {"seconds": 0.0}
 
     monkeypatch.setattr(workdir, "record", record)

@@ -9,10 +9,18 @@ import sys
 from retrieval_jax import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-SMALL = ("--config=configs/quickstart.py:runlocal", "--config.data.image_size=(32,32)",
-         "--config.data.kwargs.image_size=32", "--config.data.kwargs.num_train=96", "--config.data.kwargs.num_val=16",
-         "--config.data.kwargs.num_query=16", "--config.data.kwargs.num_gallery=64", "--config.mine.threshold=4",
-         "--config.embed.batch_size=32", "--config.report.rows=2")
+SMALL = (
+    "--config=configs/quickstart.py:runlocal",
+    "--config.data.image_size=(32,32)",
+    "--config.data.kwargs.image_size=32",
+    "--config.data.kwargs.num_train=96",
+    "--config.data.kwargs.num_val=16",
+    "--config.data.kwargs.num_query=16",
+    "--config.data.kwargs.num_gallery=64",
+    "--config.mine.threshold=4",
+    "--config.embed.batch_size=32",
+    "--config.report.rows=2",
+)
 
 
 def run(folder, *arguments) -> subprocess.CompletedProcess:

@@ -17,8 +17,11 @@ STEPS = (("whitening", {}), ("reranking", {"k1": 5, "k2": 3, "depth": 12}))
 
 def make_config(steps=STEPS, members=(), models=("histogram", "trained"), k=20):
     return ConfigDict(
-        {"name": "test", "embed": {"models": models},
-         "search": {"k": k, "steps": steps, "members": members, "index": "exact", "index_kwargs": {}}}
+        {
+            "name": "test",
+            "embed": {"models": models},
+            "search": {"k": k, "steps": steps, "members": members, "index": "exact", "index_kwargs": {}},
+        }
     )
 
 

@@ -28,9 +28,11 @@ import tiny  # noqa: E402
 from retrieval_jax import mine, tasks, train  # noqa: E402
 from retrieval_jax.errors import InputError, RunFailed  # noqa: E402
 from retrieval_jax.models.backbones import convnext  # noqa: E402
-from retrieval_jax.training import checkpoints, optim, sharding
+from retrieval_jax.training import checkpoints, optim, sharding  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "train_step.json"
+
+
 @pytest.fixture(autouse=True)
 def tiny_variant(monkeypatch):
     monkeypatch.setitem(convnext.VARIANTS, "tiny test", tiny.TINY)
@@ -47,10 +49,15 @@ def three_steps(loss="sigmoid") -> dict:
     params = jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch())
     optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=2.0)
     mesh = sharding.make_mesh(jax.devices()[:1])
-    update = make_update(task, optimizer, jax.random.key(1), config.ema_decay, sharding.batch_sharding(mesh),
-                               sharding.replicated(mesh))
-    state = {"params": params, "ema": jax.tree.map(np.asarray, params), "opt_state": jax.jit(optimizer.init)(params),
-             "step": np.int32(0)}
+    update = make_update(
+        task, optimizer, jax.random.key(1), config.ema_decay, sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    )
+    state = {
+        "params": params,
+        "ema": jax.tree.map(np.asarray, params),
+        "opt_state": jax.jit(optimizer.init)(params),
+        "step": np.int32(0),
+    }
     numbers = {}
     for step in range(1, 4):
         state, values = update(state, tiny.tiny_batch())
@@ -59,23 +66,30 @@ def three_steps(loss="sigmoid") -> dict:
         groups = {}
         for path, leaf in zip(jax.tree.leaves(optim.paths(state[name])), jax.tree.leaves(state[name]), strict=True):
             groups.setdefault("/".join(path.split("/")[:2]), []).append(np.abs(leaf).ravel())
-        numbers |= {f"{name} {group}": float(np.concatenate(leaves).astype(np.float64).mean())
-                    for group, leaves in groups.items()}
+        numbers |= {
+            f"{name} {group}": float(np.concatenate(leaves).astype(np.float64).mean())
+            for group, leaves in groups.items()
+        }
     return numbers
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "softmax"])
 def test_three_steps_equal_their_golden_numbers(loss):
     golden, now = json.loads(GOLDEN.read_text())[loss], three_steps(loss)
-    wrong = [f"  {name}: golden {golden.get(name)}, now {now.get(name)}" for name in sorted(golden | now)
-             if name not in golden or name not in now or not np.isclose(now[name], golden[name], rtol=2e-4, atol=1e-9)]
+    wrong = [
+        f"  {name}: golden {golden.get(name)}, now {now.get(name)}"
+        for name in sorted(golden | now)
+        if name not in golden or name not in now or not np.isclose(now[name], golden[name], rtol=2e-4, atol=1e-9)
+    ]
     assert not wrong, (
-        "three training steps from a fixed seed on a fixed batch give other numbers than before:\n" + "\n".join(wrong) +
-        "\nSo every training gives another network from now on. What moves first tells where to look. Losses of step "
+        "three training steps from a fixed seed on a fixed batch give other numbers than before:\n"
+        + "\n".join(wrong)
+        + "\nSo every training gives another network from now on. What moves first tells where to look. Losses of step "
         "1: initialisation, pictures, network or loss. Later ones: gradients, optimiser or schedule. Only ema: the "
         "moving average. Missing names are renamed parameters: old checkpoints no longer load. Where no change of the "
         "numbers is meant (a refactor, a faster form, a new jax), it is a bug. Where it is meant, say so in the commit "
-        "message and write the numbers again: python tests/tiny.py --write")
+        "message and write the numbers again: python tests/tiny.py --write"
+    )
 
 
 # ------------------------------------------------------------------------------------------------- whole runs, apart
@@ -101,10 +115,19 @@ print(train.run(config, folder)["steps"], sharding.make_mesh().size)
 def start(folder, *args, devices=1) -> subprocess.Popen:
     # level 0: much less time in the compiler
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags,
-           "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen([sys.executable, "-c", RUN, str(folder), *args], env=env, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE)
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": flags,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), *args],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def finish(process, timeout=900) -> str:
@@ -163,16 +186,28 @@ def test_a_start_from_another_run_with_everything_switched_on(uninterrupted, tmp
     config = tiny.tiny_config()
     config.mine.threshold = 6
     mine.run(config, tmp_path)
-    config.train.update({"init_from": str(uninterrupted), "frozen": ("/stem/",), "ema_paths": "^backbone/",
-                         "layer_decay": 0.8, "epochs": 32 / 60, "accumulate_steps": 2, "schedule": "constant",
-                         "warmup_epochs": 0.0, "batch_transforms": (("mixup", {}), ("cutmix", {})),
-                         "views": ({"transforms": config.train.transforms, "image_size": (8, 8)},)})
+    config.train.update(
+        {
+            "init_from": str(uninterrupted),
+            "frozen": ("/stem/",),
+            "ema_paths": "^backbone/",
+            "layer_decay": 0.8,
+            "epochs": 32 / 60,
+            "accumulate_steps": 2,
+            "schedule": "constant",
+            "warmup_epochs": 0.0,
+            "batch_transforms": (("mixup", {}), ("cutmix", {})),
+            "views": ({"transforms": config.train.transforms, "image_size": (8, 8)},),
+        }
+    )
     config.train.unlabelled.update({"split": "gallery", "batch_size": 4})
     config.train.task_kwargs.update({"distill_share": 0.5, "unlabelled_weight": 1.0})
     summary = train.run(config, tmp_path)
     assert summary["steps"] == 2 and np.isfinite(summary["final_loss"])
-    counts, old_labels, labels = (summary["warm_start"], *(info_lib.load(
-        folder / "checkpoints" / "data_info.json").label_names for folder in (uninterrupted, tmp_path)))
+    counts, old_labels, labels = (
+        summary["warm_start"],
+        *(info_lib.load(folder / "checkpoints" / "data_info.json").label_names for folder in (uninterrupted, tmp_path)),
+    )
     assert counts["tensors_fresh"] == counts["tensors_left_over"] == counts["labels_fresh"] == 0
     assert set(labels) < set(old_labels) and counts["labels_matched"] > len(labels)  # and the categories
 
@@ -200,8 +235,15 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(little_compilation):
     mesh = sharding.make_mesh(jax.devices()[:1])
     batch, found = tiny.tiny_batch(), []
     for steps in (1, 4):
-        update = make_update(task, optimizer, jax.random.key(1), 0.9, sharding.batch_sharding(mesh),
-                                   sharding.replicated(mesh), accumulate_steps=steps)
+        update = make_update(
+            task,
+            optimizer,
+            jax.random.key(1),
+            0.9,
+            sharding.batch_sharding(mesh),
+            sharding.replicated(mesh),
+            accumulate_steps=steps,
+        )
         state = {"params": params, "ema": params, "opt_state": optimizer.init(params), "step": np.int32(0)}
         for _ in range(2):
             state, values = update(state, batch)

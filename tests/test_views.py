@@ -15,7 +15,7 @@ def predict_fn(params, batch):
     """A network for any size that tells left from right and up from down."""
     images = batch["image"].astype(jnp.float32) / 255
     _, height, width, _ = images.shape
-    up, left = images[:, :height // 2].mean((1, 2, 3)), images[:, :, :width // 3].mean((1, 2, 3))
+    up, left = images[:, : height // 2].mean((1, 2, 3)), images[:, :, : width // 3].mean((1, 2, 3))
     corner = images[:, 0, 0, 0]
     seen = jnp.stack([*images.mean((1, 2)).T, up, left, corner, jnp.full_like(up, height / 10)], -1)
     return {"embedding": seen @ params, "space": "s"}
@@ -26,8 +26,9 @@ def pictures(height=16, width=12, rows=3):
 
 
 def run(spec, images, image_size=None):
-    out = jax.jit(lambda p, b: {k: v for k, v in views.with_views(predict_fn, spec, image_size)(p, b).items()
-                                if k != "space"})(WEIGHTS, {"image": images})
+    out = jax.jit(
+        lambda p, b: {k: v for k, v in views.with_views(predict_fn, spec, image_size)(p, b).items() if k != "space"}
+    )(WEIGHTS, {"image": images})
     return np.asarray(out["embedding"])
 
 
@@ -39,7 +40,7 @@ def average(looks):
 def crops(images, height, width):
     spare_h, spare_w = images.shape[1] - height, images.shape[2] - width
     for y, x in ((0, 0), (0, spare_w), (spare_h, 0), (spare_h, spare_w), (spare_h // 2, spare_w // 2)):
-        yield images[:, y:y + height, x:x + width]
+        yield images[:, y : y + height, x : x + width]
 
 
 def resized(images, height, width):
@@ -99,8 +100,11 @@ def test_a_network_is_traced_once_for_each_scale_whatever_the_number_of_views():
         sizes.append(batch["image"].shape[1:3])
         return {"embedding": batch["image"].mean((1, 2))}
 
-    text = jax.jit(views.with_views(counting, (("flip", {}), ("five_crops", {})))).lower(
-        None, {"image": np.zeros((2, 14, 14, 3), np.float32)}).as_text()
+    text = (
+        jax.jit(views.with_views(counting, (("flip", {}), ("five_crops", {}))))
+        .lower(None, {"image": np.zeros((2, 14, 14, 3), np.float32)})
+        .as_text()
+    )
     assert len(sizes) <= 3 and set(sizes) == {(14, 14)} and text.count("stablehlo.while") == 1
 
 
@@ -114,15 +118,18 @@ def test_a_network_with_learned_positions_refuses_other_sizes_in_a_clear_sentenc
         views.with_views(predict, (("multi_scale", {"scales": (1.0, 2.0)}),))(params, images)
 
 
-@pytest.mark.parametrize("spec, words", [
-    ((("flop", {}),), "no view 'flop'; there are: five_crops, flip, multi_scale"),
-    ((("flip", {"p": 1}),), "no argument 'p'; it takes: no arguments"),
-    ((("flip", {}), ("flip", {})), "given twice"),
-    (("flip",), "pair"),
-    ((("multi_scale", {"scales": (0,)}),), "scales are above 0"),
-    ((("multi_scale", {"scales": 1.5}),), "scales are numbers"),
-    ((("five_crops", {"enlarge": 1}),), "enlarge is above 1"),
-])
+@pytest.mark.parametrize(
+    "spec, words",
+    [
+        ((("flop", {}),), "no view 'flop'; there are: five_crops, flip, multi_scale"),
+        ((("flip", {"p": 1}),), "no argument 'p'; it takes: no arguments"),
+        ((("flip", {}), ("flip", {})), "given twice"),
+        (("flip",), "pair"),
+        ((("multi_scale", {"scales": (0,)}),), "scales are above 0"),
+        ((("multi_scale", {"scales": 1.5}),), "scales are numbers"),
+        ((("five_crops", {"enlarge": 1}),), "enlarge is above 1"),
+    ],
+)
 def test_bad_views_are_refused(spec, words):
     with pytest.raises(InputError, match=words):
         views.host_size(spec, (8, 8))

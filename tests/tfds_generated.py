@@ -29,8 +29,15 @@ class StanfordOnlineProducts(sop.Builder, skip_registration=True):
     def _generate_examples(self, split):
         for number in range(COUNTS[split]):
             product = OFFSET[split] + number // 3
-            yield number, {"class_id": product, "super_class_id/num": product % 2, "super_class_id": product % 2,
-                           "image": picture(1000 * OFFSET[split] + number)}
+            yield (
+                number,
+                {
+                    "class_id": product,
+                    "super_class_id/num": product % 2,
+                    "super_class_id": product % 2,
+                    "image": picture(1000 * OFFSET[split] + number),
+                },
+            )
 
 
 class GeneratedListings(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -44,18 +51,37 @@ class GeneratedListings(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         super().__init__(**kwargs)
 
     def _info(self):
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
-            "photo": tfds.features.Image(), "sku": tfds.features.Text(), "name": tfds.features.Text(),
-            "about": {"kind": tfds.features.ClassLabel(names=["shoe", "shirt"]), "price": np.float32},
-            "words": tfds.features.Sequence(tfds.features.Text()), "depth": tfds.features.Image(dtype=np.uint16)}))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "photo": tfds.features.Image(),
+                    "sku": tfds.features.Text(),
+                    "name": tfds.features.Text(),
+                    "about": {"kind": tfds.features.ClassLabel(names=["shoe", "shirt"]), "price": np.float32},
+                    "words": tfds.features.Sequence(tfds.features.Text()),
+                    "depth": tfds.features.Image(dtype=np.uint16),
+                }
+            ),
+        )
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split) for split in self.records}
 
     def _generate_examples(self, split):
         for number, record in enumerate(self.records[split]):
-            yield number, {"photo": picture(number), "sku": f"{split}{number}", "name": f"listing {number}",
-                           "about": {"kind": number % 2, "price": 2.0}, "words": [], "depth": b""} | record
+            yield (
+                number,
+                {
+                    "photo": picture(number),
+                    "sku": f"{split}{number}",
+                    "name": f"listing {number}",
+                    "about": {"kind": number % 2, "price": 2.0},
+                    "words": [],
+                    "depth": b"",
+                }
+                | record,
+            )
 
 
 def prepare(builder, folder, file_format: str, **kwargs):

@@ -10,39 +10,80 @@ from retrieval_jax.data.info import DataInfo
 
 TINY = ((1, 1), (8, 12))  # blocks and channels of a ConvNeXt for tests: two stages, for little compilation
 
-INFO = DataInfo(["black", "dress", "red", "shoe", "wool"], np.array([50, 40, 30, 20, 1]), 90,
-                (["clothes"], ["dresses", "shoes", "tops"]), (np.array([90]), np.array([40, 30, 20])), "abc")
+INFO = DataInfo(
+    ["black", "dress", "red", "shoe", "wool"],
+    np.array([50, 40, 30, 20, 1]),
+    90,
+    (["clothes"], ["dresses", "shoes", "tops"]),
+    (np.array([90]), np.array([40, 30, 20])),
+    "abc",
+)
 
 
 def tiny_config() -> ml_collections.ConfigDict:
     """Returns a whole config: the smallest catalogue, pictures and network (TINY, in VARIANTS as "tiny test")."""
     config = common.base()
     config.data.kwargs = ml_collections.ConfigDict(
-        {"seed": 0, "num_train": 60, "num_val": 10, "num_query": 8, "num_gallery": 20, "image_size": 16})
+        {"seed": 0, "num_train": 60, "num_val": 10, "num_query": 8, "num_gallery": 20, "image_size": 16}
+    )
     config.data.image_size = (16, 16)
     config.mine.threshold = 3
     config.train.model = ml_collections.ConfigDict(
-        {"name": "convnext", "variant": "tiny test", "projection": 0, "kwargs": {
-            "patch_size": 2, "layer_scale": 0.1, "drop_path": 0.2, "pool_stages": (0, 1)}})
+        {
+            "name": "convnext",
+            "variant": "tiny test",
+            "projection": 0,
+            "kwargs": {"patch_size": 2, "layer_scale": 0.1, "drop_path": 0.2, "pool_stages": (0, 1)},
+        }
+    )
     # Every number that a training step depends on, so that the golden numbers do not follow the defaults.
     config.train.task_kwargs = ml_collections.ConfigDict(
-        {"loss": "sigmoid", "title_weight": 1.0, "category_weight": 0.5, "positive_weight_power": 0.0,
-         "positive_weight_limit": 100.0, "poly_epsilon": 0.5, "label_smoothing": 0.0, "head_init_scale": 0.1})
-    config.train.update({"learning_rate": 2e-3, "final_learning_rate": 1e-6, "warmup_epochs": 0.5, "weight_decay": 0.05,
-                         "b2": 0.999, "clip_norm": 1.0, "ema_decay": 0.99, "dtype": "float32"})
-    config.train.update({"batch_size": 16, "epochs": 3.2, "checkpoint_every_steps": 4, "log_every_steps": 1,  # 12 steps
-                         "eval_every_epochs": 0.0})
+        {
+            "loss": "sigmoid",
+            "title_weight": 1.0,
+            "category_weight": 0.5,
+            "positive_weight_power": 0.0,
+            "positive_weight_limit": 100.0,
+            "poly_epsilon": 0.5,
+            "label_smoothing": 0.0,
+            "head_init_scale": 0.1,
+        }
+    )
+    config.train.update(
+        {
+            "learning_rate": 2e-3,
+            "final_learning_rate": 1e-6,
+            "warmup_epochs": 0.5,
+            "weight_decay": 0.05,
+            "b2": 0.999,
+            "clip_norm": 1.0,
+            "ema_decay": 0.99,
+            "dtype": "float32",
+        }
+    )
+    config.train.update(
+        {
+            "batch_size": 16,
+            "epochs": 3.2,
+            "checkpoint_every_steps": 4,
+            "log_every_steps": 1,  # 12 steps
+            "eval_every_epochs": 0.0,
+        }
+    )
     return config
 
 
 def tiny_batch(size=8) -> dict:
     """Returns a batch of noise with labels of INFO: some pictures with none, one of unknown category, one padded."""
     rng = np.random.default_rng(0)
-    return {"image": rng.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8), "row": np.arange(size, dtype=np.int32),
-            "label_ids": np.stack([rng.permutation(5)[:3] for _ in range(size)]).astype(np.int32),
-            "label_mask": np.arange(3) < rng.integers(0, 4, (size, 1)),
-            "category": np.where(np.arange(size) == 2, -1, rng.integers(0, 3, size)).astype(np.int32),
-            "_mask": np.arange(size) < size - 1}
+    return {
+        "image": rng.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8),
+        "row": np.arange(size, dtype=np.int32),
+        "label_ids": np.stack([rng.permutation(5)[:3] for _ in range(size)]).astype(np.int32),
+        "label_mask": np.arange(3) < rng.integers(0, 4, (size, 1)),
+        "category": np.where(np.arange(size) == 2, -1, rng.integers(0, 3, size)).astype(np.int32),
+        "_mask": np.arange(size) < size - 1,
+    }
 
 
 def logged(folder) -> list[dict]:

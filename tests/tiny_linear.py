@@ -22,7 +22,7 @@ def make_task(config=None, data_info=INFO):
         return {"embedding": batch["image"].reshape(len(batch["image"]), -1) / 255.0 @ params["w"]}
 
     def attributes(params, batch):
-        return {"probabilities": jax.nn.sigmoid(embedding(params, batch)["embedding"][:, :len(data_info.label_names)])}
+        return {"probabilities": jax.nn.sigmoid(embedding(params, batch)["embedding"][:, : len(data_info.label_names)])}
 
     def init(rng, batch):
         return {"w": jax.random.normal(rng, (batch["image"][0].size, 6))}
@@ -34,7 +34,9 @@ def make_catalog(num_query=21, num_gallery=60):
     gallery = pictures(num_gallery)
     noise = np.random.default_rng(1).integers(0, 9, (num_query, 4, 4, 3))
     queries = np.clip(gallery[:num_query] + noise, 0, 255).astype(np.uint8)
-    splits = {name: Split(name, [f"{name}{i}" for i in range(len(images))], None, None, images)
-              for name, images in (("query", queries), ("gallery", gallery), ("val", pictures(5, 2)))}
+    splits = {
+        name: Split(name, [f"{name}{i}" for i in range(len(images))], None, None, images)
+        for name, images in (("query", queries), ("gallery", gallery), ("val", pictures(5, 2)))
+    }
     truth = Truth(splits["query"].ids, splits["gallery"].ids, np.arange(num_query + 1), np.arange(num_query))
     return Catalog("tiny", truth=truth, **splits)

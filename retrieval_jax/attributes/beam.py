@@ -104,22 +104,31 @@ def run(
 
     found = _gathered(out, tables)
     filesystems.FileSystems.delete(_shards(out))
-    set_aside = sum(counter.committed for counter in done.metrics().query(
-        MetricsFilter().with_name("empty_titles"))["counters"])
+    set_aside = sum(
+        counter.committed for counter in done.metrics().query(MetricsFilter().with_name("empty_titles"))["counters"]
+    )
     kept = choosing.merged(found, {}, segmenting.LEFT_OUT if segment else frozenset()).tokens
     vocabulary = vocabulary_lib.build(kept, found.num_titles, threshold, rules)
     if not len(vocabulary):
-        raise InputError(f"no token was seen more than --threshold={threshold} times in {found.num_titles:,} titles; "
-                         "lower the threshold")
+        raise InputError(
+            f"no token was seen more than --threshold={threshold} times in {found.num_titles:,} titles; "
+            "lower the threshold"
+        )
     with tempfile.TemporaryDirectory() as made:
         statistics.save(made, found, rules.counted_by)
         vocabulary.save(pathlib.Path(made) / "vocabulary.json")
         for file in sorted(pathlib.Path(made).iterdir()):
-            with filesystems.FileSystems.create(posixpath.join(out, file.name), "application/octet-stream",
-                                                filesystem.CompressionTypes.UNCOMPRESSED) as written:
+            with filesystems.FileSystems.create(
+                posixpath.join(out, file.name), "application/octet-stream", filesystem.CompressionTypes.UNCOMPRESSED
+            ) as written:
                 written.write(file.read_bytes())
-    return {"read": found.num_titles + set_aside, "counted": found.num_titles,
-            "set_aside": {"empty title": set_aside}, "tokens": len(vocabulary), "hash": vocabulary.hash}
+    return {
+        "read": found.num_titles + set_aside,
+        "counted": found.num_titles,
+        "set_aside": {"empty title": set_aside},
+        "tokens": len(vocabulary),
+        "hash": vocabulary.hash,
+    }
 
 
 def _check(titles: list[str], out: str) -> None:
@@ -160,8 +169,10 @@ def _read(file: fileio.ReadableFile, column: str) -> Iterator[str]:
         unpack = _UNPACKED.get(posixpath.splitext(path)[1], lambda content: content)
         for title in _titles(path, unpack(packed), column):
             if not isinstance(title, str | None):
-                raise InputError(f"{path}: {short(repr(title))} in the column {column!r} is no text; name the titles' "
-                                 "column by --column")
+                raise InputError(
+                    f"{path}: {short(repr(title))} in the column {column!r} is no text; name the titles' "
+                    "column by --column"
+                )
             if title and title.strip():
                 # Between machines a title is UTF-8. "?" is a blank to the rule, as a lone surrogate is.
                 yield title.encode("utf-8", "replace").decode("utf-8")
@@ -208,9 +219,7 @@ def _check_column(where: str, column: str, names: Iterable[str]) -> None:
         raise InputError(f"{where} has no column {column!r}, it has {', '.join(map(str, names))}; name it by --column")
 
 
-def _count(
-    titles: list[str], pairs: bool, rules: words.Rules
-) -> Iterator[tuple[tuple[str, ...], tuple[int, int]]]:
+def _count(titles: list[str], pairs: bool, rules: words.Rules) -> Iterator[tuple[tuple[str, ...], tuple[int, int]]]:
     """Yields ((table, key...), numbers) of one bundle."""
     tokenize = functools.partial(words.of_titles, rules=rules)
     found = statistics.count([titles], pairs=pairs, tokenize=tokenize, progress=False)
@@ -251,8 +260,11 @@ def _gathered(out: str, tables: tuple[str, ...]) -> statistics.Statistics:
 
 def main(arguments: list[str]) -> int:
     """Parses a command line and runs it; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="retrieval_jax.attributes.beam", allow_abbrev=False,
-                                     description="Counts the words of titles by Apache Beam.")
+    parser = argparse.ArgumentParser(
+        prog="retrieval_jax.attributes.beam",
+        allow_abbrev=False,
+        description="Counts the words of titles by Apache Beam.",
+    )
     parser.add_argument("--titles", action="append", required=True, help="pattern of files; may be given again")
     parser.add_argument("--column", default="title", help="the titles' column (default: title)")
     parser.add_argument("--out", required=True, help="folder for vocabulary.json and the tables")
@@ -262,8 +274,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--segment", action="store_true", help="as config.mine.segment")
     given, options = parser.parse_known_args(arguments)
     try:
-        found = run(given.titles, given.out, given.threshold, given.column, given.pairs, given.normalise, given.segment,
-                    options)
+        found = run(
+            given.titles, given.out, given.threshold, given.column, given.pairs, given.normalise, given.segment, options
+        )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

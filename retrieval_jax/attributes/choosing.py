@@ -19,8 +19,15 @@ from retrieval_jax.errors import InputError
 
 NO_OVERRULES = Overrules()
 BLOCKS = ("variants", "phrases", "uninformative", "rare", "categories")  # of config.mine, each with an "on" of its own
-TABLE = {"word": pl.String, "decision": pl.String, "rule": pl.String, "target": pl.String, "why": pl.String,
-         "occurrences": pl.Int64, "titles": pl.Int64}
+TABLE = {
+    "word": pl.String,
+    "decision": pl.String,
+    "rule": pl.String,
+    "target": pl.String,
+    "why": pl.String,
+    "occurrences": pl.Int64,
+    "titles": pl.Int64,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +52,10 @@ class Decisions:
 def needs(settings: Mapping[str, Any]) -> tuple[bool, bool]:
     """Returns whether settings need the table of pairs, and that of categories."""
     on = {name for name in BLOCKS if _on(settings, name)}
-    return (bool(on & {"variants", "phrases"} or settings.get("kinds") or settings.get("overrules")),
-            bool(on & {"variants", "uninformative", "rare", "categories"}))
+    return (
+        bool(on & {"variants", "phrases"} or settings.get("kinds") or settings.get("overrules")),
+        bool(on & {"variants", "uninformative", "rare", "categories"}),
+    )
 
 
 def base_rules(settings: Mapping[str, Any]) -> Rules:
@@ -68,11 +77,16 @@ def merged_words(statistics: Statistics, settings: Mapping[str, Any], overrules:
     merges, why = {}, {}
     if _on(settings, "variants"):
         for word, target, kind, n, m, far, like in variants.find(statistics, **_numbers(settings, "variants")).rows():
-            measured = [f"category divergence {far:.2f} nats" if far is not None else "",
-                        f"neighbours {like:+.2f} nats" if like is not None else ""]
+            measured = [
+                f"category divergence {far:.2f} nats" if far is not None else "",
+                f"neighbours {like:+.2f} nats" if like is not None else "",
+            ]
             merges[word] = target
-            why[word] = ("variants", f"{kind} of {target}; seen {n:,} and {m:,} times; "
-                                     + (", ".join(filter(None, measured)) or "spelling alone"))
+            why[word] = (
+                "variants",
+                f"{kind} of {target}; seen {n:,} and {m:,} times; "
+                + (", ".join(filter(None, measured)) or "spelling alone"),
+            )
     stays = overrules.keep | overrules.split | overrules.drop
     for word, target in overrules.merge.items():
         merges[word] = target
@@ -92,8 +106,12 @@ def merged_words(statistics: Statistics, settings: Mapping[str, Any], overrules:
     return final, {word: why[word] for word in final}
 
 
-def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overrules = NO_OVERRULES,
-           pictures: pl.DataFrame | None = None) -> Decisions:
+def decide(
+    statistics: Statistics,
+    settings: Mapping[str, Any],
+    overrules: Overrules = NO_OVERRULES,
+    pictures: pl.DataFrame | None = None,
+) -> Decisions:
     """Decides what becomes an attribute.
 
     Args:
@@ -116,10 +134,11 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
     for name in sorted(word for word in {*overrules.keep, *overrules.drop, *overrules.split, *merges} if " " in word):
         merged_name = " ".join(plain_merges.get(word, word) for word in name.split(" "))
         if merged_name != name:
-            raise InputError(f"{overrules.rows[name]}: {name!r} is {merged_name!r} where its words are merged; write "
-                             "it so, or split the word")
-    counted = merged(
-        statistics, plain_merges, segmenting.LEFT_OUT if base.segment else frozenset())
+            raise InputError(
+                f"{overrules.rows[name]}: {name!r} is {merged_name!r} where its words are merged; write "
+                "it so, or split the word"
+            )
+    counted = merged(statistics, plain_merges, segmenting.LEFT_OUT if base.segment else frozenset())
     # Of millions of words most are rarer than any rule keeps: those are only counted.
     least = threshold
     if _on(settings, "rare"):
@@ -139,14 +158,17 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
                 continue
             names[first, second] = merges.get(name, name)
             phrase_why[name] = (titles, f"together in {titles:,} titles, association {score:.2f} of 1")
-        inside = phrases.only_inside(found.filter(
-            ~(pl.col("first") + " " + pl.col("second")).is_in(sorted(overrules.split | overrules.drop))))
+        inside = phrases.only_inside(
+            found.filter(~(pl.col("first") + " " + pl.col("second")).is_in(sorted(overrules.split | overrules.drop)))
+        )
     for name in sorted({word for word in overrules.keep | set(merges) if " " in word} - set(phrase_why)):
         pair = tuple(name.split(" "))
         titles = counted.pairs.filter((pl.col("first") == pair[0]) & (pl.col("second") == pair[1]))["titles"].sum()
         if not titles:
-            raise InputError(f"{overrules.rows[name]}: no title has {name!r}, its words beside each other; correct or "
-                             "leave out the line")
+            raise InputError(
+                f"{overrules.rows[name]}: no title has {name!r}, its words beside each other; correct or "
+                "leave out the line"
+            )
         names[pair] = merges.get(name, name)
         phrase_why[name] = (titles, f"{overrules.rows[name]}; together in {titles:,} titles")
 
@@ -156,8 +178,10 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
     # Two words that say nothing are no telling phrase either: "free shipping".
     for pair in sorted(names):
         name = " ".join(pair)
-        why = [_says_nothing(word, words.get(word, (0, 0))[1], settings, category.get(word), seen_in_pictures.get(word),
-                             0) for word in pair]
+        why = [
+            _says_nothing(word, words.get(word, (0, 0))[1], settings, category.get(word), seen_in_pictures.get(word), 0)
+            for word in pair
+        ]
         if all(why) and name not in overrules.keep and name not in merges:
             titles, _ = phrase_why.pop(name)
             rows.append((name, "dropped", "uninformative", None, f"both words: {'; '.join(why)}", titles, titles))
@@ -173,8 +197,11 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
         decision, rule, why = _keep(word, occurrences, threshold, settings, category.get(word))
         if decision == "kept" and word in inside and word not in merges.values():
             decision, rule, why = "dropped", "phrases", f"hardly ever outside of the phrase {inside[word]}"
-        elif decision == "kept" and (nothing := _says_nothing(
-                word, titles, settings, category.get(word), seen_in_pictures.get(word), in_phrases.get(word, 0))):
+        elif decision == "kept" and (
+            nothing := _says_nothing(
+                word, titles, settings, category.get(word), seen_in_pictures.get(word), in_phrases.get(word, 0)
+            )
+        ):
             decision, rule, why = "dropped", "uninformative", nothing
         if word in overrules.keep or word in overrules.drop:
             decision, rule, why = "kept" if word in overrules.keep else "dropped", "overrules", overrules.rows[word]
@@ -198,8 +225,12 @@ def decide(statistics: Statistics, settings: Mapping[str, Any], overrules: Overr
     names = {pair: name for pair, name in names.items() if name in kept}
     rules = dataclasses.replace(base, merges=plain_merges, phrases=names)
     table = pl.DataFrame(rows, schema=TABLE, orient="row").sort("word", "decision")
-    return Decisions(sorted(kept), rules, table, len(counted.tokens) - table.filter(
-        ~pl.col("word").str.contains(" ") & (pl.col("decision") != "merged")).height)
+    return Decisions(
+        sorted(kept),
+        rules,
+        table,
+        len(counted.tokens) - table.filter(~pl.col("word").str.contains(" ") & (pl.col("decision") != "merged")).height,
+    )
 
 
 def merged(statistics: Statistics, merges: dict[str, str], left_out: frozenset[str] = frozenset()) -> Statistics:
@@ -226,8 +257,11 @@ def merged(statistics: Statistics, merges: dict[str, str], left_out: frozenset[s
         return table.group_by(keys).agg(pl.exclude(keys).sum()).sort(keys).select(table.columns)
 
     return dataclasses.replace(
-        statistics, tokens=mapped(statistics.tokens, ("token",)), pairs=mapped(statistics.pairs, ("first", "second")),
-        by_category=mapped(statistics.by_category, ("token",)))
+        statistics,
+        tokens=mapped(statistics.tokens, ("token",)),
+        pairs=mapped(statistics.pairs, ("first", "second")),
+        by_category=mapped(statistics.by_category, ("token",)),
+    )
 
 
 def _keep(word: str, occurrences: int, threshold: int, settings: Mapping, category: tuple | None) -> tuple:
@@ -239,14 +273,18 @@ def _keep(word: str, occurrences: int, threshold: int, settings: Mapping, catego
         rare, inside = _numbers(settings, "rare"), _numbers(settings, "categories")
         if _on(settings, "rare") and occurrences > rare.get("share", 0.4) * threshold and p <= rare.get("most_p", 1e-4):
             return "kept", "rare", f"seen {occurrences:,} times, {in_category:,} of them in one category (p {p:.0e})"
-        if _on(settings, "categories") and in_category >= inside.get("least_titles", 3) and share >= inside.get(
-                "least_share", 0.05):
+        if (
+            _on(settings, "categories")
+            and in_category >= inside.get("least_titles", 3)
+            and share >= inside.get("least_share", 0.05)
+        ):
             return "kept", "categories", f"in {share:.0%} of the titles of one category ({in_category:,})"
     return "dropped", "threshold", f"seen {occurrences:,} times"
 
 
-def _says_nothing(word: str, titles: int, settings: Mapping, category: tuple | None, picture: tuple | None,
-                  in_phrases: int) -> str:
+def _says_nothing(
+    word: str, titles: int, settings: Mapping, category: tuple | None, picture: tuple | None, in_phrases: int
+) -> str:
     """Returns why a word tells nothing of a listing's picture, "" where it may tell something."""
     if not _on(settings, "uninformative"):
         return ""
@@ -277,8 +315,10 @@ def _check(overrules: Overrules, statistics: Statistics) -> None:
     rows = {**{target: overrules.rows[word] for word, target in overrules.merge.items()}, **overrules.rows}
     for word in sorted(words):
         if not all(part in known for part in word.split(" ")) or word.count(" ") > 1:
-            raise InputError(f"{rows[word]}: no title has {word!r} (words are those that attributes/mined.html shows, "
-                             "a phrase has two); correct or leave out the line")
+            raise InputError(
+                f"{rows[word]}: no title has {word!r} (words are those that attributes/mined.html shows, "
+                "a phrase has two); correct or leave out the line"
+            )
     for word in sorted({target for target in overrules.merge.values() if " " in target}):
         raise InputError(f"{rows[word]}: {word!r} is a phrase, and words are merged into words; name a word")
 

@@ -51,8 +51,10 @@ def find(
       InputError: max_difference or max_size out of range, or scikit-learn is not installed.
     """
     if not 0 < max_difference <= 2 or max_size < 2:
-        raise InputError(f"config.mine.clusters: max_difference is {max_difference:g} and max_size {max_size}; give "
-                         "more than 0 and at most 2, and 2 or more")
+        raise InputError(
+            f"config.mine.clusters: max_difference is {max_difference:g} and max_size {max_size}; give "
+            "more than 0 and at most 2, and 2 or more"
+        )
     found, start = np.full(len(categories), -1, np.int64), 0
     order = np.argsort(categories, kind="stable")
     order = order[np.searchsorted(categories[order], 0) :]
@@ -102,8 +104,9 @@ def _cluster(vectors: np.ndarray, max_difference: float, max_size: int) -> np.nd
     columns = np.concatenate([graph.col, firsts[1:], pair])
     lengths = np.concatenate([graph.data, np.full(len(firsts), _FAR), [_NEAREST]])
     graph = sparse.csr_matrix((lengths, (rows, columns)), shape=(len(inside) + 2, len(inside) + 2))
-    found = cluster.HDBSCAN(min_cluster_size=2, min_samples=1, metric="precomputed", cluster_selection_method="leaf",
-                            copy=True).fit_predict(graph.maximum(graph.T))[:-2]
+    found = cluster.HDBSCAN(
+        min_cluster_size=2, min_samples=1, metric="precomputed", cluster_selection_method="leaf", copy=True
+    ).fit_predict(graph.maximum(graph.T))[:-2]
     sizes = np.bincount(found[found >= 0], minlength=1)
     labels[inside] = np.where((found >= 0) & (sizes[found] <= max_size), found, -1)
     return labels
@@ -234,17 +237,23 @@ def as_categories(path: str | pathlib.Path, num_rows: int, data_info: Any) -> tu
         with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as content:
             clusters = content["clusters"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: no readable clusters ({error}); set config.mine.clusters.max_difference and run "
-                         "mine in another --workdir") from None
+        raise InputError(
+            f"{path}: no readable clusters ({error}); set config.mine.clusters.max_difference and run "
+            "mine in another --workdir"
+        ) from None
     if clusters.shape != (num_rows,):
-        raise InputError(f"{path} has {len(clusters)} rows, the train split {num_rows}: run mine again in another "
-                         "--workdir")
+        raise InputError(
+            f"{path} has {len(clusters)} rows, the train split {num_rows}: run mine again in another --workdir"
+        )
     if clusters.max(initial=-1) < 0:
         raise InputError(f"{path}: no listing is in a cluster; raise config.mine.clusters.max_difference")
     counts = np.bincount(clusters[clusters >= 0])
     names = [f"cluster {number}" for number in range(len(counts))]
-    return clusters, dataclasses.replace(data_info, category_names=(*data_info.category_names, names),
-                                         category_counts=(*data_info.category_counts, counts))
+    return clusters, dataclasses.replace(
+        data_info,
+        category_names=(*data_info.category_names, names),
+        category_counts=(*data_info.category_counts, counts),
+    )
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ import tqdm
 from retrieval_jax.attributes import choosing, kinds, overrules, statistics, telling, words
 from retrieval_jax.data.pictures import histogram
 from retrieval_jax.errors import InputError
-from retrieval_jax.pages import mined as mined_page
 
 SWITCHES = ("normalise", "segment", *choosing.BLOCKS)
 EXAMPLE_TITLES = 200_000  # that examples of words are looked for in
@@ -19,8 +18,11 @@ THUMBNAIL = (8, 10)  # width, height of the small picture beside the histogram
 
 def switches(mine):
     """Returns the names of the switches of config.mine that are on; overrules, statistics and kinds count as such."""
-    return [name for name in (*SWITCHES, "kinds", "overrules", "statistics")
-            if ((mine.get(name) or {}).get("on") if hasattr(mine.get(name), "get") else mine.get(name))]
+    return [
+        name
+        for name in (*SWITCHES, "kinds", "overrules", "statistics")
+        if ((mine.get(name) or {}).get("on") if hasattr(mine.get(name), "get") else mine.get(name))
+    ]
 
 
 def decide(config, train, splits, titles):
@@ -45,39 +47,41 @@ def decide(config, train, splits, titles):
     if settings.get("statistics"):
         counted = _counted_elsewhere(settings, pairs)
     else:
-        categories = [splits[name].categories[:, -1].tolist() if splits[name].categories is not None
-                      and splits[name].categories.shape[1] else [-1] * len(titles[name]) for name in titles]
-        counted = statistics.count(list(titles.values()), categories=categories if by_category else None, pairs=pairs,
-                                   tokenize=tokenize)
+        categories = [
+            splits[name].categories[:, -1].tolist()
+            if splits[name].categories is not None and splits[name].categories.shape[1]
+            else [-1] * len(titles[name])
+            for name in titles
+        ]
+        counted = statistics.count(
+            list(titles.values()), categories=categories if by_category else None, pairs=pairs, tokenize=tokenize
+        )
     pictures = None
     if settings["uninformative"]["on"] and settings["uninformative"].get("pictures"):
         merges, _ = choosing.merged_words(counted, settings, person)
-        pictures = _pictures(train, int(settings["uninformative"]["pictures"]), tokenize, merges, counted,
-                             int(settings["threshold"]))
+        pictures = _pictures(
+            train, int(settings["uninformative"]["pictures"]), tokenize, merges, counted, int(settings["threshold"])
+        )
     return choosing.decide(counted, settings, person, pictures), counted
 
 
-def write(folder, config, decisions, counted, titles):
-    """Writes decisions.csv, kinds.csv where config.mine.kinds is on, and mined.html.
+def shown(config, decisions, counted, titles):
+    """Returns what a person needs beside the decisions to judge them.
 
     Args:
-      folder: "attributes" of the work directory.
       config: has the block mine.
       decisions: of `decide`.
       counted: `Statistics` of `decide`.
       titles: {name: titles}.
+
+    Returns:
+      ({word: a title that has it}, table of kinds or None where config.mine.kinds is off).
     """
     mine = config["mine"]
-    decisions.table.write_csv(folder / "decisions.csv")
     guessed = None
     if mine.get("kinds"):
         guessed = kinds.guess(choosing.merged(counted, decisions.rules.merges), decisions.tokens)
-        guessed.write_csv(folder / "kinds.csv")
-    base = choosing.base_rules(_settings(mine))
-    text = mined_page.page(
-        decisions, num_titles=counted.num_titles, threshold=int(mine["threshold"]), switches=switches(mine),
-        examples=_examples(titles["train"], decisions, base), kinds=guessed)
-    (folder / "mined.html").write_text(text, encoding="utf-8")
+    return _examples(titles["train"], decisions, choosing.base_rules(_settings(mine))), guessed
 
 
 def _examples(titles, decisions, base):
@@ -88,9 +92,14 @@ def _examples(titles, decisions, base):
         chunk = [titles[row] for row in range(start, min(len(titles), start + statistics.CHUNK))]
         rows = words.of_titles(chunk, base)  # before merging: an example of "tshirt" has "tshirt"
         pairs = words.adjacent(rows.with_columns(pl.col("token").replace(decisions.rules.merges))).select(
-            "title", (pl.col("first") + " " + pl.col("second")).alias("token"))
-        first = pl.concat([rows, pairs]).filter(pl.col("token").is_in(sorted(left))).group_by("token").agg(
-            pl.col("title").min())
+            "title", (pl.col("first") + " " + pl.col("second")).alias("token")
+        )
+        first = (
+            pl.concat([rows, pairs])
+            .filter(pl.col("token").is_in(sorted(left)))
+            .group_by("token")
+            .agg(pl.col("title").min())
+        )
         found |= {word: chunk[row] for word, row in first.iter_rows()}
         left -= set(found)
     return found
@@ -101,12 +110,16 @@ def _counted_elsewhere(settings, pairs):
     folder = settings["statistics"]
     counted = statistics.load(folder, choosing.base_rules(settings).counted_by)
     if pairs and counted.pairs is None:
-        raise InputError(f"config.mine.statistics: {folder} has no table of pairs, which variants, phrases, kinds and "
-                         "overrules need; count again with --pairs")
+        raise InputError(
+            f"config.mine.statistics: {folder} has no table of pairs, which variants, phrases, kinds and "
+            "overrules need; count again with --pairs"
+        )
     for name in ("rare", "categories"):
         if settings[name]["on"] and counted.by_category is None:
-            raise InputError(f"config.mine.statistics: {folder} has no table of categories, which config.mine.{name} "
-                             "needs; turn it off, or leave config.mine.statistics out")
+            raise InputError(
+                f"config.mine.statistics: {folder} has no table of categories, which config.mine.{name} "
+                "needs; turn it off, or leave config.mine.statistics out"
+            )
     return counted
 
 

@@ -13,10 +13,10 @@ from retrieval_jax.attributes.statistics import Statistics
 
 SEEDS = {
     "colour": "black white red blue green yellow orange purple pink brown gray grey navy beige gold golden silver "
-              "maroon olive teal cream turquoise lavender magenta cyan khaki charcoal multicolor violet ivory mustard "
-              "peach burgundy coral bronze copper tan rust",
+    "maroon olive teal cream turquoise lavender magenta cyan khaki charcoal multicolor violet ivory mustard "
+    "peach burgundy coral bronze copper tan rust",
     "material": "cotton leather steel plastic wood wooden wool silk denim nylon polyester rubber glass metal aluminum "
-                "copper suede canvas linen ceramic satin lace fleece mesh viscose",
+    "copper suede canvas linen ceramic satin lace fleece mesh viscose",
     "pattern": "striped stripes printed print checked checks solid floral graphic plain melange polka embroidered",
     "size": "small medium large xl xxl xs mini maxi long short slim big wide",
     "for": "men women mens womens boys girls kids unisex baby ladies boy girl",
@@ -42,12 +42,20 @@ def guess(statistics: Statistics, words: list[str], *, least_score: float = 0.5)
     wanted = {word for word in words if " " not in word}
     seeds = {word: kind for kind, several in SEEDS.items() for word in reversed(several.split())}
     described = sorted(wanted | (set(seeds) & set(statistics.tokens["token"].to_list())))
-    sides = pl.concat([
-        statistics.pairs.select(pl.col(word).alias("word"), (pl.lit(mark) + pl.col(other)).alias("near"), "titles")
-        for word, other, mark in (("first", "second", ">"), ("second", "first", "<"))])
+    sides = pl.concat(
+        [
+            statistics.pairs.select(pl.col(word).alias("word"), (pl.lit(mark) + pl.col(other)).alias("near"), "titles")
+            for word, other, mark in (("first", "second", ">"), ("second", "first", "<"))
+        ]
+    )
     # Neighbours that few words have tell words apart, not kinds together.
-    common = sides.group_by("near").agg(pl.len().alias("words"), pl.col("titles").sum().alias("size")).filter(
-        pl.col("words") >= 5).sort("size", "near", descending=[True, False]).head(2000)
+    common = (
+        sides.group_by("near")
+        .agg(pl.len().alias("words"), pl.col("titles").sum().alias("size"))
+        .filter(pl.col("words") >= 5)
+        .sort("size", "near", descending=[True, False])
+        .head(2000)
+    )
     sizes = sides.group_by("word").agg(pl.col("titles").sum().alias("n"))
     sides = sides.join(common, on="near").join(sizes, on="word").filter(pl.col("word").is_in(described))
     near = {name: place for place, name in enumerate(sorted(common["near"].to_list()))}

@@ -102,10 +102,38 @@ SIZE_WORDS = frozenset({"size", "sizes", "sz", "us", "uk", "eu", "eur", "width"}
 
 # Title -> title, before the plain rule: (pattern, replacement), each twice, for neighbours share a character. Both
 # engines, Python's and polars', read these patterns the same way: nothing looks around, every class is written out.
-_MARKS = {"&amp;": "&", "&quot;": '"', "&#34;": '"', "&#39;": "'", "&apos;": "'", "&nbsp;": " ", "™": " ", "®": " ",
-          "©": " ", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "⅛": " 1/8", "⅜": " 3/8",
-          "⅝": " 5/8", "⅞": " 7/8", "⁄": "/", "²": "2", "³": "3", "’": "'", "‘": "'", "″": '"', "”": '"', "“": '"',
-          "′": "'", "‐": "-", "‑": "-", "–": "-"}
+_MARKS = {
+    "&amp;": "&",
+    "&quot;": '"',
+    "&#34;": '"',
+    "&#39;": "'",
+    "&apos;": "'",
+    "&nbsp;": " ",
+    "™": " ",
+    "®": " ",
+    "©": " ",
+    "½": " 1/2",
+    "¼": " 1/4",
+    "¾": " 3/4",
+    "⅓": " 1/3",
+    "⅔": " 2/3",
+    "⅛": " 1/8",
+    "⅜": " 3/8",
+    "⅝": " 5/8",
+    "⅞": " 7/8",
+    "⁄": "/",
+    "²": "2",
+    "³": "3",
+    "’": "'",
+    "‘": "'",
+    "″": '"',
+    "”": '"',
+    "“": '"',
+    "′": "'",
+    "‐": "-",
+    "‑": "-",
+    "–": "-",
+}
 _DECIMAL_UNITS = "|".join(sorted((unit for unit in UNITS if unit not in ("in", "year")), key=lambda u: (-len(u), u)))
 _REWRITES = (
     ("pc\\(s\\)", "pcs"),

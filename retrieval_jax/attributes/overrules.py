@@ -71,8 +71,10 @@ def load(path: str | pathlib.Path) -> Overrules:
             cells.pop()
         if not cells or cells[0] not in ACTIONS or len(cells) != ACTIONS[cells[0]] or not all(cells):
             mark = "comma" if path.suffix == ".csv" else "tab"
-            raise InputError(f"{where}: {line.strip()[:80]!r} is no decision; write keep, drop or split and a word, or "
-                             f"merge, a word and its target, with a {mark} between")
+            raise InputError(
+                f"{where}: {line.strip()[:80]!r} is no decision; write keep, drop or split and a word, or "
+                f"merge, a word and its target, with a {mark} between"
+            )
         action, word = cells[:2]
         others = decided.setdefault(word, set()) - {tuple(cells)}
         # "split" undoes a merge and takes no side between keeping and dropping.
@@ -93,6 +95,8 @@ def load(path: str | pathlib.Path) -> Overrules:
                 raise InputError(f"{rows[word]}: {' -> '.join([*seen, target])} is a circle; leave one line out")
             seen.append(target)
         if seen[-1] in sets["drop"]:
-            raise InputError(f"{rows[word]}: {word!r} is merged into {seen[-1]!r}, which {rows[seen[-1]]} drops; "
-                             "drop both or neither")
+            raise InputError(
+                f"{rows[word]}: {word!r} is merged into {seen[-1]!r}, which {rows[seen[-1]]} drops; "
+                "drop both or neither"
+            )
     return Overrules(*(frozenset(sets[name]) for name in ("keep", "drop", "split")), merge, rows)

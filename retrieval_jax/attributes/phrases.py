@@ -41,8 +41,11 @@ def find(statistics: Statistics, *, threshold: int, least_score: float = 0.55) -
         or (normalising.number_of(pair[1]) is not None and "/" in pair[1])
         for pair in found.select("first", "second").iter_rows()
     ]
-    return found.filter(~pl.Series(counted, dtype=pl.Boolean)).select(
-        "first", "second", "titles", "score", "first_titles", "second_titles").sort("first", "second")
+    return (
+        found.filter(~pl.Series(counted, dtype=pl.Boolean))
+        .select("first", "second", "titles", "score", "first_titles", "second_titles")
+        .sort("first", "second")
+    )
 
 
 def only_inside(found: pl.DataFrame, share: float = 0.95) -> dict[str, str]:

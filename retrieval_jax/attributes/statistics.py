@@ -100,8 +100,10 @@ def total(parts: Sequence[Statistics]) -> Statistics:
     """
     found = _total(parts)
     tables = {name: getattr(found, name) for name in TABLES}
-    return Statistics(found.num_titles, **{
-        name: None if table is None else table.sort(_keys(table)) for name, table in tables.items()})
+    return Statistics(
+        found.num_titles,
+        **{name: None if table is None else table.sort(_keys(table)) for name, table in tables.items()},
+    )
 
 
 def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
@@ -114,8 +116,14 @@ def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
     Returns:
       The `Statistics`.
     """
-    return total([Statistics(num_titles, **{
-        name: pl.DataFrame(rows, schema=_SCHEMAS[name], orient="row") for name, rows in tables.items()})])
+    return total(
+        [
+            Statistics(
+                num_titles,
+                **{name: pl.DataFrame(rows, schema=_SCHEMAS[name], orient="row") for name, rows in tables.items()},
+            )
+        ]
+    )
 
 
 def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.RULE) -> None:
@@ -156,8 +164,10 @@ def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise InputError(f"{folder}: no readable statistics ({error}); count the titles again") from None
     if counted_by != rule:
-        raise InputError(f"{folder}: counted by the title rule {counted_by!r}, this version and config.mine.normalise "
-                         f"and segment have {rule!r}; set these as they were, or count the titles again")
+        raise InputError(
+            f"{folder}: counted by the title rule {counted_by!r}, this version and config.mine.normalise "
+            f"and segment have {rule!r}; set these as they were, or count the titles again"
+        )
     if "tokens" not in tables or any(dict(table.schema) != _SCHEMAS[name] for name, table in tables.items()):
         raise InputError(f"{folder}: the tables are not those of statistics; count the titles again")
     return Statistics(num_titles, **tables)
@@ -206,24 +216,38 @@ def _count_chunk(chunk: Sequence[str], categories: Sequence[int] | None, pairs: 
     occurrences = np.bincount(token, minlength=len(tokens))
     keys = _distinct(title, token)
     titles = np.bincount(keys & 0xFFFFFFFF, minlength=len(tokens))
-    made = {"tokens": pl.DataFrame({"token": tokens, "occurrences": occurrences, "titles": titles},
-                                   schema_overrides=_TOKENS).filter(kept)}
+    made = {
+        "tokens": pl.DataFrame(
+            {"token": tokens, "occurrences": occurrences, "titles": titles}, schema_overrides=_TOKENS
+        ).filter(kept)
+    }
     if pairs:
         both = (title[1:] == title[:-1]) & kept[token[1:]] & kept[token[:-1]]
         pair, place, occurrences = np.unique(
-            token[:-1][both] << 32 | token[1:][both], return_inverse=True, return_counts=True)
+            token[:-1][both] << 32 | token[1:][both], return_inverse=True, return_counts=True
+        )
         titles = np.bincount(_distinct(title[1:][both], place) & 0xFFFFFFFF, minlength=len(pair))
-        made["pairs"] = pl.DataFrame({"first": tokens[pair >> 32], "second": tokens[pair & 0xFFFFFFFF],
-                                      "occurrences": occurrences, "titles": titles}, schema_overrides=_PAIRS)
+        made["pairs"] = pl.DataFrame(
+            {
+                "first": tokens[pair >> 32],
+                "second": tokens[pair & 0xFFFFFFFF],
+                "occurrences": occurrences,
+                "titles": titles,
+            },
+            schema_overrides=_PAIRS,
+        )
     if categories is not None:
         category = np.asarray(categories, np.int64).reshape(len(chunk))
         known, titles = np.unique(category[category >= 0], return_counts=True)
         made["categories"] = pl.DataFrame({"category": known, "titles": titles}, schema_overrides=_CATEGORIES)
         keys = keys[kept[keys & 0xFFFFFFFF] & (category[keys >> 32] >= 0)]
-        there, titles = np.unique((keys & 0xFFFFFFFF) << 32 | np.searchsorted(known, category[keys >> 32]),
-                                  return_counts=True)
-        made["by_category"] = pl.DataFrame({"token": tokens[there >> 32], "category": known[there & 0xFFFFFFFF],
-                                            "titles": titles}, schema_overrides=_BY_CATEGORY)
+        there, titles = np.unique(
+            (keys & 0xFFFFFFFF) << 32 | np.searchsorted(known, category[keys >> 32]), return_counts=True
+        )
+        made["by_category"] = pl.DataFrame(
+            {"token": tokens[there >> 32], "category": known[there & 0xFFFFFFFF], "titles": titles},
+            schema_overrides=_BY_CATEGORY,
+        )
     return Statistics(len(chunk), **made)
 
 
@@ -272,8 +296,10 @@ def _keys(table: pl.DataFrame) -> list[str]:
 
 
 def _total(parts: Sequence[Statistics]) -> Statistics:
-    return Statistics(sum(part.num_titles for part in parts),
-                      **{name: _summed([getattr(part, name) for part in parts]) for name in TABLES})
+    return Statistics(
+        sum(part.num_titles for part in parts),
+        **{name: _summed([getattr(part, name) for part in parts]) for name in TABLES},
+    )
 
 
 def _summed(tables: list[pl.DataFrame | None]) -> pl.DataFrame | None:

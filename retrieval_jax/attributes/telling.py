@@ -35,30 +35,48 @@ def of_categories(statistics: Statistics, words: pl.Series) -> pl.DataFrame:
       polars frame (token, information, category, in_category, share_of_category, p), sorted by token: the strongest
       category, the word's titles in it, and those as a share of the category's titles. Empty without categories.
     """
-    schema = {"token": pl.String, "information": pl.Float64, "category": pl.Int64, "in_category": pl.Int64,
-              "share_of_category": pl.Float64, "p": pl.Float64}
+    schema = {
+        "token": pl.String,
+        "information": pl.Float64,
+        "category": pl.Int64,
+        "in_category": pl.Int64,
+        "share_of_category": pl.Float64,
+        "p": pl.Float64,
+    }
     if statistics.by_category is None or len(statistics.categories) < 2:
         return pl.DataFrame(schema=schema)
     known = statistics.categories.rename({"titles": "size"})
     total = int(known["size"].sum())
     entropy = float(-(known["size"] / total * (known["size"] / total).log()).sum())
     table = statistics.by_category.filter(pl.col("token").is_in(words.to_list()))
-    table = table.join(known, on="category").with_columns(
-        pl.col("titles").sum().over("token").alias("n"))
+    table = table.join(known, on="category").with_columns(pl.col("titles").sum().over("token").alias("n"))
     ratio = (pl.col("titles") / pl.col("n")) / (pl.col("size") / total)
     table = table.with_columns((pl.col("titles") / pl.col("n") * ratio.log()).alias("part"), ratio.alias("lift"))
     # The strongest category is that with the most surprising count: titles * ln(lift).
     table = table.with_columns((pl.col("titles") * pl.col("lift").log()).alias("surprise"))
-    found = table.sort(["token", "surprise", "category"], descending=[False, True, False]).group_by(
-        "token", maintain_order=True).agg(
-        ((pl.col("part").sum() - (pl.len() - 1) / (2 * pl.col("n").first())) / entropy).alias("information"),
-        pl.col("category").first(), pl.col("titles").first().alias("in_category"), pl.col("n").first(),
-        pl.col("size").first())
-    p = [min(1.0, len(known) * _tail(k, n, size / total))
-         for k, n, size in found.select("in_category", "n", "size").iter_rows()]
-    return found.select("token", "information", "category", "in_category",
-                        (pl.col("in_category") / pl.col("size")).alias("share_of_category"),
-                        pl.Series("p", p, dtype=pl.Float64)).cast(schema)
+    found = (
+        table.sort(["token", "surprise", "category"], descending=[False, True, False])
+        .group_by("token", maintain_order=True)
+        .agg(
+            ((pl.col("part").sum() - (pl.len() - 1) / (2 * pl.col("n").first())) / entropy).alias("information"),
+            pl.col("category").first(),
+            pl.col("titles").first().alias("in_category"),
+            pl.col("n").first(),
+            pl.col("size").first(),
+        )
+    )
+    p = [
+        min(1.0, len(known) * _tail(k, n, size / total))
+        for k, n, size in found.select("in_category", "n", "size").iter_rows()
+    ]
+    return found.select(
+        "token",
+        "information",
+        "category",
+        "in_category",
+        (pl.col("in_category") / pl.col("size")).alias("share_of_category"),
+        pl.Series("p", p, dtype=pl.Float64),
+    ).cast(schema)
 
 
 def _tail(k: int, n: int, share: float) -> float:

@@ -87,6 +87,12 @@ def tokenize_many(titles: Sequence[str]) -> pl.DataFrame:
     inside[ends] = True
     listed = letters.copy()
     listed[ends] = 10
-    token = pl.read_csv(listed[inside].tobytes(), has_header=False, separator="\x01", quote_char=None,
-                        schema={"token": pl.String}, low_memory=False)["token"]
+    token = pl.read_csv(
+        listed[inside].tobytes(),
+        has_header=False,
+        separator="\x01",
+        quote_char=None,
+        schema={"token": pl.String},
+        low_memory=False,
+    )["token"]
     return pl.DataFrame({"title": title, "token": token})

@@ -51,7 +51,8 @@ def find(
     counts = {
         token: number
         for token, number in statistics.tokens.filter(pl.col("occurrences") >= least)
-        .select("token", "occurrences").iter_rows()
+        .select("token", "occurrences")
+        .iter_rows()
     }
     candidates: dict[str, tuple[tuple, str, str]] = {}
 
@@ -99,15 +100,26 @@ def _followed(rows: list[tuple]) -> pl.DataFrame:
         while often in targets:
             often = targets[often]
         out.append((rare, often, *rest))
-    schema = {"token": pl.String, "target": pl.String, "kind": pl.String, "occurrences": pl.Int64,
-              "target_occurrences": pl.Int64, "divergence": pl.Float64, "likeness": pl.Float64}
+    schema = {
+        "token": pl.String,
+        "target": pl.String,
+        "kind": pl.String,
+        "occurrences": pl.Int64,
+        "target_occurrences": pl.Int64,
+        "divergence": pl.Float64,
+        "likeness": pl.Float64,
+    }
     return pl.DataFrame(out, schema=schema, orient="row").sort("token")
 
 
 def _singulars(word: str) -> list[str]:
     """Returns the words that this one may be the plural of."""
-    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")) or not re.fullmatch(
-            r"[^\W\d_]+(?:-[^\W\d_]+)*", word):
+    if (
+        len(word) < 4
+        or not word.endswith("s")
+        or word.endswith(("ss", "us", "is"))
+        or not re.fullmatch(r"[^\W\d_]+(?:-[^\W\d_]+)*", word)
+    ):
         return []
     found = [word[:-1]]
     if word.endswith("ies") and len(word) > 4:
@@ -122,9 +134,15 @@ def _typing_errors(tokens: pl.DataFrame, least: int, length: int, ratio: float) 
 
     Source: Garbe 2012, "1000x faster spelling correction" (SymSpell).
     """
-    words = tokens.filter(
-        (pl.col("occurrences") >= least) & (pl.col("token").str.len_chars() >= length - 1)
-        & pl.col("token").str.contains(_LETTERS)).select("token", "occurrences").sort("token")
+    words = (
+        tokens.filter(
+            (pl.col("occurrences") >= least)
+            & (pl.col("token").str.len_chars() >= length - 1)
+            & pl.col("token").str.contains(_LETTERS)
+        )
+        .select("token", "occurrences")
+        .sort("token")
+    )
     # Only a word that is `ratio` times as frequent as the least can be the right one.
     right = words.filter(pl.col("occurrences") >= ratio * least)
     if not len(right):
@@ -135,14 +153,19 @@ def _typing_errors(tokens: pl.DataFrame, least: int, length: int, ratio: float) 
         sides.append(pl.DataFrame(keys, schema={"row": pl.UInt32, "key": pl.String}, orient="row"))
     both = sides[0].join(sides[1], on="key", suffix="_right").select("row", "row_right").unique()
     found = both.with_columns(
-        words["token"].gather(both["row"]).alias("typo"), right["token"].gather(both["row_right"]).alias("word"),
+        words["token"].gather(both["row"]).alias("typo"),
+        right["token"].gather(both["row_right"]).alias("word"),
         words["occurrences"].gather(both["row"]).alias("rare"),
-        right["occurrences"].gather(both["row_right"]).alias("often"))
+        right["occurrences"].gather(both["row_right"]).alias("often"),
+    )
     found = found.filter((pl.col("typo") != pl.col("word")) & (pl.col("often") >= ratio * pl.col("rare")))
     # The most frequent right word last: the caller keeps the first it is given.
     found = found.sort(["often", "word", "typo"], descending=[True, False, False])
-    return [pair for pair in found.select("typo", "word").iter_rows()
-            if min(map(len, pair)) >= length - 1 and max(map(len, pair)) >= length and one_edit(*pair)]
+    return [
+        pair
+        for pair in found.select("typo", "word").iter_rows()
+        if min(map(len, pair)) >= length - 1 and max(map(len, pair)) >= length and one_edit(*pair)
+    ]
 
 
 def _without_one(word: str) -> set[str]:
@@ -178,7 +201,8 @@ def _divergences(statistics: Statistics, pairs: list[tuple[str, str]]) -> dict[t
         n, m = sum(rare_in.values()), sum(often_in.values())
         value = sum(
             count / n * np.log(count / n / ((often_in.get(category, 0) + 2 * shares[category]) / (m + 2)))
-            for category, count in rare_in.items())
+            for category, count in rare_in.items()
+        )
         out[rare, often] = float(value - (len(rare_in) - 1) / (2 * n))
     return out
 
@@ -189,15 +213,19 @@ def _likenesses(statistics: Statistics, pairs: list[tuple[str, str]]) -> dict[tu
         return {}
     wanted = sorted({word for pair in pairs for word in pair})
     sides = [
-        statistics.pairs.select(pl.col(word).alias("token"), (pl.lit(mark) + pl.col(other)).alias("neighbour"),
-                                "titles")
+        statistics.pairs.select(
+            pl.col(word).alias("token"), (pl.lit(mark) + pl.col(other)).alias("neighbour"), "titles"
+        )
         for word, other, mark in (("first", "second", ">"), ("second", "first", "<"))
     ]
     everything = pl.concat(sides)
     total = int(everything["titles"].sum())
     near = everything.filter(pl.col("token").is_in(wanted))
-    base = everything.join(near.select("neighbour").unique(), on="neighbour", how="semi").group_by("neighbour").agg(
-        pl.col("titles").sum())
+    base = (
+        everything.join(near.select("neighbour").unique(), on="neighbour", how="semi")
+        .group_by("neighbour")
+        .agg(pl.col("titles").sum())
+    )
     background = dict(base.iter_rows())
     table = _nested(near, "token", "neighbour")
     out = {}
@@ -208,9 +236,16 @@ def _likenesses(statistics: Statistics, pairs: list[tuple[str, str]]) -> dict[tu
         n, m = sum(rare_near.values()), sum(often_near.values())
         if n:
             # Smoothed with the shares of all titles, as much as ten neighbours weigh.
-            out[rare, often] = float(sum(
-                count * np.log((often_near.get(key, 0) + 10 * background[key] / total) / (m + 10)
-                               / (background[key] / total)) for key, count in rare_near.items()) / n)
+            out[rare, often] = float(
+                sum(
+                    count
+                    * np.log(
+                        (often_near.get(key, 0) + 10 * background[key] / total) / (m + 10) / (background[key] / total)
+                    )
+                    for key, count in rare_near.items()
+                )
+                / n
+            )
     return out
 
 

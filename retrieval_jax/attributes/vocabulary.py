@@ -65,8 +65,14 @@ class Vocabulary:
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the vocabulary as JSON, whole or not at all."""
-        content = {"rule": title_rule.RULE, "threshold": self.threshold, "num_titles": self.num_titles,
-                   "hash": self.hash, "tokens": self.tokens, "counts": self.counts.tolist()} | self._rules()
+        content = {
+            "rule": title_rule.RULE,
+            "threshold": self.threshold,
+            "num_titles": self.num_titles,
+            "hash": self.hash,
+            "tokens": self.tokens,
+            "counts": self.counts.tolist(),
+        } | self._rules()
         pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(path, (json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode("utf-8"))
 
@@ -81,8 +87,13 @@ class Vocabulary:
         try:
             content = json.loads(pathlib.Path(path).read_bytes())
             tokens, counts = list(content["tokens"]), np.asarray(content["counts"], dtype=np.int64)
-            vocabulary = cls(tokens, counts, int(content["num_titles"]), int(content["threshold"]),
-                             Rules.from_json(content["rules"]) if "rules" in content else Rules())
+            vocabulary = cls(
+                tokens,
+                counts,
+                int(content["num_titles"]),
+                int(content["threshold"]),
+                Rules.from_json(content["rules"]) if "rules" in content else Rules(),
+            )
             rule, expected = content["rule"], content["hash"]
         except FileNotFoundError:
             raise InputError(f"{path}: there is no vocabulary here; {remedy}") from None
@@ -150,6 +161,8 @@ def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no readable targets ({error}); run retrieval_jax.mine again") from None
     if vocabulary_hash is not None and found != vocabulary_hash:
-        raise InputError(f"{path}: targets of another vocabulary ({found[:12]}, wanted {vocabulary_hash[:12]}); "
-                         "run retrieval_jax.mine again")
+        raise InputError(
+            f"{path}: targets of another vocabulary ({found[:12]}, wanted {vocabulary_hash[:12]}); "
+            "run retrieval_jax.mine again"
+        )
     return indptr, label_ids

@@ -38,8 +38,13 @@ class Rules:
     @property
     def counted_by(self) -> str:
         """Names and versions of the rules that titles are counted by: those that need no counts."""
-        return " ".join([title_rule.RULE, *([normalising.RULE] if self.normalise else []),
-                         *([segmenting.RULE] if self.segment else [])])
+        return " ".join(
+            [
+                title_rule.RULE,
+                *([normalising.RULE] if self.normalise else []),
+                *([segmenting.RULE] if self.segment else []),
+            ]
+        )
 
     def as_json(self) -> dict:
         """Returns what is saved and hashed: plain lists in a fixed order, with the versions of the rules in use."""
@@ -117,8 +122,12 @@ def adjacent(rows: pl.DataFrame) -> pl.DataFrame:
     Args:
       rows: frame (title, token) in the order of the titles.
     """
-    pairs = rows.select("title", pl.col("token").alias("first"), pl.col("token").shift(-1).alias("second"),
-                        (pl.col("title") == pl.col("title").shift(-1)).alias("same"))
+    pairs = rows.select(
+        "title",
+        pl.col("token").alias("first"),
+        pl.col("token").shift(-1).alias("second"),
+        (pl.col("title") == pl.col("title").shift(-1)).alias("same"),
+    )
     return pairs.filter(pl.col("same")).drop("same")
 
 
@@ -133,8 +142,10 @@ def _split(rows: pl.DataFrame, rules: Rules) -> pl.DataFrame:
             changed[token] = list(parts)
     if not changed:
         return rows
-    table = pl.DataFrame({"token": list(changed), "parts": list(changed.values())},
-                         schema={"token": pl.String, "parts": pl.List(pl.String)})
+    table = pl.DataFrame(
+        {"token": list(changed), "parts": list(changed.values())},
+        schema={"token": pl.String, "parts": pl.List(pl.String)},
+    )
     found = rows["token"].is_in(sorted(changed)).to_numpy()
     parts = rows.filter(found).select("token").join(table, on="token", how="left", maintain_order="left")["parts"]
     lengths = np.ones(len(rows), np.int64)
@@ -153,8 +164,10 @@ def _joined(rows: pl.DataFrame) -> pl.DataFrame:
     numbers, names = token.gather(units - 1).to_list(), token.gather(units).to_list()
     before = token.gather(np.maximum(units - 2, 0)).to_list()
     alone = (title[np.maximum(units - 2, 0)] != title[units]) | (units < 2)
-    made = [normalising.joined(None if first else word, number, name)
-            for first, word, number, name in zip(alone.tolist(), before, numbers, names, strict=True)]
+    made = [
+        normalising.joined(None if first else word, number, name)
+        for first, word, number, name in zip(alone.tolist(), before, numbers, names, strict=True)
+    ]
     fits = np.array([one is not None for one in made], bool)
     if not fits.any():
         return rows
@@ -167,6 +180,11 @@ def _joined(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _phrases(rules: Rules) -> pl.DataFrame:
     pairs = sorted(rules.phrases.items())
-    return pl.DataFrame({"first": [first for (first, _), _ in pairs], "second": [second for (_, second), _ in pairs],
-                         "token": [name for _, name in pairs]},
-                        schema={"first": pl.String, "second": pl.String, "token": pl.String})
+    return pl.DataFrame(
+        {
+            "first": [first for (first, _), _ in pairs],
+            "second": [second for (_, second), _ in pairs],
+            "token": [name for _, name in pairs],
+        },
+        schema={"first": pl.String, "second": pl.String, "token": pl.String},
+    )

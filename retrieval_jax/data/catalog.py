@@ -80,11 +80,3 @@ class Catalog:
             there = [s for s in SPLITS if getattr(self, s) is not None]
             raise InputError(f"catalogue {self.name} has no split {name!r}; it has {', '.join(there) or 'none'}")
         return found
-
-
-
-
-
-
-
-

@@ -75,7 +75,8 @@ def from_json(value):
         num_listings=int(value["num_listings"]),
         category_names=tuple(list(names) for names in value["category_names"]),
         category_counts=tuple(np.asarray(counts, np.int64) for counts in value["category_counts"]),
-        vocabulary_hash=value["vocabulary_hash"])
+        vocabulary_hash=value["vocabulary_hash"],
+    )
 
 
 def save(file, data_info):
@@ -94,3 +95,13 @@ def load(file):
         return from_json(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is not readable ({error!r}): train again in a new work directory") from error
+
+
+def check_vocabulary(meta, folder):
+    """Raises InputError when a checkpoint's labels are not those of the work directory."""
+    there = load(folder / "checkpoints" / "data_info.json").vocabulary_hash
+    if meta.get("vocabulary_hash", there) != there:
+        raise InputError(
+            f"{folder}: the checkpoint was trained on another vocabulary than checkpoints/data_info.json "
+            "describes; train again in a new work directory"
+        )

@@ -1,13 +1,13 @@
 """Several catalogues as one to train on: "mixed" of `sampling` then gives each its share of a run.
 
-    config.data.source = "joined"
-    config.data.kwargs = {
-        "catalogs": {"shop": {"source": "eproduct", "kwargs": {"root": "data/shop"}},
-                     "market": {"source": "table", "kwargs": {...}}},
-        "search": "shop",
-    }
-    config.train.sampling = "mixed"
-    config.train.sampling_kwargs = {"weights": (0.7, 0.3)}  # in the order of the names: market, shop
+config.data.source = "joined"
+config.data.kwargs = {
+    "catalogs": {"shop": {"source": "eproduct", "kwargs": {"root": "data/shop"}},
+                 "market": {"source": "table", "kwargs": {...}}},
+    "search": "shop",
+}
+config.train.sampling = "mixed"
+config.train.sampling_kwargs = {"weights": (0.7, 0.3)}  # in the order of the names: market, shop
 """
 
 import dataclasses
@@ -66,7 +66,10 @@ class JoinedEncoded(JoinedImages):
 
 
 def load_joined(
-    catalogs: Mapping, search: str, same_categories: bool = False, leave_out: Sequence[Listed] = (),
+    catalogs: Mapping,
+    search: str,
+    same_categories: bool = False,
+    leave_out: Sequence[Listed] = (),
     set_aside_path: Any = None,
 ) -> catalog.Catalog:
     """Loads several catalogues: train and val of all of them, query, gallery and truth of one.
@@ -98,27 +101,37 @@ def load_joined(
         if "/" in name:
             raise InputError(f"config.data.kwargs.catalogs has {name!r}; a name has no '/', which ends it in ids")
         if unknown := [key for key in catalogs[name] if key not in ("source", "kwargs", "leave_out")]:
-            raise InputError(f"config.data.kwargs.catalogs.{name} has {unknown[0]!r}; it takes source, kwargs, "
-                             "leave_out")
+            raise InputError(
+                f"config.data.kwargs.catalogs.{name} has {unknown[0]!r}; it takes source, kwargs, leave_out"
+            )
         if "source" not in catalogs[name]:
-            raise InputError(f"config.data.kwargs.catalogs.{name} has no source; there are "
-                             + ", ".join(loading.SOURCES))
+            raise InputError(
+                f"config.data.kwargs.catalogs.{name} has no source; there are " + ", ".join(loading.SOURCES)
+            )
         parts[name] = loading.load(catalogs[name], leave_out=listed[name])
     depths = {name: len(part.category_levels) for name, part in parts.items() if part.category_levels}
     if len(set(depths.values())) > 1:
-        raise InputError("config.data.kwargs.catalogs: they have different numbers of category levels: "
-                         + ", ".join(f"{name} {depth}" for name, depth in depths.items())
-                         + "; name as many category columns for each")
+        raise InputError(
+            "config.data.kwargs.catalogs: they have different numbers of category levels: "
+            + ", ".join(f"{name} {depth}" for name, depth in depths.items())
+            + "; name as many category columns for each"
+        )
     levels = parts[search if search in depths else next(iter(depths), search)].category_levels
-    category_names, places = _numbered({name: parts[name].category_names for name in depths}, len(levels),
-                                       same_categories)
+    category_names, places = _numbered(
+        {name: parts[name].category_names for name in depths}, len(levels), same_categories
+    )
     found = parts[search]
     counts, set_aside = _accounts(parts, search)
     out = catalog.Catalog(
-        "+".join(names), **{name: _joined(parts, name, places, len(levels)) for name in ("train", "val")},
+        "+".join(names),
+        **{name: _joined(parts, name, places, len(levels)) for name in ("train", "val")},
         **{name: _renumbered(getattr(found, name), places.get(search), len(levels)) for name in ("query", "gallery")},
-        truth=found.truth, category_levels=levels, category_names=category_names,
-        counts=counts, set_aside=set_aside)
+        truth=found.truth,
+        category_levels=levels,
+        category_names=category_names,
+        counts=counts,
+        set_aside=set_aside,
+    )
     if set_aside_path is not None:
         row_checks.write_set_aside(set_aside_path, out.set_aside)
     return out
@@ -169,8 +182,11 @@ def _accounts(parts: dict, search: str) -> tuple[dict, list[dict]]:
 
 
 def _joined(parts: dict, split: str, places: dict[str, list], depth: int) -> catalog.Split | None:
-    there = [(number, name, getattr(part, split)) for number, (name, part) in enumerate(parts.items())
-             if getattr(part, split) is not None]
+    there = [
+        (number, name, getattr(part, split))
+        for number, (name, part) in enumerate(parts.items())
+        if getattr(part, split) is not None
+    ]
     if not there:
         return None
     images = [one.images for *_, one in there]
@@ -179,10 +195,13 @@ def _joined(parts: dict, split: str, places: dict[str, list], depth: int) -> cat
     if any(one.titles is not None for *_, one in there):
         titles = [title for *_, one in there for title in (one.titles if one.titles is not None else [""] * len(one))]
     return catalog.Split(
-        split, [f"{name}/{listing}" for _, name, one in there for listing in one.ids], titles,
+        split,
+        [f"{name}/{listing}" for _, name, one in there for listing in one.ids],
+        titles,
         np.concatenate([_codes(one, places.get(name), depth) for _, name, one in there]) if depth else None,
         (JoinedEncoded if encoded else JoinedImages)(images),
-        sources=np.concatenate([np.full(len(one), number, np.int32) for number, *_, one in there]))
+        sources=np.concatenate([np.full(len(one), number, np.int32) for number, *_, one in there]),
+    )
 
 
 def _renumbered(split: catalog.Split | None, places: list | None, depth: int) -> catalog.Split | None:

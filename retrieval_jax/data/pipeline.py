@@ -19,9 +19,24 @@ from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError
 
 
-def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps, start_step=0, num_threads=2,
-                  num_workers=0, places=None, views=(), unlabelled=None,
-                  sampling="shuffle", sampling_kwargs=(), crop_before_decoding=False):
+def train_batches(
+    columns,
+    *,
+    transform,
+    image_size,
+    batch_size,
+    seed,
+    num_steps,
+    start_step=0,
+    num_threads=2,
+    num_workers=0,
+    places=None,
+    views=(),
+    unlabelled=None,
+    sampling="shuffle",
+    sampling_kwargs=(),
+    crop_before_decoding=False,
+):
     """Iterates over augmented batches, epoch after epoch, each row exactly once an epoch (or as `sampling` says).
 
     Batches cross the border of epochs (the last rows of one and the first of the next share a batch), so every batch
@@ -79,8 +94,9 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
     if unlabelled is None:
         return iter(_iterate(steps.map(lambda step: read_columns(read(step))), num_threads, num_workers))
 
-    further = _settings("unlabelled", unlabelled, "image", "batch_size", "transform", image_size=image_size,
-                        places=None)
+    further = _settings(
+        "unlabelled", unlabelled, "image", "batch_size", "transform", image_size=image_size, places=None
+    )
     if not len(further["image"]):
         raise InputError("the unlabelled source has no pictures")
     apply = transforms.compose(further["transform"], further["image_size"])
@@ -88,13 +104,23 @@ def train_batches(columns, *, transform, image_size, batch_size, seed, num_steps
     # A seed of its own: two sources of equal length would else be shuffled alike.
     own_seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0] >> 1)
     order = samplings.shuffle({}, len(further["image"]), own_seed, further["batch_size"])
-    read_other = _shuffled(further["image"], order, {"image": (apply, further["image_size"])}, further["batch_size"],
-                           places, crop_before_decoding)
+    read_other = _shuffled(
+        further["image"],
+        order,
+        {"image": (apply, further["image_size"])},
+        further["batch_size"],
+        places,
+        crop_before_decoding,
+    )
 
     def read_both(step):
         other = read_other(step)
-        return {**read_columns(read(step)), "unlabelled_image": other["image"], "unlabelled_row": other["row"],
-                "unlabelled_mask": other["row"] >= 0}
+        return {
+            **read_columns(read(step)),
+            "unlabelled_image": other["image"],
+            "unlabelled_row": other["row"],
+            "unlabelled_mask": other["row"] >= 0,
+        }
 
     return iter(_iterate(steps.map(read_both), num_threads, num_workers))
 
@@ -175,8 +201,9 @@ def _iterate(batches, num_threads, num_workers):
     if num_workers:
         if not flags.FLAGS.is_parsed():  # grain reads absl flags here; notebooks and tests never parse them
             flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
-                                      worker_init_fn=_start)
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2), worker_init_fn=_start
+        )
     return batches
 
 
@@ -198,11 +225,16 @@ def _places(name, batch_size, places):
 def _num_rows(columns):
     if columns.get("image") is None:
         raise InputError(f"a batch needs the column 'image'; given: {', '.join(sorted(columns)) or 'nothing'}")
-    lengths = {name: len(column[0]) - 1 if name == "label_ids" else len(column)
-               for name, column in columns.items() if column is not None}
+    lengths = {
+        name: len(column[0]) - 1 if name == "label_ids" else len(column)
+        for name, column in columns.items()
+        if column is not None
+    }
     if len(set(lengths.values())) > 1:
-        raise InputError("the columns of a split have different numbers of rows: "
-                         + ", ".join(f"{name} {n}" for name, n in lengths.items()))
+        raise InputError(
+            "the columns of a split have different numbers of rows: "
+            + ", ".join(f"{name} {n}" for name, n in lengths.items())
+        )
     if not lengths["image"]:
         raise InputError("the split to train on has no rows")
     return lengths["image"]
@@ -210,8 +242,11 @@ def _num_rows(columns):
 
 def _column_reader(columns):
     """Returns the function that looks up a batch's labels and other columns by its rows, all rows at once."""
-    others = {name: np.asarray(column) for name, column in columns.items()
-              if column is not None and name not in ("image", "label_ids")}
+    others = {
+        name: np.asarray(column)
+        for name, column in columns.items()
+        if column is not None and name not in ("image", "label_ids")
+    }
     labels = columns.get("label_ids")
     if labels is not None:
         indptr, ids = np.asarray(labels[0], np.int64), np.asarray(labels[1], np.int32)

@@ -108,8 +108,9 @@ def p_by_k(columns, num_rows, seed, batch_size, by="category", rows_each=4, powe
     """
     _power("p_by_k", power)
     if not isinstance(rows_each, int) or rows_each < 1 or batch_size % rows_each:
-        raise InputError(f"sampling 'p_by_k': rows_each is {rows_each!r}, of which the batch size {batch_size} has to "
-                         "be a multiple")
+        raise InputError(
+            f"sampling 'p_by_k': rows_each is {rows_each!r}, of which the batch size {batch_size} has to be a multiple"
+        )
     column = _column("p_by_k", columns, by)
     known = np.flatnonzero(column >= 0)
     if not len(known):
@@ -126,8 +127,10 @@ def p_by_k(columns, num_rows, seed, batch_size, by="category", rows_each=4, powe
         points = (np.arange(num_groups) + rng.random()) * (upto[-1] / num_groups)
         groups = order[np.minimum(np.searchsorted(upto, points, side="right"), len(sizes) - 1)]
         rng.shuffle(groups)
-        several = {group: iter(members[starts[group] + _several(rng, sizes[group], rows_each * times)])
-                   for group, times in zip(*np.unique(groups, return_counts=True), strict=True)}
+        several = {
+            group: iter(members[starts[group] + _several(rng, sizes[group], rows_each * times)])
+            for group, times in zip(*np.unique(groups, return_counts=True), strict=True)
+        }
         return np.fromiter((next(several[group]) for group in groups for _ in range(rows_each)), np.int64, batch_size)
 
     return _stream(batch, batch_size, seed)
@@ -145,8 +148,10 @@ def mixed(columns, num_rows, seed, batch_size, weights, by="source"):
     column = _column("mixed", columns, by)
     weights = [float(weight) for weight in weights]
     if column.min() < 0 or column.max() >= len(weights):
-        raise InputError(f"sampling 'mixed': there are {len(weights)} weights, and {by!r} goes from {column.min()} to "
-                         f"{column.max()}: give one for each, from 0 on")
+        raise InputError(
+            f"sampling 'mixed': there are {len(weights)} weights, and {by!r} goes from {column.min()} to "
+            f"{column.max()}: give one for each, from 0 on"
+        )
     if not all(0 <= weight < np.inf for weight in weights) or not sum(weights):
         raise InputError(f"sampling 'mixed': weights are 0 or more, and not all 0, not {weights}")
     streams, shares = [], []
@@ -179,7 +184,7 @@ class _Table:
         rows = self.kept.get(number)
         if rows is None:
             rows = self.kept[number] = self.block(number)  # by several threads at once, at worst, with the same result
-            for oldest in list(self.kept)[:-self.most]:
+            for oldest in list(self.kept)[: -self.most]:
                 self.kept.pop(oldest, None)
         return int(rows[at])
 
@@ -199,12 +204,14 @@ def _column(sampling, columns, by):
     column = None if by in ("image", "label_ids") else columns.get(by)
     if column is None:
         there = [name for name, one in columns.items() if one is not None and name not in ("image", "label_ids")]
-        raise InputError(f"sampling {sampling!r}: there is no column {by!r} of ints; there are: "
-                         f"{', '.join(there) or 'none'}")
+        raise InputError(
+            f"sampling {sampling!r}: there is no column {by!r} of ints; there are: {', '.join(there) or 'none'}"
+        )
     column = np.asarray(column)
     if column.ndim != 1 or column.dtype.kind not in "iu":
-        raise InputError(f"sampling {sampling!r}: the column {by!r} is {column.dtype} {list(column.shape)}, not one "
-                         "int a row")
+        raise InputError(
+            f"sampling {sampling!r}: the column {by!r} is {column.dtype} {list(column.shape)}, not one int a row"
+        )
     return column
 
 

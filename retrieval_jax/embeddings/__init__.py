@@ -12,5 +12,15 @@ from retrieval_jax.embeddings.folder import (
 )
 from retrieval_jax.embeddings.ids import Ids, places
 
-__all__ = ["FORMAT", "Embeddings", "Ids", "allocate", "as_stored", "check_dtype", "computed", "places", "read_info",
-           "write"]
+__all__ = [
+    "FORMAT",
+    "Embeddings",
+    "Ids",
+    "allocate",
+    "as_stored",
+    "check_dtype",
+    "computed",
+    "places",
+    "read_info",
+    "write",
+]

@@ -27,10 +27,6 @@ FORMAT = 1
 KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones each time they are read
 
 
-
-
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
     """Vectors with their ids and where they come from.
@@ -158,9 +154,7 @@ class Embeddings:
         return cls(ids, vectors, {**info["meta"], "vectors_sha256": sums})
 
 
-def computed(
-    ids: Sequence[str], read: Callable[[slice | np.ndarray], np.ndarray], dim: int, meta: dict
-) -> Embeddings:
+def computed(ids: Sequence[str], read: Callable[[slice | np.ndarray], np.ndarray], dim: int, meta: dict) -> Embeddings:
     """Returns embeddings whose vectors `read` gives: read once and kept up to KEPT_BYTES, else whenever they are read.
 
     Args:
@@ -257,8 +251,9 @@ def as_stored(block: np.ndarray, dtype: str, name: Callable[[int], str]) -> np.n
         raise InputError(f"{name(int(lost.argmax()))} holds a number beyond float16: set embed.dtype to float32")
     lost = ~array.any(1) & np.asarray(block).any(1)
     if dtype == "float16" and lost.any():
-        raise InputError(f"{name(int(lost.argmax()))} is so short that it becomes zero in float16: set embed.dtype to "
-                         "float32")
+        raise InputError(
+            f"{name(int(lost.argmax()))} is so short that it becomes zero in float16: set embed.dtype to float32"
+        )
     return array
 
 
@@ -292,11 +287,3 @@ def read_info(folder: str | os.PathLike) -> dict:
             raise
         raise InputError(f"{file} is not the description of embeddings ({error!r}): run embed again") from error
     return info
-
-
-
-
-
-
-
-

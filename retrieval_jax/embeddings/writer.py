@@ -130,8 +130,9 @@ class Earlier:
             return np.full(len(ids), -1)
         keys = _keys(ids)
         rows = self._order[np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)]
-        return np.array([row if self.ids[row] == item else -1 for row, item in zip(rows.tolist(), ids, strict=True)],
-                        np.int64)
+        return np.array(
+            [row if self.ids[row] == item else -1 for row, item in zip(rows.tolist(), ids, strict=True)], np.int64
+        )
 
     def intact(self, rows: np.ndarray) -> np.ndarray:
         """Tells which rows lie in shards whose checksums are right, bool [n]."""
@@ -176,8 +177,14 @@ def write(job: Job, earlier: Earlier, pictures, embed, shards: Sequence[int], sa
     for number in shards:
         rows = job.rows(number)
         ids = job.ids[rows]
-        what = {"recipe": job.recipe, "dtype": job.dtype, "start": int(rows[0]), "rows": len(rows),
-                "ids_sha256": Ids.of(ids).sha256(), "earlier": earlier.name}
+        what = {
+            "recipe": job.recipe,
+            "dtype": job.dtype,
+            "start": int(rows[0]),
+            "rows": len(rows),
+            "ids_sha256": Ids.of(ids).sha256(),
+            "earlier": earlier.name,
+        }
         if _is_done(job, number, what, rows, pictures, say):
             continue
         states = np.full(len(rows), NEW)
@@ -194,18 +201,26 @@ def write(job: Job, earlier: Earlier, pictures, embed, shards: Sequence[int], sa
             vectors, space = embed(rows[states != KEPT], number)
             array = np.empty((len(rows), vectors.shape[1]), job.dtype)
             array[states != KEPT] = embeddings.as_stored(
-                vectors, job.dtype, lambda row, todo=rows[states != KEPT]: f"{job.folder}: row {todo[row]} "
-                f"({job.ids[int(todo[row])]})")
+                vectors,
+                job.dtype,
+                lambda row, todo=rows[states != KEPT]: f"{job.folder}: row {todo[row]} ({job.ids[int(todo[row])]})",
+            )
         if (states == KEPT).any():
             taken = earlier.take("vectors", at[states == KEPT])
             array = np.empty((len(rows), taken.shape[1]), job.dtype) if array is None else array
             if array.shape[1] != taken.shape[1] or space != earlier.space:
-                raise InputError(f"{job.folder} has vectors of {taken.shape[1]} numbers in the space {earlier.space}, "
-                                 f"the network now gives {array.shape[1]} in {space}: remove the folder, embed again")
+                raise InputError(
+                    f"{job.folder} has vectors of {taken.shape[1]} numbers in the space {earlier.space}, "
+                    f"the network now gives {array.shape[1]} in {space}: remove the folder, embed again"
+                )
             array[states == KEPT] = taken
         fingerprints, thumbnails = pictures.notes(rows)
-        entry = {**what, "dim": array.shape[1], "space": space,
-                 "counts": {name: int((states == state).sum()) for name, state in _STATES.items()}}
+        entry = {
+            **what,
+            "dim": array.shape[1],
+            "space": space,
+            "counts": {name: int((states == state).sum()) for name, state in _STATES.items()},
+        }
         for part, values in (("vectors", array), ("fingerprints", fingerprints), ("thumbnails", thumbnails)):
             entry |= _save(job.partial, number, part, values)
         atomic.write_json(job.partial / f"{number:05d}.json", entry)
@@ -257,31 +272,47 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
         same = entries[0] if entries else entry
         for name in ("recipe", "space", "dim"):
             if entry[name] != (job.recipe if name == "recipe" else same[name]):
-                raise InputError(f"{file}: the {name} is {entry[name]!r}, not that of the other shards: the processes "
-                                 "ran with different weights, settings or code; run embed again")
+                raise InputError(
+                    f"{file}: the {name} is {entry[name]!r}, not that of the other shards: the processes "
+                    "ran with different weights, settings or code; run embed again"
+                )
         for name in _STATES:
             counts[name] += entry["counts"][name]
         entries.append(entry)
     counts["removed"] = int((~np.isin(_keys(earlier.ids), _keys(job.ids))).sum()) if earlier.name else 0
     counts["before"], counts["now"] = len(earlier.ids) if earlier.name else 0, len(job.ids)
-    if (counts["kept"] + counts["new"] + counts["changed"] + counts["damaged"] != counts["now"]
-            or counts["kept"] + counts["changed"] + counts["damaged"] + counts["removed"] != counts["before"]):
+    if (
+        counts["kept"] + counts["new"] + counts["changed"] + counts["damaged"] != counts["now"]
+        or counts["kept"] + counts["changed"] + counts["damaged"] + counts["removed"] != counts["before"]
+    ):
         raise InputError(f"{job.folder}: the counts of listings do not add up ({counts}): are ids given twice?")
     job.ids.save(job.partial)
     for name in ("ids.npy", "id_offsets.npy"):  # on the disk before the record that says that all is there
         with (job.partial / name).open("rb+") as stream:
             os.fsync(stream.fileno())
-    shards = [{"file": f"{number:05d}.npy", **{key: entry[key] for key in ("rows", "sha256", "fingerprints_sha256",
-                                                                           "thumbnails_sha256")}}
-              for number, entry in enumerate(entries)]
+    shards = [
+        {
+            "file": f"{number:05d}.npy",
+            **{key: entry[key] for key in ("rows", "sha256", "fingerprints_sha256", "thumbnails_sha256")},
+        }
+        for number, entry in enumerate(entries)
+    ]
     wanted = {f"{number:05d}{end}" for number in range(job.count) for end in _PARTS.values()}
     for file in job.partial.iterdir():  # what other settings or processes left, and records that are joined now
         if file.name not in wanted | {"ids.npy", "id_offsets.npy"} and file.suffix != ".json":
             file.unlink()
-    atomic.write_json(job.partial / "embeddings.json", {
-        "format": embeddings.FORMAT, "rows": len(job.ids), "dim": entries[0]["dim"], "dtype": job.dtype,
-        "ids_sha256": job.ids.sha256(), "shards": shards,
-        "meta": {**meta, "space": entries[0]["space"], "recipe": job.recipe, "dim": entries[0]["dim"]}})
+    atomic.write_json(
+        job.partial / "embeddings.json",
+        {
+            "format": embeddings.FORMAT,
+            "rows": len(job.ids),
+            "dim": entries[0]["dim"],
+            "dtype": job.dtype,
+            "ids_sha256": job.ids.sha256(),
+            "shards": shards,
+            "meta": {**meta, "space": entries[0]["space"], "recipe": job.recipe, "dim": entries[0]["dim"]},
+        },
+    )
     for file in job.partial.glob("[0-9]*.json"):
         file.unlink()
     _swap(job.partial, job.folder, job.folder.with_name(f".{job.folder.name}.old"))
@@ -296,8 +327,9 @@ def thumbnails(folder: pathlib.Path, ids: Ids) -> np.ndarray | None:
     shards = embeddings.read_info(folder)["shards"]
     if not all("thumbnails_sha256" in shard for shard in shards):
         return None
-    return np.concatenate([load_npy(folder / shard["file"].replace(".npy", _PARTS["thumbnails"]), mmap=True)
-                           for shard in shards])
+    return np.concatenate(
+        [load_npy(folder / shard["file"].replace(".npy", _PARTS["thumbnails"]), mmap=True) for shard in shards]
+    )
 
 
 def _save(folder: pathlib.Path, number: int, part: str, values: np.ndarray) -> dict[str, str]:

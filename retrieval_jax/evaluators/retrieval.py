@@ -19,8 +19,23 @@ class Evaluator:
     others, so the numbers lie above those of the full gallery: compare them with each other only.
     """
 
-    def __init__(self, predict_fn, *, catalog, transform, image_size, batch_size, mesh=None, k=10, max_queries=500,
-                 max_gallery=5000, selection_share=0.5, prefix="retrieval/", cache_bytes=2**30, views=()):
+    def __init__(
+        self,
+        predict_fn,
+        *,
+        catalog,
+        transform,
+        image_size,
+        batch_size,
+        mesh=None,
+        k=10,
+        max_queries=500,
+        max_gallery=5000,
+        selection_share=0.5,
+        prefix="retrieval/",
+        cache_bytes=2**30,
+        views=(),
+    ):
         """Chooses queries and gallery, by a hash of their ids: the same for every run of a catalogue.
 
         Args:
@@ -38,30 +53,43 @@ class Evaluator:
           InputError: the catalogue has no queries with known relevant listings.
         """
         if catalog.truth is None or catalog.query is None or catalog.gallery is None:
-            raise InputError(f"catalogue {catalog.name} has no queries with known relevant listings: set "
-                             "config.train.eval_every_epochs to 0")
+            raise InputError(
+                f"catalogue {catalog.name} has no queries with known relevant listings: set "
+                "config.train.eval_every_epochs to 0"
+            )
         truth = catalog.truth
         hashes = metrics.hash_shares(truth.query_ids)
         queries = np.flatnonzero(metrics.selection_half(truth.query_ids, selection_share) & (truth.num_relevant > 0))
         if not len(queries):
-            raise InputError(f"catalogue {catalog.name}: none of the {len(truth)} queries is in the selection share "
-                             f"{selection_share} and has a relevant listing; set config.train.eval_every_epochs to 0")
+            raise InputError(
+                f"catalogue {catalog.name}: none of the {len(truth)} queries is in the selection share "
+                f"{selection_share} and has a relevant listing; set config.train.eval_every_epochs to 0"
+            )
         queries = np.sort(queries[np.argsort(hashes[queries], kind="stable")][:max_queries])
         wanted = np.unique(np.concatenate([truth.relevant(query) for query in queries]))
         others = np.setdiff1d(np.arange(len(truth.gallery_ids)), wanted, assume_unique=True)
         others = others[np.argsort(metrics.hash_shares(truth.gallery_ids)[others], kind="stable")]
-        gallery = np.sort(np.concatenate([wanted, others[:max(0, max_gallery - len(wanted))]]))
+        gallery = np.sort(np.concatenate([wanted, others[: max(0, max_gallery - len(wanted))]]))
         self.rows = {"query": queries, "gallery": gallery}
-        self.ids = {"query": [truth.query_ids[int(row)] for row in queries],
-                    "gallery": [truth.gallery_ids[int(row)] for row in gallery]}
-        self.images = {"query": sources.Cached(catalog.query.images, cache_bytes),
-                       "gallery": sources.Cached(catalog.gallery.images, cache_bytes)}
+        self.ids = {
+            "query": [truth.query_ids[int(row)] for row in queries],
+            "gallery": [truth.gallery_ids[int(row)] for row in gallery],
+        }
+        self.images = {
+            "query": sources.Cached(catalog.query.images, cache_bytes),
+            "gallery": sources.Cached(catalog.gallery.images, cache_bytes),
+        }
         relevant = [np.searchsorted(gallery, truth.relevant(query)) for query in queries]
         indptr = np.concatenate([[0], np.cumsum([len(rows) for rows in relevant])])
         self.truth = Truth(self.ids["query"], self.ids["gallery"], indptr, np.concatenate(relevant))
         self.predict_fn, self.k, self.prefix = predict_fn, k, prefix
-        self.predict_args = {"transform": transform, "image_size": image_size, "batch_size": batch_size, "mesh": mesh,
-                             "views": views}
+        self.predict_args = {
+            "transform": transform,
+            "image_size": image_size,
+            "batch_size": batch_size,
+            "mesh": mesh,
+            "views": views,
+        }
 
     def run(self, params, on_batch=None):
         """Yields (name, value), for k = 10: retrieval/recall@1, and mar@10, mar@10_capped, map@10 likewise.
@@ -72,8 +100,14 @@ class Evaluator:
         """
         sides = {}
         for split in ("query", "gallery"):
-            out = inference.predict(self.predict_fn, params, self.images[split], rows=self.rows[split],
-                                    on_batch=on_batch, **self.predict_args)
+            out = inference.predict(
+                self.predict_fn,
+                params,
+                self.images[split],
+                rows=self.rows[split],
+                on_batch=on_batch,
+                **self.predict_args,
+            )
             sides[split] = Embeddings(self.ids[split], out["embedding"], {})
         ranking = exact.Index(sides["gallery"]).search(sides["query"], k=self.k)
         scores = metrics.evaluate(ranking, self.truth, ks=(self.k,))

@@ -30,8 +30,10 @@ def held(folder, verb: str):
     Raises:
       InputError: another process holds it.
     """
-    owner = (f"{verb}, process {os.getpid()} on {platform.node()}, since "
-             f"{time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}")
+    owner = (
+        f"{verb}, process {os.getpid()} on {platform.node()}, since "
+        f"{time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}"
+    )
     if "://" in os.fspath(folder):
         with _leased(os.fspath(folder), owner):
             yield
@@ -54,8 +56,10 @@ def held(folder, verb: str):
 
 
 def _in_use(folder, owner):
-    return InputError(f"{folder} is in use by {owner.partition(' #')[0].strip() or 'another process'}: wait until it "
-                      "ends, end it, or give another --workdir")
+    return InputError(
+        f"{folder} is in use by {owner.partition(' #')[0].strip() or 'another process'}: wait until it "
+        "ends, end it, or give another --workdir"
+    )
 
 
 @contextlib.contextmanager
@@ -76,8 +80,10 @@ def _leased(folder, owner):
 
     found, end = read(), time.monotonic() + LEASE
     if found:
-        print(f"lock: {folder} was in use by {found.partition(' #')[0]}; looks for {LEASE:.0f} s whether it still is",
-              flush=True)
+        print(
+            f"lock: {folder} was in use by {found.partition(' #')[0]}; looks for {LEASE:.0f} s whether it still is",
+            flush=True,
+        )
     while found and time.monotonic() < end:  # only whether it changes: clocks of two machines may differ
         time.sleep(LEASE / 60)
         now = read()

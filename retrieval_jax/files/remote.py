@@ -112,7 +112,8 @@ def pull(folder, *, below: str = "", settle: bool = False) -> None:
         files, root = _filesystem(there)
         note, remote, here = _read_note(folder), _remote(files, root, there), _local(folder, there)
         moved_on = {name: known[:2] for name, known in note.items() if not _SCORES.match(name)} != {
-            name: list(marks) for name, marks in remote.items() if not _SCORES.match(name)}
+            name: list(marks) for name, marks in remote.items() if not _SCORES.match(name)
+        }
         if settle and moved_on:
             for name in here.keys() - remote.keys():
                 if not _SCORES.match(name):
@@ -127,7 +128,7 @@ def pull(folder, *, below: str = "", settle: bool = False) -> None:
                 todo.append(name)
         noted = time.monotonic()
         for start in range(0, len(todo), _AT_ONCE):
-            names = todo[start:start + _AT_ONCE]
+            names = todo[start : start + _AT_ONCE]
             beside = [str(_beside(folder / name)) for name in names]
             for name in names:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -161,8 +162,11 @@ def push(folder, *, below: str = "") -> None:
         return
     with _reached(there, folder), _locked(folder):
         note, here = _read_note(folder), _local(folder, there)
-        changed = sorted(name for name, marks in here.items()
-                         if name.startswith(below) and (name not in note or note[name][2:] != marks))
+        changed = sorted(
+            name
+            for name, marks in here.items()
+            if name.startswith(below) and (name not in note or note[name][2:] != marks)
+        )
         gone = sorted(name for name in note if name.startswith(below) and name not in here)
         if not changed and not gone:
             return
@@ -269,13 +273,23 @@ def _remote(files, root: str, there: str) -> dict[str, tuple[int, str]]:
         return {}
     found = {}
     for path, entry in entries.items():
-        token = next((entry[key] for key in ("ETag", "etag", "generation", "mtime", "LastModified", "created")
-                      if entry.get(key) is not None), "")
+        token = next(
+            (
+                entry[key]
+                for key in ("ETag", "etag", "generation", "mtime", "LastModified", "created")
+                if entry.get(key) is not None
+            ),
+            "",
+        )
         found[path.removeprefix(root).lstrip("/")] = (int(entry["size"]), str(token))
     whole = {name.removesuffix(".whole") for name in found if re.fullmatch(r"(.*/)?checkpoints/\d+\.whole", name)}
-    return {name: marks for name, marks in found.items()
-            if _counts(name, there) and not name.endswith(".whole")
-            and ((match := _STEP.match(name)) is None or match[1] in whole)}
+    return {
+        name: marks
+        for name, marks in found.items()
+        if _counts(name, there)
+        and not name.endswith(".whole")
+        and ((match := _STEP.match(name)) is None or match[1] in whole)
+    }
 
 
 def _filesystem(there: str):
@@ -343,5 +357,7 @@ def _reached(there: str, folder):
         raise InputError(f"{there} needs a package that is not installed ({error}): {remedy}") from error
     except Exception as error:  # botocore, gcsfs, aiohttp ...: no common ancestor
         text = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{there} cannot be reached ({text}): check the address, your rights and the network; nothing "
-                         f"is lost, what was made here lies in {folder} and goes up with the next run") from error
+        raise InputError(
+            f"{there} cannot be reached ({text}): check the address, your rights and the network; nothing "
+            f"is lost, what was made here lies in {folder} and goes up with the next run"
+        ) from error

@@ -136,9 +136,7 @@ class Index:
             query, slot = np.nonzero(found >= 0)
             row = found[query, slot]
             score = self.exact.rescore(block, lengths, query, row)
-            rows[start:stop], scores[start:stop] = exact.best_first(
-                query, row, score, self.exact.place, len(block), k
-            )
+            rows[start:stop], scores[start:stop] = exact.best_first(query, row, score, self.exact.place, len(block), k)
         return self.exact.ranking(ids, rows, scores)
 
     def bytes_per_vector(self) -> float:

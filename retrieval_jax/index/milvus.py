@@ -174,8 +174,10 @@ class Index:
         query = np.repeat(np.arange(len(block)), [len(hits) for hits in found])
         row = np.array([row for hits in found for row in hits.ids], np.int64)
         if len(row) and not 0 <= row.min() <= row.max() < len(self.gallery):
-            raise InputError(f"{self.collection!r} of {self.uri} has rows that the gallery does not: drop it and load "
-                             "the gallery again")
+            raise InputError(
+                f"{self.collection!r} of {self.uri} has rows that the gallery does not: drop it and load "
+                "the gallery again"
+            )
         kept = ~np.isin(some[query] * len(self.gallery) + row, own[:, 0] * len(self.gallery) + own[:, 1])
         query, row = query[kept], row[kept]
         score = self.exact.rescore(block, lengths, query, row)
@@ -226,16 +228,18 @@ class Index:
                     self.client.flush(name)
                     self._make_index()
                     return
-        raise InputError(f"{name!r} of {self.uri} holds {there} rows, the gallery {rows}: somebody else writes to it; "
-                         f"{drop}")
+        raise InputError(
+            f"{name!r} of {self.uri} holds {there} rows, the gallery {rows}: somebody else writes to it; {drop}"
+        )
 
     def _make_index(self) -> None:
         if not self.client.list_indexes(self.collection, field_name="vector"):
             params = self.client.prepare_index_params()
             # As one value named params: milvus-lite overlooks numbers that stand for themselves, as pymilvus 3 would
             # send them; a cluster reads both.
-            params.add_index("vector", index_type=self.index["type"], metric_type="COSINE",
-                             params={"params": self.index["params"]})
+            params.add_index(
+                "vector", index_type=self.index["type"], metric_type="COSINE", params={"params": self.index["params"]}
+            )
             self.client.create_index(self.collection, params, sync=False)
 
     def _create(self, stamp: dict, columns: dict[str, _Column]) -> None:
@@ -253,8 +257,9 @@ class Index:
             if column.many:
                 more |= {"element_type": kind, "max_capacity": column.many}
             schema.add_field(name, DataType.ARRAY if column.many else kind, **more)
-        self.client.create_collection(self.collection, schema=schema, properties={STAMP: _text(stamp)},
-                                      consistency_level="Strong")
+        self.client.create_collection(
+            self.collection, schema=schema, properties={STAMP: _text(stamp)}, consistency_level="Strong"
+        )
 
     def _check(self, stamp: dict, drop: str) -> None:
         """Raises InputError unless the collection's stamp is this one."""
@@ -263,12 +268,15 @@ class Index:
             old = json.loads((about.get("properties") or {}).get(STAMP) or about.get("description") or "")
             differ = sorted(key for key in stamp.keys() | old.keys() if stamp.get(key) != old.get(key))
         except (ValueError, AttributeError) as error:
-            raise InputError(f"collection {self.collection!r} of {self.uri} was not made by retrieval_jax: "
-                             f"{drop}") from error
+            raise InputError(
+                f"collection {self.collection!r} of {self.uri} was not made by retrieval_jax: {drop}"
+            ) from error
         if differ:
             there, here = ({key: some.get(key) for key in differ} for some in (old, stamp))
-            raise InputError(f"collection {self.collection!r} of {self.uri} holds another gallery, {_text(there)}; "
-                             f"this one has {_text(here)}: {drop}")
+            raise InputError(
+                f"collection {self.collection!r} of {self.uri} holds another gallery, {_text(there)}; "
+                f"this one has {_text(here)}: {drop}"
+            )
 
     def _count(self) -> int:
         answer = self.client.query(self.collection, filter="", output_fields=["count(*)"], consistency_level="Strong")
@@ -276,17 +284,26 @@ class Index:
 
     def _upsert(self, first: int, batch: int, columns: dict[str, _Column]) -> None:
         rows = len(self.gallery)
-        with tqdm.tqdm(total=rows, initial=first, desc="milvus: load", unit="listing", mininterval=1,
-                       disable=rows - first < QUIET_ROWS) as bar:
+        with tqdm.tqdm(
+            total=rows,
+            initial=first,
+            desc="milvus: load",
+            unit="listing",
+            mininterval=1,
+            disable=rows - first < QUIET_ROWS,
+        ) as bar:
             for start in range(first, rows, batch):
                 stop = min(start + batch, rows)
                 unit = exact.unit(np.asarray(self.gallery[start:stop], np.float32), self.exact.lengths[start:stop])
                 ids = self.ids[start:stop] if self.ids is not None else [""] * (stop - start)
                 more = [column.values[start:stop] for column in columns.values()]
-                self.client.upsert(self.collection, [
-                    {"row": row, "id": item, "vector": vector, **dict(zip(columns, values, strict=True))}
-                    for row, item, vector, *values in zip(range(start, stop), ids, unit, *more, strict=True)
-                ])
+                self.client.upsert(
+                    self.collection,
+                    [
+                        {"row": row, "id": item, "vector": vector, **dict(zip(columns, values, strict=True))}
+                        for row, item, vector, *values in zip(range(start, stop), ids, unit, *more, strict=True)
+                    ],
+                )
                 bar.update(stop - start)
 
 
@@ -308,8 +325,14 @@ def _column(name: str, values: Sequence, rows: int) -> _Column:
     lists = [isinstance(value, (list, tuple)) for value in values]
     flat = [item for value in values for item in value] if any(lists) and all(lists) else values
     kinds = {type(value) for value in flat}
-    kind = {frozenset(): "INT64", frozenset({int}): "INT64", frozenset({bool}): "BOOL", frozenset({str}): "VARCHAR",
-            frozenset({float}): "DOUBLE", frozenset({int, float}): "DOUBLE"}.get(frozenset(kinds))
+    kind = {
+        frozenset(): "INT64",
+        frozenset({int}): "INT64",
+        frozenset({bool}): "BOOL",
+        frozenset({str}): "VARCHAR",
+        frozenset({float}): "DOUBLE",
+        frozenset({int, float}): "DOUBLE",
+    }.get(frozenset(kinds))
     if kind is None:
         row = next((row for row, value in enumerate(values) if type(value) is not type(values[0])), 0)
         raise InputError(
@@ -340,15 +363,19 @@ def _text(value) -> str:
 def _checked(uri: str) -> str:
     """Returns the URI, or raises InputError where it is none, or holds a secret (which it does not repeat)."""
     if "://" in uri and "@" in uri:
-        raise InputError("the Milvus URI holds a user or a password: put them into the environment, MILVUS_TOKEN="
-                         "user:password, and only https://host:port into the URI")
+        raise InputError(
+            "the Milvus URI holds a user or a password: put them into the environment, MILVUS_TOKEN="
+            "user:password, and only https://host:port into the URI"
+        )
     if uri.endswith(".db"):
         if not pathlib.Path(uri).resolve().parent.is_dir():
             raise InputError(f"{uri}: the folder it should lie in does not exist: make it")
         return uri
     if urllib.parse.urlsplit(uri).scheme not in ("http", "https", "tcp", "unix"):
-        raise InputError(f"{uri!r} is no address of Milvus: a local file ends in .db, a cluster is http://host:19530 "
-                         "or https://host:port")
+        raise InputError(
+            f"{uri!r} is no address of Milvus: a local file ends in .db, a cluster is http://host:19530 "
+            "or https://host:port"
+        )
     return uri
 
 
@@ -356,13 +383,18 @@ def _connect(uri: str):
     try:
         import pymilvus
     except ImportError as error:
-        raise InputError("pymilvus is not installed: launch/setup.sh requirements.txt requirements-milvus.txt, or "
-                         "pip install -r requirements-milvus.txt") from error
+        raise InputError(
+            "pymilvus is not installed: launch/setup.sh requirements.txt requirements-milvus.txt, or "
+            "pip install -r requirements-milvus.txt"
+        ) from error
     token = os.environ.get("MILVUS_TOKEN", "")
     if not token and os.environ.get("MILVUS_USER"):
         token = f"{os.environ['MILVUS_USER']}:{os.environ.get('MILVUS_PASSWORD', '')}"
-    remedy = ("is it open in another process? then stop that one" if uri.endswith(".db") else
-              "is the server up, the address right, and MILVUS_TOKEN set where it asks for one?")
+    remedy = (
+        "is it open in another process? then stop that one"
+        if uri.endswith(".db")
+        else "is the server up, the address right, and MILVUS_TOKEN set where it asks for one?"
+    )
     # The client asks every 10 s whether the server is alive; milvus-lite hangs up on who asks so often while it works.
     quiet = {"grpc_options": {"grpc.keepalive_time_ms": 2**31 - 1}} if uri.endswith(".db") else {}
     with _asking(uri, "connection", remedy):

@@ -61,8 +61,9 @@ class Best:
         chosen = np.argpartition(value, value.shape[1] - self.keep, axis=1)[:, value.shape[1] - self.keep :]
         self.value[:, self.keep :], self.row[:, self.keep :] = -np.inf, -1
         self.value[:, : self.keep] = np.take_along_axis(value, chosen, 1)
-        self.row[:, : self.keep] = np.where(np.isneginf(self.value[:, : self.keep]), -1,
-                                            np.take_along_axis(row, chosen, 1))
+        self.row[:, : self.keep] = np.where(
+            np.isneginf(self.value[:, : self.keep]), -1, np.take_along_axis(row, chosen, 1)
+        )
         self.floor = self.value[:, : self.keep].min(1)
         self.many[:] = self.keep
 

@@ -24,6 +24,7 @@ class Logits(NamedTuple):
       bias: [V].
       block: labels whose logits are held at a time.
     """
+
     embedding: jax.Array
     kernel: jax.Array
     bias: jax.Array

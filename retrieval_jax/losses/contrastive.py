@@ -19,7 +19,7 @@ _NEVER = -1e30  # a finite stand-in for -inf, whose gradients would be nan
 
 def _unit(vectors):
     vectors = vectors.astype(jnp.float32)
-    return vectors * jax.lax.rsqrt(jnp.maximum((vectors ** 2).sum(axis=-1, keepdims=True), 1e-12))
+    return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(axis=-1, keepdims=True), 1e-12))
 
 
 def _similarities(here, there, scale):
@@ -78,8 +78,12 @@ def _sigmoid_chunk(rows, scale_and_bias, size, axis):
 def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis):
     """Runs `chunk` on the rows of every device; on the whole batch where it does not lie along a mesh axis."""
     count = len(queries)
-    rows = {"query": _unit(queries), "key": _unit(keys), "index": jnp.arange(count),
-            "where": jnp.ones(count, bool) if where is None else where}
+    rows = {
+        "query": _unit(queries),
+        "key": _unit(keys),
+        "index": jnp.arange(count),
+        "where": jnp.ones(count, bool) if where is None else where,
+    }
     if groups is not None:
         rows["group"] = groups
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
@@ -88,15 +92,28 @@ def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis):
     if size == 1:
         return chunk(rows, numbers, size=1, axis=axis)
     split, whole = PartitionSpec(axis), PartitionSpec()
-    run = jax.shard_map(functools.partial(chunk, size=size, axis=axis), mesh=mesh, in_specs=(split, whole),
-                        out_specs=split, check_vma=False)
+    run = jax.shard_map(
+        functools.partial(chunk, size=size, axis=axis),
+        mesh=mesh,
+        in_specs=(split, whole),
+        out_specs=split,
+        check_vma=False,
+    )
     return run(rows, numbers)
 
 
-def softmax(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 1 / 0.07, symmetric: bool = True,
-            groups: jax.Array | None = None, mesh: jax.sharding.Mesh | None = None,
-            axis: tuple[str, ...] = ("data", "fsdp"), where: jax.Array | None = None,
-            weights: jax.Array | None = None) -> jax.Array:
+def softmax(
+    queries: jax.Array,
+    keys: jax.Array,
+    *,
+    scale: jax.Array | float = 1 / 0.07,
+    symmetric: bool = True,
+    groups: jax.Array | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    axis: tuple[str, ...] = ("data", "fsdp"),
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Cross-entropy of finding the own key among the keys of the batch, and the own query among the queries.
 
     Args:
@@ -121,10 +138,18 @@ def softmax(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 1
     return reduce(losses, where, weights)
 
 
-def sigmoid(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 10.0, bias: jax.Array | float = -10.0,
-            groups: jax.Array | None = None, mesh: jax.sharding.Mesh | None = None,
-            axis: tuple[str, ...] = ("data", "fsdp"), where: jax.Array | None = None,
-            weights: jax.Array | None = None) -> jax.Array:
+def sigmoid(
+    queries: jax.Array,
+    keys: jax.Array,
+    *,
+    scale: jax.Array | float = 10.0,
+    bias: jax.Array | float = -10.0,
+    groups: jax.Array | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    axis: tuple[str, ...] = ("data", "fsdp"),
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Binary cross-entropy of every pair of the batch being an own pair or not, summed over the keys.
 
     Args:
@@ -147,8 +172,14 @@ def sigmoid(queries: jax.Array, keys: jax.Array, *, scale: jax.Array | float = 1
     return reduce(_chunked(_sigmoid_chunk, queries, keys, numbers, where, groups, mesh, axis), where, weights)
 
 
-def supcon(embeddings: jax.Array, category: jax.Array, *, temperature: float = 0.1, where: jax.Array | None = None,
-           weights: jax.Array | None = None) -> jax.Array:
+def supcon(
+    embeddings: jax.Array,
+    category: jax.Array,
+    *,
+    temperature: float = 0.1,
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Cross-entropy of finding the pictures of the own category among the others of the batch.
 
     Args:

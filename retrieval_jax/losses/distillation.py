@@ -7,8 +7,9 @@ from retrieval_jax.losses import reduce
 from retrieval_jax.losses.multilabel import log_total
 
 
-def softmax(logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None,
-            weights: jax.Array | None = None) -> jax.Array:
+def softmax(
+    logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None, weights: jax.Array | None = None
+) -> jax.Array:
     """Softmax cross-entropy against the teacher's probabilities.
 
     As the cross-entropy is linear in its target, (1 - share) * loss of the labels + share * this one is the loss of
@@ -29,8 +30,9 @@ def softmax(logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | 
     return reduce((log_total(logits) - (target * logits).sum(axis=-1, keepdims=True))[:, 0], where, weights)
 
 
-def sigmoid(logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None,
-            weights: jax.Array | None = None) -> jax.Array:
+def sigmoid(
+    logits: jax.Array, teacher_logits: jax.Array, *, where: jax.Array | None = None, weights: jax.Array | None = None
+) -> jax.Array:
     """Binary cross-entropy of every label against the teacher's probability, summed over the labels.
 
     Args:

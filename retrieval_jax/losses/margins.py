@@ -17,9 +17,16 @@ def _is_own(cosines, category):
     return jnp.arange(cosines.shape[-1]) == category[:, None]
 
 
-def cosface(cosines: jax.Array, category: jax.Array, *, scale: float = 30.0, margin: float = 0.35,
-            label_smoothing: float = 0.0, where: jax.Array | None = None,
-            weights: jax.Array | None = None) -> jax.Array:
+def cosface(
+    cosines: jax.Array,
+    category: jax.Array,
+    *,
+    scale: float = 30.0,
+    margin: float = 0.35,
+    label_smoothing: float = 0.0,
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Softmax cross-entropy after taking a margin from the cosine of the own category.
 
     Args:
@@ -40,9 +47,16 @@ def cosface(cosines: jax.Array, category: jax.Array, *, scale: float = 30.0, mar
     return softmax_cross_entropy(logits, category, label_smoothing=label_smoothing, where=where, weights=weights)
 
 
-def arcface(cosines: jax.Array, category: jax.Array, *, scale: float = 30.0, margin: float = 0.5,
-            label_smoothing: float = 0.0, where: jax.Array | None = None,
-            weights: jax.Array | None = None) -> jax.Array:
+def arcface(
+    cosines: jax.Array,
+    category: jax.Array,
+    *,
+    scale: float = 30.0,
+    margin: float = 0.5,
+    label_smoothing: float = 0.0,
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Softmax cross-entropy after widening the angle to the own category.
 
     Args:
@@ -60,7 +74,7 @@ def arcface(cosines: jax.Array, category: jax.Array, *, scale: float = 30.0, mar
 
     Source: Deng et al., "ArcFace: Additive Angular Margin Loss", arXiv 1801.07698.
     """
-    sines = jnp.sqrt(jnp.maximum(1.0 - cosines ** 2, _FLAT))
+    sines = jnp.sqrt(jnp.maximum(1.0 - cosines**2, _FLAT))
     margin = jnp.asarray(margin, cosines.dtype)
     widened = cosines * jnp.cos(margin) - sines * jnp.sin(margin)
     widened = jnp.where(cosines > -jnp.cos(margin), widened, cosines - margin * jnp.sin(margin))
@@ -68,8 +82,14 @@ def arcface(cosines: jax.Array, category: jax.Array, *, scale: float = 30.0, mar
     return softmax_cross_entropy(logits, category, label_smoothing=label_smoothing, where=where, weights=weights)
 
 
-def proxy_nca(cosines: jax.Array, category: jax.Array, *, scale: float = 8.0, where: jax.Array | None = None,
-              weights: jax.Array | None = None) -> jax.Array:
+def proxy_nca(
+    cosines: jax.Array,
+    category: jax.Array,
+    *,
+    scale: float = 8.0,
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Pulls a picture to its category's proxy and away from the others': -log(exp(-d own) / sum of exp(-d others)).
 
     d = scale * squared Euclidean distance of unit vectors = scale * (2 - 2 cosine). The own proxy is not in the sum,
@@ -94,8 +114,15 @@ def proxy_nca(cosines: jax.Array, category: jax.Array, *, scale: float = 8.0, wh
     return reduce(jnp.where(category >= 0, losses, 0.0), where, weights)
 
 
-def proxy_anchor(cosines: jax.Array, category: jax.Array, *, scale: float = 32.0, margin: float = 0.1,
-                 where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
+def proxy_anchor(
+    cosines: jax.Array,
+    category: jax.Array,
+    *,
+    scale: float = 32.0,
+    margin: float = 0.1,
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Lets every category's proxy pull its pictures of the batch, the hardest most, and push away the others.
 
     The loss belongs to proxies, not pictures: it is shared out over the pictures so that the mean over those that

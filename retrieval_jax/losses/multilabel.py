@@ -30,9 +30,16 @@ def _over_labels(logits, label_ids, label_mask, absent, present, weights):
     return total + jnp.where(label_mask, change, 0.0).sum(axis=-1)
 
 
-def sigmoid_cross_entropy(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *,
-                          positive_weights: jax.Array | None = None, label_smoothing: float = 0.0,
-                          where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
+def sigmoid_cross_entropy(
+    logits: jax.Array,
+    label_ids: jax.Array,
+    label_mask: jax.Array,
+    *,
+    positive_weights: jax.Array | None = None,
+    label_smoothing: float = 0.0,
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Binary cross-entropy of every label, summed over the labels.
 
     Args:
@@ -61,9 +68,17 @@ def sigmoid_cross_entropy(logits: jax.Array, label_ids: jax.Array, label_mask: j
     return reduce(losses, where, weights)
 
 
-def sigmoid_focal(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *, gamma: float = 2.0,
-                  alpha: float = 0.25, positive_weights: jax.Array | None = None, where: jax.Array | None = None,
-                  weights: jax.Array | None = None) -> jax.Array:
+def sigmoid_focal(
+    logits: jax.Array,
+    label_ids: jax.Array,
+    label_mask: jax.Array,
+    *,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    positive_weights: jax.Array | None = None,
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Binary cross-entropy that fades for labels which are predicted well already, summed over the labels.
 
     Args:
@@ -81,16 +96,33 @@ def sigmoid_focal(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002: -alpha (1 - p)^gamma log p.
     """
+
     def fading(z):  # (1 - p)^gamma * -log p of p = sigmoid(z)
         return jnp.exp(-gamma * jax.nn.softplus(z)) * jax.nn.softplus(-z)
-    losses = _over_labels(logits, label_ids, label_mask, lambda z: (1.0 - alpha) * fading(-z),
-                          lambda z: alpha * fading(z), positive_weights)
+
+    losses = _over_labels(
+        logits,
+        label_ids,
+        label_mask,
+        lambda z: (1.0 - alpha) * fading(-z),
+        lambda z: alpha * fading(z),
+        positive_weights,
+    )
     return reduce(losses, where, weights)
 
 
-def asymmetric(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *, gamma_present: float = 0.0,
-               gamma_absent: float = 4.0, margin: float = 0.05, positive_weights: jax.Array | None = None,
-               where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
+def asymmetric(
+    logits: jax.Array,
+    label_ids: jax.Array,
+    label_mask: jax.Array,
+    *,
+    gamma_present: float = 0.0,
+    gamma_absent: float = 4.0,
+    margin: float = 0.05,
+    positive_weights: jax.Array | None = None,
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Focal loss that fades faster for absent labels and drops the easiest of them, summed over the labels.
 
     Fits labels that are far more often absent than present, and absent ones that may only be unnamed.
@@ -111,20 +143,28 @@ def asymmetric(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *
 
     Source: Ridnik et al., "Asymmetric Loss for Multi-Label Classification", arXiv 2009.14119.
     """
+
     def present(z):
         return jnp.exp(-gamma_present * jax.nn.softplus(z)) * jax.nn.softplus(-z)
 
     def absent(z):
         p = jnp.maximum(jax.nn.sigmoid(z) - margin, 0.0)
         log_one_minus_p = jnp.log(jnp.minimum(jax.nn.sigmoid(-z) + margin, 1.0)) if margin else -jax.nn.softplus(z)
-        return -(p ** gamma_absent) * log_one_minus_p
+        return -(p**gamma_absent) * log_one_minus_p
 
     return reduce(_over_labels(logits, label_ids, label_mask, absent, present, positive_weights), where, weights)
 
 
-def softmax_poly1(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array, *, epsilon: float = 0.5,
-                  positive_weights: jax.Array | None = None, where: jax.Array | None = None,
-                  weights: jax.Array | None = None) -> jax.Array:
+def softmax_poly1(
+    logits: jax.Array,
+    label_ids: jax.Array,
+    label_mask: jax.Array,
+    *,
+    epsilon: float = 0.5,
+    positive_weights: jax.Array | None = None,
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Softmax cross-entropy against y / sum(y), plus the first polynomial term.
 
     Args:
@@ -157,8 +197,14 @@ def softmax_poly1(logits: jax.Array, label_ids: jax.Array, label_mask: jax.Array
     return reduce(jnp.where(count > 0, losses, 0.0), where, weights)
 
 
-def softmax_cross_entropy(logits: jax.Array, category: jax.Array, *, label_smoothing: float = 0.0,
-                          where: jax.Array | None = None, weights: jax.Array | None = None) -> jax.Array:
+def softmax_cross_entropy(
+    logits: jax.Array,
+    category: jax.Array,
+    *,
+    label_smoothing: float = 0.0,
+    where: jax.Array | None = None,
+    weights: jax.Array | None = None,
+) -> jax.Array:
     """Softmax cross-entropy against one category a picture.
 
     Args:
@@ -190,5 +236,5 @@ def class_balanced_weights(counts: np.ndarray, beta: float = 0.9999) -> np.ndarr
     Source: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", arXiv 1901.05555.
     """
     counts = np.maximum(np.asarray(counts, np.float64), 1)
-    weights = 1.0 / (1.0 - beta ** counts)
+    weights = 1.0 / (1.0 - beta**counts)
     return (weights / weights.mean()).astype(np.float32)

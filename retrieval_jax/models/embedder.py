@@ -24,6 +24,7 @@ class Backbone:
       std: of the pictures it expects, per channel in 0..1.
       load: () -> pretrained parameters; None where it starts from scratch.
     """
+
     module: nn.Module
     name: str
     mean: tuple[float, ...] = MEAN
@@ -50,10 +51,13 @@ def backbone(name: str, variant: str, dtype: Any, kwargs: Mapping, pretrained: M
         known = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
         unknown = sorted(set(kwargs) - known)
         if unknown:
-            raise InputError(f"config.train.model.kwargs has unknown {', '.join(unknown)}; {name} has: "
-                             f"{', '.join(sorted(known - {'variant', 'dtype'}))}")
+            raise InputError(
+                f"config.train.model.kwargs has unknown {', '.join(unknown)}; {name} has: "
+                f"{', '.join(sorted(known - {'variant', 'dtype'}))}"
+            )
         return Backbone(module(variant=variant, dtype=dtype, **kwargs), f"{name}-{variant}")
     from retrieval_jax.models import pretrained as weights  # reads files: only who asks for weights needs it
+
     timm_name, path = pretrained["name"], pretrained["path"] or None
     arguments = {**pretrained["kwargs"], **kwargs, "dtype": dtype}
     info, module = weights.info(timm_name, path), weights.model(timm_name, path, **arguments)
@@ -61,11 +65,16 @@ def backbone(name: str, variant: str, dtype: Any, kwargs: Mapping, pretrained: M
     def load():
         built, params = weights.load(timm_name, path, offline=pretrained["offline"], **arguments)
         # The hub's config.json is not read before the weights are.
-        other = [f"{field.name}={getattr(built, field.name)!r}" for field in dataclasses.fields(built)
-                 if field.name not in ("parent", "name") and getattr(built, field.name) != getattr(module, field.name)]
+        other = [
+            f"{field.name}={getattr(built, field.name)!r}"
+            for field in dataclasses.fields(built)
+            if field.name not in ("parent", "name") and getattr(built, field.name) != getattr(module, field.name)
+        ]
         if other:
-            raise InputError(f"the config.json of {timm_name} describes a network with {', '.join(other)}: say so in "
-                             "config.train.model.pretrained.kwargs")
+            raise InputError(
+                f"the config.json of {timm_name} describes a network with {', '.join(other)}: say so in "
+                "config.train.model.pretrained.kwargs"
+            )
         return params
 
     return Backbone(module, timm_name, tuple(info.mean), tuple(info.std), load)
@@ -79,6 +88,7 @@ class Embedder(nn.Module):
       heads: {name: Head}, each applied to the embedding, or to what the backbone has pooled for them.
       projection: dimensions of the embedding, or 0 for the backbone's own width.
     """
+
     backbone: nn.Module
     heads: dict[str, nn.Module]
     projection: int = 0

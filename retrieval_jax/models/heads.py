@@ -50,6 +50,7 @@ class Head(nn.Module):
       init_scale: standard deviation of the first weights, times 1 / sqrt(width).
       first_bias: V numbers that the bias starts from, or None for zeros (a tuple: modules are hashed).
     """
+
     num_labels: int
     init_scale: float = 1.0
     first_bias: tuple[float, ...] | None = None
@@ -62,7 +63,7 @@ class Head(nn.Module):
     @nn.compact
     def factors(self, embedding: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns what the logits are made of: embedding [B, D] @ kernel [D, V] + bias [V], float32."""
-        init = nn.initializers.variance_scaling(self.init_scale ** 2, "fan_in", "truncated_normal")
+        init = nn.initializers.variance_scaling(self.init_scale**2, "fan_in", "truncated_normal")
         kernel = self.param("kernel", init, (embedding.shape[-1], self.num_labels))
         return embedding.astype(jnp.float32), kernel, self.param("bias", self._bias, (self.num_labels,))
 
@@ -80,6 +81,7 @@ class Cosine(nn.Module):
         hands out bare cosines, for losses that scale them themselves.
       first_bias: V numbers that the bias starts from, or None for no bias (a tuple: modules are hashed).
     """
+
     num_labels: int
     temperature: float | None = 0.07
     first_bias: tuple[float, ...] | None = None
@@ -109,6 +111,7 @@ class Mlp(nn.Module):
       hidden_dims: width between the layers.
       dims: width of the result.
     """
+
     hidden_dims: int
     dims: int
 
@@ -127,6 +130,7 @@ class TitleTower(nn.Module):
       hidden_dims: width of the label vectors and of the hidden layer.
       dims: width of the result.
     """
+
     num_labels: int
     hidden_dims: int
     dims: int
@@ -141,4 +145,4 @@ class TitleTower(nn.Module):
 
 
 def _unit(vectors, axis):
-    return vectors * jax.lax.rsqrt(jnp.maximum((vectors ** 2).sum(axis=axis, keepdims=True), 1e-12))
+    return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(axis=axis, keepdims=True), 1e-12))

@@ -11,8 +11,9 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def normalize(images: jax.Array, dtype: Any = jnp.float32, mean: tuple[float, ...] = MEAN,
-              std: tuple[float, ...] = STD) -> jax.Array:
+def normalize(
+    images: jax.Array, dtype: Any = jnp.float32, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+) -> jax.Array:
     """Maps pictures from bytes to the range that networks expect.
 
     Args:

@@ -43,11 +43,24 @@ from retrieval_jax.models.timm import files as timm_files
 from retrieval_jax.models.timm.files import Info
 
 # What a file may hold beside the backbone: classifiers, index tables that follow from the shapes, tokens of training.
-LEFT_OUT = re.compile(r"head\.(fc\.)?(weight|bias)|head_dist\..*|(.*\.)?relative_position_index|(.*\.)?attn_mask|"
-                      r"mask_token|lm_head\..*")
+LEFT_OUT = re.compile(
+    r"head\.(fc\.)?(weight|bias)|head_dist\..*|(.*\.)?relative_position_index|(.*\.)?attn_mask|"
+    r"mask_token|lm_head\..*"
+)
 # Arguments of timm's constructors that do not change what a trained network computes.
-WITHOUT_EFFECT = ("num_classes", "drop_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate", "patch_drop_rate",
-                  "head_init_scale", "weight_init", "fix_init", "pretrained", "in_chans")
+WITHOUT_EFFECT = (
+    "num_classes",
+    "drop_rate",
+    "proj_drop_rate",
+    "attn_drop_rate",
+    "pos_drop_rate",
+    "patch_drop_rate",
+    "head_init_scale",
+    "weight_init",
+    "fix_init",
+    "pretrained",
+    "in_chans",
+)
 # Before the names of tensors that timm's models have not.
 OURS = "retrieval_jax."
 
@@ -95,23 +108,30 @@ def model(timm_name: str, path=None, **kwargs) -> Any:
 
 def _in_file(config: dict) -> dict:
     """Returns the arguments that a config.json says its file was made with."""
-    return {key: tuple(value) if isinstance(value, list) else value
-            for key, value in {**(config.get("model_args") or {}), **config.get("retrieval_jax", {})}.items()
-            if key not in WITHOUT_EFFECT}
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in {**(config.get("model_args") or {}), **config.get("retrieval_jax", {})}.items()
+        if key not in WITHOUT_EFFECT
+    }
 
 
 def _build(module: types.ModuleType, name: str, kwargs: dict, in_file: dict | None = None):
     """Returns the backbone of an architecture; arguments count before those that a file was made with."""
     known = list(inspect.signature(module.from_timm).parameters)
-    own = [field.name for field in dataclasses.fields(module.Model)
-           if field.name not in ("parent", "name", "variant", *known)]
+    own = [
+        field.name
+        for field in dataclasses.fields(module.Model)
+        if field.name not in ("parent", "name", "variant", *known)
+    ]
     # None leaves an argument at the architecture's value, as in timm.create_model.
     kwargs = {key: value for key, value in kwargs.items() if value is not None or key in own}
     kwargs = {**(in_file or {}), **kwargs}
     unknown = sorted(set(kwargs) - {*known, *own, *WITHOUT_EFFECT})
     if unknown:
-        raise InputError(f"{name}: {', '.join(map(repr, unknown))} is not understood; of timm's arguments there are: "
-                         f"{', '.join(known)}; of ours: {', '.join(own)}")
+        raise InputError(
+            f"{name}: {', '.join(map(repr, unknown))} is not understood; of timm's arguments there are: "
+            f"{', '.join(known)}; of ours: {', '.join(own)}"
+        )
     if kwargs.get("in_chans", 3) != 3:
         raise InputError(f"{name}: in_chans={kwargs['in_chans']}, but pictures have 3 channels here")
     arguments = {key: value for key, value in {**module.TIMM[name], **kwargs}.items() if key in known}
@@ -136,6 +156,7 @@ def info(timm_name: str, path=None) -> Info:
 
 # ---------------------------------------------------------------------------------------------------------------- maps
 
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One tensor of a backbone and its counterpart.
@@ -148,6 +169,7 @@ class Entry:
       kind: as in TIMM_RULES.
       shape: of the tensor, in our layout.
     """
+
     timm: str
     path: str
     leaf: tuple[str, ...]
@@ -241,8 +263,15 @@ def check(model, params, shapes: dict[str, tuple[int, ...]], source_size=(224, 2
     fresh = [entry for entry in wanted if entry.timm.startswith(OURS) and entry.timm not in shapes]
     wanted = [entry for entry in wanted if entry not in fresh]
     names = {entry.timm for entry in wanted}
-    left_out = [name for name in shapes if name not in names and (LEFT_OUT.fullmatch(name) or any(
-        re.fullmatch(pattern, name) and without(model) for pattern, without in extra.items()))]
+    left_out = [
+        name
+        for name in shapes
+        if name not in names
+        and (
+            LEFT_OUT.fullmatch(name)
+            or any(re.fullmatch(pattern, name) and without(model) for pattern, without in extra.items())
+        )
+    ]
     missing = [f"{entry.timm} {timm_shape(entry, model)}" for entry in wanted if entry.timm not in shapes]
     surplus = [f"{name} {tuple(shape)}" for name, shape in shapes.items() if name not in names | set(left_out)]
     wrong = []
@@ -252,15 +281,21 @@ def check(model, params, shapes: dict[str, tuple[int, ...]], source_size=(224, 2
             if _fitting(entry, nothing, model, source_size) is None:
                 wrong.append(f"{entry.timm} {tuple(shapes[entry.timm])}, not {timm_shape(entry, model)}")
     if missing or surplus or wrong:
-        lists = ". ".join(f"{len(found)} {what}: {'; '.join(found)}" for what, found in (
-            ("missing", missing), ("surplus", surplus), ("of another shape", wrong)) if found)
-        raise InputError(f"{source} does not hold the weights of this model "
-                         f"({type(model).__module__.rpartition('.')[2]} {model.variant}). {lists}. "
-                         "Give the name and the arguments that the file was made with")
+        lists = ". ".join(
+            f"{len(found)} {what}: {'; '.join(found)}"
+            for what, found in (("missing", missing), ("surplus", surplus), ("of another shape", wrong))
+            if found
+        )
+        raise InputError(
+            f"{source} does not hold the weights of this model "
+            f"({type(model).__module__.rpartition('.')[2]} {model.variant}). {lists}. "
+            "Give the name and the arguments that the file was made with"
+        )
     return wanted, fresh, left_out
 
 
 # ------------------------------------------------------------------------------------------------------- load and save
+
 
 def shapes_of(model, image_size) -> dict:
     """Returns the shapes of a backbone's parameters for pictures of a size (height, width); allocates nothing."""
@@ -297,8 +332,9 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
     about = timm_files.info(name, tag, config, _pair(module.TIMM[name].get("img_size", 224)))
     # Without config.json a table that has as many positions as are wanted is taken as it is, as timm does.
     source_size = _pair(in_file.get("img_size") or about.input_size) if config else None
-    image_size = _pair(timm_kwargs.get("img_size") or in_file.get("img_size")
-                       or module.TIMM[name].get("img_size") or about.input_size)
+    image_size = _pair(
+        timm_kwargs.get("img_size") or in_file.get("img_size") or module.TIMM[name].get("img_size") or about.input_size
+    )
     abstract = shapes_of(built, image_size)
     try:
         with safetensors.safe_open(file, framework="numpy") as opened:
@@ -323,15 +359,27 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
             node = node.setdefault(key, {})
         node[keys[-1]] = np.stack(tensors) if keys in stacked else np.array(tensors[0], order="C")
     named = (("left out", left_out), ("not in the file, fresh", [entry.path for entry in fresh]))
-    notes = [f"{what}: {', '.join(found[:4])}{f' and {len(found) - 4} more' if len(found) > 4 else ''}"
-             for what, found in named if found]
-    print("; ".join([f"pretrained: {timm_name}, {len(wanted)} tensors of {file}",
-                     f"licence of the weights: {about.licence or 'not known, ask the publisher'}", *notes]), flush=True)
+    notes = [
+        f"{what}: {', '.join(found[:4])}{f' and {len(found) - 4} more' if len(found) > 4 else ''}"
+        for what, found in named
+        if found
+    ]
+    print(
+        "; ".join(
+            [
+                f"pretrained: {timm_name}, {len(wanted)} tensors of {file}",
+                f"licence of the weights: {about.licence or 'not known, ask the publisher'}",
+                *notes,
+            ]
+        ),
+        flush=True,
+    )
     return built, params
 
 
 def _fresh(model, wanted: list[Entry], image_size: tuple[int, int]) -> list[jax.Array]:
     """Returns tensors as a fresh model has them; only these are computed."""
+
     def init(key, images):
         params = model.init(key, images)["params"]
         leaves = [functools.reduce(dict.__getitem__, entry.leaf, params) for entry in wanted]
@@ -370,8 +418,9 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
     """
     module, path = _module(model), pathlib.Path(path)
     arguments = module.to_timm(model)
-    name = timm_name or max(module.TIMM, key=lambda name: sum(
-        arguments.get(key) == value for key, value in module.TIMM[name].items()))
+    name = timm_name or max(
+        module.TIMM, key=lambda name: sum(arguments.get(key) == value for key, value in module.TIMM[name].items())
+    )
     name = _parts(name)[1]
     if about is None:
         size = _pair(arguments.get("img_size") or 224)
@@ -385,15 +434,23 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
             tensor = tensor[key]
         tensor = np.asarray(tensor if entry.index is None else tensor[entry.index])
         tensors[entry.timm] = np.array(_to_timm(entry, tensor, model), order="C")
-    check(model, shapes_of(model, about.input_size if not arguments.get("img_size") else arguments["img_size"]),
-          {key: tensor.shape for key, tensor in tensors.items()}, about.input_size, "what is to be saved")
+    check(
+        model,
+        shapes_of(model, about.input_size if not arguments.get("img_size") else arguments["img_size"]),
+        {key: tensor.shape for key, tensor in tensors.items()},
+        about.input_size,
+        "what is to be saved",
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
     # What timm's arguments cannot tell: no fields that they have too, nor those that change them, such as a size that
     # is None here because it is the variant's.
     rebuilt, known = module.from_timm(**arguments), inspect.signature(module.from_timm).parameters
-    ours = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)
-            if field.name not in ("parent", "name", "variant", "drop_path", "dtype", "remat", "scan", *known)
-            and getattr(model, field.name) != getattr(rebuilt, field.name)
-            and module.to_timm(rebuilt.clone(**{field.name: getattr(model, field.name)})) == module.to_timm(rebuilt)}
+    ours = {
+        field.name: getattr(model, field.name)
+        for field in dataclasses.fields(model)
+        if field.name not in ("parent", "name", "variant", "drop_path", "dtype", "remat", "scan", *known)
+        and getattr(model, field.name) != getattr(rebuilt, field.name)
+        and module.to_timm(rebuilt.clone(**{field.name: getattr(model, field.name)})) == module.to_timm(rebuilt)
+    }
     timm_files.write_config(path, name, arguments, ours, about)

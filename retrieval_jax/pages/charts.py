@@ -13,8 +13,9 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 14, 12, 40
 MAX_POINTS = 240
 
 
-def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str,
-           log: bool = False) -> str:
+def curves(
+    title: str, series: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, log: bool = False
+) -> str:
     """Draws curves over common axes.
 
     Args:
@@ -51,13 +52,19 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]], x_la
         path = "L".join(f"{place_x(x):.1f} {place_y(y):.1f}" for x, y in drawn)
         parts.append(f'<path class="{color}" d="M{path}"/>')
         if len(points) <= 30:
-            parts += [f'<circle class="{color}" cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3">'
-                      f"<title>{html.escape(name)}, {x:,g}: {y:,.4g}</title></circle>" for x, y in points]
+            parts += [
+                f'<circle class="{color}" cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3">'
+                f"<title>{html.escape(name)}, {x:,g}: {y:,.4g}</title></circle>"
+                for x, y in points
+            ]
         if len(series) > 1 or not log:
-            legend.append(f'<li><svg viewBox="0 0 24 8" aria-hidden="true"><path class="{color}" d="M0 4H24"/></svg>'
-                          f"{html.escape(name)} <b>{points[-1][1]:.4g}</b></li>")
-    summary = f"{title}: " + "; ".join(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}"
-                                       for name, points in series.items() if points)
+            legend.append(
+                f'<li><svg viewBox="0 0 24 8" aria-hidden="true"><path class="{color}" d="M0 4H24"/></svg>'
+                f"{html.escape(name)} <b>{points[-1][1]:.4g}</b></li>"
+            )
+    summary = f"{title}: " + "; ".join(
+        f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in series.items() if points
+    )
     foot = f'<ul class="legend">{"".join(legend)}</ul>' if legend else ""
     return _figure(title, summary, parts, foot)
 
@@ -75,8 +82,8 @@ def bars(title: str, heights: Sequence[int], x_label: str, y_label: str) -> str:
     """
     heights = np.asarray(heights, dtype=np.int64)
     last = int(np.searchsorted(np.cumsum(heights), 0.995 * heights.sum()))
-    tail = int(heights[last + 1:].sum())
-    shown = np.append(heights[:last + 1], tail) if tail else heights[:last + 1]
+    tail = int(heights[last + 1 :].sum())
+    shown = np.append(heights[: last + 1], tail) if tail else heights[: last + 1]
     names = [str(i) for i in range(last + 1)] + ([f"{last + 1}+"] if tail else [])
     y_ticks, _, y_high = _axis([0.0, float(shown.max())], False)
     wide = (WIDTH - LEFT - RIGHT) / len(shown)
@@ -87,15 +94,19 @@ def bars(title: str, heights: Sequence[int], x_label: str, y_label: str) -> str:
     every = math.ceil(len(shown) / 12)
     x_marks = [(LEFT + (i + 0.5) * wide, names[i]) for i in range(0, len(shown), every)]
     parts = [_frame(x_marks, _named(place_y, y_ticks), x_label, y_label, vertical=False)]
-    parts += [f'<rect class="bar" x="{LEFT + i * wide + 1:.1f}" y="{place_y(h):.1f}" width="{max(wide - 2, 1):.1f}" '
-              f'height="{HEIGHT - BOTTOM - place_y(h):.1f}"><title>{names[i]}: {h:,}</title></rect>'
-              for i, h in enumerate(shown.tolist())]
+    parts += [
+        f'<rect class="bar" x="{LEFT + i * wide + 1:.1f}" y="{place_y(h):.1f}" width="{max(wide - 2, 1):.1f}" '
+        f'height="{HEIGHT - BOTTOM - place_y(h):.1f}"><title>{names[i]}: {h:,}</title></rect>'
+        for i, h in enumerate(shown.tolist())
+    ]
     return _figure(title, f"{title}: most often {int(np.argmax(shown))}", parts, "")
 
 
 def _figure(title, summary, parts, foot) -> str:
-    return (f'<figure><figcaption>{html.escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-            f'aria-label="{html.escape(summary)}">{"".join(parts)}</svg>{foot}</figure>')
+    return (
+        f'<figure><figcaption>{html.escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{html.escape(summary)}">{"".join(parts)}</svg>{foot}</figure>'
+    )
 
 
 def _frame(x_marks, y_marks, x_label, y_label, vertical=True) -> str:
@@ -112,8 +123,10 @@ def _frame(x_marks, y_marks, x_label, y_label, vertical=True) -> str:
     parts.append(f'<line class="axis" x1="{LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
     middle = (TOP + bottom) / 2
     parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x_label)}</text>')
-    parts.append(f'<text x="11" y="{middle}" text-anchor="middle" transform="rotate(-90 11 {middle})">'
-                 f"{html.escape(y_label)}</text>")
+    parts.append(
+        f'<text x="11" y="{middle}" text-anchor="middle" transform="rotate(-90 11 {middle})">'
+        f"{html.escape(y_label)}</text>"
+    )
     return "".join(parts)
 
 

@@ -27,21 +27,46 @@ code { background: var(--card); padding: 1px 5px; border-radius: 4px; white-spac
 # (heading, what it is, decision, rules, how a person says otherwise: {} is the word)
 _SECTIONS = (
     ("Merged", "Words that count as another one.", "merged", None, "split,{}"),
-    ("Phrases", "Words that stand together so often that the two are an attribute of their own, beside their parts.",
-     "kept", ("phrases",), "split,{}"),
-    ("Parts of phrases, dropped", "Words that would be the same label as the phrase, twice.",
-     "dropped", ("phrases",), "keep,{}"),
-    ("Dropped: says nothing", "Words that are seen often enough, but tell neither of the picture nor of the category.",
-     "dropped", ("uninformative",), "keep,{}"),
-    ("Kept, though rare", "Words below the threshold that tell of a category.",
-     "kept", ("rare", "categories"), "drop,{}"),
+    (
+        "Phrases",
+        "Words that stand together so often that the two are an attribute of their own, beside their parts.",
+        "kept",
+        ("phrases",),
+        "split,{}",
+    ),
+    (
+        "Parts of phrases, dropped",
+        "Words that would be the same label as the phrase, twice.",
+        "dropped",
+        ("phrases",),
+        "keep,{}",
+    ),
+    (
+        "Dropped: says nothing",
+        "Words that are seen often enough, but tell neither of the picture nor of the category.",
+        "dropped",
+        ("uninformative",),
+        "keep,{}",
+    ),
+    (
+        "Kept, though rare",
+        "Words below the threshold that tell of a category.",
+        "kept",
+        ("rare", "categories"),
+        "drop,{}",
+    ),
     ("Overruled by a person", "From config.mine.overrules.", None, ("overrules",), ""),
     ("Kept by the threshold, most frequent first", "All other attributes.", "kept", ("threshold",), "drop,{}"),
 )
 
 
 def page(
-    decisions: Decisions, *, num_titles: int, threshold: int, switches: Sequence[str], examples: Mapping[str, str],
+    decisions: Decisions,
+    *,
+    num_titles: int,
+    threshold: int,
+    switches: Sequence[str],
+    examples: Mapping[str, str],
     kinds: pl.DataFrame | None = None,
 ) -> str:
     """Writes the page.
@@ -78,8 +103,16 @@ def page(
         rows = rows.sort("occurrences", "word", descending=[True, False])
         cut = f" The {SHOWN} most frequent of {len(rows):,}." if len(rows) > SHOWN else f" {len(rows):,} of them."
         body.append(f"<h2>{heading}</h2><p class='quiet'>{text}{cut}</p>")
-        head = ["word", *(["counts as"] if decision == "merged" else []), "seen", "in titles", "why",
-                *(["kind"] if kind_of else []), "a title", *(["to overrule"] if line else [])]
+        head = [
+            "word",
+            *(["counts as"] if decision == "merged" else []),
+            "seen",
+            "in titles",
+            "why",
+            *(["kind"] if kind_of else []),
+            "a title",
+            *(["to overrule"] if line else []),
+        ]
         body.append("<div class='scroll'><table><tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>")
         for word, made, _, target, why, occurrences, titles in rows.head(SHOWN).rows():
             cells = [f"<td><b>{escape(word)}</b>{'' if decision else ' ' + made}</td>"]
@@ -96,19 +129,24 @@ def page(
                 cells.append(f"<td><code>{escape(line.format(_cell(word)))}</code></td>")
             body.append("<tr>" + "".join(cells) + "</tr>")
         body.append("</table></div>")
-    return ("<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
-            "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
-            "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-            f"<title>Mined attributes</title>\n<style>{_STYLE}</style>\n</head>\n<body><main>\n"
-            + "\n".join(body) + "\n</main></body>\n</html>\n")
+    return (
+        "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
+        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f"<title>Mined attributes</title>\n<style>{_STYLE}</style>\n</head>\n<body><main>\n"
+        + "\n".join(body)
+        + "\n</main></body>\n</html>\n"
+    )
 
 
 def _counts(table: pl.DataFrame) -> str:
     """Returns the table of how many words each switch decided about."""
     rows = table.group_by("rule", "decision").agg(pl.len(), pl.col("occurrences").sum()).sort("rule", "decision")
-    cells = "".join(f"<tr><td>{rule}</td><td>{decision}</td><td class='number'>{number:,}</td>"
-                    f"<td class='number'>{seen:,}</td></tr>" for rule, decision, number, seen in rows.rows())
-    return ("<table><tr><th>decided by</th><th>decision</th><th>words</th><th>seen</th></tr>" + cells + "</table>")
+    cells = "".join(
+        f"<tr><td>{rule}</td><td>{decision}</td><td class='number'>{number:,}</td><td class='number'>{seen:,}</td></tr>"
+        for rule, decision, number, seen in rows.rows()
+    )
+    return "<table><tr><th>decided by</th><th>decision</th><th>words</th><th>seen</th></tr>" + cells + "</table>"
 
 
 def _cell(word: str) -> str:

@@ -17,8 +17,9 @@ COLUMNS = 10
 escape = html.escape
 
 
-def rows_picture(catalog, ranking: Ranking, truth: Truth | None, query_rows: Sequence[int], path,
-                 columns: int = COLUMNS) -> None:
+def rows_picture(
+    catalog, ranking: Ranking, truth: Truth | None, query_rows: Sequence[int], path, columns: int = COLUMNS
+) -> None:
     """Draws retrieval rows as one PNG: each query, then its best results, framed green with a tick or red with a cross.
 
     Args:
@@ -54,15 +55,19 @@ def check(catalog, ranking: Ranking, name) -> None:
     if ranking.gallery_sha256 and ranking.gallery_sha256 != Ids.of(catalog.gallery.ids).sha256():
         raise InputError(f"the ranking {name} was made from another gallery than the catalogue's: run search again")
     if ranking.item_rows.size and ranking.item_rows.max() >= len(catalog.gallery):
-        raise InputError(f"the ranking {name} names gallery row {ranking.item_rows.max()}, but the catalogue's gallery "
-                         f"has {len(catalog.gallery)} rows: run search again")
+        raise InputError(
+            f"the ranking {name} names gallery row {ranking.item_rows.max()}, but the catalogue's gallery "
+            f"has {len(catalog.gallery)} rows: run search again"
+        )
 
 
 def query_row(catalog, ranking: Ranking, row: int) -> int:
     """Returns the catalogue's query row for a row of the ranking: the same one, checked by id."""
     if row >= len(catalog.query) or str(catalog.query.ids[row]) != ranking.query_ids[row]:
-        raise InputError(f"row {row} of the ranking is query {ranking.query_ids[row]!r}, which is not row {row} of the "
-                         "catalogue's queries: the ranking was made from another catalogue; run search again")
+        raise InputError(
+            f"row {row} of the ranking is query {ranking.query_ids[row]!r}, which is not row {row} of the "
+            "catalogue's queries: the ranking was made from another catalogue; run search again"
+        )
     return row
 
 
@@ -71,12 +76,17 @@ def relevant_rows(ranking: Ranking, truth: Truth | None, rows: Sequence[int]) ->
     if truth is None:
         return {}
     position = {identity: i for i, identity in enumerate(truth.query_ids)}
-    return {row: set(truth.relevant(position[ranking.query_ids[row]]).tolist())
-            if ranking.query_ids[row] in position else set() for row in rows}
+    return {
+        row: set(truth.relevant(position[ranking.query_ids[row]]).tolist())
+        if ranking.query_ids[row] in position
+        else set()
+        for row in rows
+    }
 
 
-def row_html(catalog, ranking: Ranking, row: int, relevant: set[int] | None, with_missed: bool,
-             picture: Callable) -> str:
+def row_html(
+    catalog, ranking: Ranking, row: int, relevant: set[int] | None, with_missed: bool, picture: Callable
+) -> str:
     """Returns one query with its best results, and on request the relevant listings that are not among them.
 
     Args:
@@ -98,18 +108,30 @@ def row_html(catalog, ranking: Ranking, row: int, relevant: set[int] | None, wit
     if left_out:
         ranks = {item: rank + 1 for rank, item in enumerate(ranking.item_rows[row].tolist())}
         left_out.sort(key=lambda item: ranks.get(item, ranking.k + 1))
-        cells = "".join(item_html(catalog, "gallery", item, picture, "missed",
-                                  f"at rank {ranks[item]}" if item in ranks else f"beyond rank {ranking.k}",
-                                  note_shown=True) for item in left_out[:3])
-        missed = (f'<div class="note">Missed: {len(left_out)} of {len(relevant)} relevant</div>'
-                  f'<div class="strip few">{cells}</div>')
+        cells = "".join(
+            item_html(
+                catalog,
+                "gallery",
+                item,
+                picture,
+                "missed",
+                f"at rank {ranks[item]}" if item in ranks else f"beyond rank {ranking.k}",
+                note_shown=True,
+            )
+            for item in left_out[:3]
+        )
+        missed = (
+            f'<div class="note">Missed: {len(left_out)} of {len(relevant)} relevant</div>'
+            f'<div class="strip few">{cells}</div>'
+        )
     hits = "" if relevant is None else f"{sum(item in relevant for item in found)} of {len(relevant)} found"
     query = item_html(catalog, "query", query_row(catalog, ranking, row), picture, "query", hits, note_shown=True)
     return f'<div class="row">{query}<div><div class="strip">{"".join(items)}</div>{missed}</div></div>'
 
 
-def item_html(catalog, split_name: str, row: int, picture: Callable, kind: str = "", note: str = "",
-              note_shown: bool = False) -> str:
+def item_html(
+    catalog, split_name: str, row: int, picture: Callable, kind: str = "", note: str = "", note_shown: bool = False
+) -> str:
     """Returns one picture with its title, or its category and id where the split has no titles.
 
     Args:
@@ -129,14 +151,20 @@ def item_html(catalog, split_name: str, row: int, picture: Callable, kind: str =
     name = title or category or _shorten(identity)
     under = ([category] if title else [_shorten(identity)] if category else []) + ([note] if note_shown else [])
     tooltip = "\n".join(text for text in (title, category, identity, note) if text)
-    badge, spoken = {"relevant": ("✓", "relevant: "), "other": ("✗", "not relevant: "), "missed": ("✓", "missed: "),
-                     "query": ("query", "query: ")}.get(kind, ("", ""))
+    badge, spoken = {
+        "relevant": ("✓", "relevant: "),
+        "other": ("✗", "not relevant: "),
+        "missed": ("✓", "missed: "),
+        "query": ("query", "query: "),
+    }.get(kind, ("", ""))
     mark = f'<span class="badge" aria-hidden="true">{badge}</span>' if badge else ""
     lines = "".join(f'<span class="sub">{escape(text)}</span>' for text in under if text)
     name_class = "name" if title or category else "name id"
     image = f'<img src="{picture(split_name, row)}" alt="{escape(spoken + (title or category or identity))}">'
-    return (f'<div class="item {kind}" title="{escape(tooltip)}"><div class="frame">{image}</div>{mark}'
-            f'<span class="{name_class}">{escape(name)}</span>{lines}</div>')
+    return (
+        f'<div class="item {kind}" title="{escape(tooltip)}"><div class="frame">{image}</div>{mark}'
+        f'<span class="{name_class}">{escape(name)}</span>{lines}</div>'
+    )
 
 
 def data_uri(image: np.ndarray, longest_side: int, quality: int) -> str:
@@ -163,7 +191,7 @@ def _paste(sheet, image, top, left, cell, color, hit) -> None:
     scale = inner / max(image.shape[:2])
     small = _shrink(image, inner) if scale <= 1 else cv2.resize(image, None, fx=scale, fy=scale)
     y, x = top + (cell - small.shape[0]) // 2, left + (cell - small.shape[1]) // 2
-    sheet[y:y + small.shape[0], x:x + small.shape[1]] = small
+    sheet[y : y + small.shape[0], x : x + small.shape[1]] = small
     cv2.rectangle(sheet, (left + 1, top + 1), (left + cell - 2, top + cell - 2), color, 3)
     if hit is None:
         return

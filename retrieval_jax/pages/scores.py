@@ -6,9 +6,15 @@ import html
 import re
 from collections.abc import Sequence
 
-NAMES = {"histogram": "Colour histogram", "untrained": "Untrained network", "trained": "Trained network",
-         "pretrained": "Public weights",
-         "ensemble": "Ensemble", "reranking": "re-ranking", "query_expansion": "query expansion"}
+NAMES = {
+    "histogram": "Colour histogram",
+    "untrained": "Untrained network",
+    "trained": "Trained network",
+    "pretrained": "Public weights",
+    "ensemble": "Ensemble",
+    "reranking": "re-ranking",
+    "query_expansion": "query expansion",
+}
 escape = html.escape
 
 
@@ -64,15 +70,19 @@ def table(scores: Sequence[dict]) -> str:
         columns.append((f"{metric_name(key)}, report half", [_value(stage.get("report", {}), key) for stage in scores]))
     lines = []
     for i, stage in enumerate(scores):
-        cells = "".join(_cell(*values[i], max((value for value, _ in values if value is not None), default=None))
-                        for _, values in columns)
+        cells = "".join(
+            _cell(*values[i], max((value for value, _ in values if value is not None), default=None))
+            for _, values in columns
+        )
         first = ' class="first"' if i and scores[i - 1]["model"] != stage["model"] else ""
         names = "".join(f"<td>{escape(label(stage[key]))}</td>" for key in ("model", "stage"))
         lines.append(f"<tr{first}>{names}{cells}</tr>")
     head = "".join(f'<th scope="col" class="number">{escape(name)}</th>' for name, _ in columns)
-    return ('<div class="scroll"><table><thead><tr><th scope="col">Model</th><th scope="col">Stage</th>'
-            f'{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>\n'
-            f'<p class="reading">{escape(reading(scores))}</p>\n<p class="note">{escape(_note(scores))}</p>')
+    return (
+        '<div class="scroll"><table><thead><tr><th scope="col">Model</th><th scope="col">Stage</th>'
+        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>\n"
+        f'<p class="reading">{escape(reading(scores))}</p>\n<p class="note">{escape(_note(scores))}</p>'
+    )
 
 
 def reading(scores: Sequence[dict]) -> str:
@@ -94,14 +104,21 @@ def reading(scores: Sequence[dict]) -> str:
     main = main_model([stage for stages in by_model.values() for stage in stages])
     first, points = by_model[main][0], f"points of {metric_name(key)}"
     sentences = []
-    others = [(model, stages[0]) for model, stages in by_model.items()
-              if model != main and stages[0]["stage"] == first["stage"]]
+    others = [
+        (model, stages[0])
+        for model, stages in by_model.items()
+        if model != main and stages[0]["stage"] == first["stage"]
+    ]
     if others:
-        gains = [f"{_signed(first[key] - other[key])} {'points' if i else points} against the {label(model).lower()}"
-                 for i, (model, other) in enumerate(others)]
+        gains = [
+            f"{_signed(first[key] - other[key])} {'points' if i else points} against the {label(model).lower()}"
+            for i, (model, other) in enumerate(others)
+        ]
         sentences.append(f"{label(main)}, {label(first['stage'])}: {'; '.join(gains)}.")
-    steps = [f"{label(after['stage'])}: {_signed(after[key] - before[key])} {'points' if i or others else points}"
-             for i, (before, after) in enumerate(zip(by_model[main], by_model[main][1:], strict=False))]
+    steps = [
+        f"{label(after['stage'])}: {_signed(after[key] - before[key])} {'points' if i or others else points}"
+        for i, (before, after) in enumerate(zip(by_model[main], by_model[main][1:], strict=False))
+    ]
     if steps:
         sentences.append(("Then " if others else "") + "; ".join(steps) + ".")
     return " ".join(sentences) or f"{label(main)}: {100 * first[key]:.1f} % {metric_name(key)}."
@@ -120,8 +137,10 @@ def _cell(value, error, best) -> str:
 
 
 def _note(scores) -> str:
-    note = ("Percent; ★ marks the best of a column, ± is one standard error of the mean over queries. MAR divides by "
-            "all relevant listings of a query, the capped one by at most the depth.")
+    note = (
+        "Percent; ★ marks the best of a column, ± is one standard error of the mean over queries. MAR divides by "
+        "all relevant listings of a query, the capped one by at most the depth."
+    )
     scored, without = scores[0].get("num_scored"), scores[0].get("num_without_relevant")
     if scored:
         note += f" {scored:,} queries" + f"; {without:,} more have no relevant listing" * bool(without) + "."

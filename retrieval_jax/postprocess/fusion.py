@@ -165,8 +165,10 @@ def step(
     if method not in METHODS:
         raise InputError(f"fusion by {method!r}: there are {', '.join(METHODS)}")
     if len(state.members) == 1 and not state.rankings:
-        raise InputError("fusion joins the rankings of several members, there is one: name them in search.members, or "
-                         "take fusion out of search.steps")
+        raise InputError(
+            "fusion joins the rankings of several members, there is one: name them in search.members, or "
+            "take fusion out of search.steps"
+        )
     if len(state.rankings) != len(state.members):
         raise InputError(
             f"fusion needs the ranking of each of the {len(state.members)} members, there are {len(state.rankings)}: "

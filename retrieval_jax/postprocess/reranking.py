@@ -284,8 +284,7 @@ def check_depth(state: State, depth: int | None, name: str) -> int:
     return depth
 
 
-def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5,
-         depth: int | None = None) -> State:
+def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5, depth: int | None = None) -> State:
     """Reorders the first `depth` results of the current ranking and cuts off the rest; scores become -distance.
 
     Args:

@@ -196,7 +196,3 @@ def summary(
         "num_scored": count,
         "num_without_relevant": total - count,
     }
-
-
-
-

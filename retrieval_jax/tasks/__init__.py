@@ -24,6 +24,7 @@ class Task:
       compares: the setting that makes a loss compare the rows of a batch with each other, so that a batch cannot be
         worked on in parts; "" without such. Losses of a part divide by the counts of batch["_whole"].
     """
+
     init: Callable
     loss_fn: Callable
     predict_fns: dict[str, Callable]

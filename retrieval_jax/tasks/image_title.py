@@ -34,8 +34,10 @@ def make(config, data_info) -> Task:
     """
     options = parts.options(config)
     if not len(data_info.label_names):
-        raise InputError("no labels were mined, so titles are empty: lower config.mine.threshold, or set "
-                         "config.train.task = 'category'")
+        raise InputError(
+            "no labels were mined, so titles are empty: lower config.mine.threshold, or set "
+            "config.train.task = 'category'"
+        )
     supervision = parts.supervision(config, data_info, options)
     network = parts.network(config, supervision.heads)
     loss = getattr(contrastive, options["contrastive_loss"])
@@ -63,16 +65,21 @@ def make(config, data_info) -> Task:
 
     def loss_fn(params, batch, *, rng, step, ema, train):
         out = network.apply(visual(params), batch["image"], train=train, rngs={"dropout": rng})
-        total, values = supervision.loss(network, visual(params), batch, out, rng=rng, step=step, ema=visual(ema),
-                                         train=train)
+        total, values = supervision.loss(
+            network, visual(params), batch, out, rng=rng, step=step, ema=visual(ema), train=train
+        )
         numbers = {"scale": jnp.minimum(jnp.exp(params["head_contrast"]["log_scale"]), _LARGEST_SCALE)}
         if "bias" in params["head_contrast"]:
             numbers["bias"] = params["head_contrast"]["bias"]
 
         def of_titles(label_ids, label_mask):
-            return loss(out["embedding"], titles(params, label_ids, label_mask), **numbers,
-                        groups=contrastive.title_groups(label_ids, label_mask),
-                        where=batch["_mask"] & label_mask.any(axis=-1))
+            return loss(
+                out["embedding"],
+                titles(params, label_ids, label_mask),
+                **numbers,
+                groups=contrastive.title_groups(label_ids, label_mask),
+                where=batch["_mask"] & label_mask.any(axis=-1),
+            )
 
         per_pair = parts.mixed(of_titles, batch, "label_ids", "label_mask")
         has_title = (batch["_mask"] & batch["label_mask"].any(axis=-1)).sum()
@@ -83,7 +90,10 @@ def make(config, data_info) -> Task:
     def embed_title(params, batch):
         return {"embedding": titles(params, batch["label_ids"], batch["label_mask"])}
 
-    named = {name: lambda params, batch, run=run: run(visual(params), batch)
-             for name, run in multilabel.predict_fns(network, supervision).items()}
-    return Task(init, loss_fn, {**named, "embed_title": embed_title}, network.space, network.warm_start,
-                "task='image_title'")
+    named = {
+        name: lambda params, batch, run=run: run(visual(params), batch)
+        for name, run in multilabel.predict_fns(network, supervision).items()
+    }
+    return Task(
+        init, loss_fn, {**named, "embed_title": embed_title}, network.space, network.warm_start, "task='image_title'"
+    )

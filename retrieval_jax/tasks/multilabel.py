@@ -32,12 +32,19 @@ def make(config, data_info) -> Task:
         out = network.apply(params, batch["image"], train=train, rngs={"dropout": rng})
         return supervision.loss(network, params, batch, out, rng=rng, step=step, ema=ema, train=train)
 
-    return Task(network.init, loss_fn, predict_fns(network, supervision), network.space, network.warm_start,
-                supervision.compares)
+    return Task(
+        network.init,
+        loss_fn,
+        predict_fns(network, supervision),
+        network.space,
+        network.warm_start,
+        supervision.compares,
+    )
 
 
 def predict_fns(network: parts.Network, supervision: parts.Supervision) -> dict:
     """Returns "embed_image" and, with a head of titles, "attributes"."""
+
     def attributes(params, batch):
         logits = network.apply(params, batch["image"])["logits"]["titles"]
         return {"probabilities": supervision.probabilities(logits)}

@@ -52,20 +52,25 @@ def make(config, data_info) -> Task:
         del step
         views = sorted(name for name in batch if name == "image" or name.startswith("image_view"))
         if "image_view1" not in views:
-            raise InputError("batches hold one view of a picture, the task self_supervised needs two: set "
-                             "config.train.views")
+            raise InputError(
+                "batches hold one view of a picture, the task self_supervised needs two: set config.train.views"
+            )
         where = batch["_mask"]
-        keys = {name: jax.lax.stop_gradient(network.apply(visual(ema), batch[name])["logits"]["projector"])
-                for name in _TEACHERS_VIEWS}
+        keys = {
+            name: jax.lax.stop_gradient(network.apply(visual(ema), batch[name])["logits"]["projector"])
+            for name in _TEACHERS_VIEWS
+        }
         total, count = 0.0, 0
         for number, name in enumerate(views):
-            out = network.apply(visual(params), batch[name], train=train,
-                                rngs={"dropout": jax.random.fold_in(rng, number)})
+            out = network.apply(
+                visual(params), batch[name], train=train, rngs={"dropout": jax.random.fold_in(rng, number)}
+            )
             queries = predictor.apply({"params": params["head_predictor"]}, out["logits"]["projector"])
             for other in _TEACHERS_VIEWS:
                 if other != name:
-                    total += contrastive.softmax(queries, keys[other], scale=1.0 / temperature, symmetric=False,
-                                                 where=where).sum()
+                    total += contrastive.softmax(
+                        queries, keys[other], scale=1.0 / temperature, symmetric=False, where=where
+                    ).sum()
                     count += 1
         loss = total / count / jnp.maximum(where.sum(), 1)
         # 1 where the teacher's embeddings spread over all directions, 0 where they have collapsed into one
@@ -76,5 +81,6 @@ def make(config, data_info) -> Task:
     def embed_image(params, batch):
         return network.embed_image(visual(params), batch)
 
-    return Task(init, loss_fn, {"embed_image": embed_image}, network.space, network.warm_start,
-                "task='self_supervised'")
+    return Task(
+        init, loss_fn, {"embed_image": embed_image}, network.space, network.warm_start, "task='self_supervised'"
+    )

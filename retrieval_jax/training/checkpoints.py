@@ -42,8 +42,10 @@ class Checkpoints:
         """
         self.folder = path_of(folder)
         self._orbax = ocp.training.Checkpointer(
-            self.folder, cleanup_tmp_directories=True,
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep))
+            self.folder,
+            cleanup_tmp_directories=True,
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+        )
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._pending = None  # (step, future) of the save under way
 
@@ -74,11 +76,14 @@ class Checkpoints:
             return
         json.dumps(meta)  # a mistake here fails now and not in the background
         if not _is_url(self.folder) and not self.folder.exists():  # orbax would make it again, all seem in order
-            raise RunFailed(f"{self.folder} has vanished: the checkpoint of step {step} is not written; bring the "
-                            "folder back, or start again in another --workdir")
+            raise RunFailed(
+                f"{self.folder} has vanished: the checkpoint of step {step} is not written; bring the "
+                "folder back, or start again in another --workdir"
+            )
         try:
             response = self._orbax.save_checkpointables_async(
-                int(step), dict(state), force=True, custom_metadata=dict(meta))
+                int(step), dict(state), force=True, custom_metadata=dict(meta)
+            )
         except Exception as error:
             raise self._failed(step, error) from error
         self._pending = step, self._thread.submit(self._finish, response, self.folder / str(int(step)))
@@ -137,8 +142,10 @@ class Checkpoints:
     def _failed(self, step, error):
         there = [s for s in steps(self.folder) if s != step]
         whole = f"a new start goes on from step {there[-1]}" if there else "there is none before it"
-        return RunFailed(f"{self.folder}: the checkpoint of step {step} could not be written ({_cause(error)}); "
-                         f"{whole}. Is the disk full, over its quota or read-only?")
+        return RunFailed(
+            f"{self.folder}: the checkpoint of step {step} could not be written ({_cause(error)}); "
+            f"{whole}. Is the disk full, over its quota or read-only?"
+        )
 
     def close(self):
         """Waits, then lets the folder go."""
@@ -172,13 +179,18 @@ def set_aside_damaged(folder):
                 aside = aside.with_name(aside.name + "+")
             (folder / str(step)).rename(aside)
             damaged.append(step)
-            print(f"checkpoints: {folder / str(step)} is damaged ({problem}): it is now called {aside.name}, and the "
-                  "one before is used", flush=True)
+            print(
+                f"checkpoints: {folder / str(step)} is damaged ({problem}): it is now called {aside.name}, and the "
+                "one before is used",
+                flush=True,
+            )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
     if damaged and not steps(folder):
-        raise InputError(f"{folder}: every checkpoint is damaged (steps {', '.join(map(str, damaged))}); all are kept, "
-                         "as damaged-..., and a new start trains from the beginning")
+        raise InputError(
+            f"{folder}: every checkpoint is damaged (steps {', '.join(map(str, damaged))}); all are kept, "
+            "as damaged-..., and a new start trains from the beginning"
+        )
 
 
 def meta(folder, step=None):
@@ -215,8 +227,10 @@ def load_params(folder, step=None, which="ema"):
     which = which if which in metadata.metadata else "params"
     problem = _damage(path, which)
     if problem:
-        raise InputError(f"{path}: the checkpoint is damaged ({problem}); give an earlier one (--step), or train again "
-                         "in the same --workdir, which goes on from the one before")
+        raise InputError(
+            f"{path}: the checkpoint is damaged ({problem}); give an earlier one (--step), or train again "
+            "in the same --workdir, which goes on from the one before"
+        )
     # an abstract tree of numpy arrays: without one orbax asks for the devices of the run that saved
     target = jax.tree.map(lambda m: np.broadcast_to(np.zeros((), m.dtype), m.shape), metadata.metadata[which])
     return ocp.load_checkpointables(path, {which: target})[which], metadata.custom_metadata, step
@@ -238,8 +252,11 @@ def steps(folder):
     if not folder.exists():
         return []
     # where nothing can be renamed orbax marks with a file what is complete
-    return sorted(int(p.name) for p in folder.iterdir()
-                  if p.name.isdigit() and (not _is_url(folder) or (p / "commit_success.txt").exists()))
+    return sorted(
+        int(p.name)
+        for p in folder.iterdir()
+        if p.name.isdigit() and (not _is_url(folder) or (p / "commit_success.txt").exists())
+    )
 
 
 def _is_url(folder):
@@ -320,9 +337,12 @@ def _compare(path, stored, abstract):
     """Says in one sentence what differs, where orbax would print its registries."""
     missing = [key for key in abstract if key not in stored]
     if missing:
-        raise InputError(f"{path}: holds {', '.join(sorted(stored))}, but not {', '.join(missing)}; resume with the "
-                         "config that started the run")
+        raise InputError(
+            f"{path}: holds {', '.join(sorted(stored))}, but not {', '.join(missing)}; resume with the "
+            "config that started the run"
+        )
     for key in abstract.keys() & {"params", "ema"}:
+
         def shapes(tree):
             return {jax.tree_util.keystr(p): tuple(x.shape) for p, x in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -330,5 +350,7 @@ def _compare(path, stored, abstract):
         for name in sorted(theirs.keys() | ours.keys()):
             if theirs.get(name) != ours.get(name):
                 there, here = (shape.get(name, "none (it is missing)") for shape in (theirs, ours))
-                raise InputError(f"{path}: {key}{name} has shape {there} in the checkpoint and {here} in this config; "
-                                 "resume with the config that started the run")
+                raise InputError(
+                    f"{path}: {key}{name} has shape {there} in the checkpoint and {here} in this config; "
+                    "resume with the config that started the run"
+                )

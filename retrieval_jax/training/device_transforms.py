@@ -50,11 +50,14 @@ def check(name, kwargs):
         if key in ("scale", "ratio"):
             most = 1.0 if key == "scale" else math.inf
             if not (isinstance(value, tuple | list) and len(value) == 2 and 0 < value[0] <= value[1] <= most):
-                raise InputError(f"batch transform {name!r}: {key} is a pair (smallest, largest), above 0"
-                                 f"{' and at most 1' if key == 'scale' else ''}, not {value!r}")
+                raise InputError(
+                    f"batch transform {name!r}: {key} is a pair (smallest, largest), above 0"
+                    f"{' and at most 1' if key == 'scale' else ''}, not {value!r}"
+                )
         elif not (isinstance(value, int | float) and 0 <= value <= (0.5 if key == "hue" else 1.0)):
-            raise InputError(f"batch transform {name!r}: {key} is a number from 0 to {0.5 if key == 'hue' else 1:g}, "
-                             f"not {value!r}")
+            raise InputError(
+                f"batch transform {name!r}: {key} is a number from 0 to {0.5 if key == 'hue' else 1:g}, not {value!r}"
+            )
 
 
 def random_resized_crop(images, rng, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)):
@@ -81,8 +84,15 @@ def random_resized_crop(images, rng, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)):
         stretch = min(max(1.0, ratio[0]), ratio[1])
         share = jnp.where(fits[first], shares[first], jnp.asarray((min(1.0, 1 / stretch), min(1.0, stretch))))
         corner = jnp.where(fits[first], u[first, 2:], 0.5) * (1 - share)
-        return jax.image.scale_and_translate(image, image.shape, (0, 1), 1 / share, -corner / share * jnp.asarray(
-            (height, width)), "linear", antialias=True)
+        return jax.image.scale_and_translate(
+            image,
+            image.shape,
+            (0, 1),
+            1 / share,
+            -corner / share * jnp.asarray((height, width)),
+            "linear",
+            antialias=True,
+        )
 
     return jax.vmap(crop)(images, jax.random.uniform(rng, (rows, _CROP_TRIES, 4)))
 
@@ -144,8 +154,10 @@ def erasing(images, rng, p=0.25, scale=(0.02, 1 / 3), ratio=(0.3, 3.3)):
     chosen = jnp.argmax(fits, axis=1)[:, None, None]
     sides, place = (jnp.take_along_axis(x, chosen, axis=1)[:, 0] for x in (sides, u[..., 2:]))
     start = jnp.floor(place * (whole - sides + 1))
-    down, across = ((jnp.arange(size) >= start[:, i, None]) & (jnp.arange(size) < (start + sides)[:, i, None])
-                    for i, size in enumerate((height, width)))
+    down, across = (
+        (jnp.arange(size) >= start[:, i, None]) & (jnp.arange(size) < (start + sides)[:, i, None])
+        for i, size in enumerate((height, width))
+    )
     happens = (jax.random.uniform(happens_rng, (rows,)) < p) & fits.any(axis=1)
     box = down[:, :, None, None] & across[:, None, :, None] & happens[:, None, None, None]
     noise = jax.random.randint(noise_rng, images.shape, 0, 256).astype(images.dtype)

@@ -24,8 +24,15 @@ _ROWS_IN_MESSAGE = 12
 
 
 # Settings that may differ when a run goes on: the numbers do not depend on them.
-FREE = (*workdir.OF_THE_MACHINE["train"], "num_threads", "num_workers", "log_every", "checkpoint_every",
-        "keep_checkpoints", "eval_")
+FREE = (
+    *workdir.OF_THE_MACHINE["train"],
+    "num_threads",
+    "num_workers",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "eval_",
+)
 
 
 # ----------------------------------------------------------------------------------------------------- the same run
@@ -43,15 +50,23 @@ def same_run(folder, old: dict, new: dict) -> None:
       InputError: what differs, setting by setting.
     """
     if old["vocabulary_hash"] != new["vocabulary_hash"]:
-        raise InputError(f"{folder} was trained with another vocabulary than {folder.parent}/attributes now holds: use "
-                         "another --workdir, or bring the old attributes back")
-    changed = [line for line in workdir.changes(old["config"], new["config"], "train")
-               if "(absent)" not in line and not line.startswith(tuple(f"train.{name}" for name in FREE))]
+        raise InputError(
+            f"{folder} was trained with another vocabulary than {folder.parent}/attributes now holds: use "
+            "another --workdir, or bring the old attributes back"
+        )
+    changed = [
+        line
+        for line in workdir.changes(old["config"], new["config"], "train")
+        if "(absent)" not in line and not line.startswith(tuple(f"train.{name}" for name in FREE))
+    ]
     if not changed and old["num_steps"] != new["num_steps"]:
         changed = [f"steps of the whole run: {old['num_steps']} -> {new['num_steps']}, so the catalogue is another"]
     if changed:
-        raise InputError(f"{folder} was trained with other settings:\n" + "".join(f"  {line}\n" for line in changed)
-                         + "Go on with the old ones, or give another --workdir.")
+        raise InputError(
+            f"{folder} was trained with other settings:\n"
+            + "".join(f"  {line}\n" for line in changed)
+            + "Go on with the old ones, or give another --workdir."
+        )
 
 
 # ------------------------------------------------------------------------------------------------- non-finite numbers
@@ -104,11 +119,15 @@ def non_finite(workdir, step: int, values: dict, ids: list, skip: bool) -> None:
     with file.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({"step": step, **numbers, "ids": ids}) + "\n")
     shown = ", ".join(map(str, ids[:_ROWS_IN_MESSAGE])) + (", ..." if len(ids) > _ROWS_IN_MESSAGE else "")
-    what = (f"the loss is {values['loss']:.4g} and the norm of the gradients {values['gradient_norm']:.4g} at step "
-            f"{step}, on the listings {shown} (all in {file})")
+    what = (
+        f"the loss is {values['loss']:.4g} and the norm of the gradients {values['gradient_norm']:.4g} at step "
+        f"{step}, on the listings {shown} (all in {file})"
+    )
     if not skip:
-        raise NonFinite(f"{what}: lower config.train.learning_rate, look at these listings, or set "
-                        "config.train.non_finite=skip; the checkpoints before it are whole")
+        raise NonFinite(
+            f"{what}: lower config.train.learning_rate, look at these listings, or set "
+            "config.train.non_finite=skip; the checkpoints before it are whole"
+        )
     print(f"train: {what}: the step is skipped", flush=True)
 
 
@@ -164,8 +183,10 @@ class Watch:
             waited = now - start
             if self._hang and waited >= self._hang:
                 faulthandler.dump_traceback(all_threads=True)
-                leave(f"error: nothing has happened for {waited:.0f} s, waiting for {_waits_for(name)}: this process "
-                      "gives up (config.train.hang_seconds); start again to go on from the last checkpoint")
+                leave(
+                    f"error: nothing has happened for {waited:.0f} s, waiting for {_waits_for(name)}: this process "
+                    "gives up (config.train.hang_seconds); start again to go on from the last checkpoint"
+                )
             if waited >= self._told:
                 self._told = 2 * waited
                 print(f"train: has waited {waited:.0f} s for {_waits_for(name)}", file=sys.stderr, flush=True)
@@ -177,9 +198,12 @@ def _waits_for(stage: str) -> str:
         threads = ", ".join(f"{count} at {place}" for place, count in places.most_common(4))
         return "the input: its threads are " + (threads or "idle or in worker processes")
     several = jax.process_count() > 1
-    return {"device": "the device to finish a step" + (", or another process to join in" if several else ""),
-            "checkpoint": "the checkpoint to be written" + (" by all processes" if several else ""),
-            "compiler": "the compiler", "start": "catalogue, network and devices to be ready"}.get(stage, stage)
+    return {
+        "device": "the device to finish a step" + (", or another process to join in" if several else ""),
+        "checkpoint": "the checkpoint to be written" + (" by all processes" if several else ""),
+        "compiler": "the compiler",
+        "start": "catalogue, network and devices to be ready",
+    }.get(stage, stage)
 
 
 def _reads(frame) -> str | None:
@@ -187,7 +211,7 @@ def _reads(frame) -> str | None:
     while frame is not None:
         code = frame.f_code
         if code.co_filename.startswith(_DATA):
-            return f"data/{code.co_filename[len(_DATA):]}:{frame.f_lineno} {code.co_name}"
+            return f"data/{code.co_filename[len(_DATA) :]}:{frame.f_lineno} {code.co_name}"
         frame = frame.f_back
     return None
 
@@ -209,8 +233,10 @@ def leave_the_others(error: Exception, step: int) -> None:
         return
     if isinstance(error, jax.errors.JaxRuntimeError):
         lines = str(error).strip().splitlines() or [""]
-        leave(f"error: step {step} did not end ({lines[0][:200]}): most likely another process of the run is gone, "
-              "see its log; start all of them again to go on from the last checkpoint")
+        leave(
+            f"error: step {step} did not end ({lines[0][:200]}): most likely another process of the run is gone, "
+            "see its log; start all of them again to go on from the last checkpoint"
+        )
     explained = errors.explain(error)
     if explained is None:
         traceback.print_exception(error)

@@ -72,11 +72,16 @@ def check(counts: dict[str, int], most: int) -> str:
     words = f"{_size(total)} of memory on each device: " + ", ".join(f"{name} {_size(size)}" for name, size in parts)
     if total <= most:
         return f"{words}; it has {_size(most)}"
-    remedies = {"activations": "config.train.accumulate_steps, model.kwargs.remat=True, dtype='bfloat16' or a smaller "
-                               "batch_size", "batch": "a smaller config.train.batch_size"}
+    remedies = {
+        "activations": "config.train.accumulate_steps, model.kwargs.remat=True, dtype='bfloat16' or a smaller "
+        "batch_size",
+        "batch": "a smaller config.train.batch_size",
+    }
     remedy = remedies.get(parts[0][0], "a larger config.train.mesh.fsdp, more devices or a smaller model.variant")
-    raise InputError(f"training would take {words}; it has only {_size(most)}. What does not fit is first of all "
-                     f"{parts[0][0]}: use {remedy}")
+    raise InputError(
+        f"training would take {words}; it has only {_size(most)}. What does not fit is first of all "
+        f"{parts[0][0]}: use {remedy}"
+    )
 
 
 def _bytes(leaf) -> int:
@@ -84,6 +89,9 @@ def _bytes(leaf) -> int:
 
 
 def _size(count: int) -> str:
-    unit, name = next((unit, name) for unit, name in ((2 ** 30, "GiB"), (2 ** 20, "MiB"), (1024, "KiB")) if (
-        count >= unit or unit == 1024))
+    unit, name = next(
+        (unit, name)
+        for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (1024, "KiB"))
+        if (count >= unit or unit == 1024)
+    )
     return f"{count / unit:.1f} {name}"

@@ -87,8 +87,11 @@ def _partner(rows, mask):
     place = jnp.arange(len(rows)).reshape(-1, *(1,) * (rows.ndim - 1))
     last = jnp.where(mask, jnp.arange(len(mask)), 0).max()
     # a sum with one term: devices exchange a row, not all of them
-    end = jnp.where(place == last, rows, 0).sum(axis=0, dtype=rows.dtype) if rows.dtype != bool else (
-        (rows & (place == last)).any(axis=0))
+    end = (
+        jnp.where(place == last, rows, 0).sum(axis=0, dtype=rows.dtype)
+        if rows.dtype != bool
+        else ((rows & (place == last)).any(axis=0))
+    )
     return jnp.where(place == 0, end, before)
 
 
@@ -117,8 +120,10 @@ def _split(spec):
         if isinstance(entry, tuple | list) and len(entry) == 2 and entry[0] in device_transforms.TRANSFORMS:
             device_transforms.check(entry[0], dict(entry[1]))
             if others:
-                raise InputError(f"batch transform {entry[0]!r} comes after a way of mixing: pictures are changed one "
-                                 "by one before they are mixed")
+                raise InputError(
+                    f"batch transform {entry[0]!r} comes after a way of mixing: pictures are changed one "
+                    "by one before they are mixed"
+                )
             alone.append((entry[0], dict(entry[1])))
         else:
             others.append(entry)
@@ -133,11 +138,15 @@ def _parsed(spec):
             name, kwargs = entry
             kwargs = dict(kwargs)
         except (TypeError, ValueError):
-            raise InputError(f"batch transform {entry!r} is not a (name, keyword arguments) pair, such as ('mixup', "
-                             "{'alpha': 0.2})") from None
+            raise InputError(
+                f"batch transform {entry!r} is not a (name, keyword arguments) pair, such as ('mixup', "
+                "{'alpha': 0.2})"
+            ) from None
         if name not in ("mixup", "cutmix"):
-            raise InputError(f"there is no batch transform {name!r}; there are: "
-                             f"{', '.join(sorted(['cutmix', 'mixup', *device_transforms.TRANSFORMS]))}")
+            raise InputError(
+                f"there is no batch transform {name!r}; there are: "
+                f"{', '.join(sorted(['cutmix', 'mixup', *device_transforms.TRANSFORMS]))}"
+            )
         unknown = sorted(set(kwargs) - {"alpha", "p"})
         if unknown:
             raise InputError(f"batch transform {name!r} has no argument {unknown[0]!r}; it takes: alpha, p")

@@ -13,8 +13,11 @@ from retrieval_jax.errors import InputError
 # (regex over the parameter's path, share of the weight decay); the first that matches counts. No decay on what has one
 # dimension a channel (biases, norms, scales), on tokens and tables of positions, and on classifiers: a head is thrown
 # away after training.
-DECAY_RULES = ((r"(^|/)heads?_", 0.0),
-               (r"(^|/)(\w*bias|\w*scale|p|positions|query|class_token|registers|mask_token)$", 0.0), (r".*", 1.0))
+DECAY_RULES = (
+    (r"(^|/)heads?_", 0.0),
+    (r"(^|/)(\w*bias|\w*scale|p|positions|query|class_token|registers|mask_token)$", 0.0),
+    (r".*", 1.0),
+)
 
 # Where a backbone's parameter stands, by the names that all backbones keep to (blocks are counted, stacked or not).
 _STEM = re.compile(r"backbone/(stem|positions|class_token|registers|mask_token)")
@@ -45,11 +48,13 @@ def by_rule(params, rules) -> dict:
     Raises:
       ValueError: a path that no rule matches.
     """
+
     def value(path):
         for pattern, result in rules:
             if re.search(pattern, path):
                 return result
         raise ValueError(f"no rule matches parameter {path}")
+
     return jax.tree.map(value, paths(params))
 
 
@@ -73,18 +78,27 @@ def make(config, params, num_steps: int, steps_per_epoch: float):
     """
     schedule = make_schedule(config, num_steps, steps_per_epoch)
     shares = by_rule(params, (*_checked(config, "decay_rules", params), *DECAY_RULES))
-    decays = [optax.add_decayed_weights(config.weight_decay * share, jax.tree.map(lambda s, share=share: s == share,
-                                                                                 shares))
-              for share in sorted(set(jax.tree.leaves(shares)) - {0.0})]
+    decays = [
+        optax.add_decayed_weights(config.weight_decay * share, jax.tree.map(lambda s, share=share: s == share, shares))
+        for share in sorted(set(jax.tree.leaves(shares)) - {0.0})
+    ]
     transform = optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        optax.chain(optax.scale_by_adam(b2=config.b2), *decays, optax.scale_by_learning_rate(schedule)))
+        optax.chain(optax.scale_by_adam(b2=config.b2), *decays, optax.scale_by_learning_rate(schedule)),
+    )
     factors = rate_factors(config, params)
     if any(np.any(factor != 1.0) for factor in jax.tree.leaves(factors)):
         # Last, so that the decay is in proportion to the rate here too. What is frozen is no array but a mark.
-        transform = optax.chain(transform, optax.stateless(lambda updates, _: jax.tree.map(
-            lambda factor, u: u if isinstance(u, optax.MaskedNode) else u * jnp.asarray(factor, u.dtype),
-            factors, updates)))
+        transform = optax.chain(
+            transform,
+            optax.stateless(
+                lambda updates, _: jax.tree.map(
+                    lambda factor, u: u if isinstance(u, optax.MaskedNode) else u * jnp.asarray(factor, u.dtype),
+                    factors,
+                    updates,
+                )
+            ),
+        )
     frozen = is_frozen(config, params)
     if any(jax.tree.leaves(frozen)):  # what is frozen has no state, and no part in the norm that is clipped
         labels = jax.tree.map(lambda still: "frozen" if still else "trained", frozen)
@@ -113,8 +127,10 @@ def make_schedule(config, num_steps: int, steps_per_epoch: float):
     options, given = SCHEDULES[config.schedule], dict(config.schedule_kwargs)
     unknown = sorted(given.keys() - options.keys())
     if unknown:
-        raise InputError(f"config.train.schedule_kwargs has unknown {', '.join(unknown)}; {config.schedule} takes: "
-                         f"{', '.join(options) or 'nothing'}")
+        raise InputError(
+            f"config.train.schedule_kwargs has unknown {', '.join(unknown)}; {config.schedule} takes: "
+            f"{', '.join(options) or 'nothing'}"
+        )
     options = {**options, **given}
     peak, end = config.learning_rate, config.final_learning_rate
     warmup = max(1, min(round(config.warmup_epochs * steps_per_epoch), num_steps - 1))
@@ -185,8 +201,11 @@ def is_frozen(config, params):
 def is_averaged(config, params):
     """Returns a tree of bools: which parameters `ema_update` averages (by the regex `config.ema_paths`, less what is
     frozen), or None for all of them."""
-    averaged = jax.tree.map(lambda path, frozen: not frozen and bool(re.search(config.ema_paths, path)),
-                            paths(params), is_frozen(config, params))
+    averaged = jax.tree.map(
+        lambda path, frozen: not frozen and bool(re.search(config.ema_paths, path)),
+        paths(params),
+        is_frozen(config, params),
+    )
     return None if all(jax.tree.leaves(averaged)) else averaged
 
 
@@ -212,8 +231,9 @@ def accumulated(gradient_fn, steps: int):
             if len(column) % steps:
                 raise InputError(f"{name}: {len(column)} rows cannot be cut into config.train.accumulate_steps={steps}")
         # Every steps-th row makes a part: each part lies on all devices as the batch does.
-        parts = {name: optax.microbatching.reshape_batch_axis(column, len(column) // steps)
-                 for name, column in batch.items()}
+        parts = {
+            name: optax.microbatching.reshape_batch_axis(column, len(column) // steps) for name, column in batch.items()
+        }
         numbers = {name: column for name, column in batch.items() if column.ndim == 1}
 
         def one(params, part):  # [1, rows, ...]: microbatch keeps the axis along which it cuts

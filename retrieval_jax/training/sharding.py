@@ -30,7 +30,7 @@ RULES = (
     (r"(^|/)stem/", ()),
     (r"", LARGEST),  # qkv, proj, fc1, fc2 and down by their wider side; heads and the title tower by their labels
 )
-_SMALL = 2 ** 16  # numbers; to gather fewer takes longer than it saves
+_SMALL = 2**16  # numbers; to gather fewer takes longer than it saves
 
 
 def initialize():
@@ -55,10 +55,13 @@ def initialize():
         address, count, index = value.split(",")
         count, index = int(count), int(index)
     except ValueError:
-        raise InputError(f"{VARIABLE}={value!r}: write 'auto' or 'host:port,number of processes,rank', "
-                         "for example '127.0.0.1:9876,2,0'") from None
-    jax.distributed.initialize(coordinator_address=address, num_processes=count, process_id=index,
-                               heartbeat_timeout_seconds=heartbeat)
+        raise InputError(
+            f"{VARIABLE}={value!r}: write 'auto' or 'host:port,number of processes,rank', "
+            "for example '127.0.0.1:9876,2,0'"
+        ) from None
+    jax.distributed.initialize(
+        coordinator_address=address, num_processes=count, process_id=index, heartbeat_timeout_seconds=heartbeat
+    )
 
 
 def make_mesh(devices=None, *, data=0, fsdp=1):
@@ -75,8 +78,10 @@ def make_mesh(devices=None, *, data=0, fsdp=1):
     devices = jax.devices() if devices is None else devices
     sizes = (data or max(1, len(devices) // max(fsdp, 1)), fsdp)
     if min(sizes) < 1 or sizes[0] * sizes[1] != len(devices):
-        raise InputError(f"config.train.mesh has data={data} and fsdp={fsdp}, but there are {len(devices)} devices: "
-                         "set fsdp to a divisor of that, and data to 0 for the rest")
+        raise InputError(
+            f"config.train.mesh has data={data} and fsdp={fsdp}, but there are {len(devices)} devices: "
+            "set fsdp to a divisor of that, and data to 0 for the rest"
+        )
     # Explicit axes, the default since jax 0.9, refuse z @ z.T and top_k of sharded arrays
     return jax.make_mesh(sizes, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
@@ -127,8 +132,10 @@ def shard_batch(batch, mesh: Mesh):
     here = len(mesh.local_devices)
     for leaf in jax.tree.leaves(batch):
         if len(leaf) % here:
-            raise InputError(f"a batch of {len(leaf)} rows cannot be shared by {here} devices: set batch_size to a "
-                             f"multiple of {mesh.size}")
+            raise InputError(
+                f"a batch of {len(leaf)} rows cannot be shared by {here} devices: set batch_size to a "
+                f"multiple of {mesh.size}"
+            )
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
 
 
@@ -147,8 +154,9 @@ def spec(path: str, shape, mesh: Mesh, rules=()) -> PartitionSpec:
     chosen = next((value for pattern, value in (*rules, *RULES) if re.search(pattern, path)))
     if chosen == LARGEST:
         stacked = re.search(r"(^|_|/)blocks/", path) is not None  # scanned: a step of the loop needs one whole layer
-        sides = [(side, axis) for axis, side in enumerate(shape)
-                 if side % mesh.shape["fsdp"] == 0 and (axis or not stacked)]
+        sides = [
+            (side, axis) for axis, side in enumerate(shape) if side % mesh.shape["fsdp"] == 0 and (axis or not stacked)
+        ]
         if not sides or np.prod(shape) < _SMALL:
             return PartitionSpec()
         cut = max(sides)[1]
@@ -158,8 +166,11 @@ def spec(path: str, shape, mesh: Mesh, rules=()) -> PartitionSpec:
         names = (axes,) if isinstance(axes, str) else axes or ()
         unknown = [name for name in names if name not in mesh.shape]
         if unknown or side % int(np.prod([mesh.shape[name] for name in names])):
-            reason = f"names {unknown[0]!r}; the axes are {', '.join(mesh.shape)}" if unknown else (
-                f"cuts {side} into {' x '.join(str(mesh.shape[name]) for name in names)}")
+            reason = (
+                f"names {unknown[0]!r}; the axes are {', '.join(mesh.shape)}"
+                if unknown
+                else (f"cuts {side} into {' x '.join(str(mesh.shape[name]) for name in names)}")
+            )
             raise InputError(f"config.train.sharding_rules: {chosen} of {path} {tuple(shape)} {reason}")
     if len(chosen) > len(shape):
         raise InputError(f"config.train.sharding_rules: {chosen} has more dimensions than {path} {tuple(shape)}")
@@ -181,8 +192,12 @@ def state_sharding(abstract, mesh: Mesh, rules=()):
       InputError: a rule that is no regular expression, matches no parameter or does not fit it.
     """
     optim.checked_rules("sharding_rules", rules, abstract["params"])
-    shapes = {path: tuple(leaf.shape) for path, leaf in zip(
-        jax.tree.leaves(optim.paths(abstract["params"])), jax.tree.leaves(abstract["params"]), strict=True)}
+    shapes = {
+        path: tuple(leaf.shape)
+        for path, leaf in zip(
+            jax.tree.leaves(optim.paths(abstract["params"])), jax.tree.leaves(abstract["params"]), strict=True
+        )
+    }
     specs = {path: spec(path, shape, mesh, rules) for path, shape in shapes.items()}
 
     def place(path, leaf):
@@ -196,8 +211,9 @@ def state_sharding(abstract, mesh: Mesh, rules=()):
 
 def placed(abstract, shardings):
     """Returns `jax.ShapeDtypeStruct`s that say where arrays lie, in place of those that only have shape and type."""
-    return jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract,
-                        shardings)
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract, shardings
+    )
 
 
 def gathered(params, shardings):
@@ -213,6 +229,7 @@ def gathered(params, shardings):
     Returns:
       The parameters.
     """
+
     def one(path, value, sharding):
         if not any(sharding.spec) or re.search(r"(^|_|/)blocks/", path):
             return value
@@ -221,8 +238,10 @@ def gathered(params, shardings):
             return jax.lax.with_sharding_constraint(value, replicated(sharding.mesh))
 
         whole = jax.custom_vjp(gather)
-        whole.defvjp(lambda value: (gather(value), None),
-                     lambda _, gradient: (jax.lax.with_sharding_constraint(gradient, sharding),))
+        whole.defvjp(
+            lambda value: (gather(value), None),
+            lambda _, gradient: (jax.lax.with_sharding_constraint(gradient, sharding),),
+        )
         return whole(value)
 
     return jax.tree.map(one, optim.paths(params), params, shardings)

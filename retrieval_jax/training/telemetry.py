@@ -15,9 +15,19 @@ PROFILE = "RETRIEVAL_JAX_PROFILE"  # "first:last", steps that the profiler looks
 
 # Dense bfloat16 operations a second of one device, by JAX's device_kind; from the makers' data sheets.
 PEAKS = (
-    (r"H100.*PCIe", 756e12), (r"H100|H200|GH200", 989e12), (r"B200|GB200", 2250e12), (r"A100", 312e12),
-    (r"L40S", 362e12), (r"\bL4\b", 121e12), (r"A10G", 70e12), (r"V100", 125e12), (r"\bT4\b", 65e12),
-    (r"TPU v4", 275e12), (r"TPU v5 ?(lite|e)", 197e12), (r"TPU v5", 459e12), (r"TPU v6", 918e12),
+    (r"H100.*PCIe", 756e12),
+    (r"H100|H200|GH200", 989e12),
+    (r"B200|GB200", 2250e12),
+    (r"A100", 312e12),
+    (r"L40S", 362e12),
+    (r"\bL4\b", 121e12),
+    (r"A10G", 70e12),
+    (r"V100", 125e12),
+    (r"\bT4\b", 65e12),
+    (r"TPU v4", 275e12),
+    (r"TPU v5 ?(lite|e)", 197e12),
+    (r"TPU v5", 459e12),
+    (r"TPU v6", 918e12),
     (r"TPU ?v?7", 2307e12),
 )
 
@@ -67,8 +77,12 @@ class Speed:
         (old_step, (old_time, old_input)), now = self._last, self._read()
         self._last = step, now
         elapsed, steps = max(now[0] - old_time, 1e-9), step - old_step
-        return {"images_per_second": steps * batch_size / elapsed, "input_wait_share": (now[1] - old_input) / elapsed,
-                "model_flops_utilisation": utilisation(self.flops, elapsed / max(steps, 1)), **memory_gib()}
+        return {
+            "images_per_second": steps * batch_size / elapsed,
+            "input_wait_share": (now[1] - old_input) / elapsed,
+            "model_flops_utilisation": utilisation(self.flops, elapsed / max(steps, 1)),
+            **memory_gib(),
+        }
 
 
 def memory_gib() -> dict:

@@ -6,8 +6,20 @@ import jax.numpy as jnp
 from retrieval_jax.training import guards, mixing, optim, sharding
 
 
-def make_update(task, optimizer, rng, ema_decay: float, by_batch, by_state, *, batch_transforms=(),
-                accumulate_steps: int = 1, non_finite: str = "", frozen=None, averaged=None):
+def make_update(
+    task,
+    optimizer,
+    rng,
+    ema_decay: float,
+    by_batch,
+    by_state,
+    *,
+    batch_transforms=(),
+    accumulate_steps: int = 1,
+    non_finite: str = "",
+    frozen=None,
+    averaged=None,
+):
     """Builds the update step: one gradient step on a global batch, the same on one device or many.
 
     Args:
@@ -26,6 +38,7 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, by_state, *, b
     Returns:
       Compiled function (state, batch) -> (state, {name: scalar}); the old state is given up.
     """
+
     def whole(params):
         return sharding.gathered(params, by_state["params"]) if isinstance(by_state, dict) else params
 
@@ -57,5 +70,9 @@ def make_update(task, optimizer, rng, ema_decay: float, by_batch, by_state, *, b
             values |= told
         return after, values
 
-    return jax.jit(update, in_shardings=(by_state, by_batch), donate_argnums=0,
-                   out_shardings=(by_state, sharding.replicated(by_batch.mesh)))
+    return jax.jit(
+        update,
+        in_shardings=(by_state, by_batch),
+        donate_argnums=0,
+        out_shardings=(by_state, sharding.replicated(by_batch.mesh)),
+    )

@@ -5,7 +5,6 @@ import pathlib
 import jax
 import numpy as np
 
-from retrieval_jax import inference
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.errors import InputError
 from retrieval_jax.training import checkpoints, optim
@@ -29,9 +28,12 @@ def put(params, task, source, data_info):
     if source is not None:
         params, counts = from_run(params, source, data_info)
         if jax.process_index() == 0:
-            print("starts from {from}, step {step}: {tensors_taken} tensors taken, {labels_matched} labels matched "
-                  "by name, {labels_fresh} labels fresh, {tensors_fresh} tensors fresh, {tensors_left_over} of its "
-                  "tensors not wanted".format(**counts), flush=True)
+            print(
+                "starts from {from}, step {step}: {tensors_taken} tensors taken, {labels_matched} labels matched "
+                "by name, {labels_fresh} labels fresh, {tensors_fresh} tensors fresh, {tensors_left_over} of its "
+                "tensors not wanted".format(**counts),
+                flush=True,
+            )
     return params, counts
 
 
@@ -54,7 +56,7 @@ def from_run(params, source, data_info):
     """
     source = pathlib.Path(source)
     old, meta, step = checkpoints.load_params(source / "checkpoints")
-    inference.check_vocabulary(meta, source)
+    info_lib.check_vocabulary(meta, source)
     there = info_lib.load(source / "checkpoints" / "data_info.json")
     olds = dict(zip(jax.tree.leaves(optim.paths(old)), jax.tree.leaves(old), strict=True))
     names, taken, wrong, matched = optim.paths(params), set(), [], {}
@@ -79,23 +81,36 @@ def from_run(params, source, data_info):
 
     params = jax.tree.map(value, names, params)
     if wrong:
-        raise InputError(f"config.train.init_from: tensors of {source} have other shapes than this config's:\n"
-                         + "\n".join(wrong) + "\nset config.train.model and config.data.image_size as that run did")
+        raise InputError(
+            f"config.train.init_from: tensors of {source} have other shapes than this config's:\n"
+            + "\n".join(wrong)
+            + "\nset config.train.model and config.data.image_size as that run did"
+        )
     known = jax.tree.leaves(names)
     if not any(name.startswith("backbone/") for name in taken):
-        raise InputError(f"config.train.init_from: {source} holds no tensor of this config's backbone: set "
-                         "config.train.model as that run did")
+        raise InputError(
+            f"config.train.init_from: {source} holds no tensor of this config's backbone: set "
+            "config.train.model as that run did"
+        )
     labels = {head: len(of(data_info)) for head, of in _LABELS.items() if any(n.startswith(head + "/") for n in known)}
-    counts = {"from": str(source), "step": step, "tensors_taken": len(taken), "tensors_fresh": len(known) - len(taken),
-              "tensors_left_over": len(olds) - len(taken), "labels_matched": sum(matched.values()),
-              "labels_fresh": sum(labels.values()) - sum(matched.values())}
+    counts = {
+        "from": str(source),
+        "step": step,
+        "tensors_taken": len(taken),
+        "tensors_fresh": len(known) - len(taken),
+        "tensors_left_over": len(olds) - len(taken),
+        "labels_matched": sum(matched.values()),
+        "labels_fresh": sum(labels.values()) - sum(matched.values()),
+    }
     return params, counts
 
 
 # what has a row or a column for each label -> the names of the labels
-_LABELS = {"heads_titles": lambda info: list(info.label_names),
-           "title_tower": lambda info: list(info.label_names),
-           "heads_category": lambda info: list(info.category_names[-1]) if info.category_names else []}
+_LABELS = {
+    "heads_titles": lambda info: list(info.label_names),
+    "title_tower": lambda info: list(info.label_names),
+    "heads_category": lambda info: list(info.category_names[-1]) if info.category_names else [],
+}
 
 
 def _rows(old: list, new: list):
@@ -108,7 +123,7 @@ def _rows(old: list, new: list):
 def _label_axis(old, new, num_old: int, num_new: int):
     """Returns the axis along which a head's tensor holds its labels (the last that fits), or None."""
     for axis in reversed(range(old.ndim if old.ndim == new.ndim else 0)):
-        others = old.shape[:axis] + old.shape[axis + 1:] == new.shape[:axis] + new.shape[axis + 1:]
+        others = old.shape[:axis] + old.shape[axis + 1 :] == new.shape[:axis] + new.shape[axis + 1 :]
         if others and old.shape[axis] == num_old and new.shape[axis] == num_new:
             return axis
     return None

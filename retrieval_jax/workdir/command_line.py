@@ -58,8 +58,10 @@ def main(run, verb: str | None = None) -> None:
 
 def _run_verb(command: Command, run, verb: str) -> None:
     if verb not in workdir.verbs(command.config):
-        raise InputError(f"{command.config_file.name} is an ensemble: {verb} is done by its members, "
-                         f"{', '.join(workdir.members(command.config))}")
+        raise InputError(
+            f"{command.config_file.name} is an ensemble: {verb} is done by its members, "
+            f"{', '.join(workdir.members(command.config))}"
+        )
     folder = workdir.prepare(command.config, command.workdir)
     workdir.require_earlier(command.config, folder, verb)
     reason = workdir.reason_to_run(command.config, folder, verb)
@@ -243,6 +245,7 @@ def setting_names(config, prefix: str = "") -> list[str]:
 
 def near_names(key: str, names: list[str], count: int = 4) -> list[str]:
     """Returns the names most like a mistyped dotted one: by spelling, part by part, and by initials (lr)."""
+
     def likeness(name):
         parts, wanted = name.split("."), key.split(".")
         last = difflib.SequenceMatcher(None, wanted[-1], parts[-1]).ratio()

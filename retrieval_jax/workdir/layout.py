@@ -51,7 +51,7 @@ def default_name(stem: str, arg: str | None = None, overrides: dict | None = Non
     name = re.sub(r"[^\w.=+,-]+", "_", full, flags=re.ASCII).strip("_")
     if name == full and len(name) <= _MAX_NAME:
         return name
-    return f"{name[:_MAX_NAME - 9].rstrip('_-.')}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+    return f"{name[: _MAX_NAME - 9].rstrip('_-.')}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
 
 
 def _text(value) -> str:
@@ -64,8 +64,8 @@ def verbs(config) -> tuple[str, ...]:
     An ensemble starts at search, its members did the rest; a config without a train block, of public weights, at embed.
     """
     if members(config):
-        return VERBS[VERBS.index("search"):]
-    return VERBS if config.get("train") is not None else VERBS[VERBS.index("embed"):]
+        return VERBS[VERBS.index("search") :]
+    return VERBS if config.get("train") is not None else VERBS[VERBS.index("embed") :]
 
 
 def members(config) -> tuple[str, ...]:

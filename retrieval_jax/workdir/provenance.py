@@ -10,8 +10,22 @@ import subprocess
 import sys
 import time
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "polars",
-            "opencv-python-headless", "pillow", "ml_collections", "faiss-cpu", "faiss-gpu-cu12")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "scipy",
+    "polars",
+    "opencv-python-headless",
+    "pillow",
+    "ml_collections",
+    "faiss-cpu",
+    "faiss-gpu-cu12",
+)
 
 
 @functools.cache

@@ -31,26 +31,6 @@ from retrieval_jax.workdir.settings import changes, plain
 # ----------------------------------------------------------------------------------------------------- settings
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 # ----------------------------------------------------------------------------------------------------- the stages
 
 
@@ -71,20 +51,28 @@ def prepare(config, folder):
     folder = as_path(folder)
     if url := remote.url(folder):
         print(f"work directory: {url}, worked on in {folder}", flush=True)
-        for each in (folder, *(member_folder(folder, member) for member in members(config)),
-                     *filter(None, [predecessor_folder(config, folder)])):
+        for each in (
+            folder,
+            *(member_folder(folder, member) for member in members(config)),
+            *filter(None, [predecessor_folder(config, folder)]),
+        ):
             remote.pull(each, settle=each == folder)
     new = plain(config)
     file = folder / "config.json"
     if file.exists() and _used(folder):
         old = atomic.read_json(file)
-        changed = [line for block in FIXED_BLOCKS
-                   for line in changes(*(_of_result(block, settings.get(block)) for settings in (old, new)), block)]
+        changed = [
+            line
+            for block in FIXED_BLOCKS
+            for line in changes(*(_of_result(block, settings.get(block)) for settings in (old, new)), block)
+        ]
         if changed:
             raise InputError(
-                f"{folder} holds results of other settings:\n" + "".join(f"  {line}\n" for line in changed) +
-                "The data, mine and train settings of a work directory stay as they are. "
-                f"Give another --workdir, or delete this one: {remote.url(folder) or f'rm -r {folder}'}")
+                f"{folder} holds results of other settings:\n"
+                + "".join(f"  {line}\n" for line in changed)
+                + "The data, mine and train settings of a work directory stay as they are. "
+                f"Give another --workdir, or delete this one: {remote.url(folder) or f'rm -r {folder}'}"
+            )
     elif folder.exists() and not folder.is_dir():
         raise InputError(f"--workdir={folder} is a file, not a folder; give another --workdir")
     (folder / "stages").mkdir(parents=True, exist_ok=True)
@@ -96,10 +84,6 @@ def _used(folder) -> bool:
     # A first verb that failed (a mistyped path, say) leaves nothing worth protecting; one that finished wrote run.json.
     finished = (folder / "run.json").exists() or any(read_record(folder, verb) is not None for verb in VERBS)
     return finished or (folder / "checkpoints").exists()
-
-
-
-
 
 
 def reason_to_run(config, folder, verb: str) -> str | None:
@@ -141,15 +125,19 @@ def require_earlier(config, folder, verb: str) -> None:
     for member in members(config):
         if read_record(member_folder(folder, member), "embed") is None:
             stem, colon, arg = member.partition(":")
-            raise InputError(f"{verb} needs the embeddings of the member {member}: run `python -m retrieval_jax.run "
-                             f"--config=configs/{stem}.py{colon}{arg} --workdir={member_folder(folder, member)}` first")
+            raise InputError(
+                f"{verb} needs the embeddings of the member {member}: run `python -m retrieval_jax.run "
+                f"--config=configs/{stem}.py{colon}{arg} --workdir={member_folder(folder, member)}` first"
+            )
     for earlier in verbs(config):
         if earlier == verb:
             return
         reason = reason_to_run(config, folder, earlier)
         if reason:
-            raise InputError(f"{verb} needs the result of {earlier} in {folder} ({reason}): "
-                             f"run `python -m retrieval_jax.{earlier} ...` with the same --config and --workdir first")
+            raise InputError(
+                f"{verb} needs the result of {earlier} in {folder} ({reason}): "
+                f"run `python -m retrieval_jax.{earlier} ...` with the same --config and --workdir first"
+            )
 
 
 def run_stage(config, folder, verb: str, function) -> dict:
@@ -199,7 +187,7 @@ def invalidate(folder, verb: str) -> None:
     folder = as_path(folder)
     (folder / "stages").mkdir(parents=True, exist_ok=True)
     atomic.write_json(folder / "stages" / f"{verb}.json", {"verb": verb, "stale": "an earlier try did not finish"})
-    for later in VERBS[VERBS.index(verb) + 1:]:
+    for later in VERBS[VERBS.index(verb) + 1 :]:
         if read_record(folder, later) is not None:
             atomic.write_json(folder / "stages" / f"{later}.json", {"verb": later, "stale": f"{verb} ran again"})
 
@@ -255,24 +243,21 @@ def _outputs(folder, verb: str) -> dict:
 
 def _write_run(folder) -> None:
     stages = {verb: entry for verb in VERBS if (entry := read_record(folder, verb)) is not None}
-    atomic.write_json(folder / "run.json", {
-        "config": atomic.read_json(folder / "config.json").get("name"),
-        "command": sys.argv,
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "stages": {verb: {key: entry[key] for key in ("seconds", "cpu_seconds", "finished", "commit", "hardware")}
-                   for verb, entry in stages.items()},
-        "total_seconds": round(sum(entry["seconds"] for entry in stages.values()), 3),
-        "total_cpu_seconds": round(sum(entry["cpu_seconds"] for entry in stages.values()), 3),
-    })
+    atomic.write_json(
+        folder / "run.json",
+        {
+            "config": atomic.read_json(folder / "config.json").get("name"),
+            "command": sys.argv,
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
+            "stages": {
+                verb: {key: entry[key] for key in ("seconds", "cpu_seconds", "finished", "commit", "hardware")}
+                for verb, entry in stages.items()
+            },
+            "total_seconds": round(sum(entry["seconds"] for entry in stages.values()), 3),
+            "total_cpu_seconds": round(sum(entry["cpu_seconds"] for entry in stages.values()), 3),
+        },
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- files
-
-
-
-
-
-
-
-

@@ -27,8 +27,10 @@ def plain(value):
         return value
     if hasattr(value, "tolist"):  # numpy
         return plain(value.tolist())
-    raise InputError(f"a setting holds {value!r}, a {type(value).__name__}; settings are numbers, text, true/false, "
-                     "None, and tuples and dicts of these")
+    raise InputError(
+        f"a setting holds {value!r}, a {type(value).__name__}; settings are numbers, text, true/false, "
+        "None, and tuples and dicts of these"
+    )
 
 
 def read_config(folder) -> dict:
@@ -39,8 +41,10 @@ def read_config(folder) -> dict:
     """
     file = remote.local_folder(folder) / "config.json"
     if not file.exists():
-        raise InputError(f"{file} not found: {folder} is no work directory; "
-                         "make one with `python -m retrieval_jax.run --config=... --workdir=...`")
+        raise InputError(
+            f"{file} not found: {folder} is no work directory; "
+            "make one with `python -m retrieval_jax.run --config=... --workdir=...`"
+        )
     return _tuples(atomic.read_json(file))
 
 
@@ -82,13 +86,3 @@ def changes(old, new, prefix: str = "") -> list[str]:
 def _short(value) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-
-
-
-
-
-
-
-

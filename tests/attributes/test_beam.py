@@ -24,8 +24,9 @@ from retrieval_jax.attributes import choosing, statistics, vocabulary, words
 from retrieval_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TITLES = [f"Red {i % 7} GB grey 防水の und shoe w/ {'Éclair ' * (i % 3)}x{i % 50} \udc80of\n{i % 11}"
-          for i in range(2500)]
+TITLES = [
+    f"Red {i % 7} GB grey 防水の und shoe w/ {'Éclair ' * (i % 3)}x{i % 50} \udc80of\n{i % 11}" for i in range(2500)
+]
 
 # What pip and uv say of an index that does not answer.
 UNREACHABLE = re.compile("Retrying|Failed to fetch|error sending request|dns error|Connection", re.IGNORECASE)
@@ -59,8 +60,11 @@ def packages() -> list[str]:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as part:
             # 600 MB, of which most time goes into fetching; what is imported is compiled then
-            pip = ["uv", "pip", "install", "--python", sys.executable] if shutil.which("uv") else [
-                sys.executable, "-m", "pip", "install", "--no-compile"]
+            pip = (
+                ["uv", "pip", "install", "--python", sys.executable]
+                if shutil.which("uv")
+                else [sys.executable, "-m", "pip", "install", "--no-compile"]
+            )
             made = pathlib.Path(part) / "packages"
             done = subprocess.run([*pip, "--target", made, "-r", file], capture_output=True, text=True)
             if done.returncode:
@@ -77,17 +81,23 @@ def packages() -> list[str]:
 def shop(tmp_path_factory):
     """The same titles in every kind of file, cut into pieces; two of them are empty."""
     root = tmp_path_factory.mktemp("shop")
-    rows = [["id", "title"], *([str(i), title.replace("\udc80", "?")] for i, title in enumerate(TITLES)),
-            ["e", ""], ["f", "  "]]
+    rows = [
+        ["id", "title"],
+        *([str(i), title.replace("\udc80", "?")] for i, title in enumerate(TITLES)),
+        ["e", ""],
+        ["f", "  "],
+    ]
     for number in range(3):
         with open(root / f"part-{number}.csv", "w", newline="", encoding="utf-8-sig") as file:
             csv.writer(file).writerows([rows[0], *rows[1 + number :: 3]])
     with gzip.open(root / "some.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps({"title": title}) + "\n" for title in [*TITLES[:1000], None])
     pl.DataFrame({"title": [title.replace("\udc80", "?") for title in TITLES[1000:2000]] + [None]}).write_parquet(
-        root / "more.parquet")
-    (root / "rest.txt").write_text("".join(
-        title.replace("\n", " ").replace("\udc80", "?") + "\n" for title in TITLES[2000:]), encoding="utf-8")
+        root / "more.parquet"
+    )
+    (root / "rest.txt").write_text(
+        "".join(title.replace("\n", " ").replace("\udc80", "?") + "\n" for title in TITLES[2000:]), encoding="utf-8"
+    )
     (root / "other.csv").write_text("id,name\n1,red\n")
     (root / "broken.csv").write_bytes(b"title\nred\n\xff\xfe\n")
     (root / "left").mkdir()
@@ -105,8 +115,13 @@ def shop(tmp_path_factory):
 def done(shop):
     def line(out, *titles, flags=(), **options):
         options = {"threshold": 30} | options
-        return [*(f"--titles={shop}/{name}" for name in titles), f"--out={shop}/{out}", "--pairs", *flags,
-                *(f"--{name}={value}" for name, value in options.items())]
+        return [
+            *(f"--titles={shop}/{name}" for name in titles),
+            f"--out={shop}/{out}",
+            "--pairs",
+            *flags,
+            *(f"--{name}={value}" for name, value in options.items()),
+        ]
 
     lines = {
         "plain": line("plain", "part-*.csv", "part-1.csv"),  # a file counts once
@@ -124,8 +139,15 @@ def done(shop):
         "damaged": line("damaged", "damaged.jsonl.gz"),
     }
     path = os.pathsep.join([*packages(), str(ROOT)])
-    ran = subprocess.run([sys.executable, "-c", RUNS], input=json.dumps(list(lines.values())), capture_output=True,
-                         text=True, env=os.environ | {"PYTHONPATH": path}, cwd=shop, timeout=600)
+    ran = subprocess.run(
+        [sys.executable, "-c", RUNS],
+        input=json.dumps(list(lines.values())),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        cwd=shop,
+        timeout=600,
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     return dict(zip(lines, json.loads(ran.stdout.splitlines()[-1]), strict=True))
 
@@ -138,13 +160,22 @@ def test_the_same_vocabulary_and_tables_as_here(shop, done, tmp_path, name, empt
     made = vocabulary.build(counted.tokens, counted.num_titles, 30)
     made.save(tmp_path / "vocabulary.json")
     assert (shop / name / "vocabulary.json").read_bytes() == (tmp_path / "vocabulary.json").read_bytes()
-    assert json.loads(printed) == {"read": len(TITLES) + empty, "counted": len(TITLES),
-                                   "set_aside": {"empty title": empty}, "tokens": len(made), "hash": made.hash}
+    assert json.loads(printed) == {
+        "read": len(TITLES) + empty,
+        "counted": len(TITLES),
+        "set_aside": {"empty title": empty},
+        "tokens": len(made),
+        "hash": made.hash,
+    }
     found = statistics.load(shop / name)
     assert found.num_titles == len(TITLES)
     assert found.tokens.equals(counted.tokens) and found.pairs.equals(counted.pairs)
     assert sorted(file.name for file in (shop / name).iterdir()) == [
-        "pairs.parquet", "statistics.json", "tokens.parquet", "vocabulary.json"]
+        "pairs.parquet",
+        "statistics.json",
+        "tokens.parquet",
+        "vocabulary.json",
+    ]
 
 
 def test_switches_are_those_of_mine(shop, done):
@@ -159,24 +190,28 @@ def test_switches_are_those_of_mine(shop, done):
     assert {"6gb", "gray", "防水"} <= set(made.tokens) and not {"und", "の", "gb"} & set(made.tokens)
     indptr, ids = made.encode(TITLES)
     assert made.num_titles == len(indptr) - 1 and made.counts.tolist() == [
-        (ids == place).sum() for place in range(len(made))]
+        (ids == place).sum() for place in range(len(made))
+    ]
     found = statistics.load(shop / "switches", rules.counted_by)
     assert found.tokens.equals(counted.tokens) and found.pairs.equals(counted.pairs)
     with pytest.raises(InputError, match="counted by the title rule 'titles-1 normalised-1 segmented-1'"):
         statistics.load(shop / "switches")
 
 
-@pytest.mark.parametrize("name, says", [
-    ("column", "part-0.csv has no column 'name', it has id, title; name it by --column"),
-    ("nothing", "part-9.csv: no file matches"),
-    ("kind", "titles are read from .csv"),
-    ("high", "no token was seen more than --threshold=1000000 times in 2,500 titles"),
-    ("left", "left holds statistics already"),
-    ("broken", "broken.csv: not readable after line"),
-    ("stopped", "shard-tokens-00000-of-00007.jsonl is left over from a run that did not end"),
-    ("number", "number.jsonl: 7 in the column 'title' is no text"),
-    ("damaged", "damaged.jsonl.gz: not readable after line"),
-])
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        ("column", "part-0.csv has no column 'name', it has id, title; name it by --column"),
+        ("nothing", "part-9.csv: no file matches"),
+        ("kind", "titles are read from .csv"),
+        ("high", "no token was seen more than --threshold=1000000 times in 2,500 titles"),
+        ("left", "left holds statistics already"),
+        ("broken", "broken.csv: not readable after line"),
+        ("stopped", "shard-tokens-00000-of-00007.jsonl is left over from a run that did not end"),
+        ("number", "number.jsonl: 7 in the column 'title' is no text"),
+        ("damaged", "damaged.jsonl.gz: not readable after line"),
+    ],
+)
 def test_what_cannot_be_counted_is_said_in_one_sentence(done, name, says):
     status, printed, errors = done[name]
     assert (status, printed) == (2, "")

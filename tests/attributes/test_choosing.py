@@ -13,8 +13,16 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.pages import mined as mined_page
 
 PLAIN = {"threshold": 5}
-ON = {"threshold": 5, "normalise": True, "segment": True, "variants": {"on": True}, "phrases": {"on": True},
-      "uninformative": {"on": True, "pictures": 0}, "rare": {"on": True}, "categories": {"on": True}}
+ON = {
+    "threshold": 5,
+    "normalise": True,
+    "segment": True,
+    "variants": {"on": True},
+    "phrases": {"on": True},
+    "uninformative": {"on": True, "pictures": 0},
+    "rare": {"on": True},
+    "categories": {"on": True},
+}
 
 
 def _titles():
@@ -24,8 +32,15 @@ def _titles():
     for category, thing in enumerate(things):
         for i in range(40):
             colour = ["red", "blue", "green", "black"][i % 4]
-            words_ = [f"brand{category}", colour, thing, "free shipping" if i % 3 == 0 else "", "zari" if i < 4 and
-                      category == 3 else "", "steel lamp" if category == 4 and i % 2 else "", "shoes" if i == 1 else ""]
+            words_ = [
+                f"brand{category}",
+                colour,
+                thing,
+                "free shipping" if i % 3 == 0 else "",
+                "zari" if i < 4 and category == 3 else "",
+                "steel lamp" if category == 4 and i % 2 else "",
+                "shoes" if i == 1 else "",
+            ]
             titles.append(" ".join(filter(None, words_)))
             categories.append(category)
     return titles, categories
@@ -36,7 +51,8 @@ def _decide(settings=ON, overrules=choosing.NO_OVERRULES, pictures=None):
     pairs, by_category = choosing.needs(settings | {"overrules": "x"})
     tokenize = functools.partial(words.of_titles, rules=choosing.base_rules(settings))
     counted = statistics.count(
-        [titles], categories=[categories] if by_category else None, pairs=pairs, tokenize=tokenize)
+        [titles], categories=[categories] if by_category else None, pairs=pairs, tokenize=tokenize
+    )
     return choosing.decide(counted, settings, overrules, pictures)
 
 
@@ -72,8 +88,7 @@ def test_sellers_words_are_dropped_unless_a_phrase_or_a_category_speaks_for_them
     made = _decide()  # nor is the two together a phrase worth keeping
     assert _of(made, "free shipping") == ("dropped", "uninformative") and "free" not in made.tokens
     # "new" of one category alone is no jargon there.
-    counted = statistics.count([["new lamp"] * 30 + ["old hat"] * 30],
-                               categories=[[0] * 30 + [1] * 30], pairs=True)
+    counted = statistics.count([["new lamp"] * 30 + ["old hat"] * 30], categories=[[0] * 30 + [1] * 30], pairs=True)
     assert "new" in choosing.decide(counted, settings).tokens
 
 
@@ -87,8 +102,15 @@ def test_what_counts_as_a_dropped_word_is_told():
 
 def test_pictures_speak():
     titles, _ = _titles()
-    frame = pl.DataFrame({"token": ["brand0", "green", "red"], "positives": [40, 60, 60], "auc": [0.5, 0.52, 0.9],
-                          "low": [0.4, 0.45, 0.85], "high": [0.58, 0.59, 0.95]})
+    frame = pl.DataFrame(
+        {
+            "token": ["brand0", "green", "red"],
+            "positives": [40, 60, 60],
+            "auc": [0.5, 0.52, 0.9],
+            "low": [0.4, 0.45, 0.85],
+            "high": [0.58, 0.59, 0.95],
+        }
+    )
     made = _decide(ON, pictures=frame)
     assert _of(made, "green") == ("dropped", "uninformative") and _of(made, "red") == ("kept", "threshold")
     assert _of(made, "brand0") == ("kept", "threshold")  # the category knows it
@@ -127,8 +149,10 @@ def _write(tmp_path, text, name="overrules.csv"):
 
 
 def test_a_person_overrules(tmp_path):
-    person = _write(tmp_path, "# mine\nkeep,stainless\ndrop,red\nsplit,running shoes\nmerge,kurta,lamp\n"
-                              "keep,steel pan\n\nkeep,zari\n")
+    person = _write(
+        tmp_path,
+        "# mine\nkeep,stainless\ndrop,red\nsplit,running shoes\nmerge,kurta,lamp\nkeep,steel pan\n\nkeep,zari\n",
+    )
     made = _decide(ON, person)
     assert {"stainless", "running", "steel pan"} <= set(made.tokens)
     assert not {"red", "running shoes", "kurta"} & set(made.tokens)
@@ -138,19 +162,22 @@ def test_a_person_overrules(tmp_path):
     assert tabs.merge == {"kurta": "lamp"} and tabs.keep == {"stainless"}
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("keep,red\nhold,red\n", "row 2: 'hold,red' is no decision"),
-    ("keep\n", "row 1: 'keep' is no decision"),
-    ("merge,red\n", "row 1: 'merge,red' is no decision"),
-    ("keep,red\ndrop,red\n", "row 2: 'red' has another decision in .*row 1"),
-    ("merge,red,blue\nmerge,red,green\n", "row 2: 'red' has another decision"),
-    ("merge,red,blue\nsplit,red\n", "row 2: 'red' is both split and merged"),
-    ("split,red\nkeep,red\ndrop,red\n", "row 3: 'red' has another decision in .*row 1"),
-    (f"keep,{'x' * 200_000}\n", "row 1: .* is no decision .field larger than"),
-    ("merge,red,blue\nmerge,blue,green\nmerge,green,red\n", "red -> blue -> green -> red is a circle"),
-    ("merge,red,red\n", "red -> red is a circle"),
-    ("merge,red,blue\ndrop,blue\n", "row 1: 'red' is merged into 'blue', which .*row 2 drops"),
-])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("keep,red\nhold,red\n", "row 2: 'hold,red' is no decision"),
+        ("keep\n", "row 1: 'keep' is no decision"),
+        ("merge,red\n", "row 1: 'merge,red' is no decision"),
+        ("keep,red\ndrop,red\n", "row 2: 'red' has another decision in .*row 1"),
+        ("merge,red,blue\nmerge,red,green\n", "row 2: 'red' has another decision"),
+        ("merge,red,blue\nsplit,red\n", "row 2: 'red' is both split and merged"),
+        ("split,red\nkeep,red\ndrop,red\n", "row 3: 'red' has another decision in .*row 1"),
+        (f"keep,{'x' * 200_000}\n", "row 1: .* is no decision .field larger than"),
+        ("merge,red,blue\nmerge,blue,green\nmerge,green,red\n", "red -> blue -> green -> red is a circle"),
+        ("merge,red,red\n", "red -> red is a circle"),
+        ("merge,red,blue\ndrop,blue\n", "row 1: 'red' is merged into 'blue', which .*row 2 drops"),
+    ],
+)
 def test_bad_overrules(tmp_path, text, says):
     with pytest.raises(InputError, match=says):
         _write(tmp_path, text)
@@ -173,8 +200,12 @@ def test_overrules_of_unknown_words(tmp_path):
 
 def test_association_of_phrases():
     counted = statistics.count([["a1 b1 c1"] * 10 + ["c1 d1"] * 10 + ["d1 a1x"] * 20], pairs=True)
-    found = {row[:2]: row[3] for row in phrases.find(counted, threshold=5, least_score=-1).select(
-        "first", "second", "titles", "score").rows()}
+    found = {
+        row[:2]: row[3]
+        for row in phrases.find(counted, threshold=5, least_score=-1)
+        .select("first", "second", "titles", "score")
+        .rows()
+    }
     assert found["a1", "b1"] == pytest.approx(1.0)
     expected = math.log((10 / 40) / ((20 / 40) * (30 / 40))) / -math.log(10 / 40)
     assert found["c1", "d1"] == pytest.approx(expected)
@@ -202,11 +233,18 @@ def test_what_categories_tell():
 
 
 def test_kinds_are_guessed_from_neighbours():
-    titles = [f"men {colour} {thing}" for colour in ("black", "red", "blue", "green", "cerise", "fuchsia")
-              for thing in ("shirt", "hat", "sock", "shoe", "belt", "tie")] + ["8gb card"] * 3
+    titles = [
+        f"men {colour} {thing}"
+        for colour in ("black", "red", "blue", "green", "cerise", "fuchsia")
+        for thing in ("shirt", "hat", "sock", "shoe", "belt", "tie")
+    ] + ["8gb card"] * 3
     made = kinds.guess(statistics.count([titles], pairs=True), ["cerise", "fuchsia", "red", "shirt", "8gb"])
     assert dict(made.select("word", "kind").rows()) == {
-        "8gb": "quantity", "cerise": "colour", "fuchsia": "colour", "red": "colour"}
+        "8gb": "quantity",
+        "cerise": "colour",
+        "fuchsia": "colour",
+        "red": "colour",
+    }
 
 
 def test_the_page_is_escaped_and_says_how_to_overrule():
@@ -215,5 +253,6 @@ def test_the_page_is_escaped_and_says_how_to_overrule():
     text = mined_page.page(made, num_titles=240, threshold=5, switches=["phrases"], examples={"running shoes": evil})
     assert "<script" not in text and "&lt;script&gt;" in text and "http:" not in text
     assert "<code>split,running shoes</code>" in text and "<code>keep,stainless</code>" in text
-    assert text == mined_page.page(made, num_titles=240, threshold=5, switches=["phrases"],
-                                   examples={"running shoes": evil})
+    assert text == mined_page.page(
+        made, num_titles=240, threshold=5, switches=["phrases"], examples={"running shoes": evil}
+    )

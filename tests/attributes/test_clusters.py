@@ -117,8 +117,9 @@ def tiny():
     return config
 
 
-@pytest.mark.parametrize("loss", ["softmax", *(pytest.param(loss, marks=pytest.mark.long)
-                                               for loss in ("arcface", "proxy_anchor", "supcon"))])
+@pytest.mark.parametrize(
+    "loss", ["softmax", *(pytest.param(loss, marks=pytest.mark.long) for loss in ("arcface", "proxy_anchor", "supcon"))]
+)
 def test_mined_clusters_of_the_embedded_catalogue_are_learned_as_instances(loss, tmp_path):
     config = tiny()
     config.train.task_kwargs.category_loss = loss

@@ -42,8 +42,9 @@ def _rows(found):
 def test_counts_equal_a_plain_loop(monkeypatch, chunk, characters):
     monkeypatch.setattr(statistics, "CHUNK", chunk)
     monkeypatch.setattr(statistics, "CHARACTERS", characters)
-    found = statistics.count([iter(MANY[:9]), MANY[9:]], categories=[CATEGORIES[:9], np.array(CATEGORIES[9:])],
-                             pairs=True)
+    found = statistics.count(
+        [iter(MANY[:9]), MANY[9:]], categories=[CATEGORIES[:9], np.array(CATEGORIES[9:])], pairs=True
+    )
     assert found.num_titles == len(MANY)
     assert _rows(found) == _plain(MANY, CATEGORIES)
 
@@ -76,8 +77,9 @@ def test_as_many_categories_as_titles(categories, says):
 @pytest.mark.parametrize("tokens", [["red", "hat"], [], ["nobody has this"]])
 def test_encode_counts_into_the_tokens_as_they_stand(tokens):
     indptr, ids = statistics.encode(TITLES, tokens)
-    assert [ids[indptr[row]:indptr[row + 1]].tolist() for row in range(len(TITLES))] == [
-        sorted({tokens.index(token) for token in titles.tokenize(title) if token in tokens}) for title in TITLES]
+    assert [ids[indptr[row] : indptr[row + 1]].tolist() for row in range(len(TITLES))] == [
+        sorted({tokens.index(token) for token in titles.tokenize(title) if token in tokens}) for title in TITLES
+    ]
 
 
 def test_save_and_load(tmp_path):
@@ -105,10 +107,16 @@ def test_rows_make_the_tables():
         (lambda folder: (folder / "pairs.parquet").unlink(), "one of its tables is not there"),
         (lambda folder: (folder / "tokens.parquet").write_bytes(b"PAR1 broken"), "no readable statistics"),
         (lambda folder: (folder / "statistics.json").write_text("{"), "no readable statistics"),
-        (lambda folder: (folder / "statistics.json").write_text(
-            (folder / "statistics.json").read_text().replace("titles-1", "titles-0")), "title rule 'titles-0'"),
-        (lambda folder: (folder / "tokens.parquet").write_bytes((folder / "pairs.parquet").read_bytes()),
-         "not those of statistics"),
+        (
+            lambda folder: (folder / "statistics.json").write_text(
+                (folder / "statistics.json").read_text().replace("titles-1", "titles-0")
+            ),
+            "title rule 'titles-0'",
+        ),
+        (
+            lambda folder: (folder / "tokens.parquet").write_bytes((folder / "pairs.parquet").read_bytes()),
+            "not those of statistics",
+        ),
     ],
 )
 def test_what_is_no_statistics_is_refused(tmp_path, change, says):

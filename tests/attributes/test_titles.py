@@ -58,10 +58,28 @@ def test_fast_path_equals_the_rule_on_random_text():
     assert _many(texts) == [titles.tokenize(text) for text in texts]
 
 
-_PARTS = ["w/", "\n", " ", "-", "'", "Σ", "ΑΣ", "İ", "ß", "ﬃ", "e\u0301", "\u200d", "\ud800", "\udc00", "\x1c",
-          "\0", "\x01"]
-_TITLE = strategies.lists(strategies.sampled_from(_PARTS) | strategies.text() | strategies.text(
-    strategies.characters(exclude_categories=()))).map("".join)  # lone surrogates too
+_PARTS = [
+    "w/",
+    "\n",
+    " ",
+    "-",
+    "'",
+    "Σ",
+    "ΑΣ",
+    "İ",
+    "ß",
+    "ﬃ",
+    "e\u0301",
+    "\u200d",
+    "\ud800",
+    "\udc00",
+    "\x1c",
+    "\0",
+    "\x01",
+]
+_TITLE = strategies.lists(
+    strategies.sampled_from(_PARTS) | strategies.text() | strategies.text(strategies.characters(exclude_categories=()))
+).map("".join)  # lone surrogates too
 
 
 @hypothesis.settings(max_examples=150, deadline=None, derandomize=True)

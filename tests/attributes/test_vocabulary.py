@@ -54,7 +54,12 @@ def test_save_and_load(tmp_path):
     made.save(tmp_path / "a" / "vocabulary.json")
     again = vocabulary.Vocabulary.load(str(tmp_path / "a" / "vocabulary.json"))
     assert (again.tokens, again.counts.tolist(), again.num_titles, again.threshold, again.hash) == (
-        made.tokens, made.counts.tolist(), made.num_titles, made.threshold, made.hash)
+        made.tokens,
+        made.counts.tolist(),
+        made.num_titles,
+        made.threshold,
+        made.hash,
+    )
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["vocabulary.json"]
 
 

@@ -19,16 +19,23 @@ from retrieval_jax.errors import InputError
 LABELLED = ["UUID", "AUCT_TITL", "META_CATEG_ID", "CATEG_LVL2_ID", "LEAF_CATEG_ID", "IMAGE_PATH"]
 BARE = ["UUID", "IMAGE_PATH"]
 CLEAN = {
-    "train": [["t1", "red shoes", "0", "2", "10", "train/t1.jpg"],
-              ["t2", "blue hat, wool", "1", "3", "9", "train/t2.jpg"],
-              ["t3", 'a "red" hat', "1", "3", "11", "train/t3.png"]],
+    "train": [
+        ["t1", "red shoes", "0", "2", "10", "train/t1.jpg"],
+        ["t2", "blue hat, wool", "1", "3", "9", "train/t2.jpg"],
+        ["t3", 'a "red" hat', "1", "3", "11", "train/t3.png"],
+    ],
     "val": [["v1", "red hat", "1", "3", "9", "val/v1.jpg"]],
     "query": [["q1", "query/q1.jpg"], ["q2", "query/q2.jpg"], ["both", "query/both.jpg"]],
     "index": [["g1", "index/g1.jpg"], ["g2", "index/g2.jpg"], ["both", "index/both.jpg"], ["g3", "index/g3.jpg"]],
     "ground_truth": [["q1", "g2 g1"], ["q2", "g3"]],
 }
-COLUMNS = {"train": LABELLED, "val": LABELLED, "query": BARE, "index": BARE,
-           "ground_truth": ["QUERY_UUID", "INDEX_UUIDS"]}
+COLUMNS = {
+    "train": LABELLED,
+    "val": LABELLED,
+    "query": BARE,
+    "index": BARE,
+    "ground_truth": ["QUERY_UUID", "INDEX_UUIDS"],
+}
 
 
 def _picture(path: pathlib.Path, value: int = 100) -> None:
@@ -100,9 +107,14 @@ def test_query_parts_and_missing_truth(tmp_path):
 
 
 def test_declared_categories_have_names(tmp_path):
-    names = [["META_CATEG_ID", "0", "Shoes"], ["META_CATEG_ID", "1", "Hats"], ["META_CATEG_ID", "5", "Bags"],
-             ["CATEG_LVL2_ID", "2", "b"], ["CATEG_LVL2_ID", "3", "c"],
-             *(["LEAF_CATEG_ID", str(i), f"leaf {i}"] for i in (11, 10, 9))]
+    names = [
+        ["META_CATEG_ID", "0", "Shoes"],
+        ["META_CATEG_ID", "1", "Hats"],
+        ["META_CATEG_ID", "5", "Bags"],
+        ["CATEG_LVL2_ID", "2", "b"],
+        ["CATEG_LVL2_ID", "3", "c"],
+        *(["LEAF_CATEG_ID", str(i), f"leaf {i}"] for i in (11, 10, 9)),
+    ]
     loaded = _load(_eproduct(tmp_path, categories=names))
     assert loaded.category_names == (["Shoes", "Hats", "Bags"], ["b", "c"], ["leaf 9", "leaf 10", "leaf 11"])
     assert loaded.train.categories[:, 2].tolist() == [1, 0, 2]
@@ -116,10 +128,13 @@ def test_declared_categories_have_names(tmp_path):
 
 
 def _good(split: str, number: int) -> list[str]:
-    return {"train": [f"n{number}", "new shoes", "0", "2", "10", "train/t1.jpg"],
-            "val": [f"n{number}", "new hat", "1", "3", "9", "val/v1.jpg"],
-            "index": [f"n{number}", "index/g1.jpg"], "query": [f"n{number}", "query/q1.jpg"],
-            "ground_truth": ["both", "g1"]}[split]
+    return {
+        "train": [f"n{number}", "new shoes", "0", "2", "10", "train/t1.jpg"],
+        "val": [f"n{number}", "new hat", "1", "3", "9", "val/v1.jpg"],
+        "index": [f"n{number}", "index/g1.jpg"],
+        "query": [f"n{number}", "query/q1.jpg"],
+        "ground_truth": ["both", "g1"],
+    }[split]
 
 
 def _with(split: str, **cells: str) -> list[str]:
@@ -132,34 +147,64 @@ def _with(split: str, **cells: str) -> list[str]:
 BAD_ROWS = {
     "empty id": ("train", _with("train", UUID=""), "row 5: the id is empty; give"),
     "blank in id": ("index", _with("index", UUID="a b"), "row 6 (id a b): the id 'a b' has a blank"),
-    "duplicate id": ("train", _with("train", UUID="t2"),
-                     "row 5 (id t2): the id is already that of row 3 of metadata/train.csv"),
+    "duplicate id": (
+        "train",
+        _with("train", UUID="t2"),
+        "row 5 (id t2): the id is already that of row 3 of metadata/train.csv",
+    ),
     "duplicate id, gallery": ("index", _with("index", UUID="g1"), "row 6 (id g1): the id is already that of row 2"),
     "id in two splits": ("train", _with("train", UUID="g1"), "row 5 (id g1): the gallery split has this id too"),
     "id in two splits, val": ("train", _with("train", UUID="v1"), "row 5 (id v1): the val split has this id too"),
     "empty title": ("train", _with("train", AUCT_TITL="  "), "row 5 (id n7): the title is empty"),
-    "unknown category": ("val", _with("val", LEAF_CATEG_ID="77"),
-                         "row 3 (id n7): LEAF_CATEG_ID '77' does not occur in the train split"),
-    "category is not a whole number": ("val", _with("val", META_CATEG_ID="shoes"),
-                                       "row 3 (id n7): META_CATEG_ID is 'shoes', but category ids"),
-    "category is not a whole number, train": ("train", _with("train", META_CATEG_ID="1.5"),
-                                              "META_CATEG_ID is '1.5', but"),
+    "unknown category": (
+        "val",
+        _with("val", LEAF_CATEG_ID="77"),
+        "row 3 (id n7): LEAF_CATEG_ID '77' does not occur in the train split",
+    ),
+    "category is not a whole number": (
+        "val",
+        _with("val", META_CATEG_ID="shoes"),
+        "row 3 (id n7): META_CATEG_ID is 'shoes', but category ids",
+    ),
+    "category is not a whole number, train": (
+        "train",
+        _with("train", META_CATEG_ID="1.5"),
+        "META_CATEG_ID is '1.5', but",
+    ),
     "empty category": ("train", _with("train", CATEG_LVL2_ID=""), "row 5 (id n7): CATEG_LVL2_ID is empty"),
     "empty image path": ("query", _with("query", IMAGE_PATH=" "), "row 5 (id n7): the path of the picture is empty"),
-    "missing image file": ("index", _with("index", IMAGE_PATH="index/x.jpg"),
-                           "row 6 (id n7): missing image file: index/x.jpg; add"),
-    "truncated image file": ("index", _with("index", IMAGE_PATH="cut.jpg"),
-                             "row 6 (id n7): truncated image file: cut.jpg"),
-    "not an image file": ("val", _with("val", IMAGE_PATH="text.jpg"),
-                          "row 3 (id n7): not an image file: text.jpg (it is an HTML, XML or SVG page); replace"),
+    "missing image file": (
+        "index",
+        _with("index", IMAGE_PATH="index/x.jpg"),
+        "row 6 (id n7): missing image file: index/x.jpg; add",
+    ),
+    "truncated image file": (
+        "index",
+        _with("index", IMAGE_PATH="cut.jpg"),
+        "row 6 (id n7): truncated image file: cut.jpg",
+    ),
+    "not an image file": (
+        "val",
+        _with("val", IMAGE_PATH="text.jpg"),
+        "row 3 (id n7): not an image file: text.jpg (it is an HTML, XML or SVG page); replace",
+    ),
     "image too large": ("val", _with("val", IMAGE_PATH="large.jpg"), "image too large: large.jpg (900 x 1000 pixels"),
-    "path leaves the root": ("train", _with("train", IMAGE_PATH="../secret.jpg"),
-                             "row 5 (id n7): path leaves the root: ../secret.jpg (it has '..'); give"),
-    "path leaves the root, absolute": ("train", _with("train", IMAGE_PATH="/etc/passwd"),
-                                       "/etc/passwd (it is absolute)"),
+    "path leaves the root": (
+        "train",
+        _with("train", IMAGE_PATH="../secret.jpg"),
+        "row 5 (id n7): path leaves the root: ../secret.jpg (it has '..'); give",
+    ),
+    "path leaves the root, absolute": (
+        "train",
+        _with("train", IMAGE_PATH="/etc/passwd"),
+        "/etc/passwd (it is absolute)",
+    ),
     "path leaves the root, link": ("train", _with("train", IMAGE_PATH="link.jpg"), "link.jpg (a link leads elsewhere)"),
-    "wrong number of fields": ("train", [*_good("train", 7), "more"],
-                               "row 5 (id n7): the row has 7 fields, the header 6"),
+    "wrong number of fields": (
+        "train",
+        [*_good("train", 7), "more"],
+        "row 5 (id n7): the row has 7 fields, the header 6",
+    ),
     "wrong number of fields, short": ("query", ["n7"], "row 5 (id n7): the row has 1 fields, the header 2"),
     "unknown query": ("ground_truth", ["q9", "g1"], "row 4 (id q9): 'q9' is not in the query split"),
     "unknown gallery listing": ("ground_truth", ["both", "g1 g9"], "row 4 (id both): 'g9' is not in the gallery split"),
@@ -186,8 +231,14 @@ def test_every_bad_row_has_its_sentence(tmp_path, case):
     report = tmp_path / "set_aside.csv"
     with pytest.raises(InputError) as caught:  # strict by default
         _load(root, report, max_pixels=800_000)
-    for part in (f"metadata/{split}.csv, row {len(CLEAN[split]) + 2}", sentence, f"({reason} 1)",
-                 f"1 of {len(CLEAN[split]) + 1} rows are bad", "max_bad_share", str(report)):
+    for part in (
+        f"metadata/{split}.csv, row {len(CLEAN[split]) + 2}",
+        sentence,
+        f"({reason} 1)",
+        f"1 of {len(CLEAN[split]) + 1} rows are bad",
+        "max_bad_share",
+        str(report),
+    ):
         assert part in str(caught.value)
     loaded = _load(root, report, max_pixels=800_000, max_bad_share=0.5)
     name = {"index": "gallery"}.get(split, split)
@@ -219,8 +270,11 @@ def test_shares_are_per_file_and_counts_reconcile(tmp_path):
     assert loaded.train.ids == [f"n{i}" for i in range(200) if i not in broken]
     assert len(loaded.train.titles) == len(loaded.train.images) == len(loaded.train.categories) == 180
     _reconcile(loaded.counts)
-    with pytest.raises(InputError, match=r"train.csv: 20 of 200 rows are bad \(empty title 7, missing image file 7, "
-                                         r"empty category 6\)") as caught:
+    with pytest.raises(
+        InputError,
+        match=r"train.csv: 20 of 200 rows are bad \(empty title 7, missing image file 7, "
+        r"empty category 6\)",
+    ) as caught:
         _load(root, max_bad_share=0.0999)
     assert str(caught.value).count("metadata/train.csv, row") == 10
 
@@ -231,7 +285,9 @@ def test_rows_of_the_truth_that_fall_with_others_are_no_fault_of_their_own(tmp_p
     (root / "Images" / "query" / "q1.jpg").unlink()
     loaded = _load(root, max_bad_share=0.34)
     assert loaded.counts["ground_truth"]["set_aside"] == {
-        "its gallery listings were set aside": 1, "its query was set aside": 1}
+        "its gallery listings were set aside": 1,
+        "its query was set aside": 1,
+    }
     assert loaded.query.ids == ["q2", "both"] and loaded.truth.indptr.tolist() == [0, 0, 1]
     assert [loaded.gallery.ids[row] for row in loaded.truth.rows] == ["g1"]
     _reconcile(loaded.counts)
@@ -265,7 +321,8 @@ def test_row_numbers_are_lines_of_the_file(tmp_path):
     root = _eproduct(tmp_path)
     (root / "metadata" / "train.csv").write_bytes(
         b"\xef\xbb\xbf" + ",".join(LABELLED).encode() + b'\r\nt1,"two\r\nlines",0,2,10,train/t1.jpg\r\n\r\n'
-        b"t2,caf\xe9,0,2,9,train/t2.jpg\r\nt3,,0,2,11,train/t1.jpg\r\nt4,x,1,3,9,train/t1.jpg\r\n")
+        b"t2,caf\xe9,0,2,9,train/t2.jpg\r\nt3,,0,2,11,train/t1.jpg\r\nt4,x,1,3,9,train/t1.jpg\r\n"
+    )
     loaded = _load(root, max_bad_share=0.5)
     assert [(bad["row"], bad["reason"]) for bad in loaded.set_aside] == [(5, "not UTF-8 text"), (6, "empty title")]
     assert loaded.train.titles == ["two\r\nlines", "x"]

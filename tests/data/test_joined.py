@@ -27,8 +27,9 @@ def test_train_and_val_hold_every_listing_of_both_and_the_rest_is_of_one(tmp_pat
     for split, total in (("train", 42), ("val", 8)):
         one, parts = both.split(split), (market.split(split), shop.split(split))
         assert len(one) == len(one.images) == len(one.titles) == total
-        assert list(one.ids) == [f"{name}/{listing}" for name, part in zip(("market", "shop"), parts, strict=True)
-                                 for listing in part.ids]
+        assert list(one.ids) == [
+            f"{name}/{listing}" for name, part in zip(("market", "shop"), parts, strict=True) for listing in part.ids
+        ]
         assert one.sources.tolist() == [0] * len(parts[0]) + [1] * len(parts[1])
         rows = [(part, row) for part in parts for row in range(len(part))]
         for row, (part, own) in enumerate(rows):
@@ -39,7 +40,8 @@ def test_train_and_val_hold_every_listing_of_both_and_the_rest_is_of_one(tmp_pat
     assert list(both.gallery.ids) == list(shop.gallery.ids) and both.truth.rows.tolist() == shop.truth.rows.tolist()
     for level, names in enumerate(both.category_names):
         assert [names[code] for code in both.gallery.categories[:, level]] == [
-            shop.category_names[level][code] for code in shop.gallery.categories[:, level]]
+            shop.category_names[level][code] for code in shop.gallery.categories[:, level]
+        ]
 
 
 def test_each_leaves_out_what_its_own_list_names(tmp_path):
@@ -48,21 +50,38 @@ def test_each_leaves_out_what_its_own_list_names(tmp_path):
         cv2.imwrite(str(tmp_path / "Images" / f"{row}.jpg"), np.full((8, 8, 3), row, np.uint8))
     (tmp_path / "train.csv").write_text("id,image\na,0.jpg\nb,1.jpg\nc,2.jpg\n")
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,b,a leak\n")
-    table = {"source": "table", "leave_out": str(tmp_path / "list.csv"),
-             "kwargs": {"root": str(tmp_path), "image_root": "Images", "files": {"train": "train.csv"}}}
+    table = {
+        "source": "table",
+        "leave_out": str(tmp_path / "list.csv"),
+        "kwargs": {"root": str(tmp_path), "image_root": "Images", "files": {"train": "train.csv"}},
+    }
     both = load(catalogs={"shop": SHOP, "table": table})
     assert list(both.train.ids)[30:] == ["table/a", "table/c"]
     (tmp_path / "both.csv").write_text("split,id,reason\ntrain,table/c,\n")
-    both = loading.load(ConfigDict({"source": "joined", "leave_out": str(tmp_path / "both.csv"), "kwargs": {
-        "catalogs": {"shop": SHOP, "table": table}, "search": "shop"}}))
+    both = loading.load(
+        ConfigDict(
+            {
+                "source": "joined",
+                "leave_out": str(tmp_path / "both.csv"),
+                "kwargs": {"catalogs": {"shop": SHOP, "table": table}, "search": "shop"},
+            }
+        )
+    )
     assert list(both.train.ids)[30:] == ["table/a"]
 
 
 def test_a_run_reads_them_in_their_shares():
     train = load().train
     [batch] = pipeline.train_batches(
-        {"image": train.images, "source": train.sources}, transform=(("resize", {}),), image_size=(16, 16),
-        batch_size=40, seed=0, num_steps=1, sampling="mixed", sampling_kwargs={"weights": (3, 1)})
+        {"image": train.images, "source": train.sources},
+        transform=(("resize", {}),),
+        image_size=(16, 16),
+        batch_size=40,
+        seed=0,
+        num_steps=1,
+        sampling="mixed",
+        sampling_kwargs={"weights": (3, 1)},
+    )
     assert batch["source"].sum() == 10 and np.array_equal(train.sources[batch["row"]], batch["source"])
     assert len(set(batch["row"][batch["source"] == 0].tolist())) == 12  # the smaller one, more than twice
 
@@ -78,20 +97,31 @@ def test_encoded_pictures_stay_encoded(tmp_path):
         np.testing.assert_array_equal(both.decode(both.read(row), row), both[row])
     with pytest.raises(IndexError):
         both[6]
-    kw = {"transform": (("random_resized_crop", {}),), "image_size": (30, 20), "batch_size": 6, "seed": 0,
-          "num_steps": 2}
-    for a, b in zip(pipeline.train_batches({"image": both}, crop_before_decoding=True, **kw),
-                    pipeline.train_batches({"image": both}, **kw), strict=True):
+    kw = {
+        "transform": (("random_resized_crop", {}),),
+        "image_size": (30, 20),
+        "batch_size": 6,
+        "seed": 0,
+        "num_steps": 2,
+    }
+    for a, b in zip(
+        pipeline.train_batches({"image": both}, crop_before_decoding=True, **kw),
+        pipeline.train_batches({"image": both}, **kw),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a["image"], b["image"])
 
 
-@pytest.mark.parametrize("kwargs, words", [
-    ({"catalogs": {"shop": SHOP}}, "catalogs has 1 catalogues: give two or more"),
-    ({"search": "shops"}, "search is 'shops'; there are market, shop"),
-    ({"catalogs": {"shop": SHOP, "b": {"source": "synthetic", "weight": 2}}}, "catalogs.b has 'weight'; it takes"),
-    ({"catalogs": {"shop": SHOP, "b": {}}}, "catalogs.b has no source; there are synthetic"),
-    ({"weights": (1, 2)}, "config.data.kwargs has 'weights'; the joined source takes catalogs, search, same"),
-])
+@pytest.mark.parametrize(
+    "kwargs, words",
+    [
+        ({"catalogs": {"shop": SHOP}}, "catalogs has 1 catalogues: give two or more"),
+        ({"search": "shops"}, "search is 'shops'; there are market, shop"),
+        ({"catalogs": {"shop": SHOP, "b": {"source": "synthetic", "weight": 2}}}, "catalogs.b has 'weight'; it takes"),
+        ({"catalogs": {"shop": SHOP, "b": {}}}, "catalogs.b has no source; there are synthetic"),
+        ({"weights": (1, 2)}, "config.data.kwargs has 'weights'; the joined source takes catalogs, search, same"),
+    ],
+)
 def test_what_cannot_be_joined_is_refused(kwargs, words):
     with pytest.raises(InputError, match=words):
         load(**kwargs)
@@ -102,8 +132,17 @@ def test_categories_of_other_catalogues_are_others_unless_they_are_the_same(tmp_
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "1.jpg"), np.zeros((4, 4, 3), np.uint8))
         (tmp_path / name / "train.csv").write_text(f"id,image,kind,{name}\n1,1.jpg,{kind},5\n")
-    a, b, c = ({"source": "table", "kwargs": {"root": str(tmp_path / name), "files": {"train": "train.csv"},
-                                              "columns": {"categories": ("kind",)}}} for name in "abc")
+    a, b, c = (
+        {
+            "source": "table",
+            "kwargs": {
+                "root": str(tmp_path / name),
+                "files": {"train": "train.csv"},
+                "columns": {"categories": ("kind",)},
+            },
+        }
+        for name in "abc"
+    )
     apart = load(catalogs={"a": a, "b": b, "c": c}, search="b")
     assert apart.category_names == (["a/7", "b/7", "c/8"],) and apart.train.categories.tolist() == [[0], [1], [2]]
     same = load(catalogs={"a": a, "b": b, "c": c}, search="b", same_categories=True)
@@ -124,23 +163,41 @@ def test_categories_that_are_called_alike_stay_apart_and_only_what_is_joined_is_
         (root / "Images").mkdir()
         cv2.imwrite(str(root / "Images" / "1.jpg"), np.zeros((4, 4, 3), np.uint8))
         train = "".join(f"t{row},red,1,2,{row},1.jpg\n" for row in (3, 4, 5))
-        levels = "".join(f"{level},{key},{title}\n" for level, key, title in (
-            ("META_CATEG_ID", 1, "All"), ("CATEG_LVL2_ID", 2, "Some"), ("LEAF_CATEG_ID", 3, "Other"),
-            ("LEAF_CATEG_ID", 4, "Other")))
+        levels = "".join(
+            f"{level},{key},{title}\n"
+            for level, key, title in (
+                ("META_CATEG_ID", 1, "All"),
+                ("CATEG_LVL2_ID", 2, "Some"),
+                ("LEAF_CATEG_ID", 3, "Other"),
+                ("LEAF_CATEG_ID", 4, "Other"),
+            )
+        )
         for file, content in (
             ("train", "UUID,AUCT_TITL,META_CATEG_ID,CATEG_LVL2_ID,LEAF_CATEG_ID,IMAGE_PATH\n" + train),
-            ("categories", "LEVEL,ID,NAME\n" + levels), ("query", "UUID,IMAGE_PATH\nq1,1.jpg\nq2,2.jpg\n"),
-            ("index", "UUID,IMAGE_PATH\ng1,1.jpg\n"), ("ground_truth", "QUERY_UUID,INDEX_UUIDS\nq1,g1\n"),
+            ("categories", "LEVEL,ID,NAME\n" + levels),
+            ("query", "UUID,IMAGE_PATH\nq1,1.jpg\nq2,2.jpg\n"),
+            ("index", "UUID,IMAGE_PATH\ng1,1.jpg\n"),
+            ("ground_truth", "QUERY_UUID,INDEX_UUIDS\nq1,g1\n"),
         ):
             (root / "metadata" / f"{file}.csv").write_text(content)
-    catalogs = {name: {"source": "eproduct", "kwargs": {"root": str(tmp_path / name), "max_bad_share": 0.5}}
-                for name in "ab"}
+    catalogs = {
+        name: {"source": "eproduct", "kwargs": {"root": str(tmp_path / name), "max_bad_share": 0.5}} for name in "ab"
+    }
     both = load(tmp_path / "set_aside.csv", catalogs=catalogs, search="b")
     assert both.category_names[2] == ["a/Other", "a/Other", "b/Other", "b/Other"]
     assert both.train.categories[:, 2].tolist() == [0, 1, 2, 3]
     assert {name: (count["read"], count["kept"]) for name, count in both.counts.items()} == {
-        "a train": (3, 2), "a categories": (4, 4), "b train": (3, 2), "b query": (2, 1), "b gallery": (1, 1),
-        "b categories": (4, 4), "b ground_truth": (1, 1)}
+        "a train": (3, 2),
+        "a categories": (4, 4),
+        "b train": (3, 2),
+        "b query": (2, 1),
+        "b gallery": (1, 1),
+        "b categories": (4, 4),
+        "b ground_truth": (1, 1),
+    }
     assert [(row["file"], row["id"]) for row in both.set_aside] == [
-        ("a: metadata/train.csv", "t5"), ("b: metadata/train.csv", "t5"), ("b: metadata/query.csv", "q2")]
+        ("a: metadata/train.csv", "t5"),
+        ("b: metadata/train.csv", "t5"),
+        ("b: metadata/query.csv", "q2"),
+    ]
     assert (tmp_path / "set_aside.csv").read_text().count("\n") == 4

@@ -31,12 +31,18 @@ class Pictures:
 def columns():
     counts = np.arange(N) % 4
     indptr = np.concatenate([[0], np.cumsum(counts)])
-    return {"image": Pictures(), "label_ids": (indptr, np.arange(1, indptr[-1] + 1, dtype=np.int32)),
-            "category": np.arange(N, dtype=np.int32) * 10, "title": None}
+    return {
+        "image": Pictures(),
+        "label_ids": (indptr, np.arange(1, indptr[-1] + 1, dtype=np.int32)),
+        "category": np.arange(N, dtype=np.int32) * 10,
+        "title": None,
+    }
 
 
-VIEWS = ({"transforms": AUGMENT}, {"transforms": (("random_resized_crop", {"scale": (0.05, 0.3)}),),
-                                   "image_size": (4, 3)})
+VIEWS = (
+    {"transforms": AUGMENT},
+    {"transforms": (("random_resized_crop", {"scale": (0.05, 0.3)}),), "image_size": (4, 3)},
+)
 
 
 class Gallery(Pictures):
@@ -52,16 +58,28 @@ class Gallery(Pictures):
 
 
 def unlabelled(**kw):
-    return {"image": Gallery(), "batch_size": 12, "transform": (("resize", {}), ("erasing", {"scale": (0.1, 0.2)})),
-            "image_size": (6, 5), **kw}
+    return {
+        "image": Gallery(),
+        "batch_size": 12,
+        "transform": (("resize", {}), ("erasing", {"scale": (0.1, 0.2)})),
+        "image_size": (6, 5),
+        **kw,
+    }
 
 
 MORE = {"views": VIEWS, "unlabelled": unlabelled()}
 
 
 def read(**kw):
-    kw = {"transform": AUGMENT, "image_size": (8, 6), "batch_size": 6, "seed": 3, "num_steps": 15,
-          "num_threads": 0, **kw}
+    kw = {
+        "transform": AUGMENT,
+        "image_size": (8, 6),
+        "batch_size": 6,
+        "seed": 3,
+        "num_steps": 15,
+        "num_threads": 0,
+        **kw,
+    }
     return list(pipeline.train_batches(columns(), **kw))
 
 
@@ -89,7 +107,7 @@ def test_batch_holds_shapes_types_labels_and_columns_of_its_rows():
         assert batch["row"].dtype == np.int32 and batch["_mask"].all() and "title" not in batch
         assert np.array_equal(batch["category"], batch["row"] * 10)
         for i, row in enumerate(batch["row"]):
-            assert batch["label_ids"][i][batch["label_mask"][i]].tolist() == ids[indptr[row]:indptr[row + 1]].tolist()
+            assert batch["label_ids"][i][batch["label_mask"][i]].tolist() == ids[indptr[row] : indptr[row + 1]].tolist()
             assert (batch["label_ids"][i][~batch["label_mask"][i]] == 0).all()
 
 
@@ -108,8 +126,14 @@ def test_threads_do_not_matter():
 
 
 def test_worker_processes_do_not_matter():
-    kw = {"transform": (("random_resized_crop", {"interpolation": "random"}), ("trivial_augment", {}),
-                        ("rand_augment", {})), "start_step": 2}
+    kw = {
+        "transform": (
+            ("random_resized_crop", {"interpolation": "random"}),
+            ("trivial_augment", {}),
+            ("rand_augment", {}),
+        ),
+        "start_step": 2,
+    }
     equal(read(**kw, num_workers=2, num_threads=1), read(**kw))
 
 
@@ -155,7 +179,7 @@ def test_seed_matters_and_augmentation_differs_between_epochs():
 
 def test_batch_larger_than_the_split():
     rows = np.concatenate([b["row"] for b in read(batch_size=64, num_steps=2)])
-    assert sorted(rows[:N]) == list(range(N)) and sorted(rows[N:2 * N]) == list(range(N))
+    assert sorted(rows[:N]) == list(range(N)) and sorted(rows[N : 2 * N]) == list(range(N))
 
 
 def test_eval_batches_in_order_with_the_last_one_padded():
@@ -169,8 +193,9 @@ def test_eval_batches_in_order_with_the_last_one_padded():
 
 
 def test_eval_batches_of_chosen_rows():
-    [batch] = pipeline.eval_batches(Pictures(), transform=(("resize", {}),), image_size=(6, 5), batch_size=4,
-                                    rows=[7, 3])
+    [batch] = pipeline.eval_batches(
+        Pictures(), transform=(("resize", {}),), image_size=(6, 5), batch_size=4, rows=[7, 3]
+    )
     assert batch["row"].tolist() == [7, 3, -1, -1] and np.array_equal(batch["image"][0], Pictures()[7])
 
 
@@ -182,8 +207,14 @@ def test_eval_batches_of_processes_join_to_the_whole():
 
 def test_bad_columns_are_refused():
     with pytest.raises(InputError, match="category 3"):
-        pipeline.train_batches({"image": Pictures(), "category": np.zeros(3)}, transform=AUGMENT, image_size=(8, 8),
-                               batch_size=2, seed=0, num_steps=1)
+        pipeline.train_batches(
+            {"image": Pictures(), "category": np.zeros(3)},
+            transform=AUGMENT,
+            image_size=(8, 8),
+            batch_size=2,
+            seed=0,
+            num_steps=1,
+        )
     with pytest.raises(InputError, match="batch_size is 0: give 1 or more"):
         read(batch_size=0)
     with pytest.raises(InputError, match="'image'"):
@@ -242,17 +273,24 @@ def test_position_of_views_and_unlabelled_pictures_is_the_step_for_any_threads_w
     equal(read(**MORE, num_steps=18)[:15], whole)
     equal(read(**MORE, num_threads=4), whole)
     equal(read(**MORE, num_threads=1, num_workers=2, start_step=3), whole[3:])
-    parts = [read(views=VIEWS, unlabelled=unlabelled(places=range(4 * p, 4 * p + 4)), places=[2 * p, 2 * p + 1],
-                  start_step=1) for p in range(4)]
+    parts = [
+        read(
+            views=VIEWS, unlabelled=unlabelled(places=range(4 * p, 4 * p + 4)), places=[2 * p, 2 * p + 1], start_step=1
+        )
+        for p in range(4)
+    ]
     equal(joined(parts, 6), whole[1:])
 
 
-@pytest.mark.parametrize("kw, words", [
-    ({"views": ({"transform": AUGMENT},)}, "view 1 has no setting 'transform'; it takes: transforms, image_size"),
-    ({"unlabelled": {"image": [1]}}, "unlabelled lacks batch_size, transform"),
-    ({"unlabelled": unlabelled(image=[])}, "no pictures"),
-    ({"unlabelled": unlabelled(batch_size=0)}, "unlabelled batch_size is 0"),
-])
+@pytest.mark.parametrize(
+    "kw, words",
+    [
+        ({"views": ({"transform": AUGMENT},)}, "view 1 has no setting 'transform'; it takes: transforms, image_size"),
+        ({"unlabelled": {"image": [1]}}, "unlabelled lacks batch_size, transform"),
+        ({"unlabelled": unlabelled(image=[])}, "no pictures"),
+        ({"unlabelled": unlabelled(batch_size=0)}, "unlabelled batch_size is 0"),
+    ],
+)
 def test_bad_views_and_unlabelled_sources_are_refused(kw, words):
     with pytest.raises(InputError, match=words):
         read(**kw)
@@ -275,8 +313,13 @@ if __name__ == "__main__":
 def test_workers_end_with_the_process_that_reads_and_not_at_its_signals(tmp_path):
     (tmp_path / "reader.py").write_text(READER)
     root = pathlib.Path(__file__).resolve().parents[2]
-    with subprocess.Popen([sys.executable, tmp_path / "reader.py"], env={**os.environ, "PYTHONPATH": str(root)},
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "reader.py"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as reader:
         workers = [int(pid) for pid in reader.stdout.readline().split()]
         assert len(workers) == 2
         for pid in workers:  # Slurm, and Ctrl-C in a terminal, signal every process

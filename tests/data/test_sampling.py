@@ -9,8 +9,14 @@ from retrieval_jax.errors import InputError
 SIZES = (400, 100, 25, 4)
 N = sum(SIZES)
 CATEGORY = np.random.default_rng(1).permutation(np.repeat(np.arange(4), SIZES)).astype(np.int32)
-COLUMNS = {"image": range(N), "category": CATEGORY, "source": (np.arange(N) >= 300).astype(np.int32), "none": None,
-           "share": np.zeros(N), "label_ids": (np.arange(N + 1), CATEGORY)}
+COLUMNS = {
+    "image": range(N),
+    "category": CATEGORY,
+    "source": (np.arange(N) >= 300).astype(np.int32),
+    "none": None,
+    "share": np.zeros(N),
+    "label_ids": (np.arange(N + 1), CATEGORY),
+}
 
 
 def take(name, count, start=0, seed=0, batch_size=32, columns=COLUMNS, **kwargs):
@@ -24,12 +30,12 @@ EVERY = [("shuffle", {}), ("balanced", {}), ("p_by_k", {"rows_each": 4}), ("mixe
 @pytest.mark.parametrize("name, kwargs", EVERY)
 def test_the_position_alone_tells_the_row(name, kwargs):
     whole = take(name, 2 * N + 30, **kwargs)
-    np.testing.assert_array_equal(take(name, 50, start=2 * N - 20, **kwargs), whole[2 * N - 20:2 * N + 30])
+    np.testing.assert_array_equal(take(name, 50, start=2 * N - 20, **kwargs), whole[2 * N - 20 : 2 * N + 30])
     stream = sampling.rows(name, kwargs, COLUMNS, N, 0, 32)
     for position in np.random.default_rng(0).integers(0, 2 * N, 30):
         assert stream[int(position)] == whole[position]
     assert not np.array_equal(take(name, N, seed=1, **kwargs), whole[:N])
-    assert not np.array_equal(whole[:N], whole[N:2 * N]) and whole.min() >= 0 and whole.max() < N
+    assert not np.array_equal(whole[:N], whole[N : 2 * N]) and whole.min() >= 0 and whole.max() < N
     stream[10**12]  # no end
 
 
@@ -103,23 +109,26 @@ def test_mixed_catalogues_have_their_shares_and_epochs_of_their_own():
         assert abs(second[:length].mean() - 0.75) <= 1 / length
     for part, members in ((rows[~second], range(300)), (rows[second], range(300, N))):
         for epoch in range(len(part) // len(members)):
-            assert sorted(part[epoch * len(members):(epoch + 1) * len(members)]) == list(members)
+            assert sorted(part[epoch * len(members) : (epoch + 1) * len(members)]) == list(members)
     assert (take("mixed", N, weights=(1, 0)) < 300).all()
 
 
-@pytest.mark.parametrize("name, kwargs, words", [
-    ("shuffled", {}, "config.train.sampling is 'shuffled'; there are: shuffle, balanced, p_by_k, mixed"),
-    ("shuffle", {"by": "category"}, "'shuffle' has no argument 'by'; it takes: none"),
-    ("balanced", {"by": "colour"}, "no column 'colour' of ints; there are: category, source, share"),
-    ("balanced", {"by": "none"}, "no column 'none'"),
-    ("balanced", {"by": "share"}, "'share' is float64"),
-    ("balanced", {"power": 2}, "power is a number from 0 to 1, not 2"),
-    ("p_by_k", {"rows_each": 5}, "rows_each is 5, of which the batch size 32 has to be a multiple"),
-    ("p_by_k", {"by": "label_ids"}, "no column 'label_ids' of ints"),
-    ("mixed", {"weights": (1,)}, "there are 1 weights, and 'source' goes from 0 to 1"),
-    ("mixed", {"weights": (1, 1, 1)}, "no row has the 'source' 2"),
-    ("mixed", {"weights": (1, -1)}, "weights are 0 or more"),
-])
+@pytest.mark.parametrize(
+    "name, kwargs, words",
+    [
+        ("shuffled", {}, "config.train.sampling is 'shuffled'; there are: shuffle, balanced, p_by_k, mixed"),
+        ("shuffle", {"by": "category"}, "'shuffle' has no argument 'by'; it takes: none"),
+        ("balanced", {"by": "colour"}, "no column 'colour' of ints; there are: category, source, share"),
+        ("balanced", {"by": "none"}, "no column 'none'"),
+        ("balanced", {"by": "share"}, "'share' is float64"),
+        ("balanced", {"power": 2}, "power is a number from 0 to 1, not 2"),
+        ("p_by_k", {"rows_each": 5}, "rows_each is 5, of which the batch size 32 has to be a multiple"),
+        ("p_by_k", {"by": "label_ids"}, "no column 'label_ids' of ints"),
+        ("mixed", {"weights": (1,)}, "there are 1 weights, and 'source' goes from 0 to 1"),
+        ("mixed", {"weights": (1, 1, 1)}, "no row has the 'source' 2"),
+        ("mixed", {"weights": (1, -1)}, "weights are 0 or more"),
+    ],
+)
 def test_what_does_not_fit_is_refused(name, kwargs, words):
     with pytest.raises(InputError, match=words):
         take(name, 1, **kwargs)
@@ -136,8 +145,17 @@ class Pictures:
 @pytest.mark.parametrize("name, kwargs", EVERY[1:])
 def test_batches_are_the_same_for_any_threads_and_processes(name, kwargs):
     def read(**kw):
-        kw = {"transform": (("resize", {}), ("erasing", {"p": 0.5})), "image_size": (2, 2), "batch_size": 8, "seed": 3,
-              "num_steps": 9, "num_threads": 0, "sampling": name, "sampling_kwargs": kwargs, **kw}
+        kw = {
+            "transform": (("resize", {}), ("erasing", {"p": 0.5})),
+            "image_size": (2, 2),
+            "batch_size": 8,
+            "seed": 3,
+            "num_steps": 9,
+            "num_threads": 0,
+            "sampling": name,
+            "sampling_kwargs": kwargs,
+            **kw,
+        }
         return list(pipeline.train_batches({**COLUMNS, "image": Pictures()}, **kw))
 
     def joined(batches):

@@ -44,8 +44,9 @@ def test_equals_the_exact_search_but_for_one_in_a_hundred(gallery, limit):
     expected = dict(zip(rows.tolist(), zip(others.tolist(), differences, strict=True), strict=True))
     same = [expected[row][0] == other for row, other in zip(found.rows.tolist(), found.others.tolist(), strict=True)]
     assert np.mean(same) >= 0.99
-    np.testing.assert_allclose(found.differences[same], [expected[row][1] for row in found.rows[same].tolist()],
-                               atol=1e-6)
+    np.testing.assert_allclose(
+        found.differences[same], [expected[row][1] for row in found.rows[same].tolist()], atol=1e-6
+    )
 
 
 def test_a_picture_is_no_duplicate_of_itself_and_ties_go_by_row(gallery):

@@ -28,8 +28,9 @@ def test_equals_all_pairs(limit, monkeypatch):
     second[40:] = second[40:] // 8 + 220  # pale ones, near each other
     second[7] = second[3]  # a tie
     second[9] = 255
-    first = np.clip(second[rng.integers(0, 60, 50)] + rng.integers(-9, 10, (50, 192)) * (rng.random((50, 1)) < 0.7),
-                    0, 255).astype(np.uint8)
+    first = np.clip(
+        second[rng.integers(0, 60, 50)] + rng.integers(-9, 10, (50, 192)) * (rng.random((50, 1)) < 0.7), 0, 255
+    ).astype(np.uint8)
     first[4], first[5] = 255, 254
     found = list(zip(*near_duplicates.find(first, second, limit), strict=True))
     expected = naive(first, second, limit)
@@ -45,11 +46,20 @@ def test_nothing_to_compare():
 
 def test_a_resized_recompressed_picture_is_found_and_another_colour_is_not():
     rng = np.random.default_rng(1)
-    pictures = [cv2.resize(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8), (120, 160), interpolation=cv2.INTER_CUBIC)
-                for _ in range(20)]
+    pictures = [
+        cv2.resize(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8), (120, 160), interpolation=cv2.INTER_CUBIC)
+        for _ in range(20)
+    ]
     gallery = np.stack([thumbnail(picture) for picture in pictures])
-    copies = [cv2.imdecode(cv2.imencode(".jpg", cv2.resize(picture, (75, 100), interpolation=cv2.INTER_AREA),
-                                        [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 1) for picture in pictures]
+    copies = [
+        cv2.imdecode(
+            cv2.imencode(
+                ".jpg", cv2.resize(picture, (75, 100), interpolation=cv2.INTER_AREA), [cv2.IMWRITE_JPEG_QUALITY, 60]
+            )[1],
+            1,
+        )
+        for picture in pictures
+    ]
     rows, nearest, _ = near_duplicates.find(np.stack([thumbnail(copy) for copy in copies]), gallery)
     assert rows.tolist() == nearest.tolist() == list(range(20))
     recoloured = np.stack([thumbnail(picture[..., ::-1]) for picture in pictures])
@@ -78,4 +88,5 @@ def test_counts_and_sentences():
     assert "a = g0, b = g1" in said
     entry = near_duplicates.of_train(255 - gallery, list("vwxyz"), 900, gallery, truth.gallery_ids, 0.05)
     assert near_duplicates.sentence("train", entry) == (
-        "0 of 5 train listings (0.0 %) have nearly the same picture in the gallery (looked at 5 of 900)")
+        "0 of 5 train listings (0.0 %) have nearly the same picture in the gallery (looked at 5 of 900)"
+    )

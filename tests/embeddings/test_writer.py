@@ -19,8 +19,10 @@ META = {"model": "m"}
 
 def shop(names):
     """Listings: name -> picture; "b2" is another picture of listing b."""
-    return {name[0]: np.random.default_rng(list(name.encode())).integers(0, 256, (5, 4, 3), dtype=np.uint8)
-            for name in names.split()}
+    return {
+        name[0]: np.random.default_rng(list(name.encode())).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+        for name in names.split()
+    }
 
 
 def vectors_of(images):
@@ -98,8 +100,10 @@ def test_shards_join_to_the_split_in_its_order(tmp_path, shard_rows):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_only_new_and_changed_listings_are_embedded_again(tmp_path, dtype):
     Run(tmp_path, shop("a b c d e f g h"), dtype=dtype).whole()
-    before = {item: vector.copy() for item, vector in zip("abcdefgh", Embeddings.load(tmp_path / "gallery").block(0, 8),
-                                                          strict=True)}
+    before = {
+        item: vector.copy()
+        for item, vector in zip("abcdefgh", Embeddings.load(tmp_path / "gallery").block(0, 8), strict=True)
+    }
     listings = shop("x h a b2 d e y f2 g")  # c went, b and f have new pictures, x and y came, h moved
     run = Run(tmp_path, listings, dtype=dtype, shard_rows=4)
     assert run.whole() == {"kept": 5, "new": 2, "changed": 2, "damaged": 0, "removed": 1, "before": 8, "now": 9}
@@ -161,8 +165,11 @@ def test_a_killed_run_goes_on_and_keeps_only_what_is_right(tmp_path, earlier):
     run = Run(tmp_path, listings, shard_rows=2)
     counts = run.whole()
     assert run.seen == list("abefghij") and len(run.said) == 4
-    assert counts == ({"kept": 0, "new": 7, "changed": 3, "damaged": 0, "removed": 1, "before": 4, "now": 10} if earlier
-                      else {"kept": 0, "new": 10, "changed": 0, "damaged": 0, "removed": 0, "before": 0, "now": 10})
+    assert counts == (
+        {"kept": 0, "new": 7, "changed": 3, "damaged": 0, "removed": 1, "before": 4, "now": 10}
+        if earlier
+        else {"kept": 0, "new": 10, "changed": 0, "damaged": 0, "removed": 0, "before": 0, "now": 10}
+    )
     check(tmp_path, listings)
 
 
@@ -192,11 +199,17 @@ def test_killed_at_any_step_of_joining_nothing_is_lost(tmp_path, monkeypatch, mo
             if done == moment:
                 raise KeyboardInterrupt
             return function(*args, **kwargs)
+
         return call
 
     with monkeypatch.context() as patched:
-        for place, name in ((pathlib.Path, "rename"), (pathlib.Path, "unlink"), (shard_writer.shutil, "rmtree"),
-                            (shard_writer.workdir, "write_json"), (Ids, "save")):
+        for place, name in (
+            (pathlib.Path, "rename"),
+            (pathlib.Path, "unlink"),
+            (shard_writer.shutil, "rmtree"),
+            (shard_writer.workdir, "write_json"),
+            (Ids, "save"),
+        ):
             patched.setattr(place, name, counted(getattr(place, name)))
         try:
             run.finish()

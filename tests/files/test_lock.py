@@ -9,8 +9,10 @@ import pytest
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import lock
 
-HOLD = "import sys, time\nfrom retrieval_jax import lock\n" \
-       "with lock.held(sys.argv[1], 'train'):\n    print('held', flush=True)\n    time.sleep(600)\n"
+HOLD = (
+    "import sys, time\nfrom retrieval_jax import lock\n"
+    "with lock.held(sys.argv[1], 'train'):\n    print('held', flush=True)\n    time.sleep(600)\n"
+)
 
 
 def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path):

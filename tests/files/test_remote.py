@@ -36,8 +36,13 @@ def address():
 @pytest.fixture
 def bucket(address, monkeypatch, tmp_path):
     """An empty bucket, and a cache of our own; returns the file system."""
-    for name, value in (("AWS_ENDPOINT_URL", address), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"),
-                        ("AWS_DEFAULT_REGION", "us-east-1"), ("RETRIEVAL_JAX_CACHE", str(tmp_path / "one"))):
+    for name, value in (
+        ("AWS_ENDPOINT_URL", address),
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "b"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("RETRIEVAL_JAX_CACHE", str(tmp_path / "one")),
+    ):
         monkeypatch.setenv(name, value)
     import s3fs
 
@@ -66,8 +71,16 @@ def fill(folder, **content):
         file.write_text(text)
 
 
-@pytest.mark.parametrize("given, url", [(URL, URL), (pathlib.Path(URL), URL), ("GS://bucket/a/", "gs://bucket/a"),
-                                        ("gcs://b/a", "gs://b/a"), ("memory://a", "memory://a")])
+@pytest.mark.parametrize(
+    "given, url",
+    [
+        (URL, URL),
+        (pathlib.Path(URL), URL),
+        ("GS://bucket/a/", "gs://bucket/a"),
+        ("gcs://b/a", "gs://b/a"),
+        ("memory://a", "memory://a"),
+    ],
+)
 def test_a_url_has_a_local_folder_and_back(given, url, tmp_path, monkeypatch):
     monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path))
     folder = remote.local_folder(given)
@@ -95,8 +108,12 @@ def test_orbax_writes_to_gs_itself_and_everything_else_here(tmp_path, monkeypatc
 
 def test_only_what_changed_is_copied_and_what_went_here_goes_there(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
-    fill(one, a="1", deep__b="2", **{".half.tmp": "no", "checkpoints__5.orbax-checkpoint-tmp__x": "no",
-                                     ".query.partial__c": "yes"})
+    fill(
+        one,
+        a="1",
+        deep__b="2",
+        **{".half.tmp": "no", "checkpoints__5.orbax-checkpoint-tmp__x": "no", ".query.partial__c": "yes"},
+    )
     remote.push(one)
     assert there(bucket) == [".query.partial/c", "a", "deep/b"]
     bucket.pipe_file("bucket/runs/mine/deep/b", b"elsewhere")
@@ -183,8 +200,13 @@ def test_a_checkpoint_that_went_up_by_half_is_not_seen(bucket, tmp_path, monkeyp
     assert sorted(folder.name for folder in (two / "checkpoints").iterdir()) == ["5", "6"]
 
 
-@pytest.mark.parametrize("url, said", [("s3://no-such-bucket/run", "no-such-bucket.*cannot be reached"),
-                                       ("nosuch://bucket/run", "cannot be reached.*nosuch")])
+@pytest.mark.parametrize(
+    "url, said",
+    [
+        ("s3://no-such-bucket/run", "no-such-bucket.*cannot be reached"),
+        ("nosuch://bucket/run", "cannot be reached.*nosuch"),
+    ],
+)
 def test_what_cannot_be_reached_is_one_sentence(bucket, url, said):
     folder = remote.local_folder(url)
     fill(folder, a="1")
@@ -210,8 +232,14 @@ def test_a_catalogue_at_a_url_is_copied_once_and_what_changes_is_seen(bucket, tm
         Image.new("RGB", (4, 4), (60 * i, 0, 0)).save(root / "pictures" / f"{i}.png")
     (root / "gallery.csv").write_text("id,image\n" + "".join(f"g{i},pictures/{i}.png\n" for i in range(3)))
     bucket.put(str(root) + "/", "bucket/shop/", recursive=True)
-    block = {"source": "table", "kwargs": {"root": "s3://bucket/shop", "files": {"gallery": "gallery.csv"},
-                                           "columns": {"id": "id", "image": "image"}}}
+    block = {
+        "source": "table",
+        "kwargs": {
+            "root": "s3://bucket/shop",
+            "files": {"gallery": "gallery.csv"},
+            "columns": {"id": "id", "image": "image"},
+        },
+    }
     monkeypatch.setattr(remote, "_AT_ONCE", 3)
     loaded = loading.load(block)
     assert loaded.name == "shop" and loaded.gallery.images[2].max() == 120
@@ -237,13 +265,22 @@ def test_a_run_that_is_complete_sends_what_could_not_be_sent(bucket, tmp_path, m
 
 @pytest.mark.long
 def test_a_training_killed_on_one_machine_goes_on_on_another(bucket, tmp_path):
-    often = ("import runpy, retrieval_jax.files.remote as remote; remote.SECONDS = 0.3; "
-             "runpy.run_module('retrieval_jax.run', run_name='__main__', alter_sys=True)")
-    options = (f"--config={ROOT}/configs/quickstart.py:runlocal", "--config.train.checkpoint_every_steps=2",
-               f"--workdir={URL}")
-    first = subprocess.Popen([sys.executable, "-c", often, *options], cwd=ROOT, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL,
-                             env={**os.environ, "JAX_PLATFORMS": "cpu", "RETRIEVAL_JAX_CACHE": str(tmp_path / "one")})
+    often = (
+        "import runpy, retrieval_jax.files.remote as remote; remote.SECONDS = 0.3; "
+        "runpy.run_module('retrieval_jax.run', run_name='__main__', alter_sys=True)"
+    )
+    options = (
+        f"--config={ROOT}/configs/quickstart.py:runlocal",
+        "--config.train.checkpoint_every_steps=2",
+        f"--workdir={URL}",
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", often, *options],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "RETRIEVAL_JAX_CACHE": str(tmp_path / "one")},
+    )
     try:
         deadline = time.monotonic() + 200
         while not any(name.endswith(".whole") for name in there(bucket)):
@@ -253,16 +290,27 @@ def test_a_training_killed_on_one_machine_goes_on_on_another(bucket, tmp_path):
         first.kill()
         first.wait()
     assert "stages/embed.json" not in there(bucket)
-    done = subprocess.run([sys.executable, "-m", "retrieval_jax.train", *options], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300,
-                          env={**os.environ, "JAX_PLATFORMS": "cpu", "RETRIEVAL_JAX_CACHE": str(tmp_path / "two")})
+    done = subprocess.run(
+        [sys.executable, "-m", "retrieval_jax.train", *options],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "RETRIEVAL_JAX_CACHE": str(tmp_path / "two")},
+    )
     assert done.returncode == 0 and "train: resumes from step" in done.stdout, done.stdout + done.stderr
 
 
 def run(*words, **env):
     command = [sys.executable, "-m", "retrieval_jax.run", f"--config={ROOT}/configs/quickstart.py:runlocal", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "JAX_PLATFORMS": "cpu", **env})
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **env},
+    )
 
 
 @pytest.mark.long
@@ -270,9 +318,17 @@ def test_the_whole_way_on_s3_and_on_with_it_on_another_machine(bucket, tmp_path)
     done = run(f"--workdir={URL}", RETRIEVAL_JAX_CACHE=str(tmp_path / "one"))
     assert done.returncode == 0, done.stderr
     names = there(bucket)
-    for name in ("config.json", "run.json", "stages/report.json", "report.html", "metrics.json", "metrics.jsonl",
-                 "attributes/vocabulary.json", "embeddings/trained/gallery/embeddings.json",
-                 "rankings/rankings.json"):
+    for name in (
+        "config.json",
+        "run.json",
+        "stages/report.json",
+        "report.html",
+        "metrics.json",
+        "metrics.jsonl",
+        "attributes/vocabulary.json",
+        "embeddings/trained/gallery/embeddings.json",
+        "rankings/rankings.json",
+    ):
         assert name in names, names
     assert any(name.endswith(".whole") for name in names)
     again = run(f"--workdir={URL}", RETRIEVAL_JAX_CACHE=str(tmp_path / "two"))
@@ -302,8 +358,12 @@ def test_a_verb_that_fails_or_is_stopped_leaves_nothing_behind(bucket, tmp_path,
 
 def test_a_work_directory_in_checkpoint_scores_stands_by_itself(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
-    fill(one, config_json="{}", checkpoint_scores__best__config_json="{}",
-         checkpoint_scores__best__checkpoints__5__x="five")
+    fill(
+        one,
+        config_json="{}",
+        checkpoint_scores__best__config_json="{}",
+        checkpoint_scores__best__checkpoints__5__x="five",
+    )
     remote.push(one, below="checkpoint_scores")
     best = one / "checkpoint_scores" / "best"
     remote.pull(best, settle=True)

@@ -77,11 +77,16 @@ def test_more_ties_than_were_asked_for_are_cut_by_id():
 
 @pytest.mark.parametrize("kind", ["plain", "equal", "whole_numbers"])
 def test_any_number_of_shards_gives_the_same(kind):
-    gallery = {"plain": vectors(2000), "equal": np.ones((2000, 24), np.float32),
-               "whole_numbers": np.random.default_rng(0).integers(-1, 2, (2000, 24)).astype(np.float32)}[kind]
+    gallery = {
+        "plain": vectors(2000),
+        "equal": np.ones((2000, 24), np.float32),
+        "whole_numbers": np.random.default_rng(0).integers(-1, 2, (2000, 24)).astype(np.float32),
+    }[kind]
     ids, queries = names(2000), vectors(40, seed=9)
-    results = [binary.Index(gallery, ids, candidates=60, bits=32, cells=9, probes=4, shards=shards).search(queries, 10)
-               for shards in (1, 2, 7)]
+    results = [
+        binary.Index(gallery, ids, candidates=60, bits=32, cells=9, probes=4, shards=shards).search(queries, 10)
+        for shards in (1, 2, 7)
+    ]
     for other in results[1:]:
         np.testing.assert_array_equal(other.item_rows, results[0].item_rows)
         np.testing.assert_array_equal(other.scores, results[0].scores)
@@ -190,11 +195,19 @@ def test_lists_find_what_is_there_after_additions_and_removals():
         assert near.max() <= radius
 
 
-@pytest.mark.parametrize("settings, words", [
-    ({"bits": 12}, "multiple of 8"), ({"bits": 0}, "multiple of 8"), ({"cells": 0}, "cells"), ({"cells": 31}, "cells"),
-    ({"probes": 0}, "probes"), ({"candidates": 0}, "candidates"), ({"shards": 0}, "shards"),
-    ({"ids": ["a"]}, "one id a row"),
-])
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"bits": 12}, "multiple of 8"),
+        ({"bits": 0}, "multiple of 8"),
+        ({"cells": 0}, "cells"),
+        ({"cells": 31}, "cells"),
+        ({"probes": 0}, "probes"),
+        ({"candidates": 0}, "candidates"),
+        ({"shards": 0}, "shards"),
+        ({"ids": ["a"]}, "one id a row"),
+    ],
+)
 def test_settings_out_of_range_are_told(settings, words):
     with pytest.raises(InputError, match=words):
         binary.Index(vectors(30), **settings)

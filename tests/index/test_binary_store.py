@@ -182,9 +182,13 @@ def test_what_does_not_fit_is_told_and_changes_nothing(tmp_path):
         before = contents(store)
         bad = vectors(3)
         bad[1, 1] = 70_000.0  # beyond float16
-        for ids, rows, words in ((["b", "c"], vectors(2), "'b' is in"), (["c", "c"], vectors(2), "'c' comes twice"),
-                                 (["c"], vectors(2), "1 ids"), (["c"], np.zeros((1, 3)), "16 numbers"),
-                                 (["c", "é", "e"], bad, r"row 1 \(é\)")):
+        for ids, rows, words in (
+            (["b", "c"], vectors(2), "'b' is in"),
+            (["c", "c"], vectors(2), "'c' comes twice"),
+            (["c"], vectors(2), "1 ids"),
+            (["c"], np.zeros((1, 3)), "16 numbers"),
+            (["c", "é", "e"], bad, r"row 1 \(é\)"),
+        ):
             with pytest.raises(InputError, match=words):
                 store.add(ids, rows)
         equal(contents(store), before)
@@ -268,9 +272,13 @@ def test_a_changed_byte_is_noticed(tmp_path):
 
 def test_other_files_that_are_broken_are_named(tmp_path):
     make(tmp_path / "i").close()
-    for name, words in (("binary.json", "not the description|there is no"), ("coder.npz", "changed|coder.npz"),
-                        ("shard-000/current.json", "which files count"), ("shard-000/000001.log", "not found"),
-                        ("shard-000/000001.vectors", "")):
+    for name, words in (
+        ("binary.json", "not the description|there is no"),
+        ("coder.npz", "changed|coder.npz"),
+        ("shard-000/current.json", "which files count"),
+        ("shard-000/000001.log", "not found"),
+        ("shard-000/000001.vectors", ""),
+    ):
         file = tmp_path / "i" / name
         good = file.read_bytes()
         for text in (b'{"generation": "../../x"}', b"[", None):
@@ -385,10 +393,19 @@ def kill_writers(folder, times, seed):
     moments, state, number, opened = random.Random(seed), {}, 0, 0
     with make(folder, shards=2):
         pass
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-                   "PYTHONPATH": str(pathlib.Path(__file__).resolve().parents[2])}
-    nursery = subprocess.Popen([sys.executable, binary_writes.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               env=environment, text=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": str(pathlib.Path(__file__).resolve().parents[2]),
+    }
+    nursery = subprocess.Popen(
+        [sys.executable, binary_writes.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )
     try:
         for _ in range(times):
             print(f"{folder} {number}", file=nursery.stdin, flush=True)

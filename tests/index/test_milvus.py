@@ -81,8 +81,9 @@ def test_approximate_indexes_take_their_numbers_and_score_like_exact_search(uri)
         made = milvus.Index(gallery, uri=uri, index_type=kind, index_params=build, search_params=search)
         found = made.search(queries, 10)
         kept = found.item_rows >= 0
-        recall[name] = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.item_rows, want.item_rows[:, :10],
-                                                                          strict=True)])
+        recall[name] = np.mean(
+            [len(set(a) & set(b)) / 10 for a, b in zip(found.item_rows, want.item_rows[:, :10], strict=True)]
+        )
         collections.add(made.collection)
         for query, slot in zip(*np.nonzero(kept), strict=True):
             assert found.scores[query, slot] == score_of[query][found.item_rows[query, slot]]
@@ -110,14 +111,26 @@ def test_filters_by_category_attribute_and_query(uri):
     attributes = [[word for word in ("linen", "red", "v-neck", "größe") if rng.random() < 0.3] for _ in range(200)]
     sizes = [[int(size) for size in rng.integers(30, 50, rng.integers(0, 4))] for _ in range(200)]
     price = rng.uniform(1, 100, 200)
-    made = milvus.Index(gallery, uri=uri, filter="category == 3", fields={
-        "category": category, "attributes": attributes, "sizes": sizes, "price": price, "on_sale": category % 2 == 0,
-        "brand": [f"brand{number % 3}" for number in range(200)]})
+    made = milvus.Index(
+        gallery,
+        uri=uri,
+        filter="category == 3",
+        fields={
+            "category": category,
+            "attributes": attributes,
+            "sizes": sizes,
+            "price": price,
+            "on_sale": category % 2 == 0,
+            "brand": [f"brand{number % 3}" for number in range(200)],
+        },
+    )
     assert made.search(queries, 9).item_rows.tolist() == naive(queries, gallery, 9, lambda q, row: category[row] == 3)
     for text, keep in (
         ('array_contains(attributes, "linen")', lambda row: "linen" in attributes[row]),
-        ('array_contains_any(attributes, ["red", "größe"]) and price < 50.5',
-         lambda row: {"red", "größe"} & set(attributes[row]) and price[row] < 50.5),
+        (
+            'array_contains_any(attributes, ["red", "größe"]) and price < 50.5',
+            lambda row: {"red", "größe"} & set(attributes[row]) and price[row] < 50.5,
+        ),
         ("array_contains(sizes, 41)", lambda row: 41 in sizes[row]),
         ('brand == "brand1" and on_sale == true', lambda row: row % 3 == 1 and category[row] % 2 == 0),
         ('id == "g0007"', lambda row: gallery.ids[row] == "g0007"),
@@ -178,8 +191,9 @@ milvus.Index(Embeddings.load(sys.argv[1]), uri=sys.argv[2])
 
 
 def stored_rows(made):
-    return sorted(hit["row"] for hit in made.client.query(made.collection, filter="row >= 0", output_fields=["row"],
-                                                          limit=16384))
+    return sorted(
+        hit["row"] for hit in made.client.query(made.collection, filter="row >= 0", output_fields=["row"], limit=16384)
+    )
 
 
 def test_a_killed_load_goes_on(tmp_path):
@@ -187,8 +201,12 @@ def test_a_killed_load_goes_on(tmp_path):
     gallery.save(tmp_path / "gallery", shard_rows=700)
     uri, acknowledged = str(tmp_path / "killed.db"), []
     for share in (0.2, 0.5):
-        child = subprocess.Popen([sys.executable, "-c", LOAD, str(tmp_path / "gallery"), uri], cwd=ROOT,
-                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child = subprocess.Popen(
+            [sys.executable, "-c", LOAD, str(tmp_path / "gallery"), uri],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         child.stdin.write(b"\n\n")
         done = [int(child.stdout.readline())]
         while done[-1] < share * 3000:
@@ -206,8 +224,9 @@ def test_a_killed_load_goes_on(tmp_path):
     upsert = pymilvus.MilvusClient.upsert
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(milvus, "MESSAGE_BYTES", 4096)
-        patch.setattr(pymilvus.MilvusClient, "upsert", lambda self, name, rows: (sent.append(rows),
-                                                                                 upsert(self, name, rows)))
+        patch.setattr(
+            pymilvus.MilvusClient, "upsert", lambda self, name, rows: (sent.append(rows), upsert(self, name, rows))
+        )
         made = milvus.Index(Embeddings.load(tmp_path / "gallery"), uri=uri)
     assert 0 < sum(map(len, sent)) <= 3000 - second[-1]
     assert stored_rows(made) == list(range(3000))
@@ -235,8 +254,14 @@ def test_messages_keep_to_their_size(uri, monkeypatch):
     monkeypatch.setattr(prepare.Prepare, "search_requests_with_expr", lambda *a, **k: spy("search", search(*a, **k)))
     monkeypatch.setattr(milvus, "MESSAGE_BYTES", 20000)
     gallery = embeddings("g", 500, 32, 11)
-    made = milvus.Index(gallery, uri=uri, fields={"title": ["x" * (row % 50) for row in range(500)],
-                                                  "sizes": [list(range(row % 9)) for row in range(500)]})
+    made = milvus.Index(
+        gallery,
+        uri=uri,
+        fields={
+            "title": ["x" * (row % 50) for row in range(500)],
+            "sizes": [list(range(row % 9)) for row in range(500)],
+        },
+    )
     made.search(gallery, 5)
     for kind in sizes:
         assert len(sizes[kind]) > 3 and max(sizes[kind]) <= 20000 + 1000, sizes  # and what describes them
@@ -287,9 +312,13 @@ def test_what_cannot_be_used_is_said_with_a_remedy(uri, tmp_path, capfd):
         milvus.Index(gallery, uri="milvus.sqlite")
     with pytest.raises(InputError, match="does not exist: make it"):
         milvus.Index(gallery, uri=str(tmp_path / "none" / "milvus.db"))
-    for fields, words in (({"vector": [1] * 10}, "cannot be named"), ({"a-b": [1] * 10}, "cannot be named"),
-                          ({"category": [1] * 9}, "give one a row"), ({"category": [1] * 9 + [None]}, "write -1"),
-                          ({"words": [["a"]] * 9 + ["a"]}, r"row 9\): a field has")):
+    for fields, words in (
+        ({"vector": [1] * 10}, "cannot be named"),
+        ({"a-b": [1] * 10}, "cannot be named"),
+        ({"category": [1] * 9}, "give one a row"),
+        ({"category": [1] * 9 + [None]}, "write -1"),
+        ({"words": [["a"]] * 9 + ["a"]}, r"row 9\): a field has"),
+    ):
         with pytest.raises(InputError, match=words):
             milvus.Index(gallery, uri=uri, fields=fields)
     broken = gallery.vectors.copy()

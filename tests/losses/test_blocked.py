@@ -11,14 +11,20 @@ from retrieval_jax.losses import blocked, multilabel
 
 B, D, V, L = 5, 4, 11, 3
 WITH_SMOOTHING = functools.partial(multilabel.sigmoid_cross_entropy, label_smoothing=0.1)
-LOSSES = {"sigmoid": multilabel.sigmoid_cross_entropy, "smoothed": WITH_SMOOTHING, "focal": multilabel.sigmoid_focal,
-          "asymmetric": multilabel.asymmetric, "softmax": multilabel.softmax_poly1}
+LOSSES = {
+    "sigmoid": multilabel.sigmoid_cross_entropy,
+    "smoothed": WITH_SMOOTHING,
+    "focal": multilabel.sigmoid_focal,
+    "asymmetric": multilabel.asymmetric,
+    "softmax": multilabel.softmax_poly1,
+}
 
 
 def make(rows=B, dims=D, num_labels=V, seed=0):
     rng = np.random.default_rng(seed)
-    arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((rows, dims), (dims, num_labels),
-                                                                             (num_labels,))]
+    arrays = [
+        jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((rows, dims), (dims, num_labels), (num_labels,))
+    ]
     ids = np.stack([rng.choice(num_labels, L, replace=False) for _ in range(rows)])
     return arrays, jnp.asarray(ids, jnp.int32), jnp.arange(L) < jnp.asarray(rng.integers(0, L + 1, (rows, 1)))
 
@@ -46,7 +52,7 @@ def test_blocks_change_neither_losses_nor_gradients(name, block):
 
 def test_padding_may_hold_any_id():
     arrays, ids, mask = make()
-    odd = jnp.where(mask, ids, 10 ** 6)
+    odd = jnp.where(mask, ids, 10**6)
     for size in (4, 50):
         a, b = (value_and_gradients(multilabel.softmax_poly1, size, arrays, given, mask) for given in (ids, odd))
         assert all((x == y).all() for x, y in zip(a, b, strict=True))

@@ -70,20 +70,24 @@ def slopes(function, x):
     return out
 
 
-@pytest.mark.parametrize("ours, naive, kwargs", [
-    (contrastive.softmax, naive_softmax, {"scale": 3.0}),
-    (contrastive.softmax, naive_softmax, {"symmetric": False, "groups": GROUPS, "where": WHERE}),
-    (contrastive.softmax, naive_softmax, {"scale": 5.0, "groups": GROUPS, "where": WHERE}),
-    (contrastive.sigmoid, naive_sigmoid, {"scale": 3.0, "bias": -1.0}),
-    (contrastive.sigmoid, naive_sigmoid, {"groups": GROUPS, "where": WHERE}),
-])
+@pytest.mark.parametrize(
+    "ours, naive, kwargs",
+    [
+        (contrastive.softmax, naive_softmax, {"scale": 3.0}),
+        (contrastive.softmax, naive_softmax, {"symmetric": False, "groups": GROUPS, "where": WHERE}),
+        (contrastive.softmax, naive_softmax, {"scale": 5.0, "groups": GROUPS, "where": WHERE}),
+        (contrastive.sigmoid, naive_sigmoid, {"scale": 3.0, "bias": -1.0}),
+        (contrastive.sigmoid, naive_sigmoid, {"groups": GROUPS, "where": WHERE}),
+    ],
+)
 def test_pairs_equal_the_loop_and_their_gradients_the_finite_differences(ours, naive, kwargs):
     plain = jax.jit(lambda q, k: ours(q, k, **kwargs))
     expected = naive(QUERIES, KEYS, **kwargs)
     np.testing.assert_allclose(plain(jnp.float32(QUERIES), jnp.float32(KEYS)), expected, rtol=1e-4, atol=1e-6)
     share = np.arange(1.0, B + 1)
     gradients = jax.jit(jax.grad(lambda q, k: (share * plain(q, k)).sum(), (0, 1)))(
-        jnp.float32(QUERIES), jnp.float32(KEYS))
+        jnp.float32(QUERIES), jnp.float32(KEYS)
+    )
     np.testing.assert_allclose(gradients[0], slopes(lambda q: share @ naive(q, KEYS, **kwargs), QUERIES), atol=2e-4)
     np.testing.assert_allclose(gradients[1], slopes(lambda k: share @ naive(QUERIES, k, **kwargs), KEYS), atol=2e-4)
     weighted = ours(jnp.float32(QUERIES), jnp.float32(KEYS), weights=share, **kwargs)
@@ -155,7 +159,11 @@ print("equal")
 
 
 def test_eight_devices_give_the_losses_and_gradients_of_one():
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
-           "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"}
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+    }
     done = subprocess.run([sys.executable, "-c", EIGHT], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.split() == ["equal"], done.stderr

@@ -28,7 +28,8 @@ def test_equal_the_dense_form_and_their_gradients_the_finite_differences():
         weighted = ours(jnp.float32(LOGITS), jnp.float32(TEACHER), where=WHERE, weights=np.arange(4.0))
         np.testing.assert_allclose(weighted, WHERE * np.arange(4) * expected, rtol=1e-5)
         gradient, into_teacher = jax.grad(lambda z, t, ours=ours: ours(z, t).sum(), (0, 1))(
-            jnp.float32(LOGITS), jnp.float32(TEACHER))
+            jnp.float32(LOGITS), jnp.float32(TEACHER)
+        )
         assert not into_teacher.any()
         for index in ((0, 0), (1, 5), (3, 2)):
             step = np.zeros_like(LOGITS)
@@ -40,11 +41,16 @@ def test_equal_the_dense_form_and_their_gradients_the_finite_differences():
 def test_a_sure_teacher_is_a_label():
     category = np.array([0, 5, 2, 2])
     sure = jnp.float32(100.0 * (np.arange(6) == category[:, None]))
-    np.testing.assert_allclose(distillation.softmax(jnp.float32(LOGITS), sure),
-                               multilabel.softmax_cross_entropy(jnp.float32(LOGITS), category), rtol=1e-5)
+    np.testing.assert_allclose(
+        distillation.softmax(jnp.float32(LOGITS), sure),
+        multilabel.softmax_cross_entropy(jnp.float32(LOGITS), category),
+        rtol=1e-5,
+    )
     np.testing.assert_allclose(
         distillation.sigmoid(jnp.float32(LOGITS), 2 * sure - 100),
-        multilabel.sigmoid_cross_entropy(jnp.float32(LOGITS), category[:, None], np.ones((4, 1), bool)), rtol=1e-5)
+        multilabel.sigmoid_cross_entropy(jnp.float32(LOGITS), category[:, None], np.ones((4, 1), bool)),
+        rtol=1e-5,
+    )
 
 
 def test_the_teacher_grows_in_a_straight_line():

@@ -88,9 +88,14 @@ def test_equals_the_loop_and_its_gradient_the_finite_differences(case):
         def total(cosines, counts=counts):
             return naive(cosines.copy(), counts, **kwargs).sum()
 
-        function = jax.jit(jax.value_and_grad(
-            lambda cosines, where=where: (lambda out: (out.sum(), out))(ours(cosines, CATEGORY, where=where, **kwargs)),
-            has_aux=True))
+        function = jax.jit(
+            jax.value_and_grad(
+                lambda cosines, where=where: (lambda out: (out.sum(), out))(
+                    ours(cosines, CATEGORY, where=where, **kwargs)
+                ),
+                has_aux=True,
+            )
+        )
         (value, per_picture), gradient = function(jnp.float32(COSINES))
         np.testing.assert_allclose(value, total(COSINES), rtol=2e-5)
         if not is_shared:

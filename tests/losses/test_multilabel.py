@@ -38,6 +38,7 @@ def naive_sigmoid(logits, positive_weights=None, label_smoothing=0.0):
         y = there * (1 - label_smoothing) + label_smoothing / V
         loss = -y * math.log(p) - (1 - y) * math.log(1 - p)
         return weight_of(positive_weights, label) * loss if there else loss
+
     return over_labels(logits, loss_of)
 
 
@@ -45,7 +46,8 @@ def naive_focal(logits, gamma=2.0, alpha=0.25, positive_weights=None):
     def loss_of(p, there, label):
         if there:
             return -weight_of(positive_weights, label) * alpha * (1 - p) ** gamma * math.log(p)
-        return -(1 - alpha) * p ** gamma * math.log(1 - p)
+        return -(1 - alpha) * p**gamma * math.log(1 - p)
+
     return over_labels(logits, loss_of)
 
 
@@ -54,7 +56,8 @@ def naive_asymmetric(logits, gamma_present=0.0, gamma_absent=4.0, margin=0.05, p
         if there:
             return -weight_of(positive_weights, label) * (1 - p) ** gamma_present * math.log(p)
         p = max(p - margin, 0)
-        return -p ** gamma_absent * math.log(1 - p)
+        return -(p**gamma_absent) * math.log(1 - p)
+
     return over_labels(logits, loss_of)
 
 
@@ -108,8 +111,11 @@ CASES = {
     "focal": (focal, naive_focal, {}),
     "focal, weighted": (focal, naive_focal, {"gamma": 1.5, "alpha": 0.6, "positive_weights": POSITIVE_WEIGHTS}),
     "asymmetric": (asymmetric, naive_asymmetric, {}),
-    "asymmetric without margin": (asymmetric, naive_asymmetric, {
-        "gamma_present": 1.0, "gamma_absent": 2.0, "margin": 0.0, "positive_weights": POSITIVE_WEIGHTS}),
+    "asymmetric without margin": (
+        asymmetric,
+        naive_asymmetric,
+        {"gamma_present": 1.0, "gamma_absent": 2.0, "margin": 0.0, "positive_weights": POSITIVE_WEIGHTS},
+    ),
     "softmax": (softmax, naive_softmax, {}),
     "softmax, weighted labels": (softmax, naive_softmax, {"positive_weights": POSITIVE_WEIGHTS}),
     "softmax without poly": (softmax, naive_softmax, {"epsilon": 0.0}),
@@ -212,12 +218,16 @@ def test_class_balanced_weights():
     np.testing.assert_allclose(losses.class_balanced_weights(counts, 0.0), 1.0)
 
 
-@pytest.mark.parametrize("loss, copies", [(losses.sigmoid_cross_entropy, 0), (losses.softmax_poly1, 0),
-                                          (losses.sigmoid_focal, 3), (losses.asymmetric, 4)])
+@pytest.mark.parametrize(
+    "loss, copies",
+    [(losses.sigmoid_cross_entropy, 0), (losses.softmax_poly1, 0), (losses.sigmoid_focal, 3), (losses.asymmetric, 4)],
+)
 def test_memory_for_many_labels(loss, copies):
     """Arrays of the logits' size that live beside the logits and their gradient: no target is among them."""
     count, rows = 22_295, 16
-    shapes = (jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in
-              (((rows, count), jnp.float32), ((rows, 12), jnp.int32), ((rows, 12), jnp.bool_)))
+    shapes = (
+        jax.ShapeDtypeStruct(shape, dtype)
+        for shape, dtype in (((rows, count), jnp.float32), ((rows, 12), jnp.int32), ((rows, 12), jnp.bool_))
+    )
     compiled = jax.jit(jax.value_and_grad(lambda *args: loss(*args).sum())).lower(*shapes).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < (copies + 1) * 4 * rows * count

@@ -41,7 +41,8 @@ def test_heads_read_the_embedding(projection, dtype):
     images = pixels.normalize(IMAGES, dtype)
     params = jax.jit(module.init)(jax.random.key(0), images)["params"]
     assert params.keys() == {"backbone", "heads_titles", "heads_category"} | (
-        {"projection", "projection_norm"} if projection else set())
+        {"projection", "projection_norm"} if projection else set()
+    )
     out = jax.jit(module.apply)({"params": params}, images)
     assert out["embedding"].shape == (3, projection or 12) and out["embedding"].dtype == jnp.float32
     for name, num_labels in (("titles", 7), ("category", 4)):

@@ -27,23 +27,32 @@ def write(folder, name, *, seed=0, **kwargs):
     """Writes random weights of a model under timm's names; returns (file, {timm's name: tensor})."""
     model, rng = pretrained.model(name, **kwargs), np.random.default_rng(seed)
     shapes = pretrained.shapes_of(model, kwargs.get("img_size", 32))
-    tensors = {entry.timm: rng.normal(size=pretrained.timm_shape(entry, model)).astype(np.float32)
-               for entry in pretrained.entries(model, shapes)}
+    tensors = {
+        entry.timm: rng.normal(size=pretrained.timm_shape(entry, model)).astype(np.float32)
+        for entry in pretrained.entries(model, shapes)
+    }
     save_file(tensors, folder / "model.safetensors")
     return folder / "model.safetensors", tensors
 
 
 def equal(tree, other):
     return jax.tree.structure(tree) == jax.tree.structure(other) and jax.tree.all(
-        jax.tree.map(np.array_equal, tree, other))
+        jax.tree.map(np.array_equal, tree, other)
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- names
 
+
 def test_every_architecture_can_be_built_from_the_arguments_it_tells():
     known = pretrained.architectures()
-    assert {"convnext_xlarge", "convnextv2_huge", "vit_large_patch16_224", "vit_base_patch14_reg4_dinov2",
-            "vit_so400m_patch14_siglip_384"} <= known.keys()
+    assert {
+        "convnext_xlarge",
+        "convnextv2_huge",
+        "vit_large_patch16_224",
+        "vit_base_patch14_reg4_dinov2",
+        "vit_so400m_patch14_siglip_384",
+    } <= known.keys()
     for name, module in known.items():
         model = pretrained.model(name)
         assert isinstance(model, module.Model), name
@@ -62,7 +71,8 @@ def test_the_twelve_real_models_map_completely():
         assert {entry.timm for entry in wanted} == spec["params"].keys() and not fresh and not left_out, name
         info = pretrained.info(name)
         assert [list(info.mean), list(info.std), info.interpolation, info.crop_pct, [3, *info.input_size]] == [
-            spec[key] for key in ("mean", "std", "interpolation", "crop_pct", "input_size")], name
+            spec[key] for key in ("mean", "std", "interpolation", "crop_pct", "input_size")
+        ], name
 
 
 def test_names_with_and_without_tag():
@@ -77,21 +87,35 @@ def test_names_with_and_without_tag():
 
 
 def test_arguments_of_timm_and_fields_of_ours():
-    model = pretrained.model("vit_base_patch16_224", img_size=(64, 32), embed_dim=48, num_heads=4, global_pool="avg",
-                             reg_tokens=2, drop_path=0.3, scan=True, num_classes=7, init_values=None)
+    model = pretrained.model(
+        "vit_base_patch16_224",
+        img_size=(64, 32),
+        embed_dim=48,
+        num_heads=4,
+        global_pool="avg",
+        reg_tokens=2,
+        drop_path=0.3,
+        scan=True,
+        num_classes=7,
+        init_values=None,
+    )
     assert (model.width, model.num_heads, model.depth, model.image_size) == (48, 4, 12, (64, 32))
     assert (model.pooling, model.norm, model.registers, model.drop_path, model.scan) == ("avg", "after", 2, 0.3, True)
     assert pretrained.model("convnext_tiny", drop_path_rate=0.1, pooling="gem").pooling == "gem"
     for name, kwargs, message in (
-            ("convnext_tiny", {"layers": 3}, "'layers' is not understood; of timm's arguments there are: depths, .*of "
-                                            "ours: pooling, "),
-            ("vit_base_patch16_224", {"in_chans": 1}, "in_chans=1, but pictures have 3"),
-            ("vit_base_patch16_224", {"qk_norm": True}, "with this qk_norm is not built here"),
-            ("vit_base_patch16_224", {"global_pool": ""}, "with this global_pool is not built here"),
-            ("vit_base_patch16_224", {"patch_size": (16, 8)}, "patches are square here"),
-            ("convnext_tiny", {"head_norm_first": True, "output_stride": 8}, "this head_norm_first, output_stride"),
-            ("convnext_tiny", {"act_layer": "mish"}, "act_layer='mish' is not known; there are: gelu"),
-            ("convnext_tiny", {"stem_type": "deep"}, "stem_type='deep' is not known; there are: patch")):
+        (
+            "convnext_tiny",
+            {"layers": 3},
+            "'layers' is not understood; of timm's arguments there are: depths, .*of ours: pooling, ",
+        ),
+        ("vit_base_patch16_224", {"in_chans": 1}, "in_chans=1, but pictures have 3"),
+        ("vit_base_patch16_224", {"qk_norm": True}, "with this qk_norm is not built here"),
+        ("vit_base_patch16_224", {"global_pool": ""}, "with this global_pool is not built here"),
+        ("vit_base_patch16_224", {"patch_size": (16, 8)}, "patches are square here"),
+        ("convnext_tiny", {"head_norm_first": True, "output_stride": 8}, "this head_norm_first, output_stride"),
+        ("convnext_tiny", {"act_layer": "mish"}, "act_layer='mish' is not known; there are: gelu"),
+        ("convnext_tiny", {"stem_type": "deep"}, "stem_type='deep' is not known; there are: patch"),
+    ):
         with pytest.raises(InputError, match=message):
             pretrained.model(name, **kwargs)
 
@@ -104,10 +128,18 @@ def test_torch_is_not_imported():
 
 # ----------------------------------------------------------------------------------------------------------- load, save
 
-@pytest.mark.parametrize("name, kwargs, scan", [
-    ("convnext_atto", CONVNEXT, True), ("convnextv2_base", CONVNEXT, False), ("convnext_nano_ols", CONVNEXT, False),
-    ("vit_base_patch16_siglip_224", VIT, True), ("vit_small_patch14_reg4_dinov2", VIT, False),
-    ("vit_base_patch16_clip_224", VIT | {"img_size": (16, 32)}, True)])
+
+@pytest.mark.parametrize(
+    "name, kwargs, scan",
+    [
+        ("convnext_atto", CONVNEXT, True),
+        ("convnextv2_base", CONVNEXT, False),
+        ("convnext_nano_ols", CONVNEXT, False),
+        ("vit_base_patch16_siglip_224", VIT, True),
+        ("vit_small_patch14_reg4_dinov2", VIT, False),
+        ("vit_base_patch16_clip_224", VIT | {"img_size": (16, 32)}, True),
+    ],
+)
 def test_round_trips_are_equal_to_the_bit(tmp_path, name, kwargs, scan):
     kwargs = {"img_size": 32, **kwargs} if name.startswith("vit") else kwargs
     file, tensors = write(tmp_path, name, **kwargs)
@@ -125,7 +157,8 @@ def test_what_timm_has_not_makes_the_round_trip_too(tmp_path, capsys):
     file, tensors = write(tmp_path, "convnext_atto", **CONVNEXT)
     model, params = pretrained.load("convnext_atto", file, pooling="gem", pool_stages=(2, 3), **CONVNEXT)
     assert "not in the file, fresh: head_norm_stage2/bias, head_norm_stage2/scale, pool/p, pool_stage2/p" in (
-        capsys.readouterr().out)
+        capsys.readouterr().out
+    )
     assert params["pool"]["p"] == 3.0 and np.array_equal(params["head_norm_stage2"]["scale"], np.ones(12))
     params["pool"]["p"] = np.float32(2.5)
     pretrained.save(model, params, tmp_path / "model.safetensors")
@@ -137,8 +170,11 @@ def test_what_timm_has_not_makes_the_round_trip_too(tmp_path, capsys):
 
 def test_classifiers_and_index_tables_are_left_out_and_named_and_the_licence_is_printed(tmp_path, capsys):
     file, tensors = write(tmp_path, "vit_base_patch16_224", img_size=32, **VIT)
-    extra = {"head.weight": np.zeros((5, 12), np.float32), "head.bias": np.zeros(5, np.float32),
-             "pre_logits.fc.bias": np.zeros(3, np.float32)}
+    extra = {
+        "head.weight": np.zeros((5, 12), np.float32),
+        "head.bias": np.zeros(5, np.float32),
+        "pre_logits.fc.bias": np.zeros(3, np.float32),
+    }
     save_file(tensors | extra, file)
     _, params = pretrained.load("vit_base_patch16_224.augreg_in21k", file, img_size=32, **VIT)
     out = capsys.readouterr().out
@@ -162,6 +198,7 @@ def test_an_attention_pool_may_be_left_out(tmp_path, capsys):
 
 # --------------------------------------------------------------------------------------------------------- wrong files
 
+
 def test_one_message_lists_everything_that_is_wrong(tmp_path):
     file, tensors = write(tmp_path, "convnext_atto", **CONVNEXT)
     tensors["stem.2.weight"] = tensors.pop("stem.1.weight")
@@ -171,18 +208,27 @@ def test_one_message_lists_everything_that_is_wrong(tmp_path):
     save_file(tensors, file)
     with pytest.raises(InputError) as caught:
         pretrained.load("convnext_atto", file, **CONVNEXT)
-    for text in (str(file), "convnext ", "2 missing: stem.0.bias (8,); stem.1.weight (8,)",
-                 "1 surplus: stem.2.weight (8,)", "2 of another shape: ", "head.norm.bias (17,), not (16,)",
-                 "conv_dw.weight (8, 8, 7, 7), not (8, 1, 7, 7)"):
+    for text in (
+        str(file),
+        "convnext ",
+        "2 missing: stem.0.bias (8,); stem.1.weight (8,)",
+        "1 surplus: stem.2.weight (8,)",
+        "2 of another shape: ",
+        "head.norm.bias (17,), not (16,)",
+        "conv_dw.weight (8, 8, 7, 7), not (8, 1, 7, 7)",
+    ):
         assert text in str(caught.value)
 
 
 def test_wrong_paths_and_broken_files(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    for path, message in (("absent.safetensors", "does not exist"), (".", "model.safetensors does not exist"),
-                          ("pytorch_model.bin", "is not a safetensors file; .* can run code"),
-                          ("broken.safetensors", "cannot be read as safetensors")):
+    for path, message in (
+        ("absent.safetensors", "does not exist"),
+        (".", "model.safetensors does not exist"),
+        ("pytorch_model.bin", "is not a safetensors file; .* can run code"),
+        ("broken.safetensors", "cannot be read as safetensors"),
+    ):
         with pytest.raises(InputError, match=message):
             pretrained.load("convnext_atto", tmp_path / path)
     file, _ = write(tmp_path, "convnext_atto", **CONVNEXT)
@@ -202,6 +248,7 @@ def test_parameters_of_another_model_are_not_saved(tmp_path):
 
 # ------------------------------------------------------------------------------------------------------- picture sizes
 
+
 def test_positions_are_resampled_to_the_size_that_is_asked_for(tmp_path):
     file, tensors = write(tmp_path, "vit_small_patch14_reg4_dinov2", img_size=32, **VIT)
     _, params = pretrained.load("vit_small_patch14_reg4_dinov2", file, img_size=(48, 24), **VIT)
@@ -209,18 +256,24 @@ def test_positions_are_resampled_to_the_size_that_is_asked_for(tmp_path):
     np.testing.assert_allclose(params["positions"], expected, atol=1e-6)
     np.testing.assert_array_equal(params["registers"], tensors["reg_token"])
     # As many patches in another shape: config.json tells. Without it, the table is taken as it is, like in timm.
-    pretrained.save(*pretrained.load("vit_small_patch14_reg4_dinov2", file, img_size=(64, 16), **VIT),
-                    tmp_path / "wide" / "model.safetensors")
+    pretrained.save(
+        *pretrained.load("vit_small_patch14_reg4_dinov2", file, img_size=(64, 16), **VIT),
+        tmp_path / "wide" / "model.safetensors",
+    )
     model, params = pretrained.load("vit_small_patch14_reg4_dinov2", tmp_path / "wide", img_size=32)
     assert model.image_size == 32 and params["positions"].shape == (1, 16, 12)
     expected = vit.resample_positions(tensors["pos_embed"], (8, 2), (4, 4), 0)
     np.testing.assert_allclose(params["positions"], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, kwargs", [
-    ("vit_small_patch16_224", VIT | {"patch_size": 16}),
-    ("beit_base_patch16_224", VIT | {"patch_size": 16, "use_abs_pos_emb": True}),
-    ("beit_base_patch16_224", VIT | {"patch_size": 16, "use_abs_pos_emb": True, "use_rel_pos_bias": False})])
+@pytest.mark.parametrize(
+    "name, kwargs",
+    [
+        ("vit_small_patch16_224", VIT | {"patch_size": 16}),
+        ("beit_base_patch16_224", VIT | {"patch_size": 16, "use_abs_pos_emb": True}),
+        ("beit_base_patch16_224", VIT | {"patch_size": 16, "use_abs_pos_emb": True, "use_rel_pos_bias": False}),
+    ],
+)
 @pytest.mark.parametrize("img_size", [32, (48, 80), (112, 448)])
 def test_without_config_json_a_file_is_for_the_pictures_that_are_asked_for(tmp_path, name, kwargs, img_size):
     # (112, 448) has as many patches as the architecture's own (224, 224).
@@ -246,6 +299,7 @@ def test_a_table_of_no_square_grid_is_another_shape(tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------------- the hub
+
 
 def test_training_from_a_file_builds_the_network_that_its_config_json_describes(tmp_path, monkeypatch):
     name, kwargs = "vit_base_patch16_224", VIT | {"img_size": 32, "num_heads": 6, "act_layer": "relu"}
@@ -278,10 +332,17 @@ def test_how_pictures_were_cropped_travels_with_weights(tmp_path, mode):
 
 def test_the_hub_is_asked_for_both_files_and_the_tag(tmp_path, monkeypatch):
     file, tensors = write(tmp_path, "vit_base_patch16_clip_quickgelu_224", img_size=32, **VIT)
-    cfg = {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "crop_pct": 0.8, "interpolation": "bilinear", "license": "odd",
-           "input_size": [3, 32, 32]}
-    (tmp_path / "config.json").write_text(json.dumps({"model_args": {**VIT, "img_size": 32, "num_classes": 3},
-                                                      "pretrained_cfg": cfg}))
+    cfg = {
+        "mean": [0.1, 0.2, 0.3],
+        "std": [1, 1, 1],
+        "crop_pct": 0.8,
+        "interpolation": "bilinear",
+        "license": "odd",
+        "input_size": [3, 32, 32],
+    }
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_args": {**VIT, "img_size": 32, "num_classes": 3}, "pretrained_cfg": cfg})
+    )
     asked = []
 
     def download(repository, filename, local_files_only):
@@ -290,8 +351,9 @@ def test_the_hub_is_asked_for_both_files_and_the_tag(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model, params = pretrained.load("vit_base_patch16_clip_quickgelu_224.openai", offline=True)
-    assert asked == [("timm/vit_base_patch16_clip_224.openai", name, True) for name in
-                     ("config.json", "model.safetensors")]
+    assert asked == [
+        ("timm/vit_base_patch16_clip_224.openai", name, True) for name in ("config.json", "model.safetensors")
+    ]
     assert model.act == "quick_gelu" and np.array_equal(params["class_token"], tensors["cls_token"])
     info = pretrained.info("vit_base_patch16_clip_quickgelu_224.openai", tmp_path)
     assert info == pretrained.Info((0.1, 0.2, 0.3), (1, 1, 1), "bilinear", 0.8, (32, 32), "odd")
@@ -299,8 +361,9 @@ def test_the_hub_is_asked_for_both_files_and_the_tag(tmp_path, monkeypatch):
 
 def test_what_is_not_in_the_cache_and_what_has_no_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match="cannot get config.json of timm/convnext_atto.d2_in1k from the hub .*run once "
-                                         "without offline"):
+    with pytest.raises(
+        InputError, match="cannot get config.json of timm/convnext_atto.d2_in1k from the hub .*run once without offline"
+    ):
         pretrained.load("convnext_atto", offline=True)
 
     def broken(*_, **__):

@@ -133,8 +133,8 @@ def test_the_step_reorders_the_first_and_cuts_the_rest():
     candidates[4, 12:] = -1
     scores = np.where(candidates >= 0, -np.arange(30.0), -np.inf)
     sides = tuple(
-        Embeddings([f"{name}{row}" for row in range(len(part))], part) for name, part in
-        (("q", 3 * query), ("g", gallery))
+        Embeddings([f"{name}{row}" for row in range(len(part))], part)
+        for name, part in (("q", 3 * query), ("g", gallery))
     )
     state = State([sides], Ranking(sides[0].ids, candidates, scores, "sha"))
     ranking = reranking.step(state, depth=20).ranking

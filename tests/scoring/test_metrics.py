@@ -23,8 +23,13 @@ def naive(found, relevant, k):
             gain += 1 / math.log2(place + 1)
         seen.add(item)
     best = sum(1 / math.log2(place + 1) for place in range(1, min(k, len(relevant)) + 1))
-    return (hits / len(relevant), hits / min(k, len(relevant)), precisions / min(k, len(relevant)), hits / k,
-            gain / best)
+    return (
+        hits / len(relevant),
+        hits / min(k, len(relevant)),
+        precisions / min(k, len(relevant)),
+        hits / k,
+        gain / best,
+    )
 
 
 def names(k):

@@ -33,8 +33,9 @@ def test_category_is_multilabel_without_titles():
     assert jax.tree.structure(params) == jax.tree.structure(jax.eval_shape(same.init, jax.random.key(0), tiny_batch()))
     batch = {name: value for name, value in tiny_batch().items() if not name.startswith("label")}  # titles are not read
     kwargs = {"rng": jax.random.key(0), "step": jnp.int32(0), "ema": params, "train": True}
-    (loss, values), gradients = jax.jit(jax.value_and_grad(functools.partial(task.loss_fn, batch=batch, **kwargs),
-                                                           has_aux=True))(params)
+    (loss, values), gradients = jax.jit(
+        jax.value_and_grad(functools.partial(task.loss_fn, batch=batch, **kwargs), has_aux=True)
+    )(params)
     assert values.keys() == {"category_loss", "category_accuracy"} and loss == values["category_loss"]
     again, _ = jax.jit(functools.partial(same.loss_fn, batch=batch, **kwargs))(params)
     np.testing.assert_allclose(again, loss, rtol=1e-5)

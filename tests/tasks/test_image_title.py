@@ -28,15 +28,18 @@ def loss_of(task, params, batch, train=True):
 
 
 def embed(task, params, batch):
-    return [np.asarray(jax.jit(task.predict_fns[name])(params, batch)["embedding"])
-            for name in ("embed_image", "embed_title")]
+    return [
+        np.asarray(jax.jit(task.predict_fns[name])(params, batch)["embedding"])
+        for name in ("embed_image", "embed_title")
+    ]
 
 
 def test_heads_and_contrast_learn_side_by_side():
     task, batch = make(contrastive_loss="sigmoid", contrastive_weight=0.5), tiny_batch()
     params = jax.jit(task.init)(jax.random.key(0), batch)
-    (total, values), gradients = jax.jit(jax.value_and_grad(functools.partial(loss_of, task, train=False),
-                                                            has_aux=True))(params, batch)
+    (total, values), gradients = jax.jit(
+        jax.value_and_grad(functools.partial(loss_of, task, train=False), has_aux=True)
+    )(params, batch)
     np.testing.assert_allclose(total, values["title_loss"] + 0.5 * values["contrastive_loss"], rtol=1e-6)
     for path, leaf in zip(jax.tree.leaves(optim.paths(gradients)), jax.tree.leaves(gradients), strict=True):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
@@ -50,9 +53,12 @@ def test_heads_and_contrast_learn_side_by_side():
 
 
 def test_eight_pairs_are_learnt_by_heart():
-    batch = {**tiny_batch(), "_mask": np.ones(8, bool),
-             "label_ids": np.array([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3], [4, 0], [4, 1]], np.int32),
-             "label_mask": np.ones((8, 2), bool)}
+    batch = {
+        **tiny_batch(),
+        "_mask": np.ones(8, bool),
+        "label_ids": np.array([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3], [4, 0], [4, 1]], np.int32),
+        "label_mask": np.ones((8, 2), bool),
+    }
     task, optimizer = make(title_weight=0.0), optax.adam(0.01)
     assert task.predict_fns.keys() == {"embed_image", "embed_title"}
 
@@ -63,6 +69,7 @@ def test_eight_pairs_are_learnt_by_heart():
             (_, values), gradients = jax.value_and_grad(functools.partial(loss_of, task), has_aux=True)(params, batch)
             updates, opt_state = optimizer.update(gradients, opt_state)
             return (optax.apply_updates(params, updates), opt_state), values
+
         return jax.lax.scan(step, (params, optimizer.init(params)), length=60)
 
     (params, _), values = run(jax.jit(task.init)(jax.random.key(0), batch))

@@ -60,8 +60,10 @@ def test_losses_are_means_over_the_pictures_that_count():
     batch, task = tiny_batch(), make(loss="softmax", label_smoothing=0.1)
     _, values = jax.jit(functools.partial(loss_of, task))(first_params(), batch)
     embedding = task.predict_fns["embed_image"](first_params(), batch)["embedding"]
-    logits = {name: embedding @ first_params()[f"heads_{name}"]["kernel"] + first_params()[f"heads_{name}"]["bias"]
-              for name in ("titles", "category")}
+    logits = {
+        name: embedding @ first_params()[f"heads_{name}"]["kernel"] + first_params()[f"heads_{name}"]["bias"]
+        for name in ("titles", "category")
+    }
     titles = losses.softmax_poly1(logits["titles"], batch["label_ids"], batch["label_mask"])
     np.testing.assert_allclose(values["title_loss"], titles[:7].mean(), rtol=1e-4)  # the eighth is padding
     known = np.array([0, 1, 3, 4, 5, 6])  # the third has no category
@@ -96,14 +98,17 @@ def test_a_batch_of_bytes_is_normalised_inside_and_predictions_are_probabilities
 def test_rare_labels_weigh_more_and_never_more_than_the_limit(monkeypatch):
     seen = []
     real = losses.sigmoid_cross_entropy
-    monkeypatch.setattr(losses, "sigmoid_cross_entropy",
-                        lambda *args, **kwargs: seen.append(kwargs["positive_weights"]) or real(*args, **kwargs))
+    monkeypatch.setattr(
+        losses,
+        "sigmoid_cross_entropy",
+        lambda *args, **kwargs: seen.append(kwargs["positive_weights"]) or real(*args, **kwargs),
+    )
     for power, limit in ((0.0, 100.0), (1.0, 100.0), (1.0, 10.0), (0.5, 100.0)):
         task = make(positive_weight_power=power, positive_weight_limit=limit)
         jax.eval_shape(functools.partial(loss_of, task), first_params(), tiny_batch())
     inverse = 90 / INFO.label_counts
     assert seen[0] is None
-    for ours, expected in zip(seen[1:], (inverse, np.minimum(inverse, 10), inverse ** 0.5), strict=True):
+    for ours, expected in zip(seen[1:], (inverse, np.minimum(inverse, 10), inverse**0.5), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
@@ -144,6 +149,7 @@ def test_eight_pictures_are_learnt_by_heart(loss):
             (_, values), gradients = jax.value_and_grad(functools.partial(loss_of, task), has_aux=True)(params, batch)
             updates, opt_state = optimizer.update(gradients, opt_state)
             return (optax.apply_updates(params, updates), opt_state), values
+
         return jax.lax.scan(step, (params, optimizer.init(params)), length=40)
 
     (params, _), values = run(first_params())

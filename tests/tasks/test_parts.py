@@ -19,8 +19,10 @@ from tiny import INFO, tiny_batch, tiny_config
 
 B, D = 8, 6
 EMBEDDING = np.random.default_rng(1).normal(0, 1, (B, D)).astype(np.float32)
-TEACHER = {name: np.random.default_rng(2).normal(0, 1, (B, size)).astype(np.float32)
-           for name, size in (("titles", 5), ("category", 3))}
+TEACHER = {
+    name: np.random.default_rng(2).normal(0, 1, (B, size)).astype(np.float32)
+    for name, size in (("titles", 5), ("category", 3))
+}
 
 
 def supervise(**task_kwargs):
@@ -31,20 +33,31 @@ def supervise(**task_kwargs):
     config = tiny_config().train
     config.task_kwargs.update({"positive_weight_power": 0.0, **task_kwargs})
     made = parts.supervision(config, INFO, parts.options(config))
-    params = jax.jit(lambda: {name: head.init(jax.random.key(0), EMBEDDING)["params"]
-                              for name, head in made.heads.items()})()
+    params = jax.jit(
+        lambda: {name: head.init(jax.random.key(0), EMBEDDING)["params"] for name, head in made.heads.items()}
+    )()
 
     def apply(params, images, **kwargs):
         del images, kwargs
         if isinstance(params, str):
             return {"logits": TEACHER}
-        return {"embedding": EMBEDDING, "logits": {name: head.apply({"params": params[name]}, EMBEDDING)
-                                                   for name, head in made.heads.items()}}
+        return {
+            "embedding": EMBEDDING,
+            "logits": {name: head.apply({"params": params[name]}, EMBEDDING) for name, head in made.heads.items()},
+        }
 
     @functools.partial(jax.jit, static_argnames="train")
     def run(params, batch, step=0, train=True):
-        return made.loss(types.SimpleNamespace(apply=apply), params, batch, apply(params, batch["image"]),
-                         rng=jax.random.key(0), step=step, ema="teacher", train=train)
+        return made.loss(
+            types.SimpleNamespace(apply=apply),
+            params,
+            batch,
+            apply(params, batch["image"]),
+            rng=jax.random.key(0),
+            step=step,
+            ema="teacher",
+            train=train,
+        )
 
     return made, params, run
 
@@ -54,10 +67,17 @@ def test_the_options_are_those_of_the_default_config():
     assert config == parts.OPTIONS
 
 
-@pytest.mark.parametrize("loss, category_loss, others", [
-    ("sigmoid", "softmax", {"head": "cosine"}), ("focal", "cosface", {}), ("asymmetric", "arcface", {}),
-    ("softmax", "proxy_nca", {}), ("sigmoid", "proxy_anchor", {"positive_weight_power": 0.5}),
-    ("softmax", "supcon", {"class_balanced_beta": 0.9999})])
+@pytest.mark.parametrize(
+    "loss, category_loss, others",
+    [
+        ("sigmoid", "softmax", {"head": "cosine"}),
+        ("focal", "cosface", {}),
+        ("asymmetric", "arcface", {}),
+        ("softmax", "proxy_nca", {}),
+        ("sigmoid", "proxy_anchor", {"positive_weight_power": 0.5}),
+        ("softmax", "supcon", {"class_balanced_beta": 0.9999}),
+    ],
+)
 def test_every_choice_of_loss_reaches_its_head(loss, category_loss, others):
     made, params, run = supervise(loss=loss, category_loss=category_loss, **others)
     assert set(made.heads) == ({"titles"} if category_loss == "supcon" else {"titles", "category"})
@@ -68,8 +88,13 @@ def test_every_choice_of_loss_reaches_its_head(loss, category_loss, others):
 
 
 def test_a_loss_gets_its_own_numbers():
-    _, params, run = supervise(category_loss="arcface", category_kwargs={"margin": 0.1, "scale": 4.0},
-                               loss="asymmetric", loss_kwargs={"margin": 0.0, "gamma_absent": 1.0}, label_smoothing=0.1)
+    _, params, run = supervise(
+        category_loss="arcface",
+        category_kwargs={"margin": 0.1, "scale": 4.0},
+        loss="asymmetric",
+        loss_kwargs={"margin": 0.0, "gamma_absent": 1.0},
+        label_smoothing=0.1,
+    )
     batch = tiny_batch()
     _, values = run(params, batch)
     unit = EMBEDDING / np.linalg.norm(EMBEDDING, axis=1, keepdims=True)
@@ -83,16 +108,22 @@ def test_a_loss_gets_its_own_numbers():
     np.testing.assert_allclose(values["title_loss"], expected[:7].mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("task_kwargs, message", [
-    ({"head": "mlp"}, "head is 'mlp'; there are: linear, cosine"),
-    ({"category_loss": "triplet"}, "category_loss is 'triplet'; there are: softmax, cosface, arcface, proxy_nca"),
-    ({"contrastive_loss": "hinge"}, "contrastive_loss is 'hinge'; there are: softmax, sigmoid"),
-    ({"loss_kwargs": {"gama": 1}, "loss": "focal"}, "loss_kwargs has unknown gama; there are: alpha, gamma"),
-    ({"loss_kwargs": {"gamma": 1}, "loss": "softmax"}, "loss_kwargs has unknown gamma; there are: none"),
-    ({"category_kwargs": {"m": 1}, "category_loss": "arcface"}, "category_kwargs has unknown m; .*: margin, scale"),
-    ({"category_loss": "supcon", "label_smoothing": 0.1}, "label_smoothing does not apply to category_loss='supcon'"),
-    ({"category_loss": "supcon", "title_weight": 0.0, "distill_share": 0.5}, "need a head that predicts"),
-])
+@pytest.mark.parametrize(
+    "task_kwargs, message",
+    [
+        ({"head": "mlp"}, "head is 'mlp'; there are: linear, cosine"),
+        ({"category_loss": "triplet"}, "category_loss is 'triplet'; there are: softmax, cosface, arcface, proxy_nca"),
+        ({"contrastive_loss": "hinge"}, "contrastive_loss is 'hinge'; there are: softmax, sigmoid"),
+        ({"loss_kwargs": {"gama": 1}, "loss": "focal"}, "loss_kwargs has unknown gama; there are: alpha, gamma"),
+        ({"loss_kwargs": {"gamma": 1}, "loss": "softmax"}, "loss_kwargs has unknown gamma; there are: none"),
+        ({"category_kwargs": {"m": 1}, "category_loss": "arcface"}, "category_kwargs has unknown m; .*: margin, scale"),
+        (
+            {"category_loss": "supcon", "label_smoothing": 0.1},
+            "label_smoothing does not apply to category_loss='supcon'",
+        ),
+        ({"category_loss": "supcon", "title_weight": 0.0, "distill_share": 0.5}, "need a head that predicts"),
+    ],
+)
 def test_options_that_cannot_be_used_are_refused(task_kwargs, message):
     with pytest.raises(InputError, match=message):
         supervise(**task_kwargs)
@@ -120,13 +151,18 @@ def test_the_teachers_share_grows_over_the_run():
         plain = supervise(loss=loss)[2](params, batch)[1]
         start = plain["title_loss"] + 0.5 * plain["category_loss"]
         np.testing.assert_allclose(run(params, batch, step=0)[0], start, rtol=1e-6)
-        taught = {"title": teach(EMBEDDING @ params["titles"]["kernel"] + params["titles"]["bias"], TEACHER["titles"]),
-                  "category": distillation.softmax(EMBEDDING @ params["category"]["kernel"]
-                                                   + params["category"]["bias"], TEACHER["category"])}
+        taught = {
+            "title": teach(EMBEDDING @ params["titles"]["kernel"] + params["titles"]["bias"], TEACHER["titles"]),
+            "category": distillation.softmax(
+                EMBEDDING @ params["category"]["kernel"] + params["category"]["bias"], TEACHER["category"]
+            ),
+        }
         for step, share in ((num_steps // 2, 0.8 * (num_steps // 2) / num_steps), (2 * num_steps, 0.8)):
             total, values = run(params, batch, step=step)
-            expected = sum(weight * ((1 - share) * plain[f"{name}_loss"] + share * taught[name][:7].mean())
-                           for name, weight in (("title", 1.0), ("category", 0.5)))
+            expected = sum(
+                weight * ((1 - share) * plain[f"{name}_loss"] + share * taught[name][:7].mean())
+                for name, weight in (("title", 1.0), ("category", 0.5))
+            )
             np.testing.assert_allclose(total, expected, rtol=1e-5)
             assert {"title_teacher_loss", "category_teacher_loss"} < values.keys()
         evaluated = jax.eval_shape(functools.partial(run, train=False), params, batch)[1]
@@ -144,8 +180,10 @@ def test_unlabelled_pictures_have_the_teachers_target_alone():
     np.testing.assert_allclose(run(params, batch, step=0)[0], plain, rtol=1e-6)
     total, values = run(params, batch, step=10**6)
     logits = {name: EMBEDDING @ params[name]["kernel"] + params[name]["bias"] for name in TEACHER}
-    expected = sum(weight * distillation.softmax(logits[name], TEACHER[name])[:5].mean()
-                   for name, weight in (("titles", 1.0), ("category", 0.5)))
+    expected = sum(
+        weight * distillation.softmax(logits[name], TEACHER[name])[:5].mean()
+        for name, weight in (("titles", 1.0), ("category", 0.5))
+    )
     np.testing.assert_allclose(values["unlabelled_loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(total, plain + 2 * expected, rtol=1e-5)
 
@@ -162,6 +200,7 @@ def test_nothing_flows_into_the_teacher_and_unlabelled_pictures_teach_the_networ
         def loss(params, ema):
             total, values = task.loss_fn(params, batch, rng=jax.random.key(0), step=100, ema=ema, train=True)
             return weight * total + (1 - weight) * values["unlabelled_loss"]
+
         return jax.grad(loss, (0, 1))(params, ema)
 
     ema = jax.tree.map(lambda leaf: 1.1 * leaf, params)
@@ -174,8 +213,9 @@ def test_nothing_flows_into_the_teacher_and_unlabelled_pictures_teach_the_networ
 def test_pretrained_weights_replace_the_fresh_ones_and_bring_their_mean(tmp_path, monkeypatch):
     kwargs = {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 12)}
     model, rng = pretrained.model("convnext_atto", **kwargs), np.random.default_rng(0)
-    weights = jax.tree.map(lambda leaf: rng.normal(0, 1, leaf.shape).astype(np.float32),
-                           pretrained.shapes_of(model, (32, 32)))
+    weights = jax.tree.map(
+        lambda leaf: rng.normal(0, 1, leaf.shape).astype(np.float32), pretrained.shapes_of(model, (32, 32))
+    )
     info = pretrained.Info((0.5, 0.5, 0.4), (0.25, 0.25, 0.2), "bicubic", 0.9, (32, 32), "mit")
     pretrained.save(model, weights, tmp_path / "model.safetensors", timm_name="convnext_atto", about=info)
     config = tiny_config().train

@@ -22,14 +22,19 @@ def test_views_find_each_other_through_the_teachers_keys(patches):
     with pytest.raises(InputError, match="needs two: set config.train.views"):
         task.loss_fn(params, batch, rng=jax.random.key(0), step=0, ema=params, train=True)
 
-    batch = {"image": batch["image"], "image_view1": batch["image"][:, :, ::-1], "_mask": batch["_mask"],
-             "image_view2": batch["image"][:, ::2, ::2]}  # smaller, and seen by the learning side alone
+    batch = {
+        "image": batch["image"],
+        "image_view1": batch["image"][:, :, ::-1],
+        "_mask": batch["_mask"],
+        "image_view2": batch["image"][:, ::2, ::2],
+    }  # smaller, and seen by the learning side alone
     ema = jax.tree.map(lambda leaf: 1.1 * leaf, params)
 
     @jax.jit
     def run(params, ema):
         def loss(params, ema):
             return task.loss_fn(params, batch, rng=jax.random.key(0), step=0, ema=ema, train=False)
+
         return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, ema)
 
     (total, values), (ours, teachers) = run(params, ema)
@@ -45,9 +50,19 @@ def test_views_find_each_other_through_the_teachers_keys(patches):
             embedding = task.predict_fns["embed_image"](params, {"image": batch[name]})["embedding"]
             return mlp.apply({"params": params["heads_projector"]}, embedding)
 
-        return [contrastive.softmax(mlp.apply({"params": params["head_predictor"]}, projected(params, name)),
-                                    projected(ema, other), scale=5.0, symmetric=False, where=batch["_mask"]).sum() / 7
-                for name in names for other in names[:2] if name != other]
+        return [
+            contrastive.softmax(
+                mlp.apply({"params": params["head_predictor"]}, projected(params, name)),
+                projected(ema, other),
+                scale=5.0,
+                symmetric=False,
+                where=batch["_mask"],
+            ).sum()
+            / 7
+            for name in names
+            for other in names[:2]
+            if name != other
+        ]
 
     assert len(pairs(params, ema)) == 4
     np.testing.assert_allclose(total, np.mean(pairs(params, ema)), rtol=1e-4)

@@ -16,8 +16,12 @@ from retrieval_jax.training import checkpoints, sharding
 
 def make_state(seed=0):
     params = {"stem": {"kernel": jax.random.normal(jax.random.key(seed), (4, 6)), "bias": jnp.ones(6, jnp.bfloat16)}}
-    return {"params": params, "ema": jax.tree.map(lambda x: x * 2, params), "opt_state": optax.adamw(1e-3).init(params),
-            "step": jnp.int32(7)}
+    return {
+        "params": params,
+        "ema": jax.tree.map(lambda x: x * 2, params),
+        "opt_state": optax.adamw(1e-3).init(params),
+        "step": jnp.int32(7),
+    }
 
 
 def same(a, b):
@@ -65,7 +69,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(tmp_pa
         file = max(files, key=lambda f: f.stat().st_size)
         content = bytearray(file.read_bytes())
         if damage == "truncated":
-            del content[len(content) // 2:]
+            del content[len(content) // 2 :]
         content[len(content) // 2 - 1] ^= 4
         file.write_bytes(content)
         if damage == "missing":
@@ -172,15 +176,17 @@ print(jax.device_count(), checkpoints.load_params(sys.argv[1])[2])
 
 def test_saved_on_eight_devices_restored_on_one_and_a_failed_save_is_raised(tmp_path):
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", SAVE, str(tmp_path)], env=env, capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SAVE, str(tmp_path)], env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("raised RunFailed ") and done.stdout.endswith("8 1\n")
     assert "the checkpoint of step 2 could not be written" in done.stdout and "goes on from step 1" in done.stdout
     opened = checkpoints.Checkpoints(tmp_path)
     one = sharding.make_mesh(jax.devices()[:1])
-    state, meta = opened.restore({"params": {"w": jax.ShapeDtypeStruct((16, 40000), jnp.float32)}},
-                                 sharding=sharding.batch_sharding(one))
+    state, meta = opened.restore(
+        {"params": {"w": jax.ShapeDtypeStruct((16, 40000), jnp.float32)}}, sharding=sharding.batch_sharding(one)
+    )
     opened.close()
     assert meta == {"devices": 8} and len(state["params"]["w"].devices()) == 1
     assert np.array_equal(state["params"]["w"], np.random.default_rng(0).random((16, 40000)).astype(np.float32))

@@ -84,14 +84,19 @@ def test_erasing_fills_one_rectangle_of_some_pictures():
     assert 14 <= erased.sum() <= 34
     for mask in changed[erased]:  # noise may hit the old value by chance, hardly a whole row or column of it
         down, across = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        assert mask[down[0]:down[-1] + 1, across[0]:across[-1] + 1].mean() > 0.9
+        assert mask[down[0] : down[-1] + 1, across[0] : across[-1] + 1].mean() > 0.9
         assert mask.mean() <= 0.5
     assert (augmented("erasing", p=0.0) == pictures()).all()
 
 
 def test_every_picture_of_a_batch_is_augmented_and_nothing_else_then_mixed():
-    batch = {"image": pictures(), "image_view1": pictures(), "unlabelled_image": pictures()[:4],
-             "category": np.arange(ROWS), "_mask": np.ones(ROWS, bool)}
+    batch = {
+        "image": pictures(),
+        "image_view1": pictures(),
+        "unlabelled_image": pictures()[:4],
+        "category": np.arange(ROWS),
+        "_mask": np.ones(ROWS, bool),
+    }
     spec = (("flip", {"p": 0.5}), ("color_jitter", {"brightness": 0.3}), ("mixup", {"p": 1.0}))
     run = jax.jit(lambda batch, key, spec: mixing.apply(batch, key, spec), static_argnums=2)
     alone = run(batch, jax.random.key(0), (("flip", ()),))

@@ -17,10 +17,14 @@ BOTH = (("mixup", {"alpha": 0.4, "p": 0.3}), ("cutmix", {"p": 0.5}))
 
 def make_batch(rows=5, height=9, width=7):
     rng = np.random.default_rng(0)
-    return {"image": rng.integers(0, 256, (rows, height, width, 3), dtype=np.uint8),
-            "label_ids": rng.integers(0, 50, (rows, 4), dtype=np.int32), "label_mask": rng.random((rows, 4)) < 0.5,
-            "category": np.arange(rows, dtype=np.int32), "row": np.arange(rows, dtype=np.int32),
-            "_mask": np.ones(rows, bool)}
+    return {
+        "image": rng.integers(0, 256, (rows, height, width, 3), dtype=np.uint8),
+        "label_ids": rng.integers(0, 50, (rows, 4), dtype=np.int32),
+        "label_mask": rng.random((rows, 4)) < 0.5,
+        "category": np.arange(rows, dtype=np.int32),
+        "row": np.arange(rows, dtype=np.int32),
+        "_mask": np.ones(rows, bool),
+    }
 
 
 @functools.lru_cache
@@ -150,23 +154,30 @@ def test_loss_of_both_labels_is_the_loss_of_blended_targets():
     own, partner = np.eye(5)[out["category"]], np.eye(5)[out["mix_category"]]
     share = out["mix"][:, None]
     blended = -((share * own + (1 - share) * partner) * log_p).sum(-1)
-    assert np.allclose(blended, (share * -(own * log_p).sum(-1, keepdims=True)
-                                 + (1 - share) * -(partner * log_p).sum(-1, keepdims=True)).ravel())
+    assert np.allclose(
+        blended,
+        (
+            share * -(own * log_p).sum(-1, keepdims=True) + (1 - share) * -(partner * log_p).sum(-1, keepdims=True)
+        ).ravel(),
+    )
 
 
-@pytest.mark.parametrize("spec, words", [
-    ((("mixap", {}),), "no batch transform 'mixap'; there are: color_jitter, cutmix, .*mixup"),
-    ((("mixup", {"alfa": 1}),), "no argument 'alfa'; it takes: alpha, p"),
-    ((("mixup", {"alpha": 0}),), "above 0"),
-    ((("mixup", {"p": 0.7}), ("cutmix", {"p": 0.5})), "add up to 1.2"),
-    ((("mixup", {"p": 2}),), "probability"),
-    (("mixup",), "pair"),
-    ((), "no batch transforms"),
-    ((("mixup", {}), ("flip", {})), "before they are mixed"),
-    ((("flip", {"q": 1}),), "no argument 'q'; it takes: p"),
-    ((("random_resized_crop", {"scale": (0.5, 1.5)}),), "scale is a pair"),
-    ((("color_jitter", {"hue": 0.7}),), "from 0 to 0.5"),
-])
+@pytest.mark.parametrize(
+    "spec, words",
+    [
+        ((("mixap", {}),), "no batch transform 'mixap'; there are: color_jitter, cutmix, .*mixup"),
+        ((("mixup", {"alfa": 1}),), "no argument 'alfa'; it takes: alpha, p"),
+        ((("mixup", {"alpha": 0}),), "above 0"),
+        ((("mixup", {"p": 0.7}), ("cutmix", {"p": 0.5})), "add up to 1.2"),
+        ((("mixup", {"p": 2}),), "probability"),
+        (("mixup",), "pair"),
+        ((), "no batch transforms"),
+        ((("mixup", {}), ("flip", {})), "before they are mixed"),
+        ((("flip", {"q": 1}),), "no argument 'q'; it takes: p"),
+        ((("random_resized_crop", {"scale": (0.5, 1.5)}),), "scale is a pair"),
+        ((("color_jitter", {"hue": 0.7}),), "from 0 to 0.5"),
+    ],
+)
 def test_bad_specs_are_refused(spec, words):
     with pytest.raises(InputError, match=words):
         mixing.apply(make_batch(), jax.random.key(0), spec)

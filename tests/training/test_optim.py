@@ -11,10 +11,23 @@ from retrieval_jax.models import embedder, heads
 from retrieval_jax.models.backbones import convnext, vit
 from retrieval_jax.training import optim
 
-CONFIG = ml_collections.ConfigDict({"learning_rate": 0.1, "final_learning_rate": 1e-3, "warmup_epochs": 2.0,
-                                    "weight_decay": 0.5, "b2": 0.999, "clip_norm": 1.0, "schedule": "cosine",
-                                    "schedule_kwargs": {}, "layer_decay": 1.0, "learning_rate_rules": (),
-                                    "decay_rules": (), "frozen": (), "ema_paths": ""})
+CONFIG = ml_collections.ConfigDict(
+    {
+        "learning_rate": 0.1,
+        "final_learning_rate": 1e-3,
+        "warmup_epochs": 2.0,
+        "weight_decay": 0.5,
+        "b2": 0.999,
+        "clip_norm": 1.0,
+        "schedule": "cosine",
+        "schedule_kwargs": {},
+        "layer_decay": 1.0,
+        "learning_rate_rules": (),
+        "decay_rules": (),
+        "frozen": (),
+        "ema_paths": "",
+    }
+)
 
 
 @pytest.fixture(autouse=True)
@@ -38,14 +51,25 @@ def decaying(backbone):
 
 
 # (paths that decay, paths that do not) beside the backbone's own
-SHARED = ({"projection/kernel"},
-          {"projection/bias", "projection_norm/scale", "projection_norm/bias", "heads_titles/kernel",
-           "heads_titles/bias", "heads_category/kernel", "heads_category/bias"})
+SHARED = (
+    {"projection/kernel"},
+    {
+        "projection/bias",
+        "projection_norm/scale",
+        "projection_norm/bias",
+        "heads_titles/kernel",
+        "heads_titles/bias",
+        "heads_category/kernel",
+        "heads_category/bias",
+    },
+)
 NONE = set(), set()
 GEM = set(), {"backbone/pool/p"}
-MAP = ({f"backbone/pool/{name}/kernel" for name in ("fc1", "fc2", "q", "kv", "proj")},
-       {"backbone/pool/query", "backbone/pool/norm/scale", "backbone/pool/norm/bias"} | {
-           f"backbone/pool/{name}/bias" for name in ("fc1", "fc2", "q", "kv", "proj")})
+MAP = (
+    {f"backbone/pool/{name}/kernel" for name in ("fc1", "fc2", "q", "kv", "proj")},
+    {"backbone/pool/query", "backbone/pool/norm/scale", "backbone/pool/norm/bias"}
+    | {f"backbone/pool/{name}/bias" for name in ("fc1", "fc2", "q", "kv", "proj")},
+)
 
 
 @pytest.mark.parametrize("pooling, pooled", [("avg", NONE), ("gem", GEM), ("map", MAP)])
@@ -143,10 +167,15 @@ def with_settings(**changed):
 def stacks():
     """Returns the same small network with its layers one by one and stacked: stem, three blocks, a norm, a head."""
     rng = np.random.default_rng(0)
-    layers = [{"fc": {"kernel": rng.normal(size=(4, 4)).astype("f"), "bias": rng.normal(size=4).astype("f")}}
-              for _ in range(3)]
-    rest = {"stem": {"kernel": rng.normal(size=(2, 4)).astype("f")}, "norm": {"scale": np.ones(4, "f")},
-            "positions": np.ones((1, 3, 4), "f")}
+    layers = [
+        {"fc": {"kernel": rng.normal(size=(4, 4)).astype("f"), "bias": rng.normal(size=4).astype("f")}}
+        for _ in range(3)
+    ]
+    rest = {
+        "stem": {"kernel": rng.normal(size=(2, 4)).astype("f")},
+        "norm": {"scale": np.ones(4, "f")},
+        "positions": np.ones((1, 3, 4), "f"),
+    }
     head = {"heads_titles": {"kernel": np.ones((4, 2), "f")}}
     one_by_one = {"backbone": {**rest, **{f"block{i}": layer for i, layer in enumerate(layers)}}, **head}
     return one_by_one, {"backbone": {**rest, "blocks": jax.tree.map(lambda *x: np.stack(x), *layers)}, **head}
@@ -164,8 +193,9 @@ def test_layers_decay_from_the_last_to_the_stem():
 
 
 def test_scanned_layers_get_the_updates_of_layers_one_by_one():
-    config = with_settings(layer_decay=0.7, learning_rate_rules=(("/bias$", 3.0),), warmup_epochs=0.5,
-                           clip_norm=0.0)  # a norm sums in another order
+    config = with_settings(
+        layer_decay=0.7, learning_rate_rules=(("/bias$", 3.0),), warmup_epochs=0.5, clip_norm=0.0
+    )  # a norm sums in another order
     results = []
     for params in stacks():
         optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=2.0)
@@ -182,25 +212,45 @@ def test_scanned_layers_get_the_updates_of_layers_one_by_one():
 
 
 def test_layers_of_stages_count_through_and_what_stands_between_goes_with_the_next_block():
-    shapes = {"backbone": {"stem_norm": {"scale": (2,)}, "stage0_block0": {"scale": (2,)},
-                           "stage0_block1": {"scale": (2,)}, "stage1_norm": {"scale": (2,)},
-                           "stage1_down": {"kernel": (2, 2)}, "stage1_blocks": {"scale": (2, 2)},
-                           "head_norm": {"scale": (2,)}}}
+    shapes = {
+        "backbone": {
+            "stem_norm": {"scale": (2,)},
+            "stage0_block0": {"scale": (2,)},
+            "stage0_block1": {"scale": (2,)},
+            "stage1_norm": {"scale": (2,)},
+            "stage1_down": {"kernel": (2, 2)},
+            "stage1_blocks": {"scale": (2, 2)},
+            "head_norm": {"scale": (2,)},
+        }
+    }
     params = jax.tree.map(np.zeros, shapes, is_leaf=lambda x: isinstance(x, tuple))
     factors = optim.rate_factors(with_settings(layer_decay=0.1), params)["backbone"]
-    layers = {name: (-np.log10(np.ravel(jax.tree.leaves(tree)[0]))).round().astype(int).tolist()
-              for name, tree in factors.items()}  # how many layers before the last
-    assert layers == {"stem_norm": [5], "stage0_block0": [4], "stage0_block1": [3], "stage1_norm": [2],
-                      "stage1_down": [2], "stage1_blocks": [2, 1], "head_norm": [0]}
+    layers = {
+        name: (-np.log10(np.ravel(jax.tree.leaves(tree)[0]))).round().astype(int).tolist()
+        for name, tree in factors.items()
+    }  # how many layers before the last
+    assert layers == {
+        "stem_norm": [5],
+        "stage0_block0": [4],
+        "stage0_block1": [3],
+        "stage1_norm": [2],
+        "stage1_down": [2],
+        "stage1_blocks": [2, 1],
+        "head_norm": [0],
+    }
 
 
-@pytest.mark.parametrize("backbone", [convnext.Model("test"), convnext.Model("test", scan=True), vit.Model("test"),
-                                      vit.Model("test", scan=True)])
+@pytest.mark.parametrize(
+    "backbone",
+    [convnext.Model("test"), convnext.Model("test", scan=True), vit.Model("test"), vit.Model("test", scan=True)],
+)
 def test_every_layer_of_the_backbones_is_found(backbone):
     params = abstract_params(backbone)
     factors = optim.rate_factors(with_settings(layer_decay=0.5), params)
-    by_path = {path: float(np.ravel(factor)[0]) for path, factor in
-               zip(jax.tree.leaves(optim.paths(params)), jax.tree.leaves(factors), strict=True)}
+    by_path = {
+        path: float(np.ravel(factor)[0])
+        for path, factor in zip(jax.tree.leaves(optim.paths(params)), jax.tree.leaves(factors), strict=True)
+    }
     assert len(set(by_path.values())) == (6 if isinstance(backbone, convnext.Model) else 3)  # stem, blocks, the rest
     assert all(by_path[path] == 1.0 for path in by_path if not path.startswith("backbone/"))
     assert by_path["backbone/stem/kernel"] == min(by_path.values())
@@ -208,8 +258,12 @@ def test_every_layer_of_the_backbones_is_found(backbone):
 
 def test_the_first_rule_sets_the_rate_and_decay_rules_come_before_the_defaults():
     params = {"backbone": {"kernel": jnp.ones((2, 2))}, "heads_titles": {"kernel": jnp.ones((2, 2))}}
-    config = with_settings(learning_rate_rules=(("^heads_", 10.0), ("kernel", 0.5)), decay_rules=(("^heads_", 0.25),),
-                           schedule="constant", warmup_epochs=0.0)
+    config = with_settings(
+        learning_rate_rules=(("^heads_", 10.0), ("kernel", 0.5)),
+        decay_rules=(("^heads_", 0.25),),
+        schedule="constant",
+        warmup_epochs=0.0,
+    )
     optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=1.0)
     state = optimizer.init(params)
     for _ in range(2):
@@ -229,9 +283,14 @@ def test_whole_numbers_as_shares_decay_nothing_else():
     assert not updates["backbone"]["bias"].any()
 
 
-@pytest.mark.parametrize("name, rules, words", [
-    ("frozen", ("^backbon/",), "'\\^backbon/' matches no parameter, such as backbone/kernel"),
-    ("learning_rate_rules", (("(", 1.0),), "is no regular expression"), ("decay_rules", (("x", 1.0),), "decay_rules")])
+@pytest.mark.parametrize(
+    "name, rules, words",
+    [
+        ("frozen", ("^backbon/",), "'\\^backbon/' matches no parameter, such as backbone/kernel"),
+        ("learning_rate_rules", (("(", 1.0),), "is no regular expression"),
+        ("decay_rules", (("x", 1.0),), "decay_rules"),
+    ],
+)
 def test_a_rule_that_matches_nothing_is_refused(name, rules, words):
     with pytest.raises(InputError, match=words):
         optim.make(with_settings(**{name: rules}), {"backbone": {"kernel": jnp.ones(2)}}, 10, 1.0)
@@ -244,13 +303,15 @@ def test_what_is_frozen_stays_has_no_state_and_no_part_in_the_clipped_norm(layer
     optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=1.0)
     alone, _ = optim.make(CONFIG, {"heads_titles": params["heads_titles"]}, num_steps=10, steps_per_epoch=1.0)
     state, alone_state = optimizer.init(params), alone.init({"heads_titles": params["heads_titles"]})
-    assert sorted(np.shape(leaf) for leaf in jax.tree.leaves(state)) == \
-        sorted(np.shape(leaf) for leaf in jax.tree.leaves(alone_state))
+    assert sorted(np.shape(leaf) for leaf in jax.tree.leaves(state)) == sorted(
+        np.shape(leaf) for leaf in jax.tree.leaves(alone_state)
+    )
     gradients = jax.tree.map(lambda p: 100.0 * jnp.ones_like(p), params)
     for _ in range(2):
         updates, state = optimizer.update(gradients, state, params)
-        expected, alone_state = alone.update({"heads_titles": gradients["heads_titles"]}, alone_state,
-                                             {"heads_titles": params["heads_titles"]})
+        expected, alone_state = alone.update(
+            {"heads_titles": gradients["heads_titles"]}, alone_state, {"heads_titles": params["heads_titles"]}
+        )
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates["backbone"]))
     np.testing.assert_array_equal(updates["heads_titles"]["kernel"], expected["heads_titles"]["kernel"])
 
@@ -272,11 +333,16 @@ def test_the_average_leaves_out_what_is_frozen_and_what_the_regex_does_not_name(
 # ---------------------------------------------------------------------------------------------- schedules, accumulation
 
 
-@pytest.mark.parametrize("schedule, kwargs, expected", [
-    ("constant", {}, {10: 0.1, 60: 0.1, 99: 0.1}),
-    ("wsd", {}, {10: 0.1, 80: 0.1, 90: 0.0505, 100: 1e-3}), ("wsd", {"decay_share": 0.5}, {50: 0.1, 75: 0.0505}),
-    ("step", {}, {49: 0.1, 51: 0.01, 74: 0.01, 76: 1e-3}),
-    ("step", {"boundaries": (0.3,), "factor": 0.5}, {29: 0.1, 31: 0.05, 99: 0.05})])
+@pytest.mark.parametrize(
+    "schedule, kwargs, expected",
+    [
+        ("constant", {}, {10: 0.1, 60: 0.1, 99: 0.1}),
+        ("wsd", {}, {10: 0.1, 80: 0.1, 90: 0.0505, 100: 1e-3}),
+        ("wsd", {"decay_share": 0.5}, {50: 0.1, 75: 0.0505}),
+        ("step", {}, {49: 0.1, 51: 0.01, 74: 0.01, 76: 1e-3}),
+        ("step", {"boundaries": (0.3,), "factor": 0.5}, {29: 0.1, 31: 0.05, 99: 0.05}),
+    ],
+)
 def test_schedules(schedule, kwargs, expected):
     rate = optim.make_schedule(with_settings(schedule=schedule, schedule_kwargs=kwargs), 100, 5.0)
     assert float(rate(0)) == 0 and float(rate(5)) == pytest.approx(0.05)  # ten steps of warm-up
@@ -293,8 +359,12 @@ def test_an_unknown_schedule_or_argument_is_refused():
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole():
     rng = np.random.default_rng(0)
-    batch = {"x": rng.normal(size=(12, 3)).astype("f"), "y": rng.normal(size=12).astype("f"),
-             "_mask": np.arange(12) < 8, "further": rng.normal(size=(6, 3)).astype("f")}  # a source of another length
+    batch = {
+        "x": rng.normal(size=(12, 3)).astype("f"),
+        "y": rng.normal(size=12).astype("f"),
+        "_mask": np.arange(12) < 8,
+        "further": rng.normal(size=(6, 3)).astype("f"),
+    }  # a source of another length
     params, parts = {"w": jnp.ones(3)}, []
 
     def gradient_fn(params, batch, part):
@@ -304,11 +374,15 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole():
             error = jnp.square(batch["x"] @ params["w"] - batch["y"]) * batch["_mask"]
             mean = error.sum() / jnp.maximum(batch.get("_whole", batch)["_mask"].sum(), 1)
             return mean, {"error": mean}
+
         return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
     whole = optim.accumulated(gradient_fn, 1)(params, batch)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole,
-                 jax.jit(optim.accumulated(gradient_fn, 3))(params, batch))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        whole,
+        jax.jit(optim.accumulated(gradient_fn, 3))(params, batch),
+    )
     assert parts[0] == 0 and parts[-1].dtype == jnp.int32  # so that every part draws its own random numbers
     with pytest.raises(InputError, match="12 rows cannot be cut into config.train.accumulate_steps=5"):
         optim.accumulated(gradient_fn, 5)(params, batch)

@@ -33,22 +33,25 @@ def abstract_mesh(data, fsdp):
     return jax.sharding.AbstractMesh((data, fsdp), ("data", "fsdp"))
 
 
-@pytest.mark.parametrize("path, shape, expected", [
-    ("backbone/stage2_block3/fc1/kernel", (1024, 4096), (None, "fsdp")),
-    ("backbone/stage2_block3/fc2/kernel", (4096, 1024), ("fsdp",)),
-    ("backbone/blocks/fc1/kernel", (4096, 512, 2048), (None, None, "fsdp")),  # not along the layers
-    ("backbone/stage3_down/kernel", (2, 2, 1024, 2048), (None, None, None, "fsdp")),
-    ("heads_titles/kernel", (2048, 20000), (None, "fsdp")),
-    ("heads_titles/kernel", (2048, 20001), ("fsdp",)),  # eight cannot share the labels
-    ("title_tower/embedding", (20000, 512), ("fsdp",)),
-    ("backbone/stem/kernel", (16, 16, 3, 1024), ()),
-    ("backbone/stage0_block0/dw_kernel", (7, 7, 2048), ()),
-    ("backbone/block0/attention/relative_bias", (8192, 16), ()),
-    ("backbone/positions", (1, 4096, 1024), ()),
-    ("heads_titles/bias", (80000,), ()),
-    ("backbone/block0/attention/proj/kernel", (192, 192), ()),  # too few
-    ("backbone/block0/attention/proj/kernel", (1023, 1023), ()),  # eight cannot share it
-])
+@pytest.mark.parametrize(
+    "path, shape, expected",
+    [
+        ("backbone/stage2_block3/fc1/kernel", (1024, 4096), (None, "fsdp")),
+        ("backbone/stage2_block3/fc2/kernel", (4096, 1024), ("fsdp",)),
+        ("backbone/blocks/fc1/kernel", (4096, 512, 2048), (None, None, "fsdp")),  # not along the layers
+        ("backbone/stage3_down/kernel", (2, 2, 1024, 2048), (None, None, None, "fsdp")),
+        ("heads_titles/kernel", (2048, 20000), (None, "fsdp")),
+        ("heads_titles/kernel", (2048, 20001), ("fsdp",)),  # eight cannot share the labels
+        ("title_tower/embedding", (20000, 512), ("fsdp",)),
+        ("backbone/stem/kernel", (16, 16, 3, 1024), ()),
+        ("backbone/stage0_block0/dw_kernel", (7, 7, 2048), ()),
+        ("backbone/block0/attention/relative_bias", (8192, 16), ()),
+        ("backbone/positions", (1, 4096, 1024), ()),
+        ("heads_titles/bias", (80000,), ()),
+        ("backbone/block0/attention/proj/kernel", (192, 192), ()),  # too few
+        ("backbone/block0/attention/proj/kernel", (1023, 1023), ()),  # eight cannot share it
+    ],
+)
 def test_default_rules(path, shape, expected):
     assert sharding.spec(path, shape, abstract_mesh(2, 8)) == PartitionSpec(*expected)
 
@@ -56,10 +59,15 @@ def test_default_rules(path, shape, expected):
 def test_rules_of_a_config_go_first_and_bad_ones_are_refused():
     mesh = abstract_mesh(2, 4)
     assert sharding.spec("heads_titles/kernel", (8, 20), mesh, (("^heads_", (None, "fsdp")),)) == (
-        PartitionSpec(None, "fsdp"))
+        PartitionSpec(None, "fsdp")
+    )
     assert sharding.spec("a/kernel", (512, 1024), mesh, (("^a/", ()),)) == PartitionSpec()
-    for rule, words in (((None, "fsdb"), "names 'fsdb'; the axes are data, fsdp"), (("fsdp",), "cuts 7 into 4"),
-                        (((("data", "fsdp")),), "cuts 7 into 2 x 4"), ((None,) * 3, "more dimensions")):
+    for rule, words in (
+        ((None, "fsdb"), "names 'fsdb'; the axes are data, fsdp"),
+        (("fsdp",), "cuts 7 into 4"),
+        (((("data", "fsdp")),), "cuts 7 into 2 x 4"),
+        ((None,) * 3, "more dimensions"),
+    ):
         with pytest.raises(InputError, match=f"config.train.sharding_rules: .*{words}"):
             sharding.spec("a/kernel", (7, 7), mesh, (("^a/", rule),))
     with pytest.raises(InputError, match="config.train.sharding_rules: '\\^b' matches no parameter"):
@@ -67,15 +75,19 @@ def test_rules_of_a_config_go_first_and_bad_ones_are_refused():
 
 
 def test_memory_names_what_does_not_fit():
-    counts = {"parameters": 3 * 2 ** 30, "optimiser state": 6 * 2 ** 30, "batch": 2 ** 20}
-    assert memory.check(counts, 10 * 2 ** 30) == (
-        "9.0 GiB of memory on each device: optimiser state 6.0 GiB, parameters 3.0 GiB, batch 1.0 MiB; it has 10.0 GiB")
-    with pytest.raises(InputError, match="has only 8.0 GiB. What does not fit is first of all optimiser state: use a "
-                                         "larger config.train.mesh.fsdp"):
-        memory.check(counts, 8 * 2 ** 30)
+    counts = {"parameters": 3 * 2**30, "optimiser state": 6 * 2**30, "batch": 2**20}
+    assert memory.check(counts, 10 * 2**30) == (
+        "9.0 GiB of memory on each device: optimiser state 6.0 GiB, parameters 3.0 GiB, batch 1.0 MiB; it has 10.0 GiB"
+    )
+    with pytest.raises(
+        InputError,
+        match="has only 8.0 GiB. What does not fit is first of all optimiser state: use a "
+        "larger config.train.mesh.fsdp",
+    ):
+        memory.check(counts, 8 * 2**30)
     with pytest.raises(InputError, match="first of all activations: use config.train.accumulate_steps"):
-        memory.check({**counts, "activations": 2 ** 36}, 8 * 2 ** 30)
-    assert 2 ** 20 < memory.limit(jax.devices()[0]) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory.check({**counts, "activations": 2**36}, 8 * 2**30)
+    assert 2**20 < memory.limit(jax.devices()[0]) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_batch_keeps_values_and_types():
@@ -122,14 +134,25 @@ def processes(code, count, devices, *args):
     """Starts so many processes of a run with so many devices each."""
     port, started = free_port(), []
     for rank in range(count):
-        env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu",
-               "XLA_FLAGS": "--xla_backend_optimization_level=0",  # much less time in the compiler
-               "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])}
+        env = {
+            **os.environ,
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # much less time in the compiler
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
+        }
         env.pop(sharding.VARIABLE, None)
         if count > 1:
             env[sharding.VARIABLE] = f"127.0.0.1:{port},{count},{rank}"
-        started.append(subprocess.Popen([sys.executable, "-c", code, *map(str, args)], env=env, text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code, *map(str, args)],
+                env=env,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
     return started
 
 
@@ -213,9 +236,13 @@ def equal(ours, theirs, rtol):
 
 def test_neither_devices_nor_processes_nor_parts_change_losses_and_scores():
     """Losses agree to 1e-5: sums over rows are taken in another order. Scores are ranks, and agree exactly."""
-    one, *two = map(json.loads, finished(  # at the same time
-        processes(STEPS, 1, 8, "[[1, 1, 1, 1], [2, 1, 1, 1], [8, 2, 1, 1], [1, 1, 1, 0], [2, 2, 3, 0]]")
-        + processes(STEPS, 2, 4, "[[8, 4, 1, 1]]")))
+    one, *two = map(
+        json.loads,
+        finished(  # at the same time
+            processes(STEPS, 1, 8, "[[1, 1, 1, 1], [2, 1, 1, 1], [8, 2, 1, 1], [1, 1, 1, 0], [2, 2, 3, 0]]")
+            + processes(STEPS, 2, 4, "[[8, 4, 1, 1]]")
+        ),
+    )
     alone = one["1,1,1,1"]
     assert alone["losses"][0]["loss"] > alone["losses"][-1]["loss"] > 0 and alone["scores"]["retrieval/mar@10"] > 0
     assert alone["cut"] == 0 and one["8,2,1,1"]["cut"] > 10
@@ -262,8 +289,12 @@ def test_a_run_that_goes_on_with_other_processes_sees_the_next_examples(tmp_path
     for folder in (whole, parts):
         folder.mkdir()
         mine.run(tiny.tiny_config(), folder)
-    for folder, count, devices, stop, fsdp in ((whole, 1, 1, 99, 1), (parts, 2, 2, 4, 4), (parts, 1, 1, 8, 1),
-                                               (parts, 3, 1, 99, 3)):
+    for folder, count, devices, stop, fsdp in (
+        (whole, 1, 1, 99, 1),
+        (parts, 2, 2, 4, 4),
+        (parts, 1, 1, 8, 1),
+        (parts, 3, 1, 99, 3),
+    ):
         for process in processes(RESUMED, count, devices, folder, stop, fsdp):
             out, err = process.communicate(timeout=900)
             assert process.returncode == 0, err

@@ -5,9 +5,11 @@ import numpy as np
 
 from retrieval_jax.training import soups
 
-PARAMS = {1: {"a": {"w": np.float32([1, 2])}, "b": np.array([1.0], ml_dtypes.bfloat16)},
-          2: {"a": {"w": np.float32([3, 4])}, "b": np.array([2.0], ml_dtypes.bfloat16)},
-          3: {"a": {"w": np.float32([-100, 6])}, "b": np.array([6.0], ml_dtypes.bfloat16)}}
+PARAMS = {
+    1: {"a": {"w": np.float32([1, 2])}, "b": np.array([1.0], ml_dtypes.bfloat16)},
+    2: {"a": {"w": np.float32([3, 4])}, "b": np.array([2.0], ml_dtypes.bfloat16)},
+    3: {"a": {"w": np.float32([-100, 6])}, "b": np.array([6.0], ml_dtypes.bfloat16)},
+}
 
 
 def test_uniform_is_the_mean_in_the_types_of_the_parameters():

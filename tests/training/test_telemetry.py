@@ -16,9 +16,19 @@ def test_operations_of_a_compiled_product():
     assert telemetry.flops(compiled) == pytest.approx(2 * 8 * 16 * 4, rel=0.1)
 
 
-@pytest.mark.parametrize("kind, peak", [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA A100-SXM4-40GB", 312e12),
-                                        ("NVIDIA H100 PCIe", 756e12), ("TPU v5 lite", 197e12), ("TPU v5p", 459e12),
-                                        ("NVIDIA L40S", 362e12), ("NVIDIA L4", 121e12), ("cpu", None)])
+@pytest.mark.parametrize(
+    "kind, peak",
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+        ("cpu", None),
+    ],
+)
 def test_utilisation_is_a_share_of_the_peak_where_that_is_known(monkeypatch, kind, peak):
     monkeypatch.setattr(telemetry.jax, "devices", lambda: [type("Device", (), {"device_kind": kind})])
     assert telemetry.peak_flops() == peak
@@ -56,8 +66,11 @@ def test_profile_window(tmp_path, monkeypatch, capsys):
 
 def test_programs_are_kept_where_the_user_says_nothing(monkeypatch, tmp_path):
     told = {}
-    monkeypatch.setattr(telemetry.jax, "config", type("C", (), {
-        "jax_compilation_cache_dir": None, "update": staticmethod(told.__setitem__)}))
+    monkeypatch.setattr(
+        telemetry.jax,
+        "config",
+        type("C", (), {"jax_compilation_cache_dir": None, "update": staticmethod(told.__setitem__)}),
+    )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(os.environ, "JAX_COMPILATION_CACHE_DIR", "")
     telemetry.keep_compiled()

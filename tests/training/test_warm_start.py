@@ -16,8 +16,14 @@ from retrieval_jax.training import checkpoints, optim, warm_start
 
 
 def info(labels, categories):
-    return DataInfo(labels, np.ones(len(labels), np.int64), 9, (["all"], categories),
-                    (np.array([9]), np.ones(len(categories), np.int64)), "-".join(labels))
+    return DataInfo(
+        labels,
+        np.ones(len(labels), np.int64),
+        9,
+        (["all"], categories),
+        (np.array([9]), np.ones(len(categories), np.int64)),
+        "-".join(labels),
+    )
 
 
 OLD, NEW = info(["black", "dress", "red"], ["shoes", "tops"]), info(["dress", "hat", "red", "wool"], ["tops", "bags"])
@@ -26,12 +32,16 @@ OLD, NEW = info(["black", "dress", "red"], ["shoes", "tops"]), info(["dress", "h
 def network(data_info, seed, width=4, **further):
     """Returns parameters of noise, named as an embedder's."""
     labels, categories = len(data_info.label_names), len(data_info.category_names[-1])
-    shapes = {"backbone": {"stem": {"kernel": (3, width)}, "block0": {"bias": (width,)}},
-              "projection": {"kernel": (width, 6)},
-              "heads_titles": {"kernel": (6, labels), "bias": (labels,), "log_scale": ()},
-              "heads_category": {"kernel": (6, categories), "bias": (categories,)},
-              "title_tower": {"labels": {"embedding": (labels, 5)}}, **further}
+    shapes = {
+        "backbone": {"stem": {"kernel": (3, width)}, "block0": {"bias": (width,)}},
+        "projection": {"kernel": (width, 6)},
+        "heads_titles": {"kernel": (6, labels), "bias": (labels,), "log_scale": ()},
+        "heads_category": {"kernel": (6, categories), "bias": (categories,)},
+        "title_tower": {"labels": {"embedding": (labels, 5)}},
+        **further,
+    }
     rng = np.random.default_rng(seed)
+
     def noise(shape):
         return rng.normal(size=shape).astype("f")
 
@@ -57,8 +67,15 @@ def test_labels_go_by_name_and_the_rest_by_path(run):
     old = network(OLD, 0, **{"heads_projector": {"kernel": (4, 4)}})
     fresh = network(NEW, 1, **{"heads_new": {"bias": (2,)}})
     params, counts = warm_start.from_run(fresh, run, NEW)
-    assert counts == {"from": str(run), "step": 7, "tensors_taken": 9, "tensors_fresh": 1, "tensors_left_over": 1,
-                      "labels_matched": 2 + 1 + 2, "labels_fresh": 2 + 1 + 2}
+    assert counts == {
+        "from": str(run),
+        "step": 7,
+        "tensors_taken": 9,
+        "tensors_fresh": 1,
+        "tensors_left_over": 1,
+        "labels_matched": 2 + 1 + 2,
+        "labels_fresh": 2 + 1 + 2,
+    }
     for name in ("backbone", "projection"):
         jax.tree.map(np.testing.assert_array_equal, params[name], old[name])
     titles, categories = params["heads_titles"], params["heads_category"]
@@ -88,8 +105,12 @@ def test_every_tensor_of_another_shape_is_named_at_once(run):
     fresh = network(NEW, 1, width=8)
     with pytest.raises(InputError) as error:
         warm_start.from_run(fresh, run, NEW)
-    for words in ("backbone/stem/kernel: (3, 4) there, (3, 8) here", "backbone/block0/bias: (4,) there, (8,) here",
-                  "projection/kernel: (4, 6) there, (8, 6) here", "set config.train.model"):
+    for words in (
+        "backbone/stem/kernel: (3, 4) there, (3, 8) here",
+        "backbone/block0/bias: (4,) there, (8,) here",
+        "projection/kernel: (4, 6) there, (8, 6) here",
+        "set config.train.model",
+    ):
         assert words in str(error.value)
 
 
@@ -115,9 +136,17 @@ def test_public_weights_come_first_and_an_earlier_run_after_them(run):
     jax.tree.map(np.testing.assert_array_equal, params["backbone"], network(OLD, 0)["backbone"])
 
 
-@pytest.mark.parametrize("init_from, name, folder", [
-    ("", "", None), ("one", "one", "runs/one"), ("one:runlocal", "one:runlocal", "runs/one-runlocal"),
-    ("runs/other", "", "runs/other"), ("./other", "", "other"), ("/abs/x:y", "", "/abs/x:y")])
+@pytest.mark.parametrize(
+    "init_from, name, folder",
+    [
+        ("", "", None),
+        ("one", "one", "runs/one"),
+        ("one:runlocal", "one:runlocal", "runs/one-runlocal"),
+        ("runs/other", "", "runs/other"),
+        ("./other", "", "other"),
+        ("/abs/x:y", "", "/abs/x:y"),
+    ],
+)
 def test_what_init_from_means(init_from, name, folder):
     config = ml_collections.ConfigDict({"train": {"init_from": init_from}})
     assert workdir.predecessor(config) == name

@@ -28,13 +28,19 @@ def test_a_second_run_does_nothing(tmp_path):
     assert run_all(make_config(name="renamed"), tmp_path) == {}
 
 
-@pytest.mark.parametrize("key, value, first", [
-    ("embed.batch_size", 8, "embed"), ("search.k", 50, "search"), ("evaluate.ks", (1, 5), "evaluate"),
-    ("report.rows", 4, "report")])
+@pytest.mark.parametrize(
+    "key, value, first",
+    [
+        ("embed.batch_size", 8, "embed"),
+        ("search.k", 50, "search"),
+        ("evaluate.ks", (1, 5), "evaluate"),
+        ("report.rows", 4, "report"),
+    ],
+)
 def test_a_changed_block_runs_again_from_there_and_says_why(tmp_path, key, value, first):
     run_all(make_config(), tmp_path)
     reasons = run_all(make_config(**{key: value}), tmp_path)
-    assert tuple(reasons) == workdir.VERBS[workdir.VERBS.index(first):]
+    assert tuple(reasons) == workdir.VERBS[workdir.VERBS.index(first) :]
     assert reasons[first].startswith(f"changed: {key}") and "->" in reasons[first]
     for later in list(reasons)[1:]:
         assert reasons[later].endswith("ran again")
@@ -184,8 +190,9 @@ def test_settings_survive_json_with_tuples(tmp_path):
 
 
 def test_hash_tells_settings_that_only_look_alike_apart():
-    assert workdir.stage_hash(make_config(**{"search.steps": (("a", {}), ("b", {}))}), "search") != \
-        workdir.stage_hash(make_config(**{"search.steps": (("b", {}), ("a", {}))}), "search")
+    assert workdir.stage_hash(make_config(**{"search.steps": (("a", {}), ("b", {}))}), "search") != workdir.stage_hash(
+        make_config(**{"search.steps": (("b", {}), ("a", {}))}), "search"
+    )
     assert workdir.stage_hash(make_config(), "mine") != workdir.stage_hash(make_config(), "train")
 
 

@@ -120,9 +120,10 @@ def _shift(image, left, up, fill):
     height, width = image.shape[:2]
     if abs(left) >= width or abs(up) >= height:
         return np.full_like(image, fill)
-    part = image[max(up, 0):height + min(up, 0), max(left, 0):width + min(left, 0)]
-    return cv2.copyMakeBorder(part, max(-up, 0), max(up, 0), max(-left, 0), max(left, 0), cv2.BORDER_CONSTANT,
-                              value=fill)
+    part = image[max(up, 0) : height + min(up, 0), max(left, 0) : width + min(left, 0)]
+    return cv2.copyMakeBorder(
+        part, max(-up, 0), max(up, 0), max(-left, 0), max(left, 0), cv2.BORDER_CONSTANT, value=fill
+    )
 
 
 def _affine(image, matrix, fill):
@@ -130,16 +131,26 @@ def _affine(image, matrix, fill):
     a, b, c, d, e, f = matrix
     matrix = np.array(((a, b, c + (a + b - 1) / 2), (d, e, f + (d + e - 1) / 2)))
     # With a fourth channel OpenCV has the same pixels in less than half of the time.
-    image = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), matrix, (image.shape[1], image.shape[0]),
-                           flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
-                           borderValue=(*fill, 255))
+    image = cv2.warpAffine(
+        cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),
+        matrix,
+        (image.shape[1], image.shape[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(*fill, 255),
+    )
     return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
 
 
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 _ENHANCE = {"brightness": brightness, "contrast": contrast, "color": color, "sharpness": sharpness}
-_MOVE = {"shear_x": shear_x, "shear_y": shear_y, "translate_x": translate_x, "translate_y": translate_y,
-         "rotate": rotate}
+_MOVE = {
+    "shear_x": shear_x,
+    "shear_y": shear_y,
+    "translate_x": translate_x,
+    "translate_y": translate_y,
+    "rotate": rotate,
+}
 
 
 def trivial_augment(size, ops=None, translate=32, fill=(128, 128, 128)):
@@ -175,8 +186,9 @@ def trivial_augment(size, ops=None, translate=32, fill=(128, 128, 128)):
             return _ENHANCE[name](image, 1 + sign * 0.99 * strength)
         return _MOVE[name](image, sign * largest[name] * strength, fill)
 
-    names = _chosen("trivial_augment", ops, (
-        "identity", "autocontrast", "equalize", "posterize", "solarize", *_ENHANCE, *_MOVE))
+    names = _chosen(
+        "trivial_augment", ops, ("identity", "autocontrast", "equalize", "posterize", "solarize", *_ENHANCE, *_MOVE)
+    )
 
     def apply(image, rng):
         which, strength, sign = rng.random(3).tolist()
@@ -231,8 +243,11 @@ def rand_augment(size, num_ops=2, magnitude=9.0, magnitude_std=0.5, p=0.5, ops=N
             return _MOVE[name](image, sign * 0.45 * strength * image.shape[name == "translate_x"], fill)
         return _MOVE[name](image, sign * strength * (30 if name == "rotate" else 0.3), fill)
 
-    names = _chosen("rand_augment", ops, (
-        "autocontrast", "equalize", "invert", "posterize", "solarize", "solarize_add", *_ENHANCE, *_MOVE))
+    names = _chosen(
+        "rand_augment",
+        ops,
+        ("autocontrast", "equalize", "invert", "posterize", "solarize", "solarize_add", *_ENHANCE, *_MOVE),
+    )
 
     def apply(image, rng):
         for _ in range(num_ops):

@@ -26,8 +26,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 HEAD = 65_536
 JPEG = b"\xff\xd8\xff"
 # An orientation in EXIF's bytes, of either byte order, that is not the upright one.
-_TURNED = re.compile(rb"\x01\x12\x00(?!\x03\x00\x00\x00\x01\x00\x01)|\x12\x01.\x00(?<!\x03\x00)|"
-                     rb"\x12\x01\x03\x00(?!\x01\x00\x00\x00\x01\x00)", re.DOTALL)
+_TURNED = re.compile(
+    rb"\x01\x12\x00(?!\x03\x00\x00\x00\x01\x00\x01)|\x12\x01.\x00(?<!\x03\x00)|"
+    rb"\x12\x01\x03\x00(?!\x01\x00\x00\x00\x01\x00)",
+    re.DOTALL,
+)
 _ROWS = 32  # the rows that a JPEG's blocks share, at most
 PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -45,9 +48,14 @@ _KNOWN = (
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    *((4, b"ftyp" + brand, name) for name, brands in {
-        "AVIF": (b"avif", b"avis"), "HEIC": (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-    }.items() for brand in brands),
+    *(
+        (4, b"ftyp" + brand, name)
+        for name, brands in {
+            "AVIF": (b"avif", b"avis"),
+            "HEIC": (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"),
+        }.items()
+        for brand in brands
+    ),
 )
 _REMEDY = {
     "missing image file": "add the file or remove the row",
@@ -100,21 +108,22 @@ class Encoded:
             factor = next((n for n in (8, 4, 2) if height >= n * needed[0] and width >= n * needed[1]), 1)
             rows, data = -(-(top + height + 1) // _ROWS) * _ROWS, self._data
             if rows < self.shape[0]:  # decoders stop where the header says that the picture ends
-                data = b"".join((data[:self._frame + 5], rows.to_bytes(2), data[self._frame + 7:]))
+                data = b"".join((data[: self._frame + 5], rows.to_bytes(2), data[self._frame + 7 :]))
             else:
                 rows = self.shape[0]
             try:  # not strict: the bytes that are not read would be an error
                 image = simplejpeg.decode_jpeg(data, min_height=-(-rows // factor), min_factor=factor, strict=False)
                 (top, bottom), (left, right) = (
                     ((first + factor // 2) // factor, (first + length + factor // 2) // factor)
-                    for first, length in ((top, height), (left, width)))
+                    for first, length in ((top, height), (left, width))
+                )
                 return image[top:bottom, left:right]
             except ValueError:  # another decoder may know it, or tells what is wrong
                 pass
         # A damaged file may turn out smaller than its header says, or turned.
         pixels = self.pixels()
         top, left = min(top, len(pixels) - 1), min(left, pixels.shape[1] - 1)
-        return pixels[top:top + height, left:left + width]
+        return pixels[top : top + height, left : left + width]
 
 
 def encoded(source: Any, row: int) -> Encoded:
@@ -162,8 +171,9 @@ def picture(number: int, image: Any) -> np.ndarray:
             raise InputError(f"picture {number}: {error.sentence(image)}") from error
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(f"picture {number} is {image.dtype} {image.shape}: give uint8 [height, width, 3] in RGB, "
-                         "or a path")
+        raise InputError(
+            f"picture {number} is {image.dtype} {image.shape}: give uint8 [height, width, 3] in RGB, or a path"
+        )
     return image
 
 
@@ -194,8 +204,11 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = Non
         flag = cv2.IMREAD_COLOR_RGB
         if at_least:
             fits = [n for n in (8, 4, 2) if min(size) // n >= at_least]
-            flag = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4,
-                    2: cv2.IMREAD_REDUCED_COLOR_2}[fits[0]] if fits else flag
+            flag = (
+                {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}[fits[0]]
+                if fits
+                else flag
+            )
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
         except cv2.error:
@@ -219,9 +232,9 @@ def _sums_are_right(png: bytes) -> bool:
     """Tells whether the parts of a PNG that make its pixels are as they were written."""
     view, at = memoryview(png), 8
     while at + 12 <= len(png):
-        end = at + 8 + int.from_bytes(view[at:at + 4])
+        end = at + 8 + int.from_bytes(view[at : at + 4])
         critical = not view[at + 4] & 32  # by its name's first letter; a broken comment is no harm
-        if critical and end + 4 <= len(png) and zlib.crc32(view[at + 4:end]) != int.from_bytes(view[end:end + 4]):
+        if critical and end + 4 <= len(png) and zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
             return False
         at = end + 4
     return True
@@ -258,11 +271,11 @@ def _jpeg_header(data: bytes) -> tuple[int, tuple[int, int], bool, bool]:
         elif marker in (0xD9, 0xDA):
             break
         else:
-            end = at + 2 + int.from_bytes(data[at + 2:at + 4])
+            end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not frame[0]:
-                size = int.from_bytes(data[at + 7:at + 9]), int.from_bytes(data[at + 5:at + 7])
+                size = int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
                 frame = at, size, data[at + 9] in (1, 3) and data[at + 4] == 8
-            if marker == 0xE1 and data[at + 4:at + 8] == b"Exif" and _TURNED.search(data, at, end):
+            if marker == 0xE1 and data[at + 4 : at + 8] == b"Exif" and _TURNED.search(data, at, end):
                 turns = True  # decoders take it from behind the frame's header, too
             at = end
     return *frame, turns

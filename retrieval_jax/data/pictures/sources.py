@@ -147,8 +147,9 @@ def path_problem(relative: str) -> str:
     return "it has '..'" if ".." in parts else ""
 
 
-def check(root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict | None = None,
-          whole: bool = False) -> BadImage | None:
+def check(
+    root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict | None = None, whole: bool = False
+) -> BadImage | None:
     """Looks at a picture's path, first and last bytes, and decodes it only where those leave a doubt.
 
     What is damaged between header and end of a JPEG or PNG is seen by `whole` only; otherwise reading it says so.
@@ -188,8 +189,9 @@ def check(root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict 
         return error
     except OSError as error:
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-        return BadImage("missing image file",
-                        _near(root, relative, folders) if missing else error.strerror or str(error))
+        return BadImage(
+            "missing image file", _near(root, relative, folders) if missing else error.strerror or str(error)
+        )
     return None
 
 

@@ -57,30 +57,38 @@ def compose(spec, image_size):
             name, kwargs = entry
             kwargs = dict(kwargs)
         except (TypeError, ValueError):
-            raise InputError(f"transform {entry!r} is not a (name, keyword arguments) pair, "
-                             "such as ('flip', {})") from None
+            raise InputError(
+                f"transform {entry!r} is not a (name, keyword arguments) pair, such as ('flip', {{}})"
+            ) from None
         if name not in _TRANSFORMS:
-            raise InputError(f"there is no transform {name!r}{_near(name, _TRANSFORMS)}; there are: "
-                             f"{', '.join(sorted(_TRANSFORMS))}")
+            raise InputError(
+                f"there is no transform {name!r}{_near(name, _TRANSFORMS)}; there are: {', '.join(sorted(_TRANSFORMS))}"
+            )
         build = _TRANSFORMS[name]
         known = [p for p in inspect.signature(build).parameters if p != "size"]
         for key in kwargs:
             if key not in known:
-                raise InputError(f"transform {name!r} has no argument {key!r}{_near(key, known)}; it takes: "
-                                 f"{', '.join(known) or 'no arguments'}")
+                raise InputError(
+                    f"transform {name!r} has no argument {key!r}{_near(key, known)}; it takes: "
+                    f"{', '.join(known) or 'no arguments'}"
+                )
         cuts_first = cuts_first or not steps and name == "random_resized_crop"
         steps.append(build((height, width), **kwargs))
         if name not in _FIXED:
             random_names.append(name)
         sets_size = sets_size or name in _SIZING
     if not sets_size:
-        raise InputError("the transforms never set the picture's size: add ('resize', {}), ('center_crop', {}) or"
-                         " ('random_resized_crop', {})")
+        raise InputError(
+            "the transforms never set the picture's size: add ('resize', {}), ('center_crop', {}) or"
+            " ('random_resized_crop', {})"
+        )
 
     def apply(image, rng=None):
         if rng is None and random_names:
-            raise InputError(f"random transforms ({', '.join(random_names)}) need a random generator; evaluation uses "
-                             "(('resize', {}),)")
+            raise InputError(
+                f"random transforms ({', '.join(random_names)}) need a random generator; evaluation uses "
+                "(('resize', {}),)"
+            )
         if isinstance(image, decoding.Encoded) and not cuts_first:
             image = image.pixels()
         for step in steps:
@@ -128,7 +136,7 @@ def center_crop(size, crop_pct=0.875, interpolation="bicubic", squash=False):
         else:
             inner = whole(h * cover_w / w), cover_w
         y, x = (round((a - b) / 2) for a, b in zip(inner, size, strict=True))
-        image = _resize(image, inner, interpolation)[y:y + size[0], x:x + size[1]]
+        image = _resize(image, inner, interpolation)[y : y + size[0], x : x + size[1]]
         return np.ascontiguousarray(image)
 
     return apply
@@ -156,7 +164,7 @@ def random_resized_crop(size, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), interpolat
         if isinstance(image, decoding.Encoded):
             image = image.cut(y, x, crop_h, crop_w, size)
         else:
-            image = image[y:y + crop_h, x:x + crop_w]
+            image = image[y : y + crop_h, x : x + crop_w]
         if interpolation == "random":
             return _resize(image, size, "bilinear" if rng.random() < 0.5 else "bicubic")
         return _resize(image, size, interpolation)
@@ -216,10 +224,14 @@ def color_jitter(size, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0):
         third, sine = (1 - math.cos(angle)) / 3, math.sin(angle) / math.sqrt(3)
         same, before, after = math.cos(angle) + third, third - sine, third + sine
         gain, s, d = bright * con, sat, 1 - sat
-        matrix = np.array((
-            (gain * (s * same + d * r), gain * (s * before + d * g), gain * (s * after + d * b), bias),
-            (gain * (s * after + d * r), gain * (s * same + d * g), gain * (s * before + d * b), bias),
-            (gain * (s * before + d * r), gain * (s * after + d * g), gain * (s * same + d * b), bias)), np.float32)
+        matrix = np.array(
+            (
+                (gain * (s * same + d * r), gain * (s * before + d * g), gain * (s * after + d * b), bias),
+                (gain * (s * after + d * r), gain * (s * same + d * g), gain * (s * before + d * b), bias),
+                (gain * (s * before + d * r), gain * (s * after + d * g), gain * (s * same + d * b), bias),
+            ),
+            np.float32,
+        )
         return cv2.transform(image, matrix)
 
     return apply
@@ -255,18 +267,30 @@ def erasing(size, p=0.25, scale=(0.02, 1 / 3), ratio=(0.3, 3.3), fill="noise"):
                 y, x = int(top * (h - box_h + 1)), int(left * (w - box_w + 1))
                 image = image.copy()  # the source may have handed out its own cached row
                 if fill == "noise":
-                    image[y:y + box_h, x:x + box_w] = np.frombuffer(rng.bytes(box_h * box_w * 3), np.uint8).reshape(
-                        box_h, box_w, 3)
+                    image[y : y + box_h, x : x + box_w] = np.frombuffer(rng.bytes(box_h * box_w * 3), np.uint8).reshape(
+                        box_h, box_w, 3
+                    )
                 else:
-                    image[y:y + box_h, x:x + box_w] = [round(m) for m in cv2.mean(image)[:3]]
+                    image[y : y + box_h, x : x + box_w] = [round(m) for m in cv2.mean(image)[:3]]
                 return image
         return image
 
     return apply
 
 
-_TRANSFORMS = {f.__name__: f for f in (resize, random_resized_crop, center_crop, flip, color_jitter, erasing,
-                                       augment.trivial_augment, augment.rand_augment)}
+_TRANSFORMS = {
+    f.__name__: f
+    for f in (
+        resize,
+        random_resized_crop,
+        center_crop,
+        flip,
+        color_jitter,
+        erasing,
+        augment.trivial_augment,
+        augment.rand_augment,
+    )
+}
 
 
 def _resize(image, size, interpolation="area"):
@@ -274,11 +298,15 @@ def _resize(image, size, interpolation="area"):
     if (h, w) == size:
         return image if image.flags.c_contiguous else np.ascontiguousarray(image)
     if interpolation == "halves":
-        down, across = (next((n for n in (16, 8, 4, 2) if have >= n * want), 1)
-                        for have, want in zip((h, w), size, strict=True))
+        down, across = (
+            next((n for n in (16, 8, 4, 2) if have >= n * want), 1) for have, want in zip((h, w), size, strict=True)
+        )
         if down > 1 or across > 1:
-            image = cv2.resize(image[:h // down * down, :w // across * across], (w // across, h // down),
-                               interpolation=cv2.INTER_AREA)
+            image = cv2.resize(
+                image[: h // down * down, : w // across * across],
+                (w // across, h // down),
+                interpolation=cv2.INTER_AREA,
+            )
         return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     if interpolation != "area":  # OpenCV has no such kernels
         return np.array(Image.fromarray(image).resize((size[1], size[0]), _FILTERS[interpolation]))
@@ -303,8 +331,9 @@ def _interval(transform, name, value, least, most):
     except (TypeError, ValueError):
         raise InputError(f"transform {transform!r}: {name} is a pair (smallest, largest), not {value!r}") from None
     if not least < low <= high <= most:
-        raise InputError(f"transform {transform!r}: {name} {value!r} has to satisfy {least} < smallest <= largest "
-                         f"<= {most}")
+        raise InputError(
+            f"transform {transform!r}: {name} {value!r} has to satisfy {least} < smallest <= largest <= {most}"
+        )
     return low, high
 
 

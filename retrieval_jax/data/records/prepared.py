@@ -83,8 +83,12 @@ def features(category_names: Sequence[Sequence[str]]) -> Any:
     """
     import tensorflow_datasets as tfds
 
-    columns = {"id": tfds.features.Text(), "row": tfds.features.Scalar(np.int64), "image": tfds.features.Image(),
-               "title": tfds.features.Text()}
+    columns = {
+        "id": tfds.features.Text(),
+        "row": tfds.features.Scalar(np.int64),
+        "image": tfds.features.Image(),
+        "title": tfds.features.Text(),
+    }
     for level, names in enumerate(category_names):
         # tfds keeps names in a file of lines, distinct ones
         nameable = len(set(names)) == len(names) and all(name.strip() and name.isprintable() for name in names)
@@ -115,7 +119,7 @@ def key(shard: Shard, source: Any, settings: dict) -> str:
             except InputError:
                 digest.update(b"missing\n")
     elif isinstance(source, records.RecordImages):
-        digest.update(source.rows[shard.start:shard.start + len(shard.ids)].tobytes())
+        digest.update(source.rows[shard.start : shard.start + len(shard.ids)].tobytes())
         for file in sorted(pathlib.Path(source.folder).glob(f"*-{source.split}*")):
             status = file.stat()
             digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
@@ -220,7 +224,7 @@ def _ordinary(data: bytes) -> bool:
     if data.startswith(decoding.JPEG):
         return decoding.peek(data)[0] and decoding.ends_well(data[:8], data[-12:]) and not decoding.turned(data)
     png = data.startswith(decoding.PNG) and decoding.ends_well(data[:8], data[-12:])
-    return png and data[24] == 8 and data[25] in (0, 2) and b"tRNS" not in data[:decoding.HEAD]
+    return png and data[24] == 8 and data[25] in (0, 2) and b"tRNS" not in data[: decoding.HEAD]
 
 
 def _where(source: Any, row: int) -> str:
@@ -256,8 +260,14 @@ def problem(path: pathlib.Path, shard: Shard, about: dict) -> str:
     return ""
 
 
-def finish(folder: pathlib.Path, name: str, catalog: Catalog, abouts: dict[str, list[tuple[Shard, dict]]],
-           settings: dict, summary: dict) -> dict:
+def finish(
+    folder: pathlib.Path,
+    name: str,
+    catalog: Catalog,
+    abouts: dict[str, list[tuple[Shard, dict]]],
+    settings: dict,
+    summary: dict,
+) -> dict:
     """Writes all but the shards and catalogue.json, which is to be written last.
 
     Args:
@@ -286,25 +296,49 @@ def finish(folder: pathlib.Path, name: str, catalog: Catalog, abouts: dict[str, 
         if split.categories is not None:
             columns |= {f"category_{i}": column for i, column in enumerate(split.categories[rows].T)}
         pl.DataFrame(columns).write_parquet(inside / f"{split_name}.parquet")
-        infos.append(tfds.core.SplitInfo(
-            name=split_name, shard_lengths=[len(about["rows"]) for _, about in made],
-            num_bytes=sum(about["bytes"] for _, about in made),
-            filename_template=naming.ShardedFileTemplate(folder, dataset_name=name, filetype_suffix="array_record",
-                                                         split=split_name)))
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split_name,
+                shard_lengths=[len(about["rows"]) for _, about in made],
+                num_bytes=sum(about["bytes"] for _, about in made),
+                filename_template=naming.ShardedFileTemplate(
+                    folder, dataset_name=name, filetype_suffix="array_record", split=split_name
+                ),
+            )
+        )
     if catalog.truth is not None:
         np.savez(inside / "truth.npz", **_truth(catalog.truth, kept["query"], kept["gallery"]))
     tfds.folder_dataset.write_metadata(
-        data_dir=folder, features=features(catalog.category_names), split_infos=infos, check_data=False,
+        data_dir=folder,
+        features=features(catalog.category_names),
+        split_infos=infos,
+        check_data=False,
         description=f"{catalog.name}, prepared by retrieval_jax.prepare: shorter side {settings['side']} pixels, "
-                    f"JPEG quality {settings['quality']}.")
+        f"JPEG quality {settings['quality']}.",
+    )
     row_checks.write_set_aside(folder / "set_aside.csv", catalog.set_aside)
     return {
-        "format": FORMAT, "name": catalog.name, "settings": settings, "summary": summary,
-        "category_levels": list(catalog.category_levels), "category_names": [list(n) for n in catalog.category_names],
-        "counts": catalog.counts, "truth": catalog.truth is not None,
-        "splits": {split_name: [{"file": shard.path.name, "records": len(about["rows"]), "bytes": about["bytes"],
-                                 "sha256": about["sha256"]} for shard, about in made]
-                   for split_name, made in abouts.items()}}
+        "format": FORMAT,
+        "name": catalog.name,
+        "settings": settings,
+        "summary": summary,
+        "category_levels": list(catalog.category_levels),
+        "category_names": [list(n) for n in catalog.category_names],
+        "counts": catalog.counts,
+        "truth": catalog.truth is not None,
+        "splits": {
+            split_name: [
+                {
+                    "file": shard.path.name,
+                    "records": len(about["rows"]),
+                    "bytes": about["bytes"],
+                    "sha256": about["sha256"],
+                }
+                for shard, about in made
+            ]
+            for split_name, made in abouts.items()
+        },
+    }
 
 
 def _truth(truth: Any, queries: np.ndarray, gallery: np.ndarray) -> dict[str, np.ndarray]:
@@ -353,15 +387,22 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
     """
     inside = folder / "catalogue"
     if not (inside / "catalogue.json").is_file():
-        raise InputError(f"{folder} is not prepared to its end: run `python -m retrieval_jax.prepare --out={folder}` "
-                         "again with the same --config; it goes on from there")
+        raise InputError(
+            f"{folder} is not prepared to its end: run `python -m retrieval_jax.prepare --out={folder}` "
+            "again with the same --config; it goes on from there"
+        )
     try:
         about = json.loads((inside / "catalogue.json").read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
-            raise InputError(f"{folder} is in format {about['format']} of prepared catalogues, and this version reads "
-                             f"{FORMAT}: prepare it again")
-        splits = {name: _split(folder, name, shards, len(about["category_levels"]), max_pixels, decode_at_least)
-                  for name, shards in about["splits"].items() if name in SPLITS}
+            raise InputError(
+                f"{folder} is in format {about['format']} of prepared catalogues, and this version reads "
+                f"{FORMAT}: prepare it again"
+            )
+        splits = {
+            name: _split(folder, name, shards, len(about["category_levels"]), max_pixels, decode_at_least)
+            for name, shards in about["splits"].items()
+            if name in SPLITS
+        }
         truth = None
         if about["truth"]:
             with np.load(inside / "truth.npz", allow_pickle=False) as found:
@@ -371,16 +412,26 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
     except InputError:
         raise
     except Exception as error:  # JSON, Parquet, npz and CSV readers each have their own
-        raise InputError(f"{folder}: its tables cannot be read ({records.first_line(error)}); run prepare again with "
-                         "the same --out: what is whole is kept") from error
+        raise InputError(
+            f"{folder}: its tables cannot be read ({records.first_line(error)}); run prepare again with "
+            "the same --out: what is whole is kept"
+        ) from error
     if set_aside_path is not None:
         row_checks.write_set_aside(set_aside_path, set_aside)
-    return Catalog(about["name"], **splits, truth=truth, category_levels=tuple(about["category_levels"]),
-                   category_names=tuple(about["category_names"]), counts=about["counts"], set_aside=set_aside)
+    return Catalog(
+        about["name"],
+        **splits,
+        truth=truth,
+        category_levels=tuple(about["category_levels"]),
+        category_names=tuple(about["category_names"]),
+        counts=about["counts"],
+        set_aside=set_aside,
+    )
 
 
-def _split(folder: pathlib.Path, name: str, shards: list[dict], levels: int, max_pixels: int,
-           decode_at_least: int | None) -> Split:
+def _split(
+    folder: pathlib.Path, name: str, shards: list[dict], levels: int, max_pixels: int, decode_at_least: int | None
+) -> Split:
     for shard in shards:
         file = folder / shard["file"]
         if not file.is_file() or file.stat().st_size != shard["bytes"]:
@@ -389,12 +440,16 @@ def _split(folder: pathlib.Path, name: str, shards: list[dict], levels: int, max
     frame = pl.read_parquet(folder / "catalogue" / f"{name}.parquet")
     count = sum(shard["records"] for shard in shards)
     if len(frame) != count:
-        raise InputError(f"{folder}: the split {name} has {len(frame):,} listings, but its files have {count:,} "
-                         "records; run prepare again with the same --out")
+        raise InputError(
+            f"{folder}: the split {name} has {len(frame):,} listings, but its files have {count:,} "
+            "records; run prepare again with the same --out"
+        )
     categories = None
     if levels and "category_0" in frame.columns:
         categories = frame.select(f"category_{i}" for i in range(levels)).to_numpy().astype(np.int32)
-    images = records.RecordImages(folder, name, np.arange(len(frame)), "image", frame["row"].to_numpy(), max_pixels,
-                                  decode_at_least)
-    return Split(name, frame["id"].to_list(), frame["title"].to_list() if "title" in frame.columns else None,
-                 categories, images)
+    images = records.RecordImages(
+        folder, name, np.arange(len(frame)), "image", frame["row"].to_numpy(), max_pixels, decode_at_least
+    )
+    return Split(
+        name, frame["id"].to_list(), frame["title"].to_list() if "title" in frame.columns else None, categories, images
+    )

@@ -64,15 +64,21 @@ class RecordImages:
         try:
             fields = parse(self._records[int(self.rows[row])])
         except Exception as error:  # a damaged file speaks in many ways
-            raise InputError(f"{self._name(row)} cannot be read ({first_line(error)}); prepare the dataset again, or "
-                             "copy its files again") from error
+            raise InputError(
+                f"{self._name(row)} cannot be read ({first_line(error)}); prepare the dataset again, or "
+                "copy its files again"
+            ) from error
         if self.numbers is not None and fields["row"].int64_list.value[:] != [self.numbers[row]]:
-            raise InputError(f"{self._name(row)} is not the listing of row {self.numbers[row]} that belongs there: "
-                             "records and listings are of two different preparations; prepare it again")
+            raise InputError(
+                f"{self._name(row)} is not the listing of row {self.numbers[row]} that belongs there: "
+                "records and listings are of two different preparations; prepare it again"
+            )
         values = fields[self.column].bytes_list.value if self.column in fields else ()
         if len(values) != 1:
-            raise InputError(f"{self._name(row)} has no encoded picture in its column {self.column!r}; prepare the "
-                             "dataset again, or map another column in config.data.kwargs.columns")
+            raise InputError(
+                f"{self._name(row)} has no encoded picture in its column {self.column!r}; prepare the "
+                "dataset again, or map another column in config.data.kwargs.columns"
+            )
         return values[0]
 
     def decode(self, data: bytes, row: int) -> np.ndarray:
@@ -129,8 +135,10 @@ def open_records(folder: str, split: str) -> Any:
             split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: the split {split} cannot be opened ({first_line(error)}); prepare it again, or "
-                         "copy its files again") from error
+        raise InputError(
+            f"{folder}: the split {split} cannot be opened ({first_line(error)}); prepare it again, or "
+            "copy its files again"
+        ) from error
 
 
 def dataset(folder: Any) -> Any:
@@ -146,13 +154,17 @@ def dataset(folder: Any) -> Any:
 
     folder = pathlib.Path(folder)
     if not (folder / "dataset_info.json").is_file():
-        raise InputError(f"{folder} has no dataset_info.json: give the folder that a dataset was prepared in, such as "
-                         "tensorflow_datasets/stanford_online_products/1.0.0")
+        raise InputError(
+            f"{folder} has no dataset_info.json: give the folder that a dataset was prepared in, such as "
+            "tensorflow_datasets/stanford_online_products/1.0.0"
+        )
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:  # protobuf, JSON, features of a Python module that is not there ...
-        raise InputError(f"{folder}: not a dataset that tfds can describe ({first_line(error)}); prepare it again "
-                         "with tensorflow-datasets 4 or later") from error
+        raise InputError(
+            f"{folder}: not a dataset that tfds can describe ({first_line(error)}); prepare it again "
+            "with tensorflow-datasets 4 or later"
+        ) from error
     if not {"array_record", "parquet"} & set(_formats(builder.info)):
         name = builder.info.name
         raise InputError(

@@ -63,11 +63,15 @@ def load_tfds(
     folder = _folder(root, name, data_dir)
     if prepared.is_prepared(folder):
         if splits or columns or max_bad_share:
-            raise InputError(f"{folder} is a prepared catalogue, which knows its columns and splits: leave splits, "
-                             "columns and max_bad_share out of config.data.kwargs")
+            raise InputError(
+                f"{folder} is a prepared catalogue, which knows its columns and splits: leave splits, "
+                "columns and max_bad_share out of config.data.kwargs"
+            )
         if leave_out:
-            raise InputError(f"config.data.leave_out: {folder} is a prepared catalogue, which is used as a whole: "
-                             "prepare it again into another folder, with --config.data.leave_out of this list")
+            raise InputError(
+                f"config.data.leave_out: {folder} is a prepared catalogue, which is used as a whole: "
+                "prepare it again into another folder, with --config.data.leave_out of this list"
+            )
         return prepared.load(folder, max_pixels, decode_at_least, set_aside_path)
     builder = records.dataset(folder)
     places = _splits(builder.info, splits)
@@ -77,13 +81,18 @@ def load_tfds(
     labels = wanted | {f"category_{i}": level for i, level in enumerate(levels)}
     frames = {}
     for ours, (theirs, rows) in places.items():
-        same = next((frames[other] for other in frames if places[other][0] == theirs
-                     and np.array_equal(places[other][1], rows)), None)  # of SOP the gallery is the queries
+        same = next(
+            (
+                frames[other]
+                for other in frames
+                if places[other][0] == theirs and np.array_equal(places[other][1], rows)
+            ),
+            None,
+        )  # of SOP the gallery is the queries
         if same is not None:
             frames[ours] = dataclasses.replace(same, name=ours, bad=dict(same.bad))
             continue
-        frames[ours] = _read(folder, ours, theirs, rows, columns["image"], labels, kinds,
-                             check_images, max_pixels)
+        frames[ours] = _read(folder, ours, theirs, rows, columns["image"], labels, kinds, check_images, max_pixels)
     return tables.build(
         builder.info.name,
         frames,
@@ -109,9 +118,11 @@ def _folder(root: str | None, name: str | None, data_dir: str | None) -> pathlib
         where = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
         there = sorted(child.name for child in where.iterdir() if child.is_dir()) if where.is_dir() else []
         near = difflib.get_close_matches(name, there) or there[:10]
-        raise InputError(f"config.data.kwargs.name: no dataset {name!r} lies in {where} (there: "
-                         f"{', '.join(near) or 'none'}); prepare it with `tfds build {name} "
-                         "--file_format=array_record`, or give its place as data_dir") from None
+        raise InputError(
+            f"config.data.kwargs.name: no dataset {name!r} lies in {where} (there: "
+            f"{', '.join(near) or 'none'}); prepare it with `tfds build {name} "
+            "--file_format=array_record`, or give its place as data_dir"
+        ) from None
     except Exception as error:  # a name that tfds cannot parse, a folder that it cannot read
         raise InputError(f"config.data.kwargs.name: {name!r}: {records.first_line(error)}") from error
 
@@ -123,19 +134,24 @@ def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str,
     wanted = {ours: theirs for ours, theirs in wanted.items() if theirs}
     tables.check_names("splits", wanted, SPLITS)
     if not wanted:
-        raise InputError(f"{info.name} has the splits {', '.join(known)}; say in config.data.kwargs.splits which is "
-                         'which, such as {"train": "train", "query": "test", "gallery": "test"}')
+        raise InputError(
+            f"{info.name} has the splits {', '.join(known)}; say in config.data.kwargs.splits which is "
+            'which, such as {"train": "train", "query": "test", "gallery": "test"}'
+        )
     found = {}
     for ours in SPLITS:
         if ours not in wanted:
             continue
         base = re.match(r"[^\[+]*", str(wanted[ours]))[0].strip()
         if base not in known or "+" in str(wanted[ours]):
-            raise InputError(f"config.data.kwargs.splits.{ours} is {wanted[ours]!r}; {info.name} has "
-                             f"{', '.join(known)}, or a slice of one such as '{known[0]}[:80%]'")
+            raise InputError(
+                f"config.data.kwargs.splits.{ours} is {wanted[ours]!r}; {info.name} has "
+                f"{', '.join(known)}, or a slice of one such as '{known[0]}[:80%]'"
+            )
         whole = info.splits[base]
-        starts = dict(zip([str(path) for path in whole.filepaths], np.cumsum([0, *whole.shard_lengths[:-1]]),
-                          strict=True))
+        starts = dict(
+            zip([str(path) for path in whole.filepaths], np.cumsum([0, *whole.shard_lengths[:-1]]), strict=True)
+        )
         try:
             parts = info.splits[wanted[ours]].file_instructions
         except Exception as error:  # tfds's own words about a slice that it cannot read
@@ -160,19 +176,25 @@ def _columns(info: Any, given: Mapping[str, Any]) -> tuple[dict, dict]:
             continue
         if theirs not in kinds:
             near = difflib.get_close_matches(theirs, kinds, cutoff=0.4)
-            raise InputError(f"{info.name} has no column {theirs!r} (our {ours}); it has {', '.join(kinds)}"
-                             f"{'; did you mean ' + ' or '.join(map(repr, near)) + '?' if near else ''}; map it in "
-                             "config.data.kwargs.columns")
+            raise InputError(
+                f"{info.name} has no column {theirs!r} (our {ours}); it has {', '.join(kinds)}"
+                f"{'; did you mean ' + ' or '.join(map(repr, near)) + '?' if near else ''}; map it in "
+                "config.data.kwargs.columns"
+            )
         kind = kinds[theirs]
         picture = type(kind).__name__ == "Image"
         if picture != (ours == "image") or (picture and np.dtype(kind.np_dtype) != np.uint8):
             what = f"{type(kind).__name__}{f' of {np.dtype(kind.np_dtype)}' if picture else ''}"
-            raise InputError(f"column {theirs!r} of {info.name} (our {ours}) is {what}, "
-                             f"{'not a picture of 8 bits' if ours == 'image' else 'not text or a number'}; map another "
-                             "in config.data.kwargs.columns")
+            raise InputError(
+                f"column {theirs!r} of {info.name} (our {ours}) is {what}, "
+                f"{'not a picture of 8 bits' if ours == 'image' else 'not text or a number'}; map another "
+                "in config.data.kwargs.columns"
+            )
         if not picture and (getattr(kind, "shape", None) != () or hasattr(kind, "feature")):
-            raise InputError(f"column {theirs!r} of {info.name} (our {ours}) holds several values a record, not one "
-                             "text or number; map another in config.data.kwargs.columns")
+            raise InputError(
+                f"column {theirs!r} of {info.name} (our {ours}) holds several values a record, not one "
+                "text or number; map another in config.data.kwargs.columns"
+            )
     return columns, kinds
 
 
@@ -185,8 +207,15 @@ def _flat(features: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _read(
-    folder: pathlib.Path, ours: str, theirs: str, rows: np.ndarray, image: str, labels: dict[str, str],
-    kinds: dict[str, Any], check_images: bool | str, max_pixels: int,
+    folder: pathlib.Path,
+    ours: str,
+    theirs: str,
+    rows: np.ndarray,
+    image: str,
+    labels: dict[str, str],
+    kinds: dict[str, Any],
+    check_images: bool | str,
+    max_pixels: int,
 ) -> row_checks.Rows:
     """Reads the labels of every record and looks at its picture; "decode" decodes it whole, False does not look."""
     opened = records.open_records(str(folder), theirs)

@@ -1,5 +1,4 @@
-"""Listings that a list of the user names: they stay out of a catalogue, counted like bad rows but held against no file.
-"""
+"""Listings that a list of the user names: they stay out of a catalogue, counted but held against no file."""
 
 from __future__ import annotations
 
@@ -32,8 +31,10 @@ class Listed:
 
     def unknown(self) -> InputError:
         """Returns what to raise where there is no such listing: it is a list of another catalogue."""
-        return InputError(f"{self.where}: there is no listing {short(self.id)!r} in the split {short(self.split)!r}; "
-                          "make the list again, or remove the row")
+        return InputError(
+            f"{self.where}: there is no listing {short(self.id)!r} in the split {short(self.split)!r}; "
+            "make the list again, or remove the row"
+        )
 
 
 def read(file: str) -> list[Listed]:
@@ -48,14 +49,17 @@ def read(file: str) -> list[Listed]:
     """
     path = pathlib.Path(file)
     try:
-        rows = table_files.read("leave_out", path.parent, [path.name], {n: n for n in ("split", "id", "reason")},
-                                may_be_empty=True)
+        rows = table_files.read(
+            "leave_out", path.parent, [path.name], {n: n for n in ("split", "id", "reason")}, may_be_empty=True
+        )
     except InputError as error:
         raise InputError(f"config.data.leave_out = {file!r}: {error}") from None
     for _, sentence in rows.bad.values():
         raise InputError(f"config.data.leave_out = {file!r}: {sentence}")
-    return [Listed(f"config.data.leave_out: {file}, row {line}", *listed) for line, listed in zip(
-        rows.line.tolist(), rows.frame.select("split", "id", "reason").iter_rows(), strict=True)]
+    return [
+        Listed(f"config.data.leave_out: {file}, row {line}", *listed)
+        for line, listed in zip(rows.line.tolist(), rows.frame.select("split", "id", "reason").iter_rows(), strict=True)
+    ]
 
 
 def mark(tables: dict[str, Rows], listed: Sequence[Listed]) -> None:
@@ -69,8 +73,11 @@ def mark(tables: dict[str, Rows], listed: Sequence[Listed]) -> None:
       InputError: one of them is not there.
     """
     # of an id that stands twice the first row, the one that would be kept
-    places = {name: dict(zip(rows.frame["id"].reverse(), range(len(rows))[::-1], strict=True))
-              for name, rows in tables.items() if listed}
+    places = {
+        name: dict(zip(rows.frame["id"].reverse(), range(len(rows))[::-1], strict=True))
+        for name, rows in tables.items()
+        if listed
+    }
     for one in listed:
         row = places.get(one.split, {}).get(one.id)
         if row is None:

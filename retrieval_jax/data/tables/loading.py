@@ -82,8 +82,9 @@ def load_eproduct(
     listing = {"id": "UUID", "image": "IMAGE_PATH"}
     labels = {"title": "AUCT_TITL"} | {f"category_{i}": level for i, level in enumerate(EPRODUCT_LEVELS)}
     tables = {
-        split: table_files.read(split, root, files[split], listing | (labels if split in ("train", "val") else {}),
-                               encoding=encoding)
+        split: table_files.read(
+            split, root, files[split], listing | (labels if split in ("train", "val") else {}), encoding=encoding
+        )
         for split in SPLITS
         if split in files
     }
@@ -220,7 +221,8 @@ def _files(
         return FileImages(root, tables[split].frame["image"][kept].to_list(), max_pixels, decode_at_least)
 
     return images, (
-        lambda rows: row_checks.check_images(rows, root, max_pixels, whole=check == "decode")) if check else None
+        lambda rows: row_checks.check_images(rows, root, max_pixels, whole=check == "decode")
+    ) if check else None
 
 
 def build(

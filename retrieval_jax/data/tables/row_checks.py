@@ -92,14 +92,24 @@ def check_ids(rows: Rows, *, unique: bool = True) -> None:
     for row in np.flatnonzero(ids.str.contains(r"\s").to_numpy()):
         rows.mark(int(row), "blank in id", f"the id {short(ids[int(row)])!r} has a blank in it; take the blank out")
     for row in np.flatnonzero(ids.str.contains(_UNSEEN).to_numpy()):
-        rows.mark(int(row), "invisible character in id",
-                  f"the id {short(ids[int(row)])!a} has a character that nobody sees; take it out")
+        rows.mark(
+            int(row),
+            "invisible character in id",
+            f"the id {short(ids[int(row)])!a} has a character that nobody sees; take it out",
+        )
     for row in np.flatnonzero((ids.str.len_chars() > LONGEST_ID).to_numpy()):
-        rows.mark(int(row), "id too long", f"the id has {len(ids[int(row)]):,} characters, at most {LONGEST_ID:,}; "
-                                           "perhaps a column or a quote is out of place")
+        rows.mark(
+            int(row),
+            "id too long",
+            f"the id has {len(ids[int(row)]):,} characters, at most {LONGEST_ID:,}; "
+            "perhaps a column or a quote is out of place",
+        )
     for row in np.flatnonzero(ids.str.contains(r"^[0-9][.,][0-9]+E\+[0-9]+$").to_numpy()):
-        rows.mark(int(row), "rounded id",
-                  f"the id {ids[int(row)]!r} is a number that a spreadsheet has rounded; export ids as text")
+        rows.mark(
+            int(row),
+            "rounded id",
+            f"the id {ids[int(row)]!r} is a number that a spreadsheet has rounded; export ids as text",
+        )
     if not unique:
         return
     repeated = np.flatnonzero((~ids.is_first_distinct()).to_numpy())
@@ -129,11 +139,16 @@ def check_titles(rows: Rows) -> None:
     for row in np.flatnonzero(~seen.to_numpy()):
         rows.mark(int(row), "empty title", "the title is empty; give it one or remove the row")
     for row in np.flatnonzero(titles.str.strip_chars().str.to_lowercase().is_in(_NO_TITLE).to_numpy()):
-        rows.mark(int(row), "empty title", f"the title is {titles[int(row)]!r}, that is empty; give it one or remove "
-                                           "the row")
+        rows.mark(
+            int(row), "empty title", f"the title is {titles[int(row)]!r}, that is empty; give it one or remove the row"
+        )
     for row in np.flatnonzero((titles.str.len_chars() > LONGEST_TITLE).to_numpy()):
-        rows.mark(int(row), "title too long", f"the title has {len(titles[int(row)]):,} characters, at most "
-                                              f"{LONGEST_TITLE:,}; perhaps a quote is never closed; shorten it")
+        rows.mark(
+            int(row),
+            "title too long",
+            f"the title has {len(titles[int(row)]):,} characters, at most "
+            f"{LONGEST_TITLE:,}; perhaps a quote is never closed; shorten it",
+        )
 
 
 def check_splits(split: Rows, others: list[Rows]) -> None:

@@ -25,8 +25,13 @@ _LISTS = "gallery_ids"  # the one column that may hold lists
 _INVISIBLE = " \t\r\n\xa0\u200b\ufeff"  # around a column's name: no part of it
 _EXACT = 2**53  # from here on a float skips whole numbers
 # A mark at the file's beginning says for certain how its text is encoded; UTF-32's begins like UTF-16's.
-_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
-          codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8-sig"}
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
 _NO_TABLES = {
     b"\x1f\x8b": "compressed (gzip); unpack it",
     b"BZh": "compressed (bzip2); unpack it",
@@ -110,8 +115,10 @@ def _columns(root: Any, path: str, encoding: str) -> list[str]:
             found |= dict.fromkeys(record or ())
             wrong = wrong or problem and f"{path}, row {line}: no line is a JSON object ({problem}); write one a row"
             if len(found) > _MOST_COLUMNS:
-                raise InputError(f"{path}, row {line}: more than {_MOST_COLUMNS:,} names so far; write one listing a "
-                                 "line, every one with the same names")
+                raise InputError(
+                    f"{path}, row {line}: more than {_MOST_COLUMNS:,} names so far; write one listing a "
+                    "line, every one with the same names"
+                )
         if wrong and not found:
             raise InputError(wrong)
         return [short(name.encode("utf-8", "backslashreplace").decode()) for name in found]
@@ -171,8 +178,12 @@ def _frame(columns: dict[str, str], values: list[list[str]], marks: list) -> pl.
         except UnicodeEncodeError:  # bytes that are no UTF-8 were read as lone surrogates
             clean = [value.encode("utf-8", "replace").decode("utf-8") for value in column]
             marks += [
-                (row, "not UTF-8 text", f"{columns[ours]} is not UTF-8 text ({short(new)!r}); save the file as UTF-8, "
-                 "or name its encoding, such as config.data.kwargs.encoding = 'cp1252'")
+                (
+                    row,
+                    "not UTF-8 text",
+                    f"{columns[ours]} is not UTF-8 text ({short(new)!r}); save the file as UTF-8, "
+                    "or name its encoding, such as config.data.kwargs.encoding = 'cp1252'",
+                )
                 for row, (value, new) in enumerate(zip(column, clean, strict=True))
                 if value != new
             ]
@@ -194,13 +205,17 @@ def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> An
         if head.lstrip().startswith(magic):
             raise InputError(f"{path}: it is {what}")
     if encoding == "utf-8" and head[:64].count(0) * 4 > len(head[:64]):
-        raise InputError(f"{path}: it has NUL bytes where its text begins, like UTF-16 without its mark; save it as "
-                         "UTF-8, or name its encoding, such as config.data.kwargs.encoding = 'utf-16-le'")
+        raise InputError(
+            f"{path}: it has NUL bytes where its text begins, like UTF-16 without its mark; save it as "
+            "UTF-8, or name its encoding, such as config.data.kwargs.encoding = 'utf-16-le'"
+        )
     try:
         return open(full, newline=newline, encoding=encoding, errors="surrogateescape")
     except LookupError:
-        raise InputError(f"config.data.kwargs.encoding is {encoding!r}, which Python does not know; "
-                         "such as 'utf-8', 'cp1252' or 'utf-16-le'") from None
+        raise InputError(
+            f"config.data.kwargs.encoding is {encoding!r}, which Python does not know; "
+            "such as 'utf-8', 'cp1252' or 'utf-16-le'"
+        ) from None
 
 
 def _not_text(path: str, error: UnicodeError) -> InputError:
@@ -277,14 +292,19 @@ def _csv_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding: 
                         while len(record) > len(header) and not record[-1].strip():
                             record.pop()
                     if len(record) != len(header):
-                        problem = ("wrong number of fields",
-                                   f"the row has {len(record)} fields, the header {len(header)}; put fields that hold "
-                                   f"a {'tab' if delimiter == chr(9) else delimiter!r} between double quotes")
+                        problem = (
+                            "wrong number of fields",
+                            f"the row has {len(record)} fields, the header {len(header)}; put fields that hold "
+                            f"a {'tab' if delimiter == chr(9) else delimiter!r} between double quotes",
+                        )
                         record += [""] * len(header)
                     elif reader.line_num > line and _swallows(record, header, columns.get("image"), delimiter):
-                        problem = ("rows inside a field", "a field of the row holds lines that are rows themselves: a "
-                                   "double quote that opens a field here is perhaps closed only further down; double "
-                                   "the quotes inside fields")
+                        problem = (
+                            "rows inside a field",
+                            "a field of the row holds lines that are rows themselves: a "
+                            "double quote that opens a field here is perhaps closed only further down; double "
+                            "the quotes inside fields",
+                        )
                     elif header[0] in record[0] and [_name(value) for value in record] == header:
                         problem = "repeated header", "it is the header once more; remove the line"
                     values = [record[place] for place in places]
@@ -306,8 +326,12 @@ def _swallows(record: list[str], header: list[str], image: str | None, delimiter
 
     for at, field in enumerate(record):
         lines = [line.split(delimiter) for line in field.splitlines()]
-        if any(map(is_row, lines[1:-1])) or place is not None and len(lines) > 1 and (
-                is_row(record[:at] + lines[0]) and is_row(lines[-1] + record[at + 1 :])):
+        if (
+            any(map(is_row, lines[1:-1]))
+            or place is not None
+            and len(lines) > 1
+            and (is_row(record[:at] + lines[0]) and is_row(lines[-1] + record[at + 1 :]))
+        ):
             return True
     return False
 
@@ -342,8 +366,10 @@ def _json_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding:
         for ours, theirs in columns.items():
             text = _text(record.get(theirs), ours)
             if text is None:
-                wrong = ("value is not text", f"{theirs} is neither text nor an exact number (from 2**53 on floats are "
-                         "none); correct it")
+                wrong = (
+                    "value is not text",
+                    f"{theirs} is neither text nor an exact number (from 2**53 on floats are none); correct it",
+                )
             values.append(text or "")
         yield line, values, wrong
 
@@ -390,6 +416,8 @@ def _whole(column: pl.Series, exact: int, where: str) -> pl.Series:
     if not (column == column.round()).all() or column.is_infinite().any():
         return column
     if (column.abs() >= 2**exact).any():
-        raise InputError(f"{where} holds numbers from 2**{exact} on as floats, which have lost their last digits; "
-                         "store ids as text or integers")
+        raise InputError(
+            f"{where} holds numbers from 2**{exact} on as floats, which have lost their last digits; "
+            "store ids as text or integers"
+        )
     return column.cast(pl.Int64)

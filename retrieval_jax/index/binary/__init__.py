@@ -94,7 +94,16 @@ class Index:
         own = self.exact.own_rows(ids)
         own = np.split(own[:, 1], np.searchsorted(own[:, 0], np.arange(1, len(vectors))))
         rows, scores = rerank.search(
-            vectors, ids, k, coder=self.coder, shards=self.shards, count=self.candidates, probes=self.probes, own=own,
-            by_id=self.exact.place.__getitem__, fetch=self.exact.gallery.__getitem__, lock=contextlib.nullcontext(),
+            vectors,
+            ids,
+            k,
+            coder=self.coder,
+            shards=self.shards,
+            count=self.candidates,
+            probes=self.probes,
+            own=own,
+            by_id=self.exact.place.__getitem__,
+            fetch=self.exact.gallery.__getitem__,
+            lock=contextlib.nullcontext(),
         )
         return self.exact.ranking(ids, rows, scores)

@@ -178,8 +178,15 @@ def fit(
     rotation = fit_rotation(unit - mean, bits, rounds, seed)
     centroids = mean[None]
     if cells > 1:
-        kmeans = faiss.Kmeans(width, cells, niter=10, spherical=True, seed=seed + 1, min_points_per_centroid=1,
-                              max_points_per_centroid=ROWS_A_CELL)
+        kmeans = faiss.Kmeans(
+            width,
+            cells,
+            niter=10,
+            spherical=True,
+            seed=seed + 1,
+            min_points_per_centroid=1,
+            max_points_per_centroid=ROWS_A_CELL,
+        )
         kmeans.train(some(cells * ROWS_A_CELL).astype(np.float32))
         centroids = kmeans.centroids
     return Coder(mean, rotation, units(centroids))

@@ -319,9 +319,7 @@ class Shard:
         """
         generation = self.generation + 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        descriptors = [
-            os.open(self.folder / f"{generation:06d}.{kind}", flags, 0o666) for kind in ("vectors", "log")
-        ]
+        descriptors = [os.open(self.folder / f"{generation:06d}.{kind}", flags, 0o666) for kind in ("vectors", "log")]
         try:
             first, waiting = 0, []
 
@@ -329,9 +327,15 @@ class Shard:
                 rows = np.concatenate([part[0] for part in waiting])
                 data = self.fetch(rows).tobytes()
                 ids = [self.name(row) for row in rows.tolist()]
-                put = Put(first, np.full(len(rows), -1), np.concatenate([part[1] for part in waiting]),
-                          np.cumsum([len(item) for item in ids]), b"".join(ids),
-                          np.concatenate([part[2] for part in waiting]), zlib.crc32(data))
+                put = Put(
+                    first,
+                    np.full(len(rows), -1),
+                    np.concatenate([part[1] for part in waiting]),
+                    np.cumsum([len(item) for item in ids]),
+                    b"".join(ids),
+                    np.concatenate([part[2] for part in waiting]),
+                    zlib.crc32(data),
+                )
                 log.write_all(descriptors[0], data)
                 os.fdatasync(descriptors[0])
                 log.append(descriptors[1], PUT, put.pack())

@@ -81,8 +81,15 @@ def create(
         for number in range(shards):
             shard.start(new / f"shard-{number:03d}")
         (new / "writer.lock").touch()
-        info = {"format": FORMAT, "dim": len(coder.mean), "dtype": dtype, "bits": coder.bits, "cells": coder.cells,
-                "shards": shards, "coder_sha256": file_sha256(new / "coder.npz")}
+        info = {
+            "format": FORMAT,
+            "dim": len(coder.mean),
+            "dtype": dtype,
+            "bits": coder.bits,
+            "cells": coder.cells,
+            "shards": shards,
+            "coder_sha256": file_sha256(new / "coder.npz"),
+        }
         (new / "binary.json").write_text(json.dumps(info, indent=1))
         for file in ("coder.npz", "binary.json"):
             log.sync(new / file)
@@ -93,9 +100,7 @@ def create(
     return open(folder, write=True, candidates=candidates, probes=probes)
 
 
-def open(
-    folder: str | os.PathLike, write: bool = False, *, candidates: int = 200, probes: int | None = None
-) -> Store:
+def open(folder: str | os.PathLike, write: bool = False, *, candidates: int = 200, probes: int | None = None) -> Store:
     """Opens an index that `create` made.
 
     Args:
@@ -143,8 +148,10 @@ class Store:
         self.folder, self.candidates, self._lock_file = folder, candidates, None
         info = _read_info(folder)
         if not (folder / "coder.npz").exists() or file_sha256(folder / "coder.npz") != info["coder_sha256"]:
-            raise InputError(f"{folder / 'coder.npz'} has changed since it was written: copy it back from a backup, or "
-                             "create the index again")
+            raise InputError(
+                f"{folder / 'coder.npz'} has changed since it was written: copy it back from a backup, or "
+                "create the index again"
+            )
         self.coder = Coder.load(folder / "coder.npz")
         self.dim, self.dtype, self.probes = len(self.coder.mean), info["dtype"], probed(self.coder.cells, probes)
         self._memory, self._writing = threading.RLock(), threading.Lock()
@@ -170,8 +177,16 @@ class Store:
         while True:
             generation = shard.current(folder)
             try:
-                return shard.Shard(folder, number, shards, dim=self.dim, dtype=self.dtype, bits=self.coder.bits,
-                                   cells=self.coder.cells, write=self._lock_file is not None)
+                return shard.Shard(
+                    folder,
+                    number,
+                    shards,
+                    dim=self.dim,
+                    dtype=self.dtype,
+                    bits=self.coder.bits,
+                    cells=self.coder.cells,
+                    write=self._lock_file is not None,
+                )
             except (InputError, OSError):
                 if shard.current(folder) == generation:  # else a writer compacted it meanwhile
                     raise
@@ -201,8 +216,11 @@ class Store:
     def _rows(self) -> dict[bytes, int]:
         with self._memory:  # a search and a write that both found none would each fill one, and one would be forgotten
             if self._row_of is None:
-                self._row_of = {part.name(row): row * part.shards + part.number for part in self._shards
-                                for row in np.flatnonzero(np.frombuffer(bytes(part.alive), np.uint8)).tolist()}
+                self._row_of = {
+                    part.name(row): row * part.shards + part.number
+                    for part in self._shards
+                    for row in np.flatnonzero(np.frombuffer(bytes(part.alive), np.uint8)).tolist()
+                }
             return self._row_of
 
     @contextlib.contextmanager
@@ -241,8 +259,10 @@ class Store:
         names = [item.encode() for item in ids]
         vectors = vectors.vectors if isinstance(vectors, Embeddings) else vectors
         if vectors.shape != (len(names), self.dim):
-            raise InputError(f"{len(names)} ids and vectors of shape {tuple(vectors.shape)}: this index takes one "
-                             f"vector of {self.dim} numbers for each id")
+            raise InputError(
+                f"{len(names)} ids and vectors of shape {tuple(vectors.shape)}: this index takes one "
+                f"vector of {self.dim} numbers for each id"
+            )
         if len(set(names)) != len(names):
             twice = collections.Counter(names).most_common(1)[0][0]
             raise InputError(f"id {twice.decode()!r} comes twice: give every id once")
@@ -392,7 +412,16 @@ class Store:
             return out
 
         rows, scores = rerank.search(
-            vectors, ids, k, coder=self.coder, shards=[part.lists for part in parts], count=self.candidates,
-            probes=self.probes, own=own, by_id=by_id, fetch=fetch, lock=self._memory,
+            vectors,
+            ids,
+            k,
+            coder=self.coder,
+            shards=[part.lists for part in parts],
+            count=self.candidates,
+            probes=self.probes,
+            own=own,
+            by_id=by_id,
+            fetch=fetch,
+            lock=self._memory,
         )
         return Ranking(ids if ids is not None else Ids.of(map(str, range(len(vectors)))), rows, scores)

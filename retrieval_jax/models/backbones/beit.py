@@ -41,6 +41,7 @@ class Attention(nn.Module):
       qkv_bias: whether queries and values have a bias; keys have none.
       dtype: type of the computation.
     """
+
     num_heads: int
     grid: tuple[int, int]
     made_for: tuple[int, int] | None = None
@@ -67,8 +68,9 @@ class Attention(nn.Module):
         return Dense(width, dtype=self.dtype, name="proj")(out.reshape(batch, tokens, width))
 
 
-def relative_table(module: nn.Module, made_for: tuple[int, int] | None, grid: tuple[int, int],
-                   num_heads: int) -> jax.Array:
+def relative_table(
+    module: nn.Module, made_for: tuple[int, int] | None, grid: tuple[int, int], num_heads: int
+) -> jax.Array:
     """Returns the parameter "relative_bias" of a module as a table for a grid: [distances, heads]."""
     if made_for is None:
         made_for = grid
@@ -76,13 +78,15 @@ def relative_table(module: nn.Module, made_for: tuple[int, int] | None, grid: tu
             distances = len(module.get_variable("params", "relative_bias")) - relative_bias.CLASS_ROWS
             distances = nearest_grid(distances, tuple(2 * side - 1 for side in grid))
             made_for = tuple((side + 1) // 2 for side in distances)
-    table = module.param("relative_bias", nn.initializers.zeros,
-                         (relative_bias.rows(made_for) + relative_bias.CLASS_ROWS, num_heads))
+    table = module.param(
+        "relative_bias", nn.initializers.zeros, (relative_bias.rows(made_for) + relative_bias.CLASS_ROWS, num_heads)
+    )
     return relative_bias.resample(table, made_for, grid)
 
 
 class Block(nn.Module):
     """One pre-norm block: attention, then an MLP, each branch with a learned scale."""
+
     num_heads: int
     grid: tuple[int, int]
     made_for: tuple[int, int] | None = None
@@ -97,8 +101,9 @@ class Block(nn.Module):
         """Maps [B, 1 + N, C], or that and a table of relative biases, to the same; `rate` is the drop-path rate."""
         x, table = x if isinstance(x, tuple) else (x, None)
         y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
-        y = Attention(self.num_heads, self.grid, self.made_for, self.relative_bias, self.qkv_bias, self.dtype,
-                      name="attention")(y, table)
+        y = Attention(
+            self.num_heads, self.grid, self.made_for, self.relative_bias, self.qkv_bias, self.dtype, name="attention"
+        )(y, table)
         x = x + DropPath(rate)(self._scaled("attention_scale", y), train)
         y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
         y = Dense(int(x.shape[-1] * self.mlp_ratio), dtype=self.dtype, name="fc1")(y)
@@ -135,6 +140,7 @@ class Model(nn.Module):
       remat: whether blocks are computed again on the way back, to save memory.
       scan: whether the blocks are a loop over stacked parameters.
     """
+
     variant: str = "base"
     pooling: str = "avg"
     drop_path: float = 0.0
@@ -162,8 +168,10 @@ class Model(nn.Module):
         """
         if self.variant not in VARIANTS:
             raise InputError(f"unknown BEiT variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
-        return tuple(mine if mine is not None else published for mine, published in
-                     zip((self.depth, self.width, self.num_heads), VARIANTS[self.variant], strict=True))
+        return tuple(
+            mine if mine is not None else published
+            for mine, published in zip((self.depth, self.width, self.num_heads), VARIANTS[self.variant], strict=True)
+        )
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
@@ -187,8 +195,17 @@ class Model(nn.Module):
             x = x + self._positions(made_for, grid, width).astype(self.dtype)
 
         def make(name):
-            return Block(num_heads, grid, made_for, self.relative_bias, self.qkv_bias, self.mlp_ratio,
-                         self.layer_scale, self.dtype, name=name)
+            return Block(
+                num_heads,
+                grid,
+                made_for,
+                self.relative_bias,
+                self.qkv_bias,
+                self.mlp_ratio,
+                self.layer_scale,
+                self.dtype,
+                name=name,
+            )
 
         if self.shared_relative_bias:  # travels beside the tokens: a loop over blocks hands on what they return
             x = x, relative_table(self, made_for, grid, num_heads)
@@ -209,23 +226,37 @@ class Model(nn.Module):
             made_for = grid
             if self.has_variable("params", "positions"):
                 made_for = nearest_grid(self.get_variable("params", "positions").shape[1] - 1, grid)
-        table = self.param("positions", nn.initializers.truncated_normal(0.02),
-                           (1, 1 + made_for[0] * made_for[1], width))
+        table = self.param(
+            "positions", nn.initializers.truncated_normal(0.02), (1, 1 + made_for[0] * made_for[1], width)
+        )
         return resample_positions(table, made_for, grid, 1)
 
 
 # What follows reads timm's models of this family; see pretrained.py.
 
+
 def _timm() -> dict[str, dict]:
     table = {}
     for name, variant, img_size, layer_scale in (
-            ("beit_base_patch16_224", "base", 224, 0.1), ("beit_base_patch16_384", "base", 384, 0.1),
-            ("beit_large_patch16_224", "large", 224, 1e-5), ("beit_large_patch16_384", "large", 384, 1e-5),
-            ("beit_large_patch16_512", "large", 512, 1e-5), ("beitv2_base_patch16_224", "base", 224, 1e-5),
-            ("beitv2_large_patch16_224", "large", 224, 1e-5)):
+        ("beit_base_patch16_224", "base", 224, 0.1),
+        ("beit_base_patch16_384", "base", 384, 0.1),
+        ("beit_large_patch16_224", "large", 224, 1e-5),
+        ("beit_large_patch16_384", "large", 384, 1e-5),
+        ("beit_large_patch16_512", "large", 512, 1e-5),
+        ("beitv2_base_patch16_224", "base", 224, 1e-5),
+        ("beitv2_large_patch16_224", "large", 224, 1e-5),
+    ):
         depth, width, heads = VARIANTS[variant]
-        table[name] = {"img_size": img_size, "patch_size": 16, "embed_dim": width, "depth": depth, "num_heads": heads,
-                       "use_abs_pos_emb": False, "use_rel_pos_bias": True, "init_values": layer_scale}
+        table[name] = {
+            "img_size": img_size,
+            "patch_size": 16,
+            "embed_dim": width,
+            "depth": depth,
+            "num_heads": heads,
+            "use_abs_pos_emb": False,
+            "use_rel_pos_bias": True,
+            "init_values": layer_scale,
+        }
     return table
 
 
@@ -257,30 +288,62 @@ TIMM_RULES = (
 )
 
 
-def from_timm(img_size=224, patch_size=16, global_pool="avg", embed_dim=768, depth=12, num_heads=12, qkv_bias=True,
-              mlp_ratio=4.0, init_values=None, use_abs_pos_emb=True, use_rel_pos_bias=False,
-              use_shared_rel_pos_bias=False, use_fc_norm=None, drop_path_rate=0.0) -> Model:
+def from_timm(
+    img_size=224,
+    patch_size=16,
+    global_pool="avg",
+    embed_dim=768,
+    depth=12,
+    num_heads=12,
+    qkv_bias=True,
+    mlp_ratio=4.0,
+    init_values=None,
+    use_abs_pos_emb=True,
+    use_rel_pos_bias=False,
+    use_shared_rel_pos_bias=False,
+    use_fc_norm=None,
+    drop_path_rate=0.0,
+) -> Model:
     """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there."""
     sizes = depth, embed_dim, num_heads
     variant = next((name for name, known in VARIANTS.items() if known == sizes), None)
     after = global_pool == "avg" if use_fc_norm is None else use_fc_norm
     return Model(
-        variant or "base", pooling=global_pool, drop_path=drop_path_rate,
-        image_size=tuple(img_size) if isinstance(img_size, (list, tuple)) else img_size, patch_size=patch_size,
-        **({} if variant else dict(zip(("depth", "width", "num_heads"), sizes, strict=True))), mlp_ratio=mlp_ratio,
-        qkv_bias=qkv_bias, layer_scale=init_values, absolute_positions=use_abs_pos_emb,
-        relative_bias=use_rel_pos_bias, shared_relative_bias=use_shared_rel_pos_bias, norm_after_pooling=after)
+        variant or "base",
+        pooling=global_pool,
+        drop_path=drop_path_rate,
+        image_size=tuple(img_size) if isinstance(img_size, (list, tuple)) else img_size,
+        patch_size=patch_size,
+        **({} if variant else dict(zip(("depth", "width", "num_heads"), sizes, strict=True))),
+        mlp_ratio=mlp_ratio,
+        qkv_bias=qkv_bias,
+        layer_scale=init_values,
+        absolute_positions=use_abs_pos_emb,
+        relative_bias=use_rel_pos_bias,
+        shared_relative_bias=use_shared_rel_pos_bias,
+        norm_after_pooling=after,
+    )
 
 
 def to_timm(model: Model) -> dict:
     """Returns the arguments of timm's constructor that make this backbone: the inverse of `from_timm`."""
     depth, width, heads = model.sizes()
     after = model.pooling != "token" if model.norm_after_pooling is None else model.norm_after_pooling
-    return {"img_size": model.image_size, "patch_size": model.patch_size, "global_pool": model.pooling,
-            "embed_dim": width, "depth": depth, "num_heads": heads, "qkv_bias": model.qkv_bias,
-            "mlp_ratio": model.mlp_ratio, "init_values": model.layer_scale or 0.0,
-            "use_abs_pos_emb": model.absolute_positions, "use_rel_pos_bias": model.relative_bias,
-            "use_shared_rel_pos_bias": model.shared_relative_bias, "use_fc_norm": after}
+    return {
+        "img_size": model.image_size,
+        "patch_size": model.patch_size,
+        "global_pool": model.pooling,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": heads,
+        "qkv_bias": model.qkv_bias,
+        "mlp_ratio": model.mlp_ratio,
+        "init_values": model.layer_scale or 0.0,
+        "use_abs_pos_emb": model.absolute_positions,
+        "use_rel_pos_bias": model.relative_bias,
+        "use_shared_rel_pos_bias": model.shared_relative_bias,
+        "use_fc_norm": after,
+    }
 
 
 # Tables that follow the size of the pictures.

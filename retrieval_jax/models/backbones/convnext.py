@@ -50,6 +50,7 @@ class Patches(nn.Module):
     Rows and columns at the lower and right edge that do not fill a patch are left out, as a convolution without padding
     does.
     """
+
     channels: int
     size: int
     dtype: jnp.dtype = jnp.float32
@@ -61,11 +62,13 @@ class Patches(nn.Module):
         batch, height, width, channels = images.shape
         rows, columns = height // self.size, width // self.size
         if not rows or not columns:
-            raise InputError(f"a map of {height} x {width} has no patch of {self.size} x {self.size}: the pictures are "
-                             "too small for this model; set a larger config.data.image_size or a smaller patch_size")
+            raise InputError(
+                f"a map of {height} x {width} has no patch of {self.size} x {self.size}: the pictures are "
+                "too small for this model; set a larger config.data.image_size or a smaller patch_size"
+            )
         kernel = self.param("kernel", _INIT, (self.size, self.size, channels, self.channels))
         # A reshape and one matrix product: the fastest form of this convolution on every backend.
-        patches = images[:, :rows * self.size, :columns * self.size].astype(self.dtype)
+        patches = images[:, : rows * self.size, : columns * self.size].astype(self.dtype)
         patches = patches.reshape(batch, rows, self.size, columns, self.size, channels).transpose(0, 1, 3, 2, 4, 5)
         patches = patches.reshape(batch, rows, columns, -1)
         patches = product(patches, kernel.reshape(-1, self.channels).astype(self.dtype))
@@ -94,6 +97,7 @@ class ResponseNorm(nn.Module):
 
 class Block(nn.Module):
     """One residual block: depthwise convolution, norm, pointwise MLP, learned scale."""
+
     kernel_size: int
     layer_scale: float | None
     dtype: jnp.dtype = jnp.float32
@@ -150,6 +154,7 @@ class Model(nn.Module):
       remat: whether blocks are computed again on the way back, to save memory.
       scan: whether the blocks of a stage are a loop over stacked parameters.
     """
+
     variant: str = "tiny"
     pooling: str = "avg"
     drop_path: float = 0.0
@@ -191,8 +196,10 @@ class Model(nn.Module):
         response_norm = v2 if self.response_norm is None else self.response_norm
         sizes = (self.kernel_size,) * len(dims) if isinstance(self.kernel_size, int) else self.kernel_size
         if not len(depths) == len(dims) == len(sizes):
-            raise InputError(f"every stage has a depth, a width and a kernel size, but there are depths={depths}, "
-                             f"dims={dims}, kernel_size={sizes}")
+            raise InputError(
+                f"every stage has a depth, a width and a kernel size, but there are depths={depths}, "
+                f"dims={dims}, kernel_size={sizes}"
+            )
         bands = self.pool_bands or (1,) * len(self.pool_stages)
         if len(bands) != len(self.pool_stages):
             raise InputError(f"pool_bands={bands} has to name a number for each of pool_stages={self.pool_stages}")
@@ -206,12 +213,14 @@ class Model(nn.Module):
                 x = Patches(width, 2, self.dtype, name=f"stage{stage}_down")(x)
 
             def make(name, size=size):
-                return Block(size, None if v2 else self.layer_scale, self.dtype, self.epsilon, self.act, response_norm,
-                             name=name)
+                return Block(
+                    size, None if v2 else self.layer_scale, self.dtype, self.epsilon, self.act, response_norm, name=name
+                )
 
             first = sum(depths[:stage])
-            x = blocks.apply(make, x, rates[first:first + depth], train, prefix=f"stage{stage}_", remat=self.remat,
-                             scan=self.scan)
+            x = blocks.apply(
+                make, x, rates[first : first + depth], train, prefix=f"stage{stage}_", remat=self.remat, scan=self.scan
+            )
             if stage in self.pool_stages:
                 suffix = "" if stage == 3 else f"_stage{stage}"
                 pool = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")
@@ -228,10 +237,15 @@ class Model(nn.Module):
                 # Parameters are shared by the bands of a stage and by the whole map.
                 cuts = [i * height // count for i in range(count + 1)]
                 whole[stage] = vector(x)
-                parts[stage] = [whole[stage]] if count == 1 else [
-                    vector(x[:, start:stop]) for start, stop in itertools.pairwise(cuts)]
-        return {"embedding": jnp.concatenate(sum((parts[stage] for stage in self.pool_stages), []), axis=-1),
-                "pooled": jnp.concatenate([whole[stage] for stage in self.pool_stages], axis=-1)}
+                parts[stage] = (
+                    [whole[stage]]
+                    if count == 1
+                    else [vector(x[:, start:stop]) for start, stop in itertools.pairwise(cuts)]
+                )
+        return {
+            "embedding": jnp.concatenate(sum((parts[stage] for stage in self.pool_stages), []), axis=-1),
+            "pooled": jnp.concatenate([whole[stage] for stage in self.pool_stages], axis=-1),
+        }
 
     def _stem(self, x: jax.Array, width: int) -> jax.Array:
         if self.stem not in STEMS:
@@ -254,16 +268,25 @@ class Model(nn.Module):
 
 # What follows reads timm's models of this family; see pretrained.py.
 
+
 def _timm() -> dict[str, dict]:
     table = {}
     for name in ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge"):
         depths, dims = VARIANTS[name]
-        table[f"convnext_{name}"] = {"depths": depths, "dims": dims, "conv_mlp": name in ("atto", "femto", "pico",
-                                                                                         "nano")}
+        table[f"convnext_{name}"] = {
+            "depths": depths,
+            "dims": dims,
+            "conv_mlp": name in ("atto", "femto", "pico", "nano"),
+        }
     for name in ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "huge"):
         depths, dims = VARIANTS[name]
-        table[f"convnextv2_{name}"] = {"depths": depths, "dims": dims, "use_grn": True, "ls_init_value": None,
-                                       "conv_mlp": name in ("atto", "femto", "pico", "nano")}
+        table[f"convnextv2_{name}"] = {
+            "depths": depths,
+            "dims": dims,
+            "use_grn": True,
+            "ls_init_value": None,
+            "conv_mlp": name in ("atto", "femto", "pico", "nano"),
+        }
     table["convnext_xxlarge"] = dict(zip(("depths", "dims"), VARIANTS["xxlarge"], strict=True), norm_eps=1e-5)
     table["convnext_large_mlp"] = table["convnext_large"] | {"head_hidden_size": 1536}
     for name in ("atto", "femto", "pico"):
@@ -314,10 +337,26 @@ TIMM_RULES = (
 )
 
 
-def from_timm(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768), kernel_sizes=7, ls_init_value=1e-6, stem_type="patch",
-              patch_size=4, head_hidden_size=None, head_norm_first=False, conv_mlp=False, conv_bias=True, use_grn=False,
-              act_layer="gelu", norm_layer=None, norm_eps=None, output_stride=32, global_pool="avg", drop_path_rate=0.0,
-              img_size=None) -> Model:
+def from_timm(
+    depths=(3, 3, 9, 3),
+    dims=(96, 192, 384, 768),
+    kernel_sizes=7,
+    ls_init_value=1e-6,
+    stem_type="patch",
+    patch_size=4,
+    head_hidden_size=None,
+    head_norm_first=False,
+    conv_mlp=False,
+    conv_bias=True,
+    use_grn=False,
+    act_layer="gelu",
+    norm_layer=None,
+    norm_eps=None,
+    output_stride=32,
+    global_pool="avg",
+    drop_path_rate=0.0,
+    img_size=None,
+) -> Model:
     """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there.
 
     `img_size` changes nothing: the network takes any size of picture.
@@ -328,36 +367,69 @@ def from_timm(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768), kernel_sizes=7, ls_
     del img_size
     if not len(depths) == len(dims) == 4:
         raise InputError(f"depths={depths}, dims={dims}: timm's ConvNeXt has four stages")
-    refused = {"head_norm_first": head_norm_first, "conv_bias": not conv_bias, "output_stride": output_stride != 32,
-               "norm_layer": norm_layer not in (None, "", "layernorm", "layernorm2d"),
-               "global_pool": global_pool not in ("avg", "max", "avgmax")}
+    refused = {
+        "head_norm_first": head_norm_first,
+        "conv_bias": not conv_bias,
+        "output_stride": output_stride != 32,
+        "norm_layer": norm_layer not in (None, "", "layernorm", "layernorm2d"),
+        "global_pool": global_pool not in ("avg", "max", "avgmax"),
+    }
     if wrong := [name for name, is_wrong in refused.items() if is_wrong]:
-        raise InputError(f"a ConvNeXt with this {', '.join(wrong)} is not built here; leave it at timm's default "
-                         "(other poolings are given by the field pooling)")
+        raise InputError(
+            f"a ConvNeXt with this {', '.join(wrong)} is not built here; leave it at timm's default "
+            "(other poolings are given by the field pooling)"
+        )
     if stem_type == "patch" and patch_size >= 8:
-        raise InputError(f"patch_size={patch_size}: timm dilates the last stages of such a ConvNeXt to keep its output "
-                         "stride of 32, which is not built here; give at most 7")
+        raise InputError(
+            f"patch_size={patch_size}: timm dilates the last stages of such a ConvNeXt to keep its output "
+            "stride of 32, which is not built here; give at most 7"
+        )
     if act_layer not in ACTIVATIONS:
         raise InputError(f"act_layer={act_layer!r} is not known; there are: {', '.join(ACTIVATIONS)}")
     if stem_type not in STEMS:
         raise InputError(f"stem_type={stem_type!r} is not known; there are: {', '.join(STEMS)}")
-    variant = next((name for name, sizes in VARIANTS.items() if sizes == (tuple(depths), tuple(dims))
-                    and name.endswith("_v2") == (use_grn and ls_init_value is None)), None)
+    variant = next(
+        (
+            name
+            for name, sizes in VARIANTS.items()
+            if sizes == (tuple(depths), tuple(dims)) and name.endswith("_v2") == (use_grn and ls_init_value is None)
+        ),
+        None,
+    )
     return Model(
-        variant or "tiny", pooling=global_pool, drop_path=drop_path_rate, layer_scale=ls_init_value,
-        patch_size=patch_size, kernel_size=kernel_sizes if isinstance(kernel_sizes, int) else tuple(kernel_sizes),
-        epsilon=1e-6 if norm_eps is None else norm_eps, act=act_layer, response_norm=use_grn,
-        depths=None if variant else tuple(depths), dims=None if variant else tuple(dims), stem=stem_type,
-        head_hidden=head_hidden_size or 0, first_down=stem_type == "patch" and patch_size == 2, conv_mlp=conv_mlp)
+        variant or "tiny",
+        pooling=global_pool,
+        drop_path=drop_path_rate,
+        layer_scale=ls_init_value,
+        patch_size=patch_size,
+        kernel_size=kernel_sizes if isinstance(kernel_sizes, int) else tuple(kernel_sizes),
+        epsilon=1e-6 if norm_eps is None else norm_eps,
+        act=act_layer,
+        response_norm=use_grn,
+        depths=None if variant else tuple(depths),
+        dims=None if variant else tuple(dims),
+        stem=stem_type,
+        head_hidden=head_hidden_size or 0,
+        first_down=stem_type == "patch" and patch_size == 2,
+        conv_mlp=conv_mlp,
+    )
 
 
 def to_timm(model: Model) -> dict:
     """Returns the arguments of timm's constructor that make this backbone: the inverse of `from_timm`."""
     depths, dims = VARIANTS[model.variant]
     v2 = model.variant.endswith("_v2")
-    return {"depths": model.depths or depths, "dims": model.dims or dims, "kernel_sizes": model.kernel_size,
-            "ls_init_value": None if v2 else model.layer_scale, "stem_type": model.stem, "patch_size": model.patch_size,
-            "head_hidden_size": model.head_hidden or None, "conv_mlp": model.conv_mlp,
-            "use_grn": v2 if model.response_norm is None else model.response_norm, "act_layer": model.act,
-            "norm_eps": model.epsilon,
-            "global_pool": model.pooling if model.pooling in ("avg", "max", "avgmax") else "avg"}
+    return {
+        "depths": model.depths or depths,
+        "dims": model.dims or dims,
+        "kernel_sizes": model.kernel_size,
+        "ls_init_value": None if v2 else model.layer_scale,
+        "stem_type": model.stem,
+        "patch_size": model.patch_size,
+        "head_hidden_size": model.head_hidden or None,
+        "conv_mlp": model.conv_mlp,
+        "use_grn": v2 if model.response_norm is None else model.response_norm,
+        "act_layer": model.act,
+        "norm_eps": model.epsilon,
+        "global_pool": model.pooling if model.pooling in ("avg", "max", "avgmax") else "avg",
+    }

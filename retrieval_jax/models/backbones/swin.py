@@ -68,6 +68,7 @@ class WindowAttention(nn.Module):
       qkv_bias: whether queries, keys and values have a bias.
       dtype: type of the computation.
     """
+
     num_heads: int
     window: tuple[int, int]
     shift: tuple[int, int] = (0, 0)
@@ -95,10 +96,12 @@ class WindowAttention(nn.Module):
         qkv = qkv.reshape(3, batch, rows * columns, self.num_heads, self.window[0] * self.window[1], -1)
         query, key, value = qkv
         made_for = self.table or self.window
-        table = self.param("relative_bias", nn.initializers.truncated_normal(0.02),
-                           (relative_bias.rows(made_for), self.num_heads))
-        logits = jnp.einsum("bwhnd,bwhmd->bwhnm", query * query.shape[-1] ** -0.5, key,
-                            preferred_element_type=jnp.float32)
+        table = self.param(
+            "relative_bias", nn.initializers.truncated_normal(0.02), (relative_bias.rows(made_for), self.num_heads)
+        )
+        logits = jnp.einsum(
+            "bwhnd,bwhmd->bwhnm", query * query.shape[-1] ** -0.5, key, preferred_element_type=jnp.float32
+        )
         logits += relative_bias.matrix(table, made_for, self.window)
         if shifted:
             logits += jnp.where(_together(size, self.window, self.shift), 0.0, _APART)[:, None]
@@ -112,6 +115,7 @@ class WindowAttention(nn.Module):
 
 class Block(nn.Module):
     """One pre-norm block: attention in windows, then an MLP."""
+
     num_heads: int
     window: tuple[int, int]
     shift: tuple[int, int] = (0, 0)
@@ -125,8 +129,9 @@ class Block(nn.Module):
         """Maps [B, H, W, C] to the same shape; `rate` is the drop-path rate."""
         channels = x.shape[-1]
         y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
-        y = WindowAttention(self.num_heads, self.window, self.shift, self.table, self.qkv_bias, self.dtype,
-                            name="attention")(y)
+        y = WindowAttention(
+            self.num_heads, self.window, self.shift, self.table, self.qkv_bias, self.dtype, name="attention"
+        )(y)
         x = x + DropPath(rate)(y, train)
         y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
         y = Dense(int(channels * self.mlp_ratio), dtype=self.dtype, name="fc1")(y)
@@ -162,6 +167,7 @@ class Model(nn.Module):
       dtype: type of the computation; parameters stay float32.
       remat: whether blocks are computed again on the way back, to save memory.
     """
+
     variant: str = "tiny"
     pooling: str = "avg"
     drop_path: float = 0.0
@@ -186,13 +192,17 @@ class Model(nn.Module):
         if self.variant not in VARIANTS:
             raise InputError(f"unknown Swin variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
         width, depths, heads, windows = (
-            mine if mine is not None else published for mine, published in
-            zip((self.width, self.depths, self.num_heads, self.window_size), VARIANTS[self.variant], strict=True))
+            mine if mine is not None else published
+            for mine, published in zip(
+                (self.width, self.depths, self.num_heads, self.window_size), VARIANTS[self.variant], strict=True
+            )
+        )
         whole = isinstance(windows, int) or (len(windows) == 2 and all(isinstance(side, int) for side in windows))
         windows = tuple(map(_pair, (windows,) * len(depths) if whole else windows))
         if not len(depths) == len(heads) == len(windows):
-            raise InputError(f"depths={depths}, num_heads={heads} and window_size={windows} of a Swin need one entry a "
-                             "stage each")
+            raise InputError(
+                f"depths={depths}, num_heads={heads} and window_size={windows} of a Swin need one entry a stage each"
+            )
         if min(min(window) for window in windows) < 1:
             raise InputError(f"window_size={self.window_size} of a Swin must be positive")
         return width, tuple(depths), tuple(heads), windows
@@ -210,7 +220,7 @@ class Model(nn.Module):
         shift = tuple(side // 2 for side in window)
         if self.always_partition:
             return window, shift
-        size = tuple(-(-side // 2 ** stage) for side in grid)
+        size = tuple(-(-side // 2**stage) for side in grid)
         shift = tuple(0 if side <= part else part // 2 for side, part in zip(size, window, strict=True))
         return tuple(map(min, size, window)), shift
 
@@ -233,31 +243,47 @@ class Model(nn.Module):
         for stage, depth in enumerate(depths):
             if stage > 0:
                 x = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name=f"stage{stage}_norm")(_neighbours(x))
-                x = Dense(width * 2 ** stage, use_bias=False, dtype=self.dtype, name=f"stage{stage}_down")(x)
+                x = Dense(width * 2**stage, use_bias=False, dtype=self.dtype, name=f"stage{stage}_down")(x)
             window, shift = self._cut(windows[stage], stage, grid)
 
             def make(name, stage=stage, window=window, shift=shift):
                 odd = int(name.rpartition("block")[2]) % 2
-                return Block(heads[stage], window, shift if odd else (0, 0), self.table(stage), self.mlp_ratio,
-                             self.qkv_bias, self.dtype, name=name)
+                return Block(
+                    heads[stage],
+                    window,
+                    shift if odd else (0, 0),
+                    self.table(stage),
+                    self.mlp_ratio,
+                    self.qkv_bias,
+                    self.dtype,
+                    name=name,
+                )
 
             first = sum(depths[:stage])
-            x = blocks.apply(make, x, rates[first:first + depth], train, prefix=f"stage{stage}_", remat=self.remat)
+            x = blocks.apply(make, x, rates[first : first + depth], train, prefix=f"stage{stage}_", remat=self.remat)
         x = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")(x)
         return {"embedding": Pool(self.pooling, heads[-1], self.dtype, name="pool")(x)}
 
 
 # What follows reads timm's models of this family; see pretrained.py.
 
+
 def _timm() -> dict[str, dict]:
     table = {}
     for variant, img_size, name in (
-            *((variant, 224, f"{variant}_patch4_window7_224") for variant in ("tiny", "small", "base", "large")),
-            *((variant, 384, f"{variant}_patch4_window12_384") for variant in ("base", "large")),
-            *((variant, 224, f"{variant}_224") for variant in ("s3_tiny", "s3_small", "s3_base"))):
+        *((variant, 224, f"{variant}_patch4_window7_224") for variant in ("tiny", "small", "base", "large")),
+        *((variant, 384, f"{variant}_patch4_window12_384") for variant in ("base", "large")),
+        *((variant, 224, f"{variant}_224") for variant in ("s3_tiny", "s3_small", "s3_base")),
+    ):
         width, depths, heads, window = VARIANTS[variant]
-        table[f"swin_{name}"] = {"img_size": img_size, "patch_size": 4, "embed_dim": width, "depths": depths,
-                                 "num_heads": heads, "window_size": 12 if img_size == 384 else window}
+        table[f"swin_{name}"] = {
+            "img_size": img_size,
+            "patch_size": 4,
+            "embed_dim": width,
+            "depths": depths,
+            "num_heads": heads,
+            "window_size": 12 if img_size == 384 else window,
+        }
     return table
 
 
@@ -286,9 +312,20 @@ TIMM_RULES = (
 )
 
 
-def from_timm(img_size=224, patch_size=4, embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7,
-              always_partition=False, mlp_ratio=4.0, qkv_bias=True, global_pool="avg", drop_path_rate=0.0,
-              strict_img_size=True) -> Model:
+def from_timm(
+    img_size=224,
+    patch_size=4,
+    embed_dim=96,
+    depths=(2, 2, 6, 2),
+    num_heads=(3, 6, 12, 24),
+    window_size=7,
+    always_partition=False,
+    mlp_ratio=4.0,
+    qkv_bias=True,
+    global_pool="avg",
+    drop_path_rate=0.0,
+    strict_img_size=True,
+) -> Model:
     """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there.
 
     `strict_img_size` changes nothing, because pictures of every size are taken.
@@ -297,8 +334,9 @@ def from_timm(img_size=224, patch_size=4, embed_dim=96, depths=(2, 2, 6, 2), num
       InputError: widths or ratios given one a stage, which timm takes and we do not build.
     """
     if isinstance(embed_dim, list | tuple) or isinstance(mlp_ratio, list | tuple):
-        raise InputError(f"embed_dim={embed_dim}, mlp_ratio={mlp_ratio}: a Swin has one number of each here, not one a "
-                         "stage")
+        raise InputError(
+            f"embed_dim={embed_dim}, mlp_ratio={mlp_ratio}: a Swin has one number of each here, not one a stage"
+        )
 
     del strict_img_size
 
@@ -308,10 +346,19 @@ def from_timm(img_size=224, patch_size=4, embed_dim=96, depths=(2, 2, 6, 2), num
     sizes = embed_dim, frozen(depths), frozen(num_heads), frozen(window_size)
     variant = next((name for name, known in VARIANTS.items() if known[:3] == sizes[:3]), None)
     return Model(
-        variant or "tiny", pooling=global_pool, drop_path=drop_path_rate, image_size=frozen(img_size),
-        patch_size=patch_size, width=None if variant else sizes[0], depths=None if variant else sizes[1],
-        num_heads=None if variant else sizes[2], window_size=sizes[3], always_partition=always_partition,
-        mlp_ratio=mlp_ratio, qkv_bias=qkv_bias)
+        variant or "tiny",
+        pooling=global_pool,
+        drop_path=drop_path_rate,
+        image_size=frozen(img_size),
+        patch_size=patch_size,
+        width=None if variant else sizes[0],
+        depths=None if variant else sizes[1],
+        num_heads=None if variant else sizes[2],
+        window_size=sizes[3],
+        always_partition=always_partition,
+        mlp_ratio=mlp_ratio,
+        qkv_bias=qkv_bias,
+    )
 
 
 def to_timm(model: Model) -> dict:
@@ -323,10 +370,18 @@ def to_timm(model: Model) -> dict:
     width, depths, heads, windows = model.sizes()
     windows = tuple(rows if rows == columns else (rows, columns) for rows, columns in windows)
     windows = windows[0] if len(set(windows)) == 1 else windows
-    return {"img_size": 224 if model.image_size is None else model.image_size, "patch_size": model.patch_size,
-            "embed_dim": width, "depths": depths, "num_heads": heads, "window_size": windows,
-            "always_partition": model.always_partition, "mlp_ratio": model.mlp_ratio, "qkv_bias": model.qkv_bias,
-            "global_pool": model.pooling}
+    return {
+        "img_size": 224 if model.image_size is None else model.image_size,
+        "patch_size": model.patch_size,
+        "embed_dim": width,
+        "depths": depths,
+        "num_heads": heads,
+        "window_size": windows,
+        "always_partition": model.always_partition,
+        "mlp_ratio": model.mlp_ratio,
+        "qkv_bias": model.qkv_bias,
+        "global_pool": model.pooling,
+    }
 
 
 # Tables that follow the size of the windows, and so that of the pictures.

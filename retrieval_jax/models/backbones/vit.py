@@ -38,6 +38,7 @@ VARIANTS = {
 
 class Attention(nn.Module):
     """Self-attention with query, key and value from one matrix product."""
+
     num_heads: int
     dtype: jnp.dtype
     qkv_bias: bool = True
@@ -56,6 +57,7 @@ class Attention(nn.Module):
 
 class Block(nn.Module):
     """One pre-norm block: attention, then an MLP."""
+
     num_heads: int
     dtype: jnp.dtype
     mlp_ratio: float = 4.0
@@ -114,6 +116,7 @@ class Model(nn.Module):
       remat: whether blocks are computed again on the way back, to save memory.
       scan: whether the blocks are one loop over stacked parameters.
     """
+
     variant: str = "small"
     pooling: str = "avg"
     drop_path: float = 0.0
@@ -184,8 +187,17 @@ class Model(nn.Module):
             x = layer_norm("stem_norm")(x)
 
         def make(name):
-            return Block(num_heads, self.dtype, mlp_ratio, self.qkv_bias, self.layer_scale, self.act, self.epsilon,
-                         self.attention_kernel, name=name)
+            return Block(
+                num_heads,
+                self.dtype,
+                mlp_ratio,
+                self.qkv_bias,
+                self.layer_scale,
+                self.act,
+                self.epsilon,
+                self.attention_kernel,
+                name=name,
+            )
 
         x = blocks.apply(make, x, blocks.rates(self.drop_path, depth), train, remat=self.remat, scan=self.scan)
         if self.norm == "before":
@@ -194,7 +206,8 @@ class Model(nn.Module):
             vector = x[:, 0].astype(jnp.float32)
         else:
             vector = Pool(self.pooling, num_heads, self.dtype, self.epsilon, mlp_ratio, self.act, name="pool")(
-                x if self.prefix_pooled else x[:, prefix:])
+                x if self.prefix_pooled else x[:, prefix:]
+            )
         if self.norm == "after":
             vector = nn.LayerNorm(epsilon=self.epsilon, name="pool_norm")(vector)
         return {"embedding": vector}
@@ -260,10 +273,23 @@ def resample_positions(table, old: tuple[int, int], new: tuple[int, int], prefix
 # ------------------------------------------------------------------------------- timm's models; see pretrained.py
 
 # Embedding, blocks, heads, and the MLPs' ratio where it is not 4.
-_SIZES = {"tiny": (192, 12, 3), "xsmall": (256, 10, 4), "wee": (256, 14, 4, 5.0), "little": (320, 14, 5, 5.6),
-          "small": (384, 12, 6), "medium": (512, 12, 8), "mediumd": (512, 20, 8), "betwixt": (640, 12, 10),
-          "base": (768, 12, 12), "large": (1024, 24, 16), "so400m": (1152, 27, 16, 3.7362), "huge": (1280, 32, 16),
-          "giant": (1408, 40, 16, 48 / 11), "giantopt": (1536, 40, 16), "gigantic": (1664, 48, 16, 64 / 13)}
+_SIZES = {
+    "tiny": (192, 12, 3),
+    "xsmall": (256, 10, 4),
+    "wee": (256, 14, 4, 5.0),
+    "little": (320, 14, 5, 5.6),
+    "small": (384, 12, 6),
+    "medium": (512, 12, 8),
+    "mediumd": (512, 20, 8),
+    "betwixt": (640, 12, 10),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+    "so400m": (1152, 27, 16, 3.7362),
+    "huge": (1280, 32, 16),
+    "giant": (1408, 40, 16, 48 / 11),
+    "giantopt": (1536, 40, 16),
+    "gigantic": (1664, 48, 16, 64 / 13),
+}
 
 
 def _arguments(name: str) -> dict:
@@ -293,10 +319,19 @@ TIMM = {name: _arguments(name) for name in timm_checkpoints.architectures("vit_"
 _TEST = {"patch_size": 16, "embed_dim": 64, "depth": 6, "num_heads": 2, "mlp_ratio": 3.0, "img_size": 160}
 TIMM |= {
     "test_vit": _TEST,
-    "test_vit2": _TEST | {"depth": 8, "class_token": False, "reg_tokens": 1, "global_pool": "avg",
-                          "init_values": 1e-5},
-    "test_vit3": _TEST | {"embed_dim": 96, "depth": 9, "num_heads": 3, "mlp_ratio": 2.0, "class_token": False,
-                          "reg_tokens": 1, "global_pool": "map", "pool_include_prefix": True, "init_values": 1e-5},
+    "test_vit2": _TEST | {"depth": 8, "class_token": False, "reg_tokens": 1, "global_pool": "avg", "init_values": 1e-5},
+    "test_vit3": _TEST
+    | {
+        "embed_dim": 96,
+        "depth": 9,
+        "num_heads": 3,
+        "mlp_ratio": 2.0,
+        "class_token": False,
+        "reg_tokens": 1,
+        "global_pool": "map",
+        "pool_include_prefix": True,
+        "init_values": 1e-5,
+    },
 }
 
 _BLOCK, _THEIRS = r"block(\d+)/", r"blocks.\1."
@@ -334,11 +369,35 @@ RESAMPLED = "positions"
 LEFT_OUT = {r"attn_pool\..*": lambda model: model.pooling != "map", r"pre_logits\..*": lambda model: True}
 
 
-def from_timm(img_size=224, patch_size=16, global_pool="token", embed_dim=768, depth=12, num_heads=12, mlp_ratio=4.0,
-              qkv_bias=True, qk_norm=False, scale_attn_norm=False, scale_mlp_norm=False, proj_bias=True,
-              init_values=None, class_token=True, pos_embed="learn", no_embed_class=False, reg_tokens=0, pre_norm=False,
-              final_norm=True, fc_norm=None, pool_include_prefix=False, dynamic_img_size=False, dynamic_img_pad=False,
-              norm_layer=None, norm_eps=1e-6, act_layer=None, drop_path_rate=0.0) -> Model:
+def from_timm(
+    img_size=224,
+    patch_size=16,
+    global_pool="token",
+    embed_dim=768,
+    depth=12,
+    num_heads=12,
+    mlp_ratio=4.0,
+    qkv_bias=True,
+    qk_norm=False,
+    scale_attn_norm=False,
+    scale_mlp_norm=False,
+    proj_bias=True,
+    init_values=None,
+    class_token=True,
+    pos_embed="learn",
+    no_embed_class=False,
+    reg_tokens=0,
+    pre_norm=False,
+    final_norm=True,
+    fc_norm=None,
+    pool_include_prefix=False,
+    dynamic_img_size=False,
+    dynamic_img_pad=False,
+    norm_layer=None,
+    norm_eps=1e-6,
+    act_layer=None,
+    drop_path_rate=0.0,
+) -> Model:
     """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there.
 
     `norm_eps` is ours: timm has it inside of `norm_layer`. `dynamic_img_size` changes nothing, because pictures of
@@ -352,38 +411,72 @@ def from_timm(img_size=224, patch_size=16, global_pool="token", embed_dim=768, d
         if len(set(patch_size)) > 1:
             raise InputError(f"patch_size={patch_size}: patches are square here")
         patch_size = patch_size[0]
-    refused = {"qk_norm": qk_norm, "scale_attn_norm": scale_attn_norm, "scale_mlp_norm": scale_mlp_norm,
-               "proj_bias": not proj_bias, "dynamic_img_pad": dynamic_img_pad,
-               "norm_layer": norm_layer not in (None, "", "layernorm"),
-               "global_pool": global_pool not in _POOLS, "pos_embed": pos_embed not in ("learn", "none", "")}
+    refused = {
+        "qk_norm": qk_norm,
+        "scale_attn_norm": scale_attn_norm,
+        "scale_mlp_norm": scale_mlp_norm,
+        "proj_bias": not proj_bias,
+        "dynamic_img_pad": dynamic_img_pad,
+        "norm_layer": norm_layer not in (None, "", "layernorm"),
+        "global_pool": global_pool not in _POOLS,
+        "pos_embed": pos_embed not in ("learn", "none", ""),
+    }
     if wrong := [name for name, is_wrong in refused.items() if is_wrong]:
-        raise InputError(f"a ViT with this {', '.join(wrong)} is not built here; leave it at timm's default"
-                         f" (global_pool: {', '.join(_POOLS)}; others are given by the field pooling)")
+        raise InputError(
+            f"a ViT with this {', '.join(wrong)} is not built here; leave it at timm's default"
+            f" (global_pool: {', '.join(_POOLS)}; others are given by the field pooling)"
+        )
     after = global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
     sizes = (depth, embed_dim, num_heads)
     variant = next((name for name, known in VARIANTS.items() if known == sizes), None)
     depth, embed_dim, num_heads = (None,) * 3 if variant else sizes
     return Model(
-        variant or "base", pooling=global_pool, drop_path=drop_path_rate, patch_size=patch_size, depth=depth,
-        width=embed_dim, num_heads=num_heads, mlp_ratio=float(mlp_ratio), qkv_bias=qkv_bias, class_token=class_token,
-        registers=reg_tokens, prefix_positions=not no_embed_class, positions=pos_embed == "learn",
-        prefix_pooled=pool_include_prefix, layer_scale=init_values or None, pre_norm=pre_norm,
-        norm="none" if not final_norm else "after" if after else "before", act=act_layer or "gelu", epsilon=norm_eps,
-        image_size=tuple(img_size) if isinstance(img_size, tuple | list) else img_size)
+        variant or "base",
+        pooling=global_pool,
+        drop_path=drop_path_rate,
+        patch_size=patch_size,
+        depth=depth,
+        width=embed_dim,
+        num_heads=num_heads,
+        mlp_ratio=float(mlp_ratio),
+        qkv_bias=qkv_bias,
+        class_token=class_token,
+        registers=reg_tokens,
+        prefix_positions=not no_embed_class,
+        positions=pos_embed == "learn",
+        prefix_pooled=pool_include_prefix,
+        layer_scale=init_values or None,
+        pre_norm=pre_norm,
+        norm="none" if not final_norm else "after" if after else "before",
+        act=act_layer or "gelu",
+        epsilon=norm_eps,
+        image_size=tuple(img_size) if isinstance(img_size, tuple | list) else img_size,
+    )
 
 
 def to_timm(model: Model) -> dict:
     """Returns the arguments of timm's constructor that make this backbone: the inverse of `from_timm`."""
     depth, width, num_heads = VARIANTS[model.variant]
-    return {"img_size": model.image_size, "patch_size": model.patch_size, "embed_dim": model.width or width,
-            "depth": model.depth or depth, "num_heads": model.num_heads or num_heads,
-            "mlp_ratio": model.mlp_ratio or (3.7362 if model.variant == "so400m" else 4.0), "qkv_bias": model.qkv_bias,
-            "global_pool": model.pooling if model.pooling in _POOLS else "avg", "init_values": model.layer_scale,
-            "reg_tokens": model.registers,
-            "class_token": model.pooling == "token" if model.class_token is None else model.class_token,
-            "pos_embed": "learn" if model.positions else "none", "no_embed_class": not model.prefix_positions,
-            "pre_norm": model.pre_norm, "final_norm": model.norm != "none", "fc_norm": model.norm == "after",
-            "pool_include_prefix": model.prefix_pooled, "act_layer": model.act}
+    return {
+        "img_size": model.image_size,
+        "patch_size": model.patch_size,
+        "embed_dim": model.width or width,
+        "depth": model.depth or depth,
+        "num_heads": model.num_heads or num_heads,
+        "mlp_ratio": model.mlp_ratio or (3.7362 if model.variant == "so400m" else 4.0),
+        "qkv_bias": model.qkv_bias,
+        "global_pool": model.pooling if model.pooling in _POOLS else "avg",
+        "init_values": model.layer_scale,
+        "reg_tokens": model.registers,
+        "class_token": model.pooling == "token" if model.class_token is None else model.class_token,
+        "pos_embed": "learn" if model.positions else "none",
+        "no_embed_class": not model.prefix_positions,
+        "pre_norm": model.pre_norm,
+        "final_norm": model.norm != "none",
+        "fc_norm": model.norm == "after",
+        "pool_include_prefix": model.prefix_pooled,
+        "act_layer": model.act,
+    }
 
 
 def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int] | None) -> np.ndarray:

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None,
-              kernel: str = "xla") -> jax.Array:
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None, kernel: str = "xla"
+) -> jax.Array:
     """Lets every query attend to all keys.
 
     Args:

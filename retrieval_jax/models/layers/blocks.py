@@ -12,8 +12,16 @@ def rates(drop_path: float, depth: int) -> list[float]:
     return [drop_path * i / max(1, depth - 1) for i in range(depth)]
 
 
-def apply(make: Callable[[str], nn.Module], x: jax.Array, rates: list[float], train: bool, *, prefix: str = "",
-          remat: bool = False, scan: bool = False) -> jax.Array:
+def apply(
+    make: Callable[[str], nn.Module],
+    x: jax.Array,
+    rates: list[float],
+    train: bool,
+    *,
+    prefix: str = "",
+    remat: bool = False,
+    scan: bool = False,
+) -> jax.Array:
     """Applies blocks that have the same shapes, one after the other; call it inside a compact method.
 
     Args:
@@ -30,6 +38,7 @@ def apply(make: Callable[[str], nn.Module], x: jax.Array, rates: list[float], tr
     Returns:
       What comes out of the last block.
     """
+
     def step(block, x, rate):
         if not remat:
             return block(x, rate, train)
@@ -41,6 +50,10 @@ def apply(make: Callable[[str], nn.Module], x: jax.Array, rates: list[float], tr
             x = step(make(f"{prefix}block{i}"), x, rate if train else 0.0)
         return x
     some = train and any(rates)
-    loop = nn.scan(lambda block, x, rate: (step(block, x, rate if some else 0.0), None), length=len(rates),
-                   variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True})
+    loop = nn.scan(
+        lambda block, x, rate: (step(block, x, rate if some else 0.0), None),
+        length=len(rates),
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+    )
     return loop(make(f"{prefix}blocks"), x, jnp.asarray(rates))[0]

@@ -37,8 +37,13 @@ def depthwise_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
 def grouped(images: jax.Array, kernel: jax.Array) -> jax.Array:
     """`depthwise_conv` as XLA's own grouped convolution: the form for accelerators."""
     return jax.lax.conv_general_dilated(
-        images, kernel[:, :, None, :], (1, 1), "SAME", feature_group_count=images.shape[-1],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        images,
+        kernel[:, :, None, :],
+        (1, 1),
+        "SAME",
+        feature_group_count=images.shape[-1],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 @functools.cache
@@ -76,12 +81,15 @@ def toeplitz(images: jax.Array, kernel: jax.Array) -> jax.Array:
         above = size // 2
         rows_in = rows_out + 2 * above
         padded = jnp.pad(images, ((0, 0), (above, bands * rows_out - height + above), (0, 0), (0, 0)))
-        inputs = jnp.stack([padded[:, i * rows_out:i * rows_out + rows_in] for i in range(bands)], axis=1)
+        inputs = jnp.stack([padded[:, i * rows_out : i * rows_out + rows_in] for i in range(bands)], axis=1)
     taps = jnp.asarray(_taps(rows_in, rows_out, width, size, above), images.dtype)
     # In this order the gradient of the kernel is a product of untransposed matrices: five times as fast.
     matrices = kernel.reshape(size * size, channels).T @ taps
-    outputs = jnp.einsum("npc,cpq->nqc", inputs.reshape(batch * bands, rows_in * width, channels),
-                         matrices.reshape(channels, rows_in * width, rows_out * width))
+    outputs = jnp.einsum(
+        "npc,cpq->nqc",
+        inputs.reshape(batch * bands, rows_in * width, channels),
+        matrices.reshape(channels, rows_in * width, rows_out * width),
+    )
     outputs = outputs.reshape(batch, bands * rows_out, width, channels)[:, :height]
     # The products lie channels first. Without the barrier every reader would turn them round for itself.
     return jax.lax.optimization_barrier(outputs)

@@ -46,6 +46,7 @@ class Pool(nn.Module):
     Source: GeM: Radenovic et al., arXiv 1711.02512. MAP: Lee et al., "Set Transformer", arXiv 1810.00825, in the form
     of Zhai et al., "Scaling Vision Transformers", arXiv 2106.04560.
     """
+
     kind: str = "avg"
     num_heads: int = 4
     dtype: jnp.dtype = jnp.float32
@@ -100,6 +101,7 @@ class DropPath(nn.Module):
 
     Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv 1603.09382.
     """
+
     rate: float | jax.Array = 0.0
 
     @nn.compact

@@ -21,7 +21,7 @@ def rows(window: tuple[int, int]) -> int:
 
 def _toeplitz(table: jax.Array, axis: int) -> jax.Array:
     """Turns an axis of 2 n - 1 distances into two of n positions: [i, j] = table[i - j + n - 1]."""
-    before, distances, after = table.shape[:axis], table.shape[axis], table.shape[axis + 1:]
+    before, distances, after = table.shape[:axis], table.shape[axis], table.shape[axis + 1 :]
     n = (distances + 1) // 2
     # Repeat the reversed table, one longer, and cut it into rows of 2 n - 1: every row starts one distance later. A
     # gather would do as well, but its gradient adds in no fixed order on a GPU, and slowly.
@@ -45,8 +45,8 @@ def matrix(table: jax.Array, window: tuple[int, int], size: tuple[int, int] | No
       [heads, N, N], N = rows * columns of `size`, and 1 more, the first, with a class token.
     """
     (height, width), heads = size or window, table.shape[1]
-    near = table[:rows(window)].T.reshape(heads, 2 * window[0] - 1, 2 * window[1] - 1)
-    near = near[:, window[0] - height:window[0] + height - 1, window[1] - width:window[1] + width - 1]
+    near = table[: rows(window)].T.reshape(heads, 2 * window[0] - 1, 2 * window[1] - 1)
+    near = near[:, window[0] - height : window[0] + height - 1, window[1] - width : window[1] + width - 1]
     bias = _toeplitz(_toeplitz(near, 1), 3).transpose(0, 1, 3, 2, 4).reshape(heads, height * width, height * width)
     if len(table) == rows(window):
         return bias
@@ -89,13 +89,13 @@ def resample(table, old: tuple[int, int], new: tuple[int, int]):
     """
     if tuple(old) == tuple(new):
         return table
-    near = table[:rows(old)].reshape(2 * old[0] - 1, 2 * old[1] - 1, -1)
+    near = table[: rows(old)].reshape(2 * old[0] - 1, 2 * old[1] - 1, -1)
     vertical, horizontal = (_weights(old[i], new[i]) for i in range(2))
     if isinstance(table, np.ndarray):
         near = np.einsum("yp,xq,pqh->yxh", vertical, horizontal, near, optimize=True)
-        return np.concatenate([near.reshape(rows(new), -1), table[rows(old):]]).astype(table.dtype)
+        return np.concatenate([near.reshape(rows(new), -1), table[rows(old) :]]).astype(table.dtype)
     near = jnp.einsum("yp,xq,pqh->yxh", vertical, horizontal, near, precision="highest")
-    return jnp.concatenate([near.reshape(rows(new), -1), table[rows(old):]])
+    return jnp.concatenate([near.reshape(rows(new), -1), table[rows(old) :]])
 
 
 def source_window(num_rows: int, new: tuple[int, int]) -> tuple[int, int]:

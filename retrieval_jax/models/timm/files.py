@@ -23,6 +23,7 @@ class Info:
       licence: as the publisher names it; "" where it is not known.
       crop_mode: how the resize keeps proportions: "center", the crop then cuts what is longer, or "squash", not at all.
     """
+
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str
@@ -51,15 +52,20 @@ def find(architecture: str, tag: str, path, offline: bool) -> tuple[pathlib.Path
         path = pathlib.Path(path)
         path = path / "model.safetensors" if path.is_dir() else path
         if not path.is_file():
-            raise InputError(f"{path} does not exist: give a safetensors file, or no path to take {architecture!r} "
-                             "from the hub")
+            raise InputError(
+                f"{path} does not exist: give a safetensors file, or no path to take {architecture!r} from the hub"
+            )
         if path.suffix != ".safetensors":
-            raise InputError(f"{path} is not a safetensors file; other formats are not read, because reading them can "
-                             "run code: download model.safetensors of the same model")
+            raise InputError(
+                f"{path} is not a safetensors file; other formats are not read, because reading them can "
+                "run code: download model.safetensors of the same model"
+            )
         return path, read_config(path)
     if not tag:
-        raise InputError(f"no published weights of {architecture!r} are known: name them, as {architecture}.TAG, or "
-                         "give the path of a safetensors file")
+        raise InputError(
+            f"no published weights of {architecture!r} are known: name them, as {architecture}.TAG, or "
+            "give the path of a safetensors file"
+        )
     # Weights that differ by their activation alone lie under one name.
     repository = f"timm/{architecture.replace('_quickgelu', '')}.{tag}"
     _download(repository, "config.json", offline)
@@ -86,9 +92,12 @@ def _download(repository: str, filename: str, offline: bool) -> pathlib.Path:
         return pathlib.Path(huggingface_hub.hf_hub_download(repository, filename, local_files_only=offline))
     except Exception as error:  # the hub's client lets through what any of its network layers raises
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        remedy = ("run once without offline on a machine that reaches the hub, or give the path of the file" if offline
-                  else "check the name and the network; on a machine that does not reach the hub, give the path of a "
-                  "copy of model.safetensors with config.json beside it, or fill the cache (HF_HOME) and set offline")
+        remedy = (
+            "run once without offline on a machine that reaches the hub, or give the path of the file"
+            if offline
+            else "check the name and the network; on a machine that does not reach the hub, give the path of a "
+            "copy of model.safetensors with config.json beside it, or fill the cache (HF_HOME) and set offline"
+        )
         raise InputError(f"cannot get {filename} of {repository} from the hub ({reason.strip()}): {remedy}") from error
 
 
@@ -108,10 +117,19 @@ def info(architecture: str, tag: str, config: dict, image_size: tuple[int, int])
     given = timm_checkpoints.metadata(architecture, tag) | {k: v for k, v in given.items() if v is not None}
     height, width = (given.get("input_size") or (3, *image_size))[1:]
     if given["crop_mode"] not in ("center", "squash"):
-        raise InputError(f"the config.json of {architecture} says crop_mode={given['crop_mode']!r}; known are 'center' "
-                         "and 'squash': change it there")
-    return Info(tuple(given["mean"]), tuple(given["std"]), given["interpolation"], float(given["crop_pct"]),
-                (int(height), int(width)), str(given.get("license") or ""), given["crop_mode"])
+        raise InputError(
+            f"the config.json of {architecture} says crop_mode={given['crop_mode']!r}; known are 'center' "
+            "and 'squash': change it there"
+        )
+    return Info(
+        tuple(given["mean"]),
+        tuple(given["std"]),
+        given["interpolation"],
+        float(given["crop_pct"]),
+        (int(height), int(width)),
+        str(given.get("license") or ""),
+        given["crop_mode"],
+    )
 
 
 def write_config(weights: pathlib.Path, architecture: str, arguments: dict, ours: dict, about: Info) -> None:
@@ -124,11 +142,21 @@ def write_config(weights: pathlib.Path, architecture: str, arguments: dict, ours
       ours: fields of our Model that timm's constructor has no argument for.
       about: the pictures and the licence.
     """
-    pictures = {"input_size": (3, *about.input_size), "interpolation": about.interpolation, "mean": about.mean,
-                "std": about.std, "crop_pct": about.crop_pct, "crop_mode": about.crop_mode,
-                "license": about.licence or None}
-    contents = {"architecture": architecture, "num_classes": 0, "model_args": {**arguments, "num_classes": 0},
-                "pretrained_cfg": {**pictures, "num_classes": 0}}
+    pictures = {
+        "input_size": (3, *about.input_size),
+        "interpolation": about.interpolation,
+        "mean": about.mean,
+        "std": about.std,
+        "crop_pct": about.crop_pct,
+        "crop_mode": about.crop_mode,
+        "license": about.licence or None,
+    }
+    contents = {
+        "architecture": architecture,
+        "num_classes": 0,
+        "model_args": {**arguments, "num_classes": 0},
+        "pretrained_cfg": {**pictures, "num_classes": 0},
+    }
     if ours:
         contents["retrieval_jax"] = ours
     weights.with_name("config.json").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ class Network:
       warm_start: params -> params with pretrained weights put in; None where the network starts from scratch.
       space: name of the embedding space.
     """
+
     init: Callable
     apply: Callable
     warm_start: Callable | None
@@ -57,9 +58,11 @@ def network(config, module_heads: dict) -> Network:
     def warm_start(params):
         loaded, fresh = backbone.load(), params["backbone"]
         if jax.tree.map(jnp.shape, loaded) != jax.tree.map(jnp.shape, fresh):
-            raise InputError(f"the weights of {backbone.name} do not fit the network: config.train.model.kwargs and "
-                             "pretrained.kwargs (img_size among them) must describe the network that config.data."
-                             "image_size is for")
+            raise InputError(
+                f"the weights of {backbone.name} do not fit the network: config.train.model.kwargs and "
+                "pretrained.kwargs (img_size among them) must describe the network that config.data."
+                "image_size is for"
+            )
         return {**params, "backbone": loaded}
 
     return Network(init, apply, warm_start if backbone.load else None, f"{config.task}:{backbone.name}")

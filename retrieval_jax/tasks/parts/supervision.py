@@ -24,24 +24,27 @@ from retrieval_jax.tasks.parts.options import CATEGORY_LOSSES, TITLE_LOSSES
 _NOT_IN_KWARGS = {"where", "weights", "positive_weights", "epsilon"}
 
 
-
-
 def _loss_kwargs(function, kwargs, option, reserved=()):
     """Returns the further arguments of a loss as a dict; raises InputError, listing what it takes, for unknown ones."""
-    known = {name for name, parameter in inspect.signature(function).parameters.items()
-             if parameter.kind == parameter.KEYWORD_ONLY} - _NOT_IN_KWARGS - set(reserved)
+    known = (
+        {
+            name
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind == parameter.KEYWORD_ONLY
+        }
+        - _NOT_IN_KWARGS
+        - set(reserved)
+    )
     unknown = sorted(set(kwargs) - known)
     if unknown:
-        raise InputError(f"config.train.task_kwargs.{option} has unknown {', '.join(unknown)}; "
-                         f"there are: {', '.join(sorted(known)) or 'none'}")
+        raise InputError(
+            f"config.train.task_kwargs.{option} has unknown {', '.join(unknown)}; "
+            f"there are: {', '.join(sorted(known)) or 'none'}"
+        )
     return dict(kwargs)
 
 
 # ------------------------------------------------------------------------------------------------------------- network
-
-
-
-
 
 
 # ---------------------------------------------------------------------------------------------------------- supervision
@@ -58,6 +61,7 @@ class Supervision:
       probabilities: [B, V] logits of the titles' head -> probabilities.
       compares: the setting of a loss that compares the rows of a batch with each other, "" without such.
     """
+
     heads: dict
     loss: Callable
     probabilities: Callable
@@ -90,8 +94,10 @@ def supervision(config, data_info, chosen: dict[str, Any]) -> Supervision:
     weights = {"title": chosen["title_weight"], "category": chosen["category_weight"]}
     distills = chosen["distill_share"] > 0 or chosen["unlabelled_weight"] > 0
     if distills and not module_heads:
-        raise InputError("config.train.task_kwargs.distill_share and unlabelled_weight need a head that predicts: set "
-                         "title_weight, or a category_loss other than supcon")
+        raise InputError(
+            "config.train.task_kwargs.distill_share and unlabelled_weight need a head that predicts: set "
+            "title_weight, or a category_loss other than supcon"
+        )
     num_steps = _num_steps(config, data_info)
 
     def loss(network, params, batch, out, *, rng, step, ema, train):
@@ -118,14 +124,19 @@ def supervision(config, data_info, chosen: dict[str, Any]) -> Supervision:
 
     def unlabelled(network, params, batch, rng, ema):
         if "unlabelled_image" not in batch:
-            raise InputError("config.train.task_kwargs.unlabelled_weight is set, but batches hold no unlabelled "
-                             "pictures: set config.train.unlabelled.split and batch_size")
+            raise InputError(
+                "config.train.task_kwargs.unlabelled_weight is set, but batches hold no unlabelled "
+                "pictures: set config.train.unlabelled.split and batch_size"
+            )
         images = batch["unlabelled_image"]
         where = batch["unlabelled_mask"]
         teacher = network.apply(ema, images)["logits"]
         ours = network.apply(params, images, train=True, rngs={"dropout": jax.random.fold_in(rng, 1)})["logits"]
-        return sum(weights[name] * part.teacher(ours, teacher, where).sum() / _count(batch, "unlabelled_mask")
-                   for name, part in parts.items() if part.teacher is not None)
+        return sum(
+            weights[name] * part.teacher(ours, teacher, where).sum() / _count(batch, "unlabelled_mask")
+            for name, part in parts.items()
+            if part.teacher is not None
+        )
 
     chance = jax.nn.softmax if chosen["loss"] == "softmax" else jax.nn.sigmoid
     compares = use_category and chosen["category_loss"] in ("supcon", "proxy_anchor")
@@ -141,6 +152,7 @@ def _num_steps(config, data_info) -> int:
 @dataclasses.dataclass(frozen=True)
 class _Part:
     """One head's losses: of parameters, outputs and labels; and of a teacher's logits [B] (None: nothing to teach)."""
+
     labels: Callable
     teacher: Callable | None
 
@@ -179,8 +191,9 @@ def _titles(data_info, chosen):
     positive_weights = None
     if not is_softmax and chosen["positive_weight_power"] > 0:
         ratio = data_info.num_listings / np.maximum(counts, 1)
-        positive_weights = np.minimum(ratio ** chosen["positive_weight_power"],
-                                      chosen["positive_weight_limit"]).astype(np.float32)
+        positive_weights = np.minimum(ratio ** chosen["positive_weight_power"], chosen["positive_weight_limit"]).astype(
+            np.float32
+        )
     if chosen["class_balanced_beta"] > 0:
         balanced = losses.class_balanced_weights(counts, chosen["class_balanced_beta"])
         positive_weights = balanced if positive_weights is None else positive_weights * balanced
@@ -192,16 +205,20 @@ def _titles(data_info, chosen):
     if block < 0:
         raise InputError(f"config.train.task_kwargs.label_block is {block}: give a number of labels, 0 for all at once")
     if block and (chosen["distill_share"] > 0 or chosen["unlabelled_weight"] > 0):
-        raise InputError("config.train.task_kwargs.label_block cuts up the logits that distill_share and "
-                         "unlabelled_weight compare whole: set it to 0")
+        raise InputError(
+            "config.train.task_kwargs.label_block cuts up the logits that distill_share and "
+            "unlabelled_weight compare whole: set it to 0"
+        )
 
     def labels(params, out, batch, where):
         logits = out["logits"]["titles"]
         if block:  # the whole ones are not used then, so XLA leaves them out
-            logits = blocked.Logits(*head.apply({"params": params["heads_titles"]}, out["pooled"], method="factors"),
-                                    block)
-        per_picture = mixed(lambda ids, mask: function(logits, ids, mask, where=where, **kwargs),
-                            batch, "label_ids", "label_mask")
+            logits = blocked.Logits(
+                *head.apply({"params": params["heads_titles"]}, out["pooled"], method="factors"), block
+            )
+        per_picture = mixed(
+            lambda ids, mask: function(logits, ids, mask, where=where, **kwargs), batch, "label_ids", "label_mask"
+        )
         value = per_picture.sum() / _count(batch, "_mask")
         return value, {"title_loss": value}
 
@@ -220,8 +237,9 @@ def _category(data_info, chosen):
     if "label_smoothing" in known_kwargs:
         kwargs["label_smoothing"] = chosen["label_smoothing"]
     elif chosen["label_smoothing"]:
-        raise InputError(f"config.train.task_kwargs.label_smoothing does not apply to category_loss={name!r}: set it "
-                         "to 0")
+        raise InputError(
+            f"config.train.task_kwargs.label_smoothing does not apply to category_loss={name!r}: set it to 0"
+        )
     if name == "supcon":
         kwargs.setdefault("temperature", chosen["temperature"])
         head = None

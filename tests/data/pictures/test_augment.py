@@ -26,8 +26,9 @@ def difference(ours, pillows):
     return np.abs(ours.astype(int) - np.asarray(pillows).astype(int)).max()
 
 
-@pytest.mark.parametrize("image", [IMAGE, IMAGE[:1, :1].copy(), IMAGE[:3, ::7].copy(),
-                                   np.full((9, 5, 3), 77, np.uint8)])
+@pytest.mark.parametrize(
+    "image", [IMAGE, IMAGE[:1, :1].copy(), IMAGE[:3, ::7].copy(), np.full((9, 5, 3), 77, np.uint8)]
+)
 def test_tables_give_pillows_bytes(image):
     pillow = Image.fromarray(image)
     assert difference(augment.autocontrast(image), ImageOps.autocontrast(pillow)) == 0
@@ -64,12 +65,19 @@ def test_blends_differ_from_pillow_by_rounding_only(factor):
 
 def pillow_affine(matrix):
     """Pillow's result, and where it does not touch the picture's edge, which OpenCV blends with the fill."""
-    warped = PILLOW.transform(PILLOW.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR,
-                              fillcolor=GREY)
-    y, x = np.mgrid[:IMAGE.shape[0], :IMAGE.shape[1]] + 0.5
+    warped = PILLOW.transform(
+        PILLOW.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR, fillcolor=GREY
+    )
+    y, x = np.mgrid[: IMAGE.shape[0], : IMAGE.shape[1]] + 0.5
     a, b, c, d, e, f = matrix
-    inside = np.minimum.reduce([a * x + b * y + c, IMAGE.shape[1] - (a * x + b * y + c),
-                                d * x + e * y + f, IMAGE.shape[0] - (d * x + e * y + f)])
+    inside = np.minimum.reduce(
+        [
+            a * x + b * y + c,
+            IMAGE.shape[1] - (a * x + b * y + c),
+            d * x + e * y + f,
+            IMAGE.shape[0] - (d * x + e * y + f),
+        ]
+    )
     return np.asarray(warped).astype(int), np.abs(inside) > 1
 
 
@@ -169,14 +177,17 @@ def test_rand_augment_of_the_paper_has_one_strength(monkeypatch):
     assert set(np.abs(log.values("shear_x"))) == {0.15}
 
 
-@pytest.mark.parametrize("spec, words", [
-    (("trivial_augment", {"ops": ("rotat",)}), ("rotat", "shear_x", "solarize")),
-    (("trivial_augment", {"ops": ()}), ("ops is empty",)),
-    (("rand_augment", {"magnitude": 11}), ("magnitude", "10")),
-    (("rand_augment", {"num_ops": 0}), ("num_ops",)),
-    (("rand_augment", {"p": "often"}), ("p is a number",)),
-    (("rand_augment", {"fill": 3}), ("red, green, blue",)),
-])
+@pytest.mark.parametrize(
+    "spec, words",
+    [
+        (("trivial_augment", {"ops": ("rotat",)}), ("rotat", "shear_x", "solarize")),
+        (("trivial_augment", {"ops": ()}), ("ops is empty",)),
+        (("rand_augment", {"magnitude": 11}), ("magnitude", "10")),
+        (("rand_augment", {"num_ops": 0}), ("num_ops",)),
+        (("rand_augment", {"p": "often"}), ("p is a number",)),
+        (("rand_augment", {"fill": 3}), ("red, green, blue",)),
+    ],
+)
 def test_bad_settings_are_refused(spec, words):
     with pytest.raises(InputError) as error:
         transforms.compose((("resize", {}), spec), (8, 8))

@@ -31,8 +31,14 @@ def encoded(data: bytes, calls=None, **kwargs) -> decoding.Encoded:
     return decoding.Encoded(data, whole, **kwargs)
 
 
-KINDS = {"4:4:4": {"subsampling": 0}, "4:2:2": {"subsampling": 1}, "4:2:0": {"subsampling": 2},
-         "progressive": {"progressive": True}, "restarts": {"restart_marker_rows": 1}, "coarse": {"quality": 20}}
+KINDS = {
+    "4:4:4": {"subsampling": 0},
+    "4:2:2": {"subsampling": 1},
+    "4:2:0": {"subsampling": 2},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_rows": 1},
+    "coarse": {"quality": 20},
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,10 +46,18 @@ def test_a_cut_has_the_very_pixels_of_the_whole(kind):
     calls, data = [], jpeg(**KINDS[kind])
     whole, picture = decoding.decode(data), encoded(data, calls)
     assert picture.shape == (333, 211, 3)
-    for top, left, height, width in ((0, 0, 333, 211), (0, 0, 1, 1), (100, 50, 92, 161), (31, 0, 1, 211),
-                                     (1, 3, 30, 20), (1, 3, 31, 20), (0, 0, 63, 9), (300, 200, 33, 11)):
+    for top, left, height, width in (
+        (0, 0, 333, 211),
+        (0, 0, 1, 1),
+        (100, 50, 92, 161),
+        (31, 0, 1, 211),
+        (1, 3, 30, 20),
+        (1, 3, 31, 20),
+        (0, 0, 63, 9),
+        (300, 200, 33, 11),
+    ):
         cut = picture.cut(top, left, height, width, (height, width))
-        np.testing.assert_array_equal(cut, whole[top:top + height, left:left + width])
+        np.testing.assert_array_equal(cut, whole[top : top + height, left : left + width])
     assert not calls
 
 
@@ -60,7 +74,7 @@ def test_a_large_cut_is_decoded_smaller_and_close_to_the_mean_of_its_pixels(fact
     top, left, height, width = 16, 24, 23 * factor, 17 * factor  # whole pixels of the smaller picture
     cut = picture.cut(top, left, height, width, (23, 17))
     assert not calls and cut.shape == (23, 17, 3)
-    mean = cv2.resize(whole[top:top + height, left:left + width], (17, 23), interpolation=cv2.INTER_AREA)
+    mean = cv2.resize(whole[top : top + height, left : left + width], (17, 23), interpolation=cv2.INTER_AREA)
     assert np.abs(cut.astype(int) - mean).mean() < 2
     assert picture.cut(top, left, height - 1, width, (23, 17)).shape[0] > 23  # one row too few: twice as fine
 
@@ -71,8 +85,14 @@ def test_what_is_not_ordinary_is_decoded_whole(name):
     exif[274] = 6
     cmyk = io.BytesIO()
     Image.fromarray(PHOTO).convert("CMYK").save(cmyk, "JPEG")
-    data = {"turned": jpeg(exif=exif), "png": cv2.imencode(".png", PHOTO)[1].tobytes(), "truncated": jpeg()[:-500],
-            "padded": jpeg() + b"\0" * 9, "too many pixels": jpeg(), "cmyk": cmyk.getvalue()}[name]
+    data = {
+        "turned": jpeg(exif=exif),
+        "png": cv2.imencode(".png", PHOTO)[1].tobytes(),
+        "truncated": jpeg()[:-500],
+        "padded": jpeg() + b"\0" * 9,
+        "too many pixels": jpeg(),
+        "cmyk": cmyk.getvalue(),
+    }[name]
     calls, kwargs = [], {"max_pixels": 70_000} if name == "too many pixels" else {}
     if name == "truncated":
         with pytest.raises(decoding.BadImage, match="truncated"):
@@ -100,7 +120,7 @@ def test_an_orientation_behind_the_header_of_the_frame_counts_as_well():
     exif[274] = 6
     data = jpeg(exif=exif)
     start, frame_end = data.index(b"\xff\xe1"), data.index(b"\xff\xc0") + 19
-    end = start + 2 + int.from_bytes(data[start + 2:start + 4])
+    end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
     data = data[:start] + data[end:frame_end] + data[start:end] + data[frame_end:]
     calls, whole = [], decoding.decode(data)
     assert whole.shape == (211, 333, 3) and encoded(data, calls).shape == whole.shape and calls
@@ -124,13 +144,16 @@ def test_transforms_see_no_difference_while_the_pixels_are_the_same():
 
 def test_halves_are_close_to_areas():
     for size in ((224, 150), (160, 100), (500, 400)):
-        halves, area = (transforms.compose((("resize", {"interpolation": name}),), size)(PHOTO)
-                        for name in ("halves", "area"))
+        halves, area = (
+            transforms.compose((("resize", {"interpolation": name}),), size)(PHOTO) for name in ("halves", "area")
+        )
         assert halves.shape == (*size, 3) and np.abs(halves.astype(int) - area).mean() < 5
     for side in (2, 4, 8):  # nothing remains after the halves: the very means
         size = 320 // side, 208 // side
-        halves, area = (transforms.compose((("resize", {"interpolation": name}),), size)(PHOTO[:320, :208])
-                        for name in ("halves", "area"))
+        halves, area = (
+            transforms.compose((("resize", {"interpolation": name}),), size)(PHOTO[:320, :208])
+            for name in ("halves", "area")
+        )
         np.testing.assert_array_equal(halves, area)
 
 
@@ -152,16 +175,29 @@ def test_a_cache_goes_to_another_process_without_its_pictures():
 def batches(folder, **kw):
     files = sources.kept(sources.FileImages(folder, [f"{row}.jpg" for row in range(9)]), kw.pop("cache_bytes", 0))
     columns = {"image": files, "category": np.arange(9) // 4}
-    return list(pipeline.train_batches(columns, sampling="balanced", transform=CROP, seed=1, batch_size=4, num_steps=5,
-                                       **{"image_size": (170, 110), **kw}))  # no crop is twice as large
+    return list(
+        pipeline.train_batches(
+            columns,
+            sampling="balanced",
+            transform=CROP,
+            seed=1,
+            batch_size=4,
+            num_steps=5,
+            **{"image_size": (170, 110), **kw},
+        )
+    )  # no crop is twice as large
 
 
 def test_pipeline_gives_the_same_batches_whatever_reads_them(tmp_path):
     for row in range(9):
         (tmp_path / f"{row}.jpg").write_bytes(jpeg(np.roll(PHOTO, 20 * row, axis=0)))
     plain, other = batches(tmp_path), {"num_threads": 1, "num_workers": 2, "crop_before_decoding": True}
-    for kw in ({"crop_before_decoding": True}, {"crop_before_decoding": True, "num_threads": 3}, other,
-               {"crop_before_decoding": True, "cache_bytes": 10**9, "num_threads": 2}):
+    for kw in (
+        {"crop_before_decoding": True},
+        {"crop_before_decoding": True, "num_threads": 3},
+        other,
+        {"crop_before_decoding": True, "cache_bytes": 10**9, "num_threads": 2},
+    ):
         for a, b in zip(batches(tmp_path, **kw), plain, strict=True):
             assert a.keys() == b.keys()
             for name in a:

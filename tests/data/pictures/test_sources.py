@@ -13,9 +13,14 @@ from PIL import Image
 from retrieval_jax.data.pictures import decoding, sources
 from retrieval_jax.errors import InputError
 
-RAMP = np.stack([np.tile(np.arange(48, dtype=np.uint8) * 5, (32, 1)),
-                 np.tile(np.arange(32, dtype=np.uint8)[:, None] * 7, (1, 48)),
-                 np.full((32, 48), 90, np.uint8)], axis=-1)
+RAMP = np.stack(
+    [
+        np.tile(np.arange(48, dtype=np.uint8) * 5, (32, 1)),
+        np.tile(np.arange(32, dtype=np.uint8)[:, None] * 7, (1, 48)),
+        np.full((32, 48), 90, np.uint8),
+    ],
+    axis=-1,
+)
 
 
 def _pillow(image: Image.Image, kind: str, **options) -> bytes:
@@ -134,8 +139,11 @@ def _write(folder: pathlib.Path, name: str, data: bytes) -> str:
 
 @pytest.mark.parametrize("size", ["whole", "padded", "thumbnail"])
 def test_good_files_pass_the_check(tmp_path, size):
-    data = {"whole": _jpeg(), "padded": _jpeg() + b"\0" * 100,
-            "thumbnail": b"\xff\xd8\xff\xe1\xff\xf0" + _jpeg()[:900].ljust(0xFFEE, b"\0") + _jpeg()[2:]}[size]
+    data = {
+        "whole": _jpeg(),
+        "padded": _jpeg() + b"\0" * 100,
+        "thumbnail": b"\xff\xd8\xff\xe1\xff\xf0" + _jpeg()[:900].ljust(0xFFEE, b"\0") + _jpeg()[2:],
+    }[size]
     assert sources.check(os.path.realpath(tmp_path), _write(tmp_path, "sub/a.jpg", data)) is None
     assert decoding.decode(data).shape == (32, 48, 3)
 
@@ -152,7 +160,8 @@ def test_too_large_pictures_are_not_decoded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../a.jpg", "sub/../../a.jpg", "..", "C:\\a.jpg", "..\\a.jpg", "a\0.jpg"])
+    "path", ["/etc/passwd", "../a.jpg", "sub/../../a.jpg", "..", "C:\\a.jpg", "..\\a.jpg", "a\0.jpg"]
+)
 def test_paths_that_leave_the_root(tmp_path, path):
     (tmp_path / "root").mkdir()
     _write(tmp_path, "a.jpg", _jpeg())
@@ -171,12 +180,18 @@ def test_links_may_stay_inside_but_not_leave(tmp_path):
     (root / "twin.jpg").symlink_to(tmp_path / "root-2" / "b.jpg")  # its name only begins like the root's
     (root / "folder").symlink_to(tmp_path / "outside")
     (root / "dangling.jpg").symlink_to("nothing.jpg")
-    found = {name: sources.check(str(root.resolve()), name)
-             for name in ("inner.jpg", "outer.jpg", "twin.jpg", "folder/b.jpg", "dangling.jpg", "folder")}
+    found = {
+        name: sources.check(str(root.resolve()), name)
+        for name in ("inner.jpg", "outer.jpg", "twin.jpg", "folder/b.jpg", "dangling.jpg", "folder")
+    }
     assert {name: problem and problem.reason for name, problem in found.items()} == {
-        "inner.jpg": None, "outer.jpg": "path leaves the root", "twin.jpg": "path leaves the root",
-        "folder/b.jpg": "path leaves the root", "dangling.jpg": "missing image file",
-        "folder": "path leaves the root"}
+        "inner.jpg": None,
+        "outer.jpg": "path leaves the root",
+        "twin.jpg": "path leaves the root",
+        "folder/b.jpg": "path leaves the root",
+        "dangling.jpg": "missing image file",
+        "folder": "path leaves the root",
+    }
     # Reading refuses them too: the check may have been switched off. The root itself may be a link.
     (tmp_path / "link").symlink_to(root)
     for place in (root, tmp_path / "link"):
@@ -215,7 +230,8 @@ def test_missing_files_and_folders(tmp_path):
     root = str(tmp_path.resolve())
     (tmp_path / "folder").mkdir()
     assert sources.check(root, "a.jpg").sentence("a.jpg") == (
-        "missing image file: a.jpg; add the file or remove the row")
+        "missing image file: a.jpg; add the file or remove the row"
+    )
     assert sources.check(root, "folder").reason == "not an image file"
     assert sources.check(root, "folder/x/a.jpg").reason == "missing image file"
     with pytest.raises(InputError, match="row 0 .*missing image file: .*a.jpg"):

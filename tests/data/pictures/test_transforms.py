@@ -8,8 +8,12 @@ from PIL import Image
 from retrieval_jax.data.pictures import transforms
 from retrieval_jax.errors import InputError
 
-FULL = (("random_resized_crop", {}), ("flip", {}),
-        ("color_jitter", {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05}), ("erasing", {"p": 1.0}))
+FULL = (
+    ("random_resized_crop", {}),
+    ("flip", {}),
+    ("color_jitter", {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05}),
+    ("erasing", {"p": 1.0}),
+)
 
 
 def picture(height=80, width=60, seed=0):
@@ -52,7 +56,7 @@ def test_crop_stays_inside_the_asked_area_and_aspect():
     for seed in range(300):
         out = apply(image, np.random.default_rng(seed)).astype(float)
         h, w = (np.ptp(out[..., 0]) + 1) / 0.98, (np.ptp(out[..., 1]) + 1) / 0.98
-        areas.append(h * w / 200 ** 2)
+        areas.append(h * w / 200**2)
         aspects.append(w / h)
     assert 0.28 < min(areas) < 0.34 and 0.54 < max(areas) < 0.63
     assert 0.73 < min(aspects) < 0.79 and 1.26 < max(aspects) < 1.37
@@ -86,8 +90,10 @@ def test_color_jitter_of_nothing_is_nothing():
 def test_erasing_changes_one_rectangle(fill):
     image = np.full((60, 60, 3), 128, np.uint8)
     image[:, :30] = 100
-    changed = [(transforms.erasing((60, 60), p=1.0, fill=fill)(image, np.random.default_rng(s)) != image).any(-1).mean()
-               for s in range(100)]
+    changed = [
+        (transforms.erasing((60, 60), p=1.0, fill=fill)(image, np.random.default_rng(s)) != image).any(-1).mean()
+        for s in range(100)
+    ]
     assert 0.01 < min(changed) < 0.1 and 0.2 < max(changed) < 0.35
     assert np.array_equal(transforms.erasing((60, 60), p=0)(image, np.random.default_rng(0)), image)
 
@@ -114,7 +120,7 @@ def test_center_crop_covers_and_cuts_the_middle(native, size, crop_pct):
     inner = [max(c, whole(n * factor + 1e-6)) for c, n in zip(cover, native, strict=True)]
     whole = np.asarray(Image.fromarray(image).resize(inner[::-1], Image.Resampling.BICUBIC))
     y, x = round((inner[0] - size[0]) / 2), round((inner[1] - size[1]) / 2)
-    assert np.array_equal(out, whole[y:y + size[0], x:x + size[1]])
+    assert np.array_equal(out, whole[y : y + size[0], x : x + size[1]])
 
 
 def test_a_squashed_picture_is_resized_to_what_the_crop_is_cut_from():
@@ -134,24 +140,32 @@ def test_crop_with_another_interpolation_takes_the_same_cut():
     for seed in range(5):
         for name in ("bilinear", "bicubic"):
             assert np.abs(crop(name, seed) - crop("area", seed)).mean() < 6
-    drawn = [[name for name in ("bilinear", "bicubic") if np.array_equal(crop("random", seed), crop(name, seed))]
-             for seed in range(60)]
+    drawn = [
+        [name for name in ("bilinear", "bicubic") if np.array_equal(crop("random", seed), crop(name, seed))]
+        for seed in range(60)
+    ]
     assert all(len(names) == 1 for names in drawn) and 15 < drawn.count(["bicubic"]) < 45
 
 
-@pytest.mark.parametrize("spec, words", [
-    ((("resise", {}),), ("resise", "did you mean 'resize'", "color_jitter", "erasing")),
-    ((("resize", {}), ("color_jitter", {"brightnes": 1})), ("brightnes", "did you mean 'brightness'", "saturation")),
-    ((("resize", {"p": 1}),), ("'resize' has no argument 'p'", "interpolation")),
-    ((("resize", {"interpolation": "cubic"}),), ("no interpolation 'cubic'", "bicubic")),
-    ((("resize", {"interpolation": "random"}),), ("no interpolation 'random'",)),
-    ((("center_crop", {"crop_pct": 1.2}),), ("crop_pct",)),
-    ((("flip", {}),), ("never set", "resize")),
-    (("resize",), ("pair",)),
-    ((("random_resized_crop", {"scale": (0.5, 2)}),), ("scale", "largest")),
-    ((("resize", {}), ("flip", {"p": 2})), ("flip", "from 0 to 1")),
-    ((("resize", {}), ("erasing", {"fill": "black"})), ("noise", "black")),
-])
+@pytest.mark.parametrize(
+    "spec, words",
+    [
+        ((("resise", {}),), ("resise", "did you mean 'resize'", "color_jitter", "erasing")),
+        (
+            (("resize", {}), ("color_jitter", {"brightnes": 1})),
+            ("brightnes", "did you mean 'brightness'", "saturation"),
+        ),
+        ((("resize", {"p": 1}),), ("'resize' has no argument 'p'", "interpolation")),
+        ((("resize", {"interpolation": "cubic"}),), ("no interpolation 'cubic'", "bicubic")),
+        ((("resize", {"interpolation": "random"}),), ("no interpolation 'random'",)),
+        ((("center_crop", {"crop_pct": 1.2}),), ("crop_pct",)),
+        ((("flip", {}),), ("never set", "resize")),
+        (("resize",), ("pair",)),
+        ((("random_resized_crop", {"scale": (0.5, 2)}),), ("scale", "largest")),
+        ((("resize", {}), ("flip", {"p": 2})), ("flip", "from 0 to 1")),
+        ((("resize", {}), ("erasing", {"fill": "black"})), ("noise", "black")),
+    ],
+)
 def test_bad_specs_are_refused_with_what_exists(spec, words):
     with pytest.raises(InputError) as error:
         transforms.compose(spec, (8, 8))

@@ -16,10 +16,14 @@ from retrieval_jax.data.pictures import decoding
 from retrieval_jax.data.records import reading as records
 from retrieval_jax.errors import InputError
 
-SOP = {"splits": {"train": "train[:75%]", "val": "train[75%:]", "query": "test", "gallery": "test"},
-       "columns": {"categories": ("super_class_id",), "product": "class_id"}}
-LISTINGS = {"splits": {"train": "train", "query": "test", "gallery": "more"},
-            "columns": {"image": "photo", "id": "sku", "title": "name", "categories": "about/kind"}}
+SOP = {
+    "splits": {"train": "train[:75%]", "val": "train[75%:]", "query": "test", "gallery": "test"},
+    "columns": {"categories": ("super_class_id",), "product": "class_id"},
+}
+LISTINGS = {
+    "splits": {"train": "train", "query": "test", "gallery": "more"},
+    "columns": {"image": "photo", "id": "sku", "title": "name", "categories": "about/kind"},
+}
 
 
 @pytest.fixture(scope="module", params=["array_record", "parquet"])
@@ -46,7 +50,8 @@ def test_stanford_online_products_by_name(data_dir):
     assert loaded.query.categories[:, 0].tolist() == [(100 + number // 3) % 2 for number in numbers]
     for row, number in enumerate(numbers):  # the other two pictures of the product, not the query's own
         assert {numbers[i] for i in loaded.truth.relevant(row)} == {n for n in range(15) if n // 3 == number // 3} - {
-            number}
+            number
+        }
     image = loaded.gallery.images[3]
     assert image.shape == (40, 50, 3) and np.array_equal(image, decoding.decode(loaded.gallery.images.read(3)))
     again = load(root=str(data_dir / "stanford_online_products" / "1.0.0"), **SOP)
@@ -74,18 +79,21 @@ def test_other_processes_and_threads_read_the_same(data_dir):
             assert pool.submit(_digests, images).result(timeout=120) == expected
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"name": "stanford_online_product"}, "there: stanford_online_products"),
-    ({"name": None}, "either root"),
-    ({"splits": {"train": "training"}}, "splits.train is 'training'; stanford_online_products has train, test"),
-    ({"splits": {"train": "train[:x%]"}}, "splits.train"),
-    ({"splits": {"learn": "train"}}, "splits has 'learn'; it takes train"),
-    ({"columns": {"product": "class"}}, "no column 'class' .*class_id.*did you mean 'class_id'"),
-    ({"columns": {"title": "image"}}, "'image' .*is Image of uint8, not text or a number"),
-    ({"columns": {"image": "class_id"}}, "'class_id' .*is ClassLabel, not a picture"),
-    ({"columns": {"label": "class_id"}}, "columns has 'label'; it takes image"),
-    ({"label": "class_id"}, "config.data.kwargs has 'label'"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"name": "stanford_online_product"}, "there: stanford_online_products"),
+        ({"name": None}, "either root"),
+        ({"splits": {"train": "training"}}, "splits.train is 'training'; stanford_online_products has train, test"),
+        ({"splits": {"train": "train[:x%]"}}, "splits.train"),
+        ({"splits": {"learn": "train"}}, "splits has 'learn'; it takes train"),
+        ({"columns": {"product": "class"}}, "no column 'class' .*class_id.*did you mean 'class_id'"),
+        ({"columns": {"title": "image"}}, "'image' .*is Image of uint8, not text or a number"),
+        ({"columns": {"image": "class_id"}}, "'class_id' .*is ClassLabel, not a picture"),
+        ({"columns": {"label": "class_id"}}, "columns has 'label'; it takes image"),
+        ({"label": "class_id"}, "config.data.kwargs has 'label'"),
+    ],
+)
 def test_what_cannot_be_read_gets_a_sentence(data_dir, change, message):
     kwargs = {"name": "stanford_online_products", "data_dir": str(data_dir)} | SOP | change
     with pytest.raises(InputError, match=message):
@@ -97,8 +105,11 @@ def test_tfrecord_gets_the_remedy(data_dir, tmp_path):
     shutil.copytree(data_dir / "stanford_online_products" / "1.0.0", folder)
     info = json.loads((folder / "dataset_info.json").read_text())
     (folder / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
-    with pytest.raises(InputError, match="tfds build stanford_online_products --file_format=array_record.*tfds convert_"
-                                         f"format --dataset_version_dir={folder} --out_file_format=array_record"):
+    with pytest.raises(
+        InputError,
+        match="tfds build stanford_online_products --file_format=array_record.*tfds convert_"
+        f"format --dataset_version_dir={folder} --out_file_format=array_record",
+    ):
         load(name="stanford_online_products", data_dir=str(tmp_path), **SOP)
     with pytest.raises(InputError, match="no dataset_info.json"):
         load(root=str(tmp_path), **SOP)
@@ -124,23 +135,34 @@ def test_ids_titles_and_nested_columns(tmp_path):
         assert loaded.train.images.read(row) == tfds_generated.picture(number)
         assert loaded.category_names[0][loaded.train.categories[row, 0]] == ("shoe", "shirt")[number % 2]
     with pytest.raises(InputError, match="'words' .*several values"):
-        load(root=str(tmp_path / "generated_listings/1.0.0"), **LISTINGS | {"columns": {"image": "photo",
-                                                                                       "title": "words"}})
+        load(
+            root=str(tmp_path / "generated_listings/1.0.0"),
+            **LISTINGS | {"columns": {"image": "photo", "title": "words"}},
+        )
     with pytest.raises(InputError, match="'depth' .*is Image of uint16"):
         load(root=str(tmp_path / "generated_listings/1.0.0"), **LISTINGS | {"columns": {"image": "depth"}})
 
 
 def test_bad_records_are_set_aside_and_counted(tmp_path):
     good = tfds_generated.picture(7)
-    folder = listings(tmp_path, a=("train", 1, {"photo": good[:-40]}), b=("train", 2, {"photo": b"no picture"}),
-                      c=("train", 3, {"name": b"caf\xe9"}), d=("train", 4, {"sku": "train5"}),
-                      e=("more", 0, {"photo": b""}))
+    folder = listings(
+        tmp_path,
+        a=("train", 1, {"photo": good[:-40]}),
+        b=("train", 2, {"photo": b"no picture"}),
+        c=("train", 3, {"name": b"caf\xe9"}),
+        d=("train", 4, {"sku": "train5"}),
+        e=("more", 0, {"photo": b""}),
+    )
     with pytest.raises(InputError, match="too many bad rows") as caught:
         load(root=str(folder), **LISTINGS)
     assert "generated_listings/1.0.0, split train" in str(caught.value)
     loaded = load(tmp_path / "set_aside.csv", root=str(folder), max_bad_share=0.8, **LISTINGS)
-    assert loaded.counts["train"]["set_aside"] == {"duplicate id": 1, "not UTF-8 text": 1, "not an image file": 1,
-                                                   "truncated image file": 1}
+    assert loaded.counts["train"]["set_aside"] == {
+        "duplicate id": 1,
+        "not UTF-8 text": 1,
+        "not an image file": 1,
+        "truncated image file": 1,
+    }
     assert loaded.counts["gallery"]["set_aside"] == {"not an image file": 1}
     for split in ("train", "query", "gallery"):
         count = loaded.counts[split]
@@ -162,7 +184,7 @@ def test_damaged_and_missing_files(tmp_path):
     loaded = load(root=str(folder), **LISTINGS)
     file = next(folder.glob("*-more.*"))
     whole = file.read_bytes()
-    file.write_bytes(whole[:len(whole) // 2])
+    file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="record 0 of the split more .*the file is damaged.*copy its files again"):
         loaded.gallery.images[0]
     file.unlink()

@@ -35,8 +35,10 @@ def _far(a, b) -> int:
 
 def _csv(rows, delimiter=",", header=HEADER, end="\n") -> str:
     lines = [header, *rows]
-    quoted = [['"' + cell.replace('"', '""') + '"' if re.search(f'["\r\n{delimiter}]', cell) else cell for cell in row]
-              for row in lines]
+    quoted = [
+        ['"' + cell.replace('"', '""') + '"' if re.search(f'["\r\n{delimiter}]', cell) else cell for cell in row]
+        for row in lines
+    ]
     return "".join(delimiter.join(row) + end for row in quoted)
 
 
@@ -44,8 +46,12 @@ def _shop(root, content: bytes | str, name="train.csv"):
     (root / "pictures").mkdir(parents=True, exist_ok=True)
     (root / "pictures" / "a.jpg").write_bytes(JPEG)
     (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return {"root": str(root), "files": {"train": name}, "image_root": "pictures",
-            "columns": {"title": "title", "categories": ("type",)}}
+    return {
+        "root": str(root),
+        "files": {"train": name},
+        "image_root": "pictures",
+        "columns": {"title": "title", "categories": ("type",)},
+    }
 
 
 def _load(kwargs, **more):
@@ -67,8 +73,12 @@ def _reconcile(loaded):
     for entry in loaded.set_aside:
         assert entry["sentence"].startswith(f"{entry['file']}, row {entry['row']}") and len(entry["sentence"]) < 1000
         listed[entry["file"], entry["reason"]] = listed.get((entry["file"], entry["reason"]), 0) + 1
-    assert listed == {(file, reason): number for count in loaded.counts.values()
-                      for file, part in count["files"].items() for reason, number in part["set_aside"].items()}
+    assert listed == {
+        (file, reason): number
+        for count in loaded.counts.values()
+        for file, part in count["files"].items()
+        for reason, number in part["set_aside"].items()
+    }
 
 
 # ------------------------------------------------------------------------------------------- one catalogue, all faults
@@ -163,9 +173,13 @@ def shop(tmp_path_factory):
     (root / "gallery.csv").write_text(_csv(listed, header=["id", "image"]))
     (root / "query.csv").write_text(_csv([["q1", "a.jpg"], ["q2", "cut.png"]], header=["id", "image"]))
     (root / "truth.csv").write_text("query,gallery\nq1,g1 g0\nq2,g0\nq1.0,g1\nq1,G1\n")
-    kwargs = {"root": str(root), "files": {"train": "train.csv", "query": "query.csv", "gallery": "gallery.csv"},
-              "columns": {"title": "title", "categories": ("type",)}, "image_root": "pictures",
-              "ground_truth": "truth.csv"}
+    kwargs = {
+        "root": str(root),
+        "files": {"train": "train.csv", "query": "query.csv", "gallery": "gallery.csv"},
+        "columns": {"title": "title", "categories": ("type",)},
+        "image_root": "pictures",
+        "ground_truth": "truth.csv",
+    }
     return kwargs, expected, names
 
 
@@ -219,8 +233,9 @@ def test_a_column_may_serve_twice(tmp_path, name):
 
 def test_unknown_ids_of_the_truth_name_the_one_that_was_meant(loaded):
     sentences = [entry["sentence"] for entry in loaded.set_aside if entry["file"] == "truth.csv"]
-    assert [sentence.split(": ")[0] for sentence in sentences] == [f"truth.csv, row {n} (id {one})"
-                                                                  for n, one in ((3, "q2"), (4, "q1.0"), (5, "q1"))]
+    assert [sentence.split(": ")[0] for sentence in sentences] == [
+        f"truth.csv, row {n} (id {one})" for n, one in ((3, "q2"), (4, "q1.0"), (5, "q1"))
+    ]
     assert "'q1.0' is not in the query split (there is 'q1')" in sentences[1]
     assert "'G1' is not in the gallery split (there is 'g1')" in sentences[2]
     assert loaded.truth.indptr.tolist() == [0, 2]
@@ -228,8 +243,9 @@ def test_unknown_ids_of_the_truth_name_the_one_that_was_meant(loaded):
 
 def test_mining_and_embedding_have_a_row_for_every_row_that_was_kept(shop, loaded, tmp_path):
     config = common.base()
-    config.data = ConfigDict({"source": "table", "kwargs": shop[0] | {"max_bad_share": 1.0}, "image_size": (16, 16),
-                              "cache_bytes": 0})
+    config.data = ConfigDict(
+        {"source": "table", "kwargs": shop[0] | {"max_bad_share": 1.0}, "image_size": (16, 16), "cache_bytes": 0}
+    )
     config.mine.threshold = 1
     config.embed.models = ("histogram",)
     config.embed.shard_rows = 16
@@ -304,8 +320,10 @@ def test_latin_1_rows_are_set_aside_with_the_remedy(tmp_path):
     content = _csv([*TABLE, ["p4", "café", "a.jpg", "3"]]).encode("cp1252")
     found = _load(_shop(tmp_path, content)).set_aside[-1]
     assert (found["row"], found["reason"]) == (5, "not UTF-8 text")
-    assert "save the file as UTF-8, or name its encoding, such as config.data.kwargs.encoding = 'cp1252'" in found[
-        "sentence"]
+    assert (
+        "save the file as UTF-8, or name its encoding, such as config.data.kwargs.encoding = 'cp1252'"
+        in found["sentence"]
+    )
 
 
 def _gzip(text: str) -> bytes:
@@ -325,8 +343,11 @@ REFUSED = {
     "quote never closed": ("train.csv", _csv(TABLE) + 'p4,"x,a.jpg,3\np5,y,a.jpg,3\n', "row 5: .*perhaps never closed"),
     "quote closed by another row's": ("train.csv", SWALLOWED, "row 2: not CSV"),
     "quote inside a field": ("train.csv", _csv(TABLE) + 'p4,"a" b,a.jpg,3\n', "row 5: not CSV"),
-    "field without end": ("train.csv", _csv(TABLE) + 'p4,"' + "x" * (2**24 + 1) + '",a.jpg,3\n',
-                          "row 5: .*perhaps never closed"),
+    "field without end": (
+        "train.csv",
+        _csv(TABLE) + 'p4,"' + "x" * (2**24 + 1) + '",a.jpg,3\n',
+        "row 5: .*perhaps never closed",
+    ),
     "UTF-16 without its mark": ("train.csv", _csv(TABLE).encode("utf-16-le"), "NUL bytes .*encoding = 'utf-16-le'"),
     "compressed": ("train.csv", _gzip(_csv(TABLE)), "train.csv: it is compressed .gzip.; unpack it"),
     "compressed, by its name": ("train.csv.gz", _gzip(_csv(TABLE)), "files end in .csv.*unpack it"),
@@ -347,24 +368,37 @@ def test_files_that_are_refused(tmp_path, case):
 
 
 def test_an_encoding_that_is_none(tmp_path):
-    for encoding, says in (("latin-99", "which Python does not know"), ("hex", "which Python does not know"),
-                           ("utf-16", "not encoded as was said")):
+    for encoding, says in (
+        ("latin-99", "which Python does not know"),
+        ("hex", "which Python does not know"),
+        ("utf-16", "not encoded as was said"),
+    ):
         with pytest.raises(InputError, match=says):
             _load(_shop(tmp_path, _csv(TABLE)), encoding=encoding)
 
 
 def test_rows_inside_a_field_are_seen(tmp_path):
-    lines = ['id,title,image,type', 'p1,"5 inch,a.jpg,3', 'p2,hat,a.jpg,3', 'p3,",a.jpg,3',
-             'p4,"many', 'lines, two, 3, four', 'x",a.jpg,3']
+    lines = [
+        "id,title,image,type",
+        'p1,"5 inch,a.jpg,3',
+        "p2,hat,a.jpg,3",
+        'p3,",a.jpg,3',
+        'p4,"many',
+        "lines, two, 3, four",
+        'x",a.jpg,3',
+    ]
     loaded = _load(_shop(tmp_path, "\n".join(lines)))
     assert loaded.train.ids == ["p4"]  # commas and line breaks alone make no row
     assert [(entry["row"], entry["reason"]) for entry in loaded.set_aside] == [(2, "rows inside a field")]
 
 
-@pytest.mark.parametrize("lines", [
-    ["id,title,image", 'p1,"5 inch,a.jpg', 'p2,hat 7",a.jpg', 'p3,"big, red', 'old, v1.0",a.jpg'],
-    ["id,image,title", 'p1,a.jpg,"5 inch', 'p2,a.jpg,hat 7"', 'p3,a.jpg,"big, red', 'old, v1.0"'],
-])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["id,title,image", 'p1,"5 inch,a.jpg', 'p2,hat 7",a.jpg', 'p3,"big, red', 'old, v1.0",a.jpg'],
+        ["id,image,title", 'p1,a.jpg,"5 inch', 'p2,a.jpg,hat 7"', 'p3,a.jpg,"big, red', 'old, v1.0"'],
+    ],
+)
 def test_a_field_from_one_row_into_the_next_is_seen(tmp_path, lines):
     loaded = _load(_shop(tmp_path, "\n".join(lines)) | {"columns": {"title": "title"}})
     assert loaded.train.ids == ["p3"]
@@ -377,8 +411,11 @@ def test_the_same_rows_in_other_kinds_of_files(shop, loaded, tmp_path, kind):
     cells = [row for row, _, _ in expected.values() if len(row) == 4]
     frame = pl.DataFrame(cells, schema=HEADER, orient="row")
     path = f"{tmp_path}/train.{kind}"
-    {"tsv": lambda: frame.write_csv(path, separator="\t"), "jsonl": lambda: frame.write_ndjson(path),
-     "parquet": lambda: frame.write_parquet(path)}[kind]()
+    {
+        "tsv": lambda: frame.write_csv(path, separator="\t"),
+        "jsonl": lambda: frame.write_ndjson(path),
+        "parquet": lambda: frame.write_parquet(path),
+    }[kind]()
     other = _load(kwargs | {"files": {"train": path}, "ground_truth": None})
     bad = {row[0] for row, reason, _ in expected.values() if len(row) == 4 and reason}
     skipped = {"g1"}  # the gallery is not there
@@ -387,8 +424,9 @@ def test_the_same_rows_in_other_kinds_of_files(shop, loaded, tmp_path, kind):
 
 
 def test_numbers_and_nulls_of_parquet_and_json(tmp_path):
-    frame = pl.DataFrame({"id": [1.0, 2.0, 3.0], "title": ["a", None, "c"], "image": ["a.jpg"] * 3,
-                          "type": [12.0, 3.0, float("nan")]})
+    frame = pl.DataFrame(
+        {"id": [1.0, 2.0, 3.0], "title": ["a", None, "c"], "image": ["a.jpg"] * 3, "type": [12.0, 3.0, float("nan")]}
+    )
     kwargs = _shop(tmp_path, b"", "train.parquet")
     frame.write_parquet(tmp_path / "train.parquet")
     found = _load(kwargs)
@@ -403,34 +441,51 @@ def test_numbers_and_nulls_of_parquet_and_json(tmp_path):
         _load(kwargs)
     frame.with_columns(type=pl.Series([float("inf"), 1.0, 1.0])).write_parquet(tmp_path / "train.parquet")
     assert "inf" in _load(kwargs).category_names[0]
-    lines = ['\ufeff{"id": 1.0, "title": "a", "image": "a.jpg", "type": 12.0}',
-             '{"id": 2, "title": NaN, "image": "a.jpg"}',
-             '{"id": 3, "title": ["a"], "image": "a.jpg"}', "[" * 100_000, "[1]", '{"id": 4, "title": "\\ud800"}',
-             '{"id": 9007199254740993.0, "title": "a", "image": "a.jpg"}']
+    lines = [
+        '\ufeff{"id": 1.0, "title": "a", "image": "a.jpg", "type": 12.0}',
+        '{"id": 2, "title": NaN, "image": "a.jpg"}',
+        '{"id": 3, "title": ["a"], "image": "a.jpg"}',
+        "[" * 100_000,
+        "[1]",
+        '{"id": 4, "title": "\\ud800"}',
+        '{"id": 9007199254740993.0, "title": "a", "image": "a.jpg"}',
+    ]
     found = _load(_shop(tmp_path, "\n".join(lines), "t.jsonl"))
     assert found.train.ids == ["1"] and found.category_names == (["12"],)
     assert [entry["reason"] for entry in found.set_aside] == [
-        "empty title", "value is not text", "not a JSON object", "not a JSON object", "not UTF-8 text",
-        "value is not text"]
+        "empty title",
+        "value is not text",
+        "not a JSON object",
+        "not a JSON object",
+        "not UTF-8 text",
+        "value is not text",
+    ]
     with pytest.raises(InputError, match="t.jsonl, row 1: no line is a JSON object"):
         _load(_shop(tmp_path, '{\n"id": 1,\n"title": "a"\n}\n', "t.jsonl"))
 
 
 def test_eproduct_layout_with_repairs(tmp_path):
     labelled = ["UUID", "AUCT_TITL", "META_CATEG_ID", "CATEG_LVL2_ID", "LEAF_CATEG_ID", "IMAGE_PATH"]
-    rows = [["t1", "caf\xe9", "1.0", "2", "30", "sub\\a.jpg"], ["t2", "NULL", "1", "2", "30", "sub/a.jpg"],
-            ["t3", "hat", "1", "2", "70.0", "sub/a.jpg"], ["t4", "hat", "1", "2.5", "70", "sub/a.jpg"]]
+    rows = [
+        ["t1", "caf\xe9", "1.0", "2", "30", "sub\\a.jpg"],
+        ["t2", "NULL", "1", "2", "30", "sub/a.jpg"],
+        ["t3", "hat", "1", "2", "70.0", "sub/a.jpg"],
+        ["t4", "hat", "1", "2.5", "70", "sub/a.jpg"],
+    ]
     (tmp_path / "metadata").mkdir()
     (tmp_path / "Images" / "sub").mkdir(parents=True)
     (tmp_path / "Images" / "sub" / "a.jpg").write_bytes(JPEG)
     (tmp_path / "metadata" / "train.csv").write_bytes(_csv(rows, ";", header=labelled).encode("cp1252"))
-    found = loading.load({"source": "eproduct", "kwargs": {
-        "root": str(tmp_path), "encoding": "cp1252", "max_bad_share": 0.5}})
+    found = loading.load(
+        {"source": "eproduct", "kwargs": {"root": str(tmp_path), "encoding": "cp1252", "max_bad_share": 0.5}}
+    )
     _reconcile(found)
     assert found.train.ids == ["t1", "t3"] and found.train.titles == ["café", "hat"]
     assert found.category_names == (["1"], ["2"], ["30", "70"])
     assert [(entry["row"], entry["reason"]) for entry in found.set_aside] == [
-        (3, "empty title"), (5, "category is not a whole number")]
+        (3, "empty title"),
+        (5, "category is not a whole number"),
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures
@@ -443,8 +498,15 @@ def test_pictures_are_decoded_as_they_look(name):
     image, expected, near = decoding.decode(odd_pictures.good()[name]), odd_pictures.RAMP, 14
     assert image.dtype == np.uint8 and image.shape[2] == 3
     if name.startswith("turned"):
-        turns = {2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.swapaxes(0, 1),
-                 6: lambda x: np.rot90(x, -1), 7: lambda x: np.rot90(x, 2).swapaxes(0, 1), 8: np.rot90}
+        turns = {
+            2: np.fliplr,
+            3: lambda x: np.rot90(x, 2),
+            4: np.flipud,
+            5: lambda x: x.swapaxes(0, 1),
+            6: lambda x: np.rot90(x, -1),
+            7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
+            8: np.rot90,
+        }
         expected = turns[int(name[6])](expected)
     elif name in ("gray.jpg", "gray.png", "interlaced.png"):
         expected, near = GRAY, 3
@@ -480,17 +542,24 @@ def test_pictures_that_are_set_aside_are_not_decoded_either(tmp_path, name):
         decoding.decode(data)
 
 
-@pytest.mark.parametrize(("data", "says"), [
-    (odd_pictures.bad()["error_page.jpg"][0], "it is an HTML, XML or SVG page"),
-    (b"\0\0\0\x0cjP  \r\n", "it is JPEG 2000"), (b"\0\0\0\x20ftypavif" + b"\0" * 40, "it is AVIF"),
-    (odd_pictures.bad()["phone.heic"][0], "it is HEIC"), (odd_pictures.bad()["icon.ico"][0], "it is ICO"),
-    (odd_pictures.bad()["page.pdf"][0], "it is a PDF"), (b"", "it is empty"),
-])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (odd_pictures.bad()["error_page.jpg"][0], "it is an HTML, XML or SVG page"),
+        (b"\0\0\0\x0cjP  \r\n", "it is JPEG 2000"),
+        (b"\0\0\0\x20ftypavif" + b"\0" * 40, "it is AVIF"),
+        (odd_pictures.bad()["phone.heic"][0], "it is HEIC"),
+        (odd_pictures.bad()["icon.ico"][0], "it is ICO"),
+        (odd_pictures.bad()["page.pdf"][0], "it is a PDF"),
+        (b"", "it is empty"),
+    ],
+)
 def test_what_is_no_picture_is_named(data, says):
     with pytest.raises(decoding.BadImage) as caught:
         decoding.decode(data)
     assert caught.value.sentence("a.jpg") == (
-        f"not an image file: a.jpg ({says}); replace it by a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM")
+        f"not an image file: a.jpg ({says}); replace it by a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
+    )
 
 
 def test_damage_between_header_and_end_is_found_by_decoding_alone(tmp_path):
@@ -524,8 +593,9 @@ def test_the_check_reads_headers_and_ends_only(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "decode", None)
     monkeypatch.setattr(decoding, "pillow_decode", None)
     number = 2000
-    frame = pl.DataFrame({"id": [str(row) for row in range(number)],
-                          "image": [names[row % len(names)] for row in range(number)]})
+    frame = pl.DataFrame(
+        {"id": [str(row) for row in range(number)], "image": [names[row % len(names)] for row in range(number)]}
+    )
     rows = row_checks.Rows("train", frame, ["train.csv"], np.zeros(number, np.int32), np.arange(number))
     row_checks.check_images(rows, tmp_path, decoding.MAX_PIXELS)
     assert not rows.bad

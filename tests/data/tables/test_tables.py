@@ -22,12 +22,21 @@ def _reconcile(counts: dict) -> None:
 
 def _table(root: pathlib.Path, kind: str) -> dict:
     """Writes the same small catalogue as CSV, JSONL or Parquet; returns the kwargs of the table source."""
-    train = {"sku": ["1", "2", "3"], "name": ["red shoes", "blue hat", "wool hat"], "group": ["Shoes", "Hats", "Hats"],
-             "type": [20, 3, 100], "file": ["a.jpg", "b.jpg", "c.jpg"]}
+    train = {
+        "sku": ["1", "2", "3"],
+        "name": ["red shoes", "blue hat", "wool hat"],
+        "group": ["Shoes", "Hats", "Hats"],
+        "type": [20, 3, 100],
+        "file": ["a.jpg", "b.jpg", "c.jpg"],
+    }
     val = {"sku": ["4"], "name": ["a hat"], "group": ["Hats"], "type": [3], "file": ["a.jpg"]}
     query = {"sku": ["5", "6", "7"], "file": ["a.jpg", "b.jpg", "c.jpg"], "model": ["m1", "m2", ""]}
-    gallery = {"sku": ["8", "9", "10", "5"], "file": ["a.jpg", "b.jpg", "c.jpg", "a.jpg"],
-               "model": ["m1", "m3", "m1", ""], "type": [3, 999, 20, 100]}
+    gallery = {
+        "sku": ["8", "9", "10", "5"],
+        "file": ["a.jpg", "b.jpg", "c.jpg", "a.jpg"],
+        "model": ["m1", "m3", "m1", ""],
+        "type": [3, 999, 20, 100],
+    }
     for name in "abc":
         (root / "pictures").mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(root / "pictures" / f"{name}.jpg"), np.full((8, 6, 3), 100, np.uint8))
@@ -36,8 +45,12 @@ def _table(root: pathlib.Path, kind: str) -> dict:
         files[split] = f"{split}.{kind}"
         frame = pl.DataFrame(columns)
         path = root / files[split]
-        {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet,
-         "tsv": lambda path, frame=frame: frame.write_csv(path, separator="\t")}[kind](path)
+        {
+            "csv": frame.write_csv,
+            "jsonl": frame.write_ndjson,
+            "parquet": frame.write_parquet,
+            "tsv": lambda path, frame=frame: frame.write_csv(path, separator="\t"),
+        }[kind](path)
     columns = {"id": "sku", "title": "name", "image": "file", "categories": ("group", "type"), "product": "model"}
     return {"root": str(root), "files": files, "columns": columns, "image_root": "pictures"}
 
@@ -85,13 +98,19 @@ def test_ground_truth_in_parquet_lists(tmp_path):
 def test_bad_json_rows(tmp_path):
     kwargs = _table(tmp_path, "jsonl")
     with open(tmp_path / "train.jsonl", "ab") as file:
-        file.write(b'\n{"sku": \n[1]\n{"sku": {"a": 1}, "name": "x", "group": "Hats", "type": 3, "file": "a.jpg"}\n'
-                   b'{"sku": "k", "name": null, "group": "Hats", "type": 3.0, "file": "a.jpg"}\n'
-                   b'{"sku": "l", "name": "\\ud800", "group": "Hats", "type": 3, "file": "a.jpg"}\n')
+        file.write(
+            b'\n{"sku": \n[1]\n{"sku": {"a": 1}, "name": "x", "group": "Hats", "type": 3, "file": "a.jpg"}\n'
+            b'{"sku": "k", "name": null, "group": "Hats", "type": 3.0, "file": "a.jpg"}\n'
+            b'{"sku": "l", "name": "\\ud800", "group": "Hats", "type": 3, "file": "a.jpg"}\n'
+        )
     loaded = _load_table(kwargs, max_bad_share=0.9)
     assert [(entry["row"], entry["reason"]) for entry in loaded.set_aside] == [
-        (5, "not a JSON object"), (6, "not a JSON object"), (7, "value is not text"), (8, "empty title"),
-        (9, "not UTF-8 text")]
+        (5, "not a JSON object"),
+        (6, "not a JSON object"),
+        (7, "value is not text"),
+        (8, "empty title"),
+        (9, "not UTF-8 text"),
+    ]
     _reconcile(loaded.counts)
 
 

@@ -61,6 +61,7 @@ def naive_bias(table, grid):
         if query is None or key is None:
             return len(table) - (1 if query == key else 3 if query is None else 2)
         return (query[0] - key[0] + grid[0] - 1) * (2 * grid[1] - 1) + query[1] - key[1] + grid[1] - 1
+
     return np.moveaxis(table[np.array([[row(query, key) for key in places] for query in places])], -1, 0)
 
 
@@ -71,7 +72,7 @@ def naive_block(x, p, grid):
     query, value = query + attention["q_bias"], value + attention["v_bias"]
     bias, side = naive_bias(attention["relative_bias"], grid), x.shape[-1] // 3
     for head in range(3):
-        q, k, v = (part[..., head * side:(head + 1) * side] for part in (query, key, value))
+        q, k, v = (part[..., head * side : (head + 1) * side] for part in (query, key, value))
         weights = np.exp(q @ k.swapaxes(1, 2) / np.sqrt(side) + bias[head])
         out.append(weights / weights.sum(-1, keepdims=True) @ v)
     out = np.concatenate(out, -1) @ attention["proj"]["kernel"] + attention["proj"]["bias"]
@@ -85,8 +86,19 @@ def test_stem_block_and_whole_equal_numpy():
     model, params, images = make()
     out, state = jax.jit(lambda: model.apply({"params": params}, images, capture_intermediates=True))()
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-    stem = np.stack([[np.einsum("ijc,ijcd->d", image[y:y + 8, x:x + 8], p["stem"]["kernel"])
-                      for y in range(0, 24, 8) for x in range(0, 16, 8)] for image in images]) + p["stem"]["bias"]
+    stem = (
+        np.stack(
+            [
+                [
+                    np.einsum("ijc,ijcd->d", image[y : y + 8, x : x + 8], p["stem"]["kernel"])
+                    for y in range(0, 24, 8)
+                    for x in range(0, 16, 8)
+                ]
+                for image in images
+            ]
+        )
+        + p["stem"]["bias"]
+    )
     seen = state["intermediates"]
     np.testing.assert_allclose(seen["stem"]["__call__"][0].reshape(2, 6, 12), stem, atol=2e-5)
     x = np.concatenate([np.broadcast_to(p["class_token"], (2, 1, 12)), stem], 1)
@@ -101,8 +113,9 @@ def test_stem_block_and_whole_equal_numpy():
 def test_the_whole_equals_timm():
     about = json.loads(reference.path("parity/beit_small.json").read_text())
     data = np.load(reference.path("parity/beit_small.npz"))
-    model, params = pretrained.load(about["timm_model"], reference.path("parity/beit_small.safetensors"),
-                                    **about["kwargs"])
+    model, params = pretrained.load(
+        about["timm_model"], reference.path("parity/beit_small.safetensors"), **about["kwargs"]
+    )
     np.testing.assert_allclose(embed(model, params, data["images"]), data["embedding"], rtol=0, atol=2e-4)
 
 
@@ -147,6 +160,7 @@ def test_scanned_blocks_compute_the_same():
     def gradient(model, params):
         def total(params):
             return jnp.square(model.apply({"params": params}, images)["embedding"] - 1.0).sum()
+
         return jax.jit(jax.value_and_grad(total))(params)
 
     (value, apart), (looped, together) = gradient(model, params), gradient(model.clone(scan=True, remat=True), together)
@@ -163,8 +177,11 @@ def test_shared_biases_are_those_of_every_block():
         attention = params[name]["attention"] | {"relative_bias": params["relative_bias"]}
         own[name] = params[name] | {"attention": attention}
     own |= {name: params[name] for name in ("stem", "class_token", "head_norm")}
-    np.testing.assert_allclose(embed(model.clone(relative_bias=True, shared_relative_bias=False), own, images),
-                               embed(model, params, images), atol=1e-6)
+    np.testing.assert_allclose(
+        embed(model.clone(relative_bias=True, shared_relative_bias=False), own, images),
+        embed(model, params, images),
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("image_size, scan", [((24, 16), False), (None, True)])
@@ -172,9 +189,14 @@ def test_other_pictures_get_resampled_tables(image_size, scan):
     model, params, _ = make((24, 16), absolute_positions=True, shared_relative_bias=True)
     larger = np.random.default_rng(1).normal(size=(2, 40, 24, 3)).astype(np.float32)
     other = model.clone(image_size=(40, 24))
-    loaded = jax.tree_util.tree_map_with_path(lambda path, leaf: beit.resample(
-        "/".join(key.key for key in path), leaf, other, (24, 16)) if path[-1].key in ("positions", "relative_bias")
-        else leaf, params)
+    loaded = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (
+            beit.resample("/".join(key.key for key in path), leaf, other, (24, 16))
+            if path[-1].key in ("positions", "relative_bias")
+            else leaf
+        ),
+        params,
+    )
     assert jax.tree.map(jnp.shape, loaded) == jax.tree.map(jnp.shape, abstract(other, (40, 24)))
     expected = embed(other, loaded, larger)
     params = stacked(params) if scan else params
@@ -188,11 +210,13 @@ def test_a_files_tables_are_resampled_from_its_pictures():
     found = beit.resample("block0/attention/relative_bias", table, model, (48, 80))
     np.testing.assert_array_equal(found, relative_bias.resample(table, (3, 5), (6, 4)))
     square = np.concatenate([table, table[:4]])  # a size of pictures that its rows belie
-    np.testing.assert_array_equal(beit.resample("relative_bias", square, model, (999, 999)),
-                                  relative_bias.resample(square, (4, 4), (6, 4)))
+    np.testing.assert_array_equal(
+        beit.resample("relative_bias", square, model, (999, 999)), relative_bias.resample(square, (4, 4), (6, 4))
+    )
     positions = np.random.default_rng(1).normal(size=(1, 17, 8)).astype(np.float32)  # a size that they belie
-    np.testing.assert_array_equal(beit.resample("positions", positions, model, (48, 80)),
-                                  vit.resample_positions(positions, (4, 4), (6, 4), 1))
+    np.testing.assert_array_equal(
+        beit.resample("positions", positions, model, (48, 80)), vit.resample_positions(positions, (4, 4), (6, 4), 1)
+    )
     with pytest.raises(ValueError, match="17 positions is that of no square grid"):
         beit.resample("positions", np.zeros((1, 18, 8), np.float32), model, (48, 80))
 
@@ -217,9 +241,14 @@ def test_bfloat16_is_close_to_float32():
     assert half.dtype == np.float32 and not np.array_equal(full, half) and (cosine > 0.995).all()
 
 
-@pytest.mark.parametrize("kwargs, message", [
-    ({"variant": "huge"}, "'huge'; there are: micro, mini, base, large"), ({"num_heads": 5}, "5 heads do not divide"),
-    ({"pooling": "mean"}, "'mean'; there are: avg")])
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"variant": "huge"}, "'huge'; there are: micro, mini, base, large"),
+        ({"num_heads": 5}, "5 heads do not divide"),
+        ({"pooling": "mean"}, "'mean'; there are: avg"),
+    ],
+)
 def test_wrong_settings_are_refused(kwargs, message):
     with pytest.raises(InputError, match=message):
         abstract(beit.Model(**{"variant": "micro", **SMALL, **kwargs}))

@@ -16,10 +16,28 @@ from retrieval_jax.models.backbones import convnext, vit
 
 # Parameters, in millions, of the published classifiers with their layer to 1,000 classes: the paper's, and for the four
 # small ones timm's.
-V2 = {"atto_v2": 3.71, "femto_v2": 5.23, "pico_v2": 9.07, "nano_v2": 15.62, "tiny_v2": 28.64, "base_v2": 88.72,
-      "large_v2": 197.96, "huge_v2": 660.29}
-PUBLISHED = V2 | {"atto": 3.70, "femto": 5.22, "pico": 9.05, "nano": 15.59, "tiny": 28.59, "small": 50.22,
-                  "base": 88.59, "large": 197.77, "xlarge": 350.20, "xxlarge": 846.47}
+V2 = {
+    "atto_v2": 3.71,
+    "femto_v2": 5.23,
+    "pico_v2": 9.07,
+    "nano_v2": 15.62,
+    "tiny_v2": 28.64,
+    "base_v2": 88.72,
+    "large_v2": 197.96,
+    "huge_v2": 660.29,
+}
+PUBLISHED = V2 | {
+    "atto": 3.70,
+    "femto": 5.22,
+    "pico": 9.05,
+    "nano": 15.59,
+    "tiny": 28.59,
+    "small": 50.22,
+    "base": 88.59,
+    "large": 197.77,
+    "xlarge": 350.20,
+    "xxlarge": 846.47,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +95,7 @@ def test_stem_equals_a_loop_over_patches(height, width):
     assert out.shape == (2, height // 4, width // 4, 5)
     for y in range(height // 4):
         for x in range(width // 4):
-            patch = images[:, 4 * y:4 * y + 4, 4 * x:4 * x + 4]
+            patch = images[:, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
             expected = np.einsum("bijc,ijcd->bd", patch, params["kernel"]) + params["bias"]
             np.testing.assert_allclose(out[:, y, x], expected, atol=1e-4)
 
@@ -91,10 +109,10 @@ def test_block_equals_numpy(response_norm):
     params = jax.tree.map(lambda p: 0.3 * rng.normal(size=p.shape).astype(np.float32), params)
     p = jax.tree.map(lambda a: a.astype(np.float64), params)
     padded = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
-    y = sum(padded[:, i:i + 5, j:j + 6] * p["dw_kernel"][i, j] for i in range(7) for j in range(7)) + p["dw_bias"]
+    y = sum(padded[:, i : i + 5, j : j + 6] * p["dw_kernel"][i, j] for i in range(7) for j in range(7)) + p["dw_bias"]
     y = gelu(layer_norm(y, p["norm"]) @ p["fc1"]["kernel"] + p["fc1"]["bias"])
     if response_norm:
-        strength = np.sqrt((y ** 2).sum((1, 2), keepdims=True))
+        strength = np.sqrt((y**2).sum((1, 2), keepdims=True))
         relative = strength / (strength.mean(-1, keepdims=True) + 1e-6)
         y = y + p["response_norm"]["scale"] * y * relative + p["response_norm"]["bias"]
     y = y @ p["fc2"]["kernel"] + p["fc2"]["bias"]
@@ -112,8 +130,9 @@ def test_response_norm_of_a_channel_that_is_silent_has_a_gradient():
 
 @pytest.mark.parametrize("scan, remat", [(False, False), (True, True)])
 def test_the_whole_equals_the_reference(scan, remat):
-    model, params = pretrained.load("test_convnext", reference.path("parity/convnext_test.safetensors"), scan=scan,
-                                    remat=remat)
+    model, params = pretrained.load(
+        "test_convnext", reference.path("parity/convnext_test.safetensors"), scan=scan, remat=remat
+    )
     with np.load(reference.path("parity/convnext_test.npz"), allow_pickle=False) as arrays:
         images, expected = arrays["images"], arrays["embedding"]
     embedding = jax.jit(lambda params, images: model.apply({"params": params}, images)["embedding"])(params, images)
@@ -121,8 +140,9 @@ def test_the_whole_equals_the_reference(scan, remat):
     assert np.abs(np.asarray(embedding) - expected).max() <= 2e-4
 
 
-@pytest.mark.parametrize("stem, widths", [("overlap", (12, 12)), ("overlap_tiered", (8, 12)),
-                                          ("overlap_act", (12, 12))])
+@pytest.mark.parametrize(
+    "stem, widths", [("overlap", (12, 12)), ("overlap_tiered", (8, 12)), ("overlap_act", (12, 12))]
+)
 def test_stems_of_two_strided_convolutions(stem, widths):
     model = convnext.Model(stem=stem, depths=(1, 1), dims=(12, 8), pool_stages=(1,))
     shapes = abstract(model, (33, 31))
@@ -138,8 +158,9 @@ def test_rematerialised_and_scanned_layers_have_the_same_outputs_and_gradients()
     settings = {"depths": (2,), "dims": (8,), "pool_stages": (0,), "kernel_size": 3, "layer_scale": 1.0}
     params = random_params(convnext.Model(**settings), images)
     stacked = {name: value for name, value in params.items() if "_block" not in name}
-    stacked["stage0_blocks"] = jax.tree.map(lambda *layers: np.stack(layers),
-                                            *(params[f"stage0_block{i}"] for i in range(2)))
+    stacked["stage0_blocks"] = jax.tree.map(
+        lambda *layers: np.stack(layers), *(params[f"stage0_block{i}"] for i in range(2))
+    )
 
     def results(params, **kwargs):
         model = convnext.Model(**settings, **kwargs)
@@ -156,12 +177,17 @@ def test_rematerialised_and_scanned_layers_have_the_same_outputs_and_gradients()
 
 
 def test_scanned_layers_drop_paths_at_their_own_rates():
-    model = convnext.Model(depths=(3,), dims=(4,), pool_stages=(0,), kernel_size=3, drop_path=0.9, layer_scale=1.0,
-                           scan=True)
+    model = convnext.Model(
+        depths=(3,), dims=(4,), pool_stages=(0,), kernel_size=3, drop_path=0.9, layer_scale=1.0, scan=True
+    )
     images = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype(np.float32)
     params = random_params(model, images)
-    embed = jax.jit(lambda seed, train: model.apply({"params": params}, images, train=train, rngs={
-        "dropout": jax.random.key(seed)})["embedding"], static_argnums=1)
+    embed = jax.jit(
+        lambda seed, train: model.apply(
+            {"params": params}, images, train=train, rngs={"dropout": jax.random.key(seed)}
+        )["embedding"],
+        static_argnums=1,
+    )
     still, one, other = embed(0, False), embed(0, True), embed(1, True)
     assert np.array_equal(embed(1, False), still) and np.array_equal(embed(0, True), one)
     assert not np.allclose(one, other) and not np.allclose(one, still)
@@ -185,8 +211,9 @@ def test_drop_path_acts_in_training_only_and_grows_with_depth():
     real = convnext.DropPath
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convnext, "DropPath", lambda rate: rates.append(rate) or real(rate))
-        jax.eval_shape(functools.partial(model.apply, train=True), {"params": params}, images,
-                       rngs={"dropout": jax.random.key(0)})
+        jax.eval_shape(
+            functools.partial(model.apply, train=True), {"params": params}, images, rngs={"dropout": jax.random.key(0)}
+        )
     np.testing.assert_allclose(rates, np.linspace(0, 0.5, 5))
 
 
@@ -257,8 +284,10 @@ def test_bands_of_a_map_are_pooled_one_by_one():
         last = whole.apply({"params": params}, images)["embedding"]
     norm = nn.LayerNorm(epsilon=1e-6)
     assert maps[0].shape == (2, 5, 4, 128)
-    bands = [norm.apply({"params": params["head_norm_stage2"]}, band.mean((1, 2))) for band in
-             (maps[0][:, :2], maps[0][:, 2:])]
+    bands = [
+        norm.apply({"params": params["head_norm_stage2"]}, band.mean((1, 2)))
+        for band in (maps[0][:, :2], maps[0][:, 2:])
+    ]
     np.testing.assert_allclose(vectors, jnp.concatenate([*bands, last[:, 128:]], 1), atol=1e-5)
     np.testing.assert_array_equal(out["pooled"], last)  # what heads learn from
     with pytest.raises(InputError, match="5 rows, too few for 6 bands"):

@@ -71,11 +71,18 @@ def naive_attention(x, p, heads, window, shift):
             places = [(y, x) for y in range(top, top + window[0]) for x in range(left, left + window[1])]
             for head in range(heads):
                 for y, x in places:
-                    bias = [p["relative_bias"][(y - v + window[0] - 1) * (2 * window[1] - 1) + x - u + window[1] - 1]
-                            for v, u in places]
-                    weights = np.array([
-                        qkv[y, x, 0, head] @ qkv[v, u, 1, head] / np.sqrt(qkv.shape[-1]) + bias[i][head]
-                        - 100 * (label[y, x] != label[v, u]) for i, (v, u) in enumerate(places)])
+                    bias = [
+                        p["relative_bias"][(y - v + window[0] - 1) * (2 * window[1] - 1) + x - u + window[1] - 1]
+                        for v, u in places
+                    ]
+                    weights = np.array(
+                        [
+                            qkv[y, x, 0, head] @ qkv[v, u, 1, head] / np.sqrt(qkv.shape[-1])
+                            + bias[i][head]
+                            - 100 * (label[y, x] != label[v, u])
+                            for i, (v, u) in enumerate(places)
+                        ]
+                    )
                     weights = np.exp(weights - weights.max())
                     values = np.array([qkv[v, u, 2, head] for v, u in places])
                     out[y, x, head] = weights / weights.sum() @ values
@@ -83,8 +90,10 @@ def naive_attention(x, p, heads, window, shift):
     return np.roll(out, shift, (0, 1))
 
 
-@pytest.mark.parametrize("size, window, shift, qkv_bias", [
-    ((8, 8), (4, 4), (2, 2), True), ((7, 5), (3, 2), (1, 1), True), ((6, 3), (2, 3), (1, 0), False)])
+@pytest.mark.parametrize(
+    "size, window, shift, qkv_bias",
+    [((8, 8), (4, 4), (2, 2), True), ((7, 5), (3, 2), (1, 1), True), ((6, 3), (2, 3), (1, 0), False)],
+)
 def test_block_equals_numpy(size, window, shift, qkv_bias):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *size, 8)).astype(np.float32)
@@ -102,30 +111,47 @@ def test_stem_and_merging_equal_numpy():
     model, params, images = make(size, depths=(1, 1))
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     _, state = jax.jit(lambda: model.apply({"params": params}, images, capture_intermediates=True))()
-    seen = {name: np.asarray(value["__call__"][0]) for name, value in state["intermediates"].items()
-            if isinstance(value, dict) and "__call__" in value}
-    stem = np.stack([[[np.einsum("ijc,ijcd->d", image[y:y + 4, x:x + 4], p["stem"]["kernel"])
-                       for x in range(0, size[1], 4)] for y in range(0, size[0], 4)] for image in images])
+    seen = {
+        name: np.asarray(value["__call__"][0])
+        for name, value in state["intermediates"].items()
+        if isinstance(value, dict) and "__call__" in value
+    }
+    stem = np.stack(
+        [
+            [
+                [
+                    np.einsum("ijc,ijcd->d", image[y : y + 4, x : x + 4], p["stem"]["kernel"])
+                    for x in range(0, size[1], 4)
+                ]
+                for y in range(0, size[0], 4)
+            ]
+            for image in images
+        ]
+    )
     np.testing.assert_allclose(seen["stem_norm"], layer_norm(stem + p["stem"]["bias"], p["stem_norm"]), atol=2e-5)
     before = seen["stage0_block0"].astype(np.float64)
     before = np.pad(before, ((0, 0), (0, before.shape[1] % 2), (0, before.shape[2] % 2), (0, 0)))
-    four = np.concatenate([before[:, 0::2, 0::2], before[:, 1::2, 0::2], before[:, 0::2, 1::2], before[:, 1::2, 1::2]],
-                          -1)  # the order of the published networks: rows first
-    np.testing.assert_allclose(seen["stage1_down"], layer_norm(four, p["stage1_norm"]) @ p["stage1_down"]["kernel"],
-                               atol=2e-5)
+    four = np.concatenate(
+        [before[:, 0::2, 0::2], before[:, 1::2, 0::2], before[:, 0::2, 1::2], before[:, 1::2, 1::2]], -1
+    )  # the order of the published networks: rows first
+    np.testing.assert_allclose(
+        seen["stage1_down"], layer_norm(four, p["stage1_norm"]) @ p["stage1_down"]["kernel"], atol=2e-5
+    )
 
 
 def test_the_whole_equals_timm():
     about = json.loads(reference.path("parity/swin_small.json").read_text())
     data = np.load(reference.path("parity/swin_small.npz"))
-    model, params = pretrained.load(about["timm_model"], reference.path("parity/swin_small.safetensors"),
-                                    **about["kwargs"])
+    model, params = pretrained.load(
+        about["timm_model"], reference.path("parity/swin_small.safetensors"), **about["kwargs"]
+    )
     embedding = jax.jit(model.apply)({"params": params}, data["images"])["embedding"]
     np.testing.assert_allclose(embedding, data["embedding"], rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", ["swin_base_patch4_window7_224", "swin_large_patch4_window7_224",
-                                  "swin_large_patch4_window12_384"])
+@pytest.mark.parametrize(
+    "name", ["swin_base_patch4_window7_224", "swin_large_patch4_window7_224", "swin_large_patch4_window12_384"]
+)
 def test_tensors_are_timms(name):
     theirs = json.loads(reference.path("parity/timm_shapes.json").read_text())[name]["params"]
     model = pretrained.model(name)
@@ -176,7 +202,8 @@ def test_parameters_without_a_size_fit_every_picture():
     small = model.clone(window_size=2)
     tables = jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf.reshape(7, 7, -1)[2:5, 2:5].reshape(9, -1) if "relative_bias" in str(path) else leaf,
-        params)
+        params,
+    )
     found = embed({"params": params}, images[:, :8, :8])["embedding"]
     expected = jax.jit(small.apply)({"params": tables}, images[:, :8, :8])["embedding"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -203,6 +230,7 @@ def test_drop_path_acts_in_training_only_and_remat_changes_nothing():
     def gradient(model):  # of the network at rest: it has no rng
         def total(params):
             return jnp.square(model.apply({"params": params}, images)["embedding"] - 1.0).sum()
+
         return jax.jit(jax.value_and_grad(total))(params)
 
     value, plain = gradient(model)
@@ -215,8 +243,10 @@ def test_drop_path_acts_in_training_only_and_remat_changes_nothing():
 
 def test_bfloat16_is_close_to_float32():
     model, params, images = make(depths=(2,), num_heads=(2,))
-    full, half = (np.asarray(jax.jit(m.apply)({"params": params}, images)["embedding"])
-                  for m in (model, model.clone(dtype=jnp.bfloat16)))
+    full, half = (
+        np.asarray(jax.jit(m.apply)({"params": params}, images)["embedding"])
+        for m in (model, model.clone(dtype=jnp.bfloat16))
+    )
     cosine = (full * half).sum(-1) / np.linalg.norm(full, axis=-1) / np.linalg.norm(half, axis=-1)
     assert half.dtype == np.float32 and not np.array_equal(full, half) and (cosine > 0.995).all()
 
@@ -254,9 +284,15 @@ def test_numbers_for_each_stage_that_timm_takes_and_we_do_not_are_refused():
             swin.from_timm(**kwargs)
 
 
-@pytest.mark.parametrize("kwargs, message", [
-    ({"variant": "huge"}, "'huge'; there are: micro, mini, tiny"), ({"num_heads": (3, 4)}, "3 heads do not divide 8"),
-    ({"num_heads": (2, 4, 8)}, "one entry a stage"), ({"window_size": 0}, "must be positive")])
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"variant": "huge"}, "'huge'; there are: micro, mini, tiny"),
+        ({"num_heads": (3, 4)}, "3 heads do not divide 8"),
+        ({"num_heads": (2, 4, 8)}, "one entry a stage"),
+        ({"window_size": 0}, "must be positive"),
+    ],
+)
 def test_wrong_sizes_are_refused(kwargs, message):
     with pytest.raises(InputError, match=message):
         abstract(swin.Model(**{"variant": "micro", **SMALL, **kwargs}))

@@ -65,8 +65,11 @@ def naive(params, images):
     """The network in float64, straight from the papers: patches, tokens, positions, pre-norm blocks, norm."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     height, width = images.shape[1:3]
-    tokens = [np.einsum("bijc,ijcd->bd", images[:, y:y + 8, x:x + 8], p["stem"]["kernel"]) + p["stem"].get("bias", 0)
-              for y in range(0, height, 8) for x in range(0, width, 8)]
+    tokens = [
+        np.einsum("bijc,ijcd->bd", images[:, y : y + 8, x : x + 8], p["stem"]["kernel"]) + p["stem"].get("bias", 0)
+        for y in range(0, height, 8)
+        for x in range(0, width, 8)
+    ]
     x = np.stack(tokens, 1)
     firsts = [np.repeat(p[name], len(x), 0) for name in ("class_token", "registers") if name in p]
     if p["positions"].shape[1] == x.shape[1]:
@@ -87,9 +90,15 @@ def test_block_equals_numpy():
     np.testing.assert_allclose(out, naive_block(x, params), atol=1e-4)
 
 
-@pytest.mark.parametrize("kwargs, first", [
-    ({}, 0), ({"pooling": "token"}, 0), ({"class_token": True, "registers": 2, "prefix_positions": False}, 3),
-    ({"registers": 2, "pre_norm": True, "layer_scale": 1.0, "qkv_bias": False}, 2)])
+@pytest.mark.parametrize(
+    "kwargs, first",
+    [
+        ({}, 0),
+        ({"pooling": "token"}, 0),
+        ({"class_token": True, "registers": 2, "prefix_positions": False}, 3),
+        ({"registers": 2, "pre_norm": True, "layer_scale": 1.0, "qkv_bias": False}, 2),
+    ],
+)
 def test_the_whole_equals_numpy(kwargs, first):
     model, params, images = make(**kwargs)
     embedding = jax.jit(model.apply)({"params": params}, images)["embedding"]
@@ -101,8 +110,9 @@ def test_the_whole_equals_numpy(kwargs, first):
 @pytest.mark.parametrize("case", ["vit_test", "vit_small_cls"])
 def test_the_whole_equals_the_reference(case):
     spec = json.loads(reference.path(f"parity/{case}.json").read_text())
-    model, params = pretrained.load(spec["timm_model"], reference.path(f"parity/{case}.safetensors"), scan=True,
-                                    **spec["kwargs"])
+    model, params = pretrained.load(
+        spec["timm_model"], reference.path(f"parity/{case}.safetensors"), scan=True, **spec["kwargs"]
+    )
     with np.load(reference.path(f"parity/{case}.npz"), allow_pickle=False) as arrays:
         images, expected = arrays["images"], arrays["embedding"]
     embedding = jax.jit(lambda params, images: model.apply({"params": params}, images)["embedding"])(params, images)
@@ -166,8 +176,9 @@ def test_pictures_of_another_size_get_resampled_positions():
     table = vit.resample_positions(params["positions"], (3, 2), (5, 3), 1)
     assert table.shape == (1, 16, 12) and np.array_equal(table[:, 0], params["positions"][:, 0])
     fixed = model.clone(image_size=None)
-    apply = jax.jit(lambda params, model, images: model.apply({"params": params}, images)["embedding"],
-                    static_argnums=1)
+    apply = jax.jit(
+        lambda params, model, images: model.apply({"params": params}, images)["embedding"], static_argnums=1
+    )
     expected = apply({**params, "positions": table}, fixed, larger)
     for own in (model, fixed):  # without a size, the grid is the one of the nearest proportions
         np.testing.assert_allclose(apply(params, own, larger), expected, atol=1e-5)
@@ -198,16 +209,20 @@ def test_drop_path_acts_in_training_only():
 
 def test_bfloat16_is_close_to_float32():
     model, params, images = make()
-    full, half = (np.asarray(jax.jit(m.apply)({"params": params}, images)["embedding"])
-                  for m in (model, make(dtype=jnp.bfloat16)[0]))
+    full, half = (
+        np.asarray(jax.jit(m.apply)({"params": params}, images)["embedding"])
+        for m in (model, make(dtype=jnp.bfloat16)[0])
+    )
     cosine = (full * half).sum(-1) / np.linalg.norm(full, axis=-1) / np.linalg.norm(half, axis=-1)
     assert half.dtype == np.float32 and not np.array_equal(full, half) and (cosine > 0.995).all()
 
 
 def test_what_cannot_be_built_lists_what_there_is():
-    for kwargs, message in (({"variant": "giant"}, "'giant'; there are: micro, mini, .*large"),
-                            ({"pooling": "token", "class_token": False}, "needs the class token"),
-                            ({"norm": "twice"}, '"before", "after", "none"'),
-                            ({"width": 130}, "4 attention heads do not divide a width of 130")):
+    for kwargs, message in (
+        ({"variant": "giant"}, "'giant'; there are: micro, mini, .*large"),
+        ({"pooling": "token", "class_token": False}, "needs the class token"),
+        ({"norm": "twice"}, '"before", "after", "none"'),
+        ({"width": 130}, "4 attention heads do not divide a width of 130"),
+    ):
         with pytest.raises(InputError, match=message):
             abstract(vit.Model(**{"variant": "micro", **kwargs}), (32, 32))

@@ -75,8 +75,9 @@ def test_bfloat16_is_close_to_float32(height, width):
     half = [x.astype(jnp.bfloat16) for x in (images, kernel, cotangent)]
     # the same rounded numbers on both sides: what is left is the arithmetic
     full = [x.astype(jnp.float32) for x in half]
-    for ours, theirs in zip(values_and_gradients(depthwise.toeplitz, *half),
-                            values_and_gradients(depthwise.grouped, *full), strict=True):
+    for ours, theirs in zip(
+        values_and_gradients(depthwise.toeplitz, *half), values_and_gradients(depthwise.grouped, *full), strict=True
+    ):
         assert ours.dtype == jnp.bfloat16
         assert float(jnp.abs(ours.astype(jnp.float32) - theirs).max()) <= 0.02 * float(jnp.abs(theirs).max())
 

@@ -75,9 +75,13 @@ def test_attention_pooling_equals_numpy():
 def test_activations():
     x = np.linspace(-3, 3, 7)
     erf = np.vectorize(math.erf)
-    expected = {"gelu": x * (1 + erf(x / np.sqrt(2))) / 2, "relu": np.maximum(x, 0), "silu": x / (1 + np.exp(-x)),
-                "gelu_tanh": x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3))) / 2,
-                "quick_gelu": x / (1 + np.exp(-1.702 * x))}
+    expected = {
+        "gelu": x * (1 + erf(x / np.sqrt(2))) / 2,
+        "relu": np.maximum(x, 0),
+        "silu": x / (1 + np.exp(-x)),
+        "gelu_tanh": x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2,
+        "quick_gelu": x / (1 + np.exp(-1.702 * x)),
+    }
     assert expected.keys() == ACTIVATIONS.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(activation(name)(jnp.asarray(x)), values, atol=1e-6)

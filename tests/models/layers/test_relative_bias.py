@@ -11,8 +11,9 @@ from retrieval_jax.models.layers import relative_bias
 def naive(table, window, size):
     """The bias of every pair of positions, one by one."""
     places = [(y, x) for y in range(size[0]) for x in range(size[1])]
-    rows = [[(window[0] - 1 + y - v) * (2 * window[1] - 1) + window[1] - 1 + x - u for v, u in places]
-            for y, x in places]
+    rows = [
+        [(window[0] - 1 + y - v) * (2 * window[1] - 1) + window[1] - 1 + x - u for v, u in places] for y, x in places
+    ]
     return np.moveaxis(table[np.asarray(rows)], -1, 0)
 
 
@@ -21,8 +22,10 @@ def make(window, class_token):
     return np.random.default_rng(0).normal(size=(rows, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("window, size", [((4, 4), None), ((1, 1), None), ((2, 5), None), ((1, 3), (1, 2)),
-                                          ((5, 4), (2, 3)), ((4, 4), (1, 4))])
+@pytest.mark.parametrize(
+    "window, size",
+    [((4, 4), None), ((1, 1), None), ((2, 5), None), ((1, 3), (1, 2)), ((5, 4), (2, 3)), ((4, 4), (1, 4))],
+)
 @pytest.mark.parametrize("class_token", [False, True])
 def test_the_matrix_equals_plain_loops_and_its_gradient_counts_pairs(window, size, class_token):
     table, cells = make(window, class_token), size or window
@@ -39,19 +42,64 @@ def test_the_matrix_equals_plain_loops_and_its_gradient_counts_pairs(window, siz
         assert np.array_equal(bias[:, 0, 0], table[-1])
         assert (bias[:, 0, 1:] == table[-3][:, None]).all() and (bias[:, 1:, 0] == table[-2][:, None]).all()
     assert (counts == counts[:, :1]).all() and counts[:, 0].sum() == bias[0].size
-    near = counts[:relative_bias.rows(window), 0].reshape(2 * window[0] - 1, 2 * window[1] - 1)
+    near = counts[: relative_bias.rows(window), 0].reshape(2 * window[0] - 1, 2 * window[1] - 1)
     for y, x in np.ndindex(near.shape):  # a distance of (dy, dx) joins (h - |dy|) (w - |dx|) pairs
-        pairs = [max(0, cell - abs(place - side + 1))
-                 for cell, place, side in zip(cells, (y, x), window, strict=True)]
+        pairs = [max(0, cell - abs(place - side + 1)) for cell, place, side in zip(cells, (y, x), window, strict=True)]
         assert near[y, x] == np.prod(pairs)
 
 
 # What timm 1.0.31 makes of the table i^2 / 10, i = 0, 1, ..., of windows of 2 x 2 and 3 x 3.
 TIMM = {
-    ((2, 2), (3, 3)): [0.0, 0.0, 0.1, 0.4, 0.4, 0.0, 0.0, 0.1, 0.4, 0.4, 0.9, 0.9, 1.6, 2.5, 2.5, 3.6, 3.6, 4.9, 6.4,
-                       6.4, 3.6, 3.6, 4.9, 6.4, 6.4],
-    ((3, 3), (2, 4)): [2.5, 2.866666, 3.6, 4.9, 6.4, 7.533335, 8.1, 10.0, 10.7, 12.1, 14.4, 16.9, 18.7, 19.6, 22.5,
-                       23.533333, 25.6, 28.9, 32.4, 34.866669, 36.1],
+    ((2, 2), (3, 3)): [
+        0.0,
+        0.0,
+        0.1,
+        0.4,
+        0.4,
+        0.0,
+        0.0,
+        0.1,
+        0.4,
+        0.4,
+        0.9,
+        0.9,
+        1.6,
+        2.5,
+        2.5,
+        3.6,
+        3.6,
+        4.9,
+        6.4,
+        6.4,
+        3.6,
+        3.6,
+        4.9,
+        6.4,
+        6.4,
+    ],
+    ((3, 3), (2, 4)): [
+        2.5,
+        2.866666,
+        3.6,
+        4.9,
+        6.4,
+        7.533335,
+        8.1,
+        10.0,
+        10.7,
+        12.1,
+        14.4,
+        16.9,
+        18.7,
+        19.6,
+        22.5,
+        23.533333,
+        25.6,
+        28.9,
+        32.4,
+        34.866669,
+        36.1,
+    ],
 }
 
 
