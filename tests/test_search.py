@@ -101,7 +101,7 @@ def test_vectors_computed_when_read_give_the_same_rankings(tmp_path, monkeypatch
         make_embeddings(tmp_path / name, seed=seed, dim=5 + seed, space=name)
     config = make_config((("whitening", {}), ("ensemble", {}), ("reranking", {"depth": 20})), ("one", "two"))
     search.run(config, tmp_path / "kept")
-    monkeypatch.setattr(embeddings, "KEPT_BYTES", 0)
+    monkeypatch.setattr(embeddings.folder, "KEPT_BYTES", 0)
     monkeypatch.setattr(vectors, "CHUNK_ROWS", 7)
     search.run(config, tmp_path / "read")
     for stage in ("one/cosine", "two/whitening", "ensemble/ensemble", "ensemble/reranking"):

@@ -11,11 +11,14 @@ from retrieval_jax.embeddings.folder import (
     write,
 )
 from retrieval_jax.embeddings.ids import Ids, places
+from retrieval_jax.embeddings.vectors import Computed, Shards
 
 __all__ = [
     "FORMAT",
+    "Computed",
     "Embeddings",
     "Ids",
+    "Shards",
     "allocate",
     "as_stored",
     "check_dtype",

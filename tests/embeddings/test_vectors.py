@@ -48,9 +48,9 @@ def test_no_call_is_longer_than_a_chunk(monkeypatch):
     assert calls == [5, 5, 5, 3, 5, 5, 1]
 
 
-@pytest.mark.parametrize("kept", [0, embeddings.KEPT_BYTES])
+@pytest.mark.parametrize("kept", [0, embeddings.folder.KEPT_BYTES])
 def test_map_and_take_give_the_same_kept_or_computed(kept, monkeypatch):
-    monkeypatch.setattr(embeddings, "KEPT_BYTES", kept)
+    monkeypatch.setattr(embeddings.folder, "KEPT_BYTES", kept)
     made = Embeddings([f"item{row}" for row in range(23)], Shards([WHOLE[:9], WHOLE[9:]], 3), {"space": "s"})
     mapped = made.map(lambda block: np.concatenate([2 * block, block], 1), 6).map(lambda block: block[:, 2:5], 3)
     rows = np.array([5, 22, 0, 5])
@@ -72,7 +72,7 @@ def test_float16_stays_as_it_is_and_reads_as_float32():
 
 
 def test_computed_vectors_can_be_saved(monkeypatch, tmp_path):
-    monkeypatch.setattr(embeddings, "KEPT_BYTES", 0)
+    monkeypatch.setattr(embeddings.folder, "KEPT_BYTES", 0)
     made = Embeddings([str(row) for row in range(23)], WHOLE).map(lambda block: block * 2)
     made.save(tmp_path / "e", shard_rows=10)
     assert np.array_equal(np.asarray(Embeddings.load(tmp_path / "e").vectors), 2 * WHOLE)

@@ -47,14 +47,14 @@ def test_members_that_do_not_fit_are_refused():
             ensemble.concatenate([one, one], weights)
 
 
-@pytest.mark.parametrize("kept", [0, module.KEPT_BYTES])
+@pytest.mark.parametrize("kept", [0, module.folder.KEPT_BYTES])
 def test_members_are_put_in_the_first_ones_order(kept, monkeypatch):
     rng = np.random.default_rng(1)
     members = [embeddings(rng.normal(size=(40, dim))) for dim in (3, 5, 2)]
     expected = ensemble.concatenate(members, (1, 2, 3))
     order = rng.permutation(40)
     shuffled = Embeddings(members[1].ids[order], members[1].vectors[order].astype(np.float32), members[1].meta)
-    monkeypatch.setattr(module, "KEPT_BYTES", kept)
+    monkeypatch.setattr(module.folder, "KEPT_BYTES", kept)
     joined = ensemble.concatenate([members[0], shuffled, members[2]], (1, 2, 3))
     assert isinstance(joined.vectors, Computed) == (kept == 0)
     assert joined.ids == members[0].ids and np.array_equal(np.asarray(joined.vectors), expected.vectors)

@@ -70,7 +70,7 @@ def test_expansion_draws_a_query_to_its_product():
 
 @pytest.mark.parametrize("kept", [0, 1 << 20])
 def test_augmentation_equals_plain_loops_kept_or_computed(kept, monkeypatch):
-    monkeypatch.setattr(embeddings, "KEPT_BYTES", kept)
+    monkeypatch.setattr(embeddings.folder, "KEPT_BYTES", kept)
     query, gallery = sides(2)
     gallery.vectors[[10, 11, 12, 13]] = gallery.vectors[4]  # more equal ones than neighbours: itself stays out
     before = Index(gallery).search(query, 3)

@@ -159,7 +159,7 @@ def test_another_space_is_refused(vectors):
 def test_a_large_gallery_is_whitened_when_it_is_read(vectors, monkeypatch):
     gallery = Embeddings([str(row) for row in range(300)], vectors.astype(np.float16), {"space": "a"})
     (kept,) = postprocess.get("whitening").step(State([(gallery, gallery)])).members
-    monkeypatch.setattr(embeddings, "KEPT_BYTES", 0)
+    monkeypatch.setattr(embeddings.folder, "KEPT_BYTES", 0)
     (read,) = postprocess.get("whitening").step(State([(gallery, gallery)])).members
     assert isinstance(read[1].vectors, Computed) and isinstance(kept[1].vectors, np.ndarray)
     for rows in (slice(20, 290), np.array([5, 299, 0])):
