@@ -84,7 +84,8 @@ class Ragged:
             or (np.diff(indptr) < 0).any()
         ):
             raise InputError(
-                f"ragged rows: indptr has to rise from 0 to the number of values, {len(values)}, one entry more than rows"
+        sizes = np.diff(indptr)
+        if indptr.ndim != 1 or not len(indptr) or indptr[0] != 0 or indptr[-1] != len(values) or (sizes < 0).any():
             )
         object.__setattr__(self, "indptr", indptr)
         object.__setattr__(self, "values", values)
