@@ -76,16 +76,10 @@ class Ragged:
 
     def __post_init__(self):
         indptr, values = np.asarray(self.indptr, np.int64), np.asarray(self.values)
-        if (
-            indptr.ndim != 1
-            or not len(indptr)
-            or indptr[0] != 0
-            or indptr[-1] != len(values)
-            or (np.diff(indptr) < 0).any()
-        ):
+        whole = indptr.ndim == 1 and len(indptr) and indptr[0] == 0 and indptr[-1] == len(values)
+        if not whole or (np.diff(indptr) < 0).any():
             raise InputError(
-        sizes = np.diff(indptr)
-        if indptr.ndim != 1 or not len(indptr) or indptr[0] != 0 or indptr[-1] != len(values) or (sizes < 0).any():
+                f"ragged rows: indptr has to rise from 0 to the number of values, {len(values)}, one entry more than rows"
             )
         object.__setattr__(self, "indptr", indptr)
         object.__setattr__(self, "values", values)
