@@ -16,7 +16,7 @@ def files() -> list[pathlib.Path]:
 
 
 def module_name(file: pathlib.Path) -> str:
-    """Returns "retrieval_jax.data.catalog" of retrieval_jax/data/catalog.py, "retrieval_jax.data" of its __init__.py."""
+    """Returns "retrieval_jax.data.catalog" for data/catalog.py, and "retrieval_jax.data" for data/__init__.py."""
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

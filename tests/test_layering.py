@@ -31,8 +31,8 @@ VERBS = {
     "export",
 }
 
-# Room (a folder of the package, or a file at its root) -> what it may import; a module allows its submodules. A room may
-# always import itself.
+# Room (a folder of the package, or a file at its root) -> what it may import; a module allows its submodules.
+# A room may always import itself.
 ROOMS = {
     "errors.py": set(),
     "pairs.py": set(),

@@ -79,7 +79,7 @@ class Ragged:
         whole = indptr.ndim == 1 and len(indptr) and indptr[0] == 0 and indptr[-1] == len(values)
         if not whole or (np.diff(indptr) < 0).any():
             raise InputError(
-                f"ragged rows: indptr has to rise from 0 to the number of values, {len(values)}, one entry more than rows"
+                f"ragged rows: indptr has to rise from 0 to the number of values, {len(values)}, one more than rows"
             )
         object.__setattr__(self, "indptr", indptr)
         object.__setattr__(self, "values", values)
