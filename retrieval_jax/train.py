@@ -105,6 +105,7 @@ def _run(config, workdir, stop, watch) -> dict:
     checkpoints.set_aside_damaged(workdir / "checkpoints")
     store = checkpoints.Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints)
     meta = {
+        "run": checkpoints.new_run(),
         "config": workdirs.plain(settings),
         "num_steps": num_steps,
         "vocabulary_hash": info.vocabulary_hash,
@@ -288,6 +289,7 @@ def _run(config, workdir, stop, watch) -> dict:
         )
     seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
     return {
+        "run": meta["run"],
         "steps": num_steps,
         "epochs": settings.epochs,
         "batch_size": batch_size,
