@@ -10,6 +10,7 @@ A task's module has
 """
 
 import dataclasses
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +64,6 @@ class Task:
 
 def get(name: str) -> types.ModuleType:
     """Returns the module of a task; raises InputError, listing what exists, for an unknown name."""
-    import retrieval_jax.tasks as package
-
+    package = sys.modules[__name__]
     known = [one for one in pairs.names(package) if one != "parts"]
     return pairs.module(package, name, "task (config.train.task)", known)
