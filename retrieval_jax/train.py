@@ -8,6 +8,11 @@ ends with status 75; the same command goes on.
     python -m retrieval_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("train")
+
 import collections
 import pathlib
 import time
@@ -187,8 +192,8 @@ def _run(config, workdir, stop, watch) -> dict:
             catalog=catalog,
             mesh=mesh,
             **inference.test_arguments(config),
-            max_queries=settings.eval_queries,
-            max_gallery=settings.eval_gallery,
+            max_queries=dict(settings.evaluations).get("retrieval", {}).get("max_queries", 500),
+            max_gallery=dict(settings.evaluations).get("retrieval", {}).get("max_gallery", 2000),
             selection_share=config.evaluate.selection_share,
             cache_bytes=config.data.cache_bytes,
         )
@@ -358,10 +363,3 @@ def _mined(workdir, num_rows: int):
             "in another --workdir"
         )
     return vocabulary, (indptr, label_ids)
-
-
-if __name__ == "__main__":
-    from retrieval_jax.workdir import command_line
-
-    sharding.initialize()
-    command_line.main(run, "train")

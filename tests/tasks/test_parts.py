@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from retrieval_jax import tasks
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import distillation, margins
 from retrieval_jax.losses import multilabel as losses
 from retrieval_jax.models import embedder, heads, pixels, pretrained
+from retrieval_jax.settings import tasks as settings
 from retrieval_jax.tasks import parts
 from tiny import INFO, tiny_batch, tiny_config
 
@@ -62,9 +62,9 @@ def supervise(**task_kwargs):
     return made, params, run
 
 
-def test_the_options_are_those_of_the_default_config():
-    config = common.base().train.task_kwargs.to_dict()
-    assert config == parts.OPTIONS
+def test_the_options_are_those_of_the_settings():
+    for options in (settings.multilabel(), settings.category(), settings.image_title(), settings.self_supervised()):
+        assert options.to_dict().items() <= parts.OPTIONS.items()
 
 
 @pytest.mark.parametrize(
