@@ -2,7 +2,7 @@
 
 All verbs share one tree of parsers, which is built without importing any of them: a verb's module, and JAX with it, is
 imported once its command line has been parsed. A new verb is a file at the package's root, with `main(given)` and the
-three lines that start it, and a row in retrieval_jax/workdir/verbs.py.
+three lines that start it, and a row in retrieval_jax/workdir/options.py.
 """
 
 import argparse
@@ -13,10 +13,9 @@ import os
 import pathlib
 import sys
 
-import retrieval_jax
-from retrieval_jax import errors, workdir
+from retrieval_jax import __version__, errors, workdir
 from retrieval_jax.errors import InputError
-from retrieval_jax.workdir.verbs import VERBS
+from retrieval_jax.workdir.options import VERBS
 
 PROGRAM = "retrieval-jax"
 
@@ -39,12 +38,12 @@ def tree(described: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         PROGRAM,
         usage=f"{PROGRAM} <verb> [options]",
-        description=retrieval_jax.__doc__,
+        description="Product retrieval in JAX: from weak labels in titles to a scored visual search.",
         epilog=f"`{PROGRAM} <verb> --help` shows the options of a verb.",
         formatter_class=_layout,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"retrieval_jax {retrieval_jax.__version__}")
+    parser.add_argument("--version", action="version", version=f"retrieval_jax {__version__}")
     parser.add_argument(
         "--print-completion",
         metavar="SHELL",

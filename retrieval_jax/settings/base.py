@@ -121,8 +121,9 @@ def defaults() -> ConfigDict:
     config.train.log_every_steps = 10
     config.train.checkpoint_every_steps = 200
     config.train.keep_checkpoints = 2
-    config.train.evaluations = (("retrieval", {}),)  # during training, by name: retrieval_jax/evaluators
-    config.train.eval_every_epochs = 2.0  # 0 for no evaluation during training
+    # Evaluations during training, by their names in retrieval_jax/evaluators, every so many epochs; 0 for none.
+    config.train.evaluations = (("retrieval", {"max_queries": 500, "max_gallery": 2000}),)
+    config.train.eval_every_epochs = 2.0
 
     config.embed = ConfigDict()
     config.embed.models = ("histogram", "untrained", "trained")  # and "pretrained", public weights as they are:

@@ -1,6 +1,8 @@
 """What a command line does with a config: finds and loads it, overrides settings, runs a verb of the work directory."""
 
+import contextlib
 import faulthandler
+import io
 import os
 import pathlib
 import re
@@ -153,7 +155,8 @@ def guarded(action) -> None:
     Args:
       action: function without arguments.
     """
-    faulthandler.enable()
+    with contextlib.suppress(io.UnsupportedOperation):  # a stderr that is not a file
+        faulthandler.enable()
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:

@@ -84,6 +84,7 @@ def load(file, arg: str | None = None) -> ConfigDict:
     if spec is None:
         raise InputError(f"config file {file} is not a .py file")
     module = importlib.util.module_from_spec(spec)
+    path = list(sys.path)
     sys.path.append(str(file.resolve().parent))  # a config may import a file beside it
     try:
         spec.loader.exec_module(module)
@@ -98,7 +99,7 @@ def load(file, arg: str | None = None) -> ConfigDict:
     except Exception as error:
         raise InputError(_explain(file, error)) from error
     finally:
-        sys.path.remove(str(file.resolve().parent))
+        sys.path[:] = path
     if not isinstance(config, ConfigDict):
         what = (
             "returned None: end it with `return config`"

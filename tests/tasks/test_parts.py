@@ -62,9 +62,9 @@ def supervise(**task_kwargs):
     return made, params, run
 
 
-def test_the_options_are_those_of_the_settings():
-    for options in (settings.multilabel(), settings.category(), settings.image_title(), settings.self_supervised()):
-        assert options.to_dict().items() <= parts.OPTIONS.items()
+@pytest.mark.parametrize("name", ["multilabel", "category", "image_title", "self_supervised"])
+def test_the_options_of_a_task_are_those_of_its_settings(name):
+    assert getattr(settings, name)().to_dict() == tasks.get(name).OPTIONS
 
 
 @pytest.mark.parametrize(
