@@ -10,6 +10,11 @@ Several processes (see `sharding.initialize`) write shards side by side, none ho
 a killed run goes on. When listings came, went or changed their pictures, `--again` embeds only what is new.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("embed")
+
 import datetime
 import hashlib
 import os
@@ -32,7 +37,6 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
 from retrieval_jax.models import pixels
 from retrieval_jax.training import checkpoints, sharding, warm_start
-from retrieval_jax.workdir import command_line
 
 MODELS = ("histogram", "pretrained", "untrained", "trained")
 SPLITS = ("query", "gallery")
@@ -322,8 +326,3 @@ def _save_attributes(config, workdir, task, params, val, mesh):
     with beside.open("wb") as stream:
         np.savez(stream, rows=rows, label_ids=out["label_ids"], probabilities=out["probabilities"])
     beside.replace(file)
-
-
-if __name__ == "__main__":
-    sharding.initialize()
-    command_line.main(run, "embed")

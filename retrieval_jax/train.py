@@ -8,6 +8,11 @@ exits with status 75; the same command resumes it.
     python -m retrieval_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("train")
+
 import collections
 import pathlib
 import time
@@ -312,10 +317,3 @@ def _check(settings) -> None:
             raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
     if settings.non_finite not in ("stop", "skip"):
         raise InputError(f"config.train.non_finite is {settings.non_finite!r}: give stop or skip")
-
-
-if __name__ == "__main__":
-    from retrieval_jax.workdir import command_line
-
-    sharding.initialize()
-    command_line.main(run, "train")
