@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from retrieval_jax.settings import tasks as settings_tasks
 
 from retrieval_jax import tasks
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import distillation, margins
 from retrieval_jax.losses import multilabel as losses
 from retrieval_jax.models import embedder, heads, pixels, pretrained
+from retrieval_jax.settings import tasks as settings_tasks
 from retrieval_jax.tasks import multilabel, parts
 from tiny import INFO, tiny_batch, tiny_config
 
