@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import tiny
+from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.training import checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -42,7 +43,7 @@ def finish(process) -> list[str]:
 def uninterrupted(tmp_path_factory):
     """The folder of the work directories of three runs on one device."""
     folder = tmp_path_factory.mktemp("tiny_tasks")
-    assert finish(start(folder, *NAMES)) == [f"{name} 12 1" for name in NAMES]
+    assert finish(start(folder, "whole", *NAMES)) == [f"{name} 12 1" for name in NAMES]
     return folder
 
 
@@ -82,6 +83,13 @@ def test_every_task_learns(uninterrupted):
     for name in NAMES:
         losses = [line["loss"] for line in tiny.logged(uninterrupted / name)]
         assert np.mean(losses[-3:]) < np.mean(losses[:3]), (name, losses)
+
+
+def test_every_task_is_embedded_and_searched(uninterrupted):
+    for name in NAMES:
+        ranking = Ranking.load(uninterrupted / name / "rankings" / "trained" / "cosine")
+        assert ranking.item_rows.shape == (8, 5) and np.isfinite(ranking.scores).all()
+        assert (np.diff(ranking.scores) <= 0).all() and 0 <= ranking.item_rows.min() <= ranking.item_rows.max() < 20
 
 
 def test_constants_are_in_no_checkpoint(uninterrupted):

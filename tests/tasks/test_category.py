@@ -48,7 +48,7 @@ def test_category_is_multilabel_without_titles():
     again, _ = jax.jit(functools.partial(same.loss_fn, batch=batch, **kwargs))(params)
     np.testing.assert_allclose(again, loss, rtol=1e-5)
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients))
-    assert task.predict_fns.keys() == {"embed_image"}
+    assert task.predict_fns.keys() == {"embed_image", "category"}
 
 
 def test_a_catalogue_without_titles_is_enough_and_one_without_categories_is_refused():

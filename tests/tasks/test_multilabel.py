@@ -90,7 +90,7 @@ def test_a_batch_of_bytes_is_normalised_inside_and_predictions_are_probabilities
     out = {}
     for loss in ("sigmoid", "softmax"):
         task = make(loss=loss)
-        assert task.predict_fns.keys() == {"embed_image", "attributes"}
+        assert task.predict_fns.keys() == {"embed_image", "attributes", "category"}
         out[loss] = task.predict_fns["attributes"](first_params(), {"image": tiny_batch()["image"]})["probabilities"]
         assert out[loss].shape == (8, 5) and (out[loss] > 0).all() and (out[loss] < 1).all()
     np.testing.assert_allclose(out["softmax"].sum(-1), 1.0, rtol=1e-5)
@@ -134,7 +134,7 @@ def test_options_that_cannot_be_used_are_refused():
     no_titles = DataInfo([], empty, 90, INFO.category_names, INFO.category_counts, "")
     with pytest.raises(InputError, match="no labels were mined: lower config.mine.threshold"):
         make(no_titles)
-    assert make(no_titles, title_weight=0.0).predict_fns.keys() == {"embed_image"}
+    assert make(no_titles, title_weight=0.0).predict_fns.keys() == {"embed_image", "category"}
     no_categories = DataInfo(INFO.label_names, INFO.label_counts, 90, (), (), "abc")
     with pytest.raises(InputError, match="no categories: set config.train.task_kwargs.category_weight = 0"):
         make(no_categories)

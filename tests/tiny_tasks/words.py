@@ -18,13 +18,15 @@ def tokens(split):
 
 
 def columns(config, split, workdir):
+    """Returns {name: function that makes the column}, for predict functions."""
     del config, workdir
-    return {"image": Pictures(split.images), "tokens": tokens(split)}
+    return {"image": lambda: Pictures(split.images), "tokens": lambda: tokens(split)}
 
 
 def examples(config, catalog, workdir):
+    del config, workdir
     split = catalog.split("train")
-    return Examples(columns(config, split, workdir), split.ids), info_lib.of_split(split)
+    return Examples({"image": Pictures(split.images), "tokens": tokens(split)}, split.ids), info_lib.of_split(split)
 
 
 def make(config, info):
