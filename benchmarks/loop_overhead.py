@@ -23,8 +23,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import jax  # noqa: E402
 
-from configs import common  # noqa: E402
 from retrieval_jax import mine, train  # noqa: E402
+from retrieval_jax.settings import quickstart  # noqa: E402
+from retrieval_jax.settings.arguments import parse  # noqa: E402
 
 WARM_UP = 12  # the first log, after ten steps, compiles too
 AUGMENTATION = (("random_resized_crop", {"scale": (0.6, 1.0)}), ("flip", {}), ("color_jitter", {"brightness": 0.2}))
@@ -42,9 +43,9 @@ class Watched:
     def __init__(self, update, steps):
         self.update, self.steps, self.count, self.times = update, steps, 0, []
 
-    def __call__(self, state, batch):
+    def __call__(self, state, batch, constants):
         self.batch = batch
-        self.state, values = self.update(state, batch)
+        self.state, values = self.update(state, batch, constants)
         self.count += 1
         if self.count in (WARM_UP, self.steps):
             jax.block_until_ready(self.state)
@@ -65,7 +66,7 @@ class Watched:
 
 def make_config(arguments, settings):
     """Returns the config of a run of so many steps."""
-    config = common.quickstart("loop_overhead", common.parse_arg(""))
+    config = quickstart.experiment("loop_overhead", parse(""))
     config.data.kwargs.update(
         {
             "num_train": 2 * arguments.batch_size,
@@ -111,7 +112,7 @@ def measure(config, steps: int) -> tuple[float, float]:
     state = step.state
     before = time.perf_counter()
     for _ in range(count):
-        state, _ = step.update(state, step.batch)
+        state, _ = step.update(state, step.batch, None)
     jax.block_until_ready(state)
     return 1e3 * in_loop, 1e3 * (time.perf_counter() - before) / count
 

@@ -17,7 +17,11 @@ run or after its end, reads the run's folder and writes only to its own:
 A checkpoint is scored once, even if this process is killed and restarted: its line is written last.
 """
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("evaluate_checkpoints")
+
 import contextlib
 import dataclasses
 import json
@@ -29,7 +33,7 @@ import time
 import jax
 import ml_collections
 
-from retrieval_jax import errors, evaluators, inference, pairs, tasks
+from retrieval_jax import evaluators, inference, pairs, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
@@ -354,38 +358,23 @@ def _keep(run, folder, params, meta, entry):
     replace_folder(folder, fill)
 
 
-def main(argv=None) -> None:
-    """Runs the command line; an `InputError` is printed as one message, with exit status 2."""
-    parser = argparse.ArgumentParser(
-        "python -m retrieval_jax.evaluate_checkpoints",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--workdir", required=True, help="work directory of the training, which may not exist yet")
-    parser.add_argument("--out", help="local folder to write to; by default <workdir>/checkpoint_scores")
-    parser.add_argument("--full", action="store_true", help="score as embed, search and evaluate do, every stage")
-    parser.add_argument("--metric", default="", help="score to choose the best by, such as whitening/mar@10_capped")
-    parser.add_argument("--soup", type=int, default=0, help="number of the last checkpoints to average at the end")
-    parser.add_argument("--once", action="store_true", help="score the checkpoints that are there and stop")
-    parser.add_argument("--poll_seconds", type=float, default=10.0, help="interval between two looks")
-    parser.add_argument("--idle_seconds", type=float, default=0.0, help="stop after this long without a new checkpoint")
-    given = parser.parse_args(argv)
+def main(given) -> None:
+    """Runs the command line.
+
+    Args:
+      given: its options, as `retrieval_jax.__main__` parses them.
+    """
     try:
-        with errors.spoken():
-            watch(
-                given.workdir,
-                given.out,
-                full=given.full,
-                metric=given.metric,
-                soup=given.soup,
-                once=given.once,
-                poll_seconds=given.poll_seconds,
-                idle_seconds=given.idle_seconds,
-            )
+        watch(
+            given.workdir,
+            given.out,
+            full=given.full,
+            metric=given.metric,
+            soup=given.soup,
+            once=given.once,
+            poll_seconds=given.poll_seconds,
+            idle_seconds=given.idle_seconds,
+        )
     except KeyboardInterrupt:
-        print("evaluate_checkpoints: stopped; the same command resumes it", file=sys.stderr)
+        print("evaluate_checkpoints: stopped; the same command resumes", file=sys.stderr)
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

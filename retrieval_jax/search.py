@@ -25,6 +25,11 @@ in, the index of each searched stage lies in <folder>/<model>/<stage>.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("search")
+
 import pathlib
 import time
 
@@ -178,9 +183,3 @@ def run(config, workdir) -> dict:
     for stage in stages:
         print(f"search: {stage['model']:>10} {stage['stage']:<12} {stage['seconds']:8.2f} s")
     return {"queries": len(queries), "gallery": len(gallery), "k": k, "stages": stages}
-
-
-if __name__ == "__main__":
-    from retrieval_jax.workdir import command_line
-
-    command_line.main(run, "search")
