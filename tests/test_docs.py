@@ -9,6 +9,7 @@ import inspect
 import pathlib
 import re
 import sys
+import textwrap
 
 import pytest
 
@@ -21,7 +22,8 @@ EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
 def blocks(text: str, language: str = "python") -> list[str]:
     """Returns the fenced code blocks of a Markdown text in a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for _, block in found]
 
 
 def sections(text: str) -> dict[str, str]:
