@@ -1,11 +1,11 @@
 """The documentation: its code runs, its links and paths exist, its configs and settings are real.
 
 A Python block of docs/extending.md whose first line is a comment with a path is a file: one of the package is put where
-the package finds it, one of tests is run. All other blocks of a section run with `config`, a small config.
+the package finds it, one of tests is run by pytest. "# in <path>" adds to a module that exists. All other blocks of a section
+run with `config`, a small config.
 """
 
 import importlib
-import inspect
 import pathlib
 import re
 import sys
@@ -59,25 +59,44 @@ def package(tmp_path, monkeypatch):
         parent.__dict__.pop(name.rpartition(".")[2], None)
 
 
+class Outcomes:
+    """A plugin of pytest that keeps the outcomes of a session's tests."""
+
+    def __init__(self):
+        self.passed, self.failed = [], []
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.failed.append(f"{report.nodeid}\n{report.longreprtext}")
+        elif report.when == "call":
+            self.passed.append(report.nodeid)
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self.failed.append(report.longreprtext)
+
+
 @pytest.mark.parametrize("heading", sections(EXTENDING))
-def test_examples_of_extending_run(heading, package, tmp_path, little_compilation, tiny_variant):
-    given, tested = {"config": tiny.tiny_config()}, 0
+def test_examples_of_extending_run(heading, package, tmp_path, monkeypatch, little_compilation, tiny_variant):
+    given, tests = {"config": tiny.tiny_config()}, []
     for block in blocks(sections(EXTENDING)[heading]):
-        path = path_of(block)
-        compiled = compile(block, f"docs/extending.md, {heading}: {path or 'a block'}", "exec")
+        path, inside = path_of(block), re.match(r"# in (retrieval_jax/[\w/]+)\.py\n", block)
         if path.startswith("retrieval_jax/"):
             package(path, block)
         elif path.startswith("tests/"):
-            module = {"__name__": path}
-            exec(compiled, module)
-            for name in [name for name in module if name.startswith("test_")]:
-                arguments = inspect.signature(module[name]).parameters
-                (tmp_path / name).mkdir()
-                module[name](**({"tmp_path": tmp_path / name} if "tmp_path" in arguments else {}))
-                tested += 1
+            tests.append(tmp_path / path)
+            tests[-1].parent.mkdir(parents=True, exist_ok=True)
+            tests[-1].write_text(block, encoding="utf-8")
+        elif inside:
+            module = importlib.import_module(inside[1].replace("/", "."))
+            monkeypatch.setattr(module, "VERBS", dict(module.VERBS))
+            exec(compile(block, inside[1], "exec"), vars(module))
         else:
-            exec(compiled, given)
-    assert tested, f"the section {heading!r} has no test"
+            exec(compile(block, f"docs/extending.md, {heading}", "exec"), given)
+    outcomes = Outcomes()
+    options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={tmp_path}", "-c", "/dev/null"]
+    pytest.main([*options, f"--basetemp={tmp_path / 'made'}", *map(str, tests)], plugins=[outcomes])
+    assert outcomes.passed and not outcomes.failed, "\n\n".join(outcomes.failed)
 
 
 def imports_and_uses(block: str) -> list[str]:
