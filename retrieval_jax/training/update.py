@@ -46,7 +46,7 @@ def make_update(
     def whole(params):
         return sharding.gathered(params, by_state["params"]) if isinstance(by_state, dict) else params
 
-    def update(state, batch, constants=None):
+    def update(state, batch, constants):
         step, rng_step, ema = state["step"], jax.random.fold_in(rng, state["step"]), whole(state["ema"])
         if batch_transforms:
             batch = mixing.apply(batch, jax.random.fold_in(rng_step, 1), batch_transforms, pictures, beside)
