@@ -1,8 +1,8 @@
 """The documentation: its code runs, its links and paths exist, its configs and settings are real.
 
 A Python block of docs/extending.md whose first line is a comment with a path is a file: one of the package is put where
-the package finds it, one of tests is run by pytest. "# in <path>" adds to a module that exists. All other blocks of a section
-run with `config`, a small config.
+the package finds it, one of tests is run by pytest. "# in <path>" adds to a module that exists. All other blocks of a
+section run with `config`, a small config.
 """
 
 import importlib
