@@ -93,6 +93,7 @@ def test_examples_of_extending_run(heading, package, tmp_path, monkeypatch, litt
             exec(compile(block, inside[1], "exec"), vars(module))
         else:
             exec(compile(block, f"docs/extending.md, {heading}", "exec"), given)
+    assert tests, f"the section {heading!r} has no test"
     outcomes = Outcomes()
     options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={tmp_path}", "-c", "/dev/null"]
     pytest.main([*options, f"--basetemp={tmp_path / 'made'}", *map(str, tests)], plugins=[outcomes])
@@ -106,7 +107,9 @@ def imports_and_uses(block: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_python_blocks_compile_and_import_what_exists(page):
-    for block in blocks((ROOT / page).read_text(encoding="utf-8")):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert len(re.findall(r"^ *```", text, re.MULTILINE)) % 2 == 0, f"{page}: a code block does not end"
+    for block in blocks(text):
         compile(block, page, "exec")
         if page != "docs/extending.md":  # its files import each other, and run above
             for line in imports_and_uses(block):
