@@ -51,12 +51,16 @@ def package(tmp_path, monkeypatch):
         parent = importlib.import_module(name.rpartition(".")[0])
         assert not (ROOT / path).exists(), f"{path} exists: the example needs another name"
         monkeypatch.setattr(parent, "__path__", [*parent.__path__, str(file.parent)])
+        forget(parent, name)  # what another test has put there under this name
         added.add((parent, name))
+
+    def forget(parent, name: str) -> None:
+        sys.modules.pop(name, None)
+        vars(parent).pop(name.rpartition(".")[2], None)
 
     yield put
     for parent, name in added:
-        sys.modules.pop(name, None)
-        parent.__dict__.pop(name.rpartition(".")[2], None)
+        forget(parent, name)
 
 
 class Outcomes:
