@@ -183,10 +183,19 @@ def test_commands_have_verbs_options_configs_and_settings_that_exist(page, monke
             pytest.fail(f"{page}: retrieval-jax {words}: {error}")
 
 
+def test_the_config_of_the_readme_is_a_config(tmp_path):
+    (block,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+    file = tmp_path / "my_shop.py"
+    file.write_text(block, encoding="utf-8")
+    given = door.parse(["run", f"--config={file}", "--config.search.k=20"])
+    assert given.config.data.kwargs.files["gallery"] == "gallery.parquet" and given.config.search.k == 20
+
+
 def test_commands_are_seen():
     text = (
         "`retrieval-jax run --config=quickstart`, `python -m retrieval_jax.search --config=x --again` and ...\n"
-        "    ./launch/local.sh --config=configs/y.py     # a comment\n`retrieval-jax mine --config=...`, retrieval-jax mine --again"
+        "    ./launch/local.sh --config=configs/y.py     # a comment\n`retrieval-jax mine --config=...`, "
+        "retrieval-jax mine --again"
     )
     assert commands(text) == ["run --config=quickstart", "search --config=x --again", "run --config=configs/y.py"]
 
