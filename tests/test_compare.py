@@ -116,7 +116,7 @@ def test_the_command_prints_writes_and_takes_a_half(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--stage=white"], "there are only trained/cosine, trained/whitening"),
+        (["--stage=white"], "no such ranking (available: trained/cosine, trained/whitening"),
         (["--metrics", "mrr@10"], "no score 'mrr@10'; there are recall@1, map@K, mar@K, mar@K_capped"),
     ],
 )
