@@ -48,7 +48,7 @@ def load(
         if leave_out:
             raise InputError("config.data.leave_out: the embedded catalogue has no rows of files; set it to ''")
         return importlib.import_module("retrieval_jax.data.shop.synthetic").load(**kwargs)
-    module = {"joined": "joined", "tfds": "tfds_datasets"}.get(source, "tables")
+    module = {"joined": "joined", "tfds": "records.tfds_datasets"}.get(source, "tables.loading")
     loader = getattr(importlib.import_module(f"retrieval_jax.data.{module}"), f"load_{source}")
     takes = inspect.signature(loader).parameters
     ours = ("leave_out", "set_aside_path")  # not of kwargs
