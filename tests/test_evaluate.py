@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from retrieval_jax import evaluate
-from retrieval_jax.data import catalog as catalog_module
+from retrieval_jax.data import loading
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.embeddings import Ids, writer
@@ -40,7 +40,7 @@ def made(tmp_path, monkeypatch):
     found = Catalog("test", truth=Truth.from_lists(QUERIES, GALLERY, relevant))
     for name, ids in (("query", QUERIES), ("gallery", GALLERY)):
         setattr(found, name, Split(name, ids, None, None, None))
-    monkeypatch.setattr(catalog_module, "load", lambda config_data: found)
+    monkeypatch.setattr(loading, "load", lambda config_data: found)
     return tmp_path, found
 
 
