@@ -38,7 +38,14 @@ ROOMS = {
     "pairs.py": set(),
     "views.py": {"jax"},
     "files": {"fsspec"},
-    "workdir": {"absl", "ml_collections", "retrieval_jax.files"},
+    # Edited data is noticed by a digest of the catalogue.
+    "workdir": {
+        "absl",
+        "ml_collections",
+        "retrieval_jax.files",
+        "retrieval_jax.data.digest",
+        "retrieval_jax.data.loading",
+    },
     "embeddings": {"retrieval_jax.files"},
     "duplicates": set(),
     # Titles in, attribute ids out; what a word looks like is asked of pictures.
