@@ -51,9 +51,16 @@ def main(run, verb: str | None = None) -> None:
     spec = sys.modules["__main__"].__spec__
     verb = verb or (spec.name.rpartition(".")[2] if spec else pathlib.Path(sys.argv[0]).stem)
     if verb in workdir.VERBS:
-        start(lambda command: _run_verb(command, run, verb))
+        start(lambda command: _run_shared(command, run, verb))
     else:
         start(lambda command: run(command.config, command.workdir))
+
+
+def _run_shared(command: Command, run, verb: str) -> None:
+    from retrieval_jax.data import loading
+
+    with loading.shared():
+        _run_verb(command, run, verb)
 
 
 def _run_verb(command: Command, run, verb: str) -> None:
@@ -63,13 +70,14 @@ def _run_verb(command: Command, run, verb: str) -> None:
             f"{', '.join(workdir.members(command.config))}"
         )
     folder = workdir.prepare(command.config, command.workdir)
-    workdir.require_earlier(command.config, folder, verb)
-    reason = workdir.reason_to_run(command.config, folder, verb)
+    data = None if verb == "search" else workdir.Data(command.config, folder)  # search alone reads no catalogue
+    workdir.require_earlier(command.config, folder, verb, data)
+    reason = workdir.reason_to_run(command.config, folder, verb, data)
     if reason is None and not command.again:
         print(f"{verb}: complete and unchanged in {folder}; --again runs it all the same")
         return
     print(f"{verb}: runs in {folder}, because {reason or 'of --again'}", flush=True)
-    record = workdir.run_stage(command.config, folder, verb, run)
+    record = workdir.run_stage(command.config, folder, verb, run, data)
     print(f"{verb}: done in {record['seconds']:.1f} s")
 
 

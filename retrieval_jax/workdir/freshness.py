@@ -1,28 +1,34 @@
 """Notices edited data: digests of what a verb read are kept in its record and compared before the next run.
 
 Digests read the catalogue, which takes seconds (minutes where there are millions of pictures). So the record also holds
-a stamp, of the names, sizes and times of the files: while that is the same, nothing is read. Places and times are in the
-stamp alone: a catalogue that was copied or touched keeps its digests.
+a stamp, of the names, sizes and times of the files: while that is the same, nothing is read. Times are in the stamp
+alone: a catalogue that was copied or touched keeps its digests.
 """
 
 import collections
 import functools
 import hashlib
+import json
 import os
 import pathlib
 
+import numpy as np
+
 from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.workdir.hashes import PLACES, matches, read_record
-from retrieval_jax.workdir.layout import predecessor, predecessor_folder
+from retrieval_jax.workdir.layout import predecessor_folder
 from retrieval_jax.workdir.settings import plain
 
 # Which digests a verb's result depends on, by the beginning of their names ("train/titles", "mine.overrules"). The
 # other verbs read what these wrote.
 READS = {
-    "mine": ("train/", "val/ids", "val/titles", "data.leave_out", "mine."),
-    "train": ("train/", "tables/", "train.init_from"),
+    "mine": (
+        *("train/ids", "train/titles", "train/categories", "train/pictures", "val/ids", "val/titles"),
+        *("data.leave_out", "mine."),
+    ),
+    "train": ("train/", "catalogue/tables", "train.init_from"),
     "embed": ("query/", "gallery/", "val/"),
-    "evaluate": ("truth",),
+    "evaluate": ("catalogue/truth",),
 }
 _BESIDE = ("data.leave_out", "mine.overrules", "mine.statistics")  # settings that name a file, or a folder of files
 _MOST_FILES = 2_000_000  # of a stamp; a root with more (such as "/") has none, and its catalogue is always read
@@ -38,9 +44,11 @@ class Data:
           config: the whole config.
           folder: the work directory.
         """
-        self._config, self._folder = config, folder
+        self._config = config
         self._places = places(config)
-        self._stamp = stamp(config)
+        self._earlier = _earlier_run(config, folder)
+        found = stamp(config)
+        self._stamp = found and f"{found} {self._earlier}".strip()
 
     def of(self, verb: str) -> dict:
         """Returns what a verb's record keeps: "places", "stamp" and "digests"; {} for a verb that reads no data.
@@ -78,14 +86,17 @@ class Data:
         # Imported here: a machine that only searches reads no catalogue.
         from retrieval_jax.data import digest, loading
 
-        found = digest.of(loading.load(self._config["data"]))
+        catalog = loading.load(self._config["data"])
+        found = {
+            f"{part}/{key}": str(value) for part, keys in digest.of(catalog).items() for key, value in keys.items()
+        }
+        for name, split in catalog.splits().items():
+            if f"{name}/categories" in found:
+                found[f"{name}/categories"] = _named(split)
         for name in _BESIDE:
             if (file := pathlib.Path(_setting(self._config, name))) != pathlib.Path() and file.exists():
                 found[name] = _content(file)
-        if predecessor(self._config):
-            before = read_record(predecessor_folder(self._config, self._folder), "train")
-            found["train.init_from"] = "" if before is None else str(before["summary"].get("run", before["finished"]))
-        return found
+        return found | ({"train.init_from": self._earlier} if self._earlier else {})
 
     @functools.cached_property
     def _gone(self) -> bool:
@@ -155,6 +166,13 @@ def _files(place: str):
                 yield name, status.st_size, status.st_mtime_ns
 
 
+def _earlier_run(config, folder) -> str:
+    """Returns the id of the run that a training starts from, "" where it starts from none or that has no record."""
+    earlier = predecessor_folder(config, folder)
+    record = None if earlier is None else read_record(earlier, "train")
+    return "" if record is None else str(record["summary"].get("run", record["finished"]))
+
+
 def in_words(names: list[str]) -> str:
     """Returns ["train/ids", "train/titles", "mine.overrules"] as "train ids and titles, mine.overrules changed"."""
     parts: dict[str, list[str]] = collections.defaultdict(list)
@@ -175,6 +193,16 @@ def _setting(config, name: str) -> str:
     """Returns the text of a dotted setting, "" where the config does not have it."""
     block, _, key = name.partition(".")
     return (config.get(block) or {}).get(key, "") or ""
+
+
+def _named(split) -> str:
+    """Returns a digest of a split's categories by their names: a new category in another split shifts the numbers."""
+    found = hashlib.sha256()
+    for level, names in enumerate(split.category_names):
+        used, place = np.unique(split.categories[:, level], return_inverse=True)
+        found.update(json.dumps([names[code] if code >= 0 else None for code in used]).encode())
+        found.update(place.astype(np.int32).tobytes())
+    return found.hexdigest()
 
 
 def _content(path: pathlib.Path) -> str:

@@ -76,7 +76,8 @@ def prepare(config, folder):
             raise InputError(
                 f"{folder} holds results of other settings:\n"
                 + "".join(f"  {line}\n" for line in changed)
-                + "The data, mine and train settings of a work directory stay as they are. " + _elsewhere(folder)
+                + "The data, mine and train settings of a work directory stay as they are. "
+                + _elsewhere(folder)
             )
     return folder
 
@@ -136,7 +137,9 @@ def reason_to_run(config, folder, verb: str, data: Data | None = None) -> str | 
             return "unfinished: resumes"
         return "it has not run yet" if stage is None else stage["stale"]
     if recorded_hash(stage) != stage_hash(config, verb, folder):
-        changed = changes({name: without_free(name, block) for name, block in stage["blocks"].items()}, blocks(config, verb))
+        changed = changes(
+            {name: without_free(name, block) for name, block in stage["blocks"].items()}, blocks(config, verb)
+        )
         changed += changes(stage.get("members", {}), plain(member_hashes(config, folder)), "members")
         return "changed: " + "; ".join(changed)
     if data is not None and (edited := data.changes(verb, stage.get("data"))):
