@@ -126,7 +126,7 @@ def shop(tmp_path, monkeypatch):
     """A work directory in which everything has run, over a catalogue of coloured noise."""
     catalog, config = make_catalog(), make_config()
     monkeypatch.setattr(catalogs, "load", lambda config_data: catalog)
-    workdir.prepare(config, tmp_path)
+    workdir.write_settings(config, tmp_path)
     names = [("histogram", "cosine"), ("trained", "cosine"), ("trained", "whitening"), ("trained", "reranking")]
     stages = write_rankings(tmp_path, catalog, names)
     tokens = sorted(["blue", "dress", "red", "<script>bad()</script>"])

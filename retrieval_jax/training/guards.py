@@ -19,7 +19,7 @@ from retrieval_jax import errors, workdir
 from retrieval_jax.errors import InputError, RunFailed
 from retrieval_jax.files import remote
 
-_DATA = str(pathlib.Path(__file__).parent / "data") + os.sep
+_DATA = str(pathlib.Path(__file__).parents[1] / "data") + os.sep
 _ROWS_IN_MESSAGE = 12
 
 

@@ -130,7 +130,7 @@ def stamp(config) -> str | None:
       there, or there are too many files.
     """
     found = places(config)
-    if not found and config["data"]["source"] != "synthetic":
+    if not found and config["data"].get("source") != "synthetic":
         return None
     digest, count = hashlib.blake2b(digest_size=8), 0
     for place in found:

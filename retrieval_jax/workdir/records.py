@@ -33,7 +33,7 @@ from retrieval_jax.workdir.hashes import (
     without_free,
 )
 from retrieval_jax.workdir.layout import OUTPUTS, VERBS, as_path, member_folder, members, predecessor_folder, verbs
-from retrieval_jax.workdir.settings import changes, plain
+from retrieval_jax.workdir.settings import changes, check, plain
 
 # ---------------------------------------------------------------------------------- checks, which write nothing
 
@@ -49,9 +49,10 @@ def prepare(config, folder):
       The folder's path.
 
     Raises:
-      InputError: the directory holds results of another data, mine or train block, is a file, cannot be written, or
-        lies at a URL that cannot be read.
+      InputError: a setting that cannot be; or the directory holds results of another data, mine or train block, is a
+        file, cannot be written, or lies at a URL that cannot be read.
     """
+    check(config)
     folder = as_path(folder)
     if url := remote.url(folder):
         print(f"work directory: {url}, worked on in {folder}", flush=True)
@@ -304,6 +305,7 @@ def record(
     if data is not None and (read := data.of(verb)):
         entry["data"] = read
     if provenance.is_first_process():
+        (folder / "stages").mkdir(parents=True, exist_ok=True)
         atomic.write_json(folder / "stages" / f"{verb}.json", entry)
         _write_run(folder)
     return entry

@@ -191,7 +191,7 @@ def test_settings_survive_json_with_tuples(tmp_path):
     read = workdir.read_config(tmp_path)
     assert read["train"]["transforms"] == (("flip", {}), ("erasing", {"p": 0.5}))
     assert workdir.stage_hash(ConfigDict(read), "report") == workdir.stage_hash(config, "report")
-    with pytest.raises(InputError, match="no work directory"):
+    with pytest.raises(InputError, match="not a work directory"):
         workdir.read_config(tmp_path / "elsewhere")
 
 
@@ -251,7 +251,7 @@ def test_a_file_is_no_work_directory(tmp_path):
     ],
 )
 def test_what_only_changes_speed_may_change_and_runs_nothing(tmp_path, changed):
-    config = make_config(**{name: 0 * value for name, value in changed.items()})
+    config = make_config(**{name: value + 1 for name, value in changed.items()})
     run_all(config, tmp_path)
     config.update_from_flattened_dict(changed)
     assert run_all(config, tmp_path) == {}
@@ -335,3 +335,19 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(records.os, "access", lambda path, mode: False)
     with pytest.raises(InputError, match=f"{tmp_path} is not writable"):
         workdir.prepare(make_config(), tmp_path / "locked" / "run")
+
+
+@pytest.mark.parametrize(
+    "changed, says",
+    [
+        ({"data.image_size": (64,)}, r"config.data.image_size is \(64,\): give .height, width., such as \(64, 64\)"),
+        ({"data.image_size": (64, 0)}, "config.data.image_size"),
+        ({"train.batch_size": 0}, "config.train.batch_size is 0: give 1 or more"),
+        ({"train.hang_seconds": float("nan")}, "config.train.hang_seconds is nan"),
+        ({"embed.batch_size": -4}, "config.embed.batch_size is -4"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_runs(tmp_path, changed, says):
+    with pytest.raises(InputError, match=says):
+        workdir.prepare(make_config(**changed), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
