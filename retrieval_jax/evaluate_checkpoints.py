@@ -167,8 +167,8 @@ def _open(folder, full, metric):
         evaluator = retrieval.Evaluator(
             task.predict_fns["embed_image"],
             **arguments,
-            max_queries=config.train.eval_queries,
-            max_gallery=config.train.eval_gallery,
+            max_queries=500,
+            max_gallery=2000,
         )
 
     def score(params):

@@ -166,7 +166,7 @@ def test_messages_name_the_folder_the_steps_and_the_parameter(tmp_path):
 SAVE = """
 import resource, signal, sys, time
 import jax, numpy as np
-from retrieval_jax import checkpoints, sharding
+from retrieval_jax.training import checkpoints, sharding
 mesh = sharding.make_mesh()
 state = {"params": {"w": jax.device_put(np.random.default_rng(0).random((16, 40000)), sharding.batch_sharding(mesh))}}
 saved = checkpoints.Checkpoints(sys.argv[1])
