@@ -157,9 +157,8 @@ def _run(config, workdir, stop, watch) -> dict:
 
     # ------------------------------------------------------------------------------------------------------ evaluations
     evaluations = []
-    for name, kwargs in settings.evaluations if settings.eval_every_epochs else ():
-        evaluations.append(evaluators.get(name).make(task, catalog, config=config, mesh=mesh, **kwargs))
-    evaluations = [evaluation for evaluation in evaluations if evaluation is not None]
+    if settings.eval_every_epochs:
+        evaluations = evaluators.of_config(config, task, catalog, mesh=mesh, workdir=workdir)
     num_evals = int(settings.epochs / settings.eval_every_epochs + 1e-9) if evaluations else 0
     eval_steps = {
         min(num_steps, round(i * settings.eval_every_epochs * steps_per_epoch)) for i in range(1, num_evals + 1)

@@ -51,11 +51,18 @@ def supervised(config, info, options) -> Task:
 
 
 def predict_fns(network: parts.Network, supervision: parts.Supervision) -> dict[str, Predict]:
-    """Returns "embed_image" and, with a head for titles, "attributes"."""
+    """Returns "embed_image"; with a head for titles "attributes", with one for categories "category", its logits."""
 
     def attributes(params, batch):
         logits = network.apply(params, batch["image"])["logits"]["titles"]
         return {"probabilities": supervision.probabilities(logits)}
 
+    def category(params, batch):
+        return {"logits": network.apply(params, batch["image"])["logits"]["category"]}
+
     named = {"embed_image": Predict(network.embed_image)}
-    return {**named, "attributes": Predict(attributes)} if "titles" in supervision.heads else named
+    if "titles" in supervision.heads:
+        named["attributes"] = Predict(attributes)
+    if "category" in supervision.heads:
+        named["category"] = Predict(category)
+    return named
