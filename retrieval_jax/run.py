@@ -3,8 +3,9 @@
     python -m retrieval_jax.run --config=configs/quickstart.py
 
 Verbs whose result is complete and unchanged are skipped; each of the others says why it runs. Edited data counts: what
-does not depend on a network runs again, what a network has learned from is refused. An ensemble's members, and the run
-that a training starts from, run first, each in its own work directory beside this one's.
+does not depend on a network runs again, what a network has learned from is refused. An ensemble's members, the run that
+a training starts from and the runs that a side of the search comes from run first, each in its own work directory
+beside this one's.
 
 Several processes (launch/ starts them) train and embed together; the first does all else, and the others wait.
 """
@@ -20,7 +21,7 @@ from retrieval_jax import workdir
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
-from retrieval_jax.workdir import command_line, provenance
+from retrieval_jax.workdir import command_line, provenance, sides
 
 _TOGETHER = ("train", "embed")  # verbs that need the devices of all processes
 
@@ -31,7 +32,7 @@ def run(config, folder, config_folder="configs") -> dict:
     Args:
       config: the settings.
       folder: the work directory; created when missing.
-      config_folder: of the config files of members and predecessors.
+      config_folder: of the config files of runs that go first.
 
     Returns:
       The records of the verbs that ran, by verb.
@@ -47,7 +48,8 @@ def run(config, folder, config_folder="configs") -> dict:
 def _run(config, folder, config_folder) -> dict:
     start = time.monotonic()
     folder = workdir.prepare(config, folder)
-    for member in (*workdir.members(config), *filter(None, [workdir.predecessor(config)])):
+    earlier = (*workdir.members(config), *filter(None, [workdir.predecessor(config)]), *sides.other_runs(config))
+    for member in dict.fromkeys(earlier):
         stem, _, arg = member.partition(":")
         print(f"=== first: {member}", flush=True)
         member_config = command_line.load_config(pathlib.Path(config_folder) / f"{stem}.py", arg or None)

@@ -15,6 +15,7 @@ import pathlib
 import numpy as np
 
 from retrieval_jax.files.arrays import file_sha256
+from retrieval_jax.workdir import sides
 from retrieval_jax.workdir.hashes import PLACES, matches, read_record
 from retrieval_jax.workdir.layout import predecessor_folder
 from retrieval_jax.workdir.settings import plain
@@ -27,7 +28,7 @@ READS = {
         *("data.leave_out", "mine."),
     ),
     "train": ("train/", "catalogue/tables", "train.init_from"),
-    "embed": ("query/", "gallery/", "val/"),
+    "embed": ("query/", "gallery/", "val/", "search."),
     "evaluate": ("catalogue/truth",),
 }
 _BESIDE = ("data.leave_out", "mine.overrules", "mine.statistics")  # settings that name a file, or a folder of files
@@ -46,9 +47,9 @@ class Data:
         """
         self._config = config
         self._places = places(config)
-        self._earlier = _earlier_run(config, folder)
+        self._runs = _runs(config, folder)
         found = stamp(config)
-        self._stamp = found and f"{found} {self._earlier}".strip()
+        self._stamp = found and " ".join([found, *self._runs.values()])
 
     def of(self, verb: str) -> dict:
         """Returns what a verb's record keeps: "places", "stamp" and "digests"; {} for a verb that reads no data.
@@ -96,7 +97,7 @@ class Data:
         for name in _BESIDE:
             if (file := pathlib.Path(_setting(self._config, name))) != pathlib.Path() and file.exists():
                 found[name] = _content(file)
-        return found | ({"train.init_from": self._earlier} if self._earlier else {})
+        return found | self._runs
 
     @functools.cached_property
     def _gone(self) -> bool:
@@ -166,11 +167,13 @@ def _files(place: str):
                 yield name, status.st_size, status.st_mtime_ns
 
 
-def _earlier_run(config, folder) -> str:
-    """Returns the id of the run that a training starts from, "" where it starts from none or that has no record."""
-    earlier = predecessor_folder(config, folder)
-    record = None if earlier is None else read_record(earlier, "train")
-    return "" if record is None else str(record["summary"].get("run", record["finished"]))
+def _runs(config, folder) -> dict[str, str]:
+    """Returns the ids of the other runs whose networks a config takes, by setting; of those that have a record."""
+    folders = {f"search.{split}_from": side.workdir(folder) for split, side in sides.of(config).items() if side.run}
+    if (earlier := predecessor_folder(config, folder)) is not None:
+        folders["train.init_from"] = earlier
+    records = {name: read_record(there, "train") for name, there in folders.items()}
+    return {name: str(one["summary"].get("run", one["finished"])) for name, one in records.items() if one is not None}
 
 
 def in_words(names: list[str]) -> str:
@@ -180,7 +183,7 @@ def in_words(names: list[str]) -> str:
         split, _, part = name.partition("/")
         parts[split] += [part] if part else []
     words = [" ".join([split, _listed(some)]).strip() for split, some in parts.items()]
-    words = ["the run of config.train.init_from" if word == "train.init_from" else word for word in words]
+    words = [f"the network of config.{word}" if word.endswith("_from") else word for word in words]
     words = [f"the content of config.{word}" if word in _BESIDE else word for word in words]
     return f"{', '.join(words)} changed" if words else ""
 

@@ -1,10 +1,12 @@
 """Which settings a verb's result depends on, hashed: its own and, chained, those of the verbs before it."""
 
+import dataclasses
 import fnmatch
 import hashlib
 import json
 
 from retrieval_jax.files import atomic
+from retrieval_jax.workdir import sides
 from retrieval_jax.workdir.layout import VERBS, as_path, member_folder, members, verbs
 from retrieval_jax.workdir.settings import plain
 
@@ -61,7 +63,14 @@ def matches(name: str, patterns) -> bool:
 def blocks(config, verb: str) -> dict:
     """Returns the blocks a verb's result depends on, as plain settings: data, every earlier block, its own."""
     names = ["data"] + [name for name in verbs(config) if VERBS.index(name) <= VERBS.index(verb)]
-    return {name: without_free(name, plain(config.get(name))) for name in names}
+    found = {name: without_free(name, plain(config.get(name))) for name in names}
+    chosen = {split: side for split, side in sides.of(config).items() if side != sides.Side()}
+    if "embed" in found and chosen:  # settings of the search that embed works by
+        found["embed"] = {
+            **found["embed"],
+            "sides": {split: dataclasses.asdict(side) for split, side in chosen.items()},
+        }
+    return found
 
 
 def stage_hash(config, verb: str, folder=None) -> str:

@@ -18,7 +18,7 @@ import time
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, lock, remote
-from retrieval_jax.workdir import provenance
+from retrieval_jax.workdir import provenance, sides
 from retrieval_jax.workdir.freshness import Data
 from retrieval_jax.workdir.hashes import (
     FIXED_BLOCKS,
@@ -53,6 +53,7 @@ def prepare(config, folder):
         file, cannot be written, or lies at a URL that cannot be read.
     """
     check(config)
+    chosen = sides.of(config)
     folder = as_path(folder)
     if url := remote.url(folder):
         print(f"work directory: {url}, worked on in {folder}", flush=True)
@@ -60,6 +61,7 @@ def prepare(config, folder):
             folder,
             *(member_folder(folder, member) for member in members(config)),
             *filter(None, [predecessor_folder(config, folder)]),
+            *(side.workdir(folder) for side in chosen.values() if side.run),
         ):
             remote.pull(each, settle=each == folder)
     _check_writable(folder)
@@ -178,6 +180,12 @@ def require_earlier(config, folder, verb: str, data: Data | None = None) -> None
                 f"{verb} needs the embeddings of the member {member}: run `python -m retrieval_jax.run "
                 f"--config=configs/{stem}.py{colon}{arg} "
                 f"--workdir={shlex.quote(str(member_folder(folder, member)))}` first"
+            )
+    for split, side in sides.of(config).items() if verb == "embed" else ():
+        if side.run and read_record(side.workdir(folder), "train") is None:
+            raise InputError(
+                f"{verb} needs the network of {side.run} (config.search.{split}_from), and nothing is trained in "
+                f"{side.workdir(folder)}: run it first, or `python -m retrieval_jax.run`, which does so"
             )
     for earlier in verbs(config):
         if earlier == verb:

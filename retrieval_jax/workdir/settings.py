@@ -33,19 +33,35 @@ def plain(value):
     )
 
 
-def read_config(folder) -> dict:
+def read_config(folder, checkpoint: dict | None = None) -> dict:
     """Returns the settings a work directory was made with: nested dicts, sequences as tuples.
+
+    Args:
+      folder: the work directory.
+      checkpoint: meta of one of its checkpoints; what that was trained with, and what its embeddings were made with,
+        then goes before config.json, which belongs to the verb that started last.
 
     Raises:
       InputError: the folder has no config.json.
     """
-    file = remote.local_folder(folder) / "config.json"
+    folder = remote.local_folder(folder)
+    file = folder / "config.json"
     if not file.exists():
         raise InputError(
             f"{file} not found: {folder} is not a work directory; "
             "make one with `python -m retrieval_jax.run --config=... --workdir=...`"
         )
-    return _tuples(atomic.read_json(file))
+    config = atomic.read_json(file)
+    if checkpoint is not None:
+        embedded = folder / "stages" / "embed.json"
+        blocks = atomic.read_json(embedded).get("blocks", {}) if embedded.exists() else {}
+        made = {"train": checkpoint.get("config") or {}, "embed": blocks.get("embed") or {}}
+        if checkpoint.get("image_size"):
+            made["data"] = {"image_size": checkpoint["image_size"]}
+        for name, block in made.items():
+            known = config.get(name) or {}
+            config[name] = {**known, **{key: value for key, value in block.items() if key in known}}
+    return _tuples(config)
 
 
 def _tuples(value):

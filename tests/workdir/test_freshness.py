@@ -159,8 +159,21 @@ def test_a_run_whose_predecessor_was_trained_again_is_refused(shop, tmp_path):
     run_all(config, tmp_path / "second")
     assert run_all(config, tmp_path / "second") == {}
     train("two")
-    with pytest.raises(InputError, match="the run of config.train.init_from changed"):
+    with pytest.raises(InputError, match="the network of config.train.init_from changed"):
         run_all(config, tmp_path / "second")
+
+
+def test_a_side_of_the_search_from_a_run_that_was_trained_again_is_embedded_again(shop, tmp_path):
+    first, config = config_of(shop), config_of(shop)
+    config.search.query_from = {"run": "first", "step": 0, "which": "ema", "predict_fn": ""}
+    with pytest.raises(InputError, match="embed needs the network of first .config.search.query_from."):
+        workdir.require_earlier(config, tmp_path / "second", "embed")
+    for run_id in ("one", "two"):
+        workdir.run_stage(first, tmp_path / "first", "train", lambda *_, run_id=run_id: {"run": run_id})
+        reasons = run_all(config, tmp_path / "second")
+    assert reasons["embed"] == "the network of config.search.query_from changed" and "train" not in reasons
+    config.search.query_from["which"] = "params"
+    assert run_all(config, tmp_path / "second")["embed"] == ('changed: embed.sides.query.which: "ema" -> "params"')
 
 
 def test_several_verbs_of_a_run_read_the_catalogue_once(shop):

@@ -351,3 +351,16 @@ def test_settings_that_cannot_be_are_refused_before_anything_runs(tmp_path, chan
     with pytest.raises(InputError, match=says):
         workdir.prepare(make_config(**changed), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_checkpoint_go_before_those_of_the_verb_that_started_last(tmp_path):
+    run_all(make_config(), tmp_path)
+    changed = make_config(**{"embed.batch_size": 9, "train.learning_rate": 0.5, "data.image_size": (9, 9)})
+    workdir.write_settings(changed, tmp_path)
+    trained = workdir.plain(make_config().train)
+    found = workdir.read_config(tmp_path, {"config": trained, "image_size": [8, 8]})
+    assert found["data"]["image_size"] == (8, 8) and found["embed"]["batch_size"] == 4
+    assert found["train"]["learning_rate"] == 0.1 and found["train"]["transforms"][1] == ("erasing", {"p": 0.5})
+    workdir.invalidate(tmp_path, "embed")  # its embeddings no longer count
+    assert workdir.read_config(tmp_path, {})["embed"]["batch_size"] == 9
+    assert workdir.read_config(tmp_path)["train"]["learning_rate"] == 0.5
