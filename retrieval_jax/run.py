@@ -18,7 +18,6 @@ import pathlib
 import time
 
 from retrieval_jax import workdir
-from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
 from retrieval_jax.workdir import command_line, provenance, sides
@@ -41,7 +40,8 @@ def run(config, folder, config_folder="configs") -> dict:
       InputError: the directory holds results of other data, mine or train settings, the data that a network there
         learned from was edited, or a verb refuses its input.
     """
-    with loading.shared():
+    # Imported here, as the verbs are: a run that only searches again does not wait for JAX.
+    with importlib.import_module("retrieval_jax.data.loading").shared():
         return _run(config, folder, config_folder)
 
 
@@ -73,7 +73,6 @@ def _run(config, folder, config_folder) -> dict:
             print(f"{verb}: complete, skipped", flush=True)
             continue
         print(f"{verb}: runs, because {reason}", flush=True)
-        # Imported here: a run that only searches again does not wait for JAX.
         module = importlib.import_module(f"retrieval_jax.{verb}")
         done[verb] = workdir.run_stage(config, folder, verb, module.run, data)
         print(f"{verb}: done in {done[verb]['seconds']:.1f} s", flush=True)

@@ -12,9 +12,6 @@ import json
 import os
 import pathlib
 
-import numpy as np
-
-from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.workdir import sides
 from retrieval_jax.workdir.hashes import PLACES, matches, read_record
 from retrieval_jax.workdir.layout import predecessor_folder
@@ -84,7 +81,7 @@ class Data:
 
     @functools.cached_property
     def _digests(self) -> dict[str, str]:
-        # Imported here: a machine that only searches reads no catalogue.
+        # Imported here: a command line that only asks for --help, and a machine that only searches, do without.
         from retrieval_jax.data import digest, loading
 
         catalog = loading.load(self._config["data"])
@@ -200,6 +197,8 @@ def _setting(config, name: str) -> str:
 
 def _named(split) -> str:
     """Returns a digest of a split's categories by their names: a new category in another split shifts the numbers."""
+    import numpy as np
+
     found = hashlib.sha256()
     for level, names in enumerate(split.category_names):
         used, place = np.unique(split.categories[:, level], return_inverse=True)
@@ -211,5 +210,9 @@ def _named(split) -> str:
 def _content(path: pathlib.Path) -> str:
     """Returns a digest of a file, or of all files of a folder."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    lines = [f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(path).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
