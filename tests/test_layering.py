@@ -42,7 +42,15 @@ ROOMS = {
     "views.py": {"jax"},
     "files": {"fsspec"},
     "settings": {"ml_collections"},
-    "workdir": {"absl", "ml_collections", "retrieval_jax.files", "retrieval_jax.settings"},
+    # Edited data is noticed by a digest of the catalogue.
+    "workdir": {
+        "absl",
+        "ml_collections",
+        "retrieval_jax.data.digest",
+        "retrieval_jax.data.loading",
+        "retrieval_jax.files",
+        "retrieval_jax.settings",
+    },
     "embeddings": {"retrieval_jax.files"},
     "duplicates": set(),
     # Titles in, attribute ids out; what a word looks like is asked of pictures.
