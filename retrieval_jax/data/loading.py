@@ -47,7 +47,7 @@ def load(
     if source == "synthetic":
         if leave_out:
             raise InputError("config.data.leave_out: the embedded catalogue has no rows of files; set it to ''")
-        return importlib.import_module("retrieval_jax.data.shop.synthetic").load(**kwargs)
+        return importlib.import_module("retrieval_jax.data.shop.loading").load(**kwargs)
     module = {"joined": "joined", "tfds": "records.tfds_datasets"}.get(source, "tables.loading")
     loader = getattr(importlib.import_module(f"retrieval_jax.data.{module}"), f"load_{source}")
     takes = inspect.signature(loader).parameters
