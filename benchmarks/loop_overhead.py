@@ -42,9 +42,9 @@ class Watched:
     def __init__(self, update, steps):
         self.update, self.steps, self.count, self.times = update, steps, 0, []
 
-    def __call__(self, state, batch):
+    def __call__(self, state, batch, constants):
         self.batch = batch
-        self.state, values = self.update(state, batch)
+        self.state, values = self.update(state, batch, constants)
         self.count += 1
         if self.count in (WARM_UP, self.steps):
             jax.block_until_ready(self.state)
@@ -111,7 +111,7 @@ def measure(config, steps: int) -> tuple[float, float]:
     state = step.state
     before = time.perf_counter()
     for _ in range(count):
-        state, _ = step.update(state, step.batch)
+        state, _ = step.update(state, step.batch, None)
     jax.block_until_ready(state)
     return 1e3 * in_loop, 1e3 * (time.perf_counter() - before) / count
 

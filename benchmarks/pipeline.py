@@ -79,6 +79,7 @@ def time_ours(system: str, folder: pathlib.Path, count: int, cores: int, seconds
     import numpy as np
 
     from retrieval_jax.data import pipeline
+    from retrieval_jax.data.examples import Examples, Pictures
     from retrieval_jax.data.pictures import sources
 
     plain = system == "ours, area"
@@ -87,7 +88,7 @@ def time_ours(system: str, folder: pathlib.Path, count: int, cores: int, seconds
     files = sources.FileImages(folder, [f"{row % count}.jpg" for row in range(ROWS)])
     threads = {"num_threads": 1, "num_workers": cores} if system == "ours, processes" else {"num_threads": cores}
     batches = pipeline.train_batches(
-        {"image": files},
+        Examples({"image": Pictures(files)}),
         transform=(("random_resized_crop", crop), ("flip", {}), ("trivial_augment", {})),
         image_size=(SIZE, SIZE),
         batch_size=BATCH,

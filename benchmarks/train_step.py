@@ -20,8 +20,6 @@ import subprocess
 import sys
 import time
 
-from retrieval_jax.training.update import make_update
-
 # ours (file in models/, variant, arguments), timm's name, pictures a batch, height, width
 MODELS = {
     "convnext_atto": ("convnext", "atto", {}, "convnext_atto", 128, 80, 64),
@@ -72,6 +70,7 @@ def time_ours(model: str, seconds: float) -> dict:
     from retrieval_jax import tasks
     from retrieval_jax.data.info import DataInfo
     from retrieval_jax.training import optim, sharding
+    from retrieval_jax.training.update import make_update
 
     name, variant, kwargs, _, rows, height, width = MODELS[model]
     config = common.base().train
@@ -97,7 +96,7 @@ def time_ours(model: str, seconds: float) -> dict:
 
     def step():
         nonlocal state
-        state, values = update(state, data)
+        state, values = update(state, data, None)
         return float(values["loss"])
 
     return {"version": f"jax {jax.__version__}", **pictures_per_second(step, rows, seconds)}

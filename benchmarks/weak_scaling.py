@@ -23,8 +23,6 @@ import re
 import subprocess
 import sys
 
-from retrieval_jax.training.update import make_update
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LABELS, LABELS_A_PICTURE = 20_000, 8
 # Peak bfloat16 FLOP/s, bytes of memory, bytes/s of memory, bytes/s sent to other devices: from the makers' data sheets
@@ -87,6 +85,7 @@ def step(model, variant, size, rows, dtype, devices=None, **sizes):
     from retrieval_jax import tasks
     from retrieval_jax.data.info import DataInfo
     from retrieval_jax.training import optim, sharding
+    from retrieval_jax.training.update import make_update
 
     config = common.base().train
     config.model.update({"name": model, "variant": variant})
@@ -108,7 +107,7 @@ def step(model, variant, size, rows, dtype, devices=None, **sizes):
     shapes = {
         "image": ((count, size, size, 3), np.uint8),
         "label_ids": ((count, LABELS_A_PICTURE), np.int32),
-        "label_mask": ((count, LABELS_A_PICTURE), bool),
+        "label_ids_mask": ((count, LABELS_A_PICTURE), bool),
         "_mask": ((count,), bool),
     }
     batch = {name: jax.ShapeDtypeStruct(*shape, sharding=by_batch) for name, shape in shapes.items()}
@@ -121,7 +120,7 @@ def work(arguments, axis: str):
     update, state, batch = step(arguments.model, arguments.variant, arguments.size, arguments.rows, "float32", **sizes)
     from retrieval_jax.training import memory
 
-    compiled = update.lower(state, batch).compile()
+    compiled = update.lower(state, batch, None).compile()
     print(
         json.dumps(
             {

@@ -116,9 +116,6 @@ def base() -> ConfigDict:
             "label_smoothing": 0.0,  # of the category head
             "distill_share": 0.0,  # of the target that the moving average gives at the end; grows from 0 over the run
             "unlabelled_weight": 0.0,  # of train.unlabelled's pictures, whose target it gives alone; grows likewise
-            "contrastive_loss": "softmax",  # or "sigmoid"; of the task image_title
-            "contrastive_weight": 1.0,  # beside title_weight and category_weight; of the task image_title
-            "hidden_dims": 512,  # of the title tower (image_title), of projector and predictor (self_supervised)
         }
     )
     # Short runs from scratch: with the published layer scale of 1e-6 the blocks would sleep through the first epochs.
@@ -181,8 +178,7 @@ def base() -> ConfigDict:
     config.train.checkpoint_every_steps = 200
     config.train.keep_checkpoints = 2
     config.train.eval_every_epochs = 2.0  # retrieval during training; 0 for none
-    config.train.eval_queries = 500
-    config.train.eval_gallery = 2000
+    config.train.evaluations = (("retrieval", {"max_queries": 500, "max_gallery": 2000}),)
 
     config.embed = ConfigDict()
     config.embed.models = ("histogram", "untrained", "trained")  # and "pretrained", public weights as they are:

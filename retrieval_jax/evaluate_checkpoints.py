@@ -167,8 +167,8 @@ def _open(folder, full, metric):
         evaluator = retrieval.Evaluator(
             task.predict_fns["embed_image"],
             **arguments,
-            max_queries=config.train.eval_queries,
-            max_gallery=config.train.eval_gallery,
+            max_queries=500,
+            max_gallery=2000,
         )
 
     def score(params):
@@ -390,7 +390,8 @@ def _keep(run, folder, params, meta, entry):
                 shutil.copytree(source, target)
             elif source.exists():
                 shutil.copyfile(source, target)
-        _save(new / "checkpoints", entry["step"], params, meta)
+        own = {**meta, "run": checkpoints.new_run()}  # these parameters are not the run's own of that step
+        _save(new / "checkpoints", entry["step"], params, own)
         info_lib.save(new / "checkpoints" / "data_info.json", run.data_info)
         summary = {"steps": entry["step"], "vocabulary_hash": run.data_info.vocabulary_hash, **entry}
         (new / "stages").mkdir(exist_ok=True)

@@ -213,7 +213,7 @@ import jax
 jax.config.update("jax_disable_most_optimizations", True)
 import tiny
 from retrieval_jax import evaluate_checkpoints
-from retrieval_jax.models import convnext
+from retrieval_jax.models.backbones import convnext
 convnext.VARIANTS["tiny test"] = tiny.TINY
 evaluate_checkpoints.main([f"--workdir={sys.argv[1]}", "--poll_seconds=0.1"])
 """

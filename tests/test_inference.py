@@ -108,6 +108,23 @@ def test_data_info_round_trip():
     assert np.array_equal(back.category_counts[0], [4, 5]) and back.num_listings == 9
 
 
+def test_a_batch_of_zeros_from_the_shapes_of_a_batch(tmp_path):
+    file = tmp_path / "checkpoints" / "batch.json"
+    batch = {"image": np.ones((8, 4, 5, 3), np.uint8), "label_ids_mask": np.ones((8, 7), bool), "row": np.arange(8)}
+    with pytest.raises(InputError, match=r"batch\.json not found: train first"):
+        info_lib.zero_batch(file)
+    info_lib.save_batch(file, batch)
+    zeros = info_lib.zero_batch(file)
+    assert {name: (value.shape, value.dtype) for name, value in zeros.items()} == {
+        name: ((1, *value.shape[1:]), value.dtype) for name, value in batch.items()
+    }
+    assert not any(value.any() for value in zeros.values())
+    for broken in ("[]", "{", '{"image": [[4], "colour"]}'):
+        file.write_text(broken)
+        with pytest.raises(InputError, match="is not readable"):
+            info_lib.zero_batch(file)
+
+
 def test_loaded_model_embeds_arrays_and_files(workdir, tmp_path):
     model = inference.load(workdir[0])
     images = pictures(3)

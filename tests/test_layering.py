@@ -89,7 +89,13 @@ ROOMS = {
     },
     "models": {"flax", "huggingface_hub", "jax", "safetensors"},
     "losses": {"jax", "optax"},
-    "tasks": {"jax", "retrieval_jax.losses", "retrieval_jax.models"},
+    "tasks": {
+        "jax",
+        "retrieval_jax.attributes",
+        "retrieval_jax.data",
+        "retrieval_jax.losses",
+        "retrieval_jax.models",
+    },
     "training": {
         "etils",
         "jax",

@@ -60,7 +60,7 @@ def three_steps(loss="sigmoid") -> dict:
     }
     numbers = {}
     for step in range(1, 4):
-        state, values = update(state, tiny.tiny_batch())
+        state, values = update(state, tiny.tiny_batch(), None)
         numbers |= {f"step {step} {name}": float(value) for name, value in values.items()}
     for name in ("params", "ema"):
         groups = {}
@@ -97,9 +97,10 @@ def test_three_steps_equal_their_golden_numbers(loss):
 RUN = """
 import pathlib, sys, time
 import tiny
-from retrieval_jax import mine, sharding, train
+from retrieval_jax import mine, train
+from retrieval_jax.training import sharding
 from retrieval_jax.data import pipeline
-from retrieval_jax.models import convnext
+from retrieval_jax.models.backbones import convnext
 convnext.VARIANTS["tiny test"] = tiny.TINY
 folder, slow = pathlib.Path(sys.argv[1]), sys.argv[2:] == ["slow"]
 config = tiny.tiny_config()
@@ -246,7 +247,7 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(little_compilation):
         )
         state = {"params": params, "ema": params, "opt_state": optimizer.init(params), "step": np.int32(0)}
         for _ in range(2):
-            state, values = update(state, batch)
+            state, values = update(state, batch, None)
         found.append((jax.tree.map(np.asarray, state["params"]), values))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), *found)
 

@@ -80,7 +80,7 @@ def tiny_batch(size=8) -> dict:
         "image": rng.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8),
         "row": np.arange(size, dtype=np.int32),
         "label_ids": np.stack([rng.permutation(5)[:3] for _ in range(size)]).astype(np.int32),
-        "label_mask": np.arange(3) < rng.integers(0, 4, (size, 1)),
+        "label_ids_mask": np.arange(3) < rng.integers(0, 4, (size, 1)),
         "category": np.where(np.arange(size) == 2, -1, rng.integers(0, 3, size)).astype(np.int32),
         "_mask": np.arange(size) < size - 1,
     }

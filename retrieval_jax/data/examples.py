@@ -15,6 +15,7 @@ Every batch also has "row" int32 [B], the example's number (-1: padding), and "_
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,7 @@ class Ragged:
             raise IndexError(row)
         return self.values[self.indptr[row] : self.indptr[row + 1]]
 
-    @property
+    @functools.cached_property
     def width(self) -> int:
         """Length of the longest row, at least 1."""
         return max(1, int(np.diff(self.indptr).max(initial=0)))
@@ -126,10 +127,11 @@ class Ragged:
           Values [b, width], 0 where a row has ended, and a mask bool [b, width].
         """
         there, rows = rows >= 0, np.maximum(rows, 0)
-        slots, values = np.arange(self.width), np.append(self.values, self.values.dtype.type(0))
-        starts = self.indptr[rows, None]
-        mask = (slots < self.indptr[rows + 1, None] - starts) & there[:, None]
-        return values[np.where(mask, starts + slots, len(values) - 1)], mask
+        at = self.indptr[rows, None] + np.arange(self.width)
+        mask = (at < self.indptr[rows + 1, None]) & there[:, None]
+        if not len(self.values):
+            return np.zeros(mask.shape, self.values.dtype), mask
+        return np.where(mask, self.values[np.where(mask, at, 0)], self.values.dtype.type(0)), mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +165,9 @@ class Examples:
         for name, other in self.beside.items():
             if other.beside or other.batch_size is None:
                 raise InputError(f"the examples {name!r} beside others need a batch_size and have none beside them")
+            clash = [column for column in self.columns if column.startswith(f"{name}_")]
+            if clash:
+                raise InputError(f"the column {clash[0]!r} has the name of a column of the examples {name!r} beside it")
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

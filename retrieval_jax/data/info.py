@@ -97,6 +97,37 @@ def load(file):
         raise InputError(f"{file} is not readable ({error!r}): train again in a new work directory") from error
 
 
+def save_batch(file, batch):
+    """Writes what the examples of a batch look like, from which `zero_batch` makes a batch of zeros again.
+
+    Args:
+      file: <work directory>/checkpoints/batch.json.
+      batch: {name: array [B, ...]}.
+    """
+    file = pathlib.Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(file, {name: [list(np.shape(value)[1:]), str(value.dtype)] for name, value in batch.items()})
+
+
+def zero_batch(file):
+    """Returns a batch of one example that is all zeros, for `Task.init`: {name: array [1, ...]}.
+
+    Args:
+      file: what `save_batch` wrote.
+
+    Raises:
+      InputError: the file is missing or broken.
+    """
+    file = pathlib.Path(file)
+    if not file.exists():
+        raise InputError(f"{file} not found: train first (python -m retrieval_jax.train)")
+    try:
+        columns = json.loads(file.read_text(encoding="utf-8"))
+        return {name: np.zeros((1, *shape), np.dtype(dtype)) for name, (shape, dtype) in columns.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is not readable ({error!r}): train again in a new work directory") from error
+
+
 def check_vocabulary(meta, folder):
     """Raises InputError when a checkpoint's labels are not those of the work directory."""
     there = load(folder / "checkpoints" / "data_info.json").vocabulary_hash

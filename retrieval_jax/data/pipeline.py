@@ -1,13 +1,16 @@
-"""Batches of a split: shuffled, augmented, cut for this process; the position in the data is the global step.
+"""Batches of examples: shuffled, augmented, cut for this process; the position in the data is the global step.
 
-Everything is a function of the position: row order of (seed, epoch), augmentation of (seed, position), batch of
-(step). So a run that stops after step t goes on with `start_step=t + 1` and sees what it would have seen, whatever
-the number of threads, worker processes, machines or devices: there is no iterator state to save. Row i of a step's
-global batch is position step * batch_size + i of the stream; a process reads the places of the batch that it is told
-to, and what lies beyond the batch is padding.
+Everything is a function of the position: the order of rows of (seed, epoch), augmentation of (seed, position), a batch
+of (step). A run that stops after step t resumes with `start_step=t + 1` and sees what it would have seen, whatever the
+number of threads, worker processes, machines or devices: there is no iterator state to save. Row i of a step's global
+batch is position step * batch_size + i of the stream; a process reads the places of the batch that it is given, and
+what lies beyond the batch is padding.
+
+Columns are those of `examples.Examples`; nothing here knows one by name.
 """
 
 import signal
+from collections.abc import Mapping
 
 import grain
 import numpy as np
@@ -15,12 +18,13 @@ from absl import flags
 
 from retrieval_jax.data import sampling as samplings
 from retrieval_jax.data import workers
+from retrieval_jax.data.examples import Examples, Pictures, Ragged
 from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError
 
 
 def train_batches(
-    columns,
+    examples,
     *,
     transform,
     image_size,
@@ -31,167 +35,228 @@ def train_batches(
     num_threads=2,
     num_workers=0,
     places=None,
-    views=(),
-    unlabelled=None,
+    beside_places=None,
     sampling="shuffle",
     sampling_kwargs=(),
     crop_before_decoding=False,
 ):
-    """Iterates over augmented batches, epoch after epoch, each row exactly once an epoch (or as `sampling` says).
+    """Iterates over augmented batches, epoch after epoch, each example exactly once per epoch (or as `sampling` says).
 
     Batches cross the border of epochs (the last rows of one and the first of the next share a batch), so every batch
-    is full.
-
-    Further views and unlabelled pictures leave everything else of a batch as it is without them.
+    is full. A column added after others, and examples beside, leave the rest of a batch as it is without them.
 
     Args:
-      columns: what a batch holds, each with one entry per row of the split:
-        image: random access, image[row] -> uint8 [h, w, 3];
-        label_ids: (indptr int64 [n + 1], ids [indptr[n]]), sparse rows, or None;
-        any other name: an array [n, ...], or None.
-      transform: (name, kwargs) pairs, see `transforms.compose`.
-      image_size: (height, width) in pixels.
-      batch_size: rows of a global batch, over all processes.
+      examples: `examples.Examples`.
+      transform: (name, kwargs) pairs, see `transforms.compose`, for pictures without transforms of their own.
+      image_size: (height, width) in pixels, for pictures without a size of their own.
+      batch_size: rows of a global batch, over all processes, where `examples` gives none.
       seed: of shuffling and augmentation.
       num_steps: the run's length; the batches are those of steps start_step .. num_steps - 1.
       start_step: first step to read.
-      num_threads: that decode and augment; each works on a whole batch.
+      num_threads: threads that decode and augment; each works on a whole batch.
       num_workers: further Python processes; 0 reads in this one.
       places: [b] ints, the rows of each global batch that this process takes (`sharding.local_places`), padding from
         batch_size on; None for all of the batch.
-      views: further crops of the same pictures (multi-crop), each {"transforms": (name, kwargs) pairs, "image_size":
-        (h, w), as `image_size` where it is left out}. A picture is read once for all of them.
-      unlabelled: None, or a second source that is zipped to the first: {"image": random access, "batch_size": U
-        pictures of a global batch, "transform": (name, kwargs) pairs, "image_size" and "places": as above}. It has
-        an order and epochs of its own.
-      sampling: name of the order of the rows, see `sampling`.
+      beside_places: {name: places} of the examples beside; None for all of their batches.
+      sampling: name of the order of the rows, see `sampling`; examples beside are shuffled.
       sampling_kwargs: its keyword arguments.
       crop_before_decoding: whether a random_resized_crop that comes first chooses its rectangle from the size in
         the header, so that no more of a JPEG is decoded than it needs (`decoding.Encoded`). Several times fewer
-        pixels; the same ones unless the rectangle is more than twice as large as asked. Of sources that hold
-        encoded pictures, and without views, which share what is decoded once.
+        pixels; the same ones unless the rectangle is more than twice as large as asked. For sources that hold
+        encoded pictures; columns that share their pictures (views) share the decoded ones instead.
 
     Returns:
-      An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b]; _mask bool [b]; label_ids int32 [b, L]
-      (padded with 0) and label_mask bool [b, L], L the most labels any row has; other columns [b, ...]. With views
-      also image_view1, image_view2, ... uint8 [b, h, w, 3]. With unlabelled pictures also unlabelled_image uint8 [u,
-      h, w, 3], unlabelled_row int32 [u] and unlabelled_mask bool [u]. Padding has a false mask, row -1, black
-      pictures, no labels, and zeros in other columns.
+      An iterator of dicts, see `examples`: every column [b, ...], "row" int32 [b], "_mask" bool [b]. Padding has a
+      False mask, row -1, black pictures, and zeros in all other columns.
 
     Raises:
-      InputError: no rows, columns of different lengths, a batch size below 1, or sampling that does not fit.
+      InputError: a batch size below 1, or sampling that does not fit.
     """
-    num_rows = _num_rows(columns)
-    read_columns = _column_reader(columns)
-    applies = {"image": (transforms.compose(transform, image_size), image_size)}
-    for number, view in enumerate(views, 1):
-        view = _settings(f"view {number}", view, "transforms", image_size=image_size)
-        applies[f"image_view{number}"] = transforms.compose(view["transforms"], view["image_size"]), view["image_size"]
+    settings = (transform, image_size, crop_before_decoding)
+    batch_size = batch_size if examples.batch_size is None else examples.batch_size
     places = _places("batch_size", batch_size, places)
-    order = samplings.rows(sampling, sampling_kwargs, columns, num_rows, seed, batch_size)
-    read = _shuffled(columns["image"], order, applies, batch_size, places, crop_before_decoding)
-    steps = grain.MapDataset.range(start_step, num_steps)
-    if unlabelled is None:
-        return iter(_iterate(steps.map(lambda step: read_columns(read(step))), num_threads, num_workers))
+    order = samplings.rows(sampling, sampling_kwargs, examples.columns, len(examples), seed, batch_size)
+    readers = [("", _reader(examples.columns, order, batch_size, places, *settings))]
+    for number, (name, other) in enumerate(examples.beside.items(), 1):
+        # A seed of its own: two sets of equal length would otherwise be shuffled alike.
+        own_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0] >> 1)
+        order = samplings.shuffle({}, len(other), own_seed, other.batch_size)
+        own = _places(f"{name} batch_size", other.batch_size, (beside_places or {}).get(name))
+        readers.append((name, _reader(other.columns, order, other.batch_size, own, *settings)))
 
-    further = _settings(
-        "unlabelled", unlabelled, "image", "batch_size", "transform", image_size=image_size, places=None
-    )
-    if not len(further["image"]):
-        raise InputError("the unlabelled source has no pictures")
-    apply = transforms.compose(further["transform"], further["image_size"])
-    places = _places("unlabelled batch_size", further["batch_size"], further["places"])
-    # A seed of its own: two sources of equal length would else be shuffled alike.
-    own_seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0] >> 1)
-    order = samplings.shuffle({}, len(further["image"]), own_seed, further["batch_size"])
-    read_other = _shuffled(
-        further["image"],
-        order,
-        {"image": (apply, further["image_size"])},
-        further["batch_size"],
-        places,
-        crop_before_decoding,
-    )
+    def read(step):
+        return {beside(name, key): value for name, reader in readers for key, value in reader(step).items()}
 
-    def read_both(step):
-        other = read_other(step)
-        return {
-            **read_columns(read(step)),
-            "unlabelled_image": other["image"],
-            "unlabelled_row": other["row"],
-            "unlabelled_mask": other["row"] >= 0,
-        }
-
-    return iter(_iterate(steps.map(read_both), num_threads, num_workers))
+    return iter(_iterate(grain.MapDataset.range(start_step, num_steps).map(read), num_threads, num_workers))
 
 
-def _shuffled(source, order, applies, batch_size, places, crop_before_decoding):
-    """Returns the function that reads a step's batch: rows of the stream `order`, pictures of (its seed, position).
+def beside(name: str, column: str) -> str:
+    """Returns a column's name in a batch: its own, or with the name of the set beside that it belongs to in front."""
+    return f"{name}_{column.lstrip('_')}" if name else column
 
-    `applies` holds (function, (height, width)) for each name of a picture.
+
+def names_beside(examples: Examples, pictures_only: bool = False) -> list[str]:
+    """Returns the names in a batch of what belongs to examples beside: all columns, or the pictures."""
+    names = []
+    for name, other in examples.beside.items():
+        columns = other.pictures() if pictures_only else _filled(other.columns, _black(other.columns, (1, 1), 1), [-1])
+        names += [beside(name, column) for column in columns]
+    return names
+
+
+def zeros(examples: Examples, image_size, rows: int = 1) -> dict[str, np.ndarray]:
+    """Returns a batch of zeros with every column that the batches of examples have; its masks are True.
+
+    Args:
+      examples: as of `train_batches`.
+      image_size: as of `train_batches`.
+      rows: how many rows, of examples beside as well.
     """
-    encoded = crop_before_decoding and len(applies) == 1 and hasattr(source, "read")
-
-    def read(row, rng):
-        picture = decoding.encoded(source, int(row)) if encoded else source[int(row)]
-        # in order, from one generator: what comes first does not depend on what follows
-        return {name: apply(picture, rng) for name, (apply, _) in applies.items()} | {"row": np.int32(row)}
-
-    stream = order.random_map(read)
-
-    def batch(step):
-        out = {name: np.zeros((len(places), *size, 3), np.uint8) for name, (_, size) in applies.items()}
-        out["row"] = np.full(len(places), -1, np.int32)
-        for i, place in enumerate(places):
-            if place < batch_size:
-                for name, value in stream[int(step) * batch_size + place].items():
-                    out[name][i] = value
-        return out
-
+    batch = {}
+    for name, other in (("", examples), *examples.beside.items()):
+        padding = _filled(other.columns, _black(other.columns, image_size, rows), [-1] * rows)
+        for key, value in padding.items():
+            batch[beside(name, key)] = np.ones_like(value) if value.dtype == bool else np.zeros_like(value)
     return batch
 
 
-def _settings(what, given, *required, **optional):
-    given = dict(given)
-    for key in given:
-        if key not in required and key not in optional:
-            raise InputError(f"{what} has no setting {key!r}; it takes: {', '.join((*required, *optional))}")
-    missing = [key for key in required if key not in given]
-    if missing:
-        raise InputError(f"{what} lacks {', '.join(missing)}; it takes: {', '.join((*required, *optional))}")
-    return {**optional, **given}
-
-
-def eval_batches(source, *, transform, image_size, batch_size, num_threads=2, rows=None, places=None):
-    """Iterates over a split once, in order; the last batch is padded to full size.
+def eval_batches(columns, *, transform, image_size, batch_size, num_threads=2, rows=None, places=None):
+    """Iterates over columns once, in order; the last batch is padded to full size.
 
     Args:
-      source: random access, source[row] -> uint8 [h, w, 3].
-      transform: (name, kwargs) pairs, nothing random.
-      image_size: (height, width) in pixels.
+      columns: {name: `examples.Pictures`, `examples.Ragged` or array [n, ...]}, equally long.
+      transform: (name, kwargs) pairs, nothing random, for pictures without transforms of their own.
+      image_size: (height, width) in pixels, for pictures without a size of their own.
       batch_size: rows of a global batch, over all processes.
-      num_threads: that decode; each works on a whole batch.
+      num_threads: threads that decode; each works on a whole batch.
       rows: only these rows, in this order.
       places: [b] ints, which rows of each global batch this process reads (`sharding.local_places`); None for all.
 
     Returns:
-      An iterator of dicts: image uint8 [b, height, width, 3]; row int32 [b] (-1 for padding); _mask bool [b], false
-      for padding (whose pictures are black).
+      An iterator of dicts as of `train_batches`; padding is at the end of the last batch.
     """
-    apply = transforms.compose(transform, image_size)
-    rows = np.arange(len(source)) if rows is None else np.asarray(rows)
-    places = _places("batch_size", batch_size, places)
+    reader = _Columns(columns, transform, image_size)
+    total = len(next(iter(columns.values())))
+    rows = np.arange(total) if rows is None else np.asarray(rows)
+    places = np.asarray(_places("batch_size", batch_size, places))
 
-    def read(batch):
-        images = np.zeros((len(places), *image_size, 3), np.uint8)
-        row = np.full(len(places), -1, np.int32)
-        for i, place in enumerate(places):
-            if place < batch_size and batch * batch_size + place < len(rows):
-                row[i] = rows[batch * batch_size + place]
-                images[i] = apply(source[int(row[i])])
-        return {"image": images, "row": row, "_mask": row >= 0}
+    def read(number):
+        at = number * batch_size + places
+        there = (places < batch_size) & (at < len(rows))
+        row = np.where(there, rows[np.where(there, at, 0)] if len(rows) else 0, -1)
+        pictures = reader.black(len(places))
+        for i in np.flatnonzero(there):
+            for name, value in reader.pictures(int(row[i]), None).items():
+                pictures[name][i] = value
+        return _filled(columns, pictures, row)
 
     return iter(_iterate(grain.MapDataset.range(-(-len(rows) // batch_size)).map(read), num_threads, 0))
+
+
+def _reader(columns, order, batch_size, places, transform, image_size, crop_before_decoding):
+    """Returns the function that reads a step's batch: rows of the stream `order`, pictures of (its seed, position)."""
+    reader = _Columns(columns, transform, image_size, crop_before_decoding)
+
+    def augmented(row, rng):
+        return int(row), reader.pictures(int(row), rng)
+
+    stream = order.random_map(augmented)
+
+    def read(step):
+        pictures, rows = reader.black(len(places)), np.full(len(places), -1, np.int64)
+        for i, place in enumerate(places):
+            if place < batch_size:
+                rows[i], found = stream[int(step) * batch_size + place]
+                for name, value in found.items():
+                    pictures[name][i] = value
+        return _filled(columns, pictures, rows)
+
+    return read
+
+
+class _Columns:
+    """Reads rows of columns: pictures one example at a time, all else for a whole batch at once."""
+
+    def __init__(self, columns: Mapping, transform, image_size, crop_before_decoding=False):
+        self.columns, self.image_size = dict(columns), tuple(image_size)
+        self.sizes = {
+            name: tuple(column.image_size or image_size)
+            for name, column in self.columns.items()
+            if isinstance(column, Pictures)
+        }
+        self.applies = {}
+        for name, size in self.sizes.items():
+            own = self.columns[name].transforms
+            self.applies[name] = transforms.compose(transform if own is None else own, size)
+        keys = [self._key(self.columns[name]) for name in self.sizes]
+        # What is decoded once for several columns is decoded whole.
+        self.encoded = {
+            name
+            for name, key in zip(self.sizes, keys, strict=True)
+            if crop_before_decoding and keys.count(key) == 1 and hasattr(self.columns[name].source, "read")
+        }
+
+    @staticmethod
+    def _key(column: Pictures) -> tuple[int, int]:
+        return id(column.source), id(column.rows)
+
+    def pictures(self, row: int, rng) -> dict[str, np.ndarray]:
+        """Returns an example's pictures, transformed; `rng` draws for all of them, None where nothing is random."""
+        decoded: dict[tuple[int, int], np.ndarray] = {}
+        out = {}
+        for name, apply in self.applies.items():  # from one generator, in order: a later column changes no earlier one
+            rows = self.columns[name].rows
+            rows = np.asarray(row if rows is None else rows[row])
+            shown = []
+            for one in rows.reshape(-1).tolist():
+                if one < 0:
+                    shown.append(np.zeros((*self.sizes[name], 3), np.uint8))
+                else:
+                    picture = self._picture(name, one, decoded)
+                    shown.append(apply(picture) if rng is None else apply(picture, rng))
+            out[name] = np.stack(shown) if rows.ndim else shown[0]
+        return out
+
+    def _picture(self, name: str, row: int, decoded: dict):
+        source = self.columns[name].source
+        if name in self.encoded:
+            return decoding.encoded(source, row)
+        key = (id(source), row)
+        if key not in decoded:
+            decoded[key] = source[row]
+        return decoded[key]
+
+    def black(self, count: int) -> dict[str, np.ndarray]:
+        """Returns the pictures of a batch, black."""
+        return _black(self.columns, self.image_size, count)
+
+
+def _black(columns, image_size, count: int) -> dict[str, np.ndarray]:
+    """Returns black pictures for a batch, by column."""
+    out = {}
+    for name, column in columns.items():
+        if isinstance(column, Pictures):
+            several = (column.per_example,) if column.per_example else ()
+            out[name] = np.zeros((count, *several, *(column.image_size or image_size), 3), np.uint8)
+    return out
+
+
+def _filled(columns, pictures: dict[str, np.ndarray], rows) -> dict[str, np.ndarray]:
+    """Returns a batch: its pictures with everything else of its rows; row -1 is padding."""
+    rows = np.asarray(rows, np.int64)
+    there, some = rows >= 0, np.maximum(rows, 0)
+    batch = {**pictures, "row": rows.astype(np.int32), "_mask": there}
+    for name, column in columns.items():
+        if isinstance(column, Pictures):
+            if column.rows is not None:
+                shown = column.rows[some] >= 0
+                batch[f"{name}_mask"] = shown & there.reshape(-1, *(1,) * (shown.ndim - 1))
+        elif isinstance(column, Ragged):
+            batch[name], batch[f"{name}_mask"] = column.padded(rows)
+        else:
+            batch[name] = np.asarray(column)[some]
+            batch[name][~there] = 0
+    return batch
 
 
 def _iterate(batches, num_threads, num_workers):
@@ -220,50 +285,3 @@ def _places(name, batch_size, places):
     if batch_size < 1:
         raise InputError(f"{name} is {batch_size}: give 1 or more")
     return list(range(batch_size)) if places is None else [int(place) for place in places]
-
-
-def _num_rows(columns):
-    if columns.get("image") is None:
-        raise InputError(f"a batch needs the column 'image'; given: {', '.join(sorted(columns)) or 'nothing'}")
-    lengths = {
-        name: len(column[0]) - 1 if name == "label_ids" else len(column)
-        for name, column in columns.items()
-        if column is not None
-    }
-    if len(set(lengths.values())) > 1:
-        raise InputError(
-            "the columns of a split have different numbers of rows: "
-            + ", ".join(f"{name} {n}" for name, n in lengths.items())
-        )
-    if not lengths["image"]:
-        raise InputError("the split to train on has no rows")
-    return lengths["image"]
-
-
-def _column_reader(columns):
-    """Returns the function that looks up a batch's labels and other columns by its rows, all rows at once."""
-    others = {
-        name: np.asarray(column)
-        for name, column in columns.items()
-        if column is not None and name not in ("image", "label_ids")
-    }
-    labels = columns.get("label_ids")
-    if labels is not None:
-        indptr, ids = np.asarray(labels[0], np.int64), np.asarray(labels[1], np.int32)
-        ids = np.append(ids, np.int32(0))  # what padding reads
-        slots = np.arange(max(1, int(np.diff(indptr).max())))
-
-    def read(batch):
-        there, rows = batch["row"] >= 0, np.maximum(batch["row"], 0)
-        batch = {**batch, "_mask": there}
-        if labels is not None:
-            starts = indptr[rows, None]
-            mask = (slots < indptr[rows + 1, None] - starts) & there[:, None]
-            batch["label_ids"] = ids[np.where(mask, starts + slots, len(ids) - 1)]
-            batch["label_mask"] = mask
-        for name, column in others.items():
-            batch[name] = column[rows]
-            batch[name][~there] = 0
-        return batch
-
-    return read

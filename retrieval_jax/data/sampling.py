@@ -1,21 +1,21 @@
-"""In which order a run reads the rows of its split: every row in turn, balanced, in groups of P x K, or mixed.
+"""The order in which a run reads its examples: shuffled, balanced, in groups of P x K, or mixed.
 
 A config names one, with its arguments:
 
     config.train.sampling = "balanced"
     config.train.sampling_kwargs = {"by": "category", "power": 0.5}
 
-Each is a plain function of the position in the stream, step * batch_size + place, and of the seed: nothing is counted
-along the way, so a run goes on at any step, on any number of threads, processes and devices, with the rows that it
-would have read.
+Each is a plain function of the position in the stream, step * batch_size + place, and of the seed. There is no state,
+so a run resumes at any step, on any number of threads, processes and devices, with the rows it would have read.
 """
 
-import inspect
 import sys
 
 import grain
 import numpy as np
 
+from retrieval_jax import pairs
+from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
 
 
@@ -25,8 +25,8 @@ def rows(name, kwargs, columns, num_rows, seed, batch_size):
     Args:
       name: "shuffle", "balanced", "p_by_k" or "mixed".
       kwargs: its keyword arguments, see the functions below.
-      columns: what a batch holds, see `pipeline.train_batches`; `by` names one of them.
-      num_rows: of the split.
+      columns: those of `examples.Examples`; `by` names one of them.
+      num_rows: number of examples.
       seed: of all random choices.
       batch_size: rows of a global batch.
 
@@ -34,33 +34,30 @@ def rows(name, kwargs, columns, num_rows, seed, batch_size):
       A seeded `grain.MapDataset` of ints.
 
     Raises:
-      InputError: an unknown name or argument, a column that is not there or does not fit, a value out of range.
+      InputError: an unknown name or argument, a missing or unsuitable column, or a value out of range.
     """
-    if name not in _SAMPLINGS:
-        raise InputError(f"config.train.sampling is {name!r}; there are: {', '.join(_SAMPLINGS)}")
-    make, kwargs = _SAMPLINGS[name], dict(kwargs)
-    known = list(inspect.signature(make).parameters)[4:]
-    for key in kwargs:
-        if key not in known:
-            raise InputError(f"sampling {name!r} has no argument {key!r}; it takes: {', '.join(known) or 'none'}")
-    return make(columns, num_rows, seed, batch_size, **kwargs)
+    kwargs, known = dict(kwargs), {one: pairs.arguments(make, skip=4) for one, make in _SAMPLINGS.items()}
+    pairs.check(name, kwargs, known, "config.train.sampling", "sampling")
+    return _SAMPLINGS[name](columns, num_rows, seed, batch_size, **kwargs)
 
 
 def shuffle(columns, num_rows, seed, batch_size):
-    """Reads every row exactly once an epoch, in another order each epoch."""
+    """Reads every row exactly once per epoch, in another order each epoch."""
     del columns, batch_size
     return grain.MapDataset.range(num_rows).seed(seed).shuffle().repeat()
 
 
 def balanced(columns, num_rows, seed, batch_size, by="category", power=0.5):
-    """Reads rare groups more often: an epoch has as many rows as the split, a group of n a share like n ** power.
+    """Reads rare groups more often: a group of n rows gets a share of the epoch proportional to n ** power.
 
     Args:
-      by: a column of ints, a group each (those below 0, such as "unknown", are one too), or "label_ids", of which a
-        row has several: its weight n ** (power - 1) is that of its rarest label; without any, of the commonest.
+      by: a column of ints that number the groups (those below 0, such as "unknown", are one group too), or a ragged
+        column such as "label_ids": a row's weight n ** (power - 1) is then that of its rarest label, and that of the
+        most frequent label for a row without any.
       power: 1 leaves the groups as they are, 0.5 takes the square root of their sizes, 0 makes all equally frequent.
 
-    How often a row comes in an epoch is its share of the weights, rounded up or down at random (systematic sampling).
+    An epoch has as many rows as there are examples. How often a row occurs in it is its share of the weights, rounded
+    up or down at random (systematic sampling).
 
     Source: square roots: Mahajan et al. 2018, "Exploring the limits of weakly supervised pretraining" (arXiv
     1805.00932), section 2.2; the rarest label: Gupta et al. 2019, "LVIS" (arXiv 1908.03195), repeat factor sampling;
@@ -68,8 +65,8 @@ def balanced(columns, num_rows, seed, batch_size, by="category", power=0.5):
     """
     del batch_size
     _power("balanced", power)
-    if by == "label_ids" and columns.get(by) is not None:
-        indptr, ids = (np.asarray(part) for part in columns[by])
+    if isinstance(columns.get(by), Ragged):
+        indptr, ids = columns[by].indptr, columns[by].values
         counts, lengths = np.bincount(ids), np.diff(indptr)
         if not len(ids):
             raise InputError("sampling 'balanced': no row has a label")
@@ -93,24 +90,22 @@ def balanced(columns, num_rows, seed, batch_size, by="category", power=0.5):
 
 
 def p_by_k(columns, num_rows, seed, batch_size, by="category", rows_each=4, power=0.0):
-    """Fills every batch with groups: K rows of one group next to each other, P = batch_size / K groups.
+    """Fills every batch with P = batch_size / K groups, the K rows of a group next to each other.
 
-    For losses that compare the rows of a batch. Within a batch no group comes twice, unless its share is larger than
-    one in P, and no row twice, unless its group has fewer rows than places. An epoch does not hold every row.
+    For losses that compare the rows of a batch. A batch holds no group twice unless its share exceeds 1 / P, and no row
+    twice unless its group is smaller than K. An epoch does not contain every row.
 
     Args:
-      by: a column of ints, a group each; rows below 0 belong to none and are not read.
+      by: a column of ints that number the groups; rows below 0 belong to no group and are not read.
       rows_each: K; `batch_size` has to be a multiple of it.
-      power: how often a group of n comes: like n ** power; 0 for all alike, 1 for every row alike.
+      power: a group of n rows is drawn in proportion to n ** power; 0 draws all groups alike, 1 all rows alike.
 
     Source: Hermans et al. 2017, "In defense of the triplet loss for person re-identification" (arXiv 1703.07737),
     section 2.
     """
     _power("p_by_k", power)
     if not isinstance(rows_each, int) or rows_each < 1 or batch_size % rows_each:
-        raise InputError(
-            f"sampling 'p_by_k': rows_each is {rows_each!r}, of which the batch size {batch_size} has to be a multiple"
-        )
+        raise InputError(f"sampling 'p_by_k': the batch size {batch_size} is not a multiple of rows_each={rows_each!r}")
     column = _column("p_by_k", columns, by)
     known = np.flatnonzero(column >= 0)
     if not len(known):
@@ -137,11 +132,11 @@ def p_by_k(columns, num_rows, seed, batch_size, by="category", rows_each=4, powe
 
 
 def mixed(columns, num_rows, seed, batch_size, weights, by="source"):
-    """Mixes the rows of several catalogues in fixed shares, each in its own order and with its own epochs.
+    """Mixes the rows of several catalogues in fixed shares; each keeps an order and epochs of its own.
 
     Args:
-      weights: one a group, in the order of the numbers in the column; shares of the stream, once they are divided
-        by their sum. A group of weight 0 is not read.
+      weights: one per group, in the order of the numbers in the column; normalised to sum to 1. A group of weight 0 is
+        not read.
       by: a column of ints from 0, such as the catalogue that a row is from.
     """
     del num_rows, batch_size
@@ -160,7 +155,7 @@ def mixed(columns, num_rows, seed, batch_size, weights, by="source"):
         if weight and not len(members):
             raise InputError(f"sampling 'mixed': no row has the {by!r} {group}, whose weight is {weight}")
         if weight:
-            # a seed of its own: two catalogues of equal length would else be shuffled alike
+            # A seed of its own: two catalogues of equal length would otherwise be shuffled alike.
             own = int(np.random.SeedSequence((seed, group)).generate_state(1)[0] >> 1)
             stream = grain.MapDataset.range(len(members)).seed(own).shuffle().repeat()
             streams.append(stream.map(lambda at, members=members: int(members[at])))
@@ -172,18 +167,18 @@ _SAMPLINGS = {f.__name__: f for f in (shuffle, balanced, p_by_k, mixed)}
 
 
 class _Table:
-    """Rows by position, out of blocks of equal length that are made when they are asked for; the last few are kept."""
+    """Rows by position, in blocks of equal length that are made on demand; the last few are kept."""
 
     def __init__(self, block, length):
         self.block, self.length, self.kept = block, length, {}
-        # Every thread is in a batch of its own, which is a block of p_by_k; an epoch, a block of balanced, is large.
+        # Every thread works on a batch of its own, a block of p_by_k; a block of balanced, an epoch, is large.
         self.most = max(2, min(64, 2**22 // length))
 
     def __call__(self, position):
         number, at = divmod(int(position), self.length)
         rows = self.kept.get(number)
         if rows is None:
-            rows = self.kept[number] = self.block(number)  # by several threads at once, at worst, with the same result
+            rows = self.kept[number] = self.block(number)  # at worst several threads make it at once, all alike
             for oldest in list(self.kept)[: -self.most]:
                 self.kept.pop(oldest, None)
         return int(rows[at])
@@ -194,23 +189,22 @@ def _stream(block, length, seed):
 
 
 def _several(rng, size, count):
-    """Chooses `count` of so many, none twice before all have come once."""
+    """Chooses `count` of `size` rows; no row repeats before all have been chosen once."""
     if size >= count:
         return rng.choice(size, count, replace=False)
     return np.concatenate([rng.permutation(size) for _ in range(-(-count // size))])[:count]
 
 
 def _column(sampling, columns, by):
-    column = None if by in ("image", "label_ids") else columns.get(by)
-    if column is None:
-        there = [name for name, one in columns.items() if one is not None and name not in ("image", "label_ids")]
-        raise InputError(
-            f"sampling {sampling!r}: there is no column {by!r} of ints; there are: {', '.join(there) or 'none'}"
-        )
+    column = columns.get(by)
+    if column is None or isinstance(column, Pictures | Ragged):
+        there = [name for name, one in columns.items() if not isinstance(one, Pictures | Ragged)]
+        raise InputError(f"sampling {sampling!r}: there is no column {by!r} of ints{pairs.near(by, there)}")
     column = np.asarray(column)
     if column.ndim != 1 or column.dtype.kind not in "iu":
         raise InputError(
-            f"sampling {sampling!r}: the column {by!r} is {column.dtype} {list(column.shape)}, not one int a row"
+            f"sampling {sampling!r}: the column {by!r} is {column.dtype} {list(column.shape)}; it has to be one int "
+            "per row"
         )
     return column
 

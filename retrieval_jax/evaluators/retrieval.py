@@ -113,3 +113,18 @@ class Evaluator:
         scores = metrics.evaluate(ranking, self.truth, ks=(self.k,))
         for name in ("recall@1", f"mar@{self.k}", f"mar@{self.k}_capped", f"map@{self.k}"):
             yield self.prefix + name, scores[name]
+
+
+def make(task, catalog, *, config, mesh=None, **kwargs):
+    """Returns `Evaluator.run`, or None where the catalogue has no ground truth."""
+    if catalog.truth is None:
+        return None
+    return Evaluator(
+        task.predict_fns["embed_image"],
+        catalog=catalog,
+        mesh=mesh,
+        **inference.test_arguments(config),
+        selection_share=config.evaluate.selection_share,
+        cache_bytes=config.data.cache_bytes,
+        **kwargs,
+    ).run

@@ -1,19 +1,19 @@
 """Post-processing of embeddings and rankings: a config lists (name, kwargs) pairs, each a step from State to State.
 
-A step is a module of this folder with `step(state, **kwargs) -> State`, looked up by its name. Steps that change
-vectors leave `ranking` None, and search.py searches again; steps that need a ranking reorder the one they are given.
+A step is a module of this folder with `step(state, **kwargs) -> State`, looked up by name. Steps that change vectors
+leave `ranking` None, so that the next stage searches again; steps that need a ranking reorder the one they are given.
+`walk` checks the steps of a config and applies them; it is the one module here that is not a step.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import pathlib
-import pkgutil
+import sys
 import types
 
+from retrieval_jax import pairs
 from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.errors import InputError
 from retrieval_jax.scoring.ranking import Ranking
 
 
@@ -23,10 +23,10 @@ class State:
 
     Attributes:
       members: (query embeddings, gallery embeddings) of each member of an ensemble; a single model is one member.
-      ranking: the current ranking of the single member, or None: not searched yet, or stale.
-      names: the members' names, for messages and saved files.
+      ranking: current ranking of the single member; None where it has not been searched yet or the ranking is stale.
+      names: names of the members, for messages and saved files.
       folder: where a step may save what it fitted, or None.
-      rankings: of several members, the last ranking that each had by itself; () where they were not searched.
+      rankings: with several members, the last ranking of each on its own; () where they were not searched.
     """
 
     members: list[tuple[Embeddings, Embeddings]]
@@ -41,16 +41,14 @@ class State:
 
 
 def names() -> list[str]:
-    """Returns the names of the steps that exist."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """Returns the names of the steps."""
+    return [name for name in pairs.names(sys.modules[__name__]) if name != "walk"]
 
 
 def get(name: str) -> types.ModuleType:
-    """Returns the step's module, with its `step(state, **kwargs)`.
+    """Returns the module of a step, with its `step(state, **kwargs)`.
 
     Raises:
-      InputError: no step of that name; the message lists those that exist.
+      InputError: there is no such step; the message lists them.
     """
-    if name not in names():
-        raise InputError(f"no post-processing step {name!r} in search.steps: there are {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return pairs.module(sys.modules[__name__], name, "step (config.search.steps)", names())

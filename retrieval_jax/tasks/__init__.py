@@ -1,12 +1,37 @@
-"""Tasks: one file = one training problem, found by name; `make(config, data_info)` returns a Task."""
+"""Tasks: one file = one training problem, looked up by name.
+
+A task's module has
+
+    OPTIONS                                     the options that config.train.task_kwargs may hold, with their defaults
+    examples(config, catalog, workdir)          -> (data.examples.Examples, data.info.DataInfo): what it learns from
+    make(config, info)                          -> Task: what it learns, as plain functions
+
+`config` is the whole config for `examples` and the train block for `make`.
+"""
 
 import dataclasses
-import importlib
-import pkgutil
+import sys
 import types
 from collections.abc import Callable
+from typing import Any
 
-from retrieval_jax.errors import InputError
+from retrieval_jax import pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """A function from a batch to arrays, and the columns of the batch that it reads.
+
+    Attributes:
+      fn: (params, batch) -> {name: [B, ...]}; "embedding" [B, D] for search; optionally "space", a str.
+      reads: names of the columns that it reads; their masks come along.
+    """
+
+    fn: Callable
+    reads: tuple[str, ...] = ("image",)
+
+    def __call__(self, params, batch) -> dict:
+        return self.fn(params, batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,28 +39,31 @@ class Task:
     """A training problem, as plain functions.
 
     Attributes:
-      init: (rng, batch) -> params.
-      loss_fn: (params, batch, *, rng, step, ema, train) -> (loss, {name: scalar}).
-      predict_fns: {name: (params, batch) -> dict}; "embed_image" returns {"embedding": [B, D]}, "attributes" returns
-        {"probabilities": [B, V]}, "embed_title" {"embedding": [B, D]} of batch["label_ids"] and ["label_mask"].
+      init: (rng, batch) -> params; the batch holds zeros, one row, every column of the examples.
+      loss_fn: (params, batch, *, rng, step, ema, constants, train) -> (loss, {name: scalar}). Where a batch is worked
+        on in parts, the loss of a part divides by the counts of batch["_whole"].
+      predict_fns: {name: Predict}: "embed_image" and "embed_text" return {"embedding": [B, D]}, "attributes" returns
+        {"probabilities": [B, V]}.
       space: name of the embedding space; only embeddings of one space may be compared.
+      constants: frozen trees, such as a large network that a small one has to fit: they reach the loss, and are in
+        neither optimiser, average nor checkpoint.
       warm_start: params -> params with pretrained weights put in, numpy arrays; None without such. Called once, on the
         host, after `init`.
-      compares: the setting that makes a loss compare the rows of a batch with each other, so that a batch cannot be
-        worked on in parts; "" without such. Losses of a part divide by the counts of batch["_whole"].
+      couples_rows: the setting that makes a loss compare the rows of a batch with each other, so that a batch cannot be
+        worked on in parts; "" without such.
     """
 
     init: Callable
     loss_fn: Callable
-    predict_fns: dict[str, Callable]
+    predict_fns: dict[str, Predict]
     space: str
+    constants: Any = None
     warm_start: Callable | None = None
-    compares: str = ""
+    couples_rows: str = ""
 
 
 def get(name: str) -> types.ModuleType:
     """Returns the module of a task; raises InputError, listing what exists, for an unknown name."""
-    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "parts")
-    if name not in names:
-        raise InputError(f"unknown task {name!r}; there are: {', '.join(names)}")
-    return importlib.import_module(f"{__name__}.{name}")
+    package = sys.modules[__name__]
+    known = [one for one in pairs.names(package) if one != "parts"]
+    return pairs.module(package, name, "task (config.train.task)", known)

@@ -1,17 +1,23 @@
-"""Learns the leaf category alone: the coarse-label baseline that title-mined attributes are measured against."""
+"""Learns the leaf category alone: the coarse-label baseline for attributes mined from titles."""
 
-import copy
+from retrieval_jax.tasks import Task, multilabel, parts
 
-from retrieval_jax.tasks import Task, multilabel
+OPTIONS = {**parts.CATEGORY, **parts.HEADS}
+examples = parts.listings
 
 
-def make(config, data_info) -> Task:
+def make(config, info) -> Task:
     """Builds the task: `multilabel` with the category head only.
 
     Args:
-      config: the train block; of `task_kwargs`, label_smoothing and head_init_scale apply.
-      data_info: `data.info.DataInfo`.
+      config: the train block.
+      info: `data.info.DataInfo`.
+
+    Returns:
+      The Task.
+
+    Raises:
+      InputError: unknown option or loss, or a catalogue without categories.
     """
-    config = copy.deepcopy(config)
-    config.task_kwargs = {**dict(config.task_kwargs), "title_weight": 0.0, "category_weight": 1.0}
-    return multilabel.make(config, data_info)
+    options = {**parts.options(config, OPTIONS), "title_weight": 0.0, "category_weight": 1.0}
+    return multilabel.supervised(config, info, {**parts.TITLES, **options})

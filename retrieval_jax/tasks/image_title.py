@@ -11,20 +11,23 @@ import jax.numpy as jnp
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import contrastive
 from retrieval_jax.models import heads
-from retrieval_jax.tasks import Task, multilabel, parts
+from retrieval_jax.tasks import Predict, Task, multilabel, parts
+
+OPTIONS = {**multilabel.OPTIONS, "contrastive_loss": "softmax", "contrastive_weight": 1.0, "hidden_dims": 512}
+examples = parts.listings
 
 _FIRST_BIAS = -10.0  # of the sigmoid: SigLIP, arXiv 2303.15343, section 3.2
 _LARGEST_SCALE = 100.0  # Radford et al. (CLIP), arXiv 2103.00020, section 2.5
 
 
-def make(config, data_info) -> Task:
+def make(config, info) -> Task:
     """Builds the task.
 
     Args:
       config: the train block; of `task_kwargs`, contrastive_loss ("softmax" or "sigmoid"), contrastive_weight,
         temperature (its first value) and hidden_dims are this task's own. Embeddings are as wide as the backbone, or as
         `model.projection`.
-      data_info: `data.info.DataInfo`.
+      info: `data.info.DataInfo`.
 
     Returns:
       The Task; predict_fns "embed_image" and "embed_title" share a space.
@@ -32,18 +35,18 @@ def make(config, data_info) -> Task:
     Raises:
       InputError: unknown argument or loss, or no labels were mined.
     """
-    options = parts.options(config)
-    if not len(data_info.label_names):
+    options = parts.options(config, OPTIONS)
+    if not len(info.label_names):
         raise InputError(
             "no labels were mined, so titles are empty: lower config.mine.threshold, or set "
             "config.train.task = 'category'"
         )
-    supervision = parts.supervision(config, data_info, options)
+    supervision = parts.supervision(config, info, options)
     network = parts.network(config, supervision.heads)
     loss = getattr(contrastive, options["contrastive_loss"])
 
     def tower(dims):
-        return heads.TitleTower(len(data_info.label_names), options["hidden_dims"], dims)
+        return heads.TitleTower(len(info.label_names), options["hidden_dims"], dims)
 
     def init(rng, batch):
         params = network.init(rng, batch)
@@ -63,7 +66,8 @@ def make(config, data_info) -> Task:
         dims = tower_params["mlp"]["out"]["bias"].shape[-1]
         return tower(dims).apply({"params": tower_params}, label_ids, label_mask)
 
-    def loss_fn(params, batch, *, rng, step, ema, train):
+    def loss_fn(params, batch, *, rng, step, ema, constants, train):
+        del constants
         out = network.apply(visual(params), batch["image"], train=train, rngs={"dropout": rng})
         total, values = supervision.loss(
             network, visual(params), batch, out, rng=rng, step=step, ema=visual(ema), train=train
@@ -81,19 +85,24 @@ def make(config, data_info) -> Task:
                 where=batch["_mask"] & label_mask.any(axis=-1),
             )
 
-        per_pair = parts.mixed(of_titles, batch, "label_ids", "label_mask")
-        has_title = (batch["_mask"] & batch["label_mask"].any(axis=-1)).sum()
+        per_pair = parts.mixed(of_titles, batch, "label_ids", "label_ids_mask")
+        has_title = (batch["_mask"] & batch["label_ids_mask"].any(axis=-1)).sum()
         values["contrastive_loss"] = per_pair.sum() / jnp.maximum(has_title, 1)
         values["contrastive_scale"] = numbers["scale"]
         return total + options["contrastive_weight"] * values["contrastive_loss"], values
 
     def embed_title(params, batch):
-        return {"embedding": titles(params, batch["label_ids"], batch["label_mask"])}
+        return {"embedding": titles(params, batch["label_ids"], batch["label_ids_mask"])}
 
-    named = {
-        name: lambda params, batch, run=run: run(visual(params), batch)
-        for name, run in multilabel.predict_fns(network, supervision).items()
-    }
+    def of_pictures(predict):
+        return Predict(lambda params, batch: predict(visual(params), batch), predict.reads)
+
+    named = {name: of_pictures(one) for name, one in multilabel.predict_fns(network, supervision).items()}
     return Task(
-        init, loss_fn, {**named, "embed_title": embed_title}, network.space, network.warm_start, "task='image_title'"
+        init,
+        loss_fn,
+        {**named, "embed_title": Predict(embed_title, ("label_ids",))},
+        network.space,
+        warm_start=network.warm_start,
+        couples_rows="task='image_title'",
     )

@@ -1,34 +1,42 @@
 """Learns pseudo-attributes mined from titles, categories, or both, with one head each on a shared embedding.
 
 The heads are the weak supervision; after training only the embedding is kept. `title_weight` and `category_weight`
-weigh the two losses; a weight of 0 leaves the head out. `distill_share` and `unlabelled_weight` let the moving average
-of the network teach it (see `tasks.parts`).
+weigh the two losses; a weight of 0 leaves the head out. With `distill_share` and `unlabelled_weight` the moving average
+of the network is its teacher (see `tasks.parts.supervision`).
 """
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.tasks import Task, parts
+from retrieval_jax.tasks import Predict, Task, parts
+
+OPTIONS = {**parts.TITLES, **parts.CATEGORY, **parts.HEADS, "category_weight": 0.0}
+examples = parts.listings
 
 
-def make(config, data_info) -> Task:
+def make(config, info) -> Task:
     """Builds the task.
 
     Args:
-      config: the train block: `model`, `dtype`, `epochs`, `batch_size`, `task_kwargs` (see configs/common.py).
-      data_info: `data.info.DataInfo`.
+      config: the train block: `model`, `dtype`, `epochs`, `batch_size`, `task_kwargs` (retrieval_jax.settings.tasks).
+      info: `data.info.DataInfo`.
 
     Returns:
-      The Task.
+      The Task, with the predict functions "embed_image" and, with a head for titles, "attributes".
 
     Raises:
-      InputError: unknown argument or loss, or a head that the data has no labels for.
+      InputError: unknown option or loss, or a head that the data has no labels for.
     """
-    options = parts.options(config)
+    return supervised(config, info, parts.options(config, OPTIONS))
+
+
+def supervised(config, info, options) -> Task:
+    """Builds the task for given options, a weight per head among them; for tasks that are a case of this one."""
     if options["title_weight"] <= 0 and options["category_weight"] <= 0:
         raise InputError("config.train.task_kwargs.title_weight and category_weight are both 0: nothing to learn")
-    supervision = parts.supervision(config, data_info, options)
+    supervision = parts.supervision(config, info, options)
     network = parts.network(config, supervision.heads)
 
-    def loss_fn(params, batch, *, rng, step, ema, train):
+    def loss_fn(params, batch, *, rng, step, ema, constants, train):
+        del constants
         out = network.apply(params, batch["image"], train=train, rngs={"dropout": rng})
         return supervision.loss(network, params, batch, out, rng=rng, step=step, ema=ema, train=train)
 
@@ -37,17 +45,17 @@ def make(config, data_info) -> Task:
         loss_fn,
         predict_fns(network, supervision),
         network.space,
-        network.warm_start,
-        supervision.compares,
+        warm_start=network.warm_start,
+        couples_rows=supervision.couples_rows,
     )
 
 
-def predict_fns(network: parts.Network, supervision: parts.Supervision) -> dict:
-    """Returns "embed_image" and, with a head of titles, "attributes"."""
+def predict_fns(network: parts.Network, supervision: parts.Supervision) -> dict[str, Predict]:
+    """Returns "embed_image" and, with a head for titles, "attributes"."""
 
     def attributes(params, batch):
         logits = network.apply(params, batch["image"])["logits"]["titles"]
         return {"probabilities": supervision.probabilities(logits)}
 
-    named = {"embed_image": network.embed_image}
-    return {**named, "attributes": attributes} if "titles" in supervision.heads else named
+    named = {"embed_image": Predict(network.embed_image)}
+    return {**named, "attributes": Predict(attributes)} if "titles" in supervision.heads else named

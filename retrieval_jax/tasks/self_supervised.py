@@ -11,18 +11,21 @@ import jax.numpy as jnp
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import contrastive
 from retrieval_jax.models import heads
-from retrieval_jax.tasks import Task, parts
+from retrieval_jax.tasks import Predict, Task, parts
+
+OPTIONS = {"temperature": 0.07, "hidden_dims": 512}
+examples = parts.listings
 
 _TEACHERS_VIEWS = ("image", "image_view1")
 
 
-def make(config, data_info) -> Task:
+def make(config, info) -> Task:
     """Builds the task.
 
     Args:
       config: the train block; of `task_kwargs`, temperature (fixed) and hidden_dims (width of projector and predictor)
         apply.
-      data_info: not read: pictures are all there is.
+      info: not read: pictures are all it learns from.
 
     Returns:
       The Task.
@@ -33,8 +36,8 @@ def make(config, data_info) -> Task:
     Source: Chen et al., "An Empirical Study of Training Self-Supervised Vision Transformers" (MoCo v3), arXiv
     2104.02057, with layer norms in place of batch norms; small crops: Caron et al. (SwAV), arXiv 2006.09882.
     """
-    del data_info
-    options = parts.options(config)
+    del info
+    options = parts.options(config, OPTIONS)
     dims, temperature = options["hidden_dims"], options["temperature"]
     predictor = heads.Mlp(dims, dims)
     network = parts.network(config, {"projector": heads.Mlp(dims, dims)})
@@ -48,8 +51,8 @@ def make(config, data_info) -> Task:
     def visual(params):
         return {name: value for name, value in params.items() if name != "head_predictor"}
 
-    def loss_fn(params, batch, *, rng, step, ema, train):
-        del step
+    def loss_fn(params, batch, *, rng, step, ema, constants, train):
+        del step, constants
         views = sorted(name for name in batch if name == "image" or name.startswith("image_view"))
         if "image_view1" not in views:
             raise InputError(
@@ -82,5 +85,10 @@ def make(config, data_info) -> Task:
         return network.embed_image(visual(params), batch)
 
     return Task(
-        init, loss_fn, {"embed_image": embed_image}, network.space, network.warm_start, "task='self_supervised'"
+        init,
+        loss_fn,
+        {"embed_image": Predict(embed_image)},
+        network.space,
+        warm_start=network.warm_start,
+        couples_rows="task='self_supervised'",
     )

@@ -13,6 +13,7 @@ import concurrent.futures
 import functools
 import hashlib
 import json
+import secrets
 
 import jax
 import numpy as np
@@ -204,6 +205,36 @@ def meta(folder, step=None):
       InputError: no such checkpoint.
     """
     return _metadata(_find(path_of(folder), step)[0]).custom_metadata
+
+
+def new_run():
+    """Returns the id of a training that starts now: 16 random hexadecimal digits, the same on every process.
+
+    It is kept in the meta of every checkpoint ("run"), survives a resume, and enters no number.
+    """
+    drawn = np.frombuffer(secrets.token_bytes(8), np.uint8)
+    if jax.process_count() > 1:
+        drawn = multihost_utils.broadcast_one_to_all(drawn)
+    return np.asarray(drawn, np.uint8).tobytes().hex()
+
+
+def space(meta, step, which="ema"):
+    """Returns the name of the space that a checkpoint's parameters embed into: "<run id>/<step>/<which>".
+
+    Vectors of two spaces must never be compared. Two trainings of one config are two runs, hence two spaces, even
+    where their weights happen to agree; a run that was killed and resumed is one. What else a vector depends on (the
+    predict function, views, the size of the images) is for the caller to add: see `embed` and `export`.
+
+    Args:
+      meta: of the checkpoint, see `meta` and `load_params`.
+      step: of the checkpoint.
+      which: "ema" or "params", as asked of `load_params`.
+    """
+    run = meta.get("run")
+    if run is None:  # saved before runs had ids: the settings stand in
+        settled = {name: meta.get(name) for name in ("config", "num_steps", "vocabulary_hash", "rng")}
+        run = "unnamed-" + hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()[:16]
+    return f"{run}/{step}/{which}"
 
 
 def load_params(folder, step=None, which="ema"):

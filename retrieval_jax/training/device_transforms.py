@@ -1,51 +1,53 @@
-"""Augments every picture of a batch by itself on the device, inside of the train step.
+"""Augments every picture of a batch on its own, on the device, inside the train step.
 
     batch_transforms = (("random_resized_crop", {"scale": (0.6, 1)}), ("flip", {}), ("color_jitter", {"hue": 0.1}))
 
-The same transforms with the same arguments as the host's (`data.transforms`), for machines whose cores cannot keep up
-with their accelerators: the host decodes and resizes alone then. The draws are others than the host's; they depend on
-the key, the row and the size of the batch, not on how many devices or processes share it.
+The same transforms with the same arguments as the host's (`data.pictures.transforms`), for machines whose CPU cores
+cannot keep up with their accelerators: the host then only decodes and resizes. The random draws differ from the host's;
+they depend on the key, the row and the batch size, not on how many devices or processes share the batch.
 """
 
-import inspect
 import math
 
 import jax
 import jax.numpy as jnp
 
+from retrieval_jax import pairs
 from retrieval_jax.errors import InputError
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of red, green, blue
 _CROP_TRIES = 10
 
 
-def apply(batch, rng, spec):
-    """Augments all pictures of a batch, one transform after the other.
+def apply(batch, rng, spec, pictures):
+    """Applies transforms to all pictures of a batch, one after the other.
 
     Args:
-      batch: dict with image [B, H, W, 3], 0..255, and maybe further views image_view1 ... and unlabelled_image.
+      batch: dict of columns.
       rng: key.
-      spec: (name, kwargs) pairs, as `check` lets them pass.
+      spec: (name, kwargs) pairs that `check` accepts.
+      pictures: names of the columns of pictures, [B, H, W, 3] or [B, k, H, W, 3] with values 0..255.
 
     Returns:
-      The batch with pictures float32 [B, H, W, 3], 0..255, not rounded.
+      The batch with float32 pictures of the same shapes, 0..255, not rounded. Missing pictures, where a column has a
+      mask, stay black.
     """
-    names = sorted(name for name in batch if name.startswith("image") or name == "unlabelled_image")
     out = dict(batch)
-    for place, column in enumerate(names):
-        images, column_rng = batch[column].astype(jnp.float32), jax.random.fold_in(rng, place)
+    for place, column in enumerate(sorted(pictures)):
+        shape, column_rng = batch[column].shape, jax.random.fold_in(rng, place)
+        images = batch[column].astype(jnp.float32).reshape(-1, *shape[-3:])
         for number, (name, kwargs) in enumerate(spec):
             images = TRANSFORMS[name](images, jax.random.fold_in(column_rng, number), **kwargs)
-        out[column] = images
+        images = images.reshape(*shape[:-3], *images.shape[1:])
+        mask = batch.get(f"{column}_mask")
+        out[column] = images if mask is None else jnp.where(mask[..., None, None, None], images, 0.0)
     return out
 
 
 def check(name, kwargs):
-    """Raises InputError where a transform has no such argument, or not such values."""
-    known = [p for p in inspect.signature(TRANSFORMS[name]).parameters if p not in ("images", "rng")]
-    unknown = sorted(set(kwargs) - set(known))
-    if unknown:
-        raise InputError(f"batch transform {name!r} has no argument {unknown[0]!r}; it takes: {', '.join(known)}")
+    """Raises InputError for an unknown argument of a transform or a value out of range."""
+    known = pairs.arguments(TRANSFORMS[name], skip=2)
+    pairs.check_arguments(name, kwargs, known, "config.train.batch_transforms", "batch transform")
     for key, value in kwargs.items():
         if key in ("scale", "ratio"):
             most = 1.0 if key == "scale" else math.inf

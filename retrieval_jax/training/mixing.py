@@ -2,7 +2,7 @@
 
     batch_transforms = (("mixup", {"alpha": 0.2}), ("cutmix", {"alpha": 1.0}))
 
-What changes a picture by itself (`device_transforms`) may stand before them.
+Transforms of single pictures (`device_transforms`) may precede them.
 
 The labels are not blended: a batch carries both sets and the share of the own picture, and the loss of a mixed picture
 is
@@ -18,28 +18,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from retrieval_jax import pairs
 from retrieval_jax.errors import InputError
 from retrieval_jax.training import device_transforms
 
-_LABELS = ("label_ids", "label_mask", "category")
 
-
-def apply(batch, rng, spec):
-    """Augments every picture by itself, then mixes the pictures by one of several ways, drawn anew for each batch.
+def apply(batch, rng, spec, pictures, beside=()):
+    """Augments every picture by itself, then mixes rows by one of several ways, drawn anew for each batch.
 
     Args:
-      batch: dict with image [B, H, W, 3], 0..255; any of label_ids, label_mask, category; optionally _mask bool [B].
+      batch: dict of columns.
       rng: key.
       spec: (name, kwargs) pairs. Names: "mixup" (every pixel blended alike) and "cutmix" (a rectangle of the
-        partner). Keyword arguments: alpha, the own share is drawn from Beta(alpha, alpha); p, the probability to
-        be picked. Ways without p share evenly what the others leave; what is left by all is the probability that
-        the batch stays as it is. Before them any of `device_transforms.TRANSFORMS`, which are applied in order.
+        partner). Keyword arguments: alpha, the own share is drawn from Beta(alpha, alpha); p, the probability of being
+        picked. Ways without p share evenly what the others leave; what is left by all is the probability that the batch
+        stays as it is. Before them any of `device_transforms.TRANSFORMS`, which are applied in order.
+      pictures: names of the columns of pictures, [B, H, W, 3] or [B, k, H, W, 3] with values 0..255; those of examples
+        beside are augmented and not mixed.
+      beside: names of all columns that belong to examples beside: they have other rows.
 
     Returns:
-      The batch with image float32 [B, H, W, 3], mix float32 [B] (exact share of the own picture), and mix_label_ids,
-      mix_label_mask, mix_category where the batch has them: the partner's labels. A row's partner is the one before
-      it, the first row's the last that is no padding. Rows that are padding, or whose partner is, stay as they are.
-      Further views and unlabelled pictures are not mixed.
+      The batch with mixed pictures in float32; mix float32 [B], the exact share of the own picture (of the first
+      column); and the partner's value of every other column as "mix_" + its name. A row's partner is the one before
+      it, the first row's the last that is not padding. Rows that are padding, or whose partner is, stay as they are;
+      so does a single picture where it or its partner is missing.
 
     Raises:
       InputError: unknown way or argument, or a value out of range.
@@ -48,45 +50,53 @@ def apply(batch, rng, spec):
     "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features" (arXiv 1905.04899).
     """
     alone, spec = _split(spec)
-    if alone:
-        batch = device_transforms.apply(batch, jax.random.fold_in(rng, 1000), alone)  # none of the keys split off below
+    if alone:  # with a key that none of those split off below is
+        batch = device_transforms.apply(batch, jax.random.fold_in(rng, 1000), alone, pictures)
     if alone and not spec:
         return batch
+    own_pictures = [name for name in pictures if name not in beside]
+    if not own_pictures:
+        raise InputError("config.train.batch_transforms mixes pictures, and the examples of this task have none")
     names, alphas, shares = _parsed(spec)
-    image = batch["image"].astype(jnp.float32)
-    height, width = image.shape[1:3]
     pick_rng, lam_rng, *box_rngs = jax.random.split(rng, 4)
     pick = jnp.searchsorted(jnp.cumsum(jnp.asarray(shares)), jax.random.uniform(pick_rng), side="right")
     alpha = jnp.asarray([*alphas, 1.0])[pick]
     lam = jax.random.beta(lam_rng, alpha, alpha)
-
-    box, box_share = _box(box_rngs, height, width, lam)
-    # share of the own picture in every pixel [H, W], and in the whole
-    own = jnp.full((height, width), lam)
-    mix = lam
     is_cut = jnp.asarray([name == "cutmix" for name in names] + [False])[pick]
-    own, mix = jnp.where(is_cut, 1.0 - box, own), jnp.where(is_cut, 1.0 - box_share, mix)
     stays = pick == len(names)
-    own, mix = jnp.where(stays, 1.0, own), jnp.where(stays, 1.0, mix)
-
-    mix = jnp.broadcast_to(mix, image.shape[:1])
-    own = jnp.broadcast_to(own[..., None], (len(image), height, width, 1))
     mask = batch.get("_mask")
-    if mask is not None:
-        both = mask & _partner(mask, mask)
-        own, mix = jnp.where(both[:, None, None, None], own, 1.0), jnp.where(both, mix, 1.0)
-    mixed = {f"mix_{name}": _partner(batch[name], mask) for name in _LABELS if name in batch}
-    return {**batch, "image": own * image + (1 - own) * _partner(image, mask), "mix": mix, **mixed}
+    both = None if mask is None else mask & _partner(mask, mask)
+
+    out, mix = dict(batch), None
+    for name in own_pictures:
+        image = batch[name].astype(jnp.float32)
+        height, width = image.shape[-3:-1]
+        box, box_share = _box(box_rngs, height, width, lam)
+        # The share of the own picture in every pixel [H, W, 1], and in the whole.
+        own = jnp.where(stays, 1.0, jnp.where(is_cut, 1.0 - box, jnp.full((height, width), lam)))
+        share = jnp.where(stays, 1.0, jnp.where(is_cut, 1.0 - box_share, lam))
+        own = jnp.broadcast_to(own[..., None], (*image.shape[:-3], height, width, 1))
+        share = jnp.broadcast_to(share, image.shape[:1])
+        if both is not None:
+            own = jnp.where(both.reshape(-1, *(1,) * (image.ndim - 1)), own, 1.0)
+            share = jnp.where(both, share, 1.0)
+        shown = batch.get(f"{name}_mask")
+        if shown is not None:
+            own = jnp.where((shown & _partner(shown, mask))[..., None, None, None], own, 1.0)
+        out[name] = own * image + (1 - own) * _partner(image, mask)
+        mix = share if mix is None else mix
+    labels = [name for name in batch if name not in (*pictures, *beside, "row", "_mask")]
+    return {**out, "mix": mix, **{f"mix_{name}": _partner(batch[name], mask) for name in labels}}
 
 
 def _partner(rows, mask):
-    """Returns the row before each; before the first the last that is no padding, however long the padding is."""
+    """Returns the row before each; for the first row, the last one that is not padding."""
     before = jnp.roll(rows, 1, axis=0)
     if mask is None:
         return before
     place = jnp.arange(len(rows)).reshape(-1, *(1,) * (rows.ndim - 1))
     last = jnp.where(mask, jnp.arange(len(mask)), 0).max()
-    # a sum with one term: devices exchange a row, not all of them
+    # A sum with one term: devices exchange one row instead of all.
     end = (
         jnp.where(place == last, rows, 0).sum(axis=0, dtype=rows.dtype)
         if rows.dtype != bool
@@ -96,7 +106,7 @@ def _partner(rows, mask):
 
 
 def _box(rngs, height, width, lam):
-    """Draws a rectangle of area (1 - lam), its centre anywhere, cut off at the edges.
+    """Draws a rectangle of area (1 - lam) with its centre anywhere, clipped at the edges.
 
     Returns:
       float32 [H, W], 1 inside; and the exact share of its area.
@@ -114,15 +124,15 @@ def _box(rngs, height, width, lam):
 
 
 def _split(spec):
-    """Returns the (name, kwargs) pairs that change each picture by itself, checked, and all others."""
+    """Returns the (name, kwargs) pairs that change single pictures, checked, and all others."""
     alone, others = [], []
     for entry in spec:
         if isinstance(entry, tuple | list) and len(entry) == 2 and entry[0] in device_transforms.TRANSFORMS:
             device_transforms.check(entry[0], dict(entry[1]))
             if others:
                 raise InputError(
-                    f"batch transform {entry[0]!r} comes after a way of mixing: pictures are changed one "
-                    "by one before they are mixed"
+                    f"config.train.batch_transforms: {entry[0]!r} follows mixup or cutmix; put transforms of single "
+                    "pictures first"
                 )
             alone.append((entry[0], dict(entry[1])))
         else:
@@ -133,23 +143,11 @@ def _split(spec):
 def _parsed(spec):
     """Returns names, alphas and probabilities of the ways."""
     names, alphas, shares = [], [], []
+    known = {"mixup": ("alpha", "p"), "cutmix": ("alpha", "p")}
+    alone = {name: pairs.arguments(one, skip=2) for name, one in device_transforms.TRANSFORMS.items()}
     for entry in spec:
-        try:
-            name, kwargs = entry
-            kwargs = dict(kwargs)
-        except (TypeError, ValueError):
-            raise InputError(
-                f"batch transform {entry!r} is not a (name, keyword arguments) pair, such as ('mixup', "
-                "{'alpha': 0.2})"
-            ) from None
-        if name not in ("mixup", "cutmix"):
-            raise InputError(
-                f"there is no batch transform {name!r}; there are: "
-                f"{', '.join(sorted(['cutmix', 'mixup', *device_transforms.TRANSFORMS]))}"
-            )
-        unknown = sorted(set(kwargs) - {"alpha", "p"})
-        if unknown:
-            raise InputError(f"batch transform {name!r} has no argument {unknown[0]!r}; it takes: alpha, p")
+        name, kwargs = pairs.split(entry, "config.train.batch_transforms", "('mixup', {'alpha': 0.2})")
+        pairs.check(name, kwargs, known | alone, "config.train.batch_transforms", "batch transform")
         alpha, p = kwargs.get("alpha", 1.0), kwargs.get("p")
         if not isinstance(alpha, (int, float)) or alpha <= 0:
             raise InputError(f"batch transform {name!r}: alpha is a number above 0, not {alpha!r}")
@@ -165,6 +163,6 @@ def _parsed(spec):
         raise InputError(f"the probabilities p of the batch transforms add up to {given:g}, more than 1")
     open_shares = shares.count(None)
     shares = [max(0.0, 1 - given) / open_shares if p is None else p for p in shares]
-    if sum(shares) > 1 - 1e-6:  # rounding must not leave a batch as it is
+    if sum(shares) > 1 - 1e-6:  # rounding must not leave a batch unmixed
         shares[-1] += 1
     return names, alphas, np.asarray(shares, np.float32)

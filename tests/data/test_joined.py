@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import joined, loading, pipeline
+from retrieval_jax.data.examples import Examples, Pictures
 from retrieval_jax.data.pictures import sources
 from retrieval_jax.errors import InputError
 
@@ -73,7 +74,7 @@ def test_each_leaves_out_what_its_own_list_names(tmp_path):
 def test_a_run_reads_them_in_their_shares():
     train = load().train
     [batch] = pipeline.train_batches(
-        {"image": train.images, "source": train.sources},
+        Examples({"image": Pictures(train.images), "source": train.sources}),
         transform=(("resize", {}),),
         image_size=(16, 16),
         batch_size=40,
@@ -105,8 +106,8 @@ def test_encoded_pictures_stay_encoded(tmp_path):
         "num_steps": 2,
     }
     for a, b in zip(
-        pipeline.train_batches({"image": both}, crop_before_decoding=True, **kw),
-        pipeline.train_batches({"image": both}, **kw),
+        pipeline.train_batches(Examples({"image": Pictures(both)}), crop_before_decoding=True, **kw),
+        pipeline.train_batches(Examples({"image": Pictures(both)}), **kw),
         strict=True,
     ):
         np.testing.assert_array_equal(a["image"], b["image"])

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from retrieval_jax.data import pipeline
+from retrieval_jax.data.examples import Examples, Pictures, Ragged
 from retrieval_jax.errors import InputError
 
 N = 29
 AUGMENT = (("random_resized_crop", {}), ("flip", {}), ("erasing", {}))
 
 
-class Pictures:
+class Source:
     """Row r is a 6 x 5 picture made from seed r."""
 
     def __len__(self):
@@ -32,20 +33,22 @@ def columns():
     counts = np.arange(N) % 4
     indptr = np.concatenate([[0], np.cumsum(counts)])
     return {
-        "image": Pictures(),
-        "label_ids": (indptr, np.arange(1, indptr[-1] + 1, dtype=np.int32)),
+        "image": Pictures(Source()),
+        "label_ids": Ragged(indptr, np.arange(1, indptr[-1] + 1, dtype=np.int32)),
         "category": np.arange(N, dtype=np.int32) * 10,
-        "title": None,
     }
 
 
-VIEWS = (
-    {"transforms": AUGMENT},
-    {"transforms": (("random_resized_crop", {"scale": (0.05, 0.3)}),), "image_size": (4, 3)},
-)
+def views(source):
+    """Two further crops of the same pictures, the second of another size."""
+    small = (("random_resized_crop", {"scale": (0.05, 0.3)}),)
+    return {
+        "image_view1": Pictures(source, transforms=AUGMENT),
+        "image_view2": Pictures(source, transforms=small, image_size=(4, 3)),
+    }
 
 
-class Gallery(Pictures):
+class Gallery(Source):
     """17 pictures; the pixel at the upper left tells which."""
 
     def __len__(self):
@@ -57,20 +60,17 @@ class Gallery(Pictures):
         return picture
 
 
-def unlabelled(**kw):
-    return {
-        "image": Gallery(),
-        "batch_size": 12,
-        "transform": (("resize", {}), ("erasing", {"scale": (0.1, 0.2)})),
-        "image_size": (6, 5),
-        **kw,
-    }
+def unlabelled(source=None, batch_size=12, transforms=(("resize", {}), ("erasing", {"scale": (0.1, 0.2)}))):
+    pictures = Pictures(source or Gallery(), transforms=transforms, image_size=(6, 5))
+    return {"unlabelled": Examples({"image": pictures}, batch_size=batch_size)}
 
 
-MORE = {"views": VIEWS, "unlabelled": unlabelled()}
+def examples(with_views=False, beside=None):
+    held = columns()
+    return Examples(held | views(held["image"].source) if with_views else held, beside=beside or {})
 
 
-def read(**kw):
+def read(held=None, **kw):
     kw = {
         "transform": AUGMENT,
         "image_size": (8, 6),
@@ -80,7 +80,11 @@ def read(**kw):
         "num_threads": 0,
         **kw,
     }
-    return list(pipeline.train_batches(columns(), **kw))
+    return list(pipeline.train_batches(held or examples(), **kw))
+
+
+def more():
+    return examples(True, unlabelled())
 
 
 def equal(a, b):
@@ -100,15 +104,17 @@ def test_every_row_exactly_once_an_epoch_and_every_epoch_in_another_order():
 
 
 def test_batch_holds_shapes_types_labels_and_columns_of_its_rows():
-    indptr, ids = columns()["label_ids"]
+    labels = columns()["label_ids"]
     for batch in read():
         assert batch["image"].shape == (6, 8, 6, 3) and batch["image"].dtype == np.uint8
-        assert batch["label_ids"].shape == batch["label_mask"].shape == (6, 3) and batch["label_ids"].dtype == np.int32
-        assert batch["row"].dtype == np.int32 and batch["_mask"].all() and "title" not in batch
+        assert (
+            batch["label_ids"].shape == batch["label_ids_mask"].shape == (6, 3) and batch["label_ids"].dtype == np.int32
+        )
+        assert batch["row"].dtype == np.int32 and batch["_mask"].all() and "image_mask" not in batch
         assert np.array_equal(batch["category"], batch["row"] * 10)
         for i, row in enumerate(batch["row"]):
-            assert batch["label_ids"][i][batch["label_mask"][i]].tolist() == ids[indptr[row] : indptr[row + 1]].tolist()
-            assert (batch["label_ids"][i][~batch["label_mask"][i]] == 0).all()
+            assert batch["label_ids"][i][batch["label_ids_mask"][i]].tolist() == labels[row].tolist()
+            assert (batch["label_ids"][i][~batch["label_ids_mask"][i]] == 0).all()
 
 
 @pytest.mark.parametrize("start", [1, 4, 5, 14])
@@ -137,15 +143,15 @@ def test_worker_processes_do_not_matter():
     equal(read(**kw, num_workers=2, num_threads=1), read(**kw))
 
 
-def joined(parts, real):
+def joined(parts, real, beside="unlabelled", real_beside=12):
     """Puts the parts of the processes together and takes the padding off: the global batches."""
     steps = []
     for step in zip(*parts, strict=True):
         whole = {k: np.concatenate([part[k] for part in step]) for k in step[0]}
         for k, rows in whole.items():
-            wanted = real if not k.startswith("unlabelled_") else 12
+            wanted = real if not k.startswith(beside) else real_beside
             padding = rows[wanted:]
-            assert (padding == (-1 if k in ("row", "unlabelled_row") else 0)).all(), k
+            assert (padding == (-1 if k in ("row", f"{beside}_row") else 0)).all(), k
             whole[k] = rows[:wanted]
         steps.append(whole)
     return steps
@@ -158,7 +164,7 @@ def test_processes_together_read_the_global_batch_and_padding_after_it(count, pa
     equal(joined(parts, 6), read(start_step=3))
     if padded == 10:  # one with nothing but padding
         last = read(places=[8, 9], start_step=3)[0]
-        assert not last["_mask"].any() and last["image"].shape == (2, 8, 6, 3) and not last["label_mask"].any()
+        assert not last["_mask"].any() and last["image"].shape == (2, 8, 6, 3) and not last["label_ids_mask"].any()
 
 
 def test_places_of_a_process_may_lie_anywhere():
@@ -182,52 +188,64 @@ def test_batch_larger_than_the_split():
     assert sorted(rows[:N]) == list(range(N)) and sorted(rows[N : 2 * N]) == list(range(N))
 
 
+EVAL = {"transform": (("resize", {}),), "image_size": (6, 5), "batch_size": 8}
+
+
 def test_eval_batches_in_order_with_the_last_one_padded():
-    batches = list(pipeline.eval_batches(Pictures(), transform=(("resize", {}),), image_size=(6, 5), batch_size=8))
+    batches = list(pipeline.eval_batches({"image": Pictures(Source())}, **EVAL))
     assert [b["_mask"].sum() for b in batches] == [8, 8, 8, 5]
     rows = np.concatenate([b["row"][b["_mask"]] for b in batches])
     assert np.array_equal(rows, np.arange(N)) and (batches[-1]["row"][5:] == -1).all()
     images = np.concatenate([b["image"][b["_mask"]] for b in batches])
-    assert np.array_equal(images, np.stack([Pictures()[r] for r in range(N)]))
+    assert np.array_equal(images, np.stack([Source()[r] for r in range(N)]))
     assert not batches[-1]["image"][5:].any()
 
 
 def test_eval_batches_of_chosen_rows():
-    [batch] = pipeline.eval_batches(
-        Pictures(), transform=(("resize", {}),), image_size=(6, 5), batch_size=4, rows=[7, 3]
-    )
-    assert batch["row"].tolist() == [7, 3, -1, -1] and np.array_equal(batch["image"][0], Pictures()[7])
+    [batch] = pipeline.eval_batches({"image": Pictures(Source())}, **EVAL | {"batch_size": 4}, rows=[7, 3])
+    assert batch["row"].tolist() == [7, 3, -1, -1] and np.array_equal(batch["image"][0], Source()[7])
 
 
 def test_eval_batches_of_processes_join_to_the_whole():
-    kw = {"transform": (("resize", {}),), "image_size": (6, 5), "batch_size": 8}
-    parts = [pipeline.eval_batches(Pictures(), **kw, places=range(3 * p, 3 * p + 3)) for p in range(3)]
-    equal(joined(parts, 8), list(pipeline.eval_batches(Pictures(), **kw)))
+    parts = [pipeline.eval_batches(columns(), **EVAL, places=range(3 * p, 3 * p + 3)) for p in range(3)]
+    equal(joined(parts, 8), list(pipeline.eval_batches(columns(), **EVAL)))
+
+
+def test_eval_batches_carry_every_kind_of_column():
+    labels = columns()["label_ids"]
+    for batch in pipeline.eval_batches(columns(), **EVAL):
+        real = batch["_mask"]
+        assert np.array_equal(batch["category"], np.where(real, batch["row"] * 10, 0))
+        for row, ids, mask in zip(batch["row"], batch["label_ids"], batch["label_ids_mask"], strict=True):
+            assert ids[mask].tolist() == (labels[row].tolist() if row >= 0 else [])
 
 
 def test_bad_columns_are_refused():
-    with pytest.raises(InputError, match="category 3"):
-        pipeline.train_batches(
-            {"image": Pictures(), "category": np.zeros(3)},
-            transform=AUGMENT,
-            image_size=(8, 8),
-            batch_size=2,
-            seed=0,
-            num_steps=1,
-        )
+    with pytest.raises(InputError, match="image 29, category 3"):
+        Examples({"image": Pictures(Source()), "category": np.zeros(3)})
     with pytest.raises(InputError, match="batch_size is 0: give 1 or more"):
         read(batch_size=0)
-    with pytest.raises(InputError, match="'image'"):
-        pipeline.train_batches({}, transform=AUGMENT, image_size=(8, 8), batch_size=2, seed=0, num_steps=1)
+    with pytest.raises(InputError, match="at least one column"):
+        Examples({})
+    with pytest.raises(InputError, match="no examples"):
+        Examples({"image": Pictures([])})
+    with pytest.raises(InputError, match="may not be named '_mask'"):
+        Examples({"_mask": np.zeros(3, bool)})
+    with pytest.raises(InputError, match="rows of pictures run from 0 to 29; the source has 29"):
+        Pictures(Source(), np.arange(30))
+    with pytest.raises(InputError, match="the examples 'unlabelled' beside others need a batch_size"):
+        examples(beside={"unlabelled": Examples({"image": Pictures(Gallery())})})
+    with pytest.raises(InputError, match="indptr has to rise from 0 to the number of values, 3"):
+        Ragged([0, 2], [1, 2, 3])
 
 
 def test_an_error_while_reading_a_picture_reaches_the_caller():
-    class Broken(Pictures):
+    class Broken(Source):
         def __getitem__(self, row):
             raise InputError(f"row {row} is broken")
 
     with pytest.raises(Exception, match="is broken"):
-        list(pipeline.eval_batches(Broken(), transform=(("resize", {}),), image_size=(6, 5), batch_size=8))
+        list(pipeline.eval_batches({"image": Pictures(Broken())}, **EVAL))
 
 
 def test_stream_of_pictures_and_rows_is_pinned():
@@ -236,73 +254,124 @@ def test_stream_of_pictures_and_rows_is_pinned():
     digest = hashlib.sha256()
     for batch in read(transform=(("resize", {}), ("flip", {}), ("erasing", {})), image_size=(6, 5)):
         for name in sorted(batch):
-            digest.update(name.encode() + batch[name].tobytes())
+            pinned_as = name.replace("label_ids_mask", "label_mask")  # its name when the digest was taken
+            digest.update(pinned_as.encode() + batch[name].tobytes())
     assert digest.hexdigest()[:16] == "b8a141a680efe7bd"
 
 
-def test_further_views_and_unlabelled_pictures_change_nothing_else():
+def test_further_views_and_examples_beside_change_nothing_else():
     plain = read()
-    for kw in ({"views": VIEWS}, {"unlabelled": unlabelled()}, MORE):
-        equal([{name: batch[name] for name in plain[0]} for batch in read(**kw)], plain)
+    for held in (examples(True), examples(beside=unlabelled()), more()):
+        equal([{name: batch[name] for name in plain[0]} for batch in read(held)], plain)
 
 
-def test_views_are_crops_of_the_same_pictures():
-    for batch in read(views=VIEWS):
+def test_views_are_crops_of_the_same_pictures_which_are_decoded_once():
+    for batch in read(examples(True)):
         assert batch["image_view1"].shape == (6, 8, 6, 3) and batch["image_view2"].shape == (6, 4, 3, 3)
         assert batch["image_view2"].dtype == np.uint8 and not np.array_equal(batch["image"], batch["image_view1"])
-    for batch in read(transform=(("resize", {}),), views=({"transforms": (("resize", {}), ("flip", {"p": 1.0}))},)):
+
+    class Counted(Source):
+        reads = 0
+
+        def __getitem__(self, row):
+            Counted.reads += 1
+            return super().__getitem__(row)
+
+    source = Counted()
+    flipped = Pictures(source, transforms=(("resize", {}), ("flip", {"p": 1.0})))
+    held = Examples({"image": Pictures(source), "image_view1": flipped})
+    for batch in read(held, transform=(("resize", {}),), num_steps=4):
         assert np.array_equal(batch["image"][:, :, ::-1], batch["image_view1"])
+    assert Counted.reads == 24
 
 
-def test_unlabelled_pictures_have_epochs_and_an_order_of_their_own():
-    batches = read(unlabelled=unlabelled(transform=(("resize", {}),)))
+def test_examples_beside_have_epochs_and_an_order_of_their_own():
+    batches = read(examples(beside=unlabelled(transforms=(("resize", {}),))))
     rows = np.concatenate([batch["unlabelled_row"] for batch in batches])
     images = np.concatenate([batch["unlabelled_image"] for batch in batches])
     assert np.array_equal(images, np.stack([Gallery()[row] for row in rows])) and images.dtype == np.uint8
     epochs = rows[:170].reshape(10, 17)
     assert all(sorted(epoch) == list(range(17)) for epoch in epochs) and len({e.tobytes() for e in epochs}) == 10
     assert all(batch["unlabelled_mask"].all() and len(batch["unlabelled_mask"]) == 12 for batch in batches)
-    same = read(unlabelled=unlabelled(image=Pictures(), batch_size=6))
+    same = read(examples(beside=unlabelled(Source(), 6)))
     assert not np.array_equal(same[0]["row"], same[0]["unlabelled_row"])
-    assert not np.array_equal(read(unlabelled=unlabelled(), seed=4)[0]["unlabelled_row"], rows[:12])
+    assert not np.array_equal(read(examples(beside=unlabelled()), seed=4)[0]["unlabelled_row"], rows[:12])
+    with pytest.raises(InputError, match="unlabelled batch_size is 0"):
+        read(examples(beside=unlabelled(batch_size=0)))
 
 
-def test_position_of_views_and_unlabelled_pictures_is_the_step_for_any_threads_workers_and_processes():
-    whole = read(**MORE)
-    equal(read(**MORE, start_step=4), whole[4:])
-    equal(read(**MORE, num_steps=18)[:15], whole)
-    equal(read(**MORE, num_threads=4), whole)
-    equal(read(**MORE, num_threads=1, num_workers=2, start_step=3), whole[3:])
+def outfits():
+    """Four pictures per example, some missing, one picture of another source, tokens, and clicks beside."""
+    rng = np.random.default_rng(5)
+    rows = np.where(rng.random((N, 4)) < 0.3, -1, rng.integers(0, N, (N, 4)))
+    single = np.where(np.arange(N) % 5 == 0, -1, np.arange(N) % 17)
+    clicks = {"photo": Pictures(Gallery(), image_size=(3, 3)), "tokens": columns()["label_ids"].take(np.arange(17))}
+    return Examples(
+        {
+            "items": Pictures(Source(), rows),
+            "model": Pictures(Gallery(), single, transforms=(("resize", {}),), image_size=(6, 5)),
+            "tokens": columns()["label_ids"],
+            "price": np.arange(N, dtype=np.float32)[:, None] * np.float32([1, 2]),
+        },
+        beside={"clicks": Examples(clicks, batch_size=4)},
+    )
+
+
+def test_several_pictures_per_example_missing_ones_black_and_masked():
+    held = outfits()
+    for batch in read(held, transform=(("resize", {}),), image_size=(6, 5)):
+        assert batch["items"].shape == (6, 4, 6, 5, 3) and batch["items_mask"].shape == (6, 4)
+        assert batch["clicks_photo"].shape == (4, 3, 3, 3) and batch["clicks_tokens_mask"].shape[0] == 4
+        assert batch["clicks_mask"].all() and batch["price"].dtype == np.float32
+        for i, row in enumerate(batch["row"]):
+            for k, one in enumerate(held.columns["items"].rows[row]):
+                assert batch["items_mask"][i, k] == (one >= 0)
+                assert np.array_equal(batch["items"][i, k], Source()[one] if one >= 0 else np.zeros((6, 5, 3)))
+            one = held.columns["model"].rows[row]
+            assert batch["model_mask"][i] == (one >= 0)
+            assert np.array_equal(batch["model"][i], Gallery()[one] if one >= 0 else np.zeros((6, 5, 3)))
+
+
+@pytest.mark.parametrize("make", [more, outfits])
+def test_the_position_of_every_column_is_the_step_for_any_threads_workers_and_processes(make):
+    whole, beside = read(make()), next(iter(make().beside))
+    equal(read(make(), start_step=4), whole[4:])
+    equal(read(make(), num_steps=18)[:15], whole)
+    equal(read(make(), num_threads=4), whole)
+    equal(read(make(), num_threads=1, num_workers=2, start_step=3), whole[3:])
+    share = make().beside[beside].batch_size // 4
     parts = [
         read(
-            views=VIEWS, unlabelled=unlabelled(places=range(4 * p, 4 * p + 4)), places=[2 * p, 2 * p + 1], start_step=1
+            make(),
+            places=[2 * p, 2 * p + 1],
+            beside_places={beside: range(share * p, share * (p + 1))},
+            start_step=1,
         )
         for p in range(4)
     ]
-    equal(joined(parts, 6), whole[1:])
+    equal(joined(parts, 6, beside, 4 * share), whole[1:])
 
 
-@pytest.mark.parametrize(
-    "kw, words",
-    [
-        ({"views": ({"transform": AUGMENT},)}, "view 1 has no setting 'transform'; it takes: transforms, image_size"),
-        ({"unlabelled": {"image": [1]}}, "unlabelled lacks batch_size, transform"),
-        ({"unlabelled": unlabelled(image=[])}, "no pictures"),
-        ({"unlabelled": unlabelled(batch_size=0)}, "unlabelled batch_size is 0"),
-    ],
-)
-def test_bad_views_and_unlabelled_sources_are_refused(kw, words):
-    with pytest.raises(InputError, match=words):
-        read(**kw)
+@pytest.mark.parametrize("make", [more, outfits])
+def test_a_batch_of_zeros_has_every_column(make):
+    zeros, batch = pipeline.zeros(make(), (8, 6)), read(make())[0]
+    assert zeros.keys() == batch.keys()
+    for name, value in zeros.items():
+        assert value.shape == (1, *batch[name].shape[1:]) and value.dtype == batch[name].dtype, name
+        assert (value == (value.dtype == bool)).all()
+    of_others = pipeline.names_beside(make())
+    assert of_others == [name for name in batch if name.startswith(next(iter(make().beside)))]
 
 
 READER = """
 import multiprocessing, sys
 import numpy as np
 from retrieval_jax.data import pipeline
+from retrieval_jax.data.examples import Examples, Pictures
 if __name__ == "__main__":
-    batches = pipeline.train_batches({"image": np.zeros((9, 4, 4, 3), np.uint8)}, transform=(("resize", {}),), seed=0,
-                                     image_size=(4, 4), batch_size=2, num_steps=10**9, num_threads=1, num_workers=2)
+    examples = Examples({"image": Pictures(np.zeros((9, 4, 4, 3), np.uint8))})
+    batches = pipeline.train_batches(examples, transform=(("resize", {}),), seed=0, image_size=(4, 4), batch_size=2,
+                                     num_steps=10**9, num_threads=1, num_workers=2)
     next(batches), next(batches)
     print(*(process.pid for process in multiprocessing.active_children()), flush=True)
     for line in sys.stdin:

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from retrieval_jax.data import pipeline, sampling
+from retrieval_jax.data.examples import Examples, Pictures, Ragged
 from retrieval_jax.errors import InputError
 
 SIZES = (400, 100, 25, 4)
 N = sum(SIZES)
 CATEGORY = np.random.default_rng(1).permutation(np.repeat(np.arange(4), SIZES)).astype(np.int32)
 COLUMNS = {
-    "image": range(N),
+    "image": Pictures(range(N)),
     "category": CATEGORY,
     "source": (np.arange(N) >= 300).astype(np.int32),
-    "none": None,
     "share": np.zeros(N),
-    "label_ids": (np.arange(N + 1), CATEGORY),
+    "label_ids": Ragged(np.arange(N + 1), CATEGORY),
 }
 
 
@@ -57,7 +57,7 @@ def test_balanced_groups_come_as_often_as_they_should(by, power):
 
 def test_a_row_weighs_as_its_rarest_label_and_one_without_as_the_commonest():
     indptr, ids = np.array([0, 2, 3, 3, 4, 5]), np.array([0, 1, 0, 0, 0])
-    stream = sampling.rows("balanced", {"by": "label_ids", "power": 0.0}, {"label_ids": (indptr, ids)}, 5, 0, 1)
+    stream = sampling.rows("balanced", {"by": "label_ids", "power": 0.0}, {"label_ids": Ragged(indptr, ids)}, 5, 0, 1)
     counts = np.bincount([stream[position] for position in range(5 * 800)], minlength=5) / 800
     np.testing.assert_allclose(counts, np.array((1, 0.25, 0.25, 0.25, 0.25)) / 2 * 5, atol=0.06)
 
@@ -86,7 +86,10 @@ def test_p_by_k_fills_batches_with_groups():
 
 
 def test_p_by_k_repeats_no_row_of_a_large_group():
-    columns = {"image": range(N), "category": (np.arange(N) < 100).astype(np.int32)}  # two groups for sixteen places
+    columns = {
+        "image": Pictures(range(N)),
+        "category": (np.arange(N) < 100).astype(np.int32),
+    }  # two groups for sixteen places
     for batch in take("p_by_k", 32 * 20, columns=columns, rows_each=2).reshape(20, 32):
         assert len(set(batch)) == 32
 
@@ -116,13 +119,17 @@ def test_mixed_catalogues_have_their_shares_and_epochs_of_their_own():
 @pytest.mark.parametrize(
     "name, kwargs, words",
     [
-        ("shuffled", {}, "config.train.sampling is 'shuffled'; there are: shuffle, balanced, p_by_k, mixed"),
-        ("shuffle", {"by": "category"}, "'shuffle' has no argument 'by'; it takes: none"),
-        ("balanced", {"by": "colour"}, "no column 'colour' of ints; there are: category, source, share"),
+        (
+            "shuffled",
+            {},
+            "no sampling named 'shuffled'; did you mean shuffle.* \\(available: shuffle, balanced, p_by_k, mixed",
+        ),
+        ("shuffle", {"by": "category"}, "'shuffle' has no argument 'by' \\(available: nothing"),
+        ("balanced", {"by": "colour"}, "no column 'colour' of ints \\(available: category, source, share"),
         ("balanced", {"by": "none"}, "no column 'none'"),
         ("balanced", {"by": "share"}, "'share' is float64"),
         ("balanced", {"power": 2}, "power is a number from 0 to 1, not 2"),
-        ("p_by_k", {"rows_each": 5}, "rows_each is 5, of which the batch size 32 has to be a multiple"),
+        ("p_by_k", {"rows_each": 5}, "the batch size 32 is not a multiple of rows_each=5"),
         ("p_by_k", {"by": "label_ids"}, "no column 'label_ids' of ints"),
         ("mixed", {"weights": (1,)}, "there are 1 weights, and 'source' goes from 0 to 1"),
         ("mixed", {"weights": (1, 1, 1)}, "no row has the 'source' 2"),
@@ -134,7 +141,7 @@ def test_what_does_not_fit_is_refused(name, kwargs, words):
         take(name, 1, **kwargs)
 
 
-class Pictures:
+class Source:
     def __len__(self):
         return N
 
@@ -156,7 +163,7 @@ def test_batches_are_the_same_for_any_threads_and_processes(name, kwargs):
             "sampling_kwargs": kwargs,
             **kw,
         }
-        return list(pipeline.train_batches({**COLUMNS, "image": Pictures()}, **kw))
+        return list(pipeline.train_batches(Examples({**COLUMNS, "image": Pictures(Source())}), **kw))
 
     def joined(batches):
         return {column: np.concatenate([batch[column] for batch in batches]) for column in batches[0]}

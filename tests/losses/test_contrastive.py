@@ -127,7 +127,7 @@ def test_titles_of_equal_labels_are_a_group_whatever_their_order():
 
 EIGHT = """
 import jax, jax.numpy as jnp, numpy as np
-from retrieval_jax import sharding
+from retrieval_jax.training import sharding
 from retrieval_jax.losses import contrastive
 mesh = sharding.make_mesh()
 assert mesh.size == 8

@@ -44,6 +44,17 @@ def test_round_trip_keeps_structure_types_and_meta(tmp_path):
     opened.close()
 
 
+def test_two_trainings_of_one_config_are_two_spaces():
+    meta = {"run": checkpoints.new_run(), "config": {"seed": 0}, "num_steps": 9}
+    again = {**meta, "run": checkpoints.new_run()}
+    spaces = [checkpoints.space(meta, 9), checkpoints.space(meta, 8), checkpoints.space(meta, 9, "params")]
+    assert len({*spaces, checkpoints.space(again, 9)}) == 4 and spaces[0] == f"{meta['run']}/9/ema"
+    assert checkpoints.space({**meta, "seconds": 4.0, "loss": 0.1}, 9) == spaces[0]
+    old = {"config": {"seed": 0}, "num_steps": 9}  # of a checkpoint saved before runs had ids
+    assert checkpoints.space(old, 9) == checkpoints.space({**old, "seconds": 4.0}, 9)
+    assert checkpoints.space(old, 9) != checkpoints.space({**old, "config": {"seed": 1}}, 9)
+
+
 def test_only_the_last_ones_stay_and_a_known_step_is_left_alone(tmp_path):
     (tmp_path / "data_info.json").write_text("{}")  # training keeps a file beside the checkpoints
     saved = checkpoints.Checkpoints(tmp_path, keep=2)
@@ -155,7 +166,7 @@ def test_messages_name_the_folder_the_steps_and_the_parameter(tmp_path):
 SAVE = """
 import resource, signal, sys, time
 import jax, numpy as np
-from retrieval_jax import checkpoints, sharding
+from retrieval_jax.training import checkpoints, sharding
 mesh = sharding.make_mesh()
 state = {"params": {"w": jax.device_put(np.random.default_rng(0).random((16, 40000)), sharding.batch_sharding(mesh))}}
 saved = checkpoints.Checkpoints(sys.argv[1])

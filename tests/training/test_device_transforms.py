@@ -98,14 +98,26 @@ def test_every_picture_of_a_batch_is_augmented_and_nothing_else_then_mixed():
         "_mask": np.ones(ROWS, bool),
     }
     spec = (("flip", {"p": 0.5}), ("color_jitter", {"brightness": 0.3}), ("mixup", {"p": 1.0}))
-    run = jax.jit(lambda batch, key, spec: mixing.apply(batch, key, spec), static_argnums=2)
+    columns = ("image", "image_view1", "unlabelled_image")
+
+    def apply(batch, key, spec):
+        return mixing.apply(batch, key, spec, columns, beside=("unlabelled_image",))
+
+    run = jax.jit(apply, static_argnums=2)
     alone = run(batch, jax.random.key(0), (("flip", ()),))
     assert "mix" not in alone and (alone["category"] == batch["category"]).all()
-    columns = ("image", "image_view1", "unlabelled_image")
     assert all((alone[name] != batch[name]).any() for name in columns)
     assert (alone["image"] != alone["image_view1"]).any()  # each has its own draws
-    out = mixing.apply(batch, jax.random.key(0), spec)
+    out = apply(batch, jax.random.key(0), spec)
     assert out["mix"].shape == (ROWS,) and out["image"].min() >= 0 and out["image"].max() <= 255
+
+
+def test_sets_of_pictures_are_augmented_one_by_one_and_missing_ones_stay_black():
+    shown = np.arange(ROWS).reshape(-1, 4) % 5 > 0
+    sets = pictures().reshape(-1, 4, HEIGHT, WIDTH, 3) * shown[..., None, None, None]
+    spec = (("erasing", {"p": 1.0}), ("color_jitter", {"contrast": 0.5}))
+    out = device_transforms.apply({"items": sets, "items_mask": shown}, jax.random.key(0), spec, ("items",))["items"]
+    assert out.shape == sets.shape and not out[~shown].any() and (out[shown] != sets[shown]).any((1, 2, 3)).all()
 
 
 @pytest.mark.parametrize("name", device_transforms.TRANSFORMS)

@@ -20,7 +20,7 @@ def make_batch(rows=5, height=9, width=7):
     return {
         "image": rng.integers(0, 256, (rows, height, width, 3), dtype=np.uint8),
         "label_ids": rng.integers(0, 50, (rows, 4), dtype=np.int32),
-        "label_mask": rng.random((rows, 4)) < 0.5,
+        "label_ids_mask": rng.random((rows, 4)) < 0.5,
         "category": np.arange(rows, dtype=np.int32),
         "row": np.arange(rows, dtype=np.int32),
         "_mask": np.ones(rows, bool),
@@ -29,7 +29,7 @@ def make_batch(rows=5, height=9, width=7):
 
 @functools.lru_cache
 def compiled():
-    return jax.jit(lambda batch, rng: mixing.apply(batch, rng, BOTH))
+    return jax.jit(lambda batch, rng: mixing.apply(batch, rng, BOTH, ("image",)))
 
 
 @functools.lru_cache
@@ -77,7 +77,7 @@ def test_partners_labels_come_along_and_the_rest_stays():
     batch = make_batch()
     for out in map(mixed, range(3)):
         for i in range(5):
-            for name in ("label_ids", "label_mask", "category"):
+            for name in ("label_ids", "label_ids_mask", "category"):
                 assert np.array_equal(out[f"mix_{name}"][i], batch[name][(i - 1) % 5])
         for name in batch:
             assert name == "image" or np.array_equal(out[name], batch[name])
@@ -88,7 +88,7 @@ def test_ways_and_shares_are_distributed_as_published():
     batch["image"][0] = 1  # of the first picture, what is 1 is its own
 
     def draw(key):
-        out = mixing.apply(batch, key, BOTH)
+        out = mixing.apply(batch, key, BOTH, ("image",))
         return out["mix"][0], out["image"][0, ..., 0]
 
     count = 4000
@@ -128,6 +128,24 @@ def test_key_decides_everything():
     assert len({float(mixed(seed)["mix"][0]) for seed in range(8)}) > 4
 
 
+def test_all_columns_of_pictures_mix_alike_and_those_beside_stay():
+    batch = make_batch()
+    sets = np.random.default_rng(1).integers(0, 256, (5, 2, 6, 4, 3), dtype=np.uint8)
+    shown = np.array([[True, True], [True, False], [True, True], [False, True], [True, True]])
+    batch |= {"items": sets, "items_mask": shown, "other_image": batch["image"][:2], "other_row": np.arange(2)}
+    pictures, beside = ("image", "items", "other_image"), ("other_image", "other_row")
+    run = jax.jit(lambda key: mixing.apply(batch, key, (("mixup", {"p": 1.0}),), pictures, beside))
+    out = jax.tree.map(np.asarray, run(jax.random.key(0)))
+    share = out["mix"][0]
+    assert 0 < share < 1 and np.array_equal(out["other_image"], batch["other_image"]) and "mix_other_row" not in out
+    assert np.array_equal(out["mix_items_mask"], np.roll(shown, 1, 0))
+    for i in range(5):
+        for k in range(2):
+            own = share if shown[i, k] and shown[i - 1, k] else 1.0
+            naive = own * sets[i, k].astype(float) + (1 - own) * sets[i - 1, k]
+            assert np.abs(out["items"][i, k] - naive).max() < 1e-3
+
+
 def test_padding_is_neither_mixed_nor_mixed_in():
     batch = make_batch()
     batch["_mask"] = np.array([True, True, True, False, False])
@@ -142,7 +160,7 @@ def test_padding_at_the_end_changes_no_row():
     batch["_mask"] = np.ones(5, bool)
     longer = {name: np.concatenate([rows, np.zeros((3, *rows.shape[1:]), rows.dtype)]) for name, rows in batch.items()}
     for seed in range(3):
-        out, padded = (mixing.apply(rows, jax.random.key(seed), spec) for rows in (batch, longer))
+        out, padded = (mixing.apply(rows, jax.random.key(seed), spec, ("image",)) for rows in (batch, longer))
         assert all(np.array_equal(out[name], padded[name][:5]) for name in out) and (padded["mix"][5:] == 1).all()
 
 
@@ -165,27 +183,27 @@ def test_loss_of_both_labels_is_the_loss_of_blended_targets():
 @pytest.mark.parametrize(
     "spec, words",
     [
-        ((("mixap", {}),), "no batch transform 'mixap'; there are: color_jitter, cutmix, .*mixup"),
-        ((("mixup", {"alfa": 1}),), "no argument 'alfa'; it takes: alpha, p"),
+        ((("mixap", {}),), "no batch transform named .mixap.; did you mean mixup"),
+        ((("mixup", {"alfa": 1}),), "no argument .alfa.; did you mean alpha.*available: alpha, p"),
         ((("mixup", {"alpha": 0}),), "above 0"),
         ((("mixup", {"p": 0.7}), ("cutmix", {"p": 0.5})), "add up to 1.2"),
         ((("mixup", {"p": 2}),), "probability"),
-        (("mixup",), "pair"),
+        (("mixup",), "write .name, arguments., such as"),
         ((), "no batch transforms"),
-        ((("mixup", {}), ("flip", {})), "before they are mixed"),
-        ((("flip", {"q": 1}),), "no argument 'q'; it takes: p"),
+        ((("mixup", {}), ("flip", {})), ".flip. follows mixup or cutmix"),
+        ((("flip", {"q": 1}),), "no argument .q. .available: p"),
         ((("random_resized_crop", {"scale": (0.5, 1.5)}),), "scale is a pair"),
         ((("color_jitter", {"hue": 0.7}),), "from 0 to 0.5"),
     ],
 )
 def test_bad_specs_are_refused(spec, words):
     with pytest.raises(InputError, match=words):
-        mixing.apply(make_batch(), jax.random.key(0), spec)
+        mixing.apply(make_batch(), jax.random.key(0), spec, ("image",))
 
 
 DEVICES = """
 import sys, jax, numpy as np
-from retrieval_jax import mixing, sharding
+from retrieval_jax.training import mixing, sharding
 rng = np.random.default_rng(0)
 host = {"image": rng.integers(0, 256, (16, 9, 7, 3), dtype=np.uint8), "category": np.arange(16),
         "_mask": np.ones(16, bool)}
@@ -194,7 +212,8 @@ for devices in (jax.devices()[:1], jax.devices()):
     mesh = sharding.make_mesh(devices)
     rows = sharding.batch_sharding(mesh)
     batch = sharding.shard_batch(host, mesh)
-    run = jax.jit(lambda b, key: mixing.apply(b, key, (("mixup", {"alpha": 0.4, "p": 0.5}), ("cutmix", {}))),
+    spec = (("mixup", {"alpha": 0.4, "p": 0.5}), ("cutmix", {}))
+    run = jax.jit(lambda b, key: mixing.apply(b, key, spec, ("image",)),
                   in_shardings=(rows, sharding.replicated(mesh)), out_shardings=rows)
     run = run.lower(batch, jax.random.key(0)).compile()
     results.append([jax.tree.map(np.asarray, run(batch, jax.random.key(seed))) for seed in range(6)])

@@ -108,7 +108,7 @@ def test_bad_variable_is_refused(monkeypatch):
 
 CHILD = """
 import jax, numpy as np
-from retrieval_jax import sharding
+from retrieval_jax.training import sharding
 from retrieval_jax.errors import InputError
 sharding.initialize()
 mesh = sharding.make_mesh()
@@ -181,16 +181,21 @@ STEPS = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
 import tiny, tiny_linear
-from retrieval_jax import inference, optim, sharding, tasks, train
+from retrieval_jax import inference, tasks, train
+from retrieval_jax.training import optim, sharding
 from retrieval_jax.data import pipeline
+from retrieval_jax.data.examples import Examples, Pictures, Ragged
+from retrieval_jax.training.update import make_update
 from retrieval_jax.evaluators import retrieval
-from retrieval_jax.models import convnext
+from retrieval_jax.models.backbones import convnext
 sharding.initialize()
 sharding._SMALL = 16  # cut everything that can be cut
 convnext.VARIANTS["tiny test"] = tiny.TINY
 config, rng = tiny.tiny_config().train, np.random.default_rng(0)
-columns = {"image": rng.integers(0, 256, (40, 16, 16, 3), np.uint8),
-           "label_ids": (np.arange(41) * 2, rng.integers(0, 5, 80)), "category": rng.integers(-1, 3, 40)}
+examples = Examples({
+    "image": Pictures(rng.integers(0, 256, (40, 16, 16, 3), np.uint8)),
+    "label_ids": Ragged(np.arange(41) * 2, rng.integers(0, 5, 80).astype(np.int32)),
+    "category": rng.integers(-1, 3, 40)})
 
 def make(drawn):
     config.model.kwargs.drop_path = 0.2 * drawn
@@ -210,12 +215,13 @@ for devices, fsdp, parts, drawn in json.loads(sys.argv[1]):
     by_state = sharding.state_sharding(abstract, mesh)
     state = jax.jit(init, out_shardings=by_state)()
     update = make_update(task, optimizer, jax.random.key(1), 0.9, sharding.batch_sharding(mesh), by_state,
-                               accumulate_steps=parts, batch_transforms=(("mixup", {}),) if drawn else ())
+                               accumulate_steps=parts, pictures=("image",),
+                         batch_transforms=(("mixup", {}),) if drawn else ())
     losses = []
     for batch in pipeline.train_batches(
-            columns, transform=(("resize", {}), ("flip", {})), image_size=(16, 16), batch_size=11, seed=0, num_steps=4,
+            examples, transform=(("resize", {}), ("flip", {})), image_size=(16, 16), batch_size=11, seed=0, num_steps=4,
             places=sharding.local_places(mesh, 11, parts)):
-        state, values = update(state, sharding.shard_batch(batch, mesh))
+        state, values = update(state, sharding.shard_batch(batch, mesh), None)
         losses.append({name: float(value) for name, value in values.items()})
     cut = [leaf.sharding.shard_shape(leaf.shape) != leaf.shape for leaf in jax.tree.leaves(state["opt_state"])]
     scores = retrieval.Evaluator(
@@ -257,9 +263,12 @@ def test_neither_devices_nor_processes_nor_parts_change_losses_and_scores():
 RESUMED = """
 import os, pathlib, sys, time
 import tiny
-from retrieval_jax import sharding, train
+from retrieval_jax.training import sharding
+from retrieval_jax import train
 from retrieval_jax.data import pipeline
-from retrieval_jax.models import convnext
+from retrieval_jax.data.examples import Examples, Pictures, Ragged
+from retrieval_jax.training.update import make_update
+from retrieval_jax.models.backbones import convnext
 sharding.initialize()
 convnext.VARIANTS["tiny test"] = tiny.TINY
 folder, stop, fsdp = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

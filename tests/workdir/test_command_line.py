@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "configs" / "quickstart.py"
 VERB = """
-from retrieval_jax import command_line
+from retrieval_jax.workdir import command_line
 def run(config, workdir):
     print("RESULT", json.dumps([config.search.k, config.train.learning_rate, str(workdir)]))
 import json, sys

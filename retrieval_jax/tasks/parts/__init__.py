@@ -1,7 +1,21 @@
-"""What several tasks are put together from: options, the network with its heads, and the losses of those heads."""
+"""What several tasks are put together from: options, examples, the network with its heads, and the heads' losses."""
 
+from retrieval_jax.tasks.parts.examples import listings, mined, unlabelled
 from retrieval_jax.tasks.parts.network import Network, network
-from retrieval_jax.tasks.parts.options import OPTIONS, options
+from retrieval_jax.tasks.parts.options import CATEGORY, HEADS, TITLES, options
 from retrieval_jax.tasks.parts.supervision import Supervision, mixed, supervision
 
-__all__ = ["OPTIONS", "Network", "Supervision", "mixed", "network", "options", "supervision"]
+__all__ = [
+    "CATEGORY",
+    "HEADS",
+    "TITLES",
+    "Network",
+    "Supervision",
+    "listings",
+    "mined",
+    "mixed",
+    "network",
+    "options",
+    "supervision",
+    "unlabelled",
+]

@@ -1,7 +1,9 @@
-"""The options of tasks: their defaults and choices."""
+"""Options that several tasks share: their defaults and choices."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from retrieval_jax import pairs
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import contrastive, margins
 from retrieval_jax.losses import multilabel as losses
@@ -20,53 +22,54 @@ CATEGORY_LOSSES = {
     "proxy_anchor": margins.proxy_anchor,
     "supcon": contrastive.supcon,
 }
+_CHOICES = {
+    "loss": TITLE_LOSSES,
+    "category_loss": CATEGORY_LOSSES,
+    "head": ("linear", "cosine"),
+    "contrastive_loss": ("softmax", "sigmoid"),
+    "category_labels": ("categories", "clusters"),
+}
 
-# All options of all tasks, as they stand in configs/common.py with a comment each.
-OPTIONS = dict(
-    loss="sigmoid",
-    loss_kwargs={},
-    title_weight=1.0,
-    category_loss="softmax",
-    category_kwargs={},
-    category_weight=0.0,
-    category_labels="categories",  # read by the loop, which fills batch["category"]
-    head="linear",
-    head_init_scale=0.1,
-    temperature=0.07,
-    label_block=0,
-    positive_weight_power=0.5,
-    positive_weight_limit=100.0,
-    class_balanced_beta=0.0,
-    poly_epsilon=0.5,
-    label_smoothing=0.0,
-    distill_share=0.0,
-    unlabelled_weight=0.0,
-    contrastive_loss="softmax",
-    contrastive_weight=1.0,
-    hidden_dims=512,
-)
+# Options come in blocks; a task joins those it reads to its OPTIONS. retrieval_jax.settings.tasks explains each option.
+HEADS = {
+    "head": "linear",
+    "head_init_scale": 0.1,
+    "temperature": 0.07,
+    "class_balanced_beta": 0.0,
+    "distill_share": 0.0,
+    "unlabelled_weight": 0.0,
+}
+TITLES = {
+    "loss": "sigmoid",
+    "loss_kwargs": {},
+    "title_weight": 1.0,
+    "label_block": 0,
+    "positive_weight_power": 0.5,
+    "positive_weight_limit": 100.0,
+    "poly_epsilon": 0.5,
+}
+CATEGORY = {
+    "category_loss": "softmax",
+    "category_kwargs": {},
+    "category_labels": "categories",
+    "label_smoothing": 0.0,
+}
 
 
-def options(config) -> dict[str, Any]:
-    """Returns all options: those of `config.task_kwargs`, and the defaults of those it lacks.
+def options(config, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all options of a task: those of `config.task_kwargs`, and the defaults of those it lacks.
+
+    Args:
+      config: the train block.
+      known: the task's OPTIONS.
 
     Raises:
-      InputError: an unknown option, or a value that is none of an option's choices.
+      InputError: an unknown option, or a value that is not among an option's choices.
     """
-    given = dict(config.task_kwargs)
-    unknown = sorted(set(given) - set(OPTIONS))
-    if unknown:
-        raise InputError(
-            f"config.train.task_kwargs has unknown {', '.join(unknown)}; there are: {', '.join(sorted(OPTIONS))}"
-        )
-    out = {**OPTIONS, **given}
-    for name, choices in (
-        ("loss", TITLE_LOSSES),
-        ("category_loss", CATEGORY_LOSSES),
-        ("head", ("linear", "cosine")),
-        ("contrastive_loss", ("softmax", "sigmoid")),
-        ("category_labels", ("categories", "clusters")),
-    ):
-        if out[name] not in choices:
-            raise InputError(f"config.train.task_kwargs.{name} is {out[name]!r}; there are: {', '.join(choices)}")
+    given, where = dict(config.task_kwargs), "config.train.task_kwargs"
+    pairs.check_arguments(config.task, given, known, where, "task")
+    out = {**known, **given}
+    for name, choices in _CHOICES.items():
+        if name in out and out[name] not in choices:
+            raise InputError(f"{where}.{name}: there is no {out[name]!r}{pairs.near(out[name], choices)}")
     return out

@@ -59,36 +59,36 @@ class Supervision:
       loss: (network, params, batch, out, *, rng, step, ema, train) -> (loss, {name: scalar}); `out` is what the network
         makes of batch["image"].
       probabilities: [B, V] logits of the titles' head -> probabilities.
-      compares: the setting of a loss that compares the rows of a batch with each other, "" without such.
+      couples_rows: the setting of a loss that compares the rows of a batch with each other, "" without such.
     """
 
     heads: dict
     loss: Callable
     probabilities: Callable
-    compares: str = ""
+    couples_rows: str = ""
 
 
-def supervision(config, data_info, chosen: dict[str, Any]) -> Supervision:
+def supervision(config, info, chosen: dict[str, Any]) -> Supervision:
     """Builds the heads and their losses.
 
     Args:
       config: the train block.
-      data_info: `data.info.DataInfo`.
+      info: `data.info.DataInfo`.
       chosen: of `options`; a weight of 0 leaves a head out.
 
     Raises:
       InputError: unknown argument of a loss, or a head that the data has no labels for.
     """
     use_titles, use_category = chosen["title_weight"] > 0, chosen["category_weight"] > 0
-    if use_titles and not len(data_info.label_names):
+    if use_titles and not len(info.label_names):
         raise InputError("no labels were mined: lower config.mine.threshold, or set config.train.task = 'category'")
-    if use_category and not data_info.category_names:
+    if use_category and not info.category_names:
         raise InputError("the catalogue has no categories: set config.train.task_kwargs.category_weight = 0")
     module_heads, parts = {}, {}
     if use_titles:
-        module_heads["titles"], parts["title"] = _titles(data_info, chosen)
+        module_heads["titles"], parts["title"] = _titles(info, chosen)
     if use_category:
-        head, parts["category"] = _category(data_info, chosen)
+        head, parts["category"] = _category(info, chosen)
         if head is not None:
             module_heads["category"] = head
     weights = {"title": chosen["title_weight"], "category": chosen["category_weight"]}
@@ -98,7 +98,7 @@ def supervision(config, data_info, chosen: dict[str, Any]) -> Supervision:
             "config.train.task_kwargs.distill_share and unlabelled_weight need a head that predicts: set "
             "title_weight, or a category_loss other than supcon"
         )
-    num_steps = _num_steps(config, data_info)
+    num_steps = _num_steps(config, info)
 
     def loss(network, params, batch, out, *, rng, step, ema, train):
         where, total, values = batch["_mask"], 0.0, {}
@@ -139,13 +139,13 @@ def supervision(config, data_info, chosen: dict[str, Any]) -> Supervision:
         )
 
     chance = jax.nn.softmax if chosen["loss"] == "softmax" else jax.nn.sigmoid
-    compares = use_category and chosen["category_loss"] in ("supcon", "proxy_anchor")
-    return Supervision(module_heads, loss, chance, f"category_loss={chosen['category_loss']!r}" if compares else "")
+    couples = use_category and chosen["category_loss"] in ("supcon", "proxy_anchor")
+    return Supervision(module_heads, loss, chance, f"category_loss={chosen['category_loss']!r}" if couples else "")
 
 
-def _num_steps(config, data_info) -> int:
+def _num_steps(config, info) -> int:
     """Returns about how many steps the run has; mined labels were counted over val too, categories were not."""
-    rows = data_info.category_counts[0].sum() if data_info.category_names else data_info.num_listings
+    rows = info.category_counts[0].sum() if info.category_names else info.num_listings
     return max(1, round(float(config.epochs * rows / config.batch_size)))
 
 
@@ -183,14 +183,14 @@ def _head(num_labels, bias, chosen):
     return heads.Head(num_labels, chosen["head_init_scale"], bias)
 
 
-def _titles(data_info, chosen):
+def _titles(info, chosen):
     function = getattr(losses, TITLE_LOSSES[chosen["loss"]])
     kwargs = _loss_kwargs(function, chosen["loss_kwargs"], "loss_kwargs")
-    counts, is_softmax = data_info.label_counts, chosen["loss"] == "softmax"
-    bias = heads.softmax_prior(counts) if is_softmax else heads.sigmoid_prior(counts, data_info.num_listings)
+    counts, is_softmax = info.label_counts, chosen["loss"] == "softmax"
+    bias = heads.softmax_prior(counts) if is_softmax else heads.sigmoid_prior(counts, info.num_listings)
     positive_weights = None
     if not is_softmax and chosen["positive_weight_power"] > 0:
-        ratio = data_info.num_listings / np.maximum(counts, 1)
+        ratio = info.num_listings / np.maximum(counts, 1)
         positive_weights = np.minimum(ratio ** chosen["positive_weight_power"], chosen["positive_weight_limit"]).astype(
             np.float32
         )
@@ -201,7 +201,7 @@ def _titles(data_info, chosen):
     if is_softmax:
         kwargs["epsilon"] = chosen["poly_epsilon"]
     teach = distillation.softmax if is_softmax else distillation.sigmoid
-    head, block = _head(len(data_info.label_names), bias, chosen), chosen["label_block"]
+    head, block = _head(len(info.label_names), bias, chosen), chosen["label_block"]
     if block < 0:
         raise InputError(f"config.train.task_kwargs.label_block is {block}: give a number of labels, 0 for all at once")
     if block and (chosen["distill_share"] > 0 or chosen["unlabelled_weight"] > 0):
@@ -217,7 +217,7 @@ def _titles(data_info, chosen):
                 *head.apply({"params": params["heads_titles"]}, out["pooled"], method="factors"), block
             )
         per_picture = mixed(
-            lambda ids, mask: function(logits, ids, mask, where=where, **kwargs), batch, "label_ids", "label_mask"
+            lambda ids, mask: function(logits, ids, mask, where=where, **kwargs), batch, "label_ids", "label_ids_mask"
         )
         value = per_picture.sum() / _count(batch, "_mask")
         return value, {"title_loss": value}
@@ -228,9 +228,9 @@ def _titles(data_info, chosen):
     return head, _Part(labels, teacher)
 
 
-def _category(data_info, chosen):
+def _category(info, chosen):
     """Returns (head or None, _Part)."""
-    name, counts = chosen["category_loss"], data_info.category_counts[-1]
+    name, counts = chosen["category_loss"], info.category_counts[-1]
     function = CATEGORY_LOSSES[name]
     known_kwargs = inspect.signature(function).parameters
     kwargs = _loss_kwargs(function, chosen["category_kwargs"], "category_kwargs", ("label_smoothing",))

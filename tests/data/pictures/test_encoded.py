@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from retrieval_jax.data import pipeline
+from retrieval_jax.data.examples import Examples, Pictures
 from retrieval_jax.data.pictures import decoding, sources, transforms
 
 rng = np.random.default_rng(0)
@@ -174,10 +175,10 @@ def test_a_cache_goes_to_another_process_without_its_pictures():
 
 def batches(folder, **kw):
     files = sources.kept(sources.FileImages(folder, [f"{row}.jpg" for row in range(9)]), kw.pop("cache_bytes", 0))
-    columns = {"image": files, "category": np.arange(9) // 4}
+    columns = {"image": Pictures(files), "category": np.arange(9) // 4}
     return list(
         pipeline.train_batches(
-            columns,
+            Examples(columns),
             sampling="balanced",
             transform=CROP,
             seed=1,

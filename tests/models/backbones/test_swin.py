@@ -253,8 +253,8 @@ def test_bfloat16_is_close_to_float32():
 
 CHILD = """
 import jax, jax.numpy as jnp
-from retrieval_jax import sharding
-from retrieval_jax.models import beit, swin
+from retrieval_jax.training import sharding
+from retrieval_jax.models.backbones import beit, swin
 mesh = sharding.make_mesh()
 images = jax.ShapeDtypeStruct((8, 40, 32, 3), jnp.float32, sharding=sharding.batch_sharding(mesh))
 for model in (swin.Model("micro", depths=(2,), num_heads=(1,)), beit.Model("micro", depth=2, scan=True)):
