@@ -105,6 +105,7 @@ def load_eproduct(
             [ground_truth],
             {"id": "QUERY_UUID", "gallery_ids": "INDEX_UUIDS"},
             encoding=encoding,
+            lists={"gallery_ids": " "},
         )
         row_checks.check_ids(truth)
     return build(
@@ -183,7 +184,9 @@ def load_table(
         if "file" not in named:
             raise InputError("config.data.kwargs.ground_truth has no file; give dict(file=..., query=..., gallery=...)")
         wanted = {"id": named.get("query", "query"), "gallery_ids": named.get("gallery", "gallery")}
-        truth = table_files.read("ground_truth", root, [named["file"]], wanted, encoding=encoding)
+        truth = table_files.read(
+            "ground_truth", root, [named["file"]], wanted, encoding=encoding, lists={"gallery_ids": " "}
+        )
         row_checks.check_ids(truth, unique=False)
     return build(
         pathlib.Path(root).resolve().name,
