@@ -120,7 +120,7 @@ def test_encoded_pictures_stay_encoded(tmp_path):
         ({"search": "shops"}, "search is 'shops'; there are market, shop"),
         ({"catalogs": {"shop": SHOP, "b": {"source": "synthetic", "weight": 2}}}, "catalogs.b has 'weight'; it takes"),
         ({"catalogs": {"shop": SHOP, "b": {}}}, "catalogs.b has no source; there are synthetic"),
-        ({"weights": (1, 2)}, "config.data.kwargs has 'weights'; the joined source takes catalogs, search, same"),
+        ({"weights": (1, 2)}, "source 'joined' has no argument 'weights' .available: catalogs, search, same"),
     ],
 )
 def test_what_cannot_be_joined_is_refused(kwargs, words):
