@@ -15,7 +15,11 @@ selection half. It starts before the run or after its end, reads the run's folde
 A checkpoint is scored once, also when this process is killed and started again: its line is written last.
 """
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("evaluate_checkpoints")
+
 import contextlib
 import dataclasses
 import json
@@ -28,7 +32,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from retrieval_jax import errors, inference, postprocess, tasks
+from retrieval_jax import inference, postprocess, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
@@ -401,38 +405,23 @@ def _keep(run, folder, params, meta, entry):
     replace_folder(folder, fill)
 
 
-def main(argv=None) -> None:
-    """Is the command line; an `InputError` is printed as one message, with exit status 2."""
-    parser = argparse.ArgumentParser(
-        "python -m retrieval_jax.evaluate_checkpoints",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--workdir", required=True, help="of the training, which may not have begun")
-    parser.add_argument("--out", help="local folder to write to; by default <workdir>/checkpoint_scores")
-    parser.add_argument("--full", action="store_true", help="score as embed, search, evaluate do, with every stage")
-    parser.add_argument("--metric", default="", help="that the best is chosen by, such as whitening/mar@10_capped")
-    parser.add_argument("--soup", type=int, default=0, help="average so many of the last checkpoints at the end")
-    parser.add_argument("--once", action="store_true", help="score what is there and stop")
-    parser.add_argument("--poll_seconds", type=float, default=10.0, help="between two looks")
-    parser.add_argument("--idle_seconds", type=float, default=0.0, help="stop after so long without a new checkpoint")
-    given = parser.parse_args(argv)
+def main(given) -> None:
+    """Runs the command line.
+
+    Args:
+      given: its options, as `retrieval_jax.__main__` parses them.
+    """
     try:
-        with errors.spoken():
-            watch(
-                given.workdir,
-                given.out,
-                full=given.full,
-                metric=given.metric,
-                soup=given.soup,
-                once=given.once,
-                poll_seconds=given.poll_seconds,
-                idle_seconds=given.idle_seconds,
-            )
+        watch(
+            given.workdir,
+            given.out,
+            full=given.full,
+            metric=given.metric,
+            soup=given.soup,
+            once=given.once,
+            poll_seconds=given.poll_seconds,
+            idle_seconds=given.idle_seconds,
+        )
     except KeyboardInterrupt:
-        print("evaluate_checkpoints: stopped; the same command goes on", file=sys.stderr)
+        print("evaluate_checkpoints: stopped; the same command resumes", file=sys.stderr)
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

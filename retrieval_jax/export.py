@@ -6,7 +6,11 @@ Programs take any number of pictures and are lowered for CPU, CUDA and TPU. What
 with the trained model on this machine before the folder gets its name; the difference found stands in its config.json.
 """
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("export")
+
 import datetime
 import pathlib
 
@@ -14,7 +18,7 @@ import jax
 import numpy as np
 from jax import export
 
-from retrieval_jax import errors, exported, inference
+from retrieval_jax import exported, inference
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
@@ -150,20 +154,10 @@ def _is_export(folder):
     return (folder / "config.json").exists() and "programs" in atomic.read_json(folder / "config.json")
 
 
-def main(argv=None) -> None:
-    """Is the command line; an `InputError` is printed as one message, with exit status 2."""
-    parser = argparse.ArgumentParser(
-        "python -m retrieval_jax.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", required=True, help="of the training")
-    parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
-    parser.add_argument("--which", choices=("ema", "params"), default="ema", help="moving average or raw parameters")
-    parser.add_argument("--platforms", nargs="+", choices=(*PLATFORMS, "rocm"), default=PLATFORMS, help="to lower for")
-    given = parser.parse_args(argv)
-    with errors.spoken():
-        run(given.workdir, given.out, step=given.step, which=given.which, platforms=tuple(given.platforms))
+def main(given) -> None:
+    """Runs the command line.
 
-
-if __name__ == "__main__":
-    main()
+    Args:
+      given: its options, as `retrieval_jax.__main__` parses them.
+    """
+    run(given.workdir, given.out, step=given.step, which=given.which, platforms=tuple(given.platforms))

@@ -6,6 +6,11 @@ mined attributes. A section whose data is missing says so in one sentence. The s
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("report")
+
 import functools
 import html
 import json
@@ -411,9 +416,3 @@ def _targets(workdir, split, vocabulary):
     """(indptr, label_ids) of a split's mined attributes, or None."""
     file = workdir / "attributes" / f"{split}.npz"
     return load_targets(file, vocabulary.hash) if file.exists() else None
-
-
-if __name__ == "__main__":
-    from retrieval_jax.workdir import command_line
-
-    command_line.main(run, "report")

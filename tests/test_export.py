@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import tiny
-from configs import common
 from retrieval_jax import export, exported, inference, tasks, workdir
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.errors import InputError
+from retrieval_jax.settings import base, eproduct
 from retrieval_jax.training import checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -160,11 +160,11 @@ def test_refusals_name_the_file_and_the_remedy(trained, served, tmp_path, capsys
 
 
 @pytest.mark.parametrize("views", [(), (("flip", {}), ("five_crops", {}))], ids=["plain", "views"])
-@pytest.mark.parametrize("name", common.SMALL)
+@pytest.mark.parametrize("name", eproduct.SMALL)
 def test_every_backbone_is_lowered_for_all_platforms_and_any_number_of_pictures(name, views):
-    config = common.base()
+    config = base.defaults()
     config.train.model = ml_collections.ConfigDict(
-        {"name": name, "variant": "micro", "projection": 0, "kwargs": common.SMALL[name]}
+        {"name": name, "variant": "micro", "projection": 0, "kwargs": eproduct.SMALL[name]}
     )
     config.data.image_size = (32, 32)
     task = inference.make_task(config, tiny.INFO)

@@ -8,12 +8,12 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import common
 from retrieval_jax import leaks, prepare
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import joined, loading
 from retrieval_jax.data.pictures import sources
 from retrieval_jax.errors import InputError
+from retrieval_jax.settings import base
 
 COUNTS = {"train": 60, "val": 10, "query": 12, "gallery": 20}
 
@@ -38,7 +38,7 @@ def config(tmp_path):
         for row, picture in enumerate(some):
             cv2.imwrite(str(tmp_path / f"{split[0]}{row}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 90 - row % 7])
         (tmp_path / f"{split}.csv").write_text("\n".join(["id,image,title", *rows]) + "\n")
-    config = common.base()
+    config = base.defaults()
     config.data.source = "table"
     config.data.kwargs = ml_collections.ConfigDict(
         {"root": str(tmp_path), "files": {split: f"{split}.csv" for split in COUNTS}, "columns": {"title": "title"}}
