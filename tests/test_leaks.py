@@ -96,7 +96,7 @@ def test_bad_lists_are_rejected(config, tmp_path):
         loading.load(config.data)
     config.data.kwargs.leave_out = config.data.leave_out
     config.data.leave_out = ""
-    with pytest.raises(InputError, match="config.data.kwargs has 'leave_out'"):
+    with pytest.raises(InputError, match="source 'table' has no argument 'leave_out'"):
         loading.load(config.data)
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t1,\n")
     config.data = {"source": "synthetic", "kwargs": {}, "leave_out": str(tmp_path / "list.csv")}
