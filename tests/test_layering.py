@@ -134,6 +134,7 @@ ROOMS = {
     "exported.py": {
         "jax",
         "safetensors",
+        "retrieval_jax.data.examples",
         "retrieval_jax.data.pictures",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
