@@ -7,6 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from retrieval_jax import compare
+from retrieval_jax.__main__ import main
 from retrieval_jax.data import catalog as catalog_module
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.embeddings import Ids
@@ -94,8 +95,9 @@ def test_seeds_that_overlap_are_noise_of_training():
 def test_the_command_prints_writes_and_takes_a_half(runs, tmp_path, capsys):
     new, old = runs("new", 0.6), runs("earlier", 0.3)
     out = tmp_path / "compared.json"
-    compare.main(
+    main(
         [
+            "compare",
             *map(str, new),
             "--against",
             *map(str, old),
@@ -123,7 +125,7 @@ def test_the_command_prints_writes_and_takes_a_half(runs, tmp_path, capsys):
 def test_what_is_not_there_is_told_with_what_is(runs, arguments, words, capsys):
     new = str(runs("new", 0.6)[0])
     with pytest.raises(SystemExit) as exited:
-        compare.main([new, "--against", new, *arguments])
+        main(["compare", new, "--against", new, *arguments])
     assert exited.value.code == 2 and words in capsys.readouterr().err
 
 

@@ -16,6 +16,7 @@ import pytest
 import tiny
 from retrieval_jax import embed, evaluate, evaluate_checkpoints, inference, mine, search, tasks, train
 from retrieval_jax import workdir as workdirs
+from retrieval_jax.__main__ import main
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.errors import InputError
 from retrieval_jax.training import checkpoints
@@ -212,10 +213,10 @@ import sys
 import jax
 jax.config.update("jax_disable_most_optimizations", True)
 import tiny
-from retrieval_jax import evaluate_checkpoints
+from retrieval_jax.__main__ import main
 from retrieval_jax.models.backbones import convnext
 convnext.VARIANTS["tiny test"] = tiny.TINY
-evaluate_checkpoints.main([f"--workdir={sys.argv[1]}", "--poll_seconds=0.1"])
+main(["evaluate_checkpoints", f"--workdir={sys.argv[1]}", "--poll_seconds=0.1"])
 """
 
 
@@ -268,7 +269,7 @@ def test_a_process_that_starts_before_the_run_is_killed_and_started_again(finish
 
 def test_refusals(finished, scored, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        evaluate_checkpoints.main([f"--workdir={tmp_path / 'nothing'}", "--once"])
+        main(["evaluate_checkpoints", f"--workdir={tmp_path / 'nothing'}", "--once"])
     assert stopped.value.code == 2 and "has no checkpoint to score" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()
     with pytest.raises(InputError, match="no such score; there are retrieval/recall@1"):

@@ -14,6 +14,7 @@ import pytest
 
 import tiny
 from retrieval_jax import export, exported, inference, tasks, workdir
+from retrieval_jax.__main__ import main
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import base, eproduct
@@ -42,7 +43,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "model"
-    export.main([f"--workdir={trained}", f"--out={folder}"])
+    main(["export", f"--workdir={trained}", f"--out={folder}"])
     return folder
 
 
@@ -132,7 +133,7 @@ def test_refusals_name_the_file_and_the_remedy(trained, served, tmp_path, capsys
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("keep")
     with pytest.raises(SystemExit) as stopped:
-        export.main([f"--workdir={trained}", f"--out={tmp_path / 'letters'}"])
+        main(["export", f"--workdir={trained}", f"--out={tmp_path / 'letters'}"])
     assert stopped.value.code == 2 and "letters exists and is no exported model" in capsys.readouterr().err
     assert (tmp_path / "letters" / "mine.txt").exists()
     with pytest.raises(InputError, match="there are steps 7"):
