@@ -103,7 +103,7 @@ def test_weights_that_are_not_named_and_a_model_that_does_not_exist(weights, tmp
     with pytest.raises(InputError, match="config.embed.pretrained.name is empty: give timm's name"):
         embed.run(config, tmp_path)
     config.embed.models = ("pretraind",)
-    with pytest.raises(InputError, match="there is no 'pretraind'; there are: histogram, pretrained"):
+    with pytest.raises(InputError, match="no model named 'pretraind'; did you mean pretrained.*histogram, pretrained"):
         embed.run(config, tmp_path)
 
 
@@ -118,6 +118,8 @@ def test_the_untrained_model_is_where_training_starts_public_weights_included(we
     config.data.image_size = (32, 32)
     info = info_lib.of_split(loading.load(config.data).split("train"))
     info_lib.save(tmp_path / "checkpoints" / "data_info.json", info)
+    batch = {"image": np.zeros((1, 32, 32, 3), np.uint8), "row": np.zeros(1, np.int32)}
+    info_lib.save_batch(tmp_path / "checkpoints" / "batch.json", batch)
     embed.run(config, tmp_path)
     vectors = [Embeddings.load(tmp_path / "embeddings" / name / "query").block(0, 12) for name in config.embed.models]
     np.testing.assert_allclose(*vectors, atol=1e-5)

@@ -132,12 +132,14 @@ ROOMS = {
         "retrieval_jax.workdir",
     },
     "evaluators": {
+        "jax",
         "retrieval_jax.data",
         "retrieval_jax.embeddings",
         "retrieval_jax.index",
         "retrieval_jax.inference",
         "retrieval_jax.postprocess",
         "retrieval_jax.scoring",
+        "retrieval_jax.workdir",
     },
     # What they show is handed to them.
     "pages": {"cv2", "polars", "retrieval_jax.attributes", "retrieval_jax.embeddings", "retrieval_jax.scoring"},
