@@ -176,6 +176,7 @@ NARROWER = {
     "retrieval_jax/postprocess/*": ({"jax"}, ""),
     "retrieval_jax/attributes/*": ({"scipy", "cv2"}, "retrieval_jax/attributes/[cd]*.py"),
 }
+UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 LINES = 400  # of a file; one with more says why at its top ("Longer than 400 lines: ..."), and none has more than 600
 
 
@@ -287,6 +288,27 @@ def test_a_long_file_says_why_and_none_is_very_long():
         if len(lines) > LINES:
             docstring = ast.get_docstring(ast.parse("\n".join(lines))) or ""
             assert f"Longer than {LINES} lines: " in docstring, f"{path} has {len(lines)} lines and does not say why"
+
+
+def unpickling(source: str) -> list[str]:
+    """Returns what in a module's source can execute code from a file: pickle and its kin, np.load with pickles."""
+    tree = ast.parse(source)
+    found = [module for module in house.imports(tree) if module.split(".")[0] in UNPICKLES]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
+            if not any(word.arg == "allow_pickle" and ast.unparse(word.value) == "False" for word in node.keywords):
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_nothing_unpickles(path):
+    assert not unpickling((ROOT / path).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("line", ["import pickle", "from joblib import load", "np.load(file)", "np.load(file, 'r')"])
+def test_the_test_of_unpickling_sees_it(line):
+    assert unpickling(line) and not unpickling("np.load(file, mmap_mode='r', allow_pickle=False)")
 
 
 def test_search_and_evaluate_do_not_load_jax():
