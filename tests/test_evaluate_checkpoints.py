@@ -39,7 +39,8 @@ def config():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The work directory of a training of twelve steps that moved the parameters at random."""
-    folder = workdirs.prepare(config(), tmp_path_factory.mktemp("finished") / "run")
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    workdirs.write_settings(config(), folder)
     (folder / "attributes").mkdir()
     (folder / "attributes" / "vocabulary.json").write_text("{}")
     workdirs.record(config(), folder, "mine", seconds=0, cpu_seconds=0)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("little_compilation", "tiny_variant")
 def trained(tmp_path_factory):
     """A work directory with a checkpoint, of random parameters."""
     folder, config = tmp_path_factory.mktemp("trained"), tiny.tiny_config()
-    workdir.prepare(config, folder)
+    workdir.write_settings(config, folder)
     task = tasks.get("multilabel").make(config.train, tiny.INFO)
     params = jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch())
     raw = jax.tree.map(lambda leaf: leaf + 0.01, params)

@@ -176,7 +176,7 @@ def test_only_the_stages_named_are_searched(tmp_path, monkeypatch):
     ):
         search.run(config, tmp_path / "some")
     config.search.stages, config.search.steps = ("fusion",), (("whitening", {}), ("fusion", {}))
-    with pytest.raises(InputError, match="name the stage before it in search.stages"):
+    with pytest.raises(InputError, match="add the stage before it to search.stages"):
         search.run(config, tmp_path / "some")
 
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         search.run(make_config(models=("trained",)), tmp_path / "a")
     make_embeddings(tmp_path / "one")
     make_embeddings(tmp_path / "two", gallery_ids=[f"x{row}" for row in range(70)])
-    with pytest.raises(InputError, match=r"member two \(gallery\) of the ensemble lacks 70 of the 70"):
+    with pytest.raises(InputError, match=r"ensemble member two \(gallery\) lacks 70 of the 70"):
         search.run(make_config((("ensemble", {}),), ("one", "two")), tmp_path / "both")
 
 
