@@ -260,7 +260,9 @@ def test_titles_are_read_with_the_vocabulary_of_the_run(tmp_path):
     titles = ["Red dress", "black RED shoe", "nothing"]
     split = Split("query", ["a", "b", "c"], titles, np.array([[0, 1], [0, -1], [0, 0]], np.int32), pictures(3))
     split.columns = {"brand": np.array([3, 4, -1]), "words": Ragged.of([[1], [], [2, 2]]), "text": titles}
-    assert sorted(parts.columns(None, split)) == ["brand", "category", "image", "words"]
+    assert sorted(parts.columns(make_config(), split)) == ["brand", "category", "image", "text", "words"]
+    with pytest.raises(InputError, match="'text' of the query split is text, which no network reads.*task 'tiny'"):
+        parts.columns(make_config(), split)["text"]()
     vocabulary = Vocabulary(["black", "dress", "red"], np.array([1, 1, 2]), 3, 0)
     vocabulary.save(tmp_path / "attributes" / "vocabulary.json")
     there = parts.columns(None, split, tmp_path)

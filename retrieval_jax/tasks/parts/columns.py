@@ -4,6 +4,7 @@ A task whose predict functions read anything else has a function `columns` of it
 of `columns` here; it may start from this one: `{**parts.columns(config, split, workdir), "query": ...}`.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable
 
@@ -26,14 +27,10 @@ def columns(config, split, workdir=None) -> dict[str, Callable]:
     Returns:
       {name: function without arguments that makes the column: `Pictures`, `Ragged` or array [n, ...]}, so that only
       what is read is made. "image"; "label_ids", the attributes that mine's vocabulary finds in the titles, where the
-      split has titles and the run a vocabulary; "category", int32 [n], the leaf, -1 where unknown; and the columns of
-      the split that are no text.
+      split has titles and the run a vocabulary; "category", int32 [n], the leaf, -1 where unknown; and the split's own
+      columns, except that text has to be turned into numbers by the task.
     """
-    del config
-    found = {}
-    for name, column in (getattr(split, "columns", None) or {}).items():
-        if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf"):
-            found[name] = lambda column=column: column
+    found = {name: functools.partial(_own, config, split, name) for name in split.columns}
     found["image"] = lambda: Pictures(split.images)
     if split.categories is not None:
         found["category"] = lambda: split.categories[:, -1]
@@ -41,6 +38,16 @@ def columns(config, split, workdir=None) -> dict[str, Callable]:
         if (pathlib.Path(workdir) / "attributes" / "vocabulary.json").exists():
             found["label_ids"] = lambda: title_labels(split.titles, workdir)
     return found
+
+
+def _own(config, split, name):
+    column = split.columns[name]
+    if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf"):
+        return column
+    raise InputError(
+        f"the column {name!r} of the {split.name} split is text, which no network reads: make tokens of it in "
+        f"`columns` of the task {config.train.task!r}"
+    )
 
 
 def title_labels(titles, workdir) -> Ragged:
