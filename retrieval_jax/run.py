@@ -83,7 +83,7 @@ def _run(config, folder, config_folder) -> dict:
     scores = folder / "metrics.json"
     if "evaluate" not in done and scores.exists():  # evaluate prints its own table when it runs
         stages = json.loads(scores.read_text(encoding="utf-8"))["stages"]
-        importlib.import_module("retrieval_jax.evaluate").print_scores(stages)
+        importlib.import_module("retrieval_jax.scoring.tables").print_scores(stages)
     print(f"report: {remote.url(folder / 'report.html') or folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
     return done

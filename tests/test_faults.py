@@ -1,4 +1,4 @@
-"""A few faults of tests/fault_table.py, which makes docs/faults.md out of many."""
+"""A few faults of tests/fault_table.py, which runs many for docs/faults.md."""
 
 import pytest
 
@@ -12,13 +12,13 @@ def table(tmp_path):
     made.end()
 
 
-def test_a_run_that_is_killed_stopped_and_damaged_ends_like_one_that_nobody_disturbed(table):
+def test_a_run_that_is_killed_stopped_and_damaged_ends_like_an_undisturbed_one(table):
     workdir = table.workdir()
     run = table.start(workdir)
     assert run.wait_for(lambda: checkpoint_steps(workdir))
     run.kill()
     whole = checkpoint_steps(workdir)
-    stopped_at = table.stopped(workdir, 25)  # by SIGTERM: status 75, everything saved
+    stopped_at = table.stopped(workdir, 25)  # by SIGTERM: status 75, everything is saved
     assert stopped_at >= max(25, whole[-1])
     before = checkpoint_steps(workdir)[-2]
     file = table.alter(workdir, flip=True)
