@@ -3,6 +3,8 @@
 import pytest
 
 from fault_table import Table, checkpoint_steps, compare, resumed_from
+from retrieval_jax.training import checkpoints
+from retrieval_jax.workdir import read_record
 
 
 @pytest.fixture
@@ -21,11 +23,15 @@ def test_a_run_that_is_killed_stopped_and_damaged_ends_like_an_undisturbed_one(t
     stopped_at = table.stopped(workdir, 25)  # by SIGTERM: status 75, everything is saved
     assert stopped_at >= max(25, whole[-1])
     before = checkpoint_steps(workdir)[-2]
+    run_id = checkpoints.meta(workdir / "checkpoints")["run"]
     file = table.alter(workdir, flip=True)
     run = table.start(workdir)
     run.finish()
     assert f"{stopped_at} is damaged" in run.log() and resumed_from(run.log()) == before, file
     compare(workdir, table.reference())
+    assert checkpoints.meta(workdir / "checkpoints")["run"] == run_id  # the same run, and not the undisturbed one
+    assert read_record(workdir, "train")["summary"]["run"] == run_id
+    assert checkpoints.meta(table.reference() / "checkpoints")["run"] != run_id
 
 
 @pytest.mark.long

@@ -310,9 +310,9 @@ def record(
     }
     if members(config):
         entry["members"] = plain(member_hashes(config, folder))
-    if data is not None and (read := data.of(verb)):
-        entry["data"] = read
     if provenance.is_first_process():
+        if data is not None and (read := data.of(verb)):
+            entry["data"] = read
         (folder / "stages").mkdir(parents=True, exist_ok=True)
         atomic.write_json(folder / "stages" / f"{verb}.json", entry)
         _write_run(folder)
