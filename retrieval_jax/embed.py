@@ -19,6 +19,11 @@ Several processes (see `sharding.initialize`) write shards side by side, none ho
 a killed run resumes. When listings came, went or changed, `--again` embeds only what is new.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("embed")
+
 import collections.abc
 import dataclasses
 import datetime
@@ -43,7 +48,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
 from retrieval_jax.models import pixels
 from retrieval_jax.training import checkpoints, sharding, warm_start
-from retrieval_jax.workdir import command_line, sides
+from retrieval_jax.workdir import sides
 
 MODELS = ("histogram", "pretrained", "untrained", "trained")
 SPLITS = sides.SPLITS
@@ -168,7 +173,7 @@ def _shard_rows(config, rows):
 
 
 def _batch_size(config):
-    """This process's share of a batch, so that a device computes as many rows at once as if all worked together."""
+    """Returns this process's share of a batch: a device computes as many rows at once as if all worked together."""
     return -(-config.embed.batch_size // jax.process_count())
 
 
@@ -349,10 +354,10 @@ class _Networks:
             "dtype": config.train.get("dtype", "float32"),
             "model_kwargs": workdirs.plain(config.embed.get("model_kwargs", {})),
         }
-        recipe = _recipe(self._config, columns, arguments, views, space=model.space, weights=weights, settings=settings)
-        predict = _predictor(
-            function, model.params, self._mesh, arguments, views, model.space, _batch_size(self._config)
-        )
+        depends = {"space": model.space, "weights": weights, "settings": settings}
+        recipe = _recipe(self._config, columns, arguments, views, **depends)
+        size = _batch_size(self._config)
+        predict = _predictor(function, model.params, self._mesh, arguments, views, model.space, size)
         meta = {
             "checkpoint": f"{workdirs.stage_hash(config, 'train')}/{step}",
             "predict_fn": name,
@@ -394,8 +399,3 @@ def _recipe(config, columns, arguments, views=(), **depends):
             "decode_at_least": config.data.kwargs.get("decode_at_least", None),
         }
     return shard_writer.recipe_name({"version": RECIPE, **depends})
-
-
-if __name__ == "__main__":
-    sharding.initialize()
-    command_line.main(run, "embed")

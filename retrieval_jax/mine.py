@@ -6,6 +6,11 @@ Writes attributes/{vocabulary.json, train.npz, val.npz, summary.json, mined.png}
 config.mine is on, also attributes/{mined.html, decisions.csv, kinds.csv}: what was kept, dropped or merged, and why.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("mine")
+
 import dataclasses
 import functools
 import io
@@ -260,9 +265,3 @@ def _plot(counts: pl.DataFrame, vocabulary: Any, labels: dict) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100, metadata={"Software": None})
     return content.getvalue()
-
-
-if __name__ == "__main__":
-    from retrieval_jax.workdir import command_line
-
-    command_line.main(run, "mine")

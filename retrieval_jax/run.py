@@ -10,11 +10,14 @@ beside this one's.
 Several processes (launch/ starts them) train and embed together; the first does all else, and the others wait.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("run")
+
 import copy
 import importlib
 import json
-import os
-import pathlib
 import time
 
 from retrieval_jax import workdir
@@ -50,9 +53,8 @@ def _run(config, folder, config_folder) -> dict:
     folder = workdir.prepare(config, folder)
     earlier = (*workdir.members(config), *filter(None, [workdir.predecessor(config)]), *sides.other_runs(config))
     for member in dict.fromkeys(earlier):
-        stem, _, arg = member.partition(":")
         print(f"=== first: {member}", flush=True)
-        member_config = command_line.load_config(pathlib.Path(config_folder) / f"{stem}.py", arg or None)
+        member_config = command_line.load_member(member, config_folder)
         if workdir.members(member_config):
             raise InputError(f"{member} is an ensemble itself; list its members instead")
         # All of them share this config's catalogue, wherever it lies; each sees pictures of its own size.
@@ -89,7 +91,13 @@ def _run(config, folder, config_folder) -> dict:
     return done
 
 
-if __name__ == "__main__":
-    if os.environ.get("RETRIEVAL_JAX_DISTRIBUTED"):  # imported only then: a run that searches does not wait for JAX
-        importlib.import_module("retrieval_jax.training.sharding").initialize()
-    command_line.start(lambda command: run(command.config, command.workdir, command.config_file.parent))
+def main(given) -> None:
+    """Runs the command line.
+
+    Args:
+      given: its options, as `retrieval_jax.__main__` parses them.
+    """
+    if given.estimate:
+        importlib.import_module("retrieval_jax.estimate").show(given.config, given.workdir)
+        return
+    run(given.config, given.workdir, given.config_file.parent)

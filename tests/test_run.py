@@ -49,7 +49,7 @@ def test_run_says_why(tmp_path, calls, capsys):
 
 
 def test_an_ensemble_runs_its_members_first_each_in_a_directory_of_its_own(tmp_path, calls, monkeypatch):
-    monkeypatch.setattr(run.command_line, "load_config", lambda file, arg: make_config(name=f"{file.stem}:{arg}"))
+    monkeypatch.setattr(run.command_line, "load_member", lambda member, folder: make_config(name=member))
     run.run(ensemble_config(), tmp_path / "both", "configs")
     assert calls == [*workdir.VERBS, *workdir.VERBS, "search", "evaluate", "report"]
     assert workdir.read_config(tmp_path / "two-arg")["name"] == "two:arg"
@@ -60,7 +60,7 @@ def test_an_ensemble_runs_its_members_first_each_in_a_directory_of_its_own(tmp_p
 
 def test_a_predecessor_runs_first_with_images_of_its_own_size(tmp_path, calls, monkeypatch):
     earlier = make_config(**{"data.image_size": (4, 4), "name": "earlier"})
-    monkeypatch.setattr(run.command_line, "load_config", lambda file, arg: earlier)
+    monkeypatch.setattr(run.command_line, "load_member", lambda member, folder: earlier)
     monkeypatch.setattr(freshness.Data, "of", lambda self, verb: {})  # there is no such table
     config = make_config(**{"data.source": "table"})
     config.train.init_from = "earlier:runlocal"

@@ -138,10 +138,7 @@ def _(source: joined.JoinedImages) -> str:
 
 @_pictures.register
 def _(source: synthetic.Column) -> str:
-    shop = source.shop
-    products_of = {"query": "gallery", "photo": "train"}.get(source.split, source.split)
-    made_of = [source.split, shop.seed, shop.image_size, len(source), shop.size(products_of)]
-    return _sha(json.dumps(made_of).encode())
+    return _sha(synthetic.made_of(source.shop, source.split).encode())
 
 
 @_pictures.register

@@ -103,7 +103,11 @@ def test_the_embedded_catalogue_is_known_by_its_arguments_without_drawing(monkey
     other = digest.of(loading.load({"source": "synthetic", "kwargs": SMALL | {"seed": 1}}))
     assert "train: pictures" in digest.differences(before, other)[0]
     larger = digest.of(loading.load({"source": "synthetic", "kwargs": SMALL | {"num_train": 13}}))
-    assert digest.differences(before, larger) == ["train: listings, pictures"]
+    assert digest.differences(before, larger) == [
+        "train: listings, pictures, columns",
+        "photo: listings, pictures, columns",
+        "catalogue: tables",
+    ]
 
 
 def test_joined_catalogues_are_digested_part_by_part(shop):

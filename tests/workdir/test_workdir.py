@@ -9,7 +9,7 @@ from fake_verbs import ensemble_config, fake_verb, make_config
 from retrieval_jax import workdir
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, lock
-from retrieval_jax.workdir import command_line, provenance, records
+from retrieval_jax.workdir import config_files, provenance, records
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -269,7 +269,7 @@ def test_what_only_looks_like_speed_is_refused(tmp_path, key):
 
 
 def test_every_free_setting_is_one_that_the_configs_have():
-    names = command_line.setting_names(command_line.load_config(ROOT / "configs" / "fashion_softmax.py"))
+    names = config_files.setting_names(config_files.load(ROOT / "configs" / "fashion_softmax.py"))
     for name in workdir.FREE:
         known = any(one == name or one.startswith(name + ".") for one in names)
         assert known or "data_dir" in name or "catalogs" in name, name
