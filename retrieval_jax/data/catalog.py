@@ -192,6 +192,21 @@ class Catalog:
     def __post_init__(self):
         for split in self.splits().values():
             split.category_names = self.category_names
+            if not isinstance(split.columns, Lazy):
+                for name in split.columns.keys() & self.column_names.keys():
+                    known = len(self.column_names[name])
+                    self._check_range(f"column {name} of the {split.name} split", split.columns[name], known)
+        if not isinstance(self.tables, Lazy):
+            for key, table in self.tables.items():
+                for column, split in table.rows_of.items():
+                    count = len(self.splits().get(split, ()))
+                    self._check_range(f"{column} of the table {key} ({split})", table.columns[column], count)
+
+    def _check_range(self, what: str, column: np.ndarray | Ragged, count: int) -> None:
+        """Raises InputError where values do not run from -1 to below the number of things that they refer to."""
+        values = column.values if isinstance(column, Ragged) else np.asarray(column)
+        if values.dtype.kind not in "iu" or (values.size and (values.min() < -1 or values.max() >= count)):
+            raise InputError(f"catalogue {self.name}: {what} does not refer to {count:,} entries; load the data again")
 
     def splits(self) -> dict[str, Split]:
         """Returns the splits that the catalogue has, by name."""
