@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from retrieval_jax import pairs
@@ -14,6 +16,18 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
 
 SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined")
+_shared: dict[str, Catalog] | None = None  # what was loaded since `shared` was entered
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """Makes `load` read a catalogue once for as long as the context lasts: every verb of a run sees the same one."""
+    global _shared
+    before, _shared = _shared, {} if _shared is None else _shared
+    try:
+        yield
+    finally:
+        _shared = before
 
 
 def load(
@@ -24,7 +38,8 @@ def load(
     Args:
       config_data: has `source` ("synthetic", "eproduct", "table", "tfds" or "joined"), `kwargs`, its arguments, and
         `leave_out`, a CSV of listings that stay out ("" for none).
-      set_aside_path: CSV (file, row, id, reason, sentence) of the rows that were left out; None writes none.
+      set_aside_path: CSV (file, row, id, reason, sentence) of the rows that were left out; None writes none. A
+        catalogue that is `shared` is then read again.
       leave_out: further listings that stay out, `left_out.Listed`.
 
     Returns:
@@ -33,6 +48,16 @@ def load(
     Raises:
       InputError: unknown source or argument, unreadable file, missing column, or more bad rows than max_bad_share.
     """
+    if _shared is None or leave_out:
+        return _load(config_data, set_aside_path, leave_out)
+    block = {name: config_data.get(name) for name in ("source", "kwargs", "leave_out")}
+    key = json.dumps(_plain(block), sort_keys=True, default=str)
+    if key not in _shared or set_aside_path is not None:
+        _shared[key] = _load(config_data, set_aside_path, leave_out)
+    return _shared[key]
+
+
+def _load(config_data: Mapping, set_aside_path: Any, leave_out: Sequence) -> Catalog:
     source = config_data["source"]
     kwargs = _plain(config_data.get("kwargs") or {})
     if isinstance(kwargs.get("root"), str) and "://" in kwargs["root"]:

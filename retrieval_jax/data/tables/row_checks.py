@@ -21,6 +21,7 @@ import tqdm
 
 from retrieval_jax.data.pictures import decoding, sources
 from retrieval_jax.errors import InputError, short
+from retrieval_jax.files import atomic
 
 _CHUNK = 256  # pictures that one thread looks at before it reports
 LONGEST_ID = 1_000  # characters
@@ -373,4 +374,4 @@ def write_set_aside(path: Any, set_aside: list[dict]) -> None:
     writer.writerows(set_aside)
     path = pathlib.Path(path) if isinstance(path, str) else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.getvalue().encode("utf-8", "backslashreplace"))
+    atomic.write_bytes(path, content.getvalue().encode("utf-8", "backslashreplace"))
