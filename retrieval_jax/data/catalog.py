@@ -1,4 +1,4 @@
-"""A catalogue: listings of four splits, what is known about them, and which gallery listings are right for which query.
+"""A catalogue: listings of four splits, what is known about them, and the gallery listings relevant to each query.
 
 eProduct calls the split that is searched "index". Here it is the *gallery*; an index is the structure that searches it.
 
@@ -144,7 +144,7 @@ class Table:
         for name, split in self.rows_of.items():
             if split not in places:
                 continue
-            column, place = columns[name], np.append(places[split], -1)  # -1, no listing, reads the last
+            column, place = columns[name], np.append(places[split], -1)  # -1, no listing, indexes the last
             if isinstance(column, Ragged):
                 rows = place[column.values]
                 owner = np.repeat(np.arange(len(self)), np.diff(column.indptr))

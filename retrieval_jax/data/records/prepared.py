@@ -1,10 +1,10 @@
-"""A prepared catalogue: a tfds dataset of resized pictures, with tables that make it a whole catalogue again.
+"""Prepared catalogues: a tfds dataset of resized pictures, and the tables that make it a whole catalogue again.
 
     FOLDER/<name>-<split>.array_record-00000-of-00012   records: id, row, image (encoded), title, category_0, ...
     FOLDER/dataset_info.json, features.json, ...        for tfds: `tfds.builder_from_directory(FOLDER)`
     FOLDER/set_aside.csv                                the rows that were left out
     FOLDER/catalogue/settings.json                      what it is made with; there from the start
-    FOLDER/catalogue/shards/<file>.json                 of every complete shard: what it was made of, its checksum
+    FOLDER/catalogue/shards/<file>.json                 per complete shard: what it was made of, its checksum
     FOLDER/catalogue/<split>.parquet, truth.npz         ids, titles, categories, further columns; relevant gallery rows
     FOLDER/catalogue/table-<name>-<split>.parquet       tables that refer to listings
     FOLDER/catalogue/catalogue.json                     the rest; written last, so a folder that has it is complete
@@ -52,15 +52,15 @@ def finish(
     settings: dict,
     summary: dict,
 ) -> dict:
-    """Writes all but the shards and catalogue.json, which is to be written last.
+    """Writes everything but the shards and catalogue.json, which is written last.
 
     Args:
       folder: of the prepared catalogue.
       name: of the dataset.
-      catalog: what was prepared; its counts and set_aside already include the pictures that were left out on the way.
-      abouts: of every split its shards and what `shards.make` returned for them, in order.
+      catalog: what was prepared; its counts and set_aside include the pictures that could not be prepared.
+      abouts: {split: its shards and what `shards.make` returned for them, in order}.
       settings: what it was made with.
-      summary: kept beside it.
+      summary: of the run, kept in catalogue.json.
 
     Returns:
       The content of catalogue.json.
@@ -144,7 +144,7 @@ def finish(
 
 
 def _truth(truth: Any, queries: np.ndarray, gallery: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns indptr and rows of the truth for those queries and gallery listings that are left."""
+    """Returns indptr and rows of the truth for the queries and gallery listings that remain."""
     place = _places(gallery, len(truth.gallery_ids))
     found = [place[truth.relevant(query)] for query in queries.tolist()]
     found = [rows[rows >= 0] for rows in found]
@@ -153,7 +153,7 @@ def _truth(truth: Any, queries: np.ndarray, gallery: np.ndarray) -> dict[str, np
 
 
 def _places(kept: np.ndarray, count: int) -> np.ndarray:
-    """Returns where the kept ones of `count` rows are now, int64 [count], -1 for the others."""
+    """Returns the new rows of `count` old ones, int64 [count], -1 for those that are not kept."""
     place = np.full(count, -1, np.int64)
     place[kept] = np.arange(len(kept))
     return place
@@ -189,13 +189,13 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
     Args:
       folder: of it.
       max_pixels, decode_at_least: see `sources.FileImages`.
-      set_aside_path: CSV that receives the rows that were left out, or None.
+      set_aside_path: CSV that receives the rows that were set aside, or None.
 
     Returns:
       The `Catalog` that was prepared, with the resized pictures.
 
     Raises:
-      InputError: it is not complete, or files are missing or of another size.
+      InputError: it is not complete, or files are missing or have another size.
     """
     inside = folder / "catalogue"
     if not (inside / "catalogue.json").is_file():
@@ -230,7 +230,7 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
     except Exception as error:  # JSON, Parquet, npz and CSV readers each raise their own
         raise InputError(
             f"{folder}: its tables cannot be read ({records.first_line(error)}); run prepare again with "
-            "the same --out: what is whole is kept"
+            "the same --out: complete files are kept"
         ) from error
     if set_aside_path is not None:
         row_checks.write_set_aside(set_aside_path, set_aside)
@@ -253,7 +253,7 @@ def _split(
     for shard in shards:
         file = folder / shard["file"]
         if not file.is_file() or file.stat().st_size != shard["bytes"]:
-            wrong = "has another size than it had" if file.is_file() else "is missing"
+            wrong = "has another size than when it was written" if file.is_file() else "is missing"
             raise InputError(f"{file} {wrong}: copy it again, or run prepare again with the same --out")
     frame = pl.read_parquet(folder / "catalogue" / f"{name}.parquet")
     count = sum(shard["records"] for shard in shards)

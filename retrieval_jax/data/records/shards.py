@@ -33,7 +33,7 @@ class Shard:
       ids: n ids.
       titles: n titles, or None.
       categories: int32 [n, levels], or None.
-      key: digest of all that the file is made of.
+      key: digest of everything that the file is made of.
     """
 
     path: pathlib.Path
@@ -46,12 +46,12 @@ class Shard:
 
     @property
     def part(self) -> pathlib.Path:
-        """Where the file is written until it is complete."""
+        """The path under which the file is written until it is complete."""
         return self.path.with_name(f".{self.path.name}.part")
 
     @property
     def about(self) -> pathlib.Path:
-        """The JSON file that says that the shard is complete."""
+        """The JSON file that marks the shard as complete."""
         return self.path.parent / "catalogue" / "shards" / f"{self.path.name}.json"
 
 
@@ -70,7 +70,7 @@ def features(category_names: Sequence[Sequence[str]]) -> Any:
         "title": tfds.features.Text(),
     }
     for level, names in enumerate(category_names):
-        # tfds keeps names in a file of lines, distinct ones
+        # tfds keeps names in a text file, one per line: they must be distinct and printable
         nameable = len(set(names)) == len(names) and all(name.strip() and name.isprintable() for name in names)
         named = {"names": list(names)} if nameable else {"num_classes": len(names)}
         columns[f"category_{level}"] = tfds.features.ClassLabel(**named)
@@ -78,12 +78,12 @@ def features(category_names: Sequence[Sequence[str]]) -> Any:
 
 
 def key(shard: Shard, source: Any, settings: dict) -> str:
-    """Digests all that a shard is made of: settings, the source's max_pixels, listings, size and time of its pictures.
+    """Digests what a shard is made of: settings, the source's max_pixels, listings, sizes and times of its pictures.
 
     Args:
       shard: without its key.
       source: random access to the pictures of the whole split.
-      settings: JSON-able; stands for pictures that lie in no file, too.
+      settings: JSON-able; also identifies pictures that are not in files.
     """
     rows = range(shard.start, shard.start + len(shard.ids))
     made_of = [FORMAT, settings, shard.split, shard.start, getattr(source, "max_pixels", None)]
@@ -110,19 +110,19 @@ def make(shard: Shard, about: dict | None, source: Any, made: Any, settings: dic
     """Makes the file of a shard under its temporary name, unless the complete one passes every check.
 
     Args:
-      shard: what to make.
-      about: what an earlier run said of the complete file, or None.
+      shard: the shard.
+      about: what an earlier run recorded about the complete file, or None.
       source: random access to the pictures of the whole split.
       made: the `features`.
       settings: with "side" and "quality".
       tick: called after every listing.
 
     Returns:
-      What is to be known of the file: key, sha256, bytes, rows (kept), set_aside [(row, reason, sentence)], as_is
-      (pictures kept byte for byte), bytes_before; and "new", whether it waits under the temporary name.
+      What to record about the file: key, sha256, bytes, rows (kept), set_aside [(row, reason, sentence)], as_is
+      (pictures copied byte for byte), bytes_before; and "new", whether it is under its temporary name.
 
     Raises:
-      RuntimeError: what was written cannot be read back.
+      RuntimeError: the file cannot be read back.
     """
     if about is not None and not problem(shard.path, shard, about):
         for _ in shard.ids:
@@ -131,7 +131,7 @@ def make(shard: Shard, about: dict | None, source: Any, made: Any, settings: dic
     from array_record.python.array_record_module import ArrayRecordWriter
 
     about = {"key": shard.key, "rows": [], "set_aside": [], "as_is": 0, "bytes_before": 0}
-    writer = ArrayRecordWriter(str(shard.part), "group_size:1")  # so that one record can be read alone
+    writer = ArrayRecordWriter(str(shard.part), "group_size:1")  # so that single records can be read
     levels = sum(name.startswith("category_") for name in made)
     for at, listing in enumerate(shard.ids):
         row = shard.start + at
@@ -158,12 +158,12 @@ def make(shard: Shard, about: dict | None, source: Any, made: Any, settings: dic
         about["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     about["bytes"] = shard.part.stat().st_size
     if wrong := problem(shard.part, shard, about):
-        raise RuntimeError(f"{shard.part}: what was written cannot be read back ({wrong})")
+        raise RuntimeError(f"{shard.part} cannot be read back ({wrong})")
     return about | {"new": True}
 
 
 def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool, int]:
-    """Reads a picture and makes its shorter side at most `side` pixels.
+    """Reads a picture and shrinks it until its shorter side has at most `side` pixels.
 
     Args:
       source: random access to pictures, with or without `read` of their bytes.
@@ -172,7 +172,7 @@ def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool,
       quality: of the JPEG, 1 to 100.
 
     Returns:
-      (encoded picture, whether it is byte for byte the source's, bytes before or 0 where there are none).
+      (encoded picture, whether it is the source's byte for byte, size in bytes before, or 0 if it was not encoded).
 
     Raises:
       BadImage: it cannot be decoded.
@@ -183,24 +183,24 @@ def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool,
         size = decoding.peek(data)[1]
         fits = bool(size and min(size) <= side and _ordinary(data))
         image = decoding.decode(data, getattr(source, "max_pixels", decoding.MAX_PIXELS), None if fits else side)
-        if fits:  # and now it is known to be whole
+        if fits:  # decoding has shown that it is not damaged
             return data, True, len(data)
     else:
         data, image, size = b"", source[row], None
     height, width = image.shape[:2]
-    # Decoding at a share of the size rounds both sides: the shape is that of the whole picture.
+    # Decoding at a fraction of the size rounds both sides: the aspect ratio is taken from the whole picture.
     low, high = sorted(size or (height, width))
     if low > side:
         high = round(high * side / low)
         image = cv2.resize(image, (high, side) if width > height else (side, high), interpolation=cv2.INTER_AREA)
     if max(image.shape) > 65_500:
-        raise BadImage("image too large", "after resizing its longer side still has more than a JPEG's 65,500 pixels")
+        raise BadImage("image too large", "after resizing, its longer side still exceeds the 65,500 pixels of a JPEG")
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return encoded.tobytes(), False, len(data)
 
 
 def _ordinary(data: bytes) -> bool:
-    """Tells whether all readers make the same of it: a gray or RGB JPEG or PNG of 8 bits, not transparent, upright."""
+    """Returns whether all readers decode it alike: a gray or RGB JPEG or PNG of 8 bits, not transparent, upright."""
     if data.startswith(decoding.JPEG):
         return decoding.peek(data)[0] and decoding.ends_well(data[:8], data[-12:]) and not decoding.turned(data)
     png = data.startswith(decoding.PNG) and decoding.ends_well(data[:8], data[-12:])
@@ -212,19 +212,19 @@ def _where(source: Any, row: int) -> str:
 
 
 def problem(path: pathlib.Path, shard: Shard, about: dict) -> str:
-    """Says what is wrong with the file of a shard, or returns "".
+    """Returns what is wrong with the file of a shard, or "".
 
     Args:
       path: of the file.
-      shard: what it should hold.
-      about: what was said of it when it was written.
+      shard: what it should contain.
+      about: what was recorded when it was written.
     """
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     try:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != about["sha256"]:
-                return "its checksum is another"
+                return "its checksum differs"
         if not about["rows"]:
             return ""  # nothing was left to write
         opened = ArrayRecordDataSource([str(path)])
@@ -235,6 +235,6 @@ def problem(path: pathlib.Path, shard: Shard, about: dict) -> str:
             found = fields["id"].bytes_list.value[0].decode(), fields["row"].int64_list.value[0]
             if found != (shard.ids[row - shard.start], row) or not fields["image"].bytes_list.value[0]:
                 return f"record {at} is listing {found[0]!r} of row {found[1]}"
-    except Exception as error:  # whatever a damaged file makes of its reader
+    except Exception as error:  # a damaged file can raise anything in its reader
         return records.first_line(error)
     return ""
