@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from configs import common
 from retrieval_jax import mine, train
 from retrieval_jax.attributes import clusters
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.data.shop import synthetic
 from retrieval_jax.errors import InputError
+from retrieval_jax.settings import arguments, eproduct, quickstart
 
 
 def unit(values):
@@ -109,11 +109,11 @@ def test_saved_clusters_become_a_category_level(tmp_path):
 
 
 def tiny():
-    config = common.quickstart("test", common.parse_arg("runlocal"))
+    config = quickstart.experiment("test", arguments.parse("runlocal"))
     config.data.kwargs.update({"num_train": 240, "num_val": 8, "num_query": 8, "num_gallery": 16, "image_size": 32})
     config.data.image_size = (32, 32)
     config.mine.clusters.max_difference = 0.95
-    config.train.model.kwargs.update(common.SMALL["convnext"])
+    config.train.model.kwargs.update(eproduct.SMALL["convnext"])
     config.train.update({"epochs": 0.3, "batch_size": 24, "eval_every_epochs": 0.0, "log_every_steps": 1})
     config.train.task_kwargs.update({"category_labels": "clusters", "category_weight": 1.0})
     return config
