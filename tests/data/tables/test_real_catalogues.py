@@ -573,7 +573,7 @@ def test_damage_between_header_and_end_is_found_by_decoding_alone(tmp_path):
         (tmp_path / "pictures" / name).write_bytes(data)
     trusted = _load(kwargs)
     assert len(trusted.train) == len(rows)
-    with pytest.raises(InputError, match=r"truncated image file: .*flipped.png \(the sum of a part is wrong\)"):
+    with pytest.raises(InputError, match=r"truncated image file: .*flipped.png \(a checksum is wrong\)"):
         trusted.train.images[trusted.train.ids.index("flipped.png")]
     whole = _load(kwargs, check_images="decode")
     # The sums of these are right: what is missing comes out black.
