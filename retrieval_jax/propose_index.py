@@ -141,8 +141,8 @@ def measure(
         report(row)
         return row["recall"]
 
-    add({"index": EXACT, "factory": "", "parameters": "", "candidates": 0, "bytes_per_vector": 0.0, "build_seconds": 0.0},
-        lambda: engine.search(queries, k))  # fmt: skip
+    add({"index": EXACT, "factory": "", "parameters": "", "candidates": 0, "bytes_per_vector": 0.0,
+         "build_seconds": 0.0}, lambda: engine.search(queries, k))  # fmt: skip
     for factory in tried or factories(len(gallery), gallery.dim):
         start = time.perf_counter()
         made = index.get("faiss_index").Index(gallery, factory=factory)
