@@ -44,7 +44,7 @@ def batch(model: str) -> dict:
     return {
         "image": rng.integers(0, 256, (rows, height, width, 3), dtype=np.uint8),
         "label_ids": ids.astype(np.int32),
-        "label_mask": np.ones(ids.shape, bool),
+        "label_ids_mask": np.ones(ids.shape, bool),
         "_mask": np.ones(rows, bool),
     }
 
