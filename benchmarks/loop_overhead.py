@@ -23,8 +23,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import jax  # noqa: E402
 
-from configs import common  # noqa: E402
 from retrieval_jax import mine, train  # noqa: E402
+from retrieval_jax.settings import quickstart  # noqa: E402
+from retrieval_jax.settings.arguments import parse  # noqa: E402
 
 WARM_UP = 12  # the first log, after ten steps, also compiles
 AUGMENTATION = (("random_resized_crop", {"scale": (0.6, 1.0)}), ("flip", {}), ("color_jitter", {"brightness": 0.2}))
@@ -65,7 +66,7 @@ class Watched:
 
 def make_config(arguments, settings):
     """Returns the config of a run with the requested number of steps."""
-    config = common.quickstart("loop_overhead", common.parse_arg(""))
+    config = quickstart.experiment("loop_overhead", parse(""))
     config.data.kwargs.update(
         {
             "num_train": 2 * arguments.batch_size,

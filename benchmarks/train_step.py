@@ -67,14 +67,14 @@ def time_ours(model: str, seconds: float) -> dict:
     import jax
     import numpy as np
 
-    from configs import common
     from retrieval_jax import tasks
     from retrieval_jax.data.info import DataInfo
+    from retrieval_jax.settings import base
     from retrieval_jax.training import optim, sharding
     from retrieval_jax.training.update import make_update
 
     name, variant, kwargs, _, rows, height, width = MODELS[model]
-    config = common.base().train
+    config = base.defaults().train
     config.model.update({"name": name, "variant": variant, "projection": 0})
     config.model.kwargs = kwargs
     config.task_kwargs = {"loss": "softmax", "poly_epsilon": EPSILON}

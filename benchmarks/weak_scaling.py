@@ -81,13 +81,13 @@ def step(model, variant, size, rows, dtype, devices=None, **sizes):
     import jax.numpy as jnp
     import numpy as np
 
-    from configs import common
     from retrieval_jax import tasks
     from retrieval_jax.data.info import DataInfo
+    from retrieval_jax.settings import base
     from retrieval_jax.training import optim, sharding
     from retrieval_jax.training.update import make_update
 
-    config = common.base().train
+    config = base.defaults().train
     config.model.update({"name": model, "variant": variant})
     config.model.kwargs = {}
     config.task_kwargs, config.dtype = {"loss": "softmax"}, dtype

@@ -1,23 +1,24 @@
-"""eProduct, the published ensemble: ConvNeXt-XL, Swin-L and BEiT-L, whitened one by one, concatenated, re-ranked.
+"""eProduct, the published ensemble: ConvNeXt-XL, Swin-L and BEiT-L, each whitened, then concatenated and re-ranked.
 
     ./launch/local.sh --config=configs/eproduct_ensemble.py             # one machine with eight GPUs
     ./launch/local.sh --config=configs/eproduct_ensemble.py:runlocal    # seconds, on the embedded catalogue
 
-Trains the members first, if need be, each in a work directory beside this one's. `:more=true` adds a ViT-L and the two
-members in the manner of V2L, whose claim is that unlike networks complement each other.
+Trains its members first where they are missing, each in a work directory beside its own. `:more=true` adds a ViT-L and
+two members in the manner of V2L, which claims that unlike networks complement each other.
 
-Expected: the sum of the members' hours, 6.2 on eight H200, an estimate as theirs are; then a search over 1.1 million
-vectors of 4,608 dimensions.
-Published: 71.53 % MAR@10, second of eProduct 2022 (arXiv 2208.00955).
+Hardware: eight H200, 6.2 hours (estimated, its members together), and the search.
+Expected: not measured; published 71.53 % MAR@10, second of eProduct 2022 (arXiv 2208.00955).
+
+The search covers 1.1 million vectors of 4,608 dimensions.
 """
 
-from configs import common
+from retrieval_jax.settings import arguments, base, eproduct
 
 
 def get_config(arg=None):
-    """Returns the settings; `:more=true` joins six members, `:runlocal` takes the tiny ones."""
-    arg = common.parse_arg(arg, more=False)
-    config = common.eproduct(
+    """Returns the settings; `:more=true` joins six members, `:runlocal` takes tiny ones."""
+    arg = arguments.parse(arg, more=False)
+    config = eproduct.experiment(
         "eproduct_ensemble",
         arg,
         model="convnext",
@@ -30,6 +31,6 @@ def get_config(arg=None):
     members = "eproduct_convnext_xl", "eproduct_swin_l", "eproduct_beit_l"
     if arg.more:
         members += "eproduct_vit_l", "eproduct_v2l_self_supervised", "eproduct_v2l_image_title"
-    common.ensemble(config, members, arg)
-    config.search.stages = ("ensemble", "reranking")  # a search of every member and step takes several times as long
+    base.ensemble(config, members, runlocal=arg.runlocal)
+    config.search.stages = ("ensemble", "reranking")  # searching every member and step takes several times as long
     return config

@@ -1,20 +1,23 @@
-"""Fashion catalogue: what the ablation found best for one network.
+"""Fashion catalogue: the best single network of the ablation.
 
-Titles as attributes and, by image-title contrast, as texts; eight epochs, bands of the map, views at test time.
+Titles as attributes and, by image-title contrast, as text; eight epochs; pooling in bands and test-time views: the
+settings of fashion_ablation:change=titles+bands+multi_scale,budget=double.
 
     ./launch/local.sh --config=configs/fashion_best.py
 
-The settings of configs/fashion_ablation.py:change=titles+bands+multi_scale,budget=double; its scores are in the README.
+Hardware: two CPU cores, 1225 CPU s of training.
+Expected: 51.7 % MAR@10 capped (whitening), mean of two seeds.
 """
 
-from configs import common
+from retrieval_jax.settings import arguments, fashion, tasks
 
 
 def get_config(arg=None):
     """Returns the settings; `:seed=1` trains with another seed, `:runlocal` for seconds only."""
-    arg = common.parse_arg(arg, seed=0)
-    config = common.fashion("fashion_best", arg)
+    arg = arguments.parse(arg, seed=0)
+    config = fashion.experiment("fashion_best", arg)
     config.train.task = "image_title"
+    config.train.task_kwargs = tasks.image_title()
     config.train.task_kwargs.loss = "softmax"
     config.train.task_kwargs.contrastive_loss = "softmax"
     if not arg.runlocal:

@@ -1,13 +1,16 @@
-"""Fashion catalogue: the best single network joined with an unlike one.
+"""Fashion catalogue: the best single network and a different one, joined.
 
     ./launch/local.sh --config=configs/fashion_best_ensemble.py
     ./launch/local.sh --config=configs/fashion_best_ensemble.py:kind=alike  # two seeds of one network
 
-Trains the members first, if need be. V2L (arXiv 2207.12994) claims that unlike networks complement each other more than
-like ones; the scores are in the README.
+Trains its members first where they are missing. V2L (arXiv 2207.12994) claims that unlike networks complement each
+other more than like ones.
+
+Hardware: two CPU cores, two trainings of twice the budget.
+Expected: 52.4 ± 1.0 % MAR@10 capped (ensemble); kind=alike 52.6 ± 1.0.
 """
 
-from configs import common
+from retrieval_jax.settings import arguments, base, fashion
 
 _VIEWS = "bands+multi_scale,budget=double"
 MEMBERS = {
@@ -19,9 +22,8 @@ MEMBERS = {
 
 def get_config(arg=None):
     """Returns the settings; `:kind=` one of MEMBERS, `:runlocal` takes the short members."""
-    arg = common.parse_arg(arg, kind="unlike")
-    if arg.kind not in MEMBERS:
-        raise ValueError(f"the kind {arg.kind!r} is not known; there are {', '.join(MEMBERS)}")
-    config = common.fashion("fashion_best_ensemble", arg)
-    common.ensemble(config, tuple(f"fashion_ablation:change={member}" for member in MEMBERS[arg.kind]), arg)
+    arg = arguments.parse(arg, kind="unlike")
+    config = fashion.experiment("fashion_best_ensemble", arg)
+    changes = MEMBERS[arguments.choice("kind", arg.kind, MEMBERS)]
+    base.ensemble(config, tuple(f"fashion_ablation:change={change}" for change in changes), runlocal=arg.runlocal)
     return config

@@ -1,14 +1,19 @@
-"""Fashion catalogue: ConvNeXt + ViT, whitened one by one and concatenated. Trains both members first, if need be.
+"""Fashion catalogue: ConvNeXt and ViT, each whitened, then concatenated.
 
-./launch/local.sh --config=configs/fashion_ensemble.py
+Trains its members first where they are missing, each in a work directory beside its own.
+
+    ./launch/local.sh --config=configs/fashion_ensemble.py
+
+Hardware: two CPU cores, 615 + 1084 CPU s of training (its members).
+Expected: 47.1 ± 1.0 % MAR@10 capped (ensemble).
 """
 
-from configs import common
+from retrieval_jax.settings import arguments, base, fashion
 
 
 def get_config(arg=None):
     """Returns the settings; `:runlocal` takes the short members."""
-    arg = common.parse_arg(arg)
-    config = common.fashion("fashion_ensemble", arg)
-    common.ensemble(config, ("fashion_softmax", "fashion_vit"), arg)
+    arg = arguments.parse(arg)
+    config = fashion.experiment("fashion_ensemble", arg)
+    base.ensemble(config, ("fashion_softmax", "fashion_vit"), runlocal=arg.runlocal)
     return config

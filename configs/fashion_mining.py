@@ -1,18 +1,22 @@
-"""Fashion catalogue: what each way to mine better words is worth. One network, one budget, one switch at a time.
+"""Fashion catalogue: what each way to mine better words is worth, one switch at a time.
 
     ./launch/local.sh --config=configs/fashion_mining.py:switch=phrases
     ./launch/local.sh --config=configs/fashion_mining.py:switch=variants+phrases,budget=full,seed=1
     python benchmarks/ablation.py --budget=third --out=benchmarks/mining_third.json runs/fashion_mining-*
 
-The baseline, `switch=none`, has the plain tokens that were seen more than 5 times: configs/fashion_ablation.py of no
-change. All else is the same: softmax with Poly-1, mild crops, no evaluation during training.
+The baseline, `switch=none`, keeps the plain tokens that occur in more than 5 titles, like fashion_ablation:change=none.
+Everything else is the same for all: one network, one budget, softmax with Poly-1, mild crops, no evaluation during
+training.
+
+Hardware: two CPU cores, about 200 CPU s of training for a third of the budget.
+Expected: 44.5 % MAR@10 capped (whitening) without a switch; every switch is in docs/mining.md.
 """
 
-from configs import common
+from retrieval_jax.settings import arguments, fashion
 
 EPOCHS = {"third": 4 / 3, "full": 4.0}
 
-# switch: {setting of config.mine: value}; several are joined by "+".
+# switch: {setting of config.mine: value}; "+" joins several.
 SWITCHES = {
     "none": {},
     "normalise": {"normalise": True},
@@ -28,14 +32,12 @@ SWITCHES["all"] = {setting: value for one in SWITCHES.values() for setting, valu
 
 def get_config(arg=None):
     """Returns the settings; `:switch=` one of SWITCHES or several joined by "+", `budget=third|full`, `seed=`."""
-    arg = common.parse_arg(arg, switch="none", budget="third", seed=0)
-    if arg.budget not in EPOCHS:
-        raise ValueError(f"the budget {arg.budget!r} is not known; there are {', '.join(EPOCHS)}")
-    config = common.fashion("fashion_mining", arg)
+    arg = arguments.parse(arg, switch="none", budget="third", seed=0)
+    config = fashion.experiment("fashion_mining", arg)
     config.train.task_kwargs.loss = "softmax"
     config.train.eval_every_epochs = 0.0
     config.embed.models = ("trained",)
-    common.apply_changes(config.mine, "switch", arg.switch, SWITCHES)
+    arguments.apply_changes(config.mine, "switch", arg.switch, SWITCHES)
     if not arg.runlocal:
-        config.train.epochs = EPOCHS[arg.budget]
+        config.train.epochs = EPOCHS[arguments.choice("budget", arg.budget, EPOCHS)]
     return config

@@ -1,14 +1,17 @@
-"""The embedded catalogue: one network, one budget, every loss; their scores side by side, and the ensemble of all.
+"""The embedded catalogue: every loss with one network and budget, and the ensemble of all four.
 
-./launch/local.sh --config=configs/quickstart_losses.py
+    ./launch/local.sh --config=configs/quickstart_losses.py
+
+Hardware: two CPU cores, four trainings of the quickstart's size.
+Expected: 8.3 % MAR@10 capped (ensemble); by loss, cosine: softmax 18.7, sigmoid 6.8, both 19.8, category 10.5.
 """
 
-from configs import common
+from retrieval_jax.settings import arguments, base, quickstart
 
 
 def get_config(arg=None):
-    """Returns the settings; `:runlocal` takes seconds-long members."""
-    arg = common.parse_arg(arg)
-    config = common.quickstart("quickstart_losses", arg)
-    common.ensemble(config, tuple(f"quickstart:loss={loss}" for loss in common.LOSSES), arg)
+    """Returns the settings; `:runlocal` takes members that run for seconds."""
+    arg = arguments.parse(arg)
+    config = quickstart.experiment("quickstart_losses", arg)
+    base.ensemble(config, tuple(f"quickstart:loss={loss}" for loss in quickstart.LOSSES), runlocal=arg.runlocal)
     return config

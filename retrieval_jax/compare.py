@@ -10,7 +10,11 @@ their scores are averaged query by query. The difference is paired: both sides a
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("compare")
+
 import pathlib
 import re
 from collections.abc import Sequence
@@ -21,7 +25,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from retrieval_jax import errors, pairs, workdir
+from retrieval_jax import pairs, workdir
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
@@ -165,39 +169,27 @@ def print_comparison(found: dict) -> None:
     print(found["verdict"])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Is the command line; an `InputError` is printed as one message, with exit status 2."""
-    parser = argparse.ArgumentParser(
-        "python -m retrieval_jax.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main(given) -> None:
+    """Runs the command line.
+
+    Args:
+      given: its options, as `retrieval_jax.__main__` parses them.
+    """
+    config = ml_collections.ConfigDict(workdir.read_config(given.against[0]))
+    truth = loading.load(config.data).truth
+    if truth is None:
+        raise InputError(f"the catalogue of {given.against[0]} has no ground truth, so nothing can be compared")
+    half = metrics.selection_half(truth.query_ids, config.evaluate.selection_share)
+    chosen = {"all": None, "selection": half, "report": ~half}[given.half]
+    found = compare(
+        given.new,
+        given.against,
+        truth,
+        stage=given.stage,
+        old_stage=given.against_stage,
+        names=given.metrics,
+        chosen=chosen,
     )
-    parser.add_argument("new", nargs="+", type=pathlib.Path, help="work directories of one recipe, its seeds")
-    parser.add_argument("--against", nargs="+", type=pathlib.Path, required=True, help="those of the other recipe")
-    parser.add_argument("--stage", default="", help="stage or model/stage; by default the last of each run")
-    parser.add_argument("--against_stage", help="the same for the other side; by default as --stage")
-    parser.add_argument("--metrics", nargs="+", default=METRICS, help="the verdict is about the first")
-    parser.add_argument("--half", choices=_HALVES, default="all", help="which queries: choose on one, tell the other")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file to write as well")
-    given = parser.parse_args(argv)
-    with errors.spoken():
-        config = ml_collections.ConfigDict(workdir.read_config(given.against[0]))
-        truth = loading.load(config.data).truth
-        if truth is None:
-            raise InputError(f"the catalogue of {given.against[0]} has no ground truth, so nothing can be compared")
-        half = metrics.selection_half(truth.query_ids, config.evaluate.selection_share)
-        chosen = {"all": None, "selection": half, "report": ~half}[given.half]
-        found = compare(
-            given.new,
-            given.against,
-            truth,
-            stage=given.stage,
-            old_stage=given.against_stage,
-            names=given.metrics,
-            chosen=chosen,
-        )
-        print_comparison(found)
-        if given.out:
-            atomic.write_json(given.out, {**found, "half": given.half})
-
-
-if __name__ == "__main__":
-    main()
+    print_comparison(found)
+    if given.out:
+        atomic.write_json(given.out, {**found, "half": given.half})

@@ -1,18 +1,33 @@
-"""Pictures to embeddings: every model of the config over queries and gallery.
+"""Embeds queries and gallery with every model of the config.
 
     python -m retrieval_jax.embed --config=configs/quickstart.py --workdir=runs/quickstart
 
 Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours, no training), "pretrained" (public
 weights as they are, config.embed.pretrained), "untrained" (the network as training starts) and "trained" (the moving
-average of the last checkpoint), and the attributes that the trained model sees in the first listings of the val split.
+average of the last checkpoint), and the attributes that the trained model predicts for the first listings of the val
+split.
+
+A predict function says which columns it reads: pictures, the labels of titles, any other column of the split.
+config.embed.predict_fn is that of both splits; config.search.query_from and gallery_from give "trained" another predict
+function, checkpoint or run on either side, and the embeddings then lie in a folder of their own (`workdir.sides`).
+
+Two sides may be compared where meta["space"] is equal. It names the parameters (`checkpoints.space`) and the task's
+space, not the predict function, views or size of pictures: the predict functions of a task share a space unless they
+return one of their own. All of these are in meta["recipe"], and vectors of another recipe are never reused.
 
 Several processes (see `sharding.initialize`) write shards side by side, none holds more than one of them in memory, and
-a killed run goes on. When listings came, went or changed their pictures, `--again` embeds only what is new.
+a killed run resumes. When listings came, went or changed, `--again` embeds only what is new.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("embed")
+
+import collections.abc
+import dataclasses
 import datetime
-import hashlib
-import os
+import io
 import time
 
 import jax
@@ -20,95 +35,97 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import embeddings, inference
+from retrieval_jax import embeddings, inference, pairs, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
-from retrieval_jax.data.pictures import histogram, sources
-from retrieval_jax.data.pictures.noted import Noted
+from retrieval_jax.data.contents import Contents
+from retrieval_jax.data.examples import Pictures
+from retrieval_jax.data.pictures import histogram
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.embeddings import writer as shard_writer
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import remote
+from retrieval_jax.files import atomic, remote
 from retrieval_jax.models import pixels
 from retrieval_jax.training import checkpoints, sharding, warm_start
-from retrieval_jax.workdir import command_line
+from retrieval_jax.workdir import sides
 
 MODELS = ("histogram", "pretrained", "untrained", "trained")
-SPLITS = ("query", "gallery")
-RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not taken over any more
+SPLITS = sides.SPLITS
+RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not reused
 _VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of predicted attributes
 
 
 def run(config, workdir):
     """Embeds query and gallery with every model of `config.embed.models`.
 
-    Several processes share the shards of each split; a run that was killed goes on; vectors of pictures that the same
-    network has embedded before, and that did not change since, are taken over (see `shard_writer`).
+    Several processes share the shards of each split; a killed run resumes; vectors of listings that the same network
+    embedded before, and that have not changed since, are reused (see `embeddings.writer`).
 
     Args:
       config: the whole config.
       workdir: the work directory; the same folder for all processes.
 
     Returns:
-      A summary by model and split: rows, dim, the counts of `shard_writer.finish`, and pictures a second that this
+      A summary by model and split: rows, dim, the counts of `writer.finish`, and the listings per second that this
       process embedded (None where it embedded none).
 
     Raises:
-      InputError: unknown model or predict function, a missing or empty split, or nothing trained.
+      InputError: unknown model or predict function, a missing or empty split, a column that a split does not have, or
+        nothing trained.
     """
     workdir = workdirs.as_path(workdir)
-    unknown = [name for name in config.embed.models if name not in MODELS]
-    if unknown:
-        raise InputError(f"config.embed.models: there is no {unknown[0]!r}; there are: {', '.join(MODELS)}")
+    for name in config.embed.models:
+        if name not in MODELS:
+            raise InputError(f"config.embed.models: there is no model named {name!r}{pairs.near(name, MODELS)}")
     embeddings.check_dtype(config.embed.dtype)
+    chosen = sides.of(config)
     catalog = loading.load(config.data)
-    mesh = sharding.make_mesh(jax.local_devices())  # each process by itself: nobody waits for another one's shard
+    mesh = sharding.make_mesh(jax.local_devices())  # each process by itself: none waits for the shard of another
     for name in SPLITS:
         if not len(catalog.split(name)):
             raise InputError(f"catalogue {catalog.name}: the {name} split has no rows to embed")
-    pictures = {name: Noted(catalog.split(name).images) for name in SPLITS}
-    # Several models read the same pictures: they are decoded once.
-    images = {name: sources.Cached(pictures[name], config.data.cache_bytes) for name in SPLITS}
-    learns = set(config.embed.models) & {"untrained", "trained"}
-    task, vocabulary_hash = _task(config, workdir) if learns else (None, "")  # one task: compiled once for both
+    networks = _Networks(config, workdir, mesh)
+    seen = {}  # several models read the same pictures: they are decoded once
     summary = {}
     for name in config.embed.models:
-        if name in learns:
-            params, checkpoint = _params(config, workdir, name, task)
-            predict, recipe, provenance = _network(config, task, params, checkpoint, mesh)
+        if name == "histogram":
+            of_split = _histogram(config)
+        elif name == "pretrained":
+            of_split = _pretrained(config, mesh)
         else:
-            predict, recipe, provenance = _histogram(config) if name == "histogram" else _pretrained(config, mesh)
+            of_split = networks.untrained if name == "untrained" else networks.trained
         summary[name] = {}
         for split_name in SPLITS:
+            split = catalog.split(split_name)
+            embedder = of_split(split)
             meta = {
                 "model": name,
                 "split": split_name,
                 "catalogue": catalog.name,
                 "config": workdirs.stage_hash(config, "embed"),
                 "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "vocabulary_hash": vocabulary_hash if name in learns else "",
-                **provenance,
+                "vocabulary_hash": "",
+                **embedder.meta,
             }
-            ids = Ids.of(catalog.split(split_name).ids)
+            ids, folder = Ids.of(split.ids), chosen[split_name].folder if name == sides.MODEL else name
             job = shard_writer.Job(
-                workdir / "embeddings" / name / split_name,
+                workdir / "embeddings" / folder / split_name,
                 ids,
-                recipe,
+                embedder.recipe,
                 config.embed.dtype,
                 _shard_rows(config, len(ids)),
             )
-            summary[name][split_name] = _embed_split(
-                job, pictures[split_name], images[split_name], predict, meta, workdir
-            )
-        if name == "trained" and catalog.val is not None and jax.process_index() == 0:
-            _save_attributes(config, workdir, task, params, catalog.val, mesh)
+            contents = Contents(embedder.columns, config.data.cache_bytes, seen)
+            summary[name][split_name] = _embed_split(job, contents, embedder.predict, meta, workdir)
+        if name == sides.MODEL and catalog.val is not None and jax.process_index() == 0:
+            networks.save_attributes(catalog.val)
     _wait("embed")  # nobody reads what the first process still writes
     return {"embeddings": summary}
 
 
-def _embed_split(job, pictures, images, predict, meta, workdir):
-    """Makes this process's shards of a split, waits for the others, has the first process join them."""
+def _embed_split(job, contents, predict, meta, workdir):
+    """Makes this process's shards of a split and waits for the others; the first process then joins them."""
     first, here, processes = jax.process_index() == 0, jax.process_index(), jax.process_count()
     if first:
         shard_writer.settle(job.folder)
@@ -120,18 +137,18 @@ def _embed_split(job, pictures, images, predict, meta, workdir):
     def embed(rows, shard):
         nonlocal done, seconds
         start = time.monotonic()
-        out = predict(images, rows, title + (f", shard {shard + 1} of {job.count}" if job.count > 1 else ""))
+        out = predict(contents.columns, rows, title + (f", shard {shard + 1} of {job.count}" if job.count > 1 else ""))
         done, seconds = done + len(rows), seconds + time.monotonic() - start
         return out
 
     own = range(here * job.count // processes, (here + 1) * job.count // processes)
-    shard_writer.write(job, earlier, pictures, embed, own, lambda text: print(f"{title}: {text}", flush=True))
+    shard_writer.write(job, earlier, contents, embed, own, lambda text: print(f"{title}: {text}", flush=True))
     below = job.partial.relative_to(workdir).as_posix()
-    remote.push(workdir, below=below)  # where machines share a URL, not a disk
+    remote.push(workdir, below=below)  # for machines that share a URL, not a disk
     _wait(f"written {job.folder}")
     if first and processes > 1:
         remote.pull(workdir, below=below)
-    speed = {"pictures_per_second": round(done / max(seconds, 1e-9), 1) if done else None}
+    speed = {"rows_per_second": round(done / max(seconds, 1e-9), 1) if done else None}
     if not first:
         return speed
     counts = shard_writer.finish(job, meta, earlier)
@@ -156,7 +173,7 @@ def _shard_rows(config, rows):
 
 
 def _batch_size(config):
-    """This process's share of a batch, so that a device computes as many pictures at once as if all worked together."""
+    """Returns this process's share of a batch: a device computes as many rows at once as if all worked together."""
     return -(-config.embed.batch_size // jax.process_count())
 
 
@@ -165,28 +182,41 @@ def _wait(name):
         multihost_utils.sync_global_devices(name)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Embedder:
+    """What turns the listings of a split into vectors.
+
+    Attributes:
+      columns: what it reads of the split, {name: column}.
+      predict: (columns, rows, desc) -> (vectors, space).
+      recipe: name of all that a vector depends on beside its listing.
+      meta: provenance of its own.
+    """
+
+    columns: dict
+    predict: collections.abc.Callable
+    recipe: str
+    meta: dict
+
+
 def _histogram(config):
     arguments = inference.test_arguments(config) | {"batch_size": _batch_size(config)}
-    recipe = shard_writer.recipe_name({"space": histogram.SPACE, **_pictures_recipe(config, arguments)})
 
-    def predict(source, rows, desc):
+    def predict(columns, rows, desc):
         vectors, done = np.empty((len(rows), histogram.DIM), np.float32), 0
-        with tqdm.tqdm(
-            total=len(rows), desc=desc, unit="picture", mininterval=1, disable=jax.process_index() > 0
-        ) as bar:
-            for batch in pipeline.eval_batches(source, rows=rows, **arguments):
+        with tqdm.tqdm(total=len(rows), desc=desc, unit="row", mininterval=1, disable=jax.process_index() > 0) as bar:
+            for batch in pipeline.eval_batches(columns, rows=rows, **arguments):
                 count = int(batch["_mask"].sum())
                 vectors[done : done + count] = histogram.embed(batch["image"][:count])
                 done += count
                 bar.update(count)
-        return vectors, f"{histogram.SPACE}:{recipe}"
+        return vectors, histogram.SPACE
 
-    return predict, recipe, {"checkpoint": None}
+    def of_split(split):
+        columns = {"image": Pictures(split.images)}
+        return _Embedder(columns, predict, _recipe(config, columns, arguments), {"checkpoint": None})
 
-
-def _task(config, workdir):
-    data_info = info_lib.load(workdir / "checkpoints" / "data_info.json")
-    return inference.make_task(config, data_info), data_info.vocabulary_hash
+    return of_split
 
 
 def _pretrained(config, mesh):
@@ -197,13 +227,14 @@ def _pretrained(config, mesh):
             "config.embed.models has 'pretrained', and config.embed.pretrained.name is empty: give timm's "
             "name of public weights, such as 'convnext_tiny.fb_in22k'"
         )
-    from retrieval_jax.models import pretrained  # reads weight files: only who asks for such needs it
+    from retrieval_jax.models import pretrained  # not everyone needs a reader of weight files
 
     arguments = inference.test_arguments(config, block)
     info = pretrained.info(block.name, block.path or None)
-    kwargs = {"img_size": arguments["image_size"], **block.kwargs}  # tables of positions follow it
+    kwargs = {"img_size": arguments["image_size"], **block.kwargs}  # position tables depend on it
     module, params = pretrained.load(block.name, block.path or None, offline=block.offline, dtype=block.dtype, **kwargs)
 
+    @tasks.Predict
     def predict_fn(params, batch):
         images = pixels.normalize(batch["image"], module.dtype, info.mean, info.std)
         return {"embedding": module.apply({"params": params}, images)["embedding"]}
@@ -215,115 +246,156 @@ def _pretrained(config, mesh):
         "std": info.std,
         "kwargs": workdirs.plain(kwargs),
     }
-    predict, recipe = _predictor(config, predict_fn, params, mesh, arguments, block.name, settings)
-    return predict, recipe, {"checkpoint": f"{block.name}/{recipe}", "licence": info.licence}
+    weights, params = (
+        inference.checksum(params),
+        jax.device_put(params, sharding.replicated(mesh)),
+    )  # once for all shards
+
+    def of_split(split):
+        columns, views = {"image": Pictures(split.images)}, config.embed.get("views", ())
+        recipe = _recipe(config, columns, arguments, views, space=block.name, weights=weights, settings=settings)
+        predict = _predictor(predict_fn, params, mesh, arguments, views, f"{block.name}:{recipe}", _batch_size(config))
+        return _Embedder(columns, predict, recipe, {"checkpoint": f"{block.name}/{recipe}", "licence": info.licence})
+
+    return of_split
 
 
-def _network(config, task, params, checkpoint, mesh):
-    predict_fn = inference.named(task.predict_fns, config.embed.predict_fn)
-    settings = {
-        "predict_fn": config.embed.predict_fn,
-        "train": workdirs.plain(config.train.model),
-        "dtype": config.train.get("dtype", "float32"),
-        "model_kwargs": workdirs.plain(config.embed.get("model_kwargs", {})),
-    }
-    space = f"{task.space}:{checkpoint}"
-    predict, recipe = _predictor(config, predict_fn, params, mesh, inference.test_arguments(config), space, settings)
-    return predict, recipe, {"checkpoint": checkpoint}
+class _Networks:
+    """The trained networks that a config embeds with, each loaded once."""
 
+    def __init__(self, config, workdir, mesh):
+        self._config, self._workdir, self._mesh = config, workdir, mesh
+        self._own, self._loaded = None, {}
 
-def _predictor(config, predict_fn, params, mesh, arguments, space, settings):
-    """Returns a function of (source, rows, desc) -> (vectors, space), and the name of its recipe.
+    def trained(self, split) -> _Embedder:
+        side = sides.of(self._config)[split.name]
+        folder = side.workdir(self._workdir)
+        key = (folder, side.step, side.which)
+        if key not in self._loaded:
+            self._loaded[key] = self._load(side, folder, f"config.search.{split.name}_from")
+        return self._embedder(*self._loaded[key], side.predict_fn, split, folder)
 
-    The recipe holds the weights themselves, by checksum: a training that was repeated under the same settings, or a
-    file of weights that was replaced, gives other vectors. Vectors of two recipes are not comparable, unless the task
-    says so by naming the space itself.
-    """
-    views = config.embed.get("views", ())
-    recipe = shard_writer.recipe_name(
-        {
-            "space": space,
-            "weights": _checksum(params),
-            "settings": settings,
-            "views": workdirs.plain(views),
-            **_pictures_recipe(config, arguments),
+    def untrained(self, split) -> _Embedder:
+        config, workdir = self._config, self._workdir
+        if "untrained" not in self._loaded:
+            task, data_info = self._task()
+            batch = info_lib.zero_batch(workdir / "checkpoints" / "batch.json")
+            init_rng, _ = jax.random.split(jax.random.key(config.train.seed))  # as train: this is where training starts
+            params = jax.jit(task.init)(init_rng, batch)
+            params, _ = warm_start.put(params, task, workdirs.predecessor_folder(config, workdir), data_info)
+            weights = inference.checksum(params)
+            model = inference.Model(config, task, params, data_info, 0, self._mesh)
+            model.space = f"{task.space}:untrained/{weights[:16]}"
+            self._loaded["untrained"] = self._on_devices(model), weights, "untrained"
+        side = sides.of(config)[split.name]
+        return self._embedder(*self._loaded["untrained"], "" if side.run else side.predict_fn, split, workdir)
+
+    def save_attributes(self, val) -> None:
+        """Writes val_attributes.npz: rows [n] of the val split; label_ids, probabilities [n, 10], best first."""
+        file, (task, _) = self._workdir / "embeddings" / sides.MODEL / "val_attributes.npz", self._task()
+        if "attributes" not in task.predict_fns:
+            file.unlink(missing_ok=True)
+            return
+        key = (self._workdir, 0, "ema")
+        if key not in self._loaded:
+            self._loaded[key] = self._load(sides.Side(), self._workdir, "")
+        model, predict_fn = self._loaded[key][0], inference.top_attributes(task.predict_fns["attributes"], _VAL_TOP)
+        rows = np.arange(min(_VAL_ROWS, len(val)))
+        out = inference.predict(
+            predict_fn,
+            model.params,
+            inference.columns(predict_fn, val, self._config, self._workdir, "the predict function 'attributes'"),
+            rows=rows,
+            mesh=self._mesh,
+            desc="embed: val attributes",
+            **inference.test_arguments(self._config),
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        np.savez(content, rows=rows, label_ids=out["label_ids"], probabilities=out["probabilities"])
+        atomic.write_bytes(file, content.getvalue())
+
+    def _task(self):
+        if self._own is None:  # one task: compiled once for "untrained" and "trained"
+            data_info = info_lib.load(self._workdir / "checkpoints" / "data_info.json")
+            self._own = inference.make_task(self._config, data_info), data_info
+        return self._own
+
+    def _load(self, side, folder, setting):
+        """Returns (model, checksum of its weights, step)."""
+        if side.run:
+            if not checkpoints.steps(folder / "checkpoints"):
+                how = (
+                    f"retrieval-jax run --config={side.run} --workdir={folder}" if side.config else "retrieval-jax run"
+                )
+                raise InputError(f"{setting}: nothing is trained in {folder}: run `{how}` first")
+            model = inference.load(folder, side.which, side.step or None)
+        else:
+            task, data_info = self._task()
+            params, meta, step = checkpoints.load_params(folder / "checkpoints", side.step or None, side.which)
+            info_lib.check_vocabulary(meta, folder)
+            model = inference.Model(self._config, task, params, data_info, step, self._mesh)
+            model.space = inference.space(self._config, task, meta, step, side.which)
+        return self._on_devices(model), inference.checksum(model.params), model.step
+
+    def _on_devices(self, model):
+        params = jax.device_put(model.params, sharding.replicated(self._mesh))  # once for all shards
+        return dataclasses.replace(model, params=params, mesh=self._mesh)
+
+    def _embedder(self, model, weights, step, predict_fn, split, folder) -> _Embedder:
+        config, name = model.config, predict_fn or model.config.embed.predict_fn
+        function = inference.named(model.task.predict_fns, name)
+        columns = inference.columns(function, split, config, folder, f"the predict function {name!r}")
+        arguments, views = inference.test_arguments(config), config.embed.get("views", ())
+        settings = {
+            "predict_fn": name,
+            "reads": list(function.reads),
+            "train": workdirs.plain(config.train.model),
+            "dtype": config.train.get("dtype", "float32"),
+            "model_kwargs": workdirs.plain(config.embed.get("model_kwargs", {})),
         }
-    )
-    params = jax.device_put(params, sharding.replicated(mesh))  # once for all shards
+        depends = {"space": model.space, "weights": weights, "settings": settings}
+        recipe = _recipe(self._config, columns, arguments, views, **depends)
+        size = _batch_size(self._config)
+        predict = _predictor(function, model.params, self._mesh, arguments, views, model.space, size)
+        meta = {
+            "checkpoint": f"{workdirs.stage_hash(config, 'train')}/{step}",
+            "predict_fn": name,
+            "vocabulary_hash": model.data_info.vocabulary_hash,
+        }
+        return _Embedder(columns, predict, recipe, meta)
 
-    def predict(source, rows, desc):
+
+def _predictor(predict_fn, params, mesh, arguments, views, space, batch_size):
+    """Returns the function of (columns, rows, desc) -> (vectors, space) of a network."""
+
+    def predict(columns, rows, desc):
         out = inference.predict(
             predict_fn,
             params,
-            source,
+            columns,
             rows=rows,
             mesh=mesh,
             desc=desc,
             views=views,
-            **arguments | {"batch_size": _batch_size(config)},
+            **arguments | {"batch_size": batch_size},
         )
-        return out["embedding"], out.get("space", f"{space}:{recipe}")
+        if "embedding" not in out:
+            raise InputError(f"{desc}: the predict function returns {', '.join(sorted(out))}, not an embedding")
+        return out["embedding"], out.get("space", space)
 
-    return predict, recipe
-
-
-def _pictures_recipe(config, arguments):
-    """What the vector of a picture depends on before any network sees it."""
-    return {
-        "version": RECIPE,
-        "transform": workdirs.plain(arguments["transform"]),
-        "image_size": list(arguments["image_size"]),
-        "decode_at_least": config.data.kwargs.get("decode_at_least", None),
-    }
+    return predict
 
 
-def _checksum(params):
-    """Returns a checksum of all weights, with their places and types."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
-        digest.update(array.reshape(-1).view(np.uint8))
-    return digest.hexdigest()
-
-
-def _params(config, workdir, name, task):
-    """Returns the parameters of "trained" or "untrained", and words for where they come from."""
-    trained_with = workdirs.stage_hash(config, "train")
-    if name == "trained":
-        params, meta, step = checkpoints.load_params(workdir / "checkpoints")
-        info_lib.check_vocabulary(meta, workdir)
-        return params, f"{trained_with}/{step}"
-    image = np.zeros((1, *config.data.image_size, 3), np.uint8)
-    init_rng, _ = jax.random.split(jax.random.key(config.train.seed))  # as train: this is where training starts
-    params = jax.jit(task.init)(init_rng, {"image": image})
-    data_info = info_lib.load(workdir / "checkpoints" / "data_info.json")
-    params, _ = warm_start.put(params, task, workdirs.predecessor_folder(config, workdir), data_info)
-    return params, f"{trained_with}/untrained"
-
-
-def _save_attributes(config, workdir, task, params, val, mesh):
-    """Writes val_attributes.npz: rows [n] of the val split; label_ids, probabilities [n, 10], most probable first."""
-    file = workdir / "embeddings" / "trained" / "val_attributes.npz"
-    if "attributes" not in task.predict_fns:
-        file.unlink(missing_ok=True)
-        return
-    rows = np.arange(min(_VAL_ROWS, len(val)))
-    out = inference.predict(
-        inference.top_attributes(task.predict_fns["attributes"], _VAL_TOP),
-        params,
-        val.images,
-        rows=rows,
-        mesh=mesh,
-        desc="embed: val attributes",
-        **inference.test_arguments(config),
-    )
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as stream:
-        np.savez(stream, rows=rows, label_ids=out["label_ids"], probabilities=out["probabilities"])
-    beside.replace(file)
-
-
-if __name__ == "__main__":
-    sharding.initialize()
-    command_line.main(run, "embed")
+def _recipe(config, columns, arguments, views=(), **depends):
+    """Returns the name of all that vectors depend on beside the listings: `depends`, and how pictures are prepared."""
+    pictures = [column for _, column in sorted(columns.items()) if isinstance(column, Pictures)]
+    if pictures:
+        depends |= {
+            "views": workdirs.plain(views),
+            "transform": workdirs.plain(arguments["transform"]),
+            "image_size": list(arguments["image_size"]),
+            "own": [workdirs.plain([one.transforms, one.image_size]) for one in pictures],
+            "decode_at_least": config.data.kwargs.get("decode_at_least", None),
+        }
+    return shard_writer.recipe_name({"version": RECIPE, **depends})

@@ -10,6 +10,11 @@ gallery, are counted and shown; nothing is removed.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("evaluate")
+
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -238,9 +243,3 @@ def run(config, workdir) -> dict:
         "submission_stage": "/".join(submitted),
         **{name: last[name] for name in SUMMARY},
     }
-
-
-if __name__ == "__main__":
-    from retrieval_jax.workdir import command_line
-
-    command_line.main(run, "evaluate")

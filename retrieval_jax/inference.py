@@ -1,4 +1,4 @@
-"""From pictures to arrays with a trained model: the one bridge between the JAX world and the NumPy world.
+"""From examples to arrays with a trained model: the one bridge between the JAX world and the NumPy world.
 
 model = inference.load("runs/quickstart")
 vectors = model.embed(["shoe.jpg", "dress.png"])      # float32 [2, D]
@@ -6,9 +6,12 @@ model.predict_attributes(["shoe.jpg"], top=3)         # [[("black", 0.93), ("lea
 """
 
 import collections
+import collections.abc
 import copy
 import dataclasses
 import functools
+import hashlib
+import json
 import pathlib
 
 import jax
@@ -17,12 +20,14 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from retrieval_jax import embeddings, tasks, workdir
+from retrieval_jax import embeddings, pairs, tasks, workdir
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import pipeline
+from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.data.pictures import decoding
 from retrieval_jax.errors import InputError
+from retrieval_jax.tasks import parts
 from retrieval_jax.training import checkpoints, sharding
 from retrieval_jax.views import host_size, with_views
 
@@ -32,7 +37,7 @@ _IN_FLIGHT = 3  # batches on the device while the next ones are read
 def predict(
     predict_fn,
     params,
-    source,
+    columns,
     *,
     transform,
     image_size,
@@ -44,41 +49,46 @@ def predict(
     views=(),
     on_batch=None,
 ):
-    """Runs a model over pictures, in order, on all devices.
+    """Runs a model over examples, in order, on all devices.
 
     Args:
-      predict_fn: (params, batch) -> dict of arrays [B, ...] and optionally "space", a str.
+      predict_fn: `tasks.Predict`: a function of (params, batch) that returns a dict of arrays [B, ...] and optionally
+        "space", a str; and the names of the columns that it reads.
       params: pytree of arrays.
-      source: random access, source[row] -> uint8 [h, w, 3].
-      transform: (name, kwargs) pairs, nothing random.
-      image_size: (height, width) in pixels.
-      batch_size: rows of a global batch; rounded up to a multiple of the devices.
-      mesh: of `sharding.make_mesh`; None makes one. The processes whose devices it has work together; over the
-        devices of one process alone, that one reads and computes everything.
+      columns: {name: column}, equally long: `Pictures`, `Ragged`, an array [n, ...], or a source of pictures (uint8
+        [n, h, w, 3], or anything else with len and source[row] -> uint8 [h, w, 3]). Columns that are not read may be
+        there too.
+      transform: (name, kwargs) pairs, nothing random; pictures with transforms of their own keep those.
+      image_size: (height, width) in pixels, likewise.
+      batch_size: rows of a global batch; rounded up to a multiple of the number of devices.
+      mesh: of `sharding.make_mesh`; None makes one. The processes that own its devices work together; over the devices
+        of a single process, that one reads and computes everything.
       desc: title of the progress bar; None shows none.
       rows: only these rows, in this order.
-      num_threads: that read pictures.
+      num_threads: threads that read pictures.
       views: (name, kwargs) pairs; the embeddings of test-time views are averaged, see `views.with_views`.
-      on_batch: called without arguments after each batch; what it raises ends the prediction.
+      on_batch: called without arguments after each batch; an exception that it raises ends the prediction.
 
     Returns:
-      The dict of `predict_fn` (with views, its embedding and space only) with numpy arrays [n, ...] without padding,
+      The dict of `predict_fn` (with views only its embedding and space) with numpy arrays [n, ...] without padding,
       floating ones as float32; the same on every process.
 
     Raises:
-      InputError: there are no rows.
+      InputError: no rows, a column that is missing, or columns of different lengths.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
-    total = len(source) if rows is None else len(rows)
+    columns = _read(predict_fn, columns, desc or "prediction")
+    total = len(next(iter(columns.values()))) if rows is None else len(rows)
     if not total:
         raise InputError(f"{desc or 'prediction'}: the split has no rows")
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    run, space = _compiled(with_views(predict_fn, views, image_size), mesh)
+    shown = with_views(predict_fn, views, image_size)
+    run, space = _compiled(shown, mesh)
     params = sharding.put(params, mesh)
     batches = pipeline.eval_batches(
-        source,
+        columns,
         transform=transform,
-        image_size=host_size(views, image_size),
+        image_size=image_size if shown is predict_fn else host_size(views, image_size),
         batch_size=batch_size,
         num_threads=num_threads,
         rows=rows,
@@ -103,7 +113,7 @@ def predict(
         bar.update(count)
 
     with tqdm.tqdm(
-        total=total, desc=desc, unit="picture", mininterval=1, disable=desc is None or jax.process_index() > 0
+        total=total, desc=desc, unit="row", mininterval=1, disable=desc is None or jax.process_index() > 0
     ) as bar:
         for batch in batches:
             waiting.append(run(params, sharding.shard_batch(batch, mesh)))
@@ -116,14 +126,60 @@ def predict(
     return {**arrays, **space}
 
 
-def test_arguments(config, weights=None):
-    """Says how pictures reach a network at test time.
+def _read(predict_fn, columns, where):
+    """Returns the columns that a predict function reads, sources of pictures as `Pictures`."""
+    missing = [name for name in predict_fn.reads if name not in columns]
+    if missing:
+        raise InputError(
+            f"{where}: the predict function reads the column {missing[0]!r}{pairs.near(missing[0], sorted(columns))}"
+        )
+    found = {}
+    for name in predict_fn.reads:
+        column = columns[name]
+        plain = isinstance(column, np.ndarray) and not (column.dtype == np.uint8 and column.ndim == 4)
+        found[name] = column if plain or isinstance(column, (Pictures, Ragged)) else Pictures(column)
+    if len({len(column) for column in found.values()}) > 1:
+        listed = ", ".join(f"{name} {len(column)}" for name, column in found.items())
+        raise InputError(f"{where}: the columns have different numbers of rows: {listed}")
+    return found
+
+
+def columns(predict_fn, split, config, workdir=None, name="predict function"):
+    """Makes the columns of a split that a predict function reads.
 
     Args:
-      config: the whole config: embed.transforms, () for as the public weights say (without such: resize), and
-        embed.image_size, () for data.image_size.
-      weights: {"name", "path"} of public weights that are used as they are, whose image size is the default then;
-        None for a network of this config, which may have been trained from such.
+      predict_fn: `tasks.Predict`.
+      split: `data.catalog.Split`.
+      config: the whole config of the run that the network is from; its task says which columns there are
+        (`tasks.<name>.columns`, by default `tasks.parts.columns`).
+      workdir: the work directory of that run; None where there is none.
+      name: of the predict function, for messages.
+
+    Returns:
+      {name: `Pictures`, `Ragged` or array [n, ...]}, for `predict`.
+
+    Raises:
+      InputError: the split does not have a column that is read.
+    """
+    task = None if config.get("train") is None else tasks.get(config.train.task)
+    there = getattr(task, "columns", parts.columns)(config, split, workdir)
+    for column in predict_fn.reads:
+        if column not in there:
+            raise InputError(
+                f"{name} reads the column {column!r}, which the {split.name} split does not have"
+                f"{pairs.near(column, sorted(there))}"
+            )
+    return {column: there[column]() for column in predict_fn.reads}
+
+
+def test_arguments(config, weights=None):
+    """Returns how pictures are prepared for a network at test time.
+
+    Args:
+      config: the whole config: embed.transforms, where () means the transform of the public weights, or a plain resize
+        without such weights; and embed.image_size, where () means data.image_size.
+      weights: {"name", "path"} of public weights that are used as they are; their image size is then the default. None
+        for a network of this config, which may have been trained from public weights.
 
     Returns:
       transform, image_size and batch_size, for `predict`.
@@ -131,7 +187,7 @@ def test_arguments(config, weights=None):
     own = None if config.get("train") is None else config.train.get("model", {}).get("pretrained")
     named_weights, info = weights or own, None
     if named_weights and named_weights["name"]:
-        from retrieval_jax.models import pretrained  # reads weight files: only who asks for such needs it
+        from retrieval_jax.models import pretrained  # not everyone needs a reader of weight files
 
         info = pretrained.info(named_weights["name"], named_weights["path"] or None)
     transform = config.embed.transforms
@@ -146,7 +202,7 @@ def test_arguments(config, weights=None):
 
 @functools.lru_cache(maxsize=8)
 def _compiled(predict_fn, mesh):
-    """Compiles a predict function once for all splits; the name of the space is no array, so tracing notes it."""
+    """Compiles a predict function once for all splits; the name of the space is not an array, so tracing stores it."""
     space = {}
 
     def run(params, batch):
@@ -163,11 +219,11 @@ def top_attributes(predict_fn, top):
     """Makes the predict function of the most probable labels.
 
     Args:
-      predict_fn: of (params, batch); returns a dict with probabilities [B, L].
-      top: how many labels; L where there are fewer.
+      predict_fn: `tasks.Predict` that returns a dict with probabilities [B, L].
+      top: number of labels, at most L.
 
     Returns:
-      Function of (params, batch) that returns label_ids int32 [B, top] and probabilities [B, top], best first.
+      `tasks.Predict` that returns label_ids int32 [B, top] and probabilities [B, top], most probable first.
     """
 
     def predict_top(params, batch):
@@ -175,20 +231,21 @@ def top_attributes(predict_fn, top):
         values, ids = jax.lax.top_k(probabilities, min(top, probabilities.shape[-1]))
         return {"label_ids": ids.astype(jnp.int32), "probabilities": values}
 
-    return predict_top
+    return dataclasses.replace(predict_fn, fn=predict_top)
 
 
 @dataclasses.dataclass
 class Model:
-    """A trained model, ready for pictures.
+    """A trained model, ready for use.
 
     Attributes:
       config: the run's whole config.
-      task: of `tasks`.
-      params: of the checkpoint.
-      data_info: what the task was made with.
-      step: of the checkpoint.
+      task: the `tasks.Task`.
+      params: parameters of the checkpoint.
+      data_info: `data.info.DataInfo` that the task was made with.
+      step: step of the checkpoint.
       mesh: devices it runs on.
+      space: name of the space that it embeds into, see `space`.
     """
 
     config: ml_collections.ConfigDict
@@ -197,48 +254,57 @@ class Model:
     data_info: DataInfo
     step: int
     mesh: jax.sharding.Mesh
+    space: str = ""
 
-    def embed(self, images):
-        """Embeds pictures.
+    def embed(self, inputs, predict_fn=""):
+        """Embeds pictures, or whatever the predict function reads.
 
         Args:
-          images: list of uint8 [h, w, 3] RGB arrays or paths of picture files.
+          inputs: list of uint8 [h, w, 3] RGB arrays or paths of picture files; or {column: such a list, `Ragged` or
+            array [n, ...]} for a predict function that reads other columns than "image".
+          predict_fn: name of the predict function; "" for config.embed.predict_fn.
 
         Returns:
           float32 [n, D].
 
         Raises:
-          InputError: something else than a picture, named by its place in the list.
+          InputError: something that is not a picture, with its position in the list; or a column that is missing.
         """
-        predict_fn = named(self.task.predict_fns, self.config.embed.predict_fn)
-        return self._predict(predict_fn, images, views=self.config.embed.get("views", ()))["embedding"]
+        function = named(self.task.predict_fns, predict_fn or self.config.embed.predict_fn)
+        return self._predict(function, inputs, views=self.config.embed.get("views", ()))["embedding"]
 
-    def predict_attributes(self, images, top=10):
-        """Names the most probable attributes of pictures.
+    def predict_attributes(self, inputs, top=10):
+        """Predicts the most probable attributes of pictures.
 
         Args:
-          images: as for `embed`.
-          top: how many.
+          inputs: as for `embed`.
+          top: number of attributes per picture.
 
         Returns:
-          For each picture the list of (token, probability), most probable first.
+          For each picture a list of (token, probability), most probable first.
 
         Raises:
-          InputError: the task predicts no attributes, or something is not a picture.
+          InputError: the task does not predict attributes, or something is not a picture.
         """
-        out = self._predict(top_attributes(named(self.task.predict_fns, "attributes"), top), images)
+        out = self._predict(top_attributes(named(self.task.predict_fns, "attributes"), top), inputs)
         names = self.data_info.label_names
         return [
             [(names[i], float(p)) for i, p in zip(ids, values, strict=True)]
             for ids, values in zip(out["label_ids"], out["probabilities"], strict=True)
         ]
 
-    def _predict(self, predict_fn, images, **kwargs):
-        images = [decoding.picture(number, image) for number, image in enumerate(images)]
-        # few batch sizes, few compilations
-        batch_size = min(64, 1 << max(0, len(images) - 1).bit_length())
+    def _predict(self, predict_fn, inputs, **kwargs):
+        inputs = inputs if isinstance(inputs, collections.abc.Mapping) else {"image": inputs}
+        given = {
+            name: [decoding.picture(number, image) for number, image in enumerate(column)]
+            if isinstance(column, (list, tuple))
+            else column
+            for name, column in inputs.items()
+        }
+        rows = max(map(len, given.values()), default=0)
+        batch_size = min(64, 1 << max(0, rows - 1).bit_length())  # few batch sizes, few compilations
         arguments = {**test_arguments(self.config), "batch_size": batch_size}
-        return predict(predict_fn, self.params, images, mesh=self.mesh, **arguments, **kwargs)
+        return predict(predict_fn, self.params, given, mesh=self.mesh, **arguments, **kwargs)
 
 
 def load(folder, which="ema", step=None):
@@ -247,13 +313,13 @@ def load(folder, which="ema", step=None):
     Args:
       folder: the work directory.
       which: "ema" or "params".
-      step: of the checkpoint; None for the latest.
+      step: step of the checkpoint; None for the latest.
 
     Returns:
       The `Model`.
 
     Raises:
-      InputError: the folder is no work directory, or nothing was trained in it.
+      InputError: the folder is not a work directory, or nothing was trained in it.
     """
     folder = pathlib.Path(folder)
     config = ml_collections.ConfigDict(workdir.read_config(folder))
@@ -263,19 +329,20 @@ def load(folder, which="ema", step=None):
             "retrieval_jax.models.pretrained.load loads"
         )
     params, meta, step = checkpoints.load_params(folder / "checkpoints", step, which)
+    config = ml_collections.ConfigDict(workdir.read_config(folder, meta))  # as this checkpoint was trained
     data_info = info_lib.load(folder / "checkpoints" / "data_info.json")
     info_lib.check_vocabulary(meta, folder)
     task = make_task(config, data_info)
-    return Model(config, task, params, data_info, step, sharding.make_mesh())
+    return Model(config, task, params, data_info, step, sharding.make_mesh(), space(config, task, meta, step, which))
 
 
 def make_task(config, data_info):
     """Makes the task of a trained run for prediction.
 
     Args:
-      config: the whole config; `embed.model_kwargs` go before `train.model.kwargs`: what a backbone may do otherwise
+      config: the whole config; `embed.model_kwargs` override `train.model.kwargs`: what a backbone does differently
         when it embeds, such as pool_bands.
-      data_info: what the task was trained with.
+      data_info: `data.info.DataInfo` that the task was trained with.
 
     Returns:
       The `tasks.Task`.
@@ -286,8 +353,34 @@ def make_task(config, data_info):
     return tasks.get(settings.task).make(settings, data_info)
 
 
+def space(config, task, meta, step, which="ema"):
+    """Returns the name of the space that a checkpoint embeds into; only vectors of one space may be compared.
+
+    It is the same for all predict functions of a task (those that embed into a space of their own return "space"), for
+    all views and for all sizes of pictures.
+
+    Args:
+      config: the whole config.
+      task: `tasks.Task` of `make_task`.
+      meta: of the checkpoint, with its step and which, see `checkpoints.space`.
+    """
+    kwargs = workdir.plain(config.embed.get("model_kwargs", {}))  # with these the network is another function
+    tail = f"/{hashlib.sha256(json.dumps(kwargs, sort_keys=True).encode()).hexdigest()[:8]}" if kwargs else ""
+    return f"{task.space}:{checkpoints.space(meta, step, which)}{tail}"
+
+
+def checksum(params):
+    """Returns a checksum of all parameters with their paths and dtypes, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
 def named(predict_fns, name):
-    """Returns a task's predict function; raises InputError, listing what the task has, when it is missing."""
+    """Returns a task's predict function; raises InputError, listing those there are, if it is missing."""
     if name not in predict_fns:
-        raise InputError(f"the task has no predict function {name!r}; it has {', '.join(sorted(predict_fns))}")
+        raise InputError(f"the task has no predict function {name!r}{pairs.near(name, sorted(predict_fns))}")
     return predict_fns[name]

@@ -10,6 +10,11 @@ The second file may be edited by hand; nothing is left out until config.data.lea
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("leaks")
+
 import copy
 import csv
 import io
@@ -171,7 +176,10 @@ def _write(file: pathlib.Path, header: tuple[str, ...], rows: list[tuple]) -> No
     atomic.write_bytes(file, text.getvalue().encode("utf-8"))
 
 
-if __name__ == "__main__":
-    from retrieval_jax.workdir import command_line
+def main(given) -> None:
+    """Runs the command line.
 
-    command_line.main(run)
+    Args:
+      given: its options, as `retrieval_jax.__main__` parses them.
+    """
+    run(given.config, given.workdir)

@@ -10,6 +10,11 @@ Files appear under their final names only once complete. Rerunning the command a
 checksum and records are valid, and whose listings and pictures have not changed since, are kept.
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("prepare")
+
 import collections
 import concurrent.futures
 import contextlib
@@ -21,7 +26,6 @@ import time
 
 import numpy as np
 import tqdm
-from absl import flags
 
 from retrieval_jax import workdir
 from retrieval_jax.data import catalog as catalogs
@@ -30,7 +34,7 @@ from retrieval_jax.data.records import prepared
 from retrieval_jax.data.tables import left_out, row_checks
 from retrieval_jax.errors import InputError, RunFailed
 from retrieval_jax.files import atomic, lock
-from retrieval_jax.workdir import command_line, provenance
+from retrieval_jax.workdir import provenance
 
 SHARD_ROWS = 8192  # listings per file: 100 to 200 MB at 256 pixels, and the most that a killed process loses
 
@@ -364,28 +368,19 @@ def _text(out, summary) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Is the command line."""
-    flags.DEFINE_string("out", None, "Folder to write; the same again goes on where it was stopped.")
-    flags.DEFINE_integer("side", 256, "Pixels of the shorter side; smaller pictures are not enlarged.")
-    flags.DEFINE_integer("quality", 90, "Of the JPEGs that are written, 1 to 100.")
-    flags.DEFINE_integer("processes", 0, "That decode; 0 for as many as there are cores.")
-    flags.DEFINE_integer("shard_rows", SHARD_ROWS, "Listings of a file.")
+def main(given) -> None:
+    """Runs the command line.
 
-    def action(command):
-        if not flags.FLAGS.out:
-            raise InputError("--out is missing: give the folder to write, --out=FOLDER")
-        run(
-            command.config,
-            flags.FLAGS.out,
-            side=flags.FLAGS.side,
-            quality=flags.FLAGS.quality,
-            processes=flags.FLAGS.processes,
-            shard_rows=flags.FLAGS.shard_rows,
-        )
-
-    command_line.start(action)
-
-
-if __name__ == "__main__":
-    main()
+    Args:
+      given: its options, as `retrieval_jax.__main__` parses them.
+    """
+    if not given.out:
+        raise InputError("--out is missing: give the folder to write, --out=FOLDER")
+    run(
+        given.config,
+        given.out,
+        side=given.side,
+        quality=given.quality,
+        processes=given.processes,
+        shard_rows=given.shard_rows,
+    )

@@ -11,7 +11,11 @@ batched queries; exact search is measured too, and proposed if nothing beats it.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("propose_index")
+
 import json
 import math
 import pathlib
@@ -22,7 +26,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from retrieval_jax import errors, index
+from retrieval_jax import index
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files.atomic import replace_folder
@@ -141,8 +145,8 @@ def measure(
         report(row)
         return row["recall"]
 
-    add({"index": EXACT, "factory": "", "parameters": "", "candidates": 0, "bytes_per_vector": 0.0,
-         "build_seconds": 0.0}, lambda: engine.search(queries, k))  # fmt: skip
+    names = {"index": EXACT, "factory": "", "parameters": "", "candidates": 0}
+    add({**names, "bytes_per_vector": 0.0, "build_seconds": 0.0}, lambda: engine.search(queries, k))
     for factory in tried or factories(len(gallery), gallery.dim):
         start = time.perf_counter()
         made = index.get("faiss_index").Index(gallery, factory=factory)
@@ -247,67 +251,51 @@ def _line(row: dict) -> str:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Is the command line; an `InputError` is printed as one message, with exit status 2."""
-    parser = argparse.ArgumentParser(
-        "python -m retrieval_jax.propose_index", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("folder", type=pathlib.Path, help="work directory with embeddings")
-    parser.add_argument("--recall", type=float, default=0.98, help="wanted, against exact search")
-    parser.add_argument("--k", type=int, default=10, help="results a query")
-    parser.add_argument("--max_bytes", type=float, default=0, help="of memory a vector; 0 for no limit")
-    parser.add_argument("--model", default="", help="whose embeddings; by default the trained one's")
-    parser.add_argument("--whiten", action="store_true", help="vectors as after the step `whitening`")
-    parser.add_argument("--queries", type=int, default=1000, help="to measure with")
-    parser.add_argument("--candidates", type=int, nargs="+", default=(1, 4, 16), help="multiples of k to re-score")
-    parser.add_argument("--factories", nargs="+", default=(), help="faiss factory strings; by default a choice by size")
-    given = parser.parse_args(argv)
-    with errors.spoken():
-        if not 0 < given.recall <= 1 or min(given.k, given.queries, *given.candidates) < 1:
-            raise InputError(
-                "--recall must be above 0 and at most 1; --k, --queries and --candidates must be at least 1"
-            )
-        queries, gallery = load(given.folder, given.model, given.queries, given.whiten)
-        print(f"{len(queries):,} queries in {len(gallery):,} x {gallery.dim}; {_hardware()}\n")
-        print(
-            f"{'index':<42} {'candidates':>10} {f'recall@{given.k}':>17} {'queries / s':>11} {'bytes / v':>9} "
-            f"{'build / s':>9}"
-        )
-        rows = measure(queries, gallery, k=given.k, tried=given.factories, candidates=given.candidates,
-                       report=lambda row: print(_line(row), flush=True))  # fmt: skip
-        chosen = cheapest(rows, given.recall, given.max_bytes)
+def main(given) -> None:
+    """Runs the command line.
 
-        def fill(new: pathlib.Path) -> None:
-            draw(rows, new / "curve.png", given.k, given.recall)
-            asked = {key: str(value) if key == "folder" else value for key, value in vars(given).items()}
-            text = {"asked": asked, "hardware": provenance.hardware(), "commit": provenance.commit(),
-                    "chosen": chosen, "rows": rows}  # fmt: skip
-            (new / "settings.json").write_text(json.dumps(text, indent=1))
+    Args:
+      given: its options, as `retrieval_jax.__main__` parses them.
+    """
+    if not 0 < given.recall <= 1 or min(given.k, given.queries, *given.candidates) < 1:
+        raise InputError("--recall must be above 0 and at most 1; --k, --queries and --candidates must be at least 1")
+    queries, gallery = load(given.folder, given.model, given.queries, given.whiten)
+    print(f"{len(queries):,} queries in {len(gallery):,} x {gallery.dim}; {_hardware()}\n")
+    print(
+        f"{'index':<42} {'candidates':>10} {f'recall@{given.k}':>17} {'queries / s':>11} {'bytes / v':>9} "
+        f"{'build / s':>9}"
+    )
+    rows = measure(queries, gallery, k=given.k, tried=given.factories, candidates=given.candidates,
+                   report=lambda row: print(_line(row), flush=True))  # fmt: skip
+    chosen = cheapest(rows, given.recall, given.max_bytes)
 
-        out = replace_folder(given.folder / "index_proposal", fill)
-        print(f"\nwritten: {out / 'curve.png'}, {out / 'settings.json'}")
-        if chosen is None:
-            best = max(rows, key=lambda row: row["recall"])
-            within = f" within {given.max_bytes:g} bytes per vector" if given.max_bytes else ""
-            print(f"\nnothing reaches {given.recall}{within}; the best recall is:\n{_line(best)}")
-            return
-        ratio = chosen["queries_per_second"] / rows[0]["queries_per_second"]
+    def fill(new: pathlib.Path) -> None:
+        draw(rows, new / "curve.png", given.k, given.recall)
+        asked = {key: str(value) if key == "folder" else value for key, value in vars(given).items() if key != "verb"}
+        text = {"asked": asked, "hardware": provenance.hardware(), "commit": provenance.commit(),
+                "chosen": chosen, "rows": rows}  # fmt: skip
+        (new / "settings.json").write_text(json.dumps(text, indent=1))
+
+    out = replace_folder(given.folder / "index_proposal", fill)
+    print(f"\nwritten: {out / 'curve.png'}, {out / 'settings.json'}")
+    if chosen is None:
+        best = max(rows, key=lambda row: row["recall"])
+        within = f" within {given.max_bytes:g} bytes per vector" if given.max_bytes else ""
+        print(f"\nnothing reaches {given.recall}{within}; the best recall is:\n{_line(best)}")
+        return
+    ratio = chosen["queries_per_second"] / rows[0]["queries_per_second"]
+    print(
+        f"\ncheapest for recall@{given.k} >= {given.recall}: {ratio:.1f} x the speed of exact search, recall "
+        f"{chosen['recall']:.4f} +- {chosen['margin']:.4f}. In the config:\n"
+    )
+    print(config_lines(chosen))
+    if chosen["index"] != EXACT and chosen["recall"] - chosen["margin"] < given.recall:
         print(
-            f"\ncheapest for recall@{given.k} >= {given.recall}: {ratio:.1f} x the speed of exact search, recall "
-            f"{chosen['recall']:.4f} +- {chosen['margin']:.4f}. In the config:\n"
+            f"\n(with {len(queries)} queries the recall may also be below {given.recall}; more --queries narrow "
+            "the interval)"
         )
-        print(config_lines(chosen))
-        if chosen["index"] != EXACT and chosen["recall"] - chosen["margin"] < given.recall:
-            print(
-                f"\n(with {len(queries)} queries the recall may also be below {given.recall}; more --queries narrow "
-                "the interval)"
-            )
 
 
 def _hardware() -> str:
     machine = provenance.hardware()
     return f"{machine['processor']}, {machine['cores']} cores"
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,11 @@ attributes. A section without data says so in one sentence. The same work direct
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("report")
+
 import functools
 import html
 import json
@@ -289,9 +294,3 @@ def _picture(catalog, longest_side, quality, split_name, row) -> str:
 
 def _name(config) -> str:
     return str(config.get("name") or "report")
-
-
-if __name__ == "__main__":
-    from retrieval_jax.workdir import command_line
-
-    command_line.main(run, "report")

@@ -5,224 +5,177 @@
                                                  its step
     workdir/rankings/<model>/whitening_*.npz     what whitening fitted, for use from Python
 
-The steps of `config.search.steps` are cumulative and for the trained model, or the public weights ("pretrained");
-"histogram" and "untrained" are there to compare with and get the plain cosine. With `config.search.members` (names of
-work directories beside this one) every member's trained embeddings go through the steps before "ensemble" or "fusion"
-by themselves, as a model of the member's name; that step joins them, and what comes after it ranks by the ensemble, as
-a model of that name. Members may hold the same listings in another order: they are read in the first one's.
+The steps of `config.search.steps` are cumulative. They apply to the trained model, or the public weights
+("pretrained"); "histogram" and "untrained" are baselines and get the plain cosine only.
 
-A search over a million listings takes minutes. `config.search.stages` names the stages to make, where not all are
-wanted: the steps of the others are done, and not searched. Vectors that a step changes are computed when the search
+`config.search.query_from` and `gallery_from` take the two sides of "trained" from different runs, checkpoints or
+predict functions (`workdir.sides`): text against pictures, or a small network for queries against a large one. Two
+sides that do not share a space are refused.
+
+With `config.search.members` (names of work directories beside this one) the trained embeddings of each member go
+through the steps before "ensemble" or "fusion" on their own, as a model of the member's name; that step joins them, and
+what follows ranks by the ensemble, as a model of that name. Members may hold the same listings in another order: they
+are read in the order of the first.
+
+A search over a million listings takes minutes. `config.search.stages` names the stages to rank where not all are
+wanted: the steps of the others are applied without a search. Vectors that a step changes are computed when the search
 reads them (embeddings.Embeddings.map), not copied. Where `config.search.index_kwargs` names a folder to keep the index
 in, the index of each searched stage lies in <folder>/<model>/<stage>.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("search")
+
 import pathlib
-import re
 import time
 
-from retrieval_jax import index, postprocess
+from retrieval_jax import index
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.files.atomic import replace_folder
-from retrieval_jax.postprocess import State, ensemble
+from retrieval_jax.postprocess import State, ensemble, walk
+from retrieval_jax.postprocess.walk import FIRST, Step
 from retrieval_jax.scoring.ranking import Ranking
+from retrieval_jax.workdir import sides
 
-FIRST_STAGE = "cosine"
-NETWORKS = ("trained", "pretrained")  # what the steps are for
-JOINS = ("ensemble", "fusion")  # steps that make one member of all
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One entry of search.steps: the stage's name (folder), the step's name and its arguments."""
-
-    stage: str
-    name: str
-    kwargs: dict
+NETWORKS = (sides.MODEL, "pretrained")  # the models that the steps apply to
+JOINS = ("ensemble", "fusion")  # steps that turn all members into one
 
 
-def parse_steps(steps) -> list[Step]:
-    """Checks search.steps before anything is computed.
-
-    Args:
-      steps: (name, kwargs) pairs; kwargs may hold stage="..." to give the stage another name than the step's.
-
-    Returns:
-      The steps, their stage names distinct.
-
-    Raises:
-      InputError: an unknown step or argument, or a stage name that is taken or is no folder name.
-    """
-    out, taken = [], {FIRST_STAGE}
-    for entry in steps:
-        if isinstance(entry, str) or len(entry) != 2:
-            raise InputError(
-                f"search.steps holds {entry!r}: write each step as (name, arguments), for instance ('whitening', {{}})"
-            )
-        name, kwargs = entry[0], dict(entry[1])
-        stage = kwargs.pop("stage", name)
-        accepted = list(inspect.signature(postprocess.get(name).step).parameters)[1:]
-        unknown = sorted(set(kwargs) - set(accepted))
-        if unknown:
-            raise InputError(
-                f"step {name} of search.steps has no argument {', '.join(unknown)}: it takes "
-                f"{', '.join([*accepted, 'stage'])}"
-            )
-        if stage in taken:
-            raise InputError(
-                f"search.steps makes the stage {stage!r} twice: name one otherwise, ('{name}', "
-                f"{{'stage': '{stage}_2'}})"
-            )
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", stage):
-            raise InputError(f"search.steps names a stage {stage!r}: a stage is a folder, use letters, digits, - and _")
-        taken.add(stage)
-        out.append(Step(stage, name, kwargs))
-    return out
-
-
-def load_member(folder: pathlib.Path, model: str, command: str) -> tuple[Embeddings, Embeddings]:
-    """Returns the query and gallery embeddings of a model in a work directory.
+def load_sides(folder: pathlib.Path, folders: dict[str, str], command: str, names=None) -> tuple[Embeddings, ...]:
+    """Returns the embeddings of queries and gallery.
 
     Args:
       folder: the work directory.
-      model: "histogram", "untrained" or "trained".
-      command: what makes the embeddings, for the message.
+      folders: {"query", "gallery": name of the folder below <workdir>/embeddings}.
+      command: the command that makes the embeddings, for the message.
+      names: {"query", "gallery": what the side is}, for the message; by default its folder.
 
     Raises:
-      InputError: they are missing, or query and gallery come from models that cannot be compared (meta["space"]).
+      InputError: they are missing, or the two sides cannot be compared: unequal meta["space"] or dimensions.
     """
-    sides = []
-    for split in ("query", "gallery"):
-        path = folder / "embeddings" / model / split
+    found = []
+    for split in sides.SPLITS:
+        path = folder / "embeddings" / folders[split] / split
         if not (path / "embeddings.json").exists():
             raise InputError(f"no embeddings in {path}: make them first with `{command}`")
-        sides.append(Embeddings.load(path))
-    queries, gallery = sides
-    spaces = [side.meta.get("space") for side in sides]
-    if spaces[0] != spaces[1] or queries.dim != gallery.dim:
+        found.append(Embeddings.load(path))
+    queries, gallery = found
+    if queries.meta.get("space") != gallery.meta.get("space") or queries.dim != gallery.dim:
+        names = names or {split: folder / "embeddings" / folders[split] / split for split in sides.SPLITS}
+        said = [
+            f"the {what} ({names[split]}) in the space {side.meta.get('space')!r} with {side.dim} dimensions"
+            for split, what, side in zip(sides.SPLITS, ("queries", "gallery"), found, strict=True)
+        ]
         raise InputError(
-            f"{folder / 'embeddings' / model}: queries lie in space {spaces[0]!r} ({queries.dim} numbers) and the "
-            "gallery in "
-            f"{spaces[1]!r} ({gallery.dim}), distances between them mean nothing: embed both with the same checkpoint"
+            f"{folder}: two sides of a search must share a space; here are {said[0]}, and {said[1]}: embed both with "
+            "one checkpoint, or change config.search.query_from and gallery_from"
         )
     return queries, gallery
 
 
-def check_stages(wanted, steps: list[Step]) -> set[str]:
-    """Returns the names of the stages to make: all of them where none is named.
-
-    Raises:
-      InputError: a name that no stage has.
-    """
-    there = [FIRST_STAGE, *(step.stage for step in steps)]
-    unknown = [name for name in wanted if name not in there]
-    if unknown:
-        raise InputError(f"search.stages names {unknown[0]!r}, but search.steps makes {', '.join(there)}")
-    return set(wanted or there)
+def _trained(folder: pathlib.Path, config, command: str) -> tuple[Embeddings, ...]:
+    """Returns the two sides of "trained" in a work directory, as its config chooses them."""
+    chosen = sides.of(config)
+    names = None if set(chosen.values()) == {sides.Side()} else {split: str(side) for split, side in chosen.items()}
+    return load_sides(folder, {split: side.folder for split, side in chosen.items()}, command, names)
 
 
 def run(config, workdir) -> dict:
     """Ranks the gallery for every query and writes workdir/rankings, whole or not at all.
 
     Args:
-      config: the search block (k, steps, stages, members, index, index_kwargs) and embed.models.
+      config: the search block (k, steps, stages, query_from, gallery_from, members, index, index_kwargs) and
+        embed.models.
       workdir: the work directory, with embeddings (or its members beside it).
 
     Returns:
-      Summary: queries, gallery, k, and of each stage model, name, step and seconds (since the stage before it, with
-      whatever the steps between them took).
+      Summary: queries, gallery, k, and for each stage model, name, step and seconds (since the stage before it,
+      including the steps in between).
 
     Raises:
       InputError: missing or unfitting embeddings, or steps that cannot be done.
     """
     workdir = pathlib.Path(workdir)
     k = config.search.k
-    steps = parse_steps(config.search.steps)
-    wanted = check_stages(config.search.get("stages", ()), steps)
+    steps = walk.parse(config.search.steps)
+    wanted = walk.chosen(config.search.get("stages", ()), steps)
     make_index = index.get(config.search.index).Index
     index_kwargs = dict(config.search.index_kwargs)
-    member_names = work_directory.members(config)
+    member_names, chosen = work_directory.members(config), set(sides.of(config).values())
     joins = next((i for i, step in enumerate(steps) if step.name in JOINS), len(steps))
     if member_names and joins == len(steps):
         raise InputError(
             f"search.members names {len(member_names)} members, but search.steps has no 'ensemble' (or 'fusion') to "
             "join them: add one"
         )
+    if chosen != {sides.Side()} and sides.MODEL not in config.embed.models:
+        raise InputError(
+            "config.search.query_from and gallery_from choose the sides of 'trained', and config.embed.models has "
+            f"{', '.join(config.embed.models)}: add 'trained'"
+        )
 
-    # Everything is loaded before the first search: a missing one is told at once.
+    # Everything is loaded before the first search, so that whatever is missing is reported at once.
     sources = []  # (model, (queries, gallery))
-    if member_names:
-        for name in member_names:
-            stem, colon, arg = name.partition(":")
-            folder = work_directory.member_folder(workdir, name)
-            command = f"python -m retrieval_jax.run --config=configs/{stem}.py{colon}{arg} --workdir={folder}"
-            sources.append((folder.name, load_member(folder, "trained", command)))
-    else:
+    for name in member_names:
+        stem, colon, arg = name.partition(":")
+        folder = work_directory.member_folder(workdir, name)
+        command = f"python -m retrieval_jax.run --config=configs/{stem}.py{colon}{arg} --workdir={folder}"
+        own = work_directory.read_config(folder) if (folder / "config.json").exists() else {}
+        sources.append((folder.name, _trained(folder, own, command)))
+    for model in () if member_names else config.embed.models:
         command = f"python -m retrieval_jax.embed --config=... --workdir={workdir}"
-        sources = [(model, load_member(workdir, model, command)) for model in config.embed.models]
+        if model == sides.MODEL:
+            sources.append((model, _trained(workdir, config, command)))
+        else:
+            sources.append((model, load_sides(workdir, dict.fromkeys(sides.SPLITS, model), command)))
     models = tuple(model for model, _ in sources)
     aligned = [
         ensemble.align(side, [f"{model} ({split})" for model in models])
-        for split, side in zip(("query", "gallery"), zip(*(sides for _, sides in sources), strict=True), strict=True)
+        for split, side in zip(sides.SPLITS, zip(*(both for _, both in sources), strict=True), strict=True)
     ]
     sources = list(zip(models, zip(*aligned, strict=True), strict=True))
     stages = []
 
     def fill(folder: pathlib.Path) -> None:
-        def save(model: str, stage: str, ranking: Ranking, start: float, step: Step | None = None) -> None:
-            entry = {
-                "model": model,
-                "stage": stage,
-                "step": step and step.name,
-                "kwargs": work_directory.plain(step.kwargs) if step else {},
-            }
-            ranking.save(folder / model / stage, **entry)
-            stages.append({**entry, "seconds": round(time.monotonic() - start, 3)})
+        def walked(model: str, state: State, steps: list[Step], wanted: set[str]) -> State:
+            def rank(state: State, stage: str) -> Ranking:
+                (queries, gallery), kwargs = state.members[0], index_kwargs
+                if kwargs.get("folder"):  # every stage searches other vectors, so each keeps an index of its own
+                    kwargs = {**kwargs, "folder": str(pathlib.Path(kwargs["folder"]) / model / stage)}
+                return make_index(gallery, **kwargs).search(queries, k)
 
-        def ranked(state: State, model: str, stage: str) -> State:
-            if state.ranking is not None:
-                return state
-            (queries, gallery), kwargs = state.members[0], index_kwargs
-            if kwargs.get("folder"):  # every stage searches other vectors, so each keeps an index of its own
-                kwargs = {**kwargs, "folder": str(pathlib.Path(kwargs["folder"]) / model / stage)}
-            return dataclasses.replace(state, ranking=make_index(gallery, **kwargs).search(queries, k))
-
-        def walk(model: str, state: State, steps: list[Step], start: float) -> State:
-            for step in steps:
-                state = postprocess.get(step.name).step(state, **step.kwargs)
+            start, last = time.monotonic(), state
+            for step, last in walk.walk(state, steps, rank, wanted):
                 if step.stage in wanted:
-                    state = ranked(state, model, step.stage)
-                    save(model, step.stage, state.ranking, start, step)
+                    entry = {"model": model, "stage": step.stage, "step": step.name}
+                    entry["kwargs"] = work_directory.plain(step.kwargs)
+                    last.ranking.save(folder / model / step.stage, **entry)
+                    stages.append({**entry, "seconds": round(time.monotonic() - start, 3)})
                     start = time.monotonic()
-            return state
+            return last
 
         finished = []
-        for model, sides in sources:
+        for model, both in sources:
             (folder / model).mkdir()
-            start = time.monotonic()
-            state = State([tuple(sides)], None, (model,), folder / model)
-            if FIRST_STAGE in wanted or model not in NETWORKS and not member_names:
-                state = ranked(state, model, FIRST_STAGE)
-                save(model, FIRST_STAGE, state.ranking, start)
-                start = time.monotonic()
-            # The baselines are there to compare the plain cosine; members of an ensemble go as far as the join.
-            if model in NETWORKS:
-                walk(model, state, steps, start)
-            elif member_names:
-                finished.append(walk(model, state, steps[:joins], start))
+            state = State([tuple(both)], None, (model,), folder / model)
+            if member_names:  # members go as far as the step that joins them
+                finished.append(walked(model, state, [FIRST, *steps[:joins]], wanted))
+            elif model in NETWORKS:
+                walked(model, state, [FIRST, *steps], wanted)
+            else:  # the baselines are there to compare with the plain cosine
+                walked(model, state, [FIRST], {FIRST.stage})
         if member_names:
             (folder / "ensemble").mkdir()
             rankings = tuple(state.ranking for state in finished if state.ranking is not None)
             members = [state.members[0] for state in finished]
-            state = State(members, None, models, folder / "ensemble", rankings)
-            walk("ensemble", state, steps[joins:], time.monotonic())
+            walked("ensemble", State(members, None, models, folder / "ensemble", rankings), steps[joins:], wanted)
         atomic.write_json(folder / "rankings.json", {"stages": stages})
 
     replace_folder(workdir / "rankings", fill)
@@ -230,9 +183,3 @@ def run(config, workdir) -> dict:
     for stage in stages:
         print(f"search: {stage['model']:>10} {stage['stage']:<12} {stage['seconds']:8.2f} s")
     return {"queries": len(queries), "gallery": len(gallery), "k": k, "stages": stages}
-
-
-if __name__ == "__main__":
-    from retrieval_jax.workdir import command_line
-
-    command_line.main(run, "search")

@@ -8,6 +8,11 @@ exits with status 75; the same command resumes it.
     python -m retrieval_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
+    from retrieval_jax.__main__ import start
+
+    start("train")
+
 import collections
 import pathlib
 import time
@@ -104,21 +109,7 @@ def _run(config, workdir, stop, watch) -> dict:
     # ------------------------------------------------------------------------------------------------------- checkpoint
     checkpoints.set_aside_damaged(workdir / "checkpoints")
     store = checkpoints.Checkpoints(workdir / "checkpoints", keep=settings.keep_checkpoints)
-    meta = {
-        "run": checkpoints.new_run(),
-        "config": workdirs.plain(settings),
-        "num_steps": num_steps,
-        "vocabulary_hash": info.vocabulary_hash,
-        "image_size": list(config.data.image_size),
-        "warm_start": {},
-        "rng": np.asarray(jax.random.key_data(train_rng)).tolist(),
-        "seconds": 0.0,
-        "skipped_steps": 0,
-        "loss": None,
-        "scores": {},
-        "scored_step": 0,
-        "best": {},
-    }
+    meta = _first_meta(config, info, num_steps, train_rng)
     if store.latest_step() is None:
         state = jax.jit(init, out_shardings=by_state)()
         source = workdirs.predecessor_folder(config, workdir)
@@ -157,9 +148,8 @@ def _run(config, workdir, stop, watch) -> dict:
 
     # ------------------------------------------------------------------------------------------------------ evaluations
     evaluations = []
-    for name, kwargs in settings.evaluations if settings.eval_every_epochs else ():
-        evaluations.append(evaluators.get(name).make(task, catalog, config=config, mesh=mesh, **kwargs))
-    evaluations = [evaluation for evaluation in evaluations if evaluation is not None]
+    if settings.eval_every_epochs:
+        evaluations = evaluators.of_config(config, task, catalog, mesh=mesh, workdir=workdir)
     num_evals = int(settings.epochs / settings.eval_every_epochs + 1e-9) if evaluations else 0
     eval_steps = {
         min(num_steps, round(i * settings.eval_every_epochs * steps_per_epoch)) for i in range(1, num_evals + 1)
@@ -220,7 +210,7 @@ def _run(config, workdir, stop, watch) -> dict:
             return
         try:
             with watch.stage("evaluation"):
-                scores = dict(score for run in evaluations for score in run(state["ema"], on_batch=go_on))
+                scores = dict(score for evaluation in evaluations for score in evaluation(state["ema"], go_on))
         except Preempted:  # the state is saved without scores, which the resumed run makes
             return
         meta.update(scores=scores, scored_step=step)
@@ -288,20 +278,29 @@ def _run(config, workdir, stop, watch) -> dict:
             "same command resumes it"
         )
     seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
+    pictures_per_second = round(num_steps * batch_size / max(seconds, 1e-9), 1)
+    sizes = {"steps": num_steps, "epochs": settings.epochs, "batch_size": batch_size, "parameters": num_params}
+    speeds = {"seconds_of_steps": round(seconds, 1), "images_per_second": pictures_per_second}
+    found = {name: meta[name] for name in ("run", "best", "skipped_steps", "vocabulary_hash", "warm_start")}
+    return {**sizes, **speeds, **found, "final_loss": meta["loss"], "in_training_scores": meta["scores"]}
+
+
+def _first_meta(config, info, num_steps: int, train_rng) -> dict:
+    """Returns what a checkpoint holds beside the state, for a run that starts."""
     return {
-        "run": meta["run"],
-        "steps": num_steps,
-        "epochs": settings.epochs,
-        "batch_size": batch_size,
-        "parameters": num_params,
-        "seconds_of_steps": round(seconds, 1),
-        "images_per_second": round(num_steps * batch_size / max(seconds, 1e-9), 1),
-        "final_loss": meta["loss"],
-        "in_training_scores": meta["scores"],
-        "best": meta["best"],
-        "skipped_steps": meta["skipped_steps"],
+        "run": checkpoints.new_run(),
+        "config": workdirs.plain(config.train),
+        "num_steps": num_steps,
         "vocabulary_hash": info.vocabulary_hash,
-        "warm_start": meta["warm_start"],
+        "image_size": list(config.data.image_size),
+        "warm_start": {},
+        "rng": np.asarray(jax.random.key_data(train_rng)).tolist(),
+        "seconds": 0.0,
+        "skipped_steps": 0,
+        "loss": None,
+        "scores": {},
+        "scored_step": 0,
+        "best": {},
     }
 
 
@@ -312,10 +311,3 @@ def _check(settings) -> None:
             raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
     if settings.non_finite not in ("stop", "skip"):
         raise InputError(f"config.train.non_finite is {settings.non_finite!r}: give stop or skip")
-
-
-if __name__ == "__main__":
-    from retrieval_jax.workdir import command_line
-
-    sharding.initialize()
-    command_line.main(run, "train")

@@ -1,32 +1,36 @@
-"""Test-time views: one vector from several looks at each picture.
+"""Test-time views: one vector from several views of each picture.
 
     views = (("flip", {}), ("multi_scale", {"scales": (1.0, 1.25)}))
 
-Every entry multiplies the views, so this is two scales, each as it is and mirrored: four views. "flip" with
-"five_crops" are the classic ten crops. Each view's vector is L2-normalised, then they are averaged; the average is
-left as long as it comes out (shorter where the views disagree), which cosine does not see.
+Every entry multiplies the views: this is two scales, each as it is and mirrored, so four views. "flip" with
+"five_crops" gives the classic ten crops. The vector of each view is L2-normalised, then they are averaged; the average
+is not normalised again (it is shorter where the views disagree), which does not matter to cosine similarity.
 
 Views larger than the picture are cut from a picture that is read larger (`host_size`), so they show detail that the
-plain size does not have; smaller ones are resized on the device, without aliasing.
+plain size lacks; smaller ones are resized on the device with antialiasing. Views are made of the column "image"; a
+predict function that does not read it, such as one of text, has none.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
+from retrieval_jax import pairs
 from retrieval_jax.errors import InputError
 
+_SETTING = "config.embed.views"
 # name -> arguments and their defaults
 _VIEWS = {
-    "flip": {},  # as it is, and mirrored left and right
-    "multi_scale": {"scales": (1.0, 1.25)},  # of the picture's size; 1.0 is the plain one
-    "five_crops": {"enlarge": 8 / 7},  # the picture, this much larger, cut at its corners and in its middle
+    "flip": {},  # as it is, and mirrored left to right
+    "multi_scale": {"scales": (1.0, 1.25)},  # relative to the plain size
+    "five_crops": {"enlarge": 8 / 7},  # the picture enlarged by this factor, cropped at its corners and its centre
 }
 
 
 def host_size(views, image_size):
-    """Returns the (height, width) that pictures have to be read at, so that no view has to be enlarged.
+    """Returns the (height, width) to read pictures at so that no view has to be enlarged.
 
     Args:
       views: (name, kwargs) pairs.
@@ -44,27 +48,28 @@ def with_views(predict_fn, views, image_size=None):
     """Makes a predict function that averages the vectors of several views.
 
     Args:
-      predict_fn: (params, batch) -> dict with embedding [B, D] and optionally "space".
+      predict_fn: `tasks.Predict` that returns a dict with embedding [B, D] and optionally "space".
       views: (name, kwargs) pairs; the names are "flip" {}, "multi_scale" {scales} and "five_crops" {enlarge}, each
-        at most once; without any, `predict_fn` itself is returned.
+        at most once.
       image_size: (height, width) of the plain picture; None where the batch's pictures have that size. Pictures of
         `host_size` lose nothing.
 
     Returns:
-      Function of (params, batch) -> {"embedding": [B, D] float32, "space" if there is one}. The network is compiled
-      once for each scale, whatever the number of views. Equal arguments give the same function.
+      `predict_fn` itself without views, or where it does not read "image"; else a `tasks.Predict` that returns
+      {"embedding": [B, D] float32, and "space" if there is one}. The network is compiled once per scale, whatever the
+      number of views. Equal arguments give an equal function.
 
     Raises:
-      InputError: an unknown view or argument, or a value out of range; while tracing, a network that does not take
+      InputError: an unknown view or argument, or a value out of range; while tracing, a network that does not accept
         pictures of another size than it was trained on (learned positions).
 
     Source: ten crops as in Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks",
     section 4.1; scales as in Simonyan and Zisserman 2014 (arXiv 1409.1556), section 3.2.
     """
     settings = _parsed(views)
-    if not len(views):
+    if not len(views) or "image" not in predict_fn.reads:
         return predict_fn
-    return _with_views(
+    function = _with_views(
         predict_fn,
         settings["flip"],
         settings["scales"],
@@ -72,6 +77,7 @@ def with_views(predict_fn, views, image_size=None):
         settings["crops"],
         None if image_size is None else tuple(int(n) for n in image_size),
     )
+    return dataclasses.replace(predict_fn, fn=function)
 
 
 @functools.lru_cache(maxsize=8)
@@ -107,7 +113,7 @@ def _with_views(predict_fn, flip, scales, enlarge, crops, image_size):
 
 
 def _vectors(predict_fn, params, batch, plain, space):
-    """Returns L2-normalised vectors; notes the name of the space, which is no array."""
+    """Returns L2-normalised vectors; stores the name of the space, which is not an array, in `space`."""
     size = batch["image"].shape[1:3]
     try:
         out = predict_fn(params, batch)
@@ -115,12 +121,12 @@ def _vectors(predict_fn, params, batch, plain, space):
         if size == plain:
             raise
         raise InputError(
-            f"config.embed.views: the network does not take pictures of {size[0]} x {size[1]} instead of "
-            f"{plain[0]} x {plain[1]}, as networks with learned positions do not: leave 'multi_scale' out "
+            f"config.embed.views: the network does not accept pictures of {size[0]} x {size[1]} instead of "
+            f"{plain[0]} x {plain[1]}, as is usual with learned positions: leave 'multi_scale' out "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
         ) from error
     if "embedding" not in out:
-        raise InputError(f"config.embed.views: the predict function gives {', '.join(sorted(out))}, no embedding")
+        raise InputError(f"config.embed.views: the predict function returns {', '.join(sorted(out))}, not an embedding")
     if "space" in out:
         space["space"] = out["space"]
     vectors = out["embedding"].astype(jnp.float32)
@@ -141,23 +147,11 @@ def _parsed(views):
     settings = {"flip": False, "scales": (1.0,), "enlarge": 1.0, "crops": False}
     seen = set()
     for entry in views:
-        try:
-            name, kwargs = entry
-            kwargs = dict(kwargs)
-        except (TypeError, ValueError):
-            raise InputError(
-                f"view {entry!r} is not a (name, keyword arguments) pair, such as ('flip', {{}})"
-            ) from None
-        if name not in _VIEWS:
-            raise InputError(f"there is no view {name!r}; there are: {', '.join(sorted(_VIEWS))}")
+        name, kwargs = pairs.split(entry, _SETTING, "('flip', {})")
+        pairs.check(name, kwargs, _VIEWS, _SETTING, "view")
         if name in seen:
-            raise InputError(f"view {name!r} is given twice")
+            raise InputError(f"{_SETTING}: the view {name!r} is given twice")
         seen.add(name)
-        for key in kwargs:
-            if key not in _VIEWS[name]:
-                raise InputError(
-                    f"view {name!r} has no argument {key!r}; it takes: {', '.join(_VIEWS[name]) or 'no arguments'}"
-                )
         kwargs = {**_VIEWS[name], **kwargs}
         if name == "flip":
             settings["flip"] = True
@@ -166,7 +160,9 @@ def _parsed(views):
         else:
             settings["crops"], settings["enlarge"] = True, kwargs["enlarge"]
             if not isinstance(settings["enlarge"], (int, float)) or not 1 < settings["enlarge"] <= 4:
-                raise InputError(f"view 'five_crops': enlarge is above 1 and at most 4, not {settings['enlarge']!r}")
+                raise InputError(
+                    f"{_SETTING}: enlarge of 'five_crops' is {settings['enlarge']!r}: give more than 1 and at most 4"
+                )
     return settings
 
 
@@ -174,7 +170,7 @@ def _scales(scales):
     try:
         scales = tuple(float(scale) for scale in scales)
     except (TypeError, ValueError):
-        raise InputError(f"view 'multi_scale': scales are numbers, not {scales!r}") from None
+        raise InputError(f"{_SETTING}: scales of 'multi_scale' is {scales!r}: give numbers") from None
     if not scales or not all(0 < scale <= 4 for scale in scales):
-        raise InputError(f"view 'multi_scale': scales are above 0 and at most 4, not {scales!r}")
+        raise InputError(f"{_SETTING}: scales of 'multi_scale' is {scales!r}: give numbers above 0 and at most 4")
     return scales

@@ -1,12 +1,12 @@
 """The smallest training that has everything which a fault could lose: many steps, many checkpoints, an evaluation."""
 
-from configs import common
+from retrieval_jax.settings import arguments, base
 
 
 def get_config(arg=None):
     """Returns the settings; `:steps=200` is how long it trains, `:every=10` how often it saves."""
-    arg = common.parse_arg(arg, steps=200, every=10)
-    config = common.base()
+    arg = arguments.parse(arg, steps=200, every=10)
+    config = base.defaults()
     config.name = "fault_config"
     config.data.kwargs.update(
         {"seed": 0, "num_train": 96, "num_val": 8, "num_query": 8, "num_gallery": 24, "image_size": 16}

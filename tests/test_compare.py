@@ -7,6 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from retrieval_jax import compare
+from retrieval_jax.__main__ import main
 from retrieval_jax.data import loading
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.embeddings import Ids
@@ -94,8 +95,9 @@ def test_overlapping_seeds_are_training_noise():
 def test_the_command_prints_and_writes_scores_of_a_half(runs, tmp_path, capsys):
     new, old = runs("new", 0.6), runs("earlier", 0.3)
     out = tmp_path / "compared.json"
-    compare.main(
+    main(
         [
+            "compare",
             *map(str, new),
             "--against",
             *map(str, old),
@@ -124,7 +126,7 @@ def test_the_command_prints_and_writes_scores_of_a_half(runs, tmp_path, capsys):
 def test_unknown_names_list_the_available_ones(runs, arguments, words, capsys):
     new = str(runs("new", 0.6)[0])
     with pytest.raises(SystemExit) as exited:
-        compare.main([new, "--against", new, *arguments])
+        main(["compare", new, "--against", new, *arguments])
     assert exited.value.code == 2 and words in capsys.readouterr().err
 
 

@@ -7,8 +7,6 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import common
-from configs import pretrained as pretrained_config
 from retrieval_jax import embed, inference, run, workdir
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
@@ -16,6 +14,8 @@ from retrieval_jax.data.pictures import transforms
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import pixels, pretrained
+from retrieval_jax.settings import base
+from retrieval_jax.workdir import command_line
 
 NAME = "convnext_atto"
 SHAPE = {"depths": (1, 1, 1, 1), "dims": (4, 8, 8, 12)}
@@ -37,7 +37,7 @@ def weights(tmp_path_factory):
 
 
 def make_config(weights):
-    config = pretrained_config.get_config(f"runlocal,name={NAME},path={weights}")
+    config = command_line.load_config("pretrained", f"runlocal,name={NAME},path={weights}")
     config.data.kwargs.update(num_train=8, num_val=8, num_query=12, num_gallery=24, image_size=48)
     config.report.rows = 2
     config.data.cache_bytes = 2**20
@@ -103,7 +103,7 @@ def test_weights_that_are_not_named_and_a_model_that_does_not_exist(weights, tmp
     with pytest.raises(InputError, match="config.embed.pretrained.name is empty: give timm's name"):
         embed.run(config, tmp_path)
     config.embed.models = ("pretraind",)
-    with pytest.raises(InputError, match="there is no 'pretraind'; there are: histogram, pretrained"):
+    with pytest.raises(InputError, match="no model named 'pretraind'; did you mean pretrained.*histogram, pretrained"):
         embed.run(config, tmp_path)
 
 
@@ -111,13 +111,15 @@ def test_the_untrained_model_is_where_training_starts_public_weights_included(we
     config = make_config(weights)
     config.embed.models = ("pretrained", "untrained")
     config.embed.image_size = (32, 32)
-    config.train = common.base().train
+    config.train = base.defaults().train
     config.train.model.pretrained.update({"name": NAME, "path": str(weights), "kwargs": SHAPE})
     config.train.model.kwargs = ml_collections.ConfigDict({"drop_path": 0.1})
     config.train.task = "category"
     config.data.image_size = (32, 32)
     info = info_lib.of_split(loading.load(config.data).split("train"))
     info_lib.save(tmp_path / "checkpoints" / "data_info.json", info)
+    batch = {"image": np.zeros((1, 32, 32, 3), np.uint8), "row": np.zeros(1, np.int32)}
+    info_lib.save_batch(tmp_path / "checkpoints" / "batch.json", batch)
     embed.run(config, tmp_path)
     vectors = [Embeddings.load(tmp_path / "embeddings" / name / "query").block(0, 12) for name in config.embed.models]
     np.testing.assert_allclose(*vectors, atol=1e-5)

@@ -28,7 +28,7 @@ def make_task(config=None, data_info=INFO):
     def init(rng, batch):
         return {"w": jax.random.normal(rng, (batch["image"][0].size, 6))}
 
-    return tasks.Task(init, None, {"embed_image": embedding}, "tiny")
+    return tasks.Task(init, None, {"embed_image": tasks.Predict(embedding)}, "tiny")
 
 
 def make_config(**changes):
@@ -70,14 +70,14 @@ def child(folder, kill):
     """One process: embeds with the tiny network; rank `kill` kills itself when its third shard is to be written."""
     sharding.initialize()
     tasks.get = lambda name: type("tiny", (), {"make": staticmethod(make_task)})
-    embed.catalogs.load = lambda block: make_catalog()
+    embed.loading.load = lambda block: make_catalog()
     real, calls = embed.inference.predict, []
 
-    def predict(predict_fn, params, source, *, rows, **kwargs):
+    def predict(predict_fn, params, columns, *, rows, **kwargs):
         calls.append(len(rows))
         if kill == jax.process_index() and len(calls) == 4:  # one of query, two of gallery are done
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(predict_fn, params, source, rows=rows, **kwargs)
+        return real(predict_fn, params, columns, rows=rows, **kwargs)
 
     embed.inference.predict = predict
     summary = embed.run(make_config(), folder)["embeddings"]["untrained"]
@@ -131,6 +131,7 @@ def check(folder, catalog):
 
 def test_two_processes_share_the_shards_and_go_on_after_a_kill(tmp_path, monkeypatch, capsys):
     info_lib.save(tmp_path / "checkpoints" / "data_info.json", INFO)
+    info_lib.save_batch(tmp_path / "checkpoints" / "batch.json", {"image": np.zeros((1, 4, 4, 3), np.uint8)})
     children = start(tmp_path, kill=1)
     children[1].communicate(timeout=180)
     children[0].kill()  # it waits for the other
@@ -144,7 +145,7 @@ def test_two_processes_share_the_shards_and_go_on_after_a_kill(tmp_path, monkeyp
     embedded = outputs(start(tmp_path))
     assert sum(embedded) == 60 - sum(min(8, 60 - 8 * int(name[:5])) for name in done), (embedded, done)
     check(tmp_path, make_catalog())
-    monkeypatch.setattr("retrieval_jax.data.catalog.load", lambda block: make_catalog(changed=True))
+    monkeypatch.setattr("retrieval_jax.data.loading.load", lambda block: make_catalog(changed=True))
     monkeypatch.setattr(tasks, "get", lambda name: type("tiny", (), {"make": staticmethod(make_task)}))
     embed.run(make_config(), tmp_path)  # one process goes on from what two wrote
     assert "60 listings = 58 kept + 1 new + 1 changed; 1 of the 60 before are gone" in capsys.readouterr().out
@@ -155,12 +156,13 @@ def test_two_processes_share_the_shards_and_go_on_after_a_kill(tmp_path, monkeyp
 def one_process(tmp_path, monkeypatch):
     """Returns a function that embeds here and returns how many pictures the network saw."""
     info_lib.save(tmp_path / "checkpoints" / "data_info.json", INFO)
-    monkeypatch.setattr("retrieval_jax.data.catalog.load", lambda block: make_catalog())
+    info_lib.save_batch(tmp_path / "checkpoints" / "batch.json", {"image": np.zeros((1, 4, 4, 3), np.uint8)})
+    monkeypatch.setattr("retrieval_jax.data.loading.load", lambda block: make_catalog())
     real, seen = inference.predict, []
 
-    def predict(predict_fn, params, source, *, rows, **kwargs):
+    def predict(predict_fn, params, columns, *, rows, **kwargs):
         seen.append(len(rows))
-        return real(predict_fn, params, source, rows=rows, **kwargs)
+        return real(predict_fn, params, columns, rows=rows, **kwargs)
 
     monkeypatch.setattr(inference, "predict", predict)
 
@@ -174,15 +176,17 @@ def one_process(tmp_path, monkeypatch):
         monkeypatch.setattr(tasks, "get", lambda name: type("tiny", (), {"make": staticmethod(make)}))
         seen.clear()
         embed.run(make_config(**changes), tmp_path)
-        return sum(seen), Embeddings.load(tmp_path / "embeddings" / "untrained" / "gallery").meta["space"]
+        meta = Embeddings.load(tmp_path / "embeddings" / "untrained" / "gallery").meta
+        return sum(seen), meta["space"], meta["recipe"]
 
     return run
 
 
-def test_other_weights_or_settings_make_another_space_and_nothing_stale(one_process):
-    first, space = one_process()
-    assert first == 65 and one_process() == (0, space)
-    assert one_process(batch_size=4, shard_rows=16) == (0, space)  # these change no vector
+def test_other_weights_make_another_space_and_other_settings_another_recipe_and_nothing_is_stale(one_process):
+    first, space, recipe = one_process()
+    assert first == 65 and one_process() == (0, space, recipe)
+    assert one_process(batch_size=4, shard_rows=16) == (0, space, recipe)  # these change no vector
     doubled, flipped = one_process(weights=2.0), one_process(views=(("flip", {}),))
-    assert doubled[0] == flipped[0] == 65 and len({space, doubled[1], flipped[1]}) == 3
-    assert one_process() == (65, space) and one_process(dtype="float16") == (65, space)
+    assert doubled[0] == flipped[0] == 65 and len({recipe, doubled[2], flipped[2]}) == 3
+    assert doubled[1] != space and flipped[1] == space  # a mirrored view may be compared with a plain one
+    assert one_process() == (65, space, recipe) and one_process(dtype="float16") == (65, space, recipe)

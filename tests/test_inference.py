@@ -1,4 +1,4 @@
-"""Prediction over padded batches, a loaded model, embed and the evaluator, all with a tiny linear task."""
+"""Prediction over padded batches, a loaded model, and embed, all with a tiny linear task."""
 
 import json
 import os
@@ -15,10 +15,10 @@ import pytest
 
 from retrieval_jax import embed, inference, tasks
 from retrieval_jax.data import info as info_lib
+from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.data.pictures import histogram
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.evaluators import retrieval
 from retrieval_jax.training import checkpoints
 from tiny_linear import INFO, KW, RESIZE, make_catalog, make_task, pictures
 
@@ -43,6 +43,7 @@ def workdir(tmp_path, monkeypatch):
     )
     (tmp_path / "config.json").write_text(config.to_json())
     info_lib.save(tmp_path / "checkpoints" / "data_info.json", INFO)
+    info_lib.save_batch(tmp_path / "checkpoints" / "batch.json", {"image": np.zeros((1, 4, 4, 3), np.uint8)})
     store = checkpoints.Checkpoints(tmp_path / "checkpoints")
     for step in (3, 5):
         params = {"w": jax.random.normal(jax.random.key(step), (48, 6))}
@@ -55,32 +56,59 @@ def workdir(tmp_path, monkeypatch):
 @pytest.mark.parametrize("count", [1, 8, 21])
 def test_predict_is_in_order_without_padding(count):
     params, images = {"w": jax.random.normal(jax.random.key(0), (48, 6))}, pictures(count)
-    out = inference.predict(make_task().predict_fns["embed_image"], params, images, **KW)
+    out = inference.predict(make_task().predict_fns["embed_image"], params, {"image": images}, **KW)
     assert out.keys() == {"embedding"} and out["embedding"].dtype == np.float32
     naive = images.reshape(count, -1) / 255.0 @ np.asarray(params["w"])
     assert np.allclose(out["embedding"], naive, atol=1e-4)
     rows = np.arange(count)[::-2]
-    some = inference.predict(make_task().predict_fns["embed_image"], params, images, rows=rows, **KW)
+    some = inference.predict(make_task().predict_fns["embed_image"], params, {"image": images}, rows=rows, **KW)
     assert np.allclose(some["embedding"], naive[rows], atol=1e-4)
 
 
-def test_predict_hands_on_the_space_and_turns_bfloat16_into_float32():
+def test_predict_passes_on_the_space_and_turns_bfloat16_into_float32():
+    @tasks.Predict
     def predict_fn(params, batch):
         return {"embedding": batch["image"].mean((1, 2)).astype(jnp.bfloat16), "row": batch["row"], "space": "s"}
 
     for _ in range(2):  # the second time nothing is traced
-        out = inference.predict(predict_fn, {}, pictures(5), **KW)
+        out = inference.predict(predict_fn, {}, {"image": pictures(5)}, **KW)
         assert out["space"] == "s" and out["embedding"].dtype == np.float32 and out["row"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_columns_of_every_kind_reach_the_predict_function():
+    words = Ragged.of([[1, 2], [], [5], [1, 1, 1], [7, 8]])
+    scale = np.arange(5, dtype=np.float32)
+    sets = Pictures(pictures(5), np.array([[0, 1], [2, -1], [3, 3], [-1, -1], [4, 0]]))
+
+    def predict_fn(params, batch):
+        assert sorted(batch) == ["_mask", "row", "scale", "sets", "sets_mask", "words", "words_mask"]
+        summed = jnp.where(batch["words_mask"], batch["words"], 0).sum(1) * batch["scale"]
+        seen = batch["sets"].sum((2, 3, 4)) * batch["sets_mask"]
+        return {"embedding": jnp.concatenate([summed[:, None], seen], 1)}
+
+    predict_fn = tasks.Predict(predict_fn, ("words", "scale", "sets"))
+    columns = {"words": words, "scale": scale, "sets": sets, "image": pictures(5)}
+    out = inference.predict(predict_fn, {}, columns, rows=[4, 0, 1], **KW)["embedding"]
+    totals = pictures(5).sum((1, 2, 3))
+    expected = [[60, totals[4], totals[0]], [0, totals[0], totals[1]], [0, totals[2], 0]]
+    np.testing.assert_array_equal(out, expected)
+    with pytest.raises(
+        InputError, match=r"reads the column 'words'; did you mean word\? \(available: scale, sets, word"
+    ):
+        inference.predict(predict_fn, {}, {"word": words, "scale": scale, "sets": sets}, **KW)
+    with pytest.raises(InputError, match="different numbers of rows: words 5, scale 4, sets 5"):
+        inference.predict(predict_fn, {}, {**columns, "scale": scale[:4]}, **KW)
 
 
 def test_an_empty_split_is_refused():
     with pytest.raises(InputError, match="no rows"):
-        inference.predict(make_task().predict_fns["embed_image"], {}, pictures(0), **KW)
+        inference.predict(make_task().predict_fns["embed_image"], {}, {"image": pictures(0)}, **KW)
 
 
 def test_views_are_compiled_once_and_read_larger_pictures():
     calls = []
 
+    @tasks.Predict
     def predict_fn(params, batch):
         calls.append(batch["image"].shape)
         return {"embedding": batch["image"].mean((1, 2)) + params, "space": "s"}
@@ -92,9 +120,9 @@ def test_views_are_compiled_once_and_read_larger_pictures():
         "batch_size": 8,
         "views": [["flip", {}], ["multi_scale", {"scales": [1.0, 2.0]}]],
     }
-    out = inference.predict(predict_fn, np.ones(3), images, **kw)
+    out = inference.predict(predict_fn, np.ones(3), {"image": images}, **kw)
     traced = len(calls)
-    again = inference.predict(predict_fn, np.ones(3), images[::-1], **kw)
+    again = inference.predict(predict_fn, np.ones(3), {"image": images[::-1]}, **kw)
     assert {shape[1:3] for shape in calls} == {(8, 6), (16, 12)} and len(calls) == traced
     assert out.keys() == {"embedding", "space"} and np.allclose(again["embedding"], out["embedding"][::-1], atol=1e-6)
     vectors = images[:, 0, 0] + 1.0  # of all four views: one colour is one colour at any size
@@ -163,7 +191,7 @@ def test_messages_of_loading_and_embedding(workdir, tmp_path):
 def test_embed_writes_every_model_and_split_with_its_provenance(workdir, monkeypatch):
     folder, config = workdir
     catalog = make_catalog()
-    monkeypatch.setattr("retrieval_jax.data.catalog.load", lambda block: catalog)
+    monkeypatch.setattr("retrieval_jax.data.loading.load", lambda block: catalog)
     summary = embed.run(config, folder)["embeddings"]
     spaces = set()
     for name in ("histogram", "untrained", "trained"):
@@ -195,31 +223,13 @@ def test_embed_writes_every_model_and_split_with_its_provenance(workdir, monkeyp
         embed.run(config, folder)
 
 
-def test_evaluator_scores_a_fixed_part_and_keeps_all_relevant_rows():
-    catalog = make_catalog(num_query=21, num_gallery=60)
-    kw = {"catalog": catalog, "max_queries": 5, "max_gallery": 12, **KW}
-    evaluator = retrieval.Evaluator(make_task().predict_fns["embed_image"], **kw)
-    assert len(evaluator.ids["query"]) == 5 and len(evaluator.ids["gallery"]) == 12
-    for query, rows in zip(evaluator.rows["query"], map(evaluator.truth.relevant, range(5)), strict=True):
-        assert evaluator.rows["gallery"][rows].tolist() == catalog.truth.relevant(int(query)).tolist()
-    params = {"w": jax.random.normal(jax.random.key(0), (48, 6))}
-    scores = dict(evaluator.run(params))
-    assert scores == dict(retrieval.Evaluator(make_task().predict_fns["embed_image"], **kw).run(params))
-    assert scores["retrieval/recall@1"] == scores["retrieval/mar@10_capped"] == 1.0 and "retrieval/map@10" in scores
-    worse = dict(evaluator.run({"w": params["w"] * 0 + 1}))
-    assert worse["retrieval/recall@1"] < 1
-    catalog.truth = None
-    with pytest.raises(InputError, match="eval_every_epochs"):
-        retrieval.Evaluator(make_task().predict_fns["embed_image"], **kw)
-
-
 DEVICES = """
 import sys, jax, numpy as np
-from retrieval_jax import inference
+from retrieval_jax import inference, tasks
 images = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 3), dtype=np.uint8)
 w = np.random.default_rng(1).normal(size=(48, 6)).astype(np.float32)
-out = inference.predict(lambda p, b: {"embedding": b["image"].reshape(-1, 48) / 255.0 @ p}, w, images,
-                        transform=(("resize", {}),), image_size=(4, 4), batch_size=5)
+predict_fn = tasks.Predict(lambda p, b: {"embedding": b["image"].reshape(-1, 48) / 255.0 @ p})
+out = inference.predict(predict_fn, w, {"image": images}, transform=(("resize", {}),), image_size=(4, 4), batch_size=5)
 assert np.allclose(out["embedding"], images.reshape(21, 48) / 255.0 @ w, atol=1e-4)
 print(jax.device_count())
 """

@@ -8,12 +8,12 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import common
 from retrieval_jax import leaks, prepare
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import joined, loading
 from retrieval_jax.data.pictures import sources
 from retrieval_jax.errors import InputError
+from retrieval_jax.settings import base
 
 COUNTS = {"train": 60, "val": 10, "query": 12, "gallery": 20}
 
@@ -38,7 +38,7 @@ def config(tmp_path):
         for row, picture in enumerate(some):
             cv2.imwrite(str(tmp_path / f"{split[0]}{row}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 90 - row % 7])
         (tmp_path / f"{split}.csv").write_text("\n".join(["id,image,title", *rows]) + "\n")
-    config = common.base()
+    config = base.defaults()
     config.data.source = "table"
     config.data.kwargs = ml_collections.ConfigDict(
         {"root": str(tmp_path), "files": {split: f"{split}.csv" for split in COUNTS}, "columns": {"title": "title"}}
@@ -96,7 +96,7 @@ def test_bad_lists_are_rejected(config, tmp_path):
         loading.load(config.data)
     config.data.kwargs.leave_out = config.data.leave_out
     config.data.leave_out = ""
-    with pytest.raises(InputError, match="config.data.kwargs has 'leave_out'"):
+    with pytest.raises(InputError, match="source 'table' has no argument 'leave_out'"):
         loading.load(config.data)
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t1,\n")
     config.data = {"source": "synthetic", "kwargs": {}, "leave_out": str(tmp_path / "list.csv")}

@@ -432,14 +432,14 @@ def test_the_command_line_reports_a_missing_argument(tmp_path):
 
 
 CONFIG = """
-from configs import quickstart
+from retrieval_jax.settings import arguments, quickstart
 from ml_collections import ConfigDict
 from PIL import Image
 
 
 def get_config():
-    config = quickstart.get_config("runlocal")
-    config.name = "prepared"
+    config = quickstart.experiment("prepared", arguments.parse("runlocal"))
+    config.train.task_kwargs.loss = "softmax"
     config.data.source = "tfds"
     config.data.kwargs = ConfigDict({{"root": {root!r}}})
     config.data.image_size = (32, 32)
@@ -454,12 +454,9 @@ def get_config():
 def test_the_whole_pipeline_on_a_prepared_catalogue(tmp_path):
     sizes = {"num_train": 96, "num_val": 16, "num_query": 16, "num_gallery": 64}
     run(synthetic(**sizes), tmp_path / "prepared")
-    (tmp_path / "configs").mkdir()
-    for name in ("common", "quickstart"):
-        (tmp_path / "configs" / f"{name}.py").write_text((ROOT / "configs" / f"{name}.py").read_text())
-    (tmp_path / "configs" / "shop.py").write_text(CONFIG.format(root=str(tmp_path / "prepared")))
+    (tmp_path / "shop.py").write_text(CONFIG.format(root=str(tmp_path / "prepared")))
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    arguments = [f"--config={tmp_path}/configs/shop.py", f"--workdir={tmp_path}/run"]
+    arguments = [f"--config={tmp_path}/shop.py", f"--workdir={tmp_path}/run"]
     done = subprocess.run(
         [sys.executable, "-m", "retrieval_jax.run", *arguments],
         cwd=ROOT,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from retrieval_jax import index, propose_index
+from retrieval_jax.__main__ import main
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.scoring.ranking import Ranking
 
@@ -58,7 +59,7 @@ def test_every_proposed_factory_can_be_built(rows, dim):
 
 def test_the_command_writes_a_curve_and_config_lines_that_search_accepts(run, capsys):
     factories = ["IVF32,Flat", "IVF32,PQ4x4", "HNSW8"]
-    propose_index.main([str(run), "--recall=0.9", "--queries=50", "--factories", *factories])
+    main(["propose_index", str(run), "--recall=0.9", "--queries=50", "--factories", *factories])
     out = capsys.readouterr().out
     found = json.loads((run / "index_proposal" / "settings.json").read_text())
     assert (run / "index_proposal" / "curve.png").read_bytes().startswith(b"\x89PNG")
@@ -103,8 +104,8 @@ def test_bad_input_is_one_message(run, capsys):
         (["--k=3000"], "too few to measure recall@3000"),
     ):
         with pytest.raises(SystemExit) as stopped:
-            propose_index.main([str(run), *arguments])
+            main(["propose_index", str(run), *arguments])
         assert stopped.value.code == 2 and message in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        propose_index.main([str(run / "nowhere")])
+        main(["propose_index", str(run / "nowhere")])
     assert "retrieval_jax.embed" in capsys.readouterr().err

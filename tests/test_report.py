@@ -125,7 +125,7 @@ def shop(tmp_path, monkeypatch):
     """A work directory in which everything has run, on a catalogue of coloured noise."""
     catalog, config = make_catalog(), make_config()
     monkeypatch.setattr(loading, "load", lambda config_data: catalog)
-    workdir.prepare(config, tmp_path)
+    workdir.write_settings(config, tmp_path)
     names = [("histogram", "cosine"), ("trained", "cosine"), ("trained", "whitening"), ("trained", "reranking")]
     stages = write_rankings(tmp_path, catalog, names)
     tokens = sorted(["blue", "dress", "red", "<script>bad()</script>"])

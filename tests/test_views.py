@@ -7,10 +7,12 @@ import pytest
 
 from retrieval_jax import views
 from retrieval_jax.errors import InputError
+from retrieval_jax.tasks import Predict
 
 WEIGHTS = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
 
 
+@Predict
 def predict_fn(params, batch):
     """A network for any size that tells left from right and up from down."""
     images = batch["image"].astype(jnp.float32) / 255
@@ -51,6 +53,16 @@ def test_no_views_is_the_function_itself():
     assert views.with_views(predict_fn, ()) is predict_fn and views.host_size((), (80, 64)) == (80, 64)
 
 
+def test_text_has_no_views():
+    text = Predict(lambda p, b: {"embedding": b["words"]}, ("words",))
+    assert views.with_views(text, (("flip", {}),)) is text
+    both = Predict(lambda p, b: {"embedding": b["image"].mean((1, 2)) + b["words"]}, ("image", "words"))
+    shown = views.with_views(both, (("flip", {}),))
+    assert shown.reads == ("image", "words")
+    batch = {"image": np.full((2, 4, 4, 3), 3.0), "words": np.array([[0.0, 0, 0], [3, 0, 0]])}
+    np.testing.assert_allclose(shown(None, batch)["embedding"][1], np.array([2, 1, 1]) / 6**0.5, rtol=1e-6)
+
+
 def test_flip_averages_unit_vectors_of_the_picture_and_its_mirror():
     images = pictures()
     assert np.allclose(run((("flip", {}),), images), average([images, images[:, :, ::-1]]), atol=1e-6)
@@ -87,15 +99,16 @@ def test_smaller_scales_are_resized_without_aliasing():
     assert np.allclose(run(spec, images), average([resized(images, 8, 6), images]), atol=1e-5)
 
 
-def test_equal_arguments_give_the_same_function_and_the_space_is_handed_on():
+def test_equal_arguments_give_an_equal_function_and_the_space_is_passed_on():
     one = views.with_views(predict_fn, [["multi_scale", {"scales": [1, 1.5]}]], [16, 12])
-    assert one is views.with_views(predict_fn, (("multi_scale", {"scales": (1.0, 1.5)}),), (16, 12))
+    assert one == views.with_views(predict_fn, (("multi_scale", {"scales": (1.0, 1.5)}),), (16, 12))
     assert one(WEIGHTS, {"image": pictures()})["space"] == "s"
 
 
-def test_a_network_is_traced_once_for_each_scale_whatever_the_number_of_views():
+def test_a_network_is_traced_once_per_scale_whatever_the_number_of_views():
     sizes = []
 
+    @Predict
     def counting(params, batch):
         sizes.append(batch["image"].shape[1:3])
         return {"embedding": batch["image"].mean((1, 2))}
@@ -109,25 +122,26 @@ def test_a_network_is_traced_once_for_each_scale_whatever_the_number_of_views():
 
 
 def test_a_network_with_learned_positions_refuses_other_sizes_in_a_clear_sentence():
+    @Predict
     def predict(params, batch):  # a position for every pixel
         return {"embedding": (batch["image"] + params).mean((1, 2))}
 
     params, images = np.zeros((16, 12, 3), np.float32), {"image": pictures()}
     assert views.with_views(predict, (("flip", {}), ("five_crops", {})))(params, images)["embedding"].shape == (3, 3)
-    with pytest.raises(InputError, match="does not take pictures of 32 x 24 instead of 16 x 12.*'multi_scale'"):
+    with pytest.raises(InputError, match="does not accept pictures of 32 x 24 instead of 16 x 12.*'multi_scale'"):
         views.with_views(predict, (("multi_scale", {"scales": (1.0, 2.0)}),))(params, images)
 
 
 @pytest.mark.parametrize(
     "spec, words",
     [
-        ((("flop", {}),), "no view 'flop'; there are: five_crops, flip, multi_scale"),
-        ((("flip", {"p": 1}),), "no argument 'p'; it takes: no arguments"),
+        ((("flop", {}),), "no view named 'flop'.*flip, multi_scale, five_crops"),
+        ((("flip", {"p": 1}),), "no argument 'p'.*available: nothing"),
         ((("flip", {}), ("flip", {})), "given twice"),
-        (("flip",), "pair"),
-        ((("multi_scale", {"scales": (0,)}),), "scales are above 0"),
-        ((("multi_scale", {"scales": 1.5}),), "scales are numbers"),
-        ((("five_crops", {"enlarge": 1}),), "enlarge is above 1"),
+        (("flip",), r"write \(name, arguments\)"),
+        ((("multi_scale", {"scales": (0,)}),), "give numbers above 0"),
+        ((("multi_scale", {"scales": 1.5}),), "1.5: give numbers"),
+        ((("five_crops", {"enlarge": 1}),), "give more than 1"),
     ],
 )
 def test_bad_views_are_refused(spec, words):
@@ -136,5 +150,6 @@ def test_bad_views_are_refused(spec, words):
 
 
 def test_a_function_without_embeddings_is_refused():
-    with pytest.raises(InputError, match="gives probabilities, no embedding"):
-        views.with_views(lambda p, b: {"probabilities": b["image"]}, (("flip", {}),))(None, {"image": pictures()})
+    with pytest.raises(InputError, match="returns probabilities, not an embedding"):
+        probabilities = Predict(lambda p, b: {"probabilities": b["image"]})
+        views.with_views(probabilities, (("flip", {}),))(None, {"image": pictures()})

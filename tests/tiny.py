@@ -5,8 +5,8 @@ import json
 import ml_collections
 import numpy as np
 
-from configs import common
 from retrieval_jax.data.info import DataInfo
+from retrieval_jax.settings import base
 
 TINY = ((1, 1), (8, 12))  # blocks and channels of a ConvNeXt for tests: two stages, for little compilation
 
@@ -22,7 +22,7 @@ INFO = DataInfo(
 
 def tiny_config() -> ml_collections.ConfigDict:
     """Returns a whole config: the smallest catalogue, pictures and network (TINY, in VARIANTS as "tiny test")."""
-    config = common.base()
+    config = base.defaults()
     config.data.kwargs = ml_collections.ConfigDict(
         {"seed": 0, "num_train": 60, "num_val": 10, "num_query": 8, "num_gallery": 20, "image_size": 16}
     )

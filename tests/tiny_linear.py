@@ -27,7 +27,8 @@ def make_task(config=None, data_info=INFO):
     def init(rng, batch):
         return {"w": jax.random.normal(rng, (batch["image"][0].size, 6))}
 
-    return tasks.Task(init, None, {"embed_image": embedding, "attributes": attributes}, "tiny")
+    predict_fns = {"embed_image": tasks.Predict(embedding), "attributes": tasks.Predict(attributes)}
+    return tasks.Task(init, None, predict_fns, "tiny")
 
 
 def make_catalog(num_query=21, num_gallery=60):

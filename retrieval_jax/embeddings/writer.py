@@ -1,14 +1,15 @@
 """Embeddings written shard by shard: by several processes, on from where a killed run stopped, and only what is new.
 
-    .<split>.partial/00000.npy                a finished shard's vectors, and beside it which pictures gave them:
-                     00000.fingerprints.npy, 00000.thumbnails.npy
-                     00000.json               its record, written last; without one it does not count
+    .<split>.partial/00000.npy                vectors of a finished shard, and beside them what they were made from:
+                     00000.fingerprints.npy, and 00000.thumbnails.npy where that includes pictures
+                     00000.json               the record of the shard, written last; without it the shard does not count
     <split>/                                  all of it once complete, see `embeddings`
 
-A shard is a range of rows of the catalogue, so the order of the whole is the catalogue's whoever wrote what. It depends
-on nothing but its own range: its batches start with it, so a run that was killed and went on gives the bytes of one
-that was not. What makes vectors out of pictures (weights, views, sizes ...) has a name, the recipe: vectors of another
-recipe are never taken over, nor are those of a picture that changed, nor a shard whose checksum is wrong.
+A shard is a range of rows of the catalogue, so the whole is in the catalogue's order whoever wrote which part. It
+depends on nothing but its own range: its batches start where it starts, so a run that was killed and resumed gives the
+bytes of one that was not. What turns a listing into a vector (weights, views, sizes ...) has a name, the recipe:
+vectors of another recipe are never reused, nor are those of a listing whose content changed, nor a shard whose checksum
+is wrong.
 """
 
 from __future__ import annotations
@@ -32,18 +33,21 @@ from retrieval_jax.files.arrays import file_sha256, load_npy
 NEW, KEPT, CHANGED, DAMAGED = range(4)
 _STATES = {"kept": KEPT, "new": NEW, "changed": CHANGED, "damaged": DAMAGED}
 _PARTS = {"vectors": ".npy", "fingerprints": ".fingerprints.npy", "thumbnails": ".thumbnails.npy"}
+_OPTIONAL = ("thumbnails",)  # embeddings of text have none
+_SHA256 = {part: "sha256" if part == "vectors" else f"{part}_sha256" for part in _PARTS}  # keys of a shard's record
+_THUMBNAIL = 192  # bytes of the thumbnail of one picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One split to embed; every process makes the same.
+    """One split to embed; the same on every process.
 
     Attributes:
       folder: where the embeddings go.
-      ids: n ids, in the catalogue's order.
-      recipe: name of what makes vectors out of pictures.
+      ids: n ids, in the order of the catalogue.
+      recipe: name of what turns a listing into a vector, see `recipe_name`.
       dtype: on disk, "float32" or "float16".
-      shard_rows: rows of a shard; the last has fewer.
+      shard_rows: rows per shard; the last may have fewer.
     """
 
     folder: pathlib.Path
@@ -54,12 +58,12 @@ class Job:
 
     @property
     def partial(self) -> pathlib.Path:
-        """Where shards lie until all are there."""
+        """Folder of the shards until all of them are complete."""
         return self.folder.with_name(f".{self.folder.name}.partial")
 
     @property
     def count(self) -> int:
-        """How many shards there are."""
+        """Number of shards."""
         return -(-len(self.ids) // self.shard_rows)
 
     def rows(self, shard: int) -> np.ndarray:
@@ -68,7 +72,7 @@ class Job:
 
 
 def settle(folder: pathlib.Path) -> None:
-    """Puts complete embeddings in their place where a run was killed just before it did; for one process, first.
+    """Moves complete embeddings into place where a run was killed just before it did so; one process calls it, first.
 
     Args:
       folder: of the embeddings, see `Job`.
@@ -88,15 +92,15 @@ def _swap(partial: pathlib.Path, folder: pathlib.Path, old: pathlib.Path) -> Non
 
 
 class Earlier:
-    """Embeddings of an earlier run, from which vectors may be taken over: those of the same recipe, checked."""
+    """Embeddings of an earlier run, whose vectors may be reused if they are of the same recipe and intact."""
 
     def __init__(self, folder: pathlib.Path, recipe: str, dtype: str):
-        """Opens them; `reason` says why nothing of them can be used, "" if it can.
+        """Opens them; `reason` says why none of them can be reused, "" if they can.
 
         Args:
           folder: of the embeddings; may be missing.
-          recipe: that they must be of.
-          dtype: that they must be stored as.
+          recipe: the recipe that they must have.
+          dtype: the dtype that they must be stored as.
         """
         self.reason, self.name, self.space, self.ids = "", "", "", Ids.of([])
         self._shards: list[dict] = []
@@ -106,7 +110,7 @@ class Earlier:
         try:
             info, self.ids = embeddings.read_info(folder), Ids.load(folder)
             if info["meta"].get("recipe") != recipe:
-                self.reason = "the earlier ones are of another network or of other settings"
+                self.reason = "the earlier ones come from another network or other settings"
             elif info["dtype"] != dtype:
                 self.reason = f"the earlier ones are stored as {info['dtype']}"
             elif self.ids.sha256() != info["ids_sha256"] or sum(s["rows"] for s in info["shards"]) != len(self.ids):
@@ -119,13 +123,13 @@ class Earlier:
         self.name = file_sha256(folder / "embeddings.json")[:16]
         self._starts = np.cumsum([0] + [shard["rows"] for shard in self._shards])
         self._open: dict[int, dict[str, np.ndarray] | None] = {}
-        # 16 bytes an id, not a dict of a million strings
+        # 16 bytes per id, not a dict of a million strings
         keys = _keys(self.ids)
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
-        """Returns the row of each id, int64 [n], -1 where there was none."""
+        """Returns the row of each id, int64 [n], -1 for an id that is not there."""
         if not len(self._shards) or not len(self.ids):
             return np.full(len(ids), -1)
         keys = _keys(ids)
@@ -135,9 +139,14 @@ class Earlier:
         )
 
     def intact(self, rows: np.ndarray) -> np.ndarray:
-        """Tells which rows lie in shards whose checksums are right, bool [n]."""
+        """Returns which rows lie in shards whose checksums are right, bool [n]."""
         numbers = self._numbers(rows)
         return np.isin(numbers, [number for number in np.unique(numbers) if self._shard(int(number)) is not None])
+
+    def notes(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns what was noted of intact rows: "fingerprints", and "thumbnails" where there are some, [n, ...]."""
+        there = self._shard(int(self._numbers(rows[:1])[0]))
+        return {part: self.take(part, rows) for part in there if part != "vectors"}
 
     def take(self, part: str, rows: np.ndarray) -> np.ndarray:
         """Returns "vectors" as stored, "fingerprints" or "thumbnails" of intact rows, [n, ...]."""
@@ -159,16 +168,16 @@ class Earlier:
         return self._open[number]
 
 
-def write(job: Job, earlier: Earlier, pictures, embed, shards: Sequence[int], say: Callable[[str], None]) -> None:
-    """Makes some shards of a split, one after the other; a shard that is there already, and right, is left.
+def write(job: Job, earlier: Earlier, contents, embed, shards: Sequence[int], say: Callable[[str], None]) -> None:
+    """Makes some shards of a split, one after the other; a shard that is already there and intact is left alone.
 
     Args:
       job: what to make.
-      earlier: embeddings to take vectors from.
-      pictures: of the split: `notes(rows)` and `unchanged(rows, fingerprints, thumbnails)`, as `data.noted.Noted`.
+      earlier: embeddings whose vectors may be reused.
+      contents: of the split: `notes(rows)` and `unchanged(rows, notes)`, as `data.contents.Contents`.
       embed: function of (rows, shard number); returns (float32 [n, dim], name of their space).
-      shards: their numbers.
-      say: is told of a shard that was thrown away.
+      shards: numbers of the shards to make.
+      say: called with a message for each shard that is discarded.
 
     Raises:
       InputError: a value that float16 cannot hold, or vectors of another dimension than the earlier ones.
@@ -185,7 +194,7 @@ def write(job: Job, earlier: Earlier, pictures, embed, shards: Sequence[int], sa
             "ids_sha256": Ids.of(ids).sha256(),
             "earlier": earlier.name,
         }
-        if _is_done(job, number, what, rows, pictures, say):
+        if _is_done(job, number, what, rows, contents, say):
             continue
         states = np.full(len(rows), NEW)
         at = earlier.find(ids)
@@ -194,8 +203,8 @@ def write(job: Job, earlier: Earlier, pictures, embed, shards: Sequence[int], sa
         states[there[~good]] = DAMAGED
         there = there[good]
         if len(there):
-            marks = earlier.take("fingerprints", at[there]), earlier.take("thumbnails", at[there])
-            states[there] = np.where(pictures.unchanged(rows[there], *marks), KEPT, CHANGED)
+            same = contents.unchanged(rows[there], earlier.notes(at[there]))
+            states[there] = np.where(same, KEPT, CHANGED)
         array, space = None, earlier.space
         if (states != KEPT).any():
             vectors, space = embed(rows[states != KEPT], number)
@@ -214,54 +223,53 @@ def write(job: Job, earlier: Earlier, pictures, embed, shards: Sequence[int], sa
                     f"the network now gives {array.shape[1]} in {space}: remove the folder, embed again"
                 )
             array[states == KEPT] = taken
-        fingerprints, thumbnails = pictures.notes(rows)
         entry = {
             **what,
             "dim": array.shape[1],
             "space": space,
             "counts": {name: int((states == state).sum()) for name, state in _STATES.items()},
         }
-        for part, values in (("vectors", array), ("fingerprints", fingerprints), ("thumbnails", thumbnails)):
+        for part, values in {"vectors": array, **contents.notes(rows)}.items():
             entry |= _save(job.partial, number, part, values)
         atomic.write_json(job.partial / f"{number:05d}.json", entry)
 
 
-def _is_done(job: Job, number: int, what: dict, rows: np.ndarray, pictures, say: Callable[[str], None]) -> bool:
-    """Tells whether a killed run left this shard, of this recipe and these listings, whole, its pictures unchanged."""
+def _is_done(job: Job, number: int, what: dict, rows: np.ndarray, contents, say: Callable[[str], None]) -> bool:
+    """Returns whether a killed run left this shard whole, for this recipe and these listings with the same content."""
     file = job.partial / f"{number:05d}.json"
     if not file.exists():
         return False
     try:
         entry = atomic.read_json(file)
         if any(entry[name] != value for name, value in what.items()):
-            reason = "it is of other listings, another network or other settings"
+            reason = "it has other listings, another network or other settings"
         elif (parts := _read(job.partial, f"{number:05d}.npy", entry)) is None:
             reason = "its checksums are wrong"
-        elif not pictures.unchanged(rows, parts["fingerprints"], parts["thumbnails"]).all():
-            reason = "a picture of it changed"
+        elif not contents.unchanged(rows, {part: parts[part] for part in parts if part != "vectors"}).all():
+            reason = "a listing of it changed"
         else:
             return True
     except (InputError, KeyError, TypeError) as error:
         reason = f"its record cannot be read ({error!r})"
     file.unlink()
-    say(f"shard {number} of the killed run is made again: {reason}")
+    say(f"shard {number} of the killed run is discarded: {reason}")
     return False
 
 
 def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
-    """Joins the shards of all processes, after the last one is written; for one process.
+    """Joins the shards of all processes after the last one is written; one process calls it.
 
     Args:
       job: what was made.
-      meta: provenance, JSON-able; gets "space" and "recipe".
-      earlier: what vectors were taken from.
+      meta: provenance, JSON-able; "space", "recipe" and "dim" are added.
+      earlier: what vectors were reused from.
 
     Returns:
-      Counts of listings. now: embedded altogether = kept + new + changed + damaged; before: in the earlier
-      embeddings = kept + changed + damaged + removed, 0 where those could not be used.
+      Counts of listings. now: all of them = kept + new + changed + damaged; before: in the earlier embeddings = kept +
+      changed + damaged + removed, 0 where those could not be used.
 
     Raises:
-      InputError: a shard is missing, or shards do not fit each other.
+      InputError: a shard is missing, or the shards do not fit each other.
     """
     entries, counts = [], dict.fromkeys(_STATES, 0)
     for number in range(job.count):
@@ -273,7 +281,7 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
         for name in ("recipe", "space", "dim"):
             if entry[name] != (job.recipe if name == "recipe" else same[name]):
                 raise InputError(
-                    f"{file}: the {name} is {entry[name]!r}, not that of the other shards: the processes "
+                    f"{file}: the {name} is {entry[name]!r}, which differs from the other shards: the processes "
                     "ran with different weights, settings or code; run embed again"
                 )
         for name in _STATES:
@@ -285,20 +293,26 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
         counts["kept"] + counts["new"] + counts["changed"] + counts["damaged"] != counts["now"]
         or counts["kept"] + counts["changed"] + counts["damaged"] + counts["removed"] != counts["before"]
     ):
-        raise InputError(f"{job.folder}: the counts of listings do not add up ({counts}): are ids given twice?")
+        raise InputError(f"{job.folder}: the counts of listings do not add up ({counts}): does an id occur twice?")
     job.ids.save(job.partial)
-    for name in ("ids.npy", "id_offsets.npy"):  # on the disk before the record that says that all is there
+    for name in ("ids.npy", "id_offsets.npy"):  # on disk before the record that declares the folder complete
         with (job.partial / name).open("rb+") as stream:
             os.fsync(stream.fileno())
     shards = [
         {
             "file": f"{number:05d}.npy",
-            **{key: entry[key] for key in ("rows", "sha256", "fingerprints_sha256", "thumbnails_sha256")},
+            "rows": entry["rows"],
+            **{key: entry[key] for key in _SHA256.values() if key in entry},
         }
         for number, entry in enumerate(entries)
     ]
-    wanted = {f"{number:05d}{end}" for number in range(job.count) for end in _PARTS.values()}
-    for file in job.partial.iterdir():  # what other settings or processes left, and records that are joined now
+    wanted = {
+        f"{number:05d}{end}"
+        for number, entry in enumerate(entries)
+        for part, end in _PARTS.items()
+        if _SHA256[part] in entry
+    }
+    for file in job.partial.iterdir():  # leftovers of other settings or processes
         if file.name not in wanted | {"ids.npy", "id_offsets.npy"} and file.suffix != ".json":
             file.unlink()
     atomic.write_json(
@@ -320,36 +334,40 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
 
 
 def thumbnails(folder: pathlib.Path, ids: Ids) -> np.ndarray | None:
-    """Returns the thumbnails of embedded pictures, uint8 [n, 192]; None where there are none, or of other listings."""
+    """Returns the thumbnails of embedded pictures, uint8 [n, 192], one per listing.
+
+    Args:
+      folder: of the embeddings; may be missing.
+      ids: the listings wanted.
+
+    Returns:
+      None where the folder has other listings, or none or several pictures per listing (embeddings of text have none).
+    """
     folder = pathlib.Path(folder)
     if not (folder / "embeddings.json").exists() or Ids.load(folder) != ids:
         return None
     shards = embeddings.read_info(folder)["shards"]
     if not all("thumbnails_sha256" in shard for shard in shards):
         return None
-    return np.concatenate(
-        [load_npy(folder / shard["file"].replace(".npy", _PARTS["thumbnails"]), mmap=True) for shard in shards]
-    )
+    parts = [load_npy(folder / shard["file"].replace(".npy", _PARTS["thumbnails"]), mmap=True) for shard in shards]
+    return np.concatenate(parts) if all(part.shape[1] == _THUMBNAIL for part in parts) else None
 
 
 def _save(folder: pathlib.Path, number: int, part: str, values: np.ndarray) -> dict[str, str]:
-    """Writes one file of a shard, safe from half a file and from a crash of the machine; returns its checksum."""
+    """Writes one file of a shard, whole even if the process or the machine crashes; returns its checksum."""
     file = folder / f"{number:05d}{_PARTS[part]}"
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        np.save(stream, values, allow_pickle=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
-    return {"sha256" if part == "vectors" else f"{part}_sha256": file_sha256(file)}
+    atomic.write_npy(file, values)
+    return {_SHA256[part]: file_sha256(file)}
 
 
 def _read(folder: pathlib.Path, name: str, entry: dict) -> dict[str, np.ndarray] | None:
-    """Returns the arrays of a shard, mapped; None unless they are there and have the checksums of its record."""
+    """Returns the arrays of a shard, memory-mapped; None unless all have the checksums of its record."""
     found = {}
     for part, end in _PARTS.items():
         file = folder / name.replace(".npy", end)
-        wanted = entry.get("sha256" if part == "vectors" else f"{part}_sha256")
+        wanted = entry.get(_SHA256[part])
+        if wanted is None and part in _OPTIONAL:
+            continue
         try:
             if wanted is None or file_sha256(file) != wanted:
                 return None
@@ -362,11 +380,15 @@ def _read(folder: pathlib.Path, name: str, entry: dict) -> dict[str, np.ndarray]
 
 
 def _keys(ids: Sequence[str]) -> np.ndarray:
-    """Returns a number of 64 bits for each id."""
+    """Returns a 64-bit number for each id."""
     digests = b"".join(hashlib.blake2b(str(item).encode(), digest_size=8).digest() for item in ids)
     return np.frombuffer(digests, np.uint64)
 
 
 def recipe_name(recipe: dict) -> str:
-    """Returns the short name of a recipe: a dict, JSON-able, of all that a vector depends on beside its picture."""
+    """Returns the short name of a recipe.
+
+    Args:
+      recipe: JSON-able; all that a vector depends on beside the listing itself.
+    """
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]

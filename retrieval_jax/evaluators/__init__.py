@@ -1,11 +1,69 @@
-"""Evaluations during training, by module name."""
+"""Evaluations during training, looked up by name: config.train.evaluations = (("retrieval", {}), ("accuracy", {...})).
 
+An evaluation is a module with
+
+    make(task, catalog, *, config, mesh=None, workdir=None, **kwargs) -> Evaluation, or None
+
+    task      the `tasks.Task` under training
+    catalog   the `data.catalog.Catalog`
+    config    the whole config: how pictures are prepared (`inference.test_arguments`), cache sizes, selection share,
+              the two sides of a search
+    mesh      devices to compute on, see `inference.predict`
+    workdir   the work directory, where the vocabulary of titles lies and beside which other runs lie
+    kwargs    arguments of the evaluation itself, from the config
+
+and gives None where the catalogue has no ground truth for it; training then goes on without. An `Evaluation` is called
+with parameters and yields (name, value), names such as "retrieval/mar@10". What is not a ranking (accuracy, AUC) is an
+evaluation like any other. `evaluate_checkpoints` runs the same ones.
+"""
+
+import dataclasses
 import sys
 import types
+from collections.abc import Callable, Iterator
 
 from retrieval_jax import pairs
 
+_CONTEXT = ("task", "catalog", "config", "mesh", "workdir")
+_SETTING = "config.train.evaluations"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Scores of parameters.
+
+    Attributes:
+      run: (params, on_batch) -> iterator of (name, value); `on_batch` is called after each batch, see
+        `inference.predict`.
+      names: names of the scores, in the order they come in.
+    """
+
+    run: Callable
+    names: tuple[str, ...]
+
+    def __call__(self, params, on_batch: Callable | None = None) -> Iterator[tuple[str, float]]:
+        return self.run(params, on_batch)
+
 
 def get(name: str) -> types.ModuleType:
-    """Returns the evaluator's module; raises InputError, listing what exists, for an unknown name."""
-    return pairs.module(sys.modules[__name__], name, "evaluation (config.train.evaluations)")
+    """Returns the module of an evaluation; raises InputError, listing those there are, for an unknown name."""
+    return pairs.module(sys.modules[__name__], name, f"evaluation ({_SETTING})")
+
+
+def of_config(config, task, catalog, *, mesh=None, workdir=None) -> list[Evaluation]:
+    """Makes the evaluations of config.train.evaluations, without those that the catalogue has no ground truth for.
+
+    Args:
+      config, task, catalog, mesh, workdir: see the module.
+
+    Raises:
+      InputError: an unknown evaluation or argument, or one that does not fit the catalogue or the task.
+    """
+    found = []
+    for entry in config.train.evaluations:
+        name, kwargs = pairs.split(entry, _SETTING, "('retrieval', {})")
+        make = get(name).make
+        own = [argument for argument in pairs.arguments(make, 0) if argument not in _CONTEXT]
+        pairs.check_arguments(name, kwargs, own, _SETTING, "evaluation")
+        found.append(make(task, catalog, config=config, mesh=mesh, workdir=workdir, **kwargs))
+    return [evaluation for evaluation in found if evaluation is not None]

@@ -19,6 +19,7 @@ import tqdm
 
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 
@@ -93,11 +94,8 @@ class Whitening:
         """Writes mean, matrix and info to an .npz file, atomically."""
         file = pathlib.Path(file)
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         text = json.dumps({"format": FORMAT, "version": self.version(), **self.info})
-        with open(beside, "wb") as stream:
-            np.savez(stream, mean=self.mean, matrix=self.matrix, info=np.array(text))
-        os.replace(beside, file)
+        atomic.write_npz(file, mean=self.mean, matrix=self.matrix, info=np.array(text))
 
     @classmethod
     def load(cls, file: str | os.PathLike) -> Whitening:

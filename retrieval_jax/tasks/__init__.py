@@ -5,8 +5,10 @@ A task's module has
     OPTIONS                                     the options that config.train.task_kwargs may hold, with their defaults
     examples(config, catalog, workdir)          -> (data.examples.Examples, data.info.DataInfo): what it learns from
     make(config, info)                          -> Task: what it learns, as plain functions
+    columns(config, split, workdir)             -> {name: function that makes the column}: what its predict functions
+                                                may read of a split; optional, `parts.columns` is the default
 
-`config` is the whole config for `examples` and the train block for `make`.
+`config` is the whole config for `examples` and `columns`, and the train block for `make`.
 """
 
 import dataclasses

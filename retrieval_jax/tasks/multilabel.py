@@ -20,7 +20,7 @@ def make(config, info) -> Task:
       info: `data.info.DataInfo`.
 
     Returns:
-      The Task, with the predict functions "embed_image" and, with a head for titles, "attributes".
+      The Task, with the predict functions of `predict_fns`.
 
     Raises:
       InputError: unknown option or loss, or a head that the data has no labels for.
@@ -51,11 +51,14 @@ def supervised(config, info, options) -> Task:
 
 
 def predict_fns(network: parts.Network, supervision: parts.Supervision) -> dict[str, Predict]:
-    """Returns "embed_image" and, with a head for titles, "attributes"."""
+    """Returns "embed_image", and for the heads there are "attributes" (titles) and "category" (its logits)."""
 
     def attributes(params, batch):
         logits = network.apply(params, batch["image"])["logits"]["titles"]
         return {"probabilities": supervision.probabilities(logits)}
 
-    named = {"embed_image": Predict(network.embed_image)}
-    return {**named, "attributes": Predict(attributes)} if "titles" in supervision.heads else named
+    def category(params, batch):
+        return {"logits": network.apply(params, batch["image"])["logits"]["category"]}
+
+    heads = {"titles": ("attributes", Predict(attributes)), "category": ("category", Predict(category))}
+    return {"embed_image": Predict(network.embed_image), **dict(heads[name] for name in supervision.heads)}

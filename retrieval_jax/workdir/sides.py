@@ -69,7 +69,7 @@ class Side:
         return f"{run} at {checkpoint} ({self.which}{function})"
 
 
-def sides(config) -> dict[str, Side]:
+def of(config) -> dict[str, Side]:
     """Returns the `Side` of the queries and of the gallery, {"query": ..., "gallery": ...}.
 
     Raises:
@@ -98,4 +98,4 @@ def sides(config) -> dict[str, Side]:
 
 def other_runs(config) -> tuple[str, ...]:
     """Returns the names of the configs whose runs a search takes embeddings from, each once."""
-    return tuple(dict.fromkeys(side.config for side in sides(config).values() if side.config))
+    return tuple(dict.fromkeys(side.config for side in of(config).values() if side.config))

@@ -8,6 +8,8 @@ import pathlib
 import numpy as np
 import pytest
 
+from retrieval_jax.data.contents import Contents
+from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.embeddings import Embeddings, Ids
 from retrieval_jax.embeddings import writer as shard_writer
@@ -39,7 +41,7 @@ class Run:
         self.images, self.seen, self.said, self.stop_after = list(listings.values()), [], [], stop_after
         shard_writer.settle(self.job.folder)
         self.earlier = Earlier(self.job.folder, recipe, dtype)
-        self.pictures = Noted(self.images)
+        self.contents = Contents({"image": Pictures(self.images)})
 
     def embed(self, rows, shard):
         if self.stop_after is not None and len(self.seen) >= self.stop_after:
@@ -50,7 +52,7 @@ class Run:
 
     def write(self, shards=None):
         shards = range(self.job.count) if shards is None else shards
-        shard_writer.write(self.job, self.earlier, self.pictures, self.embed, shards, self.said.append)
+        shard_writer.write(self.job, self.earlier, self.contents, self.embed, shards, self.said.append)
 
     def finish(self):
         return shard_writer.finish(self.job, META, self.earlier)
@@ -207,7 +209,7 @@ def test_killed_at_any_step_of_joining_nothing_is_lost(tmp_path, monkeypatch, mo
             (pathlib.Path, "rename"),
             (pathlib.Path, "unlink"),
             (shard_writer.shutil, "rmtree"),
-            (shard_writer.workdir, "write_json"),
+            (shard_writer.atomic, "write_json"),
             (Ids, "save"),
         ):
             patched.setattr(place, name, counted(getattr(place, name)))
@@ -238,7 +240,7 @@ def test_processes_with_different_weights_are_refused(tmp_path):
     first, second = Run(tmp_path, listings, shard_rows=2), Run(tmp_path, listings, shard_rows=2, recipe="s")
     first.write([0])
     second.write([1])
-    with pytest.raises(InputError, match="the recipe is 's', not that of the other shards"):
+    with pytest.raises(InputError, match="the recipe is 's', which differs from the other shards"):
         first.finish()
     record = first.job.partial / "00001.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "recipe": "r", "space": "elsewhere"}))
@@ -252,6 +254,45 @@ def test_what_does_not_fit_float16_is_named(tmp_path):
     run.embed = lambda rows, shard: (np.where(rows[:, None] == 3, 1e6, 0.0) * np.ones((1, 2)), "space")
     with pytest.raises(InputError, match=r"row 3 \(d\) holds a number beyond float16"):
         run.write()
+
+
+class Words(Run):
+    """The same over texts: the network sums one vector per word."""
+
+    def __init__(self, folder, texts, **kwargs):
+        super().__init__(folder, texts, **kwargs)
+        rows = Ragged.of([[ord(letter) for letter in text] for text in texts.values()])
+        self.contents = Contents({"words": rows})
+
+    def embed(self, rows, shard):
+        self.seen += [self.job.ids[int(row)] for row in rows]
+        return np.stack([[self.contents.columns["words"][row].sum()] * 2 for row in rows]).astype("f"), "space"
+
+
+def test_only_new_and_changed_texts_are_embedded_again(tmp_path):
+    assert Words(tmp_path, {"a": "red dress", "b": "blue shoe", "c": "wool"}).whole()["new"] == 3
+    assert not list((tmp_path / "gallery").glob("*.thumbnails.npy"))
+    run = Words(tmp_path, {"c": "wool", "d": "", "b": "blue shoes", "a": "red dress"}, shard_rows=2)
+    assert run.whole() == {"kept": 2, "new": 1, "changed": 1, "damaged": 0, "removed": 0, "before": 3, "now": 4}
+    assert run.seen == ["d", "b"]
+    found = Embeddings.load(tmp_path / "gallery", verify=True)
+    assert found.block(0, 4)[:, 0].tolist() == [sum(map(ord, text)) for text in ("wool", "", "blue shoes", "red dress")]
+    assert shard_writer.thumbnails(tmp_path / "gallery", found.ids) is None
+    # after pictures, no thumbnail of theirs stays behind
+    Run(tmp_path, shop("a b c"), recipe="pictures").whole()
+    assert len(list((tmp_path / "gallery").glob("*.thumbnails.npy"))) == 1
+    Words(tmp_path, {"a": "red"}).whole()
+    assert sorted(file.name for file in (tmp_path / "gallery").glob("0*")) == ["00000.fingerprints.npy", "00000.npy"]
+
+
+def test_a_killed_run_over_texts_resumes(tmp_path):
+    texts = {"a": "red", "b": "blue", "c": "wool", "d": "silk"}
+    run = Words(tmp_path, texts, shard_rows=2)
+    run.write([0])
+    texts["b"] = "black"
+    run = Words(tmp_path, texts, shard_rows=2)
+    run.whole()
+    assert run.seen == ["a", "b", "c", "d"] and "a listing of it changed" in run.said[0]
 
 
 def test_a_recipe_has_one_name():

@@ -45,8 +45,8 @@ def test_heads_and_contrast_learn_side_by_side():
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
     images, titles = embed(task, params, batch)
     assert images.shape == titles.shape
-    where = batch["_mask"] & batch["label_mask"].any(-1)
-    groups = jax.jit(contrastive.title_groups)(batch["label_ids"], batch["label_mask"])
+    where = batch["_mask"] & batch["label_ids_mask"].any(-1)
+    groups = jax.jit(contrastive.title_groups)(batch["label_ids"], batch["label_ids_mask"])
     expected = jax.jit(contrastive.sigmoid)(images, titles, scale=1 / 0.07, bias=-10.0, where=where, groups=groups)
     np.testing.assert_allclose(values["contrastive_loss"], expected.sum() / where.sum(), rtol=1e-3)
     assert jax.eval_shape(task.predict_fns["attributes"], params, batch)["probabilities"].shape == (8, 5)
@@ -57,7 +57,7 @@ def test_eight_pairs_are_learnt_by_heart():
         **tiny_batch(),
         "_mask": np.ones(8, bool),
         "label_ids": np.array([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3], [4, 0], [4, 1]], np.int32),
-        "label_mask": np.ones((8, 2), bool),
+        "label_ids_mask": np.ones((8, 2), bool),
     }
     task, optimizer = make(title_weight=0.0), optax.adam(0.01)
     assert task.predict_fns.keys() == {"embed_image", "embed_title"}

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
 from retrieval_jax import tasks
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import distillation, margins
 from retrieval_jax.losses import multilabel as losses
 from retrieval_jax.models import embedder, heads, pixels, pretrained
-from retrieval_jax.tasks import parts
+from retrieval_jax.settings import tasks as settings_tasks
+from retrieval_jax.tasks import multilabel, parts
 from tiny import INFO, tiny_batch, tiny_config
 
 B, D = 8, 6
@@ -32,7 +32,7 @@ def supervise(**task_kwargs):
     """
     config = tiny_config().train
     config.task_kwargs.update({"positive_weight_power": 0.0, **task_kwargs})
-    made = parts.supervision(config, INFO, parts.options(config))
+    made = parts.supervision(config, INFO, parts.options(config, multilabel.OPTIONS))
     params = jax.jit(
         lambda: {name: head.init(jax.random.key(0), EMBEDDING)["params"] for name, head in made.heads.items()}
     )()
@@ -62,9 +62,9 @@ def supervise(**task_kwargs):
     return made, params, run
 
 
-def test_the_options_are_those_of_the_default_config():
-    config = common.base().train.task_kwargs.to_dict()
-    assert config == parts.OPTIONS
+@pytest.mark.parametrize("name", ["category", "image_title", "multilabel", "self_supervised"])
+def test_the_options_are_those_of_the_settings(name):
+    assert getattr(settings_tasks, name)().to_dict() == tasks.get(name).OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -104,16 +104,19 @@ def test_a_loss_gets_its_own_numbers():
     expected = margins.arcface(cosines, batch["category"], scale=4.0, margin=0.1, label_smoothing=0.1, where=where)
     np.testing.assert_allclose(values["category_loss"], expected.sum() / (where & (batch["category"] >= 0)).sum(), 1e-5)
     logits = EMBEDDING @ params["titles"]["kernel"] + params["titles"]["bias"]
-    expected = losses.asymmetric(logits, batch["label_ids"], batch["label_mask"], margin=0.0, gamma_absent=1.0)
+    expected = losses.asymmetric(logits, batch["label_ids"], batch["label_ids_mask"], margin=0.0, gamma_absent=1.0)
     np.testing.assert_allclose(values["title_loss"], expected[:7].mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     "task_kwargs, message",
     [
-        ({"head": "mlp"}, "head is 'mlp'; there are: linear, cosine"),
-        ({"category_loss": "triplet"}, "category_loss is 'triplet'; there are: softmax, cosface, arcface, proxy_nca"),
-        ({"contrastive_loss": "hinge"}, "contrastive_loss is 'hinge'; there are: softmax, sigmoid"),
+        ({"head": "mlp"}, "task_kwargs.head: there is no 'mlp' .available: linear, cosine"),
+        (
+            {"category_loss": "triplet"},
+            "category_loss: there is no 'triplet' .available: softmax, cosface, arcface, proxy_nca",
+        ),
+        ({"contrastive_loss": "softmax"}, "task 'multilabel' has no argument 'contrastive_loss'; did you mean"),
         ({"loss_kwargs": {"gama": 1}, "loss": "focal"}, "loss_kwargs has unknown gama; there are: alpha, gamma"),
         ({"loss_kwargs": {"gamma": 1}, "loss": "softmax"}, "loss_kwargs has unknown gamma; there are: none"),
         ({"category_kwargs": {"m": 1}, "category_loss": "arcface"}, "category_kwargs has unknown m; .*: margin, scale"),
@@ -133,7 +136,7 @@ def test_the_loss_of_a_mixed_batch_is_the_mixed_loss():
     _, params, run = supervise(class_balanced_beta=0.99)
     batch = {name: value for name, value in tiny_batch().items()}
     batch["_mask"], batch["category"] = np.ones(B, bool), np.arange(B, dtype=np.int32) % 3
-    names = ("label_ids", "label_mask", "category")
+    names = ("label_ids", "label_ids_mask", "category")
     partner = {**batch, **{name: np.roll(batch[name], 1, 0) for name in names}}
     mix = {f"mix_{name}": partner[name] for name in names}
     own, other = run(params, batch)[1], run(params, partner)[1]

@@ -14,7 +14,7 @@ from tiny import INFO, tiny_batch, tiny_config
 
 def test_views_find_each_other_through_the_teachers_keys(patches):
     config = tiny_config().train
-    config.task_kwargs.update({"hidden_dims": 16, "temperature": 0.2})
+    config.task_kwargs = {"hidden_dims": 16, "temperature": 0.2}
     task = tasks.get("self_supervised").make(config, INFO)
     batch = tiny_batch()
     params = jax.jit(task.init)(jax.random.key(0), batch)

@@ -1,11 +1,10 @@
-"""What is remembered of every picture that was read: whether it is still the same, and what it looks like, small.
+"""Fingerprints and thumbnails of pictures: whether a picture is still the same, and roughly what it looks like.
 
-A picture is the same when the bytes of its file are (128-bit BLAKE2). To spare reading a million files that nobody
-touched, their size, times and place on disk (a stamp) are remembered too; equal stamps stand for equal bytes, as git
-has it, unless the file was so new when it was read that a second change could have hidden in the same tick of the
-clock. Only a stamp that differs makes the file be read, and only bytes that differ make it a changed picture: copying
-a catalogue, or touching it, changes nothing. Pictures in records are compared by their bytes, those that are drawn
-by their pixels.
+A picture is the same if the bytes of its file are (128-bit BLAKE2). To avoid reading a million files that nobody
+touched, their size, times and inode (a stamp) are kept too; as in git, equal stamps stand for equal bytes, unless the
+file was so new when it was read that a second change could have gone unnoticed within the same clock tick. A file is
+read again only if its stamp differs, and the picture counts as changed only if its bytes differ: copying or touching a
+catalogue changes nothing. Pictures in record files are compared by their bytes, drawn ones by their pixels.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ import numpy as np
 
 from retrieval_jax.data.pictures.sources import FileImages
 
-SIDE = 8  # of a thumbnail
+SIDE = 8  # pixels of a thumbnail
 THUMBNAIL = SIDE * SIDE * 3  # bytes
-_THREADS = 4  # that read files to compare them: disks and networks answer several at once
-_TICK = 2_000_000_000  # ns; file systems and networks tell time this coarsely at worst
+_THREADS = 4  # to read files for comparison: disks and networks serve several requests at once
+_TICK = 2_000_000_000  # ns, the coarsest clock of a file system or network share
 
 
 class Noted:
-    """A source of pictures that notes of each one that it reads a fingerprint and a thumbnail.
+    """A source of pictures that keeps a fingerprint and a thumbnail of each one it reads.
 
-    Safe to read from several threads. 216 bytes a listing, which take memory only once the listing is read.
+    Safe to read from several threads. Takes 216 bytes per listing, and only once the listing is read.
 
     Args:
-      source: random access to uint8 [H, W, 3]; pictures in files (`FileImages`) have stamps, and of all that are
-        encoded (`read`) the bytes are compared.
+      source: random access to uint8 [H, W, 3]; pictures in files (`FileImages`) have stamps, and encoded ones (`read`)
+        are compared by their bytes.
     """
 
     def __init__(self, source: Any):
@@ -48,7 +47,7 @@ class Noted:
     def __getitem__(self, row: int) -> np.ndarray:
         row = int(row)
         if hasattr(self.source, "read"):
-            mark = self._stamp(row)  # before the bytes are read: a later change shows in the next stamp
+            mark = self._stamp(row)  # before the bytes are read, so that a later change shows in the next stamp
             data = self.source.read(row)
             image, digest = self.source.decode(data, row), _digest(data)
         else:
@@ -58,17 +57,17 @@ class Noted:
         return image
 
     def notes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns fingerprints uint64 [n, 3] and thumbnails uint8 [n, 192] of rows; reads what was not read yet."""
+        """Returns fingerprints uint64 [n, 3] and thumbnails uint8 [n, 192] of rows; reads those not read yet."""
         self._each(lambda row: self[row], [row for row in rows if not self._seen[row]])
         return self._fingerprints[rows], self._thumbnails[rows]
 
     def unchanged(self, rows: np.ndarray, fingerprints: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:
-        """Tells which pictures are still those that were noted earlier; what was noted of these is taken over.
+        """Returns which pictures are still the same as in earlier notes; those notes are kept as this source's own.
 
         Args:
           rows: int [n].
-          fingerprints: uint64 [n, 3], of the earlier `notes`.
-          thumbnails: uint8 [n, 192], of the earlier `notes`.
+          fingerprints: uint64 [n, 3], from the earlier `notes`.
+          thumbnails: uint8 [n, 192], from the earlier `notes`.
 
         Returns:
           bool [n].
@@ -106,7 +105,7 @@ class Noted:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Returns a picture's mean colours on a grid of 8 x 8, uint8 [192].
+    """Returns the mean colours of a picture on an 8 x 8 grid, uint8 [192].
 
     Args:
       image: uint8 [H, W, 3].
@@ -115,7 +114,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def stamp(source: FileImages, row: int) -> int:
-    """Returns a number of 64 bits that another version of the file does not have, or 0 where none can be trusted."""
+    """Returns a 64-bit number that no other version of the file has, or 0 where the file's times cannot be trusted."""
     status = source.status(row)
     latest = max(status.st_mtime_ns, status.st_ctime_ns)
     if not 0 < latest < time.time_ns() - _TICK:

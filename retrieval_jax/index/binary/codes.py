@@ -12,6 +12,7 @@ import numpy as np
 
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 
 TRAINING_ROWS = 8192  # rows to fit the rotation on
 ROWS_PER_CELL = 64  # most rows per cell to fit the cells on
@@ -74,8 +75,7 @@ class Coder:
 
     def save(self, file: str | os.PathLike) -> None:
         """Writes an .npz file."""
-        with open(file, "wb") as stream:
-            np.savez(stream, mean=self.mean, rotation=self.rotation, centroids=self.centroids)
+        atomic.write_npz(file, mean=self.mean, rotation=self.rotation, centroids=self.centroids)
 
     @classmethod
     def load(cls, file: str | os.PathLike) -> Coder:

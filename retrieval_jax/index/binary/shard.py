@@ -24,6 +24,7 @@ import zlib
 import numpy as np
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 from retrieval_jax.index.binary import log
 from retrieval_jax.index.binary.codes import Lists
 
@@ -85,13 +86,8 @@ def start(folder: pathlib.Path, generation: int = 1) -> None:
 
 def set_generation(folder: pathlib.Path, generation: int) -> None:
     """Makes the files of a generation current, atomically and durably."""
-    new = folder / "current.json.new"
-    with open(new, "w") as stream:
-        stream.write(json.dumps({"generation": generation}))
-        stream.flush()
-        os.fsync(stream.fileno())
     log.sync(folder)  # the new files must be on disk before current.json points to them
-    os.replace(new, folder / "current.json")
+    atomic.write_text(folder / "current.json", json.dumps({"generation": generation}))
     log.sync(folder)
 
 

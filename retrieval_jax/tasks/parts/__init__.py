@@ -1,5 +1,6 @@
 """What several tasks are put together from: options, examples, the network with its heads, and the heads' losses."""
 
+from retrieval_jax.tasks.parts.columns import columns, title_labels
 from retrieval_jax.tasks.parts.examples import listings, mined, unlabelled
 from retrieval_jax.tasks.parts.network import Network, network
 from retrieval_jax.tasks.parts.options import CATEGORY, HEADS, TITLES, options
@@ -11,11 +12,13 @@ __all__ = [
     "TITLES",
     "Network",
     "Supervision",
+    "columns",
     "listings",
     "mined",
     "mixed",
     "network",
     "options",
     "supervision",
+    "title_labels",
     "unlabelled",
 ]

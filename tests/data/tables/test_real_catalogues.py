@@ -15,7 +15,6 @@ from PIL import Image
 
 import fuzz
 import odd_pictures
-from configs import common
 from retrieval_jax import embed, mine
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import loading
@@ -23,6 +22,7 @@ from retrieval_jax.data.pictures import decoding, sources
 from retrieval_jax.data.tables import row_checks
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.settings import base
 
 PAGE = fuzz.ROOT / "docs" / "real_catalogues.md"
 HEADER = ["id", "title", "image", "type"]
@@ -242,7 +242,7 @@ def test_unknown_ids_of_the_truth_name_the_one_that_was_meant(loaded):
 
 
 def test_mining_and_embedding_have_a_row_for_every_row_that_was_kept(shop, loaded, tmp_path):
-    config = common.base()
+    config = base.defaults()
     config.data = ConfigDict(
         {"source": "table", "kwargs": shop[0] | {"max_bad_share": 1.0}, "image_size": (16, 16), "cache_bytes": 0}
     )

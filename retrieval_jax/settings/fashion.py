@@ -1,0 +1,30 @@
+"""What the experiments on the fashion catalogue share: data, network and budget."""
+
+from ml_collections import ConfigDict
+
+from retrieval_jax.settings import base
+
+
+def experiment(name: str, arg: ConfigDict) -> ConfigDict:
+    """Returns the settings of an experiment on the fashion catalogue.
+
+    The catalogue (eProduct's layout, 60x80 pictures) is expected in data/fashion of the current folder;
+    --config.data.kwargs.root=... gives another place.
+
+    Args:
+      name: of the experiment.
+      arg: parsed argument; `seed`, where the config takes one, is the training seed; `runlocal` trains for seconds.
+    """
+    config = base.defaults()
+    config.name = name
+    config.data.source = "eproduct"
+    config.data.kwargs.root = "data/fashion"
+    config.data.image_size = (80, 64)
+    config.mine.threshold = 5
+    config.train.seed = arg.get("seed", 0)
+    config.train.epochs = 0.05 if arg.runlocal else 4.0
+    config.train.ema_decay = 0.995
+    config.train.eval_every_epochs = 0.0 if arg.runlocal else 1.0
+    # Both sides are shop photos, and colour is part of what makes two listings the same product: mild crops, no jitter.
+    config.train.transforms = (("random_resized_crop", {"scale": (0.6, 1.0)}), ("flip", {}))
+    return config

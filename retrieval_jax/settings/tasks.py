@@ -1,0 +1,81 @@
+"""The options of each task: `config.train.task_kwargs`.
+
+A config that sets `train.task` takes the options from the function of the same name, so that it holds those of its own
+task and no others:
+
+    config.train.task = "category"
+    config.train.task_kwargs = tasks.category()
+    config.train.task_kwargs.label_smoothing = 0.1
+
+The blocks are locked: an option that does not exist is an error. `loss_kwargs` and `category_kwargs` are open, because
+every loss has parameters of its own.
+"""
+
+from ml_collections import ConfigDict
+
+
+def multilabel() -> ConfigDict:
+    """Returns the options of `multilabel`: attributes mined from titles, and the category where its weight is not 0."""
+    return _locked(_title_options(), _category_options(), {"category_weight": 0.0})
+
+
+def category() -> ConfigDict:
+    """Returns the options of `category`: the leaf category alone."""
+    return _locked(_category_options())
+
+
+def image_title() -> ConfigDict:
+    """Returns the options of `image_title`: image-title contrast beside the options of `multilabel`."""
+    return _locked(
+        multilabel().to_dict(),
+        {
+            "contrastive_loss": "softmax",  # softmax (CLIP) or sigmoid (SigLIP)
+            "contrastive_weight": 1.0,  # relative to title_weight and category_weight
+            "hidden_dims": 512,  # width of the title tower
+        },
+    )
+
+
+def self_supervised() -> ConfigDict:
+    """Returns the options of `self_supervised`: two or more crops of a picture recognise each other."""
+    return _locked(
+        {
+            "temperature": 0.07,  # fixed
+            "hidden_dims": 512,  # width of projector and predictor
+        }
+    )
+
+
+def _title_options() -> dict:
+    return {
+        "loss": "sigmoid",  # sigmoid, focal, asymmetric, or softmax (over y / sum(y), with Poly-1)
+        "loss_kwargs": {},  # parameters of that loss, such as label_smoothing, gamma or margin
+        "title_weight": 1.0,  # 0 trains no title head
+        "label_block": 0,  # logits of this many labels at a time in memory, such as 4096; 0 for all
+        "positive_weight_power": 0.5,  # sigmoid, focal, asymmetric: a present label weighs (N / n) ** power
+        "positive_weight_limit": 100.0,  # at most
+        "poly_epsilon": 0.5,  # softmax: weight of Poly-1's first-order term
+    }
+
+
+def _category_options() -> dict:
+    return {
+        "category_loss": "softmax",  # softmax, cosface, arcface, proxy_nca, proxy_anchor or supcon
+        "category_kwargs": {},  # parameters of that loss, such as scale and margin
+        "category_labels": "categories",  # or "clusters", the pseudo-products of config.mine.clusters
+        "head": "linear",  # or "cosine", with a learned temperature
+        "head_init_scale": 0.1,  # of linear heads
+        "temperature": 0.07,  # of every cosine; the initial value where it is learned (cosine heads, image_title)
+        "class_balanced_beta": 0.0,  # 0.9999 weighs labels and categories by their effective number; 0 weighs all alike
+        "label_smoothing": 0.0,  # of the category head
+        "distill_share": 0.0,  # share of the target given by the moving average at the end; grows from 0 over the run
+        "unlabelled_weight": 0.0,  # of train.unlabelled, whose target is the moving average alone; grows likewise
+    }
+
+
+def _locked(*blocks: dict) -> ConfigDict:
+    options = ConfigDict({name: value for block in blocks for name, value in block.items()}).lock()
+    for name in ("loss_kwargs", "category_kwargs"):
+        if name in options:
+            options[name].unlock()
+    return options

@@ -1,0 +1,64 @@
+"""Columns of a split for prediction: pictures, the mined labels of titles, categories, and the split's own columns.
+
+A task whose predict functions read anything else has a function `columns` of its own, with the arguments and the result
+of `columns` here; it may start from this one: `{**parts.columns(config, split, workdir), "query": ...}`.
+"""
+
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from retrieval_jax.attributes.vocabulary import Vocabulary
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data.examples import Pictures, Ragged
+from retrieval_jax.errors import InputError
+
+
+def columns(config, split, workdir=None) -> dict[str, Callable]:
+    """Returns what predict functions may read of a split.
+
+    Args:
+      config: the whole config of the run that the network is from.
+      split: `data.catalog.Split`.
+      workdir: the work directory of that run; None where there is none, as for public weights.
+
+    Returns:
+      {name: function without arguments that makes the column: `Pictures`, `Ragged` or array [n, ...]}, so that only
+      what is read is made. "image"; "label_ids", the attributes that mine's vocabulary finds in the titles, where the
+      split has titles and the run a vocabulary; "category", int32 [n], the leaf, -1 where unknown; and the columns of
+      the split that are no text.
+    """
+    del config
+    found = {}
+    for name, column in (getattr(split, "columns", None) or {}).items():
+        if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf"):
+            found[name] = lambda column=column: column
+    found["image"] = lambda: Pictures(split.images)
+    if split.categories is not None:
+        found["category"] = lambda: split.categories[:, -1]
+    if split.titles is not None and workdir is not None:
+        if (pathlib.Path(workdir) / "attributes" / "vocabulary.json").exists():
+            found["label_ids"] = lambda: title_labels(split.titles, workdir)
+    return found
+
+
+def title_labels(titles, workdir) -> Ragged:
+    """Returns the attributes of titles, ids in the vocabulary of a run.
+
+    Args:
+      titles: n texts.
+      workdir: the work directory of the run.
+
+    Raises:
+      InputError: the vocabulary is not the one that the network was trained with.
+    """
+    vocabulary = Vocabulary.load(pathlib.Path(workdir) / "attributes" / "vocabulary.json")
+    trained = info_lib.load(pathlib.Path(workdir) / "checkpoints" / "data_info.json").vocabulary_hash
+    if vocabulary.hash != trained:
+        raise InputError(
+            f"{workdir}: attributes/vocabulary.json is not the vocabulary that the network was trained with: mine ran "
+            "again since; train again in a new work directory"
+        )
+    indptr, ids = vocabulary.encode(titles)
+    return Ragged(indptr, np.asarray(ids, np.int32))

@@ -1,0 +1,251 @@
+"""The verbs of the command line: what each does in one line, its options, and two examples."""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """A row of the table.
+
+    Attributes:
+      line: what it does, in one line.
+      add: adds its options to a parser.
+      examples: what follows the verb's name, twice.
+      devices: whether the processes of a multi-process run join before it starts.
+    """
+
+    line: str
+    add: Callable[[argparse.ArgumentParser], None]
+    examples: tuple[str, str]
+    devices: bool = False
+
+
+# --------------------------------------------------------------------------------------------------------- the options
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="NAME[:ARG]",
+        help="the experiment. A bare name is one that comes with the package (`retrieval-jax configs` lists them), "
+        "a path (with a slash, or ending in .py) a config file of your own. ARG goes to its get_config: runlocal, ...",
+    ).complete = {"bash": "_retrieval_jax_configs", "zsh": "_files", "tcsh": "f"}
+    parser.add_argument(
+        "--config.SETTING",
+        metavar="VALUE",
+        help="another value of a setting, such as --config.search.k=200 or --config.data.image_size='(96, 96)'; may be "
+        "given for any number of settings",
+    )
+
+
+def _workdir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workdir",
+        metavar="FOLDER",
+        help="folder of the results, or a URL (s3://..., gs://...); by default "
+        "runs/<config>[-<arg>][-<setting>=<value>...] in the current folder",
+    )
+
+
+def _profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", metavar="FIRST:LAST", help="steps of train to profile, such as 20:25")
+
+
+def _stage(parser: argparse.ArgumentParser) -> None:
+    _config(parser)
+    _workdir(parser)
+    parser.add_argument("--again", action="store_true", help="run even though the result is complete and unchanged")
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    _stage(parser)
+    _profile(parser)
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    _config(parser)
+    _workdir(parser)
+    _profile(parser)
+    parser.add_argument(
+        "--estimate", action="store_true", help="print steps, memory, rough time and disk, and start nothing"
+    )
+
+
+def _leaks(parser: argparse.ArgumentParser) -> None:
+    _config(parser)
+    _workdir(parser)
+
+
+def _prepare(parser: argparse.ArgumentParser) -> None:
+    _config(parser)
+    parser.add_argument("--out", metavar="FOLDER", help="folder to write; the same command resumes an interrupted one")
+    parser.add_argument(
+        "--side",
+        type=int,
+        default=256,
+        help="shorter side in pixels (default: %(default)s); smaller pictures stay as they are",
+    )
+    parser.add_argument("--quality", type=int, default=90, help="of the written JPEGs, 1 to 100 (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=0, help="that decode; 0 for one per core")
+    parser.add_argument("--shard_rows", type=int, default=8192, help="listings per file (default: %(default)s)")
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("new", nargs="+", type=pathlib.Path, help="work directories of one recipe, one per seed")
+    parser.add_argument("--against", nargs="+", type=pathlib.Path, required=True, help="those of the other recipe")
+    parser.add_argument("--stage", default="", help="stage or model/stage; by default the last of each run")
+    parser.add_argument("--against_stage", help="the same for the other side; by default as --stage")
+    names = ["mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10"]
+    parser.add_argument(
+        "--metrics", nargs="+", default=names, help="the verdict is about the first (default: %(default)s)"
+    )
+    halves = ("all", "selection", "report")
+    parser.add_argument(
+        "--half",
+        choices=halves,
+        default="all",
+        help="of the queries (default: %(default)s): choose on one, report the other",
+    )
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file to write as well")
+
+
+def _propose_index(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=pathlib.Path, help="work directory with embeddings")
+    parser.add_argument(
+        "--recall", type=float, default=0.98, help="wanted, against exact search (default: %(default)s)"
+    )
+    parser.add_argument("--k", type=int, default=10, help="results per query (default: %(default)s)")
+    parser.add_argument("--max_bytes", type=float, default=0, help="of memory per vector; 0 for no limit")
+    parser.add_argument("--model", default="", help="whose embeddings; by default the trained model's")
+    parser.add_argument("--whiten", action="store_true", help="vectors as after the step `whitening`")
+    parser.add_argument("--queries", type=int, default=1000, help="to measure with (default: %(default)s)")
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        nargs="+",
+        default=(1, 4, 16),
+        help="multiples of k to re-score (default: %(default)s)",
+    )
+    parser.add_argument("--factories", nargs="+", default=(), help="faiss factory strings; by default a choice by size")
+
+
+def _evaluate_checkpoints(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, help="of the training, which may not have started yet")
+    parser.add_argument("--out", help="local folder to write to; by default <workdir>/checkpoint_scores")
+    parser.add_argument("--full", action="store_true", help="score as embed, search, evaluate do, with every stage")
+    parser.add_argument("--metric", default="", help="that chooses the best, such as whitening/mar@10_capped")
+    parser.add_argument("--soup", type=int, default=0, metavar="N", help="average the last N checkpoints at the end")
+    parser.add_argument("--once", action="store_true", help="score the checkpoints that are there and stop")
+    parser.add_argument("--poll_seconds", type=float, default=10.0, help="between two looks (default: %(default)s)")
+    parser.add_argument(
+        "--idle_seconds", type=float, default=0.0, help="stop after so long without a new one; 0: never"
+    )
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, help="of the training")
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--step", type=int, help="of the checkpoint; by default the latest")
+    parser.add_argument(
+        "--which",
+        choices=("ema", "params"),
+        default="ema",
+        help="moving average or raw parameters (default: %(default)s)",
+    )
+    platforms = ("cpu", "cuda", "tpu", "rocm")
+    parser.add_argument(
+        "--platforms", nargs="+", choices=platforms, default=platforms[:3], help="to compile for (default: %(default)s)"
+    )
+
+
+_QUICKSTART = "--config=quickstart"
+VERBS = {
+    "run": Verb(
+        "runs a whole experiment, from mine to report; skips what is complete and unchanged",
+        _run,
+        (_QUICKSTART, "--config=shop/mine.py:seed=1 --config.search.k=200 --workdir=runs/shop"),
+        devices=True,
+    ),
+    "mine": Verb(
+        "mines attributes from titles",
+        _stage,
+        (_QUICKSTART, f"{_QUICKSTART} --config.mine.threshold=50 --workdir=runs/mine"),
+    ),
+    "train": Verb(
+        "trains an embedder",
+        _train,
+        (_QUICKSTART, f"{_QUICKSTART}:seed=1 --config.train.epochs=2 --profile=20:25"),
+        devices=True,
+    ),
+    "embed": Verb(
+        "embeds queries and gallery",
+        _stage,
+        (_QUICKSTART, f"{_QUICKSTART} --config.embed.batch_size=64 --again"),
+        devices=True,
+    ),
+    "search": Verb(
+        "searches the gallery: whitening, ensembles, re-ranking; one ranking per stage",
+        _stage,
+        (_QUICKSTART, f"{_QUICKSTART} --config.search.steps=\"(('whitening', {{}}),)\" --workdir=runs/mine"),
+    ),
+    "evaluate": Verb(
+        "scores the rankings, with confidence intervals",
+        _stage,
+        (_QUICKSTART, f"{_QUICKSTART} --config.evaluate.ks='(1, 5, 10)'"),
+    ),
+    "report": Verb(
+        "writes the report, one HTML page",
+        _stage,
+        (_QUICKSTART, f"{_QUICKSTART} --config.report.rows=24 --workdir=runs/mine"),
+    ),
+    "configs": Verb(
+        "lists the experiments that come with the package, with hardware and expected score",
+        lambda parser: parser.add_argument("name", nargs="?", help="shows all about one of them"),
+        ("", "fashion_best"),
+    ),
+    "prepare": Verb(
+        "resizes a catalogue's pictures once, into files that are fast to read",
+        _prepare,
+        (
+            "--config=eproduct_convnext_xl --out=prepared/eproduct",
+            "--config=shop/mine.py --out=prepared/shop --side=384 --processes=8",
+        ),
+    ),
+    "leaks": Verb(
+        "finds pictures that splits share, and lists those to leave out",
+        _leaks,
+        ("--config=fashion_best --workdir=runs/leaks", "--config=shop/mine.py --config.leaks.altered=true"),
+    ),
+    "compare": Verb(
+        "says whether one run is better than another, or whether that is noise",
+        _compare,
+        (
+            "runs/new-seed=0 runs/new-seed=1 --against runs/old-seed=0 runs/old-seed=1",
+            "runs/new --stage=whitening --against runs/new --against_stage=cosine",
+        ),
+    ),
+    "propose_index": Verb(
+        "measures approximate indexes and proposes the cheapest for a wanted recall",
+        _propose_index,
+        (
+            "runs/quickstart --recall=0.98",
+            "runs/quickstart --whiten --k=100 --max_bytes=300 --factories HNSW32 IVF64,SQ8",
+        ),
+    ),
+    "evaluate_checkpoints": Verb(
+        "follows a training and scores its checkpoints; keeps the best, averages the last",
+        _evaluate_checkpoints,
+        ("--workdir=runs/quickstart", "--workdir=runs/quickstart --soup=3 --once"),
+    ),
+    "export": Verb(
+        "writes a trained model as a folder that serves without the training code",
+        _export,
+        (
+            "--workdir=runs/quickstart --out=served/quickstart",
+            "--workdir=runs/quickstart/checkpoint_scores/best --out=served/best --platforms cuda",
+        ),
+    ),
+}
