@@ -104,8 +104,8 @@ def pipeline(folder: pathlib.Path, members: int, k: int, kind: str) -> tuple[lis
     stages = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(timed(whitening, "fit", "whitening: fit", stages))
-        stack.enter_context(timed(postprocess.get("ensemble"), "step", "ensemble: joined queries", stages))
-        stack.enter_context(timed(index.get(kind).Index, "search", "search of the joined vectors", stages))
+        stack.enter_context(timed(postprocess.get("ensemble"), "step", "ensemble: concatenated queries", stages))
+        stack.enter_context(timed(index.get(kind).Index, "search", "search over the concatenated vectors", stages))
         stack.enter_context(timed(postprocess.get("reranking"), "step", "re-ranking", stages))
         peak = stack.enter_context(Peak())
         search.run(config, folder / "ensemble")
@@ -155,7 +155,7 @@ def main() -> None:
         recalls = few_recalls(folder, len(dims), args.few, truth, args.index) if args.few else {}
         for stage in ("ensemble", "reranking"):
             ranking = Ranking.load(folder / "ensemble" / "rankings" / "ensemble" / stage)
-            recalls[{"ensemble": "whitened and joined", "reranking": "re-ranked"}[stage]] = recall(ranking, truth)
+            recalls[{"ensemble": "whitened and concatenated", "reranking": "re-ranked"}[stage]] = recall(ranking, truth)
         if args.folder:
             shutil.rmtree(folder / "ensemble")
     rows, width = args.gallery, sum(dims)

@@ -29,7 +29,7 @@ MODELS = {
 LABELS, LABELS_A_PICTURE = 1000, 8
 EPSILON, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.5, 1e-3, 0.05, 1.0, 0.99
 SYSTEMS = ("ours", "timm", "timm channels_last")
-# GLIBC_TUNABLES for all systems. XLA maps the memory of a step anew every time: with small pages that is 177,000 page
+# GLIBC_TUNABLES for all systems. XLA maps the memory of a step again every time: with small pages that is 177,000 page
 # faults per step of ConvNeXt-Atto, two fifths of its time. launch/local.sh sets huge pages.
 SETTINGS = {"default": "", "huge pages": "glibc.malloc.hugetlb=1"}
 
