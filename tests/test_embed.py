@@ -14,7 +14,7 @@ from retrieval_jax.data.pictures import transforms
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import pixels, pretrained
-from retrieval_jax.settings import base
+from retrieval_jax.settings import base, tasks
 from retrieval_jax.workdir import command_line
 
 NAME = "convnext_atto"
@@ -38,6 +38,7 @@ def weights(tmp_path_factory):
 
 def make_config(weights):
     config = command_line.load_config("pretrained", f"runlocal,name={NAME},path={weights}")
+    config.unlock()  # for tests that add a train block
     config.data.kwargs.update(num_train=8, num_val=8, num_query=12, num_gallery=24, image_size=48)
     config.report.rows = 2
     config.data.cache_bytes = 2**20
@@ -112,6 +113,7 @@ def test_the_untrained_model_is_where_training_starts_public_weights_included(we
     config.embed.models = ("pretrained", "untrained")
     config.embed.image_size = (32, 32)
     config.train = base.defaults().train
+    config.train.task_kwargs = tasks.category()
     config.train.model.pretrained.update({"name": NAME, "path": str(weights), "kwargs": SHAPE})
     config.train.model.kwargs = ml_collections.ConfigDict({"drop_path": 0.1})
     config.train.task = "category"
