@@ -23,6 +23,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from retrieval_jax.models import pretrained  # noqa: E402
+from retrieval_jax.models.timm import tensors as timm_tensors  # noqa: E402
 
 
 def difference(case: pathlib.Path, **kwargs) -> tuple[str, float, float]:
@@ -63,8 +64,8 @@ def main():
     print("\n| model | tensors in timm | with a place in ours | missing or surplus |\n|---|---:|---:|---:|")
     for name, spec in json.loads((folder / "timm_shapes.json").read_text()).items():
         model = pretrained.model(name)
-        entries = pretrained.entries(model, pretrained.shapes_of(model, spec["input_size"][1:]))
-        ours = {entry.timm: list(pretrained.timm_shape(entry, model)) for entry in entries}
+        entries = timm_tensors.entries(model, pretrained.shapes_of(model, spec["input_size"][1:]))
+        ours = {entry.timm: list(timm_tensors.timm_shape(entry, model)) for entry in entries}
         theirs = spec["params"]
         placed = sum(ours.get(key) == shape for key, shape in theirs.items())
         print(f"| {name} | {len(theirs)} | {placed} | {len(ours.keys() ^ theirs.keys())} |", flush=True)

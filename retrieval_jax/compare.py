@@ -1,11 +1,11 @@
-"""Compare: is one run better than another, or is that noise? Query by query, with intervals, in words.
+"""Compares runs query by query and says, with intervals, whether one is better or the difference is noise.
 
     python -m retrieval_jax.compare runs/new-seed=0 runs/new-seed=1 --against runs/old-seed=0 runs/old-seed=1
     python -m retrieval_jax.compare runs/new --stage=whitening --against runs/new --against_stage=cosine
 
-Runs are work directories of one catalogue, with rankings. Those of one side are the same recipe with several seeds:
-their scores are averaged query by query. The difference is paired: both sides are drawn with the same queries
-(`bootstrap.paired_bootstrap`), so that what makes a query hard for either cancels.
+Runs are work directories of one catalogue, with rankings. The runs of one side are the same recipe with several seeds:
+their scores are averaged query by query. The difference is paired: both sides are resampled with the same queries
+(`bootstrap.paired_bootstrap`), so that query difficulty cancels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from retrieval_jax import workdir
+from retrieval_jax import pairs, workdir
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
@@ -33,7 +33,7 @@ from retrieval_jax.scoring import bootstrap, metrics
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 
 METRICS = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
-NOISE = 0.05  # a p from here on is called noise
+NOISE = 0.05  # a difference with this p or more is called noise
 _HALVES = ("all", "selection", "report")
 
 
@@ -43,22 +43,22 @@ def scores(folder: pathlib.Path, stage: str, truth: Truth, names: Sequence[str])
     Args:
       folder: the work directory.
       stage: "stage" or "model/stage", "" for the last.
-      truth: of the catalogue.
-      names: of scores, see `metrics.per_query`.
+      truth: ground truth of the catalogue.
+      names: names of scores, see `metrics.per_query`.
 
     Returns:
       "model/stage", and {name: [Q]}.
 
     Raises:
-      InputError: no such ranking or score, or a ranking of another catalogue.
+      InputError: no such ranking or score, or a ranking of a different catalogue.
     """
     found = matching_stages(list_stages(folder), stage, "--stage")[-1]
     depths = sorted({int(match[1]) for name in names if (match := re.search(r"@(\d+)", name))} | {1})
     each = metrics.per_query(Ranking.load(folder / "rankings" / found[0] / found[1]), truth, depths)
     unknown = [name for name in names if name not in each]
     if unknown:
-        known = sorted({re.sub(r"\d+", "K", name) for name in each if name != "recall@1"})
-        raise InputError(f"there is no score {unknown[0]!r}; there are recall@1, {', '.join(known)}")
+        known = ["recall@1", *sorted({re.sub(r"\d+", "K", name) for name in each if name != "recall@1"})]
+        raise InputError(f"there is no score named {unknown[0]!r}{pairs.near(unknown[0], known)}")
     return "/".join(found), {name: each[name] for name in names}
 
 
@@ -75,21 +75,21 @@ def compare(
     """Compares two recipes on the same queries.
 
     Args:
-      new: work directories of one recipe, its seeds.
-      old: work directories of the other, which is what the difference is counted from.
-      truth: of their catalogue.
+      new: work directories of one recipe, one per seed.
+      old: work directories of the other recipe, the baseline of the difference.
+      truth: ground truth of their catalogue.
       stage: which ranking, "stage" or "model/stage", "" for the last of each.
       old_stage: the same for `old`; None for `stage`.
-      names: of scores; the verdict is about the first.
-      chosen: bool [Q], compare these queries only; default all.
+      names: names of scores; the verdict is about the first.
+      chosen: bool [Q], which queries to compare; all by default.
 
     Returns:
-      "new" and "old": {"runs", "stages"}; "scores": {name: {"new", "old": means, "new_seeds", "old_seeds": each seed's,
-      and what `bootstrap.paired_bootstrap` tells of new - old}}; "noise": whether the first score's difference is
-      within noise; "verdict": that in words.
+      "new" and "old": {"runs", "stages"}; "scores": {name: {"new", "old": means, "new_seeds", "old_seeds": the mean of
+      each seed, and the result of `bootstrap.paired_bootstrap` for new - old}}; "noise": whether the first score's
+      difference is within noise; "verdict": that in words.
 
     Raises:
-      InputError: no such rankings or scores, or of another catalogue.
+      InputError: no such rankings or scores, or rankings of a different catalogue.
     """
     sides = {}
     for side, folders, wanted in (("new", new, stage), ("old", old, stage if old_stage is None else old_stage)):
@@ -113,14 +113,14 @@ def compare(
 
 
 def verdict(name: str, found: dict) -> tuple[bool, str]:
-    """Says whether a difference is more than noise.
+    """Decides whether a difference is more than noise.
 
     Args:
-      name: of the score.
+      name: name of the score.
       found: one of the "scores" of `compare`.
 
     Returns:
-      Whether it is none to rely on, and sentences.
+      Whether it is noise, and an explanation.
     """
     points, seeds = f"{100 * found['difference']:+.2f} points of {name}", (found["new_seeds"], found["old_seeds"])
     interval = f"95 % interval {100 * found['low']:+.2f} to {100 * found['high']:+.2f}, p = {found['p']:.4f}"
@@ -128,27 +128,27 @@ def verdict(name: str, found: dict) -> tuple[bool, str]:
         return True, f"No query is scored differently: {name} is the same on both sides."
     if found["p"] >= NOISE:
         return True, (
-            f"{points} are below noise ({interval}): with other queries of the same kind the sign may turn. "
-            "These runs do not tell which side is better."
+            f"{points} are within noise ({interval}): on other queries of the same kind the sign may flip. "
+            "These runs do not show which side is better."
         )
-    said = f"{points} are more than the noise of the queries ({interval})"
+    text = f"{points} exceed the noise of the queries ({interval})"
     better = "new" if found["difference"] > 0 else "old"
     if min(map(len, seeds)) < 2:
         return False, (
-            f"{said}: the {better} side is better on queries like these. What another training seed would "
-            "change is not in the interval: give several seeds of each side to see it."
+            f"{text}: the {better} side is better on queries like these. The interval does not cover variation over "
+            "training seeds: give several seeds of each side to see it."
         )
     spread = " and ".join(f"{100 * min(one):.2f} to {100 * max(one):.2f}" for one in seeds)
     if max(map(min, seeds)) <= min(map(max, seeds)):
         return True, (
-            f"{said}, but not more than the noise of training: the seeds of new and old score {spread}, "
-            "ranges that overlap. More seeds can tell."
+            f"{text}, but not the noise of training: the seeds of new and old score {spread}, ranges that overlap. "
+            "More seeds can decide."
         )
-    return False, (f"{said}, and the seeds of new and old, {spread}, do not overlap: the {better} side is better.")
+    return False, f"{text}, and the seeds of new and old, {spread}, do not overlap: the {better} side is better."
 
 
 def print_comparison(found: dict) -> None:
-    """Prints what `compare` returned: a line a score, and the verdict."""
+    """Prints the result of `compare`: one line per score, and the verdict."""
     for side in ("new", "old"):
         print(f"{side}: {', '.join(map(' '.join, zip(found[side]['runs'], found[side]['stages'], strict=True)))}")
     first = next(iter(found["scores"].values()))
@@ -178,9 +178,7 @@ def main(given) -> None:
     config = ml_collections.ConfigDict(workdir.read_config(given.against[0]))
     truth = loading.load(config.data).truth
     if truth is None:
-        raise InputError(
-            f"the catalogue of {given.against[0]} says nothing about which listings are right: nothing can be compared"
-        )
+        raise InputError(f"the catalogue of {given.against[0]} has no ground truth, so nothing can be compared")
     half = metrics.selection_half(truth.query_ids, config.evaluate.selection_share)
     chosen = {"all": None, "selection": half, "report": ~half}[given.half]
     found = compare(

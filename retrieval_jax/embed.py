@@ -173,7 +173,7 @@ def _shard_rows(config, rows):
 
 
 def _batch_size(config):
-    """This process's share of a batch, so that a device computes as many rows at once as if all worked together."""
+    """Returns this process's share of a batch: a device computes as many rows at once as if all worked together."""
     return -(-config.embed.batch_size // jax.process_count())
 
 
@@ -354,10 +354,10 @@ class _Networks:
             "dtype": config.train.get("dtype", "float32"),
             "model_kwargs": workdirs.plain(config.embed.get("model_kwargs", {})),
         }
-        recipe = _recipe(self._config, columns, arguments, views, space=model.space, weights=weights, settings=settings)
-        predict = _predictor(
-            function, model.params, self._mesh, arguments, views, model.space, _batch_size(self._config)
-        )
+        depends = {"space": model.space, "weights": weights, "settings": settings}
+        recipe = _recipe(self._config, columns, arguments, views, **depends)
+        size = _batch_size(self._config)
+        predict = _predictor(function, model.params, self._mesh, arguments, views, model.space, size)
         meta = {
             "checkpoint": f"{workdirs.stage_hash(config, 'train')}/{step}",
             "predict_fn": name,

@@ -1,11 +1,11 @@
-"""Evaluate: rankings + truth -> metrics.json, and a submission in eProduct's format.
+"""Scores rankings against the ground truth (metrics.json) and writes a submission in eProduct's format.
 
-Choices (how many steps, which k1) are made on the selection half of the queries and reported on the other half: a query
-belongs to a half by a hash of its id, so the halves are the same in every run and for every model.
+Choices (number of steps, k1, ...) are made on the selection half of the queries and reported on the other half. A hash
+of the id assigns a query to its half, so the halves are the same in every run and for every model.
 
-Every mean has a 95 % interval (the queries drawn again, seeded), and stands beside the means of slices of the queries:
-by number of relevant listings and by category. Pictures that are nearly the same in train and gallery, or among
-queries and gallery, are counted and shown; nothing is removed.
+Every mean comes with a 95 % interval (seeded bootstrap over queries) and with the means of slices of the queries: by
+number of relevant listings and by category. Near-duplicate pictures between train and gallery, and between queries and
+gallery, are counted and shown; nothing is removed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ import numpy as np
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures.noted import Noted
-from retrieval_jax.duplicates import thumbnails as near_duplicates
-from retrieval_jax.embeddings import Ids
-from retrieval_jax.embeddings import writer as shard_writer
+from retrieval_jax.duplicates import thumbnails
+from retrieval_jax.embeddings import Ids, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.scoring import metrics, slices, step_effects, submission, tables
@@ -37,24 +36,24 @@ SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_
 DEFINITIONS = {
     "mar@K": "share of the relevant listings found among the first K, mean over queries (denominator: number of "
     "relevant listings)",
-    "mar@K_capped": "the same with the denominator min(K, number of relevant listings)",
+    "mar@K_capped": "the same with denominator min(K, number of relevant listings)",
     "recall@1": "share of queries whose first result is relevant",
     "map@K": "average precision of the first K over min(K, number of relevant listings), mean over queries",
-    "ndcg@K": "discounted cumulative gain of the first K (a hit at place p counts 1 / log2(p + 1)) over the best "
+    "ndcg@K": "discounted cumulative gain of the first K (a hit at rank p counts 1 / log2(p + 1)) over the best "
     "possible, mean over queries",
     "precision@K": "share of the first K that are relevant, mean over queries",
     "*_se": "standard error of the mean over queries",
-    "*_low, *_high": "95 % interval of the mean: percentiles over draws of the queries with replacement",
-    "slices": "the same over part of the queries: by number of relevant listings, and by every category level (of the "
-    "query, or where queries have none of its first relevant listing)",
-    "near_duplicates": "listings whose picture, as 8 x 8 mean colours, differs from one of the other side by at most "
+    "*_low, *_high": "95 % interval of the mean: percentiles over bootstrap resamples of the queries",
+    "slices": "the same over slices of the queries: by number of relevant listings, and by every category level (of "
+    "the query or, if queries have no categories, of its first relevant listing)",
+    "near_duplicates": "listings whose picture, as 8 x 8 mean colours, differs from one on the other side by at most "
     "max_difference of its own contrast (root mean square); nothing is removed",
-    "steps": "what a step that trusts neighbours changed in mar@10_capped over the stage before it, query by query, "
-    "with a bootstrap interval: all queries, those with one relevant listing, those with more",
-    "num_scored": "queries with a relevant listing; the means are over these; num_queries = num_scored + "
+    "steps": "change in mar@10_capped by a step that trusts neighbours over the stage before it, query by query, with "
+    "a bootstrap interval: all queries, those with one relevant listing, those with more",
+    "num_scored": "queries with a relevant listing, over which the means are taken; num_queries = num_scored + "
     "num_without_relevant",
     "selection, report": "the same over two halves of the queries, by sha256 of the id: choices are made on "
-    "selection, told on report",
+    "selection and reported on report",
 }
 
 
@@ -70,14 +69,14 @@ def score(
 
     Args:
       ranking: [Q, k] results.
-      truth: of the same queries.
+      truth: ground truth for the same queries.
       ks: depths.
-      selection: bool [Q], the half that choices are made on.
+      selection: bool [Q], the selection half.
       parts: {kind: {slice: bool [Q]}}.
       draws: bootstrap draws for the intervals; 0 for none.
 
     Returns:
-      `metrics.summary` of all queries, with "selection" and "report", the same over the halves, and "slices", {kind:
+      `metrics.summary` of all queries, plus the same over the halves, "selection" and "report", and "slices": {kind:
       {slice: the scores `SLICED` over it}}.
     """
     each = metrics.per_query(ranking, truth, ks)
@@ -97,8 +96,8 @@ def query_slices(catalog, truth: Truth) -> dict[str, dict[str, np.ndarray]]:
     """Returns the slices of a catalogue's queries, {kind: {slice: bool [Q]}}.
 
     Args:
-      catalog: with queries and truth; where the queries have no categories, those of the gallery count.
-      truth: of the queries.
+      catalog: with queries and truth; if the queries have no categories, the gallery's are used.
+      truth: ground truth of the queries.
     """
     out = {"relevant listings": slices.by_relevant(truth.num_relevant)}
     codes = catalog.query.categories
@@ -113,17 +112,18 @@ def query_slices(catalog, truth: Truth) -> dict[str, dict[str, np.ndarray]]:
 
 
 def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tuple[dict, np.ndarray]:
-    """Looks for pictures of queries and of train listings that the gallery has nearly the same.
+    """Finds queries and train listings that have a near-duplicate picture in the gallery.
 
     Args:
-      config: evaluate.near_duplicates: max_difference (below 0: not looked for), train_listings (how many of them).
-      workdir: the work directory; thumbnails of queries and gallery lie with the embeddings, train pictures are read.
-      catalog: of the work directory.
-      truth: of the queries.
+      config: evaluate.near_duplicates: max_difference (below 0 skips the check), train_listings (how many to sample).
+      workdir: the work directory; queries' and gallery's thumbnails are read from the embeddings, train pictures from
+        the catalogue.
+      catalog: the catalogue of the work directory.
+      truth: ground truth of the queries.
 
     Returns:
-      {"max_difference": ..., "query": `near_duplicates.of_queries`, "train": `near_duplicates.of_train`}, with
-      {"not_checked": why} in place of what could not be looked at; and the rows of the queries that have one.
+      {"max_difference": ..., "query": `thumbnails.of_queries`, "train": `thumbnails.of_train`}, with {"not_checked":
+      why} in place of what could not be checked; and the rows of the queries that have one.
     """
     settings, nothing = dict(config.evaluate.get("near_duplicates", None) or {}), np.zeros(0, np.int64)
     limit, most = settings.get("max_difference", -1.0), settings.get("train_listings", 0)
@@ -131,23 +131,23 @@ def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tup
         return {"not_checked": "config.evaluate.near_duplicates.max_difference is below 0"}, nothing
     sides = _thumbnails(config, workdir, truth)
     if sides is None:
-        return {"not_checked": "the embeddings here hold no thumbnails of these listings; embed again"}, nothing
+        return {"not_checked": "these embeddings have no thumbnails of these listings; embed again"}, nothing
     queries, gallery = sides
-    entry, rows = near_duplicates.of_queries(queries, gallery, truth, limit)
+    entry, rows = thumbnails.of_queries(queries, gallery, truth, limit)
     out = {"max_difference": limit, "query": entry}
     if catalog.train is not None and most > 0:
         chosen = np.sort(np.random.default_rng(0).permutation(len(catalog.train))[:most])
         ids = [catalog.train.ids[row] for row in chosen.tolist()]
         try:
             train = Noted(catalog.train.images).notes(chosen)[1]
-            out["train"] = near_duplicates.of_train(train, ids, len(catalog.train), gallery, truth.gallery_ids, limit)
-        except InputError as error:  # a machine that only evaluates may lack the pictures
+            out["train"] = thumbnails.of_train(train, ids, len(catalog.train), gallery, truth.gallery_ids, limit)
+        except InputError as error:  # a machine that only evaluates may not have the pictures
             out["train"] = {"not_checked": str(error)}
     return out, rows
 
 
 def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
-    """Returns those of queries and gallery, where a model of this run, or of an ensemble's members, has them."""
+    """Returns the thumbnails of queries and gallery from a model of this run or of a member; None if there are none."""
     folders = [
         work_directory.member_folder(workdir, name) / "embeddings" / "trained"
         for name in work_directory.members(config)
@@ -155,7 +155,7 @@ def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
     folders += [workdir / "embeddings" / model for model in (config.get("embed") or {}).get("models", ())]
     for folder in folders:
         sides = [
-            shard_writer.thumbnails(folder / name, ids)
+            writer.thumbnails(folder / name, ids)
             for name, ids in (("query", truth.query_ids), ("gallery", truth.gallery_ids))
         ]
         if all(side is not None for side in sides):
@@ -171,10 +171,10 @@ def run(config, workdir) -> dict:
       workdir: the work directory, with rankings.
 
     Returns:
-      Summary: the last stage's main scores, or that nothing could be scored.
+      Summary: the last stage's main scores, or {"scored": False, ...} without a truth.
 
     Raises:
-      InputError: no rankings, or rankings of other queries or of another gallery than the catalogue's.
+      InputError: there are no rankings, or their queries or gallery are not the catalogue's.
     """
     workdir = pathlib.Path(workdir)
     stages = list_stages(workdir)
@@ -187,27 +187,24 @@ def run(config, workdir) -> dict:
     for stage, ranking in rankings.items():
         if ranking.query_ids != query_ids:
             raise InputError(
-                f"the ranking {'/'.join(stage)} has {len(ranking)} queries, the catalogue {len(query_ids)}, or in "
-                "another order: "
-                "embed and search this catalogue again"
+                f"the ranking {'/'.join(stage)} has {len(ranking)} queries, the catalogue {len(query_ids)}, or their "
+                "order differs: embed and search this catalogue again"
             )
     submission.write_submission(workdir / "submission.csv", rankings[submitted], gallery_ids)
     print(f"evaluate: wrote {workdir / 'submission.csv'} from the stage {'/'.join(submitted)}")
     file = workdir / "metrics.json"
     trusting = step_effects.pairs(workdir)
     if catalog.truth is None:
-        file.unlink(missing_ok=True)  # an older one would be of other data
+        file.unlink(missing_ok=True)  # an existing one would be of other data
         for entry in trusting:
             print(f"evaluate: {step_effects.sentence(entry)}")
-        print(
-            f"evaluate: the catalogue {catalog.name} says nothing about which listings are right, so nothing is scored"
-        )
+        print(f"evaluate: the catalogue {catalog.name} has no ground truth, so nothing is scored")
         return {"scored": False, "submission_stage": "/".join(submitted)}
 
     truth = dataclasses.replace(
         catalog.truth, query_ids=Ids.of(catalog.truth.query_ids), gallery_ids=Ids.of(catalog.truth.gallery_ids)
     )
-    ks = sorted({*settings.ks, 10})  # the published metric is always there
+    ks = sorted({*settings.ks, 10})  # always include the published metric
     selection = metrics.selection_half(truth.query_ids, settings.selection_share)
     parts, draws = query_slices(catalog, truth), settings.get("draws", 1000)
     rows = [

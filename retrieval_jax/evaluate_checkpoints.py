@@ -2,17 +2,19 @@
 
     python -m retrieval_jax.evaluate_checkpoints --workdir=runs/quickstart
 
-Both parameters of a checkpoint are scored, the moving average ("ema") and the raw ones ("params"), on queries of the
-selection half. It starts before the run or after its end, reads the run's folder and writes only to its own:
+Both sets of parameters of a checkpoint are scored, the moving average ("ema") and the raw ones ("params"), by the
+evaluations of config.train.evaluations or, with --full, as embed, search and evaluate would. It may start before the
+run or after its end, reads the run's folder and writes only to its own:
 
-    <workdir>/checkpoint_scores/metrics.jsonl   a line a checkpoint: {"step", "time", "ema/<score>", "params/<score>"}
+    <workdir>/checkpoint_scores/metrics.jsonl   one line per checkpoint: {"step", "time", "ema/<score>",
+                                                "params/<score>"}
                                 tensorboard/    the same numbers
-                                best/           a work directory of the best parameters: export, embed, run go on there
-                                soup_uniform/   with --soup=n: likewise, the mean of the last n raw parameters
-                                soup_greedy/    of those of the n that help, the best first
-                                recent/         those n, which the training's own retention deletes
+                                best/           a work directory of the best parameters, for export, embed or run
+                                soup_uniform/   with --soup=n: the same for the mean of the last n raw parameters
+                                soup_greedy/    and of those of the n that help, best first
+                                recent/         these n, which the training itself deletes
 
-A checkpoint is scored once, also when this process is killed and started again: its line is written last.
+A checkpoint is scored once, even if this process is killed and restarted: its line is written last.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -30,51 +32,46 @@ import time
 
 import jax
 import ml_collections
-import numpy as np
 
-from retrieval_jax import inference, postprocess, tasks
+from retrieval_jax import evaluators, inference, pairs, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
-from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.evaluators import retrieval
+from retrieval_jax.evaluators import stages
 from retrieval_jax.files import atomic, lock, remote
 from retrieval_jax.files.atomic import replace_folder
-from retrieval_jax.index import exact
-from retrieval_jax.postprocess import State
-from retrieval_jax.scoring import metrics
 from retrieval_jax.training import checkpoints, metric_writer, sharding, soups
 
 WHICH = ("ema", "params")
-SCORES = ("recall@1", "mar@10", "mar@10_capped", "map@10")
+METRIC = "mar@10_capped"  # the best is chosen by, unless --metric says otherwise; of the last stage
 
 
 def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_seconds=10.0, idle_seconds=0.0) -> dict:
     """Scores the checkpoints of a run as they come, until its last one.
 
     Args:
-      folder: the run's work directory; waited for where it is not there yet.
+      folder: the run's work directory; if it does not exist yet, it is waited for.
       out: local folder to write to; None for <folder>/checkpoint_scores.
-      full: score as embed, search and evaluate do: all queries of the selection half, the whole gallery, test-time
-        views and every stage of search.steps (searched exactly). Else as the training does, so that the numbers of the
-        moving average equal those of the run's metrics.jsonl.
-      metric: "retrieval/mar@10_capped", with `full` "<stage>/mar@10_capped": what the best is chosen by; "" for this
-        one, of the last stage.
-      soup: how many of the last checkpoints are averaged at the end; 0 for none.
-      once: score what is there and return.
-      poll_seconds: between two looks.
-      idle_seconds: return after so long without a new checkpoint; 0 to wait for the run's end.
+      full: score as embed, search and evaluate do (`evaluators.stages`): all queries of the selection half, the whole
+        gallery, test-time views and every stage of search.steps, searched exactly. Otherwise as the training does, so
+        that the scores of the moving average equal those in the run's metrics.jsonl.
+      metric: the score that the best is chosen by; "" for "retrieval/mar@10_capped", with `full` for
+        "<last stage>/mar@10_capped".
+      soup: number of the last checkpoints that are averaged at the end; 0 for none.
+      once: score the checkpoints that are there and return.
+      poll_seconds: interval between two looks.
+      idle_seconds: return after this long without a new checkpoint; 0 to wait for the end of the run.
 
     Returns:
-      {"steps": scored ones, "best": {"step", "which", "score"} or None, "soups": {name: {"members", "score"}}}.
+      {"steps": scored steps, "best": {"step", "which", "score"} or None, "soups": {name: {"members", "score"}}}.
 
     Raises:
-      InputError: the run cannot be scored, `out` holds scores of another kind, or another process writes there.
+      InputError: the run cannot be scored, `out` holds other scores, or another process writes there.
     """
     folder = workdirs.as_path(folder)
     out = workdirs.as_path(folder / "checkpoint_scores" if out is None else out)
-    run, record, unreadable, told, last = None, None, set(), False, time.monotonic()
+    run, record, unreadable, reported, last = None, None, set(), False, time.monotonic()
     with contextlib.ExitStack() as stack:
         while True:
             try:
@@ -82,7 +79,7 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
             except InputError as error:  # the network, or a checkpoint that the training deleted meanwhile
                 if run is None or once:
                     raise
-                print(f"evaluate_checkpoints: tries again in {poll_seconds:g} s: {error}", file=sys.stderr, flush=True)
+                print(f"evaluate_checkpoints: retries in {poll_seconds:g} s: {error}", file=sys.stderr, flush=True)
             finished = run is not None and workdirs.read_record(folder, "train") is not None  # before the look
             run = run or _open(folder, full, metric)
             if run is not None:
@@ -103,12 +100,12 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
                     break
             if once or finished or (idle_seconds and time.monotonic() - last > idle_seconds):
                 break
-            if not told:
+            if not reported:
                 print(
                     f"evaluate_checkpoints: waits for {'checkpoints of ' if run else 'a training in '}{folder}",
                     flush=True,
                 )
-                told = True
+                reported = True
             time.sleep(poll_seconds)
         if record is None or not record.scored:
             if once or run is None:
@@ -132,7 +129,7 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """A run that is followed: its folder, config, what its labels are, the metric, and (params) -> {name: score}."""
+    """A run that is followed: its folder, config, labels, the metric, and (params) -> {name: score}."""
 
     folder: object
     config: ml_collections.ConfigDict
@@ -149,79 +146,34 @@ def _open(folder, full, metric):
     if config.get("train") is None:
         raise InputError(f"{folder} is of an ensemble or of public weights: it has no training to follow")
     info = info_lib.load(folder / "checkpoints" / "data_info.json")
-    catalog = loading.load(config.data)
-    arguments = {
-        "catalog": catalog,
-        "mesh": sharding.make_mesh(),
-        "selection_share": config.evaluate.selection_share,
-        "cache_bytes": config.data.cache_bytes,
-        **inference.test_arguments(config),
-    }
+    catalog, where = loading.load(config.data), {"mesh": sharding.make_mesh(), "workdir": folder}
     if full:
-        task = inference.make_task(config, info)
-        everything = {"max_queries": len(catalog.truth or ()), "max_gallery": len(catalog.gallery or ())}
-        evaluator = retrieval.Evaluator(
-            inference.named(task.predict_fns, config.embed.predict_fn),
-            **arguments,
-            **everything,
-            views=config.embed.get("views", ()),
-        )
+        found = [stages.make(inference.make_task(config, info), catalog, config=config, **where)]
     else:
-        task = tasks.get(config.train.task).make(config.train, info)
-        evaluator = retrieval.Evaluator(
-            task.predict_fns["embed_image"],
-            **arguments,
-            max_queries=500,
-            max_gallery=2000,
-        )
+        found = evaluators.of_config(config, tasks.get(config.train.task).make(config.train, info), catalog, **where)
+    found = [evaluation for evaluation in found if evaluation is not None]
+    if not found:
+        raise InputError(f"catalogue {catalog.name} has no ground truth to score checkpoints with")
 
     def score(params):
-        found = _stages(evaluator, config, params) if full else evaluator.run(params)
-        return {name: float(value) for name, value in found}
+        return {name: float(value) for evaluation in found for name, value in evaluation(params)}
 
-    stages = [kwargs.get("stage", name) for name, kwargs in config.search.steps]
-    stages = [stage for stage in ("cosine", *stages) if stage in (config.search.get("stages") or ("cosine", *stages))]
-    names = [f"{stage}/{name}" for stage in (stages if full else ["retrieval"]) for name in SCORES]
-    metric = metric or names[-len(SCORES)].rpartition("/")[0] + "/mar@10_capped"
+    names = [name for evaluation in found for name in evaluation.names]
+    metric = metric or next((name for name in reversed(names) if name.endswith(f"/{METRIC}")), names[0])
     if metric not in names:
-        raise InputError(f"--metric={metric}: there is no such score; there are {', '.join(names)}")
+        raise InputError(f"--metric: there is no score named {metric!r}{pairs.near(metric, names)}")
     return _Run(folder, config, info, metric, score)
 
 
-def _stages(evaluator, config, params):
-    """Yields (stage/name, value): what search and evaluate would say of the evaluator's queries."""
-    sides = []
-    for split in ("query", "gallery"):
-        out = inference.predict(
-            evaluator.predict_fn, params, evaluator.images[split], rows=evaluator.rows[split], **evaluator.predict_args
-        )
-        vectors = out["embedding"].astype(config.embed.dtype).astype(np.float32)  # as the verbs pass them on
-        sides.append(Embeddings(evaluator.ids[split], vectors, {}))
-    state = State([tuple(sides)], None, ("trained",))
-    for name, kwargs in (("cosine", {}), *config.search.steps):
-        kwargs = dict(kwargs)
-        stage = kwargs.pop("stage", name)
-        if name != "cosine":
-            state = postprocess.get(name).step(state, **kwargs)
-        if stage not in (config.search.get("stages") or (stage,)):
-            continue
-        if state.ranking is None:
-            queries, gallery = state.members[0]
-            state = dataclasses.replace(state, ranking=exact.Index(gallery).search(queries, config.search.k))
-        values = metrics.evaluate(state.ranking, evaluator.truth, ks=(10,))
-        for name in SCORES:
-            yield f"{stage}/{name}", values[name]
-
-
 def _score(run, record, step, soup):
-    """Scores a checkpoint and writes what was found; False where it cannot be read (any more)."""
+    """Scores a checkpoint and writes the result; returns False if it cannot be read (any more)."""
     folder = run.folder / "checkpoints"
     try:
         read = {which: checkpoints.load_params(folder, step, which) for which in WHICH}
     except Exception as error:  # whatever orbax raises when files go away or are damaged
         if (folder / str(step)).exists():
             print(
-                f"evaluate_checkpoints: step {step} is left out, it cannot be read "
+                f"evaluate_checkpoints: step {step} is skipped, it cannot be read "
                 f"({(str(error).splitlines() or [type(error).__name__])[0]})",
                 flush=True,
             )
@@ -242,7 +194,7 @@ def _score(run, record, step, soup):
         _keep(run, record.out / "best", read[best["which"]][0], meta, best)
     if soup:
         _save(record.out / "recent", step, read["params"][0], meta, keep=soup)
-    record.write(step, values)  # last: what is written here is not done again
+    record.write(step, values)  # last: a checkpoint with a line is not scored again
     print(
         f"evaluate_checkpoints: step {step}: "
         + ", ".join(f"{which} {values[f'{which}/{run.metric}']:.4f}" for which in WHICH)
@@ -254,7 +206,7 @@ def _score(run, record, step, soup):
 
 
 def _number(value):
-    return value if value is not None and math.isfinite(value) else -1.0  # a network that gives no numbers: below all
+    return value if value is not None and math.isfinite(value) else -1.0  # non-finite: below all others
 
 
 def _entry(step, which, score, values, meta, **more):
@@ -262,7 +214,7 @@ def _entry(step, which, score, values, meta, **more):
 
 
 def _steps(folder):
-    """Returns (step, time of its last change) of the checkpoints that are there, ascending."""
+    """Returns (step, time of its last change) of the checkpoints there are, ascending."""
     found = []
     for step in checkpoints.steps(folder):
         with contextlib.suppress(FileNotFoundError):  # deleted since the listing
@@ -274,7 +226,7 @@ def _steps(folder):
 
 
 def _soups(run, record, count):
-    """Averages the last raw parameters, scores and keeps the averages; returns {name: {"members", "score"}}."""
+    """Averages the last raw parameters, scores and saves the averages; returns {name: {"members", "score"}}."""
     steps = [step for step, _ in _steps(record.out / "recent") if step in record.scored][-count:]
     if len(steps) < 2:
         print(f"evaluate_checkpoints: no soup, {len(steps)} checkpoints to average", flush=True)
@@ -322,7 +274,7 @@ def _soups(run, record, count):
 
 
 class _Record:
-    """What is written: metrics.jsonl with TensorBoard, and the best parameters.
+    """The results on disk: metrics.jsonl with TensorBoard, and the best parameters.
 
     Attributes:
       out: the folder.
@@ -339,24 +291,23 @@ class _Record:
                 values = json.loads(line)
                 step = int(values["step"])
             except (ValueError, KeyError, TypeError):
-                continue  # cut by a kill: the writer drops it
+                continue  # cut off by a kill: the writer drops it
             if any(key.startswith("ema/") for key in values):
                 self.scored[step] = values
         best = self.best()
         for values in (*self.scored.values(), *([best["values"]] if best else [])):
             if f"ema/{run.metric}" not in values:
                 raise InputError(
-                    f"{out} holds other scores than {run.metric}: give another --out, or the options that "
-                    "it was begun with"
+                    f"{out} holds other scores than {run.metric}: give another --out, or the options of the first start"
                 )
         if best is None:
-            self.scored = {}  # somebody deleted it: all over again
+            self.scored = {}  # somebody deleted the best: start over
         self.writer = metric_writer.MetricWriter(out, resume_step=max(self.scored, default=None))
         if best and best["step"] not in self.scored:  # killed between the two
             self.write(best["step"], best["values"])
 
     def best(self):
-        """Returns best/score.json, or None where nothing was scored."""
+        """Returns best/score.json, or None if nothing was scored."""
         file = self.out / "best" / "score.json"
         return atomic.read_json(file) if file.exists() else None
 
@@ -367,7 +318,7 @@ class _Record:
 
 
 def _settle(out, name):
-    """Ends a replacement of a folder that a kill interrupted: a complete one has its score.json."""
+    """Finishes the replacement of a folder that a kill interrupted: a complete one has its score.json."""
     for beside in sorted(out.glob(f".{name}.*")):
         if not (out / name).exists() and (beside / "score.json").exists():
             beside.rename(out / name)
@@ -384,7 +335,7 @@ def _save(folder, step, params, meta, keep=1):
 
 
 def _keep(run, folder, params, meta, entry):
-    """Makes a work directory of these parameters, in which mine and train are done and embed is next."""
+    """Makes a work directory of these parameters in which mine and train are complete and embed is next."""
 
     def fill(new):
         for name in ("config.json", *workdirs.OUTPUTS["mine"], "stages/mine.json"):
@@ -397,10 +348,12 @@ def _keep(run, folder, params, meta, entry):
         own = {**meta, "run": checkpoints.new_run()}  # these parameters are not the run's own of that step
         _save(new / "checkpoints", entry["step"], params, own)
         info_lib.save(new / "checkpoints" / "data_info.json", run.data_info)
+        if (run.folder / "checkpoints" / "batch.json").exists():
+            shutil.copyfile(run.folder / "checkpoints" / "batch.json", new / "checkpoints" / "batch.json")
         summary = {"steps": entry["step"], "vocabulary_hash": run.data_info.vocabulary_hash, **entry}
         (new / "stages").mkdir(exist_ok=True)
         workdirs.record(run.config, new, "train", seconds=0.0, cpu_seconds=0.0, summary=summary)
-        atomic.write_json(new / "score.json", entry)  # last: it says that the folder is complete
+        atomic.write_json(new / "score.json", entry)  # last: it marks the folder as complete
 
     replace_folder(folder, fill)
 

@@ -2,8 +2,10 @@
 
     python -m retrieval_jax.export --workdir=runs/quickstart --out=served/quickstart
 
-Programs take any number of pictures and are lowered for CPU, CUDA and TPU. What was written is read back and compared
-with the trained model on this machine before the folder gets its name; the difference found stands in its config.json.
+There is a program per predict function: "embed" for config.embed.predict_fn, "attributes" where the task has it, and
+under its own name what config.search.query_from and gallery_from name. Programs take any number of rows and are lowered
+for CPU, CUDA and TPU. The result is read back and compared with the trained model on this machine before the folder
+gets its name; the difference is recorded in its config.json.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -18,30 +20,32 @@ import jax
 import numpy as np
 from jax import export
 
-from retrieval_jax import exported, inference
+from retrieval_jax import exported, inference, pairs
 from retrieval_jax import workdir as workdirs
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
 from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.views import host_size, with_views
-from retrieval_jax.workdir import provenance
+from retrieval_jax.workdir import provenance, sides
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-# Share of the longest vector by which embeddings may differ: 0 is what one platform gives; other batch sizes and other
-# platforms add in another order.
+# Largest difference of embeddings, relative to the longest vector: 0 on one platform; other batch sizes and platforms
+# sum in another order.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 4e-3}
-_PROBES = 4  # pictures of noise that the comparison is made on
+_PROBES = 4  # rows of noise that the two are compared on
 
 
 def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
     """Exports a checkpoint.
 
     Args:
-      workdir: the work directory of a training; a folder of evaluate_checkpoints (best, soup_greedy) is one too.
+      workdir: the work directory of a training, or one that evaluate_checkpoints made (best, soup_greedy).
       out: local folder to write; an earlier export there is replaced.
-      step: of the checkpoint; None for the latest.
+      step: step of the checkpoint; None for the latest.
       which: "ema" (the moving average) or "params".
-      platforms: to lower for.
+      platforms: platforms to lower for.
 
     Returns:
       config.json.
@@ -52,36 +56,43 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
     """
     workdir, out = workdirs.as_path(workdir), pathlib.Path(out)
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_export(out))):
-        raise InputError(f"--out={out} exists and is no exported model: give another folder, or delete it")
+        raise InputError(f"--out={out} exists and is not an exported model: give another folder, or delete it")
     remote.pull(workdir)
     model = inference.load(workdir, which, step)
     config, task = model.config, model.task
-    arguments = inference.test_arguments(config)
-    views = config.embed.get("views", ())
-    size = host_size(views, arguments["image_size"])
-    functions = {
-        "embed": with_views(inference.named(task.predict_fns, config.embed.predict_fn), views, arguments["image_size"])
+    arguments, views = inference.test_arguments(config), config.embed.get("views", ())
+    embeds = {"embed": config.embed.predict_fn}
+    own = [side.predict_fn for side in sides.of(config).values() if not side.run and side.predict_fn]
+    embeds |= {name: name for name in own if name != config.embed.predict_fn}
+    functions, sizes = {}, {}
+    for name, predict_fn in embeds.items():
+        plain = inference.named(task.predict_fns, predict_fn)
+        functions[name] = with_views(plain, views, arguments["image_size"])
+        sizes[name] = host_size(() if functions[name] is plain else views, arguments["image_size"])
+    if "attributes" in task.predict_fns:
+        functions["attributes"], sizes["attributes"] = task.predict_fns["attributes"], tuple(arguments["image_size"])
+    batch = _batch(workdir / "checkpoints" / "batch.json", functions)
+    inputs = {name: specs(name, function, batch, sizes[name]) for name, function in functions.items()}
+    programs = {
+        name: lowered(name, function, model.params, inputs[name], platforms) for name, function in functions.items()
     }
-    if "attributes" in task.predict_fns and tuple(size) == tuple(arguments["image_size"]):  # both read one picture
-        functions["attributes"] = task.predict_fns["attributes"]
-    programs = {name: _lowered(name, function, model.params, size, platforms) for name, function in functions.items()}
-    probes = np.random.default_rng(0).integers(0, 256, (_PROBES, *size, 3), dtype=np.uint8)
     dtype = str(config.train.get("dtype", "float32"))
     about = {
         "input": {
-            "image_size": list(size),
+            "image_size": list(sizes["embed"]),
             "transform": workdirs.plain(arguments["transform"]),
             "dtype": "uint8",
             "layout": "NHWC",
             "colour": "RGB",
-            "note": "0 to 255; mean and deviation are the program's business",
+            "note": "0 to 255; the program normalises",
         },
+        "inputs": inputs,
         "outputs": {
             name: {key: [None, *value.shape[1:]] for key, value in _outputs(program).items()}
             for name, program in programs.items()
         },
         "dtype": dtype,
-        "space": f"{task.space}:{workdirs.stage_hash(config, 'train')}/{model.step}",
+        "space": model.space,
         "checkpoint": {
             "workdir": workdir.name,
             "step": model.step,
@@ -103,47 +114,134 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
     def fill(folder):
         exported.save(folder, model.params, programs, labels, about)
         if about["lowered_on"] in platforms:
-            found, wanted = exported.load(folder).embed(list(probes)), model.embed(list(probes))
-            difference = float(np.abs(found - wanted).max() / np.linalg.norm(wanted, axis=1).max())
+            served = exported.load(folder)
+            difference = max(
+                _difference(served.run(name, given)["embedding"], model.embed(columns, predict_fn))
+                for name, predict_fn in embeds.items()
+                for given, columns in [_probes(inputs[name])]
+            )
             if not difference <= TOLERANCE.get(dtype, 0.0):
                 raise RuntimeError(
                     f"the exported program differs from the trained model by {difference:.1e} of a "
                     f"vector's length, more than {TOLERANCE.get(dtype, 0.0):.0e}: nothing was written"
                 )
             written = atomic.read_json(folder / "config.json")
-            written["compared"] = {"pictures": _PROBES, "difference": difference}
+            written["compared"] = {"rows": _PROBES, "difference": difference}
             atomic.write_json(folder / "config.json", written)
 
     replace_folder(out, fill)
     written = atomic.read_json(out / "config.json")
-    said = written.get("compared", {}).get("difference", "not compared here")
+    found = written.get("compared", {}).get("difference", "not compared here")
     print(
-        f"export: step {model.step} ({which}) in {out}, for {', '.join(written['platforms'])}; difference to the "
-        f"trained model: {said}",
+        f"export: step {model.step} ({which}) in {out}, for {', '.join(written['platforms'])}; difference from the "
+        f"trained model: {found}",
         flush=True,
     )
     return written
 
 
-def _lowered(name, predict_fn, params, size, platforms):
-    """Exports a predict function for any number of pictures."""
+def specs(name, predict_fn, batch, size) -> list[dict]:
+    """Returns what a program takes after the parameters, in order: dicts of name, kind, dtype and shape (None: any).
 
-    def program(params, images):
-        out = dict(predict_fn(params, {"image": images}))
-        out.pop("space", None)  # a name, no array
+    Args:
+      name: name of the program, for messages.
+      predict_fn: `tasks.Predict`.
+      batch: {column: array [1, ...]}, a batch of the training.
+      size: (height, width) of pictures.
+
+    Raises:
+      InputError: a column that the batches of the training do not have, so that its shape is not known.
+    """
+    found = []
+    for column in predict_fn.reads:
+        if column not in batch:
+            raise InputError(
+                f"the program {name} reads the column {column!r}, which the batches of the training do not have"
+                f"{pairs.near(column, sorted(batch))}"
+            )
+        value, mask, kind = batch[column], batch.get(f"{column}_mask"), "array"
+        shape = [None, *value.shape[1:]]
+        if value.dtype == np.uint8 and value.ndim in (4, 5) and value.shape[-1] == 3:
+            kind, shape = "pictures", [*shape[:-3], *size, 3]
+        elif mask is not None and value.ndim == 2 and mask.shape == value.shape:
+            kind, shape = "ragged", [None, None]
+        found.append({"name": column, "kind": kind, "dtype": str(value.dtype), "shape": shape})
+        if mask is not None:
+            shape = shape[: mask.ndim]
+            found.append({"name": f"{column}_mask", "kind": "mask", "dtype": "bool", "shape": shape})
+    return found
+
+
+def lowered(name, predict_fn, params, inputs, platforms):
+    """Exports a predict function for any number of rows.
+
+    Args:
+      name: name of the program, for messages.
+      predict_fn: `tasks.Predict`.
+      params: pytree of arrays or their shapes.
+      inputs: of `specs`.
+      platforms: platforms to lower for.
+
+    Returns:
+      `jax.export.Exported` of (params, one array per input) -> {name: [B, ...]}.
+
+    Raises:
+      InputError: it cannot be lowered for a platform, or not for any number of rows.
+    """
+
+    def program(params, *columns):
+        out = dict(predict_fn(params, {spec["name"]: column for spec, column in zip(inputs, columns, strict=True)}))
+        out.pop("space", None)  # a name, not an array
         return jax.tree.map(lambda x: x.astype("float32") if x.dtype in ("bfloat16", "float16") else x, out)
 
-    (batch,) = export.symbolic_shape("batch")
+    lengths = [f"length_{spec['name']}" for spec in inputs if spec["kind"] == "ragged"]
+    symbols = dict(zip(["batch", *lengths], export.symbolic_shape(", ".join(["batch", *lengths])), strict=True))
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-    pictures = jax.ShapeDtypeStruct((batch, *size, 3), np.uint8)
+    columns = []
+    for spec in inputs:
+        length = symbols.get(f"length_{spec['name'].removesuffix('_mask')}")
+        shape = [symbols["batch"], *(length if size is None else size for size in spec["shape"][1:])]
+        columns.append(jax.ShapeDtypeStruct(shape, spec["dtype"]))
     try:
-        return export.export(jax.jit(program), platforms=tuple(platforms))(shapes, pictures)
+        return export.export(jax.jit(program), platforms=tuple(platforms))(shapes, *columns)
     except Exception as error:
         text = str(error).splitlines() or [type(error).__name__]
         raise InputError(
             f"the program {name} cannot be exported for {', '.join(platforms)}: {text[0]}; give fewer "
             f"--platforms, such as {export.default_export_platform()}"
         ) from error
+
+
+def _batch(file, functions):
+    """Returns a batch of the training; that of pictures alone, where nothing else is read, needs no file."""
+    if file.exists() or any(function.reads != ("image",) for function in functions.values()):
+        return info_lib.zero_batch(file)
+    return {"image": np.zeros((1, 1, 1, 3), np.uint8)}
+
+
+def _probes(inputs):
+    """Returns rows of noise for the inputs of a program: as `exported.Model.run` takes them, and `inference.Model`."""
+    rng, served, trained = np.random.default_rng(0), {}, {}
+    for spec in inputs:
+        name, shape = spec["name"], [_PROBES, *spec["shape"][1:]]
+        if spec["kind"] == "pictures":
+            images = list(rng.integers(0, 256, (int(np.prod(shape[:-3])), *shape[-3:]), dtype=np.uint8))
+            rows = np.arange(len(images)).reshape(shape[:-3])
+            served[name] = images if rows.ndim == 1 else [[images[i] for i in row] for row in rows]
+            masked = any(other["name"] == f"{name}_mask" for other in inputs)
+            trained[name] = Pictures(images, rows) if masked else images
+        elif spec["kind"] == "ragged":  # 0 and 1 are ids of every vocabulary
+            served[name] = trained[name] = Ragged.of(
+                [rng.integers(0, 2, length) for length in range(_PROBES)], spec["dtype"]
+            )
+        elif spec["kind"] == "array":
+            served[name] = trained[name] = rng.integers(0, 2, shape).astype(spec["dtype"])
+    return served, trained
+
+
+def _difference(found, wanted) -> float:
+    """Returns the largest difference of two sets of embeddings, relative to the longest vector."""
+    return float(np.abs(found - wanted).max() / max(np.linalg.norm(wanted, axis=1).max(), 1e-12))
 
 
 def _outputs(program):

@@ -4,14 +4,18 @@
     vectors = model.embed(["shoe.jpg", "dress.png"])      # float32 [2, D]
     model.predict_attributes(["shoe.jpg"], top=3)         # [[("black", 0.93), ("leather", 0.81), ("running", 0.44)]]
 
-    config.json         what pictures have to look like, outputs, platforms, checksums, and the config of the run
+    config.json         how pictures are prepared, inputs and outputs of the programs, platforms, checksums, and the
+                        config of the run
     model.safetensors   the parameters, "backbone/stem/kernel" and so on
     labels.json         names of the attributes and of the categories
-    <program>.jax_export  StableHLO of (parameters, uint8 pictures [any number, height, width, 3]) -> {name: array}
+    <program>.jax_export  StableHLO of (parameters, one array per entry of config.json's inputs) -> {name: array}; for
+                        pictures that is uint8 [any number, height, width, 3]
 
-Programs age with jax (they are read for six months at least); parameters and config do not.
+A program of text takes padded ids and their mask: model.run("embed_title", {"label_ids": [[3, 17], [5]]}). Programs age
+with jax (each can be read for at least six months); parameters and config do not.
 """
 
+import collections.abc
 import dataclasses
 import functools
 import math
@@ -24,12 +28,14 @@ import safetensors.flax
 import safetensors.numpy
 from jax import export
 
+from retrieval_jax import pairs
+from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.files.arrays import file_sha256
 
-FORMAT = 1  # raised when a reader of before could not read it any more
+FORMAT = 1  # raise it when earlier readers cannot read it any more
 _LARGEST_BATCH = 64
 
 
@@ -39,9 +45,9 @@ def save(folder, params, programs, labels, about):
     Args:
       folder: empty local folder.
       params: nested dict of arrays.
-      programs: {name: `jax.export.Exported` of (params, pictures) -> dict}.
-      labels: json-able, for labels.json.
-      about: json-able, what config.json says beside programs and checksums: see `retrieval_jax.export`.
+      programs: {name: `jax.export.Exported` of (params, one array per input) -> dict}.
+      labels: JSON-able, for labels.json.
+      about: JSON-able, what config.json says beside programs and checksums: see `retrieval_jax.export`.
     """
     flat = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -65,13 +71,13 @@ def save(folder, params, programs, labels, about):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model that was exported.
+    """An exported model.
 
     Attributes:
       about: config.json.
       labels: labels.json.
       params: nested dict of arrays on the device.
-      programs: {name: compiled function (params, uint8 [B, height, width, 3]) -> {name: [B, ...]}}.
+      programs: {name: compiled function (params, one array per input) -> {name: [B, ...]}}.
     """
 
     about: dict
@@ -79,65 +85,104 @@ class Model:
     params: dict
     programs: dict[str, Any]
 
-    def embed(self, images):
-        """Embeds pictures.
+    def embed(self, inputs, program="embed"):
+        """Embeds pictures, or whatever the program takes.
 
         Args:
-          images: list of uint8 [h, w, 3] RGB arrays or paths of picture files.
+          inputs: list of uint8 [h, w, 3] RGB arrays or paths of picture files; or {column: values}, see `run`.
+          program: name of the program.
 
         Returns:
           float32 [n, D].
 
         Raises:
-          InputError: something else than a picture, named by its place in the list.
+          InputError: something that is not a picture, with its position in the list; a column that is missing.
         """
-        return self.run("embed", images)["embedding"]
+        return self.run(program, inputs)["embedding"]
 
-    def predict_attributes(self, images, top=10):
-        """Names the most probable attributes of pictures.
+    def predict_attributes(self, inputs, top=10):
+        """Predicts the most probable attributes of pictures.
 
         Args:
-          images: as for `embed`.
-          top: how many.
+          inputs: as for `embed`.
+          top: number of attributes per picture.
 
         Returns:
-          For each picture the list of (token, probability), most probable first.
+          For each picture a list of (token, probability), most probable first.
 
         Raises:
-          InputError: the model predicts no attributes, or something is not a picture.
+          InputError: the model does not predict attributes, or something is not a picture.
         """
-        probabilities = self.run("attributes", images)["probabilities"]
+        probabilities = self.run("attributes", inputs)["probabilities"]
         ids = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
         names = self.labels["label_names"]
         return [[(names[i], float(row[i])) for i in chosen] for chosen, row in zip(ids, probabilities, strict=True)]
 
-    def run(self, program, images):
-        """Runs a program over pictures, a batch at a time.
+    def run(self, program, inputs):
+        """Runs a program, a batch at a time.
 
         Args:
-          program: "embed", or "attributes" where the model has it.
-          images: as for `embed`.
+          program: name of the program: "embed", and others where the model has them (`programs`).
+          inputs: list of pictures as for `embed`, or {column: values} for the columns in `about["inputs"]`: pictures;
+            per row a list of pictures, as many or fewer than the column has; `Ragged` or per row a list of ids; or an
+            array [n, ...].
 
         Returns:
           {name: array [n, ...]}.
+
+        Raises:
+          InputError: an unknown program, a column that is missing, or what `embed` raises.
         """
         if program not in self.programs:
-            there = ", ".join(sorted(self.programs))
-            raise InputError(f"the exported model has no program {program!r}; it has {there}")
-        size = tuple(self.about["input"]["image_size"])
-        prepare = transforms.compose(self.about["input"]["transform"], size)
-        batch = min(_LARGEST_BATCH, 1 << max(0, len(images) - 1).bit_length())  # few sizes, few compilations
+            raise InputError(
+                f"the exported model has no program {program!r}{pairs.near(program, sorted(self.programs))}"
+            )
+        specs = self.about.get("inputs", {}).get(program) or [
+            {"name": "image", "kind": "pictures", "shape": [None, *self.about["input"]["image_size"], 3]}
+        ]
+        given = inputs if isinstance(inputs, collections.abc.Mapping) else {"image": inputs}
+        missing = [spec["name"] for spec in specs if spec["kind"] != "mask" and spec["name"] not in given]
+        if missing:
+            raise InputError(f"the program {program} takes {missing[0]!r}{pairs.near(missing[0], sorted(given))}")
+        counts = {spec["name"]: len(given[spec["name"]]) for spec in specs if spec["kind"] != "mask"}
+        count = max(counts.values())
+        if len(set(counts.values())) > 1 or not count:
+            listed = ", ".join(f"{name} {rows}" for name, rows in counts.items())
+            raise InputError(f"the program {program} needs at least one row, and as many of every column: {listed}")
+        batch = min(_LARGEST_BATCH, 1 << max(0, count - 1).bit_length())  # few sizes, few compilations
         found = []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
-            pictures = np.zeros((batch, *size, 3), np.uint8)
-            for i, image in enumerate(part):
-                pictures[i] = prepare(decoding.picture(start + i, image))
-            out = self.programs[program](self.params, pictures)
-            found.append({name: np.asarray(value)[: len(part)] for name, value in out.items()})
-        if not found:
-            raise InputError("give at least one picture")
+        for start in range(0, count, batch):
+            rows, arrays = range(start, min(start + batch, count)), {}
+            for spec in specs:
+                if spec["kind"] != "mask":
+                    arrays |= self._filled(spec, given[spec["name"]], rows, batch)
+            out = self.programs[program](self.params, *(arrays[spec["name"]] for spec in specs))
+            found.append({name: np.asarray(value)[: len(rows)] for name, value in out.items()})
         return {name: np.concatenate([out[name] for out in found]) for name in found[0]}
+
+    def _filled(self, spec, column, rows, batch):
+        """Returns the array of a column for a batch, and its mask; zeros after the last row."""
+        name, shape = spec["name"], [batch, *spec["shape"][1:]]
+        if spec["kind"] == "ragged":
+            column = column if isinstance(column, Ragged) else Ragged.of(column, spec["dtype"])
+            longest = max(1, *(len(column[row]) for row in rows))
+            shape[1] = 1 << (longest - 1).bit_length()  # few lengths, few compilations
+        out = np.zeros(shape, spec.get("dtype", "uint8"))
+        mask = np.zeros(shape[:2] if spec["kind"] == "ragged" or len(shape) == 5 else shape[:1], bool)
+        prepare = None
+        if spec["kind"] == "pictures":
+            prepare = transforms.compose(self.about["input"]["transform"], tuple(shape[-3:-1]))
+        for i, row in enumerate(rows):
+            value = column[row]
+            if prepare is None:
+                at = (i, slice(len(value))) if spec["kind"] == "ragged" else (i,)
+                out[at], mask[at] = value, True
+            elif len(shape) == 4:
+                out[i], mask[i] = prepare(decoding.picture(row, value)), True
+            else:
+                for place, picture in enumerate(value):
+                    out[i, place], mask[i, place] = prepare(decoding.picture(row, picture)), True
+        return {name: out, f"{name}_mask": mask}
 
 
 def load(folder):
@@ -150,14 +195,14 @@ def load(folder):
       The `Model`.
 
     Raises:
-      InputError: it is no exported model, is damaged, or this machine cannot run it.
+      InputError: it is not an exported model, is damaged, or this machine cannot run it.
     """
     folder = pathlib.Path(folder)
     if not (folder / "config.json").exists():
-        raise InputError(f"{folder} holds no exported model: make one with python -m retrieval_jax.export")
+        raise InputError(f"{folder} holds no exported model: make one with `retrieval-jax export`")
     about = atomic.read_json(folder / "config.json")
     if "programs" not in about or about.get("format", math.inf) > FORMAT:
-        raise InputError(f"{folder}/config.json is not of an exported model, or of a newer retrieval_jax")
+        raise InputError(f"{folder}/config.json is not that of an exported model, or is of a newer retrieval_jax")
     for name, digest in about["sha256"].items():
         if not (folder / name).exists() or file_sha256(folder / name) != digest:
             raise InputError(f"{folder / name} is missing or damaged: copy the folder, or export, again")
@@ -175,7 +220,7 @@ def load(folder):
     for name, file in about["programs"].items():
         try:
             programs[name] = jax.jit(export.deserialize(bytearray((folder / file).read_bytes())).call)
-        except Exception as error:  # whatever a reader of another age says
+        except Exception as error:  # whatever a reader of another version raises
             raise InputError(
                 f"{folder / file} was written by jax {about['versions'].get('jax')}, and jax "
                 f"{jax.__version__} cannot read it ({error}): export again"
@@ -186,5 +231,5 @@ def load(folder):
 def _tensors(file):
     try:
         return safetensors.numpy.load_file(file)
-    except (KeyError, TypeError, AttributeError):  # types that NumPy has not, such as bfloat16
+    except (KeyError, TypeError, AttributeError):  # dtypes that NumPy lacks, such as bfloat16
         return safetensors.flax.load_file(file)  # which imports flax

@@ -329,6 +329,7 @@ def load(folder, which="ema", step=None):
             "retrieval_jax.models.pretrained.load loads"
         )
     params, meta, step = checkpoints.load_params(folder / "checkpoints", step, which)
+    config = ml_collections.ConfigDict(workdir.read_config(folder, meta))  # as this checkpoint was trained
     data_info = info_lib.load(folder / "checkpoints" / "data_info.json")
     info_lib.check_vocabulary(meta, folder)
     task = make_task(config, data_info)

@@ -14,7 +14,6 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 import dataclasses
 import functools
 import io
-import json
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.errors import InputError, short
+from retrieval_jax.files import atomic
 from retrieval_jax.pages import mined
 
 _SHOWN = 10
@@ -93,20 +93,20 @@ def run(config: Any, workdir: Any) -> dict:
     for name in titles:
         vocabulary_lib.save_targets(folder / f"{name}.npz", *labels[name], vocabulary.hash)
     summary = _summary(catalog, splits, counts, vocabulary, titles, labels) | found
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    atomic.write_json(folder / "summary.json", summary)
     if decisions is not None:
         _write_decisions(folder, config, decisions, counted, titles)
-    (folder / "mined.png").write_bytes(_plot(counts, vocabulary, labels))
+    atomic.write_bytes(folder / "mined.png", _plot(counts, vocabulary, labels))
     print(_text(summary))
     return summary
 
 
 def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, titles: dict) -> None:
     """Writes decisions.csv, kinds.csv where config.mine.kinds is on, and mined.html."""
-    decisions.table.write_csv(folder / "decisions.csv")
+    atomic.write_text(folder / "decisions.csv", decisions.table.write_csv())
     examples, kinds = deciding.shown(config, decisions, counted, titles)
     if kinds is not None:
-        kinds.write_csv(folder / "kinds.csv")
+        atomic.write_text(folder / "kinds.csv", kinds.write_csv())
     text = mined.page(
         decisions,
         num_titles=counted.num_titles,
@@ -115,7 +115,7 @@ def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, tit
         examples=examples,
         kinds=kinds,
     )
-    (folder / "mined.html").write_text(text, encoding="utf-8")
+    atomic.write_text(folder / "mined.html", text)
 
 
 def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:

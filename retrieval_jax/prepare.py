@@ -1,12 +1,13 @@
-"""Prepares a catalogue: every picture decoded and resized once, into ArrayRecord files that are read at random fast.
+"""Prepares a catalogue: decodes and resizes every picture once, into ArrayRecord files with fast random access.
 
     python -m retrieval_jax.prepare --config=configs/eproduct_convnext_xl.py --out=prepared/eproduct --side=256
 
-Takes any catalogue that a config's data block describes. The folder is a whole catalogue again, titles, categories and
-truth included, which --config.data.source=tfds reads (docs/preparing.md), and a tfds dataset that needs no TensorFlow.
+Takes any catalogue that a config's data block describes. The result is a complete catalogue, including titles,
+categories and truth, which --config.data.source=tfds reads (docs/preparing.md); it is also a tfds dataset that needs no
+TensorFlow.
 
-Files appear under their names only when they are complete. The same command goes on after a crash: files whose
-checksum and records are right, and whose listings and pictures have not changed since, are kept.
+Files appear under their final names only once complete. Rerunning the command after a crash resumes: files whose
+checksum and records are valid, and whose listings and pictures have not changed since, are kept.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -35,27 +36,26 @@ from retrieval_jax.errors import InputError, RunFailed
 from retrieval_jax.files import atomic, lock
 from retrieval_jax.workdir import provenance
 
-SHARD_ROWS = 8192  # listings of a file: 100 to 200 MB at 256 pixels; what each process loses at most when it is killed
+SHARD_ROWS = 8192  # listings per file: 100 to 200 MB at 256 pixels, and the most that a killed process loses
 
 
 def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, shard_rows: int = SHARD_ROWS) -> dict:
-    """Prepares a catalogue, or goes on where an earlier run was stopped.
+    """Prepares a catalogue, or resumes an interrupted run.
 
     Args:
-      config: its block data says what; the share of unreadable pictures is held against data.kwargs.max_bad_share.
+      config: its data block describes the catalogue; data.kwargs.max_bad_share limits the share of bad pictures.
       out: folder of the result.
-      side: pixels of the shorter side; smaller pictures are never enlarged, and JPEGs and PNGs among them stay byte for
-        byte as they are.
-      quality: of JPEGs that are written, 1 to 100.
-      processes: that decode; 0 for as many as there are cores.
-      shard_rows: listings of a file.
+      side: pixels of the shorter side; smaller pictures are never enlarged, and JPEGs and PNGs among them are copied
+        byte for byte.
+      quality: quality of the JPEGs written, 1 to 100.
+      processes: number of decoding processes; 0 for one per core.
+      shard_rows: listings per file.
 
     Returns:
-      The summary: counts of every split, of files kept and made, of pictures as they were and written anew, bytes,
-      seconds.
+      The summary: counts per split, of files kept and made and of pictures copied and re-encoded, bytes, seconds.
 
     Raises:
-      InputError: arguments, catalogue or pictures that cannot be used, or a folder that holds something else.
+      InputError: arguments, catalogue or pictures are unusable, or the folder holds something else.
       RunFailed: a process died, or files cannot be read back.
     """
     for name, value, low, high in (
@@ -65,11 +65,11 @@ def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, 
         ("shard_rows", shard_rows, 1, 10**7),
     ):
         if not low <= value <= high:
-            raise InputError(f"--{name}={value}: give a whole number from {low} to {high}")
+            raise InputError(f"--{name}={value}: give an integer from {low} to {high}")
     if "://" in str(out):
-        raise InputError(f"--out={out}: give a local folder, and copy it when it is complete")
+        raise InputError(f"--out={out}: give a local folder, and copy it once it is complete")
     if config["data"]["source"] == "joined":
-        raise InputError("several catalogues are prepared one by one; then the prepared ones are joined")
+        raise InputError("a joined catalogue cannot be prepared: prepare its parts one by one, then join those")
     out = pathlib.Path(out).expanduser()
     settings = {"side": side, "quality": quality, "shard_rows": shard_rows}
     _begin(out, settings)
@@ -78,10 +78,12 @@ def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, 
 
 
 def _begin(out: pathlib.Path, settings: dict) -> None:
-    """Makes the folder, or makes sure that it was begun with the same settings."""
+    """Creates the folder, or checks that it was started with the same settings."""
     if not prepared.is_prepared(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"--out={out} exists and is no prepared catalogue: give another folder, or delete it")
+            raise InputError(
+                f"--out={out} exists and is not a prepared catalogue: use a different folder, or delete it"
+            )
         (out / "catalogue" / "shards").mkdir(parents=True)
         atomic.write_json(out / "catalogue" / "settings.json", settings)
     before = atomic.read_json(out / "catalogue" / "settings.json")
@@ -91,7 +93,9 @@ def _begin(out: pathlib.Path, settings: dict) -> None:
             for name, value in settings.items()
             if before.get(name) != value
         )
-        raise InputError(f"--out={out} was begun with {changed}: give the same again, another folder, or delete it")
+        raise InputError(
+            f"--out={out} was started with {changed}: use the same settings or a different folder, or delete it"
+        )
 
 
 def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
@@ -100,7 +104,7 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     name = prepared.dataset_name(out, catalog.name)
     there = [split for split in catalogs.SPLITS if getattr(catalog, split) is not None]
     sources = {split: catalog.split(split).images for split in there}
-    # Pictures that lie in no file are known by what they are computed from.
+    # Generated pictures have no files: what they are computed from identifies them.
     identity = (
         settings | {"data": workdir.plain(config["data"]["kwargs"])}
         if config["data"]["source"] == "synthetic"
@@ -110,13 +114,13 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     jobs = [(shard, _of_earlier(shard)) for shard in shards]
     complete = out / "catalogue" / "catalogue.json"
     if any(about is None for _, about in jobs):
-        complete.unlink(missing_ok=True)  # until all is well again, nobody is to load it
+        complete.unlink(missing_ok=True)  # not loadable until it is complete again
     for part in out.glob(".*.part"):
         part.unlink()
     if any(about for _, about in jobs):
         print(
-            f"prepare: {sum(about is not None for _, about in jobs)} of {len(jobs)} files are there from an earlier "
-            "run; looks whether they are whole",
+            f"prepare: {sum(about is not None for _, about in jobs)} of {len(jobs)} files exist from an earlier run; "
+            "verifying them",
             flush=True,
         )
 
@@ -124,7 +128,7 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     done, bad = {}, collections.defaultdict(list)
     with (
         tqdm.tqdm(total=sum(map(len, sources.values())), desc="prepare", unit="picture", mininterval=1) as bar,
-        # closed at once where this refuses: else the processes would work to the end before the sentence is seen
+        # closed as soon as an error is raised: otherwise the processes would finish before the message appears
         contextlib.closing(_made(jobs, sources, catalog.category_names, settings, processes, bar)) as made,
     ):
         for shard, about in made:
@@ -166,7 +170,7 @@ def _shards(out, name, catalog, sources, shard_rows, identity):
 
 
 def _of_earlier(shard):
-    """Returns what an earlier run said of a file that was made of the same, or None."""
+    """Returns the description of a file that an earlier run made from the same content, or None."""
     if not (shard.about.is_file() and shard.path.is_file()):
         return None
     about = atomic.read_json(shard.about)
@@ -179,14 +183,14 @@ _state: dict = {}  # of a worker process: sources, features, settings, counter
 
 
 def _made(jobs, sources, category_names, settings, processes, bar):
-    """Yields (shard, what `prepared.make` said) as they become ready."""
+    """Yields (shard, result of `prepared.make`) as they become ready."""
     processes = min(processes, max(1, len(jobs)))
     if processes == 1:
         made = prepared.features(category_names)
         for shard, about in jobs:
             yield shard, prepared.make(shard, about, sources[shard.split], made, settings, bar.update)
         return
-    context = multiprocessing.get_context("spawn")  # threads of polars and others do not survive a fork
+    context = multiprocessing.get_context("spawn")  # fork is unsafe with the threads of polars and others
     counter = context.Value("q", 0)
     pool = concurrent.futures.ProcessPoolExecutor(
         processes, context, _start, (sources, category_names, settings, counter)
@@ -200,8 +204,8 @@ def _made(jobs, sources, category_names, settings, processes, bar):
                 yield waiting.pop(future), future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
         raise RunFailed(
-            "a process that prepared pictures died (was it killed for want of memory?); what is complete "
-            "is kept, and the same command goes on from there, perhaps with fewer --processes"
+            "a process that prepared pictures died (out of memory?); complete files are kept: rerun the same command "
+            "to resume, perhaps with fewer --processes"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -224,17 +228,17 @@ def _work(shard, about):
 
 
 def _refuse(catalog, split, bad, allowed, out) -> None:
-    """Raises InputError where more pictures of a split cannot be used than may be set aside."""
+    """Raises InputError if more pictures of a split are unusable than may be set aside."""
     count = catalog.counts[split]
     before = count["read"] - count["kept"] - count["set_aside"].get(left_out.REASON, 0)
     if bad and len(bad) + before > allowed * count["read"] + 1e-9:
         row_checks.write_set_aside(out / "set_aside.csv", [*catalog.set_aside, *_entries(catalog, split, bad)])
         sentences = "\n  ".join(sentence for _, _, sentence in bad[:10])
         raise InputError(
-            f"{len(bad):,} of the pictures of the {split} split cannot be used, beside {before:,} rows "
-            f"that were set aside before (at most a share of {allowed:g} of {count['read']:,} may be):\n  "
-            f"{sentences}\nMend them, or raise config.data.kwargs.max_bad_share to leave them out; files "
-            "that are complete are kept."
+            f"{len(bad):,} pictures of the {split} split are unusable, in addition to {before:,} rows set aside "
+            f"before (a share of at most {allowed:g} of {count['read']:,} rows may be set aside):\n  "
+            f"{sentences}\nFix them, or raise config.data.kwargs.max_bad_share to leave them out; complete files are "
+            "kept."
         )
 
 
@@ -252,11 +256,11 @@ def _entries(catalog, split, bad):
 
 
 def _count(catalog, split, bad) -> None:
-    """Adds the pictures of a split that fell on the way to the counts of the catalogue."""
+    """Adds the unusable pictures of a split to the counts of the catalogue."""
     if bad:
         counts = catalog.counts[split]
         counts["kept"] -= len(bad)
-        counts.pop("files", None)  # which of several files a row is from is not known any more
+        counts.pop("files", None)  # the file of a row is no longer known
         by_reason = collections.Counter(counts["set_aside"])
         by_reason.update(reason for _, reason, _ in bad)
         counts["set_aside"] = dict(sorted(by_reason.items()))
@@ -264,7 +268,7 @@ def _count(catalog, split, bad) -> None:
 
 
 def _answers(truth, abouts) -> dict:
-    """Counts the right answers that are left, and the queries that were left with none of theirs."""
+    """Counts the relevant pairs that remain, and the queries that lost all of theirs."""
     left = {
         split: np.zeros(len(ids), bool) for split, ids in (("query", truth.query_ids), ("gallery", truth.gallery_ids))
     }
@@ -282,7 +286,7 @@ def _answers(truth, abouts) -> dict:
 
 
 def _sweep(out, keep) -> None:
-    """Removes files of an earlier state of the catalogue."""
+    """Removes outdated files of an earlier state of the catalogue."""
     for file in [
         *out.glob("*.array_record-*-of-*"),
         *(out / "catalogue" / "shards").glob("*.json"),
@@ -294,7 +298,7 @@ def _sweep(out, keep) -> None:
 
 
 def _verify(out, catalog, abouts) -> None:
-    """Loads what was prepared, as a reader will, and compares its listings with the catalogue's."""
+    """Loads the result as a reader would and compares its listings with the catalogue's."""
     found = prepared.load(out, 1, None, None)
     for split, made in abouts.items():
         listings, ids = catalog.split(split), iter(found.split(split).ids)
@@ -302,8 +306,8 @@ def _verify(out, catalog, abouts) -> None:
             for row in about["rows"]:
                 if listings.ids[row] != next(ids, None):
                     raise RunFailed(
-                        f"{out}: the prepared {split} split lacks listing {listings.ids[row]}, row {row}; "
-                        "delete the folder and prepare it again"
+                        f"{out}: the prepared {split} split lacks listing {listings.ids[row]} (row {row}); delete the "
+                        "folder and prepare it again"
                     )
         prepared_rows, kept = len(found.split(split)), catalog.counts[split]["kept"]
         if prepared_rows != kept:
@@ -349,14 +353,14 @@ def _text(out, summary) -> str:
         )
     if (answers := summary.get("answers")) and answers["kept"] < answers["read"]:
         lines.append(
-            f"  truth: {answers['kept']:,} of {answers['read']:,} right answers are left; "
-            f"{answers['queries_without']:,} prepared queries have none any more"
+            f"  truth: {answers['kept']:,} of {answers['read']:,} relevant pairs remain; "
+            f"{answers['queries_without']:,} prepared queries have lost all of theirs"
         )
     files, pictures, size = summary["files"], summary["pictures"], summary["bytes"]
-    speed = f", {pictures['made_now'] / max(summary['seconds'], 1e-9):,.0f} pictures a second" if files["made"] else ""
+    speed = f", {pictures['made_now'] / max(summary['seconds'], 1e-9):,.0f} pictures/s" if files["made"] else ""
     lines += [
         f"  files: {files['made']} made, {files['kept']} kept from earlier",
-        f"  pictures: {pictures['written']:,} written anew, {pictures['as_is']:,} byte for byte as they were; "
+        f"  pictures: {pictures['written']:,} re-encoded, {pictures['as_is']:,} copied byte for byte; "
         f"{size['before'] / 1e6:,.1f} MB before, {size['after'] / 1e6:,.1f} MB now",
         f"  {summary['seconds']:.1f} s{speed}",
         f'  to read it: config.data.source = "tfds"; config.data.kwargs = dict(root="{out}")',
@@ -371,7 +375,7 @@ def main(given) -> None:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
     if not given.out:
-        raise InputError("where to? Give --out=FOLDER")
+        raise InputError("--out is missing: give the folder to write, --out=FOLDER")
     run(
         given.config,
         given.out,

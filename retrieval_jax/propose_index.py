@@ -1,12 +1,12 @@
-"""Propose an index: how much recall against exact search each approximate index gives on a run's vectors, how fast.
+"""Proposes an index: measures speed and recall against exact search of approximate indexes on a run's vectors.
 
     python -m retrieval_jax.propose_index runs/quickstart --recall=0.98
     python -m retrieval_jax.propose_index runs/quickstart --whiten --k=100 --max_bytes=300 --factories HNSW32 IVF64,SQ8
 
-Builds each index, searches with ever more probes and candidates, and prints a table, the cheapest setting that reaches
-the recall, and the lines that put it into a config. Cheapest is: most queries a second within --max_bytes of memory a
-vector. Writes folder/index_proposal/{settings.json,curve.png}. Speeds are of this machine with all its threads, for
-queries that come together; the exact search stands beside them, and is what is proposed where nothing beats it.
+Builds each index, searches with more and more probes and candidates, and prints a table, the cheapest setting that
+reaches the recall, and the config lines for it. Cheapest means most queries per second within --max_bytes of memory per
+vector. Writes folder/index_proposal/{settings.json,curve.png}. Speeds are for this machine with all its threads and for
+batched queries; exact search is measured too, and proposed if nothing beats it.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ EXACT = "exact"
 
 
 def factories(rows: int, dim: int) -> list[str]:
-    """Returns faiss factory strings worth a try for a gallery; a learned rotation (OPQ) only for up to 256 dimensions.
+    """Returns faiss factory strings worth trying for a gallery; a learned rotation (OPQ) only up to 256 dimensions.
 
     Args:
-      rows: of the gallery.
-      dim: of its vectors.
+      rows: number of gallery rows.
+      dim: dimension of the vectors.
     """
     lists = 2 ** max(2, min(round(math.log2(4 * math.sqrt(max(1, rows)))), int(math.log2(max(4, rows / 39)))))
     pieces = _divisor(dim, 4)
     found = ["HNSW32", "HNSW32,SQ8", f"IVF{lists},Flat", f"IVF{lists},SQ8", f"RR{dim},IVF{lists},RaBitQ"]
-    if pieces >= 4:  # a byte for two pieces of four numbers: what the fast scan reads from registers
+    if pieces >= 4:  # four bits per piece of four dimensions, the layout of faiss's in-register fast scan
         found.append(f"IVF{lists},PQ{pieces}x4fs")
-    if dim <= 256 and (small := _divisor(dim, 8)) >= 4:  # wider rotations take an hour to learn
+    if dim <= 256 and (small := _divisor(dim, 8)) >= 4:  # wider rotations take an hour to train
         found.append(f"OPQ{small},IVF{lists},PQ{small}x4fs")
     return found
 
 
 def _divisor(dim: int, numbers: int) -> int:
-    """Returns into how many pieces of at least so many numbers a vector can be cut evenly, an even number if any."""
+    """Returns the largest number of equal pieces of at least `numbers` dimensions, preferring even numbers."""
     fitting = [pieces for pieces in range(1, dim // numbers + 1) if dim % pieces == 0]
     return max([pieces for pieces in fitting if pieces % 2 == 0] or fitting or [1])
 
 
 def parameters(factory: str) -> list[str]:
-    """Returns the parameters of searching to try, from fast to thorough."""
+    """Returns the search parameters to try, from fast to thorough."""
     if ivf := re.search(r"IVF(\d+)", factory):
         lists = int(ivf[1])
         return [f"nprobe={2**power}" for power in range(int(math.log2(max(1, lists))) + 1)]
@@ -71,14 +71,14 @@ def parameters(factory: str) -> list[str]:
 
 
 def per_query_recall(found: Ranking, wanted: Ranking) -> np.ndarray:
-    """Returns the share of the k exact results that an approximate search found.
+    """Returns the share of the k exact results that an approximate search found, per query.
 
     Args:
-      found: of the approximate index, with exact scores.
-      wanted: of the exact search, the same queries and k.
+      found: ranking of the approximate index, with exact scores.
+      wanted: ranking of exact search, for the same queries and k.
 
     Returns:
-      [Q]; a row as good as the last exact one counts, whatever its id.
+      [Q]; a row that scores as high as the last exact result counts, whatever its id.
     """
     there = wanted.item_rows >= 0
     last = np.where(there, wanted.scores, np.inf).min(1, keepdims=True)
@@ -86,8 +86,8 @@ def per_query_recall(found: Ranking, wanted: Ranking) -> np.ndarray:
     return np.minimum(right, there.sum(1)) / np.maximum(1, there.sum(1))
 
 
-def queries_a_second(search: Callable[[], object], count: int, seconds: float = 0.3) -> float:
-    """Returns the median speed of a search of `count` queries, run three times or more, `seconds` at least."""
+def queries_per_second(search: Callable[[], object], count: int, seconds: float = 0.3) -> float:
+    """Returns the median speed of a search with `count` queries, run at least three times and for `seconds`."""
     times = []
     while len(times) < 3 or sum(times) < seconds:
         start = time.perf_counter()
@@ -107,26 +107,29 @@ def measure(
     candidates: Sequence[int] = (1, 4, 16),
     report: Callable[[dict], None] = lambda row: None,
 ) -> list[dict]:
-    """Measures exact search, and every setting of every approximate index, one after the other.
+    """Measures exact search, then every setting of every approximate index.
 
     Args:
-      queries: to search with.
-      gallery: to search in.
-      k: results a query.
+      queries: queries to search with.
+      gallery: gallery to search.
+      k: results per query.
       tried: faiss factory strings; () for `factories`.
-      candidates: multiples of k that are re-scored exactly.
+      candidates: multiples of k to re-score exactly.
       report: called with each row as it is measured.
 
     Returns:
-      Rows: index, factory, parameters, candidates, recall, margin (half its 95 % interval), queries_a_second,
-      bytes_a_vector, build_seconds. More candidates are tried while they find more, more probes until nothing is
-      missing.
+      Rows: index, factory, parameters, candidates, recall, margin (half its 95 % interval), queries_per_second,
+      bytes_per_vector, build_seconds. The number of candidates grows while recall improves, the number of probes until
+      nothing is missing.
 
     Raises:
-      InputError: no query or too small a gallery, or a factory that faiss refuses.
+      InputError: no queries, too small a gallery, or a factory that faiss rejects.
     """
     if not len(queries) or len(gallery) <= k:
-        raise InputError(f"{len(queries)} queries in a gallery of {len(gallery)} tell nothing about the best {k}")
+        raise InputError(
+            f"{len(queries)} queries in a gallery of {len(gallery)} are too few to measure recall@{k}: use more "
+            "queries, a larger gallery or a smaller k"
+        )
     engine = index.get(EXACT).Index(gallery)
     wanted = engine.search(queries, k)
     rows = []
@@ -136,14 +139,14 @@ def measure(
         row |= {
             "recall": float(each.mean()),
             "margin": float(1.96 * each.std() / math.sqrt(len(each))),
-            "queries_a_second": queries_a_second(search, len(queries)),
+            "queries_per_second": queries_per_second(search, len(queries)),
         }
         rows.append(row)
         report(row)
         return row["recall"]
 
-    add({"index": EXACT, "factory": "", "parameters": "", "candidates": 0, "bytes_a_vector": 0.0, "build_seconds": 0.0},
-        lambda: engine.search(queries, k))  # fmt: skip
+    names = {"index": EXACT, "factory": "", "parameters": "", "candidates": 0}
+    add({**names, "bytes_per_vector": 0.0, "build_seconds": 0.0}, lambda: engine.search(queries, k))
     for factory in tried or factories(len(gallery), gallery.dim):
         start = time.perf_counter()
         made = index.get("faiss_index").Index(gallery, factory=factory)
@@ -154,7 +157,7 @@ def measure(
             for multiple in sorted(candidates):
                 made.candidates, before = min(multiple * k, len(gallery)), recall
                 recall = add({"index": "faiss_index", "factory": factory, "parameters": setting,
-                              "candidates": made.candidates, "bytes_a_vector": size, "build_seconds": built},
+                              "candidates": made.candidates, "bytes_per_vector": size, "build_seconds": built},
                              lambda made=made: made.search(queries, k))  # fmt: skip
                 if recall == 1.0 or recall <= before:
                     break
@@ -164,19 +167,21 @@ def measure(
 
 
 def cheapest(rows: Sequence[dict], recall: float, max_bytes: float = 0.0) -> dict | None:
-    """Returns the fastest setting whose recall is reached, within the memory given; None where there is none.
+    """Returns the fastest setting that reaches a recall within a memory limit; None if there is none.
 
     Args:
-      rows: of `measure`.
-      recall: wanted.
-      max_bytes: a vector in memory; 0 for no limit. Exact search reads the vectors from disk and counts as 0.
+      rows: from `measure`.
+      recall: recall to reach.
+      max_bytes: memory limit per vector; 0 for no limit. Exact search reads the vectors from disk and counts as 0.
     """
-    fitting = [row for row in rows if row["recall"] >= recall and (not max_bytes or row["bytes_a_vector"] <= max_bytes)]
-    return max(fitting, key=lambda row: row["queries_a_second"], default=None)
+    fitting = [
+        row for row in rows if row["recall"] >= recall and (not max_bytes or row["bytes_per_vector"] <= max_bytes)
+    ]
+    return max(fitting, key=lambda row: row["queries_per_second"], default=None)
 
 
 def config_lines(row: dict) -> str:
-    """Returns what to write into a config to search with a setting, a row of `measure`."""
+    """Returns the config lines that select a setting, a row of `measure`."""
     if row["index"] == EXACT:
         return 'config.search.index = "exact"'
     settings = {key: row[key] for key in ("factory", "parameters", "candidates")}
@@ -184,13 +189,13 @@ def config_lines(row: dict) -> str:
 
 
 def draw(rows: Sequence[dict], file: pathlib.Path, k: int, recall: float) -> None:
-    """Draws speed against recall, for each index the settings that no other of its own beats in both.
+    """Plots speed against recall, with the Pareto front of each index.
 
     Args:
-      rows: of `measure`.
+      rows: from `measure`.
       file: PNG to write.
-      k: results a query.
-      recall: wanted; marked by a line.
+      k: results per query.
+      recall: recall to reach, drawn as a line.
     """
     import matplotlib.figure
 
@@ -199,14 +204,14 @@ def draw(rows: Sequence[dict], file: pathlib.Path, k: int, recall: float) -> Non
     for number, name in enumerate(dict.fromkeys(row["factory"] or EXACT for row in rows)):
         best, points = 0.0, []
         own = [row for row in rows if (row["factory"] or EXACT) == name]
-        for row in sorted(own, key=lambda row: (-row["recall"], -row["queries_a_second"])):
-            if row["queries_a_second"] > best:
-                best = row["queries_a_second"]
+        for row in sorted(own, key=lambda row: (-row["recall"], -row["queries_per_second"])):
+            if row["queries_per_second"] > best:
+                best = row["queries_per_second"]
                 points.append((row["recall"], best))
-        size = f"{own[0]['bytes_a_vector']:.0f} bytes a vector" if own[0]["factory"] else "from disk"
+        size = f"{own[0]['bytes_per_vector']:.0f} bytes per vector" if own[0]["factory"] else "from disk"
         axes.plot(*zip(*points, strict=True), marker="osD^v<>PX*"[number % 10], label=f"{name} ({size})")
     axes.axvline(recall, color="grey", linestyle=":")
-    axes.set(xlabel=f"recall@{k} against exact search", ylabel="queries a second", yscale="log")
+    axes.set(xlabel=f"recall@{k} against exact search", ylabel="queries per second", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(file, dpi=120)
@@ -217,9 +222,9 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
 
     Args:
       folder: the work directory.
-      model: whose embeddings; "" for the trained one's, or the public weights'.
-      count: queries, evenly spaced among all.
-      whiten: as the step `whitening` does it.
+      model: model whose embeddings to load; "" for the trained one, otherwise the public weights.
+      count: number of queries, evenly spaced among all.
+      whiten: applies the step `whitening`.
 
     Raises:
       InputError: there are no embeddings.
@@ -228,8 +233,8 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
     model = model or next((name for name in ("trained", "pretrained", *there) if name in there), "trained")
     if model not in there:
         raise InputError(
-            f"no embeddings of {model!r} in {folder}: there are {', '.join(there) or 'none'}; make them "
-            f"with `python -m retrieval_jax.embed --config=... --workdir={folder}`"
+            f"no embeddings of {model!r} in {folder} (available: {', '.join(there) or 'none'}): make them with "
+            f"`python -m retrieval_jax.embed --config=... --workdir={folder}`"
         )
     queries, gallery = (Embeddings.load(folder / "embeddings" / model / split) for split in ("query", "gallery"))
     if whiten:
@@ -242,7 +247,7 @@ def _line(row: dict) -> str:
     name = " ".join(filter(None, (row["factory"] or EXACT, row["parameters"])))
     return (
         f"{name:<42} {row['candidates'] or '':>10} {row['recall']:>7.4f} +- {row['margin']:.4f} "
-        f"{row['queries_a_second']:>11.0f} {row['bytes_a_vector']:>9.0f} {row['build_seconds']:>9.1f}"
+        f"{row['queries_per_second']:>11.0f} {row['bytes_per_vector']:>9.0f} {row['build_seconds']:>9.1f}"
     )
 
 
@@ -253,7 +258,7 @@ def main(given) -> None:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
     if not 0 < given.recall <= 1 or min(given.k, given.queries, *given.candidates) < 1:
-        raise InputError("--recall lies above 0 and up to 1; --k, --queries and --candidates are 1 or more")
+        raise InputError("--recall must be above 0 and at most 1; --k, --queries and --candidates must be at least 1")
     queries, gallery = load(given.folder, given.model, given.queries, given.whiten)
     print(f"{len(queries):,} queries in {len(gallery):,} x {gallery.dim}; {_hardware()}\n")
     print(
@@ -275,17 +280,20 @@ def main(given) -> None:
     print(f"\nwritten: {out / 'curve.png'}, {out / 'settings.json'}")
     if chosen is None:
         best = max(rows, key=lambda row: row["recall"])
-        within = f" within {given.max_bytes:g} bytes a vector" if given.max_bytes else ""
-        print(f"\nnothing reaches {given.recall}{within}; the best recall there is:\n{_line(best)}")
+        within = f" within {given.max_bytes:g} bytes per vector" if given.max_bytes else ""
+        print(f"\nnothing reaches {given.recall}{within}; the best recall is:\n{_line(best)}")
         return
-    ratio = chosen["queries_a_second"] / rows[0]["queries_a_second"]
+    ratio = chosen["queries_per_second"] / rows[0]["queries_per_second"]
     print(
         f"\ncheapest for recall@{given.k} >= {given.recall}: {ratio:.1f} x the speed of exact search, recall "
         f"{chosen['recall']:.4f} +- {chosen['margin']:.4f}. In the config:\n"
     )
     print(config_lines(chosen))
     if chosen["index"] != EXACT and chosen["recall"] - chosen["margin"] < given.recall:
-        print(f"\n(its recall is {given.recall} within what {len(queries)} queries tell; more --queries tell more)")
+        print(
+            f"\n(with {len(queries)} queries the recall may also be below {given.recall}; more --queries narrow "
+            "the interval)"
+        )
 
 
 def _hardware() -> str:

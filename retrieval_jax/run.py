@@ -2,10 +2,12 @@
 
     python -m retrieval_jax.run --config=configs/quickstart.py
 
-Verbs whose result is complete and unchanged are skipped; each of the others says why it runs. An ensemble's members,
-and the run that a training starts from, run first, each in its own work directory beside this one's.
+Verbs whose result is complete and unchanged are skipped; each of the others says why it runs. Edited data counts: what
+does not depend on a network runs again, what a network has learned from is refused. An ensemble's members, the run that
+a training starts from and the runs that a side of the search comes from run first, each in its own work directory
+beside this one's.
 
-Several processes (launch/ starts them) train and embed together; all else is done by the first, the others wait.
+Several processes (launch/ starts them) train and embed together; the first does all else, and the others wait.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -21,9 +23,9 @@ import time
 from retrieval_jax import workdir
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
-from retrieval_jax.workdir import command_line, provenance
+from retrieval_jax.workdir import command_line, provenance, sides
 
-_TOGETHER = ("train", "embed")  # verbs of the devices
+_TOGETHER = ("train", "embed")  # verbs that need the devices of all processes
 
 
 def run(config, folder, config_folder="configs") -> dict:
@@ -31,51 +33,59 @@ def run(config, folder, config_folder="configs") -> dict:
 
     Args:
       config: the settings.
-      folder: the work directory, made when absent.
-      config_folder: where the config files of members and predecessors lie.
+      folder: the work directory; created when missing.
+      config_folder: of the config files of runs that go first.
 
     Returns:
       The records of the verbs that ran, by verb.
 
     Raises:
-      InputError: when the directory holds results of other data, mine or train settings, or a verb refuses its input.
+      InputError: the directory holds results of other data, mine or train settings, the data that a network there
+        learned from was edited, or a verb refuses its input.
     """
+    # Imported here, as the verbs are: a run that only searches again does not wait for JAX.
+    with importlib.import_module("retrieval_jax.data.loading").shared():
+        return _run(config, folder, config_folder)
+
+
+def _run(config, folder, config_folder) -> dict:
     start = time.monotonic()
-    for member in (*workdir.members(config), *filter(None, [workdir.predecessor(config)])):
+    folder = workdir.prepare(config, folder)
+    earlier = (*workdir.members(config), *filter(None, [workdir.predecessor(config)]), *sides.other_runs(config))
+    for member in dict.fromkeys(earlier):
         print(f"=== first: {member}", flush=True)
         member_config = command_line.load_member(member, config_folder)
         if workdir.members(member_config):
             raise InputError(f"{member} is an ensemble itself; list its members instead")
-        # All of them are of one catalogue, wherever this config says that lies; each sees pictures of its own size.
+        # All of them share this config's catalogue, wherever it lies; each sees pictures of its own size.
         with member_config.unlocked():
             data = {**copy.deepcopy(config.data), "image_size": member_config.data.image_size}
             member_config.data = type(config.data)(data)
-        run(member_config, workdir.member_folder(folder, member), config_folder)
+        _run(member_config, workdir.member_folder(folder, member), config_folder)
 
-    folder = workdir.prepare(config, folder)
     print(f"=== {config.get('name', folder.name)}: {folder}", flush=True)
-    done = {}
+    done, data = {}, workdir.Data(config, folder)
     for verb in workdir.verbs(config):
-        reason = workdir.reason_to_run(config, folder, verb)
+        reason = workdir.reason_to_run(config, folder, verb, data)
         while reason is not None and verb not in _TOGETHER and not provenance.is_first_process():
-            time.sleep(1.0)  # until the first process, with which this one shares the folder or its URL, is done
+            time.sleep(1.0)  # until the first process, which shares the folder or its URL with this one, is done
             remote.pull(folder)
-            reason = workdir.reason_to_run(config, folder, verb)
+            reason = workdir.reason_to_run(config, folder, verb, data)
         if reason is None:
             print(f"{verb}: complete, skipped", flush=True)
             continue
         print(f"{verb}: runs, because {reason}", flush=True)
-        # Imported here, not above: a run that only searches again does not wait for JAX.
         module = importlib.import_module(f"retrieval_jax.{verb}")
-        done[verb] = workdir.run_stage(config, folder, verb, module.run)
+        done[verb] = workdir.run_stage(config, folder, verb, module.run, data)
         print(f"{verb}: done in {done[verb]['seconds']:.1f} s", flush=True)
 
     if not done and provenance.is_first_process():
+        workdir.write_settings(config, folder)  # of those that change no result
         remote.try_to_push(folder)  # what an earlier run could not send
     scores = folder / "metrics.json"
     if "evaluate" not in done and scores.exists():  # evaluate prints its own table when it runs
         stages = json.loads(scores.read_text(encoding="utf-8"))["stages"]
-        importlib.import_module("retrieval_jax.evaluate").print_scores(stages)
+        importlib.import_module("retrieval_jax.scoring.tables").print_scores(stages)
     print(f"report: {remote.url(folder / 'report.html') or folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
     return done

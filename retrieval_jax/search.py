@@ -108,19 +108,18 @@ def run(config, workdir) -> dict:
     wanted = walk.chosen(config.search.get("stages", ()), steps)
     make_index = index.get(config.search.index).Index
     index_kwargs = dict(config.search.index_kwargs)
-    member_names = work_directory.members(config)
+    member_names, chosen = work_directory.members(config), set(sides.of(config).values())
     joins = next((i for i, step in enumerate(steps) if step.name in JOINS), len(steps))
     if member_names and joins == len(steps):
         raise InputError(
             f"search.members names {len(member_names)} members, but search.steps has no 'ensemble' (or 'fusion') to "
             "join them: add one"
         )
-    if sides.Side() != sides.of(config)["query"] or sides.Side() != sides.of(config)["gallery"]:
-        if sides.MODEL not in config.embed.models:
-            raise InputError(
-                "config.search.query_from and gallery_from choose the sides of 'trained', and config.embed.models has "
-                f"{', '.join(config.embed.models)}: add 'trained'"
-            )
+    if chosen != {sides.Side()} and sides.MODEL not in config.embed.models:
+        raise InputError(
+            "config.search.query_from and gallery_from choose the sides of 'trained', and config.embed.models has "
+            f"{', '.join(config.embed.models)}: add 'trained'"
+        )
 
     # Everything is loaded before the first search, so that whatever is missing is reported at once.
     sources = []  # (model, (queries, gallery))
@@ -152,15 +151,15 @@ def run(config, workdir) -> dict:
                     kwargs = {**kwargs, "folder": str(pathlib.Path(kwargs["folder"]) / model / stage)}
                 return make_index(gallery, **kwargs).search(queries, k)
 
-            start = time.monotonic()
-            for step, state in walk.walk(state, steps, rank, wanted):  # noqa: B020
+            start, last = time.monotonic(), state
+            for step, last in walk.walk(state, steps, rank, wanted):
                 if step.stage in wanted:
                     entry = {"model": model, "stage": step.stage, "step": step.name}
                     entry["kwargs"] = work_directory.plain(step.kwargs)
-                    state.ranking.save(folder / model / step.stage, **entry)
+                    last.ranking.save(folder / model / step.stage, **entry)
                     stages.append({**entry, "seconds": round(time.monotonic() - start, 3)})
                     start = time.monotonic()
-            return state
+            return last
 
         finished = []
         for model, both in sources:

@@ -1,4 +1,4 @@
-"""What a binary index should hold after some operations, for the test that kills its writer, and that writer."""
+"""Operations on a binary index, their expected result, and the writer that tests/index/test_binary_store.py kills."""
 
 import os
 import sys
@@ -32,8 +32,8 @@ def play(state, number):
             state.pop(item, None)
 
 
-def write_for_ever(folder, first):
-    """Opens the index and applies operations from `first` on; prints the number of each when it has returned."""
+def write_forever(folder, first):
+    """Opens the index and applies operations from `first` on; prints the number of each once it has returned."""
     from retrieval_jax.index import binary
 
     with binary.open(folder, write=True) as store:
@@ -41,14 +41,14 @@ def write_for_ever(folder, first):
         number = first
         while True:
             kind, *arguments = operation(number)
-            # An addition that was interrupted may be there in part: `update` is the one that may be repeated.
+            # An interrupted addition may be partly in; unlike `add`, `update` can be repeated.
             getattr(store, "update" if kind == "add" and number == first else kind)(*arguments)
             os.write(1, f"{number}\n".encode())
             number += 1
 
 
 def nursery():
-    """Forks a writer for every line "folder first" on stdin, quicker than a start of Python; prints its pid."""
+    """Forks a writer for every line "folder first" on stdin, faster than starting Python; prints its pid."""
     import warnings
 
     import retrieval_jax.index.binary  # noqa: F401  so that the children need not
@@ -58,7 +58,7 @@ def nursery():
         folder, first = line.rstrip("\n").rsplit(" ", 1)
         pid = os.fork()
         if pid == 0:
-            write_for_ever(folder, int(first))
+            write_forever(folder, int(first))
         os.write(1, f"pid {pid}\n".encode())
         os.waitpid(pid, 0)
         os.write(1, b"gone\n")

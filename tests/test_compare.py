@@ -1,4 +1,4 @@
-"""Two recipes compared: what is noise is called noise, what is not is not."""
+"""Comparing two recipes: noise is called noise, and real differences are not."""
 
 import json
 
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from retrieval_jax import compare
 from retrieval_jax.__main__ import main
-from retrieval_jax.data import catalog as catalog_module
+from retrieval_jax.data import loading
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
@@ -20,7 +20,7 @@ TRUTH = Truth.from_lists(QUERIES, GALLERY, [[] if row < 5 else GALLERY[row % 80 
 
 
 def make_run(folder, quality, seed, stages=("cosine", "whitening")):
-    """A work directory whose rankings find each right listing with the given probability."""
+    """Makes a work directory whose rankings find each relevant listing with the given probability."""
     rng, entries = np.random.default_rng(seed), []
     for number, stage in enumerate(stages):
         rows = np.stack([rng.permutation(100)[:12] for _ in QUERIES])
@@ -41,7 +41,7 @@ def make_run(folder, quality, seed, stages=("cosine", "whitening")):
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     found = Catalog("test", truth=TRUTH, query=Split("query", QUERIES, None, None, None))
-    monkeypatch.setattr(catalog_module, "load", lambda block: found)
+    monkeypatch.setattr(loading, "load", lambda block: found)
     return lambda name, quality, seeds=1: [
         make_run(tmp_path / f"{name}{seed}", quality, 10 * len(name) + seed) for seed in range(seeds)
     ]
@@ -73,9 +73,9 @@ def test_the_mean_over_seeds_is_compared_query_by_query(runs):
     assert "the old side is better" in back["verdict"]
 
 
-def test_a_difference_below_noise_is_called_so(runs):
+def test_a_difference_within_noise_is_called_noise(runs):
     same = compare.compare(runs("new", 0.5), runs("earlier", 0.5), TRUTH)
-    assert same["noise"] and "below noise" in same["verdict"] and "do not tell which side is better" in same["verdict"]
+    assert same["noise"] and "within noise" in same["verdict"] and "do not show which side is better" in same["verdict"]
     one = runs("new", 0.5)
     nothing = compare.compare(one, one, TRUTH)
     assert nothing["noise"] and nothing["verdict"].startswith("No query is scored differently")
@@ -84,15 +84,15 @@ def test_a_difference_below_noise_is_called_so(runs):
     assert "the new side is better" in stages["verdict"] and "several seeds" in stages["verdict"]
 
 
-def test_seeds_that_overlap_are_noise_of_training():
+def test_overlapping_seeds_are_training_noise():
     found = {"difference": 0.02, "low": 0.01, "high": 0.03, "p": 0.001, "wins": 9, "losses": 1}
     noise, words = compare.verdict("map@10", {**found, "new_seeds": [0.50, 0.58], "old_seeds": [0.51, 0.53]})
     assert noise and "50.00 to 58.00 and 51.00 to 53.00, ranges that overlap" in words
     noise, words = compare.verdict("map@10", {**found, "new_seeds": [0.54, 0.58], "old_seeds": [0.51, 0.53]})
-    assert not noise and "+2.00 points of map@10 are more than the noise" in words
+    assert not noise and "+2.00 points of map@10 exceed the noise" in words
 
 
-def test_the_command_prints_writes_and_takes_a_half(runs, tmp_path, capsys):
+def test_the_command_prints_and_writes_scores_of_a_half(runs, tmp_path, capsys):
     new, old = runs("new", 0.6), runs("earlier", 0.3)
     out = tmp_path / "compared.json"
     main(
@@ -118,18 +118,19 @@ def test_the_command_prints_writes_and_takes_a_half(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--stage=white"], "there are only trained/cosine, trained/whitening"),
-        (["--metrics", "mrr@10"], "no score 'mrr@10'; there are recall@1, map@K, mar@K, mar@K_capped"),
+        (["--stage=white"], "no such ranking (available: trained/cosine, trained/whitening"),
+        (["--metrics", "mrr@10"], "no score named 'mrr@10'"),
+        (["--metrics", "mrr@10"], "(available: recall@1, map@K, mar@K, mar@K_capped"),
     ],
 )
-def test_what_is_not_there_is_told_with_what_is(runs, arguments, words, capsys):
+def test_unknown_names_list_the_available_ones(runs, arguments, words, capsys):
     new = str(runs("new", 0.6)[0])
     with pytest.raises(SystemExit) as exited:
         main(["compare", new, "--against", new, *arguments])
     assert exited.value.code == 2 and words in capsys.readouterr().err
 
 
-def test_runs_of_another_catalogue_are_refused(runs):
+def test_runs_of_another_catalogue_are_rejected(runs):
     other = Truth.from_lists(QUERIES, [*GALLERY[:-1], "else"], [["else"]] * 300)
-    with pytest.raises(InputError, match="another gallery"):
+    with pytest.raises(InputError, match="a different gallery"):
         compare.compare(runs("new", 0.5), runs("earlier", 0.5), other)

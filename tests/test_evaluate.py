@@ -1,4 +1,4 @@
-"""The verb evaluate: metrics.json, the halves, the submission."""
+"""The verb evaluate: metrics.json, the two halves, slices, near-duplicates, the submission."""
 
 import json
 
@@ -7,11 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from retrieval_jax import evaluate
-from retrieval_jax.data import catalog as catalog_module
+from retrieval_jax.data import loading
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.pictures.noted import Noted
-from retrieval_jax.embeddings import Ids
-from retrieval_jax.embeddings import writer as shard_writer
+from retrieval_jax.embeddings import Ids, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import metrics, submission
 from retrieval_jax.scoring.ranking import Ranking, Truth
@@ -41,7 +40,7 @@ def made(tmp_path, monkeypatch):
     found = Catalog("test", truth=Truth.from_lists(QUERIES, GALLERY, relevant))
     for name, ids in (("query", QUERIES), ("gallery", GALLERY)):
         setattr(found, name, Split(name, ids, None, None, None))
-    monkeypatch.setattr(catalog_module, "load", lambda config_data: found)
+    monkeypatch.setattr(loading, "load", lambda config_data: found)
     return tmp_path, found
 
 
@@ -50,7 +49,7 @@ def make_config(**changes):
     return ConfigDict({"data": {}, "evaluate": settings})
 
 
-def test_metrics_json_holds_every_stage_and_both_halves(made, capsys):
+def test_metrics_json_has_every_stage_and_both_halves(made, capsys):
     workdir, catalog = made
     summary = evaluate.run(make_config(), workdir)
     written = json.loads((workdir / "metrics.json").read_text())["stages"]
@@ -75,7 +74,7 @@ def test_metrics_json_holds_every_stage_and_both_halves(made, capsys):
         assert word in printed
 
 
-def test_the_submission_has_eproducts_format(made):
+def test_the_submission_is_in_eproducts_format(made):
     workdir, _ = made
     evaluate.run(make_config(), workdir)
     lines = (workdir / "submission.csv").read_text().splitlines()
@@ -94,7 +93,7 @@ def test_the_submission_has_eproducts_format(made):
         evaluate.run(make_config(submission_stage="reranking"), workdir)
 
 
-def test_without_truth_there_is_a_submission_and_nothing_else(made, capsys):
+def test_without_truth_only_the_submission_is_written(made, capsys):
     workdir, catalog = made
     (workdir / "metrics.json").write_text("old")
     catalog.truth = None
@@ -103,7 +102,7 @@ def test_without_truth_there_is_a_submission_and_nothing_else(made, capsys):
     assert "nothing is scored" in capsys.readouterr().out
 
 
-def test_the_half_of_a_query_depends_on_its_id_alone():
+def test_a_querys_half_depends_on_its_id_alone():
     ids = [f"item{row}" for row in range(4000)]
     half = metrics.selection_half(ids, 0.5)
     assert 0.46 < half.mean() < 0.54 and np.array_equal(metrics.selection_half(ids[::-1], 0.5), half[::-1])
@@ -113,10 +112,10 @@ def test_the_half_of_a_query_depends_on_its_id_alone():
         metrics.selection_half(ids, 2)
 
 
-def test_rankings_of_another_catalogue_are_refused(made):
+def test_rankings_of_another_catalogue_are_rejected(made):
     workdir, catalog = made
     catalog.gallery.ids = GALLERY[::-1]
-    with pytest.raises(InputError, match="another gallery"):
+    with pytest.raises(InputError, match="a different gallery"):
         evaluate.run(make_config(), workdir)
     catalog.gallery.ids, catalog.query.ids = GALLERY, QUERIES[1:]
     with pytest.raises(InputError, match="40 queries, the catalogue 39"):
@@ -125,14 +124,14 @@ def test_rankings_of_another_catalogue_are_refused(made):
         evaluate.run(make_config(), workdir / "none")
 
 
-def test_an_id_with_a_blank_cannot_be_submitted(tmp_path):
+def test_an_id_with_whitespace_cannot_be_submitted(tmp_path):
     ranking = Ranking(["q"], [[0]], [[1.0]])
     with pytest.raises(InputError, match="'a b'"):
         submission.write_submission(tmp_path / "s.csv", ranking, ["a b"])
     assert not list(tmp_path.iterdir())
 
 
-def test_slices_intervals_and_old_names_stand_side_by_side(made, capsys):
+def test_slices_and_intervals_are_written_beside_the_means(made, capsys):
     workdir, catalog = made
     catalog.category_levels, catalog.category_names = ("kind",), (["shoes", "bags"],)
     catalog.gallery.categories = np.arange(51)[:, None] % 2
@@ -163,7 +162,7 @@ def test_slices_intervals_and_old_names_stand_side_by_side(made, capsys):
         "trained whitening by relevant listings",
         "by category kind",
         "6-10",
-        "near-duplicates were not looked for",
+        "near-duplicates were not checked",
     ):
         assert words in printed
     assert set(written["definitions"]) >= {"ndcg@K", "precision@K", "*_low, *_high", "slices", "near_duplicates"}
@@ -171,7 +170,7 @@ def test_slices_intervals_and_old_names_stand_side_by_side(made, capsys):
     assert "mar@10_low" not in json.loads((workdir / "metrics.json").read_text())["stages"][0]
 
 
-def test_near_duplicates_are_counted_shown_and_left(made, capsys):
+def test_near_duplicates_are_counted_and_shown_but_not_removed(made, capsys):
     workdir, catalog = made
     rng = np.random.default_rng(3)
     gallery = rng.integers(0, 256, (51, 9, 8, 3), dtype=np.uint8)
@@ -183,12 +182,12 @@ def test_near_duplicates_are_counted_shown_and_left(made, capsys):
     query[wrong] = gallery[7]
     for name, images in (("query", query), ("gallery", gallery)):
         folder = workdir / "embeddings" / "trained" / name
-        job = shard_writer.Job(folder, Ids.of(catalog.split(name).ids), "r", "float32", 16)
-        earlier = shard_writer.Earlier(folder, "r", "float32")
-        shard_writer.write(
+        job = writer.Job(folder, Ids.of(catalog.split(name).ids), "r", "float32", 16)
+        earlier = writer.Earlier(folder, "r", "float32")
+        writer.write(
             job, earlier, Noted(images), lambda rows, shard: (np.ones((len(rows), 2)), "s"), range(job.count), print
         )
-        shard_writer.finish(job, {}, earlier)
+        writer.finish(job, {}, earlier)
     train = np.concatenate([gallery[:2], rng.integers(0, 256, (30, 9, 8, 3), dtype=np.uint8)])
     catalog.train = Split("train", [f"t{row}" for row in range(32)], None, None, train)
     config = make_config(near_duplicates={"max_difference": 0.05, "train_listings": 100})

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import tiny
+from retrieval_jax import __main__ as door
 from retrieval_jax import embed, evaluate, evaluate_checkpoints, inference, mine, search, tasks, train
 from retrieval_jax import workdir as workdirs
-from retrieval_jax.__main__ import main
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.errors import InputError
+from retrieval_jax.evaluators import retrieval
 from retrieval_jax.training import checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -38,7 +39,8 @@ def config():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The work directory of a training of twelve steps that moved the parameters at random."""
-    folder = workdirs.prepare(config(), tmp_path_factory.mktemp("finished") / "run")
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    workdirs.write_settings(config(), folder)
     (folder / "attributes").mkdir()
     (folder / "attributes" / "vocabulary.json").write_text("{}")
     workdirs.record(config(), folder, "mine", seconds=0, cpu_seconds=0)
@@ -94,7 +96,7 @@ def test_both_parameters_of_every_checkpoint_are_scored_and_the_best_is_the_high
         0 <= found[step][f"{which}/retrieval/{name}"] <= 1
         for step in found
         for which in ("ema", "params")
-        for name in evaluate_checkpoints.SCORES
+        for name in retrieval.SCORES
     )
     assert len({found[step][f"{which}/{METRIC}"] for step in found for which in ("ema", "params")}) > 2
     assert list((out / "tensorboard").iterdir())
@@ -112,7 +114,7 @@ def test_the_moving_averages_scores_are_those_that_the_training_wrote(tmp_path):
     own = {line["step"]: line for line in lines(tmp_path) if METRIC in line}
     assert evaluate_checkpoints.watch(tmp_path, once=True)["steps"] == sorted(own) == [4, 8, 12]
     for line in lines(tmp_path / "checkpoint_scores"):
-        for name in evaluate_checkpoints.SCORES:
+        for name in retrieval.SCORES:
             assert line[f"ema/retrieval/{name}"] == own[line["step"]][f"retrieval/{name}"]
 
 
@@ -155,7 +157,7 @@ def test_full_scores_are_those_of_embed_search_and_evaluate_on_the_selection_hal
     stages = json.loads((run / "metrics.json").read_text())["stages"]
     assert {stage["stage"] for stage in stages} == {"cosine", "whitening", "reranking"}
     for stage in stages:
-        for name in evaluate_checkpoints.SCORES:
+        for name in retrieval.SCORES:
             assert line[f"ema/{stage['stage']}/{name}"] == pytest.approx(stage["selection"][name], abs=1e-9)
 
 
@@ -173,7 +175,7 @@ def test_a_checkpoint_that_vanishes_and_one_that_is_damaged_are_left_out(run, mo
             os.truncate(file, file.stat().st_size // 2)
     assert evaluate_checkpoints.watch(run)["steps"] == [12]
     said = capsys.readouterr().out
-    assert "step 4 was deleted before it was read" in said and said.count("step 8 is left out") == 1
+    assert "step 4 was deleted before it was read" in said and said.count("step 8 is skipped") == 1
 
 
 @pytest.mark.parametrize("moment", ["before the best", "before the line", "while the best is put in place"])
@@ -213,10 +215,10 @@ import sys
 import jax
 jax.config.update("jax_disable_most_optimizations", True)
 import tiny
-from retrieval_jax.__main__ import main
+from retrieval_jax import __main__ as door
 from retrieval_jax.models.backbones import convnext
 convnext.VARIANTS["tiny test"] = tiny.TINY
-main(["evaluate_checkpoints", f"--workdir={sys.argv[1]}", "--poll_seconds=0.1"])
+door.main(["evaluate_checkpoints", f"--workdir={sys.argv[1]}", "--poll_seconds=0.1"])
 """
 
 
@@ -269,10 +271,10 @@ def test_a_process_that_starts_before_the_run_is_killed_and_started_again(finish
 
 def test_refusals(finished, scored, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["evaluate_checkpoints", f"--workdir={tmp_path / 'nothing'}", "--once"])
+        door.main(["evaluate_checkpoints", f"--workdir={tmp_path / 'nothing'}", "--once"])
     assert stopped.value.code == 2 and "has no checkpoint to score" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()
-    with pytest.raises(InputError, match="no such score; there are retrieval/recall@1"):
+    with pytest.raises(InputError, match=r"no score named 'recall'.*\(available: retrieval/recall@1"):
         evaluate_checkpoints.watch(finished, tmp_path / "out", metric="recall")
     with pytest.raises(InputError, match="holds other scores than reranking/mar@10_capped: give another --out"):
         evaluate_checkpoints.watch(finished, scored[1], full=True)

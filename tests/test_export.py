@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import tiny
+from retrieval_jax import __main__ as door
 from retrieval_jax import export, exported, inference, tasks, workdir
-from retrieval_jax.__main__ import main
 from retrieval_jax.data import info as info_lib
+from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import base, eproduct
 from retrieval_jax.training import checkpoints
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("little_compilation", "tiny_variant")
 def trained(tmp_path_factory):
     """A work directory with a checkpoint, of random parameters."""
     folder, config = tmp_path_factory.mktemp("trained"), tiny.tiny_config()
-    workdir.prepare(config, folder)
+    workdir.write_settings(config, folder)
     task = tasks.get("multilabel").make(config.train, tiny.INFO)
     params = jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch())
     raw = jax.tree.map(lambda leaf: leaf + 0.01, params)
@@ -43,7 +44,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "model"
-    main(["export", f"--workdir={trained}", f"--out={folder}"])
+    door.main(["export", f"--workdir={trained}", f"--out={folder}"])
     return folder
 
 
@@ -133,8 +134,8 @@ def test_refusals_name_the_file_and_the_remedy(trained, served, tmp_path, capsys
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "mine.txt").write_text("keep")
     with pytest.raises(SystemExit) as stopped:
-        main(["export", f"--workdir={trained}", f"--out={tmp_path / 'letters'}"])
-    assert stopped.value.code == 2 and "letters exists and is no exported model" in capsys.readouterr().err
+        door.main(["export", f"--workdir={trained}", f"--out={tmp_path / 'letters'}"])
+    assert stopped.value.code == 2 and "letters exists and is not an exported model" in capsys.readouterr().err
     assert (tmp_path / "letters" / "mine.txt").exists()
     with pytest.raises(InputError, match="there are steps 7"):
         export.run(trained, tmp_path / "new", step=3)
@@ -156,7 +157,7 @@ def test_refusals_name_the_file_and_the_remedy(trained, served, tmp_path, capsys
     model = exported.load(served)
     with pytest.raises(InputError, match="picture 1 is float32"):
         model.embed([PICTURES[0], PICTURES[0].astype(np.float32)])
-    with pytest.raises(InputError, match="no program 'title'; it has attributes, embed"):
+    with pytest.raises(InputError, match=r"no program 'title' \(available: attributes, embed\)"):
         model.run("title", list(PICTURES))
 
 
@@ -172,8 +173,85 @@ def test_every_backbone_is_lowered_for_all_platforms_and_any_number_of_pictures(
     size = export.host_size(views, (32, 32))
     shapes = jax.eval_shape(task.init, jax.random.key(0), {"image": np.zeros((1, 32, 32, 3), np.uint8)})
     predict_fn = export.with_views(task.predict_fns["embed_image"], views, (32, 32))
-    program = export._lowered("embed", predict_fn, shapes, size, export.PLATFORMS)
+    inputs = export.specs("embed", predict_fn, {"image": np.zeros((1, 32, 32, 3), np.uint8)}, size)
+    program = export.lowered("embed", predict_fn, shapes, inputs, export.PLATFORMS)
     assert program.platforms == export.PLATFORMS and len(program.serialize()) > 1000
     (images,) = [value for value in program.in_avals if value.dtype == np.uint8]
     assert str(images.shape[0]) == "batch" and images.shape[1:] == (*size, 3)
-    assert len(program.in_avals) == len(jax.tree.leaves(shapes)) + 1  # parameters are no constants of it
+    assert len(program.in_avals) == len(jax.tree.leaves(shapes)) + 1  # parameters are not baked in
+
+
+def test_a_text_tower_is_exported_beside_the_pictures(tmp_path):
+    folder, config = tmp_path / "run", tiny.tiny_config()
+    with config.unlocked():
+        config.train.task, config.search.query_from.predict_fn = "image_title", "embed_title"
+        config.embed.views = (("flip", {}), ("five_crops", {}))
+    workdir.prepare(config, folder)
+    (folder / "config.json").write_text(json.dumps(workdir.plain(config)))
+    task = tasks.get("image_title").make(config.train, tiny.INFO)
+    params = jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch())
+    store = checkpoints.Checkpoints(folder / "checkpoints")
+    store.save(7, {"params": params, "ema": params}, {"vocabulary_hash": "abc", "num_steps": 7, "run": "r"})
+    store.close()
+    info_lib.save(folder / "checkpoints" / "data_info.json", tiny.INFO)
+    with pytest.raises(InputError, match=r"batch\.json not found"):
+        export.run(folder, tmp_path / "served", platforms=("cpu",))
+    info_lib.save_batch(folder / "checkpoints" / "batch.json", tiny.tiny_batch())
+    about = export.run(folder, tmp_path / "served", platforms=("cpu",))
+    assert sorted(about["programs"]) == ["attributes", "embed", "embed_title"]
+    assert about["compared"]["difference"] < 1e-6 and about["space"].endswith(":r/7/ema")
+    assert about["inputs"]["embed_title"] == [
+        {"name": "label_ids", "kind": "ragged", "dtype": "int32", "shape": [None, None]},
+        {"name": "label_ids_mask", "kind": "mask", "dtype": "bool", "shape": [None, None]},
+    ]
+    assert about["inputs"]["embed"][0]["shape"] == [None, 18, 18, 3]  # views are cut from a larger picture
+    assert about["inputs"]["attributes"][0]["shape"] == [None, 16, 16, 3]
+    served, model = exported.load(tmp_path / "served"), inference.load(folder)
+    titles = [[0, 4], [], [1, 2, 3, 0, 4], [2]]
+    found = served.embed({"label_ids": titles}, "embed_title")
+    wanted = model.embed({"label_ids": Ragged.of(titles)}, "embed_title")
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    assert served.predict_attributes(list(PICTURES), 2)[0][0][0] in tiny.INFO.label_names
+    for inputs, words in (
+        (list(PICTURES), "takes 'label_ids'.*image"),
+        ({"label_ids": []}, "at least one row"),
+    ):
+        with pytest.raises(InputError, match=words):
+            served.run("embed_title", inputs)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_columns_of_every_kind_are_exported(masked):
+    def predict_fn(params, batch):
+        seen = batch["set"].astype("float32").mean((2, 3, 4)) * batch["set_mask"]
+        told = (batch["words"] * batch["words_mask"]).sum(1)[:, None] + batch["price"] * params
+        assert ("image_mask" in batch) == masked
+        return {"embedding": jax.numpy.concatenate([seen, told], 1), "space": "s"}
+
+    predict_fn = tasks.Predict(predict_fn, ("set", "words", "price", "image"))
+    batch = {
+        "image": np.zeros((1, 4, 4, 3), np.uint8),
+        "set": np.zeros((1, 2, 4, 4, 3), np.uint8),
+        "set_mask": np.zeros((1, 2), bool),
+        "words": np.zeros((1, 9), np.int32),
+        "words_mask": np.zeros((1, 9), bool),
+        "price": np.zeros((1, 1), np.float32),
+    } | ({"image_mask": np.zeros(1, bool)} if masked else {})
+    inputs = export.specs("embed", predict_fn, batch, (4, 4))
+    program = export.lowered("embed", predict_fn, np.float32(2), inputs, ("cpu",))
+    about = {"inputs": {"embed": inputs}, "input": {"transform": [["resize", {}]], "image_size": [4, 4]}}
+    model = exported.Model(about, {}, np.float32(2), {"embed": jax.jit(program.call)})
+    white, black = np.full((4, 4, 3), 255, np.uint8), np.zeros((4, 4, 3), np.uint8)
+    columns = {
+        "image": [black] * 3,
+        "set": [[white, black], [white], []],
+        "words": [[1, 2, 3], [], [7]],
+        "price": np.array([[0.5], [1], [2]], np.float32),
+    }
+    assert model.run("embed", columns)["embedding"].tolist() == [[255, 0, 7], [255, 0, 2], [0, 0, 11]]
+    with pytest.raises(InputError, match=r"as many of every column: set 3, words 3, price 2, image 3"):
+        model.run("embed", {**columns, "price": columns["price"][:2]})
+    with pytest.raises(
+        InputError, match="the program embed reads the column 'words', which the batches .* did you mean"
+    ):
+        export.specs("embed", predict_fn, {"set": batch["set"], "word": batch["words"]}, (4, 4))

@@ -1,4 +1,4 @@
-"""Pictures that splits share: found, written down, and left out of train with every row accounted for."""
+"""Pictures shared between splits: found, written down, and left out of train with every row accounted for."""
 
 import csv
 
@@ -20,7 +20,7 @@ COUNTS = {"train": 60, "val": 10, "query": 12, "gallery": 20}
 
 @pytest.fixture
 def config(tmp_path):
-    """A catalogue of files: train 0 to 3 have pictures of val 0, query 1, gallery 2 (mirrored) and train 4."""
+    """A catalogue of files: train 0 to 3 share pictures with val 0, query 1, gallery 2 (mirrored) and train 4."""
     rng = np.random.default_rng(0)
     pictures = {
         split: [
@@ -60,11 +60,11 @@ def test_leaks_are_found_and_left_out_and_the_rows_reconcile(config, tmp_path, c
         ("t4", "t3"): "same",
     }
     assert summary["left_out"] == 3 and summary["found"]["train-gallery"]["mirrored"] == 1
-    said = capsys.readouterr().out
-    assert "WARNING: 2 of 60 train listings (3.3 %) have nearly the same picture in gallery (1 mirrored, 1 alt" in said
-    assert "0 of 12 query listings (0.0 %) have nearly the same picture in gallery" in said
+    out = capsys.readouterr().out
+    assert "WARNING: 2 of 60 train listings (3.3 %) have nearly the same picture in gallery (1 mirrored, 1 alt" in out
+    assert "0 of 12 query listings (0.0 %) have nearly the same picture in gallery" in out
     listed = tmp_path / "run" / "leave_out.csv"
-    assert f"--config.data.leave_out={listed} leaves 3 of 60 train listings out" in said
+    assert f"--config.data.leave_out={listed} leaves out 3 of 60 train listings" in out
 
     config.data.leave_out = str(listed)
     catalog = loading.load(config.data, set_aside_path=tmp_path / "set_aside.csv")
@@ -79,7 +79,7 @@ def test_leaks_are_found_and_left_out_and_the_rows_reconcile(config, tmp_path, c
     assert (tmp_path / "again" / "leave_out.csv").read_text().splitlines()[1].startswith("train,t4,same picture as tr")
 
 
-def test_what_cannot_be_left_out_is_told(config, tmp_path):
+def test_bad_lists_are_rejected(config, tmp_path):
     config.data.leave_out = str(tmp_path / "list.csv")
     for content, words in (
         ("", "list.csv: the file is empty"),
@@ -96,14 +96,14 @@ def test_what_cannot_be_left_out_is_told(config, tmp_path):
         loading.load(config.data)
     config.data.kwargs.leave_out = config.data.leave_out
     config.data.leave_out = ""
-    with pytest.raises(InputError, match="config.data.kwargs has 'leave_out'"):
+    with pytest.raises(InputError, match="source 'table' has no argument 'leave_out'"):
         loading.load(config.data)
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t1,\n")
     config.data = {"source": "synthetic", "kwargs": {}, "leave_out": str(tmp_path / "list.csv")}
     with pytest.raises(InputError, match="embedded catalogue"):
         loading.load(config.data)
     config.leaks.leave_out_of = ("gallry",)
-    with pytest.raises(InputError, match="gallry"):
+    with pytest.raises(InputError, match="not compared with 'gallry'; did you mean gallery"):
         leaks.run(config, tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_a_list_may_be_empty_or_come_from_a_spreadsheet(config, tmp_path, conten
     assert len(catalog.train) == catalog.counts["train"]["kept"] == 60 - left == 60 - len(catalog.set_aside)
 
 
-def test_listings_of_joined_catalogues_are_left_out_where_they_lie(config, tmp_path):
+def test_listings_are_left_out_of_the_right_joined_catalogue(config, tmp_path):
     one = {"source": "table", "kwargs": config.data.kwargs.to_dict()}
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,b/t0,\nval,a/v1,\ngallery,g2,mine\n")
     data = {
@@ -137,7 +137,7 @@ def test_listings_of_joined_catalogues_are_left_out_where_they_lie(config, tmp_p
             loading.load(data)
 
 
-def test_of_an_id_that_stands_twice_neither_row_stays(config, tmp_path):
+def test_neither_row_of_a_duplicate_id_is_kept(config, tmp_path):
     with (tmp_path / "train.csv").open("a") as file:
         file.write("t0,t0.jpg,a title\n")
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t0,mine\n")
@@ -148,7 +148,7 @@ def test_of_an_id_that_stands_twice_neither_row_stays(config, tmp_path):
     assert "t0" not in catalog.train.ids and len(catalog.train) == 59
 
 
-def test_pictures_are_read_small_wherever_they_lie(tmp_path):
+def test_pictures_of_every_source_are_read_at_reduced_size(tmp_path):
     cv2.imwrite(str(tmp_path / "a.jpg"), np.full((900, 1200, 3), 60, np.uint8))
     files = sources.FileImages(tmp_path, ["a.jpg"])
     assert leaks._reduced(files)[0].shape == (113, 150, 3) and files[0].shape == (900, 1200, 3)
@@ -158,7 +158,7 @@ def test_pictures_are_read_small_wherever_they_lie(tmp_path):
     assert leaks._reduced(drawn) is drawn
 
 
-def test_what_is_found_goes_up_to_a_url(config, tmp_path, monkeypatch):
+def test_results_are_uploaded_to_a_url(config, tmp_path, monkeypatch):
     monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path / "cache"))
     there = f"memory://shop-{tmp_path.name}/leaks"
     leaks.run(config, workdirs.as_path(there))
@@ -167,11 +167,11 @@ def test_what_is_found_goes_up_to_a_url(config, tmp_path, monkeypatch):
     assert {"leaks.csv", "leave_out.csv"} <= names, names
 
 
-def test_a_prepared_catalogue_is_used_as_a_whole(config, tmp_path):
+def test_nothing_can_be_left_out_of_a_prepared_catalogue(config, tmp_path):
     (tmp_path / "list.csv").write_text("split,id,reason\ntrain,t1,\n")
     config.data.leave_out = str(tmp_path / "list.csv")
     (tmp_path / "t2.jpg").write_bytes((tmp_path / "t2.jpg").read_bytes()[:-100])
-    config.data.kwargs.check_images, config.data.kwargs.max_bad_share = False, 1 / 60  # t1 is held against nobody
+    config.data.kwargs.check_images, config.data.kwargs.max_bad_share = False, 1 / 60  # t1 does not count as bad
     prepare.run(config, tmp_path / "prepared", side=32, processes=1)
     data = {"source": "tfds", "kwargs": {"root": str(tmp_path / "prepared")}}
     assert len(loading.load(data).train) == 58 and "t1" not in loading.load(data).train.ids

@@ -1,4 +1,4 @@
-"""Preparing: what comes out is the same catalogue, whatever stopped it on the way; nothing bad is kept or lost."""
+"""Preparing a catalogue: the result is the same after any interruption; no bad picture is kept or lost silently."""
 
 import csv
 import io
@@ -35,12 +35,12 @@ def picture(number: int, height: int, width: int) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-# height, width and ending of the pictures, over and over
+# height, width and extension of the pictures, cycled
 SIZES = [(64, 48, "jpg"), (32, 40, "jpg"), (20, 30, "png"), (400, 300, "jpg"), (33, 90, "png"), (24, 24, "webp")]
 
 
 def shop(root: pathlib.Path, num_train: int = 20) -> pathlib.Path:
-    """Writes a catalogue of tables and pictures of many sizes and kinds."""
+    """Writes a catalogue of tables, with pictures of many sizes and formats."""
     (root / "Images").mkdir(parents=True)
     number = 0
     for split, rows in (("train", num_train), ("query", 6), ("gallery", 14)):
@@ -97,7 +97,7 @@ def load(out, set_aside_path=None, **kwargs):
 
 
 def same(found, wanted) -> None:
-    """Compares all of two catalogues but the pictures."""
+    """Asserts that two catalogues are equal except for the pictures."""
     assert found.name == wanted.name and found.category_levels == wanted.category_levels
     assert found.category_names == wanted.category_names
     for name in ("train", "val", "query", "gallery"):
@@ -121,7 +121,7 @@ def files(out: pathlib.Path) -> dict[str, bytes]:
 
 
 def close(found: np.ndarray, source: np.ndarray, side: int = SIDE) -> None:
-    """Compares a prepared picture with its original, made smaller where it is larger."""
+    """Asserts that a prepared picture matches its original, downscaled if larger."""
     scale = min(1.0, side / min(source.shape[:2]))
     size = round(source.shape[1] * scale), round(source.shape[0] * scale)
     assert found.shape == (size[1], size[0], 3) and min(found.shape[:2]) <= side
@@ -129,7 +129,7 @@ def close(found: np.ndarray, source: np.ndarray, side: int = SIDE) -> None:
     assert np.abs(found.astype(int) - wanted).mean() < 6
 
 
-def test_a_prepared_catalogue_is_the_catalogue(tmp_path):
+def test_a_prepared_catalogue_equals_the_original(tmp_path):
     config = table(shop(tmp_path / "shop"))
     original = loading.load(config.data)
     summary = run(config, tmp_path / "out")
@@ -147,12 +147,12 @@ def test_a_prepared_catalogue_is_the_catalogue(tmp_path):
                 assert min(image.shape[:2]) <= SIDE
             else:
                 assert after.startswith(decoding.JPEG)
-                assert min(image.shape[:2]) > SIDE or before.startswith(b"RIFF")  # WebP is always written anew
+                assert min(image.shape[:2]) > SIDE or before.startswith(b"RIFF")  # WebP is always re-encoded
             close(found.split(split).images[row], image)
     assert summary["pictures"] == {"as_is": as_is, "written": 40 - as_is, "made_now": 40} and as_is == 14
     assert summary["files"] == {"kept": 0, "made": 6} and summary["splits"]["gallery"]["kept"] == 14
 
-    # And it is a dataset for everybody else: tfds reads it, names and all.
+    # It is also a plain tfds dataset, including class names.
     records = tfds.builder_from_directory(tmp_path / "out").as_data_source("train")
     one = records[4]
     assert one["id"] == b"train-4" and one["row"] == 4 and one["title"].decode() == original.train.titles[4]
@@ -162,7 +162,7 @@ def test_a_prepared_catalogue_is_the_catalogue(tmp_path):
         load(tmp_path / "out", columns={"title": "title"})
 
 
-def test_by_name_where_tfds_looks(tmp_path):
+def test_loading_by_name_from_the_tfds_data_dir(tmp_path):
     run(synthetic(), tmp_path / "my_shop" / "1.0.0")
     found = loading.load({"source": "tfds", "kwargs": {"name": "my_shop", "data_dir": str(tmp_path)}})
     original = loading.load(synthetic().data)
@@ -192,15 +192,15 @@ def test_a_tfds_dataset_can_be_prepared(tmp_path):
     assert run(config, tmp_path / "out")["files"] == {"kept": 6, "made": 0} and files(tmp_path / "out") == before
 
 
-def test_only_what_changed_is_made_again(tmp_path):
+def test_only_changed_files_are_remade(tmp_path):
     root, out = shop(tmp_path / "shop"), tmp_path / "out"
     config = table(root)
     run(config, out)
     whole = files(out)
     times = {name: (out / name).stat().st_mtime_ns for name in whole}
 
-    def made_again() -> list[str]:
-        """Runs it; returns the files that are new."""
+    def remade() -> list[str]:
+        """Prepares again; returns the new files."""
         summary = run(config, out)
         new = sorted(name for name in files(out) if (out / name).stat().st_mtime_ns != times.get(name))
         times.update({name: (out / name).stat().st_mtime_ns for name in new})
@@ -209,50 +209,50 @@ def test_only_what_changed_is_made_again(tmp_path):
         return new
 
     first, last = "shop-train.array_record-00000-of-00003", "shop-train.array_record-00002-of-00003"
-    assert made_again() == []
+    assert remade() == []
     data = bytearray(whole[first])  # a damaged file of the same size
     data[len(data) // 2] ^= 1
     (out / first).write_bytes(data)
     times[first] = (out / first).stat().st_mtime_ns
-    assert made_again() == [first] and files(out) == whole
+    assert remade() == [first] and files(out) == whole
     (out / last).unlink()
     with pytest.raises(InputError, match=f"{last} is missing"):
         load(out)
-    assert made_again() == [last] and files(out) == whole
+    assert remade() == [last] and files(out) == whole
     cv2.imwrite(str(root / "Images" / "gallery9.jpg"), picture(99, 60, 50))
-    assert made_again() == ["shop-gallery.array_record-00001-of-00002"]
+    assert remade() == ["shop-gallery.array_record-00001-of-00002"]
     lines = read(root / "train.csv")
     lines[1][2] = "another title"
     write(root / "train.csv", lines)
-    assert made_again() == [first]
-    write(root / "train.csv", lines[:12])  # fewer rows: other files, and the old ones go
-    assert made_again() == [f"shop-train.array_record-0000{i}-of-00002" for i in range(2)]
+    assert remade() == [first]
+    write(root / "train.csv", lines[:12])  # fewer rows give other files, and the old ones are removed
+    assert remade() == [f"shop-train.array_record-0000{i}-of-00002" for i in range(2)]
     assert len(files(out)) == 5 and len(list((out / "catalogue" / "shards").iterdir())) == 5
     for changed in ({"side": 48}, {"quality": 80}):
-        with pytest.raises(InputError, match=f"begun with {next(iter(changed))} .* instead of"):
+        with pytest.raises(InputError, match=f"started with {next(iter(changed))} .* instead of"):
             run(config, out, **changed)
     (out / "catalogue" / "catalogue.json").unlink()
     with pytest.raises(InputError, match="not prepared to its end.*again"):
         load(out)
 
 
-def test_pictures_that_were_too_large_are_made_once_more_are_allowed(tmp_path):
+def test_raising_max_pixels_prepares_the_pictures_that_were_too_large(tmp_path):
     root, out = shop(tmp_path / "shop"), tmp_path / "out"
     small = {"check_images": False, "max_bad_share": 0.3, "max_pixels": 100_000}
     run(table(root, **small), out)
     assert load(out).counts["train"]["set_aside"] == {"image too large": 3}  # 400 x 300
-    run(table(root, **small | {"max_pixels": 120_000}), out)  # as the sentence says
+    run(table(root, **small | {"max_pixels": 120_000}), out)  # as the message advises
     same(load(out), loading.load(table(root).data))
 
 
-def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
+def test_unusable_pictures_are_counted(tmp_path):
     root, out = shop(tmp_path / "shop"), tmp_path / "out"
     for name in ("train3.jpg", "gallery1.jpg", "query0.jpg"):
         file = root / "Images" / name
         file.write_bytes(file.read_bytes()[:-100])
     (root / "Images" / "train7.jpg").unlink()
     lines = read(root / "train.csv")
-    lines[1][2] = " "  # and one that the table itself gives away
+    lines[1][2] = " "  # and one row that is bad in the table itself
     write(root / "train.csv", lines)
     with pytest.raises(InputError, match="1 of 20 rows are bad"):
         run(table(root, check_images=False), out)
@@ -281,17 +281,17 @@ def test_pictures_that_fall_on_the_way_are_counted(tmp_path):
     assert "train3.jpg" in set_aside["train-3"] and "truncated" in set_aside["train-3"]
     assert (out / "set_aside.csv").read_text() == (tmp_path / "again.csv").read_text()
     assert found.query.ids == [i for i in original.query.ids if i != "query-0"]
-    for row, query in enumerate(found.query.ids):  # the same truth, less what fell
+    for row, query in enumerate(found.query.ids):  # the same truth, minus the unusable listings
         wanted = [original.gallery.ids[i] for i in original.truth.relevant(original.query.ids.index(query))]
         assert [found.gallery.ids[i] for i in found.truth.relevant(row)] == [i for i in wanted if i != "gallery-1"]
     for row in range(len(found.train)):
         close(found.train.images[row], original.train.images[original.train.ids.index(found.train.ids[row])])
-    with pytest.raises(InputError, match=r"1 of the pictures of the query split .*of 6 may be.*\n.*query0.jpg"):
+    with pytest.raises(InputError, match=r"1 pictures of the query split .*of 6 rows may be.*\n.*query0.jpg"):
         run(table(root, check_images=False, max_bad_share=0.16), tmp_path / "strict")
     assert "query-0" in (tmp_path / "strict" / "set_aside.csv").read_text()
 
 
-def test_records_of_another_preparation_are_noticed(tmp_path):
+def test_records_in_the_wrong_file_are_detected(tmp_path):
     run(synthetic(), tmp_path / "one")
     name = "synthetic-gallery.array_record-0000{}-of-00008"
     (tmp_path / "one" / name.format(1)).write_bytes((tmp_path / "one" / name.format(2)).read_bytes())
@@ -314,10 +314,10 @@ def test_records_of_another_preparation_are_noticed(tmp_path):
         ({"quality": 101}, "--quality=101"),
         ({"shard_rows": 0}, "--shard_rows=0"),
         ({"out": "s3://bucket/x"}, "local folder"),
-        ({"out": "full"}, "no prepared catalogue"),
+        ({"out": "full"}, "not a prepared catalogue"),
     ],
 )
-def test_arguments_that_cannot_be(tmp_path, change, message):
+def test_bad_arguments_are_rejected(tmp_path, change, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
     out = change.pop("out", "out")
@@ -328,7 +328,7 @@ def test_arguments_that_cannot_be(tmp_path, change, message):
         run(ConfigDict({"data": {"source": "joined", "kwargs": {}}}), tmp_path / "out")
 
 
-def test_two_runs_do_not_meet(tmp_path):
+def test_a_second_run_is_locked_out(tmp_path):
     (tmp_path / "catalogue" / "shards").mkdir(parents=True)
     (tmp_path / "catalogue" / "settings.json").write_text(json.dumps({"side": SIDE, "quality": 90, "shard_rows": 8}))
     with lock.held(tmp_path / "catalogue", "prepare"), pytest.raises(InputError, match="in use by prepare"):
@@ -338,7 +338,7 @@ def test_two_runs_do_not_meet(tmp_path):
 # ---------------------------------------------------------------------------------------------- the command line
 
 
-MANY = {"num_train": 300}  # enough to be killed before the end
+MANY = {"num_train": 300}  # enough to kill it before it ends
 
 
 def command(out, *arguments) -> list[str]:
@@ -379,7 +379,7 @@ def alive(pid: int) -> bool:
 
 
 def running(out, complete: int) -> tuple[subprocess.Popen, list[int]]:
-    """Starts the command with two processes; returns it and them once so many files are complete."""
+    """Starts the command with two processes; returns it and their pids once `complete` files exist."""
     started = subprocess.Popen(
         command(out, "--processes=2"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -392,15 +392,15 @@ def running(out, complete: int) -> tuple[subprocess.Popen, list[int]]:
     return started, workers
 
 
-def test_killed_in_the_middle_with_two_processes(tmp_path):
+def test_a_killed_run_with_two_processes_resumes(tmp_path):
     run(synthetic(**MANY), tmp_path / "whole")
     out = tmp_path / "out"
-    started, workers = running(out, 2)  # one of the processes that decode
+    started, workers = running(out, 2)  # kill one of the decoding processes
     os.kill(workers[0], signal.SIGKILL)
-    said = started.communicate(timeout=120)[1]
-    assert started.returncode == 1 and "a process that prepared pictures died" in said and "Traceback" not in said
+    errors = started.communicate(timeout=120)[1]
+    assert started.returncode == 1 and "a process that prepared pictures died" in errors and "Traceback" not in errors
 
-    started, workers = running(out, 6)  # the one that keeps the books
+    started, workers = running(out, 6)  # kill the main process
     started.send_signal(signal.SIGKILL)
     started.communicate()
     complete = len(list(out.glob("catalogue/shards/*.json")))
@@ -410,17 +410,17 @@ def test_killed_in_the_middle_with_two_processes(tmp_path):
     end = time.monotonic() + 30
     while any(map(alive, workers)) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not any(map(alive, workers)), "worker processes outlive the one that was killed"
+    assert not any(map(alive, workers)), "worker processes outlive the killed main process"
 
     done = subprocess.run(command(out, "--processes=2"), cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"{complete} kept from earlier" in done.stdout and "picture/s" in done.stderr  # tqdm
-    assert files(out) == files(tmp_path / "whole")  # byte for byte, whatever the number of processes
+    assert files(out) == files(tmp_path / "whole")  # byte for byte, for any number of processes
     assert not list(out.glob(".*.part"))
     same(load(out), loading.load(synthetic(**MANY).data))
 
 
-def test_the_command_line_says_what_is_missing(tmp_path):
+def test_the_command_line_reports_a_missing_argument(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "retrieval_jax.prepare", "--config=configs/quickstart.py"],
         cwd=ROOT,
@@ -428,7 +428,7 @@ def test_the_command_line_says_what_is_missing(tmp_path):
         text=True,
         timeout=120,
     )
-    assert done.returncode == 2 and "Give --out=FOLDER" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "--out=FOLDER" in done.stderr and "Traceback" not in done.stderr
 
 
 CONFIG = """
@@ -451,7 +451,7 @@ def get_config():
 
 
 @pytest.mark.long
-def test_the_whole_way_on_a_prepared_catalogue(tmp_path):
+def test_the_whole_pipeline_on_a_prepared_catalogue(tmp_path):
     sizes = {"num_train": 96, "num_val": 16, "num_query": 16, "num_gallery": 64}
     run(synthetic(**sizes), tmp_path / "prepared")
     (tmp_path / "shop.py").write_text(CONFIG.format(root=str(tmp_path / "prepared")))
@@ -472,7 +472,7 @@ def test_the_whole_way_on_a_prepared_catalogue(tmp_path):
 
 
 class Held:
-    """A source of encoded pictures held in memory."""
+    """A source of encoded pictures in memory."""
 
     max_pixels = 1_000_000
 
@@ -495,8 +495,8 @@ ON_ITS_SIDE = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\
         (encoded("JPEG", 60, 90), (32, 48), False),
         (encoded("JPEG", 1200, 32), (1200, 32), True),
         (encoded("JPEG", 300, 400, exif=ON_ITS_SIDE), (43, 32), False),
-        (encoded("JPEG", 20, 30, exif=ON_ITS_SIDE), (30, 20), False),  # not every reader turns it
-        (encoded("JPEG", 20, 20, "CMYK"), (20, 20), False),  # not every reader knows it
+        (encoded("JPEG", 20, 30, exif=ON_ITS_SIDE), (30, 20), False),  # not every reader rotates it
+        (encoded("JPEG", 20, 20, "CMYK"), (20, 20), False),  # not every reader supports it
         (encoded("JPEG", 20, 20, "L"), (20, 20), True),
         (encoded("PNG", 20, 20), (20, 20), True),
         (encoded("PNG", 20, 20, "RGBA"), (20, 20), False),
@@ -506,7 +506,7 @@ ON_ITS_SIDE = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\
         (encoded("JPEG", 1, 1), (1, 1), True),
     ],
 )
-def test_what_becomes_of_a_picture(data, shape, as_is):
+def test_pictures_are_resized_or_copied(data, shape, as_is):
     after, kept, size = prepared.fitted(Held(data), 0, SIDE, 90)
     assert decoding.decode(after).shape == (*shape, 3) and kept == as_is == (after == data) and size == len(data)
     assert np.abs(decoding.decode(after).astype(int).mean((0, 1)) - decoding.decode(data).mean((0, 1))).max() < 8
@@ -520,7 +520,7 @@ def test_what_becomes_of_a_picture(data, shape, as_is):
         (encoded("PNG", 1001, 1000), "image too large"),
     ],
 )
-def test_what_is_no_picture(data, reason):
+def test_bad_pictures_are_rejected(data, reason):
     with pytest.raises(decoding.BadImage) as caught:
         prepared.fitted(Held(data), 0, SIDE, 90)
     assert caught.value.reason == reason

@@ -1,35 +1,17 @@
 """The repository itself: lint, what must not be in it, requirements that agree, a package that can be installed."""
 
-import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from repository import ROOT, committed_files, text_of
+
 # Put together so that this file does not find itself.
 REGISTRIES = ("pypi" + ".org", "pythonhosted" + ".org", "registry." + "npmjs", "deb." + "debian.org")
 PRIVATE = ("/" + "root/", "/" + "work/", "/" + "home/", "/" + "tmp/w/")
-
-
-def committed_files() -> list[pathlib.Path]:
-    """Returns the files under version control, or all but the ignored ones where there is no git."""
-    if shutil.which("git"):
-        done = subprocess.run(["git", "ls-files", "-z", "--cached"], cwd=ROOT, capture_output=True, text=True)
-        if done.returncode == 0:
-            return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
-    ignored = (".git", ".venv", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", "build", "dist")
-    return [file for file in ROOT.rglob("*") if file.is_file() and not set(file.parts) & set(ignored)]
-
-
-def text_of(file: pathlib.Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return ""
 
 
 def test_ruff_finds_nothing():

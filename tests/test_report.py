@@ -1,4 +1,4 @@
-"""The report: what it says, that it is safe and self-contained, and that it fits a phone and a desk."""
+"""The report: its content, that it is safe and self-contained, and that it fits phone and desktop screens."""
 
 import html.parser
 import json
@@ -14,12 +14,11 @@ import pytest
 from retrieval_jax import report, workdir
 from retrieval_jax.attributes import vocabulary as vocabularies
 from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import loading
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.pages import charts as report_charts
-from retrieval_jax.pages import rows as report_rows
-from retrieval_jax.pages import scores as report_scores
+from retrieval_jax.pages import charts, rows, score_table
 from retrieval_jax.scoring import metrics
 from retrieval_jax.scoring.ranking import Ranking, Truth
 
@@ -29,7 +28,7 @@ VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
 class Page(html.parser.HTMLParser):
-    """Fails on tags that do not balance; collects what there is."""
+    """Parses a page, failing on unbalanced tags, and collects tags, URLs and text."""
 
     def __init__(self, text):
         super().__init__()
@@ -123,10 +122,10 @@ def write_rankings(folder, catalog, names):
 
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
-    """A work directory in which everything has run, over a catalogue of coloured noise."""
+    """A work directory in which everything has run, on a catalogue of coloured noise."""
     catalog, config = make_catalog(), make_config()
-    monkeypatch.setattr(catalogs, "load", lambda config_data: catalog)
-    workdir.prepare(config, tmp_path)
+    monkeypatch.setattr(loading, "load", lambda config_data: catalog)
+    workdir.write_settings(config, tmp_path)
     names = [("histogram", "cosine"), ("trained", "cosine"), ("trained", "whitening"), ("trained", "reranking")]
     stages = write_rankings(tmp_path, catalog, names)
     tokens = sorted(["blue", "dress", "red", "<script>bad()</script>"])
@@ -166,7 +165,7 @@ def page_of(shop, **blocks):
     return (shop.folder / "report.html").read_text("utf-8")
 
 
-def test_page_is_whole_and_loads_nothing(shop, capsys):
+def test_page_is_complete_and_self_contained(shop, capsys):
     page = page_of(shop)
     assert str(shop.folder / "report.html") in capsys.readouterr().out
     parsed = Page(page)
@@ -183,7 +182,7 @@ def test_page_is_whole_and_loads_nothing(shop, capsys):
         "499 steps",
         "2 epochs",
         "3,400,000 parameters",
-        "105 pictures a second",
+        "105 pictures per second",
         "1 min 15 s",
         "30 gallery",
         "Worst queries",
@@ -194,14 +193,14 @@ def test_page_is_whole_and_loads_nothing(shop, capsys):
     ):
         assert words in text, words
     assert "Not shown" not in text
-    assert "1 logged values were not finite" in text
+    assert "1 logged values were non-finite" in text
 
 
-def test_text_of_the_catalogue_stays_text(shop):
+def test_text_from_the_catalogue_is_escaped(shop):
     page = page_of(shop)
     assert "<script" not in page and "onerror=alert(1)>" not in page and "<i>start" not in page
     alts = [attrs["alt"] for tag, attrs in Page(page).tags if tag == "img"]
-    assert any(EVIL in alt for alt in alts)  # whole, dollar sign included
+    assert any(EVIL in alt for alt in alts)  # complete, dollar sign included
     assert not any(tag == "img" and "onerror" in attrs for tag, attrs in Page(page).tags)
 
 
@@ -217,13 +216,13 @@ def test_missing_data_is_named(shop):
     assert text.count("Not shown") == 6
     ensemble = make_config(search={"steps": (("ensemble", {}),), "members": ("one", "two")})
     text = " ".join(Page(page_of(shop, search=ensemble["search"])).words)
-    assert "the members, one, two, have it in their own work directories" in text and "ensemble of one, two" in text
+    assert "the members one, two have it in their own work directories" in text and "ensemble of one, two" in text
 
 
 def test_without_truth_nothing_is_marked(shop):
     shop.catalog.truth = None
     page = page_of(shop)
-    assert "Nobody told which listings are relevant" in page and "Worst queries" not in page
+    assert "Without a ground truth no listing is marked as relevant" in page and "Worst queries" not in page
     assert 'class="item relevant"' not in page and 'class="item other"' not in page
 
 
@@ -265,15 +264,15 @@ def test_stage_is_chosen_by_the_config(shop):
         page_of(shop, report={**settings, "stage": "typo"})
 
 
-def test_ranking_of_another_gallery_is_refused(shop):
+def test_ranking_of_another_gallery_is_rejected(shop):
     shop.catalog.gallery.ids[0] = "another"
-    with pytest.raises(InputError, match="another gallery"):
+    with pytest.raises(InputError, match="a different gallery"):
         page_of(shop)
 
 
 def test_predicted_attributes_sorted_and_agreement_marked(shop):
     section = page_of(shop).split("<h2>Predicted")[1]
-    # Listing 5 has the mined attribute 0 ("<script>...") alone; the order is by probability, not as stored.
+    # Listing 5 has only the mined attribute 0 ("<script>..."); predictions are sorted by probability.
     cards = section.split('class="card"')[1:]
     assert len(cards) == 3
     for card in cards:
@@ -292,7 +291,7 @@ def test_size_is_bounded(shop, monkeypatch):
         page_of(shop)
 
 
-def test_reading_says_what_each_step_changed():
+def test_reading_describes_what_each_step_changed():
     def stage(model, name, value):
         return {"model": model, "stage": name, "mar@10_capped": value, "mar@10_capped_se": 0.01}
 
@@ -302,32 +301,32 @@ def test_reading_says_what_each_step_changed():
         stage("trained", "whitening", 0.582),
         stage("trained", "reranking", 0.567),
     ]
-    assert report_scores.reading(scores[1:]) == "whitening: +8.2 points of MAR@10 (capped); re-ranking: −1.5 points."
-    assert report_scores.reading(scores).startswith(
+    assert score_table.reading(scores[1:]) == "whitening: +8.2 points of MAR@10 (capped); re-ranking: −1.5 points."
+    assert score_table.reading(scores).startswith(
         "Trained network, cosine: +30.0 points of MAR@10 (capped) against the colour histogram. Then whitening: +8.2 p"
     )
-    assert report_scores.reading(scores[:1]) == "Colour histogram: 20.0 % MAR@10 (capped)."
-    assert report_scores.reading([]) == "" == report_scores.table([])
-    table = report_scores.table(scores)
+    assert score_table.reading(scores[:1]) == "Colour histogram: 20.0 % MAR@10 (capped)."
+    assert score_table.reading([]) == "" == score_table.table([])
+    table = score_table.table(scores)
     assert table.count("★ ") == 2 and "★ 58.20 <small>± 1.00</small>" in table  # one mark, one mention in the note
-    assert "–" in report_scores.table([*scores, {"model": "x", "stage": "cosine", "mar@10_capped": None}])
+    assert "–" in score_table.table([*scores, {"model": "x", "stage": "cosine", "mar@10_capped": None}])
 
 
-def test_charts_put_points_where_they_belong():
-    chart = report_charts.curves("c", {"a<b": [(0, 0.0), (10, 5.0), (20, 10.0)]}, "x", "y")
+def test_charts_place_points_correctly():
+    chart = charts.curves("c", {"a<b": [(0, 0.0), (10, 5.0), (20, 10.0)]}, "x", "y")
     Page(chart)
     points = re.search(r'class="c0" d="M([^"]+)"', chart)[1].split("L")
     (x0, y0), (x1, y1), (x2, y2) = [tuple(map(float, point.split())) for point in points]
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11) and y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
-    assert x0 == report_charts.LEFT and y0 == report_charts.HEIGHT - report_charts.BOTTOM and y2 == report_charts.TOP
+    assert x0 == charts.LEFT and y0 == charts.HEIGHT - charts.BOTTOM and y2 == charts.TOP
     powers = [(10**i, 10.0 ** (4 - i)) for i in range(4)]
-    log = report_charts.curves("c", {"a": [*powers, (9000, 0)]}, "x", "y", log=True)
+    log = charts.curves("c", {"a": [*powers, (9000, 0)]}, "x", "y", log=True)
     xs = [float(point.split()[0]) for point in re.search(r'd="M([^"]+)"', log)[1].split("L")]
     assert len(xs) == 4 and np.allclose(np.diff(xs), xs[1] - xs[0], atol=0.11)
     for flat in ([(1, 0.0)], [(1, 3.0), (2, 3.0)], [(i, 1e-9 * i) for i in range(3000)]):
-        assert "nan" not in report_charts.curves("c", {"a": flat}, "x", "y").lower()
-    assert report_charts.curves("c", {"a": []}, "x", "y") == "" == report_charts.curves("c", {}, "x", "y")
-    bars = report_charts.bars("b", [0, 5, 1000] + [0] * 50 + [2], "x", "y")
+        assert "nan" not in charts.curves("c", {"a": flat}, "x", "y").lower()
+    assert charts.curves("c", {"a": []}, "x", "y") == "" == charts.curves("c", {}, "x", "y")
+    bars = charts.bars("b", [0, 5, 1000] + [0] * 50 + [2], "x", "y")
     Page(bars)
     assert re.findall(r"<title>([^<]+)</title>", bars) == ["0: 0", "1: 5", "2: 1,000", "3+: 2"]
 
@@ -344,11 +343,11 @@ def test_rows_picture_frames(shop, tmp_path):
     with pytest.raises(InputError, match="cannot write the picture"):
         report.rows_picture(shop.catalog, ranking, None, [0], tmp_path / "missing" / "rows.png")
     shop.catalog.query.ids[0] = "another"
-    with pytest.raises(InputError, match="another catalogue"):
-        report_rows.query_row(shop.catalog, ranking, 0)
+    with pytest.raises(InputError, match="a different catalogue"):
+        rows.query_row(shop.catalog, ranking, 0)
 
 
-def test_page_fits_a_phone_and_a_desk(shop, tmp_path):
+def test_page_fits_phone_and_desktop_screens(shop, tmp_path):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium, or brew install --cask chromium")

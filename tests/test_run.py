@@ -7,6 +7,7 @@ from fake_verbs import ensemble_config, fake_verb, make_config
 from retrieval_jax import run, workdir
 from retrieval_jax.files import atomic
 from retrieval_jax.scoring import tables
+from retrieval_jax.workdir import freshness, hashes, records
 
 
 @pytest.fixture
@@ -61,6 +62,7 @@ def test_an_ensemble_runs_its_members_first_each_in_its_own_directory(tmp_path, 
 def test_a_run_to_start_from_goes_first_with_pictures_of_its_own_size(tmp_path, calls, monkeypatch):
     earlier = make_config(**{"data.image_size": (4, 4), "name": "earlier"})
     monkeypatch.setattr(run.command_line, "load_member", lambda member, folder: earlier)
+    monkeypatch.setattr(freshness.Data, "of", lambda self, verb: {})  # there is no such table
     config = make_config(**{"data.source": "table"})
     config.train.init_from = "earlier:runlocal"
     run.run(config, tmp_path / "later", "configs")
@@ -87,18 +89,16 @@ def test_a_further_process_trains_and_embeds_and_waits_for_the_first_with_the_re
         """What the first process does while this one sleeps: every verb but the two that are done together."""
         waits.append(len(calls))
         verb = next(verb for verb in workdir.VERBS if workdir.reason_to_run(make_config(), tmp_path, verb))
-        atomic.write_json(
-            tmp_path / "stages" / f"{verb}.json",
-            {"verb": verb, "hash": workdir.stage_hash(make_config(), verb), "outputs": {}},
-        )
+        record(make_config(), tmp_path, verb)
 
     def record(config, folder, verb, **kwargs):
-        atomic.write_json(
-            folder / "stages" / f"{verb}.json", {"verb": verb, "hash": workdir.stage_hash(config, verb), "outputs": {}}
-        )
+        (folder / "stages").mkdir(exist_ok=True)
+        blocks = hashes.blocks(config, verb)
+        entry = {"verb": verb, "hash": workdir.stage_hash(config, verb), "blocks": blocks, "outputs": {}}
+        atomic.write_json(folder / "stages" / f"{verb}.json", entry)
         return {"seconds": 0.0}
 
-    monkeypatch.setattr(workdir, "record", record)
+    monkeypatch.setattr(records, "record", record)
     monkeypatch.setattr(run.time, "sleep", first_process_works)
     run.run(make_config(), tmp_path)
     assert calls == ["train", "embed"] and waits == [0, 2, 2, 2]

@@ -11,6 +11,7 @@ from retrieval_jax.embeddings import Embeddings, vectors
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import ensemble, fusion, reranking, whitening
 from retrieval_jax.scoring.ranking import Ranking
+from retrieval_jax.workdir import sides
 
 STEPS = (("whitening", {}), ("reranking", {"k1": 5, "k2": 3, "depth": 12}))
 
@@ -170,10 +171,12 @@ def test_only_the_stages_named_are_searched(tmp_path, monkeypatch):
         some, whole = (Ranking.load(tmp_path / name / "rankings" / "ensemble" / stage) for name in ("some", "all"))
         assert np.array_equal(some.item_rows, whole.item_rows) and np.array_equal(some.scores, whole.scores)
     config.search.stages = ("ensemble", "rerank")
-    with pytest.raises(InputError, match="'rerank', but search.steps makes cosine, whitening, ensemble, reranking"):
+    with pytest.raises(
+        InputError, match="no stage named 'rerank'; did you mean reranking.*cosine, whitening, ensemble, rera"
+    ):
         search.run(config, tmp_path / "some")
     config.search.stages, config.search.steps = ("fusion",), (("whitening", {}), ("fusion", {}))
-    with pytest.raises(InputError, match="name the stage before it in search.stages"):
+    with pytest.raises(InputError, match="add the stage before it to search.stages"):
         search.run(config, tmp_path / "some")
 
 
@@ -191,21 +194,102 @@ def test_what_is_missing_is_named_with_its_command(tmp_path):
 
 def test_what_cannot_be_compared_is_refused(tmp_path):
     make_embeddings(tmp_path / "a", space="s", query_space="t")
-    with pytest.raises(InputError, match="'t'.*'s'"):
+    with pytest.raises(InputError, match="queries .*'t' with 6 dimensions, and the gallery .*'s' with 6"):
         search.run(make_config(models=("trained",)), tmp_path / "a")
     make_embeddings(tmp_path / "one")
     make_embeddings(tmp_path / "two", gallery_ids=[f"x{row}" for row in range(70)])
-    with pytest.raises(InputError, match=r"member two \(gallery\) of the ensemble lacks 70 of the 70"):
+    with pytest.raises(InputError, match=r"ensemble member two \(gallery\) lacks 70 of the 70"):
         search.run(make_config((("ensemble", {}),), ("one", "two")), tmp_path / "both")
+
+
+FROM = {
+    "query": {"run": "fashion_vit:seed=1", "step": 400},
+    "gallery": {"which": "params", "predict_fn": "embed_title"},
+}
+
+
+def two_sided(query=None, gallery=None, **kwargs):
+    config = make_config((("whitening", {}),), models=("trained",), **kwargs)
+    config.search.query_from = ConfigDict(FROM["query"] if query is None else query)
+    config.search.gallery_from = ConfigDict(FROM["gallery"] if gallery is None else gallery)
+    return config
+
+
+def test_the_two_sides_come_from_folders_of_their_own(tmp_path):
+    chosen = sides.of(two_sided())
+    assert [side.folder for side in chosen.values()] == [
+        sides.default_name("trained-run=fashion_vit:seed=1-step=400"),
+        "trained-predict_fn=embed_title-which=params",
+    ]
+    assert sides.of(make_config()) == {"query": sides.Side(), "gallery": sides.Side()}
+    assert sides.Side().folder == "trained" and sides.other_runs(two_sided()) == ("fashion_vit:seed=1",)
+    for seed, side in enumerate(chosen.values()):
+        make_embeddings(tmp_path, side.folder, seed=seed)
+    make_embeddings(tmp_path, seed=7)  # of this run with nothing set: not read
+    search.run(two_sided(), tmp_path)
+    queries, gallery = load(tmp_path, chosen["query"].folder)[0], load(tmp_path, chosen["gallery"].folder)[1]
+    found = Ranking.load(tmp_path / "rankings" / "trained" / "cosine")
+    assert np.array_equal(found.item_rows, index.get("exact").Index(gallery).search(queries, 20).item_rows)
+    assert sorted(path.name for path in (tmp_path / "rankings" / "trained").iterdir() if path.is_dir()) == [
+        "cosine",
+        "whitening",
+    ]
+
+
+def test_sides_of_two_spaces_are_refused_with_what_each_one_is(tmp_path):
+    for split, side in sides.of(two_sided()).items():
+        make_embeddings(tmp_path, side.folder, space=split)
+    words = (
+        r"queries \(fashion_vit:seed=1 at step 400 \(ema\)\) in the space 'query'.*gallery \(this run at the latest "
+        r"step \(params, embed_title\)\) in the space 'gallery'.*query_from"
+    )
+    with pytest.raises(InputError, match=words):
+        search.run(two_sided(), tmp_path)
+    assert not (tmp_path / "rankings").exists()
+
+
+@pytest.mark.parametrize(
+    "side, words",
+    [
+        ({"runs": "a"}, "query_from has no key 'runs'; did you mean run"),
+        ({"step": "last"}, "query_from.step is 'last': give a number"),
+        ({"step": True}, "query_from.step is True: give a number"),
+        ({"step": -1}, "query_from.step is -1: give the step of a checkpoint"),
+        ({"which": "average"}, "which is 'average': give 'ema'"),
+        ({"predict_fn": 3}, "predict_fn is 3: give text"),
+    ],
+)
+def test_sides_are_checked_before_anything_runs(tmp_path, side, words):
+    with pytest.raises(InputError, match=words):
+        search.run(two_sided(side), tmp_path)
+
+
+def test_sides_of_an_ensemble_are_those_of_its_members(tmp_path):
+    with pytest.raises(InputError, match="config.search.query_from is set, and config.search.members too"):
+        search.run(two_sided(members=("one", "two")), tmp_path)
+    config = two_sided()
+    config.embed.models = ("histogram",)
+    with pytest.raises(InputError, match="choose the sides of 'trained'.*add 'trained'"):
+        search.run(config, tmp_path)
+    for seed, name in enumerate(("one", "two")):
+        make_embeddings(tmp_path / name, seed=seed)
+    own = two_sided({}, {"predict_fn": "embed_title"})
+    make_embeddings(tmp_path / "one", sides.of(own)["gallery"].folder, seed=5)
+    (tmp_path / "one" / "config.json").write_text(own.to_json())
+    search.run(make_config((("ensemble", {}),), ("one", "two")), tmp_path / "both")
+    queries = load(tmp_path / "one")[0]
+    gallery = load(tmp_path / "one", sides.of(own)["gallery"].folder)[1]
+    found = Ranking.load(tmp_path / "both" / "rankings" / "one" / "cosine")
+    assert np.array_equal(found.item_rows, index.get("exact").Index(gallery).search(queries, 20).item_rows)
 
 
 @pytest.mark.parametrize("steps, words", [
     ((("whitenning", {}),), "whitenning.*whitening"),
-    ((("reranking", {"k_1": 3}),), "no argument k_1.*k1, k2"),
+    ((("reranking", {"k_1": 3}),), "no argument 'k_1'; did you mean k1.*k1, k2"),
     ((("whitening", {}), ("whitening", {})), "'whitening' twice"),
     ((("whitening", {"stage": "cosine"}),), "'cosine' twice"),
     ((("whitening", {"stage": "../x"}),), "folder"),
-    (("whitening",), "write each step as"),
+    (("whitening",), r"write \(name, arguments\)"),
 ])  # fmt: skip
 def test_steps_are_checked_before_anything_runs(tmp_path, steps, words):
     with pytest.raises(InputError, match=words):

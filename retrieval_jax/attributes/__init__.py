@@ -1,1 +1,1 @@
-"""Titles in, attribute ids out: the pseudo-attributes that stand in for labels."""
+"""Titles in, attribute ids out: pseudo-attributes, used in place of labels."""

@@ -1,16 +1,16 @@
-"""Counts the words of titles by Apache Beam: for more titles than one machine reads, on whatever cluster Beam runs on.
+"""Counts the words of titles with Apache Beam, for more titles than one machine can read, on any cluster Beam runs on.
 
     python -m retrieval_jax.attributes.beam --titles='shop/part-*.csv' --column=title --out=runs/words --threshold=30
     ... --runner=DataflowRunner --project=... --region=... --temp_location=gs://... --sdk_container_image=...
     ... --runner=FlinkRunner --flink_master=...      ... --runner=SparkRunner      ... --direct_num_workers=4
 
-Made of the functions that retrieval_jax.mine counts with, bundle by bundle, and so with the same result, to the byte:
-OUT/vocabulary.json, and the tables that `statistics.load` reads, of words and with --pairs of neighbours, none of
-categories. --normalise and --segment are the switches of config.mine; `mine` takes the tables (config.mine.statistics)
-where it has the same ones. Titles stand in one column of .csv, .tsv, .jsonl,
-.ndjson or .parquet files, or in .txt files, one a line; .gz, .bz2 and .xz behind that are unpacked. Paths are those
-that Beam reads (gs://, s3://, hdfs:// with its extras). Every other option is Beam's own. Needs requirements-beam.txt,
-and on a cluster's workers this package and polars: in their image, or by --extra_package.
+Each bundle is counted with the functions that retrieval_jax.mine uses, so the output is the same to the byte:
+OUT/vocabulary.json and the tables that `statistics.load` reads: words and, with --pairs, adjacent words, but no
+categories. --normalise and --segment are the switches of config.mine; `mine` accepts the tables
+(config.mine.statistics) if its own switches are the same. Titles are read from one column of .csv, .tsv, .jsonl,
+.ndjson or .parquet files, or from .txt files with one title per line, also compressed (.gz, .bz2, .xz). Paths may be
+anything Beam reads (gs://, s3://, hdfs:// with its extras). All other options are Beam's own. Needs
+requirements-beam.txt; workers of a cluster also need this package and polars, in their image or by --extra_package.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from retrieval_jax.attributes import choosing, segmenting, statistics, words
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.errors import InputError, short
 
-_FIELD = 16 * 2**20  # longest CSV field
-_SHARD = "shard-"  # beginning of the names of what workers write, deleted at the end
+_FIELD = 16 * 2**20  # longest CSV field, in characters
+_SHARD = "shard-"  # prefix of the files that workers write; they are deleted at the end
 _UNPACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -57,37 +57,38 @@ def run(
     """Counts titles and writes their statistics and vocabulary.
 
     Args:
-      titles: patterns of files.
-      out: folder for what is made; it must not hold statistics yet.
-      threshold: a token is kept when seen more than this many times.
-      column: name of the titles' column.
-      pairs: also count the tokens that stand next to each other.
-      normalise: as config.mine.normalise.
-      segment: as config.mine.segment.
+      titles: file patterns.
+      out: output folder; must not contain statistics yet.
+      threshold: keep tokens seen more than this many times.
+      column: name of the title column.
+      pairs: also count adjacent tokens.
+      normalise: same as config.mine.normalise.
+      segment: same as config.mine.segment.
       options: Beam's own command-line options.
 
     Returns:
-      {"read": rows, "counted": titles, "set_aside": {"empty title": rows}, "tokens": kept, "hash": vocabulary's}.
+      {"read": rows, "counted": titles, "set_aside": {"empty title": rows}, "tokens": tokens kept, "hash": hash of the
+      vocabulary}.
 
     Raises:
-      InputError: a pattern that matches no file, a file without the column or not readable, no token above the
-        threshold, or statistics that are there already.
+      InputError: a pattern matches no file, a file is unreadable or lacks the column, no token is above the threshold,
+        or `out` already contains statistics.
     """
     _check(titles, out)
     tables = ("tokens", "pairs") if pairs else ("tokens",)
     rules = words.Rules(normalise, segment)
-    # Beam's DirectRunner first fetches a program of its own from GitHub, unless it is told of one; without it, it runs
-    # the pipeline in this process.
+    # Unless given the path of its Prism binary, Beam's DirectRunner downloads one from GitHub; with "none" it runs the
+    # pipeline in this process.
     pipeline = beam.Pipeline(options=PipelineOptions(["--prism_location=none", *(options or [])]))
     rows = (
         pipeline
         | "patterns" >> beam.Create(titles)
         | "files" >> fileio.MatchAll()
         | "paths" >> beam.Map(_path)
-        | "once" >> beam.Distinct()  # a file that two patterns match; and a worker for every file
+        | "once" >> beam.Distinct()  # two patterns may match one file; this also spreads files over the workers
         | "open" >> fileio.ReadMatches()
         | "read" >> beam.FlatMap(_read, column)
-        | "rows" >> beam.Reshuffle()  # one large file feeds every worker
+        | "rows" >> beam.Reshuffle()  # spreads one large file over all workers
         | "bundle" >> beam.BatchElements(min_batch_size=1_000, max_batch_size=statistics.CHUNK)
         | "count" >> beam.FlatMap(_count, pairs, rules)
     )
@@ -138,13 +139,13 @@ def _check(titles: list[str], out: str) -> None:
         for file in match.metadata_list:
             _kind(file.path)
     if filesystems.FileSystems.exists(posixpath.join(out, statistics.NAMES_FILE)):
-        raise InputError(f"{out} holds statistics already; give another --out or remove it")
+        raise InputError(f"{out} already contains statistics; choose another --out or remove the folder")
     if left := _shards(out):
-        raise InputError(f"{left[0]} is left over from a run that did not end; remove {out}/{_SHARD}*")
+        raise InputError(f"{left[0]} is left over from an interrupted run; remove {out}/{_SHARD}*")
 
 
 def _shards(out: str, table: str = "") -> list[str]:
-    # Files, found by their names: on object stores there are no folders to look for or to delete.
+    # Found by file name: object stores have no folders to look for or to delete.
     pattern = posixpath.join(out, f"{_SHARD}{table}*")
     return [file.path for file in filesystems.FileSystems.match([pattern])[0].metadata_list]
 
@@ -162,19 +163,19 @@ def _kind(path: str) -> str:
 
 
 def _read(file: fileio.ReadableFile, column: str) -> Iterator[str]:
-    """Yields the titles of a file; empty ones are counted and set aside."""
+    """Yields the titles of a file; counts empty ones and leaves them out."""
     path, empty = file.metadata.path, Metrics.counter("titles", "empty_titles")
-    # Beam's own way to unpack gives no file that Python's readers take.
+    # The file objects of Beam's own decompression do not work with Python's readers.
     with file.open(compression_type=filesystem.CompressionTypes.UNCOMPRESSED) as packed:
         unpack = _UNPACKED.get(posixpath.splitext(path)[1], lambda content: content)
         for title in _titles(path, unpack(packed), column):
             if not isinstance(title, str | None):
                 raise InputError(
-                    f"{path}: {short(repr(title))} in the column {column!r} is no text; name the titles' "
-                    "column by --column"
+                    f"{path}: {short(repr(title))} in the column {column!r} is not text; give the title "
+                    "column with --column"
                 )
             if title and title.strip():
-                # Between machines a title is UTF-8. "?" is a blank to the rule, as a lone surrogate is.
+                # Titles travel between machines as UTF-8. The title rule treats "?" and a lone surrogate as a blank.
                 yield title.encode("utf-8", "replace").decode("utf-8")
             else:
                 empty.inc()
@@ -211,16 +212,19 @@ def _titles(path: str, opened: io.BufferedIOBase, column: str) -> Iterator[str |
     except (OSError, EOFError, ValueError, TypeError, csv.Error, lzma.LZMAError, zlib.error) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: not readable after line {row} ({error}); repair the file or leave it out") from None
+        raise InputError(f"{path}: unreadable after line {row} ({error}); repair the file or leave it out") from None
 
 
 def _check_column(where: str, column: str, names: Iterable[str]) -> None:
     if column not in names:
-        raise InputError(f"{where} has no column {column!r}, it has {', '.join(map(str, names))}; name it by --column")
+        raise InputError(
+            f"{where} has no column {column!r} (it has {', '.join(map(str, names))}); give the title column with "
+            "--column"
+        )
 
 
 def _count(titles: list[str], pairs: bool, rules: words.Rules) -> Iterator[tuple[tuple[str, ...], tuple[int, int]]]:
-    """Yields ((table, key...), numbers) of one bundle."""
+    """Yields ((table, key...), counts) of one bundle."""
     tokenize = functools.partial(words.of_titles, rules=rules)
     found = statistics.count([titles], pairs=pairs, tokenize=tokenize, progress=False)
     yield ("num_titles",), (found.num_titles, 0)
@@ -248,7 +252,7 @@ def _line(row: tuple) -> str:
 
 
 def _gathered(out: str, tables: tuple[str, ...]) -> statistics.Statistics:
-    """Reads what the workers wrote."""
+    """Reads the files that the workers wrote."""
     rows = {}
     for table in ("num_titles", *tables):
         rows[table] = []
@@ -263,15 +267,15 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="retrieval_jax.attributes.beam",
         allow_abbrev=False,
-        description="Counts the words of titles by Apache Beam.",
+        description="Counts the words of titles with Apache Beam.",
     )
-    parser.add_argument("--titles", action="append", required=True, help="pattern of files; may be given again")
-    parser.add_argument("--column", default="title", help="the titles' column (default: title)")
+    parser.add_argument("--titles", action="append", required=True, help="file pattern; may be repeated")
+    parser.add_argument("--column", default="title", help="the title column (default: title)")
     parser.add_argument("--out", required=True, help="folder for vocabulary.json and the tables")
-    parser.add_argument("--threshold", type=int, required=True, help="keeps tokens seen more often than this")
-    parser.add_argument("--pairs", action="store_true", help="also counts neighbouring tokens")
-    parser.add_argument("--normalise", action="store_true", help="as config.mine.normalise")
-    parser.add_argument("--segment", action="store_true", help="as config.mine.segment")
+    parser.add_argument("--threshold", type=int, required=True, help="keep tokens seen more often than this")
+    parser.add_argument("--pairs", action="store_true", help="also count adjacent tokens")
+    parser.add_argument("--normalise", action="store_true", help="same as config.mine.normalise")
+    parser.add_argument("--segment", action="store_true", help="same as config.mine.segment")
     given, options = parser.parse_known_args(arguments)
     try:
         found = run(
@@ -285,7 +289,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Workers get the functions by their module's name, which __main__ is not.
+    # Workers import the functions by module name, so they must not come from __main__.
     from retrieval_jax.attributes import beam as this
 
     sys.exit(this.main(sys.argv[1:]))

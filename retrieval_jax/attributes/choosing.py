@@ -1,6 +1,6 @@
-"""From counts to decisions: which words become attributes, which count as another, which say nothing, and why.
+"""From counts to decisions: which words become attributes, which are merged, which are uninformative, and why.
 
-`decide` is a pure function of summable tables, so that the same vocabulary comes out wherever titles were counted.
+`decide` is a pure function of summable tables, so the vocabulary does not depend on where titles were counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from retrieval_jax.attributes.words import Rules
 from retrieval_jax.errors import InputError
 
 NO_OVERRULES = Overrules()
-BLOCKS = ("variants", "phrases", "uninformative", "rare", "categories")  # of config.mine, each with an "on" of its own
+BLOCKS = ("variants", "phrases", "uninformative", "rare", "categories")  # blocks of config.mine, each with an "on"
 TABLE = {
     "word": pl.String,
     "decision": pl.String,
@@ -32,15 +32,15 @@ TABLE = {
 
 @dataclasses.dataclass(frozen=True)
 class Decisions:
-    """What mining decided.
+    """The decisions of mining.
 
     Attributes:
       tokens: the attributes, sorted by code point.
       rules: how words of titles become attributes.
-      table: frame (word, decision, rule, target, why, occurrences, titles), a row for every word that is kept or seen
-        more than `threshold` times and for every merge and phrase; decision is "kept", "dropped" or "merged", rule
-        the switch that decided ("threshold" for the plain rule, "overrules" for a person).
-      rarer: words below the threshold that have no row in the table.
+      table: frame (word, decision, rule, target, why, occurrences, titles), one row per merge, per phrase and per word
+        that is kept or seen more than `threshold` times; decision is "kept", "dropped" or "merged", and rule is the
+        switch that decided ("threshold" for the plain rule, "overrules" for the user's file).
+      rarer: number of words below the threshold that have no row in the table.
     """
 
     tokens: list[str]
@@ -50,7 +50,7 @@ class Decisions:
 
 
 def needs(settings: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Returns whether settings need the table of pairs, and that of categories."""
+    """Returns whether the settings need the table of pairs, and whether they need the tables of categories."""
     on = {name for name in BLOCKS if _on(settings, name)}
     return (
         bool(on & {"variants", "phrases"} or settings.get("kinds") or settings.get("overrules")),
@@ -59,20 +59,20 @@ def needs(settings: Mapping[str, Any]) -> tuple[bool, bool]:
 
 
 def base_rules(settings: Mapping[str, Any]) -> Rules:
-    """Returns the rules that need no counts: what titles are counted with."""
+    """Returns the rules that need no counts: those titles are counted by."""
     return Rules(normalise=bool(settings.get("normalise")), segment=bool(settings.get("segment")))
 
 
 def merged_words(statistics: Statistics, settings: Mapping[str, Any], overrules: Overrules) -> tuple[dict, dict]:
-    """Decides which words count as another.
+    """Decides which words are merged into another.
 
     Args:
-      statistics: of titles after `base_rules`.
+      statistics: counts of titles after `base_rules`.
       settings: the block config.mine.
-      overrules: of a person.
+      overrules: the user's decisions.
 
     Returns:
-      ({word: target}, {word: (rule, why)}); targets are final.
+      ({word: target}, {word: (rule, why)}); chains of merges are already followed.
     """
     merges, why = {}, {}
     if _on(settings, "variants"):
@@ -92,7 +92,7 @@ def merged_words(statistics: Statistics, settings: Mapping[str, Any], overrules:
         merges[word] = target
         why[word] = ("overrules", overrules.rows[word])
     merges = {word: target for word, target in merges.items() if word in overrules.merge or word not in stays}
-    # What a person merged into stays, unless the person merged it too: so a -> b of the file beats b -> a of the rule.
+    # A target in the user's file stays unless the file merges it too, so a -> b of the file beats b -> a of the rule.
     for word in set(overrules.merge.values()) - set(overrules.merge):
         merges.pop(word, None)
     final = {}
@@ -112,19 +112,19 @@ def decide(
     overrules: Overrules = NO_OVERRULES,
     pictures: pl.DataFrame | None = None,
 ) -> Decisions:
-    """Decides what becomes an attribute.
+    """Decides which words and phrases become attributes.
 
     Args:
-      statistics: of titles after `base_rules`, with the tables that `needs` names.
+      statistics: counts of titles after `base_rules`, with the tables that `needs` asks for.
       settings: the block config.mine.
-      overrules: of a person.
+      overrules: the user's decisions.
       pictures: frame of `telling.of_pictures` for words after merging, or None.
 
     Returns:
       The `Decisions`.
 
     Raises:
-      InputError: an overrule names a word that no title has, or a phrase by words that are merged.
+      InputError: an overrule names a word that no title contains, or a phrase by words that are merged away.
     """
     _check(overrules, statistics)
     threshold = int(settings["threshold"])
@@ -135,11 +135,11 @@ def decide(
         merged_name = " ".join(plain_merges.get(word, word) for word in name.split(" "))
         if merged_name != name:
             raise InputError(
-                f"{overrules.rows[name]}: {name!r} is {merged_name!r} where its words are merged; write "
-                "it so, or split the word"
+                f"{overrules.rows[name]}: {name!r} becomes {merged_name!r} when its words are merged; write "
+                "that instead, or split the word"
             )
     counted = merged(statistics, plain_merges, segmenting.LEFT_OUT if base.segment else frozenset())
-    # Of millions of words most are rarer than any rule keeps: those are only counted.
+    # Most of millions of words are rarer than any rule keeps; those are only counted.
     least = threshold
     if _on(settings, "rare"):
         least = min(least, _numbers(settings, "rare").get("share", 0.4) * threshold)
@@ -166,8 +166,7 @@ def decide(
         titles = counted.pairs.filter((pl.col("first") == pair[0]) & (pl.col("second") == pair[1]))["titles"].sum()
         if not titles:
             raise InputError(
-                f"{overrules.rows[name]}: no title has {name!r}, its words beside each other; correct or "
-                "leave out the line"
+                f"{overrules.rows[name]}: no title contains {name!r} (both words, adjacent); correct or remove the line"
             )
         names[pair] = merges.get(name, name)
         phrase_why[name] = (titles, f"{overrules.rows[name]}; together in {titles:,} titles")
@@ -175,7 +174,7 @@ def decide(
     category = {row[0]: row[1:] for row in telling.of_categories(counted, looked_at["token"]).rows()}
     seen_in_pictures = {row[0]: row[1:] for row in pictures.rows()} if pictures is not None else {}
     rows, kept = [], set()
-    # Two words that say nothing are no telling phrase either: "free shipping".
+    # A phrase of two uninformative words is uninformative as well: "free shipping".
     for pair in sorted(names):
         name = " ".join(pair)
         why = [
@@ -196,7 +195,7 @@ def decide(
     for word, (occurrences, titles) in words.items():
         decision, rule, why = _keep(word, occurrences, threshold, settings, category.get(word))
         if decision == "kept" and word in inside and word not in merges.values():
-            decision, rule, why = "dropped", "phrases", f"hardly ever outside of the phrase {inside[word]}"
+            decision, rule, why = "dropped", "phrases", f"hardly ever outside the phrase {inside[word]}"
         elif decision == "kept" and (
             nothing := _says_nothing(
                 word, titles, settings, category.get(word), seen_in_pictures.get(word), in_phrases.get(word, 0)
@@ -215,7 +214,7 @@ def decide(
         rows.append((name, "merged" if target else "kept", rule, target, why, titles, titles))
         if not target:
             kept.add(name)
-    shown = {row[0] for row in rows}  # also words that count as one that is dropped: else nothing would tell of them
+    shown = {row[0] for row in rows}  # words merged into a dropped one get a row too, or nothing would list them
     before = {row[0]: row[1:] for row in statistics.tokens.rows()}
     for word, target in plain_merges.items():
         if target in shown:
@@ -237,12 +236,12 @@ def merged(statistics: Statistics, merges: dict[str, str], left_out: frozenset[s
     """Counts merged words as their targets, in every table.
 
     Args:
-      statistics: of the words.
+      statistics: counts of the words.
       merges: {word: target}.
       left_out: words to leave out, such as stop words of other languages.
 
     Returns:
-      The `Statistics`. A title that has both a word and its target counts twice in the column titles: rare enough.
+      The `Statistics`. A title with both a word and its target counts twice in the column "titles"; this is rare.
     """
     if not merges and not left_out:
         return statistics
@@ -265,7 +264,7 @@ def merged(statistics: Statistics, merges: dict[str, str], left_out: frozenset[s
 
 
 def _keep(word: str, occurrences: int, threshold: int, settings: Mapping, category: tuple | None) -> tuple:
-    """Returns (decision, rule, why) of the thresholds."""
+    """Applies the thresholds; returns (decision, rule, why)."""
     if occurrences > threshold:
         return "kept", "threshold", f"seen {occurrences:,} times"
     if category is not None:
@@ -285,7 +284,7 @@ def _keep(word: str, occurrences: int, threshold: int, settings: Mapping, catego
 def _says_nothing(
     word: str, titles: int, settings: Mapping, category: tuple | None, picture: tuple | None, in_phrases: int
 ) -> str:
-    """Returns why a word tells nothing of a listing's picture, "" where it may tell something."""
+    """Returns why a word says nothing about a listing's picture, or "" if it may be informative."""
     if not _on(settings, "uninformative"):
         return ""
     numbers = _numbers(settings, "uninformative")
@@ -309,18 +308,18 @@ def _part(word: str, names: dict[tuple[str, str], str]) -> bool:
 
 
 def _check(overrules: Overrules, statistics: Statistics) -> None:
-    """Raises InputError for an overrule about a word that no title has."""
+    """Raises InputError for an overrule about a word that no title contains."""
     known = set(statistics.tokens["token"].to_list())
     words = overrules.keep | overrules.drop | overrules.split | set(overrules.merge) | set(overrules.merge.values())
     rows = {**{target: overrules.rows[word] for word, target in overrules.merge.items()}, **overrules.rows}
     for word in sorted(words):
         if not all(part in known for part in word.split(" ")) or word.count(" ") > 1:
             raise InputError(
-                f"{rows[word]}: no title has {word!r} (words are those that attributes/mined.html shows, "
-                "a phrase has two); correct or leave out the line"
+                f"{rows[word]}: no title contains {word!r} (write words as attributes/mined.html shows them, "
+                "a phrase as two words); correct or remove the line"
             )
     for word in sorted({target for target in overrules.merge.values() if " " in target}):
-        raise InputError(f"{rows[word]}: {word!r} is a phrase, and words are merged into words; name a word")
+        raise InputError(f"{rows[word]}: {word!r} is a phrase, but words can only be merged into words; give one word")
 
 
 def _on(settings: Mapping[str, Any], name: str) -> bool:

@@ -1,10 +1,9 @@
-"""Pseudo-products: listings of one category that are nearly identical by title and by picture share an instance.
+"""Pseudo-products: listings of one category with nearly identical titles and pictures share an instance.
 
-In every category, a graph of each listing's nearest neighbours is cut where neighbours differ too much, and what is
-left is clustered hierarchically by density (HDBSCAN). Leaves of the hierarchy are taken, not the clusters of most
-excess mass: those join neighbouring products (benchmarks/clusters.py). The graph alone is handed over, so memory grows
-with the listings of the largest category, and time with the sum of their squares over the categories, as matrix
-products.
+Within each category, a nearest-neighbour graph is pruned of edges between dissimilar listings, and what is left is
+clustered hierarchically by density (HDBSCAN). The leaves of the hierarchy are used: excess-of-mass selection joins
+neighbouring products (benchmarks/clusters.py). Only the graph is passed to HDBSCAN, so memory grows linearly with the
+listings of the largest category; time grows with the sum over categories of listings squared, in matrix products.
 
 Source: Campello, Moulavi, Sander, "Density-Based Clustering Based on Hierarchical Density Estimates", PAKDD 2013.
 """
@@ -27,33 +26,34 @@ from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 
-DIMS = 128  # of a title's vector: a random projection of its weighted tokens
-NEIGHBOURS = 16  # of every listing in the graph
-_FAR = 100.0  # length of the edges that join what is not connected
-_NEAREST = 1e-6  # of identical listings: in a sparse graph a length of 0 is no edge
+DIMS = 128  # dimensions of a title vector, a random projection of its weighted tokens
+NEIGHBOURS = 16  # per listing in the graph
+_FAR = 100.0  # length of the edges that join unconnected components
+_NEAREST = 1e-6  # edge length between identical listings: a sparse graph drops edges of length 0
 
 
 def find(
     vectors: Callable[[np.ndarray], np.ndarray], categories: np.ndarray, max_difference: float, max_size: int = 50
 ) -> np.ndarray:
-    """Clusters listings inside their categories.
+    """Clusters listings within their categories.
 
     Args:
-      vectors: function of rows int64 [m], those of one category -> float32 [m, D], of length 1 (see `joined`).
-      categories: int [n]; listings of category -1 (unknown) are in no cluster.
-      max_difference: neighbours whose vectors are farther apart (Euclidean, 0 to 2) are not linked.
-      max_size: a cluster of more listings is none: so many alike are of one kind, not of one product.
+      vectors: function of the rows of one category, int64 [m], that returns unit vectors float32 [m, D] (see
+        `joined`).
+      categories: int [n]; listings of category -1 (unknown) are not clustered.
+      max_difference: neighbours farther apart than this (Euclidean, 0 to 2) are not linked.
+      max_size: larger clusters are discarded: that many look-alikes are a kind of product, not one product.
 
     Returns:
-      int32 [n], the cluster of every listing, numbered in the order of their first listings; -1 for those in none.
+      int32 [n], the cluster of each listing, numbered in the order of their first listings; -1 if not in a cluster.
 
     Raises:
-      InputError: max_difference or max_size out of range, or scikit-learn is not installed.
+      InputError: max_difference or max_size is out of range, or scikit-learn is not installed.
     """
     if not 0 < max_difference <= 2 or max_size < 2:
         raise InputError(
-            f"config.mine.clusters: max_difference is {max_difference:g} and max_size {max_size}; give "
-            "more than 0 and at most 2, and 2 or more"
+            f"config.mine.clusters: max_difference is {max_difference:g} and max_size is {max_size}; max_difference "
+            "must be above 0 and at most 2, and max_size at least 2"
         )
     found, start = np.full(len(categories), -1, np.int64), 0
     order = np.argsort(categories, kind="stable")
@@ -69,21 +69,21 @@ def find(
             bar.update(len(rows))
     _, at, numbers = np.unique(found, return_index=True, return_inverse=True)
     place = np.empty(len(at), np.int32)
-    by_first = np.argsort(np.where(found[at] < 0, -1, at), kind="stable")  # -1, where there are any, comes first
+    by_first = np.argsort(np.where(found[at] < 0, -1, at), kind="stable")  # -1 comes first, if present
     place[by_first] = np.arange(len(at)) - (found.min(initial=0) < 0)
     return place[numbers]
 
 
 def _cluster(vectors: np.ndarray, max_difference: float, max_size: int) -> np.ndarray:
-    """Clusters the listings of one category; returns int64 [m], below m, -1 for none."""
+    """Clusters the listings of one category; returns int64 [m], below m, -1 for listings in no cluster."""
     try:
-        from sklearn import cluster, neighbors  # an extra: only those who want clusters need it
+        from sklearn import cluster, neighbors  # an optional dependency, needed for clusters only
     except ImportError:
         raise InputError("config.mine.clusters needs scikit-learn: pip install -r requirements-clusters.txt") from None
     count = len(vectors)
     near = neighbors.NearestNeighbors(n_neighbors=min(NEIGHBOURS, count - 1), algorithm="brute").fit(vectors)
     others = near.kneighbors(return_distance=False)
-    # again, in a fixed order and from the vectors themselves: matrix products round differently by their blocks
+    # Computed again in a fixed order from the vectors: the rounding of matrix products depends on their blocking.
     lengths = np.stack([np.linalg.norm(vectors - vectors[column], axis=1) for column in others.T], 1)
     lengths = np.maximum(lengths.astype(np.float64).ravel(), _NEAREST)
     keep = np.flatnonzero(lengths <= max_difference)
@@ -95,8 +95,8 @@ def _cluster(vectors: np.ndarray, max_difference: float, max_size: int) -> np.nd
     labels = np.full(count, -1, np.int64)
     if not len(inside):
         return labels
-    # HDBSCAN wants one component, and never takes all of it for a cluster: those that there are, and a pair that is no
-    # listing, hang together by one far edge each.
+    # HDBSCAN needs a connected graph and never returns all of it as one cluster. So one far edge each joins the
+    # components, and a dummy pair of points that is dropped afterwards.
     _, firsts = np.unique(component[inside], return_index=True)
     graph = graph[inside][:, inside].tocoo()
     pair = len(inside), len(inside) + 1
@@ -113,11 +113,11 @@ def _cluster(vectors: np.ndarray, max_difference: float, max_size: int) -> np.nd
 
 
 def title_vectors(titles: Sequence[str]) -> np.ndarray:
-    """Returns the vectors of one category's titles, float32 [m, DIMS] of length 1.
+    """Returns unit vectors of one category's titles, float32 [m, DIMS].
 
-    The distinct tokens of a title weigh 1 + log((1 + m) / (1 + titles that have the token)); a random projection, the
-    same at every call with the same titles, keeps their distances within about a tenth. A title without a token
-    has a random vector, and so is like no other.
+    The distinct tokens of a title weigh 1 + log((1 + m) / (1 + titles with the token)). A random projection,
+    deterministic given the titles, preserves distances within about 10 %. A title without tokens gets a random vector,
+    so it is similar to no other.
 
     Args:
       titles: m texts.
@@ -137,21 +137,24 @@ def title_vectors(titles: Sequence[str]) -> np.ndarray:
 
 
 def picture_vectors(thumbnails: np.ndarray) -> np.ndarray:
-    """Returns the vectors of one category's pictures, float32 [m, D] of length 1: what differs from their mean.
+    """Returns unit vectors of one category's pictures, float32 [m, D]: their differences from the mean picture.
 
     Args:
-      thumbnails: uint8 [m, D], such as `data.noted` notes, or embeddings.
+      thumbnails: uint8 [m, D], such as those of `data.pictures.noted`, or embeddings.
     """
     return _unit(thumbnails.astype(np.float32) - thumbnails.mean(0, dtype=np.float64).astype(np.float32))
 
 
 def joined(titles: np.ndarray, pictures: np.ndarray, title_share: float) -> np.ndarray:
-    """Returns vectors whose squared distance is title_share of that of the titles, and the rest that of the pictures.
+    """Joins title and picture vectors so that squared distances are a weighted mean of both.
 
     Args:
-      titles: [m, D1] of length 1.
-      pictures: [m, D2] of length 1.
-      title_share: 0 to 1.
+      titles: unit vectors [m, D1].
+      pictures: unit vectors [m, D2].
+      title_share: weight of the titles, 0 to 1; pictures have the rest.
+
+    Returns:
+      float32 [m, D1 + D2], of length 1.
     """
     return np.concatenate([np.sqrt(title_share) * titles, np.sqrt(1 - title_share) * pictures], 1, dtype=np.float32)
 
@@ -159,13 +162,13 @@ def joined(titles: np.ndarray, pictures: np.ndarray, title_share: float) -> np.n
 def vectors_of(
     titles: Sequence[str] | None, thumbnails: np.ndarray | None, title_share: float, rows: np.ndarray
 ) -> np.ndarray:
-    """Returns the vectors of one category's listings, float32 [m, D] of length 1: what `find` asks for.
+    """Returns unit vectors of one category's listings, float32 [m, D], for `find`.
 
     Args:
-      titles: of all listings; None at a title_share of 0.
-      thumbnails: uint8 [n, D] of all listings; None at a title_share of 1.
+      titles: titles of all listings; may be None if title_share is 0.
+      thumbnails: uint8 [n, D] of all listings; may be None if title_share is 1.
       title_share: 0 to 1, see `joined`.
-      rows: int [m], the category's.
+      rows: int [m], rows of the category.
     """
     parts = [title_vectors([titles[row] for row in rows])] if title_share > 0 else []
     parts += [picture_vectors(thumbnails[rows])] if title_share < 1 else []
@@ -173,23 +176,24 @@ def vectors_of(
 
 
 def with_own_instances(clusters: np.ndarray) -> np.ndarray:
-    """Returns the clusters, int32 [n], with each listing of none in one of its own, numbered after the others."""
+    """Returns the clusters, int32 [n], with each unclustered listing in its own cluster, numbered after the rest."""
     out = clusters.copy()
     out[clusters < 0] = clusters.max(initial=-1) + 1 + np.arange((clusters < 0).sum())
     return out
 
 
 def scores(clusters: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Compares clusters with the products that listings are of; those in no cluster count as one each.
+    """Compares clusters with the true products of listings; each unclustered listing counts as a cluster of its own.
 
     Args:
-      clusters: int [n], -1 for none.
-      truth: int [n], the product of every listing.
+      clusters: int [n], -1 for listings in no cluster.
+      truth: int [n], the product of each listing.
 
     Returns:
-      "clustered", share of the listings in a cluster; "purity" of these, the share that is of its cluster's most
-      frequent product; "homogeneity", "completeness" and "v_measure"; "pair_precision" and "pair_recall": of pairs in
-      one cluster those of one product, and of pairs of one product those in one cluster (None where there are none).
+      "clustered", the share of listings in a cluster; "purity", the share of these that show their cluster's most
+      frequent product; "homogeneity", "completeness" and "v_measure"; "pair_precision", the share of pairs in one
+      cluster that show one product, and "pair_recall", the share of pairs of one product that are in one cluster. A
+      value is None if there are no such listings or pairs.
     """
     from sklearn import metrics
 
@@ -211,7 +215,7 @@ def scores(clusters: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def save(path: str | pathlib.Path, clusters: np.ndarray) -> None:
-    """Writes clusters [n] as .npz, whole or not at all."""
+    """Writes clusters [n] as .npz, atomically."""
     content = io.BytesIO()
     np.savez(content, clusters=clusters.astype(np.int32))
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -219,31 +223,31 @@ def save(path: str | pathlib.Path, clusters: np.ndarray) -> None:
 
 
 def as_categories(path: str | pathlib.Path, num_rows: int, data_info: Any) -> tuple[np.ndarray, Any]:
-    """Reads saved clusters as the finest level of categories.
+    """Reads saved clusters as the finest category level.
 
     Args:
-      path: file of `save`.
-      num_rows: listings of the split.
+      path: file written by `save`.
+      num_rows: number of listings in the split.
       data_info: a `data.info.DataInfo`.
 
     Returns:
-      The column "category" of a batch, int32 [num_rows], -1 for listings in no cluster; and the data_info with the
-      clusters as its last level.
+      The column "category", int32 [num_rows], -1 for listings in no cluster; and data_info with the clusters as its
+      last level.
 
     Raises:
-      InputError: no such file, clusters of another split, or none at all.
+      InputError: the file is missing or unreadable, belongs to another split, or has no cluster.
     """
     try:
         with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as content:
             clusters = content["clusters"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path}: no readable clusters ({error}); set config.mine.clusters.max_difference and run "
+            f"{path}: missing or unreadable clusters ({error}); set config.mine.clusters.max_difference and run "
             "mine in another --workdir"
         ) from None
     if clusters.shape != (num_rows,):
         raise InputError(
-            f"{path} has {len(clusters)} rows, the train split {num_rows}: run mine again in another --workdir"
+            f"{path} has {len(clusters)} rows, but the train split has {num_rows}; run mine again in another --workdir"
         )
     if clusters.max(initial=-1) < 0:
         raise InputError(f"{path}: no listing is in a cluster; raise config.mine.clusters.max_difference")

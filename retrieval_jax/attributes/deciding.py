@@ -1,4 +1,4 @@
-"""The part of mine that decides about words, where a switch of config.mine is on."""
+"""Decides about words for `mine` when a switch of config.mine is on: counts, measures pictures, applies the rules."""
 
 import functools
 
@@ -12,12 +12,12 @@ from retrieval_jax.data.pictures import histogram
 from retrieval_jax.errors import InputError
 
 SWITCHES = ("normalise", "segment", *choosing.BLOCKS)
-EXAMPLE_TITLES = 200_000  # that examples of words are looked for in
-THUMBNAIL = (8, 10)  # width, height of the small picture beside the histogram
+EXAMPLE_TITLES = 200_000  # titles searched for examples of words
+THUMBNAIL = (8, 10)  # width, height of the thumbnail that joins the histogram
 
 
 def switches(mine):
-    """Returns the names of the switches of config.mine that are on; overrules, statistics and kinds count as such."""
+    """Returns the names of the switches of config.mine that are on, overrules, statistics and kinds included."""
     return [
         name
         for name in (*SWITCHES, "kinds", "overrules", "statistics")
@@ -30,15 +30,15 @@ def decide(config, train, splits, titles):
 
     Args:
       config: has the block mine.
-      train: the train split, whose pictures are looked at.
+      train: the train split; its pictures are measured.
       splits: {name: split} of train and val.
-      titles: {name: titles} of those that have some.
+      titles: {name: titles} of the splits that have titles.
 
     Returns:
-      (`choosing.Decisions`, the `Statistics` they were made from).
+      (`choosing.Decisions`, the `Statistics` behind them).
 
     Raises:
-      InputError: a setting that cannot be, or an overrule that does not fit.
+      InputError: an invalid setting, or an overrule that does not match the titles.
     """
     settings = _settings(config["mine"])
     person = overrules.load(settings["overrules"]) if settings.get("overrules") else overrules.Overrules()
@@ -66,16 +66,16 @@ def decide(config, train, splits, titles):
 
 
 def shown(config, decisions, counted, titles):
-    """Returns what a person needs beside the decisions to judge them.
+    """Returns what a reader needs to judge the decisions: an example title per word, and the guessed kinds.
 
     Args:
       config: has the block mine.
-      decisions: of `decide`.
-      counted: `Statistics` of `decide`.
+      decisions: from `decide`.
+      counted: the `Statistics` from `decide`.
       titles: {name: titles}.
 
     Returns:
-      ({word: a title that has it}, table of kinds or None where config.mine.kinds is off).
+      ({word: a title with it}, table of kinds or None if config.mine.kinds is off).
     """
     mine = config["mine"]
     guessed = None
@@ -85,12 +85,12 @@ def shown(config, decisions, counted, titles):
 
 
 def _examples(titles, decisions, base):
-    """Returns {word: the first title that has it}, of the first titles of train."""
+    """Returns {word: the first title with it}, among the first titles of train."""
     left = set(decisions.table["word"].to_list())
     found = {}
     for start in range(0, min(len(titles), EXAMPLE_TITLES), statistics.CHUNK):
         chunk = [titles[row] for row in range(start, min(len(titles), start + statistics.CHUNK))]
-        rows = words.of_titles(chunk, base)  # before merging: an example of "tshirt" has "tshirt"
+        rows = words.of_titles(chunk, base)  # before merging, so an example of "tshirt" contains "tshirt"
         pairs = words.adjacent(rows.with_columns(pl.col("token").replace(decisions.rules.merges))).select(
             "title", (pl.col("first") + " " + pl.col("second")).alias("token")
         )
@@ -106,13 +106,13 @@ def _examples(titles, decisions, base):
 
 
 def _counted_elsewhere(settings, pairs):
-    """Reads the tables of config.mine.statistics, and checks that they have what the switches need."""
+    """Reads the tables of config.mine.statistics and checks that they cover the switches."""
     folder = settings["statistics"]
     counted = statistics.load(folder, choosing.base_rules(settings).counted_by)
     if pairs and counted.pairs is None:
         raise InputError(
             f"config.mine.statistics: {folder} has no table of pairs, which variants, phrases, kinds and "
-            "overrules need; count again with --pairs"
+            "overrules need; count the titles again with --pairs"
         )
     for name in ("rare", "categories"):
         if settings[name]["on"] and counted.by_category is None:
@@ -124,7 +124,7 @@ def _counted_elsewhere(settings, pairs):
 
 
 def _pictures(train, number, tokenize, merges, counted, threshold):
-    """Measures how well words can be told from colours and a thumbnail of up to `number` listings of train."""
+    """Measures how well words are predicted from the colours and a thumbnail of up to `number` train listings."""
     rows = np.unique(np.linspace(0, len(train) - 1, min(number, len(train))).astype(int)).tolist()
     vectors = np.empty((len(rows), histogram.DIM + 3 * THUMBNAIL[0] * THUMBNAIL[1]), np.float32)
     for place, row in enumerate(tqdm.tqdm(rows, desc="mine: pictures", unit="picture", mininterval=1)):
@@ -137,11 +137,11 @@ def _pictures(train, number, tokenize, merges, counted, threshold):
 
 
 def _settings(mine):
-    """Returns config.mine as plain dicts, a switch that it lacks turned off."""
+    """Returns config.mine as plain dicts, with absent switches turned off."""
     settings = {name: dict(value) if hasattr(value, "items") else value for name, value in mine.items()}
     for name in choosing.BLOCKS:
         settings[name] = settings.get(name) or {"on": False}
         for key, value in settings[name].items():
             if key != "on" and not (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):
-                raise InputError(f"config.mine.{name}.{key} is {value!r}; give a number from 0")
+                raise InputError(f"config.mine.{name}.{key} is {value!r}; give a number, 0 or more")
     return settings

@@ -1,8 +1,7 @@
-"""What kind of thing a word names: a colour, a material, a pattern, a size, a garment for whom. A guess with a score.
+"""Guesses what kind of attribute a word is (colour, material, pattern, size, for whom, quantity), with a score.
 
-Words of one kind stand beside the same words and seldom in each other's place twice in a title. From seed words whose
-kind is known the kind spreads to words with the same neighbours. The result is written beside the vocabulary; nothing
-depends on it.
+Words of one kind have the same neighbours, and a title seldom has two of them. The kind spreads from seed words to
+words with the same neighbours. The result is written beside the vocabulary; nothing depends on it.
 """
 
 import numpy as np
@@ -27,17 +26,17 @@ SEEN = frozenset(word for kind in ("colour", "material", "pattern") for word in 
 def guess(statistics: Statistics, words: list[str], *, least_score: float = 0.5) -> pl.DataFrame:
     """Guesses the kinds of words.
 
-    A word is described by the shares of its neighbours, before and behind it apart, square-rooted. Its score for a kind
-    is the mean cosine (the Bhattacharyya coefficient of the shares) to the three nearest seed words of the kind, and it
-    must be nearer to one kind than to any other by a tenth. Quantities are told by their form.
+    A word's feature vector is the square root of its neighbours' shares, with left and right neighbours kept apart.
+    Its score for a kind is the mean cosine (the Bhattacharyya coefficient of the shares) to the kind's three nearest
+    seed words, and must exceed that of every other kind by 0.1. Quantities are recognised by their form.
 
     Args:
       statistics: with pairs.
-      words: to guess, such as those of a vocabulary.
-      least_score: what scores less has no kind.
+      words: words to guess, such as those of a vocabulary.
+      least_score: words that score less have no kind.
 
     Returns:
-      polars frame (word, kind, score) sorted by word; seeds have score 1, words without a kind no row.
+      polars frame (word, kind, score) sorted by word; seeds have score 1, words without a kind have no row.
     """
     wanted = {word for word in words if " " not in word}
     seeds = {word: kind for kind, several in SEEDS.items() for word in reversed(several.split())}
@@ -48,7 +47,7 @@ def guess(statistics: Statistics, words: list[str], *, least_score: float = 0.5)
             for word, other, mark in (("first", "second", ">"), ("second", "first", "<"))
         ]
     )
-    # Neighbours that few words have tell words apart, not kinds together.
+    # A neighbour shared by few words identifies those words, not their kind.
     common = (
         sides.group_by("near")
         .agg(pl.len().alias("words"), pl.col("titles").sum().alias("size"))

@@ -1,15 +1,15 @@
-"""One spelling for one thing: numbers with units, possessives, marks at the edges of words, colours.
+"""One spelling per thing: numbers with units, possessives, punctuation at the edges of words, colours.
 
-Everything here looks at one title or one token alone, so it needs no counts, and a title gets the same words wherever
-it is counted. It is read left to right as: `rewrite` (marks of a title that the plain rule would lose), the plain rule
-(`titles.tokenize`), then `split_token` of every token, then `join` of a number and the unit behind it.
+Each function looks at a single title or token, so no counts are needed and a title gets the same words wherever it is
+counted. The order: `rewrite` (characters of a title that the plain rule would lose), the plain rule
+(`titles.tokenize`), `split_token` on each token, and `join` for a number followed by a unit.
 
-Where the tables come from: units are those of the SI and its prefixes, of IEC 80000-13 (bytes), and the inch-pound
-units with the abbreviations of NIST Special Publication 811, with the plurals and misspellings that shops write.
-Spellings are the British forms that Merriam-Webster lists as variants of American ones, possessives that lost their
-apostrophe, and four colour abbreviations of shops.
-What is not done, because it would be a guess: conversion between units (1 tb is not 1000 gb), translation of colours,
-abbreviations with two readings ("org" is orange or organic).
+Sources of the tables: units of the SI with its prefixes, of IEC 80000-13 (bytes), and inch-pound units with the
+abbreviations of NIST Special Publication 811, plus the plurals and misspellings that shops write. Spellings are British
+forms that Merriam-Webster lists as variants of American ones, possessives without their apostrophe, and four colour
+abbreviations common in shops.
+Left out because it would be guessing: conversion between units (1 tb is not 1000 gb), translation of colours, and
+ambiguous abbreviations ("org" is orange or organic).
 """
 
 import functools
@@ -19,10 +19,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
-# Travels into the vocabulary's hash where normalising is on: raise it whenever a title could get other words.
+# Part of the vocabulary's hash when normalising is on; raise it whenever a title could get different words.
 RULE = "normalised-1"
 
-# Canonical unit: other ways to write it.
+# {canonical unit: other ways to write it}
 UNITS = {
     "mm": "millimeter millimeters millimetre millimetres",
     "cm": "centimeter centimeters centimetre centimetres cms",
@@ -97,11 +97,11 @@ _NUMBER = re.compile(
     r"[0-9]+(?:\.[0-9]+)?(?:x[0-9]+(?:\.[0-9]+)?){0,2}|(?:[0-9]+-)?[0-9]+(?:\.[0-9]+)?/[0-9]+", re.ASCII
 )
 _QUANTITY = re.compile(rf"({_NUMBER.pattern})(-?)([a-zµμ][a-zµμ/\-]*)", re.ASCII)
-# Behind these a number is a size of clothes, and a letter behind it a width: "size 8 m" is no eight metres.
+# After these words a number is a clothing size, and a letter after it a width: "size 8 m" is not eight metres.
 SIZE_WORDS = frozenset({"size", "sizes", "sz", "us", "uk", "eu", "eur", "width"})
 
-# Title -> title, before the plain rule: (pattern, replacement), each twice, for neighbours share a character. Both
-# engines, Python's and polars', read these patterns the same way: nothing looks around, every class is written out.
+# Rewrites of a title before the plain rule: (pattern, replacement), each applied twice because adjacent matches share a
+# character. Python's and polars' engines agree on these patterns: no lookaround, every character class written out.
 _MARKS = {
     "&amp;": "&",
     "&quot;": '"',
@@ -150,7 +150,7 @@ _PYTHON_REWRITES = tuple(
 
 
 def rewrite(title: str) -> str:
-    """Keeps what the plain rule would lose: inch marks, decimal commas, fractions; one form of letters and signs.
+    """Keeps what the plain rule would lose (inch marks, decimal commas, fractions) and unifies letters and signs.
 
     Args:
       title: any text.
@@ -167,7 +167,7 @@ def rewrite(title: str) -> str:
 
 
 def rewrite_many(titles: Sequence[str]) -> list[str]:
-    """Rewrites many titles; equal to `rewrite` on every one.
+    """Rewrites many titles; equivalent to calling `rewrite` on each.
 
     Args:
       titles: n texts.
@@ -175,7 +175,7 @@ def rewrite_many(titles: Sequence[str]) -> list[str]:
     Returns:
       n texts.
     """
-    # Most titles are ASCII, which polars does in no time; other letters, and halves of some, are Python's matter.
+    # Most titles are ASCII, which polars handles fast; other characters and lone surrogates are left to Python.
     plain = [row for row, title in enumerate(titles) if title.isascii()]
     texts = pl.Series([titles[row] for row in plain], dtype=pl.String)
     for mark, text in _MARKS.items():
@@ -195,10 +195,10 @@ def split_token(token: str) -> tuple[str, ...]:
     """Normalises one token of the plain rule; model numbers such as "rt-ac68u" or "24-105mm" stay whole.
 
     Args:
-      token: of `titles.tokenize`.
+      token: token from `titles.tokenize`.
 
     Returns:
-      The words it stands for: mostly one, none for lonely marks, two for "black/white".
+      Its words: usually one, no word for punctuation alone, two for "black/white".
     """
     decimal = token.startswith(".") and token[1:2].isdecimal()
     word = ("0" if decimal else "") + token[0 if decimal else None :].rstrip("|.-/'").lstrip("" if decimal else "|.-/'")
@@ -211,24 +211,24 @@ def split_token(token: str) -> tuple[str, ...]:
         return tuple(one for part in parts for one in split_token(part))
     if match := _QUANTITY.fullmatch(word):
         number, hyphen, name = match.groups()
-        # "10-m" and "5-v" may be models; a letter beside its number may not.
+        # "10-m" and "5-v" may be model names; "10m" and "5v" are not.
         if name in UNIT and not (hyphen and len(name) == 1) and not (name == "in" and hyphen):
             return (_short(number) + UNIT[name],)
     return (SPELLINGS.get(word, word),) if word else ()
 
 
 def number_of(word: str) -> str | None:
-    """Returns a word that is a number in its short form ("8.0" is "8"), None for any other."""
+    """Returns a number in its short form ("8.0" is "8"), or None if the word is not a number."""
     return _short(word) if _NUMBER.fullmatch(word) else None
 
 
 def unit_of(word: str) -> str | None:
-    """Returns the canonical unit that a word names, None where it names none."""
+    """Returns the canonical unit that a word names, or None if it is not a unit."""
     return UNIT.get(word)
 
 
 def joined(before: str | None, first: str, second: str) -> str | None:
-    """Joins a number and the unit behind it: "8", "gb" is "8gb".
+    """Joins a number and the unit after it: "8", "gb" becomes "8gb".
 
     Args:
       before: word before the number, or None.
@@ -236,8 +236,8 @@ def joined(before: str | None, first: str, second: str) -> str | None:
       second: possible unit.
 
     Returns:
-      The quantity, or None where the two are none: "in" is an inch only behind a fraction or a decimal ("2 in 1"),
-      and a letter is no unit behind a size ("size 8 m").
+      The quantity, or None if the two are not one: "in" is an inch only after a fraction or a decimal ("2 in 1"), and
+      a single letter after a size is not a unit ("size 8 m").
     """
     number, unit = number_of(first), unit_of(second)
     if number is None or unit is None or (second == "in" and not re.search(r"[./]", first)):
@@ -246,7 +246,7 @@ def joined(before: str | None, first: str, second: str) -> str | None:
 
 
 def join(words: list[str]) -> list[str]:
-    """Joins every number of a title with the unit behind it; the reference of the frame way in wording.py."""
+    """Joins each number of a title with the unit after it; the reference for the frame version in words.py."""
     out, row = [], 0
     while row < len(words):
         pair = joined(words[row - 1] if row else None, words[row], words[row + 1]) if row + 1 < len(words) else None
@@ -256,11 +256,11 @@ def join(words: list[str]) -> list[str]:
 
 
 def quantity(word: str) -> tuple[str, str] | None:
-    """Returns (number, unit) of a word such as "8gb", None where it is no quantity."""
+    """Returns (number, unit) of a word such as "8gb", or None if it is not a quantity."""
     match = _QUANTITY.fullmatch(word)
     return (match[1], UNIT[match[3]]) if match and match[3] in UNIT else None
 
 
 def _short(number: str) -> str:
-    """Drops zeros that say nothing: "8.00" is "8", "08.50" stays another thing and is "08.5"."""
+    """Drops trailing zeros: "8.00" becomes "8", "08.50" becomes "08.5" (leading zeros stay)."""
     return "x".join(part.rstrip("0").rstrip(".") if "." in part else part for part in number.split("x"))

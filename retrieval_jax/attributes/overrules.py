@@ -1,4 +1,4 @@
-"""A person's word against the rules': a small file of lines such as `keep word`, `merge word target`."""
+"""Overrides mining's rules by hand: a small file with lines such as `keep word` or `merge word target`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pathlib
 
 from retrieval_jax.errors import InputError
 
-ACTIONS = {"keep": 2, "drop": 2, "split": 2, "merge": 3}  # and how many cells a line of it has
+ACTIONS = {"keep": 2, "drop": 2, "split": 2, "merge": 3}  # {action: cells in its line}
 MAX_BYTES = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Overrules:
-    """What a person decided.
+    """Decisions made by hand.
 
     Attributes:
-      keep: words that stay an attribute of their own, however rare; a phrase is written with its blank.
-      drop: words that are none.
-      split: words that are not merged, and phrases that are none.
+      keep: words that stay attributes of their own, however rare; a phrase is two words with a blank between.
+      drop: words that are not attributes.
+      split: words that are not merged, and pairs that are not phrases.
       merge: {word: the word it counts as}.
-      rows: {word: "file, row n"}, for the sentences about them.
+      rows: {word: "file, row n"}, for messages.
     """
 
     keep: frozenset[str] = frozenset()
@@ -32,26 +32,28 @@ class Overrules:
 
 
 def load(path: str | pathlib.Path) -> Overrules:
-    """Reads a file of overrules: one decision a line, cells parted by tabs, in a .csv file by commas.
+    """Reads a file of overrules: one decision per line, cells separated by tabs, or by commas in a .csv file.
 
-    Lines that are empty or start with # say nothing; cells are lower-cased and stripped.
+    Empty lines and lines that start with # are ignored; cells are lower-cased and stripped.
 
     Args:
-      path: of the file, UTF-8.
+      path: a UTF-8 file.
 
     Returns:
       The `Overrules`.
 
     Raises:
-      InputError: no such file, a line of another shape, one word with two decisions, or merges in a circle.
+      InputError: no such file, a malformed line, two decisions about one word, or a cycle of merges.
     """
     path = pathlib.Path(path)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: more than {MAX_BYTES:,} bytes; overrules are a small file")
+            raise InputError(
+                f"{path}: larger than {MAX_BYTES:,} bytes; overrules are a small file, correct config.mine.overrules"
+            )
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; correct config.mine.overrules") from None
+        raise InputError(f"{path}: no such file; correct config.mine.overrules") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a text file in UTF-8 ({error}); correct config.mine.overrules") from None
     sets: dict[str, set[str]] = {"keep": set(), "drop": set(), "split": set()}
@@ -65,21 +67,21 @@ def load(path: str | pathlib.Path) -> Overrules:
         try:
             cells = next(csv.reader([line], delimiter="," if path.suffix == ".csv" else "\t"))
         except csv.Error as error:
-            raise InputError(f"{where}: {line.strip()[:80]!r} is no decision ({error}); correct the line") from None
+            raise InputError(f"{where}: {line.strip()[:80]!r} is not a decision ({error}); correct the line") from None
         cells = [" ".join(cell.lower().split()) for cell in cells]
         while cells and not cells[-1]:
             cells.pop()
         if not cells or cells[0] not in ACTIONS or len(cells) != ACTIONS[cells[0]] or not all(cells):
             mark = "comma" if path.suffix == ".csv" else "tab"
             raise InputError(
-                f"{where}: {line.strip()[:80]!r} is no decision; write keep, drop or split and a word, or "
-                f"merge, a word and its target, with a {mark} between"
+                f"{where}: {line.strip()[:80]!r} is not a decision; write keep, drop or split and a word, or "
+                f"merge, a word and its target, separated by {mark}s"
             )
         action, word = cells[:2]
         others = decided.setdefault(word, set()) - {tuple(cells)}
         # "split" undoes a merge and takes no side between keeping and dropping.
         if any("split" not in (action, other[0]) for other in others):
-            raise InputError(f"{where}: {word!r} has another decision in {rows[word]}; keep one of the two lines")
+            raise InputError(f"{where}: {word!r} has a different decision in {rows[word]}; keep one of the two lines")
         if any({action, other[0]} == {"split", "merge"} for other in others):
             raise InputError(f"{where}: {word!r} is both split and merged ({rows[word]}); keep one of the two lines")
         decided[word].add(tuple(cells))
@@ -92,7 +94,7 @@ def load(path: str | pathlib.Path) -> Overrules:
         seen = [word]
         while (target := merge.get(seen[-1])) is not None:
             if target in seen:
-                raise InputError(f"{rows[word]}: {' -> '.join([*seen, target])} is a circle; leave one line out")
+                raise InputError(f"{rows[word]}: {' -> '.join([*seen, target])} is a cycle; remove one of the lines")
             seen.append(target)
         if seen[-1] in sets["drop"]:
             raise InputError(

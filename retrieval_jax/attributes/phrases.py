@@ -8,21 +8,21 @@ from retrieval_jax.attributes.statistics import Statistics
 
 
 def find(statistics: Statistics, *, threshold: int, least_score: float = 0.55) -> pl.DataFrame:
-    """Finds adjacent words that stand beside each other far more often than chance would put them there.
+    """Finds pairs of words that are adjacent far more often than by chance.
 
     The score is the normalised pointwise mutual information, ln(p(ab) / (p(a) p(b))) / -ln p(ab), where p is the share
-    of titles: 1 where neither word is ever without the other, 0 at chance. Unlike Mikolov's phrase score or the
-    log-likelihood it does not grow with the number of titles, so that one limit fits every catalogue; that the pair is
-    no accident of small numbers is seen to by the threshold.
+    of titles: 1 if neither word occurs without the other, 0 at chance. Unlike Mikolov's phrase score or the
+    log-likelihood it does not grow with the number of titles, so one limit fits every catalogue; the threshold guards
+    against coincidences of small numbers.
 
     Args:
       statistics: with pairs.
-      threshold: a phrase is in more titles than this.
-      least_score: of the normalised pointwise mutual information.
+      threshold: a phrase must be in more titles than this.
+      least_score: least normalised pointwise mutual information.
 
     Returns:
-      polars frame (first, second, titles, score), sorted by first and second. A quantity is part of no phrase, and no
-      phrase starts with a number or ends with a ratio: "8gb kit" is not one thing.
+      polars frame (first, second, titles, score, first_titles, second_titles), sorted by first and second. Quantities
+      are never part of a phrase, and no phrase starts with a number or ends with a ratio: "8gb kit" is not one thing.
 
     Source: Bouma 2009, "Normalized (Pointwise) Mutual Information in Collocation Extraction".
     """
@@ -32,7 +32,7 @@ def find(statistics: Statistics, *, threshold: int, least_score: float = 0.55) -
     pairs = pairs.join(tokens, left_on="second", right_on="token").rename({"n": "second_titles"})
     together = pairs["titles"].to_numpy() / statistics.num_titles
     chance = pairs["first_titles"].to_numpy() * pairs["second_titles"].to_numpy() / statistics.num_titles**2
-    # A pair that is in every title carries no information at all: 0 / 0.
+    # A pair in every title carries no information (0 / 0).
     score = np.divide(np.log(together / chance), -np.log(together), out=np.zeros(len(pairs)), where=together < 1)
     found = pairs.with_columns(pl.Series("score", score)).filter(pl.col("score") >= least_score)
     counted = [
@@ -49,14 +49,14 @@ def find(statistics: Statistics, *, threshold: int, least_score: float = 0.55) -
 
 
 def only_inside(found: pl.DataFrame, share: float = 0.95) -> dict[str, str]:
-    """Finds words that are hardly ever outside of one phrase: beside it they would be the same label twice.
+    """Finds words that hardly ever occur outside one phrase: beside it they would be the same label twice.
 
-    The other parts are kept beside the phrase: a pair of running shoes is still shoes, and several labels a title cost
-    the losses nothing.
+    The other parts stay as attributes beside the phrase: running shoes are still shoes, and the losses handle several
+    labels per title at no cost.
 
     Args:
-      found: frame of `find`.
-      share: of a word's titles that have the phrase.
+      found: frame from `find`.
+      share: least share of a word's titles that contain the phrase.
 
     Returns:
       {word: the phrase}.

@@ -1,20 +1,20 @@
-"""Words of scripts that are written without blanks.
+"""Segments scripts that are written without spaces.
 
-Chinese and Japanese titles come out of the plain rule as one long token. They are cut where the script changes; a run
-of Han characters becomes its overlapping pairs, which is what search engines index where they have no dictionary
-(Lucene's CJKAnalyzer) and what keeps every two-character word, most of the language, intact. Katakana runs are mostly
-one loan word (a product, a brand) and stay whole. Hiragana, mostly grammar, is cut off and dropped when it is a
-particle. Korean is written with blanks, so its words stay as they are; so do Latin, Cyrillic, Arabic and the rest.
-Thai, Lao, Khmer and Burmese have no blanks either, but pairs of their letters are no words: their runs are left whole,
-which makes one rare attribute of a phrase and usually none.
-A dictionary would do better, but no library for it is both light and kept: jieba's last release is of 2020 and brings a
+Chinese and Japanese titles come out of the plain rule as one long token. They are cut where the script changes. A run
+of Han characters becomes its overlapping bigrams, which is what search engines index without a dictionary (Lucene's
+CJKAnalyzer) and what keeps two-character words, most of the language, intact. Katakana runs are mostly one loan word (a
+product, a brand) and stay whole. Hiragana, mostly grammar, is cut off and dropped if it is a particle. Korean is
+written with spaces, so its words stay as they are; so do Latin, Cyrillic, Arabic and the rest. Thai, Lao, Khmer and
+Burmese have no spaces either, but bigrams of their letters are not words: their runs stay whole, so a phrase becomes
+one rare token that usually falls below the threshold.
+A dictionary would do better, but no library is both light and maintained: jieba's last release is from 2020 and ships a
 19 MB word list, and MeCab needs 50 MB and more.
 """
 
 import functools
 import re
 
-# Travels into the vocabulary's hash where segmenting is on.
+# Part of the vocabulary's hash when segmenting is on; raise it whenever a title could get different words.
 RULE = "segmented-1"
 
 _HAN = "\u2e80-\u2fdf\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
@@ -24,13 +24,13 @@ _RUNS = re.compile(f"[{_HAN}]+|[{_HIRAGANA}]+|[{_KATAKANA}]+|[^{_HAN}{_HIRAGANA}
 _CJK = re.compile(f"[{_HAN}{_HIRAGANA}{_KATAKANA}]")
 _IS_HAN = re.compile(f"[{_HAN}]")
 
-# Particles and endings that hang between words.
+# Particles and verb endings between words.
 PARTICLES = frozenset(
     "の と が は を に で も や へ から まで より など な だ です ます する した して いる ある った".split()
 )
 
-# Function words of languages whose titles are mixed with English ones, less those that are also English words or name
-# a thing: "die", "man", "son", "sur", "pour", "come", "hat", "war" stay. The plain rule's list is English.
+# Function words of languages that appear beside English, except those that are also English words or name a thing:
+# "die", "man", "son", "sur", "pour", "come", "hat", "war" stay. The plain rule covers English.
 STOP_WORDS = frozenset(
     """
     und der das den dem des ein eine einen einem einer mit für fuer von vom zum zur auf aus bei oder nicht auch
@@ -50,10 +50,10 @@ def segment(token: str) -> tuple[str, ...]:
     """Cuts one token into the words of its scripts.
 
     Args:
-      token: without blanks.
+      token: text without spaces.
 
     Returns:
-      The words in order; the token itself where it has no Chinese or Japanese character.
+      The words in order; the token itself if it has no Chinese or Japanese character.
     """
     if token.isascii() or not _CJK.search(token):
         return (token,)

@@ -1,4 +1,4 @@
-"""What titles say of words, as tables that can be summed: chunks, processes and clusters of machines make the same."""
+"""Word counts of titles as tables that can be summed, so chunks, processes and clusters give the same result."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 
-CHUNK = 16_384  # titles that are tokenized at once: what a processor keeps near, a third faster than 65,536
-CHARACTERS = 16_000_000  # and no more text than this, but for one title alone
-WORKERS = min(4, os.cpu_count() or 1)  # chunks in work at once
+CHUNK = 16_384  # titles tokenized at once: fits the CPU's caches, a third faster than 65,536
+CHARACTERS = 16_000_000  # most text per chunk, unless a single title is longer
+WORKERS = min(4, os.cpu_count() or 1)  # chunks counted at once
 TABLES = ("tokens", "pairs", "by_category", "categories")
 
 NAMES_FILE = "statistics.json"
@@ -35,15 +35,14 @@ _SCHEMAS = dict(zip(TABLES, (_TOKENS, _PAIRS, _BY_CATEGORY, _CATEGORIES), strict
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Statistics:
-    """Counts of tokens in titles. Stop words and left-over signs (`titles.DROPPED`) are in none of the tables.
+    """Counts of tokens in titles, without stop words and left-over signs (`titles.DROPPED`).
 
     Attributes:
-      num_titles: titles that were counted, those without a token included.
+      num_titles: titles counted, including those without tokens.
       tokens: frame (token, occurrences, titles) sorted by token: how often it was seen, and in how many titles.
-      pairs: frame (first, second, occurrences, titles) of tokens next to each other in a title, sorted by both;
-        None where it was not asked for.
-      by_category: frame (token, category int64, titles) sorted by both; None where it was not asked for.
-      categories: frame (category int64, titles) sorted; None where by_category is.
+      pairs: frame (first, second, occurrences, titles) of adjacent tokens, sorted by both; None if not requested.
+      by_category: frame (token, category int64, titles) sorted by both; None if not requested.
+      categories: frame (category int64, titles), sorted; None if by_category is.
     """
 
     num_titles: int
@@ -61,42 +60,42 @@ def count(
     tokenize: Callable[[Sequence[str]], pl.DataFrame] = title_rule.tokenize_many,
     progress: bool = True,
 ) -> Statistics:
-    """Counts the tokens of titles, a chunk of titles at a time; the tables do not depend on the size of a chunk.
+    """Counts the tokens of titles, one chunk at a time; the tables do not depend on the chunk size.
 
     Args:
-      columns: columns of titles, such as those of train and val; each is gone through once.
-      categories: for every column as many category ids, -1 for an unknown one; None makes no table of them.
-      pairs: also count the tokens that stand next to each other.
-      tokenize: makes of n titles the frame (title, token) of `titles.tokenize_many`.
-      progress: show a bar.
+      columns: columns of titles, such as those of train and val; each is iterated over once.
+      categories: category ids for each column, as many as titles, -1 if unknown; None makes no tables of categories.
+      pairs: also count adjacent tokens.
+      tokenize: turns n titles into the frame (title, token) of `titles.tokenize_many`.
+      progress: show a progress bar.
 
     Returns:
       The `Statistics`.
 
     Raises:
-      InputError: not as many columns of categories as of titles, or one with more or fewer rows.
+      InputError: titles and categories have different numbers of columns, or of rows in a column.
     """
     parts, pending = [_count_chunk([], [] if categories is not None else None, pairs, tokenize)], 0
     given = categories if categories is not None else [None] * len(columns)
     if len(columns) != len(given):
-        raise InputError(f"{len(columns)} columns of titles, but {len(given)} of categories; give as many")
+        raise InputError(f"{len(columns)} columns of titles, but {len(given)} of categories; give one per column")
     chunks = itertools.chain.from_iterable(map(_chunks, columns, given, itertools.repeat(progress)))
     for part in _in_order(lambda chunk: _count_chunk(*chunk, pairs, tokenize), chunks):
         parts.append(part)
         pending += _rows(part)
-        if pending > max(1_000_000, _rows(parts[0])):  # every row is summed a few times at most
+        if pending > max(1_000_000, _rows(parts[0])):  # so that a row is summed a few times at most
             parts, pending = [_total(parts)], 0
     return total(parts)
 
 
 def total(parts: Sequence[Statistics]) -> Statistics:
-    """Adds up statistics of different titles, which have the same tables.
+    """Adds up statistics of different titles; all parts must have the same tables.
 
     Args:
       parts: one or more.
 
     Returns:
-      The `Statistics` of all titles together, whatever the order of the parts.
+      The `Statistics` of all titles; the order of the parts does not matter.
     """
     found = _total(parts)
     tables = {name: getattr(found, name) for name in TABLES}
@@ -107,11 +106,11 @@ def total(parts: Sequence[Statistics]) -> Statistics:
 
 
 def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
-    """Makes statistics of plain rows, in any order.
+    """Builds statistics from plain rows in any order.
 
     Args:
-      num_titles: titles that were counted.
-      **tables: rows of the tables of `Statistics`, by name; tokens among them.
+      num_titles: titles counted.
+      **tables: rows of the tables of `Statistics`, by name; `tokens` is required.
 
     Returns:
       The `Statistics`.
@@ -127,12 +126,12 @@ def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
 
 
 def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.RULE) -> None:
-    """Writes statistics as a Parquet file for every table beside statistics.json, which is written last.
+    """Writes statistics as one Parquet file per table, and statistics.json last.
 
     Args:
-      folder: made when absent.
+      folder: created if missing.
       found: the `Statistics`.
-      rule: what titles were counted by, `words.Rules.counted_by`.
+      rule: rules that titles were counted by, `words.Rules.counted_by`.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,14 +143,14 @@ def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.R
 
 
 def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
-    """Reads the statistics that `save` or a Beam pipeline wrote.
+    """Reads statistics written by `save` or the Beam pipeline.
 
     Args:
-      folder: of the tables.
-      rule: what they must have been counted by, `words.Rules.counted_by`.
+      folder: folder of the tables.
+      rule: rules they must have been counted by, `words.Rules.counted_by`.
 
     Raises:
-      InputError: no statistics there, not readable, or counted by another rule.
+      InputError: the statistics are missing, unreadable or counted by other rules.
     """
     folder = pathlib.Path(folder)
     try:
@@ -160,16 +159,16 @@ def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
         tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES if name in content["tables"]}
     except FileNotFoundError:
         missing = NAMES_FILE if not (folder / NAMES_FILE).exists() else "one of its tables"
-        raise InputError(f"{folder}: {missing} is not there; count the titles again") from None
+        raise InputError(f"{folder}: {missing} is missing; count the titles again") from None
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{folder}: no readable statistics ({error}); count the titles again") from None
+        raise InputError(f"{folder}: unreadable statistics ({error}); count the titles again") from None
     if counted_by != rule:
         raise InputError(
-            f"{folder}: counted by the title rule {counted_by!r}, this version and config.mine.normalise "
+            f"{folder}: counted by the title rule {counted_by!r}, but this version, config.mine.normalise "
             f"and segment have {rule!r}; set these as they were, or count the titles again"
         )
     if "tokens" not in tables or any(dict(table.schema) != _SCHEMAS[name] for name, table in tables.items()):
-        raise InputError(f"{folder}: the tables are not those of statistics; count the titles again")
+        raise InputError(f"{folder}: a table is absent or has unexpected columns; count the titles again")
     return Statistics(num_titles, **tables)
 
 
@@ -178,11 +177,11 @@ def encode(
     tokens: Sequence[str],
     tokenize: Callable[[Sequence[str]], pl.DataFrame] = title_rule.tokenize_many,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds which of some tokens titles have.
+    """Finds the given tokens in titles.
 
     Args:
-      titles: n texts, gone through once.
-      tokens: V distinct tokens; the id of one is its place.
+      titles: n texts, iterated over once.
+      tokens: V distinct tokens; the id of a token is its index.
       tokenize: as for `count`.
 
     Returns:
@@ -206,7 +205,7 @@ def _encode_chunk(chunk: Sequence[str], known: pl.Enum, tokenize: Callable) -> t
 def _count_chunk(chunk: Sequence[str], categories: Sequence[int] | None, pairs: bool, tokenize: Callable) -> Statistics:
     rows = tokenize(chunk)
     title = rows["title"].to_numpy().astype(np.int64)
-    # From here on whole numbers: a token is its place among the chunk's tokens, and one row says how that is spelt.
+    # Integers from here on: a token is its index among the chunk's tokens, and one row of each says how it is spelt.
     code = rows["token"].cast(pl.Categorical).to_physical().to_numpy()
     spelt = np.full(int(code.max()) + 1 if len(code) else 0, -1)
     spelt[code] = np.arange(len(code))
@@ -252,7 +251,7 @@ def _count_chunk(chunk: Sequence[str], categories: Sequence[int] | None, pairs: 
 
 
 def _distinct(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Returns the distinct pairs of two columns below 2^31 and 2^32, sorted, as int64 high * 2^32 + low."""
+    """Returns the distinct pairs of two columns (below 2^31 and 2^32) as sorted int64, high * 2^32 + low."""
     keys = np.sort(high.astype(np.int64) << 32 | low)
     return keys[np.diff(keys, prepend=-1) != 0]
 
@@ -260,7 +259,7 @@ def _distinct(high: np.ndarray, low: np.ndarray) -> np.ndarray:
 def _chunks(
     column: Iterable[str], categories: Iterable[int] | None, progress: bool = True
 ) -> Iterator[tuple[list, list | None]]:
-    """Yields titles, never many nor much text at once, with their categories."""
+    """Yields chunks of titles, limited in number and in characters, with their categories."""
     size = len(column) if hasattr(column, "__len__") else None
     titles, ids = iter(column), iter(categories) if categories is not None else None
     with tqdm.tqdm(total=size, desc="mine: titles", unit="title", mininterval=1, disable=not progress) as bar:
@@ -280,7 +279,7 @@ def _chunks(
 
 
 def _in_order(function: Callable, values: Iterable) -> Iterator:
-    """Yields function(value) of every value, in order, a few at once: most of the work is outside Python's lock."""
+    """Yields function(value) for each value, in order, a few threads at once: most of the work releases the GIL."""
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
         waiting = collections.deque()
         for value in values:

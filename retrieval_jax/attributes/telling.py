@@ -1,4 +1,4 @@
-"""What a word tells of a listing: of its category, and of its picture."""
+"""How informative a word is about a listing: about its category, and about its picture."""
 
 import math
 
@@ -7,8 +7,8 @@ import polars as pl
 
 from retrieval_jax.attributes.statistics import Statistics
 
-# What sellers and shippers write, whatever they sell. A word of this list is dropped only where the categories do not
-# contradict, and never inside of a phrase that is kept ("new balance", "hot pink").
+# Words that sellers and shippers write whatever they sell. One is dropped only if the categories do not contradict, and
+# never from a phrase that is kept ("new balance", "hot pink").
 JARGON = frozenset(
     """
     new nwt nwot nib bnwt bnib brand-new sale sales free shipping ship ships fast delivery postage p&p genuine authentic
@@ -20,20 +20,21 @@ JARGON = frozenset(
 
 
 def of_categories(statistics: Statistics, words: pl.Series) -> pl.DataFrame:
-    """Measures how much a word tells of the category.
+    """Measures how informative words are about the category.
 
-    Information is the divergence of the categories of the word's titles from those of all titles, in nats, less what
-    so small a number of titles shows by chance (Miller and Madow), as a share of the entropy of the categories: 0 for a
-    word that is spread as everything is; rare categories can give more than 1. The p-value is that of the word's
-    strongest category: of a draw of as many titles having so many from it, times the number of categories.
+    Information is the KL divergence (nats) of the category distribution of the word's titles from that of all titles,
+    less its small-sample bias (Miller and Madow), as a share of the entropy of the categories: 0 for a word spread like
+    all titles; rare categories can give more than 1. The p-value is that of the word's strongest category: the
+    probability of at least as many of its titles falling into it by chance, times the number of categories
+    (Bonferroni).
 
     Args:
       statistics: with by_category.
-      words: to measure.
+      words: words to measure.
 
     Returns:
       polars frame (token, information, category, in_category, share_of_category, p), sorted by token: the strongest
-      category, the word's titles in it, and those as a share of the category's titles. Empty without categories.
+      category, the word's titles in it, and their share of the category's titles. Empty without categories.
     """
     schema = {
         "token": pl.String,
@@ -52,7 +53,7 @@ def of_categories(statistics: Statistics, words: pl.Series) -> pl.DataFrame:
     table = table.join(known, on="category").with_columns(pl.col("titles").sum().over("token").alias("n"))
     ratio = (pl.col("titles") / pl.col("n")) / (pl.col("size") / total)
     table = table.with_columns((pl.col("titles") / pl.col("n") * ratio.log()).alias("part"), ratio.alias("lift"))
-    # The strongest category is that with the most surprising count: titles * ln(lift).
+    # The strongest category has the most surprising count: titles * ln(lift).
     table = table.with_columns((pl.col("titles") * pl.col("lift").log()).alias("surprise"))
     found = (
         table.sort(["token", "surprise", "category"], descending=[False, True, False])
@@ -80,7 +81,7 @@ def of_categories(statistics: Statistics, words: pl.Series) -> pl.DataFrame:
 
 
 def _tail(k: int, n: int, share: float) -> float:
-    """Bounds the probability of k or more of n draws at a share (Chernoff); exact where all n are."""
+    """Bounds the probability of k or more successes in n draws (Chernoff); exact if k is n."""
     if k <= n * share:
         return 1.0
     if k == n:
@@ -90,21 +91,21 @@ def _tail(k: int, n: int, share: float) -> float:
 
 
 def of_pictures(vectors: np.ndarray, rows: pl.DataFrame, tokens: list[str], *, folds: int = 5) -> pl.DataFrame:
-    """Measures how well a word can be told from a picture that the measure has not learned from.
+    """Measures how well words can be predicted from held-out pictures.
 
-    A ridge regression from the vectors to all words at once is fitted on all folds but one and scores the one left
-    out. The area under the ROC curve (the chance that a picture with the word scores above one without it) is 0.5 for
-    a word that has nothing to do with pictures; its error is Hanley's and McNeil's.
+    A ridge regression from the vectors to all words at once is cross-validated. The area under the ROC curve (the
+    probability that a picture with the word scores above one without it) is 0.5 for a word unrelated to pictures; its
+    standard error is that of Hanley and McNeil.
 
     Args:
       vectors: float [n, D] of n pictures, such as colour histograms and thumbnails.
       rows: frame (title, token): the words of the n listings, title in 0 .. n - 1.
       tokens: words to measure.
-      folds: parts that the listings are cut into, listing i into part i mod folds.
+      folds: number of folds; listing i is in fold i mod folds.
 
     Returns:
-      polars frame (token, positives, auc, low, high), sorted by token: the area with its 95 % interval. Words of
-      fewer than 2 * folds listings, or of all, are left out.
+      polars frame (token, positives, auc, low, high), sorted by token: the area with its 95 % interval. Words in fewer
+      than 2 * folds listings, or in all of them, are left out.
 
     Source: Hanley and McNeil 1982, "The meaning and use of the area under a receiver operating characteristic curve".
     """
@@ -116,7 +117,7 @@ def of_pictures(vectors: np.ndarray, rows: pl.DataFrame, tokens: list[str], *, f
     positives = has.sum(0)
     chosen = np.flatnonzero((positives >= 2 * folds) & (positives < n))
     schema = {"token": pl.String, "positives": pl.Int64, "auc": pl.Float64, "low": pl.Float64, "high": pl.Float64}
-    if not len(chosen):  # nor, it may be, a listing in every fold
+    if not len(chosen):  # a fold may have no listing
         return pl.DataFrame(schema=schema)
     has = has[:, chosen]
     fold = np.arange(n) % folds
@@ -140,7 +141,7 @@ def of_pictures(vectors: np.ndarray, rows: pl.DataFrame, tokens: list[str], *, f
 
 
 def _auc(scores: np.ndarray, has: np.ndarray) -> float:
-    """Returns the area under the ROC curve; 0.5 where a fold has none or all."""
+    """Returns the area under the ROC curve; 0.5 if a fold lacks positives or negatives."""
     m = int(has.sum())
     if m in (0, len(has)):
         return 0.5

@@ -1,8 +1,8 @@
-"""Titles to tokens: the rule by which the eProduct 2022 runner-up made pseudo-attributes.
+"""Titles to tokens: the rule that the eProduct 2022 runner-up made pseudo-attributes with.
 
-Lower-case; every character that is neither a word character (Python's Unicode `\\w`) nor one of ``| . - / '`` becomes
-a blank; "w/" becomes a blank; split at white space. Source: public code of "Large-Scale Product Retrieval with Weakly
-Supervised Representation Learning", arXiv 2208.00955.
+Lower-case; replace every character that is neither a word character (Python's Unicode `\\w`) nor one of ``| . - / '``
+by a blank; replace "w/" by a blank; split at white space. Source: public code of "Large-Scale Product Retrieval with
+Weakly Supervised Representation Learning", arXiv 2208.00955.
 """
 
 import re
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-# Travels into the vocabulary's hash: raise it whenever a title could get other tokens than before.
+# Part of the vocabulary's hash; raise it whenever a title could get different tokens.
 RULE = "titles-1"
 
-# English function words, with the contractions and their halves that an apostrophe leaves behind.
+# English function words, with contractions and the halves that an apostrophe leaves.
 STOP_WORDS = frozenset(
     """
     a about above after again against ain all am an and any are aren aren't as at be because been before being
@@ -29,23 +29,24 @@ STOP_WORDS = frozenset(
     """.split()
 )
 
-# What the rule leaves of a lonely dash, dot or "w/", and no attribute of anything.
+# What the rule leaves of a lone dash, dot or "w/"; never an attribute.
 LEFTOVERS = frozenset({"-", "w", "."})
 
 DROPPED = STOP_WORDS | LEFTOVERS  # every other token may become an attribute
 
 _NOT_KEPT = re.compile(r"[^\w|.\-/']")
-# The same for the bytes of an ASCII title, line ends kept: they part titles. Other bytes were looked at by _NOT_KEPT.
+# The same for the bytes of an ASCII title; newlines are kept because they separate titles. _NOT_KEPT has already
+# handled titles with other bytes.
 _CLEANED = bytes(
     code if code > 127 or code == 10 else ord(_NOT_KEPT.sub(" ", chr(code).lower())) for code in range(256)
 )
 
 
 def tokenize(title: str) -> list[str]:
-    """Splits one title into tokens, stop words still in: the reference that `tokenize_many` is equal to.
+    """Splits one title into tokens, stop words included; the reference for `tokenize_many`.
 
     Args:
-      title: any text; a lone surrogate is no word character and so becomes a blank.
+      title: any text; a lone surrogate is not a word character, so it becomes a blank.
 
     Returns:
       The tokens in the order of the title.
@@ -56,17 +57,17 @@ def tokenize(title: str) -> list[str]:
 
 
 def tokenize_many(titles: Sequence[str]) -> pl.DataFrame:
-    """Splits many titles into tokens, stop words still in; equal to `tokenize` on every one.
+    """Splits many titles into tokens, stop words included; equivalent to calling `tokenize` on each.
 
     Args:
       titles: n texts, fewer than 2^32.
 
     Returns:
-      polars frame (title uint32, token string), a row per token in the order of the titles: title is the place in
-      `titles`, which does not appear where it has no token.
+      polars frame (title uint32, token string), one row per token in the order of the titles: title is the index in
+      `titles`; titles without tokens have no row.
     """
-    # Python lower-cases what is not ASCII, and its own table says what a word character is there: the Unicode version
-    # of polars is another one, and its `\w` also takes marks and joiners. All else works on the bytes of one long text.
+    # Titles that are not ASCII are cleaned by Python: polars has another Unicode version, and its `\w` also matches
+    # marks and joiners. Everything else works on the bytes of one long text.
     lines = [title if title.isascii() else _NOT_KEPT.sub(" ", title.lower()) for title in titles]
     text = "\n".join(lines)
     if text.count("\n") != len(lines) - 1:
@@ -80,10 +81,10 @@ def tokenize_many(titles: Sequence[str]) -> pl.DataFrame:
         starts = np.concatenate([[0], starts])
     if not len(starts):
         return pl.DataFrame(schema={"title": pl.UInt32, "token": pl.String})
-    before = np.searchsorted(starts, np.flatnonzero(letters == 10))  # tokens before the end of every title
+    before = np.searchsorted(starts, np.flatnonzero(letters == 10))  # tokens before the end of each title
     title = np.repeat(np.arange(len(lines), dtype=np.uint32), np.diff(before, prepend=0))
-    # A token a line, for the fastest public way from bytes to strings. No token holds a quote sign or control character
-    # that the reader could take for anything else.
+    # Read as a CSV file with one token per line: the fastest public way from bytes to strings. No token contains a
+    # quote or control character that the reader could misread.
     inside[ends] = True
     listed = letters.copy()
     listed[ends] = 10

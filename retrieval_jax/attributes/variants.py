@@ -1,4 +1,4 @@
-"""Words that are one word written in several ways: plurals, hyphens, typing errors. Merged only with evidence."""
+"""Finds spelling variants of one word (plurals, hyphens, typing errors); merges them only with evidence."""
 
 import re
 
@@ -8,7 +8,7 @@ import polars as pl
 from retrieval_jax.attributes.statistics import Statistics
 
 _ES = re.compile(r"(?:s|x|z|ch|sh|o)es$")
-# Whole words of letters; what has digits is a size or a model, where one character makes another thing.
+# Words of letters only: with digits it is a size or a model, where one character makes it something else.
 _LETTERS = r"^\p{L}+$"
 
 
@@ -21,32 +21,31 @@ def find(
     typo_length: int = 6,
     typo_ratio: float = 20.0,
 ) -> pl.DataFrame:
-    """Finds words that are merged into a more frequent one.
+    """Finds words to merge into a more frequent variant.
 
-    Candidates are a plural beside its singular, a word beside itself with a hyphen, and a long word beside one that
-    differs by one letter (missing, added, changed, or two exchanged; neither the first nor the last) and is at least
-    `typo_ratio` times as frequent. What speaks for a candidate is that the rarer word is used like the other:
+    Candidates are a plural and its singular, a word with and without a hyphen, and a long word and another that
+    differs by one edit (a letter missing, added or changed, or two exchanged; neither the first nor the last letter)
+    and is at least `typo_ratio` times as frequent. The evidence is that the rarer word is used like the other:
 
-    - divergence, in nats, of the category shares of the rarer word from those of the other, less what so small a
-      number of titles shows by chance: "short" is in kurtas, "shorts" is not;
-    - likeness, in nats: how much likelier than anywhere the neighbours of the rarer word are beside the other, in the
-      geometric mean: "tempered glass", "3d glasses".
+    - divergence, in nats: KL divergence of the rarer word's category shares from the other's, less its small-sample
+      bias: "short" occurs among kurtas, "shorts" does not;
+    - likeness, in nats: how much likelier the rarer word's neighbours are beside the other word than beside any word,
+      as a geometric mean: "tempered glass", "3d glasses".
 
-    A plural needs a small divergence; where no categories are known, neighbours that are alike. A typing error needs
-    both, as far as they are known, and one of them. A hyphen alone changes nothing, so only a divergence that is plain
-    to see speaks against it.
+    A plural needs a small divergence or, without categories, similar neighbours. A typing error needs every measure
+    that is available, and at least one. A hyphen rarely changes the meaning, so only a large divergence rules it out.
 
     Args:
       statistics: with pairs or by_category or both.
-      least: a word that was seen less often is left alone: the threshold drops it, and it has no evidence.
-      most_divergence: in nats, of plurals; twice as much of a typing error, which is rare, four times of a hyphen.
-      least_likeness: in nats.
-      typo_length: letters of a word that may be a typing error.
-      typo_ratio: how much more frequent the other must be.
+      least: words seen less often are skipped: the threshold drops them anyway, and they have no evidence.
+      most_divergence: nats, for plurals; twice as much for typing errors, which are rare, four times for hyphens.
+      least_likeness: nats.
+      typo_length: letters in the longer of the two words of a typing error, at least.
+      typo_ratio: how many times as frequent the right word must be.
 
     Returns:
-      polars frame (token, target, kind, occurrences, target_occurrences, divergence, likeness) sorted by token;
-      kind is "plural", "hyphen" or "typing error", a null measure was not to be had. No target is itself merged.
+      polars frame (token, target, kind, occurrences, target_occurrences, divergence, likeness) sorted by token; kind
+      is "plural", "hyphen" or "typing error", and a measure is null if unavailable. No target is itself merged.
     """
     counts = {
         token: number
@@ -93,7 +92,7 @@ def find(
 
 
 def _followed(rows: list[tuple]) -> pl.DataFrame:
-    """Follows a -> b -> c to a -> c; targets are more frequent, or equal and shorter, so no circle can be."""
+    """Shortens a -> b -> c to a -> c; targets are more frequent, or as frequent and shorter, so there is no cycle."""
     targets = {row[0]: row[1] for row in rows}
     out = []
     for rare, often, *rest in rows:
@@ -113,7 +112,7 @@ def _followed(rows: list[tuple]) -> pl.DataFrame:
 
 
 def _singulars(word: str) -> list[str]:
-    """Returns the words that this one may be the plural of."""
+    """Returns the words whose plural this may be."""
     if (
         len(word) < 4
         or not word.endswith("s")
@@ -130,7 +129,7 @@ def _singulars(word: str) -> list[str]:
 
 
 def _typing_errors(tokens: pl.DataFrame, least: int, length: int, ratio: float) -> list[tuple[str, str]]:
-    """Returns (typo, word) pairs one edit apart, by the words that are left when one letter is taken out of each.
+    """Returns (typo, word) pairs one edit apart, found by deleting one letter from each word.
 
     Source: Garbe 2012, "1000x faster spelling correction" (SymSpell).
     """
@@ -143,7 +142,7 @@ def _typing_errors(tokens: pl.DataFrame, least: int, length: int, ratio: float) 
         .select("token", "occurrences")
         .sort("token")
     )
-    # Only a word that is `ratio` times as frequent as the least can be the right one.
+    # Only a word seen at least `ratio * least` times can be the right one.
     right = words.filter(pl.col("occurrences") >= ratio * least)
     if not len(right):
         return []
@@ -159,7 +158,7 @@ def _typing_errors(tokens: pl.DataFrame, least: int, length: int, ratio: float) 
         right["occurrences"].gather(both["row_right"]).alias("often"),
     )
     found = found.filter((pl.col("typo") != pl.col("word")) & (pl.col("often") >= ratio * pl.col("rare")))
-    # The most frequent right word last: the caller keeps the first it is given.
+    # The most frequent right word first: the caller keeps the first.
     found = found.sort(["often", "word", "typo"], descending=[True, False, False])
     return [
         pair
@@ -173,7 +172,7 @@ def _without_one(word: str) -> set[str]:
 
 
 def one_edit(one: str, other: str) -> bool:
-    """Tells whether two words with the same first and last letter are one letter, or one exchange, apart."""
+    """Returns whether two words with the same first and last letter differ by one letter or one exchange."""
     if one[0] != other[0] or one[-1] != other[-1] or abs(len(one) - len(other)) > 1 or one == other:
         return False
     start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
@@ -186,7 +185,7 @@ def one_edit(one: str, other: str) -> bool:
 
 
 def _divergences(statistics: Statistics, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], float]:
-    """Returns KL(category shares of the rarer word || of the other, smoothed), less the bias of few titles."""
+    """Returns KL(category shares of the rarer word || of the other, smoothed), less its small-sample bias."""
     if statistics.by_category is None or not len(statistics.categories):
         return {}
     known = statistics.categories
@@ -235,7 +234,7 @@ def _likenesses(statistics: Statistics, pairs: list[tuple[str, str]]) -> dict[tu
         rare_near = {key: count for key, count in rare_near.items() if key not in ignored}
         n, m = sum(rare_near.values()), sum(often_near.values())
         if n:
-            # Smoothed with the shares of all titles, as much as ten neighbours weigh.
+            # Smoothed with the shares over all titles, weighted as ten neighbours.
             out[rare, often] = float(
                 sum(
                     count

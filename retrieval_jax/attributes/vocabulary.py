@@ -1,4 +1,4 @@
-"""The vocabulary of pseudo-attributes: tokens seen often enough, in a stable order, with a hash for checkpoints."""
+"""The vocabulary of pseudo-attributes: frequent tokens in a stable order, with a hash that checkpoints carry."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from retrieval_jax.files import atomic
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Attributes and how often titles have them.
+    """Attributes and their title counts.
 
     Attributes:
-      tokens: V tokens, sorted by code point; the id of an attribute is its place here.
-      counts: int64 [V], titles that have the token, each counted once.
-      num_titles: titles that were looked at.
-      threshold: a token was kept when seen more than this many times, repetitions inside a title included.
-      rules: what is made of the tokens of a title before they are looked up here; none for the plain rule.
+      tokens: V tokens, sorted by code point; the id of an attribute is its index.
+      counts: int64 [V], number of titles with the token.
+      num_titles: titles counted.
+      threshold: tokens seen more than this many times were kept, repetitions within a title included.
+      rules: how the tokens of a title become words before they are looked up; empty for the plain rule.
     """
 
     tokens: list[str]
@@ -44,13 +44,13 @@ class Vocabulary:
 
     @functools.cached_property
     def hash(self) -> str:
-        """Hex SHA-256 of the tokens in order and of the rule that made them: equal hashes, equal attribute ids."""
+        """Hex SHA-256 of the tokens in order and of the rules behind them: equal hashes, equal attribute ids."""
         content = {"rule": title_rule.RULE, "tokens": self.tokens} | self._rules()
         canonical = json.dumps(content, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
     def encode(self, titles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Finds the attributes of titles.
+        """Returns the attributes of titles.
 
         Args:
           titles: n texts.
@@ -64,7 +64,7 @@ class Vocabulary:
         return statistics.encode(titles, self.tokens, functools.partial(words.of_titles, rules=self.rules))
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the vocabulary as JSON, whole or not at all."""
+        """Writes the vocabulary as JSON, atomically."""
         content = {
             "rule": title_rule.RULE,
             "threshold": self.threshold,
@@ -78,7 +78,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> Vocabulary:
-        """Reads a saved vocabulary and checks it against its own hash.
+        """Reads a saved vocabulary and verifies its hash.
 
         Raises:
           InputError: no such file, not a vocabulary, made by another title rule, or changed since it was saved.
@@ -96,28 +96,30 @@ class Vocabulary:
             )
             rule, expected = content["rule"], content["hash"]
         except FileNotFoundError:
-            raise InputError(f"{path}: there is no vocabulary here; {remedy}") from None
+            raise InputError(f"{path}: no vocabulary here; {remedy}") from None
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise InputError(f"{path}: not a vocabulary ({error}); {remedy}") from None
         if rule != title_rule.RULE:
-            raise InputError(f"{path}: made by the title rule {rule!r}, this version has {title_rule.RULE!r}; {remedy}")
+            raise InputError(
+                f"{path}: made by the title rule {rule!r}, but this version has {title_rule.RULE!r}; {remedy}"
+            )
         if counts.shape != (len(tokens),) or vocabulary.hash != expected:
-            raise InputError(f"{path}: the tokens are not those it was saved with (their hash differs); {remedy}")
+            raise InputError(f"{path}: the tokens have changed since it was saved (the hash differs); {remedy}")
         return vocabulary
 
     def _rules(self) -> dict:
-        # The plain rule has none, so that its files and hashes are those of every version before.
+        # Left out for the plain rule, so that its files and hashes equal those of earlier versions.
         return {"rules": self.rules.as_json()} if self.rules else {}
 
 
 def build(counts: pl.DataFrame, num_titles: int, threshold: int, rules: Rules | None = None) -> Vocabulary:
-    """Keeps the tokens that were seen more than `threshold` times.
+    """Builds a vocabulary of the tokens seen more than `threshold` times.
 
     Args:
       counts: the frame `statistics.Statistics.tokens`.
-      num_titles: titles that were counted.
-      threshold: a token is kept when its occurrences are greater.
-      rules: that titles were counted by; None for the plain rule.
+      num_titles: titles counted.
+      threshold: tokens with more occurrences are kept.
+      rules: rules that titles were counted by; None for the plain rule.
 
     Returns:
       The `Vocabulary`, sorted by token.
@@ -128,10 +130,10 @@ def build(counts: pl.DataFrame, num_titles: int, threshold: int, rules: Rules | 
 
 
 def save_targets(path: str | pathlib.Path, indptr: np.ndarray, label_ids: np.ndarray, vocabulary_hash: str) -> None:
-    """Writes sparse target rows (see `Vocabulary.encode`) with the hash of the vocabulary that they count into.
+    """Writes sparse target rows (see `Vocabulary.encode`) with the hash of the vocabulary they index.
 
     Args:
-      path: .npz file, written whole or not at all.
+      path: .npz file, written atomically.
       indptr: int64 [n + 1].
       label_ids: int32 [indptr[-1]].
       vocabulary_hash: `Vocabulary.hash`.
@@ -146,23 +148,23 @@ def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -
     """Reads sparse target rows.
 
     Args:
-      path: file of `save_targets`.
-      vocabulary_hash: hash that the rows must belong to; None takes any.
+      path: file written by `save_targets`.
+      vocabulary_hash: hash of the vocabulary they must index; None accepts any.
 
     Returns:
       (indptr int64 [n + 1], label_ids int32).
 
     Raises:
-      InputError: no such file, not one of targets, or made for another vocabulary.
+      InputError: the file is missing, unreadable or belongs to another vocabulary.
     """
     try:
         with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as content:
             indptr, label_ids, found = content["indptr"], content["label_ids"], str(content["vocabulary_hash"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: no readable targets ({error}); run retrieval_jax.mine again") from None
+        raise InputError(f"{path}: missing or unreadable targets ({error}); run retrieval_jax.mine again") from None
     if vocabulary_hash is not None and found != vocabulary_hash:
         raise InputError(
-            f"{path}: targets of another vocabulary ({found[:12]}, wanted {vocabulary_hash[:12]}); "
+            f"{path}: targets of another vocabulary ({found[:12]}, expected {vocabulary_hash[:12]}); "
             "run retrieval_jax.mine again"
         )
     return indptr, label_ids

@@ -1,7 +1,7 @@
-"""From titles to words: the plain rule, and behind it what a vocabulary's rules make of its tokens.
+"""From titles to words: the plain rule, then the rules of a vocabulary applied to its tokens.
 
-`Rules` are what mining decided. They travel inside vocabulary.json and are part of its hash, so that a title that comes
-later gets the same attributes. The work is done once per distinct token or pair of a chunk, not once per title.
+`Rules` are the decisions of mining. They are saved in vocabulary.json and part of its hash, so that later titles get
+the same attributes. The work is done once per distinct token or pair of a chunk, not once per title.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from retrieval_jax.attributes import titles as title_rule
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rules:
-    """How tokens of the plain rule become attributes; nothing set is the plain rule itself.
+    """How tokens of the plain rule become attributes; the defaults are the plain rule itself.
 
     Attributes:
-      normalise: numbers, units, possessives and spellings take one form (normalising.py).
-      segment: Chinese and Japanese runs are cut, function words of six languages left out (segmenting.py).
+      normalise: unify numbers, units, possessives and spellings (normalising.py).
+      segment: cut Chinese and Japanese runs, leave out function words of six languages (segmenting.py).
       merges: {word: the word it counts as}; a target is never itself merged.
       phrases: {(first, second): attribute} of adjacent words, after merging; the parts stay beside the phrase.
     """
@@ -37,7 +37,7 @@ class Rules:
 
     @property
     def counted_by(self) -> str:
-        """Names and versions of the rules that titles are counted by: those that need no counts."""
+        """Names and versions of the rules that titles are counted by, which need no counts themselves."""
         return " ".join(
             [
                 title_rule.RULE,
@@ -47,7 +47,7 @@ class Rules:
         )
 
     def as_json(self) -> dict:
-        """Returns what is saved and hashed: plain lists in a fixed order, with the versions of the rules in use."""
+        """Returns the content to save and hash: plain lists in a fixed order, with the versions of the rules."""
         return {
             "normalise": normalising.RULE if self.normalise else "",
             "segment": segmenting.RULE if self.segment else "",
@@ -57,7 +57,7 @@ class Rules:
 
     @classmethod
     def from_json(cls, content: dict) -> Rules:
-        """Reads `as_json`; raises ValueError where this version has other rules, or the parts have other shapes."""
+        """Reads the output of `as_json`; raises ValueError if it is malformed or this version has other rules."""
         rules = cls(
             normalise=content["normalise"] == normalising.RULE,
             segment=content["segment"] == segmenting.RULE,
@@ -65,19 +65,19 @@ class Rules:
             phrases={(str(first), str(second)): str(name) for first, second, name in content["phrases"]},
         )
         if rules.as_json() != content:
-            raise ValueError("its rules are of another version")
+            raise ValueError("its rules belong to another version")
         return rules
 
 
 def of_title(title: str, rules: Rules) -> list[str]:
-    """Finds the words of one title, stop words still in: the reference that `of_titles` is equal to.
+    """Returns the words of one title, stop words included; the reference for `of_titles`.
 
     Args:
       title: any text.
-      rules: of the vocabulary.
+      rules: rules of the vocabulary.
 
     Returns:
-      The words in order, every phrase behind its second word.
+      The words in order, each phrase after its second word.
     """
     words = title_rule.tokenize(normalising.rewrite(title) if rules.normalise else title)
     if rules.segment:
@@ -92,15 +92,15 @@ def of_title(title: str, rules: Rules) -> list[str]:
 
 
 def of_titles(titles: Sequence[str], rules: Rules) -> pl.DataFrame:
-    """Finds the words of many titles, in order; the words of every one are those of `of_title`.
+    """Returns the words of many titles; equivalent to calling `of_title` on each.
 
     Args:
       titles: n texts.
-      rules: of the vocabulary.
+      rules: rules of the vocabulary.
 
     Returns:
-      polars frame (title uint32, token): the place in `titles`, ascending, and its words in order; phrases follow
-      at the end, in the same order.
+      polars frame (title uint32, token): the index in `titles`, ascending, and its words in order; phrases follow at
+      the end, in the same order.
     """
     rows = title_rule.tokenize_many(normalising.rewrite_many(titles) if rules.normalise else titles)
     if rules.normalise or rules.segment:
@@ -117,7 +117,7 @@ def of_titles(titles: Sequence[str], rules: Rules) -> pl.DataFrame:
 
 
 def adjacent(rows: pl.DataFrame) -> pl.DataFrame:
-    """Returns the frame (title, first, second) of words that stand beside each other in a title.
+    """Returns the frame (title, first, second) of adjacent words.
 
     Args:
       rows: frame (title, token) in the order of the titles.
@@ -132,7 +132,7 @@ def adjacent(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _split(rows: pl.DataFrame, rules: Rules) -> pl.DataFrame:
-    """Applies what concerns one token alone, once per distinct token; only tokens that change are touched."""
+    """Applies the rules for single tokens, once per distinct token; only tokens that change are touched."""
     changed = {}
     for token in rows["token"].unique().to_list():
         parts = segmenting.segment(token) if rules.segment else (token,)
@@ -158,7 +158,7 @@ def _split(rows: pl.DataFrame, rules: Rules) -> pl.DataFrame:
 
 
 def _joined(rows: pl.DataFrame) -> pl.DataFrame:
-    """Joins numbers with the units behind them, as `normalising.join` does: a unit is no number, so no three chain."""
+    """Joins numbers with the units after them like `normalising.join`; units are not numbers, so joins never chain."""
     title, token = rows["title"].to_numpy(), rows["token"]
     units = np.flatnonzero(token.is_in(sorted(normalising.UNIT)).to_numpy()[1:] & (title[1:] == title[:-1])) + 1
     numbers, names = token.gather(units - 1).to_list(), token.gather(units).to_list()

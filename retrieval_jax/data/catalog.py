@@ -1,20 +1,62 @@
-"""A catalogue: listings of four splits, their categories, and which gallery listings are right for which query.
+"""A catalogue: listings of four splits, what is known about them, and which gallery listings are right for which query.
 
-eProduct calls the listings that are searched its "index" split. Here they are the *gallery*; an index is the structure
-that searches them.
+eProduct calls the split that is searched "index". Here it is the *gallery*; an index is the structure that searches it.
+
+Beside pictures, titles and categories, a split may have further columns (text, attributes, boxes), and a catalogue may
+have tables that refer to listings:
+
+    clicks   photo: rows [n] of the split "photo" or "query"; clicked, unclicked: Ragged rows of the listings shown
+    outfits  listings: rows [n, k], -1 past the end of a shorter outfit; compatible: int32 [n], 1, 0, or -1 if unknown
+    queries  text: n strings; clicked: Ragged rows, most clicked first; count, position: Ragged, one value per clicked
+             listing (int32; position counts from 1, -1 if unknown)
+    edits    reference: rows [n]; words: n strings, "the same but in red"; targets: Ragged rows of what was meant
+
+A table is kept once per split that its listings are in, under the key "<name>/<split>", such as "clicks/train".
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from retrieval_jax import pairs
+from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
 
 SPLITS = ("train", "val", "query", "gallery")
+PHOTO = "photo"  # a fifth split that only tables refer to: shoppers' photos, which are nobody's listing
+
+Column = np.ndarray | Ragged | Sequence[str]
+
+
+class Lazy(Mapping):
+    """A mapping whose values are computed on first access and kept.
+
+    Args:
+      makers: {name: function without arguments that returns the value}.
+      made_of: identifies the values without computing them: a text, or the mappings that they are computed from.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Any]], made_of: str | Sequence[Mapping]):
+        self.makers, self.made_of = dict(makers), made_of
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = self.makers[name]()
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:  # that of Mapping would compute the value
+        return name in self.makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
 
 
 @dataclasses.dataclass
@@ -22,13 +64,16 @@ class Split:
     """Listings of one split, column by column; row i of every column is the same listing.
 
     Attributes:
-      name: "train", "val", "query" or "gallery".
+      name: "train", "val", "query", "gallery" or "photo".
       ids: listing ids, n strings; a list or a lazy sequence.
       titles: n strings, or None where the split has no titles.
       categories: int32 [n, levels], rows of `Catalog.category_names[level]`, -1 where unknown; or None.
       images: random access, `images[row]` is uint8 [H, W, 3] RGB at the picture's own size.
-      category_names: those of the catalogue; it fills them in.
-      sources: int32 [n], the number of the catalogue that a listing is from, where several are joined; or None.
+      category_names: those of the catalogue, which fills them in.
+      sources: int32 [n], which catalogue a listing is from where several are joined; or None.
+      columns: further columns by name. Text: n strings, "" where unknown. Attributes: int32 [n], rows of
+        `Catalog.column_names[name]`, -1 where unknown, or a `Ragged` of such rows. Numbers: float32 [n] or [n, k], NaN
+        where unknown. "box" is float32 [n, 4]: ymin, xmin, ymax, xmax of the product, as shares of height and width.
     """
 
     name: str
@@ -38,23 +83,96 @@ class Split:
     images: Any
     category_names: tuple[list[str], ...] = ()
     sources: np.ndarray | None = None
+    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if not isinstance(self.columns, Lazy):
+            _check_lengths(f"the {self.name} split", {"ids": self.ids, **self.columns})
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def column(self, name: str) -> Column:
+        """Returns a further column, or the titles for "title"; raises InputError, naming those that exist."""
+        titles = {} if self.titles is None else {"title": self.titles}
+        if name in titles or name in self.columns:
+            return titles[name] if name in titles else self.columns[name]
+        known = [*titles, *self.columns]
+        raise InputError(
+            f"the {self.name} split has no column {name!r}{pairs.near(name, known)}; name its header in "
+            "config.data.kwargs.columns"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows that refer to listings; the module lists the tables and their columns.
+
+    Attributes:
+      columns: {name: n rows}: int64 rows of splits ([n], [n, k] or Ragged), texts, numbers.
+      rows_of: {column: name of the split that its values are rows of}; columns that hold no rows are not in it.
+    """
+
+    columns: Mapping[str, Column]
+    rows_of: Mapping[str, str]
+
+    def __post_init__(self):
+        _check_lengths("a table", self.columns)
+        if missing := [name for name in self.rows_of if name not in self.columns]:
+            raise InputError(f"a table has no column {missing[0]!r}; it has {', '.join(self.columns)}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def take(self, rows: np.ndarray) -> Table:
+        """Returns some rows, in the order given.
+
+        Args:
+          rows: int [m].
+        """
+        return dataclasses.replace(self, columns={name: take(column, rows) for name, column in self.columns.items()})
+
+    def moved(self, places: Mapping[str, np.ndarray]) -> Table:
+        """Returns the table for splits whose listings have moved to other rows; rows that refer to a listing that is
+        gone are dropped.
+
+        Args:
+          places: {split: int64 [rows before], the row now, -1 where the listing is gone}; a split that is not in it has
+            not moved.
+        """
+        columns, alive = dict(self.columns), np.ones(len(self), bool)
+        for name, split in self.rows_of.items():
+            if split not in places:
+                continue
+            column, place = columns[name], np.append(places[split], -1)  # -1, no listing, reads the last
+            if isinstance(column, Ragged):
+                rows = place[column.values]
+                owner = np.repeat(np.arange(len(self)), np.diff(column.indptr))
+                alive[owner[(rows < 0) & (column.values >= 0)]] = False
+                columns[name] = Ragged(column.indptr, rows)
+            else:
+                rows = place[column]
+                gone = (rows < 0) & (column >= 0)
+                alive &= ~(gone.any(1) if gone.ndim == 2 else gone)
+                columns[name] = rows
+        return Table(columns, self.rows_of).take(np.flatnonzero(alive))
+
 
 @dataclasses.dataclass
 class Catalog:
-    """The four splits of a catalogue and what is known about them.
+    """The splits of a catalogue and what is known about them.
 
     Attributes:
       name: of the catalogue.
       train, val, query, gallery: a `Split`, or None where the catalogue has none.
-      truth: `ranking.Truth`, the relevant gallery rows of every query, or None where nobody told.
+      truth: `ranking.Truth`, the relevant gallery rows of every query, or None where unknown.
       category_levels: names of the category levels, coarse to fine; the last is the leaf.
-      category_names: for every level the names that `Split.categories` counts into.
-      counts: {split: {"read": n, "kept": n, "set_aside": {reason: n}}}; read = kept + the sum of set_aside.
+      category_names: for every level the names that `Split.categories` refers to.
+      counts: {file or split: {"read": n, "kept": n, "set_aside": {reason: n}}}; read = kept + the sum of set_aside.
       set_aside: the rows that were left out: dict(file, row, id, reason, sentence).
+      photo: shoppers' photos that tables refer to, a `Split` without titles; or None.
+      column_names: {attribute: the names that its values in `Split.columns` refer to}.
+      tables: {"<name>/<split>": Table}, see the module.
     """
 
     name: str
@@ -67,16 +185,54 @@ class Catalog:
     category_names: tuple[list[str], ...] = ()
     counts: dict = dataclasses.field(default_factory=dict)
     set_aside: list[dict] = dataclasses.field(default_factory=list)
+    photo: Split | None = None
+    column_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    tables: Mapping[str, Table] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        for split in (self.train, self.val, self.query, self.gallery):
-            if split is not None:
-                split.category_names = self.category_names
+        for split in self.splits().values():
+            split.category_names = self.category_names
+
+    def splits(self) -> dict[str, Split]:
+        """Returns the splits that the catalogue has, by name."""
+        found = {name: getattr(self, name) for name in (*SPLITS, PHOTO)}
+        return {name: split for name, split in found.items() if split is not None}
 
     def split(self, name: str) -> Split:
-        """Returns the split of that name; raises InputError, naming the splits there are, if it is missing."""
-        found = getattr(self, name, None) if name in SPLITS else None
-        if found is None:
-            there = [s for s in SPLITS if getattr(self, s) is not None]
-            raise InputError(f"catalogue {self.name} has no split {name!r}; it has {', '.join(there) or 'none'}")
-        return found
+        """Returns the split of that name; raises InputError, naming the existing ones, if it is missing."""
+        splits = self.splits()
+        if name not in splits:
+            raise InputError(f"catalogue {self.name} has no split {name!r}; it has {', '.join(splits) or 'none'}")
+        return splits[name]
+
+    def table(self, name: str, split: str) -> Table:
+        """Returns the table of that name about listings of a split; raises InputError, naming the existing ones, if it
+        is missing."""
+        if f"{name}/{split}" not in self.tables:
+            known = ", ".join(self.tables) or "none"
+            raise InputError(
+                f"catalogue {self.name} has no table {name!r} about the {split} split (tables: {known}); give its file "
+                "in config.data.kwargs.tables"
+            )
+        return self.tables[f"{name}/{split}"]
+
+
+def take(column: Column, rows: np.ndarray) -> Column:
+    """Returns some entries of a column, in the order given.
+
+    Args:
+      column: n entries.
+      rows: int [m].
+    """
+    if isinstance(column, Ragged):
+        return column.take(rows)
+    if isinstance(column, np.ndarray):
+        return column[rows]
+    return [column[row] for row in np.asarray(rows).tolist()]
+
+
+def _check_lengths(what: str, columns: Mapping[str, Any]) -> None:
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} {count:,}" for name, count in lengths.items())
+        raise InputError(f"the columns of {what} have different numbers of rows: {listed}")

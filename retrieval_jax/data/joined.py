@@ -1,4 +1,4 @@
-"""Several catalogues as one to train on: "mixed" of `sampling` then gives each its share of a run.
+"""Joins several catalogues into one to train on; the sampling "mixed" gives each its share of a run.
 
 config.data.source = "joined"
 config.data.kwargs = {
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_jax.data import catalog, loading
+from retrieval_jax import pairs
+from retrieval_jax.data import catalog, joined_columns, loading
 from retrieval_jax.data.tables import row_checks
 from retrieval_jax.data.tables.left_out import Listed
 from retrieval_jax.errors import InputError
@@ -48,7 +49,7 @@ class JoinedImages:
 
 
 class JoinedEncoded(JoinedImages):
-    """The same of sources that all hold encoded pictures, see `sources`."""
+    """Pictures of several sources that all hold encoded ones, see `sources`."""
 
     def __init__(self, parts: list):
         super().__init__(parts)
@@ -60,7 +61,7 @@ class JoinedEncoded(JoinedImages):
         return part.read(row)
 
     def decode(self, data: bytes, row: int) -> np.ndarray:
-        """Returns the picture that `read` gave the bytes of."""
+        """Returns the picture whose bytes `read` returned."""
         part, row = self._place(row)
         return part.decode(data, row)
 
@@ -75,38 +76,40 @@ def load_joined(
     """Loads several catalogues: train and val of all of them, query, gallery and truth of one.
 
     Listings of train and val get ids "name/id". A catalogue without categories has unknown ones, one without titles
-    has empty ones.
+    has empty ones, and so with further columns. Tables follow their listings; what refers to queries or gallery of a
+    catalogue that is not searched is left out.
 
     Args:
       catalogs: {name: {"source", "kwargs", "leave_out"}}, each as a config's data block.
       search: name of the catalogue whose queries and gallery are searched.
-      same_categories: whether categories of the same name are the same in all catalogues; otherwise (two shops number
-        theirs each in its own way) they are called "name/category", those of one catalogue after those of another.
+      same_categories: whether categories and attributes of the same name are the same in all catalogues; otherwise (two
+        shops number theirs each in its own way) they are called "name/category", those of one catalogue after those of
+        another.
       leave_out: listings to set aside, by their ids here; the lists of `catalogs` name them by their own.
       set_aside_path: CSV of the rows that were left out, of all of them.
 
     Returns:
-      The `Catalog`; `Split.sources` of train and val tells the catalogue, by its number in the order of the names.
+      The `Catalog`; `Split.sources` of train and val is the catalogue's number in the order of the names.
 
     Raises:
-      InputError: fewer than two catalogues, an unknown name, other numbers of category levels, or see `catalog.load`.
+      InputError: fewer than two catalogues, an unknown name, different numbers of category levels, columns of one name
+        and different kinds, or see `loading.load`.
     """
-    names = sorted(catalogs)  # of a config, whose order is not kept
+    names = sorted(catalogs)  # a config does not keep their order
     if len(names) < 2:
         raise InputError(f"config.data.kwargs.catalogs has {len(names)} catalogues: give two or more, by name")
     if search not in names:
-        raise InputError(f"config.data.kwargs.search is {search!r}; there are {', '.join(names)}")
+        raise InputError(f"config.data.kwargs.search: there is no catalogue {search!r}{pairs.near(search, names)}")
     listed, parts = _listed(leave_out, names, search), {}
     for name in names:
         if "/" in name:
             raise InputError(f"config.data.kwargs.catalogs has {name!r}; a name has no '/', which ends it in ids")
-        if unknown := [key for key in catalogs[name] if key not in ("source", "kwargs", "leave_out")]:
-            raise InputError(
-                f"config.data.kwargs.catalogs.{name} has {unknown[0]!r}; it takes source, kwargs, leave_out"
-            )
+        pairs.check_arguments(
+            name, catalogs[name], ("source", "kwargs", "leave_out"), "config.data.kwargs.catalogs", "catalogue"
+        )
         if "source" not in catalogs[name]:
             raise InputError(
-                f"config.data.kwargs.catalogs.{name} has no source; there are " + ", ".join(loading.SOURCES)
+                f"config.data.kwargs.catalogs.{name} has no source; give one of " + ", ".join(loading.SOURCES)
             )
         parts[name] = loading.load(catalogs[name], leave_out=listed[name])
     depths = {name: len(part.category_levels) for name, part in parts.items() if part.category_levels}
@@ -120,17 +123,23 @@ def load_joined(
     category_names, places = _numbered(
         {name: parts[name].category_names for name in depths}, len(levels), same_categories
     )
-    found = parts[search]
+    found, attributes = parts[search], joined_columns.Attributes(parts, same_categories)
     counts, set_aside = _accounts(parts, search)
     out = catalog.Catalog(
         "+".join(names),
-        **{name: _joined(parts, name, places, len(levels)) for name in ("train", "val")},
-        **{name: _renumbered(getattr(found, name), places.get(search), len(levels)) for name in ("query", "gallery")},
+        **{name: _joined(parts, name, places, len(levels), attributes) for name in ("train", "val", catalog.PHOTO)},
+        **{
+            name: _renumbered(split, places.get(search), len(levels), attributes.of_split(search, split))
+            for name, split in found.splits().items()
+            if name in ("query", "gallery")
+        },
         truth=found.truth,
         category_levels=levels,
         category_names=category_names,
         counts=counts,
         set_aside=set_aside,
+        column_names=attributes.names,
+        tables=joined_columns.tables(parts, search),
     )
     if set_aside_path is not None:
         row_checks.write_set_aside(set_aside_path, out.set_aside)
@@ -148,22 +157,17 @@ def _listed(leave_out: Sequence[Listed], names: list[str], search: str) -> dict[
     return found
 
 
-def _numbered(category_names: Mapping, depth: int, same: bool) -> tuple[tuple[list[str], ...], dict[str, list]]:
-    """Returns the joined names of every level, and of every catalogue and level where its categories stand among them:
-    int32 [categories + 1], the last -1, for the unknown."""
+def _numbered(
+    category_names: Mapping, depth: int, same: bool
+) -> tuple[tuple[list[str], ...], dict[str, list[np.ndarray]]]:
+    """Returns the joined names of every level, and for every catalogue and level where its categories stand among
+    them, see `joined_columns.numbered`."""
     joined, places = [], {name: [] for name in category_names}
     for level in range(depth):
-        own = {name: names[level] for name, names in category_names.items()}
-        if same:
-            together = sorted({category for names in own.values() for category in names})
-        else:  # two categories of one catalogue that are called alike stay two
-            together = [f"{name}/{category}" for name, names in own.items() for category in names]
-        place, start = {category: number for number, category in enumerate(together)}, 0
-        for name, names in own.items():
-            rows = [place[category] for category in names] if same else range(start, start + len(names))
-            places[name].append(np.array([*rows, -1], np.int32))
-            start += len(names)
-        joined.append(together)
+        names, place = joined_columns.numbered({name: own[level] for name, own in category_names.items()}, same)
+        joined.append(names)
+        for name in places:
+            places[name].append(place[name])
     return tuple(joined), places
 
 
@@ -181,7 +185,9 @@ def _accounts(parts: dict, search: str) -> tuple[dict, list[dict]]:
     return counts, set_aside
 
 
-def _joined(parts: dict, split: str, places: dict[str, list], depth: int) -> catalog.Split | None:
+def _joined(
+    parts: dict, split: str, places: dict[str, list], depth: int, attributes: joined_columns.Attributes
+) -> catalog.Split | None:
     there = [
         (number, name, getattr(part, split))
         for number, (name, part) in enumerate(parts.items())
@@ -201,13 +207,13 @@ def _joined(parts: dict, split: str, places: dict[str, list], depth: int) -> cat
         np.concatenate([_codes(one, places.get(name), depth) for _, name, one in there]) if depth else None,
         (JoinedEncoded if encoded else JoinedImages)(images),
         sources=np.concatenate([np.full(len(one), number, np.int32) for number, *_, one in there]),
+        columns=attributes.of_splits({name: one for _, name, one in there}),
     )
 
 
-def _renumbered(split: catalog.Split | None, places: list | None, depth: int) -> catalog.Split | None:
-    if split is None or split.categories is None:
-        return split
-    return dataclasses.replace(split, categories=_codes(split, places, depth))
+def _renumbered(split: catalog.Split, places: list | None, depth: int, columns: Mapping) -> catalog.Split:
+    categories = None if split.categories is None else _codes(split, places, depth)
+    return dataclasses.replace(split, categories=categories, columns=columns)
 
 
 def _codes(split: catalog.Split, places: list | None, depth: int) -> np.ndarray:

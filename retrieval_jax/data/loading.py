@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from retrieval_jax import pairs
 from retrieval_jax.data.catalog import Catalog
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
 
 SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined")
+_shared: dict[str, Catalog] | None = None  # what was loaded since `shared` was entered
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """Makes `load` read a catalogue once for as long as the context lasts: every verb of a run sees the same one."""
+    global _shared
+    before, _shared = _shared, {} if _shared is None else _shared
+    try:
+        yield
+    finally:
+        _shared = before
 
 
 def load(
@@ -23,7 +38,8 @@ def load(
     Args:
       config_data: has `source` ("synthetic", "eproduct", "table", "tfds" or "joined"), `kwargs`, its arguments, and
         `leave_out`, a CSV of listings that stay out ("" for none).
-      set_aside_path: CSV (file, row, id, reason, sentence) of the rows that were left out; None writes none.
+      set_aside_path: CSV (file, row, id, reason, sentence) of the rows that were left out; None writes none. A
+        catalogue that is `shared` is then read again.
       leave_out: further listings that stay out, `left_out.Listed`.
 
     Returns:
@@ -32,6 +48,16 @@ def load(
     Raises:
       InputError: unknown source or argument, unreadable file, missing column, or more bad rows than max_bad_share.
     """
+    if _shared is None or leave_out:
+        return _load(config_data, set_aside_path, leave_out)
+    block = {name: config_data.get(name) for name in ("source", "kwargs", "leave_out")}
+    key = json.dumps(_plain(block), sort_keys=True, default=str)
+    if key not in _shared or set_aside_path is not None:
+        _shared[key] = _load(config_data, set_aside_path, leave_out)
+    return _shared[key]
+
+
+def _load(config_data: Mapping, set_aside_path: Any, leave_out: Sequence) -> Catalog:
     source = config_data["source"]
     kwargs = _plain(config_data.get("kwargs") or {})
     if isinstance(kwargs.get("root"), str) and "://" in kwargs["root"]:
@@ -40,23 +66,22 @@ def load(
         if not any(not child.name.startswith(".") for child in pathlib.Path(kwargs["root"]).iterdir()):
             raise InputError(f"config.data.kwargs.root: {url} holds no files; correct the address")
     if source not in SOURCES:
-        raise InputError(f"config.data.source is {source!r}; there are {', '.join(SOURCES)}")
+        raise InputError(f"config.data.source: there is no source {source!r}{pairs.near(source, SOURCES)}")
     # Imported here: these modules need the classes above.
     if file := config_data.get("leave_out"):
         leave_out = [*importlib.import_module("retrieval_jax.data.tables.left_out").read(file), *leave_out]
     if source == "synthetic":
         if leave_out:
             raise InputError("config.data.leave_out: the embedded catalogue has no rows of files; set it to ''")
-        return importlib.import_module("retrieval_jax.data.shop.synthetic").load(**kwargs)
+        return importlib.import_module("retrieval_jax.data.shop.loading").load(**kwargs)
     module = {"joined": "joined", "tfds": "records.tfds_datasets"}.get(source, "tables.loading")
     loader = getattr(importlib.import_module(f"retrieval_jax.data.{module}"), f"load_{source}")
-    takes = inspect.signature(loader).parameters
-    ours = ("leave_out", "set_aside_path")  # not of kwargs
-    listed = f"the {source} source takes {', '.join(name for name in takes if name not in ours)}"
-    if unknown := [name for name in kwargs if name not in takes or name in ours]:
-        raise InputError(f"config.data.kwargs has {unknown[0]!r}; {listed}")
+    takes = dict(inspect.signature(loader).parameters)
+    for ours in ("leave_out", "set_aside_path"):
+        del takes[ours]  # not for kwargs
+    pairs.check_arguments(source, kwargs, takes, "config.data.kwargs", "source")
     if missing := [name for name, one in takes.items() if one.default is one.empty and name not in kwargs]:
-        raise InputError(f"config.data.kwargs has no {missing[0]!r}; {listed}")
+        raise InputError(f"config.data.kwargs has no {missing[0]!r}; the source {source!r} takes {', '.join(takes)}")
     return loader(**kwargs, leave_out=leave_out, set_aside_path=set_aside_path)
 
 

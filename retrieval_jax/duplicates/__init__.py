@@ -1,1 +1,1 @@
-"""Pictures that are nearly the same: by hashes for millions, by thumbnails exactly."""
+"""Near-duplicate pictures: exact comparison of thumbnails, and hashes that scale it to millions."""

@@ -1,10 +1,10 @@
 """Near-duplicates among a million pictures: hashes of thumbnails propose pairs, the thumbnails themselves decide.
 
-A hash is the signs of a thumbnail's principal components (of its 8 x 8 mean colours, after mean and contrast are taken
-out), cut into bands. Two pictures are compared when a band agrees, also when it would with some of its least certain
-bits turned over: multi-probe hashing. Signs alone are not believed: shop photos of one pose share many of them. A pair
-is a near-duplicate where its thumbnails are, as `near_duplicates.find` has it, or one of them mirrored; on demand also
-where they would be after more or less light, a shift, or a mild crop was undone.
+A hash is the signs of a thumbnail's principal components (of its 8 x 8 mean colours, with mean and contrast removed),
+split into bands. Two pictures are compared if a band matches, or would match with some of its least certain bits
+flipped (multi-probe hashing). Matching signs are not enough, since shop photos in one pose share many of them. A pair
+is a near-duplicate if its thumbnails are, by the criterion of `thumbnails.find`, possibly with one mirrored; optionally
+also if they would be after undoing a change of light, a shift, or a mild crop.
 
 Sources: multi-index hashing, Norouzi et al., arXiv 1307.2982; probing by certainty, Lv et al., "Multi-Probe
 LSH", VLDB 2007; alignment by linear terms, Simard et al., "Efficient Pattern Recognition Using a New Transformation
@@ -18,37 +18,36 @@ from collections.abc import Iterator
 
 import numpy as np
 
-SIDE = 8  # of a thumbnail, as `data.noted.thumbnail` makes it
+SIDE = 8  # of a thumbnail, as made by `data.pictures.noted.thumbnail`
 BANDS = 4
-PROBED_BITS = 5  # of a band, the least certain ones: 32 keys are looked up
-WINDOW = 64  # pictures of one bucket that are compared on either side, those of nearest first component
+PROBED_BITS = 5  # least certain bits per band that are flipped: 32 keys are looked up
+WINDOW = 64  # pictures compared on either side in an overfull bucket, nearest by first component
 
-_LEADING = 16  # components of the quick look
+_LEADING = 16  # components of the first, cheap comparison
 _LOOSE = 0.6  # an altered copy's leading components differ by at most this share of the contrast
-_ALIGNED = 8  # pictures of the other side, at most, that one picture is aligned with
+_ALIGNED = 8  # most pictures of the other side that one picture is aligned with
 _LEARN_ROWS = 20_000
 _CHUNK = 8192  # pictures of the first side at once
 _PAIRS = 1 << 18  # pairs whose components are compared at once
 _FULL_PAIRS = 1 << 14  # pairs whose thumbnails are compared at once
-# How far a copy is believed to be moved: offset of light (levels), gain, shift and zoom (cells of the thumbnail; of a
-# zoom, at the border). Larger ones are not undone.
+# Largest alterations that are undone: offset of light (levels), gain, shift and zoom (in cells of the thumbnail; for
+# zoom, at the border).
 _BOUNDS = np.array([20.0, 0.2, 0.4, 0.4, 0.4, 0.4], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Near-duplicates: for every picture of the first side that has one, the nearest that was proposed.
+    """Near-duplicates: the nearest proposed one for every picture of the first side that has any.
 
     Attributes:
-      rows: int64 [f], of the first side, ascending.
-      others: int64 [f], of the second side.
-      differences: float64 [f], root mean square difference as a share of the first one's contrast, as they are (or
-        mirrored).
-      aligned: float64 [f], the same after light, shift and zoom were evened out, where asked for; at most
-        max_difference.
+      rows: int64 [f], rows of the first side, ascending.
+      others: int64 [f], rows of the second side.
+      differences: float64 [f], root mean square difference as a share of the first one's contrast, unaltered (but
+        possibly mirrored).
+      aligned: float64 [f], the same after compensating light, shift and zoom, if requested; at most max_difference.
       mirrored: bool [f].
-      proposed: how many pairs were looked at.
-      cut: how many look-ups met a bucket too full to be compared as a whole.
+      proposed: number of pairs compared.
+      cut: number of look-ups that hit a bucket too full to compare completely.
     """
 
     rows: np.ndarray
@@ -69,14 +68,14 @@ class Table:
 
     def __init__(self, thumbnails: np.ndarray):
         self.thumbnails = thumbnails
-        # as many keys as pictures: a bucket holds one picture on average
+        # as many keys as pictures, so a bucket holds one picture on average
         self.bits = int(np.clip(np.ceil(np.log2(max(2, len(thumbnails)))), 8, 24))
         rows = np.unique(np.linspace(0, len(thumbnails) - 1, min(len(thumbnails), _LEARN_ROWS)).astype(np.int64))
         some = standardised(thumbnails[rows]).astype(np.float64)
         self.mean = some.mean(0)
         _, vectors = np.linalg.eigh((some - self.mean).T @ (some - self.mean))
         vectors = vectors[:, ::-1][:, : BANDS * self.bits]
-        # an eigenvector's sign is arbitrary: make it the same on every machine
+        # the sign of an eigenvector is arbitrary: fix it, so that hashes are the same on every machine
         vectors = vectors * np.where(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
         self.directions = vectors.astype(np.float32)
         self.mean = self.mean.astype(np.float32)
@@ -100,9 +99,9 @@ class Table:
         return (standardised(thumbnails) - self.mean) @ self.directions
 
     def keys(self, components: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the keys of every band, uint32 [BANDS, n], and how certain each bit is, float32 [BANDS, n, bits]."""
+        """Returns each band's keys, uint32 [BANDS, n], and the certainty of each bit, float32 [BANDS, n, bits]."""
         values = components - self.medians
-        # band b takes every BANDS-th component from the b-th on: strong and weak ones each
+        # band b takes every BANDS-th component from the b-th on, so that each has strong and weak ones
         values = values.reshape(len(values), self.bits, BANDS).transpose(2, 0, 1)
         weights = np.uint32(1) << np.arange(self.bits, dtype=np.uint32)
         return ((values > 0) * weights).sum(-1, dtype=np.uint32), np.abs(values)
@@ -117,22 +116,22 @@ def find(
     mirrored: bool = True,
     altered: bool = False,
 ) -> Found:
-    """Finds for every picture of one side its nearest near-duplicate on the other, among the pairs that hashes propose.
+    """Finds each picture's nearest near-duplicate on the other side, among the pairs that hashes propose.
 
     Args:
       first: uint8 [n, 192], thumbnails.
-      table: of the other side's m thumbnails.
+      table: hashes of the other side's m thumbnails.
       max_difference: largest root mean square difference, as a share of the first one's standard deviation.
-      own: [n] row of the other side that is left out for each of first, -1 for none; default none.
+      own: [n] row of the other side to leave out for each of first, -1 for none; none by default.
       mirrored: whether mirror images count.
-      altered: whether a pair counts that differs by light, a shift or a mild crop alone. Thumbnails then also take
-        different products of one shape for the same: pairs for a person to look at, not to act on.
+      altered: whether pairs count that differ only by light, a shift or a mild crop. This also matches different
+        products of one shape: have a person look at these pairs before acting on them.
 
     Returns:
       `Found`.
     """
     parts, proposed, cut, columns = [], 0, 0, np.int64(len(table.thumbnails))
-    # Two thumbnails that differ by a share d of the contrast are at most 2 d apart once their length is 1.
+    # Two thumbnails that differ by a share d of the contrast are at most 2 d apart when scaled to length 1.
     loose = max(2 * max_difference, _LOOSE if altered else 0.0)
     for start in range(0, len(first), _CHUNK):
         chunk = first[start : start + _CHUNK]
@@ -154,7 +153,7 @@ def find(
             distances = np.concatenate(distances)[once]
             rows, others = np.divmod(pairs, columns)
             wanted = distances <= (2 * max_difference) ** 2
-            if altered:  # light and shift matter less to these components than to the thumbnails: the nearest by them
+            if altered:  # these components are less sensitive to light and shift: align the nearest by them
                 order = np.lexsort((others, distances, rows))
                 firsts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(chunk)))])
                 wanted[order[np.arange(len(order)) - firsts[rows[order]] < _ALIGNED]] = True
@@ -170,7 +169,7 @@ def find(
 
 
 def _nearest(parts: list) -> tuple[np.ndarray, ...]:
-    """Keeps the best pair of every first row: the smallest difference, of equal ones the unmirrored, the lowest row."""
+    """Keeps the best pair per first row: smallest difference, then unmirrored, then lowest row."""
     empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, bool))
     rows, others, plain, even, flips = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
     order = np.lexsort((others, flips, even, plain, rows))
@@ -179,7 +178,7 @@ def _nearest(parts: list) -> tuple[np.ndarray, ...]:
 
 
 def standardised(thumbnails: np.ndarray) -> np.ndarray:
-    """Returns thumbnails without their mean and contrast, float32 [n, D] of length 1; flat ones are 0."""
+    """Returns thumbnails with mean and contrast removed, float32 [n, D] of length 1; flat ones become 0."""
     values = thumbnails.astype(np.float32)
     values -= values.mean(1, keepdims=True)
     lengths = np.sqrt(np.einsum("nd,nd->n", values, values))
@@ -192,12 +191,12 @@ def mirror(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _ordered(values: np.ndarray) -> np.ndarray:
-    """Returns whole numbers in the order of numbers from -2 to 2, int64 [n]."""
+    """Returns integers in the order of values from -2 to 2, int64 [n]."""
     return np.rint(values.astype(np.float64) * 2**30).astype(np.int64)
 
 
 def _proposals(components: np.ndarray, table: Table) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Yields pairs (rows of components, rows of the table), with repetitions, and how many look-ups were cut short."""
+    """Yields (rows of components, rows of the table), with repeats, and the number of look-ups that were cut short."""
     keys, certain = table.keys(components)
     place = _ordered(components[:, 0])
     subsets = np.arange(1 << PROBED_BITS, dtype=np.uint32)
@@ -232,11 +231,11 @@ def differences(first: np.ndarray, second: np.ndarray, altered: bool = False) ->
     Args:
       first: uint8 [n, 192].
       second: uint8 [n, 192].
-      altered: whether to even out light, shift and zoom.
+      altered: whether to compensate light, shift and zoom.
 
     Returns:
-      Root mean square differences as shares of the first ones' standard deviation, as they are, and evened out (never
-      larger; without `altered` the same), both float64 [n].
+      Root mean square differences as shares of the first ones' standard deviation, unaltered and compensated (never
+      larger; equal without `altered`), both float64 [n].
     """
     one, other = (side.astype(np.float32) for side in (first, second))
     apart = one - other
@@ -244,13 +243,13 @@ def differences(first: np.ndarray, second: np.ndarray, altered: bool = False) ->
     plain = np.sqrt(np.einsum("nd,nd->n", apart, apart) / apart.shape[1]) / contrast
     if not altered:
         return plain, plain
-    middle = ((one + other) / 2).reshape(-1, SIDE, SIDE, 3)  # between the two the linear terms hold best
+    middle = ((one + other) / 2).reshape(-1, SIDE, SIDE, 3)  # linearising midway between the two is most accurate
     down, right = np.gradient(middle, axis=(1, 2))
     at = np.linspace(-1, 1, SIDE, dtype=np.float32)[:, None]
     terms = np.stack([np.ones_like(middle), middle, down, right, down * at[:, None], right * at], 1)
     terms = terms.reshape(len(first), len(_BOUNDS), -1)
     gram, diagonal = terms @ terms.transpose(0, 2, 1), np.arange(len(_BOUNDS))
-    gram[:, diagonal, diagonal] = 1.001 * gram[:, diagonal, diagonal] + 1e-3  # 0 is what a flat picture cannot tell
+    gram[:, diagonal, diagonal] = 1.001 * gram[:, diagonal, diagonal] + 1e-3  # a flat picture's terms vanish: give 0
     best = np.linalg.solve(gram, terms @ apart[:, :, None])[:, :, 0]
     rest = apart - np.einsum("nk,nkd->nd", np.clip(best, -_BOUNDS, _BOUNDS), terms)
     return plain, np.minimum(plain, np.sqrt(np.einsum("nd,nd->n", rest, rest) / rest.shape[1]) / contrast)

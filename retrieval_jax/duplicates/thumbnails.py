@@ -1,10 +1,10 @@
-"""Pictures that are nearly the same in two splits: what makes scores look better than they are.
+"""Near-duplicate pictures across two splits, which make scores look better than they are.
 
-Two pictures are compared by their thumbnails (8 x 8 mean colours): the root mean square of the differences, as a share
-of the first one's own contrast. That is invariant to size and recompression, and sees colour. Bits of a gradient hash
-are not used: a tenth of the fashion catalogue's queries have a gallery picture with the same 64 bits (shop photos of
-one pose), of which few are the same picture. Embeddings are not used either: what is near depends on the network.
-A million pictures on either side are for `thumbnail_hashes`, which compares the pairs that hashes propose.
+Two pictures are compared by their thumbnails (8 x 8 mean colours): the root mean square difference, as a share of the
+first one's contrast. This is invariant to size and recompression, and sensitive to colour. Gradient hashes are not
+used: a tenth of the fashion catalogue's queries share all 64 bits with a gallery picture (shop photos in one pose), and
+few of those are the same picture. Embeddings are not used either, since what counts as near depends on the network.
+For a million pictures on either side use `hashes`, which compares only the pairs that hashes propose.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ import numpy as np
 WARN_SHARE = 0.01
 EXAMPLES = 5
 
-_BLOCK, _WINDOW = 1024, 8192  # pictures of either side that are compared at once: 32 MiB
+_BLOCK, _WINDOW = 1024, 8192  # pictures of either side compared at once: 32 MiB
 
 
 def find(
     first: np.ndarray, second: np.ndarray, max_difference: float = 0.05, own: np.ndarray | None = None
 ) -> tuple[np.ndarray, ...]:
-    """Finds for every picture of one side its nearest near-duplicate on the other, exactly.
+    """Finds each picture's nearest near-duplicate on the other side, exactly.
 
     Args:
       first: uint8 [n, D], thumbnails.
       second: uint8 [m, D], thumbnails.
       max_difference: largest root mean square difference, as a share of the first one's standard deviation.
-      own: [n] row of second that is left out for each of first, -1 for none; default none.
+      own: [n] row of second to leave out for each of first, -1 for none; none by default.
 
     Returns:
-      Rows of first, ascending, that have one; the row of second that is nearest (of equally near ones the lowest); the
-      difference of the two, as a share.
+      Rows of first, ascending, that have a near-duplicate; the nearest row of second (the lowest of equals); their
+      difference, as a share.
     """
     dim = first.shape[1]
     sums = [side.sum(1, dtype=np.int64) for side in (first, second)]
     orders = [np.argsort(values, kind="stable") for values in sums]
     ordered, place = sums[1][orders[1]], np.empty(len(second) + 1, np.int64)
-    place[orders[1]], place[-1] = np.arange(len(second)), -1  # of each row of second in this order
+    place[orders[1]], place[-1] = np.arange(len(second)), -1  # each row of second's position in this order
     own_place = np.full(len(first), -1) if own is None else place[own]
     contrasts = np.empty(len(first))
     for at in range(0, len(first), _WINDOW):
@@ -48,7 +48,7 @@ def find(
     for start in range(0, len(first), _BLOCK):
         rows = orders[0][start : start + _BLOCK]
         block, squares = _centred(first[rows])
-        # the difference of the means is at most the root mean square difference: others need not be looked at
+        # the difference of the means is at most the root mean square difference, so the rest can be skipped
         margin = dim * max_difference * contrasts[rows].max()
         low = np.searchsorted(ordered, sums[0][rows[0]] - margin, side="left")
         high = np.searchsorted(ordered, sums[0][rows[-1]] + margin, side="right")
@@ -69,24 +69,26 @@ def find(
 
 
 def _centred(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns thumbnails around 0, and their squared lengths, as float32: all sums of products stay whole numbers below
-    2^24 for up to 256 numbers a thumbnail, so they are exact whatever their order."""
+    """Returns thumbnails centred on 0, and their squared lengths, as float32.
+
+    All sums of products are integers below 2^24 for up to 256 values per thumbnail, so they are exact in any order.
+    """
     values = thumbnails.astype(np.float32) - 128
     return values, np.einsum("nd,nd->n", values, values)
 
 
 def of_queries(queries: np.ndarray, gallery: np.ndarray, truth, max_difference: float) -> tuple[dict, np.ndarray]:
-    """Counts the queries that have a near-duplicate in the gallery; a query that is itself in the gallery is none.
+    """Counts the queries that have a near-duplicate in the gallery, other than the query itself.
 
     Args:
       queries: uint8 [Q, D], thumbnails.
       gallery: uint8 [G, D], thumbnails.
-      truth: `ranking.Truth` of them.
+      truth: their ground truth, a `ranking.Truth`.
       max_difference: see `find`.
 
     Returns:
-      {"listings", "compared", "gallery": how many there are, "found": how many queries have one, "relevant": how many
-      of these have it as a right answer, "examples": dicts}, and the rows of the queries found.
+      {"listings", "compared", "gallery": counts, "found": number of queries that have one, "relevant": number of those
+      for which it is a right answer, "examples": dicts}, and the rows of the queries found.
     """
     query_of, own = {item: row for row, item in enumerate(truth.query_ids)}, np.full(len(queries), -1)
     for row, item in enumerate(truth.gallery_ids):
@@ -116,15 +118,15 @@ def of_train(
     """Counts the train listings that have a near-duplicate in the gallery.
 
     Args:
-      train: uint8 [n, D], thumbnails of some of them.
-      ids: theirs.
-      listings: how many train has altogether.
+      train: uint8 [n, D], thumbnails of a sample of them.
+      ids: ids of the sample.
+      listings: total number of train listings.
       gallery: uint8 [G, D], thumbnails.
       gallery_ids: G ids.
       limit: `max_difference` of `find`.
 
     Returns:
-      As `of_queries`, without "relevant".
+      The counts of `of_queries`, without "relevant".
     """
     found = list(zip(*find(train, gallery, limit), strict=True))
     examples = [
@@ -136,17 +138,17 @@ def of_train(
 
 
 def sentence(name: str, entry: dict) -> str:
-    """Says what `of_queries` ("query") or `of_train` ("train") found; begins with WARNING from one in a hundred on."""
+    """Returns what `of_queries` ("query") or `of_train` ("train") found, as a sentence; a WARNING from 1 % on."""
     share = entry["found"] / max(1, entry["compared"])
     text = (
         f"{'WARNING: ' * (share >= WARN_SHARE)}{entry['found']:,} of {entry['compared']:,} {name} listings "
         f"({100 * share:.1f} %) have nearly the same picture in the gallery"
     )
     if entry["compared"] < entry["listings"]:
-        text += f" (looked at {entry['compared']:,} of {entry['listings']:,})"
+        text += f" (checked {entry['compared']:,} of {entry['listings']:,})"
     if entry["found"] and "relevant" in entry:
         text += f": {entry['relevant']:,} as a right answer, {entry['found'] - entry['relevant']:,} as a wrong one"
     if entry["examples"]:
         pairs = (f"{example[name]} = {example['gallery']}" for example in entry["examples"][:2])
-        text += f"; for instance {', '.join(pairs)}"
+        text += f"; for example {', '.join(pairs)}"
     return text

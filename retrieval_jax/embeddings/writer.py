@@ -356,12 +356,7 @@ def thumbnails(folder: pathlib.Path, ids: Ids) -> np.ndarray | None:
 def _save(folder: pathlib.Path, number: int, part: str, values: np.ndarray) -> dict[str, str]:
     """Writes one file of a shard, whole even if the process or the machine crashes; returns its checksum."""
     file = folder / f"{number:05d}{_PARTS[part]}"
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        np.save(stream, values, allow_pickle=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+    atomic.write_npy(file, values)
     return {_SHA256[part]: file_sha256(file)}
 
 

@@ -71,7 +71,9 @@ class Selection:
                 continue
             name = side.predict_fn or config.embed.predict_fn
             predict_fn = inference.named(task.predict_fns, name)
-            columns = inference.columns(predict_fn, catalog.split(split), config, workdir, name)
+            columns = inference.columns(
+                predict_fn, catalog.split(split), config, workdir, f"the predict function {name!r}"
+            )
             columns = {
                 key: dataclasses.replace(column, source=sources.Cached(column.source, config.data.cache_bytes))
                 if isinstance(column, Pictures)
@@ -119,6 +121,6 @@ class Selection:
         model = inference.load(folder, side.which, side.step or None)
         name = side.predict_fn or model.config.embed.predict_fn
         predict_fn = inference.named(model.task.predict_fns, name)
-        columns = inference.columns(predict_fn, split, model.config, folder, name)
+        columns = inference.columns(predict_fn, split, model.config, folder, f"the predict function {name!r}")
         arguments, views = inference.test_arguments(model.config), model.config.embed.get("views", ())
         return self._predict(split.name, predict_fn, model.params, columns, arguments, views)

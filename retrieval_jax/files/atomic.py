@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all: a reader, or a crash, never sees half of one."""
+"""Files and folders that are written whole or not at all: a reader, or a crash, never sees half of one."""
 
 import json
 import os
@@ -6,37 +6,61 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
+from typing import BinaryIO
 
 from retrieval_jax.errors import InputError
 
 
-def write_json(file, value) -> None:
-    """Writes JSON so that a reader, or a crash, never sees half a file.
+def write(file: str | os.PathLike, fill: Callable[[BinaryIO], None]) -> None:
+    """Writes a file under another name, then renames it.
 
     Args:
       file: path, in a folder that exists.
-      value: what is written, json-able.
-    """
-    write_bytes(file, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
-
-
-def write_bytes(file, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash, never sees half of it.
-
-    Args:
-      file: path, in a folder that exists.
-      content: all of it.
+      fill: writes the content to the open binary file that it is given.
     """
     file = pathlib.Path(file)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())  # else a crash of the machine may leave the new name with nothing in it
-    os.replace(temporary, file)
+    try:
+        with temporary.open("wb") as stream:
+            fill(stream)
+            stream.flush()
+            os.fsync(stream.fileno())  # else a crash of the machine may leave the new name with nothing in it
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-def read_json(file) -> dict:
+def write_bytes(file: str | os.PathLike, content: bytes) -> None:
+    """Writes a file of these bytes, see `write`."""
+    write(file, lambda stream: stream.write(content))
+
+
+def write_text(file: str | os.PathLike, text: str) -> None:
+    """Writes a file of this text as UTF-8, see `write`."""
+    write_bytes(file, text.encode("utf-8"))
+
+
+def write_json(file: str | os.PathLike, value) -> None:
+    """Writes a JSON-able value, see `write`."""
+    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_npy(file: str | os.PathLike, array) -> None:
+    """Writes an array as .npy, see `write`; nothing is pickled."""
+    import numpy as np  # here: a command line that only asks for --help waits for no library
+
+    write(file, lambda stream: np.save(stream, array, allow_pickle=False))
+
+
+def write_npz(file: str | os.PathLike, **arrays) -> None:
+    """Writes arrays by name as .npz, see `write`."""
+    import numpy as np
+
+    write(file, lambda stream: np.savez(stream, **arrays))
+
+
+def read_json(file: str | os.PathLike):
     """Returns what `write_json` wrote.
 
     Args:
@@ -52,11 +76,14 @@ def read_json(file) -> dict:
 
 
 def replace_folder(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:
-    """Calls fill(new empty folder) and renames the result to `folder`: readers see the old or the new one, never half.
+    """Fills a new folder and renames it to `folder`: readers see the old one or the new one, never half.
 
     Args:
       folder: the final place; an older folder there is removed once the new one is complete.
-      fill: writes the files.
+      fill: writes the files into the empty folder that it is given.
+
+    Returns:
+      `folder`.
     """
     folder = pathlib.Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +94,7 @@ def replace_folder(folder: str | os.PathLike, fill: Callable[[pathlib.Path], Non
         old = None
         if folder.exists():
             old = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, old)  # over an empty folder: allowed
+            os.replace(folder, old)  # allowed over an empty folder
         os.replace(new, folder)
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)

@@ -21,6 +21,7 @@ import threading
 import time
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 
 SECONDS = 30.0  # between two copies while a verb runs
 _AT_ONCE = 1000  # files
@@ -332,9 +333,7 @@ def _read_note(folder) -> dict[str, list]:
 
 
 def _write_note(folder, note: dict) -> None:
-    beside = _beside(folder / _NOTE)
-    beside.write_text(json.dumps(note), encoding="utf-8")
-    os.replace(beside, folder / _NOTE)
+    atomic.write_text(folder / _NOTE, json.dumps(note))
 
 
 @contextlib.contextmanager

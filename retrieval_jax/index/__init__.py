@@ -1,38 +1,35 @@
-"""Indexes, by module name: `index.get(kind).Index(gallery, ids=None, **kwargs).search(queries, k) -> Ranking`."""
+"""Indexes, looked up by name: `index.get(kind).Index(gallery, ids=None, **kwargs).search(queries, k) -> Ranking`."""
 
-import importlib
-import pkgutil
+import sys
 import types
 
 import numpy as np
 
-from retrieval_jax.errors import InputError
+from retrieval_jax import pairs
 
 
 def names() -> list[str]:
-    """Returns the kinds of index that exist."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """Returns the names of the available indexes."""
+    return pairs.names(sys.modules[__name__])
 
 
 def get(name: str) -> types.ModuleType:
-    """Returns the index's module.
+    """Returns the module of an index, with its class `Index`.
 
     Raises:
-      InputError: no index of that name; the message lists those that exist.
+      InputError: there is no such index; the message lists the available ones.
     """
-    if name not in names():
-        raise InputError(f"no index {name!r}: there are {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return pairs.module(sys.modules[__name__], name, "index (config.search.index)")
 
 
 def nearest_rows(engine, vectors, k: int, block: int = 16384) -> tuple[np.ndarray, np.ndarray]:
-    """Searches for many vectors, block by block: the lists of a neighbour graph, where the gallery searches itself.
+    """Searches for many vectors, block by block, such as a whole gallery against itself for a neighbour graph.
 
     Args:
       engine: an Index made without ids, so that a row finds itself too and ties go by row.
-      vectors: [n, dim], read by slices.
-      k: how many.
-      block: vectors of one search.
+      vectors: [n, dim], read in slices.
+      k: results per vector.
+      block: vectors per search.
 
     Returns:
       Rows [n, k] int32 and cosines [n, k] float32, best first; -1 and -inf where the index found fewer.

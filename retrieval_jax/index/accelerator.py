@@ -1,12 +1,11 @@
-"""Exact search on GPUs and TPUs: the gallery lies on all devices, scores never leave them.
+"""Exact search on GPUs and TPUs: the gallery is sharded over all devices, and scores never leave them.
 
-Every device multiplies a block of queries with blocks of its part of the gallery and keeps of each group of rows only
-the maximum. The k best rows lie in the k groups of highest maxima, so a few more groups than k are chosen, and their
-rows alone are re-scored in float32. Scores of the first look may come from bfloat16: quantising moves a cosine by at
-most the computed lengths of the quantisation's residuals, |<q, g> - <q16, g16>| <= |q16| |g - g16| + |q - q16| |g|.
-A query whose k-th best cosine lies above all other groups' maxima plus that bound is certified: nothing is missing.
-Any other query gets a second look in float32, and if that certifies nothing either (runs of ties), an exact one on the
-CPU.
+Every device multiplies a block of queries with blocks of its shard of the gallery and keeps only the maximum of each
+group of rows. The k best rows lie in the k groups of highest maxima, so a few more groups than k are selected and only
+their rows are re-scored in float32. The first pass may run in bfloat16: quantisation changes a cosine by at most
+|<q, g> - <q16, g16>| <= |q16| |g - g16| + |q - q16| |g|, computed from the lengths of the residuals. A query whose
+k-th best cosine exceeds the maxima of all other groups plus that bound is certified: nothing is missing. Any other
+query gets a second pass in float32, and if that does not certify it either (runs of ties), an exact one on the CPU.
 """
 
 from __future__ import annotations
@@ -26,31 +25,31 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
 from retrieval_jax.scoring.ranking import Ranking
 
-GATHERED = 1 << 28  # numbers of candidates' vectors gathered at once, by one device
+GATHERED = 1 << 28  # floats of candidate vectors that one device gathers at once
 
 
 class Index:
-    """Exact cosine search on all devices; the gallery must fit in their memory together.
+    """Exact cosine search on all devices; the gallery must fit in their combined memory.
 
     Args:
-      gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised. Read at the first search, once.
+      gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised. Read once, at the first search.
       ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
-      dtype: of the first look: "bfloat16" (2 more bytes a number on the devices) or "float32".
-      rescore: "float64" scores the k + margin best again on the host, for the very numbers of the index "exact";
-        "float32" takes the device's, whose near-ties (some 1e-6) may stand in another order.
-      approximate: takes the best of `jax.lax.approx_max_k` instead, and certifies nothing. Made for TPUs, where its
-        expected recall is recall_target of the k + margin, of rows that lie at random; on CPUs XLA runs an exact
-        reduction in its place, slower, and what a test measures there (20,000 random rows of 64 dimensions, k = 10, no
-        margin: 0.998) is what bfloat16 alone loses.
-      recall_target: of approximate.
+      dtype: of the first pass: "bfloat16" (2 more bytes per element on the devices) or "float32".
+      rescore: "float64" re-scores the k + margin best on the host and gives exactly the scores of the index "exact";
+        "float32" takes the device's scores, which may order near-ties (within some 1e-6) differently.
+      approximate: uses `jax.lax.approx_max_k` instead and certifies nothing. Meant for TPUs, where the expected recall
+        of the k + margin best is recall_target, for rows in random order. On CPUs XLA runs an exact and slower
+        reduction instead; what a test measures there (20,000 random rows of 64 dimensions, k = 10, no margin: 0.998)
+        is the loss to bfloat16 alone.
+      recall_target: for approximate.
       query_block: queries on the devices at once.
-      gallery_block: gallery rows of one device multiplied at once.
-      group: rows of which only the maximum is kept; divides gallery_block.
-      margin: groups, and rows of them, taken beyond k. More of them certify more queries.
-      devices: those to use; by default all of this process.
+      gallery_block: gallery rows that one device multiplies at once.
+      group: rows of which only the maximum is kept; must divide gallery_block.
+      margin: groups, and rows from them, taken beyond k; a larger margin certifies more queries.
+      devices: devices to use; all of this process by default.
 
     Raises:
-      InputError: ids that do not fit, or sizes that do not.
+      InputError: the number of ids differs from the number of rows, or a setting is out of range.
 
     Source: grouped maxima follow Chern et al., "TPU-KNN: K Nearest Neighbor Search at Peak FLOP/s", arXiv 2206.14286;
       the certificate is the triangle inequality.
@@ -72,36 +71,38 @@ class Index:
         devices: Sequence[jax.Device] | None = None,
     ):
         if dtype not in ("bfloat16", "float32") or rescore not in ("float32", "float64"):
-            raise InputError(f"dtype is bfloat16 or float32, rescore float32 or float64: got {dtype!r}, {rescore!r}")
+            raise InputError(
+                f"dtype must be bfloat16 or float32, rescore float32 or float64: got {dtype!r} and {rescore!r}"
+            )
         if min(query_block, gallery_block, group, margin + 1) < 1 or gallery_block % group:
             raise InputError(
-                f"group ({group}) divides gallery_block ({gallery_block}), blocks are 1 or more, the margin 0 or more: "
-                f"got query_block {query_block}, margin {margin}"
+                f"query_block ({query_block}), gallery_block ({gallery_block}) and group ({group}) must be at least 1, "
+                f"margin ({margin}) at least 0, and group must divide gallery_block"
             )
         self.exact = exact.Index(gallery, ids)
         self.dtype, self.final, self.margin, self.query_block = dtype, rescore, margin, query_block
         self.group, self.approximate, self.recall_target = group, approximate, recall_target
         devices = np.array(jax.local_devices() if devices is None else devices)
         self.mesh = jax.sharding.Mesh(devices, ("gallery",), axis_types=(AxisType.Auto,))
-        # Each device has as many rows, in whole blocks; a small gallery takes smaller blocks.
+        # All devices hold the same number of rows, in whole blocks; a small gallery uses smaller blocks.
         rows = -(-len(self.exact.gallery) // len(devices))
         self.block = min(gallery_block, max(1, -(-rows // group)) * group)
         self.rows = max(1, -(-rows // self.block)) * self.block
         self.wide = self.narrow = None
-        self.looks = {"queries": 0, "second": 0, "host": 0}  # how many queries needed which, since the beginning
+        self.looks = {"queries": 0, "second": 0, "host": 0}  # queries so far, and how many needed further passes
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
         """Returns the k gallery rows of highest cosine for every query, best first.
 
         Args:
           queries: [Q, D] array or Embeddings; with Embeddings, the gallery row with the query's own id is left out.
-          k: how many; where the gallery holds fewer, the ranking is padded.
+          k: results per query; the ranking is padded if the gallery has fewer.
 
         Returns:
-          Ranking with item_rows [Q, k] and scores [Q, k] (cosines); equal scores ascend by id.
+          Ranking with item_rows [Q, k] and scores [Q, k] (cosines); ties go by id.
 
         Raises:
-          InputError: another dimension than the gallery's, k below 1, or a vector that is not finite.
+          InputError: a dimension that differs from the gallery's, k below 1, or a non-finite vector.
         """
         ids, vectors = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
@@ -130,7 +131,7 @@ class Index:
             some = np.flatnonzero(~certain)
             self.looks["host"] += len(some)
             width = min(k, len(self.exact.gallery))
-            # The k-th score of what was found is reached by k rows; float32 may have put it too high.
+            # k rows reach the k-th score that was found, unless float32 overestimated it.
             last = scores[some, width - 1].astype(np.float64) - (self.exact.error if self.final == "float32" else 0)
             with ThreadPoolExecutor(self.exact.threads) as pool:
                 found = self.exact.search_again(block, lengths, own, some, last, width, pool)
@@ -138,8 +139,8 @@ class Index:
         return rows, scores
 
     def _look(self, block, lengths, own, some, k: int, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Searches the queries `some` on the devices; returns rows [s, k], scores [s, k], and which are certain [s]."""
-        # Few sizes, so that few programs are compiled.
+        """Runs one pass for the queries `some`; returns rows [s, k], scores [s, k], and which are certified [s]."""
+        # Few distinct sizes, so that few programs are compiled.
         size = min(size for size in (-(-self.query_block // part) for part in (1, 8, 64)) if size >= len(some))
         padded = np.zeros((size, block.shape[1]), np.float32)
         padded[: len(some)] = exact.unit(block[some], lengths[some])
@@ -162,21 +163,21 @@ class Index:
         else:
             score, error = value[query, place], self.exact.error
         rows, scores = exact.best_first(query, row, score, self.exact.place, len(some), k)
-        # Strictly: a row outside with an equal score may have a smaller id.
+        # Strictly less: a row outside with an equal score may have a smaller id.
         certain = (outside + self._slack(padded[: len(some)], dtype) < scores[:, -1] - error) | np.isneginf(outside)
         return rows, scores, certain
 
     def _slack(self, units: np.ndarray, dtype: str) -> np.ndarray:
-        """Returns what a first look's score may lack of the cosine, [n]: rounding, and quantising where it did."""
+        """Returns the bound of a pass's error in the cosine, [n]: rounding, plus quantisation for bfloat16."""
         if dtype == "float32":
             return np.full(len(units), self.exact.error)
         narrow = np.asarray(units.astype(jnp.bfloat16), np.float32)
-        # Sums of the devices' matrix units may be cut off rather than rounded: twice float32's error.
+        # Matrix units may truncate sums instead of rounding them: allow twice float32's error.
         length = np.linalg.norm(narrow, axis=1).astype(np.float64)
         return length * self.residual + np.linalg.norm(units - narrow, axis=1) * (1 + 1e-6) + 2 * self.exact.error
 
     def _put_gallery(self) -> None:
-        """Reads the gallery, block by block, and lays it on the devices: [devices, blocks, rows of a block, D]."""
+        """Reads the gallery block by block onto the devices: [devices, blocks, rows per block, D]."""
         if self.wide is not None:
             return
         gallery, dim, count = self.exact.gallery, self.exact.gallery.shape[1], len(self.mesh.devices)
@@ -207,13 +208,13 @@ class Index:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _fill(array, part, block):
-    """Puts one block, [rows, D], into the part of the gallery that lies on a device, [1, blocks, rows, D]."""
+    """Writes one block, [rows, D], into a device's shard of the gallery, [1, blocks, rows, D]."""
     return array.at[0, block].set(part.astype(array.dtype))
 
 
 @functools.lru_cache(maxsize=32)
 def _program(mesh, keep: int, group: int, target: float | None):
-    """Returns the look, compiled: (queries, own rows, total, narrow or None, wide) -> rows, scores, ceiling."""
+    """Returns one pass, compiled: (queries, own rows, total, narrow or None, wide) -> rows, scores, ceiling."""
 
     def on_device(queries, own, total, narrow, wide):
         blocks, wide = (wide if narrow is None else narrow)[0], wide[0].reshape(-1, wide.shape[-1])
@@ -243,7 +244,7 @@ def _program(mesh, keep: int, group: int, target: float | None):
 
 
 def _scores(queries, block):
-    """Returns float32 dot products [q, rows]: of bfloat16 as they are, of float32 in full precision."""
+    """Returns float32 dot products [q, rows]; float32 inputs are multiplied in full precision."""
     return jax.lax.dot_general(
         queries.astype(block.dtype), block, (((1,), (1,)), ((), ())),
         precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32,
@@ -251,15 +252,16 @@ def _scores(queries, block):
 
 
 def _top_by_groups(values, count: int, group: int):
-    """Returns values and columns of the `count` largest of each row, best first, by way of the maxima of groups.
+    """Returns values and columns of the `count` largest per row, best first, by way of group maxima.
 
-    The largest of all lie in the groups of largest maxima: sorting those and then their members is much less to sort.
+    The largest values lie in the groups with the largest maxima, so sorting the maxima and then the members of the best
+    groups sorts far less.
     """
     width = values.shape[1]
     if width <= 4 * group * count:
         return jax.lax.top_k(values, min(count, width))
     padded = jnp.pad(values, ((0, 0), (0, -width % group)), constant_values=-jnp.inf)
-    # A group is every n-th column: its maximum is then one of whole vectors, column by column.
+    # A group is every n-th column, so that group maxima are elementwise maxima of contiguous vectors.
     stride = padded.shape[1] // group
     _, chosen = jax.lax.top_k(padded.reshape(len(values), group, stride).max(1), count)
     columns = (chosen[:, :, None] + stride * jnp.arange(group)).reshape(len(values), -1)
@@ -268,7 +270,7 @@ def _top_by_groups(values, count: int, group: int):
 
 
 def _search(queries, own, total, first, blocks, wide, keep: int, group: int):
-    """One device's look: rows [q, <= keep], float32 scores, and a ceiling of what every other row scored [q]."""
+    """Runs one device's pass: rows [q, <= keep], float32 scores, and an upper bound of all other rows' scores [q]."""
     number, size, _ = blocks.shape
     stride = size // group
 
@@ -286,7 +288,7 @@ def _search(queries, own, total, first, blocks, wide, keep: int, group: int):
     row = row.reshape(len(queries), -1)
 
     def rescore(query, own, row):
-        # A sum of products rather than a product of matrices: float32 everywhere, the gather need not be stored.
+        # A sum of products, not a matrix product: float32 everywhere, and the gather need not be materialised.
         score = (query * wide[row]).sum(-1)
         left_out = ((first + row)[:, None] == own).any(1) | (first + row >= total)
         return jnp.where(left_out, -jnp.inf, score)
@@ -295,21 +297,21 @@ def _search(queries, own, total, first, blocks, wide, keep: int, group: int):
     score = jax.lax.map(lambda part: rescore(*part), (queries, own, row), batch_size=min(batch, len(queries)))
     value, place = jax.lax.top_k(score, min(keep + 1, score.shape[1]))
     if value.shape[1] > keep:
-        # These scores are exact but for rounding, less than any slack that the caller adds.
+        # These scores are exact up to rounding, which is below any slack that the caller adds.
         outside = jnp.maximum(outside, value[:, keep])
     row = first + jnp.take_along_axis(row, place, 1)
     return row[:, :keep], value[:, :keep], outside
 
 
 def _approximate(queries, own, total, first, blocks, keep: int, target: float):
-    """One device's approximate look: rows, scores of the first look, and no ceiling."""
+    """Runs one device's approximate pass: rows, unrefined scores, and no upper bound."""
     number, size, _ = blocks.shape
 
     def add(best, part):
         start, block = part
         row = first + start + jnp.arange(size)
         scores = jnp.where(row < total, _scores(queries, block), -jnp.inf)
-        left_out = own - first - start  # the columns of own rows, outside [0, size) for those of other blocks
+        left_out = own - first - start  # columns of own rows; outside [0, size) if they are in other blocks
         left_out = jnp.where((own >= 0) & (left_out >= 0), left_out, size)
         scores = scores.at[jnp.arange(len(queries))[:, None], left_out].set(-jnp.inf, mode="drop")
         value, column = jax.lax.approx_max_k(

@@ -1,9 +1,9 @@
-"""Approximate search by a faiss factory string; what faiss finds is re-scored exactly from the gallery's own vectors.
+"""Approximate search with a faiss factory string; faiss's results are re-scored exactly from the gallery's vectors.
 
     config.search.index = "faiss_index"
     config.search.index_kwargs = {"factory": "IVF1024,SQ8", "parameters": "nprobe=16", "candidates": 40}
 
-`python -m retrieval_jax.propose_index` measures which factory, parameters and candidates reach a wanted recall.
+`python -m retrieval_jax.propose_index` measures which factory, parameters and candidates reach a given recall.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from retrieval_jax.index import exact
 from retrieval_jax.scoring.ranking import Ranking
 
 FORMAT = 2
-ADD_ROWS = 32768  # added to the index at once
-QUERY_ROWS = 4096  # searched at once
-WITNESSES = 256  # rows kept beside a saved index, by which it knows its gallery where that has no checksums
+ADD_ROWS = 32768  # rows added to the index at once
+QUERY_ROWS = 4096  # queries searched at once
+WITNESSES = 256  # rows saved beside an index, to recognise its gallery if that has no checksums
 
 
 @contextlib.contextmanager
@@ -42,26 +42,26 @@ def _threads(count: int) -> Iterator[None]:
 
 
 class Index:
-    """Approximate cosine search: normalised vectors in a faiss index, its finds re-scored exactly.
+    """Approximate cosine search: normalised vectors in a faiss index, results re-scored exactly.
 
     Args:
       gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised. Read once to build, in blocks,
-        and again, a few rows a query, to re-score.
-      ids: G ids, for arrays; equal scores go by id, and a query's own id is left out. Without ids, ties go by row.
+        and a few rows per query to re-score.
+      ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
       factory: faiss's description of the index: "HNSW32", "IVF1024,Flat", "IVF1024,SQ8", "OPQ64,IVF1024,PQ64",
-        "RR512,IVF1024,RaBitQ" ... An HNSW graph depends on which thread came first; threads=1 makes it the same always.
-      parameters: of searching, as faiss writes them: "nprobe=16", "efSearch=64", "nprobe=8,quantizer_efSearch=64".
-      candidates: rows taken from faiss and re-scored; at least k are. Compressed codes (PQ, SQ, RaBitQ) want several
+        "RR512,IVF1024,RaBitQ" ... An HNSW graph depends on thread timing; threads=1 makes it reproducible.
+      parameters: search parameters as faiss writes them: "nprobe=16", "efSearch=64",
+        "nprobe=8,quantizer_efSearch=64".
+      candidates: rows taken from faiss and re-scored; at least k. Compressed codes (PQ, SQ, RaBitQ) need several
         times k.
-      folder: where the index is kept: read if there is one, else built and written; "" to build it each time. It holds
-        the index of one gallery; `search` gives every stage that it searches a folder of its own below this one.
-      train_rows: evenly spaced rows that clusters and codes are learned from; 0 for the larger of 65,536 and 64 a
-        cluster.
-      threads: of faiss; 0 for all.
+      folder: where the index is saved: loaded if it exists, otherwise built and written; "" builds it each time. A
+        folder holds the index of one gallery; `search` gives each stage its own subfolder.
+      train_rows: evenly spaced rows to train clusters and codes on; 0 for the larger of 65,536 and 64 per cluster.
+      threads: threads that faiss uses; 0 for all.
 
     Raises:
-      InputError: a factory or parameters that faiss refuses, ids that do not fit, a gallery too small to learn from,
-        a vector that is not finite, or a folder whose index is of another gallery or factory.
+      InputError: a factory or parameters that faiss rejects, a wrong number of ids, a gallery too small to train on,
+        a non-finite vector, or a folder whose index belongs to a different gallery or factory.
 
     Source: Douze et al., "The Faiss library", arXiv 2401.08281.
     """
@@ -90,10 +90,10 @@ class Index:
         self.set_parameters(parameters)
 
     def set_parameters(self, parameters: str) -> None:
-        """Changes how the index is searched.
+        """Sets the search parameters.
 
         Args:
-          parameters: as faiss writes them, "nprobe=16" or "efSearch=64"; "" leaves them as they are.
+          parameters: as faiss writes them, "nprobe=16" or "efSearch=64"; "" changes nothing.
 
         Raises:
           InputError: the index has no such parameter.
@@ -103,8 +103,8 @@ class Index:
                 faiss.ParameterSpace().set_index_parameters(self.faiss, parameters)
             except RuntimeError as error:
                 raise InputError(
-                    f"a faiss index {self.factory!r} refuses the parameters {parameters!r} ({_reason(error)}): write "
-                    "for instance 'nprobe=16' with IVF, 'efSearch=64' with HNSW"
+                    f"the faiss index {self.factory!r} does not accept the parameters {parameters!r} "
+                    f"({_reason(error)}): use for example 'nprobe=16' with IVF, 'efSearch=64' with HNSW"
                 ) from error
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
@@ -112,17 +112,17 @@ class Index:
 
         Args:
           queries: [Q, D] array or Embeddings; with Embeddings, the gallery row with the query's own id is left out.
-          k: how many; where faiss finds fewer, the ranking is padded.
+          k: results per query; the ranking is padded if faiss finds fewer.
 
         Returns:
-          Ranking with item_rows [Q, k] and scores [Q, k] (exact cosines); equal scores ascend by id.
+          Ranking with item_rows [Q, k] and scores [Q, k] (exact cosines); ties go by id.
 
         Raises:
-          InputError: another dimension than the gallery's, k below 1, or a vector that is not finite.
+          InputError: a dimension that differs from the gallery's, k below 1, or a non-finite vector.
         """
         ids, vectors = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
-        extra = int(np.bincount(own[:, 0]).max(initial=0)) if len(own) else 0  # room for what is left out
+        extra = int(np.bincount(own[:, 0]).max(initial=0)) if len(own) else 0  # room for own rows, which are dropped
         fetch = min(max(k, self.candidates) + extra, len(self.exact.gallery))
         rows, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
         starts = range(0, len(vectors) if fetch else 0, QUERY_ROWS)
@@ -140,7 +140,7 @@ class Index:
         return self.exact.ranking(ids, rows, scores)
 
     def bytes_per_vector(self) -> float:
-        """Returns the size of the index as faiss writes it, clusters and graph included, by gallery row."""
+        """Returns the bytes per gallery row of the index as faiss writes it, including clusters and graph."""
         counted = [0]
 
         def count(data: bytes) -> int:
@@ -150,10 +150,10 @@ class Index:
         faiss.write_index(self.faiss, faiss.PyCallbackIOWriter(count))
         return counted[0] / max(1, len(self.exact.gallery))
 
-    # ------------------------------------------------------------------------------------------------ build and keep
+    # ------------------------------------------------------------------------------------------------ build and save
 
     def _units(self, key) -> np.ndarray:
-        """Returns gallery rows (a slice or row numbers) at length 1."""
+        """Returns gallery rows (a slice or row numbers) scaled to length 1."""
         block = np.asarray(self.exact.gallery[key], np.float32)
         lengths = exact.lengths_of(block, self.exact.ids, "gallery", key.start if isinstance(key, slice) else key)
         self.exact.lengths[key] = lengths
@@ -165,8 +165,8 @@ class Index:
             made = faiss.index_factory(dim, self.factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
             raise InputError(
-                f"faiss makes no index {self.factory!r} for {dim} dimensions ({_reason(error)}): write for instance "
-                "'HNSW32', 'IVF1024,Flat', or 'IVF1024,PQ32' with a number after PQ that divides the dimensions"
+                f"faiss cannot build an index {self.factory!r} for {dim} dimensions ({_reason(error)}): use for "
+                "example 'HNSW32', 'IVF1024,Flat', or 'IVF1024,PQ32' where the number after PQ divides the dimensions"
             ) from error
         with _threads(self.threads):
             if not made.is_trained:
@@ -176,8 +176,8 @@ class Index:
                     made.train(self._units(rows[:count]))
                 except RuntimeError as error:
                     raise InputError(
-                        f"faiss cannot learn {self.factory!r} from {min(count, wanted)} vectors ({_reason(error)}): "
-                        "take fewer clusters (IVF256), or the index 'exact' for a gallery as small as this"
+                        f"faiss cannot train {self.factory!r} on {min(count, wanted)} vectors ({_reason(error)}): "
+                        "use fewer clusters (IVF256), or the index 'exact' for a gallery this small"
                     ) from error
             starts = range(0, count, ADD_ROWS)
             for start in tqdm.tqdm(starts, desc="index", unit="block", mininterval=1, disable=len(starts) < 4):
@@ -189,10 +189,10 @@ class Index:
         return self._units(np.unique(np.linspace(0, max(0, count - 1), min(count, WITNESSES)).astype(np.int64)))
 
     def save(self, folder: str | os.PathLike) -> pathlib.Path:
-        """Writes the index whole or not at all, with what it needs to know its gallery again.
+        """Writes the index atomically, with what it needs to recognise its gallery.
 
         Args:
-          folder: where to; an older one there is replaced.
+          folder: where to write it; an existing index is replaced.
         """
 
         def fill(new: pathlib.Path) -> None:
@@ -216,7 +216,7 @@ class Index:
         return self.exact.ids.sha256() if self.exact.ids is not None else ""
 
     def _load(self, folder: pathlib.Path) -> None:
-        again = f"remove {folder} to have it built again, or name another folder"
+        again = f"remove {folder} to rebuild it, or use a different folder"
         try:
             info = json.loads((folder / "index.json").read_text())
             if info["format"] != FORMAT:
@@ -224,14 +224,14 @@ class Index:
             factory, sha256, index_sha256 = info["factory"], info["gallery_sha256"], info["index_sha256"]
             shape, sources = (info["rows"], info["dim"]), info["sources"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / 'index.json'} describes no index ({error!r}): {again}") from error
+            raise InputError(f"{folder / 'index.json'} does not describe an index ({error!r}): {again}") from error
         if factory != self.factory:
             raise InputError(f"{folder} holds an index {factory!r}, not {self.factory!r}: {again}")
         if shape != tuple(self.exact.gallery.shape) or sha256 != self._gallery_sha256():
-            raise InputError(f"{folder} is the index of another gallery ({shape[0]} x {shape[1]}): {again}")
+            raise InputError(f"{folder} is the index of a different gallery ({shape[0]} x {shape[1]}): {again}")
         kept, now = load_npy(folder / "witnesses.npy", mmap=False), self._witnesses()
         if sources != self.sources or kept.shape != now.shape or np.abs(kept - now).max(initial=0) > 1e-3:
-            raise InputError(f"{folder} is the index of the same listings' former vectors: {again}")
+            raise InputError(f"{folder} is the index of outdated vectors of the same listings: {again}")
         file = folder / "index.faiss"
         if not file.exists() or file_sha256(file) != index_sha256:
             raise InputError(f"{file} is missing or has changed since it was written: {again}")
@@ -244,7 +244,7 @@ class Index:
 
 
 def _sources(meta: dict) -> list[str]:
-    """Returns the checksums of the files that embeddings come from, of an ensemble those of each member."""
+    """Returns the checksums of the files that embeddings come from; one or more per member of an ensemble."""
     parts = meta.get("members") or [meta]
     return [part["vectors_sha256"] for part in parts if "vectors_sha256" in part]
 

@@ -1,9 +1,9 @@
-"""Logits of a large vocabulary that are never held whole: computed block by block inside of the loss.
+"""Logits of a large vocabulary, computed block by block inside the loss so that [B, V] is never in memory.
 
-The losses of `losses.multilabel` need two things of [B, V] logits: a sum over all labels, and the logits of the few
-that a picture has. Both are gathered block of labels after block, and the blocks are computed again for the gradient,
-so that B x block logits are in memory instead of B x V, three to four times over. That costs the head's product once
-more, a quarter of its time.
+The losses of `losses.multilabel` need two things from [B, V] logits: a sum over all labels, and the logits of a
+picture's own few labels. Both are accumulated over blocks of labels, and blocks are recomputed in the backward pass,
+so the three to four copies in memory are B x block instead of B x V. The cost is one more matrix product of the head,
+a quarter of its time.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-_NEVER = -1e30  # a finite stand-in for -inf, whose gradients would be nan
+_NEVER = -1e30  # stands in for -inf, whose gradients would be NaN
 
 
 class Logits(NamedTuple):
-    """The logits embedding @ kernel + bias, not computed yet; the losses take them in place of an array.
+    """Unevaluated logits embedding @ kernel + bias; losses accept them in place of an array.
 
     Attributes:
       embedding: [B, D].
       kernel: [D, V].
       bias: [V].
-      block: labels whose logits are held at a time.
+      block: labels per block.
     """
 
     embedding: jax.Array
@@ -37,15 +37,15 @@ class Logits(NamedTuple):
 
 
 def over_labels(logits: Logits, label_ids: jax.Array, total: Callable | None) -> tuple[jax.Array, jax.Array]:
-    """Reduces logits over all labels, and picks out those of some labels, in one walk over the blocks.
+    """Reduces logits over all labels and gathers those at `label_ids`, in one pass over the blocks.
 
     Args:
-      logits: of B pictures and V labels.
+      logits: logits of B pictures and V labels.
       label_ids: [B, L] in 0 .. V - 1.
-      total: function of single logits that is summed over the labels; None for log(sum(exp(logits))).
+      total: elementwise function of the logits to sum over labels; None for log(sum(exp(logits))).
 
     Returns:
-      The sums [B] and the logits at `label_ids` [B, L], both float32.
+      The reductions [B] and the logits at `label_ids` [B, L], both float32.
     """
     rows, num_labels = logits.shape
     block = min(logits.block, num_labels)

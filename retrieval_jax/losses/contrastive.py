@@ -1,8 +1,8 @@
-"""Contrastive losses: of pairs (pictures and titles, two views of a picture), and of pictures with equal categories.
+"""Contrastive losses for pairs (picture and title, two views of a picture) and for pictures with equal categories.
 
-The losses of pairs are chunked over devices: where the batch lies along a mesh axis, the keys travel round the devices
-in a ring and meet one chunk of queries at a time, so that a device holds [b, b] similarities (b = B / devices), never
-[B, B], nor all keys at once. Value and gradient equal those of one device.
+Pair losses are chunked over devices: if the batch is sharded, keys are passed round the devices in a ring and meet
+one chunk of queries at a time, so a device holds [b, b] similarities (b = B / devices), never [B, B] nor all keys at
+once. Values and gradients equal those on one device.
 """
 
 import functools
@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 
 from retrieval_jax.losses import reduce
 
-_NEVER = -1e30  # a finite stand-in for -inf, whose gradients would be nan
+_NEVER = -1e30  # stands in for -inf, whose gradients would be NaN
 
 
 def _unit(vectors):
@@ -23,7 +23,7 @@ def _unit(vectors):
 
 
 def _similarities(here, there, scale):
-    """Logits [b, b'] of this device's queries and a chunk of keys, and which pairs count as own and as negative."""
+    """Returns logits [b, b'] of this device's queries and a chunk of keys, and masks of own and of negative pairs."""
     logits = scale * (here["query"] @ there["key"].T)
     own = here["index"][:, None] == there["index"]
     same = own if "group" not in here else own | (here["group"][:, None] == there["group"])
@@ -31,7 +31,7 @@ def _similarities(here, there, scale):
 
 
 def _ring(meet, here, there, size, axis):
-    """Lets every chunk of keys, with what it has gathered, meet this device's queries; it comes home at the end."""
+    """Passes every chunk of keys, with its running sums, by this device's queries and returns it to its own device."""
     if size == 1:
         return meet(here, there)
     turn = [(device, (device - 1) % size) for device in range(size)]
@@ -40,7 +40,7 @@ def _ring(meet, here, there, size, axis):
         here, there = meet(*carry)
         return (here, jax.lax.ppermute(there, axis, turn)), None
 
-    # similarities are computed again for the gradient instead of being kept for every chunk
+    # Similarities are recomputed in the backward pass rather than kept for every chunk.
     return jax.lax.scan(jax.checkpoint(step), (here, there), length=size)[0]
 
 
@@ -76,7 +76,7 @@ def _sigmoid_chunk(rows, scale_and_bias, size, axis):
 
 
 def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis):
-    """Runs `chunk` on the rows of every device; on the whole batch where it does not lie along a mesh axis."""
+    """Runs `chunk` on the rows of each device, or on the whole batch if it is not sharded."""
     count = len(queries)
     rows = {
         "query": _unit(queries),
@@ -114,19 +114,20 @@ def softmax(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Cross-entropy of finding the own key among the keys of the batch, and the own query among the queries.
+    """Cross-entropy of identifying a query's own key among the keys of the batch, and vice versa.
 
     Args:
-      queries: [B, D], such as embeddings of pictures; they are L2-normalised here.
-      keys: [B, D], such as embeddings of their titles; row i belongs to query i.
-      scale: logits are scale * cosine: one over the temperature; may be learned.
-      symmetric: the mean of both directions; False looks for keys only.
-      groups: [B] int; pairs of the same group (same title, same product) are no negatives of each other.
-      mesh: devices that the rows lie on; None takes the mesh of the context (`jax.sharding.use_abstract_mesh`), and
-        without one the loss is not chunked.
-      axis: those of the mesh that the rows lie along, as far as it has them; B is a multiple of their size.
-      where: [B], pairs that count; the others get 0 and are nobody's negatives.
-      weights: [B] weights of the pairs' losses.
+      queries: [B, D], such as embeddings of pictures; L2-normalised here.
+      keys: [B, D], such as embeddings of their titles; row i belongs to query i; L2-normalised here.
+      scale: logits are scale * cosine, so this is the inverse temperature; may be learned.
+      symmetric: average both directions; False scores keys for each query only.
+      groups: [B] int; pairs of one group (same title, same product) are not negatives of each other.
+      mesh: mesh that the rows are sharded over; None takes the mesh of the context
+        (`jax.sharding.use_abstract_mesh`), and without one the loss is not chunked.
+      axis: mesh axes that the rows are sharded over; those absent from the mesh are ignored. B must be a multiple of
+        their size.
+      where: [B] bool, pairs to include; the others get 0 and are never negatives.
+      weights: [B] weights per pair.
 
     Returns:
       [B] losses in nats.
@@ -150,18 +151,18 @@ def sigmoid(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Binary cross-entropy of every pair of the batch being an own pair or not, summed over the keys.
+    """Binary cross-entropy of whether a query and a key belong together, summed over the keys.
 
     Args:
-      queries: [B, D], such as embeddings of pictures; they are L2-normalised here.
-      keys: [B, D], such as embeddings of their titles; row i belongs to query i.
+      queries: [B, D], such as embeddings of pictures; L2-normalised here.
+      keys: [B, D], such as embeddings of their titles; row i belongs to query i; L2-normalised here.
       scale: logits are scale * cosine + bias; may be learned.
-      bias: may be learned; the default lets training start from "no pair belongs together".
-      groups: [B] int; pairs of the same group (same title, same product) are no negatives of each other.
-      mesh: devices that the rows lie on; None takes the mesh of the context, as `softmax` does.
-      axis: those of the mesh that the rows lie along, as far as it has them; B is a multiple of their size.
-      where: [B], pairs that count; the others get 0 and are nobody's negatives.
-      weights: [B] weights of the queries' losses.
+      bias: may be learned; the default starts training from "no pair belongs together".
+      groups: [B] int; pairs of one group (same title, same product) are not negatives of each other.
+      mesh: mesh that the rows are sharded over; None takes the mesh of the context, as in `softmax`.
+      axis: mesh axes that the rows are sharded over, as in `softmax`.
+      where: [B] bool, pairs to include; the others get 0 and are never negatives.
+      weights: [B] weights per query.
 
     Returns:
       [B] losses in nats.
@@ -180,17 +181,17 @@ def supcon(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Cross-entropy of finding the pictures of the own category among the others of the batch.
+    """Cross-entropy of identifying the pictures of the same category among the rest of the batch.
 
     Args:
-      embeddings: [B, D]; they are L2-normalised here.
-      category: [B] int, -1 where unknown: neither positive nor negative of anybody.
+      embeddings: [B, D]; L2-normalised here.
+      category: [B] int, -1 if unknown: neither a positive nor a negative.
       temperature: logits are cosine / temperature.
-      where: [B], pictures that count; the others get 0 and are nobody's positives nor negatives.
-      weights: [B] weights of the pictures' losses.
+      where: [B] bool, pictures to include; the others get 0 and are neither positives nor negatives.
+      weights: [B] weights per picture.
 
     Returns:
-      [B] losses in nats; 0 for a picture that is alone of its category in the batch.
+      [B] losses in nats; 0 for a picture that is the only one of its category in the batch.
 
     Source: Khosla et al., "Supervised Contrastive Learning", arXiv 2004.11362, L_out.
     """
@@ -206,16 +207,16 @@ def supcon(
 
 
 def title_groups(label_ids: jax.Array, label_mask: jax.Array) -> jax.Array:
-    """Returns one number a title, equal for titles with equal labels: the `groups` of the losses of pairs.
+    """Returns one number per title, equal for titles with equal labels: the `groups` of the pair losses.
 
     Args:
       label_ids: [B, L] distinct labels, in any order.
       label_mask: [B, L], False at padding.
 
     Returns:
-      [B] uint32: a hash. Different titles get the same number once in four thousand million pairs.
+      [B] uint32 hashes. Different titles collide once in four billion pairs.
     """
-    # a sum does not depend on the order; the mixing (murmur3's last steps) keeps 1 + 4 from being 2 + 3
+    # A sum does not depend on the order; the mixing (the finaliser of MurmurHash3) keeps 1 + 4 apart from 2 + 3.
     mixed = label_ids.astype(jnp.uint32) + jnp.uint32(0x9E3779B9)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)

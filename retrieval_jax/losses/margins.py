@@ -1,6 +1,6 @@
-"""Losses of pictures with one category each, on cosines between embeddings and one direction a category.
+"""Margin and proxy losses for one category per picture, on cosines between embeddings and one direction per category.
 
-The head hands over bare cosines [B, C] (`models.heads.Cosine` without temperature); scale and margin are the loss's.
+The head returns plain cosines [B, C] (`models.heads.Cosine` without temperature); the loss adds scale and margin.
 """
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from retrieval_jax.losses import reduce
 from retrieval_jax.losses.multilabel import softmax_cross_entropy
 
-# sin(acos(c)) has an infinite slope at c = +-1; closer than this to them it counts as flat.
+# Lower bound of 1 - c^2 in sin(acos(c)), whose slope is infinite at c = +-1.
 _FLAT = 1e-6
 
 
@@ -27,19 +27,19 @@ def cosface(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Softmax cross-entropy after taking a margin from the cosine of the own category.
+    """Softmax cross-entropy after subtracting a margin from the cosine of the true category.
 
     Args:
       cosines: [B, C] in [-1, 1].
-      category: [B] int, -1 where unknown.
+      category: [B] int, -1 if unknown.
       scale: logits are scale * cosine.
-      margin: taken from the own cosine.
-      label_smoothing: share of the target that is spread evenly over all categories.
-      where: [B], pictures that count; the others get 0.
-      weights: [B] weights of the pictures.
+      margin: subtracted from the cosine of the true category.
+      label_smoothing: share of the target spread evenly over all categories.
+      where: [B] bool, pictures to include; the others get 0.
+      weights: [B] weights per picture.
 
     Returns:
-      [B] losses in nats; 0 where the category is unknown.
+      [B] losses in nats; 0 if the category is unknown.
 
     Source: Wang et al., "CosFace: Large Margin Cosine Loss", arXiv 1801.09414.
     """
@@ -57,20 +57,20 @@ def arcface(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Softmax cross-entropy after widening the angle to the own category.
+    """Softmax cross-entropy after adding a margin to the angle to the true category.
 
     Args:
-      cosines: [B, C] in [-1, 1]; rounding beyond does no harm.
-      category: [B] int, -1 where unknown.
+      cosines: [B, C] in [-1, 1]; values slightly outside, from rounding, are fine.
+      category: [B] int, -1 if unknown.
       scale: logits are scale * cosine.
-      margin: radians added to the own angle. Where that would pass pi, so that the cosine rose again, the cosine goes
-        on falling in a straight line: c - margin * sin(margin).
-      label_smoothing: share of the target that is spread evenly over all categories.
-      where: [B], pictures that count; the others get 0.
-      weights: [B] weights of the pictures.
+      margin: radians added to the angle to the true category. Past pi the cosine would rise again, so there it
+        continues to fall linearly: c - margin * sin(margin).
+      label_smoothing: share of the target spread evenly over all categories.
+      where: [B] bool, pictures to include; the others get 0.
+      weights: [B] weights per picture.
 
     Returns:
-      [B] losses in nats; 0 where the category is unknown.
+      [B] losses in nats; 0 if the category is unknown.
 
     Source: Deng et al., "ArcFace: Additive Angular Margin Loss", arXiv 1801.07698.
     """
@@ -90,20 +90,20 @@ def proxy_nca(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Pulls a picture to its category's proxy and away from the others': -log(exp(-d own) / sum of exp(-d others)).
+    """Pulls a picture to the proxy of its category and away from the others: -log(exp(-d own) / sum(exp(-d others))).
 
-    d = scale * squared Euclidean distance of unit vectors = scale * (2 - 2 cosine). The own proxy is not in the sum,
-    so the loss may be negative.
+    d = scale * squared Euclidean distance of unit vectors = scale * (2 - 2 cosine). The sum excludes the own proxy, so
+    the loss may be negative.
 
     Args:
-      cosines: [B, C >= 2] of embeddings and proxies.
-      category: [B] int, -1 where unknown.
-      scale: of the squared distance.
-      where: [B], pictures that count; the others get 0.
-      weights: [B] weights of the pictures.
+      cosines: [B, C >= 2] between embeddings and proxies.
+      category: [B] int, -1 if unknown.
+      scale: factor of the squared distance.
+      where: [B] bool, pictures to include; the others get 0.
+      weights: [B] weights per picture.
 
     Returns:
-      [B] losses in nats; 0 where the category is unknown.
+      [B] losses in nats; 0 if the category is unknown.
 
     Source: Movshovitz-Attias et al., "No Fuss Distance Metric Learning using Proxies", arXiv 1703.07464.
     """
@@ -123,21 +123,21 @@ def proxy_anchor(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Lets every category's proxy pull its pictures of the batch, the hardest most, and push away the others.
+    """Lets each category's proxy pull its pictures in the batch, hardest first, and push away the others.
 
-    The loss belongs to proxies, not pictures: it is shared out over the pictures so that the mean over those that
-    count (known category, `where`) is the published number.
+    The published loss is per proxy, not per picture: it is distributed over the pictures so that the mean over the
+    included ones (known category, `where`) is the published value.
 
     Args:
-      cosines: [B, C] of embeddings and proxies.
-      category: [B] int, -1 where unknown.
+      cosines: [B, C] between embeddings and proxies.
+      category: [B] int, -1 if unknown.
       scale: alpha of the paper.
       margin: delta of the paper.
-      where: [B], pictures that count; the others get 0 and pull or push nothing.
-      weights: [B] weights of the pictures' shares.
+      where: [B] bool, pictures to include; the others get 0 and neither pull nor push.
+      weights: [B] weights per picture.
 
     Returns:
-      [B] losses in nats; 0 where the category is unknown.
+      [B] losses in nats; 0 if the category is unknown.
 
     Source: Kim et al., "Proxy Anchor Loss for Deep Metric Learning", arXiv 2003.13911.
     """

@@ -1,8 +1,8 @@
-"""Losses of pictures with several labels each.
+"""Losses for pictures with several labels each.
 
-Targets are sparse: `label_ids` [B, L] and `label_mask` [B, L] name the labels of a picture, padded to L. A dense [B, V]
-target matrix never exists: with tens of thousands of labels it would be larger than the batch. Where the logits would
-be too large as well, losses of titles take `blocked.Logits` in their place.
+Targets are sparse: `label_ids` [B, L] and `label_mask` [B, L] hold the labels of each picture, padded to L. There is
+never a dense [B, V] target matrix: with tens of thousands of labels it would be larger than the batch. If the logits
+are too large as well, the title losses accept `blocked.Logits` instead.
 """
 
 import jax
@@ -13,7 +13,7 @@ from retrieval_jax.losses import blocked, reduce
 
 
 def log_total(logits: jax.Array) -> jax.Array:
-    """Returns log(sum(exp(logits))) [B, 1] of [B, V]; leaner than log_softmax where few of the V are needed."""
+    """Returns log(sum(exp(logits))) [B, 1] of [B, V]; leaner than log_softmax if few of the V are needed."""
     most = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
     return most + jnp.log(jnp.exp(logits - most).sum(axis=-1, keepdims=True))
 
@@ -25,7 +25,7 @@ def _over_labels(logits, label_ids, label_mask, absent, present, weights):
     else:
         total, at_labels = absent(logits).sum(axis=-1), jnp.take_along_axis(logits, label_ids, axis=-1)
     weight = 1.0 if weights is None else jnp.asarray(weights)[label_ids]
-    # Every label counts as absent first; at the present ones this is taken back and replaced.
+    # All labels count as absent first; then the terms of the present ones are replaced.
     change = weight * present(at_labels) - absent(at_labels)
     return total + jnp.where(label_mask, change, 0.0).sum(axis=-1)
 
@@ -40,18 +40,18 @@ def sigmoid_cross_entropy(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Binary cross-entropy of every label, summed over the labels.
+    """Binary cross-entropy of each label, summed over labels.
 
     Args:
       logits: [B, V], or `blocked.Logits`.
-      label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
+      label_ids: [B, L] distinct labels of each picture; values at padding are ignored.
       label_mask: [B, L], False at padding.
-      positive_weights: [V] weights of the present labels (such as N/n: listings over listings with the label), or
-        None for 1.
-      label_smoothing: share s of the target that is spread evenly over all V labels: present labels aim at
-        1 - s + s / V, absent ones at s / V.
-      where: [B], pictures that count; the others get 0.
-      weights: [B] weights of the pictures.
+      positive_weights: [V] weights of the present labels (such as N / n, all listings over listings with the label),
+        or None for 1.
+      label_smoothing: share s of the target spread evenly over all V labels: the target of present labels is
+        1 - s + s / V, that of absent ones s / V.
+      where: [B] bool, pictures to include; the others get 0.
+      weights: [B] weights per picture.
 
     Returns:
       [B] losses in nats.
@@ -79,17 +79,17 @@ def sigmoid_focal(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Binary cross-entropy that fades for labels which are predicted well already, summed over the labels.
+    """Binary cross-entropy that down-weights labels already predicted well, summed over labels.
 
     Args:
       logits: [B, V], or `blocked.Logits`.
-      label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
+      label_ids: [B, L] distinct labels of each picture; values at padding are ignored.
       label_mask: [B, L], False at padding.
-      gamma: how fast it fades; 0 is the cross-entropy.
+      gamma: strength of the down-weighting; 0 gives the cross-entropy.
       alpha: weight of present labels; absent ones weigh 1 - alpha.
       positive_weights: [V] further weights of the present labels, or None for 1.
-      where: [B], pictures that count; the others get 0.
-      weights: [B] weights of the pictures.
+      where: [B] bool, pictures to include; the others get 0.
+      weights: [B] weights per picture.
 
     Returns:
       [B] losses in nats.
@@ -123,20 +123,20 @@ def asymmetric(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Focal loss that fades faster for absent labels and drops the easiest of them, summed over the labels.
+    """Focal loss that decays faster for absent labels and drops the easiest of them, summed over labels.
 
-    Fits labels that are far more often absent than present, and absent ones that may only be unnamed.
+    Suits labels that are far more often absent than present, and absent ones that may just be unannotated.
 
     Args:
       logits: [B, V], or `blocked.Logits`.
-      label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
+      label_ids: [B, L] distinct labels of each picture; values at padding are ignored.
       label_mask: [B, L], False at padding.
       gamma_present: exponent of the present labels, 0 or at least 1.
       gamma_absent: exponent of the absent labels, 0 or at least 1.
-      margin: probability that is forgiven: absent labels count with max(p - margin, 0).
+      margin: probability tolerated for absent labels, which count with max(p - margin, 0).
       positive_weights: [V] weights of the present labels, or None for 1.
-      where: [B], pictures that count; the others get 0.
-      weights: [B] weights of the pictures.
+      where: [B] bool, pictures to include; the others get 0.
+      weights: [B] weights per picture.
 
     Returns:
       [B] losses in nats.
@@ -169,15 +169,15 @@ def softmax_poly1(
 
     Args:
       logits: [B, V], or `blocked.Logits`.
-      label_ids: [B, L] distinct labels of each picture; what stands at padding does not matter.
+      label_ids: [B, L] distinct labels of each picture; values at padding are ignored.
       label_mask: [B, L], False at padding.
-      epsilon: weight of 1 - sum(softmax(z) * y / sum(y)); 0 leaves the cross-entropy alone.
-      positive_weights: [V] weights w of the labels: the target is w y / sum(w y) then; None for 1.
-      where: [B], pictures that count; the others get 0.
-      weights: [B] weights of the pictures.
+      epsilon: weight of 1 - sum(softmax(z) * y / sum(y)); 0 gives plain cross-entropy.
+      positive_weights: [V] weights w of the labels, which make the target w y / sum(w y); None for 1.
+      where: [B] bool, pictures to include; the others get 0.
+      weights: [B] weights per picture.
 
     Returns:
-      [B] losses in nats; 0 for a picture without labels, which says nothing about the distribution.
+      [B] losses in nats; 0 for a picture without labels, which has no target distribution.
 
     Source: the runner-up of eProduct, arXiv 2208.00955; Poly-1: Leng et al., "PolyLoss", arXiv 2204.12511.
     """
@@ -205,17 +205,17 @@ def softmax_cross_entropy(
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Softmax cross-entropy against one category a picture.
+    """Softmax cross-entropy against one category per picture.
 
     Args:
       logits: [B, C].
-      category: [B] int, -1 where unknown.
-      label_smoothing: share of the target that is spread evenly over all categories.
-      where: [B], pictures that count; the others get 0.
-      weights: [B] weights of the pictures.
+      category: [B] int, -1 if unknown.
+      label_smoothing: share of the target spread evenly over all categories.
+      where: [B] bool, pictures to include; the others get 0.
+      weights: [B] weights per picture.
 
     Returns:
-      [B] losses in nats; 0 where the category is unknown.
+      [B] losses in nats; 0 if the category is unknown.
     """
     log_p = jax.nn.log_softmax(logits, axis=-1)
     at_category = jnp.take_along_axis(log_p, jnp.maximum(category, 0)[:, None], axis=-1)[:, 0]
@@ -224,11 +224,11 @@ def softmax_cross_entropy(
 
 
 def class_balanced_weights(counts: np.ndarray, beta: float = 0.9999) -> np.ndarray:
-    """Returns weights of labels by their effective number of listings: rare ones weigh more, within bounds.
+    """Returns label weights by effective number of listings: rare labels weigh more, within bounds.
 
     Args:
-      counts: [V] listings that have the label; labels of none count as of one.
-      beta: 0 weighs all labels alike, 1 - 1 / N nearly by the inverse of their counts.
+      counts: [V] listings with each label; a label without listings counts as having one.
+      beta: 0 gives equal weights, 1 - 1 / N nearly the inverse of the counts.
 
     Returns:
       [V] float32, mean 1.

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from retrieval_jax import models
+from retrieval_jax import models, pairs
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.layers.linear import Dense
 from retrieval_jax.models.pixels import MEAN, STD
@@ -15,14 +15,14 @@ from retrieval_jax.models.pixels import MEAN, STD
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A backbone and what belongs to it.
+    """A backbone with its name, picture statistics and weights.
 
     Attributes:
       module: returns {"embedding": [B, width]} for normalised pictures.
-      name: of the architecture, for the name of the embedding space.
-      mean: of the pictures it expects, per channel in 0..1.
-      std: of the pictures it expects, per channel in 0..1.
-      load: () -> pretrained parameters; None where it starts from scratch.
+      name: name of the architecture, part of the name of the embedding space.
+      mean: expected mean of the pictures per channel, in 0..1.
+      std: expected standard deviation of the pictures per channel, in 0..1.
+      load: () -> pretrained parameters; None to start from scratch.
     """
 
     module: nn.Module
@@ -36,11 +36,11 @@ def backbone(name: str, variant: str, dtype: Any, kwargs: Mapping, pretrained: M
     """Builds a backbone, from scratch or with pretrained weights.
 
     Args:
-      name: of the file in models/; not read where `pretrained` names weights.
-      variant: size; not read where `pretrained` names weights.
-      dtype: of the computation.
+      name: name of its file in models/backbones; ignored with pretrained weights.
+      variant: size; ignored with pretrained weights.
+      dtype: type of the computation.
       kwargs: further arguments of the module, such as drop_path.
-      pretrained: {"name": timm's name or "" for from scratch, "path": file or "" for the hub, "offline": bool,
+      pretrained: {"name": timm's name or "" to start from scratch, "path": file or "" for the hub, "offline": bool,
         "kwargs": arguments of timm's constructor such as img_size}, or None.
 
     Raises:
@@ -48,15 +48,10 @@ def backbone(name: str, variant: str, dtype: Any, kwargs: Mapping, pretrained: M
     """
     if not pretrained or not pretrained["name"]:
         module = models.get(name).Model
-        known = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
-        unknown = sorted(set(kwargs) - known)
-        if unknown:
-            raise InputError(
-                f"config.train.model.kwargs has unknown {', '.join(unknown)}; {name} has: "
-                f"{', '.join(sorted(known - {'variant', 'dtype'}))}"
-            )
+        known = {field.name for field in dataclasses.fields(module)} - {"parent", "name", "variant", "dtype"}
+        pairs.check_arguments(name, kwargs, sorted(known), "config.train.model.kwargs", "backbone")
         return Backbone(module(variant=variant, dtype=dtype, **kwargs), f"{name}-{variant}")
-    from retrieval_jax.models import pretrained as weights  # reads files: only who asks for weights needs it
+    from retrieval_jax.models import pretrained as weights  # imports file readers, needed for pretrained weights only
 
     timm_name, path = pretrained["name"], pretrained["path"] or None
     arguments = {**pretrained["kwargs"], **kwargs, "dtype": dtype}
@@ -64,7 +59,7 @@ def backbone(name: str, variant: str, dtype: Any, kwargs: Mapping, pretrained: M
 
     def load():
         built, params = weights.load(timm_name, path, offline=pretrained["offline"], **arguments)
-        # The hub's config.json is not read before the weights are.
+        # The hub's config.json is only read together with the weights.
         other = [
             f"{field.name}={getattr(built, field.name)!r}"
             for field in dataclasses.fields(built)
@@ -72,7 +67,7 @@ def backbone(name: str, variant: str, dtype: Any, kwargs: Mapping, pretrained: M
         ]
         if other:
             raise InputError(
-                f"the config.json of {timm_name} describes a network with {', '.join(other)}: say so in "
+                f"the config.json of {timm_name} describes a network with {', '.join(other)}; set these in "
                 "config.train.model.pretrained.kwargs"
             )
         return params
@@ -81,12 +76,12 @@ def backbone(name: str, variant: str, dtype: Any, kwargs: Mapping, pretrained: M
 
 
 class Embedder(nn.Module):
-    """Pictures in; an embedding and the logits of every head out.
+    """Maps pictures to embeddings and the logits of all heads.
 
     Attributes:
-      backbone: module that returns {"embedding": [B, width]}, and "pooled" where heads read another vector than that.
-      heads: {name: Head}, each applied to the embedding, or to what the backbone has pooled for them.
-      projection: dimensions of the embedding, or 0 for the backbone's own width.
+      backbone: module that returns {"embedding": [B, width]}, and "pooled" if heads read a different vector.
+      heads: {name: Head}, each applied to the backbone's "pooled" vector, or else to the embedding.
+      projection: dimension of the embedding, or 0 for the backbone's own width.
     """
 
     backbone: nn.Module
@@ -102,7 +97,7 @@ class Embedder(nn.Module):
           train: whether drop path is active.
 
         Returns:
-          {"embedding": [B, D] float32, "pooled": [B, D'] what heads read, "logits": {head: [B, V] float32}}.
+          {"embedding": [B, D] float32, "pooled": [B, D'] input of the heads, "logits": {head: [B, V] float32}}.
         """
         out = self.backbone(images, train=train)
         embedding = out["embedding"]

@@ -1,4 +1,4 @@
-"""Heads: from an embedding to the logits of labels."""
+"""Heads: map embeddings to the logits of labels, or to a contrastive space."""
 
 import flax.linen as nn
 import jax
@@ -9,12 +9,12 @@ from retrieval_jax.models.layers.linear import Dense, gelu
 
 
 def softmax_prior(counts: np.ndarray) -> np.ndarray:
-    """Returns the biases with which an untrained softmax head predicts every label at its share of all labels.
+    """Returns biases that make an untrained softmax head predict each label's share of all labels.
 
-    Without them training starts on a plateau: learning how frequent labels are drowns what pictures say about them.
+    Without them training starts on a plateau: learning label frequencies drowns out the signal from pictures.
 
     Args:
-      counts: [V] listings that have the label; labels of none count as half a listing.
+      counts: [V] listings with each label; a label without listings counts as half a listing.
 
     Returns:
       [V] float32 log shares.
@@ -24,16 +24,16 @@ def softmax_prior(counts: np.ndarray) -> np.ndarray:
 
 
 def sigmoid_prior(counts: np.ndarray, num_listings: int) -> np.ndarray:
-    """Returns the biases with which an untrained sigmoid head predicts every label at its share of the listings.
+    """Returns biases that make an untrained sigmoid head predict each label's share of the listings.
 
-    Without them a head of thousands of rare labels spends its first epoch on learning that labels are rare.
+    Without them a head of thousands of rare labels spends its first epoch learning that labels are rare.
 
     Args:
-      counts: [V] listings that have the label.
-      num_listings: N.
+      counts: [V] listings with each label.
+      num_listings: number of listings N.
 
     Returns:
-      [V] float32 log odds; shares are kept inside (0.5 / N, 1 - 0.5 / N).
+      [V] float32 log odds; shares are clipped to [0.5 / N, 1 - 0.5 / N].
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002, section 4.1.
     """
@@ -47,8 +47,8 @@ class Head(nn.Module):
 
     Attributes:
       num_labels: V.
-      init_scale: standard deviation of the first weights, times 1 / sqrt(width).
-      first_bias: V numbers that the bias starts from, or None for zeros (a tuple: modules are hashed).
+      init_scale: standard deviation of the initial weights, in units of 1 / sqrt(width).
+      first_bias: V initial biases, or None for zeros (a tuple, because modules are hashed).
     """
 
     num_labels: int
@@ -62,7 +62,7 @@ class Head(nn.Module):
 
     @nn.compact
     def factors(self, embedding: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns what the logits are made of: embedding [B, D] @ kernel [D, V] + bias [V], float32."""
+        """Returns the factors of the logits, embedding [B, D] @ kernel [D, V] + bias [V], in float32."""
         init = nn.initializers.variance_scaling(self.init_scale**2, "fan_in", "truncated_normal")
         kernel = self.param("kernel", init, (embedding.shape[-1], self.num_labels))
         return embedding.astype(jnp.float32), kernel, self.param("bias", self._bias, (self.num_labels,))
@@ -73,13 +73,13 @@ class Head(nn.Module):
 
 
 class Cosine(nn.Module):
-    """A cosine classifier: one direction a label, and a learned temperature.
+    """A cosine classifier: one direction per label, and a learned temperature.
 
     Attributes:
       num_labels: V.
-      temperature: first value of the temperature that cosines are divided by, learned as the log of its inverse; None
-        hands out bare cosines, for losses that scale them themselves.
-      first_bias: V numbers that the bias starts from, or None for no bias (a tuple: modules are hashed).
+      temperature: initial temperature that cosines are divided by, learned as the log of its inverse; None returns
+        plain cosines, for losses that scale them themselves.
+      first_bias: V initial biases, or None for no bias (a tuple, because modules are hashed).
     """
 
     num_labels: int
@@ -93,7 +93,7 @@ class Cosine(nn.Module):
 
     @nn.compact
     def factors(self, embedding: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        """Returns what the logits are made of: [B, D] @ [D, V] + [V] (None: no bias), float32."""
+        """Returns the factors of the logits, [B, D] @ [D, V] + [V] (None for no bias), in float32."""
         init = nn.initializers.truncated_normal(embedding.shape[-1] ** -0.5)
         kernel = _unit(self.param("kernel", init, (embedding.shape[-1], self.num_labels)), axis=0)
         embedding, bias = _unit(embedding.astype(jnp.float32), axis=-1), None
@@ -105,11 +105,11 @@ class Cosine(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a norm and a GELU between: projects an embedding for a contrastive loss.
+    """Two linear layers with a norm and GELU between, which project an embedding for a contrastive loss.
 
     Attributes:
-      hidden_dims: width between the layers.
-      dims: width of the result.
+      hidden_dims: width of the hidden layer.
+      dims: width of the output.
     """
 
     hidden_dims: int
@@ -123,12 +123,12 @@ class Mlp(nn.Module):
 
 
 class TitleTower(nn.Module):
-    """Embeds titles, given as the ids of their labels: the mean of learned vectors, then an MLP.
+    """Embeds titles, given as label ids: the mean of learned label vectors, then an MLP.
 
     Attributes:
       num_labels: V.
       hidden_dims: width of the label vectors and of the hidden layer.
-      dims: width of the result.
+      dims: width of the output.
     """
 
     num_labels: int
@@ -137,7 +137,7 @@ class TitleTower(nn.Module):
 
     @nn.compact
     def __call__(self, label_ids: jax.Array, label_mask: jax.Array) -> jax.Array:
-        """Maps labels [B, L] with mask [B, L] to [B, dims], float32; a title without labels is a zero mean."""
+        """Maps labels [B, L] with mask [B, L] to [B, dims], float32; the mean of a title without labels is zero."""
         vectors = nn.Embed(self.num_labels, self.hidden_dims, name="labels")(jnp.where(label_mask, label_ids, 0))
         total = jnp.where(label_mask[..., None], vectors, 0.0).sum(axis=-2)
         mean = total / jnp.maximum(label_mask.sum(axis=-1, keepdims=True), 1)

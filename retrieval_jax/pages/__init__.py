@@ -1,1 +1,1 @@
-"""What people look at: sections of the report, charts, rows of pictures, mined attributes."""
+"""Pages for people to look at: sections of the report, charts, rows of pictures, mined attributes."""

@@ -1,4 +1,4 @@
-"""Charts of the report as inline SVG; colours come from the page's style, so that they follow a dark scheme."""
+"""Charts of the report as inline SVG; colours come from the page's style, so they follow dark mode."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def curves(
     Args:
       title: caption of the figure.
       series: {name: [(x, y), ...] ascending in x}, finite; more than 240 points are drawn as means of neighbours.
-      x_label, y_label: words at the axes.
-      log: both axes logarithmic; points that are not positive are left out.
+      x_label, y_label: axis labels.
+      log: makes both axes logarithmic and leaves out points that are not positive.
 
     Returns:
-      A <figure> element; "" where there is nothing to draw.
+      A <figure> element; "" if there is nothing to draw.
     """
     series = {name: [(x, y) for x, y in points if not log or (x > 0 and y > 0)] for name, points in series.items()}
     every = [point for points in series.values() for point in points]
@@ -70,12 +70,12 @@ def curves(
 
 
 def bars(title: str, heights: Sequence[int], x_label: str, y_label: str) -> str:
-    """Draws a histogram of whole numbers: `heights[i]` counts the value i.
+    """Draws a histogram of integers: `heights[i]` is the count of the value i.
 
     Args:
       title: caption of the figure.
-      heights: counts; the last 0.5 % of the mass, a long tail, is gathered in one last bar.
-      x_label, y_label: words at the axes.
+      heights: counts; the last 0.5 % of the mass, the long tail, is merged into one last bar.
+      x_label, y_label: axis labels.
 
     Returns:
       A <figure> element.
@@ -110,7 +110,7 @@ def _figure(title, summary, parts, foot) -> str:
 
 
 def _frame(x_marks, y_marks, x_label, y_label, vertical=True) -> str:
-    """Grid lines, tick labels and axis labels."""
+    """Returns grid lines, tick labels and axis labels."""
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = []
     for x, text in x_marks:
@@ -131,7 +131,7 @@ def _frame(x_marks, y_marks, x_label, y_label, vertical=True) -> str:
 
 
 def _axis(values, log, tight=False, whole=False):
-    """Ticks (in data units) and the ends of an axis (turned by the logarithm where it is one)."""
+    """Returns ticks in data units and the ends of an axis, the latter as logarithms on a logarithmic axis."""
     low, high = min(values), max(values)
     if log:
         low, high = math.floor(low + 1e-9), max(math.ceil(high - 1e-9), math.floor(low) + 1)
@@ -149,7 +149,7 @@ def _axis(values, log, tight=False, whole=False):
 
 
 def _thin(points, log):
-    """At most MAX_POINTS points: means of neighbours, or points evenly spaced in the logarithm of x."""
+    """Returns at most MAX_POINTS points: means of neighbours, or points evenly spaced in log x."""
     if len(points) <= MAX_POINTS:
         return points
     if log:
@@ -160,7 +160,7 @@ def _thin(points, log):
 
 
 def _named(place, ticks, log=False):
-    """(position, text) of ticks, with one unit for all of them; on a logarithmic axis each has its own."""
+    """Returns (position, text) of ticks, with one unit for all of them; on a logarithmic axis each has its own."""
     return [(place(tick), _short(tick, abs(tick) if log else max(map(abs, ticks)))) for tick in ticks]
 
 

@@ -1,4 +1,4 @@
-"""The page that shows what mining decided, and how a person overrules it: one HTML file that needs nothing else."""
+"""The page that shows what mining decided and how to overrule it: one self-contained HTML file."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ import polars as pl
 
 from retrieval_jax.attributes.choosing import Decisions
 
-SHOWN = 400  # rows of a section; decisions.csv has them all
+SHOWN = 400  # rows per section; decisions.csv has them all
 escape = html.escape
 
 _STYLE = """
@@ -24,33 +24,33 @@ td.number { text-align: right; } td.title { max-width: 44ch; color: var(--quiet)
 code { background: var(--card); padding: 1px 5px; border-radius: 4px; white-space: pre; } b { font-weight: 600; }
 """
 
-# (heading, what it is, decision, rules, how a person says otherwise: {} is the word)
+# (heading, explanation, decision, rules, line that overrules it: {} is the word)
 _SECTIONS = (
-    ("Merged", "Words that count as another one.", "merged", None, "split,{}"),
+    ("Merged", "Words that count as another word.", "merged", None, "split,{}"),
     (
         "Phrases",
-        "Words that stand together so often that the two are an attribute of their own, beside their parts.",
+        "Words that occur together so often that the pair is an attribute of its own, in addition to its parts.",
         "kept",
         ("phrases",),
         "split,{}",
     ),
     (
         "Parts of phrases, dropped",
-        "Words that would be the same label as the phrase, twice.",
+        "Words that would duplicate the label of their phrase.",
         "dropped",
         ("phrases",),
         "keep,{}",
     ),
     (
-        "Dropped: says nothing",
-        "Words that are seen often enough, but tell neither of the picture nor of the category.",
+        "Dropped: uninformative",
+        "Words that are frequent enough but say nothing about the picture or the category.",
         "dropped",
         ("uninformative",),
         "keep,{}",
     ),
     (
         "Kept, though rare",
-        "Words below the threshold that tell of a category.",
+        "Words below the threshold that indicate a category.",
         "kept",
         ("rare", "categories"),
         "drop,{}",
@@ -69,30 +69,31 @@ def page(
     examples: Mapping[str, str],
     kinds: pl.DataFrame | None = None,
 ) -> str:
-    """Writes the page.
+    """Returns the page as HTML.
 
     Args:
-      decisions: of `choosing.decide`.
-      num_titles: titles that were counted.
+      decisions: from `choosing.decide`.
+      num_titles: number of titles counted.
       threshold: config.mine.threshold.
-      switches: names of those that were on.
-      examples: {word: a title that has it}.
-      kinds: frame (word, kind, score) of `kinds.guess`, or None.
+      switches: names of the switches that were on.
+      examples: {word: a title that contains it}.
+      kinds: frame (word, kind, score) from `kinds.guess`, or None.
 
     Returns:
-      HTML; all words and titles are escaped, nothing is loaded from elsewhere, the same input gives the same bytes.
+      HTML; all words and titles are escaped, nothing external is loaded, and the same input gives the same bytes.
     """
     table = decisions.table
     kind_of = {word: f"{kind} {score:.2f}" for word, kind, score in kinds.rows()} if kinds is not None else {}
     body = [
         "<h1>Mined attributes</h1>",
-        f"<p>{len(decisions.tokens):,} attributes of {num_titles:,} titles; {decisions.rarer:,} more words were seen "
-        f"{threshold:,} times or less and are none. On: {escape(', '.join(switches) or 'nothing')}.</p>",
-        "<p>To overrule a decision, write the line beside it into a file such as <code>overrules.csv</code>, name the "
-        "file in <code>config.mine.overrules</code> and mine in another work directory; after a change of the file "
-        "alone, <code>mine --again</code>. The lines are <code>keep,word</code>, "
-        "<code>drop,word</code>, <code>split,word</code> (a merge or a phrase undone) and "
-        "<code>merge,word,target</code>. All decisions are in <code>decisions.csv</code>.</p>",
+        f"<p>{len(decisions.tokens):,} attributes from {num_titles:,} titles; another {decisions.rarer:,} words were "
+        f"seen {threshold:,} times or less and are not attributes. Switches on: "
+        f"{escape(', '.join(switches) or 'none')}.</p>",
+        "<p>To overrule a decision, put the line beside it in a file such as <code>overrules.csv</code>, name the "
+        "file in <code>config.mine.overrules</code> and mine in a new work directory; if only the file has changed, "
+        "<code>mine --again</code> is enough. The lines are <code>keep,word</code>, <code>drop,word</code>, "
+        "<code>split,word</code> (undoes a merge or a phrase) and <code>merge,word,target</code>. All decisions are in "
+        "<code>decisions.csv</code>.</p>",
         _counts(table),
     ]
     for heading, text, decision, rules, line in _SECTIONS:
@@ -140,7 +141,7 @@ def page(
 
 
 def _counts(table: pl.DataFrame) -> str:
-    """Returns the table of how many words each switch decided about."""
+    """Returns the table of how many words each switch decided on."""
     rows = table.group_by("rule", "decision").agg(pl.len(), pl.col("occurrences").sum()).sort("rule", "decision")
     cells = "".join(
         f"<tr><td>{rule}</td><td>{decision}</td><td class='number'>{number:,}</td><td class='number'>{seen:,}</td></tr>"

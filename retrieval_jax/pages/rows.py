@@ -1,4 +1,4 @@
-"""Retrieval rows as pictures, a query and what was found for it: HTML for the report, PNG for a README."""
+"""Retrieval rows as pictures, a query and its results: HTML for the report, PNG for a README."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def rows_picture(
       ranking: `Ranking` over that catalogue's gallery.
       truth: which gallery rows are relevant; None draws grey frames without marks.
       query_rows: rows of `ranking` to draw, top to bottom.
-      path: of the PNG; a cell is 96 px wide.
+      path: path of the PNG; a cell is 96 px wide.
       columns: results per query.
 
     Raises:
-      InputError: a ranking of another catalogue, or a path that cannot be written.
+      InputError: a ranking of a different catalogue, or a path that cannot be written.
     """
     cell, gap = 96, 8
     relevant = relevant_rows(ranking, truth, query_rows)
@@ -47,26 +47,26 @@ def rows_picture(
             left = 3 * gap + (rank + 1) * (cell + gap)
             _paste(sheet, catalog.gallery.images[item], top, left, cell, color, hit)
     if not cv2.imwrite(str(path), sheet[:, :, ::-1]):
-        raise InputError(f"cannot write the picture {path}: does its folder exist, and does its name end in .png?")
+        raise InputError(f"cannot write the picture {path}: check that its folder exists and its name ends in .png")
 
 
 def check(catalog, ranking: Ranking, name) -> None:
-    """Raises InputError unless the ranking called `name` has rows of this catalogue's gallery."""
+    """Raises InputError unless the ranking called `name` is of this catalogue's gallery."""
     if ranking.gallery_sha256 and ranking.gallery_sha256 != Ids.of(catalog.gallery.ids).sha256():
-        raise InputError(f"the ranking {name} was made from another gallery than the catalogue's: run search again")
+        raise InputError(f"the ranking {name} was made from a different gallery than the catalogue's: run search again")
     if ranking.item_rows.size and ranking.item_rows.max() >= len(catalog.gallery):
         raise InputError(
-            f"the ranking {name} names gallery row {ranking.item_rows.max()}, but the catalogue's gallery "
-            f"has {len(catalog.gallery)} rows: run search again"
+            f"the ranking {name} refers to gallery row {ranking.item_rows.max()}, but the catalogue's gallery has "
+            f"{len(catalog.gallery)} rows: run search again"
         )
 
 
 def query_row(catalog, ranking: Ranking, row: int) -> int:
-    """Returns the catalogue's query row for a row of the ranking: the same one, checked by id."""
+    """Returns the catalogue's query row for a row of the ranking: the same row, checked by id."""
     if row >= len(catalog.query) or str(catalog.query.ids[row]) != ranking.query_ids[row]:
         raise InputError(
             f"row {row} of the ranking is query {ranking.query_ids[row]!r}, which is not row {row} of the "
-            "catalogue's queries: the ranking was made from another catalogue; run search again"
+            "catalogue's queries: the ranking was made from a different catalogue; run search again"
         )
     return row
 
@@ -87,14 +87,14 @@ def relevant_rows(ranking: Ranking, truth: Truth | None, rows: Sequence[int]) ->
 def row_html(
     catalog, ranking: Ranking, row: int, relevant: set[int] | None, with_missed: bool, picture: Callable
 ) -> str:
-    """Returns one query with its best results, and on request the relevant listings that are not among them.
+    """Returns one query with its best results and, on request, the relevant listings missing from them.
 
     Args:
       catalog: `Catalog` of the ranking.
       ranking: the ranking.
-      row: of the ranking.
-      relevant: its relevant gallery rows; None marks nothing.
-      with_missed: adds up to three relevant listings that were missed, with the rank they have.
+      row: row of the ranking.
+      relevant: the query's relevant gallery rows; None marks nothing.
+      with_missed: adds up to three relevant listings that were missed, with their ranks.
       picture: (split name, row) -> data URI.
     """
     found = [item for item in ranking.item_rows[row][:COLUMNS].tolist() if item >= 0]
@@ -132,15 +132,15 @@ def row_html(
 def item_html(
     catalog, split_name: str, row: int, picture: Callable, kind: str = "", note: str = "", note_shown: bool = False
 ) -> str:
-    """Returns one picture with its title, or its category and id where the split has no titles.
+    """Returns one picture with its title, or with its category and id if the split has no titles.
 
     Args:
-      catalog: `Catalog` that holds it.
-      split_name: its split.
+      catalog: `Catalog` that holds the listing.
+      split_name: split of the listing.
       row: its row in the split.
       picture: (split name, row) -> data URI.
-      kind: "query", "relevant", "other" (not relevant), "missed" or "" (no mark): frame, corner mark and spoken words.
-      note: for the tooltip, and under the picture if `note_shown`.
+      kind: "query", "relevant", "other" (not relevant), "missed" or "" (no mark): sets frame, badge and alt text.
+      note: shown in the tooltip, and under the picture if `note_shown`.
       note_shown: see note.
     """
     split = catalog.split(split_name)
@@ -168,7 +168,7 @@ def item_html(
 
 
 def data_uri(image: np.ndarray, longest_side: int, quality: int) -> str:
-    """Returns a uint8 [H, W, 3] RGB picture as a JPEG data URI, shrunk to `longest_side` px but never enlarged."""
+    """Returns a uint8 [H, W, 3] RGB picture as a JPEG data URI, downscaled to `longest_side` px but never enlarged."""
     _, code = cv2.imencode(".jpg", _shrink(image, longest_side)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return "data:image/jpeg;base64," + base64.b64encode(code).decode("ascii")
 
@@ -186,7 +186,7 @@ def _shrink(image: np.ndarray, longest_side: int) -> np.ndarray:
 
 
 def _paste(sheet, image, top, left, cell, color, hit) -> None:
-    """Centres a picture in its cell, draws the frame, and a tick (hit) or a cross (no hit) in the corner."""
+    """Centres a picture in its cell, draws the frame, and a tick (hit) or a cross (miss) in the corner."""
     inner = cell - 8
     scale = inner / max(image.shape[:2])
     small = _shrink(image, inner) if scale <= 1 else cv2.resize(image, None, fx=scale, fy=scale)

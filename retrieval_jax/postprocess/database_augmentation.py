@@ -1,6 +1,6 @@
-"""Database augmentation: every listing becomes the weighted mean of itself and its nearest listings.
+"""Database augmentation: replaces every listing with the weighted mean of itself and its nearest neighbours.
 
-The gallery's side of query expansion, done once for all queries.
+Query expansion for the gallery side, done once for all queries.
 
 Source: Turcot & Lowe (ICCV workshops 2009) and Arandjelovic & Zisserman, "Three things everyone should know to improve
   object retrieval" (CVPR 2012); weights cosine ** alpha as in Radenovic et al. (TPAMI 2018).
@@ -20,31 +20,31 @@ from retrieval_jax.postprocess.query_expansion import expand
 
 
 def neighbours(vectors, count: int, index: str = "exact", index_kwargs: dict | None = None) -> np.ndarray:
-    """Returns [G, count] int32: each row's nearest other rows, nearest first, equals by row; -1 where there are fewer.
+    """Returns [G, count] int32: each row's nearest other rows, nearest first, ties by row; -1 where there are fewer.
 
     Args:
       vectors: [G, D], need not be normalised.
-      count: neighbours a row.
-      index: the kind that searches the gallery in itself; the exact one costs G^2 D.
+      count: neighbours per row.
+      index: kind of index that searches the gallery against itself; the exact one costs G^2 D.
       index_kwargs: its arguments.
     """
     engine = index_room.get(index).Index(vectors, **(index_kwargs or {}))
     near, _ = index_room.nearest_rows(engine, vectors, count + 1)
-    itself = near == np.arange(len(near))[:, None]  # not always the first, where listings are equal
+    itself = near == np.arange(len(near))[:, None]  # not always first: duplicates tie with it
     return np.take_along_axis(near, np.argsort(itself, axis=1, kind="stable")[:, :count], 1)
 
 
 def augment(
     gallery: Embeddings, depth: int, alpha: float, index: str = "exact", index_kwargs: dict | None = None
 ) -> Embeddings:
-    """Returns the gallery with its nearest rows mixed into each row, all of length 1.
+    """Returns the gallery with each row's nearest rows mixed into it, all of length 1.
 
-    The lists of neighbours are kept, [G, depth] int32; vectors that take more memory than `embeddings.computed` keeps
-    are mixed whenever they are read, from depth + 1 rows each.
+    The neighbour lists stay in memory, [G, depth] int32; if the vectors would take more than `embeddings.computed`
+    keeps, they are mixed on each read, from depth + 1 rows each.
 
     Args:
       gallery: [G, D].
-      depth: neighbours that join a row.
+      depth: neighbours mixed into a row.
       alpha: see `query_expansion.expand`.
       index: see `neighbours`.
       index_kwargs: see `neighbours`.
@@ -53,7 +53,7 @@ def augment(
       InputError: depth or alpha out of range.
     """
     if depth < 1:
-        raise InputError(f"database augmentation with depth={depth}: give the number of neighbours, for instance 10")
+        raise InputError(f"database_augmentation: depth={depth}, expected the number of neighbours, such as 10")
     rows, vectors = neighbours(gallery.vectors, depth, index, index_kwargs), gallery.vectors
     return computed(
         gallery.ids, lambda key: expand(np.asarray(vectors[key]), vectors, rows[key], alpha), gallery.dim, gallery.meta
@@ -63,11 +63,11 @@ def augment(
 def step(
     state: State, *, depth: int = 10, alpha: float = 3.0, index: str = "exact", index_kwargs: dict | None = None
 ) -> State:
-    """Mixes the nearest listings into each listing of every member's gallery.
+    """Mixes each listing's nearest neighbours into it, in every member's gallery.
 
     Args:
       state: with any number of members.
-      depth: neighbours that join a listing.
+      depth: neighbours mixed into a listing.
       alpha: see `query_expansion.expand`.
       index: see `neighbours`.
       index_kwargs: see `neighbours`.

@@ -1,4 +1,4 @@
-"""Diffusion: a query's similarity flows along the graph of nearest listings, which follows curved neighbourhoods.
+"""Diffusion re-ranking: spreads a query's similarity along the nearest-neighbour graph, following curved manifolds.
 
 Source: Iscen et al., "Efficient Diffusion on Region Manifolds: Recovering Small Objects with Compact CNN
   Representations" (CVPR 2017): mutual neighbours, affinity cosine ** gamma, conjugate gradient, truncation to the first
@@ -20,11 +20,11 @@ from retrieval_jax.postprocess.database_augmentation import neighbours
 from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.postprocess.reranking import check_depth
 
-BLOCK_BYTES = 64 << 20  # of the vectors that are read at once
+BLOCK_BYTES = 64 << 20  # vectors read at once
 
 
 def _affinity(left: np.ndarray, right, rows: np.ndarray, gamma: float) -> np.ndarray:
-    """Returns max(cosine, 0) ** gamma [n, m] float64 of vectors [n, D] and rows [n, m] of `right`; 0 at padding."""
+    """Returns max(cosine, 0) ** gamma [n, m] float64 of vectors [n, D] with rows [n, m] of `right`; 0 at padding."""
     there = np.unique(rows[rows >= 0])
     if not len(there):
         return np.zeros(rows.shape)
@@ -42,15 +42,15 @@ def _blocks(count: int, dim: int, width: int):
 def graph(
     gallery, k: int = 50, gamma: float = 3.0, index: str = "exact", index_kwargs: dict | None = None
 ) -> scipy.sparse.csr_array:
-    """Returns the normalised affinities [G, G] float64, sparse and symmetric, at most k a row.
+    """Returns the normalised affinities [G, G] float64, sparse and symmetric, at most k per row.
 
-    Two listings are joined where each is among the other's k nearest; their affinity is divided by the square root of
-    the product of both rows' sums.
+    Two listings are connected if each is among the other's k nearest; their affinity is divided by the square root of
+    the product of the two row sums.
 
     Args:
       gallery: [G, D].
-      k: neighbours of a listing.
-      gamma: power of the cosine.
+      k: neighbours per listing.
+      gamma: exponent of the cosine.
       index: see `database_augmentation.neighbours`.
       index_kwargs: see `database_augmentation.neighbours`.
     """
@@ -78,28 +78,28 @@ def diffuse(
     alpha: float = 0.99,
     gamma: float = 3.0,
 ) -> np.ndarray:
-    """Returns what of each query arrives at its candidates when it flows among them: (1 - alpha)(I - alpha S)^-1 y.
+    """Returns each query's diffusion scores over its candidates, (1 - alpha)(I - alpha S)^-1 y.
 
     Args:
       query: [Q, D].
       gallery: [G, D].
-      candidates: [Q, K] rows of the gallery, best first; -1 is padding. The graph is cut to them, so that memory and
+      candidates: [Q, K] rows of the gallery, best first; -1 is padding. The graph is truncated to them, so memory and
         time are bounded by K, not by G.
-      affinities: S [G, G] of `graph`.
-      neighbours_of_query: candidates where the query flows in, by cosine ** gamma.
-      alpha: share that flows on, 0 to below 1.
-      gamma: power of the cosine.
+      affinities: S [G, G] from `graph`.
+      neighbours_of_query: the source y: the first candidates, weighted by cosine ** gamma.
+      alpha: share that flows on at each step, 0 <= alpha < 1.
+      gamma: exponent of the cosine.
 
     Returns:
-      [Q, K] float32, larger is closer; 0 where nothing arrives, -inf at padding.
+      [Q, K] float32, larger is closer; 0 for candidates that no flow reaches, -inf at padding.
 
     Raises:
       InputError: a parameter out of range.
     """
     if not 0 <= alpha < 1 or neighbours_of_query < 1:
         raise InputError(
-            f"diffusion with alpha={alpha}, neighbours_of_query={neighbours_of_query}: alpha is 0 to below 1, and a "
-            "query flows into at least one listing"
+            f"diffusion: alpha={alpha}, neighbours_of_query={neighbours_of_query}: expected 0 <= alpha < 1 and at "
+            "least 1 neighbour"
         )
     out = np.full(candidates.shape, -np.inf, np.float32)
     first = candidates[:, :neighbours_of_query]
@@ -114,7 +114,7 @@ def diffuse(
         system = scipy.sparse.eye_array(len(rows), format="csr") - alpha * affinities[rows][:, rows]
         source = np.zeros(len(rows))
         source[: first.shape[1]] = inflow[number, : len(rows)]
-        # positive definite, its eigenvalues within 1 - alpha and 1 + alpha: it converges
+        # positive definite with eigenvalues in [1 - alpha, 1 + alpha], so it converges
         flow, _ = scipy.sparse.linalg.cg(system, source, rtol=1e-8, maxiter=1000)
         out[number, : len(rows)] = (1 - alpha) * np.maximum(flow, 0.0)
     return out
@@ -131,11 +131,11 @@ def step(
     index: str = "exact",
     index_kwargs: dict | None = None,
 ) -> State:
-    """Reorders the first `depth` results by diffusion among them and cuts off the rest; scores become what arrives.
+    """Reorders the first `depth` results by diffusion among them and drops the rest; scores become diffusion scores.
 
     Args:
       state: one member and its ranking.
-      depth: candidates a query, at most search.k; by default 100, or search.k where that is less.
+      depth: candidates per query, at most search.k; min(100, search.k) by default.
       k: see `graph`.
       neighbours_of_query: see `diffuse`.
       alpha: see `diffuse`.
@@ -144,16 +144,16 @@ def step(
       index_kwargs: see `graph`.
 
     Raises:
-      InputError: several members, no ranking yet, or one of fewer than `depth` candidates.
+      InputError: several members, no ranking yet, or a ranking of fewer than `depth` candidates.
     """
     depth = check_depth(state, depth, "diffusion")
     if k < 1 or gamma < 0:
-        raise InputError(f"diffusion with k={k}, gamma={gamma}: a graph needs k of 1 or more, gamma is 0 or more")
+        raise InputError(f"diffusion: k={k}, gamma={gamma}: expected k of at least 1 and gamma of at least 0")
     queries, gallery = (side.vectors for side in state.members[0])
     rows = state.ranking.item_rows[:, :depth]
     scores = diffuse(queries, gallery, rows, graph(gallery, k, gamma, index, index_kwargs),
                      neighbours_of_query=neighbours_of_query, alpha=alpha, gamma=gamma)  # fmt: skip
-    order = np.argsort(-scores, axis=1, kind="stable")  # where nothing arrives, the order stays
+    order = np.argsort(-scores, axis=1, kind="stable")  # candidates that no flow reaches keep their order
     ranking = dataclasses.replace(
         state.ranking, item_rows=np.take_along_axis(rows, order, 1), scores=np.take_along_axis(scores, order, 1)
     )

@@ -1,6 +1,6 @@
-"""Ensemble by concatenation: the cosine of joined unit vectors is the (weighted) mean of the members' cosines.
+"""Ensemble by concatenation: the cosine of concatenated unit vectors is the (weighted) mean of the members' cosines.
 
-The joined vectors are computed when they are read: no copy as wide as all members, in memory or on disk.
+The concatenated vectors are computed on read, so no full-width copy exists in memory or on disk.
 
 Source: the eProduct runner-up (arXiv 2208.00955): whiten each member, L2, concatenate.
 """
@@ -19,17 +19,17 @@ from retrieval_jax.postprocess.l2 import normalize
 
 
 def align(members: Sequence[Embeddings], names: Sequence[str] = ()) -> list[Embeddings]:
-    """Puts the rows of all members into the order of the first one's ids.
+    """Puts the rows of all members in the order of the first one's ids.
 
     Args:
       members: embeddings of the same ids, in any order.
       names: the members' names, for messages.
 
     Returns:
-      The members; those in another order are read through the right one, not copied.
+      The members; those in a different order are reindexed on read, not copied.
 
     Raises:
-      InputError: a member lacks ids that another one has, or holds one twice; it is named, with how many.
+      InputError: a member lacks ids that another one has, or has duplicate ids; the message names it and counts them.
     """
     names = [names[number] if number < len(names) else str(number) for number in range(len(members))]
     out = list(members[:1])
@@ -47,8 +47,8 @@ def align(members: Sequence[Embeddings], names: Sequence[str] = ()) -> list[Embe
             missing = [item for item in wanted if item not in theirs]
             if missing:
                 raise InputError(
-                    f"the member {lacking} of the ensemble lacks {len(missing)} of the {len(wanted)} ids of {having}, "
-                    f"the first of them {missing[0]}: embed the same catalogue with both"
+                    f"ensemble member {lacking} lacks {len(missing)} of the {len(wanted)} ids of {having}, "
+                    f"starting with {missing[0]}: embed the same catalogue with both"
                 )
         out.append(member.take(np.fromiter((own[item] for item in first), np.int64, len(first))))
     return out
@@ -58,46 +58,48 @@ def _places(member: Embeddings, name: str) -> dict[str, int]:
     place = {item: row for row, item in enumerate(member.ids)}
     if len(place) != len(member):
         raise InputError(
-            f"the member {name} of the ensemble holds {len(member) - len(place)} ids twice, so its rows cannot be put "
-            "into another member's order: embed a catalogue of distinct ids"
+            f"ensemble member {name} has {len(member) - len(place)} duplicate ids, so its rows cannot be put in "
+            "another member's order: embed a catalogue whose ids are distinct"
         )
     return place
 
 
 def shares(weights: Sequence[float] | None, count: int) -> np.ndarray:
-    """Returns how much each of `count` members counts, [count] float64 of sum 1; by default all alike.
+    """Returns the share of each of `count` members, [count] float64 summing to 1; equal by default.
 
     Raises:
-      InputError: not one weight of 0 or more for each member.
+      InputError: not one weight of 0 or more per member.
     """
     weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
     if weights.shape != (count,) or not count or weights.min() < 0 or not 0 < weights.max() < np.inf:
-        raise InputError(f"the ensemble has {count} members, and weights {weights}: give one of 0 or more each")
+        raise InputError(
+            f"the ensemble has {count} members and weights {weights}: give one weight, 0 or more, for each"
+        )
     return weights / weights.sum()
 
 
 def concatenate(
     members: Sequence[Embeddings], weights: Sequence[float] | None = None, names: Sequence[str] = ()
 ) -> Embeddings:
-    """Joins the members' L2-normalised vectors side by side and normalises the result.
+    """Concatenates the members' L2-normalised vectors and normalises the result.
 
     Args:
       members: embeddings [n, D_i] of the same ids; rows follow the first one's order.
-      weights: one a member, default all 1: how much its cosine counts (vectors are scaled by the square root).
+      weights: one per member, all 1 by default: how much its cosine counts (vectors are scaled by the square root).
       names: the members' names, for messages.
 
     Returns:
-      Embeddings [n, sum of D_i], computed when read where they are many; meta["space"] joins the members' spaces.
+      Embeddings [n, sum of D_i], computed on read if large; meta["space"] joins the members' spaces.
 
     Raises:
-      InputError: a member lacks ids, or weights do not fit.
+      InputError: a member lacks ids, or the weights do not match the members.
     """
     scales = np.sqrt(shares(weights, len(members))).astype(np.float32)
     aligned = align(members, names)
 
     def read(key) -> np.ndarray:
         parts = [scale * normalize(member.vectors[key]) for scale, member in zip(scales, aligned, strict=True)]
-        return normalize(np.concatenate(parts, 1))  # once more: a member's zero vector leaves the joined one short
+        return normalize(np.concatenate(parts, 1))  # again: a member's zero vector leaves it shorter than 1
 
     first = members[0]
     space = "+".join(str(member.meta.get("space", "")) for member in members)
@@ -106,7 +108,7 @@ def concatenate(
 
 
 def step(state: State, *, weights: Sequence[float] | None = None) -> State:
-    """Makes one member of all: queries with queries, gallery with gallery.
+    """Concatenates all members into one: queries with queries, gallery with gallery.
 
     Args:
       state: with any number of members.

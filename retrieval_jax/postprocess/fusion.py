@@ -1,9 +1,9 @@
-"""Fusion of the members' rankings: what each found is joined, without a search over their joined vectors.
+"""Rank fusion: merges the members' rankings without searching their concatenated vectors.
 
-"reciprocal_rank" looks at places alone, so members need not even score alike. "scores" gives every listing that any
-member found the weighted mean of all members' cosines, which is the cosine of their joined vectors (ensemble). With
-whole lists that is the ranking of the joined vectors; with lists of k, listings that no member has among its k best are
-missing.
+"reciprocal_rank" uses ranks only, so the members' scores need not be comparable. "scores" gives every listing that any
+member found the weighted mean of all members' cosines, which is the cosine of their concatenated vectors (ensemble).
+With full lists that equals the ranking by concatenated vectors; with lists of k, listings outside every member's top k
+are missing.
 
 Source: Cormack, Clarke & Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods"
   (SIGIR 2009); the sum of scores is CombSUM, Fox & Shaw (TREC-2, 1994).
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retrieval_jax import pairs
 from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.errors import InputError
 from retrieval_jax.index.exact import best_first
@@ -23,23 +24,23 @@ from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.ensemble import align, concatenate, shares
 from retrieval_jax.scoring.ranking import Ranking
 
-PAIRS = 1 << 22  # numbers gathered at once when pairs are scored
+PAIRS = 1 << 22  # floats gathered at once when pairs are scored
 METHODS = ("reciprocal_rank", "scores")
 
 
 def _check(rankings: Sequence[Ranking], k: int) -> None:
     if not rankings or k < 1:
-        raise InputError(f"fusion of {len(rankings)} rankings to k={k}: give at least one ranking, and k of 1 or more")
+        raise InputError(f"fusion of {len(rankings)} rankings to k={k}: give at least one ranking and k of at least 1")
     for number, ranking in enumerate(rankings):
         if ranking.query_ids != rankings[0].query_ids or ranking.gallery_sha256 != rankings[0].gallery_sha256:
             raise InputError(
-                f"rankings 0 and {number} to fuse are of other queries or of another gallery: search the same "
-                "catalogue, in one order, with all members"
+                f"fusion: rankings 0 and {number} have different queries or galleries: search the same catalogue, in "
+                "the same order, with all members"
             )
 
 
 def _union(rankings: Sequence[Ranking]) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """Returns query [P] and row [P] of all listings found, distinct, and for each ranking (pairs' number, place)."""
+    """Returns query [P] and row [P] of all distinct pairs found, and per ranking (which pairs, at which place)."""
     width = 1 + max(int(ranking.item_rows.max(initial=0)) for ranking in rankings)
     found = []
     for ranking in rankings:
@@ -53,8 +54,8 @@ def _union(rankings: Sequence[Ranking]) -> tuple[np.ndarray, np.ndarray, list[tu
 def _best(
     rankings: Sequence[Ranking], query: np.ndarray, row: np.ndarray, score: np.ndarray, k: int, gallery_ids: Ids | None
 ) -> Ranking:
-    """Returns the k best of every query's pairs; equal scores ascend by id, or by row where ids are not known."""
-    seen, where = np.unique(row, return_inverse=True)  # only what was found needs a place by id
+    """Returns the k best of every query's pairs; ties go by id, or by row if there are no ids."""
+    seen, where = np.unique(row, return_inverse=True)  # only rows that were found need their place by id
     place = np.arange(len(seen)) if gallery_ids is None else places(gallery_ids[seen])
     found, scores = best_first(query, where, score.astype(np.float32), place, len(rankings[0]), k)
     rows = np.full(found.shape, -1, np.int64)
@@ -70,24 +71,24 @@ def reciprocal_rank(
     weights: Sequence[float] | None = None,
     gallery_ids: Ids | None = None,
 ) -> Ranking:
-    """Fuses rankings by sum of weight / (constant + place), places counted from 1; a listing not found adds nothing.
+    """Fuses rankings by the sum of weight / (constant + rank), ranks from 1; a listing not found contributes nothing.
 
     Args:
       rankings: of the same queries over the same gallery.
-      k: results a query.
-      constant: how little the first places stand out; the source's 60.
-      weights: one a ranking, default all alike; used as shares of 1.
-      gallery_ids: ids by which ties are put in order; by default by row.
+      k: results per query.
+      constant: the larger, the less the top ranks stand out; 60 in the source.
+      weights: one per ranking, equal by default; normalised to sum to 1.
+      gallery_ids: ids that break ties; by row if None.
 
     Returns:
       Ranking of k results, padded where all members together found fewer.
 
     Raises:
-      InputError: rankings of other queries or another gallery, k or constant out of range, or weights that do not fit.
+      InputError: different queries or galleries, k or constant out of range, or weights that do not match.
     """
     _check(rankings, k)
     if constant < 0:
-        raise InputError(f"reciprocal rank fusion with constant={constant}: give 0 or more, the source takes 60")
+        raise InputError(f"reciprocal rank fusion: constant={constant}, expected 0 or more (60 in the source)")
     query, row, found = _union(rankings)
     score = np.zeros(len(query))
     for share, (pair, place) in zip(shares(weights, len(rankings)), found, strict=True):
@@ -106,13 +107,13 @@ def sum_of_scores(
 
     Args:
       rankings: of the same queries over the same gallery.
-      members: queries and gallery of each, in one order of rows.
-      k: results a query.
+      members: queries and gallery of each, rows in the same order.
+      k: results per query.
       weights: see `reciprocal_rank`.
 
     Returns:
-      Ranking of k results; a score is the cosine of the members' joined vectors (`ensemble.concatenate`), but for a
-      member's zero vector, which counts 0 here.
+      Ranking of k results; scores are the cosines of the concatenated vectors (`ensemble.concatenate`), except that a
+      member's zero vector contributes 0 here.
 
     Raises:
       InputError: see `reciprocal_rank`.
@@ -126,7 +127,7 @@ def sum_of_scores(
 
 
 def _cosines(queries: Embeddings, gallery: Embeddings, query: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Returns the cosines [P] float64 of pairs, each gallery row read once; 0 with a zero vector."""
+    """Returns the cosines [P] float64 of pairs, reading each gallery row once; 0 if either vector is zero."""
     out = np.empty(len(query))
     order = np.argsort(row, kind="stable")
     step = max(1, PAIRS // gallery.dim)
@@ -150,29 +151,29 @@ def step(
     weights: Sequence[float] | None = None,
     k: int | None = None,
 ) -> State:
-    """Makes one ranking of the members' rankings, and one member of all (joined as by ensemble) for what comes after.
+    """Fuses the members' rankings into one and the members into one (as `ensemble` does) for the steps that follow.
 
     Args:
       state: with the members' rankings.
       method: "reciprocal_rank" or "scores".
       constant: see `reciprocal_rank`.
-      weights: see `reciprocal_rank`; also of the joined vectors.
-      k: results a query; by default as many as the members' rankings have.
+      weights: see `reciprocal_rank`; the concatenated vectors use them too.
+      k: results per query; the longest of the members' rankings by default.
 
     Raises:
       InputError: an unknown method, or members that were not searched.
     """
     if method not in METHODS:
-        raise InputError(f"fusion by {method!r}: there are {', '.join(METHODS)}")
+        raise InputError(f"fusion: there is no method named {method!r}{pairs.near(method, METHODS)}")
     if len(state.members) == 1 and not state.rankings:
         raise InputError(
-            "fusion joins the rankings of several members, there is one: name them in search.members, or "
-            "take fusion out of search.steps"
+            "fusion merges the rankings of several members, but there is only one: list the members in "
+            "search.members, or remove fusion from search.steps"
         )
     if len(state.rankings) != len(state.members):
         raise InputError(
-            f"fusion needs the ranking of each of the {len(state.members)} members, there are {len(state.rankings)}: "
-            "name the stage before it in search.stages, or leave that empty"
+            f"fusion needs a ranking from each of the {len(state.members)} members, but there are "
+            f"{len(state.rankings)}: add the stage before it to search.stages, or leave search.stages empty"
         )
     k = max(ranking.k for ranking in state.rankings) if k is None else k
     sides = [align(side, state.names) for side in zip(*state.members, strict=True)]

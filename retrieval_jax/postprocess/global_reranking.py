@@ -1,8 +1,8 @@
-"""k-reciprocal re-ranking over the graph of all queries and the whole gallery: k neighbours a point, nothing dense.
+"""k-reciprocal re-ranking over the graph of all queries and the whole gallery: k neighbours per point, nothing dense.
 
-Where `reranking` looks at a query's first candidates alone, here every query and every listing has its neighbours
-among all of them: better neighbourhoods, and results that the first search did not find. The price is a search of
-everything in everything: queries and gallery squared. Memory is O((Q + G) k): lists of neighbours, then sparse rows.
+`reranking` looks at a query's top candidates only; here every query and every listing finds its neighbours among all
+of them, which gives better neighbourhoods and results that the first search missed. The price is a search of everything
+against everything: (queries + gallery) squared. Memory is O((Q + G) k): neighbour lists, then sparse rows.
 
 Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017).
 """
@@ -26,23 +26,23 @@ from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.postprocess.reranking import check_arguments, check_depth
 from retrieval_jax.workdir.provenance import cores
 
-BLOCK = 4096  # points encoded at once
+BLOCK = 4096  # points encoded per task
 
 
 def _distances(points, first: int, rows: scipy.sparse.csr_array) -> np.ndarray:
-    """Returns the squared distances [nnz] float32 of points first, first + 1, ... to those that their rows name."""
+    """Returns the squared distances [nnz] float32 of points first, first + 1, ... to the columns of their rows."""
     own = normalize(points[first : first + rows.shape[0]])
     there, slot = np.unique(rows.indices, return_inverse=True)
     block = normalize(points[there])
     out = np.empty(len(slot), np.float32)
     for number in range(len(own)):
         part = slice(rows.indptr[number], rows.indptr[number + 1])
-        out[part] = np.einsum("nd,d->n", block[slot[part]], own[number])  # a pair's sum is the same wherever it stands
+        out[part] = np.einsum("nd,d->n", block[slot[part]], own[number])  # einsum: a pair's sum is position-independent
     return np.maximum(2.0 - 2.0 * out, 0.0)
 
 
 def _lists(rows: np.ndarray, count: int) -> scipy.sparse.csr_array:
-    """Returns [n, count] float32 with a one at each point's listed neighbours; -1 is no neighbour."""
+    """Returns a sparse [n, count] float32 with ones at each point's neighbours; -1 is padding."""
     there = rows >= 0
     indptr = np.concatenate([[0], np.cumsum(there.sum(1))])
     ones = np.ones(indptr[-1], np.float32)
@@ -50,11 +50,11 @@ def _lists(rows: np.ndarray, count: int) -> scipy.sparse.csr_array:
 
 
 def _encode(points, near: np.ndarray, largest: np.ndarray, k1: int, k2: int) -> scipy.sparse.csr_array:
-    """Returns the k-reciprocal encodings [n, n] float32 sparse: a row holds its neighbours' weights, summing to 1.
+    """Returns the sparse k-reciprocal encodings [n, n] float32: each row holds neighbour weights that sum to 1.
 
     Args:
       points: [n, D].
-      near: [n, max(k1 + 1, k2)] neighbours, nearest first, the point itself among them.
+      near: [n, max(k1 + 1, k2)] neighbours, nearest first, including the point itself.
       largest: [n] each point's largest squared distance.
       k1: see `global_k_reciprocal`.
       k2: see `global_k_reciprocal`.
@@ -70,8 +70,8 @@ def _encode(points, near: np.ndarray, largest: np.ndarray, k1: int, k2: int) -> 
 
     def block(start: int) -> scipy.sparse.csr_array:
         mine = wide[start : start + BLOCK]
-        # A neighbour brings its own (half as many) neighbours in when more than 2/3 of them are already there; being
-        # mutual, `half` is its own transpose.
+        # A neighbour's own k1/2-reciprocal set is merged in if more than 2/3 of it is already there. `half` is
+        # symmetric, so it needs no transpose.
         trusted = (mine @ half).multiply(mine).tocsr()
         trusted.data = (3.0 * trusted.data > 2.0 * half_size[trusted.indices]).astype(np.float32)
         members = (mine + trusted @ half).tocsr()
@@ -90,7 +90,7 @@ def _encode(points, near: np.ndarray, largest: np.ndarray, k1: int, k2: int) -> 
         done = pool.map(block, starts)
         blocks = list(tqdm.tqdm(done, "re-rank: encode", len(starts), mininterval=1, disable=count < 50_000))
     encoding = scipy.sparse.vstack(blocks, format="csr")
-    if k2 > 1:  # query expansion: the mean over the k2 nearest, itself included
+    if k2 > 1:  # local query expansion: the mean over the k2 nearest, itself included
         mean = _lists(near[:, :k2], count)
         size = np.diff(mean.indptr)
         mean.data = (1.0 / np.repeat(size, size)).astype(np.float32)
@@ -100,7 +100,7 @@ def _encode(points, near: np.ndarray, largest: np.ndarray, k1: int, k2: int) -> 
 
 
 def _overlap(encoding: scipy.sparse.csr_array, query: int, columns: scipy.sparse.csc_array):
-    """Returns the gallery rows that share a neighbour with a query, ascending, and the sums of the smaller weights."""
+    """Returns the gallery rows that share a neighbour with a query, ascending, and the sums of minimum weights."""
     part = slice(encoding.indptr[query], encoding.indptr[query + 1])
     start = columns.indptr[encoding.indices[part]]
     many = columns.indptr[encoding.indices[part] + 1] - start
@@ -121,33 +121,34 @@ def global_k_reciprocal(
     index: str = "exact",
     index_kwargs: dict | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the gallery rows of smallest k-reciprocal distance for every query, over the whole gallery.
+    """Finds the gallery rows of smallest k-reciprocal distance to every query, over the whole gallery.
 
-    A listing that shares no neighbour with the query has Jaccard distance 1, so among those the order by cosine stays:
-    the candidates, together with all that share a neighbour, hold the K best of the whole gallery.
+    A listing that shares no neighbour with the query has Jaccard distance 1, so among those the order by cosine stands:
+    the candidates plus all listings that share a neighbour contain the K best of the whole gallery.
 
     Args:
       query: [Q, D]; need not be normalised.
       gallery: [G, D], may be memory-mapped.
-      candidates: [Q, K] rows of the gallery of highest cosine, best first; -1 is padding.
-      k1: neighbours of the reciprocal sets.
-      k2: neighbours over which encodings are averaged; 1 for none.
-      lambda_value: weight of the squared distance over the query's largest one; the rest goes to the Jaccard distance.
-      index: the kind that makes the lists of neighbours; the exact one costs (Q + G)^2 D twice: each point's farthest
-        one is searched too.
+      candidates: [Q, K] gallery rows of highest cosine, best first; -1 is padding.
+      k1: neighbours in the reciprocal sets.
+      k2: neighbours over which encodings are averaged; 1 disables it.
+      lambda_value: weight of the squared distance, relative to the query's largest; the rest goes to the Jaccard
+        distance.
+      index: kind of index that builds the neighbour lists; the exact one costs (Q + G)^2 D twice, as each point's
+        farthest point is searched for too.
       index_kwargs: its arguments.
 
     Returns:
-      Gallery rows [Q, K] int64, best first, and distances [Q, K] float32; -1 and inf where there are fewer. Equal
-      distances go by the gallery's ids, or by row where it is an array.
+      Gallery rows [Q, K] int64, best first, and distances [Q, K] float32; -1 and inf where there are fewer. Ties go by
+      the gallery's ids, or by row if it is an array.
 
     Raises:
       InputError: shapes, rows or parameters out of range.
     """
     ids = [side.ids if isinstance(side, Embeddings) else None for side in (query, gallery)]
     query, gallery, candidates = check_arguments(query, gallery, candidates, k1, k2, lambda_value)
-    parts = exact.Index(gallery, ids[1])  # for its places and own rows
-    own = parts.own_rows(ids[0])  # no answers
+    parts = exact.Index(gallery, ids[1])  # only for its places and own_rows
+    own = parts.own_rows(ids[0])  # a query's own listing is never a result
 
     points = Shards([query, gallery], query.shape[1])
     count, width = candidates.shape
@@ -202,19 +203,19 @@ def step(
     index: str = "exact",
     index_kwargs: dict | None = None,
 ) -> State:
-    """Ranks again by the neighbourhoods among all queries and the whole gallery; scores become -distance.
+    """Re-ranks by neighbourhoods among all queries and the whole gallery; scores become -distance.
 
     Args:
       state: one member and its ranking.
       k1: see `global_k_reciprocal`.
       k2: see `global_k_reciprocal`.
       lambda_value: see `global_k_reciprocal`.
-      depth: results a query, at most search.k; by default 100, or search.k where that is less.
+      depth: results per query, at most search.k; min(100, search.k) by default.
       index: see `global_k_reciprocal`.
       index_kwargs: see `global_k_reciprocal`.
 
     Raises:
-      InputError: several members, no ranking yet, or one of fewer than `depth` results.
+      InputError: several members, no ranking yet, or a ranking of fewer than `depth` results.
     """
     depth = check_depth(state, depth, "global_reranking")
     (queries, gallery), ranking = state.members[0], state.ranking

@@ -1,4 +1,4 @@
-"""L2 normalisation: every vector to length 1."""
+"""L2 normalisation: scales every vector to length 1."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from retrieval_jax.postprocess import State
 
 
 def normalize(vectors: np.ndarray) -> np.ndarray:
-    """Returns `vectors` [n, dim] divided by their lengths, float32; a zero vector stays zero."""
+    """Returns `vectors` [n, dim] scaled to length 1, float32; a zero vector stays zero."""
     wide = np.asarray(vectors, np.float64)
     length = np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
     return np.divide(wide, length, out=np.zeros_like(wide), where=length > 0).astype(np.float32)
@@ -21,7 +21,7 @@ def step(state: State) -> State:
       state: with any number of members.
 
     Returns:
-      The state with vectors of length 1 and no ranking.
+      The state with unit vectors and no ranking.
     """
     members = [(queries.map(normalize), gallery.map(normalize)) for queries, gallery in state.members]
     return dataclasses.replace(state, members=members, ranking=None)

@@ -1,10 +1,10 @@
-"""Whitening learned from pairs: directions in which two pictures of one product differ count less.
+"""Whitening learned from pairs: down-weights the directions in which two pictures of one product differ.
 
-The covariance of the differences within pairs is made the identity, then the rest is turned to the directions in which
-the gallery varies most. Without labels the pairs are mined: listings of the gallery that are among each other's nearest
-neighbours. Such pairs are easy ones, and whoever has better pairs (clicks, duplicates known by their seller) does
-better to hand them to `fit`. Compare with plain whitening before relying on it: on the fashion catalogue, mined pairs
-gave MAR@10 of 45.8 without shrinkage and 48.7 with 0.9, where plain whitening gave 48.6 and the cosine alone 45.2.
+Makes the covariance of within-pair differences the identity, then rotates to the directions in which the gallery varies
+most. Without labels the pairs are mined: gallery listings that are among each other's nearest neighbours. Such pairs
+are easy; if you have better ones (clicks, duplicates known to the seller), pass them to `fit`. Compare with plain
+whitening before relying on it: on the fashion catalogue, mined pairs gave MAR@10 of 45.8 without shrinkage and 48.7
+with 0.9; plain whitening gave 48.6 and cosine alone 45.2.
 
 Source: Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation" (TPAMI 2018), "Whitening and
   dimensionality reduction", after Mikolajczyk & Matas (ICCV 2007).
@@ -29,7 +29,7 @@ from retrieval_jax.postprocess.whitening import (
     moments,
 )
 
-PAIRS = 2048  # read at once
+PAIRS = 2048  # pairs read at once
 
 
 def mine_pairs(
@@ -39,25 +39,25 @@ def mine_pairs(
 
     Args:
       gallery: with distinct ids.
-      neighbours: how many nearest count.
-      rows: at most as many listings are looked at from their side (drawn at random); each search of that many costs
-        as much as a search with that many queries, and there are two.
-      seed: of the drawing.
-      kind: of index that finds them.
+      neighbours: how many nearest neighbours to consider.
+      rows: listings to start from, sampled at random if there are more; costs two searches with about that many
+        queries each.
+      seed: of the sampling.
+      kind: kind of index that finds them.
 
     Returns:
-      [P, 2] int64 row numbers, the smaller first, ascending, distinct.
+      [P, 2] int64 distinct pairs of rows, the smaller row first, in ascending order.
 
     Raises:
       InputError: neighbours or rows below 1.
     """
     if neighbours < 1 or rows < 1:
-        raise InputError(f"pairs of {neighbours} neighbours of {rows} rows: give 1 or more of each")
+        raise InputError(f"mining pairs: neighbours={neighbours}, rows={rows}: both must be 1 or more")
     searched = index.get(kind).Index(gallery)
     count = len(gallery)
 
     def nearest(some: np.ndarray) -> np.ndarray:
-        return searched.search(gallery.take(some), neighbours).item_rows  # a listing itself is left out
+        return searched.search(gallery.take(some), neighbours).item_rows  # the listing itself is left out
 
     drawn = np.arange(count)
     if rows < count:
@@ -81,30 +81,30 @@ def fit(
     ridge: float = 1e-7,
     dim: int | None = None,
 ) -> Whitening:
-    """Fits a whitening on pairs of rows that show the same.
+    """Fits a whitening on pairs of rows that show the same product.
 
     Args:
-      vectors: [N, D], the gallery's, or its embeddings.
-      pairs: [P, 2] rows of them.
-      shrinkage: share of the gallery's own covariance (at the pairs' trace) in that of the differences: 0 is the
-        source's form and needs many more pairs than D, 1 is plain whitening.
+      vectors: [N, D], the gallery's vectors or embeddings.
+      pairs: [P, 2] row numbers.
+      shrinkage: weight of the gallery's covariance, scaled to the same trace, mixed into that of the differences: 0 is
+        the source's method and needs many more pairs than D, 1 is plain whitening.
       ridge: added to the variances of that mixture, in the vectors' squared units.
-      dim: keep this many directions in which the gallery varies most after that; None: all.
+      dim: number of directions to keep, those in which the gallery varies most after that; None keeps all.
 
     Returns:
       Whitening with mean [D] and matrix [D, D or dim].
 
     Raises:
-      InputError: no pairs, rows that are not there, or settings out of range; see also `whitening.fit`.
+      InputError: no pairs, rows that do not exist, or settings out of range; see also `whitening.fit`.
     """
     rows = vectors.vectors if isinstance(vectors, Embeddings) else vectors
     pairs = np.asarray(pairs, np.int64)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs):
-        raise InputError(f"whitening is learned from pairs of rows [P, 2], got shape {pairs.shape}: mine some first")
+        raise InputError(f"learned whitening needs pairs of rows [P, 2], got shape {pairs.shape}: mine some first")
     if pairs.min() < 0 or pairs.max() >= len(rows):
-        raise InputError(f"the pairs name rows {pairs.min()} to {pairs.max()}, but there are {len(rows)} vectors")
+        raise InputError(f"the pairs refer to rows {pairs.min()} to {pairs.max()}, but there are {len(rows)} vectors")
     if not 0 <= shrinkage <= 1:
-        raise InputError(f"the shrinkage of learned whitening is {shrinkage}: it is a share, give 0 to 1")
+        raise InputError(f"learned whitening: shrinkage={shrinkage}, expected a share from 0 to 1")
     width = rows.shape[1]
     check_settings(width, ridge, dim)
     mean, covariance = moments(vectors)
@@ -134,10 +134,10 @@ def step(
     rows: int = 10_000,
     seed: int = 0,
 ) -> State:
-    """Mines pairs in each member's gallery, fits, applies to queries and gallery, then normalises to length 1.
+    """Mines pairs in each member's gallery, fits, whitens queries and gallery, then normalises to length 1.
 
     Args:
-      state: every member by itself; saves whitening_<member>.npz where the state has a folder.
+      state: every member is whitened separately; whitening_<member>.npz is saved if the state has a folder.
       shrinkage: see `fit`.
       ridge: see `fit`.
       dim: see `fit`.
@@ -146,10 +146,10 @@ def step(
       seed: see `mine_pairs`.
 
     Returns:
-      The state with whitened vectors of length 1 and no ranking.
+      The state with whitened unit vectors and no ranking.
 
     Raises:
-      InputError: no two listings of a gallery are each other's neighbours; see also `fit`.
+      InputError: a gallery has no mutual neighbours; see also `fit`.
     """
     members = []
     for number, (_, gallery) in enumerate(state.members):

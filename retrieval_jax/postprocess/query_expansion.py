@@ -1,4 +1,4 @@
-"""Alpha query expansion: a query becomes the weighted mean of itself and its first results, and is searched again.
+"""Alpha query expansion: replaces a query with the weighted mean of itself and its top results, then searches again.
 
 Source: Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation" (TPAMI 2018), section 5.2: weights
   cosine ** alpha; alpha = 0 is average query expansion (Chum et al., ICCV 2007).
@@ -16,17 +16,17 @@ from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.postprocess.reranking import check_depth
 
-CHUNK_BYTES = 64 << 20  # of the vectors that one chunk reads
+CHUNK_BYTES = 64 << 20  # vectors read per chunk
 
 
 def expand(vectors: np.ndarray, gallery, rows: np.ndarray, alpha: float) -> np.ndarray:
-    """Adds their neighbours to vectors: normalised(v + sum of cosine(v, x) ** alpha * x), all of length 1.
+    """Adds its neighbours to each vector: normalised(v + sum of cosine(v, x) ** alpha * x), all of length 1.
 
     Args:
-      vectors: [n, D], read by slices.
-      gallery: [G, D], read by arrays of rows, each distinct one once a chunk.
+      vectors: [n, D], read in slices.
+      gallery: [G, D], indexed with arrays of rows, each distinct row once per chunk.
       rows: [n, m] gallery rows of each vector's neighbours; -1 is padding.
-      alpha: 0 or more; the larger, the less a distant neighbour counts. A negative cosine counts as 0.
+      alpha: 0 or more; the larger it is, the less distant neighbours count. Negative cosines count as 0.
 
     Returns:
       [n, D] float32.
@@ -35,7 +35,7 @@ def expand(vectors: np.ndarray, gallery, rows: np.ndarray, alpha: float) -> np.n
       InputError: a negative alpha.
     """
     if alpha < 0:
-        raise InputError(f"expansion with alpha={alpha}: near neighbours count more with 0 or more, for instance 3")
+        raise InputError(f"expansion: alpha={alpha} gives distant neighbours the most weight; use 0 or more, such as 3")
     out = np.empty((len(vectors), vectors.shape[1]), np.float32)
     chunk = max(1, CHUNK_BYTES // (4 * vectors.shape[1] * (rows.shape[1] + 1)))
     for start in range(0, len(out), chunk):
@@ -54,20 +54,20 @@ def expand(vectors: np.ndarray, gallery, rows: np.ndarray, alpha: float) -> np.n
 
 
 def step(state: State, *, depth: int = 10, alpha: float = 3.0) -> State:
-    """Replaces each query by the weighted mean of itself and its first `depth` results.
+    """Replaces each query with the weighted mean of itself and its first `depth` results.
 
-    It helps where most of the first results are right, and drifts away where they are not: evaluate says which.
+    Helps where most of the top results are right; where they are not, the query drifts. Evaluate to find out.
 
     Args:
       state: one member and its ranking.
-      depth: results that join a query, at most search.k.
+      depth: results mixed into a query, at most search.k.
       alpha: see `expand`.
 
     Returns:
       The state with new queries and no ranking.
 
     Raises:
-      InputError: several members, no ranking yet, or one of fewer than `depth` results.
+      InputError: several members, no ranking yet, or a ranking of fewer than `depth` results.
     """
     depth = check_depth(state, depth, "query_expansion")
     queries, gallery = state.members[0]

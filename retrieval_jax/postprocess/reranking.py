@@ -1,15 +1,14 @@
-"""k-reciprocal re-ranking of each query inside its first candidates: no gallery x gallery matrix.
+"""k-reciprocal re-ranking of each query within its top candidates, without a gallery x gallery matrix.
 
-Two listings are k-reciprocal neighbours when each is among the other's k nearest; listings whose sets of such
-neighbours overlap are close (Jaccard distance), even where a single distance misleads.
+Two listings are k-reciprocal neighbours if each is among the other's k nearest; listings whose sets of such neighbours
+overlap are close (Jaccard distance), even where a single distance misleads.
 
-Everything that decides an order is summed in whole numbers: coordinates are rounded to 2**-26 of the longest vector, so
-that a product of matrices is exact in float64 whatever the order of its sums, and weights to 2**-30. Equal distances
-are then equal, the better candidate goes first, and no chunk, BLAS or number of threads changes a result.
+Everything that decides the order is summed in integers: coordinates are rounded to 2**-26 of the longest vector, so a
+matrix product is exact in float64 in any summation order, and weights are rounded to 2**-30. Equal distances therefore
+come out equal, ties go to the better candidate, and neither chunk size, BLAS nor thread count changes a result.
 
-Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017), in the form of the
-eProduct runner-up (arXiv 2208.00955): the set of a query is itself and its 100 candidates, k1 = 10, k2 = 6,
-lambda = 0.5.
+Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding" (CVPR 2017), as used by the
+eProduct runner-up (arXiv 2208.00955): within a query and its 100 candidates, k1 = 10, k2 = 6, lambda = 0.5.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.workdir.provenance import cores
 
-CHUNK_BYTES = 64 << 20  # of the gallery rows that a thread holds at once
-BATCH_BYTES = 1 << 20  # of one matrix of distances of the queries encoded together: it should stay in the cache
-EXACT_BITS = 26  # of a coordinate: the products then have 52, and their sum fits float64's 53
+CHUNK_BYTES = 64 << 20  # gallery rows that a thread holds at once
+BATCH_BYTES = 1 << 20  # distance matrix of the queries encoded together; should stay in the cache
+EXACT_BITS = 26  # per coordinate: products then have 52 bits, and their sum fits float64's 53
 
 
 def _gram(query: np.ndarray, block: np.ndarray, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Returns inner products [B, n, n] of each query and its candidates, whole numbers up to 2**52 in float64, exact.
+    """Returns exact inner products [B, n, n] of each query and its candidates, integers up to 2**52 in float64.
 
     Args:
       query: [B, D].
       block: [rows, D], the gallery rows of the chunk.
       slots: [B, n - 1] rows of the block.
-      lengths: [B] at least as long as each query and its longest candidate; a query's numbers are scaled by a power of
-        two that follows from it.
+      lengths: [B], an upper bound on the lengths of each query and its candidates; sets the power of two by which
+        the query's coordinates are scaled.
     """
     count, size = len(query), slots.shape[1] + 1
     points, wide = np.empty((size, query.shape[1]), np.float32), np.empty((size, query.shape[1]))
@@ -48,7 +47,7 @@ def _gram(query: np.ndarray, block: np.ndarray, slots: np.ndarray, lengths: np.n
     exponent = np.frexp(lengths)[1]
     for number in range(count):
         points[0] = query[number]
-        np.take(block, slots[number], axis=0, out=points[1:], mode="clip")  # "raise" would copy once more
+        np.take(block, slots[number], axis=0, out=points[1:], mode="clip")  # mode="raise" would make another copy
         np.multiply(points, 2.0 ** (EXACT_BITS - exponent[number]), out=wide, dtype=np.float64)
         np.rint(wide, out=wide)
         np.matmul(wide, wide.T, out=out[number])
@@ -56,7 +55,7 @@ def _gram(query: np.ndarray, block: np.ndarray, slots: np.ndarray, lengths: np.n
 
 
 def _bits(rows: np.ndarray) -> np.ndarray:
-    """Packs [B, n, n] bool to [words, B * n] uint64: a point's set of points."""
+    """Packs [B, n, n] bool into [words, B * n] uint64: one set of points per point."""
     packed = np.packbits(rows.reshape(-1, rows.shape[2]), axis=1, bitorder="little")
     words = -(-rows.shape[2] // 64)
     out = np.zeros((len(packed), words * 8), np.uint8)
@@ -65,10 +64,10 @@ def _bits(rows: np.ndarray) -> np.ndarray:
 
 
 def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value: float) -> np.ndarray:
-    """Returns the new distances [B, K] float64 of queries to candidates; meaningless at padding.
+    """Returns the new distances [B, K] float64 of queries to candidates; undefined at padding.
 
     Args:
-      gram: [B, 1 + K, 1 + K] of `_gram`, query first.
+      gram: [B, 1 + K, 1 + K] from `_gram`, query first; overwritten.
       valid: [B, 1 + K] bool, False at padding.
       k1: see `local_k_reciprocal`.
       k2: see `local_k_reciprocal`.
@@ -83,10 +82,10 @@ def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value:
     if ragged:
         squared[~(valid[:, :, None] & valid[:, None, :])] = 0.0
 
-    # Neighbours: sorting the whole number (distance, column) sorts by distance, the better candidate first.
+    # Neighbours: sorting the integer (distance, column) sorts by distance, ties to the better candidate.
     width = max(1, (size - 1).bit_length())
     key = squared.astype(np.int64)
-    if 55 + width > 62:  # many candidates: the last bits of the distance make room
+    if 55 + width > 62:  # many candidates: drop the lowest bits of the distance to make room
         key >>= 55 + width - 62
     key <<= width
     key |= np.arange(size)
@@ -110,9 +109,9 @@ def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value:
     near = min(max(k1 + 1, k2), size)
     column = ordered[:, :, :near] & ((1 << width) - 1)
     neighbour = column + (np.arange(count) * size)[:, None, None]
-    neighbour = np.ascontiguousarray(neighbour.reshape(-1, near).T)  # [near, B * n], points of all queries numbered
+    neighbour = np.ascontiguousarray(neighbour.reshape(-1, near).T)  # [near, B * n], numbered across all queries
 
-    # A neighbour brings its own (half as many) neighbours in when more than 2/3 of them are already there.
+    # A neighbour's own k1/2-reciprocal set is merged in if more than 2/3 of it is already there.
     first = neighbour[: k1 + 1]
     mutual = np.take_along_axis(wide.reshape(-1, size), column.reshape(-1, near)[:, : k1 + 1], 1).T
     brought = half_bits[:, first]
@@ -124,8 +123,8 @@ def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value:
     member_bytes = np.ascontiguousarray(member_bits.T).astype("<u8", copy=False).view(np.uint8)
     members = np.unpackbits(member_bytes, axis=1, count=size, bitorder="little").reshape(count, size, size)
 
-    # The encoding: exp(-distance) over the members, to a sum of one, in units of 2**-30 / k2.
-    scale = np.divide(1.0, largest, out=np.zeros_like(largest), where=largest > 0)  # all equal: distance 0
+    # The encoding: exp(-distance) over the members, normalised to sum to 1, in units of 2**-30 / k2.
+    scale = np.divide(1.0, largest, out=np.zeros_like(largest), where=largest > 0)  # all points equal: distance 0
     weights = np.multiply(squared, -scale, dtype=np.float32, casting="same_kind")
     np.exp(weights, out=weights)
     weights *= members
@@ -146,18 +145,18 @@ def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value:
     encoding = encoding.reshape(count, size, size)
     both = np.minimum(encoding[:, :1], encoding[:, 1:]).sum(2, dtype=np.int32)
     both = both / (averaged * float(unit))[:, None]
-    # both rows sum to 1, so the union of their weights is 2 minus the intersection
+    # both rows sum to 1, so the union of their weights is 2 - intersection
     return (1.0 - lambda_value) * (1.0 - both / (2.0 - both)) + lambda_value * squared[:, 0, 1:] * scale[:, 0]
 
 
 def check_arguments(query, gallery, candidates, k1: int, k2: int, lambda_value: float) -> tuple:
-    """Returns vectors [Q, D] and [G, D], as arrays or still on disk, and candidates [Q, K] int64 of a re-ranking.
+    """Checks the arguments of a re-ranking; returns vectors [Q, D] and [G, D] and candidates [Q, K] int64.
 
     Args:
       query: [Q, D] array or Embeddings.
-      gallery: [G, D] array or Embeddings.
+      gallery: [G, D] array or Embeddings, may be memory-mapped.
       candidates: [Q, K] rows of the gallery; -1 is padding.
-      k1, k2, lambda_value: as `local_k_reciprocal` takes them.
+      k1, k2, lambda_value: see `local_k_reciprocal`.
 
     Raises:
       InputError: shapes, rows or parameters out of range.
@@ -171,13 +170,13 @@ def check_arguments(query, gallery, candidates, k1: int, k2: int, lambda_value: 
         )
     if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
         raise InputError(
-            f"re-ranking with k1={k1}, k2={k2}, lambda_value={lambda_value}: k1 and k2 are at least 1, "
-            "lambda_value 0 to 1"
+            f"re-ranking with k1={k1}, k2={k2}, lambda_value={lambda_value}: k1 and k2 must be at least 1, "
+            "lambda_value from 0 to 1"
         )
     if candidates.size and (candidates.max() >= len(gallery) or candidates.min() < -1):
         raise InputError(
-            f"candidates name gallery rows {candidates.min()} to {candidates.max()}, but the gallery has "
-            f"{len(gallery)} rows (and -1 for padding)"
+            f"candidates refer to gallery rows {candidates.min()} to {candidates.max()}, but the gallery has "
+            f"{len(gallery)} rows (-1 is padding)"
         )
     return query, gallery, candidates
 
@@ -192,20 +191,20 @@ def local_k_reciprocal(
     lambda_value: float = 0.5,
     threads: int | None = None,
 ) -> np.ndarray:
-    """Distances of each query to its candidates, re-computed from the neighbourhoods among query and candidates.
+    """Recomputes the distances of each query to its candidates from the neighbourhoods among query and candidates.
 
-    Works on several chunks of queries at once, of bounded memory whatever the gallery's size; a gallery row is read
-    once a chunk. The row-wise scaling makes the distance matrix asymmetric, as in the source. With fewer candidates
-    than k1, all of them are neighbours.
+    Works on several chunks of queries at once, in memory that does not grow with the gallery; a gallery row is read
+    once per chunk. The row-wise scaling makes the distance matrix asymmetric, as in the source. If there are fewer than
+    k1 candidates, all of them are neighbours.
 
     Args:
-      query: [Q, D], L2-normalised where the ranking is by cosine.
+      query: [Q, D], L2-normalised if the ranking is by cosine.
       gallery: [G, D], may be memory-mapped.
       candidates: [Q, K] rows of the gallery, best first; -1 is padding.
-      k1: neighbours of the reciprocal sets.
-      k2: neighbours over which encodings are averaged; 1 for none.
+      k1: neighbours in the reciprocal sets.
+      k2: neighbours over which encodings are averaged; 1 disables it.
       lambda_value: weight of the original (squared, scaled) distance; 1 - lambda_value goes to the Jaccard distance.
-      threads: chunks at work at once, by default as many as there are cores; the result does not depend on it.
+      threads: chunks processed in parallel, one per core by default; the result does not depend on it.
 
     Returns:
       [Q, K] float32, smaller is closer; inf at padding.
@@ -234,7 +233,9 @@ def local_k_reciprocal(
         lengths = [np.sqrt(np.einsum("nd,nd->n", side, side)) for side in (asked, block)]
         for side, length in zip(("query", "gallery"), lengths, strict=True):
             if not np.isfinite(length).all():
-                raise InputError(f"re-ranking: a {side} vector holds NaN, infinity or numbers beyond 1e19: embed again")
+                raise InputError(
+                    f"re-ranking: a {side} vector has values that are NaN, Inf or beyond 1e19: embed again"
+                )
         longest = 1.001 * np.maximum(lengths[0], np.where(rows >= 0, lengths[1][slots], 0.0).max(1))
         valid = np.concatenate([np.ones((len(rows), 1), bool), rows >= 0], 1)
         for first in range(0, len(rows), batch):
@@ -243,7 +244,7 @@ def local_k_reciprocal(
             out[start : start + chunk][part] = _rerank(gram, valid[part], k1, k2, lambda_value)
         out[start : start + chunk][rows < 0] = np.inf
 
-    # BLAS with threads of its own takes several times as long for matrices this small, and gets in ours' way.
+    # Multi-threaded BLAS is several times slower on matrices this small, and competes with our threads.
     with (
         threadpoolctl.threadpool_limits(1, "blas"),
         concurrent.futures.ThreadPoolExecutor(threads) as pool,
@@ -255,55 +256,58 @@ def local_k_reciprocal(
 
 
 def check_depth(state: State, depth: int | None, name: str) -> int:
-    """Returns how many results a step that reorders a ranking takes: by default 100, or search.k where that is less.
+    """Checks that a step has a ranking to reorder and returns its depth, min(100, search.k) by default.
 
     Args:
-      state: what the step was given.
-      depth: as asked for.
-      name: of the step.
+      state: input of the step.
+      depth: results that the step takes; None for the default.
+      name: name of the step.
 
     Raises:
-      InputError: several members, no ranking yet, or one of fewer than `depth` candidates.
+      InputError: several members, no ranking yet, or a ranking of fewer than `depth` candidates.
     """
     if len(state.members) != 1:
         raise InputError(
-            f"{name} needs one member, there are {len(state.members)}: put ensemble before {name} in search.steps"
+            f"{name} needs a single member, but there are {len(state.members)}: put ensemble before {name} in "
+            "search.steps"
         )
     if state.ranking is None:
-        raise InputError(f"{name} needs a ranking: name the stage before it in search.stages, or leave that empty")
+        raise InputError(
+            f"{name} needs a ranking: add the stage before it to search.stages, or leave search.stages empty"
+        )
     found = state.ranking.k
     if depth is None:
         depth = min(100, found)
     if depth < 1:
-        raise InputError(f"{name} to depth={depth}: give the number of candidates to reorder, for instance 100")
+        raise InputError(f"{name}: depth={depth}, expected the number of candidates to reorder, such as 100")
     if found < min(depth, len(state.members[0][1])):
         raise InputError(
-            f"{name} to depth={depth} needs as many candidates, and search.k is {found}: raise search.k or lower the "
+            f"{name}: depth={depth} needs that many candidates, but search.k is {found}: raise search.k or lower the "
             "step's depth"
         )
     return depth
 
 
 def step(state: State, *, k1: int = 10, k2: int = 6, lambda_value: float = 0.5, depth: int | None = None) -> State:
-    """Reorders the first `depth` results of the current ranking and cuts off the rest; scores become -distance.
+    """Reorders the first `depth` results of the current ranking and drops the rest; scores become -distance.
 
     Args:
       state: one member and its ranking.
       k1: see `local_k_reciprocal`.
       k2: see `local_k_reciprocal`.
       lambda_value: see `local_k_reciprocal`.
-      depth: candidates a query, at most search.k; by default 100, or search.k where that is less.
+      depth: candidates per query, at most search.k; min(100, search.k) by default.
 
     Raises:
-      InputError: several members, no ranking yet, or one of fewer than `depth` candidates.
+      InputError: several members, no ranking yet, or a ranking of fewer than `depth` candidates.
     """
     depth = check_depth(state, depth, "reranking")
     queries, gallery = state.members[0]
-    # The candidates were found by cosine: the distances that reorder them must be between unit vectors too.
+    # The candidates were found by cosine, so the distances that reorder them must be between unit vectors too.
     queries, gallery = (side.map(normalize) for side in (queries, gallery))
     rows = state.ranking.item_rows[:, :depth]
     distance = local_k_reciprocal(queries, gallery, rows, k1=k1, k2=k2, lambda_value=lambda_value)
-    order = np.argsort(distance, axis=1, kind="stable")  # equal distances keep their order, padding stays behind
+    order = np.argsort(distance, axis=1, kind="stable")  # ties keep their order, padding stays last
     ranking = dataclasses.replace(
         state.ranking, item_rows=np.take_along_axis(rows, order, 1), scores=-np.take_along_axis(distance, order, 1)
     )

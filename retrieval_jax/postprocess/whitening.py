@@ -1,4 +1,4 @@
-"""Whitening fitted on the gallery: directions in which all products vary alike count no more than rare ones.
+"""Whitening fitted on the gallery: gives every direction unit variance, so that no few directions decide the cosine.
 
 Source: the eProduct runner-up (arXiv 2208.00955): ZCA whitening of each member, covariance / N with a ridge of 1e-7,
   then L2.
@@ -19,14 +19,15 @@ import tqdm
 
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 
 FORMAT = 1
-# Directions with less than this share of the largest variance hold only the rounding of float32 vectors.
+# Directions with less than this share of the largest variance hold nothing but the rounding of float32 vectors.
 RANK_TOLERANCE = 1e-12
 FIT_ROWS = 4096  # rows read at once
-SHIFT_ROWS = 1024  # evenly spread rows whose mean stands for that of all while these are read
+SHIFT_ROWS = 1024  # evenly spaced rows whose mean approximates that of all while they are read
 APPLY_ROWS = 2048
 
 
@@ -37,7 +38,7 @@ class Whitening:
     Attributes:
       mean: [D] float64.
       matrix: [D, D] (ZCA) or [D, dim] (PCA, learned) float64.
-      info: what it was fitted on and how: method, ridge, dim, rows, and of embeddings space and ids_sha256.
+      info: what it was fitted on and how: method, ridge, dim, rows; for embeddings also space and ids_sha256.
     """
 
     mean: np.ndarray
@@ -45,7 +46,7 @@ class Whitening:
     info: dict = dataclasses.field(default_factory=dict)
 
     def version(self) -> str:
-        """Returns a fingerprint of mean and matrix: vectors of two versions cannot be compared."""
+        """Returns a fingerprint of mean and matrix; vectors of different versions must not be compared."""
         digest = hashlib.sha256(np.ascontiguousarray(self.mean, np.float64).tobytes())
         digest.update(np.ascontiguousarray(self.matrix, np.float64).tobytes())
         return digest.hexdigest()[:16]
@@ -54,21 +55,21 @@ class Whitening:
         """Whitens vectors.
 
         Args:
-          vectors: [n, D] array such as those it was fitted on, or embeddings of the same space.
+          vectors: [n, D] array, or embeddings of the space it was fitted in.
 
         Returns:
-          [n, dim] float32, not normalised. Of embeddings, embeddings: computed when read where they are many, and
-          meta["space"] then names the whitening's version, so that they are not compared with others.
+          [n, dim] float32, not normalised. Embeddings give embeddings, computed on read if large, whose meta["space"]
+          includes the whitening's version, so that they are not compared with others.
 
         Raises:
-          InputError: vectors of another dimension or of another space than the fitted ones.
+          InputError: vectors of a different dimension or space than it was fitted on.
         """
         if isinstance(vectors, Embeddings):
             fitted, given = self.info.get("space"), vectors.meta.get("space")
             if fitted is not None and given != fitted:
                 raise InputError(
-                    f"this whitening was fitted in the space {fitted!r} and cannot whiten vectors of {given!r}: fit it "
-                    "on the gallery of the same model"
+                    f"this whitening was fitted in the space {fitted!r} and cannot be applied to vectors of {given!r}: "
+                    "fit it on the gallery of the same model"
                 )
             self._check(vectors.vectors.shape)
             whitened = vectors.map(self.apply, self.matrix.shape[1])
@@ -77,7 +78,7 @@ class Whitening:
         vectors = np.asarray(vectors)
         self._check(vectors.shape)
         out = np.empty((len(vectors), self.matrix.shape[1]), np.float32)
-        # float64: the product's order of summation, which depends on block and threads, then does not reach float32
+        # float64, so that the summation order, which depends on block and threads, does not show in the float32 result
         for start in range(0, len(vectors), APPLY_ROWS):
             out[start : start + APPLY_ROWS] = (vectors[start : start + APPLY_ROWS] - self.mean) @ self.matrix
         return out
@@ -85,26 +86,23 @@ class Whitening:
     def _check(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2 or shape[1] != len(self.mean):
             raise InputError(
-                f"this whitening was fitted on vectors of {len(self.mean)} numbers, got shape {tuple(shape)}: "
-                "fit it on the gallery of the same model"
+                f"this whitening was fitted on vectors of {len(self.mean)} dimensions, got shape {tuple(shape)}: fit "
+                "it on the gallery of the same model"
             )
 
     def save(self, file: str | os.PathLike) -> None:
-        """Writes mean, matrix and what they were fitted on to an .npz file, whole or not at all."""
+        """Writes mean, matrix and info to an .npz file, atomically."""
         file = pathlib.Path(file)
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         text = json.dumps({"format": FORMAT, "version": self.version(), **self.info})
-        with open(beside, "wb") as stream:
-            np.savez(stream, mean=self.mean, matrix=self.matrix, info=np.array(text))
-        os.replace(beside, file)
+        atomic.write_npz(file, mean=self.mean, matrix=self.matrix, info=np.array(text))
 
     @classmethod
     def load(cls, file: str | os.PathLike) -> Whitening:
-        """Returns the whitening that `save` wrote.
+        """Loads a whitening that `save` wrote.
 
         Raises:
-          InputError: no such file, another kind of file, one of another format, or one that is not what was written.
+          InputError: the file is missing, is not a saved whitening, has a different format, or has been altered.
         """
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -112,36 +110,36 @@ class Whitening:
             kind, version = info.pop("format"), info.pop("version")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{file} is not a saved whitening ({error}): fit one with search, or Whitening.save"
+                f"{file} is not a saved whitening ({error}): create one with search or Whitening.save"
             ) from error
         fitted = cls(mean, matrix, info)
         if kind != FORMAT or fitted.version() != version:
-            raise InputError(f"{file} has another format or has changed since it was written: fit the whitening again")
+            raise InputError(f"{file} has a different format or changed since it was written: fit the whitening again")
         return fitted
 
 
 def moments(vectors: np.ndarray | Embeddings) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean [D] and covariance [D, D] (sum / N) of vectors, float64, reading them once, block by block.
+    """Computes mean [D] and covariance [D, D] (sum / N) of vectors in float64, in one pass, block by block.
 
-    The mean of a few evenly spread rows is subtracted while reading, and the little that it misses at the end: of a
-    gallery of N rows at most log10(N / 1024) of float64's 16 digits cancel, because those rows are part of it. Products
-    are float64 as well: in float32 the smallest variances drown (on real vectors of 672 dimensions whitened values
-    were off by up to 6e-3), for twice the speed.
+    The mean of a few evenly spaced rows is subtracted while reading, and the remainder at the end: in a gallery of N
+    rows at most log10(N / 1024) of float64's 16 digits cancel, because those rows are part of it. Products are in
+    float64 too: float32 would be twice as fast but drowns the smallest variances (on real vectors of 672 dimensions,
+    whitened values were off by up to 6e-3).
 
     Args:
       vectors: [N, D] array, memory-mapped array or Embeddings.
 
     Raises:
-      InputError: fewer than two vectors, or one that is not finite, with its row and id.
+      InputError: fewer than two vectors, or a non-finite one, named by row and id.
     """
     embeddings = vectors if isinstance(vectors, Embeddings) else None
     rows = embeddings.vectors if embeddings is not None else vectors
     if len(rows.shape) != 2 or rows.shape[0] < 2:
-        raise InputError(f"whitening is fitted on at least two vectors [N, D], got shape {tuple(rows.shape)}")
+        raise InputError(f"whitening needs at least two vectors [N, D], got shape {tuple(rows.shape)}")
     count, width = rows.shape
     spread = np.unique(np.linspace(0, count - 1, min(count, SHIFT_ROWS)).astype(np.int64))
     shift = np.asarray(rows[spread], np.float64).mean(0)
-    shift[~np.isfinite(shift)] = 0.0  # the row that is not finite is named below
+    shift[~np.isfinite(shift)] = 0.0  # the non-finite row is reported below
     total, second = np.zeros(width), np.zeros((width, width))
     starts = range(0, count, FIT_ROWS)
     quiet = count * width * width < 1e12
@@ -151,9 +149,7 @@ def moments(vectors: np.ndarray | Embeddings) -> tuple[np.ndarray, np.ndarray]:
         if not finite.all():
             row = start + int((~finite).argmax())
             name = f" ({embeddings.ids[row]})" if embeddings is not None else ""
-            raise InputError(
-                f"row {row}{name} of the vectors to fit a whitening on is not finite: embed that listing again"
-            )
+            raise InputError(f"whitening: row {row}{name} of the vectors is non-finite: embed that listing again")
         block = block - shift
         total += block.sum(0)
         second += block.T @ block
@@ -164,30 +160,30 @@ def moments(vectors: np.ndarray | Embeddings) -> tuple[np.ndarray, np.ndarray]:
 def inverse_root(covariance: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns directions [D, D] (columns, largest variance first) and their scales [D], 1 / sqrt(variance + ridge).
 
-    An empty direction, with less than 1e-12 of the largest variance, gets scale 0.
+    A direction with less than 1e-12 of the largest variance counts as empty and gets scale 0.
     """
     variance, directions = np.linalg.eigh(covariance)
     variance, directions = variance[::-1], directions[:, ::-1]
     kept = variance > max(variance[0], 0.0) * RANK_TOLERANCE
     scale = np.zeros(len(variance))
     scale[kept] = 1.0 / np.sqrt(variance[kept] + ridge)
-    # an eigenvector's sign is free: fix it, so that a fit repeats on another machine
+    # the sign of an eigenvector is arbitrary: fix it, so that a fit is reproducible on other machines
     largest = np.abs(directions).argmax(0)
     return directions * np.where(directions[largest, np.arange(len(variance))] < 0, -1.0, 1.0), scale
 
 
 def check_settings(width: int, ridge: float, dim: int | None) -> None:
-    """Raises InputError for a `dim` that is no part of `width` numbers, or a negative ridge."""
+    """Raises InputError for a `dim` outside 1 to `width`, or a negative ridge."""
     if dim is not None and not 1 <= dim <= width:
         raise InputError(
-            f"whitening to dim={dim}, but the vectors have {width} numbers: choose 1 to {width}, or None for all"
+            f"whitening to dim={dim}, but the vectors have {width} dimensions: choose 1 to {width}, or None for all"
         )
     if ridge < 0:
-        raise InputError(f"the ridge of whitening is {ridge}: it is added to variances, give 0 or more")
+        raise InputError(f"whitening: ridge={ridge}, but it is added to variances: give 0 or more")
 
 
 def describe(vectors: np.ndarray | Embeddings, **settings) -> dict:
-    """Returns what `Whitening.info` holds: what it is fitted on, and the settings given."""
+    """Returns the contents of `Whitening.info`: what it is fitted on, and the settings."""
     info = {"rows": int(vectors.shape[0] if not isinstance(vectors, Embeddings) else len(vectors)), **settings}
     if isinstance(vectors, Embeddings):
         info |= {"space": vectors.meta.get("space"), "ids_sha256": vectors.ids.sha256()}
@@ -195,24 +191,24 @@ def describe(vectors: np.ndarray | Embeddings, **settings) -> dict:
 
 
 def fit(vectors: np.ndarray | Embeddings, ridge: float = 1e-7, dim: int | None = None) -> Whitening:
-    """Fits a whitening: ZCA, or PCA whitening to `dim` numbers.
+    """Fits a whitening: ZCA, or PCA whitening to `dim` dimensions.
 
     Reads the vectors once, block by block (`moments`): [D, D] in memory, never [N, D]. The ridge is added to every
-    variance, as the source does, so a nearly empty direction is blown up by 1 / sqrt(ridge) at most. A direction that
-    holds less than 1e-12 of the largest variance is empty (fewer vectors than numbers, constant or dependent columns):
-    the source would blow up its rounding noise, here it is set to zero. On data of full rank both agree.
+    variance, as in the source, so a nearly empty direction is amplified by 1 / sqrt(ridge) at most. A direction with
+    less than 1e-12 of the largest variance is empty (fewer vectors than dimensions, constant or dependent columns):
+    the source would amplify its rounding noise, here it is set to zero. On full-rank data both agree.
 
     Args:
       vectors: [N, D] array, memory-mapped array or Embeddings; the gallery's, never the queries'.
       ridge: added to the eigenvalues of the covariance (sum / N), in the vectors' squared units.
-      dim: keep this many directions of largest variance (PCA whitening); None: all, turned back to the original axes
-        (ZCA).
+      dim: number of directions of largest variance to keep (PCA whitening); None keeps all and rotates back to the
+        original axes (ZCA).
 
     Returns:
       Whitening with mean [D] and matrix [D, D or dim].
 
     Raises:
-      InputError: fewer than two vectors, a vector that is not finite, a negative ridge, or dim out of range.
+      InputError: fewer than two vectors, a non-finite vector, a negative ridge, or dim out of range.
 
     Source: ZCA as in arXiv 2208.00955; PCA whitening as in Jegou & Chum, ECCV 2012.
     """
@@ -225,12 +221,12 @@ def fit(vectors: np.ndarray | Embeddings, ridge: float = 1e-7, dim: int | None =
 
 
 def apply_to_member(state: State, number: int, fitted: Whitening) -> tuple[Embeddings, Embeddings]:
-    """Returns a member's queries and gallery whitened and of length 1; saves the whitening in the state's folder.
+    """Whitens a member's queries and gallery and normalises them to length 1; saves the whitening.
 
     Args:
-      state: its folder, if any, gets whitening_<member>.npz.
-      number: of the member.
-      fitted: on the member's gallery.
+      state: whitening_<member>.npz is saved in its folder, if it has one.
+      number: which member.
+      fitted: the whitening, fitted on the member's gallery.
     """
     if state.folder is not None:
         fitted.save(state.folder / f"whitening_{re.sub(r'[^A-Za-z0-9_.-]', '_', state.name(number))}.npz")
@@ -239,15 +235,15 @@ def apply_to_member(state: State, number: int, fitted: Whitening) -> tuple[Embed
 
 
 def step(state: State, *, ridge: float = 1e-7, dim: int | None = None) -> State:
-    """Fits on each member's gallery, applies to its queries and gallery, then normalises to length 1.
+    """Fits on each member's gallery, whitens its queries and gallery, then normalises to length 1.
 
     Args:
-      state: every member is whitened by itself; saves whitening_<member>.npz where the state has a folder.
+      state: every member is whitened separately; whitening_<member>.npz is saved if the state has a folder.
       ridge: see `fit`.
       dim: see `fit`.
 
     Returns:
-      The state with whitened vectors of length 1, computed when read where they are many, and no ranking.
+      The state with whitened unit vectors, computed on read if large, and no ranking.
     """
     members = [
         apply_to_member(state, number, fit(gallery, ridge, dim)) for number, (_, gallery) in enumerate(state.members)

@@ -1,1 +1,1 @@
-"""Rankings and their scores: truth, metrics, confidence intervals, slices, tables."""
+"""Rankings and how they are scored: ground truth, metrics, confidence intervals, slices, tables."""

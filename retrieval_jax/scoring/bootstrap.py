@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling queries."""
+"""Confidence intervals and paired tests by resampling queries (bootstrap)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from retrieval_jax.errors import InputError
 
 
 def bootstrap_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Returns the means of the columns over rows drawn again with replacement, [draws, columns].
+    """Returns the column means over rows resampled with replacement, [draws, columns].
 
     Args:
-      values: [n, columns] float64; all columns get the same rows.
-      draws: how often.
-      seed: of the draws.
+      values: [n, columns] float64; all columns share the same resampled rows.
+      draws: number of bootstrap draws.
+      seed: seed of the draws.
 
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993.
     """
     rng, count = np.random.default_rng(seed), len(values)
     means = np.empty((draws, values.shape[1]))
-    for start in range(0, draws, 64):  # how often each row was drawn: memory of 64 draws, whatever their number
+    for start in range(0, draws, 64):  # counts of each row, 64 draws at a time to bound memory
         part = range(start, min(start + 64, draws))
         times = np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in part])
-        means[part.start : part.stop] = np.einsum("dn,nc->dc", times, values) / count  # no BLAS: whatever its threads
+        means[part.start : part.stop] = np.einsum("dn,nc->dc", times, values) / count  # not BLAS: thread-independent
     return means
 
 
@@ -31,15 +31,14 @@ def paired_bootstrap(
 ) -> dict[str, float | int]:
     """Compares two runs query by query: how much better is the second, and could that be chance?
 
-    The queries are drawn again with replacement, always the same ones for both runs, so what makes a query hard for
-    either cancels. It says how the difference would vary over other queries, not over other training seeds: average
-    the scores of several seeds first.
+    Queries are resampled with replacement, the same ones for both runs, so that query difficulty cancels. The result
+    covers variation over queries, not over training seeds: average the scores of several seeds first.
 
     Args:
-      first: [Q] scores of the first run, from `per_query`; nan where a query has no relevant listing.
-      second: [Q] scores of the second run for the same queries.
+      first: [Q] scores of the first run, from `per_query`; NaN for queries without a relevant listing.
+      second: [Q] scores of the second run on the same queries.
       draws: number of bootstrap draws.
-      seed: of the draws.
+      seed: seed of the draws.
 
     Returns:
       "difference" (mean of second - first), "low" and "high" (its 95 % percentile interval), "p" (two-sided: twice the
@@ -47,7 +46,7 @@ def paired_bootstrap(
       which the second is better, worse, equal), "num_scored".
 
     Raises:
-      InputError: different lengths, different queries left out, or none left.
+      InputError: the lengths or the scored queries differ, or no query was scored.
 
     Source: `bootstrap_means`; paired over test items: Koehn, "Statistical Significance Tests for Machine Translation
     Evaluation", 2004.
@@ -56,7 +55,7 @@ def paired_bootstrap(
     if first.shape != second.shape or first.ndim != 1 or (np.isnan(first) != np.isnan(second)).any():
         raise InputError(
             f"the two runs were not scored on the same queries ({first.shape} and {second.shape} scores): "
-            "compare runs of one catalogue"
+            "compare runs on one catalogue"
         )
     gains = (second - first)[~np.isnan(first)]
     if not len(gains):

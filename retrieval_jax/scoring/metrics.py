@@ -1,7 +1,7 @@
-"""Scores of a ranking against the truth: pure functions, macro-averaged over the queries that have a relevant listing.
+"""Retrieval metrics: pure functions of ranking and truth, averaged over the queries that have a relevant listing.
 
-The query itself (a gallery row with the query's id) is never relevant and never a hit: `Truth` drops it. A gallery row
-that a ranking repeats counts at its first place only.
+The query itself (a gallery row with the query's id) is never relevant and never a hit: `Truth` drops it. If a ranking
+repeats a gallery row, only its first place counts.
 """
 
 from __future__ import annotations
@@ -18,66 +18,66 @@ from retrieval_jax.scoring.ranking import Ranking, Truth
 
 
 def hash_shares(ids: Sequence[str]) -> np.ndarray:
-    """Returns [n] numbers in [0, 1), one per id, the same on every machine: below s lies a fixed share s of all ids."""
+    """Returns one hash per id, [n] float64 in [0, 1), the same on every machine; about a share s of them is below s."""
     numbers = [int.from_bytes(hashlib.sha256(str(item).encode()).digest()[:8], "big") for item in ids]
     return np.array(numbers, np.float64) / 2.0**64
 
 
 def selection_half(query_ids: Sequence[str], share: float = 0.5) -> np.ndarray:
-    """Returns [Q] bool: does the query belong to the half that choices are made on?
+    """Returns which queries belong to the selection half, on which choices are made, [Q] bool.
 
     Args:
-      query_ids: Q ids; only the id decides, not the order or the other ids.
-      share: of the queries, 0 to 1.
+      query_ids: Q ids; membership depends on the id alone, not on order or the other ids.
+      share: share of the queries to select, 0 to 1.
 
     Raises:
       InputError: a share outside 0 to 1.
     """
     if not 0 <= share <= 1:
-        raise InputError(f"evaluate.selection_share is {share}: it is a share of the queries, 0 to 1")
+        raise InputError(f"evaluate.selection_share is {share}: expected a share of the queries, from 0 to 1")
     return hash_shares(query_ids) < share
 
 
 def check(ranking: Ranking, truth: Truth) -> None:
-    """Checks that ranking and truth are about the same queries, in the same order, and one gallery.
+    """Checks that ranking and truth have the same queries, in the same order, and the same gallery.
 
     Args:
       ranking: [Q, k] results.
-      truth: what they are to be scored against.
+      truth: the ground truth to score against.
 
     Raises:
-      InputError: they are not, with what differs.
+      InputError: they do not match; the message says how they differ.
     """
     if ranking.query_ids != Ids.of(truth.query_ids):
         raise InputError(
-            f"the ranking's {len(ranking)} queries are not the truth's {len(truth)}, or stand in another order: "
+            f"the ranking's {len(ranking)} queries differ from the truth's {len(truth)} or are in a different order: "
             "embed and search the catalogue that the truth belongs to"
         )
     if ranking.gallery_sha256 and ranking.gallery_sha256 != Ids.of(truth.gallery_ids).sha256():
         raise InputError(
-            "the ranking was made with another gallery than the truth's (ids or their order differ): embed and "
+            "the ranking was made from a different gallery than the truth's (ids or their order differ): embed and "
             "search again"
         )
     if ranking.item_rows.size and ranking.item_rows.max() >= len(truth.gallery_ids):
         raise InputError(
-            f"the ranking names gallery row {ranking.item_rows.max()}, but the truth's gallery has "
+            f"the ranking refers to gallery row {ranking.item_rows.max()}, but the truth's gallery has "
             f"{len(truth.gallery_ids)} rows"
         )
 
 
 def hits(ranking: Ranking, truth: Truth) -> np.ndarray:
-    """Finds the results that count.
+    """Returns which results count as hits.
 
     Args:
       ranking: [Q, k] results.
-      truth: of the same queries and gallery (see `check`).
+      truth: ground truth for the same queries and gallery (see `check`).
 
     Returns:
-      [Q, k] bool: is the result relevant, and at its first place in the list?
+      [Q, k] bool: whether the result is relevant and at its first place in the list.
     """
     rows, size = ranking.item_rows, max(1, len(truth.gallery_ids))
     queries = np.repeat(np.arange(len(truth)), truth.num_relevant)
-    keys = queries * size + truth.rows  # ascending, as Truth keeps them
+    keys = queries * size + truth.rows  # ascending, since Truth keeps them sorted
     wanted = np.arange(len(rows))[:, None] * size + rows
     if len(keys):
         place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -95,28 +95,28 @@ def per_query(ranking: Ranking, truth: Truth, ks: Sequence[int] = (1, 10)) -> di
     """Scores every query.
 
     Args:
-      ranking: [Q, k] results; where k is below one of `ks`, the missing ones are no hits.
-      truth: of the same queries.
+      ranking: [Q, k] results; if k is below one of `ks`, missing results count as misses.
+      truth: ground truth for the same queries.
       ks: depths.
 
     Returns:
-      {name: [Q] float64, nan where a query has no relevant listing}, for every K of ks:
+      {name: [Q] float64, NaN for queries without a relevant listing}; for every K of ks:
       "recall@1": 1 if the first result is relevant, else 0 (also called precision@1 or top-1 accuracy);
       "mar@K": share of the relevant listings found among the first K (eProduct's recall, denominator |relevant|);
-      "mar@K_capped": the same with the denominator min(K, |relevant|), so that 1 can always be reached;
+      "mar@K_capped": the same with denominator min(K, |relevant|), so that 1 is always attainable;
       "map@K": average precision of the first K: sum of the precisions at the hits, over min(K, |relevant|);
-      "precision@K": share of the first K that are relevant, missing ones counted as not;
-      "ndcg@K": normalised discounted cumulative gain: a hit at place p counts 1 / log2(p + 1), over what the best
-      ranking of the same listings would get.
+      "precision@K": share of the first K that are relevant, missing results counted as misses;
+      "ndcg@K": normalised discounted cumulative gain: a hit at rank p counts 1 / log2(p + 1), relative to the best
+      possible ranking.
 
     Raises:
-      InputError: ranking and truth do not belong together, or a K below 1.
+      InputError: ranking and truth do not match, or a K below 1.
 
     Source: nDCG, Jarvelin & Kekalainen, "Cumulated gain-based evaluation of IR techniques", TOIS 20(4), 2002.
     """
     check(ranking, truth)
     if any(k < 1 for k in ks):
-        raise InputError(f"evaluate.ks is {tuple(ks)}: depths are 1 or more")
+        raise InputError(f"evaluate.ks is {tuple(ks)}: depths must be 1 or more")
     hit, relevant = hits(ranking, truth), truth.num_relevant.astype(np.float64)
     relevant[relevant == 0] = np.nan
     out = {"recall@1": np.where(np.isnan(relevant), np.nan, hit[:, :1].any(1))}
@@ -146,16 +146,16 @@ def evaluate(
 
     Args:
       ranking: [Q, k] results.
-      truth: of the same queries.
+      truth: ground truth for the same queries.
       ks: depths.
-      chosen: [Q] bool, score these queries only; default all.
+      chosen: [Q] bool, which queries to score; all by default.
       draws: see `summary`.
 
     Returns:
       See `summary`.
 
     Raises:
-      InputError: ranking and truth do not belong together.
+      InputError: ranking and truth do not match.
     """
     return summary(per_query(ranking, truth, ks), chosen, draws=draws)
 
@@ -166,16 +166,16 @@ def summary(
     """Averages scores over the queries that have one.
 
     Args:
-      each: {name: [Q]} of `per_query`, nan in all of them where a query has no relevant listing.
-      chosen: [Q] bool, these queries only; default all.
-      draws: bootstrap draws of the queries for the confidence intervals; 0 for no intervals.
-      seed: of the draws.
+      each: {name: [Q]} from `per_query`, NaN in all of them for queries without a relevant listing.
+      chosen: [Q] bool, which queries to average; all by default.
+      draws: bootstrap draws for the confidence intervals; 0 for no intervals.
+      seed: seed of the draws.
 
     Returns:
       The means under the names of `each`; for each the standard error of the mean over queries, "<name>_se", and with
-      draws its 95 % percentile interval, "<name>_low" and "<name>_high"; "num_queries", of which "num_scored" have a
-      relevant listing and "num_without_relevant" have none. Means are None where nothing could be scored, errors and
-      intervals where fewer than two queries were.
+      draws its 95 % percentile interval, "<name>_low" and "<name>_high"; "num_queries", split into "num_scored" with
+      and "num_without_relevant" without a relevant listing. Means are None if no query was scored; errors and
+      intervals are None with fewer than two.
     """
     table = np.stack(list(each.values()), 1)
     chosen = np.ones(len(table), bool) if chosen is None else np.asarray(chosen, bool)

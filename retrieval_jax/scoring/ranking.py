@@ -1,4 +1,4 @@
-"""What search returns (Ranking) and what it is scored against (Truth)."""
+"""The result of a search (Ranking) and the ground truth it is scored against (Truth)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Ranking:
       query_ids: Q ids.
       item_rows: [Q, k] int64, rows of the gallery; -1 where fewer than k were found.
       scores: [Q, k] float32, higher is better; -inf where item_rows is -1.
-      gallery_sha256: fingerprint of the gallery's ids (`Ids.sha256`), so that rows are not read against another
+      gallery_sha256: fingerprint of the gallery's ids (`Ids.sha256`), so that rows are not read against the wrong
         gallery; "" if unknown.
 
     Raises:
-      InputError: shapes that do not fit, scores that are not a number, or padding before the end.
+      InputError: shapes that do not match, NaN scores, or padding before the end.
     """
 
     query_ids: Sequence[str]
@@ -41,7 +41,7 @@ class Ranking:
         ids = Ids.of(self.query_ids)
         if rows.ndim != 2 or rows.shape != scores.shape or len(ids) != len(rows):
             raise InputError(
-                f"a ranking has [queries, k] rows and scores: got {len(ids)} queries, rows {rows.shape}, "
+                f"a ranking needs rows and scores of shape [queries, k]: got {len(ids)} queries, rows {rows.shape}, "
                 f"scores {scores.shape}"
             )
         padding = rows < 0
@@ -53,8 +53,8 @@ class Ranking:
         if bad.any():
             query = int(bad.argmax())
             raise InputError(
-                f"the ranking of query {query} ({ids[query]}) is broken: scores must be numbers, and rows of -1 "
-                "with scores of -inf stand at the end"
+                f"the ranking of query {query} ({ids[query]}) is invalid: scores must not be NaN, and padding (row -1, "
+                "score -inf) must come last"
             )
         for name, value in (("query_ids", ids), ("item_rows", rows), ("scores", scores)):
             object.__setattr__(self, name, value)
@@ -64,11 +64,11 @@ class Ranking:
 
     @property
     def k(self) -> int:
-        """How many rows a query has, padding included."""
+        """Results per query, padding included."""
         return self.item_rows.shape[1]
 
     def save(self, folder: str | os.PathLike, **info) -> pathlib.Path:
-        """Writes the folder whole or not at all; `info` (JSON-able) goes into its ranking.json."""
+        """Writes the folder atomically; `info` (JSON-serialisable) goes into its ranking.json."""
 
         def fill(new: pathlib.Path) -> None:
             np.save(new / "item_rows.npy", self.item_rows, allow_pickle=False)
@@ -81,10 +81,10 @@ class Ranking:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Ranking:
-        """Returns the ranking that `save` wrote.
+        """Loads a ranking that `save` wrote.
 
         Raises:
-          InputError: a missing or broken file, named.
+          InputError: a missing or damaged file; the message names it.
         """
         folder = pathlib.Path(folder)
         try:
@@ -95,9 +95,7 @@ class Ranking:
                 f"{folder / 'ranking.json'} not found: run search first (python -m retrieval_jax.search)"
             ) from error
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{folder / 'ranking.json'} is not the description of a ranking: run search again"
-            ) from error
+            raise InputError(f"{folder / 'ranking.json'} does not describe a ranking: run search again") from error
         return cls(
             Ids.load(folder, "query_"),
             load_npy(folder / "item_rows.npy", mmap=False),
@@ -108,9 +106,9 @@ class Ranking:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Truth:
-    """The relevant gallery rows of every query, as one flat array cut by `indptr` (CSR).
+    """Ground truth: the relevant gallery rows of every query, as one flat array split by `indptr` (CSR).
 
-    Kept ascending and distinct for each query. A gallery row whose id is the query's own id is no answer and is
+    Rows are kept ascending and distinct per query. A gallery row with the query's own id is not an answer and is
     dropped.
 
     Attributes:
@@ -120,7 +118,7 @@ class Truth:
       rows: [indptr[-1]] int64.
 
     Raises:
-      InputError: rows outside the gallery, or offsets that do not fit.
+      InputError: rows outside the gallery, or invalid offsets.
     """
 
     query_ids: Sequence[str]
@@ -138,15 +136,16 @@ class Truth:
             or (np.diff(indptr) < 0).any()
         ):
             raise InputError(
-                f"the truth of {len(self.query_ids)} queries needs as many + 1 ascending offsets from 0 to {len(rows)}"
+                f"the truth of {len(self.query_ids)} queries needs {len(self.query_ids) + 1} ascending offsets from 0 "
+                f"to {len(rows)}"
             )
         queries = np.repeat(np.arange(len(self.query_ids)), np.diff(indptr))
         outside = (rows < 0) | (rows >= len(self.gallery_ids))
         if outside.any():
             where = int(outside.argmax())
             raise InputError(
-                f"the truth of query {self.query_ids[int(queries[where])]} names gallery row {rows[where]}, but the "
-                f"gallery has {len(self.gallery_ids)} rows"
+                f"the truth of query {self.query_ids[int(queries[where])]} refers to gallery row {rows[where]}, but "
+                f"the gallery has {len(self.gallery_ids)} rows"
             )
         keys = np.unique(queries * max(1, len(self.gallery_ids)) + rows)  # sorts by query, then row, and drops repeats
         queries, rows = np.divmod(keys, max(1, len(self.gallery_ids)))
@@ -167,33 +166,34 @@ class Truth:
     def from_lists(
         cls, query_ids: Sequence[str], gallery_ids: Sequence[str], relevant: Iterable[Iterable[str]]
     ) -> Truth:
-        """Returns the truth of lists of gallery ids.
+        """Returns the truth from lists of gallery ids.
 
         Args:
           query_ids: Q ids.
           gallery_ids: G distinct ids.
-          relevant: for every query, in order, the ids of its relevant gallery listings (may be empty, may repeat).
+          relevant: per query, in order, the ids of its relevant gallery listings (may be empty or repeat).
 
         Raises:
-          InputError: an id that the gallery lacks or holds twice, or not one list a query.
+          InputError: an unknown or duplicate gallery id, or not one list per query.
         """
         row_of = {item: row for row, item in enumerate(gallery_ids)}
         if len(row_of) != len(gallery_ids):
             raise InputError(
-                f"the gallery's {len(gallery_ids)} ids hold {len(gallery_ids) - len(row_of)} repeats: make ids distinct"
+                f"{len(gallery_ids) - len(row_of)} of the gallery's {len(gallery_ids)} ids are repeats: make ids "
+                "distinct"
             )
         indptr, rows = [0], []
         for number, items in enumerate(relevant):
             for item in items:
                 if item not in row_of:
                     raise InputError(
-                        f"the truth of query {query_ids[number]} (row {number}) names {item!r}, which is not in "
+                        f"the truth of query {query_ids[number]} (row {number}) refers to {item!r}, which is not in "
                         "the gallery"
                     )
                 rows.append(row_of[item])
             indptr.append(len(rows))
         if len(indptr) != len(query_ids) + 1:
-            raise InputError(f"{len(query_ids)} queries, but {len(indptr) - 1} lists of relevant ids")
+            raise InputError(f"{len(query_ids)} queries, but {len(indptr) - 1} lists of relevant ids: give one each")
         return cls(query_ids, gallery_ids, np.array(indptr, np.int64), np.array(rows, np.int64))
 
     def __len__(self) -> int:
@@ -205,18 +205,18 @@ class Truth:
 
     @property
     def num_relevant(self) -> np.ndarray:
-        """[Q] int64: how many gallery rows are relevant for each query."""
+        """Number of relevant gallery rows per query, [Q] int64."""
         return np.diff(self.indptr)
 
 
 def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
-    """Returns (model, stage) of the rankings in a work directory, in the order they were made.
+    """Returns (model, stage) of the rankings in a work directory, in the order of their creation.
 
     Args:
       workdir: the work directory.
 
     Raises:
-      InputError: there are none yet, or rankings.json is broken.
+      InputError: there are no rankings yet, or rankings.json is damaged.
     """
     file = pathlib.Path(workdir) / "rankings" / "rankings.json"
     try:
@@ -230,18 +230,19 @@ def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
 
 
 def matching_stages(stages: Sequence[tuple[str, str]], wanted: str, setting: str) -> list[tuple[str, str]]:
-    """Returns the rankings that a setting may mean, in their order.
+    """Returns the rankings that match a setting, in their order.
 
     Args:
-      stages: (model, stage) of those that exist.
+      stages: (model, stage) of the existing rankings.
       wanted: "stage", "model/stage", or "" for all.
       setting: name of the setting, for the message.
 
     Raises:
-      InputError: none fits; the message lists those that exist.
+      InputError: no ranking matches; the message lists the existing ones.
     """
     model, _, stage = wanted.rpartition("/")
     found = [entry for entry in stages if not wanted or (entry[1] == stage and model in ("", entry[0]))]
     if not found:
-        raise InputError(f"{setting} is {wanted!r}, but there are only {', '.join(map('/'.join, stages))}")
+        known = ", ".join(map("/".join, stages))
+        raise InputError(f"{setting} is {wanted!r}, but there is no such ranking (available: {known})")
     return found

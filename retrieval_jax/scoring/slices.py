@@ -1,4 +1,4 @@
-"""Parts of the queries that are scored by themselves: a mean hides that a model fails where products are rare."""
+"""Slices of the queries that are scored separately: an overall mean hides failures on rare products."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-RELEVANT = ((1, 1), (2, 2), (3, 5), (6, 10), (11, None))  # numbers of relevant listings, both ends included
-MOST = 50  # slices of a category level; the queries of further ones are "(other)"
+RELEVANT = ((1, 1), (2, 2), (3, 5), (6, 10), (11, None))  # numbers of relevant listings, inclusive
+MOST = 50  # slices per category level; queries of any further categories go to "(other)"
 OTHER, UNKNOWN = "(other)", "(unknown)"
 
 
 def by_relevant(num_relevant: np.ndarray) -> dict[str, np.ndarray]:
-    """Cuts the queries that have relevant listings by how many: "1", "2", "3-5", "6-10", ">10".
+    """Slices queries by their number of relevant listings: "1", "2", "3-5", "6-10", ">10".
 
     Args:
       num_relevant: int [Q].
 
     Returns:
-      {name: bool [Q]} of those that have queries; together every query with a relevant listing once.
+      {name: bool [Q]} of the non-empty slices; every query with a relevant listing is in exactly one.
     """
     out = {}
     for low, high in RELEVANT:
@@ -30,15 +30,15 @@ def by_relevant(num_relevant: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def by_category(codes: np.ndarray, names: Sequence[str], most: int = MOST) -> dict[str, np.ndarray]:
-    """Cuts queries by one category level, the largest category first.
+    """Slices queries by one category level, largest category first.
 
     Args:
-      codes: int [Q], rows of `names`, below 0 where unknown.
-      names: of the categories.
-      most: slices of their own; smaller categories go to "(other)" together.
+      codes: int [Q], rows of `names`, below 0 if unknown.
+      names: names of the categories.
+      most: categories with a slice of their own; the smaller ones share "(other)".
 
     Returns:
-      {name: bool [Q]}; together every query once. Categories of equal name have their row behind it.
+      {name: bool [Q]}; every query is in exactly one. Categories with the same name have their row appended.
     """
     codes = np.asarray(codes)
     counts = np.bincount(codes[codes >= 0], minlength=len(names))

@@ -1,8 +1,8 @@
-"""What a step that trusts neighbours does to the scores: told when it is likely to hurt, and measured.
+"""Measures what steps that trust neighbours do to the scores, and warns when they are likely to hurt.
 
-Re-ranking, expansion, augmentation and diffusion take a listing's nearest ones for the same product. Where a product
-has one picture in the gallery, its neighbours are other products, and the one right listing loses its place to them.
-Nothing in the vectors says which case it is (the share of mutual neighbours does not), the truth does.
+Re-ranking, expansion, augmentation and diffusion assume that a listing's nearest neighbours show the same product. If a
+product has a single picture in the gallery, its neighbours are other products, and the one right listing loses its
+place to them. The vectors do not reveal which case applies (nor does the share of mutual neighbours); the truth does.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ METRIC = "mar@10_capped"
 
 
 def pairs(workdir: str | os.PathLike) -> list[dict]:
-    """Returns the stages that a step which trusts neighbours made, and what to compare them with.
+    """Returns the stages made by steps that trust neighbours, each with the stage to compare it with.
 
     Args:
       workdir: the work directory, with rankings.
 
     Returns:
-      Dicts of model, stage, step, and before: the same model's last stage without the step.
+      Dicts with model, stage, step, and before: the same model's previous stage.
     """
     stages = json.loads((pathlib.Path(workdir) / "rankings" / "rankings.json").read_text())["stages"]
     out, last = [], {}
@@ -40,16 +40,16 @@ def pairs(workdir: str | os.PathLike) -> list[dict]:
 
 
 def effect(before: Ranking, after: Ranking, truth: Truth) -> dict:
-    """Measures what a step changed, query by query, over all and by how many listings are relevant.
+    """Measures what a step changed, query by query, overall and by the number of relevant listings.
 
     Args:
       before: the ranking without the step.
       after: the ranking with it.
-      truth: of the same queries.
+      truth: ground truth for the same queries.
 
     Returns:
-      "metric"; of "all" queries, those with "one" relevant listing and those with "more": before, after, and the
-      result of `bootstrap.paired_bootstrap`; None where there are no such queries.
+      "metric"; and for "all" queries, for those with "one" relevant listing and those with "more": before, after, and
+      the result of `bootstrap.paired_bootstrap`, or None if there are no such queries.
     """
     scores = [metrics.per_query(ranking, truth, (10,))[METRIC] for ranking in (before, after)]
     scored, one = ~np.isnan(scores[0]), np.diff(truth.indptr) == 1
@@ -64,19 +64,19 @@ def effect(before: Ranking, after: Ranking, truth: Truth) -> dict:
 
 
 def sentence(entry: dict) -> str:
-    """Returns in words what a step did, or that nobody knows.
+    """Returns a sentence about what a step did, or that it is unknown.
 
     Args:
-      entry: of `pairs`, with what `effect` found where there is a truth.
+      entry: from `pairs`, extended by the result of `effect` if there is a truth.
     """
     name, before, whole = f"{entry['model']}/{entry['stage']}", entry["before"], entry.get("all")
     if whole is None:
         return (
-            f"what {name} changes over {before} is not known here; it helps where products have several pictures in "
-            "the gallery, and hurts where they have one"
+            f"the effect of {name} over {before} is unknown here; it helps if products have several pictures in the "
+            "gallery, and hurts if they have one"
         )
     gain, low, high = (100 * whole[key] for key in ("difference", "low", "high"))
-    verdict = "no more than chance" if low <= 0 <= high else "it helps" if gain > 0 else "it hurts: take it out"
+    verdict = "within chance" if low <= 0 <= high else "it helps" if gain > 0 else "it hurts: remove it"
     scores = f"{100 * whole['before']:.2f} -> {100 * whole['after']:.2f}"
     text = f"{name}: {entry['metric']} {scores} over {before}, {gain:+.2f} (95 %: {low:+.2f} to {high:+.2f}), {verdict}"
     if entry["one"] is not None:
@@ -85,5 +85,5 @@ def sentence(entry: dict) -> str:
         if entry["more"] is not None:
             text += f", the others {100 * entry['more']['difference']:+.2f}"
         if share >= 50:
-            text += ". With so many, a step that trusts neighbours is likely to hurt"
+            text += ". With so many of them, a step that trusts neighbours is likely to hurt"
     return text

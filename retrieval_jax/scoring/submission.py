@@ -1,4 +1,4 @@
-"""The file that eProduct's challenge takes."""
+"""Writes submissions in the format of the eProduct challenge."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ SUBMISSION_DEPTH = 10
 def write_submission(
     file: str | os.PathLike, ranking: Ranking, gallery_ids: Sequence[str], depth: int = SUBMISSION_DEPTH
 ) -> None:
-    """Writes eProduct's submission CSV: no header, one line a query: query_uuid,id1 id2 ... id10.
+    """Writes eProduct's submission CSV: no header, one line per query: query_uuid,id1 id2 ... id10.
 
     Args:
-      file: where to; written whole or not at all.
+      file: path of the CSV; written atomically.
       ranking: [Q, k]; repeated rows are written once, a query's own id never.
       gallery_ids: G ids, the gallery of the ranking.
-      depth: results a query, fewer where the ranking holds fewer.
+      depth: results per query; fewer if the ranking has fewer.
 
     Raises:
-      InputError: the ranking is of another gallery, or an id holds a blank, which the format cannot say.
+      InputError: the ranking is of a different gallery, or an id contains whitespace, which the format cannot express.
     """
     gallery_ids = Ids.of(gallery_ids)
     if ranking.gallery_sha256 and ranking.gallery_sha256 != gallery_ids.sha256():
         raise InputError(
-            "the ranking was made with another gallery than the catalogue's (ids or their order differ): embed "
+            "the ranking was made from a different gallery than the catalogue's (ids or their order differ): embed "
             "and search again"
         )
     text = io.StringIO()
@@ -44,7 +44,8 @@ def write_submission(
         for item in chosen:
             if item.split() != [item]:
                 raise InputError(
-                    f"gallery id {item!r} is empty or holds a blank: a submission separates ids by blanks, rename it"
+                    f"gallery id {item!r} is empty or contains whitespace, which separates ids in a submission: "
+                    "rename it"
                 )
         writer.writerow([query, " ".join(chosen)])
     atomic.write_bytes(file, text.getvalue().encode("utf-8"))

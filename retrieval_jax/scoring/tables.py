@@ -1,4 +1,4 @@
-"""Scores as tables on a terminal."""
+"""Prints scores as tables on a terminal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import rich.box
 import rich.console
 import rich.table
 
-from retrieval_jax.duplicates import thumbnails as near_duplicates
+from retrieval_jax.duplicates import thumbnails
 
-SHOWN_SLICES = 12  # of a printed table at most
+SHOWN_SLICES = 12  # a longer table is not printed
 
 
 def print_scores(rows: list[dict]) -> None:
@@ -31,8 +31,9 @@ def print_scores(rows: list[dict]) -> None:
 
 
 def print_slices(row: dict) -> None:
-    """Prints the scores of the slices of one stage: by number of relevant listings, and by the coarsest category level
-    where that is short; the others are in metrics.json.
+    """Prints the scores of one stage's slices: by number of relevant listings, and by the coarsest category level.
+
+    Tables of more than `SHOWN_SLICES` rows are left out; metrics.json has all slices.
 
     Args:
       row: one of the "stages" of metrics.json.
@@ -58,7 +59,7 @@ def _number(value) -> str:
 
 
 def _interval(scores: dict) -> str:
-    """The interval of mar@10_capped; of what an earlier version wrote, the standard error."""
+    """Returns the interval of mar@10_capped, or its standard error if an earlier version wrote no interval."""
     low, high = scores.get("mar@10_capped_low"), scores.get("mar@10_capped_high")
     if low is not None:
         return f"{100 * low:.1f} to {100 * high:.1f}"
@@ -67,21 +68,21 @@ def _interval(scores: dict) -> str:
 
 
 def print_duplicates(found: dict, row: dict) -> None:
-    """Says how many near-duplicates there are, with examples, and what they are worth.
+    """Prints how many near-duplicates there are, with examples, and what they change in the scores.
 
     Args:
-      found: of `find_duplicates`.
-      row: the stage that is submitted, perhaps with "without_near_duplicates".
+      found: from `evaluate.find_duplicates`.
+      row: the submitted stage, with "without_near_duplicates" if there are any.
     """
     if "not_checked" in found:
-        print(f"evaluate: near-duplicates were not looked for: {found['not_checked']}")
+        print(f"evaluate: near-duplicates were not checked: {found['not_checked']}")
         return
     for name in [name for name in ("query", "train") if name in found]:
         entry = found[name]
         if "not_checked" in entry:
-            print(f"evaluate: near-duplicates of {name} listings were not looked for: {entry['not_checked']}")
+            print(f"evaluate: near-duplicates of {name} listings were not checked: {entry['not_checked']}")
         else:
-            print(f"evaluate: {near_duplicates.sentence(name, entry)}")
+            print(f"evaluate: {thumbnails.sentence(name, entry)}")
     if "without_near_duplicates" in row:
         scores = (_number(entry["mar@10_capped"]) for entry in (row, row["without_near_duplicates"]))
         print(f"evaluate: mar@10_capped {' with and '.join(scores)} without those queries")

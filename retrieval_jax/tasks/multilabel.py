@@ -51,7 +51,7 @@ def supervised(config, info, options) -> Task:
 
 
 def predict_fns(network: parts.Network, supervision: parts.Supervision) -> dict[str, Predict]:
-    """Returns "embed_image"; "attributes" with a head for titles; "category", its logits, with a head for categories."""
+    """Returns "embed_image", and for the heads there are "attributes" (titles) and "category" (its logits)."""
 
     def attributes(params, batch):
         logits = network.apply(params, batch["image"])["logits"]["titles"]

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from retrieval_jax.errors import InputError, RunFailed
-from retrieval_jax.files import remote
+from retrieval_jax.files import atomic, remote
 
 CHECKSUMS = "checksums.json"  # in the folder of a step: file -> sha256
 
@@ -326,7 +326,7 @@ def _files(path, prefix=""):
     for child in sorted(path.iterdir()):
         if child.is_dir():
             yield from _files(child, f"{prefix}{child.name}/")
-        elif prefix or not child.name.startswith(CHECKSUMS):
+        elif prefix or not child.name.lstrip(".").startswith(CHECKSUMS):
             yield prefix + child.name
 
 
@@ -341,9 +341,11 @@ def _hashes(path, names):
 
 
 def _write_checksums(path):
-    temporary = path / f"{CHECKSUMS}.tmp"
-    temporary.write_text(json.dumps(_hashes(path, list(_files(path))), indent=1))
-    temporary.replace(path / CHECKSUMS)
+    text = json.dumps(_hashes(path, list(_files(path))), indent=1)
+    if _is_url(path):
+        (path / CHECKSUMS).write_text(text)  # an object store shows whole files only
+    else:
+        atomic.write_text(path / CHECKSUMS, text)
 
 
 def _damage(path, part=""):

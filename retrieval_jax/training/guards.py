@@ -19,20 +19,8 @@ from retrieval_jax import errors, workdir
 from retrieval_jax.errors import InputError, RunFailed
 from retrieval_jax.files import remote
 
-_DATA = str(pathlib.Path(__file__).parent / "data") + os.sep
+_DATA = str(pathlib.Path(__file__).parents[1] / "data") + os.sep
 _ROWS_IN_MESSAGE = 12
-
-
-# Settings that may differ when a run goes on: the numbers do not depend on them.
-FREE = (
-    *workdir.OF_THE_MACHINE["train"],
-    "num_threads",
-    "num_workers",
-    "log_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "eval_",
-)
 
 
 # ----------------------------------------------------------------------------------------------------- the same run
@@ -56,8 +44,8 @@ def same_run(folder, old: dict, new: dict) -> None:
         )
     changed = [
         line
-        for line in workdir.changes(old["config"], new["config"], "train")
-        if "(absent)" not in line and not line.startswith(tuple(f"train.{name}" for name in FREE))
+        for line in workdir.changes(*(workdir.without_free("train", each["config"]) for each in (old, new)), "train")
+        if "(absent)" not in line
     ]
     if not changed and old["num_steps"] != new["num_steps"]:
         changed = [f"steps of the whole run: {old['num_steps']} -> {new['num_steps']}, so the catalogue is another"]

@@ -2,11 +2,12 @@
 
 import json
 import math
-import os
 import pathlib
 import time
 
 import tensorboardX
+
+from retrieval_jax.files import atomic
 
 
 class MetricWriter:
@@ -76,6 +77,4 @@ def _cut(path, resume_step):
                 continue
             if step <= resume_step:
                 kept.append(line + "\n")
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text("".join(kept), encoding="utf-8")
-    os.replace(beside, path)
+    atomic.write_text(path, "".join(kept))

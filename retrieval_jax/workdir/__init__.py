@@ -1,14 +1,10 @@
-"""The work directory: what each verb left there, from which settings, and whether it still counts.
+"""The work directory: what each verb left there, from which settings and data, and whether it still counts.
 
-    config.json         the settings this directory was made with
-    stages/<verb>.json  one record per finished verb: its hash, the settings behind it, outputs, times, summary
-    run.json            commit, versions, hardware and times of the whole run
-
-A verb's hash chains the ones before it, so a changed setting makes every later verb stale and leaves the earlier ones
-alone. Nothing here imports JAX: a machine that only searches and evaluates does not need it.
+See `records` for the files in it, `hashes` for which settings a result depends on, and `freshness` for edited data.
 """
 
-from retrieval_jax.workdir.hashes import FIXED_BLOCKS, OF_THE_MACHINE, read_record, stage_hash
+from retrieval_jax.workdir.freshness import Data
+from retrieval_jax.workdir.hashes import FIXED_BLOCKS, FREE, read_record, stage_hash, without_free
 from retrieval_jax.workdir.layout import (
     OUTPUTS,
     VERBS,
@@ -27,12 +23,14 @@ from retrieval_jax.workdir.records import (
     record,
     require_earlier,
     run_stage,
+    write_settings,
 )
 from retrieval_jax.workdir.settings import changes, plain, read_config
 
 __all__ = [
+    "Data",
     "FIXED_BLOCKS",
-    "OF_THE_MACHINE",
+    "FREE",
     "OUTPUTS",
     "VERBS",
     "as_path",
@@ -53,4 +51,6 @@ __all__ = [
     "run_stage",
     "stage_hash",
     "verbs",
+    "without_free",
+    "write_settings",
 ]

@@ -127,6 +127,13 @@ def run_verb(given, run) -> None:
     Raises:
       InputError: a verb before it is not complete, or an ensemble leaves this verb to its members.
     """
+    from retrieval_jax.data import loading
+
+    with loading.shared():  # the digest of the data and the verb read one catalogue
+        _run_verb(given, run)
+
+
+def _run_verb(given, run) -> None:
     verb = given.verb
     if verb not in workdir.verbs(given.config):
         members = workdir.members(given.config)
@@ -136,13 +143,14 @@ def run_verb(given, run) -> None:
             else f"{given.config_file.name} has no {verb}: it starts at {workdir.verbs(given.config)[0]}"
         )
     folder = workdir.prepare(given.config, given.workdir)
-    workdir.require_earlier(given.config, folder, verb)
-    reason = workdir.reason_to_run(given.config, folder, verb)
+    data = None if verb == "search" else workdir.Data(given.config, folder)  # search alone reads no catalogue
+    workdir.require_earlier(given.config, folder, verb, data)
+    reason = workdir.reason_to_run(given.config, folder, verb, data)
     if reason is None and not given.again:
         print(f"{verb}: complete and unchanged in {folder}; --again runs it anyway")
         return
     print(f"{verb}: runs in {folder}, because {reason or 'of --again'}", flush=True)
-    record = workdir.run_stage(given.config, folder, verb, run)
+    record = workdir.run_stage(given.config, folder, verb, run, data)
     print(f"{verb}: done in {record['seconds']:.1f} s")
 
 

@@ -1,29 +1,76 @@
-"""What a verb's result depends on, hashed: its own settings and, chained, those of the verbs before it."""
+"""Which settings a verb's result depends on, hashed: its own and, chained, those of the verbs before it."""
 
+import dataclasses
+import fnmatch
 import hashlib
 import json
 
 from retrieval_jax.files import atomic
+from retrieval_jax.workdir import sides
 from retrieval_jax.workdir.layout import VERBS, as_path, member_folder, members, verbs
 from retrieval_jax.workdir.settings import plain
 
-# Everything later was learnt from these blocks: a directory that holds results of one value never takes another.
+# Everything later was learned from these blocks: a directory with results of one value never takes another.
 FIXED_BLOCKS = ("data", "mine", "train")
-# Settings of the machine and not of the result: they may change when a run goes on somewhere else.
-OF_THE_MACHINE = {"train": ("mesh", "sharding_rules", "hang_seconds")}
+
+# Settings of these blocks that change how fast or how often something happens and never a number that comes out. They
+# are in no hash, so they may change in a used directory and when a training resumes (`training.guards.same_run`).
+# Dotted name, "*" for any part -> how it was decided.
+#
+# Looks like speed and is not, hence not here: crop_before_decoding and decode_at_least (other pixels), the batch sizes
+# of train and embed, accumulate_steps, label_block and remat (sums in another order), shard_rows (which pictures share
+# a batch), check_images (which rows are set aside), eval_queries and eval_gallery (other scores in metrics.jsonl),
+# non_finite. Later blocks need no entry: a change there runs its verb again and is never refused.
+FREE = {
+    "data.cache_bytes": "a picture is decoded to the same pixels, once or again",
+    "data.kwargs.root": "the data's digests decide, not its place: see workdir.data",
+    "data.kwargs.data_dir": "the same place, as tfds calls it",
+    "data.kwargs.catalogs.*.kwargs.root": "the same, of joined catalogues",
+    "data.kwargs.catalogs.*.kwargs.data_dir": "the same, of joined catalogues",
+    "train.num_threads": "batches are the same bits for every number of threads: tests/data/test_pipeline.py",
+    "train.num_workers": "and for every number of worker processes",
+    "train.mesh": "the rows of a batch are the same; sums are taken in another order, within 1e-6: docs/faults.md",
+    "train.sharding_rules": "where a tensor lies, not what is in it",
+    "train.hang_seconds": "when a hanging process gives up",
+    "train.log_every_steps": "which steps are written to metrics.jsonl, not what they compute",
+    "train.checkpoint_every_steps": "a resumed training gives the bits of one that was not interrupted",
+    "train.keep_checkpoints": "embed takes the last one",
+    "train.eval_every_epochs": "an evaluation reads the parameters and changes none",
+}
+# Those of FREE that say where the data lies: they may change where the content was recorded and is the same.
+PLACES = tuple(name for name in FREE if name.startswith("data.kwargs."))
 
 
-def _blocks(config, verb: str) -> dict:
-    """Returns the blocks a verb's result depends on, as plain settings: data, every earlier block, its own."""
-    names = ["data"] + [name for name in verbs(config) if VERBS.index(name) <= VERBS.index(verb)]
-    return {name: _of_result(name, plain(config.get(name))) for name in names}
+def without_free(name: str, block):
+    """Returns a block of `plain` settings without those that change no result.
 
-
-def _of_result(name: str, block):
-    """Returns a block (of `plain`) without the settings of the machine."""
+    Args:
+      name: dotted name of the block, such as "train".
+      block: its settings; None for a block that the config does not have.
+    """
     if not isinstance(block, dict):
         return block
-    return {key: value for key, value in block.items() if key not in OF_THE_MACHINE.get(name, ())}
+    return {
+        key: without_free(f"{name}.{key}", value) for key, value in block.items() if not matches(f"{name}.{key}", FREE)
+    }
+
+
+def matches(name: str, patterns) -> bool:
+    """Returns whether a dotted name is one of the patterns."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def blocks(config, verb: str) -> dict:
+    """Returns the blocks a verb's result depends on, as plain settings: data, every earlier block, its own."""
+    names = ["data"] + [name for name in verbs(config) if VERBS.index(name) <= VERBS.index(verb)]
+    found = {name: without_free(name, plain(config.get(name))) for name in names}
+    chosen = {split: side for split, side in sides.of(config).items() if side != sides.Side()}
+    if "embed" in found and chosen:  # settings of the search that embed works by
+        found["embed"] = {
+            **found["embed"],
+            "sides": {split: dataclasses.asdict(side) for split, side in chosen.items()},
+        }
+    return found
 
 
 def stage_hash(config, verb: str, folder=None) -> str:
@@ -37,7 +84,13 @@ def stage_hash(config, verb: str, folder=None) -> str:
     Returns:
       A short hexadecimal hash.
     """
-    return _chain(_blocks(config, verb), _member_hashes(config, folder))
+    return _chain(blocks(config, verb), member_hashes(config, folder))
+
+
+def recorded_hash(record: dict) -> str:
+    """Returns the hash of a record's blocks by today's table of `FREE`: an older table makes nothing stale."""
+    kept = {name: without_free(name, block) for name, block in record["blocks"].items()}
+    return _chain(kept, record.get("members", {}))
 
 
 def _chain(blocks: dict, member_hashes: dict) -> str:
@@ -48,8 +101,8 @@ def _chain(blocks: dict, member_hashes: dict) -> str:
     return digest
 
 
-def _member_hashes(config, folder) -> dict:
-    """Returns, per member, the hash of its embeddings as they were last made, with the time they were made."""
+def member_hashes(config, folder) -> dict:
+    """Returns, per member of an ensemble, the hash of its embeddings as they were last made and when that was."""
     if not members(config):
         return {}
     if folder is None:
@@ -61,12 +114,13 @@ def _member_hashes(config, folder) -> dict:
     return found
 
 
-def _read_stage(folder, verb: str) -> dict | None:
+def read_stage(folder, verb: str) -> dict | None:
+    """Returns what stages/<verb>.json holds: the record of a finished verb, or why it has to run; None without one."""
     file = as_path(folder) / "stages" / f"{verb}.json"
     return atomic.read_json(file) if file.exists() else None
 
 
 def read_record(folder, verb: str) -> dict | None:
-    """Returns the record of a finished verb, or None when it never finished or was made stale since."""
-    stage = _read_stage(folder, verb)
+    """Returns the record of a finished verb, or None where it never finished or became stale."""
+    stage = read_stage(folder, verb)
     return stage if stage is not None and "hash" in stage else None

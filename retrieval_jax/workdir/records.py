@@ -1,53 +1,59 @@
-"""The work directory: what each verb left there, from which settings, and whether it still counts.
+"""The work directory: what each verb left there, from which settings and data, and whether it still counts.
 
-    config.json         the settings this directory was made with
-    stages/<verb>.json  one record per finished verb: its hash, the settings behind it, outputs, times, summary
+    config.json         the settings that the results there were made with
+    stages/<verb>.json  one record per finished verb: its hash, the settings and data behind it, outputs, times, summary
     run.json            commit, versions, hardware and times of the whole run
 
 A verb's hash chains the ones before it, so a changed setting makes every later verb stale and leaves the earlier ones
-alone. Nothing here imports JAX: a machine that only searches and evaluates does not need it.
+alone. A verb that is refused writes nothing: all checks come before `run_stage`, which takes the lock first. Nothing
+here imports JAX: a machine that only searches and evaluates does not need it.
 """
 
 import contextlib
 import datetime
+import os
+import shlex
 import sys
 import time
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, lock, remote
-from retrieval_jax.workdir import provenance
+from retrieval_jax.workdir import provenance, sides
+from retrieval_jax.workdir.freshness import Data
 from retrieval_jax.workdir.hashes import (
     FIXED_BLOCKS,
-    _blocks,
-    _member_hashes,
-    _of_result,
-    _read_stage,
+    PLACES,
+    blocks,
+    matches,
+    member_hashes,
     read_record,
+    read_stage,
+    recorded_hash,
     stage_hash,
+    without_free,
 )
 from retrieval_jax.workdir.layout import OUTPUTS, VERBS, as_path, member_folder, members, predecessor_folder, verbs
-from retrieval_jax.workdir.settings import changes, plain
+from retrieval_jax.workdir.settings import changes, check, plain
 
-# ----------------------------------------------------------------------------------------------------- settings
-
-
-# ----------------------------------------------------------------------------------------------------- the stages
+# ---------------------------------------------------------------------------------- checks, which write nothing
 
 
 def prepare(config, folder):
-    """Creates a work directory for a config, or checks that an existing one was made with the same settings.
+    """Checks that a work directory can be used with a config; creates and writes nothing.
 
     Args:
       config: the whole config.
-      folder: the work directory.
+      folder: the work directory, which may be missing; one at a URL is copied here first.
 
     Returns:
       The folder's path.
 
     Raises:
-      InputError: when the directory already holds results of another data, mine or train block, is a file,
-        or lies at a URL that cannot be read.
+      InputError: a setting that cannot be; or the directory holds results of another data, mine or train block, is a
+        file, cannot be written, or lies at a URL that cannot be read.
     """
+    check(config)
+    chosen = sides.of(config)
     folder = as_path(folder)
     if url := remote.url(folder):
         print(f"work directory: {url}, worked on in {folder}", flush=True)
@@ -55,29 +61,58 @@ def prepare(config, folder):
             folder,
             *(member_folder(folder, member) for member in members(config)),
             *filter(None, [predecessor_folder(config, folder)]),
+            *(side.workdir(folder) for side in chosen.values() if side.run),
         ):
             remote.pull(each, settle=each == folder)
-    new = plain(config)
+    _check_writable(folder)
     file = folder / "config.json"
     if file.exists() and _used(folder):
-        old = atomic.read_json(file)
+        old, new = atomic.read_json(file), plain(config)
         changed = [
             line
             for block in FIXED_BLOCKS
-            for line in changes(*(_of_result(block, settings.get(block)) for settings in (old, new)), block)
+            for line in changes(*(without_free(block, settings.get(block)) for settings in (old, new)), block)
         ]
+        if not any((read_record(folder, verb) or {}).get("data") for verb in VERBS):  # nothing to compare data with
+            changed += [line for line in changes(old["data"], new["data"], "data") if _is_place(line)]
         if changed:
             raise InputError(
                 f"{folder} holds results of other settings:\n"
                 + "".join(f"  {line}\n" for line in changed)
                 + "The data, mine and train settings of a work directory stay as they are. "
-                f"Give another --workdir, or delete this one: {remote.url(folder) or f'rm -r {folder}'}"
+                + _elsewhere(folder)
             )
-    elif folder.exists() and not folder.is_dir():
-        raise InputError(f"--workdir={folder} is a file, not a folder; give another --workdir")
-    (folder / "stages").mkdir(parents=True, exist_ok=True)
-    atomic.write_json(file, new)
     return folder
+
+
+def _is_place(change: str) -> bool:
+    return matches(change.partition(":")[0], PLACES)
+
+
+def _elsewhere(folder) -> str:
+    """Returns what to do with a directory whose results are of something else."""
+    remove = remote.url(folder) or f"rm -r -- {shlex.quote(str(folder))}"
+    return f"Give another --workdir, or delete this one: {remove}"
+
+
+def _check_writable(folder) -> None:
+    """Raises InputError unless the folder, or the nearest one above it that exists, is a folder to write in."""
+    try:
+        os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # a name that is too long, a folder above it that this user may not enter
+        raise InputError(f"--workdir={folder} cannot be used: {error.strerror}; give another --workdir") from error
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"--workdir={folder}: {there} is a file, not a folder; give another --workdir")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"--workdir={folder}: {there} is not writable (its permissions, or a read-only file system); "
+            "give another --workdir"
+        )
 
 
 def _used(folder) -> bool:
@@ -86,27 +121,37 @@ def _used(folder) -> bool:
     return finished or (folder / "checkpoints").exists()
 
 
-def reason_to_run(config, folder, verb: str) -> str | None:
-    """Says whether a verb has to run.
+def reason_to_run(config, folder, verb: str, data: Data | None = None) -> str | None:
+    """Returns why a verb has to run, in words for the user, or None when its result is complete and unchanged.
 
     Args:
       config: the whole config.
       folder: the work directory.
       verb: one of `VERBS`.
+      data: the config's data, to compare with the record's; None leaves edits of the data unnoticed.
 
-    Returns:
-      Why it has to, in words for the user, or None when its result is complete and unchanged.
+    Raises:
+      InputError: what the training there has learned from has changed since.
     """
     folder = as_path(folder)
-    stage = _read_stage(folder, verb)
+    stage = read_stage(folder, verb)
     if stage is None or "hash" not in stage:
         if verb == "train" and (folder / "checkpoints").exists():
             return "unfinished: resumes"
         return "it has not run yet" if stage is None else stage["stale"]
-    if stage["hash"] != stage_hash(config, verb, folder):
-        changed = changes(stage["blocks"], _blocks(config, verb))
-        changed += changes(stage.get("members", {}), plain(_member_hashes(config, folder)), "members")
-        return "changed: " + ("; ".join(changed) or "the way settings are hashed")
+    if recorded_hash(stage) != stage_hash(config, verb, folder):
+        changed = changes(
+            {name: without_free(name, block) for name, block in stage["blocks"].items()}, blocks(config, verb)
+        )
+        changed += changes(stage.get("members", {}), plain(member_hashes(config, folder)), "members")
+        return "changed: " + "; ".join(changed)
+    if data is not None and (edited := data.changes(verb, stage.get("data"))):
+        if verb in ("mine", "train") and (folder / "checkpoints").exists():
+            raise InputError(
+                f"{folder}: {edited} since {verb} ran there, and the network in it has learned from what was there "
+                f"before. Bring the old data back, or train on the new. {_elsewhere(folder)}"
+            )
+        return edited
     for name, size in stage["outputs"].items():
         file = folder / name
         if not file.exists():
@@ -116,23 +161,36 @@ def reason_to_run(config, folder, verb: str) -> str | None:
     return None
 
 
-def require_earlier(config, folder, verb: str) -> None:
+def require_earlier(config, folder, verb: str, data: Data | None = None) -> None:
     """Checks that the verbs before this one are complete and unchanged.
 
+    Args:
+      config: the whole config.
+      folder: the work directory.
+      verb: one of `VERBS`.
+      data: see `reason_to_run`.
+
     Raises:
-      InputError: naming the first verb that has to run, why, and the command that does it.
+      InputError: a verb has to run first; the message names it, why, and the command.
     """
     for member in members(config):
         if read_record(member_folder(folder, member), "embed") is None:
             stem, colon, arg = member.partition(":")
             raise InputError(
                 f"{verb} needs the embeddings of the member {member}: run `python -m retrieval_jax.run "
-                f"--config=configs/{stem}.py{colon}{arg} --workdir={member_folder(folder, member)}` first"
+                f"--config=configs/{stem}.py{colon}{arg} "
+                f"--workdir={shlex.quote(str(member_folder(folder, member)))}` first"
+            )
+    for split, side in sides.of(config).items() if verb == "embed" else ():
+        if side.run and read_record(side.workdir(folder), "train") is None:
+            raise InputError(
+                f"{verb} needs the network of {side.run} (config.search.{split}_from), and nothing is trained in "
+                f"{side.workdir(folder)}: run it first, or `python -m retrieval_jax.run`, which does so"
             )
     for earlier in verbs(config):
         if earlier == verb:
             return
-        reason = reason_to_run(config, folder, earlier)
+        reason = reason_to_run(config, folder, earlier, data)
         if reason:
             raise InputError(
                 f"{verb} needs the result of {earlier} in {folder} ({reason}): "
@@ -140,14 +198,21 @@ def require_earlier(config, folder, verb: str) -> None:
             )
 
 
-def run_stage(config, folder, verb: str, function) -> dict:
-    """Runs one verb in a prepared work directory and records it.
+# ------------------------------------------------------------------------------------------------ running a verb
+
+
+def run_stage(config, folder, verb: str, function, data: Data | None = None) -> dict:
+    """Runs one verb in a work directory and records it. This is where the directory is first written.
+
+    The order matters to a process that is killed in between: first the lock; then the verb and the later ones no
+    longer count; then config.json says what the verb runs with.
 
     Args:
       config: the whole config.
-      folder: the work directory, prepared.
+      folder: the work directory, checked by `prepare`.
       verb: one of `VERBS`.
       function: the verb's `run(config, folder)`; returns a json-able summary or None.
+      data: the config's data, of which the record keeps digests; None keeps none.
 
     Returns:
       The record, as written to stages/<verb>.json.
@@ -160,6 +225,7 @@ def run_stage(config, folder, verb: str, function) -> dict:
     first = provenance.is_first_process()
     with lock.held(remote.url(folder) or folder, verb) if first else contextlib.nullcontext():
         invalidate(folder, verb)
+        write_settings(config, folder)
         if first and remote.url(folder):
             remote.push(folder)  # before anything is overwritten there: the verb and the later ones do not count now
             remote.keep_pushing(folder)
@@ -171,7 +237,7 @@ def run_stage(config, folder, verb: str, function) -> dict:
                 remote.try_to_push(folder)
             raise
         seconds, cpu_seconds = time.monotonic() - start, provenance.cpu_seconds() - cpu_start
-        entry = record(config, folder, verb, seconds=seconds, cpu_seconds=cpu_seconds, summary=summary)
+        entry = record(config, folder, verb, seconds=seconds, cpu_seconds=cpu_seconds, summary=summary, data=data)
         if first:
             remote.push(folder)
         return entry
@@ -192,7 +258,29 @@ def invalidate(folder, verb: str) -> None:
             atomic.write_json(folder / "stages" / f"{later}.json", {"verb": later, "stale": f"{verb} ran again"})
 
 
-def record(config, folder, verb: str, *, seconds: float, cpu_seconds: float, summary: dict | None = None) -> dict:
+def write_settings(config, folder) -> None:
+    """Writes config.json, unless it holds the same settings already.
+
+    Args:
+      config: the whole config, with which everything that still counts in the directory was made.
+      folder: the work directory; created when missing.
+    """
+    file, new = as_path(folder) / "config.json", plain(config)
+    if not file.exists() or atomic.read_json(file) != new:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(file, new)
+
+
+def record(
+    config,
+    folder,
+    verb: str,
+    *,
+    seconds: float,
+    cpu_seconds: float,
+    summary: dict | None = None,
+    data: Data | None = None,
+) -> dict:
     """Writes the record of a finished verb and brings run.json up to date.
 
     Args:
@@ -202,6 +290,7 @@ def record(config, folder, verb: str, *, seconds: float, cpu_seconds: float, sum
       seconds: wall-clock time.
       cpu_seconds: processor time, of this process and the ones it waited for.
       summary: what the verb returned, json-able.
+      data: see `run_stage`.
 
     Returns:
       The record. It holds the outputs found in the directory, each with its size in bytes.
@@ -210,7 +299,7 @@ def record(config, folder, verb: str, *, seconds: float, cpu_seconds: float, sum
     entry = {
         "verb": verb,
         "hash": stage_hash(config, verb, folder),
-        "blocks": _blocks(config, verb),
+        "blocks": blocks(config, verb),
         "outputs": _outputs(folder, verb),
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
@@ -220,8 +309,11 @@ def record(config, folder, verb: str, *, seconds: float, cpu_seconds: float, sum
         "summary": plain(summary or {}),
     }
     if members(config):
-        entry["members"] = plain(_member_hashes(config, folder))
+        entry["members"] = plain(member_hashes(config, folder))
+    if data is not None and (read := data.of(verb)):
+        entry["data"] = read
     if provenance.is_first_process():
+        (folder / "stages").mkdir(parents=True, exist_ok=True)
         atomic.write_json(folder / "stages" / f"{verb}.json", entry)
         _write_run(folder)
     return entry
@@ -258,6 +350,3 @@ def _write_run(folder) -> None:
             "total_cpu_seconds": round(sum(entry["cpu_seconds"] for entry in stages.values()), 3),
         },
     )
-
-
-# ----------------------------------------------------------------------------------------------------- files

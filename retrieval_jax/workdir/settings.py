@@ -1,4 +1,4 @@
-"""Settings of a work directory: as JSON, compared, and hashed per verb."""
+"""Settings of a work directory: as JSON, checked, and compared with the ones it was made with."""
 
 import json
 import os
@@ -8,13 +8,13 @@ from retrieval_jax.files import atomic, remote
 
 
 def plain(value):
-    """Returns settings as JSON has them: ConfigDict -> dict, tuple -> list, numpy scalar -> number.
+    """Returns settings as JSON holds them: ConfigDict -> dict, tuple -> list, NumPy scalar -> number.
 
     Args:
       value: a config, a block of one, or one setting.
 
     Raises:
-      InputError: something in it has no place in JSON.
+      InputError: a value that JSON cannot hold.
     """
     if hasattr(value, "items"):
         # A ConfigDict may hold references; its items() resolves them.
@@ -33,19 +33,35 @@ def plain(value):
     )
 
 
-def read_config(folder) -> dict:
+def read_config(folder, checkpoint: dict | None = None) -> dict:
     """Returns the settings a work directory was made with: nested dicts, sequences as tuples.
 
+    Args:
+      folder: the work directory.
+      checkpoint: meta of one of its checkpoints; what that was trained with, and what its embeddings were made with,
+        then goes before config.json, which belongs to the verb that started last.
+
     Raises:
-      InputError: when the folder has no config.json.
+      InputError: the folder has no config.json.
     """
-    file = remote.local_folder(folder) / "config.json"
+    folder = remote.local_folder(folder)
+    file = folder / "config.json"
     if not file.exists():
         raise InputError(
-            f"{file} not found: {folder} is no work directory; "
+            f"{file} not found: {folder} is not a work directory; "
             "make one with `python -m retrieval_jax.run --config=... --workdir=...`"
         )
-    return _tuples(atomic.read_json(file))
+    config = atomic.read_json(file)
+    if checkpoint is not None:
+        embedded = folder / "stages" / "embed.json"
+        blocks = atomic.read_json(embedded).get("blocks", {}) if embedded.exists() else {}
+        made = {"train": checkpoint.get("config") or {}, "embed": blocks.get("embed") or {}}
+        if checkpoint.get("image_size"):
+            made["data"] = {"image_size": checkpoint["image_size"]}
+        for name, block in made.items():
+            known = config.get(name) or {}
+            config[name] = {**known, **{key: value for key, value in block.items() if key in known}}
+    return _tuples(config)
 
 
 def _tuples(value):
@@ -54,8 +70,51 @@ def _tuples(value):
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+# Least values of settings whose mistakes would otherwise surface late: after mining, or as a division by zero.
+_LEAST = {
+    "data.cache_bytes": 0,
+    "train.accumulate_steps": 1,
+    "train.batch_size": 1,
+    "train.checkpoint_every_steps": 1,
+    "train.eval_every_epochs": 0,
+    "train.hang_seconds": 0,
+    "train.keep_checkpoints": 1,
+    "train.log_every_steps": 1,
+    "train.num_threads": 1,
+    "train.num_workers": 0,
+    "embed.batch_size": 1,
+    "embed.shard_rows": 1,
+    "search.k": 1,
+}
+
+
+def check(config) -> None:
+    """Checks what can be checked without reading anything: sizes of images, counts and intervals.
+
+    Args:
+      config: the whole config, or a part of one.
+
+    Raises:
+      InputError: a setting that cannot be; the message says what to give.
+    """
+    for name, least in _LEAST.items():
+        block, _, key = name.partition(".")
+        value = (config.get(block) or {}).get(key)
+        if value is not None and (isinstance(value, bool) or not value >= least):
+            raise InputError(f"config.{name} is {value!r}: give {least} or more")
+    for block in ("data", "embed"):
+        size = (config.get(block) or {}).get("image_size")
+        if size is None or (block == "embed" and tuple(size) == ()):
+            continue
+        if len(size) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in size):
+            one = size[0] if len(size) else 64
+            raise InputError(
+                f"config.{block}.image_size is {tuple(size)}: give (height, width), such as ({one}, {one})"
+            )
+
+
 def changes(old, new, prefix: str = "") -> list[str]:
-    """Returns the settings that differ between two configs, in words.
+    """Returns the settings that differ between two configs.
 
     Args:
       old: settings as of `plain`.
@@ -63,7 +122,7 @@ def changes(old, new, prefix: str = "") -> list[str]:
       prefix: dotted name of what is compared, "" for whole configs.
 
     Returns:
-      One line a setting: "search.k: 50 -> 100".
+      One line per setting: "search.k: 50 -> 100".
     """
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []

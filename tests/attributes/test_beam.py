@@ -1,6 +1,6 @@
-"""The Beam pipeline, run by Beam's own DirectRunner: the same bytes as the local count, whatever the workers.
+"""The Beam pipeline on Beam's DirectRunner: the same bytes as the local count, for any number of workers.
 
-Beam stands in an environment of its own (requirements-beam.txt), which is made once, in the cache of the tests.
+Beam has a folder of its own (requirements-beam.txt), installed once into the tests' cache.
 """
 
 import csv
@@ -28,7 +28,7 @@ TITLES = [
     f"Red {i % 7} GB grey 防水の und shoe w/ {'Éclair ' * (i % 3)}x{i % 50} \udc80of\n{i % 11}" for i in range(2500)
 ]
 
-# What pip and uv say of an index that does not answer.
+# What pip and uv print when an index does not answer.
 UNREACHABLE = re.compile("Retrying|Failed to fetch|error sending request|dns error|Connection", re.IGNORECASE)
 
 # Runs several command lines in one process: Beam takes seconds to import.
@@ -46,9 +46,9 @@ print(json.dumps(done))
 
 
 def packages() -> list[str]:
-    """Returns the folder with Beam, for PYTHONPATH; none where it is installed beside the tests.
+    """Returns the folder of Beam for PYTHONPATH; an empty list if Beam is installed in this environment.
 
-    Skips where no index of packages can be reached; requirements that cannot be met fail.
+    Skips if no package index can be reached; fails if the requirements cannot be met.
     """
     if importlib.util.find_spec("apache_beam"):
         return []
@@ -59,7 +59,7 @@ def packages() -> list[str]:
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as part:
-            # 600 MB, of which most time goes into fetching; what is imported is compiled then
+            # 600 MB, and most of the time is downloading; modules are compiled when imported.
             pip = (
                 ["uv", "pip", "install", "--python", sys.executable]
                 if shutil.which("uv")
@@ -73,13 +73,13 @@ def packages() -> list[str]:
             try:
                 made.rename(folder)
             except OSError:
-                pass  # another run was first
+                pass  # another run was faster
     return [str(folder)]
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """The same titles in every kind of file, cut into pieces; two of them are empty."""
+    """The same titles in files of every kind, in several pieces; two titles are empty."""
     root = tmp_path_factory.mktemp("shop")
     rows = [
         ["id", "title"],
@@ -153,7 +153,7 @@ def done(shop):
 
 
 @pytest.mark.parametrize("name, empty", [("plain", 2), ("workers", 2), ("kinds", 2)])
-def test_the_same_vocabulary_and_tables_as_here(shop, done, tmp_path, name, empty):
+def test_vocabulary_and_tables_equal_the_local_count(shop, done, tmp_path, name, empty):
     status, printed, errors = done[name]
     assert status == 0, errors
     counted = statistics.count([TITLES], pairs=True)
@@ -178,7 +178,7 @@ def test_the_same_vocabulary_and_tables_as_here(shop, done, tmp_path, name, empt
     ]
 
 
-def test_switches_are_those_of_mine(shop, done):
+def test_switches_match_those_of_mine(shop, done):
     status, _, errors = done["switches"]
     assert status == 0, errors
     settings = {"threshold": 30, "normalise": True, "segment": True}
@@ -201,18 +201,18 @@ def test_switches_are_those_of_mine(shop, done):
 @pytest.mark.parametrize(
     "name, says",
     [
-        ("column", "part-0.csv has no column 'name', it has id, title; name it by --column"),
+        ("column", "part-0.csv has no column 'name' (it has id, title); give the title column with --column"),
         ("nothing", "part-9.csv: no file matches"),
         ("kind", "titles are read from .csv"),
         ("high", "no token was seen more than --threshold=1000000 times in 2,500 titles"),
-        ("left", "left holds statistics already"),
-        ("broken", "broken.csv: not readable after line"),
-        ("stopped", "shard-tokens-00000-of-00007.jsonl is left over from a run that did not end"),
-        ("number", "number.jsonl: 7 in the column 'title' is no text"),
-        ("damaged", "damaged.jsonl.gz: not readable after line"),
+        ("left", "left already contains statistics"),
+        ("broken", "broken.csv: unreadable after line"),
+        ("stopped", "shard-tokens-00000-of-00007.jsonl is left over from an interrupted run"),
+        ("number", "number.jsonl: 7 in the column 'title' is not text"),
+        ("damaged", "damaged.jsonl.gz: unreadable after line"),
     ],
 )
-def test_what_cannot_be_counted_is_said_in_one_sentence(done, name, says):
+def test_bad_input_is_reported_in_one_sentence(done, name, says):
     status, printed, errors = done[name]
     assert (status, printed) == (2, "")
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]

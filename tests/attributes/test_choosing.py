@@ -1,4 +1,4 @@
-"""Decisions about words: phrases, what says nothing, what is rare but telling, and a person's word against all."""
+"""Decisions about words: phrases, uninformative words, rare but informative ones, and overrules."""
 
 import functools
 import math
@@ -26,7 +26,7 @@ ON = {
 
 
 def _titles():
-    """Returns titles and categories: 40 of each of six kinds of product, and words to decide about."""
+    """Returns titles and categories: 40 titles for each of six kinds of product, with words to decide about."""
     titles, categories = [], []
     things = ["running shoes", "stainless steel pan", "memory card 8 GB", "kurta", "lamp", "socks"]
     for category, thing in enumerate(things):
@@ -60,7 +60,7 @@ def _of(made, word):
     return made.table.filter(pl.col("word") == word).select("decision", "rule").row(0)
 
 
-def test_all_switches_off_is_the_plain_vocabulary():
+def test_all_switches_off_gives_the_plain_vocabulary():
     titles, _ = _titles()
     plain = vocabulary.build(statistics.count([titles]).tokens, len(titles), 5)
     made = _decide(PLAIN)
@@ -75,24 +75,24 @@ def test_decisions():
     assert _of(made, "zari") == ("kept", "categories")  # in a tenth of the kurtas
     assert _of(_decide(ON | {"rare": {"on": True, "most_p": 0.01}}), "zari") == ("kept", "rare")
     assert "zari" not in _decide(ON | {"rare": {"on": True, "most_p": 1e-9}, "categories": {}}).tokens
-    # Half the point of a part that stands elsewhere too: it stays beside its phrase.
+    # "steel" also occurs outside its phrase, so it stays beside it.
     assert _of(made, "steel") == ("kept", "threshold")
-    for colour in ("red", "blue", "green", "black"):  # spread over all categories, and seen at once
+    for colour in ("red", "blue", "green", "black"):  # spread over all categories, but visible in pictures
         assert _of(made, colour) == ("kept", "threshold")
 
 
-def test_sellers_words_are_dropped_unless_a_phrase_or_a_category_speaks_for_them():
+def test_seller_jargon_is_dropped_unless_a_phrase_or_category_supports_it():
     settings = ON | {"phrases": {"on": False}}
     made = _decide(settings)
     assert _of(made, "free") == _of(made, "shipping") == ("dropped", "uninformative")
-    made = _decide()  # nor is the two together a phrase worth keeping
+    made = _decide()  # a phrase of two such words is dropped as well
     assert _of(made, "free shipping") == ("dropped", "uninformative") and "free" not in made.tokens
-    # "new" of one category alone is no jargon there.
+    # "new" in one category only is not jargon.
     counted = statistics.count([["new lamp"] * 30 + ["old hat"] * 30], categories=[[0] * 30 + [1] * 30], pairs=True)
     assert "new" in choosing.decide(counted, settings).tokens
 
 
-def test_what_counts_as_a_dropped_word_is_told():
+def test_words_merged_into_a_dropped_word_are_listed():
     counted = statistics.count([["seller lamp"] * 10 + ["sellers lamp"] * 8 + ["red lamp"] * 10], pairs=True)
     settings = {"threshold": 5, "variants": {"on": True, "least_likeness": 0.0}, "uninformative": {"on": True}}
     made = choosing.decide(counted, settings)
@@ -100,7 +100,7 @@ def test_what_counts_as_a_dropped_word_is_told():
     assert _of(made, "seller") == ("dropped", "uninformative") and _of(made, "sellers") == ("merged", "variants")
 
 
-def test_pictures_speak():
+def test_pictures_decide_about_words():
     titles, _ = _titles()
     frame = pl.DataFrame(
         {
@@ -113,7 +113,7 @@ def test_pictures_speak():
     )
     made = _decide(ON, pictures=frame)
     assert _of(made, "green") == ("dropped", "uninformative") and _of(made, "red") == ("kept", "threshold")
-    assert _of(made, "brand0") == ("kept", "threshold")  # the category knows it
+    assert _of(made, "brand0") == ("kept", "threshold")  # informative about the category
     frame = pl.DataFrame({"token": ["free"], "positives": [60], "auc": [0.7], "low": [0.65], "high": [0.75]})
     settings = ON | {"phrases": {"on": False}}
     assert _of(_decide(settings, pictures=frame), "free") == ("kept", "threshold")
@@ -131,7 +131,7 @@ def test_a_new_title_gets_the_same_attributes(tmp_path):
     indptr, ids = again.encode(["RED Running Shoes, 8.0GB", "grey nothing"])
     assert [again.tokens[i] for i in ids[: indptr[1]]] == ["8gb", "red", "running shoes", "shoes"]
     assert indptr[2] == indptr[1]
-    # Each rule is part of the hash, and the plain rule has the hash that it always had.
+    # Each rule is part of the hash, and the hash of the plain rule has not changed.
     plain = vocabulary.Vocabulary(made.tokens, mined.counts, len(titles), 5)
     assert plain.hash != mined.hash
     content = (tmp_path / "vocabulary.json").read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ def _write(tmp_path, text, name="overrules.csv"):
     return overrules_lib.load(tmp_path / name)
 
 
-def test_a_person_overrules(tmp_path):
+def test_overrules(tmp_path):
     person = _write(
         tmp_path,
         "# mine\nkeep,stainless\ndrop,red\nsplit,running shoes\nmerge,kurta,lamp\nkeep,steel pan\n\nkeep,zari\n",
@@ -165,16 +165,16 @@ def test_a_person_overrules(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("keep,red\nhold,red\n", "row 2: 'hold,red' is no decision"),
-        ("keep\n", "row 1: 'keep' is no decision"),
-        ("merge,red\n", "row 1: 'merge,red' is no decision"),
-        ("keep,red\ndrop,red\n", "row 2: 'red' has another decision in .*row 1"),
-        ("merge,red,blue\nmerge,red,green\n", "row 2: 'red' has another decision"),
+        ("keep,red\nhold,red\n", "row 2: 'hold,red' is not a decision"),
+        ("keep\n", "row 1: 'keep' is not a decision"),
+        ("merge,red\n", "row 1: 'merge,red' is not a decision"),
+        ("keep,red\ndrop,red\n", "row 2: 'red' has a different decision in .*row 1"),
+        ("merge,red,blue\nmerge,red,green\n", "row 2: 'red' has a different decision"),
         ("merge,red,blue\nsplit,red\n", "row 2: 'red' is both split and merged"),
-        ("split,red\nkeep,red\ndrop,red\n", "row 3: 'red' has another decision in .*row 1"),
-        (f"keep,{'x' * 200_000}\n", "row 1: .* is no decision .field larger than"),
-        ("merge,red,blue\nmerge,blue,green\nmerge,green,red\n", "red -> blue -> green -> red is a circle"),
-        ("merge,red,red\n", "red -> red is a circle"),
+        ("split,red\nkeep,red\ndrop,red\n", "row 3: 'red' has a different decision in .*row 1"),
+        (f"keep,{'x' * 200_000}\n", "row 1: .* is not a decision .field larger than"),
+        ("merge,red,blue\nmerge,blue,green\nmerge,green,red\n", "red -> blue -> green -> red is a cycle"),
+        ("merge,red,red\n", "red -> red is a cycle"),
         ("merge,red,blue\ndrop,blue\n", "row 1: 'red' is merged into 'blue', which .*row 2 drops"),
     ],
 )
@@ -184,12 +184,14 @@ def test_bad_overrules(tmp_path, text, says):
 
 
 def test_overrules_of_unknown_words(tmp_path):
-    with pytest.raises(InputError, match="row 2: no title has 'purpel'"):
+    with pytest.raises(InputError, match="row 2: no title contains 'purpel'"):
         _decide(ON, _write(tmp_path, "keep,red\ndrop,purpel\n"))
-    with pytest.raises(InputError, match="row 1: no title has 'lamp kurta', its words beside each other"):
-        _decide(ON, _write(tmp_path, "keep,lamp kurta\n"))  # each is a word of some titles
-    for action in ("keep", "drop", "split"):  # two names of one pair would leave one of them without a title
-        with pytest.raises(InputError, match="row 2: 'running shoes' is 'running socks' where its words are merged"):
+    with pytest.raises(InputError, match=r"row 1: no title contains 'lamp kurta' \(both words, adjacent\)"):
+        _decide(ON, _write(tmp_path, "keep,lamp kurta\n"))  # each word is in some titles
+    for action in ("keep", "drop", "split"):  # with two names for one pair, one of them would match no title
+        with pytest.raises(
+            InputError, match="row 2: 'running shoes' becomes 'running socks' when its words are merged"
+        ):
             _decide(ON, _write(tmp_path, f"merge,shoes,socks\n{action},running shoes\n"))
     with pytest.raises(InputError, match="no such file"):
         overrules_lib.load(tmp_path / "nothing.csv")
@@ -211,7 +213,7 @@ def test_association_of_phrases():
     assert found["c1", "d1"] == pytest.approx(expected)
 
 
-def test_what_pictures_tell():
+def test_information_from_pictures():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(600, 8)).astype(np.float32)
     rows = [(i, "red") for i in range(600) if vectors[i, 0] > 0.5] + [(i, "free") for i in range(0, 600, 3)]
@@ -219,12 +221,12 @@ def test_what_pictures_tell():
     found = telling.of_pictures(vectors, table, ["red", "free", "no"])
     by = {row[0]: row[1:] for row in found.rows()}
     assert by["red"][1] > 0.9 and by["free"][2] < 0.5 < by["free"][3] and "no" not in by
-    for few in (0, 1, 4):  # not a listing in every fold, nothing to tell
+    for few in (0, 1, 4):  # fewer listings than folds
         few_rows = table.filter(pl.col("title") < few)
         assert telling.of_pictures(vectors[:few], few_rows, ["red", "free"]).is_empty()
 
 
-def test_what_categories_tell():
+def test_information_about_categories():
     titles = ["lamp x"] * 50 + ["shoe x"] * 50
     counted = statistics.count([titles], categories=[[0] * 50 + [1] * 50])
     by = {row[0]: row[1:] for row in telling.of_categories(counted, counted.tokens["token"]).rows()}
@@ -247,7 +249,7 @@ def test_kinds_are_guessed_from_neighbours():
     }
 
 
-def test_the_page_is_escaped_and_says_how_to_overrule():
+def test_page_is_escaped_and_shows_how_to_overrule():
     made = _decide()
     evil = "<script>alert(1)</script>"
     text = mined_page.page(made, num_titles=240, threshold=5, switches=["phrases"], examples={"running shoes": evil})

@@ -1,4 +1,4 @@
-"""Pseudo-products: planted ones are found, noise is not, sizes are capped, and numbers do not depend on threads."""
+"""Pseudo-products: planted ones are found, noise is not, sizes are capped, and results do not depend on threads."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def unit(values):
 
 @pytest.fixture(scope="module")
 def planted():
-    """600 listings of 3 categories: products of 2 to 5 near listings, and 150 listings that are near nothing."""
+    """600 listings in 3 categories: products of 2 to 5 near-identical listings, and 150 listings unlike any other."""
     rng = np.random.default_rng(0)
     product = np.concatenate([np.repeat(np.arange(130), rng.integers(2, 6, 130))[:450], 1000 + np.arange(150)])
     centres = rng.normal(size=(2000, 24))
@@ -40,7 +40,7 @@ def test_planted_products_are_found_and_nothing_else(planted):
     assert (clusters.find(lambda rows: vectors[rows], hidden, 0.4, 10)[:300] == -1).all()
 
 
-def test_no_cluster_crosses_a_category_or_passes_the_size(planted):
+def test_clusters_stay_within_a_category_and_the_size_limit(planted):
     vectors, categories, _ = planted
     same = np.repeat(vectors[:1], 60, 0)
     found = clusters.find(lambda rows: same[rows], np.arange(60) % 2, 0.4, 50)
@@ -75,7 +75,7 @@ def test_vectors_of_titles():
     near = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
     assert vectors.shape == (7, clusters.DIMS) and vectors.dtype == np.float32
     assert near[0, 1] == 0 < near[0, 2] < near[0, 3] and near[3, 5] < 1e-6
-    assert (np.sort(near[[4, 6]])[:, 1] > 1).all()  # nothing said is not the same said
+    assert (np.sort(near[[4, 6]])[:, 1] > 1).all()  # titles without tokens are not similar
     assert np.array_equal(vectors, clusters.title_vectors(titles))
     pictures = clusters.picture_vectors(np.array([[0, 10, 0], [0, 20, 0], [0, 10, 200]], np.uint8))
     both = clusters.joined(vectors[:3], pictures, 0.25)
@@ -87,18 +87,20 @@ def test_vectors_of_titles():
 def test_scores_by_hand():
     scores = clusters.scores(np.array([0, 0, 1, 1, -1, -1]), np.array([5, 5, 5, 6, 6, 7]))
     assert scores["clustered"] == pytest.approx(4 / 6) and scores["purity"] == 0.75
-    assert scores["pair_precision"] == 0.5 and scores["pair_recall"] == 0.25  # (0, 1) of (0, 1), (2, 3); of 4 pairs
+    assert (
+        scores["pair_precision"] == 0.5 and scores["pair_recall"] == 0.25
+    )  # (0, 1) among (0, 1), (2, 3); 1 of 4 true pairs
     assert clusters.with_own_instances(np.array([0, -1, 1, -1], np.int32)).tolist() == [0, 2, 1, 3]
 
 
-def test_saved_clusters_are_a_level_of_categories(tmp_path):
+def test_saved_clusters_become_a_category_level(tmp_path):
     info = DataInfo(["a"], np.ones(1), 9, (["x", "y"],), (np.array([2, 3]),), "h")
     clusters.save(tmp_path / "clusters.npz", np.array([0, -1, 1, 0, -1]))
     column, got = clusters.as_categories(tmp_path / "clusters.npz", 5, info)
     assert column.tolist() == [0, -1, 1, 0, -1] and column.dtype == np.int32
     assert got.category_names[0] == ["x", "y"] and len(got.category_names[1]) == 2
     assert got.category_counts[1].tolist() == [2, 1]
-    for path, rows, words in (("clusters.npz", 4, "the train split 4"), ("other.npz", 5, "no readable clusters")):
+    for path, rows, words in (("clusters.npz", 4, "split has 4"), ("other.npz", 5, "unreadable clusters")):
         with pytest.raises(InputError, match=words):
             clusters.as_categories(tmp_path / path, rows, info)
     clusters.save(tmp_path / "clusters.npz", np.full(5, -1))
@@ -136,7 +138,7 @@ def test_mined_clusters_of_the_embedded_catalogue_are_learned_as_instances(loss,
     assert f'"cluster {summary["clusters"] - 1}"' in written
 
 
-def test_what_cannot_be_clustered_is_told(tmp_path):
+def test_bad_cluster_settings_are_refused(tmp_path):
     config = tiny()
     config.data.kwargs.num_train = 90
     for name, value in (("max_difference", 3.0), ("max_size", 1), ("title_share", 1.5), ("noise", "all")):
@@ -151,5 +153,5 @@ def test_what_cannot_be_clustered_is_told(tmp_path):
     assert (found >= 0).all() and len(np.unique(found)) == summary["clusters"] + 90 - summary["clustered"]
     config.mine.clusters.max_difference = 0.0
     assert "clusters" not in mine.run(config, tmp_path / "other")
-    with pytest.raises(InputError, match="no readable clusters"):
+    with pytest.raises(InputError, match="missing or unreadable clusters"):
         train.run(config, tmp_path / "other")

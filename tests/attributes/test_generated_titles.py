@@ -1,4 +1,4 @@
-"""The titles of the mining benchmark: the same every time, fewer are the beginning of more, and they can be mined."""
+"""Titles of the mining benchmark: reproducible, a shorter list is a prefix of a longer one, and they can be mined."""
 
 from benchmarks import generated_titles
 from retrieval_jax.attributes import statistics, titles
@@ -14,6 +14,6 @@ def test_generated_titles(monkeypatch, tmp_path):
     assert list(generator.titles(120)) == made[:120]
     assert list(generated_titles.Generator().titles(250)) == made
     words = [len(statistics.count([generator.titles(count)]).tokens) for count in (100, 1000)]
-    assert words[1] > 3 * words[0]  # there are always new words
+    assert words[1] > 3 * words[0]  # new words keep appearing
     generator.seed = 1
     assert list(generator.titles(250)) != made

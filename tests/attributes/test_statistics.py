@@ -1,4 +1,4 @@
-"""Statistics of titles against plain loops, whatever the chunks, and what is added up."""
+"""Statistics of titles against plain loops, for any chunk size, and their sums."""
 
 import collections
 
@@ -14,7 +14,7 @@ CATEGORIES = [i % 4 - 1 for i in range(len(MANY))]
 
 
 def _plain(texts, categories):
-    """Returns the rows of the four tables by plain loops."""
+    """Returns the rows of the four tables, computed by plain loops."""
     tokens, pairs, by_category, sizes = (collections.defaultdict(list) for _ in range(4))
     for place, (text, category) in enumerate(zip(texts, categories, strict=True)):
         found = titles.tokenize(text)
@@ -49,33 +49,33 @@ def test_counts_equal_a_plain_loop(monkeypatch, chunk, characters):
     assert _rows(found) == _plain(MANY, CATEGORIES)
 
 
-def test_only_the_tables_that_are_asked_for():
+def test_only_requested_tables_are_built():
     found = statistics.count([MANY])
     assert (found.pairs, found.by_category, found.categories) == (None, None, None)
     assert found.tokens.rows() == _plain(MANY, CATEGORIES)[0]
 
 
-def test_parts_add_up_whatever_their_order():
+def test_parts_add_up_in_any_order():
     parts = [statistics.count([MANY[i::3]], categories=[CATEGORIES[i::3]], pairs=True) for i in range(3)]
     for order in ([0, 1, 2], [2, 0, 1]):
         found = statistics.total([parts[i] for i in order])
         assert found.num_titles == len(MANY) and _rows(found) == _plain(MANY, CATEGORIES)
 
 
-def test_nothing():
+def test_no_titles():
     found = statistics.count([[]], categories=[[]], pairs=True)
     assert found.num_titles == 0 and _rows(found) == ([], [], [], [])
     assert statistics.count([["", "the"]]).tokens.rows() == []
 
 
 @pytest.mark.parametrize(("categories", "says"), [([0], "fewer categories"), ([0, 1, 2], "more categories")])
-def test_as_many_categories_as_titles(categories, says):
+def test_wrong_number_of_categories_is_refused(categories, says):
     with pytest.raises(InputError, match=says):
         statistics.count([["a", "b"]], categories=[categories])
 
 
 @pytest.mark.parametrize("tokens", [["red", "hat"], [], ["nobody has this"]])
-def test_encode_counts_into_the_tokens_as_they_stand(tokens):
+def test_encode_indexes_tokens_in_the_given_order(tokens):
     indptr, ids = statistics.encode(TITLES, tokens)
     assert [ids[indptr[row] : indptr[row + 1]].tolist() for row in range(len(TITLES))] == [
         sorted({tokens.index(token) for token in titles.tokenize(title) if token in tokens}) for title in TITLES
@@ -93,7 +93,7 @@ def test_save_and_load(tmp_path):
             assert (one is None and other is None) or one.equals(other)
 
 
-def test_rows_make_the_tables():
+def test_tables_from_rows():
     made = statistics.count([MANY], pairs=True)
     again = statistics.from_rows(len(MANY), tokens=made.tokens.rows()[::-1], pairs=made.pairs.rows()[::-1])
     assert again.tokens.equals(made.tokens) and again.pairs.equals(made.pairs)
@@ -103,10 +103,10 @@ def test_rows_make_the_tables():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda folder: (folder / "statistics.json").unlink(), "statistics.json is not there"),
-        (lambda folder: (folder / "pairs.parquet").unlink(), "one of its tables is not there"),
-        (lambda folder: (folder / "tokens.parquet").write_bytes(b"PAR1 broken"), "no readable statistics"),
-        (lambda folder: (folder / "statistics.json").write_text("{"), "no readable statistics"),
+        (lambda folder: (folder / "statistics.json").unlink(), "statistics.json is missing"),
+        (lambda folder: (folder / "pairs.parquet").unlink(), "one of its tables is missing"),
+        (lambda folder: (folder / "tokens.parquet").write_bytes(b"PAR1 broken"), "unreadable statistics"),
+        (lambda folder: (folder / "statistics.json").write_text("{"), "unreadable statistics"),
         (
             lambda folder: (folder / "statistics.json").write_text(
                 (folder / "statistics.json").read_text().replace("titles-1", "titles-0")
@@ -115,11 +115,11 @@ def test_rows_make_the_tables():
         ),
         (
             lambda folder: (folder / "tokens.parquet").write_bytes((folder / "pairs.parquet").read_bytes()),
-            "not those of statistics",
+            "absent or has unexpected columns",
         ),
     ],
 )
-def test_what_is_no_statistics_is_refused(tmp_path, change, says):
+def test_damaged_statistics_are_refused(tmp_path, change, says):
     statistics.save(tmp_path, statistics.count([TITLES], pairs=True))
     change(tmp_path)
     with pytest.raises(InputError, match=says):

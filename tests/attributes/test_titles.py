@@ -1,4 +1,4 @@
-"""The title rule against the runner-up's own tokens, and the fast path against the reference on any text."""
+"""The title rule against the runner-up's own tokens, and the fast path against the reference on arbitrary text."""
 
 import csv
 import gzip
@@ -36,7 +36,7 @@ def _random_texts(num: int) -> list[str]:
     [
         ("Numero Uno Men's T-Shirt", ["numero", "uno", "men's", "t-shirt"]),
         ("NEW w/tags, size 5.5 | a/b", ["new", "tags", "size", "5.5", "|", "a/b"]),
-        ("new/old", ["ne", "old"]),  # "w/" goes wherever it stands, as in the original
+        ("new/old", ["ne", "old"]),  # "w/" is removed anywhere, as in the original
         ("", []),
         (" \t--- ", ["---"]),
     ],
@@ -116,7 +116,7 @@ def test_fast_path_equals_the_rule_on_the_fashion_titles():
     assert _many(found) == [titles.tokenize(text) for text in found]
 
 
-def test_fast_path_of_nothing():
+def test_fast_path_without_tokens():
     assert _many([]) == []
     assert _many([""]) == [[]]
 

@@ -1,4 +1,4 @@
-"""Merged are words that are used alike; the traps, which look alike, are not."""
+"""Words that are used alike are merged; traps, which only look alike, are not."""
 
 import functools
 
@@ -52,7 +52,7 @@ def test_plurals_hyphens_and_typing_errors():
         assert word not in found, word
 
 
-def test_neighbours_decide_where_categories_are_unknown():
+def test_neighbours_decide_without_categories():
     titles = _shop()[0]
     found = _found(titles)
     assert found["shoe"] == ("shoes", "plural") and found["breifs"] == ("briefs", "typing error")
@@ -60,7 +60,7 @@ def test_neighbours_decide_where_categories_are_unknown():
         assert word not in found, word
 
 
-def test_without_evidence_only_a_hyphen_goes():
+def test_without_evidence_only_hyphens_are_merged():
     counted = statistics.count([["shoe"] * 3 + ["shoes"] * 9 + ["wall-mount"] * 2 + ["wallmount"] * 5], pairs=True)
     assert [row[:2] for row in variants.find(counted).rows()] == [("wall-mount", "wallmount")]
 
@@ -90,7 +90,7 @@ def test_one_edit(one, other, expected):
     assert variants.one_edit(one, other) is variants.one_edit(other, one) is expected
 
 
-def test_typing_errors_equal_a_plain_search():
+def test_typing_errors_equal_brute_force():
     vocabulary = [
         "briefs",
         "breifs",

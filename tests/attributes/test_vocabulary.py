@@ -1,4 +1,4 @@
-"""Counting, keeping, hashing and encoding of pseudo-attributes against plain loops."""
+"""Counting, hashing, saving and encoding pseudo-attributes, against plain loops."""
 
 import json
 
@@ -15,7 +15,7 @@ def _made(threshold=1):
     return vocabulary.build(statistics.count([TITLES]).tokens, len(TITLES), threshold)
 
 
-def test_threshold_is_exceeded_not_reached():
+def test_threshold_must_be_exceeded():
     assert _made(1).tokens == ["hat", "red", "shoes", "éclair"]  # éclair: twice in one title
     assert _made(2).tokens == ["red"]
     assert _made(1).counts.tolist() == [2, 2, 2, 1]
@@ -35,15 +35,15 @@ def test_encode_equals_a_plain_loop(monkeypatch, chunk):
     assert np.bincount(ids, minlength=len(made)).tolist() == made.counts.tolist()
 
 
-def test_encode_nothing():
+def test_encode_no_titles():
     indptr, ids = _made().encode([])
     assert indptr.tolist() == [0] and len(ids) == 0
 
 
-def test_hash_is_of_the_tokens_and_their_order():
+def test_hash_covers_tokens_and_their_order():
     made = _made()
     other = vocabulary.Vocabulary(made.tokens, made.counts + 1, 99, 7)
-    assert made.hash == other.hash  # counts do not change what an id means
+    assert made.hash == other.hash  # counts do not change the meaning of an id
     assert made.hash != vocabulary.Vocabulary(made.tokens[::-1], made.counts, 6, 1).hash
     assert made.hash != vocabulary.Vocabulary(made.tokens[:-1], made.counts[:-1], 6, 1).hash
     assert _made().hash == made.hash and len(made.hash) == 64
@@ -90,7 +90,7 @@ def test_a_missing_or_broken_vocabulary_is_refused(tmp_path):
         vocabulary.Vocabulary.load(tmp_path / "broken.json")
 
 
-def test_targets_travel_with_the_hash(tmp_path):
+def test_targets_carry_the_hash(tmp_path):
     made = _made()
     indptr, ids = made.encode(TITLES)
     vocabulary.save_targets(tmp_path / "train.npz", indptr, ids, made.hash)
@@ -100,10 +100,10 @@ def test_targets_travel_with_the_hash(tmp_path):
         assert got.dtype == expected.dtype
     with pytest.raises(InputError, match="another vocabulary"):
         vocabulary.load_targets(tmp_path / "train.npz", "0" * 64)
-    with pytest.raises(InputError, match="no readable targets"):
+    with pytest.raises(InputError, match="unreadable targets"):
         vocabulary.load_targets(tmp_path / "val.npz")
     (tmp_path / "val.npz").write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(InputError, match="no readable targets"):
+    with pytest.raises(InputError, match="unreadable targets"):
         vocabulary.load_targets(tmp_path / "val.npz")
     vocabulary.save_targets(tmp_path / "train.npz", indptr, ids, made.hash)
     assert (tmp_path / "train.npz").read_bytes() == first  # the same bytes every time

@@ -1,4 +1,4 @@
-"""Words of titles: units, spellings and scripts; the frame way equals the plain one; the traps stay untouched."""
+"""Words of titles: units, spellings and scripts; frames equal single titles; traps stay untouched."""
 
 import csv
 import gzip
@@ -40,7 +40,7 @@ FULL = words.Rules(
         ("５ｇｂ", "5 gb"),
     ],
 )
-def test_one_thing_has_one_word(one, other):
+def test_spellings_of_one_thing_give_one_word(one, other):
     assert words.of_title(one, BOTH) == words.of_title(other, BOTH) and len(words.of_title(one, BOTH)) == 1
 
 
@@ -66,7 +66,7 @@ def test_one_thing_has_one_word(one, other):
         ("L@@K red", ["red"]),
     ],
 )
-def test_what_may_not_be_torn_or_joined(title, expected):
+def test_traps_are_neither_split_nor_joined(title, expected):
     assert words.of_title(title, BOTH) == expected
 
 
@@ -74,7 +74,7 @@ def test_units_and_spellings_are_consistent():
     assert all(normalising.UNIT[unit] == unit for unit in normalising.UNITS)
     assert not set(normalising.SPELLINGS) & set(normalising.SPELLINGS.values())
     for word in [*normalising.UNITS, *normalising.SPELLINGS.values(), "8gb", "1-1/2inch"]:
-        assert normalising.split_token(word) == (word,), word  # twice is once
+        assert normalising.split_token(word) == (word,), word  # idempotent
     assert normalising.quantity("8gb") == ("8", "gb") and normalising.quantity("rt-ac68u") is None
 
 

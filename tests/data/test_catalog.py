@@ -329,13 +329,13 @@ def test_row_numbers_are_lines_of_the_file(tmp_path):
 
 
 def test_arguments(tmp_path):
-    with pytest.raises(InputError, match="config.data.source is 'eproducts'; there are synthetic, eproduct, table"):
+    with pytest.raises(InputError, match="there is no source 'eproducts'; did you mean eproduct"):
         loading.load({"source": "eproducts", "kwargs": {}})
-    with pytest.raises(InputError, match="kwargs has 'rot'; the eproduct source takes root, max_bad_share"):
+    with pytest.raises(InputError, match="source 'eproduct' has no argument 'rot'; did you mean root"):
         loading.load({"source": "eproduct", "kwargs": {"rot": "x"}})
-    with pytest.raises(InputError, match="kwargs has no 'root'; the eproduct"):
+    with pytest.raises(InputError, match="kwargs has no 'root'; the source 'eproduct' takes root, max_bad_share"):
         loading.load({"source": "eproduct", "kwargs": {}})
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         _load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="none of train.csv"):
         _load(tmp_path)

@@ -117,10 +117,13 @@ def test_encoded_pictures_stay_encoded(tmp_path):
     "kwargs, words",
     [
         ({"catalogs": {"shop": SHOP}}, "catalogs has 1 catalogues: give two or more"),
-        ({"search": "shops"}, "search is 'shops'; there are market, shop"),
-        ({"catalogs": {"shop": SHOP, "b": {"source": "synthetic", "weight": 2}}}, "catalogs.b has 'weight'; it takes"),
-        ({"catalogs": {"shop": SHOP, "b": {}}}, "catalogs.b has no source; there are synthetic"),
-        ({"weights": (1, 2)}, "config.data.kwargs has 'weights'; the joined source takes catalogs, search, same"),
+        ({"search": "shops"}, "search: there is no catalogue 'shops'; did you mean shop"),
+        (
+            {"catalogs": {"shop": SHOP, "b": {"source": "synthetic", "weight": 2}}},
+            "catalogue 'b' has no argument 'weight' .available: source",
+        ),
+        ({"catalogs": {"shop": SHOP, "b": {}}}, "catalogs.b has no source; give one of synthetic"),
+        ({"weights": (1, 2)}, "source 'joined' has no argument 'weights' .available: catalogs, search, same"),
     ],
 )
 def test_what_cannot_be_joined_is_refused(kwargs, words):

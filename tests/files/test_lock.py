@@ -10,7 +10,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import lock
 
 HOLD = (
-    "import sys, time\nfrom retrieval_jax import lock\n"
+    "import sys, time\nfrom retrieval_jax.files import lock\n"
     "with lock.held(sys.argv[1], 'train'):\n    print('held', flush=True)\n    time.sleep(600)\n"
 )
 

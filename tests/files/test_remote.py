@@ -350,7 +350,7 @@ def test_a_verb_that_fails_or_is_stopped_leaves_nothing_behind(bucket, tmp_path,
 
     with pytest.raises(Preempted):
         workdir.run_stage(ConfigDict({"data": {}, "train": {}}), one, "train", stopped)
-    assert there(bucket) == ["checkpoints/5.whole", "checkpoints/5/x", "stages/train.json"]
+    assert there(bucket) == ["checkpoints/5.whole", "checkpoints/5/x", "config.json", "stages/train.json"]
     fill(one, checkpoints__6__x="six")
     remote.push_before_the_end()  # of a process that ends by os._exit
     assert "checkpoints/6.whole" in there(bucket)

@@ -1,4 +1,4 @@
-"""What tests/index/test_accelerator.py runs in a process of its own, on eight CPU devices; prints JSON."""
+"""Script that tests/index/test_accelerator.py runs in a separate process on eight CPU devices; prints JSON."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ def same(found, wanted) -> bool:
 
 
 def catalogue(kind: str, rng):
-    """Returns queries and gallery; the gallery does not divide by the devices, blocks or groups."""
+    """Returns queries and gallery; devices, blocks and groups do not divide the gallery."""
     queries, gallery = rng.normal(size=(23, 24)), rng.normal(size=(1501, 24))
     if kind == "ties":
         queries, gallery = rng.integers(-1, 2, (23, 24)), rng.integers(-1, 2, (1501, 24))
@@ -48,7 +48,7 @@ def main():
             found = made.search(Embeddings(asked, queries), 12)
             out["same"][f"{kind} {dtype}"] = same(found, wanted) and found.gallery_sha256 == wanted.gallery_sha256
             out["looks"][f"{kind} {dtype}"] = made.looks
-        made.final = "float32"  # of the device
+        made.final = "float32"  # scores from the device
         found = made.search(Embeddings(asked, queries), 12)
         sums = np.where(wanted.item_rows >= 0, wanted.scores, 0), np.where(found.item_rows >= 0, found.scores, 0)
         close = np.abs(sums[0] - sums[1]).max() < 1e-6

@@ -1,4 +1,4 @@
-"""The search on devices against the one on the CPU, on eight CPU devices; its error bound by itself."""
+"""Search on devices against exact search, on eight CPU devices, and its error bound on its own."""
 
 import json
 import os
@@ -27,13 +27,13 @@ def eight_devices():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_same_as_exact_on_eight_devices(eight_devices):
+def test_equals_exact_search_on_eight_devices(eight_devices):
     assert eight_devices["devices"] == 8
     assert all(eight_devices["same"].values()), eight_devices["same"]
     assert len(eight_devices["same"]) == 3 * len(KINDS) + 1
 
 
-def test_what_is_easy_is_certified_at_once_and_what_is_not_is_looked_at_again(eight_devices):
+def test_easy_queries_are_certified_at_once_and_hard_ones_get_another_pass(eight_devices):
     looks = eight_devices["looks"]
     assert looks["plain bfloat16"]["second"] <= 3 and looks["plain bfloat16"]["host"] == 0
     assert looks["near_ties bfloat16"]["second"] == 23  # bfloat16 cannot tell these apart, float32 can
@@ -42,12 +42,12 @@ def test_what_is_easy_is_certified_at_once_and_what_is_not_is_looked_at_again(ei
 
 
 def test_approximate_search_reaches_its_recall_and_leaves_out_own_ids(eight_devices):
-    assert 0.95 <= eight_devices["recall"] < 1.0  # bfloat16 without a margin loses something: it is not the exact path
+    assert 0.95 <= eight_devices["recall"] < 1.0  # bfloat16 without a margin loses some: this is not the exact path
     assert eight_devices["own id left out"]
 
 
 @pytest.mark.parametrize("kind", ["normal", "one_sign", "sparse"])
-def test_the_bound_of_quantising_holds_and_is_not_far_off(kind):
+def test_the_quantisation_bound_holds_and_is_reasonably_tight(kind):
     rng = np.random.default_rng(0)
     queries, gallery = rng.normal(size=(40, 96)), rng.normal(size=(300, 96))
     if kind == "one_sign":
@@ -70,7 +70,7 @@ def test_bad_input_has_a_remedy():
     gallery = np.ones((30, 4), np.float32)
     with pytest.raises(InputError, match="bfloat16 or float32"):
         accelerator.Index(gallery, dtype="int8")
-    with pytest.raises(InputError, match="divides"):
+    with pytest.raises(InputError, match="must divide"):
         accelerator.Index(gallery, gallery_block=100, group=8)
     with pytest.raises(InputError, match="same model"):
         accelerator.Index(gallery).search(gallery[:, :3], 2)

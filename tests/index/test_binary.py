@@ -1,4 +1,4 @@
-"""The binary engine's search: against loops, exact search, other numbers of shards; ties, own ids, bad input."""
+"""Search in a binary index: against loops, exact search and other shard counts; ties, own ids, bad input."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from retrieval_jax.index.binary import codes
 
 
 def vectors(count, dim=24, seed=0):
-    """Vectors around a few centres, some of them equal, one zero."""
+    """Returns vectors around a few centres, some of them duplicates, one zero."""
     rng = np.random.default_rng(seed)
     out = rng.normal(size=(12, dim))[rng.integers(0, 12, count)] + 0.4 * rng.normal(size=(count, dim))
     out[count // 2 : count // 2 + 20] = out[3]
@@ -24,7 +24,7 @@ def names(count, seed=1):
 
 
 def naive(coder, gallery, ids, queries, query_ids, k, count, probes):
-    """Loops: every code compared, sorted by (distance, id); candidates sorted by (cosine, id)."""
+    """Searches with loops: compares every code, sorts by (distance, id), then candidates by (cosine, id)."""
     code, cell = coder.encode(gallery)
     query_code, query_cells = coder.encode(queries, probes)
     out = []
@@ -64,7 +64,7 @@ def test_equals_loops(cells, probes, shards, bits, count):
     assert 5 not in found.item_rows[1] and found.gallery_sha256 == Embeddings(ids, gallery).ids.sha256()
 
 
-def test_more_ties_than_were_asked_for_are_cut_by_id():
+def test_surplus_ties_are_cut_by_id():
     gallery = np.ones((400, 16), np.float32)
     gallery[::5] += np.random.default_rng(0).normal(size=(80, 16)).astype(np.float32) / 4
     ids = names(400)
@@ -75,12 +75,12 @@ def test_more_ties_than_were_asked_for_are_cut_by_id():
     assert rows.tolist() == sorted(equal, key=lambda row: ids[row].encode())[:10]
 
 
-@pytest.mark.parametrize("kind", ["plain", "equal", "whole_numbers"])
-def test_any_number_of_shards_gives_the_same(kind):
+@pytest.mark.parametrize("kind", ["plain", "equal", "integers"])
+def test_results_do_not_depend_on_the_number_of_shards(kind):
     gallery = {
         "plain": vectors(2000),
         "equal": np.ones((2000, 24), np.float32),
-        "whole_numbers": np.random.default_rng(0).integers(-1, 2, (2000, 24)).astype(np.float32),
+        "integers": np.random.default_rng(0).integers(-1, 2, (2000, 24)).astype(np.float32),
     }[kind]
     ids, queries = names(2000), vectors(40, seed=9)
     results = [
@@ -92,7 +92,7 @@ def test_any_number_of_shards_gives_the_same(kind):
         np.testing.assert_array_equal(other.scores, results[0].scores)
 
 
-def test_with_all_as_candidates_it_is_exact_search():
+def test_with_all_rows_as_candidates_it_equals_exact_search():
     gallery, ids, queries = vectors(500), names(500), vectors(30, seed=3)
     found = binary.Index(gallery, ids, candidates=500, bits=16).search(queries, 10)
     exact = index.get("exact").Index(gallery, ids).search(queries, 10)
@@ -115,7 +115,7 @@ def test_recall_grows_with_candidates_and_bits():
     assert recall(bits=128, candidates=50) > some > recall(bits=32, candidates=50)
 
 
-def test_the_rotation_that_is_learned_beats_a_random_one_and_is_one():
+def test_the_learned_rotation_is_orthogonal_and_beats_a_random_one():
     rng = np.random.default_rng(0)
     unit = codes.units(rng.normal(size=(2000, 32)) * np.linspace(2, 0.2, 32))
     unit -= unit.mean(0)
@@ -135,7 +135,7 @@ def test_the_rotation_that_is_learned_beats_a_random_one_and_is_one():
     assert np.square(unit @ low).sum() > 0.98 * np.square(unit @ np.linalg.eigh(unit.T @ unit)[1][:, -8:]).sum()
 
 
-def test_a_direction_without_variance_breaks_nothing():
+def test_a_direction_without_variance_is_harmless():
     gallery = vectors(200)
     gallery[:, 5] = 0
     gallery[:, 6] = gallery[:, 7]
@@ -145,7 +145,7 @@ def test_a_direction_without_variance_breaks_nothing():
 
 
 def test_codes_do_not_depend_on_the_block():
-    gallery = np.random.default_rng(0).integers(-1, 2, (300, 24)).astype(np.float32)  # many products are zero in truth
+    gallery = np.random.default_rng(0).integers(-1, 2, (300, 24)).astype(np.float32)  # many products are truly zero
     coder = codes.fit(gallery, bits=24, cells=5, rounds=0)
     coder = codes.Coder(np.zeros(24), np.eye(24)[:, ::-1] - np.eye(24), coder.centroids)
     whole = coder.encode(gallery, 3)
@@ -155,19 +155,19 @@ def test_codes_do_not_depend_on_the_block():
             np.testing.assert_array_equal(np.concatenate(have), want)
 
 
-def test_fewer_than_k_are_padded_and_no_queries_are_fine():
+def test_short_rankings_are_padded_and_zero_queries_are_fine():
     engine = binary.Index(vectors(30), names(30), candidates=5, bits=16)
     assert (engine.search(vectors(9, seed=2), 40).item_rows[:, 30:] == -1).all()
     assert engine.search(np.zeros((0, 24), np.float32), 3).item_rows.shape == (0, 3)
 
 
-def test_rows_of_the_own_id_are_left_out_however_many():
+def test_all_rows_with_the_query_id_are_left_out():
     gallery, ids = np.ones((200, 16), np.float32), ["a"] * 150 + [f"b{number:02d}" for number in range(50)]
     found = binary.Index(gallery, ids, candidates=20, bits=8, shards=2).search(Embeddings(["a"], gallery[:1]), 5)
     assert found.item_rows[0].tolist() == [150, 151, 152, 153, 154]
 
 
-def test_lists_find_what_is_there_after_additions_and_removals():
+def test_lists_stay_correct_after_additions_and_removals():
     rng = np.random.default_rng(0)
     lists, there = codes.Lists(40, 4), {}
     code, cell = rng.integers(0, 256, (500, 5), dtype=np.uint8), rng.integers(0, 4, 500)
@@ -205,15 +205,15 @@ def test_lists_find_what_is_there_after_additions_and_removals():
         ({"probes": 0}, "probes"),
         ({"candidates": 0}, "candidates"),
         ({"shards": 0}, "shards"),
-        ({"ids": ["a"]}, "one id a row"),
+        ({"ids": ["a"]}, "one id per row"),
     ],
 )
-def test_settings_out_of_range_are_told(settings, words):
+def test_settings_out_of_range_are_rejected(settings, words):
     with pytest.raises(InputError, match=words):
         binary.Index(vectors(30), **settings)
 
 
-def test_bad_vectors_are_told_with_row_and_id():
+def test_bad_vectors_are_named_by_row_and_id():
     gallery = vectors(30)
     gallery[11, 2] = np.nan
     with pytest.raises(InputError, match="row 11"):
@@ -231,7 +231,7 @@ def test_bad_vectors_are_told_with_row_and_id():
         binary.Index(np.zeros((0, 4), np.float32))
 
 
-def test_a_coder_is_saved_and_loaded_and_nothing_else_is(tmp_path):
+def test_a_coder_round_trips_and_other_files_are_rejected(tmp_path):
     coder = codes.fit(vectors(100), cells=4)
     coder.save(tmp_path / "coder.npz")
     again = codes.Coder.load(tmp_path / "coder.npz")

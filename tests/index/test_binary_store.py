@@ -1,4 +1,4 @@
-"""The binary engine on disk: writes against a dict, readers, damage anywhere, interrupted writes, killed writers."""
+"""The binary index on disk: writes against a dict, readers, damage anywhere, interrupted writes, killed writers."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def make(folder, **settings):
 
 
 def contents(store):
-    """Returns id -> vector, found by reading what lies behind every live row, after checking what is in memory."""
+    """Returns id -> vector of every live row, after checking the state in memory."""
     out = {}
     for part in store._shards:
         for row in range(part.rows):
@@ -58,7 +58,7 @@ def searched(store, queries, k=8):
 
 
 def check_search(store, state, seed=0):
-    """Every candidate is re-ranked: the search must equal brute force over `state`."""
+    """Checks a search against brute force over `state`; all rows are candidates."""
     ids = sorted(state, key=str.encode)
     gallery = np.stack([state[name] for name in ids]).astype(float) if ids else np.zeros((0, DIM))
     queries = vectors(4, seed)
@@ -71,7 +71,7 @@ def check_search(store, state, seed=0):
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_writes_are_seen_at_once_and_after_opening_again(tmp_path, shards):
+def test_writes_are_visible_at_once_and_after_reopening(tmp_path, shards):
     state = {}
     store = make(tmp_path / "i", shards=shards)
     for number in range(60):
@@ -98,7 +98,7 @@ def test_writes_are_seen_at_once_and_after_opening_again(tmp_path, shards):
     assert len(list(tmp_path.rglob("0*.log"))) == shards
 
 
-def test_any_number_of_shards_finds_the_same(tmp_path):
+def test_results_do_not_depend_on_the_number_of_shards(tmp_path):
     rng = np.random.default_rng(0)
     gallery = rng.integers(-1, 2, (600, DIM)).astype(np.float32)  # many ties, in codes and cosines
     ids, queries = [f"p{number}" for number in rng.permutation(600)], rng.integers(-1, 2, (20, DIM)).astype(np.float32)
@@ -114,7 +114,7 @@ def test_any_number_of_shards_finds_the_same(tmp_path):
     assert not any(own in found for own, found in zip(ids[1:20], results[0][0][:19], strict=True))
 
 
-def test_it_finds_what_the_index_of_a_gallery_finds(tmp_path):
+def test_the_store_finds_the_same_as_the_in_memory_index(tmp_path):
     gallery, ids = vectors(500), [f"p{number:03d}" for number in range(500)]
     settings = {"bits": 32, "cells": 5, "probes": 2, "candidates": 30}
     static = binary.Index(gallery, ids, **settings).search(vectors(20, 1), 10)
@@ -135,7 +135,7 @@ def test_a_reader_sees_acknowledged_writes_on_refresh(tmp_path):
         binary_writes.play(state, number)
         if number % 3 == 0:
             check_search(reader, shown := dict(state), number) if reader.refresh() is None else None
-    writer.compact()  # the files that the reader has mapped are gone
+    writer.compact()  # the files that the reader has mapped are unlinked
     check_search(reader, shown)
     reader.refresh()
     check_search(reader, state)
@@ -145,7 +145,7 @@ def test_a_reader_sees_acknowledged_writes_on_refresh(tmp_path):
     writer.close()
 
 
-def test_a_search_by_id_that_comes_before_the_first_write_has_no_table_of_ids_of_its_own(tmp_path, monkeypatch):
+def test_a_search_by_id_and_the_first_write_share_one_id_table(tmp_path, monkeypatch):
     make(tmp_path / "i").close()
     with binary.open(tmp_path / "i", write=True) as store:
         store.add(["a", "b"], vectors(2))
@@ -170,23 +170,23 @@ def test_a_search_by_id_that_comes_before_the_first_write_has_no_table_of_ids_of
 
 def test_one_writer_at_a_time(tmp_path):
     with make(tmp_path / "i"):
-        with pytest.raises(InputError, match="elsewhere"):
+        with pytest.raises(InputError, match="already open for writing"):
             binary.open(tmp_path / "i", write=True)
         binary.open(tmp_path / "i")
     binary.open(tmp_path / "i", write=True).close()
 
 
-def test_what_does_not_fit_is_told_and_changes_nothing(tmp_path):
+def test_bad_input_is_rejected_and_changes_nothing(tmp_path):
     with make(tmp_path / "i", dtype="float16") as store:
         store.add(["a", "b"], vectors(2))
         before = contents(store)
         bad = vectors(3)
         bad[1, 1] = 70_000.0  # beyond float16
         for ids, rows, words in (
-            (["b", "c"], vectors(2), "'b' is in"),
-            (["c", "c"], vectors(2), "'c' comes twice"),
+            (["b", "c"], vectors(2), "'b' is already in"),
+            (["c", "c"], vectors(2), "'c' is repeated"),
             (["c"], vectors(2), "1 ids"),
-            (["c"], np.zeros((1, 3)), "16 numbers"),
+            (["c"], np.zeros((1, 3)), "16 dimensions"),
             (["c", "é", "e"], bad, r"row 1 \(é\)"),
         ):
             with pytest.raises(InputError, match=words):
@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_told_and_changes_nothing(tmp_path):
         equal(contents(store), before)
         np.testing.assert_array_equal(before["a"], vectors(2)[0].astype(np.float16))
         assert store.delete(["nothing"]) == 0
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         make(tmp_path / "i")
     with pytest.raises(InputError, match="there is no binary index"):
         binary.open(tmp_path)
@@ -205,7 +205,7 @@ def records(file):
 
 
 def small_index(folder):
-    """Returns the states after each record of a small index with one shard, and where its records end."""
+    """Returns the states of a small one-shard index after each record, and the ends of its records."""
     states = [{}]
     with make(folder, cells=1) as store:
         for number in range(6):
@@ -218,32 +218,32 @@ def small_index(folder):
     return states, [0, *records(folder / "shard-000" / "000001.log")]
 
 
-def test_a_log_cut_at_any_byte_gives_the_writes_before(tmp_path):
+def test_a_log_truncated_at_any_byte_keeps_the_writes_before(tmp_path):
     states, ends = small_index(tmp_path / "i")
     whole = (tmp_path / "i" / "shard-000" / "000001.log").read_bytes()
     for cut in range(0, len(whole) + 1, 7):
         copy = shutil.copytree(tmp_path / "i", tmp_path / "copy")
         file = copy / "shard-000" / "000001.log"
         missing = min((end - cut for end in ends if end >= cut), default=0)
-        garbage = [b"", b"\xa5" * missing, (b"RJB1" * missing)[:missing]][cut % 3]  # a length without its bytes
+        garbage = [b"", b"\xa5" * missing, (b"RJB1" * missing)[:missing]][cut % 3]  # right length, wrong bytes
         file.write_bytes(whole[:cut] + garbage)
         number = sum(end <= cut for end in ends) - 1
         equal(contents(binary.open(copy)), states[number])  # a reader changes nothing
         assert file.stat().st_size == cut + len(garbage)
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with binary.open(copy, write=True) as store:
                 equal(contents(store), states[number])
                 store.add(["new"], vectors(1, 99))
-        assert bool(told) == (cut + len(garbage) > ends[number])
-        assert all("cut off" in str(one.message) and str(file) in str(one.message) for one in told)
+        assert bool(caught) == (cut + len(garbage) > ends[number])
+        assert all("truncated" in str(one.message) and str(file) in str(one.message) for one in caught)
         with binary.open(copy) as store:
             equal(contents(store), states[number] | {"new": vectors(1, 99)[0]})
             store.verify()
         shutil.rmtree(copy)
 
 
-def test_a_changed_byte_is_noticed(tmp_path):
+def test_a_flipped_bit_is_detected(tmp_path):
     states, ends = small_index(tmp_path / "i")
     file = tmp_path / "i" / "shard-000" / "000001.log"
     whole = file.read_bytes()
@@ -253,14 +253,14 @@ def test_a_changed_byte_is_noticed(tmp_path):
             for write in (False, True):
                 with pytest.raises(InputError, match=f"{file} is damaged at byte"):
                     binary.open(tmp_path / "i", write=write)
-        else:  # the last record: not to be told from one that was interrupted
+        else:  # the last record: indistinguishable from an interrupted one
             equal(contents(binary.open(tmp_path / "i")), states[-2])
         assert len(file.read_bytes()) == len(whole)
     file.write_bytes(whole)
     numbers = tmp_path / "i" / "shard-000" / "000001.vectors"
     good = numbers.read_bytes()
     numbers.write_bytes(good[:-1])
-    with pytest.raises(InputError, match=f"{numbers} is cut"):
+    with pytest.raises(InputError, match=f"{numbers} is truncated"):
         binary.open(tmp_path / "i", write=True)
     numbers.write_bytes(good[:-1] + b"x")
     with pytest.raises(InputError, match=f"{numbers}: rows 12 to 14"):
@@ -270,12 +270,12 @@ def test_a_changed_byte_is_noticed(tmp_path):
         binary.open(tmp_path / "i").verify()
 
 
-def test_other_files_that_are_broken_are_named(tmp_path):
+def test_other_damaged_files_are_named(tmp_path):
     make(tmp_path / "i").close()
     for name, words in (
         ("binary.json", "not the description|there is no"),
         ("coder.npz", "changed|coder.npz"),
-        ("shard-000/current.json", "which files count"),
+        ("shard-000/current.json", "current generation"),
         ("shard-000/000001.log", "not found"),
         ("shard-000/000001.vectors", ""),
     ):
@@ -300,7 +300,7 @@ class Stop(BaseException):
     pass
 
 
-def test_a_write_that_stops_at_any_step_loses_nothing_that_was_acknowledged(tmp_path, monkeypatch):
+def test_a_write_stopped_at_any_step_loses_no_acknowledged_write(tmp_path, monkeypatch):
     """Raises at the n-th call that touches the disk, for every n, in an update, a deletion and a compaction."""
     calls = ("write", "fdatasync", "fsync", "replace", "ftruncate", "open", "unlink")
     real = {name: getattr(os, name) for name in calls}
@@ -370,7 +370,7 @@ def test_threads_write_while_others_search(tmp_path):
         try:
             while not stop.is_set():
                 found = store.search(fixed, 3)
-                assert (found.scores[:, 0] > 0.9999).all()  # they are always there
+                assert (found.scores[:, 0] > 0.9999).all()  # these are never deleted
         except BaseException as error:
             errors.append(error)
 
@@ -389,7 +389,7 @@ def test_threads_write_while_others_search(tmp_path):
 
 
 def kill_writers(folder, times, seed):
-    """Starts a writer and kills it at a random moment, `times` times; returns how many writes were acknowledged."""
+    """Starts a writer and kills it at a random moment, `times` times; returns the number of acknowledged writes."""
     moments, state, number, opened = random.Random(seed), {}, 0, 0
     with make(folder, shards=2):
         pass
@@ -413,7 +413,7 @@ def kill_writers(folder, times, seed):
             while not lines or not lines[-1].startswith("pid "):
                 lines.append(nursery.stdout.readline())
             pid = int(lines.pop().split()[1])
-            for _ in range(moments.choice([0, 1, 2, 3, 8]) - len(lines)):  # 0: not even opened; else that many writes
+            for _ in range(moments.choice([0, 1, 2, 3, 8]) - len(lines)):  # lines to wait for: "open", then writes
                 lines.append(nursery.stdout.readline())
             time.sleep(moments.uniform(0, 0.06))
             os.kill(pid, signal.SIGKILL)
@@ -434,10 +434,10 @@ def kill_writers(folder, times, seed):
                     following = dict(state)
                     binary_writes.play(following, number)
                     for name in have.keys() | state.keys() | following.keys():
-                        # of the write that was going on, each id is there or not; every other is as acknowledged
+                        # ids of the write in progress are there or not; all others are as acknowledged
                         assert any(np.array_equal(have.get(name), one.get(name)) for one in (state, following)), name
                     check_search(store, have, number)
-            # What was going on is repeated by the next writer, so that the state is that of `play` again.
+            # The next writer repeats the interrupted write, after which the state is that of `play` again.
     finally:
         nursery.stdin.close()
         nursery.wait(20)

@@ -12,7 +12,7 @@ from retrieval_jax.index import exact
 
 
 def brute_force(queries, gallery, k, query_ids=None, gallery_ids=None):
-    """Loops: correctly rounded sums, sorted by (score, id); [(row, score)] of each query."""
+    """Returns [(row, score)] per query from plain loops: correctly rounded sums, sorted by (score, id)."""
     norms = [math.sqrt(math.fsum(float(x) * float(x) for x in vector)) for vector in gallery]
     out = []
     for number, query in enumerate(queries):
@@ -38,9 +38,8 @@ def check(ranking, expected, k):
 
 
 def catalogue(kind, rng):
-    gallery = rng.integers(-2, 3, (150, 6)).astype(
-        np.float32
-    )  # small whole numbers: many exact ties, some zero vectors
+    # small integers: many exact ties, some zero vectors
+    gallery = rng.integers(-2, 3, (150, 6)).astype(np.float32)
     queries = rng.integers(-2, 3, (13, 6)).astype(np.float32)
     if kind == "ties":
         gallery[5] = queries[3] = 0
@@ -85,7 +84,7 @@ def test_arrays_and_shards_without_ids_break_ties_by_row():
     check(exact.Index(Shards([gallery[:60], gallery[60:]], 6), gallery_block=33).search(queries, 20), expected, 20)
 
 
-def test_block_sizes_do_not_change_a_bit_of_wide_vectors():
+def test_results_for_wide_vectors_are_bitwise_equal_for_any_block_size():
     rng = np.random.default_rng(2)
     gallery = rng.normal(size=(700, 257)).astype(np.float32)
     gallery[300:350] = gallery[0] * (1 + 1e-6 * rng.normal(size=(50, 257)))  # fifty near-ties
@@ -101,11 +100,11 @@ def test_block_sizes_do_not_change_a_bit_of_wide_vectors():
 
 
 @pytest.mark.parametrize("order", ["rising", "falling", "shuffled"])
-def test_the_order_of_the_gallery_does_not_matter(order, monkeypatch):
+def test_gallery_order_does_not_matter(order, monkeypatch):
     monkeypatch.setattr(exact, "TILE", 7)
     rng = np.random.default_rng(3)
     queries, gallery = np.abs(rng.normal(size=(20, 8))).astype(np.float32), rng.normal(size=(3000, 8)).astype("float32")
-    if order != "shuffled":  # the best come last: every block beats all before it; or first: none does
+    if order != "shuffled":  # best last: every block beats all blocks before it; best first: no block does
         gallery = gallery[np.argsort(gallery.sum(1) / np.linalg.norm(gallery, axis=1))]
         gallery = gallery if order == "rising" else gallery[::-1].copy()
     cosines = (queries.astype(float) @ gallery.T.astype(float)) / np.linalg.norm(queries, axis=1)[:, None]
@@ -114,7 +113,7 @@ def test_the_order_of_the_gallery_does_not_matter(order, monkeypatch):
     assert np.array_equal(found.item_rows, np.argsort(-cosines, axis=1, kind="stable")[:, :10])
 
 
-def test_every_gallery_row_is_read_once_for_all_queries_and_again_only_where_it_is_scored():
+def test_gallery_rows_are_read_once_for_all_queries_and_again_only_to_re_score():
     class Counted:
         def __init__(self, array):
             self.array, self.shape, self.read = array, array.shape, np.zeros(len(array), int)
@@ -135,21 +134,21 @@ def test_every_gallery_row_is_read_once_for_all_queries_and_again_only_where_it_
     assert np.count_nonzero(gallery.read == 2) <= 40 * 5
 
 
-def test_k_beyond_the_gallery_is_padded_and_an_empty_gallery_too():
+def test_rankings_of_small_and_empty_galleries_are_padded():
     exact = index.get("exact")
     ranking = exact.Index(Embeddings(["a", "b"], np.eye(2))).search(Embeddings(["b"], [[1.0, 0.0]]), 4)
     assert ranking.item_rows.tolist() == [[0, -1, -1, -1]]
     assert exact.Index(np.zeros((0, 2), np.float32)).search(np.ones((3, 2)), 2).item_rows.tolist() == [[-1, -1]] * 3
 
 
-def test_scale_does_not_matter_even_at_the_ends_of_float32():
+def test_scale_does_not_matter_even_at_the_limits_of_float32():
     gallery = np.array([[1e-30, 0], [1e30, 1e30], [0, 1]], np.float32)
     ranking = index.get("exact").Index(gallery).search(np.array([[1e25, 0]], np.float32), 3)
     assert ranking.item_rows.tolist() == [[0, 1, 2]]
     np.testing.assert_allclose(ranking.scores[0], [1, math.sqrt(0.5), 0], atol=1e-7)
 
 
-def test_vectors_that_are_no_numbers_are_named():
+def test_non_finite_vectors_are_named():
     gallery = np.ones((30, 2), np.float32)
     gallery[17, 1] = np.nan
     with pytest.raises(InputError, match=r"gallery embedding of row 17 \(item17\)"):
@@ -162,17 +161,18 @@ def test_vectors_that_are_no_numbers_are_named():
 
 def test_other_bad_input_has_a_remedy():
     exact = index.get("exact")
-    with pytest.raises(InputError, match="there are .*exact"):
+    with pytest.raises(InputError, match="no index .* named 'exakt'; did you mean exact.* faiss_index"):
         index.get("exakt")
+    assert index.names() == ["accelerator", "binary", "exact", "faiss_index", "milvus"]
     with pytest.raises(InputError, match="same model"):
         exact.Index(np.ones((3, 2), np.float32)).search(np.ones((1, 3), np.float32), 1)
-    with pytest.raises(InputError, match="one id a row"):
+    with pytest.raises(InputError, match="one id per row"):
         exact.Index(np.ones((3, 2), np.float32), ids=["a"])
     with pytest.raises(InputError, match="at least one"):
         exact.Index(np.ones((3, 2), np.float32)).search(np.ones((1, 2), np.float32), 0)
 
 
-def test_progress_counts_gallery_blocks_and_small_work_is_quiet(monkeypatch, capfd):
+def test_progress_counts_gallery_blocks_and_small_searches_are_quiet(monkeypatch, capfd):
     rng = np.random.default_rng(0)
     made = exact.Index(rng.standard_normal((25, 4)), query_block=3, gallery_block=10)
     made.search(rng.standard_normal((7, 4)), 2)

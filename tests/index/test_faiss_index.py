@@ -1,4 +1,4 @@
-"""Approximate search by faiss: exact scores, own ids, padding, folders that know their gallery."""
+"""Approximate search with faiss: exact scores, own ids, padding, folders that recognise their gallery."""
 
 import json
 
@@ -13,7 +13,7 @@ from retrieval_jax.postprocess import ensemble
 
 
 def clusters(count, seed=0, dim=16):
-    """Vectors of several lengths around 20 centres."""
+    """Returns vectors of various lengths around 20 centres."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(20, dim))
     vectors = centres[rng.integers(0, 20, count)] + 0.3 * rng.normal(size=(count, dim))
@@ -25,7 +25,7 @@ def embeddings(count, seed=0, name="g"):
 
 
 @pytest.mark.parametrize("factory, parameters", [("Flat", ""), ("IVF8,Flat", "nprobe=8"), ("HNSW16", "efSearch=400")])
-def test_where_faiss_finds_all_it_equals_exact_search(factory, parameters):
+def test_an_exhaustive_faiss_search_equals_exact_search(factory, parameters):
     gallery, queries = embeddings(1200), clusters(30, seed=1)
     gallery.vectors[600:620] = gallery.vectors[5]  # ties go by id
     gallery.vectors[7] = 0
@@ -38,7 +38,7 @@ def test_where_faiss_finds_all_it_equals_exact_search(factory, parameters):
 
 
 @pytest.mark.parametrize("factory", ["IVF16,SQ8", "IVF16,PQ4x4fs", "RR16,IVF16,RaBitQ", "PCA8,IVF16,PQ4x4", "SQ4"])
-def test_more_candidates_find_more_and_scores_are_exact_cosines(factory):
+def test_recall_grows_with_candidates_and_scores_are_exact_cosines(factory):
     gallery, queries = clusters(1500), clusters(40, seed=1)
     wanted = exact.Index(gallery).search(queries, 10).item_rows
     made = faiss_index.Index(gallery, factory=factory, parameters="nprobe=16" if "IVF" in factory else "")
@@ -53,7 +53,7 @@ def test_more_candidates_find_more_and_scores_are_exact_cosines(factory):
     assert recalls[0] < recalls[1] <= recalls[2] == 1.0
 
 
-def test_fewer_probes_find_less_and_parameters_can_be_changed():
+def test_fewer_probes_find_fewer_and_parameters_can_be_changed():
     gallery, queries = clusters(1500), clusters(40, seed=1)
     wanted = exact.Index(gallery).search(queries, 100).item_rows
     made = faiss_index.Index(gallery, factory="IVF64,Flat", parameters="nprobe=1")
@@ -63,7 +63,7 @@ def test_fewer_probes_find_less_and_parameters_can_be_changed():
     assert np.array_equal(made.search(queries, 100).item_rows, wanted)
 
 
-def test_k_beyond_the_gallery_is_padded_and_an_empty_gallery_too():
+def test_rankings_of_small_and_empty_galleries_are_padded():
     gallery = Embeddings(["a", "b", "a"], np.eye(3)[:, :2] + 0.5)
     ranking = faiss_index.Index(gallery, factory="Flat").search(Embeddings(["a", "c"], [[1.0, 0.0]] * 2), 4)
     assert ranking.item_rows.tolist() == [[1, -1, -1, -1], [0, 2, 1, -1]]
@@ -71,23 +71,27 @@ def test_k_beyond_the_gallery_is_padded_and_an_empty_gallery_too():
     assert empty.search(np.ones((3, 2)), 2).item_rows.tolist() == [[-1, -1]] * 3
 
 
-def test_a_folder_is_written_once_and_read_again(tmp_path, monkeypatch):
+def test_a_saved_index_is_loaded_and_not_rebuilt(tmp_path, monkeypatch):
     gallery, queries, folder = embeddings(1200), clusters(10, seed=1), tmp_path / "kept"
     settings = {"factory": "HNSW8", "parameters": "efSearch=20", "folder": folder}
     first = faiss_index.Index(gallery, **settings).search(queries, 5)
     assert sorted(file.name for file in folder.iterdir()) == ["index.faiss", "index.json", "witnesses.npy"]
-    monkeypatch.setattr(faiss_index.Index, "_build", None)  # it must not be built a second time
+    monkeypatch.setattr(faiss_index.Index, "_build", None)  # it must not be rebuilt
     again = faiss_index.Index(gallery, **settings).search(queries, 5)
     assert np.array_equal(first.item_rows, again.item_rows) and np.array_equal(first.scores, again.scores)
 
 
-def test_a_folder_of_another_gallery_is_refused(tmp_path):
+def test_a_folder_of_another_gallery_is_rejected(tmp_path):
     gallery, settings = embeddings(300), {"factory": "Flat", "folder": tmp_path / "kept"}
     faiss_index.Index(gallery, **settings)
     renamed = Embeddings([*gallery.ids[:299], "other"], gallery.vectors)
     moved = Embeddings(gallery.ids, clusters(300, seed=3))
     fewer = embeddings(299)
-    for other, message in ((renamed, "another gallery"), (fewer, "another gallery"), (moved, "former vectors")):
+    for other, message in (
+        (renamed, "a different gallery"),
+        (fewer, "a different gallery"),
+        (moved, "outdated vectors"),
+    ):
         with pytest.raises(InputError, match=message):
             faiss_index.Index(other, **settings)
     with pytest.raises(InputError, match="holds an index 'Flat'"):
@@ -95,7 +99,7 @@ def test_a_folder_of_another_gallery_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("joined", [False, True])
-def test_a_folder_is_refused_where_a_single_listing_was_embedded_again(tmp_path, joined):
+def test_a_folder_is_rejected_if_a_single_listing_was_embedded_again(tmp_path, joined):
     def gallery(changed=()):
         made = embeddings(3000)
         made.vectors[list(changed)] = 1.0
@@ -106,7 +110,7 @@ def test_a_folder_is_refused_where_a_single_listing_was_embedded_again(tmp_path,
     settings = {"factory": "Flat", "folder": tmp_path / "kept"}
     faiss_index.Index(gallery(), **settings)
     faiss_index.Index(gallery(), **settings)
-    with pytest.raises(InputError, match="former vectors"):
+    with pytest.raises(InputError, match="outdated vectors"):
         faiss_index.Index(gallery(changed=[1001]), **settings)
 
 
@@ -114,11 +118,11 @@ def test_a_folder_is_refused_where_a_single_listing_was_embedded_again(tmp_path,
     (lambda folder: (folder / "index.faiss").write_bytes(b"IxFI" * 30), "has changed"),
     (lambda folder: (folder / "index.faiss").unlink(), "is missing"),
     (lambda folder: (folder / "witnesses.npy").write_bytes(b""), "cut"),
-    (lambda folder: (folder / "index.json").write_text("{"), "describes no index"),
+    (lambda folder: (folder / "index.json").write_text("{"), "does not describe an index"),
     (lambda folder: (folder / "index.json").write_text(
         json.dumps({**json.loads((folder / "index.json").read_text()), "format": 9})), "format 9"),
 ])  # fmt: skip
-def test_a_broken_folder_is_told(tmp_path, harm, message):
+def test_a_damaged_folder_is_reported(tmp_path, harm, message):
     gallery, settings = embeddings(300), {"factory": "Flat", "folder": tmp_path / "kept"}
     faiss_index.Index(gallery, **settings)
     harm(tmp_path / "kept")
@@ -128,7 +132,7 @@ def test_a_broken_folder_is_told(tmp_path, harm, message):
 
 def test_bad_input_has_a_remedy():
     gallery = clusters(100)
-    with pytest.raises(InputError, match="for instance"):
+    with pytest.raises(InputError, match="for example"):
         faiss_index.Index(gallery, factory="IVF,Flot")
     with pytest.raises(InputError, match="divides the dimensions"):
         faiss_index.Index(gallery, factory="PQ5")
@@ -143,7 +147,7 @@ def test_bad_input_has_a_remedy():
         faiss_index.Index(gallery, factory="Flat")
 
 
-def test_a_vector_that_is_not_finite_is_named_by_its_row_and_id_whoever_reads_it(tmp_path):
+def test_a_non_finite_vector_is_named_by_row_and_id_wherever_it_is_read(tmp_path):
     gallery, settings = embeddings(1200), {"factory": "IVF8,Flat", "folder": tmp_path / "kept"}
     faiss_index.Index(gallery, **settings)
     gallery.vectors[701] = np.nan
@@ -151,13 +155,13 @@ def test_a_vector_that_is_not_finite_is_named_by_its_row_and_id_whoever_reads_it
     with pytest.raises(InputError, match=r"row 701 \(g0701\)"):
         kept.search(clusters(1, seed=1), 10)
     gallery = embeddings(1200)
-    rows = np.unique(np.linspace(0, 1199, 400).astype(np.int64))  # those learned from
+    rows = np.unique(np.linspace(0, 1199, 400).astype(np.int64))  # the training rows
     gallery.vectors[rows[300]] = np.inf
     with pytest.raises(InputError, match=rf"row {rows[300]} \(g0{rows[300]}\)"):
         faiss_index.Index(gallery, factory="IVF8,Flat", train_rows=400)
 
 
-def test_bytes_per_vector_and_threads_are_told_and_left_alone():
+def test_bytes_per_vector_are_reported_and_faiss_threads_restored():
     gallery = clusters(1000)
     before = faiss_index.faiss.omp_get_max_threads()
     flat, coded = (faiss_index.Index(gallery, factory=name, threads=1) for name in ("Flat", "SQ8"))
@@ -165,7 +169,7 @@ def test_bytes_per_vector_and_threads_are_told_and_left_alone():
     assert faiss_index.faiss.omp_get_max_threads() == before
 
 
-def test_one_thread_builds_the_same_graph_each_time(tmp_path):
+def test_a_graph_built_with_one_thread_is_reproducible(tmp_path):
     gallery = clusters(3000)
     digests = set()
     for name in ("a", "b"):

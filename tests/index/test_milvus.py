@@ -1,4 +1,4 @@
-"""Milvus, as milvus-lite in a local file and behind an address, against exact search and plain Python."""
+"""Milvus, both as milvus-lite in a local file and behind an address, against exact search and plain Python."""
 
 import base64
 import concurrent.futures
@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
-    """One file for the tests of this module; every gallery has a collection of its own in it."""
+    """One file for all tests of this module; every gallery has its own collection in it."""
     return str(tmp_path_factory.mktemp("milvus") / "test.db")
 
 
@@ -41,7 +41,7 @@ def same(first, second):
 def test_flat_equals_exact_search(uri, kind):
     rng = np.random.default_rng(0)
     gallery, queries = rng.normal(size=(150, 6)), rng.normal(size=(13, 6))
-    if kind == "ties":  # small whole numbers: many exact ties, some zero vectors
+    if kind == "ties":  # small integers: many exact ties, some zero vectors
         gallery, queries = rng.integers(-2, 3, gallery.shape), rng.integers(-2, 3, queries.shape)
         gallery[5] = queries[3] = 0
     if kind == "duplicates":  # runs of ties longer than the margin
@@ -59,7 +59,7 @@ def test_flat_equals_exact_search(uri, kind):
 def test_arrays_without_ids_padding_and_empty_galleries(uri):
     gallery, queries = embeddings("g", 9, 4, 1).vectors, embeddings("q", 3, 4, 2).vectors
     made = milvus.Index(gallery, uri=uri)
-    same(made.search(queries, 30), exact.Index(gallery).search(queries, 30))  # more than there are
+    same(made.search(queries, 30), exact.Index(gallery).search(queries, 30))  # more than the gallery has
     assert made.search(queries[:0], 3).item_rows.shape == (0, 3)
     empty = milvus.Index(gallery[:0], uri=uri).search(queries, 2)
     assert (empty.item_rows == -1).all() and np.isneginf(empty.scores).all()
@@ -67,7 +67,7 @@ def test_arrays_without_ids_padding_and_empty_galleries(uri):
     assert milvus.Index(extreme, uri=uri).search(extreme[:1] * 1e25, 3).item_rows.tolist() == [[0, 1, 2]]
 
 
-def test_approximate_indexes_take_their_numbers_and_score_like_exact_search(uri):
+def test_approximate_indexes_take_parameters_and_score_like_exact_search(uri):
     gallery, queries = embeddings("g", 600, 24, 3), embeddings("q", 20, 24, 4)
     want = exact.Index(gallery).search(queries, 600)
     score_of = [dict(zip(*pair, strict=True)) for pair in zip(want.item_rows.tolist(), want.scores, strict=True)]
@@ -89,11 +89,11 @@ def test_approximate_indexes_take_their_numbers_and_score_like_exact_search(uri)
             assert found.scores[query, slot] == score_of[query][found.item_rows[query, slot]]
     assert recall["all lists"] == 1 and recall["graph"] > 0.95, recall
     assert recall["a short list"] < recall["one list"] < 0.9, recall
-    assert len(collections) == 3  # numbers of searching make no other index
+    assert len(collections) == 3  # search parameters do not change the index
 
 
 def naive(queries, gallery, k, keep):
-    """Sorts (score, id) of the gallery rows that keep(query, row) lets through."""
+    """Searches by sorting (score, id) over the gallery rows for which keep(query, row) is true."""
     unit = [side.vectors.astype(np.float64) for side in (queries, gallery)]
     unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in unit]
     out = []
@@ -139,7 +139,7 @@ def test_filters_by_category_attribute_and_query(uri):
     ):
         found = made.search(queries, 20, filter=text)
         assert found.item_rows.tolist() == naive(queries, gallery, 20, lambda q, row, keep=keep: keep(row)), text
-    guided = [f"category == {number % 5}" for number in range(12)]  # each query in its own category
+    guided = [f"category == {number % 5}" for number in range(12)]  # every query in its own category
     found = made.search(queries, 9, filter=guided).item_rows.tolist()
     assert found == naive(queries, gallery, 9, lambda q, row: category[row] == q % 5)
     for wrong in ("categorie == 3", "category =="):
@@ -149,7 +149,7 @@ def test_filters_by_category_attribute_and_query(uri):
         made.search(queries, 3, filter=guided[:3])
 
 
-def test_a_collection_of_something_else_is_refused(uri):
+def test_a_collection_of_something_else_is_rejected(uri):
     gallery = embeddings("g", 40, 8, 8)
     made = milvus.Index(gallery, uri=uri, collection="mine", fields={"category": [1] * 40})
     again = milvus.Index(gallery, uri=uri, collection="mine", fields={"category": [1] * 40})
@@ -164,12 +164,12 @@ def test_a_collection_of_something_else_is_refused(uri):
         "fields": (gallery, [1] * 39 + [2]),
     }
     for name, (other, category) in others.items():
-        with pytest.raises(InputError, match=f'"{name}":.*this one has .*"{name}":.*drop it'):
+        with pytest.raises(InputError, match=f'different gallery.*"{name}":.*this one has .*"{name}":.*drop it'):
             milvus.Index(other, uri=uri, collection="mine", fields={"category": category})
         assert milvus.Index(other, uri=uri, fields={"category": category}).collection != made.collection
     client = pymilvus.MilvusClient(uri)
     client.create_collection("foreign", dimension=8)
-    with pytest.raises(InputError, match="not made by retrieval_jax"):
+    with pytest.raises(InputError, match="not created by retrieval_jax"):
         milvus.Index(gallery, uri=uri, collection="foreign")
 
 
@@ -181,8 +181,8 @@ from retrieval_jax.index import milvus
 
 def upsert(self, name, rows, real=MilvusClient.upsert):
     real(self, name, rows)
-    print(rows[-1]["row"] + 1, flush=True)  # so many are acknowledged
-    sys.stdin.readline()  # the test lets it go two batches further than it has read
+    print(rows[-1]["row"] + 1, flush=True)  # rows acknowledged so far
+    sys.stdin.readline()  # the test lets it run two batches ahead of what it has read
 
 MilvusClient.upsert = upsert
 milvus.MESSAGE_BYTES = 4096
@@ -196,7 +196,7 @@ def stored_rows(made):
     )
 
 
-def test_a_killed_load_goes_on(tmp_path):
+def test_a_killed_load_resumes(tmp_path):
     gallery = embeddings("g", 3000, 16, 9)
     gallery.save(tmp_path / "gallery", shard_rows=700)
     uri, acknowledged = str(tmp_path / "killed.db"), []
@@ -219,7 +219,7 @@ def test_a_killed_load_goes_on(tmp_path):
         acknowledged.append(done)
     first, second = acknowledged
     batch = first[0]
-    assert first[-1] < second[0] <= first[-1] + 3 * batch  # on where the first process was, or a bit after what it told
+    assert first[-1] < second[0] <= first[-1] + 3 * batch  # it resumes where the first process was killed
     sent = []
     upsert = pymilvus.MilvusClient.upsert
     with pytest.MonkeyPatch.context() as patch:
@@ -232,15 +232,15 @@ def test_a_killed_load_goes_on(tmp_path):
     assert stored_rows(made) == list(range(3000))
     same(made.search(embeddings("q", 5, 16, 10), 20), exact.Index(gallery).search(embeddings("q", 5, 16, 10), 20))
 
-    made.client.delete(made.collection, ids=[5, 6, 2999])  # by somebody else: they come back
+    made.client.delete(made.collection, ids=[5, 6, 2999])  # rows that somebody else deletes come back
     assert len(stored_rows(made)) == 2997
     assert stored_rows(milvus.Index(gallery, uri=uri)) == list(range(3000))
     made.client.upsert(made.collection, [{"row": 3000, "id": "stray", "vector": gallery.vectors[0]}])
-    with pytest.raises(InputError, match="holds 3001 rows, the gallery 3000: somebody else writes to it"):
+    with pytest.raises(InputError, match="holds 3001 rows but the gallery has 3000: something else is writing to it"):
         milvus.Index(gallery, uri=uri)
 
 
-def test_messages_keep_to_their_size(uri, monkeypatch):
+def test_requests_respect_their_size_limit(uri, monkeypatch):
     sizes = {"upsert": [], "search": []}
     import pymilvus.client.prepare as prepare
 
@@ -264,10 +264,10 @@ def test_messages_keep_to_their_size(uri, monkeypatch):
     )
     made.search(gallery, 5)
     for kind in sizes:
-        assert len(sizes[kind]) > 3 and max(sizes[kind]) <= 20000 + 1000, sizes  # and what describes them
+        assert len(sizes[kind]) > 3 and max(sizes[kind]) <= 20000 + 1000, sizes  # plus their metadata
 
 
-def test_an_address_takes_the_place_of_a_file_and_the_token_comes_from_the_environment(tmp_path, monkeypatch):
+def test_an_address_replaces_the_file_and_the_token_comes_from_the_environment(tmp_path, monkeypatch):
     import grpc
     from milvus_lite.adapter.grpc.servicer import MilvusServicer
     from milvus_lite.db import MilvusLite
@@ -303,21 +303,21 @@ def test_an_address_takes_the_place_of_a_file_and_the_token_comes_from_the_envir
             database.close()
 
 
-def test_what_cannot_be_used_is_said_with_a_remedy(uri, tmp_path, capfd):
+def test_bad_input_is_rejected_with_a_remedy(uri, tmp_path, capfd):
     gallery = embeddings("g", 10, 4, 14)
     with pytest.raises(InputError, match="MILVUS_TOKEN") as raised:
         milvus.Index(gallery, uri="https://shop:secret@example.org:19530")
     assert "secret" not in str(raised.value)
     with pytest.raises(InputError, match="a local file ends in .db"):
         milvus.Index(gallery, uri="milvus.sqlite")
-    with pytest.raises(InputError, match="does not exist: make it"):
+    with pytest.raises(InputError, match="does not exist: create it"):
         milvus.Index(gallery, uri=str(tmp_path / "none" / "milvus.db"))
     for fields, words in (
         ({"vector": [1] * 10}, "cannot be named"),
         ({"a-b": [1] * 10}, "cannot be named"),
-        ({"category": [1] * 9}, "give one a row"),
-        ({"category": [1] * 9 + [None]}, "write -1"),
-        ({"words": [["a"]] * 9 + ["a"]}, r"row 9\): a field has"),
+        ({"category": [1] * 9}, "give one per row"),
+        ({"category": [1] * 9 + [None]}, "use -1"),
+        ({"words": [["a"]] * 9 + ["a"]}, r"row 9\): a field takes"),
     ):
         with pytest.raises(InputError, match=words):
             milvus.Index(gallery, uri=uri, fields=fields)
@@ -332,14 +332,14 @@ def test_what_cannot_be_used_is_said_with_a_remedy(uri, tmp_path, capfd):
         made.search(gallery, 0)
     with pytest.raises(InputError, match="at most 16384"):
         made.search(gallery, 16385)
-    with pytest.raises(InputError, match="no index 'IVF_PQ', but FLAT"):
+    with pytest.raises(InputError, match=r"no index 'IVF_PQ' \(available: FLAT"):
         milvus.Index(gallery, uri=uri, index_type="IVF_PQ")
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-def test_a_file_that_another_process_has_open_is_named(tmp_path):
+def test_a_file_open_in_another_process_is_named(tmp_path):
     (tmp_path / "busy.db").mkdir()
     with open(tmp_path / "busy.db" / "LOCK", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # what a process that has it open holds
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the lock that a process with the file open holds
         with pytest.raises(InputError, match="open in another process"):
             milvus.Index(embeddings("g", 5, 4, 15), uri=str(tmp_path / "busy.db"))

@@ -1,14 +1,14 @@
-"""The best rows so far against a sort of everything."""
+"""The running top-k against a full sort."""
 
 import numpy as np
 import pytest
 
-from retrieval_jax.index.running_best import WORD, Best
+from retrieval_jax.index.exact.running_best import WORD, Best
 
 
 @pytest.mark.parametrize("keep, k", [(1, 1), (5, 3), (70, 60), (300, 10)])
 @pytest.mark.parametrize("order", ["shuffled", "rising", "falling", "equal"])
-def test_equals_a_sort(keep, k, order):
+def test_equals_a_full_sort(keep, k, order):
     rng = np.random.default_rng(keep)
     cosines = rng.normal(size=(9, 10 * WORD)).astype(np.float32)
     if order in ("rising", "falling"):
@@ -16,7 +16,7 @@ def test_equals_a_sort(keep, k, order):
         cosines = cosines if order == "rising" else np.ascontiguousarray(cosines[:, ::-1])
     if order == "equal":
         cosines[:] = 0.5
-    cosines[:, 17] = -np.inf  # never taken
+    cosines[:, 17] = -np.inf  # never kept
     best, error = Best(9, keep), 1e-3
     for first in range(0, 10 * WORD, 2 * WORD):
         block = np.ascontiguousarray(cosines[:, first : first + 2 * WORD])

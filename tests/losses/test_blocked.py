@@ -1,4 +1,4 @@
-"""Losses over blocks of labels against the same losses over whole logits: values, gradients, memory."""
+"""Losses over blocks of labels against the same losses over full logits: values, gradients, memory."""
 
 import functools
 
@@ -64,7 +64,7 @@ def test_large_logits_stay_finite():
         assert np.isfinite(out).all()
 
 
-def test_the_logits_of_twenty_thousand_labels_are_never_held_whole():
+def test_logits_of_twenty_thousand_labels_are_never_materialised():
     rows, num_labels = 512, 20_000
     arrays, ids, mask = make(rows, 16, num_labels)
     run = jax.jit(value_and_gradients, static_argnums=(0, 1))

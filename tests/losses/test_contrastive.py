@@ -105,7 +105,7 @@ def test_supcon_equals_the_loop_and_its_gradient_the_finite_differences(where):
     assert not alone.any()
 
 
-def test_pairs_that_do_not_count_leave_no_trace():
+def test_excluded_pairs_have_no_effect():
     other = np.where(WHERE[:, None], KEYS, 1e3)
     for loss in (contrastive.softmax, contrastive.sigmoid):
         here, there = (loss(jnp.float32(QUERIES), jnp.float32(keys), where=WHERE) for keys in (KEYS, other))
@@ -116,7 +116,7 @@ def test_pairs_that_do_not_count_leave_no_trace():
     assert np.isfinite(zero).all()
 
 
-def test_titles_of_equal_labels_are_a_group_whatever_their_order():
+def test_titles_with_equal_labels_form_a_group_in_any_order():
     ids = np.array([[3, 7, 9], [9, 3, 7], [3, 7, 0], [7, 3, 5], [2, 8, 0], [4, 6, 0], [0, 0, 0], [0, 1, 1]], np.int32)
     mask = np.arange(3) < np.array([3, 3, 2, 2, 2, 2, 0, 1])[:, None]
     groups = np.asarray(contrastive.title_groups(ids, mask))
@@ -127,8 +127,8 @@ def test_titles_of_equal_labels_are_a_group_whatever_their_order():
 
 EIGHT = """
 import jax, jax.numpy as jnp, numpy as np
-from retrieval_jax.training import sharding
 from retrieval_jax.losses import contrastive
+from retrieval_jax.training import sharding
 mesh = sharding.make_mesh()
 assert mesh.size == 8
 rng = np.random.default_rng(0)
@@ -158,7 +158,7 @@ print("equal")
 """
 
 
-def test_eight_devices_give_the_losses_and_gradients_of_one():
+def test_eight_devices_equal_one():
     env = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",

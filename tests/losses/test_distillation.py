@@ -1,4 +1,4 @@
-"""Losses against a teacher: a dense loop, the mixed target, and that nothing flows into the teacher."""
+"""Distillation losses: against a dense loop, the mixed target, and no gradient into the teacher."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def test_equal_the_dense_form_and_their_gradients_the_finite_differences():
             np.testing.assert_allclose(gradient[index], slope, atol=1e-5)
 
 
-def test_a_sure_teacher_is_a_label():
+def test_a_confident_teacher_equals_a_label():
     category = np.array([0, 5, 2, 2])
     sure = jnp.float32(100.0 * (np.arange(6) == category[:, None]))
     np.testing.assert_allclose(
@@ -53,5 +53,5 @@ def test_a_sure_teacher_is_a_label():
     )
 
 
-def test_the_teacher_grows_in_a_straight_line():
+def test_teacher_progress_is_linear():
     np.testing.assert_allclose([distillation.teacher_progress(step, 8) for step in (0, 2, 8, 20)], [0, 0.25, 1, 1])

@@ -1,4 +1,4 @@
-"""Losses on cosines: each against a loop in float64, its gradient against finite differences, and both ends."""
+"""Losses on cosines: each against a float64 loop, its gradient against finite differences, and cosines of +-1."""
 
 import math
 
@@ -13,7 +13,7 @@ B, C = 6, 5
 RNG = np.random.default_rng(0)
 COSINES = RNG.uniform(-0.95, 0.95, (B, C))
 CATEGORY = np.array([3, 0, -1, 3, 2, 0])  # the third is unknown; 1 and 4 have no picture
-COSINES[1, 0] = -0.93  # past the angle where ArcFace turns into a straight line
+COSINES[1, 0] = -0.93  # past the angle where ArcFace becomes linear
 WHERE = np.array([True, False, True, True, True, True])
 WEIGHTS = RNG.uniform(0, 3, B)
 
@@ -52,7 +52,7 @@ def naive_proxy_nca(cosines, counts, scale=8.0):
 
 
 def naive_proxy_anchor(cosines, counts, scale=32.0, margin=0.1):
-    """The published number, which belongs to no picture: the same for each that counts."""
+    """Returns the published value, which is not per picture: the same for each included picture."""
     present, total = sorted(set(CATEGORY[counts])), 0.0
     for c in range(C):
         own = [cosines[i, c] for i in np.flatnonzero(counts) if CATEGORY[i] == c]
@@ -81,7 +81,7 @@ def case(request):
 
 def test_equals_the_loop_and_its_gradient_the_finite_differences(case):
     ours, naive, kwargs = case
-    is_shared = naive is naive_proxy_anchor  # its mean over pictures is the number, not each one
+    is_shared = naive is naive_proxy_anchor  # only the mean over pictures is defined
     for where in (None, WHERE):
         counts = (CATEGORY >= 0) & (True if where is None else where)
 
@@ -111,7 +111,7 @@ def test_equals_the_loop_and_its_gradient_the_finite_differences(case):
     np.testing.assert_allclose(weighted, WEIGHTS * ours(jnp.float32(COSINES), CATEGORY, **kwargs), rtol=1e-5)
 
 
-def test_cosines_at_and_beyond_both_ends_give_finite_numbers(case):
+def test_cosines_at_and_beyond_one_give_finite_values(case):
     ours, _, kwargs = case
     function = jax.jit(jax.value_and_grad(lambda cosines: ours(cosines, CATEGORY, **kwargs).sum()))
     for size in (1.0, 1.0 + 1e-6, 1.0 - 1e-7):
@@ -122,7 +122,7 @@ def test_cosines_at_and_beyond_both_ends_give_finite_numbers(case):
     assert function(jnp.float32(perfect))[0] < function(jnp.float32(-perfect))[0]
 
 
-def test_a_margin_never_makes_the_own_cosine_pay_off_less_when_it_grows():
+def test_loss_always_falls_as_the_true_cosine_grows():
     own = jnp.linspace(-1, 1, 401)
     for loss in (margins.cosface, margins.arcface):
         falling = loss(jnp.stack([own, jnp.zeros(401)], axis=1), np.zeros(401, int), scale=5.0)

@@ -1,4 +1,4 @@
-"""Each loss against a dense loop over pictures and labels in float64, and its gradient against finite differences."""
+"""Each loss against a dense float64 loop over pictures and labels, and its gradient against finite differences."""
 
 import math
 
@@ -22,7 +22,7 @@ WEIGHTS = RNG.uniform(0, 3, B)
 
 
 def over_labels(logits, loss_of):
-    """Sums loss_of(probability, whether the label is there, label) over the labels, in a loop."""
+    """Sums loss_of(probability, whether the label is present, label) over the labels in a loop."""
     out = []
     for z, labels in zip(logits, LABELS, strict=True):
         out.append(sum(loss_of(1 / (1 + math.exp(-z[label])), label in labels, label) for label in range(V)))
@@ -137,7 +137,7 @@ def test_equals_the_dense_loop(case):
 
 def test_gradient_equals_finite_differences(case):
     ours, naive, kwargs = case
-    scale = np.arange(1.0, B + 1)  # so that a picture's gradient in another picture's place would show
+    scale = np.arange(1.0, B + 1)  # so that swapped gradients would show
     gradient = jax.jit(jax.grad(lambda logits: (ours(logits, **kwargs) * scale).sum()))(jnp.float32(LOGITS))
     expected = np.zeros_like(LOGITS)
     for index in np.ndindex(LOGITS.shape):
@@ -147,7 +147,7 @@ def test_gradient_equals_finite_differences(case):
     np.testing.assert_allclose(gradient, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_where_and_weights_act_on_pictures(case):
+def test_where_and_weights_apply_per_picture(case):
     ours, naive, kwargs = case
     logits, plain = jnp.float32(LOGITS), naive(LOGITS, **kwargs)
     np.testing.assert_allclose(ours(logits, where=WHERE, **kwargs), np.where(WHERE, plain, 0), rtol=2e-5)
@@ -159,7 +159,7 @@ def test_where_and_weights_act_on_pictures(case):
 
 
 @pytest.mark.parametrize("loss", [sigmoid, softmax, asymmetric])
-def test_what_stands_at_padding_does_not_matter(loss):
+def test_values_at_padding_are_ignored(loss):
     kwargs = {"positive_weights": jnp.float32(POSITIVE_WEIGHTS)}
     value_and_gradient = jax.jit(jax.value_and_grad(lambda logits, ids: loss(logits, ids, **kwargs).sum()))
     expected = value_and_gradient(jnp.float32(LOGITS), IDS)
@@ -177,7 +177,7 @@ def test_more_padding_changes_nothing():
 
 def test_a_picture_without_labels():
     logits = jnp.float32(LOGITS)
-    # every label is absent: that says something to the sigmoid, and nothing to the softmax
+    # All labels are absent: a target for the sigmoid, but none for the softmax.
     np.testing.assert_allclose(sigmoid(logits)[2], np.log1p(np.exp(LOGITS[2])).sum(), rtol=1e-5)
     assert softmax(logits)[2] == 0 and category(logits)[2] == 0
     for loss in (softmax, category):
@@ -185,7 +185,7 @@ def test_a_picture_without_labels():
         assert not gradient[2].any() and np.isfinite(gradient).all()
 
 
-def test_labels_are_documented_as_distinct_because_a_repeated_one_counts_twice():
+def test_labels_are_documented_as_distinct_because_duplicates_count_twice():
     logits, mask = jnp.float32(LOGITS[:1]), np.ones((1, 2), bool)
     for loss in (losses.sigmoid_cross_entropy, losses.softmax_poly1):
         assert "distinct labels" in loss.__doc__
@@ -203,7 +203,7 @@ def test_large_logits_stay_finite(case):
         assert np.isfinite(loss) and np.isfinite(gradient).all()
 
 
-def test_focal_and_asymmetric_are_the_cross_entropy_where_nothing_fades():
+def test_focal_and_asymmetric_reduce_to_the_cross_entropy():
     logits = jnp.float32(LOGITS)
     np.testing.assert_allclose(2 * focal(logits, gamma=0.0, alpha=0.5), sigmoid(logits), rtol=1e-5)
     np.testing.assert_allclose(asymmetric(logits, gamma_absent=0.0, margin=0.0), sigmoid(logits), rtol=1e-5)
@@ -223,7 +223,7 @@ def test_class_balanced_weights():
     [(losses.sigmoid_cross_entropy, 0), (losses.softmax_poly1, 0), (losses.sigmoid_focal, 3), (losses.asymmetric, 4)],
 )
 def test_memory_for_many_labels(loss, copies):
-    """Arrays of the logits' size that live beside the logits and their gradient: no target is among them."""
+    """Bounds the arrays of the logits' size beside the logits and their gradient: no dense target is among them."""
     count, rows = 22_295, 16
     shapes = (
         jax.ShapeDtypeStruct(shape, dtype)

@@ -1,4 +1,4 @@
-"""Finding backbones, normalising pictures, heads, and the embedder that joins them."""
+"""Looking up backbones, normalising pictures, heads, and the embedder that joins them."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def test_backbones_are_found_by_name():
     for name in models.names():
         assert models.get(name).Model and models.get(name).VARIANTS
     for wrong in ("resnet", "heads", "__init__"):
-        with pytest.raises(InputError, match=f"{wrong!r}; there are: .*convnext.*vit"):
+        with pytest.raises(InputError, match=f"no backbone .*{wrong!r}.*available: .*convnext.*vit"):
             models.get(wrong)
 
 
@@ -57,7 +57,7 @@ def test_an_embedder_without_heads():
     assert out["embedding"].shape == (3, 12) and out["logits"] == {}
 
 
-def test_an_untrained_head_predicts_the_share_of_the_listings():
+def test_an_untrained_head_predicts_the_share_of_listings():
     counts = np.array([1, 250, 500, 999])
     bias = heads.sigmoid_prior(counts, 1000)
     np.testing.assert_allclose(1 / (1 + np.exp(-bias.astype(np.float64))), counts / 1000, rtol=1e-5)
@@ -66,22 +66,22 @@ def test_an_untrained_head_predicts_the_share_of_the_listings():
     np.testing.assert_allclose(jax.nn.sigmoid(logits), np.tile(counts / 1000, (2, 1)), rtol=1e-4)
 
 
-def test_labels_of_no_and_of_every_listing_have_a_finite_bias():
+def test_labels_without_or_with_all_listings_have_a_finite_bias():
     bias = heads.sigmoid_prior(np.array([0, 10]), 10)
-    np.testing.assert_allclose(bias, [-np.log(19), np.log(19)], rtol=1e-5)  # kept half a listing from the edges
+    np.testing.assert_allclose(bias, [-np.log(19), np.log(19)], rtol=1e-5)  # clipped by half a listing
     assert np.isfinite(heads.sigmoid_prior(np.array([0]), 0)).all()
 
 
-def test_an_untrained_softmax_head_predicts_the_share_of_the_labels():
+def test_an_untrained_softmax_head_predicts_the_share_of_labels():
     counts = np.array([1, 250, 0, 749])
     probabilities = np.exp(heads.softmax_prior(counts).astype(np.float64))
     np.testing.assert_allclose(probabilities.sum(), 1.0, rtol=1e-5)
     np.testing.assert_allclose(probabilities, counts / 1000, atol=1e-3)
-    assert probabilities[2] > 0  # a label of no listing keeps a finite bias
+    assert probabilities[2] > 0  # a label without listings keeps a finite bias
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0])
-def test_first_weights_have_the_scale_that_was_asked_for(scale):
+def test_initial_weights_have_the_requested_scale(scale):
     _, variables = heads.Head(2000, scale).init_with_output(jax.random.key(0), jnp.ones((1, 100)))
     np.testing.assert_allclose(variables["params"]["kernel"].std(), scale / 10, rtol=0.02)
     assert not variables["params"]["bias"].any()

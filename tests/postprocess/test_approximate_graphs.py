@@ -1,4 +1,4 @@
-"""Steps over the graph of neighbours, its lists made by faiss: finding all, the same as with the exact index."""
+"""Steps over the neighbour graph with lists from faiss: an exhaustive search gives the same as the exact index."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ FLAT = {"index": "faiss_index", "index_kwargs": {"factory": "Flat", "candidates"
 
 @pytest.mark.parametrize("name, kwargs", [("database_augmentation", {"depth": 5}), ("diffusion", {"k": 8, "depth": 60}),
                                           ("global_reranking", {"k1": 6, "k2": 3, "depth": 60})])  # fmt: skip
-def test_an_index_that_finds_all_gives_what_the_exact_one_gives(name, kwargs):
+def test_an_exhaustive_index_matches_the_exact_one(name, kwargs):
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((20, 16))
     queries, gallery = (

@@ -1,4 +1,4 @@
-"""Diffusion against dense matrices and their inverse."""
+"""Diffusion re-ranking against dense matrices and their inverse."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def dense_graph(gallery, k, gamma):
 
 
 def spiral(rng, turns, count):
-    """Points along an arm that winds around a sphere: neighbours on it are near, its ends are not."""
+    """Returns points along an arm that winds around a sphere: adjacent points are near, the ends are not."""
     angle = np.sort(rng.uniform(0, 2 * np.pi, count))
     return np.stack([np.cos(angle), np.sin(angle), 0.35 * np.cos(3 * angle) + turns], 1) + 0.02 * rng.normal(
         size=(count, 3)
@@ -69,7 +69,7 @@ def test_equals_the_inverse_of_the_dense_matrix(depth, k, gamma, alpha, monkeypa
     assert (diffusion.graph(gallery, k, gamma) != affinities).nnz == 0
 
 
-def test_it_follows_a_curved_neighbourhood_where_the_cosine_cannot():
+def test_diffusion_follows_a_curved_neighbourhood_that_cosine_cannot():
     rng = np.random.default_rng(0)
     arms = [spiral(rng, turns, 150) for turns in (0.0, 0.9)]
     gallery = Embeddings([str(row) for row in range(300)], np.concatenate(arms).astype(np.float32))
@@ -81,9 +81,9 @@ def test_it_follows_a_curved_neighbourhood_where_the_cosine_cannot():
     assert (np.diff(after.scores[0]) <= 0).all() and sorted(after.item_rows[0].tolist()) == list(range(300))
 
 
-def test_the_step_cuts_keeps_the_order_where_nothing_arrives_and_refuses_bad_settings():
+def test_the_step_truncates_keeps_the_order_of_unreached_candidates_and_rejects_bad_settings():
     query, gallery = data(5)
-    gallery[70:] = -10 * np.eye(10, 6)  # lonely ones
+    gallery[70:] = -10 * np.eye(10, 6)  # isolated listings
     sides = tuple(Embeddings([f"{name}{row}" for row in range(len(side))], side) for name, side in
                   (("q", query), ("g", gallery)))  # fmt: skip
     found = Index(sides[1]).search(sides[0], 80)
@@ -93,8 +93,8 @@ def test_the_step_cuts_keeps_the_order_where_nothing_arrives_and_refuses_bad_set
     for before, after, scores in zip(found.item_rows[:, :60], ranking.item_rows, ranking.scores, strict=True):
         assert sorted(before) == sorted(after)
         place = {row: number for number, row in enumerate(before)}
-        silent = [place[row] for row, score in zip(after, scores, strict=True) if score == 0]
-        assert silent and silent == sorted(silent)
+        unreached = [place[row] for row, score in zip(after, scores, strict=True) if score == 0]
+        assert unreached and unreached == sorted(unreached)
     for kwargs in (dict(k=0), dict(gamma=-1), dict(alpha=1.0), dict(neighbours_of_query=0), dict(depth=90)):
         with pytest.raises(InputError):
             diffusion.step(dataclasses.replace(state, ranking=Index(sides[1]).search(sides[0], 70)), **kwargs)

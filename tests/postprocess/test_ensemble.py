@@ -1,4 +1,4 @@
-"""Ensembles by concatenation, and the whole published chain against its recall."""
+"""Ensembles by concatenation, and the full published pipeline against its published recall."""
 
 import numpy as np
 import pytest
@@ -33,14 +33,14 @@ def test_the_cosine_is_the_weighted_mean_of_the_members(weights):
     )
 
 
-def test_members_that_do_not_fit_are_refused():
+def test_mismatched_members_are_rejected():
     one, other = embeddings(np.eye(3)), Embeddings(["item2", "y", "z"], np.eye(3))
-    with pytest.raises(InputError, match="member vit of the ensemble lacks 2 of the 3 ids of swin, .* item0"):
+    with pytest.raises(InputError, match="ensemble member vit lacks 2 of the 3 ids of swin, .* item0"):
         ensemble.concatenate([one, other], names=("swin", "vit"))
     more = Embeddings(["item0", "item1", "item2", "new"], np.eye(4))
-    with pytest.raises(InputError, match="member 0 of the ensemble lacks 1 of the 4 ids of 1, the first of them new"):
+    with pytest.raises(InputError, match="ensemble member 0 lacks 1 of the 4 ids of 1, starting with new"):
         ensemble.concatenate([one, more])
-    with pytest.raises(InputError, match="member 1 of the ensemble holds 1 ids twice"):
+    with pytest.raises(InputError, match="ensemble member 1 has 1 duplicate ids"):
         ensemble.concatenate([one, Embeddings(["item0", "item1", "item1"], np.eye(3))])
     for weights in ((1,), (1, -1), (0, 0), (np.inf, 1), (np.nan, 1)):
         with pytest.raises(InputError, match="weights"):
@@ -48,7 +48,7 @@ def test_members_that_do_not_fit_are_refused():
 
 
 @pytest.mark.parametrize("kept", [0, module.folder.KEPT_BYTES])
-def test_members_are_put_in_the_first_ones_order(kept, monkeypatch):
+def test_members_are_reordered_to_match_the_first(kept, monkeypatch):
     rng = np.random.default_rng(1)
     members = [embeddings(rng.normal(size=(40, dim))) for dim in (3, 5, 2)]
     expected = ensemble.concatenate(members, (1, 2, 3))
@@ -60,25 +60,25 @@ def test_members_are_put_in_the_first_ones_order(kept, monkeypatch):
     assert joined.ids == members[0].ids and np.array_equal(np.asarray(joined.vectors), expected.vectors)
 
 
-def test_a_zero_vector_of_a_member_leaves_the_others():
+def test_a_zero_vector_leaves_only_the_other_members():
     joined = ensemble.concatenate([embeddings(np.zeros((1, 2))), embeddings(np.array([[0.0, 5.0]]))])
     np.testing.assert_allclose(joined.vectors, [[0, 0, 0, 1]])
 
 
-def test_unknown_steps_list_those_that_exist():
+def test_an_unknown_step_lists_the_available_ones():
     assert {"whitening", "l2", "ensemble", "reranking"} <= set(postprocess.names())
     with pytest.raises(InputError, match="whitenning.*ensemble, .*l2, .*reranking, .*whitening"):
         postprocess.get("whitenning")
 
 
-def test_l2_keeps_zero_and_gives_length_one():
+def test_l2_gives_unit_vectors_and_keeps_zeros():
     side = embeddings(np.array([[3.0, 4.0], [0.0, 0.0]]))
     ((queries, gallery),) = postprocess.get("l2").step(State([(side, side)])).members
     np.testing.assert_allclose(queries.vectors, [[0.6, 0.8], [0, 0]], atol=1e-7)
     assert np.array_equal(queries.vectors, gallery.vectors)
 
 
-def test_the_published_chain_reaches_its_published_recall():
+def test_the_published_pipeline_reaches_its_published_recall():
     with np.load(reference.path("parity/postprocess.npz")) as file:
         arrays = dict(file)
     query_ids = [f"query{row}" for row in range(len(arrays["query_0"]))]
@@ -100,7 +100,7 @@ def test_the_published_chain_reaches_its_published_recall():
     ranking = index.get("exact").Index(state.members[0][1]).search(state.members[0][0], 100)
     for found, expected in zip(ranking.item_rows, arrays["ensemble_top100"], strict=True):
         assert set(found) == set(expected)
-    # theirs is the inner product of two joined unit vectors: the sum of the cosines, twice the mean
+    # theirs is the inner product of two concatenated unit vectors: the sum of the cosines, twice the mean
     np.testing.assert_allclose(2 * ranking.scores, arrays["ensemble_scores"], atol=1e-4)
     assert metrics.evaluate(ranking, truth)["mar@10_capped"] == pytest.approx(0.705, abs=5e-4)
     state = postprocess.get("reranking").step(State(state.members, ranking))

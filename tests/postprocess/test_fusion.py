@@ -1,4 +1,4 @@
-"""Fusion of rankings against plain loops, and the sum of scores against the search over joined vectors."""
+"""Rank fusion against plain loops, and the sum of scores against a search over concatenated vectors."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def search(members, k):
 
 
 def naive(rankings, score_of, k, ids):
-    """One query after the other, a dict of scores; ties by id."""
+    """Fuses query by query with a dict of scores; ties go by id."""
     rows, scores = [], []
     for query in range(len(rankings[0])):
         union = {int(row) for ranking in rankings for row in ranking.item_rows[query] if row >= 0}
@@ -59,7 +59,7 @@ def test_reciprocal_rank_equals_naive(members, weights, k, found):
     np.testing.assert_allclose(fused.scores, scores, rtol=1e-6)
 
 
-def test_ties_go_by_id_and_without_ids_by_row():
+def test_ties_go_by_id_or_by_row_without_ids():
     ids = Embeddings(["z", "a", "m"], np.eye(3)).ids
     one, other = (Ranking(["q"], np.array([rows]), np.array([[2.0, 1.0]])) for rows in ([0, 1], [1, 0]))
     assert fusion.reciprocal_rank([one, other], 3, gallery_ids=ids).item_rows.tolist() == [[1, 0, -1]]
@@ -67,14 +67,14 @@ def test_ties_go_by_id_and_without_ids_by_row():
 
 
 @pytest.mark.parametrize("weights", [None, (1, 2, 0.5)])
-def test_the_sum_of_scores_is_the_search_over_joined_vectors(members, weights, monkeypatch):
+def test_the_sum_of_scores_equals_a_search_over_concatenated_vectors(members, weights, monkeypatch):
     monkeypatch.setattr(fusion, "PAIRS", 40)  # several rounds
     queries, gallery = (ensemble.concatenate(side, weights) for side in zip(*members, strict=True))
     expected = index.get("exact").Index(gallery).search(queries, 50)
     whole = fusion.sum_of_scores(search(members, 50), members, 50, weights=weights)
     assert np.array_equal(whole.item_rows, expected.item_rows)
     np.testing.assert_allclose(whole.scores, expected.scores, atol=1e-6)
-    # cut lists: the same scores, of what some member found
+    # truncated lists: the same scores, for listings that some member found
     cut = fusion.sum_of_scores(search(members, 9), members, 9, weights=weights)
     for query in range(6):
         there = expected.item_rows[query].tolist()
@@ -85,7 +85,7 @@ def test_the_sum_of_scores_is_the_search_over_joined_vectors(members, weights, m
         assert cut.item_rows[query].tolist() == [row for row in there if row in listed][:9]
 
 
-def test_the_step_fuses_and_leaves_joined_vectors(members):
+def test_the_step_fuses_and_leaves_concatenated_vectors(members):
     rankings = search(members, 9)
     state = State(members, None, ("one", "two", "three"), None, tuple(rankings))
     fused = postprocess.get("fusion").step(state, weights=(1, 2, 3))
@@ -95,7 +95,7 @@ def test_the_step_fuses_and_leaves_joined_vectors(members):
     assert np.array_equal(fused.members[0][1].vectors, joined.vectors)
     summed = postprocess.get("fusion").step(state, method="scores", k=4).ranking
     assert np.array_equal(summed.item_rows, fusion.sum_of_scores(rankings, members, 4).item_rows)
-    with pytest.raises(InputError, match="there are 2"):
+    with pytest.raises(InputError, match="each of the 3 members, but there are 2"):
         fusion.step(State(members, None, (), None, tuple(rankings[:2])))
     with pytest.raises(InputError, match="search.members"):
         fusion.step(State(members[:1], rankings[0]))
@@ -103,7 +103,7 @@ def test_the_step_fuses_and_leaves_joined_vectors(members):
         fusion.step(state, method="borda")
 
 
-def test_rankings_that_do_not_fit_are_refused(members):
+def test_mismatched_rankings_are_rejected(members):
     one, two, _ = search(members, 5)
     other = Ranking(two.query_ids, two.item_rows, two.scores, "another gallery")
     for rankings in ([one, other], [one, Ranking(["x"], [[0]], [[1.0]], one.gallery_sha256)]):

@@ -11,11 +11,11 @@ from retrieval_jax.postprocess import State, global_reranking
 
 
 def dense(query, gallery, k1, k2, lambda_value):
-    """All distances [Q, G], with sets and square matrices in float64."""
+    """Returns all distances [Q, G], from sets and square matrices in float64."""
     points = np.concatenate([query, gallery]).astype(np.float64)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     size = len(points)
-    # cosines of equal pairs are equal, and go by row
+    # duplicates have equal cosines, and ties go by row
     squared = 2 - 2 * np.array([[np.float32((a * b).sum()) for b in points] for a in points], np.float64)
     scaled = squared / squared.max(1, keepdims=True)
     order = [sorted(range(size), key=lambda j, i=i: (squared[i, j], j)) for i in range(size)]
@@ -56,7 +56,7 @@ def products(seed, num_queries=12, num_gallery=150, dim=8):
 def test_equals_the_dense_form(k1, k2, lambda_value, monkeypatch):
     monkeypatch.setattr(global_reranking, "BLOCK", 37)
     query, gallery = products(k1)
-    gallery[[7, 90, 91]] = gallery[30]  # equal listings
+    gallery[[7, 90, 91]] = gallery[30]  # duplicate listings
     query[3] = gallery[12]
     candidates = Index(gallery).search(query, 25).item_rows
     kwargs = dict(k1=k1, k2=k2, lambda_value=lambda_value)
@@ -66,11 +66,11 @@ def test_equals_the_dense_form(k1, k2, lambda_value, monkeypatch):
     np.testing.assert_allclose(distance, np.sort(expected, axis=1)[:, :25], atol=2e-6)
     np.testing.assert_allclose(distance, np.take_along_axis(expected, rows, 1), atol=2e-6)
     assert all(len(set(row)) == 25 for row in rows.tolist())
-    # it finds what the search by cosine did not
+    # it finds listings that the search by cosine missed
     assert any(set(found) - set(before) for found, before in zip(rows.tolist(), candidates.tolist(), strict=True))
 
 
-def test_blocks_and_shards_change_no_bit(monkeypatch):
+def test_results_are_bitwise_equal_for_any_block_and_shard_size(monkeypatch):
     query, gallery = products(1)
     candidates = Index(gallery).search(query, 10).item_rows
     whole = global_reranking.global_k_reciprocal(query, gallery, candidates)
@@ -82,7 +82,7 @@ def test_blocks_and_shards_change_no_bit(monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(whole, again, strict=True))
 
 
-def test_the_step_orders_ties_by_id_and_leaves_the_query_itself_out():
+def test_the_step_breaks_ties_by_id_and_omits_the_query_itself():
     query, gallery = products(2)
     gallery[20] = gallery[10]
     query[0] = gallery[10]

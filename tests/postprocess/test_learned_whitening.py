@@ -1,4 +1,4 @@
-"""Whitening learned from pairs, against plain loops, and the mining of pairs."""
+"""Whitening learned from pairs against plain loops, and pair mining."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def embeddings(vectors, name="item"):
 
 
 def products(rng, count=60, each=3, dim=6):
-    """Products differ in the first half of the directions, pictures of one product in the second."""
+    """Returns vectors: products differ in the first half of the dimensions, pictures of a product in the second."""
     centres = rng.normal(size=(count, dim)) * ([1.0] * (dim // 2) + [0.3] * (dim // 2))
     noise = rng.normal(size=(count * each, dim)) * ([0.1] * (dim // 2) + [2.0] * (dim // 2))
     product = np.repeat(np.arange(count), each)
@@ -39,17 +39,17 @@ def test_mined_pairs_are_mutual_neighbours(neighbours):
     some = learned_whitening.mine_pairs(gallery, neighbours=neighbours, rows=40)
     assert 0 < len(some) < len(expected) and all(pair in expected for pair in some.tolist())
     again = learned_whitening.mine_pairs(gallery, neighbours=neighbours, rows=40)
-    assert np.array_equal(some, again)  # the same seed draws the same rows
+    assert np.array_equal(some, again)  # the same seed samples the same rows
     drawn = set(np.random.default_rng(0).choice(180, 40, replace=False).tolist())
     assert [pair for pair in expected if drawn & set(pair)] == [pair for pair in some.tolist() if drawn & set(pair)]
 
 
-def test_fit_equals_the_sources_form():
+def test_fit_matches_the_source():
     rng = np.random.default_rng(1)
     vectors, product = products(rng)
     pairs = np.array([[i, j] for i in range(180) for j in range(i) if product[i] == product[j]])
     fitted = learned_whitening.fit(vectors, pairs, shrinkage=0.0, ridge=0.0, dim=4)
-    # the source's own steps, pair by pair: inverse Cholesky factor of the pairs' covariance, then PCA of what it makes
+    # the source's own steps, pair by pair: inverse Cholesky factor of the pairs' covariance, then PCA of the result
     wide = vectors.astype(np.float64)
     within = sum(np.outer(wide[i] - wide[j], wide[i] - wide[j]) for i, j in pairs) / len(pairs)
     root = np.linalg.inv(np.linalg.cholesky(within))
@@ -66,7 +66,7 @@ def test_fit_equals_the_sources_form():
     assert fitted.info["method"] == "learned" and fitted.info["pairs"] == len(pairs)
 
 
-def test_it_finds_products_that_plain_whitening_does_not():
+def test_it_finds_products_that_plain_whitening_misses():
     vectors, product = products(np.random.default_rng(2), count=100)
     pairs = np.array([[i, i + 1] for i in range(299) if product[i] == product[i + 1]])[::2]
     hits = []
@@ -78,7 +78,7 @@ def test_it_finds_products_that_plain_whitening_does_not():
     assert hits[1] > hits[0] + 0.2
 
 
-def test_with_full_shrinkage_it_is_plain_whitening():
+def test_full_shrinkage_equals_plain_whitening():
     vectors, _ = products(np.random.default_rng(3))
     plain = whitening.fit(vectors, ridge=0.0).apply(vectors)
     learned = learned_whitening.fit(vectors, [[0, 1], [4, 5]], shrinkage=1.0, ridge=0.0).apply(vectors)
@@ -86,7 +86,7 @@ def test_with_full_shrinkage_it_is_plain_whitening():
     np.testing.assert_allclose(learned @ learned.T, plain @ plain.T, atol=1e-5)
 
 
-def test_fewer_pairs_than_numbers_and_pairs_of_duplicates_do_not_blow_up():
+def test_few_pairs_and_pairs_of_duplicates_do_not_blow_up():
     vectors, _ = products(np.random.default_rng(4))
     vectors[1] = vectors[0]
     for pairs in ([[0, 1]], [[0, 1], [2, 3]]):
@@ -95,7 +95,7 @@ def test_fewer_pairs_than_numbers_and_pairs_of_duplicates_do_not_blow_up():
             assert np.isfinite(fitted.matrix).all() and np.abs(fitted.apply(vectors)).max() < 1e4
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_rejected():
     vectors, _ = products(np.random.default_rng(5))
     for pairs, settings, words in (
         ([], {}, "pairs of rows"),

@@ -1,4 +1,4 @@
-"""Query expansion and database augmentation against one vector after the other."""
+"""Query expansion and database augmentation against plain loops over vectors."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def sides(seed, queries=7, gallery=60, dim=12):
 
 
 @pytest.mark.parametrize("alpha", [0, 3.0, 2.5])
-def test_expansion_equals_plain_loops_in_all_chunks(alpha, monkeypatch):
+def test_expansion_equals_plain_loops_for_any_chunk_size(alpha, monkeypatch):
     query, gallery = sides(0)
     found = Index(gallery).search(query, 9)
     found.item_rows[2, 4:], found.item_rows[3] = -1, -1
@@ -43,13 +43,13 @@ def test_expansion_equals_plain_loops_in_all_chunks(alpha, monkeypatch):
         rows = [row for row in found.item_rows[number, :5] if row >= 0]
         expected = naive(query.vectors[number], [gallery.vectors[row] for row in rows], alpha)
         np.testing.assert_allclose(new[number], expected, atol=2e-7)
-    np.testing.assert_allclose(new[3], unit(query.vectors[3]), atol=2e-7)  # nothing found: as it was
+    np.testing.assert_allclose(new[3], unit(query.vectors[3]), atol=2e-7)  # nothing found: unchanged
     monkeypatch.setattr(query_expansion, "CHUNK_BYTES", 1)
     again = query_expansion.step(State([(query, gallery)], found), depth=5, alpha=alpha)
     assert np.array_equal(again.members[0][0].vectors, new)
 
 
-def test_expansion_draws_a_query_to_its_product():
+def test_expansion_pulls_a_query_towards_its_product():
     rng = np.random.default_rng(1)
     centres = rng.normal(size=(20, 32))
     product = np.repeat(np.arange(20), 8)
@@ -69,10 +69,10 @@ def test_expansion_draws_a_query_to_its_product():
 
 
 @pytest.mark.parametrize("kept", [0, 1 << 20])
-def test_augmentation_equals_plain_loops_kept_or_computed(kept, monkeypatch):
+def test_augmentation_equals_plain_loops_in_memory_or_on_read(kept, monkeypatch):
     monkeypatch.setattr(embeddings.folder, "KEPT_BYTES", kept)
     query, gallery = sides(2)
-    gallery.vectors[[10, 11, 12, 13]] = gallery.vectors[4]  # more equal ones than neighbours: itself stays out
+    gallery.vectors[[10, 11, 12, 13]] = gallery.vectors[4]  # more duplicates than neighbours: a row still omits itself
     before = Index(gallery).search(query, 3)
     state = database_augmentation.step(State([(query, gallery), (query, gallery)], before), depth=3, alpha=2)
     assert state.ranking is None and len(state.members) == 2 and state.members[1][0] is query
@@ -88,14 +88,14 @@ def test_augmentation_equals_plain_loops_kept_or_computed(kept, monkeypatch):
     np.testing.assert_allclose(new[np.array([50, 3, 10])], np.array(expected)[[50, 3, 10]], atol=3e-7)
 
 
-def test_bad_settings_are_refused():
+def test_bad_settings_are_rejected():
     query, gallery = sides(3)
     found = Index(gallery).search(query, 9)
-    with pytest.raises(InputError, match="query_expansion to depth=10 needs"):
+    with pytest.raises(InputError, match="query_expansion: depth=10 needs"):
         query_expansion.step(State([(query, gallery)], found))
     with pytest.raises(InputError, match="alpha=-1"):
         query_expansion.step(State([(query, gallery)], found), depth=3, alpha=-1)
-    with pytest.raises(InputError, match="name the stage before it in search.stages"):
+    with pytest.raises(InputError, match="add the stage before it to search.stages"):
         query_expansion.step(State([(query, gallery)]))
     with pytest.raises(InputError, match="depth=0"):
         database_augmentation.step(State([(query, gallery)]), depth=0)

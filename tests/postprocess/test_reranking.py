@@ -13,7 +13,7 @@ from retrieval_jax.scoring.ranking import Ranking
 
 
 def naive(query, gallery, candidates, k1, k2, lambda_value):
-    """One query after the other, sets and dicts, in float64."""
+    """Re-ranks query by query with sets and dicts, in float64."""
     out = np.full(candidates.shape, np.inf)
     for number, rows in enumerate(candidates):
         there = [place for place, row in enumerate(rows) if row >= 0]
@@ -84,9 +84,9 @@ def test_padding_ragged_lists_and_exact_duplicates():
     assert reranking.local_k_reciprocal(query, gallery, candidates[:, :0]).shape == (5, 0)
 
 
-def test_chunks_batches_and_threads_change_no_bit(monkeypatch):
+def test_results_are_bitwise_equal_for_any_chunk_batch_and_thread_count(monkeypatch):
     query, gallery, candidates = products(np.random.default_rng(2), 9, 120, 48, 30)
-    gallery[candidates[0, 5:12]] = gallery[candidates[0, 3]]  # equal distances, which BLAS sums in several ways
+    gallery[candidates[0, 5:12]] = gallery[candidates[0, 3]]  # equal distances, which BLAS sums in different orders
     gallery[candidates[1, ::2]] = query[1]
     candidates[3, 20:] = -1
     whole = reranking.local_k_reciprocal(query, gallery, candidates, threads=1)
@@ -95,7 +95,7 @@ def test_chunks_batches_and_threads_change_no_bit(monkeypatch):
         monkeypatch.setattr(reranking, "CHUNK_BYTES", chunk)
         monkeypatch.setattr(reranking, "BATCH_BYTES", batch)
         assert np.array_equal(reranking.local_k_reciprocal(query, shards, candidates, threads=threads), whole)
-    for number in range(9):  # a query by itself
+    for number in range(9):  # one query at a time
         alone = reranking.local_k_reciprocal(query[number : number + 1], gallery, candidates[number : number + 1])
         assert np.array_equal(alone, whole[number : number + 1])
 
@@ -124,11 +124,11 @@ def test_far_faster_than_loops():
     start = time.perf_counter()
     naive(query[:3], gallery, candidates[:3], 10, 6, 0.5)
     loops = (time.perf_counter() - start) / 3
-    print(f"\nre-ranking 100 candidates: {1e3 * ours:.2f} ms a query, naive loops {1e3 * loops:.0f} ms")
+    print(f"\nre-ranking 100 candidates: {1e3 * ours:.2f} ms per query, naive loops {1e3 * loops:.0f} ms")
     assert ours < loops / 5
 
 
-def test_the_step_reorders_the_first_and_cuts_the_rest():
+def test_the_step_reorders_the_top_results_and_drops_the_rest():
     query, gallery, candidates = products(np.random.default_rng(4), 5, 120, 8, 30)
     candidates[4, 12:] = -1
     scores = np.where(candidates >= 0, -np.arange(30.0), -np.inf)
@@ -141,7 +141,7 @@ def test_the_step_reorders_the_first_and_cuts_the_rest():
     query, gallery = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (3 * query, gallery))
     distance = reranking.local_k_reciprocal(query, gallery, candidates[:, :20])
     assert ranking.k == 20 and ranking.gallery_sha256 == "sha"
-    assert reranking.step(state).ranking.k == 30  # by default as many as there are, at most 100
+    assert reranking.step(state).ranking.k == 30  # the default depth is min(100, search.k)
     for number in range(5):
         order = sorted((value, place) for place, value in enumerate(distance[number]))
         assert ranking.item_rows[number].tolist() == [candidates[number, place] for _, place in order]
@@ -158,7 +158,7 @@ def test_the_step_reorders_the_first_and_cuts_the_rest():
     dict(k1=0), dict(lambda_value=1.5), dict(candidates=[[99]]), dict(candidates=[[-2]]), dict(candidates=[[0], [1]]),
     dict(query=np.ones((1, 3))),
 ])  # fmt: skip
-def test_bad_input_is_refused(change):
+def test_bad_input_is_rejected(change):
     arguments = {"query": np.ones((1, 2)), "gallery": np.ones((4, 2)), "candidates": [[0]], **change}
     with pytest.raises(InputError):
         reranking.local_k_reciprocal(**arguments)

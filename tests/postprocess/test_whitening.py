@@ -1,4 +1,4 @@
-"""Whitening against plain loops, its streaming, its guard against rank deficiency, and the runner-up's numbers."""
+"""Whitening against plain loops, streaming, rank deficiency, and the runner-up's numbers."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def naive_covariance(vectors):
 
 
 def naive_inverse_root(matrix, rounds=60):
-    """Newton's iteration (Denman & Beavers): another road to the inverse square root than eigenvectors."""
+    """Returns the inverse square root by Denman-Beavers iteration, independently of eigenvectors."""
     root, inverse = matrix.copy(), np.eye(len(matrix))
     for _ in range(rounds):
         root, inverse = (root + np.linalg.inv(inverse)) / 2, (inverse + np.linalg.inv(root)) / 2
@@ -75,7 +75,7 @@ def test_shards_and_blocks_give_the_same_fit(vectors, tmp_path, monkeypatch):
     np.testing.assert_allclose(whole.apply(vectors), applied, rtol=2e-7)
 
 
-def test_the_vectors_are_read_once(vectors):
+def test_vectors_are_read_once(vectors):
     class Counting:
         shape, read = vectors.shape, 0
 
@@ -91,9 +91,9 @@ def test_the_vectors_are_read_once(vectors):
     assert Counting.read <= 300 + whitening.SHIFT_ROWS
 
 
-@pytest.mark.parametrize("order", ["sorted", "the rows of the shift are odd ones"])
+@pytest.mark.parametrize("order", ["sorted", "the shift rows are outliers"])
 def test_a_mean_far_from_zero_costs_no_digits(order, monkeypatch):
-    # E[x^2] - mean^2 loses all 16 digits here, and a shift that misses the mean would lose some
+    # E[x^2] - mean^2 loses all 16 digits here, and a shift that misses the mean loses some
     rng = np.random.default_rng(3)
     vectors = 1e8 + np.sort(rng.normal(size=(4096, 3)), axis=0)
     monkeypatch.setattr(whitening, "SHIFT_ROWS", 16)
@@ -109,7 +109,7 @@ def test_a_mean_far_from_zero_costs_no_digits(order, monkeypatch):
 @pytest.mark.parametrize("ridge", [0.0, 1e-7])
 def test_rank_deficiency_does_not_blow_up(ridge, dim):
     rng = np.random.default_rng(2)
-    few = rng.normal(size=(4, 20)).astype(np.float32)  # fewer vectors than numbers
+    few = rng.normal(size=(4, 20)).astype(np.float32)  # fewer vectors than dimensions
     constant = rng.normal(size=(50, 6)).astype(np.float32)
     constant[:, 2] = 7
     constant[:, 3] = constant[:, 0]
@@ -122,7 +122,7 @@ def test_rank_deficiency_does_not_blow_up(ridge, dim):
     assert (whitening.fit(np.ones((5, 4), np.float32), ridge, dim).apply(np.zeros((2, 4))) == 0).all()
 
 
-def test_it_survives_the_disk(vectors, tmp_path):
+def test_save_and_load_round_trip(vectors, tmp_path):
     fitted = whitening.fit(vectors, dim=3)
     fitted.save(tmp_path / "deep" / "whitening.npz")
     again = Whitening.load(tmp_path / "deep" / "whitening.npz")
@@ -140,7 +140,7 @@ def test_it_survives_the_disk(vectors, tmp_path):
             Whitening.load(tmp_path / name)
 
 
-def test_another_space_is_refused(vectors):
+def test_another_space_is_rejected(vectors):
     ids = [str(row) for row in range(300)]
     one, other = (Embeddings(ids, vectors, {"space": space}) for space in ("a", "b"))
     fitted = whitening.fit(one)
@@ -151,12 +151,12 @@ def test_another_space_is_refused(vectors):
     for wrong in (other, whitened, Embeddings(ids, vectors)):
         with pytest.raises(InputError, match="fitted in the space 'a'"):
             fitted.apply(wrong)
-    assert len(whitening.fit(vectors).apply(other)) == 300  # a bare array says nothing of its space
-    with pytest.raises(InputError, match="5 numbers"):
+    assert len(whitening.fit(vectors).apply(other)) == 300  # a bare array has no space to check
+    with pytest.raises(InputError, match="5 dimensions"):
         fitted.apply(Embeddings(ids, vectors[:, :4], {"space": "a"}))
 
 
-def test_a_large_gallery_is_whitened_when_it_is_read(vectors, monkeypatch):
+def test_a_large_gallery_is_whitened_on_read(vectors, monkeypatch):
     gallery = Embeddings([str(row) for row in range(300)], vectors.astype(np.float16), {"space": "a"})
     (kept,) = postprocess.get("whitening").step(State([(gallery, gallery)])).members
     monkeypatch.setattr(embeddings.folder, "KEPT_BYTES", 0)
@@ -166,7 +166,7 @@ def test_a_large_gallery_is_whitened_when_it_is_read(vectors, monkeypatch):
         np.testing.assert_allclose(read[1].vectors[rows], kept[1].vectors[rows], atol=1e-7)
 
 
-def test_bad_input_is_refused(vectors):
+def test_bad_input_is_rejected(vectors):
     broken = vectors.copy()
     broken[17, 3] = np.nan
     with pytest.raises(InputError, match=r"row 17 \(item17\)"):
@@ -174,11 +174,11 @@ def test_bad_input_is_refused(vectors):
     for arguments, word in (((vectors[:1],), "two vectors"), ((vectors, -1.0), "ridge"), ((vectors, 0.0, 6), "dim=6")):
         with pytest.raises(InputError, match=word):
             whitening.fit(*arguments)
-    with pytest.raises(InputError, match="5 numbers"):
+    with pytest.raises(InputError, match="5 dimensions"):
         whitening.fit(vectors).apply(np.zeros((2, 4)))
 
 
-def test_the_step_fits_on_the_gallery_applies_to_both_and_normalises(vectors, tmp_path):
+def test_the_step_fits_on_the_gallery_and_whitens_both_sides(vectors, tmp_path):
     gallery = Embeddings([str(row) for row in range(300)], vectors, {"space": "a"})
     queries = Embeddings(["q0", "q1"], vectors[:2] + 1, {"space": "a"})
     state = postprocess.get("whitening").step(State([(queries, gallery)], None, ("one/two",), tmp_path), dim=4)

@@ -14,7 +14,7 @@ from retrieval_jax.scoring.ranking import Ranking, Truth
 
 
 def naive(found, relevant, k):
-    """Scores of one query: `found` a list of ids, `relevant` a set of ids."""
+    """Scores one query: `found` is a list of ids, `relevant` a set of ids."""
     hits, precisions, gain, seen = 0, 0.0, 0.0, set()
     for place, item in enumerate(found[:k], start=1):
         if item in relevant and item not in seen:
@@ -42,7 +42,7 @@ def catalogue():
     query_ids, gallery_ids = [f"q{n}" for n in range(40)], [f"g{n}" for n in range(60)] + ["q3", "q5"]
     relevant = [rng.choice(gallery_ids, rng.integers(0, 25), replace=True).tolist() for _ in query_ids]
     relevant[3] += ["q3"]  # the query itself
-    relevant[5] = ["q5"]  # nothing but the query itself: without a relevant listing
+    relevant[5] = ["q5"]  # only the query itself, so no relevant listing
     rows = rng.integers(0, 62, (40, 15))  # with repeats
     rows[3, 0] = gallery_ids.index("q3")
     rows[7, 4:] = -1
@@ -87,7 +87,7 @@ def test_the_two_denominators_by_hand():
     assert result["recall@1"] == 0.5 and result["map@10"] == pytest.approx((1 + 0.25) / 2)
 
 
-def test_a_half_of_the_queries_and_nothing_to_score(catalogue):
+def test_a_subset_of_the_queries_and_nothing_to_score(catalogue):
     ranking, truth, _, _ = catalogue
     chosen = np.arange(40) < 9
     part = metrics.evaluate(ranking, truth, chosen=chosen)
@@ -97,12 +97,12 @@ def test_a_half_of_the_queries_and_nothing_to_score(catalogue):
     assert nothing["mar@10"] is None and nothing["mar@10_se"] is None and nothing["num_without_relevant"] == 40
 
 
-def test_what_does_not_belong_together_is_refused(catalogue):
+def test_mismatched_ranking_and_truth_are_rejected(catalogue):
     ranking, truth, _, gallery_ids = catalogue
     other = Truth.from_lists([*list(ranking.query_ids)[1:], "q0"], gallery_ids, [[]] * 40)
-    with pytest.raises(InputError, match="another order"):
+    with pytest.raises(InputError, match="a different order"):
         metrics.evaluate(ranking, other)
-    with pytest.raises(InputError, match="another gallery"):
+    with pytest.raises(InputError, match="a different gallery"):
         metrics.evaluate(Ranking(ranking.query_ids, ranking.item_rows, ranking.scores, "else"), truth)
     with pytest.raises(InputError, match="gallery row 61"):
         metrics.evaluate(ranking, Truth.from_lists(ranking.query_ids, gallery_ids[:50], [[]] * 40))
@@ -110,9 +110,9 @@ def test_what_does_not_belong_together_is_refused(catalogue):
         metrics.evaluate(ranking, truth, (0,))
 
 
-def test_the_paired_bootstrap_finds_a_difference_that_single_scores_hide():
+def test_the_paired_bootstrap_finds_a_difference_that_separate_scores_hide():
     rng = np.random.default_rng(0)
-    hard = rng.normal(size=400)  # what makes a query hard for either run: much wider than the difference
+    hard = rng.normal(size=400)  # query difficulty, shared by both runs: varies far more than the difference
     first = hard + 0.05 * rng.normal(size=400)
     second = hard + 0.02 + 0.05 * rng.normal(size=400)
     first[7] = second[7] = np.nan
@@ -128,7 +128,7 @@ def test_the_paired_bootstrap_finds_a_difference_that_single_scores_hide():
     assert swapped["difference"] == -found["difference"] and swapped["wins"] == found["losses"]
 
 
-def test_the_paired_bootstrap_calls_noise_noise():
+def test_the_paired_bootstrap_is_calibrated_on_noise():
     rng = np.random.default_rng(1)
     shares = [bootstrap.paired_bootstrap(*rng.normal(size=(2, 50)), draws=400, seed=n)["p"] < 0.05 for n in range(200)]
     assert np.mean(shares) < 0.12
@@ -139,7 +139,7 @@ def test_the_paired_bootstrap_calls_noise_noise():
         bootstrap.paired_bootstrap(np.full(2, np.nan), np.full(2, np.nan))
 
 
-def test_intervals_are_the_percentiles_of_means_over_queries_drawn_again(catalogue):
+def test_intervals_are_percentiles_of_means_over_resampled_queries(catalogue):
     ranking, truth, _, _ = catalogue
     chosen = np.arange(40) % 3 > 0
     found = metrics.evaluate(ranking, truth, (10,), chosen=chosen, draws=500)
@@ -157,7 +157,7 @@ def test_intervals_are_the_percentiles_of_means_over_queries_drawn_again(catalog
     assert one["num_scored"] == 1 and one["mar@10_low"] is None and one["mar@10_se"] is None
 
 
-def test_the_interval_holds_the_true_mean_about_as_often_as_it_says():
+def test_the_interval_covers_the_true_mean_about_as_often_as_stated():
     rng = np.random.default_rng(0)
     inside = 0
     for seed in range(200):
@@ -166,7 +166,7 @@ def test_the_interval_holds_the_true_mean_about_as_often_as_it_says():
     assert 0.89 <= inside / 200 <= 0.99
 
 
-def test_ten_thousand_rankings_of_a_hundred_are_scored_quickly_in_bounded_memory():
+def test_ten_thousand_queries_are_scored_quickly_in_bounded_memory():
     rng = np.random.default_rng(0)
     queries, gallery, k = 10_000, 1_100_000, 100
     rows = rng.integers(0, gallery, (queries, k))
@@ -174,7 +174,7 @@ def test_ten_thousand_rankings_of_a_hundred_are_scored_quickly_in_bounded_memory
     relevant = rng.integers(0, gallery, (queries, 10))
     relevant[:, :5] = rows[:, :50:10]
     ids = Ids.of([f"q{row}" for row in range(queries)])
-    items = Ids(np.frombuffer(b"g" * gallery, np.uint8), np.arange(gallery + 1))  # ids are not looked at here
+    items = Ids(np.frombuffer(b"g" * gallery, np.uint8), np.arange(gallery + 1))  # the ids are not used here
     truth = Truth(ids, items, indptr, relevant.reshape(-1))
     ranking = Ranking(ids, rows, -np.sort(rng.random(rows.shape)))
     naive = metrics.per_query(ranking, truth, (10,))["mar@10"]
@@ -186,5 +186,5 @@ def test_ten_thousand_rankings_of_a_hundred_are_scored_quickly_in_bounded_memory
     seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found["num_scored"] == queries and found["mar@100_low"] < found["mar@100"] < found["mar@100_high"]
-    # measured: 0.3 s and 37 MB; a table of queries x gallery, or of draws x queries, would be gigabytes
+    # measured: 0.3 s and 37 MB; a table of queries x gallery, or of draws x queries, would take gigabytes
     assert seconds < 10 and peak < 200e6, (seconds, peak)

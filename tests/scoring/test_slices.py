@@ -1,11 +1,11 @@
-"""Slices of the queries: every query once."""
+"""Slices of the queries: every query is in exactly one."""
 
 import numpy as np
 
 from retrieval_jax.scoring import slices
 
 
-def test_by_number_of_relevant_listings():
+def test_slices_by_number_of_relevant_listings():
     counts = np.array([0, 1, 2, 3, 5, 6, 10, 11, 500, 1])
     found = slices.by_relevant(counts)
     assert {name: counts[chosen].tolist() for name, chosen in found.items()} == {
@@ -19,7 +19,7 @@ def test_by_number_of_relevant_listings():
     assert list(slices.by_relevant(np.array([0, 4]))) == ["3-5"] and slices.by_relevant(np.zeros(2, int)) == {}
 
 
-def test_by_category_the_largest_first_the_rest_together():
+def test_slices_by_category_largest_first_and_the_rest_together():
     codes = np.array([2, 2, 0, -1, 3, 3, 3, 4, 1, 1])
     names = ["shoes", "tops", "bags", "tops", "(other)", "none"]
     found = slices.by_category(codes, names)

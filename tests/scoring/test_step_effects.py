@@ -1,4 +1,4 @@
-"""Is a step that trusts neighbours measured, by how many listings are relevant, and told truly?"""
+"""Effects of steps that trust neighbours: measured by number of relevant listings, and reported correctly."""
 
 import json
 
@@ -10,7 +10,7 @@ from retrieval_jax.scoring.ranking import Ranking, Truth
 
 
 def rankings():
-    """Of 40 queries the first 30 have one relevant listing, at place 10 before and 11 after; the others two, won."""
+    """Returns rankings of 40 queries: 30 lose their one relevant listing from the top 10, 10 gain their second."""
     before = np.tile(np.arange(20), (40, 1))
     after = before.copy()
     after[:30, [9, 10]] = [10, 9]
@@ -22,7 +22,7 @@ def rankings():
     return *(Ranking(truth.query_ids, rows, scores) for rows in (before, after)), truth
 
 
-def said(found):
+def sentence(found):
     entry = {"model": "trained", "before": "whitening", "stage": "reranking", "step": "reranking"}
     return step_effects.sentence({**entry, **found})
 
@@ -36,22 +36,22 @@ def test_gains_by_number_of_relevant_listings():
     assert found["all"]["difference"] == pytest.approx(
         np.diff([metrics.evaluate(ranking, truth)["mar@10_capped"] for ranking in (before, after)])[0]
     )
-    text = said(found)
-    assert "87.50 -> 25.00 over whitening, -62.50" in text and "it hurts: take it out" in text
+    text = sentence(found)
+    assert "87.50 -> 25.00 over whitening, -62.50" in text and "it hurts: remove it" in text
     assert "75 % of the queries have a single relevant listing: -100.00, the others +50.00" in text
     assert "likely to hurt" in text
 
 
-def test_a_gain_within_chance_is_called_so_and_nothing_scored_too():
+def test_gains_within_chance_and_unscored_steps_are_reported_as_such():
     before, after, truth = rankings()
-    assert "no more than chance" in said(step_effects.effect(before, before, truth))
-    better = said(step_effects.effect(after, before, truth))
+    assert "within chance" in sentence(step_effects.effect(before, before, truth))
+    better = sentence(step_effects.effect(after, before, truth))
     assert "+62.50" in better and "it helps" in better
     empty = Truth(truth.query_ids, truth.gallery_ids, np.zeros(41, np.int64), np.zeros(0, np.int64))
-    assert "not known" in said(step_effects.effect(before, after, empty)) and "not known" in said({})
+    assert "unknown" in sentence(step_effects.effect(before, after, empty)) and "unknown" in sentence({})
 
 
-def test_pairs_are_a_model_s_stage_and_the_one_before(tmp_path):
+def test_pairs_are_a_models_stage_and_the_one_before(tmp_path):
     (tmp_path / "rankings").mkdir()
     entries = [("untrained", "cosine", None), ("trained", "cosine", None), ("trained", "whitening", "whitening"),
                ("trained", "local", "reranking"), ("ensemble", "ensemble", "ensemble"),

@@ -47,7 +47,8 @@ def make(config, info):
         photo = linear.embed(params["photo"], batch["photo"])
         near, far = (linear.embed(params["shop"], batch[name]) for name in ("clicked", "unclicked"))
         hinge = jnp.maximum(0.0, margin + (photo * far).sum(-1) - (photo * near).sum(-1))
-        spread = linear.embed(params["photo"], batch["other_image"]).var()
+        others = linear.embed(params["photo"], batch["other_image"])
+        spread = others.var(axis=0, where=batch["other_mask"][:, None]).mean()
         where = batch["_mask"] & batch["clicked_mask"] & batch["unclicked_mask"]
         return linear.mean(hinge, where) - 0.01 * spread, {"spread": spread}
 

@@ -64,7 +64,7 @@ def test_a_stalled_input_is_told_with_the_place_where_its_threads_are(capsys):
 
 def test_an_endless_wait_ends_the_process():
     code = (
-        "import time\nfrom retrieval_jax import guards\n"
+        "import time\nfrom retrieval_jax.training import guards\n"
         "with guards.Watch(0.5, 0.2) as watch, watch.stage('device'):\n    time.sleep(600)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)

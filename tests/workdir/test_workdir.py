@@ -1,5 +1,6 @@
 import json
 import pathlib
+import shlex
 
 import pytest
 from ml_collections import ConfigDict
@@ -7,7 +8,10 @@ from ml_collections import ConfigDict
 from fake_verbs import ensemble_config, fake_verb, make_config
 from retrieval_jax import workdir
 from retrieval_jax.errors import InputError
-from retrieval_jax.workdir import provenance
+from retrieval_jax.files import atomic, lock
+from retrieval_jax.workdir import command_line, provenance, records
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def run_all(config, folder):
@@ -19,6 +23,7 @@ def run_all(config, folder):
         if reason is not None:
             reasons[verb] = reason
             workdir.run_stage(config, folder, verb, fake_verb(verb))
+    workdir.write_settings(config, folder)
     return reasons
 
 
@@ -75,8 +80,9 @@ def test_a_mesh_of_other_devices_is_no_change(tmp_path):
 
 
 def test_a_change_is_taken_while_nothing_was_made(tmp_path):
-    workdir.prepare(make_config(), tmp_path)
+    workdir.write_settings(make_config(), tmp_path)
     workdir.prepare(make_config(**{"mine.threshold": 6}), tmp_path)
+    workdir.write_settings(make_config(**{"mine.threshold": 6}), tmp_path)
     assert workdir.read_config(tmp_path)["mine"]["threshold"] == 6
     (tmp_path / "checkpoints").mkdir()  # an interrupted training counts
     with pytest.raises(InputError, match="mine.threshold: 6 -> 7"):
@@ -181,11 +187,11 @@ def test_records_and_run_json(tmp_path):
 
 def test_settings_survive_json_with_tuples(tmp_path):
     config = make_config()
-    workdir.prepare(config, tmp_path)
+    workdir.write_settings(config, tmp_path)
     read = workdir.read_config(tmp_path)
     assert read["train"]["transforms"] == (("flip", {}), ("erasing", {"p": 0.5}))
     assert workdir.stage_hash(ConfigDict(read), "report") == workdir.stage_hash(config, "report")
-    with pytest.raises(InputError, match="no work directory"):
+    with pytest.raises(InputError, match="not a work directory"):
         workdir.read_config(tmp_path / "elsewhere")
 
 
@@ -230,3 +236,131 @@ def test_a_file_is_no_work_directory(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         workdir.prepare(make_config(), tmp_path / "file")
+
+
+# ------------------------------------------------------------------------------------------- what may change, and not
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data.cache_bytes": 1},
+        {"train.num_threads": 7, "train.num_workers": 2},
+        {"train.log_every_steps": 3, "train.checkpoint_every_steps": 3, "train.keep_checkpoints": 9},
+        {"train.eval_every_epochs": 0.0, "train.hang_seconds": 1.0},
+    ],
+)
+def test_what_only_changes_speed_may_change_and_runs_nothing(tmp_path, changed):
+    config = make_config(**{name: value + 1 for name, value in changed.items()})
+    run_all(config, tmp_path)
+    config.update_from_flattened_dict(changed)
+    assert run_all(config, tmp_path) == {}
+    block, key = next(iter(changed)).split(".")
+    assert workdir.read_config(tmp_path)[block][key] == next(iter(changed.values()))
+
+
+@pytest.mark.parametrize("key", ["train.crop_before_decoding", "train.batch_size", "train.accumulate_steps"])
+def test_what_only_looks_like_speed_is_refused(tmp_path, key):
+    run_all(make_config(), tmp_path)
+    config = make_config()
+    config.update_from_flattened_dict({key: 4})
+    with pytest.raises(InputError, match=f"{key}: .absent. -> 4"):
+        workdir.prepare(config, tmp_path)
+
+
+def test_every_free_setting_is_one_that_the_configs_have():
+    names = command_line.setting_names(command_line.load_config(ROOT / "configs" / "fashion_softmax.py"))
+    for name in workdir.FREE:
+        known = any(one == name or one.startswith(name + ".") for one in names)
+        assert known or "data_dir" in name or "catalogs" in name, name
+
+
+def test_records_of_an_older_table_of_free_settings_are_not_stale(tmp_path):
+    config = make_config(**{"train.num_threads": 2})
+    run_all(config, tmp_path)
+    file = tmp_path / "stages" / "train.json"
+    record = json.loads(file.read_text())
+    record["blocks"]["train"]["num_threads"] = 8  # as when it was in the hash
+    atomic.write_json(file, {**record, "hash": "of then"})
+    assert workdir.reason_to_run(config, tmp_path, "train") is None
+
+
+def everything(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_refused_verb_changes_nothing_on_disk(tmp_path):
+    config = make_config()
+    for verb in ("mine", "train", "embed"):
+        workdir.run_stage(config, workdir.prepare(config, tmp_path), verb, fake_verb(verb))
+    before, stale = everything(tmp_path), make_config(**{"embed.batch_size": 8})
+    workdir.prepare(stale, tmp_path)
+    with pytest.raises(InputError, match="needs the result of embed"):
+        workdir.require_earlier(stale, tmp_path, "search")
+    with pytest.raises(InputError, match="mine.threshold"):
+        workdir.prepare(make_config(**{"mine.threshold": 9}), tmp_path)
+    assert everything(tmp_path) == before
+    with lock.held(tmp_path, "another"):
+        before = everything(tmp_path)
+        with pytest.raises(InputError, match="is in use by another"):
+            workdir.run_stage(stale, tmp_path, "embed", fake_verb("embed"))
+        assert everything(tmp_path) == before
+    workdir.prepare(config, tmp_path / "new" / "one")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_start_that_is_killed_leaves_no_record_that_config_json_contradicts(tmp_path, monkeypatch):
+    run_all(make_config(), tmp_path)
+    monkeypatch.setattr(records, "write_settings", failing_verb)  # as if it was killed just before
+    with pytest.raises(InputError):
+        workdir.run_stage(make_config(**{"embed.batch_size": 8}), tmp_path, "embed", fake_verb("embed"))
+    assert workdir.read_config(tmp_path)["embed"]["batch_size"] == 4
+    assert all(workdir.read_record(tmp_path, verb) is None for verb in workdir.VERBS[2:])
+
+
+def test_the_advised_command_is_quoted(tmp_path):
+    folder = tmp_path / "my runs" / "~x"
+    run_all(make_config(), folder)
+    with pytest.raises(InputError) as error:
+        workdir.prepare(make_config(**{"mine.threshold": 9}), folder)
+    words = shlex.split(str(error.value).splitlines()[-1].partition("delete this one: ")[2])
+    assert words == ["rm", "-r", "--", str(folder)]
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "run", tmp_path / ("x" * 300)):
+        with pytest.raises(InputError, match="--workdir=.*give another"):
+            workdir.prepare(make_config(), folder)
+    monkeypatch.setattr(records.os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=f"{tmp_path} is not writable"):
+        workdir.prepare(make_config(), tmp_path / "locked" / "run")
+
+
+@pytest.mark.parametrize(
+    "changed, says",
+    [
+        ({"data.image_size": (64,)}, r"config.data.image_size is \(64,\): give .height, width., such as \(64, 64\)"),
+        ({"data.image_size": (64, 0)}, "config.data.image_size"),
+        ({"train.batch_size": 0}, "config.train.batch_size is 0: give 1 or more"),
+        ({"train.hang_seconds": float("nan")}, "config.train.hang_seconds is nan"),
+        ({"embed.batch_size": -4}, "config.embed.batch_size is -4"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_runs(tmp_path, changed, says):
+    with pytest.raises(InputError, match=says):
+        workdir.prepare(make_config(**changed), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_checkpoint_go_before_those_of_the_verb_that_started_last(tmp_path):
+    run_all(make_config(), tmp_path)
+    changed = make_config(**{"embed.batch_size": 9, "train.learning_rate": 0.5, "data.image_size": (9, 9)})
+    workdir.write_settings(changed, tmp_path)
+    trained = workdir.plain(make_config().train)
+    found = workdir.read_config(tmp_path, {"config": trained, "image_size": [8, 8]})
+    assert found["data"]["image_size"] == (8, 8) and found["embed"]["batch_size"] == 4
+    assert found["train"]["learning_rate"] == 0.1 and found["train"]["transforms"][1] == ("erasing", {"p": 0.5})
+    workdir.invalidate(tmp_path, "embed")  # its embeddings no longer count
+    assert workdir.read_config(tmp_path, {})["embed"]["batch_size"] == 9
+    assert workdir.read_config(tmp_path)["train"]["learning_rate"] == 0.5

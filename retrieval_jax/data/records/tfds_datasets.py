@@ -18,8 +18,9 @@ from retrieval_jax.data.pictures import decoding
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
 from retrieval_jax.data.records import prepared
 from retrieval_jax.data.records import reading as records
+from retrieval_jax.data.tables import building, row_checks
+from retrieval_jax.data.tables import columns as columns_lib
 from retrieval_jax.data.tables import loading as tables
-from retrieval_jax.data.tables import row_checks
 from retrieval_jax.data.tables.left_out import Listed
 from retrieval_jax.errors import InputError
 
@@ -50,7 +51,8 @@ def load_tfds(
         slice such as "test[:80%]". Left out: those that are called as ours.
       columns: ours to theirs: image (default "image"), id (default: the record's split and number), title (default:
         none), categories (a tuple, coarse to fine; default none), product (query and gallery listings of equal
-        product are relevant to each other; default none).
+        product are relevant to each other; default none). Any other name is a further column with its kind, such as
+        {"colour": ("base_colour", "category")}; see `tables.columns`.
       max_bad_share, max_pixels, decode_at_least, leave_out, set_aside_path: see `tables.load_eproduct`.
       check_images: True looks at every picture's header and end, "decode" decodes it whole, False trusts all.
 
@@ -75,10 +77,10 @@ def load_tfds(
         return prepared.load(folder, max_pixels, decode_at_least, set_aside_path)
     builder = records.dataset(folder)
     places = _splits(builder.info, splits)
-    columns, kinds = _columns(builder.info, columns or {})
+    columns, further, kinds = _columns(builder.info, columns or {})
     levels = columns.pop("categories")
     wanted = {ours: theirs for ours, theirs in columns.items() if ours != "image"}
-    labels = wanted | {f"category_{i}": level for i, level in enumerate(levels)}
+    labels = wanted | {f"category_{i}": level for i, level in enumerate(levels)} | columns_lib.in_listings(further)
     frames = {}
     for ours, (theirs, rows) in places.items():
         same = next(
@@ -93,7 +95,7 @@ def load_tfds(
             frames[ours] = dataclasses.replace(same, name=ours, bad=dict(same.bad))
             continue
         frames[ours] = _read(folder, ours, theirs, rows, columns["image"], labels, kinds, check_images, max_pixels)
-    return tables.build(
+    return building.build(
         builder.info.name,
         frames,
         levels,
@@ -102,6 +104,7 @@ def load_tfds(
             folder, places[split][0], places[split][1][kept], columns["image"], None, max_pixels, decode_at_least
         ),
         leave_out=leave_out,
+        beyond=building.Beyond(further),
     )
 
 
@@ -164,14 +167,20 @@ def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str,
     return found
 
 
-def _columns(info: Any, given: Mapping[str, Any]) -> tuple[dict, dict]:
-    """Returns the map of columns, checked, and the tfds feature of every column of the dataset."""
-    columns = {"image": "image"} | {ours: theirs for ours, theirs in given.items() if theirs}
-    tables.check_names("columns", columns, ("image", "id", "title", "categories", "product"))
+def _columns(info: Any, given: Mapping[str, Any]) -> tuple[dict, list[columns_lib.Further], dict]:
+    """Returns the map of columns and further columns, checked, and the tfds feature of every column of the dataset."""
+    own, further = columns_lib.declared(given, ("image", "id", "title", "categories", "product"))
+    if wrong := [one.name for one in further if one.file or len(one.headers) > 1 or one.kind == "list"]:
+        raise InputError(
+            f"config.data.kwargs.columns.{wrong[0]}: a column of a tfds dataset has one value per record: give "
+            "(column, kind) with the kind text, category or number"
+        )
+    columns = {"image": "image"} | {ours: theirs for ours, theirs in own.items() if theirs}
     levels = columns.get("categories", ())
     columns["categories"] = (levels,) if isinstance(levels, str) else tuple(levels)
     kinds = dict(_flat(info.features))
-    for ours, theirs in [*columns.items(), *(("categories", level) for level in columns["categories"])]:
+    levels = [("categories", level) for level in columns["categories"]]
+    for ours, theirs in [*columns.items(), *levels, *((one.name, one.headers[0]) for one in further)]:
         if ours == "categories" and isinstance(theirs, tuple):
             continue
         if theirs not in kinds:
@@ -195,7 +204,7 @@ def _columns(info: Any, given: Mapping[str, Any]) -> tuple[dict, dict]:
                 f"column {theirs!r} of {info.name} (our {ours}) holds several values a record, not one "
                 "text or number; map another in config.data.kwargs.columns"
             )
-    return columns, kinds
+    return columns, further, kinds
 
 
 def _flat(features: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

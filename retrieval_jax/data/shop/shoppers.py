@@ -140,7 +140,9 @@ def clicks(shop: synthetic.Shop, num: int, split: str = "train") -> Clicks:
     return Clicks(photos, shown, (u[:, 16 : 16 + shown.shape[1]] < chance) & (shown >= 0))
 
 
-def _pool(shop: synthetic.Shop, split: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def pool(shop: synthetic.Shop, split: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Returns the first rows of the products that typed queries, outfits and edits are about, int64 [n], and the true
+    attributes of these products."""
     rows = synthetic.first_row(split, np.arange(min(POOL, synthetic.num_products(shop, split))))
     return rows, synthetic.attributes(shop, split, rows)
 
@@ -162,7 +164,7 @@ def text_queries(shop: synthetic.Shop, num: int, split: str = "train") -> TextQu
     Raises:
       InputError: the split is empty.
     """
-    rows, truth = _pool(shop, split)
+    rows, truth = pool(shop, split)
     if not len(rows):
         raise InputError(f"split {split!r} of the embedded catalogue is empty: no typed queries about it")
     popularity = synthetic.uniform(shop.seed, split + " popularity", rows, 1)[:, 0]
@@ -222,7 +224,7 @@ def outfits(shop: synthetic.Shop, num: int, split: str = "train") -> Outfits:
     Raises:
       InputError: the split has too few products to make one.
     """
-    rows, truth = _pool(shop, split)
+    rows, truth = pool(shop, split)
     middle = np.array([wording.MIDDLES.index(row[1]) for row in wording.CATEGORIES])[truth["category"]]
     pieces = [np.flatnonzero(middle == wording.MIDDLES.index(name)) for name in OUTFIT]
     style, colour = truth["style"], truth["colour"]
@@ -238,8 +240,8 @@ def outfits(shop: synthetic.Shop, num: int, split: str = "train") -> Outfits:
         rng = synthetic.generator(shop.seed, split + " outfit", i // 2)
         for _ in range(200):
             chosen: list[int] = []
-            for pool in pieces:
-                good = pool[fits(chosen, pool)]
+            for candidates in pieces:
+                good = candidates[fits(chosen, candidates)]
                 if not len(good):
                     break
                 chosen.append(int(good[int(rng.random() * len(good))]))

@@ -1,14 +1,14 @@
-"""The embedded catalogue: a procedural shop. Nothing is stored; seed and row number say everything.
+"""Listings of the embedded catalogue, a procedural shop: nothing is stored, all follows from seed and row number.
 
-A product = a category in a three-level tree + attributes (colour, second colour, pattern, material, brand, two optional
-parts, style) + twelve numbers that are its own (proportions, shades, scale of the pattern). Four products in a row are
-a family: same category and material, mostly the same colour, similar proportions. A listing = one picture of a product
+A product is a category in a three-level tree, attributes (colour, second colour, pattern, material, brand, two optional
+parts, style) and twelve numbers of its own (proportions, shades, scale of the pattern). Four products in a row are a
+family: same category and material, mostly the same colour, similar proportions. A listing is one picture of a product
 and a title. Query pictures are users' photos of gallery products, gallery pictures are shop photos, train and val have
 both. Train, val and gallery draw their products from different random streams: no product is in two of them.
 
-Row r of a split is the same listing whatever the other sizes are, with two exceptions that cannot be helped: a gallery
-that ends inside a product has fewer listings of it, and when there are more queries than queried products, queries
-start again with second photos. Pictures are the same bytes on the same version of OpenCV.
+Row r of a split is the same listing whatever the other sizes are, with two exceptions: a gallery that ends inside a
+product has fewer listings of it, and when there are more queries than queried products, the queries start over with
+second photos. Pictures are the same bytes on the same version of OpenCV.
 
 How hard it is, MAR@10 (denominator capped at 10), 300 queries, 3,000 gallery listings, seed 0: chance 0.003, colour
 histogram (HSV 8 x 4 x 4, whole and quarters) 0.02, with square roots 0.04, an untrained small ConvNet 0.015, the same
@@ -24,12 +24,13 @@ import operator
 
 import numpy as np
 
+from retrieval_jax import pairs
 from retrieval_jax.data.shop import drawing, wording
 from retrieval_jax.errors import InputError
 
 FAMILY = 4  # products in a row that share category and material
-# Listings per product, repeated for ever. In the gallery every second product is asked for, the others only disturb;
-# one queried product in six has 14 listings, more than the ten that MAR@10 looks at.
+# Listings per product, in a cycle. In the gallery every second product is queried, the others are distractors; one
+# queried product in six has 14 listings, more than the ten that MAR@10 looks at.
 LISTINGS = {"train": (4, 3, 6, 5), "val": (2, 1, 3, 2), "gallery": (5, 1, 2, 3, 14, 1, 1, 4, 8, 2, 3, 12)}
 QUERIED = (0, 2, 4, 6, 8, 10)  # places in LISTINGS["gallery"]
 STREAMS = {"train": 1, "val": 2, "gallery": 3}
@@ -37,17 +38,19 @@ USER_SHARE = {"train": 0.35, "val": 0.35, "gallery": 0.0, "query": 1.0, "photo":
 COLOUR_WEIGHTS = np.array([2, 1.6, 1.3, 1.2, 0.8, 0.8, 1, 0.8, 1.6, 0.8, 1, 1])
 PATTERN_WEIGHTS = np.array([3, 1, 1, 1, 1, 1, 1, 1])
 _BITS = 0xFFFFFFFFFFFFFFFF
-_LEVELS = ("top", "middle", "leaf")
+LEVELS = ("top", "middle", "leaf")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shop:
-    """What defines an embedded catalogue; the arguments of `load`.
+    """What defines an embedded catalogue; the arguments of `loading.load`.
 
     Attributes:
       seed: of everything.
       num_train, num_val, num_query, num_gallery: listings of each split, 0 for none.
       image_size: side of the pictures in px, at least 16.
+      num_clicks, num_outfits, num_typed, num_edits: rows of the tables "clicks", "outfits", "queries" and "edits" about
+        each split; row i is the same whatever their number.
     """
 
     seed: int = 0
@@ -56,9 +59,13 @@ class Shop:
     num_query: int = 300
     num_gallery: int = 3000
     image_size: int = 64
+    num_clicks: int = 5000
+    num_outfits: int = 2000
+    num_typed: int = 2000
+    num_edits: int = 5000
 
     def size(self, split: str) -> int:
-        """Listings of a split; "photo", users' photos of train products for the clicks, has as many as train."""
+        """Returns the number of listings of a split; "photo", users' photos of train products, has as many as train."""
         return getattr(self, "num_train" if split == "photo" else f"num_{split}")
 
 
@@ -66,7 +73,7 @@ class Shop:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """splitmix64: a bijection of 64-bit numbers that looks random (Steele, Lea, Flood, OOPSLA 2014)."""
+    """Applies splitmix64, a bijection of 64-bit numbers that looks random (Steele, Lea, Flood, OOPSLA 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -82,7 +89,7 @@ def _key(seed: int, name: str) -> int:
 
 
 def _mix_one(x: int) -> int:
-    """`_mix` of one Python number, far quicker than an array of one."""
+    """Applies `_mix` to one Python number, much faster than to an array of one."""
     x = (x + 0x9E3779B97F4A7C15) & _BITS
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _BITS
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _BITS
@@ -114,7 +121,13 @@ def uniform(seed: int, name: str, numbers: np.ndarray, width: int) -> np.ndarray
 
 
 def generator(seed: int, name: str, row: int) -> np.random.Generator:
-    """The own random numbers of one row, for what the name says."""
+    """Returns the random numbers of one row for one purpose.
+
+    Args:
+      seed: of the catalogue.
+      name: what the numbers are for.
+      row: the row's number.
+    """
     return np.random.Generator(np.random.Philox(key=_hash_one(seed, name, row)))
 
 
@@ -122,7 +135,7 @@ def generator(seed: int, name: str, row: int) -> np.random.Generator:
 
 
 def _place(split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Product number of each row, and the listing's number among the product's, both int64 [n]."""
+    """Returns the product number of each row, and the listing's number among the product's, both int64 [n]."""
     sizes = np.array(LISTINGS[split])
     block, within = np.divmod(np.asarray(rows, np.int64), sizes.sum())
     place = np.repeat(np.arange(len(sizes)), sizes)[within]
@@ -130,7 +143,7 @@ def _place(split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def first_row(split: str, numbers: np.ndarray) -> np.ndarray:
-    """Finds where products begin; the listings of a product lie in consecutive rows.
+    """Returns where products begin; the listings of a product are in consecutive rows.
 
     Args:
       split: "train", "val" or "gallery".
@@ -145,7 +158,7 @@ def first_row(split: str, numbers: np.ndarray) -> np.ndarray:
 
 
 def num_products(shop: Shop, split: str) -> int:
-    """Products that train, val or gallery has listings of."""
+    """Returns the number of products that train, val or gallery has listings of."""
     size = shop.size(split)
     return int(_place(split, np.array([size - 1]))[0][0]) + 1 if size else 0
 
@@ -156,7 +169,7 @@ def _num_queried(shop: Shop) -> int:
 
 
 def _numbers(shop: Shop, split: str, rows: np.ndarray) -> tuple[str, np.ndarray]:
-    """The stream that a split's products come from, and their numbers in it."""
+    """Returns the stream that a split's products come from, and their numbers in it."""
     rows = np.asarray(rows, np.int64)
     if split == "query":
         block, place = np.divmod(rows % max(1, _num_queried(shop)), len(QUERIED))
@@ -169,11 +182,11 @@ def _numbers(shop: Shop, split: str, rows: np.ndarray) -> tuple[str, np.ndarray]
 
 
 def product_ids(shop: Shop, split: str, rows: np.ndarray) -> np.ndarray:
-    """Product of every row, int64 [n]; equal ids are the same product, in every split.
+    """Returns the product of every row, int64 [n]; equal ids are the same product, in every split.
 
     Args:
       shop: the catalogue.
-      split: "train", "val", "query", "gallery" or "photo" (users' photos of train products, see `clicks`).
+      split: "train", "val", "query", "gallery" or "photo" (users' photos of train products).
       rows: int [n].
     """
     stream, numbers = _numbers(shop, split, rows)
@@ -231,7 +244,7 @@ def _products(seed: int, stream: str, numbers: np.ndarray) -> dict[str, np.ndarr
 
 
 def attributes(shop: Shop, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The truth about the products of some rows.
+    """Returns the true attributes of the products of some rows.
 
     Args:
       shop: the catalogue.
@@ -251,9 +264,9 @@ def _one(columns: dict[str, np.ndarray], at: int = 0) -> dict:
 
 
 def categories(shop: Shop, split: str) -> np.ndarray:
-    """Category of every listing of a split, int32 [n, 3]: top, middle, leaf."""
+    """Returns the category of every listing of a split, int32 [n, 3]: top, middle, leaf."""
     size = shop.size(split)
-    found = np.empty((size, len(_LEVELS)), np.int32)
+    found = np.empty((size, len(LEVELS)), np.int32)
     for start in range(0, size, 1 << 18):  # in blocks, so that ten million rows need little besides the result
         rows = np.arange(start, min(start + (1 << 18), size))
         stream, numbers = _numbers(shop, split, rows)
@@ -266,12 +279,12 @@ def categories(shop: Shop, split: str) -> np.ndarray:
 
 
 def listing_id(shop: Shop, split: str, row: int) -> str:
-    """The id of a listing: split and sixteen hexadecimal digits that betray no product."""
+    """Returns the id of a listing: split and sixteen hexadecimal digits that do not reveal the product."""
     return f"{split}-{_hash_one(shop.seed, split + ' id', row):016x}"
 
 
 def title(shop: Shop, split: str, row: int) -> str:
-    """The title of a listing, as its seller wrote it."""
+    """Returns the title of a listing, as its seller wrote it."""
     return wording.title(_one(attributes(shop, split, np.array([row]))), generator(shop.seed, split + " title", row))
 
 
@@ -297,7 +310,7 @@ def picture(shop: Shop, split: str, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def boxes(shop: Shop, split: str, rows: np.ndarray) -> np.ndarray:
-    """Boxes of the product in the pictures of some rows, float32 [n, 4], as of `picture`; draws the pictures."""
+    """Returns the product's boxes in the pictures of some rows, float32 [n, 4], as `picture`; draws the pictures."""
     return np.array([picture(shop, split, int(row))[1] for row in rows], np.float32).reshape(-1, 4)
 
 
@@ -325,17 +338,24 @@ class Column:
         return self.make(self.shop, self.split, row % len(self))
 
 
+def made_of(shop: Shop, split: str) -> str:
+    """Returns a text that is equal for equal listings: all that the pictures and attributes of a split depend on."""
+    products_of = {"query": "gallery", "photo": "train"}.get(split, split)
+    return f"seed {shop.seed}, {split} {shop.size(split)} of {shop.size(products_of)}, {shop.image_size} px"
+
+
 def _image(shop: Shop, split: str, row: int) -> np.ndarray:
     return picture(shop, split, row)[0]
 
 
 def images(shop: Shop, split: str) -> Column:
-    """The pictures of a split as a random-access source; "photo" gives users' photos of train products."""
+    """Returns the pictures of a split as a random-access source; "photo" gives users' photos of train products."""
     return Column(shop, split, _image)
 
 
 def relevant(shop: Shop) -> tuple[np.ndarray, np.ndarray]:
-    """The gallery rows that show the product of each query: indptr int64 [num_query + 1], rows int64, ascending."""
+    """Returns the gallery rows that show the product of each query: indptr int64 [num_query + 1] and rows int64,
+    ascending."""
     numbers = _numbers(shop, "query", np.arange(shop.num_query))[1]
     start = first_row("gallery", numbers)
     count = np.minimum(first_row("gallery", numbers + 1), shop.num_gallery) - start
@@ -343,50 +363,8 @@ def relevant(shop: Shop) -> tuple[np.ndarray, np.ndarray]:
     return indptr, np.repeat(start - indptr[:-1], count) + np.arange(indptr[-1])
 
 
-def load(**kwargs):
-    """Builds the embedded catalogue; takes the fields of `Shop`.
-
-    Returns:
-      A `catalog.Catalog` with lazy ids, titles and pictures; query titles are None, as a user's photo has none.
-
-    Raises:
-      InputError: an unknown argument, a negative size, or queries without a gallery.
-    """
-    from retrieval_jax.data import catalog
-    from retrieval_jax.scoring import ranking
-
-    shop = make_shop(**kwargs)
-    splits = {}
-    for name in catalog.SPLITS:
-        if shop.size(name):
-            titles = None if name == "query" else Column(shop, name, title)
-            splits[name] = catalog.Split(
-                name=name,
-                ids=Column(shop, name, listing_id),
-                titles=titles,
-                categories=categories(shop, name),
-                images=images(shop, name),
-            )
-    truth = None
-    if shop.num_query:
-        indptr, rows = relevant(shop)
-        truth = ranking.Truth(
-            query_ids=splits["query"].ids, gallery_ids=splits["gallery"].ids, indptr=indptr, rows=rows
-        )
-    counts = {name: {"read": len(split), "kept": len(split), "set_aside": {}} for name, split in splits.items()}
-    return catalog.Catalog(
-        name="synthetic",
-        **splits,
-        truth=truth,
-        category_levels=_LEVELS,
-        category_names=(list(wording.TOPS), list(wording.MIDDLES), list(wording.LEAVES)),
-        counts=counts,
-        set_aside=[],
-    )
-
-
 def make_shop(**kwargs) -> Shop:
-    """Checks the arguments of `load`.
+    """Checks the arguments of `loading.load`.
 
     Args:
       **kwargs: fields of `Shop`.
@@ -400,7 +378,7 @@ def make_shop(**kwargs) -> Shop:
     known = [field.name for field in dataclasses.fields(Shop)]
     for name, value in kwargs.items():
         if name not in known:
-            raise InputError(f"the embedded catalogue has no argument {name!r}; it has {', '.join(known)}")
+            raise InputError(f"the embedded catalogue has no argument {name!r}{pairs.near(name, known)}")
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or (value < 0 and name != "seed"):
             raise InputError(f"{name} of the embedded catalogue is {value!r}; give a whole number, 0 or more")
     shop = Shop(**{name: int(value) for name, value in kwargs.items()})

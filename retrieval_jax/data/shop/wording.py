@@ -212,3 +212,58 @@ def query_text(product: dict[str, int], names: tuple[str, ...], rng: np.random.G
         "brand": [(brand[0],) for brand in BRANDS],
     }
     return " ".join(_pick(rng, options[name][product[name]]) for name in names)
+
+
+# How shoppers word an edit: {new} and {old} are names of the value, {news} and {olds} nouns for a pattern.
+EDITS = {
+    "colour": (
+        "the same but in {new}",
+        "in {new}",
+        "the {new} one",
+        "{new} instead of {old}",
+        "do you have it in {new}",
+        "same in {new}, not {old}",
+    ),
+    "pattern": ("the same but with {news}", "with {news}", "{new} instead of {old}", "{new}, not {old}", "same, {new}"),
+    "material": ("the same but in {new}", "made of {new}", "{new} instead of {old}", "in {new}, not {old}"),
+    "part": ("the same but with {new}", "with {new}", "has {new}"),
+    "no colour": ("not in {old}", "the same but not {old}", "any colour but {old}"),
+    "no pattern": ("without {olds}", "the same but no {olds}", "not {old}"),
+    "no material": ("not {old}", "the same but not in {old}", "anything but {old}"),
+    "no part": ("the same without {old}", "without {old}", "no {old}"),
+}
+PATTERN_NOUNS = {
+    "plain": "plain colour",
+    "striped": "stripes",
+    "checked": "checks",
+    "dotted": "dots",
+    "zigzag": "zigzags",
+    "floral": "flowers",
+    "camouflage": "camouflage",
+    "ombre": "gradient",
+}
+
+
+def edit_text(name: str, category: int, old: int, new: int | None, rng: np.random.Generator) -> str:
+    """Writes what a shopper with a listing in view would change about it.
+
+    Args:
+      name: what is edited: "colour", "pattern", "material", "part1" or "part2".
+      category: row of CATEGORIES.
+      old: value of the listing in view, row of the table of that name; 0 or 1 for a part.
+      new: value that is wanted; None for any but the old one.
+      rng: the edit's own random numbers.
+
+    Returns:
+      The words, for example "the same but in red" or "without stripes".
+    """
+    if name.startswith("part"):
+        part = CATEGORIES[category][4 if name == "part1" else 5]
+        return _pick(rng, EDITS["part" if new else "no part"]).format(new=part, old=part)
+    words = list({"colour": COLOURS, "pattern": PATTERNS, "material": MATERIALS}[name].values())
+    nouns = list(PATTERN_NOUNS.values())
+    values = {"old": _pick(rng, words[old])} | ({"olds": nouns[old]} if name == "pattern" else {})
+    if new is None:
+        return _pick(rng, EDITS[f"no {name}"]).format(**values)
+    values |= {"new": _pick(rng, words[new])} | ({"news": nouns[new]} if name == "pattern" else {})
+    return _pick(rng, EDITS[name]).format(**values)

@@ -1,4 +1,4 @@
-"""Catalogues of users: eProduct's layout as it is, or tables and an image folder with a map of columns."""
+"""Loads catalogues from files: in eProduct's layout, or tables and an image folder with a map of columns."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from retrieval_jax.data.catalog import SPLITS, Catalog, Split
+from retrieval_jax import pairs
+from retrieval_jax.data.catalog import PHOTO, SPLITS, Catalog
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS
 from retrieval_jax.data.pictures.sources import FileImages
-from retrieval_jax.data.tables import left_out, row_checks, row_labels, table_files
+from retrieval_jax.data.tables import columns as columns_lib
+from retrieval_jax.data.tables import listing_tables, row_checks, table_files
+from retrieval_jax.data.tables.building import Beyond, build
 from retrieval_jax.data.tables.left_out import Listed
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError
 
 EPRODUCT_LEVELS = ("META_CATEG_ID", "CATEG_LVL2_ID", "LEAF_CATEG_ID")
 EPRODUCT_TRUTH = "metadata/ground_truth.csv"
-
-# Reasons that are held against no file.
-_NOT_HELD = frozenset({row_labels.FALLEN_QUERY, row_labels.FALLEN_GALLERY, left_out.REASON})
+_COLUMNS = ("id", "image", "title", "categories", "product")
 
 
 def load_eproduct(
@@ -33,14 +33,16 @@ def load_eproduct(
     check_images: bool | str = True,
     decode_at_least: int | None = None,
     encoding: str = "utf-8",
+    columns: Mapping[str, Any] | None = None,
+    tables: Mapping[str, Any] | None = None,
     leave_out: Sequence[Listed] = (),
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads a folder in eProduct's layout: metadata/{train,val,index,query}.csv and Images/.
 
-    The queries may also be in parts: query_part1.csv and so on.
-
-    metadata/categories.csv (LEVEL, ID, NAME), where present, declares the categories; otherwise those of train count.
+    The queries may also be in parts: query_part1.csv and so on. metadata/categories.csv (LEVEL, ID, NAME), where
+    present, declares the categories; otherwise those of train count. metadata/photo.csv (UUID, IMAGE_PATH), where
+    present, lists shoppers' photos that clicks refer to.
 
     Args:
       root: the folder.
@@ -49,7 +51,10 @@ def load_eproduct(
       max_pixels: a larger picture makes a bad row.
       check_images: True looks at every picture's header and end, "decode" decodes it whole, False trusts all.
       decode_at_least: see `sources.FileImages`.
-      encoding: of the CSV files' text, where it is not UTF-8 and the file has no byte-order mark.
+      encoding: of the text files, where it is not UTF-8 and the file has no byte-order mark.
+      columns: further columns of the listings, such as {"colour": ("baseColour", "category", "attributes.csv")}; see
+        `tables.columns`.
+      tables: files of tables that refer to listings, such as {"clicks": "clicks.csv"}; see `tables.listing_tables`.
       leave_out: listings to set aside, whatever max_bad_share.
       set_aside_path: CSV that receives the bad rows.
 
@@ -57,37 +62,45 @@ def load_eproduct(
       The `Catalog`; its gallery is eProduct's index split.
 
     Raises:
-      InputError: see `catalog.load`.
+      InputError: see `data.loading.load`.
 
     Source: eProduct, arXiv 2107.05856.
     """
     _check_arguments(root, max_bad_share, check_images)
+    _, further = columns_lib.declared(columns or {}, ())
     folder = pathlib.Path(root) / "metadata"
     parts = sorted(folder.glob("query_part*.csv"), key=lambda f: (int(re.sub(r"\D", "", f.stem) or 0), f.name))
     whole = folder / "query.csv"
     files = {
         "train": ["train.csv"],
         "val": ["val.csv"],
-        "gallery": ["index.csv"],
         "query": ["query.csv"] if whole.exists() or not parts else [part.name for part in parts],
+        "gallery": ["index.csv"],
+        PHOTO: ["photo.csv"],
     }
     if whole.exists() and parts:
         raise InputError(f"{folder} has query.csv and {parts[0].name}: keep either the whole or the parts")
     files = {
         split: [f"metadata/{name}" for name in names] for split, names in files.items() if (folder / names[0]).exists()
     }
-    if not files:
+    if not set(files) - {PHOTO}:
         found = ", ".join(sorted(f.name for f in folder.glob("*"))) if folder.is_dir() else "no such folder"
         raise InputError(f"{folder}: none of train.csv, val.csv, index.csv, query.csv is there (found: {found})")
     listing = {"id": "UUID", "image": "IMAGE_PATH"}
     labels = {"title": "AUCT_TITL"} | {f"category_{i}": level for i, level in enumerate(EPRODUCT_LEVELS)}
-    tables = {
+    splits = {
         split: table_files.read(
-            split, root, files[split], listing | (labels if split in ("train", "val") else {}), encoding=encoding
+            split,
+            root,
+            names,
+            listing | (labels if split in ("train", "val") else {}),
+            columns_lib.in_listings(further),
+            encoding,
+            lists=columns_lib.lists(further),
         )
-        for split in SPLITS
-        if split in files
+        for split, names in files.items()
     }
+    columns_lib.check_found(further, splits, root, encoding)
     declared = None
     if (folder / "categories.csv").exists():
         declared = table_files.read(
@@ -105,18 +118,24 @@ def load_eproduct(
             [ground_truth],
             {"id": "QUERY_UUID", "gallery_ids": "INDEX_UUIDS"},
             encoding=encoding,
+            lists={"gallery_ids": " "},
         )
         row_checks.check_ids(truth)
     return build(
         pathlib.Path(root).resolve().name,
-        tables,
+        splits,
         EPRODUCT_LEVELS,
         (max_bad_share, set_aside_path),
-        *_files(pathlib.Path(root) / "Images", tables, max_pixels, check_images, decode_at_least),
+        *_files(pathlib.Path(root) / "Images", splits, max_pixels, check_images, decode_at_least),
         declared=declared,
         whole_numbers=True,
         truth=truth,
         leave_out=leave_out,
+        beyond=Beyond(
+            further,
+            columns_lib.read_beside(further, root, "UUID", encoding),
+            listing_tables.read(tables, root, encoding),
+        ),
     )
 
 
@@ -131,6 +150,7 @@ def load_table(
     check_images: bool | str = True,
     decode_at_least: int | None = None,
     encoding: str = "utf-8",
+    tables: Mapping[str, Any] | None = None,
     leave_out: Sequence[Listed] = (),
     set_aside_path: Any = None,
 ) -> Catalog:
@@ -138,13 +158,16 @@ def load_table(
 
     Args:
       root: folder of everything.
-      files: {"train": path, "val": ..., "query": ..., "gallery": ...} below root; leave out what there is not.
+      files: {"train": path, "val": ..., "query": ..., "gallery": ...} below root; leave out splits that do not exist.
+        "photo" lists shoppers' photos (id, image) that clicks refer to.
       columns: names in the files: id (default "id"), image (default "image"), title (default: no titles),
         categories (a tuple, coarse to fine; default none), product (listings of equal product are relevant to
-        each other; default none). Query and gallery may lack title and categories.
+        each other; default none). Query and gallery may lack title and categories. Any other name is a further column
+        with its kind, such as {"colour": ("base_colour", "category")}; see `tables.columns`.
       image_root: folder below root that the image paths are relative to.
       ground_truth: a table with the columns "query" and "gallery" (blank-separated ids, a JSON or Parquet list,
-        or one id a row), or dict(file=..., query=..., gallery=...) with its own names. It goes before `product`.
+        or one id per row), or dict(file=..., query=..., gallery=...) with its own names. It overrides `product`.
+      tables: files of tables that refer to listings, such as {"clicks": "clicks.csv"}; see `tables.listing_tables`.
       max_bad_share, max_pixels, check_images, decode_at_least, encoding, leave_out, set_aside_path: see
         `load_eproduct`.
 
@@ -152,16 +175,16 @@ def load_table(
       The `Catalog`; categories are numbered by their sorted names in train (numbers by value).
 
     Raises:
-      InputError: see `catalog.load`.
+      InputError: see `data.loading.load`.
     """
     _check_arguments(root, max_bad_share, check_images)
-    columns = {"id": "id", "image": "image"} | {ours: theirs for ours, theirs in (columns or {}).items() if theirs}
-    check_names("columns", columns, ("id", "image", "title", "categories", "product"))
+    columns, further = columns_lib.declared(columns or {}, _COLUMNS)
+    columns = {"id": "id", "image": "image"} | {ours: theirs for ours, theirs in columns.items() if theirs}
     if not isinstance(files, Mapping) or not all(isinstance(path, (str, type(None))) for path in files.values()):
         raise InputError(f"config.data.kwargs.files is {files!r}; it maps each of {', '.join(SPLITS)} to one file")
     files = {split: path for split, path in files.items() if path}
-    check_names("files", files, SPLITS)
-    if not files:
+    check_names("files", files, (*SPLITS, PHOTO))
+    if not set(files) - {PHOTO}:
         raise InputError(f"config.data.kwargs.files is empty; it maps {', '.join(SPLITS)} to files")
     categories = columns.get("categories", ())
     levels = (categories,) if isinstance(categories, str) else tuple(categories)
@@ -170,12 +193,19 @@ def load_table(
     if "title" in columns:
         labels["title"] = columns["title"]
     product = {"product": columns["product"]} if "product" in columns else {}
-    tables = {}
-    for split in SPLITS:
-        if split in files:
-            trained = split in ("train", "val")
-            wanted = listing | (labels if trained else {} if ground_truth else product)
-            tables[split] = table_files.read(split, root, [files[split]], wanted, {} if trained else labels, encoding)
+    splits = {}
+    for split in (*SPLITS, PHOTO):
+        if split not in files:
+            continue
+        wanted, optional = listing, columns_lib.in_listings(further)
+        if split in ("train", "val"):
+            wanted = listing | labels
+        elif split != PHOTO:
+            wanted, optional = listing | ({} if ground_truth else product), labels | optional
+        splits[split] = table_files.read(
+            split, root, [files[split]], wanted, optional, encoding, lists=columns_lib.lists(further)
+        )
+    columns_lib.check_found(further, splits, root, encoding)
     truth = None
     if ground_truth:
         named = {"file": ground_truth} if isinstance(ground_truth, str) else dict(ground_truth)
@@ -183,22 +213,35 @@ def load_table(
         if "file" not in named:
             raise InputError("config.data.kwargs.ground_truth has no file; give dict(file=..., query=..., gallery=...)")
         wanted = {"id": named.get("query", "query"), "gallery_ids": named.get("gallery", "gallery")}
-        truth = table_files.read("ground_truth", root, [named["file"]], wanted, encoding=encoding)
+        truth = table_files.read(
+            "ground_truth",
+            root,
+            [named["file"]],
+            wanted,
+            encoding=encoding,
+            lists={"gallery_ids": " "},
+            setting="config.data.kwargs.ground_truth",
+        )
         row_checks.check_ids(truth, unique=False)
     return build(
         pathlib.Path(root).resolve().name,
-        tables,
+        splits,
         levels,
         (max_bad_share, set_aside_path),
-        *_files(pathlib.Path(root) / image_root, tables, max_pixels, check_images, decode_at_least),
+        *_files(pathlib.Path(root) / image_root, splits, max_pixels, check_images, decode_at_least),
         truth=truth,
         leave_out=leave_out,
+        beyond=Beyond(
+            further,
+            columns_lib.read_beside(further, root, columns["id"], encoding),
+            listing_tables.read(tables, root, encoding),
+        ),
     )
 
 
 def _check_arguments(root: str, max_bad_share: float, check_images: bool | str) -> None:
     if not isinstance(root, (str, pathlib.Path)) or not pathlib.Path(root).is_dir():
-        raise InputError(f"config.data.kwargs.root: {root} is no folder")
+        raise InputError(f"config.data.kwargs.root: {root} is not a folder")
     if not isinstance(max_bad_share, (int, float)) or not 0 <= max_bad_share <= 1:
         raise InputError(f"config.data.kwargs.max_bad_share is a share from 0 to 1, not {max_bad_share!r}")
     if check_images not in (True, False, "decode"):
@@ -206,105 +249,29 @@ def _check_arguments(root: str, max_bad_share: float, check_images: bool | str) 
 
 
 def check_names(what: str, given: Mapping, known: tuple[str, ...]) -> None:
-    if unknown := [name for name in given if name not in known]:
-        raise InputError(f"config.data.kwargs.{what} has {unknown[0]!r}; it takes {', '.join(known)}")
+    """Raises InputError where an argument that is a map has an unknown name.
+
+    Args:
+      what: the argument.
+      given: its value.
+      known: the names it takes.
+    """
+    for name in given:
+        if name not in known:
+            raise InputError(f"config.data.kwargs.{what} has {name!r}{pairs.near(name, known)}")
 
 
 def _files(
-    root: pathlib.Path, tables: dict[str, Rows], max_pixels: int, check: bool | str, decode_at_least: int | None
+    root: pathlib.Path, splits: dict[str, Rows], max_pixels: int, check: bool | str, decode_at_least: int | None
 ) -> tuple[Callable[[str, np.ndarray], FileImages], Callable[[Rows], None] | None]:
-    """Returns what `build` wants of pictures in files below root."""
+    """Returns what `build` wants to know about pictures in files below root."""
     if check and not root.is_dir():
-        raise InputError(f"{root}: the folder of the pictures is not there")
+        raise InputError(f"{root}: there is no such folder of pictures")
 
     def images(split: str, kept: np.ndarray) -> FileImages:
-        return FileImages(root, tables[split].frame["image"][kept].to_list(), max_pixels, decode_at_least)
+        return FileImages(root, splits[split].frame["image"][kept].to_list(), max_pixels, decode_at_least)
 
-    return images, (
-        lambda rows: row_checks.check_images(rows, root, max_pixels, whole=check == "decode")
-    ) if check else None
+    def look(rows: Rows) -> None:
+        row_checks.check_images(rows, root, max_pixels, whole=check == "decode")
 
-
-def build(
-    name: str,
-    tables: dict[str, Rows],
-    levels: tuple[str, ...],
-    bad_rows: tuple[float, Any],
-    images: Callable[[str, np.ndarray], Any],
-    check_images: Callable[[Rows], None] | None = None,
-    *,
-    declared: Rows | None = None,
-    whole_numbers: bool = False,
-    truth: Rows | None = None,
-    leave_out: Sequence[Listed] = (),
-) -> Catalog:
-    """Checks every row, settles what is set aside, and makes the catalogue of the rest.
-
-    Args:
-      name: of the catalogue.
-      tables: the rows of every split, text columns under our names.
-      levels: names of the category levels, coarse to fine.
-      bad_rows: (max_bad_share, set_aside_path), see `load_eproduct`.
-      images: (split, kept rows) -> random access to their pictures.
-      check_images: marks rows of a split whose picture cannot be used, or None.
-      declared: the categories there are, or None to take those of train.
-      whole_numbers: whether category ids are whole numbers by declaration.
-      truth: rows of the ground truth, or None to take equal products, where there are any.
-      leave_out: see `load_eproduct`.
-
-    Returns:
-      The `Catalog`.
-    """
-    for rows in [*tables.values(), *([declared] if declared is not None else [])]:
-        _mend(rows)
-    left_out.mark(tables, leave_out)
-    for split, rows in tables.items():
-        row_checks.check_ids(rows)
-        if "title" in rows.frame.columns:
-            row_checks.check_titles(rows)
-        later = {"train": ("val", "query", "gallery"), "val": ("query", "gallery")}.get(split, ())
-        row_checks.check_splits(rows, [tables[other] for other in later if other in tables])
-    names, codes = row_labels.categories(tables, levels, declared, whole_numbers)
-    if check_images is not None:
-        for rows in tables.values():
-            check_images(rows)
-    pairs = row_labels.check_truth(truth, tables) if truth is not None else None
-    checked = [*tables.values(), *(rows for rows in (declared, truth) if rows is not None)]
-    counts, set_aside = row_checks.settle(checked, *bad_rows, not_held=_NOT_HELD)
-    kept = {split: np.flatnonzero(rows.good()) for split, rows in tables.items()}
-    splits = {}
-    for split, rows in tables.items():
-        frame = rows.frame[kept[split]]
-        if not len(frame):
-            raise InputError(f"{', '.join(rows.files)}: no row is left; leave the {split} split out of the catalogue")
-        splits[split] = Split(
-            split,
-            frame["id"].to_list(),
-            frame["title"].to_list() if "title" in frame.columns else None,
-            codes[split][kept[split]] if split in codes else None,
-            images(split, kept[split]),
-        )
-    if pairs is None and all(
-        side in tables and "product" in tables[side].frame.columns for side in ("query", "gallery")
-    ):
-        pairs = row_labels.same_product(tables)
-    return Catalog(
-        name=name,
-        **splits,
-        truth=row_labels.truth(pairs, splits) if pairs is not None else None,
-        category_levels=levels,
-        category_names=names,
-        counts=counts,
-        set_aside=set_aside,
-    )
-
-
-def _mend(rows: Rows) -> None:
-    """Rewrites what can be meant in one way only: paths with backslashes, whole numbers stored as floats ("12.0")."""
-    mended = []
-    for column in rows.frame.columns:
-        if column == "image":
-            mended.append(pl.col(column).str.replace_all("\\", "/", literal=True))
-        elif column.startswith("category_") or (column == "id" and rows.name == "categories"):
-            mended.append(pl.col(column).str.strip_chars().str.replace(r"^(-?[0-9]+)\.0+$", "${1}"))
-    rows.frame = rows.frame.with_columns(mended)
+    return images, look if check else None

@@ -21,6 +21,7 @@ import tqdm
 
 from retrieval_jax.data.pictures import decoding, sources
 from retrieval_jax.errors import InputError, short
+from retrieval_jax.files import atomic
 
 _CHUNK = 256  # pictures that one thread looks at before it reports
 LONGEST_ID = 1_000  # characters
@@ -69,7 +70,7 @@ class Rows:
 
     def id(self, row: int) -> str:
         """Returns the id of a row, "" where it has none."""
-        return self.frame["id"][row] or ""
+        return (self.frame["id"][row] or "") if "id" in self.frame.columns else ""
 
     def good(self) -> np.ndarray:
         """Returns bool [n], the rows with nothing wrong."""
@@ -190,9 +191,7 @@ def encode_categories(
       int32 [n], -1 where unknown.
     """
     values = rows.frame[column].fill_null("").str.strip_chars()
-    places = pl.DataFrame({"value": pl.Series(known, dtype=pl.String), "place": np.arange(len(known), dtype=np.int32)})
-    found = values.rename("value").to_frame().join(places, on="value", how="left", maintain_order="left")["place"]
-    found = found.fill_null(-1).to_numpy().astype(np.int32)
+    found = places(values, known)
     for row in np.flatnonzero(found < 0) if mark else ():
         value = values[int(row)]
         if not value:
@@ -210,6 +209,26 @@ def encode_categories(
                 f"{level} {short(value)!r} does not occur in {where}; correct it or add it there",
             )
     return found
+
+
+def places(values: pl.Series, known: list[str]) -> np.ndarray:
+    """Returns where values stand among known ones, int32 [n], -1 for others.
+
+    Args:
+      values: n texts.
+      known: distinct texts.
+    """
+    place = pl.DataFrame({"value": pl.Series(known, dtype=pl.String), "place": np.arange(len(known), dtype=np.int32)})
+    found = values.rename("value").to_frame().join(place, on="value", how="left", maintain_order="left")["place"]
+    return found.fill_null(-1).to_numpy().astype(np.int32)
+
+
+def by_value(values: Iterable[str]) -> list[str]:
+    """Returns texts in order: by number where all are whole numbers, else by text."""
+    values = list(values)
+    # 7 and 07 are two categories of one value, and the values come in any order
+    whole = all(map(is_whole, values))
+    return sorted(values, key=lambda value: (int(value), value) if whole else value)
 
 
 def is_whole(text: str) -> bool:
@@ -355,4 +374,4 @@ def write_set_aside(path: Any, set_aside: list[dict]) -> None:
     writer.writerows(set_aside)
     path = pathlib.Path(path) if isinstance(path, str) else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.getvalue().encode("utf-8", "backslashreplace"))
+    atomic.write_bytes(path, content.getvalue().encode("utf-8", "backslashreplace"))

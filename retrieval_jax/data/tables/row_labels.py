@@ -51,9 +51,7 @@ def categories(
             )
             titles = {value: value for value in values if value and (row_checks.is_whole(value) or not whole_numbers)}
             where = f"the {defining.name} split" if defining else ""
-        # by value; 7 and 07 are two categories of one value, and `unique` hands them out in any order
-        whole = all(map(row_checks.is_whole, titles))
-        known = sorted(titles, key=lambda key: (int(key), key) if whole else key)
+        known = row_checks.by_value(titles)
         names.append([titles[key] for key in known])
         for split, rows in tables.items():
             if column in rows.frame.columns:

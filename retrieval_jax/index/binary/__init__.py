@@ -1,8 +1,8 @@
-"""Binary engine: sign codes in memory, vectors where they are, exact cosines of the candidates.
+"""Binary index: sign codes in memory, full vectors left on disk, candidates re-ranked by exact cosine.
 
-`Index(gallery).search(queries, k)` searches a gallery that is there. `create` and `open` keep one on disk, to which
-vectors are added and from which they are deleted while it is searched. Recall depends on the number of candidates:
-measure it against index.exact on your own vectors (benchmarks/binary.py does).
+`Index(gallery).search(queries, k)` searches an existing gallery. `create` and `open` manage an index on disk, which
+vectors can be added to and deleted from while it is searched. Recall depends on the number of candidates: measure it
+against index.exact on your own vectors (as benchmarks/binary.py does).
 
 Source: coarse Hamming filter, then exact re-ranking, as in Zhang et al., "Visual Search at Alibaba", KDD 2018
   (arXiv 2102.04674).
@@ -25,25 +25,25 @@ from retrieval_jax.scoring.ranking import Ranking
 
 __all__ = ["Index", "Store", "create", "open"]
 
-GALLERY_BLOCK = 4096  # rows encoded at once
+GALLERY_BLOCK = 4096  # gallery rows encoded at once
 
 
 class Index:
-    """Approximate cosine search over a gallery: memory is the codes'; vectors are read where they lie.
+    """Approximate cosine search over a gallery; only the codes are in memory, vectors are read from the gallery.
 
     Args:
       gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised.
       ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
-      candidates: rows of smallest Hamming distance that are re-ranked by exact cosine: more of them, more recall.
+      candidates: rows of smallest Hamming distance to re-rank by exact cosine; more give higher recall.
       bits: see `codes.fit`.
       cells: see `codes.fit`.
-      probes: cells searched for a query; by default 16, or 1 / 16 of them where that is more.
-      shards: parts the codes are kept in; the result is the same for every number.
+      probes: cells to search per query; by default the larger of 16 and 1/16 of them.
+      shards: number of shards that hold the codes; does not change the result.
       rounds: see `codes.fit`.
       seed: see `codes.fit`.
 
     Raises:
-      InputError: ids that do not fit, settings out of range, or a vector that is not finite, with its row and id.
+      InputError: a wrong number of ids, settings out of range, or a non-finite vector, named by row and id.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Index:
         seed: int = 0,
     ):
         if min(candidates, shards) < 1:
-            raise InputError(f"candidates and shards are 1 or more: got {candidates} and {shards}")
-        self.exact = exact.Index(gallery, ids)  # for its parts: ids, places, own rows
+            raise InputError(f"candidates and shards must be at least 1: got {candidates} and {shards}")
+        self.exact = exact.Index(gallery, ids)  # only for its ids, places and own_rows
         gallery = self.exact.gallery
         self.candidates = candidates
         self.coder = codes.fit(gallery, bits=bits, cells=cells, rounds=rounds, seed=seed)
@@ -70,7 +70,7 @@ class Index:
         starts = range(0, len(gallery), GALLERY_BLOCK)
         for start in tqdm.tqdm(starts, desc="encode", unit="block", mininterval=1, disable=len(starts) < 16):
             block = np.asarray(gallery[start : start + GALLERY_BLOCK], np.float32)
-            exact.lengths_of(block, self.exact.ids, "gallery", start)  # refuses what is not finite
+            exact.lengths_of(block, self.exact.ids, "gallery", start)  # rejects non-finite vectors
             code, cell = self.coder.encode(block)
             rows = np.arange(start, start + len(block))
             for number, shard in enumerate(self.shards):
@@ -78,17 +78,17 @@ class Index:
                 shard.add(rows[here], cell[here, 0], code[here])
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
-        """Returns, for every query, the best k of its candidates.
+        """Returns the best k candidates of every query.
 
         Args:
           queries: [Q, D] array or Embeddings; with Embeddings, the gallery row with the query's own id is left out.
-          k: how many; where fewer are found, the ranking is padded.
+          k: results per query; the ranking is padded if fewer are found.
 
         Returns:
-          Ranking with item_rows [Q, k] and scores [Q, k] (exact cosines); equal scores ascend by id.
+          Ranking with item_rows [Q, k] and scores [Q, k] (exact cosines); ties go by id.
 
         Raises:
-          InputError: another dimension than the gallery's, k below 1, or a vector that is not finite.
+          InputError: a dimension that differs from the gallery's, k below 1, or a non-finite vector.
         """
         ids, vectors = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)

@@ -1,4 +1,4 @@
-"""Sign codes after a learned rotation, and their search by Hamming distance in the cells nearest to a query."""
+"""Sign codes after a learned rotation, and Hamming search over them in the cells nearest to a query."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 
-TRAINING_ROWS = 8192  # the rotation is fitted on
-ROWS_A_CELL = 64  # the cells are fitted on, at most
-FEW_ROWS = 50_000  # up to here all codes are scanned: one cell
-SLACK = 32  # rows asked for beyond those wanted, so that ties at the end are in hand
-# A bit says whether a float64 product is above this. Products of another block size or number of threads differ by
-# 1e-15 or so: products that are zero in truth (many in sparse or constant data) then give the same bit always.
+TRAINING_ROWS = 8192  # rows to fit the rotation on
+ROWS_PER_CELL = 64  # most rows per cell to fit the cells on
+FEW_ROWS = 50_000  # up to this many rows there is one cell, and all codes are scanned
+SLACK = 32  # rows requested beyond the wanted count, to resolve ties at the end
+# A bit is set if a float64 product exceeds this. Products computed with other block sizes or thread counts differ by
+# about 1e-15; with this threshold, products that are truly zero (common in sparse or constant data) keep the same bit.
 ZERO = 1e-9
 
 
@@ -31,10 +32,10 @@ def units(vectors: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Coder:
-    """What makes codes of vectors: the sign of (unit vector - mean) @ rotation, and the cell of the nearest centroid.
+    """Maps vectors to codes, the signs of (unit vector - mean) @ rotation, and to the cell of the nearest centroid.
 
     Attributes:
-      mean: [D] float64, of the unit vectors it was fitted on.
+      mean: [D] float64, mean of the unit vectors it was fitted on.
       rotation: [D, bits] float64; bits is a multiple of 8.
       centroids: [cells, D] float64, of length 1.
     """
@@ -45,20 +46,20 @@ class Coder:
 
     @property
     def bits(self) -> int:
-        """Length of a code."""
+        """Bits per code."""
         return self.rotation.shape[1]
 
     @property
     def cells(self) -> int:
-        """How many cells there are."""
+        """Number of cells."""
         return len(self.centroids)
 
     def encode(self, vectors: np.ndarray, probes: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the codes of vectors and the cells nearest to them.
+        """Returns the codes of vectors and their nearest cells.
 
         Args:
           vectors: [n, D]; need not be normalised.
-          probes: how many cells.
+          probes: cells per vector.
 
         Returns:
           Codes [n, bits / 8] uint8 and cells [n, probes] int64, nearest first.
@@ -74,44 +75,43 @@ class Coder:
 
     def save(self, file: str | os.PathLike) -> None:
         """Writes an .npz file."""
-        with open(file, "wb") as stream:
-            np.savez(stream, mean=self.mean, rotation=self.rotation, centroids=self.centroids)
+        atomic.write_npz(file, mean=self.mean, rotation=self.rotation, centroids=self.centroids)
 
     @classmethod
     def load(cls, file: str | os.PathLike) -> Coder:
-        """Returns the coder that `save` wrote.
+        """Loads a coder that `save` wrote.
 
         Raises:
-          InputError: no such file, or another kind of file.
+          InputError: the file is missing or is not a saved coder.
         """
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 coder = cls(arrays["mean"], arrays["rotation"], arrays["centroids"])
             width = coder.mean.shape
             if coder.rotation.shape[:1] != width or coder.centroids.shape[1:] != width or coder.bits % 8:
-                raise ValueError("shapes do not fit")
+                raise ValueError("shapes do not match")
             return coder
         except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
-            raise InputError(f"{file} is not what makes binary codes ({error}): create the index again") from error
+            raise InputError(f"{file} is not a coder of a binary index ({error}): create the index again") from error
 
 
 def fit_rotation(unit: np.ndarray, bits: int, rounds: int, seed: int) -> np.ndarray:
-    """Learns the rotation after which signs lose least (iterative quantisation).
+    """Learns the rotation that minimises the quantisation error of signs (iterative quantisation).
 
-    With fewer bits than numbers, the directions of largest variance are rotated; with more, the rotation's rows are
-    orthonormal and the codes as a whole are fitted in the same way.
+    With fewer bits than dimensions, the directions of largest variance are rotated; with more, the rotation has
+    orthonormal rows and is fitted the same way.
 
     Args:
       unit: [n, D] float64, centred.
-      bits: columns.
-      rounds: of alternating between signs and rotation; 0 gives a random rotation.
-      seed: of the first, random rotation.
+      bits: columns of the rotation.
+      rounds: alternations between signs and rotation; 0 gives a random rotation.
+      seed: seed of the initial, random rotation.
 
     Returns:
       [D, bits] float64.
 
-    Source: Gong and Lazebnik, "Iterative Quantization", CVPR 2011; more bits than numbers as in Balu, Furon and Jegou,
-      "Beyond project and sign for cosine estimation with binary codes", ICASSP 2014.
+    Source: Gong and Lazebnik, "Iterative Quantization", CVPR 2011; more bits than dimensions as in Balu, Furon and
+      Jegou, "Beyond project and sign for cosine estimation with binary codes", ICASSP 2014.
     """
     width = unit.shape[1]
     turn = np.eye(width)
@@ -122,7 +122,7 @@ def fit_rotation(unit: np.ndarray, bits: int, rounds: int, seed: int) -> np.ndar
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0][: unit.shape[1], :bits]
     for _ in range(rounds):
         signs = np.where(unit @ rotation > ZERO, 1.0, -1.0)
-        # The nearest rotation is the polar factor; a little of the old one keeps directions without variance in it.
+        # The nearest rotation is the polar factor; adding a little of the old one keeps zero-variance directions.
         product = unit.T @ signs
         product += 1e-5 * max(1.0, np.linalg.norm(product)) * rotation
         value, vector = np.linalg.eigh(product @ product.T)
@@ -138,27 +138,27 @@ def fit(
     rounds: int = 10,
     seed: int = 0,
 ) -> Coder:
-    """Fits rotation and cells on the vectors that will be searched, or others like them.
+    """Fits rotation and cells on the vectors to be searched, or on similar ones.
 
     Args:
-      vectors: [n, D] array, memory-mapped array or Embeddings; a seeded choice of its rows is read.
-      bits: of a code, a multiple of 8; by default two a number, 1 / 16 of float32.
-      cells: codes are searched in the cells nearest to the query only; 1 searches them all. By default 1 up to 50,000
-        vectors, then sqrt(n).
-      rounds: of iterative quantisation.
-      seed: of the choice and the first rotation.
+      vectors: [n, D] array, memory-mapped array or Embeddings; a seeded sample of its rows is read.
+      bits: bits per code, a multiple of 8; two per dimension by default, 1/16 of float32.
+      cells: only codes in the cells nearest to the query are searched; with 1 all are. By default 1 for up to 50,000
+        vectors, otherwise sqrt(n).
+      rounds: rounds of iterative quantisation.
+      seed: seed of the sample and the initial rotation.
 
     Raises:
-      InputError: no vectors, not finite ones, or settings out of range.
+      InputError: no vectors, non-finite ones, or settings out of range.
     """
     rows = vectors.vectors if isinstance(vectors, Embeddings) else vectors
     if len(rows.shape) != 2 or not len(rows) or not rows.shape[1]:
-        raise InputError(f"binary codes are fitted on vectors [n, D], got shape {tuple(rows.shape)}")
+        raise InputError(f"binary codes need vectors [n, D] to fit on, got shape {tuple(rows.shape)}")
     count, width = rows.shape
     usual = max(8, 2 * width // 8 * 8)
     bits = usual if bits is None else bits
     if bits < 8 or bits % 8:
-        raise InputError(f"binary codes of {bits} bits: give a multiple of 8, for instance {usual}")
+        raise InputError(f"binary codes of {bits} bits: use a multiple of 8, such as {usual}")
     if cells is None:
         cells = 1 if count <= FEW_ROWS else int(np.sqrt(count))
     if not 1 <= cells <= count:
@@ -170,7 +170,7 @@ def fit(
         bad = ~np.isfinite(read).all(1)
         if bad.any():
             row = int(chosen[bad.argmax()])
-            raise InputError(f"row {row} of the vectors to fit binary codes on is not finite: embed that listing again")
+            raise InputError(f"binary codes: row {row} of the vectors is non-finite: embed that listing again")
         return units(read)
 
     unit = some(max(TRAINING_ROWS, 4 * width))
@@ -185,34 +185,34 @@ def fit(
             spherical=True,
             seed=seed + 1,
             min_points_per_centroid=1,
-            max_points_per_centroid=ROWS_A_CELL,
+            max_points_per_centroid=ROWS_PER_CELL,
         )
-        kmeans.train(some(cells * ROWS_A_CELL).astype(np.float32))
+        kmeans.train(some(cells * ROWS_PER_CELL).astype(np.float32))
         centroids = kmeans.centroids
     return Coder(mean, rotation, units(centroids))
 
 
 def probed(cells: int, probes: int | None) -> int:
-    """Returns how many of the cells are searched: `probes`, or by default 16, or 1 / 16 of them where that is more.
+    """Returns the number of cells to search: `probes`, by default the larger of 16 and 1/16 of the cells.
 
     Raises:
-      InputError: fewer than one.
+      InputError: probes below 1.
     """
     if probes is not None and probes < 1:
-        raise InputError(f"probes is {probes}: search at least one cell")
+        raise InputError(f"probes is {probes}: it must be at least 1")
     return min(cells, max(16, cells // 16) if probes is None else probes)
 
 
 class Lists:
-    """The codes of one shard in memory, a list a cell; rows are numbers that the caller chose.
+    """The codes of one shard in memory, one list per cell; the caller chooses the row numbers.
 
     Args:
-      bits: of a code.
-      cells: how many lists.
+      bits: bits per code.
+      cells: number of lists.
     """
 
     def __init__(self, bits: int, cells: int):
-        # The cells are found by Coder (float64, better than by codes): the quantizer is there for its size alone.
+        # Coder assigns the cells (in float64, better than by codes), so the quantizer is only a placeholder.
         self.quantizer = faiss.IndexBinaryFlat(bits)
         self.index = faiss.IndexBinaryIVF(self.quantizer, bits, cells)
         self.index.is_trained = True
@@ -222,7 +222,7 @@ class Lists:
         return self.index.ntotal
 
     def reserve(self, counts: np.ndarray) -> None:
-        """Takes the memory for so many codes a cell at once: lists that grow take up to twice theirs."""
+        """Preallocates memory for that many more codes per cell; lists that grow take up to twice as much."""
         lists = self.index.invlists
         for cell in np.flatnonzero(counts):
             size = lists.list_size(int(cell))
@@ -230,24 +230,24 @@ class Lists:
             lists.resize(int(cell), size)
 
     def add(self, rows: np.ndarray, cells: np.ndarray, codes: np.ndarray) -> None:
-        """Adds codes [n, bits / 8] to the cells [n] under the numbers `rows` [n], none of which may be there yet."""
+        """Adds codes [n, bits / 8] to cells [n] under the row numbers `rows` [n], which must be new."""
         rows, cells = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(cells, np.int64)
         codes = np.ascontiguousarray(codes, np.uint8)
         self.index.add_core(len(rows), faiss.swig_ptr(codes), faiss.swig_ptr(rows), faiss.swig_ptr(cells))
 
     def remove(self, rows: np.ndarray) -> None:
-        """Removes rows; those that are not there are ignored."""
+        """Removes rows; unknown ones are ignored."""
         rows = np.ascontiguousarray(rows, np.int64)
         self.index.remove_ids(faiss.IDSelectorArray(len(rows), faiss.swig_ptr(rows)))
 
     def nearest(self, codes: np.ndarray, cells: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns distances [n, count] int32 and rows [n, count] (-1 behind), ascending; which of equals is open."""
+        """Returns distances [n, count] int32, ascending, and rows [n, count], padded with -1; ties are arbitrary."""
         self.index.nprobe = cells.shape[1]
         none = np.zeros(cells.shape, np.int32)
         return self.index.search_preassigned(codes, count, cells, none)
 
     def within(self, code: np.ndarray, cells: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns distances and rows of all codes no farther than `radius` from one code [1, bits / 8]."""
+        """Returns distances and rows of all codes within `radius` of one code [1, bits / 8]."""
         self.index.nprobe = cells.shape[1]
         none = np.zeros(cells.shape, np.int32)
         _, distance, rows = self.index.range_search_preassigned(code, radius + 1, cells, none)
@@ -262,25 +262,25 @@ def candidates(
     own: list[np.ndarray],
     by_id: Callable[[np.ndarray], np.ndarray],
 ) -> list[np.ndarray]:
-    """Returns for every query the rows of the `count` smallest (Hamming distance, id) of all shards together.
+    """Returns the rows of the `count` smallest (Hamming distance, id) over all shards, per query.
 
     Args:
-      shards: whose rows are distinct; how rows are spread over them changes nothing.
-      codes: [n, bits / 8] of the queries.
-      cells: [n, probes] searched for each.
-      count: how many rows.
-      own: for each query, rows to leave out.
-      by_id: of rows [m], returns numbers [m] that ascend as the rows' ids do.
+      shards: shards with distinct rows; the result does not depend on how rows are spread over them.
+      codes: [n, bits / 8], the queries' codes.
+      cells: [n, probes] cells to search per query.
+      count: rows per query.
+      own: per query, rows to leave out.
+      by_id: maps rows [m] to numbers [m] that sort like the rows' ids.
 
     Returns:
-      n arrays of `count` rows or fewer, in no order.
+      n unordered arrays of up to `count` rows.
     """
     asked = count + SLACK + max((len(rows) for rows in own), default=0)
     found = [shard.nearest(codes, cells, asked) for shard in shards]
     far = np.iinfo(np.int32).max
     distances = np.concatenate([np.where(rows >= 0, distance, far) for distance, rows in found], 1)
     rows = np.concatenate([rows for _, rows in found], 1)
-    # Beyond what a shard returned there is nothing nearer than its last.
+    # Rows that a shard did not return are no nearer than the last one it returned.
     edge = np.min([np.where(shard_rows[:, -1] >= 0, distance[:, -1], far) for distance, shard_rows in found], 0)
     chosen = []
     for query in range(len(codes)):
@@ -292,7 +292,7 @@ def candidates(
             chosen.append(row[distance < far])
             continue
         limit = int(np.partition(distance, count - 1)[count - 1])
-        if edge[query] <= limit:  # there may be more at this distance than were asked for
+        if edge[query] <= limit:  # there may be more rows at this distance than were requested
             here = slice(query, query + 1)
             parts = [shard.within(codes[here], cells[here], limit) for shard in shards]
             distance, row = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -1,6 +1,6 @@
-"""An append-only file of records with checksums: what a kill cuts off at the end is told from damage in the middle.
+"""Append-only log of records with checksums, which distinguish a write cut short by a kill from damage in the middle.
 
-A record: magic, kind, length and checksum of its payload, checksum of these (24 bytes), then the payload.
+A record is: magic, kind, length and checksum of the payload, checksum of these (24 bytes), then the payload.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MAX_PAYLOAD = 1 << 31
 
 
 def append(descriptor: int, kind: int, parts: list[bytes]) -> int:
-    """Writes a record at the end of a file and waits until it is on the disk.
+    """Appends a record to a file and waits until it is on disk.
 
     Args:
-      descriptor: of the file, open for appending.
-      kind: what the payload is.
-      parts: the payload.
+      descriptor: file descriptor, open for appending.
+      kind: kind of record.
+      parts: the payload, in pieces.
 
     Returns:
       The record's length in bytes.
@@ -42,14 +42,14 @@ def append(descriptor: int, kind: int, parts: list[bytes]) -> int:
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Writes all of `data`; os.write alone may write less."""
+    """Writes all of `data`; a single os.write may write less."""
     view = memoryview(data).cast("B")
     while len(view):
         view = view[os.write(descriptor, view) :]
 
 
 def _header(data: bytes) -> tuple[int, int, int] | None:
-    """Returns kind, length and checksum, or None where no header stands."""
+    """Returns kind, length and checksum, or None if `data` is not a header."""
     if len(data) < HEADER.size:
         return None
     magic, kind, size, crc, head_crc = HEADER.unpack(data)
@@ -58,34 +58,34 @@ def _header(data: bytes) -> tuple[int, int, int] | None:
 
 
 def read(file: pathlib.Path, offset: int = 0) -> Iterator[tuple[int, bytes, int]]:
-    """Yields (kind, payload, end) of the whole records from `offset` on; stops where the last one is cut or garbled.
+    """Yields (kind, payload, end) of the complete records from `offset` on; stops if the last one is cut or garbled.
 
-    The caller compares the last `end` with the file's size: what lies behind was never acknowledged.
+    The caller compares the last `end` with the file size: bytes past it were never acknowledged.
 
     Args:
       file: the log.
-      offset: where a record starts, such as an `end` of before.
+      offset: start of a record, such as an earlier `end`.
 
     Raises:
-      InputError: a broken record with more behind it, or no such file.
+      InputError: the file is missing, or a record is broken and more data follows it.
     """
     try:
         stream = open(file, "rb")
     except FileNotFoundError as error:
-        raise InputError(f"{file} not found: copy it back from a backup, or build the index again") from error
+        raise InputError(f"{file} not found: restore it from a backup, or rebuild the index") from error
     with stream:
         stream.seek(offset)
         while True:
             record = _record(stream)
-            if record is None:  # once more, from one read: a writer may have finished this record meanwhile
+            if record is None:  # retry with a single read: a writer may have finished this record meanwhile
                 stream.seek(offset)
                 rest = stream.read()
                 record = _record(io.BytesIO(rest))
                 if record is None:
                     if rest and _goes_on(rest):
                         raise InputError(
-                            f"{file} is damaged at byte {offset}, with more behind it: copy this file back from a "
-                            "backup, or build the index again; nothing was changed"
+                            f"{file} is damaged at byte {offset}, and more data follows: restore this file from a "
+                            "backup, or rebuild the index; nothing was changed"
                         )
                     return
                 stream.seek(offset + HEADER.size + len(record[1]))
@@ -94,7 +94,7 @@ def read(file: pathlib.Path, offset: int = 0) -> Iterator[tuple[int, bytes, int]
 
 
 def _record(stream: BinaryIO) -> tuple[int, bytes] | None:
-    """Returns kind and payload of the record that starts here, or None where none does."""
+    """Returns kind and payload of the record at the current position, or None if there is no valid one."""
     header = _header(stream.read(HEADER.size))
     if header is None:
         return None
@@ -103,10 +103,10 @@ def _record(stream: BinaryIO) -> tuple[int, bytes] | None:
 
 
 def _goes_on(rest: bytes) -> bool:
-    """Returns whether bytes that start with a broken record hold anything written after it."""
+    """Returns whether anything was written after the broken record at the start of `rest`."""
     header = _header(rest[: HEADER.size])
     if header is not None and HEADER.size + header[1] < len(rest):
-        return True  # the next record was begun: this one had been acknowledged
+        return True  # the next record had been started, so this one had been acknowledged
     start = rest.find(MAGIC, 1)
     while start >= 0:
         header = _header(rest[start : start + HEADER.size])
@@ -118,7 +118,7 @@ def _goes_on(rest: bytes) -> bool:
 
 
 def sync(path: str | os.PathLike) -> None:
-    """Waits until a file, or the names in a folder (new, renamed, removed files), are on the disk."""
+    """Waits until a file, or the entries of a folder (new, renamed, removed files), are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

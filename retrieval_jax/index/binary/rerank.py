@@ -1,4 +1,4 @@
-"""The two stages of a search: candidates by Hamming distance, then exact cosines of these alone."""
+"""The two stages of a search in a binary index: candidates by Hamming distance, then their exact cosines."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from retrieval_jax.embeddings import Ids
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary.codes import Coder, Lists, candidates
 
-QUERY_BLOCK = 256  # queries whose candidates are found together
+QUERY_BLOCK = 256  # queries whose candidates are fetched together
 
 
 def cosines(query: np.ndarray, length: float, vectors: np.ndarray) -> np.ndarray:
-    """Returns float32 cosines of one query with vectors [n, D], summed in float64 in an order set by D alone.
+    """Returns float32 cosines of one query with vectors [n, D], summed in float64 in an order that depends on D alone.
 
     Args:
       query: [D].
-      length: the query's, float64.
+      length: length of the query, float64.
       vectors: [n, D].
     """
     vectors = np.asarray(vectors, np.float64)
@@ -46,33 +46,33 @@ def search(
     fetch: Callable[[np.ndarray], np.ndarray],
     lock: AbstractContextManager,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Searches.
+    """Finds candidates for every query and re-ranks them by exact cosine.
 
     Args:
       vectors: [Q, D] queries.
       ids: the queries' ids, for messages.
-      k: how many results.
-      coder: that made the codes.
+      k: results per query.
+      coder: the coder that made the codes.
       shards: the codes.
-      count: candidates re-ranked for each query; k where it is less.
-      probes: cells searched for each.
-      own: for each query, rows to leave out.
+      count: candidates to re-rank per query, at least k.
+      probes: cells to search per query.
+      own: per query, rows to leave out.
       by_id: see `candidates`.
-      fetch: of rows [m], ascending, returns their vectors [m, D].
+      fetch: maps ascending rows [m] to their vectors [m, D].
       lock: held while the codes are searched.
 
     Returns:
-      Rows [Q, k] and cosines [Q, k], best first, equal ones by id; -1 and -inf behind.
+      Rows [Q, k] and cosines [Q, k], best first, ties by id; padded with -1 and -inf.
 
     Raises:
-      InputError: a query that is not finite.
+      InputError: a non-finite query.
     """
     rows, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
 
     def rank(number: int, query: np.ndarray, length: float, candidate: np.ndarray) -> None:
-        candidate = np.sort(candidate)  # the disk reads forwards
+        candidate = np.sort(candidate)  # sequential disk reads
         score = cosines(query, length, fetch(candidate))
-        if len(candidate) > k:  # what cannot be among the best needs no place by id
+        if len(candidate) > k:  # rows that cannot be among the best need no tie-breaking
             inside = score >= np.partition(score, len(score) - k)[len(score) - k]
             candidate, score = candidate[inside], score[inside]
         best = np.argsort(-score)

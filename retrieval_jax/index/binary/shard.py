@@ -1,12 +1,12 @@
-"""One shard on disk: vectors in one file, what became of them in a log beside it, codes in memory.
+"""One shard of a binary index on disk: vectors in one file, a log of writes and deletions beside it, codes in memory.
 
-shard-000/current.json      {"generation": 1}: which files count
-shard-000/000001.vectors    [rows, dim] numbers, one row after the other, appended
-shard-000/000001.log        records (log.py): rows put with id, cell and code, or rows deleted
+shard-000/current.json      {"generation": 1}: which files are current
+shard-000/000001.vectors    [rows, dim] floats, row by row, append-only
+shard-000/000001.log        records (log.py): rows put, with id, cell and code, or rows deleted
 
-A write appends vectors, waits for the disk, appends its record, waits again: the record is what makes it count. Vectors
-without a record are cut off when the next writer opens the shard. Rows are never used again; compaction writes the live
-ones to files of the next generation and renames current.json.
+A write appends vectors, syncs, appends its record, and syncs again: the record commits it. Vectors without a record are
+truncated when the next writer opens the shard. Row numbers are never reused; compaction writes the live rows to files
+of the next generation and replaces current.json.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import zlib
 import numpy as np
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 from retrieval_jax.index.binary import log
 from retrieval_jax.index.binary.codes import Lists
 
 PUT, DELETE = 1, 2
-BLOCK = 4096  # rows a record
+BLOCK = 4096  # rows per record
 HEAD = struct.Struct("<QIII")
 
 
@@ -38,12 +39,12 @@ class Put:
 
     Attributes:
       first: number of the first row.
-      replaced: [n] int64, rows that these take the place of, -1 for none.
+      replaced: [n] int64, rows that these replace, -1 for none.
       cells: [n] int32.
-      ends: [n] int32, where each id ends in `names`.
-      names: ids, joined.
+      ends: [n] int32, end of each id in `names`.
+      names: ids, concatenated.
       codes: [n, bits / 8] uint8.
-      crc: of the vectors' bytes.
+      crc: checksum of the vectors' bytes.
     """
 
     first: int
@@ -62,7 +63,7 @@ class Put:
 
     @classmethod
     def unpack(cls, payload: bytes, code_bytes: int) -> Put:
-        """Returns what `pack` packed; raises ValueError or struct.error where it is something else."""
+        """Returns the rows that `pack` packed; raises ValueError or struct.error for anything else."""
         first, count, length, crc = HEAD.unpack_from(payload)
         if len(payload) != HEAD.size + count * (16 + code_bytes) + length:
             raise ValueError("length")
@@ -76,7 +77,7 @@ class Put:
 
 
 def start(folder: pathlib.Path, generation: int = 1) -> None:
-    """Makes the files of an empty shard."""
+    """Creates the files of an empty shard."""
     folder.mkdir(exist_ok=True)
     for kind in ("vectors", "log"):
         (folder / f"{generation:06d}.{kind}").touch()
@@ -84,22 +85,17 @@ def start(folder: pathlib.Path, generation: int = 1) -> None:
 
 
 def set_generation(folder: pathlib.Path, generation: int) -> None:
-    """Makes the files of a generation those that count, at once and durably."""
-    new = folder / "current.json.new"
-    with open(new, "w") as stream:
-        stream.write(json.dumps({"generation": generation}))
-        stream.flush()
-        os.fsync(stream.fileno())
-    log.sync(folder)  # the new files' names before the one that points to them
-    os.replace(new, folder / "current.json")
+    """Makes the files of a generation current, atomically and durably."""
+    log.sync(folder)  # the new files must be on disk before current.json points to them
+    atomic.write_text(folder / "current.json", json.dumps({"generation": generation}))
     log.sync(folder)
 
 
 def current(folder: pathlib.Path) -> int:
-    """Returns the generation that counts.
+    """Returns the current generation.
 
     Raises:
-      InputError: current.json is missing or says something else.
+      InputError: current.json is missing or invalid.
     """
     file = folder / "current.json"
     try:
@@ -109,25 +105,25 @@ def current(folder: pathlib.Path) -> int:
         return generation
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file} does not say which files count ({error!r}): copy it back from a backup, or build the index again"
+            f"{file} does not give the current generation ({error!r}): restore it from a backup, or rebuild the index"
         ) from error
 
 
 class Shard:
-    """What the files of one shard say, in memory; row r of shard s of n is number r * n + s outside.
+    """The contents of one shard in memory; row r of shard s of n is row r * n + s of the index.
 
     Args:
-      folder: of the shard.
+      folder: folder of the shard.
       number: s.
       shards: n.
-      dim: of the vectors.
-      dtype: of the vectors on disk.
-      bits: of a code.
-      cells: how many.
-      write: may be appended to; the caller holds the index's lock.
+      dim: dimension of the vectors.
+      dtype: dtype of the vectors on disk.
+      bits: bits per code.
+      cells: number of cells.
+      write: open for appending; the caller holds the index's lock.
 
     Raises:
-      InputError: a missing or damaged file, named.
+      InputError: a missing or damaged file; the message names it.
     """
 
     def __init__(
@@ -147,7 +143,7 @@ class Shard:
         self.generation = current(folder)
         self.log_file, self.vectors_file = (folder / f"{self.generation:06d}.{kind}" for kind in ("log", "vectors"))
         self.lists = Lists(bits, cells)
-        self.names, self.ends = bytearray(), array.array("q", [0])  # ids of all rows, dead ones too
+        self.names, self.ends = bytearray(), array.array("q", [0])  # ids of all rows, dead ones included
         self.alive = bytearray()
         self.log_end = 0
         self._map = np.zeros((0, dim), self.dtype)
@@ -158,7 +154,7 @@ class Shard:
 
     @property
     def rows(self) -> int:
-        """Rows on disk, dead ones too."""
+        """Rows on disk, dead ones included."""
         return len(self.alive)
 
     def _load(self) -> None:
@@ -173,8 +169,8 @@ class Shard:
 
     def _damaged_vectors(self, put: Put) -> InputError:
         return InputError(
-            f"{self.vectors_file}: rows {put.first} to {put.first + len(put.cells) - 1} are not what was written: copy "
-            "this file back from a backup, or build the index again; nothing was changed"
+            f"{self.vectors_file}: rows {put.first} to {put.first + len(put.cells) - 1} have changed since they were "
+            "written: restore this file from a backup, or rebuild the index; nothing was changed"
         )
 
     def _unpack(self, payload: bytes, end: int) -> Put:
@@ -184,41 +180,41 @@ class Shard:
                 raise ValueError("cell")
             return put
         except (ValueError, struct.error) as error:
-            raise InputError(f"{self.log_file}: the record that ends at byte {end} does not fit this index") from error
+            raise InputError(f"{self.log_file}: the record ending at byte {end} does not match this index") from error
 
     def refresh(self) -> Put | None:
-        """Reads what the log has gained; returns the last rows put, if any."""
+        """Reads new log records; returns the last rows put, if any."""
         last = None
         for kind, payload, end in log.read(self.log_file, self.log_end):
             if kind == PUT:
                 last = self._unpack(payload, end)
                 if last.first != self.rows or (len(last.cells) and last.replaced.max() >= self.rows):
-                    raise InputError(f"{self.log_file}: the record that ends at byte {end} does not follow the others")
+                    raise InputError(f"{self.log_file}: the record ending at byte {end} is out of sequence")
                 self._add(last)
             elif kind == DELETE and len(payload) % 8 == 0:
                 rows = np.frombuffer(payload, "<i8")
                 if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
-                    raise InputError(f"{self.log_file}: the record that ends at byte {end} deletes rows to come")
+                    raise InputError(f"{self.log_file}: the record ending at byte {end} deletes rows that do not exist")
                 self.kill(rows)
             else:
-                raise InputError(f"{self.log_file}: the record that ends at byte {end} is of an unknown kind ({kind})")
+                raise InputError(f"{self.log_file}: the record ending at byte {end} has unknown kind {kind}")
             self.log_end = end
         self._extend_map()
         return last
 
     def _extend_map(self) -> None:
-        # At once, not when rows are fetched: after a compaction the file has no name any more.
+        # Eagerly, not when rows are fetched: after a compaction the file is unlinked.
         if self.rows > len(self._map):
             if self.vectors_file.stat().st_size < self.rows * self.row_bytes:
                 raise InputError(
-                    f"{self.vectors_file} is cut: it should hold {self.rows} rows of {self.row_bytes} bytes; copy it "
-                    "back from a backup, or build the index again; nothing was changed"
+                    f"{self.vectors_file} is truncated: it should hold {self.rows} rows of {self.row_bytes} bytes; "
+                    "restore it from a backup, or rebuild the index; nothing was changed"
                 )
             mapped = np.memmap(self.vectors_file, self.dtype, "r", shape=(self.rows, self.dim))
-            self._map = mapped.view(np.ndarray)  # rows of a plain array are gathered in less time
+            self._map = mapped.view(np.ndarray)  # indexing a plain array is faster than indexing a memmap
 
     def apply(self, put: Put) -> None:
-        """Takes rows that are on the disk into memory."""
+        """Makes rows that are on disk visible in memory."""
         self._add(put)
         self._extend_map()
 
@@ -232,19 +228,19 @@ class Shard:
         self.alive += b"\1" * len(rows)
 
     def kill(self, rows: np.ndarray) -> None:
-        """Takes rows [n] out of what is searched."""
+        """Removes rows [n] from search."""
         if len(rows):
             self.lists.remove(rows * self.shards + self.number)
         for row in rows.tolist():
             self.alive[row] = 0
 
     def _repair(self) -> None:
-        """Cuts off what was never acknowledged, removes files of other generations, opens the rest for appending."""
+        """Truncates unacknowledged writes, removes files of other generations, opens the rest for appending."""
         size = self.log_file.stat().st_size
         if size > self.log_end:
             warnings.warn(
-                f"{self.log_file}: {size - self.log_end} bytes at the end are no whole record (a write was interrupted "
-                "before it was acknowledged): cut off",
+                f"{self.log_file}: truncated {size - self.log_end} bytes of an incomplete record at the end (a write "
+                "was interrupted before it was acknowledged)",
                 stacklevel=2,
             )
         for file in self.folder.iterdir():
@@ -259,7 +255,7 @@ class Shard:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a vector on disk."""
+        """Bytes per vector on disk."""
         return self.dim * self.dtype.itemsize
 
     def _read(self, first: int, count: int) -> bytes:
@@ -270,11 +266,11 @@ class Shard:
     def put(
         self, ids: list[bytes], replaced: np.ndarray, vectors: np.ndarray, codes: np.ndarray, cells: np.ndarray
     ) -> Put:
-        """Writes rows and waits until they are on the disk; `apply` makes them visible here.
+        """Writes rows and waits until they are on disk; `apply` then makes them visible.
 
         Args:
           ids: n ids.
-          replaced: [n] rows of this shard that they take the place of, -1 for none.
+          replaced: [n] rows of this shard that they replace, -1 for none.
           vectors: [n, dim], finite in the shard's dtype.
           codes: [n, bits / 8].
           cells: [n].
@@ -289,7 +285,7 @@ class Shard:
         return put
 
     def delete(self, rows: np.ndarray) -> None:
-        """Writes that rows are dead and waits until this is on the disk; `kill` makes it visible here."""
+        """Records the deletion of rows and waits until it is on disk; `kill` then makes it visible."""
         self.log_end += log.append(self._descriptors[1], DELETE, [rows.astype("<i8").tobytes()])
 
     def name(self, row: int) -> bytes:
@@ -301,10 +297,10 @@ class Shard:
         return self._map[rows]
 
     def verify(self) -> None:
-        """Reads every vector and compares the checksums.
+        """Reads every vector and verifies the checksums.
 
         Raises:
-          InputError: a damaged file, named.
+          InputError: a damaged file; the message names it.
         """
         for kind, payload, end in log.read(self.log_file):
             if kind == PUT:
@@ -313,9 +309,9 @@ class Shard:
                     raise self._damaged_vectors(put)
 
     def compact(self) -> None:
-        """Writes the live rows to files of the next generation and makes these count; this object then is out of date.
+        """Writes the live rows to files of the next generation and makes it current; this object is then outdated.
 
-        Files of the old generation are removed; who has them open keeps reading them.
+        The files of the old generation are removed; processes that have them open can keep reading.
         """
         generation = self.generation + 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC

@@ -1,12 +1,8 @@
-"""A binary index on disk: vectors are added, replaced and deleted while it is searched; nothing is rebuilt.
+"""A binary index on disk: vectors can be added, replaced and deleted while it is searched, without a rebuild.
 
-folder/binary.json    dtype, shards, checksum of coder.npz; dim, bits, cells for who reads it
-folder/coder.npz      rotation and centroids (codes.Coder)
-folder/writer.lock    held by the one process that writes
-folder/shard-000 ...  see shard.py; an id lives in the shard of its checksum
-
-A write that returned is on the disk and outlives a kill at any moment; of a write that was interrupted, each id is
-there whole or not at all. One process writes, any number read: they see what was written when they call `refresh`.
+Once a write has returned it is on disk and survives a kill at any moment; after an interrupted write, each id is either
+there completely or not at all. One process writes, any number read; readers see new writes when they call `refresh`.
+The files are described in layout.py and shard.py.
 """
 
 from __future__ import annotations
@@ -14,7 +10,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import threading
@@ -26,14 +21,10 @@ import tqdm
 
 from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.errors import InputError
-from retrieval_jax.files.arrays import file_sha256
-from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.index import exact
-from retrieval_jax.index.binary import log, rerank, shard
+from retrieval_jax.index.binary import layout, rerank, shard
 from retrieval_jax.index.binary.codes import Coder, fit, probed
 from retrieval_jax.scoring.ranking import Ranking
-
-FORMAT = 1
 
 
 def create(
@@ -52,12 +43,12 @@ def create(
     """Creates an empty index.
 
     Args:
-      folder: where to; must not exist yet.
-      training: [n, D] vectors like those that will come: rotation and cells are fitted on them. They are not added.
-      shards: parts, each with files of its own.
-      dtype: of the vectors on disk, "float32" or "float16".
+      folder: where to create it; must not exist.
+      training: [n, D] vectors like those to be added: rotation and cells are fitted on them. They are not added.
+      shards: number of shards, each with its own files.
+      dtype: dtype of the vectors on disk, "float32" or "float16".
       bits: see `codes.fit`.
-      cells: see `codes.fit`; the default looks at the number of training vectors, so give it if many more will come.
+      cells: see `codes.fit`; the default depends on the number of training vectors, so set it if many more will come.
       rounds: see `codes.fit`.
       seed: see `codes.fit`.
       candidates: see `open`.
@@ -71,32 +62,12 @@ def create(
     """
     folder = pathlib.Path(folder)
     if folder.exists():
-        raise InputError(f"{folder} exists already: open it, or choose another folder")
+        raise InputError(f"{folder} already exists: open it, or choose a different folder")
     if not 1 <= shards <= 1000 or dtype not in ("float32", "float16"):
-        raise InputError(f"an index has 1 to 1000 shards of float32 or float16 vectors: got {shards} and {dtype!r}")
+        raise InputError(f"shards must be 1 to 1000 and dtype float32 or float16: got {shards} and {dtype!r}")
     coder = fit(training, bits=bits, cells=cells, rounds=rounds, seed=seed)
 
-    def fill(new: pathlib.Path) -> None:
-        coder.save(new / "coder.npz")
-        for number in range(shards):
-            shard.start(new / f"shard-{number:03d}")
-        (new / "writer.lock").touch()
-        info = {
-            "format": FORMAT,
-            "dim": len(coder.mean),
-            "dtype": dtype,
-            "bits": coder.bits,
-            "cells": coder.cells,
-            "shards": shards,
-            "coder_sha256": file_sha256(new / "coder.npz"),
-        }
-        (new / "binary.json").write_text(json.dumps(info, indent=1))
-        for file in ("coder.npz", "binary.json"):
-            log.sync(new / file)
-        log.sync(new)
-
-    replace_folder(folder, fill)
-    log.sync(folder.parent)
+    layout.write(folder, coder, shards, dtype)
     return open(folder, write=True, candidates=candidates, probes=probes)
 
 
@@ -104,58 +75,35 @@ def open(folder: str | os.PathLike, write: bool = False, *, candidates: int = 20
     """Opens an index that `create` made.
 
     Args:
-      folder: of the index.
-      write: for writing too; one process at a time.
-      candidates: rows of smallest Hamming distance that are re-ranked by exact cosine: more of them, more recall.
-      probes: cells searched for a query; by default 16, or 1 / 16 of them where that is more.
+      folder: folder of the index.
+      write: open for writing too; one process at a time.
+      candidates: rows of smallest Hamming distance to re-rank by exact cosine; more give higher recall.
+      probes: cells to search per query; by default the larger of 16 and 1/16 of them.
 
     Raises:
-      InputError: no index there, a damaged file (named), or another process writes.
+      InputError: there is no index, a file is damaged (the message names it), or another process is writing.
     """
     return Store(pathlib.Path(folder), write, candidates, probes)
 
 
-def _read_info(folder: pathlib.Path) -> dict:
-    file = folder / "binary.json"
-    try:
-        info = json.loads(file.read_text())
-        good = info["shards"] >= 1 and info["dtype"] in ("float32", "float16") and info["coder_sha256"].isalnum()
-        if not good or type(info["shards"]) is not int or type(info["format"]) is not int:
-            raise ValueError(info)
-    except FileNotFoundError as error:
-        raise InputError(f"{file} not found: there is no binary index in {folder}; create one") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{file} is not the description of a binary index ({error!r}): copy it back, or create the index again"
-        ) from error
-    if info["format"] != FORMAT:
-        raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: create the index again")
-    return info
-
-
 class Store:
-    """A binary index on disk; made by `create` and `open`. Threads may write and search at the same time.
+    """A binary index on disk, from `create` or `open`. Threads may write and search at the same time.
 
     Attributes:
-      coder: what makes the codes.
+      coder: computes the codes.
       candidates: see `open`; may be changed.
       probes: see `open`; may be changed.
     """
 
     def __init__(self, folder: pathlib.Path, write: bool, candidates: int, probes: int | None):
         if candidates < 1:
-            raise InputError(f"candidates is {candidates}: re-rank at least one")
+            raise InputError(f"candidates is {candidates}: it must be at least 1")
         self.folder, self.candidates, self._lock_file = folder, candidates, None
-        info = _read_info(folder)
-        if not (folder / "coder.npz").exists() or file_sha256(folder / "coder.npz") != info["coder_sha256"]:
-            raise InputError(
-                f"{folder / 'coder.npz'} has changed since it was written: copy it back from a backup, or "
-                "create the index again"
-            )
+        info = layout.read(folder)
         self.coder = Coder.load(folder / "coder.npz")
         self.dim, self.dtype, self.probes = len(self.coder.mean), info["dtype"], probed(self.coder.cells, probes)
         self._memory, self._writing = threading.RLock(), threading.Lock()
-        self._row_of: dict[bytes, int] | None = None  # filled when first needed: by writers, and where ids are queries
+        self._row_of: dict[bytes, int] | None = None  # filled on demand: by writes, and by searches with ids
         try:
             if write:
                 self._lock_file = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -163,7 +111,7 @@ class Store:
                     fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
                     raise InputError(
-                        f"{folder} is open for writing elsewhere: close it there first, or open it without write=True"
+                        f"{folder} is already open for writing: close it there first, or open it without write=True"
                     ) from error
             self._shards = []
             for number in range(info["shards"]):
@@ -188,7 +136,7 @@ class Store:
                     write=self._lock_file is not None,
                 )
             except (InputError, OSError):
-                if shard.current(folder) == generation:  # else a writer compacted it meanwhile
+                if shard.current(folder) == generation:  # otherwise a writer compacted it meanwhile
                     raise
 
     def __len__(self) -> int:
@@ -201,7 +149,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Closes the files and lets another process write; nothing is left to save."""
+        """Closes the files and releases the writer lock; there is nothing left to save."""
         for part in getattr(self, "_shards", ()):
             part.close()
         if self._lock_file is not None:
@@ -210,11 +158,11 @@ class Store:
 
     @property
     def dead(self) -> int:
-        """Rows that are deleted or replaced and still on the disk: `compact` frees them."""
+        """Number of deleted or replaced rows still on disk; `compact` frees them."""
         return sum(part.rows for part in self._shards) - len(self)
 
     def _rows(self) -> dict[bytes, int]:
-        with self._memory:  # a search and a write that both found none would each fill one, and one would be forgotten
+        with self._memory:  # otherwise a search and a write could each fill a table, and one of them would be lost
             if self._row_of is None:
                 self._row_of = {
                     part.name(row): row * part.shards + part.number
@@ -225,7 +173,7 @@ class Store:
 
     @contextlib.contextmanager
     def _closed_if_interrupted(self):
-        """Closes the index when a write fails (full disk, signal): opening it again cuts off what is not whole."""
+        """Closes the index if a write fails (disk full, signal): reopening it truncates the incomplete write."""
         try:
             yield
         except BaseException:
@@ -237,21 +185,21 @@ class Store:
             raise InputError(f"{self.folder} is not open for writing: open(folder, write=True)")
 
     def add(self, ids: Iterable[str], vectors: np.ndarray | Embeddings) -> None:
-        """Adds vectors under new ids; when it returns they are on the disk and found.
+        """Adds vectors under new ids; on return they are on disk and searchable.
 
-        A long addition is written in blocks of 4,096: if it is interrupted, those before are in.
+        Large additions are written in blocks of 4,096; after an interruption the finished blocks are in.
 
         Args:
           ids: n distinct ids.
           vectors: [n, D] array, memory-mapped array or Embeddings.
 
         Raises:
-          InputError: an id that is there already or comes twice, a vector that does not fit or is not finite.
+          InputError: an id that already exists or is repeated, a wrong shape, or a non-finite vector.
         """
         self._put(ids, vectors, False)
 
     def update(self, ids: Iterable[str], vectors: np.ndarray | Embeddings) -> None:
-        """Like `add`, but an id that is there already gets the new vector; safe to repeat after an interruption."""
+        """Adds vectors, replacing those of existing ids; see `add`. Safe to repeat after an interruption."""
         self._put(ids, vectors, True)
 
     def _put(self, ids: Iterable[str], vectors: np.ndarray | Embeddings, replace: bool) -> None:
@@ -260,22 +208,22 @@ class Store:
         vectors = vectors.vectors if isinstance(vectors, Embeddings) else vectors
         if vectors.shape != (len(names), self.dim):
             raise InputError(
-                f"{len(names)} ids and vectors of shape {tuple(vectors.shape)}: this index takes one "
-                f"vector of {self.dim} numbers for each id"
+                f"{len(names)} ids and vectors of shape {tuple(vectors.shape)}: this index takes one vector of "
+                f"{self.dim} dimensions per id"
             )
         if len(set(names)) != len(names):
             twice = collections.Counter(names).most_common(1)[0][0]
-            raise InputError(f"id {twice.decode()!r} comes twice: give every id once")
+            raise InputError(f"id {twice.decode()!r} is repeated: give every id once")
         with self._writing:
             self._begin()
             row_of = self._rows()
             if not replace and (there := next((name for name in names if name in row_of), None)) is not None:
-                raise InputError(f"id {there.decode()!r} is in {self.folder} already: use update to replace its vector")
+                raise InputError(f"id {there.decode()!r} is already in {self.folder}: use update to replace its vector")
             starts = range(0, len(names), shard.BLOCK)
             for first in tqdm.tqdm(starts, desc="add", unit="block", mininterval=1, disable=len(starts) < 16):
                 block = np.asarray(vectors[first : first + shard.BLOCK], np.float32)
                 with np.errstate(over="ignore"):
-                    exact.lengths_of(block.astype(self.dtype), ids, "new", first)  # refuses what is not finite
+                    exact.lengths_of(block.astype(self.dtype), ids, "new", first)  # rejects non-finite vectors
                 self._put_block(names[first : first + shard.BLOCK], block)
 
     def _put_block(self, names: list[bytes], block: np.ndarray) -> None:
@@ -297,13 +245,13 @@ class Store:
                     row_of.update(zip(mine, rows.tolist(), strict=True))
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Deletes ids; when it returns this is on the disk and they are not found any more.
+        """Deletes ids; on return the deletion is on disk and they are no longer found.
 
         Args:
-          ids: those that are not there are ignored.
+          ids: ids to delete; unknown ones are ignored.
 
         Returns:
-          How many were there.
+          How many existed.
         """
         names = {str(item).encode() for item in ids}
         with self._writing:
@@ -323,7 +271,7 @@ class Store:
         return len(found)
 
     def compact(self) -> None:
-        """Frees the disk of deleted and replaced rows; rows are numbered anew. Searches go on meanwhile."""
+        """Removes deleted and replaced rows from disk and renumbers the rest; searches continue meanwhile."""
         with self._writing:
             self._begin()
             for number, part in enumerate(self._shards):
@@ -337,7 +285,7 @@ class Store:
                         self._replace(part, fresh)
 
     def refresh(self) -> None:
-        """Reads what another process has written since; one that writes itself has nothing to read."""
+        """Reads what another process has written since; does nothing if the index is open for writing."""
         if self._lock_file is not None:
             return
         with self._memory:
@@ -349,20 +297,20 @@ class Store:
                         self._row_of = self._row_of if part.log_end == end else None
                         continue
                 except (InputError, OSError):
-                    if shard.current(part.folder) == part.generation:  # else a writer compacted it meanwhile
+                    if shard.current(part.folder) == part.generation:  # otherwise a writer compacted it meanwhile
                         raise
                 fresh = self._open_shard(number, len(self._shards))
                 self._replace(part, fresh)
 
     def _replace(self, old: shard.Shard, new: shard.Shard) -> None:
-        self._shards = [new if part is old else part for part in self._shards]  # searches that go on keep the old list
+        self._shards = [new if part is old else part for part in self._shards]  # running searches keep the old list
         self._row_of = None
 
     def verify(self) -> None:
-        """Reads everything and compares the checksums.
+        """Reads everything and verifies the checksums.
 
         Raises:
-          InputError: a damaged file, named.
+          InputError: a damaged file; the message names it.
         """
         for part in self._shards:
             part.verify()
@@ -370,7 +318,7 @@ class Store:
     def names(self, rows: np.ndarray) -> list:
         """Returns the ids of rows (a Ranking's item_rows), as nested lists of the same shape; "" for -1.
 
-        Rows keep their meaning until the next compaction, in readers until the `refresh` after it.
+        Row numbers are valid until the next compaction, in readers until the `refresh` after it.
         """
         rows = np.asarray(rows)
         if rows.ndim:
@@ -379,18 +327,17 @@ class Store:
         return parts[number % len(parts)].name(number // len(parts)).decode() if number >= 0 else ""
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
-        """Returns, for every query, the best k of its candidates.
+        """Returns the best k candidates of every query.
 
         Args:
           queries: [Q, D] array or Embeddings; with Embeddings, the row with the query's own id is left out.
-          k: how many; where fewer are found, the ranking is padded.
+          k: results per query; the ranking is padded if fewer are found.
 
         Returns:
-          Ranking with item_rows [Q, k] (`names` gives their ids) and scores [Q, k] (exact cosines); equal scores ascend
-          by id.
+          Ranking with item_rows [Q, k] (`names` gives their ids) and scores [Q, k] (exact cosines); ties go by id.
 
         Raises:
-          InputError: another dimension than the index's, k below 1, or a vector that is not finite.
+          InputError: a dimension that differs from the index's, k below 1, or a non-finite vector.
         """
         ids, vectors = exact.check_queries(queries, self.dim, k)
         with self._memory:

@@ -1,1 +1,1 @@
-"""Networks from pictures to embeddings; the only folder of models that is looked up by name."""
+"""Networks from pictures to embeddings; the only folder of models whose files are looked up by name."""

@@ -1,4 +1,4 @@
-"""BEiT: a ViT whose attention has learned biases by relative position, no bias on its keys, and scaled branches.
+"""BEiT: a ViT with learned attention biases by relative position, keys without a bias, and scaled branches.
 
 Source: Bao et al., "BEiT: BERT Pre-Training of Image Transformers", arXiv 2106.08254; Peng et al., "BEiT v2",
 arXiv 2208.06366, is the same network. "micro" and "mini" are ours, for small pictures on CPUs.
@@ -18,6 +18,7 @@ from retrieval_jax.models.layers import blocks, relative_bias
 from retrieval_jax.models.layers.attention import attention
 from retrieval_jax.models.layers.linear import Dense, gelu
 from retrieval_jax.models.layers.pooling import DropPath, Pool
+from retrieval_jax.pairs import near
 
 # variant: (blocks, width, attention heads)
 VARIANTS = {
@@ -27,18 +28,18 @@ VARIANTS = {
     "large": (24, 1024, 16),
 }
 
-_EPSILON = 1e-6  # of every norm
+_EPSILON = 1e-6  # of all norms
 
 
 class Attention(nn.Module):
-    """Attention among a class token and patches, with a bias by relative position.
+    """Attention between a class token and patches, with a bias by relative position.
 
     Attributes:
       num_heads: heads; must divide the width.
       grid: (rows, columns) of the patches.
-      made_for: (rows, columns) that the table of relative biases is made for; None: that the parameters are made with.
-      relative_bias: whether there is a table of its own.
-      qkv_bias: whether queries and values have a bias; keys have none.
+      made_for: (rows, columns) of the table of relative biases; None for those of the parameters.
+      relative_bias: whether the block has its own table.
+      qkv_bias: whether queries and values have a bias; keys never do.
       dtype: type of the computation.
     """
 
@@ -51,7 +52,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, table: jax.Array | None = None) -> jax.Array:
-        """Maps [B, 1 + N, C] to the same shape; `table`, of biases for the grid, is added to its own."""
+        """Maps [B, 1 + N, C] to the same shape; `table`, shared biases for the grid, is added to its own."""
         batch, tokens, width = x.shape
         if width % self.num_heads:
             raise InputError(f"{self.num_heads} heads do not divide a width of {width}")
@@ -71,7 +72,7 @@ class Attention(nn.Module):
 def relative_table(
     module: nn.Module, made_for: tuple[int, int] | None, grid: tuple[int, int], num_heads: int
 ) -> jax.Array:
-    """Returns the parameter "relative_bias" of a module as a table for a grid: [distances, heads]."""
+    """Returns the parameter "relative_bias" of a module, resampled to a grid: [offsets, heads]."""
     if made_for is None:
         made_for = grid
         if module.has_variable("params", "relative_bias"):
@@ -98,7 +99,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, rate: float | jax.Array, train: bool):
-        """Maps [B, 1 + N, C], or that and a table of relative biases, to the same; `rate` is the drop-path rate."""
+        """Maps [B, 1 + N, C], or a pair of that and a table of biases, to the same; `rate` is the drop-path rate."""
         x, table = x if isinstance(x, tuple) else (x, None)
         y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
         y = Attention(
@@ -119,26 +120,26 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """A BEiT backbone: pictures in, one vector each out.
+    """A BEiT backbone: maps each picture to one vector.
 
     Attributes:
       variant: a key of VARIANTS.
-      pooling: "token", the class token, or "avg", "gem" ... of the patches, as in `pooling.Pool`.
-      drop_path: rate of the last block; grows linearly from 0 at the first.
-      image_size: side, or (height, width), of the pictures that positions and biases are made for; None: of those that
-        the parameters are made with. For other pictures both are resampled on the way.
+      pooling: "token" (the class token), or, over the patches, "avg", "gem", ... as in `pooling.Pool`.
+      drop_path: rate of the last block, growing linearly from 0 at the first.
+      image_size: side, or (height, width), of the pictures that positions and biases are for; None for the size of the
+        pictures that the parameters were initialised with. For other pictures both are resampled.
       patch_size: side of a patch, pixels.
-      depth, width, num_heads: sizes, where they are not the variant's.
-      mlp_ratio: width of the MLPs, in widths of the model.
+      depth, width, num_heads: sizes; None for the variant's.
+      mlp_ratio: width of the MLPs as a multiple of the model's.
       qkv_bias: whether queries and values have a bias.
-      layer_scale: first value of the scale of every branch; None or 0 for no scale.
+      layer_scale: initial value of the scale of each branch; None or 0 for no scale.
       absolute_positions: whether learned positions are added to the tokens.
-      relative_bias: whether every block has its table of biases.
-      shared_relative_bias: whether there is one table for all blocks.
-      norm_after_pooling: whether the last norm comes after the pooling; None: unless the pooling is "token".
+      relative_bias: whether each block has its own table of biases.
+      shared_relative_bias: whether all blocks share one table.
+      norm_after_pooling: whether the last norm comes after the pooling; None for unless the pooling is "token".
       dtype: type of the computation; parameters stay float32.
-      remat: whether blocks are computed again on the way back, to save memory.
-      scan: whether the blocks are a loop over stacked parameters.
+      remat: recompute blocks in the backward pass to save memory.
+      scan: run the blocks as one loop over stacked parameters.
     """
 
     variant: str = "base"
@@ -167,7 +168,7 @@ class Model(nn.Module):
           InputError: unknown variant.
         """
         if self.variant not in VARIANTS:
-            raise InputError(f"unknown BEiT variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
+            raise InputError(f"unknown BEiT variant {self.variant!r}{near(self.variant, VARIANTS)}")
         return tuple(
             mine if mine is not None else published
             for mine, published in zip((self.depth, self.width, self.num_heads), VARIANTS[self.variant], strict=True)
@@ -207,7 +208,7 @@ class Model(nn.Module):
                 name=name,
             )
 
-        if self.shared_relative_bias:  # travels beside the tokens: a loop over blocks hands on what they return
+        if self.shared_relative_bias:  # carried along with the tokens: each block's output is the next one's input
             x = x, relative_table(self, made_for, grid, num_heads)
         x = blocks.apply(make, x, blocks.rates(self.drop_path, depth), train, remat=self.remat, scan=self.scan)
         x = x[0] if self.shared_relative_bias else x
@@ -221,7 +222,7 @@ class Model(nn.Module):
         return {"embedding": nn.LayerNorm(epsilon=_EPSILON, name="head_norm")(x) if after else x}
 
     def _positions(self, made_for: tuple[int, int] | None, grid: tuple[int, int], width: int) -> jax.Array:
-        """Returns the positions of the class token and a grid of patches, [1, 1 + rows * columns, width]."""
+        """Returns the position embeddings of the class token and a grid of patches, [1, 1 + rows * columns, width]."""
         if made_for is None:
             made_for = grid
             if self.has_variable("params", "positions"):
@@ -232,7 +233,7 @@ class Model(nn.Module):
         return resample_positions(table, made_for, grid, 1)
 
 
-# What follows reads timm's models of this family; see pretrained.py.
+# Mapping to timm's models of this family; see pretrained.py.
 
 
 def _timm() -> dict[str, dict]:
@@ -304,7 +305,7 @@ def from_timm(
     use_fc_norm=None,
     drop_path_rate=0.0,
 ) -> Model:
-    """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there."""
+    """Returns the backbone that timm's constructor builds from these arguments, with timm's meaning."""
     sizes = depth, embed_dim, num_heads
     variant = next((name for name, known in VARIANTS.items() if known == sizes), None)
     after = global_pool == "avg" if use_fc_norm is None else use_fc_norm
@@ -326,7 +327,7 @@ def from_timm(
 
 
 def to_timm(model: Model) -> dict:
-    """Returns the arguments of timm's constructor that make this backbone: the inverse of `from_timm`."""
+    """Returns the arguments of timm's constructor for this backbone: the inverse of `from_timm`."""
     depth, width, heads = model.sizes()
     after = model.pooling != "token" if model.norm_after_pooling is None else model.norm_after_pooling
     return {
@@ -346,13 +347,13 @@ def to_timm(model: Model) -> dict:
     }
 
 
-# Tables that follow the size of the pictures.
+# Tables that depend on the picture size.
 RESAMPLED = r"positions|(.*/)?relative_bias"
 
 
 def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int] | None) -> np.ndarray:
-    """Fits a file's positions or relative biases to the model's pictures."""
-    if model.image_size is None:  # tables follow the parameters, not the other way round
+    """Resamples a file's positions or relative biases to the model's picture size."""
+    if model.image_size is None:  # the model's grid follows the parameters
         return tensor
     new, old = (size and patch_grid(size, model.patch_size) for size in (model.image_size, source_size))
     if path == "positions":

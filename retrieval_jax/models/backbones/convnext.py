@@ -1,8 +1,10 @@
 """ConvNeXt and ConvNeXt V2: depthwise 7x7 convolutions and pointwise MLPs in four stages.
 
 Source: Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545; V2: Woo et al., "ConvNeXt V2", arXiv 2301.00808. Widths
-and depths of the sizes up to "nano" are those of timm's models of the same name; "micro" and "mini" are ours, for small
-pictures on CPUs.
+and depths up to "nano" are those of timm's models of the same name; "micro" and "mini" are ours, for small pictures on
+CPUs.
+
+Longer than 400 lines: the network and its mapping to timm's models change together.
 """
 
 import itertools
@@ -17,6 +19,7 @@ from retrieval_jax.models.layers import blocks
 from retrieval_jax.models.layers.depthwise import depthwise_conv
 from retrieval_jax.models.layers.linear import Dense, product
 from retrieval_jax.models.layers.pooling import ACTIVATIONS, DropPath, Pool, activation
+from retrieval_jax.pairs import near
 
 # variant: (blocks of each stage, channels of each stage)
 VARIANTS = {
@@ -34,21 +37,20 @@ VARIANTS = {
     "xxlarge": ((3, 4, 30, 3), (384, 768, 1536, 3072)),
     "huge": ((3, 3, 27, 3), (352, 704, 1408, 2816)),
 }
-# V2: the same sizes with a global response norm in every block and no layer scale.
+# V2: the same sizes with a global response norm in each block and no layer scale.
 VARIANTS |= {f"{name}_v2": VARIANTS[name] for name in VARIANTS if name != "xxlarge"}
 
 STEMS = ("patch", "overlap", "overlap_tiered", "overlap_act")
 
-# By fan-in, not the published 0.02: in narrow networks that leaves the blocks almost silent, and training from scratch
-# waits for them on a plateau. Published weights replace it anyway.
+# Scaled by fan-in instead of the published 0.02, with which the blocks of narrow networks contribute almost nothing and
+# training from scratch starts on a plateau. Published weights replace it anyway.
 _INIT = nn.initializers.lecun_normal()
 
 
 class Patches(nn.Module):
     """A convolution whose stride is its size: cuts the map into patches and projects each.
 
-    Rows and columns at the lower and right edge that do not fill a patch are left out, as a convolution without padding
-    does.
+    Rows and columns at the lower and right edge that do not fill a patch are ignored, as by an unpadded convolution.
     """
 
     channels: int
@@ -63,7 +65,7 @@ class Patches(nn.Module):
         rows, columns = height // self.size, width // self.size
         if not rows or not columns:
             raise InputError(
-                f"a map of {height} x {width} has no patch of {self.size} x {self.size}: the pictures are "
+                f"a map of {height} x {width} does not contain a patch of {self.size} x {self.size}: the pictures are "
                 "too small for this model; set a larger config.data.image_size or a smaller patch_size"
             )
         kernel = self.param("kernel", _INIT, (self.size, self.size, channels, self.channels))
@@ -78,18 +80,18 @@ class Patches(nn.Module):
 
 
 class ResponseNorm(nn.Module):
-    """Global response norm: channels whose map is strong, against the others', are made stronger.
+    """Global response norm: amplifies channels whose maps are strong relative to the others.
 
     Source: Woo et al., arXiv 2301.00808, section 3.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns [B, H, W, C] in the type of x; norms are taken in float32."""
+        """Returns [B, H, W, C] in the type of x; norms are computed in float32."""
         scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],)).astype(x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(x.dtype)
         squares = jnp.square(x.astype(jnp.float32)).sum(axis=(1, 2), keepdims=True)
-        # The gradient of a root is infinite at 0: a channel that is silent everywhere gets norm 0 and no gradient.
+        # The gradient of a root is infinite at 0: a channel that is zero everywhere gets norm 0 and no gradient.
         strength = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
         relative = strength / (strength.mean(axis=-1, keepdims=True) + 1e-6)
         return x + (bias + scale * (x * relative.astype(x.dtype)))
@@ -125,34 +127,34 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """A ConvNeXt backbone: pictures in, one vector each out.
+    """A ConvNeXt backbone: maps each picture to one vector.
 
     Attributes:
       variant: a key of VARIANTS.
-      pooling: "avg", "gem" ... as in `pooling.Pool`.
-      drop_path: rate of the last block; grows linearly from 0 at the first.
-      layer_scale: first value of every block's learned scale; None for none. V2 has none, whatever is given.
+      pooling: "avg", "gem", ... as in `pooling.Pool`.
+      drop_path: rate of the last block, growing linearly from 0 at the first.
+      layer_scale: initial value of each block's learned scale; None for no scale. V2 never has one.
       patch_size: size and stride of the stem "patch", pixels.
-      kernel_size: size of the depthwise kernels, one for all stages or one each.
-      pool_stages: stages whose maps are pooled and normalised; more than the last (3) make the embedding their
-        concatenation, in this order: early stages keep the colours and textures that the last one gives up.
-      pool_bands: for each of pool_stages, into how many horizontal bands of equal height its map is cut before pooling,
-        each band then a part of the embedding: where on the upright picture something is, tells products apart. Empty
-        for 1 each. Bands add no parameters and are not learned with ("pooled" is what heads read), so that they may be
-        chosen after training. Source: the stripes of Sun et al., "Beyond Part Models", arXiv 1711.09349.
+      kernel_size: size of the depthwise kernels, one for all stages or one per stage.
+      pool_stages: stages whose maps are pooled and normalised; the embedding concatenates them in this order. Early
+        stages keep colours and textures that the last one (3) discards.
+      pool_bands: number of horizontal bands of equal height that the map of each of pool_stages is cut into before
+        pooling; each band is a part of the embedding, because position in an upright picture distinguishes products.
+        Empty for 1 each. Bands add no parameters and are not trained (heads read "pooled"), so they may be chosen after
+        training. Source: the stripes of Sun et al., "Beyond Part Models", arXiv 1711.09349.
       dtype: type of the computation; parameters stay float32.
-      epsilon: added to the variance in every norm; the published models have 1e-6, some of timm's 1e-5.
+      epsilon: added to the variance in each norm; the published models have 1e-6, some of timm's 1e-5.
       act: activation of the blocks, a key of `pooling.ACTIVATIONS`.
-      response_norm: whether blocks have V2's global response norm; None: as the variant has.
-      depths: blocks of each stage, where they are not the variant's.
-      dims: channels of each stage, where they are not the variant's.
+      response_norm: whether blocks have V2's global response norm; None for the variant's choice.
+      depths: blocks per stage; None for the variant's.
+      dims: channels per stage; None for the variant's.
       stem: "patch", or two strided 3x3 convolutions: "overlap", "overlap_tiered" (the first half as wide),
         "overlap_act" (an activation between them).
-      head_hidden: width of a layer with GELU after the last norm; 0 for none.
-      first_down: whether the first stage begins with a downsampling too.
-      conv_mlp: whether weight files hold the pointwise layers as 1x1 convolutions; computes the same.
-      remat: whether blocks are computed again on the way back, to save memory.
-      scan: whether the blocks of a stage are a loop over stacked parameters.
+      head_hidden: width of a layer with GELU after the last norm; 0 for no such layer.
+      first_down: whether the first stage also begins with a downsampling.
+      conv_mlp: whether weight files hold the pointwise layers as 1x1 convolutions; the output is the same.
+      remat: recompute blocks in the backward pass to save memory.
+      scan: run the blocks of a stage as one loop over stacked parameters.
     """
 
     variant: str = "tiny"
@@ -185,11 +187,11 @@ class Model(nn.Module):
           train: whether drop path is active (needs the rng "dropout").
 
         Returns:
-          {"embedding": [B, sum of bands times width over pool_stages], "pooled": [B, sum of the widths]}, both float32;
-          the same where nothing is cut in bands.
+          {"embedding": [B, sum of bands * width over pool_stages], "pooled": [B, sum of widths]}, both float32; they
+          are equal without bands.
         """
         if self.variant not in VARIANTS:
-            raise InputError(f"unknown ConvNeXt variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
+            raise InputError(f"unknown ConvNeXt variant {self.variant!r}{near(self.variant, VARIANTS)}")
         depths, dims = VARIANTS[self.variant]
         depths, dims = self.depths or depths, self.dims or dims
         v2 = self.variant.endswith("_v2")
@@ -197,12 +199,12 @@ class Model(nn.Module):
         sizes = (self.kernel_size,) * len(dims) if isinstance(self.kernel_size, int) else self.kernel_size
         if not len(depths) == len(dims) == len(sizes):
             raise InputError(
-                f"every stage has a depth, a width and a kernel size, but there are depths={depths}, "
+                f"each stage needs a depth, a width and a kernel size, but depths={depths}, "
                 f"dims={dims}, kernel_size={sizes}"
             )
         bands = self.pool_bands or (1,) * len(self.pool_stages)
         if len(bands) != len(self.pool_stages):
-            raise InputError(f"pool_bands={bands} has to name a number for each of pool_stages={self.pool_stages}")
+            raise InputError(f"pool_bands={bands} must give one number for each of pool_stages={self.pool_stages}")
         if not all(0 <= stage < len(dims) for stage in self.pool_stages):
             raise InputError(f"pool_stages={self.pool_stages}, but the stages are 0 to {len(dims) - 1}")
         x = self._stem(images.astype(self.dtype), dims[0])
@@ -234,7 +236,7 @@ class Model(nn.Module):
                     pooled = norm(pool(part))
                     return pooled if hidden is None else activation("gelu")(hidden(pooled))
 
-                # Parameters are shared by the bands of a stage and by the whole map.
+                # The bands of a stage share their parameters with the whole map.
                 cuts = [i * height // count for i in range(count + 1)]
                 whole[stage] = vector(x)
                 parts[stage] = (
@@ -249,14 +251,14 @@ class Model(nn.Module):
 
     def _stem(self, x: jax.Array, width: int) -> jax.Array:
         if self.stem not in STEMS:
-            raise InputError(f"unknown ConvNeXt stem {self.stem!r}; there are: {', '.join(STEMS)}")
+            raise InputError(f"unknown ConvNeXt stem {self.stem!r}{near(self.stem, STEMS)}")
         if self.stem == "patch":
             x = Patches(width, self.patch_size, self.dtype, name="stem")(x)
             return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="stem_norm")(x)
-        # The names tell the stems apart: in timm the place of a layer in its row is its name.
+        # Each stem has its own names, because timm names layers by their index.
         name = "stem_act" if self.stem == "overlap_act" else "stem_overlap"
         first = width
-        if self.stem == "overlap_tiered":  # half, as a multiple of 8, and not more than 10 % below it
+        if self.stem == "overlap_tiered":  # half the width, rounded to a multiple of 8 not more than 10 % below it
             first = max(8, (width // 2 + 4) // 8 * 8)
             first += 8 * (first < 0.9 * (width // 2))
         for i, channels in enumerate((first, width)):
@@ -266,7 +268,7 @@ class Model(nn.Module):
         return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=f"{name}_norm")(x)
 
 
-# What follows reads timm's models of this family; see pretrained.py.
+# Mapping to timm's models of this family; see pretrained.py.
 
 
 def _timm() -> dict[str, dict]:
@@ -357,16 +359,16 @@ def from_timm(
     drop_path_rate=0.0,
     img_size=None,
 ) -> Model:
-    """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there.
+    """Returns the backbone that timm's constructor builds from these arguments, with timm's meaning.
 
-    `img_size` changes nothing: the network takes any size of picture.
+    `img_size` has no effect: the network accepts pictures of any size.
 
     Raises:
-      InputError: an argument whose network we do not have.
+      InputError: an argument that is not supported here.
     """
     del img_size
     if not len(depths) == len(dims) == 4:
-        raise InputError(f"depths={depths}, dims={dims}: timm's ConvNeXt has four stages")
+        raise InputError(f"depths={depths}, dims={dims}: timm's ConvNeXt has four stages; give four numbers each")
     refused = {
         "head_norm_first": head_norm_first,
         "conv_bias": not conv_bias,
@@ -376,18 +378,18 @@ def from_timm(
     }
     if wrong := [name for name, is_wrong in refused.items() if is_wrong]:
         raise InputError(
-            f"a ConvNeXt with this {', '.join(wrong)} is not built here; leave it at timm's default "
-            "(other poolings are given by the field pooling)"
+            f"a ConvNeXt with this {', '.join(wrong)} is not supported; leave it at timm's default "
+            "(for other poolings use the field pooling)"
         )
     if stem_type == "patch" and patch_size >= 8:
         raise InputError(
             f"patch_size={patch_size}: timm dilates the last stages of such a ConvNeXt to keep its output "
-            "stride of 32, which is not built here; give at most 7"
+            "stride of 32, which is not supported; give at most 7"
         )
     if act_layer not in ACTIVATIONS:
-        raise InputError(f"act_layer={act_layer!r} is not known; there are: {', '.join(ACTIVATIONS)}")
+        raise InputError(f"unknown act_layer={act_layer!r}{near(act_layer, ACTIVATIONS)}")
     if stem_type not in STEMS:
-        raise InputError(f"stem_type={stem_type!r} is not known; there are: {', '.join(STEMS)}")
+        raise InputError(f"unknown stem_type={stem_type!r}{near(stem_type, STEMS)}")
     variant = next(
         (
             name
@@ -416,7 +418,7 @@ def from_timm(
 
 
 def to_timm(model: Model) -> dict:
-    """Returns the arguments of timm's constructor that make this backbone: the inverse of `from_timm`."""
+    """Returns the arguments of timm's constructor for this backbone: the inverse of `from_timm`."""
     depths, dims = VARIANTS[model.variant]
     v2 = model.variant.endswith("_v2")
     return {

@@ -1,4 +1,4 @@
-"""Swin Transformer: attention inside windows that shift from block to block, in four stages.
+"""Swin Transformer: attention within windows that shift from block to block, in four stages.
 
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", arXiv 2103.14030. Sizes T
 to L are the paper's; "s3_tiny" to "s3_base" those of Chen et al., arXiv 2111.14725; "micro" and "mini" are ours, for
@@ -20,8 +20,9 @@ from retrieval_jax.models.backbones.vit import patch_grid
 from retrieval_jax.models.layers import blocks, relative_bias
 from retrieval_jax.models.layers.linear import Dense, gelu
 from retrieval_jax.models.layers.pooling import DropPath, Pool
+from retrieval_jax.pairs import near
 
-# variant: (channels of the first stage, blocks of each stage, heads of each stage, side of the windows of each stage)
+# variant: (channels of the first stage, blocks per stage, heads per stage, window side, one for all or per stage)
 VARIANTS = {
     "micro": (32, (2, 2, 2, 1), (1, 2, 4, 8), 4),
     "mini": (48, (2, 2, 4, 2), (2, 4, 8, 16), 4),
@@ -34,8 +35,8 @@ VARIANTS = {
     "s3_base": (96, (2, 2, 30, 2), (3, 6, 12, 24), (7, 7, 14, 7)),
 }
 
-_EPSILON = 1e-5  # of every norm
-# What is added to the weight, before the softmax, of a position that lies in the window only because of the shift.
+_EPSILON = 1e-5  # of all norms
+# Added to the attention logits between positions that share a window only because of the shift.
 _APART = -100.0
 
 
@@ -44,27 +45,27 @@ def _pair(size) -> tuple[int, int]:
 
 
 def _regions(side: int, window: int, shift: int) -> np.ndarray:
-    """Returns [windows, window]: which part of the map each place of an axis came from, before the shift."""
+    """Returns [windows, window], the region of the unshifted map that each position of an axis came from."""
     places = np.arange(side)
     return ((places >= side - window).astype(np.int8) + (places >= side - shift)).reshape(-1, window)
 
 
 @functools.cache
 def _together(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> np.ndarray:
-    """Returns [windows, N, N] bool: which pairs of a shifted window's places may attend to each other."""
+    """Returns [windows, N, N] bool: which pairs of positions of a shifted window may attend to each other."""
     rows, columns = (_regions(*axis) for axis in zip(size, window, shift, strict=True))
     regions = (rows[:, None, :, None] * 3 + columns[None, :, None, :]).reshape(-1, window[0] * window[1])
     return regions[:, :, None] == regions[:, None, :]
 
 
 class WindowAttention(nn.Module):
-    """Attention among the positions of each window of a map.
+    """Attention within each window of a map.
 
     Attributes:
       num_heads: heads; must divide the channels.
-      window: (rows, columns) of a window; at the lower and right edge windows are filled with zeros.
+      window: (rows, columns) of a window; windows at the lower and right edge are padded with zeros.
       shift: (rows, columns) by which the map is rolled before it is cut into windows.
-      table: (rows, columns) of the window that the table of relative biases is made for, at least `window`.
+      table: (rows, columns) of the window of the table of relative biases, at least `window`.
       qkv_bias: whether queries, keys and values have a bias.
       dtype: type of the computation.
     """
@@ -90,7 +91,7 @@ class WindowAttention(nn.Module):
         if size != (height, width):
             x = jnp.pad(x, ((0, 0), (0, size[0] - height), (0, size[1] - width), (0, 0)))
         qkv = Dense(3 * channels, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(x)
-        # Cut into windows only here, so that one transposition does for windows and heads.
+        # Cut into windows only here, so that one transpose serves windows and heads.
         qkv = qkv.reshape(batch, rows, self.window[0], columns, self.window[1], 3, self.num_heads, -1)
         qkv = qkv.transpose(5, 0, 1, 3, 6, 2, 4, 7)
         qkv = qkv.reshape(3, batch, rows * columns, self.num_heads, self.window[0] * self.window[1], -1)
@@ -114,7 +115,7 @@ class WindowAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm block: attention in windows, then an MLP."""
+    """One pre-norm block: window attention, then an MLP."""
 
     num_heads: int
     window: tuple[int, int]
@@ -140,7 +141,7 @@ class Block(nn.Module):
 
 
 def _neighbours(x: jax.Array) -> jax.Array:
-    """Puts the channels of every 2 x 2 positions side by side: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), 4 C]."""
+    """Concatenates the channels of 2 x 2 positions: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), 4 C]."""
     batch, height, width, channels = x.shape
     if height % 2 or width % 2:
         x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
@@ -149,23 +150,23 @@ def _neighbours(x: jax.Array) -> jax.Array:
 
 
 class Model(nn.Module):
-    """A Swin backbone: pictures in, one vector each out.
+    """A Swin backbone: maps each picture to one vector.
 
     Attributes:
       variant: a key of VARIANTS.
-      pooling: "avg", "gem" ... as in `pooling.Pool`.
-      drop_path: rate of the last block; grows linearly from 0 at the first.
-      image_size: side, or (height, width), of the pictures that the windows are made for: where their map is smaller
-        than a window, so are window and table; other pictures get the same windows, as in timm. None: windows are the
-        variant's and only cut to the map of the picture; tables are whole, so that parameters fit every picture.
+      pooling: "avg", "gem", ... as in `pooling.Pool`.
+      drop_path: rate of the last block, growing linearly from 0 at the first.
+      image_size: side, or (height, width), of the pictures that the windows are for: if their map is smaller than a
+        window, window and table shrink; other pictures use the same windows, as in timm. None: the variant's windows,
+        clipped to the map of each picture, with full tables, so that the parameters fit any picture.
       patch_size: side of a patch, pixels.
-      width, depths, num_heads: sizes, where they are not the variant's.
-      window_size: side, or (rows, columns), of the windows, or four of these, one a stage; None: the variant's.
-      always_partition: whether windows are never cut to the map, which is filled up instead.
-      mlp_ratio: width of the MLPs, in channels.
+      width, depths, num_heads: sizes; None for the variant's.
+      window_size: side, or (rows, columns), of the windows, or one of these per stage; None for the variant's.
+      always_partition: never clip windows to the map, pad the map instead.
+      mlp_ratio: width of the MLPs as a multiple of the channels.
       qkv_bias: whether queries, keys and values have a bias.
       dtype: type of the computation; parameters stay float32.
-      remat: whether blocks are computed again on the way back, to save memory.
+      remat: recompute blocks in the backward pass to save memory.
     """
 
     variant: str = "tiny"
@@ -184,13 +185,13 @@ class Model(nn.Module):
     remat: bool = False
 
     def sizes(self) -> tuple:
-        """Returns (width, depths, heads, windows), the last three with one entry a stage, windows as pairs.
+        """Returns (width, depths, heads, windows), the last three with one entry per stage, windows as pairs.
 
         Raises:
-          InputError: unknown variant, or sizes that do not fit each other.
+          InputError: unknown variant, or inconsistent sizes.
         """
         if self.variant not in VARIANTS:
-            raise InputError(f"unknown Swin variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
+            raise InputError(f"unknown Swin variant {self.variant!r}{near(self.variant, VARIANTS)}")
         width, depths, heads, windows = (
             mine if mine is not None else published
             for mine, published in zip(
@@ -201,14 +202,14 @@ class Model(nn.Module):
         windows = tuple(map(_pair, (windows,) * len(depths) if whole else windows))
         if not len(depths) == len(heads) == len(windows):
             raise InputError(
-                f"depths={depths}, num_heads={heads} and window_size={windows} of a Swin need one entry a stage each"
+                f"depths={depths}, num_heads={heads} and window_size={windows} of a Swin need one entry per stage each"
             )
         if min(min(window) for window in windows) < 1:
-            raise InputError(f"window_size={self.window_size} of a Swin must be positive")
+            raise InputError(f"window_size={self.window_size} of a Swin must be positive in every stage")
         return width, tuple(depths), tuple(heads), windows
 
     def table(self, stage: int) -> tuple[int, int]:
-        """Returns (rows, columns) of the window that the tables of relative biases of a stage are made for."""
+        """Returns (rows, columns) of the window of a stage's tables of relative biases."""
         window = self.sizes()[3][stage]
         return window if self.image_size is None else self._cut(window, stage, self._grid())[0]
 
@@ -216,7 +217,7 @@ class Model(nn.Module):
         return patch_grid(self.image_size, self.patch_size)
 
     def _cut(self, window: tuple[int, int], stage: int, grid: tuple[int, int]) -> tuple:
-        """Returns the window and the shift of odd blocks for the pictures whose first map has the size `grid`."""
+        """Returns the window, and the shift of odd blocks, for pictures whose first map has the size `grid`."""
         shift = tuple(side // 2 for side in window)
         if self.always_partition:
             return window, shift
@@ -265,7 +266,7 @@ class Model(nn.Module):
         return {"embedding": Pool(self.pooling, heads[-1], self.dtype, name="pool")(x)}
 
 
-# What follows reads timm's models of this family; see pretrained.py.
+# Mapping to timm's models of this family; see pretrained.py.
 
 
 def _timm() -> dict[str, dict]:
@@ -326,16 +327,16 @@ def from_timm(
     drop_path_rate=0.0,
     strict_img_size=True,
 ) -> Model:
-    """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there.
+    """Returns the backbone that timm's constructor builds from these arguments, with timm's meaning.
 
-    `strict_img_size` changes nothing, because pictures of every size are taken.
+    `strict_img_size` has no effect, because pictures of any size are accepted.
 
     Raises:
-      InputError: widths or ratios given one a stage, which timm takes and we do not build.
+      InputError: widths or ratios per stage, which timm supports but we do not.
     """
     if isinstance(embed_dim, list | tuple) or isinstance(mlp_ratio, list | tuple):
         raise InputError(
-            f"embed_dim={embed_dim}, mlp_ratio={mlp_ratio}: a Swin has one number of each here, not one a stage"
+            f"embed_dim={embed_dim}, mlp_ratio={mlp_ratio}: a Swin has one number of each here, not one per stage"
         )
 
     del strict_img_size
@@ -362,10 +363,10 @@ def from_timm(
 
 
 def to_timm(model: Model) -> dict:
-    """Returns the arguments of timm's constructor that make this backbone: the inverse of `from_timm`.
+    """Returns the arguments of timm's constructor for this backbone: the inverse of `from_timm`.
 
-    timm cannot leave the size of the pictures open. Without `image_size` the arguments say 224, and what timm makes of
-    them embeds as ours does pictures whose map is nowhere smaller than a window.
+    timm requires a picture size. Without `image_size` it is 224, and timm's network then equals ours for pictures whose
+    maps are never smaller than a window.
     """
     width, depths, heads, windows = model.sizes()
     windows = tuple(rows if rows == columns else (rows, columns) for rows, columns in windows)
@@ -384,12 +385,12 @@ def to_timm(model: Model) -> dict:
     }
 
 
-# Tables that follow the size of the windows, and so that of the pictures.
+# Tables that depend on the window size, and so on the picture size.
 RESAMPLED = r".*/relative_bias"
 
 
 def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int] | None) -> np.ndarray:
-    """Fits a file's table of relative biases to the window of its stage; the file's is taken to be square."""
-    del source_size  # says nothing of the windows, which tables do
+    """Resamples a file's table of relative biases to the window of its stage; the file's is assumed to be square."""
+    del source_size  # the window follows from the table itself
     new = model.table(int(re.search(r"stage(\d+)", path)[1]))
     return relative_bias.resample(tensor, relative_bias.source_window(len(tensor), new), new)

@@ -4,6 +4,8 @@ Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929; s
 arXiv 2012.12877; registers and layer scale as in DINOv2 (arXiv 2304.07193, 2309.16588), attention pooling as in SigLIP
 (arXiv 2303.15343), the "so400m" shape of Alabdulmohsin et al., arXiv 2305.13035. "mini" and "micro" are ours, for small
 pictures on CPUs.
+
+Longer than 400 lines: the network and its mapping to timm's models change together.
 """
 
 import math
@@ -22,6 +24,7 @@ from retrieval_jax.models.layers.attention import attention
 from retrieval_jax.models.layers.linear import Dense
 from retrieval_jax.models.layers.pooling import DropPath, Pool, activation
 from retrieval_jax.models.timm import checkpoints as timm_checkpoints
+from retrieval_jax.pairs import near
 
 # variant: (blocks, width, attention heads)
 VARIANTS = {
@@ -87,34 +90,34 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """A ViT backbone: pictures in, one vector each out.
+    """A ViT backbone: maps each picture to one vector.
 
     Attributes:
       variant: a key of VARIANTS.
-      pooling: "token" (the class token), or of the patch tokens "avg", "gem", "map" ... as in `pooling.Pool`.
-      drop_path: rate of the last block; grows linearly from 0 at the first.
+      pooling: "token" (the class token), or, over the patch tokens, "avg", "gem", "map", ... as in `pooling.Pool`.
+      drop_path: rate of the last block, growing linearly from 0 at the first.
       patch_size: side of a patch, pixels.
       dtype: type of the computation; parameters stay float32.
-      depth: blocks, where they are not the variant's.
-      width: of the tokens, where it is not the variant's.
-      num_heads: of the attention, where they are not the variant's.
-      mlp_ratio: width of the MLPs, in widths of the tokens; None: 4, and 4304 / 1152 for "so400m".
+      depth: number of blocks; None for the variant's.
+      width: width of the tokens; None for the variant's.
+      num_heads: attention heads; None for the variant's.
+      mlp_ratio: width of the MLPs as a multiple of the tokens'; None for 4, or 4304 / 1152 for "so400m".
       qkv_bias: whether query, key and value have biases.
-      class_token: whether there is a class token; None: if it is what is pooled.
-      registers: further tokens that stand for no patch.
-      prefix_positions: whether class token and registers have positions too.
-      positions: whether there are learned positions at all.
-      prefix_pooled: whether class token and registers are pooled with the patches.
-      layer_scale: first value of the learned scales of every block; None for none.
-      pre_norm: whether tokens are normalised before the first block; the stem then has no bias.
-      norm: where the last norm stands: "before" the pooling, "after" it, or "none".
+      class_token: whether there is a class token; None for only if it is pooled.
+      registers: number of extra tokens that are not patches.
+      prefix_positions: whether the class token and registers have positions too.
+      positions: whether there are learned positions.
+      prefix_pooled: whether the class token and registers are pooled with the patches.
+      layer_scale: initial value of the learned scales of each block; None for no scales.
+      pre_norm: normalise tokens before the first block; the stem then has no bias.
+      norm: position of the last norm: "before" the pooling, "after" it, or "none".
       act: activation of the MLPs, a key of `pooling.ACTIVATIONS`.
-      epsilon: added to the variance in every norm.
-      image_size: (height, width) or side, pixels, that the table of positions is for; None: that of the pictures the
-        parameters are made with. For other pictures the table is resampled (bicubic, antialiased) on the way.
+      epsilon: added to the variance in each norm.
+      image_size: (height, width) or side, pixels, of the position table; None for the size of the pictures that the
+        parameters were initialised with. For other pictures the table is resampled (bicubic, antialiased).
       attention_kernel: "xla", or "cudnn" (flash attention) on NVIDIA GPUs in half precision.
-      remat: whether blocks are computed again on the way back, to save memory.
-      scan: whether the blocks are one loop over stacked parameters.
+      remat: recompute blocks in the backward pass to save memory.
+      scan: run the blocks as one loop over stacked parameters.
     """
 
     variant: str = "small"
@@ -147,22 +150,22 @@ class Model(nn.Module):
         """Embeds pictures.
 
         Args:
-          images: [B, H, W, 3], normalised; rows and columns that do not fill a patch are left out.
+          images: [B, H, W, 3], normalised; rows and columns that do not fill a patch are ignored.
           train: whether drop path is active (needs the rng "dropout").
 
         Returns:
           {"embedding": [B, width] float32}.
         """
         if self.variant not in VARIANTS:
-            raise InputError(f"unknown ViT variant {self.variant!r}; there are: {', '.join(VARIANTS)}")
+            raise InputError(f"unknown ViT variant {self.variant!r}{near(self.variant, VARIANTS)}")
         if self.norm not in ("before", "after", "none"):
-            raise InputError(f'norm={self.norm!r} is not known; there are: "before", "after", "none"')
+            raise InputError(f"unknown norm={self.norm!r}{near(self.norm, ('before', 'after', 'none'))}")
         depth, width, num_heads = VARIANTS[self.variant]
         depth, width, num_heads = self.depth or depth, self.width or width, self.num_heads or num_heads
         mlp_ratio = self.mlp_ratio or (4304 / 1152 if self.variant == "so400m" else 4.0)
         class_token = self.pooling == "token" if self.class_token is None else self.class_token
         if self.pooling == "token" and not class_token:
-            raise InputError('pooling="token" needs the class token: leave class_token=False out')
+            raise InputError('pooling="token" needs the class token; remove class_token=False')
         prefix = class_token + self.registers
 
         def layer_norm(name):
@@ -213,7 +216,7 @@ class Model(nn.Module):
         return {"embedding": vector}
 
     def _positions(self, grid: tuple[int, int], width: int, prefix: int) -> jax.Array:
-        """Returns the positions of a grid of patches, [1, prefix + rows * columns, width]."""
+        """Returns the position embeddings of a grid of patches, [1, prefix + rows * columns, width]."""
         made_for = grid
         if self.image_size is not None:
             made_for = patch_grid(self.image_size, self.patch_size)
@@ -225,40 +228,45 @@ class Model(nn.Module):
 
 
 def patch_grid(image_size, patch_size: int) -> tuple[int, int]:
-    """Returns (rows, columns) of whole patches in pictures of a size: (height, width) or side, pixels."""
+    """Returns (rows, columns) of whole patches in pictures of (height, width), or a side, in pixels."""
     height, width = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
     return height // patch_size, width // patch_size
 
 
 def nearest_grid(tokens: int, like: tuple[int, int]) -> tuple[int, int]:
-    """Returns the (rows, columns) of so many tokens whose proportions are nearest to another grid's."""
+    """Returns the grid (rows, columns) with a number of tokens whose aspect ratio is nearest to another grid's."""
     grids = [(rows, tokens // rows) for rows in range(1, tokens + 1) if tokens % rows == 0]
     return min(grids, key=lambda grid: abs(math.log(grid[0] * like[1] / (grid[1] * like[0]))))
 
 
-def grid_of_file(tokens: int, said: tuple[int, int] | None, new: tuple[int, int]) -> tuple[int, int]:
-    """Returns the (rows, columns) of a file's table of so many positions: what the file says, `new` or a square one.
+def grid_of_file(tokens: int, stated: tuple[int, int] | None, new: tuple[int, int]) -> tuple[int, int]:
+    """Returns the grid (rows, columns) of a file's position table: the stated one, `new`, or a square one.
 
-    timm too takes a table as it is that has as many positions as are wanted, and any other to be square.
+    Like timm, uses a table with the wanted number of positions unchanged and assumes that any other is square.
+
+    Args:
+      tokens: positions in the file's table.
+      stated: grid according to the file, or None.
+      new: grid that is wanted.
 
     Raises:
-      ValueError: none of them has so many positions.
+      ValueError: none of them has that many positions.
     """
     side = math.isqrt(max(tokens, 0))
-    for grid in (said, new, (side, side)):
+    for grid in (stated, new, (side, side)):
         if grid is not None and math.prod(grid) == tokens:
             return grid
-    raise ValueError(f"a table of {tokens} positions is that of no square grid")
+    raise ValueError(f"a table of {tokens} positions does not match a square grid")
 
 
 def resample_positions(table, old: tuple[int, int], new: tuple[int, int], prefix: int) -> jax.Array:
-    """Resamples a table of positions to another grid: bicubic, antialiased; the first `prefix` rows stay.
+    """Resamples a position table to another grid (bicubic, antialiased); the first `prefix` rows are kept.
 
     Args:
       table: [1, prefix + rows * columns, C].
-      old: (rows, columns) that the table is for.
-      new: the other ones.
-      prefix: number of tokens that stand for no patch.
+      old: (rows, columns) of the table.
+      new: (rows, columns) to resample to.
+      prefix: number of tokens that are not patches.
 
     Returns:
       [1, prefix + new rows * new columns, C].
@@ -270,9 +278,9 @@ def resample_positions(table, old: tuple[int, int], new: tuple[int, int], prefix
     return jnp.concatenate([table[:, :prefix], patches], axis=1)
 
 
-# ------------------------------------------------------------------------------- timm's models; see pretrained.py
+# Mapping to timm's models of this family; see pretrained.py.
 
-# Embedding, blocks, heads, and the MLPs' ratio where it is not 4.
+# Width, blocks, heads, and the MLP ratio if it is not 4.
 _SIZES = {
     "tiny": (192, 12, 3),
     "xsmall": (256, 10, 4),
@@ -293,7 +301,7 @@ _SIZES = {
 
 
 def _arguments(name: str) -> dict:
-    """Returns what timm's constructor gets for a name such as "vit_base_patch16_siglip_224"."""
+    """Returns the arguments of timm's constructor for a name such as "vit_base_patch16_siglip_224"."""
     parts = re.fullmatch(r"vit_([a-z0-9]+)_patch(\d+)_(?:([a-z0-9_]+?)_?)??(\d{3})?", name)
     size, patch, flavour, side = parts.groups("")
     arguments = dict(zip(("embed_dim", "depth", "num_heads", "mlp_ratio"), _SIZES[size], strict=False))
@@ -365,7 +373,7 @@ TIMM_RULES = (
 )
 _POOLS = ("token", "avg", "map", "max", "avgmax")
 RESAMPLED = "positions"
-# An attention pool may be left out for another pooling, as in timm; "pre_logits" are layers of old classifiers.
+# The attention pool is ignored if another pooling is used, as in timm; "pre_logits" are layers of old classifiers.
 LEFT_OUT = {r"attn_pool\..*": lambda model: model.pooling != "map", r"pre_logits\..*": lambda model: True}
 
 
@@ -398,18 +406,18 @@ def from_timm(
     act_layer=None,
     drop_path_rate=0.0,
 ) -> Model:
-    """Returns the backbone that timm's constructor makes of these arguments, which mean what they mean there.
+    """Returns the backbone that timm's constructor builds from these arguments, with timm's meaning.
 
-    `norm_eps` is ours: timm has it inside of `norm_layer`. `dynamic_img_size` changes nothing, because pictures of
-    every size are taken.
+    `norm_eps` is ours: timm has it inside `norm_layer`. `dynamic_img_size` has no effect, because pictures of any size
+    are accepted.
 
     Raises:
-      InputError: an argument whose network we do not have.
+      InputError: an argument that is not supported here.
     """
     del dynamic_img_size
     if isinstance(patch_size, tuple | list):
         if len(set(patch_size)) > 1:
-            raise InputError(f"patch_size={patch_size}: patches are square here")
+            raise InputError(f"patch_size={patch_size}: patches are square here; give one number")
         patch_size = patch_size[0]
     refused = {
         "qk_norm": qk_norm,
@@ -423,8 +431,8 @@ def from_timm(
     }
     if wrong := [name for name, is_wrong in refused.items() if is_wrong]:
         raise InputError(
-            f"a ViT with this {', '.join(wrong)} is not built here; leave it at timm's default"
-            f" (global_pool: {', '.join(_POOLS)}; others are given by the field pooling)"
+            f"a ViT with this {', '.join(wrong)} is not supported; leave it at timm's default"
+            f" (global_pool may be {', '.join(_POOLS)}; for other poolings use the field pooling)"
         )
     after = global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
     sizes = (depth, embed_dim, num_heads)
@@ -455,7 +463,7 @@ def from_timm(
 
 
 def to_timm(model: Model) -> dict:
-    """Returns the arguments of timm's constructor that make this backbone: the inverse of `from_timm`."""
+    """Returns the arguments of timm's constructor for this backbone: the inverse of `from_timm`."""
     depth, width, num_heads = VARIANTS[model.variant]
     return {
         "img_size": model.image_size,
@@ -480,11 +488,11 @@ def to_timm(model: Model) -> dict:
 
 
 def resample(path: str, tensor: np.ndarray, model: Model, source_size: tuple[int, int] | None) -> np.ndarray:
-    """Fits a file's positions [1, tokens, C] to the model's pictures; raises ValueError as `grid_of_file` does."""
+    """Resamples a file's positions [1, tokens, C] to the model's picture size; ValueError as in `grid_of_file`."""
     del path
     class_token = model.pooling == "token" if model.class_token is None else model.class_token
     prefix = class_token + model.registers if model.prefix_positions else 0
-    if model.image_size is None:  # the table follows the parameters, not the other way round
+    if model.image_size is None:  # the model's grid follows the parameters
         return tensor
-    new, said = (size and patch_grid(size, model.patch_size) for size in (model.image_size, source_size))
-    return np.asarray(resample_positions(tensor, grid_of_file(tensor.shape[1] - prefix, said, new), new, prefix))
+    new, stated = (size and patch_grid(size, model.patch_size) for size in (model.image_size, source_size))
+    return np.asarray(resample_positions(tensor, grid_of_file(tensor.shape[1] - prefix, stated, new), new, prefix))

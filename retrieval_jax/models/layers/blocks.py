@@ -1,4 +1,4 @@
-"""A row of equal blocks: one by one or scanned, with or without rematerialisation."""
+"""Applies a stack of identical blocks, unrolled or scanned, with or without rematerialisation."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def rates(drop_path: float, depth: int) -> list[float]:
-    """Returns the drop-path rate of every block: linear from 0 at the first to `drop_path` at the last."""
+    """Returns the drop-path rate of each block: linear from 0 at the first to `drop_path` at the last."""
     return [drop_path * i / max(1, depth - 1) for i in range(depth)]
 
 
@@ -22,27 +22,26 @@ def apply(
     remat: bool = False,
     scan: bool = False,
 ) -> jax.Array:
-    """Applies blocks that have the same shapes, one after the other; call it inside a compact method.
+    """Applies blocks of equal shapes in sequence; call it inside a compact method.
 
     Args:
       make: name -> block, a module with `__call__(x, rate, train) -> x`; rate is that block's drop-path rate.
-      x: what goes into the first block.
-      rates: drop-path rate of every block; their number is the number of blocks.
+      x: input of the first block.
+      rates: drop-path rate of each block; determines the number of blocks.
       train: whether drop path is active.
-      prefix: of the blocks' names: parameters are "{prefix}block{i}/...", or scanned "{prefix}blocks/..." with a
-        leading axis of blocks.
-      remat: whether what a block computes inside is computed again on the way back instead of being kept.
-      scan: whether the blocks are one loop over stacked parameters: the program stays small, and so does the time of
-        its compilation.
+      prefix: prefix of the parameters' names: "{prefix}block{i}/...", or, scanned, "{prefix}blocks/..." with a leading
+        axis of blocks.
+      remat: recompute the activations inside a block in the backward pass instead of storing them.
+      scan: run the blocks as one loop over stacked parameters, for a small program that compiles fast.
 
     Returns:
-      What comes out of the last block.
+      The output of the last block.
     """
 
     def step(block, x, rate):
         if not remat:
             return block(x, rate, train)
-        # The rate is closed over: as an argument it would be traced, and a rate of 0 could not be told any more.
+        # The rate is closed over: an argument would be traced, and a rate of 0 no longer recognised.
         return nn.remat(lambda block, x: block(x, rate, train), prevent_cse=not scan)(block, x)
 
     if not scan:

@@ -1,11 +1,11 @@
-"""Depthwise convolution that is fast on a CPU too.
+"""Depthwise convolution that is fast on CPUs too.
 
-XLA's grouped convolution is tens of times slower on a CPU than the arithmetic asks for. There, the convolution of one
-channel is written as a product with its Toeplitz matrix (input positions x output positions), and all channels are one
-batched matrix product. The work of that grows with the square of the map, so large maps are cut into bands of rows
-first. `benchmarks/depthwise.py` times both forms side by side.
+On a CPU, XLA's grouped convolution is tens of times slower than its arithmetic requires. There, the convolution of a
+channel is a product with its Toeplitz matrix (input positions x output positions), and all channels are one batched
+matrix product. The work grows with the square of the map, so large maps are first cut into bands of rows.
+`benchmarks/depthwise.py` compares both forms.
 
-Parameters are the same in both forms, so that a checkpoint moves between backends.
+Both forms have the same parameters, so checkpoints work on every backend.
 """
 
 import functools
@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Positions (rows x width) of one Toeplitz product: small enough to waste little work, large enough for fast products.
+# Positions (rows x width) per Toeplitz product: small enough to waste little work, large enough for fast products.
 BAND_POSITIONS = 96
 
 
 def depthwise_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolves every channel with its own kernel, stride 1, zero padding that keeps the size.
+    """Convolves each channel with its own kernel, with stride 1 and zero padding that keeps the size.
 
     Args:
       images: [B, H, W, C].
@@ -35,7 +35,7 @@ def depthwise_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def grouped(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`depthwise_conv` as XLA's own grouped convolution: the form for accelerators."""
+    """Computes `depthwise_conv` as XLA's grouped convolution, for accelerators."""
     return jax.lax.conv_general_dilated(
         images,
         kernel[:, :, None, :],
@@ -68,14 +68,14 @@ def _taps(rows_in: int, rows_out: int, width: int, size: int, above: int) -> np.
 
 
 def toeplitz(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`depthwise_conv` as products with Toeplitz matrices: the form for CPUs."""
+    """Computes `depthwise_conv` as products with Toeplitz matrices, for CPUs."""
     batch, height, width, channels = images.shape
     size = kernel.shape[0]
     bands = -(-height * width // BAND_POSITIONS)
     if bands == 1:
         rows_out, rows_in, above = height, height, 0
         inputs = images[:, None]
-    else:  # bands overlap by the reach of the kernel; rows of zeros fill the last one
+    else:  # bands overlap by the reach of the kernel; the last one is padded with rows of zeros
         rows_out = -(-height // bands)
         bands = -(-height // rows_out)
         above = size // 2
@@ -83,7 +83,7 @@ def toeplitz(images: jax.Array, kernel: jax.Array) -> jax.Array:
         padded = jnp.pad(images, ((0, 0), (above, bands * rows_out - height + above), (0, 0), (0, 0)))
         inputs = jnp.stack([padded[:, i * rows_out : i * rows_out + rows_in] for i in range(bands)], axis=1)
     taps = jnp.asarray(_taps(rows_in, rows_out, width, size, above), images.dtype)
-    # In this order the gradient of the kernel is a product of untransposed matrices: five times as fast.
+    # In this order the gradient of the kernel needs no transposed matrices: five times as fast.
     matrices = kernel.reshape(size * size, channels).T @ taps
     outputs = jnp.einsum(
         "npc,cpq->nqc",
@@ -91,5 +91,5 @@ def toeplitz(images: jax.Array, kernel: jax.Array) -> jax.Array:
         matrices.reshape(channels, rows_in * width, rows_out * width),
     )
     outputs = outputs.reshape(batch, bands * rows_out, width, channels)[:, :height]
-    # The products lie channels first. Without the barrier every reader would turn them round for itself.
+    # The products are channels-first. Without the barrier XLA transposes them once per consumer.
     return jax.lax.optimization_barrier(outputs)

@@ -1,4 +1,4 @@
-"""From a map or a sequence to one vector: average, generalised-mean and attention pooling; drop path."""
+"""Pooling of a map or sequence into one vector (average, maximum, generalised mean, attention), and drop path."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.layers.linear import Dense, gelu
+from retrieval_jax.pairs import near
 
 KINDS = ("avg", "gem", "map", "max", "avgmax")
 
@@ -24,10 +25,10 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """Returns an activation by its name in timm.
 
     Raises:
-      InputError: there is none of that name.
+      InputError: unknown name.
     """
     if name not in ACTIVATIONS:
-        raise InputError(f"unknown activation {name!r}; there are: {', '.join(ACTIVATIONS)}")
+        raise InputError(f"unknown activation {name!r}{near(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
@@ -35,12 +36,12 @@ class Pool(nn.Module):
     """Pools the positions of a map into one vector.
 
     Attributes:
-      kind: "avg"; "max"; "avgmax", the mean of both; "gem", the generalised mean with a learned exponent that starts at
-        3; or "map", one learned query that attends to all positions, followed by a residual MLP.
+      kind: "avg"; "max"; "avgmax", the mean of both; "gem", the generalised mean with a learned exponent, initially 3;
+        or "map", one learned query that attends to all positions, followed by a residual MLP.
       num_heads: attention heads of "map"; must divide the width.
       dtype: type of the computation.
       epsilon: added to the variance in the norm of "map".
-      mlp_ratio: width of the MLP of "map", in widths of the embedding.
+      mlp_ratio: width of the MLP of "map", as a multiple of the embedding's.
       act: activation of that MLP.
 
     Source: GeM: Radenovic et al., arXiv 1711.02512. MAP: Lee et al., "Set Transformer", arXiv 1810.00825, in the form
@@ -56,7 +57,7 @@ class Pool(nn.Module):
 
     @nn.compact
     def __call__(self, positions: jax.Array) -> jax.Array:
-        """Pools [B, ..., C] over everything between; returns [B, C] in float32."""
+        """Pools [B, ..., C] over all axes between; returns [B, C] in float32."""
         batch, channels = positions.shape[0], positions.shape[-1]
         positions = positions.reshape(batch, -1, channels)
         if self.kind == "avg":
@@ -67,12 +68,12 @@ class Pool(nn.Module):
             return (positions.astype(jnp.float32).mean(axis=1) + positions.max(axis=1).astype(jnp.float32)) / 2
         if self.kind == "gem":
             exponent = self.param("p", nn.initializers.constant(3.0), ())
-            # In logarithms: a power of a small or large number leaves float32, and the gradient with it.
+            # In logarithms: powers of small or large numbers, and their gradients, leave the range of float32.
             logs = exponent * jnp.log(jnp.maximum(positions.astype(jnp.float32), 1e-6))
             return jnp.exp((jax.nn.logsumexp(logs, axis=1) - jnp.log(positions.shape[1])) / exponent)
         if self.kind == "map":
             return self._attend(positions).astype(jnp.float32)
-        raise InputError(f"unknown pooling {self.kind!r}; there are: {', '.join(KINDS)}")
+        raise InputError(f"unknown pooling {self.kind!r}{near(self.kind, KINDS)}")
 
     def _attend(self, positions: jax.Array) -> jax.Array:
         batch, length, channels = positions.shape
@@ -94,10 +95,10 @@ class Pool(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch for whole pictures at random, in training only, and scales up what is kept.
+    """Drops a residual branch for randomly chosen pictures, in training only, and scales up the kept ones.
 
     Attributes:
-      rate: share of pictures whose branch is dropped; an array where layers are scanned.
+      rate: share of pictures whose branch is dropped; an array if layers are scanned.
 
     Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv 1603.09382.
     """
@@ -106,7 +107,7 @@ class DropPath(nn.Module):
 
     @nn.compact
     def __call__(self, branch: jax.Array, train: bool) -> jax.Array:
-        """Returns the branch [B, ...], some of its pictures zero."""
+        """Returns the branch [B, ...] with some pictures zeroed."""
         if not train or (isinstance(self.rate, (int, float)) and self.rate == 0):
             return branch
         shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)

@@ -1,4 +1,4 @@
-"""Learned biases of attention by relative position: from the table of distances to the matrix, and to other windows.
+"""Attention biases by relative position: expands a table of offsets to a matrix, and resamples it to other windows.
 
 Source: tables per window: Liu et al., "Swin Transformer", arXiv 2103.14030; with a class token and the resampling by
 geometric positions: Bao et al., "BEiT", arXiv 2106.08254.
@@ -15,16 +15,16 @@ CLASS_ROWS = 3
 
 
 def rows(window: tuple[int, int]) -> int:
-    """Returns how many distances two positions of a window of (rows, columns) can have."""
+    """Returns the number of offsets between two positions of a window of (rows, columns)."""
     return (2 * window[0] - 1) * (2 * window[1] - 1)
 
 
 def _toeplitz(table: jax.Array, axis: int) -> jax.Array:
-    """Turns an axis of 2 n - 1 distances into two of n positions: [i, j] = table[i - j + n - 1]."""
+    """Expands an axis of 2 n - 1 offsets to two axes of n positions: [i, j] = table[i - j + n - 1]."""
     before, distances, after = table.shape[:axis], table.shape[axis], table.shape[axis + 1 :]
     n = (distances + 1) // 2
-    # Repeat the reversed table, one longer, and cut it into rows of 2 n - 1: every row starts one distance later. A
-    # gather would do as well, but its gradient adds in no fixed order on a GPU, and slowly.
+    # Repeat the reversed table, padded by one, and cut it into rows of 2 n - 1: each row starts one offset later. A
+    # gather would work too, but on a GPU its gradient is slow and sums in no fixed order.
     flipped = jnp.flip(table, axis)
     flipped = jnp.concatenate([flipped, jax.lax.slice_in_dim(flipped, 0, 1, axis=axis)], axis)
     repeated = jnp.broadcast_to(jnp.expand_dims(flipped, axis), (*before, n, 2 * n, *after))
@@ -34,15 +34,15 @@ def _toeplitz(table: jax.Array, axis: int) -> jax.Array:
 
 
 def matrix(table: jax.Array, window: tuple[int, int], size: tuple[int, int] | None = None) -> jax.Array:
-    """Lays a table of distances out as the bias of every pair of positions.
+    """Expands a table of offsets to the bias of every pair of positions.
 
     Args:
-      table: [rows(window) or rows(window) + CLASS_ROWS, heads]; distances run over columns first.
-      window: (rows, columns) that the table is made for.
+      table: [rows(window) or rows(window) + CLASS_ROWS, heads]; offsets vary fastest along columns.
+      window: (rows, columns) of the table's window.
       size: (rows, columns) of the positions, at most `window`; None for `window`.
 
     Returns:
-      [heads, N, N], N = rows * columns of `size`, and 1 more, the first, with a class token.
+      [heads, N, N] with N = rows * columns of `size`, plus one, the first, for a class token.
     """
     (height, width), heads = size or window, table.shape[1]
     near = table[: rows(window)].T.reshape(heads, 2 * window[0] - 1, 2 * window[1] - 1)
@@ -58,10 +58,10 @@ def matrix(table: jax.Array, window: tuple[int, int], size: tuple[int, int] | No
 
 @functools.cache
 def _weights(old: int, new: int) -> np.ndarray:
-    """Returns [2 new - 1, 2 old - 1]: every new distance as a mean of two old ones.
+    """Returns [2 new - 1, 2 old - 1], interpolation weights of each new offset over the old ones.
 
-    The old distances are laid out as a geometric progression that reaches to the ends of the new window, dense at the
-    centre, where biases change most; values between them are linear.
+    The old offsets are placed in a geometric progression that spans the new window, dense at the centre, where biases
+    change most; values between them are interpolated linearly.
     """
     low, high = 1.01, 1.5
     while high - low > 1e-6:
@@ -77,15 +77,15 @@ def _weights(old: int, new: int) -> np.ndarray:
 
 
 def resample(table, old: tuple[int, int], new: tuple[int, int]):
-    """Resamples a table to another window; rows of a class token stay.
+    """Resamples a table to another window; the rows of a class token are kept.
 
     Args:
-      table: [rows(old) or rows(old) + CLASS_ROWS, heads], of NumPy or JAX.
-      old: (rows, columns) of the window that the table is made for.
-      new: the other one.
+      table: [rows(old) or rows(old) + CLASS_ROWS, heads], NumPy or JAX.
+      old: (rows, columns) of the table's window.
+      new: (rows, columns) of the other window.
 
     Returns:
-      [rows(new) or rows(new) + CLASS_ROWS, heads], of the same kind.
+      [rows(new) or rows(new) + CLASS_ROWS, heads], of the same array type.
     """
     if tuple(old) == tuple(new):
         return table
@@ -99,18 +99,18 @@ def resample(table, old: tuple[int, int], new: tuple[int, int]):
 
 
 def source_window(num_rows: int, new: tuple[int, int]) -> tuple[int, int]:
-    """Returns the window that a table of a file is made for: `new` if the table has its rows, else a square one.
+    """Returns the window of a file's table: `new` if the number of rows agrees, otherwise a square one.
 
     Args:
       num_rows: rows of the file's table, without those of a class token.
-      new: (rows, columns) of the window that the table is to be resampled to.
+      new: (rows, columns) of the window to resample to.
 
     Raises:
-      ValueError: no square window has so many rows.
+      ValueError: no square window has that many rows.
     """
     side = (round(max(num_rows, 1) ** 0.5) + 1) // 2
     if rows(new) == num_rows:
         return tuple(new)
     if rows((side, side)) != num_rows:
-        raise ValueError(f"a table of {num_rows} distances is that of no square window")
+        raise ValueError(f"a table of {num_rows} offsets does not match a square window")
     return side, side

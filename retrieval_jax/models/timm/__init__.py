@@ -1,1 +1,1 @@
-"""timm's weight files: found, read, written."""
+"""timm's weight files: finding, reading and writing them, and matching their tensors."""

@@ -1,16 +1,18 @@
-"""What timm says of its published weights: tags, statistics of the pictures, crop, size, licence.
+"""Facts about timm's published weights: tags, picture statistics, crop, size, licence.
 
-Facts, taken from timm 1.0.31 for the architectures that stand here, so that weights can be used on a machine that never
-reaches the hub. A config.json beside the weights counts first. timm resizes all of them bicubically.
+Taken from timm 1.0.31 for the architectures listed here, so that weights can be used on machines without access to the
+hub. A config.json beside the weights takes precedence. timm resizes bicubically for all of them.
+
+Longer than 400 lines: a table of data, one row per group of checkpoints.
 """
 
-STATISTICS = {  # mean and standard deviation per RGB channel, of pictures in 0..1
+STATISTICS = {  # mean and standard deviation per RGB channel, for pictures in 0..1
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
 
-# (architecture, statistics, share that the crop keeps, side in pixels, licence, tags); the first tag of an
+# (architecture, statistics, share of the side that the crop keeps, side in pixels, licence, tags); the first tag of an
 # architecture's first row is timm's default.
 CHECKPOINTS = (
     ("beit_base_patch16_224", "half", 0.9, 224, "apache-2.0", "in22k_ft_in22k_in1k in22k_ft_in22k"),
@@ -350,7 +352,7 @@ CHECKPOINTS = (
     ("vit_xsmall_patch16_clip_224", "clip", 0.9, 224, "mit", "tinyclip_yfcc15m"),
 )
 
-# Tested on pictures that were resized to a square whatever their proportions, not cropped from the middle.
+# Evaluated on pictures squashed to a square, not on centre crops.
 SQUASHED = frozenset(
     """
     convnext_base.fb_in22k_ft_in1k_384 convnext_base.clip_laion2b_augreg_ft_in12k_in1k_384
@@ -374,19 +376,21 @@ SQUASHED = frozenset(
 
 
 def architectures(prefix: str) -> list[str]:
-    """Returns the names of the architectures that begin so."""
+    """Returns the names of the architectures with a prefix."""
     return list(dict.fromkeys(name for name, *_ in CHECKPOINTS if name.startswith(prefix)))
 
 
 def default_tag(architecture: str) -> str:
-    """Returns the tag that timm takes where none is given, or "" where it publishes no weights."""
+    """Returns timm's default tag of an architecture, or "" if it publishes no weights."""
     return next((tags.split()[0] for name, *_, tags in CHECKPOINTS if name == architecture), "")
 
 
 def metadata(architecture: str, tag: str) -> dict:
-    """Returns what config.json would say of pictures and licence; of a tag that is not known, the default's.
+    """Returns the entries of config.json about pictures and licence; an unknown tag gets the default's, and no licence.
 
-    The licence of such a tag is not known either.
+    Args:
+      architecture: timm's name without tag.
+      tag: tag of the weights.
     """
     rows = [row for row in CHECKPOINTS if row[0] == architecture]
     row = next((row for row in rows if tag in row[-1].split()), None)

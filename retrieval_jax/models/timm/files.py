@@ -1,4 +1,4 @@
-"""Weight files: from the hub or a local folder, and what stands beside them about pictures and licence."""
+"""Weight files: finds them on the hub or locally, and reads the facts about pictures and licence beside them."""
 
 import dataclasses
 import json
@@ -12,16 +12,16 @@ from retrieval_jax.models.timm import checkpoints as timm_checkpoints
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What travels with weights: how pictures must look, and under which terms the weights come.
+    """How pictures must be prepared for published weights, and the licence of the weights.
 
     Attributes:
-      mean: per RGB channel, of pictures in 0..1.
-      std: likewise.
-      interpolation: of the resize, such as "bicubic".
+      mean: mean per RGB channel, for pictures in 0..1.
+      std: standard deviation per RGB channel, likewise.
+      interpolation: interpolation of the resize, such as "bicubic".
       crop_pct: share of the resized picture's side that the centre crop keeps.
       input_size: (height, width) of the pictures, pixels.
-      licence: as the publisher names it; "" where it is not known.
-      crop_mode: how the resize keeps proportions: "center", the crop then cuts what is longer, or "squash", not at all.
+      licence: as the publisher names it; "" if unknown.
+      crop_mode: "center" keeps the proportions and crops the longer side, "squash" does not keep them.
     """
 
     mean: tuple[float, float, float]
@@ -34,39 +34,39 @@ class Info:
 
 
 def find(architecture: str, tag: str, path, offline: bool) -> tuple[pathlib.Path, dict]:
-    """Finds a weight file, and downloads it if need be.
+    """Finds a weight file, and downloads it if necessary.
 
     Args:
       architecture: timm's name without tag.
-      tag: of the weights on the hub.
-      path: safetensors file, or a folder that holds model.safetensors; None for the hub's.
-      offline: whether only the hub's cache on this machine is looked at.
+      tag: tag of the weights on the hub.
+      path: safetensors file, or a folder with model.safetensors; None for the hub.
+      offline: use only the local cache of the hub.
 
     Returns:
       (safetensors file, contents of the config.json beside it, or {}).
 
     Raises:
-      InputError: there is no such file, it is of another format, or the hub cannot be reached.
+      InputError: there is no such file, it has another format, or the hub cannot be reached.
     """
     if path:
         path = pathlib.Path(path)
         path = path / "model.safetensors" if path.is_dir() else path
         if not path.is_file():
             raise InputError(
-                f"{path} does not exist: give a safetensors file, or no path to take {architecture!r} from the hub"
+                f"{path} does not exist; give a safetensors file, or no path to get {architecture!r} from the hub"
             )
         if path.suffix != ".safetensors":
             raise InputError(
-                f"{path} is not a safetensors file; other formats are not read, because reading them can "
-                "run code: download model.safetensors of the same model"
+                f"{path} is not a safetensors file; other formats are not supported, because reading them can "
+                "run code; download model.safetensors of the same model"
             )
         return path, read_config(path)
     if not tag:
         raise InputError(
-            f"no published weights of {architecture!r} are known: name them, as {architecture}.TAG, or "
-            "give the path of a safetensors file"
+            f"no published weights of {architecture!r} are known; give a tag, as in {architecture}.TAG, or "
+            "the path of a safetensors file"
         )
-    # Weights that differ by their activation alone lie under one name.
+    # Weights that differ in their activation only have one repository.
     repository = f"timm/{architecture.replace('_quickgelu', '')}.{tag}"
     _download(repository, "config.json", offline)
     path = _download(repository, "model.safetensors", offline)
@@ -81,44 +81,44 @@ def read_config(weights: pathlib.Path) -> dict:
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}): download it again, or remove it") from error
+        raise InputError(f"{path} is not JSON ({error}); download it again, or remove it") from error
     if not isinstance(contents, dict):
-        raise InputError(f"{path} does not hold a JSON object: download it again, or remove it")
+        raise InputError(f"{path} does not contain a JSON object; download it again, or remove it")
     return contents
 
 
 def _download(repository: str, filename: str, offline: bool) -> pathlib.Path:
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(repository, filename, local_files_only=offline))
-    except Exception as error:  # the hub's client lets through what any of its network layers raises
+    except Exception as error:  # the hub's client passes on whatever its network layers raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         remedy = (
-            "run once without offline on a machine that reaches the hub, or give the path of the file"
+            "run once without offline on a machine with access to the hub, or give the path of the file"
             if offline
-            else "check the name and the network; on a machine that does not reach the hub, give the path of a "
+            else "check the name and the network; on a machine without access to the hub, give the path of a "
             "copy of model.safetensors with config.json beside it, or fill the cache (HF_HOME) and set offline"
         )
-        raise InputError(f"cannot get {filename} of {repository} from the hub ({reason.strip()}): {remedy}") from error
+        raise InputError(f"cannot get {filename} of {repository} from the hub ({reason.strip()}); {remedy}") from error
 
 
 def info(architecture: str, tag: str, config: dict, image_size: tuple[int, int]) -> Info:
-    """Returns what is known of weights: config.json first, then timm's own table.
+    """Returns the `Info` of weights, from config.json and, for what it lacks, from timm's own table.
 
     Args:
       architecture: timm's name without tag.
-      tag: of the weights, or "".
+      tag: tag of the weights, or "".
       config: contents of config.json, or {}.
-      image_size: (height, width) where neither says any.
+      image_size: (height, width) if neither gives a size.
 
     Raises:
-      InputError: pictures that would have to be prepared in another way than we do.
+      InputError: the pictures need a preparation that is not supported.
     """
     given = config.get("pretrained_cfg", config)
     given = timm_checkpoints.metadata(architecture, tag) | {k: v for k, v in given.items() if v is not None}
     height, width = (given.get("input_size") or (3, *image_size))[1:]
     if given["crop_mode"] not in ("center", "squash"):
         raise InputError(
-            f"the config.json of {architecture} says crop_mode={given['crop_mode']!r}; known are 'center' "
+            f"the config.json of {architecture} has crop_mode={given['crop_mode']!r}; supported are 'center' "
             "and 'squash': change it there"
         )
     return Info(
@@ -138,9 +138,9 @@ def write_config(weights: pathlib.Path, architecture: str, arguments: dict, ours
     Args:
       weights: the safetensors file.
       architecture: timm's name without tag.
-      arguments: of timm's constructor.
-      ours: fields of our Model that timm's constructor has no argument for.
-      about: the pictures and the licence.
+      arguments: arguments of timm's constructor.
+      ours: fields of our Model that timm's constructor lacks.
+      about: picture preparation and licence.
     """
     pictures = {
         "input_size": (3, *about.input_size),

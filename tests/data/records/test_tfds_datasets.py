@@ -86,12 +86,14 @@ def test_other_processes_and_threads_read_the_same(data_dir):
         ({"name": None}, "either root"),
         ({"splits": {"train": "training"}}, "splits.train is 'training'; stanford_online_products has train, test"),
         ({"splits": {"train": "train[:x%]"}}, "splits.train"),
-        ({"splits": {"learn": "train"}}, "splits has 'learn'; it takes train"),
+        ({"splits": {"learn": "train"}}, "splits has 'learn'.*available: train, val"),
         ({"columns": {"product": "class"}}, "no column 'class' .*class_id.*did you mean 'class_id'"),
         ({"columns": {"title": "image"}}, "'image' .*is Image of uint8, not text or a number"),
         ({"columns": {"image": "class_id"}}, "'class_id' .*is ClassLabel, not a picture"),
         ({"columns": {"label": "class_id"}}, "columns has 'label'; it takes image"),
-        ({"label": "class_id"}, "config.data.kwargs has 'label'"),
+        ({"columns": {"label": ("class_id", "list")}}, "columns.label: a column .* one value per record"),
+        ({"columns": {"label": ("class", "text")}}, "no column 'class' .our label.*did you mean 'class_id'"),
+        ({"label": "class_id"}, "source 'tfds' has no argument 'label'"),
     ],
 )
 def test_what_cannot_be_read_gets_a_sentence(data_dir, change, message):

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from retrieval_jax.data.shop import drawing, shoppers, synthetic, wording
+from retrieval_jax.data.shop import drawing, loading, shoppers, synthetic, wording
 from retrieval_jax.errors import InputError
 
 SHOP = synthetic.make_shop(num_train=400, num_val=60, num_query=60, num_gallery=560)
@@ -30,7 +30,7 @@ def test_another_seed_is_another_shop():
 
 
 def test_ten_rows_are_a_catalogue():
-    catalogue = synthetic.load(num_train=10, num_val=10, num_query=10, num_gallery=10)
+    catalogue = loading.load(num_train=10, num_val=10, num_query=10, num_gallery=10)
     assert [len(catalogue.split(name)) for name in ("train", "val", "query", "gallery")] == [10] * 4
     assert (np.diff(catalogue.truth.indptr) > 0).all()
     assert catalogue.gallery.images[-1].shape == (64, 64, 3)
@@ -40,7 +40,7 @@ def test_ten_rows_are_a_catalogue():
 
 def test_ten_million_rows_cost_the_categories_and_no_more():
     tracemalloc.start()
-    catalogue = synthetic.load(num_train=10_000_000, num_val=0, num_query=1_000, num_gallery=2_000_000)
+    catalogue = loading.load(num_train=10_000_000, num_val=0, num_query=1_000, num_gallery=2_000_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert catalogue.val is None
@@ -242,4 +242,4 @@ def test_speed():
 )
 def test_bad_arguments_are_named(kwargs, word):
     with pytest.raises(InputError, match=word):
-        synthetic.load(**kwargs)
+        loading.load(**kwargs)

@@ -126,11 +126,14 @@ def test_wholes_stored_as_floats_in_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"files": {"training": "train.csv"}}, "files has 'training'; it takes train, val, query, gallery"),
+        (
+            {"files": {"training": "train.csv"}},
+            "files has 'training'; did you mean train.* .available: train, val, query, gallery, photo",
+        ),
         ({"files": {"train": "trian.csv"}}, "trian.csv: there is no such file; did you mean 'train.csv'"),
         ({"files": {"train": ["train.csv"]}}, "files is .*; it maps each of train, val, query, gallery to one file"),
         ({"files": "train.csv"}, "files is 'train.csv'; it maps each of train"),
-        ({"root": None}, "config.data.kwargs.root: None is no folder"),
+        ({"root": None}, "config.data.kwargs.root: None is not a folder"),
         ({"max_bad_share": "0.1"}, "max_bad_share is a share from 0 to 1, not '0.1'"),
         ({"files": {"train": "train.xlsx"}}, "files end in .csv"),
         ({"files": {"train": "broken.parquet"}}, "broken.parquet: not a readable Parquet file"),
@@ -138,7 +141,7 @@ def test_wholes_stored_as_floats_in_parquet(tmp_path):
         ({"columns": {"id": "SKU", "image": "file"}}, "missing column 'SKU' .our id.; the file has sku, .* mean 'sku'"),
         ({"columns": {"id": "sku", "image": "file", "title": "title"}}, "train.csv: missing column 'title'"),
         ({"ground_truth": {"path": "x.csv"}}, "ground_truth has 'path'"),
-        ({"image_root": "images"}, "images: the folder of the pictures is not there"),
+        ({"image_root": "images"}, "images: there is no such folder of pictures"),
     ],
 )
 def test_table_arguments(tmp_path, change, says):

@@ -1,4 +1,4 @@
-"""BEiT: published sizes, and parity as a ladder: stem and block against NumPy, the whole against timm."""
+"""BEiT: published sizes, and parity in steps: stem and block against NumPy, the whole network against timm."""
 
 import functools
 import json
@@ -14,6 +14,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.models import pretrained
 from retrieval_jax.models.backbones import beit, vit
 from retrieval_jax.models.layers import relative_bias
+from retrieval_jax.models.timm import tensors as timm_tensors
 
 # Parameters, in millions, of the published classifiers at 224 px with their layer to 1,000 classes.
 PUBLISHED = {"base": 86.53, "large": 304.43}
@@ -25,7 +26,7 @@ def abstract(model, size=(24, 16)):
 
 
 def randomised(shapes, seed=1):
-    """Makes parameters that are all non-trivial: biases, norms, scales and tables too."""
+    """Returns parameters that are all non-trivial, including biases, norms, scales and tables."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), shapes)
 
@@ -42,7 +43,7 @@ def embed(model, params, images, **kwargs):
 
 
 def stacked(params):
-    """Returns the parameters of blocks one by one as those of scanned blocks."""
+    """Stacks the parameters of single blocks into those of scanned blocks."""
     names = sorted(name for name in params if name.startswith("block"))
     rest = {name: value for name, value in params.items() if name not in names}
     return rest | {"blocks": jax.tree.map(lambda *leaves: np.stack(leaves), *(params[name] for name in names))}
@@ -54,7 +55,7 @@ def layer_norm(x, p):
 
 
 def naive_bias(table, grid):
-    """[heads, 1 + N, 1 + N], pair by pair."""
+    """Returns [heads, 1 + N, 1 + N], pair by pair."""
     places = [None] + [(y, x) for y in range(grid[0]) for x in range(grid[1])]
 
     def row(query, key):
@@ -66,7 +67,7 @@ def naive_bias(table, grid):
 
 
 def naive_block(x, p, grid):
-    """One block in float64, straight from the paper."""
+    """Computes one block in float64, straight from the paper."""
     attention, out = p["attention"], []
     query, key, value = np.split(layer_norm(x, p["norm1"]) @ attention["qkv"]["kernel"], 3, -1)
     query, value = query + attention["q_bias"], value + attention["v_bias"]
@@ -110,7 +111,7 @@ def test_stem_block_and_whole_equal_numpy():
     np.testing.assert_allclose(token, layer_norm(x, p["head_norm"])[:, 0], atol=1e-4)
 
 
-def test_the_whole_equals_timm():
+def test_whole_network_equals_timm():
     about = json.loads(reference.path("parity/beit_small.json").read_text())
     data = np.load(reference.path("parity/beit_small.npz"))
     model, params = pretrained.load(
@@ -120,11 +121,11 @@ def test_the_whole_equals_timm():
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_tensors_are_timms(scan):
+def test_tensors_match_timm(scan):
     theirs = json.loads(reference.path("parity/timm_shapes.json").read_text())["beit_large_patch16_384"]["params"]
     model = pretrained.model("beit_large_patch16_384", scan=scan)
     shapes = {key: tuple(shape) for key, shape in theirs.items()}
-    wanted, fresh, left_out = pretrained.check(model, pretrained.shapes_of(model, 384), shapes, (384, 384))
+    wanted, fresh, left_out = timm_tensors.check(model, pretrained.shapes_of(model, 384), shapes, (384, 384))
     assert len(wanted) == len(shapes) - len(left_out) and not fresh
 
 
@@ -136,7 +137,7 @@ def test_parameters_of_published_sizes(variant):
 
 
 @pytest.mark.parametrize("variant", beit.VARIANTS)
-def test_every_variant_gives_one_float32_vector_a_picture(variant):
+def test_every_variant_returns_one_float32_vector_per_picture(variant):
     model = beit.Model(variant, "map", dtype=jnp.bfloat16, scan=True)
     out, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((2, 64, 48, 3))))
     assert out["embedding"].shape == (2, beit.VARIANTS[variant][1]) and out["embedding"].dtype == jnp.float32
@@ -144,14 +145,14 @@ def test_every_variant_gives_one_float32_vector_a_picture(variant):
 
 
 @pytest.mark.parametrize("name", beit.TIMM)
-def test_timms_arguments_go_both_ways(name):
+def test_timm_arguments_round_trip(name):
     model = pretrained.model(name)
     arguments = beit.to_timm(model)
     assert beit.from_timm(**arguments) == model
     assert {key: arguments[key] for key in beit.TIMM[name]} == beit.TIMM[name]
 
 
-def test_scanned_blocks_compute_the_same():
+def test_scanned_blocks_are_equivalent():
     model, params, images = make(shared_relative_bias=True, absolute_positions=True)
     together = stacked(params)
     shapes = jax.tree.map(jnp.shape, abstract(model.clone(scan=True)))
@@ -167,10 +168,10 @@ def test_scanned_blocks_compute_the_same():
     np.testing.assert_allclose(looped, value, rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(stacked(apart)), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(1.0, float(jnp.abs(theirs).max())))
-        assert np.any(theirs)  # every parameter, every table too, is trained
+        assert np.any(theirs)  # every parameter, including every table, is trained
 
 
-def test_shared_biases_are_those_of_every_block():
+def test_shared_biases_apply_to_every_block():
     model, params, images = make(relative_bias=False, shared_relative_bias=True)
     own = make()[1]
     for name in ("block0", "block1"):
@@ -185,7 +186,7 @@ def test_shared_biases_are_those_of_every_block():
 
 
 @pytest.mark.parametrize("image_size, scan", [((24, 16), False), (None, True)])
-def test_other_pictures_get_resampled_tables(image_size, scan):
+def test_tables_are_resampled_for_other_picture_sizes(image_size, scan):
     model, params, _ = make((24, 16), absolute_positions=True, shared_relative_bias=True)
     larger = np.random.default_rng(1).normal(size=(2, 40, 24, 3)).astype(np.float32)
     other = model.clone(image_size=(40, 24))
@@ -204,20 +205,20 @@ def test_other_pictures_get_resampled_tables(image_size, scan):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_files_tables_are_resampled_from_its_pictures():
+def test_tables_of_a_file_are_resampled_from_its_picture_size():
     model = beit.Model("micro", image_size=(96, 64), absolute_positions=True)
     table = np.random.default_rng(0).normal(size=(relative_bias.rows((3, 5)) + 3, 4)).astype(np.float32)
     found = beit.resample("block0/attention/relative_bias", table, model, (48, 80))
     np.testing.assert_array_equal(found, relative_bias.resample(table, (3, 5), (6, 4)))
-    square = np.concatenate([table, table[:4]])  # a size of pictures that its rows belie
+    square = np.concatenate([table, table[:4]])  # its rows contradict the stated size
     np.testing.assert_array_equal(
         beit.resample("relative_bias", square, model, (999, 999)), relative_bias.resample(square, (4, 4), (6, 4))
     )
-    positions = np.random.default_rng(1).normal(size=(1, 17, 8)).astype(np.float32)  # a size that they belie
+    positions = np.random.default_rng(1).normal(size=(1, 17, 8)).astype(np.float32)  # likewise
     np.testing.assert_array_equal(
         beit.resample("positions", positions, model, (48, 80)), vit.resample_positions(positions, (4, 4), (6, 4), 1)
     )
-    with pytest.raises(ValueError, match="17 positions is that of no square grid"):
+    with pytest.raises(ValueError, match="17 positions does not match a square grid"):
         beit.resample("positions", np.zeros((1, 18, 8), np.float32), model, (48, 80))
 
 
@@ -244,9 +245,9 @@ def test_bfloat16_is_close_to_float32():
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        ({"variant": "huge"}, "'huge'; there are: micro, mini, base, large"),
+        ({"variant": "huge"}, "'huge'.*available: micro, mini, base, large"),
         ({"num_heads": 5}, "5 heads do not divide"),
-        ({"pooling": "mean"}, "'mean'; there are: avg"),
+        ({"pooling": "mean"}, "'mean'.*available: avg"),
     ],
 )
 def test_wrong_settings_are_refused(kwargs, message):
@@ -254,8 +255,8 @@ def test_wrong_settings_are_refused(kwargs, message):
         abstract(beit.Model(**{"variant": "micro", **SMALL, **kwargs}))
 
 
-def test_a_network_trained_here_is_saved_with_the_size_of_its_pictures(tmp_path):
-    model, params, _ = make((24, 16))  # a variant with other sizes, and pictures of no given size
+def test_a_network_trained_here_is_saved_with_its_picture_size(tmp_path):
+    model, params, _ = make((24, 16))  # a variant with other sizes, without image_size
     about = pretrained.Info((0.5,) * 3, (0.5,) * 3, "bilinear", 1.0, (24, 16), "")
     pretrained.save(model, params, tmp_path / "model.safetensors", about=about)
     again, found = pretrained.load("beit_base_patch16_224", tmp_path)

@@ -1,4 +1,4 @@
-"""ConvNeXt: published sizes, and parity as a ladder: stem and block against NumPy, the whole against the reference."""
+"""ConvNeXt: published sizes, and parity in steps: stem and block against NumPy, the whole against the reference."""
 
 import functools
 import math
@@ -14,8 +14,8 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.models import pretrained
 from retrieval_jax.models.backbones import convnext, vit
 
-# Parameters, in millions, of the published classifiers with their layer to 1,000 classes: the paper's, and for the four
-# small ones timm's.
+# Parameters, in millions, of the published classifiers with their layer to 1,000 classes: from the paper, and from timm
+# for the four small ones.
 V2 = {
     "atto_v2": 3.71,
     "femto_v2": 5.23,
@@ -50,7 +50,7 @@ def abstract(model, size=(64, 64)):
 
 
 def random_params(model, images):
-    """Makes parameters that are all non-trivial: scales, biases and norms too, which start at 0 and 1."""
+    """Returns parameters that are all non-trivial, including scales, biases and norms, which start at 0 and 1."""
     params, rng = abstract(model, images.shape[1:3]), np.random.default_rng(0)
     return jax.tree.map(lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), params)
 
@@ -66,14 +66,14 @@ def gelu(x):
 
 @functools.cache
 def abstract_variant(variant):
-    """Returns (outputs, params) of two pictures whose sides are no multiples of a patch, in bfloat16."""
+    """Returns (outputs, params) for two pictures whose sides are not multiples of a patch, in bfloat16."""
     model = convnext.Model(variant, dtype=jnp.bfloat16)
     out, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((2, 33, 70, 3))))
     return out, variables["params"]
 
 
 @pytest.mark.parametrize("variant", convnext.VARIANTS)
-def test_every_variant_gives_one_float32_vector_a_picture(variant):
+def test_every_variant_returns_one_float32_vector_per_picture(variant):
     out, params = abstract_variant(variant)
     assert out["embedding"].shape == (2, convnext.VARIANTS[variant][1][-1]) and out["embedding"].dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
@@ -120,7 +120,7 @@ def test_block_equals_numpy(response_norm):
     np.testing.assert_allclose(out, x + p.get("scale", 1.0) * y, atol=5e-5)
 
 
-def test_response_norm_of_a_channel_that_is_silent_has_a_gradient():
+def test_response_norm_of_a_zero_channel_has_a_finite_gradient():
     x = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
     x[..., 1] = 0
     params = {"scale": jnp.ones(4), "bias": jnp.zeros(4)}
@@ -129,7 +129,7 @@ def test_response_norm_of_a_channel_that_is_silent_has_a_gradient():
 
 
 @pytest.mark.parametrize("scan, remat", [(False, False), (True, True)])
-def test_the_whole_equals_the_reference(scan, remat):
+def test_whole_network_equals_the_reference(scan, remat):
     model, params = pretrained.load(
         "test_convnext", reference.path("parity/convnext_test.safetensors"), scan=scan, remat=remat
     )
@@ -153,7 +153,7 @@ def test_stems_of_two_strided_convolutions(stem, widths):
     assert out.shape == (2, 8)
 
 
-def test_rematerialised_and_scanned_layers_have_the_same_outputs_and_gradients():
+def test_remat_and_scan_do_not_change_outputs_or_gradients():
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
     settings = {"depths": (2,), "dims": (8,), "pool_stages": (0,), "kernel_size": 3, "layer_scale": 1.0}
     params = random_params(convnext.Model(**settings), images)
@@ -176,7 +176,7 @@ def test_rematerialised_and_scanned_layers_have_the_same_outputs_and_gradients()
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), last[name], gradients[name])
 
 
-def test_scanned_layers_drop_paths_at_their_own_rates():
+def test_scanned_layers_have_their_own_drop_path_rates():
     model = convnext.Model(
         depths=(3,), dims=(4,), pool_stages=(0,), kernel_size=3, drop_path=0.9, layer_scale=1.0, scan=True
     )
@@ -240,20 +240,20 @@ def test_bfloat16_is_close_to_float32():
     assert half.dtype == np.float32 and not np.array_equal(full, half) and (cosine > 0.995).all()
 
 
-def test_unknown_names_list_what_there_is():
-    with pytest.raises(InputError, match="'giant'; there are: micro, mini, atto, .*xlarge"):
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(InputError, match="'giant'.*available: micro, mini, atto, .*xlarge"):
         abstract(convnext.Model("giant"))
-    with pytest.raises(InputError, match="'median'; there are: avg, gem, map"):
+    with pytest.raises(InputError, match="'median'.*available: avg, gem, map"):
         abstract(convnext.Model("test", pooling="median"))
-    with pytest.raises(InputError, match="'pyramid'; there are: patch, overlap"):
+    with pytest.raises(InputError, match="'pyramid'.*available: patch, overlap"):
         abstract(convnext.Model("test", stem="pyramid"))
     with pytest.raises(InputError, match="the stages are 0 to 3"):
         abstract(convnext.Model("test", pool_stages=(1, 4)))
-    with pytest.raises(InputError, match="every stage has a depth, a width and a kernel size"):
+    with pytest.raises(InputError, match="each stage needs a depth, a width and a kernel size"):
         abstract(convnext.Model("test", depths=(1, 2)))
 
 
-def test_patches_so_large_that_timm_dilates_are_refused():
+def test_patch_sizes_for_which_timm_dilates_are_refused():
     assert convnext.from_timm(patch_size=7).patch_size == 7
     with pytest.raises(InputError, match="patch_size=8: timm dilates the last stages"):
         convnext.from_timm(patch_size=8)
@@ -265,7 +265,7 @@ def test_pictures_too_small_for_a_patch_are_refused(model, size):
         abstract(model, size)
 
 
-def test_bands_of_a_map_are_pooled_one_by_one():
+def test_bands_of_a_map_are_pooled_separately():
     images = jax.random.normal(jax.random.key(0), (2, 80, 64, 3))
     whole = convnext.Model("micro", pool_stages=(2, 3), layer_scale=1.0)
     params = whole.init(jax.random.key(1), images)["params"]  # bands share every parameter
@@ -289,7 +289,7 @@ def test_bands_of_a_map_are_pooled_one_by_one():
         for band in (maps[0][:, :2], maps[0][:, 2:])
     ]
     np.testing.assert_allclose(vectors, jnp.concatenate([*bands, last[:, 128:]], 1), atol=1e-5)
-    np.testing.assert_array_equal(out["pooled"], last)  # what heads learn from
+    np.testing.assert_array_equal(out["pooled"], last)  # the input of heads
     with pytest.raises(InputError, match="5 rows, too few for 6 bands"):
         convnext.Model("micro", pool_stages=(2, 3), pool_bands=(6, 1)).init(jax.random.key(1), images)
     with pytest.raises(InputError, match="for each of pool_stages"):

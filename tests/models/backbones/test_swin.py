@@ -1,4 +1,4 @@
-"""Swin: published sizes, and parity as a ladder: stem, merging and block against NumPy, the whole against timm."""
+"""Swin: published sizes, and parity in steps: stem, merging and block against NumPy, the whole against timm."""
 
 import json
 import math
@@ -17,6 +17,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.models import pretrained
 from retrieval_jax.models.backbones import swin
 from retrieval_jax.models.layers import relative_bias
+from retrieval_jax.models.timm import tensors as timm_tensors
 
 # Parameters, in millions, of the published classifiers with their layer to 1,000 classes.
 PUBLISHED = {"tiny": 28.29, "small": 49.61, "base": 87.77, "large": 196.53}
@@ -28,7 +29,7 @@ def abstract(model, size=(64, 64)):
 
 
 def randomised(shapes, seed=1):
-    """Makes parameters that are all non-trivial: biases, norms and tables too."""
+    """Returns parameters that are all non-trivial, including biases, norms and tables."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32), shapes)
 
@@ -54,12 +55,12 @@ def gelu(x):
 
 
 def naive_attention(x, p, heads, window, shift):
-    """Attention in the windows of one map [H, W, C], window by window and head by head."""
+    """Computes window attention of one map [H, W, C], window by window and head by head."""
     height, width, channels = x.shape
     size = [-(-side // part) * part for side, part in zip((height, width), window, strict=True)]
     padded = np.zeros((*size, channels))
     padded[:height, :width] = np.roll(x, [-side for side in shift], (0, 1))
-    label = np.zeros(size, int)  # parts of the map that the shift brought together
+    label = np.zeros(size, int)  # regions of the map that the shift brought together
     ends = [(0, -part, -side or None) for part, side in zip(window, shift, strict=True)]
     for i, rows in enumerate((slice(0, ends[0][1]), slice(ends[0][1], ends[0][2]), slice(-shift[0], None))):
         for j, columns in enumerate((slice(0, ends[1][1]), slice(ends[1][1], ends[1][2]), slice(-shift[1], None))):
@@ -107,7 +108,7 @@ def test_block_equals_numpy(size, window, shift, qkv_bias):
 
 
 def test_stem_and_merging_equal_numpy():
-    size = (20, 16)  # a map of 5 x 4: merging fills it up
+    size = (20, 16)  # a map of 5 x 4, which merging pads
     model, params, images = make(size, depths=(1, 1))
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     _, state = jax.jit(lambda: model.apply({"params": params}, images, capture_intermediates=True))()
@@ -139,7 +140,7 @@ def test_stem_and_merging_equal_numpy():
     )
 
 
-def test_the_whole_equals_timm():
+def test_whole_network_equals_timm():
     about = json.loads(reference.path("parity/swin_small.json").read_text())
     data = np.load(reference.path("parity/swin_small.npz"))
     model, params = pretrained.load(
@@ -152,11 +153,11 @@ def test_the_whole_equals_timm():
 @pytest.mark.parametrize(
     "name", ["swin_base_patch4_window7_224", "swin_large_patch4_window7_224", "swin_large_patch4_window12_384"]
 )
-def test_tensors_are_timms(name):
+def test_tensors_match_timm(name):
     theirs = json.loads(reference.path("parity/timm_shapes.json").read_text())[name]["params"]
     model = pretrained.model(name)
     shapes = {key: tuple(shape) for key, shape in theirs.items()}
-    wanted, fresh, left_out = pretrained.check(model, pretrained.shapes_of(model, model.image_size), shapes)
+    wanted, fresh, left_out = timm_tensors.check(model, pretrained.shapes_of(model, model.image_size), shapes)
     assert len(wanted) == len(shapes) - len(left_out) and not fresh
 
 
@@ -169,7 +170,7 @@ def test_parameters_of_published_sizes(variant):
 
 
 @pytest.mark.parametrize("variant", ["micro", "mini", "tiny", "s3_tiny"])
-def test_every_size_gives_one_float32_vector_a_picture(variant):
+def test_every_size_returns_one_float32_vector_per_picture(variant):
     model = swin.Model(variant, dtype=jnp.bfloat16)
     out, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((2, 80, 64, 3))))
     assert out["embedding"].shape == (2, 8 * swin.VARIANTS[variant][0]) and out["embedding"].dtype == jnp.float32
@@ -177,28 +178,28 @@ def test_every_size_gives_one_float32_vector_a_picture(variant):
 
 
 @pytest.mark.parametrize("name", swin.TIMM)
-def test_timms_arguments_go_both_ways(name):
+def test_timm_arguments_round_trip(name):
     model = pretrained.model(name)
     arguments = swin.to_timm(model)
     assert swin.from_timm(**arguments) == model
     assert {key: arguments[key] for key in swin.TIMM[name]} == swin.TIMM[name]
 
 
-def test_windows_are_cut_to_the_map_and_not_shifted_there():
+def test_windows_are_clipped_to_the_map_and_then_not_shifted():
     model = swin.Model("micro", image_size=(64, 80), window_size=(7, 4))
     assert [model.table(stage) for stage in range(4)] == [(7, 4), (7, 4), (4, 4), (2, 3)]
     cuts = [model._cut((7, 4), stage, (16, 20)) for stage in range(4)]
     assert [shift for _, shift in cuts] == [(3, 2), (3, 2), (0, 2), (0, 0)]
-    assert swin.Model("micro", window_size=7).table(3) == (7, 7)  # no size given: whole tables
+    assert swin.Model("micro", window_size=7).table(3) == (7, 7)  # without a size: full tables
     whole = swin.Model("micro", image_size=64, window_size=7, always_partition=True)
     assert whole.table(3) == (7, 7) and whole._cut((7, 7), 3, (16, 16)) == ((7, 7), (3, 3))
 
 
-def test_parameters_without_a_size_fit_every_picture():
+def test_parameters_without_a_size_fit_any_picture():
     model, params, images = make((40, 32), depths=(2,), num_heads=(2,))
     assert jax.tree.map(jnp.shape, abstract(model, (16, 16))) == jax.tree.map(jnp.shape, abstract(model, (64, 48)))
     embed = jax.jit(model.apply)
-    # a picture whose map is smaller than the window: as with a window of that size, whose table is the middle of ours
+    # A map smaller than the window is like a window of that size, whose table is the middle of ours.
     small = model.clone(window_size=2)
     tables = jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf.reshape(7, 7, -1)[2:5, 2:5].reshape(9, -1) if "relative_bias" in str(path) else leaf,
@@ -227,7 +228,7 @@ def test_drop_path_acts_in_training_only_and_remat_changes_nothing():
     one, *others = (np.asarray(embed(seed)) for seed in range(4))
     assert np.array_equal(embed(0), one) and any(not np.allclose(one, other) for other in others)
 
-    def gradient(model):  # of the network at rest: it has no rng
+    def gradient(model):  # in evaluation mode, without an rng
         def total(params):
             return jnp.square(model.apply({"params": params}, images)["embedding"] - 1.0).sum()
 
@@ -238,7 +239,7 @@ def test_drop_path_acts_in_training_only_and_remat_changes_nothing():
     np.testing.assert_allclose(again, value, rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(remat), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(1.0, float(jnp.abs(theirs).max())))
-        assert np.any(theirs)  # every parameter, every table too, is trained
+        assert np.any(theirs)  # every parameter, including every table, is trained
 
 
 def test_bfloat16_is_close_to_float32():
@@ -253,8 +254,8 @@ def test_bfloat16_is_close_to_float32():
 
 CHILD = """
 import jax, jax.numpy as jnp
-from retrieval_jax.training import sharding
 from retrieval_jax.models.backbones import beit, swin
+from retrieval_jax.training import sharding
 mesh = sharding.make_mesh()
 images = jax.ShapeDtypeStruct((8, 40, 32, 3), jnp.float32, sharding=sharding.batch_sharding(mesh))
 for model in (swin.Model("micro", depths=(2,), num_heads=(1,)), beit.Model("micro", depth=2, scan=True)):
@@ -266,7 +267,7 @@ for model in (swin.Model("micro", depths=(2,), num_heads=(1,)), beit.Model("micr
 """
 
 
-def test_a_sharded_batch_stays_where_it_is():
+def test_a_sharded_batch_needs_no_communication():
     root = pathlib.Path(swin.__file__).resolve().parents[3]
     env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", CHILD], cwd=root, env=env, capture_output=True, text=True, timeout=120)
@@ -274,22 +275,22 @@ def test_a_sharded_batch_stays_where_it_is():
     assert done.stdout.splitlines() == ["4 True False"] * 2
 
 
-def test_pictures_of_every_size_are_taken_as_with_timms_loose_size():
+def test_strict_img_size_has_no_effect():
     assert swin.from_timm(img_size=64, strict_img_size=False) == swin.from_timm(img_size=64)
 
 
-def test_numbers_for_each_stage_that_timm_takes_and_we_do_not_are_refused():
+def test_widths_and_ratios_per_stage_are_refused():
     for kwargs in ({"mlp_ratio": (2.0, 4.0, 4.0, 4.0)}, {"embed_dim": [24, 48, 96, 192]}):
-        with pytest.raises(InputError, match="one number of each here, not one a stage"):
+        with pytest.raises(InputError, match="one number of each here, not one per stage"):
             swin.from_timm(**kwargs)
 
 
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        ({"variant": "huge"}, "'huge'; there are: micro, mini, tiny"),
+        ({"variant": "huge"}, "'huge'.*available: micro, mini, tiny"),
         ({"num_heads": (3, 4)}, "3 heads do not divide 8"),
-        ({"num_heads": (2, 4, 8)}, "one entry a stage"),
+        ({"num_heads": (2, 4, 8)}, "one entry per stage"),
         ({"window_size": 0}, "must be positive"),
     ],
 )

@@ -29,7 +29,7 @@ def abstract(model, size=(224, 224)):
 
 
 def make(seed=0, size=(24, 16), **kwargs):
-    """Returns (model, params, images); the parameters are all non-trivial."""
+    """Returns (model, params, images) with non-trivial parameters."""
     images = np.random.default_rng(seed).normal(size=(3, *size, 3)).astype(np.float32)
     model = vit.Model("test", patch_size=8, **kwargs)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))["params"]
@@ -62,7 +62,7 @@ def naive_block(x, p):
 
 
 def naive(params, images):
-    """The network in float64, straight from the papers: patches, tokens, positions, pre-norm blocks, norm."""
+    """Computes the network in float64, straight from the papers: patches, tokens, positions, pre-norm blocks, norm."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     height, width = images.shape[1:3]
     tokens = [
@@ -99,7 +99,7 @@ def test_block_equals_numpy():
         ({"registers": 2, "pre_norm": True, "layer_scale": 1.0, "qkv_bias": False}, 2),
     ],
 )
-def test_the_whole_equals_numpy(kwargs, first):
+def test_whole_network_equals_numpy(kwargs, first):
     model, params, images = make(**kwargs)
     embedding = jax.jit(model.apply)({"params": params}, images)["embedding"]
     tokens = naive(params, images)
@@ -108,7 +108,7 @@ def test_the_whole_equals_numpy(kwargs, first):
 
 
 @pytest.mark.parametrize("case", ["vit_test", "vit_small_cls"])
-def test_the_whole_equals_the_reference(case):
+def test_whole_network_equals_the_reference(case):
     spec = json.loads(reference.path(f"parity/{case}.json").read_text())
     model, params = pretrained.load(
         spec["timm_model"], reference.path(f"parity/{case}.safetensors"), scan=True, **spec["kwargs"]
@@ -120,7 +120,7 @@ def test_the_whole_equals_the_reference(case):
     assert np.abs(np.asarray(embedding) - expected).max() <= 2e-4
 
 
-def test_the_stem_equals_the_reference():
+def test_stem_equals_the_reference():
     tensors = load_file(reference.path("parity/vit_test.safetensors"))
     with np.load(reference.path("parity/vit_test.npz"), allow_pickle=False) as arrays:
         images = arrays["images"]
@@ -132,7 +132,7 @@ def test_the_stem_equals_the_reference():
 
 
 @pytest.mark.parametrize("variant", vit.VARIANTS)
-def test_every_variant_gives_one_float32_vector_a_picture(variant):
+def test_every_variant_returns_one_float32_vector_per_picture(variant):
     model = vit.Model(variant, "map", dtype=jnp.bfloat16)
     out, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros((2, 64, 48, 3))))
     assert out["embedding"].shape == (2, vit.VARIANTS[variant][1]) and out["embedding"].dtype == jnp.float32
@@ -147,12 +147,12 @@ def test_parameters_of_published_sizes(variant):
 
 
 def test_so400m_has_the_published_shape():
-    # with its attention pooling and patches of 14, as in arXiv 2305.13035 and timm
+    # With attention pooling and patches of 14, as in arXiv 2305.13035 and timm.
     model = vit.Model("so400m", "map", patch_size=14)
     assert round(sum(leaf.size for leaf in jax.tree.leaves(abstract(model))) / 1e6, 2) == 427.68
 
 
-def test_rematerialised_and_scanned_layers_have_the_same_outputs_and_gradients():
+def test_remat_and_scan_do_not_change_outputs_or_gradients():
     model, params, images = make()
     stacked = {name: value for name, value in params.items() if not name.startswith("block")}
     stacked["blocks"] = jax.tree.map(lambda *layers: np.stack(layers), params["block0"], params["block1"])
@@ -170,7 +170,7 @@ def test_rematerialised_and_scanned_layers_have_the_same_outputs_and_gradients()
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), layer, gradients[name])
 
 
-def test_pictures_of_another_size_get_resampled_positions():
+def test_positions_are_resampled_for_other_picture_sizes():
     model, params, images = make(pooling="token", image_size=(24, 16))
     larger = np.random.default_rng(0).normal(size=(2, 40, 24, 3)).astype(np.float32)
     table = vit.resample_positions(params["positions"], (3, 2), (5, 3), 1)
@@ -180,11 +180,11 @@ def test_pictures_of_another_size_get_resampled_positions():
         lambda params, model, images: model.apply({"params": params}, images)["embedding"], static_argnums=1
     )
     expected = apply({**params, "positions": table}, fixed, larger)
-    for own in (model, fixed):  # without a size, the grid is the one of the nearest proportions
+    for own in (model, fixed):  # without a size, the grid has the nearest aspect ratio
         np.testing.assert_allclose(apply(params, own, larger), expected, atol=1e-5)
 
 
-def test_a_constant_table_stays_constant_and_a_ramp_a_ramp():
+def test_resampling_keeps_constants_and_ramps():
     ramp = np.arange(6.0, dtype=np.float32)[None, :, None] * np.ones((6, 1, 1), np.float32)
     table = np.concatenate([np.full((36, 1), 7.0), ramp.reshape(36, 1)], 1)[None].astype(np.float32)
     up = np.asarray(vit.resample_positions(table, (6, 6), (12, 12), 0)).reshape(12, 12, 2)
@@ -217,11 +217,11 @@ def test_bfloat16_is_close_to_float32():
     assert half.dtype == np.float32 and not np.array_equal(full, half) and (cosine > 0.995).all()
 
 
-def test_what_cannot_be_built_lists_what_there_is():
+def test_unsupported_options_list_the_known_ones():
     for kwargs, message in (
-        ({"variant": "giant"}, "'giant'; there are: micro, mini, .*large"),
+        ({"variant": "giant"}, "'giant'.*available: micro, mini, .*large"),
         ({"pooling": "token", "class_token": False}, "needs the class token"),
-        ({"norm": "twice"}, '"before", "after", "none"'),
+        ({"norm": "twice"}, "available: before, after, none"),
         ({"width": 130}, "4 attention heads do not divide a width of 130"),
     ):
         with pytest.raises(InputError, match=message):

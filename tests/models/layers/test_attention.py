@@ -10,7 +10,7 @@ from retrieval_jax.models.layers.attention import attention
 
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 0.03)])
-def test_it_equals_jax_own(with_bias, dtype, tolerance):
+def test_equals_jax(with_bias, dtype, tolerance):
     rng = np.random.default_rng(0)
     shapes = [(2, 5, 3, 4)] + [(2, 7, 3, 4)] * 2 + [(1, 3, 5, 7)] * with_bias
     arrays = [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]

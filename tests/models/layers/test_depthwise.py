@@ -25,7 +25,7 @@ def values_and_gradients(function, *arrays):
 
 
 def naive(images, kernel):
-    """Four loops, float64."""
+    """Computes the convolution by four loops in float64."""
     images, kernel = np.asarray(images, np.float64), np.asarray(kernel, np.float64)
     _, height, width, _ = images.shape
     reach = len(kernel) // 2
@@ -55,13 +55,13 @@ def test_toeplitz_equals_grouped_in_values_and_both_gradients(height, width, siz
         np.testing.assert_allclose(ours, theirs, atol=2e-5 * max(1.0, scale), err_msg=name)
 
 
-def test_the_sizes_cover_one_band_and_several():
+def test_sizes_cover_one_band_and_several():
     bands = {-(-height * width // depthwise.BAND_POSITIONS) for height, width, _ in SIZES}
     assert 1 in bands and max(bands) >= 4
 
 
 @pytest.mark.parametrize("positions", [1, 40, 10**6])
-def test_the_bands_do_not_change_the_result(monkeypatch, positions):
+def test_bands_do_not_change_the_result(monkeypatch, positions):
     arrays = make(11, 8, 5)
     expected = values_and_gradients(depthwise.grouped, *arrays)
     monkeypatch.setattr(depthwise, "BAND_POSITIONS", positions)
@@ -73,7 +73,7 @@ def test_the_bands_do_not_change_the_result(monkeypatch, positions):
 def test_bfloat16_is_close_to_float32(height, width):
     images, kernel, cotangent = make(height, width, 7)
     half = [x.astype(jnp.bfloat16) for x in (images, kernel, cotangent)]
-    # the same rounded numbers on both sides: what is left is the arithmetic
+    # The same rounded inputs on both sides, so only the arithmetic differs.
     full = [x.astype(jnp.float32) for x in half]
     for ours, theirs in zip(
         values_and_gradients(depthwise.toeplitz, *half), values_and_gradients(depthwise.grouped, *full), strict=True
@@ -82,7 +82,7 @@ def test_bfloat16_is_close_to_float32(height, width):
         assert float(jnp.abs(ours.astype(jnp.float32) - theirs).max()) <= 0.02 * float(jnp.abs(theirs).max())
 
 
-def test_the_form_follows_the_backend_and_the_type_of_the_images(monkeypatch):
+def test_form_follows_the_backend_and_the_type_of_the_images(monkeypatch):
     images, kernel, _ = make(4, 3, 3)
     called = []
     for name in ("toeplitz", "grouped"):

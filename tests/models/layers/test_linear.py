@@ -1,4 +1,4 @@
-"""Linear layer and GELU against flax's and jax's own: values and gradients."""
+"""Linear layer and GELU against those of flax and jax: values and gradients."""
 
 import math
 
@@ -22,7 +22,7 @@ def values_and_gradients(function, *arguments):
 
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 3, 4, 3)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_layer_equals_flax_own(shape, dtype):
+def test_a_layer_equals_flax(shape, dtype):
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
     theirs, ours = (layer(4, dtype=dtype, bias_init=nn.initializers.normal()) for layer in (nn.Dense, linear.Dense))
     params = theirs.init(jax.random.key(0), x)
@@ -42,7 +42,7 @@ def test_gelu_equals_the_definition():
     np.testing.assert_allclose(slopes, share + x * density, atol=1e-6)
 
 
-def test_gelu_in_half_precision_is_the_rounded_one():
+def test_gelu_in_half_precision_is_rounded():
     x = jnp.linspace(-6, 6, 501).astype(jnp.bfloat16)
     ours, slopes = jax.vmap(jax.value_and_grad(linear.gelu))(x)
     full, full_slopes = jax.vmap(jax.value_and_grad(linear.gelu))(x.astype(jnp.float32))

@@ -52,7 +52,7 @@ def test_maximum_and_the_mean_of_average_and_maximum():
 def test_attention_pooling_equals_numpy():
     pool = Pool("map", num_heads=2, epsilon=1e-3, mlp_ratio=3.0, act="relu")
     params = jax.jit(pool.init)(jax.random.key(0), POSITIONS)["params"]
-    # every tensor non-trivial: biases and norms start at 0 and 1
+    # Make every tensor non-trivial: biases and norms start at 0 and 1.
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), params)
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
@@ -85,7 +85,7 @@ def test_activations():
     assert expected.keys() == ACTIVATIONS.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(activation(name)(jnp.asarray(x)), values, atol=1e-6)
-    with pytest.raises(InputError, match="'swish'; there are: gelu, "):
+    with pytest.raises(InputError, match="'swish'.*available: gelu, "):
         activation("swish")
 
 
@@ -98,8 +98,8 @@ def test_bfloat16_is_pooled_into_float32(kind):
     np.testing.assert_allclose(pooled, jax.jit(Pool(kind).apply)(params, POSITIONS), atol=0.05)
 
 
-def test_unknown_pooling_lists_what_there_is():
-    with pytest.raises(InputError, match="'median'; there are: avg, gem, map"):
+def test_unknown_pooling_lists_the_known_ones():
+    with pytest.raises(InputError, match="'median'.*available: avg, gem, map"):
         Pool("median").init(jax.random.key(0), POSITIONS)
 
 
@@ -113,7 +113,7 @@ def test_drop_path_drops_whole_pictures_and_keeps_the_expectation():
 
 
 @pytest.mark.parametrize("rate, train", [(0.3, False), (0.0, True)])
-def test_drop_path_leaves_the_branch_alone_and_asks_for_no_random_numbers(rate, train):
+def test_inactive_drop_path_needs_no_random_numbers(rate, train):
     branch = jnp.arange(6.0).reshape(3, 2)
     assert np.array_equal(DropPath(rate).apply({}, branch, train), branch)
 
@@ -123,7 +123,7 @@ def test_attention_pooling_refuses_heads_that_do_not_divide_the_width():
         Pool("map", num_heads=3).init(jax.random.key(0), POSITIONS)
 
 
-def test_a_rate_that_is_traced_drops_as_well():
+def test_a_traced_rate_also_drops():
     branch = jnp.ones((400, 1))
     out = jax.jit(lambda rate: DropPath(rate).apply({}, branch, True, rngs={"dropout": jax.random.key(0)}))(0.3)
     np.testing.assert_allclose(out, DropPath(0.3).apply({}, branch, True, rngs={"dropout": jax.random.key(0)}))

@@ -1,4 +1,4 @@
-"""Tables of relative biases: laid out against plain loops, in values and gradient; resampled against timm's numbers."""
+"""Tables of relative biases: expansion against plain loops, values and gradients; resampling against timm's values."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from retrieval_jax.models.layers import relative_bias
 
 
 def naive(table, window, size):
-    """The bias of every pair of positions, one by one."""
+    """Returns the bias of every pair of positions, one by one."""
     places = [(y, x) for y in range(size[0]) for x in range(size[1])]
     rows = [
         [(window[0] - 1 + y - v) * (2 * window[1] - 1) + window[1] - 1 + x - u for v, u in places] for y, x in places
@@ -27,7 +27,7 @@ def make(window, class_token):
     [((4, 4), None), ((1, 1), None), ((2, 5), None), ((1, 3), (1, 2)), ((5, 4), (2, 3)), ((4, 4), (1, 4))],
 )
 @pytest.mark.parametrize("class_token", [False, True])
-def test_the_matrix_equals_plain_loops_and_its_gradient_counts_pairs(window, size, class_token):
+def test_matrix_equals_plain_loops_and_its_gradient_counts_pairs(window, size, class_token):
     table, cells = make(window, class_token), size or window
 
     @jax.jit
@@ -43,12 +43,12 @@ def test_the_matrix_equals_plain_loops_and_its_gradient_counts_pairs(window, siz
         assert (bias[:, 0, 1:] == table[-3][:, None]).all() and (bias[:, 1:, 0] == table[-2][:, None]).all()
     assert (counts == counts[:, :1]).all() and counts[:, 0].sum() == bias[0].size
     near = counts[: relative_bias.rows(window), 0].reshape(2 * window[0] - 1, 2 * window[1] - 1)
-    for y, x in np.ndindex(near.shape):  # a distance of (dy, dx) joins (h - |dy|) (w - |dx|) pairs
+    for y, x in np.ndindex(near.shape):  # (h - |dy|) (w - |dx|) pairs have the offset (dy, dx)
         pairs = [max(0, cell - abs(place - side + 1)) for cell, place, side in zip(cells, (y, x), window, strict=True)]
         assert near[y, x] == np.prod(pairs)
 
 
-# What timm 1.0.31 makes of the table i^2 / 10, i = 0, 1, ..., of windows of 2 x 2 and 3 x 3.
+# timm 1.0.31's resampling of the table i^2 / 10, i = 0, 1, ..., for windows of 2 x 2 and 3 x 3.
 TIMM = {
     ((2, 2), (3, 3)): [
         0.0,
@@ -105,7 +105,7 @@ TIMM = {
 
 @pytest.mark.parametrize("old, new", TIMM)
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
-def test_resampled_tables_equal_timms(old, new, kind):
+def test_resampled_tables_equal_timm(old, new, kind):
     table = (np.arange(relative_bias.rows(old), dtype=np.float32) ** 2 / 10)[:, None]
     found = relative_bias.resample(kind(table), old, new)
     assert isinstance(found, type(kind(table))) and found.dtype == np.float32
@@ -113,7 +113,7 @@ def test_resampled_tables_equal_timms(old, new, kind):
 
 
 @pytest.mark.parametrize("class_token", [False, True])
-def test_resampling_keeps_the_centre_the_class_and_a_constant(class_token):
+def test_resampling_keeps_the_centre_the_class_rows_and_constants(class_token):
     table = make((4, 3), class_token)
     assert relative_bias.resample(table, (4, 3), (4, 3)) is table
     found = relative_bias.resample(table, (4, 3), (6, 2))
@@ -125,9 +125,9 @@ def test_resampling_keeps_the_centre_the_class_and_a_constant(class_token):
     np.testing.assert_allclose(relative_bias.resample(np.ones_like(table), (4, 3), (6, 2)), 1, atol=1e-6)
 
 
-def test_the_window_of_a_files_table():
+def test_window_of_a_files_table():
     assert relative_bias.source_window(49, (7, 7)) == (4, 4)
     assert relative_bias.source_window(45, (3, 5)) == (3, 5)
     for rows in (0, 45, 48, 36):
-        with pytest.raises(ValueError, match=f"{rows} distances"):
+        with pytest.raises(ValueError, match=f"{rows} offsets"):
             relative_bias.source_window(rows, (7, 7))

@@ -1,16 +1,16 @@
-"""Search by Milvus: a local file (milvus-lite) or a cluster, told apart by the URI alone.
+"""Search with Milvus: a local file (milvus-lite) or a cluster, distinguished by the URI alone.
 
-A collection holds one gallery: `row` (the primary key: the gallery's row), `id`, `vector` (of length 1), and the fields
-that filters speak of. It is filled in batches, in the order of the rows, with a stamp of what belongs inside: gallery,
-space, fields and kind of index. A load that was killed goes on where it stopped; every batch is an upsert by `row`, so
-that nothing is doubled. A collection with another stamp is refused.
+A collection holds one gallery: `row` (the primary key: the gallery row), `id`, `vector` (of length 1), and the fields
+that filters use. It is filled in batches, in row order, and stamped with what belongs inside: gallery, space, fields
+and kind of index. A load that was killed resumes where it stopped; every batch is an upsert by `row`, so nothing is
+duplicated. A collection with a different stamp is rejected.
 
-Milvus names the candidates, k and a margin of them. They are re-scored here from the gallery's own vectors, in
-float64, and put in order by score, then id, as exact search does. With the index FLAT, a query whose margin was too
-narrow (a run of ties) is asked again for more, so that the ranking equals that of exact search.
+Milvus returns k + margin candidates. They are re-scored here from the gallery's own vectors in float64 and sorted by
+score, then id, as in exact search. With the index FLAT, a query whose margin was too narrow (a run of ties) is repeated
+with more candidates, so the ranking equals that of exact search.
 
-The address may come from the environment, RETRIEVAL_JAX_MILVUS_URI (pymilvus has a MILVUS_URI of its own, which must
-not be a file); the secret only from there: MILVUS_TOKEN, or MILVUS_USER and MILVUS_PASSWORD.
+The address may come from the environment variable RETRIEVAL_JAX_MILVUS_URI (pymilvus has its own MILVUS_URI, which must
+not be a file); the secret comes from the environment only: MILVUS_TOKEN, or MILVUS_USER and MILVUS_PASSWORD.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import json
 import logging
 import os
 import pathlib
-import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -31,42 +30,43 @@ import tqdm
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
+from retrieval_jax.index.milvus.fields import Column, canonical, columns_sha256, typed
 from retrieval_jax.scoring.ranking import Ranking
 
-STAMP = "retrieval_jax"  # the collection's property; a cluster keeps the same text as its description
-LOCAL = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "AUTOINDEX")  # milvus-lite takes any name, but builds these
-MESSAGE_BYTES = 8 << 20  # of one request; servers take 64 MiB (clusters) or more
-QUERIES = 256  # of one request: milvus-lite holds queries x rows of a segment (up to 100,000) numbers
-HITS = 1 << 17  # of one answer, about a kilobyte each in Python
-MOST_HITS = 16384  # of one query, by Milvus's own limit
+STAMP = "retrieval_jax"  # property of the collection; also stored as its description, for clusters
+LOCAL = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "AUTOINDEX")  # milvus-lite takes any name but builds these
+MESSAGE_BYTES = 8 << 20  # per request; servers accept 64 MiB (clusters) or more
+QUERIES = 256  # per request: milvus-lite holds queries x segment rows (up to 100,000) floats
+HITS = 1 << 17  # per response, about a kilobyte each in Python
+MOST_HITS = 16384  # per query, Milvus's own limit
 BLOCK = 8192  # gallery rows read at once
-QUIET_ROWS = 20000  # a shorter load has no progress bar
+QUIET_ROWS = 20000  # a shorter load shows no progress bar
 
 
 class Index:
-    """Cosine search over a gallery that Milvus holds; loads it on first use, or what is missing of it.
+    """Cosine search over a gallery stored in Milvus; loads the gallery, or the missing part of it, on first use.
 
     Args:
       gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised; a zero vector scores 0 with
-        everything. It is read once here, for its fingerprint, and row by row where candidates are re-scored.
+        everything. Read once here, for its fingerprint, and row by row to re-score candidates.
       ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
       uri: a local path ending in .db, or http(s)://host:port[/database]; by default
         RETRIEVAL_JAX_MILVUS_URI, else "milvus.db".
-      collection: its name; by default one made from the stamp, so that galleries lie side by side.
-      fields: name -> G values to filter by: whole numbers, numbers, booleans, strings, or lists of whole numbers or
-        strings (attributes).
-      filter: Milvus's expression over fields, such as 'category == 3 and array_contains(attributes, "linen")'; only
-        rows that fulfil it are found.
-      index_type: Milvus's kind of index: FLAT is exact; HNSW, IVF_FLAT, ... are not; a cluster knows more than
+      collection: its name; derived from the stamp by default, so that several galleries can coexist.
+      fields: name -> G values to filter by: integers, floats, booleans, strings, or lists of integers or strings
+        (attributes).
+      filter: Milvus expression over fields, such as 'category == 3 and array_contains(attributes, "linen")'; only
+        matching rows are found.
+      index_type: Milvus's kind of index: FLAT is exact; HNSW, IVF_FLAT, ... are not; a cluster offers more than
         milvus-lite.
-      index_params: its numbers for building, such as {"M": 16, "efConstruction": 200}.
-      search_params: its numbers for searching, such as {"ef": 128}.
+      index_params: build parameters, such as {"M": 16, "efConstruction": 200}.
+      search_params: search parameters, such as {"ef": 128}.
       consistency: of searches: Strong, Bounded, Session or Eventually.
-      margin: candidates asked for beyond k, then re-scored.
+      margin: candidates requested beyond k, then re-scored.
 
     Raises:
-      InputError: pymilvus is missing, nobody answers at the URI, a secret stands in the URI, the collection holds
-        something else, or ids, fields or vectors cannot be used.
+      InputError: pymilvus is missing, the URI does not respond or contains a secret, the collection holds something
+        else, or ids, fields or vectors are unusable.
     """
 
     def __init__(
@@ -85,20 +85,22 @@ class Index:
         margin: int = 8,
     ):
         space = str(gallery.meta.get("space") or "") if isinstance(gallery, Embeddings) else ""
-        self.exact = exact.Index(gallery, ids)  # for its parts: ids, places, re-scoring
+        self.exact = exact.Index(gallery, ids)  # only for its ids, places and re-scoring
         self.gallery, self.ids = self.exact.gallery, self.exact.ids
         rows, dim = self.gallery.shape
         if margin < 0:
-            raise InputError(f"the margin is {margin}: it is 0 or more")
+            raise InputError(f"margin is {margin}: it must be 0 or more")
         self.filter, self.consistency, self.margin = filter, consistency, margin
         self.index = {"type": index_type.upper(), "params": dict(index_params or {})}
         self.search_params = {"metric_type": "COSINE", "params": dict(search_params or {})}
-        columns = {name: _column(name, values, rows) for name, values in (fields or {}).items()}
+        columns = {name: typed(name, values, rows) for name, values in (fields or {}).items()}
         self.uri = _checked(uri or os.environ.get("RETRIEVAL_JAX_MILVUS_URI") or "milvus.db")
         self.local = self.uri.endswith(".db")
         if self.local and self.index["type"] not in LOCAL:
-            raise InputError(f"milvus-lite has no index {index_type!r}, but {', '.join(LOCAL)}; a server has more")
-        self.client = _connect(self.uri)  # before the gallery is read: a wrong address is told at once
+            raise InputError(
+                f"milvus-lite has no index {index_type!r} (available: {', '.join(LOCAL)}); a server has more"
+            )
+        self.client = _connect(self.uri)  # before reading the gallery, so that a wrong address fails at once
         stamp = {
             "format": 1,
             "rows": rows,
@@ -106,10 +108,10 @@ class Index:
             "space": space,
             "ids": self.ids.sha256()[:32] if self.ids is not None else "",
             "vectors": self._read()[:32],
-            "fields": _columns_sha256(columns)[:32],
+            "fields": columns_sha256(columns)[:32],
             "index": self.index,
         }
-        self.collection = collection or f"gallery_{hashlib.sha256(_text(stamp).encode()).hexdigest()[:16]}"
+        self.collection = collection or f"gallery_{hashlib.sha256(canonical(stamp).encode()).hexdigest()[:16]}"
         if rows:
             self._load(stamp, columns)
 
@@ -120,15 +122,15 @@ class Index:
 
         Args:
           queries: [Q, D] array or Embeddings; with Embeddings, the gallery row with the query's own id is left out.
-          k: how many; where the gallery, or what the filter leaves of it, holds fewer, the ranking is padded.
-          filter: in place of the index's own; a sequence has one for every query.
+          k: results per query; the ranking is padded if fewer rows match.
+          filter: overrides the index's own; a sequence gives one per query.
 
         Returns:
-          Ranking with item_rows [Q, k] and scores [Q, k] (cosines); equal scores ascend by id.
+          Ranking with item_rows [Q, k] and scores [Q, k] (cosines); ties go by id.
 
         Raises:
-          InputError: another dimension than the gallery's, a k that Milvus does not take, a vector that is not finite,
-            or a filter that it does not understand.
+          InputError: a dimension that differs from the gallery's, a k out of range for Milvus, a non-finite vector, or
+            a filter that Milvus rejects.
         """
         ids, vectors = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
@@ -136,12 +138,12 @@ class Index:
         most = min(MOST_HITS, len(self.gallery))
         needed = k + int(np.bincount(own[:, 0], minlength=1).max())
         if needed > MOST_HITS:
-            raise InputError(f"search.k is {k}: Milvus answers with at most {MOST_HITS} results a query")
+            raise InputError(f"search.k is {k}: Milvus returns at most {MOST_HITS} results per query")
         texts = [self.filter if filter is None else filter] * len(vectors)
         if filter is not None and not isinstance(filter, str):
             texts = list(filter)
         if len(texts) != len(vectors):
-            raise InputError(f"{len(texts)} filters for {len(vectors)} queries: give one, or one for each")
+            raise InputError(f"{len(texts)} filters for {len(vectors)} queries: give one filter, or one per query")
         rows = np.full((len(vectors), k), -1, np.int64)
         scores = np.full((len(vectors), k), -np.inf, np.float32)
         for text in dict.fromkeys(texts) if most else ():
@@ -160,7 +162,7 @@ class Index:
         return self.exact.ranking(ids, rows, scores)
 
     def _search(self, block, lengths, some, own, text, limit, k) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns rows and scores [n, k] of some queries with the same filter, and which may lack a row, [n]."""
+        """Searches queries that share a filter; returns rows and scores [n, k] and which may miss a row, [n]."""
         with _asking(self.uri, f"search in {self.collection!r}{f' with the filter {text!r}' if text else ''}"):
             found = self.client.search(
                 self.collection,
@@ -175,8 +177,8 @@ class Index:
         row = np.array([row for hits in found for row in hits.ids], np.int64)
         if len(row) and not 0 <= row.min() <= row.max() < len(self.gallery):
             raise InputError(
-                f"{self.collection!r} of {self.uri} has rows that the gallery does not: drop it and load "
-                "the gallery again"
+                f"collection {self.collection!r} of {self.uri} has rows that the gallery does not have: drop it and "
+                "load the gallery again"
             )
         kept = ~np.isin(some[query] * len(self.gallery) + row, own[:, 0] * len(self.gallery) + own[:, 1])
         query, row = query[kept], row[kept]
@@ -184,13 +186,13 @@ class Index:
         rows, scores = exact.best_first(query, row, score, self.exact.place, len(block), k)
         unsure = np.zeros(len(block), bool)
         if self.index["type"] == "FLAT":
-            # What was not named is at most as good as the last that was, but for the float32 error of both sides.
+            # A row that was not returned scores at most as high as the last one returned, up to float32 error.
             floor = np.array([min(hits.distances) if len(hits) == limit else -np.inf for hits in found])
             unsure = (floor > -np.inf) & (floor + self.exact.error + 2.0**-22 >= scores[:, -1])
         return rows, scores, unsure
 
     def _read(self) -> str:
-        """Returns a fingerprint of the gallery's numbers; the vectors' lengths are known after it."""
+        """Returns a fingerprint of the gallery's vectors and records their lengths."""
         digest = hashlib.sha256()
         for start in range(0, len(self.gallery), BLOCK):
             block = np.ascontiguousarray(self.gallery[start : start + BLOCK], np.float32)
@@ -198,17 +200,17 @@ class Index:
             self.exact.lengths[start : start + len(block)] = exact.lengths_of(block, self.ids, "gallery", start)
         return digest.hexdigest()
 
-    def _load(self, stamp: dict, columns: dict[str, _Column]) -> None:
-        """Makes the collection, or goes on with it, until it holds the whole gallery."""
+    def _load(self, stamp: dict, columns: dict[str, Column]) -> None:
+        """Creates the collection, or resumes loading it, until it holds the whole gallery."""
         name, rows = self.collection, len(self.gallery)
-        drop = f"give another name (collection=...), or drop it: MilvusClient(...).drop_collection({name!r})"
+        drop = f"use a different name (collection=...), or drop it: MilvusClient(...).drop_collection({name!r})"
         with _asking(self.uri, f"collection {name!r}"):
             if self.client.has_collection(name):
                 self._check(stamp, drop)
             else:
                 self._create(stamp, columns)
-            # A server counts the rows of collections that have an index alone, and builds it as rows come. milvus-lite
-            # would build it behind our back, and search without it meanwhile: there it is made when all rows are in.
+            # A server counts rows only for collections with an index, and builds it as rows arrive. milvus-lite would
+            # build it in the background and search without it meanwhile, so there it is created after all rows.
             if not self.local:
                 self._make_index()
             self.client.load_collection(name)
@@ -219,8 +221,8 @@ class Index:
             longest = int(np.diff(self.ids.offsets).max()) if self.ids is not None else 0
             width = 4 * stamp["dim"] + 16 + longest + sum(column.width for column in columns.values())
             batch = max(1, MESSAGE_BYTES // width)
-            # Batches came in the order of the rows, so `there` full ones are whole. If rows went missing otherwise
-            # (somebody deleted some), everything is sent again: an upsert by row doubles nothing.
+            # Batches are sent in row order, so the first `there` rows are complete. If rows went missing some other way
+            # (somebody deleted them), everything is sent again: an upsert by row duplicates nothing.
             for first in dict.fromkeys((min(there, rows) // batch * batch, 0)):
                 self._upsert(first, batch, columns)
                 there = self._count()
@@ -229,23 +231,24 @@ class Index:
                     self._make_index()
                     return
         raise InputError(
-            f"{name!r} of {self.uri} holds {there} rows, the gallery {rows}: somebody else writes to it; {drop}"
+            f"collection {name!r} of {self.uri} holds {there} rows but the gallery has {rows}: something else is "
+            f"writing to it; {drop}"
         )
 
     def _make_index(self) -> None:
         if not self.client.list_indexes(self.collection, field_name="vector"):
             params = self.client.prepare_index_params()
-            # As one value named params: milvus-lite overlooks numbers that stand for themselves, as pymilvus 3 would
-            # send them; a cluster reads both.
+            # As one value named params: milvus-lite ignores parameters given one by one, as pymilvus 3 would send
+            # them; a cluster reads both.
             params.add_index(
                 "vector", index_type=self.index["type"], metric_type="COSINE", params={"params": self.index["params"]}
             )
             self.client.create_index(self.collection, params, sync=False)
 
-    def _create(self, stamp: dict, columns: dict[str, _Column]) -> None:
+    def _create(self, stamp: dict, columns: dict[str, Column]) -> None:
         from pymilvus import DataType
 
-        schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False, description=_text(stamp))
+        schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False, description=canonical(stamp))
         schema.add_field("row", DataType.INT64, is_primary=True)
         longest = int(np.diff(self.ids.offsets).max()) if self.ids is not None else 1
         schema.add_field("id", DataType.VARCHAR, max_length=max(1, longest))
@@ -258,31 +261,31 @@ class Index:
                 more |= {"element_type": kind, "max_capacity": column.many}
             schema.add_field(name, DataType.ARRAY if column.many else kind, **more)
         self.client.create_collection(
-            self.collection, schema=schema, properties={STAMP: _text(stamp)}, consistency_level="Strong"
+            self.collection, schema=schema, properties={STAMP: canonical(stamp)}, consistency_level="Strong"
         )
 
     def _check(self, stamp: dict, drop: str) -> None:
-        """Raises InputError unless the collection's stamp is this one."""
+        """Raises InputError unless the collection has this stamp."""
         about = self.client.describe_collection(self.collection)
         try:
             old = json.loads((about.get("properties") or {}).get(STAMP) or about.get("description") or "")
             differ = sorted(key for key in stamp.keys() | old.keys() if stamp.get(key) != old.get(key))
         except (ValueError, AttributeError) as error:
             raise InputError(
-                f"collection {self.collection!r} of {self.uri} was not made by retrieval_jax: {drop}"
+                f"collection {self.collection!r} of {self.uri} was not created by retrieval_jax: {drop}"
             ) from error
         if differ:
             there, here = ({key: some.get(key) for key in differ} for some in (old, stamp))
             raise InputError(
-                f"collection {self.collection!r} of {self.uri} holds another gallery, {_text(there)}; "
-                f"this one has {_text(here)}: {drop}"
+                f"collection {self.collection!r} of {self.uri} holds a different gallery: {canonical(there)}, while "
+                f"this one has {canonical(here)}; {drop}"
             )
 
     def _count(self) -> int:
         answer = self.client.query(self.collection, filter="", output_fields=["count(*)"], consistency_level="Strong")
         return int(answer[0]["count(*)"])
 
-    def _upsert(self, first: int, batch: int, columns: dict[str, _Column]) -> None:
+    def _upsert(self, first: int, batch: int, columns: dict[str, Column]) -> None:
         rows = len(self.gallery)
         with tqdm.tqdm(
             total=rows,
@@ -307,74 +310,21 @@ class Index:
                 bar.update(stop - start)
 
 
-class _Column:
-    """A field's values as Milvus wants them: kind of number or string, `many` a list's capacity, else 0."""
-
-    def __init__(self, kind: str, many: int, longest: int, values: list):
-        self.kind, self.many, self.longest, self.values = kind, many, longest, values
-        self.width = max(1, many) * (longest if kind == "VARCHAR" else 8)  # bytes a row, at most
-
-
-def _column(name: str, values: Sequence, rows: int) -> _Column:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name in ("row", "id", "vector"):
-        raise InputError(f"a field cannot be named {name!r}: use letters, digits and _, and not row, id or vector")
-    values = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    if len(values) != rows:
-        raise InputError(f"field {name!r} has {len(values)} values for a gallery of {rows} rows: give one a row")
-    values = [value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value for value in values]
-    lists = [isinstance(value, (list, tuple)) for value in values]
-    flat = [item for value in values for item in value] if any(lists) and all(lists) else values
-    kinds = {type(value) for value in flat}
-    kind = {
-        frozenset(): "INT64",
-        frozenset({int}): "INT64",
-        frozenset({bool}): "BOOL",
-        frozenset({str}): "VARCHAR",
-        frozenset({float}): "DOUBLE",
-        frozenset({int, float}): "DOUBLE",
-    }.get(frozenset(kinds))
-    if kind is None:
-        row = next((row for row, value in enumerate(values) if type(value) is not type(values[0])), 0)
-        raise InputError(
-            f"field {name!r} holds {values[row]!r} (row {row}): a field has whole numbers, numbers, booleans, strings, "
-            "or lists of them, one kind in all rows; for what is not known write -1, an empty string or an empty list"
-        )
-    if kind == "DOUBLE":
-        values = [[float(item) for item in value] for value in values] if all(lists) else [float(v) for v in values]
-    many = max(1, max(map(len, values), default=1)) if lists and all(lists) else 0
-    longest = max([1, *(len(item.encode()) for item in flat)]) if kind == "VARCHAR" else 0
-    return _Column(kind, many, longest, values)
-
-
-def _columns_sha256(columns: dict[str, _Column]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(columns):
-        column = columns[name]
-        digest.update(_text([name, column.kind, column.many]).encode())
-        for start in range(0, len(column.values), BLOCK):
-            digest.update(_text(column.values[start : start + BLOCK]).encode())
-    return digest.hexdigest() if columns else ""
-
-
-def _text(value) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
 def _checked(uri: str) -> str:
-    """Returns the URI, or raises InputError where it is none, or holds a secret (which it does not repeat)."""
+    """Returns the URI; raises InputError if it is not valid or contains a secret, without repeating the secret."""
     if "://" in uri and "@" in uri:
         raise InputError(
-            "the Milvus URI holds a user or a password: put them into the environment, MILVUS_TOKEN="
-            "user:password, and only https://host:port into the URI"
+            "the Milvus URI contains a user or a password: put them in the environment, MILVUS_TOKEN=user:password, "
+            "and only https://host:port in the URI"
         )
     if uri.endswith(".db"):
         if not pathlib.Path(uri).resolve().parent.is_dir():
-            raise InputError(f"{uri}: the folder it should lie in does not exist: make it")
+            raise InputError(f"{uri}: its folder does not exist: create it")
         return uri
     if urllib.parse.urlsplit(uri).scheme not in ("http", "https", "tcp", "unix"):
         raise InputError(
-            f"{uri!r} is no address of Milvus: a local file ends in .db, a cluster is http://host:19530 "
-            "or https://host:port"
+            f"{uri!r} is not a Milvus address: a local file ends in .db, a cluster is http://host:19530 or "
+            "https://host:port"
         )
     return uri
 
@@ -393,9 +343,9 @@ def _connect(uri: str):
     remedy = (
         "is it open in another process? then stop that one"
         if uri.endswith(".db")
-        else "is the server up, the address right, and MILVUS_TOKEN set where it asks for one?"
+        else "is the server up, the address right, and MILVUS_TOKEN set if the server needs one?"
     )
-    # The client asks every 10 s whether the server is alive; milvus-lite hangs up on who asks so often while it works.
+    # The client pings the server every 10 s; milvus-lite closes connections that ping so often while it is busy.
     quiet = {"grpc_options": {"grpc.keepalive_time_ms": 2**31 - 1}} if uri.endswith(".db") else {}
     with _asking(uri, "connection", remedy):
         return pymilvus.MilvusClient(uri, token=token, **quiet)
@@ -403,7 +353,7 @@ def _connect(uri: str):
 
 @contextlib.contextmanager
 def _asking(uri: str, what: str, remedy: str = "") -> Iterator[None]:
-    """Turns what Milvus complains of into an InputError, without the stack traces that both sides log."""
+    """Turns Milvus's errors into InputErrors, without the stack traces that both sides log."""
     import pymilvus
 
     loggers = [logging.getLogger(name) for name in ("pymilvus", "milvus_lite")]

@@ -1,11 +1,11 @@
-"""Exact search by cosine: one pass over the gallery for all queries, and the same answer for every block size.
+"""Exact search by cosine: one pass over the gallery for all queries, with the same result for every block size.
 
-Tiles of queries x gallery rows go through BLAS in float32 to find k + a margin of candidates. BLAS sums in an order
-that depends on block and threads, so the candidates are re-scored pair by pair in float64, always in the same order;
-equal scores are put in the order of their ids (as UTF-8 bytes). Where the margin may have missed a row (a run of ties
-longer than the margin), the query is searched a second time, with every row re-scored that could still belong to its k
-best. What "may" means rests on a bound of the float32 error: for up to 64 dimensions that of the worst case, beyond it
-8 * sqrt(dim) roundings, which errors that partly cancel stay far below, though nobody proved that they must.
+Tiles of queries x gallery rows go through BLAS in float32 to find k + margin candidates. BLAS sums in an order that
+depends on block size and threads, so the candidates are re-scored pair by pair in float64, always in the same order;
+ties go by id (as UTF-8 bytes). If the margin may have missed a row (a run of ties longer than the margin), the query is
+searched again, and every row that could still be among its k best is re-scored. "May" rests on a bound of the float32
+error: the worst case for up to 64 dimensions, 8 * sqrt(dim) roundings beyond that. Rounding errors partly cancel and
+stay far below the latter, but there is no proof that they must.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ import tqdm
 
 from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.errors import InputError
-from retrieval_jax.index.running_best import WORD, Best
+from retrieval_jax.index.exact.blocks import best_first, check_queries, lengths_of, query_block, unit
+from retrieval_jax.index.exact.running_best import WORD, Best
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir.provenance import cores
 
-TILE = 512  # queries multiplied with a block of the gallery at once, by one thread: at most
-PAIRS = 1 << 18  # numbers gathered at once when pairs are re-scored, by one thread: few enough for its cache
-READS = 1 << 22  # numbers read at once for it: where rows are computed when read, a few of them cost as much as many
-QUIET_PAIRS = 5e8  # of query and gallery row: up to here a search is too short for a progress bar
+__all__ = ["Index", "best_first", "check_queries", "lengths_of", "query_block", "unit"]
+
+TILE = 512  # most queries that one thread multiplies with a gallery block at once
+PAIRS = 1 << 18  # floats that one thread gathers at once to re-score pairs: few enough for its cache
+READS = 1 << 22  # floats read at once for that: rows that are computed on read cost nearly as much in small reads
+QUIET_PAIRS = 5e8  # query x gallery-row pairs; a search of up to this many is too short for a progress bar
 
 
 @functools.cache
@@ -37,132 +40,19 @@ def _blas() -> threadpoolctl.ThreadpoolController:
     return threadpoolctl.ThreadpoolController()
 
 
-def lengths_of(vectors: np.ndarray, ids: Ids | None, side: str, first: int | np.ndarray = 0) -> np.ndarray:
-    """Returns the lengths of vectors.
-
-    Args:
-      vectors: [n, D] array or what reads like one.
-      ids: of the whole side, for the message, or None.
-      side: "query" or "gallery", for the message.
-      first: number of the first row among the side's, or of each row [n]; for the message and its id.
-
-    Returns:
-      [n] float64.
-
-    Raises:
-      InputError: a vector that is not finite.
-    """
-    out = np.empty(len(vectors))
-    for start in range(0, len(vectors), 512):
-        wide = np.asarray(vectors[start : start + 512], np.float64)
-        out[start : start + 512] = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-        bad = ~np.isfinite(out[start : start + 512])
-        if bad.any():
-            row = start + int(bad.argmax())
-            row = int(first[row]) if isinstance(first, np.ndarray) else first + row
-            name = f" ({ids[row]})" if ids is not None else ""
-            raise InputError(
-                f"{side} embedding of row {row}{name} holds NaN or infinity: embed that listing again, or look at its "
-                "image and at the checkpoint"
-            )
-    return out
-
-
-def unit(block: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Returns vectors of length 1, float32; a vector of length 0 stays as it is.
-
-    Args:
-      block: [n, D].
-      lengths: [n] float64.
-    """
-    if ((lengths > 1e-30) & (lengths < 1e30)).all():
-        return block * (1 / lengths[:, None]).astype(np.float32)
-    out = np.zeros(block.shape, np.float32)
-    np.divide(block, lengths[:, None], out=out, where=lengths[:, None] > 0, casting="same_kind")
-    return out
-
-
-def check_queries(queries: np.ndarray | Embeddings, width: int, k: int) -> tuple[Ids | None, np.ndarray]:
-    """Returns the queries' ids (None for arrays) and vectors.
-
-    Args:
-      queries: [Q, D] array or Embeddings.
-      width: the gallery's D.
-      k: how many results are wanted.
-
-    Raises:
-      InputError: another dimension, or k below 1.
-    """
-    ids = queries.ids if isinstance(queries, Embeddings) else None
-    vectors = queries.vectors if isinstance(queries, Embeddings) else np.asarray(queries)
-    if len(vectors.shape) != 2 or vectors.shape[1] != width:
-        raise InputError(
-            f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of {width} numbers a row: embed "
-            "both with the same model"
-        )
-    if k < 1:
-        raise InputError(f"search.k is {k}: ask for at least one result")
-    return ids, vectors
-
-
-def query_block(vectors, ids: Ids | None, own: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, ...]:
-    """Reads the queries start .. stop - 1.
-
-    Args:
-      vectors: [Q, D], what reads like an array.
-      ids: of the queries, for messages, or None.
-      own: of `Index.own_rows`.
-      start: first query.
-      stop: query after the last.
-
-    Returns:
-      Vectors [n, D] float32, their lengths [n] float64, and their part of `own`, queries counted from start.
-
-    Raises:
-      InputError: a vector that is not finite.
-    """
-    block = np.asarray(vectors[start:stop], np.float32)
-    mine = own[np.searchsorted(own[:, 0], start) : np.searchsorted(own[:, 0], stop)] - [start, 0]
-    return block, lengths_of(block, ids, "query", start), mine
-
-
-def best_first(query, row, score, place, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts scored pairs by query, then score, then place.
-
-    Args:
-      query: [n] number of the query, below count.
-      row: [n] gallery row.
-      score: [n].
-      place: [G], of each row when rows are sorted by id.
-      count: queries.
-      width: rows kept of each.
-
-    Returns:
-      Rows [count, width] int64, -1 behind; scores [count, width] float32, -inf behind.
-    """
-    order = np.lexsort((place[row], -score, query))
-    query, row, score = query[order], row[order], score[order]
-    many = np.bincount(query, minlength=count)
-    slot = np.arange(len(query)) - np.repeat(np.cumsum(many) - many, many)
-    first = slot < width
-    rows, scores = np.full((count, width), -1, np.int64), np.full((count, width), -np.inf, np.float32)
-    rows[query[first], slot[first]], scores[query[first], slot[first]] = row[first], score[first]
-    return rows, scores
-
-
 class Index:
     """Exact cosine search over a gallery.
 
     Args:
       gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised; a zero vector scores 0 with
-        everything. Read when searched, in blocks, once for `query_block` queries.
+        everything. Read in blocks during a search, once per `query_block` queries.
       ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
       query_block: queries at once; they and their candidates, (2 * (k + margin) + 64) * 12 bytes each, are in memory.
-      gallery_block: gallery rows at once; memory is 12 * dim bytes a row, and up to 2,560 bytes a row and thread.
+      gallery_block: gallery rows at once; takes 12 * dim bytes per row, plus up to 2,560 bytes per row and thread.
       margin: candidates kept beyond k before re-scoring.
 
     Raises:
-      InputError: ids that do not fit.
+      InputError: the number of ids differs from the number of rows, or a setting is out of range.
     """
 
     def __init__(
@@ -177,19 +67,20 @@ class Index:
         if isinstance(gallery, Embeddings):
             gallery, ids = gallery.vectors, gallery.ids if ids is None else ids
         if len(gallery.shape) != 2:
-            raise InputError(f"the gallery is [rows, dim], got shape {tuple(gallery.shape)}")
+            raise InputError(f"the gallery must be [rows, dim], got shape {tuple(gallery.shape)}")
         if min(query_block, gallery_block, margin + 1) < 1:
             raise InputError(
-                f"blocks are 1 row or more, the margin 0 or more: got {query_block}, {gallery_block}, {margin}"
+                "query_block and gallery_block must be at least 1 and margin at least 0: got "
+                f"{query_block}, {gallery_block} and {margin}"
             )
         self.gallery, self.ids = gallery, None if ids is None else Ids.of(ids)
         if self.ids is not None and len(self.ids) != len(gallery):
-            raise InputError(f"the gallery has {len(gallery)} vectors but {len(self.ids)} ids: give one id a row")
+            raise InputError(f"the gallery has {len(gallery)} vectors but {len(self.ids)} ids: give one id per row")
         self.query_block, self.gallery_block, self.margin = query_block, gallery_block, margin
-        self.lengths = np.full(len(gallery), np.nan)  # known once the first search went through them
-        self.place = np.arange(len(gallery)) if self.ids is None else places(self.ids)  # of each row, sorted by id
-        # What float32 may add to or take from a cosine: the rounding errors of dim terms, each at most 2**-24. Their
-        # sum is at most dim of them; like a random walk it grows with sqrt(dim), and 8 times that is a wide margin.
+        self.lengths = np.full(len(gallery), np.nan)  # filled by the first search
+        self.place = np.arange(len(gallery)) if self.ids is None else places(self.ids)  # each row's rank by id
+        # Bound of the float32 error of a cosine: dim rounding errors of at most 2**-24 each. Their sum is at most dim
+        # times that; as a random walk it grows with sqrt(dim), and 8 times that is a wide margin.
         width = gallery.shape[1]
         self.error = (min(width, 8.0 * np.sqrt(width)) + 8.0) * 2.0**-24
         self.threads = min(64, cores())
@@ -199,13 +90,13 @@ class Index:
 
         Args:
           queries: [Q, D] array or Embeddings; with Embeddings, the gallery row with the query's own id is left out.
-          k: how many; where the gallery holds fewer, the ranking is padded.
+          k: results per query; the ranking is padded if the gallery has fewer.
 
         Returns:
-          Ranking with item_rows [Q, k] and scores [Q, k] (cosines); equal scores ascend by id.
+          Ranking with item_rows [Q, k] and scores [Q, k] (cosines); ties go by id.
 
         Raises:
-          InputError: another dimension than the gallery's, k below 1, or a vector that is not finite, with its row and
+          InputError: a dimension that differs from the gallery's, k below 1, or a non-finite vector, named by row and
             id.
         """
         ids, vectors = self.check(queries, k)
@@ -227,16 +118,16 @@ class Index:
         return self.ranking(ids, rows, scores)
 
     def check(self, queries: np.ndarray | Embeddings, k: int) -> tuple[Ids | None, np.ndarray]:
-        """Returns the queries' ids (None without) and vectors; raises InputError where `search` does."""
+        """Returns the queries' ids (or None) and vectors; raises the same InputErrors as `search`."""
         return check_queries(queries, self.gallery.shape[1], k)
 
     def ranking(self, ids: Ids | None, rows: np.ndarray, scores: np.ndarray) -> Ranking:
-        """Returns a Ranking of rows and scores [Q, k] of this gallery; without ids, queries are numbered."""
+        """Returns a Ranking of rows and scores [Q, k] of this gallery; queries without ids are numbered."""
         names = ids if ids is not None else [str(row) for row in range(len(rows))]
         return Ranking(names, rows, scores, self.ids.sha256() if self.ids is not None else "")
 
     def own_rows(self, ids: Ids | None) -> np.ndarray:
-        """Returns (query, gallery row) of equal ids, [n, 2] int64, ascending."""
+        """Returns the (query, gallery row) pairs with the same id, [n, 2] int64, ascending."""
         if ids is None or self.ids is None:
             return np.zeros((0, 2), np.int64)
         rows_of = {item: [] for item in ids}
@@ -247,13 +138,13 @@ class Index:
         return np.array(pairs, np.int64).reshape(-1, 2)
 
     def rescore(self, block: np.ndarray, lengths: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """Returns the cosines of pairs, summed in float64 in an order set by dim alone.
+        """Returns the cosines of pairs, summed in float64 in an order that depends on dim alone.
 
         Args:
           block: [n, D] queries.
-          lengths: [n], theirs.
-          query: [p] number of the query of each pair.
-          row: [p] gallery row of each pair; every row is read once.
+          lengths: [n], the queries' lengths.
+          query: [p] each pair's row of `block`.
+          row: [p] each pair's gallery row; every row is read once.
 
         Returns:
           [p] float32.
@@ -286,7 +177,7 @@ class Index:
         return out
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (first row, unit vectors); the next blocks are read while one is worked on."""
+        """Yields (first row, unit vectors) per gallery block, reading ahead."""
 
         def read(first: int) -> tuple[int, np.ndarray]:
             block = np.asarray(self.gallery[first : first + self.gallery_block], np.float32)
@@ -308,8 +199,8 @@ class Index:
     def _tiles(self, units: np.ndarray, own: np.ndarray, pool: ThreadPoolExecutor, bar, work) -> None:
         """Calls work(tile number, first row, cosines, mask) for tiles of `_height` queries and all gallery rows.
 
-        Calls run in threads, those of one tile in the order of the rows; WORD divides the columns, a query's own rows
-        and the columns behind the last row have -inf; cosines and mask (scratch) are reused.
+        Calls run in threads; those of one tile come in row order. The number of columns is a multiple of WORD; a
+        query's own rows and the columns past the last row hold -inf. The buffers of cosines and mask are reused.
         """
         height = self._height(len(units))
         starts = range(0, len(units), height)
@@ -329,14 +220,14 @@ class Index:
             work(number, first, cosines, spare[1][: len(tile)])
             scratch.append(spare)
 
-        # A thread of BLAS for each tile; where there are fewer tiles than cores, those of BLAS share a tile.
+        # One BLAS thread per tile, unless there are fewer tiles than cores: then BLAS threads share a tile.
         with _blas().limit(limits=1, user_api="blas") if len(starts) >= self.threads else contextlib.nullcontext():
             for first, rows in self._blocks():
                 list(pool.map(lambda number: run(number, first, rows), range(len(starts))))  # noqa: B023 (all done)
                 bar.update()
 
     def _height(self, count: int) -> int:
-        """Returns how many of so many queries make a tile: as many tiles as threads, or a multiple of it."""
+        """Returns the tile height for `count` queries: one that gives as many tiles as threads, or a multiple."""
         rounds = -(-count // (TILE * self.threads))
         return min(TILE, max(min(TILE, 64), -(-count // (rounds * self.threads))), count)
 
@@ -355,27 +246,27 @@ class Index:
         row = best_row[query, slot]
         rows, scores = best_first(query, row, self.rescore(block, lengths, query, row), self.place, count, width)
         last = scores[:, -1].astype(np.float64)
-        # Could a row outside belong inside? Its cosine is at most floor + error; a tie with the last one counts, for
-        # its id may be smaller.
+        # May a row that was left out belong among the best? Its cosine is at most floor + error; a tie with the last
+        # result counts too, since its id may be smaller.
         hard = np.flatnonzero((floor > -np.inf) & (floor + self.error >= last)) if keep < len(self.gallery) else []
         if len(hard):
             rows[hard], scores[hard] = self.search_again(block, lengths, own, hard, last[hard], width, pool)
         return rows, scores
 
     def search_again(self, block, lengths, own, some, last, width: int, pool) -> tuple[np.ndarray, np.ndarray]:
-        """Searches some queries exactly, by re-scoring all rows that may reach a score known to be enough.
+        """Searches some queries exactly, re-scoring all rows that may reach a given score.
 
         Args:
           block: [n, D] queries.
-          lengths: [n], theirs.
-          own: (query, gallery row) of equal ids, ascending.
-          some: [s] numbers of the queries to search, ascending.
-          last: [s] score that `width` rows of the gallery reach at least; -inf for none.
+          lengths: [n], the queries' lengths.
+          own: (query, gallery row) pairs with the same id, ascending.
+          some: [s] which queries to search, ascending.
+          last: [s] a score that at least `width` gallery rows reach; -inf if unknown.
           width: rows to return.
           pool: threads.
 
         Returns:
-          Rows [s, width] int64 and scores [s, width] float32, as of `best_first`.
+          Rows [s, width] int64 and scores [s, width] float32, as from `best_first`.
         """
         renumber = np.full(len(block), -1)
         renumber[some] = np.arange(len(some))
@@ -389,7 +280,7 @@ class Index:
         def work(number: int, first: int, cosines: np.ndarray, mask: np.ndarray) -> None:
             tile = slice(number * height, number * height + len(cosines))
             np.greater_equal(cosines, enough[tile, None], out=mask)
-            np.logical_and(mask, cosines > -np.inf, out=mask)  # not its own, where -inf is enough
+            np.logical_and(mask, cosines > -np.inf, out=mask)  # not own rows or padding, even if `enough` is -inf
             query, column = np.nonzero(mask)
             if len(query):
                 score = self.rescore(block[tile], lengths[tile], query, column + first)

@@ -1,21 +1,21 @@
-"""The best rows of many queries so far, while blocks of scores pass by, nearly all of them looked at only once."""
+"""Running top-k of many queries over blocks of scores, built so that nearly all scores are looked at only once."""
 
 from __future__ import annotations
 
 import numpy as np
 
-WORD = 64  # answers looked at together
+WORD = 64  # comparison results tested together
 
 
 class Best:
-    """The `keep` best (cosine, row) of some queries so far, with room for more before they are sorted out.
+    """The `keep` best (cosine, row) per query so far, with a buffer for more before they are pruned.
 
     Args:
-      count: queries.
-      keep: rows of each.
+      count: number of queries.
+      keep: rows per query.
 
     Attributes:
-      floor: [count] float32; no row that was left out was above it.
+      floor: [count] float32; every row that was dropped scored at most this.
     """
 
     def __init__(self, count: int, keep: int):
@@ -26,18 +26,18 @@ class Best:
         self.floor = np.full(count, -np.inf, np.float32)
 
     def add(self, first: int, cosines: np.ndarray, mask: np.ndarray) -> None:
-        """Takes in the cosines of some gallery rows.
+        """Adds the cosines of a block of gallery rows.
 
         Args:
-          first: the first of these rows.
-          cosines: [count, n] float32; WORD divides n; -inf is never taken.
-          mask: bool of the same shape, to overwrite.
+          first: first row of the block.
+          cosines: [count, n] float32, n a multiple of WORD; -inf is never kept.
+          mask: bool of the same shape, overwritten.
         """
         width = cosines.shape[1]
         np.greater(cosines, self.floor[:, None], out=mask)
-        # Few pass once the best so far are good: a word of one bit each tells where to look.
+        # Once the best so far are good, few scores pass: test 64 of them at a time, packed into a word of bits.
         words = np.flatnonzero(np.packbits(mask.reshape(-1)).view(np.uint64))
-        if 8 * WORD * len(words) > 7 * cosines.size and width > self.keep:  # the first blocks: little to beat yet
+        if 8 * WORD * len(words) > 7 * cosines.size and width > self.keep:  # the first blocks: nearly all pass
             chosen = np.argpartition(cosines, width - self.keep, axis=1)[:, width - self.keep :]
             self._put(np.take_along_axis(cosines, chosen, 1), chosen + first)
             return
@@ -56,7 +56,7 @@ class Best:
             self._put(value, row)
 
     def _put(self, value: np.ndarray, row: np.ndarray) -> None:
-        """Keeps the best of what is there and of [queries, n] more, -inf for none."""
+        """Merges [queries, n] more values and rows, padded with -inf, and keeps the best."""
         value, row = np.concatenate([self.value, value], 1), np.concatenate([self.row, row], 1)
         chosen = np.argpartition(value, value.shape[1] - self.keep, axis=1)[:, value.shape[1] - self.keep :]
         self.value[:, self.keep :], self.row[:, self.keep :] = -np.inf, -1
@@ -68,11 +68,11 @@ class Best:
         self.many[:] = self.keep
 
     def finish(self, k: int, error: float) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the rows that may be among the k best [queries, keep], -1 for others, and the floor [queries].
+        """Returns the rows that may be among the k best, [queries, keep], the rest -1, and the floor [queries].
 
         Args:
-          k: wanted, up to keep.
-          error: by which a cosine may be wrong: one that lacks more than twice of it to the k-th cannot be among them.
+          k: results per query, up to keep.
+          error: bound of a cosine's error; a row that trails the k-th by more than twice this cannot be among the best.
         """
         self._put(self.value[:, :0], self.row[:, :0])
         value, row = self.value[:, : self.keep], self.row[:, : self.keep]

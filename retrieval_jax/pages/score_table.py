@@ -1,4 +1,4 @@
-"""The score table of the report, and the sentence that reads it out."""
+"""The score table of the report, and the sentences that sum it up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ escape = html.escape
 
 
 def label(name: str) -> str:
-    """Returns the words for a model or a stage."""
+    """Returns the display name of a model or a stage."""
     return NAMES.get(name, name.replace("_", " "))
 
 
@@ -31,30 +31,30 @@ def metric_name(key: str) -> str:
 
 
 def headline(scores: Sequence[dict]) -> str:
-    """Returns the metric that is read out: mar@10_capped, or that of the greatest depth where 10 was not scored."""
+    """Returns the headline metric: mar@10_capped, or the one of greatest depth if 10 was not scored."""
     depths = {int(key[4:-7]) for stage in scores for key in stage if re.fullmatch(r"mar@\d+_capped", key)}
     return f"mar@{10 if 10 in depths else max(depths, default=10)}_capped"
 
 
 def main_model(scores: Sequence[dict]) -> str | None:
-    """Returns the model that the report is about: the trained one, else the last."""
+    """Returns the model that the report is about: the trained one, otherwise the last."""
     models = [stage["model"] for stage in scores]
     return "trained" if "trained" in models else models[-1] if models else None
 
 
 def best_stage(scores: Sequence[dict]) -> dict | None:
-    """Returns the entry of the main model with the best headline metric; None without scores."""
+    """Returns the main model's entry with the best headline metric; None without scores."""
     key = headline(scores)
     own = [stage for stage in scores if stage["model"] == main_model(scores) and stage.get(key) is not None]
     return max(own, key=lambda stage: stage[key], default=None)
 
 
 def table(scores: Sequence[dict]) -> str:
-    """Returns the score table, a row per model and stage with the best of each column marked, and what it says.
+    """Returns the score table, a row per model and stage with the best of each column marked, and its summary.
 
     Args:
       scores: the "stages" of metrics.json: dicts with model, stage, metrics in [0, 1], their standard errors
-        ("..._se"), and report, the metrics over the half of the queries that no choice was made on.
+        ("..._se"), and report, the metrics over the report half of the queries.
 
     Returns:
       HTML; "" without scores.
@@ -63,7 +63,7 @@ def table(scores: Sequence[dict]) -> str:
         return ""
     key, columns = headline(scores), []
     for name in dict.fromkeys([key, *(name for stage in scores for name in stage)]):
-        # At depth 1 the others equal recall@1, or divide one hit by all relevant listings, which says little.
+        # At depth 1 the other metrics equal recall@1 or divide one hit by all relevant listings, which says little.
         if re.fullmatch(r"[a-z]+@\d+(_capped)?", name) and (name == "recall@1" or not re.search(r"@1(_|$)", name)):
             columns.append((metric_name(name), [_value(stage, name) for stage in scores]))
     if any(stage.get("report", {}).get(key) is not None for stage in scores):
@@ -86,10 +86,10 @@ def table(scores: Sequence[dict]) -> str:
 
 
 def reading(scores: Sequence[dict]) -> str:
-    """Says in plain words what each step changed: "whitening: +8.2 points of MAR@10 (capped); re-ranking: −1.5 points".
+    """Returns what each step changed, such as "whitening: +8.2 points of MAR@10 (capped); re-ranking: −1.5 points".
 
     Args:
-      scores: see `table`; in the order the stages were run.
+      scores: see `table`; in the order in which the stages ran.
 
     Returns:
       One or two sentences; "" without scores.
@@ -139,13 +139,13 @@ def _cell(value, error, best) -> str:
 def _note(scores) -> str:
     note = (
         "Percent; ★ marks the best of a column, ± is one standard error of the mean over queries. MAR divides by "
-        "all relevant listings of a query, the capped one by at most the depth."
+        "the number of relevant listings of a query, the capped variant by at most the depth."
     )
     scored, without = scores[0].get("num_scored"), scores[0].get("num_without_relevant")
     if scored:
         note += f" {scored:,} queries" + f"; {without:,} more have no relevant listing" * bool(without) + "."
     if scores[0].get("report"):
-        note += " Choices are made on one half of the queries; the last column is the other half."
+        note += " Choices are made on one half of the queries; the last column scores the other half."
     return note
 
 

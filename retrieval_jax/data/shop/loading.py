@@ -1,0 +1,129 @@
+"""Loads the embedded catalogue: splits, truth, true attributes, and tables of what its shoppers do."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from retrieval_jax.data import catalog
+from retrieval_jax.data.catalog import Lazy, Split, Table
+from retrieval_jax.data.examples import Ragged
+from retrieval_jax.data.shop import edits, shoppers, synthetic, wording
+from retrieval_jax.data.shop.synthetic import Shop
+from retrieval_jax.scoring import ranking
+
+PARTS = tuple(sorted({part for row in wording.CATEGORIES for part in row[4:6]}))
+COLUMN_NAMES = {
+    "colour": list(wording.COLOURS),
+    "second_colour": list(wording.COLOURS),
+    "pattern": list(wording.PATTERNS),
+    "material": list(wording.MATERIALS),
+    "brand": [row[0] for row in wording.BRANDS],
+    "style": list(wording.STYLES),
+    "parts": list(PARTS),
+}
+# Where the photos of clicks on the listings of a split come from.
+_PHOTOS = {"train": catalog.PHOTO, "gallery": "query"}
+
+
+def load(**kwargs: Any) -> catalog.Catalog:
+    """Builds the embedded catalogue; takes the fields of `synthetic.Shop`.
+
+    Returns:
+      A `Catalog` with lazy ids, titles, pictures, columns and tables; query titles are None, as a shopper's photo has
+      none. Columns of every split: those of COLUMN_NAMES, and "box". Tables: "clicks" about train (from photos of the
+      split "photo") and gallery (from the queries); "queries", "outfits" and "edits" about train, val and gallery.
+
+    Raises:
+      InputError: an unknown argument, a negative size, or queries without a gallery.
+    """
+    shop = synthetic.make_shop(**kwargs)
+    splits = {name: _split(shop, name) for name in catalog.SPLITS if shop.size(name)}
+    truth = None
+    if shop.num_query:
+        indptr, rows = synthetic.relevant(shop)
+        truth = ranking.Truth(
+            query_ids=splits["query"].ids, gallery_ids=splits["gallery"].ids, indptr=indptr, rows=rows
+        )
+    return catalog.Catalog(
+        name="synthetic",
+        **splits,
+        truth=truth,
+        category_levels=synthetic.LEVELS,
+        category_names=(list(wording.TOPS), list(wording.MIDDLES), list(wording.LEAVES)),
+        counts={name: {"read": len(split), "kept": len(split), "set_aside": {}} for name, split in splits.items()},
+        photo=_split(shop, catalog.PHOTO) if shop.num_train else None,
+        column_names=COLUMN_NAMES,
+        tables=_tables(shop),
+    )
+
+
+def _split(shop: Shop, name: str) -> Split:
+    listed = name in ("train", "val", "gallery")  # queries and photos are shoppers' photos, without a title
+    return Split(
+        name=name,
+        ids=synthetic.Column(shop, name, synthetic.listing_id),
+        titles=synthetic.Column(shop, name, synthetic.title) if listed else None,
+        categories=None if name == catalog.PHOTO else synthetic.categories(shop, name),
+        images=synthetic.images(shop, name),
+        columns=_columns(shop, name),
+    )
+
+
+def _columns(shop: Shop, split: str) -> Lazy:
+    @functools.cache
+    def attributes() -> dict[str, Any]:
+        truth = synthetic.attributes(shop, split, np.arange(shop.size(split)))
+        keys = {name: "second" if name == "second_colour" else name for name in COLUMN_NAMES if name != "parts"}
+        found = {name: truth[key].astype(np.int32) for name, key in keys.items()}
+        names = np.array([[PARTS.index(part) for part in row[4:6]] for row in wording.CATEGORIES])
+        has = np.stack([truth["part1"], truth["part2"]], 1).astype(bool)
+        indptr = np.concatenate([[0], np.cumsum(has.sum(1))])
+        return found | {"parts": Ragged(indptr, names[truth["category"]][has].astype(np.int32))}
+
+    makers = {name: functools.partial(lambda name: attributes()[name], name) for name in COLUMN_NAMES}
+    makers["box"] = lambda: synthetic.boxes(
+        shop, split, np.arange(shop.size(split))
+    )  # draws every picture of the split
+    return Lazy(makers, synthetic.made_of(shop, split))
+
+
+def _tables(shop: Shop) -> Lazy:
+    makers = {}
+    for split in ("train", "val", "gallery"):
+        if not shop.size(split):
+            continue
+        if split in _PHOTOS and shop.size(_PHOTOS[split]):
+            makers[f"clicks/{split}"] = functools.partial(_clicks, shop, split)
+        makers[f"outfits/{split}"] = functools.partial(_outfits, shop, split)
+        makers[f"queries/{split}"] = functools.partial(_queries, shop, split)
+        makers[f"edits/{split}"] = functools.partial(_edits, shop, split)
+    return Lazy(makers, str(shop))
+
+
+def _clicks(shop: Shop, split: str) -> Table:
+    found = shoppers.clicks(shop, shop.num_clicks, split)
+    columns = {"photo": found.photos}
+    for name, chosen in (("clicked", found.clicked), ("unclicked", ~found.clicked & (found.shown >= 0))):
+        columns[name] = Ragged(np.concatenate([[0], np.cumsum(chosen.sum(1))]), found.shown[chosen])
+    return Table(columns, {"photo": _PHOTOS[split], "clicked": split, "unclicked": split})
+
+
+def _outfits(shop: Shop, split: str) -> Table:
+    found = shoppers.outfits(shop, shop.num_outfits, split)
+    return Table({"listings": found.rows, "compatible": found.compatible.astype(np.int32)}, {"listings": split})
+
+
+def _queries(shop: Shop, split: str) -> Table:
+    found = shoppers.text_queries(shop, shop.num_typed, split)
+    clicked = Ragged(found.indptr, found.rows)
+    count = Ragged(found.indptr, found.clicks.astype(np.int32))
+    return Table({"text": found.texts, "clicked": clicked, "count": count}, {"clicked": split})
+
+
+def _edits(shop: Shop, split: str) -> Table:
+    found = edits.edits(shop, shop.num_edits, split)
+    columns = {"reference": found.references, "words": found.words, "targets": Ragged(found.indptr, found.rows)}
+    return Table(columns | {"attribute": found.attributes}, {"reference": split, "targets": split})

@@ -1,0 +1,255 @@
+"""Rows of CSV and JSON Lines files, one by one, with the number of every row as a person sees it."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import math
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from retrieval_jax.errors import InputError, short
+
+_FIELD = 16 * 2**20  # longest CSV field: lists of relevant ids outgrow the csv module's own 128 KiB
+_INVISIBLE = " \t\r\n\xa0\u200b\ufeff"  # around a column's name: not part of it
+EXACT = 2**53  # from here on a float skips whole numbers
+# A mark at the file's beginning says for certain how its text is encoded; UTF-32's begins like UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+_NO_TABLES = {
+    b"\x1f\x8b": "compressed (gzip); unpack it",
+    b"BZh": "compressed (bzip2); unpack it",
+    b"\xfd7zXZ": "compressed (xz); unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd); unpack it",
+    b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV",
+    b"PAR1": "Parquet; let its name end in .parquet",
+    b"%PDF": "a PDF; export the table as CSV",
+    b"<": "an HTML or XML page, perhaps an error page; fetch the file again",
+}
+
+# One row as a reader yields it: its number, its values in the order of the columns, and (reason, detail) or None.
+Row = tuple[int, list[str], tuple[str, str] | None]
+
+
+# ------------------------------------------------------------------------------------------------------- text files
+
+
+def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> Any:
+    """Opens a text file; raises InputError where its first bytes or the encoding's name say that it is none."""
+    with open(full, "rb") as file:
+        head = file.read(1024)
+    for mark, found in _MARKS.items():
+        if head.startswith(mark):
+            return open(full, newline=newline, encoding=found, errors="surrogateescape")
+    for magic, what in _NO_TABLES.items():
+        if head.lstrip().startswith(magic):
+            raise InputError(f"{path}: it is {what}")
+    if encoding == "utf-8" and head[:64].count(0) * 4 > len(head[:64]):
+        raise InputError(
+            f"{path}: it has NUL bytes where its text begins, like UTF-16 without its mark; save it as "
+            "UTF-8, or name its encoding, such as config.data.kwargs.encoding = 'utf-16-le'"
+        )
+    try:
+        return open(full, newline=newline, encoding=encoding, errors="surrogateescape")
+    except LookupError:
+        raise InputError(
+            f"config.data.kwargs.encoding is {encoding!r}, which Python does not know; "
+            "such as 'utf-8', 'cp1252' or 'utf-16-le'"
+        ) from None
+
+
+def _not_text(path: str, error: UnicodeError) -> InputError:
+    return InputError(f"{path}: its text is not encoded as was said ({error}); correct config.data.kwargs.encoding")
+
+
+# ------------------------------------------------------------------------------------------------------------ CSV
+
+
+def _csv_reader(file: Any, delimiter: str) -> Any:
+    csv.field_size_limit(max(csv.field_size_limit(), _FIELD))
+    return csv.reader(file, strict=True, delimiter=delimiter)
+
+
+def csv_header(full: pathlib.Path, path: str, encoding: str) -> tuple[str, list[str], int]:
+    """Returns the delimiter that cuts the header into the most names, these names, and the header's last line.
+
+    Raises:
+      InputError: there is no header, or it is no CSV.
+    """
+    found, problem = ("", [], 0), None
+    for delimiter in "\t,;|" if full.suffix.lower() == ".tsv" else ",;\t|":
+        try:
+            with _open_text(full, path, encoding, "") as file:
+                reader = _csv_reader(file, delimiter)
+                records = (record for record in reader if any(name.strip(_INVISIBLE + ",;|") for name in record))
+                header = next(records, [])
+                if header[:1] and re.fullmatch(r"sep=.?", header[0]):  # how Excel is told the delimiter
+                    header = next(records, [])
+        except csv.Error as error:
+            problem = problem or _not_csv(path, 1, error)
+            continue
+        except UnicodeError as error:
+            raise _not_text(path, error) from None
+        header = [_name(name) for name in header]
+        while header and not header[-1]:  # left by commas at the line's end
+            header.pop()
+        if len(header) > len(found[1]):
+            found = delimiter, header, reader.line_num
+    if not found[1]:
+        raise problem or InputError(f"{path}: the file is empty; its first line has to name the columns")
+    return found
+
+
+def _name(text: str) -> str:
+    """Returns a column's name as it can be printed."""
+    return text.encode("utf-8", "backslashreplace").decode().strip(_INVISIBLE)
+
+
+def _anything(record: list[str]) -> bool:
+    return any(map(str.strip, record))
+
+
+def _not_csv(path: str, line: int, error: csv.Error) -> InputError:
+    remedy = "a field with a double quote is written between double quotes, with the quote doubled"
+    if "unexpected end" in str(error) or "field limit" in str(error):
+        remedy = "a double quote that opens a field in this row is perhaps never closed: " + remedy
+    return InputError(f"{path}, row {line}: not CSV ({error}); {remedy}")
+
+
+def csv_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding: str) -> Iterator[Row]:
+    """Yields the rows of a CSV file; see `json_rows` for the arguments."""
+    delimiter, header, begin = csv_header(full, path, encoding)
+    places = [[short(name) for name in header].index(theirs) for theirs in columns.values()]
+    line = 1
+    with _open_text(full, path, encoding, "") as file:
+        reader = _csv_reader(file, delimiter)
+        try:
+            for record in reader:
+                # A quoted field may hold line breaks: a row's number is the line it begins at.
+                # A blank line is no row.
+                if reader.line_num > begin and record and (record[0].strip() or _anything(record)):
+                    problem = None
+                    if len(record) != len(header):
+                        while len(record) > len(header) and not record[-1].strip():
+                            record.pop()
+                    if len(record) != len(header):
+                        problem = (
+                            "wrong number of fields",
+                            f"the row has {len(record)} fields, the header {len(header)}; put fields that hold "
+                            f"a {'tab' if delimiter == chr(9) else delimiter!r} between double quotes",
+                        )
+                        record += [""] * len(header)
+                    elif reader.line_num > line and _swallows(record, header, columns.get("image"), delimiter):
+                        problem = (
+                            "rows inside a field",
+                            "a field of the row holds lines that are rows themselves: a "
+                            "double quote that opens a field here is perhaps closed only further down; double "
+                            "the quotes inside fields",
+                        )
+                    elif header[0] in record[0] and [_name(value) for value in record] == header:
+                        problem = "repeated header", "it is the header once more; remove the line"
+                    values = [record[place] for place in places]
+                    yield line, values, problem
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise _not_csv(path, line, error) from None
+        except UnicodeError as error:
+            raise _not_text(path, error) from None
+
+
+def _swallows(record: list[str], header: list[str], image: str | None, delimiter: str) -> bool:
+    """Tells whether lines inside a field look like rows, as many fields, and a file's name as the picture: whole ones,
+    or the first with what is before the field and the last with what is after it."""
+    place = header.index(image) if image in header else None
+
+    def is_row(fields: list[str]) -> bool:
+        return len(fields) == len(header) and (place is None or bool(re.search(r"\w\.\w{2,5}\s*$", fields[place])))
+
+    for at, field in enumerate(record):
+        lines = [line.split(delimiter) for line in field.splitlines()]
+        if (
+            any(map(is_row, lines[1:-1]))
+            or place is not None
+            and len(lines) > 1
+            and (is_row(record[:at] + lines[0]) and is_row(lines[-1] + record[at + 1 :]))
+        ):
+            return True
+    return False
+
+
+# ---------------------------------------------------------------------------------------------------------- JSONL
+
+
+def json_records(full: pathlib.Path, path: str, encoding: str) -> Iterator[tuple[int, dict | None, str]]:
+    """Yields (line, object, problem) of a JSON Lines file; the object is None where there is a problem."""
+    with _open_text(full, path, encoding, "\n") as file:
+        try:
+            for line, text in enumerate(file, 1):
+                if line == 1 and text.lstrip().startswith("["):
+                    raise InputError(f"{path}: it is one JSON array; write every listing as an object on its own line")
+                if text.strip():
+                    try:
+                        record = json.loads(text)
+                        problem = "" if isinstance(record, dict) else "not an object"
+                    except (ValueError, RecursionError) as error:
+                        record, problem = None, str(error)
+                    yield line, None if problem else record, problem
+        except UnicodeError as error:
+            raise _not_text(path, error) from None
+
+
+def json_rows(
+    full: pathlib.Path, path: str, columns: dict[str, str], encoding: str, lists: Mapping[str, str]
+) -> Iterator[Row]:
+    """Yields the rows of a JSON Lines file.
+
+    Args:
+      full: path of the file.
+      path: its name in messages.
+      columns: our name of a column -> its name in the file.
+      encoding: of the text, where the file has no byte-order mark.
+      lists: our name of a column that may hold lists -> what their values are joined with.
+
+    Raises:
+      InputError: the file cannot be read as such.
+    """
+    for line, record, problem in json_records(full, path, encoding):
+        if record is None:
+            wrong = "not a JSON object", f"the line is no JSON object ({problem}); correct it"
+            yield line, [""] * len(columns), wrong
+            continue
+        values, wrong = [], None
+        for ours, theirs in columns.items():
+            text = _text(record.get(theirs), lists.get(ours))
+            if text is None:
+                wrong = (
+                    "value is not text",
+                    f"{theirs} is neither text nor an exact number (from 2**53 on floats are none); correct it",
+                )
+            values.append(text or "")
+        yield line, values, wrong
+
+
+def _text(value: Any, separator: str | None) -> str | None:
+    """Returns a JSON value as text, a list joined with the separator; None where it is an object, a list without a
+    separator, or a number that has lost digits."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        if value.is_integer():
+            return str(int(value)) if abs(value) < EXACT else None
+        return "" if math.isnan(value) else str(value)
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    if separator and isinstance(value, list) and all(isinstance(item, (str, int)) for item in value):
+        return separator.join(map(str, value))
+    return None

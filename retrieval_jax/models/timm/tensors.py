@@ -1,0 +1,173 @@
+"""Matches the tensors of a backbone with those of timm's weight files: names, layouts, shapes, resampling.
+
+A backbone's file defines the mapping; `models.pretrained` documents what such a file contains.
+"""
+
+import dataclasses
+import math
+import re
+import sys
+import types
+
+import jax
+import numpy as np
+
+from retrieval_jax.errors import InputError
+
+# Tensors of a file that a backbone does not need: classifiers, index tables derived from shapes, training-only tokens.
+LEFT_OUT = re.compile(
+    r"head\.(fc\.)?(weight|bias)|head_dist\..*|(.*\.)?relative_position_index|(.*\.)?attn_mask|"
+    r"mask_token|lm_head\..*"
+)
+# Prefix of tensors that timm's models do not have.
+OURS = "retrieval_jax."
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tensor of a backbone and its counterpart in timm.
+
+    Attributes:
+      timm: its name in timm, or `OURS` followed by our path if timm has no such tensor.
+      path: our path, with unscanned layers.
+      leaf: keys of the leaf that holds it in the parameter tree.
+      index: index along the leading axis of a scanned leaf, or None.
+      kind: as in TIMM_RULES.
+      shape: shape of the tensor in our layout.
+    """
+
+    timm: str
+    path: str
+    leaf: tuple[str, ...]
+    index: int | None
+    kind: str
+    shape: tuple[int, ...]
+
+
+def module_of(model) -> types.ModuleType:
+    """Returns the module that defines a backbone."""
+    return sys.modules[type(model).__module__]
+
+
+def entries(model, params) -> list[Entry]:
+    """Returns every tensor of a backbone with its counterpart in timm.
+
+    Args:
+      model: backbone.
+      params: its parameters, or their shapes.
+    """
+    rules, found = module_of(model).TIMM_RULES, []
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
+        keys = tuple(str(getattr(key, "key", key)) for key in keys)
+        stacked = re.fullmatch(r"((?:.*/)?[^/]*block)s(/.*)", "/".join(keys))
+        layers = range(leaf.shape[0]) if stacked else (None,)
+        for i in layers:
+            path = f"{stacked[1]}{i}{stacked[2]}" if stacked else "/".join(keys)
+            shape = tuple(leaf.shape[1:] if stacked else leaf.shape)
+            matches = ((re.fullmatch(pattern, path), *rest) for pattern, *rest in rules)
+            match, replacement, kind = next((m for m in matches if m[0]), (None, "", "same"))
+            found.append(Entry(match.expand(replacement) if match else OURS + path, path, keys, i, kind, shape))
+    return found
+
+
+def timm_shape(entry: Entry, model) -> tuple[int, ...]:
+    """Returns the shape of a tensor in timm's layout."""
+    return to_timm(entry, np.broadcast_to(np.float32(0), entry.shape), model).shape  # a broadcast zero: no memory
+
+
+def to_timm(entry: Entry, tensor: np.ndarray, model) -> np.ndarray:
+    """Converts a tensor from our layout to timm's."""
+    if entry.kind == "conv":
+        return tensor.transpose(3, 2, 0, 1)
+    if entry.kind == "depthwise":
+        return tensor.transpose(2, 0, 1)[:, None]
+    if entry.kind == "pointwise" and model.conv_mlp:
+        return tensor.T[:, :, None, None]
+    if entry.kind in ("linear", "pointwise"):
+        return tensor.T
+    if entry.kind == "same":
+        return tensor
+    raise ValueError(f"unknown kind of rule {entry.kind!r} for {entry.path}")
+
+
+def _from_timm(entry: Entry, tensor: np.ndarray) -> np.ndarray | None:
+    """Converts a tensor from timm's layout to ours; None if it cannot be of this kind."""
+    if entry.kind == "conv":
+        return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else None
+    if entry.kind == "depthwise":
+        return tensor[:, 0].transpose(1, 2, 0) if tensor.ndim == 4 and tensor.shape[1] == 1 else None
+    if entry.kind == "pointwise" and tensor.ndim == 4 and math.prod(tensor.shape[2:]) == 1:
+        tensor = tensor[:, :, 0, 0]
+    if entry.kind in ("linear", "pointwise"):
+        return tensor.T if tensor.ndim == 2 else None
+    return tensor
+
+
+def fitting(entry: Entry, tensor: np.ndarray, model, source_size) -> np.ndarray | None:
+    """Converts a tensor of a file for a backbone, resampling it if allowed; None if it does not fit.
+
+    Args:
+      entry: the backbone's tensor.
+      tensor: the file's tensor, in timm's layout.
+      model: backbone.
+      source_size: (height, width) of the pictures that the file was made for, or None if unknown.
+    """
+    module, tensor = module_of(model), _from_timm(entry, tensor)
+    if tensor is not None and re.fullmatch(getattr(module, "RESAMPLED", "(?!)"), entry.path):
+        try:
+            tensor = module.resample(entry.path, tensor, model, source_size)
+        except (ValueError, IndexError):
+            return None
+    return tensor if tensor is not None and tensor.shape == entry.shape else None
+
+
+def check(model, params, shapes: dict[str, tuple[int, ...]], source_size=(224, 224), source: str = "the file"):
+    """Checks that the tensors of a file are exactly those of a backbone.
+
+    Args:
+      model: backbone.
+      params: its parameters, or their shapes.
+      shapes: {timm's name: shape} of the file's tensors.
+      source_size: (height, width) of the pictures that the file was made for, or None if unknown.
+      source: name of the file, for the message.
+
+    Returns:
+      (entries found in the file, entries that only our models have and the file lacks, names in the file that are left
+      out: classifiers and tables derived from shapes).
+
+    Raises:
+      InputError: one message that lists every missing, unexpected and mis-shaped tensor.
+    """
+    wanted, extra = entries(model, params), getattr(module_of(model), "LEFT_OUT", {})
+    fresh = [entry for entry in wanted if entry.timm.startswith(OURS) and entry.timm not in shapes]
+    wanted = [entry for entry in wanted if entry not in fresh]
+    names = {entry.timm for entry in wanted}
+    left_out = [
+        name
+        for name in shapes
+        if name not in names
+        and (
+            LEFT_OUT.fullmatch(name)
+            or any(re.fullmatch(pattern, name) and without(model) for pattern, without in extra.items())
+        )
+    ]
+    missing = [f"{entry.timm} {timm_shape(entry, model)}" for entry in wanted if entry.timm not in shapes]
+    surplus = [f"{name} {tuple(shape)}" for name, shape in shapes.items() if name not in names | set(left_out)]
+    wrong = []
+    for entry in wanted:
+        if entry.timm in shapes:
+            nothing = np.broadcast_to(np.float32(0), shapes[entry.timm])
+            if fitting(entry, nothing, model, source_size) is None:
+                wrong.append(f"{entry.timm} {tuple(shapes[entry.timm])}, expected {timm_shape(entry, model)}")
+    if missing or surplus or wrong:
+        lists = ". ".join(
+            f"{len(found)} {what}: {'; '.join(found)}"
+            for what, found in (("missing", missing), ("unexpected", surplus), ("with another shape", wrong))
+            if found
+        )
+        raise InputError(
+            f"{source} does not hold the weights of this model "
+            f"({type(model).__module__.rpartition('.')[2]} {model.variant}). {lists}. "
+            "Give the name and the arguments that the file was made with"
+        )
+    return wanted, fresh, left_out
