@@ -1,4 +1,4 @@
-"""The exceptions that speak to a user instead of a developer."""
+"""The exceptions whose messages are written for users instead of developers."""
 
 import contextlib
 import errno
@@ -13,33 +13,33 @@ class InputError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """Something a run met on its way: a loss that is no number, a disk that is full, another process that is gone.
+    """Something that stops a run midway: a non-finite loss, a full disk, another process that died.
 
-    The message says what, and from where a new start goes on. Command lines print it alone and exit with status 1.
+    The message says what, and from where a restart resumes. Command lines print it alone and exit with status 1.
     """
 
 
 class Preempted(RuntimeError):
-    """The run was asked to stop (SIGTERM), and everything is saved: the same command goes on from there.
+    """The run was asked to stop (SIGTERM) and has saved everything: the same command resumes it.
 
-    Command lines exit with status `REQUEUE`, by which a cluster knows that the job is to be queued again.
+    Command lines exit with status `REQUEUE`, which tells a cluster to queue the job again.
     """
 
     REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
 
 
-# What a disk says that is full, over its quota, too small for the file, read-only, or gone.
+# Errors of a disk that is full, over quota, too small for the file, read-only, or gone.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 
 
 def short(text: str, limit: int = 100) -> str:
-    """Returns what of a user's text goes into a sentence: its beginning, where it is long."""
+    """Returns a user's text for a sentence, truncated where it is long."""
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"
 
 
 @contextlib.contextmanager
 def spoken():
-    """Makes an `InputError` inside one message and exit status 2, for command lines that need no more than that."""
+    """Prints an `InputError` raised inside as one message and exits with status 2."""
     try:
         yield
     except InputError as error:
@@ -49,7 +49,7 @@ def spoken():
 
 
 def explain(error: Exception) -> tuple[str, int] | None:
-    """Returns what to print of an error that speaks to the user, and the exit status; None for all others."""
+    """Returns the message and the exit status for an error meant for users; None for any other."""
     if isinstance(error, Preempted):
         return f"stopped: {error}", Preempted.REQUEUE
     if isinstance(error, (InputError, RunFailed)):
@@ -57,6 +57,6 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, OSError) and error.errno in _DISK:
         return (
             f"error: {error.strerror}: {error.filename or 'a file of the work directory'} could not be written; "
-            "what was complete before is kept, and the same command goes on from there"
+            "what was complete before is kept, and the same command resumes from there"
         ), 1
     return None

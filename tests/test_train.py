@@ -1,6 +1,6 @@
 """The loop: golden numbers of three steps, one device and eight, killed and resumed, and what it refuses.
 
-After a change of the training step that is meant, write the golden numbers again: python tests/tiny.py --write
+After a change of the training step that is meant, write the golden numbers again: python tests/test_train.py --write
 """
 
 import json
@@ -88,7 +88,7 @@ def test_three_steps_equal_their_golden_numbers(loss):
         "1: initialisation, pictures, network or loss. Later ones: gradients, optimiser or schedule. Only ema: the "
         "moving average. Missing names are renamed parameters: old checkpoints no longer load. Where no change of the "
         "numbers is meant (a refactor, a faster form, a new jax), it is a bug. Where it is meant, say so in the commit "
-        "message and write the numbers again: python tests/tiny.py --write"
+        "message and write the numbers again: python tests/test_train.py --write"
     )
 
 
