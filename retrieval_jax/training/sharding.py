@@ -169,7 +169,9 @@ def spec(path: str, shape, mesh: Mesh, rules=()) -> PartitionSpec:
             reason = (
                 f"has an unknown axis {unknown[0]!r}; the axes are {', '.join(mesh.shape)}"
                 if unknown
-                else (f"divides {side} by {' x '.join(str(mesh.shape[name]) for name in names)}, which leaves a remainder")
+                else (
+                    f"divides {side} by {' x '.join(str(mesh.shape[name]) for name in names)}, which leaves a remainder"
+                )
             )
             raise InputError(f"config.train.sharding_rules: {chosen} for {path} {tuple(shape)} {reason}")
     if len(chosen) > len(shape):
