@@ -201,7 +201,7 @@ def test_every_row_of_the_catalogue_of_all_faults_is_kept_or_named(shop, loaded)
             assert (entry["reason"], entry["id"]) == (reason, row[0]), case
             assert says in entry["sentence"], case
         line += 1 + sum(cell.count("\n") for cell in row)
-    line += 2  # a blank line, and a line of commas, which are not rows
+    line += 2  # a blank line and one of commas alone do not count as rows
     assert found.pop(line)["reason"] == "not UTF-8 text" and not found
     assert loaded.counts["train"]["read"] == len(expected) + 2
     fallen = [entry for entry in loaded.set_aside if entry["file"] == "gallery.csv"]
@@ -501,7 +501,7 @@ GRAY = np.asarray(Image.fromarray(odd_pictures.RAMP).convert("L"))[:, :, None].r
 def test_pictures_are_decoded_as_they_look(name):
     image, expected, near = decoding.decode(odd_pictures.good()[name]), odd_pictures.RAMP, 14
     assert image.dtype == np.uint8 and image.shape[2] == 3
-    if name.startswith("turned"):
+    if name.startswith("rotated"):
         turns = {
             2: np.fliplr,
             3: lambda x: np.rot90(x, 2),
@@ -511,7 +511,7 @@ def test_pictures_are_decoded_as_they_look(name):
             7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
             8: np.rot90,
         }
-        expected = turns[int(name[6])](expected)
+        expected = turns[int(name[7])](expected)
     elif name in ("gray.jpg", "gray.png", "interlaced.png"):
         expected, near = GRAY, 3
     elif name in ("gray16.png", "gray16.tiff"):
@@ -531,7 +531,7 @@ def test_pictures_are_decoded_as_they_look(name):
     elif name == "ycck.jpg":
         assert image.std() > 10  # its colours are not those of the CMYK picture that it was made of
         return
-    elif name in ("longer_than_told.jpg", "shorter_than_told.jpg"):
+    elif name in ("longer_than_declared.jpg", "shorter_than_declared.jpg"):
         height = min(len(image), 32) - 8
         image, expected = image[:height], expected[:height]
     assert _far(image, expected) <= near
@@ -573,11 +573,11 @@ def test_damage_between_header_and_end_is_found_by_decoding_alone(tmp_path):
         (tmp_path / "pictures" / name).write_bytes(data)
     trusted = _load(kwargs)
     assert len(trusted.train) == len(rows)
-    with pytest.raises(InputError, match=r"truncated image file: .*flipped.png \(the sum of a part is wrong\)"):
+    with pytest.raises(InputError, match=r"truncated image file: .*flipped.png \(a checksum is wrong\)"):
         trusted.train.images[trusted.train.ids.index("flipped.png")]
     whole = _load(kwargs, check_images="decode")
     # The sums of these are right: what is missing comes out black.
-    assert whole.train.ids == ["endless.png", "told_taller.png"]
+    assert whole.train.ids == ["endless.png", "declared_taller.png"]
     assert whole.train.images[1].shape == (300, 48, 3)
     with pytest.raises(InputError, match="check_images is 'all'; it takes True, False or 'decode'"):
         _load(kwargs, check_images="all")
