@@ -1,7 +1,7 @@
 """Columns of a split for prediction: pictures, the mined labels of titles, categories, and the split's own columns.
 
-A task whose predict functions read anything else defines its own `columns`, with the arguments and the result of `columns`
-here; it may extend this one: `{**parts.columns(config, split, workdir), "query": ...}`.
+A task whose predict functions read anything else defines its own `columns`, with the same arguments and result as
+`columns` here; it may extend this one: `{**parts.columns(config, split, workdir), "query": ...}`.
 """
 
 import functools
