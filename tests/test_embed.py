@@ -39,6 +39,7 @@ def weights(tmp_path_factory):
 
 def make_config(weights):
     config = command_line.load_config("pretrained", f"runlocal,name={NAME},path={weights}")
+    config.unlock()  # for tests that add a train block
     config.data.kwargs.update(num_train=8, num_val=8, num_query=12, num_gallery=24, image_size=48)
     config.report.rows = 2
     config.data.cache_bytes = 2**20

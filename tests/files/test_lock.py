@@ -1,4 +1,4 @@
-"""The lock of a work directory: one run at a time, and none in the way after kill -9."""
+"""The lock of a work directory: one run at a time, and no stale lock after kill -9."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ HOLD = (
 def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match=f"in use by train, process {child.pid} on .*, since .*: wait until it ends"):
+    with pytest.raises(InputError, match=f"in use by train, process {child.pid} on .*, since .*: wait for it to end"):
         with lock.held(tmp_path, "train"):
             pass
     child.kill()
@@ -38,9 +38,9 @@ def no_locks(monkeypatch):
     monkeypatch.setattr(lock, "LEASE", 3.0)
 
 
-def test_without_locks_a_file_that_goes_on_changing_means_another_run(tmp_path, no_locks):
+def test_without_locks_a_file_that_keeps_changing_means_another_run(tmp_path, no_locks):
     with lock.held(tmp_path, "train"):
-        with pytest.raises(InputError, match="in use by train, process .*: wait until it ends"):
+        with pytest.raises(InputError, match="in use by train, process .*: wait for it to end"):
             with lock.held(tmp_path, "train"):
                 pass
     assert not (tmp_path / ".lock-lease").exists()
@@ -49,5 +49,5 @@ def test_without_locks_a_file_that_goes_on_changing_means_another_run(tmp_path, 
 def test_without_locks_a_file_that_no_longer_changes_is_taken_over(tmp_path, no_locks, capsys):
     (tmp_path / ".lock-lease").write_text("train, process 1 on elsewhere, since yesterday #7")
     with lock.held(tmp_path, "train"):
-        assert "was in use by train, process 1 on elsewhere, since yesterday; looks" in capsys.readouterr().out
+        assert "was in use by train, process 1 on elsewhere, since yesterday; waiting" in capsys.readouterr().out
         assert f"process {os.getpid()} on" in (tmp_path / ".lock-lease").read_text()

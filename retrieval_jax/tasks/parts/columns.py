@@ -1,7 +1,7 @@
 """Columns of a split for prediction: pictures, the mined labels of titles, categories, and the split's own columns.
 
-A task whose predict functions read anything else has a function `columns` of its own, with the arguments and the result
-of `columns` here; it may start from this one: `{**parts.columns(config, split, workdir), "query": ...}`.
+A task whose predict functions read anything else defines its own `columns`, with the same arguments and result as
+`columns` here; it may extend this one: `{**parts.columns(config, split, workdir), "query": ...}`.
 """
 
 import functools
@@ -12,6 +12,7 @@ import numpy as np
 
 from retrieval_jax.attributes.vocabulary import Vocabulary
 from retrieval_jax.data import info as info_lib
+from retrieval_jax.data.catalog import Lazy
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
 
@@ -27,10 +28,15 @@ def columns(config, split, workdir=None) -> dict[str, Callable]:
     Returns:
       {name: function without arguments that makes the column: `Pictures`, `Ragged` or array [n, ...]}, so that only
       what is read is made. "image"; "label_ids", the attributes that mine's vocabulary finds in the titles, where the
-      split has titles and the run a vocabulary; "category", int32 [n], the leaf, -1 where unknown; and the split's own
-      columns, except that text has to be turned into numbers by the task.
+      split has titles and the run a vocabulary; "category", int32 [n], the leaf, -1 where unknown; and the numeric
+      columns of the split.
     """
-    found = {name: functools.partial(_own, config, split, name) for name in split.columns}
+    del config
+    found = {}
+    own = getattr(split, "columns", None) or {}
+    for name in own:  # not items(): what a lazy mapping computes on demand may take minutes, such as boxes
+        if isinstance(own, Lazy) or _numeric(own[name]):
+            found[name] = functools.partial(_read, own, name)
     found["image"] = lambda: Pictures(split.images)
     if split.categories is not None:
         found["category"] = lambda: split.categories[:, -1]
@@ -40,14 +46,14 @@ def columns(config, split, workdir=None) -> dict[str, Callable]:
     return found
 
 
-def _own(config, split, name):
-    column = split.columns[name]
-    if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf"):
-        return column
-    raise InputError(
-        f"the column {name!r} of the {split.name} split is text, which no network reads: make tokens of it in "
-        f"`columns` of the task {config.train.task!r}"
-    )
+def _numeric(column) -> bool:
+    return isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf")
+
+
+def _read(columns, name):
+    if not _numeric(columns[name]):
+        raise InputError(f"the column {name!r} is text; a task that reads it defines `columns` of its own")
+    return columns[name]
 
 
 def title_labels(titles, workdir) -> Ragged:
