@@ -1,8 +1,8 @@
-"""Embeddings on disk: shards of .npy, UTF-8 ids and offsets, provenance as JSON; memory-mapped, nothing pickled.
+"""Embeddings on disk: .npy shards, UTF-8 ids and offsets, provenance as JSON; memory-mapped, nothing pickled.
 
 folder/embeddings.json   rows, dim, dtype, the shards with their sha256, and `meta` (space, checkpoint, config, ...)
 folder/00000.npy ...     [rows of the shard, dim] float32 or float16
-folder/ids.npy           all ids, joined, as UTF-8 bytes; folder/id_offsets.npy: where each one starts
+folder/ids.npy           all ids concatenated as UTF-8 bytes; folder/id_offsets.npy: where each one starts
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from retrieval_jax.files.arrays import file_sha256, load_npy
 from retrieval_jax.files.atomic import replace_folder
 
 FORMAT = 1
-KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones each time they are read
+KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones whenever they are read
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Vectors with their ids and where they come from.
+    """Vectors with their ids and their provenance.
 
     Attributes:
       ids: n ids, one per row (any sequence of str; kept as `Ids`).
       vectors: [n, dim] float32 array, `Shards` of memory-mapped arrays, or `Computed` when read. A float16 array stays
         as it is, and gives float32 when read.
-      meta: provenance: space (what may be compared with what), checkpoint, config, split, ...; of what was loaded also
-        vectors_sha256, of the files' checksums, which stays with what is computed from it.
+      meta: provenance: space (only vectors of one space may be compared), checkpoint, config, split, ...; loaded
+        embeddings also have vectors_sha256, a hash of the checksums of their files, which is passed on to whatever is
+        computed from them.
 
     Raises:
-      InputError: not as many ids as vectors.
+      InputError: the numbers of ids and vectors differ.
     """
 
     ids: Sequence[str]
@@ -81,20 +82,20 @@ class Embeddings:
         return np.asarray(self.vectors[start:stop], np.float32)
 
     def map(self, function: Callable[[np.ndarray], np.ndarray], dim: int | None = None) -> Embeddings:
-        """Returns the same rows with a function applied: computed now where they are few, else when they are read.
+        """Returns the same rows with a function applied: now if they are few, else whenever they are read.
 
-        What is not kept costs no memory and no disk, but the function runs at every reading: `save` the result where it
-        is read often.
+        A result that is not kept takes neither memory nor disk, but the function runs on every read: `save` the result
+        if it is read often.
 
         Args:
-          function: of [n, dim] float32; returns [n, new dim], each row from its own row alone.
-          dim: the new dim; by default the old one.
+          function: of [n, dim] float32; returns [n, new dim], each row computed from its own row alone.
+          dim: the new dimension; by default the old one.
         """
         old = self.vectors
         return computed(self.ids, lambda key: function(np.asarray(old[key], np.float32)), dim or self.dim, self.meta)
 
     def take(self, rows: np.ndarray) -> Embeddings:
-        """Returns some rows, in the order given; read from where they are, not copied.
+        """Returns some rows, in the order given, without copying them.
 
         Args:
           rows: [n] row numbers.
@@ -106,8 +107,8 @@ class Embeddings:
         """Writes the folder whole or not at all: a temporary folder beside it, renamed at the end.
 
         Args:
-          folder: where to; an older one there is replaced.
-          shard_rows: rows a .npy file.
+          folder: where to write; an older folder there is replaced.
+          shard_rows: rows per .npy file.
           dtype: "float32", or "float16" for half the bytes.
 
         Raises:
@@ -121,11 +122,11 @@ class Embeddings:
         """Returns the embeddings of a folder, memory-mapped: shapes and file sizes are checked, no vector is read.
 
         Args:
-          folder: that `save` or `write` made.
+          folder: a folder that `save` or `write` made.
           verify: also read every byte and compare the checksums (for files that were copied from elsewhere).
 
         Raises:
-          InputError: a missing, cut or mismatched file, or one that is not what was written, named.
+          InputError: a file that is missing, truncated, mismatched or has changed since it was written.
         """
         folder = pathlib.Path(folder)
         info = read_info(folder)
@@ -155,7 +156,7 @@ class Embeddings:
 
 
 def computed(ids: Sequence[str], read: Callable[[slice | np.ndarray], np.ndarray], dim: int, meta: dict) -> Embeddings:
-    """Returns embeddings whose vectors `read` gives: read once and kept up to KEPT_BYTES, else whenever they are read.
+    """Returns embeddings whose vectors `read` computes: once and kept up to KEPT_BYTES, else whenever they are read.
 
     Args:
       ids: n ids.
@@ -168,7 +169,7 @@ def computed(ids: Sequence[str], read: Callable[[slice | np.ndarray], np.ndarray
 
 
 def allocate(shape: tuple[int, int], max_bytes: int = 2 << 30) -> np.ndarray:
-    """Returns an empty float32 array to fill: in memory, or, beyond max_bytes, a mapped unnamed file in TMPDIR."""
+    """Returns an empty float32 array to fill: in memory or, beyond max_bytes, a mapped unnamed file in TMPDIR."""
     if shape[0] * shape[1] * 4 <= max_bytes:
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile() as file:  # the mapping keeps the file alive after it is closed
@@ -184,18 +185,18 @@ def write(
     dim: int,
     dtype: str = "float32",
 ) -> pathlib.Path:
-    """Writes blocks of vectors as they come, one shard each: embeddings that do not fit in memory.
+    """Writes blocks of vectors as they arrive, one shard each: for embeddings that do not fit in memory.
 
     Args:
-      folder: where to; an older one there is replaced when the new one is complete.
+      folder: where to write; an older folder there is replaced once the new one is complete.
       ids: one per row, in the order of the blocks.
       blocks: arrays [n, dim].
       meta: provenance, JSON-able.
-      dim: the vectors' dimension.
+      dim: dimension of the vectors.
       dtype: "float32" or "float16".
 
     Raises:
-      InputError: ids and vectors differ in number, another dtype, or a value that float16 cannot hold.
+      InputError: the numbers of ids and vectors differ, another dtype, or a value that float16 cannot hold.
     """
     check_dtype(dtype)
     folder, ids = pathlib.Path(folder), Ids.of(ids)
@@ -239,7 +240,7 @@ def as_stored(block: np.ndarray, dtype: str, name: Callable[[int], str]) -> np.n
     Args:
       block: [n, dim].
       dtype: "float32" or "float16".
-      name: of a row number of the block, for the message.
+      name: names a row of the block by its number, for the message.
 
     Raises:
       InputError: a value that float16 cannot hold, or a vector that becomes zero in it.

@@ -14,7 +14,7 @@ from retrieval_jax.files.arrays import load_npy
 
 
 class Ids(Sequence):
-    """Ids as one array of UTF-8 bytes: a million of them cost no Python objects, and may stay on disk.
+    """Ids as one array of UTF-8 bytes: a million of them take no Python objects, and may stay on disk.
 
     Indexing with an int gives a `str`, with a slice or an array of rows a list of `str`.
     """
@@ -25,7 +25,7 @@ class Ids(Sequence):
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Ids:
-        """Returns `ids` as `Ids` (unchanged if it is one already)."""
+        """Returns `ids` as `Ids` (unchanged if they are already)."""
         if isinstance(ids, cls):
             return ids
         encoded = [str(item).encode() for item in ids]
@@ -76,22 +76,22 @@ class Ids(Sequence):
         """Writes {name}ids.npy and {name}id_offsets.npy.
 
         Args:
-          folder: that exists.
-          name: put before the files' names, where a folder holds the ids of several things.
+          folder: an existing folder.
+          name: prefix of the file names, where a folder holds several sets of ids.
         """
         np.save(folder / f"{name}ids.npy", self.data, allow_pickle=False)
         np.save(folder / f"{name}id_offsets.npy", self.offsets, allow_pickle=False)
 
     @classmethod
     def load(cls, folder: pathlib.Path, name: str = "") -> Ids:
-        """Returns the ids that `save` wrote, decoded only when asked for.
+        """Returns the ids that `save` wrote; they are decoded only when they are read.
 
         Args:
           folder: see `save`.
           name: see `save`.
 
         Raises:
-          InputError: a file is missing, cut, or does not fit the other.
+          InputError: a file is missing, truncated, or does not match the other.
         """
         offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False)
         data_file = folder / f"{name}ids.npy"
@@ -106,16 +106,16 @@ class Ids(Sequence):
             or (np.diff(offsets) < 0).any()
         ):
             raise InputError(
-                f"{data_file} does not fit its offsets: make the folder again with the command that made it"
+                f"{data_file} does not match its offsets: make the folder again with the command that made it"
             )
         return cls(data, offsets)
 
 
 def places(names: Iterable[str] | Iterable[bytes]) -> np.ndarray:
-    """Returns the place of each name among all of them sorted, [n] int64.
+    """Returns the rank of each name in sorted order, [n] int64.
 
     Args:
-      names: n ids; Python's order of str is that of their UTF-8.
+      names: n ids; Python orders str as it orders their UTF-8 bytes.
     """
     names = list(names)
     out = np.empty(len(names), np.int64)

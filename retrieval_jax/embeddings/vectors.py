@@ -1,7 +1,7 @@
-"""Vectors that are read by rows: shards on disk as one array, and rows computed when they are read.
+"""Vectors that are read by rows: shards on disk as one array, and rows that are computed when they are read.
 
-Both have len, .shape and .dtype like an array, are read with a slice or with an array of rows, and always give float32
-copies. Only what is read is ever in memory.
+Both have len, .shape and .dtype like an array, are indexed by a slice or an array of rows, and always give float32
+copies. Only the rows being read are in memory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-# Rows of one call of the function behind `Computed`: its temporary arrays are this large, however much is read.
+# Rows per call of the function behind `Computed`: bounds its temporary arrays, however much is read.
 CHUNK_ROWS = 2048
 
 
@@ -52,11 +52,11 @@ class Shards:
 
 
 class Computed:
-    """Rows computed when they are read, and again each time: a result that would not fit in memory costs none.
+    """Rows that are computed whenever they are read: for a result that would not fit in memory.
 
     Args:
-      read: of a slice of step 1 or of an array [n] of rows; returns their vectors [n, dim], each row the same whatever
-        else is read with it.
+      read: function of a slice of step 1 or of an array [n] of rows; returns their vectors [n, dim], each row the same
+        whatever else is read with it.
       shape: rows and dim.
     """
 
@@ -91,10 +91,10 @@ class Computed:
 
 
 def flat_rows(key, count: int) -> np.ndarray:
-    """Returns the row numbers that an index names (a number, an array of numbers or a mask), none of them negative.
+    """Returns the row numbers of an index (a number, an array of numbers or a mask), all of them non-negative.
 
     Raises:
-      IndexError: a row that is not there.
+      IndexError: a row that does not exist.
     """
     rows = np.asarray(key)
     if rows.dtype == bool:
