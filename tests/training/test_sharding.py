@@ -190,7 +190,8 @@ from retrieval_jax.models.backbones import convnext
 sharding.initialize()
 sharding._SMALL = 16  # cut everything that can be cut
 convnext.VARIANTS["tiny test"] = tiny.TINY
-config, rng = tiny.tiny_config().train, np.random.default_rng(0)
+whole, rng = tiny.tiny_config(), np.random.default_rng(0)
+config = whole.train
 examples = Examples({
     "image": Pictures(rng.integers(0, 256, (40, 16, 16, 3), np.uint8)),
     "label_ids": Ragged(np.arange(41) * 2, rng.integers(0, 5, 80).astype(np.int32)),
@@ -223,9 +224,8 @@ for devices, fsdp, parts, drawn in json.loads(sys.argv[1]):
         state, values = update(state, sharding.shard_batch(batch, mesh), None)
         losses.append({name: float(value) for name, value in values.items()})
     cut = [leaf.sharding.shard_shape(leaf.shape) != leaf.shape for leaf in jax.tree.leaves(state["opt_state"])]
-    scores = retrieval.Evaluator(
-        task.predict_fns["embed_image"], catalog=tiny_linear.make_catalog(), transform=(("resize", {}),),
-        image_size=(16, 16), batch_size=7, mesh=mesh, selection_share=1.0).run(state["ema"])
+    whole.embed.batch_size, whole.evaluate.selection_share, whole.data.image_size = 7, 1.0, (16, 16)
+    scores = retrieval.make(task, tiny_linear.make_catalog(), config=whole, mesh=mesh)(state["ema"])
     found[f"{devices},{fsdp},{parts},{drawn}"] = {"losses": losses, "scores": dict(scores), "cut": sum(cut)}
 print(json.dumps(found))
 """
