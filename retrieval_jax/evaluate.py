@@ -131,7 +131,7 @@ def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tup
         return {"not_checked": "config.evaluate.near_duplicates.max_difference is below 0"}, nothing
     sides = _thumbnails(config, workdir, truth)
     if sides is None:
-        return {"not_checked": "these embeddings have no thumbnails of these listings; embed again"}, nothing
+        return {"not_checked": "no embeddings have thumbnails of both sides (text has none); embed again"}, nothing
     queries, gallery = sides
     entry, rows = thumbnails.of_queries(queries, gallery, truth, limit)
     out = {"max_difference": limit, "query": entry}

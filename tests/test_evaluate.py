@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from retrieval_jax import evaluate
 from retrieval_jax.data import loading
 from retrieval_jax.data.catalog import Catalog, Split
-from retrieval_jax.data.pictures.noted import Noted
+from retrieval_jax.data.contents import Contents
+from retrieval_jax.data.examples import Pictures
 from retrieval_jax.embeddings import Ids, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import metrics, submission
@@ -184,8 +185,9 @@ def test_near_duplicates_are_counted_and_shown_but_not_removed(made, capsys):
         folder = workdir / "embeddings" / "trained" / name
         job = writer.Job(folder, Ids.of(catalog.split(name).ids), "r", "float32", 16)
         earlier = writer.Earlier(folder, "r", "float32")
+        contents = Contents({"image": Pictures(images)})
         writer.write(
-            job, earlier, Noted(images), lambda rows, shard: (np.ones((len(rows), 2)), "s"), range(job.count), print
+            job, earlier, contents, lambda rows, shard: (np.ones((len(rows), 2)), "s"), range(job.count), print
         )
         writer.finish(job, {}, earlier)
     train = np.concatenate([gallery[:2], rng.integers(0, 256, (30, 9, 8, 3), dtype=np.uint8)])
