@@ -51,16 +51,8 @@ def run(config, folder, config_folder="configs") -> dict:
 def _run(config, folder, config_folder) -> dict:
     start = time.monotonic()
     folder = workdir.prepare(config, folder)
-    earlier = (*workdir.members(config), *filter(None, [workdir.predecessor(config)]), *sides.other_runs(config))
-    for member in dict.fromkeys(earlier):
+    for member, member_config in earlier(config, config_folder).items():
         print(f"=== first: {member}", flush=True)
-        member_config = command_line.load_member(member, config_folder)
-        if workdir.members(member_config):
-            raise InputError(f"{member} is an ensemble itself; list its members instead")
-        # All of them share this config's catalogue, wherever it lies; each sees pictures of its own size.
-        with member_config.unlocked():
-            data = {**copy.deepcopy(config.data), "image_size": member_config.data.image_size}
-            member_config.data = type(config.data)(data)
         _run(member_config, workdir.member_folder(folder, member), config_folder)
 
     print(f"=== {config.get('name', folder.name)}: {folder}", flush=True)
@@ -91,6 +83,30 @@ def _run(config, folder, config_folder) -> dict:
     return done
 
 
+def earlier(config, config_folder) -> dict:
+    """Returns the runs that go first, {"name" or "name:arg": its config}.
+
+    They are members of an ensemble, the run that a training starts from, and the runs that a side of the search comes
+    from. All of them share this config's catalogue, wherever it lies; each sees pictures of its own size.
+
+    Args:
+      config: the settings.
+      config_folder: where to look for their config files first.
+
+    Raises:
+      InputError: there is no such config, or it is an ensemble itself.
+    """
+    members = (*workdir.members(config), *filter(None, [workdir.predecessor(config)]), *sides.other_runs(config))
+    configs = {member: command_line.load_member(member, config_folder) for member in members}
+    for member, member_config in configs.items():
+        if workdir.members(member_config):
+            raise InputError(f"{member} is an ensemble itself; list its members instead")
+        with member_config.unlocked():
+            data = {**copy.deepcopy(config.data), "image_size": member_config.data.image_size}
+            member_config.data = type(config.data)(data)
+    return configs
+
+
 def main(given) -> None:
     """Runs the command line.
 
@@ -98,6 +114,9 @@ def main(given) -> None:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
     if given.estimate:
-        importlib.import_module("retrieval_jax.estimate").show(given.config, given.workdir)
+        configs = earlier(given.config, given.config_file.parent)
+        folders = {name: workdir.member_folder(given.workdir, name) for name in configs}
+        estimate = importlib.import_module("retrieval_jax.estimate")
+        estimate.show({**configs, given.config.name: given.config}, {**folders, given.config.name: given.workdir})
         return
     run(given.config, given.workdir, given.config_file.parent)

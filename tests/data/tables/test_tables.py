@@ -66,7 +66,7 @@ def test_tables_of_every_kind_load_alike(tmp_path, kind):
     assert loaded.category_levels == ("group", "type")
     assert loaded.category_names == (["Hats", "Shoes"], ["3", "20", "100"])
     assert loaded.train.categories.tolist() == [[1, 1], [0, 0], [0, 2]]
-    assert loaded.gallery.categories.tolist() == [[-1, 0], [-1, -1], [-1, 1], [-1, 2]]  # unknown ones are no fault here
+    assert loaded.gallery.categories.tolist() == [[-1, 0], [-1, -1], [-1, 1], [-1, 2]]  # unknown ones are accepted here
     assert loaded.query.titles is None and loaded.query.images[0].shape == (8, 6, 3)
     assert loaded.truth.indptr.tolist() == [0, 2, 2, 2] and loaded.truth.rows.tolist() == [0, 2]  # equal products
     _reconcile(loaded.counts)
@@ -141,7 +141,7 @@ def test_wholes_stored_as_floats_in_parquet(tmp_path):
         ({"columns": {"id": "SKU", "image": "file"}}, "missing column 'SKU' .our id.; the file has sku, .* mean 'sku'"),
         ({"columns": {"id": "sku", "image": "file", "title": "title"}}, "train.csv: missing column 'title'"),
         ({"ground_truth": {"path": "x.csv"}}, "ground_truth has 'path'"),
-        ({"image_root": "images"}, "images: there is no such folder of pictures"),
+        ({"image_root": "images"}, "images: the folder of the pictures does not exist"),
     ],
 )
 def test_table_arguments(tmp_path, change, says):
