@@ -5,25 +5,28 @@ r"""Compares finished runs with a baseline, query by query, and prints a Markdow
         --against runs/fashion_softmax*
     python benchmarks/ablation.py --table benchmarks/ablation_third.json
 
-Runs are work directories of configs/fashion_ablation.py, or of fashion_mining.py, whose switch is the change; those
-that differ in the seed alone share a row, their scores averaged query by query. The baseline is change=none at the same
-budget, or the runs given with --against.
-The difference is paired: the 95 % interval and p come from drawing the queries again (`bootstrap.paired_bootstrap`).
-"selection" is the half of the queries on which choices are made, "report" the other.
+Runs are work directories of configs/fashion_ablation.py, or of fashion_mining.py, whose switch is the change. Runs that
+differ only in the seed share a row, with their scores averaged query by query. The baseline is change=none at the same
+budget, or the runs given with --against. The difference is paired: the 95 % interval and p come from resampling the
+queries (`bootstrap.paired_bootstrap`). "selection" is the half of the queries on which choices are made, "report" the
+other half.
 """
 
 import argparse
 import json
 import pathlib
 import re
+import sys
 
-import ml_collections
-import numpy as np
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from retrieval_jax import workdir
-from retrieval_jax.data import loading
-from retrieval_jax.scoring import bootstrap, metrics
-from retrieval_jax.scoring.ranking import Ranking
+import ml_collections  # noqa: E402
+import numpy as np  # noqa: E402
+
+from retrieval_jax import workdir  # noqa: E402
+from retrieval_jax.data import loading  # noqa: E402
+from retrieval_jax.scoring import bootstrap, metrics  # noqa: E402
+from retrieval_jax.scoring.ranking import Ranking  # noqa: E402
 
 METRIC = "mar@10_capped"
 
@@ -36,7 +39,7 @@ def parse(name: str) -> tuple[str, str, int]:
 
 
 def scores(folder: pathlib.Path, truth) -> dict[str, np.ndarray]:
-    """Returns {stage: [Q] scores} of the trained model, or of the ensemble, in one work directory."""
+    """Returns {stage: [Q] scores} of the trained model or the ensemble in a work directory."""
     found = {}
     for stage in json.loads((folder / "metrics.json").read_text())["stages"]:
         if stage["model"] in ("trained", "ensemble"):
@@ -46,7 +49,7 @@ def scores(folder: pathlib.Path, truth) -> dict[str, np.ndarray]:
 
 
 def collect(folders: list[pathlib.Path], against: list[pathlib.Path], baseline: str, budget: str, share: float) -> dict:
-    """Returns rows of all changes at one budget, each against the baseline, and where they were made."""
+    """Returns rows of all changes at one budget, each against the baseline, and their provenance."""
     truth = loading.load(ml_collections.ConfigDict(workdir.read_config(folders[0])).data).truth
     chosen = metrics.selection_half(truth.query_ids, share)
     runs = {}
@@ -94,7 +97,7 @@ def collect(folders: list[pathlib.Path], against: list[pathlib.Path], baseline: 
 
 
 def table(results: dict, stages: tuple[str, ...]) -> str:
-    """Returns the Markdown table, best on the selection half first, one table a stage."""
+    """Returns one Markdown table per stage, best on the selection half first."""
     lines = []
     for stage in stages:
         rows = sorted((row for row in results["rows"] if row["stage"] == stage), key=lambda row: -row["selection"])
@@ -127,8 +130,8 @@ def table(results: dict, stages: tuple[str, ...]) -> str:
 def run():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=pathlib.Path, help="work directories, or with --table a results file")
-    parser.add_argument("--baseline", default="none", help="the change the others are compared with, or a name")
-    parser.add_argument("--against", nargs="+", type=pathlib.Path, default=[], help="these runs, as the baseline")
+    parser.add_argument("--baseline", default="none", help="change to compare the others with, or a name")
+    parser.add_argument("--against", nargs="+", type=pathlib.Path, default=[], help="runs to use as the baseline")
     parser.add_argument("--budget", default="third")
     parser.add_argument("--selection-share", type=float, default=0.5)
     parser.add_argument("--stages", nargs="+", default=("cosine", "whitening", "reranking"))

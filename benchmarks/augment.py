@@ -1,9 +1,9 @@
-"""Times every transform on one core: pictures a second, from a photo of 400 x 300 pixels to 224 x 224.
+"""Times every transform on one core, in pictures per second, from a photo of 400 x 300 pixels to 224 x 224.
 
     python benchmarks/augment.py [--seconds=1]
 
-Prints a table in Markdown. What resizes is timed alone, the others on a picture that has the size already; the last
-rows are whole lists as configs use them, without decoding.
+Prints a Markdown table. Transforms that resize are timed alone, the others on a picture that already has the final
+size; the last rows are complete lists as configs use them, without decoding.
 """
 
 import argparse
@@ -62,7 +62,7 @@ SPECS = {
 
 
 def pictures_per_second(apply, images, seconds):
-    """Returns the rate over as many pictures as take that long."""
+    """Returns the rate over a given time."""
     rng, count, start = np.random.default_rng(0), 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         for image in images:
@@ -73,13 +73,13 @@ def pictures_per_second(apply, images, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each row")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per row")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     small = np.random.default_rng(0).integers(0, 256, (8, 10, 8, 3), dtype=np.uint8)
     photos = [cv2.resize(image, (300, 400), interpolation=cv2.INTER_CUBIC) for image in small]
     ready = [cv2.resize(image, SIZE[::-1]) for image in photos]
-    print(f"OpenCV {cv2.__version__}, one core\n\n| transform | pictures a second |\n|---|---|")
+    print(f"OpenCV {cv2.__version__}, one core\n\n| transform | pictures per second |\n|---|---|")
     for name, spec in SPECS.items():
         sizes = spec[0][0] in ("resize", "center_crop", CROP)
         apply = transforms.compose(spec if sizes else (("resize", {}), *spec), SIZE)

@@ -1,15 +1,15 @@
-"""Measures the binary engine: recall on real embeddings, throughput beside exact search, memory, rates of writing.
+"""Measures the binary index: recall on real embeddings, throughput against exact search, memory, write rates.
 
     python benchmarks/binary.py --queries=FOLDER --gallery=FOLDER [--out=benchmarks/binary.json]
-    python benchmarks/binary.py --queries=... --gallery=... --rows=50000 --timed=200 --seconds=3      # a small one
+    python benchmarks/binary.py --queries=... --gallery=... --rows=50000 --timed=200 --seconds=3      # small
 
-FOLDERs hold embeddings (of `embed`), whitened here with a fit on the gallery and normalised. First: recall@10 against
-exact search on these, for codes of several lengths and numbers of candidates. Then the index on disk: --rows vectors,
-each a gallery vector plus noise of --noise times its length (in all directions alike: harder than real neighbours),
-and searches of the same queries in turns by ours, index/exact.py and faiss's flat index, all over files that are
-mapped; recall@10 is against index/exact.py there. Memory is anonymous, of a process that only opens and searches. Then
-one process writes as fast as it can while another searches and refreshes. Kills are a test:
-`pytest -m long tests/index/test_binary_store.py`.
+FOLDERs hold embeddings (from `embed`), which are whitened with a fit on the gallery and normalised here. First:
+recall@10 on these against exact search, for several code lengths and numbers of candidates. Then the index on disk:
+--rows vectors, each a gallery vector plus isotropic noise of --noise times its length (harder than real neighbours),
+searched with the same queries in alternating rounds by the binary index, index.exact and faiss's flat index, all over
+memory-mapped files; here recall@10 is against index.exact. Memory is the anonymous memory of a process that only opens
+and searches. Finally one process writes as fast as it can while another searches and refreshes. Kills are covered by a
+test: `pytest -m long tests/index/test_binary_store.py`.
 """
 
 import argparse
@@ -41,12 +41,12 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def recall(found: np.ndarray, true: np.ndarray) -> float:
-    """Returns the share of the true rows [Q, k] that are among those found [Q, k]."""
+    """Returns the share of the true rows [Q, k] that were found [Q, k]."""
     return float(np.mean([np.isin(want, have).mean() for want, have in zip(true, found, strict=True)]))
 
 
 def real(queries: np.ndarray, gallery: np.ndarray, bits: list[int], counts: list[int]) -> list[dict]:
-    """Measures recall@10 on the embeddings as they are."""
+    """Measures recall@10 on the embeddings themselves."""
     true = exact.Index(gallery).search(queries, 10).item_rows
     lines = []
     for length in bits:
@@ -60,7 +60,7 @@ def real(queries: np.ndarray, gallery: np.ndarray, bits: list[int], counts: list
 
 
 def generate(file: pathlib.Path, gallery: np.ndarray, rows: int, noise: float, seed: int) -> np.ndarray:
-    """Writes `rows` vectors of length 1 around those of the gallery and returns them mapped."""
+    """Writes `rows` unit vectors around those of the gallery and returns them memory-mapped."""
     out = np.lib.format.open_memmap(file, "w+", np.float32, (rows, gallery.shape[1]))
     rng = np.random.default_rng(seed)
     for start in range(0, rows, 8192):
@@ -74,7 +74,7 @@ def generate(file: pathlib.Path, gallery: np.ndarray, rows: int, noise: float, s
 
 
 def opened(folder: str, queries: np.ndarray, settings: dict, pipe) -> None:
-    """Opens an index, searches, and tells the anonymous memory that this took."""
+    """Opens an index, searches, and sends the anonymous memory that this took."""
     before = anonymous()
     start = time.perf_counter()
     store = binary.open(folder, **settings)
@@ -85,11 +85,11 @@ def opened(folder: str, queries: np.ndarray, settings: dict, pipe) -> None:
 
 
 def write(folder: str, file: str, batch: int, seconds: float, pipe) -> None:
-    """Adds, replaces and deletes batches in turn until `seconds` are over; tells how many of each a second."""
+    """Adds, replaces and deletes batches in turn for `seconds`; sends the rate of each per second."""
     vectors, rng = np.load(file, mmap_mode="r"), np.random.default_rng(1)
     spent, done, number = dict.fromkeys(("add", "update", "delete"), 0.0), 0, 0
     with binary.open(folder, write=True) as store:
-        store.delete(["nothing"])  # the table of ids is made
+        store.delete(["nothing"])  # builds the id table before the clock starts
         pipe.send("ready")
         begin = time.perf_counter()
         while time.perf_counter() - begin < seconds:
@@ -104,7 +104,7 @@ def write(folder: str, file: str, batch: int, seconds: float, pipe) -> None:
 
 
 def search_rate(store, queries: np.ndarray, until) -> float:
-    """Returns queries a second, searched 32 at a time, what is new read before each."""
+    """Returns queries per second, searching 32 at a time with a refresh before each search."""
     start, count = time.perf_counter(), 0
     while not until():
         store.refresh()
@@ -114,7 +114,7 @@ def search_rate(store, queries: np.ndarray, until) -> float:
 
 
 def alone_and_beside(folder: pathlib.Path, file: pathlib.Path, queries, batch: int, seconds: float, settings: dict):
-    """Returns rates of writing and searching, each alone and both at once."""
+    """Returns the rates of writing and searching, alone and at the same time."""
     store, lines = binary.open(folder, **settings), {"batch": batch}
     begin = time.perf_counter()
     lines["searches alone"] = search_rate(store, queries, lambda: time.perf_counter() - begin > seconds)
@@ -141,9 +141,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cells", type=int, help="by default sqrt(rows)")
     parser.add_argument("--candidates", default="200,500", help="searched with each of these")
-    parser.add_argument("--seconds", type=float, default=20, help="of each measure of writes")
-    parser.add_argument("--batches", default="1,100,1000", help="vectors a write")
-    parser.add_argument("--folder", help="for the files, about 3 x rows x dim x 4 bytes; by default a temporary one")
+    parser.add_argument("--seconds", type=float, default=20, help="per measurement of writes")
+    parser.add_argument("--batches", default="1,100,1000", help="vectors per write")
+    parser.add_argument("--folder", help="for the files, about 3 x rows x dim x 4 bytes; temporary by default")
     parser.add_argument("--out", help="JSON of the results")
     args = parser.parse_args()
     sides = [Embeddings.load(folder) for folder in (args.queries, args.gallery)]
@@ -155,7 +155,7 @@ def main() -> None:
                "date": datetime.date.today().isoformat()}  # fmt: skip
     print(
         f"{results['hardware']['cores']} cores of {results['hardware']['processor']}, {results['date']}, commit "
-        f"{str(results['commit'])[:10]}\n\n{len(queries):,} queries, {len(gallery):,} vectors of {dim} numbers\n"
+        f"{str(results['commit'])[:10]}\n\n{len(queries):,} queries, {len(gallery):,} vectors of {dim} dimensions\n"
     )
     print("| bits | of float32 | candidates | recall@10 |\n|---:|---:|---:|---:|")
     lengths = [dim // 8 * 8, dim * 3 // 16 * 8, 2 * dim // 8 * 8]
@@ -191,11 +191,11 @@ def main() -> None:
             "log_on_disk": disk["log"],
         }
 
-        # The three in turns; a flat index of faiss over the mapped numbers is faiss.knn: no copy.
+        # Rounds alternate between the three; faiss.knn searches the mapped vectors like a flat index, without a copy.
         flat = faiss.METRIC_INNER_PRODUCT
         ours = {f"ours, {count} candidates": binary.open(folder, candidates=count) for count in counts}
         searches = {
-            "index/exact.py": lambda: exact.Index(vectors).search(timed, 10).item_rows,
+            "index.exact": lambda: exact.Index(vectors).search(timed, 10).item_rows,
             "faiss flat": lambda: faiss.knn(timed, vectors, 10, metric=flat)[1],
         }
         searches |= {name: lambda store=store: store.search(timed, 10).item_rows for name, store in ours.items()}
@@ -206,10 +206,10 @@ def main() -> None:
                 found[name] = search()
                 times[name].append((time.perf_counter() - start) / len(timed))
         results["searches"] = []
-        best = min(statistics.median(times[name]) for name in ("index/exact.py", "faiss flat"))
+        best = min(statistics.median(times[name]) for name in ("index.exact", "faiss flat"))
         print(
             f"\n{args.rows:,} vectors, {len(timed)} queries at once, {cells} cells, noise {args.noise}\n\n"
-            "| | ms a query (fastest, slowest) | throughput, times the faster exact one's | recall@10 |\n"
+            "| | ms per query (fastest, slowest) | throughput, relative to the faster exact search | recall@10 |\n"
             "|---|---|---:|---:|"
         )
         for name, seconds in times.items():
@@ -217,7 +217,7 @@ def main() -> None:
                 "name": name,
                 "ms": [1e3 * value for value in seconds],
                 "ratio": best / statistics.median(seconds),
-                "recall@10": recall(found[name], found["index/exact.py"]),
+                "recall@10": recall(found[name], found["index.exact"]),
             }
             results["searches"].append(line)
             print(
@@ -236,14 +236,14 @@ def main() -> None:
         held = results["memory"]
         print(
             f"\ncodes {held['code_bytes'] / 2**20:.0f} MiB, 1 / {held['float32_bytes'] / held['code_bytes']:.0f} of "
-            f"float32; open, all in all: {held['open_bytes'] / 2**20:.0f} MiB anonymous after "
-            f"{held['open_seconds']:.1f} s, {held['search_peak_bytes'] / 2**20:.0f} at most while searching; "
+            f"float32; opening takes {held['open_bytes'] / 2**20:.0f} MiB of anonymous memory and "
+            f"{held['open_seconds']:.1f} s, searching at most {held['search_peak_bytes'] / 2**20:.0f} MiB; "
             f"on disk: vectors {disk['vectors'] / 2**20:.0f} MiB, log {disk['log'] / 2**20:.0f} MiB; fitted in "
-            f"{results['fit_seconds']:.0f} s, {results['bulk_adds_a_second']:.0f} vectors added a second\n"
+            f"{results['fit_seconds']:.0f} s, {results['bulk_adds_a_second']:.0f} vectors added per second\n"
         )
         results["writes"] = []
         print(
-            "| a second, in batches of | add | update | delete | searches alone | searches beside writes |\n"
+            "| per second, in batches of | add | update | delete | searches alone | searches during writes |\n"
             "|---:|---:|---:|---:|---:|---:|"
         )
         for batch in map(int, args.batches.split(",")):

@@ -1,37 +1,39 @@
-r"""Pseudo-product clusters against the truth: purity, completeness, pairs; and their time and memory as listings grow.
+r"""Measures pseudo-product clusters against the truth (purity, completeness, pairs), and how time and memory scale.
 
-    PYTHONPATH=. python benchmarks/clusters.py --root=data/fashion --out=benchmarks/clusters.json
-    PYTHONPATH=. python benchmarks/clusters.py --root=data/fashion --workdir=runs/fashion_best \
-        --out=benchmarks/clusters.json
+    python benchmarks/clusters.py --root=data/fashion --out=benchmarks/clusters.json
+    python benchmarks/clusters.py --root=data/fashion --workdir=runs/fashion_best --out=benchmarks/clusters.json
 
-Truth: in the embedded catalogue the product instances; in the fashion catalogue's train split equal titles of one leaf
-category, which says nothing about titles, so clusters of pictures alone are measured there; of its queries and gallery
-(no titles, no categories) the pairs of ground_truth.csv, by thumbnails and, with a work directory, by its embeddings.
-The same clusters dealt to listings at random show what chance gives.
+Truth: in the embedded catalogue, the product instances. In the fashion catalogue's train split, equal titles within a
+leaf category; since the truth is the title, only clusters of pictures are measured there. For its queries and gallery
+(which have neither titles nor categories), the pairs of ground_truth.csv, by thumbnails and, with a work directory, by
+its embeddings. The same clusters assigned to listings at random give the chance level.
 """
 
 import argparse
 import functools
 import json
 import pathlib
+import sys
 import time
 
-import memory
-import numpy as np
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from retrieval_jax.attributes import clusters
-from retrieval_jax.data import loading
-from retrieval_jax.data.pictures.noted import Noted
-from retrieval_jax.data.shop import synthetic
-from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.workdir import provenance
+import memory  # noqa: E402
+import numpy as np  # noqa: E402
+
+from retrieval_jax.attributes import clusters  # noqa: E402
+from retrieval_jax.data import loading  # noqa: E402
+from retrieval_jax.data.pictures.noted import Noted  # noqa: E402
+from retrieval_jax.data.shop import synthetic  # noqa: E402
+from retrieval_jax.embeddings import Embeddings  # noqa: E402
+from retrieval_jax.workdir import provenance  # noqa: E402
 
 SHARES, LIMITS = (0.0, 0.5, 0.8, 1.0), (0.3, 0.5, 0.7, 0.8, 0.9)
 MAX_SIZE = 50
 
 
 def of_products(name, titles, pictures, categories, product, shares) -> list[dict]:
-    """Clusters listings whose products are known, at every share of the titles and every limit."""
+    """Clusters listings whose products are known, for every title share and limit."""
     rows = []
     for share in shares:
         for limit in LIMITS:
@@ -57,7 +59,7 @@ def of_products(name, titles, pictures, categories, product, shares) -> list[dic
 
 
 def of_pairs(name, vectors, truth, num_gallery) -> list[dict]:
-    """Clusters gallery and queries together: which query-gallery pairs share a cluster, and which are right."""
+    """Clusters gallery and queries together and counts which query-gallery pairs share a cluster and are right."""
     rows = []
     for limit in LIMITS:
         found = clusters.find(lambda some: vectors[some], np.zeros(len(vectors), int), limit, MAX_SIZE)
@@ -106,7 +108,7 @@ def line(row) -> str:
 
 
 def growth(sizes) -> list[dict]:
-    """Times one category of each size: generated titles of a dozen words and noisy thumbnails, five a product."""
+    """Times one category of each size: generated titles of a dozen words and noisy thumbnails, five per product."""
     out = []
     for size in sizes:
         rng = np.random.default_rng(0)
@@ -135,10 +137,10 @@ def growth(sizes) -> list[dict]:
 
 def run():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default="", help="folder of the fashion catalogue; without it, it is left out")
-    parser.add_argument("--workdir", type=pathlib.Path, help="with embeddings of the fashion catalogue")
-    parser.add_argument("--listings", type=int, default=5000, help="of the embedded catalogue")
-    parser.add_argument("--sizes", type=int, nargs="*", default=(5000, 10000, 20000, 50000), help="of one category")
+    parser.add_argument("--root", default="", help="folder of the fashion catalogue; skipped if not given")
+    parser.add_argument("--workdir", type=pathlib.Path, help="work directory with embeddings of the fashion catalogue")
+    parser.add_argument("--listings", type=int, default=5000, help="listings of the embedded catalogue")
+    parser.add_argument("--sizes", type=int, nargs="*", default=(5000, 10000, 20000, 50000), help="category sizes")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     given = parser.parse_args()
     print(
@@ -160,8 +162,8 @@ def run():
         catalog = loading.load({"source": "eproduct", "kwargs": {"root": given.root, "check_images": False}})
         split = catalog.train
         leaf = split.categories[:, -1]
-        said = [f"{category} {title.lower()}" for category, title in zip(leaf.tolist(), split.titles, strict=True)]
-        product = np.unique(said, return_inverse=True)[1]
+        names = [f"{category} {title.lower()}" for category, title in zip(leaf.tolist(), split.titles, strict=True)]
+        product = np.unique(names, return_inverse=True)[1]
         rows += of_products(
             "fashion train, truth: titles",
             None,

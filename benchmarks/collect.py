@@ -3,8 +3,8 @@
     python benchmarks/collect.py --out=benchmarks/fashion.json runs/fashion_*
     python benchmarks/collect.py --table benchmarks/fashion.json
 
-Scores, times and provenance are copied from what the verbs wrote in the work directories; nothing is computed here but
-the mean and the spread of runs that differ in the seed alone.
+Scores, times and provenance are copied from what the verbs wrote to the work directories; the only things computed here
+are mean and spread over runs that differ only in the seed.
 """
 
 import argparse
@@ -47,14 +47,14 @@ def collect(folder: pathlib.Path) -> dict:
 
 
 def table(runs: list[dict]) -> str:
-    """Returns a Markdown table, one row per run and stage; runs of several seeds share a row, as mean and values."""
+    """Returns a Markdown table with one row per run and stage; seeds of a run share a row, as mean and values."""
     rows, untrained = {}, set()
     for run in runs:
         name = re.sub(r"-seed=\d+$", "", run["run"])
         for score in run["scores"]:
             if score["model"] == "histogram":  # the same in every run
                 rows.setdefault((score["model"], score["stage"]), [(score, {})])
-            elif score["model"] == "untrained":  # the same in runs of one network and seed: told once
+            elif score["model"] == "untrained":  # the same in all runs of a network and seed: shown once
                 if score["map@10"] not in untrained:
                     untrained.add(score["map@10"])
                     rows.setdefault((f"{name}, untrained", score["stage"]), []).append((score, {}))

@@ -2,8 +2,8 @@
 
     python benchmarks/depthwise.py [--rounds=7]
 
-Shapes are those of a ConvNeXt-Atto on 80 x 64 pictures, batch 128, and one stage of a ConvNeXt-T on 224 x 224. Prints a
-table in Markdown: medians, and the fastest and slowest round in brackets. Rounds alternate between the forms.
+Shapes are those of a ConvNeXt-Atto on 80 x 64 pictures, batch 128, and of one stage of a ConvNeXt-T on 224 x 224.
+Prints a Markdown table: medians, with the fastest and slowest round in brackets. Rounds alternate between the forms.
 """
 
 import argparse
@@ -27,13 +27,13 @@ FORMS = {"grouped": depthwise.grouped, "toeplitz": depthwise.toeplitz}
 
 
 def forward_and_backward(form, images, kernel, cotangent):
-    """Returns the values and the gradients of both arguments."""
+    """Returns the output and the gradients of both arguments."""
     values, pull = jax.vjp(form, images, kernel)
     return values, pull(cotangent)
 
 
 def milliseconds(run, arrays) -> float:
-    """Returns the time of one call, averaged over as many as take a quarter of a second."""
+    """Returns the time of one call, averaged over a quarter of a second."""
     start, calls = time.perf_counter(), 0
     while not calls or time.perf_counter() - start < 0.25:
         jax.block_until_ready(run(*arrays))
@@ -49,7 +49,7 @@ def main():
     rng = np.random.default_rng(0)
     print(
         f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, "
-        f"{arguments.dtype}, {arguments.rounds} rounds; ms for forward and backward\n"
+        f"{arguments.dtype}, {arguments.rounds} rounds; ms per forward and backward pass\n"
     )
     print("| batch x height x width x channels | grouped | toeplitz | grouped / toeplitz | largest difference |")
     print("|---|---:|---:|---:|---:|")

@@ -1,13 +1,13 @@
-"""Exact search, side by side in one process: ours against faiss's flat search on a CPU; on a GPU against its peak.
+"""Compares exact search with faiss's flat search on a CPU, in one process, and on a GPU with the chip's peak.
 
     python benchmarks/exact_search.py                              10,000 x 1,100,000 x 512, k = 100
     python benchmarks/exact_search.py --accelerator --dim=2048     the devices that JAX sees, bfloat16 and float32
     python benchmarks/exact_search.py --queries=500 --rows=20000   smaller
 
-Vectors are drawn around centres, of length 1 and mapped from a file, so that faiss can search the map itself; ours
-finds that out for itself, reading them, measuring lengths and re-scoring in float64 included. Times alternate; memory
-is anonymous memory (RssAnon) beyond what was there before a search, sampled. Where faiss sees a GPU, its flat index
-there stands beside ours. Share of peak counts 2 * queries * rows * dim operations a search.
+Vectors are drawn around centres, of length 1, and memory-mapped from a file, so that faiss can search the map directly;
+ours does not assume unit length, so its time includes reading, measuring lengths and re-scoring in float64. Timings
+alternate; memory is anonymous memory (RssAnon) beyond that before a search, sampled. If faiss sees a GPU, its flat GPU
+index is measured too. The share of peak counts 2 * queries * rows * dim operations per search.
 """
 
 import argparse
@@ -26,12 +26,12 @@ import memory  # noqa: E402
 import numpy as np  # noqa: E402
 import tqdm  # noqa: E402
 
-from retrieval_jax import index
+from retrieval_jax import index  # noqa: E402
 from retrieval_jax.workdir import provenance  # noqa: E402
 
 
 def draw(count: int, dim: int, centres: np.ndarray, seed: int, out: np.ndarray) -> np.ndarray:
-    """Fills out with unit vectors around centres, block by block."""
+    """Fills `out` with unit vectors around centres, block by block."""
     for start in tqdm.tqdm(range(0, count, 8192), desc="vectors", mininterval=1):
         rng = np.random.default_rng((seed, start))
         stop = min(start + 8192, count)
@@ -42,7 +42,7 @@ def draw(count: int, dim: int, centres: np.ndarray, seed: int, out: np.ndarray) 
 
 
 def alternate(runs: dict, rounds: int) -> tuple[dict, dict, dict]:
-    """Returns each run's last result, its seconds, and its peak memory, of rounds that alternate."""
+    """Returns each run's last result, seconds and peak memory over alternating rounds."""
     results, seconds, beyond = {}, {name: [] for name in runs}, {name: [] for name in runs}
     for number in range(rounds):
         for name, run in runs.items():
@@ -55,7 +55,7 @@ def alternate(runs: dict, rounds: int) -> tuple[dict, dict, dict]:
 
 
 def same_sets(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Returns the share of queries with the same set of rows."""
+    """Returns the share of queries for which both found the same set of rows."""
     return float(np.mean([set(a) == set(b) for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]))
 
 
@@ -96,7 +96,7 @@ def on_devices(queries, gallery, given) -> dict:
         made = accelerator.Index(gallery, dtype=dtype, rescore=rescore, margin=given.margin, group=given.group,
                                  query_block=given.query_block, gallery_block=given.gallery_block)  # fmt: skip
         start = time.perf_counter()
-        made.search(queries, given.k)  # reads the gallery, compiles
+        made.search(queries, given.k)  # reads the gallery and compiles
         first = time.perf_counter() - start
         made.looks = dict.fromkeys(made.looks, 0)
         times = []
@@ -144,12 +144,12 @@ def main():
     parser.add_argument("--centres", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--accelerator", action="store_true", help="measure the devices that JAX sees")
-    parser.add_argument("--margin", type=int, default=64, help="of the accelerator's index, as the next three")
+    parser.add_argument("--margin", type=int, default=64, help="of the accelerator index, like the next three")
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--query_block", type=int, default=2048)
     parser.add_argument("--gallery_block", type=int, default=8192)
-    parser.add_argument("--peak", type=float, default=0, help="10^12 bfloat16 operations a second, of all devices")
-    parser.add_argument("--folder", help="for the file of vectors; by default a temporary one")
+    parser.add_argument("--peak", type=float, default=0, help="10^12 bfloat16 operations per second, all devices")
+    parser.add_argument("--folder", help="for the file of vectors; temporary by default")
     parser.add_argument("--out", type=pathlib.Path, help="JSON; by default benchmarks/exact_search[_accelerator].json")
     given = parser.parse_args()
     name = f"exact_search{'_accelerator' if given.accelerator else ''}.json"

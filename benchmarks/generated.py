@@ -1,8 +1,9 @@
-"""Random embeddings that cluster like a shop's: products of about ten listings, members that agree in part.
+"""Random embeddings that cluster like a shop's: products of about ten listings, ensemble members that partly agree.
 
-A listing's vector is its product's centre (the sum of three of 4,096 styles), three styles of its own (the same for all
-members: what a picture shows beside the product), a few strong directions in which all listings vary (what whitening is
-for), a mean, and noise of the member's own. Shards are float16; a shard's rows depend on the seed and its number alone.
+A listing's vector is its product's centre (the sum of three of 4,096 styles), plus three styles of its own (the same
+for all members: what a picture shows besides the product), a few strong directions in which all listings vary (the
+reason to whiten), a mean, and noise specific to the member. Shards are float16; a shard's rows depend only on the seed
+and the shard number.
 """
 
 import pathlib
@@ -12,7 +13,7 @@ import numpy as np
 from retrieval_jax import embeddings
 
 STYLES, NUISANCES, SHARD_ROWS = 4096, 32, 32768
-NOISE = 6.0  # of the member, beside six styles of 1
+NOISE = 6.0  # member noise, relative to six styles of 1
 
 
 def styles_of(split: str, count: int, products: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,16 +25,16 @@ def styles_of(split: str, count: int, products: int, seed: int) -> tuple[np.ndar
 
 
 def write(folder: pathlib.Path, split: str, *, count: int, products: int, dim: int, member: int, seed: int) -> None:
-    """Writes one member's embeddings of one split, as float16 shards.
+    """Writes one member's embeddings of one split as float16 shards.
 
     Args:
-      folder: where to.
+      folder: where to write them.
       split: "query" or "gallery".
-      count: listings.
-      products: from which they are drawn.
-      dim: of the vectors.
+      count: number of listings.
+      products: number of products to draw from.
+      dim: dimension of the vectors.
       member: number of the member.
-      seed: of everything.
+      seed: seed of everything.
     """
     rng = np.random.default_rng([seed, 2, member])
     centres = rng.standard_normal((STYLES, dim), np.float32)

@@ -1,13 +1,13 @@
-"""Titles like those of a marketplace, drawn from the statistics of real ones; any number, always the same.
+"""Generates titles like those of a marketplace from the statistics of real ones: any number, reproducibly.
 
-A title is a walk from word to word: the next word is the one that follows a random occurrence of the present word in
-the real titles, so that words, neighbours and lengths are distributed as there. A share of the words is replaced by
-ones that nobody has seen (part numbers, names, typos), whose ranks follow a Lomax law (Zipf's with a flat head), so
-that the number of distinct words keeps growing with the titles. The three shares below are set so that 1,300,000 titles
-have about as many words seen more than 30 times as eProduct has (22,295), and about as many of them a title (9.07).
+A title is a random walk over words: the next word is the one that follows a random occurrence of the current word in
+the real titles, so words, neighbours and lengths have the same distribution. A share of the words is replaced by unseen
+ones (part numbers, names, typos), whose ranks follow a Lomax law (Zipf's with a flat head), so that the number of
+distinct words keeps growing with the number of titles. The constants below are set so that 1,300,000 titles have about
+as many words seen more than 30 times as eProduct (22,295), and about as many of them per title (9.07).
 
-Real titles: the reference data's (RETRIEVAL_JAX_REFERENCE, or shared/ beside the checkout). Without them the walk goes
-over 20,000 titles of invented words; `source` says which.
+The real titles come from the reference data (RETRIEVAL_JAX_REFERENCE, or shared/ beside the checkout). Without them the
+walk uses 20,000 titles of invented words; `source` says which.
 """
 
 import csv
@@ -20,10 +20,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-BLOCK = 10_000  # titles that are drawn at once
+BLOCK = 10_000  # titles drawn at once
 UNSEEN = 0.16  # share of words that are replaced
-OFTEN, TAIL = 50, 0.3  # the law of their ranks: P(rank > r) = (1 + r / OFTEN)^-TAIL
-SPLICED = 0.36  # share of titles that are two walks, one after the other: a marketplace's titles are longer
+OFTEN, TAIL = 50, 0.3  # distribution of their ranks: P(rank > r) = (1 + r / OFTEN)^-TAIL
+SPLICED = 0.36  # share of titles that are two walks in a row: a marketplace's titles are longer
 _SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "ar", "en", "il")]
 
 
@@ -34,7 +34,7 @@ def reference_root() -> pathlib.Path:
 
 
 def reference_titles() -> list[str]:
-    """Returns the titles of the reference data, those of the parity file first; none where it is not there."""
+    """Returns the titles of the reference data, those of the parity file first; [] without reference data."""
     root = reference_root()
     if not (root / "data/fashion.tar.gz").exists():
         return []
@@ -54,10 +54,10 @@ class Generator:
     """Draws titles.
 
     Args:
-      seed: of all draws.
+      seed: seed of all draws.
 
     Attributes:
-      source: in words, what the titles are like.
+      source: description of where the titles come from.
     """
 
     def __init__(self, seed: int = 0):
@@ -71,16 +71,16 @@ class Generator:
         words = [title.split() for title in real or _invented_titles()]
         self.words, walked = np.unique(
             np.array([word for title in words for word in ["", *title]] + [""]), return_inverse=True
-        )  # the empty word, 0, is where titles begin and end
+        )  # the empty word, 0, marks the beginning and end of titles
         self.walked = walked.astype(np.int32)
         order = np.argsort(self.walked, kind="stable")
         order = order[order < len(self.walked) - 1]
-        self.after = self.walked[order + 1]  # what follows every word's occurrences, word by word
+        self.after = self.walked[order + 1]  # successors of every word's occurrences, grouped by word
         self.first = np.searchsorted(self.walked[order], np.arange(len(self.words) + 1))
         self.words = self.words.tolist()
 
     def titles(self, count: int) -> Iterator[str]:
-        """Yields `count` titles; fewer are the beginning of more."""
+        """Yields `count` titles; a smaller count gives a prefix of a larger one."""
         for block in self.blocks(count):
             yield from block
 
@@ -96,7 +96,7 @@ class Generator:
             size = self.first[at + 1] - self.first[at]
             at = self.after[self.first[at] + (rng.random(BLOCK) * size).astype(np.int64)]
             ended = at == 0
-            if ended.any():  # goes on from the start, if another walk is due
+            if ended.any():  # starts again, if a second walk is due
                 again = ended & (left > 0)
                 left[ended] -= 1
                 size = self.first[1]
@@ -117,7 +117,7 @@ def _ranks(rng: np.random.Generator, count: int) -> list[int]:
 
 
 def _unseen(rank: int) -> str:
-    """Returns a word for a whole number: syllables, every third with digits as a part number has."""
+    """Returns a word for an integer: syllables, every third with digits like a part number."""
     letters, number = [], rank // 3
     while number or not letters:
         number, place = divmod(number, len(_SYLLABLES))

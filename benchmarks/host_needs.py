@@ -1,20 +1,20 @@
-"""What the host of accelerators has to deliver: pictures and bytes a second, and how many cores decode so many.
+"""Estimates what an accelerator host must deliver: pictures and bytes per second, and the cores needed to decode them.
 
     python benchmarks/host_needs.py [--rates=benchmarks/pipeline.json]
 
-Pictures a second are what the devices of one host would train on if nothing but the network's multiplications took
-time: peak FLOP/s x MFU / (three times the FLOPs of a picture's way forward). Assumptions, none measured here:
+The demand is what the devices of one host would consume if only the network's multiplications took time: peak FLOP/s x
+MFU / (three times the forward FLOPs of a picture). Assumptions, none of them measured here:
 
-    peaks            dense bfloat16, of the makers' data sheets (NVIDIA: H100 SXM; Google Cloud: v5e), as in
+    peaks            dense bfloat16, from data sheets (NVIDIA: H100 SXM; Google Cloud: v5e), as in
                      benchmarks/weak_scaling.py
     MFU              45 %, as there
-    FLOPs            of the papers (ConvNeXt, DeiT) at 224 px; at 384 px they have grown with the pixels (ConvNeXt) or
-                     with the tokens and the square of their number (ViT)
+    FLOPs            from the papers (ConvNeXt, DeiT) at 224 px; at 384 px scaled with the pixels (ConvNeXt) or with the
+                     tokens and their square (ViT)
     the host's cores virtual ones, as Google Cloud describes these machine types: two of them share a core
-    cores needed     of the machine that made the rates: one core's median of `ours`, as if n cores did n times as much,
-                     for crops of 224 px out of 500 x 500 whatever the network's size
+    cores needed     of the machine that measured the rates: one core's median of `ours`, scaled linearly, for crops of
+                     224 px out of 500 x 500 whatever the network's input size
 
-JPEGs are read, uint8 pictures go to the devices.
+The host reads JPEGs and sends uint8 pictures to the devices.
 """
 
 import argparse
@@ -22,12 +22,12 @@ import json
 import pathlib
 import statistics
 
-# devices of a host, peak bfloat16 FLOP/s of each, assumed MFU, virtual cores that the host has
+# devices per host, peak bfloat16 FLOP/s of each, assumed MFU, virtual cores of the host
 HOSTS = {
     "v5e, 8 chips (ct5lp-hightpu-8t)": (8, 197e12, 0.45, 224),
     "8 x H100 SXM (a3-highgpu-8g)": (8, 989e12, 0.45, 208),
 }
-# name: GMAC of a picture's way forward, side in pixels
+# name: GMAC of a picture's forward pass, side in pixels
 NETWORKS = {
     "ConvNeXt-XL, 224 px": (60.9, 224),
     "ConvNeXt-XL, 384 px": (179.0, 384),
@@ -43,11 +43,11 @@ def main():
     measured = json.loads(arguments.rates.read_text())
     a_core = statistics.median(measured["pictures_a_second"]["1"]["ours"])
     print(
-        f"{a_core:,.0f} pictures a second and core, {measured['bytes_a_picture'] / 1e3:.1f} kB each "
+        f"{a_core:,.0f} pictures per second and core, {measured['bytes_a_picture'] / 1e3:.1f} kB each "
         f"({arguments.rates.name}, {measured['made']})\n"
     )
     print(
-        "| host | network | MFU | pictures a second | JPEG MB/s | to the devices MB/s | cores | of the host's |\n"
+        "| host | network | MFU | pictures per second | JPEG MB/s | MB/s to devices | cores needed | host cores |\n"
         "|---|---|---:|---:|---:|---:|---:|---:|"
     )
     for host, (devices, peak, utilisation, cores) in HOSTS.items():

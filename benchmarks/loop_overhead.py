@@ -1,14 +1,14 @@
-"""Times the loop of train.py against its bare jitted step: what data, logs and progress cost a training run.
+"""Times the loop of train.py against its bare jitted step: the cost of data, logging and progress.
 
     python benchmarks/loop_overhead.py [--rounds=3] [--steps=60] [--batch-size=128] [--size=64] [--variant=atto]
 
-A round trains a ConvNeXt on the embedded catalogue through `train.run`, then calls the same compiled step as often on
-the loop's last batch and state, on the same cores. Both times go from a step after the warm-up to the end of the last
-step. The rows of the table: pictures that only have to be fetched ("loop"), with the host's augmentation, with the
-device's (its arithmetic is part of the bare step too), and with a checkpoint every 20 steps. On a CPU the host's share
-competes with the step for the same cores; beside an accelerator it does not.
+A round trains a ConvNeXt on the embedded catalogue through `train.run`, then calls the same compiled step as many times
+on the loop's last batch and state, on the same cores. Both are timed from the end of the warm-up to the end of the last
+step. Rows of the table: pictures only fetched ("loop"), with augmentation on the host, with augmentation on the device
+(which the bare step includes too), and with a checkpoint every 20 steps. On a CPU the host's work competes with the
+step for the same cores; with an accelerator it does not.
 
-Prints a table in Markdown: milliseconds a step, and the loop's overhead over the bare step, median and range.
+Prints a Markdown table: milliseconds per step, and the loop's overhead over the bare step, median and range.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from retrieval_jax import mine, train  # noqa: E402
 from retrieval_jax.settings import quickstart  # noqa: E402
 from retrieval_jax.settings.arguments import parse  # noqa: E402
 
-WARM_UP = 12  # the first log, after ten steps, compiles too
+WARM_UP = 12  # the first log, after ten steps, also compiles
 AUGMENTATION = (("random_resized_crop", {"scale": (0.6, 1.0)}), ("flip", {}), ("color_jitter", {"brightness": 0.2}))
 ROWS = {
     "loop": {},
@@ -38,7 +38,7 @@ ROWS = {
 
 
 class Watched:
-    """The update step, which notes when the warm-up and the last step end and keeps what it has made last."""
+    """Wraps the update step: records when warm-up and last step end, and keeps the last batch and state."""
 
     def __init__(self, update, steps):
         self.update, self.steps, self.count, self.times = update, steps, 0, []
@@ -56,7 +56,7 @@ class Watched:
         self.lowered = self.update.lower(*args)
         return self
 
-    def compile(self):  # what a loop that compiles beforehand calls from then on
+    def compile(self):  # for a loop that compiles ahead of time
         self.update = self.lowered.compile()
         return self
 
@@ -65,7 +65,7 @@ class Watched:
 
 
 def make_config(arguments, settings):
-    """Returns the config of a run of so many steps."""
+    """Returns the config of a run with the requested number of steps."""
     config = quickstart.experiment("loop_overhead", parse(""))
     config.data.kwargs.update(
         {
@@ -93,7 +93,7 @@ def make_config(arguments, settings):
 
 
 def measure(config, steps: int) -> tuple[float, float]:
-    """Returns the milliseconds of a step in the loop, and of a bare step."""
+    """Returns milliseconds per step in the loop, and per bare step."""
     make_update, watched = train.make_update, []
 
     def watch(*args, **kwargs):
@@ -122,7 +122,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--size", type=int, default=64, help="of the pictures, pixels")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures in pixels")
     parser.add_argument("--variant", default="atto")
     parser.add_argument("--row", choices=list(ROWS), action="append", help="only this row; may be given several times")
     arguments = parser.parse_args()
@@ -139,7 +139,7 @@ def main():
     print(
         f"\njax {jax.__version__}, {jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, ConvNeXt "
         f"{arguments.variant}, {arguments.batch_size} pictures of {arguments.size} px, {arguments.steps} steps, "
-        f"{arguments.rounds} rounds\n\n| what | ms a step in the loop | ms a bare step | overhead |"
+        f"{arguments.rounds} rounds\n\n| | ms per step in the loop | ms per bare step | overhead |"
     )
     print("|---|---:|---:|---:|")
     print("\n".join(lines))

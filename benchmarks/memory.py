@@ -1,4 +1,4 @@
-"""Peak anonymous memory of this process: what it holds, without pages of mapped files, which the system may drop."""
+"""Peak anonymous memory of this process, excluding pages of mapped files, which the system may evict."""
 
 import pathlib
 import threading
@@ -6,23 +6,23 @@ import time
 
 
 def anonymous() -> int:
-    """Returns the bytes of anonymous memory in use now (RssAnon; Linux)."""
+    """Returns the bytes of anonymous memory in use (RssAnon; Linux only)."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return 1024 * int(line.split()[1])
-    raise RuntimeError("/proc/self/status says nothing of RssAnon: this is measured on Linux")
+    raise RuntimeError("/proc/self/status has no RssAnon: this can only be measured on Linux")
 
 
 class Peak:
-    """Samples anonymous memory while its block runs: `with Peak() as peak: ...`, then peak.bytes and peak.seconds.
+    """Samples anonymous memory while a block runs: `with Peak() as peak: ...`, then peak.bytes and peak.seconds.
 
     Args:
-      every: seconds between two samples.
+      every: seconds between samples.
 
     Attributes:
-      before: bytes when the block began.
-      bytes: the largest sample.
-      seconds: the block's wall time.
+      before: bytes at the start of the block.
+      bytes: largest sample.
+      seconds: wall time of the block.
     """
 
     def __init__(self, every: float = 0.02):

@@ -1,28 +1,27 @@
-r"""How often better mining is right: decisions on 19,406 electronics titles, labelled by rules that it does not use.
+r"""Measures the precision of better mining on 19,406 electronics titles, labelled by rules that mining does not use.
 
-    RETRIEVAL_JAX_REFERENCE=... PYTHONPATH=. python benchmarks/mined_words.py --out=benchmarks/mined_words.json
-    RETRIEVAL_JAX_REFERENCE=... PYTHONPATH=. python benchmarks/mined_words.py --time=1300000
+    RETRIEVAL_JAX_REFERENCE=... python benchmarks/mined_words.py --out=benchmarks/mined_words.json
+    RETRIEVAL_JAX_REFERENCE=... python benchmarks/mined_words.py --time=1300000
 
-The second command takes the time of counting, deciding and encoding generated titles, with all switches and with none.
+The second command times counting, deciding and encoding of generated titles, with all switches and with none.
 
-All switches that need no pictures and no categories are on, the threshold is 10. Labelled are all decisions, by what
-mining never sees, the columns supplier and short_description, and by readings of numbers that are written down here
-once more:
+All switches that need neither pictures nor categories are on, and the threshold is 10. All decisions are labelled, by
+data that mining never sees (the columns supplier and short_description) and by independent rules for reading numbers:
 
-- merged: a merge a -> b is wrong where a and b are words of different suppliers' names, where a is one and b is none,
-  or where their digits differ. Else the descriptions of the products decide: right where those of a are more like those
-  of b (cosine of the mean tf-idf, a and b left out) than like those of 95 % of 500 other words about as frequent as b,
-  or have b itself more often than others do (Fisher's exact test, p < 0.05); wrong where they are less like than the
-  median; open between.
-- dropped as saying nothing: wrong where the word is part of a supplier's name, has a digit, or is a colour.
-- dropped as part of a phrase: wrong where more than 5 % of the titles with the word lack the phrase.
-- suppliers: every word of the name of a supplier with more than 10 titles, itself seen in more than 10, is still an
-  attribute, by itself or as part of a phrase.
-- phrases: of the descriptions that have both words, right where they stand beside each other in at least half, wrong
-  where in fewer, open where fewer than three have both.
-- quantities: every "number unit" in a title, with or without a blank, a hyphen or zeros behind the point, ends as the
-  same word; and no word is made of two different quantities.
-- models: a word of a title that mixes letters and digits and is no quantity comes through as it was.
+- merged: a merge a -> b is wrong if a and b are words of different suppliers' names, if a is such a word and b is not,
+  or if their digits differ. Otherwise the product descriptions decide: right if those of a are more similar to those of
+  b (cosine of the mean tf-idf, leaving out a and b) than to those of 95 % of 500 other words about as frequent as b, or
+  contain b more often than others do (Fisher's exact test, p < 0.05); wrong if they are less similar than the median;
+  open in between.
+- dropped as uninformative: wrong if the word is part of a supplier's name, has a digit, or is a colour.
+- dropped as part of a phrase: wrong if more than 5 % of the titles with the word lack the phrase.
+- suppliers: right if a word of the name of a supplier with more than 10 titles, itself seen in more than 10, is still
+  an attribute, by itself or as part of a phrase.
+- phrases: right if the words are adjacent in at least half of the descriptions that have both, wrong if in fewer, open
+  if fewer than three descriptions have both.
+- quantities: right if every "number unit" in a title, with or without a space, a hyphen or trailing zeros, gives the
+  same word, and no word comes from two different quantities.
+- models: right if a word of a title that mixes letters and digits and is not a quantity comes through unchanged.
 
 The interval is Wilson's, 95 %.
 """
@@ -38,21 +37,24 @@ import math
 import os
 import pathlib
 import re
+import sys
 import time
 import zlib
 
-import generated_titles
-import numpy as np
-from scipy import sparse, stats
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from retrieval_jax.attributes import choosing, kinds, statistics, words
-from retrieval_jax.attributes import titles as title_rule
+import generated_titles  # noqa: E402
+import numpy as np  # noqa: E402
+from scipy import sparse, stats  # noqa: E402
+
+from retrieval_jax.attributes import choosing, kinds, statistics, words  # noqa: E402
+from retrieval_jax.attributes import titles as title_rule  # noqa: E402
 
 SETTINGS = {
     "threshold": 10, "normalise": True, "segment": True, "variants": {"on": True}, "phrases": {"on": True},
     "uninformative": {"on": True, "pictures": 0}, "rare": {"on": True}, "categories": {"on": True},
 }  # fmt: skip
-# Units as they are written in the titles, and the one way to write each; not the table of the package.
+# Units as written in the titles, and their canonical spelling; deliberately not the package's table.
 UNITS = {
     unit: unit
     for unit in "gb mb tb mhz ghz khz hz cm mm m kg mah ft inch dpi rpm va kva ml mbps gbps w v pcs mp".split()
@@ -79,13 +81,13 @@ def read() -> list[dict]:
     default = pathlib.Path(__file__).resolve().parents[2] / "shared"
     path = pathlib.Path(os.environ.get("RETRIEVAL_JAX_REFERENCE", default)) / "data/icecat_titles.csv.gz"
     if not path.exists():
-        raise SystemExit(f"{path}: there are no reference titles; set RETRIEVAL_JAX_REFERENCE to their folder")
+        raise SystemExit(f"{path} not found: set RETRIEVAL_JAX_REFERENCE to the folder of the reference data")
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def run(settings: dict = SETTINGS) -> dict:
-    """Returns, for every kind of decision, how many are right, wrong and open, with some of the wrong ones."""
+    """Returns, for every kind of decision, how many are right, wrong and open, with examples."""
     rows = read()
     base = choosing.base_rules(settings)
     tokenize = functools.partial(words.of_titles, rules=base)
@@ -105,7 +107,7 @@ def run(settings: dict = SETTINGS) -> dict:
             having[word].append(place)
     labels = {
         "merged": _merged(made, supplier_of, having, title_sets, described),
-        "dropped, says nothing": _dropped(made, supplier_of),
+        "dropped, uninformative": _dropped(made, supplier_of),
         "dropped, part of a phrase": _inside(made, having, title_words),
         "suppliers kept": _suppliers(made, supplier_titles, base, having),
         "phrases": _phrases(made, rows, base),
@@ -157,7 +159,7 @@ def _merged(made, supplier_of, having, title_sets, described) -> list:
 
 
 def _likeness(having, described):
-    """Returns the function of two words: the share of other words that descriptions tell farther apart."""
+    """Returns a function of two words: the share of other words whose descriptions are less similar."""
     column = {word: place for place, word in enumerate(sorted(set().union(*described)))}
     cells = [(row, column[word]) for row, one in enumerate(described) for word in one]
     table = sparse.csr_matrix((np.ones(len(cells)), np.transpose(cells)), shape=(len(described), len(column)))
@@ -238,7 +240,7 @@ def _quantities(rows, base) -> list:
     found, made_of = [], collections.defaultdict(set)
     for row in rows:
         made = set(words.of_title(row["title"], base))
-        for number, _, unit in _QUANTITY.findall(row["title"]):  # of "40 x 30 cm" there is one number to read
+        for number, _, unit in _QUANTITY.findall(row["title"]):  # "40 x 30 cm" has only one to read
             value = (decimal.Decimal(number).normalize(), UNITS[unit.lower()])
             expected = f"{value[0]:f}{value[1]}"
             made_of[expected].add(value)
@@ -253,14 +255,14 @@ def _models(rows, base) -> list:
         made = set(words.of_title(row["title"], base))
         for token in title_rule.tokenize(row["title"]):
             model = token.strip("|.-/'")
-            # Digits between letters, or letters before digits: no quantity reads so.
+            # Digits between letters, or letters before digits, cannot be a quantity.
             if re.fullmatch(r"[a-z]+[\-]?[a-z]*\d[a-z0-9\-]*", model) and "'" not in token:
                 found[model] = "right" if model in made else "wrong"
     return list(found.items())
 
 
 def take_time(count: int) -> None:
-    """Prints the seconds of mining generated titles of 200 made-up categories, plain and with all switches."""
+    """Times mining of generated titles in 200 made-up categories, plain and with all switches."""
     titles = list(generated_titles.Generator(0).titles(count))
     categories = [zlib.crc32(title[:3].encode()) % 200 for title in titles]
     total = {}
@@ -287,7 +289,7 @@ def take_time(count: int) -> None:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, help="results file to write")
-    parser.add_argument("--time", type=int, default=0, help="only take the time, of that many generated titles")
+    parser.add_argument("--time", type=int, default=0, help="only time mining, on this many generated titles")
     given = parser.parse_args()
     if given.time:
         return take_time(given.time)

@@ -1,20 +1,20 @@
-"""Mining of titles, side by side in one run: ours, scikit-learn's CountVectorizer, and the notebook's way.
+"""Compares title mining with scikit-learn's CountVectorizer and with the notebook's approach, side by side in one run.
 
     python benchmarks/mining.py                            1,300,000 titles, and ten times as many
     python benchmarks/mining.py --titles=20000 --times=3   smaller
 
-Titles come from generated_titles.py. Every line is a process of its own, one after the other: it holds the titles as a
+Titles come from generated_titles.py. Every line runs in its own process, one after the other: it holds the titles as a
 Python list, as a catalogue does, then mines. Mining is all that `mine` does with words: count, keep those seen more
-than --threshold times, find the targets of every title. Ours runs with polars' own number of threads, and with one
-thread. CountVectorizer gets the same rule as its token_pattern, the same dropped words and the same threshold; a second
-line has its own pattern. The notebook's way asks for every token of a title whether it is in the list of all
-attributes; it is timed on --notebook titles and scaled, once with the list sorted and once with the most frequent
-first, which is the best case. The last line has ten times the titles, streamed from the generator, never all in
-memory; of these, processor time is told, less the generator's.
+than --threshold times, find the targets of every title. Ours runs with polars' default number of threads, and with one.
+CountVectorizer gets the same rule as its token_pattern, the same dropped words and the same threshold; a second line
+uses its own pattern. The notebook's approach tests every token of a title for membership in the list of all attributes;
+it is timed on --notebook titles and scaled, once with a sorted list and once with the most frequent words first, its
+best case. The last line has ten times as many titles, streamed from the generator and never all in memory; it reports
+processor time, minus the generator's.
 
-Checked: the tokens of every reference title equal the reference tokenizer's and the parity file's; the words that
-CountVectorizer keeps, and in how many titles each is, equal ours. Memory is anonymous memory (RssAnon) beyond what was
-there with the titles, sampled. Writes mining.json (--out) and prints a table.
+Checked: the tokens of every reference title equal those of the reference tokenizer and the parity file; the words that
+CountVectorizer keeps, and the number of titles with each, equal ours. Memory is anonymous memory (RssAnon) beyond that
+with the titles loaded, sampled. Writes mining.json (--out) and prints a table.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from retrieval_jax.workdir import provenance  # noqa: E402
 
 
 class Clocked:
-    """Titles of the generator, again and again, with the time that it took."""
+    """Titles from the generator, re-iterable, with the time that generating takes."""
 
     def __init__(self, count: int):
         self.generator, self.count, self.seconds = generated_titles.Generator(), count, 0.0
@@ -131,7 +131,7 @@ def child(given) -> dict:
 
 
 def equal() -> dict:
-    """Tokenizes the reference titles both ways; returns how many they are."""
+    """Checks that all tokenizers agree on the reference titles; returns how many there are."""
     reference = generated_titles.reference_titles()
     found = [[] for _ in reference]
     for title, token in titles.tokenize_many(reference).iter_rows():
@@ -142,7 +142,7 @@ def equal() -> dict:
         file = generated_titles.reference_root() / "parity/title_tokens.jsonl.gz"
         with gzip.open(file, "rt", encoding="utf-8") as lines:
             for place, line in enumerate(lines):  # the parity file's titles come first
-                assert found[place] == json.loads(line)["tokens"], f"title {place} has other tokens"
+                assert found[place] == json.loads(line)["tokens"], f"the tokens of title {place} differ"
                 checked += 1
     return {"titles": len(reference), "of_the_parity_file": checked}
 
@@ -169,9 +169,9 @@ def start(given, name: str, count: int, threads: int | None = None) -> dict:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--titles", type=int, default=1_300_000)
-    parser.add_argument("--times", type=int, default=10, help="growth: so many times the titles, streamed")
+    parser.add_argument("--times", type=int, default=10, help="factor of the streamed titles, to measure growth")
     parser.add_argument("--threshold", type=int, default=30)
-    parser.add_argument("--notebook", type=int, default=1000, help="titles that the notebook's way is timed on")
+    parser.add_argument("--notebook", type=int, default=1000, help="titles to time the notebook's approach on")
     parser.add_argument("--rounds", type=int, default=3, help="ours and CountVectorizer alternate; medians are shown")
     parser.add_argument("--out", default=str(pathlib.Path(__file__).with_suffix(".json")))
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -188,14 +188,14 @@ def main():
         for name, threads in (("ours", None), ("one thread", 1), ("vectorizer", None), ("vectorizer default", None)):
             runs[name].append(start(given, name, given.titles, threads))
     assert len({run["same"] for name in ("ours", "one thread", "vectorizer") for run in runs[name]}) == 1, (
-        "CountVectorizer keeps other words than ours, or counts them otherwise"
+        "CountVectorizer keeps different words or counts"
     )
     middle = {name: sorted(found, key=lambda run: run["seconds"])[len(found) // 2] for name, found in runs.items()}
     slow = start(given, "notebook", given.titles)
     streamed = {count: start(given, "streamed", count) for count in (given.titles, given.times * given.titles)}
     ours, many = middle["ours"], streamed[given.times * given.titles]
 
-    def own(found):  # the generator works beside the counting, so its time can only be taken off processor time
+    def own(found):  # the generator overlaps with counting, so only its processor time can be subtracted
         return found["cpu_seconds"] - found["generator_seconds"]
 
     result = {
@@ -227,20 +227,20 @@ def main():
 
     print(
         f"\n{given.titles:,} titles, {result['source']}; {ours['words']:,} words, {ours['kept']:,} kept, "
-        f"{ours['labels_per_title']:.2f} a title; {result['cores']} cores; tokens of {checked['titles']:,} reference "
+        f"{ours['labels_per_title']:.2f} per title; {result['cores']} cores; tokens of {checked['titles']:,} reference "
         f"titles equal; the titles themselves take {ours['titles_bytes'] / 2**20:,.0f} MiB as a Python list\n"
     )
-    print("| way | time | over ours | peak memory |\n|---|---|---|---|")
+    print("| approach | time | relative to ours | peak memory |\n|---|---|---|---|")
     print(row("ours", ours["seconds"], ours["peak_bytes"]))
     print(row("ours, one thread", middle["one thread"]["seconds"], middle["one thread"]["peak_bytes"]))
     for name, words in (("vectorizer", "the same rule"), ("vectorizer default", "its own pattern")):
         print(row(f"CountVectorizer, {words}", middle[name]["seconds"], middle[name]["peak_bytes"]))
-    print(row(f"the notebook's way, list sorted (from {slow['titles']:,} titles)", slow["sorted"]))
-    print(row("the notebook's way, most frequent first", slow["frequent_first"]))
+    print(row(f"the notebook's approach, sorted list (from {slow['titles']:,} titles)", slow["sorted"]))
+    print(row("the notebook's approach, most frequent first", slow["frequent_first"]))
     for count, found in streamed.items():
         print(
             f"| ours, {count:,} titles streamed, processor time | {own(found):,.1f} s | "
-            f"{own(found) / ours['cpu_seconds']:,.1f} (of processor time) | {found['peak_bytes'] / 2**20:,.0f} MiB |"
+            f"{own(found) / ours['cpu_seconds']:,.1f} (processor time) | {found['peak_bytes'] / 2**20:,.0f} MiB |"
         )
 
 

@@ -1,28 +1,30 @@
-"""Near-duplicates among a million pictures: time and memory of the hashed search, its recall, and what it catches.
+"""Measures near-duplicate search among a million pictures: time, memory and recall of hashing, and what it catches.
 
-    PYTHONPATH=. python benchmarks/near_duplicates.py --rows=1000000 --out=benchmarks/near_duplicates.json
+    python benchmarks/near_duplicates.py --rows=1000000 --out=benchmarks/near_duplicates.json
 
-Both sides are generated thumbnails (a few thousand shapes, each with its own variations, as a shop's photos of one pose
-are alike), with copies planted: noise as of re-compression, and mirror images. The exact search runs for some rows of
-the first side against all of the second: its time per row, and the recall of the hashed search. Altered copies of drawn
-pictures of the embedded catalogue say what is caught; a 500 x 500 JPEG, what a thumbnail costs.
+Both sides are generated thumbnails (a few thousand shapes, each with variations, like a shop's photos in one pose) with
+planted copies: noise as from recompression, and mirror images. The exact search runs for some rows of the first side
+against all of the second, for its time per row and the recall of the hashed search. Altered copies of the embedded
+catalogue's pictures show what is caught; 500 x 500 JPEGs show what a thumbnail costs.
 """
 
 import argparse
 import json
 import pathlib
+import sys
 import time
 
-import cv2
-import memory
-import numpy as np
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from retrieval_jax import leaks
-from retrieval_jax.data.pictures import decoding, noted
-from retrieval_jax.data.shop import synthetic
-from retrieval_jax.duplicates import hashes as thumbnail_hashes
-from retrieval_jax.duplicates import thumbnails as near_duplicates
-from retrieval_jax.workdir import provenance
+import cv2  # noqa: E402
+import memory  # noqa: E402
+import numpy as np  # noqa: E402
+
+from retrieval_jax import leaks  # noqa: E402
+from retrieval_jax.data.pictures import decoding, noted  # noqa: E402
+from retrieval_jax.data.shop import synthetic  # noqa: E402
+from retrieval_jax.duplicates import hashes, thumbnails  # noqa: E402
+from retrieval_jax.workdir import provenance  # noqa: E402
 
 SHAPES, PLANTED, LIMIT = 4000, 0.01, 0.05
 CHUNK = 65_536
@@ -53,7 +55,7 @@ def generate(rows: int, seed: int) -> np.ndarray:
     """Returns thumbnails, uint8 [rows, 192], of pictures of a few thousand shapes."""
     shapes = np.random.default_rng(0).standard_normal((SHAPES, 5, 5, 3), np.float32)
     rng, out = np.random.default_rng([seed, 1]), np.empty((rows, 192), np.uint8)
-    # 5 x 5 to 8 x 8, linearly, as one matrix
+    # linear interpolation from 5 x 5 to 8 x 8, as one matrix
     at = np.linspace(0, 4, 8)
     weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(5))).astype(np.float32)
     for start in range(0, rows, CHUNK):
@@ -71,23 +73,23 @@ def plant(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray
     rows, others = np.sort(rng.permutation(len(first))[:count]), rng.integers(len(second), size=count)
     copies = second[others].astype(np.float32) + rng.normal(size=(count, 192)) * rng.uniform(0, 2.0, (count, 1))
     copies = np.clip(np.rint(copies), 0, 255).astype(np.uint8)
-    copies[::2] = thumbnail_hashes.mirror(copies[::2])
+    copies[::2] = hashes.mirror(copies[::2])
     first[rows] = copies
     return rows, others
 
 
 def search(rows: int, exact_rows: int) -> dict:
-    """Times the hashed search of `rows` against `rows`, and the exact one of `exact_rows` of them."""
+    """Times the hashed search of `rows` against `rows`, and the exact search for `exact_rows` of them."""
     first, second = generate(rows, 1), generate(rows, 2)
     planted, sources = plant(first, second)
     with memory.Peak() as built:
-        table = thumbnail_hashes.Table(second)
+        table = hashes.Table(second)
     with memory.Peak() as peak:
-        found = thumbnail_hashes.find(first, table, LIMIT)
-    # what there is to be found: planted copies that are near-duplicates by the thumbnails themselves
+        found = hashes.find(first, table, LIMIT)
+    # planted copies that can be found: those that are near-duplicates by the thumbnails themselves
     turned = first[planted].copy()
-    turned[::2] = thumbnail_hashes.mirror(turned[::2])
-    true = thumbnail_hashes.differences(turned, second[sources])[0] <= LIMIT
+    turned[::2] = hashes.mirror(turned[::2])
+    true = hashes.differences(turned, second[sources])[0] <= LIMIT
     caught = np.isin(planted, found.rows)
     chosen = np.sort(
         np.concatenate(
@@ -96,13 +98,13 @@ def search(rows: int, exact_rows: int) -> dict:
     )
     chosen = np.unique(chosen)
     start = time.perf_counter()
-    exact, _, _ = near_duplicates.find(first[chosen], second, LIMIT)
+    exact, _, _ = thumbnails.find(first[chosen], second, LIMIT)
     exact_seconds = time.perf_counter() - start
-    plain = thumbnail_hashes.find(first[chosen], table, LIMIT, mirrored=False)
+    plain = hashes.find(first[chosen], table, LIMIT, mirrored=False)
     seconds = built.seconds + peak.seconds
     return {
         "rows_a_side": rows,
-        "bits": thumbnail_hashes.BANDS * table.bits,
+        "bits": hashes.BANDS * table.bits,
         "table_seconds": round(built.seconds, 2),
         "search_seconds": round(peak.seconds, 2),
         "pairs_proposed": found.proposed,
@@ -122,17 +124,17 @@ def search(rows: int, exact_rows: int) -> dict:
 
 
 def caught(count: int, gallery_size: int) -> list[dict]:
-    """Alters drawn pictures in many ways and counts which are found among a gallery that holds the originals."""
+    """Alters pictures in many ways and counts which are found in a gallery that holds the originals."""
     shop = synthetic.Shop(num_gallery=gallery_size, num_query=0, image_size=128)
     pictures = list(synthetic.images(shop, "gallery"))
-    table = thumbnail_hashes.Table(np.stack([noted.thumbnail(picture) for picture in pictures]))
+    table = hashes.Table(np.stack([noted.thumbnail(picture) for picture in pictures]))
     rows = np.arange(0, gallery_size, max(1, gallery_size // count))
     out = []
     for name, change in CHANGES.items():
         small = np.stack([noted.thumbnail(np.ascontiguousarray(change(pictures[row]))) for row in rows.tolist()])
         entry = {"change": name, "pictures": len(rows)}
         for setting in ("default", "altered"):
-            found = thumbnail_hashes.find(small, table, LIMIT, altered=setting == "altered")
+            found = hashes.find(small, table, LIMIT, altered=setting == "altered")
             right = found.others == rows[found.rows]
             entry |= {setting: float(right.sum() / len(rows)), f"{setting}_wrong": int((~right).sum())}
         out.append(entry)
@@ -140,7 +142,7 @@ def caught(count: int, gallery_size: int) -> list[dict]:
 
 
 def cost(count: int) -> dict:
-    """Times reading a 500 x 500 JPEG small, and its thumbnail, on this thread."""
+    """Times decoding a 500 x 500 JPEG, whole and reduced, plus its thumbnail, on one thread."""
     shop = synthetic.Shop(num_gallery=8, num_query=0, image_size=500)
     encoded = [
         cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
@@ -157,9 +159,9 @@ def cost(count: int) -> dict:
 
 def run():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="pictures of either side")
-    parser.add_argument("--exact_rows", type=int, default=2000, help="that the exact search looks up")
-    parser.add_argument("--gallery", type=int, default=3000, help="drawn pictures among which altered ones are sought")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="pictures per side")
+    parser.add_argument("--exact_rows", type=int, default=2000, help="rows that the exact search looks up")
+    parser.add_argument("--gallery", type=int, default=3000, help="pictures among which altered copies are searched")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     given = parser.parse_args()
     result = {

@@ -1,15 +1,15 @@
-"""The published pipeline at eProduct's size: whiten three members, join them, search, re-rank; time, memory, recall.
+"""Measures the published pipeline at eProduct's size: whiten three members, concatenate, search, re-rank.
 
     python benchmarks/paper_pipeline.py --folder=/tmp/pipeline --out=benchmarks/paper_pipeline.json
-    python benchmarks/paper_pipeline.py --gallery=20000 --queries=300 --dims=256,192,192      # does it run? seconds
+    python benchmarks/paper_pipeline.py --gallery=20000 --queries=300 --dims=256,192,192      # smoke test, seconds
 
-Random but clustered float16 shards (generated.py) are written first, by processes of their own and untimed: 11.3 GB at
-the full size; they are kept in --folder for another run, or removed at the end. Then the verb search itself
-(retrieval_jax.search.run) does what configs/eproduct_ensemble.py asks for, with search.stages naming the two stages of
-the ensemble alone. Vectors are computed when read: nothing whitened and nothing joined is ever written or held.
+Random but clustered float16 shards (generated.py) are written first, by separate processes and untimed: 11.3 GB at full
+size; they are kept in --folder for another run, or removed at the end. Then the verb search (retrieval_jax.search.run)
+runs as in configs/eproduct_ensemble.py, with search.stages naming only the two stages of the ensemble. Vectors are
+computed on read: nothing whitened or concatenated is ever written or held in memory.
 
-Recall is MAR@10 with the denominator min(10, relevant). The members' cosines by themselves are scored on fewer queries
-(--few), to tell what whitening and joining add without searching four times.
+Recall is MAR@10 with denominator min(10, relevant). The members' own cosines are scored on fewer queries (--few), to
+show what whitening and concatenation add without searching four times.
 """
 
 import argparse
@@ -21,28 +21,31 @@ import json
 import multiprocessing
 import pathlib
 import shutil
+import sys
 import tempfile
 
-import generated
-import numpy as np
-from memory import Peak
-from ml_collections import ConfigDict
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from retrieval_jax import index, postprocess, search
-from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.postprocess import whitening
-from retrieval_jax.scoring import metrics
-from retrieval_jax.scoring.ranking import Ranking, Truth
-from retrieval_jax.workdir import provenance
+import generated  # noqa: E402
+import numpy as np  # noqa: E402
+from memory import Peak  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from retrieval_jax import index, postprocess, search  # noqa: E402
+from retrieval_jax.embeddings import Embeddings  # noqa: E402
+from retrieval_jax.postprocess import whitening  # noqa: E402
+from retrieval_jax.scoring import metrics  # noqa: E402
+from retrieval_jax.scoring.ranking import Ranking, Truth  # noqa: E402
+from retrieval_jax.workdir import provenance  # noqa: E402
 
 
 def shards(folder: pathlib.Path, member: int, split: str) -> pathlib.Path:
-    """Returns where a member's embeddings lie, as the verb search expects them."""
+    """Returns the folder of a member's embeddings, where the verb search expects them."""
     return folder / f"member{member}" / "embeddings" / "trained" / split
 
 
 def generate(folder: pathlib.Path, sizes: dict) -> None:
-    """Writes all members' shards below the folder, unless they are there from an earlier run of the same sizes."""
+    """Writes all members' shards below the folder, unless an earlier run of the same sizes left them there."""
     note = folder / "sizes.json"
     if note.exists() and json.loads(note.read_text()) == sizes:
         return
@@ -72,7 +75,7 @@ def truth_of(queries: Embeddings, gallery: Embeddings, sizes: dict) -> Truth:
 
 @contextlib.contextmanager
 def timed(owner, name: str, stage: str, stages: list[dict]):
-    """Times every call of owner.name while the block runs, as a stage."""
+    """Times every call of owner.name during the block, as a stage."""
     original = getattr(owner, name)
 
     @functools.wraps(original)
@@ -91,7 +94,7 @@ def timed(owner, name: str, stage: str, stages: list[dict]):
 
 
 def pipeline(folder: pathlib.Path, members: int, k: int, kind: str) -> tuple[list[dict], float, float]:
-    """Runs the verb search; returns its stages, its whole wall time and its peak of anonymous memory in GiB."""
+    """Runs the verb search; returns its stages, total wall time and peak anonymous memory in GiB."""
     names = tuple(f"member{member}" for member in range(members))
     steps = (("whitening", {}), ("ensemble", {}), ("reranking", {}))
     config = ConfigDict({
@@ -101,8 +104,8 @@ def pipeline(folder: pathlib.Path, members: int, k: int, kind: str) -> tuple[lis
     stages = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(timed(whitening, "fit", "whitening: fit", stages))
-        stack.enter_context(timed(postprocess.get("ensemble"), "step", "ensemble: joined queries", stages))
-        stack.enter_context(timed(index.get(kind).Index, "search", "search of the joined vectors", stages))
+        stack.enter_context(timed(postprocess.get("ensemble"), "step", "ensemble: concatenated queries", stages))
+        stack.enter_context(timed(index.get(kind).Index, "search", "search over the concatenated vectors", stages))
         stack.enter_context(timed(postprocess.get("reranking"), "step", "re-ranking", stages))
         peak = stack.enter_context(Peak())
         search.run(config, folder / "ensemble")
@@ -125,19 +128,19 @@ def recall(ranking: Ranking, truth: Truth, count: int | None = None) -> float:
     if count is not None:
         indptr = truth.indptr[: count + 1]
         truth = Truth(truth.query_ids[:count], truth.gallery_ids, indptr, truth.rows[: indptr[-1]])
-    return round(float(np.nanmean(metrics.per_query(ranking, truth)["mar@10_capped"])), 4)  # NaN: nothing is relevant
+    return round(float(np.nanmean(metrics.per_query(ranking, truth)["mar@10_capped"])), 4)  # NaN: no relevant listing
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gallery", type=int, default=1_100_000)
     parser.add_argument("--queries", type=int, default=10_000)
-    parser.add_argument("--dims", default="2048,1536,1536", help="one a member")
+    parser.add_argument("--dims", default="2048,1536,1536", help="one per member")
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--index", default="exact")
-    parser.add_argument("--few", type=int, default=500, help="queries of the members' own cosines; 0 for none")
+    parser.add_argument("--few", type=int, default=500, help="queries for the members' own cosines; 0 for none")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", help="for the shards, kept; by default a temporary one, removed at the end")
+    parser.add_argument("--folder", help="for the shards, kept; by default temporary and removed at the end")
     parser.add_argument("--out", help="JSON of the results")
     args = parser.parse_args()
     dims = [int(dim) for dim in args.dims.split(",")]
@@ -152,7 +155,7 @@ def main() -> None:
         recalls = few_recalls(folder, len(dims), args.few, truth, args.index) if args.few else {}
         for stage in ("ensemble", "reranking"):
             ranking = Ranking.load(folder / "ensemble" / "rankings" / "ensemble" / stage)
-            recalls[{"ensemble": "whitened and joined", "reranking": "re-ranked"}[stage]] = recall(ranking, truth)
+            recalls[{"ensemble": "whitened and concatenated", "reranking": "re-ranked"}[stage]] = recall(ranking, truth)
         if args.folder:
             shutil.rmtree(folder / "ensemble")
     rows, width = args.gallery, sum(dims)
@@ -170,7 +173,7 @@ def main() -> None:
     print("| stage | seconds | peak anonymous GiB |\n|---|---|---|")
     for stage in stages:
         print(f"| {stage['stage']} | {stage['seconds']:.1f} | {stage['anonymous_gib']:.2f} |")
-    print(f"| the verb search, all of it | {seconds:.1f} | {gib:.2f} |")
+    print(f"| the verb search, total | {seconds:.1f} | {gib:.2f} |")
     print("| MAR@10 of | |\n|---|---|")
     for name, value in recalls.items():
         print(f"| {name} | {100 * value:.1f} % |")

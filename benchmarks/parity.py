@@ -1,10 +1,10 @@
-"""Compares our backbones with timm's, number by number, on the reference data; prints tables in Markdown.
+"""Compares our backbones with timm's, value by value, on the reference data; prints Markdown tables.
 
     python benchmarks/parity.py [--reference=FOLDER]
 
-The first table is of networks with random weights: what timm gives for the same pictures stands beside the weights. The
-second is of real checkpoints' models: how many of their tensors have a place in ours, by shape, without allocating any.
-The reference data (env RETRIEVAL_JAX_REFERENCE, or the folder "shared" beside the checkout) was made by timm; neither
+The first table covers networks with random weights, stored with timm's outputs for the same pictures. The second covers
+the models of real checkpoints: how many of their tensors have a counterpart in ours, by shape, without allocating any.
+The reference data (env RETRIEVAL_JAX_REFERENCE, or the folder "shared" beside the checkout) was made with timm; neither
 timm nor torch is needed here.
 """
 
@@ -27,7 +27,7 @@ from retrieval_jax.models.timm import tensors as timm_tensors  # noqa: E402
 
 
 def difference(case: pathlib.Path, **kwargs) -> tuple[str, float, float]:
-    """Returns (timm's name of a case, max |difference| of the embeddings, max |embedding|)."""
+    """Returns timm's name of a case, max |difference| of the embeddings, and max |embedding|."""
     spec = json.loads(case.read_text())
     with contextlib.redirect_stdout(io.StringIO()):
         weights = case.with_suffix(".safetensors")
@@ -51,7 +51,7 @@ def main():
         if case.with_suffix(".safetensors").exists() and "timm_model" in json.loads(case.read_text())
     ]
     if not cases:
-        sys.exit(f"no reference data in {folder}: give --reference")
+        sys.exit(f"no reference data in {folder}: give its folder with --reference")
 
     print("| case | model | max \\|difference\\| | scanned, rematerialised | max \\|embedding\\| |")
     print("|---|---|---:|---:|---:|")
@@ -61,7 +61,7 @@ def main():
         again = difference(case, **{key: True for key in ("scan", "remat") if key in fields})[1]
         print(f"| {case.stem} | {name} | {plain:.1e} | {again:.1e} | {scale:.1f} |", flush=True)
 
-    print("\n| model | tensors in timm | with a place in ours | missing or surplus |\n|---|---:|---:|---:|")
+    print("\n| model | tensors in timm | matched in ours | missing or surplus |\n|---|---:|---:|---:|")
     for name, spec in json.loads((folder / "timm_shapes.json").read_text()).items():
         model = pretrained.model(name)
         entries = timm_tensors.entries(model, pretrained.shapes_of(model, spec["input_size"][1:]))

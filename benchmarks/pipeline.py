@@ -1,23 +1,23 @@
-"""Times the way from JPEG files to augmented batches, side by side: ours, bare OpenCV, PyTorch's DataLoader.
+"""Times the path from JPEG files to augmented batches, side by side: ours, bare OpenCV, PyTorch's DataLoader.
 
     python benchmarks/pipeline.py [--rounds=5] [--torch-python=/path/to/python with torch and torchvision]
-    python benchmarks/pipeline.py --pictures=64 --seconds=1 --rounds=1 --cores 1                # does it run? seconds
+    python benchmarks/pipeline.py --pictures=64 --seconds=1 --rounds=1 --cores 1                # smoke test, seconds
 
-Generated photos of 500 x 500 pixels (shapes, structure of all sizes, noise; quality 87, about 50 kB) lie in files, as
-many as stay in the system's file cache. The work: random resized crop to 224 x 224 (0.2 to 1 of the area), flip,
-TrivialAugment, batches of 64. Every system gets as many threads or processes as cores, and no other cores.
+Generated photos of 500 x 500 pixels (shapes, structure of all sizes, noise; quality 87, about 50 kB) are stored in
+files, few enough to stay in the system's file cache. The work: random resized crop to 224 x 224 (0.2 to 1 of the area),
+flip, TrivialAugment, batches of 64. Every system gets as many threads or processes as cores, pinned to those cores.
 
-    ours             num_threads = cores, crop_before_decoding, interpolation "halves": uint8 batches, as they go to the
+    ours             num_threads = cores, crop_before_decoding, interpolation "halves": uint8 batches, as sent to the
                      device, which normalises them
-    ours, area       the same with the whole picture decoded and areas averaged, the defaults
-    ours, float      `ours`, and the batches normalised on the host, for the comparison with PyTorch
+    ours, area       the same with the whole picture decoded and area interpolation, the defaults
+    ours, float      `ours` with batches normalised on the host, for the comparison with PyTorch
     ours, processes  `ours` with num_workers = cores instead of threads
-    OpenCV linear    nothing but reading, cv2.imdecode and cv2.resize of the whole picture to 224 x 224, in as many
-    OpenCV area      processes as cores
-    PyTorch          DataLoader (num_workers = cores) of torchvision's transforms on Pillow's pictures: float32 batches
+    OpenCV linear    only reading, cv2.imdecode and cv2.resize of the whole picture to 224 x 224, with one process per
+    OpenCV area      core
+    PyTorch          DataLoader (num_workers = cores) with torchvision's transforms on Pillow images: float32 batches
 
-Every timing is a process of its own; rounds alternate between the systems. Prints pictures a second (median and range)
-and the ratios within a round in Markdown, and writes all of it with --out.
+Every timing runs in its own process; rounds alternate between the systems. Prints pictures per second (median and
+range) and the ratios within a round in Markdown, and writes everything with --out.
 """
 
 import argparse
@@ -42,7 +42,7 @@ RATIOS = (("ours", "OpenCV linear"), ("ours, area", "OpenCV area"), ("ours, floa
 
 
 def write_pictures(folder: pathlib.Path, count: int) -> float:
-    """Writes the photos 0.jpg ..., the same ones every time; returns their mean size in bytes."""
+    """Writes the photos 0.jpg, 1.jpg, ..., always the same; returns their mean size in bytes."""
     import cv2
     import numpy as np
 
@@ -64,7 +64,7 @@ def write_pictures(folder: pathlib.Path, count: int) -> float:
 
 
 def rate(batches, seconds: float) -> float:
-    """Returns pictures a second of an iterator of batches, after a warm-up."""
+    """Returns pictures per second of an iterator of batches, after a warm-up."""
     for _ in range(4):
         next(batches)
     count, start = 0, time.perf_counter()
@@ -84,7 +84,7 @@ def time_ours(system: str, folder: pathlib.Path, count: int, cores: int, seconds
 
     plain = system == "ours, area"
     crop = {"scale": SCALE, "interpolation": "area" if plain else "halves"}
-    # as many rows as a catalogue has: among few, grain's shuffle is slower
+    # as many rows as a catalogue has: grain's shuffle is slower on few rows
     files = sources.FileImages(folder, [f"{row % count}.jpg" for row in range(ROWS)])
     threads = {"num_threads": 1, "num_workers": cores} if system == "ours, processes" else {"num_threads": cores}
     batches = pipeline.train_batches(
@@ -111,7 +111,7 @@ def time_ours(system: str, folder: pathlib.Path, count: int, cores: int, seconds
 
 
 def bare(job: tuple) -> float:
-    """Decodes and resizes with OpenCV, in one process; returns pictures a second."""
+    """Decodes and resizes with OpenCV in one process; returns pictures per second."""
     import cv2
     import numpy as np
 
@@ -134,7 +134,7 @@ def bare(job: tuple) -> float:
 
 
 def time_bare(system: str, folder: pathlib.Path, count: int, cores: int, seconds: float) -> float:
-    """Times OpenCV in as many processes as cores."""
+    """Times OpenCV with one process per core."""
     import multiprocessing
 
     import cv2
@@ -145,10 +145,10 @@ def time_bare(system: str, folder: pathlib.Path, count: int, cores: int, seconds
 
 
 class Files:
-    """The pictures as PyTorch's map-style data set."""
+    """The pictures as a map-style PyTorch dataset."""
 
     def __init__(self, folder, count, transform):
-        # as many rows as a catalogue has: workers would wait at the end of each of many short epochs
+        # as many rows as a catalogue has: with short epochs, workers would wait at the end of each
         self.paths, self.transform = [f"{folder}/{row % count}.jpg" for row in range(ROWS)], transform
 
     def __len__(self):
@@ -188,7 +188,7 @@ def time_torch(folder: pathlib.Path, count: int, cores: int, seconds: float) -> 
 
 
 def work(system: str, folder: pathlib.Path, count: int, cores: int, seconds: float) -> None:
-    """What a process for one timing does."""
+    """Runs one timing, in its own process."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     if system in OURS:
         result = time_ours(system, folder, count, cores, seconds)
@@ -200,7 +200,7 @@ def work(system: str, folder: pathlib.Path, count: int, cores: int, seconds: flo
 
 
 def measure(system: str, folder: pathlib.Path, cores: int, arguments) -> float:
-    """Starts a process for one timing."""
+    """Runs one timing in a new process."""
     python = arguments.torch_python if system == "PyTorch" else sys.executable
     command = [
         python,
@@ -226,10 +226,14 @@ def spread(values: list[float], form: str) -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of a timing")
+    parser.add_argument("--seconds", type=float, default=6.0, help="per timing")
     parser.add_argument("--pictures", type=int, default=512)
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--torch-python", default=os.environ.get("TORCH_PYTHON", ""), help="without: no PyTorch")
+    parser.add_argument(
+        "--torch-python",
+        default=os.environ.get("TORCH_PYTHON", ""),
+        help="interpreter that has torch and torchvision; without it PyTorch is skipped",
+    )
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     parser.add_argument("--work", choices=SYSTEMS, help=argparse.SUPPRESS)
@@ -251,9 +255,9 @@ def main():
         }
         for cores, rates in found.items()
     }
-    print(f"{size / 1e3:.1f} kB a picture, {arguments.rounds} rounds: median (lowest to highest)\n")
+    print(f"{size / 1e3:.1f} kB per picture, {arguments.rounds} rounds: median (lowest to highest)\n")
     head = " | ".join(f"{cores} core{'s' if cores > 1 else ''}" for cores in arguments.cores)
-    for title, table, form in (("pictures a second", found, ",.0f"), ("ratio", ratios, ".2f")):
+    for title, table, form in (("pictures per second", found, ",.0f"), ("ratio", ratios, ".2f")):
         print(f"| {title} | {head} |\n|{'---|' * (1 + len(arguments.cores))}")
         for name in table[arguments.cores[0]]:
             print(f"| {name} | {' | '.join(spread(table[cores][name], form) for cores in arguments.cores)} |")

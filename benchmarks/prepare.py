@@ -1,12 +1,12 @@
-"""Times preparing a catalogue, and reading it afterwards against reading the files it was made of.
+"""Times preparing a catalogue, and reading the result compared with reading the original files.
 
     python benchmarks/prepare.py [--pictures=3000] [--rounds=3] [--side=256] [--out=benchmarks/prepare.json]
-    python benchmarks/prepare.py --pictures=60 --rounds=1                                       # does it run? seconds
+    python benchmarks/prepare.py --pictures=60 --rounds=1                                       # smoke test, seconds
 
-The photos are those of benchmarks/pipeline.py: 500 x 500 pixels, about 50 kB. Preparing is the whole command, from the
-table to the verified folder, with one process and with as many as there are cores. Reading is in random order by one
-thread: the encoded bytes alone, and decoded; from the system's file cache, and after the system was asked to drop the
-files from it (which a virtual disk may have cached elsewhere).
+The photos are those of benchmarks/pipeline.py: 500 x 500 pixels, about 50 kB. Preparing is timed as a whole, from the
+table to the verified folder, with one process and with one per core. Reading is in random order by one thread: the
+encoded bytes alone, and decoded; from the system's file cache, and after asking the system to evict the files from it
+(a virtual disk may still have cached them elsewhere).
 
 Prints rates (median and range) in Markdown, and what they mean for 1.3 million pictures.
 """
@@ -20,22 +20,21 @@ import sys
 import tempfile
 import time
 
-from retrieval_jax.data import loading
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 from pipeline import write_pictures  # noqa: E402
 
-from retrieval_jax import prepare
+from retrieval_jax import prepare  # noqa: E402
+from retrieval_jax.data import loading  # noqa: E402
 from retrieval_jax.workdir import provenance  # noqa: E402
 
 MILLIONS = 1.3
 
 
 def read_rates(source, files, seed: int) -> dict[str, float]:
-    """Returns pictures a second: bytes and decoded, warm and after the files were dropped from the cache."""
+    """Returns pictures per second: bytes alone and decoded, from a warm and from an evicted file cache."""
     rows = np.random.default_rng(seed).permutation(len(source)).tolist()
     rates = {}
     for cache in ("warm", "cold"):
@@ -54,7 +53,7 @@ def read_rates(source, files, seed: int) -> dict[str, float]:
 
 
 def main():
-    """Is the command line."""
+    """Runs the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -75,13 +74,13 @@ def main():
             for processes in sorted({1, cores}):
                 out = root / f"out-{number}-{processes}"
                 begun, used = time.perf_counter(), provenance.cpu_seconds()
-                # several files for every process, as a large catalogue has
+                # several files per process, as in a large catalogue
                 prepare.run(
                     config, out, side=given.side, processes=processes, shard_rows=max(1, given.pictures // (4 * cores))
                 )
                 rate = given.pictures / (time.perf_counter() - begun)
                 found.setdefault(f"prepared, processes {processes}", []).append(rate)
-                if processes == 1:  # what a busy machine does not change
+                if processes == 1:  # insensitive to a busy machine
                     found.setdefault("prepared, in a second of processor time", []).append(
                         given.pictures / (provenance.cpu_seconds() - used)
                     )
@@ -101,9 +100,9 @@ def main():
     middle = {what: statistics.median(rates) for what, rates in found.items()}
     print(
         f"\n{given.pictures:,} pictures, {given.rounds} rounds, {cores} cores, {provenance.processor()}; "
-        f"{before / 1e3:.1f} kB a picture before, {after / 1e3:.1f} kB prepared at {given.side}\n"
+        f"{before / 1e3:.1f} kB per picture before, {after / 1e3:.1f} kB prepared at {given.side}\n"
     )
-    print("| | pictures a second | range |\n|---|--:|--:|")
+    print("| | pictures per second | range |\n|---|--:|--:|")
     for what, rates in found.items():
         print(f"| {what} | {middle[what]:,.0f} | {min(rates):,.0f} to {max(rates):,.0f} |")
     one, used = (

@@ -1,18 +1,18 @@
-"""Times a whole training step of the published backbones on one GPU: ours in JAX, timm's under torch.compile.
+"""Times a complete training step of the published backbones on one GPU: ours in JAX, timm's under torch.compile.
 
     python benchmarks/published_steps.py [--rounds=3] [--torch-python=/path/to/python with torch and timm]
     python benchmarks/published_steps.py --models convnext_xlarge --profile=/tmp/trace    # traces of our steps as well
-    python benchmarks/published_steps.py --small                                          # does it run? seconds, CPU
+    python benchmarks/published_steps.py --small                                          # smoke test, seconds on a CPU
 
-A step is the same work on both sides: bytes to normalised pictures, forward, softmax cross-entropy and Poly-1 over
-22,295 labels, backward, clipping, AdamW, moving average of all parameters; bf16 computation (timm: autocast,
-channels_last, torch.compile), float32 parameters, drop path as published, the published batch of one device, one batch
-that stays on the device. Every timing is a process of its own; rounds alternate between the systems. Prints a Markdown
-table and writes every timing with --out.
+A step does the same work on both sides: bytes to normalised pictures, forward, softmax cross-entropy and Poly-1 over
+22,295 labels, backward, clipping, AdamW, moving average of all parameters; bf16 compute (timm: autocast, channels_last,
+torch.compile), float32 parameters, drop path as published, the published batch size per device, and a single batch that
+stays on the device. Every timing runs in its own process; rounds alternate between the systems. Prints a Markdown table
+and writes all timings with --out.
 
-Model FLOPs are three times those of the forward pass, as XLA counts them for our float32 network without drop path, the
-head included; divided by the time of a step and --peak they are the share of the chip's peak, for both systems the same
-FLOPs.
+Model FLOPs are three times those of the forward pass, as XLA counts them for our float32 network without drop path,
+including the head. Divided by the time of a step and --peak they give the share of the chip's peak, with the same FLOPs
+for both systems.
 """
 
 import argparse
@@ -26,8 +26,6 @@ import subprocess
 import sys
 import time
 
-from retrieval_jax.models import pixels
-
 # name: (timm's architecture, side of the picture in pixels, batch of one device, drop path)
 MODELS = {
     "convnext_xlarge": ("convnext_xlarge", 224, 28, 0.4),
@@ -35,7 +33,7 @@ MODELS = {
     "beit_large": ("beit_large_patch16_384", 384, 8, 0.4),
     "vit_large": ("vit_large_patch16_224", 224, 32, 0.4),
 }
-# Of timm's constructor, for --small: the same code in seconds on a CPU.
+# Arguments of timm's constructor for --small, which runs the same code in seconds on a CPU.
 SMALL = {
     "convnext_xlarge": dict(depths=(1, 1, 2, 1), dims=(16, 32, 64, 128)),
     "swin_large": dict(img_size=64, window_size=4, embed_dim=16, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8)),
@@ -59,7 +57,7 @@ def sizes(name: str, small: bool) -> tuple[str, dict, int, int, int, float]:
 
 
 def make_batch(side: int, batch: int, labels: int) -> dict:
-    """Returns the batch, the same for both systems."""
+    """Returns the batch, which is the same for both systems."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -73,7 +71,7 @@ def make_batch(side: int, batch: int, labels: int) -> dict:
 
 
 def timed(step, wait) -> dict:
-    """Runs step() after a warm-up; wait() returns once the device has done everything, with the last loss."""
+    """Times step() after a warm-up; wait() blocks until the device is done and returns the last loss."""
     for _ in range(WARM_UP):
         step()
     first = wait()
@@ -92,7 +90,7 @@ def time_ours(name: str, small: bool, profile: str) -> dict:
     import numpy as np
 
     from retrieval_jax.losses import multilabel
-    from retrieval_jax.models import embedder, heads, pretrained
+    from retrieval_jax.models import embedder, heads, pixels, pretrained
     from retrieval_jax.training import optim
 
     architecture, arguments, side, batch, labels, drop_path = sizes(name, small)
@@ -165,7 +163,7 @@ def time_timm(name: str, small: bool) -> dict:
     """Times the same step of timm's model."""
     import torch
 
-    # A torchvision built for another torch has its Python but not its operators; timm only needs the Python.
+    # A torchvision built for a different torch lacks its operators, but timm only needs its Python code.
     real, torch.library.register_fake = torch.library.register_fake, lambda *_, **__: lambda function: function
     import timm
 
@@ -222,7 +220,7 @@ def time_timm(name: str, small: bool) -> dict:
 
 
 def measure(system: str, name: str, given) -> dict:
-    """Starts a process for one timing; a failure is a result too, with its last line."""
+    """Runs one timing in a new process; a failure is recorded with its last line of output."""
     python = sys.executable if system == "ours" else given.torch_python
     command = [python, __file__, "--work", system, "--models", name]
     command += ["--small"] if given.small else []
@@ -235,7 +233,7 @@ def measure(system: str, name: str, given) -> dict:
 
 
 def row(name: str, system: str, rounds: list[dict], peak: float) -> str:
-    """Returns a row of the table: medians over the rounds, and ranges."""
+    """Returns a row of the table, with medians and ranges over the rounds."""
     batch = rounds[0]["batch"]
     found = [one[system] for one in rounds if "failed" not in one[system]]
     if not found:
@@ -264,7 +262,7 @@ def main():
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch and timm")
     parser.add_argument("--peak", type=float, default=PEAK, help="FLOP/s of the chip in bf16")
     parser.add_argument("--profile", default="", help="folder for traces of our steps")
-    parser.add_argument("--small", action="store_true", help="tiny networks: does everything run?")
+    parser.add_argument("--small", action="store_true", help="tiny networks, as a smoke test")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file of all timings")
     parser.add_argument("--work", choices=SYSTEMS, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -274,7 +272,7 @@ def main():
         print(json.dumps(result))
         return
     print(
-        "| network | system | pictures a second | ours / timm | peak memory, GiB | share of peak | last loss |\n"
+        "| network | system | pictures per second | ours / timm | peak memory, GiB | share of peak | last loss |\n"
         "|---|---|---|---|---|---|---|",
         flush=True,
     )

@@ -1,13 +1,13 @@
-"""Times re-ranking: inside each query's candidates against plain loops, and over the graph of queries and gallery.
+"""Times re-ranking: within each query's candidates against plain loops, and over the graph of queries and gallery.
 
     python benchmarks/reranking.py [--out=benchmarks/reranking.json]
-    python benchmarks/reranking.py --queries=500 --gallery=5000 --sizes=1100,2200     # a small one, seconds
+    python benchmarks/reranking.py --queries=500 --gallery=5000 --sizes=1100,2200     # small, seconds
 
-Prints ratios of one run, side by side: loops over a part of the queries before and after ours over all, and the largest
-difference of their distances; then how time and memory grow with the graph. Memory is anonymous (RssAnon), of the
-re-ranking alone beyond what the vectors took before. The vectors are random: products of about ten listings, of length
-1. There are two kinds of loops, both the textbook form of the method (Zhong et al., CVPR 2017): "sets" loops over the
-pairs, the points and the members of their sets; "arrays" over the points alone, with NumPy for distances and sets.
+Prints ratios from one run: loops over part of the queries, before and after ours over all of them, and the largest
+difference of their distances; then how time and memory grow with the graph. Memory is the anonymous memory (RssAnon) of
+the re-ranking alone, beyond the vectors. The vectors are random unit vectors in products of about ten listings. Two
+loop implementations follow the textbook method (Zhong et al., CVPR 2017): "sets" loops over pairs, points and members
+of their sets; "arrays" loops over points only, with NumPy for distances and sets.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from retrieval_jax.postprocess import global_reranking, reranking  # noqa: E402
 
 
 def vectors(count: int, products: int, dim: int, seed: int) -> np.ndarray:
-    """Returns [count, dim] float32 of length 1: a product's centre and as much noise again."""
+    """Returns unit vectors [count, dim] float32: a product's centre plus as much noise."""
     centres = np.random.default_rng(0).standard_normal((products, dim), np.float32)
     rng = np.random.default_rng(seed)
     out = rng.standard_normal((count, dim), np.float32)
@@ -44,7 +44,7 @@ def vectors(count: int, products: int, dim: int, seed: int) -> np.ndarray:
 
 
 def set_loops(query, gallery, candidates, k1=10, k2=6, lambda_value=0.5):
-    """The textbook form, one query after the other: Python loops over pairs, points and sets."""
+    """Re-ranks query by query in the textbook form, with Python loops over pairs, points and sets."""
     out = np.zeros(candidates.shape)
     for number, rows in enumerate(candidates):
         points = [query[number].astype(np.float64), *(gallery[row].astype(np.float64) for row in rows)]
@@ -81,7 +81,7 @@ def set_loops(query, gallery, candidates, k1=10, k2=6, lambda_value=0.5):
 
 
 def array_loops(query, gallery, candidates, k1=10, k2=6, lambda_value=0.5):
-    """The textbook form, one query after the other: a Python loop over the points, NumPy for distances and sets."""
+    """Re-ranks query by query in the textbook form, looping over points, with NumPy for distances and sets."""
     out = np.zeros(candidates.shape)
     for number, rows in enumerate(candidates):
         points = np.vstack([query[number : number + 1], gallery[rows]])
@@ -90,7 +90,7 @@ def array_loops(query, gallery, candidates, k1=10, k2=6, lambda_value=0.5):
 
 
 def encode(points, queries, k1, k2, lambda_value):
-    """Returns [queries, rest] distances among points, of which the first are queries."""
+    """Returns distances [queries, rest] among points, the first of which are queries."""
     count = len(points)
     points = points.astype(np.float64)
     distance = 2.0 - 2.0 * points @ points.T
@@ -129,18 +129,18 @@ def encode(points, queries, k1, k2, lambda_value):
 
 
 def local(arguments) -> dict:
-    """Times the local form."""
+    """Times local re-ranking."""
     products = max(1, arguments.gallery // 10)
     gallery = vectors(arguments.gallery, products, arguments.dim, 1)
     query = vectors(arguments.queries, products, arguments.dim, 2)
     candidates = exact.Index(gallery).search(query, arguments.candidates).item_rows
     part = np.random.default_rng(3).permutation(len(query))[: arguments.loop_queries]
-    reranking.local_k_reciprocal(query[:50], gallery, candidates[:50])  # first calls load code
+    reranking.local_k_reciprocal(query[:50], gallery, candidates[:50])  # warm up
     kinds = {"sets": set_loops, "arrays": array_loops}
     seconds, results = dict.fromkeys(kinds, 0.0), []
     for half in (part[::2], part[1::2]):
         for name, loops in kinds.items():
-            with threadpoolctl.threadpool_limits(1, "blas"):  # as ours: more only slow down matrices this small
+            with threadpoolctl.threadpool_limits(1, "blas"):  # as in ours: more threads slow down matrices this small
                 start = time.perf_counter()
                 results.append((half, loops(query[half], gallery, candidates[half])))
                 seconds[name] += time.perf_counter() - start
@@ -158,24 +158,24 @@ def local(arguments) -> dict:
         "threads": reranking.cores(), "loop_queries": len(part), "ms_a_query": ours, "ms_a_query_one_thread": ours_one,
         "seconds": peak.seconds, "peak_bytes": peak.bytes - peak.before, "largest_difference": largest,
     }  # fmt: skip
-    print(f"\nlocal, {len(query):,} queries x {out['candidates']} candidates x {arguments.dim} numbers, loops over "
+    print(f"\nlocal, {len(query):,} queries x {out['candidates']} candidates x {arguments.dim} dimensions, loops over "
           f"{len(part)} of them")  # fmt: skip
-    print("\n| form | ms a query | ours is faster | with one thread |\n|---|---|---|---|")
+    print("\n| form | ms per query | speed-up of ours | with one thread |\n|---|---|---|---|")
     for name in kinds:
         took = 1e3 * seconds[name] / len(part)
         out[f"{name}_ms_a_query"], out[f"faster_than_{name}"] = took, took / ours
         out[f"one_thread_faster_than_{name}"] = took / ours_one
         print(f"| loops over {name} | {took:.2f} | {took / ours:.0f} x | {took / ours_one:.0f} x |")
     print(f"| ours | {ours:.3f} | | |\n| ours, one thread | {ours_one:.3f} | | |\n\n{peak.seconds:.1f} s, peak memory "
-          f"{out['peak_bytes'] / 2**20:.0f} MiB, largest difference {largest:.1e}, no bit differs with one thread",
+          f"{out['peak_bytes'] / 2**20:.0f} MiB, largest difference {largest:.1e}, bitwise equal with one thread",
           flush=True)  # fmt: skip
     return out
 
 
 def graph(arguments) -> dict:
-    """Times the global form over growing graphs, and against the dense form on a small one."""
+    """Times global re-ranking on growing graphs, and against the dense form on a small one."""
     settings = {"k1": 20, "k2": 6, "lambda_value": 0.3}
-    # The dense form takes n x n matrices and loops: small.
+    # The dense form uses n x n matrices and loops, so the graph is small.
     small, dim = arguments.dense, arguments.dim
     query, gallery = vectors(small // 11, small // 11, dim, 4), vectors(small - small // 11, small // 11, dim, 5)
     start = time.perf_counter()
@@ -207,7 +207,7 @@ def graph(arguments) -> dict:
 
     index.nearest_rows = timed
     out["sizes"] = []
-    print("\n|   points | seconds | of them search | growth ** | peak MiB | vectors MiB |\n|---|---|---|---|---|---|")
+    print("\n|   points | seconds | spent searching | growth ** | peak MiB | vectors MiB |\n|---|---|---|---|---|---|")
     for size in arguments.sizes:
         products = max(1, size // 11)
         query, gallery = vectors(products, products, dim, 6), vectors(size - products, products, dim, 7)
@@ -235,11 +235,11 @@ def main():
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--candidates", type=int, default=100)
     parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--gallery", type=int, default=100_000, help="of the local form")
-    parser.add_argument("--loop_queries", type=int, default=60, help="queries that the loops do")
-    parser.add_argument("--dense", type=int, default=1_650, help="points of the dense form; 0 for no global form")
+    parser.add_argument("--gallery", type=int, default=100_000, help="gallery rows for local re-ranking")
+    parser.add_argument("--loop_queries", type=int, default=60, help="queries for the loops")
+    parser.add_argument("--dense", type=int, default=1_650, help="points of the dense form; 0 skips the global part")
     parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")],
-                        default=[11_000, 33_000, 110_000], help="points of the global form")  # fmt: skip
+                        default=[11_000, 33_000, 110_000], help="graph sizes for global re-ranking")  # fmt: skip
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benchmarks" / "reranking.json")
     arguments = parser.parse_args()
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)

@@ -1,14 +1,15 @@
-"""Times a whole training step of ConvNeXt-Atto and ViT-S/16 on a CPU: ours in JAX, timm's in PyTorch.
+"""Times a complete training step of ConvNeXt-Atto and ViT-S/16 on a CPU: ours in JAX, timm's in PyTorch.
 
     python benchmarks/train_step.py [--model=vit_small] [--rounds=5] [--threads=2] [--torch-python=/path/to/python]
 
-The other Python has torch and timm. A step is the same work on both sides: bytes to normalised pictures, forward,
-softmax cross-entropy and Poly-1 over 1,000 labels, backward, clipping, AdamW, moving average; float32, one batch that
-stays in memory: 128 pictures of 80 x 64 px for ConvNeXt-Atto, 16 of 224 x 224 px for ViT-S/16.
-timm's model runs in both memory layouts, in eager mode. Every timing is a process of its own, kept to the same cores;
-rounds alternate between the systems. Then everything again with huge pages for all of them.
-Prints two tables in Markdown for each network: pictures a second, median and range, and the ratio of ours to theirs
-within a round.
+The other Python needs torch and timm. A step does the same work on both sides: bytes to normalised pictures, forward,
+softmax cross-entropy and Poly-1 over 1,000 labels, backward, clipping, AdamW, moving average; float32, a single batch
+that stays in memory: 128 pictures of 80 x 64 px for ConvNeXt-Atto, 16 of 224 x 224 px for ViT-S/16. timm's model runs
+in both memory layouts, in eager mode. Every timing runs in its own process, pinned to the same cores; rounds alternate
+between the systems. Then everything is repeated with huge pages for all of them.
+
+Prints two Markdown tables per network: pictures per second, median and range, and the ratio of ours to theirs within a
+round.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 
-# ours (file in models/, variant, arguments), timm's name, pictures a batch, height, width
+# ours (file in models/backbones/, variant, arguments), timm's name, pictures per batch, height, width
 MODELS = {
     "convnext_atto": ("convnext", "atto", {}, "convnext_atto", 128, 80, 64),
     "vit_small": ("vit", "small", {"pooling": "token"}, "vit_small_patch16_224", 16, 224, 224),
@@ -28,13 +29,13 @@ MODELS = {
 LABELS, LABELS_A_PICTURE = 1000, 8
 EPSILON, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.5, 1e-3, 0.05, 1.0, 0.99
 SYSTEMS = ("ours", "timm", "timm channels_last")
-# GLIBC_TUNABLES of all systems. XLA maps the memory of a step anew every time: in small pages that is 177,000 faults
-# a step of ConvNeXt-Atto, two fifths of its time. launch/local.sh sets huge pages.
+# GLIBC_TUNABLES for all systems. XLA maps the memory of a step again every time: with small pages that is 177,000 page
+# faults per step of ConvNeXt-Atto, two fifths of its time. launch/local.sh sets huge pages.
 SETTINGS = {"default": "", "huge pages": "glibc.malloc.hugetlb=1"}
 
 
 def batch(model: str) -> dict:
-    """Returns the batch, the same for all systems."""
+    """Returns the batch, which is the same for all systems."""
     import numpy as np
 
     rows, height, width = MODELS[model][-3:]
@@ -43,13 +44,13 @@ def batch(model: str) -> dict:
     return {
         "image": rng.integers(0, 256, (rows, height, width, 3), dtype=np.uint8),
         "label_ids": ids.astype(np.int32),
-        "label_mask": np.ones(ids.shape, bool),
+        "label_ids_mask": np.ones(ids.shape, bool),
         "_mask": np.ones(rows, bool),
     }
 
 
 def pictures_per_second(step, rows: int, seconds: float) -> dict:
-    """Calls step() on so many rows for about `seconds`, after warming up; it returns the loss once it is computed."""
+    """Times step(), which trains on `rows` rows and returns the loss once computed, for about `seconds`."""
     losses = [step() for _ in range(3)]
     start, times = time.perf_counter(), []
     while len(times) < 3 or time.perf_counter() - start < seconds:
@@ -106,7 +107,7 @@ def time_timm(name: str, seconds: float, threads: int, memory_format: str) -> di
     """Times the same step of timm's model in PyTorch."""
     import torch
 
-    # A torchvision built for another torch has its Python but not its operators; timm only needs the Python.
+    # A torchvision built for a different torch lacks its operators, but timm only needs its Python code.
     real, torch.library.register_fake = torch.library.register_fake, lambda *_, **__: lambda function: function
     import timm
 
@@ -144,8 +145,8 @@ def time_timm(name: str, seconds: float, threads: int, memory_format: str) -> di
 
 
 def work(system: str, model: str, threads: int, seconds: float):
-    """What a process for one timing does."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # XLA takes a thread for each core it may use
+    """Runs one timing, in its own process."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # XLA uses one thread per allowed core
     result = (
         time_ours(model, seconds)
         if system == "ours"
@@ -155,7 +156,7 @@ def work(system: str, model: str, threads: int, seconds: float):
 
 
 def measure(system: str, model: str, tunables: str, arguments) -> dict:
-    """Starts a process for one timing."""
+    """Runs one timing in a new process."""
     env = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "GLIBC_TUNABLES": tunables}
     python = sys.executable if system == "ours" else arguments.torch_python
     command = [
@@ -178,7 +179,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--seconds", type=float, default=15.0, help="of steps, in each timing")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of steps per timing")
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch and timm")
     parser.add_argument("--model", choices=list(MODELS), action="append", help="only this network")
     parser.add_argument("--setting", choices=list(SETTINGS), action="append", help="only this setting")
@@ -204,8 +205,8 @@ def main():
 
 
 def table(setting: str, rounds: list[dict]):
-    """Prints what was measured in one setting."""
-    print(f"\n{setting}\n\n| system | version | pictures a second | ours / this | first loss | last loss |")
+    """Prints the results of one setting."""
+    print(f"\n{setting}\n\n| system | version | pictures per second | ours / this | first loss | last loss |")
     print("|---|---|---:|---:|---:|---:|")
     for system in SYSTEMS:
         speeds = [timings[system]["pictures_per_second"] for timings in rounds]

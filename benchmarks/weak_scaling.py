@@ -1,17 +1,17 @@
-"""What devices send each other in a training step, read from the compiled program, and what that costs on real ones.
+"""Reads from the compiled program what devices send each other in a training step, and estimates its cost on real ones.
 
     python benchmarks/weak_scaling.py [--devices 1 2 4 8] [--model=vit --variant=micro] [--size=64] [--rows=8]
     python benchmarks/weak_scaling.py --paper
 
-The first compiles the training step for 1, 2, 4 and 8 devices that are threads of this CPU, with as many rows for each
-device in every run, once with copies of the train state ("data") and once with the state cut into parts ("fsdp"). It
-prints, for one device: FLOPs, bytes that its collectives send (in a ring: an all-reduce of S bytes over n devices sends
-2 S (n - 1) / n, an all-gather or a reduce-scatter half of that), memory, and the share of the step that the collectives
-take where nothing overlaps and a device computes and sends as an H100 does (RATES). Threads of one CPU say nothing
-about time, so no clock is read. A loop's inside is counted once: leave scan and accumulate_steps off.
+The first form compiles the training step for 1, 2, 4 and 8 devices that are threads of this CPU, with the same number
+of rows per device in every run, once with a replicated train state ("data") and once with a sharded one ("fsdp"). Per
+device it prints FLOPs, the bytes that its collectives send (in a ring: an all-reduce of S bytes over n devices sends
+2 S (n - 1) / n, an all-gather or a reduce-scatter half of that), memory, and the share of a step that the collectives
+would take if nothing overlapped and a device computed and sent like an H100 (RATES). Threads of one CPU say nothing
+about time, so nothing is timed. The body of a loop is counted once: leave scan and accumulate_steps off.
 
-The second prints the published networks on eight H100 and on 64 TPU v5e: FLOPs from their multiplications (three times
-the way forward), bytes from their parameters, nothing compiled or run.
+The second form prints the published networks on eight H100s and on 64 TPU v5e: FLOPs from their multiplications (three
+times the forward pass), bytes from their parameters; nothing is compiled or run.
 """
 
 import argparse
@@ -25,12 +25,12 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LABELS, LABELS_A_PICTURE = 20_000, 8
-# Peak bfloat16 FLOP/s, bytes of memory, bytes/s of memory, bytes/s sent to other devices: from the makers' data sheets
+# Peak bfloat16 FLOP/s, bytes of memory, memory bytes/s, bytes/s sent to other devices: from the makers' data sheets
 # (H100 SXM: NVLink 450 GB/s each way; v5e: 1,600 Gbit/s between chips, both ways together). UTILISATION is assumed.
 RATES = {"H100": (989e12, 80e9, 3.35e12, 450e9), "v5e": (197e12, 16e9, 819e9, 100e9)}
 UTILISATION = 0.45
-# model, variant, rows a device on eight of them, GMAC of a picture's way forward at 224 px (the papers'; counted in
-# configs/eproduct_*.py)
+# model, variant, rows per device on eight of them, GMAC of a picture's forward pass at 224 px (from the papers; counted
+# in configs/eproduct_*.py)
 PAPER = (("convnext", "xlarge", 28, 60.9), ("vit", "large", 32, 61.6))
 ITEM_BYTES = {
     "pred": 1,
@@ -49,11 +49,11 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "al
 
 
 def collectives(text: str, devices: int) -> dict[str, float]:
-    """Returns {kind: bytes that a device sends} of a compiled program, if each goes round all devices in a ring.
+    """Returns {kind: bytes that a device sends} in a compiled program, if all devices form a ring.
 
     Args:
-      text: of `jax.stages.Compiled.as_text`.
-      devices: that take part.
+      text: from `jax.stages.Compiled.as_text`.
+      devices: number of devices that take part.
     """
     sent = dict.fromkeys(KINDS, 0.0)
     ring = (devices - 1) / devices
@@ -75,7 +75,7 @@ def collectives(text: str, devices: int) -> dict[str, float]:
 
 
 def step(model, variant, size, rows, dtype, devices=None, **sizes):
-    """Returns (update, state, batch) of a training step with a head of LABELS, as shapes: nothing is computed."""
+    """Returns (update, state, batch) of a training step with a head of LABELS, as shapes; nothing is computed."""
     sys.path.insert(0, str(ROOT))
     import jax
     import jax.numpy as jnp
@@ -115,7 +115,7 @@ def step(model, variant, size, rows, dtype, devices=None, **sizes):
 
 
 def work(arguments, axis: str):
-    """Compiles one step in this process and prints what it holds."""
+    """Compiles one step in this process and prints its costs."""
     sizes = {"fsdp": arguments.devices[0]} if axis == "fsdp" else {}
     update, state, batch = step(arguments.model, arguments.variant, arguments.size, arguments.rows, "float32", **sizes)
     from retrieval_jax.training import memory
@@ -134,12 +134,12 @@ def work(arguments, axis: str):
 
 
 def scaling(arguments):
-    """Prints the table of fake devices."""
+    """Prints the table for fake devices."""
     print(
-        f"{arguments.model} {arguments.variant}, {arguments.size} x {arguments.size} px, {arguments.rows} rows a "
-        f"device, {LABELS:,} labels, float32; of one device\n\n"
+        f"{arguments.model} {arguments.variant}, {arguments.size} x {arguments.size} px, {arguments.rows} rows per "
+        f"device, {LABELS:,} labels, float32; values per device\n\n"
         "| devices | mesh | GFLOP | all-reduce MB | all-gather MB | reduce-scatter MB | other MB | state MB "
-        "| step's memory MB | share of the collectives' time on H100s |\n|---:|---|" + "---:|" * 8
+        "| step memory MB | share of time in collectives on H100s |\n|---:|---|" + "---:|" * 8
     )
     flops_rate, _, _, send_rate = RATES["H100"]
     for devices in arguments.devices:
@@ -186,12 +186,12 @@ def scaling(arguments):
 
 
 def paper():
-    """Prints the table of published networks on real devices."""
+    """Prints the table for published networks on real devices."""
     import jax
 
     print(
-        "| network | devices | rows a device | mesh | TFLOP a step | state GB | sent GB a step | optimiser's memory "
-        "traffic GB | compute ms | sending ms | optimiser ms | pictures a second, all devices |\n"
+        "| network | devices | rows per device | mesh | TFLOP per step | state GB | sent GB per step | optimiser "
+        "memory traffic GB | compute ms | sending ms | optimiser ms | pictures per second, all devices |\n"
         "|---|---|---:|---|" + "---:|" * 8
     )
     for model, variant, rows, multiplications in PAPER:
@@ -201,9 +201,9 @@ def paper():
             peak, _, memory_rate, send_rate = RATES[kind]
             ring = (devices - 1) / devices
             for fsdp in (1, devices):
-                # parameters, average, two moments and gradients, float32; the first four are read and written
+                # parameters, average, two moments and gradients in float32; the first four are read and written
                 held, traffic = 20 * params / fsdp, (4 * 8 + 4) * params / fsdp
-                # copies: an all-reduce of gradients; cut: an all-gather of parameters, a reduce-scatter of gradients
+                # replicated: an all-reduce of gradients; sharded: all-gather of parameters, reduce-scatter of gradients
                 sent = 2 * ring * 4 * params
                 work = 3 * 2e9 * multiplications * share
                 times = work / (peak * UTILISATION), sent / send_rate, traffic / memory_rate
@@ -222,8 +222,8 @@ def main():
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--model", default="vit")
     parser.add_argument("--variant", default="micro")
-    parser.add_argument("--size", type=int, default=64, help="of the pictures, pixels")
-    parser.add_argument("--rows", type=int, default=8, help="of a batch, for each device")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures in pixels")
+    parser.add_argument("--rows", type=int, default=8, help="rows of a batch per device")
     parser.add_argument("--paper", action="store_true", help="the published networks on real devices")
     parser.add_argument("--work", choices=("data", "fsdp"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

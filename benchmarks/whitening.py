@@ -1,13 +1,13 @@
-"""Whitening fitted on a gallery that lies on disk: time, anonymous memory and error, beside sklearn's IncrementalPCA.
+"""Measures whitening fitted on a gallery on disk: time, anonymous memory and error, against sklearn's IncrementalPCA.
 
     python benchmarks/whitening.py --folder=/tmp/pipeline --out=benchmarks/whitening.json
-    python benchmarks/whitening.py --rows=6000 --dim=128 --peer-rows=2000      # does it run? seconds
+    python benchmarks/whitening.py --rows=6000 --dim=128 --peer-rows=2000      # smoke test, seconds
 
-Reads float16 shards (generated.py, written first by a process of its own, untimed, kept in --folder). The peer reads
---peer-rows of them, because it takes long, and its time is scaled to all rows; our fit of the same rows is timed beside
-it. "float32 products" is our fit with blocks multiplied in float32 and added up in float64: the choice that was not
-made, here with what it saves and what it costs. Errors are of whitened vectors, against a fit in memory, in float64, of
---check-rows rows, and for `--real` embeddings (a folder) as well.
+Reads float16 shards (from generated.py, written first by a separate process, untimed, kept in --folder). sklearn fits
+only --peer-rows rows, because it is slow, and its time is scaled to all rows; our fit of the same rows is timed as
+well. "float32 products" is our fit with blocks multiplied in float32 and accumulated in float64: the alternative that
+was rejected, with what it would save and cost. Errors are those of whitened vectors against an in-memory float64 fit of
+--check-rows rows, and also for the embeddings in the folder --real.
 """
 
 import argparse
@@ -16,20 +16,23 @@ import datetime
 import json
 import multiprocessing
 import pathlib
+import sys
 import tempfile
 
-import generated
-import numpy as np
-from memory import Peak
-from sklearn.decomposition import IncrementalPCA
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.postprocess import whitening
-from retrieval_jax.workdir import provenance
+import generated  # noqa: E402
+import numpy as np  # noqa: E402
+from memory import Peak  # noqa: E402
+from sklearn.decomposition import IncrementalPCA  # noqa: E402
+
+from retrieval_jax.embeddings import Embeddings  # noqa: E402
+from retrieval_jax.postprocess import whitening  # noqa: E402
+from retrieval_jax.workdir import provenance  # noqa: E402
 
 
 def float32_moments(rows) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and covariance as whitening.moments does, but with products in float32."""
+    """Returns mean and covariance like whitening.moments, but with products in float32."""
     count, width = rows.shape
     spread = np.unique(np.linspace(0, count - 1, min(count, whitening.SHIFT_ROWS)).astype(int))
     shift = np.asarray(rows[spread], np.float32).mean(0)
@@ -49,7 +52,7 @@ def whitened(mean: np.ndarray, covariance: np.ndarray, vectors: np.ndarray) -> n
 
 
 def errors(vectors: np.ndarray) -> dict[str, float]:
-    """Returns the largest error of whitened numbers, ours and with float32 products, against a plain float64 fit."""
+    """Returns the largest error of whitened values, ours and with float32 products, against a plain float64 fit."""
     wide = np.asarray(vectors, np.float64)
     some = wide[:: max(1, len(wide) // 2000)]
     mean = wide.mean(0)
@@ -59,7 +62,7 @@ def errors(vectors: np.ndarray) -> dict[str, float]:
 
 
 def peer(rows, batch: int) -> IncrementalPCA:
-    """Fits sklearn's streaming PCA, of all directions, whitening included."""
+    """Fits sklearn's streaming PCA with all directions, including whitening."""
     pca = IncrementalPCA(whiten=True)
     for start in range(0, len(rows), batch):
         pca.partial_fit(rows[start : start + batch])
@@ -72,14 +75,14 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--peer-rows", type=int, default=100_000)
     parser.add_argument("--check-rows", type=int, default=20_000)
-    parser.add_argument("--real", help="folder of embeddings whose errors are told as well")
+    parser.add_argument("--real", help="folder of embeddings to report errors for as well")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", help="for the shards, kept; by default a temporary one, removed at the end")
+    parser.add_argument("--folder", help="for the shards, kept; by default temporary and removed at the end")
     parser.add_argument("--out", help="JSON of the results")
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(args.folder or stack.enter_context(tempfile.TemporaryDirectory()))
-        shards = folder / "member0" / "embeddings" / "trained" / "gallery"  # as paper_pipeline.py writes them
+        shards = folder / "member0" / "embeddings" / "trained" / "gallery"  # where paper_pipeline.py writes them
         if not (shards / "embeddings.json").exists():
             process = multiprocessing.get_context("spawn").Process(
                 target=generated.write, args=(shards, "gallery"),
@@ -121,15 +124,15 @@ def main() -> None:
     for name, row in lines.items():
         scaled = row["us_a_row"] * args.rows / 1e6
         print(f"| {name} | {row['rows']:,} | {row['seconds']:.1f} | {scaled:.0f} | {row['anonymous_mib']:.0f} |")
-    print(f"sklearn takes {ratio:.1f} x our time a row")
+    print(f"sklearn takes {ratio:.1f} x our time per row")
     for name, values in wrong.items():
-        print(f"largest error of a whitened number, {name}: " + ", ".join(f"{k} {v:.1e}" for k, v in values.items()))
+        print(f"largest error of a whitened value, {name}: " + ", ".join(f"{k} {v:.1e}" for k, v in values.items()))
     if args.out:
         pathlib.Path(args.out).write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _first(gallery: Embeddings, count: int) -> list[np.ndarray]:
-    """Returns the arrays that hold the first `count` rows, still mapped."""
+    """Returns the arrays that hold the first `count` rows, still memory-mapped."""
     starts = gallery.vectors.starts
     return [array[: count - first] for array, first in zip(gallery.vectors.arrays, starts[:-1], strict=True)
             if first < count]  # fmt: skip

@@ -42,8 +42,7 @@ from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures
 from retrieval_jax.data.pictures import histogram
-from retrieval_jax.embeddings import Ids
-from retrieval_jax.embeddings import writer as shard_writer
+from retrieval_jax.embeddings import Ids, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
 from retrieval_jax.models import pixels
@@ -109,7 +108,7 @@ def run(config, workdir):
                 **embedder.meta,
             }
             ids, folder = Ids.of(split.ids), chosen[split_name].folder if name == sides.MODEL else name
-            job = shard_writer.Job(
+            job = writer.Job(
                 workdir / "embeddings" / folder / split_name,
                 ids,
                 embedder.recipe,
@@ -128,10 +127,10 @@ def _embed_split(job, contents, predict, meta, workdir):
     """Makes this process's shards of a split and waits for the others; the first process then joins them."""
     first, here, processes = jax.process_index() == 0, jax.process_index(), jax.process_count()
     if first:
-        shard_writer.settle(job.folder)
+        writer.settle(job.folder)
     _wait(f"settled {job.folder}")
     title = f"embed: {meta['model']} {meta['split']}"
-    earlier = shard_writer.Earlier(job.folder, job.recipe, job.dtype)
+    earlier = writer.Earlier(job.folder, job.recipe, job.dtype)
     done, seconds = 0, 0.0
 
     def embed(rows, shard):
@@ -142,7 +141,7 @@ def _embed_split(job, contents, predict, meta, workdir):
         return out
 
     own = range(here * job.count // processes, (here + 1) * job.count // processes)
-    shard_writer.write(job, earlier, contents, embed, own, lambda text: print(f"{title}: {text}", flush=True))
+    writer.write(job, earlier, contents, embed, own, lambda text: print(f"{title}: {text}", flush=True))
     below = job.partial.relative_to(workdir).as_posix()
     remote.push(workdir, below=below)  # for machines that share a URL, not a disk
     _wait(f"written {job.folder}")
@@ -151,7 +150,7 @@ def _embed_split(job, contents, predict, meta, workdir):
     speed = {"rows_per_second": round(done / max(seconds, 1e-9), 1) if done else None}
     if not first:
         return speed
-    counts = shard_writer.finish(job, meta, earlier)
+    counts = writer.finish(job, meta, earlier)
     if earlier.reason:
         print(f"{title}: {counts['now']:,} listings, all embedded: {earlier.reason}", flush=True)
     else:
@@ -398,4 +397,4 @@ def _recipe(config, columns, arguments, views=(), **depends):
             "own": [workdirs.plain([one.transforms, one.image_size]) for one in pictures],
             "decode_at_least": config.data.kwargs.get("decode_at_least", None),
         }
-    return shard_writer.recipe_name({"version": RECIPE, **depends})
+    return writer.recipe_name({"version": RECIPE, **depends})

@@ -30,6 +30,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.scoring import metrics, slices, step_effects, submission, tables
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
+from retrieval_jax.workdir import sides
 
 SLICED = ("mar@10", "mar@10_capped", "recall@1", "map@10", "precision@10", "ndcg@10")
 SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
@@ -129,10 +130,11 @@ def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tup
     limit, most = settings.get("max_difference", -1.0), settings.get("train_listings", 0)
     if limit < 0:
         return {"not_checked": "config.evaluate.near_duplicates.max_difference is below 0"}, nothing
-    sides = _thumbnails(config, workdir, truth)
-    if sides is None:
-        return {"not_checked": "these embeddings have no thumbnails of these listings; embed again"}, nothing
-    queries, gallery = sides
+    found = _thumbnails(config, workdir, truth)
+    if found is None:
+        why = "no model here has thumbnails of both queries and gallery: text has none; else embed again"
+        return {"not_checked": why}, nothing
+    queries, gallery = found
     entry, rows = thumbnails.of_queries(queries, gallery, truth, limit)
     out = {"max_difference": limit, "query": entry}
     if catalog.train is not None and most > 0:
@@ -149,17 +151,17 @@ def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tup
 def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
     """Returns the thumbnails of queries and gallery from a model of this run or of a member; None if there are none."""
     folders = [
-        work_directory.member_folder(workdir, name) / "embeddings" / "trained"
+        dict.fromkeys(sides.SPLITS, work_directory.member_folder(workdir, name) / "embeddings" / sides.MODEL)
         for name in work_directory.members(config)
     ]
-    folders += [workdir / "embeddings" / model for model in (config.get("embed") or {}).get("models", ())]
-    for folder in folders:
-        sides = [
-            writer.thumbnails(folder / name, ids)
-            for name, ids in (("query", truth.query_ids), ("gallery", truth.gallery_ids))
-        ]
-        if all(side is not None for side in sides):
-            return sides
+    for model in (config.get("embed") or {}).get("models", ()):
+        chosen = {split: side.folder if model == sides.MODEL else model for split, side in sides.of(config).items()}
+        folders.append({split: workdir / "embeddings" / name for split, name in chosen.items()})
+    ids = {"query": truth.query_ids, "gallery": truth.gallery_ids}
+    for both in folders:
+        found = [writer.thumbnails(folder / split, ids[split]) for split, folder in both.items()]
+        if all(side is not None for side in found):
+            return found
     return None
 
 

@@ -1,9 +1,9 @@
-"""Mines pseudo-attributes from titles: a vocabulary, and for every listing of train and val the attributes it has.
+"""Mines pseudo-attributes from titles: a vocabulary, and the attributes of every listing in train and val.
 
     python -m retrieval_jax.mine --config=configs/quickstart.py --workdir=runs/quickstart
 
-Writes attributes/{vocabulary.json, train.npz, val.npz, summary.json, mined.png} into the work directory. Where a switch
-of config.mine is on, also attributes/{mined.html, decisions.csv, kinds.csv}: what was kept, dropped, merged, and why.
+Writes attributes/{vocabulary.json, train.npz, val.npz, summary.json, mined.png} into the work directory. If a switch of
+config.mine is on, also attributes/{mined.html, decisions.csv, kinds.csv}: what was kept, dropped or merged, and why.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -36,14 +36,14 @@ def run(config: Any, workdir: Any) -> dict:
     """Mines the catalogue of a config.
 
     Args:
-      config: has the blocks data and mine; `mine.threshold` keeps tokens seen more than that often in train + val.
+      config: has the blocks data and mine; `mine.threshold` keeps tokens seen more often than that in train + val.
       workdir: path of the work directory.
 
     Returns:
-      The summary: counts, coverage, labels a title, head, tail, examples, category counts, the vocabulary's hash.
+      The summary: counts, coverage, labels per title, head, tail, examples, category counts, the vocabulary's hash.
 
     Raises:
-      InputError: no titles, a threshold that is no whole number from 0, or no token above it.
+      InputError: no titles, a threshold that is not a whole number of 0 or more, or no token above it.
     """
     threshold = config["mine"]["threshold"]
     if isinstance(threshold, bool) or int(threshold) != threshold or threshold < 0:
@@ -53,7 +53,7 @@ def run(config: Any, workdir: Any) -> dict:
     splits = {name: getattr(catalog, name) for name in ("train", "val") if getattr(catalog, name) is not None}
     titles = {name: split.titles for name, split in splits.items() if split.titles is not None}
     if "train" not in titles and config["train"]["task"] == "category":
-        print("mine: the train split has no titles; the task learns categories alone")
+        print("mine: the train split has no titles; the task learns categories only")
         return {"titles": {}} | found
     if "train" not in titles:
         raise InputError(
@@ -82,7 +82,7 @@ def run(config: Any, workdir: Any) -> dict:
     folder = workdir / "attributes"
     folder.mkdir(parents=True, exist_ok=True)
     labels = {name: vocabulary.encode(column) for name, column in titles.items()}
-    if decisions is not None:  # what merged words and phrases have in common is only known now
+    if decisions is not None:  # the counts of merged words and phrases are only known now
         present = np.concatenate([ids for _, ids in labels.values()])
         vocabulary = dataclasses.replace(
             vocabulary,
@@ -102,7 +102,7 @@ def run(config: Any, workdir: Any) -> dict:
 
 
 def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, titles: dict) -> None:
-    """Writes decisions.csv, kinds.csv where config.mine.kinds is on, and mined.html."""
+    """Writes decisions.csv, mined.html and, if config.mine.kinds is on, kinds.csv."""
     atomic.write_text(folder / "decisions.csv", decisions.table.write_csv())
     examples, kinds = deciding.shown(config, decisions, counted, titles)
     if kinds is not None:
@@ -119,7 +119,7 @@ def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, tit
 
 
 def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:
-    """Finds pseudo-products among the train listings and writes clusters.npz; returns their counts for the summary."""
+    """Clusters the train listings into pseudo-products and writes clusters.npz; returns counts for the summary."""
     if settings is None or settings["max_difference"] == 0:
         return {}
     split, share, noise = catalog.split("train"), settings["title_share"], settings["noise"]
@@ -195,7 +195,7 @@ def _summary(catalog: Any, splits: dict, counts: pl.DataFrame, vocabulary: Any, 
 
 
 def _text(summary: dict) -> str:
-    """Returns what a person reads after deciding."""
+    """Returns the summary as it is printed."""
     labels, shown = summary["labels_per_title"], [("head", summary["head"]), ("tail", summary["tail"])]
     lines = [
         ("titles", ", ".join(f"{name} {n:,}" for name, n in summary["titles"].items())),
@@ -216,7 +216,7 @@ def _text(summary: dict) -> str:
         ),
         ("coverage", f"{summary['coverage']:.2%} of the titles have a label"),
         (
-            "labels a title",
+            "labels/title",
             f"mean {labels['mean']:.2f}, quartiles {labels['q25']:g} / {labels['median']:g} / "
             f"{labels['q75']:g}, from {labels['min']} to {labels['max']}",
         ),
@@ -240,8 +240,8 @@ def _text(summary: dict) -> str:
 
 
 def _plot(counts: pl.DataFrame, vocabulary: Any, labels: dict) -> bytes:
-    """Draws how often tokens occur, with the threshold, and how many labels titles have; returns a PNG."""
-    from matplotlib.figure import Figure  # no pyplot: nothing global, no display
+    """Plots token frequencies with the threshold, and the number of labels per title; returns a PNG."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -258,7 +258,7 @@ def _plot(counts: pl.DataFrame, vocabulary: Any, labels: dict) -> bytes:
     per_title = np.concatenate([np.diff(indptr) for indptr, _ in labels.values()])
     right.hist(per_title, bins=np.arange(per_title.max() + 2) - 0.5, color="tab:blue", edgecolor="white")
     right.set(
-        xlabel="labels a title",
+        xlabel="labels per title",
         ylabel="titles",
         title=f"mean {per_title.mean():.2f}, {(per_title > 0).mean():.1%} covered",
     )

@@ -28,9 +28,9 @@ import numpy as np
 import tqdm
 
 from retrieval_jax import workdir
-from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import loading, workers
 from retrieval_jax.data.records import prepared
+from retrieval_jax.data.records import shards as shards_lib
 from retrieval_jax.data.tables import left_out, row_checks
 from retrieval_jax.errors import InputError, RunFailed
 from retrieval_jax.files import atomic, lock
@@ -102,8 +102,7 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     begun = time.monotonic()
     catalog = loading.load(config["data"], set_aside_path=out / "set_aside.csv")
     name = prepared.dataset_name(out, catalog.name)
-    there = [split for split in catalogs.SPLITS if getattr(catalog, split) is not None]
-    sources = {split: catalog.split(split).images for split in there}
+    sources = {split: catalog.split(split).images for split in prepared.splits_of(catalog)}
     # Generated pictures have no files: what they are computed from identifies them.
     identity = (
         settings | {"data": workdir.plain(config["data"]["kwargs"])}
@@ -146,9 +145,10 @@ def _prepare(config, out: pathlib.Path, settings: dict, processes: int) -> dict:
     complete.unlink(missing_ok=True)
     _sweep(out, {shard.path for shard in shards} | {shard.about for shard in shards})
     summary = _summary(catalog, sources, abouts, time.monotonic() - begun)
-    atomic.write_json(complete, prepared.finish(out, name, catalog, abouts, settings, summary))
+    about = prepared.finish(out, name, catalog, abouts, settings, summary)
+    atomic.write_json(complete, about)
     _verify(out, catalog, abouts)
-    print(_text(out, summary), flush=True)
+    print(_text(out, summary, about), flush=True)
     return summary
 
 
@@ -158,7 +158,7 @@ def _shards(out, name, catalog, sources, shard_rows, identity):
         count = -(-len(listings) // shard_rows)
         for number in range(count):
             rows = slice(number * shard_rows, min((number + 1) * shard_rows, len(listings)))
-            shard = prepared.Shard(
+            shard = shards_lib.Shard(
                 path=out / f"{name}-{split}.array_record-{number:05d}-of-{count:05d}",
                 split=split,
                 start=rows.start,
@@ -166,7 +166,7 @@ def _shards(out, name, catalog, sources, shard_rows, identity):
                 titles=None if listings.titles is None else listings.titles[rows],
                 categories=None if listings.categories is None else listings.categories[rows],
             )
-            yield dataclasses.replace(shard, key=prepared.key(shard, source, identity))
+            yield dataclasses.replace(shard, key=shards_lib.key(shard, source, identity))
 
 
 def _of_earlier(shard):
@@ -183,12 +183,12 @@ _state: dict = {}  # of a worker process: sources, features, settings, counter
 
 
 def _made(jobs, sources, category_names, settings, processes, bar):
-    """Yields (shard, result of `prepared.make`) as they become ready."""
+    """Yields (shard, result of `shards.make`) as they become ready."""
     processes = min(processes, max(1, len(jobs)))
     if processes == 1:
-        made = prepared.features(category_names)
+        made = shards_lib.features(category_names)
         for shard, about in jobs:
-            yield shard, prepared.make(shard, about, sources[shard.split], made, settings, bar.update)
+            yield shard, shards_lib.make(shard, about, sources[shard.split], made, settings, bar.update)
         return
     context = multiprocessing.get_context("spawn")  # fork is unsafe with the threads of polars and others
     counter = context.Value("q", 0)
@@ -213,7 +213,7 @@ def _made(jobs, sources, category_names, settings, processes, bar):
 
 def _start(sources, category_names, settings, counter) -> None:
     workers.end_with_parent()
-    _state.update(sources=sources, made=prepared.features(category_names), settings=settings, counter=counter)
+    _state.update(sources=sources, made=shards_lib.features(category_names), settings=settings, counter=counter)
 
 
 def _work(shard, about):
@@ -221,7 +221,7 @@ def _work(shard, about):
         with _state["counter"].get_lock():
             _state["counter"].value += 1
 
-    return prepared.make(shard, about, _state["sources"][shard.split], _state["made"], _state["settings"], tick)
+    return shards_lib.make(shard, about, _state["sources"][shard.split], _state["made"], _state["settings"], tick)
 
 
 # ------------------------------------------------------------------------------------------------------ counting
@@ -343,7 +343,7 @@ def _summary(catalog, sources, abouts, seconds) -> dict:
     }
 
 
-def _text(out, summary) -> str:
+def _text(out, summary, about) -> str:
     lines = [f"prepare: {out} is complete and verified"]
     for split, count in summary["splits"].items():
         reasons = "".join(f"; {reason} {n:,}" for reason, n in count["set_aside"].items())
@@ -356,6 +356,11 @@ def _text(out, summary) -> str:
             f"  truth: {answers['kept']:,} of {answers['read']:,} relevant pairs remain; "
             f"{answers['queries_without']:,} prepared queries have lost all of theirs"
         )
+    for key, table in about["tables"].items():
+        gone = table["read"] - table["kept"]
+        lines.append(f"  table {key}: {table['kept']:,} rows" + f"; {gone:,} refer to pictures left out" * bool(gone))
+    if about["left_behind"]:
+        lines.append(f"  computed on demand, so left behind: {', '.join(about['left_behind'])}")
     files, pictures, size = summary["files"], summary["pictures"], summary["bytes"]
     speed = f", {pictures['made_now'] / max(summary['seconds'], 1e-9):,.0f} pictures/s" if files["made"] else ""
     lines += [

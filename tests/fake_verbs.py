@@ -1,4 +1,4 @@
-"""Configs and verbs that only write a file, for tests of work directories."""
+"""Configs, and verbs that only write a file, for tests of work directories."""
 
 from ml_collections import ConfigDict
 

@@ -1,10 +1,10 @@
-"""The smallest training that has everything which a fault could lose: many steps, many checkpoints, an evaluation."""
+"""The smallest training with everything that a fault could lose: many steps, many checkpoints, evaluations."""
 
 from retrieval_jax.settings import arguments, base
 
 
 def get_config(arg=None):
-    """Returns the settings; `:steps=200` is how long it trains, `:every=10` how often it saves."""
+    """Returns the settings; `:steps=200` is the length of the training, `:every=10` the interval of checkpoints."""
     arg = arguments.parse(arg, steps=200, every=10)
     config = base.defaults()
     config.name = "fault_config"
@@ -17,7 +17,7 @@ def get_config(arg=None):
     config.train.model.kwargs.update(
         {"depths": (1, 1), "dims": (8, 12), "pool_stages": (0, 1), "patch_size": 2, "drop_path": 0.2}
     )
-    config.train.batch_size = 24  # devices and processes of every topology divide it
+    config.train.batch_size = 24  # divisible by the devices and processes of every topology
     config.train.epochs = arg.steps * 24 / 96
     config.train.eval_every_epochs = config.train.epochs / 4
     config.train.log_every_steps = 1

@@ -1,12 +1,14 @@
-"""Drives real training processes through faults and writes docs/faults.md: what, how often tried, what was lost.
+"""Drives real training processes through faults and writes docs/faults.md: the fault, how often tried, what was lost.
 
-    python tests/fault_table.py                    # all of it: about an hour on two cores
-    python tests/fault_table.py --kills=2 --terms=2 --damages=2 --steps=100     # a look, in minutes
+    python tests/fault_table.py                    # everything: about an hour on two cores
+    python tests/fault_table.py --kills=2 --terms=2 --damages=2 --steps=100     # a quick look, in minutes
 
-Every disturbed run is started again until it ends, and then compared with one that nobody disturbed: the loss of every
-step, parameters and moving average. On the same topology they have to be equal bit for bit; on another one, where sums
-are taken in another order, within RELATIVE. Nothing is mocked: signals are sent, files are altered, the disk is a
-file system that is full. A line that finds something lost says so, and the script ends with status 1.
+Every disturbed run is restarted until it finishes, then compared with an undisturbed one: the loss of every step,
+parameters and moving average. On the same topology they have to be equal bit for bit; on another one, where sums are
+taken in another order, within RELATIVE. Nothing is mocked: signals are sent, files are altered, the file system really
+is full. A row that finds something lost says so, and the script exits with status 1.
+
+Longer than 400 lines: one class drives all the faults and shares their runs; pytest and the script both use it.
 """
 
 import argparse
@@ -27,13 +29,13 @@ import time
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-RELATIVE = 1e-3  # of losses on other devices and processes, after hundreds of steps
+RELATIVE = 1e-3  # tolerance of losses on other devices and processes, after hundreds of steps
 REQUEUE = 75
-PATIENCE = 1800  # seconds without a change after which a run counts as hanging
+PATIENCE = 1800  # seconds without progress after which a run counts as hanging
 
 
 class Lost(AssertionError):
-    """A fault cost something."""
+    """Something was lost."""
 
 
 def require(condition, message):
@@ -55,11 +57,11 @@ class Run:
           workdir: with mined attributes.
           steps: of the whole run.
           every: steps between checkpoints.
-          processes: how many.
-          devices: of each.
+          processes: number of processes.
+          devices: per process.
           prefix: words before the command line.
-          heartbeat: seconds without a sign after which a process counts as dead.
-          name: of its log; by default the work directory's.
+          heartbeat: seconds without a heartbeat after which a process counts as dead.
+          name: of the log; by default the work directory's.
         """
         self.workdir = pathlib.Path(workdir)
         with socket.socket() as free:
@@ -98,7 +100,7 @@ class Run:
                 )
 
     def running(self):
-        """Returns whether any process runs still."""
+        """Returns whether any process is still running."""
         return any(child.poll() is None for child in self.children)
 
     def log(self, rank=0):
@@ -116,7 +118,7 @@ class Run:
         return True
 
     def sleep(self, seconds):
-        """Waits so long, or until a process ends."""
+        """Waits this long, or until a process ends."""
         end = time.monotonic() + seconds
         self.wait_for(lambda: time.monotonic() > end)
 
@@ -130,7 +132,7 @@ class Run:
             raise Lost(f"{self.workdir}: hangs\n{self.log()[-2000:]}") from None
 
     def kill(self):
-        """Ends all processes, as a machine does that loses its power."""
+        """Kills all processes, as a power cut would."""
         for child in self.children:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
@@ -138,26 +140,26 @@ class Run:
             child.wait()
 
     def finish(self):
-        """Waits for a good end of all processes."""
+        """Waits for all processes to exit with status 0."""
         codes = self.codes(2 * PATIENCE)
         require(not any(codes), f"{self.workdir}: exit codes {codes}\n{self.log()[-3000:]}")
 
 
 def checkpoint_steps(workdir):
-    """Returns the steps of the checkpoints that are written, ascending."""
+    """Returns the steps of the complete checkpoints, ascending."""
     folder = pathlib.Path(workdir) / "checkpoints"
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
 
 
 def last_step(workdir):
-    """Returns the last step whose loss is in the log, 0 for none."""
+    """Returns the last step whose loss is in metrics.jsonl; 0 if there is none."""
     file = pathlib.Path(workdir) / "metrics.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
     return max((int(found[1]) for found in (re.match(r'\{"step": (\d+),', line) for line in lines) if found), default=0)
 
 
 def resumed_from(log):
-    """Returns the step that a start went on from, None where it began anew or never came so far."""
+    """Returns the step that a start resumed from; None if it started from scratch or never got that far."""
     found = re.search(r"resumes from step (\d+)", log)
     return int(found[1]) if found else None
 
@@ -166,7 +168,7 @@ def resumed_from(log):
 
 
 def losses(workdir):
-    """Returns {step: [loss, ...]} of a run's log, each number as it stands there."""
+    """Returns {step: {name: value}} of a run's metrics.jsonl: losses and retrieval scores."""
     lines = [json.loads(line) for line in (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()]
     found = {}
     for line in lines:
@@ -176,11 +178,11 @@ def losses(workdir):
 
 
 def compare(workdir, undisturbed, exact=True):
-    """Raises `Lost` unless two runs ended alike: every step's losses, the scores, parameters and moving average."""
+    """Raises `Lost` unless two runs agree: the losses of every step, the scores, parameters and moving average."""
     from retrieval_jax.training import checkpoints
 
     ours, theirs = losses(workdir), losses(undisturbed)
-    require(list(ours) == list(theirs), f"{workdir}: the log has other steps than {undisturbed}")
+    require(list(ours) == list(theirs), f"{workdir}: the log has different steps than {undisturbed}")
     for step, values in theirs.items():
         for name, value in values.items():
             same = ours[step].get(name) == value
@@ -202,7 +204,7 @@ def compare(workdir, undisturbed, exact=True):
 
 
 def furthest_apart(workdir, undisturbed):
-    """Returns the largest relative difference of two runs' losses."""
+    """Returns the largest relative difference between the losses of two runs."""
     ours, theirs = losses(workdir), losses(undisturbed)
     return max(abs(ours[step]["loss"] / values["loss"] - 1) for step, values in theirs.items() if "loss" in values)
 
@@ -211,10 +213,10 @@ def furthest_apart(workdir, undisturbed):
 
 
 class Table:
-    """Runs the faults in a folder and collects the lines of the table."""
+    """Runs the faults in a folder and collects the rows of the table."""
 
     def __init__(self, folder, steps, seed=0, say=print):
-        """Takes a folder that is empty; `steps` is the length of the runs."""
+        """Takes an empty folder; `steps` is the length of the runs."""
         self.folder, self.steps, self.say = pathlib.Path(folder), steps, say
         self.random, self.rows, self.runs, self.number = random.Random(seed), [], [], 0
         self.undisturbed, self.mined = {}, self.folder / "mined"
@@ -247,12 +249,12 @@ class Table:
         return self.runs[-1]
 
     def end(self):
-        """Ends what runs still."""
+        """Kills whatever is still running."""
         while self.runs:
             self.runs.pop().kill()
 
     def reference(self, processes=1):
-        """Returns the work directory of the undisturbed run of so many processes."""
+        """Returns the work directory of the undisturbed run with this many processes."""
         if processes not in self.undisturbed:
             folder = self.workdir()
             begin = time.monotonic()
@@ -262,18 +264,18 @@ class Table:
         return self.undisturbed[processes]
 
     def add(self, fault, tried, lost):
-        """Adds a line."""
+        """Adds a row."""
         self.rows.append((fault, tried, lost))
         self.say(f"| {fault} | {tried} | {lost} |", flush=True)
 
     def begun(self, run, more=1):
-        """Waits until a start has logged so many steps of its own; returns whether it did before it ended."""
+        """Waits until a start has logged this many steps of its own; returns whether it did before it ended."""
         return run.wait_for(
             lambda: "steps of 24" in run.log() and last_step(run.workdir) >= (resumed_from(run.log()) or 0) + more
         )
 
     def kill(self, times, processes=2):
-        """Kill -9 of one process or of all, at random moments from the first instruction to the last."""
+        """Kills one process or all of them (kill -9) at random moments from the first instruction to the last."""
         done = again = ended_alone = 0
         runs, workdir = [], None
         start_seconds = 5.0
@@ -282,7 +284,7 @@ class Table:
             run, begin = self.start(workdir, processes=processes), time.monotonic()
             if done >= times:
                 run.finish()
-            elif self.random.random() < 0.25:  # while it starts: reads, restores, compiles
+            elif self.random.random() < 0.25:  # during startup: reads, restores, compiles
                 run.sleep(self.random.random() * start_seconds)
             elif self.begun(run):
                 start_seconds = time.monotonic() - begin
@@ -292,15 +294,17 @@ class Table:
                 victims = self.random.choice([run.children, run.children[:1], run.children[-1:]])
                 for child in victims:
                     child.kill()
-                codes = run.codes()  # the others have to notice
-                require(all(codes), f"{workdir}: a process ended well without the killed one: {codes}")
+                codes = run.codes()  # the others must notice
+                require(all(codes), f"{workdir}: a process exited with status 0 without the killed one: {codes}")
                 ended_alone += len(victims) < len(codes)
                 done += 1
                 left = checkpoint_steps(workdir)
                 require(not whole or left and left[-1] >= whole[-1], f"{workdir}: checkpoints {whole} are gone")
                 again = max(again, reached - (left[-1] if left else 0))
-                told = re.findall(r"^error: .*", "\n".join(map(run.log, range(processes))), re.MULTILINE)
-                self.say(f"  kill {done}: step {reached}, checkpoints {left}, exit codes {codes}", *told, flush=True)
+                reported = re.findall(r"^error: .*", "\n".join(map(run.log, range(processes))), re.MULTILINE)
+                self.say(
+                    f"  kill {done}: step {reached}, checkpoints {left}, exit codes {codes}", *reported, flush=True
+                )
             else:
                 run.finish()
                 runs.append(workdir)
@@ -308,15 +312,19 @@ class Table:
         for folder in runs:
             require("is damaged" not in (folder.parent / f"{folder.name}-process0.log").read_text(), "damaged")
             compare(folder, self.reference(processes))
-        alone = f"; in {ended_alone} of them only one, and the others ended by themselves" if processes > 1 else ""
+        alone = (
+            f"; in {ended_alone} of them only one was killed, and the others exited by themselves"
+            if processes > 1
+            else ""
+        )
         self.add(
-            f"kill -9 at a random moment, processes: {processes}{alone}",
+            f"kill -9 at a random moment, processes: {processes}{alone if processes > 1 else ''}",
             done,
-            f"nothing; at most {again} steps since the last checkpoint were computed again",
+            f"nothing; at most {again} steps since the last checkpoint were recomputed",
         )
 
     def terminate(self, times, processes=2):
-        """SIGTERM to one process or all of them."""
+        """Sends SIGTERM to one process or all of them."""
         done, runs, workdir, slowest = 0, [], None, 0.0
         while done < times or workdir is not None:
             workdir = workdir or self.workdir()
@@ -329,7 +337,7 @@ class Table:
                 for child in victims:
                     child.send_signal(signal.SIGTERM)
                 codes = run.codes()
-                if any(codes):  # it may have been at its end already
+                if any(codes):  # it may have finished already
                     slowest = max(slowest, time.monotonic() - begin)
                     done += 1
                     require(set(codes) == {REQUEUE}, f"{workdir}: exit codes {codes}\n{run.log()[-2000:]}")
@@ -350,12 +358,12 @@ class Table:
         self.add(
             f"SIGTERM, processes: {processes}",
             done,
-            "nothing, not one step; all processes saved the same step "
-            f"and ended with status {REQUEUE}, after {slowest:.1f} s at most",
+            "nothing, not a single step; all processes saved the same step "
+            f"and exited with status {REQUEUE}, within {slowest:.1f} s",
         )
 
     def stopped(self, workdir, at, **kwargs):
-        """Runs until about a step and stops it by SIGTERM; returns the step that is saved."""
+        """Runs to about this step and stops by SIGTERM; returns the step that was saved."""
         run = self.start(workdir, **kwargs)
         run.wait_for(lambda: last_step(workdir) >= at)
         run.children[0].send_signal(signal.SIGTERM)
@@ -364,7 +372,7 @@ class Table:
         return checkpoint_steps(workdir)[-1]
 
     def alter(self, workdir, flip):
-        """Flips a bit of any file of the newest checkpoint, or cuts its end off; returns the file's name."""
+        """Flips a bit in a random file of the newest checkpoint, or truncates it; returns the file's name."""
         newest = workdir / "checkpoints" / str(checkpoint_steps(workdir)[-1])
         file = self.random.choice(sorted(f for f in newest.rglob("*") if f.is_file() and f.stat().st_size))
         content = bytearray(file.read_bytes())
@@ -377,7 +385,7 @@ class Table:
         return file.relative_to(newest).as_posix()
 
     def damage(self, times):
-        """The newest checkpoint loses the end of a file, or a bit of it is another."""
+        """Truncates a file of the newest checkpoint, or flips a bit in it."""
         half = self.workdir()
         self.stopped(half, self.steps // 2)
         steps = checkpoint_steps(half)
@@ -389,19 +397,19 @@ class Table:
             run.finish()
             require(
                 "is damaged" in run.log() and resumed_from(run.log()) == steps[-2],
-                f"{workdir}: {file} was altered, and not noticed\n{run.log()[-2000:]}",
+                f"{workdir}: {file} was altered, and it was not noticed\n{run.log()[-2000:]}",
             )
             require((workdir / "checkpoints" / f"damaged-{steps[-1]}").exists(), "the damaged one is not kept")
             compare(workdir, self.reference())
             self.say(f"  damaged {number + 1}: {file}", flush=True)
         self.add(
-            "newest checkpoint truncated, or a bit of it flipped",
+            "newest checkpoint truncated, or a bit in it flipped",
             times,
-            f"nothing; said so, set aside, and went on from the one before, {steps[-1] - steps[-2]} steps earlier",
+            f"nothing; reported, set aside, and resumed from the one before, {steps[-1] - steps[-2]} steps earlier",
         )
 
     def full_disk(self):
-        """The disk of the checkpoints fills up while the run goes on; then there is room again."""
+        """Fills the disk of the checkpoints during a run, then frees it."""
         workdir = self.workdir()
         checkpoints = workdir / "checkpoints"
         checkpoints.mkdir()
@@ -410,17 +418,17 @@ class Table:
             mounted = subprocess.run(words, capture_output=True, check=False).returncode == 0
             if mounted:
                 stack.callback(subprocess.run, ["umount", str(checkpoints)], check=False)
-                stack.callback(self.end)  # first: nobody may use it still
+                stack.callback(self.end)  # first: a mount in use cannot be unmounted
                 run = self.start(workdir)
                 run.wait_for(lambda: len(checkpoint_steps(workdir)) > 1)
                 with (checkpoints / "filler").open("wb", buffering=0) as filler:
-                    while run.running():  # also what old checkpoints leave free
+                    while run.running():  # also the space that deleted checkpoints free
                         try:
                             filler.write(b"0" * 4096)
                         except OSError:
                             time.sleep(0.005)
                 how = "file system full"
-            else:  # no right to mount: files may not grow beyond a size
+            else:  # without permission to mount: a limit on the size of files
                 run = self.start(workdir, prefix=("bash", "-c", 'ulimit -f 2; exec "$@"', "bash"))
                 how = "file size limit reached"
             codes = run.codes()
@@ -430,16 +438,16 @@ class Table:
             whole = checkpoint_steps(workdir)
             run = self.start(workdir)
             run.finish()
-            require(not whole or resumed_from(run.log()) == whole[-1], f"went on from {resumed_from(run.log())}")
+            require(not whole or resumed_from(run.log()) == whole[-1], f"resumed from {resumed_from(run.log())}")
             compare(workdir, self.reference())
         self.add(
             f"{how} during a save",
             1,
-            "nothing; ended with status 1 and one sentence, went on from the checkpoint before when there was room",
+            "nothing; exited with status 1 and one sentence, resumed from the last checkpoint once there was space",
         )
 
     def gone_and_read_only(self):
-        """The checkpoints vanish, or can no longer be written, while the run goes on."""
+        """Takes the checkpoints away during a run, or makes the work directory read-only."""
         workdir = self.workdir()
         run = self.start(workdir)
         run.wait_for(lambda: checkpoint_steps(workdir))
@@ -451,14 +459,14 @@ class Table:
         self.start(workdir).finish()
         compare(workdir, self.reference())
         self.add(
-            "folder of the checkpoints vanished, and came back", 1, "nothing; ended with status 1 and one sentence"
+            "folder of the checkpoints vanished and came back", 1, "nothing; exited with status 1 and one sentence"
         )
 
         workdir = self.workdir()
         self.stopped(workdir, 12)
         mounts = (["mount", "--bind", str(workdir), str(workdir)], ["mount", "-o", "remount,bind,ro", str(workdir)])
         if any(subprocess.run(words, capture_output=True, check=False).returncode for words in mounts):
-            self.say("  no right to mount: read-only not tried", flush=True)
+            self.say("  no permission to mount: read-only was not tried", flush=True)
             return
         try:
             run = self.start(workdir)
@@ -468,10 +476,10 @@ class Table:
         require(codes in ([1], [2]) and "Traceback" not in run.log(), f"{codes}\n{run.log()[-3000:]}")
         self.start(workdir).finish()
         compare(workdir, self.reference())
-        self.add("work directory read-only", 1, f"nothing; ended with status {codes[0]} and one sentence")
+        self.add("work directory read-only", 1, f"nothing; exited with status {codes[0]} and one sentence")
 
     def second_run(self):
-        """A second run is started in the same work directory."""
+        """Starts a second run in the same work directory."""
         workdir = self.workdir()
         run = self.start(workdir)
         self.begun(run)
@@ -483,11 +491,11 @@ class Table:
         self.add(
             "second run in the same work directory",
             1,
-            "nothing; the second one says who is there and ends with status 2",
+            "nothing; the second one reports who holds it and exits with status 2",
         )
 
     def topologies(self, kind, counts):
-        """The run goes on with other devices or processes."""
+        """Resumes the run with other numbers of devices or processes."""
         workdir = self.workdir()
         for number, count in enumerate(counts):
             if number < len(counts) - 1:
@@ -495,13 +503,13 @@ class Table:
             else:
                 run = self.start(workdir, **{kind: count})
                 run.finish()
-                require(resumed_from(run.log()) == step, f"{workdir}: did not go on from {step}")
+                require(resumed_from(run.log()) == step, f"{workdir}: did not resume from {step}")
         compare(workdir, self.reference(), exact=False)
         self.add(
-            f"goes on with other {kind}: {' -> '.join(map(str, counts))}",
+            f"resumed with other {kind}: {' -> '.join(map(str, counts))}",
             1,
-            "nothing; the exact next examples, losses of all steps within "
-            f"{furthest_apart(workdir, self.reference()):.1e} of one device's",
+            "nothing; exactly the next examples, losses of all steps within "
+            f"{furthest_apart(workdir, self.reference()):.1e} of those on one device",
         )
 
 
@@ -510,10 +518,10 @@ def write(rows, file, steps):
     lines = [
         "# What was lost when something went wrong",
         "",
-        "Made by `python tests/fault_table.py`: real training processes on a CPU "
-        f"({steps} steps, a checkpoint every 10), disturbed, started again until they ended, and compared with "
-        "runs that nobody disturbed: the loss of every step, parameters and moving average, bit for bit where "
-        "the topology is the same.",
+        "Written by `python tests/fault_table.py`: real training processes on a CPU "
+        f"({steps} steps, a checkpoint every 10) are disturbed, restarted until they finish, and compared with "
+        "undisturbed runs: the loss of every step, parameters and moving average, bit for bit where the topology is "
+        "the same.",
         "",
         "| fault | tried | what was lost |",
         "|---|---:|---|",
@@ -530,7 +538,7 @@ def main():
     parser.add_argument("--damages", type=int, default=10)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="words of the faults to try, such as kill,full_disk")
+    parser.add_argument("--only", default="", help="faults to try, such as kill,full_disk")
     parser.add_argument("--out", default=str(ROOT / "docs" / "faults.md"))
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))

@@ -1,14 +1,14 @@
-"""Feeds damaged files, titles and pictures to what reads them, until something else than a sentence comes out.
+"""Fuzzes the readers of tables, titles and pictures: every input must give a valid result or a proper error message.
 
     python tests/fuzz.py csv --minutes=10 --seed=0        # tables of every kind, and the catalogue they make
     python tests/fuzz.py titles --minutes=10 --seed=0     # the fast tokenizer against the reference
     python tests/fuzz.py image --minutes=10 --seed=0      # check and decoding of pictures
     python tests/fuzz.py image --replay=fuzz-image-1b2c3d # one input again
 
-Inputs are whole ones, mutated: the same seed gives the same inputs in the same order. With atheris installed
-(requirements-fuzz.txt), --guided lets the coverage of the Python code choose them. A failing input is written to
-fuzz-TARGET-DIGEST in the folder of --failures, an input that ends the process lies there as fuzz-TARGET-last; the
-status is 1 where anything failed.
+Inputs are mutations of valid ones; the same seed gives the same inputs in the same order. With atheris installed
+(requirements-fuzz.txt), --guided chooses them by the coverage of the Python code. A failing input is written to
+fuzz-TARGET-DIGEST in the folder --failures; an input that ends the process is left there as fuzz-TARGET-last. The exit
+status is 1 if anything failed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-if __name__ == "__main__":  # what the libraries ask for when they are imported
+if __name__ == "__main__":  # must be set before the libraries are imported
     os.environ |= {"OPENCV_LOG_LEVEL": "SILENT", "TQDM_DISABLE": "1", "POLARS_MAX_THREADS": "1"}
 
 import numpy as np  # noqa: E402
@@ -43,15 +43,15 @@ from retrieval_jax.data.tables import loading as tables  # noqa: E402
 from retrieval_jax.data.tables import table_files  # noqa: E402
 from retrieval_jax.errors import InputError  # noqa: E402
 
-SECONDS = 20  # of the processor that one input may take
-MEBIBYTES = 1024  # by which one input may raise the largest memory
+SECONDS = 20  # limit of processor time per input
+MEBIBYTES = 1024  # limit by which one input may raise the peak memory
 MOST_PIXELS = 2**20
 KINDS = ("csv", "tsv", "jsonl", "parquet")
 COLUMNS = {"id": "id", "title": "title", "image": "image", "categories": ("type",)}
 
 
 class Failed(AssertionError):
-    """What was promised about an input does not hold."""
+    """A property that must hold for every input does not hold."""
 
 
 def require(condition, message):
@@ -64,7 +64,7 @@ def require(condition, message):
 
 
 def csv(data: bytes, folder: pathlib.Path) -> None:
-    """Loads a catalogue whose train split is the input; its first byte says the kind of file."""
+    """Loads a catalogue whose train split is the input; the first byte selects the kind of file."""
     name = f"train.{KINDS[data[0] % len(KINDS)] if data else 'csv'}"
     (folder / name).write_bytes(data[1:])
     if not (folder / "a.jpg").exists():
@@ -84,12 +84,12 @@ def csv(data: bytes, folder: pathlib.Path) -> None:
     except InputError as error:
         _is_sentence(str(error))
         return
-    require(rows is not None, "what the reader refuses became a catalogue")
+    require(rows is not None, "a table that the reader refused became a catalogue")
     count, train = loaded.counts["train"], loaded.train
     require(count["read"] == len(rows) == len(train) + len(loaded.set_aside), "rows are lost")
     require(count["kept"] == len(train) and sum(count["set_aside"].values()) == len(loaded.set_aside), "wrong counts")
     require(len(train.ids) == len(set(train.ids)) == len(train.titles) == len(train.images), "columns differ")
-    require(all(one and one.split() == [one] for one in train.ids), "an id is empty or has a blank")
+    require(all(one and one.split() == [one] for one in train.ids), "an id is empty or contains whitespace")
     require(all(title.strip() for title in train.titles), "a title is empty")
     require(((train.categories >= 0) & (train.categories < len(loaded.category_names[0]))).all(), "unknown category")
     places = sorted([entry["row"] for entry in loaded.set_aside])
@@ -102,24 +102,24 @@ def csv(data: bytes, folder: pathlib.Path) -> None:
 
 
 def titles(data: bytes, folder: pathlib.Path) -> None:
-    """Tokenizes the lines of the input, which is UTF-8 with lone surrogates allowed, and encodes them."""
+    """Tokenizes and encodes the lines of the input, which is UTF-8 that may contain lone surrogates."""
     texts = data.decode("utf-8", "surrogateescape" if data[:1] < b"\x80" else "replace").split("\n")
     slow = [title_rule.tokenize(text) for text in texts]
     fast: list[list[str]] = [[] for _ in texts]
     for title, token in title_rule.tokenize_many(texts).iter_rows():
         fast[title].append(token)
-    require(fast == slow, "the fast path differs from the rule")
+    require(fast == slow, "the fast path differs from the reference")
     counts = statistics.count([texts]).tokens
     vocabulary = vocabulary_lib.build(counts, len(texts), 0)
     indptr, ids = vocabulary.encode(texts)
-    require(len(indptr) == len(texts) + 1, "a title has no labels' row")
+    require(len(indptr) == len(texts) + 1, "a title has no row of labels")
     for row, tokens in enumerate(slow):
         found = [vocabulary.tokens[i] for i in ids[indptr[row] : indptr[row + 1]]]
         require(found == sorted(set(tokens) - title_rule.DROPPED), "labels differ from the tokens")
 
 
 def image(data: bytes, folder: pathlib.Path) -> None:
-    """Checks and decodes a picture: what comes out is an array or a `BadImage`, and both agree."""
+    """Checks and decodes a picture: both must agree on an array or a `BadImage`."""
     (folder / "picture").write_bytes(data)
     root = os.path.realpath(folder)
     checked = sources.check(root, "picture", MOST_PIXELS)
@@ -131,13 +131,13 @@ def image(data: bytes, folder: pathlib.Path) -> None:
     for found in (checked, whole, problem):
         if found is not None:
             _is_sentence(found.sentence("picture"))
-    require((whole is None) == (problem is None), f"check of the whole: {whole!r}, decoding: {problem!r}")
+    require((whole is None) == (problem is None), f"full check: {whole!r}, decoding: {problem!r}")
     if checked is not None:
         require(problem is not None and problem.reason == checked.reason, f"check: {checked!r}, decoding: {problem!r}")
-    elif problem is not None:  # by the header and the end alone the check cannot know
+    elif problem is not None:  # damage that header and end do not reveal
         require(
             problem.reason == "truncated image file" and data.startswith((decoding.JPEG, b"\x89PNG")),
-            f"passed by the check, refused by decoding: {problem!r}",
+            f"passed the check but failed to decode: {problem!r}",
         )
     if decoded is not None:
         require(decoded.dtype == np.uint8 and decoded.ndim == 3 and decoded.shape[2] == 3 and decoded.size > 0, "shape")
@@ -148,7 +148,7 @@ def image(data: bytes, folder: pathlib.Path) -> None:
 
 
 def _cut(data: bytes) -> None:
-    """Cuts before decoding: there is a picture, or a `BadImage`, wherever the cut lies."""
+    """Crops before decoding: gives a picture or a `BadImage` for any crop."""
     rng = random.Random(data)
     try:
         encoded = decoding.Encoded(data, lambda: decoding.decode(data, MOST_PIXELS), MOST_PIXELS)
@@ -171,7 +171,7 @@ TARGETS = {"csv": csv, "titles": titles, "image": image}
 
 
 def seeds(target: str) -> list[bytes]:
-    """Returns inputs that mutations begin with.
+    """Returns the inputs that mutations start from.
 
     Args:
       target: a key of TARGETS.
@@ -349,14 +349,14 @@ WORDS = {
 
 
 def mutated(target: str, rng: random.Random, corpus: list[bytes]) -> bytes:
-    """Returns one of the inputs, changed in one to sixteen places; of titles, a hundred such.
+    """Returns one of the inputs, changed in one to sixteen places; for titles, a hundred of them.
 
     Args:
       target: a key of TARGETS.
-      rng: chooses.
-      corpus: whole inputs.
+      rng: source of randomness.
+      corpus: valid inputs.
     """
-    if target == "titles":  # the fast path is made for many at once
+    if target == "titles":  # the fast path is designed for many at once
         return b"\n".join(_changed(target, rng, corpus) for _ in range(100))
     return _changed(target, rng, corpus)
 
@@ -392,11 +392,11 @@ def _changed(target: str, rng: random.Random, corpus: list[bytes]) -> bytes:
                 word = struct.pack(order + "H", number & 0xFFFF) if number < 2**16 else struct.pack(order + "I", number)
                 data[at : at + len(word)] = word
     if target == "image" and data.startswith(b"\x89PNG") and rng.random() < 0.7:
-        data = _with_sums(bytes(data))  # otherwise few get past them
+        data = _with_checksums(bytes(data))  # otherwise few get past the checksums
     return bytes(data[: 2**20])
 
 
-def _with_sums(png: bytes) -> bytes:
+def _with_checksums(png: bytes) -> bytes:
     parts, at = [png[:8]], 8
     while at + 12 <= len(png):
         end = at + 8 + int.from_bytes(png[at : at + 4])
@@ -411,7 +411,7 @@ def _with_sums(png: bytes) -> bytes:
 
 
 def one(target: str, data: bytes, folder: pathlib.Path) -> None:
-    """Tries an input; raises what comes out that should not, and `Failed` where it takes too much time or memory."""
+    """Tries one input; raises any unexpected error, and `Failed` if it takes too much time or memory."""
     begin, before = time.process_time(), _mebibytes()
     TARGETS[target](data, folder)
     require(time.process_time() - begin < SECONDS, f"took {time.process_time() - begin:.0f} s")
@@ -419,7 +419,7 @@ def one(target: str, data: bytes, folder: pathlib.Path) -> None:
 
 
 def _mebibytes() -> int:
-    """Returns the most that the process has had in memory."""
+    """Returns the peak memory of the process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
@@ -428,13 +428,13 @@ def run(target: str, *, seed: int = 0, inputs: int = sys.maxsize, seconds: float
 
     Args:
       target: a key of TARGETS.
-      seed: of the mutations.
-      inputs: how many at most.
-      seconds: after which no further one is tried.
-      failures: folder of the inputs that fail.
+      seed: seed of the mutations.
+      inputs: maximum number of inputs.
+      seconds: time after which no further input is tried.
+      failures: folder for failing inputs.
 
     Returns:
-      {"inputs": how many were tried, "failures": {where and what: file of the first}, "MiB": largest memory}.
+      {"inputs": number tried, "failures": {location and error: file of the first}, "MiB": peak memory}.
     """
     rng, corpus, found, tried = random.Random(seed), seeds(target), {}, 0
     failures.mkdir(parents=True, exist_ok=True)
@@ -458,7 +458,7 @@ def run(target: str, *, seed: int = 0, inputs: int = sys.maxsize, seconds: float
 
 
 def guided(target: str, seed: int, seconds: float, failures: pathlib.Path) -> None:
-    """Lets atheris choose the inputs by the coverage of the Python code; ends the process, at the first failure too."""
+    """Lets atheris choose inputs by the coverage of the Python code; ends the process, also at the first failure."""
     import atheris
 
     for module in (table_files, tables, decoding, sources, title_rule):
@@ -466,7 +466,7 @@ def guided(target: str, seed: int, seconds: float, failures: pathlib.Path) -> No
             if callable(value) and getattr(value, "__module__", "") == module.__name__ and hasattr(value, "__code__"):
                 setattr(module, name, atheris.instrument_func(value))
     corpus, folder, started = seeds(target), failures / f"fuzz-{target}-work", failures / f"fuzz-{target}-corpus"
-    for place in (folder, started):  # they stay: atheris ends the process, and a later run goes on from the corpus
+    for place in (folder, started):  # kept: atheris ends the process, and a later run continues from the corpus
         place.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(corpus):
         (started / f"seed{number}").write_bytes(data)
@@ -497,9 +497,9 @@ if __name__ == "__main__":
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--guided", action="store_true", help="by coverage, with atheris")
+    parser.add_argument("--guided", action="store_true", help="choose inputs by coverage, with atheris")
     parser.add_argument("--failures", type=pathlib.Path, default=pathlib.Path("fuzz_failures"))
-    parser.add_argument("--replay", type=pathlib.Path, help="one input again")
+    parser.add_argument("--replay", type=pathlib.Path, help="run a single input again")
     given = parser.parse_args()
     if given.replay:
         with tempfile.TemporaryDirectory() as place:

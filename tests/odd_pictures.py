@@ -1,4 +1,4 @@
-"""Pictures of every kind that real catalogues hold, as the bytes of their files."""
+"""Pictures of every kind found in real catalogues, as the bytes of their files."""
 
 import functools
 import io
@@ -22,28 +22,28 @@ _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
 def saved(image: Image.Image, kind: str, **options) -> bytes:
-    """Returns the bytes of the file that Pillow writes."""
+    """Returns an image file as written by Pillow."""
     content = io.BytesIO()
     if "append_images" in options:
         options["append_images"] = [further.copy() for further in options["append_images"]]
-    image.copy().save(content, kind, **options)  # of copies: saving leaves traces in an image
+    image.copy().save(content, kind, **options)  # a copy, since saving modifies an image
     return content.getvalue()
 
 
 def turned(orientation: int) -> Image.Exif:
-    """Returns EXIF data that says how the picture is to be turned, 1 to 8."""
+    """Returns EXIF data with an orientation, 1 to 8."""
     exif = Image.Exif()
     exif[274] = orientation
     return exif
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    """Returns a part of a PNG, with its sum."""
+    """Returns a PNG chunk with its checksum."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def interlaced(gray: np.ndarray) -> bytes:
-    """Returns uint8 [h, w] as a PNG whose lines come in Adam7's seven passes."""
+    """Returns uint8 [h, w] as an interlaced PNG, with the seven passes of Adam7."""
     lines = b""
     for top, left, down, right in (
         (0, 0, 8, 8),
@@ -79,7 +79,7 @@ def _png_info() -> PngImagePlugin.PngInfo:
 
 
 def _jpeg_of_size(width: int, height: int) -> bytes:
-    """Returns a JPEG of 48 x 32 pixels whose header says another size."""
+    """Returns a JPEG of 48 x 32 pixels whose header gives a different size."""
     data = saved(PICTURE, "JPEG", quality=95)
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
@@ -91,7 +91,7 @@ def _png_of_size(width: int, height: int) -> bytes:
 
 
 def _bomb(width: int, height: int) -> bytes:
-    """Returns a whole PNG of one bit a pixel, all black: a few KB."""
+    """Returns a valid all-black PNG with one bit per pixel: a few KB."""
     packing, line = zlib.compressobj(), b"\0" * (1 + width // 8)
     packed = b"".join([packing.compress(line) for _ in range(height)] + [packing.flush()])
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
@@ -100,7 +100,7 @@ def _bomb(width: int, height: int) -> bytes:
 
 @functools.cache
 def good() -> dict[str, bytes]:
-    """Returns name -> bytes of files that are read; all but those named 1x1 and 20000 show RAMP, as far as they can."""
+    """Returns name -> bytes of readable files; all except 1x1 and 20000 show RAMP, as far as the format allows."""
     cmyk = saved(PICTURE.convert("CMYK"), "JPEG", quality=98)
     adobe = cmyk.index(b"Adobe")
     other = Image.new("RGB", PICTURE.size, "blue")
@@ -151,13 +151,13 @@ def good() -> dict[str, bytes]:
         "1x1.gif": saved(PICTURE.resize((1, 1)).quantize(2), "GIF"),
         "20000x40.jpg": saved(Image.new("RGB", (20_000, 40), "red"), "JPEG"),
         "2x20000.png": saved(Image.new("RGB", (2, 20_000), "red"), "PNG"),
-        "longer_than_told.jpg": _jpeg_of_size(48, 24),
-        "shorter_than_told.jpg": _jpeg_of_size(48, 64),
+        "longer_than_declared.jpg": _jpeg_of_size(48, 24),
+        "shorter_than_declared.jpg": _jpeg_of_size(48, 64),
     }
     for orientation in range(2, 9):
-        found[f"turned{orientation}.jpg"] = saved(PICTURE, "JPEG", quality=98, exif=turned(orientation))
+        found[f"rotated{orientation}.jpg"] = saved(PICTURE, "JPEG", quality=98, exif=turned(orientation))
     for kind in ("PNG", "WEBP", "TIFF"):
-        found[f"turned6.{kind.lower()}"] = saved(
+        found[f"rotated6.{kind.lower()}"] = saved(
             PICTURE, kind, exif=turned(6), **({"lossless": True} if kind == "WEBP" else {})
         )
     return found
@@ -165,7 +165,7 @@ def good() -> dict[str, bytes]:
 
 @functools.cache
 def bad() -> dict[str, tuple[bytes, str]]:
-    """Returns name -> (bytes, the reason they are set aside for) of files that are not read."""
+    """Returns name -> (bytes, reason to set it aside) of files that are not read."""
     jpeg, png = saved(PICTURE, "JPEG", quality=95), saved(PICTURE, "PNG")
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     cut, none, large = "truncated image file", "not an image file", "image too large"
@@ -201,8 +201,8 @@ def bad() -> dict[str, tuple[bytes, str]]:
             + b"\0\2\2D\1\0;",
             large,
         ),
-        "told_large.jpg": (_jpeg_of_size(60_000, 60_000), large),
-        "told_large.png": (_png_of_size(100_000, 100_000), large),
+        "declared_large.jpg": (_jpeg_of_size(60_000, 60_000), large),
+        "declared_large.png": (_png_of_size(100_000, 100_000), large),
     }
     if features.check("avif"):
         found["new.avif"] = saved(PICTURE, "AVIF"), none
@@ -213,15 +213,15 @@ def bad() -> dict[str, tuple[bytes, str]]:
 
 @functools.cache
 def damaged_inside() -> dict[str, bytes]:
-    """Returns name -> bytes of files with header and end in order, and damage between: only decoding finds that."""
+    """Returns name -> bytes of files whose header and end are fine but whose middle is damaged: only decoding tells."""
     png = saved(PICTURE, "PNG")
     at = png.index(b"IDAT") + 30
     alpha = saved(_with_alpha(), "PNG")
     dot = saved(PICTURE.resize((1, 1)), "PNG")
     return {
-        # Its pixels end in the middle, all sums are right: OpenCV 5.0 takes a minute and 4 GiB for it.
+        # Its pixels end in the middle but all checksums are right: OpenCV 5.0 takes a minute and 4 GiB for it.
         "endless.png": dot[:33] + chunk(b"IDAT", bytes.fromhex("789c6328cb8d0200029a013e")) + _END,
         "flipped.png": png[:at] + bytes([png[at] ^ 255]) + png[at + 1 :],
-        "told_taller.png": _png_of_size(48, 300),
+        "declared_taller.png": _png_of_size(48, 300),
         "flipped_alpha.png": alpha[:at] + bytes([alpha[at] ^ 255]) + alpha[at + 1 :],
     }

@@ -14,7 +14,8 @@ from retrieval_jax.data.pictures import transforms
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import pixels, pretrained
-from retrieval_jax.settings import base, tasks
+from retrieval_jax.settings import base
+from retrieval_jax.settings import tasks as task_settings
 from retrieval_jax.workdir import command_line
 
 NAME = "convnext_atto"
@@ -88,7 +89,8 @@ def test_how_pictures_reach_a_network(weights):
     assert inference.test_arguments(config, block)["transform"] == (("resize", {}),)
     # trained from public weights: their crop, but the size that this config trained with
     config = make_config(weights)
-    config.train = ml_collections.ConfigDict({"model": {"pretrained": {"name": NAME, "path": str(weights)}}})
+    with config.unlocked():
+        config.train = ml_collections.ConfigDict({"model": {"pretrained": {"name": NAME, "path": str(weights)}}})
     arguments = inference.test_arguments(config)
     assert arguments["image_size"] == (64, 64) and arguments["transform"] == crop
     # published weights that were tested on squashed pictures
@@ -112,11 +114,11 @@ def test_the_untrained_model_is_where_training_starts_public_weights_included(we
     config = make_config(weights)
     config.embed.models = ("pretrained", "untrained")
     config.embed.image_size = (32, 32)
-    config.train = base.defaults().train
-    config.train.task_kwargs = tasks.category()
+    with config.unlocked():
+        config.train = base.defaults().train
     config.train.model.pretrained.update({"name": NAME, "path": str(weights), "kwargs": SHAPE})
     config.train.model.kwargs = ml_collections.ConfigDict({"drop_path": 0.1})
-    config.train.task = "category"
+    config.train.task, config.train.task_kwargs = "category", task_settings.category()
     config.data.image_size = (32, 32)
     info = info_lib.of_split(loading.load(config.data).split("train"))
     info_lib.save(tmp_path / "checkpoints" / "data_info.json", info)

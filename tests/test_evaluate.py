@@ -9,11 +9,13 @@ from ml_collections import ConfigDict
 from retrieval_jax import evaluate
 from retrieval_jax.data import loading
 from retrieval_jax.data.catalog import Catalog, Split
-from retrieval_jax.data.pictures.noted import Noted
+from retrieval_jax.data.contents import Contents
+from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.embeddings import Ids, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import metrics, submission
 from retrieval_jax.scoring.ranking import Ranking, Truth
+from retrieval_jax.workdir import sides
 
 QUERIES, GALLERY = [f"q{row}" for row in range(40)], [f"g{row}" for row in range(50)] + ["q3"]
 
@@ -180,14 +182,17 @@ def test_near_duplicates_are_counted_and_shown_but_not_removed(made, capsys):
     query[3] = gallery[50]  # itself
     wrong = next(q for q in range(20, 40) if 7 not in catalog.truth.relevant(q))
     query[wrong] = gallery[7]
-    for name, images in (("query", query), ("gallery", gallery)):
-        folder = workdir / "embeddings" / "trained" / name
+
+    def embed(folder, name, columns):
         job = writer.Job(folder, Ids.of(catalog.split(name).ids), "r", "float32", 16)
         earlier = writer.Earlier(folder, "r", "float32")
         writer.write(
-            job, earlier, Noted(images), lambda rows, shard: (np.ones((len(rows), 2)), "s"), range(job.count), print
+            job, earlier, Contents(columns), lambda rows, _: (np.ones((len(rows), 2)), "s"), range(job.count), print
         )
         writer.finish(job, {}, earlier)
+
+    for name, images in (("query", query), ("gallery", gallery)):
+        embed(workdir / "embeddings" / "trained" / name, name, {"image": Pictures(images)})
     train = np.concatenate([gallery[:2], rng.integers(0, 256, (30, 9, 8, 3), dtype=np.uint8)])
     catalog.train = Split("train", [f"t{row}" for row in range(32)], None, None, train)
     config = make_config(near_duplicates={"max_difference": 0.05, "train_listings": 100})
@@ -210,4 +215,13 @@ def test_near_duplicates_are_counted_and_shown_but_not_removed(made, capsys):
     evaluate.run(config, workdir)
     written = json.loads((workdir / "metrics.json").read_text())
     assert "below 0" in written["near_duplicates"]["not_checked"]
+
+    # queries that are texts have no thumbnails: of the folder of their side, where that of pictures is there too
+    config.evaluate.near_duplicates.max_difference = 0.05
+    config.search = {"query_from": {"predict_fn": "embed_text"}}
+    words = Ragged.of([[row] for row in range(40)])
+    embed(workdir / "embeddings" / sides.of(config)["query"].folder / "query", "query", {"words": words})
+    evaluate.run(config, workdir)
+    written = json.loads((workdir / "metrics.json").read_text())
+    assert "text has none" in written["near_duplicates"]["not_checked"]
     assert "without_near_duplicates" not in written["stages"][-1]

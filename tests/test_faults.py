@@ -1,8 +1,10 @@
-"""A few faults of tests/fault_table.py, which makes docs/faults.md out of many."""
+"""A few faults of tests/fault_table.py, which runs many for docs/faults.md."""
 
 import pytest
 
 from fault_table import Table, checkpoint_steps, compare, resumed_from
+from retrieval_jax.training import checkpoints
+from retrieval_jax.workdir import read_record
 
 
 @pytest.fixture
@@ -12,20 +14,24 @@ def table(tmp_path):
     made.end()
 
 
-def test_a_run_that_is_killed_stopped_and_damaged_ends_like_one_that_nobody_disturbed(table):
+def test_a_run_that_is_killed_stopped_and_damaged_ends_like_an_undisturbed_one(table):
     workdir = table.workdir()
     run = table.start(workdir)
     assert run.wait_for(lambda: checkpoint_steps(workdir))
     run.kill()
     whole = checkpoint_steps(workdir)
-    stopped_at = table.stopped(workdir, 25)  # by SIGTERM: status 75, everything saved
+    stopped_at = table.stopped(workdir, 25)  # by SIGTERM: status 75, everything is saved
     assert stopped_at >= max(25, whole[-1])
     before = checkpoint_steps(workdir)[-2]
+    run_id = checkpoints.meta(workdir / "checkpoints")["run"]
     file = table.alter(workdir, flip=True)
     run = table.start(workdir)
     run.finish()
     assert f"{stopped_at} is damaged" in run.log() and resumed_from(run.log()) == before, file
     compare(workdir, table.reference())
+    assert checkpoints.meta(workdir / "checkpoints")["run"] == run_id  # the same run, and not the undisturbed one
+    assert read_record(workdir, "train")["summary"]["run"] == run_id
+    assert checkpoints.meta(table.reference() / "checkpoints")["run"] != run_id
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""Mining writes a vocabulary, sparse targets, a summary that adds up, and a picture; bad input gets its sentence."""
+"""Mining writes a vocabulary, sparse targets, a consistent summary and a plot; bad input gets a sentence."""
 
 import csv
 import functools
@@ -126,7 +126,7 @@ def test_better_mining(tmp_path, capsys):
         mine.run(config, tmp_path / "work")
 
 
-def test_mine_is_deterministic_and_takes_the_order_of_rows_as_it_is(tmp_path):
+def test_mine_is_deterministic_and_keeps_the_order_of_rows(tmp_path):
     for name, train in {"one": TRAIN, "two": TRAIN[::-1]}.items():
         mine.run(_config(_shop(tmp_path / name, train)), tmp_path / name / "run")
     mine.run(_config(tmp_path / "one"), tmp_path / "again")
@@ -137,12 +137,12 @@ def test_mine_is_deterministic_and_takes_the_order_of_rows_as_it_is(tmp_path):
     assert files[0] == files[1]
 
 
-def test_long_titles_are_cut_where_they_are_printed(tmp_path, capsys):
+def test_long_titles_are_shortened_in_print(tmp_path, capsys):
     summary = mine.run(_config(_shop(tmp_path / "shop", [*TRAIN, "red " * 2000 + "x" * 1000])), tmp_path / "work")
     assert max(len(title) for title, _ in summary["examples"]) == 9_000 and len(capsys.readouterr().out) < 3000
 
 
-def test_rows_set_aside_are_in_no_target(tmp_path):
+def test_rows_set_aside_have_no_targets(tmp_path):
     shop = _shop(tmp_path / "shop", [*TRAIN[:2], "", *TRAIN[2:]])
     with pytest.raises(InputError, match=r"train.csv, row 4 \(id train2\): the title is empty"):
         mine.run(_config(shop), tmp_path / "work")

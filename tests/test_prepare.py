@@ -19,9 +19,9 @@ from PIL import Image
 
 import tfds_generated
 from retrieval_jax import prepare
-from retrieval_jax.data import loading
+from retrieval_jax.data import digest, loading
 from retrieval_jax.data.pictures import decoding
-from retrieval_jax.data.records import prepared
+from retrieval_jax.data.records import shards
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import lock
 
@@ -162,6 +162,55 @@ def test_a_prepared_catalogue_equals_the_original(tmp_path):
         load(tmp_path / "out", columns={"title": "title"})
 
 
+def test_further_columns_and_tables_travel(tmp_path):
+    root = shop(tmp_path / "shop")
+    attributes = [["id", "colour", "tags", "weight", "y0", "x0", "y1", "x1", "about"]]
+    attributes += [[f"train-{row}", "red", "a|b", row, 0, 0, 0.5, 1, f"text {row}"] for row in range(10)]
+    write(root / "attributes.csv", attributes)
+    write(root / "edits.csv", [["reference", "words", "targets"], ["train-1", "in red", "train-2 train-4"]])
+    write(root / "outfits.csv", [["listings"], ["train-3 train-5"], ["train-2 train-1 train-5"]])
+    write(root / "photo.csv", [["id", "image"], ["p", "query0.jpg"], ["r", "query1.jpg"]])
+    write(root / "clicks.csv", [["photo", "clicked", "unclicked"], ["r", "gallery-2", ""], ["p", "gallery-1", ""]])
+    config = table(root)
+    with config.data.kwargs.unlocked():
+        config.data.kwargs.files["photo"] = "photo.csv"
+        kinds = {"colour": ("colour", "category"), "tags": ("tags", "list"), "weight": ("weight", "number")}
+        kinds |= {"box": (("y0", "x0", "y1", "x1"), "number"), "about": ("about", "text")}
+        config.data.kwargs.columns.update({name: (*kind, "attributes.csv") for name, kind in kinds.items()})
+        config.data.kwargs.tables = {name: f"{name}.csv" for name in ("edits", "outfits", "clicks")}
+    original = loading.load(config.data)
+    run(config, tmp_path / "out")
+    found = load(tmp_path / "out")
+    same(found, original)
+    before, after = digest.of(original), digest.of(found)
+    assert before["train"]["columns"] == after["train"]["columns"] and before["catalogue"] == after["catalogue"]
+    assert list(found.photo.ids) == ["p", "r"] and len(found.photo.images) == 2
+    assert found.table("clicks", "gallery").rows_of["photo"] == "photo"
+    # rows follow their listings where a picture falls on the way, and fall with them
+    for name in ("train4.png", "train0.jpg"):
+        (root / "Images" / name).write_bytes((root / "Images" / name).read_bytes()[:100])
+    config.data.kwargs.check_images = False
+    config.data.kwargs.max_bad_share = 0.2
+    run(config, tmp_path / "less")
+    found = load(tmp_path / "less")
+    assert found.train.ids[:3] == ["train-1", "train-2", "train-3"] and found.train.columns["weight"][0] == 1
+    assert len(found.table("edits", "train")) == 0  # one of its targets is gone
+    assert found.table("outfits", "train").columns["listings"].tolist() == [[2, 3, -1], [1, 0, 3]]
+    about = json.loads((tmp_path / "less" / "catalogue" / "catalogue.json").read_text())
+    assert about["tables"]["edits/train"] == {
+        "rows_of": {"targets": "train", "reference": "train"},
+        "read": 1,
+        "kept": 0,
+    }
+
+
+def test_what_is_computed_on_demand_is_left_behind(tmp_path, capsys):
+    run(synthetic(), tmp_path / "out")
+    assert "computed on demand, so left behind: colour, second_colour, " in capsys.readouterr().out
+    found = load(tmp_path / "out")
+    assert found.photo is None and not found.tables and not found.train.columns
+
+
 def test_loading_by_name_from_the_tfds_data_dir(tmp_path):
     run(synthetic(), tmp_path / "my_shop" / "1.0.0")
     found = loading.load({"source": "tfds", "kwargs": {"name": "my_shop", "data_dir": str(tmp_path)}})
@@ -232,7 +281,7 @@ def test_only_changed_files_are_remade(tmp_path):
         with pytest.raises(InputError, match=f"started with {next(iter(changed))} .* instead of"):
             run(config, out, **changed)
     (out / "catalogue" / "catalogue.json").unlink()
-    with pytest.raises(InputError, match="not prepared to its end.*again"):
+    with pytest.raises(InputError, match="not completely prepared.*again"):
         load(out)
 
 
@@ -405,7 +454,7 @@ def test_a_killed_run_with_two_processes_resumes(tmp_path):
     started.communicate()
     complete = len(list(out.glob("catalogue/shards/*.json")))
     assert 6 <= complete < len(files(tmp_path / "whole"))
-    with pytest.raises(InputError, match="not prepared to its end"):
+    with pytest.raises(InputError, match="not completely prepared"):
         load(out)
     end = time.monotonic() + 30
     while any(map(alive, workers)) and time.monotonic() < end:
@@ -507,7 +556,7 @@ ON_ITS_SIDE = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\
     ],
 )
 def test_pictures_are_resized_or_copied(data, shape, as_is):
-    after, kept, size = prepared.fitted(Held(data), 0, SIDE, 90)
+    after, kept, size = shards.fitted(Held(data), 0, SIDE, 90)
     assert decoding.decode(after).shape == (*shape, 3) and kept == as_is == (after == data) and size == len(data)
     assert np.abs(decoding.decode(after).astype(int).mean((0, 1)) - decoding.decode(data).mean((0, 1))).max() < 8
 
@@ -522,5 +571,5 @@ def test_pictures_are_resized_or_copied(data, shape, as_is):
 )
 def test_bad_pictures_are_rejected(data, reason):
     with pytest.raises(decoding.BadImage) as caught:
-        prepared.fitted(Held(data), 0, SIDE, 90)
+        shards.fitted(Held(data), 0, SIDE, 90)
     assert caught.value.reason == reason

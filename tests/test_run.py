@@ -6,7 +6,6 @@ import pytest
 from fake_verbs import ensemble_config, fake_verb, make_config
 from retrieval_jax import run, workdir
 from retrieval_jax.files import atomic
-from retrieval_jax.scoring import tables
 from retrieval_jax.workdir import freshness, hashes, records
 
 
@@ -15,7 +14,7 @@ def calls(monkeypatch):
     """Puts verbs that only write a file in place of the real ones; returns the list of those called."""
     made = []
     for verb in workdir.VERBS:
-        module = types.SimpleNamespace(run=fake_verb(verb, made), print_scores=tables.print_scores)
+        module = types.SimpleNamespace(run=fake_verb(verb, made))
         monkeypatch.setitem(sys.modules, f"retrieval_jax.{verb}", module)
     return made
 
@@ -49,7 +48,7 @@ def test_run_says_why(tmp_path, calls, capsys):
     assert "report: runs, because evaluate ran again" in out
 
 
-def test_an_ensemble_runs_its_members_first_each_in_its_own_directory(tmp_path, calls, monkeypatch):
+def test_an_ensemble_runs_its_members_first_each_in_a_directory_of_its_own(tmp_path, calls, monkeypatch):
     monkeypatch.setattr(run.command_line, "load_member", lambda member, folder: make_config(name=member))
     run.run(ensemble_config(), tmp_path / "both", "configs")
     assert calls == [*workdir.VERBS, *workdir.VERBS, "search", "evaluate", "report"]
@@ -59,7 +58,7 @@ def test_an_ensemble_runs_its_members_first_each_in_its_own_directory(tmp_path, 
     assert calls == []
 
 
-def test_a_run_to_start_from_goes_first_with_pictures_of_its_own_size(tmp_path, calls, monkeypatch):
+def test_a_predecessor_runs_first_with_images_of_its_own_size(tmp_path, calls, monkeypatch):
     earlier = make_config(**{"data.image_size": (4, 4), "name": "earlier"})
     monkeypatch.setattr(run.command_line, "load_member", lambda member, folder: earlier)
     monkeypatch.setattr(freshness.Data, "of", lambda self, verb: {})  # there is no such table
@@ -86,7 +85,7 @@ def test_a_further_process_trains_and_embeds_and_waits_for_the_first_with_the_re
     waits = []
 
     def first_process_works(_):
-        """What the first process does while this one sleeps: every verb but the two that are done together."""
+        """What the first process does while this one sleeps: every verb except the two that run on all processes."""
         waits.append(len(calls))
         verb = next(verb for verb in workdir.VERBS if workdir.reason_to_run(make_config(), tmp_path, verb))
         record(make_config(), tmp_path, verb)

@@ -1,4 +1,4 @@
-"""The whole way on the command line: every verb, then nothing, then from search on, then a refusal."""
+"""A whole run on the command line: every verb, then nothing, then from search on, then a refusal."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def finished(folder) -> dict:
     return {verb: workdir.read_record(folder, verb)["finished"] for verb in workdir.VERBS}
 
 
-def test_the_whole_way_and_back(tmp_path):
+def test_a_whole_run_then_reruns(tmp_path):
     first = run(tmp_path)
     assert first.returncode == 0, first.stderr
     for verb in workdir.VERBS:
@@ -64,8 +64,11 @@ def test_the_whole_way_and_back(tmp_path):
     assert all(f"{verb}: complete, skipped" in third.stdout for verb in ("mine", "train", "embed"))
     assert {verb for verb, when in finished(tmp_path).items() if when == times[verb]} == {"mine", "train", "embed"}
 
+    fewer = run(tmp_path, "--config.search.k=50", "--config.train.num_threads=1", "--config.data.cache_bytes=0")
+    assert fewer.returncode == 0 and "ran nothing" in fewer.stdout, fewer.stdout + fewer.stderr
+    before = (tmp_path / "config.json").read_bytes()
     refused = run(tmp_path, "--config.train.learning_rate=0.5")
     assert refused.returncode == 2
     assert "train.learning_rate: 0.003 -> 0.5" in refused.stderr and "Give another --workdir" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert run(tmp_path, "--config.search.k=50").stdout.count("complete, skipped") == 6  # the refusal broke nothing
+    assert "Traceback" not in refused.stderr and (tmp_path / "config.json").read_bytes() == before
+    assert run(tmp_path, "--config.search.k=50").stdout.count("complete, skipped") == 6  # the refusal changed nothing

@@ -1,4 +1,4 @@
-"""A catalogue: listings of four splits, what is known about them, and which gallery listings are right for which query.
+"""A catalogue: listings of four splits, what is known about them, and the gallery listings relevant to each query.
 
 eProduct calls the split that is searched "index". Here it is the *gallery*; an index is the structure that searches it.
 
@@ -144,7 +144,7 @@ class Table:
         for name, split in self.rows_of.items():
             if split not in places:
                 continue
-            column, place = columns[name], np.append(places[split], -1)  # -1, no listing, reads the last
+            column, place = columns[name], np.append(places[split], -1)  # -1, no listing, indexes the last
             if isinstance(column, Ragged):
                 rows = place[column.values]
                 owner = np.repeat(np.arange(len(self)), np.diff(column.indptr))
@@ -192,6 +192,21 @@ class Catalog:
     def __post_init__(self):
         for split in self.splits().values():
             split.category_names = self.category_names
+            if not isinstance(split.columns, Lazy):
+                for name in split.columns.keys() & self.column_names.keys():
+                    known = len(self.column_names[name])
+                    self._check_range(f"column {name} of the {split.name} split", split.columns[name], known)
+        if not isinstance(self.tables, Lazy):
+            for key, table in self.tables.items():
+                for column, split in table.rows_of.items():
+                    count = len(self.splits().get(split, ()))
+                    self._check_range(f"{column} of the table {key} ({split})", table.columns[column], count)
+
+    def _check_range(self, what: str, column: np.ndarray | Ragged, count: int) -> None:
+        """Raises InputError where values do not run from -1 to below the number of things that they refer to."""
+        values = column.values if isinstance(column, Ragged) else np.asarray(column)
+        if values.dtype.kind not in "iu" or (values.size and (values.min() < -1 or values.max() >= count)):
+            raise InputError(f"catalogue {self.name}: {what} does not refer to {count:,} entries; load the data again")
 
     def splits(self) -> dict[str, Split]:
         """Returns the splits that the catalogue has, by name."""

@@ -1,4 +1,4 @@
-"""What a task has to know about the training listings: labels, categories and their counts."""
+"""Facts about the training listings that a task needs: labels, categories and their counts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from retrieval_jax.files import atomic
 
 @dataclasses.dataclass
 class DataInfo:
-    """What a task has to know about the training listings before it sees one.
+    """Facts about the training listings that a task needs before it sees one.
 
     Attributes:
       label_names: V pseudo-attributes, sorted; empty without a vocabulary.
-      label_counts: int64 [V], listings that have the label, among `num_listings`.
-      num_listings: listings that `label_counts` were counted over (train and val); without a vocabulary, the split's.
+      label_counts: int64 [V], listings that have the label, out of `num_listings`.
+      num_listings: listings that `label_counts` are counted over (train and val); without a vocabulary, those of the
+        split.
       category_names: names per level, coarse to fine.
       category_counts: int64 [names of the level] per level, listings of the split in each category.
       vocabulary_hash: hex digest of the vocabulary, "" without one.
@@ -36,7 +37,7 @@ class DataInfo:
 
 
 def of_split(split: Split, vocabulary: Any = None) -> DataInfo:
-    """Collects what a task has to know.
+    """Collects the facts about a split.
 
     Args:
       split: the training split of a `Catalog`.
@@ -56,7 +57,7 @@ def of_split(split: Split, vocabulary: Any = None) -> DataInfo:
 
 
 def to_json(data_info):
-    """Returns a `DataInfo` as a json-able dict."""
+    """Returns a `DataInfo` as a JSON-able dict."""
     return {
         "label_names": list(data_info.label_names),
         "label_counts": np.asarray(data_info.label_counts).tolist(),
@@ -68,7 +69,7 @@ def to_json(data_info):
 
 
 def from_json(value):
-    """Returns the `DataInfo` of `to_json`."""
+    """Returns the `DataInfo` of a dict of `to_json`."""
     return DataInfo(
         label_names=list(value["label_names"]),
         label_counts=np.asarray(value["label_counts"], np.int64),
@@ -80,14 +81,14 @@ def from_json(value):
 
 
 def save(file, data_info):
-    """Writes <work directory>/checkpoints/data_info.json, from which `load` builds the task again."""
+    """Writes <work directory>/checkpoints/data_info.json, so that the task can be rebuilt without the data."""
     file = pathlib.Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_json(file, to_json(data_info))
 
 
 def load(file):
-    """Reads what `save` wrote; raises InputError when it is missing or broken."""
+    """Reads what `save` wrote; raises InputError if it is missing or broken."""
     file = pathlib.Path(file)
     if not file.exists():
         raise InputError(f"{file} not found: train first (python -m retrieval_jax.train)")
@@ -129,10 +130,10 @@ def zero_batch(file):
 
 
 def check_vocabulary(meta, folder):
-    """Raises InputError when a checkpoint's labels are not those of the work directory."""
+    """Raises InputError if a checkpoint's labels are not those of the work directory."""
     there = load(folder / "checkpoints" / "data_info.json").vocabulary_hash
     if meta.get("vocabulary_hash", there) != there:
         raise InputError(
-            f"{folder}: the checkpoint was trained on another vocabulary than checkpoints/data_info.json "
-            "describes; train again in a new work directory"
+            f"{folder}: the checkpoint was trained on a different vocabulary from that in "
+            "checkpoints/data_info.json; train again in a new work directory"
         )

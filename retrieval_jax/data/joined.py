@@ -83,10 +83,10 @@ def load_joined(
       catalogs: {name: {"source", "kwargs", "leave_out"}}, each as a config's data block.
       search: name of the catalogue whose queries and gallery are searched.
       same_categories: whether categories and attributes of the same name are the same in all catalogues; otherwise (two
-        shops number theirs each in its own way) they are called "name/category", those of one catalogue after those of
+        shops number theirs differently) they are called "name/category", those of one catalogue after those of
         another.
-      leave_out: listings to set aside, by their ids here; the lists of `catalogs` name them by their own.
-      set_aside_path: CSV of the rows that were left out, of all of them.
+      leave_out: listings to leave out, by their joined ids; the lists in `catalogs` use the catalogues' own ids.
+      set_aside_path: CSV that receives the bad rows of all catalogues.
 
     Returns:
       The `Catalog`; `Split.sources` of train and val is the catalogue's number in the order of the names.
@@ -147,7 +147,7 @@ def load_joined(
 
 
 def _listed(leave_out: Sequence[Listed], names: list[str], search: str) -> dict[str, list[Listed]]:
-    """Returns which listings each catalogue has to leave out, by their ids there."""
+    """Returns the listings that each catalogue leaves out, with their own ids."""
     found = {name: [] for name in names}
     for one in leave_out:
         name, _, own = one.id.partition("/") if one.split in ("train", "val") else (search, "", one.id)
@@ -172,8 +172,8 @@ def _numbered(
 
 
 def _accounts(parts: dict, search: str) -> tuple[dict, list[dict]]:
-    """Returns counts and rows set aside of all that the joined catalogue is made of: of those catalogues that are not
-    searched neither queries nor gallery nor truth."""
+    """Returns counts and rows set aside of everything in the joined catalogue: without queries, gallery and truth of
+    catalogues that are not searched."""
     counts, set_aside = {}, []
     for name, part in parts.items():
         unused = {"query", "gallery", "ground_truth"} if name != search else set()
@@ -221,5 +221,5 @@ def _codes(split: catalog.Split, places: list | None, depth: int) -> np.ndarray:
     out = np.full((len(split), depth), -1, np.int32)
     if split.categories is not None and places is not None:
         for level, rows in enumerate(places):
-            out[:, level] = rows[split.categories[:, level]]  # -1, unknown, reads the last
+            out[:, level] = rows[split.categories[:, level]]  # -1, unknown, indexes the last
     return out

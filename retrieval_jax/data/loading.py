@@ -21,7 +21,7 @@ _shared: dict[str, Catalog] | None = None  # what was loaded since `shared` was 
 
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
-    """Makes `load` read a catalogue once for as long as the context lasts: every verb of a run sees the same one."""
+    """Makes `load` read each catalogue only once inside the context: every verb of a run sees the same one."""
     global _shared
     before, _shared = _shared, {} if _shared is None else _shared
     try:
@@ -37,10 +37,10 @@ def load(
 
     Args:
       config_data: has `source` ("synthetic", "eproduct", "table", "tfds" or "joined"), `kwargs`, its arguments, and
-        `leave_out`, a CSV of listings that stay out ("" for none).
-      set_aside_path: CSV (file, row, id, reason, sentence) of the rows that were left out; None writes none. A
+        `leave_out`, a CSV of listings to leave out ("" for none).
+      set_aside_path: CSV that receives the bad rows (file, row, id, reason, sentence); None writes none. A
         catalogue that is `shared` is then read again.
-      leave_out: further listings that stay out, `left_out.Listed`.
+      leave_out: further listings to leave out, `left_out.Listed`.
 
     Returns:
       The `Catalog`.
@@ -62,17 +62,19 @@ def _load(config_data: Mapping, set_aside_path: Any, leave_out: Sequence) -> Cat
     kwargs = _plain(config_data.get("kwargs") or {})
     if isinstance(kwargs.get("root"), str) and "://" in kwargs["root"]:
         url, kwargs["root"] = kwargs["root"], str(remote.local_folder(kwargs["root"]))
-        remote.pull(kwargs["root"])  # all of it, once: later only what changed there
+        remote.pull(kwargs["root"])  # everything the first time, later what has changed
         if not any(not child.name.startswith(".") for child in pathlib.Path(kwargs["root"]).iterdir()):
-            raise InputError(f"config.data.kwargs.root: {url} holds no files; correct the address")
+            raise InputError(f"config.data.kwargs.root: {url} contains no files; correct the address")
     if source not in SOURCES:
         raise InputError(f"config.data.source: there is no source {source!r}{pairs.near(source, SOURCES)}")
-    # Imported here: these modules need the classes above.
+    # Imported here, so that only the source in use is loaded.
     if file := config_data.get("leave_out"):
         leave_out = [*importlib.import_module("retrieval_jax.data.tables.left_out").read(file), *leave_out]
     if source == "synthetic":
         if leave_out:
-            raise InputError("config.data.leave_out: the embedded catalogue has no rows of files; set it to ''")
+            raise InputError(
+                "config.data.leave_out: the embedded catalogue has no files to leave rows out of; set it to ''"
+            )
         return importlib.import_module("retrieval_jax.data.shop.loading").load(**kwargs)
     module = {"joined": "joined", "tfds": "records.tfds_datasets"}.get(source, "tables.loading")
     loader = getattr(importlib.import_module(f"retrieval_jax.data.{module}"), f"load_{source}")

@@ -21,10 +21,10 @@ def load_npy(file: pathlib.Path, *, mmap: bool) -> np.ndarray:
 
     Args:
       file: the file.
-      mmap: leave the numbers on disk until they are read.
+      mmap: memory-map the file, so that values stay on disk until they are read.
 
     Raises:
-      InputError: it is missing, cut, or another kind of file.
+      InputError: the file is missing, truncated, or of another kind.
     """
     try:
         return np.load(file, mmap_mode="r" if mmap else None, allow_pickle=False)
@@ -32,5 +32,5 @@ def load_npy(file: pathlib.Path, *, mmap: bool) -> np.ndarray:
         raise InputError(f"{file} not found: run the command that made {file.parent} again") from error
     except (ValueError, EOFError, OSError) as error:
         raise InputError(
-            f"{file} is cut or is no .npy file ({error}): run the command that made {file.parent} again"
+            f"{file} is truncated or not a .npy file ({error}): run the command that made {file.parent} again"
         ) from error

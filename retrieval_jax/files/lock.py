@@ -1,4 +1,4 @@
-"""The lock of a work directory: two runs that write the same checkpoints would spoil both."""
+"""The lock of a work directory: two runs writing the same checkpoints would corrupt both."""
 
 import contextlib
 import errno
@@ -12,20 +12,20 @@ import time
 from retrieval_jax.errors import InputError
 
 NAME = ".lock"
-LEASE = 60.0  # seconds without a sign of life after which an owner counts as gone, where there are no real locks
+LEASE = 60.0  # seconds without a heartbeat after which an owner counts as gone, where there are no real locks
 
 
 @contextlib.contextmanager
 def held(folder, verb: str):
     """Holds the lock of a work directory for as long as the context lasts.
 
-    It is the operating system's (flock): it ends with its process, however that ends, and never has to be removed by
-    hand. On NFS the server keeps it, for all machines. A remote folder, or a file system without locks, has a file
-    that its owner writes again and again: who finds one waits to see whether it still changes.
+    It is the operating system's lock (flock): it is released when its process ends, however it ends, and never has to
+    be removed by hand. On NFS the server keeps it for all machines. A remote folder, or a file system without locks,
+    gets a file that its owner keeps rewriting; a process that finds one waits to see whether it still changes.
 
     Args:
       folder: the work directory, which exists.
-      verb: what runs; stands in the message to who comes second.
+      verb: what runs; part of the message that a second process gets.
 
     Raises:
       InputError: another process holds it.
@@ -57,8 +57,8 @@ def held(folder, verb: str):
 
 def _in_use(folder, owner):
     return InputError(
-        f"{folder} is in use by {owner.partition(' #')[0].strip() or 'another process'}: wait until it "
-        "ends, end it, or give another --workdir"
+        f"{folder} is in use by {owner.partition(' #')[0].strip() or 'another process'}: wait for it to "
+        "end, stop it, or give another --workdir"
     )
 
 
@@ -80,11 +80,9 @@ def _leased(folder, owner):
 
     found, end = read(), time.monotonic() + LEASE
     if found:
-        print(
-            f"lock: {folder} was in use by {found.partition(' #')[0]}; looks for {LEASE:.0f} s whether it still is",
-            flush=True,
-        )
-    while found and time.monotonic() < end:  # only whether it changes: clocks of two machines may differ
+        owned = found.partition(" #")[0]
+        print(f"lock: {folder} was in use by {owned}; waiting {LEASE:.0f} s to see whether it still is", flush=True)
+    while found and time.monotonic() < end:  # compares contents, not times: the clocks of two machines may differ
         time.sleep(LEASE / 60)
         now = read()
         if now and now != found:
@@ -92,7 +90,7 @@ def _leased(folder, owner):
         found = now
     write(mine)
     time.sleep(LEASE / 30)
-    if read() != mine:  # another one started in the same moment
+    if read() != mine:  # another process started at the same moment
         raise _in_use(folder, read())
     ended = threading.Event()
 
@@ -100,7 +98,7 @@ def _leased(folder, owner):
         count = 0
         while not ended.wait(LEASE / 6):
             count += 1
-            with contextlib.suppress(Exception):  # the network comes back, or the run fails by itself
+            with contextlib.suppress(Exception):  # either the network comes back or the run itself fails
                 write(f"{mine} #{count}")
 
     thread = threading.Thread(target=renew, daemon=True, name="lock")

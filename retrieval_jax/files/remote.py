@@ -1,13 +1,13 @@
-"""Folders at a URL (s3://, gs://, whatever fsspec knows), each kept in step with a local folder that the verbs work in.
+"""Folders at a URL (s3://, gs://, anything fsspec supports), each kept in sync with a local folder that verbs work in.
 
-    <cache>/s3/bucket/runs/mine/       stands for s3://bucket/runs/mine; <cache> is $RETRIEVAL_JAX_CACHE/urls, or
+    <cache>/s3/bucket/runs/mine/       the local copy of s3://bucket/runs/mine; <cache> is $RETRIEVAL_JAX_CACHE/urls or
                                        ~/.cache/retrieval_jax/urls
       .remote.json                     what both sides held when they last agreed
 
-Files are mapped, renamed and locked, which no object store can do; so they are made here and copied there: while a verb
-runs, every half minute, and when it ends in whatever way, its record last. Nothing half written goes up, and a
-checkpoint counts there once all of it is. Checkpoints at gs:// go there directly, because processes on several machines
-write them together.
+Verbs memory-map, rename and lock files, which no object store supports. So files are written locally and uploaded:
+every half minute while a verb runs, and when it ends, however it ends, with its record last. Half-written files are
+never uploaded, and a checkpoint counts remotely once all of it is there. Checkpoints at gs:// are written there
+directly, because processes on several machines write them together.
 """
 
 import contextlib
@@ -23,25 +23,25 @@ import time
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 
-SECONDS = 30.0  # between two copies while a verb runs
-_AT_ONCE = 1000  # files
+SECONDS = 30.0  # between two uploads while a verb runs
+_AT_ONCE = 1000  # files per download
 _NOTE, _LOCK = ".remote.json", ".remote.lock"
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one slash where pathlib had it already
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # pathlib collapses the two slashes into one
 _STEP = re.compile(r"((?:.*/)?checkpoints/\d+)/")  # also of the work directories in checkpoint_scores
 _SCORES = re.compile("checkpoint_scores/")  # of evaluate_checkpoints, which writes beside the run
-_SAME = {"gcs": "gs", "s3a": "s3"}  # schemes under which orbax and others know them
+_SAME = {"gcs": "gs", "s3a": "s3"}  # aliases -> the schemes that orbax and others use
 _EXTRAS = {"s3": "requirements-s3.txt", "gs": "requirements-gcs.txt"}
 _kept: set[pathlib.Path] = set()  # folders of `keep_pushing`
 
 
 def local_folder(path) -> pathlib.Path:
-    """Returns the local folder that stands for a URL; a local path is returned as it is.
+    """Returns the local folder that mirrors a URL; a local path is returned unchanged.
 
     Args:
       path: "s3://bucket/folder", "file:///folder" or a local path.
 
     Raises:
-      InputError: a URL without a place in it.
+      InputError: a URL that names no folder.
     """
     found = _URL.fullmatch(os.fspath(path))
     if not found:
@@ -50,12 +50,12 @@ def local_folder(path) -> pathlib.Path:
     if scheme == "file":
         return pathlib.Path("/", rest)
     if not rest or ".." in rest.split("/"):
-        raise InputError(f"{os.fspath(path)}: write the whole address, {scheme}://bucket/folder")
+        raise InputError(f"{os.fspath(path)}: give the full address, {scheme}://bucket/folder")
     return _cache() / _SAME.get(scheme, scheme) / rest
 
 
 def url(folder) -> str | None:
-    """Returns the URL that a local folder stands for, or None.
+    """Returns the URL that a local folder mirrors, or None.
 
     Args:
       folder: path.
@@ -68,8 +68,9 @@ def url(folder) -> str | None:
 
 
 def checkpoint_folder(folder) -> str | os.PathLike:
-    """Returns where checkpoints of a folder are written: at gs:// itself, elsewhere the folder. Those that
-    evaluate_checkpoints keeps are always written here, as it replaces folders.
+    """Returns where the checkpoints of a folder are written: at gs://, the URL itself; otherwise the folder.
+
+    Those that evaluate_checkpoints keeps are always written locally, because it replaces folders.
 
     Args:
       folder: path of a checkpoints folder.
@@ -79,7 +80,7 @@ def checkpoint_folder(folder) -> str | os.PathLike:
 
 
 def _direct(address: str) -> bool:
-    """Tells whether checkpoints at an address are written and read there by orbax, without a copy here."""
+    """Returns whether orbax reads and writes the checkpoints at an address directly, without a local copy."""
     return address.startswith("gs://") and "checkpoint_scores" not in address.split("/")
 
 
@@ -92,15 +93,15 @@ def _cache() -> pathlib.Path:
 
 
 def pull(folder, *, below: str = "", settle: bool = False) -> None:
-    """Brings a local folder up to what its URL holds; does nothing for a folder that stands for none.
+    """Updates a local folder to what its URL holds; does nothing for a folder that mirrors no URL.
 
-    What is gone there goes here; what changed here and did not go up yet stays as it is.
+    Files deleted remotely are deleted locally; local changes that have not been uploaded yet are kept.
 
     Args:
       folder: of `local_folder`.
-      below: only what lies under this folder, "a/b".
-      settle: for a start: where somebody else wrote to the URL since both sides agreed, what did not go up is given
-        up; else it is the rest of a run that was killed here, and stays.
+      below: only files under this folder, "a/b".
+      settle: for the start of a run: if the URL was written by someone else since both sides agreed, local changes that
+        were not uploaded are dropped; otherwise they are what a run killed on this machine left, and are kept.
 
     Raises:
       InputError: the URL cannot be read.
@@ -137,26 +138,27 @@ def pull(folder, *, below: str = "", settle: bool = False) -> None:
             for name, temporary in zip(names, beside, strict=True):
                 os.replace(temporary, folder / name)
                 note[name] = [*remote[name], *_stat(folder / name)]
-            if time.monotonic() - noted > SECONDS:  # who is killed goes on from here
+            if time.monotonic() - noted > SECONDS:  # a download that is killed continues from here
                 _write_note(folder, note)
                 noted = time.monotonic()
         for name in [name for name in note if name.startswith(below) and name not in remote]:
-            if here.get(name) == note.pop(name)[2:]:  # taken away there, and not altered here
+            if here.get(name) == note.pop(name)[2:]:  # deleted remotely and not changed locally
                 (folder / name).unlink(missing_ok=True)
         _drop_empty(folder)
         _write_note(folder, note)
 
 
 def push(folder, *, below: str = "") -> None:
-    """Copies to the URL what changed in a local folder, records of finished verbs last, and removes there what is gone
-    here; does nothing for a folder that stands for no URL.
+    """Uploads what changed in a local folder and deletes remotely what is gone; does nothing for one without a URL.
+
+    Records of finished verbs are uploaded last.
 
     Args:
       folder: of `local_folder`.
-      below: only what lies under this folder, "a/b".
+      below: only files under this folder, "a/b".
 
     Raises:
-      InputError: the URL cannot be written; what is here stays here.
+      InputError: the URL cannot be written; the local files stay.
     """
     folder, there = pathlib.Path(folder), url(folder)
     if there is None or not folder.exists():
@@ -174,14 +176,16 @@ def push(folder, *, below: str = "") -> None:
         files, root = _filesystem(there)
         steps = {match[1] for name in (*changed, *gone) if (match := _STEP.match(name))}
         whole = {match[1] for name in here if (match := _STEP.match(name))}
-        whole -= {match[1] for name in gone if (match := _STEP.match(name))}  # being deleted this very moment
+        whole -= {match[1] for name in gone if (match := _STEP.match(name))}  # being deleted right now
         _remove(files, [f"{root}/{step}.whole" for step in sorted(steps)])
         parts = {step: [name for name in changed if name.startswith(f"{step}/")] for step in steps & whole}
         last = [name for name in changed if name.startswith("stages/") or name == "run.json"]
         rest = [name for name in changed if name not in last and not _STEP.match(name)]
-        newest = sorted(parts, key=lambda step: int(step.rpartition("/")[2]), reverse=True)  # it stays the longest
+        newest = sorted(
+            parts, key=lambda step: int(step.rpartition("/")[2]), reverse=True
+        )  # the newest is kept longest
         for step, names in [("", rest), *((step, parts[step]) for step in newest), ("", last)]:
-            names = [name for name in names if (folder / name).exists()]  # others are gone since
+            names = [name for name in names if (folder / name).exists()]  # the rest was deleted meanwhile
             if not names:
                 continue
             try:
@@ -189,7 +193,7 @@ def push(folder, *, below: str = "") -> None:
             except FileNotFoundError:
                 if not step or all((folder / name).exists() for name in names):
                     raise
-                _remove(files, [f"{root}/{name}" for name in names])  # the run deleted this checkpoint meanwhile
+                _remove(files, [f"{root}/{name}" for name in names])  # the run has deleted it
                 continue
             if step:
                 files.pipe_file(f"{root}/{step}.whole", b"")
@@ -200,10 +204,10 @@ def push(folder, *, below: str = "") -> None:
 
 
 def keep_pushing(folder) -> None:
-    """Calls `push` every `SECONDS` from now on; an error is told, and tried again.
+    """Calls `push` every `SECONDS` from now on; reports an error and tries again.
 
     Args:
-      folder: of `local_folder`; one that stands for no URL is left alone.
+      folder: of `local_folder`; one that mirrors no URL is left alone.
     """
     folder = pathlib.Path(folder)
     if url(folder) is None or folder in _kept:
@@ -219,10 +223,10 @@ def keep_pushing(folder) -> None:
 
 
 def push_before_the_end(seconds: float = 60.0) -> None:
-    """Copies what is new in the folders of `keep_pushing`, for a program that ends without cleaning up.
+    """Uploads what is new in the folders of `keep_pushing`, for a process that exits without cleaning up.
 
     Args:
-      seconds: after which it is given up.
+      seconds: before it gives up.
     """
     threads = [threading.Thread(target=try_to_push, args=(folder,), daemon=True) for folder in _kept]
     for thread in threads:
@@ -233,7 +237,7 @@ def push_before_the_end(seconds: float = 60.0) -> None:
 
 
 def try_to_push(folder, *, below: str = "") -> None:
-    """Calls `push`, and tells of an error instead of raising it.
+    """Calls `push`, and reports an error instead of raising it.
 
     Args:
       folder, below: as for `push`.
@@ -248,7 +252,7 @@ def try_to_push(folder, *, below: str = "") -> None:
 
 
 def _local(folder, there) -> dict[str, list[int]]:
-    """Returns the files to keep in step: name -> [size, time of change]."""
+    """Returns the files to keep in sync: name -> [size, time of last change]."""
     found = {}
     for file in folder.rglob("*"):
         name = file.relative_to(folder).as_posix()
@@ -259,14 +263,14 @@ def _local(folder, there) -> dict[str, list[int]]:
 
 
 def _counts(name: str, there: str) -> bool:
-    """Tells whether a file is whole work: not a note of ours, half of a file or folder, or orbax's own."""
+    """Returns whether a file is to be synced: not one of our notes, half-written, or orbax's temporary."""
     hidden = [part for part in name.split("/") if part.startswith(".") and not part.endswith(".partial")]
     direct = _STEP.match(name) and _direct(f"{there}/{name}")
     return not (hidden or direct or name.endswith(".tmp") or "orbax-checkpoint-tmp" in name)
 
 
 def _remote(files, root: str, there: str) -> dict[str, tuple[int, str]]:
-    """Returns the files at the URL: name -> (size, what tells one version from another)."""
+    """Returns the files at the URL: name -> (size, what identifies the version)."""
     files.invalidate_cache()
     try:
         entries = files.find(root, detail=True)
@@ -316,9 +320,9 @@ def _beside(file) -> pathlib.Path:
 
 
 def _drop_empty(folder) -> None:
-    """Removes folders of checkpoints that have no file left, for they would count as checkpoints."""
+    """Removes folders of checkpoints without files: they would count as checkpoints."""
     for step in folder.rglob("checkpoints/[0-9]*"):
-        for half in step.rglob(".*.tmp"):  # of a copy that was killed
+        for half in step.rglob(".*.tmp"):  # of a download that was killed
             half.unlink(missing_ok=True)
         for child in sorted([step, *step.glob("**/")], reverse=True):
             with contextlib.suppress(OSError):
@@ -345,7 +349,7 @@ def _locked(folder):
 
 @contextlib.contextmanager
 def _reached(there: str, folder):
-    """Turns what the many file systems raise into one sentence."""
+    """Turns whatever a file system raises into one sentence."""
     try:
         yield
     except InputError:
@@ -354,9 +358,9 @@ def _reached(there: str, folder):
         scheme = there.partition(":")[0]
         remedy = f"pip install -r {_EXTRAS[scheme]}" if scheme in _EXTRAS else "install it"
         raise InputError(f"{there} needs a package that is not installed ({error}): {remedy}") from error
-    except Exception as error:  # botocore, gcsfs, aiohttp ...: no common ancestor
+    except Exception as error:  # botocore, gcsfs, aiohttp ...: they share no base class
         text = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{there} cannot be reached ({text}): check the address, your rights and the network; nothing "
-            f"is lost, what was made here lies in {folder} and goes up with the next run"
+            f"{there} cannot be reached ({text}): check the address, your permissions and the network; nothing "
+            f"is lost, the results are in {folder} and are uploaded by the next run"
         ) from error

@@ -89,9 +89,9 @@ def page(
         f"<p>{len(decisions.tokens):,} attributes from {num_titles:,} titles; another {decisions.rarer:,} words were "
         f"seen {threshold:,} times or less and are not attributes. Switches on: "
         f"{escape(', '.join(switches) or 'none')}.</p>",
-        "<p>To overrule a decision, put the line beside it in a file such as <code>overrules.csv</code>, name the "
-        "file in <code>config.mine.overrules</code> and mine in a new work directory; if only the file has changed, "
-        "<code>mine --again</code> is enough. The lines are <code>keep,word</code>, <code>drop,word</code>, "
+        "<p>To overrule a decision, copy the line shown next to it into a file such as <code>overrules.csv</code>, "
+        "name the file in <code>config.mine.overrules</code> and mine in a new work directory; if only the file has "
+        "changed, <code>mine --again</code> is enough. The lines are <code>keep,word</code>, <code>drop,word</code>, "
         "<code>split,word</code> (undoes a merge or a phrase) and <code>merge,word,target</code>. All decisions are in "
         "<code>decisions.csv</code>.</p>",
         _counts(table),

@@ -1,1 +1,1 @@
-"""What the loop in train.py is made of: the update step, optimiser, sharding, checkpoints, guards, telemetry."""
+"""Building blocks of the loop in train.py: update step, optimiser, sharding, checkpoints, guards, telemetry."""

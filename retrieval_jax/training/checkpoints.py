@@ -1,12 +1,12 @@
 """Checkpoints: asynchronous, atomic, restored on any number of devices. The only file that imports orbax.
 
-The train state is a dict pytree ({"params", "ema", "opt_state", "step"}); each entry is stored by itself, so that
-inference reads "ema" without knowing the optimiser. What else a run needs to go on (vocabulary hash, config, best
-score) is json beside it; the position in the data is the step.
+The train state is a dict pytree ({"params", "ema", "opt_state", "step"}); each entry is stored separately, so that
+inference reads "ema" without knowing the optimiser. Whatever else a run needs to resume (its id, vocabulary hash,
+config, best score) is JSON beside it; the position in the data is the step.
 
-A checkpoint is written under another name and renamed when it is complete: a process that is killed leaves the one
-before whole. Disks lose and flip bits later; so every checkpoint carries the sha256 of its files, which is compared
-before anything is read.
+A checkpoint is written under another name and renamed once complete, so a process that is killed leaves the one before
+intact. Disks lose and flip bits later, so every checkpoint carries the sha256 of its files, which is compared before
+anything is read.
 """
 
 import concurrent.futures
@@ -30,16 +30,16 @@ CHECKSUMS = "checksums.json"  # in the folder of a step: file -> sha256
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
-    Every process of a run makes one and calls the same methods. An error of a save in the background is raised by the
-    next `save`, `check`, `wait` or `close`.
+    Every process of a run makes one and calls the same methods. An error of a background save is raised by the next
+    `save`, `check`, `wait` or `close`.
     """
 
     def __init__(self, folder, keep=2):
-        """Opens the folder, which is created when it is missing.
+        """Opens the folder; creates it when missing.
 
         Args:
           folder: local or remote path.
-          keep: number of latest checkpoints that stay.
+          keep: number of latest checkpoints to keep.
         """
         self.folder = path_of(folder)
         self._orbax = ocp.training.Checkpointer(
@@ -48,35 +48,34 @@ class Checkpoints:
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
         )
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
-        self._pending = None  # (step, future) of the save under way
+        self._pending = None  # (step, future) of the save in progress
 
     def steps(self):
-        """Returns the steps that are completely written, ascending."""
+        """Returns the steps of the complete checkpoints, ascending."""
         return [c.step for c in self._orbax.checkpoints]
 
     def latest_step(self):
-        """Returns the last step that is completely written, or None."""
+        """Returns the step of the last complete checkpoint, or None."""
         return max(self.steps(), default=None)
 
     def save(self, step, state, meta):
-        """Copies the state from the devices and writes it in the background; waits first for a save that is still
-        under way.
+        """Copies the state from the devices and writes it in the background.
 
-        A step that is already there is left as it is.
+        Waits first for a save that is still in progress. A step that is already there is left alone.
 
         Args:
-          step: global step the state belongs to.
+          step: global step of the state.
           state: dict of pytrees of arrays.
           meta: json-able dict.
 
         Raises:
-          RunFailed: this save, or the one before, could not be written.
+          RunFailed: this checkpoint, or the one before, could not be written.
         """
         self.wait()
         if step in self.steps():
             return
-        json.dumps(meta)  # a mistake here fails now and not in the background
-        if not _is_url(self.folder) and not self.folder.exists():  # orbax would make it again, all seem in order
+        json.dumps(meta)  # a mistake here raises now and not in the background
+        if not _is_url(self.folder) and not self.folder.exists():  # orbax would recreate it as if nothing had happened
             raise RunFailed(
                 f"{self.folder} has vanished: the checkpoint of step {step} is not written; bring the "
                 "folder back, or start again in another --workdir"
@@ -95,23 +94,23 @@ class Checkpoints:
             _write_checksums(path)
 
     def check(self):
-        """Raises the error of a save in the background as soon as it has one; waits for nothing."""
+        """Raises the error of a background save that has failed; does not wait."""
         if self._pending is not None and self._pending[1].done() and self._pending[1].exception() is not None:
             self.wait()
 
     def restore(self, abstract_state, step=None, *, sharding=None):
-        """Reads a state back, onto other devices than it was saved from if need be.
+        """Restores a state, onto other devices than it was saved from if need be.
 
         Args:
-          abstract_state: dict of pytrees of arrays or `jax.ShapeDtypeStruct`s (for example of `jax.eval_shape`).
-          step: which; None for the latest.
-          sharding: where leaves go that carry none of their own.
+          abstract_state: dict of pytrees of arrays or `jax.ShapeDtypeStruct`s (for example from `jax.eval_shape`).
+          step: of the checkpoint; None for the latest.
+          sharding: of leaves that have none of their own.
 
         Returns:
           (state, meta).
 
         Raises:
-          InputError: no such checkpoint, or it holds other arrays than `abstract_state`.
+          InputError: no such checkpoint, or its arrays differ from `abstract_state`.
         """
         self.wait()
         path, step = _find(self.folder, step)
@@ -142,14 +141,14 @@ class Checkpoints:
 
     def _failed(self, step, error):
         there = [s for s in steps(self.folder) if s != step]
-        whole = f"a new start goes on from step {there[-1]}" if there else "there is none before it"
+        whole = f"a new start resumes from step {there[-1]}" if there else "there is none before it"
         return RunFailed(
             f"{self.folder}: the checkpoint of step {step} could not be written ({_cause(error)}); "
             f"{whole}. Is the disk full, over its quota or read-only?"
         )
 
     def close(self):
-        """Waits, then lets the folder go."""
+        """Waits, then releases the folder."""
         try:
             self.wait()
         finally:
@@ -158,10 +157,10 @@ class Checkpoints:
 
 
 def set_aside_damaged(folder):
-    """Renames checkpoints whose files are not what was written, from the newest to the first that is whole.
+    """Renames damaged checkpoints, from the newest back to the first that is intact.
 
     Every process of a run calls it before it opens `Checkpoints`. A checkpoint without checksums (its process was
-    killed in the moment between its last file and them) counts as whole.
+    killed between writing the last file and the checksums) counts as intact.
 
     Args:
       folder: of `Checkpoints`.
@@ -181,25 +180,25 @@ def set_aside_damaged(folder):
             (folder / str(step)).rename(aside)
             damaged.append(step)
             print(
-                f"checkpoints: {folder / str(step)} is damaged ({problem}): it is now called {aside.name}, and the "
-                "one before is used",
+                f"checkpoints: {folder / str(step)} is damaged ({problem}): renamed to {aside.name}; the one before "
+                "it is used",
                 flush=True,
             )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
     if damaged and not steps(folder):
         raise InputError(
-            f"{folder}: every checkpoint is damaged (steps {', '.join(map(str, damaged))}); all are kept, "
-            "as damaged-..., and a new start trains from the beginning"
+            f"{folder}: every checkpoint is damaged (steps {', '.join(map(str, damaged))}); all are kept as "
+            "damaged-..., and a new start trains from scratch"
         )
 
 
 def meta(folder, step=None):
-    """Returns what was given to `Checkpoints.save` as meta; no array is read.
+    """Returns the meta that was given to `Checkpoints.save`; reads no array.
 
     Args:
       folder: of `Checkpoints`.
-      step: which; None for the latest.
+      step: of the checkpoint; None for the latest.
 
     Raises:
       InputError: no such checkpoint.
@@ -238,12 +237,12 @@ def space(meta, step, which="ema"):
 
 
 def load_params(folder, step=None, which="ema"):
-    """Reads parameters alone, for inference, without knowing model or optimiser.
+    """Reads only the parameters, for inference, without knowing model or optimiser.
 
     Args:
       folder: of `Checkpoints`.
-      step: which; None for the latest.
-      which: "ema" (the moving average; a run that kept none gives its "params") or "params".
+      step: of the checkpoint; None for the latest.
+      which: "ema" (the moving average, or "params" of a run that kept none) or "params".
 
     Returns:
       (params as nested dicts of numpy arrays, meta, step).
@@ -252,7 +251,7 @@ def load_params(folder, step=None, which="ema"):
       InputError: no such checkpoint, or it is damaged.
     """
     if which not in ("ema", "params"):
-        raise InputError(f"there are parameters 'ema' and 'params' in a checkpoint, not {which!r}")
+        raise InputError(f"a checkpoint holds the parameters 'ema' and 'params', not {which!r}")
     path, step = _find(folder, step)
     metadata = _metadata(path)
     which = which if which in metadata.metadata else "params"
@@ -260,21 +259,21 @@ def load_params(folder, step=None, which="ema"):
     if problem:
         raise InputError(
             f"{path}: the checkpoint is damaged ({problem}); give an earlier one (--step), or train again "
-            "in the same --workdir, which goes on from the one before"
+            "in the same --workdir, which resumes from the one before"
         )
-    # an abstract tree of numpy arrays: without one orbax asks for the devices of the run that saved
+    # An abstract tree of NumPy arrays: without one orbax asks for the devices of the run that saved.
     target = jax.tree.map(lambda m: np.broadcast_to(np.zeros((), m.dtype), m.shape), metadata.metadata[which])
     return ocp.load_checkpointables(path, {which: target})[which], metadata.custom_metadata, step
 
 
 def path_of(folder):
-    """Returns a local folder's absolute path, which orbax asks for, or a remote one's as it is."""
+    """Returns a local folder's absolute path, which orbax requires; a remote one unchanged."""
     folder = remote.checkpoint_folder(folder)
     return epath.Path(folder) if _is_url(folder) else epath.Path(folder).absolute()
 
 
 def steps(folder):
-    """Returns the steps whose checkpoints are completely written, ascending.
+    """Returns the steps of the complete checkpoints of a folder, ascending.
 
     Args:
       folder: of `Checkpoints`; need not exist.
@@ -282,7 +281,7 @@ def steps(folder):
     folder = path_of(folder)
     if not folder.exists():
         return []
-    # where nothing can be renamed orbax marks with a file what is complete
+    # Where nothing can be renamed, orbax marks a complete checkpoint with a file.
     return sorted(
         int(p.name)
         for p in folder.iterdir()
@@ -295,7 +294,7 @@ def _is_url(folder):
 
 
 def _find(folder, step):
-    """Returns (path, step) of a checkpoint that is completely written."""
+    """Returns (path, step) of a complete checkpoint."""
     folder = path_of(folder)
     there = steps(folder)
     if not there:
@@ -303,7 +302,7 @@ def _find(folder, step):
     if step is None:
         step = there[-1]
     if step not in there:
-        raise InputError(f"{folder}: no checkpoint of step {step}; there are steps {', '.join(map(str, there))}")
+        raise InputError(f"{folder} holds no checkpoint of step {step}; there are steps {', '.join(map(str, there))}")
     return folder / str(step), step
 
 
@@ -311,11 +310,11 @@ def _metadata(path):
     try:
         return ocp.checkpointables_metadata(path)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({error}); delete it to use an earlier step") from error
+        raise InputError(f"{path} is not a readable checkpoint ({error}); delete it to use an earlier step") from error
 
 
 def _cause(error):
-    """Returns the most telling line of an error: of the first one in the chain, without what libraries put around."""
+    """Returns the most informative line of an error: of its root cause, without what libraries wrap around it."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -349,7 +348,7 @@ def _write_checksums(path):
 
 
 def _damage(path, part=""):
-    """Says what is wrong with the files of a checkpoint, or of one of its parts ("ema"); "" for nothing."""
+    """Returns what is wrong with the files of a checkpoint, or of one part of it ("ema"); "" if nothing is."""
     file = path / CHECKSUMS
     if not file.exists():
         return ""
@@ -367,11 +366,11 @@ def _damage(path, part=""):
 
 
 def _compare(path, stored, abstract):
-    """Says in one sentence what differs, where orbax would print its registries."""
+    """Raises one sentence about what differs, where orbax would print its registries."""
     missing = [key for key in abstract if key not in stored]
     if missing:
         raise InputError(
-            f"{path}: holds {', '.join(sorted(stored))}, but not {', '.join(missing)}; resume with the "
+            f"{path} holds {', '.join(sorted(stored))}, but not {', '.join(missing)}; resume with the "
             "config that started the run"
         )
     for key in abstract.keys() & {"params", "ema"}:
@@ -382,7 +381,7 @@ def _compare(path, stored, abstract):
         theirs, ours = shapes(stored[key]), shapes(abstract[key])
         for name in sorted(theirs.keys() | ours.keys()):
             if theirs.get(name) != ours.get(name):
-                there, here = (shape.get(name, "none (it is missing)") for shape in (theirs, ours))
+                there, here = (shape.get(name, "(missing)") for shape in (theirs, ours))
                 raise InputError(
                     f"{path}: {key}{name} has shape {there} in the checkpoint and {here} in this config; "
                     "resume with the config that started the run"

@@ -1,4 +1,4 @@
-"""Guards of a long run: numbers that are none, waits that do not end, processes that are gone."""
+"""Guards for long runs: non-finite values, hangs, lost processes, checkpoints of another run."""
 
 import collections
 import contextlib
@@ -27,20 +27,22 @@ _ROWS_IN_MESSAGE = 12
 
 
 def same_run(folder, old: dict, new: dict) -> None:
-    """Refuses to go on with a checkpoint of other settings or of another vocabulary.
+    """Refuses to resume from a checkpoint of other settings or of another vocabulary.
+
+    Settings that change no number may differ (`workdir.FREE`), as may those that only one of the two knows.
 
     Args:
       folder: of the checkpoints.
-      old: what was saved with the checkpoint: vocabulary_hash, num_steps and config, the train block.
+      old: meta of the checkpoint: vocabulary_hash, num_steps and config, the train block.
       new: the same of this run.
 
     Raises:
-      InputError: what differs, setting by setting.
+      InputError: with what differs, one line per setting.
     """
     if old["vocabulary_hash"] != new["vocabulary_hash"]:
         raise InputError(
-            f"{folder} was trained with another vocabulary than {folder.parent}/attributes now holds: use "
-            "another --workdir, or bring the old attributes back"
+            f"{folder} was trained with another vocabulary than {folder.parent}/attributes now holds: give "
+            "another --workdir, or restore the old attributes"
         )
     changed = [
         line
@@ -48,32 +50,32 @@ def same_run(folder, old: dict, new: dict) -> None:
         if "(absent)" not in line
     ]
     if not changed and old["num_steps"] != new["num_steps"]:
-        changed = [f"steps of the whole run: {old['num_steps']} -> {new['num_steps']}, so the catalogue is another"]
+        changed = [f"steps of the whole run: {old['num_steps']} -> {new['num_steps']}, so the catalogue has changed"]
     if changed:
         raise InputError(
             f"{folder} was trained with other settings:\n"
             + "".join(f"  {line}\n" for line in changed)
-            + "Go on with the old ones, or give another --workdir."
+            + "Resume with the old ones, or give another --workdir."
         )
 
 
-# ------------------------------------------------------------------------------------------------- non-finite numbers
+# -------------------------------------------------------------------------------------------------- non-finite values
 
 
 class NonFinite(RunFailed):
-    """The loss or the gradients were no numbers."""
+    """The loss or the gradients were not finite."""
 
 
 def keep_finite(before, after, loss, gradients, skip: bool):
-    """Looks at a step inside the compiled program: were loss and gradients numbers?
+    """Checks inside the compiled step whether loss and gradients are finite.
 
     Args:
       before: train state before the step.
       after: train state after it.
       loss: scalar.
-      gradients: tree of arrays.
-      skip: whether a step that was none leaves parameters, moving average and optimiser as they were; its number
-        counts all the same, so that the next one sees the next batch.
+      gradients: pytree of arrays.
+      skip: whether a non-finite step leaves parameters, moving average and optimiser state unchanged; it is counted
+        all the same, so that the next step sees the next batch.
 
     Returns:
       (state, {"gradient_norm": scalar, "finite": bool scalar}).
@@ -87,19 +89,19 @@ def keep_finite(before, after, loss, gradients, skip: bool):
 
 
 def non_finite(workdir, step: int, values: dict, ids: list, skip: bool) -> None:
-    """Tells of a step whose loss or gradients were no numbers, with the batch; stops the run unless it may go on.
+    """Reports a step whose loss or gradients were not finite, with its batch; raises unless the step was skipped.
 
-    All ids are appended to <workdir>/non_finite.jsonl; of several processes each writes its own part.
+    All ids are appended to <workdir>/non_finite.jsonl; each of several processes writes a file of its own.
 
     Args:
       workdir: the run's folder.
       step: the step.
       values: loss and gradient_norm.
-      ids: listings of this process's part of the batch.
-      skip: whether the step was left out, and the run goes on.
+      ids: of the listings in this process's part of the batch.
+      skip: whether the step was skipped and the run continues.
 
     Raises:
-      NonFinite: not to be skipped.
+      NonFinite: the step was not skipped.
     """
     part = f"_process{jax.process_index()}" if jax.process_count() > 1 else ""
     file = pathlib.Path(workdir) / f"non_finite{part}.jsonl"
@@ -114,7 +116,7 @@ def non_finite(workdir, step: int, values: dict, ids: list, skip: bool) -> None:
     if not skip:
         raise NonFinite(
             f"{what}: lower config.train.learning_rate, look at these listings, or set "
-            "config.train.non_finite=skip; the checkpoints before it are whole"
+            "config.train.non_finite=skip; earlier checkpoints are intact"
         )
     print(f"train: {what}: the step is skipped", flush=True)
 
@@ -123,19 +125,19 @@ def non_finite(workdir, step: int, values: dict, ids: list, skip: bool) -> None:
 
 
 class Watch:
-    """Knows what the loop is waiting for, tells of long waits, and ends a process that waits without end."""
+    """Tracks what the loop is waiting for, warns about long waits, and ends a process that hangs."""
 
     def __init__(self, hang_seconds: float = 0.0, warn_seconds: float = 30.0):
         """Starts the thread that watches; use it as a context.
 
         Args:
-          hang_seconds: after so long in one wait the process ends with status 1 and says where every thread stands: a
-            process of the run that hangs leaves all the others waiting. 0 for never.
-          warn_seconds: of waiting until it is told; the next time after twice as long.
+          hang_seconds: length of one wait after which the process prints the stack of every thread and exits with
+            status 1, because one process that hangs keeps all the others of a run waiting. 0 for never.
+          warn_seconds: length of a wait before the first warning; the next one comes after twice as long.
         """
         self.seconds = collections.Counter()  # by stage
         self._hang, self._warn = hang_seconds, warn_seconds
-        self._now, self._told, self._end = ("start", time.monotonic()), warn_seconds, threading.Event()
+        self._now, self._warned, self._end = ("start", time.monotonic()), warn_seconds, threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True, name="watch")
 
     def __enter__(self):
@@ -159,7 +161,7 @@ class Watch:
             self._now = before, now
 
     def alive(self) -> None:
-        """Says that the stage goes on: one more batch of an evaluation."""
+        """Restarts the clock of the current stage: one more batch of an evaluation is done."""
         self._now = self._now[0], time.monotonic()
 
     def _look(self):
@@ -167,16 +169,16 @@ class Watch:
         while not self._end.wait(min(1.0, self._warn / 4)):
             (name, start), now = self._now, time.monotonic()
             if start != since:
-                since, self._told = start, self._warn
+                since, self._warned = start, self._warn
             waited = now - start
             if self._hang and waited >= self._hang:
                 faulthandler.dump_traceback(all_threads=True)
                 leave(
                     f"error: nothing has happened for {waited:.0f} s, waiting for {_waits_for(name)}: this process "
-                    "gives up (config.train.hang_seconds); start again to go on from the last checkpoint"
+                    "gives up (config.train.hang_seconds); start again to resume from the last checkpoint"
                 )
-            if waited >= self._told:
-                self._told = 2 * waited
+            if waited >= self._warned:
+                self._warned = 2 * waited
                 print(f"train: has waited {waited:.0f} s for {_waits_for(name)}", file=sys.stderr, flush=True)
 
 
@@ -184,10 +186,10 @@ def _waits_for(stage: str) -> str:
     if stage == "input":
         places = collections.Counter(filter(None, map(_reads, sys._current_frames().values())))
         threads = ", ".join(f"{count} at {place}" for place, count in places.most_common(4))
-        return "the input: its threads are " + (threads or "idle or in worker processes")
+        return "the input: its threads are " + (threads or "idle, or in worker processes")
     several = jax.process_count() > 1
     return {
-        "device": "the device to finish a step" + (", or another process to join in" if several else ""),
+        "device": "the device to finish a step" + (", or another process to join it" if several else ""),
         "checkpoint": "the checkpoint to be written" + (" by all processes" if several else ""),
         "compiler": "the compiler",
         "start": "catalogue, network and devices to be ready",
@@ -195,7 +197,7 @@ def _waits_for(stage: str) -> str:
 
 
 def _reads(frame) -> str | None:
-    """Returns where a thread is in the code that reads data ("sources.py:91 decode"), or None."""
+    """Returns where a thread is in the code that reads data ("data/sources.py:91 decode"), or None."""
     while frame is not None:
         code = frame.f_code
         if code.co_filename.startswith(_DATA):
@@ -208,22 +210,22 @@ def _reads(frame) -> str | None:
 
 
 def leave_the_others(error: Exception, step: int) -> None:
-    """Ends this process of several after an error that it has alone; returns where there is one process.
+    """Ends this process, one of several, after an error that the others do not have; with one process, returns.
 
-    It does not clean up: what it would wait for, such as a save under way, needs the other processes; they notice that
-    this one is gone.
+    Nothing is cleaned up: a save in progress, for example, would wait for the other processes. They notice that this
+    one is gone.
 
     Args:
-      error: that a step, a copy, a picture or a save raised.
-      step: the last one that was sent.
+      error: raised by a step, a copy, a picture or a save.
+      step: the last one that was dispatched.
     """
-    if jax.process_count() == 1 or isinstance(error, NonFinite):  # that, all of them have at the same step
+    if jax.process_count() == 1 or isinstance(error, NonFinite):  # all processes see that one at the same step
         return
     if isinstance(error, jax.errors.JaxRuntimeError):
         lines = str(error).strip().splitlines() or [""]
         leave(
-            f"error: step {step} did not end ({lines[0][:200]}): most likely another process of the run is gone, "
-            "see its log; start all of them again to go on from the last checkpoint"
+            f"error: step {step} did not finish ({lines[0][:200]}): most likely another process of the run is gone, "
+            "see its log; start all of them again to resume from the last checkpoint"
         )
     explained = errors.explain(error)
     if explained is None:
@@ -232,10 +234,10 @@ def leave_the_others(error: Exception, step: int) -> None:
 
 
 def leave(sentence: str, status: int = 1) -> None:
-    """Ends this process at once, without waiting for the others as an orderly exit would."""
+    """Exits at once, without waiting for the other processes as an orderly exit would."""
     print(sentence, file=sys.stderr, flush=True)
     sys.stdout.flush()
     remote.push_before_the_end()
     if jax.process_index() == 0:
-        time.sleep(1.0)  # the others lose their coordinator with this process: let them speak first
+        time.sleep(1.0)  # the others lose their coordinator with this process: let them report first
     os._exit(status)

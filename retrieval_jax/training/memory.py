@@ -1,4 +1,4 @@
-"""What training takes of a device's memory: said before the first step, and refused where it will not fit."""
+"""Memory of training per device: reported before the first step, and refused if it would not fit."""
 
 import math
 import os
@@ -12,28 +12,28 @@ _STATE = {"params": "parameters", "ema": "their moving average", "opt_state": "o
 
 
 def state_bytes(state) -> dict[str, int]:
-    """Counts what the train state takes on one device, before it is made.
+    """Computes the memory of the train state on one device, before it is allocated.
 
     Args:
       state: {"params", "ema", "opt_state"}, trees of arrays or of `jax.ShapeDtypeStruct`s with a sharding.
 
     Returns:
-      {name in words: bytes}, and "gradients": each lies as its parameter does.
+      {name in words: bytes}, including "gradients", which are sharded like the parameters.
     """
     counts = {words: sum(map(_bytes, jax.tree.leaves(state[name]))) for name, words in _STATE.items()}
     return {**counts, "gradients": counts["parameters"]}
 
 
 def step_bytes(compiled, state, batch) -> dict[str, int]:
-    """Counts what a training step takes on one device.
+    """Computes the memory of a training step on one device.
 
     Args:
-      compiled: the compiled update, whose own account of its memory is read.
-      state, batch: what it was compiled for.
+      compiled: the compiled update, whose memory analysis is read.
+      state, batch: arguments it was compiled for.
 
     Returns:
-      That of `state_bytes`, "batch" and "activations" (with whatever else the program keeps for a while, such as
-      parameters gathered from other devices); without the latter two where the backend gives no account.
+      The result of `state_bytes` plus "batch" and "activations" (including other temporary buffers, such as parameters
+      gathered from other devices); without these two if the backend has no memory analysis.
     """
     counts, analysis = state_bytes(state), compiled.memory_analysis()
     if analysis is None:
@@ -44,7 +44,7 @@ def step_bytes(compiled, state, batch) -> dict[str, int]:
 
 
 def limit(device) -> int:
-    """Returns the bytes that a device can hold; a CPU device a share of the machine's or the container's."""
+    """Returns the memory of a device in bytes; for a CPU device a share of the machine's or the container's."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
@@ -56,17 +56,17 @@ def limit(device) -> int:
 
 
 def check(counts: dict[str, int], most: int) -> str:
-    """Says what a device will hold.
+    """Describes the memory use of a device.
 
     Args:
       counts: {name in words: bytes} on one device.
-      most: bytes that a device can hold.
+      most: memory of the device, bytes.
 
     Returns:
       One sentence.
 
     Raises:
-      InputError: it is too much; the sentence names the largest parts and what makes them smaller.
+      InputError: it does not fit; the message lists the parts and how to reduce the largest.
     """
     total, parts = sum(counts.values()), sorted(counts.items(), key=lambda item: -item[1])
     words = f"{_size(total)} of memory on each device: " + ", ".join(f"{name} {_size(size)}" for name, size in parts)
@@ -79,8 +79,7 @@ def check(counts: dict[str, int], most: int) -> str:
     }
     remedy = remedies.get(parts[0][0], "a larger config.train.mesh.fsdp, more devices or a smaller model.variant")
     raise InputError(
-        f"training would take {words}; it has only {_size(most)}. What does not fit is first of all "
-        f"{parts[0][0]}: use {remedy}"
+        f"training would need {words}; it has only {_size(most)}. The largest part is {parts[0][0]}: use {remedy}"
     )
 
 

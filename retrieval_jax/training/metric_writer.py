@@ -1,4 +1,4 @@
-"""Numbers of a run by step: one json object a line, and TensorBoard."""
+"""Writes metrics per step, as JSON lines and for TensorBoard."""
 
 import json
 import math
@@ -11,10 +11,10 @@ from retrieval_jax.files import atomic
 
 
 class MetricWriter:
-    """Appends to <workdir>/metrics.jsonl and <workdir>/tensorboard/; of several processes the first alone writes.
+    """Appends to <workdir>/metrics.jsonl and <workdir>/tensorboard/; only the first process writes.
 
-    A line is {"step": int, "time": seconds since 1970, name: number, ...}; a number that is not finite, or not known
-    (None), is written as null.
+    A line is {"step": int, "time": seconds since 1970, name: number, ...}; non-finite and unknown (None) values are
+    written as null.
     """
 
     def __init__(self, workdir, *, resume_step=None, enabled=True):
@@ -22,9 +22,9 @@ class MetricWriter:
 
         Args:
           workdir: the run's folder.
-          resume_step: step of the restored checkpoint; what was written for later steps is cut, as it will be
-            written again. None starts an empty file.
-          enabled: false on all processes but the first: nothing is written.
+          resume_step: step of the restored checkpoint; lines of later steps are removed, because they will be written
+            again. None starts an empty file.
+          enabled: False on all processes but the first: nothing is written.
         """
         self._file = self._board = None
         if not enabled:
@@ -33,15 +33,15 @@ class MetricWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut(path, resume_step)
         self._file = path.open("a", encoding="utf-8")
-        purge = (resume_step or 0) + 1  # what an earlier try wrote for these steps will be written again
+        purge = (resume_step or 0) + 1  # an earlier attempt's values of these steps will be written again
         self._board = tensorboardX.SummaryWriter(str(path.parent / "tensorboard"), purge_step=purge)
 
     def write(self, step, values):
-        """Writes the numbers of a step.
+        """Writes the metrics of a step.
 
         Args:
           step: global step.
-          values: {name: scalar or None}, Python, numpy or JAX.
+          values: {name: scalar or None}, Python, NumPy or JAX.
         """
         if self._file is None:
             return
@@ -57,7 +57,7 @@ class MetricWriter:
             self._board.add_scalar(name, value, step, walltime=now)
 
     def close(self):
-        """Flushes and closes both."""
+        """Flushes and closes both files."""
         if self._file is not None:
             self._file.close()
             self._board.close()
@@ -65,7 +65,7 @@ class MetricWriter:
 
 
 def _cut(path, resume_step):
-    """Keeps the lines up to the step, and drops a last line that a crash left half written."""
+    """Keeps the lines up to a step and drops a last line that a crash left incomplete."""
     if not path.exists():
         return
     kept = []

@@ -1,4 +1,4 @@
-"""SIGTERM, by which Slurm, Kubernetes and TPU pods announce the end: noticed by all processes at the same step."""
+"""Preemption: SIGTERM, sent by Slurm, Kubernetes and TPU pods, stops all processes at the same step."""
 
 import contextlib
 import signal
@@ -10,16 +10,16 @@ from jax.experimental import multihost_utils
 
 @contextlib.contextmanager
 def noticed():
-    """Takes SIGTERM over for as long as the context lasts.
+    """Handles SIGTERM within a context.
 
     Yields:
-      Function without arguments that says whether to stop now, and from then on says so always. It takes part in an
-      agreement: every process calls it at the same places (after each step, after each batch of an evaluation), and it
-      turns true in all of them at the same call, whichever of them got the signal. It only looks at a variable.
+      Function without arguments that returns whether to stop, and True from then on. Every process must call it at the
+      same points (after each step, after each batch of an evaluation); it turns True in all of them at the same call,
+      whichever of them received the signal. A call is cheap: it only reads a variable.
     """
     if jax.process_count() > 1:
-        # JAX took SIGTERM over in jax.distributed.initialize. Whoever gets it tells the coordinator, which names the
-        # next call that no process has reached yet.
+        # jax.distributed.initialize handles SIGTERM: the process that receives it notifies the coordinator, which picks
+        # the next call that no process has reached yet.
         calls, stopped = 0, False
 
         def stop():
@@ -32,7 +32,7 @@ def noticed():
         yield stop
         return
     received = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in no other
+    if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers in no other thread
         yield received.is_set
         return
     before = signal.signal(signal.SIGTERM, lambda *_: received.set())

@@ -1,10 +1,10 @@
-"""Devices and processes: the mesh, and how batches and the train state lie on it.
+"""Devices and processes: the mesh, and how batches and the train state are sharded over it.
 
-The mesh has two axes. Rows of a batch are spread over both; along "fsdp" the parameters, their moving average and the
-optimiser's state are cut into parts as well (ZeRO 3: Rajbhandari et al., arXiv 1910.02054), along "data" they are
-copied. There is no axis that cuts the computation of a layer ("tensor"): it sends activations twice a block, which pays
-where a device cannot hold the gathered layers or has less than a picture to itself. The widest layer here (fc1 of a
-ConvNeXt-XL, 2048 x 8192) has 67 MB, a head of 20,000 labels 164 MB, and the batches hold dozens of pictures a device.
+The mesh has two axes. Rows of a batch are sharded over both; parameters, their moving average and the optimiser state
+are sharded along "fsdp" (ZeRO 3: Rajbhandari et al., arXiv 1910.02054) and replicated along "data". There is no tensor
+parallelism: it sends activations twice per block, which pays off if a device cannot hold the gathered layers or gets
+less than one picture. The widest layer here (fc1 of a ConvNeXt-XL, 2048 x 8192) has 67 MB, a head of 20,000 labels
+164 MB, and batches have dozens of pictures per device.
 """
 
 import os
@@ -18,19 +18,19 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.training import optim
 
 VARIABLE = "RETRIEVAL_JAX_DISTRIBUTED"
-HEARTBEAT = "RETRIEVAL_JAX_HEARTBEAT_SECONDS"  # without a sign of life after which a process counts as dead
+HEARTBEAT = "RETRIEVAL_JAX_HEARTBEAT_SECONDS"  # a process that is silent for so long is considered dead
 
-# (regex over the parameter's path, spec); the first that matches counts. A spec names for each dimension the mesh axis
-# that it is cut along, or None: () is a copy on every device. LARGEST cuts the largest dimension that can be cut.
+# (regex over the parameter's path, spec); the first match applies. A spec has for each dimension the mesh axis that it
+# is sharded along, or None; () replicates. LARGEST shards the largest divisible dimension.
 LARGEST = "largest"
 RULES = (
-    (r"(^|/)(\w*bias|\w*scale|p|positions|query|class_token|registers|mask_token)$", ()),  # one dimension a channel
-    (r"(^|/)dw_kernel$", ()),  # ConvNeXt's 7 x 7 of each channel
-    (r"(^|/)relative_bias(_\w+)?($|/)", ()),  # Swin's and BEiT's tables of distances
+    (r"(^|/)(\w*bias|\w*scale|p|positions|query|class_token|registers|mask_token)$", ()),  # one value per channel
+    (r"(^|/)dw_kernel$", ()),  # ConvNeXt's 7 x 7 per channel
+    (r"(^|/)relative_bias(_\w+)?($|/)", ()),  # Swin's and BEiT's tables of offsets
     (r"(^|/)stem/", ()),
-    (r"", LARGEST),  # qkv, proj, fc1, fc2 and down by their wider side; heads and the title tower by their labels
+    (r"", LARGEST),  # qkv, proj, fc1, fc2 and down along their wider side; heads and the title tower along labels
 )
-_SMALL = 2**16  # numbers; to gather fewer takes longer than it saves
+_SMALL = 2**16  # elements; gathering a smaller array takes longer than it saves
 
 
 def initialize():
@@ -38,8 +38,8 @@ def initialize():
 
     Does nothing unless the environment variable RETRIEVAL_JAX_DISTRIBUTED is set (launch/ sets it): "auto" on
     clusters that JAX recognises (Slurm, TPU pods, GKE), otherwise "host:port,number of processes,rank of this
-    process". There is no fallback: processes that do not find each other must fail, or each of them would train a
-    silent copy of the run.
+    process". There is no fallback: processes that do not find each other must fail, or each would silently train its
+    own copy of the run.
 
     Raises:
       InputError: the variable holds something else.
@@ -68,47 +68,47 @@ def make_mesh(devices=None, *, data=0, fsdp=1):
     """Returns the mesh of all devices, with the axes "data" and "fsdp".
 
     Args:
-      devices: to use instead of all devices of all processes.
-      data: devices along "data"; 0 for all that `fsdp` leaves.
-      fsdp: devices along "fsdp", neighbours of each other.
+      devices: devices to use instead of all devices of all processes.
+      data: devices along "data"; 0 for the number of devices over `fsdp`.
+      fsdp: devices along "fsdp", which are neighbours.
 
     Raises:
-      InputError: the sizes are not those of so many devices.
+      InputError: the sizes do not match the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = (data or max(1, len(devices) // max(fsdp, 1)), fsdp)
     if min(sizes) < 1 or sizes[0] * sizes[1] != len(devices):
         raise InputError(
-            f"config.train.mesh has data={data} and fsdp={fsdp}, but there are {len(devices)} devices: "
+            f"config.train.mesh has data={data} and fsdp={fsdp}, but there are {len(devices)} devices; "
             "set fsdp to a divisor of that, and data to 0 for the rest"
         )
-    # Explicit axes, the default since jax 0.9, refuse z @ z.T and top_k of sharded arrays
+    # Explicit axes, the default since jax 0.9, reject z @ z.T and top_k of sharded arrays.
     return jax.make_mesh(sizes, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch spread over the devices, along all axes."""
+    """Returns the sharding of batches: rows over all devices, along all axes."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A full copy on every device."""
+    """Returns the sharding with a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def local_places(mesh: Mesh, batch_size: int, parts: int = 1) -> np.ndarray:
-    """Says which rows of a global batch this process has to read.
+    """Returns the rows of a global batch that this process must read.
 
-    The global batch is padded at its end until every device has as many rows as any other, so that any batch size goes
-    with any number of devices, and row i is the same listing on all of them.
+    The global batch is padded at its end so that all devices have equally many rows. So any batch size works with any
+    number of devices, and row i is the same example on all of them.
 
     Args:
-      mesh: of `make_mesh`.
+      mesh: from `make_mesh`.
       batch_size: rows of the global batch.
-      parts: that the batch is cut into (`optim.accumulated`), each divided over all devices.
+      parts: number of parts that the batch is divided into (`optim.accumulated`), each sharded over all devices.
 
     Returns:
-      int [b], ascending places in the padded batch, as `shard_batch` wants them; from batch_size on: padding.
+      int [b], ascending indices into the padded batch, as `shard_batch` expects; batch_size and above is padding.
     """
     padded = -(-batch_size // (mesh.size * parts)) * mesh.size * parts
     slices = batch_sharding(mesh).addressable_devices_indices_map((padded,)).values()
@@ -116,44 +116,44 @@ def local_places(mesh: Mesh, batch_size: int, parts: int = 1) -> np.ndarray:
 
 
 def shard_batch(batch, mesh: Mesh):
-    """Joins the rows that each process read into global arrays, spread over the devices.
+    """Assembles the rows read by each process into global arrays, sharded over the devices.
 
     Args:
       batch: pytree of arrays [b, ...], this process's rows of the global batch, at `local_places`.
-      mesh: of `make_mesh`.
+      mesh: from `make_mesh`.
 
     Returns:
       The same tree of `jax.Array`s [B, ...].
 
     Raises:
-      InputError: the devices cannot share the rows equally.
+      InputError: the rows are not divisible by the devices.
     """
     sharding = batch_sharding(mesh)
     here = len(mesh.local_devices)
     for leaf in jax.tree.leaves(batch):
         if len(leaf) % here:
             raise InputError(
-                f"a batch of {len(leaf)} rows cannot be shared by {here} devices: set batch_size to a "
+                f"a batch of {len(leaf)} rows cannot be divided over {here} devices; set batch_size to a "
                 f"multiple of {mesh.size}"
             )
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
 
 
 def spec(path: str, shape, mesh: Mesh, rules=()) -> PartitionSpec:
-    """Returns how one parameter is cut, by the first rule that its path matches.
+    """Returns how one parameter is sharded, from the first rule that matches its path.
 
     Args:
       path: such as "backbone/stem/kernel".
-      shape: of the parameter.
-      mesh: of `make_mesh`.
-      rules: (regex, spec) pairs that go before RULES.
+      shape: shape of the parameter.
+      mesh: from `make_mesh`.
+      rules: (regex, spec) pairs that take precedence over RULES.
 
     Raises:
-      InputError: a spec that names no axis of the mesh, or does not fit the shape.
+      InputError: a spec has an unknown mesh axis or does not fit the shape.
     """
     chosen = next((value for pattern, value in (*rules, *RULES) if re.search(pattern, path)))
     if chosen == LARGEST:
-        stacked = re.search(r"(^|_|/)blocks/", path) is not None  # scanned: a step of the loop needs one whole layer
+        stacked = re.search(r"(^|_|/)blocks/", path) is not None  # scanned: each loop step needs one whole layer
         sides = [
             (side, axis) for axis, side in enumerate(shape) if side % mesh.shape["fsdp"] == 0 and (axis or not stacked)
         ]
@@ -167,29 +167,31 @@ def spec(path: str, shape, mesh: Mesh, rules=()) -> PartitionSpec:
         unknown = [name for name in names if name not in mesh.shape]
         if unknown or side % int(np.prod([mesh.shape[name] for name in names])):
             reason = (
-                f"names {unknown[0]!r}; the axes are {', '.join(mesh.shape)}"
+                f"has an unknown axis {unknown[0]!r}; the axes are {', '.join(mesh.shape)}"
                 if unknown
-                else (f"cuts {side} into {' x '.join(str(mesh.shape[name]) for name in names)}")
+                else (
+                    f"divides {side} by {' x '.join(str(mesh.shape[name]) for name in names)}, which leaves a remainder"
+                )
             )
-            raise InputError(f"config.train.sharding_rules: {chosen} of {path} {tuple(shape)} {reason}")
+            raise InputError(f"config.train.sharding_rules: {chosen} for {path} {tuple(shape)} {reason}")
     if len(chosen) > len(shape):
         raise InputError(f"config.train.sharding_rules: {chosen} has more dimensions than {path} {tuple(shape)}")
     return PartitionSpec(*chosen)
 
 
 def state_sharding(abstract, mesh: Mesh, rules=()):
-    """Returns where every array of the train state lies: parameters, their average and the optimiser's state alike.
+    """Returns the sharding of every array of the train state: parameters, their average and the optimiser state.
 
     Args:
-      abstract: {"params", "ema", "opt_state", "step"}, trees of what has a shape.
-      mesh: of `make_mesh`.
-      rules: (regex, spec) pairs that go before RULES, see `spec`.
+      abstract: {"params", "ema", "opt_state", "step"}, trees of arrays or shapes.
+      mesh: from `make_mesh`.
+      rules: (regex, spec) pairs that take precedence over RULES, see `spec`.
 
     Returns:
       A tree of shardings in place of the arrays.
 
     Raises:
-      InputError: a rule that is no regular expression, matches no parameter or does not fit it.
+      InputError: a rule has an invalid regex, matches no parameter or does not fit one.
     """
     optim.checked_rules("sharding_rules", rules, abstract["params"])
     shapes = {
@@ -201,7 +203,7 @@ def state_sharding(abstract, mesh: Mesh, rules=()):
     specs = {path: spec(path, shape, mesh, rules) for path, shape in shapes.items()}
 
     def place(path, leaf):
-        names = path.split("/")  # ".../mu/backbone/stem/kernel" lies as "backbone/stem/kernel" does
+        names = path.split("/")  # ".../mu/backbone/stem/kernel" is sharded like "backbone/stem/kernel"
         ends = ("/".join(names[start:]) for start in range(len(names)))
         own = next((end for end in ends if shapes.get(end) == tuple(leaf.shape)), None)
         return NamedSharding(mesh, specs.get(own, PartitionSpec()))
@@ -210,21 +212,21 @@ def state_sharding(abstract, mesh: Mesh, rules=()):
 
 
 def placed(abstract, shardings):
-    """Returns `jax.ShapeDtypeStruct`s that say where arrays lie, in place of those that only have shape and type."""
+    """Adds shardings to a tree of shapes; returns a tree of `jax.ShapeDtypeStruct`s."""
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract, shardings
     )
 
 
 def gathered(params, shardings):
-    """Brings parameters together on every device where they are used, and their gradients back to where they lie.
+    """Gathers sharded parameters on every device, and reduces their gradients back to the shards.
 
-    Without it the compiler may choose to exchange activations in place of parameters. Layers that are scanned are left
-    to it: it gathers one in each step of the loop, where this would gather all before.
+    Without it the compiler may exchange activations instead of parameters. Scanned layers are left to the compiler: it
+    gathers one per step of the loop, whereas this would gather all of them beforehand.
 
     Args:
       params: tree of arrays, inside a compiled function.
-      shardings: the same tree of shardings, of `state_sharding`.
+      shardings: the same tree of shardings, from `state_sharding`.
 
     Returns:
       The parameters.
@@ -248,7 +250,7 @@ def gathered(params, shardings):
 
 
 def put(params, mesh: Mesh):
-    """Puts a copy of parameters on every device of a mesh; what lies on these devices already stays as it is."""
+    """Replicates parameters over the devices of a mesh; arrays that are on these devices already stay unchanged."""
     devices = set(mesh.devices.flat)
 
     def one(value):

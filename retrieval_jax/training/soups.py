@@ -1,4 +1,4 @@
-"""Means of the parameters of several checkpoints ("soups"), in float64, one checkpoint in memory at a time."""
+"""Averages the parameters of several checkpoints ("soups"), in float64, with one checkpoint in memory at a time."""
 
 import jax
 import numpy as np
@@ -14,17 +14,17 @@ def _mean(total, count, like):
 
 
 def uniform(read, steps):
-    """Averages checkpoints, all with the same weight.
+    """Averages checkpoints with equal weights.
 
     Args:
-      read: step -> parameters, a pytree of floating arrays.
-      steps: of the checkpoints, one or more.
+      read: step -> parameters, a pytree of floating-point arrays.
+      steps: steps of the checkpoints, one or more.
 
     Returns:
       The mean, in the parameters' own types.
 
-    Source: the last ones of a training, Kaddour, "Stop Wasting My Time! Saving Days of ImageNet and BERT Training with
-    Latest Weight Averaging", arXiv 2209.14981.
+    Source: for the last checkpoints of a run, Kaddour, "Stop Wasting My Time! Saving Days of ImageNet and BERT Training
+    with Latest Weight Averaging", arXiv 2209.14981.
     """
     total, params = None, None
     for step in steps:
@@ -34,15 +34,15 @@ def uniform(read, steps):
 
 
 def greedy(read, steps, score):
-    """Averages those checkpoints that, joined one by one, do not lower the score of the mean.
+    """Adds checkpoints to the mean one by one, keeping those that do not lower its score.
 
     Args:
-      read: step -> parameters, a pytree of floating arrays.
-      steps: of the checkpoints, one or more, the best first.
+      read: step -> parameters, a pytree of floating-point arrays.
+      steps: steps of the checkpoints, one or more, the best first.
       score: parameters -> number; higher is better.
 
     Returns:
-      (the mean, in the parameters' own types; the steps that are in it, in the order they were joined).
+      (the mean, in the parameters' own types; the steps in it, in the order they were added).
 
     Source: Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without
     increasing inference time", arXiv 2203.05482, recipe 1.

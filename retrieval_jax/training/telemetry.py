@@ -1,4 +1,4 @@
-"""What a run tells about its own speed: floating-point operations, memory, a window of the profiler, kept programs."""
+"""Speed and memory of a run: FLOPs and utilisation, throughput, a profiler window, and the compilation cache."""
 
 import hashlib
 import os
@@ -11,9 +11,9 @@ import jax
 from retrieval_jax.errors import InputError
 from retrieval_jax.workdir import provenance
 
-PROFILE = "RETRIEVAL_JAX_PROFILE"  # "first:last", steps that the profiler looks at
+PROFILE = "RETRIEVAL_JAX_PROFILE"  # "first:last", the steps to profile
 
-# Dense bfloat16 operations a second of one device, by JAX's device_kind; from the makers' data sheets.
+# Peak dense bfloat16 FLOP/s of one device, by JAX's device_kind; from the vendors' data sheets.
 PEAKS = (
     (r"H100.*PCIe", 756e12),
     (r"H100|H200|GH200", 989e12),
@@ -33,38 +33,43 @@ PEAKS = (
 
 
 def peak_flops() -> float | None:
-    """Returns the most operations a second that one device can do, or None where it is not known (a CPU)."""
+    """Returns the peak FLOP/s of one device, or None if unknown (a CPU)."""
     kind = jax.devices()[0].device_kind
     return next((peak for pattern, peak in PEAKS if re.search(pattern, kind)), None)
 
 
 def flops(compiled) -> float | None:
-    """Returns the operations of one call of a compiled program on one device, or None where the compiler does not tell.
+    """Returns the FLOPs of one call of a compiled program on one device, or None if the compiler does not report them.
 
     Args:
-      compiled: of `jitted.lower(...).compile()`.
+      compiled: result of `jitted.lower(...).compile()`.
     """
     cost = compiled.cost_analysis()
     return (cost or {}).get("flops") or None
 
 
 def utilisation(step_flops: float | None, seconds: float) -> float | None:
-    """Returns the share of the device's peak that steps of so many operations and seconds reach (MFU), or None."""
+    """Returns the share of the device's peak FLOP/s that a step reaches (MFU), or None if unknown.
+
+    Args:
+      step_flops: FLOPs of a step on one device, or None.
+      seconds: duration of a step.
+    """
     peak = peak_flops()
     return step_flops / seconds / peak if peak and step_flops and seconds > 0 else None
 
 
 class Speed:
-    """Speed between two lines of the log."""
+    """Measures the speed between two lines of the log."""
 
     def __init__(self, seconds, step: int):
-        """Begins to measure.
+        """Starts measuring.
 
         Args:
           seconds: counter of `guards.Watch`, by stage.
-          step: the one that the run starts from.
+          step: step that the run starts from.
         """
-        self.flops = None  # of a step on one device
+        self.flops = None  # FLOPs of a step on one device
         self._seconds = seconds
         self._last = step, self._read()
 
@@ -86,13 +91,13 @@ class Speed:
 
 
 def memory_gib() -> dict:
-    """Returns {"device_memory_gib": most that was in use on the first device} and, of this process, "memory_gib"."""
+    """Returns {"device_memory_gib": peak of the first device, "memory_gib": memory of this process}, if available."""
     found = {}
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         found["device_memory_gib"] = stats["peak_bytes_in_use"] / 2**30
     status = pathlib.Path("/proc/self/status")
-    if status.exists():  # anonymous memory: mapped pages count as resident, but cost nothing
+    if status.exists():  # anonymous memory only: mapped file pages count as resident, but cost nothing
         match = re.search(r"^RssAnon:\s+(\d+) kB", status.read_text(), re.MULTILINE)
         if match:
             found["memory_gib"] = int(match[1]) / 2**20
@@ -100,10 +105,10 @@ def memory_gib() -> dict:
 
 
 def keep_compiled() -> None:
-    """Keeps compiled programs from one start to the next, so that a run that goes on does not compile again.
+    """Turns on JAX's compilation cache, so that a resumed run does not compile again.
 
-    In $JAX_COMPILATION_CACHE_DIR; by default in ~/.cache/retrieval_jax, apart for each kind of processor, as programs
-    for a CPU are made for the very one. An empty variable switches it off.
+    The cache is in $JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/retrieval_jax, with a folder per kind of
+    processor, because programs for a CPU are specific to it. An empty variable turns the cache off.
     """
     if jax.config.jax_compilation_cache_dir or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -122,36 +127,36 @@ def _processor_flags() -> str:
 
 
 class Profile:
-    """A window of the profiler, asked for by --profile=first:last or the variable; written to <workdir>/profile."""
+    """Profiles a window of steps, set by --profile=first:last or the variable; writes to <workdir>/profile."""
 
     def __init__(self, workdir):
         """Reads the variable.
 
         Args:
-          workdir: the run's folder; TensorBoard's profile plugin, or ui.perfetto.dev, shows what lies there.
+          workdir: the run's folder; view the profile with TensorBoard's profile plugin or ui.perfetto.dev.
 
         Raises:
-          InputError: it holds something else.
+          InputError: the variable is malformed.
         """
         value = os.environ.get(PROFILE, "")
         match = re.fullmatch(r"(\d+):(\d+)", value)
         if value and (not match or int(match[1]) > int(match[2]) or int(match[1]) < 1):
-            raise InputError(f"--profile={value} ({PROFILE}): write the first and the last step, for example '20:25'")
+            raise InputError(f"--profile={value} ({PROFILE}): give the first and the last step, for example '20:25'")
         self.first, self.last = (int(match[1]), int(match[2])) if match else (0, 0)
         self._folder, self._on = pathlib.Path(workdir) / "profile", False
 
     def before(self, step: int) -> None:
-        """Begins with the first step of the window."""
+        """Starts the profiler before the first step of the window."""
         if step == self.first:
             jax.profiler.start_trace(str(self._folder))
             self._on = True
 
     def ends(self, step: int) -> bool:
-        """Says whether a step is the last of the window: then wait for it and `close`."""
+        """Returns whether a step is the last of the window; then wait for it and call `close`."""
         return self._on and step >= self.last
 
     def close(self) -> None:
-        """Writes what was seen."""
+        """Stops the profiler and writes the profile."""
         if self._on:
             self._on = False
             jax.profiler.stop_trace()

@@ -1,4 +1,4 @@
-"""Weights to start from in place of random ones: public ones, or those of an earlier run with other labels."""
+"""Initialises parameters from public weights, or from an earlier run that may have other labels."""
 
 import pathlib
 
@@ -11,16 +11,16 @@ from retrieval_jax.training import checkpoints, optim
 
 
 def put(params, task, source, data_info):
-    """Puts the weights that a config names into fresh parameters: the task's public ones, then an earlier run's.
+    """Replaces initial parameters by the weights of a config: the task's public ones, then those of an earlier run.
 
     Args:
-      params: fresh parameters.
-      task: `tasks.Task`; its `warm_start`, where it has one, puts public weights in.
+      params: initial parameters.
+      task: `tasks.Task`; its `warm_start`, if it has one, inserts public weights.
       source: work directory of the earlier run, or None.
       data_info: `data.info.DataInfo` of this run.
 
     Returns:
-      (params as numpy arrays, counts of `from_run` or {}).
+      (params as NumPy arrays, counts from `from_run` or {}).
     """
     params, counts = jax.device_get(params), {}
     if task.warm_start is not None:
@@ -29,9 +29,9 @@ def put(params, task, source, data_info):
         params, counts = from_run(params, source, data_info)
         if jax.process_index() == 0:
             print(
-                "starts from {from}, step {step}: {tensors_taken} tensors taken, {labels_matched} labels matched "
-                "by name, {labels_fresh} labels fresh, {tensors_fresh} tensors fresh, {tensors_left_over} of its "
-                "tensors not wanted".format(**counts),
+                "starts from {from}, step {step}: {tensors_taken} tensors copied, {labels_matched} labels matched "
+                "by name, {labels_fresh} labels initialised, {tensors_fresh} tensors initialised, {tensors_left_over} "
+                "of its tensors unused".format(**counts),
                 flush=True,
             )
     return params, counts
@@ -40,11 +40,11 @@ def put(params, task, source, data_info):
 def from_run(params, source, data_info):
     """Copies the moving average of a run into parameters.
 
-    What has the same path is copied whole; of heads ("heads_titles", "heads_category") each label's part goes to the
-    label of the same name, and labels that the run did not know keep their fresh values.
+    Tensors are matched by path. In heads ("heads_titles", "heads_category") each label's weights are copied to the
+    label of the same name; labels that the run did not have keep their initial values.
 
     Args:
-      params: tree of numpy arrays.
+      params: tree of NumPy arrays.
       source: work directory of the run.
       data_info: `data.info.DataInfo` of these parameters.
 
@@ -52,7 +52,7 @@ def from_run(params, source, data_info):
       (params, counts: from, step, tensors_taken, tensors_fresh, tensors_left_over, labels_matched, labels_fresh).
 
     Raises:
-      InputError: nothing trained there, another backbone, or tensors of other shapes (all of them named).
+      InputError: there is no trained run, it has another backbone, or shapes differ (the message lists all).
     """
     source = pathlib.Path(source)
     old, meta, step = checkpoints.load_params(source / "checkpoints")
@@ -82,15 +82,15 @@ def from_run(params, source, data_info):
     params = jax.tree.map(value, names, params)
     if wrong:
         raise InputError(
-            f"config.train.init_from: tensors of {source} have other shapes than this config's:\n"
+            f"config.train.init_from: tensors of {source} have other shapes than those of this config:\n"
             + "\n".join(wrong)
-            + "\nset config.train.model and config.data.image_size as that run did"
+            + "\nset config.train.model and config.data.image_size as in that run"
         )
     known = jax.tree.leaves(names)
     if not any(name.startswith("backbone/") for name in taken):
         raise InputError(
-            f"config.train.init_from: {source} holds no tensor of this config's backbone: set "
-            "config.train.model as that run did"
+            f"config.train.init_from: {source} has no tensor of this config's backbone; set "
+            "config.train.model as in that run"
         )
     labels = {head: len(of(data_info)) for head, of in _LABELS.items() if any(n.startswith(head + "/") for n in known)}
     counts = {
@@ -105,7 +105,7 @@ def from_run(params, source, data_info):
     return params, counts
 
 
-# what has a row or a column for each label -> the names of the labels
+# {modules with a row or column per label: function that returns the names of the labels}
 _LABELS = {
     "heads_titles": lambda info: list(info.label_names),
     "title_tower": lambda info: list(info.label_names),
@@ -114,14 +114,14 @@ _LABELS = {
 
 
 def _rows(old: list, new: list):
-    """Returns (rows of the old labels, rows of the new ones) of the names that both have."""
+    """Returns (rows of the old labels, rows of the new ones) for the names in both."""
     place = {name: row for row, name in reversed(list(enumerate(old)))}
     pairs = [(place[name], row) for row, name in enumerate(new) if name in place]
     return np.array(pairs, np.int64).reshape(-1, 2).T
 
 
 def _label_axis(old, new, num_old: int, num_new: int):
-    """Returns the axis along which a head's tensor holds its labels (the last that fits), or None."""
+    """Returns the label axis of a head's tensor (the last that fits), or None."""
     for axis in reversed(range(old.ndim if old.ndim == new.ndim else 0)):
         others = old.shape[:axis] + old.shape[axis + 1 :] == new.shape[:axis] + new.shape[axis + 1 :]
         if others and old.shape[axis] == num_old and new.shape[axis] == num_new:

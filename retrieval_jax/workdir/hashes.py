@@ -19,8 +19,8 @@ FIXED_BLOCKS = ("data", "mine", "train")
 #
 # Looks like speed and is not, hence not here: crop_before_decoding and decode_at_least (other pixels), the batch sizes
 # of train and embed, accumulate_steps, label_block and remat (sums in another order), shard_rows (which pictures share
-# a batch), check_images (which rows are set aside), eval_queries and eval_gallery (other scores in metrics.jsonl),
-# non_finite. Later blocks need no entry: a change there runs its verb again and is never refused.
+# a batch), check_images (which rows are set aside), evaluations (other scores in metrics.jsonl), non_finite. Later
+# blocks need no entry: a change there runs its verb again and is never refused.
 FREE = {
     "data.cache_bytes": "a picture is decoded to the same pixels, once or again",
     "data.kwargs.root": "the data's digests decide, not its place: see workdir.data",

@@ -1,4 +1,4 @@
-"""Where a run lies: the name of its work directory, its verbs, its members and the run that it starts from."""
+"""Where a run lives: the name of its work directory, its verbs, its members and the run it starts from."""
 
 import hashlib
 import json
@@ -9,10 +9,10 @@ from retrieval_jax.files import remote
 from retrieval_jax.workdir.settings import plain
 
 VERBS = ("mine", "train", "embed", "search", "evaluate", "report")
-# What each verb leaves behind, relative to the work directory. Files that exist after the verb ran are recorded with
-# their size; a checkpoint folder only by the names in it, because its inside belongs to the checkpoint library.
+# What each verb writes, relative to the work directory. Files that exist after the verb ran are recorded with their
+# size; a folder of checkpoints only by the names in it, because what is inside belongs to the checkpoint library.
 OUTPUTS = {
-    "mine": ("attributes", "set_aside.csv"),  # a catalogue that is drawn, not read, sets nothing aside
+    "mine": ("attributes", "set_aside.csv"),  # the embedded catalogue sets nothing aside
     "train": ("checkpoints",),
     "embed": ("embeddings",),
     "search": ("rankings",),
@@ -23,13 +23,13 @@ _MAX_NAME = 100
 
 
 def as_path(path) -> pathlib.Path:
-    """Returns the path of a work directory; for one at a URL that of the local folder kept in step with it.
+    """Returns the path of a work directory; for a URL, of the local folder that is kept in sync with it.
 
     Args:
-      path: of a local folder, or a URL ("s3://bucket/folder"), as text or path.
+      path: a local folder or a URL ("s3://bucket/folder"), as text or path.
 
     Raises:
-      InputError: a URL without a place in it.
+      InputError: a URL that names no folder.
     """
     return remote.local_folder(path)
 
@@ -39,11 +39,11 @@ def default_name(stem: str, arg: str | None = None, overrides: dict | None = Non
 
     Args:
       stem: name of the config file without ".py".
-      arg: what followed the colon of `--config=file.py:arg`, or None.
+      arg: what follows the colon in `--config=file.py:arg`, or None.
       overrides: dotted setting -> value, as given on the command line.
 
     Returns:
-      A name safe on every file system; a long one, or one that lost characters, ends in a hash of all of it.
+      A name that is safe on every file system. One that is too long or loses characters ends in a hash of the whole.
     """
     parts = [stem] + ([arg] if arg else [])
     parts += [f"{key}={_text(value)}" for key, value in sorted((overrides or {}).items())]
@@ -61,7 +61,8 @@ def _text(value) -> str:
 def verbs(config) -> tuple[str, ...]:
     """Returns the verbs of a config, in order.
 
-    An ensemble starts at search, its members did the rest; a config without a train block, of public weights, at embed.
+    An ensemble starts at search, because its members do the rest; a config without a train block (public weights)
+    starts at embed.
     """
     if members(config):
         return VERBS[VERBS.index("search") :]
@@ -75,21 +76,23 @@ def members(config) -> tuple[str, ...]:
 
 
 def member_folder(folder, member: str):
-    """Returns the work directory of an ensemble's member: a folder beside the ensemble's own."""
+    """Returns the work directory of another config's run: a folder beside this one."""
     stem, _, arg = member.partition(":")
     return as_path(folder).parent / default_name(stem, arg)
 
 
 def predecessor(config) -> str:
-    """Returns the config ("name" or "name:arg") of the run that a training starts from, or "" where it starts from none
-    or from a folder (config.train.init_from with a slash in it)."""
+    """Returns the config ("name" or "name:arg") of the run that a training starts from.
+
+    "" where it starts from scratch, or from a folder (config.train.init_from with a slash in it).
+    """
     train = config.get("train")
     init_from = (train.get("init_from", "") if train is not None else "") or ""
     return init_from if re.fullmatch(r"\w+(:.*)?", init_from) else ""
 
 
 def predecessor_folder(config, folder):
-    """Returns the work directory that a training starts from: one beside its own for a config's name, or None."""
+    """Returns the work directory that a training starts from, or None; a config's name means one beside its own."""
     name = predecessor(config)
     if name:
         return member_folder(folder, name)

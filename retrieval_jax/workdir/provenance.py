@@ -1,4 +1,4 @@
-"""Where a result came from: the commit, the versions and the machine. Imports none of the libraries it names."""
+"""Where a result came from: commit, versions and machine. Imports none of the libraries whose versions it reports."""
 
 import functools
 import importlib.metadata
@@ -30,7 +30,7 @@ PACKAGES = (
 
 @functools.cache
 def commit() -> str | None:
-    """Returns the commit of the checkout this package runs from, "+changes" when edited, or None outside git."""
+    """Returns the commit of the checkout this package runs from (with "+changes" if edited), or None outside git."""
     package = pathlib.Path(__file__).resolve().parent
     try:
         head = _git(package, "rev-parse", "HEAD")
@@ -62,17 +62,17 @@ def cores() -> int:
 
 
 def hardware() -> dict:
-    """Returns the machine: platform, processor, usable cores, memory, accelerators where JAX is loaded already.
+    """Describes the machine: platform, processor, usable cores, memory, and accelerators if JAX is already loaded.
 
     Returns:
-      Words and numbers by name; "malloc" only where GLIBC_TUNABLES is set, which makes CPUs up to twice as fast.
+      Text and numbers by name; "malloc" only if GLIBC_TUNABLES is set, which makes CPUs up to twice as fast.
     """
     found = {"platform": platform.platform(), "processor": processor(), "cores": cores()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     if os.environ.get("GLIBC_TUNABLES"):
         found["malloc"] = os.environ["GLIBC_TUNABLES"]
-    jax = sys.modules.get("jax")  # never imported for this: search and evaluate run without it
+    jax = sys.modules.get("jax")  # not imported for this: search and evaluate run without it
     if jax is not None:
         kinds = [device.device_kind for device in jax.devices()]
         found["devices"] = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
@@ -80,13 +80,13 @@ def hardware() -> dict:
 
 
 def cpu_seconds() -> float:
-    """Returns the processor time used so far by this process and the ones it waited for."""
+    """Returns the CPU time used so far by this process and the children it waited for."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def is_first_process() -> bool:
-    """Returns whether this process keeps the books: on several hosts each runs the verb on one shared directory."""
+    """Returns whether this process writes the records: with several hosts, all run the verb on one shared directory."""
     jax = sys.modules.get("jax")
     return jax is None or jax.process_index() == 0
 

@@ -116,7 +116,7 @@ def _check_writable(folder) -> None:
 
 
 def _used(folder) -> bool:
-    # A first verb that failed (a mistyped path, say) leaves nothing worth protecting; one that finished wrote run.json.
+    # A first verb that failed (on a mistyped path, say) leaves nothing to protect; one that finished wrote run.json.
     finished = (folder / "run.json").exists() or any(read_record(folder, verb) is not None for verb in VERBS)
     return finished or (folder / "checkpoints").exists()
 
@@ -227,12 +227,12 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
         invalidate(folder, verb)
         write_settings(config, folder)
         if first and remote.url(folder):
-            remote.push(folder)  # before anything is overwritten there: the verb and the later ones do not count now
+            remote.push(folder)  # so that the stale records there do not count while their files are overwritten
             remote.keep_pushing(folder)
         start, cpu_start = time.monotonic(), provenance.cpu_seconds()
         try:
             summary = function(config, folder)
-        except BaseException:  # now: once Python ends it starts no threads, which look up addresses
+        except BaseException:  # push now: an exiting Python starts no threads, and looking up addresses needs them
             if first:
                 remote.try_to_push(folder)
             raise
@@ -281,19 +281,19 @@ def record(
     summary: dict | None = None,
     data: Data | None = None,
 ) -> dict:
-    """Writes the record of a finished verb and brings run.json up to date.
+    """Writes the record of a finished verb and updates run.json.
 
     Args:
       config: the whole config.
       folder: the work directory.
       verb: one of `VERBS`.
       seconds: wall-clock time.
-      cpu_seconds: processor time, of this process and the ones it waited for.
+      cpu_seconds: CPU time of this process and the children it waited for.
       summary: what the verb returned, json-able.
       data: see `run_stage`.
 
     Returns:
-      The record. It holds the outputs found in the directory, each with its size in bytes.
+      The record, with the outputs found in the directory and their sizes in bytes.
     """
     folder = as_path(folder)
     entry = {
@@ -310,9 +310,9 @@ def record(
     }
     if members(config):
         entry["members"] = plain(member_hashes(config, folder))
-    if data is not None and (read := data.of(verb)):
-        entry["data"] = read
     if provenance.is_first_process():
+        if data is not None and (read := data.of(verb)):
+            entry["data"] = read
         (folder / "stages").mkdir(parents=True, exist_ok=True)
         atomic.write_json(folder / "stages" / f"{verb}.json", entry)
         _write_run(folder)

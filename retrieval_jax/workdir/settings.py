@@ -17,7 +17,7 @@ def plain(value):
       InputError: a value that JSON cannot hold.
     """
     if hasattr(value, "items"):
-        # A ConfigDict may hold references; its items() resolves them.
+        # The items() of a ConfigDict resolve references.
         return {str(key): plain(item) for key, item in sorted(value.items())}
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
@@ -38,8 +38,8 @@ def read_config(folder, checkpoint: dict | None = None) -> dict:
 
     Args:
       folder: the work directory.
-      checkpoint: meta of one of its checkpoints; what that was trained with, and what its embeddings were made with,
-        then goes before config.json, which belongs to the verb that started last.
+      checkpoint: meta of one of its checkpoints. The settings it was trained with, and those that the embeddings
+        there were made with, then override config.json, which belongs to the verb that started last.
 
     Raises:
       InputError: the folder has no config.json.

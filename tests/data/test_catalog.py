@@ -102,7 +102,7 @@ def test_query_parts_and_missing_truth(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         _load(root, ground_truth="metadata/truth.csv")
     _csv(root / "metadata" / "query_part3.csv", [BARE, ["p0", "query/q1.jpg"]])
-    with pytest.raises(InputError, match=r"part3.csv, row 2 \(id p0\): .*that of row 2 of metadata/query_part1.csv"):
+    with pytest.raises(InputError, match=r"part3.csv, row 2 \(id p0\): .*same as in row 2 of metadata/query_part1.csv"):
         _load(root)
 
 
@@ -121,9 +121,9 @@ def test_declared_categories_have_names(tmp_path):
     with pytest.raises(InputError, match="LEAF_CATEG_ID '10' does not occur in metadata/categories.csv") as caught:
         _load(_eproduct(tmp_path, categories=[row for row in names if row[1] != "10"]))
     assert "(unknown category 1)" in str(caught.value)
-    with pytest.raises(InputError, match="categories.csv, row 10 .*there are META_CATEG_ID"):
+    with pytest.raises(InputError, match="categories.csv, row 10 .*must be one of META_CATEG_ID"):
         _load(_eproduct(tmp_path, categories=[*names, ["LEVEL9", "1", "x"]]))
-    with pytest.raises(InputError, match=r"categories.csv, row 10 \(id 9\): LEAF_CATEG_ID has this id already"):
+    with pytest.raises(InputError, match=r"categories.csv, row 10 \(id 9\): LEAF_CATEG_ID already has this id"):
         _load(_eproduct(tmp_path, categories=[*names, ["LEAF_CATEG_ID", "9", "x"]]))
 
 
@@ -146,15 +146,15 @@ def _with(split: str, **cells: str) -> list[str]:
 
 BAD_ROWS = {
     "empty id": ("train", _with("train", UUID=""), "row 5: the id is empty; give"),
-    "blank in id": ("index", _with("index", UUID="a b"), "row 6 (id a b): the id 'a b' has a blank"),
+    "blank in id": ("index", _with("index", UUID="a b"), "row 6 (id a b): the id 'a b' contains a blank"),
     "duplicate id": (
         "train",
         _with("train", UUID="t2"),
-        "row 5 (id t2): the id is already that of row 3 of metadata/train.csv",
+        "row 5 (id t2): the id is the same as in row 3 of metadata/train.csv",
     ),
-    "duplicate id, gallery": ("index", _with("index", UUID="g1"), "row 6 (id g1): the id is already that of row 2"),
-    "id in two splits": ("train", _with("train", UUID="g1"), "row 5 (id g1): the gallery split has this id too"),
-    "id in two splits, val": ("train", _with("train", UUID="v1"), "row 5 (id v1): the val split has this id too"),
+    "duplicate id, gallery": ("index", _with("index", UUID="g1"), "row 6 (id g1): the id is the same as in row 2"),
+    "id in two splits": ("train", _with("train", UUID="g1"), "row 5 (id g1): the gallery split also has this id"),
+    "id in two splits, val": ("train", _with("train", UUID="v1"), "row 5 (id v1): the val split also has this id"),
     "empty title": ("train", _with("train", AUCT_TITL="  "), "row 5 (id n7): the title is empty"),
     "unknown category": (
         "val",
@@ -208,8 +208,8 @@ BAD_ROWS = {
     "wrong number of fields, short": ("query", ["n7"], "row 5 (id n7): the row has 1 fields, the header 2"),
     "unknown query": ("ground_truth", ["q9", "g1"], "row 4 (id q9): 'q9' is not in the query split"),
     "unknown gallery listing": ("ground_truth", ["both", "g1 g9"], "row 4 (id both): 'g9' is not in the gallery split"),
-    "no relevant listing": ("ground_truth", ["both", " "], "row 4 (id both): the row names no gallery listing"),
-    "duplicate id, truth": ("ground_truth", ["q1", "g1"], "row 4 (id q1): the id is already that of row 2"),
+    "no relevant listing": ("ground_truth", ["both", " "], "row 4 (id both): the row has no gallery listing"),
+    "duplicate id, truth": ("ground_truth", ["q1", "g1"], "row 4 (id q1): the id is the same as in row 2"),
 }
 
 

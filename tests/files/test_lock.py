@@ -1,4 +1,4 @@
-"""The lock of a work directory: one run at a time, and none in the way after kill -9."""
+"""The lock of a work directory: one run at a time, and no stale lock after kill -9."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ HOLD = (
 def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match=f"in use by train, process {child.pid} on .*, since .*: wait until it ends"):
+    with pytest.raises(InputError, match=f"in use by train, process {child.pid} on .*, since .*: wait for it to end"):
         with lock.held(tmp_path, "train"):
             pass
     child.kill()
@@ -38,9 +38,9 @@ def no_locks(monkeypatch):
     monkeypatch.setattr(lock, "LEASE", 3.0)
 
 
-def test_without_locks_a_file_that_goes_on_changing_means_another_run(tmp_path, no_locks):
+def test_without_locks_a_file_that_keeps_changing_means_another_run(tmp_path, no_locks):
     with lock.held(tmp_path, "train"):
-        with pytest.raises(InputError, match="in use by train, process .*: wait until it ends"):
+        with pytest.raises(InputError, match="in use by train, process .*: wait for it to end"):
             with lock.held(tmp_path, "train"):
                 pass
     assert not (tmp_path / ".lock-lease").exists()

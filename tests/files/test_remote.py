@@ -89,7 +89,7 @@ def test_a_url_has_a_local_folder_and_back(given, url, tmp_path, monkeypatch):
     assert workdir.member_folder(given, "other:arg") == folder.parent / "other-arg"
 
 
-def test_local_paths_and_file_urls_stand_for_nothing_else(tmp_path):
+def test_local_paths_and_file_urls_mirror_no_url(tmp_path):
     assert remote.local_folder(f"file://{tmp_path}/a") == tmp_path / "a"
     for local in (tmp_path, pathlib.Path("runs/a"), pathlib.Path.home()):
         assert remote.local_folder(local) == local and remote.url(local) is None
@@ -99,14 +99,14 @@ def test_local_paths_and_file_urls_stand_for_nothing_else(tmp_path):
         remote.local_folder("s3://bucket/../other")
 
 
-def test_orbax_writes_to_gs_itself_and_everything_else_here(tmp_path, monkeypatch):
+def test_orbax_writes_to_gs_directly_and_everything_else_locally(tmp_path, monkeypatch):
     monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path))
     assert remote.checkpoint_folder(remote.local_folder("gs://b/run") / "checkpoints") == "gs://b/run/checkpoints"
     folder = remote.local_folder("s3://b/run") / "checkpoints"
     assert remote.checkpoint_folder(folder) == folder and remote.checkpoint_folder("runs/x") == "runs/x"
 
 
-def test_only_what_changed_is_copied_and_what_went_here_goes_there(bucket, tmp_path, monkeypatch):
+def test_only_changes_are_uploaded_and_deletions_follow(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     fill(
         one,
@@ -129,7 +129,7 @@ def test_only_what_changed_is_copied_and_what_went_here_goes_there(bucket, tmp_p
     assert (two / "deep" / "b").read_text() == "elsewhere" and not (two / "a").exists()
 
 
-def test_a_start_keeps_the_rest_of_a_killed_run_unless_another_machine_went_on(bucket, tmp_path, monkeypatch):
+def test_a_start_keeps_what_a_killed_run_left_unless_another_machine_continued(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     fill(one, a="1", checkpoints__5__x="five")
     remote.push(one)
@@ -146,7 +146,7 @@ def test_a_start_keeps_the_rest_of_a_killed_run_unless_another_machine_went_on(b
     assert sorted(folder.name for folder in (one / "checkpoints").iterdir()) == ["5", "7"]
 
 
-def test_what_is_taken_away_or_altered_on_one_machine_is_so_on_the_other(bucket, tmp_path, monkeypatch):
+def test_deletions_and_changes_on_one_machine_reach_the_other(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     fill(one, a="1", b="1", c="1", checkpoints__5__x="five")
     remote.push(one)
@@ -170,7 +170,7 @@ def test_what_is_taken_away_or_altered_on_one_machine_is_so_on_the_other(bucket,
     assert (one / "c").read_text() == "2" and (one / "d").read_text() == "4"
 
 
-def test_a_checkpoint_that_went_up_by_half_is_not_seen(bucket, tmp_path, monkeypatch):
+def test_a_half_uploaded_checkpoint_is_not_seen(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     fill(one, checkpoints__5__x="five", checkpoints__5__y="five")
     remote.push(one)
@@ -207,7 +207,7 @@ def test_a_checkpoint_that_went_up_by_half_is_not_seen(bucket, tmp_path, monkeyp
         ("nosuch://bucket/run", "cannot be reached.*nosuch"),
     ],
 )
-def test_what_cannot_be_reached_is_one_sentence(bucket, url, said):
+def test_an_unreachable_url_is_one_sentence(bucket, url, said):
     folder = remote.local_folder(url)
     fill(folder, a="1")
     with pytest.raises(InputError, match=said):
@@ -215,7 +215,7 @@ def test_what_cannot_be_reached_is_one_sentence(bucket, url, said):
     assert (folder / "a").read_text() == "1"
 
 
-def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     folder = remote.local_folder("gs://bucket/run")
@@ -223,7 +223,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
         remote.pull(folder)
 
 
-def test_a_catalogue_at_a_url_is_copied_once_and_what_changes_is_seen(bucket, tmp_path, monkeypatch):
+def test_a_catalogue_at_a_url_is_downloaded_once_and_its_changes_are_seen(bucket, tmp_path, monkeypatch):
     from PIL import Image
 
     root = tmp_path / "shop"
@@ -253,7 +253,7 @@ def test_a_catalogue_at_a_url_is_copied_once_and_what_changes_is_seen(bucket, tm
         loading.load({"source": "table", "kwargs": {**block["kwargs"], "root": "s3://bucket/none"}})
 
 
-def test_a_run_that_is_complete_sends_what_could_not_be_sent(bucket, tmp_path, monkeypatch):
+def test_a_complete_run_uploads_what_an_earlier_one_could_not(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     config = ConfigDict({"name": "x", "data": {}, "mine": {}})
     monkeypatch.setattr(workdir, "verbs", lambda config: ())
@@ -264,7 +264,7 @@ def test_a_run_that_is_complete_sends_what_could_not_be_sent(bucket, tmp_path, m
 
 
 @pytest.mark.long
-def test_a_training_killed_on_one_machine_goes_on_on_another(bucket, tmp_path):
+def test_a_training_killed_on_one_machine_resumes_on_another(bucket, tmp_path):
     often = (
         "import runpy, retrieval_jax.files.remote as remote; remote.SECONDS = 0.3; "
         "runpy.run_module('retrieval_jax.run', run_name='__main__', alter_sys=True)"
@@ -314,7 +314,7 @@ def run(*words, **env):
 
 
 @pytest.mark.long
-def test_the_whole_way_on_s3_and_on_with_it_on_another_machine(bucket, tmp_path):
+def test_a_whole_run_on_s3_continued_on_another_machine(bucket, tmp_path):
     done = run(f"--workdir={URL}", RETRIEVAL_JAX_CACHE=str(tmp_path / "one"))
     assert done.returncode == 0, done.stderr
     names = there(bucket)
@@ -356,7 +356,7 @@ def test_a_verb_that_fails_or_is_stopped_leaves_nothing_behind(bucket, tmp_path,
     assert "checkpoints/6.whole" in there(bucket)
 
 
-def test_a_work_directory_in_checkpoint_scores_stands_by_itself(bucket, tmp_path, monkeypatch):
+def test_a_work_directory_in_checkpoint_scores_is_synced_separately(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     fill(
         one,
@@ -375,7 +375,7 @@ def test_a_work_directory_in_checkpoint_scores_stands_by_itself(bucket, tmp_path
     assert remote.checkpoint_folder(at_gs) == at_gs
 
 
-def test_what_a_killed_copy_left_of_a_checkpoint_does_not_count(bucket, tmp_path, monkeypatch):
+def test_what_a_killed_download_left_of_a_checkpoint_does_not_count(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     fill(one, **{"checkpoints__5__.x.123.tmp": "fi"})
     remote.pull(one, settle=True)
@@ -391,7 +391,7 @@ def test_a_checkpoint_that_is_being_deleted_does_not_count(bucket, tmp_path, mon
     assert there(bucket) == ["checkpoints/5/y"]
 
 
-def test_scores_of_another_machine_take_nothing_from_the_training_that_was_killed(bucket, tmp_path, monkeypatch):
+def test_scores_from_another_machine_drop_nothing_of_a_killed_training(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     fill(one, checkpoints__5__x="five")
     remote.push(one)
@@ -405,7 +405,7 @@ def test_scores_of_another_machine_take_nothing_from_the_training_that_was_kille
     assert (one / "checkpoints" / "6" / "x").exists() and (one / "checkpoint_scores" / "metrics.jsonl").exists()
 
 
-def test_a_checkpoint_that_is_deleted_while_it_goes_up_keeps_no_other_back(bucket, tmp_path, monkeypatch):
+def test_a_checkpoint_deleted_during_its_upload_does_not_block_others(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     fill(one, checkpoints__5__x="five", checkpoints__5__y="five", checkpoints__10__x="ten", a="a")
     import s3fs

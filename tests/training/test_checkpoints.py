@@ -89,8 +89,8 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_one_before_used(tmp_pa
         checkpoints.load_params(tmp_path)
     assert checkpoints.load_params(tmp_path, which="params")[2] == 3  # which is whole
     checkpoints.set_aside_damaged(tmp_path)
-    told = capsys.readouterr().out
-    assert told.count("is damaged") == 2 and "it is now called damaged-3, and the one before is used" in told
+    out = capsys.readouterr().out
+    assert out.count("is damaged") == 2 and "renamed to damaged-3; the one before it is used" in out
     opened = checkpoints.Checkpoints(tmp_path)
     assert opened.steps() == [1] and checkpoints.meta(opened.folder) == {"n": 1}
     same(opened.restore(make_state())[0], make_state(1))
@@ -104,7 +104,7 @@ def test_no_silent_start_from_nothing_where_all_are_damaged(tmp_path):
     saved.save(1, make_state(), {})
     saved.close()
     (tmp_path / "1" / checkpoints.CHECKSUMS).write_text("{")
-    with pytest.raises(InputError, match="every checkpoint is damaged .*a new start trains from the beginning"):
+    with pytest.raises(InputError, match="every checkpoint is damaged .*a new start trains from scratch"):
         checkpoints.set_aside_damaged(tmp_path)
     checkpoints.set_aside_damaged(tmp_path)
 
@@ -192,7 +192,7 @@ def test_saved_on_eight_devices_restored_on_one_and_a_failed_save_is_raised(tmp_
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("raised RunFailed ") and done.stdout.endswith("8 1\n")
-    assert "the checkpoint of step 2 could not be written" in done.stdout and "goes on from step 1" in done.stdout
+    assert "the checkpoint of step 2 could not be written" in done.stdout and "resumes from step 1" in done.stdout
     opened = checkpoints.Checkpoints(tmp_path)
     one = sharding.make_mesh(jax.devices()[:1])
     state, meta = opened.restore(

@@ -1,4 +1,4 @@
-"""Guards: numbers that are none are skipped, or stop the run and name the batch; long waits are told, endless end."""
+"""Guards: non-finite steps are skipped or stop the run and name the batch; long waits are reported, hangs end."""
 
 import json
 import subprocess
@@ -20,19 +20,19 @@ def states():
 
 
 @pytest.mark.parametrize("loss, gradient, finite", [(1.0, 2.0, True), (np.nan, 2.0, False), (1.0, np.inf, False)])
-def test_a_step_that_is_no_number_leaves_all_but_its_own_number(loss, gradient, finite):
+def test_a_skipped_non_finite_step_changes_only_the_step_number(loss, gradient, finite):
     before, after = states()
     step = jax.jit(guards.keep_finite, static_argnums=4)
-    state, told = step(before, after, jnp.float32(loss), {"w": jnp.array([gradient, 0.0])}, True)
-    assert bool(told["finite"]) is finite and int(state["step"]) == 4
+    state, out = step(before, after, jnp.float32(loss), {"w": jnp.array([gradient, 0.0])}, True)
+    assert bool(out["finite"]) is finite and int(state["step"]) == 4
     assert np.array_equal(state["w"], [1, 1] if finite else [0, 0])
     if finite:
-        assert float(told["gradient_norm"]) == 2.0
-    state, told = step(before, after, jnp.float32(loss), {"w": jnp.array([gradient, 0.0])}, False)
-    assert np.array_equal(state["w"], [1, 1]) and bool(told["finite"]) is finite
+        assert float(out["gradient_norm"]) == 2.0
+    state, out = step(before, after, jnp.float32(loss), {"w": jnp.array([gradient, 0.0])}, False)
+    assert np.array_equal(state["w"], [1, 1]) and bool(out["finite"]) is finite
 
 
-def test_it_names_the_step_and_the_listings(tmp_path, capsys):
+def test_a_non_finite_step_is_reported_with_its_listings(tmp_path, capsys):
     ids, values = [f"id{n}" for n in range(20)], {"loss": np.nan, "gradient_norm": np.inf}
     with pytest.raises(RunFailed, match="the loss is nan .* gradients inf at step 7, on the listings id0, .*, ..."):
         guards.non_finite(tmp_path, 7, values, ids, skip=False)
@@ -42,7 +42,7 @@ def test_it_names_the_step_and_the_listings(tmp_path, capsys):
     assert lines[0] == {"step": 7, "loss": "nan", "gradient_norm": "inf", "ids": ids} and lines[1]["step"] == 8
 
 
-def test_a_stalled_input_is_told_with_the_place_where_its_threads_are(capsys):
+def test_a_stalled_input_is_reported_with_the_places_of_its_threads(capsys):
     from retrieval_jax.data.pictures import sources
 
     class Slow:
@@ -57,12 +57,12 @@ def test_a_stalled_input_is_told_with_the_place_where_its_threads_are(capsys):
     with guards.Watch(warn_seconds=0.1) as watch, watch.stage("input"):
         thread.start()
         thread.join()
-    told = capsys.readouterr().err
-    assert "for the input: its threads are 1 at data/pictures/sources.py:" in told and "__getitem__" in told
+    out = capsys.readouterr().err
+    assert "for the input: its threads are 1 at data/pictures/sources.py:" in out and "__getitem__" in out
     assert 0.5 < watch.seconds["input"] < 30
 
 
-def test_an_endless_wait_ends_the_process():
+def test_a_hang_ends_the_process():
     code = (
         "import time\nfrom retrieval_jax.training import guards\n"
         "with guards.Watch(0.5, 0.2) as watch, watch.stage('device'):\n    time.sleep(600)\n"
@@ -73,7 +73,7 @@ def test_an_endless_wait_ends_the_process():
     assert 'File "<string>", line 4' in done.stderr  # where it stood
 
 
-def test_a_run_goes_on_with_the_settings_that_change_no_number(tmp_path):
+def test_a_run_resumes_with_other_settings_that_change_no_number(tmp_path):
     def run(**config):
         return {"vocabulary_hash": "v", "num_steps": 9, "config": {"seed": 0, "sharding_rules": [], **config}}
 

@@ -1,4 +1,4 @@
-"""Metric lines: what is written, and that a resumed run leaves no doubles."""
+"""Metric lines: their content, and no duplicates after resuming."""
 
 import json
 
@@ -18,14 +18,14 @@ def write(folder, steps, **kw):
     writer.close()
 
 
-def test_a_line_holds_step_time_and_numbers(tmp_path):
+def test_a_line_has_step_time_and_values(tmp_path):
     write(tmp_path, [3])
     [line] = lines(tmp_path)
     assert line["step"] == 3 and line["loss"] == 1.5 and line["learning_rate"] == 0.1 and line["time"] > 1e9
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def test_resumed_run_cuts_what_came_after_the_checkpoint_and_a_broken_line(tmp_path):
+def test_resuming_removes_lines_after_the_checkpoint_and_a_broken_line(tmp_path):
     write(tmp_path, [1, 2, 3, 4])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')
@@ -33,13 +33,13 @@ def test_resumed_run_cuts_what_came_after_the_checkpoint_and_a_broken_line(tmp_p
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
 
 
-def test_fresh_run_starts_empty(tmp_path):
+def test_a_new_run_starts_with_an_empty_file(tmp_path):
     write(tmp_path, [0, 1])
     write(tmp_path, [0])
     assert [line["step"] for line in lines(tmp_path)] == [0]
 
 
-def test_numbers_that_are_not_finite_stay_valid_json(tmp_path):
+def test_non_finite_values_are_valid_json(tmp_path):
     writer = MetricWriter(tmp_path)
     writer.write(1, {"a": float("nan"), "b": np.inf})
     writer.close()

@@ -1,4 +1,4 @@
-"""Which parameters decay, the learning rate over a run, and the moving average's first steps."""
+"""The optimiser: weight decay, schedules, layer-wise rates, freezing, accumulation, and the moving average."""
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,7 @@ def test_what_decays_in_vit(pooling, pooled):
     assert keep == {f"backbone/{name}" for name in no} | SHARED[1] | pooled[1]
 
 
-def test_the_first_rule_that_matches_counts_and_none_is_an_error():
+def test_first_matching_rule_applies_and_no_match_is_an_error():
     params = {"a": {"kernel": 0, "bias": 0}}
     assert optim.by_rule(params, (("bias", 1), ("a/", 2))) == {"a": {"kernel": 2, "bias": 1}}
     with pytest.raises(ValueError, match="a/kernel"):
@@ -117,13 +117,13 @@ def test_learning_rate_warms_up_and_ends():
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
-def test_learning_rate_of_a_run_shorter_than_its_warm_up(num_steps):
+def test_learning_rate_of_runs_shorter_than_the_warm_up(num_steps):
     _, schedule = optim.make(CONFIG, {"w": 0}, num_steps, steps_per_epoch=1000.0)
     rates = [float(schedule(step)) for step in range(num_steps + 1)]
     assert np.isfinite(rates).all() and max(rates) == pytest.approx(0.1)
 
 
-def test_decay_pulls_only_what_decays_and_in_proportion_to_the_rate():
+def test_decay_applies_to_matching_parameters_and_is_scaled_by_the_rate():
     layer = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}
     params = {"fc": layer, "heads_titles": {"kernel": jnp.ones((2, 2))}}
     optimizer, schedule = optim.make(CONFIG, params, num_steps=10, steps_per_epoch=1.0)
@@ -134,7 +134,7 @@ def test_decay_pulls_only_what_decays_and_in_proportion_to_the_rate():
         assert not updates["fc"]["bias"].any() and not updates["heads_titles"]["kernel"].any()
 
 
-def test_gradients_are_clipped_together():
+def test_gradients_are_clipped_by_global_norm():
     params = {"a/kernel": jnp.zeros(1), "b/kernel": jnp.zeros(1)}
     optimizer, _ = optim.make(CONFIG, params, num_steps=10, steps_per_epoch=1.0)
     gradients = {"a/kernel": jnp.full(1, 30.0), "b/kernel": jnp.full(1, 40.0)}
@@ -143,7 +143,7 @@ def test_gradients_are_clipped_together():
     np.testing.assert_allclose(np.concatenate(first), [0.1 * 0.6, 0.1 * 0.8], rtol=1e-5)  # (1 - b1) * 30 / 50 ...
 
 
-def test_moving_average_forgets_the_start_first_and_is_slow_later():
+def test_moving_average_is_fast_early_and_slow_later():
     ema, expected = {"w": jnp.float32(100.0)}, 100.0
     for step in range(200):
         params = {"w": jnp.float32(step)}
@@ -165,7 +165,7 @@ def with_settings(**changed):
 
 
 def stacks():
-    """Returns the same small network with its layers one by one and stacked: stem, three blocks, a norm, a head."""
+    """Returns a small network with separate and with stacked layers: stem, three blocks, a norm, a head."""
     rng = np.random.default_rng(0)
     layers = [
         {"fc": {"kernel": rng.normal(size=(4, 4)).astype("f"), "bias": rng.normal(size=4).astype("f")}}
@@ -181,7 +181,7 @@ def stacks():
     return one_by_one, {"backbone": {**rest, "blocks": jax.tree.map(lambda *x: np.stack(x), *layers)}, **head}
 
 
-def test_layers_decay_from_the_last_to_the_stem():
+def test_layer_decay_from_the_last_layer_to_the_stem():
     one_by_one, scanned = stacks()
     factors = optim.rate_factors(with_settings(layer_decay=0.5), one_by_one)
     assert factors["heads_titles"]["kernel"] == factors["backbone"]["norm"]["scale"] == 1.0
@@ -192,7 +192,7 @@ def test_layers_decay_from_the_last_to_the_stem():
     np.testing.assert_array_equal(stacked["bias"], np.reshape([0.125, 0.25, 0.5], (3, 1)))
 
 
-def test_scanned_layers_get_the_updates_of_layers_one_by_one():
+def test_scanned_layers_get_the_updates_of_separate_layers():
     config = with_settings(
         layer_decay=0.7, learning_rate_rules=(("/bias$", 3.0),), warmup_epochs=0.5, clip_norm=0.0
     )  # a norm sums in another order
@@ -211,7 +211,7 @@ def test_scanned_layers_get_the_updates_of_layers_one_by_one():
     jax.tree.map(np.testing.assert_array_equal, one_by_one, scanned)
 
 
-def test_layers_of_stages_count_through_and_what_stands_between_goes_with_the_next_block():
+def test_layers_are_numbered_across_stages_and_layers_between_belong_to_the_next_block():
     shapes = {
         "backbone": {
             "stem_norm": {"scale": (2,)},
@@ -244,7 +244,7 @@ def test_layers_of_stages_count_through_and_what_stands_between_goes_with_the_ne
     "backbone",
     [convnext.Model("test"), convnext.Model("test", scan=True), vit.Model("test"), vit.Model("test", scan=True)],
 )
-def test_every_layer_of_the_backbones_is_found(backbone):
+def test_every_layer_of_the_backbones_is_recognised(backbone):
     params = abstract_params(backbone)
     factors = optim.rate_factors(with_settings(layer_decay=0.5), params)
     by_path = {
@@ -256,7 +256,7 @@ def test_every_layer_of_the_backbones_is_found(backbone):
     assert by_path["backbone/stem/kernel"] == min(by_path.values())
 
 
-def test_the_first_rule_sets_the_rate_and_decay_rules_come_before_the_defaults():
+def test_first_rule_sets_the_rate_and_decay_rules_precede_the_defaults():
     params = {"backbone": {"kernel": jnp.ones((2, 2))}, "heads_titles": {"kernel": jnp.ones((2, 2))}}
     config = with_settings(
         learning_rate_rules=(("^heads_", 10.0), ("kernel", 0.5)),
@@ -272,7 +272,7 @@ def test_the_first_rule_sets_the_rate_and_decay_rules_come_before_the_defaults()
     np.testing.assert_allclose(updates["heads_titles"]["kernel"], -0.1 * 0.5 * 10 * 0.25, rtol=1e-6)
 
 
-def test_whole_numbers_as_shares_decay_nothing_else():
+def test_integer_decay_shares_do_not_affect_other_parameters():
     params = {"backbone": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
     config = with_settings(decay_rules=(("kernel", 2),), schedule="constant", warmup_epochs=0.0)
     optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=1.0)
@@ -287,7 +287,7 @@ def test_whole_numbers_as_shares_decay_nothing_else():
     "name, rules, words",
     [
         ("frozen", ("^backbon/",), "'\\^backbon/' matches no parameter, such as backbone/kernel"),
-        ("learning_rate_rules", (("(", 1.0),), "is no regular expression"),
+        ("learning_rate_rules", (("(", 1.0),), "is not a regular expression"),
         ("decay_rules", (("x", 1.0),), "decay_rules"),
     ],
 )
@@ -297,7 +297,7 @@ def test_a_rule_that_matches_nothing_is_refused(name, rules, words):
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
-def test_what_is_frozen_stays_has_no_state_and_no_part_in_the_clipped_norm(layer_decay):
+def test_frozen_parameters_have_no_state_and_do_not_count_in_the_clipped_norm(layer_decay):
     params, _ = stacks()
     config = with_settings(frozen=("^backbone/",), layer_decay=layer_decay)
     optimizer, _ = optim.make(config, params, num_steps=10, steps_per_epoch=1.0)
@@ -316,7 +316,7 @@ def test_what_is_frozen_stays_has_no_state_and_no_part_in_the_clipped_norm(layer
     np.testing.assert_array_equal(updates["heads_titles"]["kernel"], expected["heads_titles"]["kernel"])
 
 
-def test_the_average_leaves_out_what_is_frozen_and_what_the_regex_does_not_name():
+def test_average_excludes_frozen_and_unmatched_parameters():
     params, _ = stacks()
     assert optim.is_averaged(CONFIG, params) is None
     config = with_settings(frozen=("block0/",), ema_paths="^backbone/")
@@ -351,13 +351,13 @@ def test_schedules(schedule, kwargs, expected):
 
 
 def test_an_unknown_schedule_or_argument_is_refused():
-    with pytest.raises(InputError, match="schedule is 'cosin'; there are: cosine, wsd, step, constant"):
+    with pytest.raises(InputError, match="no schedule named 'cosin'.*did you mean cosine.*cosine, wsd, step, constant"):
         optim.make_schedule(with_settings(schedule="cosin"), 10, 1.0)
-    with pytest.raises(InputError, match="unknown share; wsd takes: decay_share"):
+    with pytest.raises(InputError, match="schedule_kwargs: schedule 'wsd' has no argument 'share'.*: decay_share"):
         optim.make_schedule(with_settings(schedule="wsd", schedule_kwargs={"share": 0.1}), 10, 1.0)
 
 
-def test_parts_of_a_batch_give_the_gradient_of_the_whole():
+def test_accumulated_gradients_equal_those_of_the_whole_batch():
     rng = np.random.default_rng(0)
     batch = {
         "x": rng.normal(size=(12, 3)).astype("f"),
@@ -383,6 +383,6 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole():
         whole,
         jax.jit(optim.accumulated(gradient_fn, 3))(params, batch),
     )
-    assert parts[0] == 0 and parts[-1].dtype == jnp.int32  # so that every part draws its own random numbers
-    with pytest.raises(InputError, match="12 rows cannot be cut into config.train.accumulate_steps=5"):
+    assert parts[0] == 0 and parts[-1].dtype == jnp.int32  # so that each part draws its own random numbers
+    with pytest.raises(InputError, match="12 rows cannot be divided into config.train.accumulate_steps=5"):
         optim.accumulated(gradient_fn, 5)(params, batch)

@@ -1,4 +1,4 @@
-"""Mesh, rules and batches; and that neither the number of devices nor that of processes changes what is learnt."""
+"""Mesh, rules and batches; and training does not depend on the number of devices and processes."""
 
 import json
 import os
@@ -38,34 +38,34 @@ def abstract_mesh(data, fsdp):
     [
         ("backbone/stage2_block3/fc1/kernel", (1024, 4096), (None, "fsdp")),
         ("backbone/stage2_block3/fc2/kernel", (4096, 1024), ("fsdp",)),
-        ("backbone/blocks/fc1/kernel", (4096, 512, 2048), (None, None, "fsdp")),  # not along the layers
+        ("backbone/blocks/fc1/kernel", (4096, 512, 2048), (None, None, "fsdp")),  # not along the layer axis
         ("backbone/stage3_down/kernel", (2, 2, 1024, 2048), (None, None, None, "fsdp")),
         ("heads_titles/kernel", (2048, 20000), (None, "fsdp")),
-        ("heads_titles/kernel", (2048, 20001), ("fsdp",)),  # eight cannot share the labels
+        ("heads_titles/kernel", (2048, 20001), ("fsdp",)),  # labels not divisible by eight
         ("title_tower/embedding", (20000, 512), ("fsdp",)),
         ("backbone/stem/kernel", (16, 16, 3, 1024), ()),
         ("backbone/stage0_block0/dw_kernel", (7, 7, 2048), ()),
         ("backbone/block0/attention/relative_bias", (8192, 16), ()),
         ("backbone/positions", (1, 4096, 1024), ()),
         ("heads_titles/bias", (80000,), ()),
-        ("backbone/block0/attention/proj/kernel", (192, 192), ()),  # too few
-        ("backbone/block0/attention/proj/kernel", (1023, 1023), ()),  # eight cannot share it
+        ("backbone/block0/attention/proj/kernel", (192, 192), ()),  # too small
+        ("backbone/block0/attention/proj/kernel", (1023, 1023), ()),  # not divisible by eight
     ],
 )
 def test_default_rules(path, shape, expected):
     assert sharding.spec(path, shape, abstract_mesh(2, 8)) == PartitionSpec(*expected)
 
 
-def test_rules_of_a_config_go_first_and_bad_ones_are_refused():
+def test_rules_of_a_config_take_precedence_and_bad_ones_are_refused():
     mesh = abstract_mesh(2, 4)
     assert sharding.spec("heads_titles/kernel", (8, 20), mesh, (("^heads_", (None, "fsdp")),)) == (
         PartitionSpec(None, "fsdp")
     )
     assert sharding.spec("a/kernel", (512, 1024), mesh, (("^a/", ()),)) == PartitionSpec()
     for rule, words in (
-        ((None, "fsdb"), "names 'fsdb'; the axes are data, fsdp"),
-        (("fsdp",), "cuts 7 into 4"),
-        (((("data", "fsdp")),), "cuts 7 into 2 x 4"),
+        ((None, "fsdb"), "unknown axis 'fsdb'; the axes are data, fsdp"),
+        (("fsdp",), "divides 7 by 4"),
+        (((("data", "fsdp")),), "divides 7 by 2 x 4"),
         ((None,) * 3, "more dimensions"),
     ):
         with pytest.raises(InputError, match=f"config.train.sharding_rules: .*{words}"):
@@ -74,18 +74,17 @@ def test_rules_of_a_config_go_first_and_bad_ones_are_refused():
         sharding.state_sharding({"params": {"a": np.zeros(3)}}, mesh, (("^b", ()),))
 
 
-def test_memory_names_what_does_not_fit():
+def test_memory_check_reports_the_largest_part():
     counts = {"parameters": 3 * 2**30, "optimiser state": 6 * 2**30, "batch": 2**20}
     assert memory.check(counts, 10 * 2**30) == (
         "9.0 GiB of memory on each device: optimiser state 6.0 GiB, parameters 3.0 GiB, batch 1.0 MiB; it has 10.0 GiB"
     )
     with pytest.raises(
         InputError,
-        match="has only 8.0 GiB. What does not fit is first of all optimiser state: use a "
-        "larger config.train.mesh.fsdp",
+        match="has only 8.0 GiB. The largest part is optimiser state: use a larger config.train.mesh.fsdp",
     ):
         memory.check(counts, 8 * 2**30)
-    with pytest.raises(InputError, match="first of all activations: use config.train.accumulate_steps"):
+    with pytest.raises(InputError, match="largest part is activations: use config.train.accumulate_steps"):
         memory.check({**counts, "activations": 2**36}, 8 * 2**30)
     assert 2**20 < memory.limit(jax.devices()[0]) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -131,14 +130,14 @@ def free_port():
 
 
 def processes(code, count, devices, *args):
-    """Starts so many processes of a run with so many devices each."""
+    """Starts the processes of a run with a number of devices each."""
     port, started = free_port(), []
     for rank in range(count):
         env = {
             **os.environ,
             "JAX_NUM_CPU_DEVICES": str(devices),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # much less time in the compiler
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles much faster
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
         }
         env.pop(sharding.VARIABLE, None)
@@ -157,7 +156,7 @@ def processes(code, count, devices, *args):
 
 
 def finished(started, timeout=900):
-    """Returns the last line that each process prints."""
+    """Waits for processes and returns the last line that each printed."""
     lines = []
     try:
         for process in started:
@@ -191,7 +190,8 @@ from retrieval_jax.models.backbones import convnext
 sharding.initialize()
 sharding._SMALL = 16  # cut everything that can be cut
 convnext.VARIANTS["tiny test"] = tiny.TINY
-config, rng = tiny.tiny_config().train, np.random.default_rng(0)
+whole, rng = tiny.tiny_config(), np.random.default_rng(0)
+config = whole.train
 examples = Examples({
     "image": Pictures(rng.integers(0, 256, (40, 16, 16, 3), np.uint8)),
     "label_ids": Ragged(np.arange(41) * 2, rng.integers(0, 5, 80).astype(np.int32)),
@@ -224,9 +224,8 @@ for devices, fsdp, parts, drawn in json.loads(sys.argv[1]):
         state, values = update(state, sharding.shard_batch(batch, mesh), None)
         losses.append({name: float(value) for name, value in values.items()})
     cut = [leaf.sharding.shard_shape(leaf.shape) != leaf.shape for leaf in jax.tree.leaves(state["opt_state"])]
-    scores = retrieval.Evaluator(
-        task.predict_fns["embed_image"], catalog=tiny_linear.make_catalog(), transform=(("resize", {}),),
-        image_size=(16, 16), batch_size=7, mesh=mesh, selection_share=1.0).run(state["ema"])
+    whole.embed.batch_size, whole.evaluate.selection_share, whole.data.image_size = 7, 1.0, (16, 16)
+    scores = retrieval.make(task, tiny_linear.make_catalog(), config=whole, mesh=mesh)(state["ema"])
     found[f"{devices},{fsdp},{parts},{drawn}"] = {"losses": losses, "scores": dict(scores), "cut": sum(cut)}
 print(json.dumps(found))
 """
@@ -240,7 +239,7 @@ def equal(ours, theirs, rtol):
     assert ours["scores"] == theirs["scores"]
 
 
-def test_neither_devices_nor_processes_nor_parts_change_losses_and_scores():
+def test_losses_and_scores_do_not_depend_on_devices_processes_or_parts():
     """Losses agree to 1e-5: sums over rows are taken in another order. Scores are ranks, and agree exactly."""
     one, *two = map(
         json.loads,
@@ -292,7 +291,7 @@ train.run(config, folder)
 
 
 @pytest.mark.long
-def test_a_run_that_goes_on_with_other_processes_sees_the_next_examples(tmp_path):
+def test_a_run_resumed_with_other_processes_sees_the_next_examples(tmp_path):
     """Two processes of two devices, stopped at step 4; one, at step 8; then three of one: 17 rows for all of them."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):

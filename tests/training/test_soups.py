@@ -1,4 +1,4 @@
-"""Means of checkpoints."""
+"""Averages of checkpoints."""
 
 import ml_dtypes
 import numpy as np
@@ -12,14 +12,14 @@ PARAMS = {
 }
 
 
-def test_uniform_is_the_mean_in_the_types_of_the_parameters():
+def test_uniform_is_the_mean_in_the_parameter_types():
     mean = soups.uniform(PARAMS.get, [1, 2, 3])
     assert mean["a"]["w"].dtype == np.float32 and mean["b"].dtype == ml_dtypes.bfloat16
     np.testing.assert_allclose(mean["a"]["w"], [-32, 4])
     assert mean["b"].astype(np.float32) == 3
 
 
-def test_greedy_takes_what_does_not_lower_the_score():
+def test_greedy_keeps_checkpoints_that_do_not_lower_the_score():
     tried = []
 
     def score(params):

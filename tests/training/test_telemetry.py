@@ -1,4 +1,4 @@
-"""What a run tells about its speed."""
+"""Speed, profiler window and compilation cache of a run."""
 
 import collections
 import os
@@ -11,7 +11,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.training import telemetry
 
 
-def test_operations_of_a_compiled_product():
+def test_flops_of_a_compiled_product():
     compiled = jax.jit(jnp.dot).lower(jnp.zeros((8, 16)), jnp.zeros((16, 4))).compile()
     assert telemetry.flops(compiled) == pytest.approx(2 * 8 * 16 * 4, rel=0.1)
 
@@ -29,14 +29,14 @@ def test_operations_of_a_compiled_product():
         ("cpu", None),
     ],
 )
-def test_utilisation_is_a_share_of_the_peak_where_that_is_known(monkeypatch, kind, peak):
+def test_utilisation_is_a_share_of_a_known_peak(monkeypatch, kind, peak):
     monkeypatch.setattr(telemetry.jax, "devices", lambda: [type("Device", (), {"device_kind": kind})])
     assert telemetry.peak_flops() == peak
     assert telemetry.utilisation(1e12, 0.01) == (1e14 / peak if peak else None)
     assert telemetry.utilisation(None, 0.01) is None
 
 
-def test_speed_leaves_out_evaluation_and_compiler(monkeypatch):
+def test_speed_excludes_evaluation_and_compilation(monkeypatch):
     clock, seconds = [100.0], collections.Counter()
     monkeypatch.setattr(telemetry.time, "monotonic", lambda: clock[0])
     speed = telemetry.Speed(seconds, 10)
@@ -49,7 +49,7 @@ def test_speed_leaves_out_evaluation_and_compiler(monkeypatch):
 
 def test_profile_window(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(telemetry.PROFILE, "3")
-    with pytest.raises(InputError, match="write the first and the last step"):
+    with pytest.raises(InputError, match="give the first and the last step"):
         telemetry.Profile(tmp_path)
     monkeypatch.setenv(telemetry.PROFILE, "2:3")
     profile = telemetry.Profile(tmp_path)
@@ -64,17 +64,17 @@ def test_profile_window(tmp_path, monkeypatch, capsys):
     assert "profile of steps 2 to 3" in capsys.readouterr().out
 
 
-def test_programs_are_kept_where_the_user_says_nothing(monkeypatch, tmp_path):
-    told = {}
+def test_compilation_cache_is_on_by_default(monkeypatch, tmp_path):
+    settings = {}
     monkeypatch.setattr(
         telemetry.jax,
         "config",
-        type("C", (), {"jax_compilation_cache_dir": None, "update": staticmethod(told.__setitem__)}),
+        type("C", (), {"jax_compilation_cache_dir": None, "update": staticmethod(settings.__setitem__)}),
     )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(os.environ, "JAX_COMPILATION_CACHE_DIR", "")
     telemetry.keep_compiled()
-    assert not told  # switched off
+    assert not settings  # turned off
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     telemetry.keep_compiled()
-    assert told["jax_compilation_cache_dir"].startswith(str(tmp_path / "retrieval_jax" / "compiled"))
+    assert settings["jax_compilation_cache_dir"].startswith(str(tmp_path / "retrieval_jax" / "compiled"))

@@ -1,4 +1,4 @@
-"""Starting from another run's weights: labels by name, the rest by path, all of it counted."""
+"""Starting from another run's weights: labels matched by name, the rest by path, with counts."""
 
 import pathlib
 
@@ -30,7 +30,7 @@ OLD, NEW = info(["black", "dress", "red"], ["shoes", "tops"]), info(["dress", "h
 
 
 def network(data_info, seed, width=4, **further):
-    """Returns parameters of noise, named as an embedder's."""
+    """Returns random parameters named like an embedder's."""
     labels, categories = len(data_info.label_names), len(data_info.category_names[-1])
     shapes = {
         "backbone": {"stem": {"kernel": (3, width)}, "block0": {"bias": (width,)}},
@@ -63,7 +63,7 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_labels_go_by_name_and_the_rest_by_path(run):
+def test_labels_are_matched_by_name_and_the_rest_by_path(run):
     old = network(OLD, 0, **{"heads_projector": {"kernel": (4, 4)}})
     fresh = network(NEW, 1, **{"heads_new": {"bias": (2,)}})
     params, counts = warm_start.from_run(fresh, run, NEW)
@@ -92,8 +92,8 @@ def test_labels_go_by_name_and_the_rest_by_path(run):
     assert jax.tree.structure(params) == jax.tree.structure(fresh)
 
 
-def test_as_many_labels_as_dimensions_are_not_confused(tmp_path):
-    here = info([f"label{i}" for i in range(6)], ["tops", "bags"])  # six, as the projection has dimensions
+def test_label_axis_is_found_if_labels_equal_dimensions(tmp_path):
+    here = info([f"label{i}" for i in range(6)], ["tops", "bags"])  # six, like the projection's dimensions
     there = info(here.label_names[::-1], ["tops", "bags"])
     save(tmp_path, network(there, 0), there)
     params, _ = warm_start.from_run(network(here, 1), tmp_path, here)
@@ -101,7 +101,7 @@ def test_as_many_labels_as_dimensions_are_not_confused(tmp_path):
     np.testing.assert_array_equal(kernels[0], kernels[1][:, ::-1])
 
 
-def test_every_tensor_of_another_shape_is_named_at_once(run):
+def test_all_tensors_of_other_shapes_are_listed(run):
     fresh = network(NEW, 1, width=8)
     with pytest.raises(InputError) as error:
         warm_start.from_run(fresh, run, NEW)
@@ -116,13 +116,13 @@ def test_every_tensor_of_another_shape_is_named_at_once(run):
 
 def test_another_backbone_and_a_folder_without_training_are_refused(run, tmp_path):
     fresh = {"backbone": {"other": np.zeros(3, np.float32)}}
-    with pytest.raises(InputError, match="holds no tensor of this config's backbone"):
+    with pytest.raises(InputError, match="has no tensor of this config's backbone"):
         warm_start.from_run(fresh, run, NEW)
     with pytest.raises(InputError, match="no checkpoint there; train first"):
         warm_start.from_run(fresh, tmp_path, NEW)
 
 
-def test_public_weights_come_first_and_an_earlier_run_after_them(run):
+def test_an_earlier_run_overrides_public_weights(run):
     def public(params):
         return jax.tree.map(lambda p: np.full_like(p, 5.0), params)
 
@@ -147,12 +147,12 @@ def test_public_weights_come_first_and_an_earlier_run_after_them(run):
         ("/abs/x:y", "", "/abs/x:y"),
     ],
 )
-def test_what_init_from_means(init_from, name, folder):
+def test_meaning_of_init_from(init_from, name, folder):
     config = ml_collections.ConfigDict({"train": {"init_from": init_from}})
     assert workdir.predecessor(config) == name
     assert workdir.predecessor_folder(config, "runs/mine") == (folder and pathlib.Path(folder))
     assert workdir.predecessor(ml_collections.ConfigDict({"search": {}})) == ""
 
 
-def test_paths_name_heads_as_the_embedder_does():
+def test_head_names_match_those_of_the_embedder():
     assert {path.split("/")[0] for path in jax.tree.leaves(optim.paths(network(OLD, 0)))} >= set(warm_start._LABELS)

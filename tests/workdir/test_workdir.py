@@ -9,7 +9,7 @@ from fake_verbs import ensemble_config, fake_verb, make_config
 from retrieval_jax import workdir
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, lock
-from retrieval_jax.workdir import command_line, provenance, records
+from retrieval_jax.workdir import config_files, provenance, records
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -71,7 +71,7 @@ def test_a_changed_data_mine_or_train_block_is_refused_in_a_used_directory(tmp_p
     assert workdir.read_config(tmp_path)["mine"]["threshold"] == 5  # the old settings stay
 
 
-def test_a_mesh_of_other_devices_is_no_change(tmp_path):
+def test_a_mesh_of_other_devices_is_not_a_change(tmp_path):
     run_all(make_config(), tmp_path)
     assert run_all(make_config(**{"train.mesh": {"data": 2, "fsdp": 4}}), tmp_path) == {}
     assert workdir.read_config(tmp_path)["train"]["mesh"]["fsdp"] == 4
@@ -79,7 +79,7 @@ def test_a_mesh_of_other_devices_is_no_change(tmp_path):
     assert run_all(make_config(**changed), tmp_path) == {}
 
 
-def test_a_change_is_taken_while_nothing_was_made(tmp_path):
+def test_a_change_is_accepted_while_the_directory_is_unused(tmp_path):
     workdir.write_settings(make_config(), tmp_path)
     workdir.prepare(make_config(**{"mine.threshold": 6}), tmp_path)
     workdir.write_settings(make_config(**{"mine.threshold": 6}), tmp_path)
@@ -93,7 +93,7 @@ def failing_verb(config, folder):
     raise InputError("no such file")
 
 
-def test_a_first_verb_that_failed_does_not_lock_the_directory(tmp_path):
+def test_a_first_verb_that_failed_does_not_fix_the_settings(tmp_path):
     workdir.prepare(make_config(**{"data.source": "mistyped"}), tmp_path)
     with pytest.raises(InputError, match="no such file"):
         workdir.run_stage(make_config(), tmp_path, "mine", failing_verb)
@@ -101,7 +101,7 @@ def test_a_first_verb_that_failed_does_not_lock_the_directory(tmp_path):
     assert tuple(run_all(make_config(), tmp_path)) == workdir.VERBS  # the corrected config
 
 
-def test_a_verb_that_once_finished_locks_the_directory_even_when_it_fails_later(tmp_path):
+def test_a_verb_that_finished_once_fixes_the_settings_even_if_it_fails_later(tmp_path):
     config = make_config()
     workdir.prepare(config, tmp_path)
     workdir.run_stage(config, tmp_path, "mine", fake_verb("mine"))
@@ -112,7 +112,7 @@ def test_a_verb_that_once_finished_locks_the_directory_even_when_it_fails_later(
 
 
 @pytest.mark.parametrize("folder", ["nosuch://bucket/runs", pathlib.Path("nosuch://bucket/runs"), "hdfs+x://a"])
-def test_a_remote_folder_is_never_written_beside_us(tmp_path, monkeypatch, folder):
+def test_a_remote_folder_never_becomes_a_local_one(tmp_path, monkeypatch, folder):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("RETRIEVAL_JAX_CACHE", str(tmp_path / "cache"))
@@ -123,7 +123,7 @@ def test_a_remote_folder_is_never_written_beside_us(tmp_path, monkeypatch, folde
         assert workdir.as_path(local) == pathlib.Path(local)
 
 
-def test_rows_that_mine_set_aside_are_an_output_where_there_are_any(tmp_path):
+def test_rows_that_mine_set_aside_are_an_output_if_there_are_any(tmp_path):
     workdir.prepare(make_config(), tmp_path)
     record = workdir.run_stage(make_config(), tmp_path, "mine", fake_verb("mine"))
     assert set(record["outputs"]) == {"attributes/part-0"}
@@ -132,7 +132,7 @@ def test_rows_that_mine_set_aside_are_an_output_where_there_are_any(tmp_path):
     assert set(record["outputs"]) == {"attributes/part-0", "set_aside.csv"}
 
 
-def test_the_memory_allocator_is_recorded_where_it_was_tuned(monkeypatch):
+def test_a_tuned_memory_allocator_is_recorded(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     assert "malloc" not in provenance.hardware()
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
@@ -164,7 +164,7 @@ def test_a_missing_or_altered_output_runs_again(tmp_path):
     assert workdir.reason_to_run(config, tmp_path, "embed") == "its output embeddings/part-0 is missing"
 
 
-def test_a_verb_alone_asks_for_the_ones_before_it(tmp_path):
+def test_a_single_verb_requires_the_ones_before_it(tmp_path):
     config = make_config()
     workdir.prepare(config, tmp_path)
     workdir.require_earlier(config, tmp_path, "mine")
@@ -195,7 +195,7 @@ def test_settings_survive_json_with_tuples(tmp_path):
         workdir.read_config(tmp_path / "elsewhere")
 
 
-def test_hash_tells_settings_that_only_look_alike_apart():
+def test_the_hash_distinguishes_settings_that_look_alike():
     assert workdir.stage_hash(make_config(**{"search.steps": (("a", {}), ("b", {}))}), "search") != workdir.stage_hash(
         make_config(**{"search.steps": (("b", {}), ("a", {}))}), "search"
     )
@@ -232,7 +232,7 @@ def test_default_names_are_short_safe_and_distinct():
         assert len(text) <= 100 and not set(text) & set("/ '\"()[]{}:*?<>|\\")
 
 
-def test_a_file_is_no_work_directory(tmp_path):
+def test_a_file_is_not_a_work_directory(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         workdir.prepare(make_config(), tmp_path / "file")
@@ -269,7 +269,7 @@ def test_what_only_looks_like_speed_is_refused(tmp_path, key):
 
 
 def test_every_free_setting_is_one_that_the_configs_have():
-    names = command_line.setting_names(command_line.load_config(ROOT / "configs" / "fashion_softmax.py"))
+    names = config_files.setting_names(config_files.load(ROOT / "configs" / "fashion_softmax.py"))
     for name in workdir.FREE:
         known = any(one == name or one.startswith(name + ".") for one in names)
         assert known or "data_dir" in name or "catalogs" in name, name

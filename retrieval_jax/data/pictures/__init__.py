@@ -1,1 +1,1 @@
-"""From a picture's bytes to the array that a network sees."""
+"""Pictures from file bytes to network input: sources, decoding, transforms."""

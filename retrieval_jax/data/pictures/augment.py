@@ -1,13 +1,13 @@
 """TrivialAugment and RandAugment: random chains of simple picture operations, on uint8 RGB of any size.
 
-`transforms.compose` knows both by name. They move and recolour the picture but keep its size, so they stand after the
-transform that sets it:
+Both are transforms of `transforms.compose`. They move and recolour the picture but keep its size, so they come after
+the transform that sets it:
 
     transforms = (("random_resized_crop", {}), ("flip", {}), ("trivial_augment", {}))
 
-The operations are those of Pillow, which both papers used, in OpenCV's speed: those that map single values (tables)
-give the same bytes; the others differ by rounding. Where colour is part of what makes two listings the same product,
-`ops` leaves the colour operations out: ("trivial_augment", {"ops": augment.GEOMETRIC}).
+The operations are Pillow's, which both papers used, at OpenCV's speed: those that map single values (lookup tables)
+give the same bytes; the others differ by rounding. If colour distinguishes products, restrict `ops` to geometric
+operations: ("trivial_augment", {"ops": augment.GEOMETRIC}).
 """
 
 import math
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.pairs import near
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of red, green, blue
 _LEVELS = np.arange(256)
@@ -33,7 +34,7 @@ def autocontrast(image):
 
 
 def equalize(image):
-    """Makes the values of each channel about equally frequent."""
+    """Equalises the histogram of each channel."""
     tables = np.empty((1, 256, 3), np.uint8)
     for channel in range(3):
         counts = cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
@@ -44,17 +45,17 @@ def equalize(image):
 
 
 def invert(image):
-    """Turns every value v into 255 - v."""
+    """Replaces each value v by 255 - v."""
     return cv2.bitwise_not(image)
 
 
 def posterize(image, bits):
-    """Keeps the `bits` highest bits of every value."""
+    """Keeps the `bits` highest bits of each value."""
     return cv2.LUT(image, (_LEVELS & ~(2 ** (8 - bits) - 1)).astype(np.uint8))
 
 
 def solarize(image, threshold):
-    """Inverts the values from `threshold` on."""
+    """Inverts the values at or above `threshold`."""
     return cv2.LUT(image, np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS).astype(np.uint8))
 
 
@@ -81,7 +82,7 @@ def color(image, factor):
 
 
 def sharpness(image, factor):
-    """Blends with a smoothed picture: 0 is smooth, 1 the picture, more is sharper; the outermost pixels stay."""
+    """Blends with a smoothed picture: 0 is smooth, 1 the picture, more is sharper; border pixels stay."""
     kernel = (1 - factor) * _SMOOTH
     kernel[1, 1] += factor
     out = cv2.filter2D(image, -1, kernel)
@@ -110,7 +111,7 @@ def translate_y(image, pixels, fill=(128, 128, 128)):
 
 
 def rotate(image, degrees, fill=(128, 128, 128)):
-    """Turns the picture around its centre, anticlockwise."""
+    """Rotates the picture anticlockwise around its centre."""
     y, x = image.shape[0] / 2, image.shape[1] / 2
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return _affine(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y), fill)
@@ -127,10 +128,10 @@ def _shift(image, left, up, fill):
 
 
 def _affine(image, matrix, fill):
-    """Takes the value at (x, y) from (a x + b y + c, d x + e y + f), pixel centres at halves, as Pillow counts."""
+    """Samples (x, y) from (a x + b y + c, d x + e y + f), with pixel centres at halves, as in Pillow."""
     a, b, c, d, e, f = matrix
     matrix = np.array(((a, b, c + (a + b - 1) / 2), (d, e, f + (d + e - 1) / 2)))
-    # With a fourth channel OpenCV has the same pixels in less than half of the time.
+    # With a fourth channel OpenCV computes the same pixels in less than half the time.
     image = cv2.warpAffine(
         cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),
         matrix,
@@ -154,15 +155,15 @@ _MOVE = {
 
 
 def trivial_augment(size, ops=None, translate=32, fill=(128, 128, 128)):
-    """Applies one random operation of random strength: nothing to tune.
+    """Applies one random operation of random strength; there is nothing to tune.
 
     Args:
-      ops: the operations to choose from; None for all of the paper's: identity, autocontrast, equalize, posterize,
+      ops: operations to choose from; None for all of the paper's: identity, autocontrast, equalize, posterize,
         solarize, brightness, contrast, color, sharpness, shear_x, shear_y, translate_x, translate_y, rotate.
       translate: largest shift in pixels.
-      fill: colour of what comes into the picture from outside.
+      fill: colour of the area that moves in from outside.
 
-    Strengths are those of the paper's "wide" space, in 31 steps: shear up to 0.99, turns up to 135 degrees, factors
+    Strengths are those of the paper's "wide" space, in 31 steps: shear up to 0.99, rotation up to 135 degrees, factors
     0.01 to 1.99, at least 2 bits.
     Source: Mueller and Hutter 2021, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation" (arXiv
     2103.10158).
@@ -198,31 +199,31 @@ def trivial_augment(size, ops=None, translate=32, fill=(128, 128, 128)):
 
 
 def rand_augment(size, num_ops=2, magnitude=9.0, magnitude_std=0.5, p=0.5, ops=None, fill=(128, 128, 128)):
-    """Applies `num_ops` random operations, all of about the same strength.
+    """Applies `num_ops` random operations of similar strength.
 
     Args:
-      num_ops: operations one after the other, drawn with replacement.
+      num_ops: number of operations, drawn with replacement.
       magnitude: strength from 0 to 10.
-      magnitude_std: standard deviation of the strength, drawn anew for each operation and clipped to 0..10.
-      p: probability of each operation to take place; 1 in the paper.
-      ops: the operations to choose from; None for all: autocontrast, equalize, invert, posterize, solarize,
+      magnitude_std: standard deviation of the strength, which is drawn per operation and clipped to 0..10.
+      p: probability of applying each operation; 1 in the paper.
+      ops: operations to choose from; None for all: autocontrast, equalize, invert, posterize, solarize,
         solarize_add, brightness, contrast, color, sharpness, shear_x, shear_y, translate_x, translate_y, rotate.
-      fill: colour of what comes into the picture from outside.
+      fill: colour of the area that moves in from outside.
 
-    The defaults are what ConvNeXt and Swin were trained with, timm's "rand-m9-mstd0.5-inc1": every operation grows
-    stronger with the magnitude; shear up to 0.3, shifts up to 0.45 of the side, turns up to 30 degrees, factors 0.1 to
-    1.9. timm resamples with a bilinear or a bicubic kernel at random; here it is always the bilinear one, and shifts
-    are whole pixels.
+    The defaults are those that ConvNeXt and Swin were trained with, timm's "rand-m9-mstd0.5-inc1": all operations get
+    stronger with the magnitude; shear up to 0.3, shifts up to 0.45 of the side, rotation up to 30 degrees, factors 0.1
+    to 1.9. timm resamples with a bilinear or bicubic kernel at random; here it is always bilinear, and shifts are whole
+    pixels.
     Source: Cubuk et al. 2019, "RandAugment: Practical automated data augmentation with a reduced search space" (arXiv
     1909.13719); scales of timm's auto_augment.
     """
     del size
     fill = _colour("rand_augment", fill)
     if not isinstance(num_ops, int) or num_ops < 1:
-        raise InputError(f"transform 'rand_augment': num_ops is a whole number from 1, not {num_ops!r}")
+        raise InputError(f"transform 'rand_augment': num_ops must be a whole number, 1 or more, not {num_ops!r}")
     for key, value, most in (("magnitude", magnitude, 10), ("magnitude_std", magnitude_std, math.inf), ("p", p, 1)):
         if not isinstance(value, (int, float)) or not 0 <= value <= most:
-            raise InputError(f"transform 'rand_augment': {key} is a number from 0 to {most}, not {value!r}")
+            raise InputError(f"transform 'rand_augment': {key} must be a number from 0 to {most}, not {value!r}")
 
     def apply_one(name, image, strength, sign):
         if name == "autocontrast":
@@ -267,9 +268,9 @@ def _chosen(transform, ops, known):
     ops = (ops,) if isinstance(ops, str) else tuple(ops)
     for name in ops:
         if name not in known:
-            raise InputError(f"transform {transform!r}: there is no operation {name!r}; there are: {', '.join(known)}")
+            raise InputError(f"transform {transform!r}: there is no operation {name!r}{near(name, known)}")
     if not ops:
-        raise InputError(f"transform {transform!r}: ops is empty; there are: {', '.join(known)}")
+        raise InputError(f"transform {transform!r}: ops is empty; choose from {', '.join(known)}")
     return ops
 
 
@@ -277,5 +278,5 @@ def _colour(transform, fill):
     try:
         red, green, blue = (int(v) for v in fill)
     except (TypeError, ValueError):
-        raise InputError(f"transform {transform!r}: fill is (red, green, blue), not {fill!r}") from None
+        raise InputError(f"transform {transform!r}: fill must be (red, green, blue), not {fill!r}") from None
     return red, green, blue

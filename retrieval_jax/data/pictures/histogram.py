@@ -10,16 +10,16 @@ DIM = GRID * GRID * BINS[0] * BINS[1] * BINS[2]
 
 
 def embed(images):
-    """Counts the colours of each quarter of each picture.
+    """Embeds pictures by the colour histograms of their quarters.
 
-    The quarters' shares are square-rooted, so that the inner product of two vectors is the mean over quarters of the
-    Bhattacharyya coefficient of their colours (Hellinger kernel).
+    The shares are square-rooted, so that the inner product of two vectors is the mean Bhattacharyya coefficient of
+    their quarters' colours (Hellinger kernel).
 
     Args:
       images: uint8 [n, H, W, 3] RGB.
 
     Returns:
-      float32 [n, 512], each row of length 1.
+      float32 [n, 512], rows of unit length.
 
     Source: Swain and Ballard 1991, "Color Indexing", IJCV 7(1); square roots as Arandjelovic and Zisserman 2012,
     "Three things everyone should know to improve object retrieval".

@@ -1,8 +1,8 @@
-"""Pictures by row number: files under a folder, or any source kept in memory; and what makes a file no picture.
+"""Pictures by row number: files under a folder, or any source cached in memory; and checks of picture files.
 
-A source has `len(source)` and `source[row]`, uint8 [H, W, 3] RGB. One that holds encoded pictures also has `read(row)`,
-their bytes, `decode(data, row)`, which makes `source[row]` of them, and `max_pixels`, the most that it decodes: then a
-picture can be cut before it is decoded (`decoding.Encoded`).
+A source has `len(source)` and `source[row]`, uint8 [H, W, 3] RGB. A source of encoded pictures also has `read(row)`,
+which returns bytes, `decode(data, row)`, which turns them into `source[row]`, and `max_pixels`, its limit. Then a crop
+can be chosen before decoding (`decoding.Encoded`).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from retrieval_jax.data.pictures import decoding
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
 from retrieval_jax.errors import InputError
 
-_MOST_BYTES = 2**30  # of a picture's file: more than MAX_PIXELS take in any format
-_MOST_NAMES = 100_000  # of a folder, that a missing file is compared with
+_MOST_BYTES = 2**30  # largest picture file: more than MAX_PIXELS need in any format
+_MOST_NAMES = 100_000  # most names of a folder that a missing file is compared with
 
 
 class FileImages:
-    """Random access to the pictures in files under a folder; a link that leads out of it is not followed.
+    """Random access to picture files under a folder; links that lead out of it are not followed.
 
     Args:
       root: the folder.
       relative_paths: n paths below it.
-      max_pixels: a picture with more pixels raises InputError before it is decoded.
-      at_least: None decodes at the picture's own size. A number decodes JPEGs at 1/2, 1/4 or 1/8 as long as
-        both sides keep at least that many pixels: far cheaper for large photos that are resized afterwards.
+      max_pixels: pictures with more pixels raise InputError before they are decoded.
+      at_least: None decodes at full size. A number decodes JPEGs at 1/2, 1/4 or 1/8 as long as both sides keep at
+        least that many pixels: far cheaper for large photos that are resized afterwards.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class FileImages:
     ):
         self.root = str(root)
         self._real_root = os.path.realpath(self.root)
-        self._folders: dict[str, bool] = {}  # which folders lie under the root
+        self._folders: dict[str, bool] = {}  # {folder: whether it is under the root}
         self.relative_paths = relative_paths
         self.max_pixels = max_pixels
         self.at_least = at_least
@@ -54,11 +54,11 @@ class FileImages:
         return len(self.relative_paths)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Returns uint8 [H, W, 3] RGB; raises InputError, naming the file, when it cannot be read or decoded."""
+        """Returns uint8 [H, W, 3] RGB; raises InputError that names the file if it cannot be read or decoded."""
         return self.decode(self.read(row), row)
 
     def read(self, row: int) -> bytes:
-        """Returns the bytes of a picture's file; raises InputError, naming it, when it cannot be read."""
+        """Returns the bytes of a picture file; raises InputError that names it if it cannot be read."""
 
         def read(path: str, _) -> bytes:
             with open(path, "rb") as file:
@@ -67,14 +67,14 @@ class FileImages:
         return self._at(row, read)
 
     def decode(self, data: bytes, row: int) -> np.ndarray:
-        """Returns the picture, uint8 [H, W, 3], that `read` gave the bytes of; raises InputError, naming the file."""
+        """Decodes the bytes from `read` to uint8 [H, W, 3]; raises InputError that names the file."""
         try:
             return decoding.decode(data, self.max_pixels, self.at_least)
         except BadImage as error:
             raise self._error(row, error) from None
 
     def status(self, row: int) -> os.stat_result:
-        """Returns size and times of a picture's file; raises InputError, naming it, when it is not there."""
+        """Returns size and times of a picture file; raises InputError that names it if it is missing."""
         return self._at(row, lambda _, status: status)
 
     def _at(self, row: int, function: Any) -> Any:
@@ -92,14 +92,14 @@ class FileImages:
 
 
 class Cached:
-    """A source whose decoded pictures stay in memory, as many as fit.
+    """A source that caches decoded pictures in memory, as many as fit.
 
-    Safe to read from several threads: at worst a picture is decoded twice. The arrays are read-only, because every
-    later reader gets the same one.
+    Safe to read from several threads: at worst a picture is decoded twice. The arrays are read-only, because all
+    readers share them.
 
     Args:
       source: random access to uint8 arrays.
-      max_bytes: of pictures to keep; further ones are decoded at every access.
+      max_bytes: size of the cache; pictures beyond it are decoded at every access.
     """
 
     def __init__(self, source: Any, max_bytes: int):
@@ -112,7 +112,7 @@ class Cached:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getstate__(self):  # another process starts with nothing kept
+    def __getstate__(self):  # another process starts with an empty cache
         return {"source": self.source, "max_bytes": self.max_bytes}
 
     def __setstate__(self, state):
@@ -133,12 +133,12 @@ class Cached:
 
 
 def kept(source: Any, max_bytes: int) -> Any:
-    """Returns the source with its decoded pictures kept in memory, or itself where nothing is to be kept."""
+    """Returns the source with a cache of decoded pictures, or the source itself if max_bytes is 0."""
     return Cached(source, max_bytes) if max_bytes else source
 
 
 def path_problem(relative: str) -> str:
-    """Says why a path's text alone leads out of its root, or returns ""."""
+    """Returns why a path, judged by its text alone, leads out of its root, or ""."""
     parts = relative.replace("\\", "/").split("/")
     if "\0" in relative:
         return "it has a NUL character"
@@ -150,19 +150,20 @@ def path_problem(relative: str) -> str:
 def check(
     root: str, relative: str, max_pixels: int = MAX_PIXELS, folders: dict | None = None, whole: bool = False
 ) -> BadImage | None:
-    """Looks at a picture's path, first and last bytes, and decodes it only where those leave a doubt.
+    """Checks a picture by its path and its first and last bytes, and decodes it only if those are inconclusive.
 
-    What is damaged between header and end of a JPEG or PNG is seen by `whole` only; otherwise reading it says so.
+    Damage between header and end of a JPEG or PNG is found with `whole` only; otherwise it is raised when the picture
+    is read.
 
     Args:
-      root: the real path (no links) of the folder that the picture must lie under.
+      root: real path (without links) of the folder that the picture must be under.
       relative: path below it.
-      max_pixels: the most a picture may have.
-      folders: memory between calls of what is known about folders.
-      whole: whether to decode it in any case.
+      max_pixels: most pixels allowed.
+      folders: cache of facts about folders, shared between calls.
+      whole: decode the picture in any case.
 
     Returns:
-      What is wrong, or None.
+      The problem, or None.
     """
     folders = {} if folders is None else folders
     try:
@@ -196,7 +197,7 @@ def check(
 
 
 def _near(root: str, relative: str, folders: dict[str, Any]) -> str:
-    """Says what the path of a missing file may mean: the same but for case, Unicode form, blanks or percent signs."""
+    """Returns a hint about a missing file: a path that differs in case, Unicode form, blanks or percent signs only."""
     if "://" in relative:
         return "it is an address; fetch the picture into the image folder"
     found = ""
@@ -210,11 +211,11 @@ def _near(root: str, relative: str, folders: dict[str, Any]) -> str:
 
 
 def _names(root: str, folder: str) -> dict[str, str]:
-    """Returns the names in a folder, loosely written -> as they are; of one outside the root, none."""
+    """Returns {loose form: name} of the names in a folder; empty for a folder outside the root."""
     if not _is_under(root, folder):
         return {}
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        # Sorted: of two that are loosely the same, always the same one is named.
+        # Sorted, so that the choice between two names with one loose form is deterministic.
         return {_loose(name): name for name in sorted(entry.name for entry in itertools.islice(entries, _MOST_NAMES))}
     return {}
 
@@ -224,11 +225,11 @@ def _loose(name: str) -> str:
 
 
 def _locate(root: str, relative: str, folders: dict[str, bool]) -> tuple[str, os.stat_result]:
-    """Returns path and status of an ordinary file that lies under the real path `root`, links resolved.
+    """Returns path and status of a regular file under the real path `root`, after resolving links.
 
     Raises:
-      BadImage: it lies elsewhere, or is a folder or device.
-      OSError: it is not there.
+      BadImage: it is elsewhere, or a folder or device.
+      OSError: it does not exist.
     """
     if problem := path_problem(relative):
         raise BadImage("path leaves the root", problem)

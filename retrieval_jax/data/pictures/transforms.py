@@ -1,6 +1,6 @@
-"""Picture transforms on the host: uint8 RGB in, uint8 RGB of the asked size out.
+"""Picture transforms on the host: uint8 RGB in, uint8 RGB of the requested size out.
 
-A config names them in order, as (name, keyword arguments) pairs:
+A config lists them in order as (name, keyword arguments) pairs:
 
     transforms = (
         ("random_resized_crop", {"scale": (0.2, 1.0)}),
@@ -9,26 +9,25 @@ A config names them in order, as (name, keyword arguments) pairs:
         ("erasing", {"p": 0.25}),
     )
 
-Pictures stay uint8 (a quarter of the memory and of the traffic to the device); mean and standard deviation travel
-with the model and are applied on the device. Every random choice comes from the generator that is handed in, so that
-a picture is a pure function of (picture, spec, generator state).
+Pictures stay uint8 (a quarter of the memory and of the transfer to the device); mean and standard deviation belong to
+the model and are applied on the device. All random choices come from the generator that is passed in, so the result is
+a pure function of (picture, spec, generator state).
 """
 
-import difflib
-import inspect
 import math
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from retrieval_jax import pairs
 from retrieval_jax.data.pictures import augment, decoding
 from retrieval_jax.errors import InputError
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of red, green, blue
 _CROP_TRIES = 10
 _SIZING = ("resize", "random_resized_crop", "center_crop")
-_FIXED = ("resize", "center_crop")  # nothing random
+_FIXED = ("resize", "center_crop")  # not random
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -36,44 +35,28 @@ def compose(spec, image_size):
     """Builds one function from a list of transforms.
 
     Args:
-      spec: (name, kwargs) pairs in order; one of them has to set the size: "resize", "random_resized_crop"
-        or "center_crop".
+      spec: (name, kwargs) pairs in order; one of them must set the size: "resize", "random_resized_crop" or
+        "center_crop".
       image_size: (height, width) of the result in pixels.
 
     Returns:
-      `apply(image, rng=None)`: uint8 [h, w, 3] -> uint8 [height, width, 3]. `rng` is a `np.random.Generator`; it is
-      not needed when the spec holds nothing random. The input is never written to; the result may share its memory.
-      It may also be a `decoding.Encoded`, of which a random_resized_crop that comes first decodes only what it cuts.
+      `apply(image, rng=None)`: uint8 [h, w, 3] -> uint8 [height, width, 3]. `rng` is a `np.random.Generator`, required
+      if the spec contains a random transform. The input is never written to; the result may share its memory. The
+      input may also be a `decoding.Encoded`; if the first transform is a random_resized_crop, only the crop is decoded.
 
     Raises:
-      InputError: an unknown transform, an unknown or missing keyword argument, or no transform that sets the size.
+      InputError: an unknown transform or argument, a bad value, or no transform that sets the size.
     """
     height, width = (int(n) for n in image_size)
     if height < 1 or width < 1:
-        raise InputError(f"image_size {tuple(image_size)}: height and width have to be at least 1 pixel")
+        raise InputError(f"image_size {tuple(image_size)}: height and width must be at least 1 pixel")
     steps, random_names, sets_size, cuts_first = [], [], False, False
     for entry in spec:
-        try:
-            name, kwargs = entry
-            kwargs = dict(kwargs)
-        except (TypeError, ValueError):
-            raise InputError(
-                f"transform {entry!r} is not a (name, keyword arguments) pair, such as ('flip', {{}})"
-            ) from None
-        if name not in _TRANSFORMS:
-            raise InputError(
-                f"there is no transform {name!r}{_near(name, _TRANSFORMS)}; there are: {', '.join(sorted(_TRANSFORMS))}"
-            )
-        build = _TRANSFORMS[name]
-        known = [p for p in inspect.signature(build).parameters if p != "size"]
-        for key in kwargs:
-            if key not in known:
-                raise InputError(
-                    f"transform {name!r} has no argument {key!r}{_near(key, known)}; it takes: "
-                    f"{', '.join(known) or 'no arguments'}"
-                )
+        name, kwargs = pairs.split(entry, "transforms", "('flip', {})")
+        known = {each: pairs.arguments(build) for each, build in sorted(_TRANSFORMS.items())}
+        pairs.check(name, kwargs, known, "transforms", "transform")
         cuts_first = cuts_first or not steps and name == "random_resized_crop"
-        steps.append(build((height, width), **kwargs))
+        steps.append(_TRANSFORMS[name]((height, width), **kwargs))
         if name not in _FIXED:
             random_names.append(name)
         sets_size = sets_size or name in _SIZING
@@ -99,31 +82,31 @@ def compose(spec, image_size):
 
 
 def resize(size, interpolation="area"):
-    """Resizes to the asked size and ignores the aspect ratio ("squash"), as the published systems do at test time.
+    """Resizes to the requested size and ignores the aspect ratio ("squash"), as published systems do at test time.
 
     Args:
-      interpolation: "area" averages over areas when shrinking and is linear when growing; "bilinear" and "bicubic"
-        are Pillow's, whose kernels widen when shrinking (no aliasing), as public checkpoints were tested with;
-        "halves", several times as fast, averages 2, 4, 8 or 16 neighbours as long as that leaves enough pixels, and
-        is linear for what remains, less than twice the asked size.
+      interpolation: "area" averages over areas when shrinking and is linear when enlarging; "bilinear" and "bicubic"
+        are Pillow's, whose kernels widen when shrinking (no aliasing), as in the evaluation of public checkpoints;
+        "halves", several times as fast, averages 2, 4, 8 or 16 neighbours as long as enough pixels remain, then
+        shrinks linearly by less than a factor of 2.
     """
     _interpolation("resize", interpolation)
     return lambda image, rng: _resize(image, size, interpolation)
 
 
 def center_crop(size, crop_pct=0.875, interpolation="bicubic", squash=False):
-    """Resizes, keeping the aspect ratio, until the picture just covers size / crop_pct, and cuts the middle.
+    """Resizes the picture to just cover size / crop_pct, keeping the aspect ratio, and crops the centre.
 
     Args:
-      crop_pct: share of the side that is kept, 0 < crop_pct <= 1; travels with public checkpoints.
-      interpolation: as of "resize".
-      squash: whether the resize goes to size / crop_pct itself and ignores the aspect ratio, timm's crop_mode.
+      crop_pct: share of the side that is kept, 0 < crop_pct <= 1; given with public checkpoints.
+      interpolation: as in "resize".
+      squash: resize to exactly size / crop_pct and ignore the aspect ratio, timm's crop_mode.
 
     Source: timm's transform for evaluation (torchvision's Resize of the shorter side, then CenterCrop).
     """
     _interpolation("center_crop", interpolation)
     if not isinstance(crop_pct, (int, float)) or not 0 < crop_pct <= 1:
-        raise InputError(f"transform 'center_crop': crop_pct is a share, 0 < crop_pct <= 1, not {crop_pct!r}")
+        raise InputError(f"transform 'center_crop': crop_pct must be a share, 0 < crop_pct <= 1, not {crop_pct!r}")
     cover_h, cover_w = (math.floor(n / crop_pct) for n in size)
     whole = math.floor if size[0] == size[1] else round  # torchvision's longer side, and timm's for other sizes
 
@@ -143,13 +126,13 @@ def center_crop(size, crop_pct=0.875, interpolation="bicubic", squash=False):
 
 
 def random_resized_crop(size, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), interpolation="area"):
-    """Cuts a random rectangle and resizes it to the asked size.
+    """Crops a random rectangle and resizes it to the requested size.
 
     Args:
       scale: smallest and largest share of the picture's area.
-      ratio: smallest and largest aspect (width / height) of the rectangle relative to the asked size's own aspect,
-        log-uniform: how much the cut is stretched. For a square size this is torchvision's RandomResizedCrop.
-      interpolation: as of "resize", or "random": "bilinear" or "bicubic", each half of the time.
+      ratio: smallest and largest aspect ratio (width / height) of the rectangle relative to the requested size's,
+        log-uniform: how much the crop is stretched. For a square size this is torchvision's RandomResizedCrop.
+      interpolation: as in "resize", or "random" for "bilinear" or "bicubic" with equal probability.
 
     Source: Szegedy et al. 2015, "Going deeper with convolutions" (arXiv 1409.4842), section 6; conventions of
     torchvision.
@@ -179,7 +162,7 @@ def random_resized_crop(size, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), interpolat
             if 0 < crop_w <= w and 0 < crop_h <= h:
                 y, x = int(top * (h - crop_h + 1)), int(left * (w - crop_w + 1))
                 return resized(image, y, x, crop_h, crop_w, rng)
-        # The largest central rectangle whose aspect is allowed.
+        # The largest central rectangle with an allowed aspect ratio.
         stretch = min(max(w / h, aspect * ratio_low), aspect * ratio_high)
         crop_w, crop_h = max(1, min(w, round(h * stretch))), max(1, min(h, round(w / stretch)))
         y, x = (h - crop_h) // 2, (w - crop_w) // 2
@@ -196,13 +179,13 @@ def flip(size, p=0.5):
 
 
 def color_jitter(size, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0):
-    """Changes brightness, contrast, saturation and hue at once, as a single affine map of the colours.
+    """Changes brightness, contrast, saturation and hue in a single affine map of the colours.
 
     Args:
-      brightness, contrast, saturation: the factor is uniform in [1 - x, 1 + x]; 0 leaves the picture as it is.
-      hue: largest turn around the grey axis as a share of a full circle, at most 0.5.
+      brightness, contrast, saturation: the factor is uniform in [1 - x, 1 + x]; 0 means no change.
+      hue: largest rotation around the grey axis as a share of a full circle, at most 0.5.
 
-    The four are applied in this order and clipped to 0..255 once at the end. Hue turns RGB around the grey axis
+    The four are applied in this order and clipped to 0..255 once at the end. Hue rotates RGB around the grey axis
     instead of going through HSV: the same for small angles, and a matrix. (torchvision clips and rounds after each
     step and shuffles the order.)
     Source: Haeberli 1993, "Matrix Operations for Image Processing" (Graphica Obscura).
@@ -219,7 +202,7 @@ def color_jitter(size, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0):
         sat = 1 + saturation * (2 * u[2] - 1)
         angle = 2 * math.pi * hue * (2 * u[3] - 1)
         mean = cv2.mean(image)
-        # contrast mixes with the mean grey; saturation with each pixel's grey; both keep greys grey, as the turn does
+        # Contrast mixes with the mean grey, saturation with each pixel's grey; like the rotation both keep greys grey.
         bias = (1 - con) * bright * (r * mean[0] + g * mean[1] + b * mean[2])
         third, sine = (1 - math.cos(angle)) / 3, math.sin(angle) / math.sqrt(3)
         same, before, after = math.cos(angle) + third, third - sine, third + sine
@@ -242,8 +225,8 @@ def erasing(size, p=0.25, scale=(0.02, 1 / 3), ratio=(0.3, 3.3), fill="noise"):
 
     Args:
       scale: smallest and largest share of the picture's area.
-      ratio: smallest and largest aspect (width / height), log-uniform.
-      fill: "noise" (each value uniform in 0..255) or "mean" (the picture's own mean colour).
+      ratio: smallest and largest aspect ratio (width / height), log-uniform.
+      fill: "noise" (each value uniform in 0..255) or "mean" (the picture's mean colour).
 
     Source: Zhong et al. 2017, "Random Erasing Data Augmentation" (arXiv 1708.04896).
     """
@@ -253,7 +236,7 @@ def erasing(size, p=0.25, scale=(0.02, 1 / 3), ratio=(0.3, 3.3), fill="noise"):
     ratio_low, ratio_high = _interval("erasing", "ratio", ratio, 0, math.inf)
     log_low, log_span = math.log(ratio_low), math.log(ratio_high) - math.log(ratio_low)
     if fill not in ("noise", "mean"):
-        raise InputError(f"transform 'erasing': fill is 'noise' or 'mean', not {fill!r}")
+        raise InputError(f"transform 'erasing': fill must be 'noise' or 'mean', not {fill!r}")
 
     def apply(image, rng):
         if rng.random() >= p:
@@ -265,7 +248,7 @@ def erasing(size, p=0.25, scale=(0.02, 1 / 3), ratio=(0.3, 3.3), fill="noise"):
             box_w, box_h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < box_w < w and 0 < box_h < h:
                 y, x = int(top * (h - box_h + 1)), int(left * (w - box_w + 1))
-                image = image.copy()  # the source may have handed out its own cached row
+                image = image.copy()  # the source may have returned its own cached row
                 if fill == "noise":
                     image[y : y + box_h, x : x + box_w] = np.frombuffer(rng.bytes(box_h * box_w * 3), np.uint8).reshape(
                         box_h, box_w, 3
@@ -308,35 +291,30 @@ def _resize(image, size, interpolation="area"):
                 interpolation=cv2.INTER_AREA,
             )
         return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    if interpolation != "area":  # OpenCV has no such kernels
+    if interpolation != "area":  # OpenCV lacks these kernels
         return np.array(Image.fromarray(image).resize((size[1], size[0]), _FILTERS[interpolation]))
     shrinks = h >= size[0] and w >= size[1]
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _near(word, known):
-    near = difflib.get_close_matches(str(word), [str(k) for k in known], n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def _interpolation(transform, name, *further):
     known = ("area", "halves", *_FILTERS, *further)
     if name not in known:
-        raise InputError(f"transform {transform!r}: there is no interpolation {name!r}; there are: {', '.join(known)}")
+        raise InputError(f"transform {transform!r}: there is no interpolation {name!r}{pairs.near(name, known)}")
 
 
 def _interval(transform, name, value, least, most):
     try:
         low, high = (float(v) for v in value)
     except (TypeError, ValueError):
-        raise InputError(f"transform {transform!r}: {name} is a pair (smallest, largest), not {value!r}") from None
+        raise InputError(f"transform {transform!r}: {name} must be a pair (smallest, largest), not {value!r}") from None
     if not least < low <= high <= most:
         raise InputError(
-            f"transform {transform!r}: {name} {value!r} has to satisfy {least} < smallest <= largest <= {most}"
+            f"transform {transform!r}: {name} {value!r} must satisfy {least} < smallest <= largest <= {most}"
         )
     return low, high
 
 
 def _share(transform, name, value, most=1.0):
     if not isinstance(value, (int, float)) or not 0 <= value <= most:
-        raise InputError(f"transform {transform!r}: {name} is a number from 0 to {most:g}, not {value!r}")
+        raise InputError(f"transform {transform!r}: {name} must be a number from 0 to {most:g}, not {value!r}")

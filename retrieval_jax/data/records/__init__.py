@@ -1,1 +1,1 @@
-"""Catalogues in ArrayRecord files, prepared here or by tensorflow-datasets."""
+"""Catalogues in ArrayRecord or Parquet files, prepared by this project or by tensorflow-datasets."""

@@ -1,263 +1,47 @@
-"""A prepared catalogue: a tfds dataset of resized pictures, with tables that make it a whole catalogue again.
+"""Prepared catalogues: a tfds dataset of resized pictures, and the tables that make it a whole catalogue again.
 
     FOLDER/<name>-<split>.array_record-00000-of-00012   records: id, row, image (encoded), title, category_0, ...
     FOLDER/dataset_info.json, features.json, ...        for tfds: `tfds.builder_from_directory(FOLDER)`
     FOLDER/set_aside.csv                                the rows that were left out
     FOLDER/catalogue/settings.json                      what it is made with; there from the start
-    FOLDER/catalogue/shards/<file>.json                 of every complete shard: what it was made of, its checksum
-    FOLDER/catalogue/<split>.parquet, truth.npz         ids, titles, categories; relevant gallery rows of the queries
-    FOLDER/catalogue/catalogue.json                     the rest; written last, so what has it is complete
+    FOLDER/catalogue/shards/<file>.json                 per complete shard: what it was made of, its checksum
+    FOLDER/catalogue/<split>.parquet, truth.npz         ids, titles, categories, further columns; relevant gallery rows
+    FOLDER/catalogue/table-<name>-<split>.parquet       tables that refer to listings
+    FOLDER/catalogue/catalogue.json                     the rest; written last, so a folder that has it is complete
 
-The records of a split lie in the order of its listings. Each also carries its id and row, by which that is checked.
+The records of a split are in the order of its listings. Each also carries its id and row, to check the order. Columns
+and tables that are computed on demand, those of the embedded catalogue, stay behind; catalogue.json lists them.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
-import hashlib
 import json
-import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import polars as pl
 
-from retrieval_jax.data.catalog import SPLITS, Catalog, Split
-from retrieval_jax.data.pictures import decoding
-from retrieval_jax.data.pictures.decoding import BadImage
-from retrieval_jax.data.pictures.sources import FileImages
+from retrieval_jax.data import catalog as catalog_lib
+from retrieval_jax.data.catalog import PHOTO, SPLITS, Catalog, Lazy, Split, Table
+from retrieval_jax.data.records import column_files
 from retrieval_jax.data.records import reading as records
+from retrieval_jax.data.records.shards import FORMAT, Shard, features
 from retrieval_jax.data.tables import row_checks
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import ranking
 
-FORMAT = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """Rows of a split that become one file.
-
-    Attributes:
-      path: of the file.
-      split: name of the split.
-      start: its first row.
-      ids: n ids.
-      titles: n titles, or None.
-      categories: int32 [n, levels], or None.
-      key: digest of all that the file is made of.
-    """
-
-    path: pathlib.Path
-    split: str
-    start: int
-    ids: Sequence[str]
-    titles: Sequence[str] | None
-    categories: np.ndarray | None
-    key: str = ""
-
-    @property
-    def part(self) -> pathlib.Path:
-        """Where the file is written until it is complete."""
-        return self.path.with_name(f".{self.path.name}.part")
-
-    @property
-    def about(self) -> pathlib.Path:
-        """The JSON file that says that the shard is complete."""
-        return self.path.parent / "catalogue" / "shards" / f"{self.path.name}.json"
+_FURTHER = "column "  # before the names of further columns
 
 
 # ------------------------------------------------------------------------------------------------------- writing
 
 
-def features(category_names: Sequence[Sequence[str]]) -> Any:
-    """Returns the tfds features of a record.
-
-    Args:
-      category_names: of every level.
-    """
-    import tensorflow_datasets as tfds
-
-    columns = {
-        "id": tfds.features.Text(),
-        "row": tfds.features.Scalar(np.int64),
-        "image": tfds.features.Image(),
-        "title": tfds.features.Text(),
-    }
-    for level, names in enumerate(category_names):
-        # tfds keeps names in a file of lines, distinct ones
-        nameable = len(set(names)) == len(names) and all(name.strip() and name.isprintable() for name in names)
-        named = {"names": list(names)} if nameable else {"num_classes": len(names)}
-        columns[f"category_{level}"] = tfds.features.ClassLabel(**named)
-    return tfds.features.FeaturesDict(columns)
-
-
-def key(shard: Shard, source: Any, settings: dict) -> str:
-    """Digests all that a shard is made of: settings, the source's max_pixels, listings, size and time of its pictures.
-
-    Args:
-      shard: without its key.
-      source: random access to the pictures of the whole split.
-      settings: JSON-able; stands for pictures that lie in no file, too.
-    """
-    rows = range(shard.start, shard.start + len(shard.ids))
-    made_of = [FORMAT, settings, shard.split, shard.start, getattr(source, "max_pixels", None)]
-    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
-    for column in (shard.ids, shard.titles):
-        digest.update(json.dumps(None if column is None else list(column)).encode())
-    digest.update(b"" if shard.categories is None else np.ascontiguousarray(shard.categories).tobytes())
-    if isinstance(source, FileImages):
-        for row in rows:
-            try:
-                status = source.status(row)
-                digest.update(f"{source.relative_paths[row]}\0{status.st_size} {status.st_mtime_ns}\n".encode())
-            except InputError:
-                digest.update(b"missing\n")
-    elif isinstance(source, records.RecordImages):
-        digest.update(source.rows[shard.start : shard.start + len(shard.ids)].tobytes())
-        for file in sorted(pathlib.Path(source.folder).glob(f"*-{source.split}*")):
-            status = file.stat()
-            digest.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def make(shard: Shard, about: dict | None, source: Any, made: Any, settings: dict, tick: Callable[[], None]) -> dict:
-    """Makes the file of a shard under its temporary name, unless the complete one passes every check.
-
-    Args:
-      shard: what to make.
-      about: what an earlier run said of the complete file, or None.
-      source: random access to the pictures of the whole split.
-      made: the `features`.
-      settings: with "side" and "quality".
-      tick: called after every listing.
-
-    Returns:
-      What is to be known of the file: key, sha256, bytes, rows (kept), set_aside [(row, reason, sentence)], as_is
-      (pictures kept byte for byte), bytes_before; and "new", whether it waits under the temporary name.
-
-    Raises:
-      RuntimeError: what was written cannot be read back.
-    """
-    if about is not None and not problem(shard.path, shard, about):
-        for _ in shard.ids:
-            tick()
-        return about | {"new": False}
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    about = {"key": shard.key, "rows": [], "set_aside": [], "as_is": 0, "bytes_before": 0}
-    writer = ArrayRecordWriter(str(shard.part), "group_size:1")  # so that one record can be read alone
-    levels = sum(name.startswith("category_") for name in made)
-    for at, listing in enumerate(shard.ids):
-        row = shard.start + at
-        try:
-            data, as_is, before = fitted(source, row, settings["side"], settings["quality"])
-        except BadImage as error:
-            reason = error.reason
-            sentence = f"split {shard.split}, row {row} (id {listing}): {error.sentence(_where(source, row))}"
-            about["set_aside"].append([row, reason, sentence])
-        except InputError as error:
-            about["set_aside"].append([row, "unreadable picture", f"split {shard.split} (id {listing}): {error}"])
-        else:
-            record = {"id": listing, "row": row, "image": data, "title": shard.titles[at] if shard.titles else ""}
-            for level in range(levels):
-                record[f"category_{level}"] = -1 if shard.categories is None else int(shard.categories[at, level])
-            writer.write(records.in_fixed_order(made.serialize_example(record)))
-            about["rows"].append(row)
-            about["as_is"] += as_is
-            about["bytes_before"] += before
-        tick()
-    writer.close()
-    with shard.part.open("rb+") as file:
-        os.fsync(file.fileno())
-        about["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    about["bytes"] = shard.part.stat().st_size
-    if wrong := problem(shard.part, shard, about):
-        raise RuntimeError(f"{shard.part}: what was written cannot be read back ({wrong})")
-    return about | {"new": True}
-
-
-def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool, int]:
-    """Reads a picture and makes its shorter side at most `side` pixels.
-
-    Args:
-      source: random access to pictures, with or without `read` of their bytes.
-      row: of the source.
-      side: in pixels.
-      quality: of the JPEG, 1 to 100.
-
-    Returns:
-      (encoded picture, whether it is byte for byte the source's, bytes before or 0 where there are none).
-
-    Raises:
-      BadImage: it cannot be decoded.
-      InputError: it cannot be read.
-    """
-    if hasattr(source, "read"):
-        data = source.read(row)
-        size = decoding.peek(data)[1]
-        fits = bool(size and min(size) <= side and _ordinary(data))
-        image = decoding.decode(data, getattr(source, "max_pixels", decoding.MAX_PIXELS), None if fits else side)
-        if fits:  # and now it is known to be whole
-            return data, True, len(data)
-    else:
-        data, image, size = b"", source[row], None
-    height, width = image.shape[:2]
-    # Decoding at a share of the size rounds both sides: the shape is that of the whole picture.
-    low, high = sorted(size or (height, width))
-    if low > side:
-        high = round(high * side / low)
-        image = cv2.resize(image, (high, side) if width > height else (side, high), interpolation=cv2.INTER_AREA)
-    if max(image.shape) > 65_500:
-        raise BadImage("image too large", "after resizing its longer side still has more than a JPEG's 65,500 pixels")
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return encoded.tobytes(), False, len(data)
-
-
-def _ordinary(data: bytes) -> bool:
-    """Tells whether all readers make the same of it: a gray or RGB JPEG or PNG of 8 bits, not transparent, upright."""
-    if data.startswith(decoding.JPEG):
-        return decoding.peek(data)[0] and decoding.ends_well(data[:8], data[-12:]) and not decoding.turned(data)
-    png = data.startswith(decoding.PNG) and decoding.ends_well(data[:8], data[-12:])
-    return png and data[24] == 8 and data[25] in (0, 2) and b"tRNS" not in data[: decoding.HEAD]
-
-
-def _where(source: Any, row: int) -> str:
-    return os.path.join(source.root, source.relative_paths[row]) if isinstance(source, FileImages) else f"picture {row}"
-
-
-def problem(path: pathlib.Path, shard: Shard, about: dict) -> str:
-    """Says what is wrong with the file of a shard, or returns "".
-
-    Args:
-      path: of the file.
-      shard: what it should hold.
-      about: what was said of it when it was written.
-    """
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-    try:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != about["sha256"]:
-                return "its checksum is another"
-        if not about["rows"]:
-            return ""  # nothing was left to write
-        opened = ArrayRecordDataSource([str(path)])
-        if len(opened) != len(about["rows"]):
-            return f"it has {len(opened)} records instead of {len(about['rows'])}"
-        for at, row in enumerate(about["rows"]):
-            fields = records.parse(opened[at])
-            found = fields["id"].bytes_list.value[0].decode(), fields["row"].int64_list.value[0]
-            if found != (shard.ids[row - shard.start], row) or not fields["image"].bytes_list.value[0]:
-                return f"record {at} is listing {found[0]!r} of row {found[1]}"
-    except Exception as error:  # whatever a damaged file makes of its reader
-        return records.first_line(error)
-    return ""
+def splits_of(catalog: Catalog) -> list[str]:
+    """Returns the names of the splits that are prepared: all, but photos only where the tables come along."""
+    return [name for name in catalog.splits() if name != PHOTO or not isinstance(catalog.tables, Lazy)]
 
 
 def finish(
@@ -268,15 +52,15 @@ def finish(
     settings: dict,
     summary: dict,
 ) -> dict:
-    """Writes all but the shards and catalogue.json, which is to be written last.
+    """Writes everything but the shards and catalogue.json, which is written last.
 
     Args:
       folder: of the prepared catalogue.
       name: of the dataset.
-      catalog: what was prepared; its counts and set_aside already tell of pictures that fell on the way.
-      abouts: of every split its shards and what `make` said of them, in order.
+      catalog: what was prepared; its counts and set_aside include the pictures that could not be prepared.
+      abouts: {split: its shards and what `shards.make` returned for them, in order}.
       settings: what it was made with.
-      summary: kept beside it.
+      summary: of the run, kept in catalogue.json.
 
     Returns:
       The content of catalogue.json.
@@ -285,7 +69,7 @@ def finish(
     from tensorflow_datasets.core import naming
 
     inside = folder / "catalogue"
-    kept, infos = {}, []
+    kept, infos, left_behind = {}, [], []
     for split_name, made in abouts.items():
         split = catalog.split(split_name)
         rows = kept[split_name] = np.array([row for _, about in made for row in about["rows"]], np.int64)
@@ -295,7 +79,13 @@ def finish(
             columns["title"] = pl.Series([split.titles[row] for row in chosen], dtype=pl.String)
         if split.categories is not None:
             columns |= {f"category_{i}": column for i, column in enumerate(split.categories[rows].T)}
-        pl.DataFrame(columns).write_parquet(inside / f"{split_name}.parquet")
+        further = {}
+        if isinstance(split.columns, Lazy):
+            left_behind += [column for column in split.columns if column not in left_behind]
+        else:
+            further = {f"{_FURTHER}{key}": catalog_lib.take(column, rows) for key, column in split.columns.items()}
+        whole = pl.concat([pl.DataFrame(columns), column_files.frame(further)], how="horizontal")
+        whole.write_parquet(inside / f"{split_name}.parquet")
         infos.append(
             tfds.core.SplitInfo(
                 name=split_name,
@@ -308,6 +98,15 @@ def finish(
         )
     if catalog.truth is not None:
         np.savez(inside / "truth.npz", **_truth(catalog.truth, kept["query"], kept["gallery"]))
+    tables = {}
+    if isinstance(catalog.tables, Lazy):
+        left_behind += list(catalog.tables)
+    else:
+        places = {split_name: _places(rows, len(catalog.split(split_name))) for split_name, rows in kept.items()}
+        for key, table in catalog.tables.items():
+            moved = table.moved(places)
+            column_files.frame(moved.columns).write_parquet(inside / _table_file(key))
+            tables[key] = {"rows_of": dict(moved.rows_of), "read": len(table), "kept": len(moved)}
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
         features=features(catalog.category_names),
@@ -326,6 +125,9 @@ def finish(
         "category_names": [list(n) for n in catalog.category_names],
         "counts": catalog.counts,
         "truth": catalog.truth is not None,
+        "column_names": {column: list(n) for column, n in catalog.column_names.items()},
+        "tables": tables,
+        "left_behind": left_behind,
         "splits": {
             split_name: [
                 {
@@ -342,17 +144,27 @@ def finish(
 
 
 def _truth(truth: Any, queries: np.ndarray, gallery: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns indptr and rows of the truth for those queries and gallery listings that are left."""
-    place = np.full(len(truth.gallery_ids), -1, np.int64)
-    place[gallery] = np.arange(len(gallery))
+    """Returns indptr and rows of the truth for the queries and gallery listings that remain."""
+    place = _places(gallery, len(truth.gallery_ids))
     found = [place[truth.relevant(query)] for query in queries.tolist()]
     found = [rows[rows >= 0] for rows in found]
     indptr = np.cumsum([0, *map(len, found)]).astype(np.int64)
     return {"indptr": indptr, "rows": np.concatenate([np.zeros(0, np.int64), *found])}
 
 
+def _places(kept: np.ndarray, count: int) -> np.ndarray:
+    """Returns the new rows of `count` old ones, int64 [count], -1 for those that are not kept."""
+    place = np.full(count, -1, np.int64)
+    place[kept] = np.arange(len(kept))
+    return place
+
+
+def _table_file(key: str) -> str:
+    return f"table-{key.replace('/', '-')}.parquet"
+
+
 def dataset_name(folder: pathlib.Path, catalogue: str) -> str:
-    """Returns the dataset's name: that of the folder where it lies as tfds wants it, .../name/1.0.0, else its own.
+    """Returns the dataset's name: the folder's where it is laid out as tfds expects, .../name/1.0.0, else its own.
 
     Args:
       folder: of the prepared catalogue.
@@ -367,7 +179,7 @@ def dataset_name(folder: pathlib.Path, catalogue: str) -> str:
 
 
 def is_prepared(folder: pathlib.Path) -> bool:
-    """Tells whether `retrieval_jax.prepare` wrote, or began to write, a folder."""
+    """Returns whether `retrieval_jax.prepare` wrote, or began to write, a folder."""
     return (folder / "catalogue" / "settings.json").is_file()
 
 
@@ -377,19 +189,19 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
     Args:
       folder: of it.
       max_pixels, decode_at_least: see `sources.FileImages`.
-      set_aside_path: CSV that receives the rows that were left out, or None.
+      set_aside_path: CSV that receives the rows that were set aside, or None.
 
     Returns:
-      The `Catalog` that was prepared, ids, titles, categories, truth, counts and all, with the resized pictures.
+      The `Catalog` that was prepared, with the resized pictures.
 
     Raises:
-      InputError: it is not complete, or files are missing or of another size.
+      InputError: it is not complete, or files are missing or have another size.
     """
     inside = folder / "catalogue"
     if not (inside / "catalogue.json").is_file():
         raise InputError(
-            f"{folder} is not prepared to its end: run `python -m retrieval_jax.prepare --out={folder}` "
-            "again with the same --config; it goes on from there"
+            f"{folder} is not completely prepared: run `python -m retrieval_jax.prepare --out={folder}` "
+            "again with the same --config; it resumes from there"
         )
     try:
         about = json.loads((inside / "catalogue.json").read_text(encoding="utf-8"))
@@ -401,20 +213,24 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
         splits = {
             name: _split(folder, name, shards, len(about["category_levels"]), max_pixels, decode_at_least)
             for name, shards in about["splits"].items()
-            if name in SPLITS
+            if name in (*SPLITS, PHOTO)
         }
         truth = None
         if about["truth"]:
             with np.load(inside / "truth.npz", allow_pickle=False) as found:
                 truth = ranking.Truth(splits["query"].ids, splits["gallery"].ids, found["indptr"], found["rows"])
+        tables = {
+            key: Table(column_files.columns(pl.read_parquet(inside / _table_file(key))), table["rows_of"])
+            for key, table in about.get("tables", {}).items()
+        }
         with (folder / "set_aside.csv").open(newline="", encoding="utf-8") as file:
             set_aside = [row | {"row": int(row["row"])} for row in csv.DictReader(file)]
     except InputError:
         raise
-    except Exception as error:  # JSON, Parquet, npz and CSV readers each have their own
+    except Exception as error:  # JSON, Parquet, npz and CSV readers each raise their own
         raise InputError(
             f"{folder}: its tables cannot be read ({records.first_line(error)}); run prepare again with "
-            "the same --out: what is whole is kept"
+            "the same --out: complete files are kept"
         ) from error
     if set_aside_path is not None:
         row_checks.write_set_aside(set_aside_path, set_aside)
@@ -426,6 +242,8 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
         category_names=tuple(about["category_names"]),
         counts=about["counts"],
         set_aside=set_aside,
+        column_names=about.get("column_names", {}),
+        tables=tables,
     )
 
 
@@ -435,7 +253,7 @@ def _split(
     for shard in shards:
         file = folder / shard["file"]
         if not file.is_file() or file.stat().st_size != shard["bytes"]:
-            wrong = "has another size than it had" if file.is_file() else "is missing"
+            wrong = "has another size than when it was written" if file.is_file() else "is missing"
             raise InputError(f"{file} {wrong}: copy it again, or run prepare again with the same --out")
     frame = pl.read_parquet(folder / "catalogue" / f"{name}.parquet")
     count = sum(shard["records"] for shard in shards)
@@ -450,6 +268,15 @@ def _split(
     images = records.RecordImages(
         folder, name, np.arange(len(frame)), "image", frame["row"].to_numpy(), max_pixels, decode_at_least
     )
+    further = [column for column in frame.columns if column.startswith(_FURTHER)]
     return Split(
-        name, frame["id"].to_list(), frame["title"].to_list() if "title" in frame.columns else None, categories, images
+        name,
+        frame["id"].to_list(),
+        frame["title"].to_list() if "title" in frame.columns else None,
+        categories,
+        images,
+        columns={
+            column.removeprefix(_FURTHER): values
+            for column, values in column_files.columns(frame.select(further)).items()
+        },
     )

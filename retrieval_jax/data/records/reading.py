@@ -1,4 +1,4 @@
-"""Records of datasets that tensorflow-datasets (tfds) prepared, ArrayRecord or Parquet, and the pictures in them."""
+"""Reads records of datasets prepared by tensorflow-datasets (tfds), ArrayRecord or Parquet, and their pictures."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from retrieval_jax.errors import InputError
 
 
 class RecordImages:
-    """Random access to the encoded pictures in the records of a tfds split; threads and other processes may read it.
+    """Random access to the encoded pictures in the records of a tfds split, from several threads and processes.
 
-    Files are opened at the first read, and again in a process that this was pickled to.
+    Files are opened at the first read, and again in every process that this object is pickled to.
 
     Args:
       folder: of the dataset, the one with dataset_info.json.
       split: name of the split in the dataset.
       rows: int [n], the records to read by their place in the split.
       column: of the pictures.
-      numbers: int [n] that the records' own column "row" must hold, or None.
+      numbers: int [n], the values that the records must have in their column "row", or None.
       max_pixels, at_least: see `sources.FileImages`.
     """
 
@@ -57,21 +57,21 @@ class RecordImages:
         return self.decode(self.read(row), row)
 
     def read(self, row: int) -> bytes:
-        """Returns the encoded picture of a row; raises InputError, naming the record, when there is none."""
+        """Returns the encoded picture of a row; raises InputError, naming the record, if it has none."""
         with self._lock:
             if self._records is None:
                 self._records = open_records(self.folder, self.split)
         try:
             fields = parse(self._records[int(self.rows[row])])
-        except Exception as error:  # a damaged file speaks in many ways
+        except Exception as error:  # a damaged file can raise anything
             raise InputError(
                 f"{self._name(row)} cannot be read ({first_line(error)}); prepare the dataset again, or "
                 "copy its files again"
             ) from error
         if self.numbers is not None and fields["row"].int64_list.value[:] != [self.numbers[row]]:
             raise InputError(
-                f"{self._name(row)} is not the listing of row {self.numbers[row]} that belongs there: "
-                "records and listings are of two different preparations; prepare it again"
+                f"{self._name(row)} is not the listing of row {self.numbers[row]}: "
+                "records and listings are from different preparations; prepare it again"
             )
         values = fields[self.column].bytes_list.value if self.column in fields else ()
         if len(values) != 1:
@@ -82,7 +82,7 @@ class RecordImages:
         return values[0]
 
     def decode(self, data: bytes, row: int) -> np.ndarray:
-        """Returns the picture, uint8 [H, W, 3], that `read` gave the bytes of; raises InputError, naming the record."""
+        """Returns the picture, uint8 [H, W, 3], whose bytes `read` returned; raises InputError, naming the record."""
         try:
             return decoding.decode(data, self.max_pixels, self.at_least)
         except BadImage as error:
@@ -96,7 +96,7 @@ def parse(record: bytes) -> Any:
     """Returns the columns of a serialized record: name -> protobuf Feature with int64_list, float_list, bytes_list.
 
     Raises:
-      ValueError: the record is empty, as array_record hands out those of a truncated file.
+      ValueError: the record is empty, which is how array_record returns those of a truncated file.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -106,7 +106,7 @@ def parse(record: bytes) -> Any:
 
 
 def in_fixed_order(record: bytes) -> bytes:
-    """Returns a serialized record with its columns in order: protobuf shuffles them from process to process."""
+    """Returns a serialized record with its columns in a fixed order, which protobuf does not keep between processes."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
@@ -117,11 +117,11 @@ def open_records(folder: str, split: str) -> Any:
 
     Args:
       folder: of the dataset.
-      split: its name there, no slice.
+      split: its name in the dataset, not a slice.
 
     Returns:
-      Random access to the serialized records. ArrayRecord is read record by record; Parquet, which cannot be, lies
-      in memory as a whole.
+      Random access to the serialized records. ArrayRecord is read record by record; Parquet, which cannot be, is
+      held in memory.
 
     Raises:
       InputError: the files are not in a format with random access, or some are missing.
@@ -148,14 +148,14 @@ def dataset(folder: Any) -> Any:
       folder: the one with dataset_info.json and features.json, such as mnist/3.0.1.
 
     Raises:
-      InputError: it is not there, broken, or in a format without random access.
+      InputError: it is missing, broken, or in a format without random access.
     """
     import tensorflow_datasets as tfds
 
     folder = pathlib.Path(folder)
     if not (folder / "dataset_info.json").is_file():
         raise InputError(
-            f"{folder} has no dataset_info.json: give the folder that a dataset was prepared in, such as "
+            f"{folder} has no dataset_info.json: give the folder of a prepared dataset, such as "
             "tensorflow_datasets/stanford_online_products/1.0.0"
         )
     try:
@@ -182,5 +182,5 @@ def _formats(info: Any) -> list[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says."""
+    """Returns the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,4 +1,4 @@
-"""Catalogues in datasets that tensorflow-datasets (tfds) prepared: a map of columns, and one look at every record."""
+"""Loads catalogues from datasets prepared by tensorflow-datasets (tfds), with a map of columns."""
 
 from __future__ import annotations
 
@@ -40,39 +40,39 @@ def load_tfds(
 ) -> Catalog:
     """Loads a dataset that tfds or `retrieval_jax.prepare` prepared in ArrayRecord or Parquet.
 
-    A folder that `retrieval_jax.prepare` wrote is a whole catalogue and needs nothing but its place. Of any other
-    dataset every record is read once to learn its labels.
+    A folder that `retrieval_jax.prepare` wrote is a whole catalogue and needs nothing but its path. In any other
+    dataset, every record is read once for its labels.
 
     Args:
       root: folder of the dataset, with dataset_info.json; or name and data_dir.
       name: as tfds knows it: "stanford_online_products", "name/config" or "name:1.0.0".
-      data_dir: where tfds keeps datasets; None for its own default.
+      data_dir: where tfds keeps datasets; None for its default.
       splits: {"train": "train", "query": "test", "gallery": "test"} and the like, ours to theirs; theirs may be a
-        slice such as "test[:80%]". Left out: those that are called as ours.
+        slice such as "test[:80%]". Default: the splits that have our names.
       columns: ours to theirs: image (default "image"), id (default: the record's split and number), title (default:
         none), categories (a tuple, coarse to fine; default none), product (query and gallery listings of equal
         product are relevant to each other; default none). Any other name is a further column with its kind, such as
         {"colour": ("base_colour", "category")}; see `tables.columns`.
-      max_bad_share, max_pixels, decode_at_least, leave_out, set_aside_path: see `tables.load_eproduct`.
+      max_bad_share, max_pixels, decode_at_least, leave_out, set_aside_path: see `tables.loading.load_eproduct`.
       check_images: True looks at every picture's header and end, "decode" decodes it whole, False trusts all.
 
     Returns:
-      The `Catalog`. Where query and gallery are the same split, every listing is asked for among all the others.
+      The `Catalog`. If query and gallery are the same split, every listing is a query against all the others.
 
     Raises:
-      InputError: see `catalog.load`; or the dataset's format has no random access.
+      InputError: see `data.loading.load`; or the dataset's format has no random access.
     """
     folder = _folder(root, name, data_dir)
     if prepared.is_prepared(folder):
         if splits or columns or max_bad_share:
             raise InputError(
-                f"{folder} is a prepared catalogue, which knows its columns and splits: leave splits, "
+                f"{folder} is a prepared catalogue, which has its own columns and splits: leave splits, "
                 "columns and max_bad_share out of config.data.kwargs"
             )
         if leave_out:
             raise InputError(
                 f"config.data.leave_out: {folder} is a prepared catalogue, which is used as a whole: "
-                "prepare it again into another folder, with --config.data.leave_out of this list"
+                "prepare it again into another folder, with --config.data.leave_out set to this list"
             )
         return prepared.load(folder, max_pixels, decode_at_least, set_aside_path)
     builder = records.dataset(folder)
@@ -90,7 +90,7 @@ def load_tfds(
                 if places[other][0] == theirs and np.array_equal(places[other][1], rows)
             ),
             None,
-        )  # of SOP the gallery is the queries
+        )  # in SOP, the gallery is the queries
         if same is not None:
             frames[ours] = dataclasses.replace(same, name=ours, bad=dict(same.bad))
             continue
@@ -112,7 +112,7 @@ def _folder(root: str | None, name: str | None, data_dir: str | None) -> pathlib
     from tensorflow_datasets.core import read_only_builder, registered
 
     if (root is None) == (name is None):
-        raise InputError("config.data.kwargs wants either root, the folder of a prepared dataset, or name and data_dir")
+        raise InputError("config.data.kwargs takes either root, the folder of a prepared dataset, or name and data_dir")
     if root is not None:
         return pathlib.Path(root).expanduser()
     try:
@@ -122,9 +122,9 @@ def _folder(root: str | None, name: str | None, data_dir: str | None) -> pathlib
         there = sorted(child.name for child in where.iterdir() if child.is_dir()) if where.is_dir() else []
         near = difflib.get_close_matches(name, there) or there[:10]
         raise InputError(
-            f"config.data.kwargs.name: no dataset {name!r} lies in {where} (there: "
+            f"config.data.kwargs.name: there is no dataset {name!r} in {where} (available: "
             f"{', '.join(near) or 'none'}); prepare it with `tfds build {name} "
-            "--file_format=array_record`, or give its place as data_dir"
+            "--file_format=array_record`, or give its folder as data_dir"
         ) from None
     except Exception as error:  # a name that tfds cannot parse, a folder that it cannot read
         raise InputError(f"config.data.kwargs.name: {name!r}: {records.first_line(error)}") from error
@@ -138,8 +138,8 @@ def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str,
     tables.check_names("splits", wanted, SPLITS)
     if not wanted:
         raise InputError(
-            f"{info.name} has the splits {', '.join(known)}; say in config.data.kwargs.splits which is "
-            'which, such as {"train": "train", "query": "test", "gallery": "test"}'
+            f"{info.name} has the splits {', '.join(known)}; map ours to them in config.data.kwargs.splits, "
+            'such as {"train": "train", "query": "test", "gallery": "test"}'
         )
     found = {}
     for ours in SPLITS:
@@ -157,7 +157,7 @@ def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str,
         )
         try:
             parts = info.splits[wanted[ours]].file_instructions
-        except Exception as error:  # tfds's own words about a slice that it cannot read
+        except Exception as error:  # tfds's own message about a slice that it cannot parse
             raise InputError(f"config.data.kwargs.splits.{ours}: {records.first_line(error)}") from error
         for part in parts:
             if not pathlib.Path(part.filename).is_file():
@@ -226,14 +226,14 @@ def _read(
     check_images: bool | str,
     max_pixels: int,
 ) -> row_checks.Rows:
-    """Reads the labels of every record and looks at its picture; "decode" decodes it whole, False does not look."""
+    """Reads the labels of every record and checks its picture; "decode" decodes it whole, False does not check."""
     opened = records.open_records(str(folder), theirs)
     names = {column: kinds[column].names for column in labels.values() if getattr(kinds[column], "names", None)}
     values, marks = {column: [] for column in labels}, []
     for at, row in enumerate(tqdm.tqdm(rows.tolist(), desc=f"data: {ours} records", unit="record", mininterval=1)):
         try:
             fields = records.parse(opened[row])
-        except Exception as error:  # a damaged file speaks in many ways
+        except Exception as error:  # a damaged file can raise anything
             detail = f"it cannot be read ({records.first_line(error)}); prepare the dataset again"
             marks.append((at, "damaged record", detail))
             fields = {}
@@ -244,7 +244,7 @@ def _read(
                 marks.append((at, *problem))
         if check_images and fields:
             data = fields[image].bytes_list.value if image in fields else ()
-            problem = BadImage("not an image file", "there is none")
+            problem = BadImage("not an image file", "the record has none")
             if len(data) == 1:
                 problem = _look(data[0], max_pixels, whole=check_images == "decode")
             if problem:
@@ -277,13 +277,14 @@ def _text(fields: Any, column: str, names: list[str] | None) -> tuple[str, tuple
             return clean, ("not UTF-8 text", f"{column} is not UTF-8 text ({clean!r}); prepare it from UTF-8")
     if isinstance(value, int):
         if names and value >= len(names):
-            return str(value), ("unknown class", f"{column} is class {value}, but there are {len(names)}; correct it")
+            return str(value), ("unknown class", f"{column} is class {value}, but only {len(names)} exist; correct it")
         return ("" if names and value < 0 else names[value] if names else str(value)), None
     return (str(int(value)) if value.is_integer() else str(value)), None
 
 
 def _look(data: bytes, max_pixels: int, whole: bool) -> BadImage | None:
-    """Says what is wrong with an encoded picture; decodes it where first and last bytes leave a doubt, or if whole."""
+    """Returns what is wrong with an encoded picture, or None; decodes it if `whole`, or if its first and last bytes are
+    not conclusive."""
     try:
         plain, size = decoding.peek(data)
         if size is not None:

@@ -1,1 +1,1 @@
-"""The embedded catalogue: a shop that is drawn, worded and visited by shoppers, from a seed."""
+"""The embedded catalogue: a shop with pictures, titles and simulated shoppers, all computed from a seed."""

@@ -1,6 +1,6 @@
-"""The pictures of the embedded catalogue: a product drawn once, then photographed by a shop or by a user.
+"""Pictures of the embedded catalogue: a product is drawn, then photographed by a shop or by a user.
 
-Drawn at twice the wanted size and brought down by area averaging, so that edges are smooth. Everything random comes
+Products are drawn at twice the size and reduced by area averaging, so that edges are smooth. Everything random comes
 from the generator that is passed in; the same generator state gives the same picture (on one version of OpenCV).
 """
 
@@ -33,7 +33,7 @@ PAINTS_RGB = {
     shapes.GLASS: (150, 196, 210),
     shapes.GREEN: (74, 134, 66),
 }
-# Where a shop puts its products, and the surfaces on which users put theirs.
+# Backgrounds of shops, and surfaces in users' photos.
 PAPERS_RGB = (
     (252, 252, 252),
     (246, 246, 246),
@@ -61,7 +61,7 @@ _SHIFT = 4  # OpenCV's polygons take fixed-point coordinates: 1/16 pixel
 
 @functools.cache
 def _noise(size: int, cells: int) -> np.ndarray:
-    """Cloudy noise around 0 with standard deviation 1, float32 [2 * size, 2 * size], `cells` blobs to a side."""
+    """Returns cloudy noise around 0 with standard deviation 1, float32 [2 * size, 2 * size], `cells` blobs per side."""
     rng = np.random.Generator(np.random.Philox(key=cells))
     field = cv2.resize(
         rng.random((2 * cells, 2 * cells), np.float32), (2 * size, 2 * size), interpolation=cv2.INTER_CUBIC
@@ -71,7 +71,7 @@ def _noise(size: int, cells: int) -> np.ndarray:
 
 @functools.cache
 def _material(name: str, size: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """How a material answers to light: factor uint8 [2 * size, 2 * size, 3], 128 = 1; gloss [size, size, 3] to add."""
+    """Returns how a material reflects light: factor uint8 [2 * size, 2 * size, 3], 128 = 1; gloss [size, size, 3]."""
     y, x = np.mgrid[: 2 * size, : 2 * size].astype(np.float32) / size
     grain = _noise(size, size // 2)
     gloss = None
@@ -102,7 +102,7 @@ def _material(name: str, size: int) -> tuple[np.ndarray, np.ndarray | None]:
 
 @functools.cache
 def _ramp(size: int) -> np.ndarray:
-    """Coordinates from -1 to 1, float32 [2, size, size]: x, y."""
+    """Returns coordinates from -1 to 1, float32 [2, size, size]: x, y."""
     y, x = np.mgrid[:size, :size].astype(np.float32) * (2 / (size - 1)) - 1
     return np.stack([x, y])
 
@@ -112,7 +112,7 @@ def _fixed(points: np.ndarray, size: int) -> np.ndarray:
 
 
 def _pattern(name: str, size: int, main: tuple, second: tuple, d: np.ndarray) -> np.ndarray:
-    """Cloth of the product: uint8 [size, size, 3]; d[0] sets the scale, d[1] the angle, d[2] the phase."""
+    """Returns the cloth of the product: uint8 [size, size, 3]; d[0] sets the scale, d[1] the angle, d[2] the phase."""
     cloth = np.empty((size, size, 3), np.uint8)
     cloth[:] = main
     step = size * (0.085 + 0.06 * d[0])
@@ -241,11 +241,11 @@ def draw(product: dict, size: int) -> np.ndarray:
     cv2.fillPoly(
         picture, [_fixed(contour * (radius * 0.82) + centre, size) for contour in glyph], ink, cv2.LINE_8, _SHIFT
     )
-    return cv2.merge([cv2.copyTo(picture, mask), mask])  # what lies outside the mask is 0: premultiplied
+    return cv2.merge([cv2.copyTo(picture, mask), mask])  # 0 outside the mask: premultiplied
 
 
 def _view(rng: np.random.Generator, user: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the product's square in the picture, float32 [4, 2], from a random view of it; and its centre."""
+    """Returns the corners of the product's square in the picture, float32 [4, 2], in a random view, and its centre."""
     between = lambda low, high: low + (high - low) * rng.random()  # noqa: E731
     angle = np.deg2rad(between(-24, 24) if user else between(-7, 7) if rng.random() < 0.85 else between(-25, 25))
     scale = between(0.82, 1.1) if user else between(0.88, 1.04)
@@ -284,7 +284,7 @@ def _shop_background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _clutter(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A user's table or floor with things on it."""
+    """Returns a user's table or floor with things on it."""
     base = np.array(SURFACES_RGB[int(rng.random() * len(SURFACES_RGB))], np.float32) * (0.75 + 0.5 * rng.random())
     picture = np.empty((size, size, 3), np.float32)
     picture[:] = base
@@ -317,11 +317,11 @@ def photo(
       rng: the photo's own random numbers: view, background, light, camera.
       size: side of the picture in px.
       user: a user's photo (clutter, rotation, blur, colour cast, shadow) instead of a shop's.
-      other: a second product that lies half in the picture of a user's photo; None leaves it out.
+      other: a second product that is partly visible in a user's photo; None leaves it out.
 
     Returns:
       The picture, uint8 [size, size, 3] RGB, and the box of the product, float32 [4]: ymin, xmin, ymax, xmax as
-      shares of the side, as far as it is in the picture.
+      shares of the side, clipped to the picture.
     """
     corners, centre = _view(rng, user)
     layer = _photograph(draw(product, 2 * size), corners, size)
@@ -336,8 +336,8 @@ def photo(
         )
         picture = neighbour[:, :, :3] + picture * (1 - neighbour[:, :, 3:] / 255)
     if user and rng.random() < 0.7:
-        picture = cv2.blur(picture, (1 + 2 * (size // 48), 1 + 2 * (size // 48)))  # what lies behind is out of focus
-    # The product's shadow falls on what lies under it.
+        picture = cv2.blur(picture, (1 + 2 * (size // 48), 1 + 2 * (size // 48)))  # the background is out of focus
+    # The product casts a shadow on the background.
     shadow = cv2.blur(layer[:, :, 3], (size // 8, size // 8))
     dx, dy = round(size * 0.06 * (rng.random() - 0.5)), round(size * 0.05 * rng.random())
     shadow = cv2.warpAffine(shadow, np.array([[1, 0, dx], [0, 1, dy]], np.float32), (size, size))
@@ -368,6 +368,6 @@ def photo(
         picture = picture * gain * (1 + 0.1 * (rng.random() - 0.5) * ramp[0])[:, :, None]
     picture = np.clip(picture, 0, 255).astype(np.uint8)
     quality = int(40 + 45 * rng.random()) if user else int(78 + 18 * rng.random())
-    # OpenCV codes blue, green, red.
+    # OpenCV encodes blue, green, red.
     coded = cv2.imencode(".jpg", picture[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
     return np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[:, :, ::-1]), box

@@ -1,6 +1,6 @@
-"""What shoppers of the embedded catalogue ask for with a listing in view: "the same but in red", "without stripes".
+"""Edits of a listing that shoppers of the embedded catalogue ask for: "the same but in red", "without stripes".
 
-Simulated from the true attributes, deterministic by seed and number.
+They are simulated from the true attributes, deterministic by seed and number.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 from retrieval_jax.data.shop import shoppers, synthetic, wording
 from retrieval_jax.errors import InputError
 
-# What is edited, and how often; a part is one that its category names, such as the belt of a dress.
+# Which attribute is edited, and how often; a part is one of the two of its category, such as the belt of a dress.
 SHARES = {"colour": 0.4, "pattern": 0.3, "material": 0.1, "part1": 0.1, "part2": 0.1}
-NEGATED = 0.25  # share of edits that say what to avoid only: "not in blue", "without stripes"
-_TRIES = 500  # draws of a reference before a split is too small for edits
+NEGATED = 0.25  # share of edits that only exclude a value: "not in blue", "without stripes"
+_TRIES = 500  # draws of a reference before the split counts as too small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Edits:
       words: n strings, what to change.
       attributes: n strings, what is edited: a key of SHARES.
       indptr: int64 [n + 1].
-      rows: int64, every listing of the products that are meant, rows of the split.
+      rows: int64, every listing of the products that match, rows of the split.
     """
 
     references: np.ndarray
@@ -38,10 +38,10 @@ class Edits:
 
 
 def edits(shop: synthetic.Shop, num: int, split: str = "train") -> Edits:
-    """Simulates edits: a reference listing, words, and the listings of the products that are meant.
+    """Simulates edits: a reference listing, words, and the listings that match.
 
-    Meant is a product of the reference's category that has what the words ask for and is otherwise the same in colour,
-    pattern and material. A product of the reference's own family need only have what the words ask for.
+    A product matches if it is of the reference's category, has what the words ask for, and agrees with the reference in
+    the others of colour, pattern and material. A product of the reference's own family need not agree in the others.
 
     Args:
       shop: the catalogue.
@@ -52,7 +52,7 @@ def edits(shop: synthetic.Shop, num: int, split: str = "train") -> Edits:
       The `Edits`.
 
     Raises:
-      InputError: the split has too few products to edit one into another.
+      InputError: the split has too few products for a match.
     """
     first, truth = shoppers.pool(shop, split)
     numbers, category = np.arange(len(first)), truth["category"]

@@ -1,4 +1,4 @@
-"""What the embedded catalogue is drawn with: paints, curves in the unit square (x right, y down), brand glyphs."""
+"""Shapes for drawing the embedded catalogue: paints, curves in the unit square (x right, y down), brand glyphs."""
 
 import numpy as np
 
@@ -18,41 +18,41 @@ def smooth(points, rounds=2):
 
 
 def mirror(half, x=0.5):
-    """Makes the symmetric polygon [2n, 2] of its right half, as (distance from the axis x, y), top down."""
+    """Returns the symmetric polygon [2n, 2] of a right half, given as (distance from the axis x, y), top down."""
     p = np.asarray(half, float)
     left = p[::-1] * (-1, 1)
     return np.concatenate([p, left]) + (x, 0)
 
 
 def ellipse(x, y, rx, ry):
-    """A full ellipse as a polygon [32, 2]."""
+    """Returns an ellipse as a polygon [32, 2]."""
     return CIRCLE * (rx, ry) + (x, y)
 
 
 def arc(x, y, rx, ry, start, stop):
-    """Part of an ellipse as an open line [16, 2]; degrees, 0 right, 90 down."""
+    """Returns part of an ellipse as an open line [16, 2]; degrees, 0 right, 90 down."""
     t = np.deg2rad(np.linspace(start, stop, 16))
     return np.stack([x + rx * np.cos(t), y + ry * np.sin(t)], 1)
 
 
 def rect(x0, y0, x1, y1):
-    """An upright rectangle [4, 2]."""
+    """Returns an upright rectangle [4, 2]."""
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], float)
 
 
 def rounded(x0, y0, x1, y1, radius):
-    """A rectangle with round corners, as a polygon [32, 2]."""
+    """Returns a rectangle with round corners as a polygon [32, 2]."""
     inner = np.sign(CIRCLE) * ((x1 - x0) / 2 - radius, (y1 - y0) / 2 - radius)
     return CIRCLE * radius + inner + ((x0 + x1) / 2, (y0 + y1) / 2)
 
 
 def line(x0, y0, x1, y1):
-    """A straight line [2, 2]."""
+    """Returns a straight line [2, 2]."""
     return np.array([(x0, y0), (x1, y1)], float)
 
 
 def polar(radii, turn=-90):
-    """Points at equal angles around (0, 0), at these radii, the first one up."""
+    """Returns points at equal angles around (0, 0), at these radii, the first one up."""
     t = np.deg2rad(turn + np.arange(len(radii)) * 360 / len(radii))
     return np.stack([np.cos(t), np.sin(t)], 1) * np.asarray(radii)[:, None]
 

@@ -1,7 +1,7 @@
-"""What the shoppers of the embedded catalogue do: clicks after a photo, typed queries with clicks, outfits.
+"""Simulated shoppers of the embedded catalogue: clicks after a photo, typed queries with clicks, outfits.
 
-All of it is simulated from the true attributes, deterministic by seed and number, and about listings of train
-or of the gallery (for scoring).
+Everything follows from the true attributes, seed and number, and refers to listings of train, or of the gallery for
+scoring.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from retrieval_jax.data.shop import synthetic, wording
 from retrieval_jax.errors import InputError
 
-SHOWN = {"same": 4, "sibling": 3, "random": 3}  # what a page of ten results shows
-# Chance of a click on a listing of the same product, of its category in its colour, of its category, of any other.
+SHOWN = {"same": 4, "sibling": 3, "random": 3}  # listings on a page of ten results
+# Probability of a click on a listing of the same product, its category and colour, its category, any other.
 CLICK = {"same": 0.75, "colour": 0.2, "category": 0.05, "other": 0.02}
-POOL = 20_000  # typed queries and outfits are about the first so many products
+POOL = 20_000  # products, from the first, that typed queries, outfits and edits refer to
 QUERY_NAMES = (
     ("category",),
     ("category", "colour"),
@@ -41,7 +41,7 @@ HUES = {
 
 @dataclasses.dataclass(frozen=True)
 class Clicks:
-    """One row per search with a photo.
+    """Searches with a photo, one per row.
 
     Attributes:
       photos: int64 [n], rows of `synthetic.images(shop, "photo")` for train, of the queries for gallery.
@@ -56,14 +56,14 @@ class Clicks:
 
 @dataclasses.dataclass(frozen=True)
 class TextQueries:
-    """Typed queries; those of query i are products[indptr[i]:indptr[i + 1]], most clicked first.
+    """Typed queries; the products clicked after query i are rows[indptr[i]:indptr[i + 1]], most clicked first.
 
     Attributes:
       texts: n strings.
-      names: the attributes that each text names, n tuples.
+      names: the attributes in each text, n tuples.
       indptr: int64 [n + 1].
-      rows: int64, first listing of each clicked product, row of the split.
-      clicks: int64, how often it was clicked.
+      rows: int64, the first listing of each clicked product, row of the split.
+      clicks: int64, number of clicks.
     """
 
     texts: list[str]
@@ -79,7 +79,7 @@ class Outfits:
 
     Attributes:
       rows: int64 [n, 4], rows of the split.
-      compatible: bool [n], what `goes_together` says.
+      compatible: bool [n], see `goes_together`.
     """
 
     rows: np.ndarray
@@ -141,7 +141,7 @@ def clicks(shop: synthetic.Shop, num: int, split: str = "train") -> Clicks:
 
 
 def pool(shop: synthetic.Shop, split: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Returns the first rows of the products that typed queries, outfits and edits are about, int64 [n], and the true
+    """Returns the first rows of the products that typed queries, outfits and edits refer to, int64 [n], and the true
     attributes of these products."""
     rows = synthetic.first_row(split, np.arange(min(POOL, synthetic.num_products(shop, split))))
     return rows, synthetic.attributes(shop, split, rows)
@@ -150,8 +150,8 @@ def pool(shop: synthetic.Shop, split: str) -> tuple[np.ndarray, dict[str, np.nda
 def text_queries(shop: synthetic.Shop, num: int, split: str = "train") -> TextQueries:
     """Simulates typed queries, broad ("mug") and narrow ("navy striped shirt"), and the products clicked after them.
 
-    A product is clicked if it has every attribute that the text names; popular products are clicked more, and one
-    query in five has a click gone astray.
+    A product is clicked if it has every attribute in the text; popular products are clicked more, and one query in
+    five has a stray click.
 
     Args:
       shop: the catalogue.
@@ -189,7 +189,7 @@ def text_queries(shop: synthetic.Shop, num: int, split: str = "train") -> TextQu
 
 
 def harmonise(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Whether two colours (indices into wording.COLOURS) go together: one is neutral, or hues are near or opposite."""
+    """Returns whether two colours (rows of wording.COLOURS) match: one is neutral, or hues are near or opposite."""
     hue = np.array([HUES.get(name, -1) for name in wording.COLOURS])
     a, b = hue[first], hue[second]
     apart = np.abs(a - b)
@@ -198,7 +198,7 @@ def harmonise(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def goes_together(truth: dict[str, np.ndarray]) -> np.ndarray:
-    """The rule behind outfits: every piece has the same style, and every two colours harmonise.
+    """Returns whether pieces make an outfit: all have the same style, and every two colours harmonise.
 
     Args:
       truth: "style" and "colour", int [n, pieces] each, as of `synthetic.attributes`.
@@ -211,7 +211,7 @@ def goes_together(truth: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def outfits(shop: synthetic.Shop, num: int, split: str = "train") -> Outfits:
-    """Makes outfits, by turns one that goes together and the same with one piece exchanged so that it does not.
+    """Makes outfits in pairs: one that goes together, and the same with one piece exchanged so that it does not.
 
     Args:
       shop: the catalogue.

@@ -1,9 +1,9 @@
-"""How the fashion categories of the embedded catalogue look: one function per leaf.
+"""Shapes of the fashion categories of the embedded catalogue: one function per leaf.
 
-Each function takes (d, a, b): d, eight numbers in [0, 1) that are the product's own proportions, and whether it has its
-optional parts 1 and 2 (see wording.CATEGORIES). It returns the layers, back to front, and where the brand's glyph sits
-(x, y, radius), in the unit square. A layer is (points [n, 2], paint, width): width 0 fills the polygon, else it is a
-line so wide.
+Each function takes (d, a, b): d, eight numbers in [0, 1) for the product's proportions, and whether it has its optional
+parts 1 and 2 (see wording.CATEGORIES). It returns the layers, back to front, and the position of the brand's glyph
+(x, y, radius), in the unit square. A layer is (points [n, 2], paint, width): width 0 fills the polygon, any other draws
+a line of that width.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ from retrieval_jax.data.shop.shapes import (
 
 
 def _sleeved(width, hem, sleeve, flare, collar):
-    """Outline of a garment with sleeves: body half width, y of the hem, length of the sleeve."""
+    """Returns the outline of a garment with sleeves: body half width, y of the hem, length of the sleeve."""
     out = 0.5 * sleeve
     return mirror([(collar, 0.12), (width, 0.16), (width + 0.05 + out, 0.20 + sleeve),
                   (width - 0.03 + out * 0.75, 0.27 + sleeve), (width - 0.02, 0.33), (width - 0.02 + flare, hem)])

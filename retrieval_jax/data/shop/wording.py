@@ -133,7 +133,7 @@ NOISE = (
     "look!",
     "must see",
 )
-# How often a title names the true attribute.
+# How often a title contains the true attribute.
 NAMED = {"category": 0.95, "colour": 0.85, "pattern": 0.75, "material": 0.6, "brand": 0.8, "part": 0.6, "second": 0.15}
 MISLEADING = 0.06  # share of titles with a word that is not true of the product
 TYPO = 0.07  # share of titles with a misspelt word
@@ -156,7 +156,7 @@ def _misspell(word: str, rng: np.random.Generator) -> str:
 
 
 def title(product: dict[str, int], rng: np.random.Generator) -> str:
-    """Writes what a seller would: most true attributes by one of their names, in any order, with noise and mistakes.
+    """Writes a seller's title: most true attributes by one of their names, in a noisy order, with noise and mistakes.
 
     Args:
       product: attribute name -> index, as of `synthetic.attributes` for one product.
@@ -203,7 +203,7 @@ def title(product: dict[str, int], rng: np.random.Generator) -> str:
 
 
 def query_text(product: dict[str, int], names: tuple[str, ...], rng: np.random.Generator) -> str:
-    """Writes what a shopper would type to find products that share the named attributes with this one."""
+    """Writes a shopper's query for products that share the named attributes with this one."""
     options = {
         "category": [row[3] for row in CATEGORIES],
         "colour": list(COLOURS.values()),
@@ -245,7 +245,7 @@ PATTERN_NOUNS = {
 
 
 def edit_text(name: str, category: int, old: int, new: int | None, rng: np.random.Generator) -> str:
-    """Writes what a shopper with a listing in view would change about it.
+    """Writes a shopper's edit of the listing in view.
 
     Args:
       name: what is edited: "colour", "pattern", "material", "part1" or "part2".

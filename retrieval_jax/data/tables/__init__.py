@@ -1,1 +1,1 @@
-"""Catalogues in tables (CSV, JSON Lines, Parquet) and in eProduct's layout; what is wrong with a row."""
+"""Catalogues in tables (CSV, JSON Lines, Parquet) and in eProduct's layout, with a check of every row."""

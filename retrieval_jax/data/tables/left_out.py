@@ -1,4 +1,4 @@
-"""Listings that a list of the user names: they stay out of a catalogue, counted but held against no file."""
+"""Lists of listings that the user leaves out of a catalogue: counted, but not as bad rows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Listed:
     """One line of the list.
 
     Attributes:
-      where: file and line, for sentences.
+      where: file and line, for messages.
       split: of the listing.
       id: of the listing.
-      reason: why it stays out, in the words of who made the list.
+      reason: why it is left out, as the list says.
     """
 
     where: str
@@ -30,10 +30,10 @@ class Listed:
     reason: str
 
     def unknown(self) -> InputError:
-        """Returns what to raise where there is no such listing: it is a list of another catalogue."""
+        """Returns the error to raise if there is no such listing: the list belongs to another catalogue."""
         return InputError(
             f"{self.where}: there is no listing {short(self.id)!r} in the split {short(self.split)!r}; "
-            "make the list again, or remove the row"
+            "recreate the list, or remove the row"
         )
 
 
@@ -41,11 +41,10 @@ def read(file: str) -> list[Listed]:
     """Reads a list.
 
     Args:
-      file: CSV, or another of the tables that `table_files` reads, with the columns split, id, reason; it may have
-        no rows.
+      file: CSV, or another format that `table_files` reads, with the columns split, id, reason; it may be empty.
 
     Raises:
-      InputError: no such table, or a row that cannot be read.
+      InputError: the file does not exist, or a row cannot be read.
     """
     path = pathlib.Path(file)
     try:
@@ -63,16 +62,16 @@ def read(file: str) -> list[Listed]:
 
 
 def mark(tables: dict[str, Rows], listed: Sequence[Listed]) -> None:
-    """Marks the rows of listings that are to stay out.
+    """Marks the rows of listings to leave out.
 
     Args:
-      tables: rows of every split, by its name.
+      tables: rows of every split, by name.
       listed: see `read`.
 
     Raises:
-      InputError: one of them is not there.
+      InputError: a listing does not exist.
     """
-    # of an id that stands twice the first row, the one that would be kept
+    # for a duplicate id, the first row: the one that would be kept
     places = {
         name: dict(zip(rows.frame["id"].reverse(), range(len(rows))[::-1], strict=True))
         for name, rows in tables.items()

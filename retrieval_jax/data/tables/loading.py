@@ -264,9 +264,9 @@ def check_names(what: str, given: Mapping, known: tuple[str, ...]) -> None:
 def _files(
     root: pathlib.Path, splits: dict[str, Rows], max_pixels: int, check: bool | str, decode_at_least: int | None
 ) -> tuple[Callable[[str, np.ndarray], FileImages], Callable[[Rows], None] | None]:
-    """Returns what `build` wants to know about pictures in files below root."""
+    """Returns the arguments of `build` for pictures in files below root."""
     if check and not root.is_dir():
-        raise InputError(f"{root}: there is no such folder of pictures")
+        raise InputError(f"{root}: the folder of the pictures does not exist")
 
     def images(split: str, kept: np.ndarray) -> FileImages:
         return FileImages(root, splits[split].frame["image"][kept].to_list(), max_pixels, decode_at_least)

@@ -1,4 +1,4 @@
-"""Bad rows of a catalogue's files: found one by one, each with its sentence, then counted, set aside or refused."""
+"""Finds bad rows of a catalogue's files, with a sentence for each, and counts, sets aside or refuses them."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from retrieval_jax.data.pictures import decoding, sources
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import atomic
 
-_CHUNK = 256  # pictures that one thread looks at before it reports
+_CHUNK = 256  # pictures per thread between progress updates
 LONGEST_ID = 1_000  # characters
 LONGEST_TITLE = 10_000  # a longer one is damage or a page of text, and its words would swamp the others' counts
 
-# Characters that leave no mark on paper: blanks, controls, joiners, marks of direction, a byte-order mark.
+# Characters that do not print: blanks, controls, joiners, direction marks, a byte-order mark.
 _UNSEEN = r"[\s\p{Cc}\p{Cf}\p{Z}]"
-_NO_TITLE = ("null", "nan", "<na>", "\\n", "none", "n/a")  # how tables write that there is none
+_NO_TITLE = ("null", "nan", "<na>", "\\n", "none", "n/a")  # how tables write a missing title
 
 
 @dataclasses.dataclass
 class Rows:
-    """The rows of one split (or of the ground truth) as they stand in their files.
+    """The rows of one split, table or the ground truth as they are in their files.
 
     Attributes:
-      name: of the split.
+      name: of the split or table.
       frame: polars frame of text columns under our names: id, title, image, product, category_0, ...
-      files: names of the files, as a person knows them.
+      files: names of the files, as the user knows them.
       file_of: int32 [n], which file each row comes from.
-      line: int64 [n], the row's number as a person sees it: the line in CSV (the header is line 1) and JSONL, the
-        number of the row in Parquet (from 1).
+      line: int64 [n], the row's number as the user sees it: the line in CSV (the header is line 1) and JSONL, the row
+        in Parquet (from 1).
       bad: row -> (reason, sentence); the first thing wrong with a row counts.
     """
 
@@ -57,12 +57,12 @@ class Rows:
         return len(self.line)
 
     def mark(self, row: int, reason: str, detail: str) -> None:
-        """Declares a row bad, unless it already is.
+        """Marks a row as bad, unless it already is.
 
         Args:
           row: its number, from 0.
           reason: a few words to count by.
-          detail: what is wrong and what to do, for the sentence that also names file, row and id.
+          detail: what is wrong and what to do; the sentence also names file, row and id.
         """
         if row not in self.bad:
             listing = f" (id {short(self.id(row))})" if self.id(row) else ""
@@ -73,15 +73,15 @@ class Rows:
         return (self.frame["id"][row] or "") if "id" in self.frame.columns else ""
 
     def good(self) -> np.ndarray:
-        """Returns bool [n], the rows with nothing wrong."""
+        """Returns bool [n], True for rows that are not marked as bad."""
         mask = np.ones(len(self), bool)
         mask[np.fromiter(self.bad, np.int64, len(self.bad))] = False
         return mask
 
 
 def check_ids(rows: Rows, *, unique: bool = True) -> None:
-    """Marks rows whose id is empty, has a blank (ids are written in blank-separated lists) or another character that
-    nobody sees, is very long, was rounded by a spreadsheet, or came before. Ids are compared as they are.
+    """Marks rows whose id is empty, has a blank (lists of ids are blank-separated) or another invisible character, is
+    very long, was rounded by a spreadsheet, or is a duplicate. Ids are compared as they are.
 
     Args:
       rows: rows of one file or split; bad ones are marked.
@@ -91,25 +91,25 @@ def check_ids(rows: Rows, *, unique: bool = True) -> None:
     for row in np.flatnonzero((ids.str.strip_chars() == "").to_numpy()):
         rows.mark(int(row), "empty id", "the id is empty; give every listing an id of its own")
     for row in np.flatnonzero(ids.str.contains(r"\s").to_numpy()):
-        rows.mark(int(row), "blank in id", f"the id {short(ids[int(row)])!r} has a blank in it; take the blank out")
+        rows.mark(int(row), "blank in id", f"the id {short(ids[int(row)])!r} contains a blank; remove it")
     for row in np.flatnonzero(ids.str.contains(_UNSEEN).to_numpy()):
         rows.mark(
             int(row),
             "invisible character in id",
-            f"the id {short(ids[int(row)])!a} has a character that nobody sees; take it out",
+            f"the id {short(ids[int(row)])!a} contains an invisible character; remove it",
         )
     for row in np.flatnonzero((ids.str.len_chars() > LONGEST_ID).to_numpy()):
         rows.mark(
             int(row),
             "id too long",
             f"the id has {len(ids[int(row)]):,} characters, at most {LONGEST_ID:,}; "
-            "perhaps a column or a quote is out of place",
+            "a column or a quote may be out of place",
         )
     for row in np.flatnonzero(ids.str.contains(r"^[0-9][.,][0-9]+E\+[0-9]+$").to_numpy()):
         rows.mark(
             int(row),
             "rounded id",
-            f"the id {ids[int(row)]!r} is a number that a spreadsheet has rounded; export ids as text",
+            f"the id {ids[int(row)]!r} is a number rounded by a spreadsheet; export ids as text",
         )
     if not unique:
         return
@@ -124,13 +124,13 @@ def check_ids(rows: Rows, *, unique: bool = True) -> None:
             rows.mark(
                 int(row),
                 "duplicate id",
-                f"the id is already that of row {rows.line[before]} of "
-                f"{rows.files[rows.file_of[before]]}; remove one of them",
+                f"the id is the same as in row {rows.line[before]} of {rows.files[rows.file_of[before]]}; "
+                "remove one of them",
             )
 
 
 def check_titles(rows: Rows) -> None:
-    """Marks rows without a title, or with one so long that it is none.
+    """Marks rows without a title, or with one too long to be a title.
 
     Args:
       rows: rows of one split; bad ones are marked.
@@ -138,22 +138,22 @@ def check_titles(rows: Rows) -> None:
     titles = rows.frame["title"].fill_null("")
     seen = titles.str.contains(rf"[^{_UNSEEN[1:]}")
     for row in np.flatnonzero(~seen.to_numpy()):
-        rows.mark(int(row), "empty title", "the title is empty; give it one or remove the row")
+        rows.mark(int(row), "empty title", "the title is empty; add one or remove the row")
     for row in np.flatnonzero(titles.str.strip_chars().str.to_lowercase().is_in(_NO_TITLE).to_numpy()):
         rows.mark(
-            int(row), "empty title", f"the title is {titles[int(row)]!r}, that is empty; give it one or remove the row"
+            int(row), "empty title", f"the title is {titles[int(row)]!r}, which means empty; add one or remove the row"
         )
     for row in np.flatnonzero((titles.str.len_chars() > LONGEST_TITLE).to_numpy()):
         rows.mark(
             int(row),
             "title too long",
             f"the title has {len(titles[int(row)]):,} characters, at most "
-            f"{LONGEST_TITLE:,}; perhaps a quote is never closed; shorten it",
+            f"{LONGEST_TITLE:,}; a quote may be left open; shorten it",
         )
 
 
 def check_splits(split: Rows, others: list[Rows]) -> None:
-    """Marks rows whose id another split has too: nothing may be trained on that is searched or scored later.
+    """Marks rows whose id is also in another split: what is searched or scored must not be trained on.
 
     Args:
       split: rows of one split; bad ones are marked.
@@ -168,8 +168,8 @@ def check_splits(split: Rows, others: list[Rows]) -> None:
                 split.mark(
                     int(row),
                     "id in two splits",
-                    f"the {other.name} split has this id too; remove the listing from "
-                    f"one of {split.name} and {other.name}",
+                    f"the {other.name} split also has this id; remove the listing from "
+                    f"either {split.name} or {other.name}",
                 )
 
 
@@ -181,11 +181,11 @@ def encode_categories(
     Args:
       rows: rows of the split.
       column: of the frame.
-      level: name of the level, for sentences.
-      known: the categories there are.
-      declared: whether ids are whole numbers by declaration.
-      where: what `known` was taken from, for sentences.
-      mark: whether an unknown category makes a bad row; otherwise it is only -1.
+      level: name of the level, for messages.
+      known: the existing categories.
+      declared: whether ids are declared to be whole numbers.
+      where: what `known` was taken from, for messages.
+      mark: whether an unknown category makes a bad row; otherwise it is just -1.
 
     Returns:
       int32 [n], -1 where unknown.
@@ -195,12 +195,12 @@ def encode_categories(
     for row in np.flatnonzero(found < 0) if mark else ():
         value = values[int(row)]
         if not value:
-            rows.mark(int(row), "empty category", f"{level} is empty; give a category or remove the row")
+            rows.mark(int(row), "empty category", f"{level} is empty; add a category or remove the row")
         elif declared and not is_whole(value):
             rows.mark(
                 int(row),
                 "category is not a whole number",
-                f"{level} is {short(value)!r}, but category ids are whole numbers here; correct it",
+                f"{level} is {short(value)!r}, but category ids must be whole numbers; correct it",
             )
         else:
             rows.mark(
@@ -212,7 +212,7 @@ def encode_categories(
 
 
 def places(values: pl.Series, known: list[str]) -> np.ndarray:
-    """Returns where values stand among known ones, int32 [n], -1 for others.
+    """Returns the positions of values in a list of known ones, int32 [n], -1 for others.
 
     Args:
       values: n texts.
@@ -226,25 +226,25 @@ def places(values: pl.Series, known: list[str]) -> np.ndarray:
 def by_value(values: Iterable[str]) -> list[str]:
     """Returns texts in order: by number where all are whole numbers, else by text."""
     values = list(values)
-    # 7 and 07 are two categories of one value, and the values come in any order
+    # 7 and 07 are two texts of equal value, and the values come in any order
     whole = all(map(is_whole, values))
     return sorted(values, key=lambda value: (int(value), value) if whole else value)
 
 
 def is_whole(text: str) -> bool:
-    """Tells whether a text is a whole number of at most 18 digits."""
+    """Returns whether a text is a whole number of at most 18 digits."""
     return re.fullmatch(r"-?[0-9]{1,18}", text) is not None
 
 
 def near_ids(rows: Rows, wanted: Iterable[str]) -> dict[str, str]:
-    """Finds for ids that do not occur the one that somebody may have meant.
+    """Returns the ids that were probably meant by ids that do not exist.
 
     Args:
-      rows: those that have ids.
-      wanted: ids that none of them has.
+      rows: the rows with the existing ids.
+      wanted: ids that do not exist.
 
     Returns:
-      Wanted id -> id that is the same but for case, leading zeros, ".0", Unicode form or invisible characters.
+      {wanted id: existing id that differs in case, leading zeros, ".0", Unicode form or invisible characters only}.
     """
     loose = {one: _loose(one) for one in wanted}
     keys = set(loose.values())
@@ -258,13 +258,13 @@ def _loose(text: str) -> str:
 
 
 def check_images(rows: Rows, root: Any, max_pixels: int, whole: bool = False) -> None:
-    """Marks rows whose picture is missing, truncated, no picture, too large or outside the root.
+    """Marks rows whose picture is missing, truncated, not a picture, too large or outside the root.
 
     Args:
       rows: rows of one split; bad ones are marked.
       root: folder of the pictures.
-      max_pixels: the most a picture may have.
-      whole: whether every picture is decoded, which also finds what is damaged between header and end.
+      max_pixels: of the largest picture that is accepted.
+      whole: whether every picture is decoded, which also finds damage between header and end.
     """
     real, folders = os.path.realpath(root), {}
     images = rows.frame["image"].fill_null("").to_list()
@@ -286,7 +286,7 @@ def check_images(rows: Rows, root: Any, max_pixels: int, whole: bool = False) ->
         for found in pool.map(look, range(0, len(to_do), _CHUNK)):
             for row, problem in found:
                 if problem is None:
-                    rows.mark(row, "empty image path", "the path of the picture is empty; give it or remove the row")
+                    rows.mark(row, "empty image path", "the path of the picture is empty; add it or remove the row")
                 else:
                     rows.mark(row, problem.reason, problem.sentence(images[row]))
             bar.update(min(_CHUNK, len(to_do) - bar.n))
@@ -295,19 +295,19 @@ def check_images(rows: Rows, root: Any, max_pixels: int, whole: bool = False) ->
 def settle(
     tables: list[Rows], max_bad_share: float, set_aside_path: Any, not_held: frozenset[str] = frozenset()
 ) -> tuple[dict, list[dict]]:
-    """Counts bad rows, writes them to a file, and refuses the catalogue where a file has too many.
+    """Counts bad rows, writes them to a file, and refuses the catalogue if a file has too many.
 
     Args:
-      tables: all splits and the ground truth, checked.
-      max_bad_share: largest share of bad rows of a file, 0 to 1, at which they are set aside instead of refused.
+      tables: all splits, tables and the ground truth, checked.
+      max_bad_share: largest share of a file's rows, 0 to 1, that is set aside instead of refused.
       set_aside_path: CSV that receives the bad rows, or None.
-      not_held: reasons that do not count towards the share: the row fell with one of another file.
+      not_held: reasons that do not count towards the share, such as a row that depends on a bad row of another file.
 
     Returns:
       (counts, set_aside) of `catalog.Catalog`.
 
     Raises:
-      InputError: more than the share, with the counts by reason and the first sentences.
+      InputError: more bad rows than the share; the message has counts by reason and the first sentences.
     """
     counts, set_aside, refused, sentences = {}, [], [], []
     for rows in tables:
@@ -362,11 +362,11 @@ def settle(
 
 
 def write_set_aside(path: Any, set_aside: list[dict]) -> None:
-    """Writes the rows that were left out as CSV: file, row, id, reason, sentence.
+    """Writes the rows that were set aside as CSV: file, row, id, reason, sentence.
 
     Args:
-      path: of the CSV; its folder is made.
-      set_aside: dicts with these keys; for none, only the header is written.
+      path: of the CSV; its folder is created.
+      set_aside: dicts with these keys; without any, only the header is written.
     """
     content = io.StringIO()
     writer = csv.DictWriter(content, ["file", "row", "id", "reason", "sentence"], lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Category codes, and the relevant gallery listings of every query, out of the rows of a catalogue's files."""
+"""Category codes, and the relevant gallery listings of every query, from the rows of a catalogue's files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retrieval_jax.data.tables import row_checks
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
 
-# Ground-truth rows that fall with a row of another file: counted, but no fault of their own file.
+# Ground-truth rows set aside because of a bad row of another file: counted, but not as bad rows of their own file.
 FALLEN_QUERY = "its query was set aside"
 FALLEN_GALLERY = "its gallery listings were set aside"
 
@@ -27,13 +27,13 @@ def categories(
         seen = set()
         for row, (level, key) in enumerate(zip(declared.frame["level"], declared.frame["id"], strict=True)):
             if level not in levels:
-                declared.mark(row, "unknown level", f"the level is {level!r}; there are {', '.join(levels)}")
+                declared.mark(row, "unknown level", f"the level is {level!r}; it must be one of {', '.join(levels)}")
             elif not row_checks.is_whole(key):
                 declared.mark(
                     row, "category is not a whole number", f"the id is {key!r}; category ids are whole numbers"
                 )
             elif (level, key) in seen:
-                declared.mark(row, "duplicate id", f"{level} has this id already; remove one of them")
+                declared.mark(row, "duplicate id", f"{level} already has this id; remove one of them")
             seen.add((level, key))
     defining = tables.get("train", tables.get("val"))
     names, codes = [], {split: np.full((len(rows), len(levels)), -1, np.int32) for split, rows in tables.items()}
@@ -55,7 +55,7 @@ def categories(
         names.append([titles[key] for key in known])
         for split, rows in tables.items():
             if column in rows.frame.columns:
-                # Query and gallery listings are never trained on: there an unknown category is merely unknown.
+                # Query and gallery listings are not trained on: an unknown category is not an error there.
                 codes[split][:, i] = row_checks.encode_categories(
                     rows, column, level, known, whole_numbers, where, mark=split in ("train", "val")
                 )
@@ -75,7 +75,7 @@ def check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
         )
     lists = truth.frame["gallery_ids"].str.extract_all(r"\S+")
     for row in np.flatnonzero((lists.list.len() == 0).to_numpy()):
-        truth.mark(int(row), "no relevant listing", "the row names no gallery listing; name one or remove the row")
+        truth.mark(int(row), "no relevant listing", "the row has no gallery listing; add one or remove the row")
     pairs = pl.DataFrame({"query": truth.frame["id"], "gallery": lists}).with_row_index("row")
     pairs = pairs.explode("gallery").drop_nulls("gallery")
     state = {}
@@ -112,6 +112,7 @@ def same_product(tables: dict[str, Rows]) -> pl.DataFrame:
 
 
 def truth(pairs: pl.DataFrame, splits: dict[str, Split]) -> Any:
+    """Returns the `ranking.Truth` of pairs (query id, gallery id)."""
     from retrieval_jax.scoring import ranking  # only a catalogue with a truth needs it
 
     for side in ("query", "gallery"):

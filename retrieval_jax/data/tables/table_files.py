@@ -1,4 +1,4 @@
-"""CSV, JSONL and Parquet files as columns of text, with the number of every row as a person sees it."""
+"""Reads CSV, JSONL and Parquet files as columns of text, with the number of every row as the user sees it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from retrieval_jax.data.tables import text_rows
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
 
-_CHUNK = 100_000  # rows that stand in memory as Python strings
+_CHUNK = 100_000  # rows held in memory as Python strings
 _MOST_COLUMNS = 10_000  # of a JSONL file
 
 
@@ -87,11 +87,15 @@ def header(root: Any, path: str, encoding: str) -> list[str]:
         found, wrong = {}, ""
         for line, record, problem in text_rows.json_records(full, path, encoding):
             found |= dict.fromkeys(record or ())
-            wrong = wrong or problem and f"{path}, row {line}: no line is a JSON object ({problem}); write one a row"
+            wrong = (
+                wrong
+                or problem
+                and f"{path}, row {line}: no line is a JSON object ({problem}); write one object per line"
+            )
             if len(found) > _MOST_COLUMNS:
                 raise InputError(
-                    f"{path}, row {line}: more than {_MOST_COLUMNS:,} names so far; write one listing a "
-                    "line, every one with the same names"
+                    f"{path}, row {line}: more than {_MOST_COLUMNS:,} names so far; write one listing per "
+                    "line, all with the same names"
                 )
         if wrong and not found:
             raise InputError(wrong)
@@ -99,7 +103,7 @@ def header(root: Any, path: str, encoding: str) -> list[str]:
     if kind == ".parquet":
         try:
             return list(pl.read_parquet_schema(full))
-        except (Exception, pl.exceptions.PanicException) as error:  # whatever polars raises, the file is no Parquet
+        except (Exception, pl.exceptions.PanicException) as error:  # whatever polars raises, the file is not Parquet
             raise InputError(f"{path}: not a readable Parquet file ({error})") from None
     unpack = "; unpack it" if kind in (".gz", ".bz2", ".xz", ".zst", ".zip") else ""
     raise InputError(f"{path}: files end in .csv, .tsv, .jsonl, .ndjson or .parquet, not in {kind!r}{unpack}")
@@ -122,7 +126,7 @@ def check_columns(
       setting: the setting that maps the columns, for messages.
     """
     if repeated := sorted({theirs for theirs in taken.values() if found.count(theirs) > 1}):
-        raise InputError(f"{path}: the header names {', '.join(repeated)} twice; name every column once")
+        raise InputError(f"{path}: the header names {', '.join(repeated)} twice; give every column its own name")
     for ours, theirs in wanted.items():
         if theirs not in found:
             near = [column for column in found if column.lower() == theirs.lower()]
@@ -166,7 +170,7 @@ def _frame(columns: dict[str, str], values: list[list[str]], marks: list) -> pl.
     for ours, column in by_column.items():
         try:
             "".join(column).encode("utf-8")
-        except UnicodeEncodeError:  # bytes that are no UTF-8 were read as lone surrogates
+        except UnicodeEncodeError:  # bytes that are not UTF-8 were read as lone surrogates
             clean = [value.encode("utf-8", "replace").decode("utf-8") for value in column]
             marks += [
                 (
@@ -189,7 +193,7 @@ def _parquet(
     full: pathlib.Path, path: str, columns: dict[str, str], lists: Mapping[str, str]
 ) -> tuple[pl.DataFrame, np.ndarray, list]:
     try:
-        frame = pl.read_parquet(full, columns=list(dict.fromkeys(columns.values())))  # one may serve twice
+        frame = pl.read_parquet(full, columns=list(dict.fromkeys(columns.values())))  # one may be mapped twice
     except (Exception, pl.exceptions.PanicException) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from None
     texts = {}
@@ -207,12 +211,12 @@ def _parquet(
 
 
 def _whole(column: pl.Series, exact: int, where: str) -> pl.Series:
-    """Returns floats as whole numbers where all are: columns with gaps are often stored as floats."""
+    """Returns floats as integers if all are whole: integer columns with gaps are often stored as floats."""
     if not (column == column.round()).all() or column.is_infinite().any():
         return column
     if (column.abs() >= 2**exact).any():
         raise InputError(
-            f"{where} holds numbers from 2**{exact} on as floats, which have lost their last digits; "
+            f"{where} holds floats of 2**{exact} or more, which have lost their last digits; "
             "store ids as text or integers"
         )
     return column.cast(pl.Int64)

@@ -1,4 +1,4 @@
-"""Rows of CSV and JSON Lines files, one by one, with the number of every row as a person sees it."""
+"""Reads rows of CSV and JSON Lines files one by one, with the number of every row as the user sees it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 
 from retrieval_jax.errors import InputError, short
 
-_FIELD = 16 * 2**20  # longest CSV field: lists of relevant ids outgrow the csv module's own 128 KiB
+_FIELD = 16 * 2**20  # longest CSV field: lists of relevant ids exceed the csv module's own 128 KiB
 _INVISIBLE = " \t\r\n\xa0\u200b\ufeff"  # around a column's name: not part of it
-EXACT = 2**53  # from here on a float skips whole numbers
-# A mark at the file's beginning says for certain how its text is encoded; UTF-32's begins like UTF-16's.
+EXACT = 2**53  # from here on, floats skip integers
+# A byte-order mark settles the encoding; that of UTF-32 begins like that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -31,9 +31,9 @@ _NO_TABLES = {
     b"\x28\xb5\x2f\xfd": "compressed (zstd); unpack it",
     b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save it as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save it as CSV",
-    b"PAR1": "Parquet; let its name end in .parquet",
+    b"PAR1": "Parquet; rename it to end in .parquet",
     b"%PDF": "a PDF; export the table as CSV",
-    b"<": "an HTML or XML page, perhaps an error page; fetch the file again",
+    b"<": "an HTML or XML page, perhaps an error page; download the file again",
 }
 
 # One row as a reader yields it: its number, its values in the order of the columns, and (reason, detail) or None.
@@ -44,7 +44,7 @@ Row = tuple[int, list[str], tuple[str, str] | None]
 
 
 def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> Any:
-    """Opens a text file; raises InputError where its first bytes or the encoding's name say that it is none."""
+    """Opens a text file; raises InputError if its first bytes are not text, or the encoding is unknown."""
     with open(full, "rb") as file:
         head = file.read(1024)
     for mark, found in _MARKS.items():
@@ -55,20 +55,20 @@ def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> An
             raise InputError(f"{path}: it is {what}")
     if encoding == "utf-8" and head[:64].count(0) * 4 > len(head[:64]):
         raise InputError(
-            f"{path}: it has NUL bytes where its text begins, like UTF-16 without its mark; save it as "
+            f"{path}: it begins with NUL bytes, like UTF-16 without a byte-order mark; save it as "
             "UTF-8, or name its encoding, such as config.data.kwargs.encoding = 'utf-16-le'"
         )
     try:
         return open(full, newline=newline, encoding=encoding, errors="surrogateescape")
     except LookupError:
         raise InputError(
-            f"config.data.kwargs.encoding is {encoding!r}, which Python does not know; "
+            f"config.data.kwargs.encoding is {encoding!r}, which Python does not know; give one "
             "such as 'utf-8', 'cp1252' or 'utf-16-le'"
         ) from None
 
 
 def _not_text(path: str, error: UnicodeError) -> InputError:
-    return InputError(f"{path}: its text is not encoded as was said ({error}); correct config.data.kwargs.encoding")
+    return InputError(f"{path}: its text does not have that encoding ({error}); correct config.data.kwargs.encoding")
 
 
 # ------------------------------------------------------------------------------------------------------------ CSV
@@ -80,10 +80,10 @@ def _csv_reader(file: Any, delimiter: str) -> Any:
 
 
 def csv_header(full: pathlib.Path, path: str, encoding: str) -> tuple[str, list[str], int]:
-    """Returns the delimiter that cuts the header into the most names, these names, and the header's last line.
+    """Returns the delimiter that splits the header into the most names, these names, and the header's last line.
 
     Raises:
-      InputError: there is no header, or it is no CSV.
+      InputError: there is no header, or the file is not CSV.
     """
     found, problem = ("", [], 0), None
     for delimiter in "\t,;|" if full.suffix.lower() == ".tsv" else ",;\t|":
@@ -92,7 +92,7 @@ def csv_header(full: pathlib.Path, path: str, encoding: str) -> tuple[str, list[
                 reader = _csv_reader(file, delimiter)
                 records = (record for record in reader if any(name.strip(_INVISIBLE + ",;|") for name in record))
                 header = next(records, [])
-                if header[:1] and re.fullmatch(r"sep=.?", header[0]):  # how Excel is told the delimiter
+                if header[:1] and re.fullmatch(r"sep=.?", header[0]):  # Excel's declaration of the delimiter
                     header = next(records, [])
         except csv.Error as error:
             problem = problem or _not_csv(path, 1, error)
@@ -100,12 +100,12 @@ def csv_header(full: pathlib.Path, path: str, encoding: str) -> tuple[str, list[
         except UnicodeError as error:
             raise _not_text(path, error) from None
         header = [_name(name) for name in header]
-        while header and not header[-1]:  # left by commas at the line's end
+        while header and not header[-1]:  # from trailing delimiters
             header.pop()
         if len(header) > len(found[1]):
             found = delimiter, header, reader.line_num
     if not found[1]:
-        raise problem or InputError(f"{path}: the file is empty; its first line has to name the columns")
+        raise problem or InputError(f"{path}: the file is empty; its first line must name the columns")
     return found
 
 
@@ -119,9 +119,9 @@ def _anything(record: list[str]) -> bool:
 
 
 def _not_csv(path: str, line: int, error: csv.Error) -> InputError:
-    remedy = "a field with a double quote is written between double quotes, with the quote doubled"
+    remedy = "put a field that contains a double quote between double quotes, and double the quote"
     if "unexpected end" in str(error) or "field limit" in str(error):
-        remedy = "a double quote that opens a field in this row is perhaps never closed: " + remedy
+        remedy = "a double quote that opens a field in this row may never be closed: " + remedy
     return InputError(f"{path}, row {line}: not CSV ({error}); {remedy}")
 
 
@@ -134,8 +134,8 @@ def csv_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding: s
         reader = _csv_reader(file, delimiter)
         try:
             for record in reader:
-                # A quoted field may hold line breaks: a row's number is the line it begins at.
-                # A blank line is no row.
+                # A quoted field may contain line breaks: a row's number is the line where it begins.
+                # A blank line is not a row.
                 if reader.line_num > begin and record and (record[0].strip() or _anything(record)):
                     problem = None
                     if len(record) != len(header):
@@ -144,19 +144,19 @@ def csv_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding: s
                     if len(record) != len(header):
                         problem = (
                             "wrong number of fields",
-                            f"the row has {len(record)} fields, the header {len(header)}; put fields that hold "
+                            f"the row has {len(record)} fields, the header {len(header)}; put fields that contain "
                             f"a {'tab' if delimiter == chr(9) else delimiter!r} between double quotes",
                         )
                         record += [""] * len(header)
                     elif reader.line_num > line and _swallows(record, header, columns.get("image"), delimiter):
                         problem = (
                             "rows inside a field",
-                            "a field of the row holds lines that are rows themselves: a "
-                            "double quote that opens a field here is perhaps closed only further down; double "
+                            "a field of the row contains lines that look like rows: a "
+                            "double quote that opens a field here may be closed only further down; double "
                             "the quotes inside fields",
                         )
                     elif header[0] in record[0] and [_name(value) for value in record] == header:
-                        problem = "repeated header", "it is the header once more; remove the line"
+                        problem = "repeated header", "it repeats the header; remove the line"
                     values = [record[place] for place in places]
                     yield line, values, problem
                 line = reader.line_num + 1
@@ -167,8 +167,8 @@ def csv_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding: s
 
 
 def _swallows(record: list[str], header: list[str], image: str | None, delimiter: str) -> bool:
-    """Tells whether lines inside a field look like rows, as many fields, and a file's name as the picture: whole ones,
-    or the first with what is before the field and the last with what is after it."""
+    """Returns whether lines inside a field look like rows, with as many fields and a file name as the picture: whole
+    lines, or the first together with what precedes the field and the last together with what follows it."""
     place = header.index(image) if image in header else None
 
     def is_row(fields: list[str]) -> bool:
@@ -195,7 +195,7 @@ def json_records(full: pathlib.Path, path: str, encoding: str) -> Iterator[tuple
         try:
             for line, text in enumerate(file, 1):
                 if line == 1 and text.lstrip().startswith("["):
-                    raise InputError(f"{path}: it is one JSON array; write every listing as an object on its own line")
+                    raise InputError(f"{path}: it is a single JSON array; write one object per line")
                 if text.strip():
                     try:
                         record = json.loads(text)
@@ -224,7 +224,7 @@ def json_rows(
     """
     for line, record, problem in json_records(full, path, encoding):
         if record is None:
-            wrong = "not a JSON object", f"the line is no JSON object ({problem}); correct it"
+            wrong = "not a JSON object", f"the line is not a JSON object ({problem}); correct it"
             yield line, [""] * len(columns), wrong
             continue
         values, wrong = [], None
@@ -233,7 +233,7 @@ def json_rows(
             if text is None:
                 wrong = (
                     "value is not text",
-                    f"{theirs} is neither text nor an exact number (from 2**53 on floats are none); correct it",
+                    f"{theirs} is neither text nor an exact number (floats of 2**53 or more are not exact); correct it",
                 )
             values.append(text or "")
         yield line, values, wrong

@@ -280,7 +280,7 @@ def candidates(
     far = np.iinfo(np.int32).max
     distances = np.concatenate([np.where(rows >= 0, distance, far) for distance, rows in found], 1)
     rows = np.concatenate([rows for _, rows in found], 1)
-    # Rows that a shard did not return are no nearer than the last one it returned.
+    # Rows that a shard did not return are at least as far away as the last one it returned.
     edge = np.min([np.where(shard_rows[:, -1] >= 0, distance[:, -1], far) for distance, shard_rows in found], 0)
     chosen = []
     for query in range(len(codes)):

@@ -1,4 +1,4 @@
-"""The operations of TrivialAugment and RandAugment against Pillow's, and what the two policies draw."""
+"""The operations of TrivialAugment and RandAugment against Pillow's, and the draws of both policies."""
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ def difference(ours, pillows):
 @pytest.mark.parametrize(
     "image", [IMAGE, IMAGE[:1, :1].copy(), IMAGE[:3, ::7].copy(), np.full((9, 5, 3), 77, np.uint8)]
 )
-def test_tables_give_pillows_bytes(image):
+def test_lookup_tables_give_the_bytes_of_pillow(image):
     pillow = Image.fromarray(image)
     assert difference(augment.autocontrast(image), ImageOps.autocontrast(pillow)) == 0
     assert difference(augment.equalize(image), ImageOps.equalize(pillow)) == 0
@@ -48,14 +48,14 @@ def test_equalize_of_many_pixels():
     assert difference(augment.equalize(image), ImageOps.equalize(Image.fromarray(image))) == 0
 
 
-def test_solarize_add_as_a_loop_over_values():
+def test_solarize_add_equals_a_loop_over_values():
     naive = [[[min(255, v + 60) if v < 128 else v for v in pixel] for pixel in row] for row in IMAGE[:9].tolist()]
     assert np.array_equal(augment.solarize_add(IMAGE[:9].copy(), 60), naive)
 
 
 @pytest.mark.parametrize("factor", [0.01, 0.1, 0.5, 1.0, 1.3, 1.99])
 def test_blends_differ_from_pillow_by_rounding_only(factor):
-    # Pillow rounds the grey or smooth picture first and cuts off after blending: up to two
+    # Pillow rounds the grey or smooth picture first and truncates after blending: up to two.
     assert difference(augment.contrast(IMAGE, factor), ImageEnhance.Contrast(PILLOW).enhance(factor)) <= 1
     assert difference(augment.color(IMAGE, factor), ImageEnhance.Color(PILLOW).enhance(factor)) <= 2
     assert difference(augment.sharpness(IMAGE, factor), ImageEnhance.Sharpness(PILLOW).enhance(factor)) <= 2
@@ -64,7 +64,7 @@ def test_blends_differ_from_pillow_by_rounding_only(factor):
 
 
 def pillow_affine(matrix):
-    """Pillow's result, and where it does not touch the picture's edge, which OpenCV blends with the fill."""
+    """Returns Pillow's result and a mask without the picture's edge, which OpenCV blends with the fill."""
     warped = PILLOW.transform(
         PILLOW.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR, fillcolor=GREY
     )
@@ -82,20 +82,20 @@ def pillow_affine(matrix):
 
 
 @pytest.mark.parametrize("factor", [-0.99, -0.3, 0.1, 0.99])
-def test_shears_equal_pillows_affine_map(factor):
+def test_shears_equal_the_affine_map_of_pillow(factor):
     for shear, matrix in ((augment.shear_x, (1, factor, 0, 0, 1, 0)), (augment.shear_y, (1, 0, 0, factor, 1, 0))):
         expected, clear = pillow_affine(matrix)
         assert np.abs(shear(IMAGE, factor) - expected)[clear].max() <= 2
 
 
 @pytest.mark.parametrize("pixels", [-20, 7, 200])
-def test_shifts_equal_pillows_affine_map(pixels):
+def test_shifts_equal_the_affine_map_of_pillow(pixels):
     assert np.array_equal(augment.translate_x(IMAGE, pixels), pillow_affine((1, 0, pixels, 0, 1, 0))[0])
     assert np.array_equal(augment.translate_y(IMAGE, pixels), pillow_affine((1, 0, 0, 0, 1, pixels))[0])
 
 
 @pytest.mark.parametrize("degrees", [-135, -30, 5.5, 77])
-def test_turns_equal_pillows(degrees):
+def test_rotations_equal_pillow(degrees):
     expected = np.asarray(PILLOW.rotate(degrees, resample=Image.Resampling.BILINEAR, fillcolor=GREY)).astype(int)
     turn = np.radians(degrees)
     (cos, sin), (x, y) = (np.cos(turn), np.sin(turn)), np.divide(PILLOW.size, 2)
@@ -105,7 +105,7 @@ def test_turns_equal_pillows(degrees):
 
 @pytest.mark.parametrize("name", ["trivial_augment", "rand_augment"])
 @pytest.mark.parametrize("shape", [(24, 20), (1, 1), (2, 37)])
-def test_policies_keep_the_size_leave_the_input_and_depend_on_the_generator_alone(name, shape):
+def test_policies_keep_size_and_input_and_depend_on_the_generator_only(name, shape):
     apply = transforms.compose((("resize", {}), (name, {})), shape)
     image = picture(*shape)
     before = image.copy()
@@ -117,7 +117,7 @@ def test_policies_keep_the_size_leave_the_input_and_depend_on_the_generator_alon
 
 
 class Log:
-    """Stands in for every operation of the module and notes what was asked for."""
+    """Replaces every operation of the module and records the calls."""
 
     def __init__(self, monkeypatch):
         self.calls = []
@@ -140,7 +140,7 @@ def test_trivial_augment_draws_evenly_from_the_wide_space(monkeypatch):
     for _ in range(14 * 400):
         apply(IMAGE, rng)
     names = [call[0] for call in log.calls]
-    assert len(set(names)) == 13 and 5000 < len(names) < 5400  # a fourteenth is left as it is
+    assert len(set(names)) == 13 and 5000 < len(names) < 5400  # a fourteenth are the identity
     assert all(320 < names.count(name) < 480 for name in names)
     assert set(log.values("posterize")) == set(range(2, 9))
     assert log.values("solarize").min() == 0 and log.values("solarize").max() == 256
@@ -184,7 +184,7 @@ def test_rand_augment_of_the_paper_has_one_strength(monkeypatch):
         (("trivial_augment", {"ops": ()}), ("ops is empty",)),
         (("rand_augment", {"magnitude": 11}), ("magnitude", "10")),
         (("rand_augment", {"num_ops": 0}), ("num_ops",)),
-        (("rand_augment", {"p": "often"}), ("p is a number",)),
+        (("rand_augment", {"p": "often"}), ("p must be a number",)),
         (("rand_augment", {"fill": 3}), ("red, green, blue",)),
     ],
 )

@@ -1,4 +1,4 @@
-"""Pictures that are cut before they are decoded: the same pixels, or at a stated distance where fewer are decoded."""
+"""Crops chosen before decoding: the same pixels, or close to them if fewer are decoded."""
 
 import io
 import pickle
@@ -43,7 +43,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cut_has_the_very_pixels_of_the_whole(kind):
+def test_a_crop_has_exactly_the_pixels_of_the_whole(kind):
     calls, data = [], jpeg(**KINDS[kind])
     whole, picture = decoding.decode(data), encoded(data, calls)
     assert picture.shape == (333, 211, 3)
@@ -62,14 +62,14 @@ def test_a_cut_has_the_very_pixels_of_the_whole(kind):
     assert not calls
 
 
-def test_gray_is_cut_as_rgb():
+def test_gray_is_cropped_as_rgb():
     data = jpeg(PHOTO[:, :, 0])
     cut = encoded(data).cut(10, 20, 50, 60, (50, 60))
     np.testing.assert_array_equal(cut, decoding.decode(data)[10:60, 20:80])
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_a_large_cut_is_decoded_smaller_and_close_to_the_mean_of_its_pixels(factor):
+def test_a_large_crop_is_decoded_at_low_resolution_and_close_to_the_mean(factor):
     data, calls = jpeg(), []
     whole, picture = decoding.decode(data), encoded(data, calls)
     top, left, height, width = 16, 24, 23 * factor, 17 * factor  # whole pixels of the smaller picture
@@ -77,11 +77,11 @@ def test_a_large_cut_is_decoded_smaller_and_close_to_the_mean_of_its_pixels(fact
     assert not calls and cut.shape == (23, 17, 3)
     mean = cv2.resize(whole[top : top + height, left : left + width], (17, 23), interpolation=cv2.INTER_AREA)
     assert np.abs(cut.astype(int) - mean).mean() < 2
-    assert picture.cut(top, left, height - 1, width, (23, 17)).shape[0] > 23  # one row too few: twice as fine
+    assert picture.cut(top, left, height - 1, width, (23, 17)).shape[0] > 23  # one row too few: twice the resolution
 
 
 @pytest.mark.parametrize("name", ["turned", "png", "truncated", "padded", "too many pixels", "cmyk"])
-def test_what_is_not_ordinary_is_decoded_whole(name):
+def test_other_pictures_are_decoded_whole(name):
     exif = Image.Exif()
     exif[274] = 6
     cmyk = io.BytesIO()
@@ -106,7 +106,7 @@ def test_what_is_not_ordinary_is_decoded_whole(name):
 
 
 @pytest.mark.parametrize("order", ["II", "MM"])
-def test_an_upright_orientation_does_not_matter(order):
+def test_an_upright_orientation_is_ordinary(order):
     exif = Image.Exif()
     exif.endian = "<" if order == "II" else ">"
     exif[274], exif[271] = 1, "a camera"
@@ -116,7 +116,7 @@ def test_an_upright_orientation_does_not_matter(order):
     assert encoded(jpeg(exif=exif), calls).shape == PHOTO.shape and calls
 
 
-def test_an_orientation_behind_the_header_of_the_frame_counts_as_well():
+def test_an_orientation_after_the_frame_header_is_applied():
     exif = Image.Exif()
     exif[274] = 6
     data = jpeg(exif=exif)
@@ -127,7 +127,7 @@ def test_an_orientation_behind_the_header_of_the_frame_counts_as_well():
     assert whole.shape == (211, 333, 3) and encoded(data, calls).shape == whole.shape and calls
 
 
-def test_damaged_pixels_do_not_stop_a_cut():
+def test_damaged_pixels_do_not_prevent_a_crop():
     data = bytearray(jpeg())
     data[3000:3400] = rng.bytes(400)
     whole = decoding.decode(bytes(data))
@@ -135,7 +135,7 @@ def test_damaged_pixels_do_not_stop_a_cut():
     assert cut.shape == (200, 211, 3) and whole.shape == PHOTO.shape
 
 
-def test_transforms_see_no_difference_while_the_pixels_are_the_same():
+def test_transforms_of_encoded_and_decoded_pictures_are_equal():
     data = jpeg()
     for spec in (CROP, (("resize", {}), ("random_resized_crop", {})), (("center_crop", {}),)):
         apply = transforms.compose(spec, (200, 150))
@@ -149,7 +149,7 @@ def test_halves_are_close_to_areas():
             transforms.compose((("resize", {"interpolation": name}),), size)(PHOTO) for name in ("halves", "area")
         )
         assert halves.shape == (*size, 3) and np.abs(halves.astype(int) - area).mean() < 5
-    for side in (2, 4, 8):  # nothing remains after the halves: the very means
+    for side in (2, 4, 8):  # nothing remains after halving, so both are exact means
         size = 320 // side, 208 // side
         halves, area = (
             transforms.compose((("resize", {"interpolation": name}),), size)(PHOTO[:320, :208])
@@ -158,14 +158,14 @@ def test_halves_are_close_to_areas():
         np.testing.assert_array_equal(halves, area)
 
 
-def test_a_cut_of_a_file_that_is_smaller_than_its_header_says_is_not_empty():
+def test_a_crop_of_a_file_smaller_than_its_header_says_is_not_empty():
     encoded = decoding.Encoded(jpeg(), lambda: PHOTO[:20, :30])
-    encoded._data = b""  # no decoder takes it, so that the whole is asked for
+    encoded._data = b""  # no decoder reads it, so the whole picture is decoded
     cut = encoded.cut(100, 200, 50, 50, (10, 10))
     assert cut.size and np.array_equal(cut, PHOTO[19:20, 29:30])
 
 
-def test_a_cache_goes_to_another_process_without_its_pictures():
+def test_a_cache_is_pickled_without_its_pictures():
     cache = sources.Cached([PHOTO], 10**9)
     assert cache[0] is cache[0] and cache.num_bytes == PHOTO.nbytes
     other = pickle.loads(pickle.dumps(cache))
@@ -189,7 +189,7 @@ def batches(folder, **kw):
     )  # no crop is twice as large
 
 
-def test_pipeline_gives_the_same_batches_whatever_reads_them(tmp_path):
+def test_batches_do_not_depend_on_how_pictures_are_read(tmp_path):
     for row in range(9):
         (tmp_path / f"{row}.jpg").write_bytes(jpeg(np.roll(PHOTO, 20 * row, axis=0)))
     plain, other = batches(tmp_path), {"num_threads": 1, "num_workers": 2, "crop_before_decoding": True}

@@ -23,7 +23,7 @@ def test_equals_a_pixel_by_pixel_count():
     assert (np.abs(vector - naive) > 1e-6).sum() <= (0 if sure else 4)
 
 
-def test_length_is_one_and_likeness_is_of_colour():
+def test_vectors_have_unit_length_and_compare_colours():
     red, red2, blue = np.zeros((3, 80, 64, 3), np.uint8)
     red[..., 0], red2[..., 0], blue[..., 2] = 200, 205, 200
     vectors = histogram.embed(np.stack([red, red2, blue, np.zeros_like(red)]))

@@ -1,4 +1,4 @@
-"""Decoding of ordinary and odd files, what makes a file no picture, and the cache."""
+"""Decoding of ordinary and odd files, rejection of bad ones, and the cache."""
 
 import io
 import os
@@ -100,7 +100,7 @@ def test_exif_orientation_is_applied_by_both_decoders():
     expected = np.rot90(RAMP, -1)
     assert decoding.decode(data).shape == (48, 32, 3)
     assert _far(decoding.decode(data), expected) < 14
-    assert _far(decoding.decode(data + b"\0\0"), expected) < 14  # bytes after the end: Pillow's turn
+    assert _far(decoding.decode(data + b"\0\0"), expected) < 14  # trailing bytes: Pillow decodes it
 
 
 def test_first_frame_of_an_animation():
@@ -121,11 +121,11 @@ def test_first_frame_of_an_animation():
         (_pillow(Image.fromarray(RAMP), "BMP")[:-400], "truncated image file"),
     ],
 )
-def test_bad_bytes_are_found_by_decoding_and_by_the_cheap_check(tmp_path, data, reason):
+def test_bad_bytes_are_found_by_decoding_and_by_the_quick_check(tmp_path, data, reason):
     with pytest.raises(decoding.BadImage) as caught:
         decoding.decode(data)
     found = sources.check(os.path.realpath(tmp_path), _write(tmp_path, "a.jpg", data))
-    # A header cut in the middle is no picture to some readers and a broken one to others.
+    # A truncated header is not a picture to some readers and a broken picture to others.
     assert {caught.value.reason, found.reason} <= {reason, "not an image file"}
     with pytest.raises(InputError, match=r"row 0 .*(not an image|truncated image) file: .*a.jpg.*; (replace|copy)"):
         sources.FileImages(tmp_path, ["a.jpg"])[0]
@@ -177,7 +177,7 @@ def test_links_may_stay_inside_but_not_leave(tmp_path):
     _write(tmp_path, "root-2/b.jpg", _jpeg())
     (root / "inner.jpg").symlink_to("a.jpg")
     (root / "outer.jpg").symlink_to(tmp_path / "outside" / "b.jpg")
-    (root / "twin.jpg").symlink_to(tmp_path / "root-2" / "b.jpg")  # its name only begins like the root's
+    (root / "twin.jpg").symlink_to(tmp_path / "root-2" / "b.jpg")  # its name starts with the root's
     (root / "folder").symlink_to(tmp_path / "outside")
     (root / "dangling.jpg").symlink_to("nothing.jpg")
     found = {
@@ -192,7 +192,7 @@ def test_links_may_stay_inside_but_not_leave(tmp_path):
         "dangling.jpg": "missing image file",
         "folder": "path leaves the root",
     }
-    # Reading refuses them too: the check may have been switched off. The root itself may be a link.
+    # Reading refuses them too, because the check may be off. The root itself may be a link.
     (tmp_path / "link").symlink_to(root)
     for place in (root, tmp_path / "link"):
         pictures = sources.FileImages(place, list(found))
@@ -203,14 +203,14 @@ def test_links_may_stay_inside_but_not_leave(tmp_path):
                     pictures[row]
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="not an image file"):
         sources.FileImages(tmp_path, ["a.jpg"])[0]
 
 
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "PCX", "ICO"])
-def test_formats_beyond_the_ordinary_are_not_tried(tmp_path, kind):
+def test_unsupported_formats_are_not_tried(tmp_path, kind):
     data = _pillow(Image.fromarray(RAMP), kind)
     with pytest.raises(decoding.BadImage, match="not an image file"):
         decoding.decode(data)
@@ -219,7 +219,7 @@ def test_formats_beyond_the_ordinary_are_not_tried(tmp_path, kind):
 
 def test_first_picture_of_an_mpo():
     data = _pillow(Image.fromarray(RAMP), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32))], quality=98)
-    assert _far(decoding.decode(data + b"\0"), RAMP) < 14  # bytes after the end: Pillow's turn
+    assert _far(decoding.decode(data + b"\0"), RAMP) < 14  # trailing bytes: Pillow decodes it
 
 
 def test_ppm_is_read():
@@ -267,7 +267,7 @@ def test_cache_decodes_once_and_keeps_what_fits():
         cached[1][0, 0, 0] = 7
 
 
-def test_cache_between_threads():
+def test_cache_is_thread_safe():
     cached = sources.Cached(_Counting(), max_bytes=10 * 18)
     wrong = []
 

@@ -82,7 +82,7 @@ def test_other_processes_and_threads_read_the_same(data_dir):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"name": "stanford_online_product"}, "there: stanford_online_products"),
+        ({"name": "stanford_online_product"}, "no dataset .* .available: stanford_online_products"),
         ({"name": None}, "either root"),
         ({"splits": {"train": "training"}}, "splits.train is 'training'; stanford_online_products has train, test"),
         ({"splits": {"train": "train[:x%]"}}, "splits.train"),

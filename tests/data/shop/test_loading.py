@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 
-from retrieval_jax.data import catalog as catalog_lib
 from retrieval_jax.data.shop import edits, loading, synthetic, wording
 from retrieval_jax.errors import InputError
 
@@ -136,25 +135,3 @@ def test_too_few_products_to_edit():
     with pytest.raises(InputError, match="has 0 products, too few"):
         edits.edits(synthetic.make_shop(num_val=0), 1, "val")
     assert len(edits.edits(synthetic.make_shop(num_val=0), 0, "val").words) == 0
-
-
-def test_a_table_follows_listings_that_move_and_drops_rows_whose_listings_are_gone(shop):
-    table = catalog_lib.Table(
-        {
-            "photo": np.array([0, 1, 2]),
-            "listings": np.array([[0, 1], [1, -1], [2, 0]]),
-            "clicked": catalog_lib.Ragged.of([[0], [], [2, 1]], np.int64),
-            "words": ["a", "b", "c"],
-        },
-        {"photo": "query", "listings": "train", "clicked": "train"},
-    )
-    moved = table.moved({"train": np.array([5, 6, 7])})
-    assert moved.columns["listings"].tolist() == [[5, 6], [6, -1], [7, 5]] and moved.columns["photo"].tolist() == [
-        0,
-        1,
-        2,
-    ]
-    assert moved.columns["clicked"].values.tolist() == [5, 7, 6]
-    moved = table.moved({"train": np.array([0, 1, -1]), "query": np.array([-1, 3, 4])})
-    assert moved.columns["words"] == ["b"] and moved.columns["photo"].tolist() == [3]
-    assert table.moved({"train": np.array([0, -1, 1])}).columns["words"] == []

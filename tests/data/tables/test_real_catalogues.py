@@ -106,20 +106,20 @@ ROWS = {
     "link inside the folder": (["i3", "shoes", "inner.jpg", "7"], None, "shoes"),
     "title of 10,000 characters": (["t1", "x" * 10_000, "a.jpg", "7"], None, "x" * 10_000),
     "empty id": (["", "shoes", "a.jpg", "7"], "empty id", "give every listing an id"),
-    "blank in id": (["a b", "shoes", "a.jpg", "7"], "blank in id", "'a b' has a blank"),
+    "blank in id": (["a b", "shoes", "a.jpg", "7"], "blank in id", "'a b' contains a blank"),
     "invisible character in id": (["p\u200b1", "shoes", "a.jpg", "7"], "invisible character in id", r"'p\u200b1'"),
     "NUL in id": (["p\0", "shoes", "a.jpg", "7"], "invisible character in id", r"'p\x00'"),
     "endless id": (["x" * 2000, "shoes", "a.jpg", "7"], "id too long", "2,000 characters, at most 1,000"),
     "id rounded by a spreadsheet": (["1.23E+12", "shoes", "a.jpg", "7"], "rounded id", "export ids as text"),
-    "duplicate id": (["p1", "shoes", "a.jpg", "7"], "duplicate id", "already that of row 2 of train.csv"),
-    "id of the gallery": (["g1", "shoes", "a.jpg", "7"], "id in two splits", "the gallery split has this id too"),
+    "duplicate id": (["p1", "shoes", "a.jpg", "7"], "duplicate id", "the same as in row 2 of train.csv"),
+    "id of the gallery": (["g1", "shoes", "a.jpg", "7"], "id in two splits", "the gallery split also has this id"),
     "null title": (["n1", "", "a.jpg", "7"], "empty title", "the title is empty"),
     "blank title": (["n2", " \u200b\xa0\t", "a.jpg", "7"], "empty title", "the title is empty"),
-    "title NULL": (["n3", "NULL", "a.jpg", "7"], "empty title", "the title is 'NULL', that is empty"),
-    "title nan": (["n4", " NaN", "a.jpg", "7"], "empty title", "that is empty"),
+    "title NULL": (["n3", "NULL", "a.jpg", "7"], "empty title", "the title is 'NULL', which means empty"),
+    "title nan": (["n4", " NaN", "a.jpg", "7"], "empty title", "which means empty"),
     "title of a megabyte": (["t2", "word " * 200_000, "a.jpg", "7"], "title too long", "1,000,000 characters, at most"),
     "no category": (["c4", "shoes", "a.jpg", ""], "empty category", "type is empty"),
-    "repeated header": (HEADER, "repeated header", "the header once more"),
+    "repeated header": (HEADER, "repeated header", "it repeats the header"),
     "too many fields": (["f1", "red", "shoes", "a.jpg", "7"], "wrong number of fields", "has 5 fields, the header 4"),
     "too few fields": (["f2", "shoes"], "wrong number of fields", "has 2 fields, the header 4"),
     "no path": (["i4", "shoes", " ", "7"], "empty image path", "the path of the picture is empty"),
@@ -334,27 +334,31 @@ def _gzip(text: str) -> bytes:
 
 SWALLOWED = 'id,title,image,type\np1,"5 inch,a.jpg,3\np2,hat,a.jpg,3\np3,"7,a.jpg,3\np4,x,a.jpg,3\n'
 REFUSED = {
-    "empty file": ("train.csv", b"", "the file is empty; its first line has to name"),
+    "empty file": ("train.csv", b"", "the file is empty; its first line must name"),
     "header alone": ("train.csv", "id,title,image,type\n", "there are no rows"),
     "blank lines alone": ("train.csv", "\n\n ,,\n", "the file is empty"),
     "missing column": ("train.csv", _csv(TABLE).replace("title", "name"), "missing column 'title' .*has id, name, im"),
     "column in other case": ("train.csv", _csv(TABLE).replace("title", "TITLE"), "did you mean 'TITLE'"),
     "column that is needed twice": ("train.csv", "id,title,title,image,type\n1,a,b,a.jpg,3\n", "names title twice"),
-    "quote never closed": ("train.csv", _csv(TABLE) + 'p4,"x,a.jpg,3\np5,y,a.jpg,3\n', "row 5: .*perhaps never closed"),
+    "quote never closed": ("train.csv", _csv(TABLE) + 'p4,"x,a.jpg,3\np5,y,a.jpg,3\n', "row 5: .*may never be closed"),
     "quote closed by another row's": ("train.csv", SWALLOWED, "row 2: not CSV"),
     "quote inside a field": ("train.csv", _csv(TABLE) + 'p4,"a" b,a.jpg,3\n', "row 5: not CSV"),
     "field without end": (
         "train.csv",
         _csv(TABLE) + 'p4,"' + "x" * (2**24 + 1) + '",a.jpg,3\n',
-        "row 5: .*perhaps never closed",
+        "row 5: .*may never be closed",
     ),
-    "UTF-16 without its mark": ("train.csv", _csv(TABLE).encode("utf-16-le"), "NUL bytes .*encoding = 'utf-16-le'"),
+    "UTF-16 without its mark": (
+        "train.csv",
+        _csv(TABLE).encode("utf-16-le"),
+        "begins with NUL bytes.*encoding = 'utf-16-le'",
+    ),
     "compressed": ("train.csv", _gzip(_csv(TABLE)), "train.csv: it is compressed .gzip.; unpack it"),
     "compressed, by its name": ("train.csv.gz", _gzip(_csv(TABLE)), "files end in .csv.*unpack it"),
     "Excel workbook": ("train.csv", b"PK\3\4" + b"\0" * 40, "an Excel workbook; .*save it as CSV"),
     "Excel workbook, by its name": ("train.xlsx", b"PK\3\4" + b"\0" * 40, "files end in .csv"),
     "error page": ("train.csv", "<!DOCTYPE html><html>502</html>", "an HTML or XML page, perhaps an error page"),
-    "JSON array": ("train.jsonl", '[{"id": "p1"},\n{"id": "p2"}]\n', "one JSON array; write every listing"),
+    "JSON array": ("train.jsonl", '[{"id": "p1"},\n{"id": "p2"}]\n', "single JSON array; write one object"),
     "broken Parquet": ("train.parquet", b"PAR1" + b"\7" * 100, "not a readable Parquet file"),
 }
 
@@ -371,7 +375,7 @@ def test_an_encoding_that_is_none(tmp_path):
     for encoding, says in (
         ("latin-99", "which Python does not know"),
         ("hex", "which Python does not know"),
-        ("utf-16", "not encoded as was said"),
+        ("utf-16", "does not have that encoding"),
     ):
         with pytest.raises(InputError, match=says):
             _load(_shop(tmp_path, _csv(TABLE)), encoding=encoding)
@@ -433,11 +437,11 @@ def test_numbers_and_nulls_of_parquet_and_json(tmp_path):
     assert found.train.ids == ["1"] and found.category_names == (["12"],)
     assert [entry["reason"] for entry in found.set_aside] == ["empty title", "empty category"]
     frame.with_columns(id=pl.Series([2.0**60, 2.0**61, 2.0**62])).write_parquet(tmp_path / "train.parquet")
-    with pytest.raises(InputError, match="'id' holds numbers from 2..53 on as floats, which have lost"):
+    with pytest.raises(InputError, match="'id' holds floats of 2..53 or more, which have lost"):
         _load(kwargs)
     single = pl.Series([2.0**24, 2.0, 3.0], dtype=pl.Float32)
     frame.with_columns(id=single).write_parquet(tmp_path / "train.parquet")
-    with pytest.raises(InputError, match="'id' holds numbers from 2..24 on as floats, which have lost"):
+    with pytest.raises(InputError, match="'id' holds floats of 2..24 or more, which have lost"):
         _load(kwargs)
     frame.with_columns(type=pl.Series([float("inf"), 1.0, 1.0])).write_parquet(tmp_path / "train.parquet")
     assert "inf" in _load(kwargs).category_names[0]
@@ -497,7 +501,7 @@ GRAY = np.asarray(Image.fromarray(odd_pictures.RAMP).convert("L"))[:, :, None].r
 def test_pictures_are_decoded_as_they_look(name):
     image, expected, near = decoding.decode(odd_pictures.good()[name]), odd_pictures.RAMP, 14
     assert image.dtype == np.uint8 and image.shape[2] == 3
-    if name.startswith("turned"):
+    if name.startswith("rotated"):
         turns = {
             2: np.fliplr,
             3: lambda x: np.rot90(x, 2),
@@ -507,7 +511,7 @@ def test_pictures_are_decoded_as_they_look(name):
             7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
             8: np.rot90,
         }
-        expected = turns[int(name[6])](expected)
+        expected = turns[int(name[7])](expected)
     elif name in ("gray.jpg", "gray.png", "interlaced.png"):
         expected, near = GRAY, 3
     elif name in ("gray16.png", "gray16.tiff"):
@@ -527,7 +531,7 @@ def test_pictures_are_decoded_as_they_look(name):
     elif name == "ycck.jpg":
         assert image.std() > 10  # its colours are not those of the CMYK picture that it was made of
         return
-    elif name in ("longer_than_told.jpg", "shorter_than_told.jpg"):
+    elif name in ("longer_than_declared.jpg", "shorter_than_declared.jpg"):
         height = min(len(image), 32) - 8
         image, expected = image[:height], expected[:height]
     assert _far(image, expected) <= near
@@ -569,11 +573,11 @@ def test_damage_between_header_and_end_is_found_by_decoding_alone(tmp_path):
         (tmp_path / "pictures" / name).write_bytes(data)
     trusted = _load(kwargs)
     assert len(trusted.train) == len(rows)
-    with pytest.raises(InputError, match=r"truncated image file: .*flipped.png \(the sum of a part is wrong\)"):
+    with pytest.raises(InputError, match=r"truncated image file: .*flipped.png \(a checksum is wrong\)"):
         trusted.train.images[trusted.train.ids.index("flipped.png")]
     whole = _load(kwargs, check_images="decode")
     # The sums of these are right: what is missing comes out black.
-    assert whole.train.ids == ["endless.png", "told_taller.png"]
+    assert whole.train.ids == ["endless.png", "declared_taller.png"]
     assert whole.train.images[1].shape == (300, 48, 3)
     with pytest.raises(InputError, match="check_images is 'all'; it takes True, False or 'decode'"):
         _load(kwargs, check_images="all")

@@ -141,7 +141,7 @@ def test_wholes_stored_as_floats_in_parquet(tmp_path):
         ({"columns": {"id": "SKU", "image": "file"}}, "missing column 'SKU' .our id.; the file has sku, .* mean 'sku'"),
         ({"columns": {"id": "sku", "image": "file", "title": "title"}}, "train.csv: missing column 'title'"),
         ({"ground_truth": {"path": "x.csv"}}, "ground_truth has 'path'"),
-        ({"image_root": "images"}, "images: there is no such folder of pictures"),
+        ({"image_root": "images"}, "images: the folder of the pictures does not exist"),
     ],
 )
 def test_table_arguments(tmp_path, change, says):
