@@ -12,11 +12,24 @@ from retrieval_jax.data import info as info_lib
 pytestmark = pytest.mark.usefixtures("little_compilation", "tiny_variant")
 
 
-@pytest.mark.parametrize("task", ["multilabel", "category"])
-def test_counts_are_those_of_the_training(task, tmp_path):
+FOUND = estimate.Estimate(
+    listings={"train": 5000, "gallery": 300},
+    labels=194,
+    steps=1094,
+    batch_size=64,
+    parameters=1125218,
+    state_bytes=20 * 2**20,
+    device_bytes=10 * 2**20,
+    train_flops=1e13,
+    embed_flops=None,
+    dim=448,
+    checkpoint_bytes=50 * 2**20,
+    embedding_bytes=30 * 2**20,
+)
+
+
+def test_counts_are_those_of_the_training(tmp_path):
     config = tiny.tiny_config()
-    if task == "category":
-        config.train.task, config.train.task_kwargs = task, {}
     folder = tmp_path / "run"
     found = estimate.of(config, folder)
     assert not folder.exists()
@@ -37,12 +50,13 @@ def test_counts_are_those_of_the_training(task, tmp_path):
     assert 0 < found.embed_flops < found.train_flops
 
 
-def test_the_command_prints_every_run_and_starts_none(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_and_starts_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    sizes = [f"--config.data.kwargs.num_{split}=40" for split in ("train", "val", "query", "gallery")]
-    door.main(["run", "--config=quickstart_losses:runlocal", *sizes, "--estimate"])
+    monkeypatch.setattr(estimate, "of", lambda config, folder: FOUND)
+    door.main(["run", "--config=quickstart_losses", "--estimate"])
     out = capsys.readouterr().out
-    assert out.count(" steps of 32, ") == 4 and "quickstart:loss=both,runlocal: 1 steps of 32" in out
-    assert "quickstart_losses: no training" in out and "together: about" in out
-    assert "train 40, val 40, query 40, gallery 40" in out and "GFLOP/s per core" in out and "Time is rough" in out
-    assert not list(tmp_path.iterdir())
+    assert out.count(" steps of 64, ") == 4 and "quickstart:loss=both: 1,094 steps of 64, 1,125,218 parameters" in out
+    assert "quickstart_losses: no training" in out and "together: about" in out and "320.0 MiB on disk" in out
+    assert "train 5,000, gallery 300; 194 mined attributes" in out and "GFLOP/s per core" in out and "is rough" in out
+    assert "memory: 20.0 MiB per device and the activations; a device has 10.0 MiB: does not fit" in out
+    assert "embed unknown" in out and not list(tmp_path.iterdir())
