@@ -9,7 +9,7 @@ split.
 
 A predict function says which columns it reads: pictures, the labels of titles, any other column of the split.
 config.embed.predict_fn is that of both splits; config.search.query_from and gallery_from give "trained" another predict
-function, checkpoint or run on either side, and the embeddings then lie in a folder of their own (`workdir.sides`).
+function, checkpoint or run on either side, and those embeddings then have a folder of their own (`workdir.sides`).
 
 Two sides may be compared where meta["space"] is equal. It names the parameters (`checkpoints.space`) and the task's
 space, not the predict function, views or size of pictures: the predict functions of a task share a space unless they

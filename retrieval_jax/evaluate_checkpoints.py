@@ -59,8 +59,8 @@ def watch(folder, out=None, *, full=False, metric="", soup=0, once=False, poll_s
       metric: the score that the best is chosen by; "" for "retrieval/mar@10_capped", with `full` for
         "<last stage>/mar@10_capped".
       soup: number of the last checkpoints that are averaged at the end; 0 for none.
-      once: score the checkpoints that are there and return.
-      poll_seconds: interval between two looks.
+      once: score the existing checkpoints and return.
+      poll_seconds: polling interval in seconds.
       idle_seconds: return after this long without a new checkpoint; 0 to wait for the end of the run.
 
     Returns:

@@ -12,7 +12,7 @@ flags.FLAGS.mark_as_parsed()
 
 @pytest.fixture(scope="module")
 def little_compilation():
-    """Little time in the compiler, for a module whose programs run for moments."""
+    """Spends little time in the compiler, for a module whose programs run briefly."""
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)

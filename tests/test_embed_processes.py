@@ -147,7 +147,7 @@ def test_two_processes_share_the_shards_and_go_on_after_a_kill(tmp_path, monkeyp
     check(tmp_path, make_catalog())
     monkeypatch.setattr("retrieval_jax.data.loading.load", lambda block: make_catalog(changed=True))
     monkeypatch.setattr(tasks, "get", lambda name: type("tiny", (), {"make": staticmethod(make_task)}))
-    embed.run(make_config(), tmp_path)  # one process goes on from what two wrote
+    embed.run(make_config(), tmp_path)  # one process continues what two wrote
     assert "60 listings = 58 kept + 1 new + 1 changed; 1 of the 60 before are gone" in capsys.readouterr().out
     check(tmp_path, make_catalog(changed=True))
 

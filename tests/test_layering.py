@@ -53,7 +53,7 @@ ROOMS = {
     },
     "embeddings": {"retrieval_jax.files"},
     "duplicates": set(),
-    # Titles in, attribute ids out; what a word looks like is asked of pictures.
+    # Titles in, attribute ids out; colours of pictures help to decide which words are attributes.
     "attributes": {
         "apache_beam",
         "cv2",

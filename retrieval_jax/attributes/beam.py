@@ -4,7 +4,7 @@
     ... --runner=DataflowRunner --project=... --region=... --temp_location=gs://... --sdk_container_image=...
     ... --runner=FlinkRunner --flink_master=...      ... --runner=SparkRunner      ... --direct_num_workers=4
 
-Each bundle is counted with the functions that retrieval_jax.mine uses, so the output is the same to the byte:
+Each bundle is counted with the functions that retrieval_jax.mine uses, so the output is identical byte for byte:
 OUT/vocabulary.json and the tables that `statistics.load` reads: words and, with --pairs, adjacent words, but no
 categories. --normalise and --segment are the switches of config.mine; `mine` accepts the tables
 (config.mine.statistics) if its own switches are the same. Titles are read from one column of .csv, .tsv, .jsonl,

@@ -32,7 +32,7 @@ class Embeddings:
     """Vectors with their ids and where they come from.
 
     Attributes:
-      ids: n ids, one a row (any sequence of str; kept as `Ids`).
+      ids: n ids, one per row (any sequence of str; kept as `Ids`).
       vectors: [n, dim] float32 array, `Shards` of memory-mapped arrays, or `Computed` when read. A float16 array stays
         as it is, and gives float32 when read.
       meta: provenance: space (what may be compared with what), checkpoint, config, split, ...; of what was loaded also
@@ -61,14 +61,14 @@ class Embeddings:
         object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "ids", Ids.of(self.ids))
         if len(self.ids) != len(vectors):
-            raise InputError(f"embeddings have {len(self.ids)} ids but {len(vectors)} vectors: give one id a row")
+            raise InputError(f"embeddings have {len(self.ids)} ids but {len(vectors)} vectors: give one id per row")
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     @property
     def dim(self) -> int:
-        """How many numbers a vector has."""
+        """Number of dimensions."""
         return self.vectors.shape[1]
 
     def block(self, start: int, stop: int) -> np.ndarray:
@@ -160,7 +160,7 @@ def computed(ids: Sequence[str], read: Callable[[slice | np.ndarray], np.ndarray
     Args:
       ids: n ids.
       read: see `vectors.Computed`.
-      dim: how many numbers a row has.
+      dim: number of dimensions.
       meta: provenance.
     """
     vectors = Computed(read, (len(ids), dim))
@@ -188,7 +188,7 @@ def write(
 
     Args:
       folder: where to; an older one there is replaced when the new one is complete.
-      ids: one a row, in the order of the blocks.
+      ids: one per row, in the order of the blocks.
       blocks: arrays [n, dim].
       meta: provenance, JSON-able.
       dim: the vectors' dimension.
@@ -211,7 +211,7 @@ def write(
             shards.append({"file": file.name, "rows": len(array), "sha256": file_sha256(file)})
             rows += len(array)
         if rows != len(ids):
-            raise InputError(f"{folder}: {len(ids)} ids but {rows} vectors: give one id a row")
+            raise InputError(f"{folder}: {len(ids)} ids but {rows} vectors: give one id per row")
         ids.save(new)
         info = {
             "format": FORMAT,
@@ -234,7 +234,7 @@ def check_dtype(dtype: str) -> None:
 
 
 def as_stored(block: np.ndarray, dtype: str, name: Callable[[int], str]) -> np.ndarray:
-    """Returns vectors as they lie on disk.
+    """Returns vectors in their storage format.
 
     Args:
       block: [n, dim].

@@ -117,7 +117,7 @@ def defaults() -> ConfigDict:
     # no views. Faster, but the pixels differ where a crop is more than twice as large as its output.
     config.train.crop_before_decoding = False
     config.train.non_finite = "stop"  # on a non-finite loss or gradient; "skip" leaves such steps out
-    config.train.hang_seconds = 1800.0  # in one and the same wait, after which the process gives up; 0 for never
+    config.train.hang_seconds = 1800.0  # in a single wait, after which the process exits; 0 for never
     config.train.log_every_steps = 10
     config.train.checkpoint_every_steps = 200
     config.train.keep_checkpoints = 2

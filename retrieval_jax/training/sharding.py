@@ -18,7 +18,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.training import optim
 
 VARIABLE = "RETRIEVAL_JAX_DISTRIBUTED"
-HEARTBEAT = "RETRIEVAL_JAX_HEARTBEAT_SECONDS"  # a process that is silent for so long is considered dead
+HEARTBEAT = "RETRIEVAL_JAX_HEARTBEAT_SECONDS"  # a process silent for that long is considered dead
 
 # (regex over the parameter's path, spec); the first match applies. A spec has for each dimension the mesh axis that it
 # is sharded along, or None; () replicates. LARGEST shards the largest divisible dimension.

@@ -41,7 +41,7 @@ def read(given, words: list[str]) -> list[str]:
       words: the words that the parser did not know, overrides among them.
 
     Returns:
-      The words that are no overrides either.
+      The remaining words.
 
     Raises:
       InputError: no config or an unknown one, an unknown setting, a value of another type.

@@ -76,8 +76,8 @@ def load(file, arg: str | None = None) -> ConfigDict:
       The settings.
 
     Raises:
-      InputError: there is no such file, it raises (the message names file and line), it refuses the argument, or what
-        it returns are no settings.
+      InputError: there is no such file, it raises (the message names file and line), it refuses the argument, or it
+        does not return settings.
     """
     file = find(str(file))
     spec = importlib.util.spec_from_file_location(f"_config_{file.stem}", file)

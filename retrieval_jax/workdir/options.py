@@ -138,10 +138,10 @@ def _evaluate_checkpoints(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="score as embed, search, evaluate do, with every stage")
     parser.add_argument("--metric", default="", help="that chooses the best, such as whitening/mar@10_capped")
     parser.add_argument("--soup", type=int, default=0, metavar="N", help="average the last N checkpoints at the end")
-    parser.add_argument("--once", action="store_true", help="score the checkpoints that are there and stop")
-    parser.add_argument("--poll_seconds", type=float, default=10.0, help="between two looks (default: %(default)s)")
+    parser.add_argument("--once", action="store_true", help="score the existing checkpoints and stop")
+    parser.add_argument("--poll_seconds", type=float, default=10.0, help="polling interval (default: %(default)s)")
     parser.add_argument(
-        "--idle_seconds", type=float, default=0.0, help="stop after so long without a new one; 0: never"
+        "--idle_seconds", type=float, default=0.0, help="stop after that long without a new checkpoint; 0: never"
     )
 
 

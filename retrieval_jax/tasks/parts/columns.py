@@ -1,7 +1,7 @@
 """Columns of a split for prediction: pictures, the mined labels of titles, categories, and the split's own columns.
 
-A task whose predict functions read anything else has a function `columns` of its own, with the arguments and the result
-of `columns` here; it may start from this one: `{**parts.columns(config, split, workdir), "query": ...}`.
+A task whose predict functions read anything else defines its own `columns`, with the same arguments and result as
+`columns` here; it may extend this one: `{**parts.columns(config, split, workdir), "query": ...}`.
 """
 
 import pathlib
@@ -26,8 +26,8 @@ def columns(config, split, workdir=None) -> dict[str, Callable]:
     Returns:
       {name: function without arguments that makes the column: `Pictures`, `Ragged` or array [n, ...]}, so that only
       what is read is made. "image"; "label_ids", the attributes that mine's vocabulary finds in the titles, where the
-      split has titles and the run a vocabulary; "category", int32 [n], the leaf, -1 where unknown; and the columns of
-      the split that are no text.
+      split has titles and the run a vocabulary; "category", int32 [n], the leaf, -1 where unknown; and the numeric
+      columns of the split.
     """
     del config
     found = {}

@@ -1,8 +1,7 @@
-"""What tasks are put together from: their options, the network, and the losses of its heads.
+"""Weak supervision: heads for titles and categories on the shared embedding, with a choice of losses.
 
-Titles and categories are the weak supervision: one head each on the shared embedding, with a choice of losses. The
-moving average of the network may teach too: `distill_share` of the target on labelled pictures, and all of it on
-`batch["unlabelled_image"]`. Both grow from 0 over the run, as a young teacher knows nothing.
+The moving average of the network can act as a teacher: it gives `distill_share` of the target on labelled pictures, and
+the whole target on `batch["unlabelled_image"]`. Both grow from 0 over the run, because an early teacher knows nothing.
 """
 
 import dataclasses
@@ -20,12 +19,12 @@ from retrieval_jax.losses import multilabel as losses
 from retrieval_jax.models import heads
 from retrieval_jax.tasks.parts.options import CATEGORY_LOSSES, TITLE_LOSSES
 
-# Arguments of losses that are options of their own, or that the task fills in.
+# Arguments of losses that are separate options, or that the task fills in.
 _NOT_IN_KWARGS = {"where", "weights", "positive_weights", "epsilon"}
 
 
 def _loss_kwargs(function, kwargs, option, reserved=()):
-    """Returns the further arguments of a loss as a dict; raises InputError, listing what it takes, for unknown ones."""
+    """Returns the extra arguments of a loss as a dict; raises InputError, listing the valid ones, for unknown ones."""
     known = (
         {
             name
@@ -44,22 +43,16 @@ def _loss_kwargs(function, kwargs, option, reserved=()):
     return dict(kwargs)
 
 
-# ------------------------------------------------------------------------------------------------------------- network
-
-
-# ---------------------------------------------------------------------------------------------------------- supervision
-
-
 @dataclasses.dataclass(frozen=True)
 class Supervision:
     """The heads of titles and categories, and what they make the network learn.
 
     Attributes:
-      heads: {"titles", "category": module}, as far as they are used.
-      loss: (network, params, batch, out, *, rng, step, ema, train) -> (loss, {name: scalar}); `out` is what the network
-        makes of batch["image"].
+      heads: {"titles", "category": module}, those that are used.
+      loss: (network, params, batch, out, *, rng, step, ema, train) -> (loss, {name: scalar}); `out` is the network's
+        output for batch["image"].
       probabilities: [B, V] logits of the titles' head -> probabilities.
-      couples_rows: the setting of a loss that compares the rows of a batch with each other, "" without such.
+      couples_rows: the setting that makes a loss compare the rows of a batch with each other, or "".
     """
 
     heads: dict
@@ -106,7 +99,7 @@ def supervision(config, info, chosen: dict[str, Any]) -> Supervision:
         share = chosen["distill_share"] * progress
         teacher = None
         if chosen["distill_share"] > 0 and train:
-            # it sees the picture as the student does: Beyer et al., "A good teacher is patient and consistent"
+            # The teacher sees the same view as the student: Beyer et al., "A good teacher is patient and consistent"
             teacher = network.apply(ema, batch["image"])["logits"]
         for name, part in parts.items():
             value, further = part.labels(params, out, batch, where)

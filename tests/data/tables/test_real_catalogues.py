@@ -201,7 +201,7 @@ def test_every_row_of_the_catalogue_of_all_faults_is_kept_or_named(shop, loaded)
             assert (entry["reason"], entry["id"]) == (reason, row[0]), case
             assert says in entry["sentence"], case
         line += 1 + sum(cell.count("\n") for cell in row)
-    line += 2  # a blank line and one of commas alone are no rows
+    line += 2  # a blank line and one of commas alone do not count as rows
     assert found.pop(line)["reason"] == "not UTF-8 text" and not found
     assert loaded.counts["train"]["read"] == len(expected) + 2
     fallen = [entry for entry in loaded.set_aside if entry["file"] == "gallery.csv"]

@@ -66,7 +66,7 @@ def test_tables_of_every_kind_load_alike(tmp_path, kind):
     assert loaded.category_levels == ("group", "type")
     assert loaded.category_names == (["Hats", "Shoes"], ["3", "20", "100"])
     assert loaded.train.categories.tolist() == [[1, 1], [0, 0], [0, 2]]
-    assert loaded.gallery.categories.tolist() == [[-1, 0], [-1, -1], [-1, 1], [-1, 2]]  # unknown ones are no fault here
+    assert loaded.gallery.categories.tolist() == [[-1, 0], [-1, -1], [-1, 1], [-1, 2]]  # unknown ones are accepted here
     assert loaded.query.titles is None and loaded.query.images[0].shape == (8, 6, 3)
     assert loaded.truth.indptr.tolist() == [0, 2, 2, 2] and loaded.truth.rows.tolist() == [0, 2]  # equal products
     _reconcile(loaded.counts)
