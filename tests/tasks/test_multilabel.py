@@ -36,7 +36,9 @@ def first_params():
 
 
 def loss_of(task, params, batch, train=False):
-    return task.loss_fn(params, batch, rng=jax.random.key(0), step=jnp.int32(0), ema=params, constants=None, train=train)
+    return task.loss_fn(
+        params, batch, rng=jax.random.key(0), step=jnp.int32(0), ema=params, constants=None, train=train
+    )
 
 
 def test_tasks_are_found_by_name():
