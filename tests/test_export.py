@@ -186,7 +186,7 @@ def test_a_text_tower_is_exported_beside_the_pictures(tmp_path):
     with config.unlocked():
         config.train.task, config.search.query_from.predict_fn = "image_title", "embed_title"
         config.embed.views = (("flip", {}), ("five_crops", {}))
-    workdir.prepare(config, folder)
+    folder.mkdir()
     (folder / "config.json").write_text(json.dumps(workdir.plain(config)))
     task = tasks.get("image_title").make(config.train, tiny.INFO)
     params = jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch())
