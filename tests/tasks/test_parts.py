@@ -117,9 +117,15 @@ def test_a_loss_gets_its_own_numbers():
             "category_loss: there is no 'triplet' .available: softmax, cosface, arcface, proxy_nca",
         ),
         ({"contrastive_loss": "softmax"}, "task 'multilabel' has no argument 'contrastive_loss'; did you mean"),
-        ({"loss_kwargs": {"gama": 1}, "loss": "focal"}, "loss_kwargs has unknown gama; there are: alpha, gamma"),
-        ({"loss_kwargs": {"gamma": 1}, "loss": "softmax"}, "loss_kwargs has unknown gamma; there are: none"),
-        ({"category_kwargs": {"m": 1}, "category_loss": "arcface"}, "category_kwargs has unknown m; .*: margin, scale"),
+        ({"loss_kwargs": {"gama": 1}, "loss": "focal"}, "loss 'focal' has no argument 'gama'; did you mean gamma"),
+        (
+            {"loss_kwargs": {"gamma": 1}, "loss": "softmax"},
+            "loss 'softmax' has no argument 'gamma' .available: nothing",
+        ),
+        (
+            {"category_kwargs": {"m": 1}, "category_loss": "arcface"},
+            "loss 'arcface' has no argument 'm' .available: margin, scale",
+        ),
         (
             {"category_loss": "supcon", "label_smoothing": 0.1},
             "label_smoothing does not apply to category_loss='supcon'",
