@@ -132,7 +132,7 @@ def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tup
         return {"not_checked": "config.evaluate.near_duplicates.max_difference is below 0"}, nothing
     found = _thumbnails(config, workdir, truth)
     if found is None:
-        why = "no model here has thumbnails of both queries and gallery: text has none; else embed again"
+        why = "no model here has thumbnails of both queries and gallery: text has none; otherwise embed again"
         return {"not_checked": why}, nothing
     queries, gallery = found
     entry, rows = thumbnails.of_queries(queries, gallery, truth, limit)

@@ -12,7 +12,7 @@ import pytest
 from retrieval_jax import embed, index, inference, search, tasks
 from retrieval_jax.attributes.vocabulary import Vocabulary
 from retrieval_jax.data import info as info_lib
-from retrieval_jax.data.catalog import Split
+from retrieval_jax.data.catalog import Lazy, Split
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
@@ -261,6 +261,9 @@ def test_titles_are_read_with_the_vocabulary_of_the_run(tmp_path):
     split = Split("query", ["a", "b", "c"], titles, np.array([[0, 1], [0, -1], [0, 0]], np.int32), pictures(3))
     split.columns = {"brand": np.array([3, 4, -1]), "words": Ragged.of([[1], [], [2, 2]]), "text": titles}
     assert sorted(parts.columns(None, split)) == ["brand", "category", "image", "words"]
+    split.columns = Lazy({"boxes": pytest.fail, "brand": lambda: np.array([3, 4, -1])}, "a seed")
+    assert parts.columns(None, split)["brand"]().tolist() == [3, 4, -1]  # and no other is computed
+    split.columns = {"brand": np.array([3, 4, -1])}
     vocabulary = Vocabulary(["black", "dress", "red"], np.array([1, 1, 2]), 3, 0)
     vocabulary.save(tmp_path / "attributes" / "vocabulary.json")
     there = parts.columns(None, split, tmp_path)

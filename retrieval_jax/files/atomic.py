@@ -1,5 +1,6 @@
 """Files and folders that are written whole or not at all: a reader, or a crash, never sees half of one."""
 
+import ctypes
 import json
 import os
 import pathlib
@@ -76,7 +77,7 @@ def read_json(file: str | os.PathLike):
 
 
 def replace_folder(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:
-    """Fills a new folder and renames it to `folder`: readers see the old one or the new one, never half.
+    """Fills a new folder and puts it in the place of `folder`: readers see the old one or the new one, never half.
 
     Args:
       folder: the final place; an older folder there is removed once the new one is complete.
@@ -91,16 +92,25 @@ def replace_folder(folder: str | os.PathLike, fill: Callable[[pathlib.Path], Non
     try:
         new.chmod(0o777 & ~_umask())
         fill(new)
-        old = None
-        if folder.exists():
+        if not folder.exists():
+            os.replace(new, folder)
+        elif not _exchange(new, folder):  # then the old one is removed under the new one's name, below
             old = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
             os.replace(folder, old)  # allowed over an empty folder
-        os.replace(new, folder)
-        if old is not None:
+            os.replace(new, folder)  # a process that is killed just before leaves neither
             shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder
+
+
+def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Exchanges two folders in one step; returns False where system or file system cannot (not Linux, NFS)."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(one.absolute()), here, os.fsencode(other.absolute()), exchange) == 0
 
 
 def _umask() -> int:

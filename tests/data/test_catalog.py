@@ -279,7 +279,7 @@ def test_shares_are_per_file_and_counts_reconcile(tmp_path):
     assert str(caught.value).count("metadata/train.csv, row") == 10
 
 
-def test_rows_of_the_truth_that_fall_with_others_are_no_fault_of_their_own(tmp_path):
+def test_truth_of_listings_set_aside_is_not_held_against_its_file(tmp_path):
     root = _eproduct(tmp_path, ground_truth=[["q1", "g2 g1"], ["q2", "g3"], ["both", "g3 g1"]])
     (root / "Images" / "index" / "g3.jpg").unlink()
     (root / "Images" / "query" / "q1.jpg").unlink()
@@ -293,7 +293,7 @@ def test_rows_of_the_truth_that_fall_with_others_are_no_fault_of_their_own(tmp_p
     _reconcile(loaded.counts)
 
 
-def test_missing_columns_name_what_is_there_and_what_is_near(tmp_path):
+def test_missing_columns_list_existing_and_near_ones(tmp_path):
     root = _eproduct(tmp_path)
     text = (root / "metadata" / "train.csv").read_text()
     (root / "metadata" / "train.csv").write_text(text.replace("AUCT_TITL", "AUCT_TITLE"))

@@ -45,7 +45,7 @@ def test_train_and_val_hold_every_listing_of_both_and_the_rest_is_of_one(tmp_pat
         ]
 
 
-def test_each_leaves_out_what_its_own_list_names(tmp_path):
+def test_every_catalogue_leaves_out_its_own_list(tmp_path):
     (tmp_path / "Images").mkdir()
     for row in range(3):
         cv2.imwrite(str(tmp_path / "Images" / f"{row}.jpg"), np.full((8, 8, 3), row, np.uint8))
@@ -71,7 +71,7 @@ def test_each_leaves_out_what_its_own_list_names(tmp_path):
     assert list(both.train.ids)[30:] == ["table/a"]
 
 
-def test_a_run_reads_them_in_their_shares():
+def test_batches_have_the_shares_of_the_catalogues():
     train = load().train
     [batch] = pipeline.train_batches(
         Examples({"image": Pictures(train.images), "source": train.sources}),
@@ -131,7 +131,7 @@ def test_what_cannot_be_joined_is_refused(kwargs, words):
         load(**kwargs)
 
 
-def test_categories_of_other_catalogues_are_others_unless_they_are_the_same(tmp_path):
+def test_categories_of_different_catalogues_differ_unless_declared_the_same(tmp_path):
     for name, kind in (("a", "7"), ("b", "7"), ("c", "8")):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "1.jpg"), np.zeros((4, 4, 3), np.uint8))
@@ -160,7 +160,7 @@ def test_categories_of_other_catalogues_are_others_unless_they_are_the_same(tmp_
     assert load(catalogs={"a": a, "c": c}, search="a").train.categories.tolist() == [[0], [-1]]
 
 
-def test_categories_that_are_called_alike_stay_apart_and_only_what_is_joined_is_counted(tmp_path):
+def test_categories_of_one_name_stay_apart_and_only_joined_files_are_counted(tmp_path):
     for name in "ab":
         root = tmp_path / name
         (root / "metadata").mkdir(parents=True)

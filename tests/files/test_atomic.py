@@ -1,6 +1,8 @@
 """Files and folders are written whole or not at all, and nothing is left beside them."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -42,7 +44,10 @@ def test_a_write_that_fails_leaves_the_file_before_and_nothing_else(tmp_path, mo
     assert (tmp_path / "file").read_text() == "before" and names(tmp_path) == ["file"]
 
 
-def test_a_folder_is_replaced_whole_or_stays(tmp_path):
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_is_replaced_whole_or_stays(tmp_path, monkeypatch, exchange):
+    if not exchange:  # as on NFS
+        monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
     folder = tmp_path / "made" / "folder"
     atomic.replace_folder(folder, lambda new: (new / "a").write_text("1"))
 
@@ -61,3 +66,22 @@ def test_json_that_is_cut_is_a_sentence(tmp_path):
     (tmp_path / "a.json").write_text('{"a": ')
     with pytest.raises(InputError, match="a.json is not readable JSON"):
         atomic.read_json(tmp_path / "a.json")
+
+
+def test_a_reader_finds_the_folder_at_every_moment(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("")
+    if not atomic._exchange(tmp_path / "one", tmp_path / "two"):
+        pytest.skip("this file system does not exchange folders in one step")
+    assert names(tmp_path / "one") == ["two"] and names(tmp_path / "two") == ["one"]
+    code = """
+import os, sys
+from retrieval_jax.files import atomic
+folder = sys.argv[1]
+atomic.replace_folder(folder, lambda new: (new / "a").write_text("1"))
+sys.addaudithook(lambda event, args: os._exit(3) if event == "os.rename" else None)  # a kill between two renames
+atomic.replace_folder(folder, lambda new: (new / "b").write_text("2"))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "folder")], timeout=120, check=False)
+    assert done.returncode == 0 and names(tmp_path / "folder") == ["b"]

@@ -49,5 +49,5 @@ def test_without_locks_a_file_that_keeps_changing_means_another_run(tmp_path, no
 def test_without_locks_a_file_that_no_longer_changes_is_taken_over(tmp_path, no_locks, capsys):
     (tmp_path / ".lock-lease").write_text("train, process 1 on elsewhere, since yesterday #7")
     with lock.held(tmp_path, "train"):
-        assert "was in use by train, process 1 on elsewhere, since yesterday; looks" in capsys.readouterr().out
+        assert "was in use by train, process 1 on elsewhere, since yesterday; waiting" in capsys.readouterr().out
         assert f"process {os.getpid()} on" in (tmp_path / ".lock-lease").read_text()

@@ -93,9 +93,9 @@ def test_local_paths_and_file_urls_mirror_no_url(tmp_path):
     assert remote.local_folder(f"file://{tmp_path}/a") == tmp_path / "a"
     for local in (tmp_path, pathlib.Path("runs/a"), pathlib.Path.home()):
         assert remote.local_folder(local) == local and remote.url(local) is None
-    with pytest.raises(InputError, match="whole address"):
+    with pytest.raises(InputError, match="full address"):
         remote.local_folder("s3://")
-    with pytest.raises(InputError, match="whole address"):
+    with pytest.raises(InputError, match="full address"):
         remote.local_folder("s3://bucket/../other")
 
 

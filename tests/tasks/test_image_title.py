@@ -24,7 +24,7 @@ def make(info=INFO, **task_kwargs):
 
 
 def loss_of(task, params, batch, train=True):
-    return task.loss_fn(params, batch, rng=jax.random.key(0), step=0, ema=params, train=train)
+    return task.loss_fn(params, batch, rng=jax.random.key(0), step=0, ema=params, constants=None, train=train)
 
 
 def embed(task, params, batch):

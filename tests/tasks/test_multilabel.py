@@ -36,7 +36,9 @@ def first_params():
 
 
 def loss_of(task, params, batch, train=False):
-    return task.loss_fn(params, batch, rng=jax.random.key(0), step=jnp.int32(0), ema=params, train=train)
+    return task.loss_fn(
+        params, batch, rng=jax.random.key(0), step=jnp.int32(0), ema=params, constants=None, train=train
+    )
 
 
 def test_tasks_are_found_by_name():
@@ -124,7 +126,7 @@ def test_options_that_cannot_be_used_are_refused():
         InputError, match="task_kwargs.loss: there is no 'hinge' .available: sigmoid, focal, asymmetric, softmax"
     ):
         make(loss="hinge")
-    with pytest.raises(InputError, match="unknown layer_scales; vit has: .*drop_path, .*pooling"):
+    with pytest.raises(InputError, match="backbone 'vit' has no argument 'layer_scales'"):
         config = tiny_config().train
         config.model = {"name": "vit", "variant": "micro", "projection": 0, "kwargs": {"layer_scales": 1.0}}
         tasks.get("multilabel").make(config, INFO)

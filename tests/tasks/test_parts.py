@@ -201,7 +201,9 @@ def test_nothing_flows_into_the_teacher_and_unlabelled_pictures_teach_the_networ
     @jax.jit
     def gradients(params, ema, weight):
         def loss(params, ema):
-            total, values = task.loss_fn(params, batch, rng=jax.random.key(0), step=100, ema=ema, train=True)
+            total, values = task.loss_fn(
+                params, batch, rng=jax.random.key(0), step=100, ema=ema, constants=None, train=True
+            )
             return weight * total + (1 - weight) * values["unlabelled_loss"]
 
         return jax.grad(loss, (0, 1))(params, ema)
@@ -272,7 +274,9 @@ def test_blocks_of_labels_change_nothing(patches, loss, head):
 
         @jax.jit
         def run(params):
-            return task.loss_fn(params, tiny_batch(), rng=jax.random.key(0), step=0, ema=params, train=True)[0]
+            return task.loss_fn(
+                params, tiny_batch(), rng=jax.random.key(0), step=0, ema=params, constants=None, train=True
+            )[0]
 
         return jax.value_and_grad(run)(params)
 

@@ -20,7 +20,7 @@ def test_views_find_each_other_through_the_teachers_keys(patches):
     params = jax.jit(task.init)(jax.random.key(0), batch)
     assert params.keys() == {"backbone", "heads_projector", "head_predictor"}
     with pytest.raises(InputError, match="needs two: set config.train.views"):
-        task.loss_fn(params, batch, rng=jax.random.key(0), step=0, ema=params, train=True)
+        task.loss_fn(params, batch, rng=jax.random.key(0), step=0, ema=params, constants=None, train=True)
 
     batch = {
         "image": batch["image"],
@@ -33,7 +33,7 @@ def test_views_find_each_other_through_the_teachers_keys(patches):
     @jax.jit
     def run(params, ema):
         def loss(params, ema):
-            return task.loss_fn(params, batch, rng=jax.random.key(0), step=0, ema=ema, train=False)
+            return task.loss_fn(params, batch, rng=jax.random.key(0), step=0, ema=ema, constants=None, train=False)
 
         return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, ema)
 

@@ -25,7 +25,7 @@ def test_mesh_has_two_auto_axes_over_all_devices():
     assert mesh.axis_names == ("data", "fsdp") and mesh.size == jax.device_count()
     assert mesh.axis_types == (AxisType.Auto,) * 2 and mesh.shape["fsdp"] == 1
     for sizes in ({"fsdp": 3}, {"data": 7}, {"fsdp": 0}, {"data": -1, "fsdp": -1}):
-        with pytest.raises(InputError, match="config.train.mesh has data=.* devices: set fsdp to a divisor"):
+        with pytest.raises(InputError, match="config.train.mesh has data=.* devices; set fsdp to a divisor"):
             sharding.make_mesh(jax.devices()[:1], **sizes)
 
 

@@ -127,7 +127,7 @@ def test_an_earlier_run_overrides_public_weights(run):
         return jax.tree.map(lambda p: np.full_like(p, 5.0), params)
 
     fresh = network(NEW, 1, **{"heads_new": {"bias": (2,)}})
-    task = Task(None, None, {}, "space", public)
+    task = Task(None, None, {}, "space", warm_start=public)
     params, counts = warm_start.put(fresh, task, None, NEW)
     assert counts == {} and all((leaf == 5.0).all() for leaf in jax.tree.leaves(params))
     params, counts = warm_start.put(fresh, task, run, NEW)

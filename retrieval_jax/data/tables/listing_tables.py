@@ -2,7 +2,8 @@
 
     clicks   photo: id of the photo searched with; clicked, unclicked: ids of listings that were shown
     outfits  listings: ids of two or more; compatible (optional): 1 or 0, empty if unknown
-    queries  text: as typed; clicked: ids; count, position (optional): one whole number per clicked id, positions from 1
+    queries  text: as typed; clicked: ids; count, position (optional): one whole number per id: clicks, 0 for a listing
+             that was only shown; place on the page, from 1
     edits    reference: id of the listing in view; words: what to change; targets: ids of the listings that are meant
 
 Several ids are separated by blanks, or are a JSON or Parquet list. Rows of "queries" with equal text are one query:

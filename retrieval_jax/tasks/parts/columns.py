@@ -4,6 +4,7 @@ A task whose predict functions read anything else defines its own `columns`, wit
 `columns` here; it may extend this one: `{**parts.columns(config, split, workdir), "query": ...}`.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from retrieval_jax.attributes.vocabulary import Vocabulary
 from retrieval_jax.data import info as info_lib
+from retrieval_jax.data.catalog import Lazy
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
 
@@ -31,9 +33,10 @@ def columns(config, split, workdir=None) -> dict[str, Callable]:
     """
     del config
     found = {}
-    for name, column in (getattr(split, "columns", None) or {}).items():
-        if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf"):
-            found[name] = lambda column=column: column
+    own = getattr(split, "columns", None) or {}
+    for name in own:  # not items(): what a lazy mapping computes on demand may take minutes, such as boxes
+        if isinstance(own, Lazy) or _numeric(own[name]):
+            found[name] = functools.partial(_read, own, name)
     found["image"] = lambda: Pictures(split.images)
     if split.categories is not None:
         found["category"] = lambda: split.categories[:, -1]
@@ -41,6 +44,16 @@ def columns(config, split, workdir=None) -> dict[str, Callable]:
         if (pathlib.Path(workdir) / "attributes" / "vocabulary.json").exists():
             found["label_ids"] = lambda: title_labels(split.titles, workdir)
     return found
+
+
+def _numeric(column) -> bool:
+    return isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf")
+
+
+def _read(columns, name):
+    if not _numeric(columns[name]):
+        raise InputError(f"the column {name!r} is text; a task that reads it defines `columns` of its own")
+    return columns[name]
 
 
 def title_labels(titles, workdir) -> Ragged:

@@ -103,6 +103,10 @@ def test_typed_queries_of_equal_text_are_one(shop):
     assert "queries.csv, row 2: count is 'many', not a whole number from 0" in sentences[0]
     assert "count has 1 values for 2 clicked listings" in sentences[1]
     assert _lists(found.table("queries", "train").columns["position"]) == [[-1]]
+    found, _, _ = _load(shop, "queries", ["x,c a,0 0,1 2", "x,a b,0 1,2 3"])  # only shown: no clicks, but a place
+    table = found.table("queries", "train").columns
+    assert _lists(table["clicked"]) == [[1, 2, 0]] and _lists(table["count"]) == [[1, 0, 0]]
+    assert _lists(table["position"]) == [[3, 1, 2]]
     found, _, _ = _load(shop, "queries", ["x,a", "x,a", "x,b"], header="text,clicked")
     assert set(found.table("queries", "train").columns) == {"text", "clicked", "count"}
     assert _lists(found.table("queries", "train").columns["count"]) == [[2, 1]]

@@ -222,7 +222,7 @@ def test_categories_of_one_value_are_numbered_alike_in_every_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train.csv", "train.jsonl", "train.parquet"])
-def test_a_column_may_serve_twice(tmp_path, name):
+def test_a_column_may_be_mapped_twice(tmp_path, name):
     frame = pl.DataFrame({"image": ["a.jpg"], "title": ["shoes"]})
     kwargs = _shop(tmp_path, {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": str}[name[6:]](), name)
     if name.endswith("parquet"):
@@ -231,7 +231,7 @@ def test_a_column_may_serve_twice(tmp_path, name):
     assert found.train.ids == ["a.jpg"] and found.category_names == (["shoes"], ["shoes"])
 
 
-def test_unknown_ids_of_the_truth_name_the_one_that_was_meant(loaded):
+def test_unknown_ids_of_the_truth_suggest_near_ones(loaded):
     sentences = [entry["sentence"] for entry in loaded.set_aside if entry["file"] == "truth.csv"]
     assert [sentence.split(": ")[0] for sentence in sentences] == [
         f"truth.csv, row {n} (id {one})" for n, one in ((3, "q2"), (4, "q1.0"), (5, "q1"))
@@ -371,7 +371,7 @@ def test_files_that_are_refused(tmp_path, case):
     assert len(str(caught.value)) < 1000
 
 
-def test_an_encoding_that_is_none(tmp_path):
+def test_an_unknown_or_wrong_encoding(tmp_path):
     for encoding, says in (
         ("latin-99", "which Python does not know"),
         ("hex", "which Python does not know"),
@@ -403,7 +403,7 @@ def test_rows_inside_a_field_are_seen(tmp_path):
         ["id,image,title", 'p1,a.jpg,"5 inch', 'p2,a.jpg,hat 7"', 'p3,a.jpg,"big, red', 'old, v1.0"'],
     ],
 )
-def test_a_field_from_one_row_into_the_next_is_seen(tmp_path, lines):
+def test_a_field_that_swallows_the_next_row_is_detected(tmp_path, lines):
     loaded = _load(_shop(tmp_path, "\n".join(lines)) | {"columns": {"title": "title"}})
     assert loaded.train.ids == ["p3"]
     assert [(entry["row"], entry["reason"]) for entry in loaded.set_aside] == [(2, "rows inside a field")]
@@ -558,7 +558,7 @@ def test_pictures_that_are_set_aside_are_not_decoded_either(tmp_path, name):
         (b"", "it is empty"),
     ],
 )
-def test_what_is_no_picture_is_named(data, says):
+def test_files_that_are_not_pictures_are_identified(data, says):
     with pytest.raises(decoding.BadImage) as caught:
         decoding.decode(data)
     assert caught.value.sentence("a.jpg") == (
