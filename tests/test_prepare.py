@@ -158,11 +158,7 @@ def test_a_prepared_catalogue_equals_the_original(tmp_path):
     assert one["id"] == b"train-4" and one["row"] == 4 and one["title"].decode() == original.train.titles[4]
     assert one["image"].shape[0] == SIDE and len(records) == 20 and "tensorflow" not in sys.modules
     assert records.dataset_info.features["category_0"].int2str(one["category_0"]) == "kind 1"
-<<<<<<< HEAD
     with pytest.raises(InputError, match="has its own columns and splits"):
-=======
-    with pytest.raises(InputError, match="has its own columns"):
->>>>>>> w_engB
         load(tmp_path / "out", columns={"title": "title"})
 
 

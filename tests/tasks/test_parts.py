@@ -12,7 +12,7 @@ from retrieval_jax import tasks
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import distillation, margins
 from retrieval_jax.losses import multilabel as losses
-from retrieval_jax.models import embedder, heads, pixels, pretrained
+from retrieval_jax.models import heads, pixels, pretrained
 from retrieval_jax.settings import tasks as settings_tasks
 from retrieval_jax.tasks import multilabel, parts
 from tiny import INFO, tiny_batch, tiny_config
@@ -241,7 +241,7 @@ def test_pretrained_weights_replace_the_fresh_ones_and_bring_their_mean(tmp_path
         task.warm_start({**fresh, "backbone": {}})
 
     seen, real = [], pixels.normalize
-    monkeypatch.setattr(embedder, "normalize", lambda images, *args: seen.append(args) or real(images, *args))
+    monkeypatch.setattr(pixels, "normalize", lambda images, *args: seen.append(args) or real(images, *args))
     batch = {"image": jax.ShapeDtypeStruct((2, 32, 32, 3), np.uint8)}
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
     assert jax.tree.map(np.shape, shapes["backbone"]) == jax.tree.map(np.shape, weights)
