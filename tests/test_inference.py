@@ -181,7 +181,7 @@ def test_messages_of_loading_and_embedding(workdir, tmp_path):
         model.embed([tmp_path / "bad.png"])
     info = info_lib.to_json(INFO)
     (folder / "checkpoints" / "data_info.json").write_text(json.dumps({**info, "vocabulary_hash": "other"}))
-    with pytest.raises(InputError, match="different vocabulary"):
+    with pytest.raises(InputError, match="trained on a different vocabulary"):
         inference.load(folder)
     (folder / "checkpoints" / "data_info.json").unlink()
     with pytest.raises(InputError, match="train first"):
