@@ -4,10 +4,10 @@
 #   ./launch/gke.sh build                            docker build and push of launch/Dockerfile
 #   ./launch/gke.sh run mine --config=configs/<name>.py --workdir=gs://bucket/runs/<name>
 #   ./launch/gke.sh logs mine
-#   ./launch/gke.sh delete mine                      they save and end
+#   ./launch/gke.sh delete mine                      they save and exit
 # --dry-run before the verb prints the commands, and what would be applied. The cluster has the JobSet controller
-# (v0.6 or newer). A pod that is taken away saves and ends with exit code 75: the JobSet starts again, as often as need
-# be, and goes on; other failures are tried three times.
+# (v0.6 or newer). A preempted pod saves and exits with code 75: the JobSet restarts without limit and resumes; after
+# other failures it restarts three times.
 #   GKE_KIND              tpu (default) or gpu: which launch/gke/jobset_<kind>.yaml
 #   GKE_HOSTS             machines (default: 1), GKE_CHIPS chips or GPUs of each (default: tpu 4, gpu 8)
 #   GKE_ACCELERATOR       of the node pool (default: tpu-v5-lite-podslice, nvidia-h100-80gb)

@@ -2,7 +2,7 @@
 # Runs an experiment on this machine; sets up .venv first, once:
 #   ./launch/local.sh --config=configs/quickstart.py
 #   ./launch/local.sh --dry-run --config=...         prints the commands instead
-# Works from any folder; relative paths, and the default work directory runs/..., are those of that folder.
+# Works from any folder; relative paths, and the default work directory runs/..., are relative to that folder.
 #   RETRIEVAL_JAX_REQUIREMENTS   requirements-gpu.txt on an NVIDIA machine (default: requirements.txt, the CPU);
 #                                several in one text: "requirements-gpu.txt requirements-s3.txt"
 set -euo pipefail
@@ -15,8 +15,8 @@ if [[ ${1:-} == --dry-run ]]; then
   exit 0
 fi
 "$checkout/launch/setup.sh" "${requirements[@]}"
-# XLA on a CPU allocates its scratch memory anew every step. In huge pages that is up to twice as fast (glibc >= 2.35).
+# XLA on a CPU allocates its scratch memory anew in every step, up to twice as fast in huge pages (glibc >= 2.35).
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
-# This checkout's package, even where the present folder holds another one.
+# This checkout's package, even if the current folder holds another one.
 export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 exec "$checkout/.venv/bin/python" -m retrieval_jax.run "$@"

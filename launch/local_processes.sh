@@ -2,8 +2,8 @@
 # Runs an experiment in N processes on this machine that train and embed together, as on N machines:
 #   ./launch/local_processes.sh 2 --config=configs/quickstart.py
 #   ./launch/local_processes.sh --dry-run 2 --config=...      prints the commands instead
-# On an NVIDIA machine each process gets its share of the GPUs. SIGTERM and Ctrl-C go to all of them (they save and
-# stop); when one fails the others are stopped, and its exit code is this script's: 75 means "start me again".
+# On an NVIDIA machine each process gets its share of the GPUs. SIGTERM and Ctrl-C reach all of them (they save
+# and stop); when one fails, the others are stopped and its exit code is this script's: 75 means "start me again".
 #   RETRIEVAL_JAX_REQUIREMENTS   as for local.sh
 #   RETRIEVAL_JAX_GRACE          seconds between SIGTERM and SIGKILL (default: 120)
 set -euo pipefail

@@ -2,14 +2,14 @@
 # Makes .venv in the checkout and installs requirement files into it, once: launch/setup.sh requirements.txt [...]
 # --dry-run before them says what would be made and installed.
 #
-# With uv if it is on the PATH, else with venv and pip. A file is installed again when its content changes; a set-up
-# that was interrupted starts over; two at the same time wait for each other.
+# With uv if it is on the PATH, else with venv and pip. A file is installed again when its content changes; an
+# interrupted set-up starts over; two at the same time wait for each other.
 #   RETRIEVAL_JAX_PYTHON   the Python to use (default: python3)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python="${RETRIEVAL_JAX_PYTHON:-python3}"
-# As pip does, uv too trusts the certificates of this machine (a company's proxy, say). Older versions: NATIVE_TLS.
+# Like pip, uv trusts the certificates of this machine (of a company's proxy, say). Older versions: NATIVE_TLS.
 export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}" UV_NATIVE_TLS="${UV_NATIVE_TLS:-1}"
 unfinished=.venv/.setup-unfinished # there from the first moment until .venv itself works
 installed=.venv/.setup-installed   # one line per installed requirement file: its hash and name

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests on this machine, on the CPU; sets up .venv first, once. Arguments go to pytest;
-# paths among them are those of the checkout, whatever the present folder is:
+# paths are relative to the checkout, whatever the current folder is:
 #   ./launch/test.sh
 #   ./launch/test.sh tests/workdir/test_workdir.py -k hash
 #   ./launch/test.sh -m long        the tests that take minutes

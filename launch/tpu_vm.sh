@@ -2,16 +2,16 @@
 # Runs an experiment on a Cloud TPU VM: one host, or all hosts of a pod slice. In this order:
 #   export TPU_NAME=mine TPU_ZONE=us-east5-b TPU_TYPE=v5litepod-64
 #   ./launch/tpu_vm.sh create
-#   ./launch/tpu_vm.sh setup        copies this checkout as it is committed, makes .venv; again after a new commit
+#   ./launch/tpu_vm.sh setup        copies the committed checkout and makes .venv; run it again after a new commit
 #   ./launch/tpu_vm.sh run --config=configs/<name>.py --workdir=gs://bucket/runs/<name>
 #   ./launch/tpu_vm.sh logs         follows the first host, ends when the run does, with its exit code
-#   ./launch/tpu_vm.sh stop         SIGTERM to all hosts: they save and end
+#   ./launch/tpu_vm.sh stop         SIGTERM to all hosts: they save and exit
 #   ./launch/tpu_vm.sh delete
-# --dry-run before the verb prints the commands. A slice that was taken away (TPU_SPOT=1): delete, create, setup, and
-# the same run command goes on from its last checkpoint.
+# --dry-run before the verb prints the commands. After a slice was preempted (TPU_SPOT=1): delete, create, setup, and
+# the same run command resumes from its last checkpoint.
 #   TPU_NAME, TPU_ZONE, TPU_TYPE   name, zone and accelerator type
 #   TPU_VERSION                    runtime (default: v2-alpha-tpuv5-lite for v5litepod, else tpu-ubuntu2204-base)
-#   TPU_PROJECT, TPU_SPOT=1        project, and cheaper machines that may be taken away
+#   TPU_PROJECT, TPU_SPOT=1        project, and cheaper machines that may be preempted
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }

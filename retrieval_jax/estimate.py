@@ -10,7 +10,7 @@ rule of thumb, operations over a rate:
                     EPYC) reached 55 to 92 per CPU second, by the same count of operations
     an accelerator  40 % of the peak in training/telemetry.py: assumed, as for the published recipe, not measured
 
-Reading pictures, compiling, evaluation during training and search are not included.
+Reading pictures, compiling, evaluation during training, test-time views and search are not included.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from retrieval_jax import tasks, workdir
+from retrieval_jax import inference, tasks, workdir
 from retrieval_jax.attributes import statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import loading, pipeline
@@ -104,7 +104,7 @@ def of(config, folder) -> Estimate:
         return task.loss_fn(params, batch, rng=rng, step=0, ema=ema, constants=task.constants, train=True)[0]
 
     step_flops = _flops(jax.grad(loss), state["params"], batch, state["ema"])
-    predict = task.predict_fns.get("embed_image") or next(iter(task.predict_fns.values()))
+    predict = inference.named(task.predict_fns, config.embed.predict_fn)
     shown = {name: batch[name] for name in batch if name in predict.reads}
     embeds = len(shown) == len(predict.reads)  # a column of a split that training does not have: size unknown
     out = jax.eval_shape(predict.fn, state["params"], shown).get("embedding") if embeds else None
@@ -182,7 +182,7 @@ def show(configs: dict, folders: dict) -> None:
         print(text(name, found, per_second))
     if len(configs) > 1:
         print(f"together: {_seconds(flops / per_second[0])}, {_size(disk)} on disk")
-    print(f"Time is rough, at {per_second[1]}; reading pictures, compiling, evaluation and search come on top.")
+    print(f"Time is rough, at {per_second[1]}; reading pictures, compiling, evaluation, views and search come on top.")
 
 
 def text(name: str, found: Estimate, per_second: tuple[float, str]) -> str:

@@ -135,6 +135,7 @@ ROOMS = {
         "jax",
         "retrieval_jax.attributes",
         "retrieval_jax.data",
+        "retrieval_jax.inference",
         "retrieval_jax.tasks",
         "retrieval_jax.training",
         "retrieval_jax.workdir",

@@ -249,7 +249,7 @@ def test_a_catalogue_at_a_url_is_downloaded_once_and_its_changes_are_seen(bucket
     bucket.put_file(str(root / "pictures" / "2.png"), "bucket/shop/pictures/2.png")
     assert loading.load(block).gallery.images[2].max() == 9
     assert copied.stat().st_mtime_ns == before
-    with pytest.raises(InputError, match="s3://bucket/none holds no files"):
+    with pytest.raises(InputError, match="s3://bucket/none contains no files"):
         loading.load({"source": "table", "kwargs": {**block["kwargs"], "root": "s3://bucket/none"}})
 
 

@@ -12,7 +12,7 @@ from retrieval_jax import tasks
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import distillation, margins
 from retrieval_jax.losses import multilabel as losses
-from retrieval_jax.models import embedder, heads, pixels, pretrained
+from retrieval_jax.models import heads, pixels, pretrained
 from retrieval_jax.settings import tasks as settings_tasks
 from retrieval_jax.tasks import multilabel, parts
 from tiny import INFO, tiny_batch, tiny_config
@@ -117,9 +117,15 @@ def test_a_loss_gets_its_own_numbers():
             "category_loss: there is no 'triplet' .available: softmax, cosface, arcface, proxy_nca",
         ),
         ({"contrastive_loss": "softmax"}, "task 'multilabel' has no argument 'contrastive_loss'; did you mean"),
-        ({"loss_kwargs": {"gama": 1}, "loss": "focal"}, "loss_kwargs has unknown gama; there are: alpha, gamma"),
-        ({"loss_kwargs": {"gamma": 1}, "loss": "softmax"}, "loss_kwargs has unknown gamma; there are: none"),
-        ({"category_kwargs": {"m": 1}, "category_loss": "arcface"}, "category_kwargs has unknown m; .*: margin, scale"),
+        ({"loss_kwargs": {"gama": 1}, "loss": "focal"}, "loss 'focal' has no argument 'gama'; did you mean gamma"),
+        (
+            {"loss_kwargs": {"gamma": 1}, "loss": "softmax"},
+            "loss 'softmax' has no argument 'gamma' .available: nothing",
+        ),
+        (
+            {"category_kwargs": {"m": 1}, "category_loss": "arcface"},
+            "loss 'arcface' has no argument 'm' .available: margin, scale",
+        ),
         (
             {"category_loss": "supcon", "label_smoothing": 0.1},
             "label_smoothing does not apply to category_loss='supcon'",
@@ -235,7 +241,7 @@ def test_pretrained_weights_replace_the_fresh_ones_and_bring_their_mean(tmp_path
         task.warm_start({**fresh, "backbone": {}})
 
     seen, real = [], pixels.normalize
-    monkeypatch.setattr(embedder, "normalize", lambda images, *args: seen.append(args) or real(images, *args))
+    monkeypatch.setattr(pixels, "normalize", lambda images, *args: seen.append(args) or real(images, *args))
     batch = {"image": jax.ShapeDtypeStruct((2, 32, 32, 3), np.uint8)}
     shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
     assert jax.tree.map(np.shape, shapes["backbone"]) == jax.tree.map(np.shape, weights)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from retrieval_jax import pairs
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import blocked, distillation
 from retrieval_jax.losses import multilabel as losses
@@ -23,23 +24,12 @@ from retrieval_jax.tasks.parts.options import CATEGORY_LOSSES, TITLE_LOSSES
 _NOT_IN_KWARGS = {"where", "weights", "positive_weights", "epsilon"}
 
 
-def _loss_kwargs(function, kwargs, option, reserved=()):
+def _loss_kwargs(name, function, kwargs, option, reserved=()):
     """Returns the extra arguments of a loss as a dict; raises InputError, listing the valid ones, for unknown ones."""
-    known = (
-        {
-            name
-            for name, parameter in inspect.signature(function).parameters.items()
-            if parameter.kind == parameter.KEYWORD_ONLY
-        }
-        - _NOT_IN_KWARGS
-        - set(reserved)
-    )
-    unknown = sorted(set(kwargs) - known)
-    if unknown:
-        raise InputError(
-            f"config.train.task_kwargs.{option} has unknown {', '.join(unknown)}; "
-            f"there are: {', '.join(sorted(known)) or 'none'}"
-        )
+    parameters = inspect.signature(function).parameters.values()
+    taken = _NOT_IN_KWARGS | set(reserved)
+    known = sorted(one.name for one in parameters if one.kind == one.KEYWORD_ONLY and one.name not in taken)
+    pairs.check_arguments(name, kwargs, known, f"config.train.task_kwargs.{option}", "loss")
     return dict(kwargs)
 
 
@@ -178,7 +168,7 @@ def _head(num_labels, bias, chosen):
 
 def _titles(info, chosen):
     function = getattr(losses, TITLE_LOSSES[chosen["loss"]])
-    kwargs = _loss_kwargs(function, chosen["loss_kwargs"], "loss_kwargs")
+    kwargs = _loss_kwargs(chosen["loss"], function, chosen["loss_kwargs"], "loss_kwargs")
     counts, is_softmax = info.label_counts, chosen["loss"] == "softmax"
     bias = heads.softmax_prior(counts) if is_softmax else heads.sigmoid_prior(counts, info.num_listings)
     positive_weights = None
@@ -226,7 +216,7 @@ def _category(info, chosen):
     name, counts = chosen["category_loss"], info.category_counts[-1]
     function = CATEGORY_LOSSES[name]
     known_kwargs = inspect.signature(function).parameters
-    kwargs = _loss_kwargs(function, chosen["category_kwargs"], "category_kwargs", ("label_smoothing",))
+    kwargs = _loss_kwargs(name, function, chosen["category_kwargs"], "category_kwargs", ("label_smoothing",))
     if "label_smoothing" in known_kwargs:
         kwargs["label_smoothing"] = chosen["label_smoothing"]
     elif chosen["label_smoothing"]:
