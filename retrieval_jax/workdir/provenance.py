@@ -31,7 +31,7 @@ PACKAGES = (
 @functools.cache
 def commit() -> str | None:
     """Returns the commit of the checkout this package runs from (with "+changes" if edited), or None outside git."""
-    package = pathlib.Path(__file__).resolve().parent
+    package = pathlib.Path(__file__).resolve().parents[1]
     try:
         head = _git(package, "rev-parse", "HEAD")
         edited = _git(package, "status", "--porcelain", "--untracked-files=no", "--", ".", "../configs")
