@@ -14,10 +14,9 @@ REGISTRIES = ("pypi" + ".org", "pythonhosted" + ".org", "registry." + "npmjs", "
 PRIVATE = ("/" + "root/", "/" + "work/", "/" + "home/", "/" + "tmp/w/")
 
 
-def test_ruff_finds_nothing():
-    done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=ROOT, capture_output=True, text=True
-    )
+@pytest.mark.parametrize("command", [["check", "--no-cache"], ["format", "--check", "--no-cache"]], ids=" ".join)
+def test_ruff_finds_nothing_to_change(command):
+    done = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
     if "No module named ruff" in done.stderr:
         pytest.skip("ruff is not installed: pip install -r requirements-dev.txt")
     assert done.returncode == 0, done.stdout + done.stderr
