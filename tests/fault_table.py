@@ -9,6 +9,8 @@ taken in another order, within RELATIVE. Nothing is mocked: signals are sent, fi
 is full. A row that finds something lost says so, and the script exits with status 1.
 
 Longer than 400 lines: one class drives all the faults and shares their runs; pytest and the script both use it.
+
+Longer than 400 lines: one row of the fault table per function.
 """
 
 import argparse

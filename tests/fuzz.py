@@ -9,6 +9,8 @@ Inputs are mutations of valid ones; the same seed gives the same inputs in the s
 (requirements-fuzz.txt), --guided chooses them by the coverage of the Python code. A failing input is written to
 fuzz-TARGET-DIGEST in the folder --failures; an input that ends the process is left there as fuzz-TARGET-last. The exit
 status is 1 if anything failed.
+
+Longer than 400 lines: generators of inputs, one per format.
 """
 
 import argparse

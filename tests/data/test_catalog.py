@@ -1,4 +1,7 @@
-"""eProduct's layout: every bad row gets its sentence, counts reconcile, a good catalogue loads whole."""
+"""eProduct's layout: every bad row gets its sentence, counts reconcile, a good catalogue loads whole.
+
+Longer than 400 lines: one class of fault per test, which read side by side.
+"""
 
 import csv
 import pathlib

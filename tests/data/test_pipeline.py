@@ -1,4 +1,7 @@
-"""Batches: each row once an epoch, the same batch for a step however it is read."""
+"""Batches: each row once an epoch, the same batch for a step however it is read.
+
+Longer than 400 lines: every invariant of the pipeline, each on the same few sources.
+"""
 
 import hashlib
 import os

@@ -1,4 +1,7 @@
-"""The binary index on disk: writes against a dict, readers, damage anywhere, interrupted writes, killed writers."""
+"""The binary index on disk: writes against a dict, readers, damage anywhere, interrupted writes, killed writers.
+
+Longer than 400 lines: kills, recovery and concurrency share one store.
+"""
 
 import json
 import os
