@@ -4,8 +4,7 @@
 
 Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours, no training), "pretrained" (public
 weights as they are, config.embed.pretrained), "untrained" (the network as training starts) and "trained" (the moving
-average of the last checkpoint), and the attributes that the trained model predicts for the first listings of the val
-split.
+average of the last checkpoint), and the attributes that the trained model predicts for the first val listings.
 
 A predict function says which columns it reads: pictures, the labels of titles, any other column of the split.
 config.embed.predict_fn is that of both splits; config.search.query_from and gallery_from give "trained" another predict
@@ -117,9 +116,10 @@ def run(config, workdir):
             )
             contents = Contents(embedder.columns, config.data.cache_bytes, seen)
             summary[name][split_name] = _embed_split(job, contents, embedder.predict, meta, workdir)
-        if name == sides.MODEL and catalog.val is not None and jax.process_index() == 0:
+        here = any(not side.run for side in chosen.values())  # a network that was trained here
+        if name == sides.MODEL and here and catalog.val is not None and jax.process_index() == 0:
             networks.save_attributes(catalog.val)
-    _wait("embed")  # nobody reads what the first process still writes
+    _wait("embed")
     return {"embeddings": summary}
 
 

@@ -150,6 +150,9 @@ class Model:
             listed = ", ".join(f"{name} {rows}" for name, rows in counts.items())
             raise InputError(f"the program {program} needs at least one row, and as many of every column: {listed}")
         batch = min(_LARGEST_BATCH, 1 << max(0, count - 1).bit_length())  # few sizes, few compilations
+        for spec in specs:
+            if spec["kind"] == "ragged" and not isinstance(given[spec["name"]], Ragged):
+                given = {**given, spec["name"]: Ragged.of(given[spec["name"]], spec["dtype"])}
         found = []
         for start in range(0, count, batch):
             rows, arrays = range(start, min(start + batch, count)), {}
@@ -164,7 +167,6 @@ class Model:
         """Returns the array of a column for a batch, and its mask; zeros after the last row."""
         name, shape = spec["name"], [batch, *spec["shape"][1:]]
         if spec["kind"] == "ragged":
-            column = column if isinstance(column, Ragged) else Ragged.of(column, spec["dtype"])
             longest = max(1, *(len(column[row]) for row in rows))
             shape[1] = 1 << (longest - 1).bit_length()  # few lengths, few compilations
         out = np.zeros(shape, spec.get("dtype", "uint8"))

@@ -187,7 +187,7 @@ def _run(config, workdir, stop, watch) -> dict:
             with watch.stage("device"):
                 values = {name: float(value) for name, value in jax.device_get(values).items()}
             if not values.pop("finite"):
-                ids = [examples.ids[int(row)] for row in rows if row >= 0]
+                ids = [examples.ids[int(row)] if len(examples.ids) else f"row {row}" for row in rows if row >= 0]
                 guards.non_finite(workdir, sent, values, ids, settings.non_finite == "skip")
                 meta["skipped_steps"] += 1
             meta["loss"] = values["loss"]

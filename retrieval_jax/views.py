@@ -84,6 +84,8 @@ def with_views(predict_fn, views, image_size=None):
 def _with_views(predict_fn, flip, scales, enlarge, crops, image_size):
     def predict(params, batch):
         images = batch["image"]
+        if images.ndim != 4:
+            raise InputError("config.embed.views: views are of one picture per example, not of several; set it to ()")
         plain = image_size or images.shape[1:3]
         total, space = 0.0, {}
         for scale in scales:

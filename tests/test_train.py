@@ -300,7 +300,7 @@ def test_parts_of_a_batch_whose_rows_are_compared_and_a_mesh_of_other_devices(mi
 
 def test_mined_attributes_that_are_missing_or_of_another_catalogue(mined, tmp_path):
     config, folder = mined
-    with pytest.raises(InputError, match="holds no mined attributes: run python -m retrieval_jax.mine"):
+    with pytest.raises(InputError, match="holds no mined attributes: run `retrieval-jax mine`"):
         train.run(config, tmp_path / "empty")
     config.data.kwargs.num_train = 61
     with pytest.raises(InputError, match="has 60 rows, the train split 61"):

@@ -159,13 +159,21 @@ class Examples:
             raise InputError(f"the columns of examples have different numbers of rows: {listed}")
         if not len(self):
             raise InputError("there are no examples: the split to train on has no rows")
-        for name in self.columns:
-            if name in ("row", "_mask") or name.startswith("mix_"):
+        if len(self.ids) not in (0, len(self)):
+            raise InputError(
+                f"examples have {len(self)} rows and {len(self.ids)} ids: give one id per example, or none"
+            )
+        columns = {name: _checked(name, column) for name, column in self.columns.items()}
+        object.__setattr__(self, "columns", columns)
+        taken = {"row", "_mask", "_whole", "mix", "mask"}
+        taken |= {f"{name}_mask" for name, column in columns.items() if isinstance(column, Pictures | Ragged)}
+        for name in columns:
+            if name in taken or name.startswith("mix_"):
                 raise InputError(f"a column may not be named {name!r}: the pipeline fills it in")
         for name, other in self.beside.items():
             if other.beside or other.batch_size is None:
                 raise InputError(f"the examples {name!r} beside others need a batch_size and have none beside them")
-            clash = [column for column in self.columns if column.startswith(f"{name}_")]
+            clash = [column for column in self.columns if column == name or column.startswith(f"{name}_")]
             if clash:
                 raise InputError(f"the column {clash[0]!r} has the name of a column of the examples {name!r} beside it")
 
@@ -175,3 +183,16 @@ class Examples:
     def pictures(self) -> list[str]:
         """Returns the names of the columns of pictures, in order."""
         return [name for name, column in self.columns.items() if isinstance(column, Pictures)]
+
+
+def _checked(name: str, column: Any) -> Pictures | Ragged | np.ndarray:
+    """Returns a column as the pipeline carries it; raises InputError for one that has no place in a batch."""
+    if isinstance(column, Pictures | Ragged):
+        return column
+    column = np.asarray(column)
+    if column.dtype.kind not in "biuf":
+        raise InputError(
+            f"the column {name!r} holds {column.dtype} values: a batch takes numbers, Pictures or Ragged; turn text "
+            "into token ids first"
+        )
+    return column

@@ -67,6 +67,8 @@ def balanced(columns, num_rows, seed, batch_size, by="category", power=0.5):
     _power("balanced", power)
     if isinstance(columns.get(by), Ragged):
         indptr, ids = columns[by].indptr, columns[by].values
+        if ids.dtype.kind not in "iu" or (len(ids) and ids.min() < 0):
+            raise InputError(f"sampling 'balanced': the column {by!r} has to hold ints from 0, not {ids.dtype} values")
         counts, lengths = np.bincount(ids), np.diff(indptr)
         if not len(ids):
             raise InputError("sampling 'balanced': no row has a label")

@@ -23,6 +23,7 @@ import types
 from collections.abc import Callable, Iterator
 
 from retrieval_jax import pairs
+from retrieval_jax.errors import InputError
 
 _CONTEXT = ("task", "catalog", "config", "mesh", "workdir")
 _SETTING = "config.train.evaluations"
@@ -66,4 +67,9 @@ def of_config(config, task, catalog, *, mesh=None, workdir=None) -> list[Evaluat
         own = [argument for argument in pairs.arguments(make, 0) if argument not in _CONTEXT]
         pairs.check_arguments(name, kwargs, own, _SETTING, "evaluation")
         found.append(make(task, catalog, config=config, mesh=mesh, workdir=workdir, **kwargs))
-    return [evaluation for evaluation in found if evaluation is not None]
+    found = [evaluation for evaluation in found if evaluation is not None]
+    names = [name for evaluation in found for name in evaluation.names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{_SETTING}: two evaluations give the score {twice[0]!r}, of which one would be lost")
+    return found

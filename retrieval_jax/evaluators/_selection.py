@@ -69,6 +69,11 @@ class Selection:
             if side.run:
                 self._fixed[split] = self._of_other_run(catalog.split(split), side, workdir)
                 continue
+            if side.step or side.which != "ema":
+                raise InputError(
+                    f"config.search.{split}_from asks for {side}, which training cannot score on its way: "
+                    "set config.train.eval_every_epochs to 0"
+                )
             name = side.predict_fn or config.embed.predict_fn
             predict_fn = inference.named(task.predict_fns, name)
             columns = inference.columns(

@@ -33,7 +33,7 @@ def make(
       output: name of its array of scores, [B, C].
       label: name of the column of the split that holds the labels, ints [n] below C, negative where unknown.
       split: name of the split.
-      max_rows: largest number of listings, chosen by a hash of their ids.
+      max_rows: largest number of listings, chosen by a hash of their ids; 0 for all.
 
     Returns:
       The `Evaluation`, with the score "accuracy/<split>_<label>"; None where no label of the split is known.
@@ -41,6 +41,11 @@ def make(
     Raises:
       InputError: no such predict function, split or column, or labels that are not ints [n].
     """
+    if label == "category" and config.train.get("task_kwargs", {}).get("category_labels") == "clusters":
+        raise InputError(
+            "config.train.evaluations: with category_labels='clusters' the head predicts pseudo-products, which the "
+            "column 'category' does not hold; leave accuracy out, or set label to a column of your own"
+        )
     listings = catalog.split(split)
     function = inference.named(task.predict_fns, predict_fn)
     wanted = dataclasses.replace(function, reads=tuple(dict.fromkeys((*function.reads, label))))
@@ -52,7 +57,7 @@ def make(
     if not len(rows):
         return None
     hashes = metrics.hash_shares([listings.ids[int(row)] for row in rows])
-    rows = np.sort(rows[np.argsort(hashes, kind="stable")[:max_rows]])
+    rows = np.sort(rows[np.argsort(hashes, kind="stable")[: max_rows or None]])
     name = f"accuracy/{split}_{label}"
 
     def run(params, on_batch=None):

@@ -32,6 +32,11 @@ class Predict:
     fn: Callable
     reads: tuple[str, ...] = ("image",)
 
+    def __post_init__(self):
+        if isinstance(self.reads, str):
+            raise TypeError(f"reads is a tuple of names, such as ({self.reads!r},)")
+        object.__setattr__(self, "reads", tuple(self.reads))
+
     def __call__(self, params, batch) -> dict:
         return self.fn(params, batch)
 

@@ -41,7 +41,7 @@ def apply(batch, rng, spec, pictures, beside=()):
       The batch with mixed pictures in float32; mix float32 [B], the exact share of the own picture (of the first
       column); and the partner's value of every other column as "mix_" + its name. A row's partner is the one before
       it, the first row's the last that is not padding. Rows that are padding, or whose partner is, stay as they are;
-      so does a single picture where it or its partner is missing.
+      so does a single picture where it or its partner is missing (mix is 1 where none of a row's pictures is mixed).
 
     Raises:
       InputError: unknown way or argument, or a value out of range.
@@ -82,7 +82,9 @@ def apply(batch, rng, spec, pictures, beside=()):
             share = jnp.where(both, share, 1.0)
         shown = batch.get(f"{name}_mask")
         if shown is not None:
-            own = jnp.where((shown & _partner(shown, mask))[..., None, None, None], own, 1.0)
+            shown &= _partner(shown, mask)
+            own = jnp.where(shown[..., None, None, None], own, 1.0)
+            share = jnp.where(shown if shown.ndim == 1 else shown.any(axis=1), share, 1.0)
         out[name] = own * image + (1 - own) * _partner(image, mask)
         mix = share if mix is None else mix
     labels = [name for name in batch if name not in (*pictures, *beside, "row", "_mask")]

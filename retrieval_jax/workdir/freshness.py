@@ -24,7 +24,7 @@ READS = {
         *("train/ids", "train/titles", "train/categories", "train/pictures", "val/ids", "val/titles"),
         *("data.leave_out", "mine."),
     ),
-    "train": ("train/", "catalogue/tables", "train.init_from"),
+    "train": ("train/", "photo/", "catalogue/tables", "train.init_from"),
     "embed": ("query/", "gallery/", "val/", "search."),
     "evaluate": ("catalogue/truth",),
 }

@@ -20,6 +20,7 @@ OUTPUTS = {
     "report": ("report.html",),
 }
 _MAX_NAME = 100
+CONFIG_NAME = r"\w+(:[^/\\].*)?"  # "name" or "name:arg", where paths have a slash and URLs "://"
 
 
 def as_path(path) -> pathlib.Path:
@@ -88,7 +89,7 @@ def predecessor(config) -> str:
     """
     train = config.get("train")
     init_from = (train.get("init_from", "") if train is not None else "") or ""
-    return init_from if re.fullmatch(r"\w+(:.*)?", init_from) else ""
+    return init_from if re.fullmatch(CONFIG_NAME, init_from) else ""
 
 
 def predecessor_folder(config, folder):

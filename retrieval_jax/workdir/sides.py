@@ -18,7 +18,7 @@ import re
 
 from retrieval_jax import pairs
 from retrieval_jax.errors import InputError
-from retrieval_jax.workdir.layout import as_path, default_name, member_folder, members
+from retrieval_jax.workdir.layout import CONFIG_NAME, as_path, default_name, member_folder, members
 
 SPLITS = ("query", "gallery")
 MODEL = "trained"
@@ -50,7 +50,7 @@ class Side:
     @property
     def config(self) -> str:
         """Name of the config of the other run; "" for this run, and for a run given by its work directory."""
-        return self.run if re.fullmatch(r"\w+(:.*)?", self.run) else ""
+        return self.run if re.fullmatch(CONFIG_NAME, self.run) else ""
 
     def workdir(self, workdir):
         """Returns the work directory of the run.

@@ -51,6 +51,12 @@ def test_changes_are_noticed_in_their_rows(change, wrong):
     assert np.flatnonzero(~Contents(columns(**change)).unchanged(ROWS, notes)).tolist() == wrong
 
 
+def test_more_or_fewer_pictures_per_example_are_a_change():
+    notes = Contents({"items": Pictures(IMAGES, np.array([[0, 1, 2], [3, 0, -1]]))}).notes(np.arange(2))
+    for rows in ([[0, 1], [3, 0]], [[0, 1, 2, -1], [3, 0, -1, -1]]):
+        assert not Contents({"items": Pictures(IMAGES, np.array(rows))}).unchanged(np.arange(2), notes).any()
+
+
 def test_several_models_read_a_picture_once():
     class Counting:
         reads = 0

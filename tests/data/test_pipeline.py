@@ -234,6 +234,12 @@ def test_bad_columns_are_refused():
         Examples({"image": Pictures([])})
     with pytest.raises(InputError, match="may not be named '_mask'"):
         Examples({"_mask": np.zeros(3, bool)})
+    with pytest.raises(InputError, match="29 rows and 1 ids"):
+        Examples(columns(), ids=("only one",))
+    with pytest.raises(InputError, match="may not be named 'label_ids_mask'"):
+        Examples({**columns(), "label_ids_mask": np.zeros(N)})
+    with pytest.raises(InputError, match="the column 'title' holds <U5 values"):
+        Examples({"title": ["shoes", "hat"]})
     with pytest.raises(InputError, match="rows of pictures run from 0 to 29; the source has 29"):
         Pictures(Source(), np.arange(30))
     with pytest.raises(InputError, match="the examples 'unlabelled' beside others need a batch_size"):

@@ -185,6 +185,9 @@ def test_several_evaluations_by_name_and_what_they_refuse():
         config.train.evaluations = (wrong,)
         with pytest.raises(InputError, match=words):
             evaluators.of_config(config, task, catalog)
+    config.train.evaluations = (("retrieval", {"max_queries": 3}), ("retrieval", {}))
+    with pytest.raises(InputError, match="two evaluations give the score 'retrieval/map@10'"):
+        evaluators.of_config(config, task, catalog)
     config.train.evaluations = (("accuracy", {"output": "probabilities"}),)
     with pytest.raises(InputError, match="returns logits, and output is 'probabilities'"):
         dict(evaluators.of_config(config, task, catalog)[0](PARAMS))

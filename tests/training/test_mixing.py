@@ -146,6 +146,14 @@ def test_all_columns_of_pictures_mix_alike_and_those_beside_stay():
             assert np.abs(out["items"][i, k] - naive).max() < 1e-3
 
 
+def test_labels_are_not_mixed_where_a_picture_is_missing():
+    batch = {**make_batch(), "image_mask": np.array([True, True, False, True, True])}
+    run = jax.jit(lambda key: mixing.apply(batch, key, (("mixup", {"p": 1.0}),), ("image",)))
+    out = jax.tree.map(np.asarray, run(jax.random.key(0)))
+    assert (out["mix"][[2, 3]] == 1).all() and (out["mix"][[0, 1, 4]] < 1).all()  # the missing one and its partner
+    assert np.array_equal(out["image"][[2, 3]], batch["image"][[2, 3]].astype(np.float32))
+
+
 def test_padding_is_neither_mixed_nor_mixed_in():
     batch = make_batch()
     batch["_mask"] = np.array([True, True, True, False, False])
