@@ -4,8 +4,8 @@
     ./launch/local.sh --config=configs/pretrained.py:name=convnext_tiny.fb_in22k,path=weights/model.safetensors
 
 Without a path the weights come from the Hugging Face hub, once, and stay in its cache; their licence is printed. Mean,
-standard deviation, picture size, crop and interpolation are the weights' own. --config.data.source and
---config.data.kwargs give another catalogue than the embedded one.
+standard deviation, picture size, crop and interpolation are the weights' own. Another catalogue than the embedded one:
+--config.data.source=eproduct --config.data.kwargs="{'root': '/data/shop'}".
 
 Hardware: two CPU cores, minutes for a tiny network on the embedded catalogue.
 Expected: not measured.

@@ -137,12 +137,17 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
       SystemExit: after --help and the like, and for an error meant for the user, see `command_line.guarded`.
     """
-    with errors.spoken():
-        given = parse(sys.argv[1:] if argv is None else argv)
-    if given is not None:
-        from retrieval_jax.workdir import command_line
+    try:
+        with errors.spoken():
+            given = parse(sys.argv[1:] if argv is None else argv)
+        if given is not None:
+            from retrieval_jax.workdir import command_line
 
-        command_line.guarded(lambda: _start(given))
+            command_line.guarded(lambda: _start(given))
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `retrieval-jax configs | head`; Python would write a traceback as it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _start(given: argparse.Namespace) -> None:
@@ -154,7 +159,7 @@ def _start(given: argparse.Namespace) -> None:
     if given.verb in workdir.VERBS:
         from retrieval_jax.workdir import command_line
 
-        command_line.run_verb(given, module.run)
+        command_line.run_verb(given, module)
     else:
         module.main(given)
 

@@ -29,7 +29,7 @@ def main(given) -> None:
     for name, file in config_files.experiments().items():
         found = about(file)
         lines += [name, f"    {found['about']}", f"    {found['hardware']}", f"    expected: {found['expected']}", ""]
-    lines += ["retrieval-jax run --config=<name> runs one of them, --config=<name>:runlocal in its smallest form;"]
+    lines += ["retrieval-jax run --config=<name> runs one of them, --config=<name>:runlocal the smallest version;"]
     print("\n".join([*lines, "retrieval-jax configs <name> shows all about it."]))
 
 

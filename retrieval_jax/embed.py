@@ -15,7 +15,9 @@ space, not the predict function, views or size of pictures: the predict function
 return one of their own. All of these are in meta["recipe"], and vectors of another recipe are never reused.
 
 Several processes (see `sharding.initialize`) write shards side by side, none holds more than one of them in memory, and
-a killed run resumes. When listings came, went or changed, `--again` embeds only what is new.
+a killed run resumes. When listings came, went or changed, only what is new is embedded.
+
+Longer than 400 lines: a verb's parts, each used once.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -34,13 +36,13 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import embeddings, inference, pairs, tasks
+from retrieval_jax import embeddings, inference, pairs, tasks, views
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures
-from retrieval_jax.data.pictures import histogram
+from retrieval_jax.data.pictures import histogram, transforms
 from retrieval_jax.embeddings import Ids, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
@@ -52,6 +54,28 @@ MODELS = ("histogram", "pretrained", "untrained", "trained")
 SPLITS = sides.SPLITS
 RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not reused
 _VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of predicted attributes
+
+
+def check(config, workdir) -> None:
+    """Raises an InputError for names and arguments of config.embed that do not exist; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: the work directory; what its network can predict is known once it is trained.
+    """
+    for name in config.embed.models:
+        if name not in MODELS:
+            raise InputError(f"config.embed.models: there is no model named {name!r}{pairs.near(name, MODELS)}")
+    embeddings.check_dtype(config.embed.dtype)
+    views.host_size(config.embed.get("views", ()), (1, 1))
+    if config.embed.transforms:
+        transforms.compose(config.embed.transforms, (1, 1))
+    file = workdirs.as_path(workdir) / "checkpoints" / "data_info.json"
+    if {"trained", "untrained"} & set(config.embed.models) and file.exists():
+        predict_fns = inference.make_task(config, info_lib.load(file)).predict_fns
+        for side in sides.of(config).values():
+            if not side.run:
+                inference.named(predict_fns, side.predict_fn or config.embed.predict_fn)
 
 
 def run(config, workdir):
@@ -72,11 +96,8 @@ def run(config, workdir):
       InputError: unknown model or predict function, a missing or empty split, a column that a split does not have, or
         nothing trained.
     """
+    check(config, workdir)
     workdir = workdirs.as_path(workdir)
-    for name in config.embed.models:
-        if name not in MODELS:
-            raise InputError(f"config.embed.models: there is no model named {name!r}{pairs.near(name, MODELS)}")
-    embeddings.check_dtype(config.embed.dtype)
     chosen = sides.of(config)
     catalog = loading.load(config.data)
     mesh = sharding.make_mesh(jax.local_devices())  # each process by itself: none waits for the shard of another

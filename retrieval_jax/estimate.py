@@ -2,7 +2,7 @@
 
     retrieval-jax run --config=quickstart --estimate
 
-Counts are exact: the catalogue is read, and where nothing has been mined yet its titles are, in a temporary folder.
+Counts are exact where mine has run; otherwise the titles' plain words are counted, in a temporary folder.
 Shapes come from `jax.eval_shape`, floating-point operations from XLA's count for the gradient of the loss. Time is a
 rule of thumb, operations over a rate:
 
@@ -28,6 +28,7 @@ from retrieval_jax import inference, tasks, workdir
 from retrieval_jax.attributes import statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import loading, pipeline
+from retrieval_jax.errors import InputError
 from retrieval_jax.training import memory, optim, sharding, telemetry
 from retrieval_jax.workdir import provenance
 
@@ -82,6 +83,11 @@ def of(config, folder) -> Estimate:
     settings, catalog = config.train, loading.load(config.data)
     listings = {name: len(split) for name in ("train", "val", "query", "gallery") if (split := getattr(catalog, name))}
     module = tasks.get(settings.task)
+    clusters = pathlib.Path(folder) / "attributes" / "clusters.npz"
+    if settings.task_kwargs.get("category_labels") == "clusters" and not clusters.exists():
+        raise InputError(
+            "--estimate: how many pseudo-products there are is known after `retrieval-jax mine`: run it first"
+        )
     with _mined(config, catalog, pathlib.Path(folder)) as mined:
         examples, info = module.examples(config, catalog, mined)
     batch_size = settings.batch_size if examples.batch_size is None else examples.batch_size
@@ -112,6 +118,7 @@ def of(config, folder) -> Estimate:
     sides = listings.get("query", 0) + listings.get("gallery", 0)
     embed_flops = _flops(predict.fn, state["params"], shown) if embeds else None
     models = len(config.embed.models)
+    networks = sum(name in ("trained", "untrained") for name in config.embed.models)
     return Estimate(
         listings=listings,
         labels=len(info.label_names),
@@ -121,7 +128,7 @@ def of(config, folder) -> Estimate:
         state_bytes=sum(memory.state_bytes(placed).values()),
         device_bytes=memory.limit(mesh.local_devices[0]),
         train_flops=step_flops and step_flops / _ROWS * batch_size * num_steps,
-        embed_flops=embed_flops and embed_flops / _ROWS * sides,
+        embed_flops=embed_flops and embed_flops / _ROWS * sides * networks,
         dim=dim,
         checkpoint_bytes=_bytes(state) * settings.keep_checkpoints,
         embedding_bytes=sides * dim * np.dtype(config.embed.dtype).itemsize * models,

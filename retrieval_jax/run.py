@@ -57,6 +57,7 @@ def _run(config, folder, config_folder) -> dict:
 
     print(f"=== {config.get('name', folder.name)}: {folder}", flush=True)
     done, data = {}, workdir.Data(config, folder)
+    _check(config, folder, data)
     for verb in workdir.verbs(config):
         reason = workdir.reason_to_run(config, folder, verb, data)
         while reason is not None and verb not in _TOGETHER and not provenance.is_first_process():
@@ -64,6 +65,7 @@ def _run(config, folder, config_folder) -> dict:
             remote.pull(folder)
             reason = workdir.reason_to_run(config, folder, verb, data)
         if reason is None:
+            workdir.refresh(folder, verb, data)
             print(f"{verb}: complete, skipped", flush=True)
             continue
         print(f"{verb}: runs, because {reason}", flush=True)
@@ -107,6 +109,16 @@ def earlier(config, config_folder) -> dict:
     return configs
 
 
+def _check(config, folder, data) -> None:
+    """Checks the names and arguments that all verbs due to run will look up, before the first of them writes."""
+    due = False
+    for verb in workdir.verbs(config):
+        due = due or workdir.reason_to_run(config, folder, verb, data) is not None
+        module = importlib.import_module(f"retrieval_jax.{verb}") if due else None
+        if hasattr(module, "check"):
+            module.check(config, folder)
+
+
 def main(given) -> None:
     """Runs the command line.
 
@@ -114,6 +126,7 @@ def main(given) -> None:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
     if given.estimate:
+        workdir.prepare(given.config, given.workdir)
         configs = earlier(given.config, given.config_file.parent)
         folders = {name: workdir.member_folder(given.workdir, name) for name in configs}
         estimate = importlib.import_module("retrieval_jax.estimate")

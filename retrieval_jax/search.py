@@ -33,7 +33,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 import pathlib
 import time
 
-from retrieval_jax import index
+from retrieval_jax import index, pairs
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
@@ -87,6 +87,31 @@ def _trained(folder: pathlib.Path, config, command: str) -> tuple[Embeddings, ..
     return load_sides(folder, {split: side.folder for split, side in chosen.items()}, command, names)
 
 
+def check(config, workdir) -> None:
+    """Raises an InputError for names and arguments of config.search that do not exist; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: not read.
+    """
+    del workdir
+    steps = walk.parse(config.search.steps)
+    walk.chosen(config.search.get("stages", ()), steps)
+    taken = pairs.arguments(index.get(config.search.index).Index, skip=2)
+    pairs.check_arguments(config.search.index, config.search.index_kwargs, taken, "config.search.index_kwargs", "index")
+    names = work_directory.members(config)
+    if names and not any(step.name in JOINS for step in steps):
+        raise InputError(
+            f"search.members names {len(names)} members, but search.steps has no 'ensemble' (or 'fusion') to join "
+            "them: add one"
+        )
+    if set(sides.of(config).values()) != {sides.Side()} and sides.MODEL not in config.embed.models:
+        raise InputError(
+            "config.search.query_from and gallery_from choose the sides of 'trained', and config.embed.models has "
+            f"{', '.join(config.embed.models)}: add 'trained'"
+        )
+
+
 def run(config, workdir) -> dict:
     """Ranks the gallery for every query and writes workdir/rankings, whole or not at all.
 
@@ -102,35 +127,25 @@ def run(config, workdir) -> dict:
     Raises:
       InputError: missing or unfitting embeddings, or steps that cannot be done.
     """
+    check(config, workdir)
     workdir = pathlib.Path(workdir)
     k = config.search.k
     steps = walk.parse(config.search.steps)
     wanted = walk.chosen(config.search.get("stages", ()), steps)
     make_index = index.get(config.search.index).Index
     index_kwargs = dict(config.search.index_kwargs)
-    member_names, chosen = work_directory.members(config), set(sides.of(config).values())
+    member_names = work_directory.members(config)
     joins = next((i for i, step in enumerate(steps) if step.name in JOINS), len(steps))
-    if member_names and joins == len(steps):
-        raise InputError(
-            f"search.members names {len(member_names)} members, but search.steps has no 'ensemble' (or 'fusion') to "
-            "join them: add one"
-        )
-    if chosen != {sides.Side()} and sides.MODEL not in config.embed.models:
-        raise InputError(
-            "config.search.query_from and gallery_from choose the sides of 'trained', and config.embed.models has "
-            f"{', '.join(config.embed.models)}: add 'trained'"
-        )
 
     # Everything is loaded before the first search, so that whatever is missing is reported at once.
     sources = []  # (model, (queries, gallery))
     for name in member_names:
-        stem, colon, arg = name.partition(":")
         folder = work_directory.member_folder(workdir, name)
-        command = f"python -m retrieval_jax.run --config=configs/{stem}.py{colon}{arg} --workdir={folder}"
+        command = f"retrieval-jax run --config={name} --workdir={folder}"
         own = work_directory.read_config(folder) if (folder / "config.json").exists() else {}
         sources.append((folder.name, _trained(folder, own, command)))
     for model in () if member_names else config.embed.models:
-        command = f"python -m retrieval_jax.embed --config=... --workdir={workdir}"
+        command = f"retrieval-jax embed --config=... --workdir={workdir}"
         if model == sides.MODEL:
             sources.append((model, _trained(workdir, config, command)))
         else:

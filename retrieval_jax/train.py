@@ -22,10 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import evaluators, tasks
+from retrieval_jax import evaluators, pairs, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
+from retrieval_jax.data.pictures import transforms
 from retrieval_jax.errors import InputError, Preempted
 from retrieval_jax.training import (
     checkpoints,
@@ -41,6 +42,27 @@ from retrieval_jax.training import (
 from retrieval_jax.training.update import make_update
 
 IN_FLIGHT = 2  # steps dispatched before the numbers of the first are fetched
+
+
+def check(config, workdir) -> None:
+    """Raises an InputError for names, arguments and values of config.train that cannot be; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: not read.
+    """
+    del workdir
+    settings = config.train
+    task = tasks.get(settings.task)
+    pairs.check_arguments(settings.task, settings.task_kwargs, task.OPTIONS, "config.train.task_kwargs", "task")
+    for name in ("log_every_steps", "checkpoint_every_steps", "accumulate_steps"):
+        if settings[name] < 1:
+            raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
+    if settings.non_finite not in ("stop", "skip"):
+        raise InputError(f"config.train.non_finite is {settings.non_finite!r}: give stop or skip")
+    transforms.compose(settings.transforms, (1, 1))
+    if settings.eval_every_epochs:
+        evaluators.check(settings.evaluations)
 
 
 def run(config, workdir) -> dict:
@@ -63,8 +85,8 @@ def run(config, workdir) -> dict:
 
 
 def _run(config, workdir, stop, watch) -> dict:
+    check(config, workdir)
     settings = config.train
-    _check(settings)
     telemetry.keep_compiled()
 
     # ------------------------------------------------------------------------------------------------------------- data
@@ -302,12 +324,3 @@ def _first_meta(config, info, num_steps: int, train_rng) -> dict:
         "scored_step": 0,
         "best": {},
     }
-
-
-def _check(settings) -> None:
-    """Raises an InputError for a setting of the loop that is out of range, before anything is read."""
-    for name in ("log_every_steps", "checkpoint_every_steps", "accumulate_steps"):
-        if settings[name] < 1:
-            raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
-    if settings.non_finite not in ("stop", "skip"):
-        raise InputError(f"config.train.non_finite is {settings.non_finite!r}: give stop or skip")

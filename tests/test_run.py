@@ -5,7 +5,9 @@ import pytest
 
 from fake_verbs import ensemble_config, fake_verb, make_config
 from retrieval_jax import run, workdir
+from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
+from retrieval_jax.settings import base
 from retrieval_jax.workdir import freshness, hashes, records
 
 
@@ -21,6 +23,17 @@ def calls(monkeypatch):
 
 SCORES = """{"stages": [{"model": "trained", "stage": "cosine", "mar@10": 0.5, "mar@10_capped": 0.5, "recall@1": 0.25,
  "map@10": null, "mar@10_capped_se": 0.01, "num_scored": 9, "num_queries": 9}]}"""
+
+
+def test_names_of_later_verbs_are_checked_before_the_first_one_writes(tmp_path):
+    config = base.defaults()
+    config.search.steps = (("whitenin", {}),)
+    with pytest.raises(InputError, match="named 'whitenin'; did you mean whitening"):
+        run.run(config, tmp_path / "run")
+    config.search.steps, config.train.evaluations = (), (("retreival", {}),)
+    with pytest.raises(InputError, match="named 'retreival'; did you mean retrieval"):
+        run.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_run_walks_all_verbs_then_skips_them_and_prints_scores_and_report(tmp_path, calls, capsys):

@@ -51,6 +51,17 @@ def get(name: str) -> types.ModuleType:
     return pairs.module(sys.modules[__name__], name, f"evaluation ({_SETTING})")
 
 
+def check(evaluations) -> list[tuple[str, dict]]:
+    """Returns (name, arguments) of config.train.evaluations; raises InputError for those that do not exist."""
+    found = []
+    for entry in evaluations:
+        name, kwargs = pairs.split(entry, _SETTING, "('retrieval', {})")
+        own = [argument for argument in pairs.arguments(get(name).make, 0) if argument not in _CONTEXT]
+        pairs.check_arguments(name, kwargs, own, _SETTING, "evaluation")
+        found.append((name, kwargs))
+    return found
+
+
 def of_config(config, task, catalog, *, mesh=None, workdir=None) -> list[Evaluation]:
     """Makes the evaluations of config.train.evaluations, without those that the catalogue has no ground truth for.
 
@@ -61,12 +72,8 @@ def of_config(config, task, catalog, *, mesh=None, workdir=None) -> list[Evaluat
       InputError: an unknown evaluation or argument, or one that does not fit the catalogue or the task.
     """
     found = []
-    for entry in config.train.evaluations:
-        name, kwargs = pairs.split(entry, _SETTING, "('retrieval', {})")
-        make = get(name).make
-        own = [argument for argument in pairs.arguments(make, 0) if argument not in _CONTEXT]
-        pairs.check_arguments(name, kwargs, own, _SETTING, "evaluation")
-        found.append(make(task, catalog, config=config, mesh=mesh, workdir=workdir, **kwargs))
+    for name, kwargs in check(config.train.evaluations):
+        found.append(get(name).make(task, catalog, config=config, mesh=mesh, workdir=workdir, **kwargs))
     found = [evaluation for evaluation in found if evaluation is not None]
     names = [name for evaluation in found for name in evaluation.names]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -1,7 +1,8 @@
 """The default settings, one block per verb; a config changes what differs.
 
 They come locked: a misspelt setting is an error, in a config file as on the command line. Blocks whose keys depend on
-another setting (OPEN) take any key. A config that needs a setting of its own adds it inside `with config.unlocked():`.
+another setting (OPEN) take any key. A config that needs a setting of its own adds it inside
+`with config.unlocked():` and then calls `lock(config)`, which keeps those blocks open.
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 from retrieval_jax.settings import tasks
 
 # Arguments of a catalogue's source, a network, a schedule, an index ...: what may stand there depends on the other
-# setting, and is checked by whoever reads it.
+# setting, and is checked where it is used.
 OPEN = (
     "data.kwargs",
     "train.model.kwargs",

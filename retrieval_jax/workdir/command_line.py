@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from retrieval_jax import errors, workdir
 from retrieval_jax.errors import InputError
+from retrieval_jax.settings import base
 from retrieval_jax.workdir import config_files
 
 load_config = config_files.load
@@ -113,16 +114,19 @@ def _check_key(config, key: str) -> None:
         if not hasattr(found, "keys") or part not in found:
             near = config_files.near_names(key, config_files.setting_names(config))
             text = f"did you mean {' or '.join(near)}?" if near else "blocks are " + ", ".join(sorted(config.keys()))
+            block, _, name = key.rpartition(".")
+            if block in base.OPEN:
+                text = f"to add it, give the whole block: --config.{block}=\"{{'{name}': ...}}\""
             raise InputError(f"--config.{key}: there is no setting {key}; {text}")
         found = found[part]
 
 
-def run_verb(given, run) -> None:
+def run_verb(given, module) -> None:
     """Runs a verb of the work directory and records it, unless its result is complete and unchanged.
 
     Args:
       given: a command line after `read`, with the verb.
-      run: the verb's function of (config, workdir).
+      module: the verb's, with `run(config, workdir)` and maybe `check(config, workdir)`.
 
     Raises:
       InputError: a verb before it is not complete, or an ensemble leaves this verb to its members.
@@ -130,10 +134,10 @@ def run_verb(given, run) -> None:
     from retrieval_jax.data import loading
 
     with loading.shared():  # the digest of the data and the verb read one catalogue
-        _run_verb(given, run)
+        _run_verb(given, module)
 
 
-def _run_verb(given, run) -> None:
+def _run_verb(given, module) -> None:
     verb = given.verb
     if verb not in workdir.verbs(given.config):
         members = workdir.members(given.config)
@@ -147,10 +151,14 @@ def _run_verb(given, run) -> None:
     workdir.require_earlier(given.config, folder, verb, data)
     reason = workdir.reason_to_run(given.config, folder, verb, data)
     if reason is None and not given.again:
+        if data is not None:
+            workdir.refresh(folder, verb, data)
         print(f"{verb}: complete and unchanged in {folder}; --again runs it anyway")
         return
     print(f"{verb}: runs in {folder}, because {reason or 'of --again'}", flush=True)
-    record = workdir.run_stage(given.config, folder, verb, run, data)
+    if hasattr(module, "check"):
+        module.check(given.config, folder)
+    record = workdir.run_stage(given.config, folder, verb, module.run, data)
     print(f"{verb}: done in {record['seconds']:.1f} s")
 
 

@@ -184,10 +184,12 @@ def _place(file: pathlib.Path, error: Exception) -> tuple[int, str]:
 
 
 def _no_setting(key: str, code: str) -> str:
-    found = re.search(r"config\.([\w.]*\b" + re.escape(key.rpartition(".")[2]) + r")\b", code)
+    found = re.search(r"config\.([\w.]*\b" + re.escape(key.rpartition(".")[2]) + r"\b[\w.]*)", code)
     dotted = key if "." in key or found is None else found[1]
     near = near_names(dotted, setting_names(base.defaults()))
     text = f"; did you mean {' or '.join(near)}?" if near else "."
+    if dotted.rpartition(".")[0] in base.OPEN:
+        return f"there is no setting {dotted} yet. After `with config.unlocked():` call `base.lock(config)`"
     return f"there is no setting {dotted}{text} A setting of your own is added inside `with config.unlocked():`"
 
 

@@ -79,6 +79,12 @@ class Data:
         names = new.keys() | (old.keys() - set(_BESIDE))  # a file that is gone was not edited
         return in_words([name for name in sorted(names) if old.get(name) != new.get(name)])
 
+    def is_noted(self, recorded: dict | None) -> bool:
+        """Returns whether a record's place and stamp are today's, or nothing can be noted (no data, or it is gone)."""
+        if not recorded or (self._gone and recorded["places"] == self._places):
+            return True
+        return recorded["places"] == self._places and recorded["stamp"] == self._stamp
+
     @functools.cached_property
     def _digests(self) -> dict[str, str]:
         # Imported here: a command line that only asks for --help, and a machine that only searches, do without.
@@ -102,7 +108,7 @@ class Data:
         files = {_setting(self._config, name) for name in _BESIDE}
         missing = [place for place in self._places if "://" not in place and not os.path.exists(place)]
         if missing:
-            print(f"data: {missing[0]} is not there; what was made from it is taken as it is", flush=True)
+            print(f"data: {missing[0]} no longer exists; reusing what was made from it", flush=True)
         return not set(missing) <= files
 
 

@@ -23,7 +23,7 @@ FIXED_BLOCKS = ("data", "mine", "train")
 # blocks need no entry: a change there runs its verb again and is never refused.
 FREE = {
     "data.cache_bytes": "a picture is decoded to the same pixels, once or again",
-    "data.kwargs.root": "the data's digests decide, not its place: see workdir.data",
+    "data.kwargs.root": "the data's digests decide, not its place: see workdir.freshness",
     "data.kwargs.data_dir": "the same place, as tfds calls it",
     "data.kwargs.catalogs.*.kwargs.root": "the same, of joined catalogues",
     "data.kwargs.catalogs.*.kwargs.data_dir": "the same, of joined catalogues",

@@ -175,17 +175,16 @@ def require_earlier(config, folder, verb: str, data: Data | None = None) -> None
     """
     for member in members(config):
         if read_record(member_folder(folder, member), "embed") is None:
-            stem, colon, arg = member.partition(":")
             raise InputError(
-                f"{verb} needs the embeddings of the member {member}: run `python -m retrieval_jax.run "
-                f"--config=configs/{stem}.py{colon}{arg} "
+                f"{verb} needs the embeddings of the member {member}: run `retrieval-jax run "
+                f"--config={member} "
                 f"--workdir={shlex.quote(str(member_folder(folder, member)))}` first"
             )
     for split, side in sides.of(config).items() if verb == "embed" else ():
         if side.run and read_record(side.workdir(folder), "train") is None:
             raise InputError(
                 f"{verb} needs the network of {side.run} (config.search.{split}_from), and nothing is trained in "
-                f"{side.workdir(folder)}: run it first, or `python -m retrieval_jax.run`, which does so"
+                f"{side.workdir(folder)}: run it first, or `retrieval-jax run`, which does so"
             )
     for earlier in verbs(config):
         if earlier == verb:
@@ -194,7 +193,7 @@ def require_earlier(config, folder, verb: str, data: Data | None = None) -> None
         if reason:
             raise InputError(
                 f"{verb} needs the result of {earlier} in {folder} ({reason}): "
-                f"run `python -m retrieval_jax.{earlier} ...` with the same --config and --workdir first"
+                f"run `retrieval-jax {earlier} ...` with the same --config and --workdir first"
             )
 
 
@@ -241,6 +240,23 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
         if first:
             remote.push(folder)
         return entry
+
+
+def refresh(folder, verb: str, data: Data) -> None:
+    """Updates what a complete record says of where its data is, after `reason_to_run` found the data unchanged.
+
+    Without it, a catalogue that was touched or moved would be read again by every later run.
+
+    Args:
+      folder: the work directory.
+      verb: one of `VERBS`.
+      data: the config's data.
+    """
+    entry = read_record(folder, verb)
+    if not provenance.is_first_process() or entry is None or data.is_noted(entry.get("data")):
+        return
+    with lock.held(remote.url(folder) or folder, verb):
+        atomic.write_json(as_path(folder) / "stages" / f"{verb}.json", {**entry, "data": data.of(verb)})
 
 
 def invalidate(folder, verb: str) -> None:

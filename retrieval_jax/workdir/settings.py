@@ -49,7 +49,7 @@ def read_config(folder, checkpoint: dict | None = None) -> dict:
     if not file.exists():
         raise InputError(
             f"{file} not found: {folder} is not a work directory; "
-            "make one with `python -m retrieval_jax.run --config=... --workdir=...`"
+            "make one with `retrieval-jax run --config=... --workdir=...`"
         )
     config = atomic.read_json(file)
     if checkpoint is not None:

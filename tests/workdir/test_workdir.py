@@ -309,6 +309,20 @@ def test_a_refused_verb_changes_nothing_on_disk(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_data_that_was_touched_is_read_once_and_noted(tmp_path, monkeypatch):
+    run_all(make_config(), tmp_path)
+    record = atomic.read_json(tmp_path / "stages" / "mine.json")
+    record["data"] = {"places": [], "stamp": "old", "digests": {"train/titles": "1"}}
+    atomic.write_json(tmp_path / "stages" / "mine.json", record)
+    data = workdir.Data(make_config(), tmp_path)
+    now = {"places": [], "stamp": "new", "digests": {"train/titles": "1"}}
+    monkeypatch.setattr(type(data), "of", lambda self, verb: now)
+    data._stamp, data._places = "new", []
+    assert workdir.reason_to_run(make_config(), tmp_path, "mine", data) is None
+    workdir.refresh(tmp_path, "mine", data)
+    assert workdir.read_record(tmp_path, "mine") == {**record, "data": now} and data.is_noted(now)
+
+
 def test_a_start_that_is_killed_leaves_no_record_that_config_json_contradicts(tmp_path, monkeypatch):
     run_all(make_config(), tmp_path)
     monkeypatch.setattr(records, "write_settings", failing_verb)  # as if it was killed just before
