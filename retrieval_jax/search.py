@@ -99,13 +99,14 @@ def check(config, workdir) -> None:
     walk.chosen(config.search.get("stages", ()), steps)
     taken = pairs.arguments(index.get(config.search.index).Index, skip=2)
     pairs.check_arguments(config.search.index, config.search.index_kwargs, taken, "config.search.index_kwargs", "index")
+    chosen = set(sides.of(config).values())
     names = work_directory.members(config)
     if names and not any(step.name in JOINS for step in steps):
         raise InputError(
             f"search.members names {len(names)} members, but search.steps has no 'ensemble' (or 'fusion') to join "
             "them: add one"
         )
-    if set(sides.of(config).values()) != {sides.Side()} and sides.MODEL not in config.embed.models:
+    if chosen != {sides.Side()} and sides.MODEL not in config.embed.models:
         raise InputError(
             "config.search.query_from and gallery_from choose the sides of 'trained', and config.embed.models has "
             f"{', '.join(config.embed.models)}: add 'trained'"

@@ -181,11 +181,11 @@ def test_only_the_stages_named_are_searched(tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_named_with_its_command(tmp_path):
-    with pytest.raises(InputError, match="python -m retrieval_jax.embed"):
+    with pytest.raises(InputError, match="retrieval-jax embed"):
         search.run(make_config(models=("trained",)), tmp_path)
     make_embeddings(tmp_path / "one")
     config = make_config((("ensemble", {}),), ("one", "two:runlocal"))
-    with pytest.raises(InputError, match=r"two-runlocal.*run --config=configs/two\.py:runlocal --workdir="):
+    with pytest.raises(InputError, match=r"two-runlocal.*run --config=two:runlocal --workdir="):
         search.run(config, tmp_path / "both")
     with pytest.raises(InputError, match="no 'ensemble'"):
         search.run(make_config((("whitening", {}),), ("one", "one")), tmp_path / "both")

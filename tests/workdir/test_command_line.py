@@ -170,7 +170,7 @@ def test_a_verb_records_itself_skips_and_runs_again(call, tmp_path):
     assert json.loads((tmp_path / "here" / "stages" / "mine.json").read_text())["verb"] == "mine"
     assert "complete and unchanged" in call("mine", *options)
     assert "RESULT" in call("mine", *options, "--again")
-    assert "run `python -m retrieval_jax.train" in call("search", *options, status=2)
+    assert "run `retrieval-jax train" in call("search", *options, status=2)
 
 
 def test_a_module_started_by_itself_is_the_same_verb(tmp_path):

@@ -133,7 +133,7 @@ def test_data_that_is_gone_is_not_held_against_the_results(shop, tmp_path, capsy
     run_all(config_of(shop), tmp_path / "run")
     shop.rename(tmp_path / "elsewhere")
     assert run_all(config_of(shop), tmp_path / "run") == {}
-    assert capsys.readouterr().out.count(f"{shop} is not there") == 1
+    assert capsys.readouterr().out.count(f"{shop} no longer exists") == 1
 
 
 @pytest.mark.parametrize("setting", ["overrules", "statistics"])

@@ -169,7 +169,7 @@ def test_a_single_verb_requires_the_ones_before_it(tmp_path):
     workdir.prepare(config, tmp_path)
     workdir.require_earlier(config, tmp_path, "mine")
     workdir.run_stage(config, tmp_path, "mine", fake_verb("mine"))
-    with pytest.raises(InputError, match="needs the result of train .*python -m retrieval_jax.train"):
+    with pytest.raises(InputError, match="needs the result of train .*retrieval-jax train"):
         workdir.require_earlier(config, tmp_path, "search")
 
 
