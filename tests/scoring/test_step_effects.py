@@ -44,7 +44,7 @@ def test_gains_by_number_of_relevant_listings():
 
 def test_gains_within_chance_and_unscored_steps_are_reported_as_such():
     before, after, truth = rankings()
-    assert "within chance" in sentence(step_effects.effect(before, before, truth))
+    assert "within noise" in sentence(step_effects.effect(before, before, truth))
     better = sentence(step_effects.effect(after, before, truth))
     assert "+62.50" in better and "it helps" in better
     empty = Truth(truth.query_ids, truth.gallery_ids, np.zeros(41, np.int64), np.zeros(0, np.int64))
