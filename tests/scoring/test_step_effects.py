@@ -42,7 +42,7 @@ def test_gains_by_number_of_relevant_listings():
     assert "likely to hurt" in text
 
 
-def test_gains_within_chance_and_unscored_steps_are_reported_as_such():
+def test_gains_within_noise_and_unscored_steps_are_reported_as_such():
     before, after, truth = rankings()
     assert "within noise" in sentence(step_effects.effect(before, before, truth))
     better = sentence(step_effects.effect(after, before, truth))
