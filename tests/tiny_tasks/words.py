@@ -6,6 +6,7 @@ import linear
 
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Examples, Pictures, Ragged
+from retrieval_jax.losses import contrastive
 from retrieval_jax.tasks import Predict, Task
 
 OPTIONS = {}
@@ -46,9 +47,11 @@ def make(config, info):
 
     def loss_fn(params, batch, *, rng, step, ema, constants, train):
         del rng, step, ema, constants, train
-        both = batch["_mask"][:, None] & batch["_mask"][None]
-        scores = jnp.where(both, 5.0 * text(params, batch) @ linear.embed(params["w"], batch["image"]).T, -1e9)
-        return linear.mean(-jnp.diagonal(jax.nn.log_softmax(scores)), batch["_mask"]), {}
+        where = batch["_mask"]
+        pictures = linear.embed(params["w"], batch["image"])
+        # Goes round the devices: two gathers at a time can starve each other on a CPU with more devices than cores.
+        loss = contrastive.softmax(text(params, batch), pictures, scale=5.0, symmetric=False, where=where)
+        return linear.mean(loss, where), {}
 
     def embed_image(params, batch):
         return {"embedding": linear.embed(params["w"], batch["image"])}

@@ -45,10 +45,9 @@ def listings(config, catalog, workdir) -> tuple[Examples, info_lib.DataInfo]:
         columns["category"] = split.categories[:, -1]
     if split.sources is not None:
         columns["source"] = split.sources
-    by = settings.sampling_kwargs.get("by", "") if hasattr(settings.sampling_kwargs, "get") else ""
-    own = getattr(split, "columns", {})
-    if by in own and by not in columns:
-        columns[by] = own[by] if isinstance(own[by], Ragged) else np.asarray(own[by])
+    by = dict(settings.sampling_kwargs).get("by", "")
+    if by in split.columns and by not in columns:
+        columns[by] = split.columns[by]
     return Examples(columns, split.ids, unlabelled(config, catalog)), info
 
 
