@@ -40,7 +40,7 @@ ROOMS = {
     "errors.py": set(),
     "pairs.py": set(),
     "views.py": {"jax"},
-    "files": {"fsspec"},
+    "files": {"fsspec", "msgspec"},
     "settings": {"ml_collections"},
     # Edited data is noticed by a digest of the catalogue.
     "workdir": {
@@ -92,6 +92,7 @@ ROOMS = {
         "array_record",
         "cv2",
         "etils",
+        "google.protobuf",
         "grain",
         "polars",
         "simplejpeg",
