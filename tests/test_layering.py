@@ -40,6 +40,8 @@ ROOMS = {
     "errors.py": set(),
     "pairs.py": set(),
     "views.py": {"jax"},
+    # Reads programs of strangers, in a process of its own.
+    "programs.py": {"jax"},
     "files": {"fsspec", "msgspec"},
     "settings": {"ml_collections"},
     # Edited data is noticed by a digest of the catalogue.
@@ -144,11 +146,13 @@ ROOMS = {
     # Serves without the training code.
     "exported.py": {
         "jax",
+        "msgspec",
         "safetensors",
         "retrieval_jax.data.examples",
         "retrieval_jax.data.pictures",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
+        "retrieval_jax.programs",
         "retrieval_jax.workdir",
     },
     "evaluators": {

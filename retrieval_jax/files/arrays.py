@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from retrieval_jax.errors import InputError, short
+from retrieval_jax.errors import InputError, first_line, short
 from retrieval_jax.files.opening import opened
 
 _MOST_HEADER = 10_000  # bytes; ours have 128
@@ -101,8 +101,7 @@ def load_npz(
     except OSError:  # of the machine, not of the file
         raise
     except Exception as error:  # zipfile raises a dozen kinds for damaged archives
-        reason = short(str(error) or type(error).__name__)
-        raise InputError(f"{file} cannot be read ({reason}): {remedy}") from error
+        raise InputError(f"{file} cannot be read ({first_line(error)}): {remedy}") from error
     return found
 
 
@@ -126,7 +125,7 @@ def _header(stream: BinaryIO, size: int) -> tuple[np.dtype, tuple[int, ...], str
     except OSError:
         raise
     except Exception as error:  # the header is a Python literal, whose parser can raise almost anything
-        raise _NotAnArray(short((str(error).splitlines() or [type(error).__name__])[0])) from error
+        raise _NotAnArray(first_line(error)) from error
     shape = tuple(int(side) for side in shape)
     if dtype.kind not in "biufU" or not dtype.isnative or any(side < 0 for side in shape):
         raise _NotAnArray(f"it holds {short(str(dtype))} of shape {short(str(shape))}")

@@ -11,7 +11,7 @@ import numpy as np
 from retrieval_jax.data.pictures import decoding
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
 from retrieval_jax.data.records import folders
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, first_line
 
 
 class RecordImages:
@@ -184,8 +184,3 @@ def dataset(folder: Any) -> Any:
 def _formats(info: Any) -> list[str]:
     found = [info.file_format, *info.alternative_file_formats]
     return [one.value for one in found if one is not None] or ["unknown"]
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -22,7 +22,7 @@ from retrieval_jax.data.tables import building, row_checks
 from retrieval_jax.data.tables import columns as columns_lib
 from retrieval_jax.data.tables import loading as tables
 from retrieval_jax.data.tables.left_out import Listed
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, first_line
 
 
 def load_tfds(
@@ -133,7 +133,7 @@ def _folder(root: str | None, name: str | None, data_dir: str | None) -> pathlib
             "--file_format=array_record`, or give its folder as data_dir"
         ) from None
     except Exception as error:  # a name that tfds cannot parse, a folder that it cannot read
-        raise InputError(f"config.data.kwargs.name: {name!r}: {records.first_line(error)}") from error
+        raise InputError(f"config.data.kwargs.name: {name!r}: {first_line(error)}") from error
 
 
 def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str, np.ndarray]]:
@@ -165,7 +165,7 @@ def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str,
         try:
             parts = info.splits[wanted[ours]].file_instructions
         except Exception as error:  # tfds's own message about a slice that it cannot parse
-            raise InputError(f"config.data.kwargs.splits.{ours}: {records.first_line(error)}") from error
+            raise InputError(f"config.data.kwargs.splits.{ours}: {first_line(error)}") from error
         rows = [np.arange(part.skip, part.skip + part.take) + starts[str(part.filename)] for part in parts]
         found[ours] = base, np.concatenate([np.zeros(0, np.int64), *rows])
     return found
@@ -238,7 +238,7 @@ def _read(
         try:
             fields = records.parse(opened[row])
         except Exception as error:  # a damaged file can raise anything
-            detail = f"it cannot be read ({records.first_line(error)}); prepare the dataset again"
+            detail = f"it cannot be read ({first_line(error)}); prepare the dataset again"
             marks.append((at, "damaged record", detail))
             fields = {}
         for column, theirs_column in labels.items():

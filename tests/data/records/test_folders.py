@@ -73,7 +73,7 @@ def test_a_class_of_another_module_is_not_imported(folder, monkeypatch):
     monkeypatch.syspath_prepend(folder)
     content = json.loads((folder / "features.json").read_text())
     features = content["featuresDict"]["features"]
-    for name, where in (("type", features["type"]), ("box", features["boxes"]), ("top", content)):
+    for where in (features["type"], features["boxes"], content):
         for key in ("pythonClassName", "python_class_name"):
             old = dict(where)
             where.pop("pythonClassName")
@@ -82,7 +82,7 @@ def test_a_class_of_another_module_is_not_imported(folder, monkeypatch):
             refused(folder, "is of the class 'evil.Text', which is not one of tfds's own features.*run the code")
             where.clear()
             where.update(old)
-    assert "evil" not in sys.modules, name
+    assert "evil" not in sys.modules
 
 
 def test_neither_is_one_that_hides_in_json_or_in_the_older_format(folder):
