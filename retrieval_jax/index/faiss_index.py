@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import TypedDict
 
 import faiss
 import numpy as np
@@ -20,6 +21,7 @@ import tqdm
 
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import documents
 from retrieval_jax.files.arrays import file_sha256, load_npy
 from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.index import exact
@@ -29,6 +31,18 @@ FORMAT = 2
 ADD_ROWS = 32768  # rows added to the index at once
 QUERY_ROWS = 4096  # queries searched at once
 WITNESSES = 256  # rows saved beside an index, to recognise its gallery if that has no checksums
+
+
+class _Info(TypedDict):
+    """index.json."""
+
+    format: int
+    factory: str
+    rows: documents.Count
+    dim: documents.Count
+    gallery_sha256: str
+    sources: list[str]
+    index_sha256: documents.Sha256
 
 
 @contextlib.contextmanager
@@ -217,19 +231,16 @@ class Index:
 
     def _load(self, folder: pathlib.Path) -> None:
         again = f"remove {folder} to rebuild it, or use a different folder"
-        try:
-            info = json.loads((folder / "index.json").read_text())
-            if info["format"] != FORMAT:
-                raise InputError(f"{folder} has format {info['format']}, this version reads {FORMAT}: {again}")
-            factory, sha256, index_sha256 = info["factory"], info["gallery_sha256"], info["index_sha256"]
-            shape, sources = (info["rows"], info["dim"]), info["sources"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / 'index.json'} does not describe an index ({error!r}): {again}") from error
+        info = documents.read(folder / "index.json", _Info, remedy=again)
+        if info["format"] != FORMAT:
+            raise InputError(f"{folder} has format {info['format']}, this version reads {FORMAT}: {again}")
+        factory, sha256, index_sha256 = info["factory"], info["gallery_sha256"], info["index_sha256"]
+        shape, sources = (info["rows"], info["dim"]), info["sources"]
         if factory != self.factory:
             raise InputError(f"{folder} holds an index {factory!r}, not {self.factory!r}: {again}")
         if shape != tuple(self.exact.gallery.shape) or sha256 != self._gallery_sha256():
             raise InputError(f"{folder} is the index of a different gallery ({shape[0]} x {shape[1]}): {again}")
-        kept, now = load_npy(folder / "witnesses.npy", mmap=False), self._witnesses()
+        kept, now = load_npy(folder / "witnesses.npy", mmap=False, dtypes=("float32",), remedy=again), self._witnesses()
         if sources != self.sources or kept.shape != now.shape or np.abs(kept - now).max(initial=0) > 1e-3:
             raise InputError(f"{folder} is the index of outdated vectors of the same listings: {again}")
         file = folder / "index.faiss"

@@ -7,13 +7,35 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import documents
 from retrieval_jax.files.arrays import load_npy
 from retrieval_jax.files.atomic import replace_folder
+
+
+class _Info(TypedDict):
+    """ranking.json."""
+
+    gallery_sha256: str
+
+
+class _Stage(TypedDict):
+    """An entry of rankings.json: the names of two folders, and of the search step that made the ranking."""
+
+    model: documents.FileName
+    stage: documents.FileName
+    step: NotRequired[str | None]
+
+
+class _Stages(TypedDict):
+    """rankings.json."""
+
+    stages: list[_Stage]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,20 +109,17 @@ class Ranking:
           InputError: a missing or damaged file; the message names it.
         """
         folder = pathlib.Path(folder)
-        try:
-            info = json.loads((folder / "ranking.json").read_text())
-            sha = info["gallery_sha256"]
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{folder / 'ranking.json'} not found: run search first (python -m retrieval_jax.search)"
-            ) from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / 'ranking.json'} does not describe a ranking: run search again") from error
+        info = documents.read(
+            folder / "ranking.json",
+            _Info,
+            remedy="run search again",
+            missing="run search first (python -m retrieval_jax.search)",
+        )
         return cls(
             Ids.load(folder, "query_"),
-            load_npy(folder / "item_rows.npy", mmap=False),
-            load_npy(folder / "scores.npy", mmap=False),
-            sha,
+            load_npy(folder / "item_rows.npy", mmap=False, dtypes=("int64",), ndim=2),
+            load_npy(folder / "scores.npy", mmap=False, dtypes=("float32",), ndim=2),
+            info["gallery_sha256"],
         )
 
 
@@ -218,15 +237,17 @@ def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
     Raises:
       InputError: there are no rankings yet, or rankings.json is damaged.
     """
-    file = pathlib.Path(workdir) / "rankings" / "rankings.json"
-    try:
-        return [(entry["model"], entry["stage"]) for entry in json.loads(file.read_text())["stages"]]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{file} not found: run `python -m retrieval_jax.search` with the same --config and --workdir first"
-        ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not a list of rankings ({error!r}): run search again") from error
+    return [(entry["model"], entry["stage"]) for entry in read_stages(workdir)]
+
+
+def read_stages(workdir: str | os.PathLike) -> list[dict]:
+    """Returns the entries of rankings.json; Args and Raises as of `list_stages`."""
+    return documents.read(
+        pathlib.Path(workdir) / "rankings" / "rankings.json",
+        _Stages,
+        remedy="run search again",
+        missing="run `python -m retrieval_jax.search` with the same --config and --workdir first",
+    )["stages"]
 
 
 def matching_stages(stages: Sequence[tuple[str, str]], wanted: str, setting: str) -> list[tuple[str, str]]:

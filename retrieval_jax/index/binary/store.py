@@ -63,7 +63,7 @@ def create(
     folder = pathlib.Path(folder)
     if folder.exists():
         raise InputError(f"{folder} already exists: open it, or choose a different folder")
-    if not 1 <= shards <= 1000 or dtype not in ("float32", "float16"):
+    if not 1 <= shards <= layout.MOST_SHARDS or dtype not in ("float32", "float16"):
         raise InputError(f"shards must be 1 to 1000 and dtype float32 or float16: got {shards} and {dtype!r}")
     coder = fit(training, bits=bits, cells=cells, rounds=rounds, seed=seed)
 
