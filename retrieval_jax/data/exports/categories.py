@@ -7,19 +7,9 @@ import html
 import re
 from collections.abc import Sequence
 
-from retrieval_jax.data.exports import facts
+from retrieval_jax.data.exports import facts, words
 
 SEPARATOR = " > "
-# Shelves and roots that say nothing about what a product is.
-_PROMOTION = frozenset(
-    """sale|new|new in|new arrivals|featured|bestseller|bestsellers|best sellers|home|root|root catalog|default|default category|all|all products|products|shop|
-    uncategorized|uncategorised|outlet|angebote|angebot|neu|neuheiten|startseite|alle|accueil|promo|promotions|soldes|nouveautés|inicio|ofertas|novedades|
-    novità|offerte|saldi|início|promoções|aanbiedingen|nieuw|strona główna|nowości|promocje|wyprzedaż|распродажа|новинки|акции|главная|хиты|каталог|розпродаж|
-    indirim|yeni|anasayfa|výprodej|novinky|akce|úvod|首页|新品|促销|特价|全部|セール|新着|ホーム|신상품|세일|전체|تخفيضات|جديد|الرئيسية""".replace(
-        "\n", ""
-    ).split("|")
-)
-_PROMOTION = frozenset(word.strip() for word in _PROMOTION)
 
 
 def paths(field: str) -> list[tuple[str, ...]]:
@@ -44,7 +34,7 @@ def paths(field: str) -> list[tuple[str, ...]]:
     out = []
     for item in items:
         parts = tuple(" ".join(part.split()) for part in re.split(deeper, item.strip(" \"'[]")) if part.strip())
-        while parts and parts[0].casefold() in _PROMOTION:
+        while parts and parts[0].casefold() in words.values("promotion"):
             parts = parts[1:]
         if parts:
             out.append(parts)

@@ -12,7 +12,7 @@ import pathlib
 import re
 import unicodedata
 
-from retrieval_jax.data.exports import header_words
+from retrieval_jax.data.exports import words
 from retrieval_jax.errors import InputError
 
 _SAMPLE = 2**18  # bytes
@@ -127,7 +127,7 @@ def readable(sample: bytes, head: bytes, name: str) -> float:
         good += sum(map(str.isalpha, word))
         bad += 3 * strange + 2 * jumps + 4 * mixed + rare
     cells = re.split(r"[\t,;|\r\n]", head[:4096].decode(name, "ignore"))
-    hits = sum(header_words.known(cell) for cell in cells if not cell.isascii())
+    hits = sum(words.known(cell) for cell in cells if not cell.isascii())
     return 10 * hits + (good - 2 * bad) / max(1.0, good + bad)
 
 

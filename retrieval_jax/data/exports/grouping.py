@@ -7,19 +7,9 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
-from retrieval_jax.data.exports import facts, likeness
+from retrieval_jax.data.exports import facts, likeness, words
 from retrieval_jax.data.exports.roles import Roles
 
-# What a column of kinds calls rows that belong to another row, and rows that others belong to.
-CHILDREN = frozenset(
-    """variation variant child sku rule image video media option variante variação variación variazione wariant вариант
-    предложение вариация subproduct product_variation 变体 子商品 バリエーション 子 옵션 varianta""".split()
-)
-PARENTS = frozenset(
-    """variable configurable parent product simple grouped bundle virtual downloadable master item external товар produkt producto prodotto
-    produit produto 主商品 親 상품 subscription physical digital good""".split()
-)
-_JOINING = frozenset(["variable", "configurable", "parent", "master", "grouped"])
 _GENERIC = 20  # rows: a title that more rows share, such as "T-shirt", names no product
 
 
@@ -64,9 +54,9 @@ class Products:
 def kind(value: str) -> str:
     """Returns "child", "joining" (a product that has variants), "product", or "" for a kind that is unknown."""
     word = re.split(r"[\s,;]+", value.strip().casefold())[0] if value.strip() else ""
-    if word in CHILDREN:
+    if word in words.values("child"):
         return "child"
-    return "joining" if word in _JOINING else "product" if word in PARENTS else ""
+    return "joining" if word in words.values("joining") else "product" if word in words.values("product") else ""
 
 
 def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:

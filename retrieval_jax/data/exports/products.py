@@ -167,7 +167,7 @@ def text(value: str) -> str:
 
 
 def _products(sheet: Sheet, recognised: Recognised, rows: grouping.Rows, of_row: list[int]) -> list[Product]:
-    """Returns the products in the order of their first rows; a product speaks through its own row before its variants."""
+    """Returns the products in the order of their first rows; its own row counts before its variants'."""
     paths = [""] * len(sheet)
     if recognised.roles.categories:
         paths = categories.names([sheet.columns[name] for name in recognised.roles.categories])[1]

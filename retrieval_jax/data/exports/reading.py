@@ -13,7 +13,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-from retrieval_jax.data.exports import encodings, header_words
+from retrieval_jax.data.exports import encodings, words
 from retrieval_jax.data.tables import table_files, text_rows
 from retrieval_jax.errors import InputError, short
 
@@ -205,8 +205,8 @@ def _check(path: pathlib.Path) -> None:
     suffix = path.suffix.lower()
     if suffix in (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"):
         raise InputError(
-            f"{path} is a spreadsheet: open it and save it as CSV (in Excel: Save As, 'CSV UTF-8'; in LibreOffice: Save "
-            "As, 'Text CSV', UTF-8), then give that file"
+            f"{path} is a spreadsheet: open it and save it as CSV (Excel: Save As, 'CSV UTF-8'; LibreOffice: Save As, "
+            "'Text CSV', UTF-8), then give that file"
         )
     if suffix in (".json", ".xml", ".yml", ".yaml"):
         raise InputError(
@@ -299,7 +299,7 @@ def _header(records: Sequence[tuple[int, list[str]]]) -> int:
         cells = [cell.strip() for cell in record if cell.strip()]
         if len(cells) < max(2, 0.5 * min(width, len(record))):
             continue
-        hits = sum(header_words.known(cell) for cell in cells)
+        hits = sum(words.known(cell) for cell in cells)
         values = sum(bool(_VALUE.fullmatch(cell)) or len(cell) > 80 for cell in cells)
         distinct = len(set(cells)) / len(cells)
         score = (

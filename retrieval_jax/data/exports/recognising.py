@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retrieval_jax.data.exports import categories, facts, grouping, header_words, references
+from retrieval_jax.data.exports import categories, facts, grouping, references, words
 from retrieval_jax.data.exports.facts import Facts
 from retrieval_jax.data.exports.reading import Sheet
 from retrieval_jax.data.exports.roles import PARTS, Roles
@@ -70,7 +70,7 @@ def recognise(sheet: Sheet, given: Mapping[str, Any] | None = None) -> Recognise
     """
     given = dict(given or {})
     values = {name: column[:_SAMPLE] for name, column in sheet.columns.items()}
-    columns = [_Column(name, header_words.roles(name), facts.of(column)) for name, column in values.items()]
+    columns = [_Column(name, words.roles(name), facts.of(column)) for name, column in values.items()]
     found, notes = dict(given), []
     taken = {name for value in given.values() for name in ((value,) if isinstance(value, str) else value)}
 
@@ -178,7 +178,7 @@ def _categories(columns: Sequence[_Column], values: Mapping[str, Sequence[str]])
     if best.facts.hierarchies >= 0.5:
         return (best.name,)
     # "group 0", "group 1", "group 2" are the levels of one category; so is a subcategory beside it.
-    alike = [c for _, c in scored if header_words.normal(c.name) == header_words.normal(best.name)]
+    alike = [c for _, c in scored if words.normal(c.name) == words.normal(best.name)]
     if len(alike) > 1:
         return tuple(column.name for column in alike)
     below = [
@@ -222,7 +222,7 @@ def _parent(columns: Sequence[_Column], values: Mapping[str, Sequence[str]]) -> 
 
 
 def _product(columns, taken, values, titles, found) -> tuple[str, str, list[str]]:
-    """Returns the column whose equal values are one product, one that is a group only, and notes about those refused."""
+    """Returns the column whose equal values are one product, one that is a group only, and notes on those refused."""
     candidates, notes, group = [], [], ""
     for place, column in enumerate(columns):
         if (
@@ -253,7 +253,7 @@ def _product(columns, taken, values, titles, found) -> tuple[str, str, list[str]
 
 
 def _id(columns: Sequence[_Column], values: Mapping[str, Sequence[str]], found: Mapping[str, Any]) -> str:
-    """Returns the column of the rows' own keys: that which `parent` refers to, else one that is different in each row."""
+    """Returns the column of the rows' own keys: what `parent` refers to, else one that is different in each row."""
     keys = {column.name: list(map(facts.clean, values[column.name])) for column in columns if column.may_be_a_key}
     if parent := found.get("parent"):
         named = {value.removeprefix("id:").strip() for value in map(facts.clean, values[parent]) if value}
@@ -300,7 +300,7 @@ def _sentence(column: _Column, roles: Roles) -> str:
     seen = f"{_filled(one)}, {max(1, round(one.distinct * one.count)):,} different, such as {_example(one)}"
     if part:
         return seen
-    for share, words in (
+    for share, kind in (
         (one.pictures, "names small versions of pictures"),
         (one.addresses, "addresses"),
         (one.html, "HTML"),
@@ -308,7 +308,7 @@ def _sentence(column: _Column, roles: Roles) -> str:
         (one.numbers, "numbers"),
     ):
         if share >= 0.5:
-            return f"{words}, such as {_example(one)}"
+            return f"{kind}, such as {_example(one)}"
     return seen
 
 

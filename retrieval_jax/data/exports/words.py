@@ -1,4 +1,7 @@
-"""What headers of tables mean, in the languages that shops use: hints, weaker than what a column holds."""
+"""Words that tables of shops use, in many languages: what a header means, which values are kinds, sizes or promotions.
+
+They are hints, weaker than what a column holds. words.toml lists them.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,20 @@ _SHORT = 4  # letters: a shorter word counts only by itself, not inside a longer
 
 
 @functools.cache
-def words() -> dict[str, frozenset[str]]:
+def headers() -> dict[str, frozenset[str]]:
     """Returns {role: words that headers use for it}, as `normal` writes them."""
-    text = pathlib.Path(__file__).with_name("header_words.toml").read_text(encoding="utf-8")
-    return {role: frozenset(map(normal, found)) for role, found in tomllib.loads(text).items()}
+    return {role: frozenset(map(normal, found)) for role, found in _file()["headers"].items()}
+
+
+@functools.cache
+def values(kind: str) -> frozenset[str]:
+    """Returns the values of a kind: "variant", "promotion", "child", "product", "joining" or "total"."""
+    return frozenset(_file()["values"][kind])
+
+
+@functools.cache
+def _file() -> dict:
+    return tomllib.loads(pathlib.Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 
 
 @functools.lru_cache(100_000)
@@ -36,7 +49,7 @@ def roles(header: str) -> dict[str, float]:
     """
     text = normal(header)
     found = {}
-    for role, known in words().items() if text else ():
+    for role, known in headers().items() if text else ():
         best = 1.0 if text in known else max((_inside(word, text) for word in known), default=0.0)
         if best:
             found[role] = best
@@ -59,4 +72,4 @@ def _inside(word: str, text: str) -> float:
 def known(header: str) -> bool:
     """Returns whether a whole header is one that shops use."""
     text = normal(header)
-    return any(text in found for found in words().values())
+    return any(text in found for found in headers().values())
