@@ -26,7 +26,7 @@ _LEAST_SEEN = 5  # times that training shows a class, on average
 CORE_FLOPS = 70e9
 # ConvNeXt's variants: operations of a step for one picture of 64 x 64 (XLA's count for the gradient), and bytes of
 # activations per pixel in float32 (XLA's memory analysis, 64 x 64).
-_NETWORKS = {"micro": (0.18e9, 500), "mini": (0.46e9, 1000), "tiny": (3.1e9, 3000)}
+_NETWORKS = {"micro": (0.18e9, 500), "mini": (0.46e9, 1000), "tiny": (3.1e9, 3800)}
 _SIDES = (224, 192, 160, 128, 96, 64)  # of pictures, pixels, largest first
 _CPU_SIDE = 128  # at most on a CPU: the small networks that train there see too little of a larger picture at a time
 _MINUTES = 15.0  # of training to aim at
@@ -94,6 +94,24 @@ def training(
         reasons["warmup_epochs"] = "a twentieth of the training"
     values = {"batch_size": batch_size, "epochs": epochs, "warmup_epochs": warmup_epochs}
     return {name: (values[name], reasons[name]) for name in values}
+
+
+def resolved(train, num_examples: int, batch_size: int | None = None):
+    """Returns a train block without None, and a sentence for each setting that follows the catalogue.
+
+    Args:
+      train: the train block, a ConfigDict; it stays as it is.
+      num_examples: see `training`.
+      batch_size: of the task's examples, where these have one of their own.
+
+    Returns:
+      (a copy of the block, sentences).
+    """
+    given = {"batch_size": batch_size or train.batch_size, "epochs": train.epochs, "warmup_epochs": train.warmup_epochs}
+    found, block = training(num_examples, **given), train.copy_and_resolve_references()
+    with block.unlocked():
+        block.update({name: value for name, (value, _) in found.items()})
+    return block, [f"config.train.{name} = {value}: {reason}" for name, (value, reason) in found.items() if reason]
 
 
 def too_few(num_steps: int, batch_size: int, num_classes: int, epochs: float, *, warm: bool) -> str:
