@@ -141,8 +141,9 @@ def _header(config, catalog, scores, stages) -> str:
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(words)}</span></div>' for value, words in tiles
     )
     line = escape(" · ".join(filter(None, facts)))
+    warning = f'<p class="note">Warning: {escape(summary["warning"])}.</p>\n' if summary.get("warning") else ""
     return (
-        f'<header><h1>{escape(_name(config))}</h1>\n<p class="facts">{line}</p>\n'
+        f'<header><h1>{escape(_name(config))}</h1>\n<p class="facts">{line}</p>\n{warning}'
         f'<div class="tiles">{boxes}</div></header>'
     )
 

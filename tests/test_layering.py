@@ -136,6 +136,7 @@ ROOMS = {
         "retrieval_jax.attributes",
         "retrieval_jax.data",
         "retrieval_jax.inference",
+        "retrieval_jax.settings",
         "retrieval_jax.tasks",
         "retrieval_jax.training",
         "retrieval_jax.workdir",
