@@ -116,7 +116,7 @@ def lists(column: pl.Series) -> pl.Series:
 
 
 def _bare(text: str) -> str:
-    """Returns a text without the blanks, controls and other invisible characters at its ends."""
+    """Returns a text without the blanks, joiners, marks of direction and byte-order marks at its ends."""
     start, end = 0, len(text)
     while start < end and _unseen(text[start]):
         start += 1
@@ -126,7 +126,7 @@ def _bare(text: str) -> str:
 
 
 def _unseen(character: str) -> bool:
-    return character.isspace() or unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp")
+    return character.isspace() or unicodedata.category(character) in ("Cf", "Zs", "Zl", "Zp")
 
 
 # ------------------------------------------------------------------------------------------------- what cannot be used
