@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.tables import columns as columns_lib
-from retrieval_jax.data.tables import left_out, listing_tables, row_checks, row_labels
+from retrieval_jax.data.tables import left_out, listing_tables, row_checks, row_labels, values
 from retrieval_jax.data.tables.columns import Further
 from retrieval_jax.data.tables.left_out import Listed
 from retrieval_jax.data.tables.row_checks import Rows
@@ -87,7 +86,9 @@ def build(
     for split, rows in splits.items():
         row_checks.check_ids(rows)
         if "title" in rows.frame.columns:
-            row_checks.check_titles(rows)
+            row_checks.check_titles(rows, needed=split in ("train", "val"))
+        if "product" in rows.frame.columns:
+            row_checks.check_products(rows)
         later = {"train": ("val", "query", "gallery"), "val": ("query", "gallery")}.get(split, ())
         row_checks.check_splits(rows, [splits[other] for other in later if other in splits])
         columns_lib.check(rows, beyond.further)
@@ -140,11 +141,8 @@ def build(
 
 
 def _mend(rows: Rows) -> None:
-    """Rewrites what can be meant in one way only: paths with backslashes, whole numbers stored as floats ("12.0")."""
-    mended = []
-    for column in rows.frame.columns:
-        if column == "image":
-            mended.append(pl.col(column).str.replace_all("\\", "/", literal=True))
-        elif column.startswith("category_") or (column == "id" and rows.name == "categories"):
-            mended.append(pl.col(column).str.strip_chars().str.replace(r"^(-?[0-9]+)\.0+$", "${1}"))
-    rows.frame = rows.frame.with_columns(mended)
+    """Rewrites what can be meant in one way only: paths with backslashes, ids such as "12.0" (see `values.cell`)."""
+    mended = {"id": values.cells(rows.frame["id"])}
+    if "image" in rows.frame.columns:
+        mended["image"] = rows.frame["image"].str.replace_all("\\", "/", literal=True)
+    rows.frame = rows.frame.with_columns(**mended)
