@@ -13,7 +13,7 @@ import house
 ROOT = house.ROOT
 
 # Free to every room of the package. Everything else is listed per room.
-FREE = {"numpy", "tqdm", "retrieval_jax.errors", "retrieval_jax.pairs"}
+FREE = {"numpy", "tqdm", "retrieval_jax.__version__", "retrieval_jax.errors", "retrieval_jax.pairs"}
 VERBS = {
     "mine",
     "train",
@@ -30,6 +30,7 @@ VERBS = {
     "evaluate_checkpoints",
     "export",
     "configs",
+    "pictures",
 }
 
 # Room (a folder of the package, or a file at its root) -> what it may import; a module allows its submodules.
@@ -89,6 +90,7 @@ ROOMS = {
     "data": {
         "PIL",
         "absl",
+        "aiohttp",
         "array_record",
         "cv2",
         "etils",
@@ -173,6 +175,7 @@ ROOMS |= {
 }
 # Libraries that one file of a room alone imports.
 ONE_FILE = {
+    "aiohttp": "retrieval_jax/data/fetching/client.py",
     "apache_beam": "retrieval_jax/attributes/beam.py",
     "orbax": "retrieval_jax/training/checkpoints.py",
     "pymilvus": "retrieval_jax/index/milvus/__init__.py",
