@@ -98,6 +98,7 @@ ROOMS = {
         "polars",
         "simplejpeg",
         "tensorflow_datasets",
+        "retrieval_jax.duplicates",
         "retrieval_jax.files",
         "retrieval_jax.scoring.ranking",
     },

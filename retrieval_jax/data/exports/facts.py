@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
 from retrieval_jax.data.exports import references
+from retrieval_jax.data.tables import values
 
-NULLS = frozenset(
-    [
-        "",
-        "null",
-        "(null)",
-        "none",
-        "nan",
-        "nat",
-        "nil",
-        "<na>",
-        "n/a",
-        "#n/a",
-        "na",
-        "\\n",
-        "-",
-        "--",
-        "#ref!",
-        "#value!",
-    ]
-)
-ROUNDED = re.compile(r"[0-9](?:[.,][0-9]+)?[eE]\+?[0-9]{1,3}")
 _NUMBER = re.compile(
     r"[-+]?[0-9][0-9\s.,\xa0']*(?:\s*(?:[A-Z]{3}|[€$£¥₽₴%]|руб\.?|zł|kč|kg|g|cm|mm))?|(?:[A-Z]{3}|[€$£¥₽₴])\s*[0-9][0-9.,\s]*",
     re.I,
@@ -65,20 +46,16 @@ _HEX = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f-]{27}", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}.*")
 
 
-def clean(value: str) -> str:
-    """Returns a value as it was meant: without blanks around, a spreadsheet's quote before it, or ".0" behind a whole
-    number; "" where it says that there is none, or is a number that a spreadsheet has rounded."""
-    text = value.strip(" \t\r\n\xa0\ufeff\u200b")
-    if text.startswith('="') and text.endswith('"'):
-        text = text[2:-1]
-    text = text.removeprefix("'") if re.match(r"'[0-9A-Za-z]", text) and not text.endswith("'") else text
-    text = re.sub(r"^([0-9]+)[.,]0+$", r"\1", text)
-    return "" if text.casefold() in NULLS or is_rounded(text) else text
+@functools.lru_cache(2**17)
+def clean(value: str, placeholders: bool = False) -> str:
+    """Returns a cell as it was meant, see `values.cell`; "" where it is null, or where a spreadsheet has rounded it.
 
-
-def is_rounded(text: str) -> bool:
-    """Returns whether a text is a number that a spreadsheet has rounded, such as "4.00638E+12"."""
-    return bool(ROUNDED.fullmatch(text)) and ("+" in text or "." in text or "," in text)
+    Args:
+      value: the whole cell.
+      placeholders: whether words such as "Does not apply" say that there is no value: in keys.
+    """
+    text = values.cell(value)
+    return "" if values.is_null(text, placeholders=placeholders) or values.is_rounded(text) else text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,13 +103,13 @@ class Facts:
     dates: float
 
 
-def of(values: Sequence[str]) -> Facts:
+def of(column: Sequence[str]) -> Facts:
     """Returns what the values of a column look like.
 
     Args:
-      values: n texts.
+      column: n texts.
     """
-    texts = [text for value in values if (text := value.strip()).casefold() not in NULLS]
+    texts = [text for value in column if not values.is_null(text := value.strip())]
     counts: dict[str, int] = {}
     for text in texts:
         counts[text] = counts.get(text, 0) + 1
@@ -142,7 +119,7 @@ def of(values: Sequence[str]) -> Facts:
         return sum(n for text, n in counts.items() if test(text)) / total
 
     return Facts(
-        filled=len(texts) / max(1, len(values)),
+        filled=len(texts) / max(1, len(column)),
         distinct=len(counts) / total,
         count=len(texts),
         values=tuple(sorted(counts, key=lambda text: -counts[text])[:5]),
@@ -154,7 +131,7 @@ def of(values: Sequence[str]) -> Facts:
         decimals=share(
             lambda text: bool(re.fullmatch(r"[^\d]*\d[\d\s]*[.,]\d{1,4}[^\d]*", text)) and not text.endswith(".0")
         ),
-        rounded=share(is_rounded),
+        rounded=share(values.is_rounded),
         barcodes=share(lambda text: bool(_BARCODE.fullmatch(clean(text)))),
         booleans=share(lambda text: text.casefold() in _BOOLEAN),
         html=share(lambda text: bool(re.search(r"<[a-zA-Z/][^>]*>", text))),

@@ -22,15 +22,17 @@ class Rows:
       size: n.
 
     Attributes:
-      keys, ids, titles, parents, kinds, groups: n texts each, cleaned, "" where empty.
+      keys, ids, parents, kinds, groups: n texts each, cleaned, "" where empty.
+      titles: n texts, to be filled in: "" where a row has none that counts.
     """
 
     def __init__(self, columns: Mapping[str, Sequence[str]], roles: Roles, size: int):
         def of(name: str) -> list[str]:
-            return [facts.clean(value) for value in columns[name]] if name else [""] * size
+            return [facts.clean(value, placeholders=True) for value in columns[name]] if name else [""] * size
 
         self.size = size
-        self.keys, self.ids, self.titles = of(roles.product), of(roles.id), of(roles.title)
+        self.keys, self.ids = of(roles.product), of(roles.id)
+        self.titles = [""] * size
         self.parents, self.groups = of(roles.parent), of(roles.group)
         self.kinds = [kind(value) for value in columns[roles.kind]] if roles.kind else [""] * size
         self.children = list(columns[roles.children]) if roles.children else [""] * size

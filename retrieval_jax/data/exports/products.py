@@ -11,14 +11,15 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from retrieval_jax.data.exports import categories, grouping, reading, recognising, references, roles
+from retrieval_jax.data.exports import categories, facts, grouping, reading, recognising, references, roles, words
+from retrieval_jax.data.exports.folders import Folder
 from retrieval_jax.data.exports.reading import Form, Sheet
 from retrieval_jax.data.exports.recognising import Recognised
 from retrieval_jax.errors import InputError
 
 _SAMPLE = 20_000  # rows that the columns are recognised from
 _LONGEST_KEY = 100  # characters
-NOTHING = "neither key, title nor picture"
+NOTHING, TOTAL = "neither key, title nor picture", "total below the table"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +86,16 @@ class Table:
         return sum(number >= 0 for number in self.of_row) - len(self.products)
 
 
-def load(path, columns: Mapping[str, Any] | None = None, form: Form | None = None) -> Table:
+def load(
+    path, columns: Mapping[str, Any] | None = None, form: Form | None = None, folder: Folder | None = None
+) -> Table:
     """Returns the products of a table.
 
     Args:
       path: of the file.
       columns: which column is what, {part of `Roles`: column or columns}; without it the columns are recognised.
       form: how the file is written; None finds out.
+      folder: of pictures, to look for files that are named after a column's values where no column names pictures.
 
     Returns:
       The `Table`.
@@ -106,6 +110,8 @@ def load(path, columns: Mapping[str, Any] | None = None, form: Form | None = Non
     if columns:
         given = dict.fromkeys(roles.PARTS, "") | {"image": (), "categories": ()} | roles.of(columns, found, str(path))
     recognised = recognising.recognise(sheet, given)
+    if given is None and folder is not None and not recognised.roles.image:
+        recognised = recognising.with_files(recognised, sheet, folder)
     parts = recognised.roles
     if not sheet.whole:
         sheet = reading.read(path, sheet.form, parts.columns())
@@ -113,10 +119,15 @@ def load(path, columns: Mapping[str, Any] | None = None, form: Form | None = Non
     pictures = [
         [one for name in parts.image for one in references.split(sheet.columns[name][row])] for row in range(len(sheet))
     ]
+    if parts.files_named_by and folder is not None:
+        keys = [facts.clean(value) for value in sheet.columns[parts.files_named_by]]
+        files = folder.named_after(key for key in keys if key)
+        pictures = [files.get(key, []) for key in keys]
     # Pictures are the same where their paths are: "?v=2" is a version, not another picture.
     same = [[references.loose(references.path(one)) for one in own] for own in pictures]
-    rows = grouping.Rows(sheet.columns, dataclasses.replace(parts, title=""), len(sheet))
+    rows = grouping.Rows(sheet.columns, parts, len(sheet))
     rows.titles = [text(title) for title in titles]
+    totals = _take_totals_out(rows, pictures)
     grouped = grouping.group(rows, same)
     seen: set[tuple[int, str]] = set()
     named, repeated = [], 0
@@ -130,7 +141,8 @@ def load(path, columns: Mapping[str, Any] | None = None, form: Form | None = Non
     products = _products(sheet, recognised, rows, grouped.of_row)
     for row, number in enumerate(grouped.of_row):
         if number < 0:
-            sheet.set_aside.append((sheet.lines[row], NOTHING, "the row has neither a key, a title nor a picture"))
+            reason = TOTAL if row in totals else NOTHING
+            sheet.set_aside.append((sheet.lines[row], reason, "the row is not a product"))
     return Table(path, sheet, recognised, products, grouped.of_row, named, repeated, grouped.refused, lines)
 
 
@@ -151,11 +163,12 @@ def addresses(path, columns: Mapping[str, Any] | None = None) -> list[tuple[str,
         if references.is_address(one.reference)
     }
     if not pairs:
-        raise InputError(f"{path}: no column names pictures by address; its columns are {_listed(table.recognised)}")
+        raise InputError(f"{path}: no column names pictures by address; its columns are {listed(table.recognised)}")
     return list(pairs)
 
 
-def _listed(recognised: Recognised) -> str:
+def listed(recognised: Recognised) -> str:
+    """Returns the columns of a table with what was seen in each, for a message."""
     return ", ".join(f"{name!r} ({seen})" for name, seen in recognised.seen.items())
 
 
@@ -164,6 +177,17 @@ def text(value: str) -> str:
     for _ in range(2):  # some systems escape twice
         value = html.unescape(value)
     return " ".join(re.sub(r"</?[a-zA-Z][^<>]*>", " ", value).split())
+
+
+def _take_totals_out(rows: grouping.Rows, pictures: list[list[str]]) -> set[int]:
+    """Empties rows such as "Total: 27 items", and returns them."""
+    found, totals = set(), words.values("total")
+    for row in range(rows.size):
+        own = (rows.keys[row], rows.titles[row], rows.ids[row])
+        if not pictures[row] and any(re.split(r"[\s:：]", value.casefold())[0] in totals for value in own if value):
+            rows.keys[row] = rows.titles[row] = rows.ids[row] = ""
+            found.add(row)
+    return found
 
 
 def _products(sheet: Sheet, recognised: Recognised, rows: grouping.Rows, of_row: list[int]) -> list[Product]:

@@ -9,8 +9,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retrieval_jax.data.exports import categories, facts, grouping, references, words
+from retrieval_jax.data.exports import categories, facts, folders, grouping, references, words
 from retrieval_jax.data.exports.facts import Facts
+from retrieval_jax.data.exports.folders import Folder
 from retrieval_jax.data.exports.reading import Sheet
 from retrieval_jax.data.exports.roles import PARTS, Roles
 
@@ -97,6 +98,20 @@ def recognise(sheet: Sheet, given: Mapping[str, Any] | None = None) -> Recognise
     found.setdefault("files_named_by", "")
     roles = Roles(**{part: found[part] for part in PARTS})
     return Recognised(roles, {column.name: _sentence(column, roles) for column in columns}, notes)
+
+
+def with_files(recognised: Recognised, sheet: Sheet, folder: Folder) -> Recognised:
+    """Returns what was recognised, with the column that the files of a folder are named after, where there is one.
+
+    Args:
+      recognised: without a column that names pictures.
+      sheet: the table, or its first rows.
+      folder: the files.
+    """
+    columns = [_Column(name, words.roles(name), facts.of(values)) for name, values in sheet.columns.items()]
+    name = folders.named_by(folder, {one.name: sheet.columns[one.name] for one in columns if one.may_be_a_key})
+    roles = dataclasses.replace(recognised.roles, files_named_by=name)
+    return Recognised(roles, {one.name: _sentence(one, roles) for one in columns}, recognised.notes)
 
 
 def main_titles(values: Mapping[str, Sequence[str]], title: str, language: str) -> list[str]:
@@ -231,7 +246,7 @@ def _product(columns, taken, values, titles, found) -> tuple[str, str, list[str]
             or column.hint(*_OTHER) >= 0.9 > column.hint("product", "sku")
         ):
             continue
-        keys = list(map(facts.clean, values[column.name]))
+        keys = [facts.clean(value, placeholders=True) for value in values[column.name]]
         rows, shared, apart = grouping.joins(keys, titles)
         filled = sum(map(bool, keys)) / max(1, len(keys))
         hint = max(1.0 * column.hint("product"), 0.7 * column.hint("sku"), 0.5 * column.hint("group"))
