@@ -30,6 +30,7 @@ VERBS = {
     "evaluate_checkpoints",
     "export",
     "configs",
+    "init",
     "pictures",
 }
 

@@ -6,8 +6,8 @@ searches exactly, whatever config.search.index is.
 
 import numpy as np
 
-from retrieval_jax.embeddings import Embeddings
 from retrieval_jax import index
+from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.evaluators import Evaluation
 from retrieval_jax.evaluators._selection import Selection
 from retrieval_jax.evaluators.retrieval import SCORES, K
