@@ -29,10 +29,11 @@ from retrieval_jax.attributes import statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.errors import InputError
+from retrieval_jax.settings import sizes
+from retrieval_jax.settings.sizes import CORE_FLOPS
 from retrieval_jax.training import memory, optim, sharding, telemetry
 from retrieval_jax.workdir import provenance
 
-CORE_FLOPS = 70e9
 UTILISATION = 0.4
 _ROWS = 2  # of the batch whose operations are counted; some losses compare rows
 
@@ -90,7 +91,8 @@ def of(config, folder) -> Estimate:
         )
     with _mined(config, catalog, pathlib.Path(folder)) as mined:
         examples, info = module.examples(config, catalog, mined)
-    batch_size = settings.batch_size if examples.batch_size is None else examples.batch_size
+    settings, _ = sizes.resolved(settings, len(examples), examples.batch_size)
+    batch_size = settings.batch_size
     steps_per_epoch = len(examples) / batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
     task = module.make(settings, info)
@@ -143,7 +145,10 @@ def _mined(config, catalog, folder: pathlib.Path):
         yield folder
         return
     counted = statistics.count(titles, progress=False)
-    vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(config.mine.threshold))
+    threshold = config.mine.threshold
+    if threshold is None:
+        threshold, _ = sizes.threshold(counted.num_titles)
+    vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, threshold)
     with tempfile.TemporaryDirectory() as temporary:
         attributes = pathlib.Path(temporary) / "attributes"
         attributes.mkdir()

@@ -22,6 +22,7 @@ import math
 import pathlib
 from collections.abc import Iterable, Sequence
 
+from retrieval_jax.data.exports import products
 from retrieval_jax.data.fetching import addresses, folder
 from retrieval_jax.data.fetching.folder import Fetched, Limits
 from retrieval_jax.errors import InputError, RunFailed
@@ -140,15 +141,10 @@ def main(given) -> None:
         seconds=given.seconds,
         per_host=given.per_host,
     )
-    pairs = _pairs(given.table)
+    pairs = products.addresses(given.table)
     result = fetch(pairs, given.out, limits=limits, allow_private=given.allow_private)
     if result.failed:
         raise RunFailed(
             f"{len(result.failed):,} of the pictures could not be fetched; {given.out / FAILED} lists them. The same "
             "command tries these again; `retrieval-jax init` and runs work without them"
         )
-
-
-def _pairs(table: pathlib.Path) -> list[tuple[str, str]]:
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        return [(row[0], cell) for row in csv.reader(file) for cell in row if addresses.is_address(cell)]

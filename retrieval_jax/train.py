@@ -28,6 +28,7 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.pictures import transforms
 from retrieval_jax.errors import InputError, Preempted
+from retrieval_jax.settings import sizes
 from retrieval_jax.training import (
     checkpoints,
     guards,
@@ -93,7 +94,8 @@ def _run(config, workdir, stop, watch) -> dict:
     catalog = loading.load(config.data)
     module = tasks.get(settings.task)
     examples, info = module.examples(config, catalog, workdir)
-    batch_size = settings.batch_size if examples.batch_size is None else examples.batch_size
+    settings, followed = sizes.resolved(settings, len(examples), examples.batch_size)
+    batch_size = settings.batch_size
     steps_per_epoch = len(examples) / batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
     pictures_beside, beside = pipeline.names_beside(examples, pictures_only=True), pipeline.names_beside(examples)
@@ -194,6 +196,13 @@ def _run(config, workdir, stop, watch) -> dict:
         sampling_kwargs=settings.sampling_kwargs,
         crop_before_decoding=settings.crop_before_decoding,
     )
+    for sentence in followed:
+        print(f"train: {sentence}")
+    classes = len(info.label_names) or (len(info.category_names[-1]) if info.category_names else 0)
+    warm = task.warm_start is not None or workdirs.predecessor_folder(config, workdir) is not None
+    warning = sizes.too_few(num_steps, batch_size, classes, settings.epochs, warm=warm)
+    if warning:
+        print(f"train: warning: {warning}", flush=True)
     print(
         f"train: {len(examples)} examples, {num_params:,} parameters, {num_steps} steps of {batch_size} "
         f"on {mesh.size} x {jax.devices()[0].device_kind}",
@@ -301,10 +310,11 @@ def _run(config, workdir, stop, watch) -> dict:
         )
     seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
     pictures_per_second = round(num_steps * batch_size / max(seconds, 1e-9), 1)
-    sizes = {"steps": num_steps, "epochs": settings.epochs, "batch_size": batch_size, "parameters": num_params}
+    counts = {"steps": num_steps, "epochs": settings.epochs, "batch_size": batch_size, "parameters": num_params}
     speeds = {"seconds_of_steps": round(seconds, 1), "images_per_second": pictures_per_second}
     found = {name: meta[name] for name in ("run", "best", "skipped_steps", "vocabulary_hash", "warm_start")}
-    return {**sizes, **speeds, **found, "final_loss": meta["loss"], "in_training_scores": meta["scores"]}
+    counts |= {"warning": warning} if warning else {}
+    return {**counts, **speeds, **found, "final_loss": meta["loss"], "in_training_scores": meta["scores"]}
 
 
 def _first_meta(config, info, num_steps: int, train_rng) -> dict:

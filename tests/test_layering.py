@@ -37,6 +37,7 @@ VERBS = {
     "evaluate_checkpoints",
     "export",
     "configs",
+    "init",
     "pictures",
 }
 
@@ -106,6 +107,7 @@ ROOMS = {
         "polars",
         "simplejpeg",
         "tensorflow_datasets",
+        "retrieval_jax.duplicates",
         "retrieval_jax.files",
         "retrieval_jax.scoring.ranking",
     },
@@ -146,6 +148,7 @@ ROOMS = {
         "retrieval_jax.attributes",
         "retrieval_jax.data",
         "retrieval_jax.inference",
+        "retrieval_jax.settings",
         "retrieval_jax.tasks",
         "retrieval_jax.training",
         "retrieval_jax.workdir",

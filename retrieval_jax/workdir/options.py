@@ -161,6 +161,17 @@ def _export(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=pathlib.Path, help="the products: CSV, TSV, JSON Lines or Parquet")
+    parser.add_argument(
+        "--images", type=pathlib.Path, metavar="FOLDER", help="the pictures; by default the folder of the table"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE", help="config to write; by default beside the table, named like it"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite an existing config")
+
+
 def _pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", type=pathlib.Path, help="table of products that names pictures by address")
     parser.add_argument(
@@ -228,6 +239,11 @@ VERBS = {
         "lists the experiments that come with the package, with hardware and expected score",
         lambda parser: parser.add_argument("name", nargs="?", help="shows all about one of them"),
         ("", "fashion_best"),
+    ),
+    "init": Verb(
+        "looks at a shop's table and pictures, and writes a config for them",
+        _init,
+        ("products.csv --images=pictures/", "export/catalog_product.csv --images=export/media --out=shop.py"),
     ),
     "pictures": Verb(
         "fetches the pictures that a table names by address",

@@ -196,18 +196,24 @@ def _parquet(
         frame = pl.read_parquet(full, columns=list(dict.fromkeys(columns.values())))  # one may be mapped twice
     except (Exception, pl.exceptions.PanicException) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from None
-    texts = {}
+    texts, marks = {}, []
     for ours, theirs in columns.items():
         column = frame[theirs]
         if ours in lists and isinstance(column.dtype, pl.List):
-            column = column.cast(pl.List(pl.String)).list.join(lists[ours])
+            items = column.cast(pl.List(pl.String))
+            inside = items.list.eval(pl.element().str.strip_chars().str.contains(lists[ours], literal=True)).list.any()
+            marks += [
+                (int(row), "value is not text", text_rows.not_text(theirs, lists[ours]))
+                for row in np.flatnonzero(inside.fill_null(False).to_numpy())
+            ]
+            column = items.list.join(lists[ours])
         elif column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
             raise InputError(f"{path}: column {theirs!r} holds {column.dtype}, not text or numbers; map another column")
         elif column.dtype.is_float():
             exact = 24 if column.dtype == pl.Float32 else 53
             column = _whole(column.cast(pl.Float64).fill_nan(None), exact, f"{path}: column {theirs!r}")
         texts[ours] = column.cast(pl.String).fill_null("")
-    return pl.DataFrame(texts), np.arange(1, len(frame) + 1), []
+    return pl.DataFrame(texts), np.arange(1, len(frame) + 1), marks
 
 
 def _whole(column: pl.Series, exact: int, where: str) -> pl.Series:
