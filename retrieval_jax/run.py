@@ -55,7 +55,7 @@ def run(config, folder, config_folder="configs") -> dict:
 
 
 def _prepared(config, folder, config_folder, name="") -> list[tuple]:
-    """Returns (name, config, work directory, data) of every run, in order, this one last; each directory can be used."""
+    """Returns (name, config, work directory, data) of every run in order, this one last; checks every directory."""
     folder = workdir.prepare(config, folder)
     walk = []
     for member, member_config in earlier(config, config_folder).items():

@@ -25,8 +25,8 @@ def catalogue(config, folder, *splits: str):
       *splits: their names.
 
     Returns:
-      The `data.catalog.Catalog`; None where it cannot be read and mine has not run: mine reads it first, refuses it with
-      the same words, and lists every bad row.
+      The `data.catalog.Catalog`; None where it cannot be read and mine has not run: mine reads it first, refuses it
+      with the same words, and lists every bad row.
 
     Raises:
       InputError: it cannot be read, or a split is missing or empty.
