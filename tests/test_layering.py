@@ -145,6 +145,8 @@ ROOMS = {
     # Builds what train would build, as shapes.
     "estimate.py": {
         "jax",
+        "retrieval_jax.views",
+        "retrieval_jax.models.pretrained",
         "retrieval_jax.attributes",
         "retrieval_jax.data",
         "retrieval_jax.inference",
