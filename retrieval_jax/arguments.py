@@ -203,7 +203,7 @@ def vectors(value: object, name: str, where: str, dim: int | None = None):
     Raises:
       InputError: it has another shape, or does not hold numbers. Values are checked by `finite`, where they are read.
     """
-    lazy = hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__")
+    lazy = isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "__getitem__")
     if not lazy:
         value = array(value, name, where, ("n", "D" if dim is None else dim))
     _check(value, name, where, ("n", "D" if dim is None else dim), "numbers")
@@ -217,8 +217,9 @@ def _check(found, name: str, where: str, shape: Sequence[int | str | None], kind
         raise InputError(
             f"{where}: {name} has the shape {list(found.shape)}, expected [{', '.join(map(str, shape))}]"
         )
-    if np.dtype(found.dtype).kind not in _KINDS[kind] and not (kind == "numbers" and str(found.dtype) in _NAMED):
-        raise InputError(f"{where}: {name} holds values of the type {found.dtype}, expected {kind}")
+    dtype = getattr(found, "dtype", np.dtype(np.float32))  # what reads like an array may leave it out
+    if np.dtype(dtype).kind not in _KINDS[kind] and not (kind == "numbers" and str(dtype) in _NAMED):
+        raise InputError(f"{where}: {name} holds values of the type {dtype}, expected {kind}")
 
 
 def _fits(found: tuple[int, ...], shape: Sequence[int | str | None]) -> bool:

@@ -339,7 +339,13 @@ def quiet(index: faiss.Index) -> list[int]:
         for piece in pieces:
             if isinstance(getattr(piece, "cp", None), faiss.ClusteringParameters):
                 piece.cp.min_points_per_centroid = 1
-        if isinstance(part, faiss.IndexIVF) and not part.quantizer.is_trained:
+        for number in range(part.chain.size() if isinstance(part, faiss.IndexPreTransform) else 0):
+            turn = faiss.downcast_VectorTransform(part.chain.at(number))
+            if isinstance(turn, faiss.OPQMatrix):
+                turn.pq = faiss.ProductQuantizer(turn.d_out, turn.M, 8)  # as it makes one itself
+                turn.pq.cp.min_points_per_centroid = 1
+                turn.pq.this.disown()  # belongs to the index now
+        if isinstance(part, faiss.IndexIVF):
             found.append(part.nlist)
         if isinstance(getattr(part, "pq", None), faiss.ProductQuantizer):
             found.append(part.pq.ksub)

@@ -108,10 +108,10 @@ def warn_zero(zero: np.ndarray, count: int, side: str, ids: Ids | None) -> None:
         return
     row = int(zero[0])
     name = f" ({short(ids[row])})" if ids is not None else ""
-    effect = "their results are in the order of their ids" if side == "query" else "they score 0 with every query"
+    effect = "its results are in the order of their ids" if side == "query" else "it scores 0 with every query"
     warnings.warn(
-        f"{len(zero):,} of {count:,} {side} vectors are zero, first row {row}{name}: a zero vector has no direction, so "
-        f"{effect} (an empty text, a black picture, an untrained network, or a step that removed all it had)",
+        f"zero vectors: {len(zero):,} of {count:,} on the {side} side, first row {row}{name}. A zero vector has no "
+        f"direction, so {effect} (an empty text, a black picture, an untrained network, or a step that removed it all)",
         stacklevel=3,
     )
 
