@@ -157,7 +157,7 @@ def filled(folder: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> pathli
     new = temporary(folder)
     with naming(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        sweep(folder.parent)
+        sweep(folder.parent, again=True)
         try:
             new.mkdir()
             fill(new)
