@@ -52,7 +52,9 @@ ROOMS = {
     "errors.py": set(),
     "pairs.py": set(),
     "views.py": {"jax"},
-    "files": {"fsspec"},
+    # Reads programs of strangers, in a process of its own.
+    "programs.py": {"jax"},
+    "files": {"fsspec", "msgspec"},
     "settings": {"ml_collections"},
     # Edited data is noticed by a digest of the catalogue.
     "workdir": {
@@ -105,6 +107,7 @@ ROOMS = {
         "array_record",
         "cv2",
         "etils",
+        "google.protobuf",
         "grain",
         "polars",
         "simplejpeg",
@@ -160,11 +163,13 @@ ROOMS = {
     # Serves without the training code.
     "exported.py": {
         "jax",
+        "msgspec",
         "safetensors",
         "retrieval_jax.data.examples",
         "retrieval_jax.data.pictures",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
+        "retrieval_jax.programs",
         "retrieval_jax.workdir",
     },
     "evaluators": {
