@@ -205,15 +205,18 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = Non
 
 def _plain(data: bytes, max_pixels: int, at_least: int | None) -> np.ndarray | None:
     """Decodes an ordinary JPEG with OpenCV, None for any other file; raises BadImage if it is too large or costly."""
-    plain, size = headers.peek(data)
-    if size:
-        check_size(size, max_pixels)
     if not data.startswith(headers.JPEG):
+        if size := headers.peek(data)[1]:
+            check_size(size, max_pixels)
         return None
-    if many := headers.too_many_scans(data, headers.jpeg(data)):
+    header = headers.jpeg(data)
+    if header.frame:
+        check_size(header.size, max_pixels)
+    if many := headers.too_many_scans(data, header):
         raise BadImage("image too costly", many)
-    if not (plain and size and headers.ends_well(data[:8], data[-12:])):
+    if not (header.plain and header.frame and headers.ends_well(data[:8], data[-12:])):
         return None
+    size = header.size
     flag = cv2.IMREAD_COLOR_RGB
     if at_least:
         fits = [n for n in (8, 4, 2) if min(size) // n >= at_least]
@@ -238,11 +241,11 @@ class _Room:
     def __init__(self, pixels: int):
         self._most, self._taken, self._changed = pixels, 0, threading.Condition()
 
+    def __call__(self, pixels: int) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if pixels <= _LARGE else self._held(pixels)
+
     @contextlib.contextmanager
-    def __call__(self, pixels: int) -> Iterator[None]:
-        if pixels <= _LARGE:
-            yield
-            return
+    def _held(self, pixels: int) -> Iterator[None]:
         pixels = min(pixels, self._most)
         with self._changed:
             self._changed.wait_for(lambda: self._taken + pixels <= self._most)

@@ -6,6 +6,7 @@ scans, with tiles larger than their picture.
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
 from typing import NamedTuple
@@ -26,6 +27,7 @@ _TURNED = re.compile(
     rb"\x12\x01\x03\x00(?!\x01\x00\x00\x00\x01\x00)",
     re.DOTALL,
 )
+_SCAN = re.compile(rb"\xff\xda")
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of a JPEG, among coded pixels
 _TIFF = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")
 _UNUSED = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")  # chunks of a PNG; some texts hold an orientation, see `png`
@@ -176,7 +178,10 @@ def too_many_scans(data: bytes, header: Jpeg) -> str:
     """
     if header.parts > MOST_PARTS:
         return f"it has more than {MOST_PARTS:,} markers before the picture"
-    if not header.scans or data.count(b"\xff\xda", header.scans) <= MOST_SCANS:  # coded pixels cannot contain these
+    if not header.scans:
+        return ""
+    most = sum(1 for _ in itertools.islice(_SCAN.finditer(data, header.scans), MOST_SCANS + 1))
+    if most <= MOST_SCANS:  # coded pixels cannot contain the marker, metadata can
         return ""
     count, at = 0, header.scans
     while (found := _MARKER.search(data, at)) and found[0] != b"\xff\xd9" and count <= MOST_SCANS:
