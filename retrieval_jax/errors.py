@@ -112,6 +112,11 @@ def short(text: str, limit: int = 100) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, truncated where it is long; its kind where it has none."""
+    return short((str(error).strip().splitlines() or [type(error).__name__])[0], 300)
+
+
 @contextlib.contextmanager
 def spoken():
     """Prints an `InputError` raised inside as one message and exits with status 2."""

@@ -176,7 +176,8 @@ def serve() -> None:
         except BrokenPipeError:
             return
         except Exception as error:
-            _send(answers, {"failed": f"{type(error).__name__}: {error}", "lacking": False}, b"")
+            kind = "" if isinstance(error, Exceeded) else f"{type(error).__name__}: "
+            _send(answers, {"failed": f"{kind}{error}", "lacking": False}, b"")
         else:
             _send(answers, {"end": True}, b"")
 
