@@ -19,7 +19,6 @@ import collections.abc
 import dataclasses
 import math
 import os
-import pathlib
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import jax
@@ -34,7 +33,7 @@ from retrieval_jax import programs as program_check
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError, first_line, short
-from retrieval_jax.files import atomic, documents
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256
 
 FORMAT = 1  # raise it when earlier readers cannot read it any more
@@ -122,6 +121,11 @@ class Model:
     params: dict
     programs: dict[str, Any]
     compiled: dict = dataclasses.field(default_factory=dict, repr=False)  # of `programs`, by sizes of the inputs
+
+    def __repr__(self) -> str:
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        labels = len(self.labels.get("label_names", ()))
+        return f"exported.Model({', '.join(sorted(self.programs))}; {size:,} parameters; {labels:,} labels)"
 
     def embed(self, inputs, program="embed"):
         """Embeds pictures, or whatever the program takes.
@@ -260,7 +264,10 @@ def load(folder):
     Raises:
       InputError: it is not an exported model, is damaged, or this machine cannot run it.
     """
-    folder = pathlib.Path(folder)
+    return versions.read(folder, "config.json", _load)
+
+
+def _load(folder) -> Model:
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} holds no exported model: make one with `retrieval-jax export`")
     about = documents.read(folder / "config.json", dict, remedy=_REMEDY)

@@ -17,6 +17,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 import tqdm
 
+from retrieval_jax import brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
@@ -53,6 +54,8 @@ class Whitening:
     mean: np.ndarray
     matrix: np.ndarray
     info: dict = dataclasses.field(default_factory=dict)
+
+    __repr__ = brief.line
 
     def version(self) -> str:
         """Returns a fingerprint of mean and matrix; vectors of different versions must not be compared."""

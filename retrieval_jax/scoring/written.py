@@ -27,10 +27,11 @@ class _File(TypedDict):
     """metrics.json."""
 
     stages: list[_Row]
+    chance: NotRequired[dict[str, float | None]]
 
 
-def stages(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """Returns the scores of a work directory, one dict per stage; none where nothing was scored.
+def read(workdir: str | os.PathLike) -> dict[str, Any]:
+    """Returns metrics.json of a work directory, {} where nothing was scored.
 
     Args:
       workdir: the work directory.
@@ -40,10 +41,10 @@ def stages(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     """
     file = pathlib.Path(workdir) / "metrics.json"
     if not file.exists():
-        return []
-    rows = documents.read(file, _File, remedy=_REMEDY)["stages"]
-    for row in rows:
+        return {}
+    content = documents.read(file, _File, remedy=_REMEDY)
+    for row in content["stages"]:
         for name in row.keys() - _Row.__annotations__.keys():
             if not isinstance(row[name], (int, float, type(None))):
                 raise InputError(f"{file}: {name!r} of {row['model']} {row['stage']} is not a number: {_REMEDY}")
-    return rows
+    return content

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_jax import errors
 from retrieval_jax.data.pictures import decoding
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
 from retrieval_jax.data.records import folders
@@ -65,6 +66,7 @@ class RecordImages:
         try:
             fields = parse(self._records[int(self.rows[row])])
         except Exception as error:  # a damaged file can raise anything
+            errors.raise_shortage(error, self._name(row))
             raise InputError(
                 f"{self._name(row)} cannot be read ({first_line(error)}); prepare the dataset again, or "
                 "copy its files again"
@@ -88,6 +90,9 @@ class RecordImages:
             return decoding.decode(data, self.max_pixels, self.at_least)
         except BadImage as error:
             raise InputError(f"row {row} of the pictures: {error.sentence(self._name(row))}") from None
+        except (MemoryError, OSError) as error:
+            errors.raise_shortage(error, self._name(row))
+            raise
 
     def _name(self, row: int) -> str:
         return f"record {self.rows[row]} of the split {self.split} in {self.folder}"
@@ -139,6 +144,7 @@ def open_records(folder: str, split: str) -> Any:
             split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
     except (OSError, ValueError, RuntimeError) as error:
+        errors.raise_shortage(error, f"{folder}: the split {split}")
         raise InputError(
             f"{folder}: the split {split} cannot be opened ({first_line(error)}); prepare it again, or "
             "copy its files again"

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 import tqdm
 
+from retrieval_jax import errors
 from retrieval_jax.data.catalog import SPLITS, Catalog
-from retrieval_jax.data.pictures import decoding
+from retrieval_jax.data.pictures import decoding, headers
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
 from retrieval_jax.data.records import folders, prepared
 from retrieval_jax.data.records import reading as records
@@ -238,6 +239,7 @@ def _read(
         try:
             fields = records.parse(opened[row])
         except Exception as error:  # a damaged file can raise anything
+            errors.raise_shortage(error, f"record {row} of {folder}")
             detail = f"it cannot be read ({first_line(error)}); prepare the dataset again"
             marks.append((at, "damaged record", detail))
             fields = {}
@@ -250,7 +252,11 @@ def _read(
             data = fields[image].bytes_list.value if image in fields else ()
             problem = BadImage("not an image file", "the record has none")
             if len(data) == 1:
-                problem = _look(data[0], max_pixels, whole=check_images == "decode")
+                try:
+                    problem = _look(data[0], max_pixels, whole=check_images == "decode")
+                except (MemoryError, OSError) as error:
+                    errors.raise_shortage(error, f"record {row} of {folder}")
+                    raise
             if problem:
                 marks.append((at, problem.reason, problem.sentence(f"its column {image!r}")))
     if "id" not in labels:
@@ -290,10 +296,10 @@ def _look(data: bytes, max_pixels: int, whole: bool) -> BadImage | None:
     """Returns what is wrong with an encoded picture, or None; decodes it if `whole`, or if its first and last bytes are
     not conclusive."""
     try:
-        plain, size = decoding.peek(data)
+        plain, size = headers.peek(data)
         if size is not None:
             decoding.check_size(size, max_pixels)
-        if whole or size is None or not decoding.ends_well(data[:8], data[-12:]):
+        if whole or size is None or not headers.ends_well(data[:8], data[-12:]):
             decoding.decode(data, max_pixels)
     except BadImage as error:
         return error

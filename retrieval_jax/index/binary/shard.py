@@ -24,6 +24,7 @@ from typing import BinaryIO, TypedDict
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.files.opening import opened
@@ -62,6 +63,8 @@ class Put:
     names: bytes
     codes: np.ndarray
     crc: int
+
+    __repr__ = brief.line
 
     def pack(self) -> list[bytes]:
         """Returns the payload of a record."""
