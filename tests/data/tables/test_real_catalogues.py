@@ -426,9 +426,8 @@ def test_the_same_rows_in_other_kinds_of_files(shop, loaded, tmp_path, kind):
     }[kind]()
     other = _load(kwargs | {"files": {"train": path}, "ground_truth": None})
     bad = {row[0] for row, reason, _ in expected.values() if len(row) == 4 and reason}
-    skipped = {"g1"}  # the gallery is not there
-    assert {entry["id"] for entry in other.set_aside} == bad - skipped
-    assert set(loaded.train.ids) - {"u2"} == set(other.train.ids) - skipped
+    assert {entry["id"] for entry in other.set_aside} == bad
+    assert set(loaded.train.ids) - {"u2"} == set(other.train.ids)
 
 
 def test_numbers_and_nulls_of_parquet_and_json(tmp_path):
