@@ -25,8 +25,7 @@ from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic, remote
-from retrieval_jax.files.atomic import replace_folder
+from retrieval_jax.files import atomic, remote, versions
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import provenance, sides
 
@@ -129,7 +128,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
             written["compared"] = {"rows": _PROBES, "difference": difference}
             atomic.write_json(folder / "config.json", written)
 
-    replace_folder(out, fill)
+    versions.replace(out, "config.json", fill)
     written = atomic.read_json(out / "config.json")
     found = written.get("compared", {}).get("difference", "not compared here")
     print(

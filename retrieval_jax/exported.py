@@ -19,7 +19,6 @@ import collections.abc
 import dataclasses
 import functools
 import math
-import pathlib
 from typing import Any
 
 import jax
@@ -32,7 +31,7 @@ from retrieval_jax import pairs
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, versions
 from retrieval_jax.files.arrays import file_sha256
 
 FORMAT = 1  # raise it when earlier readers cannot read it any more
@@ -204,7 +203,10 @@ def load(folder):
     Raises:
       InputError: it is not an exported model, is damaged, or this machine cannot run it.
     """
-    folder = pathlib.Path(folder)
+    return versions.read(folder, "config.json", _load)
+
+
+def _load(folder) -> Model:
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} holds no exported model: make one with `retrieval-jax export`")
     about = atomic.read_json(folder / "config.json")

@@ -111,7 +111,7 @@ ROOMS = {
         "retrieval_jax.files",
         "retrieval_jax.scoring.ranking",
     },
-    "models": {"flax", "huggingface_hub", "jax", "safetensors"},
+    "models": {"flax", "huggingface_hub", "jax", "safetensors", "retrieval_jax.files.atomic"},
     "losses": {"jax", "optax"},
     "tasks": {
         "jax",

@@ -18,7 +18,7 @@ import tqdm
 from retrieval_jax import brief
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, versions
 
 CHUNK = 16_384  # titles tokenized at once: fits the CPU's caches, a third faster than 65,536
 CHARACTERS = 16_000_000  # most text per chunk, unless a single title is longer
@@ -129,20 +129,22 @@ def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
 
 
 def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.RULE) -> None:
-    """Writes statistics as one Parquet file per table, and statistics.json last.
+    """Writes statistics as one Parquet file per table, described by statistics.json; other files there stay.
 
     Args:
       folder: created if missing.
       found: the `Statistics`.
       rule: rules that titles were counted by, `words.Rules.counted_by`.
     """
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     there = {name: getattr(found, name) for name in TABLES if getattr(found, name) is not None}
-    for name, table in there.items():
-        table.rechunk().write_parquet(folder / f"{name}.parquet")
     content = {"rule": rule, "num_titles": found.num_titles, "tables": list(there)}
-    atomic.write_bytes(folder / NAMES_FILE, (json.dumps(content, indent=1) + "\n").encode("utf-8"))
+
+    def fill(new: pathlib.Path) -> None:
+        for name, table in there.items():
+            atomic.write(new / f"{name}.parquet", table.rechunk().write_parquet)
+        atomic.write_text(new / NAMES_FILE, json.dumps(content, indent=1) + "\n")
+
+    versions.replace(folder, NAMES_FILE, fill, whole=False)
 
 
 def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
@@ -155,7 +157,10 @@ def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
     Raises:
       InputError: the statistics are missing, unreadable or counted by other rules.
     """
-    folder = pathlib.Path(folder)
+    return versions.read(folder, NAMES_FILE, lambda place: _load(place, rule))
+
+
+def _load(folder: pathlib.Path, rule: str) -> Statistics:
     try:
         content = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
         counted_by, num_titles = content["rule"], int(content["num_titles"])

@@ -20,9 +20,9 @@ import numpy as np
 from retrieval_jax import brief
 from retrieval_jax.embeddings.ids import Ids
 from retrieval_jax.embeddings.vectors import Computed, Shards
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
+from retrieval_jax.files import atomic, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
-from retrieval_jax.files.atomic import replace_folder
 
 FORMAT = 1
 KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones whenever they are read
@@ -131,7 +131,10 @@ class Embeddings:
         Raises:
           InputError: a file that is missing, truncated, mismatched or has changed since it was written.
         """
-        folder = pathlib.Path(folder)
+        return versions.read(folder, "embeddings.json", lambda place: cls._load(place, verify))
+
+    @classmethod
+    def _load(cls, folder: pathlib.Path, verify: bool) -> Embeddings:
         info = read_info(folder)
         arrays = []
         for shard in info["shards"]:
@@ -176,6 +179,8 @@ def allocate(shape: tuple[int, int], max_bytes: int = 2 << 30) -> np.ndarray:
     if shape[0] * shape[1] * 4 <= max_bytes:
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile() as file:  # the mapping keeps the file alive after it is closed
+        with naming(tempfile.gettempdir()):  # a full disk would end the process at the first write to the mapping
+            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * 4)
         return np.memmap(file, np.float32, "w+", shape=shape)
 
 
@@ -211,7 +216,7 @@ def write(
                 raise InputError(f"{folder}: a block of shape {block.shape} where [rows, {dim}] was announced")
             array = as_stored(block, dtype, lambda row, first=rows: f"{folder}: row {first + row} ({ids[first + row]})")
             file = new / f"{len(shards):05d}.npy"
-            np.save(file, array, allow_pickle=False)
+            atomic.write_npy(file, array)
             shards.append({"file": file.name, "rows": len(array), "sha256": file_sha256(file)})
             rows += len(array)
         if rows != len(ids):
@@ -226,9 +231,9 @@ def write(
             "shards": shards,
             "meta": dict(meta),
         }
-        (new / "embeddings.json").write_text(json.dumps(info, indent=1))
+        atomic.write_text(new / "embeddings.json", json.dumps(info, indent=1))
 
-    return replace_folder(folder, fill)
+    return versions.replace(folder, "embeddings.json", fill)
 
 
 def check_dtype(dtype: str) -> None:
@@ -273,7 +278,7 @@ def read_info(folder: str | os.PathLike) -> dict:
     Raises:
       InputError: it is missing, of another format, or broken.
     """
-    file = pathlib.Path(folder) / "embeddings.json"
+    file = folder / "embeddings.json" if not isinstance(folder, str) else pathlib.Path(folder) / "embeddings.json"
     if not file.exists():
         raise InputError(f"{file} not found: run embed first (python -m retrieval_jax.embed)")
     try:

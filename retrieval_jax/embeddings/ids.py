@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from retrieval_jax.errors import InputError, short
+from retrieval_jax.files import atomic
 from retrieval_jax.files.arrays import load_npy
 
 
@@ -80,8 +81,8 @@ class Ids(Sequence):
           folder: an existing folder.
           name: prefix of the file names, where a folder holds several sets of ids.
         """
-        np.save(folder / f"{name}ids.npy", self.data, allow_pickle=False)
-        np.save(folder / f"{name}id_offsets.npy", self.offsets, allow_pickle=False)
+        atomic.write_npy(folder / f"{name}ids.npy", self.data)
+        atomic.write_npy(folder / f"{name}id_offsets.npy", self.offsets)
 
     @classmethod
     def load(cls, folder: pathlib.Path, name: str = "") -> Ids:

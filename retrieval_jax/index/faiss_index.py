@@ -21,8 +21,8 @@ import tqdm
 from retrieval_jax import brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
-from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.index import exact
 from retrieval_jax.scoring.ranking import Ranking
 
@@ -86,7 +86,7 @@ class Index:
         self.sources = _sources(gallery.meta) if isinstance(gallery, Embeddings) else []
         self.factory, self.candidates, self.threads = factory, candidates, threads
         if folder and (pathlib.Path(folder) / "index.json").exists():
-            self._load(pathlib.Path(folder))
+            versions.read(folder, "index.json", self._load)
         else:
             self.faiss = self._build(train_rows)
             if folder:
@@ -201,7 +201,7 @@ class Index:
 
         def fill(new: pathlib.Path) -> None:
             faiss.write_index(self.faiss, str(new / "index.faiss"))
-            np.save(new / "witnesses.npy", self._witnesses(), allow_pickle=False)
+            atomic.write_npy(new / "witnesses.npy", self._witnesses())
             info = {
                 "format": FORMAT,
                 "factory": self.factory,
@@ -212,9 +212,9 @@ class Index:
                 "index_sha256": file_sha256(new / "index.faiss"),
                 "faiss": faiss.__version__,
             }
-            (new / "index.json").write_text(json.dumps(info, indent=1))
+            atomic.write_text(new / "index.json", json.dumps(info, indent=1))
 
-        return replace_folder(folder, fill)
+        return versions.replace(folder, "index.json", fill)
 
     def _gallery_sha256(self) -> str:
         return self.exact.ids.sha256() if self.exact.ids is not None else ""

@@ -31,6 +31,7 @@ from retrieval_jax.data.records import reading as records
 from retrieval_jax.data.records.shards import FORMAT, Shard, features
 from retrieval_jax.data.tables import row_checks
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 from retrieval_jax.scoring import ranking
 
 _FURTHER = "column "  # before the names of further columns
@@ -85,7 +86,7 @@ def finish(
         else:
             further = {f"{_FURTHER}{key}": catalog_lib.take(column, rows) for key, column in split.columns.items()}
         whole = pl.concat([pl.DataFrame(columns), column_files.frame(further)], how="horizontal")
-        whole.write_parquet(inside / f"{split_name}.parquet")
+        atomic.write(inside / f"{split_name}.parquet", whole.write_parquet)
         infos.append(
             tfds.core.SplitInfo(
                 name=split_name,
@@ -97,7 +98,7 @@ def finish(
             )
         )
     if catalog.truth is not None:
-        np.savez(inside / "truth.npz", **_truth(catalog.truth, kept["query"], kept["gallery"]))
+        atomic.write_npz(inside / "truth.npz", **_truth(catalog.truth, kept["query"], kept["gallery"]))
     tables = {}
     if isinstance(catalog.tables, Lazy):
         left_behind += list(catalog.tables)
@@ -105,7 +106,7 @@ def finish(
         places = {split_name: _places(rows, len(catalog.split(split_name))) for split_name, rows in kept.items()}
         for key, table in catalog.tables.items():
             moved = table.moved(places)
-            column_files.frame(moved.columns).write_parquet(inside / _table_file(key))
+            atomic.write(inside / _table_file(key), column_files.frame(moved.columns).write_parquet)
             tables[key] = {"rows_of": dict(moved.rows_of), "read": len(table), "kept": len(moved)}
     tfds.folder_dataset.write_metadata(
         data_dir=folder,

@@ -7,6 +7,7 @@ import pathlib
 import huggingface_hub
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 from retrieval_jax.models.timm import checkpoints as timm_checkpoints
 
 
@@ -159,4 +160,4 @@ def write_config(weights: pathlib.Path, architecture: str, arguments: dict, ours
     }
     if ours:
         contents["retrieval_jax"] = ours
-    weights.with_name("config.json").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    atomic.write_text(weights.with_name("config.json"), json.dumps(contents, indent=1) + "\n")
