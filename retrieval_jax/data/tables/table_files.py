@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retrieval_jax.data import parquet
 from retrieval_jax.data.tables import text_rows
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
@@ -102,9 +103,9 @@ def header(root: Any, path: str, encoding: str) -> list[str]:
         return [short(name.encode("utf-8", "backslashreplace").decode()) for name in found]
     if kind == ".parquet":
         try:
-            return list(pl.read_parquet_schema(full))
-        except (Exception, pl.exceptions.PanicException) as error:  # whatever polars raises, the file is not Parquet
-            raise InputError(f"{path}: not a readable Parquet file ({error})") from None
+            return parquet.names(full)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
     unpack = "; unpack it" if kind in (".gz", ".bz2", ".xz", ".zst", ".zip") else ""
     raise InputError(f"{path}: files end in .csv, .tsv, .jsonl, .ndjson or .parquet, not in {kind!r}{unpack}")
 
@@ -193,21 +194,27 @@ def _parquet(
     full: pathlib.Path, path: str, columns: dict[str, str], lists: Mapping[str, str]
 ) -> tuple[pl.DataFrame, np.ndarray, list]:
     try:
-        frame = pl.read_parquet(full, columns=list(dict.fromkeys(columns.values())))  # one may be mapped twice
-    except (Exception, pl.exceptions.PanicException) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from None
-    texts = {}
+        frame = parquet.read(full, list(dict.fromkeys(columns.values())))  # one may be mapped twice
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    texts, marks = {}, []
     for ours, theirs in columns.items():
         column = frame[theirs]
         if ours in lists and isinstance(column.dtype, pl.List):
-            column = column.cast(pl.List(pl.String)).list.join(lists[ours])
+            items = column.cast(pl.List(pl.String))
+            inside = items.list.eval(pl.element().str.strip_chars().str.contains(lists[ours], literal=True)).list.any()
+            marks += [
+                (int(row), "value is not text", text_rows.not_text(theirs, lists[ours]))
+                for row in np.flatnonzero(inside.fill_null(False).to_numpy())
+            ]
+            column = items.list.join(lists[ours])
         elif column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
             raise InputError(f"{path}: column {theirs!r} holds {column.dtype}, not text or numbers; map another column")
         elif column.dtype.is_float():
             exact = 24 if column.dtype == pl.Float32 else 53
             column = _whole(column.cast(pl.Float64).fill_nan(None), exact, f"{path}: column {theirs!r}")
         texts[ours] = column.cast(pl.String).fill_null("")
-    return pl.DataFrame(texts), np.arange(1, len(frame) + 1), []
+    return pl.DataFrame(texts), np.arange(1, len(frame) + 1), marks
 
 
 def _whole(column: pl.Series, exact: int, where: str) -> pl.Series:
