@@ -87,6 +87,7 @@ def commit(new: pathlib.Path, folder: pathlib.Path, description: str, *, whole: 
                 return
         with _alone(folder):
             _finish(folder, description)  # of a process that was killed
+            atomic.sweep(folder, again=True)
             os.replace(new, _source(folder))
             _finish(folder, description, whole)
 
