@@ -21,6 +21,13 @@ class RunFailed(RuntimeError):
     """
 
 
+class Shortage(RunFailed):
+    """The machine lacks memory, open files, access or a disk that answers: what was to be read may be fine.
+
+    Never counted as a bad row. The same command continues once the cause is gone.
+    """
+
+
 class Preempted(RuntimeError):
     """The run was asked to stop (SIGTERM) and has saved everything: the same command resumes it.
 
@@ -41,6 +48,7 @@ _DISK = {
     errno.EMFILE: "raise the limit on open files (ulimit -n), or use fewer workers",
     errno.ENFILE: "the machine has too many open files: end other processes, or raise fs.file-max",
     errno.ENOMEM: "free some memory, or use smaller batches and fewer workers",
+    errno.EAGAIN: "end some processes or threads, or raise their limit (ulimit -u)",
     errno.ENOLCK: "the file system gives no locks: use another one",
 }
 # What it refuses because of a path: another path is needed, so it counts as an `InputError`.
@@ -51,8 +59,8 @@ _PATH = {
     errno.ENOTDIR: "a part of the path is a file, not a folder: give another path",
     errno.EISDIR: "that is a folder: give the path of a file",
     errno.ENOENT: "check the path, and that nothing removes its folder meanwhile",
-    errno.EEXIST: "give another path, or remove what is there",
-    errno.ENOTEMPTY: "give another path, or remove what is there",
+    errno.EEXIST: "it is there already, or a file has the name of one of its folders: give another path",
+    errno.ENOTEMPTY: "give another path, or one of an empty folder",
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ELOOP: "its symbolic links form a loop: give another path",
     errno.EINVAL: "the file system does not take this name, or this kind of access: give another path",
@@ -61,11 +69,73 @@ _PATH = {
     errno.EBUSY: "another program uses it: end that, or give another path",
     errno.EXDEV: "give a path on the same file system",
 }
+# Errors of a path itself: any other error while a picture or table is read is the machine's.
+OF_A_PATH = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EISDIR,
+    errno.EILSEQ,
+    errno.EINVAL,
+    errno.ENXIO,
+}
+_MEMORY = "out of memory: free some, or use fewer threads or smaller batches"
+# How libraries that raise exceptions of their own pass on an error of the operating system.
+_PASSED_ON = re.compile(r"os error (\d+)|\[Errno (\d+)\]|errno[ =:]+(\d+)", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(
+    r"insufficient memory|outofmemory|out of memory|cannot allocate memory|bad_alloc|realloc of size|malloc of size|"
+    r"unable to allocate",
+    re.IGNORECASE,
+)
+
+
+def shortage(error: BaseException) -> str:
+    """Returns what the machine lacks, with a remedy, if that caused an error; "" for an error of the data.
+
+    Args:
+      error: an exception raised while something was read or decoded.
+    """
+    if isinstance(error, InputError):
+        return ""
+    if isinstance(error, Shortage):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return str(error) if str(error).startswith("out of memory") else _MEMORY
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := _PASSED_ON.search(str(error))):
+        number = int(next(filter(None, found.groups())))
+    if number is None:
+        return _MEMORY if _OUT_OF_MEMORY.search(str(error)) else ""
+    if number in OF_A_PATH:
+        return ""
+    return f"{os.strerror(number)}: {(_DISK | _PATH).get(number, 'check the disk or the network share')}"
+
+
+def raise_shortage(error: BaseException, what: str) -> None:
+    """Raises `Shortage` if an error is the machine's; returns if it is one of the data.
+
+    Args:
+      error: see `shortage`.
+      what: what was being read, such as a path.
+    """
+    if isinstance(error, Shortage):
+        raise error
+    if lack := shortage(error):
+        raise Shortage(
+            f"{short(what, 300)} could not be read ({lack}). The data may be fine, so nothing is set aside; the same "
+            "command continues from what was complete"
+        ) from error
 
 
 def short(text: str, limit: int = 100) -> str:
     """Returns a user's text for a sentence, truncated where it is long."""
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, truncated where it is long; its kind where it has none."""
+    return short((str(error).strip().splitlines() or [type(error).__name__])[0], 300)
 
 
 @contextlib.contextmanager
@@ -151,6 +221,8 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, Preempted):
         return f"stopped: {error}", Preempted.REQUEUE
     if not isinstance(error, (InputError, RunFailed)):
+        if isinstance(error, MemoryError):
+            return f"error: {_MEMORY}; the same command continues from what was complete", 1
         error = refusal(error)
     if error is None:
         return None

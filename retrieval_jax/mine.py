@@ -29,8 +29,20 @@ from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import atomic
 from retrieval_jax.pages import mined
 from retrieval_jax.settings import sizes
+from retrieval_jax.workdir import checks
 
 _SHOWN = 10
+
+
+def check(config: Any, workdir: Any) -> None:
+    """Raises an InputError for settings that cannot be; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: not read.
+    """
+    del workdir
+    checks.check(config)
 
 
 def run(config: Any, workdir: Any) -> dict:
@@ -45,8 +57,9 @@ def run(config: Any, workdir: Any) -> dict:
       The summary: counts, coverage, labels per title, head, tail, examples, category counts, the vocabulary's hash.
 
     Raises:
-      InputError: no titles, a threshold that is not a whole number of 0 or more, or no token above it.
+      InputError: a setting that cannot be, no titles, or no token above the threshold.
     """
+    check(config, workdir)
     catalog = loading.load(config["data"], set_aside_path=workdir / "set_aside.csv")
     found = _clusters(config["mine"].get("clusters"), catalog, workdir / "attributes")
     splits = {name: getattr(catalog, name) for name in ("train", "val") if getattr(catalog, name) is not None}

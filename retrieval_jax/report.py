@@ -30,13 +30,24 @@ from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
 from retrieval_jax.scoring import metrics
 from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
-from retrieval_jax.workdir import VERBS, as_path, members, plain, read_record
+from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record
 
 __all__ = ["rows_picture", "run"]
 
 MAX_BYTES = 5_000_000
 PICTURES = ((128, 88), (96, 80), (64, 70))  # longest side in px, JPEG quality; the first that fits MAX_BYTES is used
 escape = html.escape
+
+
+def check(config, workdir) -> None:
+    """Raises an InputError for settings that cannot be; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: not read.
+    """
+    del workdir
+    checks.check(config)
 
 
 def run(config, workdir) -> dict:

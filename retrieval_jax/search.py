@@ -42,7 +42,7 @@ from retrieval_jax.postprocess import State, ensemble, walk
 from retrieval_jax.postprocess.walk import FIRST, Step
 from retrieval_jax.scoring import ranking
 from retrieval_jax.scoring.ranking import Ranking
-from retrieval_jax.workdir import sides
+from retrieval_jax.workdir import checks, sides
 
 NETWORKS = (sides.MODEL, "pretrained")  # the models that the steps apply to
 JOINS = ("ensemble", "fusion")  # steps that turn all members into one
@@ -95,6 +95,7 @@ def check(config, workdir) -> None:
       workdir: not read.
     """
     del workdir
+    checks.check(config)
     steps = walk.parse(config.search.steps)
     walk.chosen(config.search.get("stages", ()), steps)
     taken = pairs.arguments(index.get(config.search.index).Index, skip=2)

@@ -17,6 +17,7 @@ FREE = {
     "numpy",
     "tqdm",
     "retrieval_jax.__version__",
+    "retrieval_jax.arguments",
     "retrieval_jax.brief",
     "retrieval_jax.errors",
     "retrieval_jax.pairs",
@@ -47,10 +48,13 @@ ROOMS = {
     # The door knows the verbs by name alone.
     "__main__.py": {"shtab", "retrieval_jax.__version__", "retrieval_jax.training.sharding", "retrieval_jax.workdir"},
     "brief.py": set(),
+    "arguments.py": set(),
     "errors.py": set(),
     "pairs.py": set(),
     "views.py": {"jax"},
-    "files": {"fsspec"},
+    # Reads programs of strangers, in a process of its own.
+    "programs.py": {"jax"},
+    "files": {"fsspec", "msgspec"},
     "settings": {"ml_collections"},
     # Edited data is noticed by a digest of the catalogue.
     "workdir": {
@@ -103,6 +107,7 @@ ROOMS = {
         "array_record",
         "cv2",
         "etils",
+        "google.protobuf",
         "grain",
         "polars",
         "simplejpeg",
@@ -145,6 +150,8 @@ ROOMS = {
     # Builds what train would build, as shapes.
     "estimate.py": {
         "jax",
+        "retrieval_jax.views",
+        "retrieval_jax.models.pretrained",
         "retrieval_jax.attributes",
         "retrieval_jax.data",
         "retrieval_jax.inference",
@@ -156,11 +163,13 @@ ROOMS = {
     # Serves without the training code.
     "exported.py": {
         "jax",
+        "msgspec",
         "safetensors",
         "retrieval_jax.data.examples",
         "retrieval_jax.data.pictures",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
+        "retrieval_jax.programs",
         "retrieval_jax.workdir",
     },
     "evaluators": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import numbers
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -26,10 +27,28 @@ class Ids(Sequence):
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Ids:
-        """Returns `ids` as `Ids` (unchanged if they are already)."""
+        """Returns `ids` as `Ids` (unchanged if they are already).
+
+        Args:
+          ids: texts, or integers, which become texts.
+
+        Raises:
+          InputError: they are not a list of ids: a single text, whose letters would be the ids, or bytes, None and
+            floats, whose texts ("b'7'", "None", "7.0") match no other id.
+        """
         if isinstance(ids, cls):
             return ids
-        encoded = [str(item).encode() for item in ids]
+        single = isinstance(ids, (str, bytes, bytearray)) or (isinstance(ids, np.ndarray) and not ids.ndim)
+        if single or not (hasattr(ids, "__iter__") or hasattr(ids, "__getitem__")):  # columns have the latter alone
+            raise InputError(f"ids={short(repr(ids))}: expected a list of ids, one per row")
+        encoded = []
+        for row, item in enumerate(ids.tolist() if isinstance(ids, np.ndarray) else ids):
+            if not isinstance(item, str) and (isinstance(item, bool) or not isinstance(item, numbers.Integral)):
+                raise InputError(f"the id in row {row} is {short(repr(item))}: ids are texts, or integers")
+            try:
+                encoded.append(str(item).encode())
+            except UnicodeEncodeError as error:
+                raise InputError(f"the id in row {row}, {ascii(item)}, is not valid Unicode: rename it") from error
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(item) for item in encoded], out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)

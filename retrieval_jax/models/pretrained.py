@@ -75,6 +75,21 @@ def _parts(timm_name: str) -> tuple[types.ModuleType, str, str]:
     return known[name], name, tag or timm_checkpoints.default_tag(name)
 
 
+def check(timm_name: str, path, offline: bool) -> None:
+    """Checks that the weights of a model can be had, without downloading or reading them.
+
+    Args:
+      timm_name: such as "convnext_tiny.fb_in22k".
+      path: a local file or folder, "" or None for the hub.
+      offline: whether only the hub's local cache may be used.
+
+    Raises:
+      InputError: no such model, no such file, or the hub does not have it or cannot be reached.
+    """
+    _, name, tag = _parts(timm_name)
+    timm_files.check(name, tag, path or None, offline)
+
+
 def _pair(size) -> tuple[int, int]:
     return (int(size[0]), int(size[1])) if isinstance(size, tuple | list) else (int(size), int(size))
 

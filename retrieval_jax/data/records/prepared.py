@@ -30,7 +30,7 @@ from retrieval_jax.data.records import column_files
 from retrieval_jax.data.records import reading as records
 from retrieval_jax.data.records.shards import FORMAT, Shard, features
 from retrieval_jax.data.tables import row_checks
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, first_line
 from retrieval_jax.files import atomic
 from retrieval_jax.scoring import ranking
 
@@ -230,7 +230,7 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
         raise
     except Exception as error:  # JSON, Parquet, npz and CSV readers each raise their own
         raise InputError(
-            f"{folder}: its tables cannot be read ({records.first_line(error)}); run prepare again with "
+            f"{folder}: its tables cannot be read ({first_line(error)}); run prepare again with "
             "the same --out: complete files are kept"
         ) from error
     if set_aside_path is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 
-from retrieval_jax import brief
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
@@ -18,6 +18,7 @@ from retrieval_jax.files import atomic
 TRAINING_ROWS = 8192  # rows to fit the rotation on
 ROWS_PER_CELL = 64  # most rows per cell to fit the cells on
 FEW_ROWS = 50_000  # up to this many rows there is one cell, and all codes are scanned
+MOST_BITS = 1 << 16  # the rotation is [bits, bits] while it is fitted
 SLACK = 32  # rows requested beyond the wanted count, to resolve ties at the end
 # A bit is set if a float64 product exceeds this. Products computed with other block sizes or thread counts differ by
 # about 1e-15; with this threshold, products that are truly zero (common in sparse or constant data) keep the same bit.
@@ -154,26 +155,26 @@ def fit(
     Raises:
       InputError: no vectors, non-finite ones, or settings out of range.
     """
-    rows = vectors.vectors if isinstance(vectors, Embeddings) else vectors
-    if len(rows.shape) != 2 or not len(rows) or not rows.shape[1]:
+    rows = arguments.vectors(vectors.vectors if isinstance(vectors, Embeddings) else vectors, "vectors", "binary codes")
+    if not len(rows):
         raise InputError(f"binary codes need vectors [n, D] to fit on, got shape {tuple(rows.shape)}")
     count, width = rows.shape
     usual = max(8, 2 * width // 8 * 8)
-    bits = usual if bits is None else bits
+    bits = usual if bits is None else arguments.integer(bits, "bits", "binary codes", high=MOST_BITS)
     if bits < 8 or bits % 8:
         raise InputError(f"binary codes of {bits} bits: use a multiple of 8, such as {usual}")
+    arguments.integer(rounds, "rounds", "binary codes", low=0)
+    arguments.integer(seed, "seed", "binary codes", low=0, high=2**31 - 2)  # faiss takes 31 bits
     if cells is None:
         cells = 1 if count <= FEW_ROWS else int(np.sqrt(count))
-    if not 1 <= cells <= count:
+    if arguments.integer(cells, "cells", "binary codes") > count:
         raise InputError(f"{cells} cells cannot be fitted on {count} vectors: choose from 1 to {count}")
 
     def some(number: int) -> np.ndarray:
         chosen = np.sort(np.random.default_rng(seed).permutation(count)[:number])
-        read = np.asarray(rows[chosen] if number < count else rows[:], np.float32)
-        bad = ~np.isfinite(read).all(1)
-        if bad.any():
-            row = int(chosen[bad.argmax()])
-            raise InputError(f"binary codes: row {row} of the vectors is non-finite: embed that listing again")
+        with np.errstate(over="ignore"):
+            read = np.asarray(rows[chosen] if number < count else rows[:], np.float32)
+        arguments.finite(read, "binary codes", None, chosen)
         return units(read)
 
     unit = some(max(TRAINING_ROWS, 4 * width))
@@ -201,9 +202,7 @@ def probed(cells: int, probes: int | None) -> int:
     Raises:
       InputError: probes below 1.
     """
-    if probes is not None and probes < 1:
-        raise InputError(f"probes is {probes}: it must be at least 1")
-    return min(cells, max(16, cells // 16) if probes is None else probes)
+    return min(cells, max(16, cells // 16) if probes is None else arguments.integer(probes, "probes", "index binary"))
 
 
 class Lists:

@@ -163,7 +163,7 @@ class Index:
                     again.append(some[unsure])
                 asked = np.concatenate(again) if limit < most else asked[:0]
                 limit = min(4 * limit, most)
-        return self.exact.ranking(ids, rows, scores)
+        return self.exact.ranking(ids, rows, scores, vectors)
 
     def _search(self, block, lengths, some, own, text, limit, k) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Searches queries that share a filter; returns rows and scores [n, k] and which may miss a row, [n]."""
