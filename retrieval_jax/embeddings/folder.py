@@ -132,11 +132,13 @@ class Embeddings:
 
     @classmethod
     def load(cls, folder: str | os.PathLike, *, verify: bool = False) -> Embeddings:
-        """Returns the embeddings of a folder, memory-mapped: shapes and file sizes are checked, no vector is read.
+        """Returns the embeddings of a folder, memory-mapped.
+
+        Shapes, sizes and the ids are checked; vectors are not read, and their checksums only compared with `verify`.
 
         Args:
           folder: a folder that `save` or `write` made.
-          verify: also read every byte and compare the checksums (for files that were copied from elsewhere).
+          verify: also read the vectors and compare their checksums, about a second per gigabyte. `search` does so.
 
         Raises:
           InputError: a file that is missing, truncated, mismatched or has changed since it was written.
@@ -165,7 +167,7 @@ class Embeddings:
                 f"{folder}: {len(ids)} ids, {len(vectors)} vectors, and embeddings.json says {info['rows']} "
                 "rows: run embed again"
             )
-        if verify and ids.sha256() != info["ids_sha256"]:
+        if ids.sha256() != info["ids_sha256"]:
             raise InputError(f"{folder / 'ids.npy'} has changed since it was written: run embed again")
         sums = hashlib.sha256("".join(shard["sha256"] for shard in info["shards"]).encode()).hexdigest()
         return cls(ids, vectors, {**info["meta"], "vectors_sha256": sums})

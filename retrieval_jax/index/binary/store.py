@@ -13,6 +13,7 @@ import fcntl
 import os
 import pathlib
 import threading
+import time
 import zlib
 from collections.abc import Iterable
 
@@ -309,13 +310,25 @@ class Store:
         self._row_of = None
 
     def verify(self) -> None:
-        """Reads everything and verifies the checksums.
+        """Reads everything on disk and verifies the checksums; other threads and processes may write meanwhile.
 
         Raises:
           InputError: a damaged file; the message names it.
         """
-        for part in self._shards:
-            part.verify()
+        for number in range(len(self._shards)):
+            part = self._shards[number]
+            while True:
+                try:
+                    part.verify()
+                    break
+                except (InputError, OSError):
+                    if shard.current(part.folder) == part.generation:  # otherwise a writer compacted it meanwhile
+                        raise
+                if self._lock_file is None:  # what this reader has in memory stays as it is until `refresh`
+                    part = self._open_shard(number, len(self._shards))
+                else:
+                    time.sleep(0.01)  # until the thread that compacts has put the new one in its place
+                    part = self._shards[number]
 
     def names(self, rows: np.ndarray) -> list:
         """Returns the ids of rows (a Ranking's item_rows), as nested lists of the same shape; "" for -1.
