@@ -184,20 +184,23 @@ def encode(
     titles: Iterable[str],
     tokens: Sequence[str],
     tokenize: Callable[[Sequence[str]], pl.DataFrame] = title_rule.tokenize_many,
+    progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the given tokens in titles.
 
     Args:
       titles: n texts, iterated over once.
       tokens: V distinct tokens; the id of a token is its index.
-      tokenize: as for `count`.
+      tokenize, progress: as for `count`.
 
     Returns:
       Sparse rows (indptr int64 [n + 1], ids int32): title i has `ids[indptr[i]:indptr[i + 1]]`, distinct, ascending.
     """
     known = pl.Enum(pl.Series(tokens, dtype=pl.String))
     lengths, ids = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
-    for found, many in _in_order(lambda chunk: _encode_chunk(chunk[0], known, tokenize), _chunks(titles, None)):
+    for found, many in _in_order(
+        lambda chunk: _encode_chunk(chunk[0], known, tokenize), _chunks(titles, None, progress)
+    ):
         lengths.append(many)
         ids.append(found)
     return np.cumsum(np.concatenate(lengths)), np.concatenate(ids)
