@@ -15,6 +15,7 @@ Reading pictures, compiling, evaluation during training, test-time views and sea
 
 import contextlib
 import dataclasses
+import functools
 import io
 import math
 import pathlib
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax import inference, tasks, workdir
-from retrieval_jax.attributes import statistics
+from retrieval_jax.attributes import choosing, statistics, words
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.errors import InputError
@@ -142,8 +143,10 @@ def _mined(config, catalog, folder: pathlib.Path):
     if (folder / "attributes" / "vocabulary.json").exists() or not titles:
         yield folder
         return
-    counted = statistics.count(titles, progress=False)
-    vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(config.mine.threshold))
+    rules = choosing.base_rules(config.mine)
+    tokenize = functools.partial(words.of_titles, rules=rules)
+    counted = statistics.count(titles, tokenize=tokenize, progress=False)
+    vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(config.mine.threshold), rules)
     with tempfile.TemporaryDirectory() as temporary:
         attributes = pathlib.Path(temporary) / "attributes"
         attributes.mkdir()
