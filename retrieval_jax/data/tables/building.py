@@ -57,6 +57,9 @@ def build(
     truth: Rows | None = None,
     leave_out: Sequence[Listed] = (),
     beyond: Beyond | None = None,
+    also: Sequence[Rows] = (),
+    not_held: frozenset[str] = frozenset(),
+    labels_needed: bool = True,
 ) -> Catalog:
     """Checks every row, settles what is set aside, and makes the catalogue of the rest.
 
@@ -72,6 +75,9 @@ def build(
       truth: rows of the ground truth, or None to take equal products, where there are any.
       leave_out: see `loading.load_eproduct`.
       beyond: further columns and tables.
+      also: further rows to count, already marked.
+      not_held: further reasons that count towards no file's share of bad rows.
+      labels_needed: whether a row of train or val without a category is a bad one.
 
     Returns:
       The `Catalog`.
@@ -89,10 +95,10 @@ def build(
             row_checks.check_titles(rows, needed=split in ("train", "val"))
         if "product" in rows.frame.columns:
             row_checks.check_products(rows)
-        later = {"train": ("val", "query", "gallery"), "val": ("query", "gallery")}.get(split, ())
+        later = {"train": ("val", "query"), "val": ("query",)}.get(split, ())  # what is trained on may be searched
         row_checks.check_splits(rows, [splits[other] for other in later if other in splits])
         columns_lib.check(rows, beyond.further)
-    names, codes = row_labels.categories(splits, levels, declared, whole_numbers)
+    names, codes = row_labels.categories(splits, levels, declared, whole_numbers, labels_needed)
     if check_images is not None:
         for rows in splits.values():
             check_images(rows)
@@ -103,7 +109,7 @@ def build(
     found = {table: listing_tables.check(table, rows, splits) for table, rows in beyond.tables.items()}
     checked = [*splits.values(), *(rows for rows in (declared, truth) if rows is not None)]
     counts, set_aside = row_checks.settle(
-        [*checked, *beyond.beside, *beyond.tables.values()], *bad_rows, not_held=_NOT_HELD
+        [*checked, *beyond.beside, *beyond.tables.values(), *also], *bad_rows, not_held=_NOT_HELD | not_held
     )
     kept = {split: np.flatnonzero(rows.good()) for split, rows in splits.items()}
     column_names = columns_lib.names(splits, beyond.further)

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 import tqdm
 
+from retrieval_jax import brief
 from retrieval_jax.data.pictures import decoding, sources
 from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.errors import InputError, short
@@ -53,6 +54,8 @@ class Rows:
     file_of: np.ndarray
     line: np.ndarray
     bad: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
+
+    __repr__ = brief.line
 
     def __len__(self) -> int:
         return len(self.line)

@@ -23,9 +23,17 @@ FALLEN_GALLERY = "its gallery listings were set aside"
 
 
 def categories(
-    tables: dict[str, Rows], levels: tuple[str, ...], declared: Rows | None, whole_numbers: bool
+    tables: dict[str, Rows], levels: tuple[str, ...], declared: Rows | None, whole_numbers: bool, needed: bool = True
 ) -> tuple[tuple[list[str], ...], dict[str, np.ndarray]]:
-    """Returns the names of every level, and int32 [n, levels] for every split that has them."""
+    """Returns the names of every level, and int32 [n, levels] for every split that has them.
+
+    Args:
+      tables: rows of every split; rows of train and val without a category are marked, where it is `needed`.
+      levels: names, coarse to fine.
+      declared: the categories that exist, or None to take those of train.
+      whole_numbers: whether ids are declared to be whole numbers.
+      needed: whether a listing that is trained on must have a category; otherwise it is -1.
+    """
     if not levels:
         return (), {}
     if declared is not None:
@@ -60,7 +68,7 @@ def categories(
             if column in rows.frame.columns:
                 # Query and gallery listings are not trained on: an unknown category is not an error there.
                 codes[split][:, i] = row_checks.encode_categories(
-                    rows, column, level, known, whole_numbers, where, mark=split in ("train", "val")
+                    rows, column, level, known, whole_numbers, where, mark=needed and split in ("train", "val")
                 )
     has = {
         split

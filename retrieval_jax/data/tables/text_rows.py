@@ -25,7 +25,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
-_NO_TABLES = {
+NO_TABLES = {
     b"\x1f\x8b": "compressed (gzip); unpack it",
     b"BZh": "compressed (bzip2); unpack it",
     b"\xfd7zXZ": "compressed (xz); unpack it",
@@ -51,7 +51,7 @@ def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> An
     for mark, found in _MARKS.items():
         if head.startswith(mark):
             return open(full, newline=newline, encoding=found, errors="surrogateescape")
-    for magic, what in _NO_TABLES.items():
+    for magic, what in NO_TABLES.items():
         if head.lstrip().startswith(magic):
             raise InputError(f"{path}: it is {what}")
     if encoding == "utf-8" and head[:64].count(0) * 4 > len(head[:64]):

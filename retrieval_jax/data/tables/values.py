@@ -155,6 +155,11 @@ def flaws(column: pl.Series) -> dict[int, tuple[str, str]]:
     return found
 
 
+def is_rounded(text: str) -> bool:
+    """Returns whether a text is a number that a spreadsheet has rounded, such as "4.00638E+12"."""
+    return re.search(_ROUNDED, text) is not None
+
+
 def flaw(text: str) -> tuple[str, str] | None:
     """Returns what is wrong with a single id or product, see `flaws`; None if nothing is."""
     return flaws(pl.Series([text], dtype=pl.String)).get(0)
