@@ -128,7 +128,7 @@ def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
     )
 
 
-def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.RULE) -> None:
+def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.RULES[title_rule.DEFAULT]) -> None:
     """Writes statistics as one Parquet file per table, described by statistics.json; other files there stay.
 
     Args:
@@ -147,7 +147,7 @@ def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.R
     versions.replace(folder, NAMES_FILE, fill, whole=False)
 
 
-def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
+def load(folder: str | pathlib.Path, rule: str = title_rule.RULES[title_rule.DEFAULT]) -> Statistics:
     """Reads statistics written by `save` or the Beam pipeline.
 
     Args:
@@ -172,8 +172,8 @@ def _load(folder: pathlib.Path, rule: str) -> Statistics:
         raise InputError(f"{folder}: unreadable statistics ({error}); count the titles again") from None
     if counted_by != rule:
         raise InputError(
-            f"{folder}: counted by the title rule {counted_by!r}, but this version, config.mine.normalise "
-            f"and segment have {rule!r}; set these as they were, or count the titles again"
+            f"{folder}: counted by the title rule {counted_by!r}, but config.mine.rule, normalise and "
+            f"segment make {rule!r}; set these as they were, or count the titles again"
         )
     if "tokens" not in tables or any(dict(table.schema) != _SCHEMAS[name] for name, table in tables.items()):
         raise InputError(f"{folder}: a table is absent or has unexpected columns; count the titles again")

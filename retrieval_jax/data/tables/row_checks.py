@@ -158,7 +158,7 @@ def check_titles(rows: Rows, needed: bool) -> None:
     """
     titles = rows.frame["title"].fill_null("")
     seen = titles.str.contains(rf"[^{_UNSEEN[1:]}").to_numpy()
-    empty = values_lib.nulls(titles) | ~seen
+    empty = values_lib.nulls(titles, na=False) | ~seen
     for row in np.flatnonzero(empty) if needed else ():
         what = f"{titles[int(row)]!r}, which means empty" if seen[row] else "empty"
         rows.mark(int(row), "empty title", f"the title is {what}; add one or remove the row")
