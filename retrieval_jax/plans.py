@@ -5,8 +5,8 @@ the titles' plain words are counted, in a temporary folder.
 """
 
 import contextlib
-import functools
 import dataclasses
+import functools
 import importlib
 import io
 import json

@@ -16,6 +16,7 @@ ROOT = house.ROOT
 FREE = {
     "numpy",
     "tqdm",
+    "msgspec",
     "retrieval_jax.__version__",
     "retrieval_jax.arguments",
     "retrieval_jax.brief",
@@ -54,7 +55,7 @@ ROOMS = {
     "views.py": {"jax"},
     # Reads programs of strangers, in a process of its own.
     "programs.py": {"jax"},
-    "files": {"fsspec", "msgspec"},
+    "files": {"fsspec"},
     "settings": {"ml_collections"},
     # Edited data is noticed by a digest of the catalogue.
     "workdir": {
@@ -116,7 +117,7 @@ ROOMS = {
         "retrieval_jax.files",
         "retrieval_jax.scoring.ranking",
     },
-    "models": {"flax", "huggingface_hub", "jax", "safetensors", "retrieval_jax.files.atomic"},
+    "models": {"flax", "huggingface_hub", "jax", "safetensors", "retrieval_jax.files"},
     "losses": {"jax", "optax"},
     "tasks": {
         "jax",
@@ -171,7 +172,6 @@ ROOMS = {
     # Serves without the training code.
     "exported.py": {
         "jax",
-        "msgspec",
         "safetensors",
         "retrieval_jax.data.examples",
         "retrieval_jax.data.pictures",
@@ -191,7 +191,14 @@ ROOMS = {
         "retrieval_jax.workdir",
     },
     # What they show is handed to them.
-    "pages": {"cv2", "polars", "retrieval_jax.attributes", "retrieval_jax.embeddings", "retrieval_jax.scoring"},
+    "pages": {
+        "cv2",
+        "polars",
+        "retrieval_jax.attributes",
+        "retrieval_jax.embeddings",
+        "retrieval_jax.files",
+        "retrieval_jax.scoring",
+    },
 }
 # A verb: anything but other verbs and the libraries that one room alone imports.
 ONE_ROOM = {"flax", "orbax", "faiss", "pymilvus"}

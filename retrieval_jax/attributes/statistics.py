@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, TypedDict
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,7 @@ import tqdm
 from retrieval_jax import brief
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic, versions
+from retrieval_jax.files import atomic, documents, versions
 
 CHUNK = 16_384  # titles tokenized at once: fits the CPU's caches, a third faster than 65,536
 CHARACTERS = 16_000_000  # most text per chunk, unless a single title is longer
@@ -32,6 +33,14 @@ _PAIRS = {"first": pl.String, "second": pl.String, "occurrences": pl.Int64, "tit
 _BY_CATEGORY = {"token": pl.String, "category": pl.Int64, "titles": pl.Int64}
 _CATEGORIES = {"category": pl.Int64, "titles": pl.Int64}
 _SCHEMAS = dict(zip(TABLES, (_TOKENS, _PAIRS, _BY_CATEGORY, _CATEGORIES), strict=True))
+
+
+class _Names(TypedDict):
+    """statistics.json."""
+
+    rule: str
+    num_titles: documents.Count
+    tables: list[Literal["tokens", "pairs", "by_category", "categories"]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,13 +171,12 @@ def load(folder: str | pathlib.Path, rule: str = title_rule.RULES[title_rule.DEF
 
 def _load(folder: pathlib.Path, rule: str) -> Statistics:
     try:
-        content = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
-        counted_by, num_titles = content["rule"], int(content["num_titles"])
+        content = documents.read(folder / NAMES_FILE, _Names, remedy="count the titles again")
+        counted_by, num_titles = content["rule"], content["num_titles"]
         tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES if name in content["tables"]}
     except FileNotFoundError:
-        missing = NAMES_FILE if not (folder / NAMES_FILE).exists() else "one of its tables"
-        raise InputError(f"{folder}: {missing} is missing; count the titles again") from None
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{folder}: one of its tables is missing; count the titles again") from None
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise InputError(f"{folder}: unreadable statistics ({error}); count the titles again") from None
     if counted_by != rule:
         raise InputError(
@@ -177,6 +185,8 @@ def _load(folder: pathlib.Path, rule: str) -> Statistics:
         )
     if "tokens" not in tables or any(dict(table.schema) != _SCHEMAS[name] for name, table in tables.items()):
         raise InputError(f"{folder}: a table is absent or has unexpected columns; count the titles again")
+    if any(table[column].has_nulls() for table in tables.values() for column in table.columns):
+        raise InputError(f"{folder}: a table has rows without a value; count the titles again")
     return Statistics(num_titles, **tables)
 
 

@@ -9,14 +9,36 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from retrieval_jax import brief
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic, versions
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
+
+
+class _Info(TypedDict):
+    """ranking.json."""
+
+    gallery_sha256: str
+    sha256: NotRequired[dict[str, str]]
+
+
+class _Stage(TypedDict):
+    """An entry of rankings.json: the names of two folders, and of the search step that made the ranking."""
+
+    model: documents.FileName
+    stage: documents.FileName
+    step: NotRequired[str | None]
+
+
+class _Stages(TypedDict):
+    """rankings.json."""
+
+    stages: list[_Stage]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,24 +118,22 @@ class Ranking:
 
     @classmethod
     def _load(cls, folder: pathlib.Path) -> Ranking:
-        try:
-            info = json.loads((folder / "ranking.json").read_text())
-            sha, sums = info["gallery_sha256"], dict(info.get("sha256", {}))  # version 0.2 wrote none
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{folder / 'ranking.json'} not found: run search first (python -m retrieval_jax.search)"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / 'ranking.json'} does not describe a ranking: run search again") from error
+        info = documents.read(
+            folder / "ranking.json",
+            _Info,
+            remedy="run search again",
+            missing="run search first (`retrieval-jax search`)",
+        )
+        sums = info.get("sha256", {})  # version 0.2 wrote none
         for name in ("query_ids.npy", "query_id_offsets.npy", "item_rows.npy", "scores.npy"):
             file = folder / name
             if name in sums and file.exists() and file_sha256(file) != sums[name]:
                 raise InputError(f"{file} has changed since it was written: run search again")
         return cls(
             Ids.load(folder, "query_"),
-            load_npy(folder / "item_rows.npy", mmap=False),
-            load_npy(folder / "scores.npy", mmap=False),
-            sha,
+            load_npy(folder / "item_rows.npy", mmap=False, dtypes=("int64",), ndim=2),
+            load_npy(folder / "scores.npy", mmap=False, dtypes=("float32",), ndim=2),
+            info["gallery_sha256"],
         )
 
 
@@ -268,15 +288,17 @@ def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
     Raises:
       InputError: there are no rankings yet, or rankings.json is damaged.
     """
-    file = pathlib.Path(workdir) / "rankings" / "rankings.json"
-    try:
-        return [(entry["model"], entry["stage"]) for entry in json.loads(file.read_text())["stages"]]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{file} not found: run `python -m retrieval_jax.search` with the same --config and --workdir first"
-        ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not a list of rankings ({error!r}): run search again") from error
+    return [(entry["model"], entry["stage"]) for entry in read_stages(workdir)]
+
+
+def read_stages(workdir: str | os.PathLike) -> list[dict]:
+    """Returns the entries of rankings.json; Args and Raises as of `list_stages`."""
+    return documents.read(
+        pathlib.Path(workdir) / "rankings" / "rankings.json",
+        _Stages,
+        remedy="run search again",
+        missing="run `python -m retrieval_jax.search` with the same --config and --workdir first",
+    )["stages"]
 
 
 def matching_stages(stages: Sequence[tuple[str, str]], wanted: str, setting: str) -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Callable
 
 import faiss
@@ -14,6 +13,7 @@ from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
+from retrieval_jax.files.arrays import load_npz
 
 TRAINING_ROWS = 8192  # rows to fit the rotation on
 ROWS_PER_CELL = 64  # most rows per cell to fit the cells on
@@ -88,15 +88,16 @@ class Coder:
         Raises:
           InputError: the file is missing or is not a saved coder.
         """
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                coder = cls(arrays["mean"], arrays["rotation"], arrays["centroids"])
-            width = coder.mean.shape
-            if coder.rotation.shape[:1] != width or coder.centroids.shape[1:] != width or coder.bits % 8:
-                raise ValueError("shapes do not match")
-            return coder
-        except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
-            raise InputError(f"{file} is not a coder of a binary index ({error}): create the index again") from error
+        remedy = "create the index again"
+        kinds = {"mean": (("float64",), 1), "rotation": (("float64",), 2), "centroids": (("float64",), 2)}
+        coder = cls(**load_npz(file, kinds, remedy=remedy))
+        width = coder.mean.shape
+        fits = coder.rotation.shape[:1] == width == coder.centroids.shape[1:] and coder.bits % 8 == 0
+        if not fits or not min(*width, coder.bits, coder.cells) > 0:
+            raise InputError(f"{file} is not a coder of a binary index (shapes do not match): {remedy}")
+        if not all(np.isfinite(array).all() for array in (coder.mean, coder.rotation, coder.centroids)):
+            raise InputError(f"{file} is not a coder of a binary index (it has non-finite numbers): {remedy}")
+        return coder
 
 
 def fit_rotation(unit: np.ndarray, bits: int, rounds: int, seed: int) -> np.ndarray:

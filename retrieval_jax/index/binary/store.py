@@ -65,7 +65,7 @@ def create(
     folder = pathlib.Path(folder)
     if folder.exists():
         raise InputError(f"{folder} already exists: open it, or choose a different folder")
-    arguments.integer(shards, "shards", "binary.create", high=1000)
+    arguments.integer(shards, "shards", "binary.create", high=layout.MOST_SHARDS)
     arguments.choice(dtype, "dtype", "binary.create", ("float32", "float16"))
     arguments.integer(candidates, "candidates", "binary.create")
     coder = fit(training, bits=bits, cells=cells, rounds=rounds, seed=seed)
