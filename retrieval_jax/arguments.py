@@ -164,10 +164,11 @@ def array(
     expected = f"[{', '.join(map(str, shape))}]"
     try:
         found = np.asarray(value)
-    except (ValueError, TypeError) as error:  # lists of unequal length, or an object that is no array
+    except (ValueError, TypeError) as error:  # lists of unequal length, or an object that is not an array
         raise InputError(f"{where}: {name} is not an array ({short(str(error))}), expected {expected}") from error
-    if found.size == 0 and found.dtype == np.float64 and isinstance(value, (list, tuple)):
-        found = found.astype({"integers": np.int64, "flags": bool}.get(kind, np.float64))
+    if isinstance(value, (list, tuple)) and not len(value):
+        dtype = {"integers": np.int64, "flags": bool}.get(kind, np.float64)
+        found = np.zeros([0, *(size if isinstance(size, int) else 0 for size in shape[1:])], dtype)
     _check(found, name, where, shape, kind)
     return found
 
@@ -214,9 +215,7 @@ def vectors(value: object, name: str, where: str, dim: int | None = None):
 
 def _check(found, name: str, where: str, shape: Sequence[int | str | None], kind: str) -> None:
     if not _fits(tuple(found.shape), shape):
-        raise InputError(
-            f"{where}: {name} has the shape {list(found.shape)}, expected [{', '.join(map(str, shape))}]"
-        )
+        raise InputError(f"{where}: {name} has the shape {list(found.shape)}, expected [{', '.join(map(str, shape))}]")
     dtype = getattr(found, "dtype", np.dtype(np.float32))  # what reads like an array may leave it out
     if np.dtype(dtype).kind not in _KINDS[kind] and not (kind == "numbers" and str(dtype) in _NAMED):
         raise InputError(f"{where}: {name} holds values of the type {dtype}, expected {kind}")
@@ -251,9 +250,7 @@ def rows(value: object, name: str, where: str, shape: Sequence[int | str | None]
     return found.astype(np.int64, copy=False)
 
 
-def finite(
-    found: np.ndarray, what: str, ids: Sequence[str] | None = None, first: int | slice | np.ndarray = 0
-) -> None:
+def finite(found: np.ndarray, what: str, ids: Sequence[str] | None = None, first: int | slice | np.ndarray = 0) -> None:
     """Raises InputError where vectors hold NaN or infinity, with their count and the first one's row and id.
 
     Nothing that is computed from such a vector means anything, and comparisons with NaN hide that: its cosines would
@@ -279,7 +276,7 @@ def finite(
     name = f" ({short(ids[row])})" if ids is not None else ""
     count = int(bad.sum())
     raise InputError(
-        f"{what}: {count:,} of {len(found):,} vectors {'is' if count == 1 else 'are'} non-finite (NaN or beyond float32), "
+        f"{what}: {count:,} of {len(found):,} vectors {'is' if count == 1 else 'are'} non-finite (NaN or too large), "
         f"first row {row}{name}: embed again; if it stays, look at that listing and at the checkpoint"
     )
 

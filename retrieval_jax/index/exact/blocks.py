@@ -71,7 +71,9 @@ def check_queries(queries: np.ndarray | Embeddings, width: int, k: int) -> tuple
             "both with the same model"
         )
     arguments.integer(k, "k", "search")
-    arguments.memory(24 * len(vectors) * int(k), f"{k:,} results for each of {len(vectors):,} queries", "search", "lower k")
+    arguments.memory(
+        24 * len(vectors) * int(k), f"{k:,} results for each of {len(vectors):,} queries", "search", "lower k"
+    )
     return ids, vectors
 
 
