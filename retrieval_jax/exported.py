@@ -85,6 +85,11 @@ class Model:
     params: dict
     programs: dict[str, Any]
 
+    def __repr__(self) -> str:
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        labels = len(self.labels.get("label_names", ()))
+        return f"exported.Model({', '.join(sorted(self.programs))}; {size:,} parameters; {labels:,} labels)"
+
     def embed(self, inputs, program="embed"):
         """Embeds pictures, or whatever the program takes.
 

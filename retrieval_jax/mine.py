@@ -28,26 +28,38 @@ from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import atomic
 from retrieval_jax.pages import mined
+from retrieval_jax.settings import sizes
+from retrieval_jax.workdir import checks
 
 _SHOWN = 10
+
+
+def check(config: Any, workdir: Any) -> None:
+    """Raises an InputError for settings that cannot be; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: not read.
+    """
+    del workdir
+    checks.check(config)
 
 
 def run(config: Any, workdir: Any) -> dict:
     """Mines the catalogue of a config.
 
     Args:
-      config: has the blocks data and mine; `mine.threshold` keeps tokens seen more often than that in train + val.
+      config: has the blocks data and mine; `mine.threshold` keeps tokens seen more often than that in train + val, None
+        follows their number.
       workdir: path of the work directory.
 
     Returns:
       The summary: counts, coverage, labels per title, head, tail, examples, category counts, the vocabulary's hash.
 
     Raises:
-      InputError: no titles, a threshold that is not a whole number of 0 or more, or no token above it.
+      InputError: a setting that cannot be, no titles, or no token above the threshold.
     """
-    threshold = config["mine"]["threshold"]
-    if isinstance(threshold, bool) or int(threshold) != threshold or threshold < 0:
-        raise InputError(f"config.mine.threshold is {threshold!r}; give a whole number, 0 or more")
+    check(config, workdir)
     catalog = loading.load(config["data"], set_aside_path=workdir / "set_aside.csv")
     found = _clusters(config["mine"].get("clusters"), catalog, workdir / "attributes")
     splits = {name: getattr(catalog, name) for name in ("train", "val") if getattr(catalog, name) is not None}
@@ -61,6 +73,11 @@ def run(config: Any, workdir: Any) -> dict:
             "config.data.kwargs.columns.title, or set config.train.task = 'category'"
         )
 
+    threshold = config["mine"]["threshold"]
+    if threshold is None:
+        threshold, reason = sizes.threshold(sum(map(len, titles.values())))
+        print(f"mine: config.mine.threshold = {threshold}: {reason}")
+        config = {**config, "mine": {**config["mine"], "threshold": threshold}}
     decisions = None
     if deciding.switches(config["mine"]):
         decisions, counted = deciding.decide(config, catalog.train, splits, titles)
@@ -76,7 +93,10 @@ def run(config: Any, workdir: Any) -> dict:
         most = counts["occurrences"].max() if len(counts) else 0
         raise InputError(
             f"no token was seen more than config.mine.threshold = {threshold} times in {num_titles:,} titles "
-            f"(the most frequent {most} times); lower the threshold"
+            f"(the most frequent {most} times); set it to {most - 1} or less"
+            if most > 1
+            else f"no token was seen twice in {num_titles:,} titles, so they have nothing to learn from; set "
+            "config.mine.threshold = 0 to keep every word, or train on categories (config.train.task = 'category')"
         )
 
     folder = workdir / "attributes"

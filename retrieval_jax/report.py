@@ -30,13 +30,24 @@ from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
 from retrieval_jax.scoring import metrics
 from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
-from retrieval_jax.workdir import VERBS, as_path, members, plain, read_record
+from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record
 
 __all__ = ["rows_picture", "run"]
 
 MAX_BYTES = 5_000_000
 PICTURES = ((128, 88), (96, 80), (64, 70))  # longest side in px, JPEG quality; the first that fits MAX_BYTES is used
 escape = html.escape
+
+
+def check(config, workdir) -> None:
+    """Raises an InputError for settings that cannot be; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: not read.
+    """
+    del workdir
+    checks.check(config)
 
 
 def run(config, workdir) -> dict:
@@ -55,11 +66,15 @@ def run(config, workdir) -> dict:
     """
     workdir = as_path(workdir)
     catalog = loading.load(config["data"])
-    scores = atomic.read_json(workdir / "metrics.json")["stages"] if (workdir / "metrics.json").exists() else []
+    scored = atomic.read_json(workdir / "metrics.json") if (workdir / "metrics.json").exists() else {}
+    scores = scored.get("stages", [])
     stages = [record for verb in VERBS[:-1] if (record := read_record(workdir, verb))]
     template = string.Template((pathlib.Path(__file__).parent / "pages" / "report.html").read_text("utf-8"))
-    table = score_table.table(scores) or absent(
-        "there is no metrics.json; the verb evaluate writes it if the catalogue has a ground truth."
+    table = score_table.table(scores, scored.get("chance")) or absent(
+        "there is no metrics.json; the verb evaluate writes it."
+        if catalog.truth is not None
+        else "the catalogue has no ground truth: nothing says which listings show the same product, so nothing can be "
+        "scored. The rows below show what is found."
     )
     fixed = [
         _header(config, catalog, scores, stages),
@@ -141,8 +156,9 @@ def _header(config, catalog, scores, stages) -> str:
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(words)}</span></div>' for value, words in tiles
     )
     line = escape(" · ".join(filter(None, facts)))
+    warning = f'<p class="note">Warning: {escape(summary["warning"])}.</p>\n' if summary.get("warning") else ""
     return (
-        f'<header><h1>{escape(_name(config))}</h1>\n<p class="facts">{line}</p>\n'
+        f'<header><h1>{escape(_name(config))}</h1>\n<p class="facts">{line}</p>\n{warning}'
         f'<div class="tiles">{boxes}</div></header>'
     )
 

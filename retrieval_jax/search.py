@@ -42,7 +42,7 @@ from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.postprocess import State, ensemble, walk
 from retrieval_jax.postprocess.walk import FIRST, Step
 from retrieval_jax.scoring.ranking import Ranking
-from retrieval_jax.workdir import sides
+from retrieval_jax.workdir import checks, sides
 
 NETWORKS = (sides.MODEL, "pretrained")  # the models that the steps apply to
 JOINS = ("ensemble", "fusion")  # steps that turn all members into one
@@ -95,6 +95,7 @@ def check(config, workdir) -> None:
       workdir: not read.
     """
     del workdir
+    checks.check(config)
     steps = walk.parse(config.search.steps)
     walk.chosen(config.search.get("stages", ()), steps)
     taken = pairs.arguments(index.get(config.search.index).Index, skip=2)
@@ -165,7 +166,7 @@ def run(config, workdir) -> dict:
                 (queries, gallery), kwargs = state.members[0], index_kwargs
                 if kwargs.get("folder"):  # every stage searches other vectors, so each keeps an index of its own
                     kwargs = {**kwargs, "folder": str(pathlib.Path(kwargs["folder"]) / model / stage)}
-                return make_index(gallery, **kwargs).search(queries, k)
+                return index.others(make_index(gallery, **kwargs), queries, gallery, k)
 
             start, last = time.monotonic(), state
             for step, last in walk.walk(state, steps, rank, wanted):

@@ -14,6 +14,8 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("train")
 
 import collections
+import contextlib
+import io
 import pathlib
 import time
 
@@ -22,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import evaluators, pairs, tasks
+from retrieval_jax import estimate, evaluators, pairs, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.pictures import transforms
-from retrieval_jax.errors import InputError, Preempted
+from retrieval_jax.errors import Preempted
+from retrieval_jax.settings import sizes
 from retrieval_jax.training import (
     checkpoints,
     guards,
@@ -40,26 +43,31 @@ from retrieval_jax.training import (
     warm_start,
 )
 from retrieval_jax.training.update import make_update
+from retrieval_jax.workdir import checks, preflight
 
 IN_FLIGHT = 2  # steps dispatched before the numbers of the first are fetched
 
 
 def check(config, workdir) -> None:
-    """Raises an InputError for names, arguments and values of config.train that cannot be; writes nothing.
+    """Raises an InputError for what would stop the training later: settings, data, memory, disk; writes nothing.
 
     Args:
       config: the whole config.
-      workdir: not read.
+      workdir: the work directory; what mine wrote there is read, and not needed.
     """
-    del workdir
+    _check_settings(config)
+    if preflight.catalogue(config, workdir, "train") is None:
+        return
+    with contextlib.redirect_stdout(io.StringIO()):  # train prints it when it starts
+        estimate.check_training(config, workdir)
+
+
+def _check_settings(config) -> None:
+    """Raises an InputError for names, arguments and values of config.train that cannot be."""
+    checks.check(config)
     settings = config.train
     task = tasks.get(settings.task)
     pairs.check_arguments(settings.task, settings.task_kwargs, task.OPTIONS, "config.train.task_kwargs", "task")
-    for name in ("log_every_steps", "checkpoint_every_steps", "accumulate_steps"):
-        if settings[name] < 1:
-            raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
-    if settings.non_finite not in ("stop", "skip"):
-        raise InputError(f"config.train.non_finite is {settings.non_finite!r}: give stop or skip")
     transforms.compose(settings.transforms, (1, 1))
     if settings.eval_every_epochs:
         evaluators.check(settings.evaluations)
@@ -85,7 +93,7 @@ def run(config, workdir) -> dict:
 
 
 def _run(config, workdir, stop, watch) -> dict:
-    check(config, workdir)
+    _check_settings(config)
     settings = config.train
     telemetry.keep_compiled()
 
@@ -93,7 +101,8 @@ def _run(config, workdir, stop, watch) -> dict:
     catalog = loading.load(config.data)
     module = tasks.get(settings.task)
     examples, info = module.examples(config, catalog, workdir)
-    batch_size = settings.batch_size if examples.batch_size is None else examples.batch_size
+    settings, followed = sizes.resolved(settings, len(examples), examples.batch_size)
+    batch_size = settings.batch_size
     steps_per_epoch = len(examples) / batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
     pictures_beside, beside = pipeline.names_beside(examples, pictures_only=True), pipeline.names_beside(examples)
@@ -107,12 +116,7 @@ def _run(config, workdir, stop, watch) -> dict:
 
     # ------------------------------------------------------------------------------------------------------------ model
     task = module.make(settings, info)
-    if task.couples_rows and settings.accumulate_steps > 1:
-        raise InputError(
-            f"config.train.accumulate_steps={settings.accumulate_steps}: the loss of {task.couples_rows} compares the "
-            "rows of a batch with each other, and in parts would only see those of a part: set it to 1, and "
-            "model.kwargs.remat=True or a larger mesh.fsdp to save memory"
-        )
+    estimate.check_coupled(settings, task)
     zeros = pipeline.zeros(examples, config.data.image_size)
     constants = None if task.constants is None else jax.device_put(task.constants, replicated)
     init_rng, train_rng = jax.random.split(jax.random.key(settings.seed))
@@ -194,6 +198,13 @@ def _run(config, workdir, stop, watch) -> dict:
         sampling_kwargs=settings.sampling_kwargs,
         crop_before_decoding=settings.crop_before_decoding,
     )
+    for sentence in followed:
+        print(f"train: {sentence}")
+    classes = len(info.label_names) or (len(info.category_names[-1]) if info.category_names else 0)
+    warm = task.warm_start is not None or workdirs.predecessor_folder(config, workdir) is not None
+    warning = sizes.too_few(num_steps, batch_size, classes, settings.epochs, warm=warm)
+    if warning:
+        print(f"train: warning: {warning}", flush=True)
     print(
         f"train: {len(examples)} examples, {num_params:,} parameters, {num_steps} steps of {batch_size} "
         f"on {mesh.size} x {jax.devices()[0].device_kind}",
@@ -301,10 +312,11 @@ def _run(config, workdir, stop, watch) -> dict:
         )
     seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
     pictures_per_second = round(num_steps * batch_size / max(seconds, 1e-9), 1)
-    sizes = {"steps": num_steps, "epochs": settings.epochs, "batch_size": batch_size, "parameters": num_params}
+    counts = {"steps": num_steps, "epochs": settings.epochs, "batch_size": batch_size, "parameters": num_params}
     speeds = {"seconds_of_steps": round(seconds, 1), "images_per_second": pictures_per_second}
     found = {name: meta[name] for name in ("run", "best", "skipped_steps", "vocabulary_hash", "warm_start")}
-    return {**sizes, **speeds, **found, "final_loss": meta["loss"], "in_training_scores": meta["scores"]}
+    counts |= {"warning": warning} if warning else {}
+    return {**counts, **speeds, **found, "final_loss": meta["loss"], "in_training_scores": meta["scores"]}
 
 
 def _first_meta(config, info, num_steps: int, train_rng) -> dict:

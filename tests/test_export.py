@@ -105,6 +105,11 @@ def test_embeddings_equal_the_trained_models_to_the_bit_without_the_training_cod
         assert [tuple(entry) for entry in ours] == theirs
 
 
+def test_models_are_shown_in_one_line(trained, served):
+    for model in (exported.load(served), inference.load(trained)):
+        assert "\n" not in repr(model) and len(repr(model)) < 200 and " parameters; " in repr(model)
+
+
 def test_what_the_folder_holds(trained, served):
     about = json.loads((served / "config.json").read_text())
     assert about["platforms"] == ["cpu", "cuda", "tpu"] and about["compared"]["difference"] == 0.0

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from retrieval_jax import brief
 from retrieval_jax.attributes import kinds, phrases, segmenting, telling, variants
 from retrieval_jax.attributes.overrules import Overrules
 from retrieval_jax.attributes.statistics import Statistics
@@ -47,6 +48,8 @@ class Decisions:
     rules: Rules
     table: pl.DataFrame
     rarer: int
+
+    __repr__ = brief.line
 
 
 def needs(settings: Mapping[str, Any]) -> tuple[bool, bool]:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import tqdm
 
+from retrieval_jax import brief
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
@@ -50,6 +51,8 @@ class Statistics:
     pairs: pl.DataFrame | None = None
     by_category: pl.DataFrame | None = None
     categories: pl.DataFrame | None = None
+
+    __repr__ = brief.line
 
 
 def count(

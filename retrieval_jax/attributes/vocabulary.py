@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from retrieval_jax import brief
 from retrieval_jax.attributes import statistics, words
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes.words import Rules
@@ -38,6 +39,8 @@ class Vocabulary:
     num_titles: int
     threshold: int
     rules: Rules = Rules()
+
+    __repr__ = brief.line
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.data.catalog import Split
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
@@ -34,6 +35,8 @@ class DataInfo:
     category_names: tuple[list[str], ...]
     category_counts: tuple[np.ndarray, ...]
     vocabulary_hash: str
+
+    __repr__ = brief.line
 
 
 def of_split(split: Split, vocabulary: Any = None) -> DataInfo:

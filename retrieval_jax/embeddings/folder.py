@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.embeddings.ids import Ids
 from retrieval_jax.embeddings.vectors import Computed, Shards
 from retrieval_jax.errors import InputError
@@ -46,6 +47,8 @@ class Embeddings:
     ids: Sequence[str]
     vectors: np.ndarray | Shards | Computed
     meta: dict = dataclasses.field(default_factory=dict)
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         vectors = self.vectors

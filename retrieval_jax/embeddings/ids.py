@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 from retrieval_jax.files.arrays import load_npy
 
 
@@ -62,7 +62,8 @@ class Ids(Sequence):
     __hash__ = None
 
     def __repr__(self) -> str:
-        return f"Ids({len(self)}: {', '.join(self[:3])}{', ...' if len(self) > 3 else ''})"
+        shown = ", ".join(repr(short(item, 40)) for item in self[:3])
+        return f"Ids({len(self):,}: {shown}{', ...' if len(self) > 3 else ''})"
 
     def sha256(self) -> str:
         """Returns a fingerprint of the ids and their order."""

@@ -18,6 +18,7 @@ import faiss
 import numpy as np
 import tqdm
 
+from retrieval_jax import brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files.arrays import file_sha256, load_npy
@@ -65,6 +66,9 @@ class Index:
 
     Source: Douze et al., "The Faiss library", arXiv 2401.08281.
     """
+
+    def __repr__(self) -> str:
+        return f"faiss_index.Index({brief.size(self.exact.gallery)})"
 
     def __init__(
         self,

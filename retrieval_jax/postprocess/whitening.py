@@ -17,6 +17,7 @@ import zipfile
 import numpy as np
 import tqdm
 
+from retrieval_jax import brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
@@ -44,6 +45,8 @@ class Whitening:
     mean: np.ndarray
     matrix: np.ndarray
     info: dict = dataclasses.field(default_factory=dict)
+
+    __repr__ = brief.line
 
     def version(self) -> str:
         """Returns a fingerprint of mean and matrix; vectors of different versions must not be compared."""

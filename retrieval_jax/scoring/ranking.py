@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.files.arrays import load_npy
@@ -35,6 +36,8 @@ class Ranking:
     item_rows: np.ndarray
     scores: np.ndarray
     gallery_sha256: str = ""
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         rows, scores = np.asarray(self.item_rows, np.int64), np.asarray(self.scores, np.float32)
@@ -125,6 +128,8 @@ class Truth:
     gallery_ids: Sequence[str]
     indptr: np.ndarray
     rows: np.ndarray
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         indptr, rows = np.asarray(self.indptr, np.int64), np.asarray(self.rows, np.int64)

@@ -30,6 +30,18 @@ def print_scores(rows: list[dict]) -> None:
     _print(table)
 
 
+def print_chance(chance: dict[str, float], gallery: int) -> None:
+    """Prints what the scores are to be compared with.
+
+    Args:
+      chance: see `metrics.chance`.
+      gallery: number of listings in it.
+    """
+    if chance:
+        listed = ", ".join(f"{name} {_number(value)}" for name, value in chance.items())
+        print(f"evaluate: by chance, with the {gallery:,} gallery listings in random order: {listed}")
+
+
 def print_slices(row: dict) -> None:
     """Prints the scores of one stage's slices: by number of relevant listings, and by the coarsest category level.
 

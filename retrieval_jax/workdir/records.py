@@ -18,7 +18,7 @@ import time
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, lock, remote
-from retrieval_jax.workdir import provenance, sides
+from retrieval_jax.workdir import checks, provenance, sides
 from retrieval_jax.workdir.freshness import Data
 from retrieval_jax.workdir.hashes import (
     FIXED_BLOCKS,
@@ -33,7 +33,7 @@ from retrieval_jax.workdir.hashes import (
     without_free,
 )
 from retrieval_jax.workdir.layout import OUTPUTS, VERBS, as_path, member_folder, members, predecessor_folder, verbs
-from retrieval_jax.workdir.settings import changes, check, plain
+from retrieval_jax.workdir.settings import changes, plain
 
 # ---------------------------------------------------------------------------------- checks, which write nothing
 
@@ -52,7 +52,7 @@ def prepare(config, folder):
       InputError: a setting that cannot be; or the directory holds results of another data, mine or train block, is a
         file, cannot be written, or lies at a URL that cannot be read.
     """
-    check(config)
+    checks.check(config)
     chosen = sides.of(config)
     folder = as_path(folder)
     if url := remote.url(folder):

@@ -1,4 +1,4 @@
-"""Settings of a work directory: as JSON, checked, and compared with the ones it was made with."""
+"""Settings of a work directory: as JSON, and compared with the ones it was made with."""
 
 import json
 import os
@@ -68,49 +68,6 @@ def _tuples(value):
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-# Least values of settings whose mistakes would otherwise surface late: after mining, or as a division by zero.
-_LEAST = {
-    "data.cache_bytes": 0,
-    "train.accumulate_steps": 1,
-    "train.batch_size": 1,
-    "train.checkpoint_every_steps": 1,
-    "train.eval_every_epochs": 0,
-    "train.hang_seconds": 0,
-    "train.keep_checkpoints": 1,
-    "train.log_every_steps": 1,
-    "train.num_threads": 1,
-    "train.num_workers": 0,
-    "embed.batch_size": 1,
-    "embed.shard_rows": 1,
-    "search.k": 1,
-}
-
-
-def check(config) -> None:
-    """Checks what can be checked without reading anything: sizes of images, counts and intervals.
-
-    Args:
-      config: the whole config, or a part of one.
-
-    Raises:
-      InputError: a setting that cannot be; the message says what to give.
-    """
-    for name, least in _LEAST.items():
-        block, _, key = name.partition(".")
-        value = (config.get(block) or {}).get(key)
-        if value is not None and (isinstance(value, bool) or not value >= least):
-            raise InputError(f"config.{name} is {value!r}: give {least} or more")
-    for block in ("data", "embed"):
-        size = (config.get(block) or {}).get("image_size")
-        if size is None or (block == "embed" and tuple(size) == ()):
-            continue
-        if len(size) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in size):
-            one = size[0] if len(size) else 64
-            raise InputError(
-                f"config.{block}.image_size is {tuple(size)}: give (height, width), such as ({one}, {one})"
-            )
 
 
 def changes(old, new, prefix: str = "") -> list[str]:

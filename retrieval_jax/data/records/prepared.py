@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from retrieval_jax.data import catalog as catalog_lib
+from retrieval_jax.data import parquet
 from retrieval_jax.data.catalog import PHOTO, SPLITS, Catalog, Lazy, Split, Table
 from retrieval_jax.data.records import column_files
 from retrieval_jax.data.records import reading as records
@@ -220,7 +221,7 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
             with np.load(inside / "truth.npz", allow_pickle=False) as found:
                 truth = ranking.Truth(splits["query"].ids, splits["gallery"].ids, found["indptr"], found["rows"])
         tables = {
-            key: Table(column_files.columns(pl.read_parquet(inside / _table_file(key))), table["rows_of"])
+            key: Table(column_files.columns(parquet.read(inside / _table_file(key))), table["rows_of"])
             for key, table in about.get("tables", {}).items()
         }
         with (folder / "set_aside.csv").open(newline="", encoding="utf-8") as file:
@@ -255,7 +256,7 @@ def _split(
         if not file.is_file() or file.stat().st_size != shard["bytes"]:
             wrong = "has another size than when it was written" if file.is_file() else "is missing"
             raise InputError(f"{file} {wrong}: copy it again, or run prepare again with the same --out")
-    frame = pl.read_parquet(folder / "catalogue" / f"{name}.parquet")
+    frame = parquet.read(folder / "catalogue" / f"{name}.parquet")
     count = sum(shard["records"] for shard in shards)
     if len(frame) != count:
         raise InputError(

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retrieval_jax import errors
+from retrieval_jax import brief, errors
 from retrieval_jax.data.pictures import decoding, headers
 from retrieval_jax.data.pictures.decoding import BadImage
 from retrieval_jax.data.pictures.sources import FileImages
@@ -44,6 +44,8 @@ class Shard:
     titles: Sequence[str] | None
     categories: np.ndarray | None
     key: str = ""
+
+    __repr__ = brief.line
 
     @property
     def part(self) -> pathlib.Path:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
@@ -43,6 +44,8 @@ class Coder:
     mean: np.ndarray
     rotation: np.ndarray
     centroids: np.ndarray
+
+    __repr__ = brief.line
 
     @property
     def bits(self) -> int:

@@ -23,6 +23,7 @@ import zlib
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.index.binary import log
@@ -54,6 +55,8 @@ class Put:
     names: bytes
     codes: np.ndarray
     crc: int
+
+    __repr__ = brief.line
 
     def pack(self) -> list[bytes]:
         """Returns the payload of a record."""

@@ -20,6 +20,7 @@ import numpy as np
 import threadpoolctl
 import tqdm
 
+from retrieval_jax import brief
 from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.errors import InputError
 from retrieval_jax.index.exact.blocks import best_first, check_queries, lengths_of, query_block, unit
@@ -54,6 +55,9 @@ class Index:
     Raises:
       InputError: the number of ids differs from the number of rows, or a setting is out of range.
     """
+
+    def __repr__(self) -> str:
+        return f"exact.Index({brief.size(self.gallery)})"
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import huggingface_hub
+import safetensors
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.timm import checkpoints as timm_checkpoints
@@ -71,6 +72,26 @@ def find(architecture: str, tag: str, path, offline: bool) -> tuple[pathlib.Path
     _download(repository, "config.json", offline)
     path = _download(repository, "model.safetensors", offline)
     return path, read_config(path)
+
+
+def check(architecture: str, tag: str, path, offline: bool) -> None:
+    """Checks that weights can be had, without downloading them: a file is opened, the hub is asked for config.json.
+
+    Args:
+      architecture, tag, path, offline: see `find`.
+
+    Raises:
+      InputError: see `find`; or the file is not in the format of safetensors.
+    """
+    if not path and tag and not offline:
+        _download(f"timm/{architecture.replace('_quickgelu', '')}.{tag}", "config.json", offline)
+        return
+    file, _ = find(architecture, tag, path, offline)
+    try:
+        with safetensors.safe_open(file, "numpy"):
+            pass
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{file} is not a readable safetensors file ({error}); download it again") from error
 
 
 def read_config(weights: pathlib.Path) -> dict:
