@@ -68,8 +68,8 @@ def _asked(file: Any, arguments: dict, called: Any) -> Iterator[tuple[dict, Any]
             yield answer, content
     except children.Exceeded as error:
         raise InputError(
-            f"{called}: not a readable Parquet file ({size:,} bytes): {error}; write it again from the table it was made "
-            "of, or as CSV"
+            f"{called}: not a readable Parquet file ({size:,} bytes): {error}; write it again from the table it was "
+            "made of, or as CSV"
         ) from None
     except (MemoryError, OSError) as error:
         errors.raise_shortage(error, str(called))

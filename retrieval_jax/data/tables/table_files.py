@@ -111,8 +111,8 @@ def _few(path: str, names: list[str]) -> list[str]:
     """Returns the names of columns; raises InputError where there are so many that the file is not a table."""
     if len(names) > _MOST_COLUMNS:
         raise InputError(
-            f"{path}: it has {len(names):,} columns, at most {_MOST_COLUMNS:,}; rows and columns may be swapped, or line "
-            "breaks missing"
+            f"{path}: it has {len(names):,} columns, at most {_MOST_COLUMNS:,}; rows and columns may be swapped, or "
+            "line breaks missing"
         )
     return names
 
