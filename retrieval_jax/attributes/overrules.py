@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import pathlib
 
+from retrieval_jax import output
 from retrieval_jax.errors import InputError
 
 ACTIONS = {"keep": 2, "drop": 2, "split": 2, "merge": 3}  # {action: cells in its line}
@@ -68,7 +69,7 @@ def load(path: str | pathlib.Path) -> Overrules:
             cells = next(csv.reader([line], delimiter="," if path.suffix == ".csv" else "\t"))
         except csv.Error as error:
             raise InputError(f"{where}: {line.strip()[:80]!r} is not a decision ({error}); correct the line") from None
-        cells = [" ".join(cell.lower().split()) for cell in cells]
+        cells = [" ".join(output.from_cell(cell).lower().split()) for cell in cells]
         while cells and not cells[-1]:
             cells.pop()
         if not cells or cells[0] not in ACTIONS or len(cells) != ACTIONS[cells[0]] or not all(cells):

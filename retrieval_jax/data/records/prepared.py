@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retrieval_jax import output
 from retrieval_jax.data import catalog as catalog_lib
 from retrieval_jax.data import parquet
 from retrieval_jax.data.catalog import PHOTO, SPLITS, Catalog, Lazy, Split, Table
@@ -225,7 +226,10 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
             for key, table in about.get("tables", {}).items()
         }
         with (folder / "set_aside.csv").open(newline="", encoding="utf-8") as file:
-            set_aside = [row | {"row": int(row["row"])} for row in csv.DictReader(file)]
+            set_aside = [
+                {name: output.from_cell(value) for name, value in row.items()} | {"row": int(row["row"])}
+                for row in csv.DictReader(file)
+            ]
     except InputError:
         raise
     except Exception as error:  # JSON, Parquet, npz and CSV readers each raise their own
