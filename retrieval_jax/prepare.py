@@ -32,7 +32,7 @@ from retrieval_jax.data import loading, workers
 from retrieval_jax.data.records import prepared
 from retrieval_jax.data.records import shards as shards_lib
 from retrieval_jax.data.tables import left_out, row_checks
-from retrieval_jax.errors import InputError, RunFailed
+from retrieval_jax.errors import InputError, RunFailed, naming
 from retrieval_jax.files import atomic, documents, lock
 from retrieval_jax.workdir import provenance
 
@@ -79,14 +79,16 @@ def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, 
 
 def _begin(out: pathlib.Path, settings: dict) -> None:
     """Creates the folder, or checks that it was started with the same settings."""
-    if not prepared.is_prepared(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(
-                f"--out={out} exists and is not a prepared catalogue: use a different folder, or delete it"
-            )
-        (out / "catalogue" / "shards").mkdir(parents=True)
-        atomic.write_json(out / "catalogue" / "settings.json", settings)
-    before = documents.read(out / "catalogue" / "settings.json", dict, remedy="use a different folder, or delete it")
+    with naming(out):
+        if not prepared.is_prepared(out):
+            atomic.sweep(out / "catalogue")
+            # Folders without files are what a run leaves that is killed at its very beginning.
+            if out.exists() and (not out.is_dir() or any(not path.is_dir() for path in out.rglob("*"))):
+                raise InputError(f"--out={out} exists and is not a prepared catalogue: give another folder")
+            (out / "catalogue" / "shards").mkdir(parents=True, exist_ok=True)
+            atomic.write_json(out / "catalogue" / "settings.json", settings)
+    remedy = "use a different folder, or delete it"
+    before = documents.read(out / "catalogue" / "settings.json", dict, remedy=remedy)
     if before != settings:
         changed = ", ".join(
             f"{name} {before.get(name)} instead of {value}"

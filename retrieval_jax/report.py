@@ -66,11 +66,11 @@ def run(config, workdir) -> dict:
     """
     workdir = as_path(workdir)
     catalog = loading.load(config["data"])
-    scored = written.read(workdir)
-    scores = scored.get("stages", [])
+    scores = written.stages(workdir)
+    chance = written.chance(workdir)
     stages = [record for verb in VERBS[:-1] if (record := read_record(workdir, verb))]
     template = string.Template((pathlib.Path(__file__).parent / "pages" / "report.html").read_text("utf-8"))
-    table = score_table.table(scores, scored.get("chance")) or absent(
+    table = score_table.table(scores, chance) or absent(
         "there is no metrics.json; the verb evaluate writes it."
         if catalog.truth is not None
         else "the catalogue has no ground truth: nothing says which listings show the same product, so nothing can be "

@@ -112,7 +112,7 @@ def _cluster(vectors: np.ndarray, max_difference: float, max_size: int) -> np.nd
     return labels
 
 
-def title_vectors(titles: Sequence[str]) -> np.ndarray:
+def title_vectors(titles: Sequence[str], rule: int = title_rule.DEFAULT) -> np.ndarray:
     """Returns unit vectors of one category's titles, float32 [m, DIMS].
 
     The distinct tokens of a title weigh 1 + log((1 + m) / (1 + titles with the token)). A random projection,
@@ -121,8 +121,9 @@ def title_vectors(titles: Sequence[str]) -> np.ndarray:
 
     Args:
       titles: m texts.
+      rule: 1 or 2, see `titles`.
     """
-    rows = title_rule.tokenize_many(titles)
+    rows = title_rule.tokenize_many(titles, rule)
     rows = rows.filter(~pl.col("token").is_in(sorted(title_rule.DROPPED))).unique()
     tokens = rows.group_by("token").agg(pl.len().alias("titles")).sort("token").with_row_index("place")
     rows = rows.join(tokens, on="token").sort("title", "place")
@@ -160,7 +161,11 @@ def joined(titles: np.ndarray, pictures: np.ndarray, title_share: float) -> np.n
 
 
 def vectors_of(
-    titles: Sequence[str] | None, thumbnails: np.ndarray | None, title_share: float, rows: np.ndarray
+    titles: Sequence[str] | None,
+    thumbnails: np.ndarray | None,
+    title_share: float,
+    rows: np.ndarray,
+    rule: int = title_rule.DEFAULT,
 ) -> np.ndarray:
     """Returns unit vectors of one category's listings, float32 [m, D], for `find`.
 
@@ -169,8 +174,9 @@ def vectors_of(
       thumbnails: uint8 [n, D] of all listings; may be None if title_share is 1.
       title_share: 0 to 1, see `joined`.
       rows: int [m], rows of the category.
+      rule: 1 or 2, the title rule.
     """
-    parts = [title_vectors([titles[row] for row in rows])] if title_share > 0 else []
+    parts = [title_vectors([titles[row] for row in rows], rule)] if title_share > 0 else []
     parts += [picture_vectors(thumbnails[rows])] if title_share < 1 else []
     return parts[0] if len(parts) == 1 else joined(*parts, title_share)
 

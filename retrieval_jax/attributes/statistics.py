@@ -137,7 +137,7 @@ def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
     )
 
 
-def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.RULE) -> None:
+def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.RULES[title_rule.DEFAULT]) -> None:
     """Writes statistics as one Parquet file per table, described by statistics.json; other files there stay.
 
     Args:
@@ -156,7 +156,7 @@ def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.R
     versions.replace(folder, NAMES_FILE, fill, whole=False)
 
 
-def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
+def load(folder: str | pathlib.Path, rule: str = title_rule.RULES[title_rule.DEFAULT]) -> Statistics:
     """Reads statistics written by `save` or the Beam pipeline.
 
     Args:
@@ -180,8 +180,8 @@ def _load(folder: pathlib.Path, rule: str) -> Statistics:
         raise InputError(f"{folder}: unreadable statistics ({error}); count the titles again") from None
     if counted_by != rule:
         raise InputError(
-            f"{folder}: counted by the title rule {counted_by!r}, but this version, config.mine.normalise "
-            f"and segment have {rule!r}; set these as they were, or count the titles again"
+            f"{folder}: counted by the title rule {counted_by!r}, but config.mine.rule, normalise and "
+            f"segment make {rule!r}; set these as they were, or count the titles again"
         )
     if "tokens" not in tables or any(dict(table.schema) != _SCHEMAS[name] for name, table in tables.items()):
         raise InputError(f"{folder}: a table is absent or has unexpected columns; count the titles again")
@@ -194,20 +194,23 @@ def encode(
     titles: Iterable[str],
     tokens: Sequence[str],
     tokenize: Callable[[Sequence[str]], pl.DataFrame] = title_rule.tokenize_many,
+    progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the given tokens in titles.
 
     Args:
       titles: n texts, iterated over once.
       tokens: V distinct tokens; the id of a token is its index.
-      tokenize: as for `count`.
+      tokenize, progress: as for `count`.
 
     Returns:
       Sparse rows (indptr int64 [n + 1], ids int32): title i has `ids[indptr[i]:indptr[i + 1]]`, distinct, ascending.
     """
     known = pl.Enum(pl.Series(tokens, dtype=pl.String))
     lengths, ids = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
-    for found, many in _in_order(lambda chunk: _encode_chunk(chunk[0], known, tokenize), _chunks(titles, None)):
+    for found, many in _in_order(
+        lambda chunk: _encode_chunk(chunk[0], known, tokenize), _chunks(titles, None, progress)
+    ):
         lengths.append(many)
         ids.append(found)
     return np.cumsum(np.concatenate(lengths)), np.concatenate(ids)

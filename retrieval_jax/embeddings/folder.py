@@ -14,6 +14,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -21,18 +22,47 @@ from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings.ids import Ids
 from retrieval_jax.embeddings.vectors import Computed, Shards
 from retrieval_jax.errors import InputError, naming
-from retrieval_jax.files import atomic, versions
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
 
 FORMAT = 1
 KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones whenever they are read
 
 
+class _Shard(TypedDict):
+    """A shard in embeddings.json."""
+
+    file: documents.FileName
+    rows: documents.Count
+    sha256: documents.Sha256
+    fingerprints_sha256: NotRequired[documents.Sha256]
+    thumbnails_sha256: NotRequired[documents.Sha256]
+
+
+class _Meta(TypedDict):
+    """The provenance in embeddings.json; further keys say more."""
+
+    space: NotRequired[str | None]
+    recipe: NotRequired[str | None]
+
+
+class _Info(TypedDict):
+    """embeddings.json."""
+
+    format: int
+    rows: documents.Count
+    dim: documents.Count
+    dtype: Literal["float32", "float16"]
+    ids_sha256: documents.Sha256
+    shards: list[_Shard]
+    meta: _Meta
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
     """Vectors with their ids and their provenance; all of them are finite.
 
-    Vectors in memory are checked at once, those that lie on disk or are computed when read whenever they are read.
+    Vectors in memory are checked at once, those on disk or computed on read whenever they are read.
 
     Attributes:
       ids: n ids, one per row (any sequence of str; kept as `Ids`).
@@ -132,11 +162,13 @@ class Embeddings:
 
     @classmethod
     def load(cls, folder: str | os.PathLike, *, verify: bool = False) -> Embeddings:
-        """Returns the embeddings of a folder, memory-mapped: shapes and file sizes are checked, no vector is read.
+        """Returns the embeddings of a folder, memory-mapped.
+
+        Shapes, sizes and the ids are checked; vectors are not read, and their checksums only compared with `verify`.
 
         Args:
           folder: a folder that `save` or `write` made.
-          verify: also read every byte and compare the checksums (for files that were copied from elsewhere).
+          verify: also read the vectors and compare their checksums, about a second per gigabyte. `search` does so.
 
         Raises:
           InputError: a file that is missing, truncated, mismatched or has changed since it was written.
@@ -149,7 +181,7 @@ class Embeddings:
         arrays = []
         for shard in info["shards"]:
             file = folder / shard["file"]
-            array = load_npy(file, mmap=True)
+            array = load_npy(file, mmap=True, dtypes=(info["dtype"],), ndim=2, remedy="run embed again")
             if array.shape != (shard["rows"], info["dim"]) or str(array.dtype) != info["dtype"]:
                 raise InputError(
                     f"{file} holds {array.dtype} {array.shape}, but embeddings.json says {info['dtype']} "
@@ -165,7 +197,7 @@ class Embeddings:
                 f"{folder}: {len(ids)} ids, {len(vectors)} vectors, and embeddings.json says {info['rows']} "
                 "rows: run embed again"
             )
-        if verify and ids.sha256() != info["ids_sha256"]:
+        if ids.sha256() != info["ids_sha256"]:
             raise InputError(f"{folder / 'ids.npy'} has changed since it was written: run embed again")
         sums = hashlib.sha256("".join(shard["sha256"] for shard in info["shards"]).encode()).hexdigest()
         return cls(ids, vectors, {**info["meta"], "vectors_sha256": sums})
@@ -269,8 +301,8 @@ def as_stored(block: np.ndarray, dtype: str, name: Callable[[int], str]) -> np.n
     bad = ~np.isfinite(block).all(1)
     if bad.any():
         raise InputError(
-            f"{name(int(bad.argmax()))} and {int(bad.sum()) - 1:,} more vectors of the {len(bad):,} written with it are "
-            "non-finite (NaN or infinity): look at that listing and at the checkpoint; nothing was written"
+            f"{name(int(bad.argmax()))}: {int(bad.sum()):,} of {len(bad):,} vectors from here on are non-finite (NaN "
+            "or infinity): look at that listing and at the checkpoint; nothing was written"
         )
     lost = ~np.isfinite(array).all(1)
     if lost.any():
@@ -299,20 +331,9 @@ def read_info(folder: str | os.PathLike) -> dict:
       InputError: it is missing, of another format, or broken.
     """
     file = folder / "embeddings.json" if not isinstance(folder, str) else pathlib.Path(folder) / "embeddings.json"
-    if not file.exists():
-        raise InputError(f"{file} not found: run embed first (python -m retrieval_jax.embed)")
-    try:
-        info = json.loads(file.read_text())
-        if info["format"] != FORMAT:
-            raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
-        for key, kind in (("rows", int), ("dim", int), ("dtype", str), ("shards", list), ("meta", dict)):
-            if not isinstance(info[key], kind):
-                raise TypeError(key)
-        for shard in info["shards"]:
-            if pathlib.Path(shard["file"]).name != shard["file"]:
-                raise ValueError(shard["file"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is not the description of embeddings ({error!r}): run embed again") from error
+    info = documents.read(
+        file, _Info, remedy="run embed again", missing="run embed first (python -m retrieval_jax.embed)"
+    )
+    if info["format"] != FORMAT:
+        raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
     return info

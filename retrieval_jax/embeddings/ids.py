@@ -40,7 +40,7 @@ class Ids(Sequence):
         if isinstance(ids, cls):
             return ids
         single = isinstance(ids, (str, bytes, bytearray)) or (isinstance(ids, np.ndarray) and not ids.ndim)
-        if single or not isinstance(ids, Iterable):
+        if single or not (hasattr(ids, "__iter__") or hasattr(ids, "__getitem__")):  # columns have the latter alone
             raise InputError(f"ids={short(repr(ids))}: expected a list of ids, one per row")
         encoded = []
         for row, item in enumerate(ids.tolist() if isinstance(ids, np.ndarray) else ids):

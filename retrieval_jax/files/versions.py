@@ -22,17 +22,25 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from retrieval_jax.errors import InputError, naming
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents, opening
 
-MOVING = "moving"  # key of a description: {"files": of the new version, "remove": of the old one}
+MOVING = "moving"  # key of a description; beside the names of files to move, those of the old version to remove
 _TRIES = 200  # of a reader, while the folder is replaced again and again
 _TRIES_MOVING = 20  # of a reader that misses a file while files are moved
 _PAUSE = 0.001  # seconds between the first two tries; longer between later ones
 
 Result = TypeVar("Result")
+
+
+class _Moves(TypedDict):
+    files: list[str]
+    remove: list[str]
+
+
+_Description = TypedDict("_Description", {MOVING: _Moves})
 
 
 def replace(
@@ -79,6 +87,7 @@ def commit(new: pathlib.Path, folder: pathlib.Path, description: str, *, whole: 
                 return
         with _alone(folder):
             _finish(folder, description)  # of a process that was killed
+            atomic.sweep(folder, again=True)
             os.replace(new, _source(folder))
             _finish(folder, description, whole)
 
@@ -114,7 +123,7 @@ def read(folder: str | os.PathLike, description: str, load: Callable[[pathlib.Pa
     with naming(file):
         for number in range(_TRIES):
             try:
-                stream = file.open("rb")
+                stream = opening.opened(file, documents.MOST_BYTES)
             except (FileNotFoundError, NotADirectoryError):
                 return load(folder)  # which says what is missing
             with stream:  # as long as it is open, no other file has its number
@@ -155,10 +164,10 @@ def _moves(description: bytes) -> dict | None:
     if f'"{MOVING}"'.encode() not in description:
         return None
     try:
-        found = json.loads(description)[MOVING]
-        names = [pathlib.PurePath(name) for name in (*found["files"], *found["remove"])]
-    except (ValueError, KeyError, TypeError):
+        found = documents.parse(description, _Description, name="", remedy="")[MOVING]
+    except InputError:
         return None
+    names = [pathlib.PurePath(name) for name in (*found["files"], *found["remove"])]
     return None if any(name.is_absolute() or ".." in name.parts for name in names) else found
 
 

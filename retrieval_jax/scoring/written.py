@@ -27,11 +27,11 @@ class _File(TypedDict):
     """metrics.json."""
 
     stages: list[_Row]
-    chance: NotRequired[dict[str, float | None]]
+    chance: NotRequired[dict[str, float]]
 
 
-def read(workdir: str | os.PathLike) -> dict[str, Any]:
-    """Returns metrics.json of a work directory, {} where nothing was scored.
+def stages(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the scores of a work directory, one dict per stage; none where nothing was scored.
 
     Args:
       workdir: the work directory.
@@ -41,10 +41,23 @@ def read(workdir: str | os.PathLike) -> dict[str, Any]:
     """
     file = pathlib.Path(workdir) / "metrics.json"
     if not file.exists():
-        return {}
-    content = documents.read(file, _File, remedy=_REMEDY)
-    for row in content["stages"]:
+        return []
+    rows = documents.read(file, _File, remedy=_REMEDY)["stages"]
+    for row in rows:
         for name in row.keys() - _Row.__annotations__.keys():
             if not isinstance(row[name], (int, float, type(None))):
                 raise InputError(f"{file}: {name!r} of {row['model']} {row['stage']} is not a number: {_REMEDY}")
-    return content
+    return rows
+
+
+def chance(workdir: str | os.PathLike) -> dict[str, float]:
+    """Returns the scores to expect of a gallery in random order; empty where nothing was scored.
+
+    Args:
+      workdir: the work directory.
+
+    Raises:
+      InputError: metrics.json is damaged.
+    """
+    file = pathlib.Path(workdir) / "metrics.json"
+    return documents.read(file, _File, remedy=_REMEDY).get("chance", {}) if file.exists() else {}

@@ -36,6 +36,8 @@ FREE = {
     "train.keep_checkpoints": "embed takes the last one",
     "train.eval_every_epochs": "an evaluation reads the parameters and changes none",
 }
+# What settings were before they could be set: directories that were made then do not hold them.
+BEFORE = {"mine.rule": 1}
 # Those of FREE that say where the data lies: they may change where the content was recorded and is the same.
 PLACES = tuple(name for name in FREE if name.startswith("data.kwargs."))
 
@@ -50,7 +52,9 @@ def without_free(name: str, block):
     if not isinstance(block, dict):
         return block
     return {
-        key: without_free(f"{name}.{key}", value) for key, value in block.items() if not matches(f"{name}.{key}", FREE)
+        key: without_free(f"{name}.{key}", value)
+        for key, value in block.items()
+        if not matches(f"{name}.{key}", FREE) and BEFORE.get(f"{name}.{key}") != value
     }
 
 

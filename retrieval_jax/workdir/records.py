@@ -16,7 +16,7 @@ import shlex
 import sys
 import time
 
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic, lock, remote
 from retrieval_jax.workdir import checks, provenance, sides
 from retrieval_jax.workdir.freshness import Data
@@ -219,9 +219,12 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
       InputError: another run uses the directory.
     """
     folder = as_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     first = provenance.is_first_process()
     with lock.held(remote.url(folder) or folder, verb) if first else contextlib.nullcontext():
+        if first:
+            _sweep(folder)
         invalidate(folder, verb)
         write_settings(config, folder)
         if first and remote.url(folder):
@@ -239,6 +242,13 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
         if first:
             remote.push(folder)
         return entry
+
+
+def _sweep(folder) -> None:
+    """Removes what processes that were killed left half-written in a work directory."""
+    for place, below, _ in os.walk(folder):
+        below[:] = [name for name in below if name not in ("checkpoints", "checkpoint_scores", "tensorboard")]
+        atomic.sweep(place, again=True)
 
 
 def refresh(folder, verb: str, data: Data) -> None:
@@ -329,8 +339,8 @@ def record(
         if data is not None and (read := data.of(verb)):
             entry["data"] = read
         (folder / "stages").mkdir(parents=True, exist_ok=True)
-        atomic.write_json(folder / "stages" / f"{verb}.json", entry)
-        _write_run(folder)
+        _write_run(folder, entry)
+        atomic.write_json(folder / "stages" / f"{verb}.json", entry)  # last: with it the verb is complete
     return entry
 
 
@@ -348,8 +358,9 @@ def _outputs(folder, verb: str) -> dict:
     return found
 
 
-def _write_run(folder) -> None:
-    stages = {verb: entry for verb in VERBS if (entry := read_record(folder, verb)) is not None}
+def _write_run(folder, newest: dict) -> None:
+    records = {verb: newest if verb == newest["verb"] else read_record(folder, verb) for verb in VERBS}
+    stages = {verb: entry for verb, entry in records.items() if entry is not None}
     atomic.write_json(
         folder / "run.json",
         {

@@ -109,7 +109,7 @@ def test_tables_from_rows():
         (lambda folder: (folder / "statistics.json").write_text("{"), "statistics.json is not readable JSON"),
         (
             lambda folder: (folder / "statistics.json").write_text(
-                (folder / "statistics.json").read_text().replace("titles-1", "titles-0")
+                (folder / "statistics.json").read_text().replace("titles-2", "titles-0")
             ),
             "title rule 'titles-0'",
         ),

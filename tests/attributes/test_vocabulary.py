@@ -1,11 +1,12 @@
 """Counting, hashing, saving and encoding pseudo-attributes, against plain loops."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
 
-from retrieval_jax.attributes import statistics, titles, vocabulary
+from retrieval_jax.attributes import statistics, titles, vocabulary, words
 from retrieval_jax.errors import InputError
 
 TITLES = ["Red red shoes", "red Hat w/ box", "blue shoes - the best", "", "éclair Éclair hat", "the - w ."]
@@ -80,6 +81,25 @@ def test_a_changed_vocabulary_is_refused(tmp_path, change, says):
     file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(InputError, match=f"vocabulary.json.*{says}.*mine again"):
         vocabulary.Vocabulary.load(file)
+
+
+def test_the_title_rule_is_part_of_a_vocabulary_and_old_ones_keep_theirs(tmp_path):
+    title = ["cre\u0300me &amp; Straße"]
+    for rule, tokens in ((1, ["amp", "cre", "straße"]), (2, ["crème", "strasse"])):
+        rules = words.Rules(rule=rule)
+        counted = statistics.count([title], tokenize=functools.partial(words.of_titles, rules=rules))
+        made = vocabulary.build(counted.tokens, 1, 0, rules)
+        assert made.tokens == tokens and made.encode(title)[1].tolist() == list(range(len(tokens)))
+        made.save(tmp_path / "vocabulary.json")
+        content = json.loads((tmp_path / "vocabulary.json").read_text(encoding="utf-8"))
+        assert content["rule"] == f"titles-{rule}" and "rules" not in content
+        again = vocabulary.Vocabulary.load(tmp_path / "vocabulary.json")
+        assert again.rules.rule == rule and again.hash == made.hash
+        assert again.encode(title)[1].tolist() == made.encode(title)[1].tolist()
+    old = vocabulary.Vocabulary(["red", "shoes"], np.array([2, 2]), 6, 1, words.Rules(rule=1))
+    assert (
+        old.hash == "c251ec79ac8742dc1c819839d4f21b1e5b6a8007a22f706042e384d320a83650"
+    )  # as before there was a second rule
 
 
 def test_a_missing_or_broken_vocabulary_is_refused(tmp_path):
