@@ -22,6 +22,7 @@ import math
 import pathlib
 from collections.abc import Iterable, Sequence
 
+from retrieval_jax import output
 from retrieval_jax.data.exports import folders, products, references
 from retrieval_jax.data.fetching import addresses, folder
 from retrieval_jax.data.fetching.folder import Fetched, Limits
@@ -84,7 +85,7 @@ def summary(result: Fetched) -> str:
     for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
         example = next(failure for failure in result.failed if failure.reason == reason)
         detail = f" ({example.detail[:100]})" if example.detail else ""
-        text += f"\n  {count:,} {reason}, such as {_printable(example.address)[:200]}{detail}"
+        text += f"\n  {count:,} {reason}, such as {output.visible(example.address)[:200]}{detail}"
     return text
 
 
@@ -100,10 +101,6 @@ def _finder(given: Sequence[str], out: pathlib.Path):
 
     counts = collections.Counter(map(name, {addresses.normal(address) for address in given}))
     return lambda address: there.find(address)[0] if counts[name(addresses.normal(address))] == 1 else None
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _number_of_hosts(different) -> str:
@@ -128,13 +125,8 @@ def _write_failed(out: pathlib.Path, result: Fetched, products) -> None:
     writer.writerow(("products", "address", "reason", "detail"))
     for failure in result.failed:
         names = " | ".join(dict.fromkeys(products[addresses.normal(failure.address)]))
-        writer.writerow(map(_cell, (names, failure.address, failure.reason, failure.detail)))
+        writer.writerow(map(output.cell, (names, failure.address, failure.reason, failure.detail)))
     atomic.write_text(out / FAILED, text.getvalue())
-
-
-def _cell(text: str) -> str:
-    """Returns a cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def main(given) -> None:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import errors, estimate, evaluators, pairs, tasks
+from retrieval_jax import errors, evaluators, pairs, plans, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
@@ -59,7 +59,7 @@ def check(config, workdir) -> None:
     if preflight.catalogue(config, workdir, "train") is None:
         return
     with contextlib.redirect_stdout(io.StringIO()):  # train prints it when it starts
-        estimate.check_training(config, workdir)
+        plans.check_training(config, workdir)
 
 
 def _check_settings(config) -> None:
@@ -116,7 +116,7 @@ def _run(config, workdir, stop, watch) -> dict:
 
     # ------------------------------------------------------------------------------------------------------------ model
     task = module.make(settings, info)
-    estimate.check_coupled(settings, task)
+    plans.check_coupled(settings, task)
     zeros = pipeline.zeros(examples, config.data.image_size)
     constants = None if task.constants is None else jax.device_put(task.constants, replicated)
     init_rng, train_rng = jax.random.split(jax.random.key(settings.seed))

@@ -33,6 +33,8 @@ import time
 
 import numpy as np
 
+import picture_server
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HEADING = "## Every verb, at every change that it makes to the file system"
 STEPS = "steps=12,every=4"
@@ -193,14 +195,23 @@ def readable(folder, names):
 class Points:
     """A finished run and the verbs that are tried on copies of it."""
 
-    def __init__(self, folder):
-        """Makes the run in an empty folder."""
+    def __init__(self, folder, address):
+        """Makes the run in an empty folder; the address is of a server of pictures."""
         self.folder = pathlib.Path(folder)
         self.config, self.log = f"--config={ROOT}/tests/fault_config.py:{STEPS}", self.folder / "log"
-        self.base, self.there = self.folder / "base", self.folder / "there"
+        self.base, self.there, self.shop = self.folder / "base", self.folder / "there", self.folder / "shop"
+        self._make_shop(address)
         status, _, _ = disturbed(self._command("run", self.base), self.base, self.log)
         if status:
             raise Lost(self.log.read_text())
+
+    def _make_shop(self, address):
+        self.shop.mkdir()
+        rows = ["id,title,image,link"]
+        for number in range(12):
+            (self.shop / f"{number}.png").write_bytes(picture_server.picture(side=16 + number))
+            rows.append(f"p{number},red shoe {number % 3},{number}.png,{address}/ok/{number}.png")
+        (self.shop / "products.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
     def _command(self, verb, folder):
         words = {
@@ -211,6 +222,8 @@ class Points:
             "evaluate_checkpoints": [f"--workdir={folder}", "--once", "--soup=2"],
             "export": [f"--workdir={self.base}", f"--out={folder}/served", "--platforms", "cpu"],
             "configs": [],
+            "init": [f"{self.shop}/products.csv", f"--out={folder}/shop.py", "--force"],
+            "pictures": [f"{self.shop}/products.csv", f"--out={folder}/fetched", "--allow_private=127.0.0.1"],
         }.get(verb, [self.config, f"--workdir={folder}"])
 
         def action():
@@ -225,7 +238,7 @@ class Points:
         from retrieval_jax import workdir
 
         shutil.rmtree(self.there, ignore_errors=True)
-        if verb in ("run", "leaks", "prepare", "compare", "export", "configs"):
+        if verb in ("run", "leaks", "prepare", "compare", "export", "configs", "init", "pictures"):
             self.there.mkdir()
             if earlier:
                 disturbed(self._command(verb, self.there), self.there, self.log)
@@ -298,7 +311,7 @@ class Points:
 
 
 VERBS = ("mine", "search", "evaluate", "report", "embed", "train", "prepare", "leaks", "compare", "propose_index")
-VERBS += ("export", "evaluate_checkpoints", "run", "configs")
+VERBS += ("export", "evaluate_checkpoints", "run", "configs", "init", "pictures")
 
 
 def write(rows, file, seconds):
@@ -339,9 +352,9 @@ def main():
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     begin, rows, chosen = time.monotonic(), [], random.Random(args.seed)
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder, picture_server.served() as server:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled")
-        points = Points(folder)
+        points = Points(folder, server.url)
         for verb in args.verbs.split(","):
             counts, tries, lost = [], {"kill": 0, "full": 0}, []
             for earlier in (True, False):
@@ -354,7 +367,7 @@ def main():
                 (verb, " and ".join(str(count) for count in counts if count) or "0", *tries.values(), len(lost))
             )
             print(f"| {' | '.join(map(str, rows[-1]))} | {time.monotonic() - begin:.0f} s", flush=True)
-    write(rows, args.out, time.monotonic() - begin)
+            write(rows, args.out, time.monotonic() - begin)
     return int(any(row[4] for row in rows))
 
 

@@ -91,11 +91,6 @@ def test_init_and_a_run_find_what_was_fetched(running, tmp_path):
     assert [there.find(address)[0] for address in given] == [addresses.file_name(address) for address in given]
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
-def test_no_cell_is_a_formula(cell):
-    assert pictures._cell(cell) == f"'{cell}"
-
-
 @pytest.mark.parametrize(
     "option, words",
     [
