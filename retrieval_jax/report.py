@@ -31,7 +31,7 @@ from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
 from retrieval_jax.scoring import metrics, written
 from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
-from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record
+from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record, smoke_run
 
 __all__ = ["rows_picture", "run"]
 
@@ -159,8 +159,8 @@ def _header(config, catalog, scores, stages) -> str:
     )
     line = escape(" · ".join(filter(None, facts)))
     warning = f'<p class="note">Warning: {escape(summary["warning"])}.</p>\n' if summary.get("warning") else ""
-    if smoke_run(config):
-        warning = f'<p class="note">{escape(SMOKE_RUN)}</p>\n'
+    if sentence := smoke_run(config):
+        warning = f'<p class="note">{escape(sentence[0].upper() + sentence[1:])}.</p>\n'
     return (
         f'<header><h1>{escape(_name(config))}</h1>\n<p class="facts">{line}</p>\n{warning}'
         f'<div class="tiles">{boxes}</div></header>'
@@ -213,10 +213,11 @@ def _curve_section(config, workdir, stages) -> str:
     drawn += charts.curves("Scores while training", scores, "step", "percent")
     body = f'<div class="charts">{drawn}</div>' if drawn else absent("metrics.jsonl has neither losses nor scores.")
     if scores:
-        what = "; ".join(train.get("summary", {}).get("in_training_of", ())) or "a part of the queries and of the gallery"
+        of = train.get("summary", {}).get("in_training_of", ())
+        what = "; ".join(of) or "a part of the queries and of the gallery"
         body += (
-            f'<p class="note">Scores while training are of {escape(what)}. They show how the training went; they are not '
-            "those of the table, which are of all queries and the whole gallery.</p>"
+            f'<p class="note">Scores while training are of {escape(what)}. They show how the training went; they are '
+            "not those of the table, which are of all queries and the whole gallery.</p>"
         )
     if not_finite.total():
         listed = ", ".join(f"{count:,} of {name}" for name, count in not_finite.items() if count)

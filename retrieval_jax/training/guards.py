@@ -192,7 +192,7 @@ def _waits_for(stage: str) -> str:
         "device": "the device to finish a step" + (", or another process to join it" if several else ""),
         "checkpoint": "the checkpoint to be written" + (" by all processes" if several else ""),
         "compiler": "the compiler",
-        "start": "catalogue, network and devices to be ready",
+        "start": "the catalogue to be read and the model to be built on the devices",
         "work": "its own work between two steps: the machine is overloaded, out of memory, or was suspended",
     }.get(stage, stage)
 
