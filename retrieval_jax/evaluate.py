@@ -30,7 +30,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.scoring import metrics, slices, step_effects, submission, tables
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
-from retrieval_jax.workdir import sides
+from retrieval_jax.workdir import checks, preflight, sides
 
 SLICED = ("mar@10", "mar@10_capped", "recall@1", "map@10", "precision@10", "ndcg@10")
 SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
@@ -166,6 +166,17 @@ def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
     return None
 
 
+def check(config, workdir) -> None:
+    """Raises an InputError for settings that cannot be, or a catalogue without queries or gallery; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: the work directory.
+    """
+    checks.check(config)
+    preflight.catalogue(config, workdir, *sides.SPLITS)
+
+
 def run(config, workdir) -> dict:
     """Scores every ranking of the work directory and writes metrics.json and submission.csv.
 
@@ -179,6 +190,7 @@ def run(config, workdir) -> dict:
     Raises:
       InputError: there are no rankings, or their queries or gallery are not the catalogue's.
     """
+    checks.check(config)
     workdir = pathlib.Path(workdir)
     stages = list_stages(workdir)
     settings = config.evaluate

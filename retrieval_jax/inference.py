@@ -256,6 +256,12 @@ class Model:
     mesh: jax.sharding.Mesh
     space: str = ""
 
+    def __repr__(self) -> str:
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return (
+            f"inference.Model({', '.join(self.task.predict_fns)}; {size:,} parameters; step {self.step}; {self.space})"
+        )
+
     def embed(self, inputs, predict_fn=""):
         """Embeds pictures, or whatever the predict function reads.
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retrieval_jax.attributes import choosing, deciding, statistics, words
 from retrieval_jax.attributes import clusters as clusters_lib
-from retrieval_jax.attributes import deciding, statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
@@ -29,8 +29,20 @@ from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import atomic
 from retrieval_jax.pages import mined
 from retrieval_jax.settings import sizes
+from retrieval_jax.workdir import checks
 
 _SHOWN = 10
+
+
+def check(config: Any, workdir: Any) -> None:
+    """Raises an InputError for settings that cannot be; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: not read.
+    """
+    del workdir
+    checks.check(config)
 
 
 def run(config: Any, workdir: Any) -> dict:
@@ -45,10 +57,11 @@ def run(config: Any, workdir: Any) -> dict:
       The summary: counts, coverage, labels per title, head, tail, examples, category counts, the vocabulary's hash.
 
     Raises:
-      InputError: no titles, a threshold that is not a whole number of 0 or more, or no token above it.
+      InputError: a setting that cannot be, no titles, or no token above the threshold.
     """
+    check(config, workdir)
     catalog = loading.load(config["data"], set_aside_path=workdir / "set_aside.csv")
-    found = _clusters(config["mine"].get("clusters"), catalog, workdir / "attributes")
+    found = _clusters(config["mine"], catalog, workdir / "attributes")
     splits = {name: getattr(catalog, name) for name in ("train", "val") if getattr(catalog, name) is not None}
     titles = {name: split.titles for name, split in splits.items() if split.titles is not None}
     if "train" not in titles and config["train"]["task"] == "category":
@@ -73,8 +86,9 @@ def run(config: Any, workdir: Any) -> dict:
             decisions.tokens, nothing, counted.num_titles, int(threshold), decisions.rules
         )
     else:
-        counted = statistics.count(list(titles.values()))
-        vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(threshold))
+        rules = choosing.base_rules(config["mine"])
+        counted = statistics.count(list(titles.values()), tokenize=functools.partial(words.of_titles, rules=rules))
+        vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(threshold), rules)
     counts, num_titles = counted.tokens, counted.num_titles
     if not len(vocabulary):
         most = counts["occurrences"].max() if len(counts) else 0
@@ -125,8 +139,9 @@ def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, tit
     atomic.write_text(folder / "mined.html", text)
 
 
-def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:
+def _clusters(mine: Any, catalog: Any, folder: Any) -> dict:
     """Clusters the train listings into pseudo-products and writes clusters.npz; returns counts for the summary."""
+    settings = mine.get("clusters")
     if settings is None or settings["max_difference"] == 0:
         return {}
     split, share, noise = catalog.split("train"), settings["title_share"], settings["noise"]
@@ -136,7 +151,9 @@ def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:
             f"{noise!r} (none or own)"
         )
     thumbnails = None if share == 1 else Noted(split.images).notes(np.arange(len(split)))[1]
-    vectors = functools.partial(clusters_lib.vectors_of, split.titles, thumbnails, share)
+    vectors = functools.partial(
+        clusters_lib.vectors_of, split.titles, thumbnails, share, rule=choosing.base_rules(mine).rule
+    )
     categories = np.zeros(len(split), np.int32) if split.categories is None else split.categories[:, -1]
     found = clusters_lib.find(vectors, categories, settings["max_difference"], settings["max_size"])
     sizes = np.bincount(found[found >= 0], minlength=1)

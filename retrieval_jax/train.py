@@ -14,6 +14,8 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("train")
 
 import collections
+import contextlib
+import io
 import pathlib
 import time
 
@@ -22,12 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import evaluators, pairs, tasks
+from retrieval_jax import errors, evaluators, pairs, plans, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.pictures import transforms
-from retrieval_jax.errors import InputError, Preempted
+from retrieval_jax.errors import Preempted
 from retrieval_jax.settings import sizes
 from retrieval_jax.training import (
     checkpoints,
@@ -41,26 +43,31 @@ from retrieval_jax.training import (
     warm_start,
 )
 from retrieval_jax.training.update import make_update
+from retrieval_jax.workdir import checks, preflight
 
 IN_FLIGHT = 2  # steps dispatched before the numbers of the first are fetched
 
 
 def check(config, workdir) -> None:
-    """Raises an InputError for names, arguments and values of config.train that cannot be; writes nothing.
+    """Raises an InputError for what would stop the training later: settings, data, memory, disk; writes nothing.
 
     Args:
       config: the whole config.
-      workdir: not read.
+      workdir: the work directory; what mine wrote there is read, and not needed.
     """
-    del workdir
+    _check_settings(config)
+    if preflight.catalogue(config, workdir, "train") is None:
+        return
+    with contextlib.redirect_stdout(io.StringIO()):  # train prints it when it starts
+        plans.check_training(config, workdir)
+
+
+def _check_settings(config) -> None:
+    """Raises an InputError for names, arguments and values of config.train that cannot be."""
+    checks.check(config)
     settings = config.train
     task = tasks.get(settings.task)
     pairs.check_arguments(settings.task, settings.task_kwargs, task.OPTIONS, "config.train.task_kwargs", "task")
-    for name in ("log_every_steps", "checkpoint_every_steps", "accumulate_steps"):
-        if settings[name] < 1:
-            raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
-    if settings.non_finite not in ("stop", "skip"):
-        raise InputError(f"config.train.non_finite is {settings.non_finite!r}: give stop or skip")
     transforms.compose(settings.transforms, (1, 1))
     if settings.eval_every_epochs:
         evaluators.check(settings.evaluations)
@@ -86,7 +93,7 @@ def run(config, workdir) -> dict:
 
 
 def _run(config, workdir, stop, watch) -> dict:
-    check(config, workdir)
+    _check_settings(config)
     settings = config.train
     telemetry.keep_compiled()
 
@@ -109,12 +116,7 @@ def _run(config, workdir, stop, watch) -> dict:
 
     # ------------------------------------------------------------------------------------------------------------ model
     task = module.make(settings, info)
-    if task.couples_rows and settings.accumulate_steps > 1:
-        raise InputError(
-            f"config.train.accumulate_steps={settings.accumulate_steps}: the loss of {task.couples_rows} compares the "
-            "rows of a batch with each other, and in parts would only see those of a part: set it to 1, and "
-            "model.kwargs.remat=True or a larger mesh.fsdp to save memory"
-        )
+    plans.check_coupled(settings, task)
     zeros = pipeline.zeros(examples, config.data.image_size)
     constants = None if task.constants is None else jax.device_put(task.constants, replicated)
     init_rng, train_rng = jax.random.split(jax.random.key(settings.seed))
@@ -241,7 +243,7 @@ def _run(config, workdir, stop, watch) -> dict:
             return
         try:
             with watch.stage("evaluation"):
-                scores = dict(score for evaluation in evaluations for score in evaluation(state["ema"], go_on))
+                scores = stop.during(lambda: dict(score for each in evaluations for score in each(state["ema"], go_on)))
         except Preempted:  # the state is saved without scores, which the resumed run makes
             return
         meta.update(scores=scores, scored_step=step)
@@ -275,6 +277,7 @@ def _run(config, workdir, stop, watch) -> dict:
                 needed = memory.check(memory.step_bytes(compiled, state, batch), memory.limit(mesh.local_devices[0]))
                 print(f"train: {needed}", flush=True)
                 speed.flops = telemetry.flops(compiled)
+            stop.hold()  # until here, SIGTERM ends the process at once: there is nothing to save
             profile.before(step + 1)
             with watch.stage("device"):
                 state, values = compiled(state, batch, constants)  # returns at once, unless the queue is full
@@ -304,10 +307,11 @@ def _run(config, workdir, stop, watch) -> dict:
         store.close()
         writer.close()
     if stop():
-        raise Preempted(
-            f"SIGTERM: stopped after step {step} of {num_steps}{', which is saved' if step else ''}; the "
-            "same command resumes it"
-        )
+        saved = ", which is saved" if step else ""
+        preempted = Preempted(f"SIGTERM: stopped after step {step} of {num_steps}{saved}; the same command resumes it")
+        if stop.left_behind:
+            guards.leave(*errors.explain(preempted))
+        raise preempted
     seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
     pictures_per_second = round(num_steps * batch_size / max(seconds, 1e-9), 1)
     counts = {"steps": num_steps, "epochs": settings.epochs, "batch_size": batch_size, "parameters": num_params}

@@ -40,7 +40,7 @@ import odd_pictures  # noqa: E402
 from retrieval_jax.attributes import statistics  # noqa: E402
 from retrieval_jax.attributes import titles as title_rule  # noqa: E402
 from retrieval_jax.attributes import vocabulary as vocabulary_lib  # noqa: E402
-from retrieval_jax.data.pictures import decoding, sources  # noqa: E402
+from retrieval_jax.data.pictures import decoding, headers, sources  # noqa: E402
 from retrieval_jax.data.tables import loading as tables  # noqa: E402
 from retrieval_jax.data.tables import table_files  # noqa: E402
 from retrieval_jax.errors import InputError  # noqa: E402
@@ -106,11 +106,12 @@ def csv(data: bytes, folder: pathlib.Path) -> None:
 def titles(data: bytes, folder: pathlib.Path) -> None:
     """Tokenizes and encodes the lines of the input, which is UTF-8 that may contain lone surrogates."""
     texts = data.decode("utf-8", "surrogateescape" if data[:1] < b"\x80" else "replace").split("\n")
-    slow = [title_rule.tokenize(text) for text in texts]
-    fast: list[list[str]] = [[] for _ in texts]
-    for title, token in title_rule.tokenize_many(texts).iter_rows():
-        fast[title].append(token)
-    require(fast == slow, "the fast path differs from the reference")
+    for rule in title_rule.RULES:
+        slow = [title_rule.tokenize(text, rule) for text in texts]
+        fast: list[list[str]] = [[] for _ in texts]
+        for title, token in title_rule.tokenize_many(texts, rule).iter_rows():
+            fast[title].append(token)
+        require(fast == slow, "the fast path differs from the reference")
     counts = statistics.count([texts]).tokens
     vocabulary = vocabulary_lib.build(counts, len(texts), 0)
     indptr, ids = vocabulary.encode(texts)
@@ -138,7 +139,7 @@ def image(data: bytes, folder: pathlib.Path) -> None:
         require(problem is not None and problem.reason == checked.reason, f"check: {checked!r}, decoding: {problem!r}")
     elif problem is not None:  # damage that header and end do not reveal
         require(
-            problem.reason == "truncated image file" and data.startswith((decoding.JPEG, b"\x89PNG")),
+            problem.reason == "truncated image file" and data.startswith((headers.JPEG, b"\x89PNG")),
             f"passed the check but failed to decode: {problem!r}",
         )
     if decoded is not None:

@@ -33,7 +33,8 @@ import safetensors.flax
 import safetensors.numpy
 
 from retrieval_jax import models
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
+from retrieval_jax.files import atomic
 from retrieval_jax.models import pixels
 from retrieval_jax.models.timm import checkpoints as timm_checkpoints
 from retrieval_jax.models.timm import files as timm_files
@@ -72,6 +73,21 @@ def _parts(timm_name: str) -> tuple[types.ModuleType, str, str]:
         hint = f"did you mean {', '.join(close)}?" if close else f"available: {', '.join(sorted(known))}"
         raise InputError(f"no backbone for timm's {name!r}; {hint}")
     return known[name], name, tag or timm_checkpoints.default_tag(name)
+
+
+def check(timm_name: str, path, offline: bool) -> None:
+    """Checks that the weights of a model can be had, without downloading or reading them.
+
+    Args:
+      timm_name: such as "convnext_tiny.fb_in22k".
+      path: a local file or folder, "" or None for the hub.
+      offline: whether only the hub's local cache may be used.
+
+    Raises:
+      InputError: no such model, no such file, or the hub does not have it or cannot be reached.
+    """
+    _, name, tag = _parts(timm_name)
+    timm_files.check(name, tag, path or None, offline)
 
 
 def _pair(size) -> tuple[int, int]:
@@ -295,8 +311,10 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
         about.input_size,
         "the tree of parameters to save",
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.written(path) as new:
+        safetensors.numpy.save_file(tensors, new, metadata={"format": "pt"})
     # Fields that timm's arguments cannot express: neither fields that they have too, nor fields that change them, such
     # as a size that is None here because the variant defines it.
     rebuilt, known = module.from_timm(**arguments), inspect.signature(module.from_timm).parameters

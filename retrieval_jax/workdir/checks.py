@@ -132,6 +132,7 @@ ROWS: dict[str, Kind] = {
     "data.cache_bytes": whole(0, 2**50),
     "data.leave_out": TEXT,
     "mine.threshold": optional(whole(0), "None to follow the number of titles"),
+    "mine.rule": whole(1, 2),
     "mine.normalise": FLAG,
     "mine.segment": FLAG,
     "mine.variants.on": FLAG,
@@ -387,11 +388,11 @@ def _schedule(settings: dict) -> str:
     if epochs is None or warmup is None:
         return ""
     name, given = _get(settings, "train.schedule"), _get(settings, "train.schedule_kwargs") or {}
-    share = warmup / epochs
-    if name == "wsd" and share + given.get("decay_share", 0.0) > 1:
+    share, decay = warmup / epochs, given.get("decay_share", 0.2)
+    if name == "wsd" and share + decay > 1:
         return (
-            f"config.train.schedule_kwargs.decay_share is {given['decay_share']:g}, and the warm-up takes {share:.2g} of "
-            "the training: together more than the whole; lower one of them"
+            f"config.train.schedule_kwargs.decay_share is {decay:g}, and the warm-up takes {share:.2g} of epochs: "
+            "together more than the whole; lower one of them"
         )
     boundaries = given.get("boundaries", [])
     if name == "step" and (sorted(boundaries) != boundaries or any(one < share for one in boundaries)):

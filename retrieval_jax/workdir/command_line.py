@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from retrieval_jax import errors, workdir
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import base
-from retrieval_jax.workdir import config_files
+from retrieval_jax.workdir import config_files, stopping
 
 load_config = config_files.load
 
@@ -178,6 +178,8 @@ def guarded(action) -> None:
     try:
         action()
     except Exception as error:
+        if stopping.requested():
+            raise stopping.Stopped from error
         jax, explained = sys.modules.get("jax"), errors.explain(error)
         several = jax is not None and jax.process_count() > 1
         if explained is None and not several:

@@ -1,4 +1,7 @@
-"""Published weights: names, files, errors for wrong ones, resampling, and round trips that are exact to the bit."""
+"""Published weights: names, files, errors for wrong ones, resampling, and round trips that are exact to the bit.
+
+Longer than 400 lines: one test per kind of file that is accepted or refused.
+"""
 
 import json
 import subprocess

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from retrieval_jax import pairs
+from retrieval_jax import brief, pairs
 from retrieval_jax.data.catalog import PHOTO, Column, Table
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import sources
@@ -132,6 +132,8 @@ class Found:
     split: np.ndarray
     anchors: tuple[dict[str, str], np.ndarray | None]
     listings: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+    __repr__ = brief.line
 
 
 def check(name: str, rows: Rows, splits: Mapping[str, Rows]) -> Found:

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 import tqdm
 
+from retrieval_jax import brief
 from retrieval_jax.data.pictures import decoding, sources
 from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.errors import InputError, short
@@ -53,6 +54,8 @@ class Rows:
     file_of: np.ndarray
     line: np.ndarray
     bad: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
+
+    __repr__ = brief.line
 
     def __len__(self) -> int:
         return len(self.line)
@@ -155,7 +158,7 @@ def check_titles(rows: Rows, needed: bool) -> None:
     """
     titles = rows.frame["title"].fill_null("")
     seen = titles.str.contains(rf"[^{_UNSEEN[1:]}").to_numpy()
-    empty = values_lib.nulls(titles) | ~seen
+    empty = values_lib.nulls(titles, na=False) | ~seen
     for row in np.flatnonzero(empty) if needed else ():
         what = f"{titles[int(row)]!r}, which means empty" if seen[row] else "empty"
         rows.mark(int(row), "empty title", f"the title is {what}; add one or remove the row")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retrieval_jax.data import parquet
 from retrieval_jax.data.tables import text_rows
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
@@ -102,9 +103,9 @@ def header(root: Any, path: str, encoding: str) -> list[str]:
         return [short(name.encode("utf-8", "backslashreplace").decode()) for name in found]
     if kind == ".parquet":
         try:
-            return list(pl.read_parquet_schema(full))
-        except (Exception, pl.exceptions.PanicException) as error:  # whatever polars raises, the file is not Parquet
-            raise InputError(f"{path}: not a readable Parquet file ({error})") from None
+            return parquet.names(full)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
     unpack = "; unpack it" if kind in (".gz", ".bz2", ".xz", ".zst", ".zip") else ""
     raise InputError(f"{path}: files end in .csv, .tsv, .jsonl, .ndjson or .parquet, not in {kind!r}{unpack}")
 
@@ -193,9 +194,9 @@ def _parquet(
     full: pathlib.Path, path: str, columns: dict[str, str], lists: Mapping[str, str]
 ) -> tuple[pl.DataFrame, np.ndarray, list]:
     try:
-        frame = pl.read_parquet(full, columns=list(dict.fromkeys(columns.values())))  # one may be mapped twice
-    except (Exception, pl.exceptions.PanicException) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from None
+        frame = parquet.read(full, list(dict.fromkeys(columns.values())))  # one may be mapped twice
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     texts, marks = {}, []
     for ours, theirs in columns.items():
         column = frame[theirs]

@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import tqdm
 
+from retrieval_jax import brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
@@ -68,6 +69,9 @@ class Index:
       InputError: pymilvus is missing, the URI does not respond or contains a secret, the collection holds something
         else, or ids, fields or vectors are unusable.
     """
+
+    def __repr__(self) -> str:
+        return f"milvus.Index({brief.size(self.gallery)})"
 
     def __init__(
         self,
@@ -159,7 +163,7 @@ class Index:
                     again.append(some[unsure])
                 asked = np.concatenate(again) if limit < most else asked[:0]
                 limit = min(4 * limit, most)
-        return self.exact.ranking(ids, rows, scores)
+        return self.exact.ranking(ids, rows, scores, vectors)
 
     def _search(self, block, lengths, some, own, text, limit, k) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Searches queries that share a filter; returns rows and scores [n, k] and which may miss a row, [n]."""
