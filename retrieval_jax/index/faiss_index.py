@@ -145,8 +145,8 @@ class Index:
           Ranking with item_rows [Q, k] and scores [Q, k] (exact cosines); ties go by id.
 
         Raises:
-          InputError: a dimension that differs from the gallery's, k below 1, a non-finite vector, or a search that faiss
-            cannot do with these parameters.
+          InputError: a dimension that differs from the gallery's, k below 1, a non-finite vector, or a search that
+            faiss cannot do with these parameters.
         """
         ids, vectors = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
@@ -201,9 +201,9 @@ class Index:
                 units, fewest = self._units(rows), max(quiet(made), default=0)
                 if len(rows) < FEWEST * fewest:
                     warnings.warn(
-                        f"the index {self.factory!r} has {fewest:,} clusters or codes per piece and {len(rows):,} vectors "
-                        f"to train them on; {FEWEST * fewest:,} or more give good ones: use fewer clusters, or the index "
-                        "'exact' for a gallery this small",
+                        f"the index {self.factory!r} has {fewest:,} clusters or codes per piece and {len(rows):,} "
+                        f"vectors to train them on; {FEWEST * fewest:,} or more give good ones: use fewer clusters, or "
+                        "the index 'exact' for a gallery this small",
                         stacklevel=3,
                     )
                 remedy = "use fewer clusters (IVF256), or the index 'exact' for a gallery this small"
@@ -314,7 +314,7 @@ def check_factory(factory: str, shape: tuple[int, int]) -> None:
 
 
 def check_parameters(parameters: str, factory: str) -> None:
-    """Checks the values of search parameters, which faiss takes for integers without looking: 1e12 overflows to nothing.
+    """Checks the values of search parameters, which faiss casts without a check: 1e12 becomes 0.
 
     Args:
       parameters: as faiss writes them; "" for none.

@@ -13,7 +13,7 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from retrieval_jax import brief
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents, versions
@@ -53,7 +53,7 @@ class Ranking:
         gallery; "" if unknown.
 
     Raises:
-      InputError: shapes that do not match, NaN scores, or padding before the end.
+      InputError: shapes that do not match, rows that are not integers, non-finite scores, or padding before the end.
     """
 
     query_ids: Sequence[str]
@@ -64,8 +64,13 @@ class Ranking:
     __repr__ = brief.line
 
     def __post_init__(self):
-        rows, scores = np.asarray(self.item_rows, np.int64), np.asarray(self.scores, np.float32)
         ids = Ids.of(self.query_ids)
+        rows = arguments.array(self.item_rows, "item_rows", "Ranking", ("queries", "k"), kind="integers")
+        scores = arguments.array(self.scores, "scores", "Ranking", ("queries", "k"))
+        rows = rows.astype(np.int64, copy=False)
+        with np.errstate(over="ignore"):
+            scores = scores.astype(np.float32, copy=False)
+        arguments.text(self.gallery_sha256, "gallery_sha256", "Ranking")
         if rows.ndim != 2 or rows.shape != scores.shape or len(ids) != len(rows):
             raise InputError(
                 f"a ranking needs rows and scores of shape [queries, k]: got {len(ids)} queries, rows {rows.shape}, "
@@ -73,14 +78,15 @@ class Ranking:
             )
         padding = rows < 0
         bad = (
-            np.isnan(scores).any(1)
+            (np.isnan(scores) | (scores == np.inf)).any(1)
+            | (rows < -1).any(1)
             | (padding != (scores == -np.inf)).any(1)
             | (padding[:, :-1] & ~padding[:, 1:]).any(1)
         )
         if bad.any():
             query = int(bad.argmax())
             raise InputError(
-                f"the ranking of query {query} ({ids[query]}) is invalid: scores must not be NaN, and padding (row -1, "
+                f"the ranking of query {query} ({ids[query]}) is invalid: scores must be finite, and padding (row -1, "
                 "score -inf) must come last"
             )
         for name, value in (("query_ids", ids), ("item_rows", rows), ("scores", scores)):
@@ -162,7 +168,10 @@ class Truth:
     __repr__ = brief.line
 
     def __post_init__(self):
-        indptr, rows = np.asarray(self.indptr, np.int64), np.asarray(self.rows, np.int64)
+        for name in ("query_ids", "gallery_ids"):
+            object.__setattr__(self, name, _texts(getattr(self, name), name))
+        indptr = arguments.array(self.indptr, "indptr", "Truth", ("Q + 1",), kind="integers").astype(np.int64)
+        rows = arguments.array(self.rows, "rows", "Truth", ("n",), kind="integers").astype(np.int64)
         if (
             indptr.shape != (len(self.query_ids) + 1,)
             or rows.ndim != 1
@@ -211,6 +220,7 @@ class Truth:
         Raises:
           InputError: an unknown or duplicate gallery id, or not one list per query.
         """
+        query_ids, gallery_ids = _texts(query_ids, "query_ids"), _texts(gallery_ids, "gallery_ids")
         row_of = {item: row for row, item in enumerate(gallery_ids)}
         if len(row_of) != len(gallery_ids):
             raise InputError(
@@ -218,8 +228,9 @@ class Truth:
                 "distinct"
             )
         indptr, rows = [0], []
-        for number, items in enumerate(relevant):
-            for item in items:
+        for number, items in enumerate(arguments.sequence(relevant, "relevant", "Truth")):
+            for item in arguments.sequence(items, f"relevant[{number}]", "Truth") if number < len(query_ids) else ():
+                item = item if isinstance(item, str) else str(item)
                 if item not in row_of:
                     raise InputError(
                         f"the truth of query {query_ids[number]} (row {number}) refers to {item!r}, which is not in "
@@ -277,6 +288,14 @@ def replace_all(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None])
                 path.unlink(missing_ok=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _texts(ids: Sequence[str], name: str) -> Sequence[str]:
+    """Returns ids as texts; sequences of texts stay as they are, since lists are looked up faster than `Ids`."""
+    ids = arguments.sequence(ids, name, "Truth")
+    if isinstance(ids, (list, tuple, np.ndarray)) and not all(type(item) is str for item in ids):
+        return list(Ids.of(ids))
+    return ids
 
 
 def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:

@@ -74,7 +74,8 @@ def sentence(entry: dict) -> str:
             "gallery, and hurts if they have one"
         )
     gain, low, high = (100 * whole[key] for key in ("difference", "low", "high"))
-    verdict = "within noise" if low <= 0 <= high else "it helps" if gain > 0 else "it hurts: remove it"
+    noise = low <= 0 <= high or whole.get("p", 0.0) >= 0.05
+    verdict = "within noise" if noise else "it helps" if gain > 0 else "it hurts: remove it"
     scores = f"{100 * whole['before']:.2f} -> {100 * whole['after']:.2f}"
     text = f"{name}: {entry['metric']} {scores} over {before}, {gain:+.2f} (95 %: {low:+.2f} to {high:+.2f}), {verdict}"
     if entry["one"] is not None:

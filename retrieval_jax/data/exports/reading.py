@@ -238,7 +238,7 @@ def _records(path: pathlib.Path, form: Form) -> Iterator[tuple[int, list[str]]]:
     """Yields (line, values) of every record, the header among them."""
     if form.delimiter:
         with open(path, encoding=form.encoding, errors="replace", newline="") as file:
-            yield from _parse(_without_declaration(file), form, path)
+            yield from _parse(_without_declaration(text_rows.bounded(file, path)), form, path)
         return
     names = table_files.header(path.parent, path.name, form.encoding or "utf-8")
     yield 1, list(names)

@@ -24,7 +24,9 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import polars as pl
 
+from retrieval_jax import output
 from retrieval_jax.data import catalog as catalog_lib
+from retrieval_jax.data import parquet
 from retrieval_jax.data.catalog import PHOTO, SPLITS, Catalog, Lazy, Split, Table
 from retrieval_jax.data.records import column_files
 from retrieval_jax.data.records import reading as records
@@ -258,11 +260,14 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
             found = load_npz(inside / "truth.npz", dict.fromkeys(("indptr", "rows"), (("int64",), 1)), remedy=remedy)
             truth = ranking.Truth(splits["query"].ids, splits["gallery"].ids, found["indptr"], found["rows"])
         tables = {
-            key: Table(column_files.columns(pl.read_parquet(inside / _table_file(key))), table["rows_of"])
+            key: Table(column_files.columns(parquet.read(inside / _table_file(key))), table["rows_of"])
             for key, table in about.get("tables", {}).items()
         }
         with io.TextIOWrapper(opened(folder / "set_aside.csv"), encoding="utf-8", newline="") as file:
-            set_aside = [row | {"row": int(row["row"])} for row in csv.DictReader(file)]
+            set_aside = [
+                {name: output.from_cell(value) for name, value in row.items()} | {"row": int(row["row"])}
+                for row in csv.DictReader(file)
+            ]
         catalog = Catalog(
             about["name"],
             **splits,
@@ -298,7 +303,7 @@ def _split(
             raise InputError(f"{file} {wrong}: copy it again, or run prepare again with the same --out")
         if shard["records"] > shard["bytes"]:
             raise InputError(f"{file} cannot hold {shard['records']:,} records: run prepare again with the same --out")
-    frame = pl.read_parquet(folder / "catalogue" / f"{name}.parquet")
+    frame = parquet.read(folder / "catalogue" / f"{name}.parquet")
     count = sum(shard["records"] for shard in shards)
     if len(frame) != count:
         raise InputError(
