@@ -207,11 +207,11 @@ def config_text(plan: Plan, file: pathlib.Path) -> str:
     proposal, side = _proposal(plan)
     task = _task(plan, proposal.settings["mine.threshold"][0])
     lines = [
-        f'"""{name}: a config for {table.path.name}, written by `retrieval-jax init`. Correct what is wrong.',
+        f'"""{_in_docstring(name)}: a config for {_in_docstring(table.path.name)}, written by `retrieval-jax init`.',
         "",
-        f"    retrieval-jax run --config={shlex.quote(file.name)}",
+        "Correct what is wrong, and run it: retrieval-jax run --config=<this file>",
         "",
-        *(re.sub(r"; looked in .*", "", line).strip().translate({34: "'", 92: "/"}) for line in _counts(plan)),
+        *(_in_docstring(re.sub(r"; looked in .*", "", line)) for line in _counts(plan)),
         '"""',
         "",
         "import pathlib",
@@ -353,6 +353,10 @@ def _quoted(value: str | tuple[str, ...]) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(_quoted, value))}{',' * (len(value) == 1)})"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _in_docstring(text: str) -> str:
+    return _comment(text).translate({ord('"'): "'", ord("\\"): "/"})
 
 
 def _comment(text: str) -> str:

@@ -85,7 +85,7 @@ class Folder:
 
     def _near(self, name: str) -> list[str]:
         """Returns names that begin like a name; comparing with all of a large folder takes too long."""
-        return [one for one in itertools.islice(self._by_name, 20_000) if one[:3] == name[:3]][:500]
+        return [one for one in itertools.islice(self._by_name, 20_000) if one[:1] == name[:1]][:500]
 
     def _same_bytes(self, files: Sequence[str]) -> bool:
         try:

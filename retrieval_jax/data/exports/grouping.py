@@ -73,7 +73,7 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
 
     Args:
       rows: the columns.
-      pictures: n, the pictures that a row names; a row with neither key, title nor picture is no product's.
+      pictures: n, the pictures that a row names; a row with neither key, title nor picture belongs to no product.
 
     Returns:
       The `Products`.
