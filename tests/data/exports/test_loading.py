@@ -95,7 +95,7 @@ def test_further_columns_and_columns_that_do_not_exist(tmp_path):
     names = catalog.column_names["kind_of"]
     assert names[catalog.train.columns["kind_of"][0]] in {product.category[-1] for product in FOUND}
     assert catalog.category_levels == ()
-    with pytest.raises(InputError, match="no column 'Vendr'.*did you mean Vendor"):
+    with pytest.raises(InputError, match="missing column 'Vendr'.*did you mean 'Vendor'"):
         _load("shopify", tmp_path, columns=columns | {"brand": ("Vendr", "category")})
 
 
