@@ -32,7 +32,7 @@ KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, la
 class Embeddings:
     """Vectors with their ids and their provenance; all of them are finite.
 
-    Vectors in memory are checked at once, those that lie on disk or are computed when read whenever they are read.
+    Vectors in memory are checked at once, memory-mapped and computed ones whenever they are read.
 
     Attributes:
       ids: n ids, one per row (any sequence of str; kept as `Ids`).
