@@ -164,10 +164,11 @@ def array(
     expected = f"[{', '.join(map(str, shape))}]"
     try:
         found = np.asarray(value)
-    except (ValueError, TypeError) as error:  # lists of unequal length, or an object that is no array
+    except (ValueError, TypeError) as error:  # lists of unequal length, or an object that is not an array
         raise InputError(f"{where}: {name} is not an array ({short(str(error))}), expected {expected}") from error
-    if found.size == 0 and found.dtype == np.float64 and isinstance(value, (list, tuple)):
-        found = found.astype({"integers": np.int64, "flags": bool}.get(kind, np.float64))
+    if isinstance(value, (list, tuple)) and not len(value):
+        dtype = {"integers": np.int64, "flags": bool}.get(kind, np.float64)
+        found = np.zeros([0, *(size if isinstance(size, int) else 0 for size in shape[1:])], dtype)
     _check(found, name, where, shape, kind)
     return found
 
@@ -275,7 +276,7 @@ def finite(found: np.ndarray, what: str, ids: Sequence[str] | None = None, first
     name = f" ({short(ids[row])})" if ids is not None else ""
     count = int(bad.sum())
     raise InputError(
-        f"{what}: {count:,} of {len(found):,} vectors {'is' if count == 1 else 'are'} non-finite (NaN or beyond float32), "
+        f"{what}: {count:,} of {len(found):,} vectors {'is' if count == 1 else 'are'} non-finite (NaN or too large), "
         f"first row {row}{name}: embed again; if it stays, look at that listing and at the checkpoint"
     )
 

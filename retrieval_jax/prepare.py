@@ -33,7 +33,7 @@ from retrieval_jax.data.records import prepared
 from retrieval_jax.data.records import shards as shards_lib
 from retrieval_jax.data.tables import left_out, row_checks
 from retrieval_jax.errors import InputError, RunFailed, naming
-from retrieval_jax.files import atomic, lock
+from retrieval_jax.files import atomic, documents, lock
 from retrieval_jax.workdir import provenance
 
 SHARD_ROWS = 8192  # listings per file: 100 to 200 MB at 256 pixels, and the most that a killed process loses
@@ -87,7 +87,8 @@ def _begin(out: pathlib.Path, settings: dict) -> None:
                 raise InputError(f"--out={out} exists and is not a prepared catalogue: give another folder")
             (out / "catalogue" / "shards").mkdir(parents=True, exist_ok=True)
             atomic.write_json(out / "catalogue" / "settings.json", settings)
-    before = atomic.read_json(out / "catalogue" / "settings.json")
+    remedy = "use a different folder, or delete it"
+    before = documents.read(out / "catalogue" / "settings.json", dict, remedy=remedy)
     if before != settings:
         changed = ", ".join(
             f"{name} {before.get(name)} instead of {value}"
@@ -174,8 +175,8 @@ def _of_earlier(shard):
     """Returns the description of a file that an earlier run made from the same content, or None."""
     if not (shard.about.is_file() and shard.path.is_file()):
         return None
-    about = atomic.read_json(shard.about)
-    return about if about.get("key") == shard.key and shard.path.stat().st_size == about["bytes"] else None
+    about = documents.read(shard.about, dict, remedy="delete it, and the file is made again")
+    return about if about.get("key") == shard.key and shard.path.stat().st_size == about.get("bytes") else None
 
 
 # ----------------------------------------------------------------------------------------------------- processes

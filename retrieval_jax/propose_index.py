@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from retrieval_jax import index
+from retrieval_jax import arguments, index
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic
@@ -81,6 +81,10 @@ def per_query_recall(found: Ranking, wanted: Ranking) -> np.ndarray:
     Returns:
       [Q]; a row that scores as high as the last exact result counts, whatever its id.
     """
+    if found.query_ids != wanted.query_ids or found.gallery_sha256 != wanted.gallery_sha256:
+        raise InputError(
+            "recall: the two rankings have different queries or galleries: search both with the same vectors"
+        )
     there = wanted.item_rows >= 0
     last = np.where(there, wanted.scores, np.inf).min(1, keepdims=True)
     right = np.count_nonzero((found.item_rows >= 0) & (found.scores >= last), axis=1)
@@ -126,6 +130,14 @@ def measure(
     Raises:
       InputError: no queries, too small a gallery, or a factory that faiss rejects.
     """
+    where = "propose_index"
+    arguments.integer(k, "k", where)
+    candidates = [
+        arguments.integer(n, "candidates", where) for n in arguments.sequence(candidates, "candidates", where)
+    ]
+    tried = [arguments.text(name, "tried", where, "HNSW32") for name in arguments.sequence(tried, "tried", where)]
+    if not candidates:
+        raise InputError("propose_index: candidates is empty, expected multiples of k such as (1, 4, 16)")
     if not len(queries) or len(gallery) <= k:
         raise InputError(
             f"{len(queries)} queries in a gallery of {len(gallery)} are too few to measure recall@{k}: use more "
@@ -150,7 +162,13 @@ def measure(
     add({**names, "bytes_per_vector": 0.0, "build_seconds": 0.0}, lambda: engine.search(queries, k))
     for factory in tried or factories(len(gallery), gallery.dim):
         start = time.perf_counter()
-        made = index.get("faiss_index").Index(gallery, factory=factory)
+        try:
+            made = index.get("faiss_index").Index(gallery, factory=factory)
+        except InputError as error:
+            if tried:
+                raise
+            print(f"{factory} is left out: {error}", flush=True)  # nobody asked for it by name
+            continue
         built, size = time.perf_counter() - start, made.bytes_per_vector()
         for setting in parameters(factory):
             made.set_parameters(setting)
@@ -240,6 +258,12 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
     queries, gallery = (
         Embeddings.load(folder / "embeddings" / model / split, verify=True) for split in ("query", "gallery")
     )
+    if queries.meta.get("space") != gallery.meta.get("space") or queries.dim != gallery.dim:
+        raise InputError(
+            f"{folder}: the queries of {model!r} are in the space {queries.meta.get('space')!r} with {queries.dim} "
+            f"dimensions, the gallery in {gallery.meta.get('space')!r} with {gallery.dim}: embed both with one "
+            "checkpoint"
+        )
     if whiten:
         [(queries, gallery)] = whitening.step(State([(queries, gallery)])).members
     rows = np.unique(np.linspace(0, len(queries) - 1, min(count, len(queries))).astype(np.int64))
@@ -260,6 +284,7 @@ def main(given) -> None:
     Args:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
+    arguments.number(given.max_bytes, "--max_bytes", "propose_index", low=0)
     if not 0 < given.recall <= 1 or min(given.k, given.queries, *given.candidates) < 1:
         raise InputError("--recall must be above 0 and at most 1; --k, --queries and --candidates must be at least 1")
     queries, gallery = load(given.folder, given.model, given.queries, given.whiten)

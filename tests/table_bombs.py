@@ -58,7 +58,7 @@ def _number(value: int) -> bytes:
 
 
 def _struct(fields: dict[int, tuple]) -> bytes:
-    """Returns a struct of Thrift's compact protocol: {field: (kind, value)}, of which lists are (kind, of kind, values)."""
+    """Returns a struct in Thrift's compact encoding: {field: (kind, value)}, or (list, kind, values)."""
     out, before = b"", 0
     for field, (kind, *value) in sorted(fields.items()):
         code = {"i32": 5, "i64": 6, "text": 8, "list": 9, "struct": 12}[kind]

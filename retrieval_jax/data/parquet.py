@@ -1,4 +1,4 @@
-"""Reads Parquet files in a process with limits: eight kilobytes can ask for a hundred gigabytes, or abort the reader."""
+"""Reads Parquet files in a process with limits: a few kilobytes can ask for gigabytes, or abort the reader."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ _CELL = 16  # bytes, the least that a cell takes once it is text
 _ROWS = 2**18  # sent at once
 
 
-def names(file: Any) -> list[str]:
+def names(file: Any, called: Any = None) -> list[str]:
     """Returns the names of a file's columns.
 
     Args:
       file: path of the Parquet file.
+      called: what it is called in messages; its path by default.
 
     Raises:
       InputError: it is not Parquet, or takes more memory or time to read than its size justifies.
       Shortage: the machine lacks memory or the like.
     """
-    return list(_asked(file, {"columns": None}))[0][0]["names"]
+    return list(_asked(file, {"columns": None}, called or file))[0][0]["names"]
 
 
-def read(file: Any, columns: list[str] | None = None) -> pl.DataFrame:
+def read(file: Any, columns: list[str] | None = None, called: Any = None) -> pl.DataFrame:
     """Reads columns of a file.
 
     Args:
       file: path of the Parquet file.
       columns: their names, each once; all by default.
+      called: what it is called in messages; its path by default.
 
     Returns:
       The frame.
@@ -47,30 +49,31 @@ def read(file: Any, columns: list[str] | None = None) -> pl.DataFrame:
       InputError: it is not Parquet, or takes more memory or time to read than its size justifies.
       Shortage: the machine lacks memory or the like.
     """
-    columns = names(file) if columns is None else columns
-    frames = [pl.read_ipc_stream(io.BytesIO(content)) for _, content in _asked(file, {"columns": columns})]
+    columns = names(file, called) if columns is None else columns
+    answers = _asked(file, {"columns": columns}, called or file)
+    frames = [pl.read_ipc_stream(io.BytesIO(content)) for _, content in answers]
     return pl.concat(frames, rechunk=True) if len(frames) > 1 else frames[0]
 
 
-def _asked(file: Any, arguments: dict) -> Iterator[tuple[dict, Any]]:
+def _asked(file: Any, arguments: dict, called: Any) -> Iterator[tuple[dict, Any]]:
     try:
         size = os.stat(file).st_size
         arguments = arguments | {"file": os.path.abspath(file), "memory": MEMORY + EXPANSION * size}
         limits = {"memory": arguments["memory"], "seconds": SECONDS + size / 2**20}
         for answer, content in children.call(f"{__name__}:in_child", arguments, **limits):
             if "refused" in answer:
-                raise InputError(f"not a readable Parquet file ({answer['refused']})")
+                raise InputError(f"{called}: not a readable Parquet file ({answer['refused']})")
             if "lacking" in answer:
                 raise Shortage(answer["lacking"])
             yield answer, content
     except children.Exceeded as error:
         raise InputError(
-            f"not a readable Parquet file of {size:,} bytes: {error}; write it again, from the table it was made of, or "
-            "as CSV"
+            f"{called}: not a readable Parquet file ({size:,} bytes): {error}; write it again from the table it was "
+            "made of, or as CSV"
         ) from None
     except (MemoryError, OSError) as error:
-        errors.raise_shortage(error, str(file))
-        raise InputError(f"not a readable Parquet file ({first_line(error)})") from None
+        errors.raise_shortage(error, str(called))
+        raise InputError(f"{called}: not a readable Parquet file ({first_line(error)})") from None
 
 
 def in_child(arguments: dict, data: bytes) -> Iterator[tuple[dict, Any]]:

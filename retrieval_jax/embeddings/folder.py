@@ -32,7 +32,7 @@ KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, la
 class Embeddings:
     """Vectors with their ids and their provenance; all of them are finite.
 
-    Vectors in memory are checked at once, memory-mapped and computed ones whenever they are read.
+    Vectors in memory are checked at once, those on disk or computed on read whenever they are read.
 
     Attributes:
       ids: n ids, one per row (any sequence of str; kept as `Ids`).
@@ -271,8 +271,8 @@ def as_stored(block: np.ndarray, dtype: str, name: Callable[[int], str]) -> np.n
     bad = ~np.isfinite(block).all(1)
     if bad.any():
         raise InputError(
-            f"{name(int(bad.argmax()))} and {int(bad.sum()) - 1:,} more vectors of the {len(bad):,} written with it are "
-            "non-finite (NaN or infinity): look at that listing and at the checkpoint; nothing was written"
+            f"{name(int(bad.argmax()))}: {int(bad.sum()):,} of {len(bad):,} vectors from here on are non-finite (NaN "
+            "or infinity): look at that listing and at the checkpoint; nothing was written"
         )
     lost = ~np.isfinite(array).all(1)
     if lost.any():

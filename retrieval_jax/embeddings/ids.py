@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import itertools
 import numbers
@@ -114,22 +115,31 @@ class Ids(Sequence):
         Raises:
           InputError: a file is missing, truncated, or does not match the other.
         """
-        offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False)
+        offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False, dtypes=("int64",), ndim=1)
         data_file = folder / f"{name}ids.npy"
-        data = load_npy(data_file, mmap=False)
-        if (
-            offsets.ndim != 1
-            or not len(offsets)
-            or offsets.dtype != np.int64
-            or data.dtype != np.uint8
-            or offsets[0] != 0
-            or offsets[-1] != len(data)
-            or (np.diff(offsets) < 0).any()
-        ):
+        data = load_npy(data_file, mmap=False, dtypes=("uint8",), ndim=1)
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
             raise InputError(
                 f"{data_file} does not match its offsets: make the folder again with the command that made it"
             )
+        if not _is_text(data, offsets):
+            raise InputError(f"{data_file} is not UTF-8: make the folder again with the command that made it")
         return cls(data, offsets)
+
+
+def _is_text(data: np.ndarray, offsets: np.ndarray) -> bool:
+    """Returns whether bytes are UTF-8 and no text begins inside of a character; reads 64 MiB at a time."""
+    starts = offsets[offsets < len(data)]
+    if (data[starts] & 0xC0 == 0x80).any():
+        return False
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(data), 1 << 26):
+            decoder.decode(data[start : start + (1 << 26)].tobytes())
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def places(names: Iterable[str] | Iterable[bytes]) -> np.ndarray:

@@ -16,6 +16,7 @@ import pathlib
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import TypedDict
 
 import faiss
 import numpy as np
@@ -24,7 +25,7 @@ import tqdm
 from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic, versions
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
 from retrieval_jax.index import exact
 from retrieval_jax.scoring.ranking import Ranking
@@ -37,6 +38,18 @@ EXAMPLES = "'HNSW32', 'IVF1024,Flat', or 'IVF1024,PQ32' where the number after P
 # What faiss raises for a factory or parameters that it cannot do, also from C++ and from memory it does not get.
 ERRORS = (RuntimeError, MemoryError, TypeError, ValueError, OverflowError, AssertionError)
 WITNESSES = 256  # rows saved beside an index, to recognise its gallery if that has no checksums
+
+
+class _Info(TypedDict):
+    """index.json."""
+
+    format: int
+    factory: str
+    rows: documents.Count
+    dim: documents.Count
+    gallery_sha256: str
+    sources: list[str]
+    index_sha256: documents.Sha256
 
 
 @contextlib.contextmanager
@@ -132,8 +145,8 @@ class Index:
           Ranking with item_rows [Q, k] and scores [Q, k] (exact cosines); ties go by id.
 
         Raises:
-          InputError: a dimension that differs from the gallery's, k below 1, a non-finite vector, or a search that faiss
-            cannot do with these parameters.
+          InputError: a dimension that differs from the gallery's, k below 1, a non-finite vector, or a search that
+            faiss cannot do with these parameters.
         """
         ids, vectors = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
@@ -188,9 +201,9 @@ class Index:
                 units, fewest = self._units(rows), max(quiet(made), default=0)
                 if len(rows) < FEWEST * fewest:
                     warnings.warn(
-                        f"the index {self.factory!r} has {fewest:,} clusters or codes per piece and {len(rows):,} vectors "
-                        f"to train them on; {FEWEST * fewest:,} or more give good ones: use fewer clusters, or the index "
-                        "'exact' for a gallery this small",
+                        f"the index {self.factory!r} has {fewest:,} clusters or codes per piece and {len(rows):,} "
+                        f"vectors to train them on; {FEWEST * fewest:,} or more give good ones: use fewer clusters, or "
+                        "the index 'exact' for a gallery this small",
                         stacklevel=3,
                     )
                 remedy = "use fewer clusters (IVF256), or the index 'exact' for a gallery this small"
@@ -237,19 +250,16 @@ class Index:
 
     def _load(self, folder: pathlib.Path) -> None:
         again = f"remove {folder} to rebuild it, or use a different folder"
-        try:
-            info = json.loads((folder / "index.json").read_text())
-            if info["format"] != FORMAT:
-                raise InputError(f"{folder} has format {info['format']}, this version reads {FORMAT}: {again}")
-            factory, sha256, index_sha256 = info["factory"], info["gallery_sha256"], info["index_sha256"]
-            shape, sources = (info["rows"], info["dim"]), info["sources"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / 'index.json'} does not describe an index ({error!r}): {again}") from error
+        info = documents.read(folder / "index.json", _Info, remedy=again)
+        if info["format"] != FORMAT:
+            raise InputError(f"{folder} has format {info['format']}, this version reads {FORMAT}: {again}")
+        factory, sha256, index_sha256 = info["factory"], info["gallery_sha256"], info["index_sha256"]
+        shape, sources = (info["rows"], info["dim"]), info["sources"]
         if factory != self.factory:
             raise InputError(f"{folder} holds an index {factory!r}, not {self.factory!r}: {again}")
         if shape != tuple(self.exact.gallery.shape) or sha256 != self._gallery_sha256():
             raise InputError(f"{folder} is the index of a different gallery ({shape[0]} x {shape[1]}): {again}")
-        kept, now = load_npy(folder / "witnesses.npy", mmap=False), self._witnesses()
+        kept, now = load_npy(folder / "witnesses.npy", mmap=False, dtypes=("float32",), remedy=again), self._witnesses()
         if sources != self.sources or kept.shape != now.shape or np.abs(kept - now).max(initial=0) > 1e-3:
             raise InputError(f"{folder} is the index of outdated vectors of the same listings: {again}")
         file = folder / "index.faiss"
@@ -304,7 +314,7 @@ def check_factory(factory: str, shape: tuple[int, int]) -> None:
 
 
 def check_parameters(parameters: str, factory: str) -> None:
-    """Checks the values of search parameters, which faiss takes for integers without looking: 1e12 overflows to nothing.
+    """Checks the values of search parameters, which faiss casts without a check: 1e12 becomes 0.
 
     Args:
       parameters: as faiss writes them; "" for none.

@@ -14,7 +14,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from retrieval_jax import errors, workdir
+from retrieval_jax import errors, output, workdir
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import base
 from retrieval_jax.workdir import config_files, stopping
@@ -175,6 +175,7 @@ def guarded(action) -> None:
         faulthandler.enable()
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().addFilter(output.clean_record)
     try:
         action()
     except Exception as error:

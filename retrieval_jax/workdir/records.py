@@ -27,13 +27,12 @@ from retrieval_jax.workdir.hashes import (
     matches,
     member_hashes,
     read_record,
-    read_stage,
     recorded_hash,
     stage_hash,
     without_free,
 )
 from retrieval_jax.workdir.layout import OUTPUTS, VERBS, as_path, member_folder, members, predecessor_folder, verbs
-from retrieval_jax.workdir.settings import changes, plain
+from retrieval_jax.workdir.settings import changes, plain, read_settings, read_stage
 
 # ---------------------------------------------------------------------------------- checks, which write nothing
 
@@ -67,7 +66,7 @@ def prepare(config, folder):
     _check_writable(folder)
     file = folder / "config.json"
     if file.exists() and _used(folder):
-        old, new = atomic.read_json(file), plain(config)
+        old, new = read_settings(folder), plain(config)
         changed = [
             line
             for block in FIXED_BLOCKS
@@ -291,7 +290,7 @@ def write_settings(config, folder) -> None:
       folder: the work directory; created when missing.
     """
     file, new = as_path(folder) / "config.json", plain(config)
-    if not file.exists() or atomic.read_json(file) != new:
+    if not file.exists() or read_settings(file.parent) != new:
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_json(file, new)
 
@@ -364,7 +363,7 @@ def _write_run(folder, newest: dict) -> None:
     atomic.write_json(
         folder / "run.json",
         {
-            "config": atomic.read_json(folder / "config.json").get("name"),
+            "config": read_settings(folder).get("name"),
             "command": sys.argv,
             "commit": provenance.commit(),
             "versions": provenance.versions(),

@@ -6,6 +6,7 @@ a large sort does not return to Python, a thread ends the process.
 """
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -46,8 +47,12 @@ def heard() -> Iterator[None]:
                 sys.stdout.flush()
             status = Preempted.REQUEUE if isinstance(error, Stopped) else _INTERRUPTED
             _say("SIGTERM" if isinstance(error, Stopped) else "interrupted")
-            if os.environ.get("RETRIEVAL_JAX_DISTRIBUTED"):
-                os._exit(status)  # an orderly exit would wait for the other processes
+            if os.environ.get("RETRIEVAL_JAX_DISTRIBUTED") or "jax" in sys.modules:
+                # An orderly exit would wait for the other processes; and a compiler that a signal interrupts goes on
+                # in threads, which an orderly exit takes the memory from under.
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                os._exit(status)
             sys.exit(status)
 
 

@@ -198,7 +198,7 @@ def test_lists_stay_correct_after_additions_and_removals():
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"bits": 12}, "bits="),
+        ({"bits": 12}, "multiple of 8"),
         ({"bits": 0}, "bits="),
         ({"cells": 0}, "cells"),
         ({"cells": 31}, "cells"),

@@ -29,7 +29,7 @@ NULL_WORDS = frozenset(
     #rif! #valore! #nome? #waarde! #verw! #naam? #н/д #ссылка! #знач! #имя? #число! #дел/0! #пусто!
     """.split()
 ) | {"[object object]", "#n/a n/a", "#n/a!"}
-_CASED = frozenset({"NA", "NaT"})  # R's and pandas' own; "na" and "nat" may be values
+_CASED = frozenset({"NA", "NaT"})  # R's and pandas' own; "na" and "nat" may be values, and "NA" a title
 _DASHES = r"^[-\u2010-\u2015\u2212_.?]+$"
 # Null where a value names one thing of many: an id, a product, a category, a title. In other columns "none" may be a
 # value (a pattern, a closure).
@@ -51,25 +51,27 @@ _ODD = r"[^\x21-\x7e]|^['=]|^[-+]?[0-9]+[.,]0+$|^[0-9][.,][0-9]+[eE]\+?[0-9]+$"
 # -------------------------------------------------------------------------------------------------------- null words
 
 
-def nulls(column: pl.Series, *, none: bool = True, placeholders: bool = False) -> np.ndarray:
+def nulls(column: pl.Series, *, none: bool = True, placeholders: bool = False, na: bool = True) -> np.ndarray:
     """Returns which cells say that there is no value, bool [n]; see `is_null`."""
     texts = column.fill_null("").str.strip_chars()
     words = NULL_WORDS | (_NONE if none else set()) | (_PLACEHOLDERS if placeholders else set())
-    found = texts.str.to_lowercase().is_in(sorted(words)) | texts.is_in(sorted(_CASED)) | texts.str.contains(_DASHES)
+    found = texts.str.to_lowercase().is_in(sorted(words)) | texts.str.contains(_DASHES)
+    found |= texts.is_in(sorted(_CASED if na else ()))
     return (found | (texts == "")).to_numpy()
 
 
-def is_null(text: str, *, none: bool = True, placeholders: bool = False) -> bool:
+def is_null(text: str, *, none: bool = True, placeholders: bool = False, na: bool = True) -> bool:
     """Returns whether a cell says that there is no value.
 
     Args:
       text: the whole cell.
       none: whether "none" says so too: in ids, products, categories and titles, not in attributes.
+      na: whether "NA" and "NaT" say so too: not in titles, where they are words like others.
       placeholders: whether words such as "Does not apply" and "TRUE" say so too: in ids and products.
     """
     text = text.strip()
     words = NULL_WORDS | (_NONE if none else set()) | (_PLACEHOLDERS if placeholders else set())
-    return not text or text.lower() in words or text in _CASED or re.search(_DASHES, text) is not None
+    return not text or text.lower() in words or (na and text in _CASED) or re.search(_DASHES, text) is not None
 
 
 # ----------------------------------------------------------------------------------------------------------- repairs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Callable
 
 import faiss
@@ -14,11 +13,12 @@ from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
+from retrieval_jax.files.arrays import load_npz
 
 TRAINING_ROWS = 8192  # rows to fit the rotation on
 ROWS_PER_CELL = 64  # most rows per cell to fit the cells on
 FEW_ROWS = 50_000  # up to this many rows there is one cell, and all codes are scanned
-MOST_BITS = 1 << 16  # the rotation is [bits, bits] while it is fitted
+MOST_BITS = 1 << 14  # the rotation is [bits, bits] while it is fitted
 SLACK = 32  # rows requested beyond the wanted count, to resolve ties at the end
 # A bit is set if a float64 product exceeds this. Products computed with other block sizes or thread counts differ by
 # about 1e-15; with this threshold, products that are truly zero (common in sparse or constant data) keep the same bit.
@@ -40,6 +40,9 @@ class Coder:
       mean: [D] float64, mean of the unit vectors it was fitted on.
       rotation: [D, bits] float64; bits is a multiple of 8.
       centroids: [cells, D] float64, of length 1.
+
+    Raises:
+      InputError: other shapes, or numbers that are non-finite.
     """
 
     mean: np.ndarray
@@ -47,6 +50,20 @@ class Coder:
     centroids: np.ndarray
 
     __repr__ = brief.line
+
+    def __post_init__(self):
+        mean = arguments.array(self.mean, "mean", "binary codes", ("D",))
+        rotation = arguments.array(self.rotation, "rotation", "binary codes", (len(mean), "bits"))
+        centroids = arguments.array(self.centroids, "centroids", "binary codes", ("cells", len(mean)))
+        if not all(np.isfinite(part).all() for part in (mean, rotation, centroids)):
+            raise InputError("binary codes: a coder with non-finite numbers: fit it again")
+        if not rotation.shape[1] or rotation.shape[1] % 8 or not len(centroids):
+            raise InputError(
+                f"binary codes: a coder of {rotation.shape[1]} bits and {len(centroids)} cells: fit it with a multiple "
+                "of 8 bits and 1 cell or more"
+            )
+        for name, value in (("mean", mean), ("rotation", rotation), ("centroids", centroids)):
+            object.__setattr__(self, name, value)
 
     @property
     def bits(self) -> int:
@@ -88,15 +105,12 @@ class Coder:
         Raises:
           InputError: the file is missing or is not a saved coder.
         """
+        kinds = {"mean": (("float64",), 1), "rotation": (("float64",), 2), "centroids": (("float64",), 2)}
+        arrays = load_npz(file, kinds, remedy="create the index again")
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                coder = cls(arrays["mean"], arrays["rotation"], arrays["centroids"])
-            width = coder.mean.shape
-            if coder.rotation.shape[:1] != width or coder.centroids.shape[1:] != width or coder.bits % 8:
-                raise ValueError("shapes do not match")
-            return coder
-        except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
-            raise InputError(f"{file} is not a coder of a binary index ({error}): create the index again") from error
+            return cls(**arrays)
+        except InputError as error:
+            raise InputError(f"{file} is not a coder of a binary index ({error}): create the index again") from None
 
 
 def fit_rotation(unit: np.ndarray, bits: int, rounds: int, seed: int) -> np.ndarray:
@@ -160,9 +174,9 @@ def fit(
         raise InputError(f"binary codes need vectors [n, D] to fit on, got shape {tuple(rows.shape)}")
     count, width = rows.shape
     usual = max(8, 2 * width // 8 * 8)
-    bits = usual if bits is None else arguments.integer(bits, "bits", "binary codes", high=MOST_BITS)
-    if bits < 8 or bits % 8:
-        raise InputError(f"binary codes of {bits} bits: use a multiple of 8, such as {usual}")
+    bits = usual if bits is None else arguments.integer(bits, "bits", "binary codes", high=max(MOST_BITS, usual))
+    if bits % 8:
+        raise InputError(f"binary codes: bits={bits}, expected a multiple of 8, such as {usual}")
     arguments.integer(rounds, "rounds", "binary codes", low=0)
     arguments.integer(seed, "seed", "binary codes", low=0, high=2**31 - 2)  # faiss takes 31 bits
     if cells is None:
@@ -278,6 +292,7 @@ def candidates(
       n unordered arrays of up to `count` rows.
     """
     asked = count + SLACK + max((len(rows) for rows in own), default=0)
+    asked = min(asked, max(len(shard) for shard in shards) + 1)  # one more than a shard has shows that it has no more
     found = [shard.nearest(codes, cells, asked) for shard in shards]
     far = np.iinfo(np.int32).max
     distances = np.concatenate([np.where(rows >= 0, distance, far) for distance, rows in found], 1)

@@ -65,7 +65,7 @@ def create(
     folder = pathlib.Path(folder)
     if folder.exists():
         raise InputError(f"{folder} already exists: open it, or choose a different folder")
-    arguments.integer(shards, "shards", "binary.create", high=1000)
+    arguments.integer(shards, "shards", "binary.create", high=layout.MOST_SHARDS)
     arguments.choice(dtype, "dtype", "binary.create", ("float32", "float16"))
     arguments.integer(candidates, "candidates", "binary.create")
     coder = fit(training, bits=bits, cells=cells, rounds=rounds, seed=seed)
@@ -225,11 +225,25 @@ class Store:
             if not replace and (there := next((name for name in names if name in row_of), None)) is not None:
                 raise InputError(f"id {there.decode()!r} is already in {self.folder}: use update to replace its vector")
             starts = range(0, len(names), shard.BLOCK)
-            for first in tqdm.tqdm(starts, desc="add", unit="block", mininterval=1, disable=len(starts) < 16):
+            for first in starts:  # all of them before the first is written
+                block = self._read(vectors, first)
                 with np.errstate(over="ignore"):
-                    block = np.asarray(vectors[first : first + shard.BLOCK], np.float32)
-                    exact.lengths_of(block.astype(self.dtype), ids, "new", first)  # rejects non-finite vectors
-                self._put_block(names[first : first + shard.BLOCK], block)
+                    kept = block.astype(self.dtype)
+                exact.lengths_of(kept, ids, "new", first)  # rejects non-finite vectors
+                lost = ~kept.any(1) & block.any(1)
+                if lost.any():
+                    row = first + int(lost.argmax())
+                    raise InputError(
+                        f"the vector of row {row} ({ids[row]}) is so short that it becomes zero in {self.dtype}: scale "
+                        "it, or create an index of float32"
+                    )
+            for first in tqdm.tqdm(starts, desc="add", unit="block", mininterval=1, disable=len(starts) < 16):
+                self._put_block(names[first : first + shard.BLOCK], self._read(vectors, first))
+
+    def _read(self, vectors, first: int) -> np.ndarray:
+        """Returns a block of vectors to write, [n, D] float32."""
+        with np.errstate(over="ignore"):
+            return np.asarray(vectors[first : first + shard.BLOCK], np.float32)
 
     def _put_block(self, names: list[bytes], block: np.ndarray) -> None:
         codes, cells = self.coder.encode(block)
@@ -258,7 +272,7 @@ class Store:
         Returns:
           How many existed.
         """
-        names = {str(item).encode() for item in ids}
+        names = {item.encode() for item in Ids.of(ids)}
         with self._writing:
             self._begin()
             row_of = self._rows()
@@ -337,11 +351,20 @@ class Store:
 
         Row numbers are valid until the next compaction, in readers until the `refresh` after it.
         """
-        rows = np.asarray(rows)
-        if rows.ndim:
-            return [self.names(row) for row in rows]
-        number, parts = int(rows), self._shards
-        return parts[number % len(parts)].name(number // len(parts)).decode() if number >= 0 else ""
+        parts = self._shards
+        count = len(parts) * max(part.rows for part in parts)
+        shape = [f"n{axis}" for axis in range(np.ndim(rows))]
+        rows = arguments.rows(rows, "rows", "binary index: names", shape, count, padding=True)
+
+        def named(rows):
+            if isinstance(rows, list):
+                return [named(row) for row in rows]
+            part = parts[rows % len(parts)]
+            if rows >= 0 and rows // len(parts) >= part.rows:
+                raise InputError(f"binary index: row {rows} does not exist")
+            return part.name(rows // len(parts)).decode() if rows >= 0 else ""
+
+        return named(rows.tolist())
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
         """Returns the best k candidates of every query.
@@ -388,4 +411,5 @@ class Store:
             fetch=fetch,
             lock=self._memory,
         )
+        exact.warn_zero(exact.zero_rows(vectors, scores), len(vectors), "query", ids)
         return Ranking(ids if ids is not None else Ids.of(map(str, range(len(vectors)))), rows, scores)

@@ -30,12 +30,13 @@ from retrieval_jax.index.exact.blocks import (
     query_block,
     unit,
     warn_zero,
+    zero_rows,
 )
 from retrieval_jax.index.exact.running_best import WORD, Best
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir.provenance import cores
 
-__all__ = ["Index", "best_first", "check_queries", "lengths_of", "query_block", "unit", "warn_zero"]
+__all__ = ["Index", "best_first", "check_queries", "lengths_of", "query_block", "unit", "warn_zero", "zero_rows"]
 
 TILE = 512  # most queries that one thread multiplies with a gallery block at once
 PAIRS = 1 << 18  # floats that one thread gathers at once to re-score pairs: few enough for its cache
@@ -132,9 +133,7 @@ class Index:
           scores: [Q, k].
           vectors: [Q, D] the queries.
         """
-        suspects = np.flatnonzero(scores[:, 0] == 0)  # the best cosine of a zero vector is 0
-        zero = [row for row in suspects.tolist() if not np.any(np.asarray(vectors[row : row + 1], np.float32))]
-        warn_zero(np.array(zero, np.int64), len(vectors), "query", ids)
+        warn_zero(zero_rows(vectors, scores), len(vectors), "query", ids)
         warn_zero(np.flatnonzero(self.lengths == 0), len(self.gallery), "gallery", self.ids)
         names = ids if ids is not None else [str(row) for row in range(len(rows))]
         return Ranking(names, rows, scores, self.ids.sha256() if self.ids is not None else "")

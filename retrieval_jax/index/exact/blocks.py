@@ -97,6 +97,17 @@ def check_gallery(gallery: np.ndarray | Embeddings, ids: Sequence[str] | None, w
     return gallery, ids
 
 
+def zero_rows(vectors, scores: np.ndarray) -> np.ndarray:
+    """Returns which queries are zero vectors, ascending; only those whose best cosine is 0 are read again.
+
+    Args:
+      vectors: [Q, D] queries.
+      scores: [Q, k] their results' cosines.
+    """
+    suspects = np.flatnonzero(scores[:, 0] == 0).tolist()
+    return np.array([row for row in suspects if not np.any(np.asarray(vectors[row : row + 1], np.float32))], np.int64)
+
+
 def warn_zero(zero: np.ndarray, count: int, side: str, ids: Ids | None) -> None:
     """Warns of vectors without a direction: their cosine with everything is 0, and equal cosines are ordered by id.
 

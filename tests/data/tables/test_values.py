@@ -59,6 +59,7 @@ def test_words_that_are_not_null(text):
 
 def test_none_may_be_the_value_of_an_attribute_and_unknown_a_category():
     assert values.is_null("None") and not values.is_null("None", none=False)
+    assert values.is_null("NA") and not values.is_null("NA", na=False)
     assert not values.is_null("unknown") and values.is_null("Does not apply", placeholders=True)
 
 
