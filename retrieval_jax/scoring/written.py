@@ -21,6 +21,8 @@ class _Row(TypedDict):
     num_queries: documents.Count
     slices: NotRequired[dict[str, dict[str, dict[str, float | None]]]]
     without_near_duplicates: NotRequired[dict[str, float | None]]
+    selection: NotRequired[dict[str, float | None]]
+    report: NotRequired[dict[str, float | None]]
 
 
 class _File(TypedDict):
