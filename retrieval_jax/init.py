@@ -263,7 +263,7 @@ def config_text(plan: Plan, file: pathlib.Path) -> str:
     if count < _WHITENING_LISTINGS:
         lines += [
             f"    # Of {count:,} listings, whitening would fit noise, and re-ranking has few neighbours to go by: the",
-            '    # plain cosine is reported. With more, try config.search.steps = (("whitening", {}), ("reranking", {})).',
+            '    # plain cosine is reported. With more, try (("whitening", {}), ("reranking", {})).',
             "    config.search.steps = ()",
         ]
     return "\n".join([*lines, "    return config", ""])

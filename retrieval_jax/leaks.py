@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from retrieval_jax import pairs
+from retrieval_jax import output, pairs
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures.noted import Noted
@@ -178,7 +178,7 @@ def leave_out(rows: list[tuple], leave_out_of: tuple[str, ...]) -> list[tuple[st
 def _write(file: pathlib.Path, header: tuple[str, ...], rows: list[tuple]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([header, *rows])
+    writer.writerows([header, *(map(output.cell, row) for row in rows)])
     atomic.write_bytes(file, text.getvalue().encode("utf-8"))
 
 

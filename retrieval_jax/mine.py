@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retrieval_jax import output
 from retrieval_jax.attributes import choosing, deciding, statistics, words
 from retrieval_jax.attributes import clusters as clusters_lib
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
@@ -122,12 +123,18 @@ def run(config: Any, workdir: Any) -> dict:
     return summary
 
 
+def _safe(table: pl.DataFrame) -> pl.DataFrame:
+    """Returns a table whose texts no spreadsheet takes for formulas."""
+    texts = [name for name, kind in table.schema.items() if kind == pl.String]
+    return table.with_columns(pl.Series(name, map(output.cell, table[name]), dtype=pl.String) for name in texts)
+
+
 def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, titles: dict) -> None:
     """Writes decisions.csv, mined.html and, if config.mine.kinds is on, kinds.csv."""
-    atomic.write_text(folder / "decisions.csv", decisions.table.write_csv())
+    atomic.write_text(folder / "decisions.csv", _safe(decisions.table).write_csv())
     examples, kinds = deciding.shown(config, decisions, counted, titles)
     if kinds is not None:
-        atomic.write_text(folder / "kinds.csv", kinds.write_csv())
+        atomic.write_text(folder / "kinds.csv", _safe(kinds).write_csv())
     text = mined.page(
         decisions,
         num_titles=counted.num_titles,

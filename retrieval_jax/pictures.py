@@ -22,6 +22,7 @@ import math
 import pathlib
 from collections.abc import Iterable, Sequence
 
+from retrieval_jax import output
 from retrieval_jax.data.exports import products
 from retrieval_jax.data.fetching import addresses, folder
 from retrieval_jax.data.fetching.folder import Fetched, Limits
@@ -113,13 +114,8 @@ def _write_failed(out: pathlib.Path, result: Fetched, products) -> None:
     writer.writerow(("products", "address", "reason", "detail"))
     for failure in result.failed:
         names = " | ".join(dict.fromkeys(products[addresses.normal(failure.address)]))
-        writer.writerow(map(_cell, (names, failure.address, failure.reason, failure.detail)))
+        writer.writerow(map(output.cell, (names, failure.address, failure.reason, failure.detail)))
     atomic.write_text(out / FAILED, text.getvalue())
-
-
-def _cell(text: str) -> str:
-    """Returns a cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def main(given) -> None:

@@ -24,11 +24,11 @@ import numpy as np
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
 from retrieval_jax.pages import attributes, charts, rows, score_table
 from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
-from retrieval_jax.scoring import metrics
+from retrieval_jax.scoring import metrics, written
 from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
 from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record
 
@@ -66,11 +66,11 @@ def run(config, workdir) -> dict:
     """
     workdir = as_path(workdir)
     catalog = loading.load(config["data"])
-    scored = atomic.read_json(workdir / "metrics.json") if (workdir / "metrics.json").exists() else {}
-    scores = scored.get("stages", [])
+    scores = written.stages(workdir)
+    chance = written.chance(workdir)
     stages = [record for verb in VERBS[:-1] if (record := read_record(workdir, verb))]
     template = string.Template((pathlib.Path(__file__).parent / "pages" / "report.html").read_text("utf-8"))
-    table = score_table.table(scores, scored.get("chance")) or absent(
+    table = score_table.table(scores, chance) or absent(
         "there is no metrics.json; the verb evaluate writes it."
         if catalog.truth is not None
         else "the catalogue has no ground truth: nothing says which listings show the same product, so nothing can be "
@@ -180,12 +180,9 @@ def _curve_section(config, workdir) -> str:
         return section("Training curves", absent(f"there is no metrics.jsonl; {_elsewhere(config)}."))
     series: dict[str, dict[int, float]] = {}
     not_finite = 0
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            record = json.loads(line)
-            step = record["step"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue  # the last line of a run that was killed while writing it
+    for record in documents.lines(path):
+        if not isinstance(step := record.get("step"), int):
+            continue
         for name, value in record.items():
             if name in ("step", "time", "epoch") or not isinstance(value, (int, float, type(None))):
                 continue

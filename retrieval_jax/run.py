@@ -18,7 +18,6 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 import copy
 import functools
 import importlib
-import json
 import time
 
 from retrieval_jax import workdir
@@ -87,7 +86,7 @@ def _run(config, folder, data) -> dict:
         remote.try_to_push(folder)  # what an earlier run could not send
     scores = folder / "metrics.json"
     if "evaluate" not in done and scores.exists():  # evaluate prints its own table when it runs
-        stages = json.loads(scores.read_text(encoding="utf-8"))["stages"]
+        stages = importlib.import_module("retrieval_jax.scoring.written").stages(folder)
         importlib.import_module("retrieval_jax.scoring.tables").print_scores(stages)
     print(f"report: {remote.url(folder / 'report.html') or folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)

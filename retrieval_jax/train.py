@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import estimate, evaluators, pairs, tasks
+from retrieval_jax import errors, evaluators, pairs, plans, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
@@ -59,7 +59,7 @@ def check(config, workdir) -> None:
     if preflight.catalogue(config, workdir, "train") is None:
         return
     with contextlib.redirect_stdout(io.StringIO()):  # train prints it when it starts
-        estimate.check_training(config, workdir)
+        plans.check_training(config, workdir)
 
 
 def _check_settings(config) -> None:
@@ -116,7 +116,7 @@ def _run(config, workdir, stop, watch) -> dict:
 
     # ------------------------------------------------------------------------------------------------------------ model
     task = module.make(settings, info)
-    estimate.check_coupled(settings, task)
+    plans.check_coupled(settings, task)
     zeros = pipeline.zeros(examples, config.data.image_size)
     constants = None if task.constants is None else jax.device_put(task.constants, replicated)
     init_rng, train_rng = jax.random.split(jax.random.key(settings.seed))
@@ -243,7 +243,7 @@ def _run(config, workdir, stop, watch) -> dict:
             return
         try:
             with watch.stage("evaluation"):
-                scores = dict(score for evaluation in evaluations for score in evaluation(state["ema"], go_on))
+                scores = stop.during(lambda: dict(score for each in evaluations for score in each(state["ema"], go_on)))
         except Preempted:  # the state is saved without scores, which the resumed run makes
             return
         meta.update(scores=scores, scored_step=step)
@@ -277,6 +277,7 @@ def _run(config, workdir, stop, watch) -> dict:
                 needed = memory.check(memory.step_bytes(compiled, state, batch), memory.limit(mesh.local_devices[0]))
                 print(f"train: {needed}", flush=True)
                 speed.flops = telemetry.flops(compiled)
+            stop.hold()  # until here, SIGTERM ends the process at once: there is nothing to save
             profile.before(step + 1)
             with watch.stage("device"):
                 state, values = compiled(state, batch, constants)  # returns at once, unless the queue is full
@@ -306,10 +307,11 @@ def _run(config, workdir, stop, watch) -> dict:
         store.close()
         writer.close()
     if stop():
-        raise Preempted(
-            f"SIGTERM: stopped after step {step} of {num_steps}{', which is saved' if step else ''}; the "
-            "same command resumes it"
-        )
+        saved = ", which is saved" if step else ""
+        preempted = Preempted(f"SIGTERM: stopped after step {step} of {num_steps}{saved}; the same command resumes it")
+        if stop.left_behind:
+            guards.leave(*errors.explain(preempted))
+        raise preempted
     seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
     pictures_per_second = round(num_steps * batch_size / max(seconds, 1e-9), 1)
     counts = {"steps": num_steps, "epochs": settings.epochs, "batch_size": batch_size, "parameters": num_params}

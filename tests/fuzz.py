@@ -40,7 +40,7 @@ import odd_pictures  # noqa: E402
 from retrieval_jax.attributes import statistics  # noqa: E402
 from retrieval_jax.attributes import titles as title_rule  # noqa: E402
 from retrieval_jax.attributes import vocabulary as vocabulary_lib  # noqa: E402
-from retrieval_jax.data.pictures import decoding, sources  # noqa: E402
+from retrieval_jax.data.pictures import decoding, headers, sources  # noqa: E402
 from retrieval_jax.data.tables import loading as tables  # noqa: E402
 from retrieval_jax.data.tables import table_files  # noqa: E402
 from retrieval_jax.errors import InputError  # noqa: E402
@@ -139,7 +139,7 @@ def image(data: bytes, folder: pathlib.Path) -> None:
         require(problem is not None and problem.reason == checked.reason, f"check: {checked!r}, decoding: {problem!r}")
     elif problem is not None:  # damage that header and end do not reveal
         require(
-            problem.reason == "truncated image file" and data.startswith((decoding.JPEG, b"\x89PNG")),
+            problem.reason == "truncated image file" and data.startswith((headers.JPEG, b"\x89PNG")),
             f"passed the check but failed to decode: {problem!r}",
         )
     if decoded is not None:

@@ -35,6 +35,7 @@ from apache_beam.io import fileio, filesystem, filesystems
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from retrieval_jax import output
 from retrieval_jax.attributes import choosing, segmenting, statistics, words
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
@@ -314,4 +315,5 @@ if __name__ == "__main__":
     # Workers import the functions by module name, so they must not come from __main__.
     from retrieval_jax.attributes import beam as this
 
-    sys.exit(this.main(sys.argv[1:]))
+    with output.shown():
+        sys.exit(this.main(sys.argv[1:]))

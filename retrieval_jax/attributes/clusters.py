@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import pathlib
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from scipy import sparse
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
+from retrieval_jax.files.arrays import load_npz
 
 DIMS = 128  # dimensions of a title vector, a random projection of its weighted tokens
 NEIGHBOURS = 16  # per listing in the graph
@@ -243,20 +243,18 @@ def as_categories(path: str | pathlib.Path, num_rows: int, data_info: Any) -> tu
     Raises:
       InputError: the file is missing or unreadable, belongs to another split, or has no cluster.
     """
-    try:
-        with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as content:
-            clusters = content["clusters"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: missing or unreadable clusters ({error}); set config.mine.clusters.max_difference and run "
-            "mine in another --workdir"
-        ) from None
+    remedy = "set config.mine.clusters.max_difference and run mine in another --workdir"
+    clusters = load_npz(path, {"clusters": (("int32",), 1)}, remedy=remedy)["clusters"]
     if clusters.shape != (num_rows,):
         raise InputError(
             f"{path} has {len(clusters)} rows, but the train split has {num_rows}; run mine again in another --workdir"
         )
     if clusters.max(initial=-1) < 0:
         raise InputError(f"{path}: no listing is in a cluster; raise config.mine.clusters.max_difference")
+    if clusters.max() >= num_rows:
+        raise InputError(
+            f"{path}: cluster {clusters.max()} of {num_rows} listings; run mine again in another --workdir"
+        )
     counts = np.bincount(clusters[clusters >= 0])
     names = [f"cluster {number}" for number in range(len(counts))]
     return clusters, dataclasses.replace(

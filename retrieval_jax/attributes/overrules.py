@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import pathlib
 
+from retrieval_jax import output
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 
@@ -70,6 +71,7 @@ def load(path: str | pathlib.Path, rule: int = title_rule.DEFAULT) -> Overrules:
             cells = next(csv.reader([line], delimiter="," if path.suffix == ".csv" else "\t"))
         except csv.Error as error:
             raise InputError(f"{where}: {line.strip()[:80]!r} is not a decision ({error}); correct the line") from None
+        cells = [output.from_cell(cell) for cell in cells]
         cells = [" ".join((cell.lower() if rule == 1 else title_rule.folded(cell)).split()) for cell in cells]
         while cells and not cells[-1]:
             cells.pop()

@@ -17,9 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
-import shutil
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -27,7 +25,7 @@ import numpy as np
 from retrieval_jax import embeddings
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
 
 NEW, KEPT, CHANGED, DAMAGED = range(4)
@@ -77,18 +75,18 @@ def settle(folder: pathlib.Path) -> None:
     Args:
       folder: of the embeddings, see `Job`.
     """
-    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    partial = folder.with_name(f".{folder.name}.partial")
+    versions.settle(folder, "embeddings.json")
+    atomic.sweep(folder.parent)
+    atomic.sweep(partial, again=True)
     if (partial / "embeddings.json").exists():
-        _swap(partial, folder, old)
-    shutil.rmtree(old, ignore_errors=True)
+        _put_in_place(partial, folder)
 
 
-def _swap(partial: pathlib.Path, folder: pathlib.Path, old: pathlib.Path) -> None:
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+def _put_in_place(partial: pathlib.Path, folder: pathlib.Path) -> None:
+    for file in partial.glob("[0-9]*.json"):
+        file.unlink()
+    versions.commit(partial, folder, "embeddings.json")
 
 
 class Earlier:
@@ -295,9 +293,6 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
     ):
         raise InputError(f"{job.folder}: the counts of listings do not add up ({counts}): does an id occur twice?")
     job.ids.save(job.partial)
-    for name in ("ids.npy", "id_offsets.npy"):  # on disk before the record that declares the folder complete
-        with (job.partial / name).open("rb+") as stream:
-            os.fsync(stream.fileno())
     shards = [
         {
             "file": f"{number:05d}.npy",
@@ -327,9 +322,7 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
             "meta": {**meta, "space": entries[0]["space"], "recipe": job.recipe, "dim": entries[0]["dim"]},
         },
     )
-    for file in job.partial.glob("[0-9]*.json"):
-        file.unlink()
-    _swap(job.partial, job.folder, job.folder.with_name(f".{job.folder.name}.old"))
+    _put_in_place(job.partial, job.folder)
     return counts
 
 
@@ -343,8 +336,13 @@ def thumbnails(folder: pathlib.Path, ids: Ids) -> np.ndarray | None:
     Returns:
       None where the folder has other listings, or none or several pictures per listing (embeddings of text have none).
     """
-    folder = pathlib.Path(folder)
-    if not (folder / "embeddings.json").exists() or Ids.load(folder) != ids:
+    if not (pathlib.Path(folder) / "embeddings.json").exists():
+        return None
+    return versions.read(folder, "embeddings.json", lambda place: _thumbnails(place, ids))
+
+
+def _thumbnails(folder: pathlib.Path, ids: Ids) -> np.ndarray | None:
+    if Ids.load(folder) != ids:
         return None
     shards = embeddings.read_info(folder)["shards"]
     if not all("thumbnails_sha256" in shard for shard in shards):

@@ -4,10 +4,17 @@ import json
 import math
 import pathlib
 import time
+from typing import TypedDict
 
 import tensorboardX
 
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
+
+
+class Line(TypedDict):
+    """A line of metrics.jsonl; further keys are numbers or null."""
+
+    step: documents.Count
 
 
 class MetricWriter:
@@ -70,11 +77,7 @@ def _cut(path, resume_step):
         return
     kept = []
     if resume_step is not None:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                step = json.loads(line)["step"]
-            except (ValueError, KeyError, TypeError):
-                continue
-            if step <= resume_step:
-                kept.append(line + "\n")
+        for values in documents.lines(path, Line):
+            if values["step"] <= resume_step:
+                kept.append(json.dumps(values) + "\n")
     atomic.write_text(path, "".join(kept))

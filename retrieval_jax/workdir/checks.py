@@ -391,7 +391,7 @@ def _schedule(settings: dict) -> str:
     share, decay = warmup / epochs, given.get("decay_share", 0.2)
     if name == "wsd" and share + decay > 1:
         return (
-            f"config.train.schedule_kwargs.decay_share is {decay:g}, and the warm-up takes {share:.2g} of the training: "
+            f"config.train.schedule_kwargs.decay_share is {decay:g}, and the warm-up takes {share:.2g} of epochs: "
             "together more than the whole; lower one of them"
         )
     boundaries = given.get("boundaries", [])

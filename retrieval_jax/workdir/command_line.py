@@ -14,10 +14,10 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from retrieval_jax import errors, workdir
+from retrieval_jax import errors, output, workdir
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import base
-from retrieval_jax.workdir import config_files
+from retrieval_jax.workdir import config_files, stopping
 
 load_config = config_files.load
 
@@ -175,9 +175,12 @@ def guarded(action) -> None:
         faulthandler.enable()
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().addFilter(output.clean_record)
     try:
         action()
     except Exception as error:
+        if stopping.requested():
+            raise stopping.Stopped from error
         jax, explained = sys.modules.get("jax"), errors.explain(error)
         several = jax is not None and jax.process_count() > 1
         if explained is None and not several:

@@ -16,7 +16,7 @@ import shlex
 import sys
 import time
 
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic, lock, remote
 from retrieval_jax.workdir import checks, provenance, sides
 from retrieval_jax.workdir.freshness import Data
@@ -27,13 +27,12 @@ from retrieval_jax.workdir.hashes import (
     matches,
     member_hashes,
     read_record,
-    read_stage,
     recorded_hash,
     stage_hash,
     without_free,
 )
 from retrieval_jax.workdir.layout import OUTPUTS, VERBS, as_path, member_folder, members, predecessor_folder, verbs
-from retrieval_jax.workdir.settings import changes, plain
+from retrieval_jax.workdir.settings import changes, plain, read_settings, read_stage
 
 # ---------------------------------------------------------------------------------- checks, which write nothing
 
@@ -67,7 +66,7 @@ def prepare(config, folder):
     _check_writable(folder)
     file = folder / "config.json"
     if file.exists() and _used(folder):
-        old, new = atomic.read_json(file), plain(config)
+        old, new = read_settings(folder), plain(config)
         changed = [
             line
             for block in FIXED_BLOCKS
@@ -220,9 +219,12 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
       InputError: another run uses the directory.
     """
     folder = as_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     first = provenance.is_first_process()
     with lock.held(remote.url(folder) or folder, verb) if first else contextlib.nullcontext():
+        if first:
+            _sweep(folder)
         invalidate(folder, verb)
         write_settings(config, folder)
         if first and remote.url(folder):
@@ -240,6 +242,13 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
         if first:
             remote.push(folder)
         return entry
+
+
+def _sweep(folder) -> None:
+    """Removes what processes that were killed left half-written in a work directory."""
+    for place, below, _ in os.walk(folder):
+        below[:] = [name for name in below if name not in ("checkpoints", "checkpoint_scores", "tensorboard")]
+        atomic.sweep(place, again=True)
 
 
 def refresh(folder, verb: str, data: Data) -> None:
@@ -282,7 +291,7 @@ def write_settings(config, folder) -> None:
       folder: the work directory; created when missing.
     """
     file, new = as_path(folder) / "config.json", plain(config)
-    if not file.exists() or atomic.read_json(file) != new:
+    if not file.exists() or read_settings(file.parent) != new:
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_json(file, new)
 
@@ -330,8 +339,8 @@ def record(
         if data is not None and (read := data.of(verb)):
             entry["data"] = read
         (folder / "stages").mkdir(parents=True, exist_ok=True)
-        atomic.write_json(folder / "stages" / f"{verb}.json", entry)
-        _write_run(folder)
+        _write_run(folder, entry)
+        atomic.write_json(folder / "stages" / f"{verb}.json", entry)  # last: with it the verb is complete
     return entry
 
 
@@ -349,12 +358,13 @@ def _outputs(folder, verb: str) -> dict:
     return found
 
 
-def _write_run(folder) -> None:
-    stages = {verb: entry for verb in VERBS if (entry := read_record(folder, verb)) is not None}
+def _write_run(folder, newest: dict) -> None:
+    records = {verb: newest if verb == newest["verb"] else read_record(folder, verb) for verb in VERBS}
+    stages = {verb: entry for verb, entry in records.items() if entry is not None}
     atomic.write_json(
         folder / "run.json",
         {
-            "config": atomic.read_json(folder / "config.json").get("name"),
+            "config": read_settings(folder).get("name"),
             "command": sys.argv,
             "commit": provenance.commit(),
             "versions": provenance.versions(),

@@ -103,10 +103,10 @@ def test_tables_from_rows():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda folder: (folder / "statistics.json").unlink(), "statistics.json is missing"),
+        (lambda folder: (folder / "statistics.json").unlink(), "statistics.json not found"),
         (lambda folder: (folder / "pairs.parquet").unlink(), "one of its tables is missing"),
         (lambda folder: (folder / "tokens.parquet").write_bytes(b"PAR1 broken"), "unreadable statistics"),
-        (lambda folder: (folder / "statistics.json").write_text("{"), "unreadable statistics"),
+        (lambda folder: (folder / "statistics.json").write_text("{"), "statistics.json is not readable JSON"),
         (
             lambda folder: (folder / "statistics.json").write_text(
                 (folder / "statistics.json").read_text().replace("titles-2", "titles-0")

@@ -19,6 +19,7 @@ from retrieval_jax.errors import InputError, short
 
 _SAMPLE = 2**18  # characters that delimiter, quoting and header are found from
 _SAMPLE_ROWS = 400
+_MOST_ROWS = 5_000_000
 _TITLE_LINES = 30  # most lines above the header
 _FIELD = 16 * 2**20
 _TEXT = (".csv", ".tsv", ".txt", ".tab", ".asc", "")
@@ -132,6 +133,11 @@ def read(path, form: Form | None = None, columns: Sequence[str] | None = None, m
         for place in kept:
             sheet.columns[names[place]].append(record[place])
         sheet.lines.append(line)
+        if len(sheet) > _MOST_ROWS:
+            raise InputError(
+                f"{path} has more than {_MOST_ROWS:,} rows, too many for one table in memory; cut it into files for "
+                "train, val, query and gallery, and give them as config.data.kwargs.files=dict(...)"
+            )
     if names is None or not len(sheet):
         raise InputError(f"{path}: there are no rows below the header; export the table again")
     return sheet
@@ -180,17 +186,15 @@ def sniff(path: pathlib.Path, encoding: str = "", delimiter: str = "") -> Form:
     if declared := re.match(r"\"?sep=(.)\"?\r?\n", text):
         delimiter = delimiter or declared[1]
         text = text[declared.end() :]
-    best = max(
-        (_consistency(text, one, quoting), -place, -which, one, quoting)
-        for place, one in enumerate(delimiter or _DELIMITERS)
-        for which, quoting in enumerate(_QUOTING)
-    )
-    if best[0] <= 0:
+    found = {one: _quoted(text, one) for one in delimiter or _DELIMITERS}
+    delimiter = max(found, key=lambda one: found[one][0])  # the first of equals
+    score, quoting = found[delimiter]
+    if score <= 0:
         raise InputError(
             f"{path}: no delimiter (comma, semicolon, tab, vertical bar) cuts its lines into columns; export the table "
             "as CSV"
         )
-    form = Form(encoding, best[3], best[4])
+    form = Form(encoding, delimiter, quoting)
     return dataclasses.replace(form, header=_header(list(_parse(text.splitlines(keepends=True), form))))
 
 
@@ -228,7 +232,7 @@ def _records(path: pathlib.Path, form: Form) -> Iterator[tuple[int, list[str]]]:
     """Yields (line, values) of every record, the header among them."""
     if form.delimiter:
         with open(path, encoding=form.encoding, errors="replace", newline="") as file:
-            yield from _parse(_without_declaration(file), form, path)
+            yield from _parse(_without_declaration(text_rows.bounded(file, path)), form, path)
         return
     names = table_files.header(path.parent, path.name, form.encoding or "utf-8")
     yield 1, list(names)
@@ -267,27 +271,36 @@ def _parse(lines, form: Form, path: pathlib.Path | None = None) -> Iterator[tupl
         ) from None
 
 
-def _consistency(text: str, delimiter: str, quoting: str) -> float:
-    """Returns how well a delimiter and a quoting cut text into rows of one width: 0 where they do not."""
+def _quoted(text: str, delimiter: str) -> tuple[float, str]:
+    """Returns how well a delimiter cuts text into columns, and the quoting with which it does.
+
+    Quotes count unless the rows are of one width only without them: a comma inside quotes would be a further column.
+    """
+    share, width, chosen = *_consistency(text, delimiter, _QUOTING[0]), _QUOTING[0]
+    for quoting in _QUOTING[1:]:
+        other = _consistency(text, delimiter, quoting)
+        if other[0] > share + 0.02:
+            (share, width), chosen = other, quoting
+    # A long row of titles above the header, totals below it and ragged ends must not hide a table.
+    return share**2 * min(width - 1, 20), chosen
+
+
+def _consistency(text: str, delimiter: str, quoting: str) -> tuple[float, int]:
+    """Returns the largest share of rows that have the same number of columns, and that number; (0, 1) where it is 1."""
     widths = collections.Counter()
     try:
         for number, (_, record) in enumerate(_parse(text.splitlines(keepends=True), Form("", delimiter, quoting))):
-            swallowed = [
-                line.count(delimiter) for field in record if field.count("\n") > 1 for line in field.split("\n")
-            ]
-            rows = sum(count >= max(1, len(record) - 2) for count in swallowed)
+            inside = [line.count(delimiter) for field in record if field.count("\n") > 1 for line in field.split("\n")]
+            rows = sum(count >= max(1, len(record) - 2) for count in inside)  # an open quote swallows the rows below
             widths[len(record)] += 1
             widths[0] += 2 * rows if rows > 1 else 0
             if number >= _SAMPLE_ROWS:
                 break
     except InputError:
-        return 0.0
-    total = sum(widths.values())
-    width, count = max(
-        ((w, n) for w, n in widths.items() if w > 1), key=lambda pair: (pair[1], pair[0]), default=(0, 0)
-    )
-    # A long row of titles above the header, totals below it and ragged ends must not hide a table.
-    return (count / total) ** 2 * min(width - 1, 20) if total else 0.0
+        return 0.0, 1
+    several = [(count, width) for width, count in widths.items() if width > 1]
+    count, width = max(several, default=(0, 1))
+    return count / max(1, sum(widths.values())), width
 
 
 def _header(records: Sequence[tuple[int, list[str]]]) -> int:

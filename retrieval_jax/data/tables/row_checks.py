@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import tqdm
 
-from retrieval_jax import brief
+from retrieval_jax import brief, output
 from retrieval_jax.data.pictures import decoding, sources
 from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.errors import InputError, short
@@ -70,7 +70,8 @@ class Rows:
         """
         if row not in self.bad:
             listing = f" (id {short(self.id(row))})" if self.id(row) else ""
-            self.bad[row] = (reason, f"{self.files[self.file_of[row]]}, row {self.line[row]}{listing}: {detail}")
+            sentence = f"{self.files[self.file_of[row]]}, row {self.line[row]}{listing}: {detail}"
+            self.bad[row] = (reason, output.visible(sentence))
 
     def id(self, row: int) -> str:
         """Returns the id of a row, "" where it has none."""
@@ -375,7 +376,7 @@ def write_set_aside(path: Any, set_aside: list[dict]) -> None:
     content = io.StringIO()
     writer = csv.DictWriter(content, ["file", "row", "id", "reason", "sentence"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(set_aside)
+    writer.writerows({name: output.cell(value) for name, value in row.items()} for row in set_aside)
     path = pathlib.Path(path) if isinstance(path, str) else path
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(path, content.getvalue().encode("utf-8", "backslashreplace"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
+import functools
 import json
 import math
 import pathlib
@@ -16,6 +18,7 @@ from retrieval_jax.data.tables.values import EXACT
 from retrieval_jax.errors import InputError, short
 
 _FIELD = 16 * 2**20  # longest CSV field: lists of relevant ids exceed the csv module's own 128 KiB
+LONGEST_LINE = 2 * _FIELD  # characters: parsed, a line may take twenty times its size
 _INVISIBLE = " \t\r\n\xa0\u200b\ufeff"  # around a column's name: not part of it
 # A byte-order mark settles the encoding; that of UTF-32 begins like that of UTF-16.
 _MARKS = {
@@ -44,8 +47,31 @@ Row = tuple[int, list[str], tuple[str, str] | None]
 # ------------------------------------------------------------------------------------------------------- text files
 
 
-def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> Any:
-    """Opens a text file; raises InputError if its first bytes are not text, or the encoding is unknown."""
+@contextlib.contextmanager
+def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> Iterator[Iterator[str]]:
+    """Opens a text file and yields its lines; raises InputError if its first bytes are not text, or the encoding is
+    unknown."""
+    with _opened(full, path, encoding, newline) as file:
+        yield bounded(file, path)
+
+
+def bounded(file: Any, path: Any) -> Iterator[str]:
+    """Yields the lines of a text file; raises InputError where one is too long to be held in memory.
+
+    Args:
+      file: open for reading.
+      path: its name in messages.
+    """
+    for number, line in enumerate(iter(functools.partial(file.readline, LONGEST_LINE + 1), ""), 1):
+        if len(line) > LONGEST_LINE:
+            raise InputError(
+                f"{path}, row {number}: a line of more than {LONGEST_LINE >> 20} Mi characters; end every row with a "
+                "line break, or look for a double quote that is never closed"
+            )
+        yield line
+
+
+def _opened(full: pathlib.Path, path: str, encoding: str, newline: str) -> Any:
     with open(full, "rb") as file:
         head = file.read(1024)
     for mark, found in _MARKS.items():
@@ -189,6 +215,7 @@ def _swallows(record: list[str], header: list[str], image: str | None, delimiter
             any(map(is_row, lines[1:-1]))
             or place is not None
             and len(lines) > 1
+            and at + len(lines[0]) == len(header) == len(lines[-1]) + len(record) - at - 1  # cheap, unlike the lists
             and (is_row(record[:at] + lines[0]) and is_row(lines[-1] + record[at + 1 :]))
         ):
             return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 
-_MOST_LINES = 1_000  # in a quoted field; the quote of a longer one is a character
+_MOST_LINES, _MOST_CHARACTERS = 1_000, 2**24  # in a quoted field; the quote of a longer one is a character
 
 
 def records(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
@@ -66,7 +66,7 @@ def _closed(text: str, start: int, used: int, line_at, width: int) -> tuple[str,
                 return text[start + 1 : at].replace('""', '"'), at + 1, text, used
             else:
                 return None
-        line = line_at(used) if more < _MOST_LINES else None
+        line = line_at(used) if more < _MOST_LINES and len(text) < _MOST_CHARACTERS else None
         # Where this line and the first have as many tabs as a record, they are records: the quote was a character.
         if line is None or (width > 1 and line.count("\t") == width - 1 == line_at(0).count("\t")):
             return None
