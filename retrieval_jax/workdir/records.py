@@ -256,8 +256,7 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
 
 def _sweep(folder) -> None:
     """Removes what processes that were killed left half-written in a work directory."""
-    for place, below, _ in os.walk(folder):
-        below[:] = [name for name in below if name not in ("checkpoints", "checkpoint_scores", "tensorboard")]
+    for place, _, _ in os.walk(folder):
         atomic.sweep(place, again=True)
 
 
