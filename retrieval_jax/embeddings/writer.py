@@ -121,7 +121,7 @@ class Earlier:
         self.reason, self.name, self.space, self.ids = "", "", "", Ids.of([])
         self._shards: list[dict] = []
         if not (folder / "embeddings.json").exists():
-            self.reason = "there are none yet"
+            self.reason = "there are no earlier vectors"
             return
         try:
             info, self.ids = embeddings.read_info(folder), Ids.load(folder)
