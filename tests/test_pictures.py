@@ -8,7 +8,7 @@ import pytest
 import picture_server
 import repository
 from retrieval_jax import __main__ as door
-from retrieval_jax import pictures
+from retrieval_jax import output, pictures
 from retrieval_jax.data.fetching import addresses
 from retrieval_jax.errors import InputError, RunFailed
 
@@ -62,7 +62,7 @@ def test_failures_are_listed_by_product_and_end_with_1(running, tmp_path, capsys
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
 def test_no_cell_is_a_formula(cell):
-    assert pictures._cell(cell) == f"'{cell}"
+    assert output.cell(cell) == f"'{cell}"
 
 
 @pytest.mark.parametrize(
