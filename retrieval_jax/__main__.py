@@ -15,6 +15,7 @@ import sys
 
 from retrieval_jax import __version__, errors, output, workdir
 from retrieval_jax.errors import InputError
+from retrieval_jax.workdir import stopping
 from retrieval_jax.workdir.options import VERBS
 
 PROGRAM = "retrieval-jax"
@@ -135,10 +136,10 @@ def main(argv: list[str] | None = None) -> None:
       argv: its words, without the program; by default those of this process.
 
     Raises:
-      SystemExit: after --help and the like; for an error meant for the user, see `command_line.guarded`; and where the
-        output cannot be written, see `output.shown`.
+      SystemExit: after --help and the like; for an error meant for the user, see `command_line.guarded`; for a signal,
+        see `stopping.heard`; and where the output cannot be written, see `output.shown`.
     """
-    with output.shown():
+    with output.shown(), stopping.heard():
         with errors.spoken():
             given = parse(sys.argv[1:] if argv is None else argv)
         if given is not None:

@@ -37,7 +37,7 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import embeddings, estimate, inference, pairs, tasks, views
+from retrieval_jax import embeddings, inference, pairs, plans, tasks, views
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
@@ -73,7 +73,7 @@ def check(config, workdir) -> None:
     own = {split: side for split, side in sides.of(config).items() if not side.run}
     networks = {"trained", "untrained"} & set(config.embed.models)
     functions = {split: side.predict_fn or config.embed.predict_fn for split, side in own.items() if networks}
-    estimate.check_embedding(config, workdir, functions)
+    plans.check_embedding(config, workdir, functions)
 
 
 def _check_settings(config, workdir) -> None:
@@ -189,7 +189,7 @@ def _embed_split(job, contents, predict, meta, workdir):
         return speed
     counts = writer.finish(job, meta, earlier)
     if earlier.reason:
-        print(f"{title}: {counts['now']:,} listings, all embedded: {earlier.reason}", flush=True)
+        print(f"{title}: {counts['now']:,} listings embedded, no vectors reused: {earlier.reason}", flush=True)
     else:
         damaged = f", {counts['damaged']:,} damaged on disk" if counts["damaged"] else ""
         print(

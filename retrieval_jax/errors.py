@@ -37,7 +37,39 @@ class Preempted(RuntimeError):
     REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
 
 
-# Errors of a path itself: any other error while a file is read is the machine's.
+# What the operating system refuses because of a disk: the same command may work later, so it counts as a `RunFailed`.
+_DISK = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or use another file system",
+    errno.EIO: "check the disk (dmesg shows what failed)",
+    errno.ESTALE: "the file server replaced the folder: mount it again",
+    errno.ENODEV: "check that the disk is still attached",
+    errno.EMFILE: "raise the limit on open files (ulimit -n), or use fewer workers",
+    errno.ENFILE: "the machine has too many open files: end other processes, or raise fs.file-max",
+    errno.ENOMEM: "free some memory, or use smaller batches and fewer workers",
+    errno.EAGAIN: "end some processes or threads, or raise their limit (ulimit -u)",
+    errno.ENOLCK: "the file system gives no locks: use another one",
+}
+# What it refuses because of a path: another path is needed, so it counts as an `InputError`.
+_PATH = {
+    errno.EACCES: "give a path that this user may read and write, or change its permissions",
+    errno.EPERM: "give a path that this user may read and write, or change its permissions",
+    errno.EROFS: "give a path on a file system that is not read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: give another path",
+    errno.EISDIR: "that is a folder: give the path of a file",
+    errno.ENOENT: "check the path, and that nothing removes its folder meanwhile",
+    errno.EEXIST: "something else has this name, or that of one of its folders: give another path",
+    errno.ENOTEMPTY: "give another path, or one of an empty folder",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ELOOP: "its symbolic links form a loop: give another path",
+    errno.EINVAL: "the file system does not take this name, or this kind of access: give another path",
+    errno.EILSEQ: "the file system does not take this name: give another path",
+    errno.ETXTBSY: "another program uses it: end that, or give another path",
+    errno.EBUSY: "another program uses it: end that, or give another path",
+    errno.EXDEV: "give a path on the same file system",
+}
+# Errors of a path itself: any other error while a picture or table is read is the machine's.
 OF_A_PATH = {
     errno.ENOENT,
     errno.ENOTDIR,
@@ -49,14 +81,6 @@ OF_A_PATH = {
     errno.ENXIO,
 }
 _MEMORY = "out of memory: free some, or use fewer threads or smaller batches"
-_REMEDY = {
-    errno.ENOMEM: _MEMORY,
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "the whole machine has too many open files: close some, or raise fs.file-max",
-    errno.EACCES: "give this user read access",
-    errno.EPERM: "give this user read access",
-    errno.EAGAIN: "too many processes or threads: end some, or raise their limit (ulimit -u)",
-}
 # How libraries that raise exceptions of their own pass on an error of the operating system.
 _PASSED_ON = re.compile(r"os error (\d+)|\[Errno (\d+)\]|errno[ =:]+(\d+)", re.IGNORECASE)
 _OUT_OF_MEMORY = re.compile(
@@ -64,9 +88,6 @@ _OUT_OF_MEMORY = re.compile(
     r"unable to allocate",
     re.IGNORECASE,
 )
-
-# Errors of a disk that is full, over quota, too small for the file, read-only, or gone.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV}
 
 
 def shortage(error: BaseException) -> str:
@@ -88,7 +109,7 @@ def shortage(error: BaseException) -> str:
         return _MEMORY if _OUT_OF_MEMORY.search(str(error)) else ""
     if number in OF_A_PATH:
         return ""
-    return f"{os.strerror(number)}: {_REMEDY.get(number, 'check the disk or the network share')}"
+    return f"{os.strerror(number)}: {(_DISK | _PATH).get(number, 'check the disk or the network share')}"
 
 
 def raise_shortage(error: BaseException, what: str) -> None:
@@ -128,19 +149,81 @@ def spoken():
         sys.exit(2)
 
 
+def refusal(error: BaseException, path=None) -> InputError | RunFailed | None:
+    """Returns what the operating system refused as one sentence for users.
+
+    Libraries wrap its errors, some of them (safetensors, polars, faiss, NumPy) as text: the whole chain is searched.
+
+    Args:
+      error: the exception.
+      path: what was read or written, where the error does not name it.
+
+    Returns:
+      A `RunFailed` for a disk that is full, over its quota or broken, an `InputError` for a path that cannot be used;
+      None for an exception that has another cause.
+    """
+    one, direct = error, True
+    while one is not None:
+        if isinstance(one, (InputError, RunFailed)):
+            return one
+        if path is not None and (isinstance(one, UnicodeEncodeError) or "null byte" in str(one)):
+            return InputError(f"{os.fspath(path)!r} cannot be the name of a file: give another path")
+        number, named = _errno(one), path if path is not None else _path_of(one)
+        if number in _DISK:
+            return RunFailed(
+                f"{named or 'a file'} could not be read or written ({os.strerror(number)}): {_DISK[number]}; what was "
+                "complete before is kept, and the same command resumes from there"
+            )
+        if number in _PATH and direct and named:
+            return InputError(f"{named} cannot be used ({os.strerror(number)}): {_PATH[number]}")
+        # An error that came up while another was handled may be a mistake of ours: only a full disk explains it.
+        one, direct = (one.__cause__, direct) if one.__cause__ is not None else (one.__context__, False)
+    return None
+
+
+def _path_of(error: BaseException) -> str | None:
+    """Returns the path that the operating system named, the second where it was given two."""
+    found = getattr(error, "filename2", None) or getattr(error, "filename", None)
+    return os.fsdecode(found) if isinstance(found, (str, bytes, os.PathLike)) and found else None
+
+
+def _errno(error: BaseException) -> int | None:
+    """Returns the operating system's number of an error, also of one that a library repeats as text."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    text = str(error)
+    if found := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", text):
+        return int(found[1] or found[2])
+    if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", text):  # of np.save
+        return errno.ENOSPC
+    return next((number for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO) if os.strerror(number) in text), None)
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Raises what the operating system refuses inside as an `InputError` or a `RunFailed` that names the path.
+
+    Args:
+      path: what is read or written.
+    """
+    try:
+        yield
+    except (InputError, RunFailed):
+        raise
+    except Exception as error:  # libraries raise their own
+        if (refused := refusal(error, path)) is None:
+            raise
+        raise refused from error
+
+
 def explain(error: Exception) -> tuple[str, int] | None:
     """Returns the message and the exit status for an error meant for users; None for any other."""
     if isinstance(error, Preempted):
         return f"stopped: {error}", Preempted.REQUEUE
-    if isinstance(error, (InputError, RunFailed)):
-        return f"error: {error}", 2 if isinstance(error, InputError) else 1
-    if isinstance(error, MemoryError):
-        return f"error: {_MEMORY}; the same command continues from what was complete", 1
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        return f"error: {error.strerror}: {_REMEDY[error.errno]}; the same command continues from what was complete", 1
-    if isinstance(error, OSError) and error.errno in _DISK:
-        return (
-            f"error: {error.strerror}: {error.filename or 'a file of the work directory'} could not be written; "
-            "what was complete before is kept, and the same command resumes from there"
-        ), 1
-    return None
+    if not isinstance(error, (InputError, RunFailed)):
+        if isinstance(error, MemoryError):
+            return f"error: {_MEMORY}; the same command continues from what was complete", 1
+        error = refusal(error)
+    if error is None:
+        return None
+    return f"error: {error}", 2 if isinstance(error, InputError) else 1

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retrieval_jax import arguments
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures.noted import Noted
@@ -82,6 +83,7 @@ def score(
       {slice: the scores `SLICED` over it}}.
     """
     each = metrics.per_query(ranking, truth, ks)
+    selection = arguments.array(selection, "selection", "evaluate", (len(truth),), kind="flags")
     sliced = {name: each[name] for name in SLICED if name in each}
     return {
         **metrics.summary(each, draws=draws),
@@ -222,7 +224,8 @@ def run(config, workdir) -> dict:
     truth = dataclasses.replace(
         catalog.truth, query_ids=Ids.of(catalog.truth.query_ids), gallery_ids=Ids.of(catalog.truth.gallery_ids)
     )
-    ks = sorted({*settings.ks, 10})  # always include the published metric
+    ks = [arguments.integer(k, "ks", "evaluate") for k in arguments.sequence(settings.ks, "ks", "evaluate")]
+    ks = sorted({*ks, 10})  # always include the published metric
     selection = metrics.selection_half(truth.query_ids, settings.selection_share)
     parts, draws = query_slices(catalog, truth), settings.get("draws", 1000)
     rows = [
@@ -252,10 +255,17 @@ def run(config, workdir) -> dict:
     )
     tables.print_scores(rows)
     tables.print_chance(chance, len(truth.gallery_ids))
+    if not main["num_scored"]:
+        print(
+            f"evaluate: none of the {main['num_queries']:,} queries has a relevant listing in the gallery, so there "
+            "is no score: do queries and gallery share products, or does the truth file name listings of this gallery?"
+        )
     tables.print_slices(main)
     for entry in trusting:
         print(f"evaluate: {step_effects.sentence(entry)}")
     tables.print_duplicates(duplicates, main)
+    if sentence := work_directory.smoke_run(config):
+        print(f"evaluate: {sentence}")
     last = rows[-1]
     return {
         "scored": True,

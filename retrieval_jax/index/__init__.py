@@ -3,10 +3,11 @@
 import dataclasses
 import sys
 import types
+from collections.abc import Mapping
 
 import numpy as np
 
-from retrieval_jax import pairs
+from retrieval_jax import arguments, pairs
 from retrieval_jax.scoring.ranking import Ranking
 
 
@@ -47,6 +48,23 @@ def others(engine, queries, gallery, k: int) -> Ranking:
     left[left.all(axis=1), -1] = False  # every query keeps k
     rows, scores = (part[left].reshape(len(left), -1) for part in (found.item_rows, found.scores))
     return dataclasses.replace(found, item_rows=rows, scores=scores)
+
+
+def make(name: str, gallery, kwargs: Mapping | None, where: str):
+    """Returns an index of a gallery by the names that a step or a config gives.
+
+    Args:
+      name: kind of index.
+      gallery: see its `Index`.
+      kwargs: its arguments, or None.
+      where: whose setting it is, for messages.
+
+    Raises:
+      InputError: there is no such index, it has no such argument, or it cannot be made.
+    """
+    kwargs, kind = arguments.mapping(kwargs, "index_kwargs", where), get(name).Index
+    pairs.check_arguments(name, kwargs, pairs.arguments(kind, skip=2), f"{where}: index_kwargs", "index")
+    return kind(gallery, **kwargs)
 
 
 def nearest_rows(engine, vectors, k: int, block: int = 16384) -> tuple[np.ndarray, np.ndarray]:

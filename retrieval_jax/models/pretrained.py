@@ -33,7 +33,8 @@ import safetensors.flax
 import safetensors.numpy
 
 from retrieval_jax import models
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
+from retrieval_jax.files import atomic
 from retrieval_jax.models import pixels
 from retrieval_jax.models.timm import checkpoints as timm_checkpoints
 from retrieval_jax.models.timm import files as timm_files
@@ -310,8 +311,10 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
         about.input_size,
         "the tree of parameters to save",
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.written(path) as new:
+        safetensors.numpy.save_file(tensors, new, metadata={"format": "pt"})
     # Fields that timm's arguments cannot express: neither fields that they have too, nor fields that change them, such
     # as a size that is None here because the variant defines it.
     rebuilt, known = module.from_timm(**arguments), inspect.signature(module.from_timm).parameters

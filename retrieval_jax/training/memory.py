@@ -61,7 +61,7 @@ def residual_bytes(loss, params, batch) -> int:
       params, batch: trees of `jax.ShapeDtypeStruct`s, the batch with the rows of one device.
     """
     kept = jax.eval_shape(lambda params, batch: jax.vjp(lambda params: loss(params, batch), params)[1], params, batch)
-    return max(0, _tree_bytes(kept) - _tree_bytes(params))
+    return max(0, tree_bytes(kept) - tree_bytes(params))
 
 
 def forward_bytes(function, params, batch) -> int:
@@ -89,7 +89,8 @@ def _is_array(variable) -> bool:
     return hasattr(aval, "shape") and hasattr(getattr(aval, "dtype", None), "itemsize")
 
 
-def _tree_bytes(tree) -> int:
+def tree_bytes(tree) -> int:
+    """Returns the bytes of a tree of arrays or shapes, wherever they lie."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

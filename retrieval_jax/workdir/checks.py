@@ -132,6 +132,7 @@ ROWS: dict[str, Kind] = {
     "data.cache_bytes": whole(0, 2**50),
     "data.leave_out": TEXT,
     "mine.threshold": optional(whole(0), "None to follow the number of titles"),
+    "mine.rule": whole(1, 2),
     "mine.normalise": FLAG,
     "mine.segment": FLAG,
     "mine.variants.on": FLAG,
@@ -390,7 +391,7 @@ def _schedule(settings: dict) -> str:
     share, decay = warmup / epochs, given.get("decay_share", 0.2)
     if name == "wsd" and share + decay > 1:
         return (
-            f"config.train.schedule_kwargs.decay_share is {decay:g}, and the warm-up takes {share:.2g} of the training: "
+            f"config.train.schedule_kwargs.decay_share is {decay:g}, and the warm-up takes {share:.2g} of epochs: "
             "together more than the whole; lower one of them"
         )
     boundaries = given.get("boundaries", [])

@@ -89,7 +89,7 @@ def test_a_setting_that_cannot_be_is_a_sentence(setting, value, words):
 def test_schedules_fit_into_the_training():
     wsd = changed(train__epochs=10.0, train__warmup_epochs=6.0, train__schedule="wsd")
     wsd.train.schedule_kwargs = {"decay_share": 0.5}
-    with pytest.raises(InputError, match="decay_share is 0.5, and the warm-up takes 0.6 of the training"):
+    with pytest.raises(InputError, match="decay_share is 0.5, and the warm-up takes 0.6 of epochs"):
         checks.check(wsd)
     step = changed(train__epochs=10.0, train__warmup_epochs=6.0, train__schedule="step")
     for boundaries in ((0.5, 0.75), (0.9, 0.7)):

@@ -45,11 +45,13 @@ class Products:
     Attributes:
       of_row: n product numbers in the order of the rows, -1 for a row of none.
       refused: keys of groups whose rows were not joined because their titles differ.
+      apart: keys whose rows have titles without anything in common: rows that probably got a key by mistake.
       orphans: rows that say they are variants, of a product that the table does not have.
     """
 
     of_row: list[int]
     refused: list[str]
+    apart: list[str]
     orphans: list[int]
 
 
@@ -71,13 +73,14 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
 
     Args:
       rows: the columns.
-      pictures: n, the pictures that a row names; a row with neither key, title nor picture is no product's.
+      pictures: n, the pictures that a row names; a row with neither key, title nor picture belongs to no product.
 
     Returns:
       The `Products`.
     """
     joined = _Union(rows.size)
     first: dict[str, int] = {}  # the first row of every key
+    apart: dict[str, list[int]] = {}  # further first rows of a key, each with a title of its own
     above = -1
     for row in range(rows.size):
         key = rows.keys[row]
@@ -85,7 +88,12 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
         if continues and above >= 0 and (pictures[row] or rows.kinds[row] == "child" or rows.ids[row]):
             joined.join(row, above)
         elif key:
-            joined.join(row, first.setdefault(key, row))
+            heads = [first.setdefault(key, row), *apart.get(key, ())]
+            near = next((one for one in heads if likeness.related(rows.titles[row], rows.titles[one])), None)
+            if near is None:
+                apart.setdefault(key, []).append(row)
+            else:
+                joined.join(row, near)
         if rows.kinds[row] != "child" or above < 0:
             above = row if (key or rows.titles[row]) else above
     by_id: dict[str, int] = {}
@@ -93,8 +101,7 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
         if rows.ids[row]:
             by_id.setdefault(rows.ids[row], row)
     orphans = _join_relatives(rows, joined, first, by_id)
-    if not any(rows.keys):
-        _join_titles(rows, joined)
+    _join_titles(rows, joined)
     refused = _join_groups(rows, joined, rows.groups)
     _join_groups(rows, joined, pictures, of_untitled=False)
     numbers: dict[int, int] = {}
@@ -102,7 +109,7 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
     for row in range(rows.size):
         alone = not (rows.keys[row] or rows.titles[row] or rows.ids[row] or pictures[row])
         of_row.append(-1 if alone and joined.root(row) == row else numbers.setdefault(joined.root(row), len(numbers)))
-    return Products(of_row, refused, orphans)
+    return Products(of_row, refused, list(apart), orphans)
 
 
 def _join_relatives(rows: Rows, joined: _Union, by_key: Mapping[str, int], by_id: Mapping[str, int]) -> list[int]:
@@ -153,10 +160,10 @@ def _by_prefix(rows: Rows, row: int, by_key: Mapping[str, int], by_id: Mapping[s
 
 
 def _join_titles(rows: Rows, joined: _Union) -> None:
-    """Joins rows of equal titles, where few rows share them."""
+    """Joins rows without a key that have equal titles, where few rows share them."""
     same = collections.defaultdict(list)
     for row, title in enumerate(rows.titles):
-        if title:
+        if title and not rows.keys[row] and not rows.parents[row]:
             same[likeness.plain(title) or title].append(row)
     for found in same.values():
         for row in found[1:] if len(found) <= _GENERIC else ():
@@ -210,7 +217,7 @@ class _Union:
         self.above[second] = first
 
 
-def joins(keys: Sequence[str], titles: Sequence[str]) -> tuple[int, int, int]:
+def joins(keys: Sequence[str], titles: Sequence[str]) -> tuple[int, int, int, int]:
     """Tries a column as the key of products.
 
     Args:
@@ -218,19 +225,19 @@ def joins(keys: Sequence[str], titles: Sequence[str]) -> tuple[int, int, int]:
       titles: n titles, "" where a row has none.
 
     Returns:
-      (rows that share their key with another, keys of several rows, those of them whose rows do not belong together:
-      their titles differ, or there are none and the rows do not follow each other).
+      (rows that share their key with another, keys of several rows, those of them whose titles differ, those of them
+      that have at most one title and rows that do not follow each other).
     """
     rows_of = collections.defaultdict(list)
     for row, key in enumerate(keys):
         if key:
             rows_of[key].append(row)
     shared = [found for found in rows_of.values() if len(found) > 1]
-    apart = 0
+    different = scattered = 0
     for found in shared:
         named = [titles[row] for row in found if titles[row]]
         if len(named) > 1:
-            apart += not all(likeness.agree(named[0], title) for title in named[1:50])
+            different += not all(likeness.agree(named[0], title) for title in named[1:50])
         else:
-            apart += found[-1] - found[0] >= len(found)
-    return sum(map(len, shared)), len(shared), apart
+            scattered += found[-1] - found[0] >= len(found)
+    return sum(map(len, shared)), len(shared), different, scattered

@@ -9,6 +9,7 @@ import unicodedata
 from retrieval_jax.data.exports import words
 
 _AGREE = 0.75  # share of the longer title's words
+_RELATED = 0.3  # share of the shorter title's words
 
 
 @functools.lru_cache(200_000)
@@ -42,3 +43,16 @@ def agree(one: str, other: str) -> bool:
         return True
     left, right = set(telling(one)), set(telling(other))
     return len(left & right) >= _AGREE * max(len(left), len(right))
+
+
+def related(one: str, other: str) -> bool:
+    """Returns whether two titles may be of one product: a weaker test than `agree`, for rows that share a key.
+
+    Args:
+      one, other: the titles; an empty one is related to any.
+    """
+    left, right = set(telling(one)), set(telling(other))
+    if not left or not right or plain(one) == plain(other):
+        return True
+    blanks = any(" " in title.strip() for title in (one, other))  # otherwise the script may have none between words
+    return not blanks or len(left & right) >= _RELATED * min(len(left), len(right))

@@ -67,6 +67,7 @@ class Table:
       named: pictures in the order of the rows, once per product.
       repeated: further mentions of a picture by rows of the same product.
       refused: groups whose rows were not joined because their titles differ.
+      apart: keys of rows that were not joined because their titles have nothing in common.
       orphans: lines of variants of products that the table does not have.
     """
 
@@ -78,6 +79,7 @@ class Table:
     named: list[Named]
     repeated: int
     refused: list[str]
+    apart: list[str]
     orphans: list[int]
 
     @property
@@ -104,14 +106,14 @@ def load(
       InputError: the file is not a table, or has no columns to make listings from; the message lists its columns.
     """
     path = pathlib.Path(path)
-    sheet = reading.read(path, form, most=_SAMPLE)
-    found = list(sheet.columns)
-    given = None
+    sheet = reading.read(path, form, most=1 if columns else _SAMPLE)
     if columns:
-        given = dict.fromkeys(roles.PARTS, "") | {"image": (), "categories": ()} | roles.of(columns, found, str(path))
-    recognised = recognising.recognise(sheet, given)
-    if given is None and folder is not None and not recognised.roles.image:
-        recognised = recognising.with_files(recognised, sheet, folder)
+        parts = roles.Roles(**roles.of(columns, list(sheet.columns), str(path)))
+        recognised = Recognised(parts, {name: parts.part(name) or "not used" for name in sheet.columns})
+    else:
+        recognised = recognising.recognise(sheet)
+        if folder is not None and not recognised.roles.image:
+            recognised = recognising.with_files(recognised, sheet, folder)
     parts = recognised.roles
     if not sheet.whole:
         sheet = reading.read(path, sheet.form, parts.columns())
@@ -143,7 +145,9 @@ def load(
         if number < 0:
             reason = TOTAL if row in totals else NOTHING
             sheet.set_aside.append((sheet.lines[row], reason, "the row is not a product"))
-    return Table(path, sheet, recognised, products, grouped.of_row, named, repeated, grouped.refused, lines)
+    return Table(
+        path, sheet, recognised, products, grouped.of_row, named, repeated, grouped.refused, grouped.apart, lines
+    )
 
 
 def addresses(path, columns: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:

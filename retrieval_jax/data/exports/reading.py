@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
+import difflib
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from retrieval_jax.errors import InputError, short
 
 _SAMPLE = 2**18  # characters that delimiter, quoting and header are found from
 _SAMPLE_ROWS = 400
+_MOST_ROWS = 5_000_000
 _TITLE_LINES = 30  # most lines above the header
 _FIELD = 16 * 2**20
 _TEXT = (".csv", ".tsv", ".txt", ".tab", ".asc", "")
@@ -132,6 +134,11 @@ def read(path, form: Form | None = None, columns: Sequence[str] | None = None, m
         for place in kept:
             sheet.columns[names[place]].append(record[place])
         sheet.lines.append(line)
+        if len(sheet) > _MOST_ROWS:
+            raise InputError(
+                f"{path} has more than {_MOST_ROWS:,} rows, too many for one table in memory; cut it into files for "
+                "train, val, query and gallery, and give them as config.data.kwargs.files=dict(...)"
+            )
     if names is None or not len(sheet):
         raise InputError(f"{path}: there are no rows below the header; export the table again")
     return sheet
@@ -180,17 +187,12 @@ def sniff(path: pathlib.Path, encoding: str = "", delimiter: str = "") -> Form:
     if declared := re.match(r"\"?sep=(.)\"?\r?\n", text):
         delimiter = delimiter or declared[1]
         text = text[declared.end() :]
-    best = max(
-        (_consistency(text, one, quoting), -place, -which, one, quoting)
-        for place, one in enumerate(delimiter or _DELIMITERS)
-        for which, quoting in enumerate(_QUOTING)
-    )
-    if best[0] <= 0:
-        raise InputError(
-            f"{path}: no delimiter (comma, semicolon, tab, vertical bar) cuts its lines into columns; export the table "
-            "as CSV"
-        )
-    form = Form(encoding, best[3], best[4])
+    found = {one: _quoted(text, one) for one in delimiter or _DELIMITERS}
+    delimiter = max(found, key=lambda one: found[one][0])  # the first of equals
+    score, quoting = found[delimiter]
+    if score <= 0:  # a single column, such as a list of pictures
+        delimiter, quoting = delimiter or ",", _QUOTING[0]
+    form = Form(encoding, delimiter, quoting)
     return dataclasses.replace(form, header=_header(list(_parse(text.splitlines(keepends=True), form))))
 
 
@@ -201,7 +203,15 @@ def _check(path: pathlib.Path) -> None:
         found = f"; it holds {', '.join(tables[:5])}" if tables else ""
         raise InputError(f"{path} is a folder: give the table itself{found}")
     if not path.is_file():
-        table_files.header(path.parent, path.name, "utf-8")  # raises, with near names
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        tables = [
+            name for name in beside if name.lower().endswith((*filter(None, _TEXT), ".jsonl", ".ndjson", ".parquet"))
+        ]
+        near = difflib.get_close_matches(path.name, tables, n=2) or sorted(tables)[:5]
+        raise InputError(
+            f"{path}: there is no such file"
+            + (f"; {path.parent} has {', '.join(near)}" if near else "; correct the path")
+        )
     suffix = path.suffix.lower()
     if suffix in (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"):
         raise InputError(
@@ -267,27 +277,36 @@ def _parse(lines, form: Form, path: pathlib.Path | None = None) -> Iterator[tupl
         ) from None
 
 
-def _consistency(text: str, delimiter: str, quoting: str) -> float:
-    """Returns how well a delimiter and a quoting cut text into rows of one width: 0 where they do not."""
+def _quoted(text: str, delimiter: str) -> tuple[float, str]:
+    """Returns how well a delimiter cuts text into columns, and the quoting with which it does.
+
+    Quotes count unless the rows are of one width only without them: a comma inside quotes would be a further column.
+    """
+    share, width, chosen = *_consistency(text, delimiter, _QUOTING[0]), _QUOTING[0]
+    for quoting in _QUOTING[1:]:
+        other = _consistency(text, delimiter, quoting)
+        if other[0] > share + 0.02:
+            (share, width), chosen = other, quoting
+    # A long row of titles above the header, totals below it and ragged ends must not hide a table.
+    return share**2 * min(width - 1, 20), chosen
+
+
+def _consistency(text: str, delimiter: str, quoting: str) -> tuple[float, int]:
+    """Returns the largest share of rows that have the same number of columns, and that number; (0, 1) where it is 1."""
     widths = collections.Counter()
     try:
         for number, (_, record) in enumerate(_parse(text.splitlines(keepends=True), Form("", delimiter, quoting))):
-            swallowed = [
-                line.count(delimiter) for field in record if field.count("\n") > 1 for line in field.split("\n")
-            ]
-            rows = sum(count >= max(1, len(record) - 2) for count in swallowed)
+            inside = [line.count(delimiter) for field in record if field.count("\n") > 1 for line in field.split("\n")]
+            rows = sum(count >= max(1, len(record) - 2) for count in inside)  # an open quote swallows the rows below
             widths[len(record)] += 1
             widths[0] += 2 * rows if rows > 1 else 0
             if number >= _SAMPLE_ROWS:
                 break
     except InputError:
-        return 0.0
-    total = sum(widths.values())
-    width, count = max(
-        ((w, n) for w, n in widths.items() if w > 1), key=lambda pair: (pair[1], pair[0]), default=(0, 0)
-    )
-    # A long row of titles above the header, totals below it and ragged ends must not hide a table.
-    return (count / total) ** 2 * min(width - 1, 20) if total else 0.0
+        return 0.0, 1
+    several = [(count, width) for width, count in widths.items() if width > 1]
+    count, width = max(several, default=(0, 1))
+    return count / max(1, sum(widths.values())), width
 
 
 def _header(records: Sequence[tuple[int, list[str]]]) -> int:
@@ -297,7 +316,7 @@ def _header(records: Sequence[tuple[int, list[str]]]) -> int:
     best, found = 0.0, -1
     for number, record in enumerate(records[: _TITLE_LINES + 1]):
         cells = [cell.strip() for cell in record if cell.strip()]
-        if len(cells) < max(2, 0.5 * min(width, len(record))):
+        if len(cells) < max(min(2, width), 0.5 * min(width, len(record))):
             continue
         hits = sum(words.known(cell) for cell in cells)
         values = sum(bool(_VALUE.fullmatch(cell)) or len(cell) > 80 for cell in cells)

@@ -15,7 +15,8 @@ from retrieval_jax.data.exports.folders import Folder
 from retrieval_jax.data.exports.reading import Sheet
 from retrieval_jax.data.exports.roles import PARTS, Roles
 
-_SAMPLE = 20_000  # rows that are looked at
+_SAMPLE = 20_000  # rows that are looked at for keys
+_SEEN = 5_000  # rows that a column's facts are found from
 _AGREEMENT = 0.9  # share of the keys whose rows must belong together
 _OTHER = ("description", "seo", "brand", "price", "stock", "link", "state", "variant", "position", "barcode")
 
@@ -71,7 +72,7 @@ def recognise(sheet: Sheet, given: Mapping[str, Any] | None = None) -> Recognise
     """
     given = dict(given or {})
     values = {name: column[:_SAMPLE] for name, column in sheet.columns.items()}
-    columns = [_Column(name, words.roles(name), facts.of(column)) for name, column in values.items()]
+    columns = [_Column(name, words.roles(name), facts.of(column[:_SEEN])) for name, column in values.items()]
     found, notes = dict(given), []
     taken = {name for value in given.values() for name in ((value,) if isinstance(value, str) else value)}
 
@@ -108,7 +109,7 @@ def with_files(recognised: Recognised, sheet: Sheet, folder: Folder) -> Recognis
       sheet: the table, or its first rows.
       folder: the files.
     """
-    columns = [_Column(name, words.roles(name), facts.of(values)) for name, values in sheet.columns.items()]
+    columns = [_Column(name, words.roles(name), facts.of(values[:_SEEN])) for name, values in sheet.columns.items()]
     name = folders.named_by(folder, {one.name: sheet.columns[one.name] for one in columns if one.may_be_a_key})
     roles = dataclasses.replace(recognised.roles, files_named_by=name)
     return Recognised(roles, {one.name: _sentence(one, roles) for one in columns}, recognised.notes)
@@ -125,9 +126,21 @@ def main_titles(values: Mapping[str, Sequence[str]], title: str, language: str) 
     texts = [facts.clean(value) for value in values[title]] if title else [""] * size
     if not language:
         return texts
-    codes = [value.strip() for value in values[language]]
+    main = set(main_rows(values, language))
+    return [text if row in main else "" for row, text in enumerate(texts)]
+
+
+def main_rows(values: Mapping[str, Sequence[str]], language: str) -> list[int]:
+    """Returns the rows of the main language or store: those without one, else those of the first row's.
+
+    Args:
+      values: {column: n texts}.
+      language: the column; "" for none, where all rows count.
+    """
+    size = len(next(iter(values.values())))
+    codes = [value.strip() for value in values[language]] if language else [""] * size
     main = "" if "" in codes else codes[0]
-    return [text if code == main else "" for text, code in zip(texts, codes, strict=True)]
+    return [row for row, code in enumerate(codes) if code == main]
 
 
 def _images(columns: Sequence[_Column]) -> tuple[str, ...]:
@@ -239,6 +252,7 @@ def _parent(columns: Sequence[_Column], values: Mapping[str, Sequence[str]]) -> 
 def _product(columns, taken, values, titles, found) -> tuple[str, str, list[str]]:
     """Returns the column whose equal values are one product, one that is a group only, and notes on those refused."""
     candidates, notes, group = [], [], ""
+    main = main_rows(values, found["language"])
     for place, column in enumerate(columns):
         if (
             column.name in taken
@@ -247,9 +261,12 @@ def _product(columns, taken, values, titles, found) -> tuple[str, str, list[str]
         ):
             continue
         keys = [facts.clean(value, placeholders=True) for value in values[column.name]]
-        rows, shared, apart = grouping.joins(keys, titles)
+        for row in range(1, len(keys)):  # a row without key and title continues the row above it
+            keys[row] = keys[row] or ("" if titles[row] else keys[row - 1])
+        rows, shared, apart, scattered = grouping.joins([keys[row] for row in main], [titles[row] for row in main])
         filled = sum(map(bool, keys)) / max(1, len(keys))
         hint = max(1.0 * column.hint("product"), 0.7 * column.hint("sku"), 0.5 * column.hint("group"))
+        apart += scattered if hint < 0.65 else 0  # the name must speak for rows that are far from each other
         if shared and apart > (1 - _AGREEMENT) * shared:
             if column.hint("group", "product") >= 0.9:
                 notes.append(
@@ -292,14 +309,7 @@ def _id(columns: Sequence[_Column], values: Mapping[str, Sequence[str]], found: 
 
 def _sentence(column: _Column, roles: Roles) -> str:
     one = column.facts
-    part = next(
-        (
-            part
-            for part, value in roles.given().items()
-            if column.name == value or column.name in value and not isinstance(value, str)
-        ),
-        "",
-    )
+    part = roles.part(column.name)
     if not one.count:
         return "empty"
     if part == "image":

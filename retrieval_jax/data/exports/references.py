@@ -13,6 +13,8 @@ _END = rf"\.(?:{'|'.join(EXTENSIONS)})"
 # A path up to a picture's extension, with what may follow it in an address, before a separator or the end.
 _PATH = re.compile(rf".+?{_END}(?:\?[^\s,;|]*)?(?=\s*[,;|\n]|\s|$)", re.IGNORECASE | re.DOTALL)
 _ADDRESSES = re.compile(r"[\s,;|\"'\[\]<>]+(?=(?:https?|ftp):|//[\w.-]+\.\w)", re.IGNORECASE)
+# Films, documents and the like, which systems list between the pictures.
+_OTHER = re.compile(r"\.(?:mp4|m4v|mov|webm|avi|mkv|mp3|pdf|docx?|zip|svg|glb|usdz)(?:[?#].*)?$", re.IGNORECASE)
 _NOTHING = frozenset(
     [
         "",
@@ -60,8 +62,8 @@ def split(field: str) -> list[str]:
     else:
         parts = re.split(r"[|;,\n\r]+", text)
     # Some systems append the alternative text: "https://... ! alt : red dress ! title : ...".
-    cleaned = [html.unescape(re.split(r"\s+!\s|::", part, maxsplit=1)[0]).strip(_EDGES) for part in parts]
-    return [part for part in cleaned if part.casefold() not in _NOTHING]
+    cleaned = [html.unescape(re.split(r"\s+!\s", part, maxsplit=1)[0]).strip(_EDGES) for part in parts]
+    return [part for part in cleaned if part.casefold() not in _NOTHING and not _OTHER.search(part)]
 
 
 def _json(text: str) -> list[str] | None:

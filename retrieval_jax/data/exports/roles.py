@@ -49,6 +49,13 @@ class Roles:
             found += [value] if isinstance(value, str) else list(value)
         return list(dict.fromkeys(name for name in found if name))
 
+    def part(self, column: str) -> str:
+        """Returns the part that a column plays, "" for none."""
+        for part, value in self.given().items():
+            if column in ((value,) if isinstance(value, str) else value):
+                return part
+        return ""
+
     def given(self) -> dict[str, Any]:
         """Returns {part: column or columns} of the parts that a column plays."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value}

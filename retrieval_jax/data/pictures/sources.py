@@ -231,17 +231,18 @@ def _check(root: str, relative: str, max_pixels: int, folders: dict, whole: bool
 
 
 def _near(root: str, relative: str, folders: dict[str, Any]) -> str:
-    """Returns a hint about a missing file: a path that differs in case, Unicode form, blanks or percent signs only."""
+    """Returns where a missing file was looked for, with a path that differs in case, Unicode form, blanks or percent
+    signs only."""
     if "://" in relative:
-        return "it is an address; fetch the picture into the image folder"
+        return f"it is an address; fetch the picture into {root}"
     found = ""
     for part in urllib.parse.unquote(relative).split("/"):
         if ("names", found) not in folders:
             folders["names", found] = _names(root, os.path.realpath(os.path.join(root, found)))
         if (name := folders["names", found].get(_loose(part))) is None:
-            return ""
+            return f"looked in {root}"
         found = os.path.join(found, name)
-    return f"there is {found!r}"
+    return f"there is {found!r} in {root}"
 
 
 def _names(root: str, folder: str) -> dict[str, str]:

@@ -11,7 +11,8 @@ import numpy as np
 from retrieval_jax import errors
 from retrieval_jax.data.pictures import decoding
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
-from retrieval_jax.errors import InputError
+from retrieval_jax.data.records import folders
+from retrieval_jax.errors import InputError, first_line
 
 
 class RecordImages:
@@ -134,6 +135,9 @@ def open_records(folder: str, split: str) -> Any:
     import tensorflow_datasets as tfds
 
     info = dataset(folder).info
+    if split not in info.splits:
+        raise InputError(f"{folder} has no split {split!r}; it has {', '.join(info.splits)}: prepare it again")
+    folders.check_shards(info, split)
     readable = [name for name in _formats(info) if name in ("array_record", "parquet")]
     try:
         return tfds.builder_from_directory(folder, readable[0]).as_data_source(
@@ -164,6 +168,7 @@ def dataset(folder: Any) -> Any:
             f"{folder} has no dataset_info.json: give the folder of a prepared dataset, such as "
             "tensorflow_datasets/stanford_online_products/1.0.0"
         )
+    folders.check(folder)  # before tfds sees the folder: it would import whatever module is named there
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:  # protobuf, JSON, features of a Python module that is not there ...
@@ -185,8 +190,3 @@ def dataset(folder: Any) -> Any:
 def _formats(info: Any) -> list[str]:
     found = [info.file_format, *info.alternative_file_formats]
     return [one.value for one in found if one is not None] or ["unknown"]
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -18,7 +18,7 @@ from retrieval_jax.data.pictures import decoding, headers
 from retrieval_jax.data.pictures.decoding import BadImage
 from retrieval_jax.data.pictures.sources import FileImages
 from retrieval_jax.data.records import reading as records
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, first_line
 
 FORMAT = 1  # of prepared catalogues
 
@@ -243,5 +243,5 @@ def problem(path: pathlib.Path, shard: Shard, about: dict) -> str:
             if found != (shard.ids[row - shard.start], row) or not fields["image"].bytes_list.value[0]:
                 return f"record {at} is listing {found[0]!r} of row {found[1]}"
     except Exception as error:  # a damaged file can raise anything in its reader
-        return records.first_line(error)
+        return first_line(error)
     return ""

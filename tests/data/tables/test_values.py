@@ -59,6 +59,7 @@ def test_words_that_are_not_null(text):
 
 def test_none_may_be_the_value_of_an_attribute_and_unknown_a_category():
     assert values.is_null("None") and not values.is_null("None", none=False)
+    assert values.is_null("NA") and not values.is_null("NA", na=False)
     assert not values.is_null("unknown") and values.is_null("Does not apply", placeholders=True)
 
 
@@ -66,6 +67,7 @@ MEANT = {
     "4006381333931.0": "4006381333931",
     "12.00": "12",
     "12,0": "12",
+    "Men\xa0 Wear": "Men Wear",
     "-3.0": "-3",
     " 12 ": "12",
     "\u200b12\ufeff": "12",
@@ -130,7 +132,24 @@ def test_codes_that_only_look_like_it(text):
 
 
 def test_near_values():
-    known = ["123", "A1", "4006381333931", "café", "x-1"]
-    wanted = ["0123", "a1", "4,006,381,333,931", "cafe\u0301", "x-1", "x1", "", "'123", "123"]
+    known = ["123", "A1", "4006381333931", "café", "x-1", "12.5", "A & B"]
+    wanted = [
+        "0123",
+        "a1",
+        "4,006,381,333,931",
+        "cafe\u0301",
+        "x-1",
+        "x1",
+        "",
+        "'123",
+        "123",
+        "#123",
+        "12.50",
+        "A &amp; B",
+    ]
     found = values.near(wanted, known)
-    assert found == {"0123": "123", "a1": "A1", wanted[2]: known[2], wanted[3]: "café", "'123": "123"}
+    assert found == {"0123": "123", "a1": "A1", wanted[2]: known[2], wanted[3]: "café", "'123": "123"} | {
+        "#123": "123",
+        "12.50": "12.5",
+        "A &amp; B": "A & B",
+    }
