@@ -39,6 +39,8 @@ from retrieval_jax import output
 from retrieval_jax.attributes import choosing, segmenting, statistics, words
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
+from retrieval_jax.data.tables import tsv
+from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.errors import InputError, short
 
 _FIELD = 16 * 2**20  # longest CSV field, in characters
@@ -178,7 +180,7 @@ def _read(file: fileio.ReadableFile, column: str) -> Iterator[str]:
                     f"{path}: {short(repr(title))} in the column {column!r} is not text; give the title "
                     "column with --column"
                 )
-            if title and title.strip():
+            if title and not values_lib.is_null(title, na=False):  # as in `tables.row_checks.check_titles`
                 # Titles travel between machines as UTF-8. The title rule treats "?" and a lone surrogate as a blank.
                 yield title.encode("utf-8", "replace").decode("utf-8")
             else:
@@ -197,9 +199,17 @@ def _titles(path: str, opened: io.BufferedIOBase, column: str) -> Iterator[str |
                 yield from batch.column(0).to_pylist()
             return
         lines = io.TextIOWrapper(opened, encoding="utf-8-sig", newline="")
-        if kind in (".csv", ".tsv"):
+        if kind == ".tsv":
+            table = tsv.records(lines)
+            _, header = next(table, (0, []))
+            _check_column(path, column, header)
+            place = header.index(column)
+            for _, fields in table:
+                if any(map(str.strip, fields)):
+                    yield fields[place] if place < len(fields) else None
+        elif kind == ".csv":
             csv.field_size_limit(_FIELD)
-            table = csv.DictReader(lines, delimiter="\t" if kind == ".tsv" else ",")
+            table = csv.DictReader(lines)
             _check_column(path, column, table.fieldnames or [])
             for values in table:
                 row = table.line_num

@@ -27,7 +27,7 @@ from retrieval_jax import brief, pairs
 from retrieval_jax.data.catalog import PHOTO, Column, Table
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import sources
-from retrieval_jax.data.tables import row_checks, table_files
+from retrieval_jax.data.tables import table_files
 from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
@@ -249,9 +249,9 @@ def _lookup(ids: pl.Series, rows: Rows | None) -> tuple[np.ndarray, np.ndarray]:
 def _mark_unknown(rows: Rows, unknown: pl.DataFrame, splits: Mapping[str, Rows], where: str) -> None:
     near: dict[str, str] = {}
     for other in splits.values() if len(unknown) else ():
-        near = row_checks.near_ids(other, unknown["id"].unique()) | near
+        near = values_lib.near(unknown["id"].unique(), other.frame["id"].fill_null("")) | near
     for row, one in unknown.iter_rows():
-        there = row_checks.there_is(near, one)
+        there = values_lib.there_is(near, one)
         rows.mark(row, "unknown listing", f"{short(one)!r} is not in {where}{there}; correct it or remove it")
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent import futures
 from typing import Any
 
@@ -232,7 +232,7 @@ def encode_categories(
             rows.mark(
                 int(row),
                 "unknown category",
-                f"{level} {short(value)!r} does not occur in {where}{there_is(near, value)}; correct or add it",
+                f"{level} {short(value)!r} does not occur in {where}{values_lib.there_is(near, value)}; correct it",
             )
     return found
 
@@ -260,24 +260,6 @@ def by_value(values: Iterable[str]) -> list[str]:
 def is_whole(text: str) -> bool:
     """Returns whether a text is a whole number of at most 18 digits."""
     return re.fullmatch(r"-?[0-9]{1,18}", text) is not None
-
-
-def near_ids(rows: Rows, wanted: Iterable[str]) -> dict[str, str]:
-    """Returns the ids that were probably meant by ids that do not exist.
-
-    Args:
-      rows: the rows with the existing ids.
-      wanted: ids that do not exist.
-
-    Returns:
-      {wanted id: existing id that is nearly the same, see `values.loose`}.
-    """
-    return values_lib.near(wanted, rows.frame["id"].fill_null(""))
-
-
-def there_is(near: Mapping[str, str], value: str) -> str:
-    """Returns the part of a sentence that names the near value of an unknown one, "" where there is none."""
-    return f" (there is {short(near[value])!r})" if value in near else ""
 
 
 def check_images(rows: Rows, root: Any, max_pixels: int, whole: bool = False) -> None:

@@ -107,11 +107,17 @@ def check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
             pl.DataFrame({side: rows.frame["id"], f"{side}_kept": rows.good()}).group_by(side).agg(pl.all().any())
         )
         pairs = pairs.join(state[side], on=side, how="left", maintain_order="left")
-    for side, reason, remedy in (("query", "unknown query", "the row"), ("gallery", "unknown gallery listing", "it")):
+    for side, other, reason, remedy in (
+        ("query", "gallery", "unknown query", "the row"),
+        ("gallery", "query", "unknown gallery listing", "it"),
+    ):
         unknown = pairs.filter(pl.col(f"{side}_kept").is_null()).select("row", side)
-        near = row_checks.near_ids(tables[side], unknown[side].unique())
+        near = values.near(unknown[side].unique(), tables[side].frame["id"].fill_null(""))
+        swapped = set(unknown[side].filter(unknown[side].is_in(tables[other].frame["id"].implode())))
         for row, one in unknown.iter_rows():
-            there = row_checks.there_is(near, one)
+            there = values.there_is(near, one)
+            if one in swapped:
+                there = f" (the {other} split has it: are the columns of the ground truth swapped?)"
             truth.mark(row, reason, f"{short(one)!r} is not in the {side} split{there}; correct it or remove {remedy}")
     for row, query in pairs.filter(~pl.col("query_kept")).select("row", "query").iter_rows():
         truth.mark(row, FALLEN_QUERY, f"its query {query!r} is a bad row of the query split")
@@ -141,11 +147,11 @@ def _doubt(queries: pl.DataFrame, gallery: pl.DataFrame) -> None:
     if near:
         listed = ", ".join(f"{short(one)!r} (gallery: {short(other)!r})" for one, other in list(near.items())[:3])
         _log.warning(
-            "%s products of queries are nearly those of gallery listings, but not equal, and do not count as right "
-            "answers: %s%s; write them alike in both files",
+            "products of queries that are nearly, but not exactly, those of gallery listings (%s) do not count as "
+            "right answers: %s%s; write them alike in both files",
             f"{len(near):,}",
             listed,
-            f"; {alone:,} of them have no equal product in the gallery" if alone else "",
+            f"; {alone:,} of these have no equal product in the gallery" if alone else "",
         )
     elif len(queries) and len(gallery) and not queries["product"].is_in(gallery["product"].implode()).any():
         one, other = short(queries["product"][0]), short(gallery["product"][0])

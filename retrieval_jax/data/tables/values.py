@@ -11,12 +11,15 @@ One reading for ids, products, categories and lists of ids, whatever kind of fil
 from __future__ import annotations
 
 import functools
+import html
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import polars as pl
+
+from retrieval_jax.errors import short
 
 EXACT = 2**53  # from here on, floats skip integers
 
@@ -81,13 +84,14 @@ def is_null(text: str, *, none: bool = True, placeholders: bool = False, na: boo
 def cell(text: str) -> str:
     r"""Returns an id, product or category without what programs put around it, where only one value can be meant.
 
-    Blanks and invisible characters at the ends, a spreadsheet's marks of text ("'0012", '="0012"'), the ".0" of a whole
-    number stored as a float, a whole number written out in scientific notation, decimal digits of other scripts.
+    Blanks and invisible characters at the ends, several blanks inside, a spreadsheet's marks of text ("'0012",
+    '="0012"'), the ".0" of a whole number stored as a float, a whole number written out in scientific notation,
+    decimal digits of other scripts.
 
     Args:
       text: the whole cell.
     """
-    text = _bare(text)
+    text = " ".join(_bare(text).split())
     if match := re.fullmatch(r'="([^"]*)"|\'([-+]?[0-9]+(?:[.,][0-9]+)?)', text):
         text = _bare(match[1] if match[1] is not None else match[2])
     if not text.isascii() and re.fullmatch(r"[-+]?\d+(?:[.,]\d+)?", text):
@@ -169,12 +173,15 @@ def flaw(text: str) -> tuple[str, str] | None:
 
 
 def loose(text: str) -> str:
-    """Returns what two values share that differ in case, leading zeros, ".0", a spreadsheet's marks, separators of
-    thousands, Unicode form or invisible characters only."""
+    """Returns what two values share that differ in case, leading zeros, zeros of decimals, a spreadsheet's marks,
+    separators of thousands, entities of HTML, Unicode form or invisible characters only."""
+    text = html.unescape(text) if "&" in text else text
     text = re.sub(r"[\s\u200b-\u200f\u2060\ufeff\u00ad'’=\"]", "", unicodedata.normalize("NFKC", text).casefold())
     if re.fullmatch(r"[0-9]{1,3}(?:[.,][0-9]{3})+", text):
         text = re.sub(r"[.,]", "", text)
-    return re.sub(r"[.,]0+$", "", text).lstrip("0")
+    if re.fullmatch(r"[0-9]+[.,][0-9]+", text):
+        text = text.rstrip("0")
+    return re.sub(r"[.,]0*$", "", text).lstrip("#+0")
 
 
 def near(wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
@@ -192,3 +199,10 @@ def near(wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
             there.setdefault(key, []).append(one)
     found = {one: next((other for other in there.get(key, ()) if other != one), None) for one, key in keys.items()}
     return {one: other for one, other in found.items() if other is not None}
+
+
+def there_is(near: Mapping[str, str], value: str) -> str:
+    """Returns the part of a sentence that says what may have been meant by an unknown value, "" if nothing is known."""
+    if value in near:
+        return f" (there is {short(near[value])!r})"
+    return " (several ids are separated by blanks)" if re.search(r"[,;|\[\]]", value) else ""

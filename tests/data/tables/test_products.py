@@ -77,8 +77,8 @@ def test_near_products_are_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         found = _load(tmp_path, query=_rows("0123", "a1", "7", side="q"), gallery=_rows("123", "A1", "7", "07"))
     assert found.truth.num_relevant.tolist() == [0, 0, 1]
-    assert "3 products of queries are nearly those of gallery listings" in caplog.text
-    assert "'0123' (gallery: '123')" in caplog.text and "2 of them have no equal product" in caplog.text
+    assert "products of queries that are nearly, but not exactly, those of gallery listings (3)" in caplog.text
+    assert "'0123' (gallery: '123')" in caplog.text and "2 of these have no equal product" in caplog.text
 
 
 def test_products_that_never_meet_are_reported(tmp_path, caplog):
@@ -170,3 +170,21 @@ def test_a_listed_id_with_a_blank_is_not_two_ids(tmp_path):
     for name in ("truth.jsonl", "truth.parquet"):
         with pytest.raises(InputError, match="value is not text 1"):
             loading.load({"source": "table", "kwargs": kwargs | {"ground_truth": name}})
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("g0,q0", "'g0' is not in the query split .the gallery split has it: are the columns of the ground truth swap"),
+        ('q0,"g0,g1"', "'g0,g1' is not in the gallery split .several ids are separated by blanks."),
+        ("q0,G0", "'G0' is not in the gallery split .there is 'g0'."),
+    ],
+)
+def test_a_ground_truth_that_names_unknown_ids_says_what_may_be_meant(tmp_path, row, says):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    for split in ("query", "gallery"):
+        pl.DataFrame(_rows("", "", side=split[0])).write_csv(tmp_path / f"{split}.csv")
+    (tmp_path / "truth.csv").write_text(f"query,gallery\n{row}\n")
+    kwargs = {"root": str(tmp_path), "files": {"query": "query.csv", "gallery": "gallery.csv"}}
+    with pytest.raises(InputError, match=says):
+        loading.load({"source": "table", "kwargs": kwargs | {"ground_truth": "truth.csv"}})
