@@ -256,6 +256,8 @@ def config_text(plan: Plan, file: pathlib.Path) -> str:
         "",
     ]
     for setting, (value, reason) in proposal.settings.items():
+        if setting == "train.warmup_epochs":
+            continue  # follows the epochs, also where somebody changes them
         shown = _quoted(value) if isinstance(value, str) else repr(value)
         lines.append(f"    config.{setting} = {shown}  # {reason}")
     lines += _task_lines(task)

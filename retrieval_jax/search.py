@@ -166,7 +166,7 @@ def run(config, workdir) -> dict:
                 (queries, gallery), kwargs = state.members[0], index_kwargs
                 if kwargs.get("folder"):  # every stage searches other vectors, so each keeps an index of its own
                     kwargs = {**kwargs, "folder": str(pathlib.Path(kwargs["folder"]) / model / stage)}
-                return index.others(make_index(gallery, **kwargs), queries, gallery, k)
+                return make_index(gallery, **kwargs).search(queries, k)
 
             start, last = time.monotonic(), state
             for step, last in walk.walk(state, steps, rank, wanted):
