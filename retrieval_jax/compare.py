@@ -22,14 +22,13 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 import rich.box
-import rich.console
 import rich.table
 
-from retrieval_jax import pairs, workdir
+from retrieval_jax import arguments, pairs, workdir
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.scoring import bootstrap, metrics
+from retrieval_jax.scoring import bootstrap, metrics, tables
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 
 METRICS = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
@@ -52,9 +51,14 @@ def scores(folder: pathlib.Path, stage: str, truth: Truth, names: Sequence[str])
     Raises:
       InputError: no such ranking or score, or a ranking of a different catalogue.
     """
-    found = matching_stages(list_stages(folder), stage, "--stage")[-1]
+    found = matching_stages(list_stages(folder), stage, f"{folder}: --stage")[-1]
+    names = [arguments.text(name, "names", "compare", "mar@10_capped") for name in names]
     depths = sorted({int(match[1]) for name in names if (match := re.search(r"@(\d+)", name))} | {1})
-    each = metrics.per_query(Ranking.load(folder / "rankings" / found[0] / found[1]), truth, depths)
+    ranking = Ranking.load(folder / "rankings" / found[0] / found[1])
+    try:
+        each = metrics.per_query(ranking, truth, depths)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}; runs can be compared on one catalogue only") from error
     unknown = [name for name in names if name not in each]
     if unknown:
         known = ["recall@1", *sorted({re.sub(r"\d+", "K", name) for name in each if name != "recall@1"})]
@@ -91,7 +95,18 @@ def compare(
     Raises:
       InputError: no such rankings or scores, or rankings of a different catalogue.
     """
-    sides = {}
+    names, sides = arguments.sequence(names, "names", "compare"), {}
+    if not len(new) or not len(old) or not len(names):
+        raise InputError(
+            f"compare: {len(new)} new and {len(old)} old runs, {len(names)} scores: give at least one of each"
+        )
+    if chosen is not None:
+        chosen = arguments.array(chosen, "chosen", "compare", (len(truth),), kind="flags")
+    if not truth.num_relevant[slice(None) if chosen is None else chosen].any():
+        raise InputError(
+            "compare: none of the queries to compare has a relevant listing in the gallery: nothing can be compared "
+            "(with --half, see config.evaluate.selection_share)"
+        )
     for side, folders, wanted in (("new", new, stage), ("old", old, stage if old_stage is None else old_stage)):
         sides[side] = [scores(pathlib.Path(folder), wanted, truth, names) for folder in folders]
     chosen = np.ones(len(truth), bool) if chosen is None else chosen
@@ -165,7 +180,7 @@ def print_comparison(found: dict) -> None:
             f"{row['p']:.4f}",
             *(f"{row[key]:,}" for key in ("wins", "losses", "ties")),
         )
-    rich.console.Console(width=max(110, rich.console.Console().width)).print(table)
+    tables.show(table, width=110)
     print(found["verdict"])
 
 
@@ -179,7 +194,7 @@ def main(given) -> None:
     truth = loading.load(config.data).truth
     if truth is None:
         raise InputError(f"the catalogue of {given.against[0]} has no ground truth, so nothing can be compared")
-    half = metrics.selection_half(truth.query_ids, config.evaluate.selection_share)
+    half = metrics.selection_half(truth.query_ids, (config.get("evaluate") or {}).get("selection_share", 0.5))
     chosen = {"all": None, "selection": half, "report": ~half}[given.half]
     found = compare(
         given.new,

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retrieval_jax import arguments
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures.noted import Noted
@@ -53,6 +54,7 @@ DEFINITIONS = {
     "a bootstrap interval: all queries, those with one relevant listing, those with more",
     "num_scored": "queries with a relevant listing, over which the means are taken; num_queries = num_scored + "
     "num_without_relevant",
+    "chance": "the scores to expect of a gallery in random order",
     "selection, report": "the same over two halves of the queries, by sha256 of the id: choices are made on "
     "selection and reported on report",
 }
@@ -81,6 +83,7 @@ def score(
       {slice: the scores `SLICED` over it}}.
     """
     each = metrics.per_query(ranking, truth, ks)
+    selection = arguments.array(selection, "selection", "evaluate", (len(truth),), kind="flags")
     sliced = {name: each[name] for name in SLICED if name in each}
     return {
         **metrics.summary(each, draws=draws),
@@ -212,13 +215,17 @@ def run(config, workdir) -> dict:
         file.unlink(missing_ok=True)  # an existing one would be of other data
         for entry in trusting:
             print(f"evaluate: {step_effects.sentence(entry)}")
-        print(f"evaluate: the catalogue {catalog.name} has no ground truth, so nothing is scored")
+        print(
+            f"evaluate: the catalogue {catalog.name} has no ground truth (nothing says which listings show the same "
+            "product), so nothing is scored; the report shows what is found"
+        )
         return {"scored": False, "submission_stage": "/".join(submitted)}
 
     truth = dataclasses.replace(
         catalog.truth, query_ids=Ids.of(catalog.truth.query_ids), gallery_ids=Ids.of(catalog.truth.gallery_ids)
     )
-    ks = sorted({*settings.ks, 10})  # always include the published metric
+    ks = [arguments.integer(k, "ks", "evaluate") for k in arguments.sequence(settings.ks, "ks", "evaluate")]
+    ks = sorted({*ks, 10})  # always include the published metric
     selection = metrics.selection_half(truth.query_ids, settings.selection_share)
     parts, draws = query_slices(catalog, truth), settings.get("draws", 1000)
     rows = [
@@ -231,6 +238,7 @@ def run(config, workdir) -> dict:
         clean = ~np.isin(np.arange(len(truth)), rows_found)
         each = metrics.per_query(rankings[submitted], truth, (10,))
         main["without_near_duplicates"] = metrics.summary(each, clean, draws=draws)
+    chance = metrics.chance(truth)
     for entry in trusting:
         before, after = (rankings[entry["model"], entry[name]] for name in ("before", "stage"))
         entry.update(step_effects.effect(before, after, truth))
@@ -239,16 +247,25 @@ def run(config, workdir) -> dict:
         {
             "stages": rows,
             "steps": trusting,
+            "chance": chance,
             "definitions": DEFINITIONS,
             "submission_stage": "/".join(submitted),
             "near_duplicates": duplicates,
         },
     )
     tables.print_scores(rows)
+    tables.print_chance(chance, len(truth.gallery_ids))
+    if not main["num_scored"]:
+        print(
+            f"evaluate: none of the {main['num_queries']:,} queries has a relevant listing in the gallery, so there "
+            "is no score: do queries and gallery share products, or does the truth file name listings of this gallery?"
+        )
     tables.print_slices(main)
     for entry in trusting:
         print(f"evaluate: {step_effects.sentence(entry)}")
     tables.print_duplicates(duplicates, main)
+    if sentence := work_directory.smoke_run(config):
+        print(f"evaluate: {sentence}")
     last = rows[-1]
     return {
         "scored": True,

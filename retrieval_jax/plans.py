@@ -6,6 +6,7 @@ not run, the titles' plain words are counted, in a temporary folder.
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import io
 import json
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax import inference, tasks, workdir
-from retrieval_jax.attributes import deciding, statistics
+from retrieval_jax.attributes import choosing, deciding, statistics, words
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.errors import InputError
@@ -272,20 +273,17 @@ def _mined(config, catalog, folder: pathlib.Path):
     if (folder / "attributes" / "vocabulary.json").exists() or not titles:
         yield folder
         return
-    counted = statistics.count(titles, progress=False)
+    rules = choosing.base_rules(config.mine)
+    counted = statistics.count(titles, tokenize=functools.partial(words.of_titles, rules=rules), progress=False)
     threshold = config.mine.threshold
     if threshold is None:
         threshold, _ = sizes.threshold(counted.num_titles)
-    vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, threshold)
+    vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, threshold, rules)
     if not len(vocabulary) and deciding.switches(config.mine):  # which may keep rarer words
-        vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, 0)
+        vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, 0, rules)
     with tempfile.TemporaryDirectory() as temporary:
         attributes = pathlib.Path(temporary) / "attributes"
         attributes.mkdir()
         vocabulary.save(attributes / "vocabulary.json")
-        vocabulary_lib.save_targets(
-            attributes / "train.npz",
-            *statistics.encode(catalog.train.titles, vocabulary.tokens, progress=False),
-            vocabulary.hash,
-        )
+        vocabulary_lib.save_targets(attributes / "train.npz", *vocabulary.encode(catalog.train.titles), vocabulary.hash)
         yield pathlib.Path(temporary)

@@ -23,13 +23,14 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
-from retrieval_jax import index
+from retrieval_jax import arguments, index
 from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.errors import InputError
-from retrieval_jax.files.atomic import replace_folder
+from retrieval_jax.errors import InputError, naming
+from retrieval_jax.files import atomic
 from retrieval_jax.postprocess import State, whitening
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir import provenance
@@ -80,6 +81,10 @@ def per_query_recall(found: Ranking, wanted: Ranking) -> np.ndarray:
     Returns:
       [Q]; a row that scores as high as the last exact result counts, whatever its id.
     """
+    if found.query_ids != wanted.query_ids or found.gallery_sha256 != wanted.gallery_sha256:
+        raise InputError(
+            "recall: the two rankings have different queries or galleries: search both with the same vectors"
+        )
     there = wanted.item_rows >= 0
     last = np.where(there, wanted.scores, np.inf).min(1, keepdims=True)
     right = np.count_nonzero((found.item_rows >= 0) & (found.scores >= last), axis=1)
@@ -125,6 +130,14 @@ def measure(
     Raises:
       InputError: no queries, too small a gallery, or a factory that faiss rejects.
     """
+    where = "propose_index"
+    arguments.integer(k, "k", where)
+    candidates = [
+        arguments.integer(n, "candidates", where) for n in arguments.sequence(candidates, "candidates", where)
+    ]
+    tried = [arguments.text(name, "tried", where, "HNSW32") for name in arguments.sequence(tried, "tried", where)]
+    if not candidates:
+        raise InputError("propose_index: candidates is empty, expected multiples of k such as (1, 4, 16)")
     if not len(queries) or len(gallery) <= k:
         raise InputError(
             f"{len(queries)} queries in a gallery of {len(gallery)} are too few to measure recall@{k}: use more "
@@ -149,7 +162,13 @@ def measure(
     add({**names, "bytes_per_vector": 0.0, "build_seconds": 0.0}, lambda: engine.search(queries, k))
     for factory in tried or factories(len(gallery), gallery.dim):
         start = time.perf_counter()
-        made = index.get("faiss_index").Index(gallery, factory=factory)
+        try:
+            made = index.get("faiss_index").Index(gallery, factory=factory)
+        except InputError as error:
+            if tried:
+                raise
+            print(f"{factory} is left out: {error}", flush=True)  # nobody asked for it by name
+            continue
         built, size = time.perf_counter() - start, made.bytes_per_vector()
         for setting in parameters(factory):
             made.set_parameters(setting)
@@ -188,12 +207,12 @@ def config_lines(row: dict) -> str:
     return f'config.search.index = "{row["index"]}"\nconfig.search.index_kwargs = {json.dumps(settings)}'
 
 
-def draw(rows: Sequence[dict], file: pathlib.Path, k: int, recall: float) -> None:
+def draw(rows: Sequence[dict], file: pathlib.Path | BinaryIO, k: int, recall: float) -> None:
     """Plots speed against recall, with the Pareto front of each index.
 
     Args:
       rows: from `measure`.
-      file: PNG to write.
+      file: PNG to write, a path or an open file.
       k: results per query.
       recall: recall to reach, drawn as a line.
     """
@@ -214,7 +233,7 @@ def draw(rows: Sequence[dict], file: pathlib.Path, k: int, recall: float) -> Non
     axes.set(xlabel=f"recall@{k} against exact search", ylabel="queries per second", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=120, format="png")
 
 
 def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Embeddings, Embeddings]:
@@ -236,7 +255,15 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
             f"no embeddings of {model!r} in {folder} (available: {', '.join(there) or 'none'}): make them with "
             f"`python -m retrieval_jax.embed --config=... --workdir={folder}`"
         )
-    queries, gallery = (Embeddings.load(folder / "embeddings" / model / split) for split in ("query", "gallery"))
+    queries, gallery = (
+        Embeddings.load(folder / "embeddings" / model / split, verify=True) for split in ("query", "gallery")
+    )
+    if queries.meta.get("space") != gallery.meta.get("space") or queries.dim != gallery.dim:
+        raise InputError(
+            f"{folder}: the queries of {model!r} are in the space {queries.meta.get('space')!r} with {queries.dim} "
+            f"dimensions, the gallery in {gallery.meta.get('space')!r} with {gallery.dim}: embed both with one "
+            "checkpoint"
+        )
     if whiten:
         [(queries, gallery)] = whitening.step(State([(queries, gallery)])).members
     rows = np.unique(np.linspace(0, len(queries) - 1, min(count, len(queries))).astype(np.int64))
@@ -257,6 +284,7 @@ def main(given) -> None:
     Args:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
+    arguments.number(given.max_bytes, "--max_bytes", "propose_index", low=0)
     if not 0 < given.recall <= 1 or min(given.k, given.queries, *given.candidates) < 1:
         raise InputError("--recall must be above 0 and at most 1; --k, --queries and --candidates must be at least 1")
     queries, gallery = load(given.folder, given.model, given.queries, given.whiten)
@@ -269,14 +297,14 @@ def main(given) -> None:
                    report=lambda row: print(_line(row), flush=True))  # fmt: skip
     chosen = cheapest(rows, given.recall, given.max_bytes)
 
-    def fill(new: pathlib.Path) -> None:
-        draw(rows, new / "curve.png", given.k, given.recall)
-        asked = {key: str(value) if key == "folder" else value for key, value in vars(given).items() if key != "verb"}
-        text = {"asked": asked, "hardware": provenance.hardware(), "commit": provenance.commit(),
-                "chosen": chosen, "rows": rows}  # fmt: skip
-        (new / "settings.json").write_text(json.dumps(text, indent=1))
-
-    out = replace_folder(given.folder / "index_proposal", fill)
+    out = given.folder / "index_proposal"
+    with naming(out):
+        out.mkdir(exist_ok=True)
+    atomic.write(out / "curve.png", lambda stream: draw(rows, stream, given.k, given.recall))
+    asked = {key: str(value) if key == "folder" else value for key, value in vars(given).items() if key != "verb"}
+    text = {"asked": asked, "hardware": provenance.hardware(), "commit": provenance.commit(),
+            "chosen": chosen, "rows": rows}  # fmt: skip
+    atomic.write_json(out / "settings.json", text)
     print(f"\nwritten: {out / 'curve.png'}, {out / 'settings.json'}")
     if chosen is None:
         best = max(rows, key=lambda row: row["recall"])

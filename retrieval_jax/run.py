@@ -18,7 +18,6 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 import copy
 import functools
 import importlib
-import json
 import time
 
 from retrieval_jax import workdir
@@ -80,15 +79,17 @@ def _run(config, folder, data) -> dict:
         print(f"{verb}: runs, because {reason}", flush=True)
         module = importlib.import_module(f"retrieval_jax.{verb}")
         done[verb] = workdir.run_stage(config, folder, verb, module.run, data)
-        print(f"{verb}: done in {done[verb]['seconds']:.1f} s", flush=True)
+        print(workdir.done(done[verb]), flush=True)
 
     if not done and provenance.is_first_process():
         workdir.write_settings(config, folder)  # of those that change no result
         remote.try_to_push(folder)  # what an earlier run could not send
     scores = folder / "metrics.json"
     if "evaluate" not in done and scores.exists():  # evaluate prints its own table when it runs
-        stages = json.loads(scores.read_text(encoding="utf-8"))["stages"]
+        stages = importlib.import_module("retrieval_jax.scoring.written").stages(folder)
         importlib.import_module("retrieval_jax.scoring.tables").print_scores(stages)
+        if sentence := workdir.smoke_run(config):
+            print(sentence)
     print(f"report: {remote.url(folder / 'report.html') or folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
     return done

@@ -302,14 +302,19 @@ def test_unknown_index_and_nan(tmp_path):
     config.search.index = "fais"
     with pytest.raises(InputError, match="exact"):
         search.run(config, tmp_path)
-    gallery = np.ones((70, 6), np.float32)
-    gallery[33, 2] = np.nan
-    Embeddings([f"g{row:03d}" for row in range(70)], gallery, {"space": "s"}).save(
-        tmp_path / "embeddings" / "trained" / "gallery"
-    )
-    with pytest.raises(InputError, match=r"row 33 \(g033\)"):
-        search.run(make_config(models=("trained",)), tmp_path)
-    assert not (tmp_path / "rankings").exists()
+    for split, name in (("gallery", "g013"), ("query", "q5")):  # whichever stages are ranked
+        make_embeddings(tmp_path)
+        file = tmp_path / "embeddings" / "trained" / split / "00000.npy"
+        vectors = np.load(file)
+        vectors[int(name[1:]), 2] = np.nan
+        np.save(file, vectors)
+        for stages in ((), ("whitening",), ("reranking",)):
+            config = make_config(models=("trained",))
+            with config.unlocked():
+                config.search.stages = stages
+            with pytest.raises(InputError, match=rf"non-finite .* row \d+ \({name}\)"):
+                search.run(config, tmp_path)
+            assert not (tmp_path / "rankings").exists()
 
 
 def test_each_searched_stage_keeps_an_index_of_its_own(tmp_path):

@@ -11,7 +11,9 @@ from typing import Any
 
 import polars as pl
 
+from retrieval_jax import brief
 from retrieval_jax.attributes import kinds, phrases, segmenting, telling, variants
+from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes.overrules import Overrules
 from retrieval_jax.attributes.statistics import Statistics
 from retrieval_jax.attributes.words import Rules
@@ -39,7 +41,7 @@ class Decisions:
       rules: how words of titles become attributes.
       table: frame (word, decision, rule, target, why, occurrences, titles), one row per merge, per phrase and per word
         that is kept or seen more than `threshold` times; decision is "kept", "dropped" or "merged", and rule is the
-        switch that decided ("threshold" for the plain rule, "overrules" for the user's file).
+        switch that decided ("threshold" for the title rule, "overrules" for the user's file).
       rarer: number of words below the threshold that have no row in the table.
     """
 
@@ -47,6 +49,8 @@ class Decisions:
     rules: Rules
     table: pl.DataFrame
     rarer: int
+
+    __repr__ = brief.line
 
 
 def needs(settings: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -60,7 +64,11 @@ def needs(settings: Mapping[str, Any]) -> tuple[bool, bool]:
 
 def base_rules(settings: Mapping[str, Any]) -> Rules:
     """Returns the rules that need no counts: those titles are counted by."""
-    return Rules(normalise=bool(settings.get("normalise")), segment=bool(settings.get("segment")))
+    return Rules(
+        rule=settings.get("rule", title_rule.DEFAULT),
+        normalise=bool(settings.get("normalise")),
+        segment=bool(settings.get("segment")),
+    )
 
 
 def merged_words(statistics: Statistics, settings: Mapping[str, Any], overrules: Overrules) -> tuple[dict, dict]:

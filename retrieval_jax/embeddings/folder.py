@@ -14,22 +14,55 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings.ids import Ids
 from retrieval_jax.embeddings.vectors import Computed, Shards
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
-from retrieval_jax.files.atomic import replace_folder
 
 FORMAT = 1
 KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones whenever they are read
 
 
+class _Shard(TypedDict):
+    """A shard in embeddings.json."""
+
+    file: documents.FileName
+    rows: documents.Count
+    sha256: documents.Sha256
+    fingerprints_sha256: NotRequired[documents.Sha256]
+    thumbnails_sha256: NotRequired[documents.Sha256]
+
+
+class _Meta(TypedDict):
+    """The provenance in embeddings.json; further keys say more."""
+
+    space: NotRequired[str | None]
+    recipe: NotRequired[str | None]
+
+
+class _Info(TypedDict):
+    """embeddings.json."""
+
+    format: int
+    rows: documents.Count
+    dim: documents.Count
+    dtype: Literal["float32", "float16"]
+    ids_sha256: documents.Sha256
+    shards: list[_Shard]
+    meta: _Meta
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Vectors with their ids and their provenance.
+    """Vectors with their ids and their provenance; all of them are finite.
+
+    Vectors in memory are checked at once, those on disk or computed on read whenever they are read.
 
     Attributes:
       ids: n ids, one per row (any sequence of str; kept as `Ids`).
@@ -40,29 +73,38 @@ class Embeddings:
         computed from them.
 
     Raises:
-      InputError: the numbers of ids and vectors differ.
+      InputError: the numbers of ids and vectors differ, they are not vectors, or one is non-finite; the message has the
+        count, and the first one's row and id.
     """
 
     ids: Sequence[str]
     vectors: np.ndarray | Shards | Computed
     meta: dict = dataclasses.field(default_factory=dict)
 
+    __repr__ = brief.line
+
     def __post_init__(self):
-        vectors = self.vectors
+        vectors, ids = self.vectors, Ids.of(self.ids)
         if isinstance(vectors, (list, tuple)) and len(vectors) and getattr(vectors[0], "ndim", 0) == 2:
-            vectors = Shards(vectors, vectors[0].shape[1])
+            parts = [arguments.array(part, "vectors", "Embeddings", ("n", vectors[0].shape[1])) for part in vectors]
+            vectors = Shards(parts, vectors[0].shape[1])
         elif not isinstance(vectors, (Shards, Computed)):
-            vectors = np.asarray(vectors)
-            if vectors.dtype == np.float16 and vectors.ndim == 2:
+            vectors = arguments.array(vectors, "vectors", "Embeddings", ("rows", "dim"))
+            if vectors.dtype == np.float16 or isinstance(self.vectors, np.memmap):
                 vectors = Shards([vectors], vectors.shape[1])
-            elif vectors.dtype != np.float32:
-                vectors = vectors.astype(np.float32)
         if len(vectors.shape) != 2:
-            raise InputError(f"embeddings are [rows, dim], got shape {vectors.shape}")
+            raise InputError(f"Embeddings: vectors has the shape {list(vectors.shape)}, expected [rows, dim]")
+        if len(ids) != len(vectors):
+            raise InputError(f"embeddings have {len(ids)} ids but {len(vectors)} vectors: give one id per row")
+        if isinstance(vectors, np.ndarray):
+            with np.errstate(over="ignore"):
+                vectors = vectors.astype(np.float32, copy=False)
+            arguments.finite(vectors, "Embeddings", ids)
+        else:
+            vectors = vectors.named(ids)  # checks what is read, with the id in the message
         object.__setattr__(self, "vectors", vectors)
-        object.__setattr__(self, "ids", Ids.of(self.ids))
-        if len(self.ids) != len(vectors):
-            raise InputError(f"embeddings have {len(self.ids)} ids but {len(vectors)} vectors: give one id per row")
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "meta", arguments.mapping(self.meta, "meta", "Embeddings"))
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -100,7 +142,7 @@ class Embeddings:
         Args:
           rows: [n] row numbers.
         """
-        rows, old = np.asarray(rows, np.int64), self.vectors
+        rows, old = arguments.rows(rows, "rows", "Embeddings.take", ("n",), len(self)), self.vectors
         return computed(self.ids[rows], lambda key: old[rows[key]], self.dim, self.meta)
 
     def save(self, folder: str | os.PathLike, shard_rows: int = 65536, dtype: str = "float32") -> pathlib.Path:
@@ -112,28 +154,34 @@ class Embeddings:
           dtype: "float32", or "float16" for half the bytes.
 
         Raises:
-          InputError: another dtype, or a value that float16 cannot hold.
+          InputError: another dtype, a non-finite vector, or a value that float16 cannot hold.
         """
+        arguments.integer(shard_rows, "shard_rows", "Embeddings.save")
         blocks = (self.block(start, start + shard_rows) for start in range(0, len(self), shard_rows))
         return write(folder, self.ids, blocks, self.meta, dim=self.dim, dtype=dtype)
 
     @classmethod
     def load(cls, folder: str | os.PathLike, *, verify: bool = False) -> Embeddings:
-        """Returns the embeddings of a folder, memory-mapped: shapes and file sizes are checked, no vector is read.
+        """Returns the embeddings of a folder, memory-mapped.
+
+        Shapes, sizes and the ids are checked; vectors are not read, and their checksums only compared with `verify`.
 
         Args:
           folder: a folder that `save` or `write` made.
-          verify: also read every byte and compare the checksums (for files that were copied from elsewhere).
+          verify: also read the vectors and compare their checksums, about a second per gigabyte. `search` does so.
 
         Raises:
           InputError: a file that is missing, truncated, mismatched or has changed since it was written.
         """
-        folder = pathlib.Path(folder)
+        return versions.read(folder, "embeddings.json", lambda place: cls._load(place, verify))
+
+    @classmethod
+    def _load(cls, folder: pathlib.Path, verify: bool) -> Embeddings:
         info = read_info(folder)
         arrays = []
         for shard in info["shards"]:
             file = folder / shard["file"]
-            array = load_npy(file, mmap=True)
+            array = load_npy(file, mmap=True, dtypes=(info["dtype"],), ndim=2, remedy="run embed again")
             if array.shape != (shard["rows"], info["dim"]) or str(array.dtype) != info["dtype"]:
                 raise InputError(
                     f"{file} holds {array.dtype} {array.shape}, but embeddings.json says {info['dtype']} "
@@ -149,7 +197,7 @@ class Embeddings:
                 f"{folder}: {len(ids)} ids, {len(vectors)} vectors, and embeddings.json says {info['rows']} "
                 "rows: run embed again"
             )
-        if verify and ids.sha256() != info["ids_sha256"]:
+        if ids.sha256() != info["ids_sha256"]:
             raise InputError(f"{folder / 'ids.npy'} has changed since it was written: run embed again")
         sums = hashlib.sha256("".join(shard["sha256"] for shard in info["shards"]).encode()).hexdigest()
         return cls(ids, vectors, {**info["meta"], "vectors_sha256": sums})
@@ -164,7 +212,7 @@ def computed(ids: Sequence[str], read: Callable[[slice | np.ndarray], np.ndarray
       dim: number of dimensions.
       meta: provenance.
     """
-    vectors = Computed(read, (len(ids), dim))
+    vectors = Computed(read, (len(ids), dim), ids)
     return Embeddings(ids, vectors[:] if 4 * len(ids) * dim <= KEPT_BYTES else vectors, meta)
 
 
@@ -173,6 +221,8 @@ def allocate(shape: tuple[int, int], max_bytes: int = 2 << 30) -> np.ndarray:
     if shape[0] * shape[1] * 4 <= max_bytes:
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile() as file:  # the mapping keeps the file alive after it is closed
+        with naming(tempfile.gettempdir()):  # a full disk would end the process at the first write to the mapping
+            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * 4)
         return np.memmap(file, np.float32, "w+", shape=shape)
 
 
@@ -196,7 +246,8 @@ def write(
       dtype: "float32" or "float16".
 
     Raises:
-      InputError: the numbers of ids and vectors differ, another dtype, or a value that float16 cannot hold.
+      InputError: the numbers of ids and vectors differ, another dtype, a non-finite vector, or a value that float16
+        cannot hold.
     """
     check_dtype(dtype)
     folder, ids = pathlib.Path(folder), Ids.of(ids)
@@ -208,7 +259,7 @@ def write(
                 raise InputError(f"{folder}: a block of shape {block.shape} where [rows, {dim}] was announced")
             array = as_stored(block, dtype, lambda row, first=rows: f"{folder}: row {first + row} ({ids[first + row]})")
             file = new / f"{len(shards):05d}.npy"
-            np.save(file, array, allow_pickle=False)
+            atomic.write_npy(file, array)
             shards.append({"file": file.name, "rows": len(array), "sha256": file_sha256(file)})
             rows += len(array)
         if rows != len(ids):
@@ -223,9 +274,9 @@ def write(
             "shards": shards,
             "meta": dict(meta),
         }
-        (new / "embeddings.json").write_text(json.dumps(info, indent=1))
+        atomic.write_text(new / "embeddings.json", json.dumps(info, indent=1))
 
-    return replace_folder(folder, fill)
+    return versions.replace(folder, "embeddings.json", fill)
 
 
 def check_dtype(dtype: str) -> None:
@@ -243,13 +294,22 @@ def as_stored(block: np.ndarray, dtype: str, name: Callable[[int], str]) -> np.n
       name: names a row of the block by its number, for the message.
 
     Raises:
-      InputError: a value that float16 cannot hold, or a vector that becomes zero in it.
+      InputError: a non-finite vector, a value that float16 cannot hold, or a vector that becomes zero in it.
     """
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(block, dtype)
-    lost = ~np.isfinite(array).all(1) & np.isfinite(block).all(1)
+    bad = ~np.isfinite(block).all(1)
+    if bad.any():
+        raise InputError(
+            f"{name(int(bad.argmax()))}: {int(bad.sum()):,} of {len(bad):,} vectors from here on are non-finite (NaN "
+            "or infinity): look at that listing and at the checkpoint; nothing was written"
+        )
+    lost = ~np.isfinite(array).all(1)
     if lost.any():
-        raise InputError(f"{name(int(lost.argmax()))} holds a number beyond float16: set embed.dtype to float32")
+        raise InputError(
+            f"{name(int(lost.argmax()))} holds a number beyond {dtype}: "
+            + ("set embed.dtype to float32" if dtype == "float16" else "scale the vectors")
+        )
     lost = ~array.any(1) & np.asarray(block).any(1)
     if dtype == "float16" and lost.any():
         raise InputError(
@@ -270,21 +330,10 @@ def read_info(folder: str | os.PathLike) -> dict:
     Raises:
       InputError: it is missing, of another format, or broken.
     """
-    file = pathlib.Path(folder) / "embeddings.json"
-    if not file.exists():
-        raise InputError(f"{file} not found: run embed first (python -m retrieval_jax.embed)")
-    try:
-        info = json.loads(file.read_text())
-        if info["format"] != FORMAT:
-            raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
-        for key, kind in (("rows", int), ("dim", int), ("dtype", str), ("shards", list), ("meta", dict)):
-            if not isinstance(info[key], kind):
-                raise TypeError(key)
-        for shard in info["shards"]:
-            if pathlib.Path(shard["file"]).name != shard["file"]:
-                raise ValueError(shard["file"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is not the description of embeddings ({error!r}): run embed again") from error
+    file = folder / "embeddings.json" if not isinstance(folder, str) else pathlib.Path(folder) / "embeddings.json"
+    info = documents.read(
+        file, _Info, remedy="run embed again", missing="run embed first (python -m retrieval_jax.embed)"
+    )
+    if info["format"] != FORMAT:
+        raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
     return info

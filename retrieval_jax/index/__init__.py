@@ -1,11 +1,14 @@
 """Indexes, looked up by name: `index.get(kind).Index(gallery, ids=None, **kwargs).search(queries, k) -> Ranking`."""
 
+import dataclasses
 import sys
 import types
+from collections.abc import Mapping
 
 import numpy as np
 
-from retrieval_jax import pairs
+from retrieval_jax import arguments, pairs
+from retrieval_jax.scoring.ranking import Ranking
 
 
 def names() -> list[str]:
@@ -20,6 +23,48 @@ def get(name: str) -> types.ModuleType:
       InputError: there is no such index; the message lists the available ones.
     """
     return pairs.module(sys.modules[__name__], name, "index (config.search.index)")
+
+
+def others(engine, queries, gallery, k: int) -> Ranking:
+    """Searches for queries, none of which finds itself: a gallery row with a query's own id is left out of its results.
+
+    Args:
+      engine: an Index of the gallery.
+      queries, gallery: `Embeddings`; they may share ids, as where a catalogue is searched with its own listings.
+      k: results per query.
+
+    Returns:
+      `Ranking`.
+    """
+    numbers = {item: number for number, item in enumerate(queries.ids)}
+    own = np.full(len(numbers), -1)
+    for row, item in enumerate(gallery.ids):
+        if (number := numbers.get(item)) is not None:
+            own[number] = row
+    if (own < 0).all():
+        return engine.search(queries, k)
+    found = engine.search(queries, k + 1)
+    left = found.item_rows != own[:, None]
+    left[left.all(axis=1), -1] = False  # every query keeps k
+    rows, scores = (part[left].reshape(len(left), -1) for part in (found.item_rows, found.scores))
+    return dataclasses.replace(found, item_rows=rows, scores=scores)
+
+
+def make(name: str, gallery, kwargs: Mapping | None, where: str):
+    """Returns an index of a gallery by the names that a step or a config gives.
+
+    Args:
+      name: kind of index.
+      gallery: see its `Index`.
+      kwargs: its arguments, or None.
+      where: whose setting it is, for messages.
+
+    Raises:
+      InputError: there is no such index, it has no such argument, or it cannot be made.
+    """
+    kwargs, kind = arguments.mapping(kwargs, "index_kwargs", where), get(name).Index
+    pairs.check_arguments(name, kwargs, pairs.arguments(kind, skip=2), f"{where}: index_kwargs", "index")
+    return kind(gallery, **kwargs)
 
 
 def nearest_rows(engine, vectors, k: int, block: int = 16384) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ import numpy as np
 import tqdm
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
@@ -55,6 +56,9 @@ class Index:
       the certificate is the triangle inequality.
     """
 
+    def __repr__(self) -> str:
+        return f"accelerator.Index({brief.size(self.exact.gallery)})"
+
     def __init__(
         self,
         gallery: np.ndarray | Embeddings,
@@ -70,15 +74,18 @@ class Index:
         margin: int = 64,
         devices: Sequence[jax.Device] | None = None,
     ):
-        if dtype not in ("bfloat16", "float32") or rescore not in ("float32", "float64"):
-            raise InputError(
-                f"dtype must be bfloat16 or float32, rescore float32 or float64: got {dtype!r} and {rescore!r}"
-            )
-        if min(query_block, gallery_block, group, margin + 1) < 1 or gallery_block % group:
-            raise InputError(
-                f"query_block ({query_block}), gallery_block ({gallery_block}) and group ({group}) must be at least 1, "
-                f"margin ({margin}) at least 0, and group must divide gallery_block"
-            )
+        where = "index accelerator"
+        arguments.choice(dtype, "dtype", where, ("bfloat16", "float32"))
+        arguments.choice(rescore, "rescore", where, ("float32", "float64"))
+        arguments.flag(approximate, "approximate", where)
+        arguments.number(recall_target, "recall_target", where, low=0, high=1, below=True)
+        if recall_target == 0:
+            raise InputError(f"{where}: recall_target=0, expected a share above 0 and below 1")
+        for name, value in (("query_block", query_block), ("gallery_block", gallery_block), ("group", group)):
+            arguments.integer(value, name, where)
+        arguments.integer(margin, "margin", where, low=0)
+        if gallery_block % group:
+            raise InputError(f"{where}: group={group} must divide gallery_block={gallery_block}")
         self.exact = exact.Index(gallery, ids)
         self.dtype, self.final, self.margin, self.query_block = dtype, rescore, margin, query_block
         self.group, self.approximate, self.recall_target = group, approximate, recall_target
@@ -108,14 +115,14 @@ class Index:
         own = self.exact.own_rows(ids)
         rows, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
         if not len(self.exact.gallery) or not len(vectors):
-            return self.exact.ranking(ids, rows, scores)
+            return self.exact.ranking(ids, rows, scores, vectors)
         self._put_gallery()
         starts = range(0, len(vectors), self.query_block)
         for start in tqdm.tqdm(starts, desc="search", unit="block", mininterval=1, disable=len(starts) < 4):
             stop = min(start + self.query_block, len(vectors))
             block, lengths, mine = exact.query_block(vectors, ids, own, start, stop)
             rows[start:stop], scores[start:stop] = self._search_block(block, lengths, mine, k)
-        return self.exact.ranking(ids, rows, scores)
+        return self.exact.ranking(ids, rows, scores, vectors)
 
     def _search_block(self, block, lengths, own, k: int) -> tuple[np.ndarray, np.ndarray]:
         everyone = np.arange(len(block))

@@ -12,7 +12,7 @@ import pathlib
 import sys
 import types
 
-from retrieval_jax import pairs
+from retrieval_jax import brief, pairs
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.scoring.ranking import Ranking
 
@@ -34,6 +34,8 @@ class State:
     names: tuple[str, ...] = ()
     folder: pathlib.Path | None = None
     rankings: tuple[Ranking, ...] = ()
+
+    __repr__ = brief.line
 
     def name(self, member: int) -> str:
         """Returns the name of a member, or its number."""

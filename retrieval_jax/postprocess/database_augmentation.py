@@ -12,9 +12,9 @@ import dataclasses
 
 import numpy as np
 
+from retrieval_jax import arguments
 from retrieval_jax import index as index_room
 from retrieval_jax.embeddings import Embeddings, computed
-from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.query_expansion import expand
 
@@ -28,7 +28,9 @@ def neighbours(vectors, count: int, index: str = "exact", index_kwargs: dict | N
       index: kind of index that searches the gallery against itself; the exact one costs G^2 D.
       index_kwargs: its arguments.
     """
-    engine = index_room.get(index).Index(vectors, **(index_kwargs or {}))
+    engine = index_room.make(index, vectors, index_kwargs, "neighbours")
+    arguments.integer(count, "count", "neighbours")
+    arguments.memory(24 * len(vectors) * int(count), f"{count:,} neighbours per listing", "neighbours", "take fewer")
     near, _ = index_room.nearest_rows(engine, vectors, count + 1)
     itself = near == np.arange(len(near))[:, None]  # not always first: duplicates tie with it
     return np.take_along_axis(near, np.argsort(itself, axis=1, kind="stable")[:, :count], 1)
@@ -52,8 +54,8 @@ def augment(
     Raises:
       InputError: depth or alpha out of range.
     """
-    if depth < 1:
-        raise InputError(f"database_augmentation: depth={depth}, expected the number of neighbours, such as 10")
+    arguments.integer(depth, "depth", "database_augmentation")
+    arguments.number(alpha, "alpha", "database_augmentation", low=0)
     rows, vectors = neighbours(gallery.vectors, depth, index, index_kwargs), gallery.vectors
     return computed(
         gallery.ids, lambda key: expand(np.asarray(vectors[key]), vectors, rows[key], alpha), gallery.dim, gallery.meta

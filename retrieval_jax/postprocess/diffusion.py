@@ -14,6 +14,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 import tqdm
 
+from retrieval_jax import arguments
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.database_augmentation import neighbours
@@ -54,12 +55,16 @@ def graph(
       index: see `database_augmentation.neighbours`.
       index_kwargs: see `database_augmentation.neighbours`.
     """
+    arguments.integer(k, "k", "diffusion")
+    arguments.number(gamma, "gamma", "diffusion", low=0)
+    gallery = arguments.vectors(gallery, "gallery", "diffusion")
     near = neighbours(gallery, k, index, index_kwargs)
     count = len(near)
     values = [_affinity(gallery[part], gallery, near[part], gamma) for part in _blocks(count, gallery.shape[1], k)]
     there = near >= 0
     indptr = np.concatenate([[0], np.cumsum(there.sum(1))])
-    lists = scipy.sparse.csr_array((np.concatenate(values)[there], near[there], indptr), (count, count))
+    values = np.concatenate(values) if values else np.zeros(near.shape)
+    lists = scipy.sparse.csr_array((values[there], near[there], indptr), (count, count))
     joined = lists.minimum(lists.T.tocsr()).tocsr()  # both directions carry the same cosine
     scale = joined.sum(1)
     scale = np.divide(1.0, np.sqrt(scale), out=np.zeros(count), where=scale > 0)
@@ -96,11 +101,19 @@ def diffuse(
     Raises:
       InputError: a parameter out of range.
     """
-    if not 0 <= alpha < 1 or neighbours_of_query < 1:
-        raise InputError(
-            f"diffusion: alpha={alpha}, neighbours_of_query={neighbours_of_query}: expected 0 <= alpha < 1 and at "
-            "least 1 neighbour"
-        )
+    arguments.number(alpha, "alpha", "diffusion", low=0, high=1, below=True)
+    arguments.number(gamma, "gamma", "diffusion", low=0)
+    arguments.integer(neighbours_of_query, "neighbours_of_query", "diffusion")
+    gallery = arguments.vectors(gallery, "gallery", "diffusion")
+    query = arguments.vectors(query, "query", "diffusion", gallery.shape[1])
+    candidates = arguments.rows(candidates, "candidates", "diffusion", (len(query), "K"), len(gallery), padding=True)
+    if arguments.shape_of(affinities, "affinities", "diffusion", (len(gallery), len(gallery))) and not hasattr(
+        affinities, "tocsr"
+    ):
+        raise InputError("diffusion: affinities must be sparse, as from diffusion.graph")
+    affinities = affinities.tocsr()
+    if not np.isfinite(affinities.data).all():
+        raise InputError("diffusion: affinities are non-finite: make them with diffusion.graph")
     out = np.full(candidates.shape, -np.inf, np.float32)
     first = candidates[:, :neighbours_of_query]
     parts = _blocks(len(candidates), gallery.shape[1], first.shape[1])
@@ -115,7 +128,11 @@ def diffuse(
         source = np.zeros(len(rows))
         source[: first.shape[1]] = inflow[number, : len(rows)]
         # positive definite with eigenvalues in [1 - alpha, 1 + alpha], so it converges
-        flow, _ = scipy.sparse.linalg.cg(system, source, rtol=1e-8, maxiter=1000)
+        flow, failed = scipy.sparse.linalg.cg(system, source, rtol=1e-8, maxiter=1000)
+        if failed:
+            raise InputError(
+                f"diffusion: query {number} did not converge in 1,000 steps: lower alpha={alpha}, such as 0.99"
+            )
         out[number, : len(rows)] = (1 - alpha) * np.maximum(flow, 0.0)
     return out
 
@@ -147,8 +164,6 @@ def step(
       InputError: several members, no ranking yet, or a ranking of fewer than `depth` candidates.
     """
     depth = check_depth(state, depth, "diffusion")
-    if k < 1 or gamma < 0:
-        raise InputError(f"diffusion: k={k}, gamma={gamma}: expected k of at least 1 and gamma of at least 0")
     queries, gallery = (side.vectors for side in state.members[0])
     rows = state.ranking.item_rows[:, :depth]
     scores = diffuse(queries, gallery, rows, graph(gallery, k, gamma, index, index_kwargs),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings, computed
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
@@ -31,6 +32,8 @@ def align(members: Sequence[Embeddings], names: Sequence[str] = ()) -> list[Embe
     Raises:
       InputError: a member lacks ids that another one has, or has duplicate ids; the message names it and counts them.
     """
+    if not members or not all(isinstance(member, Embeddings) for member in members):
+        raise InputError("ensemble: members are Embeddings, at least one")
     names = [names[number] if number < len(names) else str(number) for number in range(len(members))]
     out = list(members[:1])
     first, place = members[0].ids, None
@@ -70,11 +73,16 @@ def shares(weights: Sequence[float] | None, count: int) -> np.ndarray:
     Raises:
       InputError: not one weight of 0 or more per member.
     """
-    weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-    if weights.shape != (count,) or not count or weights.min() < 0 or not 0 < weights.max() < np.inf:
+    if not count:
+        raise InputError("the ensemble has no members: list them in search.members")
+    weights = np.ones(count) if weights is None else arguments.array(weights, "weights", "ensemble", ("members",))
+    if weights.shape != (count,) or not np.isfinite(weights).all() or weights.min() < 0 or weights.max() <= 0:
         raise InputError(
             f"the ensemble has {count} members and weights {weights}: give one weight, 0 or more, for each"
         )
+    weights = weights.astype(np.float64)
+    if not weights.sum() < np.inf:
+        weights = weights / weights.max()
     return weights / weights.sum()
 
 

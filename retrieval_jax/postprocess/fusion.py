@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval_jax import pairs
+from retrieval_jax import arguments, pairs
 from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.errors import InputError
 from retrieval_jax.index.exact import best_first
@@ -29,8 +29,10 @@ METHODS = ("reciprocal_rank", "scores")
 
 
 def _check(rankings: Sequence[Ranking], k: int) -> None:
-    if not rankings or k < 1:
-        raise InputError(f"fusion of {len(rankings)} rankings to k={k}: give at least one ranking and k of at least 1")
+    arguments.integer(k, "k", "fusion")
+    if not len(rankings) or not all(isinstance(ranking, Ranking) for ranking in rankings):
+        raise InputError("fusion: give rankings, at least one")
+    arguments.memory(24 * len(rankings[0]) * int(k), f"{k:,} results per query", "fusion", "lower k")
     for number, ranking in enumerate(rankings):
         if ranking.query_ids != rankings[0].query_ids or ranking.gallery_sha256 != rankings[0].gallery_sha256:
             raise InputError(
@@ -87,8 +89,7 @@ def reciprocal_rank(
       InputError: different queries or galleries, k or constant out of range, or weights that do not match.
     """
     _check(rankings, k)
-    if constant < 0:
-        raise InputError(f"reciprocal rank fusion: constant={constant}, expected 0 or more (60 in the source)")
+    arguments.number(constant, "constant", "fusion", low=0)
     query, row, found = _union(rankings)
     score = np.zeros(len(query))
     for share, (pair, place) in zip(shares(weights, len(rankings)), found, strict=True):
@@ -119,11 +120,22 @@ def sum_of_scores(
       InputError: see `reciprocal_rank`.
     """
     _check(rankings, k)
+    _check_members(rankings, members)
     query, row, _ = _union(rankings)
     score = np.zeros(len(query))
     for share, (queries, gallery) in zip(shares(weights, len(members)), members, strict=True):
         score += share * _cosines(queries, gallery, query, row)
     return _best(rankings, query, row, score, k, members[0][1].ids)
+
+
+def _check_members(rankings: Sequence[Ranking], members: Sequence[tuple[Embeddings, Embeddings]]) -> None:
+    size = max((int(ranking.item_rows.max(initial=-1)) for ranking in rankings), default=-1)
+    for number, (queries, gallery) in enumerate(members):
+        if len(queries) != len(rankings[0]) or len(gallery) <= size or queries.dim != gallery.dim:
+            raise InputError(
+                f"fusion: member {number} has {len(queries)} queries of {queries.dim} and {len(gallery)} listings of "
+                f"{gallery.dim} dimensions, which the rankings do not match: search these members"
+            )
 
 
 def _cosines(queries: Embeddings, gallery: Embeddings, query: np.ndarray, row: np.ndarray) -> np.ndarray:

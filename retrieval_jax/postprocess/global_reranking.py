@@ -46,7 +46,8 @@ def _lists(rows: np.ndarray, count: int) -> scipy.sparse.csr_array:
     there = rows >= 0
     indptr = np.concatenate([[0], np.cumsum(there.sum(1))])
     ones = np.ones(indptr[-1], np.float32)
-    return scipy.sparse.csr_array((ones, rows[there].astype(np.int32), indptr.astype(np.int32)), (len(rows), count))
+    small = np.int32 if max(indptr[-1], count) < 2**31 else np.int64
+    return scipy.sparse.csr_array((ones, rows[there].astype(small), indptr.astype(small)), (len(rows), count))
 
 
 def _encode(points, near: np.ndarray, largest: np.ndarray, k1: int, k2: int) -> scipy.sparse.csr_array:
@@ -152,7 +153,7 @@ def global_k_reciprocal(
 
     points = Shards([query, gallery], query.shape[1])
     count, width = candidates.shape
-    engine = index_room.get(index).Index(points, **(index_kwargs or {}))
+    engine = index_room.make(index, points, index_kwargs, "global_reranking")
     near, _ = index_room.nearest_rows(engine, points, min(max(k1 + 1, k2), len(points)))
     opposite = Computed(lambda key: -points[key], points.shape)
     largest = 2.0 + 2.0 * index_room.nearest_rows(engine, opposite, 1)[1][:, 0].astype(np.float64)

@@ -16,7 +16,7 @@ import dataclasses
 
 import numpy as np
 
-from retrieval_jax import index
+from retrieval_jax import arguments, index
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
@@ -27,6 +27,7 @@ from retrieval_jax.postprocess.whitening import (
     describe,
     inverse_root,
     moments,
+    rounding,
 )
 
 PAIRS = 2048  # pairs read at once
@@ -51,8 +52,11 @@ def mine_pairs(
     Raises:
       InputError: neighbours or rows below 1.
     """
-    if neighbours < 1 or rows < 1:
-        raise InputError(f"mining pairs: neighbours={neighbours}, rows={rows}: both must be 1 or more")
+    arguments.integer(neighbours, "neighbours", "mining pairs")
+    arguments.integer(rows, "rows", "mining pairs")
+    arguments.integer(seed, "seed", "mining pairs", low=0)
+    if not isinstance(gallery, Embeddings):
+        raise InputError("mining pairs: gallery must be Embeddings, whose ids leave out a listing's own row")
     searched = index.get(kind).Index(gallery)
     count = len(gallery)
 
@@ -97,14 +101,12 @@ def fit(
     Raises:
       InputError: no pairs, rows that do not exist, or settings out of range; see also `whitening.fit`.
     """
-    rows = vectors.vectors if isinstance(vectors, Embeddings) else vectors
-    pairs = np.asarray(pairs, np.int64)
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs):
-        raise InputError(f"learned whitening needs pairs of rows [P, 2], got shape {pairs.shape}: mine some first")
-    if pairs.min() < 0 or pairs.max() >= len(rows):
-        raise InputError(f"the pairs refer to rows {pairs.min()} to {pairs.max()}, but there are {len(rows)} vectors")
-    if not 0 <= shrinkage <= 1:
-        raise InputError(f"learned whitening: shrinkage={shrinkage}, expected a share from 0 to 1")
+    where = "learned whitening"
+    rows = arguments.vectors(vectors.vectors if isinstance(vectors, Embeddings) else vectors, "vectors", where)
+    pairs = arguments.rows(pairs, "pairs", where, ("P", 2), len(rows))
+    if not len(pairs):
+        raise InputError("learned whitening needs pairs of rows [P, 2], and there are none: mine some first")
+    arguments.number(shrinkage, "shrinkage", where, low=0, high=1)
     width = rows.shape[1]
     check_settings(width, ridge, dim)
     mean, covariance = moments(vectors)
@@ -115,6 +117,11 @@ def fit(
         within += difference.T @ difference
     within /= len(pairs)
     total = np.trace(covariance)
+    if np.trace(within) <= rounding(rows) * total:
+        raise InputError(
+            f"learned whitening: both vectors of each of the {len(pairs)} pairs are the same, so there is nothing to "
+            "suppress: give pairs of different pictures, or use the step 'whitening'"
+        )
     if shrinkage and total > 0:
         within = (1 - shrinkage) * within + shrinkage * np.trace(within) / total * covariance
     directions, scale = inverse_root(within, ridge)

@@ -10,8 +10,8 @@ import dataclasses
 
 import numpy as np
 
+from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.postprocess.reranking import check_depth
@@ -32,10 +32,12 @@ def expand(vectors: np.ndarray, gallery, rows: np.ndarray, alpha: float) -> np.n
       [n, D] float32.
 
     Raises:
-      InputError: a negative alpha.
+      InputError: a negative alpha, shapes that do not fit, rows that do not exist, or a non-finite vector.
     """
-    if alpha < 0:
-        raise InputError(f"expansion: alpha={alpha} gives distant neighbours the most weight; use 0 or more, such as 3")
+    arguments.number(alpha, "alpha", "expansion", low=0)  # below 0, distant neighbours would get the most weight
+    gallery = arguments.vectors(gallery, "gallery", "expansion")
+    vectors = arguments.vectors(vectors, "vectors", "expansion", gallery.shape[1])
+    rows = arguments.rows(rows, "rows", "expansion", (len(vectors), "m"), len(gallery), padding=True)
     out = np.empty((len(vectors), vectors.shape[1]), np.float32)
     chunk = max(1, CHUNK_BYTES // (4 * vectors.shape[1] * (rows.shape[1] + 1)))
     for start in range(0, len(out), chunk):

@@ -20,6 +20,7 @@ import numpy as np
 import threadpoolctl
 import tqdm
 
+from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
@@ -28,6 +29,7 @@ from retrieval_jax.workdir.provenance import cores
 
 CHUNK_BYTES = 64 << 20  # gallery rows that a thread holds at once
 BATCH_BYTES = 1 << 20  # distance matrix of the queries encoded together; should stay in the cache
+MOST_NEIGHBOURS = 1 << 20  # k1 and k2: weights are integers in units of 2**-30 / k2
 EXACT_BITS = 26  # per coordinate: products then have 52 bits, and their sum fits float64's 53
 
 
@@ -161,23 +163,13 @@ def check_arguments(query, gallery, candidates, k1: int, k2: int, lambda_value: 
     Raises:
       InputError: shapes, rows or parameters out of range.
     """
-    candidates = np.asarray(candidates, np.int64)
-    query, gallery = (side.vectors if isinstance(side, Embeddings) else np.asarray(side) for side in (query, gallery))
-    if candidates.ndim != 2 or len(candidates) != len(query) or query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"re-ranking needs queries [Q, D], gallery [G, D] and candidates [Q, K], got {tuple(query.shape)}, "
-            f"{tuple(gallery.shape)} and {candidates.shape}"
-        )
-    if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
-        raise InputError(
-            f"re-ranking with k1={k1}, k2={k2}, lambda_value={lambda_value}: k1 and k2 must be at least 1, "
-            "lambda_value from 0 to 1"
-        )
-    if candidates.size and (candidates.max() >= len(gallery) or candidates.min() < -1):
-        raise InputError(
-            f"candidates refer to gallery rows {candidates.min()} to {candidates.max()}, but the gallery has "
-            f"{len(gallery)} rows (-1 is padding)"
-        )
+    query, gallery = (side.vectors if isinstance(side, Embeddings) else side for side in (query, gallery))
+    gallery = arguments.vectors(gallery, "gallery", "re-ranking")
+    query = arguments.vectors(query, "query", "re-ranking", gallery.shape[1])
+    candidates = arguments.rows(candidates, "candidates", "re-ranking", (len(query), "K"), len(gallery), padding=True)
+    arguments.integer(k1, "k1", "re-ranking", high=MOST_NEIGHBOURS)
+    arguments.integer(k2, "k2", "re-ranking", high=MOST_NEIGHBOURS)
+    arguments.number(lambda_value, "lambda_value", "re-ranking", low=0, high=1)
     return query, gallery, candidates
 
 
@@ -217,7 +209,7 @@ def local_k_reciprocal(
     out = np.full((count, width), np.inf, np.float32)
     if not candidates.size:
         return out
-    threads = threads or cores()
+    threads = cores() if threads is None else arguments.integer(threads, "threads", "re-ranking", high=4096)
     chunk = max(1, CHUNK_BYTES // (4 * (width + 1) * query.shape[1]))
     batch = max(1, BATCH_BYTES // (8 * (width + 1) ** 2))
 
@@ -231,11 +223,10 @@ def local_k_reciprocal(
         block = np.asarray(gallery[there], np.float32)
         slots = np.searchsorted(there, np.maximum(rows, there[0]))
         lengths = [np.sqrt(np.einsum("nd,nd->n", side, side)) for side in (asked, block)]
-        for side, length in zip(("query", "gallery"), lengths, strict=True):
-            if not np.isfinite(length).all():
-                raise InputError(
-                    f"re-ranking: a {side} vector has values that are NaN, Inf or beyond 1e19: embed again"
-                )
+        arguments.finite(asked, "re-ranking: queries", None, start)
+        arguments.finite(block, "re-ranking: gallery", None, there)
+        if not all(np.isfinite(length).all() for length in lengths):
+            raise InputError("re-ranking: a vector has values beyond 1e19, whose squares overflow: normalise them")
         longest = 1.001 * np.maximum(lengths[0], np.where(rows >= 0, lengths[1][slots], 0.0).max(1))
         valid = np.concatenate([np.ones((len(rows), 1), bool), rows >= 0], 1)
         for first in range(0, len(rows), batch):
@@ -276,10 +267,7 @@ def check_depth(state: State, depth: int | None, name: str) -> int:
             f"{name} needs a ranking: add the stage before it to search.stages, or leave search.stages empty"
         )
     found = state.ranking.k
-    if depth is None:
-        depth = min(100, found)
-    if depth < 1:
-        raise InputError(f"{name}: depth={depth}, expected the number of candidates to reorder, such as 100")
+    depth = min(100, found) if depth is None else arguments.integer(depth, "depth", name)
     if found < min(depth, len(state.members[0][1])):
         raise InputError(
             f"{name}: depth={depth} needs that many candidates, but search.k is {found}: raise search.k or lower the "

@@ -12,14 +12,16 @@ import json
 import os
 import pathlib
 import re
-import zipfile
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import tqdm
 
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
+from retrieval_jax.files.arrays import load_npz
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 
@@ -31,6 +33,14 @@ SHIFT_ROWS = 1024  # evenly spaced rows whose mean approximates that of all whil
 APPLY_ROWS = 2048
 
 
+class _Info(TypedDict):
+    """The info of a saved whitening; further keys say how it was fitted."""
+
+    format: int
+    version: str
+    space: NotRequired[str | None]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Whitening:
     """A fitted whitening: (vectors - mean) @ matrix.
@@ -39,11 +49,27 @@ class Whitening:
       mean: [D] float64.
       matrix: [D, D] (ZCA) or [D, dim] (PCA, learned) float64.
       info: what it was fitted on and how: method, ridge, dim, rows; for embeddings also space and ids_sha256.
+
+    Raises:
+      InputError: other shapes, or numbers that are non-finite.
     """
 
     mean: np.ndarray
     matrix: np.ndarray
     info: dict = dataclasses.field(default_factory=dict)
+
+    __repr__ = brief.line
+
+    def __post_init__(self):
+        mean = arguments.array(self.mean, "mean", "Whitening", ("D",))
+        matrix = arguments.array(self.matrix, "matrix", "Whitening", (len(mean), "dim"))
+        if not (np.isfinite(mean).all() and np.isfinite(matrix).all()):
+            raise InputError(
+                "Whitening: mean or matrix is non-finite (NaN or infinity): fit it again on finite vectors"
+            )
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "matrix", matrix)
+        object.__setattr__(self, "info", arguments.mapping(self.info, "info", "Whitening"))
 
     def version(self) -> str:
         """Returns a fingerprint of mean and matrix; vectors of different versions must not be compared."""
@@ -62,7 +88,7 @@ class Whitening:
           includes the whitening's version, so that they are not compared with others.
 
         Raises:
-          InputError: vectors of a different dimension or space than it was fitted on.
+          InputError: vectors of a different dimension or space than it was fitted on, or a non-finite one.
         """
         if isinstance(vectors, Embeddings):
             fitted, given = self.info.get("space"), vectors.meta.get("space")
@@ -75,12 +101,16 @@ class Whitening:
             whitened = vectors.map(self.apply, self.matrix.shape[1])
             meta = {**vectors.meta, "space": f"{given or ''}|whitening-{self.version()}", "whitening": self.info}
             return dataclasses.replace(whitened, meta=meta)
-        vectors = np.asarray(vectors)
+        vectors = arguments.vectors(vectors, "vectors", "whitening")
         self._check(vectors.shape)
         out = np.empty((len(vectors), self.matrix.shape[1]), np.float32)
         # float64, so that the summation order, which depends on block and threads, does not show in the float32 result
         for start in range(0, len(vectors), APPLY_ROWS):
-            out[start : start + APPLY_ROWS] = (vectors[start : start + APPLY_ROWS] - self.mean) @ self.matrix
+            block = np.asarray(vectors[start : start + APPLY_ROWS])
+            arguments.finite(block, "whitening", None, start)
+            with np.errstate(over="ignore", invalid="ignore"):
+                out[start : start + APPLY_ROWS] = (block - self.mean) @ self.matrix
+            arguments.finite(out[start : start + APPLY_ROWS], "the whitened vectors", None, start)
         return out
 
     def _check(self, shape: tuple[int, ...]) -> None:
@@ -104,14 +134,17 @@ class Whitening:
         Raises:
           InputError: the file is missing, is not a saved whitening, has a different format, or has been altered.
         """
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                mean, matrix, info = arrays["mean"], arrays["matrix"], json.loads(str(arrays["info"]))
-            kind, version = info.pop("format"), info.pop("version")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        remedy = "create one with search or Whitening.save"
+        kinds = {"mean": (("float64",), 1), "matrix": (("float64",), 2), "info": (("str",), 0)}
+        arrays = load_npz(file, kinds, remedy=remedy)
+        mean, matrix = arrays["mean"], arrays["matrix"]
+        if len(mean) != len(matrix) or not (np.isfinite(mean).all() and np.isfinite(matrix).all()):
             raise InputError(
-                f"{file} is not a saved whitening ({error}): create one with search or Whitening.save"
-            ) from error
+                f"{file} is not a whitening (mean {mean.shape} and matrix {matrix.shape} do not fit, or are not "
+                f"finite): {remedy}"
+            )
+        info = documents.parse(str(arrays["info"]), _Info, name=f"the info of {file}", remedy=remedy)
+        kind, version = info.pop("format"), info.pop("version")
         fitted = cls(mean, matrix, info)
         if kind != FORMAT or fitted.version() != version:
             raise InputError(f"{file} has a different format or changed since it was written: fit the whitening again")
@@ -130,11 +163,11 @@ def moments(vectors: np.ndarray | Embeddings) -> tuple[np.ndarray, np.ndarray]:
       vectors: [N, D] array, memory-mapped array or Embeddings.
 
     Raises:
-      InputError: fewer than two vectors, or a non-finite one, named by row and id.
+      InputError: fewer than two vectors, a non-finite one, named by row and id, or vectors that are all the same.
     """
     embeddings = vectors if isinstance(vectors, Embeddings) else None
-    rows = embeddings.vectors if embeddings is not None else vectors
-    if len(rows.shape) != 2 or rows.shape[0] < 2:
+    rows = arguments.vectors(embeddings.vectors if embeddings is not None else vectors, "vectors", "whitening")
+    if rows.shape[0] < 2:
         raise InputError(f"whitening needs at least two vectors [N, D], got shape {tuple(rows.shape)}")
     count, width = rows.shape
     spread = np.unique(np.linspace(0, count - 1, min(count, SHIFT_ROWS)).astype(np.int64))
@@ -145,16 +178,29 @@ def moments(vectors: np.ndarray | Embeddings) -> tuple[np.ndarray, np.ndarray]:
     quiet = count * width * width < 1e12
     for start in tqdm.tqdm(starts, desc="whitening: fit", unit="block", mininterval=1, disable=quiet):
         block = np.asarray(rows[start : start + FIT_ROWS], np.float64)
-        finite = np.isfinite(block).all(1)
-        if not finite.all():
-            row = start + int((~finite).argmax())
-            name = f" ({embeddings.ids[row]})" if embeddings is not None else ""
-            raise InputError(f"whitening: row {row}{name} of the vectors is non-finite: embed that listing again")
-        block = block - shift
-        total += block.sum(0)
-        second += block.T @ block
+        arguments.finite(block, "whitening", embeddings.ids if embeddings is not None else None, start)
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = block - shift
+            total += block.sum(0)
+            second += block.T @ block
     offset = total / count
-    return shift + offset, second / count - np.outer(offset, offset)
+    mean, covariance = shift + offset, second / count - np.outer(offset, offset)
+    if not np.isfinite(covariance).all():
+        raise InputError(
+            "whitening: the vectors are so large that their squares overflow: scale them, or normalise them"
+        )
+    if np.trace(covariance) <= rounding(rows) * (mean @ mean):
+        raise InputError(
+            f"whitening: all {count:,} vectors are the same up to rounding, so nothing is left to compare them by: did "
+            "the network collapse, or are all pictures the same? Leave the whitening out, or embed again"
+        )
+    return mean, covariance
+
+
+def rounding(rows) -> float:
+    """Returns the share of vectors' squared length that rounding alone may add to their variance, by their dtype."""
+    dtype = np.dtype(getattr(rows, "dtype", np.float32))
+    return float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps) ** 2
 
 
 def inverse_root(covariance: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
@@ -173,18 +219,17 @@ def inverse_root(covariance: np.ndarray, ridge: float) -> tuple[np.ndarray, np.n
 
 
 def check_settings(width: int, ridge: float, dim: int | None) -> None:
-    """Raises InputError for a `dim` outside 1 to `width`, or a negative ridge."""
-    if dim is not None and not 1 <= dim <= width:
+    """Raises InputError for a `dim` outside 1 to `width`, or a ridge that is negative or non-finite."""
+    if dim is not None and not 1 <= arguments.integer(dim, "dim", "whitening") <= width:
         raise InputError(
             f"whitening to dim={dim}, but the vectors have {width} dimensions: choose 1 to {width}, or None for all"
         )
-    if ridge < 0:
-        raise InputError(f"whitening: ridge={ridge}, but it is added to variances: give 0 or more")
+    arguments.number(ridge, "ridge", "whitening", low=0)
 
 
 def describe(vectors: np.ndarray | Embeddings, **settings) -> dict:
     """Returns the contents of `Whitening.info`: what it is fitted on, and the settings."""
-    info = {"rows": int(vectors.shape[0] if not isinstance(vectors, Embeddings) else len(vectors)), **settings}
+    info = {"rows": len(vectors), **settings}
     if isinstance(vectors, Embeddings):
         info |= {"space": vectors.meta.get("space"), "ids_sha256": vectors.ids.sha256()}
     return info
@@ -212,8 +257,8 @@ def fit(vectors: np.ndarray | Embeddings, ridge: float = 1e-7, dim: int | None =
 
     Source: ZCA as in arXiv 2208.00955; PCA whitening as in Jegou & Chum, ECCV 2012.
     """
-    if dim is not None or ridge < 0:
-        check_settings((vectors.vectors if isinstance(vectors, Embeddings) else vectors).shape[-1], ridge, dim)
+    rows = arguments.vectors(vectors.vectors if isinstance(vectors, Embeddings) else vectors, "vectors", "whitening")
+    check_settings(rows.shape[1], ridge, dim)
     mean, covariance = moments(vectors)
     directions, scale = inverse_root(covariance, ridge)
     matrix = (directions * scale) @ directions.T if dim is None else (directions * scale)[:, :dim]

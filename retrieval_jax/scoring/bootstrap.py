@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from retrieval_jax import arguments
 from retrieval_jax.errors import InputError
+
+MOST_DRAWS = 10_000_000  # a 95 % interval is stable with thousands
 
 
 def bootstrap_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -15,8 +18,16 @@ def bootstrap_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
       draws: number of bootstrap draws.
       seed: seed of the draws.
 
+    Raises:
+      InputError: no rows, a score that is non-finite, or settings out of range.
+
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993.
     """
+    values = arguments.array(values, "values", "bootstrap", ("n", "columns")).astype(np.float64, copy=False)
+    if not len(values) or not np.isfinite(values).all():
+        raise InputError(f"bootstrap: values of shape {list(values.shape)} must be finite, and at least one row")
+    arguments.integer(draws, "draws", "bootstrap", high=MOST_DRAWS)
+    arguments.integer(seed, "seed", "bootstrap", low=0)
     rng, count = np.random.default_rng(seed), len(values)
     means = np.empty((draws, values.shape[1]))
     for start in range(0, draws, 64):  # counts of each row, 64 draws at a time to bound memory
@@ -42,8 +53,8 @@ def paired_bootstrap(
 
     Returns:
       "difference" (mean of second - first), "low" and "high" (its 95 % percentile interval), "p" (two-sided: twice the
-      smaller share of draws on one side of 0, with one draw added to each), "wins", "losses" and "ties" (queries on
-      which the second is better, worse, equal), "num_scored".
+      smaller share of draws on one side of 0, with one draw added to each; at least 2 ** (1 - n) for n queries),
+      "wins", "losses" and "ties" (queries on which the second is better, worse, equal), "num_scored".
 
     Raises:
       InputError: the lengths or the scored queries differ, or no query was scored.
@@ -51,8 +62,11 @@ def paired_bootstrap(
     Source: `bootstrap_means`; paired over test items: Koehn, "Statistical Significance Tests for Machine Translation
     Evaluation", 2004.
     """
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if first.shape != second.shape or first.ndim != 1 or (np.isnan(first) != np.isnan(second)).any():
+    first, second = (
+        arguments.array(side, name, "paired_bootstrap", ("Q",)).astype(np.float64, copy=False)
+        for name, side in (("first", first), ("second", second))
+    )
+    if first.shape != second.shape or (np.isnan(first) != np.isnan(second)).any():
         raise InputError(
             f"the two runs were not scored on the same queries ({first.shape} and {second.shape} scores): "
             "compare runs on one catalogue"
@@ -67,7 +81,8 @@ def paired_bootstrap(
         "difference": float(gains.mean()),
         "low": float(low),
         "high": float(high),
-        "p": float(min(1.0, 2 * min(below, above))),
+        # Resampling a single query gives that query again and again: n queries of one sign are as likely as n coins.
+        "p": float(min(1.0, max(2 * min(below, above), 2.0 ** (1 - min(len(gains), 1000))))),
         "wins": int((gains > 0).sum()),
         "losses": int((gains < 0).sum()),
         "ties": int((gains == 0).sum()),

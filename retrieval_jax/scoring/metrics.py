@@ -11,15 +11,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retrieval_jax import arguments
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring.bootstrap import bootstrap_means
 from retrieval_jax.scoring.ranking import Ranking, Truth
 
+MOST_DEPTH = 1_000_000  # of a score: one discount per rank is kept in memory
+
 
 def hash_shares(ids: Sequence[str]) -> np.ndarray:
     """Returns one hash per id, [n] float64 in [0, 1), the same on every machine; about a share s of them is below s."""
-    numbers = [int.from_bytes(hashlib.sha256(str(item).encode()).digest()[:8], "big") for item in ids]
+    numbers = [int.from_bytes(hashlib.sha256(item.encode()).digest()[:8], "big") for item in Ids.of(ids)]
     return np.array(numbers, np.float64) / 2.0**64
 
 
@@ -33,9 +36,28 @@ def selection_half(query_ids: Sequence[str], share: float = 0.5) -> np.ndarray:
     Raises:
       InputError: a share outside 0 to 1.
     """
-    if not 0 <= share <= 1:
-        raise InputError(f"evaluate.selection_share is {share}: expected a share of the queries, from 0 to 1")
+    arguments.number(share, "selection_share", "evaluate", low=0, high=1)
     return hash_shares(query_ids) < share
+
+
+def chance(truth: Truth) -> dict[str, float]:
+    """Returns the expected scores of a gallery in random order, over the queries that have a relevant listing.
+
+    Args:
+      truth: the ground truth.
+
+    Returns:
+      {"mar@10", "mar@10_capped", "recall@1"}; empty where no query has a relevant listing.
+    """
+    own = set(truth.query_ids) & set(truth.gallery_ids)
+    relevant = np.asarray(truth.num_relevant, np.float64)
+    others = len(truth.gallery_ids) - np.array([item in own for item in truth.query_ids], np.float64)
+    relevant, others = relevant[relevant > 0], others[relevant > 0]
+    if not len(relevant):
+        return {}
+    hits = np.minimum(10, others) * relevant / others  # among the first 10, expected
+    found = {"mar@10": hits / relevant, "mar@10_capped": hits / np.minimum(10, relevant), "recall@1": relevant / others}
+    return {name: float(values.mean()) for name, values in found.items()}
 
 
 def check(ranking: Ranking, truth: Truth) -> None:
@@ -48,6 +70,9 @@ def check(ranking: Ranking, truth: Truth) -> None:
     Raises:
       InputError: they do not match; the message says how they differ.
     """
+    if not isinstance(ranking, Ranking) or not isinstance(truth, Truth):
+        what = f"a {type(ranking).__name__} and a {type(truth).__name__}"
+        raise InputError(f"scoring takes a Ranking and a Truth, got {what}")
     if ranking.query_ids != Ids.of(truth.query_ids):
         raise InputError(
             f"the ranking's {len(ranking)} queries differ from the truth's {len(truth)} or are in a different order: "
@@ -115,8 +140,7 @@ def per_query(ranking: Ranking, truth: Truth, ks: Sequence[int] = (1, 10)) -> di
     Source: nDCG, Jarvelin & Kekalainen, "Cumulated gain-based evaluation of IR techniques", TOIS 20(4), 2002.
     """
     check(ranking, truth)
-    if any(k < 1 for k in ks):
-        raise InputError(f"evaluate.ks is {tuple(ks)}: depths must be 1 or more")
+    ks = [arguments.integer(k, "ks", "evaluate", high=MOST_DEPTH) for k in arguments.sequence(ks, "ks", "evaluate")]
     hit, relevant = hits(ranking, truth), truth.num_relevant.astype(np.float64)
     relevant[relevant == 0] = np.nan
     out = {"recall@1": np.where(np.isnan(relevant), np.nan, hit[:, :1].any(1))}
@@ -177,8 +201,16 @@ def summary(
       and "num_without_relevant" without a relevant listing. Means are None if no query was scored; errors and
       intervals are None with fewer than two.
     """
-    table = np.stack(list(each.values()), 1)
-    chosen = np.ones(len(table), bool) if chosen is None else np.asarray(chosen, bool)
+    if not arguments.mapping(each, "each", "summary"):
+        raise InputError("summary: there are no scores to average: give those of per_query")
+    arrays = [arguments.array(values, name, "summary", ("Q",)) for name, values in each.items()]
+    if len({len(values) for values in arrays}) > 1:
+        raise InputError(f"summary: the scores have different numbers of queries: {[len(values) for values in arrays]}")
+    table = np.stack(arrays, 1)
+    if chosen is not None:
+        chosen = arguments.array(chosen, "chosen", "summary", (len(table),), kind="flags")
+    chosen = np.ones(len(table), bool) if chosen is None else chosen
+    arguments.integer(draws, "draws", "summary", low=0)
     values = np.asfortranarray(table[chosen & ~np.isnan(table).any(1)])
     count, out = len(values), {}
     several = count > 1

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.files.arrays import load_npy
-from retrieval_jax.files.atomic import replace_folder
+from retrieval_jax.files import atomic, documents, versions
+from retrieval_jax.files.arrays import file_sha256, load_npy
+
+
+class _Info(TypedDict):
+    """ranking.json."""
+
+    gallery_sha256: str
+    sha256: NotRequired[dict[str, str]]
+
+
+class _Stage(TypedDict):
+    """An entry of rankings.json: the names of two folders, and of the search step that made the ranking."""
+
+    model: documents.FileName
+    stage: documents.FileName
+    step: NotRequired[str | None]
+
+
+class _Stages(TypedDict):
+    """rankings.json."""
+
+    stages: list[_Stage]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +53,7 @@ class Ranking:
         gallery; "" if unknown.
 
     Raises:
-      InputError: shapes that do not match, NaN scores, or padding before the end.
+      InputError: shapes that do not match, rows that are not integers, non-finite scores, or padding before the end.
     """
 
     query_ids: Sequence[str]
@@ -36,9 +61,16 @@ class Ranking:
     scores: np.ndarray
     gallery_sha256: str = ""
 
+    __repr__ = brief.line
+
     def __post_init__(self):
-        rows, scores = np.asarray(self.item_rows, np.int64), np.asarray(self.scores, np.float32)
         ids = Ids.of(self.query_ids)
+        rows = arguments.array(self.item_rows, "item_rows", "Ranking", ("queries", "k"), kind="integers")
+        scores = arguments.array(self.scores, "scores", "Ranking", ("queries", "k"))
+        rows = rows.astype(np.int64, copy=False)
+        with np.errstate(over="ignore"):
+            scores = scores.astype(np.float32, copy=False)
+        arguments.text(self.gallery_sha256, "gallery_sha256", "Ranking")
         if rows.ndim != 2 or rows.shape != scores.shape or len(ids) != len(rows):
             raise InputError(
                 f"a ranking needs rows and scores of shape [queries, k]: got {len(ids)} queries, rows {rows.shape}, "
@@ -46,14 +78,15 @@ class Ranking:
             )
         padding = rows < 0
         bad = (
-            np.isnan(scores).any(1)
+            (np.isnan(scores) | (scores == np.inf)).any(1)
+            | (rows < -1).any(1)
             | (padding != (scores == -np.inf)).any(1)
             | (padding[:, :-1] & ~padding[:, 1:]).any(1)
         )
         if bad.any():
             query = int(bad.argmax())
             raise InputError(
-                f"the ranking of query {query} ({ids[query]}) is invalid: scores must not be NaN, and padding (row -1, "
+                f"the ranking of query {query} ({ids[query]}) is invalid: scores must be finite, and padding (row -1, "
                 "score -inf) must come last"
             )
         for name, value in (("query_ids", ids), ("item_rows", rows), ("scores", scores)):
@@ -71,36 +104,42 @@ class Ranking:
         """Writes the folder atomically; `info` (JSON-serialisable) goes into its ranking.json."""
 
         def fill(new: pathlib.Path) -> None:
-            np.save(new / "item_rows.npy", self.item_rows, allow_pickle=False)
-            np.save(new / "scores.npy", self.scores, allow_pickle=False)
+            atomic.write_npy(new / "item_rows.npy", self.item_rows)
+            atomic.write_npy(new / "scores.npy", self.scores)
             self.query_ids.save(new, "query_")
-            text = {"queries": len(self), "k": self.k, "gallery_sha256": self.gallery_sha256, **info}
-            (new / "ranking.json").write_text(json.dumps(text, indent=1))
+            sums = {file.name: file_sha256(file) for file in sorted(new.iterdir())}
+            text = {"queries": len(self), "k": self.k, "gallery_sha256": self.gallery_sha256, "sha256": sums, **info}
+            atomic.write_text(new / "ranking.json", json.dumps(text, indent=1))
 
-        return replace_folder(folder, fill)
+        return versions.replace(folder, "ranking.json", fill)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Ranking:
-        """Loads a ranking that `save` wrote.
+        """Loads a ranking that `save` wrote, and verifies the checksums of its files.
 
         Raises:
           InputError: a missing or damaged file; the message names it.
         """
-        folder = pathlib.Path(folder)
-        try:
-            info = json.loads((folder / "ranking.json").read_text())
-            sha = info["gallery_sha256"]
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{folder / 'ranking.json'} not found: run search first (python -m retrieval_jax.search)"
-            ) from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / 'ranking.json'} does not describe a ranking: run search again") from error
+        return versions.read(folder, "ranking.json", cls._load)
+
+    @classmethod
+    def _load(cls, folder: pathlib.Path) -> Ranking:
+        info = documents.read(
+            folder / "ranking.json",
+            _Info,
+            remedy="run search again",
+            missing="run search first (`retrieval-jax search`)",
+        )
+        sums = info.get("sha256", {})  # version 0.2 wrote none
+        for name in ("query_ids.npy", "query_id_offsets.npy", "item_rows.npy", "scores.npy"):
+            file = folder / name
+            if name in sums and file.exists() and file_sha256(file) != sums[name]:
+                raise InputError(f"{file} has changed since it was written: run search again")
         return cls(
             Ids.load(folder, "query_"),
-            load_npy(folder / "item_rows.npy", mmap=False),
-            load_npy(folder / "scores.npy", mmap=False),
-            sha,
+            load_npy(folder / "item_rows.npy", mmap=False, dtypes=("int64",), ndim=2),
+            load_npy(folder / "scores.npy", mmap=False, dtypes=("float32",), ndim=2),
+            info["gallery_sha256"],
         )
 
 
@@ -126,8 +165,13 @@ class Truth:
     indptr: np.ndarray
     rows: np.ndarray
 
+    __repr__ = brief.line
+
     def __post_init__(self):
-        indptr, rows = np.asarray(self.indptr, np.int64), np.asarray(self.rows, np.int64)
+        for name in ("query_ids", "gallery_ids"):
+            object.__setattr__(self, name, _texts(getattr(self, name), name))
+        indptr = arguments.array(self.indptr, "indptr", "Truth", ("Q + 1",), kind="integers").astype(np.int64)
+        rows = arguments.array(self.rows, "rows", "Truth", ("n",), kind="integers").astype(np.int64)
         if (
             indptr.shape != (len(self.query_ids) + 1,)
             or rows.ndim != 1
@@ -176,6 +220,7 @@ class Truth:
         Raises:
           InputError: an unknown or duplicate gallery id, or not one list per query.
         """
+        query_ids, gallery_ids = _texts(query_ids, "query_ids"), _texts(gallery_ids, "gallery_ids")
         row_of = {item: row for row, item in enumerate(gallery_ids)}
         if len(row_of) != len(gallery_ids):
             raise InputError(
@@ -183,8 +228,9 @@ class Truth:
                 "distinct"
             )
         indptr, rows = [0], []
-        for number, items in enumerate(relevant):
-            for item in items:
+        for number, items in enumerate(arguments.sequence(relevant, "relevant", "Truth")):
+            for item in arguments.sequence(items, f"relevant[{number}]", "Truth") if number < len(query_ids) else ():
+                item = item if isinstance(item, str) else str(item)
                 if item not in row_of:
                     raise InputError(
                         f"the truth of query {query_ids[number]} (row {number}) refers to {item!r}, which is not in "
@@ -209,6 +255,49 @@ class Truth:
         return np.diff(self.indptr)
 
 
+def replace_all(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None]) -> None:
+    """Replaces the rankings of a work directory once all new ones are complete.
+
+    Each ranking is replaced in one step, then the list of them; those that are no longer listed are removed last. So a
+    reader, or a kill in between, finds every ranking of the list whole.
+
+    Args:
+      folder: workdir/rankings.
+      fill: writes rankings.json, the rankings below <model>/<stage> and other files of the models, into the empty
+        folder that it is given.
+    """
+    folder = pathlib.Path(folder)
+    new = atomic.filled(folder, fill)
+    try:
+        if not folder.exists():
+            os.replace(new, folder)
+            return
+        rankings = {path.parent.relative_to(new) for path in new.rglob("ranking.json")}
+        for name in sorted(rankings):
+            versions.commit(new / name, folder / name, "ranking.json")
+        files = {path.relative_to(new) for path in new.rglob("*") if path.is_file()}
+        for name in sorted(files, key=lambda name: name.name == "rankings.json"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(new / name, folder / name)
+        for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
+            name = path.relative_to(folder)
+            if path.is_dir():
+                with contextlib.suppress(OSError):  # not empty
+                    path.rmdir()
+            elif name not in files and name.parent not in rankings:
+                path.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _texts(ids: Sequence[str], name: str) -> Sequence[str]:
+    """Returns ids as texts; sequences of texts stay as they are, since lists are looked up faster than `Ids`."""
+    ids = arguments.sequence(ids, name, "Truth")
+    if isinstance(ids, (list, tuple, np.ndarray)) and not all(type(item) is str for item in ids):
+        return list(Ids.of(ids))
+    return ids
+
+
 def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
     """Returns (model, stage) of the rankings in a work directory, in the order of their creation.
 
@@ -218,15 +307,17 @@ def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
     Raises:
       InputError: there are no rankings yet, or rankings.json is damaged.
     """
-    file = pathlib.Path(workdir) / "rankings" / "rankings.json"
-    try:
-        return [(entry["model"], entry["stage"]) for entry in json.loads(file.read_text())["stages"]]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{file} not found: run `python -m retrieval_jax.search` with the same --config and --workdir first"
-        ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not a list of rankings ({error!r}): run search again") from error
+    return [(entry["model"], entry["stage"]) for entry in read_stages(workdir)]
+
+
+def read_stages(workdir: str | os.PathLike) -> list[dict]:
+    """Returns the entries of rankings.json; Args and Raises as of `list_stages`."""
+    return documents.read(
+        pathlib.Path(workdir) / "rankings" / "rankings.json",
+        _Stages,
+        remedy="run search again",
+        missing="run `python -m retrieval_jax.search` with the same --config and --workdir first",
+    )["stages"]
 
 
 def matching_stages(stages: Sequence[tuple[str, str]], wanted: str, setting: str) -> list[tuple[str, str]]:

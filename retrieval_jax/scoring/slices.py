@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retrieval_jax import arguments
+from retrieval_jax.errors import InputError
+
 RELEVANT = ((1, 1), (2, 2), (3, 5), (6, 10), (11, None))  # numbers of relevant listings, inclusive
 MOST = 50  # slices per category level; queries of any further categories go to "(other)"
 OTHER, UNKNOWN = "(other)", "(unknown)"
@@ -20,6 +23,7 @@ def by_relevant(num_relevant: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
       {name: bool [Q]} of the non-empty slices; every query with a relevant listing is in exactly one.
     """
+    num_relevant = arguments.array(num_relevant, "num_relevant", "by_relevant", ("Q",), kind="integers")
     out = {}
     for low, high in RELEVANT:
         name = f">{low - 1}" if high is None else str(low) if low == high else f"{low}-{high}"
@@ -40,7 +44,11 @@ def by_category(codes: np.ndarray, names: Sequence[str], most: int = MOST) -> di
     Returns:
       {name: bool [Q]}; every query is in exactly one. Categories with the same name have their row appended.
     """
-    codes = np.asarray(codes)
+    codes = arguments.array(codes, "codes", "by_category", ("Q",), kind="integers").astype(np.int64, copy=False)
+    names = arguments.sequence(names, "names", "by_category")
+    arguments.integer(most, "most", "by_category", low=0)
+    if codes.size and codes.max() >= len(names):
+        raise InputError(f"by_category: code {codes.max()} has no name: there are {len(names)} names")
     counts = np.bincount(codes[codes >= 0], minlength=len(names))
     order = [code for code in np.argsort(-counts, kind="stable").tolist() if counts[code]]
     out = {}

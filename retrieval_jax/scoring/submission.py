@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Sequence
 
+from retrieval_jax import arguments
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
@@ -30,6 +31,13 @@ def write_submission(
       InputError: the ranking is of a different gallery, or an id contains whitespace, which the format cannot express.
     """
     gallery_ids = Ids.of(gallery_ids)
+    arguments.path(file, "file", "submission")
+    arguments.integer(depth, "depth", "submission")
+    if ranking.item_rows.size and ranking.item_rows.max() >= len(gallery_ids):
+        raise InputError(
+            f"the ranking refers to gallery row {ranking.item_rows.max()}, but the gallery has {len(gallery_ids)} "
+            "rows: search this catalogue again"
+        )
     if ranking.gallery_sha256 and ranking.gallery_sha256 != gallery_ids.sha256():
         raise InputError(
             "the ranking was made from a different gallery than the catalogue's (ids or their order differ): embed "

@@ -42,6 +42,9 @@ def defaults() -> ConfigDict:
     config.mine = ConfigDict()
     # Keep tokens that occur in more than this many titles of train and val: by default 30, fewer for few titles.
     config.mine.threshold = config_dict.placeholder(int)
+    # What a word of a title is: 1, as published for eProduct; 2, the same for plain ASCII, right for other scripts,
+    # decomposed accents and HTML (attributes/titles.py). A vocabulary keeps the rule that it was made by.
+    config.mine.rule = 2
     # Better words, all off by default: docs/mining.md.
     config.mine.normalise = False  # one form of numbers with units, and of spellings
     config.mine.segment = False  # cut Chinese and Japanese into words

@@ -132,6 +132,7 @@ ROWS: dict[str, Kind] = {
     "data.cache_bytes": whole(0, 2**50),
     "data.leave_out": TEXT,
     "mine.threshold": optional(whole(0), "None to follow the number of titles"),
+    "mine.rule": whole(1, 2),
     "mine.normalise": FLAG,
     "mine.segment": FLAG,
     "mine.variants.on": FLAG,

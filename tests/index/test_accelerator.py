@@ -68,7 +68,7 @@ def test_the_quantisation_bound_holds_and_is_reasonably_tight(kind):
 def test_bad_input_has_a_remedy():
     accelerator = index.get("accelerator")
     gallery = np.ones((30, 4), np.float32)
-    with pytest.raises(InputError, match="bfloat16 or float32"):
+    with pytest.raises(InputError, match="one of bfloat16, float32"):
         accelerator.Index(gallery, dtype="int8")
     with pytest.raises(InputError, match="must divide"):
         accelerator.Index(gallery, gallery_block=100, group=8)

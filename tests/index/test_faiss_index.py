@@ -118,7 +118,7 @@ def test_a_folder_is_rejected_if_a_single_listing_was_embedded_again(tmp_path, j
     (lambda folder: (folder / "index.faiss").write_bytes(b"IxFI" * 30), "has changed"),
     (lambda folder: (folder / "index.faiss").unlink(), "is missing"),
     (lambda folder: (folder / "witnesses.npy").write_bytes(b""), "truncated"),
-    (lambda folder: (folder / "index.json").write_text("{"), "does not describe an index"),
+    (lambda folder: (folder / "index.json").write_text("{"), "index.json is not readable JSON"),
     (lambda folder: (folder / "index.json").write_text(
         json.dumps({**json.loads((folder / "index.json").read_text()), "format": 9})), "format 9"),
 ])  # fmt: skip

@@ -323,12 +323,12 @@ def test_bad_input_is_rejected_with_a_remedy(uri, tmp_path, capfd):
             milvus.Index(gallery, uri=uri, fields=fields)
     broken = gallery.vectors.copy()
     broken[3, 1] = np.nan
-    with pytest.raises(InputError, match=r"gallery embedding of row 3 \(g0001\)"):
+    with pytest.raises(InputError, match=r"row 3 \(g0001\)"):
         milvus.Index(Embeddings(gallery.ids, broken), uri=uri)
     made = milvus.Index(gallery, uri=uri)
     with pytest.raises(InputError, match="same model"):
         made.search(gallery.vectors[:, :3], 1)
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(InputError, match="k=0"):
         made.search(gallery, 0)
     with pytest.raises(InputError, match="at most 16384"):
         made.search(gallery, 16385)

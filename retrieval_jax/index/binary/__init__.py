@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 import tqdm
 
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import codes, rerank
 from retrieval_jax.index.binary.store import Store, create, open
@@ -46,6 +46,9 @@ class Index:
       InputError: a wrong number of ids, settings out of range, or a non-finite vector, named by row and id.
     """
 
+    def __repr__(self) -> str:
+        return f"binary.Index({brief.size(self.exact.gallery)})"
+
     def __init__(
         self,
         gallery: np.ndarray | Embeddings,
@@ -59,18 +62,18 @@ class Index:
         rounds: int = 10,
         seed: int = 0,
     ):
-        if min(candidates, shards) < 1:
-            raise InputError(f"candidates and shards must be at least 1: got {candidates} and {shards}")
-        self.exact = exact.Index(gallery, ids)  # only for its ids, places and own_rows
+        self.candidates = arguments.integer(candidates, "candidates", "index binary")
+        arguments.integer(shards, "shards", "index binary", high=1000)
+        self.exact = exact.Index(gallery, ids)  # only for its ids, places, lengths and own_rows
         gallery = self.exact.gallery
-        self.candidates = candidates
         self.coder = codes.fit(gallery, bits=bits, cells=cells, rounds=rounds, seed=seed)
         self.probes = codes.probed(self.coder.cells, probes)
         self.shards = [codes.Lists(self.coder.bits, self.coder.cells) for _ in range(shards)]
         starts = range(0, len(gallery), GALLERY_BLOCK)
         for start in tqdm.tqdm(starts, desc="encode", unit="block", mininterval=1, disable=len(starts) < 16):
             block = np.asarray(gallery[start : start + GALLERY_BLOCK], np.float32)
-            exact.lengths_of(block, self.exact.ids, "gallery", start)  # rejects non-finite vectors
+            lengths = exact.lengths_of(block, self.exact.ids, "gallery", start)  # rejects non-finite vectors
+            self.exact.lengths[start : start + len(block)] = lengths
             code, cell = self.coder.encode(block)
             rows = np.arange(start, start + len(block))
             for number, shard in enumerate(self.shards):
@@ -106,4 +109,4 @@ class Index:
             fetch=self.exact.gallery.__getitem__,
             lock=contextlib.nullcontext(),
         )
-        return self.exact.ranking(ids, rows, scores)
+        return self.exact.ranking(ids, rows, scores, vectors)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Callable
 
 import faiss
 import numpy as np
 
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
+from retrieval_jax.files.arrays import load_npz
 
 TRAINING_ROWS = 8192  # rows to fit the rotation on
 ROWS_PER_CELL = 64  # most rows per cell to fit the cells on
 FEW_ROWS = 50_000  # up to this many rows there is one cell, and all codes are scanned
+MOST_BITS = 1 << 14  # the rotation is [bits, bits] while it is fitted
 SLACK = 32  # rows requested beyond the wanted count, to resolve ties at the end
 # A bit is set if a float64 product exceeds this. Products computed with other block sizes or thread counts differ by
 # about 1e-15; with this threshold, products that are truly zero (common in sparse or constant data) keep the same bit.
@@ -38,11 +40,30 @@ class Coder:
       mean: [D] float64, mean of the unit vectors it was fitted on.
       rotation: [D, bits] float64; bits is a multiple of 8.
       centroids: [cells, D] float64, of length 1.
+
+    Raises:
+      InputError: other shapes, or numbers that are non-finite.
     """
 
     mean: np.ndarray
     rotation: np.ndarray
     centroids: np.ndarray
+
+    __repr__ = brief.line
+
+    def __post_init__(self):
+        mean = arguments.array(self.mean, "mean", "binary codes", ("D",))
+        rotation = arguments.array(self.rotation, "rotation", "binary codes", (len(mean), "bits"))
+        centroids = arguments.array(self.centroids, "centroids", "binary codes", ("cells", len(mean)))
+        if not all(np.isfinite(part).all() for part in (mean, rotation, centroids)):
+            raise InputError("binary codes: a coder with non-finite numbers: fit it again")
+        if not rotation.shape[1] or rotation.shape[1] % 8 or not len(centroids):
+            raise InputError(
+                f"binary codes: a coder of {rotation.shape[1]} bits and {len(centroids)} cells: fit it with a multiple "
+                "of 8 bits and 1 cell or more"
+            )
+        for name, value in (("mean", mean), ("rotation", rotation), ("centroids", centroids)):
+            object.__setattr__(self, name, value)
 
     @property
     def bits(self) -> int:
@@ -84,15 +105,12 @@ class Coder:
         Raises:
           InputError: the file is missing or is not a saved coder.
         """
+        kinds = {"mean": (("float64",), 1), "rotation": (("float64",), 2), "centroids": (("float64",), 2)}
+        arrays = load_npz(file, kinds, remedy="create the index again")
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                coder = cls(arrays["mean"], arrays["rotation"], arrays["centroids"])
-            width = coder.mean.shape
-            if coder.rotation.shape[:1] != width or coder.centroids.shape[1:] != width or coder.bits % 8:
-                raise ValueError("shapes do not match")
-            return coder
-        except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
-            raise InputError(f"{file} is not a coder of a binary index ({error}): create the index again") from error
+            return cls(**arrays)
+        except InputError as error:
+            raise InputError(f"{file} is not a coder of a binary index ({error}): create the index again") from None
 
 
 def fit_rotation(unit: np.ndarray, bits: int, rounds: int, seed: int) -> np.ndarray:
@@ -151,26 +169,26 @@ def fit(
     Raises:
       InputError: no vectors, non-finite ones, or settings out of range.
     """
-    rows = vectors.vectors if isinstance(vectors, Embeddings) else vectors
-    if len(rows.shape) != 2 or not len(rows) or not rows.shape[1]:
+    rows = arguments.vectors(vectors.vectors if isinstance(vectors, Embeddings) else vectors, "vectors", "binary codes")
+    if not len(rows):
         raise InputError(f"binary codes need vectors [n, D] to fit on, got shape {tuple(rows.shape)}")
     count, width = rows.shape
     usual = max(8, 2 * width // 8 * 8)
-    bits = usual if bits is None else bits
-    if bits < 8 or bits % 8:
-        raise InputError(f"binary codes of {bits} bits: use a multiple of 8, such as {usual}")
+    bits = usual if bits is None else arguments.integer(bits, "bits", "binary codes", high=max(MOST_BITS, usual))
+    if bits % 8:
+        raise InputError(f"binary codes: bits={bits}, expected a multiple of 8, such as {usual}")
+    arguments.integer(rounds, "rounds", "binary codes", low=0, high=1000)
+    arguments.integer(seed, "seed", "binary codes", low=0, high=2**31 - 2)  # faiss takes 31 bits
     if cells is None:
         cells = 1 if count <= FEW_ROWS else int(np.sqrt(count))
-    if not 1 <= cells <= count:
+    if arguments.integer(cells, "cells", "binary codes") > count:
         raise InputError(f"{cells} cells cannot be fitted on {count} vectors: choose from 1 to {count}")
 
     def some(number: int) -> np.ndarray:
         chosen = np.sort(np.random.default_rng(seed).permutation(count)[:number])
-        read = np.asarray(rows[chosen] if number < count else rows[:], np.float32)
-        bad = ~np.isfinite(read).all(1)
-        if bad.any():
-            row = int(chosen[bad.argmax()])
-            raise InputError(f"binary codes: row {row} of the vectors is non-finite: embed that listing again")
+        with np.errstate(over="ignore"):
+            read = np.asarray(rows[chosen] if number < count else rows[:], np.float32)
+        arguments.finite(read, "binary codes", None, chosen)
         return units(read)
 
     unit = some(max(TRAINING_ROWS, 4 * width))
@@ -198,9 +216,7 @@ def probed(cells: int, probes: int | None) -> int:
     Raises:
       InputError: probes below 1.
     """
-    if probes is not None and probes < 1:
-        raise InputError(f"probes is {probes}: it must be at least 1")
-    return min(cells, max(16, cells // 16) if probes is None else probes)
+    return min(cells, max(16, cells // 16) if probes is None else arguments.integer(probes, "probes", "index binary"))
 
 
 class Lists:
@@ -276,6 +292,7 @@ def candidates(
       n unordered arrays of up to `count` rows.
     """
     asked = count + SLACK + max((len(rows) for rows in own), default=0)
+    asked = min(asked, max(len(shard) for shard in shards) + 1)  # one more than a shard has shows that it has no more
     found = [shard.nearest(codes, cells, asked) for shard in shards]
     far = np.iinfo(np.int32).max
     distances = np.concatenate([np.where(rows >= 0, distance, far) for distance, rows in found], 1)

@@ -13,14 +13,16 @@ import fcntl
 import os
 import pathlib
 import threading
+import time
 import zlib
 from collections.abc import Iterable
 
 import numpy as np
 import tqdm
 
+from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings, Ids, places
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import layout, rerank, shard
 from retrieval_jax.index.binary.codes import Coder, fit, probed
@@ -63,8 +65,9 @@ def create(
     folder = pathlib.Path(folder)
     if folder.exists():
         raise InputError(f"{folder} already exists: open it, or choose a different folder")
-    if not 1 <= shards <= 1000 or dtype not in ("float32", "float16"):
-        raise InputError(f"shards must be 1 to 1000 and dtype float32 or float16: got {shards} and {dtype!r}")
+    arguments.integer(shards, "shards", "binary.create", high=layout.MOST_SHARDS)
+    arguments.choice(dtype, "dtype", "binary.create", ("float32", "float16"))
+    arguments.integer(candidates, "candidates", "binary.create")
     coder = fit(training, bits=bits, cells=cells, rounds=rounds, seed=seed)
 
     layout.write(folder, coder, shards, dtype)
@@ -96,8 +99,7 @@ class Store:
     """
 
     def __init__(self, folder: pathlib.Path, write: bool, candidates: int, probes: int | None):
-        if candidates < 1:
-            raise InputError(f"candidates is {candidates}: it must be at least 1")
+        arguments.integer(candidates, "candidates", "binary.open")
         self.folder, self.candidates, self._lock_file = folder, candidates, None
         info = layout.read(folder)
         self.coder = Coder.load(folder / "coder.npz")
@@ -106,7 +108,8 @@ class Store:
         self._row_of: dict[bytes, int] | None = None  # filled on demand: by writes, and by searches with ids
         try:
             if write:
-                self._lock_file = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o666)
+                with naming(folder):
+                    self._lock_file = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o666)
                 try:
                     fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
@@ -175,7 +178,8 @@ class Store:
     def _closed_if_interrupted(self):
         """Closes the index if a write fails (disk full, signal): reopening it truncates the incomplete write."""
         try:
-            yield
+            with naming(self.folder):
+                yield
         except BaseException:
             self.close()
             raise
@@ -206,6 +210,7 @@ class Store:
         ids = Ids.of(ids)
         names = [item.encode() for item in ids]
         vectors = vectors.vectors if isinstance(vectors, Embeddings) else vectors
+        vectors = arguments.vectors(vectors, "vectors", f"{self.folder}")
         if vectors.shape != (len(names), self.dim):
             raise InputError(
                 f"{len(names)} ids and vectors of shape {tuple(vectors.shape)}: this index takes one vector of "
@@ -220,11 +225,25 @@ class Store:
             if not replace and (there := next((name for name in names if name in row_of), None)) is not None:
                 raise InputError(f"id {there.decode()!r} is already in {self.folder}: use update to replace its vector")
             starts = range(0, len(names), shard.BLOCK)
-            for first in tqdm.tqdm(starts, desc="add", unit="block", mininterval=1, disable=len(starts) < 16):
-                block = np.asarray(vectors[first : first + shard.BLOCK], np.float32)
+            for first in starts:  # all of them before the first is written
+                block = self._read(vectors, first)
                 with np.errstate(over="ignore"):
-                    exact.lengths_of(block.astype(self.dtype), ids, "new", first)  # rejects non-finite vectors
-                self._put_block(names[first : first + shard.BLOCK], block)
+                    kept = block.astype(self.dtype)
+                exact.lengths_of(kept, ids, "new", first)  # rejects non-finite vectors
+                lost = ~kept.any(1) & block.any(1)
+                if lost.any():
+                    row = first + int(lost.argmax())
+                    raise InputError(
+                        f"the vector of row {row} ({ids[row]}) is so short that it becomes zero in {self.dtype}: scale "
+                        "it, or create an index of float32"
+                    )
+            for first in tqdm.tqdm(starts, desc="add", unit="block", mininterval=1, disable=len(starts) < 16):
+                self._put_block(names[first : first + shard.BLOCK], self._read(vectors, first))
+
+    def _read(self, vectors, first: int) -> np.ndarray:
+        """Returns a block of vectors to write, [n, D] float32."""
+        with np.errstate(over="ignore"):
+            return np.asarray(vectors[first : first + shard.BLOCK], np.float32)
 
     def _put_block(self, names: list[bytes], block: np.ndarray) -> None:
         codes, cells = self.coder.encode(block)
@@ -253,7 +272,7 @@ class Store:
         Returns:
           How many existed.
         """
-        names = {str(item).encode() for item in ids}
+        names = {item.encode() for item in Ids.of(ids)}
         with self._writing:
             self._begin()
             row_of = self._rows()
@@ -307,24 +326,45 @@ class Store:
         self._row_of = None
 
     def verify(self) -> None:
-        """Reads everything and verifies the checksums.
+        """Reads everything on disk and verifies the checksums; other threads and processes may write meanwhile.
 
         Raises:
           InputError: a damaged file; the message names it.
         """
-        for part in self._shards:
-            part.verify()
+        for number in range(len(self._shards)):
+            part = self._shards[number]
+            while True:
+                try:
+                    part.verify()
+                    break
+                except (InputError, OSError):
+                    if shard.current(part.folder) == part.generation:  # otherwise a writer compacted it meanwhile
+                        raise
+                if self._lock_file is None:  # what this reader has in memory stays as it is until `refresh`
+                    part = self._open_shard(number, len(self._shards))
+                else:
+                    time.sleep(0.01)  # until the thread that compacts has put the new one in its place
+                    part = self._shards[number]
 
     def names(self, rows: np.ndarray) -> list:
         """Returns the ids of rows (a Ranking's item_rows), as nested lists of the same shape; "" for -1.
 
         Row numbers are valid until the next compaction, in readers until the `refresh` after it.
         """
-        rows = np.asarray(rows)
-        if rows.ndim:
-            return [self.names(row) for row in rows]
-        number, parts = int(rows), self._shards
-        return parts[number % len(parts)].name(number // len(parts)).decode() if number >= 0 else ""
+        parts = self._shards
+        count = len(parts) * max(part.rows for part in parts)
+        shape = [f"n{axis}" for axis in range(np.ndim(rows))]
+        rows = arguments.rows(rows, "rows", "binary index: names", shape, count, padding=True)
+
+        def named(rows):
+            if isinstance(rows, list):
+                return [named(row) for row in rows]
+            part = parts[rows % len(parts)]
+            if rows >= 0 and rows // len(parts) >= part.rows:
+                raise InputError(f"binary index: row {rows} does not exist")
+            return part.name(rows // len(parts)).decode() if rows >= 0 else ""
+
+        return named(rows.tolist())
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
         """Returns the best k candidates of every query.
@@ -371,4 +411,5 @@ class Store:
             fetch=fetch,
             lock=self._memory,
         )
+        exact.warn_zero(exact.zero_rows(vectors, scores), len(vectors), "query", ids)
         return Ranking(ids if ids is not None else Ids.of(map(str, range(len(vectors)))), rows, scores)

@@ -20,14 +20,23 @@ import numpy as np
 import threadpoolctl
 import tqdm
 
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings, Ids, places
-from retrieval_jax.errors import InputError
-from retrieval_jax.index.exact.blocks import best_first, check_queries, lengths_of, query_block, unit
+from retrieval_jax.index.exact.blocks import (
+    best_first,
+    check_gallery,
+    check_queries,
+    lengths_of,
+    query_block,
+    unit,
+    warn_zero,
+    zero_rows,
+)
 from retrieval_jax.index.exact.running_best import WORD, Best
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir.provenance import cores
 
-__all__ = ["Index", "best_first", "check_queries", "lengths_of", "query_block", "unit"]
+__all__ = ["Index", "best_first", "check_queries", "lengths_of", "query_block", "unit", "warn_zero", "zero_rows"]
 
 TILE = 512  # most queries that one thread multiplies with a gallery block at once
 PAIRS = 1 << 18  # floats that one thread gathers at once to re-score pairs: few enough for its cache
@@ -45,7 +54,7 @@ class Index:
 
     Args:
       gallery: [G, D] array, memory-mapped array or Embeddings; need not be normalised; a zero vector scores 0 with
-        everything. Read in blocks during a search, once per `query_block` queries.
+        everything, and a search warns of it. Read in blocks during a search, once per `query_block` queries.
       ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
       query_block: queries at once; they and their candidates, (2 * (k + margin) + 64) * 12 bytes each, are in memory.
       gallery_block: gallery rows at once; takes 12 * dim bytes per row, plus up to 2,560 bytes per row and thread.
@@ -54,6 +63,9 @@ class Index:
     Raises:
       InputError: the number of ids differs from the number of rows, or a setting is out of range.
     """
+
+    def __repr__(self) -> str:
+        return f"exact.Index({brief.size(self.gallery)})"
 
     def __init__(
         self,
@@ -64,19 +76,10 @@ class Index:
         gallery_block: int = 8192,
         margin: int = 32,
     ):
-        if isinstance(gallery, Embeddings):
-            gallery, ids = gallery.vectors, gallery.ids if ids is None else ids
-        if len(gallery.shape) != 2:
-            raise InputError(f"the gallery must be [rows, dim], got shape {tuple(gallery.shape)}")
-        if min(query_block, gallery_block, margin + 1) < 1:
-            raise InputError(
-                "query_block and gallery_block must be at least 1 and margin at least 0: got "
-                f"{query_block}, {gallery_block} and {margin}"
-            )
-        self.gallery, self.ids = gallery, None if ids is None else Ids.of(ids)
-        if self.ids is not None and len(self.ids) != len(gallery):
-            raise InputError(f"the gallery has {len(gallery)} vectors but {len(self.ids)} ids: give one id per row")
-        self.query_block, self.gallery_block, self.margin = query_block, gallery_block, margin
+        self.gallery, self.ids = gallery, _ = check_gallery(gallery, ids, "index exact")
+        self.query_block = arguments.integer(query_block, "query_block", "index exact")
+        self.gallery_block = arguments.integer(gallery_block, "gallery_block", "index exact")
+        self.margin = arguments.integer(margin, "margin", "index exact", low=0)
         self.lengths = np.full(len(gallery), np.nan)  # filled by the first search
         self.place = np.arange(len(gallery)) if self.ids is None else places(self.ids)  # each row's rank by id
         # Bound of the float32 error of a cosine: dim rounding errors of at most 2**-24 each. Their sum is at most dim
@@ -115,14 +118,23 @@ class Index:
                 block, lengths, mine = query_block(vectors, ids, own, start, stop)
                 found = self._search_block(block, lengths, mine, k, pool, bar)
                 rows[start:stop, : found[0].shape[1]], scores[start:stop, : found[1].shape[1]] = found
-        return self.ranking(ids, rows, scores)
+        return self.ranking(ids, rows, scores, vectors)
 
     def check(self, queries: np.ndarray | Embeddings, k: int) -> tuple[Ids | None, np.ndarray]:
         """Returns the queries' ids (or None) and vectors; raises the same InputErrors as `search`."""
         return check_queries(queries, self.gallery.shape[1], k)
 
-    def ranking(self, ids: Ids | None, rows: np.ndarray, scores: np.ndarray) -> Ranking:
-        """Returns a Ranking of rows and scores [Q, k] of this gallery; queries without ids are numbered."""
+    def ranking(self, ids: Ids | None, rows: np.ndarray, scores: np.ndarray, vectors) -> Ranking:
+        """Returns a Ranking of rows and scores [Q, k] of this gallery; warns of zero vectors.
+
+        Args:
+          ids: of the queries, or None: then they are numbered.
+          rows: [Q, k].
+          scores: [Q, k].
+          vectors: [Q, D] the queries.
+        """
+        warn_zero(zero_rows(vectors, scores), len(vectors), "query", ids)
+        warn_zero(np.flatnonzero(self.lengths == 0), len(self.gallery), "gallery", self.ids)
         names = ids if ids is not None else [str(row) for row in range(len(rows))]
         return Ranking(names, rows, scores, self.ids.sha256() if self.ids is not None else "")
 

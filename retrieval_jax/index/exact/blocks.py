@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+
 import numpy as np
 
+from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings, Ids
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 
 
 def lengths_of(vectors: np.ndarray, ids: Ids | None, side: str, first: int | np.ndarray = 0) -> np.ndarray:
@@ -21,21 +25,16 @@ def lengths_of(vectors: np.ndarray, ids: Ids | None, side: str, first: int | np.
       [n] float64.
 
     Raises:
-      InputError: a non-finite vector, named by row and id.
+      InputError: a non-finite vector; the message has the count, and the first one's row and id.
     """
     out = np.empty(len(vectors))
     for start in range(0, len(vectors), 512):
-        wide = np.asarray(vectors[start : start + 512], np.float64)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is reported below
+            wide = np.asarray(vectors[start : start + 512], np.float32).astype(np.float64)
         out[start : start + 512] = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-        bad = ~np.isfinite(out[start : start + 512])
-        if bad.any():
-            row = start + int(bad.argmax())
-            row = int(first[row]) if isinstance(first, np.ndarray) else first + row
-            name = f" ({ids[row]})" if ids is not None else ""
-            raise InputError(
-                f"{side} embedding of row {row}{name} is non-finite: embed that listing again, or check its image and "
-                "the checkpoint"
-            )
+        if not np.isfinite(out[start : start + 512]).all():
+            with np.errstate(over="ignore"):
+                arguments.finite(np.asarray(vectors, np.float32), f"the {side} embeddings", ids, first)
     return out
 
 
@@ -62,18 +61,72 @@ def check_queries(queries: np.ndarray | Embeddings, width: int, k: int) -> tuple
       k: results per query.
 
     Raises:
-      InputError: a dimension other than `width`, or k below 1.
+      InputError: not vectors of `width` dimensions, k below 1, or more results than fit in memory.
     """
     ids = queries.ids if isinstance(queries, Embeddings) else None
-    vectors = queries.vectors if isinstance(queries, Embeddings) else np.asarray(queries)
-    if len(vectors.shape) != 2 or vectors.shape[1] != width:
+    vectors = arguments.vectors(queries.vectors if ids is not None else queries, "queries", "search")
+    if vectors.shape[1] != width:
         raise InputError(
             f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of {width} dimensions: embed "
             "both with the same model"
         )
-    if k < 1:
-        raise InputError(f"search.k is {k}: ask for at least one result")
+    arguments.integer(k, "k", "search")
+    arguments.memory(
+        24 * len(vectors) * int(k), f"{k:,} results for each of {len(vectors):,} queries", "search", "lower k"
+    )
     return ids, vectors
+
+
+def check_gallery(gallery: np.ndarray | Embeddings, ids: Sequence[str] | None, where: str) -> tuple:
+    """Returns the gallery's vectors and ids (None where there are none).
+
+    Args:
+      gallery: [G, D] array or Embeddings.
+      ids: G ids, for arrays; None for those of the embeddings.
+      where: name of the index.
+
+    Raises:
+      InputError: not vectors, or not one id per row.
+    """
+    if isinstance(gallery, Embeddings):
+        gallery, ids = gallery.vectors, gallery.ids if ids is None else ids
+    gallery = arguments.vectors(gallery, "gallery", where)
+    ids = None if ids is None else Ids.of(ids)
+    if ids is not None and len(ids) != len(gallery):
+        raise InputError(f"the gallery has {len(gallery)} vectors but {len(ids)} ids: give one id per row")
+    return gallery, ids
+
+
+def zero_rows(vectors, scores: np.ndarray) -> np.ndarray:
+    """Returns which queries are zero vectors, ascending; only those whose best cosine is 0 are read again.
+
+    Args:
+      vectors: [Q, D] queries.
+      scores: [Q, k] their results' cosines.
+    """
+    suspects = np.flatnonzero(scores[:, 0] == 0).tolist()
+    return np.array([row for row in suspects if not np.any(np.asarray(vectors[row : row + 1], np.float32))], np.int64)
+
+
+def warn_zero(zero: np.ndarray, count: int, side: str, ids: Ids | None) -> None:
+    """Warns of vectors without a direction: their cosine with everything is 0, and equal cosines are ordered by id.
+
+    Args:
+      zero: their rows.
+      count: vectors of the side.
+      side: "query" or "gallery".
+      ids: ids of the side, or None.
+    """
+    if not len(zero):
+        return
+    row = int(zero[0])
+    name = f" ({short(ids[row])})" if ids is not None else ""
+    effect = "its results are in the order of their ids" if side == "query" else "it scores 0 with every query"
+    warnings.warn(
+        f"zero vectors: {len(zero):,} of {count:,} on the {side} side, first row {row}{name}. A zero vector has no "
+        f"direction, so {effect} (an empty text, a black picture, an untrained network, or a step that removed it all)",
+        stacklevel=3,
+    )
 
 
 def query_block(vectors, ids: Ids | None, own: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, ...]:
@@ -92,7 +145,8 @@ def query_block(vectors, ids: Ids | None, own: np.ndarray, start: int, stop: int
     Raises:
       InputError: a non-finite vector.
     """
-    block = np.asarray(vectors[start:stop], np.float32)
+    with np.errstate(over="ignore"):
+        block = np.asarray(vectors[start:stop], np.float32)
     mine = own[np.searchsorted(own[:, 0], start) : np.searchsorted(own[:, 0], stop)] - [start, 0]
     return block, lengths_of(block, ids, "query", start), mine
 

@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import tqdm
 
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
@@ -35,6 +36,7 @@ from retrieval_jax.scoring.ranking import Ranking
 
 STAMP = "retrieval_jax"  # property of the collection; also stored as its description, for clusters
 LOCAL = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "AUTOINDEX")  # milvus-lite takes any name but builds these
+CONSISTENCY = ("Strong", "Bounded", "Session", "Eventually")
 MESSAGE_BYTES = 8 << 20  # per request; servers accept 64 MiB (clusters) or more
 QUERIES = 256  # per request: milvus-lite holds queries x segment rows (up to 100,000) floats
 HITS = 1 << 17  # per response, about a kilobyte each in Python
@@ -69,6 +71,9 @@ class Index:
         else, or ids, fields or vectors are unusable.
     """
 
+    def __repr__(self) -> str:
+        return f"milvus.Index({brief.size(self.gallery)})"
+
     def __init__(
         self,
         gallery: np.ndarray | Embeddings,
@@ -88,12 +93,18 @@ class Index:
         self.exact = exact.Index(gallery, ids)  # only for its ids, places and re-scoring
         self.gallery, self.ids = self.exact.gallery, self.exact.ids
         rows, dim = self.gallery.shape
-        if margin < 0:
-            raise InputError(f"margin is {margin}: it must be 0 or more")
+        where = "index milvus"
+        arguments.integer(margin, "margin", where, low=0)
+        for name, value in (("uri", uri), ("collection", collection), ("filter", filter), ("index_type", index_type)):
+            arguments.text(value, name, where)
+        arguments.choice(consistency, "consistency", where, CONSISTENCY)
+        index_params = arguments.mapping(index_params, "index_params", where)
+        search_params = arguments.mapping(search_params, "search_params", where)
+        fields = arguments.mapping(fields, "fields", where)
         self.filter, self.consistency, self.margin = filter, consistency, margin
-        self.index = {"type": index_type.upper(), "params": dict(index_params or {})}
-        self.search_params = {"metric_type": "COSINE", "params": dict(search_params or {})}
-        columns = {name: typed(name, values, rows) for name, values in (fields or {}).items()}
+        self.index = {"type": index_type.upper(), "params": index_params}
+        self.search_params = {"metric_type": "COSINE", "params": search_params}
+        columns = {name: typed(name, values, rows) for name, values in fields.items()}
         self.uri = _checked(uri or os.environ.get("RETRIEVAL_JAX_MILVUS_URI") or "milvus.db")
         self.local = self.uri.endswith(".db")
         if self.local and self.index["type"] not in LOCAL:
@@ -141,7 +152,8 @@ class Index:
             raise InputError(f"search.k is {k}: Milvus returns at most {MOST_HITS} results per query")
         texts = [self.filter if filter is None else filter] * len(vectors)
         if filter is not None and not isinstance(filter, str):
-            texts = list(filter)
+            filters = arguments.sequence(filter, "filter", "index milvus")
+            texts = [arguments.text(one, "filter", "index milvus") for one in filters]
         if len(texts) != len(vectors):
             raise InputError(f"{len(texts)} filters for {len(vectors)} queries: give one filter, or one per query")
         rows = np.full((len(vectors), k), -1, np.int64)
@@ -159,7 +171,7 @@ class Index:
                     again.append(some[unsure])
                 asked = np.concatenate(again) if limit < most else asked[:0]
                 limit = min(4 * limit, most)
-        return self.exact.ranking(ids, rows, scores)
+        return self.exact.ranking(ids, rows, scores, vectors)
 
     def _search(self, block, lengths, some, own, text, limit, k) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Searches queries that share a filter; returns rows and scores [n, k] and which may miss a row, [n]."""

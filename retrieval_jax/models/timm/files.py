@@ -8,6 +8,7 @@ import huggingface_hub
 import safetensors
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic, documents
 from retrieval_jax.models.timm import checkpoints as timm_checkpoints
 
 
@@ -99,13 +100,7 @@ def read_config(weights: pathlib.Path) -> dict:
     path = weights.with_name("config.json")
     if not path.is_file():
         return {}
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); download it again, or remove it") from error
-    if not isinstance(contents, dict):
-        raise InputError(f"{path} does not contain a JSON object; download it again, or remove it")
-    return contents
+    return documents.read(path, dict, remedy="download it again, or remove it", most_bytes=64 << 20)
 
 
 def _download(repository: str, filename: str, offline: bool) -> pathlib.Path:
@@ -180,4 +175,4 @@ def write_config(weights: pathlib.Path, architecture: str, arguments: dict, ours
     }
     if ours:
         contents["retrieval_jax"] = ours
-    weights.with_name("config.json").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    atomic.write_text(weights.with_name("config.json"), json.dumps(contents, indent=1) + "\n")
