@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from retrieval_jax import arguments, index
+from retrieval_jax import arguments, index, paths
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic
@@ -255,7 +255,7 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
     if model not in there:
         raise InputError(
             f"no embeddings of {model!r} in {folder} (available: {', '.join(there) or 'none'}): make them with "
-            f"`python -m retrieval_jax.embed --config=... --workdir={folder}`"
+            f"`{paths.command('embed', '--config=...', f'--workdir={folder}')}`"
         )
     queries, gallery = (
         Embeddings.load(folder / "embeddings" / model / split, verify=True) for split in ("query", "gallery")

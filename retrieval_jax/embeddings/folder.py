@@ -331,9 +331,7 @@ def read_info(folder: str | os.PathLike) -> dict:
       InputError: it is missing, of another format, or broken.
     """
     file = folder / "embeddings.json" if not isinstance(folder, str) else pathlib.Path(folder) / "embeddings.json"
-    info = documents.read(
-        file, _Info, remedy="run embed again", missing="run embed first (python -m retrieval_jax.embed)"
-    )
+    info = documents.read(file, _Info, remedy="run embed again", missing="run `retrieval-jax embed` first")
     if info["format"] != FORMAT:
         raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
     return info
