@@ -189,7 +189,7 @@ def _embed_split(job, contents, predict, meta, workdir):
         return speed
     counts = writer.finish(job, meta, earlier)
     if earlier.reason:
-        print(f"{title}: {counts['now']:,} listings, all embedded: {earlier.reason}", flush=True)
+        print(f"{title}: {counts['now']:,} listings embedded, no vectors reused: {earlier.reason}", flush=True)
     else:
         damaged = f", {counts['damaged']:,} damaged on disk" if counts["damaged"] else ""
         print(

@@ -59,7 +59,7 @@ _PATH = {
     errno.ENOTDIR: "a part of the path is a file, not a folder: give another path",
     errno.EISDIR: "that is a folder: give the path of a file",
     errno.ENOENT: "check the path, and that nothing removes its folder meanwhile",
-    errno.EEXIST: "it is there already, or a file has the name of one of its folders: give another path",
+    errno.EEXIST: "something else has this name, or that of one of its folders: give another path",
     errno.ENOTEMPTY: "give another path, or one of an empty folder",
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ELOOP: "its symbolic links form a loop: give another path",

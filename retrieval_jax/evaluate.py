@@ -264,6 +264,8 @@ def run(config, workdir) -> dict:
     for entry in trusting:
         print(f"evaluate: {step_effects.sentence(entry)}")
     tables.print_duplicates(duplicates, main)
+    if sentence := work_directory.smoke_run(config):
+        print(f"evaluate: {sentence}")
     last = rows[-1]
     return {
         "scored": True,

@@ -201,7 +201,10 @@ def lowered(name, predict_fn, params, inputs, platforms):
         length = symbols.get(f"length_{spec['name'].removesuffix('_mask')}")
         shape = [symbols["batch"], *(length if size is None else size for size in spec["shape"][1:])]
         columns.append(jax.ShapeDtypeStruct(shape, spec["dtype"]))
+    before = jax.config.jax_traceback_in_locations_limit
     try:
+        # Without the paths and lines of this machine: the same network gives the same bytes, wherever it is exported.
+        jax.config.update("jax_traceback_in_locations_limit", 0)
         made = export.export(jax.jit(program), platforms=tuple(platforms))(shapes, *columns)
     except Exception as error:
         text = str(error).splitlines() or [type(error).__name__]
@@ -209,6 +212,8 @@ def lowered(name, predict_fn, params, inputs, platforms):
             f"the program {name} cannot be exported for {', '.join(platforms)}: {text[0]}; give fewer "
             f"--platforms, such as {export.default_export_platform()}"
         ) from error
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
     if problem := programs.problem(made):
         raise InputError(
             f"the program {name} cannot be served: {problem}. Folders of exported models are read from anyone, so "

@@ -207,11 +207,11 @@ def config_text(plan: Plan, file: pathlib.Path) -> str:
     proposal, side = _proposal(plan)
     task = _task(plan, proposal.settings["mine.threshold"][0])
     lines = [
-        f'"""{name}: a config for {table.path.name}, written by `retrieval-jax init`. Correct what is wrong.',
+        f'"""{_in_docstring(name)}: a config for {_in_docstring(table.path.name)}, written by `retrieval-jax init`.',
         "",
-        f"    retrieval-jax run --config={shlex.quote(file.name)}",
+        "Correct what is wrong, and run it: retrieval-jax run --config=<this file>",
         "",
-        *(re.sub(r"; looked in .*", "", line).strip().translate({34: "'", 92: "/"}) for line in _counts(plan)),
+        *(_in_docstring(re.sub(r"; looked in .*", "", line)) for line in _counts(plan)),
         '"""',
         "",
         "import pathlib",
@@ -355,6 +355,10 @@ def _quoted(value: str | tuple[str, ...]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _in_docstring(text: str) -> str:
+    return _comment(text).translate({ord('"'): "'", ord("\\"): "/"})
+
+
 def _comment(text: str) -> str:
     return " ".join(_printable(text).split())
 
@@ -382,6 +386,10 @@ def run(table: pathlib.Path, images: pathlib.Path | None, out: pathlib.Path | No
         raise InputError(f"--out={out}: a config is a Python file; give a name that ends in .py")
     if out.exists() and not force:
         raise InputError(f"{out} exists, and may have been edited: give another --out, or --force to overwrite it")
+    if not out.absolute().parent.is_dir() or not os.access(out.absolute().parent, os.W_OK):
+        raise InputError(
+            f"{out} cannot be written: {out.parent} is not a folder, or not a writable one; give another --out"
+        )
     plan = look(table, images)
     print(report(plan))
     atomic.write_text(out, config_text(plan, out))
@@ -398,14 +406,15 @@ def _expectation(plan: Plan) -> str:
     """Returns what to expect of the training, honestly."""
     proposal, _ = _proposal(plan)
     text = f"Training takes about {max(1, round(proposal.seconds / 60))} min here. "
+    count = len(plan.shop.splits.train) if plan.shop else len(plan.table.named)
     if proposal.warning:
-        text += proposal.warning[0].upper() + proposal.warning[1:] + ". "
-    count = len(plan.shop.splits.train) if plan.shop else 0
-    if plan.shop and count < _FEW:
+        text += proposal.warning[0].upper() + proposal.warning[1:] + "."
+    elif count < _FEW:
         text += (
-            f"From {count:,} pictures a network that starts from scratch learns little: compare its scores with those "
-            "of colours alone, which are in the same table, and with chance. Public weights help most where a shop is "
-            "small: --config.train.model.pretrained.name=convnext_tiny.fb_in22k (see docs/using.md)."
+            f"From {count:,} pictures a network that starts from scratch learns little about new products: compare its "
+            "scores with those of colours alone and with chance, which stand beside them, and mind the intervals. "
+            "Public weights help most where a shop is small: "
+            "--config.train.model.pretrained.name=convnext_tiny.fb_in22k (see docs/using.md)."
         )
     return text.strip()
 

@@ -23,7 +23,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from retrieval_jax import output
-from retrieval_jax.data.exports import products
+from retrieval_jax.data.exports import folders, products, references
 from retrieval_jax.data.fetching import addresses, folder
 from retrieval_jax.data.fetching.folder import Fetched, Limits
 from retrieval_jax.errors import InputError, RunFailed
@@ -68,7 +68,8 @@ def fetch(
             f"{len(products):,} of them different, at {_number_of_hosts(products)}",
             flush=True,
         )
-        result = folder.fetch([address for _, address in pairs], out, limits=limits, allowed=allowed)
+        given = [address for _, address in pairs]
+        result = folder.fetch(given, out, limits=limits, allowed=allowed, find=_finder(given, out))
         _write_failed(out, result, products)
     print(summary(result))
     return result
@@ -84,12 +85,22 @@ def summary(result: Fetched) -> str:
     for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
         example = next(failure for failure in result.failed if failure.reason == reason)
         detail = f" ({example.detail[:100]})" if example.detail else ""
-        text += f"\n  {count:,} {reason}, such as {_printable(example.address)[:200]}{detail}"
+        text += f"\n  {count:,} {reason}, such as {output.visible(example.address)[:200]}{detail}"
     return text
 
 
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def _finder(given: Sequence[str], out: pathlib.Path):
+    """Returns a function that finds a picture which the user has under the last part of its address.
+
+    Only under a name that one address alone has: of two addresses "front.jpg", the file shows one.
+    """
+    there = folders.Folder(out)
+
+    def name(address):
+        return references.loose(references.path(address)).rpartition("/")[2]
+
+    counts = collections.Counter(map(name, {addresses.normal(address) for address in given}))
+    return lambda address: there.find(address)[0] if counts[name(addresses.normal(address))] == 1 else None
 
 
 def _number_of_hosts(different) -> str:

@@ -72,23 +72,31 @@ def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, 
         raise InputError("a joined catalogue cannot be prepared: prepare its parts one by one, then join those")
     out = pathlib.Path(out).expanduser()
     settings = {"side": side, "quality": quality, "shard_rows": shard_rows}
-    _begin(out, settings)
+    _begin(out)
     with lock.held(out / "catalogue", "prepare"):
+        _settle(out, settings)
         return _prepare(config, out, settings, processes or provenance.cores())
 
 
-def _begin(out: pathlib.Path, settings: dict) -> None:
-    """Creates the folder, or checks that it was started with the same settings."""
+def _begin(out: pathlib.Path) -> None:
+    """Creates the folder, or checks that it is a prepared catalogue."""
     with naming(out):
         if not prepared.is_prepared(out):
             atomic.sweep(out / "catalogue")
-            # Folders without files are what a run leaves that is killed at its very beginning.
-            if out.exists() and (not out.is_dir() or any(not path.is_dir() for path in out.rglob("*"))):
+            # Folders without files, and a lock, are what a run leaves that is killed at its very beginning.
+            others = (path for path in out.rglob("*") if not path.is_dir() and path.name != lock.NAME)
+            if out.exists() and (not out.is_dir() or any(others)):
                 raise InputError(f"--out={out} exists and is not a prepared catalogue: give another folder")
             (out / "catalogue" / "shards").mkdir(parents=True, exist_ok=True)
-            atomic.write_json(out / "catalogue" / "settings.json", settings)
-    remedy = "use a different folder, or delete it"
-    before = documents.read(out / "catalogue" / "settings.json", dict, remedy=remedy)
+
+
+def _settle(out: pathlib.Path, settings: dict) -> None:
+    """Writes the settings, or checks that the files there were made with the same."""
+    inside = out / "catalogue"
+    if not (inside / "catalogue.json").exists() and not any((inside / "shards").glob("*.json")):
+        atomic.write_json(inside / "settings.json", settings)  # a run that failed before its first file decides nothing
+        return
+    before = documents.read(inside / "settings.json", dict, remedy="use a different folder, or delete it")
     if before != settings:
         changed = ", ".join(
             f"{name} {before.get(name)} instead of {value}"

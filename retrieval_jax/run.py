@@ -79,7 +79,7 @@ def _run(config, folder, data) -> dict:
         print(f"{verb}: runs, because {reason}", flush=True)
         module = importlib.import_module(f"retrieval_jax.{verb}")
         done[verb] = workdir.run_stage(config, folder, verb, module.run, data)
-        print(f"{verb}: done in {done[verb]['seconds']:.1f} s", flush=True)
+        print(workdir.done(done[verb]), flush=True)
 
     if not done and provenance.is_first_process():
         workdir.write_settings(config, folder)  # of those that change no result
@@ -88,6 +88,8 @@ def _run(config, folder, data) -> dict:
     if "evaluate" not in done and scores.exists():  # evaluate prints its own table when it runs
         stages = importlib.import_module("retrieval_jax.scoring.written").stages(folder)
         importlib.import_module("retrieval_jax.scoring.tables").print_scores(stages)
+        if sentence := workdir.smoke_run(config):
+            print(sentence)
     print(f"report: {remote.url(folder / 'report.html') or folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
     return done

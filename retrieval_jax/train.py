@@ -43,7 +43,7 @@ from retrieval_jax.training import (
     warm_start,
 )
 from retrieval_jax.training.update import make_update
-from retrieval_jax.workdir import checks, preflight
+from retrieval_jax.workdir import checks, preflight, provenance
 
 IN_FLIGHT = 2  # steps dispatched before the numbers of the first are fetched
 
@@ -95,6 +95,7 @@ def run(config, workdir) -> dict:
 def _run(config, workdir, stop, watch) -> dict:
     _check_settings(config)
     settings = config.train
+    session = time.monotonic(), provenance.cpu_seconds()
     telemetry.keep_compiled()
 
     # ------------------------------------------------------------------------------------------------------------- data
@@ -147,6 +148,8 @@ def _run(config, workdir, stop, watch) -> dict:
         guards.same_run(workdir / "checkpoints", checkpoints.meta(store.folder), meta)
         state, old = store.restore(sharding.placed(abstract, by_state))
         meta |= {name: old[name] for name in old if name not in ("config", "num_steps")}
+        if "sessions" not in old:  # of an earlier version, which kept the time of the steps alone
+            meta["sessions"] = {"number": 1, "seconds": old["seconds"], "cpu_seconds": 0.0}
         train_rng = jax.random.wrap_key_data(jnp.asarray(meta["rng"], jnp.uint32))
         print(f"train: resumes from step {int(state['step'])} of {num_steps}", flush=True)
     start_step = int(state["step"])
@@ -176,6 +179,9 @@ def _run(config, workdir, stop, watch) -> dict:
     evaluations = []
     if settings.eval_every_epochs:
         evaluations = evaluators.of_config(config, task, catalog, mesh=mesh, workdir=workdir)
+    of = [each.of for each in evaluations if each.of]
+    if of:
+        print(f"train: scores while training are of {'; '.join(of)}: compare them with each other only", flush=True)
     num_evals = int(settings.epochs / settings.eval_every_epochs + 1e-9) if evaluations else 0
     eval_steps = {
         min(num_steps, round(i * settings.eval_every_epochs * steps_per_epoch)) for i in range(1, num_evals + 1)
@@ -252,10 +258,19 @@ def _run(config, workdir, stop, watch) -> dict:
             meta["best"] = {"step": step, **scores}
         writer.write(step, scores)
 
+    def sessions():
+        """Returns the number of sessions and their times: of the earlier ones up to what was restored, and of this."""
+        spent = zip(("seconds", "cpu_seconds"), session, (time.monotonic(), provenance.cpu_seconds()), strict=True)
+        spent = {name: meta["sessions"][name] + now - start for name, start, now in spent}
+        return {"number": meta["sessions"]["number"] + 1, **spent}
+
+    def stepping():
+        """Returns the seconds of all steps, those of earlier sessions included, without evaluations and compiling."""
+        return seconds_before + time.monotonic() - began - watch.seconds["evaluation"] - watch.seconds["compiler"]
+
     def save():
         with watch.stage("checkpoint"):
-            stepping = time.monotonic() - began - watch.seconds["evaluation"]
-            store.save(step, state, {**meta, "seconds": seconds_before + stepping})
+            store.save(step, state, {**meta, "seconds": stepping(), "sessions": sessions()})
 
     progress = tqdm.tqdm(
         desc="train",
@@ -312,12 +327,14 @@ def _run(config, workdir, stop, watch) -> dict:
         if stop.left_behind:
             guards.leave(*errors.explain(preempted))
         raise preempted
-    seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
+    seconds = stepping()
     pictures_per_second = round(num_steps * batch_size / max(seconds, 1e-9), 1)
     counts = {"steps": num_steps, "epochs": settings.epochs, "batch_size": batch_size, "parameters": num_params}
     speeds = {"seconds_of_steps": round(seconds, 1), "images_per_second": pictures_per_second}
     found = {name: meta[name] for name in ("run", "best", "skipped_steps", "vocabulary_hash", "warm_start")}
     counts |= {"warning": warning} if warning else {}
+    counts |= {"earlier_sessions": meta["sessions"]} if meta["sessions"]["number"] else {}
+    counts |= {"in_training_of": of} if meta["scores"] else {}
     return {**counts, **speeds, **found, "final_loss": meta["loss"], "in_training_scores": meta["scores"]}
 
 
@@ -331,7 +348,8 @@ def _first_meta(config, info, num_steps: int, train_rng) -> dict:
         "image_size": list(config.data.image_size),
         "warm_start": {},
         "rng": np.asarray(jax.random.key_data(train_rng)).tolist(),
-        "seconds": 0.0,
+        "seconds": 0.0,  # of steps
+        "sessions": {"number": 0, "seconds": 0.0, "cpu_seconds": 0.0},
         "skipped_steps": 0,
         "loss": None,
         "scores": {},

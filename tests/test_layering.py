@@ -14,9 +14,9 @@ ROOT = house.ROOT
 
 # Free to every room of the package. Everything else is listed per room.
 FREE = {
+    "msgspec",
     "numpy",
     "tqdm",
-    "msgspec",
     "retrieval_jax.__version__",
     "retrieval_jax.arguments",
     "retrieval_jax.brief",

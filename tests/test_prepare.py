@@ -380,6 +380,13 @@ def test_bad_arguments_are_rejected(tmp_path, change, message):
         run(ConfigDict({"data": {"source": "joined", "kwargs": {}}}), tmp_path / "out")
 
 
+def test_a_run_that_failed_before_its_first_file_decides_nothing(tmp_path):
+    with pytest.raises(InputError, match="no_such_split|num_query"):
+        run(synthetic(num_query=-1), tmp_path / "out", quality=50)
+    summary = run(synthetic(), tmp_path / "out")
+    assert summary["files"]["made"] and load(tmp_path / "out").name
+
+
 def test_a_second_run_is_locked_out(tmp_path):
     (tmp_path / "catalogue" / "shards").mkdir(parents=True)
     (tmp_path / "catalogue" / "settings.json").write_text(json.dumps({"side": SIDE, "quality": 90, "shard_rows": 8}))

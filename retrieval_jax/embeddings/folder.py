@@ -14,6 +14,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -21,11 +22,40 @@ from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings.ids import Ids
 from retrieval_jax.embeddings.vectors import Computed, Shards
 from retrieval_jax.errors import InputError, naming
-from retrieval_jax.files import atomic, versions
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
 
 FORMAT = 1
 KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones whenever they are read
+
+
+class _Shard(TypedDict):
+    """A shard in embeddings.json."""
+
+    file: documents.FileName
+    rows: documents.Count
+    sha256: documents.Sha256
+    fingerprints_sha256: NotRequired[documents.Sha256]
+    thumbnails_sha256: NotRequired[documents.Sha256]
+
+
+class _Meta(TypedDict):
+    """The provenance in embeddings.json; further keys say more."""
+
+    space: NotRequired[str | None]
+    recipe: NotRequired[str | None]
+
+
+class _Info(TypedDict):
+    """embeddings.json."""
+
+    format: int
+    rows: documents.Count
+    dim: documents.Count
+    dtype: Literal["float32", "float16"]
+    ids_sha256: documents.Sha256
+    shards: list[_Shard]
+    meta: _Meta
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,7 +181,7 @@ class Embeddings:
         arrays = []
         for shard in info["shards"]:
             file = folder / shard["file"]
-            array = load_npy(file, mmap=True)
+            array = load_npy(file, mmap=True, dtypes=(info["dtype"],), ndim=2, remedy="run embed again")
             if array.shape != (shard["rows"], info["dim"]) or str(array.dtype) != info["dtype"]:
                 raise InputError(
                     f"{file} holds {array.dtype} {array.shape}, but embeddings.json says {info['dtype']} "
@@ -301,20 +331,9 @@ def read_info(folder: str | os.PathLike) -> dict:
       InputError: it is missing, of another format, or broken.
     """
     file = folder / "embeddings.json" if not isinstance(folder, str) else pathlib.Path(folder) / "embeddings.json"
-    if not file.exists():
-        raise InputError(f"{file} not found: run embed first (python -m retrieval_jax.embed)")
-    try:
-        info = json.loads(file.read_text())
-        if info["format"] != FORMAT:
-            raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
-        for key, kind in (("rows", int), ("dim", int), ("dtype", str), ("shards", list), ("meta", dict)):
-            if not isinstance(info[key], kind):
-                raise TypeError(key)
-        for shard in info["shards"]:
-            if pathlib.Path(shard["file"]).name != shard["file"]:
-                raise ValueError(shard["file"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is not the description of embeddings ({error!r}): run embed again") from error
+    info = documents.read(
+        file, _Info, remedy="run embed again", missing="run embed first (python -m retrieval_jax.embed)"
+    )
+    if info["format"] != FORMAT:
+        raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
     return info

@@ -19,13 +19,14 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
 from retrieval_jax import embeddings
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic, versions
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
 
 NEW, KEPT, CHANGED, DAMAGED = range(4)
@@ -34,6 +35,23 @@ _PARTS = {"vectors": ".npy", "fingerprints": ".fingerprints.npy", "thumbnails": 
 _OPTIONAL = ("thumbnails",)  # embeddings of text have none
 _SHA256 = {part: "sha256" if part == "vectors" else f"{part}_sha256" for part in _PARTS}  # keys of a shard's record
 _THUMBNAIL = 192  # bytes of the thumbnail of one picture
+
+
+class _Entry(TypedDict):
+    """The record of a shard, <number>.json."""
+
+    recipe: str
+    dtype: str
+    start: documents.Count
+    rows: documents.Count
+    ids_sha256: documents.Sha256
+    earlier: str
+    dim: documents.Count
+    space: str
+    counts: dict[Literal["kept", "new", "changed", "damaged"], documents.Count]
+    sha256: documents.Sha256
+    fingerprints_sha256: NotRequired[documents.Sha256]
+    thumbnails_sha256: NotRequired[documents.Sha256]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +121,7 @@ class Earlier:
         self.reason, self.name, self.space, self.ids = "", "", "", Ids.of([])
         self._shards: list[dict] = []
         if not (folder / "embeddings.json").exists():
-            self.reason = "there are none yet"
+            self.reason = "there are no earlier vectors"
             return
         try:
             info, self.ids = embeddings.read_info(folder), Ids.load(folder)
@@ -117,7 +135,7 @@ class Earlier:
             self.reason = f"the earlier ones cannot be read ({error})"
         if self.reason:
             return
-        self.folder, self._shards, self.space = folder, info["shards"], info["meta"]["space"]
+        self.folder, self._shards, self.space = folder, info["shards"], info["meta"].get("space") or ""
         self.name = file_sha256(folder / "embeddings.json")[:16]
         self._starts = np.cumsum([0] + [shard["rows"] for shard in self._shards])
         self._open: dict[int, dict[str, np.ndarray] | None] = {}
@@ -238,7 +256,7 @@ def _is_done(job: Job, number: int, what: dict, rows: np.ndarray, contents, say:
     if not file.exists():
         return False
     try:
-        entry = atomic.read_json(file)
+        entry = documents.read(file, _Entry, remedy="run embed again")
         if any(entry[name] != value for name, value in what.items()):
             reason = "it has other listings, another network or other settings"
         elif (parts := _read(job.partial, f"{number:05d}.npy", entry)) is None:
@@ -274,7 +292,7 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
         file = job.partial / f"{number:05d}.json"
         if not file.exists():
             raise InputError(f"{file} is missing: do all processes write to the same folder? Run embed again")
-        entry = atomic.read_json(file)
+        entry = documents.read(file, _Entry, remedy="run embed again")
         same = entries[0] if entries else entry
         for name in ("recipe", "space", "dim"):
             if entry[name] != (job.recipe if name == "recipe" else same[name]):
@@ -347,7 +365,9 @@ def _thumbnails(folder: pathlib.Path, ids: Ids) -> np.ndarray | None:
     shards = embeddings.read_info(folder)["shards"]
     if not all("thumbnails_sha256" in shard for shard in shards):
         return None
-    parts = [load_npy(folder / shard["file"].replace(".npy", _PARTS["thumbnails"]), mmap=True) for shard in shards]
+    parts = [
+        load_npy(folder / shard["file"].replace(".npy", _PARTS["thumbnails"]), mmap=True, ndim=2) for shard in shards
+    ]
     return np.concatenate(parts) if all(part.shape[1] == _THUMBNAIL for part in parts) else None
 
 
@@ -369,7 +389,7 @@ def _read(folder: pathlib.Path, name: str, entry: dict) -> dict[str, np.ndarray]
         try:
             if wanted is None or file_sha256(file) != wanted:
                 return None
-            found[part] = load_npy(file, mmap=True)
+            found[part] = load_npy(file, mmap=True, ndim=2)
         except (OSError, InputError):
             return None
         if len(found[part]) != entry["rows"]:

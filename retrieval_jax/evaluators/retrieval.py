@@ -48,4 +48,4 @@ def make(task, catalog, *, config, mesh=None, workdir=None, max_queries=500, max
         for name in SCORES:
             yield f"retrieval/{name}", scores[name]
 
-    return Evaluation(run, tuple(f"retrieval/{name}" for name in SCORES))
+    return Evaluation(run, tuple(f"retrieval/{name}" for name in SCORES), f"retrieval: {selection.of}, plain cosine")

@@ -55,4 +55,4 @@ def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None
                     yield f"{step.stage}/{name}", scores[name]
 
     names = [f"{step.stage}/{name}" for step in steps if step.stage in wanted for name in SCORES]
-    return Evaluation(run, tuple(names))
+    return Evaluation(run, tuple(names), f"stages: {selection.of}")

@@ -20,8 +20,8 @@ class Line(TypedDict):
 class MetricWriter:
     """Appends to <workdir>/metrics.jsonl and <workdir>/tensorboard/; only the first process writes.
 
-    A line is {"step": int, "time": seconds since 1970, name: number, ...}; non-finite and unknown (None) values are
-    written as null.
+    A line is {"step": int, "time": seconds since 1970, name: number, ...}; non-finite values are written as null, and
+    unknown ones (None) are left out.
     """
 
     def __init__(self, workdir, *, resume_step=None, enabled=True):
@@ -53,7 +53,7 @@ class MetricWriter:
         if self._file is None:
             return
         step, now = int(step), time.time()
-        values = {name: math.nan if value is None else float(value) for name, value in values.items()}
+        values = {name: float(value) for name, value in values.items() if value is not None}
         line = {"step": step, "time": round(now, 3)}
         line.update((name, value if math.isfinite(value) else None) for name, value in values.items())
         self._file.write(json.dumps(line) + "\n")

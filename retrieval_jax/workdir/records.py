@@ -238,7 +238,17 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
                 remote.try_to_push(folder)
             raise
         seconds, cpu_seconds = time.monotonic() - start, provenance.cpu_seconds() - cpu_start
-        entry = record(config, folder, verb, seconds=seconds, cpu_seconds=cpu_seconds, summary=summary, data=data)
+        earlier = (summary or {}).pop("earlier_sessions", {"number": 0, "seconds": 0.0, "cpu_seconds": 0.0})
+        entry = record(
+            config,
+            folder,
+            verb,
+            seconds=seconds + earlier["seconds"],
+            cpu_seconds=cpu_seconds + earlier["cpu_seconds"],
+            sessions=1 + earlier["number"],
+            summary=summary,
+            data=data,
+        )
         if first:
             remote.push(folder)
         return entry
@@ -246,9 +256,18 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
 
 def _sweep(folder) -> None:
     """Removes what processes that were killed left half-written in a work directory."""
-    for place, below, _ in os.walk(folder):
-        below[:] = [name for name in below if name not in ("checkpoints", "checkpoint_scores", "tensorboard")]
+    for place, _, _ in os.walk(folder):
         atomic.sweep(place, again=True)
+
+
+def done(entry: dict) -> str:
+    """Returns the line about a verb that has just finished.
+
+    Args:
+      entry: its record.
+    """
+    text = f"{entry['verb']}: done in {entry['seconds']:.1f} s"
+    return text + (f", the sum of {entry['sessions']} sessions" if entry["sessions"] > 1 else "")
 
 
 def refresh(folder, verb: str, data: Data) -> None:
@@ -303,6 +322,7 @@ def record(
     *,
     seconds: float,
     cpu_seconds: float,
+    sessions: int = 1,
     summary: dict | None = None,
     data: Data | None = None,
 ) -> dict:
@@ -312,8 +332,9 @@ def record(
       config: the whole config.
       folder: the work directory.
       verb: one of `VERBS`.
-      seconds: wall-clock time.
-      cpu_seconds: CPU time of this process and the children it waited for.
+      seconds: wall-clock time, of all sessions.
+      cpu_seconds: CPU time of this process and the children it waited for, and of earlier sessions.
+      sessions: how many processes worked on it, one after another; only a training counts those before the last.
       summary: what the verb returned, json-able.
       data: see `run_stage`.
 
@@ -328,6 +349,7 @@ def record(
         "outputs": _outputs(folder, verb),
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
+        "sessions": sessions,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
         "commit": provenance.commit(),
         "hardware": provenance.hardware(),

@@ -63,6 +63,9 @@ def find(path: pathlib.Path) -> str:
     zeros = (head[0::2].count(0) / max(1, len(head[0::2])), head[1::2].count(0) / max(1, len(head[1::2])))
     if max(zeros) > 0.2 and min(zeros) < 0.1:
         return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+    controls = sum(byte < 32 and byte not in b"\t\n\r\f\x1a\x1b\0" for byte in head)
+    if controls > 0.02 * len(head):
+        raise InputError(f"{path}: it is not a text file; export the table as CSV")
     if _is_utf8(path):
         return "utf-8"
     sample = _beyond_ascii(path)

@@ -85,7 +85,7 @@ class Folder:
 
     def _near(self, name: str) -> list[str]:
         """Returns names that begin like a name; comparing with all of a large folder takes too long."""
-        return [one for one in itertools.islice(self._by_name, 20_000) if one[:3] == name[:3]][:500]
+        return [one for one in itertools.islice(self._by_name, 20_000) if one[:1] == name[:1]][:500]
 
     def _same_bytes(self, files: Sequence[str]) -> bool:
         try:
@@ -137,7 +137,7 @@ def named_by(folder: Folder, columns: Mapping[str, Sequence[str]]) -> str:
 
 
 def _walk(root: str):
-    stack = [""]
+    stack, real = [""], os.path.realpath(root)
     while stack:
         below = stack.pop()
         try:
@@ -148,10 +148,15 @@ def _walk(root: str):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         stack.append(path)
-                    elif references.looks_like_a_picture(entry.name):
+                    elif references.looks_like_a_picture(entry.name) and not _leads_out(entry, real):
                         yield path
         except OSError as error:
             raise InputError(f"{os.path.join(root, below)}: the folder cannot be read ({error.strerror})") from None
+
+
+def _leads_out(entry: os.DirEntry, root: str) -> bool:
+    """Returns whether an entry is a link to a file outside the root, which is not followed."""
+    return entry.is_symlink() and not os.path.realpath(entry.path).startswith(root.rstrip(os.sep) + os.sep)
 
 
 def _no_folder(path: pathlib.Path) -> str:

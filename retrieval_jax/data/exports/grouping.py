@@ -73,7 +73,7 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
 
     Args:
       rows: the columns.
-      pictures: n, the pictures that a row names; a row with neither key, title nor picture is no product's.
+      pictures: n, the pictures that a row names; a row with neither key, title nor picture belongs to no product.
 
     Returns:
       The `Products`.
@@ -101,8 +101,7 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
         if rows.ids[row]:
             by_id.setdefault(rows.ids[row], row)
     orphans = _join_relatives(rows, joined, first, by_id)
-    if not any(rows.keys):
-        _join_titles(rows, joined)
+    _join_titles(rows, joined)
     refused = _join_groups(rows, joined, rows.groups)
     _join_groups(rows, joined, pictures, of_untitled=False)
     numbers: dict[int, int] = {}
@@ -161,10 +160,10 @@ def _by_prefix(rows: Rows, row: int, by_key: Mapping[str, int], by_id: Mapping[s
 
 
 def _join_titles(rows: Rows, joined: _Union) -> None:
-    """Joins rows of equal titles, where few rows share them."""
+    """Joins rows without a key that have equal titles, where few rows share them."""
     same = collections.defaultdict(list)
     for row, title in enumerate(rows.titles):
-        if title:
+        if title and not rows.keys[row] and not rows.parents[row]:
             same[likeness.plain(title) or title].append(row)
     for found in same.values():
         for row in found[1:] if len(found) <= _GENERIC else ():

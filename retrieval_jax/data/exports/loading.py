@@ -18,7 +18,7 @@ from retrieval_jax.data.exports.products import Table
 from retrieval_jax.data.exports.splitting import Splits
 from retrieval_jax.data.pictures.sources import FileImages
 from retrieval_jax.data.tables import columns as columns_lib
-from retrieval_jax.data.tables import listing_tables
+from retrieval_jax.data.tables import listing_tables, table_files
 from retrieval_jax.data.tables.building import Beyond, build
 from retrieval_jax.data.tables.left_out import Listed
 from retrieval_jax.data.tables.row_checks import Rows
@@ -157,11 +157,11 @@ def load(
     wanted = columns_lib.in_listings(further)
     beyond = {}
     if wanted:
-        sheet = reading.read(path, shop.table.sheet.form, list(wanted.values()))
-        for name, header in wanted.items():
-            if header not in sheet.columns:
-                roles.of({"title": header}, list(sheet.columns), str(path))  # raises, with near names
-            beyond[name] = sheet.columns[header]
+        form = shop.table.sheet.form
+        names = list(reading.read(path, form, most=1).columns)
+        table_files.check_columns(file, names, wanted, wanted, columns_lib.SETTING)
+        sheet = reading.read(path, form, list(wanted.values()))
+        beyond = {name: sheet.columns[header] for name, header in wanted.items()}
     splits = {
         name: rows for name in ("train", "val", "query", "gallery") if len(rows := _rows(shop, name, file, beyond))
     }
@@ -185,6 +185,7 @@ def load(
         also=_counted(shop, file),
         not_held=NOT_HELD,
         labels_needed=False,
+        shared=("gallery",) if shop.splits.scored else ("gallery", "query"),
     )
     if not shop.splits.scored:
         logging.getLogger(__name__).warning(

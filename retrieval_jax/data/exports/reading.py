@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
+import difflib
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -189,11 +190,8 @@ def sniff(path: pathlib.Path, encoding: str = "", delimiter: str = "") -> Form:
     found = {one: _quoted(text, one) for one in delimiter or _DELIMITERS}
     delimiter = max(found, key=lambda one: found[one][0])  # the first of equals
     score, quoting = found[delimiter]
-    if score <= 0:
-        raise InputError(
-            f"{path}: no delimiter (comma, semicolon, tab, vertical bar) cuts its lines into columns; export the table "
-            "as CSV"
-        )
+    if score <= 0:  # a single column, such as a list of pictures
+        delimiter, quoting = delimiter or ",", _QUOTING[0]
     form = Form(encoding, delimiter, quoting)
     return dataclasses.replace(form, header=_header(list(_parse(text.splitlines(keepends=True), form))))
 
@@ -205,7 +203,15 @@ def _check(path: pathlib.Path) -> None:
         found = f"; it holds {', '.join(tables[:5])}" if tables else ""
         raise InputError(f"{path} is a folder: give the table itself{found}")
     if not path.is_file():
-        table_files.header(path.parent, path.name, "utf-8")  # raises, with near names
+        beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        tables = [
+            name for name in beside if name.lower().endswith((*filter(None, _TEXT), ".jsonl", ".ndjson", ".parquet"))
+        ]
+        near = difflib.get_close_matches(path.name, tables, n=2) or sorted(tables)[:5]
+        raise InputError(
+            f"{path}: there is no such file"
+            + (f"; {path.parent} has {', '.join(near)}" if near else "; correct the path")
+        )
     suffix = path.suffix.lower()
     if suffix in (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"):
         raise InputError(
@@ -310,7 +316,7 @@ def _header(records: Sequence[tuple[int, list[str]]]) -> int:
     best, found = 0.0, -1
     for number, record in enumerate(records[: _TITLE_LINES + 1]):
         cells = [cell.strip() for cell in record if cell.strip()]
-        if len(cells) < max(2, 0.5 * min(width, len(record))):
+        if len(cells) < max(min(2, width), 0.5 * min(width, len(record))):
             continue
         hits = sum(words.known(cell) for cell in cells)
         values = sum(bool(_VALUE.fullmatch(cell)) or len(cell) > 80 for cell in cells)

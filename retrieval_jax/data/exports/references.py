@@ -62,7 +62,7 @@ def split(field: str) -> list[str]:
     else:
         parts = re.split(r"[|;,\n\r]+", text)
     # Some systems append the alternative text: "https://... ! alt : red dress ! title : ...".
-    cleaned = [html.unescape(re.split(r"\s+!\s|::", part, maxsplit=1)[0]).strip(_EDGES) for part in parts]
+    cleaned = [html.unescape(re.split(r"\s+!\s", part, maxsplit=1)[0]).strip(_EDGES) for part in parts]
     return [part for part in cleaned if part.casefold() not in _NOTHING and not _OTHER.search(part)]
 
 

@@ -13,7 +13,7 @@ from retrieval_jax.errors import InputError
 
 LONGEST = 2_000  # characters of an address
 _LONGEST_STEM = 80  # bytes of a file name before its hash: with hash, suffix and a temporary name well below 255
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 _HOST = re.compile(r"[^\s/\\?#@<>\"'`{}|^%]+")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -32,11 +32,6 @@ _PRIVATE = tuple(
         "3fff::/20",
     )
 )
-
-
-def is_address(text: str) -> bool:
-    """Returns whether a text looks like an address instead of a path: "https://...", "//host/...", "ftp://..."."""
-    return bool(re.match(r"\s*(?:[A-Za-z][A-Za-z0-9+.-]*:)?//\S", text))
 
 
 def normal(address: str) -> str:
@@ -89,7 +84,8 @@ def file_name(address: str) -> str:
       address: as the table has it.
 
     Returns:
-      A name without separators, such as "front-0a1b2c3d4e.jpg", of at most 120 bytes.
+      A name without separators, such as "front-0a1b2c3d4e.jpg", of at most 120 bytes; it ends in .jpg where the
+      address does not end like a picture.
     """
     address = normal(address)
     digest = hashlib.sha256(address.encode("utf-8", "surrogatepass")).hexdigest()[:10]
@@ -97,10 +93,11 @@ def file_name(address: str) -> str:
     name = urllib.parse.unquote(path.rstrip("/").rpartition("/")[2], errors="replace")
     name = unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
     stem, dot, suffix = name.rpartition(".")
-    suffix = f".{suffix.lower()}" if dot and f".{suffix.lower()}" in _SUFFIXES else ""
-    stem = re.sub(r"[^\w.-]+", "_", stem if suffix else name).strip("._-")
+    known = dot and f".{suffix.lower()}" in _SUFFIXES
+    stem = re.sub(r"[^\w.-]+", "_", stem if known else name).strip("._-")
     stem = stem.encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore").strip("._-") or "picture"
-    return f"{stem}-{digest}{suffix}"
+    # Pictures are found by their suffix and decoded by their content, whatever the suffix.
+    return f"{stem}-{digest}.{suffix.lower() if known else 'jpg'}"
 
 
 # ------------------------------------------------------------------------------------------------------ private hosts

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import pathlib
 import random
-import re
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -29,7 +28,6 @@ from retrieval_jax.files import atomic
 _IN_A_ROW = 5  # pictures of one host that fail with all their attempts before its others are left out
 _DECODERS = 2  # pictures decoded at a time: a large one takes 200 MB
 _FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled before each further one
-_PARTIAL = re.compile(r"\..+-[0-9a-f]{10}(\.[a-z]+)?\.\d+\.tmp")  # what a killed process may leave
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,18 +132,11 @@ def fetch(
     for address in given:
         first.setdefault(addresses.normal(address), address)
     different = list(first.values())
-    sweep(folder)
+    atomic.sweep(folder, again=True)  # what a killed process left
     state = _State(folder, limits, allowed, different)
     todo = [address for address in different if not state.is_present(address, find)]
     asyncio.run(state.run(todo))
     return state.result()
-
-
-def sweep(folder: pathlib.Path) -> None:
-    """Removes the partial files that a killed process left in a folder."""
-    for file in folder.iterdir():
-        if _PARTIAL.fullmatch(file.name):
-            file.unlink(missing_ok=True)
 
 
 class _State:
@@ -292,10 +283,9 @@ def _terminable():
     if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers in no other thread
         yield stopped
         return
-    before = signal.getsignal(signal.SIGTERM)
-    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    # Not the loop's own handlers: those take away what wakes up whoever else listens to signals.
+    before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(stopped.set))
     try:
         yield stopped
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, before)

@@ -33,7 +33,7 @@ from retrieval_jax.data.records import reading as records
 from retrieval_jax.data.records.shards import FORMAT, Shard, features
 from retrieval_jax.data.tables import row_checks
 from retrieval_jax.errors import InputError, first_line
-from retrieval_jax.files import atomic, documents
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import load_npz
 from retrieval_jax.files.opening import opened
 from retrieval_jax.scoring import ranking
@@ -231,6 +231,11 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
     Raises:
       InputError: it is not complete, or files are missing or have another size.
     """
+    arguments = folder, max_pixels, decode_at_least, set_aside_path
+    return versions.read(folder / "catalogue", "catalogue.json", lambda _: _load(*arguments))
+
+
+def _load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set_aside_path: Any) -> Catalog:
     inside = folder / "catalogue"
     if not (inside / "catalogue.json").is_file():
         raise InputError(

@@ -60,6 +60,7 @@ def build(
     also: Sequence[Rows] = (),
     not_held: frozenset[str] = frozenset(),
     labels_needed: bool = True,
+    shared: Sequence[str] = ("gallery",),
 ) -> Catalog:
     """Checks every row, settles what is set aside, and makes the catalogue of the rest.
 
@@ -77,6 +78,7 @@ def build(
       beyond: further columns and tables.
       also: further rows to count, already marked.
       not_held: further reasons that count towards no file's share of bad rows.
+      shared: the splits whose listings may be those of train and val: what is trained on may be searched.
       labels_needed: whether a row of train or val without a category is a bad one.
 
     Returns:
@@ -95,8 +97,8 @@ def build(
             row_checks.check_titles(rows, needed=split in ("train", "val"))
         if "product" in rows.frame.columns:
             row_checks.check_products(rows)
-        later = {"train": ("val", "query"), "val": ("query",)}.get(split, ())  # what is trained on may be searched
-        row_checks.check_splits(rows, [splits[other] for other in later if other in splits])
+        later = {"train": ("val", "query", "gallery"), "val": ("query", "gallery")}.get(split, ())
+        row_checks.check_splits(rows, [splits[other] for other in later if other in splits and other not in shared])
         columns_lib.check(rows, beyond.further)
     names, codes = row_labels.categories(splits, levels, declared, whole_numbers, labels_needed)
     if check_images is not None:

@@ -177,7 +177,7 @@ def fit(
     bits = usual if bits is None else arguments.integer(bits, "bits", "binary codes", high=max(MOST_BITS, usual))
     if bits % 8:
         raise InputError(f"binary codes: bits={bits}, expected a multiple of 8, such as {usual}")
-    arguments.integer(rounds, "rounds", "binary codes", low=0)
+    arguments.integer(rounds, "rounds", "binary codes", low=0, high=1000)
     arguments.integer(seed, "seed", "binary codes", low=0, high=2**31 - 2)  # faiss takes 31 bits
     if cells is None:
         cells = 1 if count <= FEW_ROWS else int(np.sqrt(count))

@@ -22,7 +22,7 @@ import tqdm
 
 from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings, Ids, places
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import layout, rerank, shard
 from retrieval_jax.index.binary.codes import Coder, fit, probed
@@ -108,7 +108,8 @@ class Store:
         self._row_of: dict[bytes, int] | None = None  # filled on demand: by writes, and by searches with ids
         try:
             if write:
-                self._lock_file = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o666)
+                with naming(folder):
+                    self._lock_file = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o666)
                 try:
                     fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
@@ -177,7 +178,8 @@ class Store:
     def _closed_if_interrupted(self):
         """Closes the index if a write fails (disk full, signal): reopening it truncates the incomplete write."""
         try:
-            yield
+            with naming(self.folder):
+                yield
         except BaseException:
             self.close()
             raise
