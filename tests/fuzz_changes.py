@@ -125,6 +125,8 @@ def changed_npz(rng, data):
             arrays = dict(found)
     except Exception:  # changed before
         return changed_bytes(rng, data)
+    if not arrays:
+        return changed_bytes(rng, data)
     name = rng.choice(sorted(arrays))
     kind, array, out = rng.randrange(5), arrays[name], io.BytesIO()
     if kind == 0:
