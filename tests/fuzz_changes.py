@@ -1,4 +1,4 @@
-"""Changes to valid files that a reader must survive: bytes, values of JSON, headers of arrays, files that are none."""
+"""Changes to valid files that a reader must survive: bytes, values of JSON, headers of arrays, files of another kind."""
 
 import io
 import json
