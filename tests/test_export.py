@@ -50,6 +50,11 @@ def served(trained, tmp_path_factory):
     return folder
 
 
+def test_programs_hold_no_paths_of_the_machine(served):
+    programs = list(served.glob("*.jax_export"))
+    assert programs and not any(b".py" in program.read_bytes() for program in programs)
+
+
 ALONE = """
 import json, sys
 import jax

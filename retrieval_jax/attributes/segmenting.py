@@ -5,8 +5,8 @@ of Han characters becomes its overlapping bigrams, which is what search engines 
 CJKAnalyzer) and what keeps two-character words, most of the language, intact. Katakana runs are mostly one loan word (a
 product, a brand) and stay whole. Hiragana, mostly grammar, is cut off and dropped if it is a particle. Korean is
 written with spaces, so its words stay as they are; so do Latin, Cyrillic, Arabic and the rest. Thai, Lao, Khmer and
-Burmese have no spaces either, but bigrams of their letters are not words: their runs stay whole (under title rule 2; rule
-1 cuts them at every vowel sign), so a phrase becomes one rare token that usually falls below the threshold.
+Burmese have no spaces either, but bigrams of their letters are not words: their runs stay whole, so a phrase becomes
+one rare token that usually falls below the threshold. (Title rule 1 cuts them at every vowel sign before.)
 A dictionary would do better, but no library is both light and maintained: jieba's last release is from 2020 and ships a
 19 MB word list, and MeCab needs 50 MB and more.
 """

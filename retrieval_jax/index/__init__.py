@@ -23,6 +23,23 @@ def get(name: str) -> types.ModuleType:
     return pairs.module(sys.modules[__name__], name, "index (config.search.index)")
 
 
+def make(name: str, gallery, kwargs: Mapping | None, where: str):
+    """Returns an index of a gallery by the names that a step or a config gives.
+
+    Args:
+      name: kind of index.
+      gallery: see its `Index`.
+      kwargs: its arguments, or None.
+      where: whose setting it is, for messages.
+
+    Raises:
+      InputError: there is no such index, it has no such argument, or it cannot be made.
+    """
+    kwargs, kind = arguments.mapping(kwargs, "index_kwargs", where), get(name).Index
+    pairs.check_arguments(name, kwargs, pairs.arguments(kind, skip=2), f"{where}: index_kwargs", "index")
+    return kind(gallery, **kwargs)
+
+
 def nearest_rows(engine, vectors, k: int, block: int = 16384) -> tuple[np.ndarray, np.ndarray]:
     """Searches for many vectors, block by block, such as a whole gallery against itself for a neighbour graph.
 
