@@ -4,7 +4,7 @@ Once a write has returned it is on disk and survives a kill at any moment; after
 there completely or not at all. One process writes, any number read; readers see new writes when they call `refresh`.
 The files are described in layout.py and shard.py.
 
-Longer than 400 lines: the locks of writer, readers and searching threads only make sense together.
+Longer than 400 lines: one class, whose methods share its locks.
 """
 
 from __future__ import annotations
