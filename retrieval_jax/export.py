@@ -14,13 +14,12 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("export")
 
 import datetime
-import pathlib
 
 import jax
 import numpy as np
 from jax import export
 
-from retrieval_jax import exported, inference, pairs, programs
+from retrieval_jax import exported, inference, pairs, paths, programs
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
@@ -53,7 +52,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
       InputError: nothing was trained there, `out` is something else, or the model cannot be lowered for a platform.
       RuntimeError: the exported model gives other embeddings than the trained one.
     """
-    workdir, out = workdirs.as_path(workdir), pathlib.Path(out)
+    workdir, out = workdirs.as_path(workdir), paths.expanded(out)
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_export(out))):
         raise InputError(f"--out={out} exists and is not an exported model: give another folder, or delete it")
     remote.pull(workdir)
@@ -201,7 +200,10 @@ def lowered(name, predict_fn, params, inputs, platforms):
         length = symbols.get(f"length_{spec['name'].removesuffix('_mask')}")
         shape = [symbols["batch"], *(length if size is None else size for size in spec["shape"][1:])]
         columns.append(jax.ShapeDtypeStruct(shape, spec["dtype"]))
+    before = jax.config.jax_traceback_in_locations_limit
     try:
+        # Without the paths and lines of this machine: the same network gives the same bytes, wherever it is exported.
+        jax.config.update("jax_traceback_in_locations_limit", 0)
         made = export.export(jax.jit(program), platforms=tuple(platforms))(shapes, *columns)
     except Exception as error:
         text = str(error).splitlines() or [type(error).__name__]
@@ -209,6 +211,8 @@ def lowered(name, predict_fn, params, inputs, platforms):
             f"the program {name} cannot be exported for {', '.join(platforms)}: {text[0]}; give fewer "
             f"--platforms, such as {export.default_export_platform()}"
         ) from error
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
     if problem := programs.problem(made):
         raise InputError(
             f"the program {name} cannot be served: {problem}. Folders of exported models are read from anyone, so "

@@ -32,6 +32,7 @@ import tempfile
 import time
 
 import numpy as np
+from PIL import Image
 
 import picture_server
 
@@ -48,6 +49,8 @@ UNSTABLE = (".png", ".html", ".jax_export", ".safetensors", ".lock")  # only tha
 INSIDE = ("checkpoints/", "tensorboard/")  # orbax's and TensorBoard's own names; the training's losses are compared
 
 
+_THINGS = ("shoe", "dress", "lamp", "mug", "chair", "bag")
+_COLOURS = ("red", "green", "blue", "black", "white")
 _IMPORTED = ("retrieval_jax", "jax.", "orbax", "grain", "polars", "cv2", "ml_collections", "optax", "flax", "scipy")
 _IMPORTED += ("sklearn", "faiss", "matplotlib", "tensorflow_datasets", "array_record", "etils", "rich", "safetensors")
 
@@ -208,9 +211,12 @@ class Points:
     def _make_shop(self, address):
         self.shop.mkdir()
         rows = ["id,title,image,link"]
-        for number in range(12):
-            (self.shop / f"{number}.png").write_bytes(picture_server.picture(side=16 + number))
-            rows.append(f"p{number},red shoe {number % 3},{number}.png,{address}/ok/{number}.png")
+        draw = np.random.default_rng(0)
+        for number in range(24):
+            noise = draw.integers(0, 256, (8, 8, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+            Image.fromarray(noise).save(self.shop / f"{number}.png")
+            title = f"{_THINGS[number % 6]} {_COLOURS[number % 5]} {number}"
+            rows.append(f"p{number},{title},{number}.png,{address}/ok/{number}.png")
         (self.shop / "products.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
     def _command(self, verb, folder):

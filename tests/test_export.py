@@ -50,6 +50,11 @@ def served(trained, tmp_path_factory):
     return folder
 
 
+def test_programs_hold_no_paths_of_the_machine(served):
+    programs = list(served.glob("*.jax_export"))
+    assert programs and not any(b".py" in program.read_bytes() for program in programs)
+
+
 ALONE = """
 import json, sys
 import jax
@@ -110,6 +115,11 @@ def test_embeddings_equal_the_trained_models_to_the_bit_without_the_training_cod
 def test_models_are_shown_in_one_line(trained, served):
     for model in (exported.load(served), inference.load(trained)):
         assert "\n" not in repr(model) and len(repr(model)) < 200 and " parameters; " in repr(model)
+
+
+def test_all_files_have_the_mode_of_the_users_other_files(served, tmp_path):
+    (tmp_path / "other").touch()
+    assert {file.stat().st_mode for file in served.iterdir()} == {(tmp_path / "other").stat().st_mode}
 
 
 def test_what_the_folder_holds(trained, served):

@@ -180,6 +180,17 @@ def test_only_the_stages_named_are_searched(tmp_path, monkeypatch):
         search.run(config, tmp_path / "some")
 
 
+def test_a_flipped_bit_in_the_vectors_is_found_before_they_are_searched(tmp_path):
+    make_embeddings(tmp_path)
+    file = tmp_path / "embeddings" / "trained" / "gallery" / "00001.npy"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"gallery/00001\.npy has changed since it was written: run embed again"):
+        search.run(make_config(models=("trained",)), tmp_path)
+    assert not (tmp_path / "rankings").exists()
+
+
 def test_what_is_missing_is_named_with_its_command(tmp_path):
     with pytest.raises(InputError, match="retrieval-jax embed"):
         search.run(make_config(models=("trained",)), tmp_path)

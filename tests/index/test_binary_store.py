@@ -148,6 +148,31 @@ def test_a_reader_sees_acknowledged_writes_on_refresh(tmp_path):
     writer.close()
 
 
+@pytest.mark.parametrize("reads", ["reader", "writer"])
+def test_verify_beside_a_compaction_finds_no_damage(tmp_path, reads, monkeypatch):
+    writer = make(tmp_path / "index")
+    writer.add([f"a{i}" for i in range(9)], vectors(9))
+    writer.delete(["a3"])
+    store = binary.open(tmp_path / "index") if reads == "reader" else writer
+    verify, done = shard.Shard.verify, []
+
+    def compacted_meanwhile(part):
+        if not done:
+            done.append(True)
+            writer.compact()
+        verify(part)
+
+    monkeypatch.setattr(shard.Shard, "verify", compacted_meanwhile)
+    store.verify()
+    assert done and len(store) == 8
+    file = next((tmp_path / "index").rglob("*.vectors"))
+    content = bytearray(file.read_bytes())
+    content[5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="have changed since they were written"):
+        store.verify()
+
+
 def test_a_search_by_id_and_the_first_write_share_one_id_table(tmp_path, monkeypatch):
     make(tmp_path / "i").close()
     with binary.open(tmp_path / "i", write=True) as store:
