@@ -105,6 +105,20 @@ def path(value: object, name: str, where: str) -> str | os.PathLike:
     raise InputError(f"{where}: {name}={_shown(value)}, expected the path of a file or folder")
 
 
+def instance(value: object, kind: type, name: str, where: str):
+    """Returns an object of a class of this package; raises InputError for anything else.
+
+    Args:
+      value: what the caller gave.
+      kind: the class.
+      name: name of the argument.
+      where: name of the function, as the user knows it.
+    """
+    if isinstance(value, kind):
+        return value
+    raise InputError(f"{where}: {name}={_shown(value)}, expected {kind.__name__}")
+
+
 def mapping(value: object, name: str, where: str) -> dict:
     """Returns a mapping with texts as keys, {} for None.
 
@@ -139,9 +153,11 @@ def sequence(value: object, name: str, where: str) -> Sequence | np.ndarray:
     if not isinstance(value, (str, bytes, bytearray)):
         if isinstance(value, np.ndarray) and value.ndim:
             return value
-        if hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, np.ndarray):
-            return value
-        if isinstance(value, Iterable) and not isinstance(value, np.ndarray):
+        if hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (np.ndarray, dict)):
+            with contextlib.suppress(TypeError):  # sparse arrays have a len() that raises it
+                len(value)
+                return value
+        if isinstance(value, Iterable) and not isinstance(value, np.ndarray) and not hasattr(value, "tocsr"):
             return list(value)
     raise InputError(f"{where}: {name}={_shown(value)}, expected a list")
 
@@ -205,6 +221,8 @@ def vectors(value: object, name: str, where: str, dim: int | None = None):
       InputError: it has another shape, or does not hold numbers. Values are checked by `finite`, where they are read.
     """
     lazy = isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "__getitem__")
+    if hasattr(value, "tocsr"):
+        raise InputError(f"{where}: {name} is sparse, expected a dense array [n, {'D' if dim is None else dim}]")
     if not lazy:
         value = array(value, name, where, ("n", "D" if dim is None else dim))
     _check(value, name, where, ("n", "D" if dim is None else dim), "numbers")

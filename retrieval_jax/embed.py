@@ -37,7 +37,7 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import embeddings, inference, pairs, plans, tasks, views
+from retrieval_jax import embeddings, inference, pairs, paths, plans, tasks, views
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
@@ -368,7 +368,9 @@ class _Networks:
         if side.run:
             if not checkpoints.steps(folder / "checkpoints"):
                 how = (
-                    f"retrieval-jax run --config={side.run} --workdir={folder}" if side.config else "retrieval-jax run"
+                    paths.command("run", f"--config={side.run}", f"--workdir={folder}")
+                    if side.config
+                    else paths.command("run")
                 )
                 raise InputError(f"{setting}: nothing is trained in {folder}: run `{how}` first")
             model = inference.load(folder, side.which, side.step or None)

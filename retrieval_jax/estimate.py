@@ -150,7 +150,7 @@ def show(configs: dict, folders: dict) -> None:
 def text(name: str, found: Estimate, per_second: tuple[float, str]) -> str:
     """Returns an estimate in words, some lines."""
     splits = ", ".join(f"{split} {rows:,}" for split, rows in found.listings.items())
-    needed = found.state_bytes + found.activation_bytes
+    needed, batch = found.state_bytes + found.activation_bytes, found.activation_bytes
     fits = "" if needed <= found.device_bytes else ": does not fit"
     times = [
         f"{verb} {_seconds(flops / per_second[0])}" if flops else f"{verb} unknown"
@@ -160,7 +160,7 @@ def text(name: str, found: Estimate, per_second: tuple[float, str]) -> str:
         [
             f"{name}: {found.steps:,} steps of {found.batch_size}, {found.parameters:,} parameters",
             f"  listings: {splits}; {found.labels:,} mined attributes",
-            f"  memory: about {size_text(needed)} per device, {size_text(found.activation_bytes)} of it for a batch and "
+            f"  memory: about {size_text(needed)} per device, {size_text(batch)} of it for a batch and "
             f"its activations; a device has {size_text(found.device_bytes)}{fits}",
             f"  time: {', '.join(times)}",
             f"  disk: checkpoints {size_text(found.checkpoint_bytes)}, embeddings of {found.dim} dimensions "

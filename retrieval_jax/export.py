@@ -14,13 +14,12 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("export")
 
 import datetime
-import pathlib
 
 import jax
 import numpy as np
 from jax import export
 
-from retrieval_jax import exported, inference, pairs, programs
+from retrieval_jax import exported, inference, pairs, paths, programs
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
@@ -53,7 +52,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
       InputError: nothing was trained there, `out` is something else, or the model cannot be lowered for a platform.
       RuntimeError: the exported model gives other embeddings than the trained one.
     """
-    workdir, out = workdirs.as_path(workdir), pathlib.Path(out)
+    workdir, out = workdirs.as_path(workdir), paths.expanded(out)
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_export(out))):
         raise InputError(f"--out={out} exists and is not an exported model: give another folder, or delete it")
     remote.pull(workdir)

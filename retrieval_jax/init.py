@@ -21,11 +21,11 @@ import json
 import os
 import pathlib
 import re
-import shlex
 import statistics
 
 import PIL.Image
 
+from retrieval_jax import paths
 from retrieval_jax.attributes import titles as titles_lib
 from retrieval_jax.data.exports import folders as folders_lib
 from retrieval_jax.data.exports import loading, matching, products, reading, references
@@ -256,6 +256,8 @@ def config_text(plan: Plan, file: pathlib.Path) -> str:
         "",
     ]
     for setting, (value, reason) in proposal.settings.items():
+        if setting == "train.warmup_epochs":
+            continue  # follows the epochs, also where somebody changes them
         shown = _quoted(value) if isinstance(value, str) else repr(value)
         lines.append(f"    config.{setting} = {shown}  # {reason}")
     lines += _task_lines(task)
@@ -396,8 +398,9 @@ def run(table: pathlib.Path, images: pathlib.Path | None, out: pathlib.Path | No
     config_files.load(out)  # whatever the table's columns are called, the file is a config
     print(f"\nwrote {out}: read it, and correct what is wrong. Then:\n")
     if plan.fetch:
-        print(f"  retrieval-jax pictures {shlex.quote(str(table))} --out={shlex.quote(str(plan.folder))}")
-    print(f"  retrieval-jax run --config={shlex.quote(str(out if os.sep in str(out) else pathlib.Path('.', out)))}")
+        print(f"  {paths.command('pictures', table, f'--out={plan.folder}')}")
+    config = out if os.sep in str(out) else f".{os.sep}{out}"
+    print(f"  {paths.command('run', f'--config={config}')}")
     print(f"\n{_expectation(plan)}")
     return plan
 

@@ -11,7 +11,7 @@ import pkgutil
 import types
 from collections.abc import Callable, Iterable, Mapping
 
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 
 
 def names(package: types.ModuleType) -> list[str]:
@@ -36,8 +36,8 @@ def module(package: types.ModuleType, name: str, what: str, known: Iterable[str]
       InputError: there is no such module; the message lists the names.
     """
     known = names(package) if known is None else list(known)
-    if name not in known:
-        raise InputError(f"there is no {what} named {name!r}{near(name, known)}")
+    if not isinstance(name, str) or name not in known:
+        raise InputError(f"there is no {what} named {short(repr(name))}{near(name, known)}")
     return importlib.import_module(f"{package.__name__}.{name}")
 
 

@@ -1,7 +1,7 @@
 """What train and embed would build, as shapes: whether it can be built, and fits into memory and onto the disk.
 
-Nothing is trained, allocated or kept. Shapes come from `jax.eval_shape`, which takes a second or two. Where mine has not run,
-the titles' plain words are counted, in a temporary folder.
+Nothing is trained, allocated or kept. Shapes come from `jax.eval_shape`, which takes a second or two. Where mine has
+not run, the titles' plain words are counted, in a temporary folder.
 """
 
 import contextlib

@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from retrieval_jax import arguments, index
+from retrieval_jax import arguments, index, paths
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic
@@ -81,6 +81,8 @@ def per_query_recall(found: Ranking, wanted: Ranking) -> np.ndarray:
     Returns:
       [Q]; a row that scores as high as the last exact result counts, whatever its id.
     """
+    for name, ranking in (("found", found), ("wanted", wanted)):
+        arguments.instance(ranking, Ranking, name, "recall")
     if found.query_ids != wanted.query_ids or found.gallery_sha256 != wanted.gallery_sha256:
         raise InputError(
             "recall: the two rankings have different queries or galleries: search both with the same vectors"
@@ -131,7 +133,7 @@ def measure(
       InputError: no queries, too small a gallery, or a factory that faiss rejects.
     """
     where = "propose_index"
-    arguments.integer(k, "k", where)
+    k = arguments.integer(k, "k", where)
     candidates = [
         arguments.integer(n, "candidates", where) for n in arguments.sequence(candidates, "candidates", where)
     ]
@@ -253,7 +255,7 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
     if model not in there:
         raise InputError(
             f"no embeddings of {model!r} in {folder} (available: {', '.join(there) or 'none'}): make them with "
-            f"`python -m retrieval_jax.embed --config=... --workdir={folder}`"
+            f"`{paths.command('embed', '--config=...', f'--workdir={folder}')}`"
         )
     queries, gallery = (
         Embeddings.load(folder / "embeddings" / model / split, verify=True) for split in ("query", "gallery")

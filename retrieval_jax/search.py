@@ -33,7 +33,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 import pathlib
 import time
 
-from retrieval_jax import index, pairs
+from retrieval_jax import index, pairs, paths
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
@@ -143,11 +143,11 @@ def run(config, workdir) -> dict:
     sources = []  # (model, (queries, gallery))
     for name in member_names:
         folder = work_directory.member_folder(workdir, name)
-        command = f"retrieval-jax run --config={name} --workdir={folder}"
+        command = paths.command("run", f"--config={name}", f"--workdir={folder}")
         own = work_directory.read_config(folder) if (folder / "config.json").exists() else {}
         sources.append((folder.name, _trained(folder, own, command)))
     for model in () if member_names else config.embed.models:
-        command = f"retrieval-jax embed --config=... --workdir={workdir}"
+        command = paths.command("embed", "--config=...", f"--workdir={workdir}")
         if model == sides.MODEL:
             sources.append((model, _trained(workdir, config, command)))
         else:
@@ -165,8 +165,8 @@ def run(config, workdir) -> dict:
             def rank(state: State, stage: str) -> Ranking:
                 (queries, gallery), kwargs = state.members[0], index_kwargs
                 if kwargs.get("folder"):  # every stage searches other vectors, so each keeps an index of its own
-                    kwargs = {**kwargs, "folder": str(pathlib.Path(kwargs["folder"]) / model / stage)}
-                return index.others(make_index(gallery, **kwargs), queries, gallery, k)
+                    kwargs = {**kwargs, "folder": str(paths.expanded(kwargs["folder"]) / model / stage)}
+                return make_index(gallery, **kwargs).search(queries, k)
 
             start, last = time.monotonic(), state
             for step, last in walk.walk(state, steps, rank, wanted):

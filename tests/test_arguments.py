@@ -49,7 +49,8 @@ STATE = State([SIDES], RANKING)
 EACH = metrics.per_query(RANKING, TRUTH)
 GRAPH = diffusion.graph(GALLERY, 3)
 WHITENING = whitening.fit(GALLERY)
-FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="arguments-"))
+KEPT = tempfile.TemporaryDirectory()  # removed when the process ends
+FOLDER = pathlib.Path(KEPT.name)
 
 
 def broken(value: float) -> np.ndarray:
@@ -63,8 +64,8 @@ def broken(value: float) -> np.ndarray:
 ODD = [
     *(lambda value=value: value for value in (
         None, True, False, "x", "", "mean", b"x", 0, 1, -1, 2, 3, G, G + 1, 1000, 10**12, 2**63, -(2**63), 2**80, 0.0,
-        0.5, 1.0, 2.5, -0.5, 1e300, float("nan"), float("inf"), -float("inf"), np.float32("nan"), np.int8(3), np.uint64(2),
-        np.float16(0.5), np.True_, fractions.Fraction(1, 2), decimal.Decimal("0.5"), 1j, datetime.date(2026, 1, 1), ...,
+        0.5, 1.0, 2.5, -0.5, 1e300, float("nan"), float("inf"), -float("inf"), np.float32("nan"), np.int8(3),
+        np.uint64(2), np.float16(0.5), np.True_, fractions.Fraction(1, 2), decimal.Decimal("0.5"), 1j, datetime.date(2026, 1, 1), ...,
         int, print, pathlib.Path("no/such/file"), (), (1,), (1.0, 2.0), ("a",), ([1], [1, 2]), frozenset({1}),
     )),
     *(lambda made=made: made() for made in (
@@ -87,10 +88,12 @@ ODD = [
         lambda: RANKING.item_rows.astype(">i4"), lambda: np.full((Q, K), G), lambda: np.full((Q, K), -1),
         lambda: RANKING.item_rows[:, ::-1], lambda: np.full((Q, K), -2), lambda: np.full((Q, K), np.nan),
         lambda: np.arange(Q, dtype=np.uint8), lambda: np.array([2**40] * Q), lambda: np.ones(Q, bool),
-        lambda: np.full(Q, np.nan), lambda: np.ones(Q), lambda: np.array([0.5, 1, np.nan, 0, 1]), lambda: np.ones(Q, object),
+        lambda: np.full(Q, np.nan), lambda: np.ones(Q), lambda: np.array([0.5, 1, np.nan, 0, 1]),
+        lambda: np.ones(Q, object),
         lambda: Embeddings(GALLERY_IDS, GALLERY), lambda: Embeddings(["a"] * G, GALLERY), lambda: SIDES[0],
         lambda: Embeddings([], np.zeros((0, D))), lambda: Ids.of(GALLERY_IDS), lambda: Ids.of(["a"] * Q),
-        lambda: RANKING, lambda: TRUTH, lambda: STATE, lambda: WHITENING, lambda: GRAPH, lambda: [SIDES], lambda: [RANKING],
+        lambda: RANKING, lambda: TRUTH, lambda: STATE, lambda: WHITENING, lambda: GRAPH, lambda: [SIDES],
+        lambda: [RANKING],
         lambda: [RANKING, OTHER], lambda: [SIDES[1]] * 2, lambda: Truth([], [], np.array([0]), np.array([], int)),
     )),
 ]  # fmt: skip
@@ -217,7 +220,9 @@ def saved(ids, vectors, meta, dtype, shard_rows):
 
 SEARCH = {"gallery": GALLERY, "queries": QUERIES, "k": K, "ids": None}
 CASES = {
-    "Embeddings": Case(saved, {"ids": GALLERY_IDS, "vectors": GALLERY, "meta": {}, "dtype": "float32", "shard_rows": 9}),
+    "Embeddings": Case(
+        saved, {"ids": GALLERY_IDS, "vectors": GALLERY, "meta": {}, "dtype": "float32", "shard_rows": 9}
+    ),
     "Embeddings.take": Case(lambda rows: SIDES[1].take(rows), {"rows": [3, 1]}),
     "exact": Case(searched(exact.Index), {**SEARCH, "query_block": 2, "gallery_block": 7, "margin": 1}, best),
     "faiss": Case(
@@ -233,7 +238,7 @@ CASES = {
     "codes.fit": Case(codes.fit, {"vectors": GALLERY, "bits": 8, "cells": 2, "rounds": 1, "seed": 3}),
     "binary store": Case(
         stored,
-        {"training": GALLERY, "ids": GALLERY_IDS, "vectors": GALLERY, "queries": QUERIES, "k": K, "shards": 2,
+        {"training": GALLERY, "ids": GALLERY_IDS, "vectors": GALLERY, "queries": QUERIES, "k": K,
          "dtype": "float32", "candidates": 1000, "rounds": 1},
     ),
     "l2": Case(l2.normalize, {"vectors": GALLERY}, unit),
@@ -382,14 +387,14 @@ def test_sentences_name_function_argument_and_expectation():
     for call, words in (
         (lambda: arguments.integer(True, "k", "search"), "search: k=True, expected an integer of at least 1"),
         (lambda: arguments.integer(9, "k", "search", low=0, high=3), "search: k=9, expected an integer from 0 to 3"),
-        (lambda: arguments.number(np.nan, "ridge", "whitening", low=0), "ridge=nan, expected a finite number of at least 0"),
-        (lambda: arguments.number(1, "alpha", "x", low=0, high=1, below=True), "expected a finite number from 0 to below 1"),
+        (lambda: arguments.number(np.nan, "ridge", "x", low=0), "ridge=nan, expected a finite number of at least 0"),
+        (lambda: arguments.number(1, "a", "x", low=0, high=1, below=True), "expected a finite number from 0 to below 1"),
         (lambda: arguments.flag("no", "approximate", "x"), "approximate='no', expected True or False"),
         (lambda: arguments.choice("c", "dtype", "x", ("a", "b")), "dtype='c', expected one of a, b"),
         (lambda: arguments.array([[1], [1, 2]], "v", "x", ("n", 2)), r"x: v is not an array .* expected \[n, 2\]"),
         (lambda: arguments.rows([1.5], "rows", "x", ("n",), 3), "values of the type float64, expected integers"),
         (lambda: arguments.rows([-1, 3], "rows", "x", ("n",), 3), "refers to rows -1 to 3, but there are 3 rows"),
-        (lambda: arguments.memory(1 << 60, "that", "x", "take less"), "that would take 1,073,741,824 GiB, .*: take less"),
+        (lambda: arguments.memory(1 << 60, "that", "x", "take less"), "that would take 1,073,741,824 GiB"),
         (lambda: Embeddings("ab", np.ones((2, 2))), "ids='ab': expected a list of ids"),
         (lambda: Embeddings([b"a", b"b"], np.ones((2, 2))), "the id in row 0 is b'a': ids are texts, or integers"),
         (lambda: Embeddings(["a", None], np.ones((2, 2))), "the id in row 1 is None"),

@@ -29,8 +29,8 @@ def is_short(thing) -> bool:
 
 def test_embeddings_rankings_and_indexes():
     embeddings = Embeddings(NAMES, MANY, {"space": "x" * 1000})
-    ranking = Ranking(NAMES, np.zeros((3000, 1)), np.ones((3000, 1)))
-    truth = Truth(NAMES, NAMES, np.arange(3001), np.zeros(3000))
+    ranking = Ranking(NAMES, np.zeros((3000, 1), np.int64), np.ones((3000, 1), np.float32))
+    truth = Truth(NAMES, NAMES, np.arange(3001), np.zeros(3000, np.int64))
     state = State([(embeddings, embeddings)] * 3, ranking)
     whitening = Whitening(np.zeros(64), np.eye(64), {"rows": 3000})
     for thing in (embeddings, ranking, truth, state, whitening, exact.Index(embeddings)):

@@ -185,8 +185,8 @@ def test_commands_have_verbs_options_configs_and_settings_that_exist(page, monke
             pytest.fail(f"{page}: retrieval-jax {words}: {error}")
 
 
-def test_the_config_of_the_readme_is_a_config(tmp_path):
-    (block,) = blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+def test_the_config_of_the_page_of_shops_is_a_config(tmp_path):
+    (block,) = blocks((ROOT / "docs" / "shops.md").read_text(encoding="utf-8"))
     file = tmp_path / "my_shop.py"
     file.write_text(block, encoding="utf-8")
     given = door.parse(["run", f"--config={file}", "--config.search.k=20"])

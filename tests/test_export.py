@@ -117,6 +117,11 @@ def test_models_are_shown_in_one_line(trained, served):
         assert "\n" not in repr(model) and len(repr(model)) < 200 and " parameters; " in repr(model)
 
 
+def test_all_files_have_the_mode_of_the_users_other_files(served, tmp_path):
+    (tmp_path / "other").touch()
+    assert {file.stat().st_mode for file in served.iterdir()} == {(tmp_path / "other").stat().st_mode}
+
+
 def test_what_the_folder_holds(trained, served):
     about = json.loads((served / "config.json").read_text())
     assert about["platforms"] == ["cpu", "cuda", "tpu"] and about["compared"]["difference"] == 0.0

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+import shop_exports
 from retrieval_jax import leaks, prepare
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import joined, loading
@@ -177,3 +178,12 @@ def test_nothing_can_be_left_out_of_a_prepared_catalogue(config, tmp_path):
     assert len(loading.load(data).train) == 58 and "t1" not in loading.load(data).train.ids
     with pytest.raises(InputError, match="is used as a whole: prepare it again into another folder, with --config.da"):
         loading.load(data | {"leave_out": str(tmp_path / "list.csv")})
+
+
+def test_a_listing_of_two_splits_is_not_a_leak_of_itself(tmp_path, capsys):
+    table, _ = shop_exports.write(shop_exports.torgovlya(shop_exports.products(9)), tmp_path)
+    config = base.defaults()
+    config.data.source = "table"
+    config.data.kwargs = {"root": str(tmp_path), "files": table.name, "image_root": "pictures"}
+    assert leaks.run(config, tmp_path / "run")["left_out"] == 0
+    assert "listings (0.0 %) have nearly the same picture in gallery" in capsys.readouterr().out

@@ -176,10 +176,7 @@ def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(uninterrupted,
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9), ours, theirs)
     first, both = (checkpoints.meta(folder / "checkpoints")["sessions"] for folder in (uninterrupted, tmp_path))
     assert (first["number"], both["number"]) == (1, 2)  # times are the sums of both
-    slow = (
-        checkpoints.meta(tmp_path / "checkpoints", 4)["sessions"] if (tmp_path / "checkpoints" / "4").exists() else {}
-    )
-    assert both["seconds"] > slow.get("seconds", 0) and both["cpu_seconds"] > slow.get("cpu_seconds", 0)
+    assert both["seconds"] > killed["seconds"] and both["cpu_seconds"] > killed["cpu_seconds"]
 
 
 @pytest.fixture

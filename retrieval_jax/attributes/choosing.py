@@ -41,7 +41,7 @@ class Decisions:
       rules: how words of titles become attributes.
       table: frame (word, decision, rule, target, why, occurrences, titles), one row per merge, per phrase and per word
         that is kept or seen more than `threshold` times; decision is "kept", "dropped" or "merged", and rule is the
-        switch that decided ("threshold" for the plain rule, "overrules" for the user's file).
+        switch that decided ("threshold" for the title rule, "overrules" for the user's file).
       rarer: number of words below the threshold that have no row in the table.
     """
 

@@ -1,7 +1,7 @@
 """One spelling per thing: numbers with units, possessives, punctuation at the edges of words, colours.
 
 Each function looks at a single title or token, so no counts are needed and a title gets the same words wherever it is
-counted. The order: `rewrite` (characters of a title that the plain rule would lose), the plain rule
+counted. The order: `rewrite` (characters of a title that the title rule would lose), the title rule
 (`titles.tokenize`), `split_token` on each token, and `join` for a number followed by a unit.
 
 Sources of the tables: units of the SI with its prefixes, of IEC 80000-13 (bytes), and inch-pound units with the
@@ -100,7 +100,7 @@ _QUANTITY = re.compile(rf"({_NUMBER.pattern})(-?)([a-zµμ][a-zµμ/\-]*)", re.A
 # After these words a number is a clothing size, and a letter after it a width: "size 8 m" is not eight metres.
 SIZE_WORDS = frozenset({"size", "sizes", "sz", "us", "uk", "eu", "eur", "width"})
 
-# Rewrites of a title before the plain rule: (pattern, replacement), each applied twice because adjacent matches share a
+# Rewrites of a title before the title rule: (pattern, replacement), each applied twice because adjacent matches share a
 # character. Python's and polars' engines agree on these patterns: no lookaround, every character class written out.
 _MARKS = {
     "&amp;": "&",
@@ -150,7 +150,7 @@ _PYTHON_REWRITES = tuple(
 
 
 def rewrite(title: str) -> str:
-    """Keeps what the plain rule would lose (inch marks, decimal commas, fractions) and unifies letters and signs.
+    """Keeps what the title rule would lose (inch marks, decimal commas, fractions) and unifies letters and signs.
 
     Args:
       title: any text.
@@ -192,7 +192,7 @@ def rewrite_many(titles: Sequence[str]) -> list[str]:
 
 @functools.lru_cache(maxsize=2**20)
 def split_token(token: str) -> tuple[str, ...]:
-    """Normalises one token of the plain rule; model numbers such as "rt-ac68u" or "24-105mm" stay whole.
+    """Normalises one token of the title rule; model numbers such as "rt-ac68u" or "24-105mm" stay whole.
 
     Args:
       token: token from `titles.tokenize`.

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import pathlib
 
-from retrieval_jax import output
+from retrieval_jax import output, paths
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 
@@ -48,7 +48,7 @@ def load(path: str | pathlib.Path, rule: int = title_rule.DEFAULT) -> Overrules:
     Raises:
       InputError: no such file, a malformed line, two decisions about one word, or a cycle of merges.
     """
-    path = pathlib.Path(path)
+    path = paths.expanded(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(

@@ -1,12 +1,12 @@
 """Segments scripts that are written without spaces.
 
-Chinese and Japanese titles come out of the plain rule as one long token. They are cut where the script changes. A run
+Chinese and Japanese titles come out of the title rule as one long token. They are cut where the script changes. A run
 of Han characters becomes its overlapping bigrams, which is what search engines index without a dictionary (Lucene's
 CJKAnalyzer) and what keeps two-character words, most of the language, intact. Katakana runs are mostly one loan word (a
 product, a brand) and stay whole. Hiragana, mostly grammar, is cut off and dropped if it is a particle. Korean is
 written with spaces, so its words stay as they are; so do Latin, Cyrillic, Arabic and the rest. Thai, Lao, Khmer and
 Burmese have no spaces either, but bigrams of their letters are not words: their runs stay whole, so a phrase becomes
-one rare token that usually falls below the threshold.
+one rare token that usually falls below the threshold. (Title rule 1 cuts them at every vowel sign before.)
 A dictionary would do better, but no library is both light and maintained: jieba's last release is from 2020 and ships a
 19 MB word list, and MeCab needs 50 MB and more.
 """
@@ -30,7 +30,7 @@ PARTICLES = frozenset(
 )
 
 # Function words of languages that appear beside English, except those that are also English words or name a thing:
-# "die", "man", "son", "sur", "pour", "come", "hat", "war" stay. The plain rule covers English.
+# "die", "man", "son", "sur", "pour", "come", "hat", "war" stay. The title rule covers English.
 STOP_WORDS = frozenset(
     """
     und der das den dem des ein eine einen einem einer mit für fuer von vom zum zur auf aus bei oder nicht auch

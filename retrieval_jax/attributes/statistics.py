@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import tqdm
 
-from retrieval_jax import brief
+from retrieval_jax import brief, paths
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents, versions
@@ -166,7 +166,7 @@ def load(folder: str | pathlib.Path, rule: str = title_rule.RULES[title_rule.DEF
     Raises:
       InputError: the statistics are missing, unreadable or counted by other rules.
     """
-    return versions.read(folder, NAMES_FILE, lambda place: _load(place, rule))
+    return versions.read(paths.expanded(folder), NAMES_FILE, lambda place: _load(place, rule))
 
 
 def _load(folder: pathlib.Path, rule: str) -> Statistics:

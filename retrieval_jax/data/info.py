@@ -15,7 +15,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 
 _REMEDY = "train again in a new work directory"
-_MISSING = "train first (python -m retrieval_jax.train)"
+_MISSING = "train first, with `retrieval-jax train`"
 _MOST_VALUES = 1 << 28  # of one example
 _Dtype = Literal[
     "bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16", "float32", "float64"

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from retrieval_jax import pairs
+from retrieval_jax import pairs, paths
 from retrieval_jax.data.catalog import Catalog
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
@@ -61,7 +61,7 @@ def load(
 
 def _load(config_data: Mapping, set_aside_path: Any, leave_out: Sequence) -> Catalog:
     source = config_data["source"]
-    kwargs = _plain(config_data.get("kwargs") or {})
+    kwargs = paths.expanded_text(_plain(config_data.get("kwargs") or {}))
     if isinstance(kwargs.get("root"), str) and "://" in kwargs["root"]:
         url, kwargs["root"] = kwargs["root"], str(remote.local_folder(kwargs["root"]))
         remote.pull(kwargs["root"])  # everything the first time, later what has changed

@@ -21,7 +21,7 @@ import numpy as np
 from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings.ids import Ids
 from retrieval_jax.embeddings.vectors import Computed, Shards
-from retrieval_jax.errors import InputError, naming
+from retrieval_jax.errors import InputError, naming, short
 from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
 
@@ -156,7 +156,7 @@ class Embeddings:
         Raises:
           InputError: another dtype, a non-finite vector, or a value that float16 cannot hold.
         """
-        arguments.integer(shard_rows, "shard_rows", "Embeddings.save")
+        shard_rows = arguments.integer(shard_rows, "shard_rows", "Embeddings.save")
         blocks = (self.block(start, start + shard_rows) for start in range(0, len(self), shard_rows))
         return write(folder, self.ids, blocks, self.meta, dim=self.dim, dtype=dtype)
 
@@ -281,8 +281,8 @@ def write(
 
 def check_dtype(dtype: str) -> None:
     """Raises InputError unless embeddings may be stored as `dtype`."""
-    if dtype not in ("float32", "float16"):
-        raise InputError(f"embeddings are stored as float32 or float16, not {dtype!r}: change embed.dtype")
+    if not isinstance(dtype, str) or dtype not in ("float32", "float16"):
+        raise InputError(f"embeddings are stored as float32 or float16, not {short(repr(dtype))}: change embed.dtype")
 
 
 def as_stored(block: np.ndarray, dtype: str, name: Callable[[int], str]) -> np.ndarray:
@@ -331,9 +331,7 @@ def read_info(folder: str | os.PathLike) -> dict:
       InputError: it is missing, of another format, or broken.
     """
     file = folder / "embeddings.json" if not isinstance(folder, str) else pathlib.Path(folder) / "embeddings.json"
-    info = documents.read(
-        file, _Info, remedy="run embed again", missing="run embed first (python -m retrieval_jax.embed)"
-    )
+    info = documents.read(file, _Info, remedy="run embed again", missing="run `retrieval-jax embed` first")
     if info["format"] != FORMAT:
         raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
     return info

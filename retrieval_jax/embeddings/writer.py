@@ -10,6 +10,8 @@ depends on nothing but its own range: its batches start where it starts, so a ru
 bytes of one that was not. What turns a listing into a vector (weights, views, sizes ...) has a name, the recipe:
 vectors of another recipe are never reused, nor are those of a listing whose content changed, nor a shard whose checksum
 is wrong.
+
+Longer than 400 lines: one job, from its first shard to the record that completes it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ searches exactly, whatever config.search.index is.
 
 import numpy as np
 
-from retrieval_jax import index
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.evaluators import Evaluation
 from retrieval_jax.evaluators._selection import Selection
@@ -43,7 +42,7 @@ def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None
     def rank(state, stage):
         del stage
         queries, gallery = state.members[0]
-        return index.others(exact.Index(gallery), queries, gallery, config.search.k)
+        return exact.Index(gallery).search(queries, config.search.k)
 
     def run(params, on_batch=None):
         queries, gallery = selection.embed(params, on_batch)

@@ -6,6 +6,7 @@ expects, and the number of bytes with those that are there, before anything is a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
@@ -98,9 +99,9 @@ def load_npz(
         raise InputError(f"{file} not found: {remedy}") from error
     except (MemoryError, InputError):
         raise
-    except OSError:  # of the machine, not of the file
-        raise
     except Exception as error:  # zipfile raises a dozen kinds for damaged archives
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a place before the file's beginning
+            raise  # of the machine, not of the file
         raise InputError(f"{file} cannot be read ({first_line(error)}): {remedy}") from error
     return found
 

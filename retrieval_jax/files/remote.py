@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 
+from retrieval_jax import paths
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 
@@ -35,7 +36,7 @@ _kept: set[pathlib.Path] = set()  # folders of `keep_pushing`
 
 
 def local_folder(path) -> pathlib.Path:
-    """Returns the local folder that mirrors a URL; a local path is returned unchanged.
+    """Returns the local folder that mirrors a URL; in a local path "~" is expanded.
 
     Args:
       path: "s3://bucket/folder", "file:///folder" or a local path.
@@ -45,7 +46,7 @@ def local_folder(path) -> pathlib.Path:
     """
     found = _URL.fullmatch(os.fspath(path))
     if not found:
-        return pathlib.Path(path)
+        return paths.expanded(path)
     scheme, rest = found[1].lower(), found[2].strip("/")
     if scheme == "file":
         return pathlib.Path("/", rest)

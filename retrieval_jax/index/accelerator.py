@@ -78,12 +78,12 @@ class Index:
         arguments.choice(dtype, "dtype", where, ("bfloat16", "float32"))
         arguments.choice(rescore, "rescore", where, ("float32", "float64"))
         arguments.flag(approximate, "approximate", where)
-        arguments.number(recall_target, "recall_target", where, low=0, high=1, below=True)
+        recall_target = arguments.number(recall_target, "recall_target", where, low=0, high=1, below=True)
         if recall_target == 0:
             raise InputError(f"{where}: recall_target=0, expected a share above 0 and below 1")
         for name, value in (("query_block", query_block), ("gallery_block", gallery_block), ("group", group)):
             arguments.integer(value, name, where)
-        arguments.integer(margin, "margin", where, low=0)
+        margin = arguments.integer(margin, "margin", where, low=0)
         if gallery_block % group:
             raise InputError(f"{where}: group={group} must divide gallery_block={gallery_block}")
         self.exact = exact.Index(gallery, ids)
@@ -111,7 +111,7 @@ class Index:
         Raises:
           InputError: a dimension that differs from the gallery's, k below 1, or a non-finite vector.
         """
-        ids, vectors = self.exact.check(queries, k)
+        ids, vectors, k = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
         rows, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
         if not len(self.exact.gallery) or not len(vectors):

@@ -24,7 +24,7 @@ import tqdm
 
 from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
 from retrieval_jax.index import exact
@@ -102,9 +102,9 @@ class Index:
         train_rows: int = 0,
         threads: int = 0,
     ):
-        arguments.integer(candidates, "candidates", "index faiss_index", low=0)
-        arguments.integer(train_rows, "train_rows", "index faiss_index", low=0)
-        arguments.integer(threads, "threads", "index faiss_index", low=0, high=4096)
+        candidates = arguments.integer(candidates, "candidates", "index faiss_index", low=0)
+        train_rows = arguments.integer(train_rows, "train_rows", "index faiss_index", low=0)
+        threads = arguments.integer(threads, "threads", "index faiss_index", low=0, high=4096)
         arguments.path(folder, "folder", "index faiss_index")
         self.exact = exact.Index(gallery, ids)
         check_factory(factory, self.exact.gallery.shape)
@@ -148,7 +148,7 @@ class Index:
           InputError: a dimension that differs from the gallery's, k below 1, a non-finite vector, or a search that
             faiss cannot do with these parameters.
         """
-        ids, vectors = self.exact.check(queries, k)
+        ids, vectors, k = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
         remedy = f"change the parameters or candidates={self.candidates}, or use another factory, such as {EXAMPLES}"
         extra = int(np.bincount(own[:, 0]).max(initial=0)) if len(own) else 0  # room for own rows, which are dropped
@@ -295,9 +295,9 @@ def check_factory(factory: str, shape: tuple[int, int]) -> None:
     Raises:
       InputError: numbers that are 0, graphs with too few edges or more than memory, or ids of its own.
     """
-    where = f"the faiss index {factory!r}"
+    where = f"the faiss index {short(repr(factory))}"
     if not isinstance(factory, str) or not factory.strip() or "\0" in factory:
-        raise InputError(f"index faiss_index: factory={factory!r}, expected a text such as {EXAMPLES}")
+        raise InputError(f"index faiss_index: factory={short(repr(factory))}, expected a text such as {EXAMPLES}")
     if re.search(r"IDMap", factory):
         raise InputError(f"{where}: leave IDMap out: rows are numbered here, and ids are added to the results")
     numbers = [int(digits) for digits in re.findall(r"[0-9]+", factory) if len(digits) < 12]
@@ -323,7 +323,7 @@ def check_parameters(parameters: str, factory: str) -> None:
     Raises:
       InputError: not "name=value", or a value that would find nothing.
     """
-    where = f"the faiss index {factory!r}: parameters={parameters!r}"
+    where = f"the faiss index {short(repr(factory))}: parameters={short(repr(parameters))}"
     if not isinstance(parameters, str):
         raise InputError(f"{where}, expected a text such as 'nprobe=16' or 'efSearch=64'")
     for part in filter(None, re.split("[, ]", parameters)):

@@ -12,8 +12,9 @@ import pathlib
 import sys
 import types
 
-from retrieval_jax import brief, pairs
+from retrieval_jax import arguments, brief, pairs
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
 from retrieval_jax.scoring.ranking import Ranking
 
 
@@ -36,6 +37,19 @@ class State:
     rankings: tuple[Ranking, ...] = ()
 
     __repr__ = brief.line
+
+    def __post_init__(self):
+        members = [
+            arguments.sequence(member, "members", "State")
+            for member in arguments.sequence(self.members, "members", "State")
+        ]
+        for member in members:
+            if len(member) != 2 or not all(isinstance(side, Embeddings) for side in member):
+                raise InputError("State: members are pairs (query embeddings, gallery embeddings)")
+        if not len(members):
+            raise InputError("State: there are no members")
+        if self.ranking is not None:
+            arguments.instance(self.ranking, Ranking, "ranking", "State")
 
     def name(self, member: int) -> str:
         """Returns the name of a member, or its number."""

@@ -29,7 +29,7 @@ def neighbours(vectors, count: int, index: str = "exact", index_kwargs: dict | N
       index_kwargs: its arguments.
     """
     engine = index_room.make(index, vectors, index_kwargs, "neighbours")
-    arguments.integer(count, "count", "neighbours")
+    count = arguments.integer(count, "count", "neighbours")
     arguments.memory(24 * len(vectors) * int(count), f"{count:,} neighbours per listing", "neighbours", "take fewer")
     near, _ = index_room.nearest_rows(engine, vectors, count + 1)
     itself = near == np.arange(len(near))[:, None]  # not always first: duplicates tie with it
@@ -54,8 +54,9 @@ def augment(
     Raises:
       InputError: depth or alpha out of range.
     """
-    arguments.integer(depth, "depth", "database_augmentation")
-    arguments.number(alpha, "alpha", "database_augmentation", low=0)
+    arguments.instance(gallery, Embeddings, "gallery", "database_augmentation")
+    depth = arguments.integer(depth, "depth", "database_augmentation")
+    alpha = arguments.number(alpha, "alpha", "database_augmentation", low=0)
     rows, vectors = neighbours(gallery.vectors, depth, index, index_kwargs), gallery.vectors
     return computed(
         gallery.ids, lambda key: expand(np.asarray(vectors[key]), vectors, rows[key], alpha), gallery.dim, gallery.meta
@@ -77,5 +78,6 @@ def step(
     Returns:
       The state with new galleries and no ranking.
     """
+    arguments.instance(state, State, "state", "database_augmentation")
     members = [(queries, augment(gallery, depth, alpha, index, index_kwargs)) for queries, gallery in state.members]
     return dataclasses.replace(state, members=members, ranking=None)

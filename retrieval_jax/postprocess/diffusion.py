@@ -55,8 +55,8 @@ def graph(
       index: see `database_augmentation.neighbours`.
       index_kwargs: see `database_augmentation.neighbours`.
     """
-    arguments.integer(k, "k", "diffusion")
-    arguments.number(gamma, "gamma", "diffusion", low=0)
+    k = arguments.integer(k, "k", "diffusion")
+    gamma = arguments.number(gamma, "gamma", "diffusion", low=0)
     gallery = arguments.vectors(gallery, "gallery", "diffusion")
     near = neighbours(gallery, k, index, index_kwargs)
     count = len(near)
@@ -101,9 +101,9 @@ def diffuse(
     Raises:
       InputError: a parameter out of range.
     """
-    arguments.number(alpha, "alpha", "diffusion", low=0, high=1, below=True)
-    arguments.number(gamma, "gamma", "diffusion", low=0)
-    arguments.integer(neighbours_of_query, "neighbours_of_query", "diffusion")
+    alpha = arguments.number(alpha, "alpha", "diffusion", low=0, high=1, below=True)
+    gamma = arguments.number(gamma, "gamma", "diffusion", low=0)
+    neighbours_of_query = arguments.integer(neighbours_of_query, "neighbours_of_query", "diffusion")
     gallery = arguments.vectors(gallery, "gallery", "diffusion")
     query = arguments.vectors(query, "query", "diffusion", gallery.shape[1])
     candidates = arguments.rows(candidates, "candidates", "diffusion", (len(query), "K"), len(gallery), padding=True)

@@ -32,7 +32,8 @@ def align(members: Sequence[Embeddings], names: Sequence[str] = ()) -> list[Embe
     Raises:
       InputError: a member lacks ids that another one has, or has duplicate ids; the message names it and counts them.
     """
-    if not members or not all(isinstance(member, Embeddings) for member in members):
+    members = arguments.sequence(members, "members", "ensemble")
+    if not len(members) or not all(isinstance(member, Embeddings) for member in members):
         raise InputError("ensemble: members are Embeddings, at least one")
     names = [names[number] if number < len(names) else str(number) for number in range(len(members))]
     out = list(members[:1])
@@ -102,14 +103,14 @@ def concatenate(
     Raises:
       InputError: a member lacks ids, or the weights do not match the members.
     """
-    scales = np.sqrt(shares(weights, len(members))).astype(np.float32)
     aligned = align(members, names)
+    scales = np.sqrt(shares(weights, len(aligned))).astype(np.float32)
 
     def read(key) -> np.ndarray:
         parts = [scale * normalize(member.vectors[key]) for scale, member in zip(scales, aligned, strict=True)]
         return normalize(np.concatenate(parts, 1))  # again: a member's zero vector leaves it shorter than 1
 
-    first = members[0]
+    first, members = aligned[0], aligned
     space = "+".join(str(member.meta.get("space", "")) for member in members)
     meta = {**first.meta, "space": space, "members": [member.meta for member in members]}
     return computed(first.ids, read, sum(member.dim for member in members), meta)
@@ -125,5 +126,6 @@ def step(state: State, *, weights: Sequence[float] | None = None) -> State:
     Returns:
       The state with one member, named "ensemble", and no ranking.
     """
+    arguments.instance(state, State, "state", "ensemble")
     queries, gallery = (concatenate(side, weights, state.names) for side in zip(*state.members, strict=True))
     return dataclasses.replace(state, members=[(queries, gallery)], ranking=None, rankings=(), names=("ensemble",))

@@ -28,8 +28,9 @@ PAIRS = 1 << 22  # floats gathered at once when pairs are scored
 METHODS = ("reciprocal_rank", "scores")
 
 
-def _check(rankings: Sequence[Ranking], k: int) -> None:
-    arguments.integer(k, "k", "fusion")
+def _check(rankings: Sequence[Ranking], k: int) -> int:
+    k = arguments.integer(k, "k", "fusion")
+    rankings = arguments.sequence(rankings, "rankings", "fusion")
     if not len(rankings) or not all(isinstance(ranking, Ranking) for ranking in rankings):
         raise InputError("fusion: give rankings, at least one")
     arguments.memory(24 * len(rankings[0]) * int(k), f"{k:,} results per query", "fusion", "lower k")
@@ -39,6 +40,7 @@ def _check(rankings: Sequence[Ranking], k: int) -> None:
                 f"fusion: rankings 0 and {number} have different queries or galleries: search the same catalogue, in "
                 "the same order, with all members"
             )
+    return k
 
 
 def _union(rankings: Sequence[Ranking]) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
@@ -88,8 +90,12 @@ def reciprocal_rank(
     Raises:
       InputError: different queries or galleries, k or constant out of range, or weights that do not match.
     """
-    _check(rankings, k)
-    arguments.number(constant, "constant", "fusion", low=0)
+    k = _check(rankings, k)
+    constant = arguments.number(constant, "constant", "fusion", low=0)
+    if gallery_ids is not None:
+        gallery_ids, last = Ids.of(gallery_ids), max(int(ranking.item_rows.max(initial=-1)) for ranking in rankings)
+        if last >= len(gallery_ids):
+            raise InputError(f"fusion: the rankings refer to row {last}, but there are {len(gallery_ids)} gallery_ids")
     query, row, found = _union(rankings)
     score = np.zeros(len(query))
     for share, (pair, place) in zip(shares(weights, len(rankings)), found, strict=True):
@@ -119,8 +125,8 @@ def sum_of_scores(
     Raises:
       InputError: see `reciprocal_rank`.
     """
-    _check(rankings, k)
-    _check_members(rankings, members)
+    k = _check(rankings, k)
+    members = _checked_members(rankings, members)
     query, row, _ = _union(rankings)
     score = np.zeros(len(query))
     for share, (queries, gallery) in zip(shares(weights, len(members)), members, strict=True):
@@ -128,14 +134,16 @@ def sum_of_scores(
     return _best(rankings, query, row, score, k, members[0][1].ids)
 
 
-def _check_members(rankings: Sequence[Ranking], members: Sequence[tuple[Embeddings, Embeddings]]) -> None:
+def _checked_members(rankings: Sequence[Ranking], members: Sequence) -> list[tuple[Embeddings, Embeddings]]:
     size = max((int(ranking.item_rows.max(initial=-1)) for ranking in rankings), default=-1)
+    members = State(members).members
     for number, (queries, gallery) in enumerate(members):
         if len(queries) != len(rankings[0]) or len(gallery) <= size or queries.dim != gallery.dim:
             raise InputError(
                 f"fusion: member {number} has {len(queries)} queries of {queries.dim} and {len(gallery)} listings of "
                 f"{gallery.dim} dimensions, which the rankings do not match: search these members"
             )
+    return members
 
 
 def _cosines(queries: Embeddings, gallery: Embeddings, query: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -175,6 +183,7 @@ def step(
     Raises:
       InputError: an unknown method, or members that were not searched.
     """
+    arguments.instance(state, State, "state", "fusion")
     if method not in METHODS:
         raise InputError(f"fusion: there is no method named {method!r}{pairs.near(method, METHODS)}")
     if len(state.members) == 1 and not state.rankings:

@@ -147,7 +147,8 @@ def global_k_reciprocal(
       InputError: shapes, rows or parameters out of range.
     """
     ids = [side.ids if isinstance(side, Embeddings) else None for side in (query, gallery)]
-    query, gallery, candidates = check_arguments(query, gallery, candidates, k1, k2, lambda_value)
+    checked = check_arguments(query, gallery, candidates, k1, k2, lambda_value)
+    query, gallery, candidates, k1, k2, lambda_value = checked
     parts = exact.Index(gallery, ids[1])  # only for its places and own_rows
     own = parts.own_rows(ids[0])  # a query's own listing is never a result
 

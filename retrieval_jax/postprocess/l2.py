@@ -35,5 +35,6 @@ def step(state: State) -> State:
     Returns:
       The state with unit vectors and no ranking.
     """
+    arguments.instance(state, State, "state", "l2")
     members = [(queries.map(normalize), gallery.map(normalize)) for queries, gallery in state.members]
     return dataclasses.replace(state, members=members, ranking=None)

@@ -52,9 +52,9 @@ def mine_pairs(
     Raises:
       InputError: neighbours or rows below 1.
     """
-    arguments.integer(neighbours, "neighbours", "mining pairs")
-    arguments.integer(rows, "rows", "mining pairs")
-    arguments.integer(seed, "seed", "mining pairs", low=0)
+    neighbours = arguments.integer(neighbours, "neighbours", "mining pairs")
+    rows = arguments.integer(rows, "rows", "mining pairs")
+    seed = arguments.integer(seed, "seed", "mining pairs", low=0)
     if not isinstance(gallery, Embeddings):
         raise InputError("mining pairs: gallery must be Embeddings, whose ids leave out a listing's own row")
     searched = index.get(kind).Index(gallery)
@@ -106,9 +106,9 @@ def fit(
     pairs = arguments.rows(pairs, "pairs", where, ("P", 2), len(rows))
     if not len(pairs):
         raise InputError("learned whitening needs pairs of rows [P, 2], and there are none: mine some first")
-    arguments.number(shrinkage, "shrinkage", where, low=0, high=1)
+    shrinkage = arguments.number(shrinkage, "shrinkage", where, low=0, high=1)
     width = rows.shape[1]
-    check_settings(width, ridge, dim)
+    ridge, dim = check_settings(width, ridge, dim)
     mean, covariance = moments(vectors)
     within = np.zeros((width, width))
     for start in range(0, len(pairs), PAIRS):
@@ -158,6 +158,7 @@ def step(
     Raises:
       InputError: a gallery has no mutual neighbours; see also `fit`.
     """
+    arguments.instance(state, State, "state", "learned_whitening")
     members = []
     for number, (_, gallery) in enumerate(state.members):
         pairs = mine_pairs(gallery, neighbours=neighbours, rows=rows, seed=seed)

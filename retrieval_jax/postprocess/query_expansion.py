@@ -34,7 +34,9 @@ def expand(vectors: np.ndarray, gallery, rows: np.ndarray, alpha: float) -> np.n
     Raises:
       InputError: a negative alpha, shapes that do not fit, rows that do not exist, or a non-finite vector.
     """
-    arguments.number(alpha, "alpha", "expansion", low=0)  # below 0, distant neighbours would get the most weight
+    alpha = arguments.number(
+        alpha, "alpha", "expansion", low=0
+    )  # below 0, distant neighbours would get the most weight
     gallery = arguments.vectors(gallery, "gallery", "expansion")
     vectors = arguments.vectors(vectors, "vectors", "expansion", gallery.shape[1])
     rows = arguments.rows(rows, "rows", "expansion", (len(vectors), "m"), len(gallery), padding=True)

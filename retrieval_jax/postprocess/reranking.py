@@ -152,7 +152,7 @@ def _rerank(gram: np.ndarray, valid: np.ndarray, k1: int, k2: int, lambda_value:
 
 
 def check_arguments(query, gallery, candidates, k1: int, k2: int, lambda_value: float) -> tuple:
-    """Checks the arguments of a re-ranking; returns vectors [Q, D] and [G, D] and candidates [Q, K] int64.
+    """Checks the arguments of a re-ranking; returns vectors [Q, D], [G, D], candidates [Q, K], k1, k2, lambda.
 
     Args:
       query: [Q, D] array or Embeddings.
@@ -167,10 +167,10 @@ def check_arguments(query, gallery, candidates, k1: int, k2: int, lambda_value: 
     gallery = arguments.vectors(gallery, "gallery", "re-ranking")
     query = arguments.vectors(query, "query", "re-ranking", gallery.shape[1])
     candidates = arguments.rows(candidates, "candidates", "re-ranking", (len(query), "K"), len(gallery), padding=True)
-    arguments.integer(k1, "k1", "re-ranking", high=MOST_NEIGHBOURS)
-    arguments.integer(k2, "k2", "re-ranking", high=MOST_NEIGHBOURS)
-    arguments.number(lambda_value, "lambda_value", "re-ranking", low=0, high=1)
-    return query, gallery, candidates
+    k1 = arguments.integer(k1, "k1", "re-ranking", high=MOST_NEIGHBOURS)
+    k2 = arguments.integer(k2, "k2", "re-ranking", high=MOST_NEIGHBOURS)
+    lambda_value = arguments.number(lambda_value, "lambda_value", "re-ranking", low=0, high=1)
+    return query, gallery, candidates, k1, k2, lambda_value
 
 
 def local_k_reciprocal(
@@ -204,7 +204,8 @@ def local_k_reciprocal(
     Raises:
       InputError: shapes, rows or parameters out of range.
     """
-    query, gallery, candidates = check_arguments(query, gallery, candidates, k1, k2, lambda_value)
+    checked = check_arguments(query, gallery, candidates, k1, k2, lambda_value)
+    query, gallery, candidates, k1, k2, lambda_value = checked
     count, width = candidates.shape
     out = np.full((count, width), np.inf, np.float32)
     if not candidates.size:
@@ -257,6 +258,7 @@ def check_depth(state: State, depth: int | None, name: str) -> int:
     Raises:
       InputError: several members, no ranking yet, or a ranking of fewer than `depth` candidates.
     """
+    arguments.instance(state, State, "state", name)
     if len(state.members) != 1:
         raise InputError(
             f"{name} needs a single member, but there are {len(state.members)}: put ensemble before {name} in "

@@ -218,13 +218,13 @@ def inverse_root(covariance: np.ndarray, ridge: float) -> tuple[np.ndarray, np.n
     return directions * np.where(directions[largest, np.arange(len(variance))] < 0, -1.0, 1.0), scale
 
 
-def check_settings(width: int, ridge: float, dim: int | None) -> None:
-    """Raises InputError for a `dim` outside 1 to `width`, or a ridge that is negative or non-finite."""
+def check_settings(width: int, ridge: float, dim: int | None) -> tuple[float, int | None]:
+    """Returns ridge and dim; raises InputError for a `dim` outside 1 to `width`, or a negative or non-finite ridge."""
     if dim is not None and not 1 <= arguments.integer(dim, "dim", "whitening") <= width:
         raise InputError(
             f"whitening to dim={dim}, but the vectors have {width} dimensions: choose 1 to {width}, or None for all"
         )
-    arguments.number(ridge, "ridge", "whitening", low=0)
+    return arguments.number(ridge, "ridge", "whitening", low=0), None if dim is None else int(dim)
 
 
 def describe(vectors: np.ndarray | Embeddings, **settings) -> dict:
@@ -258,7 +258,7 @@ def fit(vectors: np.ndarray | Embeddings, ridge: float = 1e-7, dim: int | None =
     Source: ZCA as in arXiv 2208.00955; PCA whitening as in Jegou & Chum, ECCV 2012.
     """
     rows = arguments.vectors(vectors.vectors if isinstance(vectors, Embeddings) else vectors, "vectors", "whitening")
-    check_settings(rows.shape[1], ridge, dim)
+    ridge, dim = check_settings(rows.shape[1], ridge, dim)
     mean, covariance = moments(vectors)
     directions, scale = inverse_root(covariance, ridge)
     matrix = (directions * scale) @ directions.T if dim is None else (directions * scale)[:, :dim]
@@ -290,6 +290,7 @@ def step(state: State, *, ridge: float = 1e-7, dim: int | None = None) -> State:
     Returns:
       The state with whitened unit vectors, computed on read if large, and no ranking.
     """
+    arguments.instance(state, State, "state", "whitening")
     members = [
         apply_to_member(state, number, fit(gallery, ridge, dim)) for number, (_, gallery) in enumerate(state.members)
     ]

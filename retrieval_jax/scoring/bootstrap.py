@@ -26,8 +26,8 @@ def bootstrap_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
     values = arguments.array(values, "values", "bootstrap", ("n", "columns")).astype(np.float64, copy=False)
     if not len(values) or not np.isfinite(values).all():
         raise InputError(f"bootstrap: values of shape {list(values.shape)} must be finite, and at least one row")
-    arguments.integer(draws, "draws", "bootstrap", high=MOST_DRAWS)
-    arguments.integer(seed, "seed", "bootstrap", low=0)
+    draws = arguments.integer(draws, "draws", "bootstrap", high=MOST_DRAWS)
+    seed = arguments.integer(seed, "seed", "bootstrap", low=0)
     rng, count = np.random.default_rng(seed), len(values)
     means = np.empty((draws, values.shape[1]))
     for start in range(0, draws, 64):  # counts of each row, 64 draws at a time to bound memory

@@ -210,7 +210,7 @@ def summary(
     if chosen is not None:
         chosen = arguments.array(chosen, "chosen", "summary", (len(table),), kind="flags")
     chosen = np.ones(len(table), bool) if chosen is None else chosen
-    arguments.integer(draws, "draws", "summary", low=0)
+    draws = arguments.integer(draws, "draws", "summary", low=0)
     values = np.asfortranarray(table[chosen & ~np.isnan(table).any(1)])
     count, out = len(values), {}
     several = count > 1

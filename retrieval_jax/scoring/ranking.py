@@ -316,7 +316,7 @@ def read_stages(workdir: str | os.PathLike) -> list[dict]:
         pathlib.Path(workdir) / "rankings" / "rankings.json",
         _Stages,
         remedy="run search again",
-        missing="run `python -m retrieval_jax.search` with the same --config and --workdir first",
+        missing="run `retrieval-jax search` with the same --config and --workdir first",
     )["stages"]
 
 

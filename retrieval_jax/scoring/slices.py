@@ -45,8 +45,8 @@ def by_category(codes: np.ndarray, names: Sequence[str], most: int = MOST) -> di
       {name: bool [Q]}; every query is in exactly one. Categories with the same name have their row appended.
     """
     codes = arguments.array(codes, "codes", "by_category", ("Q",), kind="integers").astype(np.int64, copy=False)
-    names = arguments.sequence(names, "names", "by_category")
-    arguments.integer(most, "most", "by_category", low=0)
+    names = [arguments.text(name, "names", "by_category") for name in arguments.sequence(names, "names", "by_category")]
+    most = arguments.integer(most, "most", "by_category", low=0)
     if codes.size and codes.max() >= len(names):
         raise InputError(f"by_category: code {codes.max()} has no name: there are {len(names)} names")
     counts = np.bincount(codes[codes >= 0], minlength=len(names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import pathlib
 from collections.abc import Sequence
 
 from retrieval_jax import arguments
@@ -31,8 +32,11 @@ def write_submission(
       InputError: the ranking is of a different gallery, or an id contains whitespace, which the format cannot express.
     """
     gallery_ids = Ids.of(gallery_ids)
-    arguments.path(file, "file", "submission")
-    arguments.integer(depth, "depth", "submission")
+    arguments.instance(ranking, Ranking, "ranking", "submission")
+    file = pathlib.Path(arguments.path(file, "file", "submission"))
+    if not file.name or file.is_dir() or not file.parent.is_dir():
+        raise InputError(f"submission: {file} is not a file in a folder that exists")
+    depth = arguments.integer(depth, "depth", "submission")
     if ranking.item_rows.size and ranking.item_rows.max() >= len(gallery_ids):
         raise InputError(
             f"the ranking refers to gallery row {ranking.item_rows.max()}, but the gallery has {len(gallery_ids)} "

@@ -5,6 +5,8 @@
 
 What depends on data, or on a name that is looked up (a transform, a step, an index), is checked by the verb that reads
 it. This module reads nothing and imports neither the catalogue nor JAX.
+
+Longer than 400 lines: a table, a row a setting, and what reads it.
 """
 
 import difflib

@@ -10,6 +10,7 @@ import traceback
 
 from ml_collections import ConfigDict
 
+from retrieval_jax import paths
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.settings import base, tasks
 from retrieval_jax.workdir import checks
@@ -46,7 +47,7 @@ def find(name: str, beside=None) -> pathlib.Path:
     Raises:
       InputError: there is no such file; the message lists those that exist.
     """
-    path = pathlib.Path(name)
+    path = paths.expanded(name)
     if "/" not in name and path.suffix != ".py":
         known = {**experiments(), **(experiments(beside) if beside else {})}
         if name in known:

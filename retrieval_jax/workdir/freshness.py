@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 
+from retrieval_jax import paths
 from retrieval_jax.workdir import sides
 from retrieval_jax.workdir.hashes import PLACES, matches, read_record
 from retrieval_jax.workdir.layout import predecessor_folder
@@ -124,7 +125,8 @@ def places(config) -> list[str]:
             yield value
 
     beside = (_setting(config, name) for name in _BESIDE)
-    return sorted({*walk("data", plain(config["data"])), *(file for file in beside if file)})
+    found = {*walk("data", plain(config["data"])), *(file for file in beside if file)}
+    return sorted(place if "://" in place else str(paths.expanded(place)) for place in found)
 
 
 def stamp(config) -> str | None:

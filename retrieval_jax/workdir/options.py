@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
-import pathlib
 from collections.abc import Callable
+
+from retrieval_jax import paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +95,8 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("new", nargs="+", type=pathlib.Path, help="work directories of one recipe, one per seed")
-    parser.add_argument("--against", nargs="+", type=pathlib.Path, required=True, help="those of the other recipe")
+    parser.add_argument("new", nargs="+", type=paths.expanded, help="work directories of one recipe, one per seed")
+    parser.add_argument("--against", nargs="+", type=paths.expanded, required=True, help="those of the other recipe")
     parser.add_argument("--stage", default="", help="stage or model/stage; by default the last of each run")
     parser.add_argument("--against_stage", help="the same for the other side; by default as --stage")
     names = ["mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10"]
@@ -109,11 +110,11 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="of the queries (default: %(default)s): choose on one, report the other",
     )
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file to write as well")
+    parser.add_argument("--out", type=paths.expanded, help="JSON file to write as well")
 
 
 def _propose_index(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=pathlib.Path, help="work directory with embeddings")
+    parser.add_argument("folder", type=paths.expanded, help="work directory with embeddings")
     parser.add_argument(
         "--recall", type=float, default=0.98, help="wanted, against exact search (default: %(default)s)"
     )
@@ -162,20 +163,20 @@ def _export(parser: argparse.ArgumentParser) -> None:
 
 
 def _init(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", type=pathlib.Path, help="the products: CSV, TSV, JSON Lines or Parquet")
+    parser.add_argument("table", type=paths.expanded, help="the products: CSV, TSV, JSON Lines or Parquet")
     parser.add_argument(
-        "--images", type=pathlib.Path, metavar="FOLDER", help="the pictures; by default the folder of the table"
+        "--images", type=paths.expanded, metavar="FOLDER", help="the pictures; by default the folder of the table"
     )
     parser.add_argument(
-        "--out", type=pathlib.Path, metavar="FILE", help="config to write; by default beside the table, named like it"
+        "--out", type=paths.expanded, metavar="FILE", help="config to write; by default beside the table, named like it"
     )
     parser.add_argument("--force", action="store_true", help="overwrite an existing config")
 
 
 def _pictures(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", type=pathlib.Path, help="table of products that names pictures by address")
+    parser.add_argument("table", type=paths.expanded, help="table of products that names pictures by address")
     parser.add_argument(
-        "--out", type=pathlib.Path, required=True, metavar="FOLDER", help="of the pictures; created where missing"
+        "--out", type=paths.expanded, required=True, metavar="FOLDER", help="of the pictures; created where missing"
     )
     parser.add_argument(
         "--allow_private",

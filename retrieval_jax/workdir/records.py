@@ -16,6 +16,7 @@ import shlex
 import sys
 import time
 
+from retrieval_jax import paths
 from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic, lock, remote
 from retrieval_jax.workdir import checks, provenance, sides
@@ -84,14 +85,32 @@ def prepare(config, folder):
     return folder
 
 
+# What runs write into a work directory beside the verbs' OUTPUTS.
+_WRITTEN = (
+    "config.json",
+    "run.json",
+    "stages",
+    "metrics.jsonl",
+    "tensorboard",
+    "profile",
+    "checkpoint_scores",
+    ".lock",
+)
+
+
 def _is_place(change: str) -> bool:
     return matches(change.partition(":")[0], PLACES)
 
 
 def _elsewhere(folder) -> str:
     """Returns what to do with a directory whose results are of something else."""
-    remove = remote.url(folder) or f"rm -r -- {shlex.quote(str(folder))}"
-    return f"Give another --workdir, or delete this one: {remove}"
+    if url := remote.url(folder):
+        return f"Give another --workdir, or delete this one: {url}"
+    foreign = sorted(set(os.listdir(folder)) - {*_WRITTEN, *(name for names in OUTPUTS.values() for name in names)})
+    if foreign or os.path.ismount(folder) or os.path.islink(folder):  # a removal would hit more than the run
+        also = f" (this one also holds {foreign[0]!r}, which no run wrote)" if foreign else ""
+        return f"Give another --workdir{also}"
+    return f"Give another --workdir, or delete this one: rm -r -- {shlex.quote(os.path.abspath(folder))}"
 
 
 def _check_writable(folder) -> None:
@@ -175,9 +194,8 @@ def require_earlier(config, folder, verb: str, data: Data | None = None) -> None
     for member in members(config):
         if read_record(member_folder(folder, member), "embed") is None:
             raise InputError(
-                f"{verb} needs the embeddings of the member {member}: run `retrieval-jax run "
-                f"--config={member} "
-                f"--workdir={shlex.quote(str(member_folder(folder, member)))}` first"
+                f"{verb} needs the embeddings of the member {member}: run "
+                f"`{paths.command('run', f'--config={member}', f'--workdir={member_folder(folder, member)}')}` first"
             )
     for split, side in sides.of(config).items() if verb == "embed" else ():
         if side.run and read_record(side.workdir(folder), "train") is None:

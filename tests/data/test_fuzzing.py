@@ -1,4 +1,4 @@
-"""Files whose structure is right and whose numbers are wrong: a picture or a catalogue, a row set aside, or a sentence."""
+"""Files with the right structure and wrong numbers: a picture or a catalogue, a row set aside, or a sentence."""
 
 import pytest
 

@@ -90,3 +90,12 @@ def test_counts_and_sentences():
     assert thumbnails.sentence("train", entry) == (
         "0 of 5 train listings (0.0 %) have nearly the same picture in the gallery (checked 5 of 900)"
     )
+
+
+def test_a_train_listing_of_the_gallery_is_not_its_own_duplicate():
+    rng = np.random.default_rng(0)
+    gallery = rng.integers(0, 256, (6, 192), dtype=np.uint8)
+    gallery[5] = gallery[1]
+    ids = [f"g{row}" for row in range(6)]
+    found = thumbnails.of_train(gallery[:3], ids[:3], 3, gallery, ids, 0.05)
+    assert found["found"] == 1 and found["examples"] == [{"train": "g1", "gallery": "g5", "difference": 0.0}]

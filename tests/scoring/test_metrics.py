@@ -87,6 +87,22 @@ def test_the_two_denominators_by_hand():
     assert result["recall@1"] == 0.5 and result["map@10"] == pytest.approx((1 + 0.25) / 2)
 
 
+def test_chance_is_the_mean_of_many_random_orders():
+    queries, gallery = ["a", "g3"], [f"g{row}" for row in range(30)]  # one query is in the gallery
+    truth = Truth.from_lists(queries, gallery, [["g0", "g1", "g2"], ["g4"]])
+    rng, found = np.random.default_rng(0), []
+    for _ in range(4000):
+        rows = [rng.permutation(30), rng.permutation([row for row in range(30) if row != 3])]
+        rows = np.stack([order[:10] for order in rows])
+        ranking = Ranking(queries, rows, np.broadcast_to(np.linspace(1, 0, 10), rows.shape))
+        found.append(metrics.evaluate(ranking, truth, ks=(1, 10)))
+    chance = metrics.chance(truth)
+    assert set(chance) == {"mar@10", "mar@10_capped", "recall@1"}
+    for name, value in chance.items():
+        assert value == pytest.approx(np.mean([scores[name] for scores in found]), abs=0.01)
+    assert metrics.chance(Truth.from_lists(["a"], gallery, [[]])) == {}
+
+
 def test_a_subset_of_the_queries_and_nothing_to_score(catalogue):
     ranking, truth, _, _ = catalogue
     chosen = np.arange(40) < 9

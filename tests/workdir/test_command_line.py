@@ -92,6 +92,12 @@ def test_help_takes_less_than_a_second_and_imports_no_jax(module, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
+def test_the_name_of_a_smoke_run_says_so():
+    for arg, name in (("", ""), (":runlocal", ":runlocal"), (":loss=both,runlocal", ":runlocal"), (":seed=1", "")):
+        assert door.parse(["run", f"--config=quickstart{arg}"]).config.name == "quickstart" + name
+    assert door.parse(["run", "--config=quickstart:runlocal", "--config.name=mine"]).config.name == "mine"
+
+
 def test_every_verb_is_a_module_with_the_three_lines_that_start_it():
     files = {
         file.stem

@@ -288,6 +288,14 @@ def test_records_of_an_older_table_of_free_settings_are_not_stale(tmp_path):
     assert workdir.reason_to_run(config, tmp_path, "train") is None
 
 
+def test_a_directory_from_before_a_setting_takes_what_it_was_then(tmp_path):
+    run_all(make_config(), tmp_path)  # without mine.rule
+    config = make_config(**{"mine.rule": 1})
+    assert run_all(config, tmp_path) == {}
+    with pytest.raises(InputError, match="mine.rule: .absent. -> 2"):
+        workdir.prepare(make_config(**{"mine.rule": 2}), tmp_path)
+
+
 def everything(folder):
     return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retrieval_jax import paths
 from retrieval_jax.data.catalog import Catalog
 from retrieval_jax.data.exports import alike, matching, products, reading, roles, splitting
 from retrieval_jax.data.exports.matching import Folder, Matched
@@ -119,7 +120,7 @@ def nothing_found(table: Table, matched: Matched) -> str:
         f"{path} names {len(table.named):,} pictures, and none of them is in {root} ({len(matched.folder):,} pictures)"
     )
     if any(products.references.is_address(one.reference) for one in table.named):
-        return f"{text}: {example}. Fetch them first: retrieval-jax pictures {path} --out={root}"
+        return f"{text}: {example}. Fetch them first: {paths.command('pictures', path, f'--out={root}')}"
     return f"{text}: {example}. Give their folder as --images=... (in a config: image_root)"
 
 

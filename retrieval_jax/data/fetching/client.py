@@ -214,7 +214,8 @@ def _unconnected(error: aiohttp.ClientConnectorError) -> NotFetched:
     """Returns what to report about a connection that failed."""
     cause = error.__cause__ or error
     if isinstance(cause, PrivateAddress):
-        return NotFetched("private address", f"{error.host}: {cause}; --allow_private allows it")
+        name = "" if str(cause).startswith(f"{error.host} ") else f"{error.host}: "
+        return NotFetched("private address", f"{name}{cause}; --allow_private allows it")
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         # Only a resolver that could not be reached may answer a later try.
         again = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN

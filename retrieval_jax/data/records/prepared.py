@@ -24,7 +24,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import polars as pl
 
-from retrieval_jax import output
+from retrieval_jax import output, paths
 from retrieval_jax.data import catalog as catalog_lib
 from retrieval_jax.data import parquet
 from retrieval_jax.data.catalog import PHOTO, SPLITS, Catalog, Lazy, Split, Table
@@ -239,7 +239,7 @@ def _load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, se
     inside = folder / "catalogue"
     if not (inside / "catalogue.json").is_file():
         raise InputError(
-            f"{folder} is not completely prepared: run `python -m retrieval_jax.prepare --out={folder}` "
+            f"{folder} is not completely prepared: run `{paths.command('prepare', '--config=...', f'--out={folder}')}` "
             "again with the same --config; it resumes from there"
         )
     remedy = "run prepare again with the same --out: complete files are kept"

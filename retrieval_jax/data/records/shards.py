@@ -209,7 +209,7 @@ def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool,
 def _ordinary(data: bytes) -> bool:
     """Returns whether all readers decode it alike: a gray or RGB JPEG or PNG of 8 bits, not transparent, upright."""
     if data.startswith(headers.JPEG):
-        return headers.peek(data)[0] and headers.ends_well(data[:8], data[-12:]) and not headers.turned(data)
+        return headers.peek(data)[0] and headers.ends_well(data[:8], data[-12:]) and not headers.jpeg(data).turned
     png = data.startswith(headers.PNG) and headers.ends_well(data[:8], data[-12:])
     return png and data[24] == 8 and data[25] in (0, 2) and b"tRNS" not in data[: headers.HEAD]
 

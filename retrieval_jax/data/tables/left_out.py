@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
 import polars as pl
 
-from retrieval_jax import output
+from retrieval_jax import output, paths
 from retrieval_jax.data.tables import table_files, values
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
@@ -49,7 +48,7 @@ def read(file: str) -> list[Listed]:
     Raises:
       InputError: the file does not exist, or a row cannot be read.
     """
-    path = pathlib.Path(file)
+    path = paths.expanded(file)
     try:
         rows = table_files.read(
             "leave_out", path.parent, [path.name], {n: n for n in ("split", "id", "reason")}, may_be_empty=True

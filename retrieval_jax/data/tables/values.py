@@ -180,8 +180,8 @@ def loose(text: str) -> str:
     if re.fullmatch(r"[0-9]{1,3}(?:[.,][0-9]{3})+", text):
         text = re.sub(r"[.,]", "", text)
     if re.fullmatch(r"[0-9]+[.,][0-9]+", text):
-        text = text.rstrip("0").rstrip(".,")
-    return text.lstrip("#+0")
+        text = text.rstrip("0")
+    return re.sub(r"[.,]0*$", "", text).lstrip("#+0")
 
 
 def near(wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:

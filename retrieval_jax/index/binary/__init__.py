@@ -63,7 +63,7 @@ class Index:
         seed: int = 0,
     ):
         self.candidates = arguments.integer(candidates, "candidates", "index binary")
-        arguments.integer(shards, "shards", "index binary", high=1000)
+        shards = arguments.integer(shards, "shards", "index binary", high=1000)
         self.exact = exact.Index(gallery, ids)  # only for its ids, places, lengths and own_rows
         gallery = self.exact.gallery
         self.coder = codes.fit(gallery, bits=bits, cells=cells, rounds=rounds, seed=seed)
@@ -93,7 +93,7 @@ class Index:
         Raises:
           InputError: a dimension that differs from the gallery's, k below 1, or a non-finite vector.
         """
-        ids, vectors = self.exact.check(queries, k)
+        ids, vectors, k = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
         own = np.split(own[:, 1], np.searchsorted(own[:, 0], np.arange(1, len(vectors))))
         rows, scores = rerank.search(

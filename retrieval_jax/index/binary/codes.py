@@ -177,11 +177,12 @@ def fit(
     bits = usual if bits is None else arguments.integer(bits, "bits", "binary codes", high=max(MOST_BITS, usual))
     if bits % 8:
         raise InputError(f"binary codes: bits={bits}, expected a multiple of 8, such as {usual}")
-    arguments.integer(rounds, "rounds", "binary codes", low=0, high=1000)
-    arguments.integer(seed, "seed", "binary codes", low=0, high=2**31 - 2)  # faiss takes 31 bits
+    rounds = arguments.integer(rounds, "rounds", "binary codes", low=0, high=1000)
+    seed = arguments.integer(seed, "seed", "binary codes", low=0, high=2**31 - 2)  # faiss takes 31 bits
     if cells is None:
         cells = 1 if count <= FEW_ROWS else int(np.sqrt(count))
-    if arguments.integer(cells, "cells", "binary codes") > count:
+    cells = arguments.integer(cells, "cells", "binary codes")
+    if cells > count:
         raise InputError(f"{cells} cells cannot be fitted on {count} vectors: choose from 1 to {count}")
 
     def some(number: int) -> np.ndarray:

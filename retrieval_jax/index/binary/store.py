@@ -65,9 +65,9 @@ def create(
     folder = pathlib.Path(folder)
     if folder.exists():
         raise InputError(f"{folder} already exists: open it, or choose a different folder")
-    arguments.integer(shards, "shards", "binary.create", high=layout.MOST_SHARDS)
+    shards = arguments.integer(shards, "shards", "binary.create", high=layout.MOST_SHARDS)
     arguments.choice(dtype, "dtype", "binary.create", ("float32", "float16"))
-    arguments.integer(candidates, "candidates", "binary.create")
+    candidates = arguments.integer(candidates, "candidates", "binary.create")
     coder = fit(training, bits=bits, cells=cells, rounds=rounds, seed=seed)
 
     layout.write(folder, coder, shards, dtype)
@@ -99,7 +99,7 @@ class Store:
     """
 
     def __init__(self, folder: pathlib.Path, write: bool, candidates: int, probes: int | None):
-        arguments.integer(candidates, "candidates", "binary.open")
+        candidates = arguments.integer(candidates, "candidates", "binary.open")
         self.folder, self.candidates, self._lock_file = folder, candidates, None
         info = layout.read(folder)
         self.coder = Coder.load(folder / "coder.npz")
@@ -379,7 +379,7 @@ class Store:
         Raises:
           InputError: a dimension that differs from the index's, k below 1, or a non-finite vector.
         """
-        ids, vectors = exact.check_queries(queries, self.dim, k)
+        ids, vectors, k = exact.check_queries(queries, self.dim, k)
         with self._memory:
             parts = self._shards
             row_of = self._rows() if ids is not None else {}

@@ -102,7 +102,7 @@ class Index:
           InputError: a dimension that differs from the gallery's, k below 1, or a non-finite vector, named by row and
             id.
         """
-        ids, vectors = self.check(queries, k)
+        ids, vectors, k = self.check(queries, k)
         own = self.own_rows(ids)
         rows = np.full((len(vectors), k), -1, np.int64)
         scores = np.full((len(vectors), k), -np.inf, np.float32)
@@ -120,8 +120,8 @@ class Index:
                 rows[start:stop, : found[0].shape[1]], scores[start:stop, : found[1].shape[1]] = found
         return self.ranking(ids, rows, scores, vectors)
 
-    def check(self, queries: np.ndarray | Embeddings, k: int) -> tuple[Ids | None, np.ndarray]:
-        """Returns the queries' ids (or None) and vectors; raises the same InputErrors as `search`."""
+    def check(self, queries: np.ndarray | Embeddings, k: int) -> tuple[Ids | None, np.ndarray, int]:
+        """Returns the queries' ids (or None), their vectors, and k; raises the same InputErrors as `search`."""
         return check_queries(queries, self.gallery.shape[1], k)
 
     def ranking(self, ids: Ids | None, rows: np.ndarray, scores: np.ndarray, vectors) -> Ranking:

@@ -52,8 +52,8 @@ def unit(block: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return out
 
 
-def check_queries(queries: np.ndarray | Embeddings, width: int, k: int) -> tuple[Ids | None, np.ndarray]:
-    """Returns the queries' ids (None for arrays) and vectors.
+def check_queries(queries: np.ndarray | Embeddings, width: int, k: int) -> tuple[Ids | None, np.ndarray, int]:
+    """Returns the queries' ids (None for arrays), their vectors, and k.
 
     Args:
       queries: [Q, D] array or Embeddings.
@@ -70,11 +70,11 @@ def check_queries(queries: np.ndarray | Embeddings, width: int, k: int) -> tuple
             f"queries of shape {tuple(vectors.shape)} cannot be searched in a gallery of {width} dimensions: embed "
             "both with the same model"
         )
-    arguments.integer(k, "k", "search")
+    k = arguments.integer(k, "k", "search")
     arguments.memory(
         24 * len(vectors) * int(k), f"{k:,} results for each of {len(vectors):,} queries", "search", "lower k"
     )
-    return ids, vectors
+    return ids, vectors, k
 
 
 def check_gallery(gallery: np.ndarray | Embeddings, ids: Sequence[str] | None, where: str) -> tuple:

@@ -94,7 +94,7 @@ class Index:
         self.gallery, self.ids = self.exact.gallery, self.exact.ids
         rows, dim = self.gallery.shape
         where = "index milvus"
-        arguments.integer(margin, "margin", where, low=0)
+        margin = arguments.integer(margin, "margin", where, low=0)
         for name, value in (("uri", uri), ("collection", collection), ("filter", filter), ("index_type", index_type)):
             arguments.text(value, name, where)
         arguments.choice(consistency, "consistency", where, CONSISTENCY)
@@ -143,7 +143,7 @@ class Index:
           InputError: a dimension that differs from the gallery's, a k out of range for Milvus, a non-finite vector, or
             a filter that Milvus rejects.
         """
-        ids, vectors = self.exact.check(queries, k)
+        ids, vectors, k = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
         lengths = exact.lengths_of(vectors, ids, "query")
         most = min(MOST_HITS, len(self.gallery))

@@ -7,6 +7,7 @@ import pathlib
 import huggingface_hub
 import safetensors
 
+from retrieval_jax import paths
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.models.timm import checkpoints as timm_checkpoints
@@ -51,7 +52,7 @@ def find(architecture: str, tag: str, path, offline: bool) -> tuple[pathlib.Path
       InputError: there is no such file, it has another format, or the hub cannot be reached.
     """
     if path:
-        path = pathlib.Path(path)
+        path = paths.expanded(path)
         path = path / "model.safetensors" if path.is_dir() else path
         if not path.is_file():
             raise InputError(
