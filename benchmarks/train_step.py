@@ -79,6 +79,7 @@ def time_ours(model: str, seconds: float) -> dict:
     config.model.kwargs = kwargs
     config.task_kwargs = {"loss": "softmax", "poly_epsilon": EPSILON}
     config.update({"learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "clip_norm": CLIP, "ema_decay": EMA})
+    config.warmup_epochs = 0.5
     info = DataInfo([str(i) for i in range(LABELS)], np.full(LABELS, 10), 10_000, (), (), "")
     task = tasks.get("multilabel").make(config, info)
     mesh = sharding.make_mesh()

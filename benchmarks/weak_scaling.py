@@ -90,7 +90,7 @@ def step(model, variant, size, rows, dtype, devices=None, **sizes):
     config = base.defaults().train
     config.model.update({"name": model, "variant": variant})
     config.model.kwargs = {}
-    config.task_kwargs, config.dtype = {"loss": "softmax"}, dtype
+    config.task_kwargs, config.dtype, config.warmup_epochs = {"loss": "softmax"}, dtype, 0.5
     info = DataInfo([str(i) for i in range(LABELS)], np.full(LABELS, 10), 1_000_000, (), (), "")
     task, mesh = tasks.get("multilabel").make(config, info), sharding.make_mesh(devices, **sizes)
 

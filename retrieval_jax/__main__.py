@@ -13,8 +13,9 @@ import os
 import pathlib
 import sys
 
-from retrieval_jax import __version__, errors, workdir
+from retrieval_jax import __version__, errors, output, workdir
 from retrieval_jax.errors import InputError
+from retrieval_jax.workdir import stopping
 from retrieval_jax.workdir.options import VERBS
 
 PROGRAM = "retrieval-jax"
@@ -135,19 +136,16 @@ def main(argv: list[str] | None = None) -> None:
       argv: its words, without the program; by default those of this process.
 
     Raises:
-      SystemExit: after --help and the like, and for an error meant for the user, see `command_line.guarded`.
+      SystemExit: after --help and the like; for an error meant for the user, see `command_line.guarded`; for a signal,
+        see `stopping.heard`; and where the output cannot be written, see `output.shown`.
     """
-    try:
+    with output.shown(), stopping.heard():
         with errors.spoken():
             given = parse(sys.argv[1:] if argv is None else argv)
         if given is not None:
             from retrieval_jax.workdir import command_line
 
             command_line.guarded(lambda: _start(given))
-        sys.stdout.flush()
-    except BrokenPipeError:  # as of `retrieval-jax configs | head`; Python would write a traceback as it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
 
 
 def _start(given: argparse.Namespace) -> None:

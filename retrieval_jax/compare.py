@@ -22,14 +22,13 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 import rich.box
-import rich.console
 import rich.table
 
 from retrieval_jax import arguments, pairs, workdir
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.scoring import bootstrap, metrics
+from retrieval_jax.scoring import bootstrap, metrics, tables
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 
 METRICS = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
@@ -181,7 +180,7 @@ def print_comparison(found: dict) -> None:
             f"{row['p']:.4f}",
             *(f"{row[key]:,}" for key in ("wins", "losses", "ties")),
         )
-    rich.console.Console(width=max(110, rich.console.Console().width)).print(table)
+    tables.show(table, width=110)
     print(found["verdict"])
 
 

@@ -28,6 +28,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 import collections.abc
 import dataclasses
 import datetime
+import importlib
 import io
 import time
 
@@ -36,7 +37,7 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import embeddings, inference, pairs, tasks, views
+from retrieval_jax import embeddings, inference, pairs, plans, tasks, views
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
@@ -48,7 +49,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
 from retrieval_jax.models import pixels
 from retrieval_jax.training import checkpoints, sharding, warm_start
-from retrieval_jax.workdir import sides
+from retrieval_jax.workdir import checks, preflight, sides
 
 MODELS = ("histogram", "pretrained", "untrained", "trained")
 SPLITS = sides.SPLITS
@@ -57,12 +58,27 @@ _VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of pre
 
 
 def check(config, workdir) -> None:
-    """Raises an InputError for names and arguments of config.embed that do not exist; writes nothing.
+    """Raises an InputError for what would stop embed, before the training: settings, splits, weights, memory, disk.
 
     Args:
       config: the whole config.
-      workdir: the work directory; what its network can predict is known once it is trained.
+      workdir: the work directory, whose network need not be trained yet.
     """
+    _check_settings(config, workdir)
+    if preflight.catalogue(config, workdir, *SPLITS) is None:
+        return
+    if "pretrained" in config.embed.models:
+        block = _public(config)
+        importlib.import_module("retrieval_jax.models.pretrained").check(block.name, block.path, block.offline)
+    own = {split: side for split, side in sides.of(config).items() if not side.run}
+    networks = {"trained", "untrained"} & set(config.embed.models)
+    functions = {split: side.predict_fn or config.embed.predict_fn for split, side in own.items() if networks}
+    plans.check_embedding(config, workdir, functions)
+
+
+def _check_settings(config, workdir) -> None:
+    """Raises an InputError for names and arguments of config.embed that do not exist."""
+    checks.check(config)
     for name in config.embed.models:
         if name not in MODELS:
             raise InputError(f"config.embed.models: there is no model named {name!r}{pairs.near(name, MODELS)}")
@@ -96,7 +112,7 @@ def run(config, workdir):
       InputError: unknown model or predict function, a missing or empty split, a column that a split does not have, or
         nothing trained.
     """
-    check(config, workdir)
+    _check_settings(config, workdir)
     workdir = workdirs.as_path(workdir)
     chosen = sides.of(config)
     catalog = loading.load(config.data)
@@ -173,7 +189,7 @@ def _embed_split(job, contents, predict, meta, workdir):
         return speed
     counts = writer.finish(job, meta, earlier)
     if earlier.reason:
-        print(f"{title}: {counts['now']:,} listings, all embedded: {earlier.reason}", flush=True)
+        print(f"{title}: {counts['now']:,} listings embedded, no vectors reused: {earlier.reason}", flush=True)
     else:
         damaged = f", {counts['damaged']:,} damaged on disk" if counts["damaged"] else ""
         print(
@@ -239,14 +255,20 @@ def _histogram(config):
     return of_split
 
 
-def _pretrained(config, mesh):
-    """Public weights as they are: no heads, no training."""
+def _public(config):
+    """Returns config.embed.pretrained, with a name."""
     block = config.embed.pretrained
     if not block.name:
         raise InputError(
             "config.embed.models has 'pretrained', and config.embed.pretrained.name is empty: give timm's "
             "name of public weights, such as 'convnext_tiny.fb_in22k'"
         )
+    return block
+
+
+def _pretrained(config, mesh):
+    """Public weights as they are: no heads, no training."""
+    block = _public(config)
     from retrieval_jax.models import pretrained  # not everyone needs a reader of weight files
 
     arguments = inference.test_arguments(config, block)

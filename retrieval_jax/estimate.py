@@ -16,23 +16,18 @@ Reading pictures, compiling, evaluation during training, test-time views and sea
 import contextlib
 import dataclasses
 import io
-import math
-import pathlib
-import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from retrieval_jax import inference, tasks, workdir
-from retrieval_jax.attributes import statistics
-from retrieval_jax.attributes import vocabulary as vocabulary_lib
-from retrieval_jax.data import loading, pipeline
+from retrieval_jax import inference, plans, workdir
 from retrieval_jax.errors import InputError
-from retrieval_jax.training import memory, optim, sharding, telemetry
+from retrieval_jax.settings.sizes import CORE_FLOPS
+from retrieval_jax.training import memory, telemetry
 from retrieval_jax.workdir import provenance
+from retrieval_jax.workdir.preflight import size_text
 
-CORE_FLOPS = 70e9
 UTILISATION = 0.4
 _ROWS = 2  # of the batch whose operations are counted; some losses compare rows
 
@@ -48,6 +43,7 @@ class Estimate:
       batch_size: of a step.
       parameters: of the network with its heads.
       state_bytes: of parameters, moving average, optimiser and gradients, on one device.
+      activation_bytes: of a batch and its activations, on one device.
       device_bytes: that one device can hold.
       train_flops: floating-point operations of the training; None where XLA does not count them.
       embed_flops: likewise of the embeddings of queries and gallery.
@@ -62,6 +58,7 @@ class Estimate:
     batch_size: int
     parameters: int
     state_bytes: int
+    activation_bytes: int
     device_bytes: int
     train_flops: float | None
     embed_flops: float | None
@@ -71,94 +68,52 @@ class Estimate:
 
 
 def of(config, folder) -> Estimate:
-    """Estimates one run with a training.
+    """Estimates a run.
 
     Args:
-      config: the settings.
-      folder: its work directory, which may not exist; mined attributes there are used.
+      config, folder: see `plans.plan`.
 
     Raises:
-      InputError: the catalogue cannot be read, or a setting of the task, the network or the optimiser is wrong.
+      InputError: see `plans.plan`.
     """
-    settings, catalog = config.train, loading.load(config.data)
-    listings = {name: len(split) for name in ("train", "val", "query", "gallery") if (split := getattr(catalog, name))}
-    module = tasks.get(settings.task)
-    clusters = pathlib.Path(folder) / "attributes" / "clusters.npz"
-    if settings.task_kwargs.get("category_labels") == "clusters" and not clusters.exists():
+    if plans.clusters_unknown(config, folder):
         raise InputError(
             "--estimate: how many pseudo-products there are is known after `retrieval-jax mine`: run it first"
         )
-    with _mined(config, catalog, pathlib.Path(folder)) as mined:
-        examples, info = module.examples(config, catalog, mined)
-    batch_size = settings.batch_size if examples.batch_size is None else examples.batch_size
-    steps_per_epoch = len(examples) / batch_size
-    num_steps = max(1, round(settings.epochs * steps_per_epoch))
-    task = module.make(settings, info)
-    batch = pipeline.zeros(examples, config.data.image_size, _ROWS)
-
-    def init():
-        params = task.init(jax.random.key(0), batch)
-        optimizer, _ = optim.make(settings, params, num_steps, steps_per_epoch)
-        return {"params": params, "ema": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
-
-    state = jax.eval_shape(init)
-    mesh = sharding.make_mesh(**settings.mesh)
-    placed = sharding.placed(state, sharding.state_sharding(state, mesh, settings.sharding_rules))
-
-    def loss(params, batch, ema):
-        rng = jax.random.key(0)
-        return task.loss_fn(params, batch, rng=rng, step=0, ema=ema, constants=task.constants, train=True)[0]
-
-    step_flops = _flops(jax.grad(loss), state["params"], batch, state["ema"])
+    found = plans.plan(config, folder)
+    settings, task, state = found.settings, found.task, found.state
+    batch = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), plans.rows_of(found.batch, _ROWS))
+    step_flops = _flops(jax.grad(plans.loss(found)), state["params"], batch)
     predict = inference.named(task.predict_fns, config.embed.predict_fn)
     shown = {name: batch[name] for name in batch if name in predict.reads}
     embeds = len(shown) == len(predict.reads)  # a column of a split that training does not have: size unknown
     out = jax.eval_shape(predict.fn, state["params"], shown).get("embedding") if embeds else None
     dim = out.shape[-1] if out is not None else 0
-    sides = listings.get("query", 0) + listings.get("gallery", 0)
+    sides = found.listings.get("query", 0) + found.listings.get("gallery", 0)
     embed_flops = _flops(predict.fn, state["params"], shown) if embeds else None
     models = len(config.embed.models)
     networks = sum(name in ("trained", "untrained") for name in config.embed.models)
+    counts = plans.step_bytes(found)
     return Estimate(
-        listings=listings,
-        labels=len(info.label_names),
-        steps=num_steps,
-        batch_size=batch_size,
+        listings=found.listings,
+        labels=found.labels,
+        steps=found.num_steps,
+        batch_size=settings.batch_size,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
-        state_bytes=sum(memory.state_bytes(placed).values()),
-        device_bytes=memory.limit(mesh.local_devices[0]),
-        train_flops=step_flops and step_flops / _ROWS * batch_size * num_steps,
+        state_bytes=sum(memory.state_bytes(state).values()),
+        activation_bytes=counts["batch"] + counts["activations"],
+        device_bytes=memory.limit(found.mesh.local_devices[0]),
+        train_flops=step_flops and step_flops / _ROWS * settings.batch_size * found.num_steps,
         embed_flops=embed_flops and embed_flops / _ROWS * sides * networks,
         dim=dim,
-        checkpoint_bytes=_bytes(state) * settings.keep_checkpoints,
+        checkpoint_bytes=memory.tree_bytes(state) * settings.keep_checkpoints,
         embedding_bytes=sides * dim * np.dtype(config.embed.dtype).itemsize * models,
     )
-
-
-@contextlib.contextmanager
-def _mined(config, catalog, folder: pathlib.Path):
-    """Yields a work directory with mined attributes: the run's own, or a temporary one with its plain words."""
-    titles = [split.titles for split in (catalog.train, catalog.val) if split is not None and split.titles is not None]
-    if (folder / "attributes" / "vocabulary.json").exists() or not titles:
-        yield folder
-        return
-    counted = statistics.count(titles, progress=False)
-    vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(config.mine.threshold))
-    with tempfile.TemporaryDirectory() as temporary:
-        attributes = pathlib.Path(temporary) / "attributes"
-        attributes.mkdir()
-        vocabulary.save(attributes / "vocabulary.json")
-        vocabulary_lib.save_targets(attributes / "train.npz", *vocabulary.encode(catalog.train.titles), vocabulary.hash)
-        yield pathlib.Path(temporary)
 
 
 def _flops(function, *arguments) -> float | None:
     cost = jax.jit(function).lower(*arguments).cost_analysis()
     return (cost or {}).get("flops") or None
-
-
-def _bytes(tree) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def rate() -> tuple[float, str]:
@@ -188,14 +143,15 @@ def show(configs: dict, folders: dict) -> None:
         disk += found.checkpoint_bytes + found.embedding_bytes
         print(text(name, found, per_second))
     if len(configs) > 1:
-        print(f"together: {_seconds(flops / per_second[0])}, {_size(disk)} on disk")
+        print(f"together: {_seconds(flops / per_second[0])}, {size_text(disk)} on disk")
     print(f"Time is rough, at {per_second[1]}; reading pictures, compiling, evaluation, views and search come on top.")
 
 
 def text(name: str, found: Estimate, per_second: tuple[float, str]) -> str:
     """Returns an estimate in words, some lines."""
     splits = ", ".join(f"{split} {rows:,}" for split, rows in found.listings.items())
-    fits = "" if found.state_bytes <= found.device_bytes else ": does not fit"
+    needed = found.state_bytes + found.activation_bytes
+    fits = "" if needed <= found.device_bytes else ": does not fit"
     times = [
         f"{verb} {_seconds(flops / per_second[0])}" if flops else f"{verb} unknown"
         for verb, flops in (("train", found.train_flops), ("embed", found.embed_flops))
@@ -204,18 +160,13 @@ def text(name: str, found: Estimate, per_second: tuple[float, str]) -> str:
         [
             f"{name}: {found.steps:,} steps of {found.batch_size}, {found.parameters:,} parameters",
             f"  listings: {splits}; {found.labels:,} mined attributes",
-            f"  memory: {_size(found.state_bytes)} per device and the activations; a device has "
-            f"{_size(found.device_bytes)}{fits}",
+            f"  memory: about {size_text(needed)} per device, {size_text(found.activation_bytes)} of it for a batch and "
+            f"its activations; a device has {size_text(found.device_bytes)}{fits}",
             f"  time: {', '.join(times)}",
-            f"  disk: checkpoints {_size(found.checkpoint_bytes)}, embeddings of {found.dim} dimensions "
-            f"{_size(found.embedding_bytes)}",
+            f"  disk: checkpoints {size_text(found.checkpoint_bytes)}, embeddings of {found.dim} dimensions "
+            f"{size_text(found.embedding_bytes)}",
         ]
     )
-
-
-def _size(count: int) -> str:
-    unit, name = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
-    return f"{count / unit:.1f} {name}"
 
 
 def _seconds(seconds: float) -> str:

@@ -31,7 +31,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.scoring import metrics, slices, step_effects, submission, tables
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
-from retrieval_jax.workdir import sides
+from retrieval_jax.workdir import checks, preflight, sides
 
 SLICED = ("mar@10", "mar@10_capped", "recall@1", "map@10", "precision@10", "ndcg@10")
 SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
@@ -54,6 +54,7 @@ DEFINITIONS = {
     "a bootstrap interval: all queries, those with one relevant listing, those with more",
     "num_scored": "queries with a relevant listing, over which the means are taken; num_queries = num_scored + "
     "num_without_relevant",
+    "chance": "the scores to expect of a gallery in random order",
     "selection, report": "the same over two halves of the queries, by sha256 of the id: choices are made on "
     "selection and reported on report",
 }
@@ -167,6 +168,17 @@ def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
     return None
 
 
+def check(config, workdir) -> None:
+    """Raises an InputError for settings that cannot be, or a catalogue without queries or gallery; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: the work directory.
+    """
+    checks.check(config)
+    preflight.catalogue(config, workdir, *sides.SPLITS)
+
+
 def run(config, workdir) -> dict:
     """Scores every ranking of the work directory and writes metrics.json and submission.csv.
 
@@ -180,6 +192,7 @@ def run(config, workdir) -> dict:
     Raises:
       InputError: there are no rankings, or their queries or gallery are not the catalogue's.
     """
+    checks.check(config)
     workdir = pathlib.Path(workdir)
     stages = list_stages(workdir)
     settings = config.evaluate
@@ -202,7 +215,10 @@ def run(config, workdir) -> dict:
         file.unlink(missing_ok=True)  # an existing one would be of other data
         for entry in trusting:
             print(f"evaluate: {step_effects.sentence(entry)}")
-        print(f"evaluate: the catalogue {catalog.name} has no ground truth, so nothing is scored")
+        print(
+            f"evaluate: the catalogue {catalog.name} has no ground truth (nothing says which listings show the same "
+            "product), so nothing is scored; the report shows what is found"
+        )
         return {"scored": False, "submission_stage": "/".join(submitted)}
 
     truth = dataclasses.replace(
@@ -222,6 +238,7 @@ def run(config, workdir) -> dict:
         clean = ~np.isin(np.arange(len(truth)), rows_found)
         each = metrics.per_query(rankings[submitted], truth, (10,))
         main["without_near_duplicates"] = metrics.summary(each, clean, draws=draws)
+    chance = metrics.chance(truth)
     for entry in trusting:
         before, after = (rankings[entry["model"], entry[name]] for name in ("before", "stage"))
         entry.update(step_effects.effect(before, after, truth))
@@ -230,12 +247,14 @@ def run(config, workdir) -> dict:
         {
             "stages": rows,
             "steps": trusting,
+            "chance": chance,
             "definitions": DEFINITIONS,
             "submission_stage": "/".join(submitted),
             "near_duplicates": duplicates,
         },
     )
     tables.print_scores(rows)
+    tables.print_chance(chance, len(truth.gallery_ids))
     if not main["num_scored"]:
         print(
             f"evaluate: none of the {main['num_queries']:,} queries has a relevant listing in the gallery, so there "
@@ -245,6 +264,8 @@ def run(config, workdir) -> dict:
     for entry in trusting:
         print(f"evaluate: {step_effects.sentence(entry)}")
     tables.print_duplicates(duplicates, main)
+    if sentence := work_directory.smoke_run(config):
+        print(f"evaluate: {sentence}")
     last = rows[-1]
     return {
         "scored": True,

@@ -24,7 +24,6 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 
 import contextlib
 import dataclasses
-import json
 import math
 import shutil
 import sys
@@ -39,7 +38,7 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.evaluators import stages
-from retrieval_jax.files import atomic, lock, remote
+from retrieval_jax.files import atomic, documents, lock, remote
 from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.training import checkpoints, metric_writer, sharding, soups
 
@@ -285,15 +284,9 @@ class _Record:
     def __init__(self, out, run):
         self.out, self.scored = out, {}
         _settle(out, "best")
-        lines = (out / "metrics.jsonl").read_text("utf-8").splitlines() if (out / "metrics.jsonl").exists() else []
-        for line in lines:
-            try:
-                values = json.loads(line)
-                step = int(values["step"])
-            except (ValueError, KeyError, TypeError):
-                continue  # cut off by a kill: the writer drops it
+        for values in documents.lines(out / "metrics.jsonl", metric_writer.Line):
             if any(key.startswith("ema/") for key in values):
-                self.scored[step] = values
+                self.scored[values["step"]] = values
         best = self.best()
         for values in (*self.scored.values(), *([best["values"]] if best else [])):
             if f"ema/{run.metric}" not in values:

@@ -20,13 +20,12 @@ import jax
 import numpy as np
 from jax import export
 
-from retrieval_jax import exported, inference, pairs
+from retrieval_jax import exported, inference, pairs, programs
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic, remote
-from retrieval_jax.files.atomic import replace_folder
+from retrieval_jax.files import atomic, remote, versions
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import provenance, sides
 
@@ -73,7 +72,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
         functions["attributes"], sizes["attributes"] = task.predict_fns["attributes"], tuple(arguments["image_size"])
     batch = _batch(workdir / "checkpoints" / "batch.json", functions)
     inputs = {name: specs(name, function, batch, sizes[name]) for name, function in functions.items()}
-    programs = {
+    lowered_programs = {
         name: lowered(name, function, model.params, inputs[name], platforms) for name, function in functions.items()
     }
     dtype = str(config.train.get("dtype", "float32"))
@@ -89,7 +88,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
         "inputs": inputs,
         "outputs": {
             name: {key: [None, *value.shape[1:]] for key, value in _outputs(program).items()}
-            for name, program in programs.items()
+            for name, program in lowered_programs.items()
         },
         "dtype": dtype,
         "space": model.space,
@@ -112,7 +111,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
     }
 
     def fill(folder):
-        exported.save(folder, model.params, programs, labels, about)
+        exported.save(folder, model.params, lowered_programs, labels, about)
         if about["lowered_on"] in platforms:
             served = exported.load(folder)
             difference = max(
@@ -129,7 +128,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
             written["compared"] = {"rows": _PROBES, "difference": difference}
             atomic.write_json(folder / "config.json", written)
 
-    replace_folder(out, fill)
+    versions.replace(out, "config.json", fill)
     written = atomic.read_json(out / "config.json")
     found = written.get("compared", {}).get("difference", "not compared here")
     print(
@@ -203,13 +202,19 @@ def lowered(name, predict_fn, params, inputs, platforms):
         shape = [symbols["batch"], *(length if size is None else size for size in spec["shape"][1:])]
         columns.append(jax.ShapeDtypeStruct(shape, spec["dtype"]))
     try:
-        return export.export(jax.jit(program), platforms=tuple(platforms))(shapes, *columns)
+        made = export.export(jax.jit(program), platforms=tuple(platforms))(shapes, *columns)
     except Exception as error:
         text = str(error).splitlines() or [type(error).__name__]
         raise InputError(
             f"the program {name} cannot be exported for {', '.join(platforms)}: {text[0]}; give fewer "
             f"--platforms, such as {export.default_export_platform()}"
         ) from error
+    if problem := programs.problem(made):
+        raise InputError(
+            f"the program {name} cannot be served: {problem}. Folders of exported models are read from anyone, so "
+            "only operations of networks are run from them; compute the rest in what the model is served by"
+        )
+    return made
 
 
 def _batch(file, functions):

@@ -17,26 +17,62 @@ with jax (each can be read for at least six months); parameters and config do no
 
 import collections.abc
 import dataclasses
-import functools
 import math
-import pathlib
-from typing import Any
+import os
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import jax
+import msgspec
 import numpy as np
 import safetensors.flax
 import safetensors.numpy
 from jax import export
 
 from retrieval_jax import pairs
+from retrieval_jax import programs as program_check
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import decoding, transforms
-from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.errors import InputError, first_line, short
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256
 
 FORMAT = 1  # raise it when earlier readers cannot read it any more
 _LARGEST_BATCH = 64
+_MOST_PIXELS = 1 << 24  # of a picture, or of all pictures of a row
+_REMEDY = "copy the folder, or export, again"
+
+
+class _Input(TypedDict):
+    """config.json's image size and transform of pictures."""
+
+    image_size: Annotated[list[documents.Size], msgspec.Meta(min_length=2, max_length=2)]
+    transform: list[tuple[str, dict[str, Any]]]
+
+
+class _Spec(TypedDict):
+    """What a program takes, see `export.specs`."""
+
+    name: str
+    kind: Literal["pictures", "ragged", "array", "mask"]
+    dtype: NotRequired[str]
+    shape: Annotated[list[documents.Size | None], msgspec.Meta(min_length=1, max_length=8)]
+
+
+class _About(TypedDict):
+    """config.json."""
+
+    programs: Annotated[dict[str, documents.FileName], msgspec.Meta(min_length=1)]
+    sha256: dict[documents.FileName, documents.Sha256]
+    platforms: list[str]
+    input: _Input
+    inputs: NotRequired[dict[str, list[_Spec]]]
+    versions: NotRequired[dict[str, str]]
+
+
+class _Labels(TypedDict):
+    """labels.json."""
+
+    label_names: list[str]
 
 
 def save(folder, params, programs, labels, about):
@@ -84,6 +120,12 @@ class Model:
     labels: dict
     params: dict
     programs: dict[str, Any]
+    compiled: dict = dataclasses.field(default_factory=dict, repr=False)  # of `programs`, by sizes of the inputs
+
+    def __repr__(self) -> str:
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        labels = len(self.labels.get("label_names", ()))
+        return f"exported.Model({', '.join(sorted(self.programs))}; {size:,} parameters; {labels:,} labels)"
 
     def embed(self, inputs, program="embed"):
         """Embeds pictures, or whatever the program takes.
@@ -98,7 +140,10 @@ class Model:
         Raises:
           InputError: something that is not a picture, with its position in the list; a column that is missing.
         """
-        return self.run(program, inputs)["embedding"]
+        found = self.run(program, inputs)
+        if "embedding" not in found:
+            raise InputError(f"the program {program!r} returns {', '.join(found)}, not an embedding")
+        return found["embedding"]
 
     def predict_attributes(self, inputs, top=10):
         """Predicts the most probable attributes of pictures.
@@ -137,9 +182,7 @@ class Model:
             raise InputError(
                 f"the exported model has no program {program!r}{pairs.near(program, sorted(self.programs))}"
             )
-        specs = self.about.get("inputs", {}).get(program) or [
-            {"name": "image", "kind": "pictures", "shape": [None, *self.about["input"]["image_size"], 3]}
-        ]
+        specs = _specs(self.about, program)
         given = inputs if isinstance(inputs, collections.abc.Mapping) else {"image": inputs}
         missing = [spec["name"] for spec in specs if spec["kind"] != "mask" and spec["name"] not in given]
         if missing:
@@ -159,9 +202,31 @@ class Model:
             for spec in specs:
                 if spec["kind"] != "mask":
                     arrays |= self._filled(spec, given[spec["name"]], rows, batch)
-            out = self.programs[program](self.params, *(arrays[spec["name"]] for spec in specs))
+            ordered = [arrays[spec["name"]] for spec in specs]
+            out = self._compiled(program, ordered)(self.params, *ordered)
             found.append({name: np.asarray(value)[: len(rows)] for name, value in out.items()})
         return {name: np.concatenate([out[name] for out in found]) for name in found[0]}
+
+    def _compiled(self, program, arrays):
+        """Returns a program compiled for arrays of these sizes; raises InputError where it would not fit in memory."""
+        key = program, *((array.shape, str(array.dtype)) for array in arrays)
+        if key not in self.compiled:
+            try:
+                made = self.programs[program].lower(self.params, *arrays).compile()
+            except (ValueError, TypeError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
+                raise InputError(
+                    f"the program {program!r} cannot be compiled for {len(arrays[0])} rows ({first_line(error)}): "
+                    f"{_REMEDY}"
+                ) from error
+            needs, there = made.memory_analysis(), _memory()
+            needed = needs.temp_size_in_bytes + needs.output_size_in_bytes if needs else 0
+            if needed > there:
+                raise InputError(
+                    f"the program {program!r} needs {needed / 2**30:,.1f} GiB for {len(arrays[0])} rows, and there are "
+                    f"{there / 2**30:,.1f} GiB: give it fewer rows at a time, or smaller inputs"
+                )
+            self.compiled[key] = made
+        return self.compiled[key]
 
     def _filled(self, spec, column, rows, batch):
         """Returns the array of a column for a batch, and its mask; zeros after the last row."""
@@ -199,14 +264,20 @@ def load(folder):
     Raises:
       InputError: it is not an exported model, is damaged, or this machine cannot run it.
     """
-    folder = pathlib.Path(folder)
+    return versions.read(folder, "config.json", _load)
+
+
+def _load(folder) -> Model:
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} holds no exported model: make one with `retrieval-jax export`")
-    about = atomic.read_json(folder / "config.json")
-    if "programs" not in about or about.get("format", math.inf) > FORMAT:
+    about = documents.read(folder / "config.json", dict, remedy=_REMEDY)
+    if "programs" not in about or not isinstance(about.get("format"), int) or about["format"] > FORMAT:
         raise InputError(f"{folder}/config.json is not that of an exported model, or is of a newer retrieval_jax")
-    for name, digest in about["sha256"].items():
-        if not (folder / name).exists() or file_sha256(folder / name) != digest:
+    documents.check(about, _About, name=str(folder / "config.json"), remedy=_REMEDY)
+    _check_input(folder / "config.json", about)
+    for name in ("model.safetensors", "labels.json", *about["programs"].values()):
+        digest = about["sha256"].get(name)
+        if digest is None or not (folder / name).exists() or file_sha256(folder / name) != digest:
             raise InputError(f"{folder / name} is missing or damaged: copy the folder, or export, again")
     here = export.default_export_platform()
     if here not in about["platforms"]:
@@ -214,24 +285,98 @@ def load(folder):
             f"{folder} was exported for {', '.join(about['platforms'])}, this machine is {here}: export "
             f"again with --platforms={here}, or set JAX_PLATFORMS"
         )
-    params: dict = {}
-    for name, value in _tensors(folder / "model.safetensors").items():
-        *path, last = name.split("/")
-        functools.reduce(lambda node, key: node.setdefault(key, {}), path, params)[last] = value
+    params = _nested(folder / "model.safetensors")
+    labels = documents.read(folder / "labels.json", _Labels, remedy=_REMEDY)
+    files = {name: folder / file for name, file in about["programs"].items()}
+    program_check.check(files.values())
     programs = {}
-    for name, file in about["programs"].items():
+    for name, file in files.items():
         try:
-            programs[name] = jax.jit(export.deserialize(bytearray((folder / file).read_bytes())).call)
+            program = export.deserialize(bytearray(file.read_bytes()))
         except Exception as error:  # whatever a reader of another version raises
+            made_by = about.get("versions", {}).get("jax")
             raise InputError(
-                f"{folder / file} was written by jax {about['versions'].get('jax')}, and jax "
-                f"{jax.__version__} cannot read it ({error}): export again"
+                f"{file} was written by jax {made_by}, and jax {jax.__version__} cannot read it ({error}): export again"
             ) from error
-    return Model(about, atomic.read_json(folder / "labels.json"), params, programs)
+        out = _check_signature(file, program, params, _specs(about, name))
+        needed = {"embed": "embedding", "attributes": "probabilities"}.get(name, min(out))
+        if needed not in out or (name == "attributes" and out[needed].shape[1:] != (len(labels["label_names"]),)):
+            raise InputError(f"{file} does not return {needed!r}, or not one value per name in labels.json: {_REMEDY}")
+        programs[name] = jax.jit(program.call)
+    return Model(about, labels, params, programs)
+
+
+def _specs(about, program):
+    """Returns what a program takes after the parameters, see `export.specs`."""
+    return about.get("inputs", {}).get(program) or [
+        {"name": "image", "kind": "pictures", "dtype": "uint8", "shape": [None, *about["input"]["image_size"], 3]}
+    ]
+
+
+def _check_input(file, about):
+    """Raises InputError unless the pictures can be prepared as config.json says: tries it on a black one."""
+    size = tuple(about["input"]["image_size"])
+    try:
+        if math.prod(size) > _MOST_PIXELS:
+            raise InputError(f"image_size {size} has more than {_MOST_PIXELS:,} pixels")
+        transforms.compose(about["input"]["transform"], size)(np.zeros((8, 9, 3), np.uint8))
+    except Exception as error:  # whatever arguments of another type lead to
+        raise InputError(f"{file}: pictures cannot be prepared ({short(str(error), 300)}): {_REMEDY}") from error
+
+
+def _check_signature(file, program, params, specs):
+    """Raises InputError unless a program takes the parameters and inputs, and returns arrays with a row for each."""
+    remedy = "the files of the folder are not of one export: copy it, or export, again"
+    columns = {spec["name"] for spec in specs if spec["kind"] != "mask"}
+    for spec in specs:
+        shape, kind = spec["shape"], spec["kind"]
+        ragged = len(shape) == 2 and shape[1] is None
+        owned = spec["name"].removesuffix("_mask") in columns if kind == "mask" else True
+        fits = {"pictures": len(shape) in (4, 5) and shape[-1] == 3, "ragged": ragged}.get(kind, True)
+        known = shape[1:2] * (not ragged) + shape[2:]
+        if shape[0] is not None or None in known or math.prod(known) > 3 * _MOST_PIXELS or not (owned and fits):
+            raise InputError(f"{file.parent}/config.json: the input {spec['name']!r} has the shape {shape}: {remedy}")
+    if len({spec["name"] for spec in specs}) < len(specs) or not columns:
+        raise InputError(f"{file.parent}/config.json: two inputs have one name, or there is none: {remedy}")
+    if program.in_tree != jax.tree.structure(((params, *range(len(specs))), {})):
+        raise InputError(f"{file} takes other parameters than model.safetensors has: {remedy}")
+    leaves = [(str(leaf.dtype), leaf.shape) for leaf in jax.tree.leaves(params)]
+    leaves += [(spec.get("dtype", "uint8"), spec["shape"]) for spec in specs]
+    for (dtype, shape), aval in zip(leaves, program.in_avals, strict=True):
+        if (dtype, list(shape)) != (str(aval.dtype), [side if isinstance(side, int) else None for side in aval.shape]):
+            raise InputError(f"{file} takes {aval.str_short()} where the folder has {dtype} {list(shape)}: {remedy}")
+    out = jax.tree.unflatten(program.out_tree, program.out_avals)
+    flat = isinstance(out, dict) and out and all(hasattr(value, "shape") for value in out.values())
+    if not flat or any(not value.ndim or isinstance(value.shape[0], int) for value in out.values()):
+        raise InputError(f"{file} does not return arrays by name, with a row for each input: {remedy}")
+    return out
+
+
+def _memory():
+    """Returns the bytes of memory of the device that programs run on."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _nested(file):
+    """Returns the parameters of a safetensors file as nested dicts."""
+    params: dict = {}
+    for name, value in _tensors(file).items():
+        *path, last = name.split("/")
+        node = params
+        for key in path:
+            node = node.setdefault(key, {}) if isinstance(node, dict) else None
+        if len(path) > documents.DEPTH or not isinstance(node, dict) or last in node:
+            raise InputError(f"{file}: the parameter {short(name)!r} cannot be in a tree with the others: {_REMEDY}")
+        node[last] = value
+    return params
 
 
 def _tensors(file):
     try:
-        return safetensors.numpy.load_file(file)
-    except (KeyError, TypeError, AttributeError):  # dtypes that NumPy lacks, such as bfloat16
-        return safetensors.flax.load_file(file)  # which imports flax
+        try:
+            return safetensors.numpy.load_file(file)
+        except (KeyError, TypeError, AttributeError):  # dtypes that NumPy lacks, such as bfloat16
+            return safetensors.flax.load_file(file)  # which imports flax
+    except (safetensors.SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as safetensors ({short(str(error))}): {_REMEDY}") from error

@@ -26,7 +26,7 @@ from retrieval_jax.data import pipeline
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.data.pictures import decoding
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, first_line
 from retrieval_jax.tasks import parts
 from retrieval_jax.training import checkpoints, sharding
 from retrieval_jax.views import host_size, with_views
@@ -256,6 +256,12 @@ class Model:
     mesh: jax.sharding.Mesh
     space: str = ""
 
+    def __repr__(self) -> str:
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return (
+            f"inference.Model({', '.join(self.task.predict_fns)}; {size:,} parameters; step {self.step}; {self.space})"
+        )
+
     def embed(self, inputs, predict_fn=""):
         """Embeds pictures, or whatever the predict function reads.
 
@@ -332,8 +338,18 @@ def load(folder, which="ema", step=None):
     config = ml_collections.ConfigDict(workdir.read_config(folder, meta))  # as this checkpoint was trained
     data_info = info_lib.load(folder / "checkpoints" / "data_info.json")
     info_lib.check_vocabulary(meta, folder)
-    task = make_task(config, data_info)
-    return Model(config, task, params, data_info, step, sharding.make_mesh(), space(config, task, meta, step, which))
+    try:
+        task = make_task(config, data_info)
+        name = space(config, task, meta, step, which)
+        test_arguments(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{folder}: the settings in config.json or of the checkpoint do not make a network "
+            f"({type(error).__name__}: {first_line(error)}); restore the files, or train again"
+        ) from error
+    return Model(config, task, params, data_info, step, sharding.make_mesh(), name)
 
 
 def make_task(config, data_info):

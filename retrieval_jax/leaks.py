@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from retrieval_jax import pairs
+from retrieval_jax import output, pairs
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures.noted import Noted
@@ -69,7 +69,7 @@ def run(config: Any, workdir: Any) -> dict:
             continue
         if other not in tables:
             tables = {other: hashes.Table(thumbnails[other])}
-        own = np.arange(len(splits[one])) if one == other else None
+        own = _own_rows(splits[one], splits[other])  # a listing of both splits is not its own duplicate
         result = hashes.find(
             thumbnails[one],
             tables[other],
@@ -95,6 +95,12 @@ def run(config: Any, workdir: Any) -> dict:
         f"--config.data.leave_out={workdir / 'leave_out.csv'} leaves out {len(listed):,} of {total:,} train listings"
     )
     return {"found": found, "left_out": len(listed)}
+
+
+def _own_rows(one: catalogs.Split, other: catalogs.Split) -> np.ndarray:
+    """Returns the row of the second split that is the same listing, for every listing of the first; -1 for none."""
+    places = {item: row for row, item in enumerate(other.ids)}
+    return np.array([places.get(item, -1) for item in one.ids], np.int64)
 
 
 def read(split: catalogs.Split) -> np.ndarray:
@@ -172,7 +178,7 @@ def leave_out(rows: list[tuple], leave_out_of: tuple[str, ...]) -> list[tuple[st
 def _write(file: pathlib.Path, header: tuple[str, ...], rows: list[tuple]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([header, *rows])
+    writer.writerows([header, *(map(output.cell, row) for row in rows)])
     atomic.write_bytes(file, text.getvalue().encode("utf-8"))
 
 

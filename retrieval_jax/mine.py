@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retrieval_jax import output
+from retrieval_jax.attributes import choosing, deciding, statistics, words
 from retrieval_jax.attributes import clusters as clusters_lib
-from retrieval_jax.attributes import deciding, statistics
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
@@ -28,28 +29,40 @@ from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import atomic
 from retrieval_jax.pages import mined
+from retrieval_jax.settings import sizes
+from retrieval_jax.workdir import checks
 
 _SHOWN = 10
+
+
+def check(config: Any, workdir: Any) -> None:
+    """Raises an InputError for settings that cannot be; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: not read.
+    """
+    del workdir
+    checks.check(config)
 
 
 def run(config: Any, workdir: Any) -> dict:
     """Mines the catalogue of a config.
 
     Args:
-      config: has the blocks data and mine; `mine.threshold` keeps tokens seen more often than that in train + val.
+      config: has the blocks data and mine; `mine.threshold` keeps tokens seen more often than that in train + val, None
+        follows their number.
       workdir: path of the work directory.
 
     Returns:
       The summary: counts, coverage, labels per title, head, tail, examples, category counts, the vocabulary's hash.
 
     Raises:
-      InputError: no titles, a threshold that is not a whole number of 0 or more, or no token above it.
+      InputError: a setting that cannot be, no titles, or no token above the threshold.
     """
-    threshold = config["mine"]["threshold"]
-    if isinstance(threshold, bool) or int(threshold) != threshold or threshold < 0:
-        raise InputError(f"config.mine.threshold is {threshold!r}; give a whole number, 0 or more")
+    check(config, workdir)
     catalog = loading.load(config["data"], set_aside_path=workdir / "set_aside.csv")
-    found = _clusters(config["mine"].get("clusters"), catalog, workdir / "attributes")
+    found = _clusters(config["mine"], catalog, workdir / "attributes")
     splits = {name: getattr(catalog, name) for name in ("train", "val") if getattr(catalog, name) is not None}
     titles = {name: split.titles for name, split in splits.items() if split.titles is not None}
     if "train" not in titles and config["train"]["task"] == "category":
@@ -61,6 +74,11 @@ def run(config: Any, workdir: Any) -> dict:
             "config.data.kwargs.columns.title, or set config.train.task = 'category'"
         )
 
+    threshold = config["mine"]["threshold"]
+    if threshold is None:
+        threshold, reason = sizes.threshold(sum(map(len, titles.values())))
+        print(f"mine: config.mine.threshold = {threshold}: {reason}")
+        config = {**config, "mine": {**config["mine"], "threshold": threshold}}
     decisions = None
     if deciding.switches(config["mine"]):
         decisions, counted = deciding.decide(config, catalog.train, splits, titles)
@@ -69,14 +87,18 @@ def run(config: Any, workdir: Any) -> dict:
             decisions.tokens, nothing, counted.num_titles, int(threshold), decisions.rules
         )
     else:
-        counted = statistics.count(list(titles.values()))
-        vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(threshold))
+        rules = choosing.base_rules(config["mine"])
+        counted = statistics.count(list(titles.values()), tokenize=functools.partial(words.of_titles, rules=rules))
+        vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(threshold), rules)
     counts, num_titles = counted.tokens, counted.num_titles
     if not len(vocabulary):
         most = counts["occurrences"].max() if len(counts) else 0
         raise InputError(
             f"no token was seen more than config.mine.threshold = {threshold} times in {num_titles:,} titles "
-            f"(the most frequent {most} times); lower the threshold"
+            f"(the most frequent {most} times); set it to {most - 1} or less"
+            if most > 1
+            else f"no token was seen twice in {num_titles:,} titles, so they have nothing to learn from; set "
+            "config.mine.threshold = 0 to keep every word, or train on categories (config.train.task = 'category')"
         )
 
     folder = workdir / "attributes"
@@ -101,12 +123,18 @@ def run(config: Any, workdir: Any) -> dict:
     return summary
 
 
+def _safe(table: pl.DataFrame) -> pl.DataFrame:
+    """Returns a table whose texts no spreadsheet takes for formulas."""
+    texts = [name for name, kind in table.schema.items() if kind == pl.String]
+    return table.with_columns(pl.Series(name, map(output.cell, table[name]), dtype=pl.String) for name in texts)
+
+
 def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, titles: dict) -> None:
     """Writes decisions.csv, mined.html and, if config.mine.kinds is on, kinds.csv."""
-    atomic.write_text(folder / "decisions.csv", decisions.table.write_csv())
+    atomic.write_text(folder / "decisions.csv", _safe(decisions.table).write_csv())
     examples, kinds = deciding.shown(config, decisions, counted, titles)
     if kinds is not None:
-        atomic.write_text(folder / "kinds.csv", kinds.write_csv())
+        atomic.write_text(folder / "kinds.csv", _safe(kinds).write_csv())
     text = mined.page(
         decisions,
         num_titles=counted.num_titles,
@@ -118,8 +146,9 @@ def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, tit
     atomic.write_text(folder / "mined.html", text)
 
 
-def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:
+def _clusters(mine: Any, catalog: Any, folder: Any) -> dict:
     """Clusters the train listings into pseudo-products and writes clusters.npz; returns counts for the summary."""
+    settings = mine.get("clusters")
     if settings is None or settings["max_difference"] == 0:
         return {}
     split, share, noise = catalog.split("train"), settings["title_share"], settings["noise"]
@@ -129,7 +158,9 @@ def _clusters(settings: Any, catalog: Any, folder: Any) -> dict:
             f"{noise!r} (none or own)"
         )
     thumbnails = None if share == 1 else Noted(split.images).notes(np.arange(len(split)))[1]
-    vectors = functools.partial(clusters_lib.vectors_of, split.titles, thumbnails, share)
+    vectors = functools.partial(
+        clusters_lib.vectors_of, split.titles, thumbnails, share, rule=choosing.base_rules(mine).rule
+    )
     categories = np.zeros(len(split), np.int32) if split.categories is None else split.categories[:, -1]
     found = clusters_lib.find(vectors, categories, settings["max_difference"], settings["max_size"])
     sizes = np.bincount(found[found >= 0], minlength=1)

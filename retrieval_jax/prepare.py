@@ -32,8 +32,8 @@ from retrieval_jax.data import loading, workers
 from retrieval_jax.data.records import prepared
 from retrieval_jax.data.records import shards as shards_lib
 from retrieval_jax.data.tables import left_out, row_checks
-from retrieval_jax.errors import InputError, RunFailed
-from retrieval_jax.files import atomic, lock
+from retrieval_jax.errors import InputError, RunFailed, naming
+from retrieval_jax.files import atomic, documents, lock
 from retrieval_jax.workdir import provenance
 
 SHARD_ROWS = 8192  # listings per file: 100 to 200 MB at 256 pixels, and the most that a killed process loses
@@ -72,21 +72,31 @@ def run(config, out, *, side: int = 256, quality: int = 90, processes: int = 0, 
         raise InputError("a joined catalogue cannot be prepared: prepare its parts one by one, then join those")
     out = pathlib.Path(out).expanduser()
     settings = {"side": side, "quality": quality, "shard_rows": shard_rows}
-    _begin(out, settings)
+    _begin(out)
     with lock.held(out / "catalogue", "prepare"):
+        _settle(out, settings)
         return _prepare(config, out, settings, processes or provenance.cores())
 
 
-def _begin(out: pathlib.Path, settings: dict) -> None:
-    """Creates the folder, or checks that it was started with the same settings."""
-    if not prepared.is_prepared(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(
-                f"--out={out} exists and is not a prepared catalogue: use a different folder, or delete it"
-            )
-        (out / "catalogue" / "shards").mkdir(parents=True)
-        atomic.write_json(out / "catalogue" / "settings.json", settings)
-    before = atomic.read_json(out / "catalogue" / "settings.json")
+def _begin(out: pathlib.Path) -> None:
+    """Creates the folder, or checks that it is a prepared catalogue."""
+    with naming(out):
+        if not prepared.is_prepared(out):
+            atomic.sweep(out / "catalogue")
+            # Folders without files, and a lock, are what a run leaves that is killed at its very beginning.
+            others = (path for path in out.rglob("*") if not path.is_dir() and path.name != lock.NAME)
+            if out.exists() and (not out.is_dir() or any(others)):
+                raise InputError(f"--out={out} exists and is not a prepared catalogue: give another folder")
+            (out / "catalogue" / "shards").mkdir(parents=True, exist_ok=True)
+
+
+def _settle(out: pathlib.Path, settings: dict) -> None:
+    """Writes the settings, or checks that the files there were made with the same."""
+    inside = out / "catalogue"
+    if not (inside / "catalogue.json").exists() and not any((inside / "shards").glob("*.json")):
+        atomic.write_json(inside / "settings.json", settings)  # a run that failed before its first file decides nothing
+        return
+    before = documents.read(inside / "settings.json", dict, remedy="use a different folder, or delete it")
     if before != settings:
         changed = ", ".join(
             f"{name} {before.get(name)} instead of {value}"
@@ -173,8 +183,8 @@ def _of_earlier(shard):
     """Returns the description of a file that an earlier run made from the same content, or None."""
     if not (shard.about.is_file() and shard.path.is_file()):
         return None
-    about = atomic.read_json(shard.about)
-    return about if about.get("key") == shard.key and shard.path.stat().st_size == about["bytes"] else None
+    about = documents.read(shard.about, dict, remedy="delete it, and the file is made again")
+    return about if about.get("key") == shard.key and shard.path.stat().st_size == about.get("bytes") else None
 
 
 # ----------------------------------------------------------------------------------------------------- processes

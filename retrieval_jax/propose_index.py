@@ -23,13 +23,14 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from retrieval_jax import arguments, index
 from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.errors import InputError
-from retrieval_jax.files.atomic import replace_folder
+from retrieval_jax.errors import InputError, naming
+from retrieval_jax.files import atomic
 from retrieval_jax.postprocess import State, whitening
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir import provenance
@@ -208,12 +209,12 @@ def config_lines(row: dict) -> str:
     return f'config.search.index = "{row["index"]}"\nconfig.search.index_kwargs = {json.dumps(settings)}'
 
 
-def draw(rows: Sequence[dict], file: pathlib.Path, k: int, recall: float) -> None:
+def draw(rows: Sequence[dict], file: pathlib.Path | BinaryIO, k: int, recall: float) -> None:
     """Plots speed against recall, with the Pareto front of each index.
 
     Args:
       rows: from `measure`.
-      file: PNG to write.
+      file: PNG to write, a path or an open file.
       k: results per query.
       recall: recall to reach, drawn as a line.
     """
@@ -234,7 +235,7 @@ def draw(rows: Sequence[dict], file: pathlib.Path, k: int, recall: float) -> Non
     axes.set(xlabel=f"recall@{k} against exact search", ylabel="queries per second", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=120, format="png")
 
 
 def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Embeddings, Embeddings]:
@@ -256,7 +257,9 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
             f"no embeddings of {model!r} in {folder} (available: {', '.join(there) or 'none'}): make them with "
             f"`python -m retrieval_jax.embed --config=... --workdir={folder}`"
         )
-    queries, gallery = (Embeddings.load(folder / "embeddings" / model / split) for split in ("query", "gallery"))
+    queries, gallery = (
+        Embeddings.load(folder / "embeddings" / model / split, verify=True) for split in ("query", "gallery")
+    )
     if queries.meta.get("space") != gallery.meta.get("space") or queries.dim != gallery.dim:
         raise InputError(
             f"{folder}: the queries of {model!r} are in the space {queries.meta.get('space')!r} with {queries.dim} "
@@ -296,14 +299,14 @@ def main(given) -> None:
                    report=lambda row: print(_line(row), flush=True))  # fmt: skip
     chosen = cheapest(rows, given.recall, given.max_bytes)
 
-    def fill(new: pathlib.Path) -> None:
-        draw(rows, new / "curve.png", given.k, given.recall)
-        asked = {key: str(value) if key == "folder" else value for key, value in vars(given).items() if key != "verb"}
-        text = {"asked": asked, "hardware": provenance.hardware(), "commit": provenance.commit(),
-                "chosen": chosen, "rows": rows}  # fmt: skip
-        (new / "settings.json").write_text(json.dumps(text, indent=1))
-
-    out = replace_folder(given.folder / "index_proposal", fill)
+    out = given.folder / "index_proposal"
+    with naming(out):
+        out.mkdir(exist_ok=True)
+    atomic.write(out / "curve.png", lambda stream: draw(rows, stream, given.k, given.recall))
+    asked = {key: str(value) if key == "folder" else value for key, value in vars(given).items() if key != "verb"}
+    text = {"asked": asked, "hardware": provenance.hardware(), "commit": provenance.commit(),
+            "chosen": chosen, "rows": rows}  # fmt: skip
+    atomic.write_json(out / "settings.json", text)
     print(f"\nwritten: {out / 'curve.png'}, {out / 'settings.json'}")
     if chosen is None:
         best = max(rows, key=lambda row: row["recall"])

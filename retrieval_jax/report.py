@@ -11,6 +11,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 
     start("report")
 
+import collections
 import functools
 import html
 import json
@@ -24,19 +25,31 @@ import numpy as np
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
 from retrieval_jax.pages import attributes, charts, rows, score_table
 from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
-from retrieval_jax.scoring import metrics
+from retrieval_jax.scoring import metrics, written
 from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
-from retrieval_jax.workdir import VERBS, as_path, members, plain, read_record
+from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record, smoke_run
 
 __all__ = ["rows_picture", "run"]
 
 MAX_BYTES = 5_000_000
 PICTURES = ((128, 88), (96, 80), (64, 70))  # longest side in px, JPEG quality; the first that fits MAX_BYTES is used
+_UNKNOWN = "model_flops_utilisation"  # earlier versions logged it as null where it is unknown, as on a CPU
 escape = html.escape
+
+
+def check(config, workdir) -> None:
+    """Raises an InputError for settings that cannot be; writes nothing.
+
+    Args:
+      config: the whole config.
+      workdir: not read.
+    """
+    del workdir
+    checks.check(config)
 
 
 def run(config, workdir) -> dict:
@@ -55,16 +68,20 @@ def run(config, workdir) -> dict:
     """
     workdir = as_path(workdir)
     catalog = loading.load(config["data"])
-    scores = atomic.read_json(workdir / "metrics.json")["stages"] if (workdir / "metrics.json").exists() else []
+    scores = written.stages(workdir)
+    chance = written.chance(workdir)
     stages = [record for verb in VERBS[:-1] if (record := read_record(workdir, verb))]
     template = string.Template((pathlib.Path(__file__).parent / "pages" / "report.html").read_text("utf-8"))
-    table = score_table.table(scores) or absent(
-        "there is no metrics.json; the verb evaluate writes it if the catalogue has a ground truth."
+    table = score_table.table(scores, chance) or absent(
+        "there is no metrics.json; the verb evaluate writes it."
+        if catalog.truth is not None
+        else "the catalogue has no ground truth: nothing says which listings show the same product, so nothing can be "
+        "scored. The rows below show what is found."
     )
     fixed = [
         _header(config, catalog, scores, stages),
         section("Scores", table),
-        _curve_section(config, workdir),
+        _curve_section(config, workdir, stages),
         attributes.mined_section(workdir, _elsewhere(config)),
     ]
     for longest_side, quality in PICTURES:
@@ -110,7 +127,7 @@ def _header(config, catalog, scores, stages) -> str:
         ("parameters", "{:,} parameters"),
         ("steps", "{:,} steps"),
         ("epochs", "{:g} epochs"),
-        ("images_per_second", "{:,.0f} pictures per second"),
+        ("images_per_second", "{:,.0f} pictures per second in training"),
     ):
         if summary.get(key):
             facts.append(text.format(summary[key]) if summary[key] != 1 else text.format(1).removesuffix("s"))
@@ -134,17 +151,27 @@ def _header(config, catalog, scores, stages) -> str:
         tiles.append(
             (
                 duration(sum(record["seconds"] for record in stages)),
-                f"from {stages[0]['verb']} to {stages[-1]['verb']}",
+                _timed(stages),
             )
         )
     boxes = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(words)}</span></div>' for value, words in tiles
     )
     line = escape(" · ".join(filter(None, facts)))
+    warning = f'<p class="note">Warning: {escape(summary["warning"])}.</p>\n' if summary.get("warning") else ""
+    if sentence := smoke_run(config):
+        warning = f'<p class="note">{escape(sentence[0].upper() + sentence[1:])}.</p>\n'
     return (
-        f'<header><h1>{escape(_name(config))}</h1>\n<p class="facts">{line}</p>\n'
+        f'<header><h1>{escape(_name(config))}</h1>\n<p class="facts">{line}</p>\n{warning}'
         f'<div class="tiles">{boxes}</div></header>'
     )
+
+
+def _timed(stages) -> str:
+    """Returns what the sum of the times is of."""
+    text = f"of work, from {stages[0]['verb']} to {stages[-1]['verb']}"
+    sessions = max(record.get("sessions", 1) for record in stages)
+    return text + (f"; train in {sessions} sessions" if sessions > 1 else "")
 
 
 def _machine(hardware: dict) -> str:
@@ -158,23 +185,21 @@ def _machine(hardware: dict) -> str:
 # ---- Curves ----------------------------------------------------------------------------------------------------------
 
 
-def _curve_section(config, workdir) -> str:
+def _curve_section(config, workdir, stages) -> str:
+    train = next((record for record in stages if record["verb"] == "train"), {})
     path = workdir / "metrics.jsonl"
     if not path.exists():
         return section("Training curves", absent(f"there is no metrics.jsonl; {_elsewhere(config)}."))
     series: dict[str, dict[int, float]] = {}
-    not_finite = 0
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            record = json.loads(line)
-            step = record["step"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue  # the last line of a run that was killed while writing it
+    not_finite = collections.Counter()
+    for record in documents.lines(path):
+        if not isinstance(step := record.get("step"), int):
+            continue
         for name, value in record.items():
             if name in ("step", "time", "epoch") or not isinstance(value, (int, float, type(None))):
                 continue
             if value is None or not math.isfinite(value):  # the metric writer logs non-finite values as null
-                not_finite += 1
+                not_finite[name] += name != _UNKNOWN
             else:
                 series.setdefault(name, {})[step] = value
     curves = {name: sorted(points.items()) for name, points in sorted(series.items())}
@@ -187,8 +212,16 @@ def _curve_section(config, workdir) -> str:
     drawn = charts.curves("Loss", losses, "step", "loss")
     drawn += charts.curves("Scores while training", scores, "step", "percent")
     body = f'<div class="charts">{drawn}</div>' if drawn else absent("metrics.jsonl has neither losses nor scores.")
-    if not_finite:
-        body += f'<p class="note">{not_finite:,} logged values were non-finite and are not drawn.</p>'
+    if scores:
+        of = train.get("summary", {}).get("in_training_of", ())
+        what = "; ".join(of) or "a part of the queries and of the gallery"
+        body += (
+            f'<p class="note">Scores while training are of {escape(what)}. They show how the training went; they are '
+            "not those of the table, which are of all queries and the whole gallery.</p>"
+        )
+    if not_finite.total():
+        listed = ", ".join(f"{count:,} of {name}" for name, count in not_finite.items() if count)
+        body += f'<p class="note">Non-finite values, which are not drawn: {escape(listed)}.</p>'
     rest = [
         charts.curves(name, {name: points}, "step", "")
         for name, points in curves.items()
@@ -263,12 +296,17 @@ def _appendix(config, stages) -> str:
     for record in stages:
         cells = (duration(record["seconds"]), duration(record["cpu_seconds"]), record["finished"][:16])
         cells = "".join(f'<td class="number">{escape(cell.replace("T", " "))}</td>' for cell in cells)
-        lines += f"<tr><td>{record['verb']}</td>{cells}</tr>"
+        sessions = record.get("sessions", 1)
+        name = record["verb"] + (f" ({sessions} sessions)" if sessions > 1 else "")
+        lines += f"<tr><td>{name}</td>{cells}</tr>"
     head = "".join(f'<th scope="col" class="number">{name}</th>' for name in ("Time", "CPU time", "Finished (UTC)"))
     table = (
         (
             f'<div class="scroll"><table><thead><tr><th scope="col">Stage</th>{head}</tr></thead>'
             f"<tbody>{lines}</tbody></table></div>"
+            '<p class="note">Time is what the clock on the wall showed, CPU time that of all cores together, worker '
+            "processes included. Of a training that was resumed they are sums: of each earlier session up to its last "
+            "checkpoint, and of the whole last one. Of other verbs they are of the session that finished.</p>"
         )
         if stages
         else absent("no stage has finished here.")

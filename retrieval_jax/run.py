@@ -16,14 +16,14 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("run")
 
 import copy
+import functools
 import importlib
-import json
 import time
 
 from retrieval_jax import workdir
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
-from retrieval_jax.workdir import command_line, provenance, sides
+from retrieval_jax.workdir import command_line, preflight, provenance, sides
 
 _TOGETHER = ("train", "embed")  # verbs that need the devices of all processes
 
@@ -45,19 +45,27 @@ def run(config, folder, config_folder="configs") -> dict:
     """
     # Imported here, as the verbs are: a run that only searches again does not wait for JAX.
     with importlib.import_module("retrieval_jax.data.loading").shared():
-        return _run(config, folder, config_folder)
+        walk = _prepared(config, folder, config_folder)
+        preflight.together([one for _, *each in walk for one in _checks(*each)])
+        for name, *each in walk[:-1]:
+            print(f"=== first: {name}", flush=True)
+            _run(*each)
+        return _run(*walk[-1][1:])
 
 
-def _run(config, folder, config_folder) -> dict:
-    start = time.monotonic()
+def _prepared(config, folder, config_folder, name="") -> list[tuple]:
+    """Returns (name, config, work directory, data) of every run in order, this one last; checks every directory."""
     folder = workdir.prepare(config, folder)
+    walk = []
     for member, member_config in earlier(config, config_folder).items():
-        print(f"=== first: {member}", flush=True)
-        _run(member_config, workdir.member_folder(folder, member), config_folder)
+        walk += _prepared(member_config, workdir.member_folder(folder, member), config_folder, member)
+    return [*walk, (name, config, folder, workdir.Data(config, folder))]
 
+
+def _run(config, folder, data) -> dict:
+    start = time.monotonic()
     print(f"=== {config.get('name', folder.name)}: {folder}", flush=True)
-    done, data = {}, workdir.Data(config, folder)
-    _check(config, folder, data)
+    done, data = {}, workdir.Data(config, folder, data)
     for verb in workdir.verbs(config):
         reason = workdir.reason_to_run(config, folder, verb, data)
         while reason is not None and verb not in _TOGETHER and not provenance.is_first_process():
@@ -71,15 +79,17 @@ def _run(config, folder, config_folder) -> dict:
         print(f"{verb}: runs, because {reason}", flush=True)
         module = importlib.import_module(f"retrieval_jax.{verb}")
         done[verb] = workdir.run_stage(config, folder, verb, module.run, data)
-        print(f"{verb}: done in {done[verb]['seconds']:.1f} s", flush=True)
+        print(workdir.done(done[verb]), flush=True)
 
     if not done and provenance.is_first_process():
         workdir.write_settings(config, folder)  # of those that change no result
         remote.try_to_push(folder)  # what an earlier run could not send
     scores = folder / "metrics.json"
     if "evaluate" not in done and scores.exists():  # evaluate prints its own table when it runs
-        stages = json.loads(scores.read_text(encoding="utf-8"))["stages"]
+        stages = importlib.import_module("retrieval_jax.scoring.written").stages(folder)
         importlib.import_module("retrieval_jax.scoring.tables").print_scores(stages)
+        if sentence := workdir.smoke_run(config):
+            print(sentence)
     print(f"report: {remote.url(folder / 'report.html') or folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
     return done
@@ -109,14 +119,15 @@ def earlier(config, config_folder) -> dict:
     return configs
 
 
-def _check(config, folder, data) -> None:
-    """Checks the names and arguments that all verbs due to run will look up, before the first of them writes."""
-    due = False
+def _checks(config, folder, data) -> list:
+    """Returns the checks of all verbs that are due: functions without arguments, see `preflight.together`."""
+    due, found = False, []
     for verb in workdir.verbs(config):
         due = due or workdir.reason_to_run(config, folder, verb, data) is not None
         module = importlib.import_module(f"retrieval_jax.{verb}") if due else None
         if hasattr(module, "check"):
-            module.check(config, folder)
+            found.append(functools.partial(module.check, config, folder))
+    return found
 
 
 def main(given) -> None:

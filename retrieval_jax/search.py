@@ -38,11 +38,11 @@ from retrieval_jax import workdir as work_directory
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.postprocess import State, ensemble, walk
 from retrieval_jax.postprocess.walk import FIRST, Step
+from retrieval_jax.scoring import ranking
 from retrieval_jax.scoring.ranking import Ranking
-from retrieval_jax.workdir import sides
+from retrieval_jax.workdir import checks, sides
 
 NETWORKS = (sides.MODEL, "pretrained")  # the models that the steps apply to
 JOINS = ("ensemble", "fusion")  # steps that turn all members into one
@@ -65,7 +65,7 @@ def load_sides(folder: pathlib.Path, folders: dict[str, str], command: str, name
         path = folder / "embeddings" / folders[split] / split
         if not (path / "embeddings.json").exists():
             raise InputError(f"no embeddings in {path}: make them first with `{command}`")
-        found.append(Embeddings.load(path))
+        found.append(Embeddings.load(path, verify=True))  # a second per gigabyte, before a search that takes longer
     queries, gallery = found
     if queries.meta.get("space") != gallery.meta.get("space") or queries.dim != gallery.dim:
         names = names or {split: folder / "embeddings" / folders[split] / split for split in sides.SPLITS}
@@ -95,6 +95,7 @@ def check(config, workdir) -> None:
       workdir: not read.
     """
     del workdir
+    checks.check(config)
     steps = walk.parse(config.search.steps)
     walk.chosen(config.search.get("stages", ()), steps)
     taken = pairs.arguments(index.get(config.search.index).Index, skip=2)
@@ -165,7 +166,7 @@ def run(config, workdir) -> dict:
                 (queries, gallery), kwargs = state.members[0], index_kwargs
                 if kwargs.get("folder"):  # every stage searches other vectors, so each keeps an index of its own
                     kwargs = {**kwargs, "folder": str(pathlib.Path(kwargs["folder"]) / model / stage)}
-                return make_index(gallery, **kwargs).search(queries, k)
+                return index.others(make_index(gallery, **kwargs), queries, gallery, k)
 
             start, last = time.monotonic(), state
             for step, last in walk.walk(state, steps, rank, wanted):
@@ -194,7 +195,7 @@ def run(config, workdir) -> dict:
             walked("ensemble", State(members, None, models, folder / "ensemble", rankings), steps[joins:], wanted)
         atomic.write_json(folder / "rankings.json", {"stages": stages})
 
-    replace_folder(workdir / "rankings", fill)
+    ranking.replace_all(workdir / "rankings", fill)
     queries, gallery = sources[0][1]
     for stage in stages:
         print(f"search: {stage['model']:>10} {stage['stage']:<12} {stage['seconds']:8.2f} s")

@@ -14,6 +14,8 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("train")
 
 import collections
+import contextlib
+import io
 import pathlib
 import time
 
@@ -22,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import evaluators, pairs, tasks
+from retrieval_jax import errors, evaluators, pairs, plans, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.pictures import transforms
-from retrieval_jax.errors import InputError, Preempted
+from retrieval_jax.errors import Preempted
+from retrieval_jax.settings import sizes
 from retrieval_jax.training import (
     checkpoints,
     guards,
@@ -40,26 +43,31 @@ from retrieval_jax.training import (
     warm_start,
 )
 from retrieval_jax.training.update import make_update
+from retrieval_jax.workdir import checks, preflight, provenance
 
 IN_FLIGHT = 2  # steps dispatched before the numbers of the first are fetched
 
 
 def check(config, workdir) -> None:
-    """Raises an InputError for names, arguments and values of config.train that cannot be; writes nothing.
+    """Raises an InputError for what would stop the training later: settings, data, memory, disk; writes nothing.
 
     Args:
       config: the whole config.
-      workdir: not read.
+      workdir: the work directory; what mine wrote there is read, and not needed.
     """
-    del workdir
+    _check_settings(config)
+    if preflight.catalogue(config, workdir, "train") is None:
+        return
+    with contextlib.redirect_stdout(io.StringIO()):  # train prints it when it starts
+        plans.check_training(config, workdir)
+
+
+def _check_settings(config) -> None:
+    """Raises an InputError for names, arguments and values of config.train that cannot be."""
+    checks.check(config)
     settings = config.train
     task = tasks.get(settings.task)
     pairs.check_arguments(settings.task, settings.task_kwargs, task.OPTIONS, "config.train.task_kwargs", "task")
-    for name in ("log_every_steps", "checkpoint_every_steps", "accumulate_steps"):
-        if settings[name] < 1:
-            raise InputError(f"config.train.{name} is {settings[name]}: give 1 or more")
-    if settings.non_finite not in ("stop", "skip"):
-        raise InputError(f"config.train.non_finite is {settings.non_finite!r}: give stop or skip")
     transforms.compose(settings.transforms, (1, 1))
     if settings.eval_every_epochs:
         evaluators.check(settings.evaluations)
@@ -85,15 +93,17 @@ def run(config, workdir) -> dict:
 
 
 def _run(config, workdir, stop, watch) -> dict:
-    check(config, workdir)
+    _check_settings(config)
     settings = config.train
+    session = time.monotonic(), provenance.cpu_seconds()
     telemetry.keep_compiled()
 
     # ------------------------------------------------------------------------------------------------------------- data
     catalog = loading.load(config.data)
     module = tasks.get(settings.task)
     examples, info = module.examples(config, catalog, workdir)
-    batch_size = settings.batch_size if examples.batch_size is None else examples.batch_size
+    settings, followed = sizes.resolved(settings, len(examples), examples.batch_size)
+    batch_size = settings.batch_size
     steps_per_epoch = len(examples) / batch_size
     num_steps = max(1, round(settings.epochs * steps_per_epoch))
     pictures_beside, beside = pipeline.names_beside(examples, pictures_only=True), pipeline.names_beside(examples)
@@ -107,12 +117,7 @@ def _run(config, workdir, stop, watch) -> dict:
 
     # ------------------------------------------------------------------------------------------------------------ model
     task = module.make(settings, info)
-    if task.couples_rows and settings.accumulate_steps > 1:
-        raise InputError(
-            f"config.train.accumulate_steps={settings.accumulate_steps}: the loss of {task.couples_rows} compares the "
-            "rows of a batch with each other, and in parts would only see those of a part: set it to 1, and "
-            "model.kwargs.remat=True or a larger mesh.fsdp to save memory"
-        )
+    plans.check_coupled(settings, task)
     zeros = pipeline.zeros(examples, config.data.image_size)
     constants = None if task.constants is None else jax.device_put(task.constants, replicated)
     init_rng, train_rng = jax.random.split(jax.random.key(settings.seed))
@@ -143,6 +148,8 @@ def _run(config, workdir, stop, watch) -> dict:
         guards.same_run(workdir / "checkpoints", checkpoints.meta(store.folder), meta)
         state, old = store.restore(sharding.placed(abstract, by_state))
         meta |= {name: old[name] for name in old if name not in ("config", "num_steps")}
+        if "sessions" not in old:  # of an earlier version, which kept the time of the steps alone
+            meta["sessions"] = {"number": 1, "seconds": old["seconds"], "cpu_seconds": 0.0}
         train_rng = jax.random.wrap_key_data(jnp.asarray(meta["rng"], jnp.uint32))
         print(f"train: resumes from step {int(state['step'])} of {num_steps}", flush=True)
     start_step = int(state["step"])
@@ -172,6 +179,9 @@ def _run(config, workdir, stop, watch) -> dict:
     evaluations = []
     if settings.eval_every_epochs:
         evaluations = evaluators.of_config(config, task, catalog, mesh=mesh, workdir=workdir)
+    of = [each.of for each in evaluations if each.of]
+    if of:
+        print(f"train: scores while training are of {'; '.join(of)}: compare them with each other only", flush=True)
     num_evals = int(settings.epochs / settings.eval_every_epochs + 1e-9) if evaluations else 0
     eval_steps = {
         min(num_steps, round(i * settings.eval_every_epochs * steps_per_epoch)) for i in range(1, num_evals + 1)
@@ -194,6 +204,13 @@ def _run(config, workdir, stop, watch) -> dict:
         sampling_kwargs=settings.sampling_kwargs,
         crop_before_decoding=settings.crop_before_decoding,
     )
+    for sentence in followed:
+        print(f"train: {sentence}")
+    classes = len(info.label_names) or (len(info.category_names[-1]) if info.category_names else 0)
+    warm = task.warm_start is not None or workdirs.predecessor_folder(config, workdir) is not None
+    warning = sizes.too_few(num_steps, batch_size, classes, settings.epochs, warm=warm)
+    if warning:
+        print(f"train: warning: {warning}", flush=True)
     print(
         f"train: {len(examples)} examples, {num_params:,} parameters, {num_steps} steps of {batch_size} "
         f"on {mesh.size} x {jax.devices()[0].device_kind}",
@@ -232,7 +249,7 @@ def _run(config, workdir, stop, watch) -> dict:
             return
         try:
             with watch.stage("evaluation"):
-                scores = dict(score for evaluation in evaluations for score in evaluation(state["ema"], go_on))
+                scores = stop.during(lambda: dict(score for each in evaluations for score in each(state["ema"], go_on)))
         except Preempted:  # the state is saved without scores, which the resumed run makes
             return
         meta.update(scores=scores, scored_step=step)
@@ -241,10 +258,19 @@ def _run(config, workdir, stop, watch) -> dict:
             meta["best"] = {"step": step, **scores}
         writer.write(step, scores)
 
+    def sessions():
+        """Returns the number of sessions and their times: of the earlier ones up to what was restored, and of this."""
+        spent = zip(("seconds", "cpu_seconds"), session, (time.monotonic(), provenance.cpu_seconds()), strict=True)
+        spent = {name: meta["sessions"][name] + now - start for name, start, now in spent}
+        return {"number": meta["sessions"]["number"] + 1, **spent}
+
+    def stepping():
+        """Returns the seconds of all steps, those of earlier sessions included, without evaluations and compiling."""
+        return seconds_before + time.monotonic() - began - watch.seconds["evaluation"] - watch.seconds["compiler"]
+
     def save():
         with watch.stage("checkpoint"):
-            stepping = time.monotonic() - began - watch.seconds["evaluation"]
-            store.save(step, state, {**meta, "seconds": seconds_before + stepping})
+            store.save(step, state, {**meta, "seconds": stepping(), "sessions": sessions()})
 
     progress = tqdm.tqdm(
         desc="train",
@@ -266,6 +292,7 @@ def _run(config, workdir, stop, watch) -> dict:
                 needed = memory.check(memory.step_bytes(compiled, state, batch), memory.limit(mesh.local_devices[0]))
                 print(f"train: {needed}", flush=True)
                 speed.flops = telemetry.flops(compiled)
+            stop.hold()  # until here, SIGTERM ends the process at once: there is nothing to save
             profile.before(step + 1)
             with watch.stage("device"):
                 state, values = compiled(state, batch, constants)  # returns at once, unless the queue is full
@@ -295,16 +322,20 @@ def _run(config, workdir, stop, watch) -> dict:
         store.close()
         writer.close()
     if stop():
-        raise Preempted(
-            f"SIGTERM: stopped after step {step} of {num_steps}{', which is saved' if step else ''}; the "
-            "same command resumes it"
-        )
-    seconds = seconds_before + time.monotonic() - began - watch.seconds["evaluation"]
+        saved = ", which is saved" if step else ""
+        preempted = Preempted(f"SIGTERM: stopped after step {step} of {num_steps}{saved}; the same command resumes it")
+        if stop.left_behind:
+            guards.leave(*errors.explain(preempted))
+        raise preempted
+    seconds = stepping()
     pictures_per_second = round(num_steps * batch_size / max(seconds, 1e-9), 1)
-    sizes = {"steps": num_steps, "epochs": settings.epochs, "batch_size": batch_size, "parameters": num_params}
+    counts = {"steps": num_steps, "epochs": settings.epochs, "batch_size": batch_size, "parameters": num_params}
     speeds = {"seconds_of_steps": round(seconds, 1), "images_per_second": pictures_per_second}
     found = {name: meta[name] for name in ("run", "best", "skipped_steps", "vocabulary_hash", "warm_start")}
-    return {**sizes, **speeds, **found, "final_loss": meta["loss"], "in_training_scores": meta["scores"]}
+    counts |= {"warning": warning} if warning else {}
+    counts |= {"earlier_sessions": meta["sessions"]} if meta["sessions"]["number"] else {}
+    counts |= {"in_training_of": of} if meta["scores"] else {}
+    return {**counts, **speeds, **found, "final_loss": meta["loss"], "in_training_scores": meta["scores"]}
 
 
 def _first_meta(config, info, num_steps: int, train_rng) -> dict:
@@ -317,7 +348,8 @@ def _first_meta(config, info, num_steps: int, train_rng) -> dict:
         "image_size": list(config.data.image_size),
         "warm_start": {},
         "rng": np.asarray(jax.random.key_data(train_rng)).tolist(),
-        "seconds": 0.0,
+        "seconds": 0.0,  # of steps
+        "sessions": {"number": 0, "seconds": 0.0, "cpu_seconds": 0.0},
         "skipped_steps": 0,
         "loss": None,
         "scores": {},

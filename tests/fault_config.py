@@ -19,6 +19,7 @@ def get_config(arg=None):
     )
     config.train.batch_size = 24  # divisible by the devices and processes of every topology
     config.train.epochs = arg.steps * 24 / 96
+    config.train.warmup_epochs = 0.5
     config.train.eval_every_epochs = config.train.epochs / 4
     config.train.log_every_steps = 1
     config.train.checkpoint_every_steps = arg.every

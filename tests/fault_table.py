@@ -529,7 +529,9 @@ def write(rows, file, steps):
         "|---|---:|---|",
     ]
     lines += [f"| {fault} | {tried} | {lost} |" for fault, tried, lost in rows]
-    pathlib.Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    file = pathlib.Path(file)
+    _, heading, rest = file.read_text(encoding="utf-8").partition("\n## ") if file.exists() else ("", "", "")
+    file.write_text("\n".join(lines) + "\n" + heading + rest, encoding="utf-8")  # other sections stay
 
 
 def main():

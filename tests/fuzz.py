@@ -40,7 +40,7 @@ import odd_pictures  # noqa: E402
 from retrieval_jax.attributes import statistics  # noqa: E402
 from retrieval_jax.attributes import titles as title_rule  # noqa: E402
 from retrieval_jax.attributes import vocabulary as vocabulary_lib  # noqa: E402
-from retrieval_jax.data.pictures import decoding, sources  # noqa: E402
+from retrieval_jax.data.pictures import decoding, headers, sources  # noqa: E402
 from retrieval_jax.data.tables import loading as tables  # noqa: E402
 from retrieval_jax.data.tables import table_files  # noqa: E402
 from retrieval_jax.errors import InputError  # noqa: E402
@@ -65,7 +65,7 @@ def require(condition, message):
 # -------------------------------------------------------------------------------------------------------------- targets
 
 
-def csv(data: bytes, folder: pathlib.Path) -> None:
+def csv(data: bytes, folder: pathlib.Path) -> str:
     """Loads a catalogue whose train split is the input; the first byte selects the kind of file."""
     name = f"train.{KINDS[data[0] % len(KINDS)] if data else 'csv'}"
     (folder / name).write_bytes(data[1:])
@@ -85,7 +85,7 @@ def csv(data: bytes, folder: pathlib.Path) -> None:
         loaded = tables.load_table(str(folder), {"train": name}, COLUMNS, max_bad_share=1.0, set_aside_path=report)
     except InputError as error:
         _is_sentence(str(error))
-        return
+        return "a sentence"
     require(rows is not None, "a table that the reader refused became a catalogue")
     count, train = loaded.counts["train"], loaded.train
     require(count["read"] == len(rows) == len(train) + len(loaded.set_aside), "rows are lost")
@@ -101,16 +101,18 @@ def csv(data: bytes, folder: pathlib.Path) -> None:
     require(len(pl.read_csv(report, infer_schema=False)) == len(loaded.set_aside), "the report lacks rows")
     require(all(image.shape == (32, 48, 3) for image in (train.images[row] for row in range(len(train)))), "picture")
     json.dumps(loaded.counts)
+    return "a catalogue" if not loaded.set_aside else "a catalogue, rows set aside"
 
 
 def titles(data: bytes, folder: pathlib.Path) -> None:
     """Tokenizes and encodes the lines of the input, which is UTF-8 that may contain lone surrogates."""
     texts = data.decode("utf-8", "surrogateescape" if data[:1] < b"\x80" else "replace").split("\n")
-    slow = [title_rule.tokenize(text) for text in texts]
-    fast: list[list[str]] = [[] for _ in texts]
-    for title, token in title_rule.tokenize_many(texts).iter_rows():
-        fast[title].append(token)
-    require(fast == slow, "the fast path differs from the reference")
+    for rule in title_rule.RULES:
+        slow = [title_rule.tokenize(text, rule) for text in texts]
+        fast: list[list[str]] = [[] for _ in texts]
+        for title, token in title_rule.tokenize_many(texts, rule).iter_rows():
+            fast[title].append(token)
+        require(fast == slow, "the fast path differs from the reference")
     counts = statistics.count([texts]).tokens
     vocabulary = vocabulary_lib.build(counts, len(texts), 0)
     indptr, ids = vocabulary.encode(texts)
@@ -120,7 +122,7 @@ def titles(data: bytes, folder: pathlib.Path) -> None:
         require(found == sorted(set(tokens) - title_rule.DROPPED), "labels differ from the tokens")
 
 
-def image(data: bytes, folder: pathlib.Path) -> None:
+def image(data: bytes, folder: pathlib.Path) -> str:
     """Checks and decodes a picture: both must agree on an array or a `BadImage`."""
     (folder / "picture").write_bytes(data)
     root = os.path.realpath(folder)
@@ -138,7 +140,8 @@ def image(data: bytes, folder: pathlib.Path) -> None:
         require(problem is not None and problem.reason == checked.reason, f"check: {checked!r}, decoding: {problem!r}")
     elif problem is not None:  # damage that header and end do not reveal
         require(
-            problem.reason == "truncated image file" and data.startswith((decoding.JPEG, b"\x89PNG")),
+            problem.reason in ("truncated image file", "image too costly", "image too large")  # a second header
+            and data.startswith((headers.JPEG, b"\x89PNG")),
             f"passed the check but failed to decode: {problem!r}",
         )
     if decoded is not None:
@@ -147,6 +150,7 @@ def image(data: bytes, folder: pathlib.Path) -> None:
         small = decoding.decode(data, MOST_PIXELS, at_least=8)
         require(min(small.shape[:2]) >= min(8, *decoded.shape[:2]), f"too small: {small.shape} of {decoded.shape}")
     _cut(data)
+    return problem.reason if problem else "a picture"
 
 
 def _cut(data: bytes) -> None:
@@ -412,12 +416,25 @@ def _with_checksums(png: bytes) -> bytes:
 # ------------------------------------------------------------------------------------------------------------- running
 
 
-def one(target: str, data: bytes, folder: pathlib.Path) -> None:
-    """Tries one input; raises any unexpected error, and `Failed` if it takes too much time or memory."""
+def one(target: str, data: bytes, folder: pathlib.Path) -> str:
+    """Tries one input.
+
+    Args:
+      target: a key of TARGETS.
+      data: the input.
+      folder: for files.
+
+    Returns:
+      What came of it.
+
+    Raises:
+      Failed: it takes too much time or memory; any other error that is unexpected is raised as it is.
+    """
     begin, before = time.process_time(), _mebibytes()
-    TARGETS[target](data, folder)
+    outcome = TARGETS[target](data, folder)
     require(time.process_time() - begin < SECONDS, f"took {time.process_time() - begin:.0f} s")
     require(_mebibytes() - before < MEBIBYTES, f"took {_mebibytes() - before} MiB")
+    return outcome
 
 
 def _mebibytes() -> int:
@@ -425,7 +442,15 @@ def _mebibytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def run(target: str, *, seed: int = 0, inputs: int = sys.maxsize, seconds: float = 1e9, failures: pathlib.Path) -> dict:
+def run(
+    target: str,
+    *,
+    seed: int = 0,
+    inputs: int = sys.maxsize,
+    seconds: float = 1e9,
+    failures: pathlib.Path,
+    make=None,
+) -> dict:
     """Tries mutated inputs.
 
     Args:
@@ -434,20 +459,24 @@ def run(target: str, *, seed: int = 0, inputs: int = sys.maxsize, seconds: float
       inputs: maximum number of inputs.
       seconds: time after which no further input is tried.
       failures: folder for failing inputs.
+      make: function that makes an input from a source of randomness; mutations of `seeds` by default.
 
     Returns:
-      {"inputs": number tried, "failures": {location and error: file of the first}, "MiB": peak memory}.
+      {"inputs": number tried, "failures": {location and error: file of the first}, "MiB": peak memory, "seconds": the
+      most for one input, "outcomes": what the target returned, for each input}.
     """
-    rng, corpus, found, tried = random.Random(seed), seeds(target), {}, 0
+    rng, corpus, found, tried = random.Random(seed), [] if make else seeds(target), {}, 0
+    outcomes, longest = [], 0.0
     failures.mkdir(parents=True, exist_ok=True)
     last, end = failures / f"fuzz-{target}-last", time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         while tried < inputs and time.monotonic() < end:
-            data = corpus[tried] if tried < len(corpus) else mutated(target, rng, corpus)
+            data = corpus[tried] if tried < len(corpus) else make(rng) if make else mutated(target, rng, corpus)
+            begin = time.monotonic()
             last.write_bytes(data)
             tried += 1
             try:
-                one(target, data, pathlib.Path(folder))
+                outcomes.append(one(target, data, pathlib.Path(folder)))
             except Exception as error:
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 what = f"{pathlib.Path(place.filename).name}:{place.lineno} {type(error).__name__}: {str(error)[:80]}"
@@ -455,8 +484,9 @@ def run(target: str, *, seed: int = 0, inputs: int = sys.maxsize, seconds: float
                     found[what] = failures / f"fuzz-{target}-{hashlib.sha256(data).hexdigest()[:8]}"
                     found[what].write_bytes(data)
                     print(f"{found[what]}: {what}", flush=True)
+            longest = max(longest, time.monotonic() - begin)
     last.unlink(missing_ok=True)
-    return {"inputs": tried, "failures": found, "MiB": _mebibytes()}
+    return {"inputs": tried, "failures": found, "MiB": _mebibytes(), "seconds": longest, "outcomes": outcomes}
 
 
 def guided(target: str, seed: int, seconds: float, failures: pathlib.Path) -> None:

@@ -19,11 +19,15 @@ def path(name: str) -> pathlib.Path:
     return file
 
 
-def fashion_root() -> pathlib.Path:
-    """Returns the folder of the real fashion catalogue, unpacked once into a cache, or skips the calling test."""
-    archive = path("data/fashion.tar.gz")
+def extracted(name: str) -> pathlib.Path:
+    """Returns the folder of an archive's files, unpacked once into a cache, or skips the calling test.
+
+    Args:
+      name: of the archive in the folder of the data, such as "shops.tar".
+    """
+    archive = path(f"data/{name}")
     cache = pathlib.Path(os.environ.get("RETRIEVAL_JAX_CACHE", pathlib.Path.home() / ".cache" / "retrieval_jax"))
-    folder = cache / f"fashion-{archive.stat().st_size}"
+    folder = cache / f"{name.partition('.')[0]}-{archive.stat().st_size}"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         part = pathlib.Path(tempfile.mkdtemp(dir=cache))
@@ -33,7 +37,12 @@ def fashion_root() -> pathlib.Path:
             part.rename(folder)  # whole or not at all, whoever else unpacks at the same time
         except OSError:
             shutil.rmtree(part)
-    found = sorted(folder.glob("**/metadata/train.csv"))
+    return folder
+
+
+def fashion_root() -> pathlib.Path:
+    """Returns the folder of the real fashion catalogue, or skips the calling test."""
+    found = sorted(extracted("fashion.tar.gz").glob("**/metadata/train.csv"))
     if not found:
-        pytest.skip(f"{archive} holds no metadata/train.csv")
+        pytest.skip("fashion.tar.gz holds no metadata/train.csv")
     return found[0].parents[1]

@@ -158,7 +158,7 @@ RETURN = "    return config\n"
             START + "    config.embed.image_size = (64, 0)\n" + RETURN,
             ["embed.image_size is (64, 0)", "height and width"],
         ),
-        (START + "    config.train.views = ({'image_size': 32},)\n" + RETURN, ["train.views[0].image_size is 32"]),
+        (START + "    config.train.views = ({'image_size': 32},)\n" + RETURN, ["train.views is", "(64, 64)"]),
         (START + "    config.train.task = 'category'\n" + RETURN, ["no option 'category_weight'", "tasks.category()"]),
         (START, ["returned None", "return config"]),
         ("def get_config():\n    return {}\n", ["returned no ConfigDict"]),

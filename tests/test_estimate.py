@@ -19,6 +19,7 @@ FOUND = estimate.Estimate(
     batch_size=64,
     parameters=1125218,
     state_bytes=20 * 2**20,
+    activation_bytes=5 * 2**20,
     device_bytes=10 * 2**20,
     train_flops=1e13,
     embed_flops=None,
@@ -47,6 +48,7 @@ def test_counts_are_those_of_the_training(tmp_path):
     assert found.listings == {"train": 60, "val": 10, "query": 8, "gallery": 20}
     assert found.embedding_bytes == 28 * found.dim * 4 * len(config.embed.models)
     assert 4 * found.parameters <= found.state_bytes < found.device_bytes
+    assert 0 < found.activation_bytes < found.device_bytes
     assert 0 < found.embed_flops < found.train_flops
 
 
@@ -58,5 +60,8 @@ def test_the_command_prints_and_starts_nothing(tmp_path, monkeypatch, capsys):
     assert out.count(" steps of 64, ") == 4 and "quickstart:loss=both: 1,094 steps of 64, 1,125,218 parameters" in out
     assert "quickstart_losses: no training" in out and "together: about" in out and "320.0 MiB on disk" in out
     assert "train 5,000, gallery 300; 194 mined attributes" in out and "GFLOP/s per core" in out and "is rough" in out
-    assert "memory: 20.0 MiB per device and the activations; a device has 10.0 MiB: does not fit" in out
+    assert (
+        "memory: about 25.0 MiB per device, 5.0 MiB of it for a batch and its activations; a device has 10.0 MiB" in out
+    )
+    assert "MiB: does not fit" in out
     assert "embed unknown" in out and not list(tmp_path.iterdir())

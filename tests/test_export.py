@@ -1,5 +1,6 @@
 """Exported models: run without the training code, equal to the trained model, for any number of pictures."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import tiny
 from retrieval_jax import __main__ as door
@@ -105,6 +107,11 @@ def test_embeddings_equal_the_trained_models_to_the_bit_without_the_training_cod
         assert [tuple(entry) for entry in ours] == theirs
 
 
+def test_models_are_shown_in_one_line(trained, served):
+    for model in (exported.load(served), inference.load(trained)):
+        assert "\n" not in repr(model) and len(repr(model)) < 200 and " parameters; " in repr(model)
+
+
 def test_what_the_folder_holds(trained, served):
     about = json.loads((served / "config.json").read_text())
     assert about["platforms"] == ["cpu", "cuda", "tpu"] and about["compared"]["difference"] == 0.0
@@ -159,6 +166,88 @@ def test_refusals_name_the_file_and_the_remedy(trained, served, tmp_path, capsys
         model.embed([PICTURES[0], PICTURES[0].astype(np.float32)])
     with pytest.raises(InputError, match=r"no program 'title' \(available: attributes, embed\)"):
         model.run("title", list(PICTURES))
+
+
+def changed_copy(served, folder, change=None, parameters=None):
+    """Copies an exported folder, changes its config.json and parameters, and makes the checksums right again."""
+    shutil.copytree(served, folder)
+    about = json.loads((folder / "config.json").read_text())
+    if parameters is not None:
+        tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+        safetensors.numpy.save_file(parameters(tensors), folder / "model.safetensors")
+    for name in about["sha256"]:
+        about["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    if change is not None:
+        change(about)
+    (folder / "config.json").write_text(json.dumps(about))
+    return folder
+
+
+def at(*path, value):
+    def change(about):
+        *above, last = path
+        for key in above:
+            about = about[key]
+        about[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (at("format", value="1"), "not that of an exported model"),
+        (at("programs", value={}), r"length >= 1 - at `\$\.programs`"),
+        (at("programs", "embed", value="../embed.jax_export"), r"at `\$\.programs"),
+        (at("sha256", value={}), "model.safetensors is missing or damaged"),
+        (at("platforms", value="cpu"), "Expected `array`"),
+        (at("input", value=None), "Expected `object`, got `null`"),
+        (at("input", "image_size", value=[16]), "Expected `array` of length >= 2"),
+        (at("input", "image_size", value=[10**9, 10**9]), "more than 16,777,216 pixels"),
+        (at("input", "transform", value=[["resize", {"size": 10**9}]]), "pictures cannot be prepared.*no argument"),
+        (at("input", "transform", value=[["center_crop", {"crop_pct": 1e-9}]]), "pictures cannot be prepared.*share"),
+        (at("input", "transform", value=[["resize", {"interpolation": {}}]]), "pictures cannot be prepared"),
+        (at("input", "transform", value=[["os.system", {}]]), "no transform named"),
+        (at("inputs", "embed", 0, "kind", value="file"), "Invalid enum value 'file'"),
+        (at("inputs", "embed", 0, "dtype", value="float32"), "takes uint8.*where the folder has float32"),
+        (at("inputs", "embed", 0, "shape", value=[None, 16, 17, 3]), "takes uint8.*where the folder has"),
+        (at("inputs", "embed", 0, "shape", value=[None, 10**9, 10**9, 3]), "has the shape"),
+        (at("inputs", "embed", 0, "shape", value=[4, 16, 16, 3]), "has the shape"),
+        (lambda about: about["programs"].update(attributes="embed.jax_export"), "does not return 'probabilities'"),
+    ],
+)
+def test_a_folder_that_does_not_fit_together_is_refused_before_it_is_run(served, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        exported.load(changed_copy(served, tmp_path / "changed", change))
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        (lambda tensors: {**tensors, "extra": np.zeros(3)}, "takes other parameters"),
+        (lambda tensors: {name: value[..., None] for name, value in tensors.items()}, "takes float32.*where"),
+        (lambda tensors: {name: value.astype(np.float64) for name, value in tensors.items()}, "takes float32.*where"),
+        (lambda tensors: {**tensors, f"{min(tensors)}/below": np.zeros(3)}, "cannot be in a tree with the others"),
+        (lambda tensors: {**tensors, "a/" * 100 + "b": np.zeros(3)}, "cannot be in a tree"),
+    ],
+)
+def test_parameters_of_another_network_are_refused(served, tmp_path, parameters, message):
+    with pytest.raises(InputError, match=message):
+        exported.load(changed_copy(served, tmp_path / "changed", parameters=parameters))
+
+
+def test_a_program_that_wants_more_memory_than_there_is_is_not_run():
+    (batch,) = jax.export.symbolic_shape("batch")
+
+    def greedy(params, rows):
+        return {"embedding": jax.numpy.sort(jax.numpy.ones((rows.shape[0], rows.shape[0] * 10**6 * 4)) * params)}
+
+    rows = jax.ShapeDtypeStruct((batch, 2), np.float32)
+    program = jax.export.export(jax.jit(greedy))(np.float32(1), rows)
+    about = {"inputs": {"embed": [{"name": "row", "kind": "array", "dtype": "float32", "shape": [None, 2]}]}}
+    model = exported.Model(about, {}, np.float32(1), {"embed": jax.jit(program.call)})
+    with pytest.raises(InputError, match="needs [0-9.]+ GiB for 64 rows.*fewer rows"):
+        model.embed({"row": np.zeros((64, 2), np.float32)})
 
 
 @pytest.mark.parametrize("views", [(), (("flip", {}), ("five_crops", {}))], ids=["plain", "views"])

@@ -114,7 +114,7 @@ def test_better_mining(tmp_path, capsys):
     made = vocabulary_lib.Vocabulary.load(tmp_path / "elsewhere" / "attributes" / "vocabulary.json")
     assert made.hash == vocabulary_lib.build(counted.tokens, 7, 1).hash and made.num_titles == 15
     plain.mine.normalise = True
-    with pytest.raises(InputError, match="rule 'titles-1', .* have 'titles-1 normalised-1'; set these as they were"):
+    with pytest.raises(InputError, match="rule 'titles-2', .* make 'titles-2 normalised-1'; set these as they were"):
         mine.run(plain, tmp_path / "work")
     rules = words.Rules(normalise=True)
     counted = statistics.count([TRAIN, VAL], tokenize=functools.partial(words.of_titles, rules=rules))

@@ -23,7 +23,7 @@ from PIL import Image
 import tfds_generated
 from retrieval_jax import prepare
 from retrieval_jax.data import digest, loading
-from retrieval_jax.data.pictures import decoding
+from retrieval_jax.data.pictures import decoding, headers
 from retrieval_jax.data.records import shards
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import lock
@@ -149,7 +149,7 @@ def test_a_prepared_catalogue_equals_the_original(tmp_path):
                 as_is += 1
                 assert min(image.shape[:2]) <= SIDE
             else:
-                assert after.startswith(decoding.JPEG)
+                assert after.startswith(headers.JPEG)
                 assert min(image.shape[:2]) > SIDE or before.startswith(b"RIFF")  # WebP is always re-encoded
             close(found.split(split).images[row], image)
     assert summary["pictures"] == {"as_is": as_is, "written": 40 - as_is, "made_now": 40} and as_is == 14
@@ -378,6 +378,13 @@ def test_bad_arguments_are_rejected(tmp_path, change, message):
     assert (tmp_path / "full" / "thesis.tex").exists()
     with pytest.raises(InputError, match="one by one"):
         run(ConfigDict({"data": {"source": "joined", "kwargs": {}}}), tmp_path / "out")
+
+
+def test_a_run_that_failed_before_its_first_file_decides_nothing(tmp_path):
+    with pytest.raises(InputError, match="no_such_split|num_query"):
+        run(synthetic(num_query=-1), tmp_path / "out", quality=50)
+    summary = run(synthetic(), tmp_path / "out")
+    assert summary["files"]["made"] and load(tmp_path / "out").name
 
 
 def test_a_second_run_is_locked_out(tmp_path):

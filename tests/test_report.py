@@ -154,7 +154,13 @@ def shop(tmp_path, monkeypatch):
         "train",
         seconds=75.4,
         cpu_seconds=100,
-        summary={"parameters": 3_400_000, "steps": 499, "epochs": 2, "images_per_second": 105.0},
+        summary={
+            "parameters": 3_400_000,
+            "steps": 499,
+            "epochs": 2,
+            "images_per_second": 105.0,
+            "in_training_of": ["retrieval: 9 of 12 queries"],
+        },
     )
     return types.SimpleNamespace(folder=tmp_path, catalog=catalog, config=config, stages=stages)
 
@@ -193,7 +199,37 @@ def test_page_is_complete_and_self_contained(shop, capsys):
     ):
         assert words in text, words
     assert "Not shown" not in text
-    assert "1 logged values were non-finite" in text
+    assert "Non-finite values, which are not drawn: 1 of grad_norm." in text
+    assert "Scores while training are of retrieval: 9 of 12 queries. They show how" in text
+
+
+def test_times_say_what_they_are_of(shop):
+    assert "of work, from train to train" in page_of(shop) and "sessions" not in " ".join(
+        Page(page_of(shop)).words[:40]
+    )
+    earlier = {"number": 2, "seconds": 1000.0, "cpu_seconds": 3000.0}
+    record = workdir.run_stage(
+        make_config(), shop.folder, "train", lambda *_: {"steps": 499, "earlier_sessions": earlier}
+    )
+    assert record["sessions"] == 3 and 1000 <= record["seconds"] < 1010 and 3000 <= record["cpu_seconds"] < 3010
+    assert "earlier_sessions" not in record["summary"]
+    assert workdir.done(record).endswith("s, the sum of 3 sessions")
+    text = " ".join(Page(page_of(shop)).words)
+    assert "16 min" in text and "train in 3 sessions" in text and "train (3 sessions)" in text
+    assert "each earlier session up to its last checkpoint" in text
+
+
+def test_what_is_unknown_on_a_cpu_is_not_called_non_finite(shop):
+    lines = [{"step": step, "loss": 1.0, "model_flops_utilisation": None} for step in range(1, 50)]
+    (shop.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert "on-finite" not in page_of(shop)
+
+
+def test_a_smoke_run_is_called_one(shop):
+    assert "smoke run" not in page_of(shop)
+    assert "This is a smoke run (:runlocal): it shows that every step works" in page_of(
+        shop, name="quickstart:runlocal"
+    )
 
 
 def test_text_from_the_catalogue_is_escaped(shop):

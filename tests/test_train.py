@@ -166,6 +166,7 @@ def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(uninterrupted,
     assert process.returncode == -signal.SIGKILL
     stopped_at = tiny.logged(tmp_path)[-1]["step"]
     assert 4 <= stopped_at < 12
+    killed = checkpoints.meta(tmp_path / "checkpoints", 4)["sessions"]
     finish(start(tmp_path))
     assert tiny.logged(tmp_path) == tiny.logged(uninterrupted)
     for which in ("ema", "params"):
@@ -173,6 +174,9 @@ def test_killed_and_resumed_gives_what_an_uninterrupted_run_gives(uninterrupted,
         theirs, _, _ = checkpoints.load_params(uninterrupted / "checkpoints", which=which)
         assert step == 12
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9), ours, theirs)
+    first, both = (checkpoints.meta(folder / "checkpoints")["sessions"] for folder in (uninterrupted, tmp_path))
+    assert (first["number"], both["number"]) == (1, 2)  # times are the sums of both
+    assert both["seconds"] > killed["seconds"] and both["cpu_seconds"] > killed["cpu_seconds"]
 
 
 @pytest.fixture

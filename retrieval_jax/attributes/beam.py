@@ -6,8 +6,8 @@
 
 Each bundle is counted with the functions that retrieval_jax.mine uses, so the output is identical byte for byte:
 OUT/vocabulary.json and the tables that `statistics.load` reads: words and, with --pairs, adjacent words, but no
-categories. --normalise and --segment are the switches of config.mine; `mine` accepts the tables
-(config.mine.statistics) if its own switches are the same. Titles are read from one column of .csv, .tsv, .jsonl,
+categories. --rule, --normalise and --segment are those of config.mine; `mine` accepts the tables
+(config.mine.statistics) if its own are the same. Titles are read from one column of .csv, .tsv, .jsonl,
 .ndjson or .parquet files, or from .txt files with one title per line, also compressed (.gz, .bz2, .xz). Paths may be
 anything Beam reads (gs://, s3://, hdfs:// with its extras). All other options are Beam's own. Needs
 requirements-beam.txt; workers of a cluster also need this package and polars, in their image or by --extra_package.
@@ -35,8 +35,12 @@ from apache_beam.io import fileio, filesystem, filesystems
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from retrieval_jax import output
 from retrieval_jax.attributes import choosing, segmenting, statistics, words
+from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
+from retrieval_jax.data.tables import tsv
+from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.errors import InputError, short
 
 _FIELD = 16 * 2**20  # longest CSV field, in characters
@@ -53,6 +57,7 @@ def run(
     normalise: bool = False,
     segment: bool = False,
     options: list[str] | None = None,
+    rule: int = title_rule.DEFAULT,
 ) -> dict:
     """Counts titles and writes their statistics and vocabulary.
 
@@ -65,6 +70,7 @@ def run(
       normalise: same as config.mine.normalise.
       segment: same as config.mine.segment.
       options: Beam's own command-line options.
+      rule: same as config.mine.rule.
 
     Returns:
       {"read": rows, "counted": titles, "set_aside": {"empty title": rows}, "tokens": tokens kept, "hash": hash of the
@@ -76,7 +82,7 @@ def run(
     """
     _check(titles, out)
     tables = ("tokens", "pairs") if pairs else ("tokens",)
-    rules = words.Rules(normalise, segment)
+    rules = words.Rules(normalise, segment, rule=rule)
     # Unless given the path of its Prism binary, Beam's DirectRunner downloads one from GitHub; with "none" it runs the
     # pipeline in this process.
     pipeline = beam.Pipeline(options=PipelineOptions(["--prism_location=none", *(options or [])]))
@@ -174,7 +180,7 @@ def _read(file: fileio.ReadableFile, column: str) -> Iterator[str]:
                     f"{path}: {short(repr(title))} in the column {column!r} is not text; give the title "
                     "column with --column"
                 )
-            if title and title.strip():
+            if title and not values_lib.is_null(title, na=False):  # as in `tables.row_checks.check_titles`
                 # Titles travel between machines as UTF-8. The title rule treats "?" and a lone surrogate as a blank.
                 yield title.encode("utf-8", "replace").decode("utf-8")
             else:
@@ -193,9 +199,17 @@ def _titles(path: str, opened: io.BufferedIOBase, column: str) -> Iterator[str |
                 yield from batch.column(0).to_pylist()
             return
         lines = io.TextIOWrapper(opened, encoding="utf-8-sig", newline="")
-        if kind in (".csv", ".tsv"):
+        if kind == ".tsv":
+            table = tsv.records(lines)
+            _, header = next(table, (0, []))
+            _check_column(path, column, header)
+            place = header.index(column)
+            for _, fields in table:
+                if any(map(str.strip, fields)):
+                    yield fields[place] if place < len(fields) else None
+        elif kind == ".csv":
             csv.field_size_limit(_FIELD)
-            table = csv.DictReader(lines, delimiter="\t" if kind == ".tsv" else ",")
+            table = csv.DictReader(lines)
             _check_column(path, column, table.fieldnames or [])
             for values in table:
                 row = table.line_num
@@ -274,12 +288,21 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", required=True, help="folder for vocabulary.json and the tables")
     parser.add_argument("--threshold", type=int, required=True, help="keep tokens seen more often than this")
     parser.add_argument("--pairs", action="store_true", help="also count adjacent tokens")
+    parser.add_argument("--rule", type=int, default=title_rule.DEFAULT, help="same as config.mine.rule")
     parser.add_argument("--normalise", action="store_true", help="same as config.mine.normalise")
     parser.add_argument("--segment", action="store_true", help="same as config.mine.segment")
     given, options = parser.parse_known_args(arguments)
     try:
         found = run(
-            given.titles, given.out, given.threshold, given.column, given.pairs, given.normalise, given.segment, options
+            given.titles,
+            given.out,
+            given.threshold,
+            given.column,
+            given.pairs,
+            given.normalise,
+            given.segment,
+            options,
+            given.rule,
         )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -292,4 +315,5 @@ if __name__ == "__main__":
     # Workers import the functions by module name, so they must not come from __main__.
     from retrieval_jax.attributes import beam as this
 
-    sys.exit(this.main(sys.argv[1:]))
+    with output.shown():
+        sys.exit(this.main(sys.argv[1:]))

@@ -11,7 +11,9 @@ from typing import Any
 
 import polars as pl
 
+from retrieval_jax import brief
 from retrieval_jax.attributes import kinds, phrases, segmenting, telling, variants
+from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes.overrules import Overrules
 from retrieval_jax.attributes.statistics import Statistics
 from retrieval_jax.attributes.words import Rules
@@ -48,6 +50,8 @@ class Decisions:
     table: pl.DataFrame
     rarer: int
 
+    __repr__ = brief.line
+
 
 def needs(settings: Mapping[str, Any]) -> tuple[bool, bool]:
     """Returns whether the settings need the table of pairs, and whether they need the tables of categories."""
@@ -60,7 +64,11 @@ def needs(settings: Mapping[str, Any]) -> tuple[bool, bool]:
 
 def base_rules(settings: Mapping[str, Any]) -> Rules:
     """Returns the rules that need no counts: those titles are counted by."""
-    return Rules(normalise=bool(settings.get("normalise")), segment=bool(settings.get("segment")))
+    return Rules(
+        rule=settings.get("rule", title_rule.DEFAULT),
+        normalise=bool(settings.get("normalise")),
+        segment=bool(settings.get("segment")),
+    )
 
 
 def merged_words(statistics: Statistics, settings: Mapping[str, Any], overrules: Overrules) -> tuple[dict, dict]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import pathlib
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from scipy import sparse
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
+from retrieval_jax.files.arrays import load_npz
 
 DIMS = 128  # dimensions of a title vector, a random projection of its weighted tokens
 NEIGHBOURS = 16  # per listing in the graph
@@ -112,7 +112,7 @@ def _cluster(vectors: np.ndarray, max_difference: float, max_size: int) -> np.nd
     return labels
 
 
-def title_vectors(titles: Sequence[str]) -> np.ndarray:
+def title_vectors(titles: Sequence[str], rule: int = title_rule.DEFAULT) -> np.ndarray:
     """Returns unit vectors of one category's titles, float32 [m, DIMS].
 
     The distinct tokens of a title weigh 1 + log((1 + m) / (1 + titles with the token)). A random projection,
@@ -121,8 +121,9 @@ def title_vectors(titles: Sequence[str]) -> np.ndarray:
 
     Args:
       titles: m texts.
+      rule: 1 or 2, see `titles`.
     """
-    rows = title_rule.tokenize_many(titles)
+    rows = title_rule.tokenize_many(titles, rule)
     rows = rows.filter(~pl.col("token").is_in(sorted(title_rule.DROPPED))).unique()
     tokens = rows.group_by("token").agg(pl.len().alias("titles")).sort("token").with_row_index("place")
     rows = rows.join(tokens, on="token").sort("title", "place")
@@ -160,7 +161,11 @@ def joined(titles: np.ndarray, pictures: np.ndarray, title_share: float) -> np.n
 
 
 def vectors_of(
-    titles: Sequence[str] | None, thumbnails: np.ndarray | None, title_share: float, rows: np.ndarray
+    titles: Sequence[str] | None,
+    thumbnails: np.ndarray | None,
+    title_share: float,
+    rows: np.ndarray,
+    rule: int = title_rule.DEFAULT,
 ) -> np.ndarray:
     """Returns unit vectors of one category's listings, float32 [m, D], for `find`.
 
@@ -169,8 +174,9 @@ def vectors_of(
       thumbnails: uint8 [n, D] of all listings; may be None if title_share is 1.
       title_share: 0 to 1, see `joined`.
       rows: int [m], rows of the category.
+      rule: 1 or 2, the title rule.
     """
-    parts = [title_vectors([titles[row] for row in rows])] if title_share > 0 else []
+    parts = [title_vectors([titles[row] for row in rows], rule)] if title_share > 0 else []
     parts += [picture_vectors(thumbnails[rows])] if title_share < 1 else []
     return parts[0] if len(parts) == 1 else joined(*parts, title_share)
 
@@ -237,20 +243,18 @@ def as_categories(path: str | pathlib.Path, num_rows: int, data_info: Any) -> tu
     Raises:
       InputError: the file is missing or unreadable, belongs to another split, or has no cluster.
     """
-    try:
-        with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as content:
-            clusters = content["clusters"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: missing or unreadable clusters ({error}); set config.mine.clusters.max_difference and run "
-            "mine in another --workdir"
-        ) from None
+    remedy = "set config.mine.clusters.max_difference and run mine in another --workdir"
+    clusters = load_npz(path, {"clusters": (("int32",), 1)}, remedy=remedy)["clusters"]
     if clusters.shape != (num_rows,):
         raise InputError(
             f"{path} has {len(clusters)} rows, but the train split has {num_rows}; run mine again in another --workdir"
         )
     if clusters.max(initial=-1) < 0:
         raise InputError(f"{path}: no listing is in a cluster; raise config.mine.clusters.max_difference")
+    if clusters.max() >= num_rows:
+        raise InputError(
+            f"{path}: cluster {clusters.max()} of {num_rows} listings; run mine again in another --workdir"
+        )
     counts = np.bincount(clusters[clusters >= 0])
     names = [f"cluster {number}" for number in range(len(counts))]
     return clusters, dataclasses.replace(

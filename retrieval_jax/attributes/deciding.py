@@ -41,9 +41,10 @@ def decide(config, train, splits, titles):
       InputError: an invalid setting, or an overrule that does not match the titles.
     """
     settings = _settings(config["mine"])
-    person = overrules.load(settings["overrules"]) if settings.get("overrules") else overrules.Overrules()
+    rules = choosing.base_rules(settings)
+    person = overrules.load(settings["overrules"], rules.rule) if settings.get("overrules") else overrules.Overrules()
     pairs, by_category = choosing.needs(settings)
-    tokenize = functools.partial(words.of_titles, rules=choosing.base_rules(settings))
+    tokenize = functools.partial(words.of_titles, rules=rules)
     if settings.get("statistics"):
         counted = _counted_elsewhere(settings, pairs)
     else:

@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import pathlib
 
+from retrieval_jax import output
+from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 
 ACTIONS = {"keep": 2, "drop": 2, "split": 2, "merge": 3}  # {action: cells in its line}
@@ -31,13 +33,14 @@ class Overrules:
     rows: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def load(path: str | pathlib.Path) -> Overrules:
+def load(path: str | pathlib.Path, rule: int = title_rule.DEFAULT) -> Overrules:
     """Reads a file of overrules: one decision per line, cells separated by tabs, or by commas in a .csv file.
 
-    Empty lines and lines that start with # are ignored; cells are lower-cased and stripped.
+    Empty lines and lines that start with # are ignored; cells are stripped, and folded as the title rule folds titles.
 
     Args:
       path: a UTF-8 file.
+      rule: 1 or 2, the title rule.
 
     Returns:
       The `Overrules`.
@@ -68,7 +71,8 @@ def load(path: str | pathlib.Path) -> Overrules:
             cells = next(csv.reader([line], delimiter="," if path.suffix == ".csv" else "\t"))
         except csv.Error as error:
             raise InputError(f"{where}: {line.strip()[:80]!r} is not a decision ({error}); correct the line") from None
-        cells = [" ".join(cell.lower().split()) for cell in cells]
+        cells = [output.from_cell(cell) for cell in cells]
+        cells = [" ".join((cell.lower() if rule == 1 else title_rule.folded(cell)).split()) for cell in cells]
         while cells and not cells[-1]:
             cells.pop()
         if not cells or cells[0] not in ACTIONS or len(cells) != ACTIONS[cells[0]] or not all(cells):

@@ -10,14 +10,16 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, TypedDict
 
 import numpy as np
 import polars as pl
 import tqdm
 
+from retrieval_jax import brief
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents, versions
 
 CHUNK = 16_384  # titles tokenized at once: fits the CPU's caches, a third faster than 65,536
 CHARACTERS = 16_000_000  # most text per chunk, unless a single title is longer
@@ -31,6 +33,14 @@ _PAIRS = {"first": pl.String, "second": pl.String, "occurrences": pl.Int64, "tit
 _BY_CATEGORY = {"token": pl.String, "category": pl.Int64, "titles": pl.Int64}
 _CATEGORIES = {"category": pl.Int64, "titles": pl.Int64}
 _SCHEMAS = dict(zip(TABLES, (_TOKENS, _PAIRS, _BY_CATEGORY, _CATEGORIES), strict=True))
+
+
+class _Names(TypedDict):
+    """statistics.json."""
+
+    rule: str
+    num_titles: documents.Count
+    tables: list[Literal["tokens", "pairs", "by_category", "categories"]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +60,8 @@ class Statistics:
     pairs: pl.DataFrame | None = None
     by_category: pl.DataFrame | None = None
     categories: pl.DataFrame | None = None
+
+    __repr__ = brief.line
 
 
 def count(
@@ -125,24 +137,26 @@ def from_rows(num_titles: int, **tables: Sequence[Sequence]) -> Statistics:
     )
 
 
-def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.RULE) -> None:
-    """Writes statistics as one Parquet file per table, and statistics.json last.
+def save(folder: str | pathlib.Path, found: Statistics, rule: str = title_rule.RULES[title_rule.DEFAULT]) -> None:
+    """Writes statistics as one Parquet file per table, described by statistics.json; other files there stay.
 
     Args:
       folder: created if missing.
       found: the `Statistics`.
       rule: rules that titles were counted by, `words.Rules.counted_by`.
     """
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     there = {name: getattr(found, name) for name in TABLES if getattr(found, name) is not None}
-    for name, table in there.items():
-        table.rechunk().write_parquet(folder / f"{name}.parquet")
     content = {"rule": rule, "num_titles": found.num_titles, "tables": list(there)}
-    atomic.write_bytes(folder / NAMES_FILE, (json.dumps(content, indent=1) + "\n").encode("utf-8"))
+
+    def fill(new: pathlib.Path) -> None:
+        for name, table in there.items():
+            atomic.write(new / f"{name}.parquet", table.rechunk().write_parquet)
+        atomic.write_text(new / NAMES_FILE, json.dumps(content, indent=1) + "\n")
+
+    versions.replace(folder, NAMES_FILE, fill, whole=False)
 
 
-def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
+def load(folder: str | pathlib.Path, rule: str = title_rule.RULES[title_rule.DEFAULT]) -> Statistics:
     """Reads statistics written by `save` or the Beam pipeline.
 
     Args:
@@ -152,23 +166,27 @@ def load(folder: str | pathlib.Path, rule: str = title_rule.RULE) -> Statistics:
     Raises:
       InputError: the statistics are missing, unreadable or counted by other rules.
     """
-    folder = pathlib.Path(folder)
+    return versions.read(folder, NAMES_FILE, lambda place: _load(place, rule))
+
+
+def _load(folder: pathlib.Path, rule: str) -> Statistics:
     try:
-        content = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
-        counted_by, num_titles = content["rule"], int(content["num_titles"])
+        content = documents.read(folder / NAMES_FILE, _Names, remedy="count the titles again")
+        counted_by, num_titles = content["rule"], content["num_titles"]
         tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES if name in content["tables"]}
     except FileNotFoundError:
-        missing = NAMES_FILE if not (folder / NAMES_FILE).exists() else "one of its tables"
-        raise InputError(f"{folder}: {missing} is missing; count the titles again") from None
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{folder}: one of its tables is missing; count the titles again") from None
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise InputError(f"{folder}: unreadable statistics ({error}); count the titles again") from None
     if counted_by != rule:
         raise InputError(
-            f"{folder}: counted by the title rule {counted_by!r}, but this version, config.mine.normalise "
-            f"and segment have {rule!r}; set these as they were, or count the titles again"
+            f"{folder}: counted by the title rule {counted_by!r}, but config.mine.rule, normalise and "
+            f"segment make {rule!r}; set these as they were, or count the titles again"
         )
     if "tokens" not in tables or any(dict(table.schema) != _SCHEMAS[name] for name, table in tables.items()):
         raise InputError(f"{folder}: a table is absent or has unexpected columns; count the titles again")
+    if any(table[column].has_nulls() for table in tables.values() for column in table.columns):
+        raise InputError(f"{folder}: a table has rows without a value; count the titles again")
     return Statistics(num_titles, **tables)
 
 
@@ -176,20 +194,23 @@ def encode(
     titles: Iterable[str],
     tokens: Sequence[str],
     tokenize: Callable[[Sequence[str]], pl.DataFrame] = title_rule.tokenize_many,
+    progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the given tokens in titles.
 
     Args:
       titles: n texts, iterated over once.
       tokens: V distinct tokens; the id of a token is its index.
-      tokenize: as for `count`.
+      tokenize, progress: as for `count`.
 
     Returns:
       Sparse rows (indptr int64 [n + 1], ids int32): title i has `ids[indptr[i]:indptr[i + 1]]`, distinct, ascending.
     """
     known = pl.Enum(pl.Series(tokens, dtype=pl.String))
     lengths, ids = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
-    for found, many in _in_order(lambda chunk: _encode_chunk(chunk[0], known, tokenize), _chunks(titles, None)):
+    for found, many in _in_order(
+        lambda chunk: _encode_chunk(chunk[0], known, tokenize), _chunks(titles, None, progress)
+    ):
         lengths.append(many)
         ids.append(found)
     return np.cumsum(np.concatenate(lengths)), np.concatenate(ids)

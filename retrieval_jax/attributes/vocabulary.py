@@ -8,17 +8,40 @@ import hashlib
 import io
 import json
 import pathlib
-import zipfile
 from collections.abc import Sequence
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
 
+from retrieval_jax import brief
 from retrieval_jax.attributes import statistics, words
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.attributes.words import Rules
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
+from retrieval_jax.files.arrays import load_npz
+
+
+class _Rules(TypedDict):
+    """See `words.Rules.as_json`."""
+
+    normalise: str
+    segment: str
+    merges: list[tuple[str, str]]
+    phrases: list[tuple[str, str, str]]
+
+
+class _File(TypedDict):
+    """vocabulary.json."""
+
+    rule: str
+    threshold: int
+    num_titles: documents.Count
+    hash: str
+    tokens: list[str]
+    counts: list[documents.Count]
+    rules: NotRequired[_Rules]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +53,7 @@ class Vocabulary:
       counts: int64 [V], number of titles with the token.
       num_titles: titles counted.
       threshold: tokens seen more than this many times were kept, repetitions within a title included.
-      rules: how the tokens of a title become words before they are looked up; empty for the plain rule.
+      rules: the title rule, and how its tokens become words before they are looked up.
     """
 
     tokens: list[str]
@@ -39,13 +62,15 @@ class Vocabulary:
     threshold: int
     rules: Rules = Rules()
 
+    __repr__ = brief.line
+
     def __len__(self) -> int:
         return len(self.tokens)
 
     @functools.cached_property
     def hash(self) -> str:
         """Hex SHA-256 of the tokens in order and of the rules behind them: equal hashes, equal attribute ids."""
-        content = {"rule": title_rule.RULE, "tokens": self.tokens} | self._rules()
+        content = {"rule": title_rule.RULES[self.rules.rule], "tokens": self.tokens} | self._rules()
         canonical = json.dumps(content, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -59,14 +84,12 @@ class Vocabulary:
           Sparse rows (indptr int64 [n + 1], label_ids int32): title i has `label_ids[indptr[i]:indptr[i + 1]]`,
           distinct and ascending.
         """
-        if not self.rules:
-            return statistics.encode(titles, self.tokens)
         return statistics.encode(titles, self.tokens, functools.partial(words.of_titles, rules=self.rules))
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the vocabulary as JSON, atomically."""
         content = {
-            "rule": title_rule.RULE,
+            "rule": title_rule.RULES[self.rules.rule],
             "threshold": self.threshold,
             "num_titles": self.num_titles,
             "hash": self.hash,
@@ -84,32 +107,26 @@ class Vocabulary:
           InputError: no such file, not a vocabulary, made by another title rule, or changed since it was saved.
         """
         remedy = "run retrieval_jax.mine again"
+        names = {name: number for number, name in title_rule.RULES.items()}
+        content = documents.read(path, _File, remedy=remedy, missing=f"there is no vocabulary; {remedy}")
+        tokens, counts = content["tokens"], np.asarray(content["counts"], dtype=np.int64)
+        rule, expected = content["rule"], content["hash"]
+        number = names.get(rule, title_rule.DEFAULT)
         try:
-            content = json.loads(pathlib.Path(path).read_bytes())
-            tokens, counts = list(content["tokens"]), np.asarray(content["counts"], dtype=np.int64)
-            vocabulary = cls(
-                tokens,
-                counts,
-                int(content["num_titles"]),
-                int(content["threshold"]),
-                Rules.from_json(content["rules"]) if "rules" in content else Rules(),
-            )
-            rule, expected = content["rule"], content["hash"]
-        except FileNotFoundError:
-            raise InputError(f"{path}: no vocabulary here; {remedy}") from None
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            raise InputError(f"{path}: not a vocabulary ({error}); {remedy}") from None
-        if rule != title_rule.RULE:
-            raise InputError(
-                f"{path}: made by the title rule {rule!r}, but this version has {title_rule.RULE!r}; {remedy}"
-            )
-        if counts.shape != (len(tokens),) or vocabulary.hash != expected:
+            rules = Rules.from_json(content["rules"], number) if "rules" in content else Rules(rule=number)
+        except ValueError as error:
+            raise InputError(f"{path}: not a vocabulary of this version ({error}); {remedy}") from None
+        vocabulary = cls(tokens, counts, content["num_titles"], content["threshold"], rules)
+        if rule not in names:
+            known = " and ".join(map(repr, names))
+            raise InputError(f"{path}: made by the title rule {rule!r}, but this version has {known}; {remedy}")
+        if counts.shape != (len(tokens),) or len(set(tokens)) != len(tokens) or vocabulary.hash != expected:
             raise InputError(f"{path}: the tokens have changed since it was saved (the hash differs); {remedy}")
         return vocabulary
 
     def _rules(self) -> dict:
-        # Left out for the plain rule, so that its files and hashes equal those of earlier versions.
-        return {"rules": self.rules.as_json()} if self.rules else {}
+        # Left out where there are none, so that files and hashes of rule 1 equal those of earlier versions.
+        return {"rules": self.rules.as_json()} if self.rules.beyond_tokens else {}
 
 
 def build(counts: pl.DataFrame, num_titles: int, threshold: int, rules: Rules | None = None) -> Vocabulary:
@@ -119,7 +136,7 @@ def build(counts: pl.DataFrame, num_titles: int, threshold: int, rules: Rules | 
       counts: the frame `statistics.Statistics.tokens`.
       num_titles: titles counted.
       threshold: tokens with more occurrences are kept.
-      rules: rules that titles were counted by; None for the plain rule.
+      rules: rules that titles were counted by; None for the default title rule alone.
 
     Returns:
       The `Vocabulary`, sorted by token.
@@ -157,11 +174,15 @@ def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -
     Raises:
       InputError: the file is missing, unreadable or belongs to another vocabulary.
     """
-    try:
-        with np.load(io.BytesIO(pathlib.Path(path).read_bytes()), allow_pickle=False) as content:
-            indptr, label_ids, found = content["indptr"], content["label_ids"], str(content["vocabulary_hash"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: missing or unreadable targets ({error}); run retrieval_jax.mine again") from None
+    remedy = "run retrieval_jax.mine again"
+    kinds = {"indptr": (("int64",), 1), "label_ids": (("int32",), 1), "vocabulary_hash": (("str",), 0)}
+    content = load_npz(path, kinds, remedy=remedy)
+    indptr, label_ids, found = content["indptr"], content["label_ids"], str(content["vocabulary_hash"])
+    ends = indptr[[0, -1]].tolist() if len(indptr) else []
+    if ends != [0, len(label_ids)] or (np.diff(indptr) < 0).any() or (label_ids < 0).any():
+        raise InputError(
+            f"{path}: the rows of these targets do not add up to their {len(label_ids):,} labels: {remedy}"
+        )
     if vocabulary_hash is not None and found != vocabulary_hash:
         raise InputError(
             f"{path}: targets of another vocabulary ({found[:12]}, expected {vocabulary_hash[:12]}); "

@@ -1,4 +1,4 @@
-"""From titles to words: the plain rule, then the rules of a vocabulary applied to its tokens.
+"""From titles to words: a title rule (titles.py), then the rules of a vocabulary applied to its tokens.
 
 `Rules` are the decisions of mining. They are saved in vocabulary.json and part of its hash, so that later titles get
 the same attributes. The work is done once per distinct token or pair of a chunk, not once per title.
@@ -14,25 +14,34 @@ import polars as pl
 
 from retrieval_jax.attributes import normalising, segmenting
 from retrieval_jax.attributes import titles as title_rule
+from retrieval_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rules:
-    """How tokens of the plain rule become attributes; the defaults are the plain rule itself.
+    """How tokens become attributes; the defaults are the title rule alone.
 
     Attributes:
       normalise: unify numbers, units, possessives and spellings (normalising.py).
       segment: cut Chinese and Japanese runs, leave out function words of six languages (segmenting.py).
       merges: {word: the word it counts as}; a target is never itself merged.
       phrases: {(first, second): attribute} of adjacent words, after merging; the parts stay beside the phrase.
+      rule: 1 or 2, the title rule that makes tokens (titles.py).
     """
 
     normalise: bool = False
     segment: bool = False
     merges: dict[str, str] = dataclasses.field(default_factory=dict)
     phrases: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    rule: int = title_rule.DEFAULT
 
-    def __bool__(self) -> bool:
+    def __post_init__(self):
+        if self.rule not in title_rule.RULES or isinstance(self.rule, bool):
+            raise InputError(f"config.mine.rule is {self.rule!r}; give {' or '.join(map(str, title_rule.RULES))}")
+
+    @property
+    def beyond_tokens(self) -> bool:
+        """Whether anything happens to the tokens of the title rule."""
         return bool(self.normalise or self.segment or self.merges or self.phrases)
 
     @property
@@ -40,14 +49,14 @@ class Rules:
         """Names and versions of the rules that titles are counted by, which need no counts themselves."""
         return " ".join(
             [
-                title_rule.RULE,
+                title_rule.RULES[self.rule],
                 *([normalising.RULE] if self.normalise else []),
                 *([segmenting.RULE] if self.segment else []),
             ]
         )
 
     def as_json(self) -> dict:
-        """Returns the content to save and hash: plain lists in a fixed order, with the versions of the rules."""
+        """Returns what to save and hash beside the title rule: plain lists in a fixed order, with versions."""
         return {
             "normalise": normalising.RULE if self.normalise else "",
             "segment": segmenting.RULE if self.segment else "",
@@ -56,9 +65,10 @@ class Rules:
         }
 
     @classmethod
-    def from_json(cls, content: dict) -> Rules:
+    def from_json(cls, content: dict, rule: int) -> Rules:
         """Reads the output of `as_json`; raises ValueError if it is malformed or this version has other rules."""
         rules = cls(
+            rule=rule,
             normalise=content["normalise"] == normalising.RULE,
             segment=content["segment"] == segmenting.RULE,
             merges={str(word): str(target) for word, target in content["merges"]},
@@ -79,7 +89,9 @@ def of_title(title: str, rules: Rules) -> list[str]:
     Returns:
       The words in order, each phrase after its second word.
     """
-    words = title_rule.tokenize(normalising.rewrite(title) if rules.normalise else title)
+    if rules.normalise:
+        title = normalising.rewrite(title if rules.rule == 1 else title_rule.unescape(title))
+    words = title_rule.tokenize(title, rules.rule)
     if rules.segment:
         words = [part for word in words for part in segmenting.segment(word)]
     if rules.normalise:
@@ -102,7 +114,10 @@ def of_titles(titles: Sequence[str], rules: Rules) -> pl.DataFrame:
       polars frame (title uint32, token): the index in `titles`, ascending, and its words in order; phrases follow at
       the end, in the same order.
     """
-    rows = title_rule.tokenize_many(normalising.rewrite_many(titles) if rules.normalise else titles)
+    if rules.normalise:  # entities first: "5&Prime;" is five inches
+        plain = titles if rules.rule == 1 else [title_rule.unescape(title) for title in titles]
+        titles = normalising.rewrite_many(plain)
+    rows = title_rule.tokenize_many(titles, rules.rule)
     if rules.normalise or rules.segment:
         rows = _split(rows, rules)
     if rules.normalise:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_jax import pairs
+from retrieval_jax import brief, pairs
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
 
@@ -85,6 +85,8 @@ class Split:
     sources: np.ndarray | None = None
     columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
 
+    __repr__ = brief.line
+
     def __post_init__(self):
         if not isinstance(self.columns, Lazy):
             _check_lengths(f"the {self.name} split", {"ids": self.ids, **self.columns})
@@ -115,6 +117,8 @@ class Table:
 
     columns: Mapping[str, Column]
     rows_of: Mapping[str, str]
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         _check_lengths("a table", self.columns)
@@ -188,6 +192,8 @@ class Catalog:
     photo: Split | None = None
     column_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     tables: Mapping[str, Table] = dataclasses.field(default_factory=dict)
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         for split in self.splits().values():

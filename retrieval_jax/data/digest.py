@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_jax import errors
 from retrieval_jax.data import joined
 from retrieval_jax.data.catalog import Catalog, Column, Lazy, Split
 from retrieval_jax.data.examples import Ragged
@@ -150,7 +151,8 @@ def _(source: FileImages) -> str:
             try:
                 size = source.status(row).st_size  # also sees that the file lies under the root
                 digest.update(_sampled(os.path.join(source.root, source.relative_paths[row]), size, 2))
-            except (InputError, OSError):
+            except (InputError, OSError) as error:
+                errors.raise_shortage(error, os.path.join(source.root, source.relative_paths[row]))
                 digest.update(b"unreadable")
         return digest.digest()
 

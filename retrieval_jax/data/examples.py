@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.errors import InputError
 
 
@@ -41,6 +42,8 @@ class Pictures:
     rows: np.ndarray | None = None
     transforms: Sequence | None = None
     image_size: tuple[int, int] | None = None
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         if self.rows is not None:
@@ -74,6 +77,8 @@ class Ragged:
 
     indptr: np.ndarray
     values: np.ndarray
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         indptr, values = np.asarray(self.indptr, np.int64), np.asarray(self.values)
@@ -149,6 +154,8 @@ class Examples:
     ids: Sequence[str] = ()
     beside: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
     batch_size: int | None = None
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         lengths = {name: len(column) for name, column in self.columns.items()}

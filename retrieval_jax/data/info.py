@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import pathlib
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.data.catalog import Split
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
+
+_REMEDY = "train again in a new work directory"
+_MISSING = "train first (python -m retrieval_jax.train)"
+_MOST_VALUES = 1 << 28  # of one example
+_Dtype = Literal[
+    "bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64", "float16", "float32", "float64"
+]
+
+
+class _File(TypedDict):
+    """data_info.json."""
+
+    label_names: list[str]
+    label_counts: list[documents.Count]
+    num_listings: documents.Count
+    category_names: list[list[str]]
+    category_counts: list[list[documents.Count]]
+    vocabulary_hash: str
 
 
 @dataclasses.dataclass
@@ -34,6 +53,8 @@ class DataInfo:
     category_names: tuple[list[str], ...]
     category_counts: tuple[np.ndarray, ...]
     vocabulary_hash: str
+
+    __repr__ = brief.line
 
 
 def of_split(split: Split, vocabulary: Any = None) -> DataInfo:
@@ -89,13 +110,15 @@ def save(file, data_info):
 
 def load(file):
     """Reads what `save` wrote; raises InputError if it is missing or broken."""
-    file = pathlib.Path(file)
-    if not file.exists():
-        raise InputError(f"{file} not found: train first (python -m retrieval_jax.train)")
-    try:
-        return from_json(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not readable ({error!r}): train again in a new work directory") from error
+    content = documents.read(file, _File, remedy=_REMEDY, missing=_MISSING)
+    levels = zip(content["category_names"], content["category_counts"], strict=False)
+    if (
+        len(content["label_names"]) != len(content["label_counts"])
+        or len(content["category_names"]) != len(content["category_counts"])
+        or any(len(names) != len(counts) for names, counts in levels)
+    ):
+        raise InputError(f"{file} has other numbers of names than of counts: {_REMEDY}")
+    return from_json(content)
 
 
 def save_batch(file, batch):
@@ -119,14 +142,11 @@ def zero_batch(file):
     Raises:
       InputError: the file is missing or broken.
     """
-    file = pathlib.Path(file)
-    if not file.exists():
-        raise InputError(f"{file} not found: train first (python -m retrieval_jax.train)")
-    try:
-        columns = json.loads(file.read_text(encoding="utf-8"))
-        return {name: np.zeros((1, *shape), np.dtype(dtype)) for name, (shape, dtype) in columns.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not readable ({error!r}): train again in a new work directory") from error
+    columns = documents.read(file, dict[str, tuple[list[documents.Count], _Dtype]], remedy=_REMEDY, missing=_MISSING)
+    for name, (shape, _) in columns.items():
+        if math.prod(shape) > _MOST_VALUES:
+            raise InputError(f"{file}: an example of {name!r} has the shape {shape}: {_REMEDY}")
+    return {name: np.zeros((1, *shape), np.dtype(dtype)) for name, (shape, dtype) in columns.items()}
 
 
 def check_vocabulary(meta, folder):

@@ -38,8 +38,7 @@ def load(
     Args:
       config_data: has `source` ("synthetic", "eproduct", "table", "tfds" or "joined"), `kwargs`, its arguments, and
         `leave_out`, a CSV of listings to leave out ("" for none).
-      set_aside_path: CSV that receives the bad rows (file, row, id, reason, sentence); None writes none. A
-        catalogue that is `shared` is then read again.
+      set_aside_path: CSV that receives the bad rows (file, row, id, reason, sentence); None writes none.
       leave_out: further listings to leave out, `left_out.Listed`.
 
     Returns:
@@ -52,8 +51,11 @@ def load(
         return _load(config_data, set_aside_path, leave_out)
     block = {name: config_data.get(name) for name in ("source", "kwargs", "leave_out")}
     key = json.dumps(_plain(block), sort_keys=True, default=str)
-    if key not in _shared or set_aside_path is not None:
+    if key not in _shared:
         _shared[key] = _load(config_data, set_aside_path, leave_out)
+    elif set_aside_path is not None and config_data["source"] != "synthetic":
+        listed = importlib.import_module("retrieval_jax.data.tables.row_checks")
+        listed.write_set_aside(set_aside_path, _shared[key].set_aside)
     return _shared[key]
 
 

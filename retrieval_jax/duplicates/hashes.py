@@ -18,6 +18,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from retrieval_jax import brief
+
 SIDE = 8  # of a thumbnail, as made by `data.pictures.noted.thumbnail`
 BANDS = 4
 PROBED_BITS = 5  # least certain bits per band that are flipped: 32 keys are looked up
@@ -57,6 +59,8 @@ class Found:
     mirrored: np.ndarray
     proposed: int
     cut: int
+
+    __repr__ = brief.line
 
 
 class Table:

@@ -115,7 +115,7 @@ def of_queries(queries: np.ndarray, gallery: np.ndarray, truth, max_difference: 
 def of_train(
     train: np.ndarray, ids: Sequence[str], listings: int, gallery: np.ndarray, gallery_ids: Sequence[str], limit: float
 ) -> dict:
-    """Counts the train listings that have a near-duplicate in the gallery.
+    """Counts the train listings that have a near-duplicate in the gallery, other than the listing itself.
 
     Args:
       train: uint8 [n, D], thumbnails of a sample of them.
@@ -128,7 +128,12 @@ def of_train(
     Returns:
       The counts of `of_queries`, without "relevant".
     """
-    found = list(zip(*find(train, gallery, limit), strict=True))
+    places = {item: row for row, item in enumerate(ids)}
+    own = np.full(len(train), -1)  # a train listing may itself be in the gallery
+    for row, item in enumerate(gallery_ids):
+        if item in places:
+            own[places[item]] = row
+    found = list(zip(*find(train, gallery, limit, own), strict=True))
     examples = [
         {"train": ids[int(t)], "gallery": gallery_ids[int(g)], "difference": round(float(difference), 4)}
         for t, g, difference in found[:EXAMPLES]

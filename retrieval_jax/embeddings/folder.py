@@ -14,18 +14,48 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings.ids import Ids
 from retrieval_jax.embeddings.vectors import Computed, Shards
-from retrieval_jax.errors import InputError, short
+from retrieval_jax.errors import InputError, naming, short
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
-from retrieval_jax.files.atomic import replace_folder
 
 FORMAT = 1
 KEPT_BYTES = 512 << 20  # results up to this size are computed once and kept, larger ones whenever they are read
+
+
+class _Shard(TypedDict):
+    """A shard in embeddings.json."""
+
+    file: documents.FileName
+    rows: documents.Count
+    sha256: documents.Sha256
+    fingerprints_sha256: NotRequired[documents.Sha256]
+    thumbnails_sha256: NotRequired[documents.Sha256]
+
+
+class _Meta(TypedDict):
+    """The provenance in embeddings.json; further keys say more."""
+
+    space: NotRequired[str | None]
+    recipe: NotRequired[str | None]
+
+
+class _Info(TypedDict):
+    """embeddings.json."""
+
+    format: int
+    rows: documents.Count
+    dim: documents.Count
+    dtype: Literal["float32", "float16"]
+    ids_sha256: documents.Sha256
+    shards: list[_Shard]
+    meta: _Meta
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +80,8 @@ class Embeddings:
     ids: Sequence[str]
     vectors: np.ndarray | Shards | Computed
     meta: dict = dataclasses.field(default_factory=dict)
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         vectors, ids = self.vectors, Ids.of(self.ids)
@@ -130,21 +162,26 @@ class Embeddings:
 
     @classmethod
     def load(cls, folder: str | os.PathLike, *, verify: bool = False) -> Embeddings:
-        """Returns the embeddings of a folder, memory-mapped: shapes and file sizes are checked, no vector is read.
+        """Returns the embeddings of a folder, memory-mapped.
+
+        Shapes, sizes and the ids are checked; vectors are not read, and their checksums only compared with `verify`.
 
         Args:
           folder: a folder that `save` or `write` made.
-          verify: also read every byte and compare the checksums (for files that were copied from elsewhere).
+          verify: also read the vectors and compare their checksums, about a second per gigabyte. `search` does so.
 
         Raises:
           InputError: a file that is missing, truncated, mismatched or has changed since it was written.
         """
-        folder = pathlib.Path(folder)
+        return versions.read(folder, "embeddings.json", lambda place: cls._load(place, verify))
+
+    @classmethod
+    def _load(cls, folder: pathlib.Path, verify: bool) -> Embeddings:
         info = read_info(folder)
         arrays = []
         for shard in info["shards"]:
             file = folder / shard["file"]
-            array = load_npy(file, mmap=True)
+            array = load_npy(file, mmap=True, dtypes=(info["dtype"],), ndim=2, remedy="run embed again")
             if array.shape != (shard["rows"], info["dim"]) or str(array.dtype) != info["dtype"]:
                 raise InputError(
                     f"{file} holds {array.dtype} {array.shape}, but embeddings.json says {info['dtype']} "
@@ -160,7 +197,7 @@ class Embeddings:
                 f"{folder}: {len(ids)} ids, {len(vectors)} vectors, and embeddings.json says {info['rows']} "
                 "rows: run embed again"
             )
-        if verify and ids.sha256() != info["ids_sha256"]:
+        if ids.sha256() != info["ids_sha256"]:
             raise InputError(f"{folder / 'ids.npy'} has changed since it was written: run embed again")
         sums = hashlib.sha256("".join(shard["sha256"] for shard in info["shards"]).encode()).hexdigest()
         return cls(ids, vectors, {**info["meta"], "vectors_sha256": sums})
@@ -184,6 +221,8 @@ def allocate(shape: tuple[int, int], max_bytes: int = 2 << 30) -> np.ndarray:
     if shape[0] * shape[1] * 4 <= max_bytes:
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile() as file:  # the mapping keeps the file alive after it is closed
+        with naming(tempfile.gettempdir()):  # a full disk would end the process at the first write to the mapping
+            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * 4)
         return np.memmap(file, np.float32, "w+", shape=shape)
 
 
@@ -220,7 +259,7 @@ def write(
                 raise InputError(f"{folder}: a block of shape {block.shape} where [rows, {dim}] was announced")
             array = as_stored(block, dtype, lambda row, first=rows: f"{folder}: row {first + row} ({ids[first + row]})")
             file = new / f"{len(shards):05d}.npy"
-            np.save(file, array, allow_pickle=False)
+            atomic.write_npy(file, array)
             shards.append({"file": file.name, "rows": len(array), "sha256": file_sha256(file)})
             rows += len(array)
         if rows != len(ids):
@@ -235,9 +274,9 @@ def write(
             "shards": shards,
             "meta": dict(meta),
         }
-        (new / "embeddings.json").write_text(json.dumps(info, indent=1))
+        atomic.write_text(new / "embeddings.json", json.dumps(info, indent=1))
 
-    return replace_folder(folder, fill)
+    return versions.replace(folder, "embeddings.json", fill)
 
 
 def check_dtype(dtype: str) -> None:
@@ -291,21 +330,10 @@ def read_info(folder: str | os.PathLike) -> dict:
     Raises:
       InputError: it is missing, of another format, or broken.
     """
-    file = pathlib.Path(folder) / "embeddings.json"
-    if not file.exists():
-        raise InputError(f"{file} not found: run embed first (python -m retrieval_jax.embed)")
-    try:
-        info = json.loads(file.read_text())
-        if info["format"] != FORMAT:
-            raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
-        for key, kind in (("rows", int), ("dim", int), ("dtype", str), ("shards", list), ("meta", dict)):
-            if not isinstance(info[key], kind):
-                raise TypeError(key)
-        for shard in info["shards"]:
-            if pathlib.Path(shard["file"]).name != shard["file"]:
-                raise ValueError(shard["file"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is not the description of embeddings ({error!r}): run embed again") from error
+    file = folder / "embeddings.json" if not isinstance(folder, str) else pathlib.Path(folder) / "embeddings.json"
+    info = documents.read(
+        file, _Info, remedy="run embed again", missing="run embed first (python -m retrieval_jax.embed)"
+    )
+    if info["format"] != FORMAT:
+        raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: run embed again")
     return info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import itertools
 import numbers
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from retrieval_jax.errors import InputError, short
+from retrieval_jax.files import atomic
 from retrieval_jax.files.arrays import load_npy
 
 
@@ -38,7 +40,7 @@ class Ids(Sequence):
         if isinstance(ids, cls):
             return ids
         single = isinstance(ids, (str, bytes, bytearray)) or (isinstance(ids, np.ndarray) and not ids.ndim)
-        if single or not isinstance(ids, Iterable):
+        if single or not (hasattr(ids, "__iter__") or hasattr(ids, "__getitem__")):  # columns have the latter alone
             raise InputError(f"ids={short(repr(ids))}: expected a list of ids, one per row")
         encoded = []
         for row, item in enumerate(ids.tolist() if isinstance(ids, np.ndarray) else ids):
@@ -81,7 +83,8 @@ class Ids(Sequence):
     __hash__ = None
 
     def __repr__(self) -> str:
-        return f"Ids({len(self)}: {', '.join(self[:3])}{', ...' if len(self) > 3 else ''})"
+        shown = ", ".join(repr(short(item, 40)) for item in self[:3])
+        return f"Ids({len(self):,}: {shown}{', ...' if len(self) > 3 else ''})"
 
     def sha256(self) -> str:
         """Returns a fingerprint of the ids and their order."""
@@ -98,8 +101,8 @@ class Ids(Sequence):
           folder: an existing folder.
           name: prefix of the file names, where a folder holds several sets of ids.
         """
-        np.save(folder / f"{name}ids.npy", self.data, allow_pickle=False)
-        np.save(folder / f"{name}id_offsets.npy", self.offsets, allow_pickle=False)
+        atomic.write_npy(folder / f"{name}ids.npy", self.data)
+        atomic.write_npy(folder / f"{name}id_offsets.npy", self.offsets)
 
     @classmethod
     def load(cls, folder: pathlib.Path, name: str = "") -> Ids:
@@ -112,22 +115,31 @@ class Ids(Sequence):
         Raises:
           InputError: a file is missing, truncated, or does not match the other.
         """
-        offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False)
+        offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False, dtypes=("int64",), ndim=1)
         data_file = folder / f"{name}ids.npy"
-        data = load_npy(data_file, mmap=False)
-        if (
-            offsets.ndim != 1
-            or not len(offsets)
-            or offsets.dtype != np.int64
-            or data.dtype != np.uint8
-            or offsets[0] != 0
-            or offsets[-1] != len(data)
-            or (np.diff(offsets) < 0).any()
-        ):
+        data = load_npy(data_file, mmap=False, dtypes=("uint8",), ndim=1)
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
             raise InputError(
                 f"{data_file} does not match its offsets: make the folder again with the command that made it"
             )
+        if not _is_text(data, offsets):
+            raise InputError(f"{data_file} is not UTF-8: make the folder again with the command that made it")
         return cls(data, offsets)
+
+
+def _is_text(data: np.ndarray, offsets: np.ndarray) -> bool:
+    """Returns whether bytes are UTF-8 and no text begins inside of a character; reads 64 MiB at a time."""
+    starts = offsets[offsets < len(data)]
+    if (data[starts] & 0xC0 == 0x80).any():
+        return False
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(data), 1 << 26):
+            decoder.decode(data[start : start + (1 << 26)].tobytes())
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def places(names: Iterable[str] | Iterable[bytes]) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, brief
 
 # Rows per call of the function behind `Computed`: bounds its temporary arrays, however much is read.
 CHUNK_ROWS = 2048
@@ -20,6 +20,9 @@ class Shards:
     """Several [n, dim] arrays read as one: len, .shape, slices and arrays of rows; always gives float32 copies."""
 
     dtype = np.dtype(np.float32)
+
+    def __repr__(self) -> str:
+        return f"Shards({brief.size(self)})"
 
     def __init__(self, arrays: Sequence[np.ndarray], dim: int, ids: Sequence[str] | None = None):
         self.arrays, self.ids = list(arrays), ids
@@ -71,6 +74,9 @@ class Computed:
     """
 
     dtype = np.dtype(np.float32)
+
+    def __repr__(self) -> str:
+        return f"Computed({brief.size(self)})"
 
     def __init__(
         self,

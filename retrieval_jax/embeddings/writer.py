@@ -17,17 +17,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
-import shutil
 from collections.abc import Callable, Sequence
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
 from retrieval_jax import embeddings
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
 
 NEW, KEPT, CHANGED, DAMAGED = range(4)
@@ -36,6 +35,23 @@ _PARTS = {"vectors": ".npy", "fingerprints": ".fingerprints.npy", "thumbnails": 
 _OPTIONAL = ("thumbnails",)  # embeddings of text have none
 _SHA256 = {part: "sha256" if part == "vectors" else f"{part}_sha256" for part in _PARTS}  # keys of a shard's record
 _THUMBNAIL = 192  # bytes of the thumbnail of one picture
+
+
+class _Entry(TypedDict):
+    """The record of a shard, <number>.json."""
+
+    recipe: str
+    dtype: str
+    start: documents.Count
+    rows: documents.Count
+    ids_sha256: documents.Sha256
+    earlier: str
+    dim: documents.Count
+    space: str
+    counts: dict[Literal["kept", "new", "changed", "damaged"], documents.Count]
+    sha256: documents.Sha256
+    fingerprints_sha256: NotRequired[documents.Sha256]
+    thumbnails_sha256: NotRequired[documents.Sha256]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,18 +93,18 @@ def settle(folder: pathlib.Path) -> None:
     Args:
       folder: of the embeddings, see `Job`.
     """
-    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    partial = folder.with_name(f".{folder.name}.partial")
+    versions.settle(folder, "embeddings.json")
+    atomic.sweep(folder.parent)
+    atomic.sweep(partial, again=True)
     if (partial / "embeddings.json").exists():
-        _swap(partial, folder, old)
-    shutil.rmtree(old, ignore_errors=True)
+        _put_in_place(partial, folder)
 
 
-def _swap(partial: pathlib.Path, folder: pathlib.Path, old: pathlib.Path) -> None:
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+def _put_in_place(partial: pathlib.Path, folder: pathlib.Path) -> None:
+    for file in partial.glob("[0-9]*.json"):
+        file.unlink()
+    versions.commit(partial, folder, "embeddings.json")
 
 
 class Earlier:
@@ -105,7 +121,7 @@ class Earlier:
         self.reason, self.name, self.space, self.ids = "", "", "", Ids.of([])
         self._shards: list[dict] = []
         if not (folder / "embeddings.json").exists():
-            self.reason = "there are none yet"
+            self.reason = "there are no earlier vectors"
             return
         try:
             info, self.ids = embeddings.read_info(folder), Ids.load(folder)
@@ -119,7 +135,7 @@ class Earlier:
             self.reason = f"the earlier ones cannot be read ({error})"
         if self.reason:
             return
-        self.folder, self._shards, self.space = folder, info["shards"], info["meta"]["space"]
+        self.folder, self._shards, self.space = folder, info["shards"], info["meta"].get("space") or ""
         self.name = file_sha256(folder / "embeddings.json")[:16]
         self._starts = np.cumsum([0] + [shard["rows"] for shard in self._shards])
         self._open: dict[int, dict[str, np.ndarray] | None] = {}
@@ -240,7 +256,7 @@ def _is_done(job: Job, number: int, what: dict, rows: np.ndarray, contents, say:
     if not file.exists():
         return False
     try:
-        entry = atomic.read_json(file)
+        entry = documents.read(file, _Entry, remedy="run embed again")
         if any(entry[name] != value for name, value in what.items()):
             reason = "it has other listings, another network or other settings"
         elif (parts := _read(job.partial, f"{number:05d}.npy", entry)) is None:
@@ -276,7 +292,7 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
         file = job.partial / f"{number:05d}.json"
         if not file.exists():
             raise InputError(f"{file} is missing: do all processes write to the same folder? Run embed again")
-        entry = atomic.read_json(file)
+        entry = documents.read(file, _Entry, remedy="run embed again")
         same = entries[0] if entries else entry
         for name in ("recipe", "space", "dim"):
             if entry[name] != (job.recipe if name == "recipe" else same[name]):
@@ -295,9 +311,6 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
     ):
         raise InputError(f"{job.folder}: the counts of listings do not add up ({counts}): does an id occur twice?")
     job.ids.save(job.partial)
-    for name in ("ids.npy", "id_offsets.npy"):  # on disk before the record that declares the folder complete
-        with (job.partial / name).open("rb+") as stream:
-            os.fsync(stream.fileno())
     shards = [
         {
             "file": f"{number:05d}.npy",
@@ -327,9 +340,7 @@ def finish(job: Job, meta: dict, earlier: Earlier) -> dict[str, int]:
             "meta": {**meta, "space": entries[0]["space"], "recipe": job.recipe, "dim": entries[0]["dim"]},
         },
     )
-    for file in job.partial.glob("[0-9]*.json"):
-        file.unlink()
-    _swap(job.partial, job.folder, job.folder.with_name(f".{job.folder.name}.old"))
+    _put_in_place(job.partial, job.folder)
     return counts
 
 
@@ -343,13 +354,20 @@ def thumbnails(folder: pathlib.Path, ids: Ids) -> np.ndarray | None:
     Returns:
       None where the folder has other listings, or none or several pictures per listing (embeddings of text have none).
     """
-    folder = pathlib.Path(folder)
-    if not (folder / "embeddings.json").exists() or Ids.load(folder) != ids:
+    if not (pathlib.Path(folder) / "embeddings.json").exists():
+        return None
+    return versions.read(folder, "embeddings.json", lambda place: _thumbnails(place, ids))
+
+
+def _thumbnails(folder: pathlib.Path, ids: Ids) -> np.ndarray | None:
+    if Ids.load(folder) != ids:
         return None
     shards = embeddings.read_info(folder)["shards"]
     if not all("thumbnails_sha256" in shard for shard in shards):
         return None
-    parts = [load_npy(folder / shard["file"].replace(".npy", _PARTS["thumbnails"]), mmap=True) for shard in shards]
+    parts = [
+        load_npy(folder / shard["file"].replace(".npy", _PARTS["thumbnails"]), mmap=True, ndim=2) for shard in shards
+    ]
     return np.concatenate(parts) if all(part.shape[1] == _THUMBNAIL for part in parts) else None
 
 
@@ -371,7 +389,7 @@ def _read(folder: pathlib.Path, name: str, entry: dict) -> dict[str, np.ndarray]
         try:
             if wanted is None or file_sha256(file) != wanted:
                 return None
-            found[part] = load_npy(file, mmap=True)
+            found[part] = load_npy(file, mmap=True, ndim=2)
         except (OSError, InputError):
             return None
         if len(found[part]) != entry["rows"]:

@@ -37,10 +37,12 @@ class Evaluation:
       run: (params, on_batch) -> iterator of (name, value); `on_batch` is called after each batch, see
         `inference.predict`.
       names: names of the scores, in the order they come in.
+      of: what the scores are of, for people: "accuracy: 500 of 5,000 val listings"; "" where nothing needs saying.
     """
 
     run: Callable
     names: tuple[str, ...]
+    of: str = ""
 
     def __call__(self, params, on_batch: Callable | None = None) -> Iterator[tuple[str, float]]:
         return self.run(params, on_batch)

@@ -27,6 +27,7 @@ class Selection:
       rows: {"query", "gallery": int [n], rows of the split}.
       ids: {"query", "gallery": their ids}.
       truth: `scoring.ranking.Truth` of these.
+      of: how many they are, for people.
     """
 
     def __init__(self, task, catalog, *, config, mesh, workdir, max_queries=0, max_gallery=0, views=()):
@@ -56,6 +57,10 @@ class Selection:
         most = max(0, max_gallery - len(wanted)) if max_gallery else None
         gallery = np.sort(np.concatenate([wanted, others[:most]]))
         self.rows = {"query": queries, "gallery": gallery}
+        self.of = (
+            f"{len(queries):,} of {len(truth):,} queries (of the selection half) against {len(gallery):,} of "
+            f"{len(truth.gallery_ids):,} gallery listings"
+        )
         self.ids = {
             "query": [truth.query_ids[int(row)] for row in queries],
             "gallery": [truth.gallery_ids[int(row)] for row in gallery],

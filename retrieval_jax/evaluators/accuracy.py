@@ -72,7 +72,7 @@ def make(
         )["best"]
         yield name, float((best == labels[rows]).mean())
 
-    return Evaluation(run, (name,))
+    return Evaluation(run, (name,), f"accuracy: {len(rows):,} of {len(listings):,} {split} listings")
 
 
 @functools.lru_cache(maxsize=8)

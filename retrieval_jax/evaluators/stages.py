@@ -6,6 +6,7 @@ searches exactly, whatever config.search.index is.
 
 import numpy as np
 
+from retrieval_jax import index
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.evaluators import Evaluation
 from retrieval_jax.evaluators._selection import Selection
@@ -42,7 +43,7 @@ def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None
     def rank(state, stage):
         del stage
         queries, gallery = state.members[0]
-        return exact.Index(gallery).search(queries, config.search.k)
+        return index.others(exact.Index(gallery), queries, gallery, config.search.k)
 
     def run(params, on_batch=None):
         queries, gallery = selection.embed(params, on_batch)
@@ -54,4 +55,4 @@ def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None
                     yield f"{step.stage}/{name}", scores[name]
 
     names = [f"{step.stage}/{name}" for step in steps if step.stage in wanted for name in SCORES]
-    return Evaluation(run, tuple(names))
+    return Evaluation(run, tuple(names), f"stages: {selection.of}")

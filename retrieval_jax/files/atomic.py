@@ -1,15 +1,24 @@
 """Files and folders that are written whole or not at all: a reader, or a crash, never sees half of one."""
 
+import contextlib
 import ctypes
 import json
 import os
 import pathlib
+import platform
+import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable
+import stat
+import time
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
+
+_TEMPORARY = re.compile(r"\..*\.(\d+)\.([^.]*)\.[0-9a-f]{8}\.tmp", re.DOTALL)  # .<name>.<process>.<host>.<random>.tmp
+_FOREIGN = 86400.0  # seconds after which what another machine has not touched counts as abandoned
+_swept: set[str] = set()  # folders that this process has swept
 
 
 def write(file: str | os.PathLike, fill: Callable[[BinaryIO], None]) -> None:
@@ -18,18 +27,40 @@ def write(file: str | os.PathLike, fill: Callable[[BinaryIO], None]) -> None:
     Args:
       file: path, in a folder that exists.
       fill: writes the content to the open binary file that it is given.
+
+    Raises:
+      InputError: the path cannot be written.
+      RunFailed: the disk is full, over its quota or broken.
+    """
+    with written(file) as new, new.open("wb") as stream:
+        fill(stream)
+
+
+@contextlib.contextmanager
+def written(file: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives the path of another file to write, which becomes `file` when the context ends without an error.
+
+    For libraries that write to a path; `write` is for those that write to an open file.
+
+    Args:
+      file: path, in a folder that exists.
     """
     file = pathlib.Path(file)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            fill(stream)
-            stream.flush()
-            os.fsync(stream.fileno())  # else a crash of the machine may leave the new name with nothing in it
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    new = temporary(file)
+    with naming(file):
+        sweep(file.parent)
+        try:
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask
+            mode = os.fstat(descriptor).st_mode
+            os.close(descriptor)
+            yield new
+            _set_mode(new, mode)
+            sync(new)  # else a crash of the machine may leave the new name with nothing in it
+            os.replace(new, file)
+        except BaseException:
+            with contextlib.suppress(OSError, ValueError):
+                new.unlink(missing_ok=True)
+            raise
 
 
 def write_bytes(file: str | os.PathLike, content: bytes) -> None:
@@ -51,7 +82,7 @@ def write_npy(file: str | os.PathLike, array) -> None:
     """Writes an array as .npy, see `write`; nothing is pickled."""
     import numpy as np  # here: a command line that only asks for --help waits for no library
 
-    write(file, lambda stream: np.save(stream, array, allow_pickle=False))
+    write(file, lambda stream: np.save(_Plain(stream), array, allow_pickle=False))
 
 
 def write_npz(file: str | os.PathLike, **arrays) -> None:
@@ -61,6 +92,13 @@ def write_npz(file: str | os.PathLike, **arrays) -> None:
     write(file, lambda stream: np.savez(stream, **arrays))
 
 
+class _Plain:
+    """A stream that NumPy does not take for a file: its own writing in C loses the number of the error."""
+
+    def __init__(self, stream: BinaryIO):
+        self.write = stream.write
+
+
 def read_json(file: str | os.PathLike):
     """Returns what `write_json` wrote.
 
@@ -68,16 +106,19 @@ def read_json(file: str | os.PathLike):
       file: path of a file that exists.
 
     Raises:
-      InputError: it is not JSON.
+      InputError: it is not JSON, or cannot be read.
     """
-    try:
-        return json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not readable JSON ({error}); delete it and run again") from error
+    with naming(file):
+        try:
+            return json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file} is not readable JSON ({error}); delete it and run again") from error
 
 
 def replace_folder(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:
-    """Fills a new folder and puts it in the place of `folder`: readers see the old one or the new one, never half.
+    """Fills a new folder and puts it in the place of `folder`: a kill leaves the old one or the new one, never half.
+
+    A reader that opens several files of it may get some of each: `versions.replace` is for folders with readers.
 
     Args:
       folder: the final place; an older folder there is removed once the new one is complete.
@@ -85,23 +126,119 @@ def replace_folder(folder: str | os.PathLike, fill: Callable[[pathlib.Path], Non
 
     Returns:
       `folder`.
+
+    Raises:
+      InputError: the path cannot be written.
+      RunFailed: the disk is full, over its quota or broken.
     """
     folder = pathlib.Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        new.chmod(0o777 & ~_umask())
-        fill(new)
-        if not folder.exists():
-            os.replace(new, folder)
-        elif not _exchange(new, folder):  # then the old one is removed under the new one's name, below
-            old = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, old)  # allowed over an empty folder
-            os.replace(new, folder)  # a process that is killed just before leaves neither
-            shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    new = filled(folder, fill)
+    with naming(folder):
+        try:
+            if not folder.exists():
+                os.replace(new, folder)
+            elif not _exchange(new, folder):  # then the old one is removed under the new one's name, below
+                old = temporary(folder)
+                os.replace(folder, old)
+                os.replace(new, folder)  # a process that is killed just before leaves neither
+                shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
     return folder
+
+
+def filled(folder: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """Returns a new folder beside `folder`, filled and on disk.
+
+    Args:
+      folder: the final place, whose name the new folder's begins with.
+      fill: writes the files into the empty folder that it is given.
+    """
+    new = temporary(folder)
+    with naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent, again=True)
+        try:
+            new.mkdir()
+            fill(new)
+            settle_files(new)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    return new
+
+
+def settle_files(folder: pathlib.Path) -> None:
+    """Gives all files of a folder one mode and waits until they are on disk."""
+    mode = folder.stat().st_mode & 0o666
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            _set_mode(path, mode)  # some libraries write files for this user alone
+            sync(path)
+
+
+def temporary(path: pathlib.Path) -> pathlib.Path:
+    """Returns a name beside a path that no other process, thread or machine uses; `sweep` knows whose it is."""
+    return path.with_name(f".{path.name[:80]}.{os.getpid()}.{_host()}.{secrets.token_hex(4)}.tmp")
+
+
+def sweep(folder: str | os.PathLike, again: bool = False) -> None:
+    """Removes what killed processes have left in a folder under a name of `temporary`; looks once per process.
+
+    What a process of this machine left is removed once that has ended; what another machine left, once it is a day old.
+
+    Args:
+      folder: the folder; may be missing.
+      again: looks even if this process has already done so.
+    """
+    folder = os.path.abspath(folder)
+    if folder in _swept and not again:
+        return
+    _swept.add(folder)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if (found := _TEMPORARY.fullmatch(entry.name)) and _abandoned(entry, int(found[1]), found[2]):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
+
+
+def _abandoned(entry: os.DirEntry, process: int, host: str) -> bool:
+    if host != _host():
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FOREIGN
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):  # of another user; not the number of a process
+        return False
+    return False
+
+
+def _host() -> str:
+    """Returns a name for the machine; processes that cannot see each other, in containers, have different ones."""
+    try:
+        space = re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
+    except OSError:  # not Linux
+        space = ""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", f"{platform.node()[:32]}-{space}")
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Waits until a file, or the entries of a folder (new, renamed, removed files), are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _set_mode(path: pathlib.Path, mode: int) -> None:
+    """Gives a file the bits that the umask leaves: some libraries write files for this user alone."""
+    if stat.S_IMODE(path.stat().st_mode) != stat.S_IMODE(mode):
+        path.chmod(stat.S_IMODE(mode))
 
 
 def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
@@ -111,9 +248,3 @@ def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     return rename(here, os.fsencode(one.absolute()), here, os.fsencode(other.absolute()), exchange) == 0
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,7 +9,7 @@ import platform
 import threading
 import time
 
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
 
 NAME = ".lock"
 LEASE = 60.0  # seconds without a heartbeat after which an owner counts as gone, where there are no real locks
@@ -38,7 +38,9 @@ def held(folder, verb: str):
         with _leased(os.fspath(folder), owner):
             yield
         return
-    with (pathlib.Path(folder) / NAME).open("a+", encoding="utf-8") as stream:
+    with naming(folder):
+        stream = (pathlib.Path(folder) / NAME).open("a+", encoding="utf-8")
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -48,10 +50,9 @@ def held(folder, verb: str):
             with _leased(os.fspath(folder), owner):
                 yield
             return
-        stream.seek(0)
-        stream.truncate()
-        stream.write(owner)
-        stream.flush()
+        with contextlib.suppress(OSError):  # on a full disk the owner has no name, but the lock
+            os.ftruncate(stream.fileno(), 0)
+            os.pwrite(stream.fileno(), owner.encode(), 0)
         yield
 
 

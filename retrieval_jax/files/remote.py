@@ -21,7 +21,7 @@ import threading
 import time
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
 
 SECONDS = 30.0  # between two uploads while a verb runs
 _AT_ONCE = 1000  # files per download
@@ -331,8 +331,8 @@ def _drop_empty(folder) -> None:
 
 def _read_note(folder) -> dict[str, list]:
     try:
-        return json.loads((folder / _NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return documents.read(folder / _NOTE, dict[str, list], remedy="")
+    except (OSError, InputError):
         return {}
 
 

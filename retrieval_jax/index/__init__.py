@@ -1,5 +1,6 @@
 """Indexes, looked up by name: `index.get(kind).Index(gallery, ids=None, **kwargs).search(queries, k) -> Ranking`."""
 
+import dataclasses
 import sys
 import types
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from retrieval_jax import arguments, pairs
+from retrieval_jax.scoring.ranking import Ranking
 
 
 def names() -> list[str]:
@@ -21,6 +23,31 @@ def get(name: str) -> types.ModuleType:
       InputError: there is no such index; the message lists the available ones.
     """
     return pairs.module(sys.modules[__name__], name, "index (config.search.index)")
+
+
+def others(engine, queries, gallery, k: int) -> Ranking:
+    """Searches for queries, none of which finds itself: a gallery row with a query's own id is left out of its results.
+
+    Args:
+      engine: an Index of the gallery.
+      queries, gallery: `Embeddings`; they may share ids, as where a catalogue is searched with its own listings.
+      k: results per query.
+
+    Returns:
+      `Ranking`.
+    """
+    numbers = {item: number for number, item in enumerate(queries.ids)}
+    own = np.full(len(numbers), -1)
+    for row, item in enumerate(gallery.ids):
+        if (number := numbers.get(item)) is not None:
+            own[number] = row
+    if (own < 0).all():
+        return engine.search(queries, k)
+    found = engine.search(queries, k + 1)
+    left = found.item_rows != own[:, None]
+    left[left.all(axis=1), -1] = False  # every query keeps k
+    rows, scores = (part[left].reshape(len(left), -1) for part in (found.item_rows, found.scores))
+    return dataclasses.replace(found, item_rows=rows, scores=scores)
 
 
 def make(name: str, gallery, kwargs: Mapping | None, where: str):

@@ -20,7 +20,7 @@ import numpy as np
 import tqdm
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
@@ -55,6 +55,9 @@ class Index:
     Source: grouped maxima follow Chern et al., "TPU-KNN: K Nearest Neighbor Search at Peak FLOP/s", arXiv 2206.14286;
       the certificate is the triangle inequality.
     """
+
+    def __repr__(self) -> str:
+        return f"accelerator.Index({brief.size(self.exact.gallery)})"
 
     def __init__(
         self,

@@ -16,16 +16,17 @@ import pathlib
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import TypedDict
 
 import faiss
 import numpy as np
 import tqdm
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError, short
+from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
-from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.index import exact
 from retrieval_jax.scoring.ranking import Ranking
 
@@ -37,6 +38,18 @@ EXAMPLES = "'HNSW32', 'IVF1024,Flat', or 'IVF1024,PQ32' where the number after P
 # What faiss raises for a factory or parameters that it cannot do, also from C++ and from memory it does not get.
 ERRORS = (RuntimeError, MemoryError, TypeError, ValueError, OverflowError, AssertionError)
 WITNESSES = 256  # rows saved beside an index, to recognise its gallery if that has no checksums
+
+
+class _Info(TypedDict):
+    """index.json."""
+
+    format: int
+    factory: str
+    rows: documents.Count
+    dim: documents.Count
+    gallery_sha256: str
+    sources: list[str]
+    index_sha256: documents.Sha256
 
 
 @contextlib.contextmanager
@@ -74,6 +87,9 @@ class Index:
     Source: Douze et al., "The Faiss library", arXiv 2401.08281.
     """
 
+    def __repr__(self) -> str:
+        return f"faiss_index.Index({brief.size(self.exact.gallery)})"
+
     def __init__(
         self,
         gallery: np.ndarray | Embeddings,
@@ -96,7 +112,7 @@ class Index:
         self.sources = _sources(gallery.meta) if isinstance(gallery, Embeddings) else []
         self.factory, self.candidates, self.threads = factory, candidates, threads
         if folder and (pathlib.Path(folder) / "index.json").exists():
-            self._load(pathlib.Path(folder))
+            versions.read(folder, "index.json", self._load)
         else:
             self.faiss = self._build(train_rows)
             if folder:
@@ -214,7 +230,7 @@ class Index:
         def fill(new: pathlib.Path) -> None:
             with _errors(f"faiss cannot write the index {self.factory!r}", f"use for example {EXAMPLES}"):
                 faiss.write_index(self.faiss, str(new / "index.faiss"))
-            np.save(new / "witnesses.npy", self._witnesses(), allow_pickle=False)
+            atomic.write_npy(new / "witnesses.npy", self._witnesses())
             info = {
                 "format": FORMAT,
                 "factory": self.factory,
@@ -225,28 +241,25 @@ class Index:
                 "index_sha256": file_sha256(new / "index.faiss"),
                 "faiss": faiss.__version__,
             }
-            (new / "index.json").write_text(json.dumps(info, indent=1))
+            atomic.write_text(new / "index.json", json.dumps(info, indent=1))
 
-        return replace_folder(folder, fill)
+        return versions.replace(folder, "index.json", fill)
 
     def _gallery_sha256(self) -> str:
         return self.exact.ids.sha256() if self.exact.ids is not None else ""
 
     def _load(self, folder: pathlib.Path) -> None:
         again = f"remove {folder} to rebuild it, or use a different folder"
-        try:
-            info = json.loads((folder / "index.json").read_text())
-            if info["format"] != FORMAT:
-                raise InputError(f"{folder} has format {info['format']}, this version reads {FORMAT}: {again}")
-            factory, sha256, index_sha256 = info["factory"], info["gallery_sha256"], info["index_sha256"]
-            shape, sources = (info["rows"], info["dim"]), info["sources"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / 'index.json'} does not describe an index ({error!r}): {again}") from error
+        info = documents.read(folder / "index.json", _Info, remedy=again)
+        if info["format"] != FORMAT:
+            raise InputError(f"{folder} has format {info['format']}, this version reads {FORMAT}: {again}")
+        factory, sha256, index_sha256 = info["factory"], info["gallery_sha256"], info["index_sha256"]
+        shape, sources = (info["rows"], info["dim"]), info["sources"]
         if factory != self.factory:
             raise InputError(f"{folder} holds an index {factory!r}, not {self.factory!r}: {again}")
         if shape != tuple(self.exact.gallery.shape) or sha256 != self._gallery_sha256():
             raise InputError(f"{folder} is the index of a different gallery ({shape[0]} x {shape[1]}): {again}")
-        kept, now = load_npy(folder / "witnesses.npy", mmap=False), self._witnesses()
+        kept, now = load_npy(folder / "witnesses.npy", mmap=False, dtypes=("float32",), remedy=again), self._witnesses()
         if sources != self.sources or kept.shape != now.shape or np.abs(kept - now).max(initial=0) > 1e-3:
             raise InputError(f"{folder} is the index of outdated vectors of the same listings: {again}")
         file = folder / "index.faiss"

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from retrieval_jax import models, pairs
+from retrieval_jax import brief, models, pairs
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.layers.linear import Dense
 from retrieval_jax.models.pixels import MEAN, STD
@@ -30,6 +30,8 @@ class Backbone:
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
     load: Callable | None = None
+
+    __repr__ = brief.line
 
 
 def backbone(name: str, variant: str, dtype: Any, kwargs: Mapping, pretrained: Mapping | None = None) -> Backbone:

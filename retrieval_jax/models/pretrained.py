@@ -33,7 +33,8 @@ import safetensors.flax
 import safetensors.numpy
 
 from retrieval_jax import models
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
+from retrieval_jax.files import atomic
 from retrieval_jax.models import pixels
 from retrieval_jax.models.timm import checkpoints as timm_checkpoints
 from retrieval_jax.models.timm import files as timm_files
@@ -72,6 +73,21 @@ def _parts(timm_name: str) -> tuple[types.ModuleType, str, str]:
         hint = f"did you mean {', '.join(close)}?" if close else f"available: {', '.join(sorted(known))}"
         raise InputError(f"no backbone for timm's {name!r}; {hint}")
     return known[name], name, tag or timm_checkpoints.default_tag(name)
+
+
+def check(timm_name: str, path, offline: bool) -> None:
+    """Checks that the weights of a model can be had, without downloading or reading them.
+
+    Args:
+      timm_name: such as "convnext_tiny.fb_in22k".
+      path: a local file or folder, "" or None for the hub.
+      offline: whether only the hub's local cache may be used.
+
+    Raises:
+      InputError: no such model, no such file, or the hub does not have it or cannot be reached.
+    """
+    _, name, tag = _parts(timm_name)
+    timm_files.check(name, tag, path or None, offline)
 
 
 def _pair(size) -> tuple[int, int]:
@@ -155,7 +171,8 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
 
     `model.apply({"params": params}, images)["embedding"]` then equals timm's
     `forward_head(forward_features(images), pre_logits=True)` for normalised pictures [B, H, W, 3]. Classifiers in the
-    file are ignored. Position tables are resampled if `img_size` differs from the file's, as in timm.
+    file are ignored, and so is a prefix of the names, such as "module.". Position tables are resampled if `img_size`
+    differs from the file's, as in timm.
 
     Args:
       timm_name: architecture and tag, such as "swin_large_patch4_window12_384.ms_in22k"; the tag defaults to timm's.
@@ -186,14 +203,19 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
     try:
         with safetensors.safe_open(file, framework="numpy") as opened:
             shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}
-        wanted, fresh, left_out = timm_tensors.check(built, abstract, shapes, source_size, str(file))
+        prefix = timm_tensors.prefix_of(built, abstract, shapes, str(file))
+        outside = [key for key in shapes if not key.startswith(prefix)]
+        shapes = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+        wanted, fresh, left_out = timm_tensors.check(
+            built, abstract, shapes, source_size, f"{file}, behind the prefix {prefix!r}," if prefix else str(file)
+        )
         tensors = _read(file)
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{file} cannot be read as safetensors ({error}); download it again") from error
 
     layers = {}
     for entry in wanted:
-        tensor = np.asarray(tensors.pop(entry.timm), np.float32)
+        tensor = np.asarray(tensors.pop(prefix + entry.timm), np.float32)
         layers.setdefault(entry.leaf, []).append(timm_tensors.fitting(entry, tensor, built, source_size))
     if fresh:  # only in our models, such as the exponent of GeM: initialised
         for entry, tensor in zip(fresh, _fresh(built, fresh, image_size), strict=True):
@@ -205,7 +227,7 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
         for key in keys[:-1]:
             node = node.setdefault(key, {})
         node[keys[-1]] = np.stack(tensors) if keys in stacked else np.array(tensors[0], order="C")
-    named = (("ignored", left_out), ("not in the file, initialised", [entry.path for entry in fresh]))
+    named = (("ignored", left_out + outside), ("not in the file, initialised", [entry.path for entry in fresh]))
     notes = [
         f"{what}: {', '.join(found[:4])}{f' and {len(found) - 4} more' if len(found) > 4 else ''}"
         for what, found in named
@@ -214,7 +236,8 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
     print(
         "; ".join(
             [
-                f"pretrained: {timm_name}, {len(wanted)} tensors from {file}",
+                f"pretrained: {timm_name}, {len(wanted)} tensors from {file}"
+                + (f", where their names begin with {prefix!r}" if prefix else ""),
                 f"licence of the weights: {about.licence or 'unknown, ask the publisher'}",
                 *notes,
             ]
@@ -288,8 +311,10 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
         about.input_size,
         "the tree of parameters to save",
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.written(path) as new:
+        safetensors.numpy.save_file(tensors, new, metadata={"format": "pt"})
     # Fields that timm's arguments cannot express: neither fields that they have too, nor fields that change them, such
     # as a size that is None here because the variant defines it.
     rebuilt, known = module.from_timm(**arguments), inspect.signature(module.from_timm).parameters

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
+from retrieval_jax.files.arrays import load_npz
 from retrieval_jax.pages import charts
 from retrieval_jax.pages.parts import absent, choose, meter, percent, section
 from retrieval_jax.pages.rows import COLUMNS, item_html
@@ -78,8 +79,9 @@ def predicted_section(settings, workdir: pathlib.Path, catalog, picture: Callabl
         )
     vocabulary = Vocabulary.load(workdir / "attributes" / "vocabulary.json")
     tokens, targets = vocabulary.tokens, _targets(workdir, "val", vocabulary)
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        rows, label_ids, probabilities = arrays["rows"], arrays["label_ids"], arrays["probabilities"]
+    kinds = {"rows": (("int64",), 1), "label_ids": (("int32",), 2), "probabilities": (("float32",), 2)}
+    arrays = load_npz(file, kinds, remedy="run embed again")
+    rows, label_ids, probabilities = arrays["rows"], arrays["label_ids"], arrays["probabilities"]
     order = np.argsort(-probabilities, axis=1, kind="stable")
     label_ids = np.take_along_axis(label_ids, order, 1)
     probabilities = np.take_along_axis(probabilities, order, 1)

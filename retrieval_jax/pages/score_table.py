@@ -49,12 +49,13 @@ def best_stage(scores: Sequence[dict]) -> dict | None:
     return max(own, key=lambda stage: stage[key], default=None)
 
 
-def table(scores: Sequence[dict]) -> str:
+def table(scores: Sequence[dict], chance: dict[str, float] | None = None) -> str:
     """Returns the score table, a row per model and stage with the best of each column marked, and its summary.
 
     Args:
       scores: the "stages" of metrics.json: dicts with model, stage, metrics in [0, 1], their standard errors
         ("..._se"), and report, the metrics over the report half of the queries.
+      chance: the "chance" of metrics.json, {metric: value to expect of a random order}.
 
     Returns:
       HTML; "" without scores.
@@ -78,10 +79,12 @@ def table(scores: Sequence[dict]) -> str:
         names = "".join(f"<td>{escape(label(stage[key]))}</td>" for key in ("model", "stage"))
         lines.append(f"<tr{first}>{names}{cells}</tr>")
     head = "".join(f'<th scope="col" class="number">{escape(name)}</th>' for name, _ in columns)
+    by_chance = ", ".join(f"{metric_name(name)} {100 * value:.1f} %" for name, value in (chance or {}).items())
+    note = _note(scores) + (f" A gallery in random order would score {by_chance}." if by_chance else "")
     return (
         '<div class="scroll"><table><thead><tr><th scope="col">Model</th><th scope="col">Stage</th>'
         f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>\n"
-        f'<p class="reading">{escape(reading(scores))}</p>\n<p class="note">{escape(_note(scores))}</p>'
+        f'<p class="reading">{escape(reading(scores))}</p>\n<p class="note">{escape(note)}</p>'
     )
 
 

@@ -12,7 +12,7 @@ import pathlib
 import sys
 import types
 
-from retrieval_jax import arguments, pairs
+from retrieval_jax import arguments, brief, pairs
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring.ranking import Ranking
@@ -48,6 +48,8 @@ class State:
             raise InputError("State: there are no members")
         if self.ranking is not None:
             arguments.instance(self.ranking, Ranking, "ranking", "State")
+
+    __repr__ = brief.line
 
     def name(self, member: int) -> str:
         """Returns the name of a member, or its number."""

@@ -12,15 +12,16 @@ import json
 import os
 import pathlib
 import re
-import zipfile
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import tqdm
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
+from retrieval_jax.files.arrays import load_npz
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 
@@ -30,6 +31,14 @@ RANK_TOLERANCE = 1e-12
 FIT_ROWS = 4096  # rows read at once
 SHIFT_ROWS = 1024  # evenly spaced rows whose mean approximates that of all while they are read
 APPLY_ROWS = 2048
+
+
+class _Info(TypedDict):
+    """The info of a saved whitening; further keys say how it was fitted."""
+
+    format: int
+    version: str
+    space: NotRequired[str | None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +57,8 @@ class Whitening:
     mean: np.ndarray
     matrix: np.ndarray
     info: dict = dataclasses.field(default_factory=dict)
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         mean = arguments.array(self.mean, "mean", "Whitening", ("D",))
@@ -123,14 +134,17 @@ class Whitening:
         Raises:
           InputError: the file is missing, is not a saved whitening, has a different format, or has been altered.
         """
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                mean, matrix, info = arrays["mean"], arrays["matrix"], json.loads(str(arrays["info"]))
-            kind, version = info.pop("format"), info.pop("version")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        remedy = "create one with search or Whitening.save"
+        kinds = {"mean": (("float64",), 1), "matrix": (("float64",), 2), "info": (("str",), 0)}
+        arrays = load_npz(file, kinds, remedy=remedy)
+        mean, matrix = arrays["mean"], arrays["matrix"]
+        if len(mean) != len(matrix) or not (np.isfinite(mean).all() and np.isfinite(matrix).all()):
             raise InputError(
-                f"{file} is not a saved whitening ({error}): create one with search or Whitening.save"
-            ) from error
+                f"{file} is not a whitening (mean {mean.shape} and matrix {matrix.shape} do not fit, or are not "
+                f"finite): {remedy}"
+            )
+        info = documents.parse(str(arrays["info"]), _Info, name=f"the info of {file}", remedy=remedy)
+        kind, version = info.pop("format"), info.pop("version")
         fitted = cls(mean, matrix, info)
         if kind != FORMAT or fitted.version() != version:
             raise InputError(f"{file} has a different format or changed since it was written: fit the whitening again")

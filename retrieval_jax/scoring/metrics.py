@@ -40,6 +40,26 @@ def selection_half(query_ids: Sequence[str], share: float = 0.5) -> np.ndarray:
     return hash_shares(query_ids) < share
 
 
+def chance(truth: Truth) -> dict[str, float]:
+    """Returns the expected scores of a gallery in random order, over the queries that have a relevant listing.
+
+    Args:
+      truth: the ground truth.
+
+    Returns:
+      {"mar@10", "mar@10_capped", "recall@1"}; empty where no query has a relevant listing.
+    """
+    own = set(truth.query_ids) & set(truth.gallery_ids)
+    relevant = np.asarray(truth.num_relevant, np.float64)
+    others = len(truth.gallery_ids) - np.array([item in own for item in truth.query_ids], np.float64)
+    relevant, others = relevant[relevant > 0], others[relevant > 0]
+    if not len(relevant):
+        return {}
+    hits = np.minimum(10, others) * relevant / others  # among the first 10, expected
+    found = {"mar@10": hits / relevant, "mar@10_capped": hits / np.minimum(10, relevant), "recall@1": relevant / others}
+    return {name: float(values.mean()) for name, values in found.items()}
+
+
 def check(ranking: Ranking, truth: Truth) -> None:
     """Checks that ranking and truth have the same queries, in the same order, and the same gallery.
 

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.files.arrays import load_npy
-from retrieval_jax.files.atomic import replace_folder
+from retrieval_jax.files import atomic, documents, versions
+from retrieval_jax.files.arrays import file_sha256, load_npy
+
+
+class _Info(TypedDict):
+    """ranking.json."""
+
+    gallery_sha256: str
+    sha256: NotRequired[dict[str, str]]
+
+
+class _Stage(TypedDict):
+    """An entry of rankings.json: the names of two folders, and of the search step that made the ranking."""
+
+    model: documents.FileName
+    stage: documents.FileName
+    step: NotRequired[str | None]
+
+
+class _Stages(TypedDict):
+    """rankings.json."""
+
+    stages: list[_Stage]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +60,8 @@ class Ranking:
     item_rows: np.ndarray
     scores: np.ndarray
     gallery_sha256: str = ""
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         ids = Ids.of(self.query_ids)
@@ -78,36 +104,42 @@ class Ranking:
         """Writes the folder atomically; `info` (JSON-serialisable) goes into its ranking.json."""
 
         def fill(new: pathlib.Path) -> None:
-            np.save(new / "item_rows.npy", self.item_rows, allow_pickle=False)
-            np.save(new / "scores.npy", self.scores, allow_pickle=False)
+            atomic.write_npy(new / "item_rows.npy", self.item_rows)
+            atomic.write_npy(new / "scores.npy", self.scores)
             self.query_ids.save(new, "query_")
-            text = {"queries": len(self), "k": self.k, "gallery_sha256": self.gallery_sha256, **info}
-            (new / "ranking.json").write_text(json.dumps(text, indent=1))
+            sums = {file.name: file_sha256(file) for file in sorted(new.iterdir())}
+            text = {"queries": len(self), "k": self.k, "gallery_sha256": self.gallery_sha256, "sha256": sums, **info}
+            atomic.write_text(new / "ranking.json", json.dumps(text, indent=1))
 
-        return replace_folder(folder, fill)
+        return versions.replace(folder, "ranking.json", fill)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Ranking:
-        """Loads a ranking that `save` wrote.
+        """Loads a ranking that `save` wrote, and verifies the checksums of its files.
 
         Raises:
           InputError: a missing or damaged file; the message names it.
         """
-        folder = pathlib.Path(folder)
-        try:
-            info = json.loads((folder / "ranking.json").read_text())
-            sha = info["gallery_sha256"]
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{folder / 'ranking.json'} not found: run search first (python -m retrieval_jax.search)"
-            ) from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / 'ranking.json'} does not describe a ranking: run search again") from error
+        return versions.read(folder, "ranking.json", cls._load)
+
+    @classmethod
+    def _load(cls, folder: pathlib.Path) -> Ranking:
+        info = documents.read(
+            folder / "ranking.json",
+            _Info,
+            remedy="run search again",
+            missing="run search first (`retrieval-jax search`)",
+        )
+        sums = info.get("sha256", {})  # version 0.2 wrote none
+        for name in ("query_ids.npy", "query_id_offsets.npy", "item_rows.npy", "scores.npy"):
+            file = folder / name
+            if name in sums and file.exists() and file_sha256(file) != sums[name]:
+                raise InputError(f"{file} has changed since it was written: run search again")
         return cls(
             Ids.load(folder, "query_"),
-            load_npy(folder / "item_rows.npy", mmap=False),
-            load_npy(folder / "scores.npy", mmap=False),
-            sha,
+            load_npy(folder / "item_rows.npy", mmap=False, dtypes=("int64",), ndim=2),
+            load_npy(folder / "scores.npy", mmap=False, dtypes=("float32",), ndim=2),
+            info["gallery_sha256"],
         )
 
 
@@ -132,6 +164,8 @@ class Truth:
     gallery_ids: Sequence[str]
     indptr: np.ndarray
     rows: np.ndarray
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         for name in ("query_ids", "gallery_ids"):
@@ -221,6 +255,41 @@ class Truth:
         return np.diff(self.indptr)
 
 
+def replace_all(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None]) -> None:
+    """Replaces the rankings of a work directory once all new ones are complete.
+
+    Each ranking is replaced in one step, then the list of them; those that are no longer listed are removed last. So a
+    reader, or a kill in between, finds every ranking of the list whole.
+
+    Args:
+      folder: workdir/rankings.
+      fill: writes rankings.json, the rankings below <model>/<stage> and other files of the models, into the empty
+        folder that it is given.
+    """
+    folder = pathlib.Path(folder)
+    new = atomic.filled(folder, fill)
+    try:
+        if not folder.exists():
+            os.replace(new, folder)
+            return
+        rankings = {path.parent.relative_to(new) for path in new.rglob("ranking.json")}
+        for name in sorted(rankings):
+            versions.commit(new / name, folder / name, "ranking.json")
+        files = {path.relative_to(new) for path in new.rglob("*") if path.is_file()}
+        for name in sorted(files, key=lambda name: name.name == "rankings.json"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(new / name, folder / name)
+        for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
+            name = path.relative_to(folder)
+            if path.is_dir():
+                with contextlib.suppress(OSError):  # not empty
+                    path.rmdir()
+            elif name not in files and name.parent not in rankings:
+                path.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
 def _texts(ids: Sequence[str], name: str) -> Sequence[str]:
     """Returns ids as texts; sequences of texts stay as they are, since lists are looked up faster than `Ids`."""
     ids = arguments.sequence(ids, name, "Truth")
@@ -238,15 +307,17 @@ def list_stages(workdir: str | os.PathLike) -> list[tuple[str, str]]:
     Raises:
       InputError: there are no rankings yet, or rankings.json is damaged.
     """
-    file = pathlib.Path(workdir) / "rankings" / "rankings.json"
-    try:
-        return [(entry["model"], entry["stage"]) for entry in json.loads(file.read_text())["stages"]]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{file} not found: run `python -m retrieval_jax.search` with the same --config and --workdir first"
-        ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not a list of rankings ({error!r}): run search again") from error
+    return [(entry["model"], entry["stage"]) for entry in read_stages(workdir)]
+
+
+def read_stages(workdir: str | os.PathLike) -> list[dict]:
+    """Returns the entries of rankings.json; Args and Raises as of `list_stages`."""
+    return documents.read(
+        pathlib.Path(workdir) / "rankings" / "rankings.json",
+        _Stages,
+        remedy="run search again",
+        missing="run `python -m retrieval_jax.search` with the same --config and --workdir first",
+    )["stages"]
 
 
 def matching_stages(stages: Sequence[tuple[str, str]], wanted: str, setting: str) -> list[tuple[str, str]]:

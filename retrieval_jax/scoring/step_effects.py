@@ -7,14 +7,12 @@ place to them. The vectors do not reveal which case applies (nor does the share 
 
 from __future__ import annotations
 
-import json
 import os
-import pathlib
 
 import numpy as np
 
 from retrieval_jax.scoring import bootstrap, metrics
-from retrieval_jax.scoring.ranking import Ranking, Truth
+from retrieval_jax.scoring.ranking import Ranking, Truth, read_stages
 
 TRUST_NEIGHBOURS = ("reranking", "global_reranking", "query_expansion", "database_augmentation", "diffusion")
 METRIC = "mar@10_capped"
@@ -29,7 +27,7 @@ def pairs(workdir: str | os.PathLike) -> list[dict]:
     Returns:
       Dicts with model, stage, step, and before: the same model's previous stage.
     """
-    stages = json.loads((pathlib.Path(workdir) / "rankings" / "rankings.json").read_text())["stages"]
+    stages = read_stages(workdir)
     out, last = [], {}
     for entry in stages:
         model, stage, step = entry["model"], entry["stage"], entry.get("step")

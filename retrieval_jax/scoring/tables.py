@@ -27,7 +27,19 @@ def print_scores(rows: list[dict]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(row["model"], row["stage"], *(_number(row.get(name)) for name in columns), _interval(row))
-    _print(table)
+    show(table)
+
+
+def print_chance(chance: dict[str, float], gallery: int) -> None:
+    """Prints what the scores are to be compared with.
+
+    Args:
+      chance: see `metrics.chance`.
+      gallery: number of listings in it.
+    """
+    if chance:
+        listed = ", ".join(f"{name} {_number(value)}" for name, value in chance.items())
+        print(f"evaluate: by chance, with the {gallery:,} gallery listings in random order: {listed}")
 
 
 def print_slices(row: dict) -> None:
@@ -47,11 +59,18 @@ def print_slices(row: dict) -> None:
         for name, scores in found.items():
             numbers = (_number(scores[column]) for column in columns)
             table.add_row(name, f"{scores['num_scored']:,}", *numbers, _interval(scores))
-        _print(table)
+        show(table)
 
 
-def _print(table) -> None:
-    rich.console.Console(width=max(120, rich.console.Console().width)).print(table)
+def show(table: rich.table.Table, width: int = 120) -> None:
+    """Prints a table of names from the data: nothing in them is markup, an emoji's name or a style.
+
+    Args:
+      table: its cells are plain text.
+      width: least number of columns of the terminal that is assumed.
+    """
+    plain = {"markup": False, "emoji": False, "highlight": False, "color_system": None}
+    rich.console.Console(width=max(width, rich.console.Console().width), **plain).print(table)
 
 
 def _number(value) -> str:

@@ -3,9 +3,11 @@
 They come locked: a misspelt setting is an error, in a config file as on the command line. Blocks whose keys depend on
 another setting (OPEN) take any key. A config that needs a setting of its own adds it inside
 `with config.unlocked():` and then calls `lock(config)`, which keeps those blocks open.
+
+Settings at None follow the size of the catalogue, see sizes.py; mine and train print what they chose, and why.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from retrieval_jax.settings import tasks
 
@@ -38,7 +40,11 @@ def defaults() -> ConfigDict:
     config.data.leave_out = ""  # CSV (split, id, reason) of listings to leave out, such as retrieval_jax.leaks writes
 
     config.mine = ConfigDict()
-    config.mine.threshold = 30  # keep tokens that occur in more than this many titles of train and val
+    # Keep tokens that occur in more than this many titles of train and val: by default 30, fewer for few titles.
+    config.mine.threshold = config_dict.placeholder(int)
+    # What a word of a title is: 1, as published for eProduct; 2, the same for plain ASCII, right for other scripts,
+    # decomposed accents and HTML (attributes/titles.py). A vocabulary keeps the rule that it was made by.
+    config.mine.rule = 2
     # Better words, all off by default: docs/mining.md.
     config.mine.normalise = False  # one form of numbers with units, and of spellings
     config.mine.segment = False  # cut Chinese and Japanese into words
@@ -75,16 +81,16 @@ def defaults() -> ConfigDict:
     config.train.init_from = ""
     config.train.frozen = ()  # regexes of parameters that stay as they are, such as "^backbone/"
     config.train.dtype = "float32"  # of the computation; "bfloat16" on accelerators
-    config.train.batch_size = 128  # global, over all devices and processes
+    config.train.batch_size = config_dict.placeholder(int)  # global, over all devices and processes
     # Devices per axis; data 0 takes all that fsdp leaves. The train state is sharded along fsdp, which saves memory and
     # costs communication. May change when a run resumes.
     config.train.mesh = ConfigDict({"data": 0, "fsdp": 1})
     config.train.sharding_rules = ()  # (regex, spec) pairs before sharding.RULES, such as ("^heads_", (None, "fsdp"))
     config.train.accumulate_steps = 1  # parts to split a batch into when it does not fit in memory
-    config.train.epochs = 6.0
+    config.train.epochs = config_dict.placeholder(float)
     config.train.learning_rate = 2e-3
     config.train.final_learning_rate = 1e-6
-    config.train.warmup_epochs = 0.5
+    config.train.warmup_epochs = config_dict.placeholder(float)
     config.train.schedule = "cosine"  # or "wsd", "step", "constant", with the arguments of optim.SCHEDULES
     config.train.schedule_kwargs = ConfigDict()
     config.train.layer_decay = 1.0  # the n-th layer from the top learns at learning_rate * layer_decay ** n

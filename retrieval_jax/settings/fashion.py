@@ -22,7 +22,9 @@ def experiment(name: str, arg: ConfigDict) -> ConfigDict:
     config.data.image_size = (80, 64)
     config.mine.threshold = 5
     config.train.seed = arg.get("seed", 0)
+    config.train.batch_size = 128
     config.train.epochs = 0.05 if arg.runlocal else 4.0
+    config.train.warmup_epochs = 0.05 if arg.runlocal else 0.5
     config.train.ema_decay = 0.995
     config.train.eval_every_epochs = 0.0 if arg.runlocal else 1.0
     # Both sides are shop photos, and colour is part of what makes two listings the same product: mild crops, no jitter.

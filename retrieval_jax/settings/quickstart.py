@@ -31,6 +31,7 @@ def experiment(name: str, arg: ConfigDict) -> ConfigDict:
     config.mine.threshold = 5 if arg.runlocal else 30
     config.train.model.variant = "micro"
     config.train.epochs = 14.0
+    config.train.warmup_epochs = 0.5
     config.train.batch_size = 64  # many small steps: titles are noisy, and training starts on a plateau
     config.train.learning_rate = 3e-3
     config.train.transforms = (

@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from retrieval_jax import pairs
+from retrieval_jax import brief, pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,8 @@ class Task:
     constants: Any = None
     warm_start: Callable | None = None
     couples_rows: str = ""
+
+    __repr__ = brief.line
 
 
 def get(name: str) -> types.ModuleType:

@@ -13,6 +13,7 @@ import concurrent.futures
 import functools
 import hashlib
 import json
+import math
 import secrets
 
 import jax
@@ -21,8 +22,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from retrieval_jax.errors import InputError, RunFailed
-from retrieval_jax.files import atomic, remote
+from retrieval_jax.errors import InputError, RunFailed, first_line
+from retrieval_jax.files import atomic, documents, remote
 
 CHECKSUMS = "checksums.json"  # in the folder of a step: file -> sha256
 
@@ -261,9 +262,13 @@ def load_params(folder, step=None, which="ema"):
             f"{path}: the checkpoint is damaged ({problem}); give an earlier one (--step), or train again "
             "in the same --workdir, which resumes from the one before"
         )
+    _check_size(path, which, metadata.metadata[which])
     # An abstract tree of NumPy arrays: without one orbax asks for the devices of the run that saved.
     target = jax.tree.map(lambda m: np.broadcast_to(np.zeros((), m.dtype), m.shape), metadata.metadata[which])
-    return ocp.load_checkpointables(path, {which: target})[which], metadata.custom_metadata, step
+    try:
+        return ocp.load_checkpointables(path, {which: target})[which], metadata.custom_metadata, step
+    except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
+        raise InputError(f"{path} is not a readable checkpoint ({first_line(error)}); give an earlier step") from error
 
 
 def path_of(folder):
@@ -308,9 +313,30 @@ def _find(folder, step):
 
 def _metadata(path):
     try:
-        return ocp.checkpointables_metadata(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is not a readable checkpoint ({error}); delete it to use an earlier step") from error
+        found = ocp.checkpointables_metadata(path)
+        if not isinstance(found.metadata, dict) or not isinstance(found.custom_metadata, dict):
+            raise ValueError("it does not say what it holds")
+        return found
+    except MemoryError:
+        raise
+    except Exception as error:  # orbax does not check what it reads: any kind can come out of a damaged file
+        raise InputError(
+            f"{path} is not a readable checkpoint ({first_line(error)}); delete it to use an earlier step"
+        ) from error
+
+
+def _check_size(path, which, tree):
+    """Raises InputError unless arrays are of numbers, and not far larger than their files, which are compressed."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
+        raise InputError(f"{path} holds no arrays as {which!r}; delete it to use an earlier step")
+    needed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+    there = sum((path / name).stat().length for name in _files(path))
+    if needed > (1 << 26) + 100 * there:
+        raise InputError(
+            f"{path} announces {needed / 2**30:,.1f} GiB of parameters in files of {there / 2**20:,.1f} MiB; delete it "
+            "to use an earlier step"
+        )
 
 
 def _cause(error):
@@ -353,10 +379,12 @@ def _damage(path, part=""):
     if not file.exists():
         return ""
     try:
-        wanted = json.loads(file.read_text())
-        wanted = {name: digest for name, digest in wanted.items() if name.startswith(f"{part}/" if part else "")}
-    except (ValueError, AttributeError):
+        wanted = documents.parse(file.read_bytes(), dict[str, documents.Sha256], name=CHECKSUMS, remedy="")
+    except InputError:
         return f"{CHECKSUMS} is not readable"
+    wanted = {name: digest for name, digest in wanted.items() if name.startswith(f"{part}/" if part else "")}
+    if outside := [name for name in wanted if ".." in name.split("/") or name.startswith("/")]:
+        return f"{CHECKSUMS} names {outside[0]}, which is not in it"
     try:
         found = _hashes(path, list(wanted))
     except OSError as error:  # missing, or a sector that cannot be read

@@ -158,7 +158,7 @@ class Watch:
         finally:
             now = time.monotonic()
             self.seconds[name] += now - start
-            self._now = before, now
+            self._now = ("work" if before == "start" else before), now
 
     def alive(self) -> None:
         """Restarts the clock of the current stage: one more batch of an evaluation is done."""
@@ -192,7 +192,8 @@ def _waits_for(stage: str) -> str:
         "device": "the device to finish a step" + (", or another process to join it" if several else ""),
         "checkpoint": "the checkpoint to be written" + (" by all processes" if several else ""),
         "compiler": "the compiler",
-        "start": "catalogue, network and devices to be ready",
+        "start": "the catalogue to be read and the model to be built on the devices",
+        "work": "its own work between two steps: the machine is overloaded, out of memory, or was suspended",
     }.get(stage, stage)
 
 

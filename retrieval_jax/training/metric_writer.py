@@ -4,17 +4,24 @@ import json
 import math
 import pathlib
 import time
+from typing import TypedDict
 
 import tensorboardX
 
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
+
+
+class Line(TypedDict):
+    """A line of metrics.jsonl; further keys are numbers or null."""
+
+    step: documents.Count
 
 
 class MetricWriter:
     """Appends to <workdir>/metrics.jsonl and <workdir>/tensorboard/; only the first process writes.
 
-    A line is {"step": int, "time": seconds since 1970, name: number, ...}; non-finite and unknown (None) values are
-    written as null.
+    A line is {"step": int, "time": seconds since 1970, name: number, ...}; non-finite values are written as null, and
+    unknown ones (None) are left out.
     """
 
     def __init__(self, workdir, *, resume_step=None, enabled=True):
@@ -46,7 +53,7 @@ class MetricWriter:
         if self._file is None:
             return
         step, now = int(step), time.time()
-        values = {name: math.nan if value is None else float(value) for name, value in values.items()}
+        values = {name: float(value) for name, value in values.items() if value is not None}
         line = {"step": step, "time": round(now, 3)}
         line.update((name, value if math.isfinite(value) else None) for name, value in values.items())
         self._file.write(json.dumps(line) + "\n")
@@ -70,11 +77,7 @@ def _cut(path, resume_step):
         return
     kept = []
     if resume_step is not None:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                step = json.loads(line)["step"]
-            except (ValueError, KeyError, TypeError):
-                continue
-            if step <= resume_step:
-                kept.append(line + "\n")
+        for values in documents.lines(path, Line):
+            if values["step"] <= resume_step:
+                kept.append(json.dumps(values) + "\n")
     atomic.write_text(path, "".join(kept))

@@ -14,9 +14,11 @@ from retrieval_jax.workdir.layout import (
     members,
     predecessor,
     predecessor_folder,
+    smoke_run,
     verbs,
 )
 from retrieval_jax.workdir.records import (
+    done,
     invalidate,
     prepare,
     reason_to_run,
@@ -37,6 +39,7 @@ __all__ = [
     "as_path",
     "changes",
     "default_name",
+    "done",
     "invalidate",
     "member_folder",
     "members",
@@ -51,6 +54,7 @@ __all__ = [
     "refresh",
     "require_earlier",
     "run_stage",
+    "smoke_run",
     "stage_hash",
     "verbs",
     "without_free",

@@ -14,10 +14,10 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from retrieval_jax import errors, workdir
+from retrieval_jax import errors, output, workdir
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import base
-from retrieval_jax.workdir import config_files
+from retrieval_jax.workdir import config_files, layout, stopping
 
 load_config = config_files.load
 
@@ -53,6 +53,8 @@ def read(given, words: list[str]) -> list[str]:
     name, colon, arg = given.config.partition(":")
     given.config_file = config_files.find(name)
     given.config = config_files.load(given.config_file, arg if colon else None)
+    if {"runlocal", "runlocal=true", "runlocal=1"} & set(arg.lower().split(",")):  # reports say so
+        given.config.name += layout.RUNLOCAL
     overrides, rest = _split(given.config, words)
     values = override(given.config, overrides)
     if "workdir" in given:
@@ -159,7 +161,7 @@ def _run_verb(given, module) -> None:
     if hasattr(module, "check"):
         module.check(given.config, folder)
     record = workdir.run_stage(given.config, folder, verb, module.run, data)
-    print(f"{verb}: done in {record['seconds']:.1f} s")
+    print(workdir.done(record))
 
 
 def guarded(action) -> None:
@@ -175,9 +177,12 @@ def guarded(action) -> None:
         faulthandler.enable()
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().addFilter(output.clean_record)
     try:
         action()
     except Exception as error:
+        if stopping.requested():
+            raise stopping.Stopped from error
         jax, explained = sys.modules.get("jax"), errors.explain(error)
         several = jax is not None and jax.process_count() > 1
         if explained is None and not several:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.settings import base, tasks
+from retrieval_jax.workdir import checks
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", tuple: "a tuple"}
@@ -113,26 +114,16 @@ def load(file, arg: str | None = None) -> ConfigDict:
 
 
 def check(config: ConfigDict, where: str) -> None:
-    """Checks what no single setting's type can: sizes are pairs, and options are those of the task.
+    """Checks what no single setting's type can: values by the table in checks.py, and options are those of the task.
 
     Args:
       config: the settings.
       where: begins the message: the config file or the option that gave the setting.
 
     Raises:
-      InputError: a size is not (height, width), or task_kwargs holds options of another task.
+      InputError: a setting that cannot be, or task_kwargs holds options of another task.
     """
-    sizes = {name: get(config, name) for name in ("data.image_size", "embed.image_size")}
-    for number, view in enumerate(get(config, "train.views") or ()):
-        sizes[f"train.views[{number}].image_size"] = view.get("image_size", ()) if hasattr(view, "get") else ()
-    for name, size in sizes.items():
-        if size is None or (size == () and not name.startswith("data")):
-            continue
-        sides = tuple(size) if isinstance(size, (tuple, list)) else (size,)
-        whole = all(isinstance(side, int) and side > 0 for side in sides)
-        if len(sides) != 2 or not whole:
-            side = sides[0] if len(sides) == 1 and whole else 64
-            raise InputError(f"{where}: {name} is {size!r}: give height and width, such as ({side}, {side})")
+    checks.check(config, where)
     task, options = get(config, "train.task"), get(config, "train.task_kwargs")
     known = getattr(tasks, task, None) if isinstance(task, str) and not task.startswith("_") else None
     if known is None or getattr(known, "__module__", "") != tasks.__name__ or options is None:

@@ -35,18 +35,19 @@ _MOST_FILES = 2_000_000  # of a stamp; a root with more (such as "/") has none, 
 class Data:
     """The data of a config as it is now. The catalogue is read at the first question that needs it, and once."""
 
-    def __init__(self, config, folder):
+    def __init__(self, config, folder, since: "Data | None" = None):
         """Takes the stamp now, before any verb reads the catalogue.
 
         Args:
           config: the whole config.
           folder: the work directory.
+          since: what was made before the catalogue was read: its stamp is kept, only other runs are looked at again.
         """
         self._config = config
         self._places = places(config)
         self._runs = _runs(config, folder)
-        found = stamp(config)
-        self._stamp = found and " ".join([found, *self._runs.values()])
+        self._found = stamp(config) if since is None else since._found
+        self._stamp = self._found and " ".join([self._found, *self._runs.values()])
 
     def of(self, verb: str) -> dict:
         """Returns what a verb's record keeps: "places", "stamp" and "digests"; {} for a verb that reads no data.

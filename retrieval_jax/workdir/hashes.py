@@ -5,10 +5,9 @@ import fnmatch
 import hashlib
 import json
 
-from retrieval_jax.files import atomic
 from retrieval_jax.workdir import sides
 from retrieval_jax.workdir.layout import VERBS, as_path, member_folder, members, verbs
-from retrieval_jax.workdir.settings import plain
+from retrieval_jax.workdir.settings import plain, read_stage
 
 # Everything later was learned from these blocks: a directory with results of one value never takes another.
 FIXED_BLOCKS = ("data", "mine", "train")
@@ -37,6 +36,8 @@ FREE = {
     "train.keep_checkpoints": "embed takes the last one",
     "train.eval_every_epochs": "an evaluation reads the parameters and changes none",
 }
+# What settings were before they could be set: directories that were made then do not hold them.
+BEFORE = {"mine.rule": 1}
 # Those of FREE that say where the data lies: they may change where the content was recorded and is the same.
 PLACES = tuple(name for name in FREE if name.startswith("data.kwargs."))
 
@@ -51,7 +52,9 @@ def without_free(name: str, block):
     if not isinstance(block, dict):
         return block
     return {
-        key: without_free(f"{name}.{key}", value) for key, value in block.items() if not matches(f"{name}.{key}", FREE)
+        key: without_free(f"{name}.{key}", value)
+        for key, value in block.items()
+        if not matches(f"{name}.{key}", FREE) and BEFORE.get(f"{name}.{key}") != value
     }
 
 
@@ -114,13 +117,7 @@ def member_hashes(config, folder) -> dict:
     return found
 
 
-def read_stage(folder, verb: str) -> dict | None:
-    """Returns what stages/<verb>.json holds: the record of a finished verb, or why it has to run; None without one."""
-    file = as_path(folder) / "stages" / f"{verb}.json"
-    return atomic.read_json(file) if file.exists() else None
-
-
 def read_record(folder, verb: str) -> dict | None:
     """Returns the record of a finished verb, or None where it never finished or became stale."""
-    stage = read_stage(folder, verb)
+    stage = read_stage(as_path(folder), verb)
     return stage if stage is not None and "hash" in stage else None

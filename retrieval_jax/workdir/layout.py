@@ -35,6 +35,9 @@ def as_path(path) -> pathlib.Path:
     return remote.local_folder(path)
 
 
+RUNLOCAL = ":runlocal"  # the argument of every config that makes the smallest version of an experiment
+
+
 def default_name(stem: str, arg: str | None = None, overrides: dict | None = None) -> str:
     """Returns the folder name of a config with an argument and overrides: "quickstart-runlocal-search.k=50".
 
@@ -57,6 +60,20 @@ def default_name(stem: str, arg: str | None = None, overrides: dict | None = Non
 
 def _text(value) -> str:
     return value if isinstance(value, str) else json.dumps(plain(value), separators=(",", ":"))
+
+
+def smoke_run(config) -> str:
+    """Returns what to say of the scores of an experiment's smallest version, `:runlocal`; "" for any other run.
+
+    Args:
+      config: its name ends in ":runlocal", see `command_line.read`.
+    """
+    if not str(config.get("name") or "").endswith(RUNLOCAL):
+        return ""
+    return (
+        f"this is a smoke run ({RUNLOCAL}): it shows that every step works, on little data and with few steps of "
+        "training. Its scores say nothing about the method; leave the argument out for those"
+    )
 
 
 def verbs(config) -> tuple[str, ...]:

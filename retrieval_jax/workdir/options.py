@@ -161,6 +161,40 @@ def _export(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=pathlib.Path, help="the products: CSV, TSV, JSON Lines or Parquet")
+    parser.add_argument(
+        "--images", type=pathlib.Path, metavar="FOLDER", help="the pictures; by default the folder of the table"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE", help="config to write; by default beside the table, named like it"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite an existing config")
+
+
+def _pictures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", type=pathlib.Path, help="table of products that names pictures by address")
+    parser.add_argument(
+        "--out", type=pathlib.Path, required=True, metavar="FOLDER", help="of the pictures; created where missing"
+    )
+    parser.add_argument(
+        "--allow_private",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="private addresses that may be fetched from, such as 10.0.0.5 or 10.1.0.0/16; may be repeated",
+    )
+    parser.add_argument("--per_host", type=int, default=4, help="requests to a host at a time (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="per attempt at a picture (default: %(default)s)")
+    parser.add_argument("--max_mb", type=float, default=20.0, help="megabytes per picture (default: %(default)s)")
+    parser.add_argument(
+        "--max_gb", type=float, default=100.0, help="gigabytes to receive in all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max_pictures", type=int, default=1_000_000, help="pictures to fetch in all (default: %(default)s)"
+    )
+
+
 _QUICKSTART = "--config=quickstart"
 VERBS = {
     "run": Verb(
@@ -205,6 +239,19 @@ VERBS = {
         "lists the experiments that come with the package, with hardware and expected score",
         lambda parser: parser.add_argument("name", nargs="?", help="shows all about one of them"),
         ("", "fashion_best"),
+    ),
+    "init": Verb(
+        "looks at a shop's table and pictures, and writes a config for them",
+        _init,
+        ("products.csv --images=pictures/", "export/catalog_product.csv --images=export/media --out=shop.py"),
+    ),
+    "pictures": Verb(
+        "fetches the pictures that a table names by address",
+        _pictures,
+        (
+            "products.csv --out=pictures/",
+            "products.csv --out=pictures/ --per_host=2 --allow_private=10.1.0.0/16",
+        ),
     ),
     "prepare": Verb(
         "resizes a catalogue's pictures once, into files that are fast to read",

@@ -61,6 +61,37 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def memory_bytes() -> int:
+    """Returns how much memory this process may use: the machine's, or less where its control group has a limit."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in _memory_limits(pathlib.Path("/proc/self/cgroup"), pathlib.Path("/sys/fs/cgroup")):
+        try:
+            text = file.read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():  # "max" is no limit
+            limits.append(int(text))
+    return min(limits)
+
+
+def _memory_limits(own: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files that limit the memory of this process's control group and those above it, both versions."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        lines = []
+    files = [root / "memory.max", root / "memory" / "memory.limit_in_bytes"]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        parts = pathlib.PurePosixPath(path).parts[1:]
+        if not controllers:
+            files += [root.joinpath(*parts[: n + 1], "memory.max") for n in range(len(parts))]
+        elif "memory" in controllers.split(","):
+            name = "memory.limit_in_bytes"
+            files += [root.joinpath("memory", *parts[: n + 1], name) for n in range(len(parts))]
+    return files
+
+
 def hardware() -> dict:
     """Describes the machine: platform, processor, usable cores, memory, and accelerators if JAX is already loaded.
 
@@ -69,7 +100,7 @@ def hardware() -> dict:
     """
     found = {"platform": platform.platform(), "processor": processor(), "cores": cores()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+        found["memory_gib"] = round(memory_bytes() / 2**30, 1)
     if os.environ.get("GLIBC_TUNABLES"):
         found["malloc"] = os.environ["GLIBC_TUNABLES"]
     jax = sys.modules.get("jax")  # not imported for this: search and evaluate run without it

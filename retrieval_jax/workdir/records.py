@@ -16,9 +16,9 @@ import shlex
 import sys
 import time
 
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic, lock, remote
-from retrieval_jax.workdir import provenance, sides
+from retrieval_jax.workdir import checks, provenance, sides
 from retrieval_jax.workdir.freshness import Data
 from retrieval_jax.workdir.hashes import (
     FIXED_BLOCKS,
@@ -27,13 +27,12 @@ from retrieval_jax.workdir.hashes import (
     matches,
     member_hashes,
     read_record,
-    read_stage,
     recorded_hash,
     stage_hash,
     without_free,
 )
 from retrieval_jax.workdir.layout import OUTPUTS, VERBS, as_path, member_folder, members, predecessor_folder, verbs
-from retrieval_jax.workdir.settings import changes, check, plain
+from retrieval_jax.workdir.settings import changes, plain, read_settings, read_stage
 
 # ---------------------------------------------------------------------------------- checks, which write nothing
 
@@ -52,7 +51,7 @@ def prepare(config, folder):
       InputError: a setting that cannot be; or the directory holds results of another data, mine or train block, is a
         file, cannot be written, or lies at a URL that cannot be read.
     """
-    check(config)
+    checks.check(config)
     chosen = sides.of(config)
     folder = as_path(folder)
     if url := remote.url(folder):
@@ -67,7 +66,7 @@ def prepare(config, folder):
     _check_writable(folder)
     file = folder / "config.json"
     if file.exists() and _used(folder):
-        old, new = atomic.read_json(file), plain(config)
+        old, new = read_settings(folder), plain(config)
         changed = [
             line
             for block in FIXED_BLOCKS
@@ -220,9 +219,12 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
       InputError: another run uses the directory.
     """
     folder = as_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     first = provenance.is_first_process()
     with lock.held(remote.url(folder) or folder, verb) if first else contextlib.nullcontext():
+        if first:
+            _sweep(folder)
         invalidate(folder, verb)
         write_settings(config, folder)
         if first and remote.url(folder):
@@ -236,10 +238,36 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
                 remote.try_to_push(folder)
             raise
         seconds, cpu_seconds = time.monotonic() - start, provenance.cpu_seconds() - cpu_start
-        entry = record(config, folder, verb, seconds=seconds, cpu_seconds=cpu_seconds, summary=summary, data=data)
+        earlier = (summary or {}).pop("earlier_sessions", {"number": 0, "seconds": 0.0, "cpu_seconds": 0.0})
+        entry = record(
+            config,
+            folder,
+            verb,
+            seconds=seconds + earlier["seconds"],
+            cpu_seconds=cpu_seconds + earlier["cpu_seconds"],
+            sessions=1 + earlier["number"],
+            summary=summary,
+            data=data,
+        )
         if first:
             remote.push(folder)
         return entry
+
+
+def _sweep(folder) -> None:
+    """Removes what processes that were killed left half-written in a work directory."""
+    for place, _, _ in os.walk(folder):
+        atomic.sweep(place, again=True)
+
+
+def done(entry: dict) -> str:
+    """Returns the line about a verb that has just finished.
+
+    Args:
+      entry: its record.
+    """
+    text = f"{entry['verb']}: done in {entry['seconds']:.1f} s"
+    return text + (f", the sum of {entry['sessions']} sessions" if entry["sessions"] > 1 else "")
 
 
 def refresh(folder, verb: str, data: Data) -> None:
@@ -282,7 +310,7 @@ def write_settings(config, folder) -> None:
       folder: the work directory; created when missing.
     """
     file, new = as_path(folder) / "config.json", plain(config)
-    if not file.exists() or atomic.read_json(file) != new:
+    if not file.exists() or read_settings(file.parent) != new:
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_json(file, new)
 
@@ -294,6 +322,7 @@ def record(
     *,
     seconds: float,
     cpu_seconds: float,
+    sessions: int = 1,
     summary: dict | None = None,
     data: Data | None = None,
 ) -> dict:
@@ -303,8 +332,9 @@ def record(
       config: the whole config.
       folder: the work directory.
       verb: one of `VERBS`.
-      seconds: wall-clock time.
-      cpu_seconds: CPU time of this process and the children it waited for.
+      seconds: wall-clock time, of all sessions.
+      cpu_seconds: CPU time of this process and the children it waited for, and of earlier sessions.
+      sessions: how many processes worked on it, one after another; only a training counts those before the last.
       summary: what the verb returned, json-able.
       data: see `run_stage`.
 
@@ -319,6 +349,7 @@ def record(
         "outputs": _outputs(folder, verb),
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
+        "sessions": sessions,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
         "commit": provenance.commit(),
         "hardware": provenance.hardware(),
@@ -330,8 +361,8 @@ def record(
         if data is not None and (read := data.of(verb)):
             entry["data"] = read
         (folder / "stages").mkdir(parents=True, exist_ok=True)
-        atomic.write_json(folder / "stages" / f"{verb}.json", entry)
-        _write_run(folder)
+        _write_run(folder, entry)
+        atomic.write_json(folder / "stages" / f"{verb}.json", entry)  # last: with it the verb is complete
     return entry
 
 
@@ -349,12 +380,13 @@ def _outputs(folder, verb: str) -> dict:
     return found
 
 
-def _write_run(folder) -> None:
-    stages = {verb: entry for verb in VERBS if (entry := read_record(folder, verb)) is not None}
+def _write_run(folder, newest: dict) -> None:
+    records = {verb: newest if verb == newest["verb"] else read_record(folder, verb) for verb in VERBS}
+    stages = {verb: entry for verb, entry in records.items() if entry is not None}
     atomic.write_json(
         folder / "run.json",
         {
-            "config": atomic.read_json(folder / "config.json").get("name"),
+            "config": read_settings(folder).get("name"),
             "command": sys.argv,
             "commit": provenance.commit(),
             "versions": provenance.versions(),

@@ -1,10 +1,56 @@
-"""Settings of a work directory: as JSON, checked, and compared with the ones it was made with."""
+"""Settings of a work directory: as JSON, and compared with the ones it was made with."""
 
 import json
 import os
+from typing import Any, NotRequired, Required, TypedDict
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic, remote
+from retrieval_jax.files import documents, remote
+
+_MOST_BYTES = 256 << 20  # of a config.json or a record, which lists every file of its verb
+
+
+class _Settings(TypedDict, total=False):
+    """config.json: a block of settings per verb."""
+
+    name: str
+    data: Required[dict[str, Any]]
+    mine: dict[str, Any] | None
+    train: dict[str, Any] | None
+    embed: dict[str, Any] | None
+    search: dict[str, Any] | None
+    evaluate: dict[str, Any] | None
+    report: dict[str, Any] | None
+
+
+class _Data(TypedDict):
+    """What a record keeps of the data, see `freshness.Data.of`."""
+
+    places: list[str]
+    stamp: str | None
+    digests: dict[str, str]
+
+
+class _Record(TypedDict):
+    """stages/<verb>.json of a finished verb, see `records.record`."""
+
+    hash: str
+    blocks: dict[str, dict[str, Any] | None]
+    outputs: dict[str, documents.Count | None]
+    seconds: float
+    cpu_seconds: float
+    finished: str
+    commit: str | None
+    hardware: dict[str, Any]
+    summary: dict[str, Any]
+    members: NotRequired[dict[str, Any]]
+    data: NotRequired[_Data]
+
+
+class _Stale(TypedDict):
+    """stages/<verb>.json of a verb that has to run, see `records.invalidate`."""
+
+    stale: str
 
 
 def plain(value):
@@ -33,6 +79,43 @@ def plain(value):
     )
 
 
+def read_settings(folder) -> dict:
+    """Returns config.json of a work directory, as JSON holds it.
+
+    Args:
+      folder: local path of the work directory.
+
+    Raises:
+      InputError: it is missing, or does not hold settings.
+    """
+    return documents.read(
+        folder / "config.json",
+        _Settings,
+        remedy="restore it, or give another work directory",
+        missing=f"{folder} is not a work directory; make one with `retrieval-jax run --config=... --workdir=...`",
+        most_bytes=_MOST_BYTES,
+    )
+
+
+def read_stage(folder, verb: str) -> dict | None:
+    """Returns what stages/<verb>.json holds: the record of a finished verb, or why it has to run; None without one.
+
+    Args:
+      folder: local path of the work directory.
+      verb: one of `layout.VERBS`.
+
+    Raises:
+      InputError: the file is not a record.
+    """
+    file = folder / "stages" / f"{verb}.json"
+    if not os.path.lexists(file):
+        return None
+    remedy = f"delete it, and `retrieval-jax {verb}` runs again"
+    stage = documents.read(file, dict, remedy=remedy, most_bytes=_MOST_BYTES)
+    documents.check(stage, _Record if "hash" in stage else _Stale, name=str(file), remedy=remedy)
+    return stage
+
+
 def read_config(folder, checkpoint: dict | None = None) -> dict:
     """Returns the settings a work directory was made with: nested dicts, sequences as tuples.
 
@@ -45,16 +128,9 @@ def read_config(folder, checkpoint: dict | None = None) -> dict:
       InputError: the folder has no config.json.
     """
     folder = remote.local_folder(folder)
-    file = folder / "config.json"
-    if not file.exists():
-        raise InputError(
-            f"{file} not found: {folder} is not a work directory; "
-            "make one with `retrieval-jax run --config=... --workdir=...`"
-        )
-    config = atomic.read_json(file)
+    config = read_settings(folder)
     if checkpoint is not None:
-        embedded = folder / "stages" / "embed.json"
-        blocks = atomic.read_json(embedded).get("blocks", {}) if embedded.exists() else {}
+        blocks = (read_stage(folder, "embed") or {}).get("blocks", {})
         made = {"train": checkpoint.get("config") or {}, "embed": blocks.get("embed") or {}}
         if checkpoint.get("image_size"):
             made["data"] = {"image_size": checkpoint["image_size"]}
@@ -68,49 +144,6 @@ def _tuples(value):
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-# Least values of settings whose mistakes would otherwise surface late: after mining, or as a division by zero.
-_LEAST = {
-    "data.cache_bytes": 0,
-    "train.accumulate_steps": 1,
-    "train.batch_size": 1,
-    "train.checkpoint_every_steps": 1,
-    "train.eval_every_epochs": 0,
-    "train.hang_seconds": 0,
-    "train.keep_checkpoints": 1,
-    "train.log_every_steps": 1,
-    "train.num_threads": 1,
-    "train.num_workers": 0,
-    "embed.batch_size": 1,
-    "embed.shard_rows": 1,
-    "search.k": 1,
-}
-
-
-def check(config) -> None:
-    """Checks what can be checked without reading anything: sizes of images, counts and intervals.
-
-    Args:
-      config: the whole config, or a part of one.
-
-    Raises:
-      InputError: a setting that cannot be; the message says what to give.
-    """
-    for name, least in _LEAST.items():
-        block, _, key = name.partition(".")
-        value = (config.get(block) or {}).get(key)
-        if value is not None and (isinstance(value, bool) or not value >= least):
-            raise InputError(f"config.{name} is {value!r}: give {least} or more")
-    for block in ("data", "embed"):
-        size = (config.get(block) or {}).get("image_size")
-        if size is None or (block == "embed" and tuple(size) == ()):
-            continue
-        if len(size) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in size):
-            one = size[0] if len(size) else 64
-            raise InputError(
-                f"config.{block}.image_size is {tuple(size)}: give (height, width), such as ({one}, {one})"
-            )
 
 
 def changes(old, new, prefix: str = "") -> list[str]:

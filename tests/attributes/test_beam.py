@@ -194,7 +194,7 @@ def test_switches_match_those_of_mine(shop, done):
     ]
     found = statistics.load(shop / "switches", rules.counted_by)
     assert found.tokens.equals(counted.tokens) and found.pairs.equals(counted.pairs)
-    with pytest.raises(InputError, match="counted by the title rule 'titles-1 normalised-1 segmented-1'"):
+    with pytest.raises(InputError, match="counted by the title rule 'titles-2 normalised-1 segmented-1'"):
         statistics.load(shop / "switches")
 
 

@@ -100,7 +100,7 @@ def test_saved_clusters_become_a_category_level(tmp_path):
     assert column.tolist() == [0, -1, 1, 0, -1] and column.dtype == np.int32
     assert got.category_names[0] == ["x", "y"] and len(got.category_names[1]) == 2
     assert got.category_counts[1].tolist() == [2, 1]
-    for path, rows, words in (("clusters.npz", 4, "split has 4"), ("other.npz", 5, "unreadable clusters")):
+    for path, rows, words in (("clusters.npz", 4, "split has 4"), ("other.npz", 5, "not found")):
         with pytest.raises(InputError, match=words):
             clusters.as_categories(tmp_path / path, rows, info)
     clusters.save(tmp_path / "clusters.npz", np.full(5, -1))
@@ -153,5 +153,5 @@ def test_bad_cluster_settings_are_refused(tmp_path):
     assert (found >= 0).all() and len(np.unique(found)) == summary["clusters"] + 90 - summary["clustered"]
     config.mine.clusters.max_difference = 0.0
     assert "clusters" not in mine.run(config, tmp_path / "other")
-    with pytest.raises(InputError, match="missing or unreadable clusters"):
+    with pytest.raises(InputError, match="clusters.npz not found.*max_difference"):
         train.run(config, tmp_path / "other")

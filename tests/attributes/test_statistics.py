@@ -103,13 +103,13 @@ def test_tables_from_rows():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda folder: (folder / "statistics.json").unlink(), "statistics.json is missing"),
+        (lambda folder: (folder / "statistics.json").unlink(), "statistics.json not found"),
         (lambda folder: (folder / "pairs.parquet").unlink(), "one of its tables is missing"),
         (lambda folder: (folder / "tokens.parquet").write_bytes(b"PAR1 broken"), "unreadable statistics"),
-        (lambda folder: (folder / "statistics.json").write_text("{"), "unreadable statistics"),
+        (lambda folder: (folder / "statistics.json").write_text("{"), "statistics.json is not readable JSON"),
         (
             lambda folder: (folder / "statistics.json").write_text(
-                (folder / "statistics.json").read_text().replace("titles-1", "titles-0")
+                (folder / "statistics.json").read_text().replace("titles-2", "titles-0")
             ),
             "title rule 'titles-0'",
         ),

@@ -1,11 +1,12 @@
 """Counting, hashing, saving and encoding pseudo-attributes, against plain loops."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
 
-from retrieval_jax.attributes import statistics, titles, vocabulary
+from retrieval_jax.attributes import statistics, titles, vocabulary, words
 from retrieval_jax.errors import InputError
 
 TITLES = ["Red red shoes", "red Hat w/ box", "blue shoes - the best", "", "éclair Éclair hat", "the - w ."]
@@ -69,7 +70,7 @@ def test_save_and_load(tmp_path):
         (lambda content: content["tokens"].reverse(), "hash differs"),
         (lambda content: content["counts"].pop(), "hash differs"),
         (lambda content: content.update(rule="titles-0"), "title rule"),
-        (lambda content: content.pop("tokens"), "not a vocabulary"),
+        (lambda content: content.pop("tokens"), "missing required field `tokens`"),
     ],
 )
 def test_a_changed_vocabulary_is_refused(tmp_path, change, says):
@@ -82,11 +83,30 @@ def test_a_changed_vocabulary_is_refused(tmp_path, change, says):
         vocabulary.Vocabulary.load(file)
 
 
+def test_the_title_rule_is_part_of_a_vocabulary_and_old_ones_keep_theirs(tmp_path):
+    title = ["cre\u0300me &amp; Straße"]
+    for rule, tokens in ((1, ["amp", "cre", "straße"]), (2, ["crème", "strasse"])):
+        rules = words.Rules(rule=rule)
+        counted = statistics.count([title], tokenize=functools.partial(words.of_titles, rules=rules))
+        made = vocabulary.build(counted.tokens, 1, 0, rules)
+        assert made.tokens == tokens and made.encode(title)[1].tolist() == list(range(len(tokens)))
+        made.save(tmp_path / "vocabulary.json")
+        content = json.loads((tmp_path / "vocabulary.json").read_text(encoding="utf-8"))
+        assert content["rule"] == f"titles-{rule}" and "rules" not in content
+        again = vocabulary.Vocabulary.load(tmp_path / "vocabulary.json")
+        assert again.rules.rule == rule and again.hash == made.hash
+        assert again.encode(title)[1].tolist() == made.encode(title)[1].tolist()
+    old = vocabulary.Vocabulary(["red", "shoes"], np.array([2, 2]), 6, 1, words.Rules(rule=1))
+    assert (
+        old.hash == "c251ec79ac8742dc1c819839d4f21b1e5b6a8007a22f706042e384d320a83650"
+    )  # as before there was a second rule
+
+
 def test_a_missing_or_broken_vocabulary_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no vocabulary here"):
+    with pytest.raises(InputError, match="not found: there is no vocabulary"):
         vocabulary.Vocabulary.load(tmp_path / "vocabulary.json")
     (tmp_path / "broken.json").write_bytes(b'{"tokens": [')
-    with pytest.raises(InputError, match="not a vocabulary"):
+    with pytest.raises(InputError, match="is not readable JSON"):
         vocabulary.Vocabulary.load(tmp_path / "broken.json")
 
 
@@ -100,10 +120,10 @@ def test_targets_carry_the_hash(tmp_path):
         assert got.dtype == expected.dtype
     with pytest.raises(InputError, match="another vocabulary"):
         vocabulary.load_targets(tmp_path / "train.npz", "0" * 64)
-    with pytest.raises(InputError, match="unreadable targets"):
+    with pytest.raises(InputError, match="val.npz not found"):
         vocabulary.load_targets(tmp_path / "val.npz")
     (tmp_path / "val.npz").write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(InputError, match="unreadable targets"):
+    with pytest.raises(InputError, match="cannot be read"):
         vocabulary.load_targets(tmp_path / "val.npz")
     vocabulary.save_targets(tmp_path / "train.npz", indptr, ids, made.hash)
     assert (tmp_path / "train.npz").read_bytes() == first  # the same bytes every time

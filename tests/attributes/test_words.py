@@ -9,6 +9,7 @@ import pytest
 import reference
 from retrieval_jax.attributes import normalising, segmenting, words
 from retrieval_jax.attributes import titles as title_rule
+from retrieval_jax.errors import InputError
 
 BOTH = words.Rules(normalise=True, segment=True)
 FULL = words.Rules(
@@ -158,7 +159,7 @@ def test_frames_equal_titles_on_random_text():
 def test_without_rules_words_are_the_tokens():
     titles = ["Red 8 GB, grey", "防水の", "a"]
     assert words.of_titles(titles, words.Rules()).equals(title_rule.tokenize_many(titles))
-    assert not words.Rules() and words.Rules(segment=True)
+    assert not words.Rules().beyond_tokens and words.Rules(segment=True).beyond_tokens
 
 
 @pytest.mark.long
@@ -168,6 +169,8 @@ def test_frames_equal_titles_on_the_reference_titles():
 
 
 def test_rules_are_saved_and_read():
-    assert words.Rules.from_json(FULL.as_json()).as_json() == FULL.as_json()
+    assert words.Rules.from_json(FULL.as_json(), 2).as_json() == FULL.as_json()
     with pytest.raises(ValueError, match="another version"):
-        words.Rules.from_json(FULL.as_json() | {"normalise": "normalised-0"})
+        words.Rules.from_json(FULL.as_json() | {"normalise": "normalised-0"}, 2)
+    with pytest.raises(InputError, match="config.mine.rule is 3; give 1 or 2"):
+        words.Rules(rule=3)

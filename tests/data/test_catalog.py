@@ -156,7 +156,7 @@ BAD_ROWS = {
         "row 5 (id t2): the id is the same as in row 3 of metadata/train.csv",
     ),
     "duplicate id, gallery": ("index", _with("index", UUID="g1"), "row 6 (id g1): the id is the same as in row 2"),
-    "id in two splits": ("train", _with("train", UUID="g1"), "row 5 (id g1): the gallery split also has this id"),
+    "id in two splits": ("train", _with("train", UUID="q1"), "row 5 (id q1): the query split also has this id"),
     "id in two splits, val": ("train", _with("train", UUID="v1"), "row 5 (id v1): the val split also has this id"),
     "empty title": ("train", _with("train", AUCT_TITL="  "), "row 5 (id n7): the title is empty"),
     "unknown category": (
@@ -179,7 +179,7 @@ BAD_ROWS = {
     "missing image file": (
         "index",
         _with("index", IMAGE_PATH="index/x.jpg"),
-        "row 6 (id n7): missing image file: index/x.jpg; add",
+        "row 6 (id n7): missing image file: index/x.jpg (looked in /",
     ),
     "truncated image file": (
         "index",

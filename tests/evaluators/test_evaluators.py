@@ -1,6 +1,7 @@
 """Evaluations by name: which rows they choose, their scores, and what they refuse."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -46,6 +47,7 @@ def test_retrieval_scores_a_fixed_part_and_keeps_all_relevant_rows():
     scores = dict(evaluation(PARAMS))
     assert tuple(scores) == evaluation.names == tuple(f"retrieval/{name}" for name in retrieval.SCORES)
     assert scores == dict(retrieval.make(make_task(), catalog, **kw)(PARAMS))
+    assert re.fullmatch(r"retrieval: \d+ of [\d,]+ queries .* against \d+ of \d+ gallery listings, .*", evaluation.of)
     assert scores["retrieval/recall@1"] == scores["retrieval/mar@10_capped"] == 1.0
     worse = dict(evaluation({"w": PARAMS["w"] * 0 + 1}))
     assert worse["retrieval/recall@1"] < 1

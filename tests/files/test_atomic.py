@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, RunFailed
 from retrieval_jax.files import atomic
 
 
@@ -85,3 +85,59 @@ atomic.replace_folder(folder, lambda new: (new / "b").write_text("2"))
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "folder")], timeout=120, check=False)
     assert done.returncode == 0 and names(tmp_path / "folder") == ["b"]
+
+
+def test_what_killed_processes_left_is_swept_and_what_others_write_is_not(tmp_path):
+    code = """
+import os, pathlib, signal, sys
+from retrieval_jax.files import atomic
+place = pathlib.Path(sys.argv[1])
+def ends(stream):
+    os.mkdir(atomic.temporary(place / "folder"))
+    os.kill(os.getpid(), signal.SIGKILL)
+atomic.write(place / "file", ends)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120, check=False)
+    left = names(tmp_path)
+    assert done.returncode == -9 and len(left) == 2 and all(name.endswith(".tmp") for name in left)
+    mine, user = atomic.temporary(tmp_path / "file"), tmp_path / ".file.tmp"
+    elsewhere = tmp_path / ".file.1.another-machine.0123abcd.tmp"
+    for path in (mine, user, elsewhere):
+        path.write_text("")
+    atomic.sweep(tmp_path, again=True)
+    assert names(tmp_path) == sorted(path.name for path in (mine, user, elsewhere))
+    os.utime(elsewhere, (0, 0))
+    atomic.sweep(tmp_path, again=True)
+    assert names(tmp_path) == sorted(path.name for path in (mine, user))
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_every_file_has_the_mode_of_the_umask(tmp_path, mask):
+    def private(new):
+        (new / "a").touch(0o600)
+
+    before = os.umask(mask)
+    try:
+        atomic.write_text(tmp_path / "text", "1")
+        with atomic.written(tmp_path / "library") as new:
+            new.chmod(0o600)
+        atomic.replace_folder(tmp_path / "folder", private)
+    finally:
+        os.umask(before)
+    for file in (tmp_path / "text", tmp_path / "library", tmp_path / "folder" / "a"):
+        assert file.stat().st_mode & 0o777 == 0o666 & ~mask
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_one_before(tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    atomic.write_npy(tmp_path / "a.npy", np.arange(3))
+
+    def full(stream):
+        with open("/dev/full", "wb", buffering=0) as device:
+            np.save(atomic._Plain(device), np.zeros(10_000), allow_pickle=False)
+
+    with pytest.raises(RunFailed, match=r"a\.npy could not be read or written \(No space left on device\): free some"):
+        atomic.write(tmp_path / "a.npy", full)
+    assert names(tmp_path) == ["a.npy"] and len(np.load(tmp_path / "a.npy")) == 3

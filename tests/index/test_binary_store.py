@@ -276,9 +276,9 @@ def test_a_flipped_bit_is_detected(tmp_path):
 def test_other_damaged_files_are_named(tmp_path):
     make(tmp_path / "i").close()
     for name, words in (
-        ("binary.json", "not the description|there is no"),
+        ("binary.json", "binary.json (has an unexpected content|is not readable|not found: there is no)"),
         ("coder.npz", "changed|coder.npz"),
-        ("shard-000/current.json", "current generation"),
+        ("shard-000/current.json", "current.json (has an unexpected content|is not readable|not found)"),
         ("shard-000/000001.log", "not found"),
         ("shard-000/000001.vectors", ""),
     ):

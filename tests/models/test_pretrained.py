@@ -1,4 +1,7 @@
-"""Published weights: names, files, errors for wrong ones, resampling, and round trips that are exact to the bit."""
+"""Published weights: names, files, errors for wrong ones, resampling, and round trips that are exact to the bit.
+
+Longer than 400 lines: one test per kind of file that is accepted or refused.
+"""
 
 import json
 import subprocess
@@ -219,6 +222,48 @@ def test_one_message_lists_everything_that_is_wrong(tmp_path):
         "conv_dw.weight (8, 8, 7, 7), expected (8, 1, 7, 7)",
     ):
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "visual.", "student.backbone.", "module._orig_mod.model."])
+def test_a_prefix_of_all_names_is_recognised(tmp_path, capsys, prefix):
+    file, tensors = write(tmp_path, "convnext_atto", **CONVNEXT)
+    _, expected = pretrained.load("convnext_atto", file, **CONVNEXT)
+    other = {f"text.{name}": np.zeros(3, np.float32) for name in ("stem.0.bias", "positions")}
+    head = {f"{prefix}head.fc.weight": np.zeros((5, 16), np.float32), "logit_scale": np.zeros(1, np.float32)}
+    save_file({f"{prefix}{name}": tensor for name, tensor in tensors.items()} | other | head, file)
+    capsys.readouterr()
+    _, params = pretrained.load("convnext_atto", file, **CONVNEXT)
+    assert equal(params, expected)
+    printed = capsys.readouterr().out
+    assert f"where their names begin with {prefix!r}" in printed and "ignored: head.fc.weight, " in printed
+    assert "logit_scale" in printed and "text.positions" in printed
+
+
+def test_a_file_with_the_model_under_two_prefixes_is_ambiguous(tmp_path):
+    file, tensors = write(tmp_path, "convnext_atto", **CONVNEXT)
+    save_file({f"{each}.{name}": tensor for name, tensor in tensors.items() for each in ("student", "teacher")}, file)
+    with pytest.raises(InputError, match="holds this model 2 times, under 'student.' and 'teacher.'"):
+        pretrained.load("convnext_atto", file, **CONVNEXT)
+    save_file({**tensors, **{f"ema.{name}": tensor for name, tensor in tensors.items()}}, file)
+    with pytest.raises(InputError, match="unexpected: ema."):  # a file without a prefix is read as it was
+        pretrained.load("convnext_atto", file, **CONVNEXT)
+
+
+def test_a_near_miss_names_the_prefix(tmp_path):
+    file, tensors = write(tmp_path, "convnext_atto", **CONVNEXT)
+    del tensors["stem.0.bias"]
+    save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, file)
+    with pytest.raises(InputError) as caught:
+        pretrained.load("convnext_atto", file, **CONVNEXT)
+    assert "behind the prefix 'module.', does not hold" in str(caught.value)
+    assert "1 missing: stem.0.bias (8,). Give" in str(caught.value)
+    save_file({f"vit.encoder.{number}.weight": np.zeros(3, np.float32) for number in range(3)}, file)
+    with pytest.raises(InputError, match="All names in the file begin with 'vit.encoder.'"):
+        pretrained.load("convnext_atto", file, **CONVNEXT)
+    with pytest.raises(InputError) as caught:  # no prefix to report
+        save_file({"a.weight": np.zeros(3, np.float32), "b.weight": np.zeros(3, np.float32)}, file)
+        pretrained.load("convnext_atto", file, **CONVNEXT)
+    assert "begin" not in str(caught.value) and "prefix" not in str(caught.value)
 
 
 def test_wrong_paths_and_broken_files(tmp_path):

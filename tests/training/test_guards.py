@@ -62,6 +62,18 @@ def test_a_stalled_input_is_reported_with_the_places_of_its_threads(capsys):
     assert 0.5 < watch.seconds["input"] < 30
 
 
+def test_a_wait_between_two_steps_is_not_the_wait_for_the_start(capsys):
+    with guards.Watch(warn_seconds=0.1) as watch:
+        time.sleep(0.3)
+        first = capsys.readouterr().err
+        with watch.stage("device"):
+            pass
+        time.sleep(0.3)
+    assert "for the catalogue to be read" in first
+    later = capsys.readouterr().err
+    assert "for its own work between two steps" in later and "catalogue" not in later
+
+
 def test_a_hang_ends_the_process():
     code = (
         "import time\nfrom retrieval_jax.training import guards\n"

@@ -41,10 +41,10 @@ def test_a_new_run_starts_with_an_empty_file(tmp_path):
 
 def test_non_finite_values_are_valid_json(tmp_path):
     writer = MetricWriter(tmp_path)
-    writer.write(1, {"a": float("nan"), "b": np.inf})
+    writer.write(1, {"a": float("nan"), "b": np.inf, "c": None})
     writer.close()
     [line] = lines(tmp_path)
-    assert line["a"] is None and line["b"] is None
+    assert line["a"] is None and line["b"] is None and "c" not in line  # unknown is not non-finite
 
 
 def test_other_processes_write_nothing(tmp_path):

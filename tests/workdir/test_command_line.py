@@ -143,7 +143,7 @@ def test_overrides_argument_and_default_work_directory(call, tmp_path):
     [
         (["--config.search.k=7"], "search.k", 7),
         (["--config.search.k", "7"], "search.k", 7),
-        (["--config.train.learning_rate", "-1"], "train.learning_rate", -1.0),
+        (["--config.evaluate.near_duplicates.max_difference", "-1"], "evaluate.near_duplicates.max_difference", -1.0),
         (["--config.mine.normalise"], "mine.normalise", True),
         (["--config.mine.normalise=true"], "mine.normalise", True),
         (["--config.mine.normalise", "--noconfig.mine.normalise"], "mine.normalise", False),

@@ -259,12 +259,15 @@ def test_what_only_changes_speed_may_change_and_runs_nothing(tmp_path, changed):
     assert workdir.read_config(tmp_path)[block][key] == next(iter(changed.values()))
 
 
-@pytest.mark.parametrize("key", ["train.crop_before_decoding", "train.batch_size", "train.accumulate_steps"])
-def test_what_only_looks_like_speed_is_refused(tmp_path, key):
+@pytest.mark.parametrize(
+    "key, value",
+    [("train.crop_before_decoding", True), ("train.batch_size", 4), ("train.accumulate_steps", 4)],
+)
+def test_what_only_looks_like_speed_is_refused(tmp_path, key, value):
     run_all(make_config(), tmp_path)
     config = make_config()
-    config.update_from_flattened_dict({key: 4})
-    with pytest.raises(InputError, match=f"{key}: .absent. -> 4"):
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=f"{key}: .absent. -> {json.dumps(value)}"):
         workdir.prepare(config, tmp_path)
 
 
@@ -354,9 +357,9 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "changed, says",
     [
-        ({"data.image_size": (64,)}, r"config.data.image_size is \(64,\): give .height, width., such as \(64, 64\)"),
+        ({"data.image_size": (64,)}, r"config.data.image_size is \(64,\): give height and width, such as \(64, 64\)"),
         ({"data.image_size": (64, 0)}, "config.data.image_size"),
-        ({"train.batch_size": 0}, "config.train.batch_size is 0: give 1 or more"),
+        ({"train.batch_size": 0}, "config.train.batch_size is 0: give a whole number of 1 or more"),
         ({"train.hang_seconds": float("nan")}, "config.train.hang_seconds is nan"),
         ({"embed.batch_size": -4}, "config.embed.batch_size is -4"),
     ],

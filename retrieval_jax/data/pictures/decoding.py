@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pathlib
-import re
+import threading
 import warnings
-import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -15,6 +16,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+from retrieval_jax import errors
+from retrieval_jax.data import children
+from retrieval_jax.data.pictures import headers
 from retrieval_jax.errors import InputError, short
 
 cv2.setNumThreads(1)  # pictures are read by several threads; OpenCV's own would compete with them
@@ -23,45 +27,21 @@ MAX_PIXELS = 64 * 2**20  # larger pictures are treated as decompression bombs
 # Pillow's other readers are never used. Its JPEG reader also reads MPO, written by phones with two lenses.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
-HEAD = 65_536
-JPEG = b"\xff\xd8\xff"
-# An EXIF orientation other than upright, in either byte order.
-_TURNED = re.compile(
-    rb"\x01\x12\x00(?!\x03\x00\x00\x00\x01\x00\x01)|\x12\x01.\x00(?<!\x03\x00)|"
-    rb"\x12\x01\x03\x00(?!\x01\x00\x00\x00\x01\x00)",
-    re.DOTALL,
-)
+# A picture that its header does not bound (see `headers.needs_limits`) is decoded with these limits. Both grow with
+# max_pixels beyond MAX_PIXELS.
+SECONDS = 10  # of processor time
+MEMORY = 16  # bytes per pixel of max_pixels
+_BASE = 256 * 2**20  # bytes, and four times the file
+
+_LARGE = 2**24  # pixels: fewer are decoded by all threads at once
+_STRIP = 2**22  # pixels converted at once
 _ROWS = 32  # largest number of rows that share the blocks of a JPEG
-PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-# Signatures of files that are not pictures, or of unsupported formats: (offset, bytes, description).
-_KNOWN = (
-    (0, b"<", "an HTML, XML or SVG page"),
-    (0, b"{", "JSON"),
-    (0, b"%PDF", "a PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"\x1f\x8b", "compressed (gzip)"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"8BPS", "Photoshop's"),
-    (0, b"\0\0\1\0", "ICO"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    *(
-        (4, b"ftyp" + brand, name)
-        for name, brands in {
-            "AVIF": (b"avif", b"avis"),
-            "HEIC": (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"),
-        }.items()
-        for brand in brands
-    ),
-)
 _REMEDY = {
     "missing image file": "add the file or remove the row",
     "truncated image file": "copy the file again",
     "not an image file": "replace it by a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM",
     "image too large": "shrink it or raise config.data.kwargs.max_pixels",
+    "image too costly": "save it again as an ordinary JPEG or PNG",
     "path leaves the root": "give paths relative to the image folder, without '..' or links to elsewhere",
 }
 
@@ -80,8 +60,15 @@ class Encoded:
 
     def __init__(self, data: bytes, whole: Any, max_pixels: int = MAX_PIXELS):
         self._data, self._whole, self._pixels = data, whole, None
-        self._frame, (width, height), plain, turned = _jpeg_header(data)
-        if plain and not turned and 0 < width * height <= max_pixels and ends_well(data[:8], data[-12:]):
+        header = headers.jpeg(data)
+        self._frame, (width, height) = header.frame, header.size
+        if (
+            header.plain
+            and not header.turned
+            and 0 < width * height <= max_pixels
+            and headers.ends_well(data[:8], data[-12:])
+            and not headers.too_many_scans(data, header)
+        ):
             self.shape = height, width, 3
         else:
             self.shape = self.pixels().shape
@@ -112,7 +99,8 @@ class Encoded:
             else:
                 rows = self.shape[0]
             try:  # not strict, because unread bytes would be an error
-                image = simplejpeg.decode_jpeg(data, min_height=-(-rows // factor), min_factor=factor, strict=False)
+                with _room(self.shape[0] * self.shape[1]):
+                    image = simplejpeg.decode_jpeg(data, min_height=-(-rows // factor), min_factor=factor, strict=False)
                 (top, bottom), (left, right) = (
                     ((first + factor // 2) // factor, (first + length + factor // 2) // factor)
                     for first, length in ((top, height), (left, width))
@@ -165,7 +153,8 @@ def picture(number: int, image: Any) -> np.ndarray:
     if isinstance(image, str | pathlib.Path):
         try:
             return decode(pathlib.Path(image).read_bytes())
-        except OSError as error:
+        except (OSError, MemoryError) as error:
+            errors.raise_shortage(error, f"picture {number}: {image}")
             raise InputError(f"picture {number}: {image} cannot be read ({error.strerror})") from error
         except BadImage as error:
             raise InputError(f"picture {number}: {error.sentence(image)}") from error
@@ -181,7 +170,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = Non
     """Decodes a picture.
 
     OpenCV decodes ordinary JPEGs, Pillow the rest: CMYK, transparency (composited on white), other formats, JPEGs
-    without an end marker at their end. The EXIF orientation is applied, 16 bits become 8, grey becomes RGB, and an
+    without an end marker at their end. Formats whose header does not bound the cost are decoded in a child process with
+    limits. The EXIF orientation is applied, 16 bits become 8, grey becomes RGB, and an
     animation is reduced to its first frame.
 
     Args:
@@ -193,29 +183,123 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, at_least: int | None = Non
       uint8 [H, W, 3] RGB.
 
     Raises:
-      BadImage: not a picture, truncated, or too large.
+      BadImage: not a picture, truncated, too large or too costly.
+      MemoryError: the machine lacks memory; the picture may be fine.
     """
-    plain, size = peek(data)
-    if size:
-        check_size(size, max_pixels)
-    if data.startswith(PNG) and not _checksums_match(data):  # Pillow may return the rest of such a picture as black
-        raise BadImage("truncated image file", "a checksum is wrong")
-    if plain and size and ends_well(data[:8], data[-12:]):
-        flag = cv2.IMREAD_COLOR_RGB
-        if at_least:
-            fits = [n for n in (8, 4, 2) if min(size) // n >= at_least]
-            flag = (
-                {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}[fits[0]]
-                if fits
-                else flag
-            )
-        try:
+    image = _plain(data, max_pixels, at_least)
+    if image is not None:
+        return image
+    of, png = headers.kind(data), None
+    if not of:
+        raise not_a_picture(data)
+    if of == "PNG":
+        png = headers.png(data)
+        if not png.intact:  # Pillow may return the rest of such a picture as black
+            raise BadImage("truncated image file", "a checksum is wrong")
+    if of == "BMP" and (slow := headers.slow_bmp(data)):
+        raise BadImage("image too costly", slow)
+    if png.heavy if png else headers.needs_limits(data, of):
+        return _with_limits(data, max_pixels)
+    return _here(png.data if png else data, max_pixels)
+
+
+def _plain(data: bytes, max_pixels: int, at_least: int | None) -> np.ndarray | None:
+    """Decodes an ordinary JPEG with OpenCV, None for any other file; raises BadImage if it is too large or costly."""
+    if not data.startswith(headers.JPEG):
+        if size := headers.peek(data)[1]:
+            check_size(size, max_pixels)
+        return None
+    header = headers.jpeg(data)
+    if header.frame:
+        check_size(header.size, max_pixels)
+    if many := headers.too_many_scans(data, header):
+        raise BadImage("image too costly", many)
+    if not (header.plain and header.frame and headers.ends_well(data[:8], data[-12:])):
+        return None
+    size = header.size
+    flag = cv2.IMREAD_COLOR_RGB
+    if at_least:
+        fits = [n for n in (8, 4, 2) if min(size) // n >= at_least]
+        flag = (
+            {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}[fits[0]]
+            if fits
+            else flag
+        )
+    try:
+        with _room(size[0] * size[1]):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-        except cv2.error:
-            image = None
-        if image is not None:
-            return image if flag == cv2.IMREAD_COLOR_RGB else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return pillow_decode(io.BytesIO(data), max_pixels)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem or errors.shortage(error):
+            raise MemoryError(f"out of memory: OpenCV could not decode {size[0]} x {size[1]} pixels") from error
+        return None
+    return image if image is None or flag == cv2.IMREAD_COLOR_RGB else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+class _Room:
+    """Lets large pictures be decoded at the same time as long as their pixels together fit; a larger one alone."""
+
+    def __init__(self, pixels: int):
+        self._most, self._taken, self._changed = pixels, 0, threading.Condition()
+
+    def __call__(self, pixels: int) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if pixels <= _LARGE else self._held(pixels)
+
+    @contextlib.contextmanager
+    def _held(self, pixels: int) -> Iterator[None]:
+        pixels = min(pixels, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + pixels <= self._most)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_room = _Room(max(MAX_PIXELS, _LARGE * (os.cpu_count() or 1)))
+
+
+def _here(data: bytes, max_pixels: int) -> np.ndarray:
+    """Decodes a picture with Pillow in this process, twice if a lack of memory may have looked like damage."""
+    size = headers.peek(data)[1]
+    pixels = size[0] * size[1] if size else 0
+    try:
+        with _room(pixels):
+            return pillow_decode(io.BytesIO(data), max_pixels)
+    except BadImage as error:
+        if pixels <= _LARGE // 16 or error.reason != "truncated image file":
+            raise
+    with _room(max(pixels, MAX_PIXELS)):  # alone, and with memory to spare
+        np.empty(MEMORY * pixels, np.uint8)  # raises MemoryError
+        return pillow_decode(io.BytesIO(data), max_pixels)
+
+
+def _with_limits(data: bytes, max_pixels: int) -> np.ndarray:
+    scale = max(1.0, max_pixels / MAX_PIXELS)
+    limits = {"memory": MEMORY * max(max_pixels, MAX_PIXELS) + 4 * len(data) + _BASE, "seconds": SECONDS * scale}
+    try:
+        for answer, pixels in children.call(f"{__name__}:in_child", {"max_pixels": max_pixels}, data, **limits):
+            if "bad" in answer:
+                problem = BadImage(*answer["bad"])
+            else:
+                problem, image = None, np.frombuffer(pixels, np.uint8).reshape(answer["shape"])
+    except children.Exceeded as error:
+        problem = BadImage("image too costly", str(error))
+    if problem:
+        raise problem
+    return image
+
+
+def in_child(arguments: dict, data: bytes) -> Iterator[tuple[dict, Any]]:
+    """Decodes a picture in a child process, see `children.call`."""
+    try:
+        image = _here(bytes(data), arguments["max_pixels"])
+    except BadImage as error:
+        yield {"bad": [error.reason, error.detail]}, b""
+    else:
+        yield {"shape": image.shape}, memoryview(np.ascontiguousarray(image)).cast("B")
 
 
 def check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -224,66 +308,13 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise BadImage("image too large", f"{size[0]} x {size[1]} pixels, at most {max_pixels:,} are decoded")
 
 
-def ends_well(head: bytes, tail: bytes) -> bool:
-    """Returns whether a JPEG or PNG ends with its end marker; False for other formats and after trailing bytes."""
-    return tail.endswith(b"\xff\xd9") if head.startswith(JPEG) else head.startswith(PNG) and tail == _PNG_END
-
-
-def _checksums_match(png: bytes) -> bool:
-    """Returns whether the checksums of a PNG's critical chunks are right."""
-    view, at = memoryview(png), 8
-    while at + 12 <= len(png):
-        end = at + 8 + int.from_bytes(view[at : at + 4])
-        critical = not view[at + 4] & 32  # by the case of its name's first letter; a broken comment does no harm
-        if critical and end + 4 <= len(png) and zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
-            return False
-        at = end + 4
-    return True
-
-
-def peek(data: bytes) -> tuple[bool, tuple[int, int] | None]:
-    """Reads a header: (whether OpenCV decodes this kind as we want, (width, height) or None if not found)."""
-    if data.startswith(PNG):
-        if len(data) < 33 or data[12:16] != b"IHDR":
-            return False, None
-        # OpenCV's reader needs gigabytes and a minute for some damaged PNGs of 69 bytes.
-        return False, (int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
-    frame, size, plain, _ = _jpeg_header(data)
-    return plain, size if frame else None
-
-
-def turned(jpeg: bytes) -> bool:
-    """Returns whether a JPEG may have an EXIF orientation to apply, which not every reader does."""
-    return _jpeg_header(jpeg)[3]
-
-
-def _jpeg_header(data: bytes) -> tuple[int, tuple[int, int], bool, bool]:
-    """Reads a JPEG's header.
-
-    Returns:
-      (offset of the frame header, 0 if not found; (width, height); whether it has 8 bits and one or three channels;
-      whether EXIF may have an orientation to apply).
-    """
-    at, frame, turns = 2, (0, (0, 0), False), False
-    while data.startswith(JPEG) and at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill bytes and markers without content
-            at += 1 if marker == 0xFF else 2
-        elif marker in (0xD9, 0xDA):
-            break
-        else:
-            end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not frame[0]:
-                size = int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
-                frame = at, size, data[at + 9] in (1, 3) and data[at + 4] == 8
-            if marker == 0xE1 and data[at + 4 : at + 8] == b"Exif" and _TURNED.search(data, at, end):
-                turns = True  # decoders also read it after the frame header
-            at = end
-    return *frame, turns
+def not_a_picture(head: bytes) -> BadImage:
+    """Returns the problem of a file whose first bytes are those of no supported format."""
+    return BadImage("not an image file", headers.known(head) if head else "it is empty")
 
 
 def pillow_decode(file: Any, max_pixels: int) -> np.ndarray:
-    """Decodes an open file with Pillow to uint8 [H, W, 3]; raises BadImage."""
+    """Decodes an open file with Pillow to uint8 [H, W, 3]; raises BadImage, and MemoryError for lack of memory."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit applies below
@@ -291,33 +322,64 @@ def pillow_decode(file: Any, max_pixels: int) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise BadImage("image too large", str(error)) from None
     except Exception as error:  # Pillow's readers raise all kinds of exceptions
-        file.seek(0, os.SEEK_END)
-        empty = file.tell() == 0
+        _refuse_shortage(error)
         file.seek(0)
-        head = file.read(64).lstrip()
-        what = next((f"it is {name}" for at, magic, name in _KNOWN if head[at:].startswith(magic)), "")
+        head = file.read(64)
         detail = "" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-        if head.startswith((JPEG, PNG, b"GIF8")) or head[8:12] == b"WEBP":
+        if headers.kind(head) in ("JPEG", "PNG", "GIF", "WEBP"):
             raise BadImage("truncated image file", detail) from None
-        raise BadImage("not an image file", "it is empty" if empty else what or detail) from None
+        raise BadImage("not an image file", headers.known(head) or detail) from None
     with image:
         check_size(image.size, max_pixels)
+        if tile := _large_tile(image):
+            raise BadImage("image too costly", tile)
         try:
             image.load()
             return _as_rgb(image)
         except BadImage:
             raise
         except Exception as error:
+            _refuse_shortage(error)
             raise BadImage("truncated image file", str(error)) from None
 
 
+def _refuse_shortage(error: Exception) -> None:
+    """Raises MemoryError if an exception of a decoder is due to a lack of memory or the like."""
+    if lack := errors.shortage(error):
+        raise MemoryError(lack if lack.startswith("out of memory") else f"out of memory: {lack}") from error
+
+
+def _large_tile(image: Image.Image) -> str:
+    """Returns what is wrong with a TIFF whose tiles are much larger than the picture, else ""."""
+    tags = getattr(image, "tag_v2", {})
+    for tag, side, name in ((322, image.width, "wide"), (323, image.height, "high")):
+        try:
+            length = int(tags.get(tag, 0))
+        except (TypeError, ValueError):
+            return "the size of its tiles is not a number"
+        if length > max(4096, 2 * side):
+            return f"its tiles are {length:,} pixels {name}, the picture {side:,}"
+    return ""
+
+
 def _as_rgb(image: Image.Image) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F":
+        raise BadImage("not an image file", "its pixels are floating-point numbers of unknown range")
+    width, height = image.size
+    if width * height <= _STRIP:
+        return _converted(image)
+    out, rows = np.empty((height, width, 3), np.uint8), max(1, _STRIP // width)
+    for top in range(0, height, rows):  # converting all of a large picture at once would take several times its memory
+        bottom = min(top + rows, height)
+        out[top:bottom] = _converted(image.crop((0, top, width, bottom)))
+    return out
+
+
+def _converted(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):
         gray = np.asarray(image).astype(np.int64)
         return np.repeat((np.clip(gray, 0, 65_535) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
-    if image.mode == "F":
-        raise BadImage("not an image file", "its pixels are floating-point numbers of unknown range")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)

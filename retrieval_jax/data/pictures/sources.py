@@ -14,6 +14,7 @@ import os
 import pathlib
 import stat
 import threading
+import time
 import unicodedata
 import urllib.parse
 from collections.abc import Sequence
@@ -21,12 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_jax.data.pictures import decoding
+from retrieval_jax import errors
+from retrieval_jax.data.pictures import decoding, headers
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
 from retrieval_jax.errors import InputError
 
 _MOST_BYTES = 2**30  # largest picture file: more than MAX_PIXELS need in any format
 _MOST_NAMES = 100_000  # most names of a folder that a missing file is compared with
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EIO}
+_PAUSES = (0.1, 1.0, 5.0)  # seconds before a file is tried again after one of these errors
 
 
 class FileImages:
@@ -54,7 +58,12 @@ class FileImages:
         return len(self.relative_paths)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Returns uint8 [H, W, 3] RGB; raises InputError that names the file if it cannot be read or decoded."""
+        """Returns uint8 [H, W, 3] RGB.
+
+        Raises:
+          InputError: the file cannot be read or decoded.
+          Shortage: the machine lacks memory, open files, access or a disk that answers.
+        """
         return self.decode(self.read(row), row)
 
     def read(self, row: int) -> bytes:
@@ -72,6 +81,9 @@ class FileImages:
             return decoding.decode(data, self.max_pixels, self.at_least)
         except BadImage as error:
             raise self._error(row, error) from None
+        except (MemoryError, OSError) as error:
+            errors.raise_shortage(error, self._path(row))
+            raise
 
     def status(self, row: int) -> os.stat_result:
         """Returns size and times of a picture file; raises InputError that names it if it is missing."""
@@ -80,15 +92,31 @@ class FileImages:
     def _at(self, row: int, function: Any) -> Any:
         try:
             try:
-                return function(*_locate(self._real_root, self.relative_paths[row], self._folders))
-            except OSError as error:
+                return _patiently(lambda: function(*_locate(self._real_root, self.relative_paths[row], self._folders)))
+            except (OSError, MemoryError) as error:
+                errors.raise_shortage(error, self._path(row))
                 raise BadImage("missing image file", error.strerror or str(error)) from None
         except BadImage as error:
             raise self._error(row, error) from None
 
+    def _path(self, row: int) -> str:
+        return os.path.join(self.root, self.relative_paths[row])
+
     def _error(self, row: int, error: BadImage) -> InputError:
-        path = os.path.join(self.root, self.relative_paths[row])
-        return InputError(f"row {row} of the pictures: {error.sentence(path)}")
+        return InputError(f"row {row} of the pictures: {error.sentence(self._path(row))}")
+
+
+def _patiently(function: Any) -> Any:
+    """Calls a function that reads a file, again after a pause where the error may pass: a network share that answers
+    late, or more files open for a moment than allowed."""
+    for pause in _PAUSES:
+        try:
+            return function()
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+            time.sleep(pause)
+    return function()
 
 
 class Cached:
@@ -164,50 +192,57 @@ def check(
 
     Returns:
       The problem, or None.
+
+    Raises:
+      Shortage: the machine lacks memory, open files, access or a disk that answers: the picture may be fine.
     """
     folders = {} if folders is None else folders
     try:
-        path, status = _locate(root, relative, folders)
-        with open(path, "rb", buffering=0) as file:
-            head = file.read(4096)
-            plain, size = decoding.peek(head)
-            if size is None and head.startswith(decoding.JPEG):
-                head += file.read(decoding.HEAD)
-                plain, size = decoding.peek(head)
-            tail = head[-12:]
-            if status.st_size > len(head):
-                file.seek(-12, os.SEEK_END)
-                tail = file.read(12)
-            if size is not None:
-                decoding.check_size(size, max_pixels)
-            if whole:
-                file.seek(0)
-                decoding.decode(file.read(), max_pixels)
-            elif size is None or not decoding.ends_well(head[:8], tail):
-                file.seek(0)
-                decoding.pillow_decode(file, max_pixels)
+        return _patiently(lambda: _check(root, relative, max_pixels, folders, whole))
     except BadImage as error:
         return error
-    except OSError as error:
+    except (OSError, MemoryError) as error:
+        errors.raise_shortage(error, os.path.join(root, relative))
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         return BadImage(
             "missing image file", _near(root, relative, folders) if missing else error.strerror or str(error)
         )
-    return None
+
+
+def _check(root: str, relative: str, max_pixels: int, folders: dict, whole: bool) -> None:
+    path, status = _locate(root, relative, folders)
+    with open(path, "rb", buffering=0) as file:
+        head = file.read(4096)
+        if not headers.kind(head):
+            raise decoding.not_a_picture(head)
+        _, size = headers.peek(head)
+        if size is None and head.startswith(headers.JPEG):
+            head += file.read(headers.HEAD)
+            _, size = headers.peek(head)
+        tail = head[-12:]
+        if status.st_size > len(head):
+            file.seek(-12, os.SEEK_END)
+            tail = file.read(12)
+        if size is not None:
+            decoding.check_size(size, max_pixels)
+        if whole or size is None or not headers.ends_well(head[:8], tail):
+            file.seek(0)
+            decoding.decode(file.read(), max_pixels)
 
 
 def _near(root: str, relative: str, folders: dict[str, Any]) -> str:
-    """Returns a hint about a missing file: a path that differs in case, Unicode form, blanks or percent signs only."""
+    """Returns where a missing file was looked for, with a path that differs in case, Unicode form, blanks or percent
+    signs only."""
     if "://" in relative:
-        return "it is an address; fetch the picture into the image folder"
+        return f"it is an address; fetch the picture into {root}"
     found = ""
     for part in urllib.parse.unquote(relative).split("/"):
         if ("names", found) not in folders:
             folders["names", found] = _names(root, os.path.realpath(os.path.join(root, found)))
         if (name := folders["names", found].get(_loose(part))) is None:
-            return ""
+            return f"looked in {root}"
         found = os.path.join(found, name)
-    return f"there is {found!r}"
+    return f"there is {found!r} in {root}"
 
 
 def _names(root: str, folder: str) -> dict[str, str]:

@@ -98,15 +98,15 @@ def center_crop(size, crop_pct=0.875, interpolation="bicubic", squash=False):
     """Resizes the picture to just cover size / crop_pct, keeping the aspect ratio, and crops the centre.
 
     Args:
-      crop_pct: share of the side that is kept, 0 < crop_pct <= 1; given with public checkpoints.
+      crop_pct: share of the side that is kept, 0.25 to 1; given with public checkpoints.
       interpolation: as in "resize".
       squash: resize to exactly size / crop_pct and ignore the aspect ratio, timm's crop_mode.
 
     Source: timm's transform for evaluation (torchvision's Resize of the shorter side, then CenterCrop).
     """
     _interpolation("center_crop", interpolation)
-    if not isinstance(crop_pct, (int, float)) or not 0 < crop_pct <= 1:
-        raise InputError(f"transform 'center_crop': crop_pct must be a share, 0 < crop_pct <= 1, not {crop_pct!r}")
+    if not isinstance(crop_pct, (int, float)) or not 0.25 <= crop_pct <= 1:
+        raise InputError(f"transform 'center_crop': crop_pct must be a share, 0.25 to 1, not {crop_pct!r}")
     cover_h, cover_w = (math.floor(n / crop_pct) for n in size)
     whole = math.floor if size[0] == size[1] else round  # torchvision's longer side, and timm's for other sizes
 

@@ -16,24 +16,58 @@ and tables that are computed on demand, those of the embedded catalogue, stay be
 from __future__ import annotations
 
 import csv
-import json
+import io
 import pathlib
 import re
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
 
+from retrieval_jax import output
 from retrieval_jax.data import catalog as catalog_lib
+from retrieval_jax.data import parquet
 from retrieval_jax.data.catalog import PHOTO, SPLITS, Catalog, Lazy, Split, Table
 from retrieval_jax.data.records import column_files
 from retrieval_jax.data.records import reading as records
 from retrieval_jax.data.records.shards import FORMAT, Shard, features
 from retrieval_jax.data.tables import row_checks
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, first_line
+from retrieval_jax.files import atomic, documents, versions
+from retrieval_jax.files.arrays import load_npz
+from retrieval_jax.files.opening import opened
 from retrieval_jax.scoring import ranking
 
 _FURTHER = "column "  # before the names of further columns
+
+
+class _Shard(TypedDict):
+    """A file of records in catalogue.json."""
+
+    file: documents.FileName
+    records: documents.Count
+    bytes: documents.Count
+    sha256: NotRequired[documents.Sha256]
+
+
+class _Table(TypedDict):
+    """A table that refers to listings, in catalogue.json."""
+
+    rows_of: dict[str, str]
+
+
+class _About(TypedDict):
+    """catalogue.json."""
+
+    format: int
+    name: str
+    category_levels: list[str]
+    category_names: list[list[str]]
+    counts: dict[str, dict[str, Any]]
+    truth: bool
+    splits: dict[str, list[_Shard]]
+    column_names: NotRequired[dict[str, list[str]]]
+    tables: NotRequired[dict[str, _Table]]
 
 
 # ------------------------------------------------------------------------------------------------------- writing
@@ -85,7 +119,7 @@ def finish(
         else:
             further = {f"{_FURTHER}{key}": catalog_lib.take(column, rows) for key, column in split.columns.items()}
         whole = pl.concat([pl.DataFrame(columns), column_files.frame(further)], how="horizontal")
-        whole.write_parquet(inside / f"{split_name}.parquet")
+        atomic.write(inside / f"{split_name}.parquet", whole.write_parquet)
         infos.append(
             tfds.core.SplitInfo(
                 name=split_name,
@@ -97,7 +131,7 @@ def finish(
             )
         )
     if catalog.truth is not None:
-        np.savez(inside / "truth.npz", **_truth(catalog.truth, kept["query"], kept["gallery"]))
+        atomic.write_npz(inside / "truth.npz", **_truth(catalog.truth, kept["query"], kept["gallery"]))
     tables = {}
     if isinstance(catalog.tables, Lazy):
         left_behind += list(catalog.tables)
@@ -105,7 +139,7 @@ def finish(
         places = {split_name: _places(rows, len(catalog.split(split_name))) for split_name, rows in kept.items()}
         for key, table in catalog.tables.items():
             moved = table.moved(places)
-            column_files.frame(moved.columns).write_parquet(inside / _table_file(key))
+            atomic.write(inside / _table_file(key), column_files.frame(moved.columns).write_parquet)
             tables[key] = {"rows_of": dict(moved.rows_of), "read": len(table), "kept": len(moved)}
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
@@ -197,74 +231,100 @@ def load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set
     Raises:
       InputError: it is not complete, or files are missing or have another size.
     """
+    arguments = folder, max_pixels, decode_at_least, set_aside_path
+    return versions.read(folder / "catalogue", "catalogue.json", lambda _: _load(*arguments))
+
+
+def _load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, set_aside_path: Any) -> Catalog:
     inside = folder / "catalogue"
     if not (inside / "catalogue.json").is_file():
         raise InputError(
             f"{folder} is not completely prepared: run `python -m retrieval_jax.prepare --out={folder}` "
             "again with the same --config; it resumes from there"
         )
+    remedy = "run prepare again with the same --out: complete files are kept"
+    about = documents.read(inside / "catalogue.json", _About, remedy=remedy)
+    if about["format"] != FORMAT:
+        raise InputError(
+            f"{folder} is in format {about['format']} of prepared catalogues, and this version reads "
+            f"{FORMAT}: prepare it again"
+        )
+    if len(about["category_levels"]) != len(about["category_names"]):
+        raise InputError(
+            f"{inside / 'catalogue.json'} names {len(about['category_levels'])} levels of categories, but "
+            f"has names for {len(about['category_names'])}: {remedy}"
+        )
     try:
-        about = json.loads((inside / "catalogue.json").read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise InputError(
-                f"{folder} is in format {about['format']} of prepared catalogues, and this version reads "
-                f"{FORMAT}: prepare it again"
-            )
         splits = {
-            name: _split(folder, name, shards, len(about["category_levels"]), max_pixels, decode_at_least)
+            name: _split(folder, name, shards, about["category_names"], max_pixels, decode_at_least)
             for name, shards in about["splits"].items()
             if name in (*SPLITS, PHOTO)
         }
         truth = None
         if about["truth"]:
-            with np.load(inside / "truth.npz", allow_pickle=False) as found:
-                truth = ranking.Truth(splits["query"].ids, splits["gallery"].ids, found["indptr"], found["rows"])
+            found = load_npz(inside / "truth.npz", dict.fromkeys(("indptr", "rows"), (("int64",), 1)), remedy=remedy)
+            truth = ranking.Truth(splits["query"].ids, splits["gallery"].ids, found["indptr"], found["rows"])
         tables = {
-            key: Table(column_files.columns(pl.read_parquet(inside / _table_file(key))), table["rows_of"])
+            key: Table(column_files.columns(parquet.read(inside / _table_file(key))), table["rows_of"])
             for key, table in about.get("tables", {}).items()
         }
-        with (folder / "set_aside.csv").open(newline="", encoding="utf-8") as file:
-            set_aside = [row | {"row": int(row["row"])} for row in csv.DictReader(file)]
-    except InputError:
+        with io.TextIOWrapper(opened(folder / "set_aside.csv"), encoding="utf-8", newline="") as file:
+            set_aside = [
+                {name: output.from_cell(value) for name, value in row.items()} | {"row": int(row["row"])}
+                for row in csv.DictReader(file)
+            ]
+        catalog = Catalog(
+            about["name"],
+            **splits,
+            truth=truth,
+            category_levels=tuple(about["category_levels"]),
+            category_names=tuple(about["category_names"]),
+            counts=about["counts"],
+            set_aside=set_aside,
+            column_names=about.get("column_names", {}),
+            tables=tables,
+        )
+    except (InputError, MemoryError):
         raise
-    except Exception as error:  # JSON, Parquet, npz and CSV readers each raise their own
-        raise InputError(
-            f"{folder}: its tables cannot be read ({records.first_line(error)}); run prepare again with "
-            "the same --out: complete files are kept"
-        ) from error
+    except Exception as error:  # Parquet and CSV readers each raise their own
+        raise InputError(f"{folder}: its tables cannot be read ({first_line(error)}); {remedy}") from error
     if set_aside_path is not None:
         row_checks.write_set_aside(set_aside_path, set_aside)
-    return Catalog(
-        about["name"],
-        **splits,
-        truth=truth,
-        category_levels=tuple(about["category_levels"]),
-        category_names=tuple(about["category_names"]),
-        counts=about["counts"],
-        set_aside=set_aside,
-        column_names=about.get("column_names", {}),
-        tables=tables,
-    )
+    return catalog
 
 
 def _split(
-    folder: pathlib.Path, name: str, shards: list[dict], levels: int, max_pixels: int, decode_at_least: int | None
+    folder: pathlib.Path,
+    name: str,
+    shards: list[dict],
+    category_names: list[list[str]],
+    max_pixels: int,
+    decode_at_least: int | None,
 ) -> Split:
     for shard in shards:
         file = folder / shard["file"]
         if not file.is_file() or file.stat().st_size != shard["bytes"]:
             wrong = "has another size than when it was written" if file.is_file() else "is missing"
             raise InputError(f"{file} {wrong}: copy it again, or run prepare again with the same --out")
-    frame = pl.read_parquet(folder / "catalogue" / f"{name}.parquet")
+        if shard["records"] > shard["bytes"]:
+            raise InputError(f"{file} cannot hold {shard['records']:,} records: run prepare again with the same --out")
+    frame = parquet.read(folder / "catalogue" / f"{name}.parquet")
     count = sum(shard["records"] for shard in shards)
     if len(frame) != count:
         raise InputError(
             f"{folder}: the split {name} has {len(frame):,} listings, but its files have {count:,} "
             "records; run prepare again with the same --out"
         )
-    categories = None
+    expected = {"id": pl.String, "row": pl.Int64} | ({"title": pl.String} if "title" in frame.columns else {})
+    wrong = [name for name, kind in expected.items() if frame[name].dtype != kind or frame[name].has_nulls()]
+    if wrong:
+        raise ValueError(f"the column {wrong[0]!r} of {name}.parquet is not what it was written as")
+    categories, levels = None, len(category_names)
     if levels and "category_0" in frame.columns:
         categories = frame.select(f"category_{i}" for i in range(levels)).to_numpy().astype(np.int32)
+        most = [len(names) for names in category_names]
+        if ((categories < -1) | (categories >= most)).any():
+            raise ValueError(f"{name}.parquet has categories without a name")
     images = records.RecordImages(
         folder, name, np.arange(len(frame)), "image", frame["row"].to_numpy(), max_pixels, decode_at_least
     )

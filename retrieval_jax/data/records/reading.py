@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_jax import errors
 from retrieval_jax.data.pictures import decoding
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
-from retrieval_jax.errors import InputError
+from retrieval_jax.data.records import folders
+from retrieval_jax.errors import InputError, first_line
 
 
 class RecordImages:
@@ -64,6 +66,7 @@ class RecordImages:
         try:
             fields = parse(self._records[int(self.rows[row])])
         except Exception as error:  # a damaged file can raise anything
+            errors.raise_shortage(error, self._name(row))
             raise InputError(
                 f"{self._name(row)} cannot be read ({first_line(error)}); prepare the dataset again, or "
                 "copy its files again"
@@ -87,6 +90,9 @@ class RecordImages:
             return decoding.decode(data, self.max_pixels, self.at_least)
         except BadImage as error:
             raise InputError(f"row {row} of the pictures: {error.sentence(self._name(row))}") from None
+        except (MemoryError, OSError) as error:
+            errors.raise_shortage(error, self._name(row))
+            raise
 
     def _name(self, row: int) -> str:
         return f"record {self.rows[row]} of the split {self.split} in {self.folder}"
@@ -129,12 +135,16 @@ def open_records(folder: str, split: str) -> Any:
     import tensorflow_datasets as tfds
 
     info = dataset(folder).info
+    if split not in info.splits:
+        raise InputError(f"{folder} has no split {split!r}; it has {', '.join(info.splits)}: prepare it again")
+    folders.check_shards(info, split)
     readable = [name for name in _formats(info) if name in ("array_record", "parquet")]
     try:
         return tfds.builder_from_directory(folder, readable[0]).as_data_source(
             split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
     except (OSError, ValueError, RuntimeError) as error:
+        errors.raise_shortage(error, f"{folder}: the split {split}")
         raise InputError(
             f"{folder}: the split {split} cannot be opened ({first_line(error)}); prepare it again, or "
             "copy its files again"
@@ -158,6 +168,7 @@ def dataset(folder: Any) -> Any:
             f"{folder} has no dataset_info.json: give the folder of a prepared dataset, such as "
             "tensorflow_datasets/stanford_online_products/1.0.0"
         )
+    folders.check(folder)  # before tfds sees the folder: it would import whatever module is named there
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:  # protobuf, JSON, features of a Python module that is not there ...
@@ -179,8 +190,3 @@ def dataset(folder: Any) -> Any:
 def _formats(info: Any) -> list[str]:
     found = [info.file_format, *info.alternative_file_formats]
     return [one.value for one in found if one is not None] or ["unknown"]
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -13,11 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retrieval_jax.data.pictures import decoding
+from retrieval_jax import brief, errors
+from retrieval_jax.data.pictures import decoding, headers
 from retrieval_jax.data.pictures.decoding import BadImage
 from retrieval_jax.data.pictures.sources import FileImages
 from retrieval_jax.data.records import reading as records
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, first_line
 
 FORMAT = 1  # of prepared catalogues
 
@@ -43,6 +44,8 @@ class Shard:
     titles: Sequence[str] | None
     categories: np.ndarray | None
     key: str = ""
+
+    __repr__ = brief.line
 
     @property
     def part(self) -> pathlib.Path:
@@ -123,6 +126,7 @@ def make(shard: Shard, about: dict | None, source: Any, made: Any, settings: dic
 
     Raises:
       RuntimeError: the file cannot be read back.
+      Shortage: the machine lacks memory or the like; see `errors.shortage`.
     """
     if about is not None and not problem(shard.path, shard, about):
         for _ in shard.ids:
@@ -137,6 +141,9 @@ def make(shard: Shard, about: dict | None, source: Any, made: Any, settings: dic
         row = shard.start + at
         try:
             data, as_is, before = fitted(source, row, settings["side"], settings["quality"])
+        except (MemoryError, OSError) as error:
+            errors.raise_shortage(error, f"split {shard.split}, {_where(source, row)}")
+            raise
         except BadImage as error:
             reason = error.reason
             sentence = f"split {shard.split}, row {row} (id {listing}): {error.sentence(_where(source, row))}"
@@ -180,7 +187,7 @@ def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool,
     """
     if hasattr(source, "read"):
         data = source.read(row)
-        size = decoding.peek(data)[1]
+        size = headers.peek(data)[1]
         fits = bool(size and min(size) <= side and _ordinary(data))
         image = decoding.decode(data, getattr(source, "max_pixels", decoding.MAX_PIXELS), None if fits else side)
         if fits:  # decoding has shown that it is not damaged
@@ -201,10 +208,10 @@ def fitted(source: Any, row: int, side: int, quality: int) -> tuple[bytes, bool,
 
 def _ordinary(data: bytes) -> bool:
     """Returns whether all readers decode it alike: a gray or RGB JPEG or PNG of 8 bits, not transparent, upright."""
-    if data.startswith(decoding.JPEG):
-        return decoding.peek(data)[0] and decoding.ends_well(data[:8], data[-12:]) and not decoding.turned(data)
-    png = data.startswith(decoding.PNG) and decoding.ends_well(data[:8], data[-12:])
-    return png and data[24] == 8 and data[25] in (0, 2) and b"tRNS" not in data[: decoding.HEAD]
+    if data.startswith(headers.JPEG):
+        return headers.peek(data)[0] and headers.ends_well(data[:8], data[-12:]) and not headers.turned(data)
+    png = data.startswith(headers.PNG) and headers.ends_well(data[:8], data[-12:])
+    return png and data[24] == 8 and data[25] in (0, 2) and b"tRNS" not in data[: headers.HEAD]
 
 
 def _where(source: Any, row: int) -> str:
@@ -236,5 +243,5 @@ def problem(path: pathlib.Path, shard: Shard, about: dict) -> str:
             if found != (shard.ids[row - shard.start], row) or not fields["image"].bytes_list.value[0]:
                 return f"record {at} is listing {found[0]!r} of row {found[1]}"
     except Exception as error:  # a damaged file can raise anything in its reader
-        return records.first_line(error)
+        return first_line(error)
     return ""

@@ -13,16 +13,17 @@ import numpy as np
 import polars as pl
 import tqdm
 
+from retrieval_jax import errors
 from retrieval_jax.data.catalog import SPLITS, Catalog
-from retrieval_jax.data.pictures import decoding
+from retrieval_jax.data.pictures import decoding, headers
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
-from retrieval_jax.data.records import prepared
+from retrieval_jax.data.records import folders, prepared
 from retrieval_jax.data.records import reading as records
 from retrieval_jax.data.tables import building, row_checks
 from retrieval_jax.data.tables import columns as columns_lib
 from retrieval_jax.data.tables import loading as tables
 from retrieval_jax.data.tables.left_out import Listed
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, first_line
 
 
 def load_tfds(
@@ -110,13 +111,19 @@ def load_tfds(
 
 def _folder(root: str | None, name: str | None, data_dir: str | None) -> pathlib.Path:
     from tensorflow_datasets.core import read_only_builder, registered
+    from tensorflow_datasets.core.utils import error_utils
 
     if (root is None) == (name is None):
         raise InputError("config.data.kwargs takes either root, the folder of a prepared dataset, or name and data_dir")
     if root is not None:
         return pathlib.Path(root).expanduser()
     try:
-        return pathlib.Path(read_only_builder.builder_from_files(name, data_dir=data_dir).data_path)
+        # Not builder_from_files, which also reads what it finds, before `folders.check` has looked at it.
+        with error_utils.record_error_context():
+            found = read_only_builder._find_builder_dir(name, data_dir=data_dir)
+        if found is None:
+            raise registered.DatasetNotFoundError(name)
+        return pathlib.Path(found)
     except registered.DatasetNotFoundError:
         where = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
         there = sorted(child.name for child in where.iterdir() if child.is_dir()) if where.is_dir() else []
@@ -127,7 +134,7 @@ def _folder(root: str | None, name: str | None, data_dir: str | None) -> pathlib
             "--file_format=array_record`, or give its folder as data_dir"
         ) from None
     except Exception as error:  # a name that tfds cannot parse, a folder that it cannot read
-        raise InputError(f"config.data.kwargs.name: {name!r}: {records.first_line(error)}") from error
+        raise InputError(f"config.data.kwargs.name: {name!r}: {first_line(error)}") from error
 
 
 def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str, np.ndarray]]:
@@ -151,6 +158,7 @@ def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str,
                 f"config.data.kwargs.splits.{ours} is {wanted[ours]!r}; {info.name} has "
                 f"{', '.join(known)}, or a slice of one such as '{known[0]}[:80%]'"
             )
+        folders.check_shards(info, base)
         whole = info.splits[base]
         starts = dict(
             zip([str(path) for path in whole.filepaths], np.cumsum([0, *whole.shard_lengths[:-1]]), strict=True)
@@ -158,10 +166,7 @@ def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str,
         try:
             parts = info.splits[wanted[ours]].file_instructions
         except Exception as error:  # tfds's own message about a slice that it cannot parse
-            raise InputError(f"config.data.kwargs.splits.{ours}: {records.first_line(error)}") from error
-        for part in parts:
-            if not pathlib.Path(part.filename).is_file():
-                raise InputError(f"{part.filename} is missing; prepare the dataset again, or copy its files again")
+            raise InputError(f"config.data.kwargs.splits.{ours}: {first_line(error)}") from error
         rows = [np.arange(part.skip, part.skip + part.take) + starts[str(part.filename)] for part in parts]
         found[ours] = base, np.concatenate([np.zeros(0, np.int64), *rows])
     return found
@@ -234,7 +239,8 @@ def _read(
         try:
             fields = records.parse(opened[row])
         except Exception as error:  # a damaged file can raise anything
-            detail = f"it cannot be read ({records.first_line(error)}); prepare the dataset again"
+            errors.raise_shortage(error, f"record {row} of {folder}")
+            detail = f"it cannot be read ({first_line(error)}); prepare the dataset again"
             marks.append((at, "damaged record", detail))
             fields = {}
         for column, theirs_column in labels.items():
@@ -246,7 +252,11 @@ def _read(
             data = fields[image].bytes_list.value if image in fields else ()
             problem = BadImage("not an image file", "the record has none")
             if len(data) == 1:
-                problem = _look(data[0], max_pixels, whole=check_images == "decode")
+                try:
+                    problem = _look(data[0], max_pixels, whole=check_images == "decode")
+                except (MemoryError, OSError) as error:
+                    errors.raise_shortage(error, f"record {row} of {folder}")
+                    raise
             if problem:
                 marks.append((at, problem.reason, problem.sentence(f"its column {image!r}")))
     if "id" not in labels:
@@ -286,10 +296,10 @@ def _look(data: bytes, max_pixels: int, whole: bool) -> BadImage | None:
     """Returns what is wrong with an encoded picture, or None; decodes it if `whole`, or if its first and last bytes are
     not conclusive."""
     try:
-        plain, size = decoding.peek(data)
+        plain, size = headers.peek(data)
         if size is not None:
             decoding.check_size(size, max_pixels)
-        if whole or size is None or not decoding.ends_well(data[:8], data[-12:]):
+        if whole or size is None or not headers.ends_well(data[:8], data[-12:]):
             decoding.decode(data, max_pixels)
     except BadImage as error:
         return error

@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.data.shop import shoppers, synthetic, wording
 from retrieval_jax.errors import InputError
 
@@ -35,6 +36,8 @@ class Edits:
     attributes: list[str]
     indptr: np.ndarray
     rows: np.ndarray
+
+    __repr__ = brief.line
 
 
 def edits(shop: synthetic.Shop, num: int, split: str = "train") -> Edits:

@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.data.shop import synthetic, wording
 from retrieval_jax.errors import InputError
 
@@ -53,6 +54,8 @@ class Clicks:
     shown: np.ndarray
     clicked: np.ndarray
 
+    __repr__ = brief.line
+
 
 @dataclasses.dataclass(frozen=True)
 class TextQueries:
@@ -72,6 +75,8 @@ class TextQueries:
     rows: np.ndarray
     clicks: np.ndarray
 
+    __repr__ = brief.line
+
 
 @dataclasses.dataclass(frozen=True)
 class Outfits:
@@ -84,6 +89,8 @@ class Outfits:
 
     rows: np.ndarray
     compatible: np.ndarray
+
+    __repr__ = brief.line
 
 
 def clicks(shop: synthetic.Shop, num: int, split: str = "train") -> Clicks:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.tables import columns as columns_lib
-from retrieval_jax.data.tables import left_out, listing_tables, row_checks, row_labels
+from retrieval_jax.data.tables import left_out, listing_tables, row_checks, row_labels, values
 from retrieval_jax.data.tables.columns import Further
 from retrieval_jax.data.tables.left_out import Listed
 from retrieval_jax.data.tables.row_checks import Rows
@@ -58,6 +57,10 @@ def build(
     truth: Rows | None = None,
     leave_out: Sequence[Listed] = (),
     beyond: Beyond | None = None,
+    also: Sequence[Rows] = (),
+    not_held: frozenset[str] = frozenset(),
+    labels_needed: bool = True,
+    shared: Sequence[str] = ("gallery",),
 ) -> Catalog:
     """Checks every row, settles what is set aside, and makes the catalogue of the rest.
 
@@ -73,6 +76,10 @@ def build(
       truth: rows of the ground truth, or None to take equal products, where there are any.
       leave_out: see `loading.load_eproduct`.
       beyond: further columns and tables.
+      also: further rows to count, already marked.
+      not_held: further reasons that count towards no file's share of bad rows.
+      shared: the splits whose listings may be those of train and val: what is trained on may be searched.
+      labels_needed: whether a row of train or val without a category is a bad one.
 
     Returns:
       The `Catalog`.
@@ -87,11 +94,13 @@ def build(
     for split, rows in splits.items():
         row_checks.check_ids(rows)
         if "title" in rows.frame.columns:
-            row_checks.check_titles(rows)
+            row_checks.check_titles(rows, needed=split in ("train", "val"))
+        if "product" in rows.frame.columns:
+            row_checks.check_products(rows)
         later = {"train": ("val", "query", "gallery"), "val": ("query", "gallery")}.get(split, ())
-        row_checks.check_splits(rows, [splits[other] for other in later if other in splits])
+        row_checks.check_splits(rows, [splits[other] for other in later if other in splits and other not in shared])
         columns_lib.check(rows, beyond.further)
-    names, codes = row_labels.categories(splits, levels, declared, whole_numbers)
+    names, codes = row_labels.categories(splits, levels, declared, whole_numbers, labels_needed)
     if check_images is not None:
         for rows in splits.values():
             check_images(rows)
@@ -102,7 +111,7 @@ def build(
     found = {table: listing_tables.check(table, rows, splits) for table, rows in beyond.tables.items()}
     checked = [*splits.values(), *(rows for rows in (declared, truth) if rows is not None)]
     counts, set_aside = row_checks.settle(
-        [*checked, *beyond.beside, *beyond.tables.values()], *bad_rows, not_held=_NOT_HELD
+        [*checked, *beyond.beside, *beyond.tables.values(), *also], *bad_rows, not_held=_NOT_HELD | not_held
     )
     kept = {split: np.flatnonzero(rows.good()) for split, rows in splits.items()}
     column_names = columns_lib.names(splits, beyond.further)
@@ -140,11 +149,8 @@ def build(
 
 
 def _mend(rows: Rows) -> None:
-    """Rewrites what can be meant in one way only: paths with backslashes, whole numbers stored as floats ("12.0")."""
-    mended = []
-    for column in rows.frame.columns:
-        if column == "image":
-            mended.append(pl.col(column).str.replace_all("\\", "/", literal=True))
-        elif column.startswith("category_") or (column == "id" and rows.name == "categories"):
-            mended.append(pl.col(column).str.strip_chars().str.replace(r"^(-?[0-9]+)\.0+$", "${1}"))
-    rows.frame = rows.frame.with_columns(mended)
+    """Rewrites what can be meant in one way only: paths with backslashes, ids such as "12.0" (see `values.cell`)."""
+    mended = {"id": values.cells(rows.frame["id"])}
+    if "image" in rows.frame.columns:
+        mended["image"] = rows.frame["image"].str.replace_all("\\", "/", literal=True)
+    rows.frame = rows.frame.with_columns(**mended)

@@ -25,6 +25,7 @@ from retrieval_jax.data.catalog import Column
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import sources
 from retrieval_jax.data.tables import row_checks, table_files
+from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
 
@@ -34,7 +35,6 @@ SETTING = "config.data.kwargs.columns"
 NO_LISTING = "no listing has this id"
 FALLEN = "its listing was set aside"
 SEPARATOR = "|"
-_EMPTY = ("null", "nan", "<na>", "\\n", "n/a")  # how tables write that there is no value; "none" may be one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,8 +162,8 @@ def check(rows: Rows, further: Sequence[Further]) -> None:
     for one in further:
         if not set(one.wanted) <= set(rows.frame.columns):
             continue
-        if one.kind != "text":
-            rows.frame = rows.frame.with_columns(_clean(pl.col(column)) for column in one.wanted)
+        clean = _without_nulls if one.kind == "text" else _clean
+        rows.frame = rows.frame.with_columns(clean(rows.frame[column]) for column in one.wanted)
         if one.kind != "number":
             continue
         clean = [rows.frame[column] for column in one.wanted]
@@ -191,10 +191,14 @@ def check(rows: Rows, further: Sequence[Further]) -> None:
                 )
 
 
-def _clean(column: pl.Expr) -> pl.Expr:
-    """Returns texts without blanks around, "" for those that say there is no value, whole numbers without ".0"."""
-    text = column.str.strip_chars().str.replace(r"^(-?[0-9]+)\.0+$", "${1}")
-    return pl.when(text.str.to_lowercase().is_in(_EMPTY)).then(pl.lit("")).otherwise(text).name.keep()
+def _clean(column: pl.Series) -> pl.Series:
+    """Returns values after `values.cell`, "" for those that say there is none."""
+    return _without_nulls(values_lib.cells(column))
+
+
+def _without_nulls(column: pl.Series) -> pl.Series:
+    """Returns texts, "" for those that say there is none; "none" may be a value."""
+    return column.set(pl.Series(values_lib.nulls(column, none=False)), "")
 
 
 def _numbers(column: pl.Series) -> np.ndarray:
@@ -250,8 +254,11 @@ def names(tables: Mapping[str, Rows], further: Sequence[Further]) -> dict[str, l
 
 def _values(column: pl.Series) -> pl.Series:
     """Returns the values of every list, each without blanks around, as a polars list of texts."""
-    parts = column.str.split(SEPARATOR)
-    return parts.list.eval(pl.element().str.strip_chars()).list.eval(pl.element().filter(pl.element() != ""))
+    flat = pl.DataFrame({"row": np.arange(len(column)), "value": column.str.split(SEPARATOR)}).explode("value")
+    flat = flat.with_columns(value=_clean(flat["value"])).filter(pl.col("value") != "")
+    listed = flat.group_by("row", maintain_order=True).agg("value")
+    rows = pl.DataFrame({"row": np.arange(len(column))}).join(listed, on="row", how="left", maintain_order="left")
+    return rows["value"].fill_null([])
 
 
 def of_split(rows: Rows, kept: np.ndarray, further: Sequence[Further], known: Mapping[str, list]) -> dict[str, Column]:

@@ -6,7 +6,10 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from retrieval_jax.data.tables import table_files
+import polars as pl
+
+from retrieval_jax import output
+from retrieval_jax.data.tables import table_files, values
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
 
@@ -55,6 +58,10 @@ def read(file: str) -> list[Listed]:
         raise InputError(f"config.data.leave_out = {file!r}: {error}") from None
     for _, sentence in rows.bad.values():
         raise InputError(f"config.data.leave_out = {file!r}: {sentence}")
+    rows.frame = rows.frame.with_columns(
+        pl.col(pl.String).map_batches(lambda column: pl.Series(map(output.from_cell, column), dtype=pl.String))
+    )
+    rows.frame = rows.frame.with_columns(id=values.cells(rows.frame["id"]), split=values.cells(rows.frame["split"]))
     return [
         Listed(f"config.data.leave_out: {file}, row {line}", *listed)
         for line, listed in zip(rows.line.tolist(), rows.frame.select("split", "id", "reason").iter_rows(), strict=True)

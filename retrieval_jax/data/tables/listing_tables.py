@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from retrieval_jax import pairs
+from retrieval_jax import brief, pairs
 from retrieval_jax.data.catalog import PHOTO, Column, Table
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import sources
-from retrieval_jax.data.tables import row_checks, table_files
+from retrieval_jax.data.tables import table_files
+from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
 
@@ -101,9 +102,20 @@ def read(tables: Mapping[str, Any] | None, root: Any, encoding: str) -> dict[str
         found[name] = table_files.read(
             name, root, [headers["file"]], wanted, optional, encoding, lists=lists, setting=f"{SETTING}.{name}"
         )
+        found[name].frame = _mended(found[name].frame, form)
         if form.anchor:  # for messages and set_aside.csv
             found[name].frame = found[name].frame.with_columns(pl.col(form.anchor).alias("id"))
     return found
+
+
+def _mended(frame: pl.DataFrame, form: Form) -> pl.DataFrame:
+    """Returns the columns of a table with ids and numbers repaired, see `values.cell`; null words are empty."""
+    one_value = [column for column in (form.anchor, "compatible") if column in frame.columns]
+    several = [column for column in (*form.listings, "count", "position") if column in frame.columns]
+    anchors = {column: values_lib.cells(frame[column]) for column in one_value}
+    empty = {column: found.set(pl.Series(values_lib.nulls(found)), "") for column, found in anchors.items()}
+    texts = {column: frame[column].set(pl.Series(values_lib.nulls(frame[column])), "") for column in form.texts}
+    return frame.with_columns(**empty, **texts, **{column: values_lib.lists(frame[column]) for column in several})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +132,8 @@ class Found:
     split: np.ndarray
     anchors: tuple[dict[str, str], np.ndarray | None]
     listings: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+    __repr__ = brief.line
 
 
 def check(name: str, rows: Rows, splits: Mapping[str, Rows]) -> Found:
@@ -235,9 +249,9 @@ def _lookup(ids: pl.Series, rows: Rows | None) -> tuple[np.ndarray, np.ndarray]:
 def _mark_unknown(rows: Rows, unknown: pl.DataFrame, splits: Mapping[str, Rows], where: str) -> None:
     near: dict[str, str] = {}
     for other in splits.values() if len(unknown) else ():
-        near = row_checks.near_ids(other, unknown["id"].unique()) | near
+        near = values_lib.near(unknown["id"].unique(), other.frame["id"].fill_null("")) | near
     for row, one in unknown.iter_rows():
-        there = f" (there is {short(near[one])!r})" if one in near else ""
+        there = values_lib.there_is(near, one)
         rows.mark(row, "unknown listing", f"{short(one)!r} is not in {where}{there}; correct it or remove it")
 
 

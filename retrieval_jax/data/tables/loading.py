@@ -11,6 +11,8 @@ import numpy as np
 
 from retrieval_jax import pairs
 from retrieval_jax.data.catalog import PHOTO, SPLITS, Catalog
+from retrieval_jax.data.exports import loading as one_table
+from retrieval_jax.data.exports import splitting
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS
 from retrieval_jax.data.pictures.sources import FileImages
 from retrieval_jax.data.tables import columns as columns_lib
@@ -141,25 +143,32 @@ def load_eproduct(
 
 def load_table(
     root: str,
-    files: Mapping[str, str],
+    files: str | Mapping[str, str],
     columns: Mapping[str, Any] | None = None,
     image_root: str = "",
     ground_truth: str | Mapping[str, str] | None = None,
-    max_bad_share: float = 0.0,
+    max_bad_share: float | None = None,
     max_pixels: int = MAX_PIXELS,
     check_images: bool | str = True,
     decode_at_least: int | None = None,
     encoding: str = "utf-8",
     tables: Mapping[str, Any] | None = None,
+    test_share: float = splitting.TEST_SHARE,
+    val_share: float = splitting.VAL_SHARE,
+    split_seed: int = 0,
     leave_out: Sequence[Listed] = (),
     set_aside_path: Any = None,
 ) -> Catalog:
     """Loads CSV, JSONL or Parquet tables beside an image folder.
 
+    One file alone, `files="products.csv"`, is a table as shop systems write them: `columns` maps parts of
+    `exports.roles.Roles` (without it, the columns are recognised), its pictures are found by name below image_root,
+    and products are split, so that train and gallery overlap but queries are in neither; see `data.exports`.
+
     Args:
       root: folder of everything.
-      files: {"train": path, "val": ..., "query": ..., "gallery": ...} below root; leave out splits that do not exist.
-        "photo" lists shoppers' photos (id, image) that clicks refer to.
+      files: one path; or {"train": path, "val": ..., "query": ..., "gallery": ...} below root; leave out splits that
+        do not exist. "photo" lists shoppers' photos (id, image) that clicks refer to.
       columns: names in the files: id (default "id"), image (default "image"), title (default: no titles),
         categories (a tuple, coarse to fine; default none), product (listings of equal product are relevant to
         each other; default none). Query and gallery may lack title and categories. Any other name is a further column
@@ -168,8 +177,10 @@ def load_table(
       ground_truth: a table with the columns "query" and "gallery" (blank-separated ids, a JSON or Parquet list,
         or one id per row), or dict(file=..., query=..., gallery=...) with its own names. It overrides `product`.
       tables: files of tables that refer to listings, such as {"clicks": "clicks.csv"}; see `tables.listing_tables`.
-      max_bad_share, max_pixels, check_images, decode_at_least, encoding, leave_out, set_aside_path: see
-        `load_eproduct`.
+      max_bad_share: largest share of bad rows of a file that is set aside; by default 0 (the first bad row is
+        refused), and for one table 0.2 of its pictures.
+      test_share, val_share, split_seed: of one table: shares of its products, see `exports.splitting.split`.
+      max_pixels, check_images, decode_at_least, encoding, leave_out, set_aside_path: see `load_eproduct`.
 
     Returns:
       The `Catalog`; categories are numbered by their sorted names in train (numbers by value).
@@ -177,11 +188,37 @@ def load_table(
     Raises:
       InputError: see `data.loading.load`.
     """
-    _check_arguments(root, max_bad_share, check_images)
+    _check_arguments(root, 0.0 if max_bad_share is None else max_bad_share, check_images)
+    if isinstance(files, str):
+        if ground_truth:
+            raise InputError(
+                "config.data.kwargs.ground_truth: the queries of one table are split off by product, so it has no "
+                "ground truth of its own; give files=dict(train=..., query=..., gallery=...) to use one"
+            )
+        for name, share in (("test_share", test_share), ("val_share", val_share)):
+            if not isinstance(share, (int, float)) or not 0 <= share < 1:
+                raise InputError(f"config.data.kwargs.{name} is a share from 0 to below 1, not {share!r}")
+        return one_table.load(
+            root,
+            files,
+            columns,
+            image_root,
+            (max_bad_share, set_aside_path),
+            lambda folder, splits: _files(folder, splits, max_pixels, check_images, decode_at_least),
+            encoding=encoding,
+            tables=tables,
+            leave_out=leave_out,
+            test_share=test_share,
+            val_share=val_share,
+            seed=split_seed,
+            max_pixels=max_pixels,
+        )
     columns, further = columns_lib.declared(columns or {}, _COLUMNS)
     columns = {"id": "id", "image": "image"} | {ours: theirs for ours, theirs in columns.items() if theirs}
     if not isinstance(files, Mapping) or not all(isinstance(path, (str, type(None))) for path in files.values()):
-        raise InputError(f"config.data.kwargs.files is {files!r}; it maps each of {', '.join(SPLITS)} to one file")
+        raise InputError(
+            f"config.data.kwargs.files is {files!r}; give one table, or map each of {', '.join(SPLITS)} to a file"
+        )
     files = {split: path for split, path in files.items() if path}
     check_names("files", files, (*SPLITS, PHOTO))
     if not set(files) - {PHOTO}:
@@ -227,7 +264,7 @@ def load_table(
         pathlib.Path(root).resolve().name,
         splits,
         levels,
-        (max_bad_share, set_aside_path),
+        (max_bad_share or 0.0, set_aside_path),
         *_files(pathlib.Path(root) / image_root, splits, max_pixels, check_images, decode_at_least),
         truth=truth,
         leave_out=leave_out,

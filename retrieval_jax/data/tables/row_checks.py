@@ -10,7 +10,6 @@ import logging
 import os
 import pathlib
 import re
-import unicodedata
 from collections.abc import Iterable
 from concurrent import futures
 from typing import Any
@@ -19,9 +18,13 @@ import numpy as np
 import polars as pl
 import tqdm
 
+from retrieval_jax import brief, output
 from retrieval_jax.data.pictures import decoding, sources
+from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import atomic
+
+_log = logging.getLogger(__name__)
 
 _CHUNK = 256  # pictures per thread between progress updates
 LONGEST_ID = 1_000  # characters
@@ -29,7 +32,6 @@ LONGEST_TITLE = 10_000  # a longer one is damage or a page of text, and its word
 
 # Characters that do not print: blanks, controls, joiners, direction marks, a byte-order mark.
 _UNSEEN = r"[\s\p{Cc}\p{Cf}\p{Z}]"
-_NO_TITLE = ("null", "nan", "<na>", "\\n", "none", "n/a")  # how tables write a missing title
 
 
 @dataclasses.dataclass
@@ -53,6 +55,8 @@ class Rows:
     line: np.ndarray
     bad: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
+    __repr__ = brief.line
+
     def __len__(self) -> int:
         return len(self.line)
 
@@ -66,7 +70,8 @@ class Rows:
         """
         if row not in self.bad:
             listing = f" (id {short(self.id(row))})" if self.id(row) else ""
-            self.bad[row] = (reason, f"{self.files[self.file_of[row]]}, row {self.line[row]}{listing}: {detail}")
+            sentence = f"{self.files[self.file_of[row]]}, row {self.line[row]}{listing}: {detail}"
+            self.bad[row] = (reason, output.visible(sentence))
 
     def id(self, row: int) -> str:
         """Returns the id of a row, "" where it has none."""
@@ -80,16 +85,18 @@ class Rows:
 
 
 def check_ids(rows: Rows, *, unique: bool = True) -> None:
-    """Marks rows whose id is empty, has a blank (lists of ids are blank-separated) or another invisible character, is
-    very long, was rounded by a spreadsheet, or is a duplicate. Ids are compared as they are.
+    """Repairs ids (see `values.cell`), and marks rows whose id is empty, has a blank (lists of ids are blank-separated)
+    or another invisible character, is very long, has lost digits in a spreadsheet, or is a duplicate.
 
     Args:
       rows: rows of one file or split; bad ones are marked.
       unique: whether an id may occur once only.
     """
-    ids = rows.frame["id"].fill_null("")
-    for row in np.flatnonzero((ids.str.strip_chars() == "").to_numpy()):
-        rows.mark(int(row), "empty id", "the id is empty; give every listing an id of its own")
+    ids = values_lib.cells(rows.frame["id"])
+    rows.frame = rows.frame.with_columns(id=ids)
+    for row in np.flatnonzero(values_lib.nulls(ids, placeholders=True)):
+        what = f"{ids[int(row)]!r}, which means empty" if ids[int(row)].strip() else "empty"
+        rows.mark(int(row), "empty id", f"the id is {what}; give every listing an id of its own")
     for row in np.flatnonzero(ids.str.contains(r"\s").to_numpy()):
         rows.mark(int(row), "blank in id", f"the id {short(ids[int(row)])!r} contains a blank; remove it")
     for row in np.flatnonzero(ids.str.contains(_UNSEEN).to_numpy()):
@@ -105,12 +112,8 @@ def check_ids(rows: Rows, *, unique: bool = True) -> None:
             f"the id has {len(ids[int(row)]):,} characters, at most {LONGEST_ID:,}; "
             "a column or a quote may be out of place",
         )
-    for row in np.flatnonzero(ids.str.contains(r"^[0-9][.,][0-9]+E\+[0-9]+$").to_numpy()):
-        rows.mark(
-            int(row),
-            "rounded id",
-            f"the id {ids[int(row)]!r} is a number rounded by a spreadsheet; export ids as text",
-        )
+    for row, (kind, what) in values_lib.flaws(ids).items():
+        rows.mark(row, f"{kind} id", f"the id {ids[row]!r} {what}")
     if not unique:
         return
     repeated = np.flatnonzero((~ids.is_first_distinct()).to_numpy())
@@ -129,20 +132,39 @@ def check_ids(rows: Rows, *, unique: bool = True) -> None:
             )
 
 
-def check_titles(rows: Rows) -> None:
-    """Marks rows without a title, or with one too long to be a title.
+def check_products(rows: Rows) -> None:
+    """Repairs products (see `values.cell`), empties those that say there is none, and marks rows whose product has lost
+    digits in a spreadsheet: equal ones would be right answers of each other.
 
     Args:
       rows: rows of one split; bad ones are marked.
     """
+    products = values_lib.cells(rows.frame["product"])
+    for row, (kind, what) in values_lib.flaws(products).items():
+        rows.mark(row, f"{kind} product", f"the product {products[row]!r} {what}")
+    empty = pl.Series(values_lib.nulls(products, placeholders=True))
+    words = products.filter(empty & (products.str.strip_chars() != "")).value_counts(sort=True).head(3)
+    if len(words):
+        listed = ", ".join(f"{short(word)!r} ({count:,} rows)" for word, count in words.iter_rows())
+        _log.info("the %s split: %s in the column of products says that there is none", rows.name, listed)
+    rows.frame = rows.frame.with_columns(product=products.set(empty, ""))
+
+
+def check_titles(rows: Rows, needed: bool) -> None:
+    """Marks rows without a title where they need one, or with one too long to be a title.
+
+    Args:
+      rows: rows of one split; bad ones are marked, and the title of others is "" where there is none.
+      needed: whether a row without a title is a bad one. Listings that are only searched need none.
+    """
     titles = rows.frame["title"].fill_null("")
-    seen = titles.str.contains(rf"[^{_UNSEEN[1:]}")
-    for row in np.flatnonzero(~seen.to_numpy()):
-        rows.mark(int(row), "empty title", "the title is empty; add one or remove the row")
-    for row in np.flatnonzero(titles.str.strip_chars().str.to_lowercase().is_in(_NO_TITLE).to_numpy()):
-        rows.mark(
-            int(row), "empty title", f"the title is {titles[int(row)]!r}, which means empty; add one or remove the row"
-        )
+    seen = titles.str.contains(rf"[^{_UNSEEN[1:]}").to_numpy()
+    empty = values_lib.nulls(titles, na=False) | ~seen
+    for row in np.flatnonzero(empty) if needed else ():
+        what = f"{titles[int(row)]!r}, which means empty" if seen[row] else "empty"
+        rows.mark(int(row), "empty title", f"the title is {what}; add one or remove the row")
+    if not needed:
+        rows.frame = rows.frame.with_columns(title=titles.set(pl.Series(empty), ""))
     for row in np.flatnonzero((titles.str.len_chars() > LONGEST_TITLE).to_numpy()):
         rows.mark(
             int(row),
@@ -190,12 +212,16 @@ def encode_categories(
     Returns:
       int32 [n], -1 where unknown.
     """
-    values = rows.frame[column].fill_null("").str.strip_chars()
-    found = places(values, known)
-    for row in np.flatnonzero(found < 0) if mark else ():
+    values = values_lib.cells(rows.frame[column])
+    empty = values_lib.nulls(values)
+    found = np.where(empty, -1, places(values, known)).astype(np.int32)
+    unknown = np.flatnonzero(found < 0) if mark else ()
+    near = values_lib.near((values[int(row)] for row in unknown if not empty[row]), known)
+    for row in unknown:
         value = values[int(row)]
-        if not value:
-            rows.mark(int(row), "empty category", f"{level} is empty; add a category or remove the row")
+        if empty[row]:
+            what = f"{value!r}, which means empty" if value.strip() else "empty"
+            rows.mark(int(row), "empty category", f"{level} is {what}; add a category or remove the row")
         elif declared and not is_whole(value):
             rows.mark(
                 int(row),
@@ -206,7 +232,7 @@ def encode_categories(
             rows.mark(
                 int(row),
                 "unknown category",
-                f"{level} {short(value)!r} does not occur in {where}; correct it or add it there",
+                f"{level} {short(value)!r} does not occur in {where}{values_lib.there_is(near, value)}; correct it",
             )
     return found
 
@@ -234,27 +260,6 @@ def by_value(values: Iterable[str]) -> list[str]:
 def is_whole(text: str) -> bool:
     """Returns whether a text is a whole number of at most 18 digits."""
     return re.fullmatch(r"-?[0-9]{1,18}", text) is not None
-
-
-def near_ids(rows: Rows, wanted: Iterable[str]) -> dict[str, str]:
-    """Returns the ids that were probably meant by ids that do not exist.
-
-    Args:
-      rows: the rows with the existing ids.
-      wanted: ids that do not exist.
-
-    Returns:
-      {wanted id: existing id that differs in case, leading zeros, ".0", Unicode form or invisible characters only}.
-    """
-    loose = {one: _loose(one) for one in wanted}
-    keys = set(loose.values())
-    there = {key: one for one in rows.frame["id"].fill_null("") if (key := _loose(one)) in keys} if keys else {}
-    return {one: there[key] for one, key in loose.items() if key in there}
-
-
-def _loose(text: str) -> str:
-    text = re.sub(r"[\s\u200b-\u200f\ufeff]", "", unicodedata.normalize("NFKC", text).casefold())
-    return re.sub(r"\.0+$", "", text).lstrip("0")
 
 
 def check_images(rows: Rows, root: Any, max_pixels: int, whole: bool = False) -> None:
@@ -352,7 +357,7 @@ def settle(
     if set_aside:
         by_reason = collections.Counter(entry["reason"] for entry in set_aside)
         listed = ", ".join(f"{reason} {n:,}" for reason, n in by_reason.most_common())
-        logging.getLogger(__name__).warning(
+        _log.warning(
             "set aside %s bad rows: %s%s",
             f"{len(set_aside):,}",
             listed,
@@ -371,7 +376,7 @@ def write_set_aside(path: Any, set_aside: list[dict]) -> None:
     content = io.StringIO()
     writer = csv.DictWriter(content, ["file", "row", "id", "reason", "sentence"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(set_aside)
+    writer.writerows({name: output.cell(value) for name, value in row.items()} for row in set_aside)
     path = pathlib.Path(path) if isinstance(path, str) else path
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(path, content.getvalue().encode("utf-8", "backslashreplace"))

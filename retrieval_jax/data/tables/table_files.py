@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from retrieval_jax.data import parquet
 from retrieval_jax.data.tables import text_rows
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
 
 _CHUNK = 100_000  # rows held in memory as Python strings
-_MOST_COLUMNS = 10_000  # of a JSONL file
+_MOST_COLUMNS = 10_000
 
 
 def read(
@@ -82,7 +83,7 @@ def header(root: Any, path: str, encoding: str) -> list[str]:
         raise InputError(f"{full}: there is no such file{_near(near)}; correct config.data.kwargs or add the file")
     kind = full.suffix.lower()
     if kind in (".csv", ".tsv"):
-        return [short(name) for name in text_rows.csv_header(full, path, encoding)[1]]
+        return _few(path, [short(name) for name in text_rows.csv_header(full, path, encoding)[1]])
     if kind in (".jsonl", ".ndjson"):
         found, wrong = {}, ""
         for line, record, problem in text_rows.json_records(full, path, encoding):
@@ -101,12 +102,19 @@ def header(root: Any, path: str, encoding: str) -> list[str]:
             raise InputError(wrong)
         return [short(name.encode("utf-8", "backslashreplace").decode()) for name in found]
     if kind == ".parquet":
-        try:
-            return list(pl.read_parquet_schema(full))
-        except (Exception, pl.exceptions.PanicException) as error:  # whatever polars raises, the file is not Parquet
-            raise InputError(f"{path}: not a readable Parquet file ({error})") from None
+        return _few(path, parquet.names(full, path))
     unpack = "; unpack it" if kind in (".gz", ".bz2", ".xz", ".zst", ".zip") else ""
     raise InputError(f"{path}: files end in .csv, .tsv, .jsonl, .ndjson or .parquet, not in {kind!r}{unpack}")
+
+
+def _few(path: str, names: list[str]) -> list[str]:
+    """Returns the names of columns; raises InputError where there are so many that the file is not a table."""
+    if len(names) > _MOST_COLUMNS:
+        raise InputError(
+            f"{path}: it has {len(names):,} columns, at most {_MOST_COLUMNS:,}; rows and columns may be swapped, or "
+            "line breaks missing"
+        )
+    return names
 
 
 def check_columns(
@@ -192,22 +200,25 @@ def _frame(columns: dict[str, str], values: list[list[str]], marks: list) -> pl.
 def _parquet(
     full: pathlib.Path, path: str, columns: dict[str, str], lists: Mapping[str, str]
 ) -> tuple[pl.DataFrame, np.ndarray, list]:
-    try:
-        frame = pl.read_parquet(full, columns=list(dict.fromkeys(columns.values())))  # one may be mapped twice
-    except (Exception, pl.exceptions.PanicException) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error})") from None
-    texts = {}
+    frame = parquet.read(full, list(dict.fromkeys(columns.values())), path)  # one may be mapped twice
+    texts, marks = {}, []
     for ours, theirs in columns.items():
         column = frame[theirs]
         if ours in lists and isinstance(column.dtype, pl.List):
-            column = column.cast(pl.List(pl.String)).list.join(lists[ours])
+            items = column.cast(pl.List(pl.String))
+            inside = items.list.eval(pl.element().str.strip_chars().str.contains(lists[ours], literal=True)).list.any()
+            marks += [
+                (int(row), "value is not text", text_rows.not_text(theirs, lists[ours]))
+                for row in np.flatnonzero(inside.fill_null(False).to_numpy())
+            ]
+            column = items.list.join(lists[ours])
         elif column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
             raise InputError(f"{path}: column {theirs!r} holds {column.dtype}, not text or numbers; map another column")
         elif column.dtype.is_float():
             exact = 24 if column.dtype == pl.Float32 else 53
             column = _whole(column.cast(pl.Float64).fill_nan(None), exact, f"{path}: column {theirs!r}")
         texts[ours] = column.cast(pl.String).fill_null("")
-    return pl.DataFrame(texts), np.arange(1, len(frame) + 1), []
+    return pl.DataFrame(texts), np.arange(1, len(frame) + 1), marks
 
 
 def _whole(column: pl.Series, exact: int, where: str) -> pl.Series:

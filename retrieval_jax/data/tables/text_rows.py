@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
+import functools
 import json
 import math
 import pathlib
@@ -11,11 +13,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from retrieval_jax.data.tables import tsv
+from retrieval_jax.data.tables.values import EXACT
 from retrieval_jax.errors import InputError, short
 
 _FIELD = 16 * 2**20  # longest CSV field: lists of relevant ids exceed the csv module's own 128 KiB
+LONGEST_LINE = 2 * _FIELD  # characters: parsed, a line may take twenty times its size
 _INVISIBLE = " \t\r\n\xa0\u200b\ufeff"  # around a column's name: not part of it
-EXACT = 2**53  # from here on, floats skip integers
 # A byte-order mark settles the encoding; that of UTF-32 begins like that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -24,7 +28,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
-_NO_TABLES = {
+NO_TABLES = {
     b"\x1f\x8b": "compressed (gzip); unpack it",
     b"BZh": "compressed (bzip2); unpack it",
     b"\xfd7zXZ": "compressed (xz); unpack it",
@@ -43,14 +47,37 @@ Row = tuple[int, list[str], tuple[str, str] | None]
 # ------------------------------------------------------------------------------------------------------- text files
 
 
-def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> Any:
-    """Opens a text file; raises InputError if its first bytes are not text, or the encoding is unknown."""
+@contextlib.contextmanager
+def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> Iterator[Iterator[str]]:
+    """Opens a text file and yields its lines; raises InputError if its first bytes are not text, or the encoding is
+    unknown."""
+    with _opened(full, path, encoding, newline) as file:
+        yield bounded(file, path)
+
+
+def bounded(file: Any, path: Any) -> Iterator[str]:
+    """Yields the lines of a text file; raises InputError where one is too long to be held in memory.
+
+    Args:
+      file: open for reading.
+      path: its name in messages.
+    """
+    for number, line in enumerate(iter(functools.partial(file.readline, LONGEST_LINE + 1), ""), 1):
+        if len(line) > LONGEST_LINE:
+            raise InputError(
+                f"{path}, row {number}: a line of more than {LONGEST_LINE >> 20} Mi characters; end every row with a "
+                "line break, or look for a double quote that is never closed"
+            )
+        yield line
+
+
+def _opened(full: pathlib.Path, path: str, encoding: str, newline: str) -> Any:
     with open(full, "rb") as file:
         head = file.read(1024)
     for mark, found in _MARKS.items():
         if head.startswith(mark):
             return open(full, newline=newline, encoding=found, errors="surrogateescape")
-    for magic, what in _NO_TABLES.items():
+    for magic, what in NO_TABLES.items():
         if head.lstrip().startswith(magic):
             raise InputError(f"{path}: it is {what}")
     if encoding == "utf-8" and head[:64].count(0) * 4 > len(head[:64]):
@@ -74,9 +101,15 @@ def _not_text(path: str, error: UnicodeError) -> InputError:
 # ------------------------------------------------------------------------------------------------------------ CSV
 
 
-def _csv_reader(file: Any, delimiter: str) -> Any:
+def _records(file: Any, full: pathlib.Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields (number of the last line, fields) of every record; raises csv.Error where the text is not CSV."""
+    if full.suffix.lower() == ".tsv" and delimiter == "\t":
+        yield from tsv.records(file)
+        return
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD))
-    return csv.reader(file, strict=True, delimiter=delimiter)
+    reader = csv.reader(file, strict=True, delimiter=delimiter)
+    for record in reader:
+        yield reader.line_num, record
 
 
 def csv_header(full: pathlib.Path, path: str, encoding: str) -> tuple[str, list[str], int]:
@@ -89,11 +122,14 @@ def csv_header(full: pathlib.Path, path: str, encoding: str) -> tuple[str, list[
     for delimiter in "\t,;|" if full.suffix.lower() == ".tsv" else ",;\t|":
         try:
             with _open_text(full, path, encoding, "") as file:
-                reader = _csv_reader(file, delimiter)
-                records = (record for record in reader if any(name.strip(_INVISIBLE + ",;|") for name in record))
-                header = next(records, [])
+                records = (
+                    (line, record)
+                    for line, record in _records(file, full, delimiter)
+                    if any(name.strip(_INVISIBLE + ",;|") for name in record)
+                )
+                line, header = next(records, (0, []))
                 if header[:1] and re.fullmatch(r"sep=.?", header[0]):  # Excel's declaration of the delimiter
-                    header = next(records, [])
+                    line, header = next(records, (0, []))
         except csv.Error as error:
             problem = problem or _not_csv(path, 1, error)
             continue
@@ -103,7 +139,7 @@ def csv_header(full: pathlib.Path, path: str, encoding: str) -> tuple[str, list[
         while header and not header[-1]:  # from trailing delimiters
             header.pop()
         if len(header) > len(found[1]):
-            found = delimiter, header, reader.line_num
+            found = delimiter, header, line
     if not found[1]:
         raise problem or InputError(f"{path}: the file is empty; its first line must name the columns")
     return found
@@ -131,12 +167,11 @@ def csv_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding: s
     places = [[short(name) for name in header].index(theirs) for theirs in columns.values()]
     line = 1
     with _open_text(full, path, encoding, "") as file:
-        reader = _csv_reader(file, delimiter)
         try:
-            for record in reader:
+            for last, record in _records(file, full, delimiter):
                 # A quoted field may contain line breaks: a row's number is the line where it begins.
                 # A blank line is not a row.
-                if reader.line_num > begin and record and (record[0].strip() or _anything(record)):
+                if last > begin and record and (record[0].strip() or _anything(record)):
                     problem = None
                     if len(record) != len(header):
                         while len(record) > len(header) and not record[-1].strip():
@@ -148,7 +183,7 @@ def csv_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding: s
                             f"a {'tab' if delimiter == chr(9) else delimiter!r} between double quotes",
                         )
                         record += [""] * len(header)
-                    elif reader.line_num > line and _swallows(record, header, columns.get("image"), delimiter):
+                    elif last > line and _swallows(record, header, columns.get("image"), delimiter):
                         problem = (
                             "rows inside a field",
                             "a field of the row contains lines that look like rows: a "
@@ -159,7 +194,7 @@ def csv_rows(full: pathlib.Path, path: str, columns: dict[str, str], encoding: s
                         problem = "repeated header", "it repeats the header; remove the line"
                     values = [record[place] for place in places]
                     yield line, values, problem
-                line = reader.line_num + 1
+                line = last + 1
         except csv.Error as error:
             raise _not_csv(path, line, error) from None
         except UnicodeError as error:
@@ -180,6 +215,7 @@ def _swallows(record: list[str], header: list[str], image: str | None, delimiter
             any(map(is_row, lines[1:-1]))
             or place is not None
             and len(lines) > 1
+            and at + len(lines[0]) == len(header) == len(lines[-1]) + len(record) - at - 1  # cheap, unlike the lists
             and (is_row(record[:at] + lines[0]) and is_row(lines[-1] + record[at + 1 :]))
         ):
             return True
@@ -231,25 +267,32 @@ def json_rows(
         for ours, theirs in columns.items():
             text = _text(record.get(theirs), lists.get(ours))
             if text is None:
-                wrong = (
-                    "value is not text",
-                    f"{theirs} is neither text nor an exact number (floats of 2**53 or more are not exact); correct it",
-                )
+                wrong = "value is not text", not_text(theirs, lists.get(ours))
             values.append(text or "")
         yield line, values, wrong
 
 
+def not_text(column: str, separator: str | None) -> str:
+    """Returns the sentence about a value that is not text."""
+    more = f", nor a list of such values without {separator!r} in them" if separator else ""
+    return f"{column} is neither text nor an exact number (floats of 2**53 or more are not exact){more}; correct it"
+
+
 def _text(value: Any, separator: str | None) -> str | None:
     """Returns a JSON value as text, a list joined with the separator; None where it is an object, a list without a
-    separator, or a number that has lost digits."""
+    separator or with it inside a value, or a number that has lost digits."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()  # as Parquet has it
     if isinstance(value, float):
         if value.is_integer():
             return str(int(value)) if abs(value) < EXACT else None
         return "" if math.isnan(value) else str(value)
     if isinstance(value, (str, int, float)):
         return str(value)
-    if separator and isinstance(value, list) and all(isinstance(item, (str, int)) for item in value):
-        return separator.join(map(str, value))
+    if separator and isinstance(value, list):
+        items = [_text(item, None) for item in value]
+        if None not in items and not any(separator in item.strip() for item in items):
+            return separator.join(items)
     return None

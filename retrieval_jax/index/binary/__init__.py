@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import tqdm
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import codes, rerank
@@ -45,6 +45,9 @@ class Index:
     Raises:
       InputError: a wrong number of ids, settings out of range, or a non-finite vector, named by row and id.
     """
+
+    def __repr__(self) -> str:
+        return f"binary.Index({brief.size(self.exact.gallery)})"
 
     def __init__(
         self,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Callable
 
 import faiss
 import numpy as np
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
+from retrieval_jax.files.arrays import load_npz
 
 TRAINING_ROWS = 8192  # rows to fit the rotation on
 ROWS_PER_CELL = 64  # most rows per cell to fit the cells on
@@ -48,6 +48,8 @@ class Coder:
     mean: np.ndarray
     rotation: np.ndarray
     centroids: np.ndarray
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         mean = arguments.array(self.mean, "mean", "binary codes", ("D",))
@@ -103,11 +105,12 @@ class Coder:
         Raises:
           InputError: the file is missing or is not a saved coder.
         """
+        kinds = {"mean": (("float64",), 1), "rotation": (("float64",), 2), "centroids": (("float64",), 2)}
+        arrays = load_npz(file, kinds, remedy="create the index again")
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                return cls(arrays["mean"], arrays["rotation"], arrays["centroids"])
-        except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
-            raise InputError(f"{file} is not a coder of a binary index ({error}): create the index again") from error
+            return cls(**arrays)
+        except InputError as error:
+            raise InputError(f"{file} is not a coder of a binary index ({error}): create the index again") from None
 
 
 def fit_rotation(unit: np.ndarray, bits: int, rounds: int, seed: int) -> np.ndarray:

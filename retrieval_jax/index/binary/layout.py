@@ -10,14 +10,28 @@ from __future__ import annotations
 
 import json
 import pathlib
+from typing import Annotated, Literal, TypedDict
+
+import msgspec
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import documents
 from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.files.atomic import replace_folder
 from retrieval_jax.index.binary import log, shard
 from retrieval_jax.index.binary.codes import Coder
 
 FORMAT = 1
+MOST_SHARDS = 1000
+
+
+class _Info(TypedDict):
+    """binary.json."""
+
+    format: int
+    shards: Annotated[int, msgspec.Meta(ge=1, le=MOST_SHARDS)]
+    dtype: Literal["float32", "float16"]
+    coder_sha256: documents.Sha256
 
 
 def write(folder: pathlib.Path, coder: Coder, shards: int, dtype: str) -> None:
@@ -60,17 +74,10 @@ def read(folder: pathlib.Path) -> dict:
       InputError: there is no binary index, or its description or coder is damaged.
     """
     file = folder / "binary.json"
-    try:
-        info = json.loads(file.read_text())
-        good = info["shards"] >= 1 and info["dtype"] in ("float32", "float16") and info["coder_sha256"].isalnum()
-        if not good or type(info["shards"]) is not int or type(info["format"]) is not int:
-            raise ValueError(info)
-    except FileNotFoundError as error:
-        raise InputError(f"{file} not found: there is no binary index in {folder}; create one") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{file} is not the description of a binary index ({error!r}): restore it, or create the index again"
-        ) from error
+    remedy = "restore it from a backup, or create the index again"
+    info = documents.read(
+        file, _Info, remedy=remedy, missing=f"there is no binary index in {folder}; create one", most_bytes=1 << 20
+    )
     if info["format"] != FORMAT:
         raise InputError(f"{file} has format {info['format']}, this version reads {FORMAT}: create the index again")
     coder = folder / "coder.npz"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.files.opening import opened
 
 MAGIC = b"RJB1"
 HEADER = struct.Struct("<4sIQII")
@@ -70,7 +71,7 @@ def read(file: pathlib.Path, offset: int = 0) -> Iterator[tuple[int, bytes, int]
       InputError: the file is missing, or a record is broken and more data follows it.
     """
     try:
-        stream = open(file, "rb")
+        stream = opened(file)
     except FileNotFoundError as error:
         raise InputError(f"{file} not found: restore it from a backup, or rebuild the index") from error
     with stream:
@@ -107,10 +108,13 @@ def _goes_on(rest: bytes) -> bool:
     header = _header(rest[: HEADER.size])
     if header is not None and HEADER.size + header[1] < len(rest):
         return True  # the next record had been started, so this one had been acknowledged
-    start = rest.find(MAGIC, 1)
+    start, work = rest.find(MAGIC, 1), 0
     while start >= 0:
         header = _header(rest[start : start + HEADER.size])
         body = start + HEADER.size
+        work += 0 if header is None else min(header[1], len(rest) - body)
+        if work > 100 * len(rest):  # only where somebody wrote many headers, each with a length that is not there
+            return True
         if header is not None and zlib.crc32(rest[body : body + header[1]]) == header[2]:
             return True
         start = rest.find(MAGIC, start + 1)

@@ -20,17 +20,26 @@ import re
 import struct
 import warnings
 import zlib
+from typing import BinaryIO, TypedDict
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
+from retrieval_jax.files.opening import opened
 from retrieval_jax.index.binary import log
 from retrieval_jax.index.binary.codes import Lists
 
 PUT, DELETE = 1, 2
 BLOCK = 4096  # rows per record
 HEAD = struct.Struct("<QIII")
+
+
+class _Current(TypedDict):
+    """current.json."""
+
+    generation: documents.Size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,6 +63,8 @@ class Put:
     names: bytes
     codes: np.ndarray
     crc: int
+
+    __repr__ = brief.line
 
     def pack(self) -> list[bytes]:
         """Returns the payload of a record."""
@@ -98,15 +109,8 @@ def current(folder: pathlib.Path) -> int:
       InputError: current.json is missing or invalid.
     """
     file = folder / "current.json"
-    try:
-        generation = json.loads(file.read_text())["generation"]
-        if type(generation) is not int or generation < 1:
-            raise ValueError(generation)
-        return generation
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{file} does not give the current generation ({error!r}): restore it from a backup, or rebuild the index"
-        ) from error
+    remedy = "restore it from a backup, or rebuild the index"
+    return documents.read(file, _Current, remedy=remedy, most_bytes=1 << 20)["generation"]
 
 
 class Shard:
@@ -178,6 +182,13 @@ class Shard:
             put = Put.unpack(payload, self.bits // 8)
             if len(put.cells) and not 0 <= put.cells.min() <= put.cells.max() < self.cells:
                 raise ValueError("cell")
+            ends, names = put.ends, np.frombuffer(put.names, np.uint8)
+            if (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if len(ends) else 0) != len(names):
+                raise ValueError("ids")
+            put.names.decode()  # and no id begins inside of a character
+            starts = ends[:-1][ends[:-1] < len(names)]
+            if len(starts) and (names[starts] & 0xC0 == 0x80).any():
+                raise ValueError("ids")
             return put
         except (ValueError, struct.error) as error:
             raise InputError(f"{self.log_file}: the record ending at byte {end} does not match this index") from error
@@ -205,12 +216,13 @@ class Shard:
     def _extend_map(self) -> None:
         # Eagerly, not when rows are fetched: after a compaction the file is unlinked.
         if self.rows > len(self._map):
-            if self.vectors_file.stat().st_size < self.rows * self.row_bytes:
-                raise InputError(
-                    f"{self.vectors_file} is truncated: it should hold {self.rows} rows of {self.row_bytes} bytes; "
-                    "restore it from a backup, or rebuild the index; nothing was changed"
-                )
-            mapped = np.memmap(self.vectors_file, self.dtype, "r", shape=(self.rows, self.dim))
+            with self._opened() as stream:
+                if os.fstat(stream.fileno()).st_size < self.rows * self.row_bytes:
+                    raise InputError(
+                        f"{self.vectors_file} is truncated: it should hold {self.rows} rows of {self.row_bytes} bytes; "
+                        "restore it from a backup, or rebuild the index; nothing was changed"
+                    )
+                mapped = np.memmap(stream, self.dtype, "r", shape=(self.rows, self.dim))
             self._map = mapped.view(np.ndarray)  # indexing a plain array is faster than indexing a memmap
 
     def apply(self, put: Put) -> None:
@@ -258,8 +270,16 @@ class Shard:
         """Bytes per vector on disk."""
         return self.dim * self.dtype.itemsize
 
+    def _opened(self) -> BinaryIO:
+        try:
+            return opened(self.vectors_file)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{self.vectors_file} not found: restore it from a backup, or rebuild the index"
+            ) from error
+
     def _read(self, first: int, count: int) -> bytes:
-        with open(self.vectors_file, "rb") as stream:
+        with self._opened() as stream:
             stream.seek(first * self.row_bytes)
             return stream.read(count * self.row_bytes)
 

@@ -13,6 +13,7 @@ import fcntl
 import os
 import pathlib
 import threading
+import time
 import zlib
 from collections.abc import Iterable
 
@@ -21,7 +22,7 @@ import tqdm
 
 from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings, Ids, places
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, naming
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import layout, rerank, shard
 from retrieval_jax.index.binary.codes import Coder, fit, probed
@@ -64,7 +65,7 @@ def create(
     folder = pathlib.Path(folder)
     if folder.exists():
         raise InputError(f"{folder} already exists: open it, or choose a different folder")
-    shards = arguments.integer(shards, "shards", "binary.create", high=1000)
+    shards = arguments.integer(shards, "shards", "binary.create", high=layout.MOST_SHARDS)
     arguments.choice(dtype, "dtype", "binary.create", ("float32", "float16"))
     candidates = arguments.integer(candidates, "candidates", "binary.create")
     coder = fit(training, bits=bits, cells=cells, rounds=rounds, seed=seed)
@@ -107,7 +108,8 @@ class Store:
         self._row_of: dict[bytes, int] | None = None  # filled on demand: by writes, and by searches with ids
         try:
             if write:
-                self._lock_file = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o666)
+                with naming(folder):
+                    self._lock_file = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o666)
                 try:
                     fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
@@ -176,7 +178,8 @@ class Store:
     def _closed_if_interrupted(self):
         """Closes the index if a write fails (disk full, signal): reopening it truncates the incomplete write."""
         try:
-            yield
+            with naming(self.folder):
+                yield
         except BaseException:
             self.close()
             raise
@@ -323,13 +326,25 @@ class Store:
         self._row_of = None
 
     def verify(self) -> None:
-        """Reads everything and verifies the checksums.
+        """Reads everything on disk and verifies the checksums; other threads and processes may write meanwhile.
 
         Raises:
           InputError: a damaged file; the message names it.
         """
-        for part in self._shards:
-            part.verify()
+        for number in range(len(self._shards)):
+            part = self._shards[number]
+            while True:
+                try:
+                    part.verify()
+                    break
+                except (InputError, OSError):
+                    if shard.current(part.folder) == part.generation:  # otherwise a writer compacted it meanwhile
+                        raise
+                if self._lock_file is None:  # what this reader has in memory stays as it is until `refresh`
+                    part = self._open_shard(number, len(self._shards))
+                else:
+                    time.sleep(0.01)  # until the thread that compacts has put the new one in its place
+                    part = self._shards[number]
 
     def names(self, rows: np.ndarray) -> list:
         """Returns the ids of rows (a Ranking's item_rows), as nested lists of the same shape; "" for -1.

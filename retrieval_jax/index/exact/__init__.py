@@ -20,7 +20,7 @@ import numpy as np
 import threadpoolctl
 import tqdm
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.index.exact.blocks import (
     best_first,
@@ -63,6 +63,9 @@ class Index:
     Raises:
       InputError: the number of ids differs from the number of rows, or a setting is out of range.
     """
+
+    def __repr__(self) -> str:
+        return f"exact.Index({brief.size(self.gallery)})"
 
     def __init__(
         self,

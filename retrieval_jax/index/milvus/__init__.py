@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import tqdm
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
@@ -70,6 +70,9 @@ class Index:
       InputError: pymilvus is missing, the URI does not respond or contains a secret, the collection holds something
         else, or ids, fields or vectors are unusable.
     """
+
+    def __repr__(self) -> str:
+        return f"milvus.Index({brief.size(self.gallery)})"
 
     def __init__(
         self,

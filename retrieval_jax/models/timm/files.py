@@ -5,8 +5,10 @@ import json
 import pathlib
 
 import huggingface_hub
+import safetensors
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic, documents
 from retrieval_jax.models.timm import checkpoints as timm_checkpoints
 
 
@@ -73,18 +75,32 @@ def find(architecture: str, tag: str, path, offline: bool) -> tuple[pathlib.Path
     return path, read_config(path)
 
 
+def check(architecture: str, tag: str, path, offline: bool) -> None:
+    """Checks that weights can be had, without downloading them: a file is opened, the hub is asked for config.json.
+
+    Args:
+      architecture, tag, path, offline: see `find`.
+
+    Raises:
+      InputError: see `find`; or the file is not in the format of safetensors.
+    """
+    if not path and tag and not offline:
+        _download(f"timm/{architecture.replace('_quickgelu', '')}.{tag}", "config.json", offline)
+        return
+    file, _ = find(architecture, tag, path, offline)
+    try:
+        with safetensors.safe_open(file, "numpy"):
+            pass
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{file} is not a readable safetensors file ({error}); download it again") from error
+
+
 def read_config(weights: pathlib.Path) -> dict:
     """Returns the contents of the config.json beside a weight file, or {}."""
     path = weights.with_name("config.json")
     if not path.is_file():
         return {}
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); download it again, or remove it") from error
-    if not isinstance(contents, dict):
-        raise InputError(f"{path} does not contain a JSON object; download it again, or remove it")
-    return contents
+    return documents.read(path, dict, remedy="download it again, or remove it", most_bytes=64 << 20)
 
 
 def _download(repository: str, filename: str, offline: bool) -> pathlib.Path:
@@ -159,4 +175,4 @@ def write_config(weights: pathlib.Path, architecture: str, arguments: dict, ours
     }
     if ours:
         contents["retrieval_jax"] = ours
-    weights.with_name("config.json").write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    atomic.write_text(weights.with_name("config.json"), json.dumps(contents, indent=1) + "\n")

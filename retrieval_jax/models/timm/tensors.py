@@ -3,8 +3,10 @@
 A backbone's file defines the mapping; `models.pretrained` documents what such a file contains.
 """
 
+import collections
 import dataclasses
 import math
+import os
 import re
 import sys
 import types
@@ -121,6 +123,38 @@ def fitting(entry: Entry, tensor: np.ndarray, model, source_size) -> np.ndarray 
     return tensor if tensor is not None and tensor.shape == entry.shape else None
 
 
+def prefix_of(model, params, names, source: str) -> str:
+    """Returns what the names of a file have before those of a backbone, such as "module.model.", or "".
+
+    Training code wraps networks ("model.", "module.", "student.backbone."), and files of several networks name each
+    ("visual.", "text."). The prefix is the one behind which most tensors of the backbone are found, and at least half.
+
+    Args:
+      model: backbone.
+      params: its parameters, or their shapes.
+      names: of the file's tensors.
+      source: name of the file, for the message.
+
+    Raises:
+      InputError: the file holds the backbone under several prefixes.
+    """
+    wanted, found = {entry.timm for entry in entries(model, params)}, collections.Counter()
+    for name in names:
+        for at in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
+            if name[at:] in wanted:
+                found[name[:at]] += 1
+    most = max(found.values(), default=0)
+    best = sorted(prefix for prefix, count in found.items() if count == most)
+    if 2 * most < len(wanted) or "" in best:
+        return ""
+    if len(best) > 1:
+        raise InputError(
+            f"{source} holds this model {len(best)} times, under {' and '.join(map(repr, best))}: copy the tensors "
+            "that you mean to a safetensors file of their own"
+        )
+    return best[0]
+
+
 def check(model, params, shapes: dict[str, tuple[int, ...]], source_size=(224, 224), source: str = "the file"):
     """Checks that the tensors of a file are exactly those of a backbone.
 
@@ -165,9 +199,11 @@ def check(model, params, shapes: dict[str, tuple[int, ...]], source_size=(224, 2
             for what, found in (("missing", missing), ("unexpected", surplus), ("with another shape", wrong))
             if found
         )
+        common = os.path.commonprefix(list(shapes)).rpartition(".")[0] if len(shapes) > 1 else ""
+        common = f" All names in the file begin with '{common}.'." if common else ""
         raise InputError(
             f"{source} does not hold the weights of this model "
-            f"({type(model).__module__.rpartition('.')[2]} {model.variant}). {lists}. "
+            f"({type(model).__module__.rpartition('.')[2]} {model.variant}). {lists}.{common} "
             "Give the name and the arguments that the file was made with"
         )
     return wanted, fresh, left_out

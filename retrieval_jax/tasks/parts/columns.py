@@ -5,6 +5,7 @@ A task whose predict functions read anything else defines its own `columns`, wit
 """
 
 import functools
+import logging
 import pathlib
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from retrieval_jax.attributes.vocabulary import Vocabulary
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.catalog import Lazy
 from retrieval_jax.data.examples import Pictures, Ragged
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 
 
 def columns(config, split, workdir=None) -> dict[str, Callable]:
@@ -42,7 +43,7 @@ def columns(config, split, workdir=None) -> dict[str, Callable]:
         found["category"] = lambda: split.categories[:, -1]
     if split.titles is not None and workdir is not None:
         if (pathlib.Path(workdir) / "attributes" / "vocabulary.json").exists():
-            found["label_ids"] = lambda: title_labels(split.titles, workdir)
+            found["label_ids"] = lambda: _labels(split, workdir)
     return found
 
 
@@ -54,6 +55,24 @@ def _read(columns, name):
     if not _numeric(columns[name]):
         raise InputError(f"the column {name!r} is text; a task that reads it defines `columns` of its own")
     return columns[name]
+
+
+def _labels(split, workdir) -> Ragged:
+    without = [split.ids[row] for row, title in enumerate(split.titles) if not title]
+    if without:
+        raise InputError(
+            f"{len(without):,} of {len(split):,} listings of the split {split.name} have no title, such as "
+            f"{short(without[0])!r}, and titles are to be embedded: fill in their titles, or leave the listings out"
+        )
+    labels = title_labels(split.titles, workdir)
+    if unknown := int((np.diff(labels.indptr) == 0).sum()):
+        logging.getLogger(__name__).warning(
+            "%s of %s titles of the split %s have no word that was mined, and all of these have one embedding",
+            f"{unknown:,}",
+            f"{len(split):,}",
+            split.name,
+        )
+    return labels
 
 
 def title_labels(titles, workdir) -> Ragged:

@@ -9,6 +9,7 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Examples, Pictures, Ragged
 from retrieval_jax.data.pictures import sources
 from retrieval_jax.errors import InputError
+from retrieval_jax.tasks.parts import degenerate
 
 
 def listings(config, catalog, workdir) -> tuple[Examples, info_lib.DataInfo]:
@@ -28,7 +29,7 @@ def listings(config, catalog, workdir) -> tuple[Examples, info_lib.DataInfo]:
       (Examples, DataInfo).
 
     Raises:
-      InputError: nothing was mined there, or from another catalogue.
+      InputError: nothing was mined there, or from another catalogue; or labels that teach nothing.
     """
     settings, split = config.train, catalog.split("train")
     images = sources.kept(split.images, config.data.cache_bytes)
@@ -48,7 +49,9 @@ def listings(config, catalog, workdir) -> tuple[Examples, info_lib.DataInfo]:
     by = dict(settings.sampling_kwargs).get("by", "")
     if by in split.columns and by not in columns:
         columns[by] = split.columns[by]
-    return Examples(columns, split.ids, unlabelled(config, catalog)), info
+    examples = Examples(columns, split.ids, unlabelled(config, catalog))
+    degenerate.check(settings, examples, info)
+    return examples, info
 
 
 def unlabelled(config, catalog) -> dict[str, Examples]:

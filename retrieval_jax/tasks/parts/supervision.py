@@ -128,6 +128,8 @@ def supervision(config, info, chosen: dict[str, Any]) -> Supervision:
 
 def _num_steps(config, info) -> int:
     """Returns about how many steps the run has; mined labels were counted over val too, categories were not."""
+    if config.epochs is None or config.batch_size is None:  # a network that only predicts: train knows both
+        return 1
     rows = info.category_counts[0].sum() if info.category_names else info.num_listings
     return max(1, round(float(config.epochs * rows / config.batch_size)))
 

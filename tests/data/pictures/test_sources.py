@@ -230,7 +230,7 @@ def test_missing_files_and_folders(tmp_path):
     root = str(tmp_path.resolve())
     (tmp_path / "folder").mkdir()
     assert sources.check(root, "a.jpg").sentence("a.jpg") == (
-        "missing image file: a.jpg; add the file or remove the row"
+        f"missing image file: a.jpg (looked in {root}); add the file or remove the row"
     )
     assert sources.check(root, "folder").reason == "not an image file"
     assert sources.check(root, "folder/x/a.jpg").reason == "missing image file"

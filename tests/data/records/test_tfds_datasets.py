@@ -116,7 +116,7 @@ def test_tfrecord_gets_the_remedy(data_dir, tmp_path):
     with pytest.raises(InputError, match="no dataset_info.json"):
         load(root=str(tmp_path), **SOP)
     (folder / "dataset_info.json").write_text("{")
-    with pytest.raises(InputError, match="not a dataset that tfds can describe"):
+    with pytest.raises(InputError, match="dataset_info.json is not readable JSON"):
         load(root=str(folder), **SOP)
 
 

@@ -1,0 +1,289 @@
+"""What train and embed would build, as shapes: whether it can be built, and fits into memory and onto the disk.
+
+Nothing is trained, allocated or kept. Shapes come from `jax.eval_shape`, which takes a second or two. Where mine has not run,
+the titles' plain words are counted, in a temporary folder.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import io
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from retrieval_jax import inference, tasks, workdir
+from retrieval_jax.attributes import choosing, deciding, statistics, words
+from retrieval_jax.attributes import vocabulary as vocabulary_lib
+from retrieval_jax.data import loading, pipeline
+from retrieval_jax.errors import InputError
+from retrieval_jax.settings import sizes
+from retrieval_jax.training import memory, optim, sharding
+from retrieval_jax.views import host_size, with_views
+from retrieval_jax.workdir import preflight, provenance
+from retrieval_jax.workdir.preflight import size_text
+
+_SURE = 0.8  # of the activations that tracing finds: XLA may need that much less
+_SAMPLE = 4  # pictures of a split that are decoded to know their size
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What train would build, as shapes; nothing is allocated.
+
+    Attributes:
+      listings: {split: listings}.
+      settings: the train block, with what follows the catalogue filled in.
+      labels: mined attributes.
+      task: the `tasks.Task`.
+      num_steps: of training.
+      batch: one row of a batch, `jax.ShapeDtypeStruct`s.
+      state: parameters, moving average and optimiser state, with their shardings.
+      mesh: the devices.
+    """
+
+    listings: dict[str, int]
+    settings: Any
+    labels: int
+    task: Any
+    num_steps: int
+    batch: dict
+    state: dict
+    mesh: Any
+
+
+def plan(config, folder) -> Plan:
+    """Returns what a training would build.
+
+    Args:
+      config: the settings, with a train block.
+      folder: its work directory; what mine wrote there is used, and not needed.
+
+    Raises:
+      InputError: the catalogue cannot be read, or a setting of the task, the network or the optimiser is wrong.
+    """
+    settings, catalog = config.train, loading.load(config.data)
+    mined = (pathlib.Path(folder) / "attributes" / "vocabulary.json").exists()
+    key = (id(catalog), json.dumps(workdir.plain(config), sort_keys=True), str(folder), mined)
+    if key == _last.key:
+        return _last.plan
+    listings = {name: len(split) for name in ("train", "val", "query", "gallery") if (split := getattr(catalog, name))}
+    module = tasks.get(settings.task)
+    with _mined(config, catalog, pathlib.Path(folder)) as mined:
+        examples, info = module.examples(config, catalog, mined)
+    settings, _ = sizes.resolved(settings, len(examples), examples.batch_size)
+    steps_per_epoch = len(examples) / settings.batch_size
+    num_steps = max(1, round(settings.epochs * steps_per_epoch))
+    task = module.make(settings, info)
+    batch = rows_of(pipeline.zeros(examples, config.data.image_size), 1)
+
+    def init():
+        params = task.init(jax.random.key(0), jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), batch))
+        optimizer, _ = optim.make(settings, params, num_steps, steps_per_epoch)
+        return {"params": params, "ema": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+    mesh = sharding.make_mesh(**settings.mesh)
+    state = jax.eval_shape(init)
+    state = sharding.placed(state, sharding.state_sharding(state, mesh, settings.sharding_rules))
+    found = Plan(listings, settings, len(info.label_names), task, num_steps, batch, state, mesh)
+    _last.key, _last.catalog, _last.plan = key, catalog, found
+    return found
+
+
+@dataclasses.dataclass
+class _Last:
+    """The last plan that was made: the checks of train and embed ask for the same one."""
+
+    key: tuple = ()
+    catalog: Any = None  # kept, so that no other one gets its id
+    plan: Plan | None = None
+
+
+_last = _Last()
+
+
+def rows_of(batch: dict, rows: int) -> dict:
+    """Returns the shapes of a batch with another number of rows."""
+    return {name: jax.ShapeDtypeStruct((rows, *np.shape(one)[1:]), one.dtype) for name, one in batch.items()}
+
+
+def loss(found: Plan):
+    """Returns the loss of a plan's task: (params, batch) -> scalar."""
+
+    def loss(params, batch):
+        rng, task = jax.random.key(0), found.task
+        return task.loss_fn(params, batch, rng=rng, step=0, ema=params, constants=task.constants, train=True)[0]
+
+    return loss
+
+
+def step_bytes(found: Plan, rows: int | None = None) -> dict[str, int]:
+    """Estimates the memory of a training step on one device, without compiling it.
+
+    Args:
+      found: from `plan`.
+      rows: of a batch; by default the plan's.
+
+    Returns:
+      {name in words: bytes}, as `memory.step_bytes` has them once the step is compiled.
+    """
+    rows = rows or found.settings.batch_size
+    here = max(1, -(-rows // found.mesh.size))
+    part = max(1, here // found.settings.accumulate_steps)
+    params = jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype), found.state["params"])
+    counts = memory.state_bytes(found.state)
+    counts["batch"] = memory.tree_bytes(rows_of(found.batch, here))
+    counts["activations"] = memory.residual_bytes(loss(found), params, rows_of(found.batch, part))
+    return counts
+
+
+# --------------------------------------------------------------------------------------------- checks before a run
+
+
+def check_training(config, folder) -> None:
+    """Checks that a training can be built, and that it fits into memory and onto the disk.
+
+    Args:
+      config, folder: see `plan`.
+
+    Raises:
+      InputError: see `plan`; public weights that are not there; too little memory or disk.
+    """
+    settings = config.train
+    if clusters_unknown(config, folder):
+        return  # mine finds them
+    found = plan(config, folder)
+    check_coupled(settings, found.task)
+    if found.task.warm_start is not None:
+        weights = settings.model.pretrained
+        importlib.import_module("retrieval_jax.models.pretrained").check(weights.name, weights.path, weights.offline)
+    most = memory.limit(found.mesh.local_devices[0])
+    counts = step_bytes(found)
+    counts["activations"] = int(_SURE * counts["activations"])
+    if sum(counts.values()) > most:
+        memory.check(counts, most, _fitting(found, most))
+    _check_cache(config, ("train",), settings.num_workers)
+    kept = memory.tree_bytes(found.state) * (settings.keep_checkpoints + 1)
+    preflight.disk(folder, {"checkpoints": kept}, "config.train.keep_checkpoints = 1 or a smaller network")
+
+
+def _fitting(found: Plan, most: int) -> str:
+    """Returns the largest batch that would fit, in words."""
+    rows = found.settings.batch_size
+    if rows < 2:
+        return ""
+    large, small = (sum(step_bytes(found, count).values()) for count in (rows, max(1, rows // 2)))
+    each = (large - small) / (rows - max(1, rows // 2))
+    fits = int((most - large) / each) + rows if each > 0 else 0
+    return f"config.train.batch_size = {1 << (fits.bit_length() - 1)} would fit" if fits >= 1 else ""
+
+
+def check_coupled(settings, task) -> None:
+    """Raises InputError where a batch would be worked on in parts, and the loss compares its rows.
+
+    Args:
+      settings: the train block.
+      task: `tasks.Task`.
+    """
+    if task.couples_rows and settings.accumulate_steps > 1:
+        raise InputError(
+            f"config.train.accumulate_steps={settings.accumulate_steps}: the loss of {task.couples_rows} compares the "
+            "rows of a batch with each other, and in parts would only see those of a part: set it to 1, and "
+            "model.kwargs.remat=True or a larger mesh.fsdp to save memory"
+        )
+
+
+def check_embedding(config, folder, functions: dict) -> None:
+    """Checks that embedding fits into memory and onto the disk, for networks that are not trained yet as well.
+
+    Args:
+      config, folder: see `plan`.
+      functions: {split: name of the predict function} of the networks that this run trains.
+
+    Raises:
+      InputError: there is no such function, or it reads a column that no batch has; too little memory or disk.
+    """
+    catalog, found, dim = loading.load(config.data), None, 0
+    if config.get("train") is not None and not clusters_unknown(config, folder):
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = plan(config, folder)
+    params = found and jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype), found.state["params"])
+    for name in sorted(set(functions.values())) if found else ():
+        predict = inference.named(found.task.predict_fns, name)
+        batch = {column: found.batch[column] for column in predict.reads if column in found.batch}
+        if len(batch) < len(predict.reads):
+            continue  # a column of a split that training does not have
+        arguments = inference.test_arguments(config)
+        rows = -(-arguments["batch_size"] // jax.device_count())
+        views, size = config.embed.get("views", ()), arguments["image_size"]
+        batch = rows_of(batch, rows)
+        if "image" in batch and len(batch["image"].shape) == 4:
+            batch["image"] = jax.ShapeDtypeStruct((rows, *host_size(views, size), 3), batch["image"].dtype)
+        counts = {
+            "parameters": memory.tree_bytes(params),
+            "batch": memory.tree_bytes(batch),
+            "activations": int(_SURE * memory.forward_bytes(with_views(predict, views, size).fn, params, batch)),
+        }
+        most = memory.limit(jax.local_devices()[0])
+        if sum(counts.values()) > most:
+            raise InputError(
+                f"embedding would need about {size_text(sum(counts.values()))} of memory on each device, which has "
+                f"{size_text(most)}: lower config.embed.batch_size (now {config.embed.batch_size}) or embed.image_size"
+            )
+        dim = max(dim, jax.eval_shape(predict.fn, params, batch)["embedding"].shape[-1])
+    _check_cache(config, ("query", "gallery"), 0)
+    rows = sum(len(catalog.split(name)) for name in ("query", "gallery"))
+    written = rows * max(dim, 256) * np.dtype(config.embed.dtype).itemsize * len(config.embed.models)
+    preflight.disk(folder, {"embeddings": written}, "config.embed.dtype = 'float16' or fewer config.embed.models")
+
+
+def clusters_unknown(config, folder) -> bool:
+    clusters = pathlib.Path(folder) / "attributes" / "clusters.npz"
+    return config.train.task_kwargs.get("category_labels") == "clusters" and not clusters.exists()
+
+
+def _check_cache(config, splits, workers: int) -> None:
+    """Raises InputError where the decoded pictures that will be kept do not fit into this machine's memory."""
+    catalog, kept = loading.load(config.data), 0
+    for name in splits:
+        split = catalog.split(name)
+        if config.data.cache_bytes and len(split):
+            rows = np.linspace(0, len(split) - 1, _SAMPLE).astype(int)
+            each = np.mean([split.images[int(row)].nbytes for row in rows])
+            kept += min(config.data.cache_bytes, each * len(split))
+    kept, most = int(kept * max(1, workers)), provenance.memory_bytes()
+    if kept > most:
+        processes = f" in each of {workers} worker processes" if workers else ""
+        raise InputError(
+            f"config.data.cache_bytes is {config.data.cache_bytes:,}: the decoded pictures of {' and '.join(splits)} "
+            f"would fill {size_text(kept)}{processes}; this machine has {size_text(most)}; lower it, to 0 for no cache"
+        )
+
+
+@contextlib.contextmanager
+def _mined(config, catalog, folder: pathlib.Path):
+    """Yields a work directory with mined attributes: the run's own, or a temporary one with its plain words."""
+    titles = [split.titles for split in (catalog.train, catalog.val) if split is not None and split.titles is not None]
+    if (folder / "attributes" / "vocabulary.json").exists() or not titles:
+        yield folder
+        return
+    rules = choosing.base_rules(config.mine)
+    counted = statistics.count(titles, tokenize=functools.partial(words.of_titles, rules=rules), progress=False)
+    threshold = config.mine.threshold
+    if threshold is None:
+        threshold, _ = sizes.threshold(counted.num_titles)
+    vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, threshold, rules)
+    if not len(vocabulary) and deciding.switches(config.mine):  # which may keep rarer words
+        vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, 0, rules)
+    with tempfile.TemporaryDirectory() as temporary:
+        attributes = pathlib.Path(temporary) / "attributes"
+        attributes.mkdir()
+        vocabulary.save(attributes / "vocabulary.json")
+        vocabulary_lib.save_targets(attributes / "train.npz", *vocabulary.encode(catalog.train.titles), vocabulary.hash)
+        yield pathlib.Path(temporary)

@@ -1,0 +1,67 @@
+"""Reads the scores that evaluate wrote (metrics.json)."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any, NotRequired, TypedDict
+
+from retrieval_jax.errors import InputError
+from retrieval_jax.files import documents
+
+_REMEDY = "run evaluate again"
+
+
+class _Row(TypedDict):
+    """Scores of one stage; further keys are numbers."""
+
+    model: str
+    stage: str
+    num_scored: documents.Count
+    num_queries: documents.Count
+    selection: NotRequired[dict[str, float | None]]
+    report: NotRequired[dict[str, float | None]]
+    slices: NotRequired[dict[str, dict[str, dict[str, float | None]]]]
+    without_near_duplicates: NotRequired[dict[str, float | None]]
+    selection: NotRequired[dict[str, float | None]]
+    report: NotRequired[dict[str, float | None]]
+
+
+class _File(TypedDict):
+    """metrics.json."""
+
+    stages: list[_Row]
+    chance: NotRequired[dict[str, float]]
+
+
+def stages(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the scores of a work directory, one dict per stage; none where nothing was scored.
+
+    Args:
+      workdir: the work directory.
+
+    Raises:
+      InputError: metrics.json is damaged.
+    """
+    file = pathlib.Path(workdir) / "metrics.json"
+    if not file.exists():
+        return []
+    rows = documents.read(file, _File, remedy=_REMEDY)["stages"]
+    for row in rows:
+        for name in row.keys() - _Row.__annotations__.keys():
+            if not isinstance(row[name], (int, float, type(None))):
+                raise InputError(f"{file}: {name!r} of {row['model']} {row['stage']} is not a number: {_REMEDY}")
+    return rows
+
+
+def chance(workdir: str | os.PathLike) -> dict[str, float]:
+    """Returns the scores to expect of a gallery in random order; empty where nothing was scored.
+
+    Args:
+      workdir: the work directory.
+
+    Raises:
+      InputError: metrics.json is damaged.
+    """
+    file = pathlib.Path(workdir) / "metrics.json"
+    return documents.read(file, _File, remedy=_REMEDY).get("chance", {}) if file.exists() else {}

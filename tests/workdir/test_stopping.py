@@ -1,0 +1,81 @@
+"""A signal ends a command within seconds, with a sentence and the status that clusters and shells expect."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from retrieval_jax.workdir import stopping
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CODE = """
+import hashlib, os, signal, sys, time
+from retrieval_jax.workdir import command_line, stopping
+stopping.GRACE = 1.0
+def pure():
+    try:
+        time.sleep(60)
+    except Exception:
+        print("swallowed")
+def compiled():
+    hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2_000_000_000)  # does not return to Python
+def swallowed():
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+def broken():
+    try:
+        time.sleep(60)
+    except BaseException:
+        raise RuntimeError("a process of the pool died")
+with stopping.heard():
+    print("begins", flush=True)
+    command_line.guarded(globals()[sys.argv[1]])
+"""
+
+
+def stopped(action, sent):
+    started = subprocess.Popen(
+        [sys.executable, "-c", CODE, action], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert started.stdout.readline() == "begins\n"
+    time.sleep(0.2)
+    begin = time.monotonic()
+    started.send_signal(sent)
+    out, err = started.communicate(timeout=60)
+    assert time.monotonic() - begin < 30 and out == ""
+    return started.returncode, err
+
+
+@pytest.mark.parametrize("action", ["pure", "compiled", "swallowed", "broken"])
+def test_sigterm_ends_with_75_and_one_sentence(action):
+    status, said = stopped(action, signal.SIGTERM)
+    assert status == 75
+    assert said == "stopped: SIGTERM; what is complete is kept, and the same command resumes from there\n"
+
+
+def test_ctrl_c_ends_with_130_and_one_sentence():
+    status, said = stopped("pure", signal.SIGINT)
+    assert (status, said.startswith("stopped: interrupted; "), said.count("\n")) == (130, True, 1)
+
+
+def test_a_command_that_ends_by_itself_leaves_the_signals_as_they_were():
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping.heard():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+    heard = []
+    signal.signal(signal.SIGTERM, lambda *_: heard.append(1))  # a program that calls us has a handler of its own
+    try:
+        with stopping.heard():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [1]
