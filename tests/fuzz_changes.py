@@ -1,4 +1,4 @@
-"""Changes to valid files that a reader must survive: bytes, values of JSON, headers of arrays, pipes and devices in place of files."""
+"""Changes to valid files that a reader must survive: bytes, values of JSON, headers of arrays, pipes and devices."""
 
 import io
 import json
