@@ -143,6 +143,11 @@ def _counts(plan: Plan) -> list[str]:
         lines.append(
             f"          {len(table.orphans):,} variants name no product of the table, such as line {table.orphans[0]:,}"
         )
+    if table.apart:
+        lines.append(
+            f"          {len(table.apart):,} keys are on rows whose titles have nothing in common, such as "
+            f"{_printable(table.apart[0])!r}: they are taken for different products"
+        )
     mentions = len(table.named) + table.repeated
     if plan.shop is None:
         lines.append(f"pictures  {mentions:,} = {_sum({'named': len(table.named), 'named again': table.repeated})}")
