@@ -6,6 +6,8 @@ The table is as a shop system or a spreadsheet exports it: any delimiter, encodi
 variant or picture, pictures by file name, path or address. Every column is printed with what it is taken for and what
 was seen in it; rows, products and pictures are counted, and what is set aside has a reason. The config is a Python file
 to read and correct; it finds table and pictures from its own place.
+
+Longer than 400 lines: what is printed and what is written are two views of one plan.
 """
 
 from __future__ import annotations
@@ -142,6 +144,11 @@ def _counts(plan: Plan) -> list[str]:
     if table.orphans:
         lines.append(
             f"          {len(table.orphans):,} variants name no product of the table, such as line {table.orphans[0]:,}"
+        )
+    if table.apart:
+        lines.append(
+            f"          {len(table.apart):,} keys are on rows whose titles have nothing in common, such as "
+            f"{_printable(table.apart[0])!r}: they are taken for different products"
         )
     mentions = len(table.named) + table.repeated
     if plan.shop is None:

@@ -18,6 +18,7 @@ from retrieval_jax.data.exports.roles import PARTS, Roles
 _SAMPLE = 20_000  # rows that are looked at for keys
 _SEEN = 5_000  # rows that a column's facts are found from
 _AGREEMENT = 0.9  # share of the keys whose rows must belong together
+_MISTAKES = 0.02  # share of the rows that may have a key by mistake
 _OTHER = ("description", "seo", "brand", "price", "stock", "link", "state", "variant", "position", "barcode")
 
 
@@ -267,7 +268,8 @@ def _product(columns, taken, values, titles, found) -> tuple[str, str, list[str]
         filled = sum(map(bool, keys)) / max(1, len(keys))
         hint = max(1.0 * column.hint("product"), 0.7 * column.hint("sku"), 0.5 * column.hint("group"))
         apart += scattered if hint < 0.65 else 0  # the name must speak for rows that are far from each other
-        if shared and apart > (1 - _AGREEMENT) * shared:
+        few = apart <= max(1, _MISTAKES * len(keys)) and hint >= 0.65  # keys given twice by mistake are taken apart
+        if shared and apart > (1 - _AGREEMENT) * shared and not few:
             if column.hint("group", "product") >= 0.9:
                 notes.append(
                     f"{column.name!r} joins rows with different titles in {apart:,} of {shared:,} cases, so its equal "
