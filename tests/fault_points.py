@@ -44,7 +44,17 @@ GROWS = ("open", "os.rename", "os.mkdir", "os.truncate", "os.link", "os.symlink"
 # Of JSON files: what differs between two undisturbed runs.
 TIMES = {"created", "seconds", "cpu_seconds", "finished", "made_now", "files", "run", "rows_per_second", "data", "hash"}
 TIMES |= {"total_seconds", "total_cpu_seconds", "command", "images_per_second", "seconds_of_steps", "space", "outputs"}
-TIMES |= {"summary", "build_seconds", "queries_per_second", "chosen", "meta", "sha256", "gallery_sha256", "best", "hardware"}
+TIMES |= {
+    "summary",
+    "build_seconds",
+    "queries_per_second",
+    "chosen",
+    "meta",
+    "sha256",
+    "gallery_sha256",
+    "best",
+    "hardware",
+}
 UNSTABLE = (".png", ".html", ".jax_export", ".safetensors", ".lock")  # only that they are there is compared
 INSIDE = ("checkpoints/", "tensorboard/")  # orbax's and TensorBoard's own names; the training's losses are compared
 
