@@ -3,6 +3,8 @@
 model = inference.load("runs/quickstart")
 vectors = model.embed(["shoe.jpg", "dress.png"])      # float32 [2, D]
 model.predict_attributes(["shoe.jpg"], top=3)         # [[("black", 0.93), ("leather", 0.81), ("running", 0.44)]]
+
+Longer than 400 lines: the bridge is one file: predicting over columns, and a model that is loaded.
 """
 
 import collections

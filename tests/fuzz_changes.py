@@ -1,4 +1,4 @@
-"""Changes to valid files that a reader must survive: bytes, values of JSON, headers of arrays, files that are none."""
+"""Changes to valid files that a reader must survive: bytes, values of JSON, headers of arrays, pipes and devices."""
 
 import io
 import json
@@ -124,6 +124,8 @@ def changed_npz(rng, data):
         with np.load(io.BytesIO(data)) as found:
             arrays = dict(found)
     except Exception:  # changed before
+        return changed_bytes(rng, data)
+    if not arrays:
         return changed_bytes(rng, data)
     name = rng.choice(sorted(arrays))
     kind, array, out = rng.randrange(5), arrays[name], io.BytesIO()

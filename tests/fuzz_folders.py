@@ -42,6 +42,7 @@ from retrieval_jax.errors import InputError  # noqa: E402
 SECONDS = 20  # limit of processor time per input
 MEBIBYTES = 1024  # limit by which one input may raise the peak memory
 RNG = np.random.default_rng(0)
+_MARK = "input: "  # before the lines that a process reports with
 
 # -------------------------------------------------------------------------------------------------------------- targets
 # Of each: make(folder) writes a valid folder, read(folder) is what is tested, sign(folder) makes checksums right again.
@@ -436,7 +437,7 @@ def main():
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
         def say(*what):
-            print(json.dumps(what), file=sys.__stdout__, flush=True)
+            print(f"\n{_MARK}{json.dumps(what)}", file=sys.__stdout__, flush=True)
 
         run(given.target, inputs=given.inputs, seed=given.seed, first=given.first, say=say)
         return 0
@@ -446,7 +447,9 @@ def main():
         with subprocess.Popen([*words, f"--seed={given.seed}"], stdout=subprocess.PIPE, text=True) as process:
             began = False
             for line in process.stdout:
-                number, result, failure = json.loads(line)
+                if not line.startswith(_MARK):  # what a reader printed
+                    continue
+                number, result, failure = json.loads(line.removeprefix(_MARK))
                 began, at = result is None, number + (result is not None)
                 if result:
                     found[result] += 1

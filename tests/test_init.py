@@ -10,7 +10,6 @@ from retrieval_jax import __main__ as door
 from retrieval_jax import init, run
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
-from retrieval_jax.models.backbones import convnext
 from retrieval_jax.workdir import config_files
 
 FOUND = shop_exports.products()
@@ -122,8 +121,7 @@ def test_what_can_be_learned_decides_the_task(tmp_path, titles):
 
 
 @pytest.mark.parametrize("scored", [True, False])
-def test_a_config_runs_to_a_report(tmp_path, monkeypatch, capsys, scored):
-    monkeypatch.setitem(convnext.VARIANTS, "tiny test", tiny.TINY)
+def test_a_config_runs_to_a_report(tmp_path, capsys, little_compilation, tiny_variant, scored):
     found = shop_exports.products(24)
     found = found if scored else [product for product in found if product.pictures == 1]
     table, folder = shop_exports.write(shop_exports.torgovlya(found), tmp_path)

@@ -223,7 +223,7 @@ def _titles(path: str, opened: io.BufferedIOBase, column: str) -> Iterator[str |
                     values = json.loads(line)
                     _check_column(f"{path}, line {row}", column, values)
                     yield values[column]
-    except (OSError, EOFError, ValueError, TypeError, csv.Error, lzma.LZMAError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, TypeError, RecursionError, csv.Error, lzma.LZMAError, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: unreadable after line {row} ({error}); repair the file or leave it out") from None

@@ -164,9 +164,9 @@ def serve() -> None:
             request, data = _receive(requests)
         except EOFError:
             return
-        module, _, name = request["function"].partition(":")
-        function = getattr(importlib.import_module(module), name)
         try:
+            module, _, name = request["function"].partition(":")
+            function = getattr(importlib.import_module(module), name)  # before its memory is limited
             with _limited(request["memory"], request["seconds"]) as lacking:
                 for answer, content in function(request["arguments"], data):
                     _send(answers, answer, content)

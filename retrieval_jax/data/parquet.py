@@ -60,12 +60,16 @@ def _asked(file: Any, arguments: dict, called: Any) -> Iterator[tuple[dict, Any]
         size = os.stat(file).st_size
         arguments = arguments | {"file": os.path.abspath(file), "memory": MEMORY + EXPANSION * size}
         limits = {"memory": arguments["memory"], "seconds": SECONDS + size / 2**20}
+        problem = None
         for answer, content in children.call(f"{__name__}:in_child", arguments, **limits):
-            if "refused" in answer:
-                raise InputError(f"{called}: not a readable Parquet file ({answer['refused']})")
-            if "lacking" in answer:
-                raise Shortage(answer["lacking"])
-            yield answer, content
+            if "refused" in answer:  # raised once the child has finished, so that it is kept
+                problem = InputError(f"{called}: not a readable Parquet file ({answer['refused']})")
+            elif "lacking" in answer:
+                problem = Shortage(answer["lacking"])
+            else:
+                yield answer, content
+        if problem:
+            raise problem
     except children.Exceeded as error:
         raise InputError(
             f"{called}: not a readable Parquet file ({size:,} bytes): {error}; write it again from the table it was "

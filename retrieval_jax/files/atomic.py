@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from retrieval_jax.errors import InputError, naming
+from retrieval_jax.errors import naming
+from retrieval_jax.files import documents
 
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.([^.]*)\.[0-9a-f]{8}\.tmp", re.DOTALL)  # .<name>.<process>.<host>.<random>.tmp
 _FOREIGN = 86400.0  # seconds after which what another machine has not touched counts as abandoned
@@ -99,20 +100,17 @@ class _Plain:
         self.write = stream.write
 
 
-def read_json(file: str | os.PathLike):
-    """Returns what `write_json` wrote.
+def read_json(file: str | os.PathLike) -> dict:
+    """Returns the object that `write_json` wrote; a reader that knows its keys uses `documents.read`.
 
     Args:
       file: path of a file that exists.
 
     Raises:
-      InputError: it is not JSON, or cannot be read.
+      InputError: it is not a JSON object, or cannot be read.
     """
     with naming(file):
-        try:
-            return json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{file} is not readable JSON ({error}); delete it and run again") from error
+        return documents.read(file, dict, remedy="delete it and run again")
 
 
 def replace_folder(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:

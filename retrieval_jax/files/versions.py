@@ -191,7 +191,7 @@ def _finish(folder: pathlib.Path, description: str, whole: bool = False) -> None
     if not (source / description).exists():  # there is none, or all its files are in their places
         shutil.rmtree(source, ignore_errors=True)
         return
-    about = json.loads((source / description).read_text(encoding="utf-8"))
+    about = documents.read(source / description, dict, remedy=f"delete {source}, and run again")
     moves = _moves(file.read_bytes()) if file.exists() else None
     if moves is None or json.loads(file.read_bytes()) != {MOVING: moves, **about}:
         files = _files(source)

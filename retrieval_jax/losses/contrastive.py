@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from retrieval_jax import arguments
 from retrieval_jax.losses import reduce
 
 _NEVER = -1e30  # stands in for -inf, whose gradients would be NaN
@@ -77,7 +78,11 @@ def _sigmoid_chunk(rows, scale_and_bias, size, axis):
 
 def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis):
     """Runs `chunk` on the rows of each device, or on the whole batch if it is not sharded."""
-    count = len(queries)
+    count, width = arguments.shape_of(queries, "queries", "contrastive loss", ("B", "D"))
+    arguments.shape_of(keys, "keys", "contrastive loss", (count, width))
+    for name, value in (("where", where), ("groups", groups)):
+        if value is not None:
+            arguments.shape_of(value, name, "contrastive loss", (count,))
     rows = {
         "query": _unit(queries),
         "key": _unit(keys),
@@ -195,6 +200,8 @@ def supcon(
 
     Source: Khosla et al., "Supervised Contrastive Learning", arXiv 2004.11362, L_out.
     """
+    rows, _ = arguments.shape_of(embeddings, "embeddings", "supcon", ("B", "D"))
+    arguments.shape_of(category, "category", "supcon", (rows,))
     counts = category >= 0 if where is None else where & (category >= 0)
     unit = _unit(embeddings)
     other = ~jnp.eye(len(category), dtype=bool) & counts & counts[:, None]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from retrieval_jax import arguments
 from retrieval_jax.losses import reduce
 from retrieval_jax.losses.multilabel import log_total
 
@@ -26,6 +27,7 @@ def softmax(
 
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, at temperature 1.
     """
+    arguments.shape_of(teacher_logits, "teacher_logits", "distillation", logits.shape)
     target = jax.nn.softmax(jax.lax.stop_gradient(teacher_logits), axis=-1)
     return reduce((log_total(logits) - (target * logits).sum(axis=-1, keepdims=True))[:, 0], where, weights)
 
@@ -46,6 +48,7 @@ def sigmoid(
 
     Source: arXiv 1503.02531, applied per label.
     """
+    arguments.shape_of(teacher_logits, "teacher_logits", "distillation", logits.shape)
     target = jax.nn.sigmoid(jax.lax.stop_gradient(teacher_logits))
     return reduce((jax.nn.softplus(logits) - target * logits).sum(axis=-1), where, weights)
 

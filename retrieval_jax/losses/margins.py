@@ -6,6 +6,7 @@ The head returns plain cosines [B, C] (`models.heads.Cosine` without temperature
 import jax
 import jax.numpy as jnp
 
+from retrieval_jax import arguments
 from retrieval_jax.losses import reduce
 from retrieval_jax.losses.multilabel import softmax_cross_entropy
 
@@ -14,6 +15,8 @@ _FLAT = 1e-6
 
 
 def _is_own(cosines, category):
+    rows, _ = arguments.shape_of(cosines, "cosines", "margin loss", ("B", "C"))
+    arguments.shape_of(category, "category", "margin loss", (rows,))
     return jnp.arange(cosines.shape[-1]) == category[:, None]
 
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from retrieval_jax import arguments
+from retrieval_jax.errors import InputError
 from retrieval_jax.losses import blocked, reduce
 
 
@@ -18,8 +20,17 @@ def log_total(logits: jax.Array) -> jax.Array:
     return most + jnp.log(jnp.exp(logits - most).sum(axis=-1, keepdims=True))
 
 
+def _check(logits, label_ids, label_mask, positive_weights) -> None:
+    rows, num_labels = arguments.shape_of(logits, "logits", "title loss", ("B", "V"))
+    shape = arguments.shape_of(label_ids, "label_ids", "title loss", (rows, "L"))
+    arguments.shape_of(label_mask, "label_mask", "title loss", shape)
+    if positive_weights is not None:
+        arguments.shape_of(positive_weights, "positive_weights", "title loss", (num_labels,))
+
+
 def _over_labels(logits, label_ids, label_mask, absent, present, weights):
     """Sums absent(z) over the absent labels and weight * present(z) over the present ones: [B, V] -> [B]."""
+    _check(logits, label_ids, label_mask, weights)
     if isinstance(logits, blocked.Logits):
         total, at_labels = blocked.over_labels(logits, label_ids, absent)
     else:
@@ -181,6 +192,7 @@ def softmax_poly1(
 
     Source: the runner-up of eProduct, arXiv 2208.00955; Poly-1: Leng et al., "PolyLoss", arXiv 2204.12511.
     """
+    _check(logits, label_ids, label_mask, None)
     if isinstance(logits, blocked.Logits):
         total, at_labels = blocked.over_labels(logits, label_ids, None)
         log_p = at_labels - total[:, None]
@@ -217,6 +229,8 @@ def softmax_cross_entropy(
     Returns:
       [B] losses in nats; 0 if the category is unknown.
     """
+    rows, _ = arguments.shape_of(logits, "logits", "softmax_cross_entropy", ("B", "C"))
+    arguments.shape_of(category, "category", "softmax_cross_entropy", (rows,))
     log_p = jax.nn.log_softmax(logits, axis=-1)
     at_category = jnp.take_along_axis(log_p, jnp.maximum(category, 0)[:, None], axis=-1)[:, 0]
     losses = -(1.0 - label_smoothing) * at_category - label_smoothing * log_p.mean(axis=-1)
@@ -235,6 +249,10 @@ def class_balanced_weights(counts: np.ndarray, beta: float = 0.9999) -> np.ndarr
 
     Source: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", arXiv 1901.05555.
     """
+    counts = arguments.array(counts, "counts", "class_balanced_weights", ("V",))
+    if not len(counts) or not np.isfinite(counts).all():
+        raise InputError("class_balanced_weights: counts must be finite, at least one")
+    beta = arguments.number(beta, "beta", "class_balanced_weights", low=0, high=1, below=True)
     counts = np.maximum(np.asarray(counts, np.float64), 1)
     weights = 1.0 / (1.0 - beta**counts)
     return (weights / weights.mean()).astype(np.float32)

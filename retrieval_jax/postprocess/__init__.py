@@ -36,8 +36,6 @@ class State:
     folder: pathlib.Path | None = None
     rankings: tuple[Ranking, ...] = ()
 
-    __repr__ = brief.line
-
     def __post_init__(self):
         members = [
             arguments.sequence(member, "members", "State")
@@ -50,6 +48,8 @@ class State:
             raise InputError("State: there are no members")
         if self.ranking is not None:
             arguments.instance(self.ranking, Ranking, "ranking", "State")
+
+    __repr__ = brief.line
 
     def name(self, member: int) -> str:
         """Returns the name of a member, or its number."""

@@ -23,8 +23,6 @@ class _Row(TypedDict):
     report: NotRequired[dict[str, float | None]]
     slices: NotRequired[dict[str, dict[str, dict[str, float | None]]]]
     without_near_duplicates: NotRequired[dict[str, float | None]]
-    selection: NotRequired[dict[str, float | None]]
-    report: NotRequired[dict[str, float | None]]
 
 
 class _File(TypedDict):

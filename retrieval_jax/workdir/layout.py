@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import re
+import shlex
 
 from retrieval_jax.files import remote
 from retrieval_jax.workdir.settings import plain
@@ -19,6 +21,17 @@ OUTPUTS = {
     "evaluate": ("metrics.json", "submission.csv"),
     "report": ("report.html",),
 }
+# What runs write into a work directory beside the verbs' OUTPUTS.
+_WRITTEN = (
+    "config.json",
+    "run.json",
+    "stages",
+    "metrics.jsonl",
+    "tensorboard",
+    "profile",
+    "checkpoint_scores",
+    ".lock",
+)
 _MAX_NAME = 100
 CONFIG_NAME = r"\w+(:[^/\\].*)?"  # "name" or "name:arg", where paths have a slash and URLs "://"
 
@@ -116,3 +129,14 @@ def predecessor_folder(config, folder):
         return member_folder(folder, name)
     train = config.get("train")
     return as_path(train.init_from) if train is not None and train.get("init_from") else None
+
+
+def elsewhere(folder) -> str:
+    """Returns what to do with a directory whose results are of something else."""
+    if url := remote.url(folder):
+        return f"Give another --workdir, or delete this one: {url}"
+    foreign = sorted(set(os.listdir(folder)) - {*_WRITTEN, *(name for names in OUTPUTS.values() for name in names)})
+    if foreign or os.path.ismount(folder) or os.path.islink(folder):  # a removal would hit more than the run
+        also = f" (this one also holds {foreign[0]!r}, which no run wrote)" if foreign else ""
+        return f"Give another --workdir{also}"
+    return f"Give another --workdir, or delete this one: rm -r -- {shlex.quote(os.path.abspath(folder))}"

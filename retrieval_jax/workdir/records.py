@@ -12,7 +12,6 @@ here imports JAX: a machine that only searches and evaluates does not need it.
 import contextlib
 import datetime
 import os
-import shlex
 import sys
 import time
 
@@ -32,7 +31,16 @@ from retrieval_jax.workdir.hashes import (
     stage_hash,
     without_free,
 )
-from retrieval_jax.workdir.layout import OUTPUTS, VERBS, as_path, member_folder, members, predecessor_folder, verbs
+from retrieval_jax.workdir.layout import (
+    OUTPUTS,
+    VERBS,
+    as_path,
+    elsewhere,
+    member_folder,
+    members,
+    predecessor_folder,
+    verbs,
+)
 from retrieval_jax.workdir.settings import changes, plain, read_settings, read_stage
 
 # ---------------------------------------------------------------------------------- checks, which write nothing
@@ -43,10 +51,7 @@ def prepare(config, folder):
 
     Args:
       config: the whole config.
-      folder: the work directory, which may be missing; one at a URL is copied here first.
-
-    Returns:
-      The folder's path.
+      folder: the work directory, which may be missing; one at a URL is copied here first. Its path is returned.
 
     Raises:
       InputError: a setting that cannot be; or the directory holds results of another data, mine or train block, is a
@@ -80,37 +85,13 @@ def prepare(config, folder):
                 f"{folder} holds results of other settings:\n"
                 + "".join(f"  {line}\n" for line in changed)
                 + "The data, mine and train settings of a work directory stay as they are. "
-                + _elsewhere(folder)
+                + elsewhere(folder)
             )
     return folder
 
 
-# What runs write into a work directory beside the verbs' OUTPUTS.
-_WRITTEN = (
-    "config.json",
-    "run.json",
-    "stages",
-    "metrics.jsonl",
-    "tensorboard",
-    "profile",
-    "checkpoint_scores",
-    ".lock",
-)
-
-
 def _is_place(change: str) -> bool:
     return matches(change.partition(":")[0], PLACES)
-
-
-def _elsewhere(folder) -> str:
-    """Returns what to do with a directory whose results are of something else."""
-    if url := remote.url(folder):
-        return f"Give another --workdir, or delete this one: {url}"
-    foreign = sorted(set(os.listdir(folder)) - {*_WRITTEN, *(name for names in OUTPUTS.values() for name in names)})
-    if foreign or os.path.ismount(folder) or os.path.islink(folder):  # a removal would hit more than the run
-        also = f" (this one also holds {foreign[0]!r}, which no run wrote)" if foreign else ""
-        return f"Give another --workdir{also}"
-    return f"Give another --workdir, or delete this one: rm -r -- {shlex.quote(os.path.abspath(folder))}"
 
 
 def _check_writable(folder) -> None:
@@ -119,7 +100,7 @@ def _check_writable(folder) -> None:
         os.lstat(folder)
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except OSError as error:  # a name that is too long, a folder above it that this user may not enter
+    except OSError as error:  # too long a name, or a folder above it that this user may not enter
         raise InputError(f"--workdir={folder} cannot be used: {error.strerror}; give another --workdir") from error
     there = folder
     while not os.path.lexists(there) and there != there.parent:
@@ -167,7 +148,7 @@ def reason_to_run(config, folder, verb: str, data: Data | None = None) -> str | 
         if verb in ("mine", "train") and (folder / "checkpoints").exists():
             raise InputError(
                 f"{folder}: {edited} since {verb} ran there, and the network in it has learned from what was there "
-                f"before. Bring the old data back, or train on the new. {_elsewhere(folder)}"
+                f"before. Bring the old data back, or train on the new. {elsewhere(folder)}"
             )
         return edited
     for name, size in stage["outputs"].items():

@@ -42,6 +42,8 @@ def fail(arguments, data):
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
     monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    while children._idle:  # started by other tests, with their path
+        children._end(children._idle.pop())
 
 
 def _call(name, arguments, data=b"", **limits):

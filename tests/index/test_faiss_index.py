@@ -1,5 +1,6 @@
 """Approximate search with faiss: exact scores, own ids, padding, folders that recognise their gallery."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -176,3 +177,39 @@ def test_a_graph_built_with_one_thread_is_reproducible(tmp_path):
         faiss_index.Index(gallery, factory="HNSW16", threads=1, folder=tmp_path / name)
         digests.add(json.loads((tmp_path / name / "index.json").read_text())["index_sha256"])
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    "factory, parameters, words",
+    [
+        ("IDMap,Flat", "", "leave IDMap out"),
+        ("Flat,IDMap2", "", "leave IDMap out"),
+        ("HNSW0", "", "number that is 0"),  # faiss would end the process
+        ("HNSW1", "", "too few edges"),
+        ("NSG4", "", "too few edges"),  # faiss would never return
+        ("PQ4x0", "", "number that is 0"),
+        ("IVF99999999999,Flat", "", "its clusters would take"),
+        ("IVF2000,Flat", "", "cannot train 'IVF2000,Flat' on 600 vectors"),
+        ("PQ5", "", "cannot build an index 'PQ5' for 16 dimensions"),
+        ("PQ4x16", "", "cannot train"),
+        ("", "", "expected a text such as"),
+        ("IVF8,Flat", "nprobe=0", "an integer of at least 1"),
+        ("IVF8,Flat", "nprobe=1e30", "an integer of at least 1"),
+        ("IVF8,Flat", "nprobe=nan", "an integer of at least 1"),
+        ("IVF8,Flat", "efSearch=64", "does not accept the parameters"),
+        ("HNSW8", "efSearch=0", "an integer of at least 1"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the index")
+def test_what_faiss_cannot_do_is_a_sentence(factory, parameters, words):
+    with pytest.raises(InputError, match=words):
+        faiss_index.Index(clusters(600), factory=factory, parameters=parameters).search(clusters(3), 5)
+
+
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "OPQ4,PQ4", "OPQ4_8,IVF4,PQ4x4fs", "RQ2x4", "HNSW8_PQ4"])
+def test_few_training_vectors_are_reported_once_and_not_by_faiss(factory, capfd):
+    with (
+        pytest.warns(UserWarning, match="vectors to train them on") if factory != "RQ2x4" else contextlib.nullcontext()
+    ):
+        faiss_index.Index(clusters(600), factory=factory)
+    assert "WARNING" not in capfd.readouterr().err

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from retrieval_jax.losses import contrastive
+from retrieval_jax.errors import InputError
+from retrieval_jax.losses import contrastive, margins, multilabel
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 B, D = 6, 4
@@ -167,3 +168,20 @@ def test_eight_devices_equal_one():
     }
     done = subprocess.run([sys.executable, "-c", EIGHT], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.split() == ["equal"], done.stderr
+
+
+def test_shapes_that_would_broadcast_are_rejected_while_tracing():
+    vectors, column, rows = jnp.ones((4, 3)), jnp.ones((4, 1)), jnp.zeros(4, int)
+    for loss, words in (
+        (
+            lambda: contrastive.softmax(vectors, vectors, weights=column),
+            r"weights is an array \[4\], got shape \(4, 1\)",
+        ),
+        (lambda: contrastive.softmax(vectors, vectors[:1]), r"keys is an array \[4, 3\], got shape \(1, 3\)"),
+        (lambda: contrastive.supcon(vectors, column), "category"),
+        (lambda: margins.cosface(vectors, rows[:1]), "category"),
+        (lambda: multilabel.softmax_cross_entropy(vectors, rows, where=column > 0), "where"),
+        (lambda: multilabel.sigmoid_cross_entropy(vectors, rows, rows > 0), "label_ids"),
+    ):
+        with pytest.raises(InputError, match=words):
+            jax.eval_shape(loss)

@@ -204,3 +204,9 @@ def test_ten_thousand_queries_are_scored_quickly_in_bounded_memory():
     assert found["num_scored"] == queries and found["mar@100_low"] < found["mar@100"] < found["mar@100_high"]
     # measured: 0.3 s and 37 MB; a table of queries x gallery, or of draws x queries, would take gigabytes
     assert seconds < 10 and peak < 200e6, (seconds, peak)
+
+
+@pytest.mark.parametrize("count, least", [(1, 1.0), (2, 0.5), (5, 0.0625)])
+def test_a_handful_of_queries_is_not_evidence(count, least):
+    found = bootstrap.paired_bootstrap(np.zeros(count), np.ones(count))
+    assert found["p"] == least  # the sign test: n queries of one sign are as likely as n coins of one face

@@ -137,7 +137,10 @@ def changed(config, drawn):
             block = config
             for one in blocks:
                 block = block[one] if hasattr(block, "keys") and one in block else None
-            if hasattr(block, "keys"):
+            if isinstance(block, ConfigDict):
+                with block.unlocked(), block.ignore_type():
+                    block[key] = value
+            elif isinstance(block, dict):
                 block[key] = value
     return config
 

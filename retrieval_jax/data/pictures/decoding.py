@@ -101,11 +101,12 @@ class Encoded:
             try:  # not strict, because unread bytes would be an error
                 with _room(self.shape[0] * self.shape[1]):
                     image = simplejpeg.decode_jpeg(data, min_height=-(-rows // factor), min_factor=factor, strict=False)
-                (top, bottom), (left, right) = (
-                    ((first + factor // 2) // factor, (first + length + factor // 2) // factor)
-                    for first, length in ((top, height), (left, width))
-                )
-                return image[top:bottom, left:right]
+                if image.shape[:2] == (-(-rows // factor), -(-self.shape[1] // factor)):  # else a second header differs
+                    (above, below), (before, behind) = (
+                        ((first + factor // 2) // factor, (first + length + factor // 2) // factor)
+                        for first, length in ((top, height), (left, width))
+                    )
+                    return image[above:below, before:behind]
             except ValueError:  # another decoder may read it, or explain the problem
                 pass
         # A damaged file may be smaller than its header says, or rotated.

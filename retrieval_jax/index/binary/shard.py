@@ -259,6 +259,7 @@ class Shard:
             other = re.fullmatch(r"(\d{6})\.(log|vectors)", file.name)
             if file.name == "current.json.new" or (other and int(other[1]) != self.generation):
                 file.unlink()
+        self._opened().close()  # says so if it is missing, or is not a file
         self._descriptors = [os.open(file, os.O_WRONLY | os.O_APPEND) for file in (self.vectors_file, self.log_file)]
         for descriptor, length in zip(self._descriptors, (self.rows * self.row_bytes, self.log_end), strict=True):
             if os.fstat(descriptor).st_size > length:

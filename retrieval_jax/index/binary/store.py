@@ -3,6 +3,8 @@
 Once a write has returned it is on disk and survives a kill at any moment; after an interrupted write, each id is either
 there completely or not at all. One process writes, any number read; readers see new writes when they call `refresh`.
 The files are described in layout.py and shard.py.
+
+Longer than 400 lines: one class, whose methods share its locks.
 """
 
 from __future__ import annotations

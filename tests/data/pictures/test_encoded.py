@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import odd_pictures
 from retrieval_jax.data import pipeline
 from retrieval_jax.data.examples import Examples, Pictures
 from retrieval_jax.data.pictures import decoding, sources, transforms
@@ -210,3 +211,11 @@ def test_batches_do_not_depend_on_how_pictures_are_read(tmp_path):
     (tmp_path / "3.jpg").write_bytes(jpeg()[:2000])
     with pytest.raises(Exception, match="truncated image file: .*3.jpg"):
         batches(tmp_path, crop_before_decoding=True)
+
+
+def test_a_picture_that_decodes_to_another_size_than_its_header_is_decoded_whole(monkeypatch):
+    jpeg = odd_pictures.good()["jpeg.jpg"]
+    found = decoding.Encoded(jpeg, lambda: decoding.decode(jpeg))
+    expected = found.cut(4, 30, 8, 12, (8, 12))
+    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", lambda *_, **__: np.zeros((32, 20, 3), np.uint8))
+    np.testing.assert_allclose(found.cut(4, 30, 8, 12, (8, 12)), expected, atol=4)
