@@ -106,7 +106,7 @@ def test_what_another_kind_of_file_is_gets_a_sentence(tmp_path):
     os.mkfifo(tmp_path / "about.json")
     with pytest.raises(InputError, match="is a pipe"):
         versions.read(tmp_path, "about.json", lambda place: None)
-    with pytest.raises(InputError, match="not found: run embed first"):
+    with pytest.raises(InputError, match="embeddings.json not found: run "):
         Embeddings.load(tmp_path / "none")
 
 
