@@ -150,7 +150,7 @@ def sequence(value: object, name: str, where: str) -> Sequence | np.ndarray:
     Raises:
       InputError: it is a text, or cannot be iterated over.
     """
-    if not isinstance(value, (str, bytes, bytearray)):
+    if not isinstance(value, (str, bytes, bytearray, np.generic)):  # NumPy's scalars look iterable
         if isinstance(value, np.ndarray) and value.ndim:
             return value
         if hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (np.ndarray, dict)):

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from retrieval_jax import embeddings, index, search
 from retrieval_jax.embeddings import Embeddings, vectors
 from retrieval_jax.errors import InputError
+from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.postprocess import ensemble, fusion, reranking, whitening
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir import sides
@@ -319,6 +320,10 @@ def test_unknown_index_and_nan(tmp_path):
         vectors = np.load(file)
         vectors[int(name[1:]), 2] = np.nan
         np.save(file, vectors)
+        about = file.with_name("embeddings.json")  # as if the network had given that
+        info = json.loads(about.read_text())
+        info["shards"][0]["sha256"] = file_sha256(file)
+        about.write_text(json.dumps(info))
         for stages in ((), ("whitening",), ("reranking",)):
             config = make_config(models=("trained",))
             with config.unlocked():

@@ -39,7 +39,7 @@ class Ids(Sequence):
         """
         if isinstance(ids, cls):
             return ids
-        single = isinstance(ids, (str, bytes, bytearray)) or (isinstance(ids, np.ndarray) and not ids.ndim)
+        single = isinstance(ids, (str, bytes, bytearray, np.generic)) or (isinstance(ids, np.ndarray) and not ids.ndim)
         if single or not (hasattr(ids, "__iter__") or hasattr(ids, "__getitem__")):  # columns have the latter alone
             raise InputError(f"ids={short(repr(ids))}: expected a list of ids, one per row")
         encoded = []
