@@ -2,6 +2,8 @@
 
 Every function of `KINDS` takes the products and returns an `Export`. Each must give all products, and every picture
 once.
+
+Longer than 400 lines: a list of forms, to be read from the top or searched.
 """
 
 import csv

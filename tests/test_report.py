@@ -1,4 +1,7 @@
-"""The report: its content, that it is safe and self-contained, and that it fits phone and desktop screens."""
+"""The report: its content, that it is safe and self-contained, and that it fits phone and desktop screens.
+
+Longer than 400 lines: every test looks at the report of one shared run.
+"""
 
 import html.parser
 import json

@@ -199,8 +199,11 @@ def test_what_is_missing_is_named_with_its_command(tmp_path):
     config = make_config((("ensemble", {}),), ("one", "two:runlocal"))
     with pytest.raises(InputError, match=r"two-runlocal.*run --config=two:runlocal --workdir="):
         search.run(config, tmp_path / "both")
+    with pytest.raises(InputError, match="has 'one' twice: give each once"):
+        search.run(make_config((("ensemble", {}),), ("one", "one")), tmp_path / "both")
+    make_embeddings(tmp_path / "two")
     with pytest.raises(InputError, match="no 'ensemble'"):
-        search.run(make_config((("whitening", {}),), ("one", "one")), tmp_path / "both")
+        search.run(make_config((("whitening", {}),), ("one", "two")), tmp_path / "both")
     assert not (tmp_path / "both").exists()
 
 
@@ -264,9 +267,9 @@ def test_sides_of_two_spaces_are_refused_with_what_each_one_is(tmp_path):
     "side, words",
     [
         ({"runs": "a"}, "query_from has no key 'runs'; did you mean run"),
-        ({"step": "last"}, "query_from.step is 'last': give a number"),
-        ({"step": True}, "query_from.step is True: give a number"),
-        ({"step": -1}, "query_from.step is -1: give the step of a checkpoint"),
+        ({"step": "last"}, "query_from.step is 'last': give a whole number of 0 or more"),
+        ({"step": True}, "query_from.step is True: give a whole number of 0 or more"),
+        ({"step": -1}, "query_from.step is -1: give a whole number of 0 or more"),
         ({"which": "average"}, "which is 'average': give 'ema'"),
         ({"predict_fn": 3}, "predict_fn is 3: give text"),
     ],
@@ -287,6 +290,7 @@ def test_sides_of_an_ensemble_are_those_of_its_members(tmp_path):
         make_embeddings(tmp_path / name, seed=seed)
     own = two_sided({}, {"predict_fn": "embed_title"})
     make_embeddings(tmp_path / "one", sides.of(own)["gallery"].folder, seed=5)
+    own.data = {"source": "synthetic"}
     (tmp_path / "one" / "config.json").write_text(own.to_json())
     search.run(make_config((("ensemble", {}),), ("one", "two")), tmp_path / "both")
     queries = load(tmp_path / "one")[0]
@@ -301,7 +305,7 @@ def test_sides_of_an_ensemble_are_those_of_its_members(tmp_path):
     ((("whitening", {}), ("whitening", {})), "'whitening' twice"),
     ((("whitening", {"stage": "cosine"}),), "'cosine' twice"),
     ((("whitening", {"stage": "../x"}),), "folder"),
-    (("whitening",), r"write \(name, arguments\)"),
+    (("whitening",), r"give \(name, arguments\)"),
 ])  # fmt: skip
 def test_steps_are_checked_before_anything_runs(tmp_path, steps, words):
     with pytest.raises(InputError, match=words):

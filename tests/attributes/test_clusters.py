@@ -114,7 +114,9 @@ def tiny():
     config.data.image_size = (32, 32)
     config.mine.clusters.max_difference = 0.95
     config.train.model.kwargs.update(eproduct.SMALL["convnext"])
-    config.train.update({"epochs": 0.3, "batch_size": 24, "eval_every_epochs": 0.0, "log_every_steps": 1})
+    config.train.update(
+        {"epochs": 0.3, "warmup_epochs": 0.1, "batch_size": 24, "eval_every_epochs": 0.0, "log_every_steps": 1}
+    )
     config.train.task_kwargs.update({"category_labels": "clusters", "category_weight": 1.0})
     return config
 
