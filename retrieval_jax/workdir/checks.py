@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.workdir.settings import plain
 
@@ -293,7 +295,7 @@ def check(config, where: str = "") -> None:
         settings = plain(config)
     except RecursionError:
         raise InputError(_message(["the settings contain themselves"], where)) from None
-    problems = list(_problems(settings))
+    problems = [*_arrays(config, "config"), *_problems(settings)]
     if not problems:
         problems = [sentence for relation in RELATIONS if (sentence := relation(settings))]
     if problems:
@@ -336,6 +338,18 @@ def _words(kind: Kind, value: Any) -> str:
         near = difflib.get_close_matches(value, re.findall(r"'(\w+)'", kind.words), n=1)
         return kind.words + (f" (did you mean {near[0]!r}?)" if near else "")
     return kind.words
+
+
+def _arrays(value: Any, name: str) -> Iterator[str]:
+    """Yields a sentence for each NumPy array, which compares and hashes unlike the tuple or number that is meant."""
+    if hasattr(value, "items"):
+        for key, item in value.items():
+            yield from _arrays(item, f"{name}.{key}")
+    elif isinstance(value, (tuple, list)):
+        for i, item in enumerate(value):
+            yield from _arrays(item, f"{name}[{i}]")
+    elif isinstance(value, np.ndarray):
+        yield f"{name} is a NumPy array, {_shown(value.tolist())}: give a number, text, or a tuple of these"
 
 
 def _not_finite(value: Any, name: str) -> Iterator[str]:

@@ -109,8 +109,10 @@ def test_several_problems_are_one_message():
         checks.check(many)
 
 
-def test_part_of_a_config_and_numpy_values_are_fine():
-    checks.check({"search": {"k": np.int64(3)}, "data": {"image_size": np.array([8, 8])}, "train": None})
+def test_part_of_a_config_and_numpy_numbers_are_fine_and_arrays_are_not():
+    checks.check({"search": {"k": np.int64(3)}, "data": {"image_size": (8, 8)}, "train": None})
+    with pytest.raises(InputError, match=r"config.data.image_size is a NumPy array, \(8, 8\): give"):
+        checks.check({"data": {"image_size": np.array([8, 8])}})
     checks.check(ConfigDict({"evaluate": {"ks": (1,)}}))
     with pytest.raises(InputError, match="a setting holds"):
         checks.check({"search": {"k": {1, 2}}})
