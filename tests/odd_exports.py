@@ -4,6 +4,7 @@ Like `shop_exports`, whose products they write: each must give all products, and
 """
 
 import io
+import json
 import random
 
 import polars as pl
@@ -267,3 +268,21 @@ def first_col_picture(found):
         for n in file_names(p):
             rows.append([n, p.title + ' été', f'R{p.number}', '9,95 €', p.category[-1]])
     return Export('t.csv', text(rows, ';').encode('cp1252'), files_of(found), len(rows) - 1)
+
+
+@kind
+def fields_below_labels(found):
+    rows = [['Template=custom', 'Version=3', '', '', ''], ['Seller SKU', 'Product Name', 'Product Type', 'Main Image URL', 'Other Image URL1', 'Other Image URL2', 'Parentage', 'Parent SKU'], ['item_sku', 'item_name', 'feed_product_type', 'main_image_url', 'other_image_url1', 'other_image_url2', 'parent_child', 'parent_sku']]
+    for p in found:
+        urls = ['https://images.example.com/' + n for n in file_names(p)]
+        urls += [''] * (3 - len(urls))
+        rows.append([f'P-{p.number}', p.title, p.category[-1], *urls[:3], 'parent', ''])
+        for s in SIZES[:p.variants]:
+            rows.append([f'P-{p.number}-{s}', f'{p.title}, {s}', p.category[-1], *urls[:3], 'child', f'P-{p.number}'])
+    return Export('flat.txt', text(rows, '\t').encode(), files_of(found), len(rows) - 3)
+
+
+@kind
+def json_objects(found):
+    lines = [json.dumps({'id': p.number, 'name': p.title, 'taxonomy': list(p.category), 'images': [{'src': f'https://cdn.example.com/i/{n}?width=800', 'position': i} for i, n in enumerate(file_names(p))], 'variants': [{'sku': f'a{p.number}'}]}) for p in found]
+    return Export('items.jsonl', '\n'.join(lines).encode(), files_of(found), len(found))

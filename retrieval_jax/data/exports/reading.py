@@ -27,6 +27,7 @@ _TEXT = (".csv", ".tsv", ".txt", ".tab", ".asc", "")
 _DELIMITERS = ",;\t|"
 _QUOTING = ("doubled", "backslash", "none")
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_FIELD_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _VALUE = re.compile(
     r"\s*(?:[-+]?[\d\s.,]*\d[\d.,]*\s*%?|\w+://\S+|\S+\.(?:jpe?g|png|gif|webp|bmp|tiff?|html?))\s*", re.IGNORECASE
 )
@@ -101,8 +102,8 @@ def read(path, form: Form | None = None, columns: Sequence[str] | None = None, m
     """
     path = pathlib.Path(path)
     form = form or sniff(path)
-    records = _records(path, form)
     sheet = Sheet(path, form, {}, [])
+    records = _records(path, form, sheet.set_aside)
     names = None
     for number, (line, record) in enumerate(records):
         if names is None:
@@ -234,14 +235,21 @@ def _check(path: pathlib.Path) -> None:
                 raise InputError(f"{path}: it is {what}")
 
 
-def _records(path: pathlib.Path, form: Form) -> Iterator[tuple[int, list[str]]]:
-    """Yields (line, values) of every record, the header among them."""
+def _records(path: pathlib.Path, form: Form, set_aside: list[tuple[int, str, str]]) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line, values) of every record, the header among them; adds lines that are not records to `set_aside`."""
     if form.delimiter:
         with open(path, encoding=form.encoding, errors="replace", newline="") as file:
             yield from _parse(_without_declaration(text_rows.bounded(file, path)), form, path)
         return
     names = table_files.header(path.parent, path.name, form.encoding or "utf-8")
     yield 1, list(names)
+    if path.suffix.lower() != ".parquet":
+        for line, record, problem in text_rows.json_records(path, path.name, "utf-8"):
+            if record is None:
+                set_aside.append((line, "not a JSON object", f"the line is not a JSON object ({problem})"))
+            else:
+                yield line, [text_rows.flat(record.get(name), "|") for name in names]
+        return
     wanted = {name: name for name in names}
     rows = table_files.read("table", path.parent, [path.name], wanted, lists=dict.fromkeys(names, "|"))
     columns = [rows.frame[name].to_list() for name in names]
@@ -332,4 +340,8 @@ def _header(records: Sequence[tuple[int, list[str]]]) -> int:
             found == number - 1 and hits >= 3 and score >= 0.8 * best and found >= 0
         ):
             best, found = score, number
+    below = [cell.strip() for cell in records[found + 1] if cell.strip()] if 0 <= found < len(records) - 1 else []
+    fields = all(map(_FIELD_NAME.fullmatch, below)) and sum("_" in cell for cell in below) >= len(below) / 2
+    if fields and len(below) > max(2, width // 2) and len(set(below)) == len(below):
+        return found + 1  # names of fields below their labels
     return found

@@ -278,6 +278,24 @@ def not_text(column: str, separator: str | None) -> str:
     return f"{column} is neither text nor an exact number (floats of 2**53 or more are not exact){more}; correct it"
 
 
+# Under these names, objects inside of a record hold what stands for them; the address or file of a picture first.
+_STANDS_FOR = ("src", "url", "href", "image", "link", "path", "file", "filename", "name", "title", "label", "value")
+
+
+def flat(value: Any, separator: str) -> str:
+    """Returns any JSON value as text: lists joined, of an object what stands for it, such as a picture's "src".
+
+    Args:
+      value: as `json.loads` returns it.
+      separator: between the values of a list.
+    """
+    if isinstance(value, list):
+        return separator.join(filter(None, (flat(item, separator) for item in value)))
+    if isinstance(value, dict):
+        return next((flat(value[name], separator) for name in _STANDS_FOR if value.get(name)), "")
+    return _text(value, None) or ""
+
+
 def _text(value: Any, separator: str | None) -> str | None:
     """Returns a JSON value as text, a list joined with the separator; None where it is an object, a list without a
     separator or with it inside a value, or a number that has lost digits."""
