@@ -331,7 +331,7 @@ def matching_stages(stages: Sequence[tuple[str, str]], wanted: str, setting: str
     Raises:
       InputError: no ranking matches; the message lists the existing ones.
     """
-    model, _, stage = wanted.rpartition("/")
+    model, _, stage = str(wanted).rpartition("/")
     found = [entry for entry in stages if not wanted or (entry[1] == stage and model in ("", entry[0]))]
     if not found:
         known = ", ".join(map("/".join, stages))
