@@ -56,7 +56,8 @@ def number(
     Raises:
       InputError: it is not a number, not finite, or out of range.
     """
-    if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value):
+    number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    if number and abs(value) < 1e300 and math.isfinite(value):  # an integer may be too large for a float
         if low <= value < high or (value == high and not below):
             return float(value)
     limits = ""

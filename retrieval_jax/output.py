@@ -22,7 +22,7 @@ from retrieval_jax.errors import RunFailed
 # surrogates, which no encoding writes.
 _CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _UNSAFE, _UNSAFE_IN_A_LINE = re.compile(f"[{_CONTROLS}]"), re.compile(f"[\t\n{_CONTROLS}]")
-_PROGRESS = re.compile(r"(\r*)((?:\x1b\[A)*)(.*?)(\r*)", re.DOTALL)  # what tqdm writes: back to the line's start, or up
+_UP = re.compile(r"(?:\x1b\[A)*")  # of tqdm, between returns to the line's start
 
 # Where a cell begins, or seems to where another delimiter is taken for granted: a quote there, one or more, is kept
 # apart from the quote that is added.
@@ -64,7 +64,10 @@ class _Shown:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        begin, up, middle, end = _PROGRESS.fullmatch(text).groups()
+        rest = text.lstrip("\r")
+        up = _UP.match(rest)[0]
+        middle = rest[len(up) :].rstrip("\r")
+        begin, end = text[: len(text) - len(rest)], rest[len(up) + len(middle) :]
         with _writing():
             self._stream.write(f"{begin}{up}{visible(middle, lines=True)}{end}")
         return len(text)

@@ -169,7 +169,8 @@ def check_training(config, folder) -> None:
     if sum(counts.values()) > most:
         memory.check(counts, most, _fitting(found, most))
     _check_cache(config, ("train",), settings.num_workers)
-    kept = memory.tree_bytes(found.state) * (settings.keep_checkpoints + 1)
+    state, there = memory.tree_bytes(found.state), preflight.written(workdir.as_path(folder) / "checkpoints")
+    kept = max(state, state * (settings.keep_checkpoints + 1) - there)  # the next is written before one is removed
     preflight.disk(folder, {"checkpoints": kept}, "config.train.keep_checkpoints = 1 or a smaller network")
 
 
@@ -285,5 +286,6 @@ def _mined(config, catalog, folder: pathlib.Path):
         attributes = pathlib.Path(temporary) / "attributes"
         attributes.mkdir()
         vocabulary.save(attributes / "vocabulary.json")
-        vocabulary_lib.save_targets(attributes / "train.npz", *vocabulary.encode(catalog.train.titles), vocabulary.hash)
+        encoded = vocabulary.encode(catalog.train.titles, progress=False)
+        vocabulary_lib.save_targets(attributes / "train.npz", *encoded, vocabulary.hash)
         yield pathlib.Path(temporary)

@@ -74,17 +74,19 @@ class Vocabulary:
         canonical = json.dumps(content, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
-    def encode(self, titles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, titles: Sequence[str], progress: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Returns the attributes of titles.
 
         Args:
           titles: n texts.
+          progress: whether to show a progress bar.
 
         Returns:
           Sparse rows (indptr int64 [n + 1], label_ids int32): title i has `label_ids[indptr[i]:indptr[i + 1]]`,
           distinct and ascending.
         """
-        return statistics.encode(titles, self.tokens, functools.partial(words.of_titles, rules=self.rules))
+        tokenize = functools.partial(words.of_titles, rules=self.rules)
+        return statistics.encode(titles, self.tokens, tokenize, progress=progress)
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the vocabulary as JSON, atomically."""

@@ -80,7 +80,8 @@ def _taken() -> subprocess.Popen:
     threads = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")} | {"POLARS_MAX_THREADS": str(_MOST)}
     try:
         return subprocess.Popen(
-            [sys.executable, "-c", code, json.dumps(sys.path)],
+            # -P: no module of the current folder, which may be a stranger's, is imported.
+            [sys.executable, "-P", "-c", code, json.dumps([place for place in sys.path if place])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -101,7 +102,7 @@ def _why(child: subprocess.Popen, memory: int, seconds: float) -> Exception:
     if status > 0:
         name = signal.Signals(status).name
         return Exceeded(f"it crashes its reader ({name}), or needs more than {memory >> 20:,} MiB of memory")
-    return MemoryError(f"out of memory or processes: the process that read it ended with status {child.returncode}")
+    return MemoryError(f"the process that read it could not start or ended with status {child.returncode}")
 
 
 def _end(child: subprocess.Popen) -> None:

@@ -46,7 +46,8 @@ class Shards:
                 for array, first in zip(self.arrays, self.starts[:-1], strict=True)
                 if first < stop
             ]
-            out = np.concatenate([np.zeros((0, self.shape[1]), np.float32), *parts], dtype=np.float32)
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, which is reported
+                out = np.concatenate([np.zeros((0, self.shape[1]), np.float32), *parts], dtype=np.float32)
             arguments.finite(out, "the embeddings read", self.ids, start)
             return out
         rows = flat_rows(key, len(self))

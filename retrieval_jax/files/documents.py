@@ -10,6 +10,7 @@ A document that is too large, too deep, ambiguous (a key that occurs twice) or o
 path and the place in it. Keys beyond the expected ones are kept, so that older versions read what newer ones add.
 """
 
+import collections
 import json
 import os
 import re
@@ -128,8 +129,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Returns an object; raises ValueError for a key that occurs twice: which value counts depends on the reader."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {short(twice)!r} occurs twice")
     return found
 

@@ -20,6 +20,7 @@ import numpy as np
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.workdir.settings import plain
 
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MOST_ROWS = 2**31 - 1  # of anything that is counted in int32
 _MOST_SIDE = 16384  # of a picture, pixels
 _MOST_SHOWN = 10  # problems in one message
@@ -34,7 +35,7 @@ class Kind(NamedTuple):
 
 def whole(least: int, most: int = _MOST_ROWS) -> Kind:
     """Returns the kind of whole numbers from `least` to `most`."""
-    words = f"a whole number of {least} or more" + (f", at most {most:,}" if most != _MOST_ROWS else "")
+    words = f"a whole number of {least} or more, at most {most:,}"
     return Kind(lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most, words)
 
 
@@ -48,7 +49,8 @@ def number(least: float = -math.inf, most: float = math.inf, *, above: bool = Fa
         return (
             isinstance(value, (int, float))
             and not isinstance(value, bool)
-            and math.isfinite(value)
+            and (isinstance(value, int) or math.isfinite(value))
+            and abs(value) < 1e300  # also for integers that no float holds
             and (value > least if above else value >= least)
             and (value < most if below else value <= most)
         )
@@ -72,7 +74,8 @@ def each(kind: Kind, words: str, least: int = 0) -> Kind:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and "\0" not in value and value.isprintable() and _encodes(value)
+    """Whether it is text without control characters and line breaks; blanks and joiners of other scripts are fine."""
+    return isinstance(value, str) and _encodes(value) and not _BREAKS.search(value)
 
 
 def _encodes(value: str) -> bool:
@@ -161,7 +164,7 @@ ROWS: dict[str, Kind] = {
     "mine.clusters.title_share": SHARE,
     "mine.clusters.max_size": whole(2),
     "mine.clusters.noise": choice("none", "own"),
-    "train.seed": whole(0),
+    "train.seed": whole(0, 2**63 - 1),
     "train.task": NAME,
     "train.task_kwargs": BLOCK,
     # Options of tasks (settings/tasks.py); a task has those of its own.
@@ -277,7 +280,7 @@ ROWS: dict[str, Kind] = {
     "leaks.leave_out_of": NAMES,
     "report.rows": whole(0, 1000),
     "report.stage": TEXT,
-    "report.seed": whole(0),
+    "report.seed": whole(0, 2**63 - 1),
 }
 
 

@@ -62,12 +62,18 @@ def disk(folder, needed: dict[str, int], remedy: str) -> None:
     except OSError:  # a file system that does not say
         return
     total = sum(needed.values())
-    if total + _SPARE > free:
+    if total and total + _SPARE > free:
+        needed = needed | {"reserve": _SPARE}
         parts = ", ".join(f"{name} {size_text(size)}" for name, size in needed.items())
         raise InputError(
-            f"the disk of {there} has {size_text(free)} free, and this needs about {size_text(total)} ({parts}): free "
-            f"some, give a --workdir on another disk, or set {remedy}"
+            f"the disk of {there} has {size_text(free)} free, and this needs about {size_text(total + _SPARE)} ({parts}): "
+            f"free some, give a --workdir on another disk, or set {remedy}"
         )
+
+
+def written(folder) -> int:
+    """Returns the bytes of the files below a folder; 0 where there is none."""
+    return sum(file.stat().st_size for file in pathlib.Path(folder).rglob("*") if file.is_file())
 
 
 def size_text(count: int) -> str:

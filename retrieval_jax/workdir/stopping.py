@@ -58,14 +58,11 @@ def heard() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, _stop)
-    if before not in (signal.SIG_DFL, _stop):  # someone who calls us from Python has a handler of their own
-        signal.signal(signal.SIGTERM, before)
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL:  # ours already, or of someone who calls us from Python or C
         yield
         return
-    if before is _stop:
-        yield
-        return
+    signal.signal(signal.SIGTERM, _stop)
     receiving, sending = os.pipe()
     os.set_blocking(sending, False)
     woken = signal.set_wakeup_fd(sending, warn_on_full_buffer=False)

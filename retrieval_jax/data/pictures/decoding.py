@@ -20,6 +20,7 @@ from retrieval_jax import errors
 from retrieval_jax.data import children
 from retrieval_jax.data.pictures import headers
 from retrieval_jax.errors import InputError, short
+from retrieval_jax.files import opening
 
 cv2.setNumThreads(1)  # pictures are read by several threads; OpenCV's own would compete with them
 
@@ -153,7 +154,8 @@ def picture(number: int, image: Any) -> np.ndarray:
     """
     if isinstance(image, str | pathlib.Path):
         try:
-            return decode(pathlib.Path(image).read_bytes())
+            with opening.opened(image) as file:
+                return decode(file.read())
         except (OSError, MemoryError) as error:
             errors.raise_shortage(error, f"picture {number}: {image}")
             raise InputError(f"picture {number}: {image} cannot be read ({error.strerror})") from error
