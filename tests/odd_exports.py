@@ -300,11 +300,11 @@ def one_row(header, fields, title='{0.title}'):
 
 ODD['constant_code'] = one_row(['Code'], lambda n: ['VAT20'])
 ODD['constant_product_id'] = one_row(['id', 'product_id'], lambda n: [1000 + n, 'ACME-1'])
-ODD['two_models'] = one_row(['SKU', 'Model'], lambda n: [f'S{n}', ('Classic', 'Deluxe')[n % 2]])
+ODD['model_of_some'] = one_row(['SKU', 'Model'], lambda n: [f'S{n}', ('Classic', '')[n % 2]], 'Nordic Linen {0.title}')
 ODD['books'] = one_row(['ISBN', 'Language'], lambda n: [9780000000000 + n, ('English', 'German', 'French')[n % 3]])
 ODD['stores'] = one_row(['SKU', 'Store'], lambda n: [f'S{n}', ('Berlin', 'Hamburg', 'Bonn')[n % 3]])
 ODD['parents_that_are_no_rows'] = one_row(['SKU', 'Parent'], lambda n: [f'S{n}', ('Main', 'Shop')[n % 2]])
-ODD['materials'] = one_row(['MATERIALS', 'SKU'], lambda n: [('Linen', 'Brass', 'Oak')[n % 3], ''], '{0.title}, gift for her, handmade decor for the home')
+ODD['materials'] = one_row(['MATERIALS', 'SKU'], lambda n: [('Linen', 'Brass', 'Oak')[n % 3], ''], '{0.title}, gift for her, handmade decor for the home, fast shipping from our own family workshop')
 
 
 @kind
