@@ -109,7 +109,7 @@ def test_a_further_process_trains_and_embeds_and_waits_for_the_first_with_the_re
         entry = {"verb": verb, "hash": workdir.stage_hash(config, verb), "blocks": blocks, "outputs": {}}
         entry |= {"seconds": 0.0, "cpu_seconds": 0.0, "finished": "2026-01-01T00:00:00", "commit": None}
         atomic.write_json(folder / "stages" / f"{verb}.json", entry | {"hardware": {}, "summary": {}})
-        return entry | {"summary": {}}
+        return entry | {"sessions": 1}
 
     monkeypatch.setattr(records, "record", record)
     monkeypatch.setattr(run.time, "sleep", first_process_works)
