@@ -152,7 +152,7 @@ def _counts(plan: Plan) -> list[str]:
         )
     if table.refused:
         lines.append(
-            f"          {len(table.refused):,} groups or parents are shared by rows whose titles differ, such as "
+            f"          shared by rows whose titles differ: {len(table.refused):,} groups or parents, such as "
             f"{_printable(table.refused[0])!r}: they do not make these rows one product"
         )
     mentions = len(table.named) + table.repeated
