@@ -153,7 +153,7 @@ WITHOUT_WORDS = {  # that titles have in common; with words, see above
     ],
     "self_supervised": [
         ["sku", "name", "image"],
-        *([f"K{n}", f"{1200 + 3 * n}", f"{n}a.png|{n}b.png"] for n in range(6)),
+        *([f"S{n}", f"N{n}x", f"{n}a.png|{n}b.png"] for n in range(6)),
     ],
 }
 
@@ -174,3 +174,17 @@ def test_titles_without_common_words_do_not_stop_a_run(tmp_path, capsys, little_
     assert mine.run(config, tmp_path / "run")["tokens_kept"] == 0
     train.run(config, tmp_path / "run")
     assert f"the task {task} needs none" in capsys.readouterr().out
+
+
+def test_the_report_names_every_part_of_a_column_and_every_reason_once(tmp_path, capsys):
+    table, folder = shop_exports.write(shop_exports.named_files(FOUND), tmp_path)
+    _init(tmp_path, table, f"--images={folder}", f"--out={tmp_path / 'shop.py'}")
+    assert "file name, product" in capsys.readouterr().out
+    rows = [["sku", "name", "image"], *([p.number, p.title, "same.png|none.png"] for p in FOUND[:3])]
+    rows += [[p.number, p.title, f"{n}.png"] for n, p in enumerate(FOUND[3:6])]
+    files = {"same.png": (0, 0)} | {f"{n}.png": (n + 1, 0) for n in range(3)}
+    export = shop_exports.Export("t.csv", shop_exports.text(rows).encode(), files, 6)
+    table, folder = shop_exports.write(export, tmp_path / "shared")
+    _init(tmp_path, table, f"--images={folder}")
+    printed = capsys.readouterr().out
+    assert printed.count("same.png is named by 3 products") == 1 == printed.count("has no file 'none.png'")
