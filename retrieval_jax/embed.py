@@ -179,7 +179,7 @@ def _embed_split(job, contents, predict, meta, workdir):
 
     own = range(here * job.count // processes, (here + 1) * job.count // processes)
     writer.write(job, earlier, contents, embed, own, lambda text: print(f"{title}: {text}", flush=True))
-    below = job.partial.relative_to(workdir).as_posix()
+    below = job.folder.with_name(job.partial.name).relative_to(workdir).as_posix()
     remote.push(workdir, below=below)  # for machines that share a URL, not a disk
     _wait(f"written {job.folder}")
     if first and processes > 1:

@@ -154,6 +154,11 @@ def _counts(plan: Plan) -> list[str]:
             f"          {_number(len(table.apart), 'key is', 'keys are')} on rows whose titles have nothing in common, "
             f"such as {_printable(table.apart[0])!r}: these rows are taken for different products"
         )
+    if table.refused:
+        lines.append(
+            f"          {len(table.refused):,} groups or parents are shared by rows whose titles differ, such as "
+            f"{_printable(table.refused[0])!r}: they do not make these rows one product"
+        )
     mentions = len(table.named) + table.repeated
     if plan.shop is None:
         lines.append(f"pictures  {mentions:,} = {_sum({'named': len(table.named), 'named again': table.repeated})}")

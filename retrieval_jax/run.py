@@ -40,12 +40,19 @@ def run(config, folder, config_folder="configs") -> dict:
       The records of the verbs that ran, by verb.
 
     Raises:
-      InputError: the directory holds results of other data, mine or train settings, the data that a network there
-        learned from was edited, or a verb refuses its input.
+      InputError: the catalogue is gone, the directory holds results of other data, mine or train settings, the data
+        that a network there learned from was edited, or a verb refuses its input.
     """
     # Imported here, as the verbs are: a run that only searches again does not wait for JAX.
     with importlib.import_module("retrieval_jax.data.loading").shared():
         walk = _prepared(config, folder, config_folder)
+        for _, _, place, data in walk:
+            if missing := data.missing():
+                raise InputError(
+                    f"{missing[0]} no longer exists, so nothing shows whether the results in {place} are still those "
+                    "of the catalogue: put it back, or give its new place; single verbs, such as search, still use "
+                    "what was made from it"
+                )
         preflight.together([one for _, *each in walk for one in _checks(*each)])
         for name, *each in walk[:-1]:
             print(f"=== first: {name}", flush=True)

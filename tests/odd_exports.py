@@ -286,3 +286,66 @@ def fields_below_labels(found):
 def json_objects(found):
     lines = [json.dumps({'id': p.number, 'name': p.title, 'taxonomy': list(p.category), 'images': [{'src': f'https://cdn.example.com/i/{n}?width=800', 'position': i} for i, n in enumerate(file_names(p))], 'variants': [{'sku': f'a{p.number}'}]}) for p in found]
     return Export('items.jsonl', '\n'.join(lines).encode(), files_of(found), len(found))
+
+
+def one_row(header, fields, title='{0.title}'):
+    """One row per product: its pictures in columns, and other fields that are written from its number."""
+
+    def f(found):
+        rows = [[*header, 'Name', 'Image 1', 'Image 2', 'Image 3']]
+        for p in found:
+            rows.append([*fields(p.number), title.format(p), *(file_names(p) + ['', ''])[:3]])
+        return Export('t.csv', text(rows).encode(), files_of(found), len(rows) - 1)
+    return f
+
+ODD['constant_code'] = one_row(['Code'], lambda n: ['VAT20'])
+ODD['constant_product_id'] = one_row(['id', 'product_id'], lambda n: [1000 + n, 'ACME-1'])
+ODD['model_of_some'] = one_row(['SKU', 'Model'], lambda n: [f'S{n}', ('Classic', '')[n % 2]], 'Nordic Linen {0.title}')
+ODD['books'] = one_row(['ISBN', 'Language'], lambda n: [9780000000000 + n, ('English', 'German', 'French')[n % 3]])
+ODD['stores'] = one_row(['SKU', 'Store'], lambda n: [f'S{n}', ('Berlin', 'Hamburg', 'Bonn')[n % 3]])
+ODD['parents_that_are_no_rows'] = one_row(['SKU', 'Parent'], lambda n: [f'S{n}', ('Main', 'Shop')[n % 2]])
+ODD['materials'] = one_row(['MATERIALS', 'SKU'], lambda n: [('Linen', 'Brass', 'Oak')[n % 3], ''], '{0.title}, gift for her, handmade decor for the home, fast shipping from our own family workshop')
+
+
+@kind
+def store_rows_without_key(found):
+    rows = [['sku', '_store', 'name', 'image']]
+    for p in found:
+        names = file_names(p)
+        rows.append([f'K{p.number}', '', p.title, names[0]])
+        rows.append(['', 'de', f'Etwas anderes {p.number * 7}', ''])
+        rows += [['', '', '', n] for n in names[1:]]
+    return Export('t.csv', text(rows).encode(), files_of(found), len(rows) - 1 - len(found), len(found))
+
+
+@kind
+def size_chart_of_models(found):
+    rows = [['SKU', 'Name', 'Images']]
+    for p in found:
+        rows.append([f'S{p.number}', f"Levi's {500 + p.number} Jeans", ', '.join([*file_names(p), 'sizechart.jpg'])])
+    return Export('t.csv', text(rows).encode(), files_of(found) | {'sizechart.jpg': (99, 0)}, len(rows) - 1)
+
+
+@kind
+def size_chart_without_keys(found):
+    rows = [['Name', 'Images']]
+    for p in found:
+        rows.append([f"Levi's {500 + p.number} Jeans", ', '.join([*file_names(p), 'sizechart.jpg'])])
+    return Export('t.csv', text(rows).encode(), files_of(found) | {'sizechart.jpg': (99, 0)}, len(rows) - 1)
+
+
+@kind
+def titles_that_begin_with_total(found):
+    rows = [['Handle', 'Title', 'Image Src']]
+    for p in found:
+        rows += [[f'H{p.number}', f'Total Gym {p.title}', '']] + [['', '', n] for n in file_names(p)]
+    rows.append(['Total: 14 products', '', ''])
+    return Export('t.csv', text(rows).encode(), files_of(found), len(rows) - 2, 1)
+
+
+@kind
+def titles_of_variants(found):
+    rows = [['Handle', 'SKU', 'Name', 'Image']]
+    for p in found:
+        rows += [[f'scarf-{p.number}', f'SC{p.number}{i}', ('Midnight', 'Sahara', 'Ocean')[i], n] for i, n in enumerate(file_names(p))]
+    return Export('t.csv', text(rows).encode(), files_of(found), len(rows) - 1)

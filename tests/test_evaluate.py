@@ -122,7 +122,7 @@ def test_rankings_of_another_catalogue_are_rejected(made):
     catalog.gallery.ids, catalog.query.ids = GALLERY, QUERIES[1:]
     with pytest.raises(InputError, match="40 queries, the catalogue 39"):
         evaluate.run(make_config(), workdir)
-    with pytest.raises(InputError, match="retrieval_jax.search"):
+    with pytest.raises(InputError, match="retrieval-jax search"):
         evaluate.run(make_config(), workdir / "none")
 
 

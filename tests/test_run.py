@@ -107,10 +107,23 @@ def test_a_further_process_trains_and_embeds_and_waits_for_the_first_with_the_re
         (folder / "stages").mkdir(exist_ok=True)
         blocks = hashes.blocks(config, verb)
         entry = {"verb": verb, "hash": workdir.stage_hash(config, verb), "blocks": blocks, "outputs": {}}
-        atomic.write_json(folder / "stages" / f"{verb}.json", entry)
-        return {"seconds": 0.0}
+        entry |= {"seconds": 0.0, "cpu_seconds": 0.0, "finished": "2026-01-01T00:00:00", "commit": None}
+        atomic.write_json(folder / "stages" / f"{verb}.json", entry | {"hardware": {}, "summary": {}})
+        return entry | {"summary": {}}
 
     monkeypatch.setattr(records, "record", record)
     monkeypatch.setattr(run.time, "sleep", first_process_works)
     run.run(make_config(), tmp_path)
     assert calls == ["train", "embed"] and waits == [0, 2, 2, 2]
+
+
+def test_a_run_whose_catalogue_is_gone_is_not_called_complete(tmp_path, calls):
+    config = make_config()
+    with config.unlocked():
+        config.data.kwargs.root = str(tmp_path / "shop")
+    config.data.source = "table"
+    with pytest.raises(
+        InputError, match="shop no longer exists, so nothing shows whether the results in .*put it back"
+    ):
+        run.run(config, tmp_path / "run")
+    assert not calls

@@ -77,7 +77,7 @@ class Job:
     @property
     def partial(self) -> pathlib.Path:
         """Folder of the shards until all of them are complete."""
-        return self.folder.with_name(f".{self.folder.name}.partial")
+        return _partial(self.folder)
 
     @property
     def count(self) -> int:
@@ -95,12 +95,17 @@ def settle(folder: pathlib.Path) -> None:
     Args:
       folder: of the embeddings, see `Job`.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = _partial(folder)
     versions.settle(folder, "embeddings.json")
     atomic.sweep(folder.parent)
     atomic.sweep(partial, again=True)
     if (partial / "embeddings.json").exists():
         _put_in_place(partial, folder)
+
+
+def _partial(folder: pathlib.Path) -> pathlib.Path:
+    folder = atomic.resolved(folder) if folder.is_symlink() else folder  # its files are moved: on the same disk
+    return folder.with_name(f".{folder.name}.partial")
 
 
 def _put_in_place(partial: pathlib.Path, folder: pathlib.Path) -> None:

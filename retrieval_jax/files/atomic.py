@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from retrieval_jax.errors import naming
+from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import documents
 
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.([^.]*)\.[0-9a-f]{8}\.tmp", re.DOTALL)  # .<name>.<process>.<host>.<random>.tmp
@@ -130,32 +130,45 @@ def replace_folder(folder: str | os.PathLike, fill: Callable[[pathlib.Path], Non
       RunFailed: the disk is full, over its quota or broken.
     """
     folder = pathlib.Path(folder)
+    with naming(folder):
+        real = resolved(folder)
+        if real.exists() and pathlib.Path.cwd().is_relative_to(real):
+            raise InputError(f"{folder} holds the current folder, so it cannot be replaced: give the path of another")
     new = filled(folder, fill)
     with naming(folder):
         try:
-            if not folder.exists():
-                os.replace(new, folder)
-            elif not _exchange(new, folder):  # then the old one is removed under the new one's name, below
-                old = temporary(folder)
-                os.replace(folder, old)
-                os.replace(new, folder)  # a process that is killed just before leaves neither
+            if not real.exists():
+                os.replace(new, real)
+            elif not _exchange(new, real):  # then the old one is removed under the new one's name, below
+                old = temporary(real)
+                os.replace(real, old)
+                os.replace(new, real)  # a process that is killed just before leaves neither
                 shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(new, ignore_errors=True)
     return folder
 
 
+def resolved(folder: str | os.PathLike) -> pathlib.Path:
+    """Returns where a folder really is: what is renamed into its place must lie beside that, not beside a link to it.
+
+    Args:
+      folder: the folder, which may be missing, "." or a symbolic link, perhaps to another disk.
+    """
+    return pathlib.Path(os.path.realpath(folder))
+
+
 def filled(folder: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> pathlib.Path:
-    """Returns a new folder beside `folder`, filled and on disk.
+    """Returns a new folder beside `folder`, or beside what it links to, filled and on disk.
 
     Args:
       folder: the final place, whose name the new folder's begins with.
       fill: writes the files into the empty folder that it is given.
     """
-    new = temporary(folder)
     with naming(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        sweep(folder.parent, again=True)
+        new = temporary(resolved(folder))
+        new.parent.mkdir(parents=True, exist_ok=True)
+        sweep(new.parent, again=True)
         try:
             new.mkdir()
             fill(new)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pathlib
 import platform
+import stat
 import threading
 import time
 
@@ -39,7 +40,7 @@ def held(folder, verb: str):
             yield
         return
     with naming(folder):
-        stream = (pathlib.Path(folder) / NAME).open("a+", encoding="utf-8")
+        stream = _opened(pathlib.Path(folder) / NAME)
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,6 +55,22 @@ def held(folder, verb: str):
             os.ftruncate(stream.fileno(), 0)
             os.pwrite(stream.fileno(), owner.encode(), 0)
         yield
+
+
+def _opened(file):
+    """Opens the file of a lock for reading and writing; never what a link leads to, since the file is truncated."""
+    other = f"{file} is not a regular file (link, pipe, socket or device), so it cannot be the lock: remove it"
+    try:  # without O_NONBLOCK, opening a device may wait for ever
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(file, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket
+            raise InputError(other) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(other)
+    return open(descriptor, "r+", encoding="utf-8")
 
 
 def _in_use(folder, owner):

@@ -15,6 +15,7 @@ folder reads as the new version, and whoever writes next does the rest first.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -80,13 +81,21 @@ def commit(new: pathlib.Path, folder: pathlib.Path, description: str, *, whole: 
       description, whole: see `replace`.
     """
     with naming(folder):
+        folder = atomic.resolved(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-            with contextlib.suppress(FileExistsError, OSError):  # another process was first
+        if not folder.exists() and not os.path.lexists(_source(folder)):
+            try:
                 os.replace(new, folder)
                 return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was first
+                    raise
+        folder.mkdir(exist_ok=True)  # an empty one is filled, not replaced: it may be somebody's current folder
         with _alone(folder):
-            _finish(folder, description)  # of a process that was killed
+            if (folder / description).exists():
+                _finish(folder, description)  # of a process that was killed
+            else:
+                _remove(_source(folder))  # never counted, or the folder that it belonged to was deleted
             atomic.sweep(folder, again=True)
             os.replace(new, _source(folder))
             _finish(folder, description, whole)
@@ -98,9 +107,9 @@ def settle(folder: str | os.PathLike, description: str) -> None:
     Args:
       folder, description: see `replace`.
     """
-    folder = pathlib.Path(folder)
-    if _source(folder).is_dir():
-        with naming(folder):
+    with naming(folder):
+        folder = atomic.resolved(folder)
+        if _source(folder).is_dir():
             folder.mkdir(exist_ok=True)
             with _alone(folder):
                 _finish(folder, description)
@@ -146,9 +155,10 @@ class _Place:
 
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
+        self._source = _source(atomic.resolved(folder))
 
     def __truediv__(self, name: str) -> pathlib.Path:
-        there = _source(self._folder) / name
+        there = self._source / name
         return there if there.exists() else self._folder / name
 
     def __str__(self) -> str:
@@ -156,6 +166,7 @@ class _Place:
 
 
 def _source(folder: pathlib.Path) -> pathlib.Path:
+    """Returns where the files of a new version wait; `folder` is resolved."""
     return folder.with_name(f".{folder.name}.moving")
 
 
@@ -168,7 +179,8 @@ def _moves(description: bytes) -> dict | None:
     except InputError:
         return None
     names = [pathlib.PurePath(name) for name in (*found["files"], *found["remove"])]
-    return None if any(name.is_absolute() or ".." in name.parts for name in names) else found
+    plain = all(name.parts and not name.is_absolute() and ".." not in name.parts for name in names)
+    return found if plain else None
 
 
 def _is_same(descriptor: int, file: pathlib.Path) -> bool:
@@ -188,17 +200,27 @@ def _files(folder: pathlib.Path) -> list[str]:
 def _finish(folder: pathlib.Path, description: str, whole: bool = False) -> None:
     """Does what is left of the steps for the version in `.<name>.moving`."""
     source, file = _source(folder), folder / description
+    _check_no_link(source)
     if not (source / description).exists():  # there is none, or all its files are in their places
         shutil.rmtree(source, ignore_errors=True)
         return
+    _check_no_link(source / description)
     about = documents.read(source / description, dict, remedy=f"delete {source}, and run again")
     moves = _moves(file.read_bytes()) if file.exists() else None
-    if moves is None or json.loads(file.read_bytes()) != {MOVING: moves, **about}:
+    counts = moves is not None and json.loads(file.read_bytes()) == {MOVING: moves, **about}
+    if not counts:
         files = _files(source)
         old = (
             _files(folder) if whole and file.exists() else []
         )  # without a description the files are not known to be ours
         moves = {"files": files, "remove": [name for name in old if name not in files and name != description]}
+    for name in (*moves["files"], *moves["remove"]):  # before anything changes
+        for path in (name, *pathlib.PurePath(name).parents):
+            _check_no_link(source / path)
+        for path in pathlib.PurePath(name).parents:  # a link in the place of the file itself is replaced, not followed
+            if path.parts:
+                _check_no_link(folder / path)
+    if not counts:
         atomic.write_text(file, json.dumps({MOVING: moves, **about}))
     for name in moves["files"]:
         if name != description and (source / name).exists():
@@ -209,6 +231,21 @@ def _finish(folder: pathlib.Path, description: str, whole: bool = False) -> None
     os.replace(source / description, file)
     atomic.sync(folder)
     shutil.rmtree(source, ignore_errors=True)
+
+
+def _check_no_link(path: pathlib.Path) -> None:
+    if path.is_symlink():
+        raise InputError(
+            f"{path} is a symbolic link, so files would be moved or removed elsewhere: remove it, or put a copy of "
+            "what it links to in its place, and run again"
+        )
+
+
+def _remove(source: pathlib.Path) -> None:
+    if source.is_symlink():
+        source.unlink()
+    elif source.exists():
+        shutil.rmtree(source)
 
 
 @contextlib.contextmanager

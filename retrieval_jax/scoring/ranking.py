@@ -270,7 +270,7 @@ def replace_all(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None])
     new = atomic.filled(folder, fill)
     try:
         if not folder.exists():
-            os.replace(new, folder)
+            os.replace(new, atomic.resolved(folder))
             return
         rankings = {path.parent.relative_to(new) for path in new.rglob("ranking.json")}
         for name in sorted(rankings):

@@ -104,11 +104,15 @@ class Data:
                 found[name] = _content(file)
         return found | self._runs
 
+    def missing(self) -> list[str]:
+        """Returns the places of the data that no longer exist; of URLs nothing is known."""
+        return [place for place in self._places if "://" not in place and not os.path.exists(place)]
+
     @functools.cached_property
     def _gone(self) -> bool:
         """Whether the data is no longer there; says so once, because then no edit can be noticed."""
         files = {_setting(self._config, name) for name in _BESIDE}
-        missing = [place for place in self._places if "://" not in place and not os.path.exists(place)]
+        missing = self.missing()
         if missing:
             print(f"data: {missing[0]} no longer exists; reusing what was made from it", flush=True)
         return not set(missing) <= files

@@ -66,8 +66,8 @@ def disk(folder, needed: dict[str, int], remedy: str) -> None:
         needed = needed | {"reserve": _SPARE}
         parts = ", ".join(f"{name} {size_text(size)}" for name, size in needed.items())
         raise InputError(
-            f"the disk of {there} has {size_text(free)} free, and this needs about {size_text(total + _SPARE)} ({parts}): "
-            f"free some, give a --workdir on another disk, or set {remedy}"
+            f"the disk of {there} has {size_text(free)} free, and this needs about {size_text(total + _SPARE)} "
+            f"({parts}): free some, give a --workdir on another disk, or set {remedy}"
         )
 
 

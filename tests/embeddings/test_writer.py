@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import tempfile
 
 import numpy as np
 import pytest
@@ -98,6 +99,17 @@ def test_shards_join_to_the_split_in_its_order(tmp_path, shard_rows):
     small = shard_writer.thumbnails(tmp_path / "gallery", found.ids)
     assert np.array_equal(small, Noted(list(listings.values())).notes(np.arange(8))[1])
     assert shard_writer.thumbnails(tmp_path / "gallery", Ids.of(["a"])) is None
+
+
+def test_a_link_to_a_folder_on_another_disk_stays_one(tmp_path):
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # another file system, on Linux
+    with tempfile.TemporaryDirectory(dir=memory) as disk:
+        (tmp_path / "gallery").symlink_to(pathlib.Path(disk) / "gallery")
+        for names in ("a b c d e", "a b2 c d e f"):
+            Run(tmp_path, shop(names), shard_rows=2).whole()
+            check(tmp_path, shop(names))
+            check(pathlib.Path(disk), shop(names))
+        assert (tmp_path / "gallery").is_symlink()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -1,6 +1,8 @@
 """The lock of a work directory: one run at a time, and no stale lock after kill -9."""
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 
@@ -27,6 +29,29 @@ def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path):
     for _ in range(2):
         with lock.held(tmp_path, "embed"):
             pass
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "socket", "folder"])
+def test_what_another_kind_of_file_is_gets_a_sentence_and_is_not_touched(tmp_path, kind):
+    folder, victim = tmp_path / "work", tmp_path / "victim"
+    folder.mkdir()
+    file = folder / ".lock"
+    if kind in ("link", "dangling"):
+        file.symlink_to("../victim")
+    if kind == "link":
+        victim.write_text("mine")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
+        if kind == "pipe":
+            os.mkfifo(file)
+        if kind == "socket":
+            listener.bind(os.path.relpath(file))
+        if kind == "folder":
+            file.mkdir()
+        expected = "cannot be used .*folder" if kind == "folder" else "not a regular file .*: remove it"
+        with pytest.raises(InputError, match=expected):
+            with lock.held(folder, "train"):
+                pass
+    assert victim.read_text() == "mine" if kind == "link" else not victim.exists()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Readers of a folder get one version of it, whatever a writer does meanwhile and whenever it is killed."""
 
+import errno
 import json
 import os
 import subprocess
@@ -119,6 +120,136 @@ def test_a_strangers_description_names_no_file_elsewhere(tmp_path):
     (moving / "about.json").write_text('{"files": 0}')
     versions.settle(folder, "about.json")
     assert (tmp_path / "secret").read_text() == "1" and names(folder) == ["about.json"]
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_nothing_is_moved_or_removed_behind_a_link(tmp_path, described):
+    home, folder, moving = tmp_path / "home", tmp_path / "work" / "folder", tmp_path / "work" / ".folder.moving"
+    for made in (home, folder, moving / "sub"):
+        made.mkdir(parents=True)
+    (home / "keep").write_text("1")
+    (folder / "sub").symlink_to(home)
+    (moving / "sub" / "evil").write_text("2")
+    (moving / "about.json").write_text('{"files": 1}')
+    moves = '"moving": {"files": ["sub/evil"], "remove": ["sub/keep"]}, ' if described else ""
+    (folder / "about.json").write_text(f'{{{moves}"files": 1}}')
+    before = (folder / "about.json").read_text()
+    for act in (versions.settle, lambda *of: versions.replace(*of, fill(a="1"))):
+        with pytest.raises(InputError, match="sub is a symbolic link, .*: remove it"):
+            act(folder, "about.json")
+        assert names(home) == ["keep"] and (moving / "sub" / "evil").exists()
+        assert (folder / "about.json").read_text() == before
+    (folder / "sub").unlink()
+    versions.settle(folder, "about.json")
+    assert (folder / "sub" / "evil").read_text() == "2" and names(folder.parent) == ["folder"]
+
+
+@pytest.mark.parametrize("what", ["", "a", "about.json"])
+def test_a_new_version_that_is_or_has_a_link_is_refused(tmp_path, what):
+    home, folder, moving = tmp_path / "home", tmp_path / "folder", tmp_path / ".folder.moving"
+    for made in (home, folder):
+        made.mkdir()
+    fill(a="1")(home)
+    if what:
+        moving.mkdir()
+        for name in ("a", "about.json"):
+            if name == what:
+                (moving / name).symlink_to(home / name)
+            else:
+                (moving / name).write_text('{"files": 1}')
+    else:
+        moving.symlink_to(home)
+    with pytest.raises(InputError, match="is a symbolic link"):
+        versions.settle(folder, "about.json")
+    assert names(home) == ["a", "about.json"] and names(folder) == []
+
+
+def test_names_of_no_file_do_not_count():
+    for name in ("", ".", "/a", "../a", "a/../../b"):
+        for key in ("files", "remove"):
+            moves = {"files": [], "remove": [], key: [name]}
+            assert versions._moves(json.dumps({"moving": moves}).encode()) is None, name
+    moves = {"files": ["a/b"], "remove": ["c"]}
+    assert versions._moves(json.dumps({"moving": moves}).encode()) == moves
+
+
+def test_a_link_to_a_folder_stays_one_and_nothing_is_put_beside_it(tmp_path):
+    link, real = tmp_path / "here" / "link", tmp_path / "disk" / "real"
+    link.parent.mkdir()
+    link.symlink_to(real)  # to nothing, at first
+    seen = []
+
+    def write(text):
+        def write(new):
+            seen.append(new.parent)
+            fill(a=text)(new)
+
+        return write
+
+    for text in "12":
+        assert versions.replace(link, "about.json", write(text)) == link
+        assert link.is_symlink() and (real / "a").read_text() == text
+        assert names(link.parent) == ["link"] and names(real.parent) == ["real"]
+    atomic.replace_folder(link, write("3"))
+    assert link.is_symlink() and (real / "a").read_text() == "3" and names(link.parent) == ["link"]
+    assert set(seen) == {real.parent}
+
+
+@pytest.mark.parametrize("through", ["link", "real"])
+def test_both_names_of_a_folder_read_as_the_new_version_after_a_kill(tmp_path, through):
+    link, real = tmp_path / "here" / "link", tmp_path / "disk" / "real"
+    for made in (link.parent, real):
+        made.mkdir(parents=True)
+    link.symlink_to(real)
+    fill(a="1")(real)
+    (real.parent / ".real.moving").mkdir()
+    fill(a="2")(real.parent / ".real.moving")
+    (real / "about.json").write_text('{"moving": {"files": ["a", "about.json"], "remove": []}, "files": 1}')
+    for folder in (link, real):
+        assert versions.read(folder, "about.json", lambda place: (place / "a").read_text()) == "2"
+    versions.settle({"link": link, "real": real}[through], "about.json")
+    assert (real / "a").read_text() == "2" and names(real.parent) == ["real"]
+
+
+def test_the_current_folder_is_filled_and_stays_the_current_one(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    for text in "12":
+        versions.replace(".", "about.json", fill(a=text))
+        assert versions.read(".", "about.json", lambda place: (place / "a").read_text()) == text
+        assert sorted(os.listdir(".")) == ["a", "about.json"] and names(tmp_path) == ["folder"]
+    versions.settle(".", "about.json")
+    for folder in (".", "..", tmp_path / "folder"):
+        with pytest.raises(InputError, match="holds the current folder, so it cannot be replaced"):
+            atomic.replace_folder(folder, fill(a="3"))
+    assert names(tmp_path / "folder") == ["a", "about.json"]
+
+
+@pytest.mark.parametrize("left", ["folder", "link"])
+def test_what_a_deleted_folder_left_never_comes_back(tmp_path, left):
+    folder, moving, home = tmp_path / "made" / "folder", tmp_path / "made" / ".folder.moving", tmp_path / "home"
+    folder.parent.mkdir()
+    home.mkdir()
+    fill(a="old", b="old")(home)
+    if left == "link":
+        moving.symlink_to(home)
+    else:
+        moving.mkdir()
+        fill(a="old", b="old")(moving)
+    versions.replace(folder, "about.json", fill(a="new"))
+    versions.settle(folder, "about.json")
+    assert names(folder.parent) == ["folder"] and names(folder) == ["a", "about.json"]
+    assert (folder / "a").read_text() == "new" and names(home) == ["a", "about.json", "b"]
+
+
+def test_a_rename_that_fails_is_not_taken_for_another_process(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(versions.os, "replace", fails)
+    with pytest.raises(InputError, match="folder cannot be used .*Permission denied"):
+        versions.replace(tmp_path / "folder", "about.json", fill(a="1"))
+    assert names(tmp_path) == []
 
 
 def test_a_folder_that_never_comes_to_rest_is_a_sentence(tmp_path, monkeypatch):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from retrieval_jax.data.exports import facts, likeness, words
 from retrieval_jax.data.exports.roles import Roles
 
-_GENERIC = 20  # rows: a title that more rows share, such as "T-shirt", names no product
+_GENERIC = 20  # rows: a title that more share, such as "T-shirt", names no product; nor does a group of more titles
+_VARIANT_KEYS = 3  # keys: a title that so many have may name a variant
 
 
 class Rows:
@@ -44,7 +45,8 @@ class Products:
 
     Attributes:
       of_row: n product numbers in the order of the rows, -1 for a row of none.
-      refused: keys of groups whose rows were not joined because their titles differ.
+      refused: keys of groups, and parents that the table does not have, whose rows were not joined because their
+        titles differ.
       apart: keys whose rows have titles without anything in common: rows that probably got a key by mistake.
       orphans: rows that say they are variants, of a product that the table does not have.
     """
@@ -81,7 +83,7 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
     joined = _Union(rows.size)
     first: dict[str, int] = {}  # the first row of every key
     apart: dict[str, list[int]] = {}  # further first rows of a key, each with a title of its own
-    above = -1
+    above, variants = -1, variant_titles(rows.keys, rows.titles)
     for row in range(rows.size):
         key = rows.keys[row]
         continues = not rows.titles[row] and not key and (not rows.parents[row])
@@ -89,7 +91,8 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
             joined.join(row, above)
         elif key:
             heads = [first.setdefault(key, row), *apart.get(key, ())]
-            near = next((one for one in heads if likeness.related(rows.titles[row], rows.titles[one])), None)
+            title = rows.titles[row]
+            near = next((o for o in heads if title in variants or likeness.related(title, rows.titles[o])), None)
             if near is None:
                 apart.setdefault(key, []).append(row)
             else:
@@ -100,10 +103,10 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
     for row in range(rows.size):
         if rows.ids[row]:
             by_id.setdefault(rows.ids[row], row)
-    orphans = _join_relatives(rows, joined, first, by_id)
+    orphans, missing = _join_relatives(rows, joined, first, by_id)
     _join_titles(rows, joined)
-    refused = _join_groups(rows, joined, rows.groups)
-    _join_groups(rows, joined, pictures, of_untitled=False)
+    refused = _join_groups(rows, joined, missing) + _join_groups(rows, joined, rows.groups)
+    _join_pictures(rows, joined, pictures)
     numbers: dict[int, int] = {}
     of_row = []
     for row in range(rows.size):
@@ -112,18 +115,25 @@ def group(rows: Rows, pictures: Sequence[Sequence[str]]) -> Products:
     return Products(of_row, refused, list(apart), orphans)
 
 
-def _join_relatives(rows: Rows, joined: _Union, by_key: Mapping[str, int], by_id: Mapping[str, int]) -> list[int]:
-    """Joins variants to the products that they name, or that name them; returns the rows of variants left alone."""
-    missing: dict[str, int] = {}
+def _join_relatives(
+    rows: Rows, joined: _Union, by_key: Mapping[str, int], by_id: Mapping[str, int]
+) -> tuple[list[int], list[str]]:
+    """Joins variants to the products that they name, or that name them.
+
+    Returns:
+      (rows of variants left alone, n parents that rows name and the table does not have, "" for other rows).
+    """
+    missing = [""] * rows.size
     orphans, above = [], -1
     joining = "joining" in rows.kinds
     for row in range(rows.size):
         if parent := rows.parents[row]:
             bare = parent.partition(":")[2].strip() if re.match(r"id:\s*\d", parent) else parent
             found = by_id.get(bare, by_key.get(bare)) if bare != parent else by_key.get(parent, by_id.get(parent))
-            if found is None:  # the product itself is not in the table: its variants still belong together
-                found = missing.setdefault(parent, row)
-            joined.join(row, found)
+            if found is None:  # perhaps the product itself is not in the table, perhaps the column names something else
+                missing[row] = parent
+            else:
+                joined.join(row, found)
         for child in re.findall(r"sku\s*=\s*([^,|;]+)", rows.children[row]) or (
             re.split(r"[,|;\s]+", rows.children[row]) if rows.children[row] and "=" not in rows.children[row] else ()
         ):
@@ -141,7 +151,7 @@ def _join_relatives(rows: Rows, joined: _Union, by_key: Mapping[str, int], by_id
                 orphans.append(row)
         if not is_child:
             above = row
-    return orphans
+    return orphans, missing
 
 
 def _by_prefix(rows: Rows, row: int, by_key: Mapping[str, int], by_id: Mapping[str, int]) -> int | None:
@@ -170,34 +180,53 @@ def _join_titles(rows: Rows, joined: _Union) -> None:
             joined.join(row, found[0])
 
 
-def _join_groups(
-    rows: Rows, joined: _Union, keys: Sequence[str] | Sequence[Sequence[str]], of_untitled: bool = True
-) -> list[str]:
-    """Joins rows that share a key and whose titles agree; returns the keys of rows whose titles do not.
+def _join_groups(rows: Rows, joined: _Union, keys: Sequence[str]) -> list[str]:
+    """Joins rows that share a key and whose titles agree; returns the keys of rows whose titles do not."""
 
-    Args:
-      rows: the columns.
-      joined: what is joined so far.
-      keys: n keys, or n lists of keys.
-      of_untitled: whether a row without a title agrees with any.
+    def agree(row: int, other: int) -> bool:
+        return likeness.agree(rows.titles[row], rows.titles[other])
+
+    return [key for key, found in _rows_of(keys).items() if _join_alike(joined, found, agree) > 1]
+
+
+def _join_pictures(rows: Rows, joined: _Union, pictures: Sequence[Sequence[str]]) -> None:
+    """Joins rows that name the same picture and whose titles agree.
+
+    Rows with different keys, or with different numbers in their titles, must name the same pictures from the first on:
+    different models share a size chart, variants of one model what shows the model.
     """
-    of_key = collections.defaultdict(list)
-    for row, own in enumerate(keys):
-        for key in (own,) if isinstance(own, str) else own:
-            if key and (rows.titles[row] or of_untitled):
-                of_key[key].append(row)
-    refused = []
-    for key, found in of_key.items():
-        heads: list[int] = []
-        for row in found:
-            near = next((head for head in heads if likeness.agree(rows.titles[row], rows.titles[head])), None)
-            if near is not None:
-                joined.join(row, near)
-            elif len(heads) < _GENERIC:
-                heads.append(row)
-        if len(heads) > 1:
-            refused.append(key)
-    return refused
+    of_picture = collections.defaultdict(list)
+    for row, own in enumerate(pictures):
+        for picture in own if rows.titles[row] else ():
+            of_picture[picture].append(row)
+
+    def one_product(row: int, other: int) -> bool:
+        if not likeness.agree(rows.titles[row], rows.titles[other]):
+            return False
+        differ = rows.keys[row] and rows.keys[other] and rows.keys[row] != rows.keys[other]
+        if not differ and likeness.numbers(rows.titles[row]) == likeness.numbers(rows.titles[other]):
+            return True
+        return all(one == two for one, two in zip(pictures[row], pictures[other], strict=False))
+
+    for found in of_picture.values():
+        _join_alike(joined, found, one_product)
+
+
+def _join_alike(joined: _Union, found: Sequence[int], alike: Callable[[int, int], bool]) -> int:
+    """Joins rows that are alike, unless they are too many different ones to be a group; returns how many differ."""
+    heads: list[int] = []
+    near = []
+    for row in found:
+        head = next((head for head in heads if alike(row, head)), None)
+        if head is not None:
+            near.append((row, head))
+        elif len(heads) == _GENERIC:
+            return len(heads) + 1
+        else:
+            heads.append(row)
+    for row, head in near:
+        joined.join(row, head)
+    return len(heads)
 
 
 class _Union:
@@ -217,7 +246,28 @@ class _Union:
         self.above[second] = first
 
 
-def joins(keys: Sequence[str], titles: Sequence[str]) -> tuple[int, int, int, int]:
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """What a column does as the key of products.
+
+    Attributes:
+      rows: that share their key with another.
+      keys: of several rows.
+      apart: keys of them whose titles differ.
+      rows_apart: the rows of those.
+      scattered: keys of several rows that do not follow each other.
+      scattered_untitled: those of them that have at most one title.
+    """
+
+    rows: int
+    keys: int
+    apart: int
+    rows_apart: int
+    scattered: int
+    scattered_untitled: int
+
+
+def joins(keys: Sequence[str], titles: Sequence[str]) -> Tried:
     """Tries a column as the key of products.
 
     Args:
@@ -225,19 +275,48 @@ def joins(keys: Sequence[str], titles: Sequence[str]) -> tuple[int, int, int, in
       titles: n titles, "" where a row has none.
 
     Returns:
-      (rows that share their key with another, keys of several rows, those of them whose titles differ, those of them
-      that have at most one title and rows that do not follow each other).
+      `Tried`.
     """
+    shared = [found for found in _rows_of(keys).values() if len(found) > 1]
+    variants = variant_titles(keys, titles)
+    apart = rows_apart = scattered = untitled = 0
+    for found in shared:
+        named = [titles[row] for row in found if titles[row] and titles[row] not in variants]
+        if not all(likeness.agree(named[0], title) for title in named[1:50]):
+            apart, rows_apart = apart + 1, rows_apart + len(found)
+        if found[-1] - found[0] >= len(found):
+            scattered, untitled = scattered + 1, untitled + (sum(bool(titles[row]) for row in found) <= 1)
+    return Tried(sum(map(len, shared)), len(shared), apart, rows_apart, scattered, untitled)
+
+
+def variant_titles(keys: Sequence[str], titles: Sequence[str]) -> set[str]:
+    """Returns titles that name variants, such as "Midnight" and "Ocean" of every scarf, and so tell no products apart.
+
+    The rows of each key follow each other, and most keys of several titles have only titles that other keys have too.
+
+    Args:
+      keys: n values, cleaned.
+      titles: n titles, "" where a row has none.
+    """
+    keys_of = collections.defaultdict(set)
+    for key, title in zip(keys, titles, strict=True):
+        if key and title:
+            keys_of[title].add(key)
+    generic = {title for title, own in keys_of.items() if len(own) >= _VARIANT_KEYS}
+    several = [
+        (found, own)
+        for found in _rows_of(keys).values()
+        if len(own := {titles[row] for row in found if titles[row]}) > 1
+    ]
+    named = sum(own <= generic for _, own in several)
+    runs = all(found[-1] - found[0] < len(found) for found, _ in several)
+    return generic if generic and runs and len(several) >= _VARIANT_KEYS and named > 0.5 * len(several) else set()
+
+
+def _rows_of(keys: Sequence[str]) -> dict[str, list[int]]:
+    """Returns {key: its rows}, without rows that have none."""
     rows_of = collections.defaultdict(list)
     for row, key in enumerate(keys):
         if key:
             rows_of[key].append(row)
-    shared = [found for found in rows_of.values() if len(found) > 1]
-    different = scattered = 0
-    for found in shared:
-        named = [titles[row] for row in found if titles[row]]
-        if len(named) > 1:
-            different += not all(likeness.agree(named[0], title) for title in named[1:50])
-        else:
-            scattered += found[-1] - found[0] >= len(found)
-    return sum(map(len, shared)), len(shared), different, scattered
+    return rows_of

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from retrieval_jax.data.exports import words
 
 _AGREE = 0.75  # share of the longer title's words
 _RELATED = 0.3  # share of the shorter title's words
+_COMMON = 0.3  # share of the titles: a word that more have tells no products apart
+_FEW_TITLES = 10  # different titles: among fewer, a word that many have may tell products apart
 
 
 @functools.lru_cache(200_000)
@@ -21,6 +25,29 @@ def telling(title: str) -> tuple[str, ...]:
         word for word in found if word not in variant and not re.fullmatch(r"\d+(?:cm|mm|g|kg|ml|l)?|[a-z]", word)
     )
     return kept or tuple(found)
+
+
+def numbers(title: str) -> list[str]:
+    """Returns the numbers of a title: models, years and sizes."""
+    return re.findall(r"\d+", unicodedata.normalize("NFKC", title))
+
+
+def without_common(titles: Sequence[str]) -> list[str]:
+    """Returns titles without the words that many different titles have, such as "gift for her" at all their ends.
+
+    Args:
+      titles: n texts; one that would have no telling word left stays as it is.
+    """
+    different = {plain(title) for title in titles if title}
+    counted = collections.Counter(word for title in different for word in set(title.split()))
+    common = {word for word, count in counted.items() if count > _COMMON * len(different)}
+    if len(different) < _FEW_TITLES or not common:
+        return list(titles)
+    out = []
+    for title in titles:
+        rest = " ".join(word for word in plain(title).split() if word not in common)
+        out.append(rest if set(telling(rest)) - words.values("variant") else title)
+    return out
 
 
 @functools.lru_cache(200_000)

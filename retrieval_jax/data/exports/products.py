@@ -184,11 +184,13 @@ def text(value: str) -> str:
 
 
 def _take_totals_out(rows: grouping.Rows, pictures: list[list[str]]) -> set[int]:
-    """Empties rows such as "Total: 27 items", and returns them."""
-    found, totals = set(), words.values("total")
-    for row in range(rows.size):
+    """Empties rows such as "Total: 27 items" below the last row with a picture, and returns them."""
+    found = set()
+    totals = re.compile(rf"(?:{'|'.join(map(re.escape, words.values('total')))})[\s:：]*(?:\d.*)?", re.DOTALL)
+    last = max((row for row in range(rows.size) if pictures[row]), default=-1)
+    for row in range(last + 1, rows.size):
         own = (rows.keys[row], rows.titles[row], rows.ids[row])
-        if not pictures[row] and any(re.split(r"[\s:：]", value.casefold())[0] in totals for value in own if value):
+        if any(totals.fullmatch(value.casefold().strip()) for value in own):
             rows.keys[row] = rows.titles[row] = rows.ids[row] = ""
             found.add(row)
     return found

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retrieval_jax.data.exports import categories, facts, folders, grouping, references, words
+from retrieval_jax.data.exports import categories, facts, folders, grouping, likeness, references, words
 from retrieval_jax.data.exports.facts import Facts
 from retrieval_jax.data.exports.folders import Folder
 from retrieval_jax.data.exports.reading import Sheet
@@ -85,7 +85,7 @@ def recognise(sheet: Sheet, given: Mapping[str, Any] | None = None) -> Recognise
 
     take("image", _images)
     take("kind", lambda left: _kind(left, values))
-    take("language", lambda left: _language(left, values))
+    take("language", lambda left: _language(left, values, found["image"]))
     take("title", lambda left: _title(left, found["image"]))
     titles = main_titles(values, found["title"], found["language"])
     take("categories", lambda left: _categories(left, values))
@@ -166,10 +166,28 @@ def _kind(columns: Sequence[_Column], values: Mapping[str, Sequence[str]]) -> st
     return ""
 
 
-def _language(columns: Sequence[_Column], values: Mapping[str, Sequence[str]]) -> str:
+def _language(columns: Sequence[_Column], values: Mapping[str, Sequence[str]], images: Sequence[str]) -> str:
+    """Returns the column of languages: rows of the others repeat the main one's keys or pictures, or have no key.
+
+    Without that the column says what a product is (the language of a book) or where it is (the store that sells it).
+    """
+    keys = {
+        column.name: 0.3 if column.hint("product", "sku") >= 0.5 else 0.9 for column in columns if column.may_be_a_key
+    }
+    keys |= dict.fromkeys(images, 0.9)  # share of the main language's rows with a value of their own
     for column in columns:
-        if column.hint("language") >= 0.9 and column.facts.count and len({v.strip() for v in values[column.name]}) > 1:
-            return column.name
+        if column.hint("language") < 0.9 or not column.facts.count or len({v.strip() for v in values[column.name]}) < 2:
+            continue
+        main = set(main_rows(values, column.name))
+        for name, least in keys.items():
+            known = [facts.clean(value, placeholders=True) for value in values[name]]
+            own = [known[row] for row in main if known[row]]
+            if name == column.name or len(own) < 0.9 * len(main) or len(set(own)) < least * len(own):
+                continue
+            repeated = {*own, ""}
+            others = [value in repeated for row, value in enumerate(known) if row not in main]
+            if sum(others) >= 0.5 * len(others):
+                return column.name
     return ""
 
 
@@ -254,6 +272,7 @@ def _product(columns, taken, values, titles, found) -> tuple[str, str, list[str]
     """Returns the column whose equal values are one product, one that is a group only, and notes on those refused."""
     candidates, notes, group = [], [], ""
     main = main_rows(values, found["language"])
+    bare = likeness.without_common(titles)
     for place, column in enumerate(columns):
         if (
             column.name in taken
@@ -264,11 +283,15 @@ def _product(columns, taken, values, titles, found) -> tuple[str, str, list[str]
         keys = [facts.clean(value, placeholders=True) for value in values[column.name]]
         for row in range(1, len(keys)):  # a row without key and title continues the row above it
             keys[row] = keys[row] or ("" if titles[row] else keys[row - 1])
-        rows, shared, apart, scattered = grouping.joins([keys[row] for row in main], [titles[row] for row in main])
-        filled = sum(map(bool, keys)) / max(1, len(keys))
         hint = max(1.0 * column.hint("product"), 0.7 * column.hint("sku"), 0.5 * column.hint("group"))
-        apart += scattered if hint < 0.65 else 0  # the name must speak for rows that are far from each other
-        few = apart <= max(1, _MISTAKES * len(keys)) and hint >= 0.65  # keys given twice by mistake are taken apart
+        known = hint >= 0.35
+        tried = grouping.joins([keys[row] for row in main], [(titles if known else bare)[row] for row in main])
+        rows, shared, apart = tried.rows, tried.keys, tried.apart
+        filled = sum(map(bool, keys)) / max(1, len(keys))
+        if hint < 0.65:  # the name must speak for rows that are far from each other
+            apart += tried.scattered_untitled if known else tried.scattered
+        # Keys given twice by mistake are taken apart; a value that many rows share is not a mistake.
+        few = hint >= 0.65 and tried.rows_apart <= max(2, _MISTAKES * len(keys))
         if shared and apart > (1 - _AGREEMENT) * shared and not few:
             if column.hint("group", "product") >= 0.9:
                 notes.append(

@@ -79,6 +79,18 @@ def test_a_group_of_different_products_is_named_and_not_used(tmp_path):
     assert found.recognised.roles.product == "id" and len(found.refused) == len(FOUND) // 2
 
 
+def test_parents_that_are_no_rows_are_counted(tmp_path):
+    table, folder = shop_exports.write(KINDS["parents_that_are_no_rows"](FOUND), tmp_path)
+    assert loading.look(table, folder).table.refused == ["Main", "Shop"]
+
+
+@pytest.mark.parametrize(("kind", "column"), [("books", "Language"), ("stores", "Store")])
+def test_a_language_without_repeated_keys_is_no_language(tmp_path, kind, column):
+    table, folder = shop_exports.write(KINDS[kind](FOUND), tmp_path)
+    found = loading.look(table, folder).table
+    assert not found.recognised.roles.language and all(one.title for one in found.products)
+
+
 def test_a_picture_of_several_products_shows_none_of_them(tmp_path):
     table, folder = shop_exports.write(KINDS["placeholder_image"](FOUND), tmp_path)
     lost = loading.look(table, folder).matched.lost
