@@ -102,12 +102,17 @@ def _addresses(table: Table) -> bool:
 def report(plan: Plan) -> str:
     """Returns what was found: every column, the counts of rows, products and pictures, and the splits."""
     table = plan.table
-    roles = {name: part for part, value in table.recognised.roles.given().items() for name in _names(value)}
+    parts = collections.defaultdict(list)  # a column may play several
+    for part, value in table.recognised.roles.given().items():
+        for name in _names(value):
+            parts[name].append(_PARTS[part])
+    taken = {name: ", ".join(parts[name]) or "-" for name in table.recognised.seen}
+    wide = max([11, *map(len, taken.values())])
     width = max([6, *(len(_printable(name)) for name in table.recognised.seen)])
     lines = [f"{table.path}: {table.sheet.form}" if str(table.sheet.form) else str(table.path), ""]
-    lines += [f"  {'column':{width}}  taken for    seen"]
+    lines += [f"  {'column':{width}}  {'taken for':{wide}}  seen"]
     for name, seen in table.recognised.seen.items():
-        lines.append(f"  {_printable(name):{width}}  {_PARTS.get(roles.get(name, ''), '-'):11}  {seen}")
+        lines.append(f"  {_printable(name):{width}}  {taken[name]:{wide}}  {seen}")
     lines += ["", *(f"note: {note}" for note in table.recognised.notes), *_counts(plan)]
     return "\n".join(lines)
 
@@ -142,13 +147,12 @@ def _counts(plan: Plan) -> list[str]:
     parts = {"products": len(table.products), "further rows of them": table.further_rows, **aside}
     lines = [f"rows      {total:,} = {_sum(parts)}"]
     if table.orphans:
-        lines.append(
-            f"          {len(table.orphans):,} variants name no product of the table, such as line {table.orphans[0]:,}"
-        )
+        orphans = _number(len(table.orphans), "variant names", "variants name")
+        lines.append(f"          {orphans} no product of the table, such as line {table.orphans[0]:,}")
     if table.apart:
         lines.append(
-            f"          {len(table.apart):,} keys are on rows whose titles have nothing in common, such as "
-            f"{_printable(table.apart[0])!r}: they are taken for different products"
+            f"          {_number(len(table.apart), 'key is', 'keys are')} on rows whose titles have nothing in common, "
+            f"such as {_printable(table.apart[0])!r}: these rows are taken for different products"
         )
     if table.refused:
         lines.append(
@@ -165,10 +169,16 @@ def _counts(plan: Plan) -> list[str]:
     parts = {"found": len(matched.listings), **lost, "named again": table.repeated + matched.repeated}
     lines.append(f"pictures  {mentions:,} = {_sum(parts)}; looked in {matched.folder.root}")
     for reason in lost:
-        details = [detail for _, why, detail in matched.lost if why == reason][:_SHOWN_REASONS]
-        lines += [f"          {reason}: {_printable(detail)}" for detail in details]
+        details = dict.fromkeys(detail for _, why, detail in matched.lost if why == reason)
+        lines += [f"          {reason}: {_printable(detail)}" for detail in list(details)[:_SHOWN_REASONS]]
     if matched.extra:
-        lines.append(f"          {matched.extra:,} further pictures of the folder are not in the table")
+        further = _number(matched.extra, "further picture of the folder is", "further pictures of the folder are")
+        lines.append(f"          {further} not in the table")
+    if unreadable := matched.folder.unreadable:
+        left_out = _number(
+            len(unreadable), "folder below it cannot be read and is", "folders below it cannot be read and are"
+        )
+        lines.append(f"          {left_out} left out, such as {_printable(unreadable[0])!r}")
     having = collections.Counter(one.product for one in matched.listings)
     several = sum(count > 1 for count in having.values())
     without = len(table.products) - len(having)
@@ -188,6 +198,10 @@ def _sum(parts: dict[str, int]) -> str:
     return " + ".join(f"{count:,} {name}" for name, count in shown.items())
 
 
+def _number(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
+
+
 def _about_truth(shop: Shop) -> str:
     if not shop.splits.scored:
         return (
@@ -195,10 +209,7 @@ def _about_truth(shop: Shop) -> str:
             "report shows what is found"
         )
     if shop.guessed:
-        return (
-            "no column says which listings are one product: those of equal titles or nearly equal pictures are taken "
-            "for one, so scores are a guess too"
-        )
+        return f"{_printable(shop.guessed)}, so scores are a guess too"
     return (
         "a query is one picture of a product; right answers are the product's others, and its product is not trained on"
     )
@@ -422,9 +433,7 @@ def _expectation(plan: Plan) -> str:
     proposal, _ = _proposal(plan)
     text = f"Training takes about {max(1, round(proposal.seconds / 60))} min here. "
     count = len(plan.shop.splits.train) if plan.shop else len(plan.table.named)
-    if proposal.warning:
-        text += proposal.warning[0].upper() + proposal.warning[1:] + "."
-    elif count < _FEW:
+    if count < _FEW:
         text += (
             f"From {count:,} pictures a network that starts from scratch learns little about new products: compare its "
             "scores with those of colours alone and with chance, which stand beside them, and mind the intervals. "

@@ -4,6 +4,7 @@
 
 Writes attributes/{vocabulary.json, train.npz, val.npz, summary.json, mined.png} into the work directory. If a switch of
 config.mine is on, also attributes/{mined.html, decisions.csv, kinds.csv}: what was kept, dropped or merged, and why.
+Titles without a word to learn are refused where the task learns from words; for other tasks the vocabulary is empty.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -65,13 +66,14 @@ def run(config: Any, workdir: Any) -> dict:
     found = _clusters(config["mine"], catalog, workdir / "attributes")
     splits = {name: getattr(catalog, name) for name in ("train", "val") if getattr(catalog, name) is not None}
     titles = {name: split.titles for name, split in splits.items() if split.titles is not None}
-    if "train" not in titles and config["train"]["task"] == "category":
-        print("mine: the train split has no titles; the task learns categories only")
+    needed = _needs_words(config["train"])
+    if "train" not in titles and not needed:
+        print(f"mine: the train split has no titles; the task {config['train']['task']} needs none")
         return {"titles": {}} | found
     if "train" not in titles:
         raise InputError(
             f"catalogue {catalog.name} has no titles to mine in its train split; name their column in "
-            "config.data.kwargs.columns.title, or set config.train.task = 'category'"
+            "config.data.kwargs.columns.title, or set config.train.task = 'category' or 'self_supervised'"
         )
 
     threshold = config["mine"]["threshold"]
@@ -91,14 +93,14 @@ def run(config: Any, workdir: Any) -> dict:
         counted = statistics.count(list(titles.values()), tokenize=functools.partial(words.of_titles, rules=rules))
         vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, int(threshold), rules)
     counts, num_titles = counted.tokens, counted.num_titles
-    if not len(vocabulary):
+    if not len(vocabulary) and needed:
         most = counts["occurrences"].max() if len(counts) else 0
         raise InputError(
             f"no token was seen more than config.mine.threshold = {threshold} times in {num_titles:,} titles "
             f"(the most frequent {most} times); set it to {most - 1} or less"
             if most > 1
             else f"no token was seen twice in {num_titles:,} titles, so they have nothing to learn from; set "
-            "config.mine.threshold = 0 to keep every word, or train on categories (config.train.task = 'category')"
+            "config.mine.threshold = 0 to keep every word, or set config.train.task = 'category' or 'self_supervised'"
         )
 
     folder = workdir / "attributes"
@@ -114,6 +116,14 @@ def run(config: Any, workdir: Any) -> dict:
     vocabulary.save(folder / "vocabulary.json")
     for name in titles:
         vocabulary_lib.save_targets(folder / f"{name}.npz", *labels[name], vocabulary.hash)
+    if not len(vocabulary):
+        print(
+            f"mine: no word of {num_titles:,} titles was seen more than {threshold} times; the task "
+            f"{config['train']['task']} needs none"
+        )
+        summary = {"titles": {name: len(column) for name, column in titles.items()}, "tokens_kept": 0} | found
+        atomic.write_json(folder / "summary.json", summary)
+        return summary
     summary = _summary(catalog, splits, counts, vocabulary, titles, labels) | found
     atomic.write_json(folder / "summary.json", summary)
     if decisions is not None:
@@ -121,6 +131,14 @@ def run(config: Any, workdir: Any) -> dict:
     atomic.write_bytes(folder / "mined.png", _plot(counts, vocabulary, labels))
     print(_text(summary))
     return summary
+
+
+def _needs_words(train: Any) -> bool:
+    """Returns whether a task learns from the words of titles; one of the user's own is taken to."""
+    if train["task"] in ("multilabel", "image_title"):
+        options = train.get("task_kwargs") or {}
+        return options.get("title_weight", 1.0) != 0 or train["task"] == "image_title"
+    return train["task"] not in ("category", "self_supervised")
 
 
 def _safe(table: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import pytest
 import shop_exports
 import tiny
 from retrieval_jax import __main__ as door
-from retrieval_jax import init, run
+from retrieval_jax import init, mine, run, train
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.workdir import config_files
@@ -144,3 +144,47 @@ def test_a_config_runs_to_a_report(tmp_path, capsys, little_compilation, tiny_va
     else:
         assert not (tmp_path / "run" / "metrics.json").exists()
         assert "no ground truth" in printed and "nothing can be scored. The rows below show what is found" in page
+
+
+WITHOUT_WORDS = {  # that titles have in common; with words, see above
+    "category": [
+        ["sku", "name", "category", "image"],
+        *([f"S{n}", f"N{n}x", ("Rings", "Mugs")[n % 2], f"{n}a.png|{n}b.png"] for n in range(12)),
+    ],
+    "self_supervised": [
+        ["sku", "name", "image"],
+        *([f"S{n}", f"N{n}x", f"{n}a.png|{n}b.png"] for n in range(6)),
+    ],
+}
+
+
+@pytest.mark.parametrize("task", WITHOUT_WORDS)
+def test_titles_without_common_words_do_not_stop_a_run(tmp_path, capsys, little_compilation, tiny_variant, task):
+    rows = WITHOUT_WORDS[task]
+    files = {f"{n}{side}.png": (n, place) for n in range(len(rows) - 1) for place, side in enumerate("ab")}
+    export = shop_exports.Export("t.csv", shop_exports.text(rows).encode(), files, len(rows) - 1)
+    table, folder = shop_exports.write(export, tmp_path)
+    _init(tmp_path, table, f"--images={folder}", f"--out={tmp_path / 'shop.py'}")
+    config = config_files.load(tmp_path / "shop.py")
+    assert config.train.task == task
+    with config.unlocked():
+        config.train.model = tiny.tiny_config().train.model
+    config.data.image_size = (16, 16)
+    config.train.epochs, config.train.eval_every_epochs = 0.5, 0.0
+    assert mine.run(config, tmp_path / "run")["tokens_kept"] == 0
+    train.run(config, tmp_path / "run")
+    assert f"the task {task} needs none" in capsys.readouterr().out
+
+
+def test_the_report_names_every_part_of_a_column_and_every_reason_once(tmp_path, capsys):
+    table, folder = shop_exports.write(shop_exports.named_files(FOUND), tmp_path)
+    _init(tmp_path, table, f"--images={folder}", f"--out={tmp_path / 'shop.py'}")
+    assert "file name, product" in capsys.readouterr().out
+    rows = [["sku", "name", "image"], *([p.number, p.title, "same.png|none.png"] for p in FOUND[:3])]
+    rows += [[p.number, p.title, f"{n}.png"] for n, p in enumerate(FOUND[3:6])]
+    files = {"same.png": (0, 0)} | {f"{n}.png": (n + 1, 0) for n in range(3)}
+    export = shop_exports.Export("t.csv", shop_exports.text(rows).encode(), files, 6)
+    table, folder = shop_exports.write(export, tmp_path / "shared")
+    _init(tmp_path, table, f"--images={folder}")
+    printed = capsys.readouterr().out
+    assert printed.count("same.png is named by 3 products") == 1 == printed.count("has no file 'none.png'")

@@ -194,3 +194,19 @@ def test_the_real_catalogue(tmp_path):
     summary = mine.run(config, tmp_path)
     assert summary["titles"] == {"train": 24669, "val": 932} and summary["coverage"] > 0.99
     assert summary["tokens_kept"] == 998 and 5 < summary["labels_per_title"]["mean"] < 5.3
+
+
+@pytest.mark.parametrize("task", ["category", "self_supervised"])
+def test_a_task_without_words_gets_an_empty_vocabulary(tmp_path, capsys, task):
+    config, work = _config(_shop(tmp_path / "shop"), threshold=9, task=task), tmp_path / "work"
+    assert mine.run(config, work) == {"titles": {"train": 5, "val": 2}, "tokens_kept": 0}
+    made = vocabulary_lib.Vocabulary.load(work / "attributes" / "vocabulary.json")
+    indptr, ids = vocabulary_lib.load_targets(work / "attributes" / "train.npz", made.hash)
+    assert not len(made) and indptr.tolist() == [0] * 6 and not len(ids)
+    assert f"no word of 7 titles was seen more than 9 times; the task {task} needs none" in capsys.readouterr().out
+    config.train.task_kwargs = {"title_weight": 0.0}
+    config.train.task = "multilabel"
+    assert mine.run(config, work)["tokens_kept"] == 0  # with the category alone
+    config.train.task = "image_title"
+    with pytest.raises(InputError, match="no token was seen more than"):
+        mine.run(config, work)

@@ -17,7 +17,7 @@ MOST_THRESHOLD, _THRESHOLD_TITLES = 30, 5625
 # Steps that a small network needs from scratch: the quickstart (5,000 listings) takes 1,094, and is on its plateau for
 # the first hundred.
 _STEPS, _LEAST_STEPS, _LEAST_STEPS_WARM = 1100, 200, 20
-_MOST_EPOCHS, _LEAST_EPOCHS = 100.0, 6.0
+_MOST_EPOCHS, _LEAST_EPOCHS = 100.0, 6.0  # more only where these would make fewer than _LEAST_STEPS
 _MOST_BATCH, _LEAST_BATCH = 128, 16
 _LEAST_SEEN = 5  # times that training shows a class, on average
 
@@ -39,12 +39,10 @@ class Proposal:
     Attributes:
       settings: {dotted setting: (value, reason)}; the reason is a sentence without a full stop, for a comment.
       seconds: that training should take, roughly: without reading pictures, compiling and evaluation.
-      warning: a sentence where so small a catalogue cannot teach a network anything, else "".
     """
 
     settings: dict[str, tuple[object, str]]
     seconds: float
-    warning: str
 
 
 def threshold(num_titles: int) -> tuple[int, str]:
@@ -86,7 +84,8 @@ def training(
         )
     if epochs is None:
         wanted = _STEPS * batch_size / max(1, num_examples)
-        epochs = float(max(_LEAST_EPOCHS, min(_MOST_EPOCHS, round(wanted))))
+        most = max(_MOST_EPOCHS, math.ceil(_LEAST_STEPS * batch_size / max(1, num_examples)))
+        epochs = float(max(_LEAST_EPOCHS, min(most, round(wanted))))
         steps = max(1, round(epochs * num_examples / batch_size))
         reasons["epochs"] = f"{steps:,} steps of {batch_size}; a network needs about {_STEPS:,} from scratch"
     if warmup_epochs is None:
@@ -217,7 +216,7 @@ def propose(
         "train.num_threads": (max(1, min(cores, 6)), "decode pictures; beyond about six they wait for Python"),
         "embed.batch_size": (embed, f"fits into {_gib(memory_bytes)} of memory"),
     }
-    return Proposal(settings, seconds(side, epochs), too_few(steps, batch_size, 0, epochs, warm=False))
+    return Proposal(settings, seconds(side, epochs))
 
 
 def _gib(count: int) -> str:

@@ -16,7 +16,16 @@ def test_the_threshold_grows_with_the_titles_up_to_the_published_one(titles, val
 
 @pytest.mark.parametrize(
     "examples, batch_size, epochs",
-    [(1, 1, 100), (30, 16, 100), (60, 16, 100), (400, 16, 44), (1000, 16, 18), (5000, 64, 14), (10000, 128, 14)]
+    [
+        (1, 1, 200),
+        (24, 16, 134),
+        (30, 16, 107),
+        (60, 16, 100),
+        (400, 16, 44),
+        (1000, 16, 18),
+        (5000, 64, 14),
+        (10000, 128, 14),
+    ]
     + [(30000, 128, 6), (10**6, 128, 6)],
 )
 def test_small_catalogues_get_small_batches_and_many_epochs(examples, batch_size, epochs):
@@ -41,7 +50,8 @@ def test_a_proposal_is_for_minutes_and_fits(listings, side, memory, cores, flops
     assert values["data.image_size"][0] <= max(64, side)
     assert values["train.num_threads"] <= cores
     assert all(reason and not reason.endswith(".") and "\n" not in reason for _, reason in found.settings.values())
-    assert bool(found.warning) == (listings < 60)
+    steps = round(values["train.epochs"] * listings / values["train.batch_size"])
+    assert not sizes.too_few(steps, values["train.batch_size"], 0, values["train.epochs"], warm=False)
     config = base.defaults()  # every value has the type of its setting
     config.update_from_flattened_dict(values)
     assert {name: config_files.get(config, name) for name in values} == values

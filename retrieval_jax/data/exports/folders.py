@@ -31,16 +31,18 @@ class Folder:
     Attributes:
       root: the folder.
       files: paths below it, sorted, with slashes.
+      unreadable: folders below it that the system does not let this program read; their files are not among `files`.
 
     Raises:
-      InputError: it is not a folder.
+      InputError: it is not a folder, or cannot be read itself.
     """
 
     def __init__(self, root):
         self.root = pathlib.Path(root)
         if not self.root.is_dir():
             raise InputError(_no_folder(self.root))
-        self.files = sorted(itertools.islice(_walk(str(self.root)), _MOST_FILES))
+        self.unreadable: list[str] = []
+        self.files = sorted(itertools.islice(_walk(str(self.root), self.unreadable), _MOST_FILES))
         self._by_name: dict[str, list[str]] = collections.defaultdict(list)
         self._by_stem: dict[str, list[str]] = collections.defaultdict(list)
         for file in self.files:
@@ -52,14 +54,16 @@ class Folder:
     def __len__(self) -> int:
         return len(self.files)
 
-    def find(self, reference: str) -> tuple[str, str, str]:
+    def find(self, reference: str, keys: Iterable[str] = ()) -> tuple[str, str, str]:
         """Finds the file of a picture.
 
-        Of several files with the name, the one whose folders agree best with the reference's counts; files with the
-        same bytes are one. Case, Unicode form, percent signs and, where it is unique, the extension may differ.
+        Of several files with the name, the one whose folders agree best with the reference's counts, then one in a
+        folder that is called like a key of the product; files with the same bytes are one. Case, Unicode form, percent
+        signs and, where it is unique, the extension may differ; the reference may lack it.
 
         Args:
           reference: an address or a path.
+          keys: of the product.
 
         Returns:
           (path below the root, "", ""), or ("", reason, detail).
@@ -71,6 +75,8 @@ class Folder:
         found = found or self._by_name.get(name, [])
         if not found and references.looks_like_a_picture(name):
             found = self._by_stem.get(name.rpartition(".")[0], [])
+        elif not found and name and not references.is_address(reference):  # "/12" of an address is hardly 12.jpg
+            found = self._by_stem.get(name, [])
         if not found:
             near = difflib.get_close_matches(name, self._near(name), n=1, cutoff=0.85)
             hint = f"; there is {self._by_name[near[0]][0]!r}" if near else ""
@@ -79,6 +85,8 @@ class Folder:
             scored = [(_common(path, references.loose(file)), file) for file in found]
             best = max(score for score, _ in scored)
             found = [file for score, file in scored if score == best]
+            own = {references.loose(key.replace("/", "_")) for key in keys if key}
+            found = [file for file in found if own.intersection(references.loose(file).split("/")[:-1])] or found
         if len(found) > 1 and not self._same_bytes(found):
             return "", AMBIGUOUS, f"{self.root} has {len(found):,} files {short(name)!r}: {', '.join(found[:3])}"
         return found[0], "", ""
@@ -123,20 +131,27 @@ class Folder:
 def named_by(folder: Folder, columns: Mapping[str, Sequence[str]]) -> str:
     """Returns the column whose values the files are named after, "" where there is none.
 
+    Of the columns that account for most files, the one with the most values that have files: in rings/A-12.jpg, the
+    column of "A-12" and not that of "Rings", which tells no product from another.
+
     Args:
       folder: the files.
       columns: {column: its values}, those that may be keys.
     """
-    best, name = max(2, len(folder) // 10), ""
+    counted = {}
     for column, values in columns.items():
         keys = {key for value in values if len(key := facts.clean(value)) > 1}
-        count = sum(map(len, folder.named_after(keys).values())) if keys else 0
-        if count > best:
-            best, name = count, column
-    return name
+        found = folder.named_after(keys) if keys else {}
+        counted[column] = (sum(map(len, found.values())), len(found))
+    most = max((files for files, _ in counted.values()), default=0)
+    if most <= max(2, len(folder) // 10):
+        return ""
+    able = {column: (keys, files) for column, (files, keys) in counted.items() if 2 * files >= most}
+    return max(able, key=able.get)  # of equals the first
 
 
-def _walk(root: str):
+def _walk(root: str, unreadable: list[str]):
+    """Yields the picture files below a folder; appends folders below it that cannot be read to a list."""
     stack, real = [""], os.path.realpath(root)
     while stack:
         below = stack.pop()
@@ -151,7 +166,9 @@ def _walk(root: str):
                     elif references.looks_like_a_picture(entry.name) and not _leads_out(entry, real):
                         yield path
         except OSError as error:
-            raise InputError(f"{os.path.join(root, below)}: the folder cannot be read ({error.strerror})") from None
+            if not below:
+                raise InputError(f"{root}: the folder cannot be read ({error.strerror})") from None
+            unreadable.append(below)
 
 
 def _leads_out(entry: os.DirEntry, root: str) -> bool:

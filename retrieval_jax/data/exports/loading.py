@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import logging
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +15,7 @@ import polars as pl
 
 from retrieval_jax import paths
 from retrieval_jax.data.catalog import Catalog
-from retrieval_jax.data.exports import alike, matching, products, reading, roles, splitting
+from retrieval_jax.data.exports import alike, facts, folders, matching, products, reading, roles, splitting
 from retrieval_jax.data.exports.matching import Folder, Matched
 from retrieval_jax.data.exports.products import Table
 from retrieval_jax.data.exports.splitting import Splits
@@ -41,7 +43,8 @@ class Shop:
       ids: id of every listing: the product's key and the picture's number in it, from 1.
       groups: what counts as one product, one key per listing.
       splits: numbers of listings.
-      guessed: whether `groups` are guesses from titles and pictures.
+      guessed: what the table does not say about which listings are one product, and what was taken for it, a sentence;
+        "" where the table says it.
     """
 
     table: Table
@@ -49,7 +52,7 @@ class Shop:
     ids: list[str]
     groups: list[str]
     splits: Splits
-    guessed: bool
+    guessed: str
 
 
 def look(
@@ -89,16 +92,23 @@ def look(
         counted[one.product] = counted.get(one.product, 0) + 1
         ids.append(f"{table.products[one.product].key}-{counted[one.product]}")
     owners = [table.products[one.product] for one in matched.listings]
-    groups, guessed = [owner.key for owner in owners], False
+    groups, guessed = [owner.key for owner in owners], _by_title(table)
     if max(counted.values()) == 1 and len(ids) > 1:
         paths = [one.path for one in matched.listings]
         images = FileImages(there.root, paths, max_pixels) if max_pixels else FileImages(there.root, paths)
-        groups = [ids[first] for first in alike.groups([owner.title for owner in owners], images)]
-        guessed = len(set(groups)) < len(groups)
+        titles = [owner.title for owner in owners]
+        firsts = alike.groups(titles, images)
+        if len(set(firsts)) == 1:  # pictures so much alike tell nothing apart
+            firsts = alike.groups(titles, None)
+        if len(set(firsts)) == 1:
+            firsts = list(range(len(ids)))
+        groups = [ids[first] for first in firsts]
+        if len(set(groups)) < len(groups):
+            guessed = f"{_not_said(table)}: listings of equal titles or nearly equal pictures are taken for one product"
     if len(set(groups)) == 1:
         raise InputError(
             f"{path}: all {len(ids):,} pictures are of one product ({owners[0].key!r}), so there is nothing to tell "
-            "apart; check config.data.kwargs.columns.product"
+            f"apart; {_how_to_say(table, 'product', 'product id')}"
         )
     titled = any(owner.title for owner in owners)
     usable = [bool(owner.title) or not titled for owner in owners]
@@ -106,14 +116,92 @@ def look(
     return Shop(table, matched, ids, groups, splits, guessed)
 
 
+def _not_said(table: Table) -> str:
+    parts = table.recognised.roles
+    if key := parts.product or parts.id:
+        return f"no column says which listings are one product (every value of {key!r} has one picture)"
+    return "no column says which listings are one product"
+
+
+def _by_title(table: Table) -> str:
+    """Returns a sentence about products whose rows were joined because their titles are equal, "" without any."""
+    parts, columns = table.recognised.roles, table.sheet.columns
+    if not parts.title:
+        return ""
+    saying = [columns[name] for name in (parts.product, parts.parent, parts.group, parts.kind) if name]
+    rows_of = collections.defaultdict(list)
+    for row, number in enumerate(table.of_row):
+        if number >= 0 and facts.clean(columns[parts.title][row]):
+            if not any(facts.clean(column[row], placeholders=True) for column in saying):
+                rows_of[number].append(row)
+    joined = {number: rows for number, rows in rows_of.items() if len(rows) > 1}
+    if not joined:
+        return ""
+    most = max(joined, key=lambda number: len(joined[number]))
+    missing = "no column says which rows are one product"
+    if parts.product:
+        missing = f"rows have no value of {parts.product!r}"
+    return (
+        f"{missing}: rows of equal titles are taken for one, in {len(joined):,} of {len(table.products):,} products, "
+        f"such as {products.text(table.products[most].title)!r} ({len(joined[most]):,} rows)"
+    )
+
+
+def _how_to_say(table: Table, part: str, header: str) -> str:
+    """Returns what to do where a column was taken for something else, with the columns of the table."""
+    if len(table.sheet) == 1:
+        return "a catalogue needs the rows of several products"
+    taken = ", ".join(
+        f"{name} = {value!r}" if isinstance(value, str) else f"{name} = {', '.join(map(repr, value))}"
+        for name, value in table.recognised.roles.given().items()
+    )
+    return (
+        f"columns are taken for {taken}; where that is wrong, call the right column {header!r} in the table's "
+        f"header, or name it in a config as config.data.kwargs.columns.{part}. The columns are "
+        f"{products.listed(table.recognised)}"
+    )
+
+
+_BASE64 = re.compile(r"['\"]?(?:data:image/[a-z]+;base64,)?(?:/9j/|iVBORw|R0lGOD|UklGR)")
+
+
+def _with_pictures_inside(table: Table) -> str:
+    """Returns the column whose cells hold pictures as text, "" without one."""
+    for name, seen in table.recognised.seen.items():
+        if _BASE64.match(seen.rpartition("such as ")[2]):
+            return name
+    return ""
+
+
 def nothing_found(table: Table, matched: Matched) -> str:
     """Returns a sentence for a table of which no picture is in the folder: where was looked, and what to do."""
     root, path = matched.folder.root, table.path
+    if (inside := _with_pictures_inside(table)) and len(matched.lost) == len(table.named):
+        return (
+            f"{path}: the cells of {inside!r} hold the pictures themselves, as base64; a table names files or "
+            "addresses. Save each picture as a file that is named after its product's key, such as 'A-12.jpg', and "
+            "give the folder as --images=... (in a config: image_root)"
+        )
     if not table.named:
         return (
             f"{path}: no column names pictures, and no file of {root} ({len(matched.folder):,} pictures) is named "
-            "after a column's values; give the column of their names as config.data.kwargs.columns.image, or name the "
-            f"files after a column, such as 'A-12_1.jpg'. The columns are {products.listed(table.recognised)}"
+            "after a column's values; call the column of their names 'image' in the table's header (or name it in a "
+            "config as config.data.kwargs.columns.image), or name the files after a column, such as 'A-12_1.jpg'. The "
+            f"columns are {products.listed(table.recognised)}"
+        )
+    reasons = {reason for _, reason, _ in matched.lost}
+    if matched.lost and reasons <= {matching.SHARED, folders.AMBIGUOUS}:
+        detail = matched.lost[0][2]
+        if reasons == {folders.AMBIGUOUS}:
+            remedy = "name them with their folders in the table, or put those of a product into a folder of its key"
+        else:
+            remedy = (
+                "if they are variants of one product, give these rows equal values in a column 'product id'; "
+                f"{_how_to_say(table, 'product', 'product id')}"
+            )
+        return (
+            f"{path} names {len(table.named):,} pictures, and files of these names are in {root}, but none is of one "
+            f"product alone: {detail}. What to do: {remedy}"
         )
     example = next((detail for _, _, detail in matched.lost), "")
     text = (
@@ -155,6 +243,10 @@ def load(
     own, further = columns_lib.declared(columns or {}, roles.PARTS)
     path, folder = pathlib.Path(root) / file, pathlib.Path(root) / image_root
     shop = look(path, folder, own, encoding="" if encoding == "utf-8" else encoding, **splitting_arguments)
+    if unreadable := shop.matched.folder.unreadable:
+        logging.getLogger(__name__).warning(
+            "%s: %d of its folders cannot be read and are left out, such as %s", folder, len(unreadable), unreadable[0]
+        )
     wanted = columns_lib.in_listings(further)
     beyond = {}
     if wanted:

@@ -5,6 +5,7 @@ import pytest
 
 import shop_exports
 from retrieval_jax.data import loading
+from retrieval_jax.data.exports import loading as exports
 from retrieval_jax.errors import InputError
 
 FOUND = shop_exports.products()
@@ -134,3 +135,48 @@ def test_splits_may_name_the_same_file(tmp_path):
     kwargs = {"root": str(tmp_path), "files": files, "image_root": "pictures", "columns": {"title": "title"}}
     catalog = loading.load({"source": "table", "kwargs": kwargs})
     assert catalog.train.ids == catalog.gallery.ids == ["a", "b"]
+
+
+def _written(folder, text, files):
+    export = shop_exports.Export("t.csv", text.encode(), files, text.count("\n") - 1)
+    return shop_exports.write(export, folder)
+
+
+NAMES = ("Linen candle", "Oak mirror", "Brass chair", "Clay mug", "Wool rug", "Steel lamp")
+
+
+def test_products_that_are_guesses_are_named(tmp_path):
+    files = {f"{n}.png": (n, 0) for n in range(6)}
+    rows = "".join(f"9{n},{NAMES[n % 3]},{n}.png\n" for n in range(6))
+    no_key = "name,image\n" + "".join(f"{NAMES[n % 3]},{n}.png\n" for n in range(6))
+    said = exports.look(*_written(tmp_path / "a", no_key, files)).guessed
+    assert said.startswith("no column says which rows are one product") and "in 3 of 3 products, such as 'Linen" in said
+    said = exports.look(*_written(tmp_path / "b", "product id,name,image\n" + rows, files)).guessed
+    assert "every value of 'product id' has one picture" in said
+    several = "product id,name,image\n" + "".join(f"9{n % 3},{NAMES[n % 3]},{n}.png\n" for n in range(6))
+    assert exports.look(*_written(tmp_path / "c", several, files)).guessed == ""
+
+
+def test_a_placeholder_under_many_names_is_a_picture_of_none(tmp_path):
+    files = {f"{n}.png": (7 if n < 4 else n, 0) for n in range(6)}  # the first four are one picture
+    table, folder = _written(
+        tmp_path, "sku,name,image\n" + "".join(f"A{n},{NAMES[n]},{n}.png\n" for n in range(6)), files
+    )
+    matched = exports.look(table, folder).matched
+    assert [one.path for one in matched.listings] == ["4.png", "5.png"]
+    assert {reason for _, reason, _ in matched.lost} == {"picture of several products"}
+    assert "0.png has the bytes of the pictures of 4 products" in matched.lost[0][2]
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "says"),
+    [
+        ("sku,size,image\nT1-S,S,a.png\nT1-M,M,a.png\n", ["a.png"], "a.png is named by 2 products.*'product id'"),
+        ("sku,name,image\nT1,Oak mirror,f.png\nT2,Clay mug,f.png\n", ["x/f.png", "y/f.png"], "a folder of its key"),
+        ("sku,name,photo\nT1,Oak mirror,/9j/4AAQSk\nT2,Clay mug,/9j/4AAQSz\n", ["f.png"], "'photo' hold .* as base64"),
+    ],
+)
+def test_pictures_of_no_product_alone_say_what_to_do(tmp_path, text, files, says):
+    table, folder = _written(tmp_path, text, {file: (number, 0) for number, file in enumerate(files)})
+    with pytest.raises(InputError, match=says):
+        exports.look(table, folder)

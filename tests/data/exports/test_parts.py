@@ -248,3 +248,39 @@ def test_listings_that_teach_nothing_are_searched_only():
     products = [0, 0, 1, 1, 2, 2, 3, 3]
     found = splitting.split(products, [product != 3 for product in products])
     assert not {6, 7} & {*found.train, *found.val}
+
+
+def test_a_reference_may_lack_its_extension_and_its_folder(tmp_path):
+    _touch(tmp_path, "photo_1.jpg", "S1/front.jpg", "S2/front.jpg")
+    folder = folders.Folder(tmp_path)
+    assert folder.find("photo_1")[0] == "photo_1.jpg" and not folder.find("https://x.example.com/photo_1")[0]
+    assert folder.find("front.jpg", ["s2"])[0] == "S2/front.jpg"
+    assert folder.find("S1/front.jpg", ["S2"])[0] == "S1/front.jpg"  # what the table says counts first
+    assert folder.find("front.jpg", ["S3"])[1] == folders.AMBIGUOUS
+
+
+def test_files_are_named_by_keys_rather_than_by_folders_of_categories(tmp_path):
+    _touch(
+        tmp_path,
+        *(f"{kind}/S{n}{kind[0]}{end}.jpg" for kind in ("Rings", "Mugs") for n in range(4) for end in ("", "_2")),
+    )
+    columns = {"Category": ["Rings", "Mugs"] * 4, "SKU": [f"S{n}{kind}" for n in range(4) for kind in "RM"]}
+    assert folders.named_by(folders.Folder(tmp_path), columns) == "SKU"
+    assert folders.named_by(folders.Folder(tmp_path), {"SKU": ["A1", "A2"]}) == ""
+
+
+def test_folders_that_cannot_be_read_are_left_out_and_named(tmp_path, monkeypatch):
+    _touch(tmp_path, "a.jpg", "locked/b.jpg", "open/c.jpg")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).rstrip("/").endswith(("locked", "whole")):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(folders.os, "scandir", refuse)
+    folder = folders.Folder(tmp_path)
+    assert folder.files == ["a.jpg", "open/c.jpg"] and folder.unreadable == ["locked"]
+    (tmp_path / "whole").mkdir()
+    with pytest.raises(InputError, match="whole: the folder cannot be read"):
+        folders.Folder(tmp_path / "whole")
