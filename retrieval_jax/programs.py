@@ -10,6 +10,7 @@ them (jax 0.10). `check` therefore reads the files in a process of its own, whic
     python -m retrieval_jax.programs FILE ...     prints {FILE: what is wrong with it, "" for nothing} as JSON
 """
 
+import collections
 import json
 import math
 import os
@@ -94,7 +95,8 @@ def problem(program) -> str:
 
 
 def _module_problem(module) -> str:
-    calls: dict[str, set[str]] = {}
+    calls: dict[str, collections.Counter[str]] = {}
+    own: collections.Counter[str] = collections.Counter()  # operations of each function
     waiting, count = [(module, "")], 0
     while waiting:
         operation, function = waiting.pop()
@@ -104,15 +106,21 @@ def _module_problem(module) -> str:
         attributes = {name if isinstance(name, str) else name.name for name in operation.attributes}
         if operation.name == "func.func":
             function = _text(operation, "sym_name")
+        own[function] += 1
         if wrong := _operation_problem(operation, attributes):
             return wrong
         called = {"func.call": "callee", "stablehlo.composite": "decomposition"}.get(operation.name)
         if called:
-            calls.setdefault(function, set()).add(_text(operation, called))
+            calls.setdefault(function, collections.Counter())[_text(operation, called)] += 1
         for region in operation.regions:
             for block in region.blocks:
                 waiting += [(one, function) for one in block.operations]
-    return "its functions call each other in a circle" if _is_circular(calls) else ""
+    written_out = _written_out(calls, own)
+    if written_out is None:
+        return "its functions call each other in a circle"
+    if written_out > _MOST_OPERATIONS:
+        return f"it has more than {_MOST_OPERATIONS:,} operations where its calls are written out"
+    return ""
 
 
 def _operation_problem(operation, attributes: set[str]) -> str:
@@ -161,12 +169,22 @@ def _bytes(kind: str) -> int | None:
     return math.prod(sides) * width
 
 
-def _is_circular(calls: dict[str, set[str]]) -> bool:
-    """Returns whether functions call each other in a circle."""
-    while leaves := [name for name, called in calls.items() if not called & calls.keys()]:
+def _written_out(calls: dict[str, collections.Counter[str]], own: collections.Counter[str]) -> int | None:
+    """Returns the operations of the largest function where every call stands for what it calls, as a compiler does it.
+
+    Args:
+      calls: {function: how often it calls others}; emptied.
+      own: operations of each function.
+
+    Returns:
+      None if functions call each other in a circle.
+    """
+    while leaves := [name for name, called in calls.items() if not called.keys() & calls.keys()]:
+        for name in leaves:
+            own[name] += sum(own[called] * times for called, times in calls[name].items())
         for name in leaves:
             del calls[name]
-    return bool(calls)
+    return None if calls else max(own.values(), default=0)
 
 
 def _read(file: str) -> str:

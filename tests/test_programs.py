@@ -1,5 +1,6 @@
 """What the program of a stranger may not do."""
 
+import collections
 import re
 
 import jax
@@ -162,3 +163,11 @@ def test_a_crash_or_a_hang_is_a_refusal(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="crashes or takes too long"):
             programs.check([tmp_path / "a"])
         monkeypatch.undo()
+
+
+def test_calls_that_multiply_are_counted_as_a_compiler_writes_them_out():
+    twice = collections.Counter
+    calls = {f"f{i}": twice({f"f{i + 1}": 2}) for i in range(30)}
+    assert programs._written_out(calls, collections.Counter({f"f{i}": 1 for i in range(31)})) == 2**31 - 1
+    assert programs._written_out({"a": twice("b"), "b": twice("a")}, collections.Counter("ab")) is None
+    assert programs._written_out({}, collections.Counter({"main": 5})) == 5

@@ -53,7 +53,7 @@ def limit(device) -> int:
 def residual_bytes(loss, params, batch) -> int:
     """Estimates the activations of a training step on one device by tracing alone, which takes about a second.
 
-    They are what the forward pass keeps for the backward pass. XLA's own figure was within 20 % of it for ConvNeXt and
+    They are what the forward pass keeps for the backward pass. XLA's own figure was within 25 % of it for ConvNeXt and
     ViT on a CPU (2026-11-29); rematerialisation, which a CPU ignores, makes it smaller.
 
     Args:
