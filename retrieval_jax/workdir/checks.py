@@ -15,8 +15,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.workdir.settings import plain
 
@@ -351,7 +349,7 @@ def _arrays(value: Any, name: str) -> Iterator[str]:
     elif isinstance(value, (tuple, list)):
         for i, item in enumerate(value):
             yield from _arrays(item, f"{name}[{i}]")
-    elif isinstance(value, np.ndarray):
+    elif type(value).__name__ == "ndarray":  # by name: `--help` does without importing NumPy
         yield f"{name} is a NumPy array, {_shown(value.tolist())}: give a number, text, or a tuple of these"
 
 

@@ -279,7 +279,7 @@ def test_wrong_paths_and_broken_files(tmp_path):
             pretrained.load("convnext_atto", tmp_path / path)
     file, _ = write(tmp_path, "convnext_atto", **CONVNEXT)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="config.json is not JSON"):
+    with pytest.raises(InputError, match="config.json is not readable JSON"):
         pretrained.load("convnext_atto", file, **CONVNEXT)
 
 
