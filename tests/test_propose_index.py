@@ -108,4 +108,4 @@ def test_bad_input_is_one_message(run, capsys):
         assert stopped.value.code == 2 and message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["propose_index", str(run / "nowhere")])
-    assert "retrieval_jax.embed" in capsys.readouterr().err
+    assert "retrieval-jax embed" in capsys.readouterr().err
