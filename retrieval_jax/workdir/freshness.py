@@ -156,7 +156,10 @@ def stamp(config) -> str | None:
 
 
 def _files(place: str):
-    """Yields (name below the place, size, time) of a file, or of every file in a folder that is not hidden."""
+    """Yields (name below the place, size, time) of a file, or of every file in a folder that is not hidden.
+
+    Work directories below it do not count: a shop's config may lie, and run, beside its table.
+    """
     if not os.path.isdir(place):
         status = os.stat(place)
         yield "", status.st_size, status.st_mtime_ns
@@ -164,17 +167,25 @@ def _files(place: str):
     waiting = [""]
     while waiting:
         below = waiting.pop()
-        with os.scandir(os.path.join(place, below)) as entries:
-            entries = sorted(entries, key=lambda entry: entry.name)
+        try:
+            with os.scandir(os.path.join(place, below)) as entries:
+                entries = sorted(entries, key=lambda entry: entry.name)
+        except PermissionError:  # nor can the catalogue read it
+            continue
+        if {"config.json", "stages"} <= {entry.name for entry in entries}:
+            continue
         for entry in entries:
             name = os.path.join(below, entry.name)
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                waiting.append(name)
-            elif entry.is_file():
-                status = entry.stat()
-                yield name, status.st_size, status.st_mtime_ns
+            try:
+                if entry.is_dir():
+                    waiting.append(name)
+                elif entry.is_file():
+                    status = entry.stat()
+                    yield name, status.st_size, status.st_mtime_ns
+            except OSError:  # a loop of links, or a file that has just been removed
+                continue
 
 
 def _runs(config, folder) -> dict[str, str]:

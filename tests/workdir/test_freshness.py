@@ -207,3 +207,13 @@ def test_in_words():
         "train ids, pictures and titles, catalogue truth changed"
     )
     assert freshness.in_words([]) == ""
+
+
+def test_work_directories_and_loops_of_links_in_the_folder_of_the_data_do_not_count(shop, tmp_path):
+    run_all(config_of(shop), shop / "runs" / "one")
+    (shop / "loop").symlink_to("loop")
+    before = freshness.stamp(config_of(shop))
+    run_all(config_of(shop), shop / "runs" / "two")
+    assert freshness.stamp(config_of(shop)) == before is not None
+    (shop / "new.csv").write_text("id")
+    assert freshness.stamp(config_of(shop)) != before
