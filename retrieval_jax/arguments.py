@@ -92,7 +92,7 @@ def choice(value: object, name: str, where: str, known: Collection[str]) -> str:
       known: what may be chosen.
 
     Raises:
-      InputError: it is none of them.
+      InputError: it is another value.
     """
     if isinstance(value, str) and value in known:
         return value

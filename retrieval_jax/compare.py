@@ -33,7 +33,6 @@ from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_
 
 METRICS = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
 NOISE = 0.05  # a difference with this p or more is called noise
-_HALVES = ("all", "selection", "report")
 
 
 def scores(folder: pathlib.Path, stage: str, truth: Truth, names: Sequence[str]) -> tuple[str, dict[str, np.ndarray]]:

@@ -12,7 +12,7 @@ of mode below the folder of the verb. Then
 - the same command, started again, ends with the result of an undisturbed run, and leaves the same files: none is left
   of the try before.
 
-The verbs of a work directory run twice: over the results of an earlier run, and where there is none.
+The verbs of a work directory run twice: over the results of an earlier run, and in an empty folder.
 """
 
 import argparse

@@ -127,7 +127,7 @@ class Vocabulary:
         return vocabulary
 
     def _rules(self) -> dict:
-        # Left out where there are none, so that files and hashes of rule 1 equal those of earlier versions.
+        # Left out where empty, so that files and hashes of rule 1 equal those of earlier versions.
         return {"rules": self.rules.as_json()} if self.rules.beyond_tokens else {}
 
 

@@ -72,7 +72,7 @@ def disk(folder, needed: dict[str, int], remedy: str) -> None:
 
 
 def written(folder) -> int:
-    """Returns the bytes of the files below a folder; 0 where there is none."""
+    """Returns the bytes of the files below a folder; 0 if it does not exist."""
     return sum(file.stat().st_size for file in pathlib.Path(folder).rglob("*") if file.is_file())
 
 

@@ -22,7 +22,7 @@ def groups(titles: Sequence[str], images: FileImages | None) -> list[int]:
     """Returns a group for every listing.
 
     Args:
-      titles: n texts, "" where there is none.
+      titles: n texts, "" without a title.
       images: n pictures, read at a reduced size; one that cannot be read is like no other. None for titles alone.
 
     Returns:

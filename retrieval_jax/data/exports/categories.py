@@ -42,7 +42,7 @@ def paths(field: str) -> list[tuple[str, ...]]:
 
 
 def best(fields: Sequence[str]) -> tuple[str, ...]:
-    """Returns the category of a row: the deepest path of one field, or the levels of several; () where there is none.
+    """Returns the category of a row: the deepest path of one field, or the levels of several; () without a category.
 
     Args:
       fields: of one row, coarse to fine.

@@ -129,7 +129,7 @@ class Folder:
 
 
 def named_by(folder: Folder, columns: Mapping[str, Sequence[str]]) -> str:
-    """Returns the column whose values the files are named after, "" where there is none.
+    """Returns the column whose values the files are named after, "" if no column qualifies.
 
     Of the columns that account for most files, the one with the most values that have files: in rings/A-12.jpg, the
     column of "A-12" and not that of "Rings", which tells no product from another.

@@ -192,12 +192,12 @@ def check(rows: Rows, further: Sequence[Further]) -> None:
 
 
 def _clean(column: pl.Series) -> pl.Series:
-    """Returns values after `values.cell`, "" for those that say there is none."""
+    """Returns values after `values.cell`, "" for null words."""
     return _without_nulls(values_lib.cells(column))
 
 
 def _without_nulls(column: pl.Series) -> pl.Series:
-    """Returns texts, "" for those that say there is none; "none" may be a value."""
+    """Returns texts, "" for null words; "none" may be a value."""
     return column.set(pl.Series(values_lib.nulls(column, none=False)), "")
 
 

@@ -133,7 +133,7 @@ def check_ids(rows: Rows, *, unique: bool = True) -> None:
 
 
 def check_products(rows: Rows) -> None:
-    """Repairs products (see `values.cell`), empties those that say there is none, and marks rows whose product has lost
+    """Repairs products (see `values.cell`), empties null words, and marks rows whose product has lost
     digits in a spreadsheet: equal ones would be right answers of each other.
 
     Args:

@@ -164,11 +164,6 @@ def is_rounded(text: str) -> bool:
     return re.search(_ROUNDED, text) is not None
 
 
-def flaw(text: str) -> tuple[str, str] | None:
-    """Returns what is wrong with a single id or product, see `flaws`; None if nothing is."""
-    return flaws(pl.Series([text], dtype=pl.String)).get(0)
-
-
 # -------------------------------------------------------------------------------------------------------- near values
 
 
