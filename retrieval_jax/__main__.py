@@ -139,7 +139,8 @@ def main(argv: list[str] | None = None) -> None:
       SystemExit: after --help and the like; for an error meant for the user, see `command_line.guarded`; for a signal,
         see `stopping.heard`; and where the output cannot be written, see `output.shown`.
     """
-    os.environ["PYTHONSAFEPATH"] = "1"  # worker processes import nothing from the current folder
+    if argv is None:  # a process of its own: its worker processes import nothing from the current folder
+        os.environ["PYTHONSAFEPATH"] = "1"
     with output.shown(), stopping.heard():
         with errors.spoken():
             given = parse(sys.argv[1:] if argv is None else argv)

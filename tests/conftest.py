@@ -10,6 +10,16 @@ from absl import flags  # noqa: E402
 flags.FLAGS.mark_as_parsed()
 
 
+@pytest.fixture(autouse=True)
+def the_same_environment():
+    """Undoes what a test, or a verb that it calls, writes to the environment, which later child processes inherit."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 @pytest.fixture(scope="module")
 def little_compilation():
     """Spends little time in the compiler, for a module whose programs run briefly."""

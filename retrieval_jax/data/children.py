@@ -102,7 +102,7 @@ def _why(child: subprocess.Popen, memory: int, seconds: float) -> Exception:
     if status > 0:
         name = signal.Signals(status).name
         return Exceeded(f"it crashes its reader ({name}), or needs more than {memory >> 20:,} MiB of memory")
-    return MemoryError(f"the process that read it could not start or ended with status {child.returncode}")
+    return MemoryError(f"out of memory or processes: the process that read it ended with status {child.returncode}")
 
 
 def _end(child: subprocess.Popen) -> None:
