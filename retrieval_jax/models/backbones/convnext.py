@@ -7,7 +7,6 @@ CPUs.
 Longer than 400 lines: the network and its mapping to timm's models change together.
 """
 
-import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.models.layers import blocks
+from retrieval_jax.models.layers import blocks, pooling
 from retrieval_jax.models.layers.depthwise import depthwise_conv
 from retrieval_jax.models.layers.linear import Dense, product
 from retrieval_jax.models.layers.pooling import ACTIVATIONS, DropPath, Pool, activation
@@ -138,10 +137,10 @@ class Model(nn.Module):
       kernel_size: size of the depthwise kernels, one for all stages or one per stage.
       pool_stages: stages whose maps are pooled and normalised; the embedding concatenates them in this order. Early
         stages keep colours and textures that the last one (3) discards.
-      pool_bands: number of horizontal bands of equal height that the map of each of pool_stages is cut into before
-        pooling; each band is a part of the embedding, because position in an upright picture distinguishes products.
-        Empty for 1 each. Bands add no parameters and are not trained (heads read "pooled"), so they may be chosen after
-        training. Source: the stripes of Sun et al., "Beyond Part Models", arXiv 1711.09349.
+      pool_bands: number of horizontal bands, or (rows, columns) of a grid, that the map of each of pool_stages is cut
+        into before pooling; each cell is a part of the embedding, because position in an upright picture distinguishes
+        products. Empty for 1 each. Cells add no parameters and are not trained (heads read "pooled"), so they may be
+        chosen after training. Source: the stripes of Sun et al., "Beyond Part Models", arXiv 1711.09349.
       dtype: type of the computation; parameters stay float32.
       epsilon: added to the variance in each norm; the published models have 1e-6, some of timm's 1e-5.
       act: activation of the blocks, a key of `pooling.ACTIVATIONS`.
@@ -164,7 +163,7 @@ class Model(nn.Module):
     patch_size: int = 4
     kernel_size: int | tuple[int, ...] = 7
     pool_stages: tuple[int, ...] = (3,)
-    pool_bands: tuple[int, ...] = ()
+    pool_bands: tuple[int | tuple[int, int], ...] = ()
     dtype: Any = jnp.float32
     epsilon: float = 1e-6
     act: str = "gelu"
@@ -202,9 +201,7 @@ class Model(nn.Module):
                 f"each stage needs a depth, a width and a kernel size, but depths={depths}, "
                 f"dims={dims}, kernel_size={sizes}"
             )
-        bands = self.pool_bands or (1,) * len(self.pool_stages)
-        if len(bands) != len(self.pool_stages):
-            raise InputError(f"pool_bands={bands} must give one number for each of pool_stages={self.pool_stages}")
+        grids = pooling.grids(self.pool_bands, len(self.pool_stages))
         if not all(0 <= stage < len(dims) for stage in self.pool_stages):
             raise InputError(f"pool_stages={self.pool_stages}, but the stages are 0 to {len(dims) - 1}")
         x = self._stem(images.astype(self.dtype), dims[0])
@@ -226,9 +223,6 @@ class Model(nn.Module):
             if stage in self.pool_stages:
                 suffix = "" if stage == 3 else f"_stage{stage}"
                 pool = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")
-                count, height = bands[self.pool_stages.index(stage)], x.shape[1]
-                if not 1 <= count <= height:
-                    raise InputError(f"pool_bands={bands}: stage {stage} has {height} rows, too few for {count} bands")
                 norm = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")
                 hidden = Dense(self.head_hidden, name="hidden") if self.head_hidden and stage == 3 else None
 
@@ -236,14 +230,10 @@ class Model(nn.Module):
                     pooled = norm(pool(part))
                     return pooled if hidden is None else activation("gelu")(hidden(pooled))
 
-                # The bands of a stage share their parameters with the whole map.
-                cuts = [i * height // count for i in range(count + 1)]
+                # The cells of a stage share their parameters with the whole map.
+                grid = grids[self.pool_stages.index(stage)]
                 whole[stage] = vector(x)
-                parts[stage] = (
-                    [whole[stage]]
-                    if count == 1
-                    else [vector(x[:, start:stop]) for start, stop in itertools.pairwise(cuts)]
-                )
+                parts[stage] = [whole[stage]] if grid == (1, 1) else [vector(cell) for cell in pooling.cells(x, grid)]
         return {
             "embedding": jnp.concatenate(sum((parts[stage] for stage in self.pool_stages), []), axis=-1),
             "pooled": jnp.concatenate([whole[stage] for stage in self.pool_stages], axis=-1),
