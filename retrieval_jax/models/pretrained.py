@@ -1,19 +1,23 @@
 """Published weights: loads timm's safetensors into our backbones, and saves ours for timm.
 
-Each tensor of timm's models corresponds to exactly one of ours, so a round trip is exact to the bit. The file of a
+Each tensor of timm's models corresponds to exactly one of ours, except that batch norms are folded into the convolutions
+before them, so a round trip is exact to the bit. The file of a
 backbone defines the mapping:
 
     TIMM        architecture, without tag -> the arguments of timm's constructor that define it, including img_size
     from_timm   arguments of timm's constructor -> Model; its signature lists the supported arguments
     to_timm     Model -> those arguments
-    TIMM_RULES  (regex over our path, replacement that gives timm's name, kind); the first match applies
+    TIMM_RULES  (regex over our path, replacement that gives timm's name, kind) and, where weight files have a batch norm
+                that is folded into kernel and bias, a replacement that gives its name; the first match applies
+    IMPLIED     optional: arguments of from_timm that timm's functions set themselves, and do not take
     LEFT_OUT    optional: {regex over timm's name: model -> whether the model does not need that tensor}
     RESAMPLED   optional: regex over our paths of tables that depend on the picture size
     resample    optional: (path, tensor, model, (height, width) of the file's pictures or None if unknown)
                 -> tensor for the model's size
 
 Kinds: "same"; "linear", [in, out] here and [out, in] there; "conv", HWIO and OIHW; "depthwise", [k, k, C] and
-[C, 1, k, k]; "pointwise", a linear layer that timm stores as a 1x1 convolution if `model.conv_mlp`. Rules apply to
+[C, 1, k, k]; "pointwise", a linear layer that timm stores as a 1x1 convolution if `model.conv_mlp`; "1x1", one that it always
+stores so. Rules apply to
 single layers ("block3/attention/qkv/kernel"); scanned layers are unstacked first. torch is never imported.
 """
 
@@ -215,8 +219,12 @@ def load(timm_name: str, path=None, *, offline: bool = False, dtype: Any = jnp.f
 
     layers = {}
     for entry in wanted:
-        tensor = np.asarray(tensors.pop(prefix + entry.timm), np.float32)
-        layers.setdefault(entry.leaf, []).append(timm_tensors.fitting(entry, tensor, built, source_size))
+        tensor = np.asarray(tensors[prefix + entry.timm], np.float32)
+        tensor = timm_tensors.fitting(entry, tensor, built, source_size)
+        tensor = timm_tensors.fold(entry, tensor, built, lambda name: tensors[prefix + name])
+        layers.setdefault(entry.leaf, []).append(tensor)
+        if not entry.norm:
+            del tensors[prefix + entry.timm]
     if fresh:  # only in our models, such as the exponent of GeM: initialised
         for entry, tensor in zip(fresh, _fresh(built, fresh, image_size), strict=True):
             layers.setdefault(entry.leaf, []).append(np.asarray(tensor))
@@ -304,6 +312,7 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
             tensor = tensor[key]
         tensor = np.asarray(tensor if entry.index is None else tensor[entry.index])
         tensors[entry.timm] = np.array(timm_tensors.to_timm(entry, tensor, model), order="C")
+        tensors |= timm_tensors.unfolded(entry, model)
     timm_tensors.check(
         model,
         shapes_of(model, about.input_size if not arguments.get("img_size") else arguments["img_size"]),
@@ -325,4 +334,6 @@ def save(model, params, path, *, timm_name: str = "", about: Info | None = None)
         and getattr(model, field.name) != getattr(rebuilt, field.name)
         and module.to_timm(rebuilt.clone(**{field.name: getattr(model, field.name)})) == module.to_timm(rebuilt)
     }
+    implied = [key for key in getattr(module, "IMPLIED", ()) if arguments[key] == module.TIMM[name][key]]
+    arguments = {key: value for key, value in arguments.items() if key not in implied}
     timm_files.write_config(path, name, arguments, ours, about)

@@ -1,7 +1,7 @@
 """Facts about timm's published weights: tags, picture statistics, crop, size, licence.
 
 Taken from timm 1.0.31 for the architectures listed here, so that weights can be used on machines without access to the
-hub. A config.json beside the weights takes precedence. timm resizes bicubically for all of them.
+hub. A config.json beside the weights takes precedence.
 
 Longer than 400 lines: a table of data, one row per group of checkpoints.
 """
@@ -116,6 +116,11 @@ CHECKPOINTS = (
     ("swin_large_patch4_window7_224", "imagenet", 0.9, 224, "mit", "ms_in22k_ft_in1k ms_in22k"),
     ("swin_small_patch4_window7_224", "imagenet", 0.9, 224, "mit", "ms_in22k_ft_in1k ms_in1k ms_in22k"),
     ("swin_tiny_patch4_window7_224", "imagenet", 0.9, 224, "mit", "ms_in1k ms_in22k_ft_in1k ms_in22k"),
+    ("tf_efficientnet_lite0", "half", 0.875, 224, "apache-2.0", "in1k"),
+    ("tf_efficientnet_lite1", "half", 0.882, 240, "apache-2.0", "in1k"),
+    ("tf_efficientnet_lite2", "half", 0.89, 260, "apache-2.0", "in1k"),
+    ("tf_efficientnet_lite3", "half", 0.904, 300, "apache-2.0", "in1k"),
+    ("tf_efficientnet_lite4", "half", 0.92, 380, "apache-2.0", "in1k"),
     ("test_convnext", "half", 0.95, 160, "apache-2.0", "r160_in1k"),
     ("test_convnext2", "half", 0.95, 160, "apache-2.0", "r160_in1k"),
     ("test_convnext3", "half", 0.95, 160, "apache-2.0", "r160_in1k"),
@@ -352,6 +357,9 @@ CHECKPOINTS = (
     ("vit_xsmall_patch16_clip_224", "clip", 0.9, 224, "mit", "tinyclip_yfcc15m"),
 )
 
+# timm resizes bilinearly for these, bicubically for all others.
+BILINEAR = ("tf_efficientnet_lite3", "tf_efficientnet_lite4")
+
 # Evaluated on pictures squashed to a square, not on centre crops.
 SQUASHED = frozenset(
     """
@@ -399,7 +407,7 @@ def metadata(architecture: str, tag: str) -> dict:
     return {
         "mean": mean,
         "std": std,
-        "interpolation": "bicubic",
+        "interpolation": "bilinear" if architecture in BILINEAR else "bicubic",
         "crop_pct": crop,
         "crop_mode": "squash" if f"{architecture}.{tag}" in SQUASHED else "center",
         "input_size": side and (3, side, side),
