@@ -100,7 +100,7 @@ def check(config, workdir) -> None:
     del workdir
     checks.check(config)
     steps = walk.parse(config.search.steps)
-    _wanted(config, steps)
+    walk.chosen(config.search.get("stages", ()), steps)
     taken = pairs.arguments(index.get(config.search.index).Index, skip=2)
     pairs.check_arguments(config.search.index, config.search.index_kwargs, taken, "config.search.index_kwargs", "index")
     chosen = set(sides.of(config).values())
@@ -130,12 +130,6 @@ def check(config, workdir) -> None:
         )
 
 
-def _wanted(config, steps: list[Step]) -> set[str]:
-    """Returns the names of the stages to rank: config.search.stages, or all."""
-    own = {step.stage: step for model in OWN_STEPS.values() for step in model if step.name}
-    return walk.chosen(config.search.get("stages", ()), [*steps, *own.values()])
-
-
 def run(config, workdir) -> dict:
     """Ranks the gallery for every query and writes workdir/rankings, whole or not at all.
 
@@ -155,7 +149,7 @@ def run(config, workdir) -> dict:
     workdir = pathlib.Path(workdir)
     k = config.search.k
     steps = walk.parse(config.search.steps)
-    wanted = _wanted(config, steps)
+    wanted = walk.chosen(config.search.get("stages", ()), steps)
     make_index = index.get(config.search.index).Index
     index_kwargs = dict(config.search.index_kwargs)
     member_names, join = work_directory.members(config), tuple(config.search.get("join", ()))
@@ -179,6 +173,7 @@ def run(config, workdir) -> dict:
         else:
             sources.append((model, load_sides(workdir, dict.fromkeys(sides.SPLITS, model), command)))
     models = tuple(model for model, _ in sources)
+    baselines = {*(join if member_names else models)} - {*NETWORKS}
     aligned = [
         ensemble.align(side, [f"{model} ({split})" for model in models])
         for split, side in zip(sides.SPLITS, zip(*(both for _, both in sources), strict=True), strict=True)
@@ -208,11 +203,12 @@ def run(config, workdir) -> dict:
         for model, both in sources:
             (folder / model).mkdir()
             state = State([tuple(both)], None, (model,), folder / model)
-            if model in OWN_STEPS or (model not in NETWORKS and model in config.get("embed", {}).get("models", ())):
-                own = OWN_STEPS.get(model, (FIRST,))  # the baselines are there to compare with the plain cosine
+            if model in baselines:  # to compare with, or to join: steps of their own
+                own = OWN_STEPS.get(model, (FIRST,))
+                finished[model] = walked(model, state, own, {step.stage for step in own})
             else:  # members go as far as the step that joins them
-                own = [FIRST, *(steps[:joins] if join or member_names else steps)]
-            finished[model] = walked(model, state, own, wanted)
+                own = steps[:joins] if join or member_names else steps
+                finished[model] = walked(model, state, [FIRST, *own], wanted)
         joined = [finished[model] for model in (models if member_names else join)]
         if joined:
             (folder / "ensemble").mkdir()
