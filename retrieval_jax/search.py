@@ -41,14 +41,12 @@ from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.postprocess import State, ensemble, walk
-from retrieval_jax.postprocess.walk import FIRST, Step
+from retrieval_jax.postprocess.walk import FIRST, JOINS, OWN_STEPS, Step
 from retrieval_jax.scoring import ranking
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir import checks, sides
 
 NETWORKS = (sides.MODEL, "pretrained")  # the models that the steps apply to
-JOINS = ("ensemble", "fusion")  # steps that turn all members into one
-OWN_STEPS = {"colour_and_edges": (FIRST, Step("whitening_by_parts", "whitening_by_parts"))}  # of other models: FIRST
 
 
 def load_sides(folder: pathlib.Path, folders: dict[str, str], command: str, names=None) -> tuple[Embeddings, ...]:
