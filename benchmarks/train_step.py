@@ -9,7 +9,7 @@ in both memory layouts, in eager mode. Every timing runs in its own process, pin
 between the systems. Then everything is repeated with huge pages for all of them.
 
 Prints two Markdown tables per network: pictures per second and processor time per picture, median and range, and the
-ratio of ours to theirs within a round. On a machine that others use too, the ratio of processor times is the better one.
+ratio of ours to theirs within a round. On a machine that others use too, trust the ratio of processor times.
 """
 
 import argparse
@@ -29,8 +29,8 @@ MODELS = {
 LABELS, LABELS_A_PICTURE = 1000, 8
 EPSILON, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.5, 1e-3, 0.05, 1.0, 0.99
 SYSTEMS = ("ours", "timm", "timm channels_last")
-# GLIBC_TUNABLES for all systems. Ours keeps its scratch memory in huge pages by itself (training/allocation.py); PyTorch
-# has huge pages only where they are set.
+# GLIBC_TUNABLES for all systems. Ours keeps its scratch memory in huge pages by itself (training/allocation.py), so
+# "default" is without huge pages for PyTorch alone.
 SETTINGS = {"default": "", "huge pages": "glibc.malloc.hugetlb=1"}
 
 
@@ -212,9 +212,8 @@ def main():
 
 def table(setting: str, rounds: list[dict]):
     """Prints the results of one setting."""
-    print(
-        f"\n{setting}\n\n| system | version | pictures per second | ours / this | CPU ms per picture | this / ours | first loss | last loss |"
-    )
+    print(f"\n{setting}\n\n| system | version | pictures per second | ours / this | ", end="")
+    print("CPU ms per picture | this / ours | first loss | last loss |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     for system in SYSTEMS:
         speeds = [timings[system]["pictures_per_second"] for timings in rounds]
