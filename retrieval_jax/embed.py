@@ -2,9 +2,10 @@
 
     python -m retrieval_jax.embed --config=configs/quickstart.py --workdir=runs/quickstart
 
-Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours, no training), "pretrained" (public
-weights as they are, config.embed.pretrained), "untrained" (the network as training starts) and "trained" (the moving
-average of the last checkpoint), and the attributes that the trained model predicts for the first val listings.
+Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours) and "colour_and_edges", which have no
+network, "pretrained" (public weights as they are, config.embed.pretrained), "untrained" (the network as training
+starts) and "trained" (the moving average of the last checkpoint), and the attributes that the trained model predicts
+for the first val listings.
 
 A predict function says which columns it reads: pictures, the labels of titles, any other column of the split.
 config.embed.predict_fn is that of both splits; config.search.query_from and gallery_from give "trained" another predict
@@ -43,7 +44,7 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures
-from retrieval_jax.data.pictures import histogram, transforms
+from retrieval_jax.data.pictures import hand_made, transforms
 from retrieval_jax.embeddings import Ids, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
@@ -51,7 +52,7 @@ from retrieval_jax.models import pixels
 from retrieval_jax.training import checkpoints, sharding, warm_start
 from retrieval_jax.workdir import checks, preflight, sides
 
-MODELS = ("histogram", "pretrained", "untrained", "trained")
+MODELS = (*hand_made.MODELS, "pretrained", "untrained", "trained")
 SPLITS = sides.SPLITS
 RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not reused
 _VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of predicted attributes
@@ -124,8 +125,8 @@ def run(config, workdir):
     seen = {}  # several models read the same pictures: they are decoded once
     summary = {}
     for name in config.embed.models:
-        if name == "histogram":
-            of_split = _histogram(config)
+        if name in hand_made.MODELS:
+            of_split = _hand_made(config, hand_made.MODELS[name])
         elif name == "pretrained":
             of_split = _pretrained(config, mesh)
         else:
@@ -235,22 +236,24 @@ class _Embedder:
     meta: dict
 
 
-def _histogram(config):
+def _hand_made(config, descriptor):
+    """Embeds without a network, by a module of `hand_made.MODELS`."""
     arguments = inference.test_arguments(config) | {"batch_size": _batch_size(config)}
 
     def predict(columns, rows, desc):
-        vectors, done = np.empty((len(rows), histogram.DIM), np.float32), 0
+        vectors, done = np.empty((len(rows), descriptor.DIM), np.float32), 0
         with tqdm.tqdm(total=len(rows), desc=desc, unit="row", mininterval=1, disable=jax.process_index() > 0) as bar:
             for batch in pipeline.eval_batches(columns, rows=rows, **arguments):
                 count = int(batch["_mask"].sum())
-                vectors[done : done + count] = histogram.embed(batch["image"][:count])
+                vectors[done : done + count] = descriptor.embed(batch["image"][:count])
                 done += count
                 bar.update(count)
-        return vectors, histogram.SPACE
+        return vectors, descriptor.SPACE
 
     def of_split(split):
         columns = {"image": Pictures(split.images)}
-        return _Embedder(columns, predict, _recipe(config, columns, arguments), {"checkpoint": None})
+        recipe = _recipe(config, columns, arguments, space=descriptor.SPACE)
+        return _Embedder(columns, predict, recipe, {"checkpoint": None, **descriptor.META})
 
     return of_split
 

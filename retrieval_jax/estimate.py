@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax import inference, plans, workdir
+from retrieval_jax.data.pictures import hand_made
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings.sizes import CORE_FLOPS
 from retrieval_jax.training import memory, telemetry
@@ -91,7 +92,7 @@ def of(config, folder) -> Estimate:
     dim = out.shape[-1] if out is not None else 0
     sides = found.listings.get("query", 0) + found.listings.get("gallery", 0)
     embed_flops = _flops(predict.fn, state["params"], shown) if embeds else None
-    models = len(config.embed.models)
+    width = hand_made.width(config.embed.models, dim)
     networks = sum(name in ("trained", "untrained") for name in config.embed.models)
     counts = plans.step_bytes(found)
     return Estimate(
@@ -107,7 +108,7 @@ def of(config, folder) -> Estimate:
         embed_flops=embed_flops and embed_flops / _ROWS * sides * networks,
         dim=dim,
         checkpoint_bytes=memory.tree_bytes(state) * settings.keep_checkpoints,
-        embedding_bytes=sides * dim * np.dtype(config.embed.dtype).itemsize * models,
+        embedding_bytes=sides * width * np.dtype(config.embed.dtype).itemsize,
     )
 
 

@@ -279,12 +279,13 @@ def _retrieval_section(config, workdir, catalog, picture) -> str:
 
 
 def _ranking_folder(config, workdir):
-    """Returns the folder of the ranking to show, by default the trained network's last stage; None without rankings."""
+    """Returns the folder of the ranking to show, by default the last stage of the main model; None without rankings."""
     stages = list_stages(workdir) if (workdir / "rankings" / "rankings.json").exists() else []
     if not stages:
         return None
     matching = matching_stages(stages, config["report"]["stage"], "config.report.stage")
-    model, stage = next((entry for entry in reversed(matching) if entry[0] == "trained"), matching[-1])
+    main = next((name for name in score_table.MAIN if name in dict(matching)), "")
+    model, stage = next((entry for entry in reversed(matching) if entry[0] == main), matching[-1])
     return workdir / "rankings" / model / stage
 
 

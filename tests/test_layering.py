@@ -169,6 +169,7 @@ ROOMS = {
     },
     "estimate.py": {
         "jax",
+        "retrieval_jax.data.pictures.hand_made",
         "retrieval_jax.inference",
         "retrieval_jax.plans",
         "retrieval_jax.settings.sizes",

@@ -133,7 +133,8 @@ def defaults() -> ConfigDict:
     config.train.eval_every_epochs = 2.0
 
     config.embed = ConfigDict()
-    config.embed.models = ("histogram", "untrained", "trained")  # and "pretrained", public weights as they are:
+    # Baselines and networks, and "pretrained", public weights as they are:
+    config.embed.models = ("histogram", "colour_and_edges", "untrained", "trained")
     config.embed.pretrained = ConfigDict({"name": "", "path": "", "offline": False, "dtype": "float32"})
     config.embed.pretrained.kwargs = ConfigDict()
     config.embed.predict_fn = "embed_image"  # the task's function that embeds
@@ -159,6 +160,9 @@ def defaults() -> ConfigDict:
     config.search.steps = (("whitening", {}), ("reranking", {}))
     config.search.stages = ()  # stages to search and save, such as ("ensemble", "reranking"); () for all
     config.search.members = ()  # of an ensemble: configs, "name" or "name:arg"
+    # Models of this run that the step "ensemble" joins, such as ("trained", "colour_and_edges"); with members, those of
+    # the first member's run that join them, such as ("colour_and_edges",).
+    config.search.join = ()
 
     config.evaluate = ConfigDict()
     config.evaluate.ks = (1, 10)
