@@ -28,6 +28,7 @@ class State:
       names: names of the members, for messages and saved files.
       folder: where a step may save what it fitted, or None.
       rankings: with several members, the last ranking of each on its own; () where they were not searched.
+      train: embeddings of train listings of each member, None where there are none; () for none at all.
     """
 
     members: list[tuple[Embeddings, Embeddings]]
@@ -35,6 +36,7 @@ class State:
     names: tuple[str, ...] = ()
     folder: pathlib.Path | None = None
     rankings: tuple[Ranking, ...] = ()
+    train: tuple[Embeddings | None, ...] = ()
 
     def __post_init__(self):
         members = [
@@ -54,6 +56,10 @@ class State:
     def name(self, member: int) -> str:
         """Returns the name of a member, or its number."""
         return self.names[member] if member < len(self.names) else str(member)
+
+    def train_of(self, member: int) -> Embeddings | None:
+        """Returns the embeddings of train listings of a member, or None."""
+        return self.train[member] if member < len(self.train) else None
 
 
 def names() -> list[str]:
