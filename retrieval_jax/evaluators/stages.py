@@ -1,7 +1,8 @@
 """Retrieval as embed, search and evaluate would score it: every stage of search.steps, over the whole gallery.
 
 Takes test-time views and the dtype of the stored embeddings into account, ranks all queries of the selection half, and
-searches exactly, whatever config.search.index is.
+searches exactly, whatever config.search.index is. The stage "chosen" has the steps that the run's last search chose;
+before the first search it is the plain cosine.
 """
 
 import numpy as np
@@ -11,9 +12,9 @@ from retrieval_jax.evaluators import Evaluation
 from retrieval_jax.evaluators._selection import Selection
 from retrieval_jax.evaluators.retrieval import SCORES, K
 from retrieval_jax.index import exact
-from retrieval_jax.postprocess import State, walk
+from retrieval_jax.postprocess import State, choosing, walk
 from retrieval_jax.scoring import metrics
-from retrieval_jax.workdir import sides
+from retrieval_jax.workdir import as_path, sides
 
 
 def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None:
@@ -39,6 +40,8 @@ def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None
         vectors = side.block(0, len(side)).astype(config.embed.dtype).astype(np.float32)
         return Embeddings(side.ids, vectors, {})
 
+    chosen = () if workdir is None else choosing.steps_of(choosing.load(as_path(workdir) / "rankings" / sides.MODEL))
+
     def rank(state, stage):
         del stage
         queries, gallery = state.members[0]
@@ -47,7 +50,7 @@ def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None
     def run(params, on_batch=None):
         queries, gallery = selection.embed(params, on_batch)
         first = State([(stored(queries), stored(gallery))], None, (sides.MODEL,))
-        for step, state in walk.walk(first, steps, rank, wanted):
+        for step, state in walk.walk(first, steps, rank, wanted, lambda state: chosen):
             if step.stage in wanted:
                 scores = metrics.evaluate(state.ranking, selection.truth, ks=(K,))
                 for name in SCORES:

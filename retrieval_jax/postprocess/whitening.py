@@ -182,29 +182,38 @@ class Whitening:
         return fitted
 
 
-def inverse_root(
-    covariance: np.ndarray, ridge: float, power: float = 0.5, floor: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns directions [D, D] (columns, largest variance first) and their scales [D], (variance + ridge) ** -power.
+def spectrum(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns variances [D], largest first, and directions [D, D] (columns)."""
+    variance, directions = np.linalg.eigh(covariance)
+    variance, directions = variance[::-1], directions[:, ::-1]
+    # the sign of an eigenvector is arbitrary: fix it, so that a fit is reproducible on other machines
+    largest = np.abs(directions).argmax(0)
+    return variance, directions * np.where(directions[largest, np.arange(len(variance))] < 0, -1.0, 1.0)
+
+
+def scales(variance: np.ndarray, ridge: float, power: float = 0.5, floor: float = 0.0) -> np.ndarray:
+    """Returns the scales [D] of directions, (variance + ridge) ** -power.
 
     A direction with less than 1e-12 of the largest variance counts as empty and gets scale 0.
 
     Args:
-      covariance: [D, D].
+      variance: [D], largest first.
       ridge: added to every variance.
       power: 0.5 for equal variances, 0 for the variances as they are.
       floor: added to every variance like the ridge; above 0, empty directions are kept, with floor ** -power at most.
     """
-    variance, directions = np.linalg.eigh(covariance)
-    variance, directions = variance[::-1], directions[:, ::-1]
     kept = variance > max(variance[0], 0.0) * RANK_TOLERANCE
     if floor > 0:
         kept, variance = np.ones_like(kept), np.maximum(variance, 0.0) + floor
     scale = np.zeros(len(variance))
     scale[kept] = 1.0 / np.sqrt(variance[kept] + ridge) if power == 0.5 else (variance[kept] + ridge) ** -power
-    # the sign of an eigenvector is arbitrary: fix it, so that a fit is reproducible on other machines
-    largest = np.abs(directions).argmax(0)
-    return directions * np.where(directions[largest, np.arange(len(variance))] < 0, -1.0, 1.0), scale
+    return scale
+
+
+def inverse_root(covariance: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns directions [D, D] (columns, largest variance first) and their scales [D], 1 / sqrt(variance + ridge)."""
+    variance, directions = spectrum(covariance)
+    return directions, scales(variance, ridge)
 
 
 def check_settings(width: int, ridge: float, dim: int | None) -> tuple[float, int | None]:
@@ -259,7 +268,8 @@ def fit(
     """
     rows = arguments.vectors(vectors.vectors if isinstance(vectors, Embeddings) else vectors, "vectors", "whitening")
     settings = _settings(rows.shape[1], ridge, dim, power, relative_ridge, shrink)
-    return _fitted(moments_lib.measure(vectors), describe(vectors), settings)
+    found = moments_lib.measure(vectors)
+    return _fitted(found, spectrum(found.covariance), describe(vectors), settings)
 
 
 def fit_sides(
@@ -274,6 +284,7 @@ def fit_sides(
     shrink: bool = False,
     centre: str = "common",
     fit_on: str = "gallery",
+    known: dict | None = None,
 ) -> Whitening:
     """Fits one whitening for both sides of a search.
 
@@ -286,6 +297,7 @@ def fit_sides(
         between users' and shops' pictures but needs some hundred queries of all kinds.
       fit_on: whose covariance: "gallery", "queries", "both" (their rows together; with own centres about each side's
         mean), or "train".
+      known: moments and directions of earlier fits on the same sides, to reuse and to add to.
 
     Returns:
       The `Whitening`, with a query_mean for own centres.
@@ -302,20 +314,26 @@ def fit_sides(
             "or give 'gallery', 'queries' or 'both'"
         )
     sources = {"gallery": (gallery,), "queries": (queries,), "both": (queries, gallery), "train": (train,)}[fit_on]
+    known = {} if known is None else known
+    for side in sources:
+        if id(side) not in known:
+            known[id(side)] = moments_lib.measure(side)
     own, means = centre == "own", {}
-    found = [moments_lib.measure(side) for side in sources]
     if own:
-        known = {id(side): side_moments.mean for side, side_moments in zip(sources, found, strict=True)}
         means = {
-            name: known[id(side)] if id(side) in known else moments_lib.mean(side)
+            name: known[id(side)].mean if id(side) in known else moments_lib.mean(side)
             for name, side in (("query", queries), ("gallery", gallery))
         }
+    found = moments_lib.pooled([known[id(side)] for side in sources], own)
+    key = fit_on, own and len(sources) > 1
+    if key not in known:
+        known[key] = spectrum(found.covariance)
     info = describe(sources[-1])
     if centre != "common" or fit_on != "gallery":
         info |= {"centre": centre, "fit_on": fit_on, "rows": sum(map(len, sources))}
         info["fitted_ids_sha256"] = [side.ids.sha256() for side in sources]
         info["ids_sha256"] = gallery.ids.sha256()
-    return _fitted(moments_lib.pooled(found, own), info, settings, means.get("gallery"), means.get("query"))
+    return _fitted(found, known[key], info, settings, means.get("gallery"), means.get("query"))
 
 
 def _settings(width: int, ridge, dim, power, relative_ridge, shrink) -> dict:
@@ -330,21 +348,28 @@ def _settings(width: int, ridge, dim, power, relative_ridge, shrink) -> dict:
     }
 
 
-def _fitted(found: Moments, info: dict, settings: dict, mean=None, query_mean=None) -> Whitening:
+def _fitted(
+    found: Moments,
+    found_spectrum: tuple[np.ndarray, np.ndarray],
+    info: dict,
+    settings: dict,
+    mean: np.ndarray | None = None,
+    query_mean: np.ndarray | None = None,
+) -> Whitening:
     """Returns the whitening that has these moments and checked settings; info gets the settings."""
     ridge, dim, power = settings["ridge"], settings["dim"], settings["power"]
-    covariance, average = found.covariance, np.trace(found.covariance) / len(found.mean)
+    (variance, directions), average = found_spectrum, np.trace(found.covariance) / len(found.mean)
     floor = settings["relative_ridge"] * average
     info = {"rows": info["rows"], "method": "zca" if dim is None else "pca", "ridge": ridge, "dim": dim, **info}
     if settings["shrink"]:
         share = found.shrinkage()
-        covariance, floor = (1 - share) * covariance, floor + share * average
+        variance, floor = (1 - share) * variance, floor + share * average  # the directions stay
         info["shrinkage"] = share
     # as published, only what was published is in the info: it is part of files that others read
     info |= {
         name: settings[name] for name, usual in (("power", 0.5), ("relative_ridge", 0.0)) if settings[name] != usual
     }
-    directions, scale = inverse_root(covariance, ridge, power, floor)
+    scale = scales(variance, ridge, power, floor)
     matrix = (directions * scale) @ directions.T if dim is None else (directions * scale)[:, :dim]
     return Whitening(found.mean if mean is None else mean, matrix, info, query_mean)
 
@@ -388,7 +413,7 @@ def step(
     kwargs = {"ridge": ridge, "dim": dim, "power": power, "relative_ridge": relative_ridge, "shrink": shrink}
     kwargs |= {"centre": centre, "fit_on": fit_on}
     members = [
-        apply_to_member(state, number, fit_sides(queries, gallery, state.train_of(number), **kwargs))
+        apply_to_member(state, number, fit_sides(queries, gallery, state.evidence_of(number).train, **kwargs))
         for number, (queries, gallery) in enumerate(state.members)
     ]
     return dataclasses.replace(state, members=members, ranking=None)
