@@ -15,6 +15,9 @@ Two sides may be compared where meta["space"] is equal. It names the parameters 
 space, not the predict function, views or size of pictures: the predict functions of a task share a space unless they
 return one of their own. All of these are in meta["recipe"], and vectors of another recipe are never reused.
 
+Where the search has its steps chosen (config.search.steps), each network also embeds what they are chosen by: at most
+EVIDENCE_ROWS train listings with titles and as many altered gallery pictures (`embeddings.evidence`).
+
 Several processes (see `sharding.initialize`) write shards side by side, none holds more than one of them in memory, and
 a killed run resumes. When listings came, went or changed, only what is new is embedded.
 
@@ -40,12 +43,15 @@ from jax.experimental import multihost_utils
 
 from retrieval_jax import embeddings, inference, pairs, paths, plans, tasks, views
 from retrieval_jax import workdir as workdirs
+from retrieval_jax.attributes import agreement
+from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures
 from retrieval_jax.data.pictures import hand_made, transforms
-from retrieval_jax.embeddings import Ids, writer
+from retrieval_jax.data.pictures.altered import Altered
+from retrieval_jax.embeddings import Ids, evidence, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
 from retrieval_jax.models import pixels
@@ -55,6 +61,7 @@ from retrieval_jax.workdir import checks, preflight, sides
 MODELS = (*hand_made.MODELS, "pretrained", "untrained", "trained")
 SPLITS = sides.SPLITS
 RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not reused
+EVIDENCE_ROWS = 2000  # of each kind: 4,000 pictures more, whatever the size of the catalogue
 _VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of predicted attributes
 
 
@@ -154,6 +161,8 @@ def run(config, workdir):
             )
             contents = Contents(embedder.columns, config.data.cache_bytes, seen)
             summary[name][split_name] = _embed_split(job, contents, embedder.predict, meta, workdir)
+        if name in ("pretrained", sides.MODEL) and sides.wants_evidence(config):
+            summary[name] |= _embed_evidence(config, workdir, catalog, name, of_split)
         here = any(not side.run for side in chosen.values())  # a network that was trained here
         if name == sides.MODEL and here and catalog.val is not None and jax.process_index() == 0:
             networks.save_attributes(catalog.val)
@@ -200,6 +209,52 @@ def _embed_split(job, contents, predict, meta, workdir):
             flush=True,
         )
     return {"rows": counts["now"], "dim": embeddings.read_info(job.folder)["dim"], **counts, **speed}
+
+
+def _embed_evidence(config, workdir, catalog, model, of_split) -> dict:
+    """Embeds what search steps are chosen by, where both sides are pictures and embedded alike; returns its summary."""
+    folders = {side.folder for side in sides.of(config).values()}
+    if model == sides.MODEL and len(folders) > 1:
+        print("embed: no evidence to choose steps by, because the two sides are embedded differently", flush=True)
+        return {}
+    folder = workdir / "embeddings" / (folders.pop() if model == sides.MODEL else model) / evidence.FOLDER
+    parts, train, summary = {}, catalog.train, {}
+    if train is not None and train.titles is not None and len(train):
+        leaves = None if train.categories is None else train.categories[:, -1]
+        rows, indptr, agreeing = agreement.sample(train.titles, leaves, EVIDENCE_ROWS)
+        parts["train"] = dataclasses.replace(train, name="gallery"), rows
+    gallery = catalog.gallery
+    rows = np.sort(np.random.default_rng(0).permutation(len(gallery))[:EVIDENCE_ROWS])
+    parts["altered"] = gallery, rows
+    for part, (split, rows) in parts.items():
+        embedder = of_split(split)
+        pictures = [column for column in embedder.columns.values() if isinstance(column, Pictures)]
+        if part == "altered":
+            if len(pictures) != 1 or len(embedder.columns) > 1 or pictures[0].per_example:
+                continue  # not a network of single pictures: there is nothing to alter
+            (name,) = embedder.columns
+            altered = dataclasses.replace(
+                pictures[0], source=Altered(gallery.images, rows, catalog.query.images), rows=None
+            )
+            columns = {name: altered}
+        else:
+            columns = {name: _some(column, rows) for name, column in embedder.columns.items()}
+        ids = Ids.of([split.ids[row] for row in rows.tolist()])
+        recipe = writer.recipe_name({"evidence": part, "of": embedder.recipe})
+        job = writer.Job(folder / part, ids, recipe, config.embed.dtype, _shard_rows(config, len(ids)))
+        meta = {"model": model, "split": part, "catalogue": catalog.name, "vocabulary_hash": "", **embedder.meta}
+        contents = Contents(columns, config.data.cache_bytes)
+        summary[part] = _embed_split(job, contents, embedder.predict, meta, workdir)
+    if "train" in parts and jax.process_index() == 0:
+        evidence.save_agreement(folder, indptr, agreeing)
+    return summary
+
+
+def _some(column, rows):
+    """Returns some rows of a column."""
+    if isinstance(column, Pictures):
+        return dataclasses.replace(column, rows=rows if column.rows is None else column.rows[rows])
+    return catalogs.take(column, rows)
 
 
 def _shard_rows(config, rows):

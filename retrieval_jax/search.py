@@ -4,6 +4,7 @@
     workdir/rankings/<model>/<stage>/            a Ranking; the first stage is "cosine", each further one is named after
                                                  its step
     workdir/rankings/<model>/whitening_*.npz     what whitening fitted, for use from Python
+    workdir/rankings/<model>/chosen_steps.json   which steps "chosen" stands for, and the table of what was tried
 
 The steps of `config.search.steps` are cumulative. They apply to the trained model, or the public weights
 ("pretrained"); "histogram" and "untrained" are baselines and get the plain cosine only. "colour_and_edges" has a step
@@ -37,7 +38,7 @@ import time
 
 from retrieval_jax import index, pairs, paths
 from retrieval_jax import workdir as work_directory
-from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings import Embeddings, evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.postprocess import State, ensemble, walk
@@ -86,6 +87,15 @@ def _trained(folder: pathlib.Path, config, command: str) -> tuple[Embeddings, ..
     chosen = sides.of(config)
     names = None if set(chosen.values()) == {sides.Side()} else {split: str(side) for split, side in chosen.items()}
     return load_sides(folder, {split: side.folder for split, side in chosen.items()}, command, names)
+
+
+def _evidence(folder: pathlib.Path, config, model: str, gallery: Embeddings) -> evidence.Evidence:
+    """Returns what embed left to choose the steps of a model by; nothing where its vectors are of another space."""
+    names = {side.folder for side in sides.of(config).values()} if model == sides.MODEL else {model}
+    found = evidence.load(folder / "embeddings" / names.pop() / evidence.FOLDER) if len(names) == 1 else None
+    parts = () if found is None else (found.train, found.altered)
+    fits = all(part is None or part.meta.get("space") == gallery.meta.get("space") for part in parts)
+    return found if found is not None and fits else evidence.Evidence()
 
 
 def check(config, workdir) -> None:
@@ -154,12 +164,15 @@ def run(config, workdir) -> dict:
     joins = next((i for i, step in enumerate(steps) if step.name in JOINS), len(steps))
 
     # Everything is loaded before the first search, so that whatever is missing is reported at once.
-    sources = []  # (model, (queries, gallery))
+    sources, known = [], {}  # (model, (queries, gallery)); {model: its evidence}
+    reads = any(step.name == walk.CHOSEN or step.kwargs.get("fit_on") == "train" for step in steps)
     for name in member_names:
         folder = work_directory.member_folder(workdir, name)
         command = paths.command("run", f"--config={name}", f"--workdir={folder}")
         own = work_directory.read_config(folder) if (folder / "config.json").exists() else {}
         sources.append((folder.name, _trained(folder, own, command)))
+        if reads:
+            known[folder.name] = _evidence(folder, own, sides.MODEL, sources[-1][1][1])
     for model in join if member_names else ():
         folder = work_directory.member_folder(workdir, member_names[0])
         command = paths.command("embed", f"--config={member_names[0]}", f"--workdir={folder}")
@@ -170,6 +183,8 @@ def run(config, workdir) -> dict:
             sources.append((model, _trained(workdir, config, command)))
         else:
             sources.append((model, load_sides(workdir, dict.fromkeys(sides.SPLITS, model), command)))
+        if reads and model in NETWORKS:
+            known[model] = _evidence(workdir, config, model, sources[-1][1][1])
     models = tuple(model for model, _ in sources)
     baselines = {*(join if member_names else models)} - {*NETWORKS}
     aligned = [
@@ -200,7 +215,8 @@ def run(config, workdir) -> dict:
         finished = {}
         for model, both in sources:
             (folder / model).mkdir()
-            state = State([tuple(both)], None, (model,), folder / model)
+            own = (known[model],) if model in known else ()
+            state = State([tuple(both)], None, (model,), folder / model, evidence=own)
             if model in baselines:  # to compare with, or to join: steps of their own
                 own = OWN_STEPS.get(model, (FIRST,))
                 finished[model] = walked(model, state, own, {step.stage for step in own})

@@ -1,7 +1,8 @@
 """Retrieval as embed, search and evaluate would score it: every stage of search.steps, over the whole gallery.
 
 Takes test-time views and the dtype of the stored embeddings into account, ranks all queries of the selection half, and
-searches exactly, whatever config.search.index is. Hand-made models that config.search.join names are embedded once and
+searches exactly, whatever config.search.index is. The stage "chosen" has the steps that the run's last search chose;
+before the first search it is the plain cosine. Hand-made models that config.search.join names are embedded once and
 joined to each set of parameters.
 """
 
@@ -17,9 +18,9 @@ from retrieval_jax.evaluators import Evaluation
 from retrieval_jax.evaluators._selection import Selection
 from retrieval_jax.evaluators.retrieval import SCORES, K
 from retrieval_jax.index import exact
-from retrieval_jax.postprocess import State, walk
+from retrieval_jax.postprocess import State, choosing, walk
 from retrieval_jax.scoring import metrics
-from retrieval_jax.workdir import sides
+from retrieval_jax.workdir import as_path, sides
 
 
 def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None:
@@ -47,6 +48,8 @@ def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None
         vectors = side.block(0, len(side)).astype(config.embed.dtype).astype(np.float32)
         return Embeddings(side.ids, vectors, side.meta)
 
+    chosen = () if workdir is None else choosing.steps_of(choosing.load(as_path(workdir) / "rankings" / sides.MODEL))
+
     def rank(state, stage):
         del stage
         queries, gallery = state.members[0]
@@ -55,7 +58,7 @@ def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None
     members = {}  # of the hand-made models, after steps of their own
 
     def walked(state):
-        for step, last in walk.walk(state, steps[:joins], rank, wanted):
+        for step, last in walk.walk(state, steps[:joins], rank, wanted, lambda state: chosen):
             yield step, last
         if not others:
             return

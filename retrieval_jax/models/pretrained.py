@@ -7,8 +7,8 @@ backbone defines the mapping:
     TIMM        architecture, without tag -> the arguments of timm's constructor that define it, including img_size
     from_timm   arguments of timm's constructor -> Model; its signature lists the supported arguments
     to_timm     Model -> those arguments
-    TIMM_RULES  (regex over our path, replacement that gives timm's name, kind) and, where weight files have a batch norm
-                that is folded into kernel and bias, a replacement that gives its name; the first match applies
+    TIMM_RULES  (regex over our path, replacement that gives timm's name, kind) and, where weight files have a batch
+                norm that is folded into kernel and bias, a replacement that gives its name; the first match applies
     IMPLIED     optional: arguments of from_timm that timm's functions set themselves, and do not take
     LEFT_OUT    optional: {regex over timm's name: model -> whether the model does not need that tensor}
     RESAMPLED   optional: regex over our paths of tables that depend on the picture size
@@ -16,9 +16,8 @@ backbone defines the mapping:
                 -> tensor for the model's size
 
 Kinds: "same"; "linear", [in, out] here and [out, in] there; "conv", HWIO and OIHW; "depthwise", [k, k, C] and
-[C, 1, k, k]; "pointwise", a linear layer that timm stores as a 1x1 convolution if `model.conv_mlp`; "1x1", one that it always
-stores so. Rules apply to
-single layers ("block3/attention/qkv/kernel"); scanned layers are unstacked first. torch is never imported.
+[C, 1, k, k]; "pointwise", a linear layer that timm stores as a 1x1 convolution if `model.conv_mlp`; "1x1", one that it
+always stores so. Rules apply to single layers ("block3/attention/qkv/kernel"); scanned layers are unstacked first. torch is never imported.
 """
 
 import dataclasses
