@@ -473,6 +473,7 @@ def main():
             new.write_text(json.dumps({**about, "timings": timings}, indent=1) + "\n")
             new.replace(given.out)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children end too
     children = [Child(system, name, given) for system in given.systems for name in given.models]
     try:
         measure(given, children, write)
