@@ -4,8 +4,8 @@
                                                                        jax, flax, optax, torch and timm
     python benchmarks/gpu_day.py --out=/tmp/day --small                the same stages in minutes on a CPU: a rehearsal
 
-Each stage is a process with a limit. It prints JSON lines, and each goes to results.jsonl the moment it is printed, with
-the name of its stage; the rest of its output goes to log.txt. A stage that too little time is left for, or whose
+Each stage is a process with a limit. It prints JSON lines, and each goes to results.jsonl the moment it is printed,
+with the name of its stage; the rest of its output goes to log.txt. A stage that too little time is left for, or whose
 packages are missing, is skipped with the reason. At the limit a stage is ended, and what it printed until then stays.
 programs.tar gets the optimised programs of our steps. Python packages as wheels in --wheels are unpacked and used.
 
@@ -24,6 +24,7 @@ programs.tar gets the optimised programs of our steps. Python packages as wheels
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -174,12 +175,12 @@ def run(stage: Stage, seconds: float, environment: dict, write, log) -> dict:
         status = process.wait(seconds)
     except subprocess.TimeoutExpired:
         status = f"ended at its limit of {seconds:.0f} s"
-    for _ in range(2):  # its own children have the same number, unless they began a session of their own
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            break
-        process.wait()
+        process.terminate()  # it ends what it started in sessions of their own
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     reader.join(5)
     return {"seconds": round(time.monotonic() - start, 1), "status": status}
 

@@ -4,8 +4,8 @@
     python benchmarks/gpu_parts.py kernels --trace=/tmp/trace     # of published_steps.py --profile
 
     ceilings     the device's memory bandwidth, by a copy, and its bfloat16 FLOP/s, by a product of 8192 x 8192
-    attention    every form on the shapes of ViT-L, BEiT-L and Swin-L, forward and backward, in milliseconds, and how far
-                 its values and gradients are from the plain form's in float32
+    attention    every form on the shapes of ViT-L, BEiT-L and Swin-L, forward and backward, in milliseconds, and how
+                 far its values and gradients are from the plain form's in float32
     products     the products of a block of each network: forward, and both gradients
     update       clipping, AdamW and moving average of a network's parameters, alone
     kernels      milliseconds a step of each kernel name, longest first
