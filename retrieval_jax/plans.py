@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax import inference, tasks, workdir
-from retrieval_jax.attributes import choosing, deciding, statistics, words
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
+from retrieval_jax.attributes import words
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.pictures import hand_made
 from retrieval_jax.errors import InputError
@@ -276,6 +276,8 @@ def _mined(config, catalog, folder: pathlib.Path):
     if (folder / "attributes" / "vocabulary.json").exists() or not titles:
         yield folder
         return
+    from retrieval_jax.attributes import choosing, deciding, statistics  # with polars, which only mining needs
+
     rules = choosing.base_rules(config.mine)
     counted = statistics.count(titles, tokenize=functools.partial(words.of_titles, rules=rules), progress=False)
     threshold = config.mine.threshold

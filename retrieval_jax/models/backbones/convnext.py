@@ -17,6 +17,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.models.layers import blocks, pooling
 from retrieval_jax.models.layers.depthwise import depthwise_conv
 from retrieval_jax.models.layers.linear import Dense, product
+from retrieval_jax.models.layers.norm import layer_norm
 from retrieval_jax.models.layers.pooling import ACTIVATIONS, DropPath, Pool, activation
 from retrieval_jax.pairs import near
 
@@ -113,7 +114,7 @@ class Block(nn.Module):
         kernel = self.param("dw_kernel", _INIT, (self.kernel_size, self.kernel_size, channels))
         bias = self.param("dw_bias", nn.initializers.zeros, (channels,))
         branch = depthwise_conv(x, kernel) + bias.astype(self.dtype)
-        branch = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(branch)
+        branch = layer_norm("norm", self.epsilon, self.dtype)(branch)
         branch = Dense(4 * channels, kernel_init=_INIT, dtype=self.dtype, name="fc1")(branch)
         branch = activation(self.act)(branch)
         if self.response_norm:
@@ -208,7 +209,7 @@ class Model(nn.Module):
         rates, whole, parts = blocks.rates(self.drop_path, sum(depths)), {}, {}
         for stage, (depth, width, size) in enumerate(zip(depths, dims, sizes, strict=True)):
             if stage > 0 or self.first_down:
-                x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=f"stage{stage}_norm")(x)
+                x = layer_norm(f"stage{stage}_norm", self.epsilon, self.dtype)(x)
                 x = Patches(width, 2, self.dtype, name=f"stage{stage}_down")(x)
 
             def make(name, size=size):
@@ -223,7 +224,7 @@ class Model(nn.Module):
             if stage in self.pool_stages:
                 suffix = "" if stage == 3 else f"_stage{stage}"
                 pool = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")
-                norm = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")
+                norm = layer_norm(f"head_norm{suffix}", self.epsilon)
                 hidden = Dense(self.head_hidden, name="hidden") if self.head_hidden and stage == 3 else None
 
                 def vector(part, pool=pool, norm=norm, hidden=hidden):
@@ -244,7 +245,7 @@ class Model(nn.Module):
             raise InputError(f"unknown ConvNeXt stem {self.stem!r}{near(self.stem, STEMS)}")
         if self.stem == "patch":
             x = Patches(width, self.patch_size, self.dtype, name="stem")(x)
-            return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="stem_norm")(x)
+            return layer_norm("stem_norm", self.epsilon, self.dtype)(x)
         # Each stem has its own names, because timm names layers by their index.
         name = "stem_act" if self.stem == "overlap_act" else "stem_overlap"
         first = width
@@ -255,7 +256,7 @@ class Model(nn.Module):
             x = nn.Conv(channels, (3, 3), 2, padding=1, dtype=self.dtype, kernel_init=_INIT, name=f"{name}{i}")(x)
             if self.stem == "overlap_act" and i == 0:
                 x = activation(self.act)(x)
-        return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=f"{name}_norm")(x)
+        return layer_norm(f"{name}_norm", self.epsilon, self.dtype)(x)
 
 
 # Mapping to timm's models of this family; see pretrained.py.
