@@ -2,7 +2,8 @@
 
 A step is a module of this folder with `step(state, **kwargs) -> State`, looked up by name. Steps that change vectors
 leave `ranking` None, so that the next stage searches again; steps that need a ranking reorder the one they are given.
-`walk` checks the steps of a config and applies them, and `choosing` chooses them; the two are not steps themselves.
+`walk` checks the steps of a config and applies them; `choosing` chooses them with the help of `stand_ins`. These three
+are not steps themselves.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class State:
 
 def names() -> list[str]:
     """Returns the names of the steps."""
-    return [name for name in pairs.names(sys.modules[__name__]) if name not in ("walk", "choosing")]
+    return [name for name in pairs.names(sys.modules[__name__]) if name not in ("walk", "choosing", "stand_ins")]
 
 
 def get(name: str) -> types.ModuleType:

@@ -2,7 +2,9 @@
 
 By default as published for eProduct: fitted on the gallery, to equal variances. That hurts where queries differ from
 the gallery, or where the gallery has few rows; `power`, `relative_ridge`, `shrink`, `centre` and `fit_on` make it
-milder, and the step "choose" finds out which of them help (docs/choosing_steps.md).
+milder, and the step "chosen" finds out which of them help (docs/choosing_steps.md).
+
+Longer than 400 lines: the fitted map, its file, and how it is fitted belong together.
 
 Sources: the eProduct runner-up (arXiv 2208.00955): ZCA whitening of each member, covariance / N with a ridge of 1e-7,
   then L2. Shrinkage: Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004).
