@@ -25,6 +25,7 @@ import time
 MODELS = {
     "convnext_atto": ("convnext", "atto", {}, "convnext_atto", 128, 80, 64),
     "vit_small": ("vit", "small", {"pooling": "token"}, "vit_small_patch16_224", 16, 224, 224),
+    "efficientnet_lite0": ("efficientnet", "lite0", {}, "tf_efficientnet_lite0", 96, 112, 80),
 }
 LABELS, LABELS_A_PICTURE = 1000, 8
 EPSILON, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.5, 1e-3, 0.05, 1.0, 0.99

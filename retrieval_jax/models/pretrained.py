@@ -1,23 +1,24 @@
 """Published weights: loads timm's safetensors into our backbones, and saves ours for timm.
 
-Each tensor of timm's models corresponds to exactly one of ours, except that batch norms are folded into the convolutions
-before them, so a round trip is exact to the bit. The file of a
+Each tensor of timm's models corresponds to exactly one of ours, so a round trip is exact to the bit. Batch norms are
+the exception: each is folded into the convolution before it, and saved as one that changes nothing. The file of a
 backbone defines the mapping:
 
     TIMM        architecture, without tag -> the arguments of timm's constructor that define it, including img_size
     from_timm   arguments of timm's constructor -> Model; its signature lists the supported arguments
     to_timm     Model -> those arguments
-    TIMM_RULES  (regex over our path, replacement that gives timm's name, kind) and, where weight files have a batch
-                norm that is folded into kernel and bias, a replacement that gives its name; the first match applies
-    IMPLIED     optional: arguments of from_timm that timm's functions set themselves, and do not take
+    TIMM_RULES  (regex over our path, replacement that gives timm's name, kind); the first match applies. A fourth part
+                gives the name of the batch norm that is folded into this kernel or bias
+    IMPLIED     optional: arguments of from_timm that timm's functions set themselves and do not take
     LEFT_OUT    optional: {regex over timm's name: model -> whether the model does not need that tensor}
     RESAMPLED   optional: regex over our paths of tables that depend on the picture size
     resample    optional: (path, tensor, model, (height, width) of the file's pictures or None if unknown)
                 -> tensor for the model's size
 
 Kinds: "same"; "linear", [in, out] here and [out, in] there; "conv", HWIO and OIHW; "depthwise", [k, k, C] and
-[C, 1, k, k]; "pointwise", a linear layer that timm stores as a 1x1 convolution if `model.conv_mlp`; "1x1", one that it
-always stores so. Rules apply to single layers ("block3/attention/qkv/kernel"); scanned layers are unstacked first. torch is never imported.
+[C, 1, k, k]; "1x1", a linear layer that timm stores as a 1x1 convolution; "pointwise", one that it stores so if
+`model.conv_mlp`. Rules apply to single layers ("block3/attention/qkv/kernel"); scanned layers are unstacked first.
+torch is never imported.
 """
 
 import dataclasses

@@ -32,8 +32,10 @@ def write(folder, name, *, seed=0, **kwargs):
     model, rng = pretrained.model(name, **kwargs), np.random.default_rng(seed)
     shapes = pretrained.shapes_of(model, kwargs.get("img_size", 32))
     tensors = {
-        entry.timm: rng.normal(size=timm_tensors.timm_shape(entry, model)).astype(np.float32)
-        for entry in timm_tensors.entries(model, shapes)
+        name: np.abs(rng.normal(size=shape)).astype(np.float32)  # variances are positive
+        if name.endswith("running_var")
+        else rng.normal(size=shape).astype(np.float32)
+        for name, shape in timm_tensors.timm_shapes(model, shapes).items()
     }
     save_file(tensors, folder / "model.safetensors")
     return folder / "model.safetensors", tensors

@@ -52,7 +52,7 @@ _INIT_DEPTHWISE = nn.initializers.variance_scaling(2.0, "fan_in", "normal", in_a
 
 @jax.custom_vjp
 def relu6(x: jax.Array) -> jax.Array:
-    """Returns x limited to 0..6; only the result is stored for the backward pass, which the next layer stores anyway."""
+    """Returns x limited to 0..6; the backward pass needs the result alone, which the next layer keeps anyway."""
     return jnp.clip(x, 0, 6)
 
 
