@@ -51,6 +51,7 @@ FLAGS = (
     "--xla_gpu_force_conv_nchw=true",
     "--xla_gpu_experimental_enable_conv_fusion=true",
 )
+SLOW = 6  # times the limits, where a rehearsal shares two cores with other work
 NETWORKS = ("vit_large", "beit_large", "swin_large", "convnext_xlarge")
 
 
@@ -91,7 +92,9 @@ def stages(work: pathlib.Path, small: bool, torch_python: str) -> list[Stage]:
         return (f"{HERE}/gpu_parts.py", name, *more)
 
     def steps(name, seconds, *more):
-        own = (f"--out={work}/{name}.json", f"--deadline={seconds - 10}", f"--torch-python={torch_python}")
+        seconds *= SLOW if small else 1
+        own = (f"--out={work}/{name}.json", f"--deadline={seconds - 10}", f"--torch-python={torch_python}",
+               *((f"--compile-limit={seconds / 2}", f"--limit={seconds / 4}") if small else ()))  # fmt: skip
         return (f"{HERE}/published_steps.py", *tiny, *own, *more)
 
     rows = ("--rows=2048", "--queries=64", "--dim=32", "--k=10", "--centres=64") if small else (
@@ -101,7 +104,7 @@ def stages(work: pathlib.Path, small: bool, torch_python: str) -> list[Stage]:
     found = [
         Stage("ceilings", 45, 20, parts("ceilings", *tiny)),
         Stage("attention", 75, 30, parts("attention", *tiny)),
-        Stage("steps", 330, 60, steps("steps", 330, "--rounds=3", "--compile-limit=180", *keep)),
+        Stage("steps", 330, 60, steps("steps", 330, "--rounds=3", *(() if small else ("--compile-limit=180",)), *keep)),
         Stage("kernels", 30, 10, parts("kernels", f"--trace={work}/trace"), environment=(("JAX_PLATFORMS", "cpu"),)),
         Stage("before", 120, 60, steps("before", 120, "--rounds=1", "--systems", "ours", "--attention=xla", "--models",
                                        *NETWORKS[:3])),
@@ -260,7 +263,8 @@ def main():
                 why = f"without {', '.join(missing)}" if missing else f"{left:.0f} s left, {stage.least:.0f} needed"
                 write({"stage": stage.name, "skipped": why})
                 continue
-            ended = run(stage, min(stage.seconds, left), environment, write, log)
+            limit = stage.seconds * (SLOW if given.small else 1)
+            ended = run(stage, min(limit, left), environment, write, log)
             if stage.result and pathlib.Path(stage.result).is_file():
                 write({"stage": stage.name, "result": json.loads(pathlib.Path(stage.result).read_text())})
             write({"stage": stage.name, "ended": ended})

@@ -8,7 +8,7 @@
                  far its values and gradients are from the plain form's in float32
     products     the products of a block of each network: forward, and both gradients
     update       clipping, AdamW and moving average of a network's parameters, alone
-    kernels      milliseconds a step of each kernel name, longest first
+    kernels      milliseconds per step of each kernel name, longest first
 
 Prints one line of JSON per measurement, as soon as it is known. Many calls run between two waits for the device.
 """

@@ -19,22 +19,18 @@ same FLOPs for both systems.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import datetime
 import gzip
 import json
-import os
 import pathlib
-import queue
 import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable
+
+import timed_children
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -58,13 +54,6 @@ LABELS, LABELS_A_PICTURE, EPSILON = 22_295, 9, 0.5
 LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 1e-4, 1e-4, 1.0, 0.999
 PEAK = 790e12  # FLOP/s of bf16 matrix products on an H200, dense, as measured on such a machine
 WARM_UP, STEPS = 5, 20
-# Of the processes that measure, unless set: none may take all of the device's memory, and programs are cached.
-ENVIRONMENT = {
-    "PYTHONWARNINGS": "ignore",
-    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "TORCHINDUCTOR_COMPILE_THREADS": "4",
-}
 
 
 def sizes(name: str, small: bool) -> tuple[str, dict, int, int, int, float]:
@@ -210,7 +199,7 @@ def prepare_ours(name: str, given) -> Callable[[], dict]:
         nonlocal state
         state = init() if state is None else state
         result = timed(step, lambda: float(loss))
-        if given.profile:
+        if given.profile and number == WARM_UP + STEPS:  # the first time
             with jax.profiler.trace(f"{given.profile}/{name}"):
                 for _ in range(2):
                     step()
@@ -301,118 +290,6 @@ def work(given) -> None:
         print(json.dumps(run()), flush=True)
 
 
-class Child:
-    """A process that compiles one network of one system, and then times it on request."""
-
-    def __init__(self, system: str, name: str, given):
-        python = sys.executable if system == "ours" else given.torch_python
-        command = [python, __file__, "--work", system, "--models", name]
-        command += ["--small"] if given.small else []
-        command += [f"--{key}={getattr(given, key)}" for key in ("profile", "programs", "attention")]
-        self.system, self.name, self.failed, self.ready = system, name, "", False
-        self.errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            env={**ENVIRONMENT, **os.environ},
-            start_new_session=True,  # so that a signal reaches the processes that it started itself
-        )
-        self.lines = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self):
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                self.lines.put(json.loads(line))
-        self.lines.put(None)
-
-    def wait(self, seconds: float) -> dict | None:
-        """Returns what the process reports next; None, and it is ended, if it fails or takes longer than this."""
-        try:
-            found = None if self.failed else self.lines.get(timeout=max(0.0, seconds))
-        except queue.Empty:
-            self.end(f"not finished after {seconds:.0f} s")
-            return None
-        if found is None and not self.failed:
-            self.errors.seek(0)
-            text = self.errors.read().strip()
-            print(f"{self.system}, {self.name}: failed\n{text[-3000:]}", file=sys.stderr, flush=True)
-            self.end((text.splitlines() or ["no message"])[-1][:300])
-        return found
-
-    def time(self, seconds: float) -> dict | None:
-        """Returns one timing, or None; see `wait`."""
-        if not self.failed:
-            with contextlib.suppress(BrokenPipeError):  # it died: `wait` reports why
-                self.process.stdin.write("\n")
-                self.process.stdin.flush()
-        return self.wait(seconds)
-
-    def signal(self, number: int) -> None:
-        """Sends a signal to the process and those that it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
-
-    def end(self, why: str) -> None:
-        """Ends the process; `why` is recorded as its failure."""
-        self.failed = self.failed or why
-        self.signal(signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def paused(children: list[Child]):
-    """Stops processes that still compile, so that they take neither cores nor the device from a timing."""
-    for child in children:
-        child.signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for child in children:
-            child.signal(signal.SIGCONT)
-
-
-def measure(given, children: list[Child], write: Callable[[dict], None]) -> None:
-    """Waits for all children of ours and times them; then for timm's, and times both in turn.
-
-    Args:
-      given: the command's arguments.
-      children: of all systems and networks, started.
-      write: takes each result, as soon as it is known.
-    """
-    end = time.monotonic() + given.deadline
-
-    def left(most: float) -> float:
-        return min(most, end - time.monotonic())
-
-    def await_ready(system):
-        limit = time.monotonic() + left(given.compile_limit)
-        for child in children:
-            if child.system == system and not child.ready:
-                found = child.wait(limit - time.monotonic())
-                child.ready = found is not None
-                write({"round": None, **(found or {"failed": child.failed})}, child)
-
-    def time_once(child, number):
-        if child.ready and not child.failed:
-            found = child.time(left(given.limit))
-            write({"round": number, **(found or {"failed": child.failed})}, child)
-
-    await_ready("ours")
-    with paused([child for child in children if child.system != "ours"]):
-        for child in children:
-            if child.system == "ours":
-                time_once(child, 0)
-    await_ready(SYSTEMS[1])
-    for number in range(1, given.rounds + 1):
-        for name in given.models:
-            for child in children:
-                if child.name == name and left(given.limit) > 0:
-                    time_once(child, number)
-
-
 def row(name: str, system: str, timings: list[dict], given) -> str:
     """Returns a row of the table, with medians and ranges over the rounds."""
     batch = sizes(name, given.small)[3]
@@ -465,7 +342,7 @@ def main():
         return
     timings, about = [], {"date": f"{datetime.date.today()}", "peak": given.peak, "small": given.small}
 
-    def write(found: dict, child: Child):
+    def write(found: dict, child: timed_children.Child):
         timings.append({"model": child.name, "system": child.system, **found})
         print(json.dumps(timings[-1]), flush=True)
         if given.out:
@@ -474,9 +351,9 @@ def main():
             new.replace(given.out)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children end too
-    children = [Child(system, name, given) for system in given.systems for name in given.models]
+    children = [timed_children.Child(system, name, given) for system in given.systems for name in given.models]
     try:
-        measure(given, children, write)
+        timed_children.measure(given, children, write)
     finally:
         for child in children:
             child.end("")

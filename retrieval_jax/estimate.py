@@ -25,6 +25,7 @@ from retrieval_jax import inference, plans, workdir
 from retrieval_jax.data.pictures import hand_made
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings.sizes import CORE_FLOPS
+from retrieval_jax.training import flops as flops_lib
 from retrieval_jax.training import memory, telemetry
 from retrieval_jax.workdir import provenance
 from retrieval_jax.workdir.preflight import size_text
@@ -46,7 +47,7 @@ class Estimate:
       state_bytes: of parameters, moving average, optimiser and gradients, on one device.
       activation_bytes: of a batch and its activations, on one device.
       device_bytes: that one device can hold.
-      train_flops: floating-point operations of the training; None where XLA does not count them.
+      train_flops: floating-point operations of the training's products and convolutions; None for none.
       embed_flops: likewise of the embeddings of queries and gallery.
       dim: of an embedding.
       checkpoint_bytes: on disk, of all checkpoints that are kept.
@@ -113,8 +114,7 @@ def of(config, folder) -> Estimate:
 
 
 def _flops(function, *arguments) -> float | None:
-    cost = jax.jit(function).lower(*arguments).cost_analysis()
-    return (cost or {}).get("flops") or None
+    return flops_lib.of(function, *arguments) or None
 
 
 def rate() -> tuple[float, str]:

@@ -37,7 +37,7 @@ def _operations(equation) -> float:
         return 2 * math.prod(shapes[-1]) * math.prod(shapes[0][axis] for axis in contracted)
     if name == "conv_general_dilated":
         features = parameters["dimension_numbers"].rhs_spec[0]
-        zeros = math.prod(parameters["lhs_dilation"])  # of a strided convolution's gradient: inserted zeros are no work
+        zeros = math.prod(parameters["lhs_dilation"])  # that the gradient of a strided convolution inserts
         return 2 * math.prod(shapes[-1]) * math.prod(shapes[1]) / shapes[1][features] / zeros
     flash = next((count for start, count in _FLASH.items() if name.startswith(start)), 0)
     if flash:  # [B, T, N, H] by [B, S, N, H]

@@ -7,6 +7,7 @@
     FOLDER/catalogue/shards/<file>.json                 per complete shard: what it was made of, its checksum
     FOLDER/catalogue/<split>.parquet, truth.npz         ids, titles, categories, further columns; relevant gallery rows
     FOLDER/catalogue/table-<name>-<split>.parquet       tables that refer to listings
+    FOLDER/catalogue/*.npz                              the same columns as arrays, which are read without polars
     FOLDER/catalogue/catalogue.json                     the rest; written last, so a folder that has it is complete
 
 The records of a split are in the order of its listings. Each also carries its id and row, to check the order. Columns
