@@ -77,9 +77,6 @@ def _cut(side: Embeddings, start: int, stop: int, name: str) -> Embeddings:
 
 def _fit(gallery: Embeddings, power: float) -> whitening.Whitening | None:
     try:
-        mean, covariance = whitening.moments(gallery)
+        return whitening.fit(gallery, 0.0, power=power)
     except InputError:  # fewer than two listings, or all alike
         return None
-    directions, scale = whitening.inverse_root(covariance, 0.0)
-    matrix = (directions * scale ** (2 * power)) @ directions.T
-    return whitening.Whitening(mean, matrix, whitening.describe(gallery, method="zca", power=power, dim=None))
