@@ -1,4 +1,7 @@
-"""The verb search: stages, members, and what it refuses."""
+"""The verb search: stages, members, and what it refuses.
+
+Longer than 400 lines: all of these tests make and search the same small embeddings.
+"""
 
 import json
 
