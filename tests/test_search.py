@@ -10,10 +10,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from retrieval_jax import embeddings, index, search
-from retrieval_jax.embeddings import Embeddings, vectors
+from retrieval_jax.embeddings import Embeddings, evidence, vectors
 from retrieval_jax.errors import InputError
 from retrieval_jax.files.arrays import file_sha256
-from retrieval_jax.postprocess import State, ensemble, fusion, reranking, whitening, whitening_by_parts
+from retrieval_jax.postprocess import State, choosing, ensemble, fusion, reranking, whitening, whitening_by_parts
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir import sides
 
@@ -411,3 +411,54 @@ def test_joins_are_checked_before_anything_runs(tmp_path, join, members, steps, 
         config.search.join = join
     with pytest.raises(InputError, match=words):
         search.check(config, tmp_path)
+
+
+def test_chosen_steps_are_one_stage_and_read_the_evidence_of_the_space(tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(choosing, "choose_steps", lambda q, g, found: seen.append(found) or CHOICE)
+    make_embeddings(tmp_path)
+    folder = tmp_path / "embeddings" / "trained" / evidence.FOLDER
+    Embeddings(["a", "b"], np.ones((2, 6)), {"space": "s"}).save(folder / "train")
+    summary = search.run(make_config((("chosen", {}),), models=("trained",)), tmp_path)
+    assert [stage["stage"] for stage in summary["stages"]] == ["cosine", "chosen"]
+    assert (
+        len(seen) == 1 and seen[0].train.ids[1] == "b" and "trained: chosen steps: because" in capsys.readouterr().out
+    )
+    assert choosing.load(tmp_path / "rankings" / "trained") == CHOICE
+    fitted = whitening.Whitening.load(tmp_path / "rankings" / "trained" / "whitening_trained.npz")
+    assert fitted.query_mean is not None and fitted.info["centre"] == "own"
+    queries, gallery = (
+        fitted.apply(side, name) for side, name in zip(load(tmp_path), ("query", "gallery"), strict=True)
+    )
+    expected = index.get("exact").Index(gallery).search(queries, 20).item_rows
+    assert np.array_equal(Ranking.load(tmp_path / "rankings" / "trained" / "chosen").item_rows, expected)
+    Embeddings(["a", "b"], np.ones((2, 6)), {"space": "earlier"}).save(folder / "train")  # of another checkpoint
+    search.run(make_config((("chosen", {}),), models=("trained",)), tmp_path)
+    assert seen[1].train is None
+
+
+CHOICE = {
+    "steps": [["whitening", {"power": 0.25, "centre": "own"}]],
+    "why": "because",
+    "notes": [],
+    "rows": [],
+}
+
+
+def test_members_choose_their_own_steps_before_they_are_joined(tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "choose_steps", lambda q, g, found: CHOICE)
+    for seed, name in enumerate(("one", "two")):
+        make_embeddings(tmp_path / name, seed=seed, space=name)
+    steps = (("chosen", {}), ("ensemble", {}))
+    summary = search.run(make_config(steps, members=("one", "two")), tmp_path / "both")
+    found = [(stage["model"], stage["stage"]) for stage in summary["stages"]]
+    assert found[-1] == ("ensemble", "ensemble") and ("two", "chosen") in found
+    assert choosing.load(tmp_path / "both" / "rankings" / "one") == CHOICE
+
+
+def test_the_plain_cosine_stays_without_evidence(tmp_path, capsys):
+    make_embeddings(tmp_path)
+    search.run(make_config((("chosen", {}),), models=("trained",)), tmp_path)
+    rankings = [Ranking.load(tmp_path / "rankings" / "trained" / stage) for stage in ("cosine", "chosen")]
+    assert np.array_equal(rankings[0].item_rows, rankings[1].item_rows)
+    assert "nothing can be tried without stand-ins for the queries" in capsys.readouterr().out

@@ -19,6 +19,7 @@ was measured, and what did not help.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
@@ -38,7 +39,7 @@ from retrieval_jax.scoring import bootstrap
 
 FILE = "chosen_steps.json"
 DEPTH = 10  # results that stand-ins are judged by, as in MAR@10
-DRAWS = 2000  # bootstrap draws of a comparison
+DRAWS = 1000  # bootstrap draws of a comparison
 
 NEED_RANKING = ("query_expansion", "reranking", "global_reranking", "diffusion")
 HUBS_MORE = 0.3  # how much more hubs a candidate may make, as a share of those it is compared with
@@ -199,12 +200,17 @@ class _Tried:
             out[name] = [float(found[key]) for key in ("difference", "low", "high")]
         return out
 
-    @property
+    @functools.cached_property
+    def changes(self) -> dict[str, list[float]]:
+        """Its difference, low and high against what it has to beat, per stand-in; {} for the plain cosine."""
+        return {} if self.over is None else self.compared(self.over)
+
+    @functools.cached_property
     def reasons(self) -> list[str]:
         """Why it is not accepted; [] if it is."""
         if self.over is None:
             return []
-        (first, gain), *others = self.compared(self.over).items()
+        (first, gain), *others = self.changes.items()
         found = [] if gain[1] > 0 else [f"no gain on {first} beyond noise"]
         found += [f"loses on {name}" for name, change in others if change[2] < 0]
         most = self.over.hubs + HUBS_MORE * max(1.0, abs(self.over.hubs))
@@ -221,7 +227,7 @@ class _Tried:
         return _Row(
             steps=_listed(self.steps),
             means={name: float(scores.mean()) for name, scores in self.scores.items()},
-            differences={} if self.over is None else self.compared(self.over),
+            differences=self.changes,
             hubs=self.hubs,
             verdict=verdict or "accepted, another gains more",
         )
