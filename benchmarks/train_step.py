@@ -1,11 +1,13 @@
-"""Times a complete training step of ConvNeXt-Atto and ViT-S/16 on a CPU: ours in JAX, timm's in PyTorch.
+"""Times a complete training step of three networks on a CPU, or their forward pass: ours in JAX, timm's in PyTorch.
 
     python benchmarks/train_step.py [--model=vit_small] [--rounds=5] [--threads=2] [--torch-python=/path/to/python]
+    python benchmarks/train_step.py --forward --model=efficientnet_lite0 --model=efficientnet_lite0_224
 
 The other Python needs torch and timm. A step does the same work on both sides: bytes to normalised pictures, forward,
 softmax cross-entropy and Poly-1 over 1,000 labels, backward, clipping, AdamW, moving average; float32, a single batch
-that stays in memory: 128 pictures of 80 x 64 px for ConvNeXt-Atto, 16 of 224 x 224 px for ViT-S/16. timm's model runs
-in both memory layouts, in eager mode. Every timing runs in its own process, pinned to the same cores; rounds alternate
+that stays in memory: 128 pictures of 80 x 64 px for ConvNeXt-Atto, 16 of 224 x 224 px for ViT-S/16, 96 of 112 x 80 px
+for EfficientNet-Lite0. timm's model runs in both memory layouts, in eager mode. With --forward only bytes to embeddings
+are timed, without gradients. Every timing runs in its own process, pinned to the same cores; rounds alternate
 between the systems. Then everything is repeated with huge pages for all of them.
 
 Prints two Markdown tables per network: pictures per second and processor time per picture, median and range, and the
@@ -26,6 +28,7 @@ MODELS = {
     "convnext_atto": ("convnext", "atto", {}, "convnext_atto", 128, 80, 64),
     "vit_small": ("vit", "small", {"pooling": "token"}, "vit_small_patch16_224", 16, 224, 224),
     "efficientnet_lite0": ("efficientnet", "lite0", {}, "tf_efficientnet_lite0", 96, 112, 80),
+    "efficientnet_lite0_224": ("efficientnet", "lite0", {}, "tf_efficientnet_lite0", 32, 224, 224),
 }
 LABELS, LABELS_A_PICTURE = 1000, 8
 EPSILON, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.5, 1e-3, 0.05, 1.0, 0.99
@@ -66,8 +69,8 @@ def pictures_per_second(step, rows: int, seconds: float) -> dict:
     }
 
 
-def time_ours(model: str, seconds: float) -> dict:
-    """Times our training step."""
+def time_ours(model: str, seconds: float, forward: bool) -> dict:
+    """Times our training step, or our forward pass."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     import jax
@@ -102,16 +105,20 @@ def time_ours(model: str, seconds: float) -> dict:
     )
     data = sharding.shard_batch(batch(model), mesh)
 
+    embed = jax.jit(lambda params, batch: task.predict_fns["embed_image"].fn(params, batch)["embedding"])
+
     def step():
         nonlocal state
+        if forward:
+            return float(embed(state["params"], data)[0, 0])
         state, values = update(state, data, None)
         return float(values["loss"])
 
     return {"version": f"jax {jax.__version__}", **pictures_per_second(step, rows, seconds)}
 
 
-def time_timm(name: str, seconds: float, threads: int, memory_format: str) -> dict:
-    """Times the same step of timm's model in PyTorch."""
+def time_timm(name: str, seconds: float, forward: bool, threads: int, memory_format: str) -> dict:
+    """Times the same step, or forward pass, of timm's model in PyTorch."""
     import torch
 
     # A torchvision built for a different torch lacks its operators, but timm only needs its Python code.
@@ -122,7 +129,8 @@ def time_timm(name: str, seconds: float, threads: int, memory_format: str) -> di
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     layout = getattr(torch, memory_format)
-    model = timm.create_model(MODELS[name][3], num_classes=LABELS).to(memory_format=layout).train()
+    model = timm.create_model(MODELS[name][3], num_classes=LABELS).to(memory_format=layout)
+    model.train(not forward)
     params = list(model.parameters())
     average = [param.detach().clone() for param in params]
     decay = [param for param in params if param.ndim > 1]
@@ -135,6 +143,9 @@ def time_timm(name: str, seconds: float, threads: int, memory_format: str) -> di
 
     def step():
         x = (images.float() * (1 / (255 * std)) - mean / std).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+        if forward:
+            with torch.inference_mode():
+                return float(model.forward_head(model.forward_features(x), pre_logits=True)[0, 0])
         log_p = torch.nn.functional.log_softmax(model(x), dim=-1).gather(1, ids)
         loss = (-log_p.mean(-1) + EPSILON * (1 - log_p.exp().mean(-1))).mean()
         optimizer.zero_grad(set_to_none=True)
@@ -151,13 +162,15 @@ def time_timm(name: str, seconds: float, threads: int, memory_format: str) -> di
     }
 
 
-def work(system: str, model: str, threads: int, seconds: float):
+def work(system: str, model: str, threads: int, seconds: float, forward: bool):
     """Runs one timing, in its own process."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # XLA uses one thread per allowed core
     result = (
-        time_ours(model, seconds)
+        time_ours(model, seconds, forward)
         if system == "ours"
-        else time_timm(model, seconds, threads, "channels_last" if "channels_last" in system else "contiguous_format")
+        else time_timm(
+            model, seconds, forward, threads, "channels_last" if "channels_last" in system else "contiguous_format"
+        )
     )
     print(json.dumps(result))
 
@@ -175,6 +188,7 @@ def measure(system: str, model: str, tunables: str, arguments) -> dict:
         model,
         f"--threads={arguments.threads}",
         f"--seconds={arguments.seconds}",
+        *(["--forward"] if arguments.forward else []),
     ]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
@@ -190,10 +204,11 @@ def main():
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch and timm")
     parser.add_argument("--model", choices=list(MODELS), action="append", help="only this network")
     parser.add_argument("--setting", choices=list(SETTINGS), action="append", help="only this setting")
+    parser.add_argument("--forward", action="store_true", help="time the forward pass alone")
     parser.add_argument("--work", choices=SYSTEMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        work(arguments.work, arguments.model[0], arguments.threads, arguments.seconds)
+        work(arguments.work, arguments.model[0], arguments.threads, arguments.seconds, arguments.forward)
         return
     for model in arguments.model or MODELS:
         rows, height, width = MODELS[model][-3:]

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import pathlib
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,11 @@ from retrieval_jax.training import optim
 
 # Of timm 1.0.31: tensors without the classifier, parameters with it, and a digest of the tensors' names and shapes.
 PUBLISHED = {
-    "tf_efficientnet_lite0": (0, 0, ""),
+    "tf_efficientnet_lite0": (245, 4652008, "80f8420d1a85ebb7"),
+    "tf_efficientnet_lite1": (320, 5416680, "9866720d011f295b"),
+    "tf_efficientnet_lite2": (320, 6092072, "26673e0343fce6d0"),
+    "tf_efficientnet_lite3": (365, 8197096, "7804a89916082209"),
+    "tf_efficientnet_lite4": (455, 13006568, "0e7cfd82e0b120ff"),
 }
 TINY = {"channel_multiplier": 0.1, "depth_multiplier": 0.5}
 
@@ -221,3 +227,20 @@ def test_layer_decay_counts_stem_blocks_and_head():
 def test_the_gradient_of_relu6_is_one_strictly_inside():
     slope = jax.vmap(jax.grad(efficientnet.relu6))(jnp.array([-1.0, 0.0, 1e-3, 5.9, 6.0, 7.0]))
     np.testing.assert_array_equal(slope, [0, 0, 1, 1, 0, 0])
+
+
+def test_the_names_of_the_pypi_package_become_timms():
+    path = pathlib.Path(__file__).resolve().parents[3] / "launch" / "efficientnet_lite0_from_pypi.py"
+    script = runpy.run_path(str(path))
+    conv, norm = ("weight",), ("weight", "bias", "running_mean", "running_var")
+    layers = {"_conv_stem": conv, "_bn0": norm, "_conv_head": conv, "_bn1": norm}
+    for block in range(16):
+        for number, layer in enumerate(("_expand_conv", "_depthwise_conv", "_project_conv")):
+            if block or number:
+                layers |= {f"_blocks.{block}.{layer}": conv, f"_blocks.{block}._bn{number}": norm}
+    names = [script["renamed"](f"{layer}.{tensor}") for layer, tensors in layers.items() for tensor in tensors]
+    model = pretrained.model("tf_efficientnet_lite0")
+    assert len(names) == len(set(names)) and set(names) == set(
+        timm_tensors.timm_shapes(model, pretrained.shapes_of(model, 32))
+    )
+    assert script["renamed"]("_fc.bias") == "classifier.bias"
