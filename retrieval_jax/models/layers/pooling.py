@@ -155,14 +155,8 @@ class DropPath(nn.Module):
     @nn.compact
     def __call__(self, branch: jax.Array, train: bool) -> jax.Array:
         """Returns the branch [B, ...] with some pictures zeroed."""
-        factors = self.factors(branch.shape[0], train)
-        if factors is None:
-            return branch
-        return branch * factors.reshape(-1, *(1,) * (branch.ndim - 1)).astype(branch.dtype)
-
-    def factors(self, batch: int, train: bool) -> jax.Array | None:
-        """Returns the factor of each picture's branch, float32 [B]; None if nothing is dropped."""
         if not train or (isinstance(self.rate, (int, float)) and self.rate == 0):
-            return None
-        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, (batch,))
-        return keep / (1.0 - self.rate)
+            return branch
+        shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
+        return branch * (keep / (1.0 - self.rate)).astype(branch.dtype)
