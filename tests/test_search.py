@@ -415,7 +415,7 @@ def test_joins_are_checked_before_anything_runs(tmp_path, join, members, steps, 
 
 def test_chosen_steps_are_one_stage_and_read_the_evidence_of_the_space(tmp_path, capsys, monkeypatch):
     seen = []
-    monkeypatch.setattr(choosing, "choose_steps", lambda q, g, found: seen.append(found) or CHOICE)
+    monkeypatch.setattr(choosing, "choose_steps", lambda q, g, found, k: seen.append(found) or CHOICE)
     make_embeddings(tmp_path)
     folder = tmp_path / "embeddings" / "trained" / evidence.FOLDER
     Embeddings(["a", "b"], np.ones((2, 6)), {"space": "s"}).save(folder / "train")
@@ -446,7 +446,7 @@ CHOICE = {
 
 
 def test_members_choose_their_own_steps_before_they_are_joined(tmp_path, monkeypatch):
-    monkeypatch.setattr(choosing, "choose_steps", lambda q, g, found: CHOICE)
+    monkeypatch.setattr(choosing, "choose_steps", lambda q, g, found, k: CHOICE)
     for seed, name in enumerate(("one", "two")):
         make_embeddings(tmp_path / name, seed=seed, space=name)
     steps = (("chosen", {}), ("ensemble", {}))

@@ -29,7 +29,7 @@ import numpy as np
 from retrieval_jax import postprocess
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.embeddings.evidence import Evidence
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, first_line
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.index import exact
 from retrieval_jax.postprocess import State, whitening
@@ -132,12 +132,15 @@ def hubness(rows: np.ndarray, count: int) -> float:
 # ------------------------------------------------------------------------------------------------------ the choice
 
 
-def choose_steps(queries: Embeddings, gallery: Embeddings, evidence: Evidence | None = None) -> Choice:
+def choose_steps(
+    queries: Embeddings, gallery: Embeddings, evidence: Evidence | None = None, k: int | None = None
+) -> Choice:
     """Chooses the steps of a search between two sides; deterministic.
 
     Args:
       queries, gallery: embeddings of one space.
       evidence: what the stand-ins are made of; None for nothing, which leaves the plain cosine.
+      k: results per query of the search; with fewer than DEPTH, steps that go by the results are not tried.
 
     Returns:
       The `Choice`: steps () for the plain cosine, why, and the table of what was tried.
@@ -161,10 +164,14 @@ def choose_steps(queries: Embeddings, gallery: Embeddings, evidence: Evidence | 
     if len(queries) < LEAST_QUERIES:
         candidates = tuple(one for one in WHITENINGS if one[0][1]["centre"] == "common")
         notes.append(f"own centres are not tried with fewer than {LEAST_QUERIES} queries, here {len(queries)}")
-    for group in (candidates, NEIGHBOURS):
+    for group in (candidates, NEIGHBOURS if k is None or k >= DEPTH else ()):
         base = best
         for steps in group:
-            one = attempt((*base.steps, *steps), base)
+            try:
+                one = attempt((*base.steps, *steps), base)
+            except InputError as error:  # such as too few rows: the plain cosine still works
+                notes.append(f"{sentence(steps)} cannot be tried: {first_line(error)}")
+                continue
             if one.accepted and one.main > best.main:
                 best = one
     if best is plain:
@@ -279,7 +286,8 @@ def for_state(state: State) -> Steps:
     """
     if len(state.members) != 1:
         raise InputError(f"steps are chosen for one model at a time, and the state has {len(state.members)} members")
-    choice = choose_steps(*state.members[0], state.evidence_of(0))
+    k = None if state.ranking is None else state.ranking.item_rows.shape[1]
+    choice = choose_steps(*state.members[0], state.evidence_of(0), k)
     show(state.name(0), choice)
     if state.folder is not None:
         save(state.folder, choice)

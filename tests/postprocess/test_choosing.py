@@ -103,6 +103,17 @@ def test_what_is_missing_is_said_and_leaves_the_plain_cosine(monkeypatch):
     assert set(tried) == {"common"} and "fewer than 100 queries, here 20" in " ".join(choice["notes"])
 
 
+def test_what_cannot_be_tried_is_noted_and_the_rest_goes_on():
+    queries, gallery, evidence, _ = catalogue("dominated")
+    same = Embeddings(queries.ids, np.ones((PRODUCTS, DIM), np.float32), queries.meta)  # nothing to whiten by
+    choice = choosing.choose_steps(same, gallery, evidence)
+    assert any("fit on: queries) cannot be tried: whitening: all" in note for note in choice["notes"])
+    assert all(
+        row["steps"][0][0] != "query_expansion"
+        for row in choosing.choose_steps(queries, gallery, evidence, k=5)["rows"][1:]
+    )
+
+
 def test_titles_stand_in_for_queries_and_their_look_decides_who_asks():
     rng = np.random.default_rng(2)
     products = rng.normal(size=(400, DIM))
