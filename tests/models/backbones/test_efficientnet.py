@@ -64,7 +64,7 @@ def test_stem_and_block_equal_plain_loops(side):
     stem = efficientnet.Stem(8)
     params = random_params(stem, pictures)
     expected = np.clip(convolved(np.asarray(pictures), params["kernel"], 2) + params["bias"], 0, 6)
-    np.testing.assert_allclose(stem.apply({"params": params}, pictures), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(stem.apply)({"params": params}, pictures), expected, atol=1e-5)
     maps = jnp.asarray(expected)
     for stride, channels in ((1, 8), (1, 16), (2, 16)):
         block = efficientnet.Block(5, stride, 6, channels)
@@ -75,7 +75,8 @@ def test_stem_and_block_equal_plain_loops(side):
         hidden = convolved(hidden, params["depthwise"]["kernel"], stride, depthwise=True) + params["depthwise"]["bias"]
         out = np.clip(hidden, 0, 6) @ params["project"]["kernel"] + params["project"]["bias"]
         out += expected if stride == 1 and channels == 8 else 0  # the shortcut
-        np.testing.assert_allclose(block.apply({"params": params}, maps, 0.0, False), out, atol=1e-4)
+        found = jax.jit(block.apply, static_argnums=(2, 3))({"params": params}, maps, 0.0, False)
+        np.testing.assert_allclose(found, out, atol=1e-4)
 
 
 def test_real_weights_give_the_published_embedding_and_classes():
@@ -127,7 +128,7 @@ def test_folding_equals_the_norm_behind_the_convolution(tmp_path):
     }
     plain = convolved(pictures, tensors["conv_stem.weight"].transpose(2, 3, 1, 0), 2)
     expected = (plain - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-3) * norm["weight"] + norm["bias"]
-    found = efficientnet.Stem(32).apply({"params": params["stem"]}, jnp.asarray(pictures, jnp.float32))
+    found = jax.jit(efficientnet.Stem(32).apply)({"params": params["stem"]}, jnp.asarray(pictures, jnp.float32))
     np.testing.assert_allclose(found, np.clip(expected, 0, 6), atol=1e-5)
 
 
@@ -170,7 +171,9 @@ def test_parts_of_a_norm_that_are_missing_or_mis_shaped_are_listed(tmp_path):
 # ------------------------------------------------------------------------------------------------- options and training
 
 
-def test_stages_bands_and_rematerialisation():
+def test_stages_bands_and_rematerialisation(monkeypatch):
+    small = tuple((1, 3, stride, expansion, 80) for _, _, stride, expansion, _ in efficientnet._STAGES)
+    monkeypatch.setattr(efficientnet, "_STAGES", small)  # compiles in seconds
     pictures = images(64, 48)
     model = efficientnet.Model("lite0", pool_stages=(2, 7), pool_bands=(3, 1), **TINY)
     params = random_params(model, pictures)
