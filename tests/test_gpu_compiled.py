@@ -53,7 +53,12 @@ def gpu_compiled():
 def test_operands_and_results_of_every_kernel_count(gpu_compiled):
     found = gpu_compiled.kernels(HLO)
     assert [size for size, *_ in found] == [16 + 32, 128 + 32 + 144, 128 + 32 + 128, 128 + 128 + 96, 64 + 128]
-    assert [kind for _, kind, _ in found] == ["fusion Loop", "custom-call __cublas$gemm", *["fusion Input"] * 2, "fusion Loop"]
+    assert [kind for _, kind, _ in found] == [
+        "fusion Loop",
+        "custom-call __cublas$gemm",
+        *["fusion Input"] * 2,
+        "fusion Loop",
+    ]
     assert "jit(f)/block/convert" in found[0][2]
     assert "1 x custom-call __cublas$gemm" in gpu_compiled.costliest(found, 5)
 
