@@ -18,6 +18,7 @@ import argparse
 import collections
 import gzip
 import json
+import math
 import pathlib
 import re
 import sys
@@ -105,6 +106,24 @@ def compiled(name: str, **fields):
     return step.lower(state, data, number).compile()
 
 
+def parts(shape: str) -> list[int]:
+    """Returns the bytes of the elements of a tuple's shape, or of an array's, as HLO writes it."""
+    elements, depth = [""], 0
+    for character in shape[1:-1] if shape.startswith("(") else shape:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and not depth:
+            elements.append("")
+        else:
+            elements[-1] += character
+    return [
+        sum(
+            BYTES[kind] * math.prod(int(side) for side in sides.split(",") if side)
+            for kind, sides in _SHAPE.findall(element)
+        )
+        for element in elements
+    ]
+
+
 def kernels(text: str) -> list[tuple[int, str, str]]:
     """Returns (bytes of operands and results, kind, shape of the result and operation) of each kernel of a program.
 
@@ -121,18 +140,20 @@ def kernels(text: str) -> list[tuple[int, str, str]]:
         if match is None:
             continue
         name, shape, operation, rest = match.groups()
-        sizes[name] = sum(
-            BYTES[kind] * int(np.prod([int(side) for side in sides.split(",") if side], dtype=np.int64))
-            for kind, sides in _SHAPE.findall(shape)
-        )
+        sizes[name] = parts(shape)
         if operation in _NOT_KERNELS:
             continue
-        operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
+        # An operand is a result, or with "#2" the third part of one.
+        read = [
+            sizes[one][int(part)] if part else sum(sizes[one])
+            for one, part in re.findall(r"%([\w.\-]+)(?:#(\d+))?", rest.split("), ")[0])
+            if one in sizes
+        ]
         what = re.search(r'custom_call_target="([^"]+)"', rest) or re.search(r"kind=k(\w+)", rest)
         source = re.search(r'op_name="([^"]*)"', rest)
         source = re.sub(r"block\d+", "block", source[1])[-80:] if source else ""
         kind = operation if what is None else f"{operation} {what[1]}"
-        found.append((sizes[name] + sum(sizes.get(one, 0) for one in operands), kind, f"{shape[:90]} {source}"))
+        found.append((sum(sizes[name]) + sum(read), kind, f"{shape[:90]} {source}"))
     return found
 
 

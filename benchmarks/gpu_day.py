@@ -100,11 +100,12 @@ def stages(work: pathlib.Path, small: bool, torch_python: str) -> list[Stage]:
     rows = ("--rows=2048", "--queries=64", "--dim=32", "--k=10", "--centres=64") if small else (
         "--rows=270336", "--queries=10000", "--dim=2048", "--peak=790")  # fmt: skip
     tests = [f"{HERE.parent}/tests/models/layers/test_{name}.py" for name in ("attention", "norm", "positions")]
+    rounds = ("--rounds=1",) if small else ("--rounds=3", "--compile-limit=180")
     keep = (f"--profile={work}/trace", f"--programs={work}/programs")
     found = [
         Stage("ceilings", 45, 20, parts("ceilings", *tiny)),
         Stage("attention", 75, 30, parts("attention", *tiny)),
-        Stage("steps", 330, 60, steps("steps", 330, "--rounds=3", *(() if small else ("--compile-limit=180",)), *keep)),
+        Stage("steps", 330, 60, steps("steps", 330, *rounds, *keep)),
         Stage("kernels", 30, 10, parts("kernels", f"--trace={work}/trace"), environment=(("JAX_PLATFORMS", "cpu"),)),
         Stage("before", 120, 60, steps("before", 120, "--rounds=1", "--systems", "ours", "--attention=xla", "--models",
                                        *NETWORKS[:3])),
@@ -250,7 +251,7 @@ def main():
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "PYTHONUNBUFFERED": "1",
             **os.environ,
-            **({"JAX_PLATFORMS": "cpu"} if given.small else {}),
+            **({"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"} if given.small else {}),
             "PYTHONPATH": os.pathsep.join(path),
         }
         write({"stage": "about", "result": about()})

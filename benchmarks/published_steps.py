@@ -78,16 +78,17 @@ def make_batch(side: int, batch: int, labels: int) -> dict:
     }
 
 
-def timed(step, wait) -> dict:
+def timed(step, wait, small: bool) -> dict:
     """Times step() after a warm-up; wait() blocks until the device is done and returns the last loss."""
-    for _ in range(WARM_UP):
+    warm_up, steps = (1, 2) if small else (WARM_UP, STEPS)
+    for _ in range(warm_up):
         step()
     first = wait()
     start = time.perf_counter()
-    for _ in range(STEPS):
+    for _ in range(steps):
         step()
     last = wait()
-    return {"seconds_a_step": (time.perf_counter() - start) / STEPS, "first_loss": first, "last_loss": last}
+    return {"seconds_a_step": (time.perf_counter() - start) / steps, "first_loss": first, "last_loss": last}
 
 
 @dataclasses.dataclass
@@ -188,7 +189,7 @@ def prepare_ours(name: str, given) -> Callable[[], dict]:
         folder = pathlib.Path(given.programs)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.txt.gz").write_bytes(gzip.compress(update.as_text().encode()))
-    state, loss, number = None, None, 0
+    state, loss, number, traced = None, None, 0, False
 
     def step():
         nonlocal state, loss, number
@@ -196,10 +197,11 @@ def prepare_ours(name: str, given) -> Callable[[], dict]:
         number += 1
 
     def run() -> dict:
-        nonlocal state
+        nonlocal state, traced
         state = init() if state is None else state
-        result = timed(step, lambda: float(loss))
-        if given.profile and number == WARM_UP + STEPS:  # the first time
+        result = timed(step, lambda: float(loss), given.small)
+        if given.profile and not traced:
+            traced = True
             with jax.profiler.trace(f"{given.profile}/{name}"):
                 for _ in range(2):
                     step()
@@ -272,7 +274,7 @@ def prepare_timm(name: str, given) -> Callable[[], dict]:
 
     def run() -> dict:
         return {
-            **timed(step, lambda: float(loss)),
+            **timed(step, lambda: float(loss), given.small),
             "version": f"torch {torch.__version__}, timm {timm.__version__}",
             "device": torch.cuda.get_device_name() if cuda else "cpu",
             "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,

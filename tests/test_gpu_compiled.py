@@ -30,6 +30,8 @@ ENTRY %main (p0: f32[4,8], p1: bf16[8]) -> (f32[4,8], f32[4,8]) {
   %gemm = (f32[4,8]{1,0}, u8[16]{0}) custom-call(%p0, %wide), custom_call_target="__cublas$gemm"
   %first = f32[4,8]{1,0} get-tuple-element(%gemm), index=0
   %sum = f32[4,8]{1,0} fusion(%first, %wide), kind=kInput, calls=%fused_add
+  %both = ((f32[4]{0}, f32[4]{0}), bf16[4,8]{1,0}) fusion(%gemm#0, /*index=1*/%p0), kind=kInput, calls=%fused_add
+  %last = f32[4,8]{1,0} fusion(%both#1), kind=kLoop, calls=%fused_add
   ROOT %out = (f32[4,8]{1,0}, f32[4,8]{1,0}) tuple(%sum, %first)
 }
 """
@@ -50,8 +52,13 @@ def gpu_compiled():
 
 def test_operands_and_results_of_every_kernel_count(gpu_compiled):
     found = gpu_compiled.kernels(HLO)
-    assert [size for size, *_ in found] == [16 + 32, 128 + 32 + 128 + 16, 128 + 32 + 128]
-    assert [kind for _, kind, _ in found] == ["fusion Loop", "custom-call __cublas$gemm", "fusion Input"]
+    assert [size for size, *_ in found] == [16 + 32, 128 + 32 + 144, 128 + 32 + 128, 128 + 128 + 96, 64 + 128]
+    assert [kind for _, kind, _ in found] == [
+        "fusion Loop",
+        "custom-call __cublas$gemm",
+        *["fusion Input"] * 2,
+        "fusion Loop",
+    ]
     assert "jit(f)/block/convert" in found[0][2]
     assert "1 x custom-call __cublas$gemm" in gpu_compiled.costliest(found, 5)
 
