@@ -87,7 +87,10 @@ from ml_collections import ConfigDict
 from retrieval_jax.settings import arguments, quickstart
 
 config = quickstart.experiment("prepared", arguments.parse("runlocal"))
-config.data.update({"source": "tfds", "kwargs": ConfigDict({"root": sys.argv[1]}), "image_size": (32, 32)})
+config.data.source = "tfds"
+config.data.kwargs = ConfigDict({"root": sys.argv[1]})
+config.data.image_size = (32, 32)
+config.train.task_kwargs.loss = "softmax"
 config.mine.threshold = 4
 """
     script = "import pathlib\nfrom retrieval_jax import {0}\n{0}.run(config, pathlib.Path(sys.argv[2]))"

@@ -3,6 +3,8 @@
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", arXiv 2103.14030. Sizes T
 to L are the paper's; "s3_tiny" to "s3_base" those of Chen et al., arXiv 2111.14725; "micro" and "mini" are ours, for
 small pictures on CPUs.
+
+Longer than 400 lines: the network and its mapping to timm's models change together.
 """
 
 import functools
