@@ -4,7 +4,8 @@
     python benchmarks/exact_search.py --accelerator --dim=2048     the devices that JAX sees, bfloat16 and float32
     python benchmarks/exact_search.py --queries=500 --rows=20000   smaller
 
-Vectors are drawn around centres, of length 1, and memory-mapped from a file, so that faiss can search the map directly;
+Vectors are drawn around centres, of length 1 (with --accelerator on the device), and memory-mapped from a file, so that
+faiss can search the map directly;
 ours does not assume unit length, so its time includes reading, measuring lengths and re-scoring in float64. Timings
 alternate; memory is anonymous memory (RssAnon) beyond that before a search, sampled. If faiss sees a GPU, its flat GPU
 index is measured too. The share of peak counts 2 * queries * rows * dim operations per search.
@@ -21,7 +22,6 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-import faiss  # noqa: E402
 import memory  # noqa: E402
 import numpy as np  # noqa: E402
 import tqdm  # noqa: E402
@@ -29,16 +29,45 @@ import tqdm  # noqa: E402
 from retrieval_jax import index  # noqa: E402
 from retrieval_jax.workdir import provenance  # noqa: E402
 
+BLOCK = 8192  # vectors drawn at once
 
-def draw(count: int, dim: int, centres: np.ndarray, seed: int, out: np.ndarray) -> np.ndarray:
-    """Fills `out` with unit vectors around centres, block by block."""
-    for start in tqdm.tqdm(range(0, count, 8192), desc="vectors", mininterval=1):
-        rng = np.random.default_rng((seed, start))
-        stop = min(start + 8192, count)
-        block = rng.standard_normal((stop - start, dim), np.float32)
-        block += centres[rng.integers(0, len(centres), stop - start)]
-        out[start:stop] = block / np.linalg.norm(block, axis=1, keepdims=True)
+
+def draw(count: int, dim: int, centres: np.ndarray, seed: int, out: np.ndarray, device: bool) -> np.ndarray:
+    """Fills `out` with unit vectors around centres, block by block, drawn by NumPy or on JAX's device."""
+    block_of = on_device(centres) if device else on_host(centres)
+    for start in tqdm.tqdm(range(0, count, BLOCK), desc="vectors", mininterval=1):
+        stop = min(start + BLOCK, count)
+        out[start:stop] = block_of(seed, start)[: stop - start]
     return out
+
+
+def on_host(centres: np.ndarray):
+    """Returns (seed, first row) -> [BLOCK, dim] unit vectors."""
+
+    def block_of(seed, start):
+        rng = np.random.default_rng((seed, start))
+        block = rng.standard_normal((BLOCK, centres.shape[1]), np.float32)
+        block += centres[rng.integers(0, len(centres), BLOCK)]
+        return block / np.linalg.norm(block, axis=1, keepdims=True)
+
+    return block_of
+
+
+def on_device(centres: np.ndarray):
+    """Returns the same as `on_host`; NumPy needs a minute for a million rows of 2,048, a GPU milliseconds."""
+    import jax
+    import jax.numpy as jnp
+
+    centres = jnp.asarray(centres)
+
+    @jax.jit
+    def block_of(seed, start):
+        noise, which = jax.random.split(jax.random.fold_in(jax.random.key(seed), start))
+        block = jax.random.normal(noise, (BLOCK, centres.shape[1]))
+        block += centres[jax.random.randint(which, BLOCK, 0, len(centres))]
+        return block / jnp.linalg.norm(block, axis=1, keepdims=True)
+
+    return lambda seed, start: np.asarray(block_of(seed, start))
 
 
 def alternate(runs: dict, rounds: int) -> tuple[dict, dict, dict]:
@@ -60,6 +89,8 @@ def same_sets(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def on_cpu(queries, gallery, given) -> dict:
+    import faiss
+
     engine_kind = index.get("exact")
     results, seconds, beyond = alternate(
         {
@@ -76,6 +107,15 @@ def on_cpu(queries, gallery, given) -> dict:
         "same_sets": same_sets(results["ours"], results["faiss flat"]),
         "gflops": {name: 2e-9 * queries.size * len(gallery) / min(values) for name, values in seconds.items()},
     }
+
+
+def faiss_for_gpus():
+    """Returns faiss if it is installed and sees a GPU, otherwise None."""
+    try:
+        import faiss
+    except ImportError:
+        return None
+    return faiss if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() else None
 
 
 def on_devices(queries, gallery, given) -> dict:
@@ -114,7 +154,7 @@ def on_devices(queries, gallery, given) -> dict:
         print(f"{name}: {json.dumps(row)}", flush=True)
         made.wide = made.narrow = None
         del made
-    if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus():
+    if (faiss := faiss_for_gpus()) is not None:
         for half in (False, True):
             settings = faiss.GpuIndexFlatConfig()
             settings.useFloat16 = half
@@ -157,11 +197,12 @@ def main():
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         centres = 0.8 * np.random.default_rng(0).standard_normal((given.centres, given.dim), np.float32)
         file = np.lib.format.open_memmap(f"{folder}/gallery.npy", "w+", np.float32, (given.rows, given.dim))
-        draw(given.rows, given.dim, centres, 1, file)
+        draw(given.rows, given.dim, centres, 1, file, given.accelerator)
         file.flush()
         del file
         gallery = np.load(f"{folder}/gallery.npy", mmap_mode="r")
-        queries = draw(given.queries, given.dim, centres, 2, np.empty((given.queries, given.dim), np.float32))
+        queries = np.empty((given.queries, given.dim), np.float32)
+        draw(given.queries, given.dim, centres, 2, queries, given.accelerator)
         del centres
         found = (on_devices if given.accelerator else on_cpu)(queries, gallery, given)
     asked = {key: value for key, value in vars(given).items() if key not in ("out", "folder")}

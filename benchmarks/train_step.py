@@ -10,8 +10,8 @@ for EfficientNet-Lite0. timm's model runs in both memory layouts, in eager mode.
 are timed, without gradients. Every timing runs in its own process, pinned to the same cores; rounds alternate
 between the systems. Then everything is repeated with huge pages for all of them.
 
-Prints two Markdown tables per network: pictures per second, median and range, and the ratio of ours to theirs within a
-round.
+Prints two Markdown tables per network: pictures per second and processor time per picture, median and range, and the
+ratio of ours to theirs within a round. On a machine that others use too, trust the ratio of processor times.
 """
 
 import argparse
@@ -33,8 +33,8 @@ MODELS = {
 LABELS, LABELS_A_PICTURE = 1000, 8
 EPSILON, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.5, 1e-3, 0.05, 1.0, 0.99
 SYSTEMS = ("ours", "timm", "timm channels_last")
-# GLIBC_TUNABLES for all systems. XLA maps the memory of a step again every time: with small pages that is 177,000 page
-# faults per step of ConvNeXt-Atto, two fifths of its time. launch/local.sh sets huge pages.
+# GLIBC_TUNABLES for all systems. Ours keeps its scratch memory in huge pages by itself (training/allocation.py), so
+# "default" is without huge pages for PyTorch alone.
 SETTINGS = {"default": "", "huge pages": "glibc.malloc.hugetlb=1"}
 
 
@@ -56,12 +56,17 @@ def batch(model: str) -> dict:
 def pictures_per_second(step, rows: int, seconds: float) -> dict:
     """Times step(), which trains on `rows` rows and returns the loss once computed, for about `seconds`."""
     losses = [step() for _ in range(3)]
-    start, times = time.perf_counter(), []
+    start, times, processor = time.perf_counter(), [], time.process_time()
     while len(times) < 3 or time.perf_counter() - start < seconds:
         before = time.perf_counter()
         losses.append(step())
         times.append(time.perf_counter() - before)
-    return {"pictures_per_second": rows / statistics.median(times), "first_loss": losses[0], "last_loss": losses[-1]}
+    return {
+        "pictures_per_second": rows / statistics.median(times),
+        "cpu_ms": 1e3 * (time.process_time() - processor) / len(times) / rows,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }
 
 
 def time_ours(model: str, seconds: float, forward: bool) -> dict:
@@ -223,15 +228,19 @@ def main():
 
 def table(setting: str, rounds: list[dict]):
     """Prints the results of one setting."""
-    print(f"\n{setting}\n\n| system | version | pictures per second | ours / this | first loss | last loss |")
-    print("|---|---|---:|---:|---:|---:|")
+    print(f"\n{setting}\n\n| system | version | pictures per second | ours / this | ", end="")
+    print("CPU ms per picture | this / ours | first loss | last loss |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
     for system in SYSTEMS:
         speeds = [timings[system]["pictures_per_second"] for timings in rounds]
         ours = [timings["ours"]["pictures_per_second"] for timings in rounds]
         ratios = [a / b for a, b in zip(ours, speeds, strict=True)]
+        processor = [timings[system]["cpu_ms"] for timings in rounds]
+        by_processor = [a / timings["ours"]["cpu_ms"] for a, timings in zip(processor, rounds, strict=True)]
         last = rounds[-1][system]
         print(
             f"| {system} | {last['version']} | {_spread(speeds, 1)} | {_spread(ratios, 2)} "
+            f"| {_spread(processor, 2)} | {_spread(by_processor, 2)} "
             f"| {last['first_loss']:.3f} | {last['last_loss']:.3f} |",
             flush=True,
         )

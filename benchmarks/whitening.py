@@ -26,19 +26,19 @@ import numpy as np  # noqa: E402
 from memory import Peak  # noqa: E402
 from sklearn.decomposition import IncrementalPCA  # noqa: E402
 
-from retrieval_jax.embeddings import Embeddings  # noqa: E402
+from retrieval_jax.embeddings import Embeddings, moments  # noqa: E402
 from retrieval_jax.postprocess import whitening  # noqa: E402
 from retrieval_jax.workdir import provenance  # noqa: E402
 
 
 def float32_moments(rows) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and covariance like whitening.moments, but with products in float32."""
+    """Returns mean and covariance like embeddings.moments, but with products in float32."""
     count, width = rows.shape
-    spread = np.unique(np.linspace(0, count - 1, min(count, whitening.SHIFT_ROWS)).astype(int))
+    spread = np.unique(np.linspace(0, count - 1, min(count, moments.SHIFT_ROWS)).astype(int))
     shift = np.asarray(rows[spread], np.float32).mean(0)
     total, second = np.zeros(width), np.zeros((width, width))
-    for start in range(0, count, whitening.FIT_ROWS):
-        block = np.asarray(rows[start : start + whitening.FIT_ROWS], np.float32) - shift
+    for start in range(0, count, moments.FIT_ROWS):
+        block = np.asarray(rows[start : start + moments.FIT_ROWS], np.float32) - shift
         total += block.sum(0, dtype=np.float64)
         second += block.T @ block
     offset = total / count
@@ -57,7 +57,7 @@ def errors(vectors: np.ndarray) -> dict[str, float]:
     some = wide[:: max(1, len(wide) // 2000)]
     mean = wide.mean(0)
     expected = whitened(mean, (wide - mean).T @ (wide - mean) / len(wide), some)
-    ours, narrow = whitened(*whitening.moments(vectors), some), whitened(*float32_moments(vectors), some)
+    ours, narrow = whitened(*moments.moments(vectors), some), whitened(*float32_moments(vectors), some)
     return {"ours": float(np.abs(ours - expected).max()), "float32 products": float(np.abs(narrow - expected).max())}
 
 

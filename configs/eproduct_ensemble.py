@@ -32,5 +32,6 @@ def get_config(arg=None):
     if arg.more:
         members += "eproduct_vit_l", "eproduct_v2l_self_supervised", "eproduct_v2l_image_title"
     base.ensemble(config, members, runlocal=arg.runlocal)
+    config.search.steps = (("whitening", {}), ("ensemble", {}), ("reranking", {}))  # as published
     config.search.stages = ("ensemble", "reranking")  # searching every member and step takes several times as long
     return config

@@ -15,8 +15,6 @@ if [[ ${1:-} == --dry-run ]]; then
   exit 0
 fi
 "$checkout/launch/setup.sh" "${requirements[@]}"
-# XLA on a CPU allocates its scratch memory anew in every step, up to twice as fast in huge pages (glibc >= 2.35).
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 # This checkout's package, even if the current folder holds another one.
 export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 exec "$checkout/.venv/bin/python" -m retrieval_jax.run "$@"

@@ -36,7 +36,6 @@ else
   "$checkout/launch/setup.sh" "${requirements[@]}"
   port="$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
 fi
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 
 # Children of a script ignore Ctrl-C, so that they too are sent SIGTERM for it.

@@ -2,9 +2,10 @@
 
     python -m retrieval_jax.embed --config=configs/quickstart.py --workdir=runs/quickstart
 
-Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours, no training), "pretrained" (public
-weights as they are, config.embed.pretrained), "untrained" (the network as training starts) and "trained" (the moving
-average of the last checkpoint), and the attributes that the trained model predicts for the first val listings.
+Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours) and "colour_and_edges", which have no
+network, "pretrained" (public weights as they are, config.embed.pretrained), "untrained" (the network as training
+starts) and "trained" (the moving average of the last checkpoint), and the attributes that the trained model predicts
+for the first val listings.
 
 A predict function says which columns it reads: pictures, the labels of titles, any other column of the split.
 config.embed.predict_fn is that of both splits; config.search.query_from and gallery_from give "trained" another predict
@@ -13,6 +14,9 @@ function, checkpoint or run on either side, and those embeddings then have a fol
 Two sides may be compared where meta["space"] is equal. It names the parameters (`checkpoints.space`) and the task's
 space, not the predict function, views or size of pictures: the predict functions of a task share a space unless they
 return one of their own. All of these are in meta["recipe"], and vectors of another recipe are never reused.
+
+Where the search has its steps chosen (config.search.steps), each network also embeds what they are chosen by: at most
+EVIDENCE_ROWS train listings with titles and as many altered gallery pictures (`embeddings.evidence`).
 
 Several processes (see `sharding.initialize`) write shards side by side, none holds more than one of them in memory, and
 a killed run resumes. When listings came, went or changed, only what is new is embedded.
@@ -39,21 +43,25 @@ from jax.experimental import multihost_utils
 
 from retrieval_jax import embeddings, inference, pairs, paths, plans, tasks, views
 from retrieval_jax import workdir as workdirs
+from retrieval_jax.attributes import agreement
+from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures
-from retrieval_jax.data.pictures import histogram, transforms
-from retrieval_jax.embeddings import Ids, writer
+from retrieval_jax.data.pictures import hand_made, transforms
+from retrieval_jax.data.pictures.altered import Altered
+from retrieval_jax.embeddings import Ids, evidence, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
 from retrieval_jax.models import pixels
 from retrieval_jax.training import checkpoints, sharding, warm_start
 from retrieval_jax.workdir import checks, preflight, sides
 
-MODELS = ("histogram", "pretrained", "untrained", "trained")
+MODELS = (*hand_made.MODELS, "pretrained", "untrained", "trained")
 SPLITS = sides.SPLITS
 RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not reused
+EVIDENCE_ROWS = 2000  # of each kind: 4,000 pictures more, whatever the size of the catalogue
 _VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of predicted attributes
 
 
@@ -124,8 +132,8 @@ def run(config, workdir):
     seen = {}  # several models read the same pictures: they are decoded once
     summary = {}
     for name in config.embed.models:
-        if name == "histogram":
-            of_split = _histogram(config)
+        if name in hand_made.MODELS:
+            of_split = _hand_made(config, hand_made.MODELS[name])
         elif name == "pretrained":
             of_split = _pretrained(config, mesh)
         else:
@@ -153,6 +161,8 @@ def run(config, workdir):
             )
             contents = Contents(embedder.columns, config.data.cache_bytes, seen)
             summary[name][split_name] = _embed_split(job, contents, embedder.predict, meta, workdir)
+        if name in ("pretrained", sides.MODEL) and sides.wants_evidence(config):
+            summary[name] |= _embed_evidence(config, workdir, catalog, name, of_split)
         here = any(not side.run for side in chosen.values())  # a network that was trained here
         if name == sides.MODEL and here and catalog.val is not None and jax.process_index() == 0:
             networks.save_attributes(catalog.val)
@@ -201,6 +211,52 @@ def _embed_split(job, contents, predict, meta, workdir):
     return {"rows": counts["now"], "dim": embeddings.read_info(job.folder)["dim"], **counts, **speed}
 
 
+def _embed_evidence(config, workdir, catalog, model, of_split) -> dict:
+    """Embeds what search steps are chosen by, where both sides are pictures and embedded alike; returns its summary."""
+    folders = {side.folder for side in sides.of(config).values()}
+    if model == sides.MODEL and len(folders) > 1:
+        print("embed: no evidence to choose steps by, because the two sides are embedded differently", flush=True)
+        return {}
+    folder = workdir / "embeddings" / (folders.pop() if model == sides.MODEL else model) / evidence.FOLDER
+    parts, train, summary = {}, catalog.train, {}
+    if train is not None and train.titles is not None and len(train):
+        leaves = None if train.categories is None else train.categories[:, -1]
+        rows, indptr, agreeing = agreement.sample(train.titles, leaves, EVIDENCE_ROWS)
+        parts["train"] = dataclasses.replace(train, name="gallery"), rows
+    gallery = catalog.gallery
+    rows = np.sort(np.random.default_rng(0).permutation(len(gallery))[:EVIDENCE_ROWS])
+    parts["altered"] = gallery, rows
+    for part, (split, rows) in parts.items():
+        embedder = of_split(split)
+        pictures = [column for column in embedder.columns.values() if isinstance(column, Pictures)]
+        if part == "altered":
+            if len(pictures) != 1 or len(embedder.columns) > 1 or pictures[0].per_example:
+                continue  # not a network of single pictures: there is nothing to alter
+            (name,) = embedder.columns
+            altered = dataclasses.replace(
+                pictures[0], source=Altered(gallery.images, rows, catalog.query.images), rows=None
+            )
+            columns = {name: altered}
+        else:
+            columns = {name: _some(column, rows) for name, column in embedder.columns.items()}
+        ids = Ids.of([split.ids[row] for row in rows.tolist()])
+        recipe = writer.recipe_name({"evidence": part, "of": embedder.recipe})
+        job = writer.Job(folder / part, ids, recipe, config.embed.dtype, _shard_rows(config, len(ids)))
+        meta = {"model": model, "split": part, "catalogue": catalog.name, "vocabulary_hash": "", **embedder.meta}
+        contents = Contents(columns, config.data.cache_bytes)
+        summary[part] = _embed_split(job, contents, embedder.predict, meta, workdir)
+    if "train" in parts and jax.process_index() == 0:
+        evidence.save_agreement(folder, indptr, agreeing)
+    return summary
+
+
+def _some(column, rows):
+    """Returns some rows of a column."""
+    if isinstance(column, Pictures):
+        return dataclasses.replace(column, rows=rows if column.rows is None else column.rows[rows])
+    return catalogs.take(column, rows)
+
+
 def _shard_rows(config, rows):
     """Returns the rows of a shard: whole batches, and a shard for every process even where the split is small."""
     share = -(-rows // jax.process_count())
@@ -235,22 +291,24 @@ class _Embedder:
     meta: dict
 
 
-def _histogram(config):
+def _hand_made(config, descriptor):
+    """Embeds without a network, by a module of `hand_made.MODELS`."""
     arguments = inference.test_arguments(config) | {"batch_size": _batch_size(config)}
 
     def predict(columns, rows, desc):
-        vectors, done = np.empty((len(rows), histogram.DIM), np.float32), 0
+        vectors, done = np.empty((len(rows), descriptor.DIM), np.float32), 0
         with tqdm.tqdm(total=len(rows), desc=desc, unit="row", mininterval=1, disable=jax.process_index() > 0) as bar:
             for batch in pipeline.eval_batches(columns, rows=rows, **arguments):
                 count = int(batch["_mask"].sum())
-                vectors[done : done + count] = histogram.embed(batch["image"][:count])
+                vectors[done : done + count] = descriptor.embed(batch["image"][:count])
                 done += count
                 bar.update(count)
-        return vectors, histogram.SPACE
+        return vectors, descriptor.SPACE
 
     def of_split(split):
         columns = {"image": Pictures(split.images)}
-        return _Embedder(columns, predict, _recipe(config, columns, arguments), {"checkpoint": None})
+        recipe = _recipe(config, columns, arguments, space=descriptor.SPACE)
+        return _Embedder(columns, predict, recipe, {"checkpoint": None, **descriptor.META})
 
     return of_split
 

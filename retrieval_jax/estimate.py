@@ -22,8 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax import inference, plans, workdir
+from retrieval_jax.data.pictures import hand_made
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings.sizes import CORE_FLOPS
+from retrieval_jax.training import flops as flops_lib
 from retrieval_jax.training import memory, telemetry
 from retrieval_jax.workdir import provenance
 from retrieval_jax.workdir.preflight import size_text
@@ -45,7 +47,7 @@ class Estimate:
       state_bytes: of parameters, moving average, optimiser and gradients, on one device.
       activation_bytes: of a batch and its activations, on one device.
       device_bytes: that one device can hold.
-      train_flops: floating-point operations of the training; None where XLA does not count them.
+      train_flops: floating-point operations of the training's products and convolutions; None for none.
       embed_flops: likewise of the embeddings of queries and gallery.
       dim: of an embedding.
       checkpoint_bytes: on disk, of all checkpoints that are kept.
@@ -91,7 +93,7 @@ def of(config, folder) -> Estimate:
     dim = out.shape[-1] if out is not None else 0
     sides = found.listings.get("query", 0) + found.listings.get("gallery", 0)
     embed_flops = _flops(predict.fn, state["params"], shown) if embeds else None
-    models = len(config.embed.models)
+    width = hand_made.width(config.embed.models, dim)
     networks = sum(name in ("trained", "untrained") for name in config.embed.models)
     counts = plans.step_bytes(found)
     return Estimate(
@@ -107,13 +109,12 @@ def of(config, folder) -> Estimate:
         embed_flops=embed_flops and embed_flops / _ROWS * sides * networks,
         dim=dim,
         checkpoint_bytes=memory.tree_bytes(state) * settings.keep_checkpoints,
-        embedding_bytes=sides * dim * np.dtype(config.embed.dtype).itemsize * models,
+        embedding_bytes=sides * width * np.dtype(config.embed.dtype).itemsize,
     )
 
 
 def _flops(function, *arguments) -> float | None:
-    cost = jax.jit(function).lower(*arguments).cost_analysis()
-    return (cost or {}).get("flops") or None
+    return flops_lib.of(function, *arguments) or None
 
 
 def rate() -> tuple[float, str]:

@@ -25,6 +25,7 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote, versions
+from retrieval_jax.models.layers import attention
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import provenance, sides
 
@@ -204,7 +205,8 @@ def lowered(name, predict_fn, params, inputs, platforms):
     try:
         # Without the paths and lines of this machine: the same network gives the same bytes, wherever it is exported.
         jax.config.update("jax_traceback_in_locations_limit", 0)
-        made = export.export(jax.jit(program), platforms=tuple(platforms))(shapes, *columns)
+        with attention.portable():
+            made = export.export(jax.jit(program), platforms=tuple(platforms))(shapes, *columns)
     except Exception as error:
         text = str(error).splitlines() or [type(error).__name__]
         raise InputError(

@@ -40,7 +40,6 @@ from retrieval_jax.workdir import config_files, provenance
 
 _SIDE_SAMPLE = 64  # pictures whose size is looked at
 _SIDE_UNKNOWN = 256  # pixels, of pictures that are still to be fetched
-_WHITENING_LISTINGS = 5_000  # from these on, the gallery is enough to estimate a covariance of some hundred dimensions
 _LEAST_WORDS = 5  # that the titles must share, to be worth learning
 _FEW = 1_000  # listings to train on, below which a network from scratch learns little
 _SHOWN_REASONS = 3  # examples of each reason
@@ -225,7 +224,7 @@ def config_text(plan: Plan, file: pathlib.Path) -> str:
       plan: what was found.
       file: the config's path: table and pictures are given relative to its folder.
     """
-    table, shop = plan.table, plan.shop
+    table = plan.table
     name = file.stem
     proposal, side = _proposal(plan)
     task = _task(plan, proposal.settings["mine.threshold"][0])
@@ -284,13 +283,6 @@ def config_text(plan: Plan, file: pathlib.Path) -> str:
         shown = _quoted(value) if isinstance(value, str) else repr(value)
         lines.append(f"    config.{setting} = {shown}  # {reason}")
     lines += _task_lines(task)
-    count = len(shop.splits.gallery) if shop else len(table.named)
-    if count < _WHITENING_LISTINGS:
-        lines += [
-            f"    # Of {count:,} listings, whitening would fit noise, and re-ranking has few neighbours to go by: the",
-            '    # plain cosine is reported. With more, try (("whitening", {}), ("reranking", {})).',
-            "    config.search.steps = ()",
-        ]
     return "\n".join([*lines, "    return config", ""])
 
 

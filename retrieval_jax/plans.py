@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax import inference, tasks, workdir
-from retrieval_jax.attributes import choosing, deciding, statistics, words
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
+from retrieval_jax.attributes import words
 from retrieval_jax.data import loading, pipeline
+from retrieval_jax.data.pictures import hand_made
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import sizes
 from retrieval_jax.training import memory, optim, sharding
@@ -240,7 +241,8 @@ def check_embedding(config, folder, functions: dict) -> None:
         dim = max(dim, jax.eval_shape(predict.fn, params, batch)["embedding"].shape[-1])
     _check_cache(config, ("query", "gallery"), 0)
     rows = sum(len(catalog.split(name)) for name in ("query", "gallery"))
-    written = rows * max(dim, 256) * np.dtype(config.embed.dtype).itemsize * len(config.embed.models)
+    width = hand_made.width(config.embed.models, max(dim, 256))
+    written = rows * width * np.dtype(config.embed.dtype).itemsize
     preflight.disk(folder, {"embeddings": written}, "config.embed.dtype = 'float16' or fewer config.embed.models")
 
 
@@ -274,6 +276,8 @@ def _mined(config, catalog, folder: pathlib.Path):
     if (folder / "attributes" / "vocabulary.json").exists() or not titles:
         yield folder
         return
+    from retrieval_jax.attributes import choosing, deciding, statistics  # with polars, which only mining needs
+
     rules = choosing.base_rules(config.mine)
     counted = statistics.count(titles, tokenize=functools.partial(words.of_titles, rules=rules), progress=False)
     threshold = config.mine.threshold

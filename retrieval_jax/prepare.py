@@ -33,7 +33,7 @@ from retrieval_jax import workdir
 from retrieval_jax.data import loading, workers
 from retrieval_jax.data.records import prepared
 from retrieval_jax.data.records import shards as shards_lib
-from retrieval_jax.data.tables import left_out, row_checks
+from retrieval_jax.data.tables import left_out, set_aside_file
 from retrieval_jax.errors import InputError, RunFailed, naming
 from retrieval_jax.files import atomic, documents, lock
 from retrieval_jax.workdir import provenance
@@ -244,7 +244,7 @@ def _refuse(catalog, split, bad, allowed, out) -> None:
     count = catalog.counts[split]
     before = count["read"] - count["kept"] - count["set_aside"].get(left_out.REASON, 0)
     if bad and len(bad) + before > allowed * count["read"] + 1e-9:
-        row_checks.write_set_aside(out / "set_aside.csv", [*catalog.set_aside, *_entries(catalog, split, bad)])
+        set_aside_file.write(out / "set_aside.csv", [*catalog.set_aside, *_entries(catalog, split, bad)])
         sentences = "\n  ".join(sentence for _, _, sentence in bad[:10])
         raise InputError(
             f"{len(bad):,} pictures of the {split} split are unusable, in addition to {before:,} rows set aside "

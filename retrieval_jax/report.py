@@ -26,9 +26,10 @@ from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
-from retrieval_jax.pages import attributes, charts, rows, score_table
+from retrieval_jax.pages import attributes, charts, chosen, rows, score_table
 from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
+from retrieval_jax.postprocess import choosing
 from retrieval_jax.scoring import metrics, written
 from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
 from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record, smoke_run
@@ -81,6 +82,7 @@ def run(config, workdir) -> dict:
     fixed = [
         _header(config, catalog, scores, stages),
         section("Scores", table),
+        _chosen_section(workdir),
         _curve_section(config, workdir, stages),
         attributes.mined_section(workdir, _elsewhere(config)),
     ]
@@ -185,6 +187,15 @@ def _machine(hardware: dict) -> str:
 # ---- Curves ----------------------------------------------------------------------------------------------------------
 
 
+def _chosen_section(workdir) -> str:
+    """Returns the section about chosen search steps; "" where none were chosen."""
+    found = []
+    for folder in sorted((workdir / "rankings").glob("*/" + choosing.FILE)):
+        choice = choosing.load(folder.parent)
+        found.append((folder.parent.name, choosing.table(choice), choice["why"], choice["notes"]))
+    return chosen.chosen_section(found)
+
+
 def _curve_section(config, workdir, stages) -> str:
     train = next((record for record in stages if record["verb"] == "train"), {})
     path = workdir / "metrics.jsonl"
@@ -279,12 +290,13 @@ def _retrieval_section(config, workdir, catalog, picture) -> str:
 
 
 def _ranking_folder(config, workdir):
-    """Returns the folder of the ranking to show, by default the trained network's last stage; None without rankings."""
+    """Returns the folder of the ranking to show, by default the last stage of the main model; None without rankings."""
     stages = list_stages(workdir) if (workdir / "rankings" / "rankings.json").exists() else []
     if not stages:
         return None
     matching = matching_stages(stages, config["report"]["stage"], "config.report.stage")
-    model, stage = next((entry for entry in reversed(matching) if entry[0] == "trained"), matching[-1])
+    main = next((name for name in score_table.MAIN if name in dict(matching)), "")
+    model, stage = next((entry for entry in reversed(matching) if entry[0] == main), matching[-1])
     return workdir / "rankings" / model / stage
 
 

@@ -4,9 +4,11 @@
     workdir/rankings/<model>/<stage>/            a Ranking; the first stage is "cosine", each further one is named after
                                                  its step
     workdir/rankings/<model>/whitening_*.npz     what whitening fitted, for use from Python
+    workdir/rankings/<model>/chosen_steps.json   which steps "chosen" stands for, and the table of what was tried
 
 The steps of `config.search.steps` are cumulative. They apply to the trained model, or the public weights
-("pretrained"); "histogram" and "untrained" are baselines and get the plain cosine only.
+("pretrained"); "histogram" and "untrained" are baselines and get the plain cosine only. "colour_and_edges" has a step
+of its own, "whitening_by_parts".
 
 `config.search.query_from` and `gallery_from` take the two sides of "trained" from different runs, checkpoints or
 predict functions (`workdir.sides`): text against pictures, or a small network for queries against a large one. Two
@@ -15,7 +17,8 @@ sides that do not share a space are refused.
 With `config.search.members` (names of work directories beside this one) the trained embeddings of each member go
 through the steps before "ensemble" or "fusion" on their own, as a model of the member's name; that step joins them, and
 what follows ranks by the ensemble, as a model of that name. Members may hold the same listings in another order: they
-are read in the order of the first.
+are read in the order of the first. `config.search.join` names models of this run (of the first member's, where there
+are members) that are joined in the same way: ("trained", "colour_and_edges").
 
 A search over a million listings takes minutes. `config.search.stages` names the stages to rank where not all are
 wanted: the steps of the others are applied without a search. Vectors that a step changes are computed when the search
@@ -35,17 +38,16 @@ import time
 
 from retrieval_jax import index, pairs, paths
 from retrieval_jax import workdir as work_directory
-from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings import Embeddings, evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.postprocess import State, ensemble, walk
-from retrieval_jax.postprocess.walk import FIRST, Step
+from retrieval_jax.postprocess.walk import FIRST, JOINS, OWN_STEPS, Step
 from retrieval_jax.scoring import ranking
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir import checks, sides
 
 NETWORKS = (sides.MODEL, "pretrained")  # the models that the steps apply to
-JOINS = ("ensemble", "fusion")  # steps that turn all members into one
 
 
 def load_sides(folder: pathlib.Path, folders: dict[str, str], command: str, names=None) -> tuple[Embeddings, ...]:
@@ -87,6 +89,15 @@ def _trained(folder: pathlib.Path, config, command: str) -> tuple[Embeddings, ..
     return load_sides(folder, {split: side.folder for split, side in chosen.items()}, command, names)
 
 
+def _evidence(folder: pathlib.Path, config, model: str, gallery: Embeddings) -> evidence.Evidence:
+    """Returns what embed left to choose the steps of a model by; nothing where its vectors are of another space."""
+    names = {side.folder for side in sides.of(config).values()} if model == sides.MODEL else {model}
+    found = evidence.load(folder / "embeddings" / names.pop() / evidence.FOLDER) if len(names) == 1 else None
+    parts = () if found is None else (found.train, found.altered)
+    fits = all(part is None or part.meta.get("space") == gallery.meta.get("space") for part in parts)
+    return found if found is not None and fits else evidence.Evidence()
+
+
 def check(config, workdir) -> None:
     """Raises an InputError for names and arguments of config.search that do not exist; writes nothing.
 
@@ -101,12 +112,25 @@ def check(config, workdir) -> None:
     taken = pairs.arguments(index.get(config.search.index).Index, skip=2)
     pairs.check_arguments(config.search.index, config.search.index_kwargs, taken, "config.search.index_kwargs", "index")
     chosen = set(sides.of(config).values())
-    names = work_directory.members(config)
-    if names and not any(step.name in JOINS for step in steps):
+    names, joined = work_directory.members(config), tuple(config.search.get("join", ()))
+    if (names or joined) and not any(step.name in JOINS for step in steps):
+        setting, count = ("members", len(names)) if names else ("join", len(joined))
         raise InputError(
-            f"search.members names {len(names)} members, but search.steps has no 'ensemble' (or 'fusion') to join "
+            f"search.{setting} names {count} members, but search.steps has no 'ensemble' (or 'fusion') to join "
             "them: add one"
         )
+    if names and sides.MODEL in joined:
+        raise InputError("config.search.join has 'trained', which every one of config.search.members is: remove it")
+    if joined and not names:
+        for model in joined:
+            if model not in config.embed.models:
+                near = pairs.near(model, config.embed.models)
+                raise InputError(
+                    f"config.search.join has {model!r}, and config.embed.models has not{near}: add it there, or remove "
+                    "it here"
+                )
+        if len(joined) < 2:
+            raise InputError(f"config.search.join is {joined}: give at least two models, or () to join none")
     if chosen != {sides.Side()} and sides.MODEL not in config.embed.models:
         raise InputError(
             "config.search.query_from and gallery_from choose the sides of 'trained', and config.embed.models has "
@@ -118,7 +142,7 @@ def run(config, workdir) -> dict:
     """Ranks the gallery for every query and writes workdir/rankings, whole or not at all.
 
     Args:
-      config: the search block (k, steps, stages, query_from, gallery_from, members, index, index_kwargs) and
+      config: the search block (k, steps, stages, query_from, gallery_from, members, join, index, index_kwargs) and
         embed.models.
       workdir: the work directory, with embeddings (or its members beside it).
 
@@ -136,23 +160,33 @@ def run(config, workdir) -> dict:
     wanted = walk.chosen(config.search.get("stages", ()), steps)
     make_index = index.get(config.search.index).Index
     index_kwargs = dict(config.search.index_kwargs)
-    member_names = work_directory.members(config)
+    member_names, join = work_directory.members(config), tuple(config.search.get("join", ()))
     joins = next((i for i, step in enumerate(steps) if step.name in JOINS), len(steps))
 
     # Everything is loaded before the first search, so that whatever is missing is reported at once.
-    sources = []  # (model, (queries, gallery))
+    sources, known = [], {}  # (model, (queries, gallery)); {model: its evidence}
+    reads = any(step.name == walk.CHOSEN or step.kwargs.get("fit_on") == "train" for step in steps)
     for name in member_names:
         folder = work_directory.member_folder(workdir, name)
         command = paths.command("run", f"--config={name}", f"--workdir={folder}")
         own = work_directory.read_config(folder) if (folder / "config.json").exists() else {}
         sources.append((folder.name, _trained(folder, own, command)))
+        if reads:
+            known[folder.name] = _evidence(folder, own, sides.MODEL, sources[-1][1][1])
+    for model in join if member_names else ():
+        folder = work_directory.member_folder(workdir, member_names[0])
+        command = paths.command("embed", f"--config={member_names[0]}", f"--workdir={folder}")
+        sources.append((model, load_sides(folder, dict.fromkeys(sides.SPLITS, model), command)))
     for model in () if member_names else config.embed.models:
         command = paths.command("embed", "--config=...", f"--workdir={workdir}")
         if model == sides.MODEL:
             sources.append((model, _trained(workdir, config, command)))
         else:
             sources.append((model, load_sides(workdir, dict.fromkeys(sides.SPLITS, model), command)))
+        if reads and model in NETWORKS:
+            known[model] = _evidence(workdir, config, model, sources[-1][1][1])
     models = tuple(model for model, _ in sources)
+    baselines = {*(join if member_names else models)} - {*NETWORKS}
     aligned = [
         ensemble.align(side, [f"{model} ({split})" for model in models])
         for split, side in zip(sides.SPLITS, zip(*(both for _, both in sources), strict=True), strict=True)
@@ -178,21 +212,23 @@ def run(config, workdir) -> dict:
                     start = time.monotonic()
             return last
 
-        finished = []
+        finished = {}
         for model, both in sources:
             (folder / model).mkdir()
-            state = State([tuple(both)], None, (model,), folder / model)
-            if member_names:  # members go as far as the step that joins them
-                finished.append(walked(model, state, [FIRST, *steps[:joins]], wanted))
-            elif model in NETWORKS:
-                walked(model, state, [FIRST, *steps], wanted)
-            else:  # the baselines are there to compare with the plain cosine
-                walked(model, state, [FIRST], {FIRST.stage})
-        if member_names:
+            own = (known[model],) if model in known else ()
+            state = State([tuple(both)], None, (model,), folder / model, evidence=own)
+            if model in baselines:  # to compare with, or to join: steps of their own
+                own = OWN_STEPS.get(model, (FIRST,))
+                finished[model] = walked(model, state, own, {step.stage for step in own})
+            else:  # members go as far as the step that joins them
+                own = steps[:joins] if join or member_names else steps
+                finished[model] = walked(model, state, [FIRST, *own], wanted)
+        joined = [finished[model] for model in (models if member_names else join)]
+        if joined:
             (folder / "ensemble").mkdir()
-            rankings = tuple(state.ranking for state in finished if state.ranking is not None)
-            members = [state.members[0] for state in finished]
-            walked("ensemble", State(members, None, models, folder / "ensemble", rankings), steps[joins:], wanted)
+            rankings = tuple(state.ranking for state in joined if state.ranking is not None)
+            members, names = [state.members[0] for state in joined], tuple(state.names[0] for state in joined)
+            walked("ensemble", State(members, None, names, folder / "ensemble", rankings), steps[joins:], wanted)
         atomic.write_json(folder / "rankings.json", {"stages": stages})
 
     ranking.replace_all(workdir / "rankings", fill)

@@ -33,6 +33,7 @@ from retrieval_jax.errors import Preempted
 from retrieval_jax.settings import sizes
 from retrieval_jax.training import (
     checkpoints,
+    flops,
     guards,
     memory,
     metric_writer,
@@ -291,7 +292,7 @@ def _run(config, workdir, stop, watch) -> dict:
                     compiled = update.lower(state, batch, constants).compile()
                 needed = memory.check(memory.step_bytes(compiled, state, batch), memory.limit(mesh.local_devices[0]))
                 print(f"train: {needed}", flush=True)
-                speed.flops = telemetry.flops(compiled)
+                speed.flops = flops.of(update, state, batch, constants) / mesh.size
             stop.hold()  # until here, SIGTERM ends the process at once: there is nothing to save
             profile.before(step + 1)
             with watch.stage("device"):

@@ -11,7 +11,7 @@ from retrieval_jax import embed, inference, run, workdir
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures import transforms
-from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings import Embeddings, evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import pixels, pretrained
 from retrieval_jax.settings import base
@@ -56,10 +56,15 @@ def test_public_weights_are_embedded_searched_scored_and_reported(weights, tmp_p
     assert {
         ("histogram", "cosine"),
         ("pretrained", "cosine"),
-        ("pretrained", "whitening"),
-        ("pretrained", "reranking"),
+        ("pretrained", "chosen"),
     } == {(stage["model"], stage["stage"]) for stage in stages}
-    assert "Public weights" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Public weights" in page and "<h2>Chosen steps</h2>" in page
+    found = evidence.load(tmp_path / "embeddings" / "pretrained" / evidence.FOLDER)
+    assert len(found.train) == 8 == len(found.agreeing) and len(found.altered) == 24
+    gallery = Embeddings.load(tmp_path / "embeddings" / "pretrained" / "gallery")
+    assert set(found.altered.ids) == set(gallery.ids)
+    assert {found.train.meta["space"], found.altered.meta["space"]} == {gallery.meta["space"]}
 
     # what the network gives for pictures prepared by hand as config.json says
     found = Embeddings.load(tmp_path / "embeddings" / "pretrained" / "query")

@@ -34,7 +34,7 @@ def test_it_writes_a_config_that_loads_the_catalogue(tmp_path, capsys, kind):
     config = config_files.load(tmp_path / "a shop" / "shop.py")
     catalog = loading.load(config.data)
     assert len(catalog.query) + len(catalog.gallery) == PICTURES and catalog.truth is not None
-    assert config.search.steps == () and config.mine.threshold < 10
+    assert config.search.steps == (("chosen", {}),) and config.mine.threshold < 10
 
 
 def test_the_config_moves_with_its_folder(tmp_path):

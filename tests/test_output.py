@@ -15,7 +15,7 @@ from hypothesis import strategies
 
 import repository
 from retrieval_jax import output
-from retrieval_jax.data.tables import left_out, row_checks
+from retrieval_jax.data.tables import left_out, set_aside_file
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import tables
 
@@ -129,7 +129,7 @@ def test_rows_set_aside_are_not_formulas(tmp_path):
         "reason": "empty title",
         "sentence": "a.csv, row 2: x",
     }
-    row_checks.write_set_aside(tmp_path / "set_aside.csv", [entry])
+    set_aside_file.write(tmp_path / "set_aside.csv", [entry])
     with open(tmp_path / "set_aside.csv", newline="") as file:
         (found,) = csv.DictReader(file)
     assert found["id"] == "'=cmd|'/C calc'!A0" and found["row"] == "2"

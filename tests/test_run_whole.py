@@ -42,7 +42,7 @@ def test_a_whole_run_then_reruns(tmp_path):
     assert f"ran {', '.join(workdir.VERBS)} in" in first.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     stages = {(stage["model"], stage["stage"]) for stage in metrics["stages"]}
-    assert {("histogram", "cosine"), ("untrained", "cosine"), ("trained", "cosine"), ("trained", "reranking")} <= stages
+    assert {("histogram", "cosine"), ("untrained", "cosine"), ("trained", "cosine"), ("trained", "chosen")} <= stages
     assert all(0 <= stage["mar@10"] <= 1 and stage["num_queries"] == 16 for stage in metrics["stages"])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.lstrip().lower().startswith("<!doctype html") and "data:image" in page
@@ -55,7 +55,7 @@ def test_a_whole_run_then_reruns(tmp_path):
     second = run(tmp_path)
     assert second.returncode == 0, second.stderr
     assert all(f"{verb}: complete, skipped" in second.stdout for verb in workdir.VERBS)
-    assert "ran nothing" in second.stdout and "reranking" in second.stdout and finished(tmp_path) == times
+    assert "ran nothing" in second.stdout and "chosen" in second.stdout and finished(tmp_path) == times
 
     third = run(tmp_path, "--config.search.k=50")
     assert third.returncode == 0, third.stderr

@@ -1,4 +1,7 @@
-"""The verb search: stages, members, and what it refuses."""
+"""The verb search: stages, members, and what it refuses.
+
+Longer than 400 lines: all of these tests make and search the same small embeddings.
+"""
 
 import json
 
@@ -7,10 +10,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from retrieval_jax import embeddings, index, search
-from retrieval_jax.embeddings import Embeddings, vectors
+from retrieval_jax.embeddings import Embeddings, evidence, vectors
 from retrieval_jax.errors import InputError
 from retrieval_jax.files.arrays import file_sha256
-from retrieval_jax.postprocess import ensemble, fusion, reranking, whitening
+from retrieval_jax.postprocess import State, choosing, ensemble, fusion, reranking, whitening, whitening_by_parts
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir import sides
 
@@ -350,3 +353,112 @@ def test_each_searched_stage_keeps_an_index_of_its_own(tmp_path):
     queries, gallery = whiten(*load(tmp_path))
     found = Ranking.load(tmp_path / "rankings" / "trained" / "whitening")
     assert np.array_equal(found.item_rows, index.get("exact").Index(gallery).search(queries, 20).item_rows)
+
+
+def test_models_of_one_run_are_joined(tmp_path, capsys):
+    make_embeddings(tmp_path)
+    make_embeddings(tmp_path, "histogram", seed=1, dim=4, space="h")
+    make_embeddings(tmp_path, "colour_and_edges", seed=2, dim=5, space="c")
+    steps = (("whitening", {}), ("ensemble", {"weights": "chosen"}), ("reranking", {}))
+    config = make_config(steps, models=("histogram", "colour_and_edges", "trained"))
+    with config.unlocked():
+        config.search.join = ("trained", "colour_and_edges")
+    summary = search.run(config, tmp_path)
+    assert [(stage["model"], stage["stage"]) for stage in summary["stages"]] == [
+        ("histogram", "cosine"),
+        ("colour_and_edges", "cosine"),
+        ("colour_and_edges", "whitening_by_parts"),
+        ("trained", "cosine"),
+        ("trained", "whitening"),
+        ("ensemble", "ensemble"),
+        ("ensemble", "reranking"),
+    ]
+    record = json.loads((tmp_path / "rankings" / "ensemble" / "ensemble_weights.json").read_text())
+    assert list(record["weights"]) == ["trained", "colour_and_edges"]
+    own = whitening_by_parts.step(State([tuple(load(tmp_path, "colour_and_edges"))])).members[0]
+    joined = ensemble.step(State([tuple(whiten(*load(tmp_path))), own]), weights=list(record["weights"].values()))
+    [(queries, gallery)] = joined.members
+    found = Ranking.load(tmp_path / "rankings" / "ensemble" / "ensemble")
+    assert np.array_equal(found.item_rows, index.get("exact").Index(gallery).search(queries, 20).item_rows)
+    assert "chosen without labels" in capsys.readouterr().out
+
+
+def test_a_hand_made_member_joins_an_ensemble_of_configs(tmp_path):
+    for seed, name in enumerate(("one", "two")):
+        make_embeddings(tmp_path / name, seed=seed)
+    config = make_config((("ensemble", {}),), ("one", "two"))
+    with config.unlocked():
+        config.search.join = ("colour_and_edges",)
+    with pytest.raises(InputError, match="one/embeddings/colour_and_edges/query: make them first with .*config=one"):
+        search.run(config, tmp_path / "both")
+    make_embeddings(tmp_path / "one", "colour_and_edges", seed=2, dim=5, space="c")
+    stages = search.run(config, tmp_path / "both")["stages"]
+    assert [stage["model"] for stage in stages] == ["one", "two", "colour_and_edges", "colour_and_edges", "ensemble"]
+
+
+@pytest.mark.parametrize(
+    "join, members, steps, words",
+    [
+        (("trained", "colour_and_edge"), (), "ensemble", "has 'colour_and_edge'.*did you mean colour_and_edges"),
+        (("trained",), (), "ensemble", "give at least two models"),
+        (("trained", "colour_and_edges"), (), "whitening", "search.join names 2 members, but search.steps has no"),
+        (("trained", "colour_and_edges"), ("one",), "ensemble", "has 'trained', which every one of"),
+    ],
+)
+def test_joins_are_checked_before_anything_runs(tmp_path, join, members, steps, words):
+    config = make_config(((steps, {}),), members, models=("colour_and_edges", "trained"))
+    with config.unlocked():
+        config.search.join = join
+    with pytest.raises(InputError, match=words):
+        search.check(config, tmp_path)
+
+
+def test_chosen_steps_are_one_stage_and_read_the_evidence_of_the_space(tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(choosing, "choose_steps", lambda q, g, found, k: seen.append(found) or CHOICE)
+    make_embeddings(tmp_path)
+    folder = tmp_path / "embeddings" / "trained" / evidence.FOLDER
+    Embeddings(["a", "b"], np.ones((2, 6)), {"space": "s"}).save(folder / "train")
+    summary = search.run(make_config((("chosen", {}),), models=("trained",)), tmp_path)
+    assert [stage["stage"] for stage in summary["stages"]] == ["cosine", "chosen"]
+    assert (
+        len(seen) == 1 and seen[0].train.ids[1] == "b" and "trained: chosen steps: because" in capsys.readouterr().out
+    )
+    assert choosing.load(tmp_path / "rankings" / "trained") == CHOICE
+    fitted = whitening.Whitening.load(tmp_path / "rankings" / "trained" / "whitening_trained.npz")
+    assert fitted.query_mean is not None and fitted.info["centre"] == "own"
+    queries, gallery = (
+        fitted.apply(side, name) for side, name in zip(load(tmp_path), ("query", "gallery"), strict=True)
+    )
+    expected = index.get("exact").Index(gallery).search(queries, 20).item_rows
+    assert np.array_equal(Ranking.load(tmp_path / "rankings" / "trained" / "chosen").item_rows, expected)
+    Embeddings(["a", "b"], np.ones((2, 6)), {"space": "earlier"}).save(folder / "train")  # of another checkpoint
+    search.run(make_config((("chosen", {}),), models=("trained",)), tmp_path)
+    assert seen[1].train is None
+
+
+CHOICE = {
+    "steps": [["whitening", {"power": 0.25, "centre": "own"}]],
+    "why": "because",
+    "notes": [],
+    "rows": [],
+}
+
+
+def test_members_choose_their_own_steps_before_they_are_joined(tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "choose_steps", lambda q, g, found, k: CHOICE)
+    for seed, name in enumerate(("one", "two")):
+        make_embeddings(tmp_path / name, seed=seed, space=name)
+    steps = (("chosen", {}), ("ensemble", {}))
+    summary = search.run(make_config(steps, members=("one", "two")), tmp_path / "both")
+    found = [(stage["model"], stage["stage"]) for stage in summary["stages"]]
+    assert found[-1] == ("ensemble", "ensemble") and ("two", "chosen") in found
+    assert choosing.load(tmp_path / "both" / "rankings" / "one") == CHOICE
+
+
+def test_the_plain_cosine_stays_without_evidence(tmp_path, capsys):
+    make_embeddings(tmp_path)
+    search.run(make_config((("chosen", {}),), models=("trained",)), tmp_path)
+    rankings = [Ranking.load(tmp_path / "rankings" / "trained" / stage) for stage in ("cosine", "chosen")]
+    assert np.array_equal(rankings[0].item_rows, rankings[1].item_rows)
+    assert "nothing can be tried without stand-ins for the queries" in capsys.readouterr().out

@@ -28,6 +28,7 @@ def tiny_config() -> ml_collections.ConfigDict:
     )
     config.data.image_size = (16, 16)
     config.mine.threshold = 3
+    config.search.steps = (("whitening", {}), ("reranking", {}))  # "chosen" would embed several times as many pictures
     config.train.model = ml_collections.ConfigDict(
         {
             "name": "convnext",

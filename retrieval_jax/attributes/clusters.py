@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 import tqdm
 from scipy import sparse
 
@@ -123,6 +122,8 @@ def title_vectors(titles: Sequence[str], rule: int = title_rule.DEFAULT) -> np.n
       titles: m texts.
       rule: 1 or 2, see `titles`.
     """
+    import polars as pl
+
     rows = title_rule.tokenize_many(titles, rule)
     rows = rows.filter(~pl.col("token").is_in(sorted(title_rule.DROPPED))).unique()
     tokens = rows.group_by("token").agg(pl.len().alias("titles")).sort("token").with_row_index("place")

@@ -17,8 +17,6 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-import polars as pl
-
 # Part of the vocabulary's hash when normalising is on; raise it whenever a title could get different words.
 RULE = "normalised-1"
 
@@ -175,6 +173,8 @@ def rewrite_many(titles: Sequence[str]) -> list[str]:
     Returns:
       n texts.
     """
+    import polars as pl
+
     # Most titles are ASCII, which polars handles fast; other characters and lone surrogates are left to Python.
     plain = [row for row, title in enumerate(titles) if title.isascii()]
     texts = pl.Series([titles[row] for row in plain], dtype=pl.String)

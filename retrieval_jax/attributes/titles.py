@@ -12,14 +12,19 @@ marks of direction, variation selectors); composes (NFC) and folds case by Unico
 letter than "i"); takes typographic apostrophes and hyphens for the ASCII ones; and keeps combining marks.
 """
 
+from __future__ import annotations
+
 import functools
 import html
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # {number of a rule (config.mine.rule): its name}. The name is part of the vocabulary's hash: a rule never changes; a
 # title that should get other tokens needs another rule.
@@ -134,6 +139,8 @@ def tokenize_many(titles: Sequence[str], rule: int = DEFAULT) -> pl.DataFrame:
       polars frame (title uint32, token string), one row per token in the order of the titles: title is the index in
       `titles`; titles without tokens have no row.
     """
+    import polars as pl
+
     # Titles that are not plain ASCII are cleaned by Python: polars has another Unicode version, and its `\w` also
     # matches marks and joiners. Everything else works on the bytes of one long text.
     lines = [title if _plain(title, rule) else _cleaned(title, rule) for title in titles]

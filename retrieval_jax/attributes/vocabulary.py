@@ -9,18 +9,20 @@ import io
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
-import polars as pl
 
 from retrieval_jax import brief
-from retrieval_jax.attributes import statistics, words
 from retrieval_jax.attributes import titles as title_rule
+from retrieval_jax.attributes import words
 from retrieval_jax.attributes.words import Rules
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.files.arrays import load_npz
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class _Rules(TypedDict):
@@ -85,6 +87,8 @@ class Vocabulary:
           Sparse rows (indptr int64 [n + 1], label_ids int32): title i has `label_ids[indptr[i]:indptr[i + 1]]`,
           distinct and ascending.
         """
+        from retrieval_jax.attributes import statistics  # with polars, which only mining needs
+
         tokenize = functools.partial(words.of_titles, rules=self.rules)
         return statistics.encode(titles, self.tokens, tokenize, progress=progress)
 
@@ -143,6 +147,8 @@ def build(counts: pl.DataFrame, num_titles: int, threshold: int, rules: Rules | 
     Returns:
       The `Vocabulary`, sorted by token.
     """
+    import polars as pl
+
     kept = counts.filter(pl.col("occurrences") > threshold).sort("token")
     counts = kept["titles"].to_numpy().astype(np.int64)
     return Vocabulary(kept["token"].to_list(), counts, num_titles, threshold, rules or Rules())

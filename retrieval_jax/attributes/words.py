@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
 from retrieval_jax.attributes import normalising, segmenting
 from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,6 +117,8 @@ def of_titles(titles: Sequence[str], rules: Rules) -> pl.DataFrame:
       polars frame (title uint32, token): the index in `titles`, ascending, and its words in order; phrases follow at
       the end, in the same order.
     """
+    import polars as pl
+
     if rules.normalise:  # entities first: "5&Prime;" is five inches
         plain = titles if rules.rule == 1 else [title_rule.unescape(title) for title in titles]
         titles = normalising.rewrite_many(plain)
@@ -137,6 +142,8 @@ def adjacent(rows: pl.DataFrame) -> pl.DataFrame:
     Args:
       rows: frame (title, token) in the order of the titles.
     """
+    import polars as pl
+
     pairs = rows.select(
         "title",
         pl.col("token").alias("first"),
@@ -148,6 +155,8 @@ def adjacent(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _split(rows: pl.DataFrame, rules: Rules) -> pl.DataFrame:
     """Applies the rules for single tokens, once per distinct token; only tokens that change are touched."""
+    import polars as pl
+
     changed = {}
     for token in rows["token"].unique().to_list():
         parts = segmenting.segment(token) if rules.segment else (token,)
@@ -194,6 +203,8 @@ def _joined(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _phrases(rules: Rules) -> pl.DataFrame:
+    import polars as pl
+
     pairs = sorted(rules.phrases.items())
     return pl.DataFrame(
         {

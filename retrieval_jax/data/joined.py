@@ -18,7 +18,7 @@ import numpy as np
 
 from retrieval_jax import pairs
 from retrieval_jax.data import catalog, joined_columns, loading
-from retrieval_jax.data.tables import row_checks
+from retrieval_jax.data.tables import set_aside_file
 from retrieval_jax.data.tables.left_out import Listed
 from retrieval_jax.errors import InputError
 
@@ -142,7 +142,7 @@ def load_joined(
         tables=joined_columns.tables(parts, search),
     )
     if set_aside_path is not None:
-        row_checks.write_set_aside(set_aside_path, out.set_aside)
+        set_aside_file.write(set_aside_path, out.set_aside)
     return out
 
 

@@ -54,8 +54,8 @@ def load(
     if key not in _shared:
         _shared[key] = _load(config_data, set_aside_path, leave_out)
     elif set_aside_path is not None and config_data["source"] != "synthetic":
-        listed = importlib.import_module("retrieval_jax.data.tables.row_checks")
-        listed.write_set_aside(set_aside_path, _shared[key].set_aside)
+        listed = importlib.import_module("retrieval_jax.data.tables.set_aside_file")
+        listed.write(set_aside_path, _shared[key].set_aside)
     return _shared[key]
 
 

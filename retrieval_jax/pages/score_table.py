@@ -8,13 +8,16 @@ from collections.abc import Sequence
 
 NAMES = {
     "histogram": "Colour histogram",
+    "colour_and_edges": "Colour and edges",
     "untrained": "Untrained network",
     "trained": "Trained network",
     "pretrained": "Public weights",
     "ensemble": "Ensemble",
     "reranking": "re-ranking",
     "query_expansion": "query expansion",
+    "whitening_by_parts": "whitening by parts",
 }
+MAIN = ("ensemble", "trained")  # the model that a report is about: the first of these, else the last of the run
 escape = html.escape
 
 
@@ -37,9 +40,9 @@ def headline(scores: Sequence[dict]) -> str:
 
 
 def main_model(scores: Sequence[dict]) -> str | None:
-    """Returns the model that the report is about: the trained one, otherwise the last."""
+    """Returns the model that the report is about: the ensemble, else the trained one, else the last."""
     models = [stage["model"] for stage in scores]
-    return "trained" if "trained" in models else models[-1] if models else None
+    return next((name for name in MAIN if name in models), models[-1] if models else None)
 
 
 def best_stage(scores: Sequence[dict]) -> dict | None:

@@ -2,7 +2,8 @@
 
 A step is a module of this folder with `step(state, **kwargs) -> State`, looked up by name. Steps that change vectors
 leave `ranking` None, so that the next stage searches again; steps that need a ranking reorder the one they are given.
-`walk` checks the steps of a config and applies them; it is the one module here that is not a step.
+`walk` checks the steps of a config and applies them; `choosing` chooses them with the help of `stand_ins`. These three
+are not steps themselves.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import types
 
 from retrieval_jax import arguments, brief, pairs
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.evidence import Evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring.ranking import Ranking
 
@@ -28,6 +30,7 @@ class State:
       names: names of the members, for messages and saved files.
       folder: where a step may save what it fitted, or None.
       rankings: with several members, the last ranking of each on its own; () where they were not searched.
+      evidence: of each member, what steps are chosen by and `fit_on` "train" reads; () for none.
     """
 
     members: list[tuple[Embeddings, Embeddings]]
@@ -35,6 +38,7 @@ class State:
     names: tuple[str, ...] = ()
     folder: pathlib.Path | None = None
     rankings: tuple[Ranking, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
     def __post_init__(self):
         members = [
@@ -55,10 +59,14 @@ class State:
         """Returns the name of a member, or its number."""
         return self.names[member] if member < len(self.names) else str(member)
 
+    def evidence_of(self, member: int) -> Evidence:
+        """Returns the evidence of a member, an empty one where there is none."""
+        return self.evidence[member] if member < len(self.evidence) else Evidence()
+
 
 def names() -> list[str]:
     """Returns the names of the steps."""
-    return [name for name in pairs.names(sys.modules[__name__]) if name != "walk"]
+    return [name for name in pairs.names(sys.modules[__name__]) if name not in ("walk", "choosing", "stand_ins")]
 
 
 def get(name: str) -> types.ModuleType:

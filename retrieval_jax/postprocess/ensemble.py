@@ -1,6 +1,7 @@
 """Ensemble by concatenation: the cosine of concatenated unit vectors is the (weighted) mean of the members' cosines.
 
-The concatenated vectors are computed on read, so no full-width copy exists in memory or on disk.
+The concatenated vectors are computed on read, so no full-width copy exists in memory or on disk. Weights are given, or
+chosen without labels, from how many best matches are mutual (`_weights`).
 
 Source: the eProduct runner-up (arXiv 2208.00955): whiten each member, L2, concatenate.
 """
@@ -15,8 +16,11 @@ import numpy as np
 from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings, computed
 from retrieval_jax.errors import InputError
-from retrieval_jax.postprocess import State
+from retrieval_jax.files import atomic
+from retrieval_jax.postprocess import State, _weights
 from retrieval_jax.postprocess.l2 import normalize
+
+CHOSEN = "chosen"
 
 
 def align(members: Sequence[Embeddings], names: Sequence[str] = ()) -> list[Embeddings]:
@@ -116,16 +120,27 @@ def concatenate(
     return computed(first.ids, read, sum(member.dim for member in members), meta)
 
 
-def step(state: State, *, weights: Sequence[float] | None = None) -> State:
+def step(state: State, *, weights: Sequence[float] | str | None = None) -> State:
     """Concatenates all members into one: queries with queries, gallery with gallery.
 
     Args:
-      state: with any number of members.
-      weights: see `concatenate`.
+      state: with any number of members; with weights "chosen", ensemble_weights.json is saved if it has a folder.
+      weights: see `concatenate`; or "chosen": found without labels (`postprocess._weights`), and printed.
 
     Returns:
       The state with one member, named "ensemble", and no ranking.
     """
     arguments.instance(state, State, "state", "ensemble")
-    queries, gallery = (concatenate(side, weights, state.names) for side in zip(*state.members, strict=True))
+    sides = list(zip(*state.members, strict=True))
+    if isinstance(weights, str):
+        if weights != CHOSEN:
+            raise InputError(f"ensemble: weights={weights!r}: give one number for each member, or {CHOSEN!r}")
+        sides = [align(side, state.names) for side in sides]
+        names = [state.name(number) for number in range(len(state.members))]
+        weights, tried = _weights.choose(list(zip(*sides, strict=True)), names)
+        print(f"ensemble: {_weights.sentence(names, weights, tried)}", flush=True)
+        if state.folder is not None:
+            record = {"weights": dict(zip(names, weights, strict=True)), "tried": tried}
+            atomic.write_json(state.folder / "ensemble_weights.json", record)
+    queries, gallery = (concatenate(side, weights, state.names) for side in sides)
     return dataclasses.replace(state, members=[(queries, gallery)], ranking=None, rankings=(), names=("ensemble",))

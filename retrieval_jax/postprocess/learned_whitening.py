@@ -18,6 +18,7 @@ import numpy as np
 
 from retrieval_jax import arguments, index
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.moments import moments, rounding
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.whitening import (
@@ -26,8 +27,6 @@ from retrieval_jax.postprocess.whitening import (
     check_settings,
     describe,
     inverse_root,
-    moments,
-    rounding,
 )
 
 PAIRS = 2048  # pairs read at once

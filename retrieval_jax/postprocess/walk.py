@@ -1,6 +1,7 @@
 """The walk over search steps: what config.search.steps says, checked, then applied one after the other.
 
 `search` writes a ranking per stage of the walk; in-training evaluation (`evaluators.stages`) scores the same stages.
+The step "chosen" stands for steps that `choosing` chooses when the walk comes to it; they are one stage.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from retrieval_jax import pairs, postprocess
 from retrieval_jax.errors import InputError
-from retrieval_jax.postprocess import State
+from retrieval_jax.postprocess import State, choosing
 from retrieval_jax.scoring.ranking import Ranking
 
 _SETTING = "config.search.steps"
@@ -33,6 +34,10 @@ class Step:
 
 
 FIRST = Step("cosine", None)
+CHOSEN = "chosen"
+JOINS = ("ensemble", "fusion")  # steps that turn all members into one
+# The steps of models that are not networks, whatever search.steps is; those that are not listed have FIRST alone.
+OWN_STEPS = {"colour_and_edges": (FIRST, Step("whitening_by_parts", "whitening_by_parts"))}
 
 
 def parse(steps: Iterable) -> list[Step]:
@@ -50,7 +55,12 @@ def parse(steps: Iterable) -> list[Step]:
     out, taken = [], {FIRST.stage}
     for entry in steps:
         name, kwargs = pairs.split(entry, _SETTING, "('whitening', {})")
-        accepted = [*pairs.arguments(postprocess.get(name).step), "stage"]
+        if name == CHOSEN and out:
+            raise InputError(
+                f"{_SETTING} has {CHOSEN!r} after {out[-1].name!r}: put it first, because steps are chosen for the "
+                "embeddings as they are"
+            )
+        accepted = [*([] if name == CHOSEN else pairs.arguments(postprocess.get(name).step)), "stage"]
         pairs.check_arguments(name, kwargs, accepted, _SETTING, "step")
         stage = kwargs.pop("stage", name)
         if stage in taken:
@@ -83,7 +93,11 @@ def chosen(stages: Iterable[str], steps: list[Step]) -> set[str]:
 
 
 def walk(
-    state: State, steps: Iterable[Step], rank: Callable[[State, str], Ranking], stages: Iterable[str]
+    state: State,
+    steps: Iterable[Step],
+    rank: Callable[[State, str], Ranking],
+    stages: Iterable[str],
+    choose: Callable[[State], choosing.Steps] = choosing.for_state,
 ) -> Iterator[tuple[Step, State]]:
     """Applies steps one after the other; yields each step and the state after it.
 
@@ -93,9 +107,15 @@ def walk(
       rank: (state, stage) -> Ranking of the single member; called where a stage is to be ranked and its step left no
         ranking.
       stages: names of the stages to rank; the steps of the others are applied without a search.
+      choose: what "chosen" stands for, given the state.
     """
     for step in steps:
-        if step.name is not None:
+        if step.name == CHOSEN:
+            for number, (name, kwargs) in enumerate(choose(state)):
+                if name in choosing.NEED_RANKING and state.ranking is None:
+                    state = dataclasses.replace(state, ranking=rank(state, f"{step.stage}-{number}"))
+                state = postprocess.get(name).step(state, **kwargs)
+        elif step.name is not None:
             state = postprocess.get(step.name).step(state, **step.kwargs)
         if step.stage in stages and state.ranking is None:
             state = dataclasses.replace(state, ranking=rank(state, step.stage))

@@ -1,7 +1,13 @@
-"""Whitening fitted on the gallery: gives every direction unit variance, so that no few directions decide the cosine.
+"""Whitening: brings the variances of all directions closer together, so that no few of them decide the cosine.
 
-Source: the eProduct runner-up (arXiv 2208.00955): ZCA whitening of each member, covariance / N with a ridge of 1e-7,
-  then L2.
+By default as published for eProduct: fitted on the gallery, to equal variances. That hurts where queries differ from
+the gallery, or where the gallery has few rows; `power`, `relative_ridge`, `shrink`, `centre` and `fit_on` make it
+milder, and the step "chosen" finds out which of them help (docs/choosing_steps.md).
+
+Longer than 400 lines: the fitted map, its file, and how it is fitted belong together.
+
+Sources: the eProduct runner-up (arXiv 2208.00955): ZCA whitening of each member, covariance / N with a ridge of 1e-7,
+  then L2. Shrinkage: Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004).
 """
 
 from __future__ import annotations
@@ -15,10 +21,11 @@ import re
 from typing import NotRequired, TypedDict
 
 import numpy as np
-import tqdm
 
 from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings import moments as moments_lib
+from retrieval_jax.embeddings.moments import Moments
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.files.arrays import load_npz
@@ -28,9 +35,9 @@ from retrieval_jax.postprocess.l2 import normalize
 FORMAT = 1
 # Directions with less than this share of the largest variance hold nothing but the rounding of float32 vectors.
 RANK_TOLERANCE = 1e-12
-FIT_ROWS = 4096  # rows read at once
-SHIFT_ROWS = 1024  # evenly spaced rows whose mean approximates that of all while they are read
 APPLY_ROWS = 2048
+CENTRES = ("common", "own")
+FITTED_ON = ("gallery", "queries", "both", "train")
 
 
 class _Info(TypedDict):
@@ -46,9 +53,10 @@ class Whitening:
     """A fitted whitening: (vectors - mean) @ matrix.
 
     Attributes:
-      mean: [D] float64.
+      mean: [D] float64; where queries have a centre of their own, that of the gallery.
       matrix: [D, D] (ZCA) or [D, dim] (PCA, learned) float64.
       info: what it was fitted on and how: method, ridge, dim, rows; for embeddings also space and ids_sha256.
+      query_mean: [D] float64, the queries' own centre; None where both sides share `mean`.
 
     Raises:
       InputError: other shapes, or numbers that are non-finite.
@@ -57,39 +65,49 @@ class Whitening:
     mean: np.ndarray
     matrix: np.ndarray
     info: dict = dataclasses.field(default_factory=dict)
+    query_mean: np.ndarray | None = None
 
     __repr__ = brief.line
 
     def __post_init__(self):
         mean = arguments.array(self.mean, "mean", "Whitening", ("D",))
         matrix = arguments.array(self.matrix, "matrix", "Whitening", (len(mean), "dim"))
-        if not (np.isfinite(mean).all() and np.isfinite(matrix).all()):
+        own = self.query_mean
+        if own is not None:
+            own = arguments.array(own, "query_mean", "Whitening", (len(mean),))
+        if not all(np.isfinite(array).all() for array in (mean, matrix, *([] if own is None else [own]))):
             raise InputError(
                 "Whitening: mean or matrix is non-finite (NaN or infinity): fit it again on finite vectors"
             )
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "matrix", matrix)
+        object.__setattr__(self, "query_mean", own)
         object.__setattr__(self, "info", arguments.mapping(self.info, "info", "Whitening"))
 
     def version(self) -> str:
-        """Returns a fingerprint of mean and matrix; vectors of different versions must not be compared."""
+        """Returns a fingerprint of means and matrix; vectors of different versions must not be compared."""
         digest = hashlib.sha256(np.ascontiguousarray(self.mean, np.float64).tobytes())
         digest.update(np.ascontiguousarray(self.matrix, np.float64).tobytes())
+        if self.query_mean is not None:
+            digest.update(np.ascontiguousarray(self.query_mean, np.float64).tobytes())
         return digest.hexdigest()[:16]
 
-    def apply(self, vectors: np.ndarray | Embeddings) -> np.ndarray | Embeddings:
+    def apply(self, vectors: np.ndarray | Embeddings, side: str = "") -> np.ndarray | Embeddings:
         """Whitens vectors.
 
         Args:
           vectors: [n, D] array, or embeddings of the space it was fitted in.
+          side: "query" or "gallery"; needed only where the two have centres of their own.
 
         Returns:
           [n, dim] float32, not normalised. Embeddings give embeddings, computed on read if large, whose meta["space"]
           includes the whitening's version, so that they are not compared with others.
 
         Raises:
-          InputError: vectors of a different dimension or space than it was fitted on, or a non-finite one.
+          InputError: vectors of a different dimension or space than it was fitted on, a non-finite one, or no side
+            where it matters.
         """
+        mean = self._mean(side)
         if isinstance(vectors, Embeddings):
             fitted, given = self.info.get("space"), vectors.meta.get("space")
             if fitted is not None and given != fitted:
@@ -98,7 +116,7 @@ class Whitening:
                     "fit it on the gallery of the same model"
                 )
             self._check(vectors.vectors.shape)
-            whitened = vectors.map(self.apply, self.matrix.shape[1])
+            whitened = vectors.map(lambda block: self.apply(block, side), self.matrix.shape[1])
             meta = {**vectors.meta, "space": f"{given or ''}|whitening-{self.version()}", "whitening": self.info}
             return dataclasses.replace(whitened, meta=meta)
         vectors = arguments.vectors(vectors, "vectors", "whitening")
@@ -109,9 +127,19 @@ class Whitening:
             block = np.asarray(vectors[start : start + APPLY_ROWS])
             arguments.finite(block, "whitening", None, start)
             with np.errstate(over="ignore", invalid="ignore"):
-                out[start : start + APPLY_ROWS] = (block - self.mean) @ self.matrix
+                out[start : start + APPLY_ROWS] = (block - mean) @ self.matrix
             arguments.finite(out[start : start + APPLY_ROWS], "the whitened vectors", None, start)
         return out
+
+    def _mean(self, side: str) -> np.ndarray:
+        if self.query_mean is None and not side:
+            return self.mean
+        if side not in ("query", "gallery"):
+            raise InputError(
+                f"this whitening has a centre for queries and one for the gallery, and side is {side!r}: give 'query' "
+                "or 'gallery'"
+            )
+        return self.query_mean if side == "query" and self.query_mean is not None else self.mean
 
     def _check(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2 or shape[1] != len(self.mean):
@@ -121,11 +149,12 @@ class Whitening:
             )
 
     def save(self, file: str | os.PathLike) -> None:
-        """Writes mean, matrix and info to an .npz file, atomically."""
+        """Writes means, matrix and info to an .npz file, atomically."""
         file = pathlib.Path(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": FORMAT, "version": self.version(), **self.info})
-        atomic.write_npz(file, mean=self.mean, matrix=self.matrix, info=np.array(text))
+        own = {} if self.query_mean is None else {"query_mean": self.query_mean}
+        atomic.write_npz(file, mean=self.mean, matrix=self.matrix, info=np.array(text), **own)
 
     @classmethod
     def load(cls, file: str | os.PathLike) -> Whitening:
@@ -144,78 +173,49 @@ class Whitening:
                 f"finite): {remedy}"
             )
         info = documents.parse(str(arrays["info"]), _Info, name=f"the info of {file}", remedy=remedy)
-        kind, version = info.pop("format"), info.pop("version")
-        fitted = cls(mean, matrix, info)
+        kind, version, own = info.pop("format"), info.pop("version"), None
+        if info.get("centre") == "own":
+            own = load_npz(file, {"query_mean": (("float64",), 1)}, remedy=remedy)["query_mean"]
+            if own.shape != mean.shape or not np.isfinite(own).all():
+                raise InputError(f"{file} is not a whitening (its query_mean does not fit): {remedy}")
+        fitted = cls(mean, matrix, info, own)
         if kind != FORMAT or fitted.version() != version:
             raise InputError(f"{file} has a different format or changed since it was written: fit the whitening again")
         return fitted
 
 
-def moments(vectors: np.ndarray | Embeddings) -> tuple[np.ndarray, np.ndarray]:
-    """Computes mean [D] and covariance [D, D] (sum / N) of vectors in float64, in one pass, block by block.
+def spectrum(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns variances [D], largest first, and directions [D, D] (columns)."""
+    variance, directions = np.linalg.eigh(covariance)
+    variance, directions = variance[::-1], directions[:, ::-1]
+    # the sign of an eigenvector is arbitrary: fix it, so that a fit is reproducible on other machines
+    largest = np.abs(directions).argmax(0)
+    return variance, directions * np.where(directions[largest, np.arange(len(variance))] < 0, -1.0, 1.0)
 
-    The mean of a few evenly spaced rows is subtracted while reading, and the remainder at the end: in a gallery of N
-    rows at most log10(N / 1024) of float64's 16 digits cancel, because those rows are part of it. Products are in
-    float64 too: float32 would be twice as fast but drowns the smallest variances (on real vectors of 672 dimensions,
-    whitened values were off by up to 6e-3).
+
+def scales(variance: np.ndarray, ridge: float, power: float = 0.5, floor: float = 0.0) -> np.ndarray:
+    """Returns the scales [D] of directions, (variance + ridge) ** -power.
+
+    A direction with less than 1e-12 of the largest variance counts as empty and gets scale 0.
 
     Args:
-      vectors: [N, D] array, memory-mapped array or Embeddings.
-
-    Raises:
-      InputError: fewer than two vectors, a non-finite one, named by row and id, or vectors that are all the same.
+      variance: [D], largest first.
+      ridge: added to every variance.
+      power: 0.5 for equal variances, 0 for the variances as they are.
+      floor: added to every variance like the ridge; above 0, empty directions are kept, with floor ** -power at most.
     """
-    embeddings = vectors if isinstance(vectors, Embeddings) else None
-    rows = arguments.vectors(embeddings.vectors if embeddings is not None else vectors, "vectors", "whitening")
-    if rows.shape[0] < 2:
-        raise InputError(f"whitening needs at least two vectors [N, D], got shape {tuple(rows.shape)}")
-    count, width = rows.shape
-    spread = np.unique(np.linspace(0, count - 1, min(count, SHIFT_ROWS)).astype(np.int64))
-    shift = np.asarray(rows[spread], np.float64).mean(0)
-    shift[~np.isfinite(shift)] = 0.0  # the non-finite row is reported below
-    total, second = np.zeros(width), np.zeros((width, width))
-    starts = range(0, count, FIT_ROWS)
-    quiet = count * width * width < 1e12
-    for start in tqdm.tqdm(starts, desc="whitening: fit", unit="block", mininterval=1, disable=quiet):
-        block = np.asarray(rows[start : start + FIT_ROWS], np.float64)
-        arguments.finite(block, "whitening", embeddings.ids if embeddings is not None else None, start)
-        with np.errstate(over="ignore", invalid="ignore"):
-            block = block - shift
-            total += block.sum(0)
-            second += block.T @ block
-    offset = total / count
-    mean, covariance = shift + offset, second / count - np.outer(offset, offset)
-    if not np.isfinite(covariance).all():
-        raise InputError(
-            "whitening: the vectors are so large that their squares overflow: scale them, or normalise them"
-        )
-    if np.trace(covariance) <= rounding(rows) * (mean @ mean):
-        raise InputError(
-            f"whitening: all {count:,} vectors are the same up to rounding, so nothing is left to compare them by: did "
-            "the network collapse, or are all pictures the same? Leave the whitening out, or embed again"
-        )
-    return mean, covariance
-
-
-def rounding(rows) -> float:
-    """Returns the share of vectors' squared length that rounding alone may add to their variance, by their dtype."""
-    dtype = np.dtype(getattr(rows, "dtype", np.float32))
-    return float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps) ** 2
+    kept = variance > max(variance[0], 0.0) * RANK_TOLERANCE
+    if floor > 0:
+        kept, variance = np.ones_like(kept), np.maximum(variance, 0.0) + floor
+    scale = np.zeros(len(variance))
+    scale[kept] = 1.0 / np.sqrt(variance[kept] + ridge) if power == 0.5 else (variance[kept] + ridge) ** -power
+    return scale
 
 
 def inverse_root(covariance: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns directions [D, D] (columns, largest variance first) and their scales [D], 1 / sqrt(variance + ridge).
-
-    A direction with less than 1e-12 of the largest variance counts as empty and gets scale 0.
-    """
-    variance, directions = np.linalg.eigh(covariance)
-    variance, directions = variance[::-1], directions[:, ::-1]
-    kept = variance > max(variance[0], 0.0) * RANK_TOLERANCE
-    scale = np.zeros(len(variance))
-    scale[kept] = 1.0 / np.sqrt(variance[kept] + ridge)
-    # the sign of an eigenvector is arbitrary: fix it, so that a fit is reproducible on other machines
-    largest = np.abs(directions).argmax(0)
-    return directions * np.where(directions[largest, np.arange(len(variance))] < 0, -1.0, 1.0), scale
+    """Returns directions [D, D] (columns, largest variance first) and their scales [D], 1 / sqrt(variance + ridge)."""
+    variance, directions = spectrum(covariance)
+    return directions, scales(variance, ridge)
 
 
 def check_settings(width: int, ridge: float, dim: int | None) -> tuple[float, int | None]:
@@ -235,34 +235,145 @@ def describe(vectors: np.ndarray | Embeddings, **settings) -> dict:
     return info
 
 
-def fit(vectors: np.ndarray | Embeddings, ridge: float = 1e-7, dim: int | None = None) -> Whitening:
+def fit(
+    vectors: np.ndarray | Embeddings,
+    ridge: float = 1e-7,
+    dim: int | None = None,
+    *,
+    power: float = 0.5,
+    relative_ridge: float = 0.0,
+    shrink: bool = False,
+) -> Whitening:
     """Fits a whitening: ZCA, or PCA whitening to `dim` dimensions.
 
-    Reads the vectors once, block by block (`moments`): [D, D] in memory, never [N, D]. The ridge is added to every
-    variance, as in the source, so a nearly empty direction is amplified by 1 / sqrt(ridge) at most. A direction with
-    less than 1e-12 of the largest variance is empty (fewer vectors than dimensions, constant or dependent columns):
-    the source would amplify its rounding noise, here it is set to zero. On full-rank data both agree.
+    Reads the vectors once, block by block (`embeddings.moments`): [D, D] in memory, never [N, D]. The ridge is added to
+    every variance, as in the source, so a nearly empty direction is amplified by 1 / sqrt(ridge) at most. A direction
+    with less than 1e-12 of the largest variance is empty (fewer vectors than dimensions, constant or dependent
+    columns): the source would amplify its rounding noise, here it is set to zero. On full-rank data both agree.
 
     Args:
-      vectors: [N, D] array, memory-mapped array or Embeddings; the gallery's, never the queries'.
+      vectors: [N, D] array, memory-mapped array or Embeddings; as published, the gallery's.
       ridge: added to the eigenvalues of the covariance (sum / N), in the vectors' squared units.
       dim: number of directions of largest variance to keep (PCA whitening); None keeps all and rotates back to the
         original axes (ZCA).
+      power: directions are scaled by variance ** -power, 0 to 1: 0.5 gives equal variances, less is milder.
+      relative_ridge: a ridge as a share of the mean variance, such as 0.01, beside `ridge`.
+      shrink: shrink the covariance towards a multiple of the identity, by Ledoit and Wolf's share: for few rows.
 
     Returns:
       Whitening with mean [D] and matrix [D, D or dim].
 
     Raises:
-      InputError: fewer than two vectors, a non-finite vector, a negative ridge, or dim out of range.
+      InputError: fewer than two vectors, a non-finite vector, or a setting out of range.
 
-    Source: ZCA as in arXiv 2208.00955; PCA whitening as in Jegou & Chum, ECCV 2012.
+    Source: ZCA as in arXiv 2208.00955; PCA whitening as in Jegou & Chum, ECCV 2012; shrinkage as in Ledoit & Wolf 2004.
     """
     rows = arguments.vectors(vectors.vectors if isinstance(vectors, Embeddings) else vectors, "vectors", "whitening")
-    ridge, dim = check_settings(rows.shape[1], ridge, dim)
-    mean, covariance = moments(vectors)
-    directions, scale = inverse_root(covariance, ridge)
+    settings = _settings(rows.shape[1], ridge, dim, power, relative_ridge, shrink)
+    found = moments_lib.measure(vectors)
+    return _fitted(found, spectrum(found.covariance), describe(vectors), settings)
+
+
+def fit_sides(
+    queries: Embeddings,
+    gallery: Embeddings,
+    train: Embeddings | None = None,
+    *,
+    ridge: float = 1e-7,
+    dim: int | None = None,
+    power: float = 0.5,
+    relative_ridge: float = 0.0,
+    shrink: bool = False,
+    centre: str = "common",
+    fit_on: str = "gallery",
+    known: dict | None = None,
+) -> Whitening:
+    """Fits one whitening for both sides of a search.
+
+    Args:
+      queries: embeddings of the queries.
+      gallery: embeddings of the gallery.
+      train: embeddings of train listings, for fit_on "train".
+      ridge, dim, power, relative_ridge, shrink: see `fit`.
+      centre: "common", one mean, of what it is fitted on; "own", each side is centred by itself, which undoes a shift
+        between users' and shops' pictures but needs some hundred queries of all kinds.
+      fit_on: whose covariance: "gallery", "queries", "both" (their rows together; with own centres about each side's
+        mean), or "train".
+      known: moments and directions of earlier fits on the same sides, to reuse and to add to.
+
+    Returns:
+      The `Whitening`, with a query_mean for own centres.
+
+    Raises:
+      InputError: a setting out of range, no train embeddings, or what `fit` raises.
+    """
+    arguments.choice(centre, "centre", "whitening", CENTRES)
+    arguments.choice(fit_on, "fit_on", "whitening", FITTED_ON)
+    settings = _settings(gallery.dim, ridge, dim, power, relative_ridge, shrink)
+    if fit_on == "train" and train is None:
+        raise InputError(
+            "whitening: fit_on is 'train', and there are no embeddings of train listings: run embed with these steps, "
+            "or give 'gallery', 'queries' or 'both'"
+        )
+    sources = {"gallery": (gallery,), "queries": (queries,), "both": (queries, gallery), "train": (train,)}[fit_on]
+    known = {} if known is None else known
+    for side in sources:
+        if id(side) not in known:
+            known[id(side)] = moments_lib.measure(side)
+    own, means = centre == "own", {}
+    if own:
+        means = {
+            name: known[id(side)].mean if id(side) in known else moments_lib.mean(side)
+            for name, side in (("query", queries), ("gallery", gallery))
+        }
+    found = moments_lib.pooled([known[id(side)] for side in sources], own)
+    key = fit_on, own and len(sources) > 1
+    if key not in known:
+        known[key] = spectrum(found.covariance)
+    info = describe(sources[-1])
+    if centre != "common" or fit_on != "gallery":
+        info |= {"centre": centre, "fit_on": fit_on, "rows": sum(map(len, sources))}
+        info["fitted_ids_sha256"] = [side.ids.sha256() for side in sources]
+        info["ids_sha256"] = gallery.ids.sha256()
+    return _fitted(found, known[key], info, settings, means.get("gallery"), means.get("query"))
+
+
+def _settings(width: int, ridge, dim, power, relative_ridge, shrink) -> dict:
+    """Returns the checked settings of a fit, by name."""
+    ridge, dim = check_settings(width, ridge, dim)
+    return {
+        "ridge": ridge,
+        "dim": dim,
+        "power": arguments.number(power, "power", "whitening", low=0, high=1),
+        "relative_ridge": arguments.number(relative_ridge, "relative_ridge", "whitening", low=0),
+        "shrink": arguments.flag(shrink, "shrink", "whitening"),
+    }
+
+
+def _fitted(
+    found: Moments,
+    found_spectrum: tuple[np.ndarray, np.ndarray],
+    info: dict,
+    settings: dict,
+    mean: np.ndarray | None = None,
+    query_mean: np.ndarray | None = None,
+) -> Whitening:
+    """Returns the whitening that has these moments and checked settings; info gets the settings."""
+    ridge, dim, power = settings["ridge"], settings["dim"], settings["power"]
+    (variance, directions), average = found_spectrum, np.trace(found.covariance) / len(found.mean)
+    floor = settings["relative_ridge"] * average
+    info = {"rows": info["rows"], "method": "zca" if dim is None else "pca", "ridge": ridge, "dim": dim, **info}
+    if settings["shrink"]:
+        share = found.shrinkage()
+        variance, floor = (1 - share) * variance, floor + share * average  # the directions stay
+        info["shrinkage"] = share
+    # as published, only what was published is in the info: it is part of files that others read
+    info |= {
+        name: settings[name] for name, usual in (("power", 0.5), ("relative_ridge", 0.0)) if settings[name] != usual
+    }
+    scale = scales(variance, ridge, power, floor)
     matrix = (directions * scale) @ directions.T if dim is None else (directions * scale)[:, :dim]
-    return Whitening(mean, matrix, describe(vectors, method="zca" if dim is None else "pca", ridge=ridge, dim=dim))
+    return Whitening(found.mean if mean is None else mean, matrix, info, query_mean)
 
 
 def apply_to_member(state: State, number: int, fitted: Whitening) -> tuple[Embeddings, Embeddings]:
@@ -271,27 +382,40 @@ def apply_to_member(state: State, number: int, fitted: Whitening) -> tuple[Embed
     Args:
       state: whitening_<member>.npz is saved in its folder, if it has one.
       number: which member.
-      fitted: the whitening, fitted on the member's gallery.
+      fitted: the whitening, fitted on the member.
     """
     if state.folder is not None:
         fitted.save(state.folder / f"whitening_{re.sub(r'[^A-Za-z0-9_.-]', '_', state.name(number))}.npz")
-    queries, gallery = (fitted.apply(side).map(normalize) for side in state.members[number])
-    return queries, gallery
+    queries, gallery = state.members[number]
+    return fitted.apply(queries, "query").map(normalize), fitted.apply(gallery, "gallery").map(normalize)
 
 
-def step(state: State, *, ridge: float = 1e-7, dim: int | None = None) -> State:
-    """Fits on each member's gallery, whitens its queries and gallery, then normalises to length 1.
+def step(
+    state: State,
+    *,
+    ridge: float = 1e-7,
+    dim: int | None = None,
+    power: float = 0.5,
+    relative_ridge: float = 0.0,
+    shrink: bool = False,
+    centre: str = "common",
+    fit_on: str = "gallery",
+) -> State:
+    """Fits on each member, whitens its queries and gallery, then normalises to length 1.
 
     Args:
       state: every member is whitened separately; whitening_<member>.npz is saved if the state has a folder.
-      ridge: see `fit`.
-      dim: see `fit`.
+      ridge, dim, power, relative_ridge, shrink: see `fit`.
+      centre, fit_on: see `fit_sides`; as published, both sides are centred and whitened by the gallery.
 
     Returns:
       The state with whitened unit vectors, computed on read if large, and no ranking.
     """
     arguments.instance(state, State, "state", "whitening")
+    kwargs = {"ridge": ridge, "dim": dim, "power": power, "relative_ridge": relative_ridge, "shrink": shrink}
+    kwargs |= {"centre": centre, "fit_on": fit_on}
     members = [
-        apply_to_member(state, number, fit(gallery, ridge, dim)) for number, (_, gallery) in enumerate(state.members)
+        apply_to_member(state, number, fit_sides(queries, gallery, state.evidence_of(number).train, **kwargs))
+        for number, (queries, gallery) in enumerate(state.members)
     ]
     return dataclasses.replace(state, members=members, ranking=None)

@@ -133,7 +133,8 @@ def defaults() -> ConfigDict:
     config.train.eval_every_epochs = 2.0
 
     config.embed = ConfigDict()
-    config.embed.models = ("histogram", "untrained", "trained")  # and "pretrained", public weights as they are:
+    # Baselines and networks, and "pretrained", public weights as they are:
+    config.embed.models = ("histogram", "colour_and_edges", "untrained", "trained")
     config.embed.pretrained = ConfigDict({"name": "", "path": "", "offline": False, "dtype": "float32"})
     config.embed.pretrained.kwargs = ConfigDict()
     config.embed.predict_fn = "embed_image"  # the task's function that embeds
@@ -156,9 +157,14 @@ def defaults() -> ConfigDict:
     config.search.k = 100
     config.search.index = "exact"
     config.search.index_kwargs = ConfigDict()
-    config.search.steps = (("whitening", {}), ("reranking", {}))
+    # "chosen" chooses the steps by the data, without labels (docs/choosing_steps.md); as published for eProduct:
+    # (("whitening", {}), ("reranking", {})).
+    config.search.steps = (("chosen", {}),)
     config.search.stages = ()  # stages to search and save, such as ("ensemble", "reranking"); () for all
     config.search.members = ()  # of an ensemble: configs, "name" or "name:arg"
+    # Models of this run that the step "ensemble" joins, such as ("trained", "colour_and_edges"); with members, those of
+    # the first member's run that join them, such as ("colour_and_edges",).
+    config.search.join = ()
 
     config.evaluate = ConfigDict()
     config.evaluate.ks = (1, 10)
@@ -200,7 +206,7 @@ def lock(config: ConfigDict) -> ConfigDict:
 
 
 def ensemble(config: ConfigDict, members: tuple[str, ...], *, runlocal: bool) -> None:
-    """Turns a config into an ensemble: members train by themselves, their whitened embeddings are joined and searched.
+    """Turns a config into an ensemble: members train by themselves, their embeddings are joined and searched.
 
     Args:
       config: changed in place: the blocks of what the members do are removed.
@@ -211,7 +217,7 @@ def ensemble(config: ConfigDict, members: tuple[str, ...], *, runlocal: bool) ->
     if runlocal:
         members = tuple(member + ("," if ":" in member else ":") + "runlocal" for member in members)
     config.search.members = members
-    config.search.steps = (("whitening", {}), ("ensemble", {}), ("reranking", {}))
+    config.search.steps = (("chosen", {}), ("ensemble", {}))
 
 
 def without_training(config: ConfigDict) -> None:

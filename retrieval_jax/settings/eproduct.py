@@ -88,6 +88,7 @@ def experiment(
     config.train.checkpoint_every_steps = 2000
     config.train.eval_every_epochs = 1.0  # runs only where the ground truth of the queries is known
     config.embed.models = ("trained",)
+    config.search.steps = (("whitening", {}), ("reranking", {}))  # as published
     if arg.runlocal:
         config.data.kwargs.update({"num_train": 64, "num_val": 8, "num_query": 8, "num_gallery": 32, "image_size": 32})
         config.data.image_size = (32, 32)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.training import optim
+from retrieval_jax.training import allocation, optim
 
 VARIABLE = "RETRIEVAL_JAX_DISTRIBUTED"
 HEARTBEAT = "RETRIEVAL_JAX_HEARTBEAT_SECONDS"  # a process silent for that long is considered dead
@@ -76,6 +76,8 @@ def make_mesh(devices=None, *, data=0, fsdp=1):
       InputError: the sizes do not match the number of devices.
     """
     devices = jax.devices() if devices is None else devices
+    if all(device.platform == "cpu" for device in devices):
+        allocation.keep_memory()
     sizes = (data or max(1, len(devices) // max(fsdp, 1)), fsdp)
     if min(sizes) < 1 or sizes[0] * sizes[1] != len(devices):
         raise InputError(

@@ -38,16 +38,6 @@ def peak_flops() -> float | None:
     return next((peak for pattern, peak in PEAKS if re.search(pattern, kind)), None)
 
 
-def flops(compiled) -> float | None:
-    """Returns the FLOPs of one call of a compiled program on one device, or None if the compiler does not report them.
-
-    Args:
-      compiled: result of `jitted.lower(...).compile()`.
-    """
-    cost = compiled.cost_analysis()
-    return (cost or {}).get("flops") or None
-
-
 def utilisation(step_flops: float | None, seconds: float) -> float | None:
     """Returns the share of the device's peak FLOP/s that a step reaches (MFU), or None if unknown.
 

@@ -266,6 +266,7 @@ ROWS: dict[str, Kind] = {
     "search.steps": PAIRS,
     "search.stages": NAMES,
     "search.members": each(NAME, "configs, such as ('fashion_vit', 'quickstart:loss=softmax')"),
+    "search.join": each(NAME, "names of models, such as ('trained', 'colour_and_edges')"),
     "evaluate.ks": each(whole(1), "whole numbers of 1 or more, such as (1, 10)"),
     "evaluate.submission_stage": TEXT,
     "evaluate.selection_share": SHARE,
@@ -438,7 +439,7 @@ def _unlabelled(settings: dict) -> str:
 
 
 def _twice(settings: dict) -> str:
-    for name in ("embed.models", "search.members"):
+    for name in ("embed.models", "search.members", "search.join"):
         found = _get(settings, name) or []
         twice = sorted({one for one in found if found.count(one) > 1})
         if twice:

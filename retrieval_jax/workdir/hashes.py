@@ -73,6 +73,8 @@ def blocks(config, verb: str) -> dict:
             **found["embed"],
             "sides": {split: dataclasses.asdict(side) for split, side in chosen.items()},
         }
+    if "embed" in found and sides.wants_evidence(config):
+        found["embed"] = {**found["embed"], "evidence": True}
     return found
 
 

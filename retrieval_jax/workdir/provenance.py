@@ -96,7 +96,7 @@ def hardware() -> dict:
     """Describes the machine: platform, processor, usable cores, memory, and accelerators if JAX is already loaded.
 
     Returns:
-      Text and numbers by name; "malloc" only if GLIBC_TUNABLES is set, which makes CPUs up to twice as fast.
+      Text and numbers by name; "malloc" only if GLIBC_TUNABLES is set.
     """
     found = {"platform": platform.platform(), "processor": processor(), "cores": cores()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:

@@ -96,6 +96,16 @@ def of(config) -> dict[str, Side]:
     return found
 
 
+def wants_evidence(config) -> bool:
+    """Returns whether the search reads evidence (`embeddings.evidence`), which embed then makes."""
+    return any(
+        entry[:1] in (("chosen",), ["chosen"])
+        or (len(entry) == 2 and hasattr(entry[1], "get") and entry[1].get("fit_on") == "train")
+        for entry in (config.get("search") or {}).get("steps", ())
+        if isinstance(entry, (tuple, list))
+    )
+
+
 def other_runs(config) -> tuple[str, ...]:
     """Returns the names of the configs whose runs a search takes embeddings from, each once."""
     return tuple(dict.fromkeys(side.config for side in of(config).values() if side.config))

@@ -84,6 +84,28 @@ def test_every_stage_is_scored_over_the_whole_gallery():
         stages.make(make_task(), catalog, config=make_config(steps=(("whitenning", {}),)))
 
 
+def test_a_hand_made_model_joins_every_checkpoint():
+    steps = (("whitening", {}), ("ensemble", {"weights": (1, 1)}), ("l2", {}))
+    config = make_config(steps=steps, join=("trained", "colour_and_edges"))
+    catalog = make_catalog()
+    evaluation = stages.make(make_task(), catalog, config=config)
+    scores = dict(evaluation(PARAMS))
+    assert tuple(scores) == evaluation.names
+    assert {name.partition("/")[0] for name in scores} == {"cosine", "whitening", "ensemble", "l2"}
+    alone = dict(stages.make(make_task(), catalog, **CONTEXT)(PARAMS))
+    assert scores["whitening/map@10"] == alone["whitening/map@10"]
+    config.search.steps = (("whitening", {}), ("ensemble", {"weights": (1, 0)}))
+    without = dict(stages.make(make_task(), catalog, config=config)(PARAMS))
+    assert without["ensemble/map@10"] == alone["whitening/map@10"]
+    config.search.steps = (("whitening", {}), ("ensemble", {"weights": (0, 1)}))
+    hand_made = stages.make(make_task(), catalog, config=config)
+    other = {"w": PARAMS["w"] * 0 + 1}
+    assert dict(hand_made(PARAMS))["ensemble/map@10"] == dict(hand_made(other))["ensemble/map@10"]
+    for join, words in ((("trained", "pretrained"), "cannot be scored with checkpoints"), (("histogram",), "add it")):
+        with pytest.raises(InputError, match=words):
+            stages.make(make_task(), catalog, config=make_config(steps=steps, join=join))
+
+
 def with_text(catalog):
     """Queries with a text: the ids of the values of their pictures' first row of pixels."""
     words = Ragged.of([image[0].reshape(-1) % 7 for image in catalog.query.images])

@@ -1,5 +1,7 @@
 """Ensembles by concatenation, and the full published pipeline against its published recall."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ from retrieval_jax import index, postprocess
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.embeddings.vectors import Computed
 from retrieval_jax.errors import InputError
-from retrieval_jax.postprocess import State, ensemble
+from retrieval_jax.postprocess import State, _weights, ensemble
+from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.scoring import metrics
 from retrieval_jax.scoring.ranking import Truth
 
@@ -105,3 +108,61 @@ def test_the_published_pipeline_reaches_its_published_recall():
     assert metrics.evaluate(ranking, truth)["mar@10_capped"] == pytest.approx(0.705, abs=5e-4)
     state = postprocess.get("reranking").step(State(state.members, ranking))
     assert metrics.evaluate(state.ranking, truth)["mar@10_capped"] == pytest.approx(0.857, abs=5e-4)
+
+
+def _noisy(noise, seed, dim=16, products=60):
+    """Queries and gallery of the same products, each seen with noise."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(products, dim))
+    sides = (centres + noise * rng.normal(size=centres.shape) for _ in range(2))
+    ids = ([f"{side}{row}" for row in range(products)] for side in "qg")
+    return tuple(
+        Embeddings(names, rows.astype(np.float32), {"space": f"s{seed}"})
+        for names, rows in zip(ids, sides, strict=True)
+    )
+
+
+def _hits(queries, gallery):
+    return ((normalize(queries.vectors[:]) @ normalize(gallery.vectors[:]).T).argmax(1) == np.arange(60)).mean()
+
+
+def test_weights_chosen_without_labels_beat_the_better_member(tmp_path, capsys):
+    members = [_noisy(1.1, 1), _noisy(0.8, 2)]
+    alone = [_hits(*both) for both in members]
+    state = ensemble.step(State(members, None, ("weak", "strong"), tmp_path), weights="chosen")
+    assert _hits(*state.members[0]) > max(alone)
+    record = json.loads((tmp_path / "ensemble_weights.json").read_text())
+    assert record["weights"]["strong"] > 0.3 and np.isclose(sum(record["weights"].values()), 1)
+    assert "weights weak 0" in capsys.readouterr().out
+    again = ensemble.step(State(members, None, ("weak", "strong")), weights="chosen")
+    assert np.array_equal(again.members[0][0].vectors[:], state.members[0][0].vectors[:])
+
+
+def test_a_member_of_noise_gets_next_to_no_weight():
+    noise = tuple(Embeddings(side.ids, np.random.default_rng(5).normal(size=(60, 16)), {}) for side in _noisy(0, 1))
+    noise = (noise[0], Embeddings(noise[1].ids, np.random.default_rng(6).normal(size=(60, 16)), {}))
+    members = [_noisy(0.5, 1), noise]
+    state = ensemble.step(State(members, None, ("good", "noise")), weights="chosen")
+    assert _hits(*state.members[0]) >= _hits(*members[0]) - 0.02
+
+
+def test_mutual_matches_equal_a_loop(monkeypatch):
+    monkeypatch.setattr(_weights, "BLOCK", 7)
+    members = [tuple(normalize(side.vectors[:]) for side in _noisy(1.0, seed)) for seed in (1, 2)]
+    scores = [queries @ gallery.T for queries, gallery in members]
+    for weight, found in zip(_weights.GRID, _weights._mutual(members, [1.0]), strict=True):
+        mixed = (1 - weight) * scores[0] + weight * scores[1]
+        assert np.isclose(found, np.mean([mixed[:, mixed[row].argmax()].argmax() == row for row in range(60)]))
+
+
+def test_chosen_weights_of_three_members_in_other_orders():
+    members = [_noisy(0.9, seed) for seed in (1, 2, 3)]
+    order = np.random.default_rng(0).permutation(60)
+    members[1] = tuple(side.take(order) for side in members[1])
+    state = ensemble.step(State(members, None, ("a", "b", "c")), weights="chosen")
+    assert _hits(*state.members[0]) > max(_hits(*both) for both in members)
+
+
+def test_other_words_for_weights_are_refused():
+    with pytest.raises(InputError, match="weights='choose': give one number for each member, or 'chosen'"):
+        ensemble.step(State([_noisy(1, 1)]), weights="choose")

@@ -5,7 +5,7 @@ import pytest
 
 import reference
 from retrieval_jax import embeddings, postprocess
-from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings import Embeddings, moments
 from retrieval_jax.embeddings.vectors import Computed
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, whitening
@@ -65,8 +65,8 @@ def test_shards_and_blocks_give_the_same_fit(vectors, tmp_path, monkeypatch):
     whole = whitening.fit(vectors)
     ids = [str(row) for row in range(300)]
     Embeddings(ids, vectors).save(tmp_path / "e", shard_rows=77)
-    monkeypatch.setattr(whitening, "FIT_ROWS", 32)
-    monkeypatch.setattr(whitening, "SHIFT_ROWS", 7)
+    monkeypatch.setattr(moments, "FIT_ROWS", 32)
+    monkeypatch.setattr(moments, "SHIFT_ROWS", 7)
     streamed = whitening.fit(Embeddings.load(tmp_path / "e"))
     np.testing.assert_allclose(streamed.mean, whole.mean, atol=1e-12)
     np.testing.assert_allclose(streamed.matrix, whole.matrix, atol=1e-9)
@@ -84,11 +84,11 @@ def test_vectors_are_read_once(vectors):
             Counting.read += len(block)
             return block
 
-    mean, covariance = whitening.moments(Counting())
+    mean, covariance = moments.moments(Counting())
     expected_mean, expected = naive_covariance(vectors)
     np.testing.assert_allclose(mean, expected_mean, atol=1e-12)
     np.testing.assert_allclose(covariance, expected, atol=1e-12)
-    assert Counting.read <= 300 + whitening.SHIFT_ROWS
+    assert Counting.read <= 300 + moments.SHIFT_ROWS
 
 
 @pytest.mark.parametrize("order", ["sorted", "the shift rows are outliers"])
@@ -96,10 +96,10 @@ def test_a_mean_far_from_zero_costs_no_digits(order, monkeypatch):
     # E[x^2] - mean^2 loses all 16 digits here, and a shift that misses the mean loses some
     rng = np.random.default_rng(3)
     vectors = 1e8 + np.sort(rng.normal(size=(4096, 3)), axis=0)
-    monkeypatch.setattr(whitening, "SHIFT_ROWS", 16)
+    monkeypatch.setattr(moments, "SHIFT_ROWS", 16)
     if order != "sorted":
         vectors[np.linspace(0, 4095, 16).astype(int)] += 50
-    mean, covariance = whitening.moments(vectors)
+    mean, covariance = moments.moments(vectors)
     small = vectors - 1e8
     np.testing.assert_allclose(mean, 1e8 + small.mean(0), rtol=1e-15)
     np.testing.assert_allclose(covariance, np.cov(small.T, bias=True), rtol=1e-9)
@@ -198,3 +198,110 @@ def test_parity_with_the_runner_up():
         fitted = whitening.fit(file["gallery_0"])
         for side in ("query", "gallery"):
             assert np.abs(fitted.apply(file[f"{side}_0"]) - file[f"whitened_{side}_0"]).max() <= 1e-3
+
+
+# ------------------------------------------------------------------------------------------------ milder whitening
+
+
+def plain_matrix(covariance, power, ridge=1e-7, relative=0.0):
+    """Returns (covariance + ridges) ** -power by singular values, not by the eigenvectors that the module uses."""
+    full = covariance + (ridge + relative * np.trace(covariance) / len(covariance)) * np.eye(len(covariance))
+    left, values, right = np.linalg.svd(full)
+    return left @ np.diag(values**-power) @ right
+
+
+@pytest.mark.parametrize("power, relative", [(0.0, 0.0), (0.1, 0.0), (0.25, 0.01), (0.5, 0.1), (1.0, 0.0)])
+def test_power_and_relative_ridge_equal_plain_numpy(vectors, power, relative):
+    mean, covariance = naive_covariance(vectors)
+    fitted = whitening.fit(vectors, power=power, relative_ridge=relative)
+    np.testing.assert_allclose(fitted.mean, mean, atol=1e-12)
+    np.testing.assert_allclose(fitted.matrix, plain_matrix(covariance, power, relative=relative), atol=1e-9)
+    assert fitted.info["ridge"] == 1e-7 and fitted.info.get("power", 0.5) == power
+
+
+@pytest.mark.parametrize("rows, width, dtype", [(250, 40, np.float32), (20, 40, np.float16), (300, 5, np.float64)])
+def test_shrinkage_is_ledoit_and_wolfs(rows, width, dtype, monkeypatch):
+    covariance = pytest.importorskip("sklearn.covariance")
+    rng = np.random.default_rng(4)
+    vectors = (rng.normal(size=(rows, width)) * np.linspace(0.3, 2, width) + 3).astype(dtype)
+    expected, share = covariance.ledoit_wolf(vectors.astype(np.float64))
+    monkeypatch.setattr(moments, "FIT_ROWS", 7)
+    fitted = whitening.fit(vectors, shrink=True, power=0.25)
+    assert fitted.info["shrinkage"] == pytest.approx(share, rel=1e-9) and 0 < share < 1
+    np.testing.assert_allclose(fitted.matrix, plain_matrix(expected, 0.25), atol=1e-9)
+
+
+@pytest.mark.parametrize("centre", ["common", "own"])
+@pytest.mark.parametrize("fit_on", ["gallery", "queries", "both", "train"])
+def test_each_side_has_the_centre_and_the_covariance_that_were_asked_for(fit_on, centre):
+    rng = np.random.default_rng(5)
+    rows = {"query": rng.normal(size=(40, 4)) + 3, "gallery": rng.normal(size=(90, 4)) * [1, 2, 3, 4], "train": None}
+    rows["train"] = rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4)) - 1
+    sides = {name: Embeddings([str(i) for i in range(len(v))], v, {"space": "s"}) for name, v in rows.items()}
+    fitted = whitening.fit_sides(
+        sides["query"], sides["gallery"], sides["train"], centre=centre, fit_on=fit_on, power=0.25, shrink=True
+    )
+    wide = {name: np.asarray(side.block(0, len(side)), np.float64) for name, side in sides.items()}
+    if fit_on == "both" and centre == "own":
+        used = np.concatenate([wide["query"] - wide["query"].mean(0), wide["gallery"] - wide["gallery"].mean(0)])
+    else:
+        names = {"both": ("query", "gallery"), "queries": ("query",)}.get(fit_on, (fit_on,))
+        used = np.concatenate([wide[name] for name in names])
+    found = moments.measure(used)
+    share, covariance = found.shrinkage(), np.cov(used.T, bias=True)
+    mixed = (1 - share) * covariance + share * np.trace(covariance) / 4 * np.eye(4)
+    np.testing.assert_allclose(fitted.matrix, plain_matrix(mixed, 0.25), atol=1e-7)
+    for side in ("query", "gallery"):
+        mean = wide[side].mean(0) if centre == "own" else used.mean(0)
+        expected = (wide[side] - mean) @ fitted.matrix
+        np.testing.assert_allclose(fitted.apply(sides[side], side).block(0, 5), expected[:5], atol=1e-5)
+
+
+def test_own_centres_are_two_maps_of_one_space(vectors, tmp_path):
+    ids = [str(row) for row in range(300)]
+    queries, gallery = (Embeddings(ids, side, {"space": "s"}) for side in (vectors + 2, vectors))
+    fitted = whitening.fit_sides(queries, gallery, centre="own", fit_on="queries", power=0.1)
+    spaces = {fitted.apply(side, name).meta["space"] for side, name in ((queries, "query"), (gallery, "gallery"))}
+    assert spaces == {f"s|whitening-{fitted.version()}"}
+    np.testing.assert_allclose(
+        fitted.apply(queries, "query").block(0, 9), fitted.apply(gallery, "gallery").block(0, 9), atol=1e-4
+    )
+    with pytest.raises(InputError, match="a centre for queries and one for the gallery"):
+        fitted.apply(vectors)
+    fitted.save(tmp_path / "own.npz")
+    again = Whitening.load(tmp_path / "own.npz")
+    assert again.version() == fitted.version() and np.array_equal(again.query_mean, fitted.query_mean)
+    shared = Whitening(fitted.mean, fitted.matrix, fitted.info)
+    assert shared.version() != fitted.version()
+    with np.load(tmp_path / "own.npz") as arrays:
+        np.savez(tmp_path / "moved.npz", **{**arrays, "query_mean": arrays["query_mean"] + 1})
+        np.savez(tmp_path / "lost.npz", **{name: arrays[name] for name in ("mean", "matrix", "info")})
+    for name in ("moved.npz", "lost.npz"):
+        with pytest.raises(InputError, match=name):
+            Whitening.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("fit_on", ["gallery", "queries", "both"])
+@pytest.mark.parametrize("kwargs", [{}, {"relative_ridge": 0.01}, {"shrink": True}, {"power": 0.0}])
+def test_few_rows_give_finite_bounded_vectors(fit_on, kwargs):
+    rng = np.random.default_rng(6)
+    sides = [Embeddings([str(i) for i in range(n)], rng.normal(size=(n, 30)).astype(np.float16)) for n in (5, 12)]
+    fitted = whitening.fit_sides(*sides, centre="own", fit_on=fit_on, **kwargs)
+    for side, name in zip(sides, ("query", "gallery"), strict=True):
+        found = fitted.apply(side, name).block(0, len(side))
+        assert np.isfinite(found).all() and np.abs(found).max() < 1e3
+
+
+def test_settings_that_cannot_be_are_refused(vectors):
+    state = State([(Embeddings([str(i) for i in range(300)], vectors),) * 2])
+    for kwargs, words in (
+        ({"power": -0.1}, "power"),
+        ({"power": 1.5}, "power"),
+        ({"relative_ridge": float("nan")}, "relative_ridge"),
+        ({"shrink": "yes"}, "shrink"),
+        ({"centre": "owm"}, "did you mean 'own'|own"),
+        ({"fit_on": "querys"}, "queries"),
+        ({"fit_on": "train"}, "no embeddings of train listings"),
+    ):
+        with pytest.raises(InputError, match=words):
+            whitening.step(state, **kwargs)

@@ -132,6 +132,20 @@ def test_rows_that_mine_set_aside_are_an_output_if_there_are_any(tmp_path):
     assert set(record["outputs"]) == {"attributes/part-0", "set_aside.csv"}
 
 
+def test_embed_depends_on_whether_the_search_wants_evidence():
+    hashes = [
+        workdir.stage_hash(make_config(**{"search.steps": steps}), "embed")
+        for steps in (
+            (("a", {}),),
+            (("b", {}),),
+            (("chosen", {}),),
+            (("whitening", {"fit_on": "train"}),),
+            ("a", "chosen"),
+        )
+    ]
+    assert hashes[0] == hashes[1] == hashes[4] != hashes[2] == hashes[3]
+
+
 def test_a_tuned_memory_allocator_is_recorded(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     assert "malloc" not in provenance.hardware()

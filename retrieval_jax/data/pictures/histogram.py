@@ -7,6 +7,7 @@ BINS = (8, 4, 4)  # hue, saturation, value
 GRID = 2
 SPACE = f"histogram:hsv{'x'.join(map(str, BINS))}:grid{GRID}"
 DIM = GRID * GRID * BINS[0] * BINS[1] * BINS[2]
+META: dict = {}  # of the embeddings, beside what embed writes
 
 
 def embed(images):

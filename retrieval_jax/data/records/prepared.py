@@ -7,6 +7,7 @@
     FOLDER/catalogue/shards/<file>.json                 per complete shard: what it was made of, its checksum
     FOLDER/catalogue/<split>.parquet, truth.npz         ids, titles, categories, further columns; relevant gallery rows
     FOLDER/catalogue/table-<name>-<split>.parquet       tables that refer to listings
+    FOLDER/catalogue/*.npz                              the same columns as arrays, which are read without polars
     FOLDER/catalogue/catalogue.json                     the rest; written last, so a folder that has it is complete
 
 The records of a split are in the order of its listings. Each also carries its id and row, to check the order. Columns
@@ -22,16 +23,14 @@ import re
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
-import polars as pl
 
 from retrieval_jax import output, paths
 from retrieval_jax.data import catalog as catalog_lib
-from retrieval_jax.data import parquet
 from retrieval_jax.data.catalog import PHOTO, SPLITS, Catalog, Lazy, Split, Table
 from retrieval_jax.data.records import column_files
 from retrieval_jax.data.records import reading as records
 from retrieval_jax.data.records.shards import FORMAT, Shard, features
-from retrieval_jax.data.tables import row_checks
+from retrieval_jax.data.tables import set_aside_file
 from retrieval_jax.errors import InputError, first_line
 from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import load_npz
@@ -108,18 +107,16 @@ def finish(
         split = catalog.split(split_name)
         rows = kept[split_name] = np.array([row for _, about in made for row in about["rows"]], np.int64)
         chosen = rows.tolist()
-        columns = {"row": rows, "id": pl.Series([split.ids[row] for row in chosen], dtype=pl.String)}
+        columns = {"row": rows, "id": [split.ids[row] for row in chosen]}
         if split.titles is not None:
-            columns["title"] = pl.Series([split.titles[row] for row in chosen], dtype=pl.String)
+            columns["title"] = [split.titles[row] for row in chosen]
         if split.categories is not None:
             columns |= {f"category_{i}": column for i, column in enumerate(split.categories[rows].T)}
-        further = {}
         if isinstance(split.columns, Lazy):
             left_behind += [column for column in split.columns if column not in left_behind]
         else:
-            further = {f"{_FURTHER}{key}": catalog_lib.take(column, rows) for key, column in split.columns.items()}
-        whole = pl.concat([pl.DataFrame(columns), column_files.frame(further)], how="horizontal")
-        atomic.write(inside / f"{split_name}.parquet", whole.write_parquet)
+            columns |= {f"{_FURTHER}{key}": catalog_lib.take(column, rows) for key, column in split.columns.items()}
+        column_files.save(inside / split_name, columns)
         infos.append(
             tfds.core.SplitInfo(
                 name=split_name,
@@ -139,7 +136,7 @@ def finish(
         places = {split_name: _places(rows, len(catalog.split(split_name))) for split_name, rows in kept.items()}
         for key, table in catalog.tables.items():
             moved = table.moved(places)
-            atomic.write(inside / _table_file(key), column_files.frame(moved.columns).write_parquet)
+            column_files.save(inside / _table_file(key), moved.columns)
             tables[key] = {"rows_of": dict(moved.rows_of), "read": len(table), "kept": len(moved)}
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
@@ -149,7 +146,7 @@ def finish(
         description=f"{catalog.name}, prepared by retrieval_jax.prepare: shorter side {settings['side']} pixels, "
         f"JPEG quality {settings['quality']}.",
     )
-    row_checks.write_set_aside(folder / "set_aside.csv", catalog.set_aside)
+    set_aside_file.write(folder / "set_aside.csv", catalog.set_aside)
     return {
         "format": FORMAT,
         "name": catalog.name,
@@ -194,7 +191,7 @@ def _places(kept: np.ndarray, count: int) -> np.ndarray:
 
 
 def _table_file(key: str) -> str:
-    return f"table-{key.replace('/', '-')}.parquet"
+    return f"table-{key.replace('/', '-')}"
 
 
 def dataset_name(folder: pathlib.Path, catalogue: str) -> str:
@@ -256,7 +253,7 @@ def _load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, se
         )
     try:
         splits = {
-            name: _split(folder, name, shards, about["category_names"], max_pixels, decode_at_least)
+            name: _split(folder, name, shards, about["category_names"], max_pixels, decode_at_least, remedy)
             for name, shards in about["splits"].items()
             if name in (*SPLITS, PHOTO)
         }
@@ -265,7 +262,7 @@ def _load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, se
             found = load_npz(inside / "truth.npz", dict.fromkeys(("indptr", "rows"), (("int64",), 1)), remedy=remedy)
             truth = ranking.Truth(splits["query"].ids, splits["gallery"].ids, found["indptr"], found["rows"])
         tables = {
-            key: Table(column_files.columns(parquet.read(inside / _table_file(key))), table["rows_of"])
+            key: Table(column_files.load(inside / _table_file(key), remedy), table["rows_of"])
             for key, table in about.get("tables", {}).items()
         }
         with io.TextIOWrapper(opened(folder / "set_aside.csv"), encoding="utf-8", newline="") as file:
@@ -289,7 +286,7 @@ def _load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, se
     except Exception as error:  # Parquet and CSV readers each raise their own
         raise InputError(f"{folder}: its tables cannot be read ({first_line(error)}); {remedy}") from error
     if set_aside_path is not None:
-        row_checks.write_set_aside(set_aside_path, set_aside)
+        set_aside_file.write(set_aside_path, set_aside)
     return catalog
 
 
@@ -300,6 +297,7 @@ def _split(
     category_names: list[list[str]],
     max_pixels: int,
     decode_at_least: int | None,
+    remedy: str,
 ) -> Split:
     for shard in shards:
         file = folder / shard["file"]
@@ -308,35 +306,35 @@ def _split(
             raise InputError(f"{file} {wrong}: copy it again, or run prepare again with the same --out")
         if shard["records"] > shard["bytes"]:
             raise InputError(f"{file} cannot hold {shard['records']:,} records: run prepare again with the same --out")
-    frame = parquet.read(folder / "catalogue" / f"{name}.parquet")
+    columns = column_files.load(folder / "catalogue" / name, remedy)
+    if missing := [column for column in ("id", "row") if column not in columns]:
+        raise ValueError(f"the split {name} has no column {missing[0]!r}")
+    ids, titles, rows = columns["id"], columns.get("title"), columns["row"]
     count = sum(shard["records"] for shard in shards)
-    if len(frame) != count:
+    if len(ids) != count:
         raise InputError(
-            f"{folder}: the split {name} has {len(frame):,} listings, but its files have {count:,} "
+            f"{folder}: the split {name} has {len(ids):,} listings, but its files have {count:,} "
             "records; run prepare again with the same --out"
         )
-    expected = {"id": pl.String, "row": pl.Int64} | ({"title": pl.String} if "title" in frame.columns else {})
-    wrong = [name for name, kind in expected.items() if frame[name].dtype != kind or frame[name].has_nulls()]
+    texts = {"id": ids} | ({} if titles is None else {"title": titles})
+    wrong = [key for key, column in texts.items() if not isinstance(column, list) or None in column]
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.int64:
+        wrong.append("row")
     if wrong:
-        raise ValueError(f"the column {wrong[0]!r} of {name}.parquet is not what it was written as")
+        raise ValueError(f"the column {wrong[0]!r} of the split {name} is not what it was written as")
     categories, levels = None, len(category_names)
-    if levels and "category_0" in frame.columns:
-        categories = frame.select(f"category_{i}" for i in range(levels)).to_numpy().astype(np.int32)
+    if levels and "category_0" in columns:
+        categories = np.stack([columns[f"category_{i}"] for i in range(levels)], axis=1).astype(np.int32)
         most = [len(names) for names in category_names]
         if ((categories < -1) | (categories >= most)).any():
-            raise ValueError(f"{name}.parquet has categories without a name")
-    images = records.RecordImages(
-        folder, name, np.arange(len(frame)), "image", frame["row"].to_numpy(), max_pixels, decode_at_least
-    )
-    further = [column for column in frame.columns if column.startswith(_FURTHER)]
+            raise ValueError(f"the split {name} has categories without a name")
+    images = records.RecordImages(folder, name, np.arange(len(ids)), "image", rows, max_pixels, decode_at_least)
+    further = {key: column for key, column in columns.items() if key.startswith(_FURTHER)}
     return Split(
         name,
-        frame["id"].to_list(),
-        frame["title"].to_list() if "title" in frame.columns else None,
+        ids,
+        titles,
         categories,
         images,
-        columns={
-            column.removeprefix(_FURTHER): values
-            for column, values in column_files.columns(frame.select(further)).items()
-        },
+        columns={key.removeprefix(_FURTHER): column for key, column in further.items()},
     )

@@ -7,10 +7,9 @@ import difflib
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import tqdm
 
 from retrieval_jax import errors
@@ -19,11 +18,12 @@ from retrieval_jax.data.pictures import decoding, headers
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS, BadImage
 from retrieval_jax.data.records import folders, prepared
 from retrieval_jax.data.records import reading as records
-from retrieval_jax.data.tables import building, row_checks
-from retrieval_jax.data.tables import columns as columns_lib
-from retrieval_jax.data.tables import loading as tables
-from retrieval_jax.data.tables.left_out import Listed
 from retrieval_jax.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    from retrieval_jax.data.tables import columns as columns_lib
+    from retrieval_jax.data.tables import row_checks
+    from retrieval_jax.data.tables.left_out import Listed
 
 
 def load_tfds(
@@ -76,6 +76,10 @@ def load_tfds(
                 "prepare it again into another folder, with --config.data.leave_out set to this list"
             )
         return prepared.load(folder, max_pixels, decode_at_least, set_aside_path)
+    # Not for prepared catalogues: a training on one needs no polars.
+    from retrieval_jax.data.tables import building
+    from retrieval_jax.data.tables import columns as columns_lib
+
     builder = records.dataset(folder)
     places = _splits(builder.info, splits)
     columns, further, kinds = _columns(builder.info, columns or {})
@@ -139,6 +143,8 @@ def _folder(root: str | None, name: str | None, data_dir: str | None) -> pathlib
 
 def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str, np.ndarray]]:
     """Returns, for each of our splits, the dataset's split and the places of its records there."""
+    from retrieval_jax.data.tables import loading as tables
+
     known = list(info.splits)
     wanted = wanted or {split: split for split in SPLITS if split in known}
     wanted = {ours: theirs for ours, theirs in wanted.items() if theirs}
@@ -174,6 +180,8 @@ def _splits(info: Any, wanted: Mapping[str, str] | None) -> dict[str, tuple[str,
 
 def _columns(info: Any, given: Mapping[str, Any]) -> tuple[dict, list[columns_lib.Further], dict]:
     """Returns the map of columns and further columns, checked, and the tfds feature of every column of the dataset."""
+    from retrieval_jax.data.tables import columns as columns_lib
+
     own, further = columns_lib.declared(given, ("image", "id", "title", "categories", "product"))
     if wrong := [one.name for one in further if one.file or len(one.headers) > 1 or one.kind == "list"]:
         raise InputError(
@@ -232,6 +240,10 @@ def _read(
     max_pixels: int,
 ) -> row_checks.Rows:
     """Reads the labels of every record and checks its picture; "decode" decodes it whole, False does not check."""
+    import polars as pl
+
+    from retrieval_jax.data.tables import row_checks
+
     opened = records.open_records(str(folder), theirs)
     names = {column: kinds[column].names for column in labels.values() if getattr(kinds[column], "names", None)}
     values, marks = {column: [] for column in labels}, []

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
-import io
 import logging
 import os
-import pathlib
 import re
 from collections.abc import Iterable
 from concurrent import futures
@@ -20,9 +17,9 @@ import tqdm
 
 from retrieval_jax import brief, output
 from retrieval_jax.data.pictures import decoding, sources
+from retrieval_jax.data.tables import set_aside_file
 from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.errors import InputError, short
-from retrieval_jax.files import atomic
 
 _log = logging.getLogger(__name__)
 
@@ -345,7 +342,7 @@ def settle(
             "files": files,
         }
     if set_aside_path is not None:
-        write_set_aside(set_aside_path, set_aside)
+        set_aside_file.write(set_aside_path, set_aside)
     if refused:
         more = f"\nAll {len(set_aside):,} are listed in {set_aside_path}." if set_aside_path is not None else ""
         raise InputError(
@@ -364,19 +361,3 @@ def settle(
             f" (see {set_aside_path})" if set_aside_path is not None else "",
         )
     return counts, set_aside
-
-
-def write_set_aside(path: Any, set_aside: list[dict]) -> None:
-    """Writes the rows that were set aside as CSV: file, row, id, reason, sentence.
-
-    Args:
-      path: of the CSV; its folder is created.
-      set_aside: dicts with these keys; without any, only the header is written.
-    """
-    content = io.StringIO()
-    writer = csv.DictWriter(content, ["file", "row", "id", "reason", "sentence"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: output.cell(value) for name, value in row.items()} for row in set_aside)
-    path = pathlib.Path(path) if isinstance(path, str) else path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(path, content.getvalue().encode("utf-8", "backslashreplace"))

@@ -14,9 +14,10 @@ import numpy as np
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.backbones.convnext import Patches
 from retrieval_jax.models.backbones.vit import grid_of_file, nearest_grid, patch_grid, resample_positions
-from retrieval_jax.models.layers import blocks, relative_bias
+from retrieval_jax.models.layers import blocks, positions, relative_bias
 from retrieval_jax.models.layers.attention import attention
 from retrieval_jax.models.layers.linear import Dense, gelu
+from retrieval_jax.models.layers.norm import layer_norm
 from retrieval_jax.models.layers.pooling import DropPath, Pool
 from retrieval_jax.pairs import near
 
@@ -41,6 +42,7 @@ class Attention(nn.Module):
       relative_bias: whether the block has its own table.
       qkv_bias: whether queries and values have a bias; keys never do.
       dtype: type of the computation.
+      kernel: see `attention.attention`.
     """
 
     num_heads: int
@@ -49,6 +51,7 @@ class Attention(nn.Module):
     relative_bias: bool = True
     qkv_bias: bool = True
     dtype: Any = jnp.float32
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, table: jax.Array | None = None) -> jax.Array:
@@ -65,7 +68,7 @@ class Attention(nn.Module):
             own = relative_table(self, self.made_for, self.grid, self.num_heads)
             table = own if table is None else own + table
         bias = None if table is None else relative_bias.matrix(table, self.grid)[None]
-        out = attention(query, key, value, bias)
+        out = attention(query, key, value, bias, self.kernel)
         return Dense(width, dtype=self.dtype, name="proj")(out.reshape(batch, tokens, width))
 
 
@@ -96,17 +99,25 @@ class Block(nn.Module):
     mlp_ratio: float = 4.0
     layer_scale: float | None = 0.1
     dtype: Any = jnp.float32
+    attention_kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x, rate: float | jax.Array, train: bool):
         """Maps [B, 1 + N, C], or a pair of that and a table of biases, to the same; `rate` is the drop-path rate."""
         x, table = x if isinstance(x, tuple) else (x, None)
-        y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
+        y = layer_norm("norm1", _EPSILON, self.dtype)(x)
         y = Attention(
-            self.num_heads, self.grid, self.made_for, self.relative_bias, self.qkv_bias, self.dtype, name="attention"
+            self.num_heads,
+            self.grid,
+            self.made_for,
+            self.relative_bias,
+            self.qkv_bias,
+            self.dtype,
+            self.attention_kernel,
+            name="attention",
         )(y, table)
         x = x + DropPath(rate)(self._scaled("attention_scale", y), train)
-        y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
+        y = layer_norm("norm2", _EPSILON, self.dtype)(x)
         y = Dense(int(x.shape[-1] * self.mlp_ratio), dtype=self.dtype, name="fc1")(y)
         y = Dense(x.shape[-1], dtype=self.dtype, name="fc2")(gelu(y))
         x = x + DropPath(rate)(self._scaled("mlp_scale", y), train)
@@ -138,6 +149,7 @@ class Model(nn.Module):
       shared_relative_bias: whether all blocks share one table.
       norm_after_pooling: whether the last norm comes after the pooling; None for unless the pooling is "token".
       dtype: type of the computation; parameters stay float32.
+      attention_kernel: "auto", the fastest of the backend, "xla", or "cudnn"; see `attention.attention`.
       remat: recompute blocks in the backward pass to save memory.
       scan: run the blocks as one loop over stacked parameters.
     """
@@ -158,6 +170,7 @@ class Model(nn.Module):
     shared_relative_bias: bool = False
     norm_after_pooling: bool | None = None
     dtype: Any = jnp.float32
+    attention_kernel: str = "auto"
     remat: bool = False
     scan: bool = False
 
@@ -193,7 +206,7 @@ class Model(nn.Module):
         token = jnp.broadcast_to(token.astype(self.dtype), (x.shape[0], 1, width))
         x = jnp.concatenate([token, x.reshape(x.shape[0], -1, width)], 1)
         if self.absolute_positions:
-            x = x + self._positions(made_for, grid, width).astype(self.dtype)
+            x = positions.add(x, self._positions(made_for, grid, width).astype(self.dtype))
 
         def make(name):
             return Block(
@@ -205,6 +218,7 @@ class Model(nn.Module):
                 self.mlp_ratio,
                 self.layer_scale,
                 self.dtype,
+                self.attention_kernel,
                 name=name,
             )
 
@@ -214,12 +228,12 @@ class Model(nn.Module):
         x = x[0] if self.shared_relative_bias else x
         after = self.pooling != "token" if self.norm_after_pooling is None else self.norm_after_pooling
         if not after:
-            x = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")(x)
+            x = layer_norm("norm", _EPSILON, self.dtype)(x)
         if self.pooling == "token":
             x = x[:, 0].astype(jnp.float32)
         else:
             x = Pool(self.pooling, num_heads, self.dtype, name="pool")(x[:, 1:])
-        return {"embedding": nn.LayerNorm(epsilon=_EPSILON, name="head_norm")(x) if after else x}
+        return {"embedding": layer_norm("head_norm", _EPSILON)(x) if after else x}
 
     def _positions(self, made_for: tuple[int, int] | None, grid: tuple[int, int], width: int) -> jax.Array:
         """Returns the position embeddings of the class token and a grid of patches, [1, 1 + rows * columns, width]."""

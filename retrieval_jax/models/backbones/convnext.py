@@ -7,7 +7,6 @@ CPUs.
 Longer than 400 lines: the network and its mapping to timm's models change together.
 """
 
-import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -15,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.models.layers import blocks
+from retrieval_jax.models.layers import blocks, pooling
 from retrieval_jax.models.layers.depthwise import depthwise_conv
 from retrieval_jax.models.layers.linear import Dense, product
+from retrieval_jax.models.layers.norm import layer_norm
 from retrieval_jax.models.layers.pooling import ACTIVATIONS, DropPath, Pool, activation
 from retrieval_jax.pairs import near
 
@@ -114,7 +114,7 @@ class Block(nn.Module):
         kernel = self.param("dw_kernel", _INIT, (self.kernel_size, self.kernel_size, channels))
         bias = self.param("dw_bias", nn.initializers.zeros, (channels,))
         branch = depthwise_conv(x, kernel) + bias.astype(self.dtype)
-        branch = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(branch)
+        branch = layer_norm("norm", self.epsilon, self.dtype)(branch)
         branch = Dense(4 * channels, kernel_init=_INIT, dtype=self.dtype, name="fc1")(branch)
         branch = activation(self.act)(branch)
         if self.response_norm:
@@ -138,10 +138,10 @@ class Model(nn.Module):
       kernel_size: size of the depthwise kernels, one for all stages or one per stage.
       pool_stages: stages whose maps are pooled and normalised; the embedding concatenates them in this order. Early
         stages keep colours and textures that the last one (3) discards.
-      pool_bands: number of horizontal bands of equal height that the map of each of pool_stages is cut into before
-        pooling; each band is a part of the embedding, because position in an upright picture distinguishes products.
-        Empty for 1 each. Bands add no parameters and are not trained (heads read "pooled"), so they may be chosen after
-        training. Source: the stripes of Sun et al., "Beyond Part Models", arXiv 1711.09349.
+      pool_bands: number of horizontal bands, or (rows, columns) of a grid, that the map of each of pool_stages is cut
+        into before pooling; each cell is a part of the embedding, because position in an upright picture distinguishes
+        products. Empty for 1 each. Cells add no parameters and are not trained (heads read "pooled"), so they may be
+        chosen after training. Source: the stripes of Sun et al., "Beyond Part Models", arXiv 1711.09349.
       dtype: type of the computation; parameters stay float32.
       epsilon: added to the variance in each norm; the published models have 1e-6, some of timm's 1e-5.
       act: activation of the blocks, a key of `pooling.ACTIVATIONS`.
@@ -164,7 +164,7 @@ class Model(nn.Module):
     patch_size: int = 4
     kernel_size: int | tuple[int, ...] = 7
     pool_stages: tuple[int, ...] = (3,)
-    pool_bands: tuple[int, ...] = ()
+    pool_bands: tuple[int | tuple[int, int], ...] = ()
     dtype: Any = jnp.float32
     epsilon: float = 1e-6
     act: str = "gelu"
@@ -202,16 +202,14 @@ class Model(nn.Module):
                 f"each stage needs a depth, a width and a kernel size, but depths={depths}, "
                 f"dims={dims}, kernel_size={sizes}"
             )
-        bands = self.pool_bands or (1,) * len(self.pool_stages)
-        if len(bands) != len(self.pool_stages):
-            raise InputError(f"pool_bands={bands} must give one number for each of pool_stages={self.pool_stages}")
+        grids = pooling.grids(self.pool_bands, len(self.pool_stages))
         if not all(0 <= stage < len(dims) for stage in self.pool_stages):
             raise InputError(f"pool_stages={self.pool_stages}, but the stages are 0 to {len(dims) - 1}")
         x = self._stem(images.astype(self.dtype), dims[0])
         rates, whole, parts = blocks.rates(self.drop_path, sum(depths)), {}, {}
         for stage, (depth, width, size) in enumerate(zip(depths, dims, sizes, strict=True)):
             if stage > 0 or self.first_down:
-                x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=f"stage{stage}_norm")(x)
+                x = layer_norm(f"stage{stage}_norm", self.epsilon, self.dtype)(x)
                 x = Patches(width, 2, self.dtype, name=f"stage{stage}_down")(x)
 
             def make(name, size=size):
@@ -226,24 +224,17 @@ class Model(nn.Module):
             if stage in self.pool_stages:
                 suffix = "" if stage == 3 else f"_stage{stage}"
                 pool = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")
-                count, height = bands[self.pool_stages.index(stage)], x.shape[1]
-                if not 1 <= count <= height:
-                    raise InputError(f"pool_bands={bands}: stage {stage} has {height} rows, too few for {count} bands")
-                norm = nn.LayerNorm(epsilon=self.epsilon, name=f"head_norm{suffix}")
+                norm = layer_norm(f"head_norm{suffix}", self.epsilon)
                 hidden = Dense(self.head_hidden, name="hidden") if self.head_hidden and stage == 3 else None
 
                 def vector(part, pool=pool, norm=norm, hidden=hidden):
                     pooled = norm(pool(part))
                     return pooled if hidden is None else activation("gelu")(hidden(pooled))
 
-                # The bands of a stage share their parameters with the whole map.
-                cuts = [i * height // count for i in range(count + 1)]
+                # The cells of a stage share their parameters with the whole map.
+                grid = grids[self.pool_stages.index(stage)]
                 whole[stage] = vector(x)
-                parts[stage] = (
-                    [whole[stage]]
-                    if count == 1
-                    else [vector(x[:, start:stop]) for start, stop in itertools.pairwise(cuts)]
-                )
+                parts[stage] = [whole[stage]] if grid == (1, 1) else [vector(cell) for cell in pooling.cells(x, grid)]
         return {
             "embedding": jnp.concatenate(sum((parts[stage] for stage in self.pool_stages), []), axis=-1),
             "pooled": jnp.concatenate([whole[stage] for stage in self.pool_stages], axis=-1),
@@ -254,7 +245,7 @@ class Model(nn.Module):
             raise InputError(f"unknown ConvNeXt stem {self.stem!r}{near(self.stem, STEMS)}")
         if self.stem == "patch":
             x = Patches(width, self.patch_size, self.dtype, name="stem")(x)
-            return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="stem_norm")(x)
+            return layer_norm("stem_norm", self.epsilon, self.dtype)(x)
         # Each stem has its own names, because timm names layers by their index.
         name = "stem_act" if self.stem == "overlap_act" else "stem_overlap"
         first = width
@@ -265,7 +256,7 @@ class Model(nn.Module):
             x = nn.Conv(channels, (3, 3), 2, padding=1, dtype=self.dtype, kernel_init=_INIT, name=f"{name}{i}")(x)
             if self.stem == "overlap_act" and i == 0:
                 x = activation(self.act)(x)
-        return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=f"{name}_norm")(x)
+        return layer_norm(f"{name}_norm", self.epsilon, self.dtype)(x)
 
 
 # Mapping to timm's models of this family; see pretrained.py.

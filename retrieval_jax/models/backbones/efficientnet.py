@@ -10,7 +10,6 @@ Source: Tan and Le, "EfficientNet", arXiv 1905.11946; inverted residuals: Sandle
 arXiv 1801.04381; the Lite variants are TensorFlow's, with the names and sizes of timm's models.
 """
 
-import itertools
 import math
 from typing import Any
 
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.models.layers import blocks, shifted
+from retrieval_jax.models.layers import blocks, pooling, shifted
 from retrieval_jax.models.layers.linear import product
 from retrieval_jax.models.layers.pooling import DropPath, Pool
 from retrieval_jax.pairs import near
@@ -171,8 +170,8 @@ class Model(nn.Module):
       pool_stages: maps that are pooled; the embedding concatenates them in this order. 0 to 6 are the stages, whose
         pooled maps are normalised (they have 16 to 320 channels in lite0); 7 is the map of the head, with 1,280
         channels, pooled as published.
-      pool_bands: number of horizontal bands of equal height that each of these maps is cut into before pooling, as in
-        `convnext.Model`; empty for 1 each.
+      pool_bands: number of horizontal bands, or (rows, columns) of a grid, that each of these maps is cut into before
+        pooling, as in `convnext.Model`; empty for 1 each.
       dtype: type of the computation; parameters stay float32.
       channel_multiplier: of the stages' widths; None for the variant's.
       depth_multiplier: of the number of blocks, except in the first and last stage; None for the variant's.
@@ -184,7 +183,7 @@ class Model(nn.Module):
     pooling: str = "avg"
     drop_path: float = 0.0
     pool_stages: tuple[int, ...] = (HEAD,)
-    pool_bands: tuple[int, ...] = ()
+    pool_bands: tuple[int | tuple[int, int], ...] = ()
     dtype: Any = jnp.float32
     channel_multiplier: float | None = None
     depth_multiplier: float | None = None
@@ -207,9 +206,7 @@ class Model(nn.Module):
           InputError: an unknown variant, or pool_stages and pool_bands that do not fit it.
         """
         stages = self._stages()
-        bands = self.pool_bands or (1,) * len(self.pool_stages)
-        if len(bands) != len(self.pool_stages):
-            raise InputError(f"pool_bands={bands} must give one number for each of pool_stages={self.pool_stages}")
+        grids = pooling.grids(self.pool_bands, len(self.pool_stages))
         if not self.pool_stages or not all(0 <= stage <= HEAD for stage in self.pool_stages):
             raise InputError(
                 f"pool_stages={self.pool_stages}, but an EfficientNet has the stages 0 to {HEAD - 1}, and {HEAD} for "
@@ -228,7 +225,7 @@ class Model(nn.Module):
             maps[stage] = x
         if HEAD in self.pool_stages:
             maps[HEAD] = Pointwise(_HEAD, True, self.dtype, name="conv_head")(x)
-        pooled = [self._pooled(maps[stage], stage, count) for stage, count in zip(self.pool_stages, bands, strict=True)]
+        pooled = [self._pooled(maps[stage], stage, grid) for stage, grid in zip(self.pool_stages, grids, strict=True)]
         return {
             "embedding": jnp.concatenate([part for _, parts in pooled for part in parts], axis=-1),
             "pooled": jnp.concatenate([whole for whole, _ in pooled], axis=-1),
@@ -252,19 +249,14 @@ class Model(nn.Module):
             for stage, (number, size, stride, expansion, channels) in enumerate(_STAGES)
         ]
 
-    def _pooled(self, x: jax.Array, stage: int, count: int) -> tuple[jax.Array, list[jax.Array]]:
-        """Pools the map of a stage; returns (the whole map's vector, the vectors of its bands)."""
+    def _pooled(self, x: jax.Array, stage: int, grid: tuple[int, int]) -> tuple[jax.Array, list[jax.Array]]:
+        """Pools the map of a stage; returns (the whole map's vector, the vectors of its cells)."""
         suffix = "" if stage == HEAD else f"_stage{stage}"
-        pool, height = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}"), x.shape[1]
+        pool = Pool(self.pooling, dtype=self.dtype, name=f"pool{suffix}")
         # The head's map is bounded by its ReLU6; the others are linear, each of a scale of its own.
         norm = (lambda x: x) if stage == HEAD else nn.LayerNorm(epsilon=1e-6, name=f"head_norm{suffix}")
-        if not 1 <= count <= height:
-            raise InputError(f"pool_bands: stage {stage} has {height} rows, too few for {count} bands")
         whole = norm(pool(x))
-        if count == 1:
-            return whole, [whole]
-        cuts = [i * height // count for i in range(count + 1)]
-        return whole, [norm(pool(x[:, start:stop])) for start, stop in itertools.pairwise(cuts)]
+        return whole, [whole] if grid == (1, 1) else [norm(pool(cell)) for cell in pooling.cells(x, grid)]
 
 
 def _multipliers(model: Model) -> tuple[float, float]:

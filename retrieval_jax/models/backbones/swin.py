@@ -3,6 +3,8 @@
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", arXiv 2103.14030. Sizes T
 to L are the paper's; "s3_tiny" to "s3_base" those of Chen et al., arXiv 2111.14725; "micro" and "mini" are ours, for
 small pictures on CPUs.
+
+Longer than 400 lines: the network and its mapping to timm's models change together.
 """
 
 import functools
@@ -17,8 +19,9 @@ import numpy as np
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.backbones.convnext import Patches
 from retrieval_jax.models.backbones.vit import patch_grid
-from retrieval_jax.models.layers import blocks, relative_bias
+from retrieval_jax.models.layers import attention, blocks, relative_bias
 from retrieval_jax.models.layers.linear import Dense, gelu
+from retrieval_jax.models.layers.norm import layer_norm
 from retrieval_jax.models.layers.pooling import DropPath, Pool
 from retrieval_jax.pairs import near
 
@@ -68,6 +71,7 @@ class WindowAttention(nn.Module):
       table: (rows, columns) of the window of the table of relative biases, at least `window`.
       qkv_bias: whether queries, keys and values have a bias.
       dtype: type of the computation.
+      kernel: see `attention.attention`.
     """
 
     num_heads: int
@@ -76,6 +80,7 @@ class WindowAttention(nn.Module):
     table: tuple[int, int] | None = None
     qkv_bias: bool = True
     dtype: Any = jnp.float32
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -93,25 +98,64 @@ class WindowAttention(nn.Module):
         qkv = Dense(3 * channels, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(x)
         # Cut into windows only here, so that one transpose serves windows and heads.
         qkv = qkv.reshape(batch, rows, self.window[0], columns, self.window[1], 3, self.num_heads, -1)
-        qkv = qkv.transpose(5, 0, 1, 3, 6, 2, 4, 7)
-        qkv = qkv.reshape(3, batch, rows * columns, self.num_heads, self.window[0] * self.window[1], -1)
-        query, key, value = qkv
         made_for = self.table or self.window
         table = self.param(
             "relative_bias", nn.initializers.truncated_normal(0.02), (relative_bias.rows(made_for), self.num_heads)
         )
-        logits = jnp.einsum(
-            "bwhnd,bwhmd->bwhnm", query * query.shape[-1] ** -0.5, key, preferred_element_type=jnp.float32
-        )
-        logits += relative_bias.matrix(table, made_for, self.window)
+        bias, mask = relative_bias.matrix(table, made_for, self.window), None
         if shifted:
-            logits += jnp.where(_together(size, self.window, self.shift), 0.0, _APART)[:, None]
-        weights = jax.nn.softmax(logits).astype(self.dtype)
-        out = jnp.einsum("bwhnm,bwhmd->bwhnd", weights, value)
-        out = out.reshape(batch, rows, columns, self.num_heads, *self.window, -1).transpose(0, 1, 4, 2, 5, 3, 6)
+            mask = jnp.where(_together(size, self.window, self.shift), 0.0, _APART)[:, None]
+        flash = attention.uses_flash(self.dtype, channels // self.num_heads, self.kernel)
+        out = (windows_as_heads if flash else windows_apart)(qkv, bias, mask)
         out = out.reshape(batch, *size, channels)[:, :height, :width]
         out = Dense(channels, dtype=self.dtype, name="proj")(out)
         return jnp.roll(out, self.shift, (1, 2)) if shifted else out
+
+
+def windows_apart(qkv: jax.Array, bias: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Computes the attention of all windows as products of XLA.
+
+    Args:
+      qkv: queries, keys and values [B, rows, h, columns, w, 3, heads, d] of rows x columns windows of h x w positions.
+      bias: [heads, N, N], added to the logits of every window; N = h w.
+      mask: [windows, 1, N, N], added to the logits of all heads; None for no mask.
+
+    Returns:
+      [B, rows, h, columns, w, heads, d].
+    """
+    batch, rows, height, columns, width, _, heads, dim = qkv.shape
+    qkv = qkv.transpose(5, 0, 1, 3, 6, 2, 4, 7)
+    query, key, value = qkv.reshape(3, batch, rows * columns, heads, height * width, dim)
+    logits = jnp.einsum("bwhnd,bwhmd->bwhnm", query * dim**-0.5, key, preferred_element_type=jnp.float32)
+    logits += bias
+    if mask is not None:
+        logits += mask
+    weights = jax.nn.softmax(logits).astype(value.dtype)
+    out = jnp.einsum("bwhnm,bwhmd->bwhnd", weights, value)
+    return out.reshape(batch, rows, columns, heads, height, width, dim).transpose(0, 1, 4, 2, 5, 3, 6)
+
+
+def windows_as_heads(
+    qkv: jax.Array, bias: jax.Array, mask: jax.Array | None, implementation: str = "cudnn"
+) -> jax.Array:
+    """Computes `windows_apart` as flash attention whose heads are all heads of all windows.
+
+    So the mask of a window is part of the bias of its heads, and all pictures share the bias.
+
+    Args:
+      qkv, bias, mask: see `windows_apart`.
+      implementation: see `attention.flash`.
+
+    Returns:
+      [B, rows, h, columns, w, heads, d].
+    """
+    batch, rows, height, columns, width, _, heads, dim = qkv.shape
+    positions = height * width
+    qkv = qkv.transpose(5, 0, 2, 4, 1, 3, 6, 7).reshape(3, batch, positions, rows * columns * heads, dim)
+    bias = bias if mask is None else bias + mask
+    bias = jnp.broadcast_to(bias.astype(qkv.dtype), (rows * columns, heads, positions, positions))
+    out = attention.flash(*qkv, bias.reshape(1, -1, positions, positions), implementation)
+    return out.reshape(batch, height, width, rows, columns, heads, dim).transpose(0, 3, 1, 4, 2, 5, 6)
 
 
 class Block(nn.Module):
@@ -124,17 +168,25 @@ class Block(nn.Module):
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     dtype: Any = jnp.float32
+    attention_kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, rate: float | jax.Array, train: bool) -> jax.Array:
         """Maps [B, H, W, C] to the same shape; `rate` is the drop-path rate."""
         channels = x.shape[-1]
-        y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm1")(x)
+        y = layer_norm("norm1", _EPSILON, self.dtype)(x)
         y = WindowAttention(
-            self.num_heads, self.window, self.shift, self.table, self.qkv_bias, self.dtype, name="attention"
+            self.num_heads,
+            self.window,
+            self.shift,
+            self.table,
+            self.qkv_bias,
+            self.dtype,
+            self.attention_kernel,
+            name="attention",
         )(y)
         x = x + DropPath(rate)(y, train)
-        y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm2")(x)
+        y = layer_norm("norm2", _EPSILON, self.dtype)(x)
         y = Dense(int(channels * self.mlp_ratio), dtype=self.dtype, name="fc1")(y)
         y = Dense(channels, dtype=self.dtype, name="fc2")(gelu(y))
         return x + DropPath(rate)(y, train)
@@ -166,6 +218,7 @@ class Model(nn.Module):
       mlp_ratio: width of the MLPs as a multiple of the channels.
       qkv_bias: whether queries, keys and values have a bias.
       dtype: type of the computation; parameters stay float32.
+      attention_kernel: "auto", the fastest of the backend, "xla", or "cudnn"; see `attention.attention`.
       remat: recompute blocks in the backward pass to save memory.
     """
 
@@ -182,6 +235,7 @@ class Model(nn.Module):
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
     dtype: Any = jnp.float32
+    attention_kernel: str = "auto"
     remat: bool = False
 
     def sizes(self) -> tuple:
@@ -239,11 +293,11 @@ class Model(nn.Module):
         width, depths, heads, windows = self.sizes()
         rates = blocks.rates(self.drop_path, sum(depths))
         x = Patches(width, self.patch_size, self.dtype, name="stem")(images.astype(self.dtype))
-        x = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="stem_norm")(x)
+        x = layer_norm("stem_norm", _EPSILON, self.dtype)(x)
         grid = x.shape[1:3] if self.image_size is None else self._grid()
         for stage, depth in enumerate(depths):
             if stage > 0:
-                x = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name=f"stage{stage}_norm")(_neighbours(x))
+                x = layer_norm(f"stage{stage}_norm", _EPSILON, self.dtype)(_neighbours(x))
                 x = Dense(width * 2**stage, use_bias=False, dtype=self.dtype, name=f"stage{stage}_down")(x)
             window, shift = self._cut(windows[stage], stage, grid)
 
@@ -257,12 +311,13 @@ class Model(nn.Module):
                     self.mlp_ratio,
                     self.qkv_bias,
                     self.dtype,
+                    self.attention_kernel,
                     name=name,
                 )
 
             first = sum(depths[:stage])
             x = blocks.apply(make, x, rates[first : first + depth], train, prefix=f"stage{stage}_", remat=self.remat)
-        x = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")(x)
+        x = layer_norm("norm", _EPSILON, self.dtype)(x)
         return {"embedding": Pool(self.pooling, heads[-1], self.dtype, name="pool")(x)}
 
 

@@ -19,9 +19,10 @@ import numpy as np
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.backbones.convnext import Patches
-from retrieval_jax.models.layers import blocks
+from retrieval_jax.models.layers import blocks, positions
 from retrieval_jax.models.layers.attention import attention
 from retrieval_jax.models.layers.linear import Dense
+from retrieval_jax.models.layers.norm import layer_norm
 from retrieval_jax.models.layers.pooling import DropPath, Pool, activation
 from retrieval_jax.models.timm import checkpoints as timm_checkpoints
 from retrieval_jax.pairs import near
@@ -45,7 +46,7 @@ class Attention(nn.Module):
     num_heads: int
     dtype: jnp.dtype
     qkv_bias: bool = True
-    kernel: str = "xla"
+    kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -68,16 +69,16 @@ class Block(nn.Module):
     layer_scale: float | None = None
     act: str = "gelu"
     epsilon: float = 1e-6
-    attention_kernel: str = "xla"
+    attention_kernel: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, rate: float | jax.Array, train: bool) -> jax.Array:
         """Maps tokens [B, N, C] to the same shape; `rate` is the drop-path rate."""
         width = x.shape[-1]
-        y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm1")(x)
+        y = layer_norm("norm1", self.epsilon, self.dtype)(x)
         y = Attention(self.num_heads, self.dtype, self.qkv_bias, self.attention_kernel, name="attention")(y)
         x = x + DropPath(rate)(self._scaled("attention_scale", y), train)
-        y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm2")(x)
+        y = layer_norm("norm2", self.epsilon, self.dtype)(x)
         y = activation(self.act)(Dense(int(width * self.mlp_ratio), dtype=self.dtype, name="fc1")(y))
         y = Dense(width, dtype=self.dtype, name="fc2")(y)
         return x + DropPath(rate)(self._scaled("mlp_scale", y), train)
@@ -115,7 +116,7 @@ class Model(nn.Module):
       epsilon: added to the variance in each norm.
       image_size: (height, width) or side, pixels, of the position table; None for the size of the pictures that the
         parameters were initialised with. For other pictures the table is resampled (bicubic, antialiased).
-      attention_kernel: "xla", or "cudnn" (flash attention) on NVIDIA GPUs in half precision.
+      attention_kernel: "auto", the fastest of the backend, "xla", or "cudnn"; see `attention.attention`.
       remat: recompute blocks in the backward pass to save memory.
       scan: run the blocks as one loop over stacked parameters.
     """
@@ -141,7 +142,7 @@ class Model(nn.Module):
     act: str = "gelu"
     epsilon: float = 1e-6
     image_size: int | tuple[int, int] | None = None
-    attention_kernel: str = "xla"
+    attention_kernel: str = "auto"
     remat: bool = False
     scan: bool = False
 
@@ -168,15 +169,12 @@ class Model(nn.Module):
             raise InputError('pooling="token" needs the class token; remove class_token=False')
         prefix = class_token + self.registers
 
-        def layer_norm(name):
-            return nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)
-
         x = Patches(width, self.patch_size, self.dtype, not self.pre_norm, name="stem")(images.astype(self.dtype))
         batch, grid = x.shape[0], x.shape[1:3]
         x = x.reshape(batch, -1, width)
         table = self._positions(grid, width, prefix if self.prefix_positions else 0) if self.positions else None
         if table is not None and not self.prefix_positions:
-            x = x + table
+            x = positions.add(x, table)
         tokens = []
         if class_token:
             tokens.append(self.param("class_token", nn.initializers.normal(0.02), (1, 1, width)))
@@ -185,9 +183,9 @@ class Model(nn.Module):
         tokens = [jnp.broadcast_to(token.astype(self.dtype), (batch, *token.shape[1:])) for token in tokens]
         x = jnp.concatenate([*tokens, x], axis=1)
         if table is not None and self.prefix_positions:
-            x = x + table
+            x = positions.add(x, table)
         if self.pre_norm:
-            x = layer_norm("stem_norm")(x)
+            x = layer_norm("stem_norm", self.epsilon, self.dtype)(x)
 
         def make(name):
             return Block(
@@ -204,7 +202,7 @@ class Model(nn.Module):
 
         x = blocks.apply(make, x, blocks.rates(self.drop_path, depth), train, remat=self.remat, scan=self.scan)
         if self.norm == "before":
-            x = layer_norm("norm")(x)
+            x = layer_norm("norm", self.epsilon, self.dtype)(x)
         if self.pooling == "token":
             vector = x[:, 0].astype(jnp.float32)
         else:
@@ -212,7 +210,7 @@ class Model(nn.Module):
                 x if self.prefix_pooled else x[:, prefix:]
             )
         if self.norm == "after":
-            vector = nn.LayerNorm(epsilon=self.epsilon, name="pool_norm")(vector)
+            vector = layer_norm("pool_norm", self.epsilon)(vector)
         return {"embedding": vector}
 
     def _positions(self, grid: tuple[int, int], width: int, prefix: int) -> jax.Array:

@@ -1,5 +1,6 @@
 """Pooling of a map or sequence into one vector (average, maximum, generalised mean, attention), and drop path."""
 
+import itertools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -30,6 +31,52 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     if name not in ACTIVATIONS:
         raise InputError(f"unknown activation {name!r}{near(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]
+
+
+def grids(pool_bands: tuple, num_stages: int) -> list[tuple[int, int]]:
+    """Returns the (rows, columns) that the map of each pooled stage is cut into.
+
+    Args:
+      pool_bands: for each stage a number of horizontal bands, or (rows, columns); () for 1 each.
+      num_stages: number of pooled stages.
+
+    Raises:
+      InputError: another number of stages, or a grid that is not made of whole numbers from 1 on.
+    """
+    bands = pool_bands or (1,) * num_stages
+    if len(bands) != num_stages:
+        raise InputError(f"pool_bands={pool_bands} must give one number or grid for each of {num_stages} pool_stages")
+    out = [(one, 1) if isinstance(one, int) else tuple(one) for one in bands]
+    if not all(len(one) == 2 and all(isinstance(n, int) and n >= 1 for n in one) for one in out):
+        raise InputError(f"pool_bands={pool_bands}: give a number of bands or (rows, columns) for each stage")
+    return out
+
+
+def cells(feature_map: jax.Array, grid: tuple[int, int]) -> list[jax.Array]:
+    """Cuts a map into the cells of a grid, row by row.
+
+    Args:
+      feature_map: [B, H, W, C].
+      grid: (rows, columns), at most (H, W).
+
+    Returns:
+      The cells [B, h, w, C].
+
+    Raises:
+      InputError: the map is too small.
+    """
+    (rows, columns), (height, width) = grid, feature_map.shape[1:3]
+    if rows > height or columns > width:
+        raise InputError(
+            f"pool_bands: a map of {height} x {width} positions is too small for {rows} x {columns} cells; embed "
+            "larger pictures or take fewer"
+        )
+    down, right = ([i * size // n for i in range(n + 1)] for n, size in ((rows, height), (columns, width)))
+    return [
+        feature_map[:, top:bottom, left:end]
+        for top, bottom in itertools.pairwise(down)
+        for left, end in itertools.pairwise(right)
+    ]
 
 
 class Pool(nn.Module):

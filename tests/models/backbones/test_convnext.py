@@ -290,7 +290,16 @@ def test_bands_of_a_map_are_pooled_separately():
     ]
     np.testing.assert_allclose(vectors, jnp.concatenate([*bands, last[:, 128:]], 1), atol=1e-5)
     np.testing.assert_array_equal(out["pooled"], last)  # the input of heads
-    with pytest.raises(InputError, match="5 rows, too few for 6 bands"):
+    grid = convnext.Model("micro", pool_stages=(2, 3), pool_bands=((1, 2), 1), layer_scale=1.0)
+    sides = [
+        norm.apply({"params": params["head_norm_stage2"]}, half.mean((1, 2)))
+        for half in (maps[0][:, :, :2], maps[0][:, :, 2:])
+    ]
+    out = grid.apply({"params": params}, images)["embedding"]
+    np.testing.assert_allclose(out, jnp.concatenate([*sides, last[:, 128:]], 1), atol=1e-5)
+    with pytest.raises(InputError, match="5 x 4 positions is too small for 6 x 1 cells"):
         convnext.Model("micro", pool_stages=(2, 3), pool_bands=(6, 1)).init(jax.random.key(1), images)
-    with pytest.raises(InputError, match="for each of pool_stages"):
+    with pytest.raises(InputError, match="one number or grid for each of 2 pool_stages"):
         convnext.Model("micro", pool_stages=(2, 3), pool_bands=(6,)).init(jax.random.key(1), images)
+    with pytest.raises(InputError, match="a number of bands or \\(rows, columns\\)"):
+        convnext.Model("micro", pool_stages=(2, 3), pool_bands=((2, 0), 1)).init(jax.random.key(1), images)

@@ -297,3 +297,26 @@ def test_widths_and_ratios_per_stage_are_refused():
 def test_wrong_sizes_are_refused(kwargs, message):
     with pytest.raises(InputError, match=message):
         abstract(swin.Model(**{"variant": "micro", **SMALL, **kwargs}))
+
+
+@pytest.mark.parametrize("side, window", [(8, 4), (6, 3)])  # of 16 positions, and of 9, which are padded
+@pytest.mark.parametrize("shift", [0, 1])
+def test_windows_as_heads_equal_windows_apart(side, window, shift):
+    rng = np.random.default_rng(0)
+    count = side // window
+    qkv = jnp.asarray(rng.normal(size=(2, count, window, count, window, 3, 2, 8)), jnp.float32)
+    bias = jnp.asarray(rng.normal(size=(2, window**2, window**2)), jnp.float32)
+    mask = None
+    if shift:
+        mask = jnp.where(swin._together((side, side), (window, window), (shift, shift)), 0.0, swin._APART)[:, None]
+    cotangent = jnp.asarray(rng.normal(size=(2, count, window, count, window, 2, 8)), jnp.float32)
+
+    def results(function):
+        values, pull = jax.vjp(function, qkv, bias)
+        return [values, *pull(cotangent)]
+
+    ours = results(lambda qkv, bias: swin.windows_as_heads(qkv, bias, mask, implementation="xla"))
+    plain = results(lambda qkv, bias: swin.windows_apart(qkv, bias, mask))
+    for mine, other in zip(ours, plain, strict=True):
+        assert mine.shape == other.shape
+        np.testing.assert_allclose(mine, other, atol=2e-5)

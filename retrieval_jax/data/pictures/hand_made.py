@@ -1,0 +1,15 @@
+"""The embeddings that need no network, by the names that config.embed.models has for them."""
+
+from retrieval_jax.data.pictures import colour_and_edges, histogram
+
+MODELS = {"histogram": histogram, "colour_and_edges": colour_and_edges}  # modules with embed(images), DIM, SPACE, META
+
+
+def width(models, dim: int) -> int:
+    """Returns the sum of the dimensions of a config's models, for estimates of what their embeddings take.
+
+    Args:
+      models: config.embed.models.
+      dim: of an embedding that a network makes.
+    """
+    return sum(MODELS[name].DIM if name in MODELS else dim for name in models)
