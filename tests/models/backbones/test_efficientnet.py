@@ -209,7 +209,7 @@ def test_wrong_options_are_reported():
         ({"variant": "lite5"}, "unknown EfficientNet variant 'lite5'.*lite4"),
         ({"pool_stages": (8,)}, "stages 0 to 6, and 7 for its head"),
         ({"pool_stages": (7,), "pool_bands": (1, 2)}, r"pool_bands=\(1, 2\) must give one number"),
-        ({"pool_bands": (5,)}, "stage 7 has 1 rows, too few for 5 bands"),
+        ({"pool_bands": (5,)}, "a map of 1 x 1 positions is too small for 5 x 1 cells"),
         ({"depth_multiplier": 0.0}, "must be above 0"),
     ):
         with pytest.raises(InputError, match=message):
