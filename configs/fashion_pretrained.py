@@ -40,5 +40,5 @@ def get_config(arg=None):
     config.train.learning_rate_rules = (("^backbone/(?!head_norm)", 0.5),)
     config.embed.models = ("histogram", "colour_and_edges", "trained")
     config.embed.model_kwargs.pool_bands = (3, 3, 1)
-    config.embed.views = (("flip", {}),)
+    config.embed.views = (("flip", {}), ("multi_scale", {"scales": (1.0, 1.5)}))
     return config

@@ -1,3 +1,8 @@
+"""Work directories: settings that may change or may not, names, members, records of stages.
+
+Longer than 400 lines: one test per rule of a used directory.
+"""
+
 import json
 import pathlib
 import shlex
