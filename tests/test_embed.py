@@ -111,7 +111,9 @@ def test_weights_that_are_not_named_and_a_model_that_does_not_exist(weights, tmp
     with pytest.raises(InputError, match="config.embed.pretrained.name is empty: give timm's name"):
         embed.run(config, tmp_path)
     config.embed.models = ("pretraind",)
-    with pytest.raises(InputError, match="no model named 'pretraind'; did you mean pretrained.*histogram, pretrained"):
+    with pytest.raises(
+        InputError, match="no model named 'pretraind'; did you mean pretrained.*colour_and_edges, pretrained"
+    ):
         embed.run(config, tmp_path)
 
 

@@ -46,7 +46,8 @@ def test_counts_are_those_of_the_training(tmp_path):
     embedding = jax.eval_shape(lambda: module.predict_fns["embed_image"](module.init(jax.random.key(0), batch), batch))
     assert found.dim == embedding["embedding"].shape[1]
     assert found.listings == {"train": 60, "val": 10, "query": 8, "gallery": 20}
-    assert found.embedding_bytes == 28 * found.dim * 4 * len(config.embed.models)
+    widths = {"histogram": 512, "colour_and_edges": 1872}
+    assert found.embedding_bytes == 28 * 4 * sum(widths.get(model, found.dim) for model in config.embed.models)
     assert 4 * found.parameters <= found.state_bytes < found.device_bytes
     assert 0 < found.activation_bytes < found.device_bytes
     assert 0 < found.embed_flops < found.train_flops

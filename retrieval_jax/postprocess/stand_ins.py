@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.embeddings.evidence import Evidence
 
@@ -23,6 +24,8 @@ class Trial:
     gallery: Embeddings
     right: tuple[np.ndarray, ...]
     known: dict = dataclasses.field(default_factory=dict)  # fits to reuse
+
+    __repr__ = brief.line
 
 
 def likeness(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, float, float]:
