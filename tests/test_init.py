@@ -138,7 +138,7 @@ def test_a_config_runs_to_a_report(tmp_path, capsys, little_compilation, tiny_va
     page, printed = (tmp_path / "run" / "report.html").read_text(), capsys.readouterr().out
     if scored:
         scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
-        assert [stage["stage"] for stage in scores["stages"]] == ["cosine", "cosine"]
+        assert [stage["stage"] for stage in scores["stages"]] == ["cosine", "cosine", "chosen"]
         assert 0 < scores["chance"]["mar@10"] < 1 and "evaluate: by chance, with the" in printed
         assert "A gallery in random order would score MAR@10" in page
     else:
