@@ -41,4 +41,6 @@ def get_config(arg=None):
     config.embed.models = ("histogram", "colour_and_edges", "trained")
     config.embed.model_kwargs.pool_bands = (3, 3, 1)
     config.embed.views = (("flip", {}), ("multi_scale", {"scales": (1.0, 1.5)}))
+    config.search.join = ("trained", "colour_and_edges")
+    config.search.steps = (("chosen", {}), ("ensemble", {"weights": "chosen"}))
     return config
