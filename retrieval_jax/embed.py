@@ -33,7 +33,6 @@ import collections.abc
 import dataclasses
 import datetime
 import importlib
-import io
 import time
 
 import jax
@@ -411,9 +410,7 @@ class _Networks:
             **inference.test_arguments(self._config),
         )
         file.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()
-        np.savez(content, rows=rows, label_ids=out["label_ids"], probabilities=out["probabilities"])
-        atomic.write_bytes(file, content.getvalue())
+        atomic.write_npz(file, rows=rows, label_ids=out["label_ids"], probabilities=out["probabilities"])
 
     def _task(self):
         if self._own is None:  # one task: compiled once for "untrained" and "trained"

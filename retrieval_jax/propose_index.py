@@ -29,6 +29,7 @@ import numpy as np
 
 from retrieval_jax import arguments, index, paths
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.vectors import spread
 from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic
 from retrieval_jax.postprocess import State, whitening
@@ -268,7 +269,7 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
         )
     if whiten:
         [(queries, gallery)] = whitening.step(State([(queries, gallery)])).members
-    rows = np.unique(np.linspace(0, len(queries) - 1, min(count, len(queries))).astype(np.int64))
+    rows = spread(len(queries), count)
     return Embeddings(queries.ids[rows], queries.vectors[rows], queries.meta), gallery
 
 

@@ -215,8 +215,8 @@ def run(config, workdir) -> dict:
         finished = {}
         for model, both in sources:
             (folder / model).mkdir()
-            own = (known[model],) if model in known else ()
-            state = State([tuple(both)], None, (model,), folder / model, evidence=own)
+            found = (known[model],) if model in known else ()
+            state = State([tuple(both)], None, (model,), folder / model, evidence=found)
             if model in baselines:  # to compare with, or to join: steps of their own
                 own = OWN_STEPS.get(model, (FIRST,))
                 finished[model] = walked(model, state, own, {step.stage for step in own})

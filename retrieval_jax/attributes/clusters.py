@@ -11,7 +11,6 @@ Source: Campello, Moulavi, Sander, "Density-Based Clustering Based on Hierarchic
 from __future__ import annotations
 
 import dataclasses
-import io
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -223,10 +222,8 @@ def scores(clusters: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 def save(path: str | pathlib.Path, clusters: np.ndarray) -> None:
     """Writes clusters [n] as .npz, atomically."""
-    content = io.BytesIO()
-    np.savez(content, clusters=clusters.astype(np.int32))
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(path, content.getvalue())
+    atomic.write_npz(path, clusters=clusters.astype(np.int32))
 
 
 def as_categories(path: str | pathlib.Path, num_rows: int, data_info: Any) -> tuple[np.ndarray, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import pathlib
 from collections.abc import Sequence
@@ -163,10 +162,8 @@ def save_targets(path: str | pathlib.Path, indptr: np.ndarray, label_ids: np.nda
       label_ids: int32 [indptr[-1]].
       vocabulary_hash: `Vocabulary.hash`.
     """
-    content = io.BytesIO()
-    np.savez(content, indptr=indptr, label_ids=label_ids, vocabulary_hash=np.asarray(vocabulary_hash))
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(path, content.getvalue())
+    atomic.write_npz(path, indptr=indptr, label_ids=label_ids, vocabulary_hash=np.asarray(vocabulary_hash))
 
 
 def load_targets(path: str | pathlib.Path, vocabulary_hash: str | None = None) -> tuple[np.ndarray, np.ndarray]:

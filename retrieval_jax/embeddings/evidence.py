@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import pathlib
 
@@ -52,14 +51,13 @@ class Evidence:
 
 def save_agreement(folder: pathlib.Path, indptr: np.ndarray, rows: np.ndarray) -> None:
     """Writes agreement.npz: int64 indptr [n + 1] and rows."""
-    content = io.BytesIO()
-    np.savez(content, indptr=np.asarray(indptr, np.int64), rows=np.asarray(rows, np.int64))
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(folder / "agreement.npz", content.getvalue())
+    arrays = {"indptr": np.asarray(indptr, np.int64), "rows": np.asarray(rows, np.int64)}
+    atomic.write_npz(folder / "agreement.npz", **arrays)
 
 
 def load(folder: str | os.PathLike) -> Evidence:
-    """Returns the evidence in <workdir>/embeddings/<model>/evidence; an empty one where there is none.
+    """Returns the evidence in <workdir>/embeddings/<model>/evidence, which is empty if embed wrote nothing.
 
     Args:
       folder: that folder.

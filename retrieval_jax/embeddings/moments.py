@@ -10,6 +10,7 @@ import tqdm
 
 from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings.folder import Embeddings
+from retrieval_jax.embeddings.vectors import spread
 from retrieval_jax.errors import InputError
 
 FIT_ROWS = 4096  # rows read at once
@@ -102,7 +103,7 @@ def moments(vectors: np.ndarray | Embeddings) -> tuple[np.ndarray, np.ndarray]:
 def mean(vectors: Embeddings) -> np.ndarray:
     """Returns the mean [D] of vectors, float64; raises InputError for a non-finite one or none at all."""
     if not len(vectors):
-        raise InputError("whitening needs vectors to centre, and there are none")
+        raise InputError("whitening needs vectors to centre, got 0")
     shift = _shift(vectors.vectors)
     return shift + sum((block - shift).sum(0) for block in _blocks(vectors.vectors, vectors)) / len(vectors)
 
@@ -135,9 +136,7 @@ def rounding(rows) -> float:
 
 
 def _shift(rows) -> np.ndarray:
-    count = rows.shape[0]
-    spread = np.unique(np.linspace(0, count - 1, min(count, SHIFT_ROWS)).astype(np.int64))
-    shift = np.asarray(rows[spread], np.float64).mean(0)
+    shift = np.asarray(rows[spread(rows.shape[0], SHIFT_ROWS)], np.float64).mean(0)
     shift[~np.isfinite(shift)] = 0.0  # the non-finite row is reported when it is read
     return shift
 

@@ -16,6 +16,11 @@ from retrieval_jax import arguments, brief
 CHUNK_ROWS = 2048
 
 
+def spread(count: int, most: int) -> np.ndarray:
+    """Returns evenly spaced rows of `count`, at most `most` of them, int64."""
+    return np.unique(np.linspace(0, max(0, count - 1), min(count, most)).astype(np.int64))
+
+
 class Shards:
     """Several [n, dim] arrays read as one: len, .shape, slices and arrays of rows; always gives float32 copies."""
 

@@ -24,6 +24,7 @@ import tqdm
 
 from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.vectors import spread
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256, load_npy
@@ -197,7 +198,7 @@ class Index:
         with _threads(self.threads):
             if count and not made.is_trained:
                 wanted = train_rows or max(65536, 64 * _clusters(made))
-                rows = np.unique(np.linspace(0, max(0, count - 1), min(count, wanted)).astype(np.int64))
+                rows = spread(count, wanted)
                 units, fewest = self._units(rows), max(quiet(made), default=0)
                 if len(rows) < FEWEST * fewest:
                     warnings.warn(
@@ -217,8 +218,7 @@ class Index:
         return made
 
     def _witnesses(self) -> np.ndarray:
-        count = len(self.exact.gallery)
-        return self._units(np.unique(np.linspace(0, max(0, count - 1), min(count, WITNESSES)).astype(np.int64)))
+        return self._units(spread(len(self.exact.gallery), WITNESSES))
 
     def save(self, folder: str | os.PathLike) -> pathlib.Path:
         """Writes the index atomically, with what it needs to recognise its gallery.

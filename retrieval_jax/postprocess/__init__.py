@@ -60,7 +60,7 @@ class State:
         return self.names[member] if member < len(self.names) else str(member)
 
     def evidence_of(self, member: int) -> Evidence:
-        """Returns the evidence of a member, an empty one where there is none."""
+        """Returns the evidence of a member, which is empty if there is nothing to choose by."""
         return self.evidence[member] if member < len(self.evidence) else Evidence()
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.vectors import spread
 from retrieval_jax.postprocess.l2 import normalize
 
 GRID = tuple(step / 20 for step in range(21))  # weights tried for the member that joins those before it
@@ -73,7 +74,7 @@ def sentence(names: Sequence[str], weights: Sequence[float], tried: Sequence[dic
 
 
 def _sample(side: Embeddings, most: int) -> np.ndarray:
-    rows = np.unique(np.linspace(0, len(side) - 1, min(most, len(side))).astype(np.int64))
+    rows = spread(len(side), most)
     return normalize(np.asarray(side.vectors[rows], np.float32))
 
 

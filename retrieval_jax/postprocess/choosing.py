@@ -29,11 +29,11 @@ import numpy as np
 from retrieval_jax import postprocess
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.embeddings.evidence import Evidence
+from retrieval_jax.embeddings.vectors import spread
 from retrieval_jax.errors import InputError, first_line
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.index import exact
 from retrieval_jax.postprocess import State, whitening
-from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.postprocess.stand_ins import LEAST_QUERIES, MOST_GALLERY, MOST_QUERIES, Trial, trials
 from retrieval_jax.scoring import bootstrap
 
@@ -102,9 +102,7 @@ def apply(steps: Steps, queries: Embeddings, gallery: Embeddings, known: dict | 
     for name, kwargs in steps:
         if name == "whitening":
             fitted = whitening.fit_sides(*state.members[0], known=known, **kwargs)
-            both = zip(state.members[0], ("query", "gallery"), strict=True)
-            members = [tuple(fitted.apply(side, which).map(normalize) for side, which in both)]
-            state = dataclasses.replace(state, members=members, ranking=None)
+            state = dataclasses.replace(state, members=[whitening.apply_to_member(state, 0, fitted)], ranking=None)
             continue
         if name in NEED_RANKING and state.ranking is None:
             state = dataclasses.replace(state, ranking=exact.Index(state.members[0][1]).search(state.members[0][0], k))
@@ -148,9 +146,8 @@ def choose_steps(
     stand_ins, notes = trials(queries, gallery, evidence or Evidence())
     if not stand_ins:
         return _plain([], [*notes, "nothing can be tried without stand-ins for the queries"])
-    some = [np.unique(np.linspace(0, len(side) - 1, min(len(side), most)).astype(np.int64))
-            for side, most in ((queries, MOST_QUERIES), (gallery, MOST_GALLERY))]  # fmt: skip
-    real = Trial("queries", queries.take(some[0]), gallery.take(some[1]), ())
+    sides = queries.take(spread(len(queries), MOST_QUERIES)), gallery.take(spread(len(gallery), MOST_GALLERY))
+    real = Trial("queries", *sides, ())
     tried: list[_Tried] = []
 
     def attempt(steps: Steps, over: _Tried | None) -> _Tried:
@@ -322,7 +319,7 @@ def save(folder: pathlib.Path, choice: Choice) -> None:
 
 
 def load(folder: pathlib.Path) -> Choice | None:
-    """Returns the choice that `save` wrote into a folder; None where there is none.
+    """Returns the choice that `save` wrote into a folder, or None.
 
     Raises:
       InputError: the file is damaged, or has steps that do not exist.

@@ -9,10 +9,11 @@ import numpy as np
 from retrieval_jax import brief
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.embeddings.evidence import Evidence
+from retrieval_jax.embeddings.vectors import spread
 
 LEAST_QUERIES = 100  # real or stand-in queries, below which nothing is concluded from them
 MOST_QUERIES, MOST_GALLERY = 800, 4000  # rows of each side that are tried
-APART = 0.75  # area under the ROC curve from which the two sides are told apart
+APART = 0.75  # area under the ROC curve from which the two sides count as different
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +97,7 @@ def _altered(queries: Embeddings, gallery: Embeddings, evidence: Evidence) -> Tr
     if len(known) < LEAST_QUERIES:
         return f"altered: {len(known)} altered pictures of this gallery, and {LEAST_QUERIES} are needed"
     few = known[:: max(1, -(-len(known) // MOST_QUERIES))]
-    spread = np.unique(np.linspace(0, len(gallery) - 1, min(len(gallery), MOST_GALLERY)).astype(np.int64))
-    searched = np.union1d(spread, rows[few])
+    searched = np.union1d(spread(len(gallery), MOST_GALLERY), rows[few])
     right = tuple(np.searchsorted(searched, rows[few])[:, None])
     altered = evidence.altered.take(few)
     ids = [f"altered {name}" for name in altered.ids]  # a search leaves out the listing that has the query's id
@@ -105,5 +105,4 @@ def _altered(queries: Embeddings, gallery: Embeddings, evidence: Evidence) -> Tr
 
 
 def _wide(side: Embeddings, most: int) -> np.ndarray:
-    rows = np.unique(np.linspace(0, len(side) - 1, min(len(side), most)).astype(np.int64))
-    return np.asarray(side.vectors[rows], np.float64)
+    return np.asarray(side.vectors[spread(len(side), most)], np.float64)
