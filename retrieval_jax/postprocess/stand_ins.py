@@ -24,7 +24,6 @@ class Trial:
     queries: Embeddings
     gallery: Embeddings
     right: tuple[np.ndarray, ...]
-    known: dict = dataclasses.field(default_factory=dict)  # fits to reuse
 
     __repr__ = brief.line
 

@@ -1,0 +1,154 @@
+"""Searches some thousand rows with many candidate steps, to compare them.
+
+Whitenings of any strength scale the same directions, so both sides are rotated once per covariance, and a candidate
+costs one product of matrices. All in float32, without the second look that `index.exact` takes at near-ties: what the
+search itself writes is whitened in float64 by `whitening`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_jax import postprocess
+from retrieval_jax.embeddings import Embeddings, moments
+from retrieval_jax.index import exact
+from retrieval_jax.postprocess import State, whitening
+
+DEPTH = 10  # results that are compared, as in MAR@10
+NEED_RANKING = ("query_expansion", "reranking", "global_reranking", "diffusion")
+
+Steps = tuple[tuple[str, dict], ...]
+
+
+def apply(steps: Steps, queries: Embeddings, gallery: Embeddings, known: dict | None = None) -> np.ndarray:
+    """Returns the rows found for each query, [Q, DEPTH], -1 where there are fewer; ties go by row.
+
+    Args:
+      steps: (name, kwargs) pairs.
+      queries, gallery: the two sides, few enough for memory.
+      known: what earlier calls found out about the same objects, to reuse and to add to.
+    """
+    known = {} if known is None else known
+    first, rest = (steps[:1], steps[1:]) if steps and steps[0][0] == "whitening" else ((), steps)
+    sides = _sides(first[0][1] if first else None, queries, gallery, known)
+    if not rest:
+        return _nearest(*sides, _same(queries, gallery, known), min(DEPTH, len(gallery)))
+    key = ("ranked", id(queries), id(gallery), repr(first))
+    if key not in known:
+        members = [
+            _scaled(side, vectors, sides[2]) for side, vectors in zip((queries, gallery), sides[:2], strict=True)
+        ]
+        ranking = exact.Index(members[1]).search(members[0], min(100, len(gallery)))
+        known[key] = State([tuple(members)], ranking)
+    state = known[key]
+    for name, kwargs in rest:
+        if name in NEED_RANKING and state.ranking is None:
+            ranking = exact.Index(state.members[0][1]).search(state.members[0][0], min(100, len(gallery)))
+            state = dataclasses.replace(state, ranking=ranking)
+        state = postprocess.get(name).step(state, **kwargs)
+    if state.ranking is None:
+        searched, gallery = state.members[0]
+        return exact.Index(gallery).search(searched, min(DEPTH, len(gallery))).item_rows
+    return state.ranking.item_rows[:, :DEPTH]
+
+
+def recalls(rows: np.ndarray, right: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns each query's share of the right listings among the first DEPTH, at most DEPTH counted, [n]."""
+    return np.array(
+        [np.isin(found, wanted).sum() / min(DEPTH, len(wanted)) for found, wanted in zip(rows, right, strict=False)]
+    )
+
+
+def hubness(rows: np.ndarray, count: int) -> float:
+    """Returns the skewness of how often each of `count` gallery listings is found."""
+    often = np.bincount(rows[rows >= 0].ravel(), minlength=count).astype(np.float64)
+    spread = often.std()
+    return float((((often - often.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rotated:
+    """Two sides along the directions of a covariance.
+
+    Attributes:
+      found: the directions, without their vectors.
+      queries, gallery: [n, D] float32, relative to the gallery's mean.
+      common: [D] float32, the mean of what the covariance is of.
+    """
+
+    found: whitening.Directions
+    queries: np.ndarray
+    gallery: np.ndarray
+    common: np.ndarray
+
+
+def _sides(kwargs: dict | None, queries: Embeddings, gallery: Embeddings, known: dict) -> tuple[np.ndarray, ...]:
+    """Returns queries [Q, n], gallery [G, n] and scales [n] of n directions, float32; None for no whitening."""
+    if kwargs is None:
+        both = (side.block(0, len(side)) for side in (queries, gallery))
+        return *both, np.ones(gallery.dim, np.float32)
+    kwargs = dict(kwargs)
+    centre, fit_on = kwargs.pop("centre", "common"), kwargs.pop("fit_on", "gallery")
+    key = ("rotated", id(queries), id(gallery), fit_on, centre == "own" and fit_on == "both")
+    if key not in known:
+        known[key] = _rotate(queries, gallery, centre, fit_on, known)
+    rotated = known[key]
+    scale = rotated.found.scale(**kwargs)
+    scale = (scale / scale.max()).astype(np.float32)
+    kept = int(np.flatnonzero(scale)[-1]) + 1  # beyond, directions are empty
+    searched, among = rotated.queries[:, :kept], rotated.gallery[:, :kept]
+    if centre == "own":
+        return searched - searched.mean(0, dtype=np.float64).astype(np.float32), among, scale[:kept]
+    shift = rotated.common[:kept]
+    return searched - shift, among - shift if shift.any() else among, scale[:kept]
+
+
+def _rotate(queries: Embeddings, gallery: Embeddings, centre: str, fit_on: str, known: dict) -> _Rotated:
+    found = whitening.directions(queries, gallery, centre=centre, fit_on=fit_on, known=known)
+    if id(gallery) not in known:
+        known[id(gallery)] = moments.measure(gallery)
+    mean, columns = known[id(gallery)].mean, found.vectors.astype(np.float32)
+    turned = [(side.block(0, len(side)) - mean.astype(np.float32)) @ columns for side in (queries, gallery)]
+    turned[1] -= turned[1].mean(0, dtype=np.float64).astype(np.float32)
+    common = np.zeros(len(mean)) if fit_on == "gallery" else (found.moments.mean - mean) @ found.vectors
+    return _Rotated(dataclasses.replace(found, vectors=None), *turned, common.astype(np.float32))
+
+
+def _scaled(side: Embeddings, vectors: np.ndarray, scale: np.ndarray) -> Embeddings:
+    """Returns embeddings of scaled unit vectors."""
+    vectors = vectors * scale
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
+    unit = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    return Embeddings(side.ids, unit, side.meta)
+
+
+def _same(queries: Embeddings, gallery: Embeddings, known: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the (query, row) pairs of one listing, which a search leaves out."""
+    key = ("same", id(queries), id(gallery))
+    if key not in known:
+        known[key] = exact.Index(gallery).own_rows(queries.ids)
+    return tuple(known[key].T)
+
+
+def _nearest(queries: np.ndarray, gallery: np.ndarray, scale: np.ndarray, same, k: int) -> np.ndarray:
+    """Returns the rows of highest cosine, [Q, k], after the columns of both sides are scaled; -1 for none.
+
+    Args:
+      queries, gallery: [n, D] float32.
+      scale: [D] float32.
+      same: from `_same`.
+      k: rows per query.
+    """
+    weight = scale * scale
+    length = np.sqrt((gallery * gallery) @ weight)
+    scores = (queries * weight) @ gallery.T  # a query's own length does not change its order
+    scores *= np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)
+    scores[same] = -np.inf
+    rows = np.sort(np.argpartition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k :], axis=1)
+    best = np.take_along_axis(scores, rows, 1)
+    order = np.argsort(-best, axis=1, kind="stable")
+    rows = np.where(np.isneginf(best), -1, rows)
+    return np.take_along_axis(rows, order, 1)
