@@ -9,8 +9,9 @@ answers are known without a label:
 
 and on the real queries by a statistic: how unevenly the results are spread over the gallery (hubs: listings that many
 queries find, mostly wrongly). A candidate is accepted if it beats the plain cosine on the first stand-ins by more than
-their noise, by a paired bootstrap, loses on no others, and makes no more hubs on the real queries. Otherwise the plain
-cosine stays. Stand-ins that cannot be had are left out, and the table says so.
+their noise, by a paired bootstrap, loses on no others, and makes no more hubs on the real queries. Of those that are as
+good as the best within noise, the one with fewest hubs is taken. If none is accepted, the plain cosine stays. Stand-ins
+that cannot be had are left out, and the table says so.
 
 Hubs: Radovanovic et al., "Hubs in Space" (JMLR 2010), the skewness of k-occurrences. docs/choosing_steps.md has what
 was measured, and what did not help.
@@ -88,8 +89,8 @@ def choose_steps(
 ) -> Choice:
     """Chooses the steps of a search between two sides; deterministic.
 
-    Every candidate is tried on the first stand-ins. On the others, and for its hubs, only the best of them are: in the
-    order of their gains, until one is accepted.
+    Every candidate is tried on the first stand-ins. Those that are as good as the best one there, within noise, are
+    told apart by their hubs on the real queries: the one with fewest is taken, if it is accepted, else the next.
 
     Args:
       queries, gallery: embeddings of one space.
@@ -127,7 +128,7 @@ def choose_steps(
     return Choice(steps=_listed(best.steps), why=why, notes=notes, rows=rows, queries=len(queries))
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Tried:
     """One candidate, and what is known of it.
 
@@ -155,28 +156,16 @@ class _Tried:
         else:
             self.hubs = hubness(rows, len(trial.gallery))
 
-    def accepts(self, others: Sequence[Trial], real: Trial, known: dict) -> bool:
-        """Returns whether it may be chosen, given that it gains on the first stand-ins; says why not."""
-        for trial in others:
-            self.measure(trial, known)
-            (self.changes[trial.name],) = _intervals(self.over.scores[trial.name], [self.scores[trial.name]])
-            if self.changes[trial.name][2] < 0:
-                self.reasons.append(f"loses on {trial.name}")
-        if not self.reasons:
-            self.measure(real, known)
-            if self.hubs > most_hubs(self.over.hubs):
-                self.reasons.append(f"more hubs ({self.hubs:.1f} against {self.over.hubs:.1f})")
-        return not self.reasons
-
     def row(self, verdict: str = "") -> _Row:
         """Returns its row of the table."""
         verdict = verdict or ("the plain cosine" if self.over is None else "; ".join(self.reasons))
+        verdict = verdict or ("another gains more" if self.hubs is None else "as good, with more hubs")
         return _Row(
             steps=_listed(self.steps),
             means={name: float(scores.mean()) for name, scores in self.scores.items()},
             differences=dict(self.changes),
             hubs=self.hubs,
-            verdict=verdict or "another gains more",
+            verdict=verdict,
         )
 
 
@@ -199,30 +188,41 @@ def _best_of(group, over: _Tried, stand_ins: Sequence[Trial], real: Trial, known
       What was tried, and the accepted one that gains most on the first stand-ins, or None.
     """
     main, *others = stand_ins
-    found: list[_Tried] = []
 
-    def cannot(one: _Tried, error: InputError) -> None:  # such as too few rows: the plain cosine still works
-        notes.append(f"{sentence(one.steps[len(over.steps) :])} cannot be tried: {first_line(error)}")
-
-    for steps in group:
-        one = _Tried((*over.steps, *steps), over)
+    def measured(one: _Tried, trial: Trial) -> bool:
         try:
-            one.measure(main, known)
-            found.append(one)
-        except InputError as error:
-            cannot(one, error)
+            one.measure(trial, known)
+        except InputError as error:  # such as too few rows: the plain cosine still works
+            notes.append(f"{sentence(one.steps[len(over.steps) :])} cannot be tried: {first_line(error)}")
+            one.reasons.append(f"cannot be tried on {trial.name}")
+            return False
+        return True
+
+    def accepted(one: _Tried) -> bool:
+        if one.hubs > most_hubs(over.hubs):
+            one.reasons.append(f"more hubs ({one.hubs:.1f} against {over.hubs:.1f})")
+        for trial in others if not one.reasons else ():
+            if measured(one, trial):
+                (change,) = _intervals(over.scores[trial.name], [one.scores[trial.name]])
+                one.changes[trial.name] = change
+                one.reasons += [f"loses on {trial.name}"] if change[2] < 0 else []
+        return not one.reasons
+
+    found = [one for steps in group if measured(one := _Tried((*over.steps, *steps), over), main)]
     gains = _intervals(over.scores[main.name], [one.scores[main.name] for one in found])
     for one, gain in zip(found, gains, strict=True):
         one.changes[main.name] = gain
-        if gain[1] <= 0:
-            one.reasons.append(f"no gain on {main.name} beyond noise")
-    for one in sorted(found, key=lambda one: -one.scores[main.name].mean()):  # stable: of equals the milder one
-        try:
-            if not one.reasons and one.accepts(others, real, known):
+        one.reasons += [f"no gain on {main.name} beyond noise"] if gain[1] <= 0 else []
+    left = [one for one in found if not one.reasons]
+    while left:
+        best = max(left, key=lambda one: one.scores[main.name].mean())
+        lost = _intervals(best.scores[main.name], [one.scores[main.name] for one in left])
+        near = [one for one, change in zip(left, lost, strict=True) if change[2] >= 0]
+        counted = [one for one in near if measured(one, real)]
+        for one in sorted(counted, key=lambda one: one.hubs):
+            if accepted(one):
                 return found, one
-        except InputError as error:
-            cannot(one, error)
-            found.remove(one)
+        left = [one for one in left if one not in near]
     return found, None
 
 
