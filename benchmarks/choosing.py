@@ -97,30 +97,34 @@ def interval(first: np.ndarray, second: np.ndarray) -> list[float]:
 
 
 def add_evidence(entry: dict, queries, gallery, found) -> None:
-    """Adds to the table of a run what each kind of evidence says of the plain cosine and of every whitening."""
+    """Adds to the table of a run what each kind of evidence says of every whitening, and what rules would choose."""
     known: dict = {}
     trials, _ = stand_ins.trials(queries, gallery, found)
-    real, plain = choosing.real_trial(queries, gallery, trials), {}
-    for row, steps in zip(entry["table"], [(), *choosing.WHITENINGS], strict=False):
+    real, scores = choosing.real_trial(queries, gallery, trials), {trial.name: [] for trial in trials}
+    rows = entry["table"][: 1 + len(choosing.WHITENINGS)]
+    for row, steps in zip(rows, [(), *choosing.WHITENINGS], strict=True):
         for trial in trials:
-            scores = _trying.recalls(_trying.apply(steps, trial.queries, trial.gallery, known), trial.right)
-            plain.setdefault(trial.name, scores)
-            row[trial.name] = [float(scores.mean()), *interval(plain[trial.name], scores)]
+            each = _trying.recalls(_trying.apply(steps, trial.queries, trial.gallery, known), trial.right)
+            scores[trial.name].append(each)
+            row[trial.name] = [float(each.mean()), *interval(scores[trial.name][0], each)]
         row["hubs"] = _trying.hubness(_trying.apply(steps, real.queries, real.gallery, known), len(real.gallery))
+    entry["rules"] = rules(rows, scores)
 
 
-def rules(table: list[dict]) -> dict[str, int]:
+def rules(rows: list[dict], scores: dict[str, list[np.ndarray]]) -> dict[str, int]:
     """Returns the row of the table that each rule would choose; row 0 is the plain cosine."""
-    rows = [row for row in table if "hubs" in row]
-    kinds = [name for name in ("titles", "altered") if name in rows[0]]
-    found = {"fewest hubs": min(range(len(rows)), key=lambda at: rows[at]["hubs"])}
+    kinds, hubs = list(scores), [row["hubs"] for row in rows]
+    found = {"fewest hubs": int(np.argmin(hubs))}
     for label, main, veto in (("titles", kinds[0], None), ("altered", kinds[-1], None), ("both", kinds[0], kinds[-1])):
         for more in (0.1, 0.3, 1.0, None):
-            most = np.inf if more is None else rows[0]["hubs"] + more * max(1.0, abs(rows[0]["hubs"]))
-            good = [at for at in range(1, len(rows)) if rows[at][main][2] > 0 and rows[at]["hubs"] <= most]
+            most = np.inf if more is None else hubs[0] + more * max(1.0, abs(hubs[0]))
+            good = [at for at in range(1, len(rows)) if rows[at][main][2] > 0 and hubs[at] <= most]
             good = [at for at in good if veto is None or rows[at][veto][3] >= 0]
             name = f"{label}, {'any hubs' if more is None else f'{more:.0%} more hubs'}"
-            found[name] = max([0, *good], key=lambda at: rows[at][main][0])
+            best = max([0, *good], key=lambda at: rows[at][main][0])
+            near = [at for at in good if interval(scores[main][best], scores[main][at])[2] >= 0]
+            found[f"{name}, the best"] = best
+            found[f"{name}, fewest of equals"] = min(near, key=lambda at: hubs[at], default=0)
     return found
 
 
@@ -248,15 +252,15 @@ def main() -> None:
         loaded = load(pathlib.Path(folder), model or "trained")
         entry = result["runs"][name] = measure(*loaded)
         add_evidence(entry, *loaded[:3])
-        entry["rules"] = rules(entry["table"])
         for draw in range(args.small):
             result["small"][f"{name}, draw {draw}"] = measure(*small(*loaded, draw))
-        result["leave one out"] = left_out(result["runs"])
         result |= {"hardware": provenance.hardware(), "commit": provenance.commit()}
         result["date"] = datetime.date.today().isoformat()
         file.write_text(json.dumps(result, indent=1) + "\n")
+    result["leave one out"] = left_out(result["runs"])
     show(result)
     if not args.tables:
+        file.write_text(json.dumps(result, indent=1) + "\n")
         claim(result, f"python benchmarks/choosing.py name=folder ... --small={args.small}")
 
 
