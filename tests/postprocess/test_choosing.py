@@ -201,6 +201,33 @@ def trial_sides(altered, gallery):
     return dataclasses.replace(altered, ids=[f"altered {name}" for name in altered.ids]), gallery
 
 
+def test_of_those_that_are_as_good_within_noise_the_one_with_fewest_hubs_is_taken(monkeypatch):
+    queries, gallery, _, _ = catalogue("noisy")
+    rng, powers = np.random.default_rng(0), (0.1, 0.2, 0.3)
+    means, hubs = {0: 0.2, 0.1: 0.5, 0.2: 0.49, 0.3: 0.35}, {0: 2.0, 0.1: 1.9, 0.2: 1.0, 0.3: 0.1}
+    titles = {power: rng.random(200) * 0.1 + mean for power, mean in means.items()}
+    altered = {power: rng.random(200) for power in means}
+    kinds = [stand_ins.Trial(name, queries, gallery, (name,)) for name in ("titles", "altered")]
+    monkeypatch.setattr(choosing, "WHITENINGS", [(("whitening", {"power": p, "centre": "common"}),) for p in powers])
+    monkeypatch.setattr(choosing, "NEIGHBOURS", ())
+    monkeypatch.setattr(choosing, "trials", lambda *_: (kinds, []))
+    monkeypatch.setattr(choosing, "apply", lambda steps, *_: steps[0][1]["power"] if steps else 0)
+    monkeypatch.setattr(
+        choosing, "recalls", lambda power, right: {"titles": titles, "altered": altered}[right[0]][power]
+    )
+    monkeypatch.setattr(choosing, "hubness", lambda power, _: hubs[power])
+    means_of = [titles[power].mean() for power in (0.1, 0.2)]
+    titles[0.2] += means_of[0] - means_of[1]  # as good as the first to the last digit
+    choice = choosing.choose_steps(queries, gallery)
+    assert choice["steps"][0][1]["power"] == 0.2
+    verdicts = [row["verdict"] for row in choice["rows"]]
+    assert verdicts == ["the plain cosine", "as good, with more hubs", "chosen", "another gains more"]
+    altered[0.2] -= 0.5
+    choice = choosing.choose_steps(queries, gallery)
+    assert choice["steps"][0][1]["power"] == 0.1
+    assert choice["rows"][2]["verdict"] == "loses on altered"
+
+
 def test_the_table_has_a_row_per_candidate_and_the_sentence_reads_well():
     queries, gallery, evidence, _ = catalogue("dominated")
     head, first, *others = choosing.table(choosing.choose_steps(queries, gallery, evidence))
