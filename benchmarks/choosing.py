@@ -104,7 +104,9 @@ def add_evidence(entry: dict, queries, gallery, found) -> None:
     rows = entry["table"][: 1 + len(choosing.WHITENINGS)]
     for row, steps in zip(rows, [(), *choosing.WHITENINGS], strict=True):
         for trial in trials:
-            each = _trying.recalls(_trying.apply(steps, trial.queries, trial.gallery, known), trial.right)
+            each = _trying.recalls(
+                _trying.apply(steps, trial.queries, trial.gallery, known, trial.fit_rows), trial.right
+            )
             scores[trial.name].append(each)
             row[trial.name] = [float(each.mean()), *interval(scores[trial.name][0], each)]
         row["hubs"] = _trying.hubness(_trying.apply(steps, real.queries, real.gallery, known), len(real.gallery))

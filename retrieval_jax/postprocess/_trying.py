@@ -14,6 +14,7 @@ import numpy as np
 
 from retrieval_jax import postprocess
 from retrieval_jax.embeddings import Embeddings, moments
+from retrieval_jax.embeddings.vectors import spread
 from retrieval_jax.index import exact
 from retrieval_jax.postprocess import State, whitening
 
@@ -23,17 +24,24 @@ NEED_RANKING = ("query_expansion", "reranking", "global_reranking", "diffusion")
 Steps = tuple[tuple[str, dict], ...]
 
 
-def apply(steps: Steps, queries: Embeddings, gallery: Embeddings, known: dict | None = None) -> np.ndarray:
+def apply(
+    steps: Steps,
+    queries: Embeddings,
+    gallery: Embeddings,
+    known: dict | None = None,
+    fit_rows: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Returns the rows found for each query, [Q, DEPTH], -1 where there are fewer; ties go by row.
 
     Args:
       steps: (name, kwargs) pairs.
       queries, gallery: the two sides, few enough for memory.
       known: what earlier calls found out about the same objects, to reuse and to add to.
+      fit_rows: most queries and most gallery rows that a first whitening is fitted on; None for all.
     """
     known = {} if known is None else known
     first, rest = (steps[:1], steps[1:]) if steps and steps[0][0] == "whitening" else ((), steps)
-    sides = _sides(first[0][1] if first else None, queries, gallery, known)
+    sides = _sides(first[0][1] if first else None, queries, gallery, known, fit_rows)
     if not rest:
         return _nearest(*sides, _same(queries, gallery, known), min(DEPTH, len(gallery)))
     key = ("ranked", id(queries), id(gallery), repr(first))
@@ -64,8 +72,8 @@ def recalls(rows: np.ndarray, right: Sequence[np.ndarray]) -> np.ndarray:
 def hubness(rows: np.ndarray, count: int) -> float:
     """Returns the skewness of how often each of `count` gallery listings is found."""
     often = np.bincount(rows[rows >= 0].ravel(), minlength=count).astype(np.float64)
-    spread = often.std()
-    return float((((often - often.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
+    deviation = often.std()
+    return float((((often - often.mean()) / deviation) ** 3).mean()) if deviation > 0 else 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,16 +83,18 @@ class _Rotated:
     Attributes:
       found: the directions, without their vectors.
       queries, gallery: [n, D] float32, relative to the gallery's mean.
+      own: [D] float32, the mean of the queries.
       common: [D] float32, the mean of what the covariance is of.
     """
 
     found: whitening.Directions
     queries: np.ndarray
     gallery: np.ndarray
+    own: np.ndarray
     common: np.ndarray
 
 
-def _sides(kwargs: dict | None, queries: Embeddings, gallery: Embeddings, known: dict) -> tuple[np.ndarray, ...]:
+def _sides(kwargs: dict | None, queries: Embeddings, gallery: Embeddings, known: dict, fit_rows) -> tuple:
     """Returns queries [Q, n], gallery [G, n] and scales [n] of n directions, float32; None for no whitening."""
     if kwargs is None:
         both = (side.block(0, len(side)) for side in (queries, gallery))
@@ -93,34 +103,46 @@ def _sides(kwargs: dict | None, queries: Embeddings, gallery: Embeddings, known:
     centre, fit_on = kwargs.pop("centre", "common"), kwargs.pop("fit_on", "gallery")
     key = ("rotated", id(queries), id(gallery), fit_on, centre == "own" and fit_on == "both")
     if key not in known:
-        known[key] = _rotate(queries, gallery, centre, fit_on, known)
+        known[key] = _rotate(queries, gallery, centre, fit_on, known, fit_rows)
     rotated = known[key]
     scale = rotated.found.scale(**kwargs)
     scale = (scale / scale.max()).astype(np.float32)
     kept = int(np.flatnonzero(scale)[-1]) + 1  # beyond, directions are empty
     searched, among = rotated.queries[:, :kept], rotated.gallery[:, :kept]
     if centre == "own":
-        return searched - searched.mean(0, dtype=np.float64).astype(np.float32), among, scale[:kept]
+        return searched - rotated.own[:kept], among, scale[:kept]
     shift = rotated.common[:kept]
     return searched - shift, among - shift if shift.any() else among, scale[:kept]
 
 
-def _rotate(queries: Embeddings, gallery: Embeddings, centre: str, fit_on: str, known: dict) -> _Rotated:
-    sources = {"gallery": (gallery,), "queries": (queries,), "both": (queries, gallery)}[fit_on]
+def _rotate(queries: Embeddings, gallery: Embeddings, centre: str, fit_on: str, known: dict, fit_rows) -> _Rotated:
+    fitted = queries, gallery
+    if fit_rows is not None:
+        fitted = tuple(_some(side, most, known) for side, most in zip(fitted, fit_rows, strict=True))
+    sources = {"gallery": fitted[1:], "queries": fitted[:1], "both": fitted}[fit_on]
     key, count = ("few", *map(id, sources), centre == "own"), sum(map(len, sources))
     if count > 0.9 * gallery.dim:
-        found = whitening.directions(queries, gallery, centre=centre, fit_on=fit_on, known=known)
+        found = whitening.directions(*fitted, centre=centre, fit_on=fit_on, known=known)
     else:
         if key not in known:
             known[key] = _directions_of_few(sources, centre == "own", known)
         found = known[key]
-    if id(gallery) not in known:
-        known[id(gallery)] = moments.measure(gallery)
-    mean, columns = known[id(gallery)].mean, found.vectors.astype(np.float32)
+    mean, columns = moments.mean(fitted[1]), found.vectors.astype(np.float32)
     turned = [(side.block(0, len(side)) - mean.astype(np.float32)) @ columns for side in (queries, gallery)]
-    turned[1] -= turned[1].mean(0, dtype=np.float64).astype(np.float32)
+    own = (moments.mean(fitted[0]) - mean) @ found.vectors
     common = np.zeros(len(mean)) if fit_on == "gallery" else (found.moments.mean - mean) @ found.vectors
-    return _Rotated(dataclasses.replace(found, vectors=None), *turned, common.astype(np.float32))
+    means = own.astype(np.float32), common.astype(np.float32)
+    return _Rotated(dataclasses.replace(found, vectors=None), *turned, *means)
+
+
+def _some(side: Embeddings, most: int, known: dict) -> Embeddings:
+    """Returns evenly spaced rows of a side, at most `most`; the same object for the same side."""
+    if len(side) <= most:
+        return side
+    key = ("some", id(side), most)
+    if key not in known:
+        known[key] = side.take(spread(len(side), most))
+    return known[key]
 
 
 def _directions_of_few(sources: Sequence[Embeddings], own: bool, known: dict) -> whitening.Directions:

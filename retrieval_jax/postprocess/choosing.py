@@ -150,7 +150,7 @@ class _Tried:
 
     def measure(self, trial: Trial, known: dict) -> None:
         """Tries it on stand-ins, or counts its hubs on the real queries."""
-        rows = apply(self.steps, trial.queries, trial.gallery, known)
+        rows = apply(self.steps, trial.queries, trial.gallery, known, trial.fit_rows)
         if trial.right:
             self.scores[trial.name] = recalls(rows, trial.right)
         else:

@@ -134,6 +134,7 @@ def test_titles_stand_in_for_queries_and_their_look_decides_who_asks():
     (trial,), notes = stand_ins.trials(queries, gallery, evidence)
     assert trial.name == "titles" and [note.split(":")[0] for note in notes] == ["altered"]
     assert (len(trial.queries), len(trial.gallery)) == (400, 400)
+    assert trial.fit_rows == (200, 200)  # as many as the search itself has
     asks = {int(name) for name in trial.queries.ids}
     assert asks == set(range(400))  # those that look like queries, and only those
     for query, right in zip(trial.queries.ids, trial.right, strict=True):

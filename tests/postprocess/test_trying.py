@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings.vectors import spread
 from retrieval_jax.index import exact
 from retrieval_jax.postprocess import State, _trying, choosing, query_expansion, whitening
 
@@ -44,6 +45,16 @@ def test_a_whitening_finds_what_the_search_finds(kwargs, rows):
     both = sides(*rows)
     expected = searched(whitening.step(State([both]), **kwargs), 10).item_rows
     assert np.array_equal(_trying.apply((("whitening", kwargs),), *both), expected)
+
+
+@pytest.mark.parametrize("kwargs", SETTINGS[:4], ids=str)
+def test_a_whitening_of_fewer_rows_is_applied_to_all(kwargs):
+    both, most = sides(), (30, 16)
+    some = [side.take(spread(len(side), rows)) for side, rows in zip(both, most, strict=True)]
+    fitted = whitening.fit_sides(*some, **kwargs)
+    state = State([tuple(fitted.apply(side, name) for side, name in zip(both, ("query", "gallery"), strict=True))])
+    rows = _trying.apply((("whitening", kwargs),), *both, None, most)
+    assert np.array_equal(rows, searched(state, 10).item_rows)
 
 
 def test_all_candidates_share_three_decompositions(monkeypatch):
