@@ -254,6 +254,7 @@ def main() -> None:
         loaded = load(pathlib.Path(folder), model or "trained")
         entry = result["runs"][name] = measure(*loaded)
         add_evidence(entry, *loaded[:3])
+        entry["rules"]["the choice"] = [row["steps"] for row in entry["table"]].index(entry["chosen"])
         for draw in range(args.small):
             result["small"][f"{name}, draw {draw}"] = measure(*small(*loaded, draw))
         result |= {"hardware": provenance.hardware(), "commit": provenance.commit()}

@@ -227,6 +227,15 @@ def test_of_those_that_are_as_good_within_noise_the_one_with_fewest_hubs_is_take
     choice = choosing.choose_steps(queries, gallery)
     assert choice["steps"][0][1]["power"] == 0.1
     assert choice["rows"][2]["verdict"] == "loses on altered"
+    # Where titles cannot tell, altered pictures decide, unless titles object.
+    for power in powers:
+        titles[power] = titles[0] + rng.normal(size=200) * 0.1
+        altered[power] = altered[0] + (0.3 if power == 0.1 else 0.0)
+    choice = choosing.choose_steps(queries, gallery)
+    assert choice["steps"][0][1]["power"] == 0.1 and "over the plain cosine on altered" in choice["why"]
+    assert all(set(row["means"]) == {"titles", "altered"} for row in choice["rows"])
+    titles[0.1] = titles[0] - 0.2
+    assert choosing.choose_steps(queries, gallery)["steps"] == []
 
 
 def test_the_table_has_a_row_per_candidate_and_the_sentence_reads_well():
