@@ -1,0 +1,453 @@
+"""Attributes of listings in memory: which rows have a value, which values a row has, and sorted out by conditions.
+
+Three structures, each of which answers another question:
+
+    postings   per value the rows that have it, as a Roaring bitmap: conditions
+    segments   per row the values that it has: facets of few matches, explanations
+    columns    per number a float32 array, which a range scans: a million rows take about a millisecond
+
+Rows are only appended and marked as dead, never renumbered, so rows that others hold stay valid.
+
+Source: Chambi et al., "Better bitmap performance with Roaring bitmaps", arXiv 1402.6407, by pyroaring.
+"""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from pyroaring import BitMap
+
+from retrieval_jax import brief, pairs
+from retrieval_jax.errors import InputError, short
+from retrieval_jax.index.attribute.conditions import Clause, Conditions
+from retrieval_jax.index.attribute.fields import WHERE, Field, checked
+
+BLOCK = 1 << 16  # rows encoded at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """Listings as the table keeps them.
+
+    Attributes:
+      indptr: [n + 1] int64.
+      values: [entries] uint16 or uint32, numbers of values; field by field within a row, without repeats.
+      probability: [entries] float16, 1 for known values; None if all are known.
+      numbers: [n, numbers] float32, NaN where unknown.
+    """
+
+    indptr: np.ndarray
+    values: np.ndarray
+    probability: np.ndarray | None
+    numbers: np.ndarray
+
+    __repr__ = brief.line
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+
+class Growing:
+    """A float32 array [n, m] that rows are appended to; takes up to twice its size."""
+
+    def __init__(self, width: int):
+        self._data, self._rows = np.empty((0, width), np.float32), 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Appends rows [n, m]."""
+        need = self._rows + len(rows)
+        if need > len(self._data):
+            data = np.empty((max(need, min(2 * len(self._data), need + (1 << 20))), rows.shape[1]), np.float32)
+            data[: self._rows] = self.array
+            self._data = data
+        self._data[self._rows : need] = rows
+        self._rows = need
+
+    @property
+    def array(self) -> np.ndarray:
+        """The rows so far, [n, m]."""
+        return self._data[: self._rows]
+
+
+class Table:
+    """Attributes of listings; row r is the r-th listing ever added.
+
+    Args:
+      kinds: {name of a field: whether it holds numbers}, in the fields' order.
+
+    Attributes:
+      fields: names of the fields with values.
+      numbers: names of the fields with numbers.
+      names: names of the values, by number.
+      field_of: the field of each value, a row of `fields`.
+      parent: the value that each is a kind of, -1 where there is none.
+      alive: rows that were not deleted.
+      present: per field the rows that have any value there.
+    """
+
+    def __init__(self, kinds: Mapping[str, bool]):
+        self.kinds = dict(kinds)
+        self.fields = [name for name, is_number in kinds.items() if not is_number]
+        self.numbers = [name for name, is_number in kinds.items() if is_number]
+        self.names: list[str] = []
+        self.field_of, self.parent = np.zeros((2, 0), np.int64)
+        self.number_of: list[dict[str, int]] = [{} for _ in self.fields]
+        self.rows, self.alive = 0, BitMap()
+        self.present = [BitMap() for _ in self.fields]
+        self.segments: list[tuple[int, Block]] = []
+        self.columns = [Growing(1) for _ in self.numbers]
+        self._postings: list[BitMap | None] = []
+        self._frequent: dict[str, list[tuple[int, int]]] = {}  # until rows are added
+        self._stored: tuple[np.ndarray, np.ndarray] | None = None  # bytes and offsets of postings not read yet
+
+    def __repr__(self) -> str:
+        return f"Table({len(self.alive):,} listings, {len(self.names):,} values, {len(self.numbers)} numbers)"
+
+    def __len__(self) -> int:
+        return len(self.alive)
+
+    @classmethod
+    def build(cls, fields: Mapping[str, Field | np.ndarray], rows: int) -> Table:
+        """Returns the table of listings, built in one pass over them.
+
+        Args:
+          fields: {name: a `Field`, or numbers [n], NaN where unknown}.
+          rows: number of listings.
+
+        Raises:
+          InputError: see `fields.checked`.
+        """
+        found = checked(fields, rows)
+        out = cls({name: not isinstance(field, Field) for name, field in found.items()})
+        out.learn(out.new_values(found))
+        for start in range(0, rows, BLOCK):
+            out.append(out.encode(found, start, min(rows, start + BLOCK)))
+        return out
+
+    # --------------------------------------------------------------------------------------------------- adding rows
+
+    def check_fields(self, fields: Mapping[str, Field | np.ndarray], rows: int) -> dict[str, Field | np.ndarray]:
+        """Returns fields of further listings, checked; one that is missing is unknown for all of them.
+
+        Raises:
+          InputError: a field that the table does not have, one of the other kind, or a value with another parent.
+        """
+        found = checked(fields, rows)
+        for name, field in found.items():
+            known = self.fields if isinstance(field, Field) else self.numbers
+            if name not in known:
+                raise InputError(f"{WHERE}: there is no field {name!r} of that kind{pairs.near(name, known)}")
+            if isinstance(field, Field) and field.parents is not None:
+                number_of = self.number_of[self.fields.index(name)]
+                for value, above in zip(field.values, field.parents.tolist(), strict=True):
+                    there = self.parent[number_of[value]] if value in number_of else None
+                    if there is not None and (self.names[there] if there >= 0 else "") != (
+                        field.values[above] if above >= 0 else ""
+                    ):
+                        raise InputError(
+                            f"{WHERE}: the value {short(value)!r} of {name!r} already has another parent: build the "
+                            "index again to change its hierarchy"
+                        )
+        empty = Field((), np.zeros(rows + 1, np.int64), np.zeros(0, np.int64))
+        out = {name: found.get(name, empty) for name in self.fields}
+        return out | {name: found.get(name, np.full(rows, np.nan, np.float32)) for name in self.numbers}
+
+    def new_values(self, fields: Mapping[str, Field | np.ndarray]) -> list[tuple[int, str, int]]:
+        """Returns (field, name, number of its parent) of the values that the table does not have yet."""
+        out, next_number = [], len(self.names)
+        for number, name in enumerate(self.fields):
+            field, known = fields[name], dict(self.number_of[number])
+            waiting = list(range(len(field.values)))
+            while waiting:  # parents first
+                later = []
+                for value in waiting:
+                    above = -1 if field.parents is None else int(field.parents[value])
+                    if field.values[value] in known:
+                        continue
+                    if above >= 0 and field.values[above] not in known:
+                        later.append(value)
+                        continue
+                    out.append((number, field.values[value], known[field.values[above]] if above >= 0 else -1))
+                    known[field.values[value]] = next_number
+                    next_number += 1
+                waiting = later
+        return out
+
+    def learn(self, values: Sequence[tuple[int, str, int]]) -> None:
+        """Adds values, given as (field, name, number of the parent)."""
+        for field, name, _ in values:
+            self.number_of[field][name] = len(self.names)
+            self.names.append(name)
+            self._postings.append(None)
+        self.field_of = np.append(self.field_of, [field for field, _, _ in values]).astype(np.int64)
+        self.parent = np.append(self.parent, [parent for _, _, parent in values]).astype(np.int64)
+
+    def with_values(self, values: Sequence[tuple[int, str, int]]) -> Table:
+        """Returns a table without rows that knows further values too, to encode listings with."""
+        if not values:
+            return self
+        out = Table(self.kinds)
+        out.learn(list(zip(self.field_of.tolist(), self.names, self.parent.tolist(), strict=True)))
+        out.learn(values)
+        return out
+
+    def encode(self, fields: Mapping[str, Field | np.ndarray], start: int, stop: int) -> Block:
+        """Returns listings start .. stop - 1 of checked fields, whose values the table has learnt."""
+        parts, counts = [], np.zeros((len(self.fields), stop - start), np.int64)
+        for number, name in enumerate(self.fields):
+            owner, values, chance = self._entries(fields[name], number, start, stop)
+            counts[number] = np.bincount(owner, minlength=stop - start)
+            parts.append((owner, values, chance))
+        indptr = np.concatenate([[0], np.cumsum(counts.sum(0))])
+        values = np.empty(indptr[-1], np.uint16 if len(self.names) <= 1 << 16 else np.uint32)
+        chances = None if all(chance is None for *_, chance in parts) else np.ones(indptr[-1], np.float16)
+        before = indptr[:-1].copy()
+        for number, (owner, found, chance) in enumerate(parts):
+            first = np.cumsum(counts[number]) - counts[number]
+            place = np.arange(len(owner)) + (before - first)[owner]
+            values[place] = found
+            if chance is not None:
+                chances[place] = chance
+            before += counts[number]
+        numbers = [fields[name][start:stop] for name in self.numbers]
+        numbers = np.stack(numbers, 1) if numbers else np.zeros((stop - start, 0), np.float32)
+        return Block(indptr, values, chances, numbers.astype(np.float32, copy=False))
+
+    def _entries(self, field: Field, number: int, start: int, stop: int) -> tuple:
+        """Returns owner, value and probability (or None) of a field's entries, ancestors included, without repeats."""
+        lookup = np.array([self.number_of[number][name] for name in field.values], np.int64)
+        first, last = int(field.indptr[start]), int(field.indptr[stop])
+        owner = np.repeat(np.arange(stop - start), np.diff(field.indptr[start : stop + 1]))
+        values = lookup[field.value_ids[first:last]]
+        chance = None if field.probability is None else field.probability[first:last]
+        levels = [(owner, values, chance)]
+        while (above := self.parent[levels[-1][1]]).max(initial=-1) >= 0:
+            keep = above >= 0
+            owners, _, chances = levels[-1]
+            levels.append((owners[keep], above[keep], None if chances is None else chances[keep]))
+        if len(levels) > 1:
+            owner, values = (np.concatenate([level[part] for level in levels]) for part in (0, 1))
+            chance = None if chance is None else np.concatenate([level[2] for level in levels])
+        key = owner * len(self.names) + values
+        if len(key) and not (np.diff(key) > 0).all():
+            order = np.lexsort((key,) if chance is None else (-chance, key))
+            order = order[np.diff(key[order], prepend=-1) > 0]  # the likeliest of repeats
+            owner, values = owner[order], values[order]
+            chance = None if chance is None else chance[order]
+        if chance is not None:  # float16 must not turn a likely value into a known one, nor an unlikely one into 0
+            rounded = np.maximum(chance.astype(np.float16), np.float16(2.0**-14))
+            chance = np.where((chance < 1) & (rounded >= 1), np.float16(1 - 2.0**-11), rounded)
+        return owner, values, chance
+
+    def append(self, block: Block) -> None:
+        """Adds encoded listings under the next row numbers."""
+        first, count = self.rows, len(block)
+        if not count:
+            return
+        self.rows += count
+        self._frequent = {}
+        self.alive.add_range(first, first + count)
+        owner = np.repeat(np.arange(first, first + count, dtype=np.uint32), np.diff(block.indptr))
+        for value, rows in grouped(block.values, owner):
+            self.posting(value).update(rows)
+        field = self.field_of[block.values]
+        begins = np.flatnonzero((np.diff(field, prepend=-1) != 0) | (np.diff(owner, prepend=first) != 0))
+        for number, rows in grouped(field[begins].astype(np.uint32), owner[begins]):
+            self.present[number].update(rows)
+        for number, column in enumerate(self.columns):
+            column.append(block.numbers[:, number : number + 1])
+        self.segments.append((first, dataclasses.replace(block, numbers=block.numbers[:, :0])))
+        # Many small additions would make many segments: equal ones are merged, so that each row moves a few times.
+        while len(self.segments) > 1 and 2 * len(self.segments[-1][1]) >= len(self.segments[-2][1]):
+            if len(self.segments[-1][1]) + len(self.segments[-2][1]) > BLOCK:
+                break
+            (before, one), (_, other) = self.segments[-2:]
+            self.segments[-2:] = [(before, _joined(one, other))]
+
+    def kill(self, rows: np.ndarray) -> None:
+        """Removes rows [n] from what conditions find."""
+        self.alive -= bitmap(np.sort(rows))
+
+    # -------------------------------------------------------------------------------------------------------- lookup
+
+    def posting(self, value: int) -> BitMap:
+        """Returns the rows that have a value, dead ones included; not to be changed."""
+        found = self._postings[value]
+        if found is None:
+            found = BitMap()
+            if self._stored is not None and value < len(self._stored[1]) - 1:
+                data, offsets = self._stored
+                found = BitMap.deserialize(data[offsets[value] : offsets[value + 1]].tobytes())
+            self._postings[value] = found
+        return found
+
+    def number(self, field: str, value: str, where: str = WHERE) -> int:
+        """Returns the number of a value; raises InputError, with near names, for one that no listing ever had."""
+        self.check_field(field, where)
+        if field in self.numbers:
+            raise InputError(f"{where}: {field!r} is a number: give a range, low and high, instead of values")
+        known = self.number_of[self.fields.index(field)]
+        if value not in known:
+            near = pairs.near(value, known) if len(known) <= 20 else pairs.near(value, known).split(" (")[0]
+            raise InputError(f"{where}: no listing has {field} {short(value)!r}{near}")
+        return known[value]
+
+    def check_field(self, field: str, where: str) -> None:
+        """Raises InputError, with near names, for a field that the table does not have."""
+        if field not in self.fields and field not in self.numbers:
+            raise InputError(f"{where}: there is no field {field!r}{pairs.near(field, [*self.fields, *self.numbers])}")
+
+    def check(self, given: Conditions, where: str = "conditions") -> None:
+        """Checks conditions against the fields and values that there are.
+
+        Raises:
+          InputError: an unknown field or value, with near names; a range of values or values of a number; or a required
+            or preferred clause whose every value is a kind of an excluded one.
+        """
+        out: set[int] = set()
+        for kind, clause in reversed(given.clauses()):  # the excluded ones first
+            self.check_field(clause.field, f"{where}: {kind}")
+            if clause.is_range:
+                if clause.field in self.fields:
+                    raise InputError(f"{where}: {clause.field!r} is not a number: give values instead of a range")
+                continue
+            numbers = [self.number(clause.field, value, f"{where}: {kind}") for value in clause.values]
+            if kind == "excluded":
+                out.update(numbers)
+            elif all(out.intersection(self.lineage(value)) for value in numbers) and not clause.unknown:
+                raise InputError(
+                    f"{where}: {clause} is {kind}, and all of it is excluded, as it is a kind of what is: remove one"
+                )
+
+    def lineage(self, value: int) -> list[int]:
+        """Returns a value and its ancestors, nearest first."""
+        out = []
+        while value >= 0:
+            out.append(value)
+            value = int(self.parent[value])
+        return out
+
+    def of_clause(self, clause: Clause) -> BitMap:
+        """Returns the rows that meet a clause, maybe with dead ones."""
+        if clause.is_range:
+            column = self.columns[self.numbers.index(clause.field)].array[:, 0]
+            with np.errstate(over="ignore"):  # a bound beyond float32 is as good as none
+                low, high = (None if end is None else np.float32(end) for end in (clause.low, clause.high))
+            inside = column >= (-np.inf if low is None else low)  # False for NaN
+            if high is not None:
+                inside &= column <= high
+            if clause.unknown:
+                inside |= np.isnan(column)
+            return bitmap(np.flatnonzero(inside))
+        numbers = [self.number(clause.field, value) for value in clause.values]
+        found = self.posting(numbers[0])
+        for value in numbers[1:]:
+            found = found | self.posting(value)
+        if clause.unknown:
+            found = found | (self.alive - self.present[self.fields.index(clause.field)])
+        return found
+
+    def matching(self, given: Conditions, preferred: int | None = None) -> BitMap:
+        """Returns the rows that meet the required, the excluded and the first `preferred` preferred clauses (all)."""
+        clauses = [*given.required, *given.preferred[:preferred]]
+        found = self.alive
+        for rows in sorted((self.of_clause(clause) for clause in clauses), key=len):
+            found = found & rows
+        for clause in given.excluded:
+            found = found - self.of_clause(clause)
+        return found
+
+    def values_of(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+        """Yields (row, values, probabilities or None) for ascending rows [n]."""
+        starts = np.array([first for first, _ in self.segments])
+        for row, segment in zip(rows.tolist(), (np.searchsorted(starts, rows, side="right") - 1).tolist(), strict=True):
+            first, block = self.segments[segment]
+            begin, end = block.indptr[row - first], block.indptr[row - first + 1]
+            yield row, block.values[begin:end], None if block.probability is None else block.probability[begin:end]
+
+    def stored(self, data: np.ndarray, offsets: np.ndarray) -> None:
+        """Takes postings that are read when they are needed.
+
+        Args:
+          data: bytes, memory-mapped.
+          offsets: [values + 1 or more] int64, where the posting of each value begins.
+        """
+        self._stored = data, offsets[: len(self.names) + 1]
+
+    def taken(self, rows: np.ndarray) -> Table:
+        """Returns a table of ascending rows [n] alone, renumbered from 0; the values keep their numbers."""
+        out = Table(self.kinds)
+        out.learn(list(zip(self.field_of.tolist(), self.names, self.parent.tolist(), strict=True)))
+        numbers = np.hstack([np.zeros((self.rows, 0), np.float32), *(column.array for column in self.columns)])
+        for start in range(0, len(rows), BLOCK):
+            some = rows[start : start + BLOCK]
+            found = [(values, chance) for _, values, chance in self.values_of(some)]
+            indptr = np.concatenate([[0], np.cumsum([len(values) for values, _ in found])])
+            values = np.concatenate([values for values, _ in found])
+            chance = None
+            if any(one is not None for _, one in found):
+                chance = [np.ones(len(values), np.float16) if one is None else one for values, one in found]
+                chance = np.concatenate(chance)
+            out.append(Block(indptr, values, chance, numbers[some]))
+        return out
+
+    def chances(self, value: int, rows: np.ndarray) -> np.ndarray:
+        """Returns the probability of a value that ascending rows [n] have, [n] float32; 1 where it is known."""
+        out = np.ones(len(rows), np.float32)
+        for first, block in self.segments:
+            if block.probability is not None:
+                begin, end = np.searchsorted(rows, [first, first + len(block)])
+                here = np.flatnonzero(block.values == value)
+                # A row has a value once, so its entries are those of the rows, in their order.
+                out[begin:end] = block.probability[here]
+        return out
+
+    def frequent(self, field: str) -> list[tuple[int, int]]:
+        """Returns (value, number of rows that have it, dead ones included) of a field's values, most frequent first."""
+        if field not in self._frequent:
+            values = np.flatnonzero(self.field_of == self.fields.index(field)).tolist()
+            found = [(value, len(self.posting(value))) for value in values]
+            self._frequent[field] = sorted(found, key=lambda pair: -pair[1])
+        return self._frequent[field]
+
+
+def bitmap(rows: np.ndarray) -> BitMap:
+    """Returns the bitmap of ascending rows [n]."""
+    out = BitMap()
+    if len(rows):
+        out.update(_plain(rows))
+    return out
+
+
+def to_rows(found: BitMap) -> np.ndarray:
+    """Returns the rows of a bitmap, ascending, [n] int64."""
+    return np.frombuffer(found.to_array(), np.uint32).astype(np.int64) if found else np.zeros(0, np.int64)
+
+
+def _plain(rows: np.ndarray) -> array.array:
+    """Returns rows as the kind of array that pyroaring reads without a Python object per row."""
+    out = array.array("I")
+    out.frombytes(np.ascontiguousarray(rows, np.uint32).tobytes())
+    return out
+
+
+def grouped(values: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, array.array]]:
+    """Yields (value, its rows) for pairs [n], values ascending; rows keep their order."""
+    order = np.argsort(values, kind="stable")  # of 16 bits: a radix sort
+    values, rows = values[order], rows[order]
+    first = np.flatnonzero(np.diff(values, prepend=values[:1] + 1))
+    for value, begin, end in zip(values[first].tolist(), first.tolist(), [*first[1:].tolist(), len(rows)], strict=True):
+        yield value, _plain(rows[begin:end])
+
+
+def _joined(one: Block, other: Block) -> Block:
+    values = np.concatenate([one.values, other.values])
+    chance = None
+    if one.probability is not None or other.probability is not None:
+        parts = (np.ones(len(b.values), np.float16) if b.probability is None else b.probability for b in (one, other))
+        chance = np.concatenate(list(parts))
+    indptr = np.concatenate([one.indptr, one.indptr[-1] + other.indptr[1:]])
+    return Block(indptr, values, chance, np.concatenate([one.numbers, other.numbers]))
