@@ -46,9 +46,7 @@ def make(kind: str, gallery, ids, kwargs: dict, table: Table) -> Search | None:
         )
     if kind == "milvus":
         kwargs = {"fields": milvus_fields(table), **kwargs}
-    if ids is not None:
-        kwargs = {"ids": ids, **kwargs}
-    engine = index.make(kind, gallery, kwargs, "index attribute")
+    engine = index.make(kind, gallery, kwargs, "index attribute", ids)
     if kind == "milvus":
         return lambda vectors, k, given, mask: engine.search(vectors, k, filter=milvus_filter(given, table))
     if kind == "faiss_index":

@@ -58,6 +58,7 @@ def write(table: Table, folder: pathlib.Path) -> None:
         for rows in (*map(table.posting, range(len(table.names))), *table.present):
             offsets.append(offsets[-1] + stream.write(rows.serialize()))
     atomic.write_npy(folder / "offsets.npy", np.array(offsets, np.int64))
+    atomic.write_npy(folder / "sizes.npy", table.sizes)
     info = {
         "format": FORMAT,
         "kinds": table.kinds,
@@ -99,16 +100,24 @@ def read(folder: pathlib.Path) -> Table:
     entries = load_npy(folder / "entries.npy", mmap=True, dtypes=("uint16", "uint32"), ndim=1)
     numbers = load_npy(folder / "numbers.npy", mmap=False, dtypes=("float32",), ndim=2)
     offsets = load_npy(folder / "offsets.npy", mmap=False, dtypes=("int64",), ndim=1)
+    sizes = load_npy(folder / "sizes.npy", mmap=False, dtypes=("int64",), ndim=1)
     chance = None
     if "probability.npy" in info["sha256"]:
         chance = load_npy(folder / "probability.npy", mmap=True, dtypes=("float16",), ndim=1)
     size = (folder / "postings.bin").stat().st_size
     data = np.memmap(folder / "postings.bin", np.uint8, "r") if size else np.zeros(0, np.uint8)
-    right = len(info["field_of"]) == len(info["parent"]) == values and len(counts) == rows
-    right = right and numbers.shape == (rows, len(out.numbers)) and counts.sum(dtype=np.int64) == len(entries)
-    right = right and len(offsets) == values + fields + 1 and offsets[-1] == size and (np.diff(offsets) >= 0).all()
-    right = right and (chance is None or len(chance) == len(entries)) and max(info["field_of"], default=-1) < fields
-    right = right and all(-1 <= parent < number for number, parent in enumerate(info["parent"]))
+    right = (
+        len(info["field_of"]) == len(info["parent"]) == len(sizes) == values
+        and len(counts) == rows
+        and numbers.shape == (rows, len(out.numbers))
+        and counts.sum(dtype=np.int64) == len(entries)
+        and (chance is None or len(chance) == len(entries))
+        and len(offsets) == values + fields + 1
+        and offsets[-1] == size
+        and (np.diff(offsets) >= 0).all()
+        and max(info["field_of"], default=-1) < fields
+        and all(-1 <= parent < number for number, parent in enumerate(info["parent"]))
+    )
     if not right or len(set(zip(info["field_of"], info["names"], strict=True))) != values:
         raise InputError(f"the files of {folder} do not match each other: {REMEDY}")
     out.learn(list(zip(info["field_of"], info["names"], info["parent"], strict=True)))
@@ -122,7 +131,7 @@ def read(folder: pathlib.Path) -> Table:
     for number, column in enumerate(out.columns):
         column.append(numbers[:, number : number + 1])
     out.rows, out.alive = rows, bitmap(np.arange(rows))
-    out.stored(data, offsets)
+    out.stored(data, offsets, sizes)
     out.present = [
         BitMap.deserialize(data[a:b].tobytes()) for a, b in zip(offsets[values:-1], offsets[values + 1 :], strict=True)
     ]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import array
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from pyroaring import BitMap
@@ -24,8 +25,10 @@ from retrieval_jax import brief, pairs
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.index.attribute.conditions import Clause, Conditions
 from retrieval_jax.index.attribute.fields import WHERE, Field, checked
+from retrieval_jax.workdir.provenance import cores
 
 BLOCK = 1 << 16  # rows encoded at once
+THREADS_FROM = 2048  # rows whose values are counted by several threads
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,6 +88,7 @@ class Table:
       field_of: the field of each value, a row of `fields`.
       parent: the value that each is a kind of, -1 where there is none.
       alive: rows that were not deleted.
+      sizes: [values] int64, rows that have each value, dead ones included.
       present: per field the rows that have any value there.
     """
 
@@ -95,12 +99,12 @@ class Table:
         self.names: list[str] = []
         self.field_of, self.parent = np.zeros((2, 0), np.int64)
         self.number_of: list[dict[str, int]] = [{} for _ in self.fields]
+        self.sizes = np.zeros(0, np.int64)
         self.rows, self.alive = 0, BitMap()
         self.present = [BitMap() for _ in self.fields]
         self.segments: list[tuple[int, Block]] = []
         self.columns = [Growing(1) for _ in self.numbers]
         self._postings: list[BitMap | None] = []
-        self._frequent: dict[str, list[tuple[int, int]]] = {}  # until rows are added
         self._stored: tuple[np.ndarray, np.ndarray] | None = None  # bytes and offsets of postings not read yet
 
     def __repr__(self) -> str:
@@ -182,6 +186,7 @@ class Table:
             self.number_of[field][name] = len(self.names)
             self.names.append(name)
             self._postings.append(None)
+        self.sizes = np.append(self.sizes, np.zeros(len(values), np.int64))
         self.field_of = np.append(self.field_of, [field for field, _, _ in values]).astype(np.int64)
         self.parent = np.append(self.parent, [parent for _, _, parent in values]).astype(np.int64)
 
@@ -248,8 +253,8 @@ class Table:
         if not count:
             return
         self.rows += count
-        self._frequent = {}
         self.alive.add_range(first, first + count)
+        self.sizes += np.bincount(block.values, minlength=len(self.names))
         owner = np.repeat(np.arange(first, first + count, dtype=np.uint32), np.diff(block.indptr))
         for value, rows in grouped(block.values, owner):
             self.posting(value).update(rows)
@@ -368,13 +373,15 @@ class Table:
             begin, end = block.indptr[row - first], block.indptr[row - first + 1]
             yield row, block.values[begin:end], None if block.probability is None else block.probability[begin:end]
 
-    def stored(self, data: np.ndarray, offsets: np.ndarray) -> None:
+    def stored(self, data: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
         """Takes postings that are read when they are needed.
 
         Args:
           data: bytes, memory-mapped.
           offsets: [values + 1 or more] int64, where the posting of each value begins.
+          sizes: [values] int64, rows of each posting.
         """
+        self.sizes = sizes.copy()
         self._stored = data, offsets[: len(self.names) + 1]
 
     def taken(self, rows: np.ndarray) -> Table:
@@ -405,13 +412,25 @@ class Table:
                 out[begin:end] = block.probability[here]
         return out
 
-    def frequent(self, field: str) -> list[tuple[int, int]]:
-        """Returns (value, number of rows that have it, dead ones included) of a field's values, most frequent first."""
-        if field not in self._frequent:
-            values = np.flatnonzero(self.field_of == self.fields.index(field)).tolist()
-            found = [(value, len(self.posting(value))) for value in values]
-            self._frequent[field] = sorted(found, key=lambda pair: -pair[1])
-        return self._frequent[field]
+    def counted(self, rows: np.ndarray) -> np.ndarray:
+        """Returns how many of ascending rows [n] have each value, [values] int64."""
+        first = [first for first, _ in self.segments]
+        cut = np.searchsorted(rows, [*first, self.rows])
+
+        def some(number: int) -> np.ndarray:
+            start, block = self.segments[number]
+            here = rows[cut[number] : cut[number + 1]] - start
+            begin, length = block.indptr[here], block.indptr[here + 1] - block.indptr[here]
+            ends = np.cumsum(length)
+            places = np.repeat(begin - (ends - length), length) + np.arange(ends[-1])
+            return np.bincount(block.values[places], minlength=len(self.names))
+
+        out = np.zeros(len(self.names), np.int64)
+        numbers = np.flatnonzero(np.diff(cut)).tolist()
+        with ThreadPoolExecutor(min(cores(), max(1, len(numbers)))) as pool:
+            for counts in map(some, numbers) if len(rows) < THREADS_FROM else pool.map(some, numbers):
+                out += counts
+        return out
 
 
 def bitmap(rows: np.ndarray) -> BitMap:
@@ -439,7 +458,8 @@ def grouped(values: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, array.a
     order = np.argsort(values, kind="stable")  # of 16 bits: a radix sort
     values, rows = values[order], rows[order]
     first = np.flatnonzero(np.diff(values, prepend=values[:1] + 1))
-    for value, begin, end in zip(values[first].tolist(), first.tolist(), [*first[1:].tolist(), len(rows)], strict=True):
+    ends = np.append(first, len(rows))[1:]
+    for value, begin, end in zip(values[first].tolist(), first.tolist(), ends.tolist(), strict=True):
         yield value, _plain(rows[begin:end])
 
 
