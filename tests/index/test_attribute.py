@@ -15,7 +15,7 @@ from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import attribute, exact
 from retrieval_jax.index.attribute import Clause, Conditions, Field, finding, scan
-from retrieval_jax.index.attribute.table import Table, to_rows
+from retrieval_jax.index.attribute.table import to_rows
 
 listings = st.lists(catalogues.listing, min_size=1, max_size=30)
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -218,7 +218,7 @@ def test_a_saved_index_is_read_memory_mapped(tmp_path):
     with pytest.raises(InputError, match="postings.bin is missing, or has changed"):
         attribute.Index(index.exact.gallery, ids, fields=tmp_path / "table")
     with pytest.raises(InputError, match="fields of 3 listings for a gallery of 2"):
-        attribute.Index(np.ones((2, 3)), fields=Table.build(catalogues.fields(found), 3))
+        attribute.Index(np.ones((2, 3)), fields=attribute.build(catalogues.fields(found), 3))
 
 
 def test_columns_of_a_split_are_fields():

@@ -1,4 +1,4 @@
-"""The attribute index on disk: writes against a dict, searches against brute force, damage, stopped and killed writers."""
+"""The attribute index on disk: writes against a dict, searches against brute force, damage, stops, killed writers."""
 
 import os
 import shutil

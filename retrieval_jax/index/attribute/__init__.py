@@ -25,8 +25,9 @@ from retrieval_jax.index import exact
 from retrieval_jax.index.attribute import candidates, facets, finding, storage
 from retrieval_jax.index.attribute import inner as inner_lib
 from retrieval_jax.index.attribute.conditions import Clause, Conditions, parse
-from retrieval_jax.index.attribute.explain import Explanation, Reason, explain
-from retrieval_jax.index.attribute.fields import Field, of_column
+from retrieval_jax.index.attribute.encoding import build
+from retrieval_jax.index.attribute.explain import Explanation, Reason, explain, reasons
+from retrieval_jax.index.attribute.fields import Field, of_column, of_split
 from retrieval_jax.index.attribute.finding import Found
 from retrieval_jax.index.attribute.scan import Scan
 from retrieval_jax.index.attribute.store import Store, create, open
@@ -43,10 +44,13 @@ __all__ = [
     "Reason",
     "Store",
     "Table",
+    "build",
     "create",
     "of_column",
+    "of_split",
     "open",
     "parse",
+    "reasons",
 ]
 
 
@@ -84,7 +88,7 @@ class Index:
         rows = len(self.exact.gallery)
         if isinstance(fields, (str, os.PathLike)):
             fields = storage.read(pathlib.Path(fields))
-        self.table = fields if isinstance(fields, Table) else Table.build(fields, rows)
+        self.table = fields if isinstance(fields, Table) else build(fields, rows)
         if self.table.rows != rows:
             raise InputError(f"index attribute: fields of {self.table.rows} listings for a gallery of {rows}")
         (self.conditions,) = finding.per_query(conditions, 1, self.table)

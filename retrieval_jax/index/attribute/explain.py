@@ -9,7 +9,7 @@ import numpy as np
 
 from retrieval_jax import arguments
 from retrieval_jax.errors import InputError
-from retrieval_jax.index.attribute.conditions import Clause
+from retrieval_jax.index.attribute.conditions import Clause, Conditions
 from retrieval_jax.index.attribute.finding import Found
 from retrieval_jax.index.attribute.table import Table
 
@@ -98,6 +98,21 @@ def _reason(table: Table, kind: str, clause: Clause, meets: bool, row: int) -> R
     return Reason(kind, clause, "matched" if chance == 1 else "predicted", values, chance)
 
 
+def reasons(table: Table, given: Conditions, rows: np.ndarray) -> list[tuple[Reason, ...]]:
+    """Returns what every clause is to each of some rows.
+
+    Args:
+      table: the attributes.
+      given: checked conditions.
+      rows: [n] rows that meet what is required.
+    """
+    clauses = [(kind, clause, table.of_clause(clause)) for kind, clause in given.clauses()]
+    return [
+        tuple(_reason(table, kind, clause, row in matching, row) for kind, clause, matching in clauses)
+        for row in rows.tolist()
+    ]
+
+
 def explain(
     table: Table,
     found: Found,
@@ -135,8 +150,8 @@ def explain(
                 f"{WHERE}: parts[{name!r}] has shape {part.shape}, expected one number per result, {rows.shape}"
             )
         values[name] = part, arguments.number(weights.get(name, 1.0), f"weights[{name!r}]", WHERE)
-    clauses = [(kind, clause, table.of_clause(clause)) for kind, clause in found.conditions[query].clauses()]
     out = []
+    because = reasons(table, found.conditions[query], rows[rows >= 0])
     for place in np.flatnonzero(rows >= 0).tolist():
         row = int(rows[place])
         given = {name: (float(part[place]), weight) for name, (part, weight) in values.items()}
@@ -144,6 +159,5 @@ def explain(
         shares = {
             name: (part, weight, abs(part * weight) / total if total else 0.0) for name, (part, weight) in given.items()
         }
-        reasons = tuple(_reason(table, kind, clause, row in matching, row) for kind, clause, matching in clauses)
-        out.append(Explanation(names[place], row, float(scores[place]), reasons, shares))
+        out.append(Explanation(names[place], row, float(scores[place]), because[place], shares))
     return out

@@ -37,7 +37,7 @@ from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic, documents, generations, journal
 from retrieval_jax.files.opening import opened
 from retrieval_jax.index import exact
-from retrieval_jax.index.attribute import candidates, explain, facets, finding, storage
+from retrieval_jax.index.attribute import candidates, encoding, explain, facets, finding, storage
 from retrieval_jax.index.attribute.fields import Field
 from retrieval_jax.index.attribute.finding import Found
 from retrieval_jax.index.attribute.scan import Scan
@@ -90,7 +90,7 @@ def create(
     vectors = arguments.vectors(vectors, "vectors", "attribute.create")
     ids = Ids.of(() if ids is None else ids)
     _check_ids(ids, len(vectors), folder)
-    table = Table.build(fields, len(vectors))
+    table = encoding.build(fields, len(vectors))
     for first in range(0, len(vectors), BLOCK):
         _stored(vectors, first, dtype, ids)  # all of them before the first is written
 
@@ -399,7 +399,7 @@ class Store:
         _check_ids(ids, len(vectors), self.folder)
         with self._memory:
             self._begin()
-            found = self.table.check_fields(fields, len(ids))
+            found = encoding.check_fields(self.table, fields, len(ids))
             row_of = self._rows()
             if not replace and (there := next((name for name in ids if name in row_of), None)) is not None:
                 raise InputError(f"id {there!r} is already in {self.folder}: use update to replace it")
@@ -414,9 +414,9 @@ class Store:
 
     def _put_block(self, ids: list[str], block: np.ndarray, fields: dict, first: int) -> None:
         row_of = self._rows()
-        learnt = self.table.new_values(fields)
+        learnt = encoding.new_values(self.table, fields)
         known = self.table.with_values(learnt)  # the table itself learns them with the record
-        encoded = known.encode(fields, first, first + len(ids))
+        encoded = encoding.encode(known, fields, first, first + len(ids))
         replaced = np.array([row_of.get(name, -1) for name in ids])
         data = block.tobytes()
         put = storage.Put(self.table.rows, ids, replaced, learnt, encoded, zlib.crc32(data))
