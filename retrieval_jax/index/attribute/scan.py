@@ -19,6 +19,7 @@ FEW = 16384  # rows that are gathered instead of scanned
 PART = 1 << 18  # rows of codes that one thread scans
 BLOCK = 16384  # rows encoded at once
 PAIRS = 1 << 24  # query x row pairs multiplied at once
+FEW_PRODUCTS = 1 << 28  # multiplications for which it does not pay to wake other threads
 MARGIN = 54  # candidates beyond k: ten results and these make 64
 
 
@@ -89,7 +90,8 @@ class Scan:
             known = self.engine.lengths[some]
             if np.isnan(known).any():
                 known = self.engine.lengths[some] = exact.lengths_of(vectors, self.engine.ids, "gallery", some)
-            cosines = units @ exact.unit(vectors, known).T
+            with exact.one_thread(len(block) * vectors.size < FEW_PRODUCTS):
+                cosines = units @ exact.unit(vectors, known).T
             if len(own):
                 place = np.minimum(np.searchsorted(some, own[:, 1]), len(some) - 1)
                 here = some[place] == own[:, 1]
@@ -119,7 +121,9 @@ class Scan:
         if len(block) > 1 or len(self._parts) < 2:  # faiss spreads queries over cores
             found = [search(number) for number in range(len(self._parts))]
         else:
-            with ThreadPoolExecutor(min(len(self._parts), self.engine.threads)) as pool:
+            # Of each thread alone: threads below it would wait for each other in busy loops.
+            workers = min(len(self._parts), self.engine.threads)
+            with ThreadPoolExecutor(workers, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
                 found = list(pool.map(search, range(len(self._parts))))
         rows = np.concatenate([np.where(row >= 0, row + n * PART, -1) for n, (_, row) in enumerate(found)], 1)
         coarse = np.concatenate([np.where(row >= 0, score, -np.inf) for score, row in found], 1)
