@@ -109,9 +109,9 @@ def _index_kwargs(config, gallery: Embeddings) -> dict:
         from retrieval_jax.index import attribute
 
         catalog = loading.load(config.data)
-        kwargs["fields"] = attribute.of_split(
-            catalog.split("gallery"), kwargs["fields"], catalog.column_names, gallery.ids
-        )
+        split, names = catalog.split("gallery"), kwargs["fields"]
+        fields = attribute.of_split(split, names, catalog.column_names, gallery.ids)
+        kwargs["fields"] = attribute.build(fields, len(gallery))  # once for all stages
     return kwargs
 
 

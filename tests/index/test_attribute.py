@@ -50,7 +50,7 @@ def built(found, order=0, **kwargs):
 def allowed(index, conditions):
     """Returns whether the index takes conditions: some random ones contradict themselves."""
     try:
-        index.table.check(conditions)
+        index.table.check(attribute.parse(conditions))
         return True
     except InputError:
         return False

@@ -72,11 +72,11 @@ class Clause:
 
     def __str__(self) -> str:
         if self.is_range:
-            ends = (
-                ("" if self.low is None else f"{self.low:g} <= "),
-                ("" if self.high is None else f" <= {self.high:g}"),
+            low, high = (
+                "" if self.low is None else f"{self.low:g} <= ",
+                "" if self.high is None else f" <= {self.high:g}",
             )
-            text = f"{ends[0]}{self.field}{ends[1]}" if any(ends) else f"{self.field} is known"
+            text = f"{low}{self.field}{high}"
         else:
             text = f"{self.field}: {' or '.join(self.values)}"
         return f"{text} (or unknown)" if self.unknown else text
@@ -129,8 +129,10 @@ def parse(given: Conditions | Mapping | str | bytes | None, where: str = "condit
     Raises:
       InputError: another shape, a clause without values, an empty range, or clauses that contradict each other.
     """
-    if given is None or isinstance(given, Conditions):
-        return given or Conditions()
+    if given is None:
+        return Conditions()
+    if isinstance(given, Conditions):
+        given = {kind: getattr(given, kind) for kind in KINDS}
     if isinstance(given, (str, bytes)):
         given = documents.parse(given, _Conditions, name=where, remedy=f"write for example {EXAMPLE}")
     found = arguments.mapping(given, where, "attribute search")

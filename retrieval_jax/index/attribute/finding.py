@@ -131,8 +131,11 @@ def find(
     rows, scores = np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)
     relaxed, exactly = np.full((count, k), -1, np.int64), np.zeros(count, bool)
     matches, preferred = np.zeros((2, count), np.int64)
-    for one in dict.fromkeys(given):
-        asked = np.array([query for query, other in enumerate(given) if other == one])
+    groups: dict[Conditions, list[int]] = {}
+    for query, one in enumerate(given):
+        groups.setdefault(one, []).append(query)
+    for one, queries in groups.items():
+        asked = np.array(queries)
         tiers = _tiers(table, one)
         total = np.zeros(len(asked), np.int64)
         filled = np.zeros(len(asked), np.int64)

@@ -8,6 +8,7 @@ query whose candidates do not reach that far is repeated with more. Scores are t
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import faiss
@@ -33,7 +34,7 @@ class Scan:
     def __init__(self, engine: exact.Index):
         self.engine = engine
         self._parts: list[faiss.IndexScalarQuantizer] = []
-        self._coded, self._error = 0, 0.0
+        self._coded, self._error, self._encoding = 0, 0.0, threading.Lock()
 
     def grown(self, engine: exact.Index) -> None:
         """Takes a gallery whose first rows are those of the one before."""
@@ -55,7 +56,8 @@ class Scan:
         """
         if len(rows) <= FEW:
             return self._gathered(block, lengths, k, rows, own)
-        self._encode()
+        with self._encoding:
+            self._encode()
         out = np.full((len(block), k), -1, np.int64), np.full((len(block), k), -np.inf, np.float32)
         mask = np.zeros(-(-len(self.engine.gallery) // PART) * PART, bool)
         mask[rows] = True

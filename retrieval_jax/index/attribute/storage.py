@@ -204,7 +204,10 @@ class Put:
             or (entries and values.max() >= known)
             or first != table.rows
             or (rows and not -1 <= replaced.min() <= replaced.max() < first)
-            or any(not (0 <= field < len(table.fields) and -1 <= parent < known) for field, _, parent in learnt)
+            or any(
+                not 0 <= field < len(table.fields) or not -1 <= parent < number or name in table.number_of[field]
+                for number, (field, name, parent) in enumerate(learnt, len(table.names))
+            )
             or (chance is not None and not ((chance > 0) & (chance <= 1)).all())
         ):
             raise ValueError("content")

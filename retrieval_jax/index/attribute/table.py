@@ -211,7 +211,8 @@ class Table:
                 out.update(numbers)
             elif all(out.intersection(self.lineage(value)) for value in numbers) and not clause.unknown:
                 raise InputError(
-                    f"{where}: {clause} is {kind}, and all of it is excluded, as it is a kind of what is: remove one"
+                    f"{where}: '{clause}' is {kind}, but all of it is excluded, as kinds of an excluded value: remove one "
+                    "of the two clauses"
                 )
 
     def lineage(self, value: int) -> list[int]:
