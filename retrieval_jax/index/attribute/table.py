@@ -211,8 +211,8 @@ class Table:
                 out.update(numbers)
             elif all(out.intersection(self.lineage(value)) for value in numbers) and not clause.unknown:
                 raise InputError(
-                    f"{where}: '{clause}' is {kind}, but all of it is excluded, as kinds of an excluded value: remove one "
-                    "of the two clauses"
+                    f"{where}: '{clause}' is {kind}, but all of it is excluded, as kinds of an excluded value: "
+                    "remove one of the two clauses"
                 )
 
     def lineage(self, value: int) -> list[int]:
