@@ -308,8 +308,8 @@ def main() -> None:
             **results["memory"]
         )
     )
-    head = ["selectivity", "matches", "search", "facets: ten values per field", "every value", "four fields, every value",
-            "faiss, filtered afterwards", "recall", "faiss's", "faiss short"]  # fmt: skip
+    head = ["selectivity", "matches", "search", "facets: ten values per field", "every value",
+            "four fields, every value", "faiss, filtered afterwards", "recall", "faiss's", "faiss short"]  # fmt: skip
     print("ms on two free cores, estimated (processor time of all threads, wall time)\n")
     print(f"| {' | '.join(head)} |\n|---{'|---:' * (len(head) - 1)}|")
     results["lines"] = measure(index, vectors, args)
