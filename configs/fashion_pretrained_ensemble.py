@@ -1,7 +1,7 @@
 """Fashion catalogue: two fine-tunings of public weights, and colours and edges, joined.
 
     ./launch/local.sh --config=configs/fashion_pretrained_ensemble.py
-    ./launch/local.sh --config=configs/fashion_pretrained_ensemble.py:path=weights/tf_efficientnet_lite0.in1k.safetensors
+    ./launch/local.sh --config=configs/fashion_pretrained_ensemble.py:path=weights/lite0.safetensors
 
 Trains its members first where they are missing. The weights of the three are chosen without labels.
 
