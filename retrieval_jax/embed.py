@@ -391,8 +391,8 @@ class _Networks:
 
     def save_attributes(self, val) -> None:
         """Writes val_attributes.npz: rows [n] of the val split; label_ids, probabilities [n, 10], best first."""
-        file, (task, _) = self._workdir / "embeddings" / sides.MODEL / "val_attributes.npz", self._task()
-        if "attributes" not in task.predict_fns:
+        file, (task, info) = self._workdir / "embeddings" / sides.MODEL / "val_attributes.npz", self._task()
+        if "attributes" not in task.predict_fns or info.fields:  # labels of fields are not mined words
             file.unlink(missing_ok=True)
             return
         key = (self._workdir, 0, "ema")

@@ -46,6 +46,26 @@ def self_supervised() -> ConfigDict:
     )
 
 
+def attribute_sequence() -> ConfigDict:
+    """Returns the options of `attribute_sequence`: attributes of labelled columns, written one after the other."""
+    return _locked(
+        {
+            "fields": (),  # in the order in which they are written: columns, category levels, "mined"
+            "optional_fields": (),  # those where a listing without a value has none; elsewhere it is unknown
+            "min_count": 5,  # training listings that a value needs; rarer ones are set aside
+            "length": 0,  # values of a listing, at most; 0 for no limit
+            "heads": "sequence",  # or "sigmoid", each value by itself, for comparison
+            "cell_dims": 256,  # of the LSTM
+            "teacher_forcing": 1.0,  # share of the true labels among those that the LSTM reads; the rest are its own
+            "field_weights": (),  # of the loss, one per field; () for 1 each
+            "label_smoothing": 0.0,
+            "head_init_scale": 0.1,  # of the logits' weights
+            "beam": 8,  # sequences that the search keeps
+            "length_penalty": 0.0,  # sequences are compared by log probability / length ** length_penalty
+        }
+    )
+
+
 def _title_options() -> dict:
     return {
         "loss": "sigmoid",  # sigmoid, focal, asymmetric, or softmax (over y / sum(y), with Poly-1)
