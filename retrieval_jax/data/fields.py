@@ -34,17 +34,17 @@ class Field:
       values: names that the ids refer to.
       indptr: int64 [n + 1]; listing i has value_ids[indptr[i]:indptr[i + 1]], nothing where unknown.
       value_ids: int32, rows of `values`.
-      many: whether a listing may have several values.
       probability: float32 like value_ids, of values that are predicted; None for labels.
-      parent: int32 [len(values)], the value above each, -1 at the top; None where values have no hierarchy.
+      parents: int32 [len(values)], the value above each, -1 at the top; None where values have no hierarchy.
+      many: whether a listing may have several values.
     """
 
     values: Sequence[str]
     indptr: np.ndarray
     value_ids: np.ndarray
-    many: bool = False
     probability: np.ndarray | None = None
-    parent: np.ndarray | None = None
+    parents: np.ndarray | None = None
+    many: bool = False
 
     __repr__ = brief.line
 
@@ -105,7 +105,7 @@ def _hierarchy(split: Split) -> Field:
     """Returns the category levels as one field: values of all levels, each listing with its finest known one."""
     levels = len(split.category_levels)
     if split.categories is None:
-        return Field([], np.zeros(len(split) + 1, np.int64), np.zeros(0, np.int32), parent=np.zeros(0, np.int32))
+        return Field([], np.zeros(len(split) + 1, np.int64), np.zeros(0, np.int32), parents=np.zeros(0, np.int32))
     found, parents, own = {}, [], np.full(len(split), -1, np.int32)
     for level in range(levels):
         rows = np.flatnonzero((split.categories[:, : level + 1] >= 0).all(1))
@@ -119,7 +119,7 @@ def _hierarchy(split: Split) -> Field:
             numbers[place] = found.setdefault(path_name, len(found))
         own[rows] = numbers[inverse.reshape(-1)]
     plain = _field(list(found), own)
-    return dataclasses.replace(plain, parent=np.asarray(parents, np.int32))
+    return dataclasses.replace(plain, parents=np.asarray(parents, np.int32))
 
 
 def of_split(split: Split, names: Sequence[str], mined: tuple[Sequence[str], Ragged] | None = None) -> dict:
@@ -303,8 +303,8 @@ def predicted(chosen: np.ndarray, probabilities: np.ndarray, info: DataInfo) -> 
             values,
             np.concatenate([[0], np.cumsum(own.sum(1))]),
             ids.astype(np.int32),
-            field.many,
-            np.asarray(probabilities, np.float32)[rows, start + ids],
+            np.clip(np.asarray(probabilities, np.float32)[rows, start + ids], 1e-6, 1),
+            many=field.many,
         )
         start = stop
     return found

@@ -66,6 +66,22 @@ def attribute_sequence() -> ConfigDict:
     )
 
 
+def regions() -> ConfigDict:
+    """Returns the options of `regions`: boxes with a type."""
+    return _locked(
+        {
+            "types": "category",  # the field of a box's type: a column or a category level
+            "group": "",  # a text column that is equal for listings of one picture; empty where each has its own
+            "min_count": 5,  # training listings that a type needs
+            "dims": 96,  # width of the head
+            "smallest_crop": 0.7,  # of training pictures, as a share of their sides; 1 for no crops
+            "box_weight": 2.0,  # of the boxes' loss, relative to that of objectness
+            "type_weight": 1.0,  # of the types' loss
+            "boxes": 50,  # per picture, before overlapping ones are dropped
+        }
+    )
+
+
 def _title_options() -> dict:
     return {
         "loss": "sigmoid",  # sigmoid, focal, asymmetric, or softmax (over y / sum(y), with Poly-1)

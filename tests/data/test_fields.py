@@ -52,7 +52,7 @@ def test_columns_levels_and_mined_words_are_fields_side_by_side():
     expected = [["shoes > boots"], ["shoes > sandals"], ["tops > shirts"], ["tops"], []]
     assert rows_of(category) == expected and category.values[:2] == ["shoes", "tops"]
     parents = {name: category.values[parent] if parent >= 0 else "" for name, parent in
-               zip(category.values, category.parent.tolist(), strict=True)}  # fmt: skip
+               zip(category.values, category.parents.tolist(), strict=True)}  # fmt: skip
     assert parents["shoes > boots"] == "shoes" and parents["tops > shirts"] == "tops" and parents["shoes"] == ""
 
 
