@@ -26,7 +26,7 @@ from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
-from retrieval_jax.pages import attributes, charts, chosen, rows, score_table
+from retrieval_jax.pages import attributes, charts, chosen, fields, rows, score_table
 from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
 from retrieval_jax.postprocess import choosing
@@ -85,6 +85,7 @@ def run(config, workdir) -> dict:
         _chosen_section(workdir),
         _curve_section(config, workdir, stages),
         attributes.mined_section(workdir, _elsewhere(config)),
+        *fields.sections(written.attributes(workdir)),
     ]
     for longest_side, quality in PICTURES:
         picture = functools.cache(functools.partial(_picture, catalog, longest_side, quality))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,7 +20,9 @@ from retrieval_jax.data.catalog import Split
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.info import DataInfo, LearnedField
 from retrieval_jax.errors import InputError, short
+from retrieval_jax.files import arrays, atomic
 
+FOLDER = "fields"  # of predicted fields, beside the embeddings of a model's splits
 MINED = "mined"  # the field of the words that mine found in titles
 CATEGORY = "category"  # the field of all category levels, of which each listing has its leaf
 ABOVE = " > "  # between the names of a category's levels
@@ -244,8 +247,7 @@ def encode(given: Mapping[str, Field], info: DataInfo, length: int = 0) -> tuple
                 length,
             )
         known &= fits
-        field_of = np.repeat(np.arange(len(info.fields)), [one.values for one in info.fields])
-        kept = known[own, field_of[labels]]
+        kept = known[own, field_of(info)[labels]]
         own, labels = own[kept], labels[kept]
     order = np.lexsort((labels, own))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(own, minlength=rows))])
@@ -308,3 +310,69 @@ def predicted(chosen: np.ndarray, probabilities: np.ndarray, info: DataInfo) -> 
         )
         start = stop
     return found
+
+
+def save(file: pathlib.Path, chosen: np.ndarray, probabilities: np.ndarray) -> None:
+    """Writes predicted labels.
+
+    Args:
+      file: <work directory>/embeddings/trained/fields/<split>.npz.
+      chosen: bool [n, labels].
+      probabilities: float32 [n, labels].
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows, ids = np.nonzero(chosen)
+    indptr = np.concatenate([[0], np.cumsum(np.asarray(chosen, bool).sum(1))]).astype(np.int64)
+    atomic.write_npz(
+        file,
+        indptr=indptr,
+        label_ids=ids.astype(np.int32),
+        probabilities=np.asarray(probabilities, np.float32)[rows, ids],
+    )
+
+
+def load(file: pathlib.Path, info: DataInfo) -> tuple[np.ndarray, np.ndarray]:
+    """Reads what `save` wrote; `predicted` makes fields of it.
+
+    Args:
+      file: the file.
+      info: of the run.
+
+    Returns:
+      "chosen" bool [n, labels] and probabilities float32 [n, labels], 0 where not chosen.
+
+    Raises:
+      InputError: the file is missing, damaged, or of other labels.
+    """
+    kinds = {"indptr": (("int64",), 1), "label_ids": (("int32",), 1), "probabilities": (("float32",), 1)}
+    found = arrays.load_npz(file, kinds, remedy="run embed again")
+    rows, labels = Ragged(found["indptr"], found["label_ids"]), len(info.label_names)
+    ids = rows.values
+    if len(found["probabilities"]) != len(ids) or (len(ids) and (ids.min() < 0 or ids.max() >= labels)):
+        raise InputError(f"{file} is not of the {labels:,} labels of this run: run embed again")
+    owner = np.repeat(np.arange(len(rows)), np.diff(rows.indptr))
+    chosen, probabilities = np.zeros((len(rows), labels), bool), np.zeros((len(rows), labels), np.float32)
+    chosen[owner, ids], probabilities[owner, ids] = True, found["probabilities"]
+    return chosen, probabilities
+
+
+def true_labels(split: Split, info: DataInfo, mined: tuple[Sequence[str], Ragged] | None = None) -> tuple:
+    """Returns the true labels of a split, bool [n, labels], and which fields are known, bool [n, fields].
+
+    Args:
+      split: of a `Catalog`.
+      info: of the run; the field "mined" is unknown where `mined` is None.
+      mined: see `read`.
+    """
+    given = {field.name: read(split, field.name, mined) for field in info.fields if field.name != MINED or mined}
+    if not given:
+        return np.zeros((len(split), len(info.label_names)), bool), np.zeros((len(split), len(info.fields)), bool)
+    ids, known = encode(given, info)
+    true = np.zeros((len(split), len(info.label_names)), bool)
+    true[np.repeat(np.arange(len(split)), np.diff(ids.indptr)), ids.values] = True
+    return true, known
+
+
+def field_of(info: DataInfo) -> np.ndarray:
+    """Returns the number of the field of every label, int64 [labels]."""
+    return np.repeat(np.arange(len(info.fields)), [field.values for field in info.fields])

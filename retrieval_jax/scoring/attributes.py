@@ -100,11 +100,8 @@ def summary(counted: dict[str, np.ndarray], known: np.ndarray, names: Sequence[s
 
 
 def _rates(hits: int, chosen: int, true: int) -> tuple[float, float, float]:
-    return (
-        float(hits / chosen) if chosen else float("nan"),
-        float(hits / true) if true else float("nan"),
-        float(2 * hits / (chosen + true)) if chosen + true else float("nan"),
-    )
+    """Returns precision, recall and F1; 0 where there is nothing to divide by."""
+    return float(hits / max(1, chosen)), float(hits / max(1, true)), float(2 * hits / max(1, chosen + true))
 
 
 def calibration(probabilities: np.ndarray, right: np.ndarray, bins: int = BINS) -> dict:
@@ -117,7 +114,7 @@ def calibration(probabilities: np.ndarray, right: np.ndarray, bins: int = BINS) 
 
     Returns:
       "ece", the expected calibration error: the mean distance of the bins' probability from their share of right ones,
-      weighted by their labels; and per bin "count", "probability", "right" (NaN where empty).
+      weighted by their labels; and per bin "count", "probability", "right" (None where empty).
 
     Raises:
       InputError: not as many of both, or probabilities that are not between 0 and 1.
@@ -137,8 +134,8 @@ def calibration(probabilities: np.ndarray, right: np.ndarray, bins: int = BINS) 
     return {
         "ece": float((gaps * count).sum() / count.sum()),
         "count": count.tolist(),
-        "probability": mean.tolist(),
-        "right": share.tolist(),
+        "probability": [None if np.isnan(one) else one for one in mean.tolist()],
+        "right": [None if np.isnan(one) else one for one in share.tolist()],
     }
 
 
@@ -153,6 +150,19 @@ def values(flags: np.ndarray, field_of: np.ndarray, field: int) -> np.ndarray:
     own = np.flatnonzero(field_of == field)
     part = flags[:, own]
     return np.where(part.any(1), own[0] + part.argmax(1), -1)
+
+
+def majority(train: np.ndarray, true: np.ndarray, field_of: np.ndarray, field: int) -> float | None:
+    """Returns how often the most frequent value of train is right; None where no listing's value is known.
+
+    Args:
+      train, true: bool [m, V] and [n, V], true labels.
+      field_of: int [V], ascending.
+      field: number of a field with one value.
+    """
+    known, there = (values(one, field_of, field) for one in (train, true))
+    known, there = known[known >= 0], there[there >= 0]
+    return float((there == np.bincount(known).argmax()).mean()) if len(known) and len(there) else None
 
 
 def unseen(

@@ -41,6 +41,11 @@ def test_calibration_by_hand():
         attributes.calibration(np.array([1.5]), np.array([True]))
 
 
+def test_the_majority_of_train_is_what_to_beat():
+    assert attributes.majority(TRUE, CHOSEN, FIELD_OF, 0) == 0.5  # label 0 in two of four
+    assert attributes.majority(TRUE, np.zeros_like(CHOSEN), FIELD_OF, 0) is None
+
+
 def test_combinations_that_no_training_listing_has():
     field_of = np.array([0, 0, 1, 1, 2, 2])
     rows = lambda *labels: np.isin(np.arange(6), labels)  # noqa: E731
