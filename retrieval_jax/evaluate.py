@@ -54,10 +54,10 @@ DEFINITIONS = {
     "max_difference of its own contrast (root mean square); nothing is removed",
     "steps": "change in mar@10_capped by a step that trusts neighbours over the stage before it, query by query, with "
     "a bootstrap interval: all queries, those with one relevant listing, those with more",
-    "attributes": "of predicted attributes, by split: precision, recall and F1 over all labels and per field (where "
-    "it is known), set_f1, the mean F1 of a listing's set, majority, the accuracy of the most frequent value of train, and "
-    "calibration (expected calibration error, and bins); unseen: share of listings with two values that no train "
-    "listing has together, true_unseen the same of true labels",
+    "attributes": "of predicted attributes, by split: precision, recall and F1 over all labels and per field where it "
+    "is known; set_f1, the mean F1 of a listing's set; majority, the accuracy of train's most frequent value; "
+    "calibration (expected calibration error, and bins); unseen, the share of listings with two values that no train "
+    "listing has together, and true_unseen, the same of true labels",
     "num_scored": "queries with a relevant listing, over which the means are taken; num_queries = num_scored + "
     "num_without_relevant",
     "chance": "the scores to expect of a gallery in random order",
