@@ -17,6 +17,7 @@ from retrieval_jax.models import heads
 from retrieval_jax.models.layers.linear import Dense
 
 START = -1  # the label before the first
+DECISIONS = ("expected_f1", "probability")
 _NEVER = -1e9  # the logit of a label that may not follow; finite, so that a row of them has no NaN
 
 
@@ -194,10 +195,11 @@ def search(
     grammar: Grammar,
     *,
     beam: int,
+    decision: str = "expected_f1",
     length_penalty: float = 0.0,
     given: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """Finds the most probable sequence of labels of each picture by beam search.
+    """Finds the best sequence of labels of each picture by beam search.
 
     Given labels are forced: only sequences that contain all of them are kept, wherever they are in the order. Their
     probability counts, so what comes before them follows them too: of two types, the one wins in which the given colour
@@ -211,20 +213,25 @@ def search(
       step, start: see `logits_of`.
       grammar: of the labels.
       beam: sequences that are kept.
-      length_penalty: sequences are compared by log probability / length ** length_penalty: 0 for the probability, 1 for
-        the mean over labels, which favours longer ones.
+      decision: which of them is the best, see DECISIONS. "expected_f1": the set with the largest expected F1, as the
+        labels' probabilities have it, 2 * (sum over its labels) / (their number + sum over all labels); of sets of one
+        size, the one with most right labels on average. "probability": the most probable sequence, which may begin with
+        a less probable label because it is surer of the others.
+      length_penalty: of "probability": log probability / length ** length_penalty is compared; 1 is the mean over
+        labels, which favours longer sequences.
       given: bool [B, V], labels that have to be in the sequence; None for none.
 
     Returns:
       "chosen" bool [B, V], the labels of the best sequence; "probabilities" [B, V]; "log_probability" [B], of the
       sequence.
+
+    Source: decisions by expected score rather than by probability: Kumar and Byrne, "Minimum Bayes-Risk Decoding for
+    Statistical Machine Translation", NAACL 2004.
     """
     (state, seen), end, labels = start, grammar.end, jnp.arange(grammar.end + 1)
     rows = len(jax.tree.leaves(seen)[0])
     state, seen = jax.tree.map(lambda x: jnp.repeat(x, beam, axis=0), (state, seen))
-    if given is None:
-        given = jnp.zeros((rows, end), bool)
-    guide = _Guide(grammar, given)
+    guide = None if given is None else _Guide(grammar, given)
 
     def scanned(carry, number):
         state, before, used, score, written, expected, own = carry
@@ -232,12 +239,14 @@ def search(
         logits = logits.reshape(rows, beam, end + 1)
         allowed, ended = grammar.allowed(before, used), before == end
         log_p = jax.nn.log_softmax(jnp.where(allowed, logits, _NEVER), axis=-1)
-        allowed &= guide.allowed(before, used)
+        if guide is not None:
+            allowed &= guide.allowed(before, used)
         # how often a label is written next
         after = jax.nn.softmax(jnp.where(allowed, logits, _NEVER), axis=-1) * (allowed & ~ended[..., None])
         after = after[..., :end]
         expected += jnp.einsum("rb,rbv->rv", jax.nn.softmax(score, axis=-1), after)
-        own += jnp.where((before >= guide.last[:, None])[..., None], after, 0.0)
+        if guide is not None:
+            own += jnp.where((before >= guide.last[:, None])[..., None], after, 0.0)
         best = score[..., None] + jnp.where(allowed, log_p, -jnp.inf)
         stays = jnp.where(labels == end, score[..., None], -jnp.inf)
         best = jnp.where(ended[..., None], stays, best).reshape(rows, -1)
@@ -260,22 +269,31 @@ def search(
         jnp.broadcast_to(jnp.where(jnp.arange(beam) == 0, 0.0, -jnp.inf), (rows, beam)),
         jnp.full((rows, beam, grammar.length + 1), end),
         jnp.zeros((rows, end)),
-        jnp.zeros((rows, beam, end)),
+        jnp.zeros((rows, beam, 0 if guide is None else end)),
     )
     (_, _, _, score, written, expected, own), _ = jax.lax.scan(scanned, first, jnp.arange(grammar.length + 1))
-    length = jnp.maximum((written != end).sum(-1), 1)
-    best = jnp.argmax(score / length**length_penalty, axis=1)
     held = jnp.zeros((rows, beam, end + 1), bool)
     held = held.at[jnp.arange(rows)[:, None, None], jnp.arange(beam)[:, None], written].set(True)[..., :end]
-    weights = jax.nn.softmax(score, axis=-1)
-    shares = jnp.einsum("rb,rbv->rv", weights, held.astype(jnp.float32))
-    # Until they have passed the given labels, beams are comparable only if they pass them at the same step. Otherwise
-    # the beams of the end count, which are fewer beginnings.
-    expected = jnp.where(guide.in_step[:, None], expected, jnp.einsum("rb,rbv->rv", weights, own))
-    probabilities = jnp.where(labels[:end] < guide.last[:, None], shares, _of_fields(grammar, expected))
+    if guide is None:
+        probabilities = _of_fields(grammar, expected)
+    else:
+        weights = jax.nn.softmax(score, axis=-1)
+        shares = jnp.einsum("rb,rbv->rv", weights, held.astype(jnp.float32))
+        # Until they have passed the given labels, beams are comparable only if they pass them at the same step.
+        # Otherwise the beams of the end count, which have fewer beginnings.
+        expected = jnp.where(guide.in_step[:, None], expected, jnp.einsum("rb,rbv->rv", weights, own))
+        probabilities = jnp.where(labels[:end] < guide.last[:, None], shares, _of_fields(grammar, expected))
+        probabilities = jnp.where(given, 1.0, jnp.where(guide.shut, 0.0, probabilities))
+    length = jnp.maximum((written != end).sum(-1), 1)
+    if decision == "probability":
+        worth = score / length**length_penalty
+    else:
+        right = jnp.einsum("rbv,rv->rb", held.astype(jnp.float32), probabilities)
+        worth = 2 * right / (length + probabilities.sum(axis=1, keepdims=True))
+    best = jnp.argmax(jnp.where(score > -jnp.inf, worth, -jnp.inf), axis=1)
     return {
         "chosen": jnp.take_along_axis(held, best[:, None, None], axis=1)[:, 0],
-        "probabilities": jnp.where(given, 1.0, jnp.where(guide.shut, 0.0, probabilities)),
+        "probabilities": probabilities,
         "log_probability": jnp.take_along_axis(score, best[:, None], axis=1)[:, 0],
     }
 

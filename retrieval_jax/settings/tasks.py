@@ -61,7 +61,8 @@ def attribute_sequence() -> ConfigDict:
             "label_smoothing": 0.0,
             "head_init_scale": 0.1,  # of the logits' weights
             "beam": 8,  # sequences that the search keeps
-            "length_penalty": 0.0,  # sequences are compared by log probability / length ** length_penalty
+            "decision": "expected_f1",  # which of them is the best: the set with the best expected F1, or "probability"
+            "length_penalty": 0.0,  # "probability" compares log probability / length ** length_penalty
         }
     )
 

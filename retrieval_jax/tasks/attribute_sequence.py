@@ -20,7 +20,7 @@ from retrieval_jax.data.pictures import sources
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import sequence as losses
 from retrieval_jax.models import heads
-from retrieval_jax.models.attribute_sequence import Decoder, Grammar, logits_of, search, used_before
+from retrieval_jax.models.attribute_sequence import DECISIONS, Decoder, Grammar, logits_of, search, used_before
 from retrieval_jax.tasks import Predict, Task, parts
 
 OPTIONS = {
@@ -35,6 +35,7 @@ OPTIONS = {
     "label_smoothing": 0.0,
     "head_init_scale": 0.1,
     "beam": 8,
+    "decision": "expected_f1",
     "length_penalty": 0.0,
 }
 HEADS = ("sequence", "sigmoid")
@@ -111,10 +112,10 @@ def make(config, info) -> Task:
       InputError: unknown option or heads, or a number of weights that is not that of the fields.
     """
     options = parts.options(config, OPTIONS)
-    if options["heads"] not in HEADS:
-        raise InputError(
-            f"config.train.task_kwargs.heads: there is no {options['heads']!r}{pairs.near(options['heads'], HEADS)}"
-        )
+    for name, choices in (("heads", HEADS), ("decision", DECISIONS)):
+        if options[name] not in choices:
+            near = pairs.near(options[name], choices)
+            raise InputError(f"config.train.task_kwargs.{name}: there is no {options[name]!r}{near}")
     if not info.fields:
         raise InputError(
             "the labels of this run are not those of fields: train with the task 'attribute_sequence' in a new work "
@@ -196,9 +197,8 @@ def _sequence(config, info, options, weights) -> Task:
         pooled = network.apply(visual(params), batch["image"])["pooled"]
         given = _dense(batch[GIVEN], batch[f"{GIVEN}_mask"], grammar.end) if GIVEN in batch else None
         step, start = decoding(params, pooled)
-        found = search(
-            step, start, grammar, beam=options["beam"], length_penalty=options["length_penalty"], given=given
-        )
+        chosen_by = {name: options[name] for name in ("beam", "decision", "length_penalty")}
+        found = search(step, start, grammar, given=given, **chosen_by)
         return {name: found[name] for name in ("chosen", "probabilities")}
 
     def embed_image(params, batch):

@@ -196,6 +196,7 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.teacher_forcing": SHARE,
     "train.task_kwargs.field_weights": each(ZERO_OR_MORE, "numbers of 0 or more, such as (1.0, 0.5)"),
     "train.task_kwargs.beam": whole(1, 1024),
+    "train.task_kwargs.decision": NAME,
     "train.task_kwargs.length_penalty": number(0, 2),
     "train.task_kwargs.types": NAME,
     "train.task_kwargs.group": TEXT,

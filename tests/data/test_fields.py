@@ -157,3 +157,27 @@ def test_the_embedded_catalogue_has_its_true_attributes_as_fields():
     truth = loading.synthetic.attributes(loading.Shop(num_train=40, num_val=8, num_query=4, num_gallery=12,
                                                       image_size=16), "train", np.arange(40))  # fmt: skip
     assert fields.read(catalog.train, "colour").value_ids.tolist() == truth["colour"].tolist()
+
+
+def test_predicted_labels_are_saved_and_read(tmp_path):
+    given = {name: fields.read(SPLIT, name) for name in ("colour", "parts")}
+    info = fields.learned(given, 1, ("parts",), 0)
+    chosen = np.array([[1, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0] * 5], bool)
+    probabilities = np.linspace(0.1, 0.9, 15, dtype=np.float32).reshape(3, 5)
+    fields.save(tmp_path / "made" / "val.npz", chosen, probabilities)
+    found, chances = fields.load(tmp_path / "made" / "val.npz", info)
+    np.testing.assert_array_equal(found, chosen)
+    np.testing.assert_array_equal(chances, probabilities * chosen)
+    few = fields.learned({"colour": given["colour"]}, 1, (), 0)
+    with pytest.raises(InputError, match="not of the 3 labels"):
+        fields.load(tmp_path / "made" / "val.npz", few)
+    with pytest.raises(InputError, match="run embed again"):
+        fields.load(tmp_path / "gallery.npz", info)
+
+
+def test_true_labels_of_a_split():
+    info = fields.learned({name: fields.read(SPLIT, name) for name in ("colour", "parts")}, 1, ("parts",), 0)
+    true, known = fields.true_labels(SPLIT, info)
+    assert [np.flatnonzero(row).tolist() for row in true] == [[0, 3, 4], [1], [0, 4], [3], [2]]
+    assert known[:, 0].tolist() == [True, True, True, False, True] and known[:, 1].all()
+    assert fields.field_of(info).tolist() == [0, 0, 0, 1, 1]

@@ -60,7 +60,7 @@ def exact(picture, given=()):
 def test_a_wide_beam_is_exact(given):
     flags = np.zeros((2, END), bool)
     flags[:, list(given)] = True
-    found = jax.jit(lambda given: search(step, START_OF, GRAMMAR, beam=200, given=given))(flags)
+    found = jax.jit(lambda given: search(step, START_OF, GRAMMAR, beam=200, decision="probability", given=given))(flags)
     for picture in range(2):
         posterior, joint = exact(picture, given)
         best = max(posterior, key=posterior.get)
@@ -68,6 +68,19 @@ def test_a_wide_beam_is_exact(given):
         assert np.isclose(found["log_probability"][picture], np.log(joint[best]), atol=1e-4)
         marginals = [sum(p for one, p in posterior.items() if label in one) for label in range(END)]
         np.testing.assert_allclose(found["probabilities"][picture], marginals, atol=1e-4)
+
+
+def test_the_best_set_has_the_largest_expected_f1():
+    found = search(step, START_OF, GRAMMAR, beam=200)
+    for picture in range(2):
+        posterior, _ = exact(picture)
+        marginals = np.array([sum(p for one, p in posterior.items() if label in one) for label in range(END)])
+
+        def worth(one, marginals=marginals):
+            return 2 * marginals[list(one[:-1])].sum() / (len(one) - 1 + marginals.sum())
+
+        best = max(posterior, key=worth)
+        assert np.flatnonzero(found["chosen"][picture]).tolist() == list(best[:-1])
 
 
 @pytest.mark.parametrize("beam", [1, 2, 5])
@@ -88,7 +101,8 @@ def test_a_narrow_beam_keeps_to_the_grammar_and_to_what_is_given(beam):
 
 
 def test_the_length_penalty_prefers_the_best_mean():
-    plain, mean = (search(step, START_OF, GRAMMAR, beam=200, length_penalty=alpha)["chosen"] for alpha in (0.0, 1.0))
+    settings = {"beam": 200, "decision": "probability"}
+    plain, mean = (search(step, START_OF, GRAMMAR, **settings, length_penalty=alpha)["chosen"] for alpha in (0.0, 1.0))
     for picture in range(2):
         posterior, _ = exact(picture)
         best = max(posterior, key=lambda one: np.log(posterior[one]) / (len(one) - 1))

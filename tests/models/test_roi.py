@@ -9,7 +9,7 @@ from retrieval_jax.models import roi
 
 def test_cells_learn_the_smallest_box_around_them_and_the_nearest_its_own():
     centres = roi.cells(4, 4)
-    np.testing.assert_allclose(centres[[0, 1, 4]], [[0.125, 0.125], [0.125, 0.375], [0.375, 0.125]])
+    np.testing.assert_allclose(np.asarray(centres)[[0, 1, 4]], [[0.125, 0.125], [0.125, 0.375], [0.375, 0.125]])
     nothing = (np.nan,) * 4
     small = (0.1, 0.1, 0.15, 0.15)  # contains no cell's centre
     boxes = jnp.array([[(0.0, 0.0, 1.0, 1.0), (0.5, 0.5, 1.0, 1.0), small], [nothing] * 3])
