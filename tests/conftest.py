@@ -1,13 +1,25 @@
 """Settings of every test (the CPU; absl flags marked as parsed, which grain's workers ask for), and shared fixtures."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Many tests, child processes and workers compile the same small programs: each is compiled once.
+_OURS = "" if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="compiled-")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _OURS)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()
+
+
+def pytest_unconfigure():
+    """Removes the compiled programs, in the process that made their folder."""
+    if _OURS:
+        shutil.rmtree(_OURS, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
