@@ -24,13 +24,16 @@ def main() -> None:
         tar.extractall(root, filter="data")
     (table,) = root.rglob("garments.csv")
     rows = {name: [] for name in ("train", "val", "query", "gallery")}
-    left_out = 0
+    left_out = {"without a usable box": 0, "without a group": 0}
     with table.open(newline="") as file:
         for number, row in enumerate(csv.DictReader(file)):
             width, height = float(row["width"]), float(row["height"])
             x0, y0, x1, y1 = (float(row[name]) for name in ("x0", "y0", "x1", "y1"))
             if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-                left_out += 1
+                left_out["without a usable box"] += 1
+                continue
+            if not row["group"]:
+                left_out["without a group"] += 1
                 continue
             share = int(hashlib.sha256(row["photo"].encode()).hexdigest()[:8], 16) / 16**8
             last = "query" if share >= 0.97 else "gallery"
@@ -47,7 +50,7 @@ def main() -> None:
             writer.writeheader()
             writer.writerows(found)
     counts = ", ".join(f"{name} {len(found):,}" for name, found in rows.items())
-    print(f"{root}: {counts} garments; {left_out} without a usable box are left out")
+    print(f"{root}: {counts} garments; left out: {', '.join(f'{n:,} {why}' for why, n in left_out.items())}")
 
 
 if __name__ == "__main__":
