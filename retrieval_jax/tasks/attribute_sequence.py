@@ -176,7 +176,8 @@ def _sequence(config, info, options, weights) -> Task:
 
             logits = logits_of(decode, start, targets, guesses)
             hits = (jnp.where(allowed, logits, -1e9).argmax(-1) == targets) & counted & where[:, None]
-            found["hits"], found["labels"] = hits.sum(), (counted & where[:, None]).sum()
+            found.setdefault("hits", hits.sum())  # of mixed pictures, those of their own labels
+            found.setdefault("labels", (counted & where[:, None]).sum())
             # padded labels may follow nothing: at least the target is allowed
             allowed |= jnp.arange(grammar.end + 1) == targets[..., None]
             return losses.cross_entropy(
