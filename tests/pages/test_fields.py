@@ -11,7 +11,7 @@ from retrieval_jax.scoring import tables, written
 
 
 def test_saved_predictions_are_scored_and_shown(tmp_path, capsys):
-    catalog = loading.load({"source": "synthetic", "kwargs": {"num_train": 40, "num_val": 8, "num_query": 6,
+    catalog = loading.load({"source": "synthetic", "kwargs": {"num_train": 400, "num_val": 8, "num_query": 6,
                                                               "num_gallery": 12, "image_size": 16}})  # fmt: skip
     given = {name: fields.read(catalog.train, name) for name in ("top", "colour", "parts")}
     info = fields.learned(given, 1, ("parts",), 0)
