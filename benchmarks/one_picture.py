@@ -1,6 +1,7 @@
 """Makes a catalogue with one picture a product out of users' photos of clothes, embedded by the network of a run.
 
     python benchmarks/one_picture.py --photos=clothing_photos.tar --run=runs/fashion_softmax --out=runs/one_picture
+    python benchmarks/one_picture.py --photos=clothing_photos.tar --weights=lite0.safetensors --out=runs/one_lite0
 
 Each photo is one product of the gallery; a query is another look at such a photo: turned, seen from the side, cropped,
 under another light and compressed once more, by a process unlike `data.pictures.altered`. No titles, no train split:
@@ -43,15 +44,47 @@ def look_again(image: np.ndarray, seed: int) -> np.ndarray:
     return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
 
 
+def public(path: str):
+    """Returns the function that embeds pictures with EfficientNet-Lite0's public weights, and its space."""
+    import jax
+
+    from retrieval_jax.models import pixels, pretrained
+
+    name, size, rows = "tf_efficientnet_lite0.in1k", (160, 120), 32
+    info = pretrained.info(name, path)
+    module, params = pretrained.load(name, path, offline=True, img_size=size)
+
+    @jax.jit
+    def forward(batch):
+        return module.apply({"params": params}, pixels.normalize(batch, module.dtype, info.mean, info.std))["embedding"]
+
+    def embed(pictures):
+        found = []
+        for start in range(0, len(pictures), rows):
+            some = [cv2.resize(one, size[::-1], interpolation=cv2.INTER_AREA) for one in pictures[start : start + rows]]
+            batch = np.zeros((rows, *size, 3), np.uint8)
+            batch[: len(some)] = some
+            found.append(np.asarray(forward(batch))[: len(some)])
+        return np.concatenate(found)
+
+    return embed, name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", required=True, type=pathlib.Path)
-    parser.add_argument("--run", required=True, help="its network embeds")
+    parser.add_argument("--run", help="its network embeds")
+    parser.add_argument("--weights", help="or these: EfficientNet-Lite0's, untrained here")
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--gallery", type=int, default=2000)
     parser.add_argument("--queries", type=int, default=500)
     args = parser.parse_args()
-    model, photos = inference.load(args.run), []
+    if args.weights:
+        embed, space = public(args.weights)
+    else:
+        model = inference.load(args.run)
+        embed, space = model.embed, model.space
+    photos = []
     with tarfile.open(args.photos) as tar:
         for entry in sorted((e for e in tar if e.name.lower().endswith((".jpg", ".jpeg"))), key=lambda e: e.name):
             image = cv2.imdecode(np.frombuffer(tar.extractfile(entry).read(), np.uint8), cv2.IMREAD_COLOR)
@@ -63,13 +96,13 @@ def main() -> None:
     queries = [look_again(gallery[row], row) for row in asked.tolist()]
     rows = np.arange(0, len(gallery), 2)
     altered = Altered(gallery, rows, queries)
-    folder, meta = args.out / "embeddings" / "trained", {"space": model.space}
+    folder, meta = args.out / "embeddings" / "trained", {"space": space}
     for name, pictures, ids in (
         ("gallery", gallery, [str(row) for row in range(len(gallery))]),
         ("query", queries, [f"query {row}" for row in asked.tolist()]),
         (f"{evidence.FOLDER}/altered", [altered[i] for i in range(len(altered))], [str(row) for row in rows.tolist()]),
     ):
-        Embeddings(ids, model.embed(pictures), meta).save(folder / name)
+        Embeddings(ids, embed(pictures), meta).save(folder / name)
     np.savez(args.out / "truth.npz", indptr=np.arange(len(asked) + 1), rows=asked)
 
 

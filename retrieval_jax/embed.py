@@ -16,7 +16,7 @@ space, not the predict function, views or size of pictures: the predict function
 return one of their own. All of these are in meta["recipe"], and vectors of another recipe are never reused.
 
 Where the search has its steps chosen (config.search.steps), each network also embeds what they are chosen by: at most
-EVIDENCE_ROWS train listings with titles and as many altered gallery pictures (`embeddings.evidence`).
+`evidence.ROWS` train listings with titles and as many altered gallery pictures (`embeddings.evidence`).
 
 Several processes (see `sharding.initialize`) write shards side by side, none holds more than one of them in memory, and
 a killed run resumes. When listings came, went or changed, only what is new is embedded.
@@ -60,7 +60,6 @@ from retrieval_jax.workdir import checks, preflight, sides
 MODELS = (*hand_made.MODELS, "pretrained", "untrained", "trained")
 SPLITS = sides.SPLITS
 RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not reused
-EVIDENCE_ROWS = 2000  # of each kind: 4,000 pictures more, whatever the size of the catalogue
 _VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of predicted attributes
 
 
@@ -222,10 +221,10 @@ def _embed_evidence(config, workdir, catalog, model, of_split) -> dict:
     parts, train, summary = {}, catalog.train, {}
     if train is not None and train.titles is not None and len(train):
         leaves = None if train.categories is None else train.categories[:, -1]
-        rows, indptr, agreeing = agreement.sample(train.titles, leaves, EVIDENCE_ROWS)
+        rows, indptr, agreeing = agreement.sample(train.titles, leaves, evidence.ROWS)
         parts["train"] = dataclasses.replace(train, name="gallery"), rows
     gallery = catalog.gallery
-    rows = np.sort(np.random.default_rng(0).permutation(len(gallery))[:EVIDENCE_ROWS])
+    rows = np.sort(np.random.default_rng(0).permutation(len(gallery))[: evidence.ROWS])
     parts["altered"] = gallery, rows
     for part, (split, rows) in parts.items():
         embedder = of_split(split)

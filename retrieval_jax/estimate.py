@@ -48,7 +48,8 @@ class Estimate:
       activation_bytes: of a batch and its activations, on one device.
       device_bytes: that one device can hold.
       train_flops: floating-point operations of the training's products and convolutions; None for none.
-      embed_flops: likewise of the embeddings of queries and gallery.
+      evidence: {"train", "altered"}: pictures that are embedded to choose search steps by, at most.
+      embed_flops: likewise of the embeddings of queries, gallery and evidence.
       dim: of an embedding.
       checkpoint_bytes: on disk, of all checkpoints that are kept.
       embedding_bytes: on disk, of all models' embeddings.
@@ -63,6 +64,7 @@ class Estimate:
     activation_bytes: int
     device_bytes: int
     train_flops: float | None
+    evidence: dict[str, int]
     embed_flops: float | None
     dim: int
     checkpoint_bytes: int
@@ -91,6 +93,8 @@ def of(config, folder) -> Estimate:
     embeds = len(shown) == len(predict.reads)  # a column of a split that training does not have: size unknown
     out = jax.eval_shape(predict.fn, state["params"], shown).get("embedding") if embeds else None
     dim = out.shape[-1] if out is not None else 0
+    evidence = plans.evidence_rows(config, "trained")
+    beside = sum(evidence.values())
     sides = found.listings.get("query", 0) + found.listings.get("gallery", 0)
     embed_flops = _flops(predict.fn, state["params"], shown) if embeds else None
     width = hand_made.width(config.embed.models, dim)
@@ -106,10 +110,11 @@ def of(config, folder) -> Estimate:
         activation_bytes=counts["batch"] + counts["activations"],
         device_bytes=memory.limit(found.mesh.local_devices[0]),
         train_flops=step_flops and step_flops / _ROWS * settings.batch_size * found.num_steps,
-        embed_flops=embed_flops and embed_flops / _ROWS * sides * networks,
+        evidence=evidence,
+        embed_flops=embed_flops and embed_flops / _ROWS * (sides * networks + beside),
         dim=dim,
         checkpoint_bytes=memory.tree_bytes(state) * settings.keep_checkpoints,
-        embedding_bytes=sides * width * np.dtype(config.embed.dtype).itemsize,
+        embedding_bytes=(sides * width + beside * dim) * np.dtype(config.embed.dtype).itemsize,
     )
 
 
@@ -153,6 +158,7 @@ def text(name: str, found: Estimate, per_second: tuple[float, str]) -> str:
     splits = ", ".join(f"{split} {rows:,}" for split, rows in found.listings.items())
     needed, batch = found.state_bytes + found.activation_bytes, found.activation_bytes
     fits = "" if needed <= found.device_bytes else ": does not fit"
+    beside = f"\n  to choose search steps by: {', '.join(f'{rows:,} {part}' for part, rows in found.evidence.items())}"
     times = [
         f"{verb} {_seconds(flops / per_second[0])}" if flops else f"{verb} unknown"
         for verb, flops in (("train", found.train_flops), ("embed", found.embed_flops))
@@ -160,7 +166,8 @@ def text(name: str, found: Estimate, per_second: tuple[float, str]) -> str:
     return "\n".join(
         [
             f"{name}: {found.steps:,} steps of {found.batch_size}, {found.parameters:,} parameters",
-            f"  listings: {splits}; {found.labels:,} mined attributes",
+            f"  listings: {splits}; {found.labels:,} mined attributes"
+            + (beside if any(found.evidence.values()) else ""),
             f"  memory: about {size_text(needed)} per device, {size_text(batch)} of it for a batch and "
             f"its activations; a device has {size_text(found.device_bytes)}{fits}",
             f"  time: {', '.join(times)}",

@@ -23,11 +23,12 @@ from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.attributes import words
 from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.pictures import hand_made
+from retrieval_jax.embeddings import evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import sizes
 from retrieval_jax.training import memory, optim, sharding
 from retrieval_jax.views import host_size, with_views
-from retrieval_jax.workdir import preflight, provenance
+from retrieval_jax.workdir import preflight, provenance, sides
 from retrieval_jax.workdir.preflight import size_text
 
 _SURE = 0.8  # of the activations that tracing finds: XLA may need that much less
@@ -241,9 +242,27 @@ def check_embedding(config, folder, functions: dict) -> None:
         dim = max(dim, jax.eval_shape(predict.fn, params, batch)["embedding"].shape[-1])
     _check_cache(config, ("query", "gallery"), 0)
     rows = sum(len(catalog.split(name)) for name in ("query", "gallery"))
-    width = hand_made.width(config.embed.models, max(dim, 256))
-    written = rows * width * np.dtype(config.embed.dtype).itemsize
+    dim = max(dim, 256)
+    beside = sum(sum(evidence_rows(config, name).values()) for name in ("pretrained", sides.MODEL))
+    numbers = rows * hand_made.width(config.embed.models, dim) + beside * dim
+    written = numbers * np.dtype(config.embed.dtype).itemsize
     preflight.disk(folder, {"embeddings": written}, "config.embed.dtype = 'float16' or fewer config.embed.models")
+
+
+def evidence_rows(config, model: str) -> dict[str, int]:
+    """Returns how many pictures embed makes of a model for choosing search steps: at most, {"train", "altered"}.
+
+    Args:
+      config: the whole config.
+      model: such as "trained"; one that is not embedded has none.
+    """
+    alike = model != sides.MODEL or len({side.folder for side in sides.of(config).values()}) == 1
+    if model not in config.embed.models or not alike or not sides.wants_evidence(config):
+        return {"train": 0, "altered": 0}
+    catalog = loading.load(config.data)
+    train = catalog.train
+    titled = 0 if train is None or train.titles is None else len(train)
+    return {"train": min(evidence.ROWS, titled), "altered": min(evidence.ROWS, len(catalog.gallery))}
 
 
 def clusters_unknown(config, folder) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 import tiny
 from retrieval_jax import __main__ as door
-from retrieval_jax import estimate, mine, tasks, train
+from retrieval_jax import estimate, mine, plans, tasks, train
 from retrieval_jax.data import info as info_lib
 
 pytestmark = pytest.mark.usefixtures("little_compilation", "tiny_variant")
@@ -22,6 +22,7 @@ FOUND = estimate.Estimate(
     activation_bytes=5 * 2**20,
     device_bytes=10 * 2**20,
     train_flops=1e13,
+    evidence={"train": 2000, "altered": 300},
     embed_flops=None,
     dim=448,
     checkpoint_bytes=50 * 2**20,
@@ -31,6 +32,7 @@ FOUND = estimate.Estimate(
 
 def test_counts_are_those_of_the_training(tmp_path):
     config = tiny.tiny_config()
+    config.search.steps = (("chosen", {}),)
     folder = tmp_path / "run"
     found = estimate.of(config, folder)
     assert not folder.exists()
@@ -47,7 +49,12 @@ def test_counts_are_those_of_the_training(tmp_path):
     assert found.dim == embedding["embedding"].shape[1]
     assert found.listings == {"train": 60, "val": 10, "query": 8, "gallery": 20}
     widths = {"histogram": 512, "colour_and_edges": 1872}
-    assert found.embedding_bytes == 28 * 4 * sum(widths.get(model, found.dim) for model in config.embed.models)
+    assert found.evidence == {"train": 60, "altered": 20}
+    assert found.embedding_bytes == 80 * 4 * found.dim + 28 * 4 * sum(
+        widths.get(model, found.dim) for model in config.embed.models
+    )
+    config.search.steps = (("whitening", {}),)
+    assert plans.evidence_rows(config, "trained") == {"train": 0, "altered": 0}
     assert 4 * found.parameters <= found.state_bytes < found.device_bytes
     assert 0 < found.activation_bytes < found.device_bytes
     assert 0 < found.embed_flops < found.train_flops
@@ -64,5 +71,5 @@ def test_the_command_prints_and_starts_nothing(tmp_path, monkeypatch, capsys):
     assert (
         "memory: about 25.0 MiB per device, 5.0 MiB of it for a batch and its activations; a device has 10.0 MiB" in out
     )
-    assert "MiB: does not fit" in out
+    assert "MiB: does not fit" in out and "to choose search steps by: 2,000 train, 300 altered" in out
     assert "embed unknown" in out and not list(tmp_path.iterdir())

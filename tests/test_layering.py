@@ -159,6 +159,7 @@ ROOMS = {
         "jax",
         "retrieval_jax.attributes",
         "retrieval_jax.data",
+        "retrieval_jax.embeddings.evidence",
         "retrieval_jax.inference",
         "retrieval_jax.models.pretrained",
         "retrieval_jax.settings",

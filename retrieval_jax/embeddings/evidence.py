@@ -22,6 +22,7 @@ from retrieval_jax.files import atomic
 from retrieval_jax.files.arrays import load_npz
 
 FOLDER = "evidence"
+ROWS = 2000  # of each kind at most: 4,000 pictures more, whatever the size of the catalogue
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """Chooses the weights of an ensemble's members without knowing which listings show the same product.
 
 The evidence is mutual agreement: the share of queries whose best listing has that query as its own best one. A true
-match is the closest in both directions; a listing that is close to everything (a hub) is not. Weights with more mutual
-matches ranked better in every pair of members measured (docs/results.md).
+match is the closest in both directions; a listing that is close to everything (a hub) is not. It is a count, and flat
+where two strong members meet: so not the weight with most of it is taken, but the middle of all that are as good within
+one standard error. docs/choosing_steps.md has what was measured.
 
-Source: reciprocal neighbours as in Qin et al., "Hello neighbor: accurate object retrieval with k-reciprocal nearest
+Sources: the rule of one standard error, Breiman et al., "Classification and Regression Trees" (1984); reciprocal
+neighbours as in Qin et al., "Hello neighbor: accurate object retrieval with k-reciprocal nearest
 neighbors", CVPR 2011; here they judge a metric instead of re-ranking a list.
 """
 
@@ -26,31 +28,33 @@ BLOCK = 256  # queries at once
 def choose(members: Sequence[tuple[Embeddings, Embeddings]], names: Sequence[str]) -> tuple[list[float], list[dict]]:
     """Chooses one weight per member; they sum to 1.
 
-    Members join one after the other, each with the weight that has most mutual matches, smoothed over three weights
-    (the share is a count, and neighbouring weights rank nearly alike). Among equal ones the one nearest to an equal
-    share for everyone is taken. Deterministic; takes seconds, whatever the size of the gallery.
+    Members join one after the other. The shares are smoothed over three weights, and each member gets the middle of the
+    weights around the best one that have no fewer mutual matches beyond one standard error. Deterministic; takes
+    seconds, whatever the size of the gallery.
 
     Args:
       members: (queries, gallery) of each; rows in the same order for all members.
       names: of the members.
 
     Returns:
-      The weights, and a record of what was tried: [{"member", "weights", "mutual", "smoothed", "chosen"}].
+      The weights, and a record of what was tried: [{"member", "weights", "mutual", "smoothed", "equal", "chosen"}];
+      "equal" are the first and the last weight of those that are as good as the best.
     """
     sides = [tuple(map(_sample, both, (MOST_QUERIES, MOST_GALLERY))) for both in members]
     weights, tried = [1.0], []
     for number in range(1, len(sides)):
-        shares = _mutual(sides[: number + 1], weights)
-        smoothed = np.convolve(np.pad(shares, 1, mode="edge"), np.ones(3) / 3, mode="valid")
-        best = np.flatnonzero(smoothed >= smoothed.max() - 1e-9)
-        chosen = GRID[best[np.abs(np.array(GRID)[best] - 1 / (number + 1)).argmin()]]
+        mutual = _mutual(sides[: number + 1], weights)
+        smoothed = _smoothed(mutual)
+        first, last = _as_good(smoothed)
+        chosen = round((GRID[first] + GRID[last]) / 2, 4)
         weights = [*(weight * (1 - chosen) for weight in weights), chosen]
         tried.append(
             {
                 "member": names[number],
                 "weights": list(GRID),
-                "mutual": [round(float(share), 4) for share in shares],
-                "smoothed": [round(float(share), 4) for share in smoothed],
+                "mutual": [round(float(share), 4) for share in mutual.mean(1)],
+                "smoothed": [round(float(share), 4) for share in smoothed.mean(1)],
+                "equal": [GRID[first], GRID[last]],
                 "chosen": chosen,
             }
         )
@@ -73,13 +77,28 @@ def sentence(names: Sequence[str], weights: Sequence[float], tried: Sequence[dic
     return "; ".join([f"weights {shares}, chosen without labels", *reasons])
 
 
+def _smoothed(mutual: np.ndarray) -> np.ndarray:
+    """Returns [weights, Q] means over three neighbouring weights, which rank nearly alike."""
+    padded = np.pad(mutual.astype(np.float64), ((1, 1), (0, 0)), mode="edge")
+    return (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+
+
+def _as_good(smoothed: np.ndarray) -> tuple[int, int]:
+    """Returns the first and the last weight around the best one that lose less to it than one standard error."""
+    best = int(smoothed.mean(1).argmax())
+    lost = smoothed[best] - smoothed
+    worse = lost.mean(1) > lost.std(1) / np.sqrt(lost.shape[1]) + 1e-9
+    below, above = np.flatnonzero(worse[:best]), np.flatnonzero(worse[best:])
+    return int(below[-1]) + 1 if len(below) else 0, best + int(above[0]) - 1 if len(above) else len(worse) - 1
+
+
 def _sample(side: Embeddings, most: int) -> np.ndarray:
     rows = spread(len(side), most)
     return normalize(np.asarray(side.vectors[rows], np.float32))
 
 
 def _mutual(sides: Sequence[tuple[np.ndarray, np.ndarray]], weights: Sequence[float]) -> np.ndarray:
-    """Returns the share of mutual matches for every weight of the last member in `GRID`, [weights]."""
+    """Returns whether each query's best match is mutual, by the weight of the last member in `GRID`, [weights, Q]."""
     count, size = len(sides[0][0]), len(sides[0][1])
     found = np.empty((len(GRID), count), np.int64)  # the best listing of each query
     best = np.full((len(GRID), size), -np.inf, np.float32)  # each listing's best score so far, and whose it is
@@ -98,4 +117,4 @@ def _mutual(sides: Sequence[tuple[np.ndarray, np.ndarray]], weights: Sequence[fl
             top = scores[row, np.arange(size)]
             better = top > best[number]
             best[number][better], owner[number][better] = top[better], row[better] + start
-    return (np.take_along_axis(owner, found, 1) == np.arange(count)).mean(1)
+    return np.take_along_axis(owner, found, 1) == np.arange(count)

@@ -8,8 +8,10 @@ answers are known without a label:
     altered    altered gallery pictures search the gallery; their originals are right.
 
 and on the real queries by a statistic: how unevenly the results are spread over the gallery (hubs: listings that many
-queries find, mostly wrongly). A candidate is accepted if it beats the plain cosine on the stand-ins by more than their
-noise, by a paired bootstrap, and makes no more hubs on the real queries. Otherwise the plain cosine stays. Stand-ins
+queries find, mostly wrongly). A candidate is accepted if it beats the plain cosine on the first stand-ins by more than
+their noise, by a paired bootstrap, loses on no others, and makes no more hubs on the real queries. Of those that are as
+good as the best within noise, the one with fewest hubs is taken. Where the first stand-ins accept no whitening, the
+others decide, and the first may object. If none is accepted, the plain cosine stays. Stand-ins
 that cannot be had are left out, and the table says so.
 
 Hubs: Radovanovic et al., "Hubs in Space" (JMLR 2010), the skewness of k-occurrences. docs/choosing_steps.md has what
@@ -19,32 +21,26 @@ was measured, and what did not help.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from retrieval_jax import postprocess
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.embeddings.evidence import Evidence
 from retrieval_jax.embeddings.vectors import spread
 from retrieval_jax.errors import InputError, first_line
 from retrieval_jax.files import atomic, documents
-from retrieval_jax.index import exact
-from retrieval_jax.postprocess import State, whitening
+from retrieval_jax.postprocess import State
+from retrieval_jax.postprocess._trying import DEPTH, Steps, apply, hubness, recalls
 from retrieval_jax.postprocess.stand_ins import LEAST_QUERIES, MOST_GALLERY, MOST_QUERIES, Trial, trials
 from retrieval_jax.scoring import bootstrap
 
 FILE = "chosen_steps.json"
-DEPTH = 10  # results that stand-ins are judged by, as in MAR@10
 DRAWS = 1000  # bootstrap draws of a comparison
 
-NEED_RANKING = ("query_expansion", "reranking", "global_reranking", "diffusion")
 HUBS_MORE = 0.3  # how much more hubs a candidate may make, as a share of those it is compared with
-
-Steps = tuple[tuple[str, dict], ...]
 
 
 def _whitening(centre: str, fit_on: str, power: float, relative_ridge: float = 0.0) -> Steps:
@@ -67,11 +63,11 @@ NEIGHBOURS: tuple[Steps, ...] = (
 
 
 class _Row(TypedDict):
-    """One candidate of the table; means are None where a stand-in is missing."""
+    """One candidate of the table; what was not needed to turn it down is missing, and hubs are None."""
 
     steps: list[list[Any]]
-    means: dict[str, float | None]
-    differences: dict[str, list[float] | None]
+    means: dict[str, float]
+    differences: dict[str, list[float]]
     hubs: float | None
     verdict: str
 
@@ -86,47 +82,6 @@ class Choice(TypedDict):
     queries: NotRequired[int]
 
 
-# ------------------------------------------------------------------------------------------------------ measures
-
-
-def apply(steps: Steps, queries: Embeddings, gallery: Embeddings, known: dict | None = None) -> np.ndarray:
-    """Returns the rows found for each query, [Q, DEPTH], as the steps and an exact search find them.
-
-    Args:
-      steps: (name, kwargs) pairs.
-      queries, gallery: the two sides.
-      known: fits to reuse, see `whitening.fit_sides`.
-    """
-    k = min(100, len(gallery))
-    state = State([(queries, gallery)])
-    for name, kwargs in steps:
-        if name == "whitening":
-            fitted = whitening.fit_sides(*state.members[0], known=known, **kwargs)
-            state = dataclasses.replace(state, members=[whitening.apply_to_member(state, 0, fitted)], ranking=None)
-            continue
-        if name in NEED_RANKING and state.ranking is None:
-            state = dataclasses.replace(state, ranking=exact.Index(state.members[0][1]).search(state.members[0][0], k))
-        state = postprocess.get(name).step(state, **kwargs)
-    if state.ranking is None:
-        searched, gallery = state.members[0]
-        return exact.Index(gallery).search(searched, min(DEPTH, len(gallery))).item_rows
-    return state.ranking.item_rows[:, :DEPTH]
-
-
-def recalls(rows: np.ndarray, right: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns each query's share of the right listings among the first DEPTH, at most DEPTH counted, [n]."""
-    return np.array(
-        [np.isin(found, wanted).sum() / min(DEPTH, len(wanted)) for found, wanted in zip(rows, right, strict=False)]
-    )
-
-
-def hubness(rows: np.ndarray, count: int) -> float:
-    """Returns the skewness of how often each of `count` gallery listings is found."""
-    often = np.bincount(rows[rows >= 0].ravel(), minlength=count).astype(np.float64)
-    spread = often.std()
-    return float((((often - often.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
-
-
 # ------------------------------------------------------------------------------------------------------ the choice
 
 
@@ -134,6 +89,10 @@ def choose_steps(
     queries: Embeddings, gallery: Embeddings, evidence: Evidence | None = None, k: int | None = None
 ) -> Choice:
     """Chooses the steps of a search between two sides; deterministic.
+
+    Every candidate is tried on the first stand-ins. Those that are as good as the best one there, within noise, are
+    told apart by their hubs on the real queries: the one with fewest is taken, if it is accepted, else the next. Where
+    the first stand-ins accept no whitening, the others decide.
 
     Args:
       queries, gallery: embeddings of one space.
@@ -146,95 +105,147 @@ def choose_steps(
     stand_ins, notes = trials(queries, gallery, evidence or Evidence())
     if not stand_ins:
         return _plain([], [*notes, "nothing can be tried without stand-ins for the queries"])
-    sides = queries.take(spread(len(queries), MOST_QUERIES)), gallery.take(spread(len(gallery), MOST_GALLERY))
-    real = Trial("queries", *sides, ())
-    tried: list[_Tried] = []
-
-    def attempt(steps: Steps, over: _Tried | None) -> _Tried:
-        scores = {one.name: recalls(apply(steps, one.queries, one.gallery, one.known), one.right) for one in stand_ins}
-        hubs = hubness(apply(steps, real.queries, real.gallery, real.known), len(real.gallery))
-        tried.append(_Tried(steps, scores, hubs, over))
-        return tried[-1]
-
-    plain = attempt((), None)
-    best, candidates = plain, WHITENINGS
+    candidates = WHITENINGS
     if len(queries) < LEAST_QUERIES:
         candidates = tuple(one for one in WHITENINGS if one[0][1]["centre"] == "common")
         notes.append(f"own centres are not tried with fewer than {LEAST_QUERIES} queries, here {len(queries)}")
+    known: dict = {}
+    plain = _Tried(())
+    real = real_trial(queries, gallery, stand_ins)
+    for trial in (*stand_ins, real):
+        plain.measure(trial, known)
+    tried, best, decided = [plain], plain, stand_ins[0].name
     for group in (candidates, NEIGHBOURS if k is None or k >= DEPTH else ()):
-        base = best
-        for steps in group:
-            try:
-                one = attempt((*base.steps, *steps), base)
-            except InputError as error:  # such as too few rows: the plain cosine still works
-                notes.append(f"{sentence(steps)} cannot be tried: {first_line(error)}")
-                continue
-            if one.accepted and one.main > best.main:
-                best = one
+        found, chosen = _best_of(group, best, stand_ins, real, known, notes)
+        if chosen is None and group is candidates and len(stand_ins) > 1:
+            # The first cannot tell, so the others decide, and the first may object. Not so for steps by neighbours:
+            # an altered picture has one right answer, which they are not made for.
+            again, chosen = _best_of(group, best, stand_ins[::-1], real, known, notes)
+            if chosen is not None:
+                earlier = {sentence(one.steps): one for one in found}
+                for one in again:
+                    before = earlier.get(sentence(one.steps), one)
+                    one.scores, one.changes = before.scores | one.scores, before.changes | one.changes
+                found, decided = again, stand_ins[-1].name
+        tried += found
+        best = chosen or best
     if best is plain:
-        return _plain([one.row(False) for one in tried], notes)
-    gain = best.compared(plain)[stand_ins[0].name]
+        return _plain([one.row() for one in tried], notes)
+    (gain,) = _intervals(plain.scores[decided], [best.scores[decided]])
     why = (
-        f"{sentence(best.steps)}: {100 * gain[0]:+.1f} points over the plain cosine on {stand_ins[0].name} (95 %: "
+        f"{sentence(best.steps)}: {100 * gain[0]:+.1f} points over the plain cosine on {decided} (95 %: "
         f"{100 * gain[1]:+.1f} to {100 * gain[2]:+.1f}), and no more hubs among what the real queries find"
     )
-    rows = [one.row(one is best) for one in tried]
+    rows = [one.row("chosen" if one is best else "") for one in tried]
     return Choice(steps=_listed(best.steps), why=why, notes=notes, rows=rows, queries=len(queries))
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Tried:
-    """One candidate: its scores per stand-in query, its hubs on the real queries, and what it has to beat."""
+    """One candidate, and what is known of it.
+
+    Attributes:
+      steps: (name, kwargs) pairs.
+      over: what it has to beat; None for the plain cosine.
+      scores: per stand-ins, of each query.
+      changes: difference, low and high against `over`, per stand-ins.
+      hubs: on the real queries.
+      reasons: why it is not accepted; [] if it is, or if it was not asked.
+    """
 
     steps: Steps
-    scores: dict[str, np.ndarray]
-    hubs: float
-    over: _Tried | None
+    over: _Tried | None = None
+    scores: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    changes: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    hubs: float | None = None
+    reasons: list[str] = dataclasses.field(default_factory=list)
 
-    @property
-    def main(self) -> float:
-        """The mean over the first stand-ins, which decide."""
-        return float(next(iter(self.scores.values())).mean())
+    def measure(self, trial: Trial, known: dict) -> None:
+        """Tries it on stand-ins, or counts its hubs on the real queries."""
+        rows = apply(self.steps, trial.queries, trial.gallery, known, trial.fit_rows)
+        if trial.right:
+            self.scores[trial.name] = recalls(rows, trial.right)
+        else:
+            self.hubs = hubness(rows, len(trial.gallery))
 
-    def compared(self, other: _Tried) -> dict[str, list[float]]:
-        """Returns difference, low and high per stand-in."""
-        out = {}
-        for name, scores in self.scores.items():
-            found = bootstrap.paired_bootstrap(other.scores[name], scores, draws=DRAWS)
-            out[name] = [float(found[key]) for key in ("difference", "low", "high")]
-        return out
-
-    @functools.cached_property
-    def changes(self) -> dict[str, list[float]]:
-        """Its difference, low and high against what it has to beat, per stand-in; {} for the plain cosine."""
-        return {} if self.over is None else self.compared(self.over)
-
-    @functools.cached_property
-    def reasons(self) -> list[str]:
-        """Why it is not accepted; [] if it is."""
-        if self.over is None:
-            return []
-        (first, gain), *others = self.changes.items()
-        found = [] if gain[1] > 0 else [f"no gain on {first} beyond noise"]
-        found += [f"loses on {name}" for name, change in others if change[2] < 0]
-        most = self.over.hubs + HUBS_MORE * max(1.0, abs(self.over.hubs))
-        return found + ([] if self.hubs <= most else [f"more hubs ({self.hubs:.1f} against {self.over.hubs:.1f})"])
-
-    @property
-    def accepted(self) -> bool:
-        """Whether it may be chosen."""
-        return not self.reasons
-
-    def row(self, chosen: bool) -> _Row:
+    def row(self, verdict: str = "") -> _Row:
         """Returns its row of the table."""
-        verdict = "chosen" if chosen else "the plain cosine" if self.over is None else "; ".join(self.reasons)
+        verdict = verdict or ("the plain cosine" if self.over is None else "; ".join(self.reasons))
+        verdict = verdict or ("another gains more" if self.hubs is None else "as good, with more hubs")
         return _Row(
             steps=_listed(self.steps),
             means={name: float(scores.mean()) for name, scores in self.scores.items()},
-            differences=self.changes,
+            differences=dict(self.changes),
             hubs=self.hubs,
-            verdict=verdict or "accepted, another gains more",
+            verdict=verdict,
         )
+
+
+def real_trial(queries: Embeddings, gallery: Embeddings, stand_ins: Sequence[Trial]) -> Trial:
+    """Returns some of the real queries and some of the gallery, those that altered pictures search where there are."""
+    among = [trial.gallery for trial in stand_ins if trial.name == "altered"]
+    some = among[0] if among else gallery.take(spread(len(gallery), MOST_GALLERY))
+    return Trial("queries", queries.take(spread(len(queries), MOST_QUERIES)), some, ())
+
+
+def most_hubs(hubs: float) -> float:
+    """Returns the most hubs that a candidate may make, given those of what it has to beat."""
+    return hubs + HUBS_MORE * max(1.0, abs(hubs))
+
+
+def _best_of(group, over: _Tried, stand_ins: Sequence[Trial], real: Trial, known: dict, notes: list[str]):
+    """Tries some steps on top of others.
+
+    Returns:
+      What was tried, and the accepted one that gains most on the first stand-ins, or None.
+    """
+    main, *others = stand_ins
+
+    def measured(one: _Tried, trial: Trial) -> bool:
+        try:
+            one.measure(trial, known)
+        except InputError as error:  # such as too few rows: the plain cosine still works
+            note = f"{sentence(one.steps[len(over.steps) :])} cannot be tried: {first_line(error)}"
+            notes.extend([] if note in notes else [note])
+            one.reasons.append(f"cannot be tried on {trial.name}")
+            return False
+        return True
+
+    def accepted(one: _Tried) -> bool:
+        if one.hubs > most_hubs(over.hubs):
+            one.reasons.append(f"more hubs ({one.hubs:.1f} against {over.hubs:.1f})")
+        for trial in others if not one.reasons else ():
+            if measured(one, trial):
+                (change,) = _intervals(over.scores[trial.name], [one.scores[trial.name]])
+                one.changes[trial.name] = change
+                one.reasons += [f"loses on {trial.name}"] if change[2] < 0 else []
+        return not one.reasons
+
+    found = [one for steps in group if measured(one := _Tried((*over.steps, *steps), over), main)]
+    gains = _intervals(over.scores[main.name], [one.scores[main.name] for one in found])
+    for one, gain in zip(found, gains, strict=True):
+        one.changes[main.name] = gain
+        one.reasons += [f"no gain on {main.name} beyond noise"] if gain[1] <= 0 else []
+    left = [one for one in found if not one.reasons]
+    while left:
+        best = max(left, key=lambda one: one.scores[main.name].mean())
+        lost = _intervals(best.scores[main.name], [one.scores[main.name] for one in left])
+        near = [one for one, change in zip(left, lost, strict=True) if change[2] >= 0]
+        counted = [one for one in near if measured(one, real)]
+        for one in sorted(counted, key=lambda one: one.hubs):
+            if accepted(one):
+                return found, one
+        left = [one for one in left if one not in near]
+    return found, None
+
+
+def _intervals(base: np.ndarray, scores: Sequence[np.ndarray]) -> list[list[float]]:
+    """Returns difference, low and high (95 %, paired bootstrap over queries) of each of some scores [n] to a base."""
+    if not scores:
+        return []
+    gains = np.stack(scores, 1) - base[:, None]
+    low, high = np.percentile(bootstrap.bootstrap_means(gains, DRAWS, 0), (2.5, 97.5), axis=0)
+    return np.stack([gains.mean(0), low, high], 1).tolist()
 
 
 def _plain(rows: list[_Row], notes: list[str]) -> Choice:
@@ -264,8 +275,9 @@ def table(choice: Choice) -> list[list[str]]:
     names = list(choice["rows"][0]["means"]) if choice["rows"] else []
     out = [["steps", *names, "hubs", "verdict"]]
     for row in choice["rows"]:
-        scores = [f"{100 * row['means'][name]:.1f}" for name in names]
-        out.append([sentence(row["steps"]), *scores, f"{row['hubs']:.1f}", row["verdict"]])
+        scores = [f"{100 * row['means'][name]:.1f}" if name in row["means"] else "" for name in names]
+        hubs = "" if row["hubs"] is None else f"{row['hubs']:.1f}"
+        out.append([sentence(row["steps"]), *scores, hubs, row["verdict"]])
     return out
 
 

@@ -18,13 +18,21 @@ APART = 0.75  # area under the ROC curve from which the two sides count as diffe
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Stand-ins for a search: queries, a gallery, and the gallery rows that are right for each query."""
+    """Stand-ins for a search.
+
+    Attributes:
+      name: "titles", "altered", or "queries" for the real ones.
+      queries, gallery: the two sides.
+      right: the gallery rows that are right for each of the first queries; () where they are not known.
+      fit_rows: most rows of each side that a whitening is fitted on: no more than the search itself has, because a
+        covariance of few rows is another one.
+    """
 
     name: str
     queries: Embeddings
     gallery: Embeddings
     right: tuple[np.ndarray, ...]
-    known: dict = dataclasses.field(default_factory=dict)  # fits to reuse
+    fit_rows: tuple[int, int] | None = None
 
     __repr__ = brief.line
 
@@ -84,7 +92,8 @@ def _titles(queries: Embeddings, gallery: Embeddings, evidence: Evidence) -> Tri
     train, chosen = evidence.train, np.array(rows)
     others = np.flatnonzero(asks)  # all of them, as queries have a mean and covariance of their own
     order = np.concatenate([chosen, np.setdiff1d(others, chosen)])
-    return Trial("titles", train.take(order), train.take(np.flatnonzero(~asks)), tuple(right[row] for row in rows))
+    sides = train.take(order), train.take(np.flatnonzero(~asks))
+    return Trial("titles", *sides, tuple(right[row] for row in rows), (len(queries), len(gallery)))
 
 
 def _altered(queries: Embeddings, gallery: Embeddings, evidence: Evidence) -> Trial | str:

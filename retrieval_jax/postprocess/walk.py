@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from retrieval_jax import pairs, postprocess
 from retrieval_jax.errors import InputError
-from retrieval_jax.postprocess import State, choosing
+from retrieval_jax.postprocess import State, _trying, choosing
 from retrieval_jax.scoring.ranking import Ranking
 
 _SETTING = "config.search.steps"
@@ -112,7 +112,7 @@ def walk(
     for step in steps:
         if step.name == CHOSEN:
             for number, (name, kwargs) in enumerate(choose(state)):
-                if name in choosing.NEED_RANKING and state.ranking is None:
+                if name in _trying.NEED_RANKING and state.ranking is None:
                     state = dataclasses.replace(state, ranking=rank(state, f"{step.stage}-{number}"))
                 state = postprocess.get(name).step(state, **kwargs)
         elif step.name is not None:

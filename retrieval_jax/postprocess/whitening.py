@@ -271,7 +271,79 @@ def fit(
     rows = arguments.vectors(vectors.vectors if isinstance(vectors, Embeddings) else vectors, "vectors", "whitening")
     settings = _settings(rows.shape[1], ridge, dim, power, relative_ridge, shrink)
     found = moments_lib.measure(vectors)
-    return _fitted(found, spectrum(found.covariance), describe(vectors), settings)
+    return _fitted(Directions(found, *spectrum(found.covariance)), describe(vectors), settings)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Directions:
+    """What whitenings of all strengths have in common.
+
+    Attributes:
+      moments: of what they are fitted on.
+      variance: [D] float64, largest first.
+      vectors: [D, D] float64, the directions as columns; None where they are no longer needed.
+    """
+
+    moments: Moments
+    variance: np.ndarray
+    vectors: np.ndarray | None
+
+    __repr__ = brief.line
+
+    def scale(
+        self,
+        *,
+        ridge: float = 1e-7,
+        dim: int | None = None,
+        power: float = 0.5,
+        relative_ridge: float = 0.0,
+        shrink: bool = False,
+    ) -> np.ndarray:
+        """Returns the scales [D or dim] of the directions; the settings are those of `fit`."""
+        settings = _settings(len(self.variance), ridge, dim, power, relative_ridge, shrink)
+        return _scale(self, settings)[0][: settings["dim"]]
+
+
+def directions(
+    queries: Embeddings,
+    gallery: Embeddings,
+    train: Embeddings | None = None,
+    *,
+    centre: str = "common",
+    fit_on: str = "gallery",
+    known: dict | None = None,
+) -> Directions:
+    """Finds the directions that a whitening of two sides scales.
+
+    Args:
+      queries, gallery, train, centre, fit_on: see `fit_sides`.
+      known: moments and directions of earlier calls with the same embeddings, to reuse and to add to.
+
+    Raises:
+      InputError: see `fit_sides`.
+    """
+    arguments.choice(centre, "centre", "whitening", CENTRES)
+    arguments.choice(fit_on, "fit_on", "whitening", FITTED_ON)
+    if fit_on == "train" and train is None:
+        raise InputError(
+            "whitening: fit_on is 'train', and there are no embeddings of train listings: run embed with these steps, "
+            "or give 'gallery', 'queries' or 'both'"
+        )
+    sources = _sources(queries, gallery, train, fit_on)
+    known = {} if known is None else known
+    for side in sources:
+        if id(side) not in known:
+            known[id(side)] = moments_lib.measure(side)
+    own = centre == "own" and len(sources) > 1
+    key = ("directions", *map(id, sources), own)
+    if key not in known:
+        found = moments_lib.pooled([known[id(side)] for side in sources], own)
+        known[key] = Directions(found, *spectrum(found.covariance))
+    return known[key]
+
+
+def _sources(queries, gallery, train, fit_on: str) -> tuple[Embeddings, ...]:
+    return {"gallery": (gallery,), "queries": (queries,), "both": (queries, gallery), "train": (train,)}[fit_on]
 
 
 def fit_sides(
@@ -286,7 +358,6 @@ def fit_sides(
     shrink: bool = False,
     centre: str = "common",
     fit_on: str = "gallery",
-    known: dict | None = None,
 ) -> Whitening:
     """Fits one whitening for both sides of a search.
 
@@ -299,7 +370,6 @@ def fit_sides(
         between users' and shops' pictures but needs some hundred queries of all kinds.
       fit_on: whose covariance: "gallery", "queries", "both" (their rows together; with own centres about each side's
         mean), or "train".
-      known: moments and directions of earlier fits on the same sides, to reuse and to add to.
 
     Returns:
       The `Whitening`, with a query_mean for own centres.
@@ -307,35 +377,21 @@ def fit_sides(
     Raises:
       InputError: a setting out of range, no train embeddings, or what `fit` raises.
     """
-    arguments.choice(centre, "centre", "whitening", CENTRES)
-    arguments.choice(fit_on, "fit_on", "whitening", FITTED_ON)
-    settings = _settings(gallery.dim, ridge, dim, power, relative_ridge, shrink)
-    if fit_on == "train" and train is None:
-        raise InputError(
-            "whitening: fit_on is 'train', and there are no embeddings of train listings: run embed with these steps, "
-            "or give 'gallery', 'queries' or 'both'"
-        )
-    sources = {"gallery": (gallery,), "queries": (queries,), "both": (queries, gallery), "train": (train,)}[fit_on]
-    known = {} if known is None else known
-    for side in sources:
-        if id(side) not in known:
-            known[id(side)] = moments_lib.measure(side)
-    own, means = centre == "own", {}
-    if own:
+    settings, known = _settings(gallery.dim, ridge, dim, power, relative_ridge, shrink), {}
+    found = directions(queries, gallery, train, centre=centre, fit_on=fit_on, known=known)
+    means = {}
+    if centre == "own":
         means = {
             name: known[id(side)].mean if id(side) in known else moments_lib.mean(side)
             for name, side in (("query", queries), ("gallery", gallery))
         }
-    found = moments_lib.pooled([known[id(side)] for side in sources], own)
-    key = fit_on, own and len(sources) > 1
-    if key not in known:
-        known[key] = spectrum(found.covariance)
+    sources = _sources(queries, gallery, train, fit_on)
     info = describe(sources[-1])
     if centre != "common" or fit_on != "gallery":
         info |= {"centre": centre, "fit_on": fit_on, "rows": sum(map(len, sources))}
         info["fitted_ids_sha256"] = [side.ids.sha256() for side in sources]
         info["ids_sha256"] = gallery.ids.sha256()
-    return _fitted(found, known[key], info, settings, means.get("gallery"), means.get("query"))
+    return _fitted(found, info, settings, means.get("gallery"), means.get("query"))
 
 
 def _settings(width: int, ridge, dim, power, relative_ridge, shrink) -> dict:
@@ -350,30 +406,34 @@ def _settings(width: int, ridge, dim, power, relative_ridge, shrink) -> dict:
     }
 
 
-def _fitted(
-    found: Moments,
-    found_spectrum: tuple[np.ndarray, np.ndarray],
-    info: dict,
-    settings: dict,
-    mean: np.ndarray | None = None,
-    query_mean: np.ndarray | None = None,
-) -> Whitening:
-    """Returns the whitening that has these moments and checked settings; info gets the settings."""
-    ridge, dim, power = settings["ridge"], settings["dim"], settings["power"]
-    (variance, directions), average = found_spectrum, np.trace(found.covariance) / len(found.mean)
-    floor = settings["relative_ridge"] * average
-    info = {"rows": info["rows"], "method": "zca" if dim is None else "pca", "ridge": ridge, "dim": dim, **info}
+def _scale(found: Directions, settings: dict) -> tuple[np.ndarray, dict]:
+    """Returns the scales [D] of directions, and what the info of the whitening says of them."""
+    variance, average = found.variance, np.trace(found.moments.covariance) / len(found.variance)
+    floor, info = settings["relative_ridge"] * average, {}
     if settings["shrink"]:
-        share = found.shrinkage()
+        share = found.moments.shrinkage()
         variance, floor = (1 - share) * variance, floor + share * average  # the directions stay
         info["shrinkage"] = share
     # as published, only what was published is in the info: it is part of files that others read
     info |= {
         name: settings[name] for name, usual in (("power", 0.5), ("relative_ridge", 0.0)) if settings[name] != usual
     }
-    scale = scales(variance, ridge, power, floor)
-    matrix = (directions * scale) @ directions.T if dim is None else (directions * scale)[:, :dim]
-    return Whitening(found.mean if mean is None else mean, matrix, info, query_mean)
+    return scales(variance, settings["ridge"], settings["power"], floor), info
+
+
+def _fitted(
+    found: Directions,
+    info: dict,
+    settings: dict,
+    mean: np.ndarray | None = None,
+    query_mean: np.ndarray | None = None,
+) -> Whitening:
+    """Returns the whitening of some directions by checked settings; info gets the settings."""
+    ridge, dim, vectors = settings["ridge"], settings["dim"], found.vectors
+    scale, said = _scale(found, settings)
+    info = {"rows": info["rows"], "method": "zca" if dim is None else "pca", "ridge": ridge, "dim": dim, **info, **said}
+    matrix = (vectors * scale) @ vectors.T if dim is None else (vectors * scale)[:, :dim]
+    return Whitening(found.moments.mean if mean is None else mean, matrix, info, query_mean)
 
 
 def apply_to_member(state: State, number: int, fitted: Whitening) -> tuple[Embeddings, Embeddings]:

@@ -79,7 +79,8 @@ def test_more_hubs_or_no_gain_beyond_noise_keep_the_plain_cosine(monkeypatch):
     monkeypatch.setattr(choosing, "HUBS_MORE", -100.0)
     choice = choosing.choose_steps(queries, gallery, evidence)
     assert choosing.steps_of(choice) == () and choice["why"] == "the plain cosine: no candidate was accepted"
-    assert all("more hubs" in row["verdict"] for row in choice["rows"][1:])
+    gains = [row for row in choice["rows"][1:] if "no gain" not in row["verdict"]]
+    assert gains and all("more hubs" in row["verdict"] for row in gains)
     rng = np.random.default_rng(0)  # vectors without any structure: every candidate is chance
     noise = [embeddings(rng.normal(size=(PRODUCTS, DIM)), prefix) for prefix in ("q", "", "")]
     choice = choosing.choose_steps(*noise[:2], Evidence(altered=noise[2]))
@@ -103,11 +104,15 @@ def test_what_is_missing_is_said_and_leaves_the_plain_cosine(monkeypatch):
     assert set(tried) == {"common"} and "fewer than 100 queries, here 20" in " ".join(choice["notes"])
 
 
-def test_what_cannot_be_tried_is_noted_and_the_rest_goes_on():
+def test_what_cannot_be_tried_is_noted_and_the_rest_goes_on(monkeypatch):
     queries, gallery, evidence, _ = catalogue("dominated")
+    monkeypatch.setattr(
+        choosing, "WHITENINGS", [one for one in choosing.WHITENINGS if one[0][1]["fit_on"] != "gallery"]
+    )
     same = Embeddings(queries.ids, np.ones((PRODUCTS, DIM), np.float32), queries.meta)  # nothing to whiten by
     choice = choosing.choose_steps(same, gallery, evidence)
     assert any("fit on: queries) cannot be tried: whitening: all" in note for note in choice["notes"])
+    assert all("fit on: queries" not in line[0] for line in choosing.table(choice) if line[-1] == "chosen")
     assert all(
         row["steps"][0][0] != "query_expansion"
         for row in choosing.choose_steps(queries, gallery, evidence, k=5)["rows"][1:]
@@ -129,6 +134,7 @@ def test_titles_stand_in_for_queries_and_their_look_decides_who_asks():
     (trial,), notes = stand_ins.trials(queries, gallery, evidence)
     assert trial.name == "titles" and [note.split(":")[0] for note in notes] == ["altered"]
     assert (len(trial.queries), len(trial.gallery)) == (400, 400)
+    assert trial.fit_rows == (200, 200)  # as many as the search itself has
     asks = {int(name) for name in trial.queries.ids}
     assert asks == set(range(400))  # those that look like queries, and only those
     for query, right in zip(trial.queries.ids, trial.right, strict=True):
@@ -136,14 +142,6 @@ def test_titles_stand_in_for_queries_and_their_look_decides_who_asks():
     # where both sides look alike, every third asks
     alike = stand_ins.trials(embeddings(products[:200], "q"), embeddings(products[200:]), evidence)[0][0]
     assert {int(name) % 3 for name in alike.queries.ids} == {0}
-
-
-def test_hubness_is_the_skewness_of_occurrences():
-    from scipy import stats
-
-    rows = np.random.default_rng(3).integers(0, 9, (50, 10))
-    assert choosing.hubness(rows, 12) == pytest.approx(stats.skew(np.bincount(rows.ravel(), minlength=12)))
-    assert choosing.hubness(np.arange(12)[:, None], 12) == 0.0
 
 
 def test_the_walk_applies_what_was_chosen_as_one_stage_and_saves_it(tmp_path, capsys):
@@ -186,6 +184,58 @@ def test_steps_are_chosen_for_one_model_and_come_first():
     queries, gallery, _, _ = catalogue("noisy")
     with pytest.raises(InputError, match="one model at a time"):
         choosing.for_state(State([(queries, gallery)] * 2))
+
+
+def test_only_the_best_are_tried_on_more_than_the_first_stand_ins(monkeypatch):
+    queries, gallery, evidence, _ = catalogue("dominated")
+    titles = stand_ins.Trial("titles", *trial_sides(evidence.altered, gallery), tuple(np.arange(PRODUCTS)[:, None]))
+    altered = dataclasses.replace(titles, name="altered")
+    monkeypatch.setattr(choosing, "trials", lambda *_: ([titles, altered], []))
+    choice = choosing.choose_steps(queries, gallery, evidence)
+    assert choice["steps"]
+    whole = {row["verdict"]: "altered" in row["means"] and row["hubs"] is not None for row in choice["rows"]}
+    assert whole["chosen"] and whole["the plain cosine"] and not whole["another gains more"]
+    assert all(line.count("") == 2 for line in choosing.table(choice) if line[-1] == "another gains more")
+
+
+def trial_sides(altered, gallery):
+    return dataclasses.replace(altered, ids=[f"altered {name}" for name in altered.ids]), gallery
+
+
+def test_of_those_that_are_as_good_within_noise_the_one_with_fewest_hubs_is_taken(monkeypatch):
+    queries, gallery, _, _ = catalogue("noisy")
+    rng, powers = np.random.default_rng(0), (0.1, 0.2, 0.3)
+    means, hubs = {0: 0.2, 0.1: 0.5, 0.2: 0.49, 0.3: 0.35}, {0: 2.0, 0.1: 1.9, 0.2: 1.0, 0.3: 0.1}
+    titles = {power: rng.random(200) * 0.1 + mean for power, mean in means.items()}
+    altered = {power: rng.random(200) for power in means}
+    kinds = [stand_ins.Trial(name, queries, gallery, (name,)) for name in ("titles", "altered")]
+    monkeypatch.setattr(choosing, "WHITENINGS", [(("whitening", {"power": p, "centre": "common"}),) for p in powers])
+    monkeypatch.setattr(choosing, "NEIGHBOURS", ())
+    monkeypatch.setattr(choosing, "trials", lambda *_: (kinds, []))
+    monkeypatch.setattr(choosing, "apply", lambda steps, *_: steps[0][1]["power"] if steps else 0)
+    monkeypatch.setattr(
+        choosing, "recalls", lambda power, right: {"titles": titles, "altered": altered}[right[0]][power]
+    )
+    monkeypatch.setattr(choosing, "hubness", lambda power, _: hubs[power])
+    means_of = [titles[power].mean() for power in (0.1, 0.2)]
+    titles[0.2] += means_of[0] - means_of[1]  # as good as the first to the last digit
+    choice = choosing.choose_steps(queries, gallery)
+    assert choice["steps"][0][1]["power"] == 0.2
+    verdicts = [row["verdict"] for row in choice["rows"]]
+    assert verdicts == ["the plain cosine", "as good, with more hubs", "chosen", "another gains more"]
+    altered[0.2] -= 0.5
+    choice = choosing.choose_steps(queries, gallery)
+    assert choice["steps"][0][1]["power"] == 0.1
+    assert choice["rows"][2]["verdict"] == "loses on altered"
+    # Where titles cannot tell, altered pictures decide, unless titles object.
+    for power in powers:
+        titles[power] = titles[0] + rng.normal(size=200) * 0.1
+        altered[power] = altered[0] + (0.3 if power == 0.1 else 0.0)
+    choice = choosing.choose_steps(queries, gallery)
+    assert choice["steps"][0][1]["power"] == 0.1 and "over the plain cosine on altered" in choice["why"]
+    assert all(set(row["means"]) == {"titles", "altered"} for row in choice["rows"])
+    titles[0.1] = titles[0] - 0.2
+    assert choosing.choose_steps(queries, gallery)["steps"] == []
 
 
 def test_the_table_has_a_row_per_candidate_and_the_sentence_reads_well():

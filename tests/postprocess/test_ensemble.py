@@ -152,7 +152,20 @@ def test_mutual_matches_equal_a_loop(monkeypatch):
     scores = [queries @ gallery.T for queries, gallery in members]
     for weight, found in zip(_weights.GRID, _weights._mutual(members, [1.0]), strict=True):
         mixed = (1 - weight) * scores[0] + weight * scores[1]
-        assert np.isclose(found, np.mean([mixed[:, mixed[row].argmax()].argmax() == row for row in range(60)]))
+        assert found.tolist() == [mixed[:, mixed[row].argmax()].argmax() == row for row in range(60)]
+
+
+def test_the_weight_is_the_middle_of_those_that_are_as_good():
+    rng = np.random.default_rng(0)
+    likely = np.full((len(_weights.GRID), 1), 0.3)
+    likely[6:13] = 0.7  # flat; at both ends the mean of three is lower
+    likely[8] += 0.001  # the best by a query or none
+    smoothed = _weights._smoothed(rng.random((1, 400)) < likely)
+    assert _weights._as_good(smoothed) == (7, 11)
+    assert _weights._as_good(np.ones((len(_weights.GRID), 9))) == (0, len(_weights.GRID) - 1)  # all alike: one half
+    only = np.zeros((len(_weights.GRID), 50))
+    only[-1] = 1.0
+    assert _weights._as_good(only) == (len(_weights.GRID) - 1,) * 2
 
 
 def test_chosen_weights_of_three_members_in_other_orders():
