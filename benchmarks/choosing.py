@@ -30,6 +30,7 @@ from retrieval_jax.scoring import bootstrap, metrics  # noqa: E402
 from retrieval_jax.workdir import provenance  # noqa: E402
 
 PUBLISHED = (("whitening", {}),)
+TABLES = ("table", "tried")  # not kept of small galleries
 SMALL = 250  # listings of a small gallery
 POINT = 0.01
 
@@ -256,7 +257,8 @@ def main() -> None:
         add_evidence(entry, *loaded[:3])
         entry["rules"]["the choice"] = [row["steps"] for row in entry["table"]].index(entry["chosen"])
         for draw in range(args.small):
-            result["small"][f"{name}, draw {draw}"] = measure(*small(*loaded, draw))
+            drawn = measure(*small(*loaded, draw))
+            result["small"][f"{name}, draw {draw}"] = {key: drawn[key] for key in drawn if key not in TABLES}
         result |= {"hardware": provenance.hardware(), "commit": provenance.commit()}
         result["date"] = datetime.date.today().isoformat()
         file.write_text(json.dumps(result, indent=1) + "\n")

@@ -26,7 +26,8 @@ from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
-from retrieval_jax.pages import attributes, charts, chosen, fields, rows, score_table
+from retrieval_jax.index import attribute
+from retrieval_jax.pages import attributes, charts, chosen, explained, fields, rows, score_table
 from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
 from retrieval_jax.postprocess import choosing
@@ -87,12 +88,14 @@ def run(config, workdir) -> dict:
         attributes.mined_section(workdir, _elsewhere(config)),
         *fields.sections(written.attributes(workdir)),
     ]
+    conditions = _conditions_section(config, workdir, catalog)
     for longest_side, quality in PICTURES:
         picture = functools.cache(functools.partial(_picture, catalog, longest_side, quality))
         body = "\n".join(
             [
                 *fixed,
                 _retrieval_section(config, workdir, catalog, picture),
+                conditions,
                 attributes.predicted_section(config["report"], workdir, catalog, picture, _elsewhere(config)),
                 _appendix(config, stages),
             ]
@@ -288,6 +291,28 @@ def _retrieval_section(config, workdir, catalog, picture) -> str:
             rows.row_html(catalog, ranking, row, relevant.get(row), with_missed, picture) for row in shown
         )
     return section("Retrieval", body)
+
+
+def _conditions_section(config, workdir, catalog) -> str:
+    """Returns the section about the conditions of the search; "" where there were none."""
+    kwargs, folder = plain(config["search"].get("index_kwargs") or {}), _ranking_folder(config, workdir)
+    fields = kwargs.get("fields")
+    if config["search"].get("index") != "attribute" or folder is None or not isinstance(fields, (list, tuple)):
+        return ""
+    ranking, given = Ranking.load(folder), attribute.parse(kwargs.get("conditions"))
+    if not given:
+        return ""
+    rows.check(catalog, ranking, folder)
+    ids = catalog.gallery.ids
+    made = attribute.of_split(catalog.gallery, fields, catalog.column_names, ids)
+    table = attribute.build(made, len(ids))
+    found = []
+    for query in choose(range(len(ranking)), config["report"]["rows"], config["report"]["seed"]):
+        shown = ranking.item_rows[query][:COLUMNS]
+        shown = shown[shown >= 0]
+        why = [[reason.to_json() for reason in each] for each in attribute.reasons(table, given, shown)]
+        found.append((ranking.query_ids[query], list(zip((ids[int(row)] for row in shown), why, strict=True))))
+    return explained.explained_section(str(given), found)
 
 
 def _ranking_folder(config, workdir):

@@ -20,6 +20,9 @@ what follows ranks by the ensemble, as a model of that name. Members may hold th
 are read in the order of the first. `config.search.join` names models of this run (of the first member's, where there
 are members) that are joined in the same way: ("trained", "colour_and_edges").
 
+The index "attribute" has conditions on attributes; `config.search.index_kwargs.fields` names columns of the catalogue's
+gallery ("category" for its categories), or a folder of fields (docs/attributes_search.md).
+
 A search over a million listings takes minutes. `config.search.stages` names the stages to rank where not all are
 wanted: the steps of the others are applied without a search. Vectors that a step changes are computed when the search
 reads them (embeddings.Embeddings.map), not copied. Where `config.search.index_kwargs` names a folder to keep the index
@@ -98,6 +101,20 @@ def _evidence(folder: pathlib.Path, config, model: str, gallery: Embeddings) -> 
     return found if found is not None and fits else evidence.Evidence()
 
 
+def _index_kwargs(config, gallery: Embeddings) -> dict:
+    """Returns the arguments of the index, with the gallery's attributes in the place of the names of their columns."""
+    kwargs = dict(config.search.index_kwargs)
+    if config.search.index == "attribute" and isinstance(kwargs.get("fields"), (tuple, list)):
+        from retrieval_jax.data import loading  # here: other searches need no catalogue
+        from retrieval_jax.index import attribute
+
+        catalog = loading.load(config.data)
+        split, names = catalog.split("gallery"), kwargs["fields"]
+        fields = attribute.of_split(split, names, catalog.column_names, gallery.ids)
+        kwargs["fields"] = attribute.build(fields, len(gallery))  # once for all stages
+    return kwargs
+
+
 def check(config, workdir) -> None:
     """Raises an InputError for names and arguments of config.search that do not exist; writes nothing.
 
@@ -159,7 +176,6 @@ def run(config, workdir) -> dict:
     steps = walk.parse(config.search.steps)
     wanted = walk.chosen(config.search.get("stages", ()), steps)
     make_index = index.get(config.search.index).Index
-    index_kwargs = dict(config.search.index_kwargs)
     member_names, join = work_directory.members(config), tuple(config.search.get("join", ()))
     joins = next((i for i, step in enumerate(steps) if step.name in JOINS), len(steps))
 
@@ -192,6 +208,7 @@ def run(config, workdir) -> dict:
         for split, side in zip(sides.SPLITS, zip(*(both for _, both in sources), strict=True), strict=True)
     ]
     sources = list(zip(models, zip(*aligned, strict=True), strict=True))
+    index_kwargs = _index_kwargs(config, sources[0][1][1])
     stages = []
 
     def fill(folder: pathlib.Path) -> None:

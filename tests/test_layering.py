@@ -91,6 +91,7 @@ ROOMS = {
         "faiss",
         "jax",
         "pymilvus",
+        "pyroaring",
         "threadpoolctl",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",

@@ -427,3 +427,15 @@ def test_page_fits_phone_and_desktop_screens(shop, tmp_path):
         inner, scroll, pictures, broken = map(int, measured.split(","))
         assert inner == width and scroll <= inner
         assert pictures > 30 and broken == 0
+
+
+def test_the_conditions_of_a_search_are_explained_result_by_result(shop):
+    gallery = shop.catalog.gallery
+    object.__setattr__(gallery, "columns", {"colour": np.arange(len(gallery), dtype=np.int32) % 3 - 1})
+    object.__setattr__(shop.catalog, "column_names", {"colour": ["<red>", "blue"]})
+    kwargs = {"fields": ("colour",), "conditions": {"preferred": (("colour", ("<red>",)),)}}
+    search = {"steps": (), "members": (), "index": "attribute", "index_kwargs": kwargs}
+    page = page_of(shop, search=search)
+    assert "<h2>Conditions</h2>" in page and "preferred colour: &lt;red&gt;." in page
+    assert "yes, &lt;red&gt;" in page and "no (relaxed)" in page
+    assert "<h2>Conditions</h2>" not in page_of(shop)

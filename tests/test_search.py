@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from retrieval_jax import embeddings, index, search
+from retrieval_jax.data import loading
 from retrieval_jax.embeddings import Embeddings, evidence, vectors
 from retrieval_jax.errors import InputError
 from retrieval_jax.files.arrays import file_sha256
@@ -462,3 +463,25 @@ def test_the_plain_cosine_stays_without_evidence(tmp_path, capsys):
     rankings = [Ranking.load(tmp_path / "rankings" / "trained" / stage) for stage in ("cosine", "chosen")]
     assert np.array_equal(rankings[0].item_rows, rankings[1].item_rows)
     assert "nothing can be tried without stand-ins for the queries" in capsys.readouterr().out
+
+
+def test_the_attribute_index_searches_under_conditions_on_columns_of_the_catalogue(tmp_path):
+    config = make_config(steps=(), models=("trained",))
+    sizes = {"num_train": 8, "num_val": 4, "num_query": 8, "num_gallery": 70}
+    config.data = ConfigDict({"source": "synthetic", "kwargs": sizes})
+    catalog = loading.load(config.data)
+    names, colours = catalog.column_names["colour"], catalog.gallery.column("colour")
+    wanted = names[int(np.bincount(colours[colours >= 0]).argmax())]
+    make_embeddings(tmp_path, gallery_ids=list(catalog.gallery.ids)[::-1])
+    config.search.index = "attribute"
+    config.search.index_kwargs = {"fields": ("colour", "category"), "conditions": {"required": (("colour", wanted),)}}
+    search.run(config, tmp_path)
+    found = Ranking.load(tmp_path / "rankings" / "trained" / "cosine")
+    named = [names[value] if value >= 0 else "" for value in colours.tolist()]
+    colour_of = dict(zip(catalog.gallery.ids, named, strict=True))
+    ids = load(tmp_path)[1].ids
+    have = [colour_of[ids[int(row)]] for row in found.item_rows[0] if row >= 0]
+    assert have == [wanted] * min(20, list(colour_of.values()).count(wanted))
+    config.search.index_kwargs.fields = ("color",)
+    with pytest.raises(InputError, match="no column 'color'"):
+        search.run(config, tmp_path)

@@ -23,7 +23,7 @@ def get(name: str) -> types.ModuleType:
     return pairs.module(sys.modules[__name__], name, "index (config.search.index)")
 
 
-def make(name: str, gallery, kwargs: Mapping | None, where: str):
+def make(name: str, gallery, kwargs: Mapping | None, where: str, ids=None):
     """Returns an index of a gallery by the names that a step or a config gives.
 
     Args:
@@ -31,13 +31,14 @@ def make(name: str, gallery, kwargs: Mapping | None, where: str):
       gallery: see its `Index`.
       kwargs: its arguments, or None.
       where: whose setting it is, for messages.
+      ids: of the gallery, for arrays.
 
     Raises:
       InputError: there is no such index, it has no such argument, or it cannot be made.
     """
     kwargs, kind = arguments.mapping(kwargs, "index_kwargs", where), get(name).Index
     pairs.check_arguments(name, kwargs, pairs.arguments(kind, skip=2), f"{where}: index_kwargs", "index")
-    return kind(gallery, **kwargs)
+    return kind(gallery, ids, **kwargs)
 
 
 def nearest_rows(engine, vectors, k: int, block: int = 16384) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,8 @@
     config.search.index_kwargs = {"factory": "IVF1024,SQ8", "parameters": "nprobe=16", "candidates": 40}
 
 `python -m retrieval_jax.propose_index` measures which factory, parameters and candidates reach a given recall.
+
+Longer than 400 lines: a third of them checks what faiss itself does not.
 """
 
 from __future__ import annotations
@@ -135,12 +137,13 @@ class Index:
             with _errors(what, "use for example 'nprobe=16' with IVF, 'efSearch=64' with HNSW"):
                 faiss.ParameterSpace().set_index_parameters(self.faiss, parameters)
 
-    def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
+    def search(self, queries: np.ndarray | Embeddings, k: int = 10, *, only: np.ndarray | None = None) -> Ranking:
         """Returns the best k gallery rows among those that faiss finds, best first.
 
         Args:
           queries: [Q, D] array or Embeddings; with Embeddings, the gallery row with the query's own id is left out.
           k: results per query; the ranking is padded if faiss finds fewer.
+          only: [G] bool, the gallery rows that may be found; None for all.
 
         Returns:
           Ranking with item_rows [Q, k] and scores [Q, k] (exact cosines); ties go by id.
@@ -156,11 +159,15 @@ class Index:
         fetch = min(max(k, self.candidates) + extra, len(self.exact.gallery))
         rows, scores = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
         starts = range(0, len(vectors) if fetch else 0, QUERY_ROWS)
+        bits = None if only is None else self._bits(only)
+        params = (
+            None if bits is None else selecting(self.faiss, faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)))
+        )
         for start in tqdm.tqdm(starts, desc="search", unit="block", mininterval=1, disable=len(starts) < 2):
             stop = min(start + QUERY_ROWS, len(vectors))
             block, lengths, mine = exact.query_block(vectors, ids, own, start, stop)
             with _threads(self.threads), _errors(f"faiss cannot search {self.factory!r} for {fetch} results", remedy):
-                found = self.faiss.search(exact.unit(block, lengths), fetch)[1]
+                found = self.faiss.search(exact.unit(block, lengths), fetch, params=params)[1]
             for query, row in mine:
                 found[query][found[query] == row] = -1
             query, slot = np.nonzero(found >= 0)
@@ -168,6 +175,11 @@ class Index:
             score = self.exact.rescore(block, lengths, query, row)
             rows[start:stop], scores[start:stop] = exact.best_first(query, row, score, self.exact.place, len(block), k)
         return self.exact.ranking(ids, rows, scores, vectors)
+
+    def _bits(self, only: np.ndarray) -> np.ndarray:
+        """Returns which rows may be found, as faiss wants it: 8 rows per byte."""
+        only = arguments.array(only, "only", "index faiss_index", (len(self.exact.gallery),), kind="flags")
+        return np.packbits(only, bitorder="little")
 
     def bytes_per_vector(self) -> float:
         """Returns the bytes per gallery row of the index as faiss writes it, including clusters and graph."""
@@ -363,6 +375,28 @@ def quiet(index: faiss.Index) -> list[int]:
         if isinstance(getattr(part, "pq", None), faiss.ProductQuantizer):
             found.append(part.pq.ksub)
     return found
+
+
+def selecting(index: faiss.Index, selector: faiss.IDSelector) -> faiss.SearchParameters:
+    """Returns the parameters of a search that finds selected rows only, and otherwise searches as the index is set to.
+
+    Args:
+      index: the index; what it consists of gets parameters too.
+      selector: the rows; must live as long as the parameters.
+    """
+    part = faiss.downcast_index(index)
+    if isinstance(part, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=selecting(part.index, selector))
+    if isinstance(part, faiss.IndexRefine):
+        inside = selecting(part.base_index, selector)
+        return faiss.IndexRefineSearchParameters(k_factor=part.k_factor, base_index_params=inside)
+    if isinstance(part, faiss.IndexIVFPQ):
+        return faiss.IVFPQSearchParameters(sel=selector, nprobe=part.nprobe, polysemous_ht=part.polysemous_ht)
+    if isinstance(part, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=part.nprobe, max_codes=part.max_codes)
+    if isinstance(part, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=part.hnsw.efSearch)
+    return faiss.SearchParameters(sel=selector)
 
 
 @contextlib.contextmanager

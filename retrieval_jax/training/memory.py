@@ -55,8 +55,8 @@ def residual_bytes(loss, params, batch) -> int:
 
     They are what the forward pass keeps for the backward pass. XLA's own figure was within 25 % of it for ConvNeXt and
     ViT on a CPU (2026-11-29), and 2.8 times as large for EfficientNet-Lite0, whose gradients XLA schedules so that many
-    maps are alive at once: following the program's own order gives 1.1 times. Training checks XLA's figure once the step
-    is compiled. Rematerialisation, which a CPU ignores, makes the estimate smaller.
+    maps are alive at once: following the program's own order gives 1.1 times. Training checks XLA's figure once the
+    step is compiled. Rematerialisation, which a CPU ignores, makes the estimate smaller.
 
     Args:
       loss: (params, batch) -> scalar.

@@ -21,8 +21,9 @@ import pytest
 import binary_writes
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import journal
 from retrieval_jax.index import binary
-from retrieval_jax.index.binary import log, shard
+from retrieval_jax.index.binary import shard
 
 DIM = binary_writes.DIM
 
@@ -229,7 +230,7 @@ def test_bad_input_is_rejected_and_changes_nothing(tmp_path):
 
 
 def records(file):
-    return [end for _, _, end in log.read(file)]
+    return [end for _, _, end in journal.read(file)]
 
 
 def small_index(folder):

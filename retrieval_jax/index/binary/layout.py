@@ -17,8 +17,8 @@ import msgspec
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import documents
 from retrieval_jax.files.arrays import file_sha256
-from retrieval_jax.files.atomic import replace_folder
-from retrieval_jax.index.binary import log, shard
+from retrieval_jax.files.atomic import replace_folder, sync
+from retrieval_jax.index.binary import shard
 from retrieval_jax.index.binary.codes import Coder
 
 FORMAT = 1
@@ -60,11 +60,11 @@ def write(folder: pathlib.Path, coder: Coder, shards: int, dtype: str) -> None:
         }
         (new / "binary.json").write_text(json.dumps(info, indent=1))
         for file in ("coder.npz", "binary.json"):
-            log.sync(new / file)
-        log.sync(new)
+            sync(new / file)
+        sync(new)
 
     replace_folder(folder, fill)
-    log.sync(folder.parent)
+    sync(folder.parent)
 
 
 def read(folder: pathlib.Path) -> dict:

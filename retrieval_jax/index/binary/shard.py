@@ -2,7 +2,7 @@
 
 shard-000/current.json      {"generation": 1}: which files are current
 shard-000/000001.vectors    [rows, dim] floats, row by row, append-only
-shard-000/000001.log        records (log.py): rows put, with id, cell and code, or rows deleted
+shard-000/000001.log        records (files/journal.py): rows put, with id, cell and code, or rows deleted
 
 A write appends vectors, syncs, appends its record, and syncs again: the record commits it. Vectors without a record are
 truncated when the next writer opens the shard. Row numbers are never reused; compaction writes the live rows to files
@@ -13,33 +13,25 @@ from __future__ import annotations
 
 import array
 import dataclasses
-import json
 import os
 import pathlib
-import re
 import struct
 import warnings
 import zlib
-from typing import BinaryIO, TypedDict
+from typing import BinaryIO
 
 import numpy as np
 
 from retrieval_jax import brief
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic, documents
+from retrieval_jax.files import generations, journal
 from retrieval_jax.files.opening import opened
-from retrieval_jax.index.binary import log
 from retrieval_jax.index.binary.codes import Lists
 
 PUT, DELETE = 1, 2
 BLOCK = 4096  # rows per record
 HEAD = struct.Struct("<QIII")
-
-
-class _Current(TypedDict):
-    """current.json."""
-
-    generation: documents.Size
+KINDS = ("vectors", "log")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,30 +79,12 @@ class Put:
         return cls(first, replaced, cells, ends, payload[at : at + length], codes, crc)
 
 
-def start(folder: pathlib.Path, generation: int = 1) -> None:
+def start(folder: pathlib.Path) -> None:
     """Creates the files of an empty shard."""
     folder.mkdir(exist_ok=True)
-    for kind in ("vectors", "log"):
-        (folder / f"{generation:06d}.{kind}").touch()
-    set_generation(folder, generation)
-
-
-def set_generation(folder: pathlib.Path, generation: int) -> None:
-    """Makes the files of a generation current, atomically and durably."""
-    log.sync(folder)  # the new files must be on disk before current.json points to them
-    atomic.write_text(folder / "current.json", json.dumps({"generation": generation}))
-    log.sync(folder)
-
-
-def current(folder: pathlib.Path) -> int:
-    """Returns the current generation.
-
-    Raises:
-      InputError: current.json is missing or invalid.
-    """
-    file = folder / "current.json"
-    remedy = "restore it from a backup, or rebuild the index"
-    return documents.read(file, _Current, remedy=remedy, most_bytes=1 << 20)["generation"]
+    for kind in KINDS:
+        generations.path(folder, 1, kind).touch()
+    generations.set_current(folder, 1)
 
 
 class Shard:
@@ -144,8 +118,10 @@ class Shard:
     ):
         self.folder, self.number, self.shards = folder, number, shards
         self.dim, self.dtype, self.bits, self.cells = dim, np.dtype(dtype), bits, cells
-        self.generation = current(folder)
-        self.log_file, self.vectors_file = (folder / f"{self.generation:06d}.{kind}" for kind in ("log", "vectors"))
+        self.generation = generations.current(folder)
+        self.log_file, self.vectors_file = (
+            generations.path(folder, self.generation, kind) for kind in ("log", "vectors")
+        )
         self.lists = Lists(bits, cells)
         self.names, self.ends = bytearray(), array.array("q", [0])  # ids of all rows, dead ones included
         self.alive = bytearray()
@@ -163,7 +139,7 @@ class Shard:
 
     def _load(self) -> None:
         counts = np.zeros(self.cells, np.int64)
-        for kind, payload, end in log.read(self.log_file):
+        for kind, payload, end in journal.read(self.log_file):
             if kind == PUT:
                 counts += np.bincount(self._unpack(payload, end).cells, minlength=self.cells)
         self.lists.reserve(counts)
@@ -196,7 +172,7 @@ class Shard:
     def refresh(self) -> Put | None:
         """Reads new log records; returns the last rows put, if any."""
         last = None
-        for kind, payload, end in log.read(self.log_file, self.log_end):
+        for kind, payload, end in journal.read(self.log_file, self.log_end):
             if kind == PUT:
                 last = self._unpack(payload, end)
                 if last.first != self.rows or (len(last.cells) and last.replaced.max() >= self.rows):
@@ -255,10 +231,7 @@ class Shard:
                 "was interrupted before it was acknowledged)",
                 stacklevel=2,
             )
-        for file in self.folder.iterdir():
-            other = re.fullmatch(r"(\d{6})\.(log|vectors)", file.name)
-            if file.name == "current.json.new" or (other and int(other[1]) != self.generation):
-                file.unlink()
+        generations.remove_others(self.folder, self.generation, KINDS)
         self._opened().close()  # says so if it is missing, or is not a file
         self._descriptors = [os.open(file, os.O_WRONLY | os.O_APPEND) for file in (self.vectors_file, self.log_file)]
         for descriptor, length in zip(self._descriptors, (self.rows * self.row_bytes, self.log_end), strict=True):
@@ -300,14 +273,14 @@ class Shard:
         ends = np.cumsum([len(item) for item in ids])
         put = Put(self.rows, replaced, cells, ends, b"".join(ids), codes, zlib.crc32(data))
         vectors_descriptor, log_descriptor = self._descriptors
-        log.write_all(vectors_descriptor, data)
+        journal.write_all(vectors_descriptor, data)
         os.fdatasync(vectors_descriptor)
-        self.log_end += log.append(log_descriptor, PUT, put.pack())
+        self.log_end += journal.append(log_descriptor, PUT, put.pack())
         return put
 
     def delete(self, rows: np.ndarray) -> None:
         """Records the deletion of rows and waits until it is on disk; `kill` then makes it visible."""
-        self.log_end += log.append(self._descriptors[1], DELETE, [rows.astype("<i8").tobytes()])
+        self.log_end += journal.append(self._descriptors[1], DELETE, [rows.astype("<i8").tobytes()])
 
     def name(self, row: int) -> bytes:
         """Returns the id of a row of this shard."""
@@ -323,7 +296,7 @@ class Shard:
         Raises:
           InputError: a damaged file; the message names it.
         """
-        for kind, payload, end in log.read(self.log_file):
+        for kind, payload, end in journal.read(self.log_file):
             if kind == PUT:
                 put = self._unpack(payload, end)
                 if zlib.crc32(self._read(put.first, len(put.cells))) != put.crc:
@@ -336,7 +309,7 @@ class Shard:
         """
         generation = self.generation + 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        descriptors = [os.open(self.folder / f"{generation:06d}.{kind}", flags, 0o666) for kind in ("vectors", "log")]
+        descriptors = [os.open(generations.path(self.folder, generation, kind), flags, 0o666) for kind in KINDS]
         try:
             first, waiting = 0, []
 
@@ -353,13 +326,13 @@ class Shard:
                     np.concatenate([part[2] for part in waiting]),
                     zlib.crc32(data),
                 )
-                log.write_all(descriptors[0], data)
+                journal.write_all(descriptors[0], data)
                 os.fdatasync(descriptors[0])
-                log.append(descriptors[1], PUT, put.pack())
+                journal.append(descriptors[1], PUT, put.pack())
                 return len(rows)
 
             alive = np.frombuffer(bytes(self.alive), np.uint8)
-            for kind, payload, end in log.read(self.log_file):
+            for kind, payload, end in journal.read(self.log_file):
                 if kind == PUT:
                     put = self._unpack(payload, end)
                     keep = np.flatnonzero(alive[put.first : put.first + len(put.cells)])
@@ -372,7 +345,7 @@ class Shard:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        set_generation(self.folder, generation)
+        generations.set_current(self.folder, generation)
         self.log_file.unlink()
         self.vectors_file.unlink()
 

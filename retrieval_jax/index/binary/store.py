@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import fcntl
 import os
 import pathlib
 import threading
@@ -25,6 +24,7 @@ import tqdm
 from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings, Ids, places
 from retrieval_jax.errors import InputError, naming
+from retrieval_jax.files import generations
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import layout, rerank, shard
 from retrieval_jax.index.binary.codes import Coder, fit, probed
@@ -110,14 +110,7 @@ class Store:
         self._row_of: dict[bytes, int] | None = None  # filled on demand: by writes, and by searches with ids
         try:
             if write:
-                with naming(folder):
-                    self._lock_file = os.open(folder / "writer.lock", os.O_RDWR | os.O_CREAT, 0o666)
-                try:
-                    fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise InputError(
-                        f"{folder} is already open for writing: close it there first, or open it without write=True"
-                    ) from error
+                self._lock_file = generations.lock(folder)
             self._shards = []
             for number in range(info["shards"]):
                 self._shards.append(self._open_shard(number, info["shards"]))
@@ -128,7 +121,7 @@ class Store:
     def _open_shard(self, number: int, shards: int) -> shard.Shard:
         folder = self.folder / f"shard-{number:03d}"
         while True:
-            generation = shard.current(folder)
+            generation = generations.current(folder)
             try:
                 return shard.Shard(
                     folder,
@@ -141,7 +134,7 @@ class Store:
                     write=self._lock_file is not None,
                 )
             except (InputError, OSError):
-                if shard.current(folder) == generation:  # otherwise a writer compacted it meanwhile
+                if generations.current(folder) == generation:  # otherwise a writer compacted it meanwhile
                     raise
 
     def __len__(self) -> int:
@@ -312,13 +305,13 @@ class Store:
         with self._memory:
             for number, part in enumerate(self._shards):
                 try:
-                    if shard.current(part.folder) == part.generation:
+                    if generations.current(part.folder) == part.generation:
                         end = part.log_end
                         part.refresh()
                         self._row_of = self._row_of if part.log_end == end else None
                         continue
                 except (InputError, OSError):
-                    if shard.current(part.folder) == part.generation:  # otherwise a writer compacted it meanwhile
+                    if generations.current(part.folder) == part.generation:  # otherwise a writer compacted it meanwhile
                         raise
                 fresh = self._open_shard(number, len(self._shards))
                 self._replace(part, fresh)
@@ -340,7 +333,7 @@ class Store:
                     part.verify()
                     break
                 except (InputError, OSError):
-                    if shard.current(part.folder) == part.generation:  # otherwise a writer compacted it meanwhile
+                    if generations.current(part.folder) == part.generation:  # otherwise a writer compacted it meanwhile
                         raise
                 if self._lock_file is None:  # what this reader has in memory stays as it is until `refresh`
                     part = self._open_shard(number, len(self._shards))

@@ -36,7 +36,17 @@ from retrieval_jax.index.exact.running_best import WORD, Best
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir.provenance import cores
 
-__all__ = ["Index", "best_first", "check_queries", "lengths_of", "query_block", "unit", "warn_zero", "zero_rows"]
+__all__ = [
+    "Index",
+    "best_first",
+    "check_queries",
+    "lengths_of",
+    "one_thread",
+    "query_block",
+    "unit",
+    "warn_zero",
+    "zero_rows",
+]
 
 TILE = 512  # most queries that one thread multiplies with a gallery block at once
 PAIRS = 1 << 18  # floats that one thread gathers at once to re-score pairs: few enough for its cache
@@ -47,6 +57,11 @@ QUIET_PAIRS = 5e8  # query x gallery-row pairs; a search of up to this many is t
 @functools.cache
 def _blas() -> threadpoolctl.ThreadpoolController:
     return threadpoolctl.ThreadpoolController()
+
+
+def one_thread(wanted: bool) -> contextlib.AbstractContextManager:
+    """Returns a context in which BLAS uses one thread, if that is wanted."""
+    return _blas().limit(limits=1, user_api="blas") if wanted else contextlib.nullcontext()
 
 
 class Index:
@@ -184,7 +199,7 @@ class Index:
             score(0)
             return out
         read = min(read, -(-len(row) // self.threads))
-        with ThreadPoolExecutor(self.threads) as pool, _blas().limit(limits=1, user_api="blas"):
+        with ThreadPoolExecutor(self.threads) as pool, one_thread(True):
             list(pool.map(score, range(0, len(row), read)))
         return out
 
@@ -233,7 +248,7 @@ class Index:
             scratch.append(spare)
 
         # One BLAS thread per tile, unless there are fewer tiles than cores: then BLAS threads share a tile.
-        with _blas().limit(limits=1, user_api="blas") if len(starts) >= self.threads else contextlib.nullcontext():
+        with one_thread(len(starts) >= self.threads):
             for first, rows in self._blocks():
                 list(pool.map(lambda number: run(number, first, rows), range(len(starts))))  # noqa: B023 (all done)
                 bar.update()

@@ -119,12 +119,3 @@ def _goes_on(rest: bytes) -> bool:
             return True
         start = rest.find(MAGIC, start + 1)
     return False
-
-
-def sync(path: str | os.PathLike) -> None:
-    """Waits until a file, or the entries of a folder (new, renamed, removed files), are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

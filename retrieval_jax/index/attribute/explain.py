@@ -1,0 +1,163 @@
+"""Why a result is where it is: the conditions that it meets, and what each part of its score gave."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from retrieval_jax import arguments
+from retrieval_jax.errors import InputError
+from retrieval_jax.index.attribute.conditions import Clause, Conditions
+from retrieval_jax.index.attribute.finding import Found
+from retrieval_jax.index.attribute.table import Table
+
+WHERE = "explain"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reason:
+    """What one clause is to one result.
+
+    Attributes:
+      kind: "required", "preferred" or "excluded".
+      clause: the clause.
+      state: "matched": the listing is known to meet it (an excluded clause: to be something else); "predicted": it
+        meets it by a prediction; "relaxed": a preferred clause that it does not meet; "unknown": the listing has no
+        value there, which the clause lets pass.
+      values: the listing's values that meet it, or its number as text.
+      probability: of the likeliest of these values, 1 where it is known; None where there are none.
+    """
+
+    kind: str
+    clause: Clause
+    state: str
+    values: tuple[str, ...] = ()
+    probability: float | None = None
+
+    def to_json(self) -> dict:
+        """Returns JSON-able values."""
+        return {
+            "kind": self.kind,
+            "clause": self.clause.to_json(),
+            "text": str(self.clause),
+            "state": self.state,
+            "values": list(self.values),
+            "probability": self.probability,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Why a listing is among the results of a query.
+
+    Attributes:
+      id: of the listing.
+      row: of the gallery.
+      score: cosine.
+      reasons: one per clause.
+      parts: {name: (similarity, weight, share of the weighted sum)}; empty where no parts were given.
+    """
+
+    id: str
+    row: int
+    score: float
+    reasons: tuple[Reason, ...]
+    parts: dict[str, tuple[float, float, float]]
+
+    def to_json(self) -> dict:
+        """Returns JSON-able values."""
+        names = ("similarity", "weight", "share")
+        return {
+            "id": self.id,
+            "row": self.row,
+            "score": self.score,
+            "reasons": [reason.to_json() for reason in self.reasons],
+            "parts": {name: dict(zip(names, part, strict=True)) for name, part in self.parts.items()},
+        }
+
+
+def _reason(table: Table, kind: str, clause: Clause, meets: bool, row: int) -> Reason:
+    if clause.is_range:
+        number = float(table.columns[table.numbers.index(clause.field)].array[row, 0])
+        known, values, chance = not np.isnan(number), (f"{number:g}",), 1.0
+    else:
+        wanted = [table.number(clause.field, value) for value in clause.values]
+        (_, has, chances), field = next(table.values_of(np.array([row]))), table.fields.index(clause.field)
+        known = bool((table.field_of[has] == field).any())
+        here = np.flatnonzero(np.isin(has, wanted))
+        values = tuple(table.names[value] for value in has[here].tolist())
+        chance = (1.0 if chances is None else float(chances[here].max())) if len(here) else None
+    if kind == "excluded":
+        return Reason(kind, clause, "matched" if known else "unknown")
+    if not meets:
+        return Reason(kind, clause, "relaxed")
+    if not known:
+        return Reason(kind, clause, "unknown")
+    return Reason(kind, clause, "matched" if chance == 1 else "predicted", values, chance)
+
+
+def reasons(table: Table, given: Conditions, rows: np.ndarray) -> list[tuple[Reason, ...]]:
+    """Returns what every clause is to each of some rows.
+
+    Args:
+      table: the attributes.
+      given: checked conditions.
+      rows: [n] rows that meet what is required.
+    """
+    clauses = [(kind, clause, table.of_clause(clause)) for kind, clause in given.clauses()]
+    return [
+        tuple(_reason(table, kind, clause, row in matching, row) for kind, clause, matching in clauses)
+        for row in rows.tolist()
+    ]
+
+
+def explain(
+    table: Table,
+    found: Found,
+    query: int,
+    names: Sequence[str],
+    parts: Mapping[str, np.ndarray] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> list[Explanation]:
+    """Explains the results of a query.
+
+    Args:
+      table: the attributes.
+      found: what a search returned.
+      query: number of the query.
+      names: k ids of its results.
+      parts: {name: [k] similarities of its results}, such as those of appearance, colour and embedding.
+      weights: {name: weight of the part in the score}; 1 for a part that is not named.
+
+    Returns:
+      One explanation per result, best first. A part's share is |weight x similarity| over the sum of these.
+
+    Raises:
+      InputError: there is no such query, or parts that do not match the results.
+    """
+    query = arguments.integer(query, "query", WHERE, low=0, high=len(found.ranking) - 1)
+    parts, weights = arguments.mapping(parts, "parts", WHERE), arguments.mapping(weights, "weights", WHERE)
+    if extra := [name for name in weights if name not in parts]:
+        raise InputError(f"{WHERE}: a weight for {extra[0]!r}, but parts has {', '.join(parts) or 'nothing'}")
+    rows, scores = found.ranking.item_rows[query], found.ranking.scores[query]
+    values = {}
+    for name, part in parts.items():
+        part = arguments.array(part, f"parts[{name!r}]", WHERE, ("k",))
+        if part.shape != rows.shape:
+            raise InputError(
+                f"{WHERE}: parts[{name!r}] has shape {part.shape}, expected one number per result, {rows.shape}"
+            )
+        values[name] = part, arguments.number(weights.get(name, 1.0), f"weights[{name!r}]", WHERE)
+    out = []
+    because = reasons(table, found.conditions[query], rows[rows >= 0])
+    for place in np.flatnonzero(rows >= 0).tolist():
+        row = int(rows[place])
+        given = {name: (float(part[place]), weight) for name, (part, weight) in values.items()}
+        total = sum(abs(part * weight) for part, weight in given.values())
+        shares = {
+            name: (part, weight, abs(part * weight) / total if total else 0.0) for name, (part, weight) in given.items()
+        }
+        out.append(Explanation(names[place], row, float(scores[place]), because[place], shares))
+    return out

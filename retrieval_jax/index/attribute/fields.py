@@ -1,0 +1,209 @@
+"""Attributes of listings as arrays: what an attribute index is built from and added to."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from retrieval_jax import arguments, brief
+from retrieval_jax.errors import InputError, short
+
+WHERE = "attribute index"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Field:
+    """The values that listings have in one field, row by row; a listing without any is unknown there.
+
+    Attributes:
+      values: V names.
+      indptr: [n + 1] int; the values of listing i are value_ids[indptr[i]:indptr[i + 1]].
+      value_ids: [indptr[-1]] int, rows of `values`.
+      probability: [indptr[-1]] float above 0 and up to 1: below 1 the value is only predicted; None if all are known.
+      parents: [V] int, the value that each is a kind of, -1 where there is none; None for values without a hierarchy. A
+        listing with a value has its ancestors too.
+
+    Raises:
+      InputError: arrays that do not match, values out of range, a name that occurs twice, or a value that is its own
+        ancestor.
+    """
+
+    values: Sequence[str]
+    indptr: np.ndarray
+    value_ids: np.ndarray
+    probability: np.ndarray | None = None
+    parents: np.ndarray | None = None
+
+    __repr__ = brief.line
+
+    def __post_init__(self):
+        names = [arguments.text(name, "values", WHERE) for name in arguments.sequence(self.values, "values", WHERE)]
+        indptr = arguments.array(self.indptr, "indptr", WHERE, ("n + 1",), kind="integers")
+        ids = arguments.array(self.value_ids, "value_ids", WHERE, ("entries",), kind="integers")
+        if len(set(names)) != len(names):
+            twice = next(name for number, name in enumerate(names) if name in names[:number])
+            raise InputError(f"{WHERE}: the value {short(twice)!r} is in `values` twice: give every name once")
+        if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(ids) or (np.diff(indptr.astype(np.int64)) < 0).any():
+            raise InputError(f"{WHERE}: indptr must ascend from 0 to the number of value_ids, {len(ids)}")
+        if len(ids) and not 0 <= ids.min() <= ids.max() < len(names):
+            raise InputError(f"{WHERE}: value_ids from {ids.min()} to {ids.max()}, but there are {len(names)} values")
+        if self.probability is not None:
+            chance = arguments.array(self.probability, "probability", WHERE, ("entries",))
+            if chance.shape != ids.shape or not ((chance > 0) & (chance <= 1)).all():
+                raise InputError(f"{WHERE}: probability needs one number above 0 and up to 1 per value_ids")
+            object.__setattr__(self, "probability", chance.astype(np.float32, copy=False))
+        if self.parents is not None:
+            parents = arguments.array(self.parents, "parents", WHERE, ("V",), kind="integers").astype(np.int64)
+            if parents.shape != (len(names),) or (
+                len(parents) and not -1 <= parents.min() <= parents.max() < len(names)
+            ):
+                raise InputError(f"{WHERE}: parents needs one row of `values`, or -1, per value")
+            object.__setattr__(self, "parents", parents)
+            ancestors(names, parents)
+        object.__setattr__(self, "values", names)
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def take(self, rows: np.ndarray) -> Field:
+        """Returns the field of some listings [m], in the order given."""
+        counts = np.diff(self.indptr)[rows]
+        ends = np.cumsum(counts)
+        places = np.repeat(np.asarray(self.indptr)[rows] - (ends - counts), counts) + np.arange(counts.sum())
+        chance = None if self.probability is None else self.probability[places]
+        return Field(self.values, np.append(0, ends), np.asarray(self.value_ids)[places], chance, self.parents)
+
+    @classmethod
+    def of(cls, listings: Sequence[Sequence[str] | str | None], parents: Mapping[str, str] | None = None) -> Field:
+        """Returns the field of listings that are given by their values' names.
+
+        Args:
+          listings: per listing a list of names, one name, or None (or "" or an empty list) where it is unknown.
+          parents: {value: the value that it is a kind of}.
+        """
+        parents = arguments.mapping(parents, "parents", WHERE)
+        rows = [[one] if isinstance(one, str) and one else list(one or ()) for one in listings]
+        names = sorted({name for row in rows for name in row} | set(parents) | set(parents.values()))
+        number = {name: value for value, name in enumerate(names)}
+        indptr = np.cumsum([0, *map(len, rows)])
+        ids = np.array([number[name] for row in rows for name in row], np.int64)
+        above = np.array([number[parents[name]] if name in parents else -1 for name in names], np.int64)
+        return cls(names, indptr, ids, None, above if parents else None)
+
+
+def ancestors(names: Sequence[str], parents: np.ndarray) -> list[list[int]]:
+    """Returns the ancestors of every value, nearest first; raises InputError for a value that is its own ancestor."""
+    out = []
+    for value in range(len(names)):
+        found, above = [], int(parents[value])
+        while above >= 0:
+            if above == value or above in found:
+                raise InputError(f"{WHERE}: the value {short(names[value])!r} is its own ancestor: correct its parents")
+            found.append(above)
+            above = int(parents[above])
+        out.append(found)
+    return out
+
+
+def checked(fields: Mapping[str, Field | np.ndarray], rows: int) -> dict[str, Field | np.ndarray]:
+    """Returns fields, with numbers as float32.
+
+    Args:
+      fields: {name: a `Field`, or numbers [n], NaN where unknown}.
+      rows: number of listings.
+
+    Raises:
+      InputError: a field of another length, or one that is neither.
+    """
+    out = {}
+    for name, field in arguments.mapping(fields, "fields", WHERE).items():
+        if not isinstance(field, Field):
+            field = arguments.array(field, f"fields[{name!r}]", WHERE, ("n",))
+            with np.errstate(over="ignore"):
+                field = field.astype(np.float32)
+            if np.isinf(field).any():
+                raise InputError(f"{WHERE}: fields[{name!r}] is infinite in row {int(np.isinf(field).argmax())}")
+        if len(field) != rows:
+            raise InputError(f"{WHERE}: field {name!r} is of {len(field)} listings, not of {rows}: give one row each")
+        out[name] = field
+    return out
+
+
+def of_split(split, names: Sequence[str], column_names: Mapping[str, Sequence[str]], ids: Sequence[str]) -> dict:
+    """Returns columns of a split (`data.catalog.Split`) as the fields of some of its listings.
+
+    Args:
+      split: with `ids`, `column`, and `categories` with their names.
+      names: names of columns; "category" for the categories, all of their levels.
+      column_names: names of the values of the columns that hold attributes.
+      ids: of the listings, in the order wanted.
+
+    Raises:
+      InputError: there is no such column, it is of another kind, or a listing is not in the split.
+    """
+    row_of = {item: row for row, item in enumerate(split.ids)}
+    if missing := [item for item in ids if item not in row_of]:
+        raise InputError(
+            f"{WHERE}: {len(missing):,} listings of the gallery, first {missing[0]!r}, are not in the catalogue: embed "
+            "the gallery of this catalogue"
+        )
+    rows = np.array([row_of[item] for item in ids], np.int64)
+    out = {}
+    for name in arguments.sequence(names, "fields", WHERE):
+        if name == "category" and "category" not in split.columns and split.categories is not None:
+            found = of_categories(split.categories, split.category_names)
+        else:
+            found = of_column(split.column(name), column_names.get(name))
+        out[name] = found.take(rows) if isinstance(found, Field) else found[rows]
+    return out
+
+
+def of_categories(categories: np.ndarray, names: Sequence[Sequence[str]]) -> Field:
+    """Returns categories as one field, in which each level is a kind of the one above.
+
+    Args:
+      categories: int [n, levels], rows of `names` of the level, -1 where unknown; the coarsest level first.
+      names: per level the categories' names. One that occurs at several places is named with those above it, such as
+        "Women > Shoes".
+    """
+    nodes: dict[tuple[str, ...], int] = {}
+    counts, ids = [], []
+    for row in np.asarray(categories).tolist():
+        path = tuple(names[level][value] for level, value in enumerate(row) if value >= 0)
+        for depth in range(1, len(path) + 1):
+            nodes.setdefault(path[:depth], len(nodes))
+        counts.append(bool(path))
+        ids += [nodes[path]] if path else []
+    last = collections.Counter(path[-1] for path in nodes)
+    texts = [path[-1] if last[path[-1]] == 1 else " > ".join(path) for path in nodes]
+    parents = np.array([nodes.get(path[:-1], -1) for path in nodes], np.int64)
+    return Field(
+        texts, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), np.array(ids, np.int64), None, parents
+    )
+
+
+def of_column(column, names: Sequence[str] | None) -> Field | np.ndarray:
+    """Returns a column of a split (`data.catalog.Split.columns`) as a field.
+
+    Args:
+      column: int [n] rows of `names`, -1 where unknown; an object with `indptr` and `values` (a Ragged) of such rows;
+        or float [n], NaN where unknown.
+      names: names of the values, None for numbers.
+
+    Raises:
+      InputError: a column of another kind, such as text or boxes.
+    """
+    if hasattr(column, "indptr") and names is not None:
+        ids, owner = np.asarray(column.values), np.repeat(np.arange(len(column.indptr) - 1), np.diff(column.indptr))
+        ids, owner = ids[ids >= 0], owner[ids >= 0]
+        return Field(names, np.searchsorted(owner, np.arange(len(column.indptr))), ids)
+    column = np.asarray(column)
+    if column.ndim == 1 and column.dtype.kind in "iu" and names is not None:
+        known = column >= 0
+        return Field(names, np.concatenate([[0], np.cumsum(known)]), column[known])
+    if column.ndim == 1 and column.dtype.kind in "fiu":
+        return column.astype(np.float32)
+    raise InputError(f"{WHERE}: a column is an attribute or a number per listing, not {column.dtype} {column.shape}")
