@@ -44,8 +44,8 @@ from retrieval_jax import embeddings, inference, pairs, paths, plans, tasks, vie
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.attributes import agreement
 from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import fields, loading, pipeline
 from retrieval_jax.data import info as info_lib
-from retrieval_jax.data import loading, pipeline
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures
 from retrieval_jax.data.pictures import hand_made, transforms
@@ -164,6 +164,8 @@ def run(config, workdir):
         here = any(not side.run for side in chosen.values())  # a network that was trained here
         if name == sides.MODEL and here and catalog.val is not None and jax.process_index() == 0:
             networks.save_attributes(catalog.val)
+        if name == sides.MODEL and here and jax.process_index() == 0:
+            networks.save_fields(catalog)
     _wait("embed")
     return {"embeddings": summary}
 
@@ -390,8 +392,8 @@ class _Networks:
 
     def save_attributes(self, val) -> None:
         """Writes val_attributes.npz: rows [n] of the val split; label_ids, probabilities [n, 10], best first."""
-        file, (task, _) = self._workdir / "embeddings" / sides.MODEL / "val_attributes.npz", self._task()
-        if "attributes" not in task.predict_fns:
+        file, (task, info) = self._workdir / "embeddings" / sides.MODEL / "val_attributes.npz", self._task()
+        if "attributes" not in task.predict_fns or info.fields:  # labels of fields are not mined words
             file.unlink(missing_ok=True)
             return
         key = (self._workdir, 0, "ema")
@@ -410,6 +412,30 @@ class _Networks:
         )
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_npz(file, rows=rows, label_ids=out["label_ids"], probabilities=out["probabilities"])
+
+    def save_fields(self, catalog) -> None:
+        """Writes the predicted attributes of val, query and gallery, where the network learned fields of them."""
+        task, info = self._task()
+        if not info.fields or "attributes" not in task.predict_fns:
+            return
+        key = (self._workdir, 0, "ema")
+        if key not in self._loaded:
+            self._loaded[key] = self._load(sides.Side(), self._workdir, "")
+        function = task.predict_fns["attributes"]
+        for name in ("val", *SPLITS):
+            split = getattr(catalog, name)
+            if split is None or not len(split):
+                continue
+            out = inference.predict(
+                function,
+                self._loaded[key][0].params,
+                inference.columns(function, split, self._config, self._workdir, "the predict function 'attributes'"),
+                mesh=self._mesh,
+                desc=f"embed: {name} attributes",
+                **inference.test_arguments(self._config),
+            )
+            file = self._workdir / "embeddings" / sides.MODEL / fields.FOLDER / f"{name}.npz"
+            fields.save(file, out["chosen"], out["probabilities"])
 
     def _task(self):
         if self._own is None:  # one task: compiled once for "untrained" and "trained"

@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("evaluate")
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Sequence
 
@@ -23,13 +24,14 @@ import numpy as np
 
 from retrieval_jax import arguments
 from retrieval_jax import workdir as work_directory
-from retrieval_jax.data import loading
+from retrieval_jax.data import fields, loading
+from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.duplicates import thumbnails
 from retrieval_jax.embeddings import Ids, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.scoring import metrics, slices, step_effects, submission, tables
+from retrieval_jax.scoring import attributes, metrics, slices, step_effects, submission, tables
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 from retrieval_jax.workdir import checks, preflight, sides
 
@@ -52,6 +54,10 @@ DEFINITIONS = {
     "max_difference of its own contrast (root mean square); nothing is removed",
     "steps": "change in mar@10_capped by a step that trusts neighbours over the stage before it, query by query, with "
     "a bootstrap interval: all queries, those with one relevant listing, those with more",
+    "attributes": "of predicted attributes, by split: precision, recall and F1 over all labels and per field where it "
+    "is known; set_f1, the mean F1 of a listing's set; majority, the accuracy of train's most frequent value; "
+    "calibration (expected calibration error, and bins); unseen, the share of listings with two values that no train "
+    "listing has together, and true_unseen, the same of true labels",
     "num_scored": "queries with a relevant listing, over which the means are taken; num_queries = num_scored + "
     "num_without_relevant",
     "chance": "the scores to expect of a gallery in random order",
@@ -151,6 +157,55 @@ def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tup
     return out, rows
 
 
+def attribute_scores(workdir: pathlib.Path, catalog) -> dict:
+    """Scores the attributes that embed predicted.
+
+    Args:
+      workdir: the work directory.
+      catalog: its catalogue.
+
+    Returns:
+      {split: {"num_listings", the scores of `scoring.attributes.summary`, "majority" {field: accuracy}, "calibration",
+      "unseen" and "true_unseen" {"field+field": share}}}, of the splits with predictions and known attributes.
+    """
+    folder, facts = workdir / "embeddings" / sides.MODEL / fields.FOLDER, workdir / "checkpoints" / "data_info.json"
+    if not folder.is_dir() or not facts.exists():
+        return {}
+    info = info_lib.load(facts)
+    names, of_label, out = [field.name for field in info.fields], fields.field_of(info), {}
+    single = [number for number, field in enumerate(info.fields) if not field.many]
+    combinations = list(itertools.combinations(single, 2))
+    train = None if catalog.train is None else fields.true_labels(catalog.train, info)[0]
+    for name, split in catalog.splits().items():
+        file = folder / f"{name}.npz"
+        if not file.exists():
+            continue
+        (chosen, probabilities), (true, known) = fields.load(file, info), fields.true_labels(split, info)
+        if len(chosen) != len(split):
+            raise InputError(f"{file} has {len(chosen):,} listings, the {name} split {len(split):,}: run embed again")
+        if not known.any():
+            continue
+        counted, shown = attributes.counts(chosen, true, known, of_label), chosen & known[:, of_label]
+        found = {"num_listings": len(split), **attributes.summary(counted, known, names)}
+        if shown.any():
+            found["calibration"] = attributes.calibration(probabilities[shown], true[shown])
+        if train is not None:
+            found["majority"] = {
+                names[number]: share
+                for number in single
+                if (share := attributes.majority(train, true, of_label, number)) is not None
+            }
+            for key, labels in (("unseen", chosen), ("true_unseen", true)):
+                shares = attributes.unseen(labels, train, of_label, combinations).T
+                found[key] = {
+                    "+".join(names[field] for field in pair): float(share[~np.isnan(share)].mean())
+                    for pair, share in zip(combinations, shares, strict=True)
+                    if not np.isnan(share).all()
+                }
+        out[name] = found
+    return out
+
+
 def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
     """Returns the thumbnails of queries and gallery from a model of this run or of a member; None if there are none."""
     folders = [
@@ -239,6 +294,7 @@ def run(config, workdir) -> dict:
         each = metrics.per_query(rankings[submitted], truth, (10,))
         main["without_near_duplicates"] = metrics.summary(each, clean, draws=draws)
     chance = metrics.chance(truth)
+    predicted = attribute_scores(workdir, catalog)
     for entry in trusting:
         before, after = (rankings[entry["model"], entry[name]] for name in ("before", "stage"))
         entry.update(step_effects.effect(before, after, truth))
@@ -251,6 +307,7 @@ def run(config, workdir) -> dict:
             "definitions": DEFINITIONS,
             "submission_stage": "/".join(submitted),
             "near_duplicates": duplicates,
+            **({"attributes": predicted} if predicted else {}),
         },
     )
     tables.print_scores(rows)
@@ -264,6 +321,7 @@ def run(config, workdir) -> dict:
     for entry in trusting:
         print(f"evaluate: {step_effects.sentence(entry)}")
     tables.print_duplicates(duplicates, main)
+    tables.print_attributes(predicted)
     if sentence := work_directory.smoke_run(config):
         print(f"evaluate: {sentence}")
     last = rows[-1]

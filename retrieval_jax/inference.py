@@ -23,8 +23,8 @@ import numpy as np
 import tqdm
 
 from retrieval_jax import embeddings, pairs, tasks, workdir
+from retrieval_jax.data import fields, pipeline
 from retrieval_jax.data import info as info_lib
-from retrieval_jax.data import pipeline
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.data.pictures import decoding
@@ -299,6 +299,35 @@ class Model:
         return [
             [(names[i], float(p)) for i, p in zip(ids, values, strict=True)]
             for ids, values in zip(out["label_ids"], out["probabilities"], strict=True)
+        ]
+
+    def predict_fields(self, inputs, given=None):
+        """Predicts the attributes of pictures field by field (task "attribute_sequence").
+
+        Args:
+          inputs: as for `embed`.
+          given: per picture {field: value, or values of a many-valued field} that are known, {} for none; the others
+            follow them. None for none at all.
+
+        Returns:
+          For each picture {field: [(value, probability), ...]}; fields without a value are left out.
+
+        Raises:
+          InputError: the task has no fields, an unknown field or value (with near names), or something is not a
+            picture.
+        """
+        info = self.data_info
+        if not info.fields:
+            raise InputError("this run learned no fields of attributes: train with the task 'attribute_sequence'")
+        name = "attributes"
+        if given is not None:
+            inputs = inputs if isinstance(inputs, collections.abc.Mapping) else {"image": inputs}
+            name, inputs = "attributes_given", {**inputs, "attribute_given": fields.guides(given, info)}
+        out = self._predict(named(self.task.predict_fns, name), inputs)
+        found = fields.predicted(out["chosen"], out["probabilities"], info)
+        return [
+            {name: row for name, field in found.items() if (row := field.row(number))}
+            for number in range(len(out["chosen"]))
         ]
 
     def _predict(self, predict_fn, inputs, **kwargs):

@@ -27,7 +27,7 @@ from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.index import attribute
-from retrieval_jax.pages import attributes, charts, chosen, explained, rows, score_table
+from retrieval_jax.pages import attributes, charts, chosen, explained, fields, rows, score_table
 from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
 from retrieval_jax.postprocess import choosing
@@ -86,6 +86,7 @@ def run(config, workdir) -> dict:
         _chosen_section(workdir),
         _curve_section(config, workdir, stages),
         attributes.mined_section(workdir, _elsewhere(config)),
+        *fields.sections(written.attributes(workdir)),
     ]
     conditions = _conditions_section(config, workdir, catalog)
     for longest_side, quality in PICTURES:

@@ -123,7 +123,7 @@ def test_defaults_are_locked_and_the_open_blocks_are_not():
     base.lock(config).data.kwargs.another = 2
     base.without_training(config)
     config.data.kwargs.a_third = 3
-    for task in ("multilabel", "category", "image_title", "self_supervised"):
+    for task in ("multilabel", "category", "image_title", "self_supervised", "attribute_sequence", "regions"):
         with pytest.raises((KeyError, AttributeError)):
             getattr(tasks, task)().label_smothing = 0.1
 

@@ -71,6 +71,8 @@ class Split:
       images: random access, `images[row]` is uint8 [H, W, 3] RGB at the picture's own size.
       category_names: those of the catalogue, which fills them in.
       sources: int32 [n], which catalogue a listing is from where several are joined; or None.
+      column_names: those of the catalogue, which fills them in.
+      category_levels: those of the catalogue, which fills them in.
       columns: further columns by name. Text: n strings, "" where unknown. Attributes: int32 [n], rows of
         `Catalog.column_names[name]`, -1 where unknown, or a `Ragged` of such rows. Numbers: float32 [n] or [n, k], NaN
         where unknown. "box" is float32 [n, 4]: ymin, xmin, ymax, xmax of the product, as shares of height and width.
@@ -84,6 +86,8 @@ class Split:
     category_names: tuple[list[str], ...] = ()
     sources: np.ndarray | None = None
     columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
+    column_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    category_levels: tuple[str, ...] = ()
 
     __repr__ = brief.line
 
@@ -197,7 +201,8 @@ class Catalog:
 
     def __post_init__(self):
         for split in self.splits().values():
-            split.category_names = self.category_names
+            split.category_names, split.category_levels = self.category_names, self.category_levels
+            split.column_names = self.column_names
             if not isinstance(split.columns, Lazy):
                 for name in split.columns.keys() & self.column_names.keys():
                     known = len(self.column_names[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -22,6 +22,19 @@ _Dtype = Literal[
 ]
 
 
+class _Field(TypedDict):
+    """A field of data_info.json."""
+
+    name: str
+    values: documents.Count
+    many: bool
+    optional: bool
+    most: documents.Count
+    known: documents.Count
+    unknown: documents.Count
+    set_aside: documents.Count
+
+
 class _File(TypedDict):
     """data_info.json."""
 
@@ -31,6 +44,32 @@ class _File(TypedDict):
     category_names: list[list[str]]
     category_counts: list[list[documents.Count]]
     vocabulary_hash: str
+    fields: NotRequired[list[_Field]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedField:
+    """A field of attributes whose values are labels: `values` of them in a row, called "<name>=<value>".
+
+    Attributes:
+      name: of the field, such as "colour".
+      values: number of its values.
+      many: whether a listing may have several.
+      optional: whether a listing that is known may have none.
+      most: values of a training listing, at most.
+      known: training listings whose value is known.
+      unknown: training listings without a value.
+      set_aside: training listings whose every value is too rare to be learned; with the two above, all listings.
+    """
+
+    name: str
+    values: int
+    many: bool
+    optional: bool
+    most: int
+    known: int
+    unknown: int
+    set_aside: int
 
 
 @dataclasses.dataclass
@@ -45,6 +84,7 @@ class DataInfo:
       category_names: names per level, coarse to fine.
       category_counts: int64 [names of the level] per level, listings of the split in each category.
       vocabulary_hash: hex digest of the vocabulary, "" without one.
+      fields: where labels are the values of fields, the fields in the order of the labels; otherwise empty.
     """
 
     label_names: list[str]
@@ -53,6 +93,7 @@ class DataInfo:
     category_names: tuple[list[str], ...]
     category_counts: tuple[np.ndarray, ...]
     vocabulary_hash: str
+    fields: tuple[LearnedField, ...] = ()
 
     __repr__ = brief.line
 
@@ -86,6 +127,7 @@ def to_json(data_info):
         "category_names": [list(names) for names in data_info.category_names],
         "category_counts": [np.asarray(counts).tolist() for counts in data_info.category_counts],
         "vocabulary_hash": data_info.vocabulary_hash,
+        **({"fields": [dataclasses.asdict(field) for field in data_info.fields]} if data_info.fields else {}),
     }
 
 
@@ -98,6 +140,10 @@ def from_json(value):
         category_names=tuple(list(names) for names in value["category_names"]),
         category_counts=tuple(np.asarray(counts, np.int64) for counts in value["category_counts"]),
         vocabulary_hash=value["vocabulary_hash"],
+        fields=tuple(
+            LearnedField(**{one.name: field[one.name] for one in dataclasses.fields(LearnedField)})
+            for field in value.get("fields", ())
+        ),
     )
 
 
@@ -116,6 +162,7 @@ def load(file):
         len(content["label_names"]) != len(content["label_counts"])
         or len(content["category_names"]) != len(content["category_counts"])
         or any(len(names) != len(counts) for names, counts in levels)
+        or (content.get("fields") and sum(one["values"] for one in content["fields"]) != len(content["label_names"]))
     ):
         raise InputError(f"{file} has other numbers of names than of counts: {_REMEDY}")
     return from_json(content)

@@ -99,7 +99,8 @@ class Embedder(nn.Module):
           train: whether drop path is active.
 
         Returns:
-          {"embedding": [B, D] float32, "pooled": [B, D'] input of the heads, "logits": {head: [B, V] float32}}.
+          {"embedding": [B, D] float32, "pooled": [B, D'] input of the heads, "logits": {head: [B, V] float32}, "maps":
+          those of the backbone [B, h, w, C], () where it has none}.
         """
         out = self.backbone(images, train=train)
         embedding = out["embedding"]
@@ -108,4 +109,4 @@ class Embedder(nn.Module):
             embedding = Dense(self.projection, name="projection")(embedding)
             embedding = pooled = nn.LayerNorm(epsilon=1e-6, name="projection_norm")(embedding)
         logits = {name: head(pooled) for name, head in self.heads.items()}
-        return {"embedding": embedding, "pooled": pooled, "logits": logits}
+        return {"embedding": embedding, "pooled": pooled, "logits": logits, "maps": out.get("maps", ())}

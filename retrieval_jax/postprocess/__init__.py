@@ -2,8 +2,8 @@
 
 A step is a module of this folder with `step(state, **kwargs) -> State`, looked up by name. Steps that change vectors
 leave `ranking` None, so that the next stage searches again; steps that need a ranking reorder the one they are given.
-`walk` checks the steps of a config and applies them; `choosing` chooses them with the help of `stand_ins`. These three
-are not steps themselves.
+`walk` checks the steps of a config and applies them; `choosing` chooses them with the help of `stand_ins`;
+`fitted_weights` fits an ensemble's weights on labels. These four are not steps themselves.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ class State:
 
 def names() -> list[str]:
     """Returns the names of the steps."""
-    return [name for name in pairs.names(sys.modules[__name__]) if name not in ("walk", "choosing", "stand_ins")]
+    return [
+        name
+        for name in pairs.names(sys.modules[__name__])
+        if name not in ("walk", "choosing", "stand_ins", "fitted_weights")
+    ]
 
 
 def get(name: str) -> types.ModuleType:

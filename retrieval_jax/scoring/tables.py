@@ -105,3 +105,25 @@ def print_duplicates(found: dict, row: dict) -> None:
     if "without_near_duplicates" in row:
         scores = (_number(entry["mar@10_capped"]) for entry in (row, row["without_near_duplicates"]))
         print(f"evaluate: mar@10_capped {' with and '.join(scores)} without those queries")
+
+
+def print_attributes(found: dict[str, dict]) -> None:
+    """Prints the scores of predicted attributes, one table per split.
+
+    Args:
+      found: "attributes" of metrics.json.
+    """
+    for split, scores in found.items():
+        title = f"attributes of {scores['num_listings']:,} {split} listings"
+        table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
+        for name in ("field", "precision", "recall", "F1", "majority"):
+            table.add_column(name, justify="left" if name == "field" else "right", no_wrap=True)
+        names = [name.removesuffix("_precision") for name in scores if name.endswith("_precision")]
+        for name in names:
+            rates = (_number(scores[f"{name}_{rate}"]) for rate in ("precision", "recall", "f1"))
+            table.add_row(name, *rates, _number(scores.get("majority", {}).get(name)))
+        table.add_row("all", *(_number(scores[rate]) for rate in ("precision", "recall", "f1")), "")
+        show(table)
+        ece = scores.get("calibration", {}).get("ece")
+        error = "" if ece is None else f", expected calibration error {ece:.3f}"
+        print(f"evaluate: attributes of {split}: F1 of a listing's set {_number(scores.get('set_f1'))}{error}")

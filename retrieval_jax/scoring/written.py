@@ -25,11 +25,32 @@ class _Row(TypedDict):
     without_near_duplicates: NotRequired[dict[str, float | None]]
 
 
+class _Calibration(TypedDict):
+    """How often predictions of each probability are right."""
+
+    ece: float
+    count: list[documents.Count]
+    probability: list[float | None]
+    right: list[float | None]
+
+
+class _Attributes(TypedDict):
+    """Scores of a split's predicted attributes; further keys are numbers."""
+
+    num_listings: documents.Count
+    set_f1: float
+    majority: NotRequired[dict[str, float]]
+    unseen: NotRequired[dict[str, float]]
+    true_unseen: NotRequired[dict[str, float]]
+    calibration: NotRequired[_Calibration]
+
+
 class _File(TypedDict):
     """metrics.json."""
 
     stages: list[_Row]
     chance: NotRequired[dict[str, float]]
+    attributes: NotRequired[dict[str, _Attributes]]
 
 
 def stages(workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -63,3 +84,21 @@ def chance(workdir: str | os.PathLike) -> dict[str, float]:
     """
     file = pathlib.Path(workdir) / "metrics.json"
     return documents.read(file, _File, remedy=_REMEDY).get("chance", {}) if file.exists() else {}
+
+
+def attributes(workdir: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Returns the scores of predicted attributes by split; empty where none were predicted.
+
+    Args:
+      workdir: the work directory.
+
+    Raises:
+      InputError: metrics.json is damaged.
+    """
+    file = pathlib.Path(workdir) / "metrics.json"
+    found = documents.read(file, _File, remedy=_REMEDY).get("attributes", {}) if file.exists() else {}
+    for split, scores in found.items():
+        for name in scores.keys() - _Attributes.__annotations__.keys():
+            if not isinstance(scores[name], (int, float)):
+                raise InputError(f"{file}: {name!r} of the attributes of {split} is not a number: {_REMEDY}")
+    return found

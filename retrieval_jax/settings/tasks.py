@@ -46,6 +46,43 @@ def self_supervised() -> ConfigDict:
     )
 
 
+def attribute_sequence() -> ConfigDict:
+    """Returns the options of `attribute_sequence`: attributes of labelled columns, written one after the other."""
+    return _locked(
+        {
+            "fields": (),  # in the order in which they are written: columns, category levels, "mined"
+            "optional_fields": (),  # those where a listing without a value has none; elsewhere it is unknown
+            "min_count": 5,  # training listings that a value needs; rarer ones are set aside
+            "length": 0,  # values of a listing, at most; 0 for no limit
+            "heads": "sequence",  # or "sigmoid", each value by itself, for comparison
+            "cell_dims": 256,  # of the LSTM
+            "teacher_forcing": 1.0,  # share of the true labels among those that the LSTM reads; the rest are its own
+            "field_weights": (),  # of the loss, one per field; () for 1 each
+            "label_smoothing": 0.0,
+            "head_init_scale": 0.1,  # of the logits' weights
+            "beam": 8,  # sequences that the search keeps
+            "decision": "expected_f1",  # which of them is the best: the set with the best expected F1, or "probability"
+            "length_penalty": 0.0,  # "probability" compares log probability / length ** length_penalty
+        }
+    )
+
+
+def regions() -> ConfigDict:
+    """Returns the options of `regions`: boxes with a type."""
+    return _locked(
+        {
+            "types": "category",  # the field of a box's type: a column or a category level
+            "group": "",  # a text column that is equal for listings of one picture; empty where each has its own
+            "min_count": 5,  # training listings that a type needs
+            "dims": 96,  # width of the head
+            "smallest_crop": 0.7,  # of training pictures, as a share of their sides; 1 for no crops
+            "box_weight": 2.0,  # of the boxes' loss, relative to that of objectness
+            "type_weight": 1.0,  # of the types' loss
+            "boxes": 50,  # per picture, before overlapping ones are dropped
+        }
+    )
+
+
 def _title_options() -> dict:
     return {
         "loss": "sigmoid",  # sigmoid, focal, asymmetric, or softmax (over y / sum(y), with Poly-1)

@@ -45,7 +45,7 @@ def test_tasks_are_found_by_name():
     assert tasks.get("multilabel").make and tasks.get("category").make
     with pytest.raises(
         InputError,
-        match="no task .config.train.task. named 'triplet' .available: category, .*multilabel, self_supervised",
+        match="no task .config.train.task. named 'triplet' .available: attribute_sequence, .*, self_supervised",
     ):
         tasks.get("triplet")
 

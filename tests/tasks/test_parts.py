@@ -62,7 +62,9 @@ def supervise(**task_kwargs):
     return made, params, run
 
 
-@pytest.mark.parametrize("name", ["category", "image_title", "multilabel", "self_supervised"])
+@pytest.mark.parametrize(
+    "name", ["attribute_sequence", "category", "image_title", "multilabel", "regions", "self_supervised"]
+)
 def test_the_options_are_those_of_the_settings(name):
     assert getattr(settings_tasks, name)().to_dict() == tasks.get(name).OPTIONS
 

@@ -1,8 +1,9 @@
 """The embeddings that need no network, by the names that config.embed.models has for them."""
 
-from retrieval_jax.data.pictures import colour_and_edges, histogram
+from retrieval_jax.data.pictures import colour, colour_and_edges, histogram
 
-MODELS = {"histogram": histogram, "colour_and_edges": colour_and_edges}  # modules with embed(images), DIM, SPACE, META
+# modules with embed(images), DIM, SPACE, META
+MODELS = {"histogram": histogram, "colour_and_edges": colour_and_edges, "colour": colour}
 
 
 def width(models, dim: int) -> int:

@@ -188,7 +188,7 @@ class Model(nn.Module):
 
         Returns:
           {"embedding": [B, sum of bands * width over pool_stages], "pooled": [B, sum of widths]}, both float32; they
-          are equal without bands.
+          are equal without bands; "maps", those of pool_stages, [B, h, w, C] each.
         """
         if self.variant not in VARIANTS:
             raise InputError(f"unknown ConvNeXt variant {self.variant!r}{near(self.variant, VARIANTS)}")
@@ -206,7 +206,7 @@ class Model(nn.Module):
         if not all(0 <= stage < len(dims) for stage in self.pool_stages):
             raise InputError(f"pool_stages={self.pool_stages}, but the stages are 0 to {len(dims) - 1}")
         x = self._stem(images.astype(self.dtype), dims[0])
-        rates, whole, parts = blocks.rates(self.drop_path, sum(depths)), {}, {}
+        rates, whole, parts, maps = blocks.rates(self.drop_path, sum(depths)), {}, {}, {}
         for stage, (depth, width, size) in enumerate(zip(depths, dims, sizes, strict=True)):
             if stage > 0 or self.first_down:
                 x = layer_norm(f"stage{stage}_norm", self.epsilon, self.dtype)(x)
@@ -233,11 +233,12 @@ class Model(nn.Module):
 
                 # The cells of a stage share their parameters with the whole map.
                 grid = grids[self.pool_stages.index(stage)]
-                whole[stage] = vector(x)
+                whole[stage], maps[stage] = vector(x), x
                 parts[stage] = [whole[stage]] if grid == (1, 1) else [vector(cell) for cell in pooling.cells(x, grid)]
         return {
             "embedding": jnp.concatenate(sum((parts[stage] for stage in self.pool_stages), []), axis=-1),
             "pooled": jnp.concatenate([whole[stage] for stage in self.pool_stages], axis=-1),
+            "maps": tuple(maps[stage] for stage in self.pool_stages),
         }
 
     def _stem(self, x: jax.Array, width: int) -> jax.Array:

@@ -200,7 +200,7 @@ class Model(nn.Module):
 
         Returns:
           {"embedding": [B, sum of bands * width over pool_stages], "pooled": [B, sum of widths]}, both float32; they
-          are equal without bands.
+          are equal without bands; "maps", those of pool_stages, [B, h, w, C] each.
 
         Raises:
           InputError: an unknown variant, or pool_stages and pool_bands that do not fit it.
@@ -229,6 +229,7 @@ class Model(nn.Module):
         return {
             "embedding": jnp.concatenate([part for _, parts in pooled for part in parts], axis=-1),
             "pooled": jnp.concatenate([whole for whole, _ in pooled], axis=-1),
+            "maps": tuple(maps[stage] for stage in self.pool_stages),
         }
 
     def _stages(self) -> list[tuple[int, int, int, int, int]]:
