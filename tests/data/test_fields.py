@@ -56,6 +56,16 @@ def test_columns_levels_and_mined_words_are_fields_side_by_side():
     assert parents["shoes > boots"] == "shoes" and parents["tops > shirts"] == "tops" and parents["shoes"] == ""
 
 
+def test_fields_of_some_listings_are_in_the_order_asked_for():
+    found = fields.of_split(SPLIT, ["parts", "price", "category"], ids=["item3", "item0"])
+    assert rows_of(found["parts"]) == [["hood"], ["hood", "zip"]] and found["parts"].many
+    assert found["price"].tolist() == [4, 1] and rows_of(found["category"]) == [["tops"], ["shoes > boots"]]
+    chances = fields.Field(["a", "b"], np.array([0, 2, 3]), np.array([0, 1, 1]), np.array([0.1, 0.2, 0.3])).take([1, 0])
+    assert rows_of(chances) == [["b"], ["a", "b"]] and chances.probability.tolist() == [0.3, 0.1, 0.2]
+    with pytest.raises(InputError, match="1 listings of the gallery, first 'other', are not in the catalogue"):
+        fields.of_split(SPLIT, ["parts"], ids=["item3", "other"])
+
+
 def test_a_split_without_the_column_has_unknown_values_and_an_unknown_field_near_names():
     bare = make_catalog()
     bare.train.columns = {}
@@ -121,9 +131,15 @@ def test_guides_are_checked_with_near_names():
         ({"color": "red"}, "no field 'color'.*colour"),
         ({"colour": "reed"}, "'colour' has no value 'reed'.*red"),
         ({"colour": ["red", "blue"]}, "'colour' has one value, and 2 are given"),
+        ({"colour": 3}, "guides: colour=3, expected a list"),
+        ({"colour": None}, "guides: colour=None, expected a list"),
+        ({"parts": [3]}, "guides: parts=3, expected a text"),
+        ("red", r"guides: given\[0\]='red', expected a dict"),
     ):
         with pytest.raises(InputError, match=says):
             fields.guides([wrong], info)
+    with pytest.raises(InputError, match="guides: given=None, expected a list"):
+        fields.guides(None, info)
 
 
 def test_predictions_become_fields_with_probabilities():

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -509,7 +510,8 @@ class Store:
             row_of = self._rows() if ids is not None else {}
             own = [(query, row_of[name]) for query, name in enumerate(ids or ()) if name in row_of]
             own = np.array(own, np.int64).reshape(-1, 2)
-            return finding.find(self.table, self._searched(), None, ids, vectors, k, given, own)
+            found = finding.find(self.table, self._searched(), None, ids, vectors, k, given, own)
+            return dataclasses.replace(found, generation=self.generation)
 
     def facets(self, conditions=None, fields: Iterable[str] | None = None, top: int | None = None) -> dict:
         """Returns how many of the listings that meet the conditions have each value; see `attribute.Index.facets`."""
@@ -525,10 +527,18 @@ class Store:
             return candidates.choose(self.table, attributes, budget, _ByName(self))
 
     def explain(self, found: Found, query: int, parts=None, weights=None) -> list[explain.Explanation]:
-        """Explains the results of a query, found since the last compaction; see `explain.explain`."""
+        """Explains the results of a query; see `explain.explain`.
+
+        Raises:
+          InputError: see there; or the results are of before a compaction, which numbered the rows anew.
+        """
         with self._memory:
-            names = self.names(found.ranking.item_rows[query])
-            return explain.explain(self.table, found, query, names, parts, weights)
+            if found.generation != self.generation:
+                raise InputError(
+                    f"{self.folder}: these results are not of the current files (generation {found.generation}, now "
+                    f"{self.generation}), whose rows have other numbers: search again"
+                )
+            return explain.explain(self.table, found, query, self.names, parts, weights)
 
 
 class _ByName:
