@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,9 +19,7 @@ from retrieval_jax.data.catalog import Split
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.info import DataInfo, LearnedField
 from retrieval_jax.errors import InputError, short
-from retrieval_jax.files import arrays, atomic
 
-FOLDER = "fields"  # of predicted fields, beside the embeddings of a model's splits
 MINED = "mined"  # the field of the words that mine found in titles
 CATEGORY = "category"  # the field of all category levels, of which each listing has its leaf
 ABOVE = " > "  # between the names of a category's levels
@@ -336,50 +333,6 @@ def predicted(chosen: np.ndarray, probabilities: np.ndarray, info: DataInfo) -> 
         )
         start = stop
     return found
-
-
-def save(file: pathlib.Path, chosen: np.ndarray, probabilities: np.ndarray) -> None:
-    """Writes predicted labels.
-
-    Args:
-      file: <work directory>/embeddings/trained/fields/<split>.npz.
-      chosen: bool [n, labels].
-      probabilities: float32 [n, labels].
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows, ids = np.nonzero(chosen)
-    indptr = np.concatenate([[0], np.cumsum(np.asarray(chosen, bool).sum(1))]).astype(np.int64)
-    atomic.write_npz(
-        file,
-        indptr=indptr,
-        label_ids=ids.astype(np.int32),
-        probabilities=np.asarray(probabilities, np.float32)[rows, ids],
-    )
-
-
-def load(file: pathlib.Path, info: DataInfo) -> tuple[np.ndarray, np.ndarray]:
-    """Reads what `save` wrote; `predicted` makes fields of it.
-
-    Args:
-      file: the file.
-      info: of the run.
-
-    Returns:
-      "chosen" bool [n, labels] and probabilities float32 [n, labels], 0 where not chosen.
-
-    Raises:
-      InputError: the file is missing, damaged, or of other labels.
-    """
-    kinds = {"indptr": (("int64",), 1), "label_ids": (("int32",), 1), "probabilities": (("float32",), 1)}
-    found = arrays.load_npz(file, kinds, remedy="run embed again")
-    rows, labels = Ragged(found["indptr"], found["label_ids"]), len(info.label_names)
-    ids = rows.values
-    if len(found["probabilities"]) != len(ids) or (len(ids) and (ids.min() < 0 or ids.max() >= labels)):
-        raise InputError(f"{file} is not of the {labels:,} labels of this run: run embed again")
-    owner = np.repeat(np.arange(len(rows)), np.diff(rows.indptr))
-    chosen, probabilities = np.zeros((len(rows), labels), bool), np.zeros((len(rows), labels), np.float32)
-    chosen[owner, ids], probabilities[owner, ids] = True, found["probabilities"]
-    return chosen, probabilities
 
 
 def true_labels(split: Split, info: DataInfo, mined: tuple[Sequence[str], Ragged] | None = None) -> tuple:

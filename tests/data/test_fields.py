@@ -175,22 +175,6 @@ def test_the_embedded_catalogue_has_its_true_attributes_as_fields():
     assert fields.read(catalog.train, "colour").value_ids.tolist() == truth["colour"].tolist()
 
 
-def test_predicted_labels_are_saved_and_read(tmp_path):
-    given = {name: fields.read(SPLIT, name) for name in ("colour", "parts")}
-    info = fields.learned(given, 1, ("parts",), 0)
-    chosen = np.array([[1, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0] * 5], bool)
-    probabilities = np.linspace(0.1, 0.9, 15, dtype=np.float32).reshape(3, 5)
-    fields.save(tmp_path / "made" / "val.npz", chosen, probabilities)
-    found, chances = fields.load(tmp_path / "made" / "val.npz", info)
-    np.testing.assert_array_equal(found, chosen)
-    np.testing.assert_array_equal(chances, probabilities * chosen)
-    few = fields.learned({"colour": given["colour"]}, 1, (), 0)
-    with pytest.raises(InputError, match="not of the 3 labels"):
-        fields.load(tmp_path / "made" / "val.npz", few)
-    with pytest.raises(InputError, match="run embed again"):
-        fields.load(tmp_path / "gallery.npz", info)
-
-
 def test_true_labels_of_a_split():
     info = fields.learned({name: fields.read(SPLIT, name) for name in ("colour", "parts")}, 1, ("parts",), 0)
     true, known = fields.true_labels(SPLIT, info)

@@ -32,6 +32,7 @@ def small(few):
         mock.patch.object(scan, "MARGIN", 1),
         mock.patch.object(scan, "PART", 8),
         mock.patch.object(scan, "BLOCK", 8),
+        mock.patch.object(scan, "NUMBERS", 8),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

@@ -60,7 +60,17 @@ def choose(table: Table, attributes: Mapping[str, Mapping[str, float]], budget: 
       InputError: see `worth`, or a budget below 1.
     """
     budget = arguments.integer(budget, "budget", "candidates")
-    shared = worth(table, attributes)
+    return best(worth(table, attributes), budget, place)
+
+
+def best(shared: np.ndarray, budget: int, place: np.ndarray) -> np.ndarray:
+    """Returns the rows that share most, at most `budget`, ascending.
+
+    Args:
+      shared: [rows] from `worth`.
+      budget: see `choose`.
+      place: see `choose`.
+    """
     rows = np.flatnonzero(shared > 0)
     if len(rows) > budget:
         least = -np.partition(-shared[rows], budget - 1)[budget - 1]
