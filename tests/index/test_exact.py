@@ -184,11 +184,11 @@ def test_progress_counts_gallery_blocks_and_small_searches_are_quiet(monkeypatch
 
 def test_rows_of_a_few_query_ids_are_found_by_bisection():
     rng = np.random.default_rng(0)
-    ids = [f"é{number}" for number in rng.integers(0, 200, 300)]  # many occur several times
+    ids = [f"é{number}" for number in rng.integers(0, 60, 300)]  # each occurs about five times
     engine = exact.Index(np.ones((300, 2)), ids)
-    names = ["é7", "none", "é150", "zzz", ""]
+    names = ["é7", "none", "é15", "zzz", ""]
     few = engine.own_rows(Ids.of(names[:4]))
     want = [(query, row) for query, item in enumerate(names) for row in range(300) if ids[row] == item]
-    assert few.tolist() == [list(pair) for pair in want] and len(want) > 1
+    assert few.tolist() == [list(pair) for pair in want] and len(want) > 2
     many = engine.own_rows(Ids.of([*names, *(f"x{number}" for number in range(50))]))  # all ids are read
     assert many.tolist() == few.tolist()

@@ -38,7 +38,8 @@ from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic, documents, generations, journal
 from retrieval_jax.files.opening import opened
 from retrieval_jax.index import exact
-from retrieval_jax.index.attribute import candidates, encoding, explain, facets, finding, storage
+from retrieval_jax.index.attribute import candidates, encoding, facets, finding, storage
+from retrieval_jax.index.attribute.explain import Explanation, explain
 from retrieval_jax.index.attribute.fields import Field
 from retrieval_jax.index.attribute.finding import Found
 from retrieval_jax.index.attribute.scan import Scan
@@ -526,7 +527,7 @@ class Store:
         with self._memory:
             return candidates.choose(self.table, attributes, budget, _ByName(self))
 
-    def explain(self, found: Found, query: int, parts=None, weights=None) -> list[explain.Explanation]:
+    def explain(self, found: Found, query: int, parts=None, weights=None) -> list[Explanation]:
         """Explains the results of a query; see `explain.explain`.
 
         Raises:
@@ -538,7 +539,7 @@ class Store:
                     f"{self.folder}: these results are not of the current files (generation {found.generation}, now "
                     f"{self.generation}), whose rows have other numbers: search again"
                 )
-            return explain.explain(self.table, found, query, self.names, parts, weights)
+            return explain(self.table, found, query, self.names, parts, weights)
 
 
 class _ByName:
