@@ -17,7 +17,7 @@ if [[ ${1:-} == --dry-run ]]; then
   shift
 fi
 if (($# == 0)); then
-  cores=$(nproc)
+  cores=$(nproc 2>/dev/null || echo 1)
   set -- -n "$((cores < 2 ? 1 : cores > 4 ? 4 : cores))" --dist loadfile
 fi
 if [[ $dry ]]; then

@@ -115,6 +115,7 @@ def test_local_stays_in_the_folder_it_was_called_from(checkout):
     assert f"IN / WITH {checkout}\n" in start(checkout).stdout
     assert f"IN / WITH {checkout}:/mine\n" in start(checkout, PYTHONPATH="/mine").stdout
     assert f"IN {checkout} WITH nothing\n" in start(checkout, "test.sh").stdout
+    assert re.search(r"STARTED -m pytest -n [1-4] --dist loadfile\n", start(checkout, "test.sh").stdout)
 
 
 def test_what_remote_folders_need_comes_beside_the_rest(checkout):

@@ -11,6 +11,7 @@ from retrieval_jax.attributes import titles as title_rule
 from retrieval_jax.errors import InputError
 
 ACTIONS = {"keep": 2, "drop": 2, "split": 2, "merge": 3}  # {action: cells in its line}
+_LONGEST = 100_000  # characters of a line
 MAX_BYTES = 10_000_000
 
 
@@ -67,6 +68,11 @@ def load(path: str | pathlib.Path, rule: int = title_rule.DEFAULT) -> Overrules:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         where = f"{path}, row {number}"
+        if len(line) > _LONGEST:  # csv's own limit is the process's, which readers of tables raise
+            raise InputError(
+                f"{where}: {line.strip()[:80]!r}... is not a decision (larger than {_LONGEST:,} characters); correct "
+                "the line"
+            )
         try:
             cells = next(csv.reader([line], delimiter="," if path.suffix == ".csv" else "\t"))
         except csv.Error as error:

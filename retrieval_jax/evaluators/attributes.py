@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from retrieval_jax import inference, pairs
+from retrieval_jax import brief, inference, pairs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
@@ -39,6 +39,8 @@ class Labelled:
     known: np.ndarray
     columns: dict
     rows: np.ndarray
+
+    __repr__ = brief.line
 
     def given(self, fields: list[int]) -> dict:
         """Returns the columns with the true labels of some fields as given ones."""

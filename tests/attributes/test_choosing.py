@@ -172,7 +172,7 @@ def test_overrules(tmp_path):
         ("merge,red,blue\nmerge,red,green\n", "row 2: 'red' has a different decision"),
         ("merge,red,blue\nsplit,red\n", "row 2: 'red' is both split and merged"),
         ("split,red\nkeep,red\ndrop,red\n", "row 3: 'red' has a different decision in .*row 1"),
-        (f"keep,{'x' * 200_000}\n", "row 1: .* is not a decision .field larger than"),
+        (f"keep,{'x' * 200_000}\n", "row 1: .* is not a decision .larger than"),
         ("merge,red,blue\nmerge,blue,green\nmerge,green,red\n", "red -> blue -> green -> red is a cycle"),
         ("merge,red,red\n", "red -> red is a cycle"),
         ("merge,red,blue\ndrop,blue\n", "row 1: 'red' is merged into 'blue', which .*row 2 drops"),

@@ -197,7 +197,10 @@ def test_several_evaluations_by_name_and_what_they_refuse():
     found = evaluators.of_config(config, task, catalog)
     assert [name for one in found for name, _ in one(PARAMS)] == [name for one in found for name in one.names]
     for wrong, words in (
-        (("retreival", {}), "no evaluation .*named 'retreival'; did you mean retrieval.*accuracy, retrieval, stages"),
+        (
+            ("retreival", {}),
+            "no evaluation .*named 'retreival'; did you mean retrieval.*attributes, regions, retrieval, stages",
+        ),
         (("retrieval", {"k": 3}), "evaluation 'retrieval' has no argument 'k'.*max_queries, max_gallery"),
         (("accuracy", {"config": 1}), "'accuracy' has no argument 'config'"),
         ("retrieval", r"write \(name, arguments\)"),

@@ -199,7 +199,7 @@ def test_any_override_on_the_command_line_is_taken_or_a_sentence(name, value):
     config = base.defaults()
     try:
         text = str(value)
-        command_line.override(config, [f"--config.{name}={text}"])
+        command_line.override(config, command_line._split(config, [f"--config.{name}={text}"])[0])
         check_all(config)
     except InputError as error:
         sentence(error)
