@@ -1,23 +1,21 @@
 """Draws the share of a gallery that is scanned against the recall that is left: candidates by predicted attributes.
 
-    python benchmarks/attribute_candidates.py ARRAYS.npz [--out=curve.json] [--plot=curve.png] [--around=1000000]
+    python benchmarks/attribute_candidates.py --run=runs/fashion_attributes [--embeddings=runs/fashion_softmax] \\
+        [--around 0 1000000] [--out=curve.json] [--plot=curve.png]
 
-ARRAYS.npz holds
-
-    queries [Q, D], gallery [G, D]              vectors
-    query_<field> [Q, V], gallery_<field> [G, V]   probabilities of each value of a field, any number of fields
-    truth_indptr [Q + 1], truth_rows            rows of the gallery that are right for each query
-
-Each query scans the listings that share the most with it (index/attribute/candidates.py), as many as a share of the
-gallery; recall@10 and its loss are against a full scan, with a 95 % interval over paired queries. A listing has the
-values of at least --least probability; at most --most per field and query are keys. --around puts that many generated
-listings around the gallery: noisy copies of random rows, with their attributes.
+--run predicts attributes of queries and gallery and is trained already; vectors are those of its model, or of that of
+--embeddings, which has the same catalogue. Each query scans the listings that share the most with it
+(index/attribute/candidates.py), as many as a share of the gallery; recall@10 and its loss are against a full scan, with
+a 95 % interval over paired queries: --queries of the selection half, drawn by --seed. A listing has the values of at
+least --least probability; at most --most per field and query are keys. --around puts that many generated listings
+around the gallery: noisy copies of random rows, with their attributes. With several numbers, each is measured.
 """
 
 import argparse
 import json
 import pathlib
 import sys
+import warnings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -28,13 +26,19 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
+from retrieval_jax import inference  # noqa: E402
+from retrieval_jax.data import loading  # noqa: E402
+from retrieval_jax.data.fields import Field  # noqa: E402
+from retrieval_jax.embeddings import Embeddings  # noqa: E402
 from retrieval_jax.index import attribute  # noqa: E402
+from retrieval_jax.index.attribute import candidates  # noqa: E402
+from retrieval_jax.scoring import bootstrap, metrics  # noqa: E402
 
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.25, 0.5, 1.0)
 K = 10
 
 
-def field(probabilities: np.ndarray, least: float) -> attribute.Field:
+def field(probabilities: np.ndarray, least: float) -> Field:
     """Returns the values of at least a probability, [n, V], and the likeliest one of every row, as a field."""
     kept = probabilities >= least
     kept[np.arange(len(kept)), probabilities.argmax(1)] = True
@@ -42,7 +46,7 @@ def field(probabilities: np.ndarray, least: float) -> attribute.Field:
     _, values = np.nonzero(kept)
     indptr = np.concatenate([[0], np.cumsum(kept.sum(1))])
     names = [str(value) for value in range(probabilities.shape[1])]
-    return attribute.Field(names, indptr, values, np.minimum(probabilities[kept], 1.0))
+    return Field(names, indptr, values, np.minimum(probabilities[kept], 1.0))
 
 
 def keys(probabilities: dict[str, np.ndarray], query: int, most: int, least: float) -> dict[str, dict[str, float]]:
@@ -55,17 +59,56 @@ def keys(probabilities: dict[str, np.ndarray], query: int, most: int, least: flo
     return out
 
 
-def surrounded(arrays: dict, rows: int, seed: int) -> dict:
-    """Returns the arrays with generated listings behind the gallery's: noisy copies with their row's attributes."""
+def predicted(model, folder, split, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the probabilities of each field's values for some listings of a split, {field: [n, values]}."""
+    function = inference.named(model.task.predict_fns, "attributes")
+    columns = inference.columns(function, split, model.config, folder, "the predict function 'attributes'")
+    out = inference.predict(function, model.params, columns, rows=rows, mesh=model.mesh, desc=split.name,
+                            **inference.test_arguments(model.config))["probabilities"]  # fmt: skip
+    learned = model.data_info.fields
+    parts = np.split(out, np.cumsum([one.values for one in learned])[:-1], axis=1)
+    return {one.name: part for one, part in zip(learned, parts, strict=True)}
+
+
+def read(args) -> dict:
+    """Returns vectors, predicted attributes and right rows of a sample of queries and of the gallery."""
+    model = inference.load(args.run)
+    if args.root:
+        with model.config.unlocked():
+            model.config.data.kwargs["root"] = args.root
+    catalog = loading.load(model.config.data)
+    if catalog.truth is None:
+        sys.exit(f"{args.run}: its catalogue has no truth, so no recall can be measured")
+    half = metrics.selection_half(list(catalog.query.ids), model.config.evaluate.selection_share)
+    rows = np.flatnonzero(half & (catalog.truth.num_relevant > 0))
+    if len(rows) > args.queries:
+        rows = np.sort(np.random.default_rng(args.seed).choice(rows, args.queries, replace=False))
+    vectors = {}
+    for name, split in (("query", catalog.query), ("gallery", catalog.gallery)):
+        found = Embeddings.load(pathlib.Path(args.embeddings or args.run) / "embeddings" / args.model / name)
+        if list(found.ids) != list(split.ids):
+            sys.exit(f"the {name} embeddings are of other listings than the catalogue's, or in another order")
+        vectors[name] = np.asarray(found.vectors[:], np.float32)
+    indptr, right = catalog.truth.indptr, catalog.truth.rows
+    gallery = predicted(model, pathlib.Path(args.run), catalog.gallery, np.arange(len(catalog.gallery)))
+    return {
+        "queries": vectors["query"][rows],
+        "gallery": vectors["gallery"],
+        "attributes": predicted(model, pathlib.Path(args.run), catalog.query, rows),
+        "fields": {name: field(chances, args.least) for name, chances in gallery.items()},
+        "truth": [right[indptr[row] : indptr[row + 1]] for row in rows],
+    }
+
+
+def surrounded(data: dict, rows: int, seed: int) -> dict:
+    """Returns the data with generated listings behind the gallery's: noisy copies with their row's attributes."""
     rng = np.random.default_rng(seed)
-    gallery = arrays["gallery"]
+    gallery = data["gallery"]
     chosen = rng.integers(len(gallery), size=rows)
     noise = rng.standard_normal((rows, gallery.shape[1]), np.float32) * (gallery.std(0) * 0.7).astype(np.float32)
-    out = {**arrays, "gallery": np.concatenate([gallery, gallery[chosen] + noise])}
-    for name in arrays:
-        if name.startswith("gallery_"):
-            out[name] = np.concatenate([arrays[name], arrays[name][chosen]])
-    return out
+    taken = np.concatenate([np.arange(len(gallery)), chosen])
+    fields = {name: one.take(taken) for name, one in data["fields"].items()}
+    return {**data, "gallery": np.concatenate([gallery, gallery[chosen] + noise]), "fields": fields}
 
 
 def recalls(rows: np.ndarray, truth: list[np.ndarray]) -> np.ndarray:
@@ -75,53 +118,59 @@ def recalls(rows: np.ndarray, truth: list[np.ndarray]) -> np.ndarray:
     return np.array(found)
 
 
+def measure(data: dict, args) -> dict:
+    """Returns the curve of one gallery and prints it."""
+    index, count = attribute.Index(data["gallery"], fields=data["fields"]), len(data["gallery"])
+    full = recalls(index.find(data["queries"], K).ranking.item_rows, data["truth"])
+    scanned = np.zeros((len(SHARES), len(full)))
+    have = np.zeros_like(scanned)
+    for query, truth in enumerate(data["truth"]):
+        shared = candidates.worth(index.table, keys(data["attributes"], query, args.most, args.least))
+        for number, share in enumerate(SHARES):
+            rows = candidates.best(shared, max(1, int(share * count)), index.exact.place)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # fewer than ten candidates count as what they miss
+                found = index.among(data["queries"][query : query + 1], [rows], K).item_rows
+            scanned[number, query] = len(rows) / count
+            (have[number, query],) = recalls(found, [truth])
+    lines = []
+    print(f"\n{len(full):,} queries, {count:,} listings, full scan: recall@10 {full.mean():.4f}\n")
+    print("| share allowed | scanned | recall@10 | lost (95 %) |\n|---:|---:|---:|---|")
+    for number, share in enumerate(SHARES):
+        lost = bootstrap.paired_bootstrap(have[number], full)
+        line = {"share": share, "scanned": float(scanned[number].mean()), "recall": float(have[number].mean()),
+                "lost": [lost["difference"], lost["low"], lost["high"]]}  # fmt: skip
+        lines.append(line)
+        text = f"{lost['difference']:.4f} ({lost['low']:.4f}, {lost['high']:.4f})"
+        print(f"| {share:.0%} | {line['scanned']:.1%} | {line['recall']:.4f} | {text} |")
+    return {"listings": count, "queries": len(full), "full": float(full.mean()), "curve": lines}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arrays", help="the .npz")
+    parser.add_argument("--run", required=True, help="work directory of a run that learned attributes")
+    parser.add_argument("--embeddings", default="", help="work directory with the embeddings, if not that of --run")
+    parser.add_argument("--model", default="trained", help="whose embeddings")
+    parser.add_argument("--root", default="", help="where the catalogue is now, if not where the run says")
+    parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--least", type=float, default=0.1, help="smallest probability of a value that counts")
     parser.add_argument("--most", type=int, default=5, help="keys per field and query")
-    parser.add_argument("--around", type=int, default=0)
+    parser.add_argument("--around", type=int, nargs="+", default=[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out")
     parser.add_argument("--plot")
     args = parser.parse_args()
-    with np.load(args.arrays, allow_pickle=False) as found:
-        arrays = {name: found[name] for name in found.files}
-    indptr, right = arrays["truth_indptr"], arrays["truth_rows"]
-    truth = [right[begin:end] for begin, end in zip(indptr[:-1], indptr[1:], strict=True)]
-    if args.around:
-        arrays = surrounded(arrays, args.around, args.seed)
-    sides = {
-        side: {name.removeprefix(side): array for name, array in arrays.items() if name.startswith(side)}
-        for side in ("query_", "gallery_")
-    }
-    fields = {name: field(array, args.least) for name, array in sides["gallery_"].items()}
-    index, count = attribute.Index(arrays["gallery"], fields=fields), len(arrays["gallery"])
-    full = recalls(index.find(arrays["queries"], K).ranking.item_rows, truth)
-    known = ~np.isnan(full)
-    attributes = [keys(sides["query_"], query, args.most, args.least) for query in range(len(full))]
-    rng, lines = np.random.default_rng(args.seed), []
-    print(f"{known.sum():,} queries, {count:,} listings, full scan: recall@10 {full[known].mean():.4f}\n")
-    print("| share allowed | scanned | recall@10 | lost (95 %) |\n|---:|---:|---:|---|")
-    for share in SHARES:
-        rows = [index.candidates(one, max(1, int(share * count))) for one in attributes]
-        have = recalls(index.among(arrays["queries"], rows, K).item_rows, truth)
-        lost = (full - have)[known]
-        means = [rng.choice(lost, len(lost)).mean() for _ in range(2000)]
-        low, high = np.quantile(means, [0.025, 0.975])
-        line = {"share": share, "scanned": float(np.mean([len(one) for one in rows]) / count),
-                "recall": float(have[known].mean()), "lost": [float(lost.mean()), float(low), float(high)]}  # fmt: skip
-        lines.append(line)
-        text = f"{lost.mean():.4f} ({low:.4f}, {high:.4f})"
-        print(f"| {share:.0%} | {line['scanned']:.1%} | {line['recall']:.4f} | {text} |")
+    data = read(args)
+    curves = [measure(surrounded(data, rows, args.seed) if rows else data, args) for rows in args.around]
     if args.out:
-        text = json.dumps({"listings": count, "full": float(full[known].mean()), "curve": lines}, indent=1)
-        pathlib.Path(args.out).write_text(text + "\n")
+        pathlib.Path(args.out).write_text(json.dumps({"command": sys.argv[1:], "galleries": curves}, indent=1) + "\n")
     if args.plot:
         figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-        axes.plot([line["scanned"] for line in lines], [line["recall"] for line in lines], marker="o")
-        axes.axhline(full[known].mean(), linestyle="--", color="grey", label="full scan")
-        axes.set(xscale="log", xlabel="share of the gallery scanned", ylabel="recall@10")
+        for one in curves:
+            scanned, recall = ([line[name] for line in one["curve"]] for name in ("scanned", "recall"))
+            (drawn,) = axes.plot(scanned, recall, marker="o", label=f"{one['listings']:,} listings")
+            axes.axhline(one["full"], linestyle="--", color=drawn.get_color())
+        axes.set(xscale="log", xlabel="share of the gallery scanned", ylabel="recall@10 (dashed: full scan)")
         axes.legend()
         figure.savefig(args.plot, dpi=120)
 

@@ -41,6 +41,7 @@ from retrieval_jax.workdir import provenance  # noqa: E402
 
 FIELDS, K = 20, 10
 BARS = {"search": 20.0, "facets": 30.0, "memory": 1e9}
+MADE_OF = ("rows", "values", "attributes", "dim", "seed")  # arguments that the listings and vectors depend on
 COMMAND = "python benchmarks/attribute_search.py --folder=FOLDER --claims"
 
 
@@ -76,19 +77,26 @@ def listings(rows: int, values: int, mean: float, seed: int) -> dict:
 
 
 def prepare(folder: pathlib.Path, args) -> None:
-    """Writes listings and vectors into the folder, if they are not there."""
+    """Writes listings and vectors into the folder, if they are not there; exits where they are of other arguments."""
     folder.mkdir(parents=True, exist_ok=True)
+    made, asked = folder / "made.json", {name: getattr(args, name) for name in MADE_OF}
+    there = json.loads(made.read_text()) if made.exists() else None
+    if there != asked and (there is not None or any(folder.iterdir())):
+        sys.exit(f"{folder} was made of {there or 'unknown arguments'}, now {asked}: give another folder, or empty it")
+    made.write_text(json.dumps(asked))
     if not (folder / "vectors.npy").exists():
         rng = np.random.default_rng(args.seed)
         centres = rng.standard_normal((4000, args.dim), np.float32)
         centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-        out = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (args.rows, args.dim))
+        new = folder / "vectors.npy.new"  # renamed when it is whole
+        out = np.lib.format.open_memmap(new, "w+", np.float32, (args.rows, args.dim))
         for start in range(0, args.rows, 50_000):
             count = min(50_000, args.rows - start)
             block = rng.standard_normal((count, args.dim), np.float32) * np.float32(0.7 / args.dim**0.5)
             block += centres[rng.integers(len(centres), size=count)]
             out[start : start + count] = block / np.linalg.norm(block, axis=1, keepdims=True)
         out.flush()
+        os.replace(new, folder / "vectors.npy")
     if not (folder / "table" / "values.json").exists():
         fields = listings(args.rows, args.values, args.attributes, args.seed)
         start, busy = time.perf_counter(), time.process_time()

@@ -92,9 +92,9 @@ def measure(folder, root, split, side, guide, combinations) -> dict:
     found["true_unseen"] = scores.unseen(target.true, train.true, target.field_of, combined)
     found["majority"] = {}
     for number, name in enumerate(target.names):
-        values, there = (scores.values(one.true, one.field_of, number) for one in (train, target))
-        if (there >= 0).any() and not info.fields[number].many:
-            found["majority"][name] = float((there == np.bincount(values[values >= 0]).argmax())[there >= 0].mean())
+        share = None if info.fields[number].many else scores.majority(train.true, target.true, target.field_of, number)
+        if share is not None:
+            found["majority"][name] = share
     return found
 
 
@@ -199,7 +199,9 @@ def plain(value):
     """Returns nested results as JSON-able ones."""
     if isinstance(value, dict):
         return {key: plain(one) for key, one in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def main() -> None:
@@ -225,12 +227,12 @@ def main() -> None:
     command = f"python benchmarks/attributes.py {' '.join(sys.argv[1:])}"
     what = f"{given.split}, {given.side}"
     made = report(kinds["sequence"], kinds["sigmoid"], given.guide, combinations, command, what, given.name)
+    if given.claims:
+        claims.write(plain(made))
     if given.plot:
         plot(given.plot, {kind: runs[0] for kind, runs in kinds.items() if runs})
     if given.out:
-        given.out.write_text(json.dumps({"what": what, "claims": made, "runs": plain(kinds)}, indent=1) + "\n")
-    if given.claims:
-        claims.write(made)
+        given.out.write_text(json.dumps(plain({"what": what, "claims": made, "runs": kinds}), indent=1) + "\n")
 
 
 if __name__ == "__main__":

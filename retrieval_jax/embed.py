@@ -44,8 +44,8 @@ from retrieval_jax import embeddings, inference, pairs, paths, plans, tasks, vie
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.attributes import agreement
 from retrieval_jax.data import catalog as catalogs
-from retrieval_jax.data import fields, loading, pipeline
 from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import loading, pipeline, saved_fields
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures
 from retrieval_jax.data.pictures import hand_made, transforms
@@ -59,6 +59,7 @@ from retrieval_jax.workdir import checks, preflight, sides
 
 MODELS = (*hand_made.MODELS, "pretrained", "untrained", "trained")
 SPLITS = sides.SPLITS
+PREDICTED = 1 << 26  # probabilities of attributes in memory at once: listings times labels
 RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not reused
 _VAL_ROWS, _VAL_TOP = 200, 10  # listings and labels of the report's page of predicted attributes
 
@@ -421,21 +422,29 @@ class _Networks:
         key = (self._workdir, 0, "ema")
         if key not in self._loaded:
             self._loaded[key] = self._load(sides.Side(), self._workdir, "")
-        function = task.predict_fns["attributes"]
         for name in ("val", *SPLITS):
             split = getattr(catalog, name)
-            if split is None or not len(split):
-                continue
+            if split is not None and len(split):
+                file = self._workdir / "embeddings" / sides.MODEL / saved_fields.FOLDER / f"{name}.npz"
+                blocks = self._predicted(split, self._loaded[key][0].params)
+                saved_fields.save(file, blocks, Ids.of(split.ids).sha256())
+
+    def _predicted(self, split, params):
+        """Yields the chosen labels of a split and their probabilities, block after block."""
+        task, info = self._task()
+        function, step = task.predict_fns["attributes"], max(1, PREDICTED // len(info.label_names))
+        columns = inference.columns(function, split, self._config, self._workdir, "the predict function 'attributes'")
+        for start in range(0, len(split), step):
             out = inference.predict(
                 function,
-                self._loaded[key][0].params,
-                inference.columns(function, split, self._config, self._workdir, "the predict function 'attributes'"),
+                params,
+                columns,
+                rows=np.arange(start, min(len(split), start + step)),
                 mesh=self._mesh,
-                desc=f"embed: {name} attributes",
+                desc=f"embed: {split.name} attributes",
                 **inference.test_arguments(self._config),
             )
-            file = self._workdir / "embeddings" / sides.MODEL / fields.FOLDER / f"{name}.npz"
-            fields.save(file, out["chosen"], out["probabilities"])
+            yield out["chosen"], out["probabilities"]
 
     def _task(self):
         if self._own is None:  # one task: compiled once for "untrained" and "trained"

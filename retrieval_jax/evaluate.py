@@ -24,7 +24,7 @@ import numpy as np
 
 from retrieval_jax import arguments
 from retrieval_jax import workdir as work_directory
-from retrieval_jax.data import fields, loading
+from retrieval_jax.data import fields, loading, saved_fields
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.duplicates import thumbnails
@@ -168,7 +168,10 @@ def attribute_scores(workdir: pathlib.Path, catalog) -> dict:
       {split: {"num_listings", the scores of `scoring.attributes.summary`, "majority" {field: accuracy}, "calibration",
       "unseen" and "true_unseen" {"field+field": share}}}, of the splits with predictions and known attributes.
     """
-    folder, facts = workdir / "embeddings" / sides.MODEL / fields.FOLDER, workdir / "checkpoints" / "data_info.json"
+    folder, facts = (
+        workdir / "embeddings" / sides.MODEL / saved_fields.FOLDER,
+        workdir / "checkpoints" / "data_info.json",
+    )
     if not folder.is_dir() or not facts.exists():
         return {}
     info = info_lib.load(facts)
@@ -180,9 +183,8 @@ def attribute_scores(workdir: pathlib.Path, catalog) -> dict:
         file = folder / f"{name}.npz"
         if not file.exists():
             continue
-        (chosen, probabilities), (true, known) = fields.load(file, info), fields.true_labels(split, info)
-        if len(chosen) != len(split):
-            raise InputError(f"{file} has {len(chosen):,} listings, the {name} split {len(split):,}: run embed again")
+        chosen, probabilities = saved_fields.load(file, info, Ids.of(split.ids).sha256())
+        true, known = fields.true_labels(split, info)
         if not known.any():
             continue
         counted, shown = attributes.counts(chosen, true, known, of_label), chosen & known[:, of_label]

@@ -23,6 +23,7 @@ import string
 import numpy as np
 
 from retrieval_jax.data import catalog as catalogs
+from retrieval_jax.data import fields as field_lib
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
@@ -304,7 +305,7 @@ def _conditions_section(config, workdir, catalog) -> str:
         return ""
     rows.check(catalog, ranking, folder)
     ids = catalog.gallery.ids
-    made = attribute.of_split(catalog.gallery, fields, catalog.column_names, ids)
+    made = field_lib.of_split(catalog.gallery, fields, ids=ids)
     table = attribute.build(made, len(ids))
     found = []
     for query in choose(range(len(ranking)), config["report"]["rows"], config["report"]["seed"]):

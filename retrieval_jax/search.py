@@ -50,6 +50,7 @@ from retrieval_jax.scoring import ranking
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir import checks, sides
 
+ADDS_LISTINGS = ("global_reranking",)  # steps whose results were not all found by the index; "chosen" has none of them
 NETWORKS = (sides.MODEL, "pretrained")  # the models that the steps apply to
 
 
@@ -105,14 +106,30 @@ def _index_kwargs(config, gallery: Embeddings) -> dict:
     """Returns the arguments of the index, with the gallery's attributes in the place of the names of their columns."""
     kwargs = dict(config.search.index_kwargs)
     if config.search.index == "attribute" and isinstance(kwargs.get("fields"), (tuple, list)):
-        from retrieval_jax.data import loading  # here: other searches need no catalogue
+        from retrieval_jax.data import fields, loading  # here: other searches need no catalogue
         from retrieval_jax.index import attribute
 
-        catalog = loading.load(config.data)
-        split, names = catalog.split("gallery"), kwargs["fields"]
-        fields = attribute.of_split(split, names, catalog.column_names, gallery.ids)
-        kwargs["fields"] = attribute.build(fields, len(gallery))  # once for all stages
+        found = fields.of_split(loading.load(config.data).split("gallery"), kwargs["fields"], ids=gallery.ids)
+        kwargs["fields"] = attribute.build(found, len(gallery))  # once for all stages
     return kwargs
+
+
+def _check_attribute(kwargs, steps: list[Step]) -> None:
+    """Raises an InputError for settings of the index "attribute" that no search could keep to."""
+    from retrieval_jax.index import attribute
+
+    where = "config.search.index_kwargs"
+    if not kwargs.get("fields"):
+        raise InputError(
+            f"{where}: the index 'attribute' needs fields: name columns of the catalogue, such as ('colour', 'price'), "
+            "or a folder that `save` wrote"
+        )
+    attribute.parse(kwargs.get("conditions"), f"{where}.conditions")
+    if adding := [step.name for step in steps if step.name in ADDS_LISTINGS]:
+        raise InputError(
+            f"config.search.steps has {adding[0]!r}, which finds listings on its own, whether or not they meet the "
+            "conditions of the index 'attribute': use 'reranking', which reorders what the index found"
+        )
 
 
 def check(config, workdir) -> None:
@@ -128,6 +145,8 @@ def check(config, workdir) -> None:
     walk.chosen(config.search.get("stages", ()), steps)
     taken = pairs.arguments(index.get(config.search.index).Index, skip=2)
     pairs.check_arguments(config.search.index, config.search.index_kwargs, taken, "config.search.index_kwargs", "index")
+    if config.search.index == "attribute":
+        _check_attribute(config.search.index_kwargs, steps)
     chosen = set(sides.of(config).values())
     names, joined = work_directory.members(config), tuple(config.search.get("join", ()))
     if (names or joined) and not any(step.name in JOINS for step in steps):

@@ -1,6 +1,7 @@
 """Public weights embedded and scored with no training; pictures reach them as the weights say."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import ml_collections
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 
 from retrieval_jax import embed, inference, run, workdir
+from retrieval_jax.data import fields, loading, saved_fields
 from retrieval_jax.data import info as info_lib
-from retrieval_jax.data import loading
 from retrieval_jax.data.pictures import transforms
-from retrieval_jax.embeddings import Embeddings, evidence
+from retrieval_jax.embeddings import Embeddings, Ids, evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import pixels, pretrained
 from retrieval_jax.settings import base
@@ -134,3 +135,31 @@ def test_the_untrained_model_is_where_training_starts_public_weights_included(we
     embed.run(config, tmp_path)
     vectors = [Embeddings.load(tmp_path / "embeddings" / name / "query").block(0, 12) for name in config.embed.models]
     np.testing.assert_allclose(*vectors, atol=1e-5)
+
+
+def test_predicted_fields_are_written_block_after_block_with_their_ids(tmp_path, monkeypatch):
+    catalog = loading.load({"source": "synthetic", "kwargs": {"num_train": 40, "num_val": 5, "num_query": 4,
+                                                              "num_gallery": 12, "image_size": 16}})  # fmt: skip
+    info = fields.learned({"colour": fields.read(catalog.train, "colour")}, 1, (), 0)
+    labels, sizes = len(info.label_names), []
+
+    def predict(function, params, columns, rows, **kwargs):
+        sizes.append(len(rows))
+        chances = (rows[:, None] + np.arange(labels)) % labels / labels
+        return {"chosen": chances > 0.5, "probabilities": chances.astype(np.float32)}
+
+    monkeypatch.setattr(embed.inference, "predict", predict)
+    monkeypatch.setattr(embed.inference, "columns", lambda *args: {})
+    monkeypatch.setattr(embed.inference, "test_arguments", lambda config: {})
+    monkeypatch.setattr(embed, "PREDICTED", 5 * labels)
+    networks = object.__new__(embed._Networks)
+    networks._workdir, networks._config, networks._mesh = tmp_path, None, None
+    networks._own = SimpleNamespace(predict_fns={"attributes": None}), info
+    networks._loaded = {(tmp_path, 0, "ema"): (SimpleNamespace(params=None),)}
+    networks.save_fields(catalog)
+    assert sizes == [5, 4, 5, 5, 2]
+    file, ids = tmp_path / "embeddings" / "trained" / "fields" / "gallery.npz", Ids.of(catalog.gallery.ids)
+    chosen, chances = saved_fields.load(file, info, ids.sha256())
+    want = predict(None, None, None, np.arange(12))
+    np.testing.assert_array_equal(chosen, want["chosen"])
+    np.testing.assert_array_equal(chances, want["probabilities"] * want["chosen"])

@@ -432,7 +432,7 @@ def test_page_fits_phone_and_desktop_screens(shop, tmp_path):
 def test_the_conditions_of_a_search_are_explained_result_by_result(shop):
     gallery = shop.catalog.gallery
     object.__setattr__(gallery, "columns", {"colour": np.arange(len(gallery), dtype=np.int32) % 3 - 1})
-    object.__setattr__(shop.catalog, "column_names", {"colour": ["<red>", "blue"]})
+    object.__setattr__(gallery, "column_names", {"colour": ["<red>", "blue"]})
     kwargs = {"fields": ("colour",), "conditions": {"preferred": (("colour", ("<red>",)),)}}
     search = {"steps": (), "members": (), "index": "attribute", "index_kwargs": kwargs}
     page = page_of(shop, search=search)

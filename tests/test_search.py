@@ -3,6 +3,7 @@
 Longer than 400 lines: all of these tests make and search the same small embeddings.
 """
 
+import contextlib
 import json
 
 import numpy as np
@@ -483,5 +484,26 @@ def test_the_attribute_index_searches_under_conditions_on_columns_of_the_catalog
     have = [colour_of[ids[int(row)]] for row in found.item_rows[0] if row >= 0]
     assert have == [wanted] * min(20, list(colour_of.values()).count(wanted))
     config.search.index_kwargs.fields = ("color",)
-    with pytest.raises(InputError, match="no column 'color'"):
+    with pytest.raises(InputError, match="the field 'color' does not exist; did you mean colour"):
         search.run(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "steps, kwargs, says",
+    [
+        ((), {}, "'attribute' needs fields: name columns"),
+        ((), {"fields": ("colour",), "conditions": {"require": ()}}, "index_kwargs.conditions has 'require'"),
+        ((("global_reranking", {}),), {"fields": ("colour",)}, "'global_reranking', which finds listings on its own"),
+        ((("chosen", {}), ("reranking", {})), {"fields": ("colour",)}, ""),
+    ],
+)
+def test_settings_that_conditions_could_not_be_kept_with_are_refused(tmp_path, steps, kwargs, says):
+    config = make_config(steps=steps, models=("trained",))
+    config.search.index, config.search.index_kwargs = "attribute", kwargs
+    with pytest.raises(InputError, match=says) if says else contextlib.nullcontext():
+        search.check(config, tmp_path)
+
+
+def test_chosen_steps_add_no_listings():
+    candidates = (*choosing.WHITENINGS, *choosing.NEIGHBOURS)
+    assert not {name for steps in candidates for name, _ in steps} & {*search.ADDS_LISTINGS}

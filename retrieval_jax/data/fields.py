@@ -10,19 +10,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from retrieval_jax import brief, pairs
+from retrieval_jax import arguments, brief, pairs
 from retrieval_jax.data.catalog import Split
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.info import DataInfo, LearnedField
 from retrieval_jax.errors import InputError, short
-from retrieval_jax.files import arrays, atomic
 
-FOLDER = "fields"  # of predicted fields, beside the embeddings of a model's splits
 MINED = "mined"  # the field of the words that mine found in titles
 CATEGORY = "category"  # the field of all category levels, of which each listing has its leaf
 ABOVE = " > "  # between the names of a category's levels
@@ -53,6 +50,16 @@ class Field:
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
+
+    def take(self, rows: np.ndarray) -> Field:
+        """Returns the field of some listings [m], in the order given."""
+        counts = np.diff(self.indptr)[rows]
+        ends = np.cumsum(counts)
+        places = np.repeat(np.asarray(self.indptr)[rows] - (ends - counts), counts) + np.arange(counts.sum())
+        chance = None if self.probability is None else self.probability[places]
+        return dataclasses.replace(
+            self, indptr=np.append(0, ends), value_ids=np.asarray(self.value_ids)[places], probability=chance
+        )
 
     def row(self, number: int) -> list[tuple[str, float]]:
         """Returns the values of a listing with their probabilities, 1 for labels."""
@@ -125,22 +132,37 @@ def _hierarchy(split: Split) -> Field:
     return dataclasses.replace(plain, parents=np.asarray(parents, np.int32))
 
 
-def of_split(split: Split, names: Sequence[str], mined: tuple[Sequence[str], Ragged] | None = None) -> dict:
+def of_split(
+    split: Split,
+    names: Sequence[str],
+    mined: tuple[Sequence[str], Ragged] | None = None,
+    ids: Sequence[str] | None = None,
+) -> dict:
     """Returns what an index of attributes takes: {name: `Field`, or float32 [n] with NaN for unknown numbers}.
 
     Args:
       split: of a `Catalog`.
       names: see `read`; columns of numbers [n] may be among them.
       mined: see `read`.
+      ids: of the listings, in the order wanted; None for all of the split, in its order.
 
     Raises:
-      InputError: see `read`.
+      InputError: see `read`; or a listing is not in the split.
     """
-    found = {}
+    found, rows = {}, None
+    if ids is not None:
+        row_of = {item: row for row, item in enumerate(split.ids)}
+        if missing := [item for item in ids if item not in row_of]:
+            raise InputError(
+                f"{len(missing):,} listings of the gallery, first {missing[0]!r}, are not in the catalogue: embed the "
+                "gallery of this catalogue"
+            )
+        rows = np.array([row_of[item] for item in ids], np.int64)
     for name in names:
         column = split.columns[name] if name in split.columns and name not in split.column_names else None
         numeric = isinstance(column, np.ndarray) and column.dtype.kind == "f" and column.ndim == 1
-        found[name] = column if numeric else read(split, name, mined)
+        field = column if numeric else read(split, name, mined)
+        found[name] = field if rows is None else (field[rows] if numeric else field.take(rows))
     return found
 
 
@@ -262,16 +284,17 @@ def guides(given: Sequence[Mapping[str, str | Sequence[str]]], info: DataInfo) -
       info: of `learned`.
 
     Raises:
-      InputError: an unknown field or value, with near names, or several values of a field that has one.
+      InputError: an unknown field or value, with near names, several values of a field that has one, or another shape.
     """
-    place = {label: number for number, label in enumerate(info.label_names)}
+    place, where = {label: number for number, label in enumerate(info.label_names)}, "guides"
     fields, rows = {field.name: field for field in info.fields}, []
-    for one in given:
+    for number, one in enumerate(arguments.sequence(given, "given", where)):
         row = []
-        for name, values in one.items():
+        for name, values in arguments.mapping(one, f"given[{number}]", where).items():
             if name not in fields:
                 raise InputError(f"there is no field {short(name)!r}{pairs.near(name, list(fields))}")
-            values = [values] if isinstance(values, str) else list(values)
+            values = [values] if isinstance(values, str) else arguments.sequence(values, name, where)
+            values = [arguments.text(value, name, where) for value in values]
             if len(values) > fields[name].most:
                 what = f"at most {fields[name].most} values" if fields[name].many else "one value"
                 raise InputError(f"the field {name!r} has {what}, and {len(values)} are given: leave some out")
@@ -310,50 +333,6 @@ def predicted(chosen: np.ndarray, probabilities: np.ndarray, info: DataInfo) -> 
         )
         start = stop
     return found
-
-
-def save(file: pathlib.Path, chosen: np.ndarray, probabilities: np.ndarray) -> None:
-    """Writes predicted labels.
-
-    Args:
-      file: <work directory>/embeddings/trained/fields/<split>.npz.
-      chosen: bool [n, labels].
-      probabilities: float32 [n, labels].
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows, ids = np.nonzero(chosen)
-    indptr = np.concatenate([[0], np.cumsum(np.asarray(chosen, bool).sum(1))]).astype(np.int64)
-    atomic.write_npz(
-        file,
-        indptr=indptr,
-        label_ids=ids.astype(np.int32),
-        probabilities=np.asarray(probabilities, np.float32)[rows, ids],
-    )
-
-
-def load(file: pathlib.Path, info: DataInfo) -> tuple[np.ndarray, np.ndarray]:
-    """Reads what `save` wrote; `predicted` makes fields of it.
-
-    Args:
-      file: the file.
-      info: of the run.
-
-    Returns:
-      "chosen" bool [n, labels] and probabilities float32 [n, labels], 0 where not chosen.
-
-    Raises:
-      InputError: the file is missing, damaged, or of other labels.
-    """
-    kinds = {"indptr": (("int64",), 1), "label_ids": (("int32",), 1), "probabilities": (("float32",), 1)}
-    found = arrays.load_npz(file, kinds, remedy="run embed again")
-    rows, labels = Ragged(found["indptr"], found["label_ids"]), len(info.label_names)
-    ids = rows.values
-    if len(found["probabilities"]) != len(ids) or (len(ids) and (ids.min() < 0 or ids.max() >= labels)):
-        raise InputError(f"{file} is not of the {labels:,} labels of this run: run embed again")
-    owner = np.repeat(np.arange(len(rows)), np.diff(rows.indptr))
-    chosen, probabilities = np.zeros((len(rows), labels), bool), np.zeros((len(rows), labels), np.float32)
-    chosen[owner, ids], probabilities[owner, ids] = True, found["probabilities"]
-    return chosen, probabilities
 
 
 def true_labels(split: Split, info: DataInfo, mined: tuple[Sequence[str], Ragged] | None = None) -> tuple:

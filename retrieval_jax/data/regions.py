@@ -51,21 +51,33 @@ def of_split(split: Split, types: fields.Field, info: DataInfo, group: str = "")
       split: of a `Catalog`, with the column "box".
       types: its field of types.
       info: `DataInfo` of the types that are learned (`fields.learned`).
-      group: a text column that is equal for listings that show the same picture; "" where each shows its own.
+      group: a text column that is equal for listings that show the same picture, and "" for one that shows its own; ""
+        where each listing shows its own.
 
     Returns:
       The `Boxes`; listings without a box are left out.
 
     Raises:
-      InputError: no column of boxes, or no such text column.
+      InputError: no column of boxes of four numbers, no such text column, or a field of several types per listing.
     """
     if BOX not in split.columns:
         raise InputError(
             f"the {split.name} split has no column 'box': declare box=(('ymin', 'xmin', 'ymax', 'xmax'), 'number') in "
             "config.data.kwargs.columns"
         )
-    box = np.asarray(split.columns[BOX], np.float32)
-    name = info.fields[0].name
+    box, name = split.columns[BOX], info.fields[0].name
+    if not isinstance(box, np.ndarray) or box.dtype.kind not in "fiu" or box.shape != (len(split), 4):
+        shape = f"holds {list(box.shape[1:])} numbers" if isinstance(box, np.ndarray) else "holds no numbers"
+        raise InputError(
+            f"the column 'box' of the {split.name} split {shape} per listing, expected 4: declare "
+            "box=(('ymin', 'xmin', 'ymax', 'xmax'), 'number') in config.data.kwargs.columns"
+        )
+    if types.many or info.fields[0].many:
+        raise InputError(
+            f"config.train.task_kwargs.types: {name!r} has several values per listing, and a box has one type: name a "
+            "column of the kind 'category', or a category level"
+        )
+    box = box.astype(np.float32)
     ids, known = fields.encode({name: types}, info)
     label = np.full(len(split), -1, np.int32)
     label[known[:, 0]] = ids.values
@@ -77,7 +89,10 @@ def of_split(split: Split, types: fields.Field, info: DataInfo, group: str = "")
                 f"config.train.task_kwargs.group: the {split.name} split has no column of text {group!r}"
                 f"{pairs.near(group, texts)}"
             )
-        _, place = np.unique(np.asarray(column, object).astype(str), return_inverse=True)
+        texts = np.array([one or "" for one in column], object).astype(str)
+        _, place = np.unique(texts, return_inverse=True)
+        unknown = texts == ""  # pictures of which nothing is known are not one picture
+        place[unknown] = len(split) + np.arange(int(unknown.sum()))
     else:
         place = np.arange(len(split))
     usable = np.flatnonzero(np.isfinite(box).all(1))

@@ -231,6 +231,7 @@ def search(
     (state, seen), end, labels = start, grammar.end, jnp.arange(grammar.end + 1)
     rows = len(jax.tree.leaves(seen)[0])
     state, seen = jax.tree.map(lambda x: jnp.repeat(x, beam, axis=0), (state, seen))
+    given = None if given is None else _fitting(grammar, given)
     guide = None if given is None else _Guide(grammar, given)
 
     def scanned(carry, number):
@@ -290,6 +291,9 @@ def search(
     else:
         right = jnp.einsum("rbv,rv->rb", held.astype(jnp.float32), probabilities)
         worth = 2 * right / (length + probabilities.sum(axis=1, keepdims=True))
+        worth = jnp.where(
+            held.any(axis=-1), worth, jnp.exp(score)
+        )  # the F1 of no label is 1 where there is none, else 0
     best = jnp.argmax(jnp.where(score > -jnp.inf, worth, -jnp.inf), axis=1)
     return {
         "chosen": jnp.take_along_axis(held, best[:, None, None], axis=1)[:, 0],
@@ -304,6 +308,14 @@ def _of_fields(grammar: Grammar, expected: jax.Array) -> jax.Array:
     whole = jnp.asarray([not many and not may for many, may in zip(grammar.many, grammar.optional, strict=True)])
     totals = jnp.zeros((len(expected), len(grammar.sizes))).at[:, fields].add(expected)
     return jnp.where(whole[fields], expected / jnp.maximum(totals[:, fields], 1e-9), jnp.minimum(expected, 1.0))
+
+
+def _fitting(grammar: Grammar, given: jax.Array) -> jax.Array:
+    """Returns given labels bool [B, V] without those beyond what their field holds, which no sequence could have."""
+    fields, sizes = np.asarray(grammar.field_of)[:-1], np.asarray(grammar.sizes)
+    earlier = jnp.cumsum(given, axis=1) - given
+    place = earlier - earlier[:, (np.cumsum(sizes) - sizes)[fields]]
+    return given & (place < np.asarray(grammar.most)[fields])
 
 
 class _Guide:

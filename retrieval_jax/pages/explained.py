@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from retrieval_jax.pages.parts import section
 
 escape = html.escape
-STATES = {"matched": "yes", "predicted": "predicted", "relaxed": "no (relaxed)", "unknown": "unknown"}
+STATES = {"matched": "yes", "predicted": "predicted", "relaxed": "no (relaxed)", "unmet": "no", "unknown": "unknown"}
+EXCLUDED = {
+    "matched": "not excluded",
+    "predicted": "not excluded, predicted",
+    "unmet": "excluded",
+    "unknown": "unknown",
+}
 
 
 def explained_section(conditions: str, found: Sequence[tuple[str, Sequence[tuple[str, Sequence[Mapping]]]]]) -> str:
@@ -40,9 +46,7 @@ def _title(reason: Mapping) -> str:
 
 
 def _state(reason: Mapping) -> str:
-    if reason["kind"] == "excluded":
-        return "unknown" if reason["state"] == "unknown" else "not excluded"
-    text = STATES[reason["state"]]
+    text = (EXCLUDED if reason["kind"] == "excluded" else STATES)[reason["state"]]
     if reason["values"]:
         text += f", {', '.join(reason['values'])}"
     return f"{text} ({reason['probability']:.0%})" if reason["state"] == "predicted" else text

@@ -1,7 +1,8 @@
 """Binary codes: every dimension becomes its sign, so that cosine is Hamming distance.
 
 For vectors of a middle stage of a network (`pool_stages`), whose signs say which patterns are there. Cosine = 1 - 2 *
-(differing signs) / dimensions, so exact search and ensembles take the codes as they are; `index = "binary"` packs them.
+(differing signs) / dimensions, so exact search and ensembles take the codes as they are. `index = "binary"` does not
+pack them: it makes codes of its own of whatever vectors it gets, after a rotation.
 """
 
 from __future__ import annotations

@@ -56,6 +56,16 @@ def test_columns_levels_and_mined_words_are_fields_side_by_side():
     assert parents["shoes > boots"] == "shoes" and parents["tops > shirts"] == "tops" and parents["shoes"] == ""
 
 
+def test_fields_of_some_listings_are_in_the_order_asked_for():
+    found = fields.of_split(SPLIT, ["parts", "price", "category"], ids=["item3", "item0"])
+    assert rows_of(found["parts"]) == [["hood"], ["hood", "zip"]] and found["parts"].many
+    assert found["price"].tolist() == [4, 1] and rows_of(found["category"]) == [["tops"], ["shoes > boots"]]
+    chances = fields.Field(["a", "b"], np.array([0, 2, 3]), np.array([0, 1, 1]), np.array([0.1, 0.2, 0.3])).take([1, 0])
+    assert rows_of(chances) == [["b"], ["a", "b"]] and chances.probability.tolist() == [0.3, 0.1, 0.2]
+    with pytest.raises(InputError, match="1 listings of the gallery, first 'other', are not in the catalogue"):
+        fields.of_split(SPLIT, ["parts"], ids=["item3", "other"])
+
+
 def test_a_split_without_the_column_has_unknown_values_and_an_unknown_field_near_names():
     bare = make_catalog()
     bare.train.columns = {}
@@ -121,9 +131,15 @@ def test_guides_are_checked_with_near_names():
         ({"color": "red"}, "no field 'color'.*colour"),
         ({"colour": "reed"}, "'colour' has no value 'reed'.*red"),
         ({"colour": ["red", "blue"]}, "'colour' has one value, and 2 are given"),
+        ({"colour": 3}, "guides: colour=3, expected a list"),
+        ({"colour": None}, "guides: colour=None, expected a list"),
+        ({"parts": [3]}, "guides: parts=3, expected a text"),
+        ("red", r"guides: given\[0\]='red', expected a dict"),
     ):
         with pytest.raises(InputError, match=says):
             fields.guides([wrong], info)
+    with pytest.raises(InputError, match="guides: given=None, expected a list"):
+        fields.guides(None, info)
 
 
 def test_predictions_become_fields_with_probabilities():
@@ -157,22 +173,6 @@ def test_the_embedded_catalogue_has_its_true_attributes_as_fields():
     truth = loading.synthetic.attributes(loading.Shop(num_train=40, num_val=8, num_query=4, num_gallery=12,
                                                       image_size=16), "train", np.arange(40))  # fmt: skip
     assert fields.read(catalog.train, "colour").value_ids.tolist() == truth["colour"].tolist()
-
-
-def test_predicted_labels_are_saved_and_read(tmp_path):
-    given = {name: fields.read(SPLIT, name) for name in ("colour", "parts")}
-    info = fields.learned(given, 1, ("parts",), 0)
-    chosen = np.array([[1, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0] * 5], bool)
-    probabilities = np.linspace(0.1, 0.9, 15, dtype=np.float32).reshape(3, 5)
-    fields.save(tmp_path / "made" / "val.npz", chosen, probabilities)
-    found, chances = fields.load(tmp_path / "made" / "val.npz", info)
-    np.testing.assert_array_equal(found, chosen)
-    np.testing.assert_array_equal(chances, probabilities * chosen)
-    few = fields.learned({"colour": given["colour"]}, 1, (), 0)
-    with pytest.raises(InputError, match="not of the 3 labels"):
-        fields.load(tmp_path / "made" / "val.npz", few)
-    with pytest.raises(InputError, match="run embed again"):
-        fields.load(tmp_path / "gallery.npz", info)
 
 
 def test_true_labels_of_a_split():

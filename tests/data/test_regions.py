@@ -5,6 +5,7 @@ import pytest
 
 from retrieval_jax.data import fields, regions
 from retrieval_jax.data.catalog import Catalog, Split
+from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
 
 NAN = (np.nan,) * 4
@@ -34,6 +35,26 @@ def test_listings_of_one_picture_are_one_example():
     assert [len(one["boxes"]) for one in true] == [1, 1, 1]  # the box of unknown type is not scored
     alone = regions.of_split(split, kinds, info)
     assert alone.rows.tolist() == [0, 2, 3, 4] and alone.boxes.shape == (4, 1, 4)
+
+
+def test_pictures_without_a_group_are_each_their_own():
+    split = make_split(photo=["", "p", "", "p", ""])
+    kinds = fields.read(split, "kind")
+    found = regions.of_split(split, kinds, fields.learned({"kind": kinds}, 1, (), 0), "photo")
+    assert sorted(found.rows.tolist()) == [0, 2, 3, 4] and found.boxes.shape == (4, 1, 4)
+
+
+def test_boxes_of_other_than_four_numbers_and_several_types_are_refused():
+    for box in (BOXES[:, :3], BOXES[:, 0], ["a"] * 5):
+        split = make_split(box=box)
+        kinds = fields.read(split, "kind")
+        info = fields.learned({"kind": kinds}, 1, (), 0)
+        with pytest.raises(InputError, match="'box' of the train split holds .* per listing, expected 4"):
+            regions.of_split(split, kinds, info)
+    split = make_split(kind=Ragged.of([(0, 1), (1,), (), (0,), (1,)]))
+    kinds = fields.read(split, "kind")
+    with pytest.raises(InputError, match="types: 'kind' has several values per listing"):
+        regions.of_split(split, kinds, fields.learned({"kind": kinds}, 1, (), 0))
 
 
 def test_missing_columns_are_named():

@@ -1,6 +1,7 @@
 """The attribute index: equal to brute force over the matching rows, never short, and with the reasons."""
 
 import contextlib
+import dataclasses
 import json
 import warnings
 from unittest import mock
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import attribute_catalogues as catalogues
+from retrieval_jax.data import fields as field_lib
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import attribute, exact
@@ -30,6 +32,7 @@ def small(few):
         mock.patch.object(scan, "MARGIN", 1),
         mock.patch.object(scan, "PART", 8),
         mock.patch.object(scan, "BLOCK", 8),
+        mock.patch.object(scan, "NUMBERS", 8),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
@@ -151,6 +154,24 @@ def test_a_candidate_scan_searches_the_listings_that_share_most():
         index.candidates({"color": {"red": 1.0}}, 3)
     with pytest.raises(InputError, match="from 0 to 1"):
         index.candidates({"colour": {"red": 2.0}}, 3)
+    with pytest.raises(InputError, match="'price' is a number"):
+        index.candidates({"price": {"red": 1.0}}, 3)
+
+
+def test_rows_of_a_candidate_scan_are_checked_and_made_unique():
+    index, queries = attribute.Index(np.eye(4) + 1, list("abcd"), fields={}), np.eye(4)[:2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert index.among(queries, [[2, 0, 2, 3], np.array([1, 3])], 2).item_rows.tolist() == [[0, 2], [1, 3]]
+    with pytest.warns(UserWarning, match="1 of 2 queries have fewer than 2 results"):
+        assert index.among(queries, [[0, 0], [1, 3]], 2).item_rows.tolist() == [[0, -1], [1, 3]]
+    for rows, says in (
+        ([[0]], "1 lists of rows for 2 queries"),
+        ([[0], [4]], r"rows\[1\]"),
+        ([[-1], [0]], r"rows\[0\]"),
+    ):
+        with pytest.raises(InputError, match=says):
+            index.among(queries, rows, 1)
 
 
 @quick
@@ -193,6 +214,24 @@ def test_predicted_values_are_told_apart_from_known_ones():
         index.explain(found, 0, {"colour": np.ones(2)})
     with pytest.raises(InputError, match="a weight for 'color'"):
         index.explain(found, 0, {"colour": np.ones(4)}, {"color": 1.0})
+    for query in (1, -1, "0"):
+        with pytest.raises(InputError, match="expected an integer from 0 to 0"):
+            index.explain(found, query)
+
+
+def test_predicted_exclusions_and_unmet_clauses_have_states_of_their_own():
+    kinds = Field(["top", "shirt", "leather"], [0, 1, 2, 3], [1, 2, 1], np.array([0.625, 1, 1]), [-1, 0, -1])
+    table = attribute.build({"kind": kinds, "price": [5, 6, 7]}, 3)
+    given = attribute.parse(
+        {"required": [("price", 6, None)], "preferred": [("kind", ("shirt",))], "excluded": [("kind", ("leather",))]}
+    )
+    found = attribute.reasons(table, given, np.arange(3))
+    assert [[one.state for one in row] for row in found] == [
+        ["unmet", "predicted", "predicted"],
+        ["matched", "relaxed", "unmet"],
+        ["matched", "matched", "matched"],
+    ]
+    assert found[0][2].values == ("shirt",) and found[0][2].probability == pytest.approx(0.625)
 
 
 def test_the_seam_of_indexes_returns_a_ranking_and_warns_of_short_results():
@@ -221,14 +260,25 @@ def test_a_saved_index_is_read_memory_mapped(tmp_path):
         attribute.Index(np.ones((2, 3)), fields=attribute.build(catalogues.fields(found), 3))
 
 
-def test_columns_of_a_split_are_fields():
-    class Ragged:
-        indptr, values = np.array([0, 2, 2, 3]), np.array([1, -1, 0])
+def test_a_saved_table_is_of_its_own_ids(tmp_path):
+    index, ids, _ = built([dict(vector=(1, 0, 0), colour=["red"], brand=["Bolt"], price=2.0)] * 3)
+    index.save(tmp_path / "table")
+    for other in (["x", "y", "z"], ids[::-1]):
+        with pytest.raises(InputError, match="listings with other ids than this gallery's, or in another order"):
+            attribute.Index(index.exact.gallery, other, fields=tmp_path / "table")
+    attribute.Index(index.exact.gallery, fields=tmp_path / "table")  # without ids there is nothing to compare
+    attribute.Index(index.exact.gallery, fields=index.table).save(tmp_path / "table")
+    attribute.Index(index.exact.gallery, ids, fields=tmp_path / "table")
 
-    names = ["a", "b"]
-    many, one = attribute.of_column(Ragged, names), attribute.of_column(np.array([1, -1, 0], np.int32), names)
-    assert many.indptr.tolist() == one.indptr.tolist() == [0, 1, 1, 2]
-    assert many.value_ids.tolist() == one.value_ids.tolist() == [1, 0]
-    assert attribute.of_column(np.array([1.5, np.nan]), None).dtype == np.float32
-    with pytest.raises(InputError, match="an attribute or a number per listing"):
-        attribute.of_column(np.zeros((3, 4)), None)
+
+def test_exact_search_inside_takes_no_arguments():
+    with pytest.raises(InputError, match="index 'exact' has no argument 'bits'"):
+        attribute.Index(np.ones((2, 3)), fields={}, inner_kwargs={"bits": 8})
+
+
+def test_the_index_takes_the_fields_of_a_catalogue_and_of_predictions():
+    labels = field_lib.Field(["red", "blue"], np.array([0, 1, 1, 3]), np.array([1, 0, 1]), many=True)
+    chances = dataclasses.replace(labels, probability=np.array([0.5, 0.75, 1], np.float32))
+    index = attribute.Index(np.eye(3) + 1, fields={"colour": labels, "predicted": chances})
+    assert index.facets() == {"colour": [("blue", 2), ("red", 1)], "predicted": [("blue", 2), ("red", 1)]}
+    assert index.table.chances(index.table.number("predicted", "blue"), np.array([0, 2])).tolist() == [0.5, 1]

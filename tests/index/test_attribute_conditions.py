@@ -65,6 +65,9 @@ def test_json_config_pairs_and_objects_are_the_same_conditions():
         ({"required": [("price", 2, 3)], "excluded": [("price", None, 9)]}, "'2 <= price <= 3', which is required"),
         ({"required": [("colour", [])]}, "neither values nor a range"),
         ({"required": [{"field": "price"}]}, "neither values nor a range"),
+        ({"required": [("price", float("-inf"), None)]}, "the range of price has no end"),
+        ({"required": [("price", float("-inf"), float("inf"))]}, "the range of price has no end"),
+        ({"required": [("price", float("inf"), None)]}, "the range of price lies at infinity"),
         ({"required": [("price", float("nan"), 1)]}, "low=nan, expected a finite number"),
         ({"required": [("price", "1", 2)]}, "low='1'"),
         ({"required": [("colour", [3])]}, "values=3"),
@@ -147,11 +150,28 @@ def test_an_empty_match_is_a_short_result_with_a_note(index):
         ((["a"], [0, 1], [1]), "value_ids from 1 to 1, but there are 1 values"),
         ((["a"], [0, 1], [0], [1.5]), "probability needs one number above 0"),
         ((["a"], [0, 1], [0], None, [1]), "parents needs one row"),
+        ((["a\ud800"], [0, 1], [0]), "the value .*ud800.* is not valid Unicode: rename it"),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(arguments, words):
     with pytest.raises(InputError, match=words):
         Field(*arguments)
+
+
+def test_names_of_fields_that_no_file_can_hold_are_refused():
+    for field in (Field.of(["a"]), [1.0]):
+        with pytest.raises(InputError, match="the field .*udc80.* is not valid Unicode"):
+            attribute.build({"a\udc80": field}, 1)
+
+
+def test_ranges_that_let_the_unknown_pass_do_not_contradict_an_exclusion(index):
+    wanted = {"field": "price", "high": 100, "unknown": True}
+    out = {"field": "price", "high": 200}
+    assert matches(index, required=[wanted], excluded=[out]) == [3]  # no price is left, the unknown one is
+    for given in ({"required": [{**wanted, "unknown": False}]}, {"preferred": [wanted], "unknown": True}):
+        excluded = {**out, "unknown": given.pop("unknown", False)}
+        with pytest.raises(InputError, match="are excluded by"):
+            parse({**given, "excluded": [excluded]})
 
 
 def test_prices_are_compared_as_the_numbers_they_are_kept_as():

@@ -142,6 +142,20 @@ def test_a_hierarchy_grows_but_does_not_change(tmp_path):
         Field.of(["a"], {"a": "b", "b": "a"})
 
 
+def test_results_of_before_a_compaction_are_not_explained(tmp_path):
+    fields, query = {"colour": Field.of(["red", "blue"])}, np.array([[0.0, 1]])
+    with attribute.create(tmp_path / "i", np.eye(2), fields, ["a", "b"]) as store:
+        found = store.search(query, 1)
+        assert [one.id for one in store.explain(found, 0)] == ["b"]
+        with pytest.raises(InputError, match="query=1, expected an integer from 0 to 0"):
+            store.explain(found, 1)
+        store.delete(["a"])
+        store.compact()
+        with pytest.raises(InputError, match=r"generation 1, now 2\), whose rows have other numbers: search again"):
+            store.explain(found, 0)
+        assert [one.id for one in store.explain(store.search(query, 1), 0)] == ["b"]
+
+
 def test_damage_is_named(tmp_path):
     state = small(tmp_path / "i")
     assert state

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrieval_jax import index
-from retrieval_jax.embeddings import Embeddings, Shards
+from retrieval_jax.embeddings import Embeddings, Ids, Shards
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
 
@@ -180,3 +180,15 @@ def test_progress_counts_gallery_blocks_and_small_searches_are_quiet(monkeypatch
     monkeypatch.setattr(exact, "QUIET_PAIRS", 100)
     made.search(rng.standard_normal((7, 4)), 2)
     assert "9/9" in capfd.readouterr().err  # 3 blocks of queries, 3 of the gallery
+
+
+def test_rows_of_a_few_query_ids_are_found_by_bisection():
+    rng = np.random.default_rng(0)
+    ids = [f"é{number}" for number in rng.integers(0, 60, 300)]  # each occurs about five times
+    engine = exact.Index(np.ones((300, 2)), ids)
+    names = ["é7", "none", "é15", "zzz", ""]
+    few = engine.own_rows(Ids.of(names[:4]))
+    want = [(query, row) for query, item in enumerate(names) for row in range(300) if ids[row] == item]
+    assert few.tolist() == [list(pair) for pair in want] and len(want) > 2
+    many = engine.own_rows(Ids.of([*names, *(f"x{number}" for number in range(50))]))  # all ids are read
+    assert many.tolist() == few.tolist()

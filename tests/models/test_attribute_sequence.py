@@ -153,3 +153,22 @@ def test_every_parameter_of_the_decoder_gets_a_gradient_and_later_labels_depend_
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
     one, other = logits(params, 2), logits(params, 4)
     assert np.allclose(one[:, :2], other[:, :2]) and np.abs(one[:, 2:] - other[:, 2:]).min() > 0
+
+
+def test_given_labels_beyond_what_a_field_holds_are_left_out():
+    found = searched((0, 2, 3, 4), beam=3)  # of three colours, a listing has two at most
+    for picture in range(2):
+        assert {0, 2, 3} <= set(np.flatnonzero(found["chosen"][picture]).tolist()) and not found["chosen"][picture, 4]
+        assert np.isfinite(found["probabilities"][picture]).all()
+    for name, expected in searched((0, 2, 3), beam=3).items():
+        np.testing.assert_array_equal(found[name], expected)
+
+
+def test_no_label_at_all_is_chosen_where_that_is_likeliest():
+    grammar = Grammar((2,), (True,), (True,), (2,))
+
+    def step(state, seen, before):
+        return state, jnp.where(before[:, None] == START, jnp.log(jnp.array([0.06, 0.04, 0.9])), 0.0)
+
+    found = search(step, ((jnp.zeros((1, 1)),), (jnp.arange(1),)), grammar, beam=8)
+    assert not found["chosen"].any() and np.isclose(found["log_probability"][0], np.log(0.9))

@@ -3,8 +3,9 @@
 import numpy as np
 
 from retrieval_jax import evaluate
-from retrieval_jax.data import fields, loading
+from retrieval_jax.data import fields, loading, saved_fields
 from retrieval_jax.data import info as info_lib
+from retrieval_jax.embeddings import Ids
 from retrieval_jax.files import atomic
 from retrieval_jax.pages import fields as page
 from retrieval_jax.scoring import tables, written
@@ -18,8 +19,8 @@ def test_saved_predictions_are_scored_and_shown(tmp_path, capsys):
     info_lib.save(tmp_path / "checkpoints" / "data_info.json", info)
     assert evaluate.attribute_scores(tmp_path, catalog) == {} and page.sections({}) == []
     true, known = fields.true_labels(catalog.query, info)
-    folder = tmp_path / "embeddings" / "trained" / fields.FOLDER
-    fields.save(folder / "query.npz", true, np.full(true.shape, 0.9))
+    ids, folder = Ids.of(catalog.query.ids).sha256(), tmp_path / "embeddings" / "trained" / saved_fields.FOLDER
+    saved_fields.save(folder / "query.npz", [(true, np.full(true.shape, 0.9))], ids)
     found = evaluate.attribute_scores(tmp_path, catalog)
     scores = found["query"]
     assert scores["num_listings"] == 6 and scores["precision"] == scores["recall"] == scores["set_f1"] == 1.0
@@ -27,7 +28,7 @@ def test_saved_predictions_are_scored_and_shown(tmp_path, capsys):
     assert np.isclose(scores["calibration"]["ece"], 0.1, atol=1e-6)
     assert scores["unseen"] == scores["true_unseen"] and set(scores["unseen"]) == {"top+colour"}
     wrong = np.roll(true, 1, axis=0)
-    fields.save(folder / "query.npz", wrong, np.full(true.shape, 0.5))
+    saved_fields.save(folder / "query.npz", [(wrong, np.full(true.shape, 0.5))], ids)
     assert evaluate.attribute_scores(tmp_path, catalog)["query"]["set_f1"] < 1
     tables.print_attributes(found)
     assert "colour" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -27,7 +28,7 @@ from retrieval_jax.index.attribute import inner as inner_lib
 from retrieval_jax.index.attribute.conditions import Clause, Conditions, parse
 from retrieval_jax.index.attribute.encoding import build
 from retrieval_jax.index.attribute.explain import Explanation, Reason, explain, reasons
-from retrieval_jax.index.attribute.fields import Field, of_column, of_split
+from retrieval_jax.index.attribute.fields import Field
 from retrieval_jax.index.attribute.finding import Found
 from retrieval_jax.index.attribute.scan import Scan
 from retrieval_jax.index.attribute.store import Store, create, open
@@ -46,8 +47,6 @@ __all__ = [
     "Table",
     "build",
     "create",
-    "of_column",
-    "of_split",
     "open",
     "parse",
     "reasons",
@@ -67,8 +66,8 @@ class Index:
       inner_kwargs: its arguments.
 
     Raises:
-      InputError: fields that do not match the gallery, unknown or contradictory conditions, or an inner index that
-        cannot be made.
+      InputError: fields that do not match the gallery, or were saved of other ids; unknown or contradictory conditions;
+        or an inner index that cannot be made.
     """
 
     def __repr__(self) -> str:
@@ -87,7 +86,7 @@ class Index:
         self.exact = exact.Index(gallery, ids)
         rows = len(self.exact.gallery)
         if isinstance(fields, (str, os.PathLike)):
-            fields = storage.read(pathlib.Path(fields))
+            fields = storage.read(pathlib.Path(fields), self._ids_sha256())
         self.table = fields if isinstance(fields, Table) else build(fields, rows)
         if self.table.rows != rows:
             raise InputError(f"index attribute: fields of {self.table.rows} listings for a gallery of {rows}")
@@ -95,6 +94,9 @@ class Index:
         self.scan = Scan(self.exact)
         kwargs = arguments.mapping(inner_kwargs, "inner_kwargs", "index attribute")
         self.inner = inner_lib.make(inner, gallery, ids, kwargs, self.table)
+
+    def _ids_sha256(self) -> str:
+        return "" if self.exact.ids is None else self.exact.ids.sha256()
 
     def search(self, queries: np.ndarray | Embeddings, k: int = 10) -> Ranking:
         """Returns the ranking of `find` under the index's own conditions; warns if they could not be met as asked."""
@@ -149,22 +151,41 @@ class Index:
 
         Args:
           queries: see `find`.
-          rows: per query the ascending rows to search.
-          k: results per query.
+          rows: per query the rows to search, in any order.
+          k: results per query; the ranking is padded, with a warning, where fewer rows are given.
+
+        Raises:
+          InputError: not one list of rows per query, rows that do not exist, or queries that `find` refuses.
         """
         ids, vectors, k = self.exact.check(queries, k)
+        several, count = arguments.sequence(rows, "rows", "among"), len(self.exact.gallery)
+        if len(several) != len(vectors):
+            raise InputError(f"among: {len(several)} lists of rows for {len(vectors)} queries: give one per query")
+        rows = [
+            np.unique(arguments.rows(some, f"rows[{query}]", "among", ("n",), count))
+            for query, some in enumerate(several)
+        ]
         own = self.exact.own_rows(ids)
         out = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
         for query, some in enumerate(rows):
             block, lengths, mine = exact.query_block(vectors, ids, own, query, query + 1)
             for part, found in zip(out, self.scan.search(block, lengths, k, some, mine), strict=True):
                 part[query] = found[0]
+        if few := int((out[0] < 0).any(1).sum()):
+            warnings.warn(
+                f"among: {few:,} of {len(vectors):,} queries have fewer than {k} results: give more rows, such as a "
+                "larger budget of candidates, or a smaller k",
+                stacklevel=2,
+            )
         return self.exact.ranking(ids, *out, vectors)
 
     def explain(self, found: Found, query: int, parts=None, weights=None) -> list[Explanation]:
         """Explains the results of a query; see `explain.explain`."""
-        rows = found.ranking.item_rows[query]
-        names = [str(row) if self.exact.ids is None else self.exact.ids[int(row)] for row in rows if row >= 0]
+        ids = self.exact.ids
+
+        def names(rows: np.ndarray) -> list[str]:
+            return [str(row) if ids is None else ids[row] for row in rows.tolist()]
+
         return explain(self.table, found, query, names, parts, weights)
 
     def save(self, folder: str | os.PathLike) -> pathlib.Path:
@@ -173,4 +194,4 @@ class Index:
         Args:
           folder: where to write them; an older index there is replaced.
         """
-        return atomic.replace_folder(folder, lambda new: storage.write(self.table, new))
+        return atomic.replace_folder(folder, lambda new: storage.write(self.table, new, self._ids_sha256()))

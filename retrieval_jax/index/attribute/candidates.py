@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from retrieval_jax import arguments
+from retrieval_jax.errors import InputError
 from retrieval_jax.index.attribute.table import Table, to_rows
 
 
@@ -24,13 +25,15 @@ def worth(table: Table, attributes: Mapping[str, Mapping[str, float]]) -> np.nda
       attributes: {field: {value: probability}} predicted for the query; values that no listing has are ignored.
 
     Raises:
-      InputError: an unknown field, or a probability out of range.
+      InputError: an unknown field, one of numbers, or a probability out of range.
     """
     where = "candidates"
     out = np.zeros(table.rows, np.float32)
     for field, values in sorted(arguments.mapping(attributes, "attributes", where).items()):
         table.check_field(field, where)
-        known = table.number_of[table.fields.index(field)] if field in table.fields else {}
+        if field not in table.fields:
+            raise InputError(f"{where}: {field!r} is a number, which has no values to share: leave it out")
+        known = table.number_of[table.fields.index(field)]
         for value, chance in sorted(arguments.mapping(values, f"attributes[{field!r}]", where).items()):
             chance = arguments.number(chance, f"attributes[{field!r}][{value!r}]", where, low=0, high=1)
             if value in known:
@@ -57,7 +60,17 @@ def choose(table: Table, attributes: Mapping[str, Mapping[str, float]], budget: 
       InputError: see `worth`, or a budget below 1.
     """
     budget = arguments.integer(budget, "budget", "candidates")
-    shared = worth(table, attributes)
+    return best(worth(table, attributes), budget, place)
+
+
+def best(shared: np.ndarray, budget: int, place: np.ndarray) -> np.ndarray:
+    """Returns the rows that share most, at most `budget`, ascending.
+
+    Args:
+      shared: [rows] from `worth`.
+      budget: see `choose`.
+      place: see `choose`.
+    """
     rows = np.flatnonzero(shared > 0)
     if len(rows) > budget:
         least = -np.partition(-shared[rows], budget - 1)[budget - 1]

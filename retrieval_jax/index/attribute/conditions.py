@@ -188,8 +188,12 @@ def _checked(clause: Clause, where: str) -> Clause:
     low, high = ends
     if clause.values and (low is not None or high is not None):
         raise InputError(f"{where} ({clause.field}) has values and a range: give two clauses")
-    if not clause.values and clause.low is None and clause.high is None:
+    if not clause.values and low is None and high is None:
+        if clause.low is not None or clause.high is not None:
+            raise InputError(f"{where}: the range of {clause.field} has no end, so it says nothing: give a finite one")
         raise InputError(f"{where} ({clause.field}) has neither values nor a range: nothing could match it")
+    if low == math.inf or high == -math.inf:
+        raise InputError(f"{where}: the range of {clause.field} lies at infinity, where no number is: give finite ends")
     if low is not None and high is not None and low > high:
         raise InputError(f"{where}: the range of {clause.field} is empty, from {low:g} to {high:g}: swap its ends")
     return Clause(clause.field, tuple(dict.fromkeys(clause.values)), low, high, clause.unknown)
@@ -215,7 +219,8 @@ def _check_contradictions(given: Conditions, where: str) -> None:
                     raise InputError(
                         f"{where}: {clause.field} {both[0]!r} is {kind} and excluded: remove it from one of them"
                     )
-                if clause.is_range and out.is_range and _inside(clause, out):
+                unknown_matches = clause.unknown and not out.unknown
+                if clause.is_range and out.is_range and not unknown_matches and _inside(clause, out):
                     raise InputError(f"{where}: all numbers of '{clause}', which is {kind}, are excluded by '{out}'")
 
 

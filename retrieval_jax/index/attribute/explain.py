@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -24,9 +24,11 @@ class Reason:
       kind: "required", "preferred" or "excluded".
       clause: the clause.
       state: "matched": the listing is known to meet it (an excluded clause: to be something else); "predicted": it
-        meets it by a prediction; "relaxed": a preferred clause that it does not meet; "unknown": the listing has no
-        value there, which the clause lets pass.
-      values: the listing's values that meet it, or its number as text.
+        does so by a prediction; "relaxed": a preferred clause that it does not meet; "unmet": a required clause that it
+        does not meet, or an excluded one that applies to it, which no search of this index returns; "unknown": the
+        listing has no value there, which the clause lets pass.
+      values: the listing's values that meet it, or its number as text; of an excluded clause, what it is predicted to
+        be instead.
       probability: of the likeliest of these values, 1 where it is known; None where there are none.
     """
 
@@ -87,14 +89,18 @@ def _reason(table: Table, kind: str, clause: Clause, meets: bool, row: int) -> R
         (_, has, chances), field = next(table.values_of(np.array([row]))), table.fields.index(clause.field)
         known = bool((table.field_of[has] == field).any())
         here = np.flatnonzero(np.isin(has, wanted))
+        if kind == "excluded":  # what it is instead, without the ancestors of its own values
+            above = {int(table.parent[value]) for value in has.tolist()}
+            own = [value not in above for value in has.tolist()]
+            here = np.flatnonzero((table.field_of[has] == field) & np.array(own, bool))
         values = tuple(table.names[value] for value in has[here].tolist())
         chance = (1.0 if chances is None else float(chances[here].max())) if len(here) else None
-    if kind == "excluded":
-        return Reason(kind, clause, "matched" if known else "unknown")
-    if not meets:
-        return Reason(kind, clause, "relaxed")
+    if meets == (kind == "excluded"):
+        return Reason(kind, clause, "relaxed" if kind == "preferred" else "unmet")
     if not known:
         return Reason(kind, clause, "unknown")
+    if kind == "excluded" and chance == 1:
+        return Reason(kind, clause, "matched")
     return Reason(kind, clause, "matched" if chance == 1 else "predicted", values, chance)
 
 
@@ -104,7 +110,7 @@ def reasons(table: Table, given: Conditions, rows: np.ndarray) -> list[tuple[Rea
     Args:
       table: the attributes.
       given: checked conditions.
-      rows: [n] rows that meet what is required.
+      rows: [n] rows, such as those of a ranking.
     """
     clauses = [(kind, clause, table.of_clause(clause)) for kind, clause in given.clauses()]
     return [
@@ -117,7 +123,7 @@ def explain(
     table: Table,
     found: Found,
     query: int,
-    names: Sequence[str],
+    names: Callable[[np.ndarray], list[str]],
     parts: Mapping[str, np.ndarray] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> list[Explanation]:
@@ -127,7 +133,7 @@ def explain(
       table: the attributes.
       found: what a search returned.
       query: number of the query.
-      names: k ids of its results.
+      names: returns the ids of rows.
       parts: {name: [k] similarities of its results}, such as those of appearance, colour and embedding.
       weights: {name: weight of the part in the score}; 1 for a part that is not named.
 
@@ -151,7 +157,8 @@ def explain(
             )
         values[name] = part, arguments.number(weights.get(name, 1.0), f"weights[{name!r}]", WHERE)
     out = []
-    because = reasons(table, found.conditions[query], rows[rows >= 0])
+    there = rows[rows >= 0]
+    because, named = reasons(table, found.conditions[query], there), names(there)
     for place in np.flatnonzero(rows >= 0).tolist():
         row = int(rows[place])
         given = {name: (float(part[place]), weight) for name, (part, weight) in values.items()}
@@ -159,5 +166,5 @@ def explain(
         shares = {
             name: (part, weight, abs(part * weight) / total if total else 0.0) for name, (part, weight) in given.items()
         }
-        out.append(Explanation(names[place], row, float(scores[place]), because[place], shares))
+        out.append(Explanation(named[place], row, float(scores[place]), because[place], shares))
     return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -40,7 +39,7 @@ class Field:
     __repr__ = brief.line
 
     def __post_init__(self):
-        names = [arguments.text(name, "values", WHERE) for name in arguments.sequence(self.values, "values", WHERE)]
+        names = [_name(name, "value") for name in arguments.sequence(self.values, "values", WHERE)]
         indptr = arguments.array(self.indptr, "indptr", WHERE, ("n + 1",), kind="integers")
         ids = arguments.array(self.value_ids, "value_ids", WHERE, ("entries",), kind="integers")
         if len(set(names)) != len(names):
@@ -68,14 +67,6 @@ class Field:
     def __len__(self) -> int:
         return len(self.indptr) - 1
 
-    def take(self, rows: np.ndarray) -> Field:
-        """Returns the field of some listings [m], in the order given."""
-        counts = np.diff(self.indptr)[rows]
-        ends = np.cumsum(counts)
-        places = np.repeat(np.asarray(self.indptr)[rows] - (ends - counts), counts) + np.arange(counts.sum())
-        chance = None if self.probability is None else self.probability[places]
-        return Field(self.values, np.append(0, ends), np.asarray(self.value_ids)[places], chance, self.parents)
-
     @classmethod
     def of(cls, listings: Sequence[Sequence[str] | str | None], parents: Mapping[str, str] | None = None) -> Field:
         """Returns the field of listings that are given by their values' names.
@@ -92,6 +83,16 @@ class Field:
         ids = np.array([number[name] for row in rows for name in row], np.int64)
         above = np.array([number[parents[name]] if name in parents else -1 for name in names], np.int64)
         return cls(names, indptr, ids, None, above if parents else None)
+
+
+def _name(name: object, what: str) -> str:
+    """Returns the name of a value or field; raises InputError for one that no file could hold."""
+    name = arguments.text(name, f"{what}s", WHERE)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise InputError(f"{WHERE}: the {what} {short(ascii(name))} is not valid Unicode: rename it") from error
+    return name
 
 
 def ancestors(names: Sequence[str], parents: np.ndarray) -> list[list[int]]:
@@ -112,14 +113,17 @@ def checked(fields: Mapping[str, Field | np.ndarray], rows: int) -> dict[str, Fi
     """Returns fields, with numbers as float32.
 
     Args:
-      fields: {name: a `Field`, or numbers [n], NaN where unknown}.
+      fields: {name: a `Field` (or what `data.fields` makes), or numbers [n], NaN where unknown}.
       rows: number of listings.
 
     Raises:
-      InputError: a field of another length, or one that is neither.
+      InputError: a field of another length, one that is neither, or a name that is not valid Unicode.
     """
     out = {}
     for name, field in arguments.mapping(fields, "fields", WHERE).items():
+        _name(name, "field")
+        if not isinstance(field, Field) and hasattr(field, "value_ids"):
+            field = Field(field.values, field.indptr, field.value_ids, field.probability, field.parents)
         if not isinstance(field, Field):
             field = arguments.array(field, f"fields[{name!r}]", WHERE, ("n",))
             with np.errstate(over="ignore"):
@@ -130,80 +134,3 @@ def checked(fields: Mapping[str, Field | np.ndarray], rows: int) -> dict[str, Fi
             raise InputError(f"{WHERE}: field {name!r} is of {len(field)} listings, not of {rows}: give one row each")
         out[name] = field
     return out
-
-
-def of_split(split, names: Sequence[str], column_names: Mapping[str, Sequence[str]], ids: Sequence[str]) -> dict:
-    """Returns columns of a split (`data.catalog.Split`) as the fields of some of its listings.
-
-    Args:
-      split: with `ids`, `column`, and `categories` with their names.
-      names: names of columns; "category" for the categories, all of their levels.
-      column_names: names of the values of the columns that hold attributes.
-      ids: of the listings, in the order wanted.
-
-    Raises:
-      InputError: there is no such column, it is of another kind, or a listing is not in the split.
-    """
-    row_of = {item: row for row, item in enumerate(split.ids)}
-    if missing := [item for item in ids if item not in row_of]:
-        raise InputError(
-            f"{WHERE}: {len(missing):,} listings of the gallery, first {missing[0]!r}, are not in the catalogue: embed "
-            "the gallery of this catalogue"
-        )
-    rows = np.array([row_of[item] for item in ids], np.int64)
-    out = {}
-    for name in arguments.sequence(names, "fields", WHERE):
-        if name == "category" and "category" not in split.columns and split.categories is not None:
-            found = of_categories(split.categories, split.category_names)
-        else:
-            found = of_column(split.column(name), column_names.get(name))
-        out[name] = found.take(rows) if isinstance(found, Field) else found[rows]
-    return out
-
-
-def of_categories(categories: np.ndarray, names: Sequence[Sequence[str]]) -> Field:
-    """Returns categories as one field, in which each level is a kind of the one above.
-
-    Args:
-      categories: int [n, levels], rows of `names` of the level, -1 where unknown; the coarsest level first.
-      names: per level the categories' names. One that occurs at several places is named with those above it, such as
-        "Women > Shoes".
-    """
-    nodes: dict[tuple[str, ...], int] = {}
-    counts, ids = [], []
-    for row in np.asarray(categories).tolist():
-        path = tuple(names[level][value] for level, value in enumerate(row) if value >= 0)
-        for depth in range(1, len(path) + 1):
-            nodes.setdefault(path[:depth], len(nodes))
-        counts.append(bool(path))
-        ids += [nodes[path]] if path else []
-    last = collections.Counter(path[-1] for path in nodes)
-    texts = [path[-1] if last[path[-1]] == 1 else " > ".join(path) for path in nodes]
-    parents = np.array([nodes.get(path[:-1], -1) for path in nodes], np.int64)
-    return Field(
-        texts, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), np.array(ids, np.int64), None, parents
-    )
-
-
-def of_column(column, names: Sequence[str] | None) -> Field | np.ndarray:
-    """Returns a column of a split (`data.catalog.Split.columns`) as a field.
-
-    Args:
-      column: int [n] rows of `names`, -1 where unknown; an object with `indptr` and `values` (a Ragged) of such rows;
-        or float [n], NaN where unknown.
-      names: names of the values, None for numbers.
-
-    Raises:
-      InputError: a column of another kind, such as text or boxes.
-    """
-    if hasattr(column, "indptr") and names is not None:
-        ids, owner = np.asarray(column.values), np.repeat(np.arange(len(column.indptr) - 1), np.diff(column.indptr))
-        ids, owner = ids[ids >= 0], owner[ids >= 0]
-        return Field(names, np.searchsorted(owner, np.arange(len(column.indptr))), ids)
-    column = np.asarray(column)
-    if column.ndim == 1 and column.dtype.kind in "iu" and names is not None:
-        known = column >= 0
-        return Field(names, np.concatenate([[0], np.cumsum(known)]), column[known])
-    if column.ndim == 1 and column.dtype.kind in "fiu":
-        return column.astype(np.float32)
-    raise InputError(f"{WHERE}: a column is an attribute or a number per listing, not {column.dtype} {column.shape}")

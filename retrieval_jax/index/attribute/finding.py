@@ -36,6 +36,7 @@ class Found:
       matches: [Q] int64, rows that meet the required and excluded clauses, the query's own left out.
       preferred: [Q] int64, how many of these meet all preferred clauses as well.
       exactly: [Q] bool, whether an inner index found too few and the query was searched exactly instead.
+      generation: of the files of a `Store`, whose rows are numbered anew by each compaction; None for an `Index`.
     """
 
     ranking: Ranking
@@ -44,6 +45,7 @@ class Found:
     matches: np.ndarray
     preferred: np.ndarray
     exactly: np.ndarray
+    generation: int | None = None
 
     __repr__ = brief.line
 

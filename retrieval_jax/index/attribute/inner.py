@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from retrieval_jax import index
+from retrieval_jax import index, pairs
 from retrieval_jax.errors import InputError
 from retrieval_jax.index.attribute.conditions import Clause, Conditions
 from retrieval_jax.index.attribute.table import Table
@@ -36,9 +36,10 @@ def make(kind: str, gallery, ids, kwargs: dict, table: Table) -> Search | None:
       table: attributes of the gallery, for Milvus's fields.
 
     Raises:
-      InputError: there is no such index, or it cannot be made.
+      InputError: there is no such index, it has no such argument, or it cannot be made.
     """
     if kind == "exact":
+        pairs.check_arguments(kind, kwargs, (), "index attribute: inner_kwargs", "index")
         return None
     if kind == "attribute":
         raise InputError(

@@ -19,7 +19,8 @@ from retrieval_jax.index import exact
 FEW = 16384  # rows that are gathered instead of scanned
 PART = 1 << 18  # rows of codes that one thread scans
 BLOCK = 16384  # rows encoded at once
-PAIRS = 1 << 24  # query x row pairs multiplied at once
+PAIRS = 1 << 24  # query x row pairs multiplied, or candidates asked for, at once
+NUMBERS = 1 << 25  # floats of rows gathered at once
 FEW_PRODUCTS = 1 << 28  # multiplications for which it does not pay to wake other threads
 MARGIN = 54  # candidates beyond k: ten results and these make 64
 
@@ -64,7 +65,7 @@ class Scan:
         bits = np.packbits(mask, bitorder="little")
         asked, want = np.arange(len(block)), k + MARGIN
         extra = int(np.bincount(own[:, 0]).max(initial=0)) if len(own) else 0
-        while len(asked) and want + extra < len(rows) // 4:
+        while len(asked) and want + extra < len(rows) // 4 and self._held(len(asked), want + extra) <= PAIRS:
             mine = _renumbered(own, asked, len(block))
             found, proven = self._scanned(block[asked], lengths[asked], k, want + extra, bits, mine)
             for part, values in zip(out, found, strict=True):
@@ -77,13 +78,17 @@ class Scan:
                 part[asked] = values
         return out
 
+    def _held(self, queries: int, want: int) -> int:
+        """Returns how many candidates a scan holds: each part returns its own best."""
+        return queries * want * len(self._parts)
+
     def _gathered(self, block, lengths, k: int, rows: np.ndarray, own: np.ndarray) -> tuple:
         """Searches by multiplying the queries with all of the rows, a block of them at a time."""
         out = np.full((len(block), k), -1, np.int64), np.full((len(block), k), -np.inf, np.float32)
         if not len(rows) or not len(block):
             return out
         units = exact.unit(block, lengths)
-        step = max(1, PAIRS // max(1, len(block)))
+        step = max(1, min(PAIRS // len(block), NUMBERS // block.shape[1]))
         best = np.full((len(block), 0), -np.inf, np.float32)
         kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for start in range(0, len(rows), step):

@@ -7,7 +7,7 @@ import json
 import pathlib
 import struct
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from pyroaring import BitMap
@@ -33,14 +33,16 @@ class _Values(TypedDict):
     field_of: list[documents.Count]
     parent: list[int]
     sha256: dict[str, documents.Sha256]
+    ids_sha256: NotRequired[documents.Sha256]
 
 
-def write(table: Table, folder: pathlib.Path) -> None:
+def write(table: Table, folder: pathlib.Path, ids_sha256: str = "") -> None:
     """Writes a table without dead rows into an existing folder; `values.json`, written last, describes the rest.
 
     Args:
       table: the table.
       folder: an empty folder; the caller puts it in its place when all is written.
+      ids_sha256: digest of the listings' ids (`embeddings.Ids.sha256`); "" where they have none.
     """
     entries = sum(len(block.values) for _, block in table.segments)
     dtype = np.uint16 if len(table.names) <= 1 << 16 else np.uint32
@@ -68,6 +70,8 @@ def write(table: Table, folder: pathlib.Path) -> None:
         "parent": table.parent.tolist(),
         "sha256": {file.name: file_sha256(file) for file in sorted(folder.iterdir())},
     }
+    if ids_sha256:
+        info["ids_sha256"] = ids_sha256
     atomic.write_text(folder / "values.json", json.dumps(info))
 
 
@@ -80,15 +84,24 @@ def _write_parts(file: pathlib.Path, dtype, shape: tuple[int, ...], parts) -> No
             stream.write(np.ascontiguousarray(part, dtype).tobytes())
 
 
-def read(folder: pathlib.Path) -> Table:
+def read(folder: pathlib.Path, ids_sha256: str = "") -> Table:
     """Returns the table that `write` wrote, with values of rows memory-mapped and postings read when they are needed.
 
+    Args:
+      folder: where it was written.
+      ids_sha256: digest of the ids of the gallery that it is for, see `write`; "" for no ids, and no check.
+
     Raises:
-      InputError: a missing or damaged file; the message names it.
+      InputError: a missing or damaged file, which the message names; or a table of other ids.
     """
     info = documents.read(folder / "values.json", _Values, remedy=REMEDY)
     if info["format"] != FORMAT:
         raise InputError(f"{folder} has format {info['format']}, this version reads {FORMAT}: build the index again")
+    if ids_sha256 and info.get("ids_sha256", ids_sha256) != ids_sha256:
+        raise InputError(
+            f"{folder} has the attributes of listings with other ids than this gallery's, or in another order: save "
+            "them again from this gallery"
+        )
     for name, digest in info["sha256"].items():
         if pathlib.PurePath(name).name != name:
             raise InputError(f"{folder / 'values.json'} names a file elsewhere, {name!r}: {REMEDY}")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -37,7 +38,8 @@ from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic, documents, generations, journal
 from retrieval_jax.files.opening import opened
 from retrieval_jax.index import exact
-from retrieval_jax.index.attribute import candidates, encoding, explain, facets, finding, storage
+from retrieval_jax.index.attribute import candidates, encoding, facets, finding, storage
+from retrieval_jax.index.attribute.explain import Explanation, explain
 from retrieval_jax.index.attribute.fields import Field
 from retrieval_jax.index.attribute.finding import Found
 from retrieval_jax.index.attribute.scan import Scan
@@ -509,7 +511,8 @@ class Store:
             row_of = self._rows() if ids is not None else {}
             own = [(query, row_of[name]) for query, name in enumerate(ids or ()) if name in row_of]
             own = np.array(own, np.int64).reshape(-1, 2)
-            return finding.find(self.table, self._searched(), None, ids, vectors, k, given, own)
+            found = finding.find(self.table, self._searched(), None, ids, vectors, k, given, own)
+            return dataclasses.replace(found, generation=self.generation)
 
     def facets(self, conditions=None, fields: Iterable[str] | None = None, top: int | None = None) -> dict:
         """Returns how many of the listings that meet the conditions have each value; see `attribute.Index.facets`."""
@@ -524,11 +527,19 @@ class Store:
         with self._memory:
             return candidates.choose(self.table, attributes, budget, _ByName(self))
 
-    def explain(self, found: Found, query: int, parts=None, weights=None) -> list[explain.Explanation]:
-        """Explains the results of a query, found since the last compaction; see `explain.explain`."""
+    def explain(self, found: Found, query: int, parts=None, weights=None) -> list[Explanation]:
+        """Explains the results of a query; see `explain.explain`.
+
+        Raises:
+          InputError: see there; or the results are of before a compaction, which numbered the rows anew.
+        """
         with self._memory:
-            names = self.names(found.ranking.item_rows[query])
-            return explain.explain(self.table, found, query, names, parts, weights)
+            if found.generation != self.generation:
+                raise InputError(
+                    f"{self.folder}: these results are not of the current files (generation {found.generation}, now "
+                    f"{self.generation}), whose rows have other numbers: search again"
+                )
+            return explain(self.table, found, query, self.names, parts, weights)
 
 
 class _ByName:

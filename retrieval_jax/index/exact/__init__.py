@@ -10,6 +10,7 @@ stay far below the latter, but there is no proof that they must.
 
 from __future__ import annotations
 
+import bisect
 import collections
 import contextlib
 import functools
@@ -51,6 +52,7 @@ __all__ = [
 TILE = 512  # most queries that one thread multiplies with a gallery block at once
 PAIRS = 1 << 18  # floats that one thread gathers at once to re-score pairs: few enough for its cache
 READS = 1 << 22  # floats read at once for that: rows that are computed on read cost nearly as much in small reads
+LOOKUP = 64  # ids read to find one by bisection, about: for fewer queries than this share, the others are not read
 QUIET_PAIRS = 5e8  # query x gallery-row pairs; a search of up to this many is too short for a progress bar
 
 
@@ -157,12 +159,28 @@ class Index:
         """Returns the (query, gallery row) pairs with the same id, [n, 2] int64, ascending."""
         if ids is None or self.ids is None:
             return np.zeros((0, 2), np.int64)
-        rows_of = {item: [] for item in ids}
-        for row, item in enumerate(self.ids):
-            if item in rows_of:
-                rows_of[item].append(row)
-        pairs = [(query, row) for query, item in enumerate(ids) for row in rows_of[item]]
+        if len(ids) * LOOKUP < len(self.ids):
+            pairs = [(query, row) for query, item in enumerate(ids) for row in self._rows_of(item)]
+        else:
+            rows_of = {item: [] for item in ids}
+            for row, item in enumerate(self.ids):
+                if item in rows_of:
+                    rows_of[item].append(row)
+            pairs = [(query, row) for query, item in enumerate(ids) for row in rows_of[item]]
         return np.array(pairs, np.int64).reshape(-1, 2)
+
+    @functools.cached_property
+    def _by_id(self) -> np.ndarray:
+        return np.argsort(self.place, kind="stable")
+
+    def _rows_of(self, item: str) -> list[int]:
+        """Returns the rows of an id, ascending, by bisection."""
+        rows = []
+        at = bisect.bisect_left(self._by_id, item, key=lambda row: self.ids[int(row)])
+        while at < len(self._by_id) and self.ids[int(self._by_id[at])] == item:
+            rows.append(int(self._by_id[at]))
+            at += 1
+        return rows
 
     def rescore(self, block: np.ndarray, lengths: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Returns the cosines of pairs, summed in float64 in an order that depends on dim alone.
