@@ -8,8 +8,8 @@ Without a path the weights come from the Hugging Face hub, once, and stay in its
 Learns as fashion_best does, on pictures of 112 x 80 and maps of three depths; `epochs=3` is the short run.
 
 Hardware: two CPU cores, about 4,500 CPU s of training for eight epochs.
-Expected: 63.5 % MAR@10 capped (chosen steps), 65.8 % joined with colours and edges (ensemble), seed 0; epochs=3 gives
-60.7 % and 63.1 % in a third of the time.
+Expected: 63.5 and 63.4 % MAR@10 capped (chosen steps, two seeds), 65.8 and 65.1 % joined with colours and edges
+(ensemble); epochs=3 gives 60.7 % and 63.1 % in a third of the time.
 """
 
 from ml_collections import ConfigDict

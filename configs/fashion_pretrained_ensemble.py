@@ -6,7 +6,7 @@
 Trains its members first where they are missing. The weights of the three are chosen without labels.
 
 Hardware: two CPU cores, two trainings of 4,500 CPU s.
-Expected: see docs/results.md.
+Expected: 65.7 % MAR@10 capped (ensemble), no more than one of them joined with colours and edges.
 """
 
 from retrieval_jax.settings import arguments, base, fashion
