@@ -18,12 +18,17 @@ def write(claims: list[dict], file: pathlib.Path = FILE) -> None:
 
     Args:
       claims: dicts with id, system, statement, metric, value ({seed: number}), baseline ({seed: number}), difference
-        ([mean, low, high], a 95 % interval), holds (bool) and command; date and commit are added.
+        ([mean, low, high], a 95 % interval), holds (bool) and command; date and commit are added. One that does not
+        hold has why, by default its values against the baseline.
       file: the JSON file, a list sorted by id.
     """
     entries = {entry["id"]: entry for entry in (json.loads(file.read_text()) if file.exists() else [])}
     stamp = {"commit": provenance.commit(), "date": datetime.date.today().isoformat()}
     for claim in claims:
+        claim = dict(claim)
+        if not claim.get("holds") and "why" not in claim:
+            pairs = [f"{name}: {claim['value'][name]:g} against {claim['baseline'][name]:g}" for name in claim["value"]]
+            claim["why"] = ", ".join(pairs)
         missing = [key for key in KEYS if key not in claim]
         if missing:
             raise ValueError(f"the claim {claim.get('id')!r} has no {', '.join(missing)}")

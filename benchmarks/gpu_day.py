@@ -133,7 +133,7 @@ def stages(work: pathlib.Path, small: bool, torch_python: str) -> list[Stage]:
         )
     loop = ("--rounds=1", "--steps=16", "--batch-size=16", "--size=32", "--variant=micro", "--row=loop") if small else (
         "--rounds=2", "--steps=60", "--batch-size=256", "--size=224", "--variant=tiny")  # fmt: skip
-    needs = ("msgspec", "ml_collections", "grain", "array_record", "tensorboardX", "simplejpeg", "polars")
+    needs = ("msgspec", "ml_collections", "grain", "array_record", "tensorboardX", "simplejpeg", "polars", "matplotlib")
     return [*found, Stage("loop", 180, 90, (f"{HERE}/loop_overhead.py", *loop), needs=needs)]
 
 
