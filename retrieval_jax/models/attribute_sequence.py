@@ -291,9 +291,8 @@ def search(
     else:
         right = jnp.einsum("rbv,rv->rb", held.astype(jnp.float32), probabilities)
         worth = 2 * right / (length + probabilities.sum(axis=1, keepdims=True))
-        worth = jnp.where(
-            held.any(axis=-1), worth, jnp.exp(score)
-        )  # the F1 of no label is 1 where there is none, else 0
+        # An empty set scores 1 if the listing has no label either, else 0: the probability of that is its own.
+        worth = jnp.where(held.any(axis=-1), worth, jnp.exp(score))
     best = jnp.argmax(jnp.where(score > -jnp.inf, worth, -jnp.inf), axis=1)
     return {
         "chosen": jnp.take_along_axis(held, best[:, None, None], axis=1)[:, 0],
@@ -335,7 +334,7 @@ class _Guide:
         self.grammar, end = grammar, grammar.end
         fields, labels = jnp.asarray(grammar.field_of), jnp.arange(end + 1)
         with_end = jnp.concatenate([given, jnp.ones((len(given), 1), bool)], axis=1)
-        # the next given label, the end where there is none
+        # the next given label, or the end after the last one
         self.next = jax.lax.cummin(jnp.where(with_end, labels, end), axis=1, reverse=True)
         of_field = jnp.zeros((len(given), len(grammar.sizes)), jnp.int32).at[:, fields[:end]].add(given)
         one = jnp.asarray([not many for many in grammar.many])

@@ -29,7 +29,7 @@ class Reason:
         listing has no value there, which the clause lets pass.
       values: the listing's values that meet it, or its number as text; of an excluded clause, what it is predicted to
         be instead.
-      probability: of the likeliest of these values, 1 where it is known; None where there are none.
+      probability: of the likeliest of these values, 1 where it is known; None without such values.
     """
 
     kind: str

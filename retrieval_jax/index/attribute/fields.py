@@ -22,7 +22,7 @@ class Field:
       indptr: [n + 1] int; the values of listing i are value_ids[indptr[i]:indptr[i + 1]].
       value_ids: [indptr[-1]] int, rows of `values`.
       probability: [indptr[-1]] float above 0 and up to 1: below 1 the value is only predicted; None if all are known.
-      parents: [V] int, the value that each is a kind of, -1 where there is none; None for values without a hierarchy. A
+      parents: [V] int, the value that each is a kind of, -1 for a root; None for values without a hierarchy. A
         listing with a value has its ancestors too.
 
     Raises:

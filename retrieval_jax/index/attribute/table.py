@@ -86,7 +86,7 @@ class Table:
       numbers: names of the fields with numbers.
       names: names of the values, by number.
       field_of: the field of each value, a row of `fields`.
-      parent: the value that each is a kind of, -1 where there is none.
+      parent: the value that each is a kind of, -1 for a root.
       alive: rows that were not deleted.
       sizes: [values] int64, rows that have each value, dead ones included.
       present: per field the rows that have any value there.
