@@ -13,8 +13,6 @@ Hardware: two CPU cores, about 15 minutes of both for three epochs.
 Expected: not measured yet.
 """
 
-from ml_collections import ConfigDict
-
 from retrieval_jax.settings import arguments, fashion, tasks
 
 
@@ -33,7 +31,7 @@ def get_config(arg=None):
         seed=0,
     )
     config = fashion.experiment("fashion_attributes", arg)
-    config.data.image_size = (arg.height, 16 * round(arg.height * 3 / 4 / 16))
+    fashion.fine_tuned(config, arg, drop_path=0.05)
     config.data.kwargs.columns = {
         name: (header, "category", "fashion_attributes.csv")
         for name, header in (
@@ -44,11 +42,6 @@ def get_config(arg=None):
             ("season", "season"),
         )
     }
-    config.train.model.pretrained.name = arg.name
-    config.train.model.pretrained.path = arg.path
-    config.train.model.pretrained.offline = arg.offline
-    # Maps at 1/8 and 1/16 of the picture's size keep colours and details that the head's discards.
-    config.train.model.kwargs = ConfigDict({"pool_stages": (2, 4, 7), "drop_path": 0.05})
     config.train.task = "attribute_sequence"
     config.train.task_kwargs = tasks.attribute_sequence()
     config.train.task_kwargs.heads = arguments.choice("heads", arg.heads, ("sequence", "sigmoid"))
@@ -57,8 +50,6 @@ def get_config(arg=None):
     if not arg.runlocal:
         config.train.epochs = arg.epochs
         config.train.warmup_epochs = 0.25
-    config.train.learning_rate = 1e-3
-    config.train.learning_rate_rules = (("^backbone/(?!head_norm)", 0.5),)
     config.train.evaluations = (
         (
             "attributes",

@@ -12,8 +12,6 @@ Expected: 63.5 and 63.4 % MAR@10 capped (chosen steps, two seeds), 65.8 and 65.1
 (ensemble); epochs=3 gives 60.7 % and 63.1 % in a third of the time.
 """
 
-from ml_collections import ConfigDict
-
 from retrieval_jax.settings import arguments, fashion, tasks
 
 
@@ -24,21 +22,13 @@ def get_config(arg=None):
         arg, name="tf_efficientnet_lite0.in1k", path="", offline=False, epochs=8.0, height=112, seed=0
     )
     config = fashion.experiment("fashion_pretrained", arg)
-    config.data.image_size = (arg.height, 16 * round(arg.height * 3 / 4 / 16))
-    config.train.model.pretrained.name = arg.name
-    config.train.model.pretrained.path = arg.path
-    config.train.model.pretrained.offline = arg.offline
-    # Maps at 1/8 and 1/16 of the picture's size keep what the head's discards.
-    config.train.model.kwargs = ConfigDict({"pool_stages": (2, 4, 7), "drop_path": 0.1})
+    fashion.fine_tuned(config, arg, drop_path=0.1)
     config.train.task = "image_title"
     config.train.task_kwargs = tasks.image_title()
     config.train.task_kwargs.loss = "softmax"
     if not arg.runlocal:
         config.train.epochs = arg.epochs
         config.train.eval_every_epochs = 2.0
-    # The heads start from nothing, the backbone from weights that mostly need a nudge.
-    config.train.learning_rate = 1e-3
-    config.train.learning_rate_rules = (("^backbone/(?!head_norm)", 0.5),)
     config.embed.models = ("histogram", "colour_and_edges", "trained")
     config.embed.model_kwargs.pool_bands = (3, 3, 1)
     config.embed.views = (("flip", {}), ("multi_scale", {"scales": (1.0, 1.5)}))

@@ -1,6 +1,7 @@
 """The queries and gallery listings that an evaluation ranks, and their embeddings with the current parameters."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -12,6 +13,11 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import metrics
 from retrieval_jax.scoring.ranking import Truth
 from retrieval_jax.workdir import sides
+
+
+def by_hash(ids: Iterable[str], most: int) -> np.ndarray:
+    """Returns which of some listings are scored, int64 ascending: at most `most` by a hash of their ids; 0 for all."""
+    return np.sort(np.argsort(metrics.hash_shares(list(ids)), kind="stable")[: most or None])
 
 
 class Selection:

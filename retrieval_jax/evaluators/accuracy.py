@@ -9,7 +9,7 @@ import numpy as np
 from retrieval_jax import inference
 from retrieval_jax.errors import InputError
 from retrieval_jax.evaluators import Evaluation
-from retrieval_jax.scoring import metrics
+from retrieval_jax.evaluators._selection import by_hash
 
 
 def make(
@@ -56,8 +56,7 @@ def make(
     rows = np.flatnonzero(labels >= 0)
     if not len(rows):
         return None
-    hashes = metrics.hash_shares([listings.ids[int(row)] for row in rows])
-    rows = np.sort(rows[np.argsort(hashes, kind="stable")[: max_rows or None]])
+    rows = rows[by_hash((listings.ids[int(row)] for row in rows), max_rows)]
     name = f"accuracy/{split}_{label}"
 
     def run(params, on_batch=None):

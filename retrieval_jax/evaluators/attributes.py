@@ -14,8 +14,8 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
 from retrieval_jax.evaluators import Evaluation
+from retrieval_jax.evaluators._selection import by_hash
 from retrieval_jax.scoring import attributes as scores
-from retrieval_jax.scoring import metrics
 
 GIVEN = "attribute_given"
 
@@ -116,8 +116,7 @@ def make(
         )
     info = info_lib.load(pathlib.Path(workdir) / "checkpoints" / "data_info.json")
     listings = catalog.split(split)
-    hashes = metrics.hash_shares([listings.ids[row] for row in range(len(listings))])
-    rows = np.sort(np.argsort(hashes, kind="stable")[: max_rows or None])
+    rows = by_hash(listings.ids, max_rows)
     target = labelled(task, listings, config, workdir, info, rows)
     if not target.known.any():
         return None

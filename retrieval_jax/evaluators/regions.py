@@ -10,8 +10,8 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures
 from retrieval_jax.errors import InputError
 from retrieval_jax.evaluators import Evaluation
+from retrieval_jax.evaluators._selection import by_hash
 from retrieval_jax.scoring import boxes as scores
-from retrieval_jax.scoring import metrics
 
 
 def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_rows=1000, iou=0.5) -> Evaluation | None:
@@ -38,8 +38,7 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_row
     if regions.BOX not in listings.columns:
         return None
     target = regions.of_split(listings, fields.read(listings, kwargs.types), info, kwargs.group)
-    hashes = metrics.hash_shares([listings.ids[int(row)] for row in target.rows])
-    chosen = np.sort(np.argsort(hashes, kind="stable")[: max_rows or None])
+    chosen = by_hash((listings.ids[int(row)] for row in target.rows), max_rows)
     true = target.true(chosen.tolist())
     if not any(len(one["boxes"]) for one in true):
         return None

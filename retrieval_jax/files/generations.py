@@ -9,12 +9,14 @@ Used by indexes that append to their files and rewrite them from time to time (i
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import pathlib
 import re
 import shutil
+from collections.abc import Iterator
 from typing import TypedDict
 
 from retrieval_jax.errors import InputError, naming
@@ -66,6 +68,21 @@ def remove_others(folder: pathlib.Path, generation: int, kinds: tuple[str, ...])
                 shutil.rmtree(file)
             else:
                 file.unlink()
+
+
+@contextlib.contextmanager
+def closing_on_failure(index) -> Iterator[None]:
+    """Closes an index if a write fails (disk full, signal): reopening it truncates the incomplete write.
+
+    Args:
+      index: with `folder` and `close()`.
+    """
+    try:
+        with naming(index.folder):
+            yield
+    except BaseException:
+        index.close()
+        raise
 
 
 def lock(folder: pathlib.Path) -> int:

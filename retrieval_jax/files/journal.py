@@ -9,6 +9,7 @@ import io
 import os
 import pathlib
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -47,6 +48,31 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data).cast("B")
     while len(view):
         view = view[os.write(descriptor, view) :]
+
+
+def open_repaired(log: pathlib.Path, vectors: pathlib.Path, log_end: int, vectors_end: int) -> list[int]:
+    """Opens a log and the vectors beside it for appending, without what was never acknowledged; warns if there is any.
+
+    Args:
+      log, vectors: the files.
+      log_end, vectors_end: their acknowledged bytes.
+
+    Returns:
+      Descriptors of the vectors and of the log.
+    """
+    size = log.stat().st_size
+    if size > log_end:
+        warnings.warn(
+            f"{log}: truncated {size - log_end} bytes of an incomplete record at the end (a write was interrupted "
+            "before it was acknowledged)",
+            stacklevel=4,
+        )
+    descriptors = [os.open(file, os.O_WRONLY | os.O_APPEND) for file in (vectors, log)]
+    for descriptor, length in zip(descriptors, (vectors_end, log_end), strict=True):
+        if os.fstat(descriptor).st_size > length:
+            os.ftruncate(descriptor, length)
+            os.fdatasync(descriptor)
+    return descriptors
 
 
 def _header(data: bytes) -> tuple[int, int, int] | None:

@@ -30,3 +30,23 @@ def experiment(name: str, arg: ConfigDict) -> ConfigDict:
     # Both sides are shop photos, and colour is part of what makes two listings the same product: mild crops, no jitter.
     config.train.transforms = (("random_resized_crop", {"scale": (0.6, 1.0)}), ("flip", {}))
     return config
+
+
+def fine_tuned(config: ConfigDict, arg: ConfigDict, drop_path: float) -> None:
+    """Lets a config start from public weights of an EfficientNet-Lite.
+
+    Args:
+      config: from `experiment`; changed in place.
+      arg: parsed argument with `name`, `path` and `offline` of the weights, and `height` of the pictures, which are 3
+        wide for 4 high.
+      drop_path: of the network.
+    """
+    config.data.image_size = (arg.height, 16 * round(arg.height * 3 / 4 / 16))
+    config.train.model.pretrained.name = arg.name
+    config.train.model.pretrained.path = arg.path
+    config.train.model.pretrained.offline = arg.offline
+    # Maps at 1/8 and 1/16 of the picture's size keep what the head's discards.
+    config.train.model.kwargs = ConfigDict({"pool_stages": (2, 4, 7), "drop_path": drop_path})
+    # The heads start from nothing, the backbone from weights that mostly need a nudge.
+    config.train.learning_rate = 1e-3
+    config.train.learning_rate_rules = (("^backbone/(?!head_norm)", 0.5),)

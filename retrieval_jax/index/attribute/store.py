@@ -18,23 +18,21 @@ Longer than 400 lines: one class, whose methods share its lock.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import struct
 import threading
-import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypedDict
 
 import numpy as np
 
 from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings, Ids, places
-from retrieval_jax.errors import InputError, naming
+from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents, generations, journal
 from retrieval_jax.files.opening import opened
 from retrieval_jax.index import exact
@@ -177,7 +175,7 @@ class Store:
                 self._lock = generations.lock(folder)
             self._open()
             if write:
-                self._repair()
+                self._append()
         except BaseException:
             self.close()
             raise
@@ -337,37 +335,12 @@ class Store:
 
     # ----------------------------------------------------------------------------------------------------- writing
 
-    def _repair(self) -> None:
-        """Truncates unacknowledged writes, removes files of other generations, opens the rest for appending."""
-        size = self._path("log").stat().st_size
-        if size > self._log_end:
-            warnings.warn(
-                f"{self._path('log')}: truncated {size - self._log_end} bytes of an incomplete record at the end (a "
-                "write was interrupted before it was acknowledged)",
-                stacklevel=4,
-            )
-        generations.remove_others(self.folder, self.generation, KINDS)
-        self._append()
-        lengths = (self.table.rows * self._row_bytes, self._log_end)
-        for descriptor, length in zip(self._descriptors, lengths, strict=True):
-            if os.fstat(descriptor).st_size > length:
-                os.ftruncate(descriptor, length)
-                os.fdatasync(descriptor)
-
     def _append(self) -> None:
-        """Opens the current files for appending."""
+        """Opens the current files for appending, without unacknowledged writes and files of other generations."""
+        generations.remove_others(self.folder, self.generation, KINDS)
         self._stream().close()  # says so if it is missing, or is not a file
-        self._descriptors = [os.open(self._path(kind), os.O_WRONLY | os.O_APPEND) for kind in ("vectors", "log")]
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Closes the index if a write fails (disk full, signal): reopening it truncates the incomplete write."""
-        try:
-            with naming(self.folder):
-                yield
-        except BaseException:
-            self.close()
-            raise
+        ends = self._log_end, self.table.rows * self._row_bytes
+        self._descriptors = journal.open_repaired(self._path("log"), self._path("vectors"), *ends)
 
     def _begin(self) -> None:
         if self._lock is None:
@@ -409,7 +382,7 @@ class Store:
             for first in starts:  # all of them before the first is written
                 _stored(vectors, first, self.dtype.name, ids)
             for first in starts:
-                with self._writing():
+                with generations.closing_on_failure(self):
                     self._put_block(
                         ids[first : first + BLOCK], _stored(vectors, first, self.dtype.name, ids), found, first
                     )
@@ -443,7 +416,7 @@ class Store:
             row_of = self._rows()
             rows = np.array(sorted(row_of[name] for name in names if name in row_of), np.int64)
             if len(rows):
-                with self._writing():
+                with generations.closing_on_failure(self):
                     payload = rows.astype("<i8").tobytes()
                     self._log_end += journal.append(self._descriptors[1], DELETE, [payload])
                     self._kill(rows)
@@ -453,8 +426,8 @@ class Store:
         """Writes the live listings as a whole, without deleted and replaced rows, and renumbers them."""
         with self._memory:
             self._begin()
-            with self._writing():
-                rows, old, generation = to_rows(self.table.alive), self.generation, self.generation + 1
+            with generations.closing_on_failure(self):
+                rows, generation = to_rows(self.table.alive), self.generation + 1
                 with generations.path(self.folder, generation, "vectors").open("wb") as stream:
                     for first in range(0, len(rows), BLOCK):
                         stream.write(self._vectors[rows[first : first + BLOCK]].tobytes())
@@ -469,8 +442,6 @@ class Store:
                 self._descriptors = None
                 self._open()
                 self._append()
-                if self.generation != old:
-                    generations.remove_others(self.folder, self.generation, KINDS)
 
     def verify(self) -> None:
         """Reads everything on disk and verifies the checksums of what was added since the last compaction.

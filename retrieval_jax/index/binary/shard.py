@@ -16,7 +16,6 @@ import dataclasses
 import os
 import pathlib
 import struct
-import warnings
 import zlib
 from typing import BinaryIO
 
@@ -224,20 +223,10 @@ class Shard:
 
     def _repair(self) -> None:
         """Truncates unacknowledged writes, removes files of other generations, opens the rest for appending."""
-        size = self.log_file.stat().st_size
-        if size > self.log_end:
-            warnings.warn(
-                f"{self.log_file}: truncated {size - self.log_end} bytes of an incomplete record at the end (a write "
-                "was interrupted before it was acknowledged)",
-                stacklevel=2,
-            )
         generations.remove_others(self.folder, self.generation, KINDS)
         self._opened().close()  # says so if it is missing, or is not a file
-        self._descriptors = [os.open(file, os.O_WRONLY | os.O_APPEND) for file in (self.vectors_file, self.log_file)]
-        for descriptor, length in zip(self._descriptors, (self.rows * self.row_bytes, self.log_end), strict=True):
-            if os.fstat(descriptor).st_size > length:
-                os.ftruncate(descriptor, length)
-                os.fdatasync(descriptor)
+        ends = self.log_end, self.rows * self.row_bytes
+        self._descriptors = journal.open_repaired(self.log_file, self.vectors_file, *ends)
 
     @property
     def row_bytes(self) -> int:

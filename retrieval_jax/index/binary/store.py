@@ -10,7 +10,6 @@ Longer than 400 lines: one class, whose methods share its locks.
 from __future__ import annotations
 
 import collections
-import contextlib
 import os
 import pathlib
 import threading
@@ -23,7 +22,7 @@ import tqdm
 
 from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings, Ids, places
-from retrieval_jax.errors import InputError, naming
+from retrieval_jax.errors import InputError
 from retrieval_jax.files import generations
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import layout, rerank, shard
@@ -169,16 +168,6 @@ class Store:
                 }
             return self._row_of
 
-    @contextlib.contextmanager
-    def _closed_if_interrupted(self):
-        """Closes the index if a write fails (disk full, signal): reopening it truncates the incomplete write."""
-        try:
-            with naming(self.folder):
-                yield
-        except BaseException:
-            self.close()
-            raise
-
     def _begin(self) -> None:
         if self._lock_file is None:
             raise InputError(f"{self.folder} is not open for writing: open(folder, write=True)")
@@ -251,7 +240,7 @@ class Store:
             mine = [names[row] for row in here]
             old = np.array([row_of.get(name, -1) for name in mine])
             replaced = np.where(old >= 0, old // part.shards, -1)
-            with self._closed_if_interrupted():
+            with generations.closing_on_failure(self):
                 put = part.put(mine, replaced, block[here], codes[here], cells[here, 0])
                 rows = (np.arange(len(mine)) + put.first) * part.shards + part.number
                 with self._memory:
@@ -276,7 +265,7 @@ class Store:
                 rows = np.array([row // part.shards for row in found if row % part.shards == part.number], np.int64)
                 if not len(rows):
                     continue
-                with self._closed_if_interrupted():
+                with generations.closing_on_failure(self):
                     part.delete(rows)
                     with self._memory:
                         part.kill(rows)
@@ -291,7 +280,7 @@ class Store:
             for number, part in enumerate(self._shards):
                 if part.rows == len(part.lists):
                     continue
-                with self._closed_if_interrupted():
+                with generations.closing_on_failure(self):
                     part.compact()
                     fresh = self._open_shard(number, len(self._shards))
                     with self._memory:
