@@ -4,20 +4,16 @@ python tests/attribute_writes.py --kills=1000        # about ten minutes on two 
 """
 
 import argparse
-import os
 import pathlib
-import random
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-import warnings
 
 if __name__ == "__main__":
     sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[number]) for number in (0, 1)]
 
 import numpy as np
+
+import killed_writers
 
 DIM = 8
 COLOURS = ("red", "green", "blue")
@@ -43,8 +39,9 @@ def operation(number):
     return (kind, ids) if kind == "delete" else (kind,)
 
 
-def apply(store, number):
-    """Applies operation `number` to an index."""
+def apply(store, number, first=0):
+    """Applies operation `number` to an index; all of them can be repeated, so the first of a writer is like others."""
+    del first
     from retrieval_jax.index.attribute import Field
 
     kind, *arguments = operation(number)
@@ -92,82 +89,22 @@ def contents(store):
     return out
 
 
-def write_forever(folder, first):
-    """Opens the index and applies operations from `first` on; prints the number of each once it has returned."""
-    from retrieval_jax.index import attribute
-
-    with attribute.open(folder, write=True) as store:
-        os.write(1, b"open\n")
-        number = first
-        while True:
-            apply(store, number)
-            os.write(1, f"{number}\n".encode())
-            number += 1
-
-
-def nursery():
-    """Forks a writer for every line "folder first" on stdin, faster than starting Python; prints its pid."""
-    import retrieval_jax.index.attribute  # noqa: F401  so that the children need not
-
-    warnings.simplefilter("ignore")
-    for line in sys.stdin:
-        folder, first = line.rstrip("\n").rsplit(" ", 1)
-        pid = os.fork()
-        if pid == 0:
-            write_forever(folder, int(first))
-        os.write(1, f"pid {pid}\n".encode())
-        os.waitpid(pid, 0)
-        os.write(1, b"gone\n")
-
-
 def kill_writers(folder, times, seed):
-    """Starts a writer and kills it at a random moment, `times` times; returns the number of acknowledged writes."""
+    """Kills writers at random moments; returns the number of acknowledged writes."""
     from retrieval_jax.index import attribute
 
-    moments, state, number, opened = random.Random(seed), {}, 0, 0
+    def check(state, number, write):
+        with attribute.open(folder, write=write) as store:
+            have = contents(store)
+            store.verify()
+        following = dict(state)
+        play(following, number)
+        # Ids of the write in progress are there or not, whole; all others are as acknowledged.
+        for name in have.keys() | state.keys() | following.keys():
+            assert have.get(name) in (state.get(name), following.get(name)), name
+
     start(folder)
-    root = str(pathlib.Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": root}
-    command = [sys.executable, __file__, "--nursery"]
-    writers = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
-    )
-    try:
-        for _ in range(times):
-            print(f"{folder} {number}", file=writers.stdin, flush=True)
-            lines = []
-            while not lines or not lines[-1].startswith("pid "):
-                assert (line := writers.stdout.readline()), "the nursery died"
-                lines.append(line)
-            pid = int(lines.pop().split()[1])
-            for _ in range(moments.choice([0, 1, 2, 3, 8]) - len(lines)):  # lines to wait for: "open", then writes
-                lines.append(writers.stdout.readline())
-            time.sleep(moments.uniform(0, 0.06))
-            os.kill(pid, signal.SIGKILL)
-            while (line := writers.stdout.readline()) != "gone\n":
-                assert line, "the nursery died"
-                lines.append(line)
-            opened += "open\n" in lines
-            for done in [int(line) for line in lines if line != "open\n"]:
-                assert done == number
-                play(state, number)
-                number += 1
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with attribute.open(folder, write=bool(moments.getrandbits(1))) as store:
-                    have = contents(store)
-                    store.verify()
-            following = dict(state)
-            play(following, number)
-            # Ids of the write in progress are there or not, whole; all others are as acknowledged.
-            for name in have.keys() | state.keys() | following.keys():
-                assert have.get(name) in (state.get(name), following.get(name)), name
-            # The next writer repeats the interrupted write, after which the state is that of `play` again.
-    finally:
-        writers.stdin.close()
-        writers.wait(20)
-    assert opened
-    return number
+    return killed_writers.kill([sys.executable, __file__, "--nursery"], folder, times, seed, play, check)
 
 
 def main():
@@ -177,7 +114,9 @@ def main():
     parser.add_argument("--nursery", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.nursery:
-        nursery()
+        from retrieval_jax.index import attribute
+
+        killed_writers.nursery(attribute.open, apply)
         return
     with tempfile.TemporaryDirectory() as folder:
         acknowledged = kill_writers(pathlib.Path(folder) / "index", given.kills, given.seed)

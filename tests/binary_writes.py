@@ -1,8 +1,5 @@
 """Operations on a binary index, their expected result, and the writer that tests/index/test_binary_store.py kills."""
 
-import os
-import sys
-
 import numpy as np
 
 DIM = 16
@@ -32,37 +29,15 @@ def play(state, number):
             state.pop(item, None)
 
 
-def write_forever(folder, first):
-    """Opens the index and applies operations from `first` on; prints the number of each once it has returned."""
-    from retrieval_jax.index import binary
-
-    with binary.open(folder, write=True) as store:
-        os.write(1, b"open\n")
-        number = first
-        while True:
-            kind, *arguments = operation(number)
-            # An interrupted addition may be partly in; unlike `add`, `update` can be repeated.
-            getattr(store, "update" if kind == "add" and number == first else kind)(*arguments)
-            os.write(1, f"{number}\n".encode())
-            number += 1
-
-
-def nursery():
-    """Forks a writer for every line "folder first" on stdin, faster than starting Python; prints its pid."""
-    import warnings
-
-    import retrieval_jax.index.binary  # noqa: F401  so that the children need not
-
-    warnings.simplefilter("ignore")
-    for line in sys.stdin:
-        folder, first = line.rstrip("\n").rsplit(" ", 1)
-        pid = os.fork()
-        if pid == 0:
-            write_forever(folder, int(first))
-        os.write(1, f"pid {pid}\n".encode())
-        os.waitpid(pid, 0)
-        os.write(1, b"gone\n")
+def apply(store, number, first):
+    """Applies operation `number` to an index; `first` is the first of a writer."""
+    kind, *arguments = operation(number)
+    # An interrupted addition may be partly in; unlike `add`, `update` can be repeated.
+    getattr(store, "update" if kind == "add" and number == first else kind)(*arguments)
 
 
 if __name__ == "__main__":
-    nursery()
+    import killed_writers
+    from retrieval_jax.index import binary
+
+    killed_writers.nursery(binary.open, apply)

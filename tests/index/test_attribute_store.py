@@ -1,6 +1,5 @@
 """The attribute index on disk: writes against a dict, searches against brute force, damage, stops, killed writers."""
 
-import os
 import shutil
 import tempfile
 import warnings
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 import attribute_catalogues as catalogues
 import attribute_writes as writes
+from killed_writers import Stop, stopped_after
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import attribute
 from retrieval_jax.index.attribute import Field, scan
@@ -173,10 +173,6 @@ def test_damage_is_named(tmp_path):
         shutil.rmtree(copy)
 
 
-class Stop(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("kind", ["update", "delete", "compact"])
 def test_a_write_stopped_at_any_step_loses_no_acknowledged_write(tmp_path, monkeypatch, kind):
     """Raises at the n-th call that touches the disk, for every n."""
@@ -184,23 +180,12 @@ def test_a_write_stopped_at_any_step_loses_no_acknowledged_write(tmp_path, monke
     number = next(n for n in range(4, 99) if writes.operation(n)[0] == kind)
     after = dict(before)
     writes.play(after, number)
-    real = {name: getattr(os, name) for name in ("write", "fdatasync", "fsync", "replace", "open", "mkdir")}
+    calls = ("write", "fdatasync", "fsync", "replace", "open", "mkdir")
     stopped = 0
     for limit in range(200):
         copy = shutil.copytree(tmp_path / "i", tmp_path / "copy")
-        store, calls = attribute.open(copy, write=True), [0]
-
-        def step(name, *args, calls=calls, limit=limit, **kwargs):
-            calls[0] += 1
-            if calls[0] > limit:
-                if name == "write":
-                    real["write"](args[0], bytes(args[1])[: len(args[1]) // 2])
-                raise Stop
-            return real[name](*args, **kwargs)
-
-        with monkeypatch.context() as patch:
-            for name in real:
-                patch.setattr(os, name, lambda *args, name=name, **kwargs: step(name, *args, **kwargs))
+        store = attribute.open(copy, write=True)
+        with stopped_after(monkeypatch, limit, calls):
             try:
                 writes.apply(store, number)
                 done = True

@@ -4,12 +4,8 @@ Longer than 400 lines: kills, recovery and concurrency share one store.
 """
 
 import json
-import os
 import pathlib
-import random
 import shutil
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +15,8 @@ import numpy as np
 import pytest
 
 import binary_writes
+import killed_writers
+from killed_writers import Stop, stopped_after
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import journal
@@ -325,14 +323,9 @@ def test_other_damaged_files_are_named(tmp_path):
             binary.open(tmp_path / "i")
 
 
-class Stop(BaseException):
-    pass
-
-
 def test_a_write_stopped_at_any_step_loses_no_acknowledged_write(tmp_path, monkeypatch):
     """Raises at the n-th call that touches the disk, for every n, in an update, a deletion and a compaction."""
     calls = ("write", "fdatasync", "fsync", "replace", "ftruncate", "open", "unlink")
-    real = {name: getattr(os, name) for name in calls}
     before, gone = {}, ["a2", "é7"]
     for number in range(4):
         binary_writes.play(before, number)
@@ -355,19 +348,7 @@ def test_a_write_stopped_at_any_step_loses_no_acknowledged_write(tmp_path, monke
         for limit in range(100):
             folder = shutil.copytree(tmp_path / kind, tmp_path / "copy")
             store = binary.open(folder, write=True)
-            calls = [0]
-
-            def step(name, *args, calls=calls, limit=limit):
-                calls[0] += 1
-                if calls[0] > limit:
-                    if name == "write":
-                        real["write"](args[0], bytes(args[1])[: len(args[1]) // 2])
-                    raise Stop
-                return real[name](*args)
-
-            with monkeypatch.context() as patch:
-                for name in real:
-                    patch.setattr(os, name, lambda *args, name=name: step(name, *args))
+            with stopped_after(monkeypatch, limit, calls):
                 try:
                     getattr(store, kind)(*arguments)
                     done = True
@@ -418,60 +399,22 @@ def test_threads_write_while_others_search(tmp_path):
 
 
 def kill_writers(folder, times, seed):
-    """Starts a writer and kills it at a random moment, `times` times; returns the number of acknowledged writes."""
-    moments, state, number, opened = random.Random(seed), {}, 0, 0
+    """Kills writers at random moments; returns the number of acknowledged writes."""
+
+    def check(state, number, write):
+        with binary.open(folder, write=write, probes=5, candidates=10_000) as store:
+            have = contents(store)
+            store.verify()
+            following = dict(state)
+            binary_writes.play(following, number)
+            for name in have.keys() | state.keys() | following.keys():
+                # ids of the write in progress are there or not; all others are as acknowledged
+                assert any(np.array_equal(have.get(name), one.get(name)) for one in (state, following)), name
+            check_search(store, have, number)
+
     with make(folder, shards=2):
         pass
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": str(pathlib.Path(__file__).resolve().parents[2]),
-    }
-    nursery = subprocess.Popen(
-        [sys.executable, binary_writes.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
-    )
-    try:
-        for _ in range(times):
-            print(f"{folder} {number}", file=nursery.stdin, flush=True)
-            lines = []
-            while not lines or not lines[-1].startswith("pid "):
-                lines.append(nursery.stdout.readline())
-            pid = int(lines.pop().split()[1])
-            for _ in range(moments.choice([0, 1, 2, 3, 8]) - len(lines)):  # lines to wait for: "open", then writes
-                lines.append(nursery.stdout.readline())
-            time.sleep(moments.uniform(0, 0.06))
-            os.kill(pid, signal.SIGKILL)
-            while (line := nursery.stdout.readline()) != "gone\n":
-                assert line, "the nursery died"
-                lines.append(line)
-            opened += "open\n" in lines
-            acknowledged = [int(line) for line in lines if line != "open\n"]
-            for done in acknowledged:
-                assert done == number
-                binary_writes.play(state, number)
-                number += 1
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with binary.open(folder, write=bool(moments.getrandbits(1)), probes=5, candidates=10_000) as store:
-                    have = contents(store)
-                    store.verify()
-                    following = dict(state)
-                    binary_writes.play(following, number)
-                    for name in have.keys() | state.keys() | following.keys():
-                        # ids of the write in progress are there or not; all others are as acknowledged
-                        assert any(np.array_equal(have.get(name), one.get(name)) for one in (state, following)), name
-                    check_search(store, have, number)
-            # The next writer repeats the interrupted write, after which the state is that of `play` again.
-    finally:
-        nursery.stdin.close()
-        nursery.wait(20)
-    assert opened
-    return number
+    return killed_writers.kill([sys.executable, binary_writes.__file__], folder, times, seed, binary_writes.play, check)
 
 
 def test_killed_writers(tmp_path):
