@@ -89,7 +89,7 @@ def main_boxes(model: inference.Model, split: Split, *, guided: bool = False) ->
 
 
 def check(config, workdir) -> None:
-    """Raises an InputError where the run that config.embed.regions names lies in a folder without a trained network.
+    """Raises an InputError where the run that config.embed.regions names is a folder without a trained network.
 
     Args:
       config: the whole config.

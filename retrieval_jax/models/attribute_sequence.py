@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax.models import heads
-from retrieval_jax.models.layers.linear import Dense
 
 START = -1  # the label before the first
 DECISIONS = ("expected_f1", "probability")
@@ -96,11 +95,12 @@ class Grammar:
 
 
 class Decoder(nn.Module):
-    """An LSTM over the labels written so far; the picture is its first state and has logits of its own.
+    """An LSTM over the labels written so far, whose logits are added to those of the picture.
 
-    With the logits of the picture alone it is a linear classifier; the LSTM adds what the labels before change. It
-    reads labels only, with vectors of unit variance: with the picture as an input to each step and small vectors, it
-    learned to ignore what was written.
+    The logits of the picture alone are a linear classifier; the LSTM adds what the labels before change. It sees labels
+    only, as vectors of unit variance. With the picture as an input to each step it learned to ignore what was written;
+    with the picture as its first state it overfitted: the first label was right less often than by the picture's own
+    logits (.833 against .843 of article types on the fashion catalogue).
 
     Attributes:
       num_labels: values and the end, V + 1.
@@ -109,7 +109,7 @@ class Decoder(nn.Module):
       first_bias: initial biases of the logits.
 
     Source: Sak et al., "Visual Fashion-Product Search at SK Planet", arXiv 1609.07859, writes attributes with an LSTM;
-    what the cell sees of the picture is our choice.
+    that the cell does not see the picture is our choice.
     """
 
     num_labels: int
@@ -118,8 +118,6 @@ class Decoder(nn.Module):
     first_bias: tuple[float, ...] | None = None
 
     def setup(self):
-        self.norm = nn.LayerNorm(epsilon=1e-6)
-        self.first = Dense(self.dims)
         self.labels = nn.Embed(self.num_labels, self.dims, embedding_init=nn.initializers.normal(1.0))
         self.cell = nn.OptimizedLSTMCell(self.dims)
         self.written = heads.Head(self.num_labels, self.init_scale)
@@ -132,9 +130,8 @@ class Decoder(nn.Module):
 
     def start(self, pooled: jax.Array) -> tuple:
         """Returns the first state of the cell, and the logits of the pictures, for vectors [B, D]."""
-        vector = self.norm(pooled.astype(jnp.float32))
-        hidden = jnp.tanh(self.first(vector))
-        return (jnp.zeros_like(hidden), hidden), self.seen(pooled)
+        hidden = jnp.zeros((len(pooled), self.dims))
+        return (hidden, hidden), self.seen(pooled)
 
     def step(self, state: tuple, seen: tuple, before: jax.Array) -> tuple[tuple, jax.Array]:
         """Reads the label before.
