@@ -21,7 +21,7 @@ import numpy as np
 from retrieval_jax import inference, tasks, workdir
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.attributes import words
-from retrieval_jax.data import loading, pipeline
+from retrieval_jax.data import loading, pipeline, text
 from retrieval_jax.data.pictures import hand_made
 from retrieval_jax.embeddings import evidence
 from retrieval_jax.errors import InputError
@@ -158,8 +158,8 @@ def check_training(config, folder) -> None:
       InputError: see `plan`; public weights that are not there; too little memory or disk.
     """
     settings = config.train
-    if clusters_unknown(config, folder):
-        return  # mine finds them
+    if clusters_unknown(config, folder) or vectors_unknown(config, folder):
+        return  # mine finds them; train makes them
     found = plan(config, folder)
     check_coupled(settings, found.task)
     if found.task.warm_start is not None:
@@ -213,15 +213,17 @@ def check_embedding(config, folder, functions: dict) -> None:
       InputError: there is no such function, or it reads a column that no batch has; too little memory or disk.
     """
     catalog, found, dim = loading.load(config.data), None, 0
-    if config.get("train") is not None and not clusters_unknown(config, folder):
+    unknown = config.get("train") is not None and (clusters_unknown(config, folder) or vectors_unknown(config, folder))
+    if config.get("train") is not None and not unknown:
         with contextlib.redirect_stdout(io.StringIO()):
             found = plan(config, folder)
     params = found and jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype), found.state["params"])
     for name in sorted(set(functions.values())) if found else ():
         predict = inference.named(found.task.predict_fns, name)
-        batch = {column: found.batch[column] for column in predict.reads if column in found.batch}
-        if len(batch) < len(predict.reads):
+        if any(column not in found.batch for column in predict.reads):
             continue  # a column of a split that training does not have
+        read = {*predict.reads, *(f"{column}_mask" for column in predict.reads)}
+        batch = {column: one for column, one in found.batch.items() if column in read}
         arguments = inference.test_arguments(config)
         rows = -(-arguments["batch_size"] // jax.device_count())
         views, size = config.embed.get("views", ()), arguments["image_size"]
@@ -268,6 +270,13 @@ def evidence_rows(config, model: str) -> dict[str, int]:
 def clusters_unknown(config, folder) -> bool:
     clusters = pathlib.Path(folder) / "attributes" / "clusters.npz"
     return config.train.task_kwargs.get("category_labels") == "clusters" and not clusters.exists()
+
+
+def vectors_unknown(config, folder) -> bool:
+    """Returns whether a task learns from vectors of another run that train has not made yet."""
+    module = tasks.get(config.train.task)
+    run = getattr(module, "learns_from", lambda config: "")(config)
+    return bool(run) and not (pathlib.Path(folder) / text.FOLDER / module.VECTORS).exists()
 
 
 def _check_cache(config, splits, workers: int) -> None:

@@ -5,6 +5,7 @@ them by name. A column is one of
 
     Pictures    rows of a source of pictures, one or k per example; uint8 [B, H, W, 3] or [B, k, H, W, 3] in a batch
     Ragged      variable-length rows; [B, L] in a batch, padded with zeros, with the mask "<name>_mask" bool [B, L]
+    RaggedRows  rows of a Ragged that examples share, one or k each; [B, L] or [B, k, L] in a batch, and a mask alike
     ndarray     [n, ...]; [B, ...] in a batch
 
 Every batch also has "row" int32 [B], the example's number (-1: padding), and "_mask" bool [B], False for padding.
@@ -140,17 +141,60 @@ class Ragged:
 
 
 @dataclasses.dataclass(frozen=True)
+class RaggedRows:
+    """A column whose entries are rows of one table of texts: a product's tokens, wherever it is clicked.
+
+    Attributes:
+      source: the table.
+      rows: int [n] or [n, k], rows of it; -1 gives an empty row.
+    """
+
+    source: Ragged
+    rows: np.ndarray
+
+    __repr__ = brief.line
+
+    def __post_init__(self):
+        rows = np.asarray(self.rows)
+        if rows.ndim not in (1, 2) or rows.dtype.kind not in "iu":
+            raise InputError(f"rows of a ragged table are ints [n] or [n, k], not {rows.dtype} {list(rows.shape)}")
+        if rows.size and (rows.max() >= len(self.source) or rows.min() < -1):
+            raise InputError(
+                f"rows of a ragged table run from {rows.min()} to {rows.max()}; it has {len(self.source)}: give -1 "
+                "(nothing) or a row below that"
+            )
+        object.__setattr__(self, "rows", rows.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns entries as a rectangle, see `Ragged.padded`.
+
+        Args:
+          rows: int [b]; a negative one is empty.
+
+        Returns:
+          Values and their mask, [b, width] or [b, k, width].
+        """
+        at = self.rows[np.maximum(rows, 0)]
+        at = np.where(np.asarray(rows).reshape(-1, *(1,) * (at.ndim - 1)) >= 0, at, -1)
+        values, mask = self.source.padded(at.reshape(-1))
+        return values.reshape(*at.shape, -1), mask.reshape(*at.shape, -1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Examples:
     """What a task learns from.
 
     Attributes:
-      columns: {name: Pictures, Ragged or ndarray}, one entry per example each.
+      columns: {name: Pictures, Ragged, RaggedRows or ndarray}, one entry per example each.
       ids: n texts that name an example in messages.
       beside: {name: Examples} that are zipped to these, see the module; none of them has `beside` itself.
       batch_size: examples of a global batch; None for the reader's. Sets beside have one of their own.
     """
 
-    columns: Mapping[str, Pictures | Ragged | np.ndarray]
+    columns: Mapping[str, Pictures | Ragged | RaggedRows | np.ndarray]
     ids: Sequence[str] = ()
     beside: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
     batch_size: int | None = None
@@ -173,7 +217,8 @@ class Examples:
         columns = {name: _checked(name, column) for name, column in self.columns.items()}
         object.__setattr__(self, "columns", columns)
         taken = {"row", "_mask", "_whole", "mix", "mask"}
-        taken |= {f"{name}_mask" for name, column in columns.items() if isinstance(column, Pictures | Ragged)}
+        masked = Pictures | Ragged | RaggedRows
+        taken |= {f"{name}_mask" for name, column in columns.items() if isinstance(column, masked)}
         for name in columns:
             if name in taken or name.startswith("mix_"):
                 raise InputError(f"a column may not be named {name!r}: the pipeline fills it in")
@@ -192,9 +237,9 @@ class Examples:
         return [name for name, column in self.columns.items() if isinstance(column, Pictures)]
 
 
-def _checked(name: str, column: Any) -> Pictures | Ragged | np.ndarray:
+def _checked(name: str, column: Any) -> Pictures | Ragged | RaggedRows | np.ndarray:
     """Returns a column as the pipeline carries it; raises InputError for one that has no place in a batch."""
-    if isinstance(column, Pictures | Ragged):
+    if isinstance(column, Pictures | Ragged | RaggedRows):
         return column
     column = np.asarray(column)
     if column.dtype.kind not in "biuf":

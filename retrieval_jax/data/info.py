@@ -45,6 +45,7 @@ class _File(TypedDict):
     category_counts: list[list[documents.Count]]
     vocabulary_hash: str
     fields: NotRequired[list[_Field]]
+    target_space: NotRequired[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,7 @@ class DataInfo:
       category_counts: int64 [names of the level] per level, listings of the split in each category.
       vocabulary_hash: hex digest of the vocabulary, "" without one.
       fields: where labels are the values of fields, the fields in the order of the labels; otherwise empty.
+      target_space: name of the space of another run that this one learns to embed into; "" for a space of its own.
     """
 
     label_names: list[str]
@@ -94,6 +96,7 @@ class DataInfo:
     category_counts: tuple[np.ndarray, ...]
     vocabulary_hash: str
     fields: tuple[LearnedField, ...] = ()
+    target_space: str = ""
 
     __repr__ = brief.line
 
@@ -128,6 +131,7 @@ def to_json(data_info):
         "category_counts": [np.asarray(counts).tolist() for counts in data_info.category_counts],
         "vocabulary_hash": data_info.vocabulary_hash,
         **({"fields": [dataclasses.asdict(field) for field in data_info.fields]} if data_info.fields else {}),
+        **({"target_space": data_info.target_space} if data_info.target_space else {}),
     }
 
 
@@ -144,6 +148,7 @@ def from_json(value):
             LearnedField(**{one.name: field[one.name] for one in dataclasses.fields(LearnedField)})
             for field in value.get("fields", ())
         ),
+        target_space=value.get("target_space", ""),
     )
 
 

@@ -19,6 +19,7 @@ OPEN = (
     "train.model.pretrained.kwargs",
     "train.task_kwargs.loss_kwargs",
     "train.task_kwargs.category_kwargs",
+    "train.task_kwargs.words_kwargs",
     "train.schedule_kwargs",
     "train.sampling_kwargs",
     "embed.model_kwargs",

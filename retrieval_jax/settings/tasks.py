@@ -83,6 +83,59 @@ def regions() -> ConfigDict:
     )
 
 
+def text_query() -> ConfigDict:
+    """Returns the options of `text_query`: typed queries and the products clicked after them."""
+    return _locked(
+        _text_options(),
+        {
+            "loss": "triplet",  # or "softmax", over the products of the batch
+            "margin": 0.3,  # of the triplet, in cosines
+            "temperature": 0.05,  # of the softmax, its first value
+            "negatives": "rule",  # "rule", the published one; "in_batch"; or "mined", the hardest of a pool
+            "encoders": 1,  # one for queries and products, or 2
+            "positives": 100,  # most clicked products of a query that count
+            "candidates": 4,  # "rule": negatives drawn per pair, of which each step takes one
+            "broad_share": 0.3,  # a query is broad where its clicks cover more of a product group
+            "groups": "",  # the attribute or category level of product groups; empty for the leaf category
+            "same_product": "",  # a column whose equal values are one product; equal titles always are
+            "pool": 512,  # "mined": listings that each step looks at
+            "typos": 0.1,  # share of the queries that are misspelt for training
+        },
+    )
+
+
+def text_picture() -> ConfigDict:
+    """Returns the options of `text_picture`: words beside pictures."""
+    options = _locked(
+        _text_options(),
+        {
+            "pictures": "",  # the run whose space words are learned into; empty where the picture network learns along
+            "words": "transformer",  # the network of text
+            "words_kwargs": {},  # and its arguments
+            "temperature": 0.05,  # its first value
+            "attributes": (),  # attributes of which texts are made, such as ("colour", "type")
+            "attribute_texts": 2,  # per listing
+            "clicks": True,  # whether queries and what was clicked after them are learned too, where there are any
+            "positives": 100,  # most clicked products of a query that count
+            "same_product": "",  # a column whose equal values are one product; equal titles always are
+            "typos": 0.1,  # share of the texts that are misspelt for training
+        },
+    )
+    options.words_kwargs.unlock()
+    return options
+
+
+def _text_options() -> dict:
+    return {
+        "tokenizer": "",  # file or folder of a tokenizer; empty for the run's own, trained on the catalogue's text
+        "vocabulary": 8000,  # tokens of the run's own
+        "text_columns": (),  # columns that belong to a product's text behind its title
+        "query_column": "query",  # of the query split: what was typed
+        "query_length": 16,  # tokens of a query, at most
+        "product_length": 32,  # tokens of a product's text, at most
+    }
+
+
 def _title_options() -> dict:
     return {
         "loss": "sigmoid",  # sigmoid, focal, asymmetric, or softmax (over y / sum(y), with Poly-1)
