@@ -120,6 +120,7 @@ ROOMS = {
         "polars",
         "simplejpeg",
         "tensorflow_datasets",
+        "tokenizers",
         "retrieval_jax.duplicates",
         "retrieval_jax.files",
         "retrieval_jax.scoring.ranking",
@@ -226,6 +227,7 @@ ONE_FILE = {
     "pymilvus": "retrieval_jax/index/milvus/__init__.py",
     "sklearn": "retrieval_jax/attributes/clusters.py",
     "tensorboardX": "retrieval_jax/training/metric_writer.py",
+    "tokenizers": "retrieval_jax/data/text.py",
 }
 
 
