@@ -167,7 +167,7 @@ def make(config, info) -> Task:
             dim = batch["picture"].shape[-1]
         else:
             dim = jax.eval_shape(network.apply, params, batch["image"][:1])["embedding"].shape[-1]
-        key, tokens = jax.random.fold_in(rng, 1), (batch["text"][:1], batch["text_mask"][:1])
+        key, tokens = jax.random.fold_in(rng, 1), (jnp.asarray(batch["text"][:1]), jnp.asarray(batch["text_mask"][:1]))
         tower = words(dim).init({"params": key}, *tokens)["params"]
         params["backbone" if frozen else "words"] = tower
         params["head_contrast"] = {"log_scale": jnp.log(1.0 / jnp.float32(options["temperature"]))}

@@ -38,8 +38,7 @@ OPTIONS = {
     "pool": 512,
     "typos": 0.1,
 }
-LOSSES = ("triplet", "softmax")
-NEGATIVES = ("rule", "in_batch", "mined")
+CHOICES = {"loss": ("triplet", "softmax"), "negatives": ("rule", "in_batch", "mined")}
 
 _LARGEST_SCALE = 100.0  # Radford et al. (CLIP), arXiv 2103.00020, section 2.5
 
@@ -62,8 +61,7 @@ def examples(config, catalog, workdir):
     Raises:
       InputError: no clicks, or a column that does not exist.
     """
-    options, split, seed = parts.options(config.train, OPTIONS), catalog.split("train"), config.train.seed
-    _check(options)
+    options, split, seed = parts.options(config.train, OPTIONS, CHOICES), catalog.split("train"), config.train.seed
     product = clicks.products(split, options["same_product"])
     found = clicks.pairs(catalog.table("queries", "train"), product, options["positives"])
     tokenizer = text_lib.of_run(options, catalog, workdir)
@@ -147,7 +145,7 @@ def columns(config, split, workdir=None) -> dict:
       split: `data.catalog.Split`.
       workdir: the work directory of that run.
     """
-    return typed.columns(config, parts.options(config.train, OPTIONS), split, workdir)
+    return typed.columns(config, parts.options(config.train, OPTIONS, CHOICES), split, workdir)
 
 
 def make(config, info) -> Task:
@@ -167,8 +165,7 @@ def make(config, info) -> Task:
     Source: "Neural Search: Learning Query and Product Representations in Fashion E-commerce", arXiv 2107.08291. Its
     margin is not published; 0.3 is ours.
     """
-    options = parts.options(config, OPTIONS)
-    _check(options)
+    options = parts.options(config, OPTIONS, CHOICES)
     module = typed.tower(config, len(info.label_names), config.model.projection)
     of_queries = "backbone" if options["encoders"] == 1 else "query_backbone"
 
@@ -176,7 +173,8 @@ def make(config, info) -> Task:
         params = {}
         for number, name in enumerate(dict.fromkeys(("backbone", of_queries))):
             key = jax.random.fold_in(rng, number)
-            params[name] = module.init({"params": key}, batch["product"][:1], batch["product_mask"][:1])["params"]
+            tokens = jnp.asarray(batch["product"][:1]), jnp.asarray(batch["product_mask"][:1])
+            params[name] = module.init({"params": key}, *tokens)["params"]
         if options["loss"] == "softmax":
             params["head_contrast"] = {"log_scale": jnp.log(1.0 / jnp.float32(options["temperature"]))}
         return params
@@ -257,13 +255,6 @@ def make(config, info) -> Task:
         f"text_query:{config.model.name}",
         couples_rows="task='text_query' with the products of other pairs as negatives" if coupled else "",
     )
-
-
-def _check(options) -> None:
-    for name, choices in (("loss", LOSSES), ("negatives", NEGATIVES)):
-        if options[name] not in choices:
-            near = names_lib.near(options[name], choices)
-            raise InputError(f"config.train.task_kwargs.{name}: there is no {options[name]!r}{near}")
 
 
 def _unit(vectors):
