@@ -189,10 +189,7 @@ def measure(index: attribute.Index, vectors, args) -> list[dict]:
         lines.append(line)
         print(
             f"| {share:.2%} | {line['matches']:,.0f} | "
-            + " | ".join(
-                f"{part['wall_ms']:.1f} ({part['processor_ms']:.1f})"
-                for part in map(line.get, parts)
-            )
+            + " | ".join(f"{part['wall_ms']:.1f} ({part['processor_ms']:.1f})" for part in map(line.get, parts))
             + f" | {line['recall']:.3f} | {line['faiss_recall']:.3f} | {line['faiss_short']:.0%} |",
             flush=True,
         )
