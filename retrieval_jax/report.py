@@ -25,6 +25,7 @@ import numpy as np
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import fields as field_lib
 from retrieval_jax.data import loading
+from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.index import attribute
@@ -366,7 +367,9 @@ def _elsewhere(config) -> str:
 
 
 def _picture(catalog, longest_side, quality, split_name, row) -> str:
-    return rows.data_uri(catalog.split(split_name).images[row], longest_side, quality)
+    """Returns a data URI; "" for a split without pictures."""
+    images = catalog.split(split_name).images
+    return "" if isinstance(images, NoPictures) else rows.data_uri(images[row], longest_side, quality)
 
 
 def _name(config) -> str:

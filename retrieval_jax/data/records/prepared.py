@@ -64,6 +64,7 @@ class _About(TypedDict):
     category_names: list[list[str]]
     counts: dict[str, dict[str, Any]]
     truth: bool
+    graded: NotRequired[bool]
     splits: dict[str, list[_Shard]]
     column_names: NotRequired[dict[str, list[str]]]
     tables: NotRequired[dict[str, _Table]]
@@ -156,6 +157,8 @@ def finish(
         "category_names": [list(n) for n in catalog.category_names],
         "counts": catalog.counts,
         "truth": catalog.truth is not None,
+        "graded": catalog.truth is not None
+        and (catalog.truth.grades is not None or catalog.truth.rated_zero is not None),
         "column_names": {column: list(n) for column, n in catalog.column_names.items()},
         "tables": tables,
         "left_behind": left_behind,
@@ -175,12 +178,21 @@ def finish(
 
 
 def _truth(truth: Any, queries: np.ndarray, gallery: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns indptr and rows of the truth for the queries and gallery listings that remain."""
-    place = _places(gallery, len(truth.gallery_ids))
-    found = [place[truth.relevant(query)] for query in queries.tolist()]
-    found = [rows[rows >= 0] for rows in found]
-    indptr = np.cumsum([0, *map(len, found)]).astype(np.int64)
-    return {"indptr": indptr, "rows": np.concatenate([np.zeros(0, np.int64), *found])}
+    """Returns indptr, rows and, where there are any, grades of the truth for the queries and gallery listings that
+    remain; rows that were judged not relevant have the grade 0."""
+    place, asked = _places(gallery, len(truth.gallery_ids)), _places(queries, len(truth.query_ids))
+    query, row = np.repeat(np.arange(len(truth)), truth.num_relevant), truth.rows
+    grades = np.ones(len(row), np.float32) if truth.grades is None else truth.grades
+    if truth.rated_zero is not None:
+        query, row = np.append(query, truth.rated_zero[:, 0]), np.append(row, truth.rated_zero[:, 1])
+        grades = np.append(grades, np.zeros(len(truth.rated_zero), np.float32))
+    query, row = asked[query], place[row]
+    order = np.lexsort((row, query))
+    order = order[(query[order] >= 0) & (row[order] >= 0)]
+    counts = np.bincount(query[order], minlength=len(queries))
+    found = {"indptr": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), "rows": row[order]}
+    graded = truth.grades is not None or truth.rated_zero is not None
+    return found | ({"grades": grades[order]} if graded else {})
 
 
 def _places(kept: np.ndarray, count: int) -> np.ndarray:
@@ -259,8 +271,12 @@ def _load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, se
         }
         truth = None
         if about["truth"]:
-            found = load_npz(inside / "truth.npz", dict.fromkeys(("indptr", "rows"), (("int64",), 1)), remedy=remedy)
-            truth = ranking.Truth(splits["query"].ids, splits["gallery"].ids, found["indptr"], found["rows"])
+            wanted = dict.fromkeys(("indptr", "rows"), (("int64",), 1))
+            wanted |= {"grades": (("float32",), 1)} if about.get("graded") else {}
+            found = load_npz(inside / "truth.npz", wanted, remedy=remedy)
+            truth = ranking.Truth(
+                splits["query"].ids, splits["gallery"].ids, found["indptr"], found["rows"], found.get("grades")
+            )
         tables = {
             key: Table(column_files.load(inside / _table_file(key), remedy), table["rows_of"])
             for key, table in about.get("tables", {}).items()
