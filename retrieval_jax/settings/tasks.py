@@ -100,6 +100,7 @@ def text_query() -> ConfigDict:
             "same_product": "",  # a column whose equal values are one product; equal titles always are
             "pool": 512,  # "mined": listings that each step looks at
             "typos": 0.1,  # share of the queries that are misspelt for training
+            "title_queries": 0,  # queries per listing that are made of its own words, beside or without clicks
         },
     )
 

@@ -285,5 +285,7 @@ def _vectors(workdir, count: int) -> tuple[np.ndarray, str]:
     remedy = "train again"
     found = load_npz(file, {"vectors": (("float32",), 2), "space": (("uint8",), 1)}, remedy=remedy)
     if len(found["vectors"]) != count:
-        raise InputError(f"{file} holds {len(found['vectors']):,} vectors, the train split {count:,} pictures: {remedy}")
+        raise InputError(
+            f"{file} holds {len(found['vectors']):,} vectors, the train split {count:,} pictures: {remedy}"
+        )
     return found["vectors"], found["space"].tobytes().decode()

@@ -5,7 +5,8 @@ half from the same), "in_batch", the products of the other pairs of the batch, o
 catalogue that every step draws anew and embeds with the moving average: what is mined is never older than the step, and
 a resumed training mines the same. The hardest is the nearest that is not nearer than what was clicked (semi-hard,
 Schroff et al., arXiv 1503.03832): nearer ones are mostly products that fit and that nobody has clicked yet. The same product, its duplicates and other products clicked after a query are
-never its negatives, whichever kind.
+never its negatives, whichever kind; nor are products whose text has every token of the query, of which a click would be
+no surprise. With `title_queries` it also learns from queries made of a listing's own words, and needs no clicks at all.
 """
 
 import pathlib
@@ -37,6 +38,7 @@ OPTIONS = {
     "same_product": "",
     "pool": 512,
     "typos": 0.1,
+    "title_queries": 0,
 }
 CHOICES = {"loss": ("triplet", "softmax"), "negatives": ("rule", "in_batch", "mined")}
 
@@ -63,9 +65,13 @@ def examples(config, catalog, workdir):
     """
     options, split, seed = parts.options(config.train, OPTIONS, CHOICES), catalog.split("train"), config.train.seed
     product = clicks.products(split, options["same_product"])
-    found = clicks.pairs(catalog.table("queries", "train"), product, options["positives"])
+    texts, made = typed.product_texts(split, options["text_columns"]), options["title_queries"]
+    found = None
+    if not made or "queries/train" in catalog.tables:
+        found = clicks.pairs(catalog.table("queries", "train"), product, options["positives"])
+    if made:
+        found = clicks.with_title_queries(found, texts, product, made, seed)
     tokenizer = text_lib.of_run(options, catalog, workdir)
-    texts = typed.product_texts(split, options["text_columns"])
     of_products = tokenizer.encode(texts, options["product_length"])
     columns = {
         "query": query_tokens(found, tokenizer, options, seed),
@@ -191,13 +197,15 @@ def make(config, info) -> Task:
             draw = jax.random.uniform(jax.random.fold_in(rng, 0), usable.shape)
             pick = jnp.where(usable, draw, -1.0).argmax(axis=1)[:, None, None]
             tokens = jnp.take_along_axis(batch["negative"], pick, axis=1)[:, 0]
-            mask, there = jnp.take_along_axis(batch["negative_mask"], pick, axis=1)[:, 0], usable.any(axis=1)
+            mask = jnp.take_along_axis(batch["negative_mask"], pick, axis=1)[:, 0]
+            there = usable.any(axis=1) & ~jax.vmap(_has_all)(batch["query"], batch["query_mask"], tokens, mask)
         else:
             pool = batch["pool_product"], batch["pool_product_mask"]
             known = jax.lax.stop_gradient(_unit(embed(ema, "backbone", *pool)))
             asked, clicked = jax.lax.stop_gradient((_unit(queries), _unit(products)))
             cosines = asked @ known.T
-            allowed = ~_listed(batch, batch["pool_number"]) & batch["pool_mask"]
+            of_pool = {"number": batch["pool_number"], "tokens": pool[0], "mask": pool[1]}
+            allowed = ~never_negative(_of_queries(batch), of_pool) & batch["pool_mask"]
             allowed &= cosines < (asked * clicked).sum(axis=-1)[:, None]
             pick, there = jnp.where(allowed, cosines, -jnp.inf).argmax(axis=1), allowed.any(axis=1)
             tokens, mask = pool[0][pick], pool[1][pick]
@@ -210,24 +218,24 @@ def make(config, info) -> Task:
         queries = embed(params, of_queries, batch["query"], batch["query_mask"], train, keys[0])
         products = embed(params, "backbone", batch["product"], batch["product_mask"], train, keys[1])
         where, weights, values = batch["_mask"], batch["weight"], {}
+        of_products = {"number": batch["number"], "tokens": batch["product"], "mask": batch["product_mask"]}
         extra, there = None, None
         if options["negatives"] != "in_batch":
             extra, there = chosen(params, ema, batch, queries, products, keys[2], train)
         if options["loss"] == "triplet":
             if extra is None:
-                extra, there = products, ~_listed(batch, batch["number"]) & where
+                extra, there = products, ~never_negative(_of_queries(batch), of_products) & where
             losses = triplet.cosine(
                 queries, products, extra, margin=options["margin"], allowed=there, where=where, weights=weights
             )
             values["violations"] = ((losses > 0) & where).sum() / jnp.maximum(where.sum(), 1)
         else:
             scale = jnp.minimum(jnp.exp(params["head_contrast"]["log_scale"]), _LARGEST_SCALE)
-            facts = {"forbidden": batch["forbidden"], "mask": batch["forbidden_mask"]}
             losses = contrastive.softmax(
                 queries,
                 products,
                 scale=scale,
-                related=(is_listed, facts, batch["number"]),
+                related=(never_negative, _of_queries(batch), of_products),
                 negatives=extra,
                 negatives_where=there,
                 where=where,
@@ -261,9 +269,29 @@ def _unit(vectors):
     return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(axis=-1, keepdims=True), 1e-12))
 
 
-def _listed(batch, numbers):
-    """Returns which products [N] are never negatives of the queries of a batch, bool [B, N]."""
-    return is_listed({"forbidden": batch["forbidden"], "mask": batch["forbidden_mask"]}, numbers)
+def _of_queries(batch):
+    names = {"forbidden": "forbidden", "mask": "forbidden_mask", "tokens": "query", "tokens_mask": "query_mask"}
+    return {ours: batch[name] for ours, name in names.items()}
+
+
+def never_negative(queries, products):
+    """Returns which products are never negatives of queries.
+
+    Args:
+      queries: see `is_listed`; and "tokens" int [b, L] with "tokens_mask".
+      products: {"number": int [n], "tokens": int [n, L'], "mask": bool [n, L']}.
+
+    Returns:
+      bool [b, n]: listed, or with every token of the query.
+    """
+    with_all = jax.vmap(jax.vmap(_has_all, (None, None, 0, 0)), (0, 0, None, None))
+    found = with_all(queries["tokens"], queries["tokens_mask"], products["tokens"], products["mask"])
+    return found | is_listed(queries, products["number"])
+
+
+def _has_all(query, query_mask, product, product_mask):
+    """Returns whether a product [L'] has every token of a query [L]."""
+    return (((query[:, None] == product) & product_mask).any(axis=1) | ~query_mask).all()
 
 
 def is_listed(queries, numbers):

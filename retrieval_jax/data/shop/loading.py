@@ -12,6 +12,7 @@ from retrieval_jax import pairs
 from retrieval_jax.data import catalog
 from retrieval_jax.data.catalog import Lazy, Split, Table
 from retrieval_jax.data.examples import Ragged
+from retrieval_jax.data.pictures import sources
 from retrieval_jax.data.shop import edits, shoppers, synthetic, typed, wording
 from retrieval_jax.data.shop.synthetic import Shop
 from retrieval_jax.errors import InputError
@@ -93,7 +94,8 @@ def _with_typed(shop: Shop) -> catalog.Catalog:
         return dataclasses.replace(found, tables=Lazy(tables, f"{shop} typed"))
     asked = typed.queries(shop)
     ids = [f"typed-{number:05d}" for number in range(shop.num_query)]
-    split = Split("query", ids, None, None, None, columns={"query": asked.texts, "kind": asked.kinds})
+    none = sources.NoPictures(len(ids), "query")
+    split = Split("query", ids, None, None, none, columns={"query": asked.texts, "kind": asked.kinds})
     return dataclasses.replace(
         found,
         query=split,

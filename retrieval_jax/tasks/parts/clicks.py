@@ -126,6 +126,56 @@ def pairs(table: Table, product: np.ndarray, most: int) -> Pairs:
     return Pairs(texts, query[kept], listing[kept], weight, product, forbidden)
 
 
+def with_title_queries(found: Pairs | None, texts: list[str], product: np.ndarray, count: int, seed: int) -> Pairs:
+    """Returns pairs with queries made of the listings' own words added: what can be learned without any click.
+
+    A query is one to four words of a listing's text in their order, or a piece of a text without blanks.
+
+    Args:
+      found: pairs of clicks; None without any.
+      texts: of all listings of the split.
+      product: of `products`.
+      count: queries of each listing.
+      seed: of the choice.
+    """
+    rng, made, rows = np.random.default_rng((seed, 3)), [], []
+    for row, text in enumerate(texts):
+        words = text.split()
+        for _ in range(count if words else 0):
+            if len(words) > 1:
+                chosen = rng.permutation(len(words))[: rng.integers(1, min(4, len(words)) + 1)]
+                made.append(" ".join(words[at] for at in np.sort(chosen)))
+            else:
+                size = int(rng.integers(min(2, len(text)), max(2, len(text) // 2) + 1))
+                start = int(rng.integers(len(text) - min(size, len(text)) + 1))
+                made.append(text[start : start + size])
+            rows.append(row)
+    if not made:
+        raise InputError("no listing has a text to make queries of: give titles, or clicks in the table 'queries'")
+    listing = np.array(rows, np.int64)
+    own = Pairs(
+        made,
+        np.arange(len(made)),
+        listing,
+        np.ones(len(made), np.float32),
+        product,
+        Ragged(np.arange(len(made) + 1), product[listing]),
+    )
+    if found is None:
+        return own
+    return Pairs(
+        [*found.texts, *made],
+        np.append(found.query, len(found.texts) + own.query),
+        np.append(found.listing, own.listing),
+        np.append(found.weight, own.weight),
+        product,
+        Ragged(
+            np.append(found.forbidden.indptr, found.forbidden.indptr[-1] + own.forbidden.indptr[1:]),
+            np.append(found.forbidden.values, own.forbidden.values),
+        ),
+    )
+
+
 def _values(table: Table, name: str, count: int, default: float) -> np.ndarray:
     column = table.columns.get(name)
     return np.full(count, default) if column is None else np.asarray(column.values, np.float64)
