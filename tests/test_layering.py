@@ -133,6 +133,7 @@ ROOMS = {
         "retrieval_jax.data",
         "retrieval_jax.losses",
         "retrieval_jax.models",
+        "retrieval_jax.workdir.layout",  # the run that one starts from
     },
     "training": {
         "etils",

@@ -83,6 +83,29 @@ def regions() -> ConfigDict:
     )
 
 
+def masked_tokens() -> ConfigDict:
+    """Returns the options of `masked_tokens`: hidden tokens of titles and typed queries are predicted from the rest."""
+    return _locked(
+        text_options(),
+        {
+            "share": 0.15,  # of a text's tokens that are hidden, at least one of each text
+            "whole_words": False,  # hide all tokens of a word together
+            "queries": True,  # learn from the train queries of the table "queries" as well
+        },
+    )
+
+
+def text_options() -> dict:
+    """Returns the options that all tasks of text share."""
+    return {
+        "text_columns": ("title",),  # of listings, joined: title, text columns, attributes, category levels
+        "length": 32,  # tokens of a text at most, its start and end included; the rest is cut
+        "vocabulary": 8000,  # tokens to learn from the catalogue's text
+        "tokenizer": "",  # file or folder of one; empty for that of weights or init_from, or a new one
+        "weights": "",  # public RoBERTa, BERT or MiniLM: a folder, or "owner/name" of the hub; empty for none
+    }
+
+
 def _title_options() -> dict:
     return {
         "loss": "sigmoid",  # sigmoid, focal, asymmetric, or softmax (over y / sum(y), with Poly-1)
