@@ -35,6 +35,9 @@ from retrieval_jax.tasks import parts
 from retrieval_jax.training import checkpoints, sharding
 from retrieval_jax.views import host_size, with_views
 
+# Tokens of a batch of texts: few, because a network is compiled for each of them.
+_WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_MOST_PICTURES, _MOST_TEXTS = 64, 1024  # of a batch that a loaded model embeds
 _IN_FLIGHT = 3  # batches on the device while the next ones are read
 
 
@@ -86,6 +89,8 @@ def predict(
     if not total:
         raise InputError(f"{desc or 'prediction'}: the split has no rows")
     batch_size = -(-batch_size // mesh.size) * mesh.size
+    places = sharding.local_places(mesh, batch_size)
+    columns, rows, order = _by_length(columns, rows, whole=len(places) == batch_size)
     shown = with_views(predict_fn, views, image_size)
     run, space = _compiled(shown, mesh)
     params = sharding.put(params, mesh)
@@ -96,7 +101,7 @@ def predict(
         batch_size=batch_size,
         num_threads=num_threads,
         rows=rows,
-        places=sharding.local_places(mesh, batch_size),
+        places=places,
     )
 
     arrays, done, waiting = {}, 0, collections.deque()
@@ -127,7 +132,37 @@ def predict(
                 on_batch()
         while waiting:
             collect()
+    if order is not None:
+        arrays = {name: _undone(value, order) for name, value in arrays.items()}
     return {**arrays, **space}
+
+
+def _by_length(columns, rows, whole):
+    """Sorts rows of text by length, so that a batch is as wide as its texts need.
+
+    Args:
+      columns: {name: column}; texts alone are sorted, because where there are pictures those take the time.
+      rows: int [n], or None for all.
+      whole: whether this process reads whole batches: widths must be the same for all processes.
+
+    Returns:
+      (columns, rows, order int [n], the places of the new rows among those before); order is None where nothing is
+      sorted.
+    """
+    if not whole or not all(isinstance(column, Ragged) for column in columns.values()):
+        return columns, rows, None
+    rows = np.arange(len(next(iter(columns.values())))) if rows is None else np.asarray(rows, np.int64)
+    lengths = np.max([np.diff(column.indptr)[rows] for column in columns.values()], axis=0)
+    order = np.argsort(lengths, kind="stable")
+    columns = {name: dataclasses.replace(column, widths=_WIDTHS) for name, column in columns.items()}
+    return columns, rows[order], order
+
+
+def _undone(value, order):
+    """Returns rows [n, ...] in the order that they had before they were sorted."""
+    out = np.empty_like(value)
+    out[order] = value
+    return out
 
 
 def _read(predict_fn, columns, where):
@@ -358,7 +393,7 @@ class Model:
         options = {**tasks.get(self.config.train.task).OPTIONS, **self.config.train.task_kwargs}
         (column,) = function.reads
         tokenizer = text.load(pathlib.Path(self.folder) / text.FOLDER)
-        length = options["product_length" if column == "product" else "query_length"]
+        length = options["length" if column in ("product", "tokens") else "query_length"]
         return self._predict(function, {column: tokenizer.encode(texts, length)})["embedding"]
 
     def predict_attributes(self, inputs, top=10):
@@ -419,7 +454,9 @@ class Model:
             for name, column in inputs.items()
         }
         rows = max(map(len, given.values()), default=0)
-        batch_size = min(64, 1 << max(0, rows - 1).bit_length())  # few batch sizes, few compilations
+        texts = all(isinstance(given[name], Ragged) for name in predict_fn.reads if name in given)
+        most = _MOST_TEXTS if texts else _MOST_PICTURES
+        batch_size = min(most, 1 << max(0, rows - 1).bit_length())  # few batch sizes, few compilations
         arguments = {**test_arguments(self.config), "batch_size": batch_size}
         return predict(predict_fn, self.params, given, mesh=self.mesh, **arguments, **kwargs)
 

@@ -164,6 +164,7 @@ def check_training(config, folder) -> None:
     check_coupled(settings, found.task)
     if found.task.warm_start is not None:
         weights = settings.model.pretrained
+    if found.task.warm_start is not None and weights.name:  # a task with other weights has read about them in `make`
         importlib.import_module("retrieval_jax.models.pretrained").check(weights.name, weights.path, weights.offline)
     most = memory.limit(found.mesh.local_devices[0])
     counts = step_bytes(found)

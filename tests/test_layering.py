@@ -134,6 +134,7 @@ ROOMS = {
         "retrieval_jax.files",
         "retrieval_jax.losses",
         "retrieval_jax.models",
+        "retrieval_jax.workdir.layout",  # the run that one starts from
     },
     "training": {
         "etils",

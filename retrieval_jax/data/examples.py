@@ -74,10 +74,13 @@ class Ragged:
     Attributes:
       indptr: int64 [n + 1]; row i is values[indptr[i]:indptr[i + 1]].
       values: [indptr[n]] of ints or floats.
+      widths: columns that a batch may have, ascending: it gets the fewest that hold its rows. (), and where none holds
+        them: `width` columns, the same for every batch.
     """
 
     indptr: np.ndarray
     values: np.ndarray
+    widths: tuple[int, ...] = ()
 
     __repr__ = brief.line
 
@@ -121,7 +124,7 @@ class Ragged:
         lengths = np.diff(self.indptr)[rows]
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         at = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - self.indptr[rows], lengths)
-        return Ragged(indptr, self.values[at])
+        return Ragged(indptr, self.values[at], self.widths)
 
     def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns rows as a rectangle.
@@ -130,11 +133,14 @@ class Ragged:
           rows: int [b]; a negative row is empty.
 
         Returns:
-          Values [b, width], 0 where a row has ended, and a mask bool [b, width].
+          Values [b, columns], 0 where a row has ended, and a mask bool of that shape.
         """
         there, rows = rows >= 0, np.maximum(rows, 0)
-        at = self.indptr[rows, None] + np.arange(self.width)
-        mask = (at < self.indptr[rows + 1, None]) & there[:, None]
+        ends = np.where(there, self.indptr[rows + 1], self.indptr[rows])
+        longest = int((ends - self.indptr[rows]).max(initial=0))
+        columns = next((width for width in self.widths if width >= longest), self.width)
+        at = self.indptr[rows, None] + np.arange(columns)
+        mask = at < ends[:, None]
         if not len(self.values):
             return np.zeros(mask.shape, self.values.dtype), mask
         return np.where(mask, self.values[np.where(mask, at, 0)], self.values.dtype.type(0)), mask

@@ -9,14 +9,11 @@ any script, or full of control characters. A name of a special token, such as "<
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import hashlib
 import json
 import logging
 import pathlib
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -24,14 +21,26 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from retrieval_jax import brief
+from retrieval_jax.data.cleaning import MOST_CHARACTERS, clean, examine
 from retrieval_jax.data.examples import Ragged
+from retrieval_jax.data.info import Tokens
 from retrieval_jax.data.typos import with_typos
 from retrieval_jax.errors import InputError, naming, short
 from retrieval_jax.files import atomic
 
-__all__ = ["MOST_CHARACTERS", "Tokenizer", "clean", "examine", "load", "of_run", "texts_of", "train", "with_typos"]
+__all__ = [
+    "MOST_CHARACTERS",
+    "Tokenizer",
+    "clean",
+    "examine",
+    "load",
+    "of_listings",
+    "of_run",
+    "texts_of",
+    "train",
+    "with_typos",
+]
 
-MOST_CHARACTERS = 8192  # of one text; what follows is cut
 FOLDER = "text"  # of a work directory
 _FILE = "tokenizer.json"
 _LEAST, _MOST = 300, 1_000_000  # tokens of a vocabulary: the 256 bytes and special tokens always have a place
@@ -46,60 +55,7 @@ _SPECIAL = {
     "unknown": ("<unk>", "[UNK]"),
     "mask": ("<mask>", "[MASK]"),
 }
-# Characters that show nothing and are not needed to write any script: soft hyphens, marks of direction, byte order
-# marks and the like. Joiners (U+200C, U+200D), tags of flags and what shapes a letter stay.
-_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u2028\u2029\ufdd0-\ufdef\ufffe\uffff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
 _log = logging.getLogger(__name__)
-
-
-def clean(text: str) -> str:
-    """Returns a text as it is tokenised, whatever it holds.
-
-    In this order: what follows the first `MOST_CHARACTERS` characters is cut; control characters (NUL and line breaks
-    among them), lone surrogates and U+200B become blanks; invisible marks of direction and soft hyphens are removed;
-    the rest is brought to Unicode's form NFC; runs of blanks become one, and those at either end are removed. Letters of
-    any script, emoji and joiners stay.
-
-    Args:
-      text: as typed, or as a catalogue has it.
-
-    Raises:
-      InputError: it is not text.
-    """
-    if not isinstance(text, str):
-        raise InputError(
-            f"a text is a str, not {type(text).__name__} ({short(repr(text))}); use '' where there is none"
-        )
-    text = text[:MOST_CHARACTERS]
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", _SURROGATE.sub(" ", text)))
-    if not text.isprintable():
-        text = _CONTROL.sub(" ", text)
-    return " ".join(text.split())
-
-
-def examine(texts: Iterable[str]) -> dict[str, int]:
-    """Counts the texts that `clean` changes so that something may be lost.
-
-    Args:
-      texts: before they are cleaned.
-
-    Returns:
-      {"empty": texts of which nothing is left, "cut": texts beyond `MOST_CHARACTERS`, "control characters": texts with
-      any but line breaks and tabs, "lone surrogates": texts with any}, without those at 0.
-    """
-    counts = collections.Counter()
-    for text in texts:
-        counts["cut"] += len(text) > MOST_CHARACTERS
-        head = text[:MOST_CHARACTERS]
-        if not head.isprintable():
-            counts["control characters"] += bool(_CONTROL.search(head.translate({9: 32, 10: 32, 13: 32})))
-            counts["lone surrogates"] += bool(_SURROGATE.search(head))
-        counts["empty"] += not clean(head)
-    return {name: count for name, count in counts.items() if count}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,16 +125,32 @@ class Tokenizer:
                 rows.append(ids if len(ids) <= length else [*ids[: length - 1], self.end])
         return Ragged.of(rows)
 
-    def word_starts(self) -> np.ndarray:
-        """Returns which tokens begin a word, bool [size]: the others continue the word of the token before them."""
-        tokens = self.tokens()
-        if any(token.startswith("Ġ") for token in tokens):
-            starts = [token.startswith("Ġ") for token in tokens]
-        else:
-            starts = [not token.startswith("##") for token in tokens]
-        starts = np.array(starts)
-        starts[list(self.special())] = True
-        return starts
+    def words(self, encoded: Ragged) -> Ragged:
+        """Returns which word of its text each token belongs to.
+
+        Args:
+          encoded: from `encode`.
+
+        Returns:
+          `Ragged` of int32: 0, 1, 2, ... along a text; -1 for its start and end tokens.
+        """
+        tokens, special = self.tokens(), np.zeros(self.size, bool)
+        blank = any(token.startswith("Ġ") for token in tokens)
+        begins = np.array([token.startswith("Ġ") if blank else not token.startswith("##") for token in tokens])
+        special[[self.start, self.end]] = True
+        framing = special[encoded.values]
+        first = begins[encoded.values] & ~framing
+        first[1:] |= framing[:-1] & ~framing[1:]  # the first word of a text need not have a blank in front
+        number = np.cumsum(first)
+        lengths = np.diff(encoded.indptr)
+        before = np.concatenate([[0], number])[encoded.indptr[:-1]]
+        values = np.where(framing, -1, number - 1 - np.repeat(before, lengths))
+        return Ragged(encoded.indptr, values.astype(np.int32))
+
+    def facts(self) -> Tokens:
+        """Returns what a task needs to know of the tokens."""
+        ids = {name: getattr(self, name) for name in ("pad", "mask", "start", "end", "unknown")}
+        return Tokens(self.size, **ids, hash=self.hash)
 
     def save(self, folder) -> None:
         """Writes <folder>/tokenizer.json, which `load` and Hugging Face's libraries read.
@@ -321,27 +293,56 @@ def _read(path: pathlib.Path) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_file(str(path))
 
 
-def texts_of(catalog, columns: Sequence[str] = ()) -> list[str]:
-    """Returns the text of a catalogue that a tokenizer is trained on: titles, text columns and queries of train.
+def of_listings(split, columns: Sequence[str] = ("title",)) -> list[str]:
+    """Returns the text of listings: their titles, text columns, and the names of attributes and categories, joined.
+
+    Args:
+      split: `data.catalog.Split`.
+      columns: "title", names of text columns and attributes, and of category levels.
+
+    Returns:
+      n texts, "" for a listing of which nothing is known.
+
+    Raises:
+      InputError: the split has no such column, or one that holds numbers.
+    """
+    parts = [_texts(split, name) for name in columns]
+    return [" ".join(filter(None, texts)) for texts in zip(*parts, strict=True)] if parts else [""] * len(split)
+
+
+def _texts(split, name: str) -> list[str]:
+    if name in split.category_levels and split.categories is not None:
+        level = split.category_levels.index(name)
+        names = [*split.category_names[level], ""]  # -1, unknown, is the last
+        return [names[row] for row in split.categories[:, level]]
+    column = split.column(name)
+    if name not in split.column_names:
+        if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf"):
+            raise InputError(f"the column {name!r} of the {split.name} split holds numbers, and text is to be read")
+        return [text or "" for text in column]
+    names = [*split.column_names[name], ""]
+    if isinstance(column, Ragged):
+        return [" ".join(names[row] for row in column[number] if row >= 0) for number in range(len(column))]
+    return [names[row] for row in column]
+
+
+def texts_of(catalog, columns: Sequence[str] = ("title",)) -> list[str]:
+    """Returns the text that a run learns words from: that of train listings, and the queries typed for them.
 
     Args:
       catalog: `data.catalog.Catalog`.
-      columns: names of text columns of the train split.
+      columns: see `of_listings`.
 
     Raises:
-      InputError: the train split has no such column, or the catalogue no text at all.
+      InputError: the train split has no such column, or all of the text is empty.
     """
-    split, found = catalog.split("train"), []
-    if split.titles is not None:
-        found += list(split.titles)
-    for name in columns:
-        found += [str(text) for text in split.column(name)]
+    found = of_listings(catalog.split("train"), columns)
     if "queries/train" in catalog.tables:
         found += list(catalog.tables["queries/train"].columns["text"])
-    if not found:
+    if not any(found):
         raise InputError(
             f"catalogue {catalog.name} has no text to learn from: its train split has neither titles nor typed "
-            "queries; name a text column in config.train.task_kwargs.text_columns"
+            "queries; name text columns in config.train.task_kwargs.text_columns"
         )
     return found
 
@@ -367,7 +368,7 @@ def of_run(options: Mapping, catalog, workdir, start=None) -> Tokenizer:
     elif start is not None and (pathlib.Path(start) / FOLDER / _FILE).exists():
         made = load(pathlib.Path(start) / FOLDER / _FILE)
     else:
-        texts = texts_of(catalog, options.get("text_columns", ()))
+        texts = texts_of(catalog, options.get("text_columns", ("title",)))
         made = train(texts, options.get("vocabulary", 8000))
         if counts := examine(texts):
             listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())

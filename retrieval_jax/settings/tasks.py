@@ -83,10 +83,23 @@ def regions() -> ConfigDict:
     )
 
 
+def masked_tokens() -> ConfigDict:
+    """Returns the options of `masked_tokens`: hidden tokens of titles and typed queries are predicted from the rest."""
+    return _locked(
+        text_options(),
+        {
+            "share": 0.15,  # of a text's tokens that are hidden, at least one of each text
+            "whole_words": False,  # hide all tokens of a word together
+            "queries": True,  # learn from the train queries of the table "queries" as well
+        },
+    )
+
+
 def text_query() -> ConfigDict:
     """Returns the options of `text_query`: typed queries and the products clicked after them."""
     return _locked(
-        _text_options(),
+        text_options(),
+        _query_options(),
         {
             "loss": "triplet",  # or "softmax", over the products of the batch
             "margin": 0.3,  # of the triplet, in cosines
@@ -108,10 +121,11 @@ def text_query() -> ConfigDict:
 def text_picture() -> ConfigDict:
     """Returns the options of `text_picture`: words beside pictures."""
     options = _locked(
-        _text_options(),
+        text_options(),
+        _query_options(),
         {
             "pictures": "",  # the run whose space words are learned into; empty where the picture network learns along
-            "words": "transformer",  # the network of text
+            "words": ("transformer", "small"),  # the network of text and its variant
             "words_kwargs": {},  # and its arguments
             "temperature": 0.05,  # its first value
             "attributes": (),  # attributes of which texts are made, such as ("colour", "type")
@@ -126,14 +140,21 @@ def text_picture() -> ConfigDict:
     return options
 
 
-def _text_options() -> dict:
+def text_options() -> dict:
+    """Returns the options that all tasks of text share."""
     return {
-        "tokenizer": "",  # file or folder of a tokenizer; empty for the run's own, trained on the catalogue's text
-        "vocabulary": 8000,  # tokens of the run's own
-        "text_columns": (),  # columns that belong to a product's text behind its title
+        "text_columns": ("title",),  # of listings, joined: title, text columns, attributes, category levels
+        "length": 32,  # tokens of a text at most, its start and end included; the rest is cut
+        "vocabulary": 8000,  # tokens to learn from the catalogue's text
+        "tokenizer": "",  # file or folder of one; empty for that of weights or init_from, or a new one
+        "weights": "",  # public RoBERTa, BERT or MiniLM: a folder, or "owner/name" of the hub; empty for none
+    }
+
+
+def _query_options() -> dict:
+    return {
         "query_column": "query",  # of the query split: what was typed
-        "query_length": 16,  # tokens of a query, at most
-        "product_length": 32,  # tokens of a product's text, at most
+        "query_length": 16,  # tokens of a query at most, its start and end included
     }
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax import pairs as names_lib
+from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import text as text_lib
 from retrieval_jax.data.examples import Examples, Pictures, Ragged, RaggedRows
 from retrieval_jax.data.pictures import sources
@@ -23,9 +24,9 @@ from retrieval_jax.tasks import Predict, Task, parts, text_query
 from retrieval_jax.tasks.parts import clicks, typed
 
 OPTIONS = {
-    **typed.TEXTS,
+    **typed.QUERIES,
     "pictures": "",
-    "words": "transformer",
+    "words": ("transformer", "small"),
     "words_kwargs": {},
     "temperature": 0.05,
     "attributes": (),
@@ -58,13 +59,13 @@ def examples(config, catalog, workdir):
       workdir: the work directory, which receives the tokenizer.
 
     Returns:
-      (Examples, DataInfo), whose labels are the tokens.
+      (Examples, DataInfo with tokens).
 
     Raises:
       InputError: no text at all, an attribute that does not exist, or vectors that are not those of the train split.
     """
     options, split, seed = parts.options(config.train, OPTIONS), catalog.split("train"), config.train.seed
-    tokenizer = text_lib.of_run(options, catalog, workdir)
+    tokenizer = parts.tokenizer(config, catalog, workdir)
     product, count = clicks.products(split, options["same_product"]), len(split)
     attributes = _attributes(split, options["attributes"])
     texts, listing, asked, weight = [], [], [], []
@@ -101,14 +102,15 @@ def examples(config, catalog, workdir):
         texts[at] = typo
     listing = np.concatenate(listing)
     columns = {
-        "text": tokenizer.encode(texts, options["product_length"]),
+        "text": tokenizer.encode(texts, options["length"]),
         "number": product[listing],
         "asked": np.concatenate(asked),
         "known": attributes[listing],
         "forbidden": RaggedRows(forbidden, of_query),
         "weight": np.concatenate(weight),
     }
-    info = text_query.info(tokenizer, count)
+    info = info_lib.of_split(split)
+    info.tokens = tokenizer.facts()
     if options["pictures"]:
         vectors, info.target_space = _vectors(workdir, count)
         table = Ragged(vectors.shape[1] * np.arange(count + 1), vectors.reshape(-1))
@@ -154,12 +156,13 @@ def make(config, info) -> Task:
     network = None if frozen else parts.network(config, {})
     settings = config.copy_and_resolve_references()
     with settings.unlocked():
-        settings.model = {"name": options["words"], "kwargs": options["words_kwargs"]}
+        settings.model.name, settings.model.variant = options["words"]
+        settings.model.kwargs = options["words_kwargs"]
 
     def words(dim):
-        return typed.tower(settings, len(info.label_names), dim)
+        return parts.tower(settings, info, options, dim)
 
-    words(1)  # an unknown network or argument is reported here, not in the middle of a trace
+    name = words(1).name  # an unknown network or argument is reported here, not in the middle of a trace
 
     def init(rng, batch):
         params = {} if frozen else network.init(rng, batch)
@@ -167,9 +170,7 @@ def make(config, info) -> Task:
             dim = batch["picture"].shape[-1]
         else:
             dim = jax.eval_shape(network.apply, params, batch["image"][:1])["embedding"].shape[-1]
-        key, tokens = jax.random.fold_in(rng, 1), (jnp.asarray(batch["text"][:1]), jnp.asarray(batch["text_mask"][:1]))
-        tower = words(dim).init({"params": key}, *tokens)["params"]
-        params["backbone" if frozen else "words"] = tower
+        params["backbone" if frozen else "words"] = words(dim).init(jax.random.fold_in(rng, 1))
         params["head_contrast"] = {"log_scale": jnp.log(1.0 / jnp.float32(options["temperature"]))}
         return params
 
@@ -180,7 +181,7 @@ def make(config, info) -> Task:
         tower = params["backbone" if frozen else "words"]
         dim = tower["projection"]["kernel"].shape[-1]
         rngs = None if rng is None else {"dropout": rng}
-        return words(dim).apply({"params": tower}, tokens, mask, train=train, rngs=rngs)["embedding"]
+        return words(dim).apply(tower, tokens, mask, train=train, rngs=rngs)["embedding"]
 
     def loss_fn(params, batch, *, rng, step, ema, constants, train):
         del step, ema, constants
@@ -214,13 +215,25 @@ def make(config, info) -> Task:
     predict_fns = {"embed_text": Predict(embed_text, ("text",))}
     if not frozen:
         predict_fns["embed_image"] = Predict(lambda params, batch: network.embed_image(visual(params), batch))
-    name = options["words"] if frozen else network.space
+
+    def warm_start(params):
+        if not frozen and network.warm_start:
+            params = {**visual_start(params), **{name: params[name] for name in ("words", "head_contrast")}}
+        if options["weights"]:
+            at = "backbone" if frozen else "words"
+            params = {**params, at: words(params[at]["projection"]["bias"].shape[-1]).warm_start(params[at])}
+        return params
+
+    def visual_start(params):
+        return network.warm_start(visual(params))
+
+    public = options["weights"] or (not frozen and network.warm_start)
     return Task(
         init,
         loss_fn,
         predict_fns,
-        f"text_picture:{name}",
-        warm_start=None if frozen else network.warm_start,
+        f"text_picture:{name}" if frozen else f"{network.space}:{name}",
+        warm_start=warm_start if public else None,
         couples_rows="task='text_picture'",
     )
 

@@ -9,23 +9,21 @@ never its negatives, whichever kind; nor are products whose text has every token
 no surprise. With `title_queries` it also learns from queries made of a listing's own words, and needs no clicks at all.
 """
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax import pairs as names_lib
+from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import text as text_lib
 from retrieval_jax.data.examples import Examples, Ragged, RaggedRows
-from retrieval_jax.data.info import DataInfo
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import contrastive, triplet
 from retrieval_jax.tasks import Predict, Task, parts
 from retrieval_jax.tasks.parts import clicks, typed
 
 OPTIONS = {
-    **typed.TEXTS,
+    **typed.QUERIES,
     "loss": "triplet",
     "margin": 0.3,
     "temperature": 0.05,
@@ -58,21 +56,21 @@ def examples(config, catalog, workdir):
       workdir: the work directory, which receives the tokenizer.
 
     Returns:
-      (Examples, DataInfo), whose labels are the tokens.
+      (Examples, DataInfo with tokens).
 
     Raises:
       InputError: no clicks, or a column that does not exist.
     """
     options, split, seed = parts.options(config.train, OPTIONS, CHOICES), catalog.split("train"), config.train.seed
     product = clicks.products(split, options["same_product"])
-    texts, made = typed.product_texts(split, options["text_columns"]), options["title_queries"]
+    texts, made = text_lib.of_listings(split, options["text_columns"]), options["title_queries"]
     found = None
     if not made or "queries/train" in catalog.tables:
         found = clicks.pairs(catalog.table("queries", "train"), product, options["positives"])
     if made:
         found = clicks.with_title_queries(found, texts, product, made, seed)
-    tokenizer = text_lib.of_run(options, catalog, workdir)
-    of_products = tokenizer.encode(texts, options["product_length"])
+    tokenizer = parts.tokenizer(config, catalog, workdir)
+    of_products = tokenizer.encode(texts, options["length"])
     columns = {
         "query": query_tokens(found, tokenizer, options, seed),
         "product": RaggedRows(of_products, found.listing),
@@ -89,18 +87,9 @@ def examples(config, catalog, workdir):
         pool = {"product": of_products, "number": product}
         beside["pool"] = Examples(pool, batch_size=min(options["pool"], len(split)))
     ids = [f"{found.texts[query]} / {split.ids[row]}" for query, row in zip(found.query, found.listing, strict=True)]
-    return Examples(columns, ids, beside), info(tokenizer, len(split))
-
-
-def info(tokenizer, num_listings: int) -> DataInfo:
-    """Returns the facts of a task that reads tokens: its labels are the tokens.
-
-    Args:
-      tokenizer: `data.text.Tokenizer`.
-      num_listings: of the train split.
-    """
-    counts = np.zeros(tokenizer.size, np.int64)
-    return DataInfo(tokenizer.tokens(), counts, num_listings, (), (), tokenizer.hash)
+    info = info_lib.of_split(split)
+    info.tokens = tokenizer.facts()
+    return Examples(columns, ids, beside), info
 
 
 def query_tokens(found: clicks.Pairs, tokenizer, options, seed: int) -> RaggedRows:
@@ -172,23 +161,21 @@ def make(config, info) -> Task:
     margin is not published; 0.3 is ours.
     """
     options = parts.options(config, OPTIONS, CHOICES)
-    module = typed.tower(config, len(info.label_names), config.model.projection)
+    tower = parts.tower(config, info, options)
     of_queries = "backbone" if options["encoders"] == 1 else "query_backbone"
 
     def init(rng, batch):
+        del batch
         params = {}
         for number, name in enumerate(dict.fromkeys(("backbone", of_queries))):
-            key = jax.random.fold_in(rng, number)
-            tokens = jnp.asarray(batch["product"][:1]), jnp.asarray(batch["product_mask"][:1])
-            params[name] = module.init({"params": key}, *tokens)["params"]
+            params[name] = tower.init(jax.random.fold_in(rng, number))
         if options["loss"] == "softmax":
             params["head_contrast"] = {"log_scale": jnp.log(1.0 / jnp.float32(options["temperature"]))}
         return params
 
-    def embed(params, tower, tokens, mask, train=False, rng=None):
+    def embed(params, name, tokens, mask, train=False, rng=None):
         rngs = None if rng is None else {"dropout": rng}
-        out = module.apply({"params": params[tower]}, tokens, mask, train=train, rngs=rngs)
-        return out["embedding"].astype(jnp.float32)
+        return tower.apply(params[name], tokens, mask, train=train, rngs=rngs)["embedding"]
 
     def chosen(params, ema, batch, queries, products, rng, train):
         """Returns a negative of every query [B, 1, D] by the option "negatives", and whether there is one [B, 1]."""
@@ -245,9 +232,13 @@ def make(config, info) -> Task:
         whole = batch.get("_whole", batch)
         return losses.sum() / jnp.maximum((whole["weight"] * whole["_mask"]).sum(), 1e-6), values
 
-    def predicted(tower, name):
+    def warm_start(params):
+        public = [name for name in params if name.endswith("backbone")]
+        return {**params, **{name: tower.warm_start(params[name]) for name in public}}
+
+    def predicted(encoder, name):
         def fn(params, batch):
-            return {"embedding": embed(params, tower, batch[name], batch[f"{name}_mask"])}
+            return {"embedding": embed(params, encoder, batch[name], batch[f"{name}_mask"])}
 
         return Predict(fn, (name,))
 
@@ -260,7 +251,8 @@ def make(config, info) -> Task:
         init,
         loss_fn,
         predict_fns,
-        f"text_query:{config.model.name}",
+        f"text_query:{tower.name}",
+        warm_start=warm_start if tower.warm_start else None,
         couples_rows="task='text_query' with the products of other pairs as negatives" if coupled else "",
     )
 

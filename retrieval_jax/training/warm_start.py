@@ -58,6 +58,11 @@ def from_run(params, source, data_info):
     old, meta, step = checkpoints.load_params(source / "checkpoints")
     info_lib.check_vocabulary(meta, source)
     there = info_lib.load(source / "checkpoints" / "data_info.json")
+    if there.tokens and data_info.tokens and there.tokens.hash != data_info.tokens.hash:
+        raise InputError(
+            f"config.train.init_from: the tokens of {source} are others than those of this run, and a token's vector "
+            f"means nothing for another one: set config.train.task_kwargs.tokenizer = {str(source / 'text')!r}"
+        )
     olds = dict(zip(jax.tree.leaves(optim.paths(old)), jax.tree.leaves(old), strict=True))
     names, taken, wrong, matched = optim.paths(params), set(), [], {}
 

@@ -223,7 +223,7 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.query_length": whole(3, 2**16),
     "train.task_kwargs.product_length": whole(3, 2**16),
     "train.task_kwargs.pictures": TEXT,
-    "train.task_kwargs.words": NAME,
+    "train.task_kwargs.words": NAMES,
     "train.task_kwargs.words_kwargs": BLOCK,
     "train.task_kwargs.attributes": NAMES,
     "train.task_kwargs.attribute_texts": whole(0, 100),

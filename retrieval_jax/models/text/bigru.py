@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from retrieval_jax.models.layers import token_pooling
 from retrieval_jax.models.layers.linear import Dense
 
+# Name of a size -> fields of `Model`.
+VARIANTS = {"mini": {"width": 100, "hidden": 100}, "small": {"width": 200, "hidden": 256}}
 _UNROLL = 8  # tokens per step of the loop
 
 

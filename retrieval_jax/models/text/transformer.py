@@ -12,6 +12,13 @@ from retrieval_jax.models.layers.attention import attention
 from retrieval_jax.models.layers.linear import Dense, gelu
 from retrieval_jax.models.layers.norm import layer_norm
 
+# Name of a size -> fields of `Model`.
+VARIANTS = {
+    "mini": {"depth": 2, "width": 128, "heads": 4},
+    "small": {"depth": 4, "width": 256, "heads": 4},
+    "medium": {"depth": 6, "width": 384, "heads": 6},
+    "base": {"depth": 12, "width": 768, "heads": 12},
+}
 _INIT = nn.initializers.truncated_normal(0.02)  # of all weights, as published
 
 
