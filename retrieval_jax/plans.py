@@ -23,6 +23,7 @@ from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.attributes import words
 from retrieval_jax.data import loading, pipeline, text
 from retrieval_jax.data.pictures import hand_made
+from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.embeddings import evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import sizes
@@ -285,7 +286,7 @@ def _check_cache(config, splits, workers: int) -> None:
     catalog, kept = loading.load(config.data), 0
     for name in splits:
         split = catalog.split(name)
-        if config.data.cache_bytes and len(split):
+        if config.data.cache_bytes and len(split) and not isinstance(split.images, NoPictures):
             rows = np.linspace(0, len(split) - 1, _SAMPLE).astype(int)
             each = np.mean([split.images[int(row)].nbytes for row in rows])
             kept += min(config.data.cache_bytes, each * len(split))

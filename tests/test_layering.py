@@ -88,10 +88,12 @@ ROOMS = {
     "scoring": {"etils", "rich", "retrieval_jax.duplicates", "retrieval_jax.embeddings", "retrieval_jax.files"},
     # The exact top-k on a GPU or TPU is the one that imports JAX, where it is asked for.
     "index": {
+        "bm25s",
         "faiss",
         "jax",
         "pymilvus",
         "pyroaring",
+        "scipy",
         "threadpoolctl",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",

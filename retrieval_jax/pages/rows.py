@@ -146,12 +146,9 @@ def item_html(
       note_shown: see note.
     """
     split = catalog.split(split_name)
-    identity, category = str(split.ids[row]), ""
+    identity, category, title = str(split.ids[row]), "", _title(split, row)
     if split.categories is not None and split.categories.shape[1] and split.categories[row, -1] >= 0:
         category = str(catalog.category_names[-1][split.categories[row, -1]])
-    title = str(split.titles[row]) if split.titles is not None else ""
-    if not title and QUERY in split.columns:
-        title = str(split.columns[QUERY][row])
     name = title or category or _shorten(identity)
     under = ([category] if title else [_shorten(identity)] if category else []) + ([note] if note_shown else [])
     tooltip = "\n".join(text for text in (title, category, identity, note) if text)
@@ -170,6 +167,17 @@ def item_html(
         f'<div class="item {kind}" title="{escape(tooltip)}"><div class="frame">{image}</div>{mark}'
         f'<span class="{name_class}">{escape(name)}</span>{lines}</div>'
     )
+
+
+def _title(split, row: int) -> str:
+    """Returns a listing's title, or a typed query's text; "" where it has neither."""
+    title = str(split.titles[row]) if split.titles is not None else ""
+    return title or (str(split.columns[QUERY][row]) if QUERY in split.columns else "")
+
+
+def name_of(split, row: int) -> str:
+    """Returns what people know a listing or a query by: its title or text, else its id."""
+    return _title(split, row) or str(split.ids[row])
 
 
 def data_uri(image: np.ndarray, longest_side: int, quality: int) -> str:

@@ -269,6 +269,32 @@ class Truth:
         """Returns the relevant gallery rows of query number `query`, ascending."""
         return self.rows[self.indptr[query] : self.indptr[query + 1]]
 
+    def moved(self, query_ids: Sequence[str], gallery_ids: Sequence[str], chosen: np.ndarray | None = None) -> Truth:
+        """Returns the truth of queries and a gallery in another order; what is not among them is dropped.
+
+        Args:
+          query_ids: ids of the queries, distinct.
+          gallery_ids: ids of the gallery, distinct.
+          chosen: bool [Q], which queries of this truth keep their relevant rows; all by default.
+        """
+        maps = []
+        for old, new in ((self.query_ids, query_ids), (self.gallery_ids, gallery_ids)):
+            place = {name: row for row, name in enumerate(new)}
+            maps.append(np.fromiter((place.get(name, -1) for name in old), np.int64, len(old)))
+        query_to, row_to = maps
+        if chosen is not None:
+            query_to = np.where(arguments.array(chosen, "chosen", "Truth", (len(self),), kind="flags"), query_to, -1)
+        query, row = query_to[np.repeat(np.arange(len(self)), self.num_relevant)], row_to[self.rows]
+        order = np.argsort(query, kind="stable")
+        order = order[(query[order] >= 0) & (row[order] >= 0)]
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(query[order], minlength=len(query_ids)))])
+        zero = self.rated_zero
+        if zero is not None:
+            zero = np.stack([query_to[zero[:, 0]], row_to[zero[:, 1]]], axis=1)
+            zero = zero[(zero >= 0).all(1)]
+        grades = None if self.grades is None else self.grades[order]
+        return Truth(query_ids, gallery_ids, indptr.astype(np.int64), row[order], grades, zero)
+
     @property
     def num_relevant(self) -> np.ndarray:
         """Number of relevant gallery rows per query, [Q] int64."""

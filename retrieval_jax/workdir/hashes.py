@@ -37,7 +37,18 @@ FREE = {
     "train.eval_every_epochs": "an evaluation reads the parameters and changes none",
 }
 # What settings were before they could be set: directories that were made then do not hold them.
-BEFORE = {"mine.rule": 1}
+BEFORE = {
+    "mine.rule": 1,
+    "search.lexical.query": "query",
+    "search.lexical.columns": ["title"],
+    "search.lexical.k1": 1.5,
+    "search.lexical.b": 0.75,
+    "search.lexical.typos": True,
+    "search.lexical": {},
+    "evaluate.metrics": [],
+    "evaluate.gain": "exponential",
+    "evaluate.unrated": "zero",
+}
 # Those of FREE that say where the data lies: they may change where the content was recorded and is the same.
 PLACES = tuple(name for name in FREE if name.startswith("data.kwargs."))
 
@@ -51,11 +62,10 @@ def without_free(name: str, block):
     """
     if not isinstance(block, dict):
         return block
-    return {
-        key: without_free(f"{name}.{key}", value)
-        for key, value in block.items()
-        if not matches(f"{name}.{key}", FREE) and BEFORE.get(f"{name}.{key}") != value
+    kept = {
+        key: without_free(f"{name}.{key}", value) for key, value in block.items() if not matches(f"{name}.{key}", FREE)
     }
+    return {key: value for key, value in kept.items() if BEFORE.get(f"{name}.{key}") != value}
 
 
 def matches(name: str, patterns) -> bool:

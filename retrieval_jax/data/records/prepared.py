@@ -20,7 +20,7 @@ import csv
 import io
 import pathlib
 import re
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class _About(TypedDict):
     category_names: list[list[str]]
     counts: dict[str, dict[str, Any]]
     truth: bool
-    graded: NotRequired[bool]
+    ratings: NotRequired[list[Literal["grades", "rated_zero"]]]
     splits: dict[str, list[_Shard]]
     column_names: NotRequired[dict[str, list[str]]]
     tables: NotRequired[dict[str, _Table]]
@@ -157,8 +157,7 @@ def finish(
         "category_names": [list(n) for n in catalog.category_names],
         "counts": catalog.counts,
         "truth": catalog.truth is not None,
-        "graded": catalog.truth is not None
-        and (catalog.truth.grades is not None or catalog.truth.rated_zero is not None),
+        "ratings": [name for name in ("grades", "rated_zero") if getattr(catalog.truth, name, None) is not None],
         "column_names": {column: list(n) for column, n in catalog.column_names.items()},
         "tables": tables,
         "left_behind": left_behind,
@@ -178,21 +177,13 @@ def finish(
 
 
 def _truth(truth: Any, queries: np.ndarray, gallery: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns indptr, rows and, where there are any, grades of the truth for the queries and gallery listings that
-    remain; rows that were judged not relevant have the grade 0."""
-    place, asked = _places(gallery, len(truth.gallery_ids)), _places(queries, len(truth.query_ids))
-    query, row = np.repeat(np.arange(len(truth)), truth.num_relevant), truth.rows
-    grades = np.ones(len(row), np.float32) if truth.grades is None else truth.grades
-    if truth.rated_zero is not None:
-        query, row = np.append(query, truth.rated_zero[:, 0]), np.append(row, truth.rated_zero[:, 1])
-        grades = np.append(grades, np.zeros(len(truth.rated_zero), np.float32))
-    query, row = asked[query], place[row]
-    order = np.lexsort((row, query))
-    order = order[(query[order] >= 0) & (row[order] >= 0)]
-    counts = np.bincount(query[order], minlength=len(queries))
-    found = {"indptr": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), "rows": row[order]}
-    graded = truth.grades is not None or truth.rated_zero is not None
-    return found | ({"grades": grades[order]} if graded else {})
+    """Returns the arrays of the truth for the queries and gallery listings that remain."""
+    moved = truth.moved(
+        [truth.query_ids[row] for row in queries.tolist()], [truth.gallery_ids[row] for row in gallery.tolist()]
+    )
+    found = {"indptr": moved.indptr, "rows": moved.rows}
+    found |= {} if moved.grades is None else {"grades": moved.grades}
+    return found | ({} if moved.rated_zero is None else {"rated_zero": moved.rated_zero})
 
 
 def _places(kept: np.ndarray, count: int) -> np.ndarray:
@@ -272,11 +263,10 @@ def _load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, se
         truth = None
         if about["truth"]:
             wanted = dict.fromkeys(("indptr", "rows"), (("int64",), 1))
-            wanted |= {"grades": (("float32",), 1)} if about.get("graded") else {}
+            kinds = {"grades": (("float32",), 1), "rated_zero": (("int64",), 2)}
+            wanted |= {name: kinds[name] for name in about.get("ratings", ())}
             found = load_npz(inside / "truth.npz", wanted, remedy=remedy)
-            truth = ranking.Truth(
-                splits["query"].ids, splits["gallery"].ids, found["indptr"], found["rows"], found.get("grades")
-            )
+            truth = ranking.Truth(splits["query"].ids, splits["gallery"].ids, **found)
         tables = {
             key: Table(column_files.load(inside / _table_file(key), remedy), table["rows_of"])
             for key, table in about.get("tables", {}).items()

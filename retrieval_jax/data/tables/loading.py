@@ -170,9 +170,10 @@ def load_table(
       files: one path; or {"train": path, "val": ..., "query": ..., "gallery": ...} below root; leave out splits that
         do not exist. "photo" lists shoppers' photos (id, image) that clicks refer to.
       columns: names in the files: id (default "id"), image (default "image"; "" where nothing has pictures; queries
-        with a text column may lack it), title (default: no titles), categories (a tuple, coarse to fine; default none), product (listings of equal product are relevant to
-        each other; default none). Query and gallery may lack title and categories. Any other name is a further column
-        with its kind, such as {"colour": ("base_colour", "category")}; see `tables.columns`.
+        with a text column may lack it), title (default: no titles), categories (a tuple, coarse to fine; default none),
+        product (listings of equal product are relevant to each other; default none). Query and gallery may lack title
+        and categories. Any other name is a further column with its kind, such as {"colour": ("base_colour",
+        "category")}; see `tables.columns`.
       image_root: folder below root that the image paths are relative to.
       ground_truth: a table with the columns "query" and "gallery" (blank-separated ids, a JSON or Parquet list,
         or one id per row) and perhaps "grade" (one number per row, or one per id; 0 or below: judged not relevant), or
