@@ -3,8 +3,9 @@
     python benchmarks/fashion_queries.py fashion_attributes.csv.gz data/fashion
 
 Adds <folder>/text/ to the catalogue: train.csv, val.csv and gallery.csv (the listings with titles; the gallery holds
-those of the splits "index" and "query"), queries.csv (id, query, kind, combination), truth.csv (query, gallery) and
-clicks.csv (text, clicked, count, position; simulated on train listings).
+those of the splits "index" and "query"), queries.csv (id, query, kind, combination, and the values that a query names,
+which only benchmarks/text.py reads), truth.csv (query, gallery) and clicks.csv (text, clicked, count, position; simulated
+on train listings).
 
 Queries are made from true attributes. Kinds that are scored, by what a query names: type; colour + type; gender +
 colour + type; usage + type; gender + type + season; and two that change the words: synonym, misspelt. Relevant is every
@@ -16,7 +17,7 @@ listing with all of these values. What the clicks do not show, so that scores ar
 - Combinations: a quarter of the pairs of a type with a colour, a usage or a season are in no query of train, by a hash;
   the column "combination" says whether a query has one.
 
-Synonyms ("trainers" for sports shoes) are typed in train as well, with other combinations: they are learned from clicks.
+Synonyms ("trainers" for sports shoes) are typed in train too, with other combinations: they are learned from clicks.
 
 Clicks: a page of 40 listings in an order of popularity (a hash) that puts those that fit first more often than not;
 position p is looked at with probability p ** -0.7, and a listing that is looked at is clicked with probability .6 if
@@ -170,7 +171,9 @@ def scored(listings: list[dict], rng) -> list[dict]:
                 continue
             taken.add(text)
             combination = "unseen" if held_out(values) else "seen"
-            found.append({"query": text, "kind": kind, "combination": combination, "rows": matching(index, values)})
+            named = {f"named_{name}": values.get(name, "") for name in COLUMNS}
+            query = {"query": text, "kind": kind, "combination": combination, **named}
+            found.append({**query, "rows": matching(index, values)})
     return found
 
 
@@ -232,7 +235,7 @@ def main() -> None:
     ids = [one["id"] for one in listings["gallery"]]
     write(
         folder / "queries.csv",
-        [{"id": f"q{number:04d}"} | {name: one[name] for name in ("query", "kind", "combination")}
+        [{"id": f"q{number:04d}"} | {name: one[name] for name in one if name != "rows"}
          for number, one in enumerate(queries)],
     )  # fmt: skip
     write(
@@ -248,8 +251,8 @@ def main() -> None:
           "count": " ".join(map(str, one["count"])), "position": " ".join(map(str, one["position"]))} for one in made],
     )  # fmt: skip
     total = sum(int(one["count"].sum()) for one in made)
-    print(f"{folder}: {', '.join(f'{split} {len(found):,}' for split, found in listings.items())} listings; "
-          f"{len(queries):,} queries to be scored, {len(made):,} queries with {total:,} clicks on train listings")  # fmt: skip
+    counts = ", ".join(f"{split} {len(found):,}" for split, found in listings.items())
+    print(f"{folder}: {counts} listings; {len(queries):,} queries to be scored, {len(made):,} with {total:,} clicks")
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ def get_config(arg=None):
     texts.catalogue(config, "embedded", runlocal=arg.runlocal, clicks=arg.clicks)
     config.train.task = "text_query"
     config.train.task_kwargs = tasks.text_query()
-    config.train.task_kwargs.update({**texts.TEXT, "loss": arg.loss, "negatives": arg.negatives})
+    config.train.task_kwargs.update({**texts.LENGTHS, "loss": arg.loss, "negatives": arg.negatives})
     config.train.task_kwargs.same_product = "product"
     texts.encoder(config, arg.encoder, 100)
     # As many steps for few clicks as for many.
-    texts.small_steps(config, arg, arg.epochs or min(60.0, 6.0 * 3000 / max(1, arg.clicks)))
-    texts.started_from(config, arg.pretrained)
+    texts.small_steps(config, arg, arg.epochs or min(40.0, 2.0 * 3000 / max(1, arg.clicks)))
+    config.train.init_from = arg.pretrained
     texts.searched(config, "embed_query", "embed_product")
+    texts.with_lexical(config)
     return config

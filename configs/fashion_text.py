@@ -26,10 +26,11 @@ def get_config(arg=None):
     texts.catalogue(config, "fashion", runlocal=arg.runlocal)
     config.train.task = "text_query"
     config.train.task_kwargs = tasks.text_query()
-    config.train.task_kwargs.update({**texts.TEXT, "loss": arg.loss, "negatives": arg.negatives, "groups": "type"})
+    config.train.task_kwargs.update({**texts.LENGTHS, "loss": arg.loss, "negatives": arg.negatives, "groups": "type"})
     config.train.task_kwargs.title_queries = 1
     texts.encoder(config, arg.encoder, 100)
     texts.small_steps(config, arg, 0.02 if arg.runlocal else arg.epochs)
-    texts.started_from(config, arg.pretrained)
+    config.train.init_from = arg.pretrained
     texts.searched(config, "embed_query", "embed_product")
+    texts.with_lexical(config)
     return config

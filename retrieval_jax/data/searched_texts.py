@@ -32,9 +32,9 @@ def of(split: Split, names: Sequence[str], setting: str) -> list[str]:
 
 def _texts(split: Split, name: str, setting: str) -> Sequence[str]:
     column = split.column(name)
-    if isinstance(column, Sequence):
-        return column
     values = split.column_names.get(name)
+    if values is None and not isinstance(column, np.ndarray | Ragged):
+        return column
     if values is None:
         raise InputError(f"{setting} names {name!r}, which holds numbers: name text columns, 'title' or attributes")
     if isinstance(column, Ragged):

@@ -2,20 +2,15 @@
 
 from ml_collections import ConfigDict
 
-from retrieval_jax.errors import InputError
 from retrieval_jax.settings import arguments, base
 
-# Networks of text: (name in models/text, its arguments). "small" trains within minutes on two cores; "paper" has the
-# sizes of arXiv 2107.08291.
-ENCODERS = {
-    "gru": ("bigru", {"width": 100, "hidden": 100, "dropout": 0.1}),
-    "transformer": (
-        "transformer",
-        {"depth": 2, "width": 128, "heads": 4, "hidden": 512, "length": 64, "dropout": 0.1},
-    ),
+ENCODERS = {  # (name, variant) of networks that train within minutes
+    "gru": ("bigru", "mini"),
+    "transformer": ("transformer", "mini"),
 }
+SCORES = ("ndcg@10", "mrr", "map", "precision@50", "recall@50")
 CATALOGUES = ("embedded", "fashion")
-TEXT = {"query_length": 12, "product_length": 16}  # tokens
+LENGTHS = {"query_length": 12, "length": 16}  # tokens
 
 
 def catalogue(config: ConfigDict, name: str, *, runlocal: bool, clicks: int = 3000, pictures: bool = False) -> None:
@@ -37,7 +32,7 @@ def catalogue(config: ConfigDict, name: str, *, runlocal: bool, clicks: int = 30
         config.data.kwargs = ConfigDict({"seed": 0, "queries": "typed", "image_size": 64})
         config.data.kwargs.num_train = 400 if runlocal else 5000
         config.data.kwargs.num_val = 64 if runlocal else 500
-        config.data.kwargs.num_query = 80 if runlocal else 1200
+        config.data.kwargs.num_query = 80 if runlocal else 2000
         config.data.kwargs.num_gallery = 400 if runlocal else 5000
         config.data.kwargs.num_typed = 60 if runlocal else clicks
         config.mine.threshold = 5 if runlocal else 30
@@ -77,9 +72,9 @@ def encoder(config: ConfigDict, name: str, dims: int) -> None:
     Raises:
       InputError: there is no such network.
     """
-    module, kwargs = ENCODERS[arguments.choice("encoder", name, ENCODERS)]
-    config.train.model = ConfigDict({"name": module, "variant": "", "projection": dims, "kwargs": dict(kwargs)})
-    config.train.model.pretrained = ConfigDict({"name": "", "path": "", "offline": False, "kwargs": {}})
+    config.train.model.name, config.train.model.variant = ENCODERS[arguments.choice("encoder", name, ENCODERS)]
+    config.train.model.projection = dims
+    config.train.model.kwargs = ConfigDict({"dropout": 0.1})
 
 
 def small_steps(config: ConfigDict, arg: ConfigDict, epochs: float) -> None:
@@ -101,24 +96,6 @@ def small_steps(config: ConfigDict, arg: ConfigDict, epochs: float) -> None:
     config.train.eval_every_epochs = 0.0
 
 
-def started_from(config: ConfigDict, run: str) -> None:
-    """Lets a training start from a run that was trained on the same language, and keep its tokens.
-
-    Args:
-      config: changed in place.
-      run: folder of the run, with a slash; "" to start from scratch.
-
-    Raises:
-      InputError: it is the name of a config.
-    """
-    if run and "/" not in run:
-        raise InputError(
-            f"pretrained={run!r}: give the folder of a finished run, with a slash in it, such as runs/{run}"
-        )
-    config.train.init_from = run
-    config.train.task_kwargs.tokenizer = f"{run.rstrip('/')}/text" if run else ""
-
-
 def searched(config: ConfigDict, query: str, gallery: str) -> None:
     """Sets which predict functions embed the two sides, and that the plain cosine ranks.
 
@@ -130,6 +107,18 @@ def searched(config: ConfigDict, query: str, gallery: str) -> None:
     config.search.query_from.predict_fn = query
     config.search.gallery_from.predict_fn = gallery
     config.search.steps = ()
+    config.evaluate.metrics = SCORES
+
+
+def with_lexical(config: ConfigDict) -> None:
+    """Adds BM25, and its fusion with the network by weights chosen on the selection half of the queries.
+
+    Args:
+      config: changed in place, after `searched`.
+    """
+    config.embed.models = ("lexical", "trained")
+    config.search.join = ("trained", "lexical")
+    config.search.steps = (("fusion", {"method": "min_max", "weights": "chosen"}),)
 
 
 def texts_only(name: str) -> ConfigDict:
