@@ -301,11 +301,24 @@ def _check_cache(config, splits, workers: int) -> None:
 
 @contextlib.contextmanager
 def _mined(config, catalog, folder: pathlib.Path):
-    """Yields a work directory with mined attributes: the run's own, or a temporary one with its plain words."""
+    """Yields a temporary work directory that reads as the run's own, and where tasks may write: with what mine wrote,
+    or else with the catalogue's plain words; and with the tokenizer of the run, or of the one that it starts from."""
     titles = [split.titles for split in (catalog.train, catalog.val) if split is not None and split.titles is not None]
-    if (folder / "attributes" / "vocabulary.json").exists() or not titles:
-        yield folder
-        return
+    with tempfile.TemporaryDirectory() as temporary:
+        here, start = pathlib.Path(temporary), workdir.predecessor_folder(config, folder)
+        for source in (folder, *([] if start is None else [pathlib.Path(start)])):
+            if (source / "text" / "tokenizer.json").exists() and not (here / "text").exists():
+                (here / "text").symlink_to((source / "text").absolute())
+        mined = (folder / "attributes" / "vocabulary.json").exists()
+        if (folder / "attributes").is_dir() and (mined or not titles):
+            (here / "attributes").symlink_to((folder / "attributes").absolute())
+        elif titles:
+            _write_words(config, catalog, titles, here / "attributes")
+        yield here
+
+
+def _write_words(config, catalog, titles, attributes: pathlib.Path) -> None:
+    """Writes what mine would write, of the titles' plain words."""
     from retrieval_jax.attributes import choosing, deciding, statistics  # with polars, which only mining needs
 
     rules = choosing.base_rules(config.mine)
@@ -316,10 +329,7 @@ def _mined(config, catalog, folder: pathlib.Path):
     vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, threshold, rules)
     if not len(vocabulary) and deciding.switches(config.mine):  # which may keep rarer words
         vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, 0, rules)
-    with tempfile.TemporaryDirectory() as temporary:
-        attributes = pathlib.Path(temporary) / "attributes"
-        attributes.mkdir()
-        vocabulary.save(attributes / "vocabulary.json")
-        encoded = vocabulary.encode(catalog.train.titles, progress=False)
-        vocabulary_lib.save_targets(attributes / "train.npz", *encoded, vocabulary.hash)
-        yield pathlib.Path(temporary)
+    attributes.mkdir()
+    vocabulary.save(attributes / "vocabulary.json")
+    encoded = vocabulary.encode(catalog.train.titles, progress=False)
+    vocabulary_lib.save_targets(attributes / "train.npz", *encoded, vocabulary.hash)

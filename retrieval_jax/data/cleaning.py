@@ -1,4 +1,4 @@
-"""What is done to a text before it is read, whatever somebody typed: nothing raises, and what is lost can be counted."""
+"""Cleans text before it is read, whatever somebody typed: nothing raises, and what is lost can be counted."""
 
 from __future__ import annotations
 

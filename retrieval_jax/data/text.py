@@ -362,7 +362,7 @@ def of_run(options: Mapping, catalog, workdir, start=None) -> Tokenizer:
     """
     folder = pathlib.Path(workdir) / FOLDER
     if (folder / _FILE).exists():
-        return load(folder / _FILE)
+        return load((folder / _FILE).resolve())
     if options.get("tokenizer"):
         made = load(options["tokenizer"])
     elif start is not None and (pathlib.Path(start) / FOLDER / _FILE).exists():

@@ -9,7 +9,6 @@ from retrieval_jax import brief, pairs
 from retrieval_jax.data import text
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import text as networks
-from retrieval_jax.models.text import hugging_face
 from retrieval_jax.workdir import layout
 
 # Joined to the OPTIONS of a task that reads text; retrieval_jax.settings.tasks explains each option.
@@ -30,6 +29,8 @@ def tokenizer(config, catalog, workdir) -> text.Tokenizer:
     """
     options = {**TEXT, **dict(config.train.task_kwargs)}
     if options["weights"] and not options["tokenizer"]:
+        from retrieval_jax.models.text import hugging_face  # not everyone needs a reader of weight files
+
         options["tokenizer"] = hugging_face.tokenizer(options["weights"])
     return text.of_run(options, catalog, workdir, layout.predecessor_folder(config, workdir))
 
@@ -70,6 +71,8 @@ def tower(config, info, options, dim: int | None = None) -> Tower:
     model, dtype = config.model, jnp.dtype(config.dtype)
     kwargs = {"dtype": dtype, "dim": model.projection if dim is None else dim, **dict(model.kwargs)}
     if weights := options["weights"]:
+        from retrieval_jax.models.text import hugging_face  # not everyone needs a reader of weight files
+
         place = hugging_face.place(weights)
         module, name = hugging_face.model(*place, **kwargs), weights.rstrip("/").rsplit("/", 1)[-1]
         if module.vocabulary < info.tokens.size:
