@@ -43,6 +43,7 @@ VERBS = {
     "configs",
     "init",
     "pictures",
+    "import_clicks",
 }
 
 # Room (a folder of the package, or a file at its root) -> what it may import; a module allows its submodules.
