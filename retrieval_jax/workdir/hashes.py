@@ -39,12 +39,9 @@ FREE = {
 # What settings were before they could be set: directories that were made then do not hold them.
 BEFORE = {
     "mine.rule": 1,
-    "search.lexical.query": "query",
-    "search.lexical.columns": ["title"],
-    "search.lexical.k1": 1.5,
-    "search.lexical.b": 0.75,
-    "search.lexical.typos": True,
-    "search.lexical": {},
+    "embed.appearance": {"stage": 2, "bands": [4, 3]},
+    "embed.regions": {"run": "", "splits": ["query", "gallery"], "margin": 0.1, "guided": False},
+    "search.lexical": {"query": "query", "columns": ["title"], "k1": 1.5, "b": 0.75, "typos": True},
     "evaluate.metrics": [],
     "evaluate.gain": "exponential",
     "evaluate.unrated": "zero",
@@ -62,10 +59,11 @@ def without_free(name: str, block):
     """
     if not isinstance(block, dict):
         return block
-    kept = {
-        key: without_free(f"{name}.{key}", value) for key, value in block.items() if not matches(f"{name}.{key}", FREE)
+    return {
+        key: without_free(f"{name}.{key}", value)
+        for key, value in block.items()
+        if not matches(f"{name}.{key}", FREE) and BEFORE.get(f"{name}.{key}") != value
     }
-    return {key: value for key, value in kept.items() if BEFORE.get(f"{name}.{key}") != value}
 
 
 def matches(name: str, patterns) -> bool:

@@ -3,7 +3,8 @@
     clicks   photo: id of the photo searched with; clicked, unclicked: ids of listings that were shown
     outfits  listings: ids of two or more; compatible (optional): 1 or 0, empty if unknown
     queries  text: as typed; clicked: ids; count, position (optional): one whole number per id: clicks, 0 for a listing
-             that was only shown; place on the page, from 1
+             that was only shown; place on the page, from 1; weight (optional): one number of 0 or more per id, what a
+             click is worth, log(1 + clicks) corrected for places; part (optional): "train" or "val"
     edits    reference: id of the listing in view; words: what to change; targets: ids of the listings that are meant
 
 Several ids are separated by blanks, or are a JSON or Parquet list. Rows of "queries" with equal text are one query:
@@ -62,9 +63,11 @@ class Form:
 FORMS = {
     "clicks": Form(("clicked", "unclicked"), anchor="photo"),
     "outfits": Form(("listings",), optional=("compatible",)),
-    "queries": Form(("clicked",), texts=("text",), optional=("count", "position")),
+    "queries": Form(("clicked",), texts=("text",), optional=("count", "position", "weight", "part")),
     "edits": Form(("targets",), anchor="reference", texts=("words",)),
 }
+PER_LISTING = ("count", "position", "weight")  # columns of "queries" with a number per clicked listing
+PARTS = ("train", "val", "")  # which queries are trained on; "" where the file does not say
 _NEW = {"yes": 1, "true": 1, "1": 1, "no": 0, "false": 0, "0": 0, "": -1}  # values of "compatible"
 
 
@@ -98,7 +101,7 @@ def read(tables: Mapping[str, Any] | None, root: Any, encoding: str) -> dict[str
             raise InputError(f"{SETTING}.{name}: the file {headers['file']!r} leaves the root ({problem})")
         wanted = {column: headers.get(column, column) for column in form.columns}
         optional = {column: wanted.pop(column) for column in form.optional if column not in headers}
-        lists = dict.fromkeys((*form.listings, "count", "position"), " ")
+        lists = dict.fromkeys((*form.listings, *PER_LISTING), " ")
         found[name] = table_files.read(
             name, root, [headers["file"]], wanted, optional, encoding, lists=lists, setting=f"{SETTING}.{name}"
         )
@@ -110,8 +113,8 @@ def read(tables: Mapping[str, Any] | None, root: Any, encoding: str) -> dict[str
 
 def _mended(frame: pl.DataFrame, form: Form) -> pl.DataFrame:
     """Returns the columns of a table with ids and numbers repaired, see `values.cell`; null words are empty."""
-    one_value = [column for column in (form.anchor, "compatible") if column in frame.columns]
-    several = [column for column in (*form.listings, "count", "position") if column in frame.columns]
+    one_value = [column for column in (form.anchor, "compatible", "part") if column in frame.columns]
+    several = [column for column in (*form.listings, *PER_LISTING) if column in frame.columns]
     anchors = {column: values_lib.cells(frame[column]) for column in one_value}
     empty = {column: found.set(pl.Series(values_lib.nulls(found)), "") for column, found in anchors.items()}
     texts = {column: frame[column].set(pl.Series(values_lib.nulls(frame[column])), "") for column in form.texts}
@@ -183,7 +186,7 @@ def _exploded(column: pl.Series) -> pl.DataFrame:
 
 
 def _check_values(rows: Rows, column: str) -> None:
-    """Marks rows with impossible values of "compatible", "count" or "position"."""
+    """Marks rows with impossible values of "compatible", "part", or a column of `PER_LISTING`."""
     if column not in rows.frame.columns:
         return
     values = rows.frame[column].str.strip_chars().str.to_lowercase().to_list()
@@ -192,10 +195,19 @@ def _check_values(rows: Rows, column: str) -> None:
             if value not in _NEW:
                 rows.mark(row, "not yes or no", f"compatible is {short(value)!r}; give 1, 0, or nothing if unknown")
         return
+    if column == "part":
+        for row, value in enumerate(values):
+            if value not in PARTS:
+                rows.mark(row, "not a part", f"part is {short(value)!r}; give 'train' or 'val', or leave it empty")
+        return
     clicked = rows.frame["clicked"].str.extract_all(r"\S+").list.len().to_list()
     for row, (value, ids) in enumerate(zip(values, clicked, strict=True)):
         numbers = value.split()
-        if wrong := [number for number in numbers if not number.isdecimal() or len(number) > 9]:
+        if column == "weight":
+            if wrong := [number for number in numbers if _weight(number) is None]:
+                rows.mark(row, "not a number", f"weight is {short(wrong[0])!r}, not a number of 0 or more; correct it")
+                continue
+        elif wrong := [number for number in numbers if not number.isdecimal() or len(number) > 9]:
             rows.mark(row, "not a number", f"{column} is {short(wrong[0])!r}, not a whole number from 0; correct it")
         elif numbers and len(numbers) != ids:
             rows.mark(
@@ -203,6 +215,15 @@ def _check_values(rows: Rows, column: str) -> None:
                 "wrong number of values",
                 f"{column} has {len(numbers)} values for {ids} clicked listings; give one each, or none",
             )
+
+
+def _weight(text: str) -> float | None:
+    """Returns a weight; None for what is not a finite number of 0 or more."""
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if 0 <= found < 1e6 else None
 
 
 def _places(rows: Rows, exploded: dict[str, pl.DataFrame], splits: Mapping[str, Rows]) -> tuple[np.ndarray, dict]:
@@ -311,7 +332,8 @@ def make(name: str, rows: Rows, found: Found, kept: Mapping[str, np.ndarray]) ->
             listed = np.searchsorted(kept[split], place[own])  # rows of a table come in order, so do its listings
             columns[column] = Ragged(np.concatenate([[0], np.cumsum(lengths)]), listed)
         if name == "queries":
-            columns |= _added_up(columns["text"], columns["clicked"], _values(rows, entry[own]))
+            part = rows.frame["part"][chosen].to_list() if "part" in rows.frame.columns else None
+            columns |= _added_up(columns["text"], columns["clicked"], _values(rows, entry[own]), part)
         if name == "outfits":
             columns["listings"] = _rectangle(columns["listings"])
             if "compatible" in rows.frame.columns:
@@ -333,26 +355,31 @@ def _values(rows: Rows, entries: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the counts and, where the file has them, positions of some of the clicked ids, by their numbers."""
     clicked = rows.frame["clicked"].str.extract_all(r"\S+").list.len().to_list()
     out = {}
-    for column, unknown in (("count", 1), ("position", -1)):
+    for column, unknown, kind in (("count", 1, int), ("position", -1, int), ("weight", 0.0, float)):
         if column in rows.frame.columns:
             values = []
             for text, ids in zip(rows.frame[column].to_list(), clicked, strict=True):
                 numbers = text.split()
-                usable = len(numbers) == ids and all(map(str.isdecimal, numbers))  # of a bad row, nothing is used
-                values += map(int, numbers) if usable else [unknown] * ids
-            out[column] = np.array(values, np.int64)[entries]
+                read = [_weight(one) if kind is float else int(one) if one.isdecimal() else None for one in numbers]
+                usable = len(numbers) == ids and None not in read  # of a bad row, nothing is used
+                values += read if usable else [unknown] * ids
+            out[column] = np.array(values, np.int64 if kind is int else np.float64)[entries]
         elif column == "count":
             out[column] = np.ones(len(entries), np.int64)
     return out
 
 
-def _added_up(texts: list[str], clicked: Ragged, values: dict[str, np.ndarray]) -> dict[str, Column]:
-    """Makes one query of those with equal texts: counts add up, the first position counts, most clicked first.
+def _added_up(
+    texts: list[str], clicked: Ragged, values: dict[str, np.ndarray], part: list[str] | None
+) -> dict[str, Column]:
+    """Makes one query of those with equal texts: counts add up, and so do the clicks that weights are logarithms of;
+    the first position and part count; most clicked first.
 
     Args:
       texts: n texts.
       clicked: n lists of listings.
-      values: "count" and perhaps "position", one per clicked listing.
+      values: "count" and perhaps "position" and "weight", one per clicked listing.
+      part: of each text; None where the file does not say.
     """
     codes: dict[str, int] = {}
     query = np.array([codes.setdefault(text.strip(), len(codes)) for text in texts], np.int64)
@@ -363,6 +390,15 @@ def _added_up(texts: list[str], clicked: Ragged, values: dict[str, np.ndarray]) 
     order = np.lexsort((first, -count, both[:, 0]))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(both[:, 0], minlength=len(codes)))])
     out = {"text": list(codes), "clicked": Ragged(indptr, both[order, 1]), "count": Ragged(indptr, count[order])}
+    if part is not None:
+        own: dict[str, str] = {}
+        for text, one in zip(texts, part, strict=True):
+            own.setdefault(text.strip(), one.strip().lower())
+        out["part"] = [own[text] for text in codes]
+    if "weight" in values:
+        with np.errstate(over="ignore"):
+            weight = np.log1p(np.bincount(back, np.expm1(values["weight"]), minlength=len(both)))
+        out["weight"] = Ragged(indptr, np.minimum(weight, 1e6)[order].astype(np.float32))
     if "position" in values:
         unknown = np.iinfo(np.int32).max
         position = np.full(len(both), unknown)
