@@ -50,7 +50,7 @@ def held_out(shop: synthetic.Shop, names: tuple[str, ...], values: dict[str, int
       names: the attributes in the query.
       values: {attribute: value}, of one product.
     """
-    for one, other in itertools.combinations(names, 2):
+    for one, other in itertools.combinations(sorted(names), 2):
         number = np.array([int(values[one]) * 1000 + int(values[other])])
         if synthetic.uniform(shop.seed, f"held out {one} {other}", number, 1)[0, 0] < HELD_OUT:
             return True
