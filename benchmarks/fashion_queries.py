@@ -4,8 +4,8 @@
 
 Adds <folder>/text/ to the catalogue: train.csv, val.csv and gallery.csv (the listings with titles; the gallery holds
 those of the splits "index" and "query"), queries.csv (id, query, kind, combination, and the values that a query names,
-which only benchmarks/text.py reads), truth.csv (query, gallery) and clicks.csv (text, clicked, count, position; simulated
-on train listings).
+which only benchmarks/text.py reads), truth.csv (query, gallery) and clicks.csv (text, clicked, count, position;
+simulated on train listings).
 
 Queries are made from true attributes. Kinds that are scored, by what a query names: type; colour + type; gender +
 colour + type; usage + type; gender + type + season; and two that change the words: synonym, misspelt. Relevant is every

@@ -11,8 +11,8 @@
     python -m retrieval_jax.run --config=configs/fashion_text.py:seed=0 --workdir=runs/text/fashion_0   # and 1
     python benchmarks/text.py fashion runs/text/fashion_0 runs/text/fashion_1 --claims
 
-    python -m retrieval_jax.run --config=configs/text_picture.py:catalogue=fashion,pictures=runs/fashion_pretrained,seed=0 \\
-      --workdir=runs/text/pictures_0   # and 1
+    run="python -m retrieval_jax.run --config=configs/text_picture.py"
+    $run:catalogue=fashion,pictures=runs/fashion_pretrained,seed=0 --workdir=runs/text/pictures_0   # and 1
     python benchmarks/text.py pictures runs/text/pictures_0 runs/text/pictures_1 --attributes=runs/attributes --claims
 
 Reads finished runs and trains nothing. Scores are of the report half of the queries; those of seeds are averaged per

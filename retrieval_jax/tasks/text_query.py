@@ -4,9 +4,12 @@ Negatives are of three kinds: "rule", listings drawn by the published rule (broa
 half from the same), "in_batch", the products of the other pairs of the batch, or "mined", the hardest of a part of the
 catalogue that every step draws anew and embeds with the moving average: what is mined is never older than the step, and
 a resumed training mines the same. The hardest is the nearest that is not nearer than what was clicked (semi-hard,
-Schroff et al., arXiv 1503.03832): nearer ones are mostly products that fit and that nobody has clicked yet. The same product, its duplicates and other products clicked after a query are
-never its negatives, whichever kind; nor are products whose text has every token of the query, of which a click would be
-no surprise. With `title_queries` it also learns from queries made of a listing's own words, and needs no clicks at all.
+Schroff et al., arXiv 1503.03832): nearer ones are mostly products that fit and that nobody has clicked yet.
+
+The same product, its duplicates and other products clicked after a query are never its negatives, whichever kind; nor
+are products whose text has every token of the query, of which a click would be no surprise.
+
+With `title_queries` it also learns from queries made of a listing's own words, and needs no clicks at all.
 """
 
 import jax

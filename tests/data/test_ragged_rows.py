@@ -11,7 +11,9 @@ TABLE = Ragged.of([[1, 2, 3], [], [4]])
 
 
 def test_a_batch_holds_the_rows_of_the_table_with_their_mask():
-    examples = Examples({"one": RaggedRows(TABLE, np.array([2, 0])), "two": RaggedRows(TABLE, np.array([[0, -1], [2, 1]]))})
+    examples = Examples(
+        {"one": RaggedRows(TABLE, np.array([2, 0])), "two": RaggedRows(TABLE, np.array([[0, -1], [2, 1]]))}
+    )
     batch = next(
         pipeline.train_batches(
             examples, transform=(), image_size=(1, 1), batch_size=2, seed=0, num_steps=1, places=[0, 1, 2]
