@@ -38,7 +38,7 @@ def get_config(arg=None):
         config.train.task_kwargs.same_product = "product"
     config.train.model.variant = "micro"
     epochs = {"embedded": (6.0, 8.0), "fashion": (0.5, 2.0)}[arg.catalogue][0 if frozen else 1]
-    texts.small_steps(config, arg, arg.epochs or epochs)
+    texts.small_steps(config, arg, 0.1 if arg.runlocal else arg.epochs or epochs)
     if not frozen:
         config.train.batch_size = 32 if arg.runlocal else 64
     texts.searched(config, "embed_text", "" if frozen else "embed_image")

@@ -6,8 +6,8 @@
 Without `root` it is the embedded catalogue. The folder holds train.csv and gallery.csv (id, title) and queries.csv (id,
 query); with qrels.csv (query, gallery, and perhaps grade) the result is scored. train.csv and gallery.csv may be the
 same file (`train=gallery.csv`). Queries made of the titles' own words take the place of clicks; with `weights` the
-encoder starts from public weights. The weights of the fusion are fixed, because nothing judges them; --config.search.steps
-"(('fusion', {'method': 'min_max', 'weights': 'chosen'}),)" chooses them on half of the judged queries.
+encoder starts from public weights. The weights of the fusion are fixed, because nothing judges them; to choose them on
+half of the judged queries: --config.search.steps="(('fusion', {'method': 'min_max', 'weights': 'chosen'}),)".
 
 Hardware: two CPU cores, not measured yet.
 Expected: not measured yet.

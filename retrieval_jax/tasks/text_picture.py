@@ -1,9 +1,9 @@
 """Learns to bring words and pictures together, so that typed words search a gallery of pictures.
 
 The words are a listing's title, texts made of its attributes ("red t-shirt"), and the queries it was clicked after.
-With `pictures` = a finished run they are learned into the space of that run's network, which stays as it is: the vectors of
-its train pictures are made once, and an index of its gallery is searched by words without embedding anything anew.
-Without, the picture network of config.train.model learns along.
+With `pictures` = a finished run they are learned into the space of that run's network, which stays as it is: the
+vectors of its train pictures are made once, and an index of its gallery is searched by words without embedding it
+anew. Without, the picture network of config.train.model learns along.
 """
 
 import pathlib

@@ -52,7 +52,8 @@ def made(config, workdir, steps=1):
 )
 def test_the_loss_falls_and_every_parameter_learns(tmp_path, kwargs):
     task, (batch,), examples = made(tiny(**kwargs), tmp_path)
-    params = task.init(jax.random.key(0), batch)
+    batch = jax.tree.map(jnp.asarray, batch)
+    params = jax.jit(task.init)(jax.random.key(0), batch)
     assert ("query_backbone" in params) == (kwargs.get("encoders") == 2)
     assert examples.ids[0].count(" / ") == 1 and {"query", "product", "forbidden"} <= set(examples.columns)
     optimizer = optax.adam(1e-2)
