@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from retrieval_jax import embed, inference, plans, tasks, train
+from retrieval_jax import embed, inference, mine, plans, tasks, train
 from retrieval_jax.data import loading
 from retrieval_jax.embeddings import read_info
 from retrieval_jax.errors import InputError
@@ -26,7 +26,7 @@ def words(**task_kwargs):
     config.train.task_kwargs = options.text_picture()
     config.train.task_kwargs.update({"vocabulary": 400, "words": ("transformer", "mini"), "words_kwargs": WORDS})
     config.train.task_kwargs.update({"attributes": ("leaf", "colour"), "attribute_texts": 1, **task_kwargs})
-    config.train.epochs, config.train.batch_size = 0.5, 16
+    config.train.epochs, config.train.warmup_epochs, config.train.batch_size = 0.5, 0.0, 16
     config.search.query_from.predict_fn = "embed_text"
     config.embed.models = ("trained",)
     config.search.steps = ()
@@ -37,7 +37,8 @@ def test_words_are_learned_into_the_space_of_another_run_which_stays_as_it_is(tm
     pictures, folder = tmp_path / "pictures", tmp_path / "words"
     other = tiny_config()
     other.train.task, other.train.task_kwargs = "category", options.category()
-    other.train.epochs = 0.3
+    other.train.epochs, other.train.warmup_epochs = 0.3, 0.0
+    mine.run(other, pictures)
     train.run(other, pictures)
     (pictures / "config.json").write_text(other.to_json())
     config = words(pictures=str(pictures))
