@@ -9,11 +9,18 @@ from retrieval_jax import embed, inference, mine, plans, tasks, train
 from retrieval_jax.data import loading
 from retrieval_jax.embeddings import read_info
 from retrieval_jax.errors import InputError
+from retrieval_jax.models.backbones import convnext
 from retrieval_jax.settings import tasks as options
 from retrieval_jax.tasks import text_picture
-from tiny import INFO, logged, tiny_config
+from tiny import INFO, TINY, logged, tiny_config
 
 WORDS = {"depth": 1, "width": 16, "heads": 2, "dropout": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The network of `tiny_config` exists."""
+    monkeypatch.setitem(convnext.VARIANTS, "tiny test", TINY)
 
 
 def words(**task_kwargs):
