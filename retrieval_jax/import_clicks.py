@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 from retrieval_jax.data import loading
 from retrieval_jax.data.catalog import Catalog
-from retrieval_jax.data.clicks import importing
+from retrieval_jax.data.clicks import importing, writing
 from retrieval_jax.errors import InputError
 
 ORDER = ("train", "val", "gallery", "query")  # the split of a listing that several have: the first
@@ -40,7 +40,7 @@ def sentences(about: Mapping) -> list[str]:
     """Returns what happened to the records of a log, for the terminal.
 
     Args:
-      about: as of `importing.write`.
+      about: as of `writing.write`.
     """
     used, left = about["used"], about["set_aside"]
     out = [
@@ -88,6 +88,6 @@ def main(given) -> None:
         query_share=given.query_share,
     )
     found = importing.load(given.log, ids, rules, columns=columns)
-    for sentence in sentences(importing.write(found, given.out, ids)):
+    for sentence in sentences(writing.write(found, given.out, ids)):
         print(f"import_clicks: {sentence}")
     print(f"import_clicks: wrote {given.out}")

@@ -286,8 +286,8 @@ VERBS = {
         "reads a click log of typed queries, as tables of weighted clicks and held-out queries",
         _import_clicks,
         (
-            "log.ndjson.gz --config=shop/titles.py --out=shop/clicks",
-            "clicks.csv --config=shop/titles.py --out=shop/clicks --columns product=sku query=words",
+            "log.ndjson.gz --config=shop/mine.py --out=shop/clicks",
+            "clicks.csv --config=shop/mine.py --out=shop/clicks --columns product=sku query=words",
         ),
     ),
     "prepare": Verb(

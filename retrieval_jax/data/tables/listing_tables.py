@@ -28,7 +28,7 @@ from retrieval_jax import brief, pairs
 from retrieval_jax.data.catalog import PHOTO, Column, Table
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import sources
-from retrieval_jax.data.tables import table_files
+from retrieval_jax.data.tables import table_files, typed_queries
 from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
@@ -204,26 +204,19 @@ def _check_values(rows: Rows, column: str) -> None:
     for row, (value, ids) in enumerate(zip(values, clicked, strict=True)):
         numbers = value.split()
         if column == "weight":
-            if wrong := [number for number in numbers if _weight(number) is None]:
-                rows.mark(row, "not a number", f"weight is {short(wrong[0])!r}, not a number of 0 or more; correct it")
-                continue
-        elif wrong := [number for number in numbers if not number.isdecimal() or len(number) > 9]:
-            rows.mark(row, "not a number", f"{column} is {short(wrong[0])!r}, not a whole number from 0; correct it")
+            wrong = [number for number in numbers if typed_queries.weight(number) is None]
+            wanted = f"a number from 0 to {typed_queries.MOST_WEIGHT:g}, such as log(1 + clicks)"
+        else:
+            wrong = [number for number in numbers if not number.isdecimal() or len(number) > 9]
+            wanted = "a whole number from 0"
+        if wrong:
+            rows.mark(row, "not a number", f"{column} is {short(wrong[0])!r}, not {wanted}; correct it")
         elif numbers and len(numbers) != ids:
             rows.mark(
                 row,
                 "wrong number of values",
                 f"{column} has {len(numbers)} values for {ids} clicked listings; give one each, or none",
             )
-
-
-def _weight(text: str) -> float | None:
-    """Returns a weight; None for what is not a finite number of 0 or more."""
-    try:
-        found = float(text)
-    except ValueError:
-        return None
-    return found if 0 <= found < 1e6 else None
 
 
 def _places(rows: Rows, exploded: dict[str, pl.DataFrame], splits: Mapping[str, Rows]) -> tuple[np.ndarray, dict]:
@@ -333,7 +326,9 @@ def make(name: str, rows: Rows, found: Found, kept: Mapping[str, np.ndarray]) ->
             columns[column] = Ragged(np.concatenate([[0], np.cumsum(lengths)]), listed)
         if name == "queries":
             part = rows.frame["part"][chosen].to_list() if "part" in rows.frame.columns else None
-            columns |= _added_up(columns["text"], columns["clicked"], _values(rows, entry[own]), part)
+            columns |= typed_queries.added_up(
+                columns["text"], columns["clicked"], typed_queries.values(rows, entry[own]), part
+            )
         if name == "outfits":
             columns["listings"] = _rectangle(columns["listings"])
             if "compatible" in rows.frame.columns:
@@ -349,60 +344,3 @@ def _rectangle(ragged: Ragged) -> np.ndarray:
     """Returns rows as int64 [n, k], -1 past the end of a shorter one."""
     values, mask = ragged.padded(np.arange(len(ragged)))
     return np.where(mask, values, -1).astype(np.int64)
-
-
-def _values(rows: Rows, entries: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the counts and, where the file has them, positions of some of the clicked ids, by their numbers."""
-    clicked = rows.frame["clicked"].str.extract_all(r"\S+").list.len().to_list()
-    out = {}
-    for column, unknown, kind in (("count", 1, int), ("position", -1, int), ("weight", 0.0, float)):
-        if column in rows.frame.columns:
-            values = []
-            for text, ids in zip(rows.frame[column].to_list(), clicked, strict=True):
-                numbers = text.split()
-                read = [_weight(one) if kind is float else int(one) if one.isdecimal() else None for one in numbers]
-                usable = len(numbers) == ids and None not in read  # of a bad row, nothing is used
-                values += read if usable else [unknown] * ids
-            out[column] = np.array(values, np.int64 if kind is int else np.float64)[entries]
-        elif column == "count":
-            out[column] = np.ones(len(entries), np.int64)
-    return out
-
-
-def _added_up(
-    texts: list[str], clicked: Ragged, values: dict[str, np.ndarray], part: list[str] | None
-) -> dict[str, Column]:
-    """Makes one query of those with equal texts: counts add up, and so do the clicks that weights are logarithms of;
-    the first position and part count; most clicked first.
-
-    Args:
-      texts: n texts.
-      clicked: n lists of listings.
-      values: "count" and perhaps "position" and "weight", one per clicked listing.
-      part: of each text; None where the file does not say.
-    """
-    codes: dict[str, int] = {}
-    query = np.array([codes.setdefault(text.strip(), len(codes)) for text in texts], np.int64)
-    query = np.repeat(query, np.diff(clicked.indptr))
-    both, first, back = np.unique(np.stack([query, clicked.values], 1), axis=0, return_index=True, return_inverse=True)
-    back = back.reshape(-1)
-    count = np.bincount(back, values["count"], minlength=len(both)).astype(np.int32)
-    order = np.lexsort((first, -count, both[:, 0]))
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(both[:, 0], minlength=len(codes)))])
-    out = {"text": list(codes), "clicked": Ragged(indptr, both[order, 1]), "count": Ragged(indptr, count[order])}
-    if part is not None:
-        own: dict[str, str] = {}
-        for text, one in zip(texts, part, strict=True):
-            own.setdefault(text.strip(), one.strip().lower())
-        out["part"] = [own[text] for text in codes]
-    if "weight" in values:
-        with np.errstate(over="ignore"):
-            weight = np.log1p(np.bincount(back, np.expm1(values["weight"]), minlength=len(both)))
-        out["weight"] = Ragged(indptr, np.minimum(weight, 1e6)[order].astype(np.float32))
-    if "position" in values:
-        unknown = np.iinfo(np.int32).max
-        position = np.full(len(both), unknown)
-        np.minimum.at(position, back, np.where(values["position"] > 0, values["position"], unknown))
-        position = np.where(position == unknown, -1, position).astype(np.int32)
-        out["position"] = Ragged(indptr, position[order])
-    return out

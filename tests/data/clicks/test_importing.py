@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import reference
+from retrieval_jax.__main__ import main
 from retrieval_jax.data import loading
-from retrieval_jax.data.clicks import importing, normalising, reading
+from retrieval_jax.data.clicks import importing, normalising, reading, writing
 from retrieval_jax.data.clicks.importing import Rules
 from retrieval_jax.errors import InputError
 
@@ -190,7 +191,7 @@ def test_what_is_written_is_read_as_tables_and_as_a_query_split(tmp_path):
             if rng.random() < 0.5:
                 records.append(event(n, "click", product, session=f"s{n}", position=place + 1))
     found = load(tmp_path, records, LISTINGS, Rules(val_share=0.2, query_share=0.3))
-    about = importing.write(found, tmp_path / "clicks", LISTINGS)
+    about = writing.write(found, tmp_path / "clicks", LISTINGS)
     assert sum(about["written"].values()) + about["without_clicks"] == len(found.queries)
     for split in ("train", "gallery"):
         ids = [name for name, where in LISTINGS.items() if where == split]
@@ -264,7 +265,7 @@ def test_whatever_the_records_are_they_are_counted(tmp_path, records):
     file.write_bytes(b"\n".join(line.replace(b"\n", b" ") for line in lines))
     found = importing.load([file])
     balance(found)
-    importing.write(found, pathlib.Path(tmp_path) / "out")
+    writing.write(found, pathlib.Path(tmp_path) / "out")
 
 
 def test_lines_that_are_no_records_are_set_aside(tmp_path):
@@ -279,3 +280,21 @@ def test_lines_that_are_no_records_are_set_aside(tmp_path):
     cut.write_bytes(gzip.compress(b'{"query_id": "q", "user_query": "ok"}\n' * 100)[:-20])
     with pytest.raises(InputError, match="not whole"):
         importing.load([cut])
+
+
+def test_the_verb_prints_what_it_counted(tmp_path, capsys):
+    (tmp_path / "gallery.csv").write_text("id,title\na,Red shoes\nb,Bag\n")
+    config = tmp_path / "titles.py"
+    config.write_text(
+        "from retrieval_jax.settings import base\n\n\ndef get_config():\n    config = base.defaults()\n"
+        "    config.data.source = 'table'\n    config.data.kwargs = dict(root="
+        f"{str(tmp_path)!r}, files=dict(gallery='gallery.csv'), columns=dict(image='', title='title'))\n"
+        "    return config\n"
+    )
+    (tmp_path / "log.csv").write_text("query,sku\nred shoes,a\nred shoes,lost\n,a\n")
+    log, out = str(tmp_path / "log.csv"), tmp_path / "clicks"
+    main(["import_clicks", log, f"--config={config}", f"--out={out}", "--columns", "product=sku"])
+    printed = capsys.readouterr().out
+    assert "3 records = 1 used (0 queries, 0 impressions, 1 clicks) + 2 set aside" in printed
+    assert "set aside, not in the catalogue: 1" in printed and "no click has a place" in printed
+    assert json.loads((out / "clicks.json").read_text())["written"] == {"train": 1, "val": 0, "query": 0}
