@@ -16,15 +16,14 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("compare")
 
 import pathlib
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 import numpy as np
 import rich.box
 import rich.table
 
-from retrieval_jax import arguments, pairs, workdir
+from retrieval_jax import arguments, workdir
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
@@ -35,7 +34,9 @@ METRICS = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
 NOISE = 0.05  # a difference with this p or more is called noise
 
 
-def scores(folder: pathlib.Path, stage: str, truth: Truth, names: Sequence[str]) -> tuple[str, dict[str, np.ndarray]]:
+def scores(
+    folder: pathlib.Path, stage: str, truth: Truth, names: Sequence[str], graded: Mapping[str, str] | None = None
+) -> tuple[str, dict[str, np.ndarray]]:
     """Scores one ranking of a work directory, query by query.
 
     Args:
@@ -43,6 +44,7 @@ def scores(folder: pathlib.Path, stage: str, truth: Truth, names: Sequence[str])
       stage: "stage" or "model/stage", "" for the last.
       truth: ground truth of the catalogue.
       names: names of scores, see `metrics.per_query`.
+      graded: its arguments gain and unrated.
 
     Returns:
       "model/stage", and {name: [Q]}.
@@ -52,16 +54,12 @@ def scores(folder: pathlib.Path, stage: str, truth: Truth, names: Sequence[str])
     """
     found = matching_stages(list_stages(folder), stage, f"{folder}: --stage")[-1]
     names = [arguments.text(name, "names", "compare", "mar@10_capped") for name in names]
-    depths = sorted({int(match[1]) for name in names if (match := re.search(r"@(\d+)", name))} | {1})
+    metrics.parse(names, "compare")
     ranking = Ranking.load(folder / "rankings" / found[0] / found[1])
     try:
-        each = metrics.per_query(ranking, truth, depths)
+        each = metrics.per_query(ranking, truth, (), names, **(graded or {}))
     except InputError as error:
         raise InputError(f"{folder}: {error}; runs can be compared on one catalogue only") from error
-    unknown = [name for name in names if name not in each]
-    if unknown:
-        known = ["recall@1", *sorted({re.sub(r"\d+", "K", name) for name in each if name != "recall@1"})]
-        raise InputError(f"there is no score named {unknown[0]!r}{pairs.near(unknown[0], known)}")
     return "/".join(found), {name: each[name] for name in names}
 
 
@@ -74,6 +72,7 @@ def compare(
     old_stage: str | None = None,
     names: Sequence[str] = METRICS,
     chosen: np.ndarray | None = None,
+    graded: Mapping[str, str] | None = None,
 ) -> dict:
     """Compares two recipes on the same queries.
 
@@ -85,6 +84,7 @@ def compare(
       old_stage: the same for `old`; None for `stage`.
       names: names of scores; the verdict is about the first.
       chosen: bool [Q], which queries to compare; all by default.
+      graded: arguments gain and unrated of `metrics.per_query`.
 
     Returns:
       "new" and "old": {"runs", "stages"}; "scores": {name: {"new", "old": means, "new_seeds", "old_seeds": the mean of
@@ -107,7 +107,7 @@ def compare(
             "(with --half, see config.evaluate.selection_share)"
         )
     for side, folders, wanted in (("new", new, stage), ("old", old, stage if old_stage is None else old_stage)):
-        sides[side] = [scores(pathlib.Path(folder), wanted, truth, names) for folder in folders]
+        sides[side] = [scores(pathlib.Path(folder), wanted, truth, names, graded) for folder in folders]
     chosen = np.ones(len(truth), bool) if chosen is None else chosen
     out = {
         side: {"runs": [str(folder) for folder in folders], "stages": [found for found, _ in sides[side]]}
@@ -193,7 +193,8 @@ def main(given) -> None:
     truth = loading.load(config.data).truth
     if truth is None:
         raise InputError(f"the catalogue of {given.against[0]} has no ground truth, so nothing can be compared")
-    half = metrics.selection_half(truth.query_ids, (config.get("evaluate") or {}).get("selection_share", 0.5))
+    settings = config.get("evaluate") or {}
+    half = metrics.selection_half(truth.query_ids, settings.get("selection_share", 0.5))
     chosen = {"all": None, "selection": half, "report": ~half}[given.half]
     found = compare(
         given.new,
@@ -203,6 +204,7 @@ def main(given) -> None:
         old_stage=given.against_stage,
         names=given.metrics,
         chosen=chosen,
+        graded={name: settings[name] for name in ("gain", "unrated") if name in settings},
     )
     print_comparison(found)
     if given.out:

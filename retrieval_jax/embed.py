@@ -6,7 +6,7 @@ Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram", "colour
 network, "pretrained" (public weights as they are, config.embed.pretrained), "appearance" (the signs of a middle stage
 of the trained network, or of the public weights where nothing is trained, config.embed.appearance), "untrained" (the
 network as training starts) and "trained" (the moving average of the last checkpoint), and the attributes that the
-trained model predicts for the first val listings.
+trained model predicts for the first val listings. "lexical" has no vectors: search reads the texts (`index.lexical`).
 
 A predict function says which columns it reads: pictures, the labels of titles, any other column of the split.
 config.embed.predict_fn is that of both splits; config.search.query_from and gallery_from give "trained" another predict
@@ -62,7 +62,7 @@ from retrieval_jax.postprocess import binarise
 from retrieval_jax.training import checkpoints, sharding, warm_start
 from retrieval_jax.workdir import checks, preflight, sides
 
-MODELS = (*hand_made.MODELS, "pretrained", "appearance", "untrained", "trained")
+MODELS = (*hand_made.MODELS, *hand_made.NO_VECTORS, "pretrained", "appearance", "untrained", "trained")
 SPLITS = sides.SPLITS
 PREDICTED = 1 << 26  # probabilities of attributes in memory at once: listings times labels
 RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not reused
@@ -143,7 +143,7 @@ def run(config, workdir):
     networks = _Networks(config, workdir, mesh)
     seen = {}  # several models read the same pictures: they are decoded once
     summary = {}
-    for name in config.embed.models:
+    for name in [name for name in config.embed.models if name not in hand_made.NO_VECTORS]:
         if name in hand_made.MODELS:
             of_split = _hand_made(config, hand_made.MODELS[name])
         elif name == "pretrained":

@@ -84,12 +84,17 @@ def of(config, folder) -> Estimate:
         raise InputError(
             "--estimate: how many pseudo-products there are is known after `retrieval-jax mine`: run it first"
         )
+    if plans.vectors_unknown(config, folder):
+        raise InputError(
+            "--estimate: the vectors of pictures that words are learned beside are made by `retrieval-jax train`: how "
+            "long they are is known afterwards"
+        )
     found = plans.plan(config, folder)
     settings, task, state = found.settings, found.task, found.state
     batch = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), plans.rows_of(found.batch, _ROWS))
     step_flops = _flops(jax.grad(plans.loss(found)), state["params"], batch)
     predict = inference.named(task.predict_fns, config.embed.predict_fn)
-    shown = {name: batch[name] for name in batch if name in predict.reads}
+    shown = {name: batch[name] for name in batch if name.removesuffix("_mask") in predict.reads}
     embeds = len(shown) == len(predict.reads)  # a column of a split that training does not have: size unknown
     out = jax.eval_shape(predict.fn, state["params"], shown).get("embedding") if embeds else None
     dim = out.shape[-1] if out is not None else 0

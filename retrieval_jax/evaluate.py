@@ -3,6 +3,9 @@
 Choices (number of steps, k1, ...) are made on the selection half of the queries and reported on the other half. A hash
 of the id assigns a query to its half, so the halves are the same in every run and for every model.
 
+Typed queries may have a truth with grades and scores of their own (config.evaluate.metrics, gain, unrated), and a
+column "kind", whose values are slices.
+
 Every mean comes with a 95 % interval (seeded bootstrap over queries) and with the means of slices of the queries: by
 number of relevant listings and by category. Near-duplicate pictures between train and gallery, and between queries and
 gallery, are counted and shown; nothing is removed.
@@ -35,6 +38,7 @@ from retrieval_jax.scoring import attributes, metrics, slices, step_effects, sub
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 from retrieval_jax.workdir import checks, preflight, sides
 
+KIND = "kind"  # the column of the queries whose values are slices
 SLICED = ("mar@10", "mar@10_capped", "recall@1", "map@10", "precision@10", "ndcg@10")
 SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
 DEFINITIONS = {
@@ -46,6 +50,9 @@ DEFINITIONS = {
     "ndcg@K": "discounted cumulative gain of the first K (a hit at rank p counts 1 / log2(p + 1)) over the best "
     "possible, mean over queries",
     "precision@K": "share of the first K that are relevant, mean over queries",
+    "mrr, mrr@K": "1 / rank of the first relevant result (among the first K), 0 without one, mean over queries",
+    "recall@K": "with K above 1: mar@K, under the name that text retrieval uses",
+    "map, ndcg": "of the whole list that was retrieved; map over the number of relevant listings, as trec_eval has it",
     "*_se": "standard error of the mean over queries",
     "*_low, *_high": "95 % interval of the mean: percentiles over bootstrap resamples of the queries",
     "slices": "the same over slices of the queries: by number of relevant listings, and by every category level (of "
@@ -73,6 +80,9 @@ def score(
     selection: np.ndarray,
     parts: dict[str, dict[str, np.ndarray]] | None = None,
     draws: int = 0,
+    names: Sequence[str] = (),
+    gain: str = "exponential",
+    unrated: str = "zero",
 ) -> dict:
     """Scores a ranking over all queries, over the two halves and over slices.
 
@@ -83,14 +93,15 @@ def score(
       selection: bool [Q], the selection half.
       parts: {kind: {slice: bool [Q]}}.
       draws: bootstrap draws for the intervals; 0 for none.
+      names, gain, unrated: see `metrics.per_query`.
 
     Returns:
       `metrics.summary` of all queries, plus the same over the halves, "selection" and "report", and "slices": {kind:
-      {slice: the scores `SLICED` over it}}.
+      {slice: the scores `SLICED` and `names` over it}}.
     """
-    each = metrics.per_query(ranking, truth, ks)
+    each = metrics.per_query(ranking, truth, ks, names, gain=gain, unrated=unrated)
     selection = arguments.array(selection, "selection", "evaluate", (len(truth),), kind="flags")
-    sliced = {name: each[name] for name in SLICED if name in each}
+    sliced = {name: each[name] for name in dict.fromkeys((*SLICED, *names)) if name in each}
     return {
         **metrics.summary(each, draws=draws),
         "selection": metrics.summary(each, selection, draws=draws),
@@ -110,6 +121,11 @@ def query_slices(catalog, truth: Truth) -> dict[str, dict[str, np.ndarray]]:
       truth: ground truth of the queries.
     """
     out = {"relevant listings": slices.by_relevant(truth.num_relevant)}
+    if KIND in catalog.query.columns:  # of typed queries: broad, narrow, misspelt ...
+        column, names = catalog.query.columns[KIND], catalog.query.column_names.get(KIND)
+        if names is None:
+            names, column = np.unique(np.asarray(column, str), return_inverse=True)
+        out = {KIND: slices.by_category(np.asarray(column), [str(name) for name in names]), **out}
     codes = catalog.query.categories
     if codes is None and catalog.gallery.categories is not None:
         has = truth.num_relevant > 0
@@ -233,6 +249,7 @@ def check(config, workdir) -> None:
       workdir: the work directory.
     """
     checks.check(config)
+    metrics.parse(tuple(config.evaluate.get("metrics", ())), "config.evaluate.metrics")
     preflight.catalogue(config, workdir, *sides.SPLITS)
 
 
@@ -240,7 +257,7 @@ def run(config, workdir) -> dict:
     """Scores every ranking of the work directory and writes metrics.json and submission.csv.
 
     Args:
-      config: data, evaluate.ks, evaluate.selection_share, evaluate.submission_stage ("stage" or "model/stage").
+      config: data, evaluate.ks, metrics, gain, unrated, selection_share, submission_stage ("stage" or "model/stage").
       workdir: the work directory, with rankings.
 
     Returns:
@@ -283,17 +300,24 @@ def run(config, workdir) -> dict:
     )
     ks = [arguments.integer(k, "ks", "evaluate") for k in arguments.sequence(settings.ks, "ks", "evaluate")]
     ks = sorted({*ks, 10})  # always include the published metric
+    names = tuple(settings.get("metrics", ()))
+    metrics.parse(names, "config.evaluate.metrics")
+    graded = {"gain": settings.get("gain", "exponential"), "unrated": settings.get("unrated", "zero")}
     selection = metrics.selection_half(truth.query_ids, settings.selection_share)
     parts, draws = query_slices(catalog, truth), settings.get("draws", 1000)
     rows = [
-        {"model": stage[0], "stage": stage[1], **score(ranking, truth, ks, selection, parts, draws)}
+        {
+            "model": stage[0],
+            "stage": stage[1],
+            **score(ranking, truth, ks, selection, parts, draws, names, **graded),
+        }
         for stage, ranking in rankings.items()
     ]
     main = next(row for row in rows if (row["model"], row["stage"]) == tuple(submitted))
     duplicates, rows_found = find_duplicates(config, workdir, catalog, truth)
     if len(rows_found):
         clean = ~np.isin(np.arange(len(truth)), rows_found)
-        each = metrics.per_query(rankings[submitted], truth, (10,))
+        each = metrics.per_query(rankings[submitted], truth, (10,), **graded)
         main["without_near_duplicates"] = metrics.summary(each, clean, draws=draws)
     chance = metrics.chance(truth)
     predicted = attribute_scores(workdir, catalog)
@@ -304,6 +328,7 @@ def run(config, workdir) -> dict:
         file,
         {
             "stages": rows,
+            **({"metrics": list(names), **graded} if names or truth.grades is not None else {}),
             "steps": trusting,
             "chance": chance,
             "definitions": DEFINITIONS,
@@ -312,14 +337,14 @@ def run(config, workdir) -> dict:
             **({"attributes": predicted} if predicted else {}),
         },
     )
-    tables.print_scores(rows)
+    tables.print_scores(rows, names)
     tables.print_chance(chance, len(truth.gallery_ids))
     if not main["num_scored"]:
         print(
             f"evaluate: none of the {main['num_queries']:,} queries has a relevant listing in the gallery, so there "
             "is no score: do queries and gallery share products, or does the truth file name listings of this gallery?"
         )
-    tables.print_slices(main)
+    tables.print_slices(main, names)
     for entry in trusting:
         print(f"evaluate: {step_effects.sentence(entry)}")
     tables.print_duplicates(duplicates, main)
@@ -332,5 +357,5 @@ def run(config, workdir) -> dict:
         "model": last["model"],
         "stage": last["stage"],
         "submission_stage": "/".join(submitted),
-        **{name: last[name] for name in SUMMARY},
+        **{name: last[name] for name in (*names, *SUMMARY)},
     }

@@ -21,18 +21,23 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
+from jax.experimental import multihost_utils
 
 from retrieval_jax import embeddings, pairs, tasks, workdir
-from retrieval_jax.data import fields, pipeline
+from retrieval_jax.data import fields, pipeline, text
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.data.pictures import decoding
 from retrieval_jax.errors import InputError, first_line
+from retrieval_jax.files import atomic
 from retrieval_jax.tasks import parts
 from retrieval_jax.training import checkpoints, sharding
 from retrieval_jax.views import host_size, with_views
 
+# Tokens of a batch of texts: few, because a network is compiled for each of them.
+_WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_MOST_PICTURES, _MOST_TEXTS = 64, 1024  # of a batch that a loaded model embeds
 _IN_FLIGHT = 3  # batches on the device while the next ones are read
 
 
@@ -84,6 +89,8 @@ def predict(
     if not total:
         raise InputError(f"{desc or 'prediction'}: the split has no rows")
     batch_size = -(-batch_size // mesh.size) * mesh.size
+    places = sharding.local_places(mesh, batch_size)
+    columns, rows, order = _by_length(columns, rows, whole=len(places) == batch_size)
     shown = with_views(predict_fn, views, image_size)
     run, space = _compiled(shown, mesh)
     params = sharding.put(params, mesh)
@@ -94,7 +101,7 @@ def predict(
         batch_size=batch_size,
         num_threads=num_threads,
         rows=rows,
-        places=sharding.local_places(mesh, batch_size),
+        places=places,
     )
 
     arrays, done, waiting = {}, 0, collections.deque()
@@ -125,7 +132,37 @@ def predict(
                 on_batch()
         while waiting:
             collect()
+    if order is not None:
+        arrays = {name: _undone(value, order) for name, value in arrays.items()}
     return {**arrays, **space}
+
+
+def _by_length(columns, rows, whole):
+    """Sorts rows of text by length, so that a batch is as wide as its texts need.
+
+    Args:
+      columns: {name: column}; texts alone are sorted, because where there are pictures those take the time.
+      rows: int [n], or None for all.
+      whole: whether this process reads whole batches: widths must be the same for all processes.
+
+    Returns:
+      (columns, rows, order int [n], the places of the new rows among those before); order is None where nothing is
+      sorted.
+    """
+    if not whole or not all(isinstance(column, Ragged) for column in columns.values()):
+        return columns, rows, None
+    rows = np.arange(len(next(iter(columns.values())))) if rows is None else np.asarray(rows, np.int64)
+    lengths = np.max([np.diff(column.indptr)[rows] for column in columns.values()], axis=0)
+    order = np.argsort(lengths, kind="stable")
+    columns = {name: dataclasses.replace(column, widths=_WIDTHS) for name, column in columns.items()}
+    return columns, rows[order], order
+
+
+def _undone(value, order):
+    """Returns rows [n, ...] in the order that they had before they were sorted."""
+    out = np.empty_like(value)
+    out[order] = value
+    return out
 
 
 def _read(predict_fn, columns, where):
@@ -172,6 +209,55 @@ def columns(predict_fn, split, config, workdir=None, name="predict function"):
                 f"{pairs.near(column, sorted(there))}"
             )
     return {column: there[column]() for column in predict_fn.reads}
+
+
+def examples(config, catalog, folder):
+    """Makes the examples of a config's task, after what they need of another run.
+
+    A task that learns into the space of another run's network (`tasks.text_picture`) reads the vectors of the train
+    pictures; they are made with that network once, and kept in <folder>/text.
+
+    Args:
+      config: the whole config.
+      catalog: its `data.catalog.Catalog`.
+      folder: the work directory.
+
+    Returns:
+      (`data.examples.Examples`, `data.info.DataInfo`).
+
+    Raises:
+      InputError: see `tasks.<name>.examples`; or the other run has no network that embeds pictures.
+    """
+    module, folder = tasks.get(config.train.task), pathlib.Path(folder)
+    run = getattr(module, "learns_from", lambda config: "")(config)
+    if run:
+        file = folder / text.FOLDER / module.VECTORS
+        side = workdir.sides.Side(run=run)
+        source = side.workdir(folder)
+        if not checkpoints.steps(source / "checkpoints"):
+            raise InputError(
+                f"config.train.task_kwargs.pictures is {run!r}, and nothing is trained in {source}: run that first, or "
+                "name it in config.search.gallery_from.run too, which runs it first"
+            )
+        if not file.exists() and jax.process_index() == 0:
+            model = load(source)
+            split, name = catalog.split("train"), model.config.embed.predict_fn
+            function = named(model.task.predict_fns, name)
+            read = columns(function, split, model.config, source, f"the predict function {name!r}")
+            made = predict(
+                function,
+                model.params,
+                read,
+                mesh=sharding.make_mesh(jax.local_devices()),
+                desc="train: pictures",
+                **test_arguments(model.config),
+            )
+            space = np.frombuffer(made.get("space", model.space).encode(), np.uint8)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_npz(file, vectors=made["embedding"], space=space)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("vectors of pictures")
+    return module.examples(config, catalog, folder)
 
 
 def test_arguments(config, weights=None):
@@ -248,6 +334,7 @@ class Model:
       step: step of the checkpoint.
       mesh: devices it runs on.
       space: name of the space that it embeds into, see `space`.
+      folder: the work directory; "" where there is none.
     """
 
     config: ml_collections.ConfigDict
@@ -257,6 +344,7 @@ class Model:
     step: int
     mesh: jax.sharding.Mesh
     space: str = ""
+    folder: str = ""
 
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
@@ -280,6 +368,33 @@ class Model:
         """
         function = named(self.task.predict_fns, predict_fn or self.config.embed.predict_fn)
         return self._predict(function, inputs, views=self.config.embed.get("views", ()))["embedding"]
+
+    def embed_text(self, texts, predict_fn=""):
+        """Embeds typed words, into the space of the gallery that they search.
+
+        Args:
+          texts: list of texts.
+          predict_fn: name of the predict function, one that reads a single column of tokens; "" for that of queries:
+            "embed_text" or "embed_query".
+
+        Returns:
+          float32 [n, D].
+
+        Raises:
+          InputError: the task reads no texts, or the run's tokenizer is missing.
+        """
+        known = [name for name in ("embed_text", "embed_query") if name in self.task.predict_fns]
+        if not predict_fn and not known:
+            raise InputError(
+                f"the task {self.config.train.task!r} embeds no words; train with 'text_query' or 'text_picture'"
+            )
+        function = named(self.task.predict_fns, predict_fn or known[0])
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        options = {**tasks.get(self.config.train.task).OPTIONS, **self.config.train.task_kwargs}
+        (column,) = function.reads
+        tokenizer = text.load(pathlib.Path(self.folder) / text.FOLDER)
+        length = options["length" if column in ("product", "tokens") else "query_length"]
+        return self._predict(function, {column: tokenizer.encode(texts, length)})["embedding"]
 
     def predict_attributes(self, inputs, top=10):
         """Predicts the most probable attributes of pictures.
@@ -339,7 +454,9 @@ class Model:
             for name, column in inputs.items()
         }
         rows = max(map(len, given.values()), default=0)
-        batch_size = min(64, 1 << max(0, rows - 1).bit_length())  # few batch sizes, few compilations
+        texts = all(isinstance(given[name], Ragged) for name in predict_fn.reads if name in given)
+        most = _MOST_TEXTS if texts else _MOST_PICTURES
+        batch_size = min(most, 1 << max(0, rows - 1).bit_length())  # few batch sizes, few compilations
         arguments = {**test_arguments(self.config), "batch_size": batch_size}
         return predict(predict_fn, self.params, given, mesh=self.mesh, **arguments, **kwargs)
 
@@ -380,7 +497,7 @@ def load(folder, which="ema", step=None):
             f"{folder}: the settings in config.json or of the checkpoint do not make a network "
             f"({type(error).__name__}: {first_line(error)}); restore the files, or train again"
         ) from error
-    return Model(config, task, params, data_info, step, sharding.make_mesh(), name)
+    return Model(config, task, params, data_info, step, sharding.make_mesh(), name, str(folder))
 
 
 def make_task(config, data_info):

@@ -21,8 +21,9 @@ import numpy as np
 from retrieval_jax import inference, tasks, workdir
 from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.attributes import words
-from retrieval_jax.data import loading, pipeline
+from retrieval_jax.data import loading, pipeline, text
 from retrieval_jax.data.pictures import hand_made
+from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.embeddings import evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import sizes
@@ -158,12 +159,13 @@ def check_training(config, folder) -> None:
       InputError: see `plan`; public weights that are not there; too little memory or disk.
     """
     settings = config.train
-    if clusters_unknown(config, folder):
-        return  # mine finds them
+    if clusters_unknown(config, folder) or vectors_unknown(config, folder):
+        return  # mine finds them; train makes them
     found = plan(config, folder)
     check_coupled(settings, found.task)
     if found.task.warm_start is not None:
         weights = settings.model.pretrained
+    if found.task.warm_start is not None and weights.name:  # a task with other weights has read about them in `make`
         importlib.import_module("retrieval_jax.models.pretrained").check(weights.name, weights.path, weights.offline)
     most = memory.limit(found.mesh.local_devices[0])
     counts = step_bytes(found)
@@ -213,15 +215,17 @@ def check_embedding(config, folder, functions: dict) -> None:
       InputError: there is no such function, or it reads a column that no batch has; too little memory or disk.
     """
     catalog, found, dim = loading.load(config.data), None, 0
-    if config.get("train") is not None and not clusters_unknown(config, folder):
+    unknown = config.get("train") is not None and (clusters_unknown(config, folder) or vectors_unknown(config, folder))
+    if config.get("train") is not None and not unknown:
         with contextlib.redirect_stdout(io.StringIO()):
             found = plan(config, folder)
     params = found and jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype), found.state["params"])
     for name in sorted(set(functions.values())) if found else ():
         predict = inference.named(found.task.predict_fns, name)
-        batch = {column: found.batch[column] for column in predict.reads if column in found.batch}
-        if len(batch) < len(predict.reads):
+        if any(column not in found.batch for column in predict.reads):
             continue  # a column of a split that training does not have
+        read = {*predict.reads, *(f"{column}_mask" for column in predict.reads)}
+        batch = {column: one for column, one in found.batch.items() if column in read}
         arguments = inference.test_arguments(config)
         rows = -(-arguments["batch_size"] // jax.device_count())
         views, size = config.embed.get("views", ()), arguments["image_size"]
@@ -270,12 +274,19 @@ def clusters_unknown(config, folder) -> bool:
     return config.train.task_kwargs.get("category_labels") == "clusters" and not clusters.exists()
 
 
+def vectors_unknown(config, folder) -> bool:
+    """Returns whether a task learns from vectors of another run that train has not made yet."""
+    module = tasks.get(config.train.task)
+    run = getattr(module, "learns_from", lambda config: "")(config)
+    return bool(run) and not (pathlib.Path(folder) / text.FOLDER / module.VECTORS).exists()
+
+
 def _check_cache(config, splits, workers: int) -> None:
     """Raises InputError where the decoded pictures that will be kept do not fit into this machine's memory."""
     catalog, kept = loading.load(config.data), 0
     for name in splits:
         split = catalog.split(name)
-        if config.data.cache_bytes and len(split):
+        if config.data.cache_bytes and len(split) and not isinstance(split.images, NoPictures):
             rows = np.linspace(0, len(split) - 1, _SAMPLE).astype(int)
             each = np.mean([split.images[int(row)].nbytes for row in rows])
             kept += min(config.data.cache_bytes, each * len(split))
@@ -290,11 +301,24 @@ def _check_cache(config, splits, workers: int) -> None:
 
 @contextlib.contextmanager
 def _mined(config, catalog, folder: pathlib.Path):
-    """Yields a work directory with mined attributes: the run's own, or a temporary one with its plain words."""
+    """Yields a temporary work directory that reads as the run's own, and where tasks may write: with what mine wrote,
+    or else with the catalogue's plain words; and with the tokenizer of the run, or of the one that it starts from."""
     titles = [split.titles for split in (catalog.train, catalog.val) if split is not None and split.titles is not None]
-    if (folder / "attributes" / "vocabulary.json").exists() or not titles:
-        yield folder
-        return
+    with tempfile.TemporaryDirectory() as temporary:
+        here, start = pathlib.Path(temporary), workdir.predecessor_folder(config, folder)
+        for source in (folder, *([] if start is None else [pathlib.Path(start)])):
+            if (source / "text" / "tokenizer.json").exists() and not (here / "text").exists():
+                (here / "text").symlink_to((source / "text").absolute())
+        mined = (folder / "attributes" / "vocabulary.json").exists()
+        if (folder / "attributes").is_dir() and (mined or not titles):
+            (here / "attributes").symlink_to((folder / "attributes").absolute())
+        elif titles:
+            _write_words(config, catalog, titles, here / "attributes")
+        yield here
+
+
+def _write_words(config, catalog, titles, attributes: pathlib.Path) -> None:
+    """Writes what mine would write, of the titles' plain words."""
     from retrieval_jax.attributes import choosing, deciding, statistics  # with polars, which only mining needs
 
     rules = choosing.base_rules(config.mine)
@@ -305,10 +329,7 @@ def _mined(config, catalog, folder: pathlib.Path):
     vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, threshold, rules)
     if not len(vocabulary) and deciding.switches(config.mine):  # which may keep rarer words
         vocabulary = vocabulary_lib.build(counted.tokens, counted.num_titles, 0, rules)
-    with tempfile.TemporaryDirectory() as temporary:
-        attributes = pathlib.Path(temporary) / "attributes"
-        attributes.mkdir()
-        vocabulary.save(attributes / "vocabulary.json")
-        encoded = vocabulary.encode(catalog.train.titles, progress=False)
-        vocabulary_lib.save_targets(attributes / "train.npz", *encoded, vocabulary.hash)
-        yield pathlib.Path(temporary)
+    attributes.mkdir()
+    vocabulary.save(attributes / "vocabulary.json")
+    encoded = vocabulary.encode(catalog.train.titles, progress=False)
+    vocabulary_lib.save_targets(attributes / "train.npz", *encoded, vocabulary.hash)

@@ -25,13 +25,15 @@ import numpy as np
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import fields as field_lib
 from retrieval_jax.data import loading
+from retrieval_jax.data.pictures.sources import NoPictures
+from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.index import attribute
-from retrieval_jax.pages import attributes, charts, chosen, explained, fields, rows, score_table
+from retrieval_jax.pages import attributes, charts, chosen, explained, fields, joined, rows, score_table
 from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
-from retrieval_jax.postprocess import choosing
+from retrieval_jax.postprocess import choosing, fused
 from retrieval_jax.scoring import metrics, written
 from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
 from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record, smoke_run
@@ -71,25 +73,25 @@ def run(config, workdir) -> dict:
     """
     workdir = as_path(workdir)
     catalog = loading.load(config["data"])
-    scores = written.stages(workdir)
+    scores, names = written.stages(workdir), written.metrics(workdir)
     chance = written.chance(workdir)
     stages = [record for verb in VERBS[:-1] if (record := read_record(workdir, verb))]
     template = string.Template((pathlib.Path(__file__).parent / "pages" / "report.html").read_text("utf-8"))
-    table = score_table.table(scores, chance) or absent(
+    table = score_table.table(scores, chance, names) or absent(
         "there is no metrics.json; the verb evaluate writes it."
         if catalog.truth is not None
         else "the catalogue has no ground truth: nothing says which listings show the same product, so nothing can be "
         "scored. The rows below show what is found."
     )
     fixed = [
-        _header(config, catalog, scores, stages),
+        _header(config, catalog, scores, names, stages),
         section("Scores", table),
         _chosen_section(workdir),
         _curve_section(config, workdir, stages),
         attributes.mined_section(workdir, _elsewhere(config)),
         *fields.sections(written.attributes(workdir)),
     ]
-    conditions = _conditions_section(config, workdir, catalog)
+    conditions = _conditions_section(config, workdir, catalog) + _fusion_section(config, workdir, catalog)
     for longest_side, quality in PICTURES:
         picture = functools.cache(functools.partial(_picture, catalog, longest_side, quality))
         body = "\n".join(
@@ -118,7 +120,7 @@ def run(config, workdir) -> dict:
 # ---- Header: what ran, on what, how well -----------------------------------------------------------------------------
 
 
-def _header(config, catalog, scores, stages) -> str:
+def _header(config, catalog, scores, names, stages) -> str:
     """Returns the page header: name, one line of facts, and the headline numbers."""
     train = next((record for record in stages if record["verb"] == "train"), {})
     summary = train.get("summary", {})
@@ -144,12 +146,12 @@ def _header(config, catalog, scores, stages) -> str:
         facts.append(f"commit {commit[:12]}{' with changes' if edited else ''}")
     facts.append(max((record["finished"][:10] for record in stages), default=""))
     tiles = []
-    best = score_table.best_stage(scores)
+    best = score_table.best_stage(scores, names)
     if best:
         words = f"{score_table.label(best['model'])}, {score_table.label(best['stage'])}"
         tiles += [
             (f"{100 * best[key]:.1f} %", f"{score_table.metric_name(key)} · {words}")
-            for key in (score_table.headline(scores), "recall@1")
+            for key in dict.fromkeys((score_table.headline(scores, names), names[1] if names[1:] else "recall@1"))
             if best.get(key) is not None
         ]
     if catalog.gallery is not None:
@@ -316,6 +318,22 @@ def _conditions_section(config, workdir, catalog) -> str:
     return explained.explained_section(str(given), found)
 
 
+def _fusion_section(config, workdir, catalog) -> str:
+    """Returns the section about the weights of a fusion and what each member gave to results; "" without a fusion."""
+    made = fused.load(workdir)
+    if made is None or catalog.gallery is None:
+        return ""
+    rows.check(catalog, made.fused, "ensemble")
+    shown = choose(range(len(made.fused)), config["report"]["rows"], config["report"]["seed"])
+    found = []
+    if made.method != "scores":
+        ids = Ids.of(catalog.gallery.ids)
+        for query in shown:
+            why = [one.to_json() for one in made.explain(query, ids, joined.SHOWN)]
+            found.append((rows.name_of(catalog.query, rows.query_row(catalog, made.fused, query)), why))
+    return joined.joined_section(made.weights, made.why, found, lambda row: rows.name_of(catalog.gallery, row))
+
+
 def _ranking_folder(config, workdir):
     """Returns the folder of the ranking to show, by default the last stage of the main model; None without rankings."""
     stages = list_stages(workdir) if (workdir / "rankings" / "rankings.json").exists() else []
@@ -366,7 +384,9 @@ def _elsewhere(config) -> str:
 
 
 def _picture(catalog, longest_side, quality, split_name, row) -> str:
-    return rows.data_uri(catalog.split(split_name).images[row], longest_side, quality)
+    """Returns a data URI; "" for a split without pictures."""
+    images = catalog.split(split_name).images
+    return "" if isinstance(images, NoPictures) else rows.data_uri(images[row], longest_side, quality)
 
 
 def _name(config) -> str:

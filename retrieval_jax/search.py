@@ -5,6 +5,7 @@
                                                  its step
     workdir/rankings/<model>/whitening_*.npz     what whitening fitted, for use from Python
     workdir/rankings/<model>/chosen_steps.json   which steps "chosen" stands for, and the table of what was tried
+    workdir/rankings/ensemble/fusion.json        the weights of a fusion, and how they were chosen
 
 The steps of `config.search.steps` are cumulative. They apply to the trained model, or the public weights
 ("pretrained"); "histogram" and "untrained" are baselines and get the plain cosine only. "colour_and_edges" has a step
@@ -19,6 +20,10 @@ through the steps before "ensemble" or "fusion" on their own, as a model of the 
 what follows ranks by the ensemble, as a model of that name. Members may hold the same listings in another order: they
 are read in the order of the first. `config.search.join` names models of this run (of the first member's, where there
 are members) that are joined in the same way: ("trained", "colour_and_edges").
+
+"lexical" among `config.embed.models` is BM25 over texts (`index.lexical`, config.search.lexical): a ranking without
+vectors, the stage "bm25". Named in `config.search.join`, it is fused with the others by "fusion", which is then the
+last step. With weights "chosen", fusion reads the ground truth of the selection half of the queries, and no other.
 
 The index "attribute" has conditions on attributes; `config.search.index_kwargs.fields` names columns of the catalogue's
 gallery ("category" for its categories), or a folder of fields (docs/attributes_search.md).
@@ -41,16 +46,17 @@ import time
 
 from retrieval_jax import index, pairs, paths
 from retrieval_jax import workdir as work_directory
-from retrieval_jax.embeddings import Embeddings, evidence
+from retrieval_jax.embeddings import Embeddings, Ids, evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.postprocess import State, ensemble, walk
 from retrieval_jax.postprocess.walk import FIRST, JOINS, OWN_STEPS, Step
-from retrieval_jax.scoring import ranking
-from retrieval_jax.scoring.ranking import Ranking
+from retrieval_jax.scoring import metrics, ranking
+from retrieval_jax.scoring.ranking import Ranking, Truth
 from retrieval_jax.workdir import checks, sides
 
 ADDS_LISTINGS = ("global_reranking",)  # steps whose results were not all found by the index; "chosen" has none of them
+LEXICAL, BM25 = "lexical", "bm25"  # the model and its stage: a ranking without vectors
 NETWORKS = (sides.MODEL, "pretrained")  # the models that the steps apply to
 
 
@@ -132,6 +138,35 @@ def _check_attribute(kwargs, steps: list[Step]) -> None:
         )
 
 
+def _lexical(config, query: Ids, gallery: Ids) -> Ranking:
+    """Returns the BM25 ranking of the catalogue's texts, queries and gallery in the order of some ids."""
+    from retrieval_jax.data import loading, searched_texts
+    from retrieval_jax.index import lexical
+
+    catalog, settings = loading.load(config.data), dict(config.search.get("lexical") or {})
+    names = {"query": (settings.pop("query", searched_texts.QUERY),), "gallery": settings.pop("columns", ("title",))}
+    texts = {}
+    for split, ids in (("query", query), ("gallery", gallery)):
+        own, setting = catalog.split(split), f"config.search.lexical.{'query' if split == 'query' else 'columns'}"
+        row_of = {name: row for row, name in enumerate(own.ids)}
+        if missing := next((name for name in ids if name not in row_of), None):
+            raise InputError(f"the {split} split has no listing {missing}, which was embedded: embed this catalogue")
+        found = searched_texts.of(own, names[split], setting)
+        texts[split] = [found[row_of[name]] for name in ids]
+    return lexical.Index(texts["gallery"], gallery, **settings).search(texts["query"], config.search.k, query)
+
+
+def _judged(config, query: Ids, gallery: Ids) -> Truth | None:
+    """Returns the truth of the selection half of the queries, the others without any; None where there is none."""
+    from retrieval_jax.data import loading
+
+    truth = loading.load(config.data).truth
+    if truth is None:
+        return None
+    share = (config.get("evaluate") or {}).get("selection_share", 0.5)
+    return truth.moved(query, gallery, metrics.selection_half(truth.query_ids, share))
+
+
 def check(config, workdir) -> None:
     """Raises an InputError for names and arguments of config.search that do not exist; writes nothing.
 
@@ -167,11 +202,29 @@ def check(config, workdir) -> None:
                 )
         if len(joined) < 2:
             raise InputError(f"config.search.join is {joined}: give at least two models, or () to join none")
+    _check_lexical(config, steps, joined)
     if chosen != {sides.Side()} and sides.MODEL not in config.embed.models:
         raise InputError(
             "config.search.query_from and gallery_from choose the sides of 'trained', and config.embed.models has "
             f"{', '.join(config.embed.models)}: add 'trained'"
         )
+
+
+def _check_lexical(config, steps: list[Step], joined: tuple[str, ...]) -> None:
+    """Raises an InputError where lexical search, which has no vectors, cannot do what is wanted."""
+    there = LEXICAL in joined or LEXICAL in ((config.get("embed") or {}).get("models") or ())
+    if there and config.search.index == "attribute":
+        raise InputError(
+            "config.search.index is 'attribute', and 'lexical' does not keep to its conditions: remove one of them"
+        )
+    joins = [step.name for step in steps if step.name in JOINS]
+    if LEXICAL in joined and (joins != ["fusion"] or steps[-1].name != "fusion"):
+        raise InputError(
+            "config.search.join has 'lexical', which has a ranking and no vectors: let search.steps end with "
+            "('fusion', {'method': 'min_max', 'weights': 'chosen'})"
+        )
+    if set(joined) == {LEXICAL}:
+        raise InputError("config.search.join has 'lexical' alone: name a model with vectors beside it")
 
 
 def run(config, workdir) -> dict:
@@ -208,11 +261,11 @@ def run(config, workdir) -> dict:
         sources.append((folder.name, _trained(folder, own, command)))
         if reads:
             known[folder.name] = _evidence(folder, own, sides.MODEL, sources[-1][1][1])
-    for model in join if member_names else ():
+    for model in [name for name in join if name != LEXICAL] if member_names else ():
         folder = work_directory.member_folder(workdir, member_names[0])
         command = paths.command("embed", f"--config={member_names[0]}", f"--workdir={folder}")
         sources.append((model, load_sides(folder, dict.fromkeys(sides.SPLITS, model), command)))
-    for model in () if member_names else config.embed.models:
+    for model in () if member_names else [name for name in config.embed.models if name != LEXICAL]:
         command = paths.command("embed", "--config=...", f"--workdir={workdir}")
         if model == sides.MODEL:
             sources.append((model, _trained(workdir, config, command)))
@@ -221,13 +274,21 @@ def run(config, workdir) -> dict:
         if reads and model in NETWORKS:
             known[model] = _evidence(workdir, config, model, sources[-1][1][1])
     models = tuple(model for model, _ in sources)
-    baselines = {*(join if member_names else models)} - {*NETWORKS}
+    baselines = {*(join if member_names else models)} - {*NETWORKS, LEXICAL}
     aligned = [
-        ensemble.align(side, [f"{model} ({split})" for model in models])
-        for split, side in zip(sides.SPLITS, zip(*(both for _, both in sources), strict=True), strict=True)
+        ensemble.align([both[side] for _, both in sources], [f"{model} ({split})" for model in models])
+        for side, split in enumerate(sides.SPLITS if sources else ())
     ]
     sources = list(zip(models, zip(*aligned, strict=True), strict=True))
-    index_kwargs = _index_kwargs(config, sources[0][1][1])
+    if sources:
+        ids = {split: side.ids for split, side in zip(sides.SPLITS, sources[0][1], strict=True)}
+    else:  # nothing but lexical
+        from retrieval_jax.data import loading
+
+        ids = {split: Ids.of(loading.load(config.data).split(split).ids) for split in sides.SPLITS}
+    index_kwargs = _index_kwargs(config, sources[0][1][1]) if sources else {}
+    chooses = any(step.name == "fusion" and step.kwargs.get("weights") == "chosen" for step in steps)
+    judged = _judged(config, **ids) if chooses else None
     stages = []
 
     def fill(folder: pathlib.Path) -> None:
@@ -248,7 +309,14 @@ def run(config, workdir) -> dict:
                     start = time.monotonic()
             return last
 
-        finished = {}
+        finished, beside = {}, ()
+        if LEXICAL in (join if member_names else config.embed.models):
+            start, found = time.monotonic(), _lexical(config, **ids)
+            kwargs = work_directory.plain(config.search.get("lexical") or {})
+            entry = {"model": LEXICAL, "stage": BM25, "step": None, "kwargs": kwargs}
+            found.save(folder / LEXICAL / BM25, **entry)
+            stages.append({**entry, "seconds": round(time.monotonic() - start, 3)})
+            beside = ((LEXICAL, found),) if LEXICAL in join else ()
         for model, both in sources:
             (folder / model).mkdir()
             found = (known[model],) if model in known else ()
@@ -259,16 +327,16 @@ def run(config, workdir) -> dict:
             else:  # members go as far as the step that joins them
                 own = steps[:joins] if join or member_names else steps
                 finished[model] = walked(model, state, [FIRST, *own], wanted)
-        joined = [finished[model] for model in (models if member_names else join)]
+        joined = [finished[model] for model in (models if member_names else join) if model != LEXICAL]
         if joined:
             (folder / "ensemble").mkdir()
             rankings = tuple(state.ranking for state in joined if state.ranking is not None)
             members, names = [state.members[0] for state in joined], tuple(state.names[0] for state in joined)
-            walked("ensemble", State(members, None, names, folder / "ensemble", rankings), steps[joins:], wanted)
+            state = State(members, None, names, folder / "ensemble", rankings, beside=beside, judged=judged)
+            walked("ensemble", state, steps[joins:], wanted)
         atomic.write_json(folder / "rankings.json", {"stages": stages})
 
     ranking.replace_all(workdir / "rankings", fill)
-    queries, gallery = sources[0][1]
     for stage in stages:
         print(f"search: {stage['model']:>10} {stage['stage']:<12} {stage['seconds']:8.2f} s")
-    return {"queries": len(queries), "gallery": len(gallery), "k": k, "stages": stages}
+    return {"queries": len(ids["query"]), "gallery": len(ids["gallery"]), "k": k, "stages": stages}

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from retrieval_jax import errors, evaluators, pairs, plans, tasks
+from retrieval_jax import errors, evaluators, inference, pairs, plans, tasks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading, pipeline
@@ -102,7 +102,7 @@ def _run(config, workdir, stop, watch) -> dict:
     # ------------------------------------------------------------------------------------------------------------- data
     catalog = loading.load(config.data)
     module = tasks.get(settings.task)
-    examples, info = module.examples(config, catalog, workdir)
+    examples, info = inference.examples(config, catalog, workdir)
     settings, followed = sizes.resolved(settings, len(examples), examples.batch_size)
     batch_size = settings.batch_size
     steps_per_epoch = len(examples) / batch_size

@@ -119,8 +119,8 @@ def test_the_command_prints_and_writes_scores_of_a_half(runs, tmp_path, capsys):
     "arguments, words",
     [
         (["--stage=white"], "no such ranking (available: trained/cosine, trained/whitening"),
-        (["--metrics", "mrr@10"], "no score named 'mrr@10'"),
-        (["--metrics", "mrr@10"], "(available: recall@1, map@K, mar@K, mar@K_capped"),
+        (["--metrics", "dcg@10"], "no score named 'dcg@10'; did you mean"),
+        (["--metrics", "dcg@10"], "(available: mrr, mrr@K, map, map@K, ndcg"),
     ],
 )
 def test_unknown_names_list_the_available_ones(runs, arguments, words, capsys):

@@ -113,6 +113,9 @@ def test_the_best_fashion_config_is_what_the_ablation_measured():
 
 def test_defaults_are_locked_and_the_open_blocks_are_not():
     config = base.defaults()
+    with config.unlocked():
+        config.train.task_kwargs.words_kwargs = {}  # of another task than the default one
+    base.lock(config)
     for block in base.OPEN:
         config_files.get(config, block).a_new_key = 1
     for block in ("mine", "train", "train.task_kwargs", "search.query_from", "data"):
@@ -126,6 +129,9 @@ def test_defaults_are_locked_and_the_open_blocks_are_not():
     for task in ("multilabel", "category", "image_title", "self_supervised", "attribute_sequence", "regions"):
         with pytest.raises((KeyError, AttributeError)):
             getattr(tasks, task)().label_smothing = 0.1
+    for task in ("masked_tokens", "text_query", "text_picture"):
+        with pytest.raises((KeyError, AttributeError)):
+            getattr(tasks, task)().vocabluary = 300
 
 
 START = """from retrieval_jax.settings import base, tasks

@@ -36,6 +36,22 @@ def test_published_config_runs_in_seconds(name, runs):
         assert counts["from"].endswith("eproduct_v2l_categories-runlocal") and counts["tensors_taken"] > 5
 
 
+@pytest.mark.parametrize("name", ["text_picture", "zero_shot_text", "text_query_published"])
+def test_config_of_typed_queries_runs_in_seconds(name, runs):
+    config = command_line.load_config(CONFIGS / f"{name}.py", "runlocal")
+    folder = runs / workdir.default_name(name, "runlocal")
+    run.run(config, folder, CONFIGS)
+    stages = {(one["model"], one["stage"]): one for one in json.loads((folder / "metrics.json").read_text())["stages"]}
+    found = stages["trained", "cosine"]
+    assert set(found["slices"]["kind"]) == {"broad", "narrow", "misspelt", "unseen"} and found["ndcg@10"] > 0
+    assert name == "text_picture" or {("lexical", "bm25"), ("ensemble", "fusion")} < set(stages)
+    if name == "text_query_published":  # the pre-training ran first, and left its tokens and its network
+        counts = workdir.read_record(folder, "train")["summary"]["warm_start"]
+        assert counts["from"].endswith("text_query_published-stage=masked,runlocal") and counts["tensors_taken"] > 10
+        texts = [(one / "text" / "tokenizer.json").read_bytes() for one in (folder, pathlib.Path(counts["from"]))]
+        assert texts[0] == texts[1]
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "ensemble" not in name])
 def test_published_config_is_the_published_recipe(name):
     train = command_line.load_config(CONFIGS / f"{name}.py").train

@@ -1,5 +1,6 @@
 """Prediction over padded batches, a loaded model, and embed, all with a tiny linear task."""
 
+import functools
 import json
 import os
 import subprocess
@@ -98,6 +99,25 @@ def test_columns_of_every_kind_reach_the_predict_function():
         inference.predict(predict_fn, {}, {"word": words, "scale": scale, "sets": sets}, **KW)
     with pytest.raises(InputError, match="different numbers of rows: words 5, scale 4, sets 5"):
         inference.predict(predict_fn, {}, {**columns, "scale": scale[:4]}, **KW)
+
+
+def test_texts_are_batched_by_length_and_come_back_in_order():
+    """Few widths are compiled, and every result stands where its text stood."""
+    rng, seen = np.random.default_rng(0), []
+    texts = Ragged.of([rng.integers(1, 9, length) for length in rng.integers(0, 40, 57)])
+
+    @functools.partial(tasks.Predict, reads=("text",))
+    def summed(params, batch):
+        seen.append(batch["text"].shape)  # once per compiled shape
+        return {"sum": (batch["text"] * batch["text_mask"]).sum(1), "row": batch["row"]}
+
+    rows = rng.permutation(57)[:50]
+    for chosen in (None, rows):
+        found = inference.predict(summed, {}, {"text": texts}, rows=chosen, **{**KW, "batch_size": 8})
+        expected = np.arange(57) if chosen is None else chosen
+        assert found["sum"].tolist() == [texts[row].sum() for row in expected.tolist()]
+        assert found["row"].tolist() == expected.tolist()
+    assert set(seen) <= {(8, width) for width in (8, 16, 24, 32, 48)} and len(set(seen)) > 3
 
 
 def test_an_empty_split_is_refused():

@@ -43,6 +43,7 @@ VERBS = {
     "configs",
     "init",
     "pictures",
+    "import_clicks",
 }
 
 # Room (a folder of the package, or a file at its root) -> what it may import; a module allows its submodules.
@@ -88,10 +89,12 @@ ROOMS = {
     "scoring": {"etils", "rich", "retrieval_jax.duplicates", "retrieval_jax.embeddings", "retrieval_jax.files"},
     # The exact top-k on a GPU or TPU is the one that imports JAX, where it is asked for.
     "index": {
+        "bm25s",
         "faiss",
         "jax",
         "pymilvus",
         "pyroaring",
+        "scipy",
         "threadpoolctl",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
@@ -120,6 +123,7 @@ ROOMS = {
         "polars",
         "simplejpeg",
         "tensorflow_datasets",
+        "tokenizers",
         "retrieval_jax.duplicates",
         "retrieval_jax.files",
         "retrieval_jax.scoring.ranking",
@@ -130,8 +134,10 @@ ROOMS = {
         "jax",
         "retrieval_jax.attributes",
         "retrieval_jax.data",
+        "retrieval_jax.files",
         "retrieval_jax.losses",
         "retrieval_jax.models",
+        "retrieval_jax.workdir.layout",  # the run that one starts from
     },
     "training": {
         "etils",
@@ -149,6 +155,7 @@ ROOMS = {
         "ml_collections",
         "retrieval_jax.data",
         "retrieval_jax.embeddings",
+        "retrieval_jax.files",
         "retrieval_jax.models.pretrained",
         "retrieval_jax.tasks",
         "retrieval_jax.training",
@@ -232,6 +239,7 @@ ONE_FILE = {
     "pymilvus": "retrieval_jax/index/milvus/__init__.py",
     "sklearn": "retrieval_jax/attributes/clusters.py",
     "tensorboardX": "retrieval_jax/training/metric_writer.py",
+    "tokenizers": "retrieval_jax/data/text.py",
 }
 
 

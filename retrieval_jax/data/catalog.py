@@ -8,7 +8,9 @@ have tables that refer to listings:
     clicks   photo: rows [n] of the split "photo" or "query"; clicked, unclicked: Ragged rows of the listings shown
     outfits  listings: rows [n, k], -1 past the end of a shorter outfit; compatible: int32 [n], 1, 0, or -1 if unknown
     queries  text: n strings; clicked: Ragged rows, most clicked first; count, position (optional): Ragged int32, one
-             value per listing of "clicked": clicks, 0 if only shown; place on the page from 1, -1 if unknown
+             value per listing of "clicked": clicks, 0 if only shown; place on the page from 1, -1 if unknown; weight
+             (optional): Ragged float32, log(1 + clicks) corrected for places; part (optional): n strings, "train",
+             "val" or "" (not said)
     edits    reference: rows [n]; words: n strings, "the same but in red"; targets: Ragged rows of what was meant
 
 A table is kept once per split that its listings are in, under the key "<name>/<split>", such as "clicks/train".

@@ -21,7 +21,7 @@ from retrieval_jax import errors
 from retrieval_jax.data import joined
 from retrieval_jax.data.catalog import Catalog, Column, Lazy, Split
 from retrieval_jax.data.examples import Ragged
-from retrieval_jax.data.pictures.sources import Cached, FileImages
+from retrieval_jax.data.pictures.sources import Cached, FileImages, NoPictures
 from retrieval_jax.data.records.reading import RecordImages
 from retrieval_jax.data.shop import synthetic
 from retrieval_jax.errors import InputError
@@ -48,7 +48,9 @@ def of(catalog: Catalog) -> dict[str, dict[str, Any]]:
     names["columns"] = {name: list(values) for name, values in catalog.column_names.items()}
     out["catalogue"] = {"names": _sha(json.dumps(names).encode())}
     if catalog.truth is not None:
-        out["catalogue"]["truth"] = _arrays(catalog.truth.indptr, catalog.truth.rows)
+        truth = catalog.truth
+        graded = [array for array in (truth.grades, truth.rated_zero) if array is not None]
+        out["catalogue"]["truth"] = _arrays(truth.indptr, truth.rows, *graded)
     if catalog.tables:
         out["catalogue"]["tables"] = _mapping(
             catalog.tables, lambda table: _mapping(table.columns) + json.dumps(sorted(table.rows_of.items()))
@@ -125,6 +127,11 @@ def _pictures(source: Any) -> str:
     for row in range(len(source)):
         digest.update(_arrays(np.asarray(source[row])).encode())
     return digest.hexdigest()
+
+
+@_pictures.register
+def _(source: NoPictures) -> str:
+    return "none"
 
 
 @_pictures.register

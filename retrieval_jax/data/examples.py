@@ -5,6 +5,7 @@ them by name. A column is one of
 
     Pictures    rows of a source of pictures, one or k per example; uint8 [B, H, W, 3] or [B, k, H, W, 3] in a batch
     Ragged      variable-length rows; [B, L] in a batch, padded with zeros, with the mask "<name>_mask" bool [B, L]
+    RaggedRows  rows of a Ragged that examples share, one or k each; [B, L] or [B, k, L] in a batch, and a mask alike
     ndarray     [n, ...]; [B, ...] in a batch
 
 Every batch also has "row" int32 [B], the example's number (-1: padding), and "_mask" bool [B], False for padding.
@@ -73,10 +74,13 @@ class Ragged:
     Attributes:
       indptr: int64 [n + 1]; row i is values[indptr[i]:indptr[i + 1]].
       values: [indptr[n]] of ints or floats.
+      widths: columns that a batch may have, ascending: it gets the fewest that hold its rows. (), and where none holds
+        them: `width` columns, the same for every batch.
     """
 
     indptr: np.ndarray
     values: np.ndarray
+    widths: tuple[int, ...] = ()
 
     __repr__ = brief.line
 
@@ -120,7 +124,7 @@ class Ragged:
         lengths = np.diff(self.indptr)[rows]
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         at = np.arange(indptr[-1]) - np.repeat(indptr[:-1] - self.indptr[rows], lengths)
-        return Ragged(indptr, self.values[at])
+        return Ragged(indptr, self.values[at], self.widths)
 
     def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns rows as a rectangle.
@@ -129,14 +133,60 @@ class Ragged:
           rows: int [b]; a negative row is empty.
 
         Returns:
-          Values [b, width], 0 where a row has ended, and a mask bool [b, width].
+          Values [b, columns], 0 where a row has ended, and a mask bool of that shape.
         """
         there, rows = rows >= 0, np.maximum(rows, 0)
-        at = self.indptr[rows, None] + np.arange(self.width)
-        mask = (at < self.indptr[rows + 1, None]) & there[:, None]
+        ends = np.where(there, self.indptr[rows + 1], self.indptr[rows])
+        longest = int((ends - self.indptr[rows]).max(initial=0))
+        columns = next((width for width in self.widths if width >= longest), self.width)
+        at = self.indptr[rows, None] + np.arange(columns)
+        mask = at < ends[:, None]
         if not len(self.values):
             return np.zeros(mask.shape, self.values.dtype), mask
         return np.where(mask, self.values[np.where(mask, at, 0)], self.values.dtype.type(0)), mask
+
+
+@dataclasses.dataclass(frozen=True)
+class RaggedRows:
+    """A column whose entries are rows of one table of texts: a product's tokens, wherever it is clicked.
+
+    Attributes:
+      source: the table.
+      rows: int [n] or [n, k], rows of it; -1 gives an empty row.
+    """
+
+    source: Ragged
+    rows: np.ndarray
+
+    __repr__ = brief.line
+
+    def __post_init__(self):
+        rows = np.asarray(self.rows)
+        if rows.ndim not in (1, 2) or rows.dtype.kind not in "iu":
+            raise InputError(f"rows of a ragged table are ints [n] or [n, k], not {rows.dtype} {list(rows.shape)}")
+        if rows.size and (rows.max() >= len(self.source) or rows.min() < -1):
+            raise InputError(
+                f"rows of a ragged table run from {rows.min()} to {rows.max()}; it has {len(self.source)}: give -1 "
+                "(nothing) or a row below that"
+            )
+        object.__setattr__(self, "rows", rows.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns entries as a rectangle, see `Ragged.padded`.
+
+        Args:
+          rows: int [b]; a negative one is empty.
+
+        Returns:
+          Values and their mask, [b, width] or [b, k, width].
+        """
+        at = self.rows[np.maximum(rows, 0)]
+        at = np.where(np.asarray(rows).reshape(-1, *(1,) * (at.ndim - 1)) >= 0, at, -1)
+        values, mask = self.source.padded(at.reshape(-1))
+        return values.reshape(*at.shape, -1), mask.reshape(*at.shape, -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,13 +194,13 @@ class Examples:
     """What a task learns from.
 
     Attributes:
-      columns: {name: Pictures, Ragged or ndarray}, one entry per example each.
+      columns: {name: Pictures, Ragged, RaggedRows or ndarray}, one entry per example each.
       ids: n texts that name an example in messages.
       beside: {name: Examples} that are zipped to these, see the module; none of them has `beside` itself.
       batch_size: examples of a global batch; None for the reader's. Sets beside have one of their own.
     """
 
-    columns: Mapping[str, Pictures | Ragged | np.ndarray]
+    columns: Mapping[str, Pictures | Ragged | RaggedRows | np.ndarray]
     ids: Sequence[str] = ()
     beside: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
     batch_size: int | None = None
@@ -173,7 +223,8 @@ class Examples:
         columns = {name: _checked(name, column) for name, column in self.columns.items()}
         object.__setattr__(self, "columns", columns)
         taken = {"row", "_mask", "_whole", "mix", "mask"}
-        taken |= {f"{name}_mask" for name, column in columns.items() if isinstance(column, Pictures | Ragged)}
+        masked = Pictures | Ragged | RaggedRows
+        taken |= {f"{name}_mask" for name, column in columns.items() if isinstance(column, masked)}
         for name in columns:
             if name in taken or name.startswith("mix_"):
                 raise InputError(f"a column may not be named {name!r}: the pipeline fills it in")
@@ -192,9 +243,9 @@ class Examples:
         return [name for name, column in self.columns.items() if isinstance(column, Pictures)]
 
 
-def _checked(name: str, column: Any) -> Pictures | Ragged | np.ndarray:
+def _checked(name: str, column: Any) -> Pictures | Ragged | RaggedRows | np.ndarray:
     """Returns a column as the pipeline carries it; raises InputError for one that has no place in a batch."""
-    if isinstance(column, Pictures | Ragged):
+    if isinstance(column, Pictures | Ragged | RaggedRows):
         return column
     column = np.asarray(column)
     if column.dtype.kind not in "biuf":

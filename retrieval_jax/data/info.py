@@ -35,6 +35,18 @@ class _Field(TypedDict):
     set_aside: documents.Count
 
 
+class _Tokens(TypedDict):
+    """The tokens of data_info.json."""
+
+    size: documents.Count
+    pad: documents.Count
+    mask: documents.Count
+    start: documents.Count
+    end: documents.Count
+    unknown: documents.Count
+    hash: str
+
+
 class _File(TypedDict):
     """data_info.json."""
 
@@ -45,6 +57,8 @@ class _File(TypedDict):
     category_counts: list[list[documents.Count]]
     vocabulary_hash: str
     fields: NotRequired[list[_Field]]
+    tokens: NotRequired[_Tokens]
+    target_space: NotRequired[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +86,27 @@ class LearnedField:
     set_aside: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """Facts about the tokens of a run's texts, see `data.text.Tokenizer`.
+
+    Attributes:
+      size: rows that a table of tokens needs.
+      pad, mask, start, end, unknown: ids of the special tokens.
+      hash: hex digest of the tokens and their ids.
+    """
+
+    size: int
+    pad: int
+    mask: int
+    start: int
+    end: int
+    unknown: int
+    hash: str
+
+    __repr__ = brief.line
+
+
 @dataclasses.dataclass
 class DataInfo:
     """Facts about the training listings that a task needs before it sees one.
@@ -85,6 +120,8 @@ class DataInfo:
       category_counts: int64 [names of the level] per level, listings of the split in each category.
       vocabulary_hash: hex digest of the vocabulary, "" without one.
       fields: where labels are the values of fields, the fields in the order of the labels; otherwise empty.
+      tokens: facts about the tokens of texts, None for a task that reads none.
+      target_space: name of the space of another run that this one learns to embed into; "" for a space of its own.
     """
 
     label_names: list[str]
@@ -94,6 +131,8 @@ class DataInfo:
     category_counts: tuple[np.ndarray, ...]
     vocabulary_hash: str
     fields: tuple[LearnedField, ...] = ()
+    tokens: Tokens | None = None
+    target_space: str = ""
 
     __repr__ = brief.line
 
@@ -128,6 +167,8 @@ def to_json(data_info):
         "category_counts": [np.asarray(counts).tolist() for counts in data_info.category_counts],
         "vocabulary_hash": data_info.vocabulary_hash,
         **({"fields": [dataclasses.asdict(field) for field in data_info.fields]} if data_info.fields else {}),
+        **({"tokens": dataclasses.asdict(data_info.tokens)} if data_info.tokens else {}),
+        **({"target_space": data_info.target_space} if data_info.target_space else {}),
     }
 
 
@@ -144,6 +185,8 @@ def from_json(value):
             LearnedField(**{one.name: field[one.name] for one in dataclasses.fields(LearnedField)})
             for field in value.get("fields", ())
         ),
+        tokens=Tokens(**value["tokens"]) if value.get("tokens") else None,
+        target_space=value.get("target_space", ""),
     )
 
 

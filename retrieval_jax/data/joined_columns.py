@@ -18,7 +18,7 @@ from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
 
 # Columns of tables with one value per entry of another column.
-_PARALLEL = {"count": "clicked", "position": "clicked"}
+_PARALLEL = {"count": "clicked", "position": "clicked", "weight": "clicked"}
 
 
 def numbered(names: Mapping[str, list[str]], same: bool) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -225,4 +225,4 @@ def _column_of(table: Table, column: str) -> Column | None:
     if column in table.columns or column not in _PARALLEL:
         return table.columns.get(column)
     beside = table.columns[_PARALLEL[column]]
-    return Ragged(beside.indptr, np.full(len(beside.values), -1, np.int32))
+    return Ragged(beside.indptr, np.full(len(beside.values), -1, np.float32 if column == "weight" else np.int32))

@@ -18,7 +18,7 @@ from absl import flags
 
 from retrieval_jax.data import sampling as samplings
 from retrieval_jax.data import workers
-from retrieval_jax.data.examples import Examples, Pictures, Ragged
+from retrieval_jax.data.examples import Examples, Pictures, Ragged, RaggedRows
 from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError
 
@@ -251,7 +251,7 @@ def _filled(columns, pictures: dict[str, np.ndarray], rows) -> dict[str, np.ndar
             if column.rows is not None:
                 shown = column.rows[some] >= 0
                 batch[f"{name}_mask"] = shown & there.reshape(-1, *(1,) * (shown.ndim - 1))
-        elif isinstance(column, Ragged):
+        elif isinstance(column, Ragged | RaggedRows):
             batch[name], batch[f"{name}_mask"] = column.padded(rows)
         else:
             batch[name] = np.asarray(column)[some]

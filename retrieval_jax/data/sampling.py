@@ -15,7 +15,7 @@ import grain
 import numpy as np
 
 from retrieval_jax import pairs
-from retrieval_jax.data.examples import Pictures, Ragged
+from retrieval_jax.data.examples import Pictures, Ragged, RaggedRows
 from retrieval_jax.errors import InputError
 
 
@@ -199,8 +199,8 @@ def _several(rng, size, count):
 
 def _column(sampling, columns, by):
     column = columns.get(by)
-    if column is None or isinstance(column, Pictures | Ragged):
-        there = [name for name, one in columns.items() if not isinstance(one, Pictures | Ragged)]
+    if column is None or isinstance(column, Pictures | Ragged | RaggedRows):
+        there = [name for name, one in columns.items() if not isinstance(one, Pictures | Ragged | RaggedRows)]
         raise InputError(f"sampling {sampling!r}: there is no column {by!r} of ints{pairs.near(by, there)}")
     column = np.asarray(column)
     if column.ndim != 1 or column.dtype.kind not in "iu":

@@ -7,6 +7,8 @@ once. Values and gradients equal those on one device.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +25,13 @@ def _unit(vectors):
     return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(axis=-1, keepdims=True), 1e-12))
 
 
-def _similarities(here, there, scale):
+def _similarities(here, there, scale, related=None):
     """Returns logits [b, b'] of this device's queries and a chunk of keys, and masks of own and of negative pairs."""
     logits = scale * (here["query"] @ there["key"].T)
     own = here["index"][:, None] == there["index"]
     same = own if "group" not in here else own | (here["group"][:, None] == there["group"])
+    if related is not None:
+        same |= related(here["of_query"], there["of_key"])
     return logits, own, ~same & here["where"][:, None] & there["where"]
 
 
@@ -45,12 +49,16 @@ def _ring(meet, here, there, size, axis):
     return jax.lax.scan(jax.checkpoint(step), (here, there), length=size)[0]
 
 
-def _softmax_chunk(rows, scale, size, axis, symmetric):
-    here = {**rows, "sum": jnp.full_like(rows["query"][:, 0], _NEVER)}
-    there = {name: here[name] for name in ("key", "index", "where", "group", "sum") if name in here}
+def _softmax_chunk(rows, scale, size, axis, symmetric, related):
+    nothing = jnp.full_like(rows["query"][:, 0], _NEVER)
+    here = {**rows, "sum": nothing}
+    there = {name: here[name] for name in ("key", "index", "where", "group", "of_key", "sum") if name in here}
+    if "negative" in rows:
+        logits = scale * jnp.einsum("bd,bnd->bn", rows["query"], rows["negative"])
+        here["sum"] = jax.nn.logsumexp(jnp.where(rows["negative_where"], logits, _NEVER), axis=1)
 
     def meet(here, there):
-        logits, own, negative = _similarities(here, there, scale)
+        logits, own, negative = _similarities(here, there, scale, related)
         logits = jnp.where(own | negative, logits, _NEVER)
         here = {**here, "sum": jnp.logaddexp(here["sum"], jax.nn.logsumexp(logits, axis=1))}
         if symmetric:
@@ -76,7 +84,7 @@ def _sigmoid_chunk(rows, scale_and_bias, size, axis):
     return here["sum"] + jax.nn.softplus(-scale * (rows["query"] * rows["key"]).sum(axis=-1) - bias)
 
 
-def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis):
+def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis, beside=None):
     """Runs `chunk` on the rows of each device, or on the whole batch if it is not sharded."""
     count, width = arguments.shape_of(queries, "queries", "contrastive loss", ("B", "D"))
     arguments.shape_of(keys, "keys", "contrastive loss", (count, width))
@@ -91,6 +99,7 @@ def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis):
     }
     if groups is not None:
         rows["group"] = groups
+    rows |= beside or {}
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     axis = tuple(name for name in axis if name in mesh.shape)
     size = math.prod(mesh.shape[name] for name in axis)
@@ -114,6 +123,9 @@ def softmax(
     scale: jax.Array | float = 1 / 0.07,
     symmetric: bool = True,
     groups: jax.Array | None = None,
+    related: tuple[Callable, Any, Any] | None = None,
+    negatives: jax.Array | None = None,
+    negatives_where: jax.Array | None = None,
     mesh: jax.sharding.Mesh | None = None,
     axis: tuple[str, ...] = ("data", "fsdp"),
     where: jax.Array | None = None,
@@ -127,6 +139,11 @@ def softmax(
       scale: logits are scale * cosine, so this is the inverse temperature; may be learned.
       symmetric: average both directions; False scores keys for each query only.
       groups: [B] int; pairs of one group (same title, same product) are not negatives of each other.
+      related: (function, facts of the queries, facts of the keys), the facts being trees of [B, ...]: function(facts of
+        b queries, facts of b' keys) -> bool [b, b'], True for a query and a key that are not negatives of each other,
+        such as a product that was clicked after the query too.
+      negatives: [B, N, D], further keys of each query alone; L2-normalised here.
+      negatives_where: [B, N] bool, those that count.
       mesh: mesh that the rows are sharded over; None takes the mesh of the context
         (`jax.sharding.use_abstract_mesh`), and without one the loss is not chunked.
       axis: mesh axes that the rows are sharded over; those absent from the mesh are ignored. B must be a multiple of
@@ -139,8 +156,16 @@ def softmax(
 
     Source: Radford et al. (CLIP), arXiv 2103.00020; one direction: van den Oord et al. (InfoNCE), arXiv 1807.03748.
     """
-    chunk = functools.partial(_softmax_chunk, symmetric=symmetric)
-    losses = _chunked(chunk, queries, keys, jnp.asarray(scale, jnp.float32), where, groups, mesh, axis)
+    beside, function = {}, None
+    if related is not None:
+        function, beside["of_query"], beside["of_key"] = related
+    if negatives is not None:
+        count = arguments.shape_of(negatives, "negatives", "contrastive loss", (*queries.shape[:1], "N", "D"))[1]
+        beside["negative"] = _unit(negatives)
+        there = jnp.ones((len(queries), count), bool) if negatives_where is None else negatives_where
+        beside["negative_where"] = there
+    chunk = functools.partial(_softmax_chunk, symmetric=symmetric, related=function)
+    losses = _chunked(chunk, queries, keys, jnp.asarray(scale, jnp.float32), where, groups, mesh, axis, beside)
     return reduce(losses, where, weights)
 
 

@@ -14,6 +14,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.scoring.ranking import Ranking, Truth
 
 COLUMNS = 10
+QUERY = "query"  # text column of typed queries
 escape = html.escape
 
 
@@ -132,22 +133,22 @@ def row_html(
 def item_html(
     catalog, split_name: str, row: int, picture: Callable, kind: str = "", note: str = "", note_shown: bool = False
 ) -> str:
-    """Returns one picture with its title, or with its category and id if the split has no titles.
+    """Returns one picture with its title, or with its category and id if the split has no titles; the text alone of
+    a listing or typed query without a picture.
 
     Args:
       catalog: `Catalog` that holds the listing.
       split_name: split of the listing.
       row: its row in the split.
-      picture: (split name, row) -> data URI.
+      picture: (split name, row) -> data URI, "" where the split has no pictures.
       kind: "query", "relevant", "other" (not relevant), "missed" or "" (no mark): sets frame, badge and alt text.
       note: shown in the tooltip, and under the picture if `note_shown`.
       note_shown: see note.
     """
     split = catalog.split(split_name)
-    identity, category = str(split.ids[row]), ""
+    identity, category, title = str(split.ids[row]), "", _title(split, row)
     if split.categories is not None and split.categories.shape[1] and split.categories[row, -1] >= 0:
         category = str(catalog.category_names[-1][split.categories[row, -1]])
-    title = str(split.titles[row]) if split.titles is not None else ""
     name = title or category or _shorten(identity)
     under = ([category] if title else [_shorten(identity)] if category else []) + ([note] if note_shown else [])
     tooltip = "\n".join(text for text in (title, category, identity, note) if text)
@@ -160,11 +161,23 @@ def item_html(
     mark = f'<span class="badge" aria-hidden="true">{badge}</span>' if badge else ""
     lines = "".join(f'<span class="sub">{escape(text)}</span>' for text in under if text)
     name_class = "name" if title or category else "name id"
-    image = f'<img src="{picture(split_name, row)}" alt="{escape(spoken + (title or category or identity))}">'
+    source, described = picture(split_name, row), escape(spoken + (title or category or identity))
+    image = f'<img src="{source}" alt="{described}">' if source else f'<span class="words">{described}</span>'
     return (
         f'<div class="item {kind}" title="{escape(tooltip)}"><div class="frame">{image}</div>{mark}'
         f'<span class="{name_class}">{escape(name)}</span>{lines}</div>'
     )
+
+
+def _title(split, row: int) -> str:
+    """Returns a listing's title, or a typed query's text; "" where it has neither."""
+    title = str(split.titles[row]) if split.titles is not None else ""
+    return title or (str(split.columns[QUERY][row]) if QUERY in split.columns else "")
+
+
+def name_of(split, row: int) -> str:
+    """Returns what people know a listing or a query by: its title or text, else its id."""
+    return _title(split, row) or str(split.ids[row])
 
 
 def data_uri(image: np.ndarray, longest_side: int, quality: int) -> str:

@@ -13,6 +13,8 @@ NAMES = {
     "trained": "Trained network",
     "pretrained": "Public weights",
     "ensemble": "Ensemble",
+    "lexical": "Lexical search",
+    "bm25": "BM25",
     "reranking": "re-ranking",
     "query_expansion": "query expansion",
     "whitening_by_parts": "whitening by parts",
@@ -28,13 +30,21 @@ def label(name: str) -> str:
 
 def metric_name(key: str) -> str:
     """Returns "MAR@10 (capped)" for "mar@10_capped"."""
-    name, depth, suffix = re.fullmatch(r"([a-z]+)@(\d+)_?(.*)", key).groups()
-    name = {"mar": "MAR", "map": "mAP", "recall": "Recall", "precision": "Precision", "ndcg": "nDCG"}.get(name, name)
-    return f"{name}@{depth}" + (f" ({suffix})" if suffix else "")
+    name, depth, suffix = re.fullmatch(r"([a-z]+)(@\d+)?_?(.*)", key).groups()
+    known = {"mar": "MAR", "map": "mAP", "mrr": "MRR", "recall": "Recall", "precision": "Precision", "ndcg": "nDCG"}
+    return known.get(name, name) + (depth or "") + (f" ({suffix})" if suffix else "")
 
 
-def headline(scores: Sequence[dict]) -> str:
-    """Returns the headline metric: mar@10_capped, or the one of greatest depth if 10 was not scored."""
+def headline(scores: Sequence[dict], names: Sequence[str] = ()) -> str:
+    """Returns the headline metric: the first that was chosen, else mar@10_capped, or the one of greatest depth if 10
+    was not scored.
+
+    Args:
+      scores: the "stages" of metrics.json.
+      names: its "metrics".
+    """
+    if names:
+        return names[0]
     depths = {int(key[4:-7]) for stage in scores for key in stage if re.fullmatch(r"mar@\d+_capped", key)}
     return f"mar@{10 if 10 in depths else max(depths, default=10)}_capped"
 
@@ -45,28 +55,32 @@ def main_model(scores: Sequence[dict]) -> str | None:
     return next((name for name in MAIN if name in models), models[-1] if models else None)
 
 
-def best_stage(scores: Sequence[dict]) -> dict | None:
-    """Returns the main model's entry with the best headline metric; None without scores."""
-    key = headline(scores)
+def best_stage(scores: Sequence[dict], names: Sequence[str] = ()) -> dict | None:
+    """Returns the main model's entry with the best headline metric; None without scores; see `headline`."""
+    key = headline(scores, names)
     own = [stage for stage in scores if stage["model"] == main_model(scores) and stage.get(key) is not None]
     return max(own, key=lambda stage: stage[key], default=None)
 
 
-def table(scores: Sequence[dict], chance: dict[str, float] | None = None) -> str:
+def table(scores: Sequence[dict], chance: dict[str, float] | None = None, names: Sequence[str] = ()) -> str:
     """Returns the score table, a row per model and stage with the best of each column marked, and its summary.
 
     Args:
       scores: the "stages" of metrics.json: dicts with model, stage, metrics in [0, 1], their standard errors
         ("..._se"), and report, the metrics over the report half of the queries.
       chance: the "chance" of metrics.json, {metric: value to expect of a random order}.
+      names: the "metrics" of metrics.json, the columns to show; () for those of pictures.
 
     Returns:
       HTML; "" without scores.
     """
     if not scores:
         return ""
-    key, columns = headline(scores), []
-    for name in dict.fromkeys([key, *(name for stage in scores for name in stage)]):
+    key, columns = (
+        headline(scores, names),
+        [(metric_name(name), [_value(stage, name) for stage in scores]) for name in names],
+    )
+    for name in () if names else dict.fromkeys([key, *(name for stage in scores for name in stage)]):
         # At depth 1 the other metrics equal recall@1 or divide one hit by all relevant listings, which says little.
         if re.fullmatch(r"[a-z]+@\d+(_capped)?", name) and (name == "recall@1" or not re.search(r"@1(_|$)", name)):
             columns.append((metric_name(name), [_value(stage, name) for stage in scores]))
@@ -87,20 +101,21 @@ def table(scores: Sequence[dict], chance: dict[str, float] | None = None) -> str
     return (
         '<div class="scroll"><table><thead><tr><th scope="col">Model</th><th scope="col">Stage</th>'
         f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>\n"
-        f'<p class="reading">{escape(reading(scores))}</p>\n<p class="note">{escape(note)}</p>'
+        f'<p class="reading">{escape(reading(scores, names))}</p>\n<p class="note">{escape(note)}</p>'
     )
 
 
-def reading(scores: Sequence[dict]) -> str:
+def reading(scores: Sequence[dict], names: Sequence[str] = ()) -> str:
     """Returns what each step changed, such as "whitening: +8.2 points of MAR@10 (capped); re-ranking: −1.5 points".
 
     Args:
       scores: see `table`; in the order in which the stages ran.
+      names: see `table`.
 
     Returns:
       One or two sentences; "" without scores.
     """
-    key = headline(scores)
+    key = headline(scores, names)
     by_model: dict[str, list[dict]] = {}
     for stage in scores:
         if stage.get(key) is not None:

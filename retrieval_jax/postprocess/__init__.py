@@ -3,7 +3,8 @@
 A step is a module of this folder with `step(state, **kwargs) -> State`, looked up by name. Steps that change vectors
 leave `ranking` None, so that the next stage searches again; steps that need a ranking reorder the one they are given.
 `walk` checks the steps of a config and applies them; `choosing` chooses them with the help of `stand_ins`;
-`fitted_weights` fits an ensemble's weights on labels. These four are not steps themselves.
+`fitted_weights` fits an ensemble's weights on labels; `fused` explains fused results. These five are not steps
+themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from retrieval_jax import arguments, brief, pairs
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.embeddings.evidence import Evidence
 from retrieval_jax.errors import InputError
-from retrieval_jax.scoring.ranking import Ranking
+from retrieval_jax.scoring.ranking import Ranking, Truth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,8 @@ class State:
       folder: where a step may save what it fitted, or None.
       rankings: with several members, the last ranking of each on its own; () where they were not searched.
       evidence: of each member, what steps are chosen by and `fit_on` "train" reads; () for none.
+      beside: (name, ranking) of members that have no vectors, such as lexical search; `fusion` joins them.
+      judged: the relevant rows of the queries on which choices may be made; the other queries have none there.
     """
 
     members: list[tuple[Embeddings, Embeddings]]
@@ -39,6 +42,8 @@ class State:
     folder: pathlib.Path | None = None
     rankings: tuple[Ranking, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    beside: tuple[tuple[str, Ranking], ...] = ()
+    judged: Truth | None = None
 
     def __post_init__(self):
         members = [
@@ -69,7 +74,7 @@ def names() -> list[str]:
     return [
         name
         for name in pairs.names(sys.modules[__name__])
-        if name not in ("walk", "choosing", "stand_ins", "fitted_weights")
+        if name not in ("walk", "choosing", "stand_ins", "fitted_weights", "fused")
     ]
 
 

@@ -2,22 +2,31 @@
 
 The query itself (a gallery row with the query's id) is never relevant and never a hit: `Truth` drops it. If a ranking
 repeats a gallery row, only its first place counts.
+
+Where a truth has grades, nDCG uses them, and every other score counts a row with any grade above 0 as relevant. A row
+that nobody rated counts as not relevant ("zero"), or is left out before places are counted ("condensed").
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, pairs
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring.bootstrap import bootstrap_means
 from retrieval_jax.scoring.ranking import Ranking, Truth
 
 MOST_DEPTH = 1_000_000  # of a score: one discount per rank is kept in memory
+GAINS = ("exponential", "linear")
+UNRATED = ("zero", "condensed")
+# Scores by name; K is a depth. Without one, a score is of the whole list that was retrieved.
+NAMES = ("mrr", "mrr@K", "map", "map@K", "ndcg", "ndcg@K", "precision@K", "recall@K", "mar@K", "mar@K_capped")
+MOST_GRADE = 64  # with the exponential gain, which doubles with each grade
 
 
 def hash_shares(ids: Sequence[str]) -> np.ndarray:
@@ -100,29 +109,101 @@ def hits(ranking: Ranking, truth: Truth) -> np.ndarray:
     Returns:
       [Q, k] bool: whether the result is relevant and at its first place in the list.
     """
-    rows, size = ranking.item_rows, max(1, len(truth.gallery_ids))
+    return _found(ranking, truth)[0]
+
+
+def _found(ranking: Ranking, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `hits`, and where each result would be in truth.rows, [Q, k] int64, to be read where it is a hit."""
+    rows = ranking.item_rows
     queries = np.repeat(np.arange(len(truth)), truth.num_relevant)
-    keys = queries * size + truth.rows  # ascending, since Truth keeps them sorted
-    wanted = np.arange(len(rows))[:, None] * size + rows
-    if len(keys):
-        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        found = (keys[place] == wanted) & (rows >= 0)
-    else:
-        found = np.zeros(rows.shape, bool)
+    found, place = _among(rows, queries, truth.rows, len(truth.gallery_ids))
     order = np.argsort(rows, axis=1, kind="stable")
     ordered = np.take_along_axis(rows, order, 1)
     repeat = np.zeros(rows.shape, bool)
     np.put_along_axis(repeat, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
-    return found & ~repeat
+    return found & ~repeat, place
 
 
-def per_query(ranking: Ranking, truth: Truth, ks: Sequence[int] = (1, 10)) -> dict[str, np.ndarray]:
+def _among(rows: np.ndarray, query: np.ndarray, row: np.ndarray, gallery: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which results [Q, k] are among (query, row) pairs in ascending order, and at which place there."""
+    size = max(1, gallery)
+    keys = query * size + row
+    if not len(keys):
+        return np.zeros(rows.shape, bool), np.zeros(rows.shape, np.int64)
+    wanted = np.arange(len(rows))[:, None] * size + rows
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return (keys[place] == wanted) & (rows >= 0), place
+
+
+def condensed(ranking: Ranking, truth: Truth) -> Ranking:
+    """Returns a ranking without the rows that nobody rated; those after them move up.
+
+    Args:
+      ranking: [Q, k] results.
+      truth: ground truth for the same queries, with rows that were judged not relevant.
+
+    Raises:
+      InputError: the truth knows relevant rows only, so that what is left would be perfect.
+
+    Source: Sakai, "Alternatives to Bpref", SIGIR 2007.
+    """
+    check(ranking, truth)
+    if truth.rated_zero is None:
+        raise InputError(
+            "condensed lists leave out rows that nobody rated, and the truth has relevant rows only: give ratings of 0 "
+            "too, or set config.evaluate.unrated to 'zero'"
+        )
+    relevant = np.repeat(np.arange(len(truth)), truth.num_relevant), truth.rows
+    zero = truth.rated_zero[:, 0], truth.rated_zero[:, 1]
+    rated = np.zeros(ranking.item_rows.shape, bool)
+    for query, row in (relevant, zero):
+        rated |= _among(ranking.item_rows, query, row, len(truth.gallery_ids))[0]
+    order = np.argsort(~rated, axis=1, kind="stable")
+    there = np.take_along_axis(rated, order, 1)
+    rows = np.where(there, np.take_along_axis(ranking.item_rows, order, 1), -1)
+    scores = np.where(there, np.take_along_axis(ranking.scores, order, 1), -np.inf)
+    return Ranking(ranking.query_ids, rows, scores, ranking.gallery_sha256)
+
+
+def parse(names: Sequence[str], where: str = "evaluate") -> list[tuple[str, int | None]]:
+    """Checks names of scores; returns (name without its depth, depth or None) of each.
+
+    Args:
+      names: such as "mrr", "ndcg@10"; see `NAMES`.
+      where: whose argument it is, for messages.
+
+    Raises:
+      InputError: there is no such score, or a depth below 1.
+    """
+    out = []
+    for name in arguments.sequence(names, "metrics", where):
+        name = arguments.text(name, "metrics", where, "ndcg@10")
+        match = re.fullmatch(r"([a-z]+)(?:@([0-9]{1,7}))?(_capped)?", name)
+        general = match and match[1] + ("@K" if match[2] else "") + (match[3] or "")
+        if general not in NAMES or match[2] and not 1 <= int(match[2]) <= MOST_DEPTH:
+            raise InputError(f"{where}: there is no score named {name!r}{pairs.near(name, NAMES)}")
+        out.append((general.replace("@K", ""), int(match[2]) if match[2] else None))
+    return out
+
+
+def per_query(
+    ranking: Ranking,
+    truth: Truth,
+    ks: Sequence[int] = (1, 10),
+    names: Sequence[str] = (),
+    *,
+    gain: str = "exponential",
+    unrated: str = "zero",
+) -> dict[str, np.ndarray]:
     """Scores every query.
 
     Args:
       ranking: [Q, k] results; if k is below one of `ks`, missing results count as misses.
       truth: ground truth for the same queries.
       ks: depths.
+      names: further scores, see `NAMES`.
+      gain: of a grade g in nDCG, "exponential" (2 ** g - 1) or "linear" (g); both are 1 where there are no grades.
+      unrated: rows that nobody rated count as not relevant ("zero"), or are left out first ("condensed").
 
     Returns:
       {name: [Q] float64, NaN for queries without a relevant listing}; for every K of ks:
@@ -131,40 +212,95 @@ def per_query(ranking: Ranking, truth: Truth, ks: Sequence[int] = (1, 10)) -> di
       "mar@K_capped": the same with denominator min(K, |relevant|), so that 1 is always attainable;
       "map@K": average precision of the first K: sum of the precisions at the hits, over min(K, |relevant|);
       "precision@K": share of the first K that are relevant, missing results counted as misses;
-      "ndcg@K": normalised discounted cumulative gain: a hit at rank p counts 1 / log2(p + 1), relative to the best
+      "ndcg@K": normalised discounted cumulative gain: the gain at rank p counts 1 / log2(p + 1), relative to the best
       possible ranking.
+      And those of `names`: "mrr", "mrr@K": 1 / rank of the first relevant result, 0 if there is none; "recall@K" with K
+      above 1: "mar@K" under the name that text retrieval uses; "map": average precision of the whole list over
+      |relevant|, as trec_eval has it; "ndcg": of the whole list.
 
     Raises:
-      InputError: ranking and truth do not match, or a K below 1.
+      InputError: ranking and truth do not match, a K below 1, or an unknown name.
 
-    Source: nDCG, Jarvelin & Kekalainen, "Cumulated gain-based evaluation of IR techniques", TOIS 20(4), 2002.
+    Source: nDCG, Jarvelin & Kekalainen, "Cumulated gain-based evaluation of IR techniques", TOIS 20(4), 2002; its
+    exponential gain, Burges et al., "Learning to Rank using Gradient Descent", ICML 2005.
     """
     check(ranking, truth)
     ks = [arguments.integer(k, "ks", "evaluate", high=MOST_DEPTH) for k in arguments.sequence(ks, "ks", "evaluate")]
-    hit, relevant = hits(ranking, truth), truth.num_relevant.astype(np.float64)
+    wanted = parse(names)
+    if arguments.choice(unrated, "unrated", "evaluate", UNRATED) == "condensed":
+        ranking = condensed(ranking, truth)
+    (hit, place), relevant = _found(ranking, truth), truth.num_relevant.astype(np.float64)
     relevant[relevant == 0] = np.nan
-    out = {"recall@1": np.where(np.isnan(relevant), np.nan, hit[:, :1].any(1))}
+    none = np.isnan(relevant)
+    gained = _gains(truth, arguments.choice(gain, "gain", "evaluate", GAINS))
+    value = hit if gained is None else np.where(hit, gained[place] if len(gained) else 0.0, 0.0)
+    precision = np.cumsum(hit, 1) / np.arange(1, hit.shape[1] + 1)
+
+    def score(name: str, k: int | None) -> np.ndarray:
+        depth = hit.shape[1] if k is None else k
+        first = hit[:, :depth]
+        if name == "mrr":
+            rank = first.argmax(1) + 1.0 if first.shape[1] else np.ones(len(first))
+            return np.where(none, np.nan, first.any(1) / rank)
+        if name == "recall" and k == 1:
+            return np.where(none, np.nan, first.any(1))
+        if name in ("mar", "recall"):
+            return first.sum(1) / relevant
+        if name == "mar_capped":
+            return first.sum(1) / np.minimum(k, relevant)
+        if name == "map":
+            return (precision[:, :depth] * first).sum(1) / (relevant if k is None else np.minimum(k, relevant))
+        if name == "precision":
+            return np.where(none, np.nan, first.sum(1) / k)
+        deep = max(depth, int(truth.num_relevant.max(initial=0))) if k is None else k
+        discounts = 1 / np.log2(np.arange(2, deep + 2))
+        ideal = _ideal(truth, gained, discounts)
+        return value[:, :depth] @ discounts[: first.shape[1]] / np.where(none, np.nan, ideal)
+
+    out = {"recall@1": score("recall", 1)}
     for k in ks:
-        first = hit[:, :k]
-        count = first.sum(1)
-        precision = np.cumsum(first, 1) / np.arange(1, first.shape[1] + 1)
-        out[f"mar@{k}"] = count / relevant
-        out[f"mar@{k}_capped"] = count / np.minimum(k, relevant)
-        out[f"map@{k}"] = (precision * first).sum(1) / np.minimum(k, relevant)
-        out[f"precision@{k}"] = np.where(np.isnan(relevant), np.nan, count / k)
-        discounts = 1 / np.log2(np.arange(2, k + 2))
-        ideal = np.append(0.0, np.cumsum(discounts))[np.minimum(k, truth.num_relevant)]
-        out[f"ndcg@{k}"] = first @ discounts[: first.shape[1]] / np.where(np.isnan(relevant), np.nan, ideal)
-    return out
+        for name in ("mar", "mar_capped", "map", "precision", "ndcg"):
+            out[f"{name.removesuffix('_capped')}@{k}{'_capped' if name == 'mar_capped' else ''}"] = score(name, k)
+    return out | {key: score(*parsed) for key, parsed in zip(names, wanted, strict=True) if key not in out}
+
+
+def _gains(truth: Truth, gain: str) -> np.ndarray | None:
+    """Returns the gain of each of truth.rows, float64; None where there are no grades."""
+    if truth.grades is None:
+        return None
+    grades = truth.grades.astype(np.float64)
+    if gain == "linear":
+        return grades
+    if grades.max(initial=0) > MOST_GRADE:
+        raise InputError(
+            f"evaluate: a grade is {grades.max():g}, and the exponential gain takes grades up to {MOST_GRADE}: set "
+            "config.evaluate.gain to 'linear'"
+        )
+    return np.exp2(grades) - 1
+
+
+def _ideal(truth: Truth, gained: np.ndarray | None, discounts: np.ndarray) -> np.ndarray:
+    """Returns the discounted gain of the best possible ranking as deep as there are discounts, [Q] float64."""
+    if gained is None:
+        return np.append(0.0, np.cumsum(discounts))[np.minimum(len(discounts), truth.num_relevant)]
+    query = np.repeat(np.arange(len(truth)), truth.num_relevant)
+    order = np.lexsort((-gained, query))
+    rank = np.arange(len(query)) - truth.indptr[query[order]]
+    counted = rank < len(discounts)
+    weights = gained[order][counted] * discounts[rank[counted]]
+    return np.bincount(query[order][counted], weights, minlength=len(truth))
 
 
 def evaluate(
     ranking: Ranking,
     truth: Truth,
     ks: Sequence[int] = (1, 10),
+    names: Sequence[str] = (),
     *,
     chosen: np.ndarray | None = None,
     draws: int = 0,
+    gain: str = "exponential",
+    unrated: str = "zero",
 ) -> dict[str, float | int | None]:
     """Averages `per_query` over the queries that have a relevant listing.
 
@@ -172,6 +308,7 @@ def evaluate(
       ranking: [Q, k] results.
       truth: ground truth for the same queries.
       ks: depths.
+      names, gain, unrated: see `per_query`.
       chosen: [Q] bool, which queries to score; all by default.
       draws: see `summary`.
 
@@ -181,7 +318,8 @@ def evaluate(
     Raises:
       InputError: ranking and truth do not match.
     """
-    return summary(per_query(ranking, truth, ks), chosen, draws=draws)
+    each = per_query(ranking, truth, ks, names, gain=gain, unrated=unrated)
+    return summary(each, chosen, draws=draws)
 
 
 def summary(

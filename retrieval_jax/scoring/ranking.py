@@ -148,22 +148,28 @@ class Truth:
     """Ground truth: the relevant gallery rows of every query, as one flat array split by `indptr` (CSR).
 
     Rows are kept ascending and distinct per query. A gallery row with the query's own id is not an answer and is
-    dropped.
+    dropped. Grades say how relevant a row is; a row that is given twice keeps its highest grade. Rows whose grade is 0
+    or below were judged and found not relevant: they move to `rated_zero`.
 
     Attributes:
       query_ids: Q ids.
       gallery_ids: G ids.
       indptr: [Q + 1] int64; the rows of query q are rows[indptr[q]:indptr[q + 1]].
       rows: [indptr[-1]] int64.
+      grades: [indptr[-1]] float32, above 0, one per row; None where every relevant row is equally so.
+      rated_zero: int64 [n, 2], (query, gallery row) that were judged not relevant, ascending; None where only relevant
+        rows are known. `metrics.per_query` can leave unrated rows out of a ranking by it.
 
     Raises:
-      InputError: rows outside the gallery, or invalid offsets.
+      InputError: rows outside the gallery, invalid offsets, or grades that are not finite numbers, one per row.
     """
 
     query_ids: Sequence[str]
     gallery_ids: Sequence[str]
     indptr: np.ndarray
     rows: np.ndarray
+    grades: np.ndarray | None = None
+    rated_zero: np.ndarray | None = None
 
     __repr__ = brief.line
 
@@ -184,6 +190,13 @@ class Truth:
                 f"to {len(rows)}"
             )
         queries = np.repeat(np.arange(len(self.query_ids)), np.diff(indptr))
+        grades = np.ones(len(rows), np.float32) if self.grades is None else _grades(self.grades, len(rows))
+        if self.rated_zero is not None:
+            zeros = arguments.array(self.rated_zero, "rated_zero", "Truth", ("n", 2), kind="integers").astype(np.int64)
+            if zeros.size and not 0 <= zeros[:, 0].min() <= zeros[:, 0].max() < len(self.query_ids):
+                raise InputError(f"rated_zero of a truth refers to queries outside of its {len(self.query_ids)}")
+            queries, rows = np.append(queries, zeros[:, 0]), np.append(rows, zeros[:, 1])
+            grades = np.append(grades, np.zeros(len(zeros), np.float32))
         outside = (rows < 0) | (rows >= len(self.gallery_ids))
         if outside.any():
             where = int(outside.argmax())
@@ -191,7 +204,10 @@ class Truth:
                 f"the truth of query {self.query_ids[int(queries[where])]} refers to gallery row {rows[where]}, but "
                 f"the gallery has {len(self.gallery_ids)} rows"
             )
-        keys = np.unique(queries * max(1, len(self.gallery_ids)) + rows)  # sorts by query, then row, and drops repeats
+        keys = queries * max(1, len(self.gallery_ids)) + rows
+        order = np.lexsort((-grades, keys))  # by query, then row; of repeats, the highest grade first
+        keys, first = np.unique(keys[order], return_index=True)
+        grades = grades[order[first]]
         queries, rows = np.divmod(keys, max(1, len(self.gallery_ids)))
         own = np.fromiter(
             (
@@ -201,10 +217,14 @@ class Truth:
             bool,
             len(rows),
         )
-        queries, rows = queries[~own], rows[~own]
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(queries, minlength=len(self.query_ids)))]).astype(np.int64)
-        object.__setattr__(self, "indptr", indptr)
-        object.__setattr__(self, "rows", rows)
+        zero, chosen = ~own & (grades <= 0), ~own & (grades > 0)
+        if zero.any() or self.rated_zero is not None:
+            object.__setattr__(self, "rated_zero", np.stack([queries[zero], rows[zero]], axis=1))
+        counts = np.bincount(queries[chosen], minlength=len(self.query_ids))
+        object.__setattr__(self, "indptr", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+        object.__setattr__(self, "rows", rows[chosen])
+        if self.grades is not None:
+            object.__setattr__(self, "grades", grades[chosen])
 
     @classmethod
     def from_lists(
@@ -249,6 +269,32 @@ class Truth:
         """Returns the relevant gallery rows of query number `query`, ascending."""
         return self.rows[self.indptr[query] : self.indptr[query + 1]]
 
+    def moved(self, query_ids: Sequence[str], gallery_ids: Sequence[str], chosen: np.ndarray | None = None) -> Truth:
+        """Returns the truth of queries and a gallery in another order; what is not among them is dropped.
+
+        Args:
+          query_ids: ids of the queries, distinct.
+          gallery_ids: ids of the gallery, distinct.
+          chosen: bool [Q], which queries of this truth keep their relevant rows; all by default.
+        """
+        maps = []
+        for old, new in ((self.query_ids, query_ids), (self.gallery_ids, gallery_ids)):
+            place = {name: row for row, name in enumerate(new)}
+            maps.append(np.fromiter((place.get(name, -1) for name in old), np.int64, len(old)))
+        query_to, row_to = maps
+        if chosen is not None:
+            query_to = np.where(arguments.array(chosen, "chosen", "Truth", (len(self),), kind="flags"), query_to, -1)
+        query, row = query_to[np.repeat(np.arange(len(self)), self.num_relevant)], row_to[self.rows]
+        order = np.argsort(query, kind="stable")
+        order = order[(query[order] >= 0) & (row[order] >= 0)]
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(query[order], minlength=len(query_ids)))])
+        zero = self.rated_zero
+        if zero is not None:
+            zero = np.stack([query_to[zero[:, 0]], row_to[zero[:, 1]]], axis=1)
+            zero = zero[(zero >= 0).all(1)]
+        grades = None if self.grades is None else self.grades[order]
+        return Truth(query_ids, gallery_ids, indptr.astype(np.int64), row[order], grades, zero)
+
     @property
     def num_relevant(self) -> np.ndarray:
         """Number of relevant gallery rows per query, [Q] int64."""
@@ -288,6 +334,15 @@ def replace_all(folder: str | os.PathLike, fill: Callable[[pathlib.Path], None])
                 path.unlink(missing_ok=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _grades(grades, count: int) -> np.ndarray:
+    """Returns grades as float32 [count]; raises InputError where they are not finite numbers, one per row."""
+    with np.errstate(over="ignore"):
+        grades = arguments.array(grades, "grades", "Truth", ("n",)).astype(np.float32)
+    if grades.shape != (count,) or not np.isfinite(grades).all():
+        raise InputError(f"a truth with {count} rows needs as many finite grades; got {list(grades.shape)}")
+    return grades
 
 
 def _texts(ids: Sequence[str], name: str) -> Sequence[str]:

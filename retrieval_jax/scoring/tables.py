@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import rich.box
 import rich.console
 import rich.table
@@ -9,24 +11,27 @@ import rich.table
 from retrieval_jax.duplicates import thumbnails
 
 SHOWN_SLICES = 12  # a longer table is not printed
+MAIN = "mar@10_capped"  # the score of pictures that intervals are printed of
 
 
-def print_scores(rows: list[dict]) -> None:
+def print_scores(rows: list[dict], names: Sequence[str] = ()) -> None:
     """Prints the score table: one line per model and stage, in percent.
 
     Args:
       rows: the "stages" of metrics.json.
+      names: of the scores to print, config.evaluate.metrics; () for those of pictures. The interval is of the first.
     """
     counts = rows[0] if rows else {"num_scored": 0, "num_queries": 0}
     title = f"{counts['num_scored']} of {counts['num_queries']} queries have a relevant listing"
     table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
-    columns = ("mar@10", "mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
+    columns = tuple(names) or ("mar@10", "mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
+    main = names[0] if names else MAIN
     for name in ("model", "stage"):
         table.add_column(name, no_wrap=True)
-    for name in (*columns, "capped, 95 %"):
+    for name in (*columns, f"{names[0] if names else 'capped'}, 95 %"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row["model"], row["stage"], *(_number(row.get(name)) for name in columns), _interval(row))
+        table.add_row(row["model"], row["stage"], *(_number(row.get(name)) for name in columns), _interval(row, main))
     show(table)
 
 
@@ -42,23 +47,24 @@ def print_chance(chance: dict[str, float], gallery: int) -> None:
         print(f"evaluate: by chance, with the {gallery:,} gallery listings in random order: {listed}")
 
 
-def print_slices(row: dict) -> None:
+def print_slices(row: dict, names: Sequence[str] = ()) -> None:
     """Prints the scores of one stage's slices: by number of relevant listings, and by the coarsest category level.
 
     Tables of more than `SHOWN_SLICES` rows are left out; metrics.json has all slices.
 
     Args:
       row: one of the "stages" of metrics.json.
+      names: see `print_scores`.
     """
-    columns = ("mar@10_capped", "recall@1", "ndcg@10")
+    columns, main = tuple(names) or ("mar@10_capped", "recall@1", "ndcg@10"), names[0] if names else MAIN
     short = [(kind, found) for kind, found in row["slices"].items() if 1 < len(found) <= SHOWN_SLICES]
     for kind, found in short[:2]:
         table = rich.table.Table(title=f"{row['model']} {row['stage']} by {kind}", box=rich.box.SIMPLE_HEAD)
-        for name in (kind, "queries", *columns, "capped, 95 %"):
+        for name in (kind, "queries", *columns, f"{names[0] if names else 'capped'}, 95 %"):
             table.add_column(name, justify="left" if name == kind else "right", no_wrap=True)
         for name, scores in found.items():
             numbers = (_number(scores[column]) for column in columns)
-            table.add_row(name, f"{scores['num_scored']:,}", *numbers, _interval(scores))
+            table.add_row(name, f"{scores['num_scored']:,}", *numbers, _interval(scores, main))
         show(table)
 
 
@@ -77,12 +83,12 @@ def _number(value) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def _interval(scores: dict) -> str:
-    """Returns the interval of mar@10_capped, or its standard error if an earlier version wrote no interval."""
-    low, high = scores.get("mar@10_capped_low"), scores.get("mar@10_capped_high")
+def _interval(scores: dict, name: str) -> str:
+    """Returns the interval of a score, or its standard error if an earlier version wrote no interval."""
+    low, high = scores.get(f"{name}_low"), scores.get(f"{name}_high")
     if low is not None:
         return f"{100 * low:.1f} to {100 * high:.1f}"
-    error = scores.get("mar@10_capped_se")
+    error = scores.get(f"{name}_se")
     return "-" if error is None else f"± {100 * error:.2f} (se)"
 
 

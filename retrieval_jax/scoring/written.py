@@ -49,6 +49,7 @@ class _File(TypedDict):
     """metrics.json."""
 
     stages: list[_Row]
+    metrics: NotRequired[list[str]]
     chance: NotRequired[dict[str, float]]
     attributes: NotRequired[dict[str, _Attributes]]
 
@@ -71,6 +72,19 @@ def stages(workdir: str | os.PathLike) -> list[dict[str, Any]]:
             if not isinstance(row[name], (int, float, type(None))):
                 raise InputError(f"{file}: {name!r} of {row['model']} {row['stage']} is not a number: {_REMEDY}")
     return rows
+
+
+def metrics(workdir: str | os.PathLike) -> list[str]:
+    """Returns the names of the scores that config.evaluate.metrics chose; none for those of pictures.
+
+    Args:
+      workdir: the work directory.
+
+    Raises:
+      InputError: metrics.json is damaged.
+    """
+    file = pathlib.Path(workdir) / "metrics.json"
+    return documents.read(file, _File, remedy=_REMEDY).get("metrics", []) if file.exists() else []
 
 
 def chance(workdir: str | os.PathLike) -> dict[str, float]:

@@ -19,6 +19,7 @@ OPEN = (
     "train.model.pretrained.kwargs",
     "train.task_kwargs.loss_kwargs",
     "train.task_kwargs.category_kwargs",
+    "train.task_kwargs.words_kwargs",
     "train.schedule_kwargs",
     "train.sampling_kwargs",
     "embed.model_kwargs",
@@ -160,6 +161,9 @@ def defaults() -> ConfigDict:
     config.search.query_from = ConfigDict({"run": "", "step": 0, "which": "ema", "predict_fn": ""})
     config.search.gallery_from = ConfigDict({"run": "", "step": 0, "which": "ema", "predict_fn": ""})
     config.search.k = 100
+    # Of the model "lexical": the text column of the queries, columns of the gallery that are read ("title", texts,
+    # attributes), BM25's two numbers, and whether a misspelt word is read as the known one next to it.
+    config.search.lexical = ConfigDict({"query": "query", "columns": ("title",), "k1": 1.5, "b": 0.75, "typos": True})
     config.search.index = "exact"
     config.search.index_kwargs = ConfigDict()
     # "chosen" chooses the steps by the data, without labels (docs/choosing_steps.md); as published for eProduct:
@@ -173,6 +177,12 @@ def defaults() -> ConfigDict:
 
     config.evaluate = ConfigDict()
     config.evaluate.ks = (1, 10)
+    # Scores that text retrieval reports, such as ("mrr", "map", "ndcg@10", "precision@50", "recall@50"), beside those
+    # of ks; the first one is then the headline. For a graded truth: the gain of a grade in nDCG, "exponential" (2 ** g
+    # - 1) or "linear"; rows that nobody rated count as not relevant ("zero") or are left out first ("condensed").
+    config.evaluate.metrics = ()
+    config.evaluate.gain = "exponential"
+    config.evaluate.unrated = "zero"
     config.evaluate.submission_stage = ""  # "stage" or "model/stage"; empty for the last
     config.evaluate.selection_share = 0.5  # of the queries, to make choices on; results are reported on the others
     config.evaluate.draws = 1000  # bootstrap resamples of the queries, for the confidence intervals; 0 for none

@@ -84,6 +84,81 @@ def regions() -> ConfigDict:
     )
 
 
+def masked_tokens() -> ConfigDict:
+    """Returns the options of `masked_tokens`: hidden tokens of titles and typed queries are predicted from the rest."""
+    return _locked(
+        text_options(),
+        {
+            "share": 0.15,  # of a text's tokens that are hidden, at least one of each text
+            "whole_words": False,  # hide all tokens of a word together
+            "queries": True,  # learn from the train queries of the table "queries" as well
+        },
+    )
+
+
+def text_query() -> ConfigDict:
+    """Returns the options of `text_query`: typed queries and the products clicked after them."""
+    return _locked(
+        text_options(),
+        _query_options(),
+        {
+            "loss": "triplet",  # or "softmax", over the products of the batch
+            "margin": 0.3,  # of the triplet, in cosines
+            "temperature": 0.05,  # of the softmax, its first value
+            "negatives": "rule",  # "rule", the published one; "in_batch"; or "mined", the hardest of a pool
+            "encoders": 1,  # one for queries and products, or 2
+            "positives": 100,  # most clicked products of a query that count
+            "candidates": 4,  # "rule": negatives drawn per pair, of which each step takes one
+            "broad_share": 0.3,  # a query is broad where its clicks cover more of a product group
+            "groups": "",  # the attribute or category level of product groups; empty for the leaf category
+            "same_product": "",  # a column whose equal values are one product; equal titles always are
+            "pool": 512,  # "mined": listings that each step looks at
+            "typos": 0.1,  # share of the queries that are misspelt for training
+            "title_queries": 0,  # queries per listing that are made of its own words, beside or without clicks
+        },
+    )
+
+
+def text_picture() -> ConfigDict:
+    """Returns the options of `text_picture`: words beside pictures."""
+    options = _locked(
+        text_options(),
+        _query_options(),
+        {
+            "pictures": "",  # the run whose space words are learned into; empty where the picture network learns along
+            "words": ("transformer", "small"),  # the network of text and its variant
+            "words_kwargs": {},  # and its arguments
+            "temperature": 0.05,  # its first value
+            "attributes": (),  # attributes of which texts are made, such as ("colour", "type")
+            "attribute_texts": 2,  # per listing
+            "clicks": True,  # whether queries and what was clicked after them are learned too, where there are any
+            "positives": 100,  # most clicked products of a query that count
+            "same_product": "",  # a column whose equal values are one product; equal titles always are
+            "typos": 0.1,  # share of the texts that are misspelt for training
+        },
+    )
+    options.words_kwargs.unlock()
+    return options
+
+
+def text_options() -> dict:
+    """Returns the options that all tasks of text share."""
+    return {
+        "text_columns": ("title",),  # of listings, joined: title, text columns, attributes, category levels
+        "length": 32,  # tokens of a text at most, its start and end included; the rest is cut
+        "vocabulary": 8000,  # tokens to learn from the catalogue's text
+        "tokenizer": "",  # file or folder of one; empty for that of weights or init_from, or a new one
+        "weights": "",  # public RoBERTa, BERT or MiniLM: a folder, or "owner/name" of the hub; empty for none
+    }
+
+
+def _query_options() -> dict:
+    return {
+        "query_column": "query",  # of the query split: what was typed
+        "query_length": 16,  # tokens of a query at most, its start and end included
+    }
+
+
 def _title_options() -> dict:
     return {
         "loss": "sigmoid",  # sigmoid, focal, asymmetric, or softmax (over y / sum(y), with Poly-1)

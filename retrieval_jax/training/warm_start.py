@@ -58,13 +58,21 @@ def from_run(params, source, data_info):
     old, meta, step = checkpoints.load_params(source / "checkpoints")
     info_lib.check_vocabulary(meta, source)
     there = info_lib.load(source / "checkpoints" / "data_info.json")
+    if there.tokens and data_info.tokens and there.tokens.hash != data_info.tokens.hash:
+        raise InputError(
+            f"config.train.init_from: the tokens of {source} are others than those of this run, and a token's vector "
+            f"means nothing for another one: set config.train.task_kwargs.tokenizer = {str(source / 'text')!r}"
+        )
     olds = dict(zip(jax.tree.leaves(optim.paths(old)), jax.tree.leaves(old), strict=True))
-    names, taken, wrong, matched = optim.paths(params), set(), [], {}
+    names, taken, copied, wrong, matched = optim.paths(params), set(), [], [], {}
 
     def value(name, fresh):
+        # A tower of queries that the earlier run did not have starts as its only one.
+        name = name if name in olds else name.replace("query_backbone/", "backbone/", 1)
         if name not in olds:
             return fresh
         taken.add(name)
+        copied.append(name)
         head = name.split("/")[0]
         if head in _LABELS:
             rows = _rows(_LABELS[head](there), _LABELS[head](data_info))
@@ -96,8 +104,8 @@ def from_run(params, source, data_info):
     counts = {
         "from": str(source),
         "step": step,
-        "tensors_taken": len(taken),
-        "tensors_fresh": len(known) - len(taken),
+        "tensors_taken": len(copied),
+        "tensors_fresh": len(known) - len(copied),
         "tensors_left_over": len(olds) - len(taken),
         "labels_matched": sum(matched.values()),
         "labels_fresh": sum(labels.values()) - sum(matched.values()),

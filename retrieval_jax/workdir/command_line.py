@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from retrieval_jax import errors, output, workdir
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import base
-from retrieval_jax.workdir import config_files, layout, stopping
+from retrieval_jax.workdir import config_files, freshness, layout, stopping
 
 load_config = config_files.load
 
@@ -149,7 +149,7 @@ def _run_verb(given, module) -> None:
             else f"{given.config_file.name} has no {verb}: it starts at {workdir.verbs(given.config)[0]}"
         )
     folder = workdir.prepare(given.config, given.workdir)
-    data = None if verb == "search" else workdir.Data(given.config, folder)  # search alone reads no catalogue
+    data = workdir.Data(given.config, folder) if freshness.reads(given.config, verb) or verb != "search" else None
     workdir.require_earlier(given.config, folder, verb, data)
     reason = workdir.reason_to_run(given.config, folder, verb, data)
     if reason is None and not given.again:

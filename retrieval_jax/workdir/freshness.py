@@ -29,6 +29,28 @@ READS = {
     "embed": ("query/", "gallery/", "val/", "search."),
     "evaluate": ("catalogue/truth",),
 }
+
+
+def reads(config, verb: str) -> tuple[str, ...]:
+    """Returns which digests a verb's result depends on: those of `READS`, and what settings make it read.
+
+    Args:
+      config: the whole config.
+      verb: one of `layout.VERBS`.
+    """
+    found = READS.get(verb, ())
+    other = (config.get("train") or {}).get("unlabelled", {}).get("split", "") if verb == "train" else ""
+    if other:
+        found += (f"{other}/",)
+    search = config.get("search") or {}
+    if verb == "search" and "lexical" in (*((config.get("embed") or {}).get("models") or ()), *search.get("join", ())):
+        found += tuple(f"{split}/{part}" for split in sides.SPLITS for part in ("ids", "titles", "columns"))
+    weights = [dict(step[1]).get("weights") for step in search.get("steps", ()) if tuple(step)[:1] == ("fusion",)]
+    if verb == "search" and "chosen" in weights:
+        found += ("catalogue/truth",)
+    return found
+
+
 _BESIDE = ("data.leave_out", "mine.overrules", "mine.statistics")  # settings that name a file, or a folder of files
 _MOST_FILES = 2_000_000  # of a stamp; a root with more (such as "/") has none, and its catalogue is always read
 
@@ -56,9 +78,7 @@ class Data:
         Raises:
           InputError: the catalogue cannot be read.
         """
-        wanted = READS.get(verb, ())
-        other = (self._config.get("train") or {}).get("unlabelled", {}).get("split", "") if verb == "train" else ""
-        if not (wanted := wanted + ((f"{other}/",) if other else ())):
+        if not (wanted := reads(self._config, verb)):
             return {}
         found = {name: digest for name, digest in self._digests.items() if name.startswith(wanted)}
         return {"places": self._places, "stamp": self._stamp, "digests": found}

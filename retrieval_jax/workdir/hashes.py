@@ -41,6 +41,10 @@ BEFORE = {
     "mine.rule": 1,
     "embed.appearance": {"stage": 2, "bands": [4, 3]},
     "embed.regions": {"run": "", "splits": ["query", "gallery"], "margin": 0.1, "guided": False},
+    "search.lexical": {"query": "query", "columns": ["title"], "k1": 1.5, "b": 0.75, "typos": True},
+    "evaluate.metrics": [],
+    "evaluate.gain": "exponential",
+    "evaluate.unrated": "zero",
 }
 # Those of FREE that say where the data lies: they may change where the content was recorded and is the same.
 PLACES = tuple(name for name in FREE if name.startswith("data.kwargs."))

@@ -15,7 +15,7 @@ VERBS = ("mine", "train", "embed", "search", "evaluate", "report")
 # size; a folder of checkpoints only by the names in it, because what is inside belongs to the checkpoint library.
 OUTPUTS = {
     "mine": ("attributes", "set_aside.csv"),  # the embedded catalogue sets nothing aside
-    "train": ("checkpoints",),
+    "train": ("checkpoints", "text"),
     "embed": ("embeddings",),
     "search": ("rankings",),
     "evaluate": ("metrics.json", "submission.csv"),

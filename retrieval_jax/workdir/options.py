@@ -196,6 +196,34 @@ def _pictures(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _import_clicks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", type=paths.expanded, nargs="+", help="its files: .ndjson, .jsonl (.gz), .csv, .parquet")
+    _config(parser)
+    parser.add_argument(
+        "--out", type=paths.expanded, required=True, metavar="FOLDER", help="of the tables, below the catalogue's root"
+    )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=(),
+        metavar="OURS=THEIRS",
+        help="names in flat logs: query, product, action, query_id, session, time, position; usual names are found",
+    )
+    parser.add_argument(
+        "--searches", type=int, default=200, help="of a session; with more it is a robot's (default: %(default)s)"
+    )
+    parser.add_argument("--clicks", type=int, default=500, help="likewise (default: %(default)s)")
+    parser.add_argument(
+        "--per_minute", type=int, default=60, help="searches and clicks of a session, likewise (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--val_share", type=float, default=0.1, help="of the queries, for validation (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--query_share", type=float, default=0.1, help="of the queries, held out for scoring (default: %(default)s)"
+    )
+
+
 _QUICKSTART = "--config=quickstart"
 VERBS = {
     "run": Verb(
@@ -252,6 +280,14 @@ VERBS = {
         (
             "products.csv --out=pictures/",
             "products.csv --out=pictures/ --per_host=2 --allow_private=10.1.0.0/16",
+        ),
+    ),
+    "import_clicks": Verb(
+        "reads a click log of typed queries, as tables of weighted clicks and held-out queries",
+        _import_clicks,
+        (
+            "log.ndjson.gz --config=shop/mine.py --out=shop/clicks",
+            "clicks.csv --config=shop/mine.py --out=shop/clicks --columns product=sku query=words",
         ),
     ),
     "prepare": Verb(

@@ -163,7 +163,7 @@ def test_other_bad_input_has_a_remedy():
     exact = index.get("exact")
     with pytest.raises(InputError, match="no index .* named 'exakt'; did you mean exact.* faiss_index"):
         index.get("exakt")
-    assert index.names() == ["accelerator", "attribute", "binary", "exact", "faiss_index", "milvus"]
+    assert index.names() == ["accelerator", "attribute", "binary", "exact", "faiss_index", "lexical", "milvus"]
     with pytest.raises(InputError, match="same model"):
         exact.Index(np.ones((3, 2), np.float32)).search(np.ones((1, 3), np.float32), 1)
     with pytest.raises(InputError, match="one id per row"):

@@ -185,3 +185,25 @@ def test_shapes_that_would_broadcast_are_rejected_while_tracing():
     ):
         with pytest.raises(InputError, match=words):
             jax.eval_shape(loss)
+
+
+def test_related_pairs_are_not_negatives_and_own_negatives_are():
+    related = RNG.random((B, B)) < 0.3
+    extra, there = RNG.normal(0, 1, (B, 2, D)), RNG.random((B, 2)) < 0.6
+    found = contrastive.softmax(
+        QUERIES,
+        KEYS,
+        scale=5.0,
+        related=(lambda rows, columns: jnp.asarray(related)[rows][:, columns], jnp.arange(B), jnp.arange(B)),
+        negatives=extra,
+        negatives_where=there,
+        where=WHERE,
+    )
+    z = 5.0 * cosines(QUERIES, KEYS)
+    for i in range(B):
+        rivals = [i] + [j for j in range(B) if i != j and WHERE[j] and not related[i, j]]
+        askers = [i] + [j for j in range(B) if i != j and WHERE[j] and not related[j, i]]
+        own = [5.0 * cosines(QUERIES[i : i + 1], extra[i, n : n + 1])[0, 0] for n in range(2) if there[i, n]]
+        to_keys = np.log(sum(np.exp(z[i, j]) for j in rivals) + sum(np.exp(own))) - z[i, i]
+        to_queries = np.log(sum(np.exp(z[j, i]) for j in askers)) - z[i, i]
+        assert np.isclose(found[i], (to_keys + to_queries) / 2 if WHERE[i] else 0.0, rtol=1e-4)

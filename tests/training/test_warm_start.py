@@ -156,3 +156,14 @@ def test_meaning_of_init_from(init_from, name, folder):
 
 def test_head_names_match_those_of_the_embedder():
     assert {path.split("/")[0] for path in jax.tree.leaves(optim.paths(network(OLD, 0)))} >= set(warm_start._LABELS)
+
+
+def test_a_tower_of_queries_starts_as_the_only_tower_of_the_earlier_run(monkeypatch):
+    old = {"backbone": {"a": np.ones(3)}, "head_tokens": {"b": np.ones(2)}}
+    monkeypatch.setattr(checkpoints, "load_params", lambda folder: (old, {}, 7))
+    monkeypatch.setattr(info_lib, "check_vocabulary", lambda *given: None)
+    monkeypatch.setattr(info_lib, "load", lambda file: OLD)
+    fresh = {"backbone": {"a": np.zeros(3)}, "query_backbone": {"a": np.zeros(3)}, "head_contrast": {"c": np.zeros(1)}}
+    params, counts = warm_start.from_run(fresh, "earlier", NEW)
+    assert params["query_backbone"]["a"].sum() == 3 and params["head_contrast"]["c"].sum() == 0
+    assert (counts["tensors_taken"], counts["tensors_fresh"], counts["tensors_left_over"]) == (2, 1, 1)

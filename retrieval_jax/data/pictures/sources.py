@@ -33,6 +33,27 @@ _PASSING = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EINTR, errno.ESTALE,
 _PAUSES = (0.1, 1.0, 5.0)  # seconds before a file is tried again after one of these errors
 
 
+class NoPictures:
+    """The pictures of a split that has none: typed queries, or listings of which only titles are known.
+
+    Args:
+      count: listings of the split.
+      split: its name, for the message.
+    """
+
+    def __init__(self, count: int, split: str):
+        self.count, self.split = count, split
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        raise InputError(
+            f"the {self.split} split has no pictures: use a model that reads its text, such as 'lexical' or a predict "
+            "function of a text task"
+        )
+
+
 class FileImages:
     """Random access to picture files under a folder; links that lead out of it are not followed.
 

@@ -20,7 +20,7 @@ import csv
 import io
 import pathlib
 import re
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -64,6 +64,7 @@ class _About(TypedDict):
     category_names: list[list[str]]
     counts: dict[str, dict[str, Any]]
     truth: bool
+    ratings: NotRequired[list[Literal["grades", "rated_zero"]]]
     splits: dict[str, list[_Shard]]
     column_names: NotRequired[dict[str, list[str]]]
     tables: NotRequired[dict[str, _Table]]
@@ -156,6 +157,7 @@ def finish(
         "category_names": [list(n) for n in catalog.category_names],
         "counts": catalog.counts,
         "truth": catalog.truth is not None,
+        "ratings": [name for name in ("grades", "rated_zero") if getattr(catalog.truth, name, None) is not None],
         "column_names": {column: list(n) for column, n in catalog.column_names.items()},
         "tables": tables,
         "left_behind": left_behind,
@@ -175,12 +177,13 @@ def finish(
 
 
 def _truth(truth: Any, queries: np.ndarray, gallery: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns indptr and rows of the truth for the queries and gallery listings that remain."""
-    place = _places(gallery, len(truth.gallery_ids))
-    found = [place[truth.relevant(query)] for query in queries.tolist()]
-    found = [rows[rows >= 0] for rows in found]
-    indptr = np.cumsum([0, *map(len, found)]).astype(np.int64)
-    return {"indptr": indptr, "rows": np.concatenate([np.zeros(0, np.int64), *found])}
+    """Returns the arrays of the truth for the queries and gallery listings that remain."""
+    moved = truth.moved(
+        [truth.query_ids[row] for row in queries.tolist()], [truth.gallery_ids[row] for row in gallery.tolist()]
+    )
+    found = {"indptr": moved.indptr, "rows": moved.rows}
+    found |= {} if moved.grades is None else {"grades": moved.grades}
+    return found | ({} if moved.rated_zero is None else {"rated_zero": moved.rated_zero})
 
 
 def _places(kept: np.ndarray, count: int) -> np.ndarray:
@@ -259,8 +262,11 @@ def _load(folder: pathlib.Path, max_pixels: int, decode_at_least: int | None, se
         }
         truth = None
         if about["truth"]:
-            found = load_npz(inside / "truth.npz", dict.fromkeys(("indptr", "rows"), (("int64",), 1)), remedy=remedy)
-            truth = ranking.Truth(splits["query"].ids, splits["gallery"].ids, found["indptr"], found["rows"])
+            wanted = dict.fromkeys(("indptr", "rows"), (("int64",), 1))
+            kinds = {"grades": (("float32",), 1), "rated_zero": (("int64",), 2)}
+            wanted |= {name: kinds[name] for name in about.get("ratings", ())}
+            found = load_npz(inside / "truth.npz", wanted, remedy=remedy)
+            truth = ranking.Truth(splits["query"].ids, splits["gallery"].ids, **found)
         tables = {
             key: Table(column_files.load(inside / _table_file(key), remedy), table["rows_of"])
             for key, table in about.get("tables", {}).items()

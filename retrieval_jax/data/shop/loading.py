@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
 import numpy as np
 
+from retrieval_jax import pairs
 from retrieval_jax.data import catalog
 from retrieval_jax.data.catalog import Lazy, Split, Table
 from retrieval_jax.data.examples import Ragged
-from retrieval_jax.data.shop import edits, shoppers, synthetic, wording
+from retrieval_jax.data.pictures import sources
+from retrieval_jax.data.shop import edits, shoppers, synthetic, typed, wording
 from retrieval_jax.data.shop.synthetic import Shop
+from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import ranking
 
+QUERIES = ("photos", "typed")
 PARTS = tuple(sorted({part for row in wording.CATEGORIES for part in row[4:6]}))
 COLUMN_NAMES = {
     "colour": list(wording.COLOURS),
@@ -28,8 +33,14 @@ COLUMN_NAMES = {
 _PHOTOS = {"train": catalog.PHOTO, "gallery": "query"}
 
 
-def load(**kwargs: Any) -> catalog.Catalog:
-    """Builds the embedded catalogue; takes the fields of `synthetic.Shop`.
+def load(queries: str = "photos", **kwargs: Any) -> catalog.Catalog:
+    """Builds the embedded catalogue.
+
+    Args:
+      queries: "photos", shoppers' photos of gallery products; or "typed", words (`typed.queries`): the query split then
+        has the text column "query" and the attribute "kind" and no pictures, the table "queries" has no held-out
+        combination, and listings have the text column "product", which is equal for those of one product.
+      **kwargs: the fields of `synthetic.Shop`.
 
     Returns:
       A `Catalog` with lazy ids, titles, pictures, columns and tables; query titles are None, as a shopper's photo has
@@ -39,7 +50,15 @@ def load(**kwargs: Any) -> catalog.Catalog:
     Raises:
       InputError: an unknown argument, a negative size, or queries without a gallery.
     """
+    if queries not in QUERIES:
+        raise InputError(f"queries of the embedded catalogue is {queries!r}{pairs.near(queries, QUERIES)}")
     shop = synthetic.make_shop(**kwargs)
+    if queries == "typed":
+        return _with_typed(shop)
+    return _with_photos(shop)
+
+
+def _with_photos(shop: Shop) -> catalog.Catalog:
     splits = {name: _split(shop, name) for name in catalog.SPLITS if shop.size(name)}
     truth = None
     if shop.num_query:
@@ -57,6 +76,33 @@ def load(**kwargs: Any) -> catalog.Catalog:
         photo=_split(shop, catalog.PHOTO) if shop.num_train else None,
         column_names=COLUMN_NAMES,
         tables=_tables(shop),
+    )
+
+
+def _with_typed(shop: Shop) -> catalog.Catalog:
+    """Returns the catalogue with typed queries in place of photos."""
+    found = _with_photos(dataclasses.replace(shop, num_query=0))
+    tables = {name: table for name, table in found.tables.makers.items() if not name.startswith("queries/")}
+    for name in ("train", "val"):
+        if shop.size(name):
+            tables[f"queries/{name}"] = functools.partial(_clicked, shop, name)
+    for name, split in found.splits().items():
+        if name != catalog.PHOTO:
+            makers = {**split.columns.makers, "product": functools.partial(_products, shop, name)}
+            split.columns = Lazy(makers, split.columns.made_of)
+    if not shop.num_query:
+        return dataclasses.replace(found, tables=Lazy(tables, f"{shop} typed"))
+    asked = typed.queries(shop)
+    ids = [f"typed-{number:05d}" for number in range(shop.num_query)]
+    none = sources.NoPictures(len(ids), "query")
+    split = Split("query", ids, None, None, none, columns={"query": asked.texts, "kind": asked.kinds})
+    return dataclasses.replace(
+        found,
+        query=split,
+        truth=ranking.Truth(ids, found.gallery.ids, asked.indptr, asked.rows),
+        counts={**found.counts, "query": {"read": len(ids), "kept": len(ids), "set_aside": {}}},
+        column_names={**COLUMN_NAMES, "kind": list(typed.KINDS)},
+        tables=Lazy(tables, f"{shop} typed"),
     )
 
 
@@ -116,8 +162,19 @@ def _outfits(shop: Shop, split: str) -> Table:
     return Table({"listings": found.rows, "compatible": found.compatible.astype(np.int32)}, {"listings": split})
 
 
+def _clicked(shop: Shop, split: str) -> Table:
+    return _typed_table(typed.clicked(shop, shop.num_typed, split), split)
+
+
+def _products(shop: Shop, split: str) -> list[str]:
+    return [f"product-{number}" for number in synthetic.product_ids(shop, split, np.arange(shop.size(split))).tolist()]
+
+
 def _queries(shop: Shop, split: str) -> Table:
-    found = shoppers.text_queries(shop, shop.num_typed, split)
+    return _typed_table(shoppers.text_queries(shop, shop.num_typed, split), split)
+
+
+def _typed_table(found: shoppers.TextQueries, split: str) -> Table:
     clicked = Ragged(found.indptr, found.rows)
     count = Ragged(found.indptr, found.clicks.astype(np.int32))
     return Table({"text": found.texts, "clicked": clicked, "count": count}, {"clicked": split})

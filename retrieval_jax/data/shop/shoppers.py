@@ -7,6 +7,7 @@ scoring.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from retrieval_jax.errors import InputError
 SHOWN = {"same": 4, "sibling": 3, "random": 3}  # listings on a page of ten results
 # Probability of a click on a listing of the same product, its category and colour, its category, any other.
 CLICK = {"same": 0.75, "colour": 0.2, "category": 0.05, "other": 0.02}
+_DRAWN = 20  # typed queries that are drawn for each that is accepted, at most
 POOL = 20_000  # products, from the first, that typed queries, outfits and edits refer to
 QUERY_NAMES = (
     ("category",),
@@ -154,7 +156,9 @@ def pool(shop: synthetic.Shop, split: str) -> tuple[np.ndarray, dict[str, np.nda
     return rows, synthetic.attributes(shop, split, rows)
 
 
-def text_queries(shop: synthetic.Shop, num: int, split: str = "train") -> TextQueries:
+def text_queries(
+    shop: synthetic.Shop, num: int, split: str = "train", accept: Callable[[tuple[str, ...], dict], bool] | None = None
+) -> TextQueries:
     """Simulates typed queries, broad ("mug") and narrow ("navy striped shirt"), and the products clicked after them.
 
     A product is clicked if it has every attribute in the text; popular products are clicked more, and one query in
@@ -164,9 +168,10 @@ def text_queries(shop: synthetic.Shop, num: int, split: str = "train") -> TextQu
       shop: the catalogue.
       num: queries.
       split: "train" or "gallery".
+      accept: whether shoppers type a query, by the names of its attributes and their values; None for all.
 
     Returns:
-      The `TextQueries`.
+      The `TextQueries`; fewer than `num` where hardly any is accepted.
 
     Raises:
       InputError: the split is empty.
@@ -176,10 +181,14 @@ def text_queries(shop: synthetic.Shop, num: int, split: str = "train") -> TextQu
         raise InputError(f"split {split!r} of the embedded catalogue is empty: no typed queries about it")
     popularity = synthetic.uniform(shop.seed, split + " popularity", rows, 1)[:, 0]
     texts, names, found, counts = [], [], [], []
-    for i in range(num):
+    for i in range(num if accept is None else _DRAWN * num):
+        if len(texts) == num:
+            break
         rng = synthetic.generator(shop.seed, split + " text query", i)
         like = int(rng.random() * len(rows))
         name = QUERY_NAMES[int(rng.random() * len(QUERY_NAMES))]
+        if accept is not None and not accept(name, {key: int(truth[key][like]) for key in name}):
+            continue
         texts.append(wording.query_text({key: truth[key][like] for key in name}, name, rng))
         names.append(name)
         match = np.flatnonzero(np.all([truth[key] == truth[key][like] for key in name], axis=0))

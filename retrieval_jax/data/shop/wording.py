@@ -214,6 +214,19 @@ def query_text(product: dict[str, int], names: tuple[str, ...], rng: np.random.G
     return " ".join(_pick(rng, options[name][product[name]]) for name in names)
 
 
+def misspelt(text: str, rng: np.random.Generator) -> str:
+    """Returns a query with a typo in one of its words of four letters or more, where it has one."""
+    words = text.split(" ")
+    long = [at for at, word in enumerate(words) if len(word) >= 4]
+    if long:
+        at = _pick(rng, long)
+        typed = words[at]
+        while typed == words[at]:  # two equal letters that change places
+            typed = _misspell(words[at], rng)
+        words[at] = typed
+    return " ".join(words)
+
+
 # How shoppers word an edit: {new} and {old} are names of the value, {news} and {olds} nouns for a pattern.
 EDITS = {
     "colour": (

@@ -3,7 +3,8 @@
     clicks   photo: id of the photo searched with; clicked, unclicked: ids of listings that were shown
     outfits  listings: ids of two or more; compatible (optional): 1 or 0, empty if unknown
     queries  text: as typed; clicked: ids; count, position (optional): one whole number per id: clicks, 0 for a listing
-             that was only shown; place on the page, from 1
+             that was only shown; place on the page, from 1; weight (optional): one number of 0 or more per id, what a
+             click is worth, log(1 + clicks) corrected for places; part (optional): "train" or "val"
     edits    reference: id of the listing in view; words: what to change; targets: ids of the listings that are meant
 
 Several ids are separated by blanks, or are a JSON or Parquet list. Rows of "queries" with equal text are one query:
@@ -27,7 +28,7 @@ from retrieval_jax import brief, pairs
 from retrieval_jax.data.catalog import PHOTO, Column, Table
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import sources
-from retrieval_jax.data.tables import table_files
+from retrieval_jax.data.tables import table_files, typed_queries
 from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
@@ -62,9 +63,11 @@ class Form:
 FORMS = {
     "clicks": Form(("clicked", "unclicked"), anchor="photo"),
     "outfits": Form(("listings",), optional=("compatible",)),
-    "queries": Form(("clicked",), texts=("text",), optional=("count", "position")),
+    "queries": Form(("clicked",), texts=("text",), optional=("count", "position", "weight", "part")),
     "edits": Form(("targets",), anchor="reference", texts=("words",)),
 }
+PER_LISTING = ("count", "position", "weight")  # columns of "queries" with a number per clicked listing
+PARTS = ("train", "val", "")  # which queries are trained on; "" where the file does not say
 _NEW = {"yes": 1, "true": 1, "1": 1, "no": 0, "false": 0, "0": 0, "": -1}  # values of "compatible"
 
 
@@ -98,7 +101,7 @@ def read(tables: Mapping[str, Any] | None, root: Any, encoding: str) -> dict[str
             raise InputError(f"{SETTING}.{name}: the file {headers['file']!r} leaves the root ({problem})")
         wanted = {column: headers.get(column, column) for column in form.columns}
         optional = {column: wanted.pop(column) for column in form.optional if column not in headers}
-        lists = dict.fromkeys((*form.listings, "count", "position"), " ")
+        lists = dict.fromkeys((*form.listings, *PER_LISTING), " ")
         found[name] = table_files.read(
             name, root, [headers["file"]], wanted, optional, encoding, lists=lists, setting=f"{SETTING}.{name}"
         )
@@ -110,8 +113,8 @@ def read(tables: Mapping[str, Any] | None, root: Any, encoding: str) -> dict[str
 
 def _mended(frame: pl.DataFrame, form: Form) -> pl.DataFrame:
     """Returns the columns of a table with ids and numbers repaired, see `values.cell`; null words are empty."""
-    one_value = [column for column in (form.anchor, "compatible") if column in frame.columns]
-    several = [column for column in (*form.listings, "count", "position") if column in frame.columns]
+    one_value = [column for column in (form.anchor, "compatible", "part") if column in frame.columns]
+    several = [column for column in (*form.listings, *PER_LISTING) if column in frame.columns]
     anchors = {column: values_lib.cells(frame[column]) for column in one_value}
     empty = {column: found.set(pl.Series(values_lib.nulls(found)), "") for column, found in anchors.items()}
     texts = {column: frame[column].set(pl.Series(values_lib.nulls(frame[column])), "") for column in form.texts}
@@ -183,7 +186,7 @@ def _exploded(column: pl.Series) -> pl.DataFrame:
 
 
 def _check_values(rows: Rows, column: str) -> None:
-    """Marks rows with impossible values of "compatible", "count" or "position"."""
+    """Marks rows with impossible values of "compatible", "part", or a column of `PER_LISTING`."""
     if column not in rows.frame.columns:
         return
     values = rows.frame[column].str.strip_chars().str.to_lowercase().to_list()
@@ -192,11 +195,22 @@ def _check_values(rows: Rows, column: str) -> None:
             if value not in _NEW:
                 rows.mark(row, "not yes or no", f"compatible is {short(value)!r}; give 1, 0, or nothing if unknown")
         return
+    if column == "part":
+        for row, value in enumerate(values):
+            if value not in PARTS:
+                rows.mark(row, "not a part", f"part is {short(value)!r}; give 'train' or 'val', or leave it empty")
+        return
     clicked = rows.frame["clicked"].str.extract_all(r"\S+").list.len().to_list()
     for row, (value, ids) in enumerate(zip(values, clicked, strict=True)):
         numbers = value.split()
-        if wrong := [number for number in numbers if not number.isdecimal() or len(number) > 9]:
-            rows.mark(row, "not a number", f"{column} is {short(wrong[0])!r}, not a whole number from 0; correct it")
+        if column == "weight":
+            wrong = [number for number in numbers if typed_queries.weight(number) is None]
+            wanted = f"a number from 0 to {typed_queries.MOST_WEIGHT:g}, such as log(1 + clicks)"
+        else:
+            wrong = [number for number in numbers if not number.isdecimal() or len(number) > 9]
+            wanted = "a whole number from 0"
+        if wrong:
+            rows.mark(row, "not a number", f"{column} is {short(wrong[0])!r}, not {wanted}; correct it")
         elif numbers and len(numbers) != ids:
             rows.mark(
                 row,
@@ -311,7 +325,10 @@ def make(name: str, rows: Rows, found: Found, kept: Mapping[str, np.ndarray]) ->
             listed = np.searchsorted(kept[split], place[own])  # rows of a table come in order, so do its listings
             columns[column] = Ragged(np.concatenate([[0], np.cumsum(lengths)]), listed)
         if name == "queries":
-            columns |= _added_up(columns["text"], columns["clicked"], _values(rows, entry[own]))
+            part = rows.frame["part"][chosen].to_list() if "part" in rows.frame.columns else None
+            columns |= typed_queries.added_up(
+                columns["text"], columns["clicked"], typed_queries.values(rows, entry[own]), part
+            )
         if name == "outfits":
             columns["listings"] = _rectangle(columns["listings"])
             if "compatible" in rows.frame.columns:
@@ -327,46 +344,3 @@ def _rectangle(ragged: Ragged) -> np.ndarray:
     """Returns rows as int64 [n, k], -1 past the end of a shorter one."""
     values, mask = ragged.padded(np.arange(len(ragged)))
     return np.where(mask, values, -1).astype(np.int64)
-
-
-def _values(rows: Rows, entries: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the counts and, where the file has them, positions of some of the clicked ids, by their numbers."""
-    clicked = rows.frame["clicked"].str.extract_all(r"\S+").list.len().to_list()
-    out = {}
-    for column, unknown in (("count", 1), ("position", -1)):
-        if column in rows.frame.columns:
-            values = []
-            for text, ids in zip(rows.frame[column].to_list(), clicked, strict=True):
-                numbers = text.split()
-                usable = len(numbers) == ids and all(map(str.isdecimal, numbers))  # of a bad row, nothing is used
-                values += map(int, numbers) if usable else [unknown] * ids
-            out[column] = np.array(values, np.int64)[entries]
-        elif column == "count":
-            out[column] = np.ones(len(entries), np.int64)
-    return out
-
-
-def _added_up(texts: list[str], clicked: Ragged, values: dict[str, np.ndarray]) -> dict[str, Column]:
-    """Makes one query of those with equal texts: counts add up, the first position counts, most clicked first.
-
-    Args:
-      texts: n texts.
-      clicked: n lists of listings.
-      values: "count" and perhaps "position", one per clicked listing.
-    """
-    codes: dict[str, int] = {}
-    query = np.array([codes.setdefault(text.strip(), len(codes)) for text in texts], np.int64)
-    query = np.repeat(query, np.diff(clicked.indptr))
-    both, first, back = np.unique(np.stack([query, clicked.values], 1), axis=0, return_index=True, return_inverse=True)
-    back = back.reshape(-1)
-    count = np.bincount(back, values["count"], minlength=len(both)).astype(np.int32)
-    order = np.lexsort((first, -count, both[:, 0]))
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(both[:, 0], minlength=len(codes)))])
-    out = {"text": list(codes), "clicked": Ragged(indptr, both[order, 1]), "count": Ragged(indptr, count[order])}
-    if "position" in values:
-        unknown = np.iinfo(np.int32).max
-        position = np.full(len(both), unknown)
-        np.minimum.at(position, back, np.where(values["position"] > 0, values["position"], unknown))
-        position = np.where(position == unknown, -1, position).astype(np.int32)
-        out["position"] = Ragged(indptr, position[order])
-    return out

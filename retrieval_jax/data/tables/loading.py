@@ -14,9 +14,9 @@ from retrieval_jax.data.catalog import PHOTO, SPLITS, Catalog
 from retrieval_jax.data.exports import loading as one_table
 from retrieval_jax.data.exports import splitting
 from retrieval_jax.data.pictures.decoding import MAX_PIXELS
-from retrieval_jax.data.pictures.sources import FileImages
+from retrieval_jax.data.pictures.sources import FileImages, NoPictures
 from retrieval_jax.data.tables import columns as columns_lib
-from retrieval_jax.data.tables import listing_tables, row_checks, table_files
+from retrieval_jax.data.tables import listing_tables, qrels, row_checks, table_files
 from retrieval_jax.data.tables.building import Beyond, build
 from retrieval_jax.data.tables.left_out import Listed
 from retrieval_jax.data.tables.row_checks import Rows
@@ -169,13 +169,16 @@ def load_table(
       root: folder of everything.
       files: one path; or {"train": path, "val": ..., "query": ..., "gallery": ...} below root; leave out splits that
         do not exist. "photo" lists shoppers' photos (id, image) that clicks refer to.
-      columns: names in the files: id (default "id"), image (default "image"), title (default: no titles),
-        categories (a tuple, coarse to fine; default none), product (listings of equal product are relevant to
-        each other; default none). Query and gallery may lack title and categories. Any other name is a further column
-        with its kind, such as {"colour": ("base_colour", "category")}; see `tables.columns`.
+      columns: names in the files: id (default "id"), image (default "image"; "" where nothing has pictures; queries
+        with a text column may lack it), title (default: no titles), categories (a tuple, coarse to fine; default none),
+        product (listings of equal product are relevant to each other; default none). Query and gallery may lack title
+        and categories. Any other name is a further column with its kind, such as {"colour": ("base_colour",
+        "category")}; see `tables.columns`.
       image_root: folder below root that the image paths are relative to.
       ground_truth: a table with the columns "query" and "gallery" (blank-separated ids, a JSON or Parquet list,
-        or one id per row), or dict(file=..., query=..., gallery=...) with its own names. It overrides `product`.
+        or one id per row) and perhaps "grade" (one number per row, or one per id; 0 or below: judged not relevant), or
+        dict(file=..., query=..., gallery=..., grade=...) with its own names, or TREC's judgements in a file that ends
+        in .qrels, .trec or .txt. It overrides `product`.
       tables: files of tables that refer to listings, such as {"clicks": "clicks.csv"}; see `tables.listing_tables`.
       max_bad_share: largest share of bad rows of a file that is set aside; by default 0 (the first bad row is
         refused), and for one table 0.2 of its pictures.
@@ -214,6 +217,7 @@ def load_table(
             max_pixels=max_pixels,
         )
     columns, further = columns_lib.declared(columns or {}, _COLUMNS)
+    pictured = bool(columns.get("image", "image"))
     columns = {"id": "id", "image": "image"} | {ours: theirs for ours, theirs in columns.items() if theirs}
     if not isinstance(files, Mapping) or not all(isinstance(path, (str, type(None))) for path in files.values()):
         raise InputError(
@@ -225,7 +229,7 @@ def load_table(
         raise InputError(f"config.data.kwargs.files is empty; it maps {', '.join(SPLITS)} to files")
     categories = columns.get("categories", ())
     levels = (categories,) if isinstance(categories, str) else tuple(categories)
-    listing = {"id": columns["id"], "image": columns["image"]}
+    listing = {"id": columns["id"]} | ({"image": columns["image"]} if pictured else {})
     labels = {f"category_{i}": level for i, level in enumerate(levels)}
     if "title" in columns:
         labels["title"] = columns["title"]
@@ -239,27 +243,15 @@ def load_table(
             wanted = listing | labels
         elif split != PHOTO:
             wanted, optional = listing | ({} if ground_truth else product), labels | optional
+        if split == "query" and _typed(table_files.header(root, files[split], encoding), columns["image"], further):
+            wanted = {ours: theirs for ours, theirs in wanted.items() if ours != "image"}
         splits[split] = table_files.read(
             split, root, [files[split]], wanted, optional, encoding, lists=columns_lib.lists(further)
         )
     columns_lib.check_found(further, splits, root, encoding)
     truth = None
     if ground_truth:
-        named = {"file": ground_truth} if isinstance(ground_truth, str) else dict(ground_truth)
-        check_names("ground_truth", named, ("file", "query", "gallery"))
-        if "file" not in named:
-            raise InputError("config.data.kwargs.ground_truth has no file; give dict(file=..., query=..., gallery=...)")
-        wanted = {"id": named.get("query", "query"), "gallery_ids": named.get("gallery", "gallery")}
-        truth = table_files.read(
-            "ground_truth",
-            root,
-            [named["file"]],
-            wanted,
-            encoding=encoding,
-            lists={"gallery_ids": " "},
-            setting="config.data.kwargs.ground_truth",
-        )
-        row_checks.check_ids(truth, unique=False)
+        truth = _truth(ground_truth, root, encoding)
     return build(
         pathlib.Path(root).resolve().name,
         splits,
@@ -274,6 +266,33 @@ def load_table(
             listing_tables.read(tables, root, encoding),
         ),
     )
+
+
+def _typed(header: Sequence[str], image: str, further: Sequence[columns_lib.Further]) -> bool:
+    """Returns whether a file of queries holds texts without pictures."""
+    texts = {one.headers[0] for one in further if one.kind == "text" and not one.file}
+    return image not in header and not texts.isdisjoint(header)
+
+
+def _truth(given: str | Mapping[str, str], root: str, encoding: str) -> Rows:
+    """Returns the rows of a ground truth: ids of queries, lists of gallery ids, and perhaps grades."""
+    setting = "config.data.kwargs.ground_truth"
+    named = {"file": given} if isinstance(given, str) else dict(given)
+    check_names("ground_truth", named, ("file", "query", "gallery", "grade"))
+    if "file" not in named:
+        raise InputError(f"{setting} has no file; give dict(file=..., query=..., gallery=...)")
+    if pathlib.Path(named["file"]).suffix.lower() in qrels.SUFFIXES:
+        rows = qrels.read(root, named["file"], encoding)
+    else:
+        wanted = {"id": named.get("query", "query"), "gallery_ids": named.get("gallery", "gallery")}
+        grade = {"grade": named.get("grade", "grade")}
+        wanted, optional = (wanted | grade, {}) if "grade" in named else (wanted, grade)
+        lists = dict.fromkeys(("gallery_ids", "grade"), " ")
+        rows = table_files.read(
+            "ground_truth", root, [named["file"]], wanted, optional, encoding, lists=lists, setting=setting
+        )
+    row_checks.check_ids(rows, unique=False)
+    return rows
 
 
 def _check_arguments(root: str, max_bad_share: float, check_images: bool | str) -> None:
@@ -300,15 +319,18 @@ def check_names(what: str, given: Mapping, known: tuple[str, ...]) -> None:
 
 def _files(
     root: pathlib.Path, splits: dict[str, Rows], max_pixels: int, check: bool | str, decode_at_least: int | None
-) -> tuple[Callable[[str, np.ndarray], FileImages], Callable[[Rows], None] | None]:
-    """Returns the arguments of `build` for pictures in files below root."""
+) -> tuple[Callable[[str, np.ndarray], FileImages | NoPictures], Callable[[Rows], None] | None]:
+    """Returns the arguments of `build` for pictures in files below root; splits without paths have no pictures."""
     if check and not root.is_dir():
         raise InputError(f"{root}: the folder of the pictures does not exist")
 
-    def images(split: str, kept: np.ndarray) -> FileImages:
+    def images(split: str, kept: np.ndarray) -> FileImages | NoPictures:
+        if "image" not in splits[split].frame.columns:
+            return NoPictures(len(kept), split)
         return FileImages(root, splits[split].frame["image"][kept].to_list(), max_pixels, decode_at_least)
 
     def look(rows: Rows) -> None:
-        row_checks.check_images(rows, root, max_pixels, whole=check == "decode")
+        if "image" in rows.frame.columns:
+            row_checks.check_images(rows, root, max_pixels, whole=check == "decode")
 
     return images, look if check else None

@@ -90,7 +90,8 @@ def _names(rows: Rows, column: str) -> list[str]:
 
 
 def check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
-    """Marks rows that name unknown ids; returns the pairs (query id, gallery id) of the good ones."""
+    """Marks rows that name unknown ids, or have a bad grade; returns the pairs (query id, gallery id) of the good ones,
+    with "grade" where the truth has grades."""
     if "query" not in tables or "gallery" not in tables:
         raise InputError(
             f"{truth.files[0]}: a ground truth needs both a query and a gallery split; add them or leave it out"
@@ -99,7 +100,10 @@ def check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
     for row in np.flatnonzero((lists.list.len() == 0).to_numpy()):
         truth.mark(int(row), "no relevant listing", "the row has no gallery listing; add one or remove the row")
     pairs = pl.DataFrame({"query": truth.frame["id"], "gallery": lists}).with_row_index("row")
-    pairs = pairs.explode("gallery").drop_nulls("gallery")
+    graded = "grade" in truth.frame.columns
+    if graded:
+        pairs = pairs.with_columns(grade=pl.Series(_grades(truth, lists), dtype=pl.List(pl.Float64)))
+    pairs = pairs.explode("gallery", *(("grade",) if graded else ())).drop_nulls("gallery")
     state = {}
     for side in ("query", "gallery"):
         rows = tables[side]
@@ -125,7 +129,31 @@ def check_truth(truth: Rows, tables: dict[str, Rows]) -> pl.DataFrame:
     for row in left["row"].sort():
         truth.mark(row, FALLEN_GALLERY, "all its gallery listings are bad rows of the gallery split")
     good = truth.good()
-    return pairs.filter(pl.col("gallery_kept") & pl.Series(good[pairs["row"].to_numpy()])).select("query", "gallery")
+    pairs = pairs.filter(pl.col("gallery_kept") & pl.Series(good[pairs["row"].to_numpy()]))
+    return pairs.select("query", "gallery", *(("grade",) if graded else ()))
+
+
+def _grades(truth: Rows, lists: pl.Series) -> list[list[float]]:
+    """Returns one grade per listing of every row; marks rows whose grades are not numbers, or not one each."""
+    out = []
+    for row, (text, items) in enumerate(zip(truth.frame["grade"].to_list(), lists.to_list(), strict=True)):
+        try:
+            grades = [float(value) for value in text.split()]
+        except ValueError:
+            grades = []
+        if not grades or not np.isfinite(np.float32(grades)).all():
+            truth.mark(row, "not a number", f"the grade is {short(text)!r}, not a finite number; correct it")
+        elif len(grades) not in (1, len(items)):
+            truth.mark(
+                row,
+                "wrong number of values",
+                f"there are {len(grades)} grades for {len(items)} listings; give one each",
+            )
+        else:
+            out.append(grades * (len(items) if len(grades) == 1 else 1))
+            continue
+        out.append([0.0] * len(items))
+    return out
 
 
 def same_product(tables: dict[str, Rows]) -> pl.DataFrame:
@@ -173,16 +201,20 @@ def _doubt(queries: pl.DataFrame, gallery: pl.DataFrame) -> None:
 
 
 def truth(pairs: pl.DataFrame, splits: dict[str, Split]) -> Any:
-    """Returns the `ranking.Truth` of pairs (query id, gallery id)."""
+    """Returns the `ranking.Truth` of pairs (query id, gallery id), perhaps with "grade"."""
     from retrieval_jax.scoring import ranking  # only a catalogue with a truth needs it
 
     for side in ("query", "gallery"):
         ids = splits[side].ids
         places = pl.DataFrame({side: ids, f"{side}_row": np.arange(len(ids), dtype=np.int64)})
         pairs = pairs.join(places, on=side)
-    pairs = pairs.select("query_row", "gallery_row").unique().sort("query_row", "gallery_row")
+    pairs = pairs.sort("query_row", "gallery_row")
     lengths = np.bincount(pairs["query_row"].to_numpy(), minlength=len(splits["query"]))
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return ranking.Truth(
-        splits["query"].ids, splits["gallery"].ids, indptr, pairs["gallery_row"].to_numpy().astype(np.int64)
+        splits["query"].ids,
+        splits["gallery"].ids,
+        indptr,
+        pairs["gallery_row"].to_numpy().astype(np.int64),
+        pairs["grade"].to_numpy().astype(np.float32) if "grade" in pairs.columns else None,
     )

@@ -48,7 +48,7 @@ Row = tuple[int, list[str], tuple[str, str] | None]
 
 
 @contextlib.contextmanager
-def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str) -> Iterator[Iterator[str]]:
+def _open_text(full: pathlib.Path, path: str, encoding: str, newline: str | None) -> Iterator[Iterator[str]]:
     """Opens a text file and yields its lines; raises InputError if its first bytes are not text, or the encoding is
     unknown."""
     with _opened(full, path, encoding, newline) as file:
@@ -71,7 +71,7 @@ def bounded(file: Any, path: Any) -> Iterator[str]:
         yield line
 
 
-def _opened(full: pathlib.Path, path: str, encoding: str, newline: str) -> Any:
+def _opened(full: pathlib.Path, path: str, encoding: str, newline: str | None) -> Any:
     with open(full, "rb") as file:
         head = file.read(1024)
     for mark, found in _MARKS.items():
@@ -220,6 +220,17 @@ def _swallows(record: list[str], header: list[str], image: str | None, delimiter
         ):
             return True
     return False
+
+
+def lines(full: pathlib.Path, path: str, encoding: str) -> Iterator[tuple[int, str]]:
+    """Yields (number, text) of the lines of a text file that are not blank; see `json_rows` for the arguments."""
+    with _open_text(full, path, encoding, None) as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.encode("utf-8", "replace").decode("utf-8")
+        except UnicodeError as error:
+            raise _not_text(path, error) from None
 
 
 # ---------------------------------------------------------------------------------------------------------- JSONL

@@ -63,7 +63,12 @@ def uses_flash(dtype, dim: int, kernel: str = "auto") -> bool:
 
 
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None, kernel: str = "auto"
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None = None,
+    kernel: str = "auto",
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Computes multi-head dot-product attention.
 
@@ -74,6 +79,8 @@ def attention(
       bias: added to the logits, [1, N, T, S]; None for no bias.
       kernel: "auto" for the fastest of the backend, "xla" for operations of XLA, or "cudnn" for flash attention, on
         NVIDIA GPUs in half precision.
+      mask: bool [B, S], True for the keys that count, which come first in every row and are one at least; None for
+        all. Not together with a bias.
 
     Returns:
       [B, T, N, H]; the softmax is taken in float32.
@@ -82,24 +89,32 @@ def attention(
       InputError: unknown kernel.
     """
     if uses_flash(query.dtype, query.shape[-1], kernel):
-        return flash(query, key, value, bias)
+        return flash(query, key, value, bias, mask=mask)
     if jax.default_backend() != "cpu":
-        return jax.nn.dot_product_attention(query, key, value, bias, implementation="xla")
+        shown = None if mask is None else mask[:, None, None, :]
+        return jax.nn.dot_product_attention(query, key, value, bias, shown, implementation="xla")
     query, key, value = (jnp.moveaxis(array, 2, 1) for array in (query, key, value))
     logits = jnp.einsum("bnth,bnsh->bnts", query * query.shape[-1] ** -0.5, key, preferred_element_type=jnp.float32)
     if bias is not None:
         logits += bias.astype(jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask[:, None, None, :], logits, _NEVER)
     shares = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     return jnp.moveaxis(jnp.einsum("bnts,bnsh->bnth", shares, value), 1, 2)
 
 
 def flash(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None = None, implementation: str = "cudnn"
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None = None,
+    implementation: str = "cudnn",
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Computes `attention` with cuDNN, any number of tokens padded to a multiple of 8 and masked.
 
     Args:
-      query, key, value, bias: see `attention`; the bias is cast to their type.
+      query, key, value, bias, mask: see `attention`; the bias is cast to their type.
       implementation: of `jax.nn.dot_product_attention`; "xla" runs the same arguments on any backend.
 
     Returns:
@@ -115,9 +130,9 @@ def flash(
     if bias is not None:
         bias = jnp.pad(bias.astype(query.dtype), ((0, 0), (0, 0), (0, below), (0, 0)))
         bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (0, right)), constant_values=_NEVER)
-    elif below or right:
+    elif below or right or mask is not None:
         lengths = {
             "query_seq_lengths": jnp.full(batch, tokens, jnp.int32),
-            "key_value_seq_lengths": jnp.full(batch, keys, jnp.int32),
+            "key_value_seq_lengths": jnp.full(batch, keys, jnp.int32) if mask is None else mask.sum(1, dtype=jnp.int32),
         }
     return jax.nn.dot_product_attention(query, key, value, bias, implementation=implementation, **lengths)[:, :tokens]

@@ -5,13 +5,16 @@ from retrieval_jax.tasks.parts.examples import listings, mined, unlabelled
 from retrieval_jax.tasks.parts.network import Network, network
 from retrieval_jax.tasks.parts.options import CATEGORY, HEADS, TITLES, options
 from retrieval_jax.tasks.parts.supervision import Supervision, mixed, supervision
+from retrieval_jax.tasks.parts.text import TEXT, Tower, tokenizer, tower
 
 __all__ = [
     "CATEGORY",
     "HEADS",
+    "TEXT",
     "TITLES",
     "Network",
     "Supervision",
+    "Tower",
     "columns",
     "listings",
     "mined",
@@ -20,5 +23,7 @@ __all__ = [
     "options",
     "supervision",
     "title_labels",
+    "tokenizer",
+    "tower",
     "unlabelled",
 ]

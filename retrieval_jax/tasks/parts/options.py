@@ -1,6 +1,6 @@
 """Options that several tasks share: their defaults and choices."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from retrieval_jax import pairs
@@ -56,12 +56,13 @@ CATEGORY = {
 }
 
 
-def options(config, known: Mapping[str, Any]) -> dict[str, Any]:
+def options(config, known: Mapping[str, Any], choices: Mapping[str, Iterable[str]] | None = None) -> dict[str, Any]:
     """Returns all options of a task: those of `config.task_kwargs`, and the defaults of those it lacks.
 
     Args:
       config: the train block.
       known: the task's OPTIONS.
+      choices: {option: what it may be}, where it is not what other tasks' option of that name may be.
 
     Raises:
       InputError: an unknown option, or a value that is not among an option's choices.
@@ -69,7 +70,7 @@ def options(config, known: Mapping[str, Any]) -> dict[str, Any]:
     given, where = dict(config.task_kwargs), "config.train.task_kwargs"
     pairs.check_arguments(config.task, given, known, where, "task")
     out = {**known, **given}
-    for name, choices in _CHOICES.items():
-        if name in out and out[name] not in choices:
-            raise InputError(f"{where}.{name}: there is no {out[name]!r}{pairs.near(out[name], choices)}")
+    for name, allowed in {**_CHOICES, **(choices or {})}.items():
+        if name in out and out[name] not in allowed:
+            raise InputError(f"{where}.{name}: there is no {out[name]!r}{pairs.near(out[name], allowed)}")
     return out

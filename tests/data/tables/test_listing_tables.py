@@ -112,6 +112,19 @@ def test_typed_queries_of_equal_text_are_one(shop):
     assert _lists(found.table("queries", "train").columns["count"]) == [[2, 1]]
 
 
+def test_weights_and_parts_of_typed_queries(shop):
+    header = "text,clicked,weight,part"
+    rows = ["x,a b,0.7 0,train", "x,a,0.7,val", "y,b,1e9,val", "v,b,,val", "z,b,1,dev", "w,a b,1,train"]
+    found, bad, sentences = _load(shop, "queries", rows, header=header)
+    table = found.table("queries", "train").columns
+    assert table["text"] == ["x", "v"] and table["part"] == ["train", "val"]
+    np.testing.assert_allclose(table["weight"][1], [np.log(2)], rtol=1e-6)  # not said: log(1 + count)
+    # The clicks that weights are logarithms of add up: log(1 + 2 (exp(.7) - 1)).
+    np.testing.assert_allclose(table["weight"][0], [np.log1p(2 * np.expm1(0.7)), 0.0], rtol=1e-6)
+    assert [reason for _, reason in bad] == ["not a number", "not a part", "wrong number of values"]
+    assert any("weight is '1e9', not a number from 0 to 500" in sentence for sentence in sentences)
+
+
 def test_edits(shop):
     rows = ["a,in red,b d", "q1,without stripes,g1", "q2,in wool,g3", "v,in blue,v"]
     found, bad, _ = _load(shop, "edits", rows)

@@ -1,5 +1,7 @@
 """Attention against jax's own, and the arguments of cuDNN's form run through XLA's: values and gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,3 +114,15 @@ def test_the_kernel_is_chosen_per_backend(monkeypatch, backend, capability, dtyp
 def test_an_unknown_kernel_is_rejected():
     with pytest.raises(InputError, match="attention_kernel='cudn'.*cudnn"):
         layer.uses_flash("float32", 64, "cudn")
+
+
+@pytest.mark.parametrize("run", [attention, functools.partial(flash, implementation="xla")])
+def test_masked_keys_do_not_count(run):
+    rng = np.random.default_rng(0)
+    query, key, value = (jnp.asarray(rng.normal(size=(2, 5, 2, 4)), jnp.float32) for _ in range(3))
+    lengths = np.array([5, 3])
+    found = run(query, key, value, mask=jnp.arange(5) < lengths[:, None])
+    for row, length in enumerate(lengths):
+        own = slice(row, row + 1)
+        expected = attention(query[own], key[own, :length], value[own, :length])
+        np.testing.assert_allclose(found[own], expected, rtol=1e-5, atol=1e-5)

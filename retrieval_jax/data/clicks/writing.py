@@ -1,0 +1,74 @@
+"""Writes what a click log says as tables that a catalogue reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+from retrieval_jax.data.clicks import normalising
+from retrieval_jax.data.clicks.importing import Clicks
+from retrieval_jax.data.tables import set_aside_file
+from retrieval_jax.files import atomic
+
+
+def write(found: Clicks, folder: str | os.PathLike, ids: Mapping[str, str] | None = None) -> dict:
+    """Writes a log as tables of a catalogue; no session, user or time is in them.
+
+        queries.jsonl   text, clicked, count, position, weight, part: config.data.kwargs.tables.queries; train and val
+        query.jsonl     id, query: the held-out queries, a query split without pictures
+        truth.jsonl     query, gallery, grade: the listings that were clicked for them, graded by their weights
+        set_aside.csv, clicks.json   what was left out and why, and all counts
+
+    Args:
+      found: as of `importing.load`.
+      folder: created where missing; below config.data.kwargs.root, so that a config can name the files.
+      ids: {id of a listing: its split}: a row has listings of one split, and the truth those of the gallery.
+
+    Returns:
+      The content of clicks.json: the counts, and "written": {"train", "val", "query": queries with a click}.
+    """
+    folder, lines, held, truth = pathlib.Path(folder), [], [], []
+    written = dict.fromkeys(normalising.PARTS, 0)
+    for text, listings in sorted(found.queries.items()):
+        part = found.parts[text]
+        order = sorted(listings, key=lambda name: (-listings[name].corrected, -listings[name].count, name))
+        split_of = {name: "" if ids is None else ids[name] for name in order}
+        if part == "query":
+            clicked = [name for name in order if listings[name].count and split_of[name] in ("", "gallery")]
+            name = "q" + hashlib.sha256(text.encode()).hexdigest()[:12]
+            if clicked:
+                held.append({"id": name, "query": text})
+                truth += [{"query": name, "gallery": one, "grade": listings[one].weight} for one in clicked]
+                written[part] += 1
+            continue
+        has = False
+        for split in dict.fromkeys(split_of.values()):
+            own = [name for name in order if split_of[name] == split]
+            if any(listings[name].count for name in own):
+                has = True
+                row = {name: [getattr(listings[one], name) for one in own] for name in ("count", "position", "weight")}
+                row["position"] = [max(place, 0) for place in row["position"]]
+                lines.append({"text": text, "clicked": own, **row, "part": part})
+        written[part] += has
+    about = {
+        **found.counts,
+        "written": written,
+        "without_clicks": len(found.queries) - sum(written.values()),
+        "propensities": None
+        if found.propensities is None
+        else {
+            "method": found.propensities.method,
+            "informative": found.propensities.informative,
+            "looks": [round(float(look), 4) for look in found.propensities.looks],
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("queries", lines), ("query", held), ("truth", truth)):
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        atomic.write_text(folder / f"{name}.jsonl", content)
+    set_aside_file.write(folder / "set_aside.csv", found.set_aside)
+    atomic.write_json(folder / "clicks.json", about)
+    return about
