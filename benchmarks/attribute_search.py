@@ -9,10 +9,11 @@ around 4,000 centres. They are kept in --folder (700 MB and the vectors), and re
 
 Per selectivity: a query's top 10 under a condition of its own, of one value (50 %, 1 %) or of two (0.01 %); then the
 counts of the ten largest values of every field among all matches, and those of every value. Each is measured in wall
-time, which means little on a machine that does something else (the load is printed, and stands in the results), and in
-processor time of all threads. faiss (IVF1024,SQ8, nprobe=32) is asked for ten times as many results and filtered afterwards; recall is against brute force over the
-matching rows. Milvus-lite, which takes minutes per 10,000 listings with this many attributes, gets --milvus-rows of
-them, with the attribute index beside it on the same ones. Kills: `python tests/attribute_writes.py --kills=1000`.
+time, which means little on a machine that does something else (the load is printed, and stands in the results), and
+in processor time of all threads. faiss (IVF1024,SQ8, nprobe=32) is asked for ten times as many results and filtered
+afterwards; recall is against brute force over the matching rows. Milvus-lite, which takes minutes per 10,000 listings
+with this many attributes, gets --milvus-rows of them, with the attribute index beside it on the same ones. Kills:
+`python tests/attribute_writes.py --kills=1000`.
 """
 
 import argparse
@@ -189,10 +190,7 @@ def measure(index: attribute.Index, vectors, args) -> list[dict]:
         lines.append(line)
         print(
             f"| {share:.2%} | {line['matches']:,.0f} | "
-            + " | ".join(
-                f"{part['wall_ms']:.1f} ({part['processor_ms']:.1f})"
-                for part in map(line.get, parts)
-            )
+            + " | ".join(f"{part['wall_ms']:.1f} ({part['processor_ms']:.1f})" for part in map(line.get, parts))
             + f" | {line['recall']:.3f} | {line['faiss_recall']:.3f} | {line['faiss_short']:.0%} |",
             flush=True,
         )

@@ -20,6 +20,7 @@ import claims  # noqa: E402
 import numpy as np  # noqa: E402
 
 from retrieval_jax import inference  # noqa: E402
+from retrieval_jax import regions as finding  # noqa: E402
 from retrieval_jax.data import fields, loading, regions  # noqa: E402
 from retrieval_jax.data.examples import Pictures  # noqa: E402
 from retrieval_jax.data.pictures import colour  # noqa: E402
@@ -30,19 +31,11 @@ from retrieval_jax.scoring import bootstrap, boxes, metrics  # noqa: E402
 MARGIN = 0.1
 
 
-def predicted(model, split, rows) -> dict:
-    """Returns the boxes of some rows of a split, before overlapping ones are dropped."""
-    function, arguments = model.task.predict_fns["regions"], inference.test_arguments(model.config)
-    return inference.predict(
-        function, model.params, {"image": Pictures(split.images)}, rows=rows, mesh=model.mesh, **arguments
-    )
-
-
 def precision(model, catalog, name: str, draws: int) -> dict:
     """Returns average precision on a split, with and without the known types, and the difference over resamples."""
     split, kwargs = catalog.split(name), model.config.train.task_kwargs
     target = regions.of_split(split, fields.read(split, kwargs.types), model.data_info, kwargs.group)
-    true, raw = target.true(), predicted(model, split, target.rows)
+    true, raw = target.true(), finding.predicted(model, split, target.rows)
     plain = boxes.regions(raw)
     given = boxes.regions(raw, given=[np.unique(one["types"]) for one in true])
     scores = [boxes.average_precision(one, true)["map"] for one in (plain, given)]
@@ -73,13 +66,8 @@ def retrieval(finder, embedder, catalog) -> dict:
     """Returns mar@10 (capped) of every query: whole, its region, and its region of the known type."""
     queries, gallery = catalog.split("query"), catalog.split("gallery")
     index = exact.Index(embedded(embedder, gallery, gallery.images))
-    raw = predicted(finder, queries, np.arange(len(queries)))
-    types = regions.of_split(queries, fields.read(queries, finder.config.train.task_kwargs.types), finder.data_info)
-    known = [np.zeros(0, int)] * len(queries)
-    for row, own in zip(types.rows.tolist(), types.types, strict=True):
-        known[row] = np.unique(own[own >= 0])
-    found = {}
-    for name, given in (("region", None), ("region, type given", known)):
+    raw, found = finding.predicted(finder, queries), {}
+    for name, given in (("region", None), ("region, type given", finding.known_types(finder, queries))):
         main, _ = boxes.main_box(boxes.regions(raw, given=given))
         source = colour.Cropped(queries.images, main, MARGIN)
         found[name] = embedded(embedder, queries, source)

@@ -2,10 +2,11 @@
 
     python -m retrieval_jax.embed --config=configs/quickstart.py --workdir=runs/quickstart
 
-Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram" (colours) and "colour_and_edges", which have no
-network, "pretrained" (public weights as they are, config.embed.pretrained), "untrained" (the network as training
-starts) and "trained" (the moving average of the last checkpoint), and the attributes that the trained model predicts
-for the first val listings.
+Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram", "colour" and "colour_and_edges", which have no
+network, "pretrained" (public weights as they are, config.embed.pretrained), "appearance" (the signs of a middle stage
+of the trained network, or of the public weights where nothing is trained, config.embed.appearance), "untrained" (the
+network as training starts) and "trained" (the moving average of the last checkpoint), and the attributes that the
+trained model predicts for the first val listings.
 
 A predict function says which columns it reads: pictures, the labels of titles, any other column of the split.
 config.embed.predict_fn is that of both splits; config.search.query_from and gallery_from give "trained" another predict
@@ -14,6 +15,8 @@ function, checkpoint or run on either side, and those embeddings then have a fol
 Two sides may be compared where meta["space"] is equal. It names the parameters (`checkpoints.space`) and the task's
 space, not the predict function, views or size of pictures: the predict functions of a task share a space unless they
 return one of their own. All of these are in meta["recipe"], and vectors of another recipe are never reused.
+
+Where config.embed.regions names a run that finds products, pictures are cropped to them (`regions`).
 
 Where the search has its steps chosen (config.search.steps), each network also embeds what they are chosen by: at most
 `evidence.ROWS` train listings with titles and as many altered gallery pictures (`embeddings.evidence`).
@@ -30,6 +33,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("embed")
 
 import collections.abc
+import copy
 import dataclasses
 import datetime
 import importlib
@@ -40,7 +44,7 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import embeddings, inference, pairs, paths, plans, tasks, views
+from retrieval_jax import embeddings, inference, pairs, paths, plans, regions, tasks, views
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.attributes import agreement
 from retrieval_jax.data import catalog as catalogs
@@ -54,10 +58,11 @@ from retrieval_jax.embeddings import Ids, evidence, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
 from retrieval_jax.models import pixels
+from retrieval_jax.postprocess import binarise
 from retrieval_jax.training import checkpoints, sharding, warm_start
 from retrieval_jax.workdir import checks, preflight, sides
 
-MODELS = (*hand_made.MODELS, "pretrained", "untrained", "trained")
+MODELS = (*hand_made.MODELS, "pretrained", "appearance", "untrained", "trained")
 SPLITS = sides.SPLITS
 PREDICTED = 1 << 26  # probabilities of attributes in memory at once: listings times labels
 RECIPE = 1  # raise it with every change of code that changes vectors: earlier ones are then not reused
@@ -74,12 +79,13 @@ def check(config, workdir) -> None:
     _check_settings(config, workdir)
     if preflight.catalogue(config, workdir, *SPLITS) is None:
         return
-    if "pretrained" in config.embed.models:
+    if "pretrained" in config.embed.models or ("appearance" in config.embed.models and not config.get("train")):
         block = _public(config)
         importlib.import_module("retrieval_jax.models.pretrained").check(block.name, block.path, block.offline)
     own = {split: side for split, side in sides.of(config).items() if not side.run}
     networks = {"trained", "untrained"} & set(config.embed.models)
     functions = {split: side.predict_fn or config.embed.predict_fn for split, side in own.items() if networks}
+    regions.check(config, workdir)
     plans.check_embedding(config, workdir, functions)
 
 
@@ -89,6 +95,13 @@ def _check_settings(config, workdir) -> None:
     for name in config.embed.models:
         if name not in MODELS:
             raise InputError(f"config.embed.models: there is no model named {name!r}{pairs.near(name, MODELS)}")
+    if "appearance" in config.embed.models and config.get("train"):
+        stage, stages = config.embed.appearance.stage, config.train.model.kwargs.get("pool_stages", ())
+        if stage not in stages:
+            raise InputError(
+                f"config.embed.appearance.stage is {stage}, which the network does not pool: give one of "
+                f"config.train.model.kwargs.pool_stages ({', '.join(map(str, stages)) or 'not set'})"
+            )
     embeddings.check_dtype(config.embed.dtype)
     views.host_size(config.embed.get("views", ()), (1, 1))
     if config.embed.transforms:
@@ -122,7 +135,7 @@ def run(config, workdir):
     _check_settings(config, workdir)
     workdir = workdirs.as_path(workdir)
     chosen = sides.of(config)
-    catalog = loading.load(config.data)
+    catalog = regions.cropped(config, loading.load(config.data), workdir)
     mesh = sharding.make_mesh(jax.local_devices())  # each process by itself: none waits for the shard of another
     for name in SPLITS:
         if not len(catalog.split(name)):
@@ -135,6 +148,8 @@ def run(config, workdir):
             of_split = _hand_made(config, hand_made.MODELS[name])
         elif name == "pretrained":
             of_split = _pretrained(config, mesh)
+        elif name == "appearance":
+            of_split = _appearance(config, workdir, mesh)
         else:
             of_split = networks.untrained if name == "untrained" else networks.trained
         summary[name] = {}
@@ -357,6 +372,28 @@ def _pretrained(config, mesh):
         recipe = _recipe(config, columns, arguments, views, space=block.name, weights=weights, settings=settings)
         predict = _predictor(predict_fn, params, mesh, arguments, views, f"{block.name}:{recipe}", _batch_size(config))
         return _Embedder(columns, predict, recipe, {"checkpoint": f"{block.name}/{recipe}", "licence": info.licence})
+
+    return of_split
+
+
+def _appearance(config, workdir, mesh):
+    """The signs of a middle stage, of the trained network or, where nothing is trained, of public weights."""
+    settings = copy.deepcopy(config)
+    kwargs = {"pool_stages": (config.embed.appearance.stage,), "pool_bands": (tuple(config.embed.appearance.bands),)}
+    with settings.unlocked():
+        settings.embed.model_kwargs.update(kwargs)
+        settings.embed.pretrained.kwargs.update(kwargs)
+        settings.search.query_from = settings.search.gallery_from = type(config)()  # this run's own network
+    inner = _Networks(settings, workdir, mesh).trained if config.get("train") else _pretrained(settings, mesh)
+
+    def of_split(split):
+        embedder = inner(split)
+
+        def predict(columns, rows, desc):
+            vectors, space = embedder.predict(columns, rows, desc)
+            return binarise.signs(vectors), f"{space}:signs"
+
+        return dataclasses.replace(embedder, predict=predict, recipe=writer.recipe_name({"signs of": embedder.recipe}))
 
     return of_split
 

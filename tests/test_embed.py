@@ -163,3 +163,27 @@ def test_predicted_fields_are_written_block_after_block_with_their_ids(tmp_path,
     want = predict(None, None, None, np.arange(12))
     np.testing.assert_array_equal(chosen, want["chosen"])
     np.testing.assert_array_equal(chances, want["probabilities"] * want["chosen"])
+
+
+def test_appearance_is_the_signs_of_a_middle_stage_of_public_weights(weights, tmp_path):
+    config = make_config(weights)
+    config.embed.models = ("appearance", "colour")
+    config.search.join = config.embed.models
+    config.search.steps = (("ensemble", {"weights": (0.7, 0.3)}),)
+    config.embed.appearance.bands = (2, 1)
+    run.run(config, tmp_path)
+    made = Embeddings.load(tmp_path / "embeddings" / "appearance" / "gallery")
+    assert made.vectors.shape == (24, 2 * 8) and made.meta["space"].endswith(":signs")
+    np.testing.assert_allclose(np.abs(made.vectors[:]), 1 / 4)
+    assert len(np.unique(made.vectors[:])) == 2
+    stages = json.loads((tmp_path / "metrics.json").read_text())["stages"]
+    assert {(stage["model"], stage["stage"]) for stage in stages} == {
+        ("appearance", "cosine"), ("colour", "cosine"), ("ensemble", "ensemble")}  # fmt: skip
+
+
+def test_appearance_of_a_stage_that_was_not_learned_is_refused(tmp_path):
+    config = base.defaults()
+    config.embed.models = ("appearance",)
+    config.train.model.kwargs.pool_stages = (1, 3)
+    with pytest.raises(InputError, match=r"appearance.stage is 2, which .*pool_stages \(1, 3\)"):
+        embed.run(config, tmp_path)

@@ -96,9 +96,11 @@ class Grammar:
 
 
 class Decoder(nn.Module):
-    """An LSTM over the labels written so far; the picture is its first state, an input to each step, and has logits.
+    """An LSTM over the labels written so far; the picture is its first state and has logits of its own.
 
-    With the logits of the picture alone it is a linear classifier; the LSTM adds what the labels before change.
+    With the logits of the picture alone it is a linear classifier; the LSTM adds what the labels before change. It
+    reads labels only, with vectors of unit variance: with the picture as an input to each step and small vectors, it
+    learned to ignore what was written.
 
     Attributes:
       num_labels: values and the end, V + 1.
@@ -118,8 +120,7 @@ class Decoder(nn.Module):
     def setup(self):
         self.norm = nn.LayerNorm(epsilon=1e-6)
         self.first = Dense(self.dims)
-        self.picture = Dense(self.dims)
-        self.labels = nn.Embed(self.num_labels, self.dims)
+        self.labels = nn.Embed(self.num_labels, self.dims, embedding_init=nn.initializers.normal(1.0))
         self.cell = nn.OptimizedLSTMCell(self.dims)
         self.written = heads.Head(self.num_labels, self.init_scale)
         self.seen = heads.Head(self.num_labels, self.init_scale, self.first_bias)
@@ -130,10 +131,10 @@ class Decoder(nn.Module):
         return self.step(state, seen, jnp.full(len(pooled), START))[1]
 
     def start(self, pooled: jax.Array) -> tuple:
-        """Returns the first state of the cell, and what every step sees of the pictures, for vectors [B, D]."""
+        """Returns the first state of the cell, and the logits of the pictures, for vectors [B, D]."""
         vector = self.norm(pooled.astype(jnp.float32))
         hidden = jnp.tanh(self.first(vector))
-        return (jnp.zeros_like(hidden), hidden), (self.picture(vector), self.seen(pooled))
+        return (jnp.zeros_like(hidden), hidden), self.seen(pooled)
 
     def step(self, state: tuple, seen: tuple, before: jax.Array) -> tuple[tuple, jax.Array]:
         """Reads the label before.
@@ -146,10 +147,9 @@ class Decoder(nn.Module):
         Returns:
           The next state, and the logits [B, V + 1] of the next label.
         """
-        vector, logits = seen
         read = self.labels(jnp.where(before < 0, self.num_labels - 1, before))  # the end is never read
-        state, hidden = self.cell(state, read + vector)
-        return state, logits + self.written(hidden)
+        state, hidden = self.cell(state, read)
+        return state, seen + self.written(hidden)
 
 
 def logits_of(step: Callable, start: tuple, targets: jax.Array, guesses: Callable | None = None) -> jax.Array:

@@ -48,5 +48,11 @@ def step(state: State, *, members: Sequence[str] = ()) -> State:
 
 def codes(side: Embeddings) -> Embeddings:
     """Returns the signs of embeddings [n, dim] as vectors of length 1; 0 counts as negative."""
-    scale = np.float32(side.dim**-0.5)
-    return side.map(lambda block: np.where(np.asarray(block) > 0, scale, -scale))
+    return side.map(signs)
+
+
+def signs(vectors: np.ndarray) -> np.ndarray:
+    """Returns the signs of vectors [n, dim] as float32 vectors of length 1; 0 counts as negative."""
+    vectors = np.asarray(vectors)
+    scale = np.float32(vectors.shape[1] ** -0.5)
+    return np.where(vectors > 0, scale, -scale)

@@ -137,6 +137,8 @@ def defaults() -> ConfigDict:
     config.embed.models = ("histogram", "colour_and_edges", "untrained", "trained")
     config.embed.pretrained = ConfigDict({"name": "", "path": "", "offline": False, "dtype": "float32"})
     config.embed.pretrained.kwargs = ConfigDict()
+    # Of the model "appearance": the stage of the network whose signs it takes, and rows and columns of its pooled map.
+    config.embed.appearance = ConfigDict({"stage": 2, "bands": (4, 3)})
     config.embed.predict_fn = "embed_image"  # the task's function that embeds
     config.embed.model_kwargs = ConfigDict()  # override train.model.kwargs, such as {"pool_bands": (3, 3, 1)}
     config.embed.batch_size = 256
@@ -146,6 +148,9 @@ def defaults() -> ConfigDict:
     config.embed.views = ()
     config.embed.image_size = ()  # (height, width); () for data.image_size, for "pretrained" for the weights' own size
     config.embed.dtype = "float32"
+    # Crop the pictures of `splits` to the product that a run of the task "regions" finds ("" for none), `margin` of its
+    # sides wider; `guided`: boxes of another type than the listing's are dropped, where it is known.
+    config.embed.regions = ConfigDict({"run": "", "splits": ("query", "gallery"), "margin": 0.1, "guided": False})
     config.embed.shard_rows = 16384  # listings per file: what is held in memory, and lost at most when a run is killed
 
     config.search = ConfigDict()

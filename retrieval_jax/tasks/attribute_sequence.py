@@ -31,6 +31,7 @@ OPTIONS = {
     "heads": "sequence",
     "cell_dims": 256,
     "teacher_forcing": 1.0,
+    "picture_weight": 1.0,
     "field_weights": (),
     "label_smoothing": 0.0,
     "head_init_scale": 0.1,
@@ -135,7 +136,7 @@ def _sequence(config, info, options, weights) -> Task:
     network, grammar = parts.network(config, {}), Grammar.of(info.fields)
     bias = (*np.log(_shares(info)).tolist(), 0.0)
     decoder = Decoder(grammar.end + 1, options["cell_dims"], options["head_init_scale"], bias)
-    step_weights = jnp.asarray((*weights, 1.0))[grammar.field_of]
+    step_weights, fields = jnp.asarray((*weights, 1.0))[grammar.field_of], grammar.field_of[:-1]
 
     def init(rng, batch):
         params = network.init(rng, batch)
@@ -180,7 +181,7 @@ def _sequence(config, info, options, weights) -> Task:
             found.setdefault("labels", (counted & where[:, None]).sum())
             # padded labels may follow nothing: at least the target is allowed
             allowed |= jnp.arange(grammar.end + 1) == targets[..., None]
-            return losses.cross_entropy(
+            value = losses.cross_entropy(
                 logits,
                 targets,
                 allowed,
@@ -189,6 +190,18 @@ def _sequence(config, info, options, weights) -> Task:
                 label_smoothing=options["label_smoothing"],
                 where=where,
             )
+            if not options["picture_weight"]:
+                return value
+            # A label that follows from those before it teaches the encoder nothing. By itself it does.
+            alone = losses.sigmoid_of_known(
+                start[1][:, : grammar.end],
+                _dense(ids, mask, grammar.end),
+                known[:, fields],
+                label_weights=step_weights[:-1],
+                label_smoothing=options["label_smoothing"],
+                where=where,
+            )
+            return value + options["picture_weight"] * alone
 
         per_picture = parts.mixed(of_labels, batch, "attribute_ids", "attribute_ids_mask", "attribute_known")
         value = per_picture.sum() / _count(batch)

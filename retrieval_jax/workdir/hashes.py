@@ -37,7 +37,11 @@ FREE = {
     "train.eval_every_epochs": "an evaluation reads the parameters and changes none",
 }
 # What settings were before they could be set: directories that were made then do not hold them.
-BEFORE = {"mine.rule": 1}
+BEFORE = {
+    "mine.rule": 1,
+    "embed.appearance": {"stage": 2, "bands": [4, 3]},
+    "embed.regions": {"run": "", "splits": ["query", "gallery"], "margin": 0.1, "guided": False},
+}
 # Those of FREE that say where the data lies: they may change where the content was recorded and is the same.
 PLACES = tuple(name for name in FREE if name.startswith("data.kwargs."))
 

@@ -96,6 +96,12 @@ def of(config) -> dict[str, Side]:
     return found
 
 
+def regions(config) -> Side:
+    """Returns the run that finds the regions to embed (config.embed.regions); `run` is "" where there is none."""
+    block = (config.get("embed") or {}).get("regions") or {}
+    return Side(run=block.get("run", ""))
+
+
 def wants_evidence(config) -> bool:
     """Returns whether the search reads evidence (`embeddings.evidence`), which embed then makes."""
     return any(
@@ -107,5 +113,6 @@ def wants_evidence(config) -> bool:
 
 
 def other_runs(config) -> tuple[str, ...]:
-    """Returns the names of the configs whose runs a search takes embeddings from, each once."""
-    return tuple(dict.fromkeys(side.config for side in of(config).values() if side.config))
+    """Returns the names of the configs whose runs embeddings or regions are taken from, each once."""
+    found = (*of(config).values(), regions(config))
+    return tuple(dict.fromkeys(side.config for side in found if side.config))

@@ -330,6 +330,9 @@ TIMM_RULES = (
     (r"hidden/bias", "head.pre_logits.fc.bias", "same"),
 )
 
+# A network that pools earlier maps only does not normalise the last one.
+LEFT_OUT = {r"head\.norm\.\w+": lambda model: 3 not in model.pool_stages}
+
 
 def from_timm(
     depths=(3, 3, 9, 3),
