@@ -8,6 +8,7 @@ import pytest
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import text
 
+pytestmark = pytest.mark.usefixtures("little_compilation")
 SMALL = {"bigru": {"width": 6, "hidden": 5}, "transformer": {"depth": 2, "width": 8, "heads": 2, "length": 16}}
 LENGTHS = np.array([12, 5, 1, 0])
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 50, (4, 12)), jnp.int32)
