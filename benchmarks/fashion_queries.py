@@ -231,7 +231,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     for split, found in listings.items():
         write(folder / f"{split}.csv", found)
-    queries = scored(listings["gallery"], np.random.default_rng(0))
+    queries = scored(listings["gallery"], np.random.default_rng(7))  # those of 0 were looked at to choose settings
     ids = [one["id"] for one in listings["gallery"]]
     write(
         folder / "queries.csv",

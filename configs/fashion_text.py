@@ -28,7 +28,7 @@ def get_config(arg=None):
     config.train.task_kwargs = tasks.text_query()
     config.train.task_kwargs.update({**texts.LENGTHS, "loss": arg.loss, "negatives": arg.negatives, "groups": "type"})
     config.train.task_kwargs.title_queries = 1
-    config.train.task_kwargs.typos = 0.3  # with a tenth, BM25 was better on misspelt queries (.73 to .64 nDCG@10)
+    config.train.task_kwargs.typos = 0.3  # with a tenth, BM25 was better on misspelt queries of another draw
     texts.encoder(config, arg.encoder, 100)
     texts.small_steps(config, arg, 0.02 if arg.runlocal else arg.epochs)
     config.train.init_from = arg.pretrained
