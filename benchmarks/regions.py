@@ -5,8 +5,8 @@
 
 Reads finished runs and trains nothing; several runs are seeds. The difference with and without the known type is
 resampled over pictures (95 %). With --embedder, the queries' regions (best box, a tenth wider on each side) are
-embedded by that run's network in place of whole photos, and searched in its gallery of whole pictures; the difference
-is paired over queries. A query without a box is embedded whole.
+embedded by that run's network in place of whole photos, and searched in its gallery of whole pictures and in that of
+regions; the difference is paired over queries. A query without a box is embedded whole.
 """
 
 import argparse
@@ -63,19 +63,20 @@ def embedded(model, split, source) -> Embeddings:
 
 
 def retrieval(finder, embedder, catalog) -> dict:
-    """Returns mar@10 (capped) of every query: whole, its region, and its region of the known type."""
+    """Returns mar@10 (capped) of every query: whole, its region, its region of the known type, and both by regions."""
     queries, gallery = catalog.split("query"), catalog.split("gallery")
     index = exact.Index(embedded(embedder, gallery, gallery.images))
     raw, found = finding.predicted(finder, queries), {}
+    best = colour.Cropped(gallery.images, finding.main_boxes(finder, gallery)[0], MARGIN)
+    cropped = exact.Index(embedded(embedder, gallery, best))
     for name, given in (("region", None), ("region, type given", finding.known_types(finder, queries))):
         main, _ = boxes.main_box(boxes.regions(raw, given=given))
         source = colour.Cropped(queries.images, main, MARGIN)
         found[name] = embedded(embedder, queries, source)
     found["whole"] = embedded(embedder, queries, queries.images)
-    return {
-        name: metrics.per_query(index.search(side, 10), catalog.truth, (10,))["mar@10_capped"]
-        for name, side in found.items()
-    }
+    searched = {name: index.search(side, 10) for name, side in found.items()}
+    searched["region of both sides"] = cropped.search(found["region"], 10)
+    return {name: metrics.per_query(one, catalog.truth, (10,))["mar@10_capped"] for name, one in searched.items()}
 
 
 def main() -> None:
@@ -116,7 +117,7 @@ def main() -> None:
         embedder = inference.load(given.embedder)
         each = [retrieval(model, embedder, catalog) for model in models]
         mean = {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
-        for name in ("region", "region, type given"):
+        for name in ("region", "region, type given", "region of both sides"):
             found = bootstrap.paired_bootstrap(mean["whole"], mean[name])
             print(f"mar@10_capped of users' photos, {name}: {np.nanmean(mean[name]):.4f}, whole: "
                   f"{np.nanmean(mean['whole']):.4f}, difference {found['difference']:+.4f} "
