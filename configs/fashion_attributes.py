@@ -42,6 +42,7 @@ def get_config(arg=None):
             ("season", "season"),
         )
     }
+    config.train.learning_rate_rules += (("^head_sequence/(?!seen)", 3.0),)  # the LSTM, which starts from nothing
     config.train.task = "attribute_sequence"
     config.train.task_kwargs = tasks.attribute_sequence()
     config.train.task_kwargs.heads = arguments.choice("heads", arg.heads, ("sequence", "sigmoid"))

@@ -57,7 +57,6 @@ def attribute_sequence() -> ConfigDict:
             "heads": "sequence",  # or "sigmoid", each value by itself, for comparison
             "cell_dims": 256,  # of the LSTM
             "teacher_forcing": 1.0,  # share of the true labels among those that the LSTM reads; the rest are its own
-            "picture_weight": 1.0,  # of the loss of each value by itself, from the picture alone
             "field_weights": (),  # of the loss, one per field; () for 1 each
             "label_smoothing": 0.0,
             "head_init_scale": 0.1,  # of the logits' weights

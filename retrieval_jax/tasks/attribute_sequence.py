@@ -31,7 +31,6 @@ OPTIONS = {
     "heads": "sequence",
     "cell_dims": 256,
     "teacher_forcing": 1.0,
-    "picture_weight": 1.0,
     "field_weights": (),
     "label_smoothing": 0.0,
     "head_init_scale": 0.1,
@@ -133,8 +132,8 @@ def make(config, info) -> Task:
 
 def _sequence(config, info, options, weights) -> Task:
     """Builds the task with the LSTM."""
-    network, grammar = parts.network(config, {}), Grammar.of(info.fields)
-    bias = (*np.log(_shares(info)).tolist(), 0.0)
+    network, grammar, shares = parts.network(config, {}), Grammar.of(info.fields), _shares(info)
+    bias = tuple((np.log(shares) - np.log1p(-shares)).tolist())
     decoder = Decoder(grammar.end + 1, options["cell_dims"], options["head_init_scale"], bias)
     step_weights, fields = jnp.asarray((*weights, 1.0))[grammar.field_of], grammar.field_of[:-1]
 
@@ -147,19 +146,25 @@ def _sequence(config, info, options, weights) -> Task:
     def visual(params):
         return {name: value for name, value in params.items() if name != "head_sequence"}
 
-    def decoding(params, pooled):
+    def alone(params, pooled):
+        return decoder.apply({"params": params["head_sequence"]}, pooled, method="alone")
+
+    def decoding(params, logits):
         variables = {"params": params["head_sequence"]}
 
         def step(state, seen, before):
             return decoder.apply(variables, state, seen, before, method="step")
 
-        return step, decoder.apply(variables, pooled, method="start")
+        return step, decoder.apply(variables, logits, method="start")
 
     def loss_fn(params, batch, *, rng, step, ema, constants, train):
         del step, ema, constants
         dropout, sampling = jax.random.split(rng)
         out = network.apply(visual(params), batch["image"], train=train, rngs={"dropout": dropout})
-        decode, start = decoding(params, out["pooled"])
+        # The encoder learns every value by itself, as with sigmoid heads: a value that follows from those before it
+        # would teach it nothing. What the labels before change is learned on top.
+        by_itself = alone(params, out["pooled"])
+        decode, start = decoding(params, jax.lax.stop_gradient(by_itself))
         where, found = batch["_mask"], {}
 
         def of_labels(ids, mask, known):
@@ -190,18 +195,14 @@ def _sequence(config, info, options, weights) -> Task:
                 label_smoothing=options["label_smoothing"],
                 where=where,
             )
-            if not options["picture_weight"]:
-                return value
-            # A label that follows from those before it teaches the encoder nothing. By itself it does.
-            alone = losses.sigmoid_of_known(
-                start[1][:, : grammar.end],
+            return value + losses.sigmoid_of_known(
+                by_itself,
                 _dense(ids, mask, grammar.end),
                 known[:, fields],
                 label_weights=step_weights[:-1],
                 label_smoothing=options["label_smoothing"],
                 where=where,
             )
-            return value + options["picture_weight"] * alone
 
         per_picture = parts.mixed(of_labels, batch, "attribute_ids", "attribute_ids_mask", "attribute_known")
         value = per_picture.sum() / _count(batch)
@@ -210,7 +211,7 @@ def _sequence(config, info, options, weights) -> Task:
     def predicted(params, batch):
         pooled = network.apply(visual(params), batch["image"])["pooled"]
         given = _dense(batch[GIVEN], batch[f"{GIVEN}_mask"], grammar.end) if GIVEN in batch else None
-        step, start = decoding(params, pooled)
+        step, start = decoding(params, alone(params, pooled))
         chosen_by = {name: options[name] for name in ("beam", "decision", "length_penalty")}
         found = search(step, start, grammar, given=given, **chosen_by)
         return {name: found[name] for name in ("chosen", "probabilities")}

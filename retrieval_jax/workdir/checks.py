@@ -194,7 +194,6 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.heads": NAME,
     "train.task_kwargs.cell_dims": whole(1, 2**16),
     "train.task_kwargs.teacher_forcing": SHARE,
-    "train.task_kwargs.picture_weight": ZERO_OR_MORE,
     "train.task_kwargs.field_weights": each(ZERO_OR_MORE, "numbers of 0 or more, such as (1.0, 0.5)"),
     "train.task_kwargs.beam": whole(1, 1024),
     "train.task_kwargs.decision": NAME,

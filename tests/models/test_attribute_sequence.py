@@ -147,7 +147,9 @@ def test_every_parameter_of_the_decoder_gets_a_gradient_and_later_labels_depend_
             return decoder.apply(params, state, seen, before, method="step")
 
         targets = jnp.asarray([[0, second, *sequence[2:]]] * 3)
-        return logits_of(run, decoder.apply(params, pooled, method="start"), targets)
+        return logits_of(
+            run, decoder.apply(params, decoder.apply(params, pooled, method="alone"), method="start"), targets
+        )
 
     gradient = jax.grad(lambda params: (logits(params) ** 2).sum())(params)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
