@@ -137,7 +137,7 @@ def test_the_loss_is_the_probability_of_the_sequence_without_unknown_fields(know
 
 
 def test_every_parameter_of_the_decoder_gets_a_gradient_and_later_labels_depend_on_earlier_ones():
-    decoder = Decoder(END + 1, dims=8, first_bias=(0.0,) * (END + 1))
+    decoder = Decoder(END + 1, dims=8, first_bias=(0.0,) * END)
     pooled = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
     params = decoder.init(jax.random.key(0), pooled)
     sequence = (0, 2, 3, 5, 7, END)
