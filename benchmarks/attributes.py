@@ -159,7 +159,8 @@ def report(sequence, sigmoid, guide, combinations, command, what, catalogue) -> 
             rates = " | ".join(shown(seeds(runs, kind, name)) for name in ("precision", "recall", "set_f1", "ece"))
             unseen = " | ".join(f"{100 * share:.2f} %" for share in np.nanmean(mean_over(runs, kind, "unseen"), 0))
             print(f"| {title} | {rates} | {unseen} |")
-    truth = " | ".join(f"{100 * share:.2f} %" for share in np.nanmean(sequence[0]["true_unseen"], 0))
+    labelled = [column[~np.isnan(column)] for column in sequence[0]["true_unseen"].T]
+    truth = " | ".join(f"{100 * column.mean():.2f} %" if len(column) else "-" for column in labelled)
     print(f"| true labels | | | | | {truth} |")
     if sigmoid:
         gain = interval(mean_over(sigmoid, "plain", "set_f1"), mean_over(sequence, "plain", "set_f1"))
@@ -193,6 +194,12 @@ def plot(file, runs: dict) -> None:
     axes.legend()
     figure.tight_layout()
     figure.savefig(file, dpi=150)
+
+
+def brief(run) -> dict:
+    """Returns what was measured of a run, without the scores of single listings."""
+    parts = {kind: {name: run[kind][name] for name in ("summary", "calibration")} for kind in ("plain", "guided")}
+    return {name: run[name] for name in ("names", "num_listings", "majority")} | parts
 
 
 def plain(value):
@@ -232,7 +239,8 @@ def main() -> None:
     if given.plot:
         plot(given.plot, {kind: runs[0] for kind, runs in kinds.items() if runs})
     if given.out:
-        given.out.write_text(json.dumps(plain({"what": what, "claims": made, "runs": kinds}), indent=1) + "\n")
+        found = {kind: [brief(run) for run in runs] for kind, runs in kinds.items()}
+        given.out.write_text(json.dumps(plain({"what": what, "claims": made, "runs": found}), indent=1) + "\n")
 
 
 if __name__ == "__main__":
