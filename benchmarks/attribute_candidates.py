@@ -89,6 +89,10 @@ def read(args) -> dict:
         if list(found.ids) != list(split.ids):
             sys.exit(f"the {name} embeddings are of other listings than the catalogue's, or in another order")
         vectors[name] = np.asarray(found.vectors[:], np.float32)
+    if args.dims:
+        centred = vectors["gallery"] - vectors["gallery"].mean(0)
+        axes = np.linalg.eigh(centred.T @ centred)[1][:, : -args.dims - 1 : -1]
+        vectors = {name: one @ axes for name, one in vectors.items()}
     indptr, right = catalog.truth.indptr, catalog.truth.rows
     gallery = predicted(model, pathlib.Path(args.run), catalog.gallery, np.arange(len(catalog.gallery)))
     return {
@@ -104,11 +108,15 @@ def surrounded(data: dict, rows: int, seed: int) -> dict:
     """Returns the data with generated listings behind the gallery's: noisy copies with their row's attributes."""
     rng = np.random.default_rng(seed)
     gallery = data["gallery"]
-    chosen = rng.integers(len(gallery), size=rows)
-    noise = rng.standard_normal((rows, gallery.shape[1]), np.float32) * (gallery.std(0) * 0.7).astype(np.float32)
-    taken = np.concatenate([np.arange(len(gallery)), chosen])
+    taken = np.concatenate([np.arange(len(gallery)), rng.integers(len(gallery), size=rows)])
+    spread, vectors = (gallery.std(0) * 0.7).astype(np.float32), np.empty((len(taken), gallery.shape[1]), np.float32)
+    vectors[: len(gallery)] = gallery
+    for start in range(len(gallery), len(taken), 20_000):  # in memory once: a million vectors are gigabytes
+        part = taken[start : start + 20_000]
+        vectors[start : start + len(part)] = gallery[part]
+        vectors[start : start + len(part)] += rng.standard_normal((len(part), gallery.shape[1]), np.float32) * spread
     fields = {name: one.take(taken) for name, one in data["fields"].items()}
-    return {**data, "gallery": np.concatenate([gallery, gallery[chosen] + noise]), "fields": fields}
+    return {**data, "gallery": vectors, "fields": fields}
 
 
 def recalls(rows: np.ndarray, truth: list[np.ndarray]) -> np.ndarray:
@@ -155,6 +163,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--least", type=float, default=0.1, help="smallest probability of a value that counts")
     parser.add_argument("--most", type=int, default=5, help="keys per field and query")
+    parser.add_argument("--dims", type=int, default=0, help="principal components of the vectors; 0 for all dimensions")
     parser.add_argument("--around", type=int, nargs="+", default=[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out")

