@@ -10,7 +10,7 @@ value on the same encoder instead. The system that this follows (SK Planet, arXi
 .841 and a recall of .842 on data of its own.
 
 Hardware: two CPU cores, 10 minutes of both for three epochs.
-Expected (report half, seeds 0 / 1): article type .858 / .851, colour .671 / .675, with two epochs from a network that
+Expected: report half, seeds 0 / 1: article type .858 / .851, colour .671 / .675, with two epochs from a network that
 has learned the titles: `:epochs=2 --config.train.init_from=runs/fashion_pretrained` (docs/attributes.md).
 """
 

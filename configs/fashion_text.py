@@ -10,7 +10,7 @@ do not show (benchmarks/fashion_queries.py). The system that this follows (arXiv
 data of its own.
 
 Hardware: two CPU cores, about ten minutes.
-Expected (seed 0, report half): nDCG@10 .84 dense and fused, .55 by BM25 (docs/text.md).
+Expected: seed 0, report half: nDCG@10 .84 dense and fused, .55 by BM25 (docs/text.md).
 """
 
 from retrieval_jax.settings import arguments, tasks, texts
