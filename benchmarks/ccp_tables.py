@@ -21,7 +21,14 @@ def main() -> None:
     archive, root = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     root.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as tar:
-        tar.extractall(root, filter="data")
+        if hasattr(tarfile, "data_filter"):  # from Python 3.11.4; Debian 12 has 3.11.2
+            tar.extractall(root, filter="data")
+        else:
+            for member in tar:
+                path = (root / member.name).resolve()
+                if not path.is_relative_to(root.resolve()) or not (member.isfile() or member.isdir()):
+                    sys.exit(f"{sys.argv[1]}: {member.name!r} is not a plain file below its root")
+                tar.extract(member, root)
     (table,) = root.rglob("garments.csv")
     rows = {name: [] for name in ("train", "val", "query", "gallery")}
     left_out = {"without a usable box": 0, "without a group": 0}

@@ -228,6 +228,8 @@ class Points:
             title = f"{_THINGS[number % 6]} {_COLOURS[number % 5]} {number}"
             rows.append(f"p{number},{title},{number}.png,{address}/ok/{number}.png")
         (self.shop / "products.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        clicks = ["query,product", *(f"{_THINGS[number % 6]},gallery{number}" for number in range(24))]
+        (self.shop / "clicks.csv").write_text("\n".join(clicks) + "\n", encoding="utf-8")
 
     def _command(self, verb, folder):
         words = {
@@ -239,6 +241,7 @@ class Points:
             "export": [f"--workdir={self.base}", f"--out={folder}/served", "--platforms", "cpu"],
             "configs": [],
             "init": [f"{self.shop}/products.csv", f"--out={folder}/shop.py", "--force"],
+            "import_clicks": [f"{self.shop}/clicks.csv", self.config, f"--out={folder}/clicks"],
             "pictures": [f"{self.shop}/products.csv", f"--out={folder}/fetched", "--allow_private=127.0.0.1"],
         }.get(verb, [self.config, f"--workdir={folder}"])
 
@@ -254,7 +257,7 @@ class Points:
         from retrieval_jax import workdir
 
         shutil.rmtree(self.there, ignore_errors=True)
-        if verb in ("run", "leaks", "prepare", "compare", "export", "configs", "init", "pictures"):
+        if verb in ("run", "leaks", "prepare", "compare", "export", "configs", "init", "pictures", "import_clicks"):
             self.there.mkdir()
             if earlier:
                 disturbed(self._command(verb, self.there), self.there, self.log)
@@ -327,7 +330,7 @@ class Points:
 
 
 VERBS = ("mine", "search", "evaluate", "report", "embed", "train", "prepare", "leaks", "compare", "propose_index")
-VERBS += ("export", "evaluate_checkpoints", "run", "configs", "init", "pictures")
+VERBS += ("export", "evaluate_checkpoints", "run", "configs", "init", "pictures", "import_clicks")
 
 
 def write(rows, file, seconds):

@@ -32,7 +32,7 @@ def extracted(name: str) -> pathlib.Path:
         cache.mkdir(parents=True, exist_ok=True)
         part = pathlib.Path(tempfile.mkdtemp(dir=cache))
         with tarfile.open(archive) as tar:
-            tar.extractall(part, filter="data")
+            tar.extractall(part, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # 3.11.4 has it
         try:
             part.rename(folder)  # whole or not at all, whoever else unpacks at the same time
         except OSError:

@@ -113,7 +113,8 @@ def test_weights_that_are_not_named_and_a_model_that_does_not_exist(weights, tmp
         embed.run(config, tmp_path)
     config.embed.models = ("pretraind",)
     with pytest.raises(
-        InputError, match="no model named 'pretraind'; did you mean pretrained.*colour_and_edges, colour, pretrained"
+        InputError,
+        match="no model named 'pretraind'; did you mean pretrained.*colour_and_edges, colour, lexical, pretrained",
     ):
         embed.run(config, tmp_path)
 

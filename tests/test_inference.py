@@ -239,7 +239,9 @@ def test_embed_writes_every_model_and_split_with_its_provenance(workdir, monkeyp
     model.config.embed.views = config.embed.views
     assert np.allclose(model.embed(list(catalog.query.images)), naive, atol=1e-5)
     config.embed.models = ("best",)
-    with pytest.raises(InputError, match="histogram, colour_and_edges, colour, pretrained, untrained, trained"):
+    with pytest.raises(
+        InputError, match="histogram, colour_and_edges, colour, lexical, pretrained, appearance, untrained, trained"
+    ):
         embed.run(config, folder)
 
 
