@@ -225,7 +225,6 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.text_columns": NAMES,
     "train.task_kwargs.query_column": NAME,
     "train.task_kwargs.query_length": whole(3, 2**16),
-    "train.task_kwargs.product_length": whole(3, 2**16),
     "train.task_kwargs.pictures": TEXT,
     "train.task_kwargs.words": NAMES,
     "train.task_kwargs.words_kwargs": BLOCK,
