@@ -23,3 +23,9 @@ def reduce(losses: jax.Array, where: jax.Array | None, weights: jax.Array | None
     if weights is not None:
         losses = losses * weights
     return losses if where is None else jnp.where(where, losses, 0.0)
+
+
+def unit(vectors: jax.Array) -> jax.Array:
+    """Returns vectors [..., D] divided by their lengths, float32; zeros stay zeros."""
+    vectors = vectors.astype(jnp.float32)
+    return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(axis=-1, keepdims=True), 1e-12))

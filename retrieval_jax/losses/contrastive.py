@@ -15,14 +15,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from retrieval_jax import arguments
-from retrieval_jax.losses import reduce
+from retrieval_jax.losses import reduce, unit
 
 _NEVER = -1e30  # stands in for -inf, whose gradients would be NaN
-
-
-def _unit(vectors):
-    vectors = vectors.astype(jnp.float32)
-    return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(axis=-1, keepdims=True), 1e-12))
 
 
 def _similarities(here, there, scale, related=None):
@@ -92,8 +87,8 @@ def _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis, beside=No
         if value is not None:
             arguments.shape_of(value, name, "contrastive loss", (count,))
     rows = {
-        "query": _unit(queries),
-        "key": _unit(keys),
+        "query": unit(queries),
+        "key": unit(keys),
         "index": jnp.arange(count),
         "where": jnp.ones(count, bool) if where is None else where,
     }
@@ -161,7 +156,7 @@ def softmax(
         function, beside["of_query"], beside["of_key"] = related
     if negatives is not None:
         count = arguments.shape_of(negatives, "negatives", "contrastive loss", (*queries.shape[:1], "N", "D"))[1]
-        beside["negative"] = _unit(negatives)
+        beside["negative"] = unit(negatives)
         there = jnp.ones((len(queries), count), bool) if negatives_where is None else negatives_where
         beside["negative_where"] = there
     chunk = functools.partial(_softmax_chunk, symmetric=symmetric, related=function)
@@ -228,9 +223,9 @@ def supcon(
     rows, _ = arguments.shape_of(embeddings, "embeddings", "supcon", ("B", "D"))
     arguments.shape_of(category, "category", "supcon", (rows,))
     counts = category >= 0 if where is None else where & (category >= 0)
-    unit = _unit(embeddings)
+    vectors = unit(embeddings)
     other = ~jnp.eye(len(category), dtype=bool) & counts & counts[:, None]
-    logits = jnp.where(other, unit @ unit.T / temperature, _NEVER)
+    logits = jnp.where(other, vectors @ vectors.T / temperature, _NEVER)
     positive = other & (category[:, None] == category)
     num_positive = positive.sum(axis=1)
     log_p = logits - jax.nn.logsumexp(logits, axis=1, keepdims=True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from retrieval_jax import arguments
-from retrieval_jax.losses import reduce
+from retrieval_jax.losses import reduce, unit
 
 
 def cosine(
@@ -37,7 +37,7 @@ def cosine(
     """
     count, width = arguments.shape_of(queries, "queries", "triplet loss", ("B", "D"))
     arguments.shape_of(positives, "positives", "triplet loss", (count, width))
-    query, positive, negative = (_unit(vectors) for vectors in (queries, positives, negatives))
+    query, positive, negative = (unit(vectors) for vectors in (queries, positives, negatives))
     if negative.ndim == 2:
         against = query @ negative.T
     else:
@@ -49,8 +49,3 @@ def cosine(
         excess = jnp.where(allowed, excess, 0.0)
     violations = (excess > 0).sum(axis=1)
     return reduce(jnp.maximum(excess, 0.0).sum(axis=1) / jnp.maximum(violations, 1), where, weights)
-
-
-def _unit(vectors):
-    vectors = vectors.astype(jnp.float32)
-    return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(axis=-1, keepdims=True), 1e-12))

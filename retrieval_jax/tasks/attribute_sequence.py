@@ -132,10 +132,9 @@ def make(config, info) -> Task:
 
 def _sequence(config, info, options, weights) -> Task:
     """Builds the task with the LSTM."""
-    network, grammar, shares = parts.network(config, {}), Grammar.of(info.fields), _shares(info)
-    bias = tuple((np.log(shares) - np.log1p(-shares)).tolist())
-    decoder = Decoder(grammar.end + 1, options["cell_dims"], options["head_init_scale"], bias)
-    step_weights, fields = jnp.asarray((*weights, 1.0))[grammar.field_of], grammar.field_of[:-1]
+    network, grammar = parts.network(config, {}), Grammar.of(info.fields)
+    decoder = Decoder(grammar.end + 1, options["cell_dims"], options["head_init_scale"], _log_odds(info))
+    step_weights, each_by_itself = jnp.asarray((*weights, 1.0))[grammar.field_of], _by_itself(grammar, options, weights)
 
     def init(rng, batch):
         params = network.init(rng, batch)
@@ -195,14 +194,7 @@ def _sequence(config, info, options, weights) -> Task:
                 label_smoothing=options["label_smoothing"],
                 where=where,
             )
-            return value + losses.sigmoid_of_known(
-                by_itself,
-                _dense(ids, mask, grammar.end),
-                known[:, fields],
-                label_weights=step_weights[:-1],
-                label_smoothing=options["label_smoothing"],
-                where=where,
-            )
+            return value + each_by_itself(by_itself, ids, mask, known, where)
 
         per_picture = parts.mixed(of_labels, batch, "attribute_ids", "attribute_ids_mask", "attribute_known")
         value = per_picture.sum() / _count(batch)
@@ -224,9 +216,9 @@ def _sequence(config, info, options, weights) -> Task:
 
 def _sigmoid(config, info, options, weights) -> Task:
     """Builds the task with a sigmoid per value."""
-    grammar, shares = Grammar.of(info.fields), _shares(info)
-    bias = np.log(shares) - np.log1p(-shares)
-    head = heads.Head(grammar.end, options["head_init_scale"], tuple(bias.tolist()))
+    grammar = Grammar.of(info.fields)
+    head = heads.Head(grammar.end, options["head_init_scale"], _log_odds(info))
+    each_by_itself = _by_itself(grammar, options, weights)
     network, fields = parts.network(config, {"attributes": head}), grammar.field_of[:-1]
 
     def loss_fn(params, batch, *, rng, step, ema, constants, train):
@@ -234,14 +226,7 @@ def _sigmoid(config, info, options, weights) -> Task:
         logits = network.apply(params, batch["image"], train=train, rngs={"dropout": rng})["logits"]["attributes"]
 
         def of_labels(ids, mask, known):
-            return losses.sigmoid_of_known(
-                logits,
-                _dense(ids, mask, grammar.end),
-                known[:, fields],
-                label_weights=jnp.asarray(weights)[fields],
-                label_smoothing=options["label_smoothing"],
-                where=batch["_mask"],
-            )
+            return each_by_itself(logits, ids, mask, known, batch["_mask"])
 
         per_picture = parts.mixed(of_labels, batch, "attribute_ids", "attribute_ids_mask", "attribute_known")
         value = per_picture.sum() / _count(batch)
@@ -280,10 +265,28 @@ def _predict_fns(embed_image, predicted) -> dict[str, Predict]:
     }
 
 
-def _shares(info) -> np.ndarray:
-    """Returns for every label its share of the training listings whose field is known, within (0, 1)."""
+def _by_itself(grammar, options, weights):
+    """Returns the loss of each value by itself: (logits [B, V], ids, mask, known, where) -> [B]."""
+    fields = grammar.field_of[:-1]
+
+    def loss(logits, ids, mask, known, where):
+        return losses.sigmoid_of_known(
+            logits,
+            _dense(ids, mask, grammar.end),
+            known[:, fields],
+            label_weights=jnp.asarray(weights)[fields],
+            label_smoothing=options["label_smoothing"],
+            where=where,
+        )
+
+    return loss
+
+
+def _log_odds(info) -> tuple[float, ...]:
+    """Returns for every label the log odds of its share of the training listings whose field is known."""
     known = np.repeat([max(1, field.known) for field in info.fields], [field.values for field in info.fields])
-    return np.clip(info.label_counts / known, 0.5 / known, 1 - 0.5 / known)
+    shares = np.clip(info.label_counts / known, 0.5 / known, 1 - 0.5 / known)
+    return tuple((np.log(shares) - np.log1p(-shares)).tolist())
 
 
 def _dense(ids, mask, count: int):

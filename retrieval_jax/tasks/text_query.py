@@ -18,10 +18,11 @@ import numpy as np
 
 from retrieval_jax import pairs as names_lib
 from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import listing_texts
 from retrieval_jax.data import text as text_lib
 from retrieval_jax.data.examples import Examples, Ragged, RaggedRows
 from retrieval_jax.errors import InputError
-from retrieval_jax.losses import contrastive, triplet
+from retrieval_jax.losses import contrastive, triplet, unit
 from retrieval_jax.tasks import Predict, Task, parts
 from retrieval_jax.tasks.parts import clicks, typed
 
@@ -66,7 +67,7 @@ def examples(config, catalog, workdir):
     """
     options, split, seed = parts.options(config.train, OPTIONS, CHOICES), catalog.split("train"), config.train.seed
     product = clicks.products(split, options["same_product"])
-    texts, made = text_lib.of_listings(split, options["text_columns"]), options["title_queries"]
+    texts, made = listing_texts.of(split, options["text_columns"]), options["title_queries"]
     found = None
     if not made or "queries/train" in catalog.tables:
         found = clicks.pairs(catalog.table("queries", "train"), product, options["positives"])
@@ -191,8 +192,8 @@ def make(config, info) -> Task:
             there = usable.any(axis=1) & ~jax.vmap(_has_all)(batch["query"], batch["query_mask"], tokens, mask)
         else:
             pool = batch["pool_product"], batch["pool_product_mask"]
-            known = jax.lax.stop_gradient(_unit(embed(ema, "backbone", *pool)))
-            asked, clicked = jax.lax.stop_gradient((_unit(queries), _unit(products)))
+            known = jax.lax.stop_gradient(unit(embed(ema, "backbone", *pool)))
+            asked, clicked = jax.lax.stop_gradient((unit(queries), unit(products)))
             cosines = asked @ known.T
             of_pool = {"number": batch["pool_number"], "tokens": pool[0], "mask": pool[1]}
             allowed = ~never_negative(_of_queries(batch), of_pool) & batch["pool_mask"]
@@ -258,10 +259,6 @@ def make(config, info) -> Task:
         warm_start=warm_start if tower.warm_start else None,
         couples_rows="task='text_query' with the products of other pairs as negatives" if coupled else "",
     )
-
-
-def _unit(vectors):
-    return vectors * jax.lax.rsqrt(jnp.maximum((vectors**2).sum(axis=-1, keepdims=True), 1e-12))
 
 
 def _of_queries(batch):
