@@ -41,11 +41,14 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 
     start("search")
 
+import functools
 import pathlib
 import time
+from collections.abc import Callable
 
 from retrieval_jax import index, pairs, paths
 from retrieval_jax import workdir as work_directory
+from retrieval_jax.data.catalog import Catalog
 from retrieval_jax.embeddings import Embeddings, Ids, evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
@@ -108,14 +111,20 @@ def _evidence(folder: pathlib.Path, config, model: str, gallery: Embeddings) -> 
     return found if found is not None and fits else evidence.Evidence()
 
 
-def _index_kwargs(config, gallery: Embeddings) -> dict:
+def _catalogue(config) -> Catalog:
+    from retrieval_jax.data import loading  # here: other searches need no catalogue
+
+    return loading.load(config.data)
+
+
+def _index_kwargs(config, catalogue: Callable[[], Catalog], gallery: Embeddings) -> dict:
     """Returns the arguments of the index, with the gallery's attributes in the place of the names of their columns."""
     kwargs = dict(config.search.index_kwargs)
     if config.search.index == "attribute" and isinstance(kwargs.get("fields"), (tuple, list)):
-        from retrieval_jax.data import fields, loading  # here: other searches need no catalogue
+        from retrieval_jax.data import fields
         from retrieval_jax.index import attribute
 
-        found = fields.of_split(loading.load(config.data).split("gallery"), kwargs["fields"], ids=gallery.ids)
+        found = fields.of_split(catalogue().split("gallery"), kwargs["fields"], ids=gallery.ids)
         kwargs["fields"] = attribute.build(found, len(gallery))  # once for all stages
     return kwargs
 
@@ -138,29 +147,30 @@ def _check_attribute(kwargs, steps: list[Step]) -> None:
         )
 
 
-def _lexical(config, query: Ids, gallery: Ids) -> Ranking:
+def _lexical(config, catalog: Catalog, query: Ids, gallery: Ids) -> Ranking:
     """Returns the BM25 ranking of the catalogue's texts, queries and gallery in the order of some ids."""
-    from retrieval_jax.data import loading, searched_texts
+    from retrieval_jax.data import listing_texts
     from retrieval_jax.index import lexical
 
-    catalog, settings = loading.load(config.data), dict(config.search.get("lexical") or {})
-    names = {"query": (settings.pop("query", searched_texts.QUERY),), "gallery": settings.pop("columns", ("title",))}
+    settings = dict(config.search.get("lexical") or {})
+    names = {"query": (settings.pop("query", "query"),), "gallery": settings.pop("columns", ("title",))}
     texts = {}
     for split, ids in (("query", query), ("gallery", gallery)):
-        own, setting = catalog.split(split), f"config.search.lexical.{'query' if split == 'query' else 'columns'}"
+        setting = f"config.search.lexical.{'query' if split == 'query' else 'columns'}"
+        if not names[split]:
+            raise InputError(f"{setting} is empty: name a text column of the {split} split, such as 'title'")
+        own = catalog.split(split)
         row_of = {name: row for row, name in enumerate(own.ids)}
         if missing := next((name for name in ids if name not in row_of), None):
             raise InputError(f"the {split} split has no listing {missing}, which was embedded: embed this catalogue")
-        found = searched_texts.of(own, names[split], setting)
+        found = listing_texts.of(own, names[split], setting)
         texts[split] = [found[row_of[name]] for name in ids]
     return lexical.Index(texts["gallery"], gallery, **settings).search(texts["query"], config.search.k, query)
 
 
-def _judged(config, query: Ids, gallery: Ids) -> Truth | None:
-    """Returns the truth of the selection half of the queries, the others without any; None where there is none."""
-    from retrieval_jax.data import loading
-
-    truth = loading.load(config.data).truth
+def _judged(config, catalog: Catalog, query: Ids, gallery: Ids) -> Truth | None:
+    """Returns the truth, without that of queries outside the selection half; None for a catalogue without truth."""
+    truth = catalog.truth
     if truth is None:
         return None
     share = (config.get("evaluate") or {}).get("selection_share", 0.5)
@@ -252,6 +262,7 @@ def run(config, workdir) -> dict:
     joins = next((i for i, step in enumerate(steps) if step.name in JOINS), len(steps))
 
     # Everything is loaded before the first search, so that whatever is missing is reported at once.
+    catalogue = functools.cache(functools.partial(_catalogue, config))  # once, and only where something reads it
     sources, known = [], {}  # (model, (queries, gallery)); {model: its evidence}
     reads = any(step.name == walk.CHOSEN or step.kwargs.get("fit_on") == "train" for step in steps)
     for name in member_names:
@@ -283,12 +294,10 @@ def run(config, workdir) -> dict:
     if sources:
         ids = {split: side.ids for split, side in zip(sides.SPLITS, sources[0][1], strict=True)}
     else:  # nothing but lexical
-        from retrieval_jax.data import loading
-
-        ids = {split: Ids.of(loading.load(config.data).split(split).ids) for split in sides.SPLITS}
-    index_kwargs = _index_kwargs(config, sources[0][1][1]) if sources else {}
+        ids = {split: Ids.of(catalogue().split(split).ids) for split in sides.SPLITS}
+    index_kwargs = _index_kwargs(config, catalogue, sources[0][1][1]) if sources else {}
     chooses = any(step.name == "fusion" and step.kwargs.get("weights") == "chosen" for step in steps)
-    judged = _judged(config, **ids) if chooses else None
+    judged = _judged(config, catalogue(), **ids) if chooses else None
     stages = []
 
     def fill(folder: pathlib.Path) -> None:
@@ -311,7 +320,7 @@ def run(config, workdir) -> dict:
 
         finished, beside = {}, ()
         if LEXICAL in (join if member_names else config.embed.models):
-            start, found = time.monotonic(), _lexical(config, **ids)
+            start, found = time.monotonic(), _lexical(config, catalogue(), **ids)
             kwargs = work_directory.plain(config.search.get("lexical") or {})
             entry = {"model": LEXICAL, "stage": BM25, "step": None, "kwargs": kwargs}
             found.save(folder / LEXICAL / BM25, **entry)

@@ -32,9 +32,7 @@ def clean(text: str) -> str:
       InputError: it is not text.
     """
     if not isinstance(text, str):
-        raise InputError(
-            f"a text is a str, not {type(text).__name__} ({short(repr(text))}); use '' where there is none"
-        )
+        raise InputError(f"a text is a str, not {type(text).__name__} ({short(repr(text))}); use '' for a missing text")
     text = text[:MOST_CHARACTERS]
     if not text.isascii():
         text = unicodedata.normalize("NFC", _INVISIBLE.sub("", _SURROGATE.sub(" ", text)))

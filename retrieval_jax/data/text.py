@@ -21,6 +21,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from retrieval_jax import brief
+from retrieval_jax.data import listing_texts
 from retrieval_jax.data.cleaning import MOST_CHARACTERS, clean, examine
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.info import Tokens
@@ -34,7 +35,6 @@ __all__ = [
     "clean",
     "examine",
     "load",
-    "of_listings",
     "of_run",
     "texts_of",
     "train",
@@ -223,7 +223,7 @@ def train(texts: Iterable[str], vocabulary: int = 8000, lowercase: bool = True) 
         raise InputError(f"a vocabulary of {vocabulary} tokens: give a number from {_LEAST} to {_MOST:,}")
     texts = [cleaned for text in texts if (cleaned := clean(text))]
     if not texts:
-        raise InputError("a tokenizer needs text to be trained on, and there is none: every text is empty")
+        raise InputError("cannot train a tokenizer: every text is empty")
     inner = tokenizers.Tokenizer(models.BPE())
     if lowercase:
         inner.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -293,50 +293,17 @@ def _read(path: pathlib.Path) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_file(str(path))
 
 
-def of_listings(split, columns: Sequence[str] = ("title",)) -> list[str]:
-    """Returns the text of listings: their titles, text columns, and the names of attributes and categories, joined.
-
-    Args:
-      split: `data.catalog.Split`.
-      columns: "title", names of text columns and attributes, and of category levels.
-
-    Returns:
-      n texts, "" for a listing of which nothing is known.
-
-    Raises:
-      InputError: the split has no such column, or one that holds numbers.
-    """
-    parts = [_texts(split, name) for name in columns]
-    return [" ".join(filter(None, texts)) for texts in zip(*parts, strict=True)] if parts else [""] * len(split)
-
-
-def _texts(split, name: str) -> list[str]:
-    if name in split.category_levels and split.categories is not None:
-        level = split.category_levels.index(name)
-        names = [*split.category_names[level], ""]  # -1, unknown, is the last
-        return [names[row] for row in split.categories[:, level]]
-    column = split.column(name)
-    if name not in split.column_names:
-        if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf"):
-            raise InputError(f"the column {name!r} of the {split.name} split holds numbers, and text is to be read")
-        return [text or "" for text in column]
-    names = [*split.column_names[name], ""]
-    if isinstance(column, Ragged):
-        return [" ".join(names[row] for row in column[number] if row >= 0) for number in range(len(column))]
-    return [names[row] for row in column]
-
-
 def texts_of(catalog, columns: Sequence[str] = ("title",)) -> list[str]:
     """Returns the text that a run learns words from: that of train listings, and the queries typed for them.
 
     Args:
       catalog: `data.catalog.Catalog`.
-      columns: see `of_listings`.
+      columns: see `listing_texts.of`.
 
     Raises:
       InputError: the train split has no such column, or all of the text is empty.
     """
-    found = of_listings(catalog.split("train"), columns)
+    found = listing_texts.of(catalog.split("train"), columns)
     if "queries/train" in catalog.tables:
         found += list(catalog.tables["queries/train"].columns["text"])
     if not any(found):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax.data import info as info_lib
-from retrieval_jax.data import text
+from retrieval_jax.data import listing_texts
 from retrieval_jax.data.examples import Examples
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.token_head import TokenHead
@@ -41,7 +41,7 @@ def examples(config, catalog, workdir):
     """
     options, split = parts.options(config.train, OPTIONS), catalog.split("train")
     tokenizer = parts.tokenizer(config, catalog, workdir)
-    texts, ids = text.of_listings(split, options["text_columns"]), list(split.ids)
+    texts, ids = listing_texts.of(split, options["text_columns"]), list(split.ids)
     if options["queries"] and "queries/train" in catalog.tables:
         typed = list(catalog.tables["queries/train"].columns["text"])
         texts, ids = texts + typed, ids + [f"query {number}" for number in range(len(typed))]
@@ -69,7 +69,7 @@ def columns(config, split, workdir=None):
 
     def encoded():
         tokenizer = parts.tokenizer(config, None, workdir)
-        return tokenizer, tokenizer.encode(text.of_listings(split, names["text_columns"]), names["length"])
+        return tokenizer, tokenizer.encode(listing_texts.of(split, names["text_columns"]), names["length"])
 
     def words():
         tokenizer, tokens = encoded()

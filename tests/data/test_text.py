@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from retrieval_jax.data import text
+from retrieval_jax.data import listing_texts, text
 from retrieval_jax.data.catalog import Catalog, Split, Table
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
@@ -183,13 +183,13 @@ def catalogue():
 
 
 def test_the_text_of_listings():
-    found = text.of_listings(catalogue().train, ("kind", "title", "brand", "colour", "parts"))
+    found = listing_texts.of(catalogue().train, ("kind", "title", "brand", "colour", "parts"))
     assert found == ["shoes red shoe Acme red sole lace", ""]
     assert text.texts_of(catalogue()) == ["red shoe", "", "typed"]
     with pytest.raises(InputError, match="'price' of the train split holds numbers"):
-        text.of_listings(catalogue().train, ("price",))
+        listing_texts.of(catalogue().train, ("price",))
     with pytest.raises(InputError, match="did you mean brand"):
-        text.of_listings(catalogue().train, ("brnd",))
+        listing_texts.of(catalogue().train, ("brnd",))
 
 
 def test_the_tokenizer_of_a_run(tmp_path):

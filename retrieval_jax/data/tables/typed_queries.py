@@ -24,7 +24,7 @@ def values(rows: Rows, entries: np.ndarray) -> dict[str, np.ndarray]:
     """Returns counts, positions and weights of some of the clicked ids, by their numbers.
 
     Args:
-      rows: of the table; without counts each is 1, and without positions or weights there are none. A weight that a
+      rows: of the table; without counts each is 1; positions and weights are optional. A weight that a
         row does not have is log(1 + count).
       entries: int [m], numbers among all clicked ids of the table.
     """

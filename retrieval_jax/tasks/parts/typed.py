@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from retrieval_jax.data import text as text_lib
+from retrieval_jax.data import listing_texts
 from retrieval_jax.tasks.parts.columns import columns as listing_columns
 from retrieval_jax.tasks.parts.text import TEXT, tokenizer
 
@@ -31,7 +31,7 @@ def columns(config, options, split, workdir, names: Sequence[str] = ("query", "p
     there |= {*(split.category_levels if split.categories is not None else ())}
 
     def products():
-        texts = text_lib.of_listings(split, options["text_columns"])
+        texts = listing_texts.of(split, options["text_columns"])
         return tokenizer(config, None, workdir).encode(texts, options["length"])
 
     def queries():
