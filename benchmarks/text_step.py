@@ -21,9 +21,10 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
+
+from train_step import in_process, spread
 
 VOCABULARY, ROWS, LENGTH, DEPTH, WIDTH, HEADS = 8000, 64, 32, 6, 384, 6
 DROPOUT, LEARNING_RATE, WEIGHT_DECAY, CLIP, EMA = 0.1, 1e-4, 0.05, 1.0, 0.99
@@ -268,10 +269,7 @@ def measure(system: str, arguments) -> dict:
         f"--attention={arguments.attention}",
     ]
     env = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{system} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return in_process(command, env, system)
 
 
 def main():
@@ -297,17 +295,13 @@ def main():
         for key in ("ms", "cpu_ms"):
             own = [timings[system][key] for timings in rounds]
             ratios = [timings[system][key] / timings["ours"][key] for timings in rounds]
-            cells += [_spread(own, 0), _spread(ratios, 2)]
+            cells += [spread(own, 0), spread(ratios, 2)]
         last = rounds[-1][system]
         losses = f"{last['first_loss']:.3f} | {last['last_loss']:.3f}"
         print(f"| {system} | {last['version']} | {' | '.join(cells)} | {losses} |", flush=True)
     step = statistics.median(timings["ours"]["ms"] for timings in rounds)
     ms = tokenizer_ms()
     print(f"\nThe tokenizer takes {ms:.2f} ms for {ROWS} texts of 1 to 20 words, {ms / step:.1%} of our step.")
-
-
-def _spread(values, digits) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -190,9 +190,14 @@ def measure(system: str, model: str, tunables: str, arguments) -> dict:
         f"--seconds={arguments.seconds}",
         *(["--forward"] if arguments.forward else []),
     ]
+    return in_process(command, env, system)
+
+
+def in_process(command: list[str], env: dict, system: str) -> dict:
+    """Returns what a timing in a new process printed last, as JSON."""
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{system} failed under {python}:\n{done.stderr}")
+        sys.exit(f"{system} failed under {command[0]}:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -239,14 +244,15 @@ def table(setting: str, rounds: list[dict]):
         by_processor = [a / timings["ours"]["cpu_ms"] for a, timings in zip(processor, rounds, strict=True)]
         last = rounds[-1][system]
         print(
-            f"| {system} | {last['version']} | {_spread(speeds, 1)} | {_spread(ratios, 2)} "
-            f"| {_spread(processor, 2)} | {_spread(by_processor, 2)} "
+            f"| {system} | {last['version']} | {spread(speeds, 1)} | {spread(ratios, 2)} "
+            f"| {spread(processor, 2)} | {spread(by_processor, 2)} "
             f"| {last['first_loss']:.3f} | {last['last_loss']:.3f} |",
             flush=True,
         )
 
 
-def _spread(values, digits) -> str:
+def spread(values, digits) -> str:
+    """Returns the median and the range of values as text."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
