@@ -334,7 +334,7 @@ class Model:
       step: step of the checkpoint.
       mesh: devices it runs on.
       space: name of the space that it embeds into, see `space`.
-      folder: the work directory; "" where there is none.
+      folder: the work directory; "" for a model that was not loaded from one.
     """
 
     config: ml_collections.ConfigDict

@@ -214,7 +214,7 @@ def per_query(
       "precision@K": share of the first K that are relevant, missing results counted as misses;
       "ndcg@K": normalised discounted cumulative gain: the gain at rank p counts 1 / log2(p + 1), relative to the best
       possible ranking.
-      And those of `names`: "mrr", "mrr@K": 1 / rank of the first relevant result, 0 if there is none; "recall@K" with K
+      And those of `names`: "mrr", "mrr@K": 1 / rank of the first relevant result, 0 without one; "recall@K" with K
       above 1: "mar@K" under the name that text retrieval uses; "map": average precision of the whole list over
       |relevant|, as trec_eval has it; "ndcg": of the whole list.
 

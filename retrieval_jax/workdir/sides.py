@@ -97,7 +97,7 @@ def of(config) -> dict[str, Side]:
 
 
 def regions(config) -> Side:
-    """Returns the run that finds the regions to embed (config.embed.regions); `run` is "" where there is none."""
+    """Returns the run that finds the regions to embed (config.embed.regions); `run` is "" if unset."""
     block = (config.get("embed") or {}).get("regions") or {}
     return Side(run=block.get("run", ""))
 

@@ -156,7 +156,7 @@ def tokenizer(weights: str) -> str:
       weights: see `place`.
 
     Raises:
-      InputError: there is none, or the hub cannot be reached.
+      InputError: a missing model, or a hub that cannot be reached.
     """
     name, path = place(weights)
     for filename in ("tokenizer.json", "vocab.json", "vocab.txt"):
