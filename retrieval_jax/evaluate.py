@@ -3,8 +3,9 @@
 Choices (number of steps, k1, ...) are made on the selection half of the queries and reported on the other half. A hash
 of the id assigns a query to its half, so the halves are the same in every run and for every model.
 
-Typed queries may have a truth with grades and scores of their own (config.evaluate.metrics, gain, unrated), and a
-column "kind", whose values are slices.
+Typed queries may have a truth with grades and scores of their own (config.evaluate.metrics, gain, unrated), and columns
+whose values are slices ("kind" and config.evaluate.slices). Edits, "this shirt, but in denim", are also scored by what
+they changed and kept (config.evaluate.edits).
 
 Every mean comes with a 95 % interval (seeded bootstrap over queries) and with the means of slices of the queries: by
 number of relevant listings and by category. Near-duplicate pictures between train and gallery, and between queries and
@@ -31,14 +32,14 @@ from retrieval_jax.data import fields, loading, saved_fields
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.duplicates import thumbnails
-from retrieval_jax.embeddings import Ids, writer
+from retrieval_jax.embeddings import Embeddings, Ids, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.scoring import attributes, metrics, slices, step_effects, submission, tables
+from retrieval_jax.scoring import attributes, edits, metrics, slices, step_effects, submission, tables
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 from retrieval_jax.workdir import checks, preflight, sides
 
-KIND = "kind"  # the column of the queries whose values are slices
+EDITS = {"kept": ("type",), "similarity": "colour_and_edges"}  # config.evaluate.edits of older configs
 SLICED = ("mar@10", "mar@10_capped", "recall@1", "map@10", "precision@10", "ndcg@10")
 SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
 DEFINITIONS = {
@@ -50,6 +51,7 @@ DEFINITIONS = {
     "ndcg@K": "discounted cumulative gain of the first K (a hit at rank p counts 1 / log2(p + 1)) over the best "
     "possible, mean over queries",
     "precision@K": "share of the first K that are relevant, mean over queries",
+    "hit@K": "share of queries with any relevant listing among the first K (R@K of composed retrieval)",
     "mrr, mrr@K": "1 / rank of the first relevant result (among the first K), 0 without one, mean over queries",
     "recall@K": "with K above 1: mar@K, under the name that text retrieval uses",
     "map, ndcg": "of the whole list that was retrieved; map over the number of relevant listings, as trec_eval has it",
@@ -57,6 +59,11 @@ DEFINITIONS = {
     "*_low, *_high": "95 % interval of the mean: percentiles over bootstrap resamples of the queries",
     "slices": "the same over slices of the queries: by number of relevant listings, and by every category level (of "
     "the query or, if queries have no categories, of its first relevant listing)",
+    "edits": "queries that ask for a listing with a change, by stage and by the values of kind and of "
+    "config.evaluate.slices. right@K: share of the first K with the wanted value in the edited field and without the "
+    "unwanted one; kept@K: share with the reference's values in the fields that should stay; similarity@K: mean cosine "
+    "over pairs of the first K by an outside model (average intra-list similarity), similarity_distinct@K: without "
+    "pairs of near-duplicate pictures, near_duplicates@K: their share",
     "near_duplicates": "listings whose picture, as 8 x 8 mean colours, differs from one on the other side by at most "
     "max_difference of its own contrast (root mean square); nothing is removed",
     "steps": "change in mar@10_capped by a step that trusts neighbours over the stage before it, query by query, with "
@@ -113,30 +120,6 @@ def score(
     }
 
 
-def query_slices(catalog, truth: Truth) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the slices of a catalogue's queries, {kind: {slice: bool [Q]}}.
-
-    Args:
-      catalog: with queries and truth; if the queries have no categories, the gallery's are used.
-      truth: ground truth of the queries.
-    """
-    out = {"relevant listings": slices.by_relevant(truth.num_relevant)}
-    if KIND in catalog.query.columns:  # of typed queries: broad, narrow, misspelt ...
-        column, names = catalog.query.columns[KIND], catalog.query.column_names.get(KIND)
-        if names is None:
-            names, column = np.unique(np.asarray(column, str), return_inverse=True)
-        out = {KIND: slices.by_category(np.asarray(column), [str(name) for name in names]), **out}
-    codes = catalog.query.categories
-    if codes is None and catalog.gallery.categories is not None:
-        has = truth.num_relevant > 0
-        codes = np.full((len(truth), catalog.gallery.categories.shape[1]), -1)
-        codes[has] = catalog.gallery.categories[truth.rows[truth.indptr[:-1][has]]]
-    if codes is not None:
-        for level, name in enumerate(catalog.category_levels):
-            out[f"category {name}"] = slices.by_category(codes[:, level], catalog.category_names[level])
-    return out
-
-
 def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tuple[dict, np.ndarray]:
     """Finds queries and train listings that have a near-duplicate picture in the gallery.
 
@@ -155,7 +138,7 @@ def find_duplicates(config, workdir: pathlib.Path, catalog, truth: Truth) -> tup
     limit, most = settings.get("max_difference", -1.0), settings.get("train_listings", 0)
     if limit < 0:
         return {"not_checked": "config.evaluate.near_duplicates.max_difference is below 0"}, nothing
-    found = _thumbnails(config, workdir, truth)
+    found = _thumbnails(config, workdir, {"query": truth.query_ids, "gallery": truth.gallery_ids})
     if found is None:
         why = "no model here has thumbnails of both queries and gallery: text has none; otherwise embed again"
         return {"not_checked": why}, nothing
@@ -224,8 +207,8 @@ def attribute_scores(workdir: pathlib.Path, catalog) -> dict:
     return out
 
 
-def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
-    """Returns the thumbnails of queries and gallery from a model of this run or of a member; None if there are none."""
+def _thumbnails(config, workdir: pathlib.Path, ids: dict[str, Sequence[str]]) -> list[np.ndarray] | None:
+    """Returns the thumbnails of splits, {name: ids}, from a model of this run or of a member; None without them."""
     folders = [
         dict.fromkeys(sides.SPLITS, work_directory.member_folder(workdir, name) / "embeddings" / sides.MODEL)
         for name in work_directory.members(config)
@@ -233,12 +216,45 @@ def _thumbnails(config, workdir: pathlib.Path, truth: Truth):
     for model in (config.get("embed") or {}).get("models", ()):
         chosen = {split: side.folder if model == sides.MODEL else model for split, side in sides.of(config).items()}
         folders.append({split: workdir / "embeddings" / name for split, name in chosen.items()})
-    ids = {"query": truth.query_ids, "gallery": truth.gallery_ids}
     for both in folders:
-        found = [writer.thumbnails(folder / split, ids[split]) for split, folder in both.items()]
+        found = [writer.thumbnails(both[split] / split, names) for split, names in ids.items()]
         if all(side is not None for side in found):
             return found
     return None
+
+
+def edit_scores(config, workdir: pathlib.Path, catalog, rankings: dict, parts: dict) -> dict:
+    """Scores edits by what they changed and kept, and by how alike their results are.
+
+    Args:
+      config: evaluate.edits: kept (names of fields), similarity (model whose embeddings of the gallery are compared);
+        evaluate.near_duplicates.
+      workdir: the work directory.
+      catalog: its catalogue.
+      rankings: {(model, stage): `Ranking`}.
+      parts: {kind: {slice: bool [Q]}}.
+
+    Returns:
+      See `edits.evaluate`, with "similarity_of" (a model) or "similarity_not_measured" (why); {} where queries are not
+      edits.
+    """
+    if not edits.there(catalog):
+        return {}
+    settings = {**EDITS, **dict(config.evaluate.get("edits", None) or {})}
+    model, gallery_ids, of = settings["similarity"], Ids.of(catalog.gallery.ids), {}
+    vectors, noted = None, _thumbnails(config, workdir, {"gallery": gallery_ids})
+    if not model:
+        of["similarity_not_measured"] = "config.evaluate.edits.similarity is empty"
+    elif not (folder := workdir / "embeddings" / model / "gallery").exists():
+        of["similarity_not_measured"] = f"the gallery is not embedded by {model!r}: add it to config.embed.models"
+    elif (found := Embeddings.load(folder)).ids != gallery_ids:
+        of["similarity_not_measured"] = f"{folder} is of another gallery: embed again"
+    else:
+        of["similarity_of"], vectors = model, found.vectors
+    limit = dict(config.evaluate.get("near_duplicates", None) or {}).get("max_difference", -1.0)
+    thumbs = None if noted is None or limit < 0 else noted[0]
+    asked = edits.of_catalog(catalog, tuple(settings["kept"]), fields.read)
+    return {**edits.evaluate(rankings, asked, parts, vectors, thumbs, limit), **of}
 
 
 def check(config, workdir) -> None:
@@ -250,14 +266,19 @@ def check(config, workdir) -> None:
     """
     checks.check(config)
     metrics.parse(tuple(config.evaluate.get("metrics", ())), "config.evaluate.metrics")
-    preflight.catalogue(config, workdir, *sides.SPLITS)
+    catalog = preflight.catalogue(config, workdir, *sides.SPLITS)
+    if catalog is not None:
+        slices.check_columns(catalog, tuple(config.evaluate.get("slices", ())))
+        if edits.there(catalog):
+            edits.check_kept(catalog, dict(config.evaluate.get("edits", None) or EDITS)["kept"])
 
 
 def run(config, workdir) -> dict:
     """Scores every ranking of the work directory and writes metrics.json and submission.csv.
 
     Args:
-      config: data, evaluate.ks, metrics, gain, unrated, selection_share, submission_stage ("stage" or "model/stage").
+      config: data, evaluate.ks, metrics, gain, unrated, selection_share, submission_stage ("stage" or "model/stage"),
+        slices, edits.
       workdir: the work directory, with rankings.
 
     Returns:
@@ -304,7 +325,8 @@ def run(config, workdir) -> dict:
     metrics.parse(names, "config.evaluate.metrics")
     graded = {"gain": settings.get("gain", "exponential"), "unrated": settings.get("unrated", "zero")}
     selection = metrics.selection_half(truth.query_ids, settings.selection_share)
-    parts, draws = query_slices(catalog, truth), settings.get("draws", 1000)
+    columns, draws = tuple(settings.get("slices", ())), settings.get("draws", 1000)
+    parts = slices.of_catalog(catalog, truth, columns)
     rows = [
         {
             "model": stage[0],
@@ -321,6 +343,8 @@ def run(config, workdir) -> dict:
         main["without_near_duplicates"] = metrics.summary(each, clean, draws=draws)
     chance = metrics.chance(truth)
     predicted = attribute_scores(workdir, catalog)
+    by = {name: found for name, found in parts.items() if name in (slices.KIND, *columns)}
+    edited = edit_scores(config, workdir, catalog, rankings, by)
     for entry in trusting:
         before, after = (rankings[entry["model"], entry[name]] for name in ("before", "stage"))
         entry.update(step_effects.effect(before, after, truth))
@@ -335,6 +359,7 @@ def run(config, workdir) -> dict:
             "submission_stage": "/".join(submitted),
             "near_duplicates": duplicates,
             **({"attributes": predicted} if predicted else {}),
+            **({"edits": edited} if edited else {}),
         },
     )
     tables.print_scores(rows, names)
@@ -349,6 +374,7 @@ def run(config, workdir) -> dict:
         print(f"evaluate: {step_effects.sentence(entry)}")
     tables.print_duplicates(duplicates, main)
     tables.print_attributes(predicted)
+    tables.print_edits(edited)
     if sentence := work_directory.smoke_run(config):
         print(f"evaluate: {sentence}")
     last = rows[-1]

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+import edited_catalogue
 from retrieval_jax import evaluate
 from retrieval_jax.data import loading
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures, Ragged
-from retrieval_jax.embeddings import Ids, writer
+from retrieval_jax.embeddings import Embeddings, Ids, writer
 from retrieval_jax.errors import InputError
-from retrieval_jax.scoring import metrics, submission
+from retrieval_jax.scoring import intra_list, metrics, submission
 from retrieval_jax.scoring.ranking import Ranking, Truth
 from retrieval_jax.workdir import sides
 
@@ -225,3 +226,36 @@ def test_near_duplicates_are_counted_and_shown_but_not_removed(made, capsys):
     written = json.loads((workdir / "metrics.json").read_text())
     assert "text has none" in written["near_duplicates"]["not_checked"]
     assert "without_near_duplicates" not in written["stages"][-1]
+
+
+def test_edits_are_scored_by_what_they_changed_and_kept(tmp_path, monkeypatch, capsys):
+    kinds = np.array([0, 0, 1, 1, 1, 0, 0])
+    found = edited_catalogue.catalogue(kind=kinds, phrasing=["seen", "unseen", "", "seen", "seen", "seen", "seen"])
+    found.column_names["kind"] = ["colour", "part"]
+    monkeypatch.setattr(loading, "load", lambda config_data: found)
+    ranking = edited_catalogue.ranking(found)
+    ranking.save(tmp_path / "rankings" / "trained" / "cosine")
+    stages = {"stages": [{"model": "trained", "stage": "cosine"}]}
+    (tmp_path / "rankings" / "rankings.json").write_text(json.dumps(stages))
+    config = make_config(slices=("phrasing",), edits={"kept": ("type",), "similarity": "colour_and_edges"})
+    evaluate.run(config, tmp_path)
+    assert "the gallery is not embedded by 'colour_and_edges': add it" in capsys.readouterr().out
+    vectors = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    Embeddings(found.gallery.ids, vectors).save(tmp_path / "embeddings" / "colour_and_edges" / "gallery")
+    evaluate.run(config, tmp_path)
+    printed = capsys.readouterr().out
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    scores = written["edits"]["stages"][0]
+    assert written["edits"]["counts"]["scored"] == 4 and written["edits"]["similarity_of"] == "colour_and_edges"
+    assert scores["right@10"] == pytest.approx((2 + 2 + 3 + 3) / 40) and scores["right@10_scored"] == 4
+    assert scores["slices"]["kind"]["part"]["right@10"] == pytest.approx(0.3)
+    assert scores["slices"]["phrasing"]["unseen"]["right@10"] == pytest.approx(0.2)
+    wanted = intra_list.similarity(ranking, vectors)["similarity@10"].mean()
+    assert scores["similarity@10"] == pytest.approx(wanted)
+    assert set(written["stages"][0]["slices"]) >= {"kind", "phrasing"}
+    for words in ("4 of 7 edits are scored", "trained cosine by phrasing", "right@10", "by colour_and_edges"):
+        assert words in printed
+    with pytest.raises(InputError, match=r"the queries have no column 'phrase'; did you mean phrasing"):
+        evaluate.run(make_config(slices=("phrase",)), tmp_path)
+    with pytest.raises(InputError, match=r"config.evaluate.edits.kept: the gallery has no field 'kind'"):
+        evaluate.run(make_config(edits={"kept": ("kind",), "similarity": ""}), tmp_path)

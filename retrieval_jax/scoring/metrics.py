@@ -26,7 +26,9 @@ MOST_DEPTH = 1_000_000  # of a score: one discount per rank is kept in memory
 GAINS = ("exponential", "linear")
 UNRATED = ("zero", "condensed")
 # Scores by name; K is a depth. Without one, a score is of the whole list that was retrieved.
-NAMES = ("mrr", "mrr@K", "map", "map@K", "ndcg", "ndcg@K", "precision@K", "recall@K", "mar@K", "mar@K_capped")
+NAMES = (
+    *("mrr", "mrr@K", "map", "map@K", "ndcg", "ndcg@K", "precision@K", "recall@K", "hit@K", "mar@K", "mar@K_capped"),
+)
 MOST_GRADE = 64  # with the exponential gain, which doubles with each grade
 
 
@@ -221,8 +223,9 @@ def per_query(
       "ndcg@K": normalised discounted cumulative gain: the gain at rank p counts 1 / log2(p + 1), relative to the best
       possible ranking.
       And those of `names`: "mrr", "mrr@K": 1 / rank of the first relevant result, 0 without one; "recall@K" with K
-      above 1: "mar@K" under the name that text retrieval uses; "map": average precision of the whole list over
-      |relevant|, as trec_eval has it; "ndcg": of the whole list.
+      above 1: "mar@K" under the name that text retrieval uses; "hit@K": 1 if any of the first K is relevant, else 0
+      (R@K of composed retrieval); "map": average precision of the whole list over |relevant|, as trec_eval has it;
+      "ndcg": of the whole list.
 
     Raises:
       InputError: ranking and truth do not match, a K below 1, or an unknown name.
@@ -248,7 +251,7 @@ def per_query(
         if name == "mrr":
             rank = first.argmax(1) + 1.0 if first.shape[1] else np.ones(len(first))
             return np.where(none, np.nan, first.any(1) / rank)
-        if name == "recall" and k == 1:
+        if name == "hit" or (name == "recall" and k == 1):
             return np.where(none, np.nan, first.any(1))
         if name in ("mar", "recall"):
             return first.sum(1) / relevant

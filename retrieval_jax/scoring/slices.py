@@ -6,12 +6,60 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval_jax import arguments
+from retrieval_jax import arguments, pairs
 from retrieval_jax.errors import InputError
 
 RELEVANT = ((1, 1), (2, 2), (3, 5), (6, 10), (11, None))  # numbers of relevant listings, inclusive
 MOST = 50  # slices per category level; queries of any further categories go to "(other)"
 OTHER, UNKNOWN = "(other)", "(unknown)"
+KIND = "kind"  # the column of the queries whose values are always slices
+
+
+def of_catalog(catalog, truth, columns: Sequence[str] = ()) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the slices of a catalogue's queries, {kind: {slice: bool [Q]}}: by the column "kind" and further columns,
+    by number of relevant listings, and by category.
+
+    Args:
+      catalog: a `Catalog` with queries; if the queries have no categories, the gallery's are used.
+      truth: ground truth of the queries, a `ranking.Truth`.
+      columns: names of further columns of the queries whose values are slices.
+
+    Raises:
+      InputError: see `check_columns`.
+    """
+    check_columns(catalog, columns)
+    query, out = catalog.query, {}
+    for column in dict.fromkeys((*([KIND] if KIND in query.columns else []), *columns)):
+        codes, names = query.columns[column], query.column_names.get(column)
+        if names is None:  # a column of text
+            names, codes = np.unique(np.asarray(codes, str), return_inverse=True)
+        out[column] = by_category(np.asarray(codes), [str(name) for name in names])
+    out["relevant listings"] = by_relevant(truth.num_relevant)
+    codes = query.categories
+    if codes is None and catalog.gallery.categories is not None:
+        has = truth.num_relevant > 0
+        codes = np.full((len(truth), catalog.gallery.categories.shape[1]), -1)
+        codes[has] = catalog.gallery.categories[truth.rows[truth.indptr[:-1][has]]]
+    if codes is not None:
+        for level, name in enumerate(catalog.category_levels):
+            out[f"category {name}"] = by_category(codes[:, level], catalog.category_names[level])
+    return out
+
+
+def check_columns(catalog, columns: Sequence[str]) -> None:
+    """Raises InputError where queries lack a column, or it has numbers or several values, which make no slices."""
+    query = catalog.query
+    for name in columns:
+        if name not in query.columns:
+            raise InputError(
+                f"config.evaluate.slices: the queries have no column {name!r}{pairs.near(name, query.columns)}"
+            )
+        numbers = isinstance(query.columns[name], np.ndarray) and name not in query.column_names
+        if numbers or hasattr(query.columns[name], "indptr"):
+            raise InputError(
+                f"config.evaluate.slices: the column {name!r} has {'numbers' if numbers else 'several values'}; "
+                "slices need one name per query, so declare it as a category or as text"
+            )
 
 
 def by_relevant(num_relevant: np.ndarray) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import rich.console
 import rich.table
 
 from retrieval_jax.duplicates import thumbnails
+from retrieval_jax.scoring import edits
 
 SHOWN_SLICES = 12  # a longer table is not printed
 MAIN = "mar@10_capped"  # the score of pictures that intervals are printed of
@@ -66,6 +67,35 @@ def print_slices(row: dict, names: Sequence[str] = ()) -> None:
             numbers = (_number(scores[column]) for column in columns)
             table.add_row(name, f"{scores['num_scored']:,}", *numbers, _interval(scores, main))
         show(table)
+
+
+def print_edits(found: dict) -> None:
+    """Prints the scores of edits: one line per model and stage, then the last stage by slices.
+
+    Args:
+      found: "edits" of metrics.json; {} where queries are not edits.
+    """
+    if not found:
+        return
+    names, last = found["names"], found["stages"][-1]
+    lines = [((row["model"], row["stage"]), row) for row in found["stages"]]
+    print(f"evaluate: {edits.sentence(found['counts'])}")
+    groups = [("edits", ("model", "stage"), lines)]
+    for kind, slices in last["slices"].items():
+        if 1 < len(slices) <= SHOWN_SLICES:
+            title = f"edits: {last['model']} {last['stage']} by {kind}"
+            groups.append((title, (kind,), [((name,), row) for name, row in slices.items()]))
+    for title, heads, rows in groups:
+        table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
+        for name in (*heads, *names):
+            table.add_column(name, justify="left" if name in heads else "right", no_wrap=name in heads)
+        for cells, row in rows:
+            table.add_row(*cells, *(_number(row[name]) for name in names))
+        show(table)
+    if "similarity_of" in found:
+        print(f"evaluate: similarity is the mean cosine between a query's results by {found['similarity_of']}")
+    else:
+        print(f"evaluate: the similarity of results was not measured: {found['similarity_not_measured']}")
 
 
 def show(table: rich.table.Table, width: int = 120) -> None:

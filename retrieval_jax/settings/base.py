@@ -183,6 +183,10 @@ def defaults() -> ConfigDict:
     config.evaluate.metrics = ()
     config.evaluate.gain = "exponential"
     config.evaluate.unrated = "zero"
+    config.evaluate.slices = ()  # columns of the queries whose values are scored apart, beside "kind"
+    # Of queries that are edits ("this shirt, but in denim"): fields that should stay, and the embedding of the gallery,
+    # one of embed.models that is not judged itself, by which the likeness of results is measured ("" for none).
+    config.evaluate.edits = ConfigDict({"kept": ("type",), "similarity": "colour_and_edges"})
     config.evaluate.submission_stage = ""  # "stage" or "model/stage"; empty for the last
     config.evaluate.selection_share = 0.5  # of the queries, to make choices on; results are reported on the others
     config.evaluate.draws = 1000  # bootstrap resamples of the queries, for the confidence intervals; 0 for none

@@ -45,6 +45,8 @@ BEFORE = {
     "evaluate.metrics": [],
     "evaluate.gain": "exponential",
     "evaluate.unrated": "zero",
+    "evaluate.slices": [],
+    "evaluate.edits": {"kept": ["type"], "similarity": "colour_and_edges"},
 }
 # Those of FREE that say where the data lies: they may change where the content was recorded and is the same.
 PLACES = tuple(name for name in FREE if name.startswith("data.kwargs."))
