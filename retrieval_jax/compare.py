@@ -24,10 +24,10 @@ import rich.box
 import rich.table
 
 from retrieval_jax import arguments, workdir
-from retrieval_jax.data import loading
+from retrieval_jax.data import fields, loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.scoring import bootstrap, metrics, tables
+from retrieval_jax.scoring import bootstrap, edits, metrics, tables
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 
 METRICS = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
@@ -35,7 +35,12 @@ NOISE = 0.05  # a difference with this p or more is called noise
 
 
 def scores(
-    folder: pathlib.Path, stage: str, truth: Truth, names: Sequence[str], graded: Mapping[str, str] | None = None
+    folder: pathlib.Path,
+    stage: str,
+    truth: Truth,
+    names: Sequence[str],
+    graded: Mapping[str, str] | None = None,
+    asked: edits.Asked | None = None,
 ) -> tuple[str, dict[str, np.ndarray]]:
     """Scores one ranking of a work directory, query by query.
 
@@ -43,8 +48,9 @@ def scores(
       folder: the work directory.
       stage: "stage" or "model/stage", "" for the last.
       truth: ground truth of the catalogue.
-      names: names of scores, see `metrics.per_query`.
+      names: names of scores, see `metrics.per_query`, and those of edits, see `edits.per_query`.
       graded: its arguments gain and unrated.
+      asked: what the queries ask for where they are edits, else None.
 
     Returns:
       "model/stage", and {name: [Q]}.
@@ -54,10 +60,13 @@ def scores(
     """
     found = matching_stages(list_stages(folder), stage, f"{folder}: --stage")[-1]
     names = [arguments.text(name, "names", "compare", "mar@10_capped") for name in names]
-    metrics.parse(names, "compare")
+    of_edits = [name for name in names if asked is not None and edits.is_name(name)]
+    others = [name for name in names if name not in of_edits]
+    metrics.parse(others, "compare")
     ranking = Ranking.load(folder / "rankings" / found[0] / found[1])
     try:
-        each = metrics.per_query(ranking, truth, (), names, **(graded or {}))
+        each = metrics.per_query(ranking, truth, (), others, **(graded or {}))
+        each |= edits.named(ranking, asked, of_edits) if of_edits else {}
     except InputError as error:
         raise InputError(f"{folder}: {error}; runs can be compared on one catalogue only") from error
     return "/".join(found), {name: each[name] for name in names}
@@ -73,6 +82,7 @@ def compare(
     names: Sequence[str] = METRICS,
     chosen: np.ndarray | None = None,
     graded: Mapping[str, str] | None = None,
+    asked: edits.Asked | None = None,
 ) -> dict:
     """Compares two recipes on the same queries.
 
@@ -85,6 +95,7 @@ def compare(
       names: names of scores; the verdict is about the first.
       chosen: bool [Q], which queries to compare; all by default.
       graded: arguments gain and unrated of `metrics.per_query`.
+      asked: see `scores`.
 
     Returns:
       "new" and "old": {"runs", "stages"}; "scores": {name: {"new", "old": means, "new_seeds", "old_seeds": the mean of
@@ -107,7 +118,7 @@ def compare(
             "(with --half, see config.evaluate.selection_share)"
         )
     for side, folders, wanted in (("new", new, stage), ("old", old, stage if old_stage is None else old_stage)):
-        sides[side] = [scores(pathlib.Path(folder), wanted, truth, names, graded) for folder in folders]
+        sides[side] = [scores(pathlib.Path(folder), wanted, truth, names, graded, asked) for folder in folders]
     chosen = np.ones(len(truth), bool) if chosen is None else chosen
     out = {
         side: {"runs": [str(folder) for folder in folders], "stages": [found for found, _ in sides[side]]}
@@ -190,10 +201,14 @@ def main(given) -> None:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
     config = ml_collections.ConfigDict(workdir.read_config(given.against[0]))
-    truth = loading.load(config.data).truth
+    catalog = loading.load(config.data)
+    truth = catalog.truth
     if truth is None:
         raise InputError(f"the catalogue of {given.against[0]} has no ground truth, so nothing can be compared")
-    settings = config.get("evaluate") or {}
+    settings, asked, names = config.get("evaluate") or {}, None, list(given.metrics)
+    if edits.there(catalog):
+        asked = edits.of_catalog(catalog, tuple((settings.get("edits") or {}).get("kept", ())), fields.read)
+        names += ["hit@10", *edits.names(asked)] if names == list(METRICS) else []
     half = metrics.selection_half(truth.query_ids, settings.get("selection_share", 0.5))
     chosen = {"all": None, "selection": half, "report": ~half}[given.half]
     found = compare(
@@ -202,9 +217,10 @@ def main(given) -> None:
         truth,
         stage=given.stage,
         old_stage=given.against_stage,
-        names=given.metrics,
+        names=names,
         chosen=chosen,
         graded={name: settings[name] for name in ("gain", "unrated") if name in settings},
+        asked=asked,
     )
     print_comparison(found)
     if given.out:

@@ -1,18 +1,20 @@
 """Comparing two recipes: noise is called noise, and real differences are not."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+import edited_catalogue
 from retrieval_jax import compare
 from retrieval_jax.__main__ import main
-from retrieval_jax.data import loading
+from retrieval_jax.data import fields, loading
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.scoring import metrics
+from retrieval_jax.scoring import edits, metrics
 from retrieval_jax.scoring.ranking import Ranking, Truth
 
 QUERIES, GALLERY = [f"q{row}" for row in range(300)], [f"g{row}" for row in range(100)]
@@ -134,3 +136,30 @@ def test_runs_of_another_catalogue_are_rejected(runs):
     other = Truth.from_lists(QUERIES, [*GALLERY[:-1], "else"], [["else"]] * 300)
     with pytest.raises(InputError, match="a different gallery"):
         compare.compare(runs("new", 0.5), runs("earlier", 0.5), other)
+
+
+def test_edits_are_compared_by_what_they_changed_and_kept(tmp_path, monkeypatch, capsys):
+    found = edited_catalogue.catalogue()
+    monkeypatch.setattr(loading, "load", lambda block: found)
+    asked = edits.of_catalog(found, ("type",), fields.read)
+    runs, rankings = [], []
+    for number in range(2):
+        ranking = edited_catalogue.ranking(found)
+        rows = np.where(ranking.item_rows == 1, 4 if number else 1, ranking.item_rows)
+        rankings.append(dataclasses.replace(ranking, item_rows=rows))
+        folder = tmp_path / str(number)
+        rankings[-1].save(folder / "rankings" / "trained" / "cosine")
+        stages = {"stages": [{"model": "trained", "stage": "cosine"}]}
+        (folder / "rankings" / "rankings.json").write_text(json.dumps(stages))
+        settings = {"data": {}, "evaluate": {"edits": {"kept": ("type",), "similarity": ""}}}
+        (folder / "config.json").write_text(ConfigDict(settings).to_json())
+        runs.append(str(folder))
+    main(["compare", runs[1], "--against", runs[0], f"--out={tmp_path / 'out.json'}"])
+    written = json.loads((tmp_path / "out.json").read_text())["scores"]
+    assert list(written) == [*compare.METRICS, "hit@10", "right@10", "kept@10"]
+    new, old = (edits.per_query(ranking, asked)["kept@10"] for ranking in rankings[::-1])
+    assert written["kept@10"]["difference"] == pytest.approx(np.nanmean(new - old)) and written["kept@10"]["losses"]
+    assert written["right@10"]["num_scored"] == 4 and "kept@10" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["compare", runs[1], "--against", runs[0], "--metrics", "kept_colour@5"])
+    assert "no score named 'kept_colour@5'" in capsys.readouterr().err

@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -199,9 +200,35 @@ def stays(asked: Asked, rows: np.ndarray, field: str) -> tuple[np.ndarray, np.nd
 
 
 def names(asked: Asked, depth: int = DEPTH) -> list[str]:
-    """Returns the names of the scores of `per_query`."""
-    each = [f"kept_{field}@{depth}" for field in asked.kept] if len(asked.kept) > 1 else []
-    return [f"right@{depth}", *([f"kept@{depth}"] if asked.kept else []), *each]
+    """Returns the names of the scores of `per_query` that any query has."""
+    none = np.zeros((len(asked), 0), np.int64)
+    kept = [field for field in asked.kept if stays(asked, none, field)[1].any()]
+    each = [f"kept_{field}@{depth}" for field in kept] if len(asked.kept) > 1 else []
+    return [*([f"right@{depth}"] if asked.scored.any() else []), *([f"kept@{depth}"] if kept else []), *each]
+
+
+def is_name(name: str) -> bool:
+    """Returns whether a score has the form of those of `per_query`."""
+    return re.fullmatch(r"(right|kept|kept_.+)@[1-9][0-9]{0,6}", name) is not None
+
+
+def named(ranking: Ranking, asked: Asked, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns scores of `per_query` by their names, at any depth.
+
+    Args:
+      ranking, asked: see `per_query`.
+      wanted: names such as "right@10" (see `is_name`).
+
+    Raises:
+      InputError: there is no such score.
+    """
+    out = {}
+    for name in wanted:
+        found = per_query(ranking, asked, int(name.rpartition("@")[2]))
+        if name not in found:
+            raise InputError(f"edits: there is no score named {name!r}{pairs.near(name, found)}")
+        out[name] = found[name]
+    return out
 
 
 def per_query(ranking: Ranking, asked: Asked, depth: int = DEPTH) -> dict[str, np.ndarray]:
