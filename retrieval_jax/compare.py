@@ -207,7 +207,7 @@ def main(given) -> None:
         raise InputError(f"the catalogue of {given.against[0]} has no ground truth, so nothing can be compared")
     settings, asked, names = config.get("evaluate") or {}, None, list(given.metrics)
     if edits.there(catalog):
-        asked = edits.of_catalog(catalog, tuple((settings.get("edits") or {}).get("kept", ())), fields.read)
+        asked = edits.of_catalog(catalog, tuple(edits.settings(config)["kept"]), fields.read)
         names += ["hit@10", *edits.names(asked)] if names == list(METRICS) else []
     half = metrics.selection_half(truth.query_ids, settings.get("selection_share", 0.5))
     chosen = {"all": None, "selection": half, "report": ~half}[given.half]

@@ -39,7 +39,6 @@ from retrieval_jax.scoring import attributes, edits, metrics, slices, step_effec
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 from retrieval_jax.workdir import checks, preflight, sides
 
-EDITS = {"kept": ("type",), "similarity": "colour_and_edges"}  # config.evaluate.edits of older configs
 SLICED = ("mar@10", "mar@10_capped", "recall@1", "map@10", "precision@10", "ndcg@10")
 SUMMARY = ("mar@10", "mar@10_capped", "recall@1", "map@10", "num_queries", "num_scored", "num_without_relevant")
 DEFINITIONS = {
@@ -240,7 +239,7 @@ def edit_scores(config, workdir: pathlib.Path, catalog, rankings: dict, parts: d
     """
     if not edits.there(catalog):
         return {}
-    settings = {**EDITS, **dict(config.evaluate.get("edits", None) or {})}
+    settings = edits.settings(config)
     model, gallery_ids, of = settings["similarity"], Ids.of(catalog.gallery.ids), {}
     vectors, noted = None, _thumbnails(config, workdir, {"gallery": gallery_ids})
     if not model:
@@ -270,7 +269,7 @@ def check(config, workdir) -> None:
     if catalog is not None:
         slices.check_columns(catalog, tuple(config.evaluate.get("slices", ())))
         if edits.there(catalog):
-            edits.check_kept(catalog, dict(config.evaluate.get("edits", None) or EDITS)["kept"])
+            edits.check_kept(catalog, edits.settings(config)["kept"])
 
 
 def run(config, workdir) -> dict:

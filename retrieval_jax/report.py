@@ -30,10 +30,11 @@ from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.index import attribute
-from retrieval_jax.pages import attributes, charts, chosen, explained, fields, joined, rows, score_table
+from retrieval_jax.pages import attributes, charts, chosen, edits, explained, fields, joined, rows, score_table
 from retrieval_jax.pages.parts import absent, choose, duration, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
 from retrieval_jax.postprocess import choosing, fused
+from retrieval_jax.scoring import edits as edit_scores
 from retrieval_jax.scoring import metrics, written
 from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
 from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record, smoke_run
@@ -86,6 +87,7 @@ def run(config, workdir) -> dict:
     fixed = [
         _header(config, catalog, scores, names, stages),
         section("Scores", table),
+        *edits.sections(written.edits(workdir)),
         _chosen_section(workdir),
         _curve_section(config, workdir, stages),
         attributes.mined_section(workdir, _elsewhere(config)),
@@ -288,10 +290,15 @@ def _retrieval_section(config, workdir, catalog, picture) -> str:
         )
     body = f"<p>{escape(words)}</p>"
     relevant = rows.relevant_rows(ranking, truth, [row for part in parts for row in part[2]])
+    changes = None
+    if edit_scores.there(catalog):
+        asked = edit_scores.of_catalog(catalog, tuple(edit_scores.settings(config)["kept"]), field_lib.read)
+        changes = functools.partial(edit_scores.notes, asked)
+        body += f"<p>{escape(rows.EDITS)}</p>"
     for heading, note, shown, with_missed in parts:
         body += f"\n<h3>{heading}</h3>" + (f'<p class="note">{note}</p>' if note else "")
         body += "\n".join(
-            rows.row_html(catalog, ranking, row, relevant.get(row), with_missed, picture) for row in shown
+            rows.row_html(catalog, ranking, row, relevant.get(row), with_missed, picture, changes) for row in shown
         )
     return section("Retrieval", body)
 

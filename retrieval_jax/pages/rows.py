@@ -15,6 +15,11 @@ from retrieval_jax.scoring.ranking import Ranking, Truth
 
 COLUMNS = 10
 QUERY = "query"  # text column of typed queries
+WORDS = "words"  # text column of edits: what to change in the listing whose picture is the query's
+EDITS = (
+    "Each query is the picture of a listing, which is never a result, and the words beneath it. Under a result stand "
+    "the field that the words edit, with a tick where its value is as asked, and the fields that should stay."
+)
 escape = html.escape
 
 
@@ -86,7 +91,13 @@ def relevant_rows(ranking: Ranking, truth: Truth | None, rows: Sequence[int]) ->
 
 
 def row_html(
-    catalog, ranking: Ranking, row: int, relevant: set[int] | None, with_missed: bool, picture: Callable
+    catalog,
+    ranking: Ranking,
+    row: int,
+    relevant: set[int] | None,
+    with_missed: bool,
+    picture: Callable,
+    changes: Callable[[int, int], Sequence[tuple[str, str, bool]]] | None = None,
 ) -> str:
     """Returns one query with its best results and, on request, the relevant listings missing from them.
 
@@ -97,13 +108,16 @@ def row_html(
       relevant: the query's relevant gallery rows; None marks nothing.
       with_missed: adds up to three relevant listings that were missed, with their ranks.
       picture: (split name, row) -> data URI.
+      changes: (row of the ranking, gallery row) -> what the result changed and kept (see `scoring.edits.notes`); None
+        where queries are not edits.
     """
     found = [item for item in ranking.item_rows[row][:COLUMNS].tolist() if item >= 0]
     items = []
     for rank, item in enumerate(found):
         kind = "" if relevant is None else "relevant" if item in relevant else "other"
         note = f"rank {rank + 1}, score {ranking.scores[row][rank]:.4f}"
-        items.append(item_html(catalog, "gallery", item, picture, kind, note))
+        changed = () if changes is None else changes(row, item)
+        items.append(item_html(catalog, "gallery", item, picture, kind, note, changed=changed))
     missed = ""
     left_out = sorted(relevant - set(found)) if with_missed and relevant else []
     if left_out:
@@ -131,7 +145,14 @@ def row_html(
 
 
 def item_html(
-    catalog, split_name: str, row: int, picture: Callable, kind: str = "", note: str = "", note_shown: bool = False
+    catalog,
+    split_name: str,
+    row: int,
+    picture: Callable,
+    kind: str = "",
+    note: str = "",
+    note_shown: bool = False,
+    changed: Sequence[tuple[str, str, bool]] = (),
 ) -> str:
     """Returns one picture with its title, or with its category and id if the split has no titles; the text alone of
     a listing or typed query without a picture.
@@ -144,6 +165,7 @@ def item_html(
       kind: "query", "relevant", "other" (not relevant), "missed" or "" (no mark): sets frame, badge and alt text.
       note: shown in the tooltip, and under the picture if `note_shown`.
       note_shown: see note.
+      changed: what the listing changed and kept, as (kind, text, whether it is as asked); shown under the picture.
     """
     split = catalog.split(split_name)
     identity, category, title = str(split.ids[row]), "", _title(split, row)
@@ -160,8 +182,12 @@ def item_html(
     }.get(kind, ("", ""))
     mark = f'<span class="badge" aria-hidden="true">{badge}</span>' if badge else ""
     lines = "".join(f'<span class="sub">{escape(text)}</span>' for text in under if text)
+    lines += "".join(_change_html(*one) for one in changed)
     name_class = "name" if title or category else "name id"
-    source, described = picture(split_name, row), escape(spoken + (title or category or identity))
+    if kind == "query" and WORDS in split.columns:
+        spoken = "query, this picture with the change: "
+    changes = "".join(f"; {_spoken(*one)}" for one in changed)
+    source, described = picture(split_name, row), escape(spoken + (title or category or identity) + changes)
     image = f'<img src="{source}" alt="{described}">' if source else f'<span class="words">{described}</span>'
     return (
         f'<div class="item {kind}" title="{escape(tooltip)}"><div class="frame">{image}</div>{mark}'
@@ -169,10 +195,24 @@ def item_html(
     )
 
 
+def _change_html(kind: str, text: str, good: bool) -> str:
+    """Returns a line under a result: the edited field with a tick or a cross, or a field that was kept or not."""
+    mark = ("✓ " if good else "✗ ") if kind == "edited" else ("kept " if good else "other ")
+    return f'<span class="sub {"yes" if good else "no"}">{mark}{escape(text)}</span>'
+
+
+def _spoken(kind: str, text: str, good: bool) -> str:
+    """Returns the same for the description of the picture."""
+    if kind == "edited":
+        return f"{text}, {'as asked' if good else 'not as asked'}"
+    return f"{'kept' if good else 'other'} {text}"
+
+
 def _title(split, row: int) -> str:
-    """Returns a listing's title, or a typed query's text; "" where it has neither."""
+    """Returns a listing's title, the text of a typed query or the words of an edit; "" where it has none."""
     title = str(split.titles[row]) if split.titles is not None else ""
-    return title or (str(split.columns[QUERY][row]) if QUERY in split.columns else "")
+    columns = [name for name in (QUERY, WORDS) if split.name == "query" and name in split.columns]
+    return title or next((text for name in columns if (text := str(split.columns[name][row]))), "")
 
 
 def name_of(split, row: int) -> str:

@@ -31,7 +31,8 @@ def label(name: str) -> str:
 def metric_name(key: str) -> str:
     """Returns "MAR@10 (capped)" for "mar@10_capped"."""
     name, depth, suffix = re.fullmatch(r"([a-z]+)(@\d+)?_?(.*)", key).groups()
-    known = {"mar": "MAR", "map": "mAP", "mrr": "MRR", "recall": "Recall", "precision": "Precision", "ndcg": "nDCG"}
+    known = {"mar": "MAR", "map": "mAP", "mrr": "MRR", "ndcg": "nDCG"}
+    known |= {name: name.capitalize() for name in ("recall", "precision", "hit")}
     return known.get(name, name) + (depth or "") + (f" ({suffix})" if suffix else "")
 
 

@@ -27,6 +27,7 @@ from retrieval_jax.scoring.ranking import Ranking
 
 EDITED, WANTED, UNWANTED = "edited", "wanted", "unwanted"  # columns of the query split
 DEPTH = 10
+SETTINGS = {"kept": ("type",), "similarity": "colour_and_edges"}  # config.evaluate.edits before it could be set
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +61,11 @@ class Asked:
 
     def __len__(self) -> int:
         return len(self.edited)
+
+
+def settings(config) -> dict[str, Any]:
+    """Returns config.evaluate.edits as a dict, with what it was before it could be set."""
+    return {**SETTINGS, **dict((config.get("evaluate") or {}).get("edits") or {})}
 
 
 def there(catalog) -> bool:
@@ -317,13 +323,17 @@ def evaluate(
     return {"counts": dict(asked.counts), "kept": list(asked.kept), "names": found, "stages": stages}
 
 
-def notes(asked: Asked, query: int, row: int) -> list[tuple[str, bool]]:
-    """Returns what a result changed and kept, as (text, whether it is as asked), such as ("colour: red", True).
+def notes(asked: Asked, query: int, row: int) -> list[tuple[str, str, bool]]:
+    """Returns what a result changed and kept, as (kind, text, whether it is as asked).
 
     Args:
       asked: what the queries ask for.
       query: number of the query.
       row: gallery row of the result.
+
+    Returns:
+      Of the edited field ("edited", "colour: red", True), then of each field that should stay ("kept", "type: shirt",
+      True); what is not scored is left out.
     """
     out, one = [], np.array([[row]])
     few = dataclasses.replace(
@@ -336,11 +346,11 @@ def notes(asked: Asked, query: int, row: int) -> list[tuple[str, bool]]:
     )
     if asked.scored[query]:
         field = asked.edited[query]
-        out.append((f"{field}: {_has(asked, field, row)}", bool(right(few, one)[0, 0])))
+        out.append(("edited", f"{field}: {_has(asked, field, row)}", bool(right(few, one)[0, 0])))
     for field in asked.kept:
         same, counts = stays(few, one, field)
         if counts[0]:
-            out.append((f"{field}: {_has(asked, field, row)}", bool(same[0, 0])))
+            out.append(("kept", f"{field}: {_has(asked, field, row)}", bool(same[0, 0])))
     return out
 
 

@@ -45,6 +45,24 @@ class _Attributes(TypedDict):
     calibration: NotRequired[_Calibration]
 
 
+class _EditStage(TypedDict):
+    """Scores of edits at one stage; further keys are numbers."""
+
+    model: str
+    stage: str
+    slices: NotRequired[dict[str, dict[str, dict[str, float | None]]]]
+
+
+class _Edits(TypedDict):
+    """Scores of edits."""
+
+    counts: dict[str, documents.Count]
+    names: list[str]
+    stages: list[_EditStage]
+    similarity_of: NotRequired[str]
+    similarity_not_measured: NotRequired[str]
+
+
 class _File(TypedDict):
     """metrics.json."""
 
@@ -52,6 +70,7 @@ class _File(TypedDict):
     metrics: NotRequired[list[str]]
     chance: NotRequired[dict[str, float]]
     attributes: NotRequired[dict[str, _Attributes]]
+    edits: NotRequired[_Edits]
 
 
 def stages(workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -115,4 +134,22 @@ def attributes(workdir: str | os.PathLike) -> dict[str, dict[str, Any]]:
         for name in scores.keys() - _Attributes.__annotations__.keys():
             if not isinstance(scores[name], (int, float)):
                 raise InputError(f"{file}: {name!r} of the attributes of {split} is not a number: {_REMEDY}")
+    return found
+
+
+def edits(workdir: str | os.PathLike) -> dict[str, Any]:
+    """Returns the scores of edits (see `edits.evaluate`); empty where queries are not edits.
+
+    Args:
+      workdir: the work directory.
+
+    Raises:
+      InputError: metrics.json is damaged.
+    """
+    file = pathlib.Path(workdir) / "metrics.json"
+    found = documents.read(file, _File, remedy=_REMEDY).get("edits", {}) if file.exists() else {}
+    for row in found.get("stages", ()):
+        for name in row.keys() - _EditStage.__annotations__.keys():
+            if not isinstance(row[name], (int, float, type(None))):
+                raise InputError(f"{file}: {name!r} of the edits of {row['stage']} is not a number: {_REMEDY}")
     return found

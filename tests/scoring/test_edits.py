@@ -64,10 +64,12 @@ def test_a_field_that_the_gallery_lacks_cannot_be_kept():
 
 def test_notes_say_what_a_result_changed_and_kept():
     asked = edits.of_catalog(edited.catalogue(), ("type", "parts"), fields.read)
-    assert edits.notes(asked, 0, 4) == [("colour: blue", True), ("type: skirt", False), ("parts: unknown", False)]
-    assert edits.notes(asked, 1, 0) == [("colour: red", False), ("type: shirt", False), ("parts: belt", False)]
-    assert edits.notes(asked, 2, 3) == [("parts: hood", True), ("type: skirt", False)]
-    assert edits.notes(asked, 6, 3) == [("colour: red", True)]  # the reference is unknown: nothing says what stays
+    blue, skirt = ("edited", "colour: blue", True), ("kept", "type: skirt", False)
+    assert edits.notes(asked, 0, 4) == [blue, skirt, ("kept", "parts: unknown", False)]
+    red, shirt = ("edited", "colour: red", False), ("kept", "type: shirt", False)
+    assert edits.notes(asked, 1, 0) == [red, shirt, ("kept", "parts: belt", False)]
+    assert edits.notes(asked, 2, 3) == [("edited", "parts: hood", True), skirt]
+    assert edits.notes(asked, 6, 3) == [("edited", "colour: red", True)]  # the reference is unknown, so nothing stays
 
 
 def test_summaries_count_the_queries_of_each_score():
