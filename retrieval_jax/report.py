@@ -31,7 +31,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.index import attribute
 from retrieval_jax.pages import attributes, charts, chosen, edits, explained, fields, joined, rows, score_table
-from retrieval_jax.pages.parts import absent, choose, duration, section
+from retrieval_jax.pages.parts import absent, choose, duration, machine, section
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
 from retrieval_jax.postprocess import choosing, fused
 from retrieval_jax.scoring import edits as edit_scores
@@ -142,7 +142,7 @@ def _header(config, catalog, scores, names, stages) -> str:
     ):
         if summary.get(key):
             facts.append(text.format(summary[key]) if summary[key] != 1 else text.format(1).removesuffix("s"))
-    facts.append(_machine(last.get("hardware") or {}))
+    facts.append(machine(last.get("hardware") or {}))
     if last.get("commit"):
         commit, edited, _ = last["commit"].partition("+")
         facts.append(f"commit {commit[:12]}{' with changes' if edited else ''}")
@@ -183,14 +183,6 @@ def _timed(stages) -> str:
     text = f"of work, from {stages[0]['verb']} to {stages[-1]['verb']}"
     sessions = max(record.get("sessions", 1) for record in stages)
     return text + (f"; train in {sessions} sessions" if sessions > 1 else "")
-
-
-def _machine(hardware: dict) -> str:
-    found = (hardware.get("devices") or {}).items()
-    devices = [f"{count} × {kind}" for kind, count in found if kind.lower() != "cpu"]
-    if devices:
-        return ", ".join(devices)
-    return f"{hardware['processor']}, {hardware.get('cores', '?')} cores" if hardware.get("processor") else ""
 
 
 # ---- Curves ----------------------------------------------------------------------------------------------------------
@@ -310,7 +302,9 @@ def _conditions_section(config, workdir, catalog) -> str:
     if config["search"].get("index") != "attribute" or folder is None or not isinstance(fields, (list, tuple)):
         return ""
     ranking, given = Ranking.load(folder), attribute.parse(kwargs.get("conditions"))
-    if not given:
+    column = kwargs.get("conditions_column")
+    own = [attribute.parse(text or None) for text in catalog.query.column(column)] if column else []
+    if not given and not any(own):
         return ""
     rows.check(catalog, ranking, folder)
     ids = catalog.gallery.ids
@@ -320,9 +314,11 @@ def _conditions_section(config, workdir, catalog) -> str:
     for query in choose(range(len(ranking)), config["report"]["rows"], config["report"]["seed"]):
         shown = ranking.item_rows[query][:COLUMNS]
         shown = shown[shown >= 0]
-        why = [[reason.to_json() for reason in each] for each in attribute.reasons(table, given, shown)]
+        asked = attribute.both(given, own[query]) if own else given
+        why = [[reason.to_json() for reason in each] for each in attribute.reasons(table, asked, shown)]
         found.append((ranking.query_ids[query], list(zip((ids[int(row)] for row in shown), why, strict=True))))
-    return explained.explained_section(str(given), found)
+    text = f"{given}; beside that each query has its own" if column else str(given)
+    return explained.explained_section(text, found)
 
 
 def _fusion_section(config, workdir, catalog) -> str:

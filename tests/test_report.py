@@ -439,3 +439,16 @@ def test_the_conditions_of_a_search_are_explained_result_by_result(shop):
     assert "<h2>Conditions</h2>" in page and "preferred colour: &lt;red&gt;." in page
     assert "yes, &lt;red&gt;" in page and "no (relaxed)" in page
     assert "<h2>Conditions</h2>" not in page_of(shop)
+
+
+def test_conditions_of_single_queries_are_explained(shop):
+    catalog = shop.catalog
+    object.__setattr__(catalog.gallery, "columns", {"colour": np.arange(len(catalog.gallery), dtype=np.int32) % 2})
+    object.__setattr__(catalog.gallery, "column_names", {"colour": ["red", "blue"]})
+    wishes = ['{"excluded": [{"field": "colour", "values": ["red"]}]}', *[""] * (len(catalog.query) - 1)]
+    object.__setattr__(catalog.query, "columns", {"wishes": wishes})
+    kwargs = {"fields": ("colour",), "conditions_column": "wishes"}
+    search = {"steps": (), "members": (), "index": "attribute", "index_kwargs": kwargs}
+    page = page_of(shop, search=search, report={"rows": 20, "seed": 0, "stage": ""})
+    assert "no conditions; beside that each query has its own" in page and "excluded: colour: red" in page
+    assert page.count('<th scope="col">excluded: colour: red</th>') == 1

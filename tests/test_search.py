@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from retrieval_jax import embeddings, index, search
 from retrieval_jax.data import loading
+from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.embeddings import Embeddings, evidence, vectors
 from retrieval_jax.errors import InputError
 from retrieval_jax.files.arrays import file_sha256
@@ -486,6 +487,37 @@ def test_the_attribute_index_searches_under_conditions_on_columns_of_the_catalog
     config.search.index_kwargs.fields = ("color",)
     with pytest.raises(InputError, match="the field 'color' does not exist; did you mean colour"):
         search.run(config, tmp_path)
+
+
+def test_a_column_of_the_queries_has_the_conditions_of_each(tmp_path, monkeypatch):
+    config = make_config(steps=(), models=("trained",))
+    config.data = ConfigDict()
+    make_embeddings(tmp_path)
+    queries, gallery = load(tmp_path)
+    colours = np.arange(len(gallery), dtype=np.int32) % 2
+    numbers = np.ones(len(queries), np.float32)
+    texts = ['{"required": [{"field": "colour", "values": ["red"]}]}', " ", *[""] * (len(queries) - 2)]
+    splits = {
+        "query": Split(
+            "query", list(queries.ids)[::-1], None, None, None, columns={"wishes": texts[::-1], "n": numbers}
+        ),
+        "gallery": Split("gallery", list(gallery.ids), None, None, None, columns={"colour": colours}),
+    }
+    catalog = Catalog("wishes", **splits, column_names={"colour": ["red", "blue"]})
+    monkeypatch.setattr(loading, "load", lambda config_data: catalog)
+    config.search.index = "attribute"
+    config.search.index_kwargs = {"fields": ("colour",), "conditions_column": "wishes"}
+    search.run(config, tmp_path)
+    found = Ranking.load(tmp_path / "rankings" / "trained" / "cosine").item_rows
+    first = found[0][found[0] >= 0]
+    assert len(first) and (colours[first] == 0).all() and (colours[found[1][found[1] >= 0]] == 1).any()
+    for column, says in (("wish", "no column 'wish'; did you mean wishes"), ("n", "'n' of the queries is not text")):
+        config.search.index_kwargs.conditions_column = column
+        with pytest.raises(InputError, match=says):
+            search.run(config, tmp_path)
+    config.search.index_kwargs = {"fields": ("colour",), "conditions_of": {}}
+    with pytest.raises(InputError, match="conditions_of"):
+        search.check(config, tmp_path)
 
 
 @pytest.mark.parametrize(

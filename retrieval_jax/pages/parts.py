@@ -41,3 +41,12 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def machine(hardware: dict) -> str:
+    """Returns the devices of a run, or the processor of one without, from its record; "" if unknown."""
+    found = (hardware.get("devices") or {}).items()
+    devices = [f"{count} × {kind}" for kind, count in found if kind.lower() != "cpu"]
+    if devices:
+        return ", ".join(devices)
+    return f"{hardware['processor']}, {hardware.get('cores', '?')} cores" if hardware.get("processor") else ""

@@ -6,6 +6,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import attribute
 from retrieval_jax.index.attribute import Clause, Conditions, Field, parse
@@ -180,3 +181,72 @@ def test_prices_are_compared_as_the_numbers_they_are_kept_as():
     assert matches(index, required=[("price", 19.99, 20)]) == [0, 1]
     with pytest.raises(InputError, match="infinite in row 1"):
         attribute.Index(np.ones((2, 2)), fields={"price": [1, np.inf]})
+
+
+FIELDS = {
+    "colour": ["red", "Navy Blue", "blue"],
+    "second_colour": ["red", "white"],
+    "pattern": ["striped", "plain"],
+    "neck": ["v-neck"],
+}
+
+
+@pytest.mark.parametrize(
+    "words, rest, required, excluded",
+    [
+        ("the same shirt", "the same shirt", {}, {}),
+        ("the same -striped", "the same", {}, {"pattern": ["striped"]}),
+        ('-"navy blue", please', "please", {}, {"colour": ["Navy Blue"]}),
+        ("Pattern:STRIPED in blue", "in blue", {"pattern": ["striped"]}, {}),
+        ('colour:"navy blue" dress', "dress", {"colour": ["Navy Blue"]}, {}),
+        ("-red.", "", {}, {"colour": ["red"], "second_colour": ["red"]}),  # no red at all
+        ("-second_colour:red colour:red", "", {"colour": ["red"]}, {"second_colour": ["red"]}),
+        ("-v-neck t-shirt - cheap", "t-shirt - cheap", {}, {"neck": ["v-neck"]}),
+        ("\u2212striped \u2013plain", "", {}, {"pattern": ["striped", "plain"]}),
+        ("navy blue -blue", "navy blue", {}, {"colour": ["blue"]}),
+        ('14" wheel, not red', '14" wheel, not red', {}, {}),  # other words are a network's to understand
+        ("", "", {}, {}),
+    ],
+)
+def test_words_become_conditions_and_the_rest_stays(words, rest, required, excluded):
+    left, given = attribute.from_words(words, FIELDS)
+    assert left == rest
+    for wanted, clauses in ((required, given.required), (excluded, given.excluded)):
+        assert [(one.field, one.values[0]) for one in clauses] == [
+            (field, value) for field, several in wanted.items() for value in several
+        ]
+    assert parse(json.dumps(given.to_json())) == given
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ("red -red", "ask for 'red' and exclude it: remove one of the two"),
+        ('in navy blue, -"navy blue"', "ask for 'Navy Blue' and exclude it"),
+        ("colour:red -red", "colour 'red' is required and excluded: remove it from one of them"),
+        ("-strped", "'-strped' names the value 'strped', which does not exist; did you mean striped"),
+        ("color:red", "names the field 'color', which does not exist; did you mean colour"),
+        ("colour:white", r"names the value 'white', which does not exist \(available: Navy Blue, blue, red\)"),
+        ('-"navy blue', "'-\"navy' has a quotation mark that is not closed: add one"),
+        ('-""', "names the value '', which does not exist"),
+    ],
+)
+def test_words_that_contradict_or_are_unknown_are_refused(words, says):
+    with pytest.raises(InputError, match=says):
+        attribute.from_words(words, FIELDS)
+
+
+def test_queries_may_have_conditions_of_their_own(index):
+    gallery = Embeddings(list("abcd"), index.exact.gallery)
+    common, own = {"required": [("price", None, 100)]}, {"q1": '{"excluded": [{"field": "colour", "values": ["red"]}]}'}
+    made = attribute.Index(gallery, fields=index.table, conditions=common, conditions_of=own)
+    with pytest.warns(
+        UserWarning, match=r"conditions of 1 of 2 queries could not be met as asked, first query 1 \(q1\)"
+    ):
+        found = made.search(Embeddings(["q0", "q1"], np.ones((2, 4))), 2)
+    assert [sorted(row for row in rows if row >= 0) for rows in found.item_rows.tolist()] == [[0, 2], [0]]
+    with pytest.raises(InputError, match="conditions of the query q7.*no field 'color'; did you mean colour"):
+        attribute.Index(gallery, fields=index.table, conditions_of={"q7": {"excluded": [("color", ("red",))]}})
+    with pytest.raises(InputError, match="conditions of the query q7: colour 'red' is required and excluded"):
+        given = {"required": [("colour", ("red",))]}
+        attribute.Index(gallery, fields=index.table, conditions=given, conditions_of={"q7": own["q1"]})

@@ -20,12 +20,12 @@ import numpy as np
 
 from retrieval_jax import arguments, brief
 from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import atomic
 from retrieval_jax.index import exact
 from retrieval_jax.index.attribute import candidates, facets, finding, storage
 from retrieval_jax.index.attribute import inner as inner_lib
-from retrieval_jax.index.attribute.conditions import Clause, Conditions, parse
+from retrieval_jax.index.attribute.conditions import Clause, Conditions, both, from_words, parse
 from retrieval_jax.index.attribute.encoding import build
 from retrieval_jax.index.attribute.explain import Explanation, Reason, explain, reasons
 from retrieval_jax.index.attribute.fields import Field
@@ -45,8 +45,10 @@ __all__ = [
     "Reason",
     "Store",
     "Table",
+    "both",
     "build",
     "create",
+    "from_words",
     "open",
     "parse",
     "reasons",
@@ -61,6 +63,7 @@ class Index:
       ids: G ids, for arrays; ties go by id, and a query's own id is left out. Without ids, ties go by row.
       fields: {name: a `Field`, or numbers [G], NaN where unknown}, a `Table`, or the folder of one that `save` wrote.
       conditions: those of every search that gives none of its own; see `conditions.parse`.
+      conditions_of: {id of a query: its conditions}, which are added to those of every search.
       inner: name of the index that searches where many listings match: "exact", or one that may miss results, such as
         "binary", "faiss_index" or "milvus".
       inner_kwargs: its arguments.
@@ -80,6 +83,7 @@ class Index:
         *,
         fields: Mapping[str, Field | np.ndarray] | Table | str | os.PathLike,
         conditions: Conditions | Mapping | str | None = None,
+        conditions_of: Mapping[str, Conditions | Mapping | str] | None = None,
         inner: str = "exact",
         inner_kwargs: Mapping | None = None,
     ):
@@ -91,6 +95,11 @@ class Index:
         if self.table.rows != rows:
             raise InputError(f"index attribute: fields of {self.table.rows} listings for a gallery of {rows}")
         (self.conditions,) = finding.per_query(conditions, 1, self.table)
+        self.conditions_of = {}
+        for query, given in arguments.mapping(conditions_of, "conditions_of", "index attribute").items():
+            where = f"conditions of the query {short(str(query))}"
+            self.conditions_of[query] = both(self.conditions, parse(given, where), where)
+            self.table.check(self.conditions_of[query], where)
         self.scan = Scan(self.exact)
         kwargs = arguments.mapping(inner_kwargs, "inner_kwargs", "index attribute")
         self.inner = inner_lib.make(inner, gallery, ids, kwargs, self.table)
@@ -115,14 +124,15 @@ class Index:
         Args:
           queries: [Q, D] array or Embeddings; with Embeddings, the gallery row with the query's own id is left out.
           k: results per query; the ranking is padded if fewer listings meet what is required.
-          conditions: for all queries, or a list with those of each; None for those of the index.
+          conditions: for all queries, or a list with those of each; None for those of the index: `conditions`, and
+            those that `conditions_of` adds for the ids of the queries.
 
         Raises:
           InputError: unknown or contradictory conditions, a dimension that differs from the gallery's, k below 1, or a
             non-finite vector.
         """
         ids, vectors, k = self.exact.check(queries, k)
-        given = [self.conditions] * len(vectors)
+        given = [self.conditions_of.get(query, self.conditions) for query in ids or [""] * len(vectors)]
         if conditions is not None:
             given = finding.per_query(conditions, len(vectors), self.table)
         found = finding.find(self.table, self.scan, self.inner, ids, vectors, k, given, self.exact.own_rows(ids))
