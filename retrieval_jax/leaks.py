@@ -30,6 +30,7 @@ from retrieval_jax.data import loading
 from retrieval_jax.data.pictures.noted import Noted
 from retrieval_jax.duplicates import hashes
 from retrieval_jax.duplicates.thumbnails import EXAMPLES, WARN_SHARE
+from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote
 
@@ -98,9 +99,12 @@ def run(config: Any, workdir: Any) -> dict:
 
 
 def _own_rows(one: catalogs.Split, other: catalogs.Split) -> np.ndarray:
-    """Returns the row of the second split that is the same listing, for every listing of the first; -1 for none."""
+    """Returns the row of the second split that is the same listing, for every listing of the first; -1 for none.
+
+    A query that is about a listing has its picture.
+    """
     places = {item: row for row, item in enumerate(other.ids)}
-    return np.array([places.get(item, -1) for item in one.ids], np.int64)
+    return np.array([places.get(item, -1) for item in Ids.of(one.ids).about], np.int64)
 
 
 def read(split: catalogs.Split) -> np.ndarray:

@@ -270,7 +270,7 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
     if whiten:
         [(queries, gallery)] = whitening.step(State([(queries, gallery)])).members
     rows = spread(len(queries), count)
-    return Embeddings(queries.ids[rows], queries.vectors[rows], queries.meta), gallery
+    return Embeddings(queries.ids.take(rows), queries.vectors[rows], queries.meta), gallery
 
 
 def _line(row: dict) -> str:

@@ -110,7 +110,7 @@ ROOMS = {
         "retrieval_jax.scoring",
         "retrieval_jax.workdir.provenance",
     },
-    # Reading a catalogue also reads its truth; grain asks absl whether flags are parsed.
+    # Reading a catalogue also reads its truth and what its queries are about; grain asks absl whether flags are parsed.
     "data": {
         "PIL",
         "absl",
@@ -125,6 +125,7 @@ ROOMS = {
         "tensorflow_datasets",
         "tokenizers",
         "retrieval_jax.duplicates",
+        "retrieval_jax.embeddings.ids",
         "retrieval_jax.files",
         "retrieval_jax.scoring.ranking",
     },

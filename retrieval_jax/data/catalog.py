@@ -26,9 +26,11 @@ import numpy as np
 
 from retrieval_jax import brief, pairs
 from retrieval_jax.data.examples import Ragged
+from retrieval_jax.embeddings.ids import Ids
 from retrieval_jax.errors import InputError
 
 SPLITS = ("train", "val", "query", "gallery")
+REFERENCE = "reference"  # text column of queries about a listing: its id, "" for none; it is never a result
 PHOTO = "photo"  # a fifth split that only tables refer to: shoppers' photos, which are nobody's listing
 
 Column = np.ndarray | Ragged | Sequence[str]
@@ -77,7 +79,9 @@ class Split:
       category_levels: those of the catalogue, which fills them in.
       columns: further columns by name. Text: n strings, "" where unknown. Attributes: int32 [n], rows of
         `Catalog.column_names[name]`, -1 where unknown, or a `Ragged` of such rows. Numbers: float32 [n] or [n, k], NaN
-        where unknown. "box" is float32 [n, 4]: ymin, xmin, ymax, xmax of the product, as shares of height and width.
+        where unknown. The text column "reference" of queries has the id of the listing that a query is about, "" for
+        none, which is never a result: the catalogue gives it to `ids` (`Ids.about`). "box" is float32 [n, 4]: ymin,
+        xmin, ymax, xmax of the product, as shares of height and width.
     """
 
     name: str
@@ -205,6 +209,8 @@ class Catalog:
         for split in self.splits().values():
             split.category_names, split.category_levels = self.category_names, self.category_levels
             split.column_names = self.column_names
+            if split is self.query and _is_text(split.columns.get(REFERENCE)):
+                self._say_about(split.columns[REFERENCE])
             if not isinstance(split.columns, Lazy):
                 for name in split.columns.keys() & self.column_names.keys():
                     known = len(self.column_names[name])
@@ -214,6 +220,15 @@ class Catalog:
                 for column, split in table.rows_of.items():
                     count = len(self.splits().get(split, ()))
                     self._check_range(f"{column} of the table {key} ({split})", table.columns[column], count)
+
+    def _say_about(self, reference: Sequence[str]) -> None:
+        """Gives the queries, and those of the truth, the ids of the listings that they are about."""
+        self.query.ids = Ids.of(self.query.ids).with_about(reference)
+        if self.truth is not None:
+            about = dict(zip(self.query.ids, self.query.ids.about, strict=True))
+            queries = Ids.of(self.truth.query_ids)
+            queries = queries.with_about(about.get(name, "") for name in queries)
+            self.truth = dataclasses.replace(self.truth, query_ids=queries)  # drops them from the right answers
 
     def _check_range(self, what: str, column: np.ndarray | Ragged, count: int) -> None:
         """Raises InputError where values do not run from -1 to below the number of things that they refer to."""
@@ -257,6 +272,10 @@ def take(column: Column, rows: np.ndarray) -> Column:
     if isinstance(column, np.ndarray):
         return column[rows]
     return [column[row] for row in np.asarray(rows).tolist()]
+
+
+def _is_text(column: Column | None) -> bool:
+    return column is not None and not isinstance(column, (np.ndarray, Ragged))
 
 
 def _check_lengths(what: str, columns: Mapping[str, Any]) -> None:

@@ -78,7 +78,7 @@ def _centred(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def of_queries(queries: np.ndarray, gallery: np.ndarray, truth, max_difference: float) -> tuple[dict, np.ndarray]:
-    """Counts the queries that have a near-duplicate in the gallery, other than the query itself.
+    """Counts the queries that have a near-duplicate in the gallery, other than the listing that they are about.
 
     Args:
       queries: uint8 [Q, D], thumbnails.
@@ -90,10 +90,8 @@ def of_queries(queries: np.ndarray, gallery: np.ndarray, truth, max_difference: 
       {"listings", "compared", "gallery": counts, "found": number of queries that have one, "relevant": number of those
       for which it is a right answer, "examples": dicts}, and the rows of the queries found.
     """
-    query_of, own = {item: row for row, item in enumerate(truth.query_ids)}, np.full(len(queries), -1)
-    for row, item in enumerate(truth.gallery_ids):
-        if item in query_of:
-            own[query_of[item]] = row
+    row_of = {item: row for row, item in enumerate(truth.gallery_ids)}
+    own = np.array([row_of.get(item, -1) for item in truth.about], np.int64)
     found = [
         (int(q), int(g), float(difference))
         for q, g, difference in zip(*find(queries, gallery, max_difference, own), strict=True)

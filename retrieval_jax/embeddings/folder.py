@@ -143,7 +143,7 @@ class Embeddings:
           rows: [n] row numbers.
         """
         rows, old = arguments.rows(rows, "rows", "Embeddings.take", ("n",), len(self)), self.vectors
-        return computed(self.ids[rows], lambda key: old[rows[key]], self.dim, self.meta)
+        return computed(self.ids.take(rows), lambda key: old[rows[key]], self.dim, self.meta)
 
     def save(self, folder: str | os.PathLike, shard_rows: int = 65536, dtype: str = "float32") -> pathlib.Path:
         """Writes the folder whole or not at all: a temporary folder beside it, renamed at the end.

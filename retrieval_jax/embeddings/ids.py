@@ -19,11 +19,14 @@ from retrieval_jax.files.arrays import load_npy
 class Ids(Sequence):
     """Ids as one array of UTF-8 bytes: a million of them take no Python objects, and may stay on disk.
 
-    Indexing with an int gives a `str`, with a slice or an array of rows a list of `str`.
+    Indexing with an int gives a `str`, with a slice or an array of rows a list of `str`; `take` gives `Ids`.
+
+    Queries may be about a listing ("this shirt, but in denim"): `about` has its id, which is never a result of the
+    query. Other queries are about the listing that has their own id, if there is one.
     """
 
-    def __init__(self, data: np.ndarray, offsets: np.ndarray):
-        self.data, self.offsets = data, offsets
+    def __init__(self, data: np.ndarray, offsets: np.ndarray, about: Ids | None = None):
+        self.data, self.offsets, self._about = data, offsets, about
         self._sha256 = ""
 
     @classmethod
@@ -54,6 +57,44 @@ class Ids(Sequence):
         np.cumsum([len(item) for item in encoded], out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
 
+    @property
+    def about(self) -> Ids:
+        """Ids of the listings that the queries are about, one per query; the ids themselves unless others were given.
+
+        A search leaves out the gallery rows with these ids, and they are never right answers.
+        """
+        return self if self._about is None else self._about
+
+    def with_about(self, about: Iterable[str]) -> Ids:
+        """Returns the ids with the ids of the listings that they are about.
+
+        Args:
+          about: one id per row; "" for a query that is about no other listing.
+
+        Raises:
+          InputError: not one per row, or see `of`.
+        """
+        named = Ids.of(about)
+        if len(named) != len(self):
+            raise InputError(f"{len(self)} queries are about {len(named)} listings: give one per query, '' for none")
+        plain = Ids(self.data, self.offsets)
+        if not np.diff(named.offsets).all():
+            named = Ids.of([name or own for name, own in zip(named, plain, strict=True)])
+        named = Ids(named.data, named.offsets)
+        return plain if named == plain else Ids(self.data, self.offsets, named)
+
+    def take(self, rows: np.ndarray) -> Ids:
+        """Returns the ids of some rows, in the order given, with what they are about.
+
+        Args:
+          rows: int [m].
+        """
+        rows = np.asarray(rows, np.int64)
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        data = self.data[np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])]
+        return Ids(data, offsets, None if self._about is None else self._about.take(rows))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -77,8 +118,11 @@ class Ids(Sequence):
         if not isinstance(other, Ids):
             if not isinstance(other, (Sequence, np.ndarray)) or len(self) != len(other):
                 return False
-            other = Ids.of(other)
-        return np.array_equal(self.offsets, other.offsets) and np.array_equal(self.data, other.data)
+            other = Ids.of(other).with_about(self.about)  # plain texts do not say what they are about
+        same = np.array_equal(self.offsets, other.offsets) and np.array_equal(self.data, other.data)
+        if self._about is None or other._about is None:
+            return same and self._about is other._about
+        return same and self._about == other._about
 
     __hash__ = None
 
@@ -87,22 +131,28 @@ class Ids(Sequence):
         return f"Ids({len(self):,}: {shown}{', ...' if len(self) > 3 else ''})"
 
     def sha256(self) -> str:
-        """Returns a fingerprint of the ids and their order."""
+        """Returns a fingerprint of the ids, their order and what they are about."""
         if not self._sha256:
             digest = hashlib.sha256(np.ascontiguousarray(self.offsets, np.int64).tobytes())
             digest.update(np.ascontiguousarray(self.data).tobytes())
+            if self._about is not None:
+                digest.update(self._about.sha256().encode())
             self._sha256 = digest.hexdigest()
         return self._sha256
 
     def save(self, folder: pathlib.Path, name: str = "") -> None:
-        """Writes {name}ids.npy and {name}id_offsets.npy.
+        """Writes {name}ids.npy and {name}id_offsets.npy, whose second row is of the ids that they are about, if others.
 
         Args:
           folder: an existing folder.
           name: prefix of the file names, where a folder holds several sets of ids.
         """
-        atomic.write_npy(folder / f"{name}ids.npy", self.data)
-        atomic.write_npy(folder / f"{name}id_offsets.npy", self.offsets)
+        data, offsets = self.data, self.offsets
+        if self._about is not None:
+            offsets = np.stack([offsets, self._about.offsets + len(data)])
+            data = np.concatenate([data, self._about.data])
+        atomic.write_npy(folder / f"{name}ids.npy", data)
+        atomic.write_npy(folder / f"{name}id_offsets.npy", offsets)
 
     @classmethod
     def load(cls, folder: pathlib.Path, name: str = "") -> Ids:
@@ -115,16 +165,21 @@ class Ids(Sequence):
         Raises:
           InputError: a file is missing, truncated, or does not match the other.
         """
-        offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False, dtypes=("int64",), ndim=1)
+        offsets = load_npy(folder / f"{name}id_offsets.npy", mmap=False, dtypes=("int64",))
         data_file = folder / f"{name}ids.npy"
         data = load_npy(data_file, mmap=False, dtypes=("uint8",), ndim=1)
-        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+        rows, starts = np.atleast_2d(offsets), 0
+        known = offsets.ndim in (1, 2) and len(rows) in (1, 2) and rows.shape[1] > 0
+        if known:  # the second row continues where the first one ends
+            starts = np.concatenate([[0], rows[:-1, -1]])
+        if not known or (rows[:, 0] != starts).any() or rows[-1, -1] != len(data) or (np.diff(rows) < 0).any():
             raise InputError(
                 f"{data_file} does not match its offsets: make the folder again with the command that made it"
             )
-        if not _is_text(data, offsets):
+        if not _is_text(data, rows.reshape(-1)):
             raise InputError(f"{data_file} is not UTF-8: make the folder again with the command that made it")
-        return cls(data, offsets)
+        about = cls(data[rows[0, -1] :], rows[1] - rows[0, -1]) if len(rows) == 2 else None
+        return cls(data[: rows[0, -1]], rows[0], about)
 
 
 def _is_text(data: np.ndarray, offsets: np.ndarray) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from retrieval_jax import inference
 from retrieval_jax.data.examples import Pictures
 from retrieval_jax.data.pictures import sources
-from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings import Embeddings, Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import metrics
 from retrieval_jax.scoring.ranking import Truth
@@ -68,7 +68,7 @@ class Selection:
             f"{len(truth.gallery_ids):,} gallery listings"
         )
         self.ids = {
-            "query": [truth.query_ids[int(row)] for row in queries],
+            "query": Ids.of(truth.query_ids).take(queries),
             "gallery": [truth.gallery_ids[int(row)] for row in gallery],
         }
         relevant = [np.searchsorted(gallery, truth.relevant(query)) for query in queries]

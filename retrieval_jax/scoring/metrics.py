@@ -1,6 +1,7 @@
 """Retrieval metrics: pure functions of ranking and truth, averaged over the queries that have a relevant listing.
 
-The query itself (a gallery row with the query's id) is never relevant and never a hit: `Truth` drops it. If a ranking
+The listing that a query is about (by default the gallery row with the query's id) is never relevant and never a hit:
+`Truth` drops it. If a ranking
 repeats a gallery row, only its first place counts.
 
 Where a truth has grades, nDCG uses them, and every other score counts a row with any grade above 0 as relevant. A row
@@ -58,9 +59,9 @@ def chance(truth: Truth) -> dict[str, float]:
     Returns:
       {"mar@10", "mar@10_capped", "recall@1"}; empty where no query has a relevant listing.
     """
-    own = set(truth.query_ids) & set(truth.gallery_ids)
+    gallery = set(truth.gallery_ids)
     relevant = np.asarray(truth.num_relevant, np.float64)
-    others = len(truth.gallery_ids) - np.array([item in own for item in truth.query_ids], np.float64)
+    others = len(truth.gallery_ids) - np.array([item in gallery for item in truth.about], np.float64)
     relevant, others = relevant[relevant > 0], others[relevant > 0]
     if not len(relevant):
         return {}
@@ -83,6 +84,11 @@ def check(ranking: Ranking, truth: Truth) -> None:
         what = f"a {type(ranking).__name__} and a {type(truth).__name__}"
         raise InputError(f"scoring takes a Ranking and a Truth, got {what}")
     if ranking.query_ids != Ids.of(truth.query_ids):
+        if list(ranking.query_ids) == list(truth.query_ids):
+            raise InputError(
+                "the ranking's queries are about other listings than the truth's, so that other rows were left out: "
+                "embed and search again"
+            )
         raise InputError(
             f"the ranking's {len(ranking)} queries differ from the truth's {len(truth)} or are in a different order: "
             "embed and search the catalogue that the truth belongs to"

@@ -147,9 +147,10 @@ class Ranking:
 class Truth:
     """Ground truth: the relevant gallery rows of every query, as one flat array split by `indptr` (CSR).
 
-    Rows are kept ascending and distinct per query. A gallery row with the query's own id is not an answer and is
-    dropped. Grades say how relevant a row is; a row that is given twice keeps its highest grade. Rows whose grade is 0
-    or below were judged and found not relevant: they move to `rated_zero`.
+    Rows are kept ascending and distinct per query. The gallery row that a query is about (`Ids.about`; by default the
+    one with the query's own id) is not an answer and is dropped. Grades say how relevant a row is; a row that is given
+    twice keeps its highest grade. Rows whose grade is 0 or below were judged and found not relevant: they move to
+    `rated_zero`.
 
     Attributes:
       query_ids: Q ids.
@@ -209,11 +210,9 @@ class Truth:
         keys, first = np.unique(keys[order], return_index=True)
         grades = grades[order[first]]
         queries, rows = np.divmod(keys, max(1, len(self.gallery_ids)))
+        about = self.about
         own = np.fromiter(
-            (
-                self.query_ids[q] == self.gallery_ids[row]
-                for q, row in zip(queries.tolist(), rows.tolist(), strict=True)
-            ),
+            (about[q] == self.gallery_ids[row] for q, row in zip(queries.tolist(), rows.tolist(), strict=True)),
             bool,
             len(rows),
         )
@@ -264,6 +263,11 @@ class Truth:
 
     def __len__(self) -> int:
         return len(self.query_ids)
+
+    @property
+    def about(self) -> Sequence[str]:
+        """Ids of the listings that the queries are about, one per query; see `Ids.about`."""
+        return self.query_ids.about if isinstance(self.query_ids, Ids) else self.query_ids
 
     def relevant(self, query: int) -> np.ndarray:
         """Returns the relevant gallery rows of query number `query`, ascending."""

@@ -24,7 +24,7 @@ def write_submission(
 
     Args:
       file: path of the CSV; written atomically.
-      ranking: [Q, k]; repeated rows are written once, a query's own id never.
+      ranking: [Q, k]; repeated rows are written once, the listing that a query is about never.
       gallery_ids: G ids, the gallery of the ranking.
       depth: results per query; fewer if the ranking has fewer.
 
@@ -49,9 +49,10 @@ def write_submission(
         )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for query, rows in zip(ranking.query_ids, ranking.item_rows.tolist(), strict=True):
+    ids = ranking.query_ids
+    for query, about, rows in zip(ids, ids.about, ranking.item_rows.tolist(), strict=True):
         found = dict.fromkeys(gallery_ids[row] for row in rows if row >= 0)
-        found.pop(query, None)
+        found.pop(about, None)
         chosen = list(found)[:depth]
         for item in chosen:
             if item.split() != [item]:

@@ -480,7 +480,8 @@ class Store:
         with self._memory:
             given = finding.per_query(conditions, len(vectors), self.table)
             row_of = self._rows() if ids is not None else {}
-            own = [(query, row_of[name]) for query, name in enumerate(ids or ()) if name in row_of]
+            about = () if ids is None else ids.about
+            own = [(query, row_of[name]) for query, name in enumerate(about) if name in row_of]
             own = np.array(own, np.int64).reshape(-1, 2)
             found = finding.find(self.table, self._searched(), None, ids, vectors, k, given, own)
             return dataclasses.replace(found, generation=self.generation)

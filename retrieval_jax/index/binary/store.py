@@ -367,7 +367,7 @@ class Store:
         with self._memory:
             parts = self._shards
             row_of = self._rows() if ids is not None else {}
-            found = [row_of.get(name.encode(), -1) for name in ids] if ids is not None else [-1] * len(vectors)
+            found = [row_of.get(name.encode(), -1) for name in ids.about] if ids is not None else [-1] * len(vectors)
             own = [np.array([row] if row >= 0 else [], np.int64) for row in found]
 
         def by_id(rows: np.ndarray) -> np.ndarray:

@@ -156,9 +156,10 @@ class Index:
         return Ranking(names, rows, scores, self.ids.sha256() if self.ids is not None else "")
 
     def own_rows(self, ids: Ids | None) -> np.ndarray:
-        """Returns the (query, gallery row) pairs with the same id, [n, 2] int64, ascending."""
+        """Returns the (query, gallery row) pairs where the query is about that row, [n, 2] int64, ascending."""
         if ids is None or self.ids is None:
             return np.zeros((0, 2), np.int64)
+        ids = ids.about
         if len(ids) * LOOKUP < len(self.ids):
             pairs = [(query, row) for query, item in enumerate(ids) for row in self._rows_of(item)]
         else:
@@ -304,7 +305,7 @@ class Index:
         Args:
           block: [n, D] queries.
           lengths: [n], the queries' lengths.
-          own: (query, gallery row) pairs with the same id, ascending.
+          own: from `own_rows`.
           some: [s] which queries to search, ascending.
           last: [s] a score that at least `width` gallery rows reach; -inf if unknown.
           width: rows to return.

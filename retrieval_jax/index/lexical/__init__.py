@@ -157,14 +157,14 @@ class Index:
         return sparse.csr_matrix((np.array(data, np.float64), np.array(indices, np.int64), indptr), shape=shape)
 
     def _own(self, ids: Ids) -> dict[int, list[int]]:
-        """Returns {query: rows of the gallery with its id}."""
+        """Returns {query: rows of the gallery that it is about}."""
         if self.ids is None:
             return {}
         if self._rows is None:
             self._rows = {}
             for row, name in enumerate(self.ids):
                 self._rows.setdefault(name, []).append(row)
-        return {query: self._rows[name] for query, name in enumerate(ids) if name in self._rows}
+        return {query: self._rows[name] for query, name in enumerate(ids.about) if name in self._rows}
 
     def _best(self, found: sparse.csr_matrix, own: Iterable[Sequence[int]], k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the k best rows and scores of each row of a matrix of scores."""
