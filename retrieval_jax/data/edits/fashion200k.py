@@ -122,24 +122,23 @@ def _listings(name: str, root: pathlib.Path, part: str, encoding: str) -> rows_l
                     "wrong number of fields",
                     f"the line has {len(fields)} fields, expected three with tabs between: path, score, caption",
                 )
-                fields = [fields[0], "", ""]
-            path = fields[0].strip()
-            found.add(number, wrong, id=path, image=path, title=" ".join(fields[2].split()), category_0=category)
+            path, caption = fields[0].strip(), " ".join(fields[2].split()) if not wrong else ""
+            found.add(number, wrong, id=path, image=path, title=caption, category_0=category)
     return found
 
 
 def replaced(caption: str, other: str) -> str:
-    """Returns what makes one caption the other, "replace red with blue": the first word of each that the other lacks;
-    "" where they have the same words.
+    """Returns what makes one caption the other, "replace red with blue": the first word of each that the other lacks,
+    or its last one where the other has them all, as published.
 
     Args:
-      caption: in view.
-      other: wanted.
+      caption: in view, one word or more.
+      other: wanted, likewise.
     """
     words, wanted = caption.split(), other.split()
-    old = next((word for word in words if word not in wanted), "")
-    new = next((word for word in wanted if word not in words), "")
-    return f"replace {old} with {new}" if old and new else ""
+    old = next((word for word in words if word not in wanted), words[-1])
+    new = next((word for word in wanted if word not in words), wanted[-1])
+    return f"replace {old} with {new}"
 
 
 def _edits(train: rows_lib.Gathered, pairs_per_listing: int, seed: int) -> rows_lib.Gathered:
@@ -169,11 +168,9 @@ def _edits(train: rows_lib.Gathered, pairs_per_listing: int, seed: int) -> rows_
             other = siblings[int(whom * (len(siblings) - 1))]  # any of them but the caption itself
             chosen.add(siblings[-1] if other == caption else other)
         for other in sorted(chosen):
-            if words := replaced(caption, other):
-                found.places.append(train.places[row])
-                values = {"id": one, "reference": one, "words": words, "targets": " ".join(listed[other])}
-                for column, texts in found.columns.items():
-                    texts.append(values[column])
+            if set(other.split()) != set(caption.split()):  # a word may be there twice
+                words = replaced(caption, other)
+                found.copy(train, row, id=one, reference=one, words=words, targets=" ".join(listed[other]))
     _log.info("%s of %s train captions differ in one word from another", f"{have:,}", f"{len(train.places):,}")
     if not found.places:
         raise InputError(
@@ -219,9 +216,9 @@ def _queries(
             wrong = "unknown listing", what
         reference, target = fields if not wrong else ("", "")
         (caption, category), (other, _) = about.get(reference, ("", "")), about.get(target, ("", ""))
-        words = replaced(caption, other)
-        if not wrong and not words:
-            wrong = "nothing to replace", "both captions have the same words; correct the labels or remove the line"
+        if not wrong and not (caption and other):
+            wrong = "missing value", "one of the captions is empty; correct the labels or remove the line"
+        words = replaced(caption, other) if not wrong else ""
         one = f"query-{number:05d}"
         further = {"further words 0": words, "further reference 0": reference, "further kind 0": category}
         found.add(number, wrong, id=one, image=reference, category_0=category, **further)

@@ -1,4 +1,4 @@
-"""Makes rows of a catalogue out of lists: for layouts that are no tables."""
+"""Makes rows of a catalogue out of lists: for layouts that are not tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,20 @@ class Gathered:
         """
         if wrong:
             self.wrong[len(self.places)] = wrong
-        self.places.append((len(self.files) - 1, place))
+        self._append((len(self.files) - 1, place), values)
+
+    def copy(self, other: Gathered, row: int, **values: str) -> None:
+        """Adds a row that is made of a row of the same files.
+
+        Args:
+          other: rows of the same files.
+          row: its number there, from 0.
+          **values: one text per column.
+        """
+        self._append(other.places[row], values)
+
+    def _append(self, place: tuple[int, int], values: dict[str, str]) -> None:
+        self.places.append(place)
         for column, texts in self.columns.items():
             texts.append(values[column])
 
