@@ -9,6 +9,8 @@ unseen pair.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import re
 
 import numpy as np
 
@@ -73,19 +75,31 @@ def unseen_pair(shop: synthetic.Shop, field: str, value: str, category: int) -> 
     return synthetic.uniform(shop.seed, f"unseen {field} {value}", np.array([category]), 1)[0, 0] < UNSEEN_PAIRS
 
 
-def wordings(shop: synthetic.Shop, group: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the wordings of a group that train has, and those that are kept for scoring.
+@functools.cache
+def wordings(seed: int) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Returns the wordings of every group that train has, and those that are kept for scoring.
 
-    The rule: those with the smallest of the numbers drawn from seed, group and place in the table are kept.
+    The rule: wordings that differ in the names of their values alone ("has {new}", "has {part}") are one. Group by
+    group, those with the smallest of the numbers drawn from seed and wording are kept, until a group has its share.
 
     Args:
-      shop: the catalogue.
-      group: key of wording.ASKED.
+      seed: of the catalogue.
+
+    Returns:
+      {key of wording.ASKED: (seen, unseen)}.
     """
-    known = wording.ASKED[group]
-    order = np.argsort(synthetic.uniform(shop.seed, f"unseen wordings {group}", np.arange(len(known)), 1)[:, 0])
-    cut = round(UNSEEN_WORDINGS * len(known))
-    return tuple(known[at] for at in sorted(order[cut:])), tuple(known[at] for at in sorted(order[:cut]))
+    kept: dict[str, bool] = {}
+    out = {}
+    for group, known in wording.ASKED.items():
+        plain = {one: re.sub(r"\{\w+\}", "_", one) for one in known}
+        drawn = {
+            text: synthetic.uniform(seed, f"unseen wording {text}", np.zeros(1), 1)[0, 0] for text in plain.values()
+        }
+        missing = round(UNSEEN_WORDINGS * len(known)) - sum(kept.get(text, False) for text in drawn)
+        for at, text in enumerate(sorted(drawn.keys() - kept.keys(), key=drawn.__getitem__)):
+            kept[text] = at < missing
+        out[group] = tuple(tuple(one for one in known if kept[plain[one]] == unseen) for unseen in (False, True))
+    return out
 
 
 def edits(shop: synthetic.Shop, num: int, split: str, scored: bool = False) -> Edits:
@@ -115,7 +129,7 @@ def edits(shop: synthetic.Shop, num: int, split: str, scored: bool = False) -> E
     sizes = np.minimum(synthetic.first_row(split, numbers + 1), shop.size(split)) - first
     truth = synthetic.attributes(shop, split, first)
     of_category = [np.flatnonzero(truth["category"] == leaf) for leaf in range(len(wording.LEAVES))]
-    known = {group: wordings(shop, group) for group in wording.ASKED}
+    known = wordings(shop.seed)
     found: list[tuple] = []
     taken = set()
     for number in range(num):

@@ -92,17 +92,26 @@ def test_what_is_kept_for_scoring_is_in_no_edit_of_train(shop):
             value = edits.wanted[row] or edits.unwanted[row]
             assert edit_queries.unseen_pair(made, field, value, category[row]) == edits.pairs[row]
             group = field if edits.wanted[row] else f"no {field}"
-            seen, unseen = edit_queries.wordings(made, group)
+            seen, unseen = edit_queries.wordings(made.seed)[group]
             assert may_be_of(words, group) & set(unseen if edits.wordings[row] else seen)
 
 
-def test_every_kind_has_wordings_of_both_sorts_and_another_seed_has_others():
-    one, other = synthetic.make_shop(), synthetic.make_shop(seed=1)
+@pytest.mark.parametrize("seed", range(5))
+def test_every_group_has_wordings_of_both_sorts_and_none_is_seen_in_another_group(seed):
+    found = edit_queries.wordings(seed)
+    plain = [set(), set()]
     for group, known in wording.ASKED.items():
-        seen, unseen = edit_queries.wordings(one, group)
+        seen, unseen = found[group]
         assert sorted(seen + unseen) == sorted(known) and len(set(known)) == len(known)
-        assert len(seen) >= 5 and len(unseen) >= 3
-    assert any(edit_queries.wordings(one, group) != edit_queries.wordings(other, group) for group in wording.ASKED)
+        assert len(seen) >= 4 and len(unseen) >= 2
+        for texts, names in zip((seen, unseen), plain, strict=True):
+            names.update(re.sub(r"{\w+}", "value", text) for text in texts)
+    assert plain[0].isdisjoint(plain[1])
+    assert found != edit_queries.wordings(seed + 1)
+
+
+def test_a_fifth_of_the_pairs_is_kept():
+    one = synthetic.make_shop()
     pairs = [edit_queries.unseen_pair(one, "colour", name, at) for name in wording.COLOURS for at in range(32)]
     assert 0.15 < np.mean(pairs) < 0.25
 
