@@ -15,7 +15,14 @@ from retrieval_jax.data.catalog import Catalog
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
 
-SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined")
+SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined", "fashion_iq", "fashion200k")
+# Modules of sources whose loaders are not in tables.loading.
+_ROOMS = {
+    "joined": "joined",
+    "tfds": "records.tfds_datasets",
+    "fashion_iq": "edits.fashion_iq",
+    "fashion200k": "edits.fashion200k",
+}
 _shared: dict[str, Catalog] | None = None  # what was loaded since `shared` was entered
 
 
@@ -36,8 +43,8 @@ def load(
     """Loads the catalogue that a config's data block describes.
 
     Args:
-      config_data: has `source` ("synthetic", "eproduct", "table", "tfds" or "joined"), `kwargs`, its arguments, and
-        `leave_out`, a CSV of listings to leave out ("" for none).
+      config_data: has `source`, one of SOURCES, `kwargs`, its arguments, and `leave_out`, a CSV of listings to leave
+        out ("" for none).
       set_aside_path: CSV that receives the bad rows (file, row, id, reason, sentence); None writes none.
       leave_out: further listings to leave out, `left_out.Listed`.
 
@@ -78,7 +85,7 @@ def _load(config_data: Mapping, set_aside_path: Any, leave_out: Sequence) -> Cat
                 "config.data.leave_out: the embedded catalogue has no files to leave rows out of; set it to ''"
             )
         return importlib.import_module("retrieval_jax.data.shop.loading").load(**kwargs)
-    module = {"joined": "joined", "tfds": "records.tfds_datasets"}.get(source, "tables.loading")
+    module = _ROOMS.get(source, "tables.loading")
     loader = getattr(importlib.import_module(f"retrieval_jax.data.{module}"), f"load_{source}")
     takes = dict(inspect.signature(loader).parameters)
     for ours in ("leave_out", "set_aside_path"):

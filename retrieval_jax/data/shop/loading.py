@@ -13,12 +13,12 @@ from retrieval_jax.data import catalog
 from retrieval_jax.data.catalog import Lazy, Split, Table
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import sources
-from retrieval_jax.data.shop import edits, shoppers, synthetic, typed, wording
+from retrieval_jax.data.shop import edit_queries, edits, shoppers, synthetic, typed, wording
 from retrieval_jax.data.shop.synthetic import Shop
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import ranking
 
-QUERIES = ("photos", "typed")
+QUERIES = ("photos", "typed", "edits")
 PARTS = tuple(sorted({part for row in wording.CATEGORIES for part in row[4:6]}))
 COLUMN_NAMES = {
     "colour": list(wording.COLOURS),
@@ -29,6 +29,7 @@ COLUMN_NAMES = {
     "style": list(wording.STYLES),
     "parts": list(PARTS),
 }
+EDITED = ("colour", "pattern", "material", "parts")  # edit_queries.FIELDS, as the columns of listings are called
 # Where the photos of clicks on the listings of a split come from.
 _PHOTOS = {"train": catalog.PHOTO, "gallery": "query"}
 
@@ -39,7 +40,11 @@ def load(queries: str = "photos", **kwargs: Any) -> catalog.Catalog:
     Args:
       queries: "photos", shoppers' photos of gallery products; or "typed", words (`typed.queries`): the query split then
         has the text column "query" and the attribute "kind" and no pictures, the table "queries" has no held-out
-        combination, and listings have the text column "product", which is equal for those of one product.
+        combination, and listings have the text column "product", which is equal for those of one product; or "edits",
+        a gallery listing's picture with words that say what should be different (`edit_queries.edits`): the query
+        split then has the text columns "words", "reference" (the listing's id), "wanted" and "unwanted", and the
+        attributes "edited", "kind", "phrasing" and "combination"; the tables "edits" have no wording and no pair of
+        value and category that is kept for scoring, and listings have "product" too.
       **kwargs: the fields of `synthetic.Shop`.
 
     Returns:
@@ -55,6 +60,8 @@ def load(queries: str = "photos", **kwargs: Any) -> catalog.Catalog:
     shop = synthetic.make_shop(**kwargs)
     if queries == "typed":
         return _with_typed(shop)
+    if queries == "edits":
+        return _with_edits(shop)
     return _with_photos(shop)
 
 
@@ -86,10 +93,7 @@ def _with_typed(shop: Shop) -> catalog.Catalog:
     for name in ("train", "val"):
         if shop.size(name):
             tables[f"queries/{name}"] = functools.partial(_clicked, shop, name)
-    for name, split in found.splits().items():
-        if name != catalog.PHOTO:
-            makers = {**split.columns.makers, "product": functools.partial(_products, shop, name)}
-            split.columns = Lazy(makers, split.columns.made_of)
+    _name_products(shop, found)
     if not shop.num_query:
         return dataclasses.replace(found, tables=Lazy(tables, f"{shop} typed"))
     asked = typed.queries(shop)
@@ -104,6 +108,54 @@ def _with_typed(shop: Shop) -> catalog.Catalog:
         column_names={**COLUMN_NAMES, "kind": list(typed.KINDS)},
         tables=Lazy(tables, f"{shop} typed"),
     )
+
+
+def _with_edits(shop: Shop) -> catalog.Catalog:
+    """Returns the catalogue with edits in place of photos."""
+    found = _with_photos(dataclasses.replace(shop, num_query=0))
+    tables = {name: table for name, table in found.tables.makers.items() if not name.startswith("edits/")}
+    for name in ("train", "val"):
+        if shop.size(name):
+            tables[f"edits/{name}"] = functools.partial(_asked, shop, name)
+    _name_products(shop, found)
+    found = dataclasses.replace(found, tables=Lazy(tables, f"{shop} edits"))
+    if not shop.num_query:
+        return found
+    asked = edit_queries.edits(shop, shop.num_query, "gallery", scored=True)
+    ids = [f"edit-{number:05d}" for number in range(shop.num_query)]
+    columns = {
+        "words": asked.words,
+        "reference": [found.gallery.ids[row] for row in asked.references.tolist()],
+        "wanted": asked.wanted,
+        "unwanted": asked.unwanted,
+        "edited": asked.fields,
+        "kind": asked.kinds,
+        "phrasing": asked.wordings,
+        "combination": asked.pairs,
+    }
+    pictures = synthetic.Column(shop, "query", functools.partial(_reference_picture, asked.references))
+    split = Split("query", ids, None, found.gallery.categories[asked.references], pictures, columns=columns)
+    names = {"edited": list(EDITED), "kind": list(edit_queries.KINDS)}
+    names |= {"phrasing": list(edit_queries.SEEN), "combination": list(edit_queries.SEEN)}
+    return dataclasses.replace(
+        found,
+        query=split,
+        truth=ranking.Truth(ids, found.gallery.ids, asked.indptr, asked.rows),
+        counts={**found.counts, "query": {"read": len(ids), "kept": len(ids), "set_aside": {}}},
+        column_names={**COLUMN_NAMES, **names},
+    )
+
+
+def _reference_picture(references: np.ndarray, shop: Shop, split: str, row: int) -> np.ndarray:
+    return synthetic.picture(shop, "gallery", int(references[row]))[0]
+
+
+def _name_products(shop: Shop, found: catalog.Catalog) -> None:
+    """Gives listings the text column "product"."""
+    for name, split in found.splits().items():
+        if name != catalog.PHOTO:
+            makers = {**split.columns.makers, "product": functools.partial(_products, shop, name)}
+            split.columns = Lazy(makers, split.columns.made_of)
 
 
 def _split(shop: Shop, name: str) -> Split:
@@ -184,3 +236,14 @@ def _edits(shop: Shop, split: str) -> Table:
     found = edits.edits(shop, shop.num_edits, split)
     columns = {"reference": found.references, "words": found.words, "targets": Ragged(found.indptr, found.rows)}
     return Table(columns | {"attribute": found.attributes}, {"reference": split, "targets": split})
+
+
+def _asked(shop: Shop, split: str) -> Table:
+    found = edit_queries.edits(shop, shop.num_edits, split)
+    columns = {"reference": found.references, "words": found.words, "targets": Ragged(found.indptr, found.rows)}
+    attributes = {
+        "attribute": [EDITED[field] for field in found.fields],
+        "kind": [edit_queries.KINDS[kind] for kind in found.kinds],
+    }
+    columns |= attributes | {"wanted": found.wanted, "unwanted": found.unwanted}
+    return Table(columns, {"reference": split, "targets": split})

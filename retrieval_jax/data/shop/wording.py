@@ -280,3 +280,118 @@ def edit_text(name: str, category: int, old: int, new: int | None, rng: np.rando
         return _pick(rng, EDITS[f"no {name}"]).format(**values)
     values |= {"new": _pick(rng, words[new])} | ({"news": nouns[new]} if name == "pattern" else {})
     return _pick(rng, EDITS[name]).format(**values)
+
+
+# More wordings, of the queries that are edits; {part} has its article. They follow how people describe the difference
+# of two garments (the captions of Fashion IQ, CVPR 2021), in words of our own.
+ASKED = {
+    "colour": (
+        *EDITS["colour"],
+        "is {new}",
+        "is {new} in colour",
+        "has more {new}",
+        "make it {new}",
+        "the {new} version of this",
+        "is {new} coloured rather than {old}",
+        "change the colour to {new}",
+    ),
+    "pattern": (
+        *EDITS["pattern"],
+        "has {news}",
+        "is {new}",
+        "{news} in place of {olds}",
+        "i would like {news}",
+        "has {news} rather than {olds}",
+        "change the pattern to {new}",
+    ),
+    "material": (
+        *EDITS["material"],
+        "is made from {new}",
+        "is {new}",
+        "do you have it in {new}",
+        "the {new} version of this",
+        "change the material to {new}",
+        "i prefer {new} over {old}",
+    ),
+    "part": (
+        "the same but with {part}",
+        "with {part}",
+        "has {part}",
+        "the one that has {part}",
+        "comes with {part}",
+        "add {part}",
+        "is alike and has {part}",
+        "i need {part} on it",
+    ),
+    "no colour": (
+        *EDITS["no colour"],
+        "is not {old}",
+        "no {old} please",
+        "anything other than {old}",
+        "does not come in {old}",
+        "isn't {old}",
+    ),
+    "no pattern": (
+        *EDITS["no pattern"],
+        "has no {olds}",
+        "does not have {olds}",
+        "isn't {old}",
+        "leave out the {olds}",
+        "free of {olds}",
+    ),
+    "no material": (
+        *EDITS["no material"],
+        "is not made of {old}",
+        "no {old}",
+        "in something other than {old}",
+        "doesn't use {old}",
+        "avoid {old}",
+    ),
+    "no part": (
+        "the same without {part}",
+        "without {part}",
+        "no {old}",
+        "has no {old}",
+        "does not have {part}",
+        "lose the {old}",
+        "leave off the {old}",
+        "never with {part}",
+    ),
+}
+PART_NOUNS = {  # those that take no plain "a": (with its article, alone)
+    "armrests": ("armrests", "armrests"),
+    "bells": ("bells", "bells"),
+    "buttons": ("buttons", "buttons"),
+    "cuffs": ("cuffs", "cuffs"),
+    "cushioned": ("cushions", "cushions"),
+    "doors": ("doors", "doors"),
+    "flowers": ("flowers", "flowers"),
+    "griptape": ("griptape", "griptape"),
+    "high-top": ("a high top", "high top"),
+    "laces": ("laces", "laces"),
+    "long-sleeve": ("long sleeves", "long sleeves"),
+    "round": ("a round shape", "round shape"),
+}
+
+
+def phrased(template: str, field: str, old: str, new: str, rng: np.random.Generator) -> str:
+    """Writes an edit in one of the wordings of ASKED.
+
+    Args:
+      template: the wording.
+      field: what is edited: "colour", "pattern", "material" or "part".
+      old: true name of the value in view, or "" for a part that is missing.
+      new: true name of the value that is wanted; "" where the old one is only excluded.
+      rng: the edit's own random numbers.
+
+    Returns:
+      The words, for example "has no stripes".
+    """
+    if field == "part":
+        article, alone = PART_NOUNS.get(old or new, ("a " + (old or new), old or new))
+        return template.format(part=article, old=alone)
+    words = {"colour": COLOURS, "pattern": PATTERNS, "material": MATERIALS}[field]
+    values = {"old": _pick(rng, words[old])} | ({"new": _pick(rng, words[new])} if new else {})
+    if field == "pattern":
+        values |= {"olds": PATTERN_NOUNS[old], "news": PATTERN_NOUNS.get(new, "")}
+    return template.format(**values)

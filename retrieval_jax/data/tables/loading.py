@@ -68,7 +68,7 @@ def load_eproduct(
 
     Source: eProduct, arXiv 2107.05856.
     """
-    _check_arguments(root, max_bad_share, check_images)
+    check_arguments(root, max_bad_share, check_images)
     _, further = columns_lib.declared(columns or {}, ())
     folder = pathlib.Path(root) / "metadata"
     parts = sorted(folder.glob("query_part*.csv"), key=lambda f: (int(re.sub(r"\D", "", f.stem) or 0), f.name))
@@ -128,7 +128,7 @@ def load_eproduct(
         splits,
         EPRODUCT_LEVELS,
         (max_bad_share, set_aside_path),
-        *_files(pathlib.Path(root) / "Images", splits, max_pixels, check_images, decode_at_least),
+        *picture_files(pathlib.Path(root) / "Images", splits, max_pixels, check_images, decode_at_least),
         declared=declared,
         whole_numbers=True,
         truth=truth,
@@ -191,7 +191,7 @@ def load_table(
     Raises:
       InputError: see `data.loading.load`.
     """
-    _check_arguments(root, 0.0 if max_bad_share is None else max_bad_share, check_images)
+    check_arguments(root, 0.0 if max_bad_share is None else max_bad_share, check_images)
     if isinstance(files, str):
         if ground_truth:
             raise InputError(
@@ -207,7 +207,7 @@ def load_table(
             columns,
             image_root,
             (max_bad_share, set_aside_path),
-            lambda folder, splits: _files(folder, splits, max_pixels, check_images, decode_at_least),
+            lambda folder, splits: picture_files(folder, splits, max_pixels, check_images, decode_at_least),
             encoding=encoding,
             tables=tables,
             leave_out=leave_out,
@@ -257,7 +257,7 @@ def load_table(
         splits,
         levels,
         (max_bad_share or 0.0, set_aside_path),
-        *_files(pathlib.Path(root) / image_root, splits, max_pixels, check_images, decode_at_least),
+        *picture_files(pathlib.Path(root) / image_root, splits, max_pixels, check_images, decode_at_least),
         truth=truth,
         leave_out=leave_out,
         beyond=Beyond(
@@ -295,7 +295,7 @@ def _truth(given: str | Mapping[str, str], root: str, encoding: str) -> Rows:
     return rows
 
 
-def _check_arguments(root: str, max_bad_share: float, check_images: bool | str) -> None:
+def check_arguments(root: str, max_bad_share: float, check_images: bool | str) -> None:
     if not isinstance(root, (str, pathlib.Path)) or not pathlib.Path(root).is_dir():
         raise InputError(f"config.data.kwargs.root: {root} is not a folder")
     if not isinstance(max_bad_share, (int, float)) or not 0 <= max_bad_share <= 1:
@@ -317,7 +317,7 @@ def check_names(what: str, given: Mapping, known: tuple[str, ...]) -> None:
             raise InputError(f"config.data.kwargs.{what} has {name!r}{pairs.near(name, known)}")
 
 
-def _files(
+def picture_files(
     root: pathlib.Path, splits: dict[str, Rows], max_pixels: int, check: bool | str, decode_at_least: int | None
 ) -> tuple[Callable[[str, np.ndarray], FileImages | NoPictures], Callable[[Rows], None] | None]:
     """Returns the arguments of `build` for pictures in files below root; splits without paths have no pictures."""
