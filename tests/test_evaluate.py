@@ -239,7 +239,7 @@ def test_edits_are_scored_by_what_they_changed_and_kept(tmp_path, monkeypatch, c
     (tmp_path / "rankings" / "rankings.json").write_text(json.dumps(stages))
     config = make_config(slices=("phrasing",), edits={"kept": ("type",), "similarity": "colour_and_edges"})
     evaluate.run(config, tmp_path)
-    assert "the gallery is not embedded by 'colour_and_edges': add it" in capsys.readouterr().out
+    assert "was not measured: the gallery is not embedded by 'colour_and_edges': add it" in capsys.readouterr().out
     vectors = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
     Embeddings(found.gallery.ids, vectors).save(tmp_path / "embeddings" / "colour_and_edges" / "gallery")
     evaluate.run(config, tmp_path)

@@ -13,8 +13,8 @@ _NAMES = {
     "right": "right value",
     "kept": "kept",
     "similarity": "similarity",
-    "similarity_distinct": "similarity, duplicates left out",
-    "near_duplicates": "pairs of near-duplicates",
+    "similarity_distinct": "similarity, distinct",
+    "near_duplicates": "duplicates",
 }
 _MOST = 12  # slices of one kind in the page; metrics.json has all
 
@@ -27,13 +27,16 @@ def sections(found: Mapping[str, Any]) -> list[str]:
     """
     if not found:
         return []
-    last, names = found["stages"][-1], found["names"]
+    last, names, random = found["stages"][-1], found["names"], found.get("chance", {})
     sentence = edits.sentence(found["counts"])
     parts = [
         f"<p>{escape(sentence[0].upper() + sentence[1:])}.</p>",
         _table(
             ("Model", "Stage"),
-            [((label(row["model"]), label(row["stage"])), row) for row in found["stages"]],
+            [
+                *(((label(row["model"]), label(row["stage"])), row) for row in found["stages"]),
+                (("Random order", ""), random),
+            ],
             names,
         ),
     ]
@@ -77,9 +80,5 @@ def _note(found: Mapping[str, Any]) -> str:
         "the words ask for in the field that they edit. Kept: they have the same values as the listing that the query "
         "is about. "
     )
-    if "similarity_of" not in found:
-        return text + f"Similarity is not shown: {found.get('similarity_not_measured', 'it was not measured')}."
-    return (
-        text + f"Similarity: the mean cosine between a query's results by {label(found['similarity_of']).lower()}, an "
-        "embedding that had no part in the search; copies of one picture raise it."
-    )
+    sentence = edits.likeness(found)
+    return f"{text}{sentence[0].upper()}{sentence[1:]}."

@@ -13,163 +13,39 @@ Rules:
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from retrieval_jax import arguments, brief, pairs
+from retrieval_jax import arguments, pairs
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.scoring import intra_list
+from retrieval_jax.scoring.edit_queries import Asked, check_kept, of_catalog, one, sentence, settings, there
 from retrieval_jax.scoring.ranking import Ranking
 
-EDITED, WANTED, UNWANTED = "edited", "wanted", "unwanted"  # columns of the query split
+__all__ = [
+    "Asked",
+    "chance",
+    "check_kept",
+    "evaluate",
+    "is_name",
+    "likeness",
+    "named",
+    "names",
+    "notes",
+    "of_catalog",
+    "per_query",
+    "right",
+    "sentence",
+    "settings",
+    "stays",
+    "summary",
+    "there",
+]
+
 DEPTH = 10
-SETTINGS = {"kept": ("type",), "similarity": "colour_and_edges"}  # config.evaluate.edits before it could be set
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Asked:
-    """What the edits of Q queries ask for, in rows and values of the gallery's fields.
-
-    Attributes:
-      values: {field: its values by name}.
-      sets: {field: int64 [G], equal for listings with equal values; -1 where unknown}.
-      pairs: {field: int64, ascending, row * len(values) + value of all values that listings have}.
-      edited: Q names of fields, "" where none is named.
-      scored: bool [Q], whether it can be said if the edit happened.
-      wanted, unwanted: int64 [Q], values of the field; -1 for none.
-      reference: int64 [Q], gallery rows of the listings that the queries are about; -1 where not in the gallery.
-      kept: names of the fields that should stay.
-      counts: how many queries there are, and how many are not scored for which reason.
-    """
-
-    values: Mapping[str, Sequence[str]]
-    sets: Mapping[str, np.ndarray]
-    pairs: Mapping[str, np.ndarray]
-    edited: Sequence[str]
-    scored: np.ndarray
-    wanted: np.ndarray
-    unwanted: np.ndarray
-    reference: np.ndarray
-    kept: tuple[str, ...]
-    counts: Mapping[str, int]
-
-    __repr__ = brief.line
-
-    def __len__(self) -> int:
-        return len(self.edited)
-
-
-def settings(config) -> dict[str, Any]:
-    """Returns config.evaluate.edits as a dict, with what it was before it could be set."""
-    return {**SETTINGS, **dict((config.get("evaluate") or {}).get("edits") or {})}
-
-
-def there(catalog) -> bool:
-    """Returns whether the queries of a catalogue are edits that can be scored: whether they have the columns."""
-    query = catalog.query
-    return query is not None and EDITED in query.columns and (WANTED in query.columns or UNWANTED in query.columns)
-
-
-def of_catalog(catalog, kept: Sequence[str], read: Callable[[Any, str], Any]) -> Asked:
-    """Returns what the queries of a catalogue ask for.
-
-    Args:
-      catalog: a `Catalog` whose queries are edits (see `there`).
-      kept: see `check_kept`.
-      read: of (split, name of a field), returns a `data.fields.Field`: `data.fields.read`.
-
-    Raises:
-      InputError: see `check_kept`.
-    """
-    query, gallery = catalog.query, catalog.gallery
-    known = check_kept(catalog, kept)
-    edited = _texts(query, EDITED)
-    fields = {name: read(gallery, name) for name in dict.fromkeys((*kept, *edited)) if name in known}
-    made = {name: _numbered(field) for name, field in fields.items()}
-    number = {name: {value: row for row, value in enumerate(found[0])} for name, found in made.items()}
-    asked, reasons = {}, [""] * len(query)
-    for what in (WANTED, UNWANTED):
-        rows = np.full(len(query), -1, np.int64)
-        for at, (field, value) in enumerate(zip(edited, _texts(query, what), strict=True)):
-            if value and field in number:
-                rows[at] = number[field].get(value, -1)
-                reasons[at] = reasons[at] or ("" if rows[at] >= 0 else "no_such_value")
-        asked[what] = rows
-    for at, field in enumerate(edited):
-        if not field:
-            reasons[at] = "no_field"
-        elif field not in number:
-            reasons[at] = "no_such_field"
-        elif not reasons[at] and asked[WANTED][at] < 0 and asked[UNWANTED][at] < 0:
-            reasons[at] = "no_value"
-    counts = {"queries": len(query), "scored": reasons.count("")}
-    counts |= {reason: reasons.count(reason) for reason in sorted(set(reasons) - {""})}
-    row_of, about = {item: row for row, item in enumerate(gallery.ids)}, getattr(query.ids, "about", query.ids)
-    reference = np.array([row_of.get(item, -1) for item in about], np.int64)
-    return Asked(
-        {name: found[0] for name, found in made.items()},
-        {name: found[1] for name, found in made.items()},
-        {name: found[2] for name, found in made.items()},
-        edited,
-        np.array([not reason for reason in reasons], bool),
-        asked[WANTED],
-        asked[UNWANTED],
-        reference,
-        tuple(kept),
-        {**counts, "reference_in_gallery": int((reference >= 0).sum())},
-    )
-
-
-def check_kept(catalog, kept: Sequence[str]) -> list[str]:
-    """Returns the names of the gallery's fields.
-
-    Args:
-      catalog: a `Catalog`.
-      kept: names of the fields that should stay.
-
-    Raises:
-      InputError: one of them is not a field of the gallery.
-    """
-    gallery = catalog.gallery
-    known = [*(name for name in gallery.column_names if name in gallery.columns), *gallery.category_levels]
-    if unknown := [name for name in kept if name not in known]:
-        raise InputError(
-            f"config.evaluate.edits.kept: the gallery has no field {unknown[0]!r}{pairs.near(unknown[0], known)}; name "
-            "those that an edit leaves as they are, () for none"
-        )
-    return known
-
-
-def _texts(split, name: str) -> list[str]:
-    """Returns a column of text, or the names of an attribute's values; "" where unknown or where there is no column."""
-    if name not in split.columns:
-        return [""] * len(split)
-    column = split.columns[name]
-    if not isinstance(column, np.ndarray):
-        return [str(text) for text in column]
-    names = [*map(str, split.column_names[name]), ""]
-    return [names[code] for code in column.tolist()]  # -1, unknown, indexes the last
-
-
-def _numbered(field) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Returns the values of a field, each name once, and what listings have of them; see `Asked`."""
-    names = list(dict.fromkeys(map(str, field.values)))
-    place = {name: number for number, name in enumerate(names)}
-    numbers = np.array([place[str(name)] for name in field.values], np.int64)
-    values = numbers[np.asarray(field.value_ids)] if len(numbers) else np.zeros(0, np.int64)
-    lengths = np.diff(field.indptr)
-    found = np.unique(np.repeat(np.arange(len(field)), lengths) * max(1, len(names)) + values)
-    rows, values = np.divmod(found, max(1, len(names)))
-    sets, known = np.full(len(field), -1, np.int64), {}
-    parts = np.split(values, np.searchsorted(rows, np.arange(1, len(field))))
-    for row, part in enumerate(parts):
-        if len(part):
-            sets[row] = known.setdefault(part.tobytes(), len(known))
-    return names, sets, found
 
 
 def right(asked: Asked, rows: np.ndarray) -> np.ndarray:
@@ -258,16 +134,47 @@ def per_query(ranking: Ranking, asked: Asked, depth: int = DEPTH) -> dict[str, n
         raise InputError(f"edits: a ranking of {len(ranking)} queries and {len(asked)} edits: search again")
     rows = ranking.item_rows[:, :depth]
     out = {f"right@{depth}": np.where(asked.scored, right(asked, rows).sum(1) / depth, np.nan)}
-    if not asked.kept:
-        return out
-    each = {}
     for field in asked.kept:
         same, counts = stays(asked, rows, field)
-        each[f"kept_{field}@{depth}"] = np.where(counts, same.sum(1) / depth, np.nan)
-    table = np.stack(list(each.values()), 1)
+        out[f"kept_{field}@{depth}"] = np.where(counts, same.sum(1) / depth, np.nan)
+    return _with_mean(out, asked, depth)
+
+
+def _with_mean(each: dict[str, np.ndarray], asked: Asked, depth: int) -> dict[str, np.ndarray]:
+    """Returns scores with "kept@K", the mean over the fields, in front of those of several fields."""
+    parts = {f"kept_{field}@{depth}": each.pop(f"kept_{field}@{depth}") for field in asked.kept}
+    if not parts:
+        return each
+    table = np.stack(list(parts.values()), 1)
     known = ~np.isnan(table)
     mean = np.where(known, table, 0.0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
-    return out | {f"kept@{depth}": mean} | (each if len(each) > 1 else {})
+    return each | {f"kept@{depth}": mean} | (parts if len(parts) > 1 else {})
+
+
+def chance(asked: Asked, depth: int = DEPTH) -> dict[str, np.ndarray]:
+    """Returns the scores of `per_query` to expect of a gallery in random order, with as many results as count.
+
+    Args:
+      asked: what the queries ask for.
+      depth: of the names.
+    """
+    size = len(next(iter(asked.sets.values()), ()))
+    others = np.maximum(1, size - (asked.reference >= 0))
+    every, asks = np.arange(size)[None], {}
+    share = np.full(len(asked), np.nan)
+    for query in np.flatnonzero(asked.scored).tolist():
+        key = asked.edited[query], int(asked.wanted[query]), int(asked.unwanted[query])
+        if key not in asks:
+            asks[key] = right(one(asked, query), every)[0]
+        own = asked.reference[query]
+        share[query] = (asks[key].sum() - (own >= 0 and asks[key][own])) / others[query]
+    each = {f"right@{depth}": share}
+    for field in asked.kept:
+        sets = asked.sets[field]
+        sizes, wanted = np.bincount(sets[sets >= 0], minlength=1), np.append(sets, -1)[asked.reference]
+        counts = stays(asked, np.zeros((len(asked), 0), np.int64), field)[1]
+        each[f"kept_{field}@{depth}"] = np.where(counts, (sizes[np.maximum(wanted, 0)] - 1) / others, np.nan)
+    return _with_mean(each, asked, depth)
 
 
 def summary(each: Mapping[str, np.ndarray], chosen: np.ndarray | None = None) -> dict[str, float | int | None]:
@@ -308,19 +215,22 @@ def evaluate(
 
     Returns:
       {"counts", "kept": names of fields, "names": of the scores, "stages": [{"model", "stage", the `summary` of all
-      queries, "slices": {kind: {slice: summary}}}]}.
+      queries, "slices": {kind: {slice: summary}}}], "chance": the same of a gallery in random order}.
     """
+
+    def summed(each: dict[str, np.ndarray]) -> dict[str, Any]:
+        by = {kind: {name: summary(each, chosen) for name, chosen in part.items()} for kind, part in parts.items()}
+        return {**summary(each), "slices": by}
+
     stages, found = [], []
     for (model, stage), ranking in rankings.items():
         each = per_query(ranking, asked)
         if vectors is not None:
             each |= intra_list.similarity(ranking, vectors, thumbnails, max_difference=max_difference, depth=DEPTH)
-        sliced = {
-            kind: {name: summary(each, chosen) for name, chosen in slices.items()} for kind, slices in parts.items()
-        }
-        stages.append({"model": model, "stage": stage, **summary(each), "slices": sliced})
+        stages.append({"model": model, "stage": stage, **summed(each)})
         found = list(each)
-    return {"counts": dict(asked.counts), "kept": list(asked.kept), "names": found, "stages": stages}
+    about = {"counts": dict(asked.counts), "kept": list(asked.kept), "names": found}
+    return {**about, "stages": stages, "chance": summed(chance(asked))}
 
 
 def notes(asked: Asked, query: int, row: int) -> list[tuple[str, str, bool]]:
@@ -335,20 +245,12 @@ def notes(asked: Asked, query: int, row: int) -> list[tuple[str, str, bool]]:
       Of the edited field ("edited", "colour: red", True), then of each field that should stay ("kept", "type: shirt",
       True); what is not scored is left out.
     """
-    out, one = [], np.array([[row]])
-    few = dataclasses.replace(
-        asked,
-        edited=[asked.edited[query]],
-        scored=asked.scored[[query]],
-        wanted=asked.wanted[[query]],
-        unwanted=asked.unwanted[[query]],
-        reference=asked.reference[[query]],
-    )
+    out, result, few = [], np.array([[row]]), one(asked, query)
     if asked.scored[query]:
         field = asked.edited[query]
-        out.append(("edited", f"{field}: {_has(asked, field, row)}", bool(right(few, one)[0, 0])))
+        out.append(("edited", f"{field}: {_has(asked, field, row)}", bool(right(few, result)[0, 0])))
     for field in asked.kept:
-        same, counts = stays(few, one, field)
+        same, counts = stays(few, result, field)
         if counts[0]:
             out.append(("kept", f"{field}: {_has(asked, field, row)}", bool(same[0, 0])))
     return out
@@ -362,17 +264,17 @@ def _has(asked: Asked, field: str, row: int) -> str:
     return short(" and ".join(found), 60) or "unknown"
 
 
-def sentence(counts: Mapping[str, int]) -> str:
-    """Returns how many edits are scored, in words; `counts` as in `Asked`."""
-    words = {
-        "no_field": "name no field",
-        "no_such_field": "name a field that the gallery lacks",
-        "no_such_value": "ask for a value that the field lacks",
-        "no_value": "ask for no value",
-    }
-    left = [f"{counts[reason]:,} {text}" for reason, text in words.items() if counts.get(reason)]
-    return (
-        f"{counts['scored']:,} of {counts['queries']:,} edits are scored"
-        + (f" ({'; '.join(left)})" if left else "")
-        + f"; {counts['reference_in_gallery']:,} are about a listing of the gallery, which is left out of the results"
-    )
+def likeness(found: Mapping[str, Any]) -> str:
+    """Returns what the similarity of results was measured by, or why it was not, in words.
+
+    Args:
+      found: from `evaluate`, with "similarity_of" or "similarity_not_measured".
+    """
+    if "similarity_of" not in found:
+        return f"the similarity of results was not measured: {found.get('similarity_not_measured', 'an older version')}"
+    model = found["similarity_of"]
+    text = f"similarity is the mean cosine between the results of a query by {model}; copies of one picture raise it"
+    if any(name.startswith("near_duplicates") for name in found["names"]):
+        text += ", so 'distinct' leaves out pairs of near-duplicates, whose share is 'duplicates'"
+    judged = any(row["model"] == model for row in found["stages"])
+    return text + (f". The rows of {model} itself prove nothing: it finds what it calls similar" if judged else "")

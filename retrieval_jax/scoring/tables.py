@@ -12,6 +12,7 @@ from retrieval_jax.duplicates import thumbnails
 from retrieval_jax.scoring import edits
 
 SHOWN_SLICES = 12  # a longer table is not printed
+CHANCE = "(random order)"
 MAIN = "mar@10_capped"  # the score of pictures that intervals are printed of
 
 
@@ -77,25 +78,28 @@ def print_edits(found: dict) -> None:
     """
     if not found:
         return
-    names, last = found["names"], found["stages"][-1]
-    lines = [((row["model"], row["stage"]), row) for row in found["stages"]]
+    names, last, random = found["names"], found["stages"][-1], found["chance"]
+    lines = [
+        ((row["model"], row["stage"]), row) for row in (*found["stages"], {"model": CHANCE, "stage": "", **random})
+    ]
     print(f"evaluate: {edits.sentence(found['counts'])}")
     groups = [("edits", ("model", "stage"), lines)]
     for kind, slices in last["slices"].items():
         if 1 < len(slices) <= SHOWN_SLICES:
-            title = f"edits: {last['model']} {last['stage']} by {kind}"
-            groups.append((title, (kind,), [((name,), row) for name, row in slices.items()]))
+            rows = [((name, CHANCE if chance else ""), scores) for name, row in slices.items()
+                    for chance, scores in ((False, row), (True, random["slices"][kind][name]))]  # fmt: skip
+            groups.append((f"edits: {last['model']} {last['stage']} by {kind}", (kind, ""), rows))
     for title, heads, rows in groups:
         table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
-        for name in (*heads, *names):
-            table.add_column(name, justify="left" if name in heads else "right", no_wrap=name in heads)
+        for name in heads:
+            table.add_column(name, no_wrap=True)
+        for name in names:  # the rest of the names is in the sentence below
+            short = name.replace("similarity_distinct", "distinct").replace("near_duplicates", "duplicates")
+            table.add_column(short, justify="right", no_wrap=True)
         for cells, row in rows:
-            table.add_row(*cells, *(_number(row[name]) for name in names))
+            table.add_row(*cells, *(_number(row.get(name)) for name in names))
         show(table)
-    if "similarity_of" in found:
-        print(f"evaluate: similarity is the mean cosine between a query's results by {found['similarity_of']}")
-    else:
-        print(f"evaluate: the similarity of results was not measured: {found['similarity_not_measured']}")
+    print(f"evaluate: {edits.likeness(found)}")
 
 
 def show(table: rich.table.Table, width: int = 120) -> None:

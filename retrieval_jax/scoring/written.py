@@ -59,6 +59,7 @@ class _Edits(TypedDict):
     counts: dict[str, documents.Count]
     names: list[str]
     stages: list[_EditStage]
+    chance: NotRequired[dict[str, Any]]
     similarity_of: NotRequired[str]
     similarity_not_measured: NotRequired[str]
 

@@ -69,13 +69,14 @@ def test_the_section_has_every_score_by_kind(made):
         "kept @10",
         "by kind",
         "part",
-        "Similarity is not shown",
+        "similarity of results was not measured",
+        "Random order",
     ):
         assert words in section
     assert f"{100 * found['stages'][0]['right@10']:.2f} <small>± " in section
     assert "Hit@1" in text and "Hit@3" in text and score_table.metric_name("hit@10") == "Hit@10"
     assert page.score_name("kept_leaf_type@10") == "kept leaf_type @10"
-    assert page.score_name("near_duplicates@10") == "pairs of near-duplicates @10"
+    assert page.score_name("near_duplicates@10") == "duplicates @10"
 
 
 def test_damaged_scores_are_named(made):

@@ -72,6 +72,35 @@ def test_notes_say_what_a_result_changed_and_kept():
     assert edits.notes(asked, 6, 3) == [("edited", "colour: red", True)]  # the reference is unknown, so nothing stays
 
 
+def test_chance_is_the_mean_over_random_orders():
+    catalog = edited.catalogue()
+    asked = edits.of_catalog(catalog, ("type", "colour"), fields.read)
+    found, places = edits.chance(asked, depth=8), {name: row for row, name in enumerate(edited.GALLERY)}
+    # every listing but the reference, in any order: 8 results are all that there are, and the missing one is wrong
+    rows = [[row for row in range(8) if row != places.get(item, -1)] for item in edited.REFERENCE]
+    whole = np.array([row + [-1] * (8 - len(row)) for row in rows])
+    scores = np.where(whole >= 0, 0.0, -np.inf)
+    each = edits.per_query(Ranking(catalog.query.ids, whole, scores), asked, depth=8)
+    for name, values in each.items():
+        listed = np.array([len(row) for row in rows])
+        if name != "kept@8":
+            np.testing.assert_allclose(found[name], values * 8 / listed)
+    assert list(found) == list(each)
+    np.testing.assert_allclose(found["kept@8"][2], np.mean([found["kept_type@8"][2], found["kept_colour@8"][2]]))
+    assert found["kept@8"][1] == found["kept_type@8"][1] and np.isnan(found["kept@8"][6])
+
+
+def test_the_sentence_says_what_likeness_was_measured_by():
+    found = {"names": ["similarity@10", "near_duplicates@10"], "stages": [{"model": "trained"}], "similarity_of": "b"}
+    assert edits.likeness(found).endswith("whose share is 'duplicates'")
+    found["stages"].append({"model": "b"})
+    assert edits.likeness(found).endswith("The rows of b itself prove nothing: it finds what it calls similar")
+    assert (
+        edits.likeness({"similarity_not_measured": "no reason"})
+        == "the similarity of results was not measured: no reason"
+    )
+
+
 def test_summaries_count_the_queries_of_each_score():
     each = {"a": np.array([1.0, 0.0, NAN, 1.0]), "b": np.array([NAN, NAN, NAN, 0.5])}
     found = edits.summary(each)
