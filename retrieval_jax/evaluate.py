@@ -60,7 +60,8 @@ DEFINITIONS = {
     "the query or, if queries have no categories, of its first relevant listing)",
     "edits": "queries that ask for a listing with a change, by stage and by the values of kind and of "
     "config.evaluate.slices. right@K: share of the first K with the wanted value in the edited field and without the "
-    "unwanted one; kept@K: share with the reference's values in the fields that should stay; similarity@K: mean cosine "
+    "unwanted one; kept@K: share with the reference's values in the fields that should stay; both@K: share that is "
+    "right and kept; similarity@K: mean cosine "
     "over pairs of the first K by an outside model (average intra-list similarity), similarity_distinct@K: without "
     "pairs of near-duplicate pictures, near_duplicates@K: their share",
     "near_duplicates": "listings whose picture, as 8 x 8 mean colours, differs from one on the other side by at most "

@@ -156,7 +156,7 @@ def test_edits_are_compared_by_what_they_changed_and_kept(tmp_path, monkeypatch,
         runs.append(str(folder))
     main(["compare", runs[1], "--against", runs[0], f"--out={tmp_path / 'out.json'}"])
     written = json.loads((tmp_path / "out.json").read_text())["scores"]
-    assert list(written) == [*compare.METRICS, "hit@10", "right@10", "kept@10"]
+    assert list(written) == [*compare.METRICS, "hit@10", "right@10", "kept@10", "both@10"]
     new, old = (edits.per_query(ranking, asked)["kept@10"] for ranking in rankings[::-1])
     assert written["kept@10"]["difference"] == pytest.approx(np.nanmean(new - old)) and written["kept@10"]["losses"]
     assert written["right@10"]["num_scored"] == 4 and "kept@10" in capsys.readouterr().out

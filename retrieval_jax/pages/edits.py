@@ -12,6 +12,7 @@ from retrieval_jax.scoring import edits
 _NAMES = {
     "right": "right value",
     "kept": "kept",
+    "both": "right and kept",
     "similarity": "similarity",
     "similarity_distinct": "similarity, distinct",
     "near_duplicates": "duplicates",
@@ -78,7 +79,7 @@ def _note(found: Mapping[str, Any]) -> str:
     text = (
         "Percent of the first results, mean over queries; ± is one standard error. Right value: the results have what "
         "the words ask for in the field that they edit. Kept: they have the same values as the listing that the query "
-        "is about. "
+        "is about. Most listings lack a value that an edit excludes, whatever they are: compare with a random order. "
     )
     sentence = edits.likeness(found)
     return f"{text}{sentence[0].upper()}{sentence[1:]}."

@@ -84,14 +84,17 @@ def stays(asked: Asked, rows: np.ndarray, field: str) -> tuple[np.ndarray, np.nd
 def names(asked: Asked, depth: int = DEPTH) -> list[str]:
     """Returns the names of the scores of `per_query` that any query has."""
     none = np.zeros((len(asked), 0), np.int64)
-    kept = [field for field in asked.kept if stays(asked, none, field)[1].any()]
-    each = [f"kept_{field}@{depth}" for field in kept] if len(asked.kept) > 1 else []
-    return [*([f"right@{depth}"] if asked.scored.any() else []), *([f"kept@{depth}"] if kept else []), *each]
+    counts = {field: stays(asked, none, field)[1] for field in asked.kept}
+    kept = [field for field in asked.kept if counts[field].any()]
+    out = [f"right@{depth}"] if asked.scored.any() else []
+    out += [f"kept@{depth}"] if kept else []
+    out += [f"both@{depth}"] if any((counts[field] & asked.scored).any() for field in kept) else []
+    return out + ([f"kept_{field}@{depth}" for field in kept] if len(asked.kept) > 1 else [])
 
 
 def is_name(name: str) -> bool:
     """Returns whether a score has the form of those of `per_query`."""
-    return re.fullmatch(r"(right|kept|kept_.+)@[1-9][0-9]{0,6}", name) is not None
+    return re.fullmatch(r"(right|kept|both|kept_.+)@[1-9][0-9]{0,6}", name) is not None
 
 
 def named(ranking: Ranking, asked: Asked, wanted: Sequence[str]) -> dict[str, np.ndarray]:
@@ -123,8 +126,9 @@ def per_query(ranking: Ranking, asked: Asked, depth: int = DEPTH) -> dict[str, n
 
     Returns:
       {name: [Q] float64, NaN where a query is not scored}: "right@K", the share of the first K with the wanted value in
-      the edited field and without the unwanted one; "kept@K", the share with the reference's values, mean over the
-      fields that should stay, and with several of them "kept_<field>@K" of each.
+      the edited field and without the unwanted one. Where there are fields that should stay also "kept@K", the share
+      with the reference's values, mean over these fields; "both@K", the share that is right and has the reference's
+      values in all of them; and with several of them "kept_<field>@K" of each.
 
     Raises:
       InputError: another number of queries, or a depth below 1.
@@ -133,22 +137,13 @@ def per_query(ranking: Ranking, asked: Asked, depth: int = DEPTH) -> dict[str, n
     if len(ranking) != len(asked):
         raise InputError(f"edits: a ranking of {len(ranking)} queries and {len(asked)} edits: search again")
     rows = ranking.item_rows[:, :depth]
-    out = {f"right@{depth}": np.where(asked.scored, right(asked, rows).sum(1) / depth, np.nan)}
-    for field in asked.kept:
-        same, counts = stays(asked, rows, field)
-        out[f"kept_{field}@{depth}"] = np.where(counts, same.sum(1) / depth, np.nan)
-    return _with_mean(out, asked, depth)
-
-
-def _with_mean(each: dict[str, np.ndarray], asked: Asked, depth: int) -> dict[str, np.ndarray]:
-    """Returns scores with "kept@K", the mean over the fields, in front of those of several fields."""
-    parts = {f"kept_{field}@{depth}": each.pop(f"kept_{field}@{depth}") for field in asked.kept}
-    if not parts:
-        return each
-    table = np.stack(list(parts.values()), 1)
-    known = ~np.isnan(table)
-    mean = np.where(known, table, 0.0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
-    return each | {f"kept@{depth}": mean} | (parts if len(parts) > 1 else {})
+    good = right(asked, rows)
+    same = {field: stays(asked, rows, field) for field in asked.kept}
+    every = good.copy()
+    for found, counts in same.values():
+        every &= found | ~counts[:, None]
+    shares = {field: (found.sum(1) / depth, counts) for field, (found, counts) in same.items()}
+    return _named(asked, depth, good.sum(1) / depth, every.sum(1) / depth, shares)
 
 
 def chance(asked: Asked, depth: int = DEPTH) -> dict[str, np.ndarray]:
@@ -159,22 +154,38 @@ def chance(asked: Asked, depth: int = DEPTH) -> dict[str, np.ndarray]:
       depth: of the names.
     """
     size = len(next(iter(asked.sets.values()), ()))
-    others = np.maximum(1, size - (asked.reference >= 0))
-    every, asks = np.arange(size)[None], {}
-    share = np.full(len(asked), np.nan)
+    every, masks = np.arange(size)[None], {}
+    good, both = np.zeros(len(asked)), np.zeros(len(asked))
+    counts = {field: stays(asked, np.zeros((len(asked), 0), np.int64), field)[1] for field in asked.kept}
     for query in np.flatnonzero(asked.scored).tolist():
-        key = asked.edited[query], int(asked.wanted[query]), int(asked.unwanted[query])
-        if key not in asks:
-            asks[key] = right(one(asked, query), every)[0]
-        own = asked.reference[query]
-        share[query] = (asks[key].sum() - (own >= 0 and asks[key][own])) / others[query]
-    each = {f"right@{depth}": share}
+        own, key = asked.reference[query], (asked.edited[query], asked.wanted[query], asked.unwanted[query])
+        if key not in masks:
+            masks[key] = right(one(asked, query), every)[0]
+        mask = masks[key]
+        good[query] = mask.sum() - (own >= 0 and mask[own])
+        for field in asked.kept:
+            if counts[field][query]:
+                mask = mask & (asked.sets[field] == asked.sets[field][own])
+        both[query] = mask.sum() - (own >= 0 and mask[own])
+    others, shares = np.maximum(1, size - (asked.reference >= 0)), {}
     for field in asked.kept:
         sets = asked.sets[field]
         sizes, wanted = np.bincount(sets[sets >= 0], minlength=1), np.append(sets, -1)[asked.reference]
-        counts = stays(asked, np.zeros((len(asked), 0), np.int64), field)[1]
-        each[f"kept_{field}@{depth}"] = np.where(counts, (sizes[np.maximum(wanted, 0)] - 1) / others, np.nan)
-    return _with_mean(each, asked, depth)
+        shares[field] = (sizes[np.maximum(wanted, 0)] - 1) / others, counts[field]
+    return _named(asked, depth, good / others, both / others, shares)
+
+
+def _named(asked: Asked, depth: int, good: np.ndarray, both: np.ndarray, shares: Mapping) -> dict[str, np.ndarray]:
+    """Returns shares [Q] under the names of `per_query`, NaN where a query is not scored."""
+    out = {f"right@{depth}": np.where(asked.scored, good, np.nan)}
+    if not shares:
+        return out
+    table = np.stack([np.where(counts, share, 0.0) for share, counts in shares.values()], 1)
+    known = np.stack([counts for _, counts in shares.values()], 1).sum(1)
+    out[f"kept@{depth}"] = table.sum(1) / np.where(known, known, np.nan)
+    out[f"both@{depth}"] = np.where(asked.scored & (known > 0), both, np.nan)
+    each = {f"kept_{field}@{depth}": np.where(counts, share, np.nan) for field, (share, counts) in shares.items()}
+    return out | (each if len(each) > 1 else {})
 
 
 def summary(each: Mapping[str, np.ndarray], chosen: np.ndarray | None = None) -> dict[str, float | int | None]:

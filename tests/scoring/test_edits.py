@@ -25,10 +25,13 @@ def test_the_edit_happened_and_the_rest_stayed():
     # the colour does not count where it is edited; g2 is green, g0 red
     np.testing.assert_array_equal(found["kept_colour@4"], [NAN, NAN, 1 / 4, 1 / 4, 1 / 4, NAN, NAN])
     np.testing.assert_array_equal(found["kept@4"], [3 / 4, 1 / 4, 3 / 8, 3 / 8, 3 / 8, 2 / 4, NAN])
+    # right, and a shirt like g0 (g1); a skirt like g3 (g4); a green shirt like g2 (g7)
+    np.testing.assert_array_equal(found["both@4"], [1 / 4, 1 / 4, 1 / 4, NAN, NAN, NAN, NAN])
     assert list(found) == edits.names(asked, 4)
     assert list(edits.per_query(edited.ranking(catalog), edits.of_catalog(catalog, ("type",), fields.read))) == [
         "right@10",
         "kept@10",
+        "both@10",
     ]
 
 
