@@ -61,9 +61,9 @@ DEFINITIONS = {
     "edits": "queries that ask for a listing with a change, by stage and by the values of kind and of "
     "config.evaluate.slices. right@K: share of the first K with the wanted value in the edited field and without the "
     "unwanted one; kept@K: share with the reference's values in the fields that should stay; both@K: share that is "
-    "right and kept; similarity@K: mean cosine "
-    "over pairs of the first K by an outside model (average intra-list similarity), similarity_distinct@K: without "
-    "pairs of near-duplicate pictures, near_duplicates@K: their share",
+    "right and kept; similarity@K: mean cosine over pairs of the first K by an outside model (average intra-list "
+    "similarity), similarity_distinct@K: without pairs of near-duplicate pictures, near_duplicates@K: their share",
+    "references": "queries that are about a listing, which is never a result: in the gallery, elsewhere, none",
     "near_duplicates": "listings whose picture, as 8 x 8 mean colours, differs from one on the other side by at most "
     "max_difference of its own contrast (root mean square); nothing is removed",
     "steps": "change in mar@10_capped by a step that trusts neighbours over the stage before it, query by query, with "
@@ -344,7 +344,7 @@ def run(config, workdir) -> dict:
     chance = metrics.chance(truth)
     predicted = attribute_scores(workdir, catalog)
     by = {name: found for name, found in parts.items() if name in (slices.KIND, *columns)}
-    edited = edit_scores(config, workdir, catalog, rankings, by)
+    edited, about = edit_scores(config, workdir, catalog, rankings, by), edits.references(query_ids, gallery_ids)
     for entry in trusting:
         before, after = (rankings[entry["model"], entry[name]] for name in ("before", "stage"))
         entry.update(step_effects.effect(before, after, truth))
@@ -360,6 +360,7 @@ def run(config, workdir) -> dict:
             "near_duplicates": duplicates,
             **({"attributes": predicted} if predicted else {}),
             **({"edits": edited} if edited else {}),
+            **({"references": about} if about else {}),
         },
     )
     tables.print_scores(rows, names)
@@ -374,6 +375,7 @@ def run(config, workdir) -> dict:
         print(f"evaluate: {step_effects.sentence(entry)}")
     tables.print_duplicates(duplicates, main)
     tables.print_attributes(predicted)
+    tables.print_references(about)
     tables.print_edits(edited)
     if sentence := work_directory.smoke_run(config):
         print(f"evaluate: {sentence}")

@@ -45,7 +45,14 @@ def sections(found: Mapping[str, Any]) -> list[str]:
         if 1 < len(slices) <= _MOST:
             title = f"{label(last['model'])}, {label(last['stage'])}, by {kind}"
             parts.append(f"<h3>{escape(title)}</h3>")
-            parts.append(_table((kind,), [((name,), row) for name, row in slices.items()], names))
+            by_chance = random.get("slices", {}).get(kind, {})
+            lines = [
+                ((name, text), row)
+                for name in slices
+                for text, row in (("", slices[name]), ("random order", by_chance.get(name)))
+                if row
+            ]
+            parts.append(_table((kind, ""), lines, names))
     parts.append(f'<p class="note">{escape(_note(found))}</p>')
     return [section("Edits", "\n".join(parts))]
 

@@ -70,6 +70,20 @@ def print_slices(row: dict, names: Sequence[str] = ()) -> None:
         show(table)
 
 
+def print_references(counts: dict[str, int]) -> None:
+    """Prints how many queries are about a listing.
+
+    Args:
+      counts: "references" of metrics.json; {} where none is.
+    """
+    if counts:
+        print(
+            f"evaluate: {counts['in_gallery']:,} of {counts['queries']:,} queries are about a gallery listing, which "
+            f"is left out of their results; {counts['elsewhere']:,} are about a listing that the gallery lacks, "
+            f"{counts['none']:,} about no other listing"
+        )
+
+
 def print_edits(found: dict) -> None:
     """Prints the scores of edits: one line per model and stage, then the last stage by slices.
 

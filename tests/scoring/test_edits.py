@@ -38,16 +38,26 @@ def test_the_edit_happened_and_the_rest_stayed():
 def test_what_is_not_scored_is_counted():
     asked = edits.of_catalog(edited.catalogue(), (), fields.read)
     assert asked.counts == {
-        "queries": 7, "scored": 4, "no_field": 1, "no_such_field": 1, "no_such_value": 1, "reference_in_gallery": 6,
+        "queries": 7, "scored": 4, "no_field": 1, "no_such_field": 1, "no_such_value": 1,
     }  # fmt: skip
     assert sum(asked.counts[name] for name in ("scored", "no_field", "no_such_field", "no_such_value")) == 7
     assert edits.sentence(asked.counts) == (
         "4 of 7 edits are scored (1 name no field; 1 name a field that the gallery lacks; 1 ask for a value that the "
-        "field lacks); 6 are about a listing of the gallery, which is left out of the results"
+        "field lacks)"
     )
     none = edits.of_catalog(edited.catalogue(wanted=[""] * 7), (), fields.read)
     assert none.counts["no_value"] == 3 and none.counts["scored"] == 2
     assert edits.names(none) == ["right@10"]
+
+
+def test_references_are_counted():
+    found = edited.catalogue()
+    counts = {"queries": 7, "in_gallery": 6, "elsewhere": 1, "none": 0}
+    assert edits.references(found.query.ids, found.gallery.ids) == counts
+    some = edited.catalogue(reference=["", "g1", "sold", "", "", "", ""])
+    counts = {"queries": 7, "in_gallery": 1, "elsewhere": 1, "none": 5}
+    assert edits.references(some.query.ids, some.gallery.ids) == counts
+    assert edits.references(Ids.of(["a"]), ["a"]) == {}
 
 
 def test_columns_may_be_text_and_catalogues_without_them_are_not_edits():
