@@ -101,7 +101,10 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against_stage", help="the same for the other side; by default as --stage")
     names = ["mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10"]
     parser.add_argument(
-        "--metrics", nargs="+", default=names, help="the verdict is about the first (default: %(default)s)"
+        "--metrics",
+        nargs="+",
+        default=names,
+        help="the verdict is about the first (default: %(default)s; of edits also hit@10, right@10, kept@10, both@10)",
     )
     halves = ("all", "selection", "report")
     parser.add_argument(
