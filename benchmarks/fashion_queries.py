@@ -211,28 +211,39 @@ def write(file: pathlib.Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
-def main() -> None:
-    """Runs the command line."""
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    attributes, root = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+def listings(attributes: pathlib.Path, root: pathlib.Path) -> dict[str, list[dict]]:
+    """Returns {"train", "val", "gallery": listings with image, title and attributes}; the gallery is index and query.
+
+    Args:
+      attributes: fashion_attributes.csv, or the same compressed.
+      root: the folder of the catalogue.
+    """
     images = {}
     for name in ("train", "val", "index", "query"):
         with (root / "metadata" / f"{name}.csv").open(newline="") as file:
             images |= {row["UUID"]: row["IMAGE_PATH"] for row in csv.DictReader(file)}
-    listings = {"train": [], "val": [], "gallery": []}
+    found = {"train": [], "val": [], "gallery": []}
     opened = gzip.open if attributes.suffix == ".gz" else open
     with opened(attributes, "rt", newline="") as file:
         for row in csv.DictReader(file):
             split = {"index": "gallery", "query": "gallery"}.get(row["split"], row["split"])
             one = {"id": row["UUID"], "image": images[row["UUID"]], "title": row["title"]}
-            listings[split].append(one | {name: row[theirs] for name, theirs in COLUMNS.items()})
+            found[split].append(one | {name: row[theirs] for name, theirs in COLUMNS.items()})
+    return found
+
+
+def main() -> None:
+    """Runs the command line."""
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    root = pathlib.Path(sys.argv[2])
+    found = listings(pathlib.Path(sys.argv[1]), root)
     folder = root / "text"
     folder.mkdir(exist_ok=True)
-    for split, found in listings.items():
-        write(folder / f"{split}.csv", found)
-    queries = scored(listings["gallery"], np.random.default_rng(7))  # those of 0 were looked at to choose settings
-    ids = [one["id"] for one in listings["gallery"]]
+    for split, rows in found.items():
+        write(folder / f"{split}.csv", rows)
+    queries = scored(found["gallery"], np.random.default_rng(7))  # those of 0 were looked at to choose settings
+    ids = [one["id"] for one in found["gallery"]]
     write(
         folder / "queries.csv",
         [{"id": f"q{number:04d}"} | {name: one[name] for name in one if name != "rows"}
@@ -243,15 +254,15 @@ def main() -> None:
         [{"query": f"q{number:04d}", "gallery": " ".join(ids[row] for row in one["rows"])}
          for number, one in enumerate(queries)],
     )  # fmt: skip
-    made = clicks(listings["train"], np.random.default_rng(1))
-    ids = [one["id"] for one in listings["train"]]
+    made = clicks(found["train"], np.random.default_rng(1))
+    ids = [one["id"] for one in found["train"]]
     write(
         folder / "clicks.csv",
         [{"text": one["text"], "clicked": " ".join(ids[row] for row in one["rows"]),
           "count": " ".join(map(str, one["count"])), "position": " ".join(map(str, one["position"]))} for one in made],
     )  # fmt: skip
     total = sum(int(one["count"].sum()) for one in made)
-    counts = ", ".join(f"{split} {len(found):,}" for split, found in listings.items())
+    counts = ", ".join(f"{split} {len(rows):,}" for split, rows in found.items())
     print(f"{folder}: {counts} listings; {len(queries):,} queries to be scored, {len(made):,} with {total:,} clicks")
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import embeddings, pairs, tasks, workdir
+from retrieval_jax import arguments, embeddings, pairs, tasks, workdir
 from retrieval_jax.data import fields, pipeline, text
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
@@ -32,6 +32,7 @@ from retrieval_jax.data.pictures import decoding
 from retrieval_jax.errors import InputError, first_line
 from retrieval_jax.files import atomic
 from retrieval_jax.tasks import parts
+from retrieval_jax.tasks.parts import vectors
 from retrieval_jax.training import checkpoints, sharding
 from retrieval_jax.views import host_size, with_views
 
@@ -190,7 +191,8 @@ def columns(predict_fn, split, config, workdir=None, name="predict function"):
       predict_fn: `tasks.Predict`.
       split: `data.catalog.Split`.
       config: the whole config of the run that the network is from; its task says which columns there are
-        (`tasks.<name>.columns`, by default `tasks.parts.columns`).
+        (`tasks.<name>.columns`, by default `tasks.parts.columns`). A task that learns into the space of another run's
+        network may read "picture", the vectors of the split's pictures by that network.
       workdir: the work directory of that run; None where there is none.
       name: of the predict function, for messages.
 
@@ -202,6 +204,8 @@ def columns(predict_fn, split, config, workdir=None, name="predict function"):
     """
     task = None if config.get("train") is None else tasks.get(config.train.task)
     there = getattr(task, "columns", parts.columns)(config, split, workdir)
+    if (source := _learned_from(config, workdir)) is not None:
+        there["picture"] = lambda: _picture_vectors(source, split, views=True)[0]
     for column in predict_fn.reads:
         if column not in there:
             raise InputError(
@@ -209,6 +213,30 @@ def columns(predict_fn, split, config, workdir=None, name="predict function"):
                 f"{pairs.near(column, sorted(there))}"
             )
     return {column: there[column]() for column in predict_fn.reads}
+
+
+def _learned_from(config, folder):
+    """Returns the work directory of the run whose pictures' vectors a config's task learns with; None without one."""
+    task = None if config.get("train") is None else tasks.get(config.train.task)
+    run = getattr(task, "learns_from", lambda config: "")(config)
+    return workdir.sides.Side(run=run).workdir(pathlib.Path(folder)) if run and folder is not None else None
+
+
+def _picture_vectors(source, split, views=False):
+    """Returns (vectors [n, D], space) of a split's pictures by the network of a finished run."""
+    model = load(source)
+    name = model.config.embed.predict_fn
+    function = named(model.task.predict_fns, name)
+    made = predict(
+        function,
+        model.params,
+        columns(function, split, model.config, source, f"the predict function {name!r}"),
+        mesh=sharding.make_mesh(jax.local_devices()),
+        desc=f"pictures of {split.name}",
+        views=model.config.embed.get("views", ()) if views else (),
+        **test_arguments(model.config),
+    )
+    return made["embedding"], made.get("space", model.space)
 
 
 def examples(config, catalog, folder):
@@ -229,32 +257,18 @@ def examples(config, catalog, folder):
       InputError: see `tasks.<name>.examples`; or the other run has no network that embeds pictures.
     """
     module, folder = tasks.get(config.train.task), pathlib.Path(folder)
-    run = getattr(module, "learns_from", lambda config: "")(config)
-    if run:
-        file = folder / text.FOLDER / module.VECTORS
-        side = workdir.sides.Side(run=run)
-        source = side.workdir(folder)
+    source = _learned_from(config, folder)
+    if source is not None:
+        file = folder / text.FOLDER / vectors.FILE
         if not checkpoints.steps(source / "checkpoints"):
             raise InputError(
-                f"config.train.task_kwargs.pictures is {run!r}, and nothing is trained in {source}: run that first, or "
-                "name it in config.search.gallery_from.run too, which runs it first"
+                f"config.train.task_kwargs.pictures is {module.learns_from(config)!r}, and nothing is trained in "
+                f"{source}: run that first, or name it in config.search.gallery_from.run too, which runs it first"
             )
         if not file.exists() and jax.process_index() == 0:
-            model = load(source)
-            split, name = catalog.split("train"), model.config.embed.predict_fn
-            function = named(model.task.predict_fns, name)
-            read = columns(function, split, model.config, source, f"the predict function {name!r}")
-            made = predict(
-                function,
-                model.params,
-                read,
-                mesh=sharding.make_mesh(jax.local_devices()),
-                desc="train: pictures",
-                **test_arguments(model.config),
-            )
-            space = np.frombuffer(made.get("space", model.space).encode(), np.uint8)
+            made, name = _picture_vectors(source, catalog.split("train"))
             file.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_npz(file, vectors=made["embedding"], space=space)
+            atomic.write_npz(file, vectors=made, space=np.frombuffer(name.encode(), np.uint8))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("vectors of pictures")
     return module.examples(config, catalog, folder)
@@ -345,6 +359,7 @@ class Model:
     mesh: jax.sharding.Mesh
     space: str = ""
     folder: str = ""
+    _pictures: "Model | None" = dataclasses.field(default=None, repr=False)  # whose vectors it learned with
 
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
@@ -352,20 +367,25 @@ class Model:
             f"inference.Model({', '.join(self.task.predict_fns)}; {size:,} parameters; step {self.step}; {self.space})"
         )
 
-    def embed(self, inputs, predict_fn=""):
-        """Embeds pictures, or whatever the predict function reads.
+    def embed(self, inputs, words=None, predict_fn="", weight=1.0):
+        """Embeds pictures, pictures with words ("the same, but in red"), or whatever the predict function reads.
 
         Args:
           inputs: list of uint8 [h, w, 3] RGB arrays or paths of picture files; or {column: such a list, `Ragged` or
             array [n, ...]} for a predict function that reads other columns than "image".
-          predict_fn: name of the predict function; "" for config.embed.predict_fn.
+          words: list of texts, one per picture, for a run of the task "edit"; "" asks for nothing but the picture.
+          predict_fn: name of the predict function; "" for config.embed.predict_fn, or "embed_edit" with words.
+          weight: how much words count: 0 gives the picture alone, 1 what was learned, more exaggerates.
 
         Returns:
           float32 [n, D].
 
         Raises:
-          InputError: something that is not a picture, with its position in the list; or a column that is missing.
+          InputError: something that is not a picture, with its position in the list; a column that is missing; or
+            words for a run that does not compose them with pictures.
         """
+        if words is not None:
+            return self._edited(inputs, words, predict_fn or "embed_edit", weight)
         function = named(self.task.predict_fns, predict_fn or self.config.embed.predict_fn)
         return self._predict(function, inputs, views=self.config.embed.get("views", ()))["embedding"]
 
@@ -386,15 +406,41 @@ class Model:
         known = [name for name in ("embed_text", "embed_query") if name in self.task.predict_fns]
         if not predict_fn and not known:
             raise InputError(
-                f"the task {self.config.train.task!r} embeds no words; train with 'text_query' or 'text_picture'"
+                f"the task {self.config.train.task!r} embeds no words; train with 'text_query', 'text_picture' or "
+                "'edit'"
             )
         function = named(self.task.predict_fns, predict_fn or known[0])
+        (column,) = function.reads
+        length = "length" if column in ("product", "tokens") else "query_length"
+        return self._predict(function, {column: self._tokens(texts, length)})["embedding"]
+
+    def _tokens(self, texts, length):
         texts = [texts] if isinstance(texts, str) else list(texts)
         options = {**tasks.get(self.config.train.task).OPTIONS, **self.config.train.task_kwargs}
-        (column,) = function.reads
-        tokenizer = text.load(pathlib.Path(self.folder) / text.FOLDER)
-        length = options["length" if column in ("product", "tokens") else "query_length"]
-        return self._predict(function, {column: tokenizer.encode(texts, length)})["embedding"]
+        return text.load(pathlib.Path(self.folder) / text.FOLDER).encode(texts, options[length])
+
+    def _edited(self, pictures, words, predict_fn, weight):
+        """Embeds pictures with words; see `embed`."""
+        if "embed_edit" not in self.task.predict_fns:
+            raise InputError(
+                f"words beside pictures need a run of the task 'edit', and this one is of {self.config.train.task!r}"
+            )
+        pictures, words = list(pictures), [words] if isinstance(words, str) else list(words)
+        if len(pictures) != len(words):
+            raise InputError(f"{len(pictures)} pictures and {len(words)} texts: give one text per picture, or ''")
+        weight = arguments.number(weight, "weight", "embed", low=0)
+        function = named(self.task.predict_fns, predict_fn)
+        given = {"words": self._tokens(words, "query_length")}
+        if "picture" in function.reads:
+            if self._pictures is None:
+                self._pictures = load(_learned_from(self.config, self.folder))
+            given["picture"] = self._pictures.embed(pictures)
+        else:
+            given["image"] = pictures
+        out = self._predict(function, given)
+        if weight == 1.0:
+            return out["embedding"]
+        return out["reference"] + np.float32(weight) * (out["embedding"] - out["reference"])
 
     def predict_attributes(self, inputs, top=10):
         """Predicts the most probable attributes of pictures.

@@ -27,6 +27,7 @@ from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.embeddings import evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import sizes
+from retrieval_jax.tasks.parts import vectors
 from retrieval_jax.training import memory, optim, sharding
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import preflight, provenance, sides
@@ -278,7 +279,7 @@ def vectors_unknown(config, folder) -> bool:
     """Returns whether a task learns from vectors of another run that train has not made yet."""
     module = tasks.get(config.train.task)
     run = getattr(module, "learns_from", lambda config: "")(config)
-    return bool(run) and not (pathlib.Path(folder) / text.FOLDER / module.VECTORS).exists()
+    return bool(run) and not (pathlib.Path(folder) / text.FOLDER / vectors.FILE).exists()
 
 
 def _check_cache(config, splits, workers: int) -> None:

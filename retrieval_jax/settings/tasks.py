@@ -140,6 +140,36 @@ def text_picture() -> ConfigDict:
     return options
 
 
+def edit() -> ConfigDict:
+    """Returns the options of `edit`: a picture and words that change it."""
+    options = _locked(
+        text_options(),
+        _query_options(),
+        {
+            "pictures": "",  # the run whose pictures are searched; empty where the picture network learns along
+            "words": ("transformer", "mini"),  # the network of text and its variant
+            "words_kwargs": {},  # and its arguments
+            "words_dim": 256,  # dimensions of the words' vector
+            "joint": "residual",  # or "concat", "film", "transformer" (models/joint)
+            "joint_kwargs": {},  # and its arguments
+            "loss": "softmax",  # over the targets of the batch; or "siamese", pairs attract and repel
+            "margin": 0.5,  # of "siamese": the distance from which on a negative costs nothing
+            "temperature": 0.05,  # of the softmax, its first value
+            "targets": 3,  # of an edit that are learned, at most; the others are never negatives
+            "siblings": 2,  # negatives beside the reference: what other words about it ask for, then listings at random
+            "titles": 0,  # how often each listing's title is learned as words alone
+            "drop_picture": 0.1,  # share of the examples that lose their picture
+            "drop_words": 0.1,  # and of those that lose their words
+            "still": 0,  # steps before a picture network that learns along is changed by edits
+            "typos": 0.1,  # share of the words that are misspelt for training
+        },
+    )
+    options.query_column = "words"
+    options.words_kwargs.unlock()
+    options.joint_kwargs.unlock()
+    return options
+
+
 def text_options() -> dict:
     """Returns the options that all tasks of text share."""
     return {

@@ -6,8 +6,6 @@ vectors of its train pictures are made once, and an index of its gallery is sear
 anew. Without, the picture network of config.train.model learns along.
 """
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +16,9 @@ from retrieval_jax.data import text as text_lib
 from retrieval_jax.data.examples import Examples, Pictures, Ragged, RaggedRows
 from retrieval_jax.data.pictures import sources
 from retrieval_jax.errors import InputError
-from retrieval_jax.files.arrays import load_npz
 from retrieval_jax.losses import contrastive
 from retrieval_jax.tasks import Predict, Task, parts, text_query
-from retrieval_jax.tasks.parts import clicks, typed
+from retrieval_jax.tasks.parts import clicks, typed, vectors
 
 OPTIONS = {
     **typed.QUERIES,
@@ -36,7 +33,6 @@ OPTIONS = {
     "same_product": "",
     "typos": 0.1,
 }
-VECTORS = "pictures.npz"  # in <workdir>/text: the vectors of train pictures, and the name of their space
 
 _LARGEST_SCALE = 100.0  # Radford et al. (CLIP), arXiv 2103.00020, section 2.5
 
@@ -66,7 +62,7 @@ def examples(config, catalog, workdir):
     """
     options, split, seed = parts.options(config.train, OPTIONS), catalog.split("train"), config.train.seed
     tokenizer = parts.tokenizer(config, catalog, workdir)
-    product, count = clicks.products(split, options["same_product"]), len(split)
+    product = clicks.products(split, options["same_product"])
     attributes = _attributes(split, options["attributes"])
     texts, listing, asked, weight = [], [], [], []
     if split.titles is not None:
@@ -112,9 +108,8 @@ def examples(config, catalog, workdir):
     info = info_lib.of_split(split)
     info.tokens = tokenizer.facts()
     if options["pictures"]:
-        vectors, info.target_space = _vectors(workdir, count)
-        table = Ragged(vectors.shape[1] * np.arange(count + 1), vectors.reshape(-1))
-        columns["picture"] = RaggedRows(table, listing)  # not vectors[listing], which is several times as large
+        table, info.target_space = vectors.load(workdir, len(split))
+        columns["picture"] = RaggedRows(table, listing)  # not a copy per text, which is several times as large
     else:
         columns["image"] = Pictures(sources.kept(split.images, config.data.cache_bytes), listing)
     return Examples(columns, [f"{split.ids[row]}" for row in listing.tolist()]), info
@@ -290,15 +285,3 @@ def _names(split, name) -> list[str]:
             f"{names_lib.near(name, [*split.column_names, *split.category_levels])}"
         )
     return list(split.column_names[name])
-
-
-def _vectors(workdir, count: int) -> tuple[np.ndarray, str]:
-    """Returns the vectors of train pictures that train made with the other run's network, and their space."""
-    file = pathlib.Path(workdir) / text_lib.FOLDER / VECTORS
-    remedy = "train again"
-    found = load_npz(file, {"vectors": (("float32",), 2), "space": (("uint8",), 1)}, remedy=remedy)
-    if len(found["vectors"]) != count:
-        raise InputError(
-            f"{file} holds {len(found['vectors']):,} vectors, the train split {count:,} pictures: {remedy}"
-        )
-    return found["vectors"], found["space"].tobytes().decode()

@@ -12,6 +12,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.models.backbones import convnext
 from retrieval_jax.settings import tasks as options
 from retrieval_jax.tasks import text_picture
+from retrieval_jax.tasks.parts.vectors import load as load_vectors
 from tiny import INFO, TINY, logged, tiny_config
 
 WORDS = {"depth": 1, "width": 16, "heads": 2, "dropout": 0.0}
@@ -57,7 +58,7 @@ def test_words_are_learned_into_the_space_of_another_run_which_stays_as_it_is(tm
     (folder / "config.json").write_text(config.to_json())
     model, drawn = inference.load(folder), inference.load(pictures)
     catalog = loading.load(config.data)
-    vectors = text_picture._vectors(folder, 60)[0]
+    vectors = load_vectors(folder, 60)[0].values.reshape(60, -1)
     np.testing.assert_allclose(vectors[:3], drawn.embed([catalog.train.images[row] for row in range(3)]), atol=1e-4)
     assert model.embed_text(["red tee"]).shape == (1, vectors.shape[1])
     embed.run(config, folder)

@@ -1,0 +1,41 @@
+"""The embedded catalogue: "in red", "without stripes", "add a pocket", queries made of a picture and words.
+
+    ./launch/local.sh --config=configs/embedded_edits.py
+    ./launch/local.sh --config=configs/embedded_edits.py:pictures=runs/quickstart
+    ./launch/local.sh --config=configs/embedded_edits.py:joint=transformer
+
+`pictures` is the folder of a finished run, into whose space queries are learned; without it a small picture network
+learns along. Half of the scored edits have a wording or a pair of value and category that training has not seen.
+
+Hardware: two CPU cores, not measured yet.
+Expected: not measured yet.
+"""
+
+from retrieval_jax.settings import arguments, base, edits, texts
+
+
+def get_config(arg=None):
+    """Returns the settings; `:pictures=` names the run whose space queries are learned into, `joint=` (concat, film,
+    transformer), `loss=siamese`, `drop_picture=` and `drop_words=` (shares; 1 trains a specialist), `epochs=` and
+    `seed=` choose the training, `:runlocal` runs for seconds."""
+    arg = arguments.parse(
+        arg,
+        pictures="",
+        joint="residual",
+        loss="softmax",
+        drop_picture=0.1,
+        drop_words=0.1,
+        epochs=0.0,
+        seed=0,
+    )
+    config = base.defaults()
+    config.name = "embedded_edits"
+    edits.catalogue(config, "embedded", runlocal=arg.runlocal)
+    frozen = bool(arg.pictures)
+    texts.small_steps(config, arg, 0.1 if arg.runlocal else arg.epochs or (6.0 if frozen else 12.0))
+    edits.task(config, arg, frozen=frozen)
+    config.train.model.variant = "micro"
+    if not frozen:
+        config.train.batch_size = 16 if arg.runlocal else 64
+        config.train.transforms = (("random_resized_crop", {"scale": (0.7, 1.0)}), ("flip", {}))
+    return config

@@ -1,0 +1,141 @@
+"""Examples of edits: a reference, words, one of the listings that are right, and listings that are not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_jax import brief
+from retrieval_jax.data import text as text_lib
+from retrieval_jax.data.catalog import Table
+from retrieval_jax.data.examples import Ragged
+from retrieval_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Edits with one target each.
+
+    Attributes:
+      words: E texts.
+      edit: int64 [n], row of `words`.
+      reference: int64 [n], row of the split; -1 for words alone.
+      target: int64 [n], row of the split.
+      negative: int64 [n, k], rows that are wrong, -1 where there are fewer; the reference comes first.
+      right: E rows of listings, ascending: all that is right after these words.
+      weight: float32 [n], those of an edit sum to 1.
+    """
+
+    words: list[str]
+    edit: np.ndarray
+    reference: np.ndarray
+    target: np.ndarray
+    negative: np.ndarray
+    right: Ragged
+    weight: np.ndarray
+
+    __repr__ = brief.line
+
+
+def pairs(table: Table, count: int, most: int, siblings: int, seed: int) -> Pairs:
+    """Returns the pairs of a table "edits".
+
+    Args:
+      table: with reference, words and targets; edits without a target are left out.
+      count: listings of the split.
+      most: targets of an edit, at most; the others stay right.
+      siblings: negatives beside the reference: what other words about the same reference ask for, then listings drawn
+        at random.
+      seed: of the draws.
+
+    Raises:
+      InputError: no edit has a target.
+    """
+    references, targets = np.asarray(table.columns["reference"]), table.columns["targets"]
+    sizes = np.diff(targets.indptr)
+    kept = np.flatnonzero((sizes > 0) & (references >= 0))
+    if not len(kept):
+        raise InputError("the table 'edits' has no edit with a reference and a target: there is nothing to learn from")
+    rng = np.random.default_rng((seed, 4))
+    each = [np.unique(targets.values[targets.indptr[row] : targets.indptr[row + 1]]) for row in kept.tolist()]
+    about: dict[int, list[int]] = {}
+    for number, row in enumerate(kept.tolist()):
+        about.setdefault(int(references[row]), []).append(number)
+    edit, target, negative = [], [], []
+    for number, row in enumerate(kept.tolist()):
+        reference, right = int(references[row]), each[number]
+        others = [each[other] for other in about[reference] if other != number]
+        wrong = np.setdiff1d(np.concatenate(others), right) if others else np.zeros(0, np.int64)
+        wrong = wrong[wrong != reference]
+        for chosen in rng.permutation(right)[:most].tolist():
+            row_negatives = np.full(1 + siblings, -1)
+            row_negatives[0] = reference if reference not in right else -1
+            found = rng.permutation(wrong)[:siblings]
+            if len(found) < siblings:
+                drawn = rng.integers(count, size=siblings - len(found))
+                drawn = np.where(np.isin(drawn, right) | (drawn == reference), -1, drawn)
+                found = np.append(found, drawn)
+            row_negatives[1:] = found
+            edit.append(number)
+            target.append(chosen)
+            negative.append(row_negatives)
+    edit, target = np.array(edit, np.int64), np.array(target, np.int64)
+    weight = (1.0 / np.bincount(edit))[edit].astype(np.float32)
+    right = Ragged(np.concatenate([[0], np.cumsum([len(one) for one in each])]), np.concatenate(each).astype(np.int32))
+    words = [table.columns["words"][row] for row in kept.tolist()]
+    reference = references[kept][edit].astype(np.int64)
+    return Pairs(words, edit, reference, target, np.stack(negative).astype(np.int64), right, weight)
+
+
+def with_titles(found: Pairs, titles: Sequence[str] | None, times: int) -> Pairs:
+    """Returns pairs with the listings' titles added as words alone, whose right answers are the listings so titled.
+
+    Args:
+      found: the edits.
+      titles: of all listings of the split; None for a split without.
+      times: how often each is learned.
+
+    Raises:
+      InputError: there are no titles.
+    """
+    said = [] if titles is None else [" ".join(title.split()) for title in titles]
+    rows = np.array([row for row, title in enumerate(said) if title], np.int64)
+    if not len(rows):
+        raise InputError("config.train.task_kwargs.titles is set, and no train listing has a title: set it to 0")
+    names, number = np.unique([said[row].casefold() for row in rows.tolist()], return_inverse=True)
+    order = np.argsort(number, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(number, minlength=len(names)))])
+    right = Ragged(
+        np.append(found.right.indptr, found.right.indptr[-1] + indptr[1:]),
+        np.append(found.right.values, rows[order]).astype(np.int32),
+    )
+    words = [said[rows[order[start]]] for start in indptr[:-1].tolist()]
+    count = times * len(rows)
+    return Pairs(
+        [*found.words, *words],
+        np.append(found.edit, len(found.words) + np.tile(number, times)),
+        np.append(found.reference, np.full(count, -1)),
+        np.append(found.target, np.tile(rows, times)),
+        np.concatenate([found.negative, np.full((count, found.negative.shape[1]), -1)]),
+        right,
+        np.append(found.weight, np.ones(count, np.float32)),
+    )
+
+
+def misspelt(words: Sequence[str], edit: np.ndarray, share: float, seed: int) -> list[str]:
+    """Returns the words of every pair, a share of them with a typo of its own.
+
+    Args:
+      words: E texts.
+      edit: int [n], rows of `words`.
+      share: 0 to 1.
+      seed: of the typos.
+    """
+    texts = [words[row] for row in edit.tolist()]
+    rng = np.random.default_rng((seed, 5))
+    wrong = np.flatnonzero(rng.random(len(texts)) < share)
+    for at, typo in zip(wrong.tolist(), text_lib.with_typos([texts[at] for at in wrong], rng, 1.0), strict=True):
+        texts[at] = typo
+    return texts

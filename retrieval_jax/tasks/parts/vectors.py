@@ -1,0 +1,31 @@
+"""Vectors of the train pictures that another run's network made, for tasks that learn into its space."""
+
+import pathlib
+
+import numpy as np
+
+from retrieval_jax.data import text
+from retrieval_jax.data.examples import Ragged
+from retrieval_jax.errors import InputError
+from retrieval_jax.files.arrays import load_npz
+
+FILE = "pictures.npz"  # in <workdir>/text: the vectors, and the name of their space
+
+
+def load(workdir, count: int) -> tuple[Ragged, str]:
+    """Returns the vectors as a table, one row per listing of the train split, and the name of their space.
+
+    Args:
+      workdir: the work directory, where `inference.examples` has put them.
+      count: listings of the train split.
+
+    Raises:
+      InputError: the file is missing or of another catalogue.
+    """
+    file, remedy = pathlib.Path(workdir) / text.FOLDER / FILE, "train again"
+    found = load_npz(file, {"vectors": (("float32",), 2), "space": (("uint8",), 1)}, remedy=remedy)
+    vectors = found["vectors"]
+    if len(vectors) != count:
+        raise InputError(f"{file} holds {len(vectors):,} vectors, the train split {count:,} pictures: {remedy}")
+    table = Ragged(vectors.shape[1] * np.arange(count + 1), vectors.reshape(-1))
+    return table, found["space"].tobytes().decode()
