@@ -23,10 +23,29 @@ import sys
 
 import fashion_queries
 
-SEEN = ("{c}", "is {c}", "in {c}", "the same in {c}", "is {c} in color", "same but {c}", "comes in {c}", "has more {c}",
-        "a solid {c} one", "is {c} instead of {old}", "{c} and not {old}", "make it {c}", "the {c} version")  # fmt: skip
-UNSEEN = ("is {c} colored", "i would like this one in {c}", "has a {c} color", "is {c} rather than {old}",
-          "not {old} but {c}", "do you have it in {c}")  # fmt: skip
+SEEN = (
+    "{c}",
+    "is {c}",
+    "in {c}",
+    "the same in {c}",
+    "is {c} in color",
+    "same but {c}",
+    "comes in {c}",
+    "has more {c}",
+    "a solid {c} one",
+    "is {c} instead of {old}",
+    "{c} and not {old}",
+    "make it {c}",
+    "the {c} version",
+)
+UNSEEN = (
+    "is {c} colored",
+    "i would like this one in {c}",
+    "has a {c} color",
+    "is {c} rather than {old}",
+    "not {old} but {c}",
+    "do you have it in {c}",
+)
 COMMON = 12
 
 

@@ -114,7 +114,8 @@ def test_the_best_fashion_config_is_what_the_ablation_measured():
 def test_defaults_are_locked_and_the_open_blocks_are_not():
     config = base.defaults()
     with config.unlocked():
-        config.train.task_kwargs.words_kwargs = {}  # of another task than the default one
+        config.train.task_kwargs.words_kwargs = {}  # of other tasks than the default one
+        config.train.task_kwargs.joint_kwargs = {}
     base.lock(config)
     for block in base.OPEN:
         config_files.get(config, block).a_new_key = 1
