@@ -2,10 +2,10 @@
 
     python benchmarks/fashion_edits.py fashion_attributes.csv.gz fashion_other_colour.csv.gz data/fashion
     ./launch/local.sh --config=configs/fashion_edits.py:pictures=runs/fashion_pretrained
-    ./launch/local.sh --config=configs/fashion_edits.py:pictures=runs/fashion_pretrained,frozen=true,epochs=3
+    ./launch/local.sh --config=configs/fashion_edits.py:pictures=runs/fashion_pretrained,frozen=false
 
-`pictures` is the folder of a finished run of configs/fashion_pretrained.py: its picture network learns along, or, with
-`frozen=true`, stays as it is, and queries are learned into its space within minutes.
+`pictures` is the folder of a finished run of configs/fashion_pretrained.py: queries are learned into the space of its
+network, which stays as it is, within minutes; with `frozen=false` the network learns along.
 
 Hardware: two CPU cores, not measured yet.
 Expected: not measured yet.
@@ -15,14 +15,14 @@ from retrieval_jax.settings import arguments, base, edits, fashion, texts
 
 
 def get_config(arg=None):
-    """Returns the settings; `:pictures=` names the run whose network is learned with, `frozen=true` keeps it, `path=`
-    (and `offline=true`) its public weights; `joint=` (concat, film, transformer), `loss=siamese`, `drop_picture=` and
+    """Returns the settings; `:pictures=` names the run whose network is learned with, `frozen=false` lets it learn along
+    (`path=` and `offline=true`: its public weights); `joint=` (concat, film, transformer), `loss=siamese`, `drop_picture=` and
     `drop_words=` (shares; 1 trains a specialist), `epochs=` and `seed=` choose the training, `:runlocal` trains for
     seconds only, without such a run."""
     arg = arguments.parse(
         arg,
         pictures="runs/fashion_pretrained",
-        frozen=False,
+        frozen=True,
         name="tf_efficientnet_lite0.in1k",
         path="",
         offline=False,
@@ -31,22 +31,20 @@ def get_config(arg=None):
         loss="softmax",
         drop_picture=0.1,
         drop_words=0.1,
-        epochs=1.0,
+        epochs=0.0,
         seed=0,
     )
     config = base.defaults()
     config.name = "fashion_edits"
     edits.catalogue(config, "fashion", runlocal=arg.runlocal)
-    if not arg.frozen:
-        if arg.runlocal:
-            arg.pictures = ""
-        else:
-            fashion.fine_tuned(config, arg, drop_path=0.1)
-            config.train.init_from = arg.pictures
-    texts.small_steps(config, arg, 0.02 if arg.runlocal else arg.epochs)
-    edits.task(config, arg, frozen=arg.frozen)
-    if arg.frozen:
-        config.train.batch_size = 32 if arg.runlocal else 256
+    frozen = arg.frozen and not arg.runlocal
+    if not frozen and not arg.runlocal:
+        fashion.fine_tuned(config, arg, drop_path=0.1)
+        config.train.init_from = arg.pictures
+    texts.small_steps(config, arg, 0.02 if arg.runlocal else arg.epochs or (3.0 if frozen else 1.0))
+    edits.task(config, arg, frozen=frozen)
+    if frozen:
+        config.train.batch_size = 256
     else:
         config.train.transforms = (("random_resized_crop", {"scale": (0.7, 1.0)}),)
         config.train.learning_rate_rules = (("^backbone/", 0.3),)

@@ -205,7 +205,7 @@ def columns(predict_fn, split, config, workdir=None, name="predict function"):
     task = None if config.get("train") is None else tasks.get(config.train.task)
     there = getattr(task, "columns", parts.columns)(config, split, workdir)
     if (source := _learned_from(config, workdir)) is not None:
-        there["picture"] = lambda: _picture_vectors(source, split, views=True)[0]
+        there["picture"] = lambda: _picture_vectors(source, split)[0]
     for column in predict_fn.reads:
         if column not in there:
             raise InputError(
@@ -222,8 +222,8 @@ def _learned_from(config, folder):
     return workdir.sides.Side(run=run).workdir(pathlib.Path(folder)) if run and folder is not None else None
 
 
-def _picture_vectors(source, split, views=False):
-    """Returns (vectors [n, D], space) of a split's pictures by the network of a finished run."""
+def _picture_vectors(source, split):
+    """Returns (vectors [n, D], space) of a split's pictures by the network of a finished run, without views."""
     model = load(source)
     name = model.config.embed.predict_fn
     function = named(model.task.predict_fns, name)
@@ -233,7 +233,6 @@ def _picture_vectors(source, split, views=False):
         columns(function, split, model.config, source, f"the predict function {name!r}"),
         mesh=sharding.make_mesh(jax.local_devices()),
         desc=f"pictures of {split.name}",
-        views=model.config.embed.get("views", ()) if views else (),
         **test_arguments(model.config),
     )
     return made["embedding"], made.get("space", model.space)
