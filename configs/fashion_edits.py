@@ -15,10 +15,10 @@ from retrieval_jax.settings import arguments, base, edits, fashion, texts
 
 
 def get_config(arg=None):
-    """Returns the settings; `:pictures=` names the run whose network is learned with, `frozen=false` lets it learn along
-    (`path=` and `offline=true`: its public weights); `joint=` (concat, film, transformer), `loss=siamese`, `drop_picture=` and
-    `drop_words=` (shares; 1 trains a specialist), `epochs=` and `seed=` choose the training, `:runlocal` trains for
-    seconds only, without such a run."""
+    """Returns the settings; `:pictures=` names the run whose network is learned with, `frozen=false` lets it learn
+    along (`path=` and `offline=true`: its public weights); `joint=` (concat, film, transformer), `loss=siamese`,
+    `drop_picture=` and `drop_words=` (shares; 1 trains a specialist), `epochs=` and `seed=` choose the training,
+    `:runlocal` trains for seconds only, without such a run."""
     arg = arguments.parse(
         arg,
         pictures="runs/fashion_pretrained",

@@ -310,6 +310,10 @@ def _mined(config, catalog, folder: pathlib.Path):
         for source in (folder, *([] if start is None else [pathlib.Path(start)])):
             if (source / "text" / "tokenizer.json").exists() and not (here / "text").exists():
                 (here / "text").symlink_to((source / "text").absolute())
+        made = folder / text.FOLDER / vectors.FILE
+        if made.exists() and not (here / text.FOLDER / vectors.FILE).exists():  # killed before there was a tokenizer
+            (here / text.FOLDER).mkdir()
+            (here / text.FOLDER / vectors.FILE).symlink_to(made.absolute())
         mined = (folder / "attributes" / "vocabulary.json").exists()
         if (folder / "attributes").is_dir() and (mined or not titles):
             (here / "attributes").symlink_to((folder / "attributes").absolute())
