@@ -233,10 +233,11 @@ def check_embedding(config, folder, functions: dict) -> None:
         batch = rows_of(batch, rows)
         if "image" in batch and len(batch["image"].shape) == 4:
             batch["image"] = jax.ShapeDtypeStruct((rows, *host_size(views, size), 3), batch["image"].dtype)
+        forward = functools.partial(_embedding, with_views(predict, views, size).fn)
         counts = {
             "parameters": memory.tree_bytes(params),
             "batch": memory.tree_bytes(batch),
-            "activations": int(_SURE * memory.forward_bytes(with_views(predict, views, size).fn, params, batch)),
+            "activations": int(_SURE * memory.forward_bytes(forward, params, batch)),
         }
         most = memory.limit(jax.local_devices()[0])
         if sum(counts.values()) > most:
@@ -244,7 +245,7 @@ def check_embedding(config, folder, functions: dict) -> None:
                 f"embedding would need about {size_text(sum(counts.values()))} of memory on each device, which has "
                 f"{size_text(most)}: lower config.embed.batch_size (now {config.embed.batch_size}) or embed.image_size"
             )
-        dim = max(dim, jax.eval_shape(predict.fn, params, batch)["embedding"].shape[-1])
+        dim = max(dim, jax.eval_shape(functools.partial(_embedding, predict.fn), params, batch).shape[-1])
     _check_cache(config, ("query", "gallery"), 0)
     rows = sum(len(catalog.split(name)) for name in ("query", "gallery"))
     dim = max(dim, 256)
@@ -252,6 +253,11 @@ def check_embedding(config, folder, functions: dict) -> None:
     numbers = rows * hand_made.width(config.embed.models, dim) + beside * dim
     written = numbers * np.dtype(config.embed.dtype).itemsize
     preflight.disk(folder, {"embeddings": written}, "config.embed.dtype = 'float16' or fewer config.embed.models")
+
+
+def _embedding(function, params, batch):
+    """Returns the embedding that a predict function makes, without the name of its space, which is not an array."""
+    return function(params, batch)["embedding"]
 
 
 def evidence_rows(config, model: str) -> dict[str, int]:

@@ -57,6 +57,7 @@ def test_words_are_learned_into_the_space_of_another_run_which_stays_as_it_is(tm
     (folder / "text" / "tokenizer.json").rename(tmp_path / "tokenizer.json")
     plans._last.key = ()
     plans.check_training(config, folder)  # as after a kill between the vectors and the tokenizer
+    plans.check_embedding(config, folder, {"query": "embed_text"})
     (tmp_path / "tokenizer.json").rename(folder / "text" / "tokenizer.json")
     assert not plans.vectors_unknown(config, folder) and all(np.isfinite(line["loss"]) for line in logged(folder))
     (folder / "config.json").write_text(config.to_json())
