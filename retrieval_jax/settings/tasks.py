@@ -162,6 +162,7 @@ def edit() -> ConfigDict:
             "drop_words": 0.1,  # and of those that lose their words
             "still": 0,  # steps before a picture network that learns along is changed by edits
             "typos": 0.1,  # share of the words that are misspelt for training
+            "fillers": 0.5,  # share of the words that stand among words that mean nothing, to be read past
         },
     )
     options.query_column = "words"

@@ -45,6 +45,7 @@ OPTIONS = {
     "drop_words": 0.1,
     "still": 0,
     "typos": 0.1,
+    "fillers": 0.5,
 }
 CHOICES = {"loss": ("softmax", "siamese")}
 
@@ -80,7 +81,7 @@ def examples(config, catalog, workdir):
     found = edits.pairs(catalog.table("edits", "train"), len(split), options["targets"], 1 + options["siblings"], seed)
     if options["titles"]:
         found = edits.with_titles(found, split.titles, options["titles"])
-    texts = edits.misspelt(found.words, found.edit, options["typos"], seed)
+    texts = edits.varied(found.words, found.edit, options["typos"], options["fillers"], seed)
     columns = {
         "words": tokenizer.encode(texts, options["query_length"]),
         "number": found.target.astype(np.int32),

@@ -124,18 +124,27 @@ def with_titles(found: Pairs, titles: Sequence[str] | None, times: int) -> Pairs
     )
 
 
-def misspelt(words: Sequence[str], edit: np.ndarray, share: float, seed: int) -> list[str]:
-    """Returns the words of every pair, a share of them with a typo of its own.
+def varied(words: Sequence[str], edit: np.ndarray, typos: float, fillers: float, seed: int) -> list[str]:
+    """Returns the words of every pair, a share of them among words that mean nothing, a share with a typo.
+
+    People word an edit in more ways than any table has. Words made of random letters of the catalogue's own writing
+    stand for those that training never shows, so that a network learns to read past them.
 
     Args:
       words: E texts.
       edit: int [n], rows of `words`.
-      share: 0 to 1.
-      seed: of the typos.
+      typos, fillers: shares, 0 to 1.
+      seed: of the choice.
     """
     texts = [words[row] for row in edit.tolist()]
     rng = np.random.default_rng((seed, 5))
-    wrong = np.flatnonzero(rng.random(len(texts)) < share)
+    letters = np.array([letter for letter in "".join(words).casefold() if letter.isalpha()] or ["a"])
+    for at in np.flatnonzero(rng.random(len(texts)) < fillers).tolist():
+        said = texts[at].split()
+        for _ in range(int(rng.integers(1, 6))):
+            said.insert(int(rng.integers(len(said) + 1)), "".join(rng.choice(letters, int(rng.integers(1, 7)))))
+        texts[at] = " ".join(said)
+    wrong = np.flatnonzero(rng.random(len(texts)) < typos)
     for at, typo in zip(wrong.tolist(), text_lib.with_typos([texts[at] for at in wrong], rng, 1.0), strict=True):
         texts[at] = typo
     return texts
