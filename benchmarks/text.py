@@ -15,6 +15,10 @@
     $run:catalogue=fashion,pictures=runs/fashion_pretrained,seed=0 --workdir=runs/text/pictures_0   # and 1
     python benchmarks/text.py pictures runs/text/pictures_0 runs/text/pictures_1 --attributes=runs/attributes --claims
 
+    python benchmarks/text.py alike runs/text/masked_0 runs/text/masked_300_0 runs/text/triplet_300_0
+
+`alike` prints the mean cosine of two texts that differ in the colour ("red mug", "blue mug"), in the thing, or in both.
+
 Reads finished runs and trains nothing. Scores are of the report half of the queries; those of seeds are averaged per
 query before queries are resampled (95 %). `--attributes` is a run of configs/fashion_attributes.py:heads=sigmoid: its
 probabilities of the values that a query names, true ones even where the query is misspelt, are the scores of the
@@ -179,16 +183,35 @@ def pictures(folders: list[pathlib.Path], attributes: pathlib.Path, root: str, c
     return made
 
 
+def alike(folders: list[pathlib.Path]) -> None:
+    """Prints how alike texts are that differ in the colour, in the thing, or in both."""
+    colours = ("red", "blue", "green", "black", "white", "pink", "yellow", "brown")
+    things = ("t-shirt", "mug", "lamp", "dress", "backpack", "sofa")
+    texts = [f"{colour} {thing}" for colour in colours for thing in things]
+    colour, thing = np.divmod(np.arange(len(texts)), len(things))
+    print("| run | other colour | other thing | both other |\n|---|---:|---:|---:|")
+    for folder in folders:
+        vectors = inference.load(folder).embed_text(texts)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        cosine = vectors @ vectors.T
+        same_colour, same_thing = colour[:, None] == colour, thing[:, None] == thing
+        chosen = (~same_colour & same_thing, same_colour & ~same_thing, ~same_colour & ~same_thing)
+        print(f"| {folder.name} |", " | ".join(f"{cosine[one].mean():.3f}" for one in chosen), "|")
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("embedded", "fashion", "pictures"))
+    parser.add_argument("what", choices=("embedded", "fashion", "pictures", "alike"))
     parser.add_argument("runs", nargs="+", type=pathlib.Path, help="work directories; for embedded the folder of all")
     parser.add_argument("--attributes", type=pathlib.Path, help="run of the attribute head")
     parser.add_argument("--root", default="data/fashion", help="where the fashion catalogue is")
     parser.add_argument("--claims", action="store_true", help="write claims.json")
     given = parser.parse_args()
     command = f"python benchmarks/text.py {' '.join(sys.argv[1:])}"
+    if given.what == "alike":
+        alike(given.runs)
+        return
     if given.what == "embedded":
         made = embedded(given.runs[0], command)
     elif given.what == "fashion":

@@ -24,7 +24,7 @@ def get_config(arg=None):
     config.train.task_kwargs = tasks.masked_tokens()
     config.train.task_kwargs.length = texts.LENGTHS["length"]
     texts.encoder(config, arg.encoder, 0)
-    texts.small_steps(config, arg, arg.epochs or (20.0 if arg.catalogue == "embedded" else 5.0))
+    texts.small_steps(config, arg, arg.epochs or (60.0 if arg.catalogue == "embedded" else 5.0))
     config.train.learning_rate = 2e-3
     config.embed.models = ("lexical",)  # what a search without any training finds
     config.search.steps = ()
