@@ -9,8 +9,8 @@ Titles are the products' text; queries are made of attributes, with families, wo
 do not show (benchmarks/fashion_queries.py). The system that this follows (arXiv 2107.08291) reports an MRR of 48 % on
 data of its own.
 
-Hardware: two CPU cores, about ten minutes.
-Expected: seed 0, report half: nDCG@10 .84 dense and fused, .55 by BM25 (docs/text.md).
+Hardware: two CPU cores, two minutes (idle).
+Expected: report half, two seeds: nDCG@10 .84 dense and fused, .55 by BM25 (docs/text.md).
 """
 
 from retrieval_jax.settings import arguments, tasks, texts
