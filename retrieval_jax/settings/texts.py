@@ -34,7 +34,7 @@ def catalogue(config: ConfigDict, name: str, *, runlocal: bool, clicks: int = 30
         config.data.kwargs.num_val = 64 if runlocal else 500
         config.data.kwargs.num_query = 80 if runlocal else 2000
         config.data.kwargs.num_gallery = 400 if runlocal else 5000
-        config.data.kwargs.num_typed = 60 if runlocal else clicks
+        config.data.kwargs.num_typed = min(60, clicks) if runlocal else clicks
         config.mine.threshold = 5 if runlocal else 30
         return
     config.data.source = "table"

@@ -69,7 +69,7 @@ def examples(config, catalog, workdir):
     product = clicks.products(split, options["same_product"])
     texts, made = listing_texts.of(split, options["text_columns"]), options["title_queries"]
     found = None
-    if not made or "queries/train" in catalog.tables:
+    if not made or len(catalog.tables.get("queries/train", ())):
         found = clicks.pairs(catalog.table("queries", "train"), product, options["positives"])
     if made:
         found = clicks.with_title_queries(found, texts, product, made, seed)
