@@ -224,7 +224,7 @@ def _thumbnails(config, workdir: pathlib.Path, ids: dict[str, Sequence[str]]) ->
 
 
 def edit_scores(config, workdir: pathlib.Path, catalog, rankings: dict, parts: dict) -> dict:
-    """Scores edits by what they changed and kept, and by how alike their results are.
+    """Scores edits by what they changed and kept, and by the similarity of their results.
 
     Args:
       config: evaluate.edits: kept (names of fields), similarity (model whose embeddings of the gallery are compared);

@@ -50,7 +50,7 @@ DEPTH = 10
 
 
 def right(asked: Asked, rows: np.ndarray) -> np.ndarray:
-    """Returns which results have the wanted value, and not the unwanted one, bool [Q, k].
+    """Returns which results have the wanted value, and not the unwanted one, in the field that is edited, bool [Q, k].
 
     Args:
       asked: what the queries ask for; all False for those whose edit is not scored.

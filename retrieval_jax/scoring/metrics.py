@@ -1,8 +1,7 @@
 """Retrieval metrics: pure functions of ranking and truth, averaged over the queries that have a relevant listing.
 
 The listing that a query is about (by default the gallery row with the query's id) is never relevant and never a hit:
-`Truth` drops it. If a ranking
-repeats a gallery row, only its first place counts.
+`Truth` drops it. If a ranking repeats a gallery row, only its first place counts.
 
 Where a truth has grades, nDCG uses them, and every other score counts a row with any grade above 0 as relevant. A row
 that nobody rated counts as not relevant ("zero"), or is left out before places are counted ("condensed").
@@ -26,9 +25,7 @@ MOST_DEPTH = 1_000_000  # of a score: one discount per rank is kept in memory
 GAINS = ("exponential", "linear")
 UNRATED = ("zero", "condensed")
 # Scores by name; K is a depth. Without one, a score is of the whole list that was retrieved.
-NAMES = (
-    *("mrr", "mrr@K", "map", "map@K", "ndcg", "ndcg@K", "precision@K", "recall@K", "hit@K", "mar@K", "mar@K_capped"),
-)
+NAMES = ("mrr", "mrr@K", "map", "map@K", "ndcg", "ndcg@K", "precision@K", "recall@K", "hit@K", "mar@K", "mar@K_capped")
 MOST_GRADE = 64  # with the exponential gain, which doubles with each grade
 
 
