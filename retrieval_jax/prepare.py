@@ -332,27 +332,32 @@ def _verify(out, catalog, abouts) -> None:
 def _summary(catalog, sources, abouts, seconds) -> dict:
     everything = [about for made in abouts.values() for _, about in made]
     new = [about for about in everything if about.get("new")]
-    return ({} if catalog.truth is None else {"answers": _answers(catalog.truth, abouts)}) | {
-        "splits": {
-            split: {
-                "read": catalog.counts[split]["read"],
-                "kept": catalog.counts[split]["kept"],
-                "set_aside": catalog.counts[split]["set_aside"],
-            }
-            for split in sources
-        },
-        "files": {"kept": len(everything) - len(new), "made": len(new)},
-        "pictures": {
-            "as_is": sum(about["as_is"] for about in everything),
-            "written": sum(len(about["rows"]) - about["as_is"] for about in everything),
-            "made_now": sum(len(about["rows"]) for about in new),
-        },
-        "bytes": {
-            "before": sum(about["bytes_before"] for about in everything),
-            "after": sum(about["bytes"] for about in everything),
-        },
-        "seconds": round(seconds, 1),
-    }
+    about = {"references": catalog.references} if catalog.references else {}
+    return (
+        ({} if catalog.truth is None else {"answers": _answers(catalog.truth, abouts)})
+        | about
+        | {
+            "splits": {
+                split: {
+                    "read": catalog.counts[split]["read"],
+                    "kept": catalog.counts[split]["kept"],
+                    "set_aside": catalog.counts[split]["set_aside"],
+                }
+                for split in sources
+            },
+            "files": {"kept": len(everything) - len(new), "made": len(new)},
+            "pictures": {
+                "as_is": sum(about["as_is"] for about in everything),
+                "written": sum(len(about["rows"]) - about["as_is"] for about in everything),
+                "made_now": sum(len(about["rows"]) for about in new),
+            },
+            "bytes": {
+                "before": sum(about["bytes_before"] for about in everything),
+                "after": sum(about["bytes"] for about in everything),
+            },
+            "seconds": round(seconds, 1),
+        }
+    )
 
 
 def _text(out, summary, about) -> str:
@@ -367,6 +372,12 @@ def _text(out, summary, about) -> str:
         lines.append(
             f"  truth: {answers['kept']:,} of {answers['read']:,} relevant pairs remain; "
             f"{answers['queries_without']:,} prepared queries have lost all of theirs"
+        )
+    if asked := summary.get("references"):
+        lines.append(
+            f"  queries: {asked['in_gallery']:,} of {asked['queries']:,} are about a gallery listing, "
+            f"{asked['elsewhere']:,} about one that the gallery lacks; {asked['without_answer']:,} have no right "
+            "answer but the listing that they are about"
         )
     for key, table in about["tables"].items():
         gone = table["read"] - table["kept"]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from retrieval_jax import brief, pairs
-from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 
 EDITED, WANTED, UNWANTED = "edited", "wanted", "unwanted"  # columns of the query split
@@ -128,25 +127,6 @@ def check_kept(catalog, kept: Sequence[str]) -> list[str]:
             "those that an edit leaves as they are, () for none"
         )
     return known
-
-
-def references(query_ids: Ids, gallery_ids: Sequence[str]) -> dict[str, int]:
-    """Counts what queries are about.
-
-    Args:
-      query_ids: of the queries.
-      gallery_ids: of the gallery.
-
-    Returns:
-      {"queries": all of them, "in_gallery": about a gallery listing, which is left out of the results, "elsewhere":
-      about one that the gallery lacks, "none": about no other listing}; {} where no query is about another listing.
-    """
-    if query_ids.about is query_ids:
-        return {}
-    there, pairs = set(gallery_ids), list(zip(query_ids, query_ids.about, strict=True))
-    none = sum(own == about for own, about in pairs)
-    inside = sum(own != about and about in there for own, about in pairs)
-    return {"queries": len(pairs), "in_gallery": inside, "elsewhere": len(pairs) - inside - none, "none": none}
 
 
 def _texts(split, name: str) -> list[str]:

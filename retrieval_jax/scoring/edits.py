@@ -22,7 +22,7 @@ import numpy as np
 from retrieval_jax import arguments, pairs
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.scoring import intra_list
-from retrieval_jax.scoring.edit_queries import Asked, check_kept, of_catalog, one, references, sentence, settings, there
+from retrieval_jax.scoring.edit_queries import Asked, check_kept, of_catalog, one, sentence, settings, there
 from retrieval_jax.scoring.ranking import Ranking
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "notes",
     "of_catalog",
     "per_query",
-    "references",
     "right",
     "sentence",
     "settings",

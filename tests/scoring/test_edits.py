@@ -50,16 +50,6 @@ def test_what_is_not_scored_is_counted():
     assert edits.names(none) == ["right@10"]
 
 
-def test_references_are_counted():
-    found = edited.catalogue()
-    counts = {"queries": 7, "in_gallery": 6, "elsewhere": 1, "none": 0}
-    assert edits.references(found.query.ids, found.gallery.ids) == counts
-    some = edited.catalogue(reference=["", "g1", "sold", "", "", "", ""])
-    counts = {"queries": 7, "in_gallery": 1, "elsewhere": 1, "none": 5}
-    assert edits.references(some.query.ids, some.gallery.ids) == counts
-    assert edits.references(Ids.of(["a"]), ["a"]) == {}
-
-
 def test_columns_may_be_text_and_catalogues_without_them_are_not_edits():
     asked = edits.of_catalog(edited.catalogue(edited=edited.EDITED), (), fields.read)
     assert asked.counts["scored"] == 4 and edits.there(edited.catalogue())
