@@ -27,6 +27,7 @@ class Asked:
       scored: bool [Q], whether it can be said if the edit happened.
       wanted, unwanted: int64 [Q], values of the field; -1 for none.
       reference: int64 [Q], gallery rows of the listings that the queries are about; -1 where not in the gallery.
+      own: int64 [Q], gallery rows with the queries' own ids, which are not results either; -1 for none.
       kept: names of the fields that should stay.
       counts: how many queries there are, and how many are not scored for which reason.
     """
@@ -39,6 +40,7 @@ class Asked:
     wanted: np.ndarray
     unwanted: np.ndarray
     reference: np.ndarray
+    own: np.ndarray
     kept: tuple[str, ...]
     counts: Mapping[str, int]
 
@@ -94,7 +96,7 @@ def of_catalog(catalog, kept: Sequence[str], read: Callable[[Any, str], Any]) ->
     counts = {"queries": len(query), "scored": reasons.count("")}
     counts |= {reason: reasons.count(reason) for reason in sorted(set(reasons) - {""})}
     row_of, about = {item: row for row, item in enumerate(gallery.ids)}, getattr(query.ids, "about", query.ids)
-    reference = np.array([row_of.get(item, -1) for item in about], np.int64)
+    reference, own = (np.array([row_of.get(item, -1) for item in ids], np.int64) for ids in (about, query.ids))
     return Asked(
         {name: found[0] for name, found in made.items()},
         {name: found[1] for name, found in made.items()},
@@ -104,6 +106,7 @@ def of_catalog(catalog, kept: Sequence[str], read: Callable[[Any, str], Any]) ->
         asked[WANTED],
         asked[UNWANTED],
         reference,
+        own,
         tuple(kept),
         counts,
     )
@@ -166,6 +169,7 @@ def one(asked: Asked, query: int) -> Asked:
         wanted=asked.wanted[[query]],
         unwanted=asked.unwanted[[query]],
         reference=asked.reference[[query]],
+        own=asked.own[[query]],
     )
 
 
