@@ -32,7 +32,6 @@ def get_config(arg=None):
         loss="softmax",
         drop_picture=0.0,
         drop_words=0.0,
-        pictures="",
         epochs=20.0,
         seed=0,
     )
@@ -53,6 +52,7 @@ def get_config(arg=None):
         config.data.kwargs.category = arg.category
     config.data.image_size = (224, 224)
     config.evaluate.edits.kept = ()
+    config.train.task_kwargs.text_columns = ()  # neither has titles
     config.evaluate.slices = ()
     config.train.model.pretrained.name = "convnext_tiny.fb_in22k"
     config.train.model.kwargs = ConfigDict({"drop_path": 0.1})
@@ -63,5 +63,4 @@ def get_config(arg=None):
     config.train.learning_rate_rules = (("^backbone/", 0.1),)
     config.train.task_kwargs.words = ("transformer", "medium")
     config.train.task_kwargs.words_dim = 512
-    config.train.task_kwargs.query_length = config.train.task_kwargs.length = 32
     return config

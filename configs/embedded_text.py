@@ -8,8 +8,8 @@
 system that this follows (arXiv 2107.08291) reports, on data of its own, an MRR of 48 % with pre-training against 44.5 %
 with the best BiGRU, and a MAP of 70.9 against 61.2 %.
 
-Hardware: two CPU cores, not measured yet.
-Expected: not measured yet.
+Hardware: two CPU cores, one to two minutes (idle).
+Expected: unseen combinations, 300 clicked queries, three seeds: MRR .77, MAP .40; BiGRU .72, .34 (docs/text.md).
 """
 
 from retrieval_jax.settings import arguments, tasks, texts

@@ -8,8 +8,8 @@
 Without it, a small picture network learns along. The gallery's titles are not read. The fashion catalogue needs the
 tables of benchmarks/fashion_queries.py.
 
-Hardware: two CPU cores, not measured yet.
-Expected: not measured yet.
+Hardware: two CPU cores, six minutes on the fashion catalogue, embedding included; the embedded one not measured yet.
+Expected: fashion, report half, two seeds: nDCG@10 .62 over all queries, .61 for colour and type (docs/text.md).
 """
 
 from retrieval_jax.settings import arguments, tasks, texts

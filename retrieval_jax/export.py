@@ -115,7 +115,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
         if about["lowered_on"] in platforms:
             served = exported.load(folder)
             difference = max(
-                _difference(served.run(name, given)["embedding"], model.embed(columns, predict_fn=predict_fn))
+                _difference(served.run(name, given)["embedding"], model.embed(columns, predict_fn))
                 for name, predict_fn in embeds.items()
                 for given, columns in [_probes(inputs[name])]
             )

@@ -23,7 +23,8 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import arguments, embeddings, pairs, tasks, workdir
+from retrieval_jax import arguments as checked
+from retrieval_jax import embeddings, pairs, tasks, workdir
 from retrieval_jax.data import fields, pipeline, text
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
@@ -205,7 +206,7 @@ def columns(predict_fn, split, config, workdir=None, name="predict function"):
     task = None if config.get("train") is None else tasks.get(config.train.task)
     there = getattr(task, "columns", parts.columns)(config, split, workdir)
     if (source := _learned_from(config, workdir)) is not None:
-        there["picture"] = lambda: _picture_vectors(source, split)[0]
+        there["picture"] = lambda: _learned(_pictures(source, split), workdir)
     for column in predict_fn.reads:
         if column not in there:
             raise InputError(
@@ -222,27 +223,33 @@ def _learned_from(config, folder):
     return workdir.sides.Side(run=run).workdir(pathlib.Path(folder)) if run and folder is not None else None
 
 
-def _picture_vectors(source, split):
-    """Returns (vectors [n, D], space) of a split's pictures by the network of a finished run, without views."""
+def _pictures(source, split):
+    """Predicts the vectors of a split's pictures by the network of a finished run, without views; with their space."""
     model = load(source)
     name = model.config.embed.predict_fn
     function = named(model.task.predict_fns, name)
-    made = predict(
-        function,
-        model.params,
-        columns(function, split, model.config, source, f"the predict function {name!r}"),
-        mesh=sharding.make_mesh(jax.local_devices()),
-        desc=f"pictures of {split.name}",
-        **test_arguments(model.config),
-    )
-    return made["embedding"], made.get("space", model.space)
+    read = columns(function, split, model.config, source, f"the predict function {name!r}")
+    mesh, desc = sharding.make_mesh(jax.local_devices()), f"pictures of {split.name}"
+    made = predict(function, model.params, read, mesh=mesh, desc=desc, **test_arguments(model.config))
+    return {"space": model.space, **made}
+
+
+def _learned(made, folder):
+    """Returns vectors of another run's network, checked to be the one that `folder` has learned with."""
+    info = info_lib.load(pathlib.Path(folder) / "checkpoints" / "data_info.json")
+    if made["space"] != info.target_space:
+        raise InputError(
+            f"{folder} has learned with vectors in the space {info.target_space!r}, and that run now embeds into "
+            f"{made['space']!r}, trained again since: train {folder} again too, in a new work directory"
+        )
+    return made["embedding"]
 
 
 def examples(config, catalog, folder):
     """Makes the examples of a config's task, after what they need of another run.
 
-    A task that learns into the space of another run's network (`tasks.text_picture`) reads the vectors of the train
-    pictures; they are made with that network once, and kept in <folder>/text.
+    A task that learns into the space of another run's network reads the vectors of the train pictures; they are made
+    with that network once, and kept in <folder>/text.
 
     Args:
       config: the whole config.
@@ -255,19 +262,17 @@ def examples(config, catalog, folder):
     Raises:
       InputError: see `tasks.<name>.examples`; or the other run has no network that embeds pictures.
     """
-    module, folder = tasks.get(config.train.task), pathlib.Path(folder)
-    source = _learned_from(config, folder)
-    if source is not None:
-        file = folder / text.FOLDER / vectors.FILE
+    module, file = tasks.get(config.train.task), pathlib.Path(folder) / text.FOLDER / vectors.FILE
+    if (source := _learned_from(config, folder)) is not None:
         if not checkpoints.steps(source / "checkpoints"):
             raise InputError(
                 f"config.train.task_kwargs.pictures is {module.learns_from(config)!r}, and nothing is trained in "
                 f"{source}: run that first, or name it in config.search.gallery_from.run too, which runs it first"
             )
         if not file.exists() and jax.process_index() == 0:
-            made, name = _picture_vectors(source, catalog.split("train"))
+            made = _pictures(source, catalog.split("train"))
             file.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_npz(file, vectors=made, space=np.frombuffer(name.encode(), np.uint8))
+            atomic.write_npz(file, vectors=made["embedding"], space=np.frombuffer(made["space"].encode(), np.uint8))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("vectors of pictures")
     return module.examples(config, catalog, folder)
@@ -366,26 +371,28 @@ class Model:
             f"inference.Model({', '.join(self.task.predict_fns)}; {size:,} parameters; step {self.step}; {self.space})"
         )
 
-    def embed(self, inputs, words=None, predict_fn="", weight=1.0):
+    def embed(self, inputs, predict_fn="", *, words=None, weight=1.0):
         """Embeds pictures, pictures with words ("the same, but in red"), or whatever the predict function reads.
 
         Args:
           inputs: list of uint8 [h, w, 3] RGB arrays or paths of picture files; or {column: such a list, `Ragged` or
             array [n, ...]} for a predict function that reads other columns than "image".
-          words: list of texts, one per picture, for a run of the task "edit"; "" asks for nothing but the picture.
-          predict_fn: name of the predict function; "" for config.embed.predict_fn, or "embed_edit" with words.
-          weight: how much words count: 0 gives the picture alone, 1 what was learned, more exaggerates.
+          predict_fn: name of the predict function; "" for config.embed.predict_fn.
+          words: list of texts, one per picture, for a run of the task "edit"; "" for the picture alone.
+          weight: how much words count: 0 gives the picture's own vector, 1 what was learned, more than 1 exaggerates.
 
         Returns:
-          float32 [n, D].
+          float32 [n, D]; of length 1 with words.
 
         Raises:
           InputError: something that is not a picture, with its position in the list; a column that is missing; or
             words for a run that does not compose them with pictures.
         """
         if words is not None:
-            return self._edited(inputs, words, predict_fn or "embed_edit", weight)
+            return self._edited(inputs, words, predict_fn, weight)
         function = named(self.task.predict_fns, predict_fn or self.config.embed.predict_fn)
+        if "picture" in function.reads and not isinstance(inputs, collections.abc.Mapping):
+            inputs = {"picture": self._vectors_of(inputs)}
         return self._predict(function, inputs, views=self.config.embed.get("views", ()))["embedding"]
 
     def embed_text(self, texts, predict_fn=""):
@@ -405,8 +412,7 @@ class Model:
         known = [name for name in ("embed_text", "embed_query") if name in self.task.predict_fns]
         if not predict_fn and not known:
             raise InputError(
-                f"the task {self.config.train.task!r} embeds no words; train with 'text_query', 'text_picture' or "
-                "'edit'"
+                f"the task {self.config.train.task!r} embeds no words; train 'text_query', 'text_picture' or 'edit'"
             )
         function = named(self.task.predict_fns, predict_fn or known[0])
         (column,) = function.reads
@@ -420,26 +426,25 @@ class Model:
 
     def _edited(self, pictures, words, predict_fn, weight):
         """Embeds pictures with words; see `embed`."""
-        if "embed_edit" not in self.task.predict_fns:
-            raise InputError(
-                f"words beside pictures need a run of the task 'edit', and this one is of {self.config.train.task!r}"
-            )
-        pictures, words = list(pictures), [words] if isinstance(words, str) else list(words)
-        if len(pictures) != len(words):
+        if "embed_edit" not in self.task.predict_fns or predict_fn:
+            what = f"this one is of {self.config.train.task!r}, and predict_fn is {predict_fn!r}"
+            raise InputError(f"words beside pictures need a run of the task 'edit', without predict_fn; {what}")
+        pictures = [pictures] if isinstance(pictures, (str, pathlib.Path, np.ndarray)) else list(pictures)
+        words = [words] if isinstance(words, str) else list(words)
+        if not pictures or len(pictures) != len(words):
             raise InputError(f"{len(pictures)} pictures and {len(words)} texts: give one text per picture, or ''")
-        weight = arguments.number(weight, "weight", "embed", low=0)
-        function = named(self.task.predict_fns, predict_fn)
-        given = {"words": self._tokens(words, "query_length")}
-        if "picture" in function.reads:
-            if self._pictures is None:
-                self._pictures = load(_learned_from(self.config, self.folder))
-            given["picture"] = self._pictures.embed(pictures)
-        else:
-            given["image"] = pictures
-        out = self._predict(function, given)
-        if weight == 1.0:
-            return out["embedding"]
-        return out["reference"] + np.float32(weight) * (out["embedding"] - out["reference"])
+        weight = np.float32(checked.number(weight, "weight", "embed", low=0))
+        function, tokens = self.task.predict_fns["embed_edit"], self._tokens(words, "query_length")
+        pictures = {"picture": self._vectors_of(pictures)} if "picture" in function.reads else {"image": pictures}
+        out = self._predict(function, {**pictures, "words": tokens})
+        mixed = out["reference"] + weight * (out["embedding"] - out["reference"])
+        return mixed / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-12)
+
+    def _vectors_of(self, pictures):
+        """Returns the vectors of pictures by the network that this run learned with, without views."""
+        self._pictures = model = self._pictures or load(_learned_from(self.config, self.folder))
+        made = model._predict(named(model.task.predict_fns, model.config.embed.predict_fn), pictures)
+        return _learned({"space": model.space, **made}, self.folder)
 
     def predict_attributes(self, inputs, top=10):
         """Predicts the most probable attributes of pictures.

@@ -315,10 +315,11 @@ def _mined(config, catalog, folder: pathlib.Path):
         here, start = pathlib.Path(temporary), workdir.predecessor_folder(config, folder)
         for source in (folder, *([] if start is None else [pathlib.Path(start)])):
             if (source / "text" / "tokenizer.json").exists() and not (here / "text").exists():
-                (here / "text").symlink_to((source / "text").absolute())
+                (here / "text").mkdir()
+                (here / "text" / "tokenizer.json").symlink_to((source / "text" / "tokenizer.json").absolute())
         made = folder / text.FOLDER / vectors.FILE
-        if made.exists() and not (here / text.FOLDER / vectors.FILE).exists():  # killed before there was a tokenizer
-            (here / text.FOLDER).mkdir()
+        if made.exists():
+            (here / text.FOLDER).mkdir(exist_ok=True)
             (here / text.FOLDER / vectors.FILE).symlink_to(made.absolute())
         mined = (folder / "attributes" / "vocabulary.json").exists()
         if (folder / "attributes").is_dir() and (mined or not titles):

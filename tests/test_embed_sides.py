@@ -249,10 +249,8 @@ def test_the_untrained_network_takes_the_predict_functions_of_the_sides(run):
 def test_a_loaded_model_embeds_texts_too(run):
     model = inference.load(run)
     words = columns(None, catalog().query, None)["words"]()
-    np.testing.assert_allclose(
-        model.embed({"words": words}, predict_fn="embed_text"), text_vectors(weights(5)), rtol=1e-5
-    )
-    both = model.embed({"words": words, "image": list(pictures(6))}, predict_fn="embed_both")
+    np.testing.assert_allclose(model.embed({"words": words}, "embed_text"), text_vectors(weights(5)), rtol=1e-5)
+    both = model.embed({"words": words, "image": list(pictures(6))}, "embed_both")
     np.testing.assert_allclose(both, text_vectors(weights(5)) + model.embed(list(pictures(6))), rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match="reads the column 'words'"):
         model.embed(list(pictures(6)), "embed_text")

@@ -43,6 +43,7 @@ __all__ = [
 
 FOLDER = "text"  # of a work directory
 _FILE = "tokenizer.json"
+QUERIES = {"queries": "text"}  # the table and column of what people typed
 _LEAST, _MOST = 300, 1_000_000  # tokens of a vocabulary: the 256 bytes and special tokens always have a place
 _MOST_BYTES = 256 * 2**20  # of a tokenizer's file
 _LONGEST = 48  # bytes of a token: a blank-free script has no other end to its words, nor has rubbish
@@ -293,19 +294,21 @@ def _read(path: pathlib.Path) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_file(str(path))
 
 
-def texts_of(catalog, columns: Sequence[str] = ("title",)) -> list[str]:
-    """Returns the text that a run learns words from: that of train listings, and the queries typed for them.
+def texts_of(catalog, columns: Sequence[str] = ("title",), tables: Mapping[str, str] = QUERIES) -> list[str]:
+    """Returns the text that a run learns words from: that of train listings, and of tables about them.
 
     Args:
       catalog: `data.catalog.Catalog`.
-      columns: see `listing_texts.of`.
+      columns: see `listing_texts.of`; () for no text of listings.
+      tables: {table: its column of texts}, such as the queries typed for them; one that is not there is left out.
 
     Raises:
       InputError: the train split has no such column, or all of the text is empty.
     """
-    found = listing_texts.of(catalog.split("train"), columns)
-    if "queries/train" in catalog.tables:
-        found += list(catalog.tables["queries/train"].columns["text"])
+    found = listing_texts.of(catalog.split("train"), columns) if columns else []
+    for name, column in tables.items():
+        if f"{name}/train" in catalog.tables:
+            found += list(catalog.tables[f"{name}/train"].columns[column])
     if not any(found):
         raise InputError(
             f"catalogue {catalog.name} has no text to learn from: its train split has neither titles nor typed "
@@ -314,7 +317,7 @@ def texts_of(catalog, columns: Sequence[str] = ("title",)) -> list[str]:
     return found
 
 
-def of_run(options: Mapping, catalog, workdir, start=None) -> Tokenizer:
+def of_run(options: Mapping, catalog, workdir, start=None, tables: Mapping[str, str] = QUERIES) -> Tokenizer:
     """Returns the tokenizer of a run: that of its work directory, or else a new one, which is written there.
 
     Args:
@@ -323,6 +326,7 @@ def of_run(options: Mapping, catalog, workdir, start=None) -> Tokenizer:
       catalog: what it is trained on; not read where the work directory has one.
       workdir: the work directory, with the tokenizer in its folder "text".
       start: work directory of the run that this one starts from, whose tokens it keeps; None without one.
+      tables: see `texts_of`.
 
     Raises:
       InputError: see `load`, `train` and `texts_of`.
@@ -335,7 +339,7 @@ def of_run(options: Mapping, catalog, workdir, start=None) -> Tokenizer:
     elif start is not None and (pathlib.Path(start) / FOLDER / _FILE).exists():
         made = load(pathlib.Path(start) / FOLDER / _FILE)
     else:
-        texts = texts_of(catalog, options.get("text_columns", ("title",)))
+        texts = texts_of(catalog, options.get("text_columns", ("title",)), tables)
         made = train(texts, options.get("vocabulary", 8000))
         if counts := examine(texts):
             listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())

@@ -57,8 +57,6 @@ def catalogue(config: ConfigDict, name: str, *, runlocal: bool) -> None:
         config.mine.threshold = 5
         config.evaluate.edits.kept = ("type", "gender")
     config.evaluate.slices = ("phrasing", "combination")
-    config.evaluate.metrics = SCORES
-    config.evaluate.near_duplicates.max_difference = -1.0  # queries are pictures of the gallery
 
 
 def task(config: ConfigDict, arg: ConfigDict, *, frozen: bool) -> None:
@@ -66,20 +64,22 @@ def task(config: ConfigDict, arg: ConfigDict, *, frozen: bool) -> None:
 
     Args:
       config: changed in place.
-      arg: parsed argument with `pictures`, `joint`, `loss`, `drop_picture` and `drop_words`.
+      arg: parsed argument with `joint`, `loss`, `drop_picture` and `drop_words`, and `pictures` where it is frozen.
       frozen: whether queries are learned into the space of the run `pictures`, whose network stays as it is.
     """
     config.train.task = "edit"
     config.train.task_kwargs = tasks.edit()
     options = config.train.task_kwargs
-    options.query_length, options.length = 16, 16
+    options.query_length = 32
     options.pictures, options.loss = arg.pictures if frozen else "", arg.loss
     options.joint = arguments.choice("joint", arg.joint, JOINTS)
     options.drop_picture, options.drop_words = arg.drop_picture, arg.drop_words
     options.words_kwargs = {"dropout": 0.1}
-    texts.searched(config, "embed_edit", "" if frozen else "embed_image")
+    texts.searched(config, "embed_edit", "embed_image")
+    config.embed.models = ("colour_and_edges", "trained")  # the former to measure how alike results are
     if frozen:
         config.search.gallery_from.run = arg.pictures
+        config.embed.predict_fn = "embed_reference"
     else:
         options.siblings = 0  # the reference alone is a negative of its own: others would be embedded for nothing
         options.targets = 1

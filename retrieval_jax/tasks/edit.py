@@ -62,7 +62,8 @@ def examples(config, catalog, workdir):
 
     Columns: "words", tokens; "picture" and "target", vectors [D] of the reference and of what is right, and "negative",
     vectors of what is not; or, where the picture network learns along, "image" and "target_image". An example of a
-    title has no reference. "number", the row of the target; "forbidden", the rows of everything that is right;
+    title has no reference. "number", the row of the target; "asked", equal for equal words; "about", the row of the
+    reference; "forbidden", the rows of everything that is right;
     "weight", so that each edit counts once.
 
     Args:
@@ -77,14 +78,22 @@ def examples(config, catalog, workdir):
       InputError: there are no edits, or vectors that are not those of the train split.
     """
     options, split, seed = parts.options(config.train, OPTIONS, CHOICES), catalog.split("train"), config.train.seed
-    tokenizer = parts.tokenizer(config, catalog, workdir)
+    tokenizer = parts.tokenizer(config, catalog, workdir, {"edits": "words"})
     found = edits.pairs(catalog.table("edits", "train"), len(split), options["targets"], 1 + options["siblings"], seed)
     if options["titles"]:
         found = edits.with_titles(found, split.titles, options["titles"])
-    texts = edits.varied(found.words, found.edit, options["typos"], options["fillers"], seed)
+    longest = options["query_length"]
+
+    def fits(texts):
+        return np.diff(tokenizer.encode(texts, longest + 1).indptr) <= longest
+
+    texts = edits.varied(found.words, found.edit, options["typos"], options["fillers"], seed, fits)
+    _, asked = np.unique([" ".join(text.casefold().split()) for text in found.words], return_inverse=True)
     columns = {
         "words": tokenizer.encode(texts, options["query_length"]),
         "number": found.target.astype(np.int32),
+        "asked": asked[found.edit].astype(np.int32),
+        "about": found.reference.astype(np.int32),
         "forbidden": RaggedRows(found.right, found.edit),
         "weight": found.weight,
     }
@@ -112,7 +121,7 @@ def columns(config, split, workdir=None) -> dict:
       workdir: the work directory of that run.
     """
     options = parts.options(config.train, OPTIONS, CHOICES)
-    return typed.columns(config, options, split, workdir, ("words", "title"))
+    return typed.columns(config, options, split, workdir, ("words", "words"))
 
 
 def make(config, info) -> Task:
@@ -134,6 +143,11 @@ def make(config, info) -> Task:
     """
     options = parts.options(config, OPTIONS, CHOICES)
     frozen = bool(options["pictures"])
+    if options["drop_picture"] + options["drop_words"] > 1:
+        raise InputError(
+            f"config.train.task_kwargs: drop_picture {options['drop_picture']} and drop_words {options['drop_words']} "
+            "are shares of the same examples: lower one, so that they sum to at most 1"
+        )
     if frozen and not info.target_space:
         raise InputError("this run was not trained with the vectors of another: train again in a new work directory")
     network = None if frozen else parts.network(config, {})
@@ -219,6 +233,7 @@ def make(config, info) -> Task:
             there = batch["image_mask"]
             negatives, allowed = picture[:, None], there[:, None]
         has_words = said(batch)
+        no_picture = no_words = jnp.zeros(len(there), bool)
         if train:
             chance = jax.random.uniform(drop, (len(there),))
             no_picture = (chance < options["drop_picture"]) & has_words
@@ -227,18 +242,29 @@ def make(config, info) -> Task:
         query = composed(params, picture, there, batch["words"], batch["words_mask"], has_words, train, inner)
         weights, where = batch["weight"], batch["_mask"]
         scale = jnp.minimum(jnp.exp(params["head_contrast"]["log_scale"]), _LARGEST_SCALE)
+        facts = {name: batch[name] for name in ("number", "asked", "about")}
+        lost = {"no_picture": no_picture, "no_words": no_words}
+        of_query = {**facts, **lost, "forbidden": batch["forbidden"], "mask": batch["forbidden_mask"]}
         if options["loss"] == "siamese":
+            # The target of the example before is one more negative, so that not only references are kept away.
+            before = {name: jnp.roll(value, 1) for name, value in facts.items()}
+            wrong = ~jax.vmap(lambda one, key: right(_row(one), _row(key))[0, 0])(of_query, before) & jnp.roll(where, 1)
             losses = siamese.contrastive(
-                query, target, negatives, margin=options["margin"], allowed=allowed, where=where, weights=weights
+                query,
+                target,
+                jnp.concatenate([negatives, jnp.roll(target, 1, axis=0)[:, None]], axis=1),
+                margin=options["margin"],
+                allowed=jnp.concatenate([allowed, wrong[:, None]], axis=1),
+                where=where,
+                weights=weights,
             )
         else:
-            facts = {name: batch[name] for name in ("number", "forbidden")}
             losses = contrastive.softmax(
                 query,
                 target,
                 scale=scale,
                 symmetric=False,
-                related=(right, {**facts, "mask": batch["forbidden_mask"]}, {"number": batch["number"]}),
+                related=(right, of_query, facts),
                 negatives=negatives,
                 negatives_where=allowed,
                 where=where,
@@ -293,18 +319,33 @@ def make(config, info) -> Task:
         predict_fns,
         f"edit:{tower.name}" if frozen else f"{network.space}:{tower.name}",
         warm_start=warm_start if public else None,
-        couples_rows="task='edit'" if options["loss"] == "softmax" else "",
+        couples_rows="task='edit'",
     )
 
 
 def right(queries, targets):
-    """Returns whether the target of another example is right for a query too, so that it is not a negative of it.
+    """Returns whether the target of another example may be right for a query too, so that it is not a negative of it.
+
+    A query that has lost its picture may mean whatever is right after the same words, one that has lost its words
+    whatever the same reference is changed into.
 
     Args:
-      queries: {"number": int [b]; "forbidden" int [b, F], ascending rows of all that is right; "mask" bool [b, F]}.
-      targets: {"number": int [n]}, rows of targets.
+      queries: {"number", "asked", "about": int [b], the target, the words and the reference; "forbidden" int [b, F],
+        ascending rows of all that is right; "mask" bool [b, F]; "no_picture", "no_words" bool [b]}.
+      targets: {"number", "asked", "about": int [n], of the examples that the targets are from}.
 
     Returns:
       bool [b, n].
     """
-    return is_listed(queries, targets["number"]) | (queries["number"][:, None] == targets["number"])
+    same = {name: queries[name][:, None] == targets[name] for name in ("number", "asked", "about")}
+    return (
+        is_listed(queries, targets["number"])
+        | same["number"]
+        | (queries["no_picture"][:, None] & same["asked"])
+        | (queries["no_words"][:, None] & same["about"])
+    )
+
+
+def _row(facts):
+    """Returns the facts of one example as those of a batch."""
+    return {name: value[None] for name, value in facts.items()}

@@ -65,12 +65,12 @@ def test_queries_are_learned_into_the_space_of_another_run_which_stays_as_it_is(
         found[split] = np.load(side / "00000.npy")
     query = loading.load(config.data).query
     images = [query.images[row] for row in range(3)]
-    vectors = model.embed(images, query.columns["words"][:3])
+    vectors = model.embed(images, words=query.columns["words"][:3])
     np.testing.assert_allclose(vectors, found["query"][:3], atol=1e-5)
     pictures_alone = drawn.embed(images)
     pictures_alone /= np.linalg.norm(pictures_alone, axis=1, keepdims=True)
-    np.testing.assert_allclose(model.embed(images, [""] * 3, weight=0.0), pictures_alone, atol=1e-5)
-    assert not np.allclose(vectors, model.embed(images, ["without stripes", "", "x"]), atol=1e-4)
+    np.testing.assert_allclose(model.embed(images, words=[""] * 3, weight=0.0), pictures_alone, atol=1e-5)
+    assert not np.allclose(vectors, model.embed(images, words=["without stripes", "", "x"]), atol=1e-4)
     assert model.embed_text(["red"]).shape == (1, vectors.shape[1])
 
 
@@ -81,7 +81,7 @@ def test_the_picture_network_learns_along_after_it_has_stood_still(tmp_path):
     (tmp_path / "config.json").write_text(config.to_json())
     model = inference.load(tmp_path)
     images = [np.full((16, 16, 3), shade, np.uint8) for shade in (0, 200)]
-    both = model.embed(images, ["in red", "in blue"])
+    both = model.embed(images, words=["in red", "in blue"])
     assert both.shape == model.embed(images, predict_fn="embed_image").shape
     assert both.shape == model.embed(images, predict_fn="embed_reference").shape
 
@@ -106,6 +106,8 @@ def batch_of(task_kwargs, rng, count=6, dim=8):
         "number": np.arange(count, dtype=np.int32),
         "forbidden": np.arange(count, dtype=np.int32)[:, None],
         "forbidden_mask": np.ones((count, 1), bool),
+        "asked": np.arange(count, dtype=np.int32),
+        "about": np.arange(count, dtype=np.int32),
         "weight": np.ones(count, np.float32),
         "_mask": np.ones(count, bool),
     }
@@ -138,7 +140,7 @@ def test_every_joint_network_learns_what_words_do_to_pictures(joint, loss):
     assert step(params)[0] < 0.7 * first
 
 
-def test_what_is_right_is_no_negative_whatever_its_vector():
+def test_what_is_right_is_not_a_negative_whatever_its_vector():
     rng = np.random.default_rng(1)
     task, batch = batch_of({"drop_picture": 0.0, "drop_words": 0.0}, rng)
     batch |= {"forbidden": jnp.tile(jnp.arange(6), (6, 1)), "forbidden_mask": jnp.ones((6, 6), bool)}
@@ -146,6 +148,31 @@ def test_what_is_right_is_no_negative_whatever_its_vector():
     params = task.init(jax.random.key(0), batch)
     loss, _ = task.loss_fn(params, batch, rng=jax.random.key(1), step=0, ema=None, constants=None, train=False)
     assert abs(float(loss)) < 1e-5  # nothing is left to be told from
+
+
+def test_what_may_be_meant_without_the_picture_or_the_words_is_not_a_negative():
+    facts = {name: jnp.arange(3) for name in ("number", "asked", "about")}
+    facts["asked"] = jnp.array([7, 7, 8])
+    facts["about"] = jnp.array([4, 5, 4])
+    queries = {**facts, "forbidden": jnp.arange(3)[:, None], "mask": jnp.ones((3, 1), bool)}
+    never = jnp.zeros(3, bool)
+
+    def found(**lost):
+        return np.asarray(edit.right({**queries, "no_picture": never, "no_words": never, **lost}, facts)).astype(int)
+
+    np.testing.assert_array_equal(found(), np.eye(3))
+    np.testing.assert_array_equal(found(no_picture=~never), [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(found(no_words=~never), [[1, 0, 1], [0, 1, 0], [1, 0, 1]])
+
+
+def test_fillers_never_push_words_out(tmp_path):
+    def fits(texts):
+        return [len(text) <= 14 for text in texts]
+
+    words = ["in red", "the same in blue"]
+    texts = edits.varied(words, np.tile([0, 1], 50), 0.0, 1.0, 0, fits)
+    assert all("red" in text for text in texts[::2]) and all("blue" in text for text in texts[1::2])
+    assert len(set(texts[::2])) > 10 and max(map(len, texts[::2])) <= 14 and set(texts[1::2]) == {"the same in blue"}
 
 
 def test_a_query_without_words_or_without_a_picture_does_not_depend_on_what_is_missing():
@@ -173,7 +200,7 @@ def table(references, words, targets):
 
 
 def test_negatives_are_the_reference_and_what_other_words_ask_for():
-    given = table([0, 0, 5, 7], ["red", "blue", "green", "nothing"], [[1, 2], [2, 3, 4], [6, 5], []])
+    given = table([0, 0, 5, 7, 8], ["red", "blue", "green", "nothing", "itself"], [[1, 2], [2, 3, 4], [6, 5], [], [8]])
     found = edits.pairs(given, 50, 2, 2, 0)
     assert found.words == ["red", "blue", "green"] and set(found.edit.tolist()) == {0, 1, 2}
     for number, (reference, target, negative) in enumerate(
@@ -181,7 +208,7 @@ def test_negatives_are_the_reference_and_what_other_words_ask_for():
     ):
         right = found.right.values[found.right.indptr[found.edit[number]] : found.right.indptr[found.edit[number] + 1]]
         assert target in right and not np.isin(negative, right).any()
-        assert negative[0] == (-1 if reference in right else reference)
+        assert negative[0] == reference and reference not in right
     red = found.negative[found.edit == 0][:, 1:]
     assert set(red[red >= 0].tolist()) >= {3, 4}
     np.testing.assert_allclose(np.bincount(found.edit, found.weight), 1)
@@ -196,6 +223,11 @@ def test_negatives_are_the_reference_and_what_other_words_ask_for():
 def test_bad_input_is_named(tmp_path):
     with pytest.raises(InputError, match="no edit with a reference and a target"):
         edits.pairs(table([0], ["red"], [[]]), 3, 1, 1, 0)
+    of_queries = table([0], ["red"], [[1]])
+    with pytest.raises(InputError, match="refers to listings of query"):
+        edits.pairs(Table(of_queries.columns, {"reference": "query", "targets": "train"}), 3, 1, 1, 0)
+    with pytest.raises(InputError, match="sum to at most 1"):
+        batch_of({"drop_picture": 0.7, "drop_words": 0.7}, np.random.default_rng(0))
     config = settings(joint="residul")
     catalog = loading.load(config.data)
     examples, info = edit.examples(config, catalog, tmp_path)
@@ -209,7 +241,7 @@ def test_bad_input_is_named(tmp_path):
     task = tasks.get("edit").make(config.train, info)
     model = inference.Model(config, task, {}, info, 0, None, folder=str(tmp_path))
     with pytest.raises(InputError, match="1 pictures and 2 texts"):
-        model.embed([np.zeros((16, 16, 3), np.uint8)], ["red", "blue"])
+        model.embed([np.zeros((16, 16, 3), np.uint8)], words=["red", "blue"])
     other = inference.Model(tiny_config(), tasks.Task(None, None, {}, ""), {}, info, 0, None)
     with pytest.raises(InputError, match="need a run of the task 'edit'"):
-        other.embed([np.zeros((16, 16, 3), np.uint8)], ["red"])
+        other.embed([np.zeros((16, 16, 3), np.uint8)], words=["red"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -43,7 +43,8 @@ def pairs(table: Table, count: int, most: int, siblings: int, seed: int) -> Pair
     """Returns the pairs of a table "edits".
 
     Args:
-      table: with reference, words and targets; edits without a target are left out.
+      table: with reference, words and targets, of train listings; edits without a target other than the reference are
+        left out.
       count: listings of the split.
       most: targets of an edit, at most; the others stay right.
       siblings: negatives beside the reference: what other words about the same reference ask for, then listings drawn
@@ -53,13 +54,23 @@ def pairs(table: Table, count: int, most: int, siblings: int, seed: int) -> Pair
     Raises:
       InputError: no edit has a target.
     """
+    if set(table.rows_of.values()) != {"train"}:
+        raise InputError(
+            "edits to learn from are about train listings, and the table 'edits' refers to listings of "
+            f"{', '.join(sorted(set(table.rows_of.values()) - {'train'}))}: leave those rows out"
+        )
     references, targets = np.asarray(table.columns["reference"]), table.columns["targets"]
-    sizes = np.diff(targets.indptr)
-    kept = np.flatnonzero((sizes > 0) & (references >= 0))
+    each, kept = [], []
+    for row, reference in enumerate(references.tolist()):
+        found = np.unique(targets.values[targets.indptr[row] : targets.indptr[row + 1]])
+        found = found[(found >= 0) & (found != reference)]  # the reference is never what is asked for
+        if len(found) and reference >= 0:
+            each.append(found)
+            kept.append(row)
+    kept = np.array(kept, np.int64)
     if not len(kept):
         raise InputError("the table 'edits' has no edit with a reference and a target: there is nothing to learn from")
     rng = np.random.default_rng((seed, 4))
-    each = [np.unique(targets.values[targets.indptr[row] : targets.indptr[row + 1]]) for row in kept.tolist()]
     about: dict[int, list[int]] = {}
     for number, row in enumerate(kept.tolist()):
         about.setdefault(int(references[row]), []).append(number)
@@ -68,10 +79,9 @@ def pairs(table: Table, count: int, most: int, siblings: int, seed: int) -> Pair
         reference, right = int(references[row]), each[number]
         others = [each[other] for other in about[reference] if other != number]
         wrong = np.setdiff1d(np.concatenate(others), right) if others else np.zeros(0, np.int64)
-        wrong = wrong[wrong != reference]
         for chosen in rng.permutation(right)[:most].tolist():
             row_negatives = np.full(1 + siblings, -1)
-            row_negatives[0] = reference if reference not in right else -1
+            row_negatives[0] = reference
             found = rng.permutation(wrong)[:siblings]
             if len(found) < siblings:
                 drawn = rng.integers(count, size=siblings - len(found))
@@ -124,7 +134,9 @@ def with_titles(found: Pairs, titles: Sequence[str] | None, times: int) -> Pairs
     )
 
 
-def varied(words: Sequence[str], edit: np.ndarray, typos: float, fillers: float, seed: int) -> list[str]:
+def varied(
+    words: Sequence[str], edit: np.ndarray, typos: float, fillers: float, seed: int, fits: Callable
+) -> list[str]:
     """Returns the words of every pair, a share of them among words that mean nothing, a share with a typo.
 
     People word an edit in more ways than any table has. Words made of random letters of the catalogue's own writing
@@ -135,8 +147,10 @@ def varied(words: Sequence[str], edit: np.ndarray, typos: float, fillers: float,
       edit: int [n], rows of `words`.
       typos, fillers: shares, 0 to 1.
       seed: of the choice.
+      fits: texts -> bool [n], whether a network reads them to the end; fillers are left out where it would not.
     """
-    texts = [words[row] for row in edit.tolist()]
+    plain = [words[row] for row in edit.tolist()]
+    texts = list(plain)
     rng = np.random.default_rng((seed, 5))
     letters = np.array([letter for letter in "".join(words).casefold() if letter.isalpha()] or ["a"])
     for at in np.flatnonzero(rng.random(len(texts)) < fillers).tolist():
@@ -144,6 +158,7 @@ def varied(words: Sequence[str], edit: np.ndarray, typos: float, fillers: float,
         for _ in range(int(rng.integers(1, 6))):
             said.insert(int(rng.integers(len(said) + 1)), "".join(rng.choice(letters, int(rng.integers(1, 7)))))
         texts[at] = " ".join(said)
+    texts = [filled if fit else own for filled, own, fit in zip(texts, plain, fits(texts), strict=True)]
     wrong = np.flatnonzero(rng.random(len(texts)) < typos)
     for at, typo in zip(wrong.tolist(), text_lib.with_typos([texts[at] for at in wrong], rng, 1.0), strict=True):
         texts[at] = typo

@@ -1,7 +1,7 @@
 """What tasks that read text share: their options, the tokenizer of the run, and the tower from tokens to a vector."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
@@ -15,7 +15,7 @@ from retrieval_jax.workdir import layout
 TEXT = {"text_columns": ("title",), "length": 32, "vocabulary": 8000, "tokenizer": "", "weights": ""}
 
 
-def tokenizer(config, catalog, workdir) -> text.Tokenizer:
+def tokenizer(config, catalog, workdir, tables: Mapping[str, str] = text.QUERIES) -> text.Tokenizer:
     """Returns the tokenizer of a run: that of its work directory, of public weights, of the run that it starts from, or
     one trained on the catalogue.
 
@@ -23,6 +23,7 @@ def tokenizer(config, catalog, workdir) -> text.Tokenizer:
       config: the whole config; of `train.task_kwargs`, the options of TEXT are read.
       catalog: what a new one is trained on; not read where the work directory has one.
       workdir: the work directory, which receives a new one.
+      tables: what a new one is trained on beside listings, see `data.text.texts_of`.
 
     Raises:
       InputError: see `data.text.of_run`.
@@ -32,7 +33,7 @@ def tokenizer(config, catalog, workdir) -> text.Tokenizer:
         from retrieval_jax.models.text import hugging_face  # not everyone needs a reader of weight files
 
         options["tokenizer"] = hugging_face.tokenizer(options["weights"])
-    return text.of_run(options, catalog, workdir, layout.predecessor_folder(config, workdir))
+    return text.of_run(options, catalog, workdir, layout.predecessor_folder(config, workdir), tables)
 
 
 @dataclasses.dataclass(frozen=True)
