@@ -332,32 +332,29 @@ def _verify(out, catalog, abouts) -> None:
 def _summary(catalog, sources, abouts, seconds) -> dict:
     everything = [about for made in abouts.values() for _, about in made]
     new = [about for about in everything if about.get("new")]
-    about = {"references": catalog.references} if catalog.references else {}
-    return (
-        ({} if catalog.truth is None else {"answers": _answers(catalog.truth, abouts)})
-        | about
-        | {
-            "splits": {
-                split: {
-                    "read": catalog.counts[split]["read"],
-                    "kept": catalog.counts[split]["kept"],
-                    "set_aside": catalog.counts[split]["set_aside"],
-                }
-                for split in sources
-            },
-            "files": {"kept": len(everything) - len(new), "made": len(new)},
-            "pictures": {
-                "as_is": sum(about["as_is"] for about in everything),
-                "written": sum(len(about["rows"]) - about["as_is"] for about in everything),
-                "made_now": sum(len(about["rows"]) for about in new),
-            },
-            "bytes": {
-                "before": sum(about["bytes_before"] for about in everything),
-                "after": sum(about["bytes"] for about in everything),
-            },
-            "seconds": round(seconds, 1),
-        }
-    )
+    found = {} if catalog.truth is None else {"answers": _answers(catalog.truth, abouts)}
+    found |= {"references": catalog.references} if catalog.references else {}
+    return found | {
+        "splits": {
+            split: {
+                "read": catalog.counts[split]["read"],
+                "kept": catalog.counts[split]["kept"],
+                "set_aside": catalog.counts[split]["set_aside"],
+            }
+            for split in sources
+        },
+        "files": {"kept": len(everything) - len(new), "made": len(new)},
+        "pictures": {
+            "as_is": sum(about["as_is"] for about in everything),
+            "written": sum(len(about["rows"]) - about["as_is"] for about in everything),
+            "made_now": sum(len(about["rows"]) for about in new),
+        },
+        "bytes": {
+            "before": sum(about["bytes_before"] for about in everything),
+            "after": sum(about["bytes"] for about in everything),
+        },
+        "seconds": round(seconds, 1),
+    }
 
 
 def _text(out, summary, about) -> str:
