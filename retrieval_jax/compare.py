@@ -65,10 +65,11 @@ def scores(
     metrics.parse(others, "compare")
     ranking = Ranking.load(folder / "rankings" / found[0] / found[1])
     try:
-        each = metrics.per_query(ranking, truth, (), others, **(graded or {}))
-        each |= edits.named(ranking, asked, of_edits) if of_edits else {}
+        metrics.check(ranking, truth)
     except InputError as error:
         raise InputError(f"{folder}: {error}; runs can be compared on one catalogue only") from error
+    each = metrics.per_query(ranking, truth, (), others, **(graded or {}))
+    each |= edits.named(ranking, asked, of_edits) if of_edits else {}
     return "/".join(found), {name: each[name] for name in names}
 
 

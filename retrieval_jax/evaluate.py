@@ -63,7 +63,8 @@ DEFINITIONS = {
     "unwanted one; kept@K: share with the reference's values in the fields that should stay; both@K: share that is "
     "right and kept; similarity@K: mean cosine over pairs of the first K by an outside model (average intra-list "
     "similarity), similarity_distinct@K: without pairs of near-duplicate pictures, near_duplicates@K: their share",
-    "references": "queries that are about a listing, which is never a result: in the gallery, elsewhere, none",
+    "references": "queries that are about a listing, which is never a result: in the gallery, elsewhere, none; "
+    "without_answer: those whose only right answer is that listing",
     "near_duplicates": "listings whose picture, as 8 x 8 mean colours, differs from one on the other side by at most "
     "max_difference of its own contrast (root mean square); nothing is removed",
     "steps": "change in mar@10_capped by a step that trusts neighbours over the stage before it, query by query, with "
@@ -224,7 +225,7 @@ def _thumbnails(config, workdir: pathlib.Path, ids: dict[str, Sequence[str]]) ->
 
 
 def edit_scores(config, workdir: pathlib.Path, catalog, rankings: dict, parts: dict) -> dict:
-    """Scores edits by what they changed and kept, and by how alike their results are.
+    """Scores edits by what they changed and kept, and by the similarity of their results.
 
     Args:
       config: evaluate.edits: kept (names of fields), similarity (model whose embeddings of the gallery are compared);
@@ -344,7 +345,7 @@ def run(config, workdir) -> dict:
     chance = metrics.chance(truth)
     predicted = attribute_scores(workdir, catalog)
     by = {name: found for name, found in parts.items() if name in (slices.KIND, *columns)}
-    edited, about = edit_scores(config, workdir, catalog, rankings, by), edits.references(query_ids, gallery_ids)
+    edited = edit_scores(config, workdir, catalog, rankings, by)
     for entry in trusting:
         before, after = (rankings[entry["model"], entry[name]] for name in ("before", "stage"))
         entry.update(step_effects.effect(before, after, truth))
@@ -360,7 +361,7 @@ def run(config, workdir) -> dict:
             "near_duplicates": duplicates,
             **({"attributes": predicted} if predicted else {}),
             **({"edits": edited} if edited else {}),
-            **({"references": about} if about else {}),
+            **({"references": catalog.references} if catalog.references else {}),
         },
     )
     tables.print_scores(rows, names)
@@ -375,7 +376,7 @@ def run(config, workdir) -> dict:
         print(f"evaluate: {step_effects.sentence(entry)}")
     tables.print_duplicates(duplicates, main)
     tables.print_attributes(predicted)
-    tables.print_references(about)
+    tables.print_references(catalog.references)
     tables.print_edits(edited)
     if sentence := work_directory.smoke_run(config):
         print(f"evaluate: {sentence}")

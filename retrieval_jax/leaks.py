@@ -104,7 +104,8 @@ def _own_rows(one: catalogs.Split, other: catalogs.Split) -> np.ndarray:
     A query that is about a listing has its picture.
     """
     places = {item: row for row, item in enumerate(other.ids)}
-    return np.array([places.get(item, -1) for item in Ids.of(one.ids).about], np.int64)
+    ids = Ids.of(one.ids)
+    return np.array([places.get(a, places.get(own, -1)) for a, own in zip(ids.about, ids, strict=True)], np.int64)
 
 
 def read(split: catalogs.Split) -> np.ndarray:

@@ -332,7 +332,9 @@ def _verify(out, catalog, abouts) -> None:
 def _summary(catalog, sources, abouts, seconds) -> dict:
     everything = [about for made in abouts.values() for _, about in made]
     new = [about for about in everything if about.get("new")]
-    return ({} if catalog.truth is None else {"answers": _answers(catalog.truth, abouts)}) | {
+    found = {} if catalog.truth is None else {"answers": _answers(catalog.truth, abouts)}
+    found |= {"references": catalog.references} if catalog.references else {}
+    return found | {
         "splits": {
             split: {
                 "read": catalog.counts[split]["read"],
@@ -367,6 +369,12 @@ def _text(out, summary, about) -> str:
         lines.append(
             f"  truth: {answers['kept']:,} of {answers['read']:,} relevant pairs remain; "
             f"{answers['queries_without']:,} prepared queries have lost all of theirs"
+        )
+    if asked := summary.get("references"):
+        lines.append(
+            f"  queries: {asked['in_gallery']:,} of {asked['queries']:,} are about a gallery listing, "
+            f"{asked['elsewhere']:,} about one that the gallery lacks; {asked['without_answer']:,} have no right "
+            "answer but the listing that they are about"
         )
     for key, table in about["tables"].items():
         gone = table["read"] - table["kept"]

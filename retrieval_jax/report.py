@@ -302,22 +302,25 @@ def _conditions_section(config, workdir, catalog) -> str:
     if config["search"].get("index") != "attribute" or folder is None or not isinstance(fields, (list, tuple)):
         return ""
     ranking, given = Ranking.load(folder), attribute.parse(kwargs.get("conditions"))
-    column = kwargs.get("conditions_column")
-    own = [attribute.parse(text or None) for text in catalog.query.column(column)] if column else []
-    if not given and not any(own):
-        return ""
+    columns = [kwargs.get(name) for name in ("conditions_column", "words_column")]
+    texts, words = ([""] * len(ranking) if not name else catalog.query.column(name) for name in columns)
     rows.check(catalog, ranking, folder)
     ids = catalog.gallery.ids
     made = field_lib.of_split(catalog.gallery, fields, ids=ids)
     table = attribute.build(made, len(ids))
-    found = []
+    found, values, where = [], table.values(), "conditions of the query "
+    every = [
+        attribute.of_query(given, *own, values, where + ranking.query_ids[row])
+        for row, own in enumerate(zip(texts, words, strict=True))
+    ]
+    if not any(every):
+        return ""
     for query in choose(range(len(ranking)), config["report"]["rows"], config["report"]["seed"]):
-        shown = ranking.item_rows[query][:COLUMNS]
+        shown, asked = ranking.item_rows[query][:COLUMNS], every[query]
         shown = shown[shown >= 0]
-        asked = attribute.both(given, own[query]) if own else given
         why = [[reason.to_json() for reason in each] for each in attribute.reasons(table, asked, shown)]
         found.append((ranking.query_ids[query], list(zip((ids[int(row)] for row in shown), why, strict=True))))
-    text = f"{given}; beside that each query has its own" if column else str(given)
+    text = f"{given}; beside that each query has its own" if any(columns) else str(given)
     return explained.explained_section(text, found)
 
 

@@ -27,7 +27,7 @@ last step. With weights "chosen", fusion reads the ground truth of the selection
 
 The index "attribute" has conditions on attributes; `config.search.index_kwargs.fields` names columns of the catalogue's
 gallery ("category" for its categories), or a folder of fields; `conditions_column` a column of the queries with the
-conditions of each (docs/attributes_search.md).
+conditions of each, and `words_column` one whose words may name them, such as "-striped" (docs/attributes_search.md).
 
 A search over a million listings takes minutes. `config.search.stages` names the stages to rank where not all are
 wanted: the steps of the others are applied without a search. Vectors that a step changes are computed when the search
@@ -60,7 +60,8 @@ from retrieval_jax.scoring.ranking import Ranking, Truth
 from retrieval_jax.workdir import checks, sides
 
 ADDS_LISTINGS = ("global_reranking",)  # steps whose results were not all found by the index; "chosen" has none of them
-CONDITIONS = "conditions_column"  # of the index "attribute": text column of the queries with the conditions of each
+# Of the index "attribute": text columns of the queries with conditions of each, and the argument that they give.
+COLUMNS = {"conditions_column": "conditions_of", "words_column": "words_of"}
 LEXICAL, BM25 = "lexical", "bm25"  # the model and its stage: a ranking without vectors
 NETWORKS = (sides.MODEL, "pretrained")  # the models that the steps apply to
 
@@ -122,8 +123,9 @@ def _catalogue(config) -> Catalog:
 def _index_kwargs(config, catalogue: Callable[[], Catalog], gallery: Embeddings) -> dict:
     """Returns the arguments of the index, with the gallery's attributes in the place of the names of their columns."""
     kwargs = dict(config.search.index_kwargs)
-    if config.search.index == "attribute" and (column := kwargs.pop(CONDITIONS, "")):
-        kwargs["conditions_of"] = _conditions_of(catalogue().split("query"), column)
+    for setting, argument in COLUMNS.items():
+        if config.search.index == "attribute" and (column := kwargs.pop(setting, "")):
+            kwargs[argument] = _texts_of(catalogue().split("query"), column, setting)
     if config.search.index == "attribute" and isinstance(kwargs.get("fields"), (tuple, list)):
         from retrieval_jax.data import fields
         from retrieval_jax.index import attribute
@@ -133,13 +135,17 @@ def _index_kwargs(config, catalogue: Callable[[], Catalog], gallery: Embeddings)
     return kwargs
 
 
-def _conditions_of(queries: Split, column: str) -> dict[str, str]:
-    """Returns the conditions of the queries that have some, {id: JSON}."""
+def _texts_of(queries: Split, column: str, setting: str) -> dict[str, str]:
+    """Returns the texts of the queries that have some, {id: JSON of conditions, or words}."""
     texts = queries.column(column)
     if not all(isinstance(text, str) for text in texts):
+        holds = {
+            "conditions_column": 'JSON such as {"excluded": [{"field": "pattern", "values": ["striped"]}]}, or ""',
+            "words_column": 'words such as "the same -striped"',
+        }
         raise InputError(
-            f"config.search.index_kwargs.{CONDITIONS}: the column {column!r} of the queries is not text; it holds JSON "
-            'such as {"excluded": [{"field": "pattern", "values": ["striped"]}]}, "" for no conditions'
+            f"config.search.index_kwargs.{setting}: the column {column!r} of the queries is not text; it holds "
+            f"{holds[setting]}"
         )
     return {query: text for query, text in zip(queries.ids, texts, strict=True) if text.strip()}
 
@@ -155,8 +161,9 @@ def _check_attribute(kwargs, steps: list[Step]) -> None:
             "or a folder that `save` wrote"
         )
     attribute.parse(kwargs.get("conditions"), f"{where}.conditions")
-    if not isinstance(kwargs.get(CONDITIONS, ""), str):
-        raise InputError(f"{where}.{CONDITIONS} is {kwargs[CONDITIONS]!r}: name a text column of the queries")
+    for setting in COLUMNS:
+        if not isinstance(kwargs.get(setting, ""), str):
+            raise InputError(f"{where}.{setting} is {kwargs[setting]!r}: name a text column of the queries")
     if adding := [step.name for step in steps if step.name in ADDS_LISTINGS]:
         raise InputError(
             f"config.search.steps has {adding[0]!r}, which finds listings on its own, whether or not they meet the "
@@ -207,7 +214,7 @@ def check(config, workdir) -> None:
     walk.chosen(config.search.get("stages", ()), steps)
     taken = pairs.arguments(index.get(config.search.index).Index, skip=2)
     if config.search.index == "attribute":  # what queries ask for is read from the catalogue
-        taken = [*(name for name in taken if name != "conditions_of"), CONDITIONS]
+        taken = [*(name for name in taken if name not in COLUMNS.values()), *COLUMNS]
     pairs.check_arguments(config.search.index, config.search.index_kwargs, taken, "config.search.index_kwargs", "index")
     if config.search.index == "attribute":
         _check_attribute(config.search.index_kwargs, steps)

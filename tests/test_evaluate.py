@@ -253,7 +253,7 @@ def test_edits_are_scored_by_what_they_changed_and_kept(tmp_path, monkeypatch, c
     wanted = intra_list.similarity(ranking, vectors)["similarity@10"].mean()
     assert scores["similarity@10"] == pytest.approx(wanted)
     assert set(written["stages"][0]["slices"]) >= {"kind", "phrasing"}
-    assert written["references"] == {"queries": 7, "in_gallery": 6, "elsewhere": 1, "none": 0}
+    assert written["references"] == {"queries": 7, "in_gallery": 6, "elsewhere": 1, "none": 0, "without_answer": 0}
     for words in (
         "6 of 7 queries are about a gallery listing",
         "4 of 7 edits are scored",

@@ -24,6 +24,7 @@ FREE = {
     "retrieval_jax.errors",
     "retrieval_jax.pairs",
     "retrieval_jax.paths",
+    "retrieval_jax.terms",
 }
 VERBS = {
     "mine",
@@ -57,6 +58,7 @@ ROOMS = {
     "errors.py": set(),
     "pairs.py": set(),
     "paths.py": set(),
+    "terms.py": set(),
     "views.py": {"jax"},
     # Reads programs of strangers, in a process of its own.
     "programs.py": {"jax"},
@@ -352,7 +354,7 @@ def test_the_test_of_circles_sees_one():
 def test_few_files_at_the_root():
     """The root holds verbs, and what is neither a verb nor a room: bridge, errors, views, the exported side."""
     others = {"__init__", "__main__", "arguments", "brief", "errors", "estimate", "exported", "inference", "output"}
-    others |= {"pairs", "paths", "plans", "programs", "regions", "views"}
+    others |= {"pairs", "paths", "plans", "programs", "regions", "terms", "views"}
     found = {file.stem for file in (ROOT / "retrieval_jax").glob("*.py")}
     assert found <= VERBS | others, f"{sorted(found - VERBS - others)} belong in a room"
 

@@ -207,6 +207,19 @@ def test_further_columns_and_tables_travel(tmp_path):
     }
 
 
+def test_queries_about_listings_are_counted(tmp_path, capsys):
+    config = table(shop(tmp_path / "shop"))
+    names = list(loading.load(config.data).query.ids)
+    rows = [["id", "reference"], [names[0], "gallery-0"], *([name, "sold"] for name in names[1:])]
+    write(tmp_path / "shop" / "about.csv", rows)
+    with config.data.kwargs.unlocked():
+        config.data.kwargs.columns["reference"] = ("reference", "text", "about.csv")
+    counts = {"queries": 6, "in_gallery": 1, "elsewhere": 5, "none": 0, "without_answer": 0}
+    assert run(config, tmp_path / "out")["references"] == counts
+    assert "1 of 6 are about a gallery listing, 5 about one that the gallery lacks" in capsys.readouterr().out
+    assert list(load(tmp_path / "out").query.ids.about) == [name for _, name in rows[1:]]
+
+
 def test_what_is_computed_on_demand_is_left_behind(tmp_path, capsys):
     run(synthetic(), tmp_path / "out")
     assert "computed on demand, so left behind: colour, second_colour, " in capsys.readouterr().out

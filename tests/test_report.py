@@ -445,10 +445,14 @@ def test_conditions_of_single_queries_are_explained(shop):
     catalog = shop.catalog
     object.__setattr__(catalog.gallery, "columns", {"colour": np.arange(len(catalog.gallery), dtype=np.int32) % 2})
     object.__setattr__(catalog.gallery, "column_names", {"colour": ["red", "blue"]})
-    wishes = ['{"excluded": [{"field": "colour", "values": ["red"]}]}', *[""] * (len(catalog.query) - 1)]
-    object.__setattr__(catalog.query, "columns", {"wishes": wishes})
-    kwargs = {"fields": ("colour",), "conditions_column": "wishes"}
+    wishes = ['{"excluded": [{"field": "colour", "values": ["red"]}]}', *["  "] * (len(catalog.query) - 1)]
+    words = ["", "the same -blue", *[""] * (len(catalog.query) - 2)]
+    object.__setattr__(catalog.query, "columns", {"wishes": wishes, "words": words})
+    kwargs = {"fields": ("colour",), "conditions_column": "wishes", "words_column": "words"}
     search = {"steps": (), "members": (), "index": "attribute", "index_kwargs": kwargs}
     page = page_of(shop, search=search, report={"rows": 20, "seed": 0, "stage": ""})
     assert "no conditions; beside that each query has its own" in page and "excluded: colour: red" in page
-    assert page.count('<th scope="col">excluded: colour: red</th>') == 1
+    for colour in ("red", "blue"):
+        assert page.count(f'<th scope="col">excluded: colour: {colour}</th>') == 1
+    wishes[0], words[1] = " ", "the same"
+    assert "<h2>Conditions</h2>" not in page_of(shop, search=search, report={"rows": 20, "seed": 0, "stage": ""})

@@ -515,8 +515,46 @@ def test_a_column_of_the_queries_has_the_conditions_of_each(tmp_path, monkeypatc
         config.search.index_kwargs.conditions_column = column
         with pytest.raises(InputError, match=says):
             search.run(config, tmp_path)
-    config.search.index_kwargs = {"fields": ("colour",), "conditions_of": {}}
-    with pytest.raises(InputError, match="conditions_of"):
+    for argument in ("conditions_of", "words_of"):
+        config.search.index_kwargs = {"fields": ("colour",), argument: {}}
+        with pytest.raises(InputError, match=argument):
+            search.check(config, tmp_path)
+
+
+def test_words_of_the_queries_may_name_conditions(tmp_path, monkeypatch):
+    config = make_config(steps=(), models=("trained",))
+    config.data = ConfigDict()
+    make_embeddings(tmp_path)
+    queries, gallery = load(tmp_path)
+    columns = {"colour": np.arange(len(gallery), dtype=np.int32) % 2, "price": np.ones(len(gallery), np.float32)}
+    words = ["the same -blue", "blue", *[""] * (len(queries) - 2)]
+    splits = {
+        "query": Split(
+            "query",
+            list(queries.ids),
+            None,
+            None,
+            None,
+            columns={"words": words, "phrasing": np.zeros(len(queries), np.int32)},
+        ),
+        "gallery": Split("gallery", list(gallery.ids), None, None, None, columns=columns),
+    }
+    names = {"colour": ["red", "blue"], "phrasing": ["seen"]}
+    monkeypatch.setattr(loading, "load", lambda config_data: Catalog("words", **splits, column_names=names))
+    config.search.index = "attribute"
+    config.search.index_kwargs = {"fields": ("colour", "price"), "words_column": "words"}
+    search.run(config, tmp_path)
+    found = Ranking.load(tmp_path / "rankings" / "trained" / "cosine").item_rows
+    first, second = (columns["colour"][rows[rows >= 0]] for rows in found[:2])
+    assert len(first) and (first == 0).all() and set(second.tolist()) == {0, 1}
+    words[0] = "-seen"  # a value of a column that the gallery lacks
+    with pytest.raises(InputError, match=f"conditions of the query {queries.ids[0]}: .* the value 'seen'"):
+        search.run(config, tmp_path)
+    config.search.index_kwargs.words_column = "phrasing"
+    with pytest.raises(InputError, match="words_column: the column 'phrasing' of the queries is not text"):
+        search.run(config, tmp_path)
+    config.search.index_kwargs = {"fields": ("colour",), "words_column": 3}
+    with pytest.raises(InputError, match="words_column is 3: name a text column"):
         search.check(config, tmp_path)
 
 

@@ -19,6 +19,7 @@ A table is kept once per split that its listings are in, under the key "<name>/<
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,9 @@ import numpy as np
 from retrieval_jax import brief, pairs
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.embeddings.ids import Ids
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 
+_log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "query", "gallery")
 REFERENCE = "reference"  # text column of queries about a listing: its id, "" for none; it is never a result
 PHOTO = "photo"  # a fifth split that only tables refer to: shoppers' photos, which are nobody's listing
@@ -187,6 +189,9 @@ class Catalog:
       photo: shoppers' photos that tables refer to, a `Split` without titles; or None.
       column_names: {attribute: the names that its values in `Split.columns` refer to}.
       tables: {"<name>/<split>": Table}, see the module.
+      references: of queries with the column "reference", how many of the "queries" are about a listing "in_gallery",
+        "elsewhere" (the gallery lacks it), or about "none" but their own id; and those "without_answer" because their
+        only right answer is the listing that they are about. {} for other queries.
     """
 
     name: str
@@ -202,6 +207,7 @@ class Catalog:
     photo: Split | None = None
     column_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     tables: Mapping[str, Table] = dataclasses.field(default_factory=dict)
+    references: dict[str, int] = dataclasses.field(default_factory=dict)
 
     __repr__ = brief.line
 
@@ -223,12 +229,44 @@ class Catalog:
 
     def _say_about(self, reference: Sequence[str]) -> None:
         """Gives the queries, and those of the truth, the ids of the listings that they are about."""
-        self.query.ids = Ids.of(self.query.ids).with_about(reference)
+        self.query.ids, lost = Ids.of(self.query.ids).with_about(reference), 0
         if self.truth is not None:
             about = dict(zip(self.query.ids, self.query.ids.about, strict=True))
             queries = Ids.of(self.truth.query_ids)
             queries = queries.with_about(about.get(name, "") for name in queries)
+            had = self.truth.num_relevant > 0
             self.truth = dataclasses.replace(self.truth, query_ids=queries)  # drops them from the right answers
+            lost = int((had & (self.truth.num_relevant == 0)).sum())
+        if not self.references:  # a copy of a catalogue has been counted
+            self._count_references(lost)
+
+    def _count_references(self, lost: int) -> None:
+        """Counts what queries are about, and warns where the column seems to mean something else."""
+        ids, there = self.query.ids, set(() if self.gallery is None else self.gallery.ids)
+        named = [about for own, about in zip(ids, ids.about, strict=True) if own != about]
+        missing = [about for about in named if about not in there]
+        if not named:
+            return
+        self.references = {
+            "queries": len(ids),
+            "in_gallery": len(named) - len(missing),
+            "elsewhere": len(missing),
+            "none": len(ids) - len(named),
+            "without_answer": lost,
+        }
+        if there and 2 * len(missing) > len(ids):
+            _log.warning(
+                "the column %r of the queries names listings that the gallery lacks in %s of %s queries, such as %r: it"
+                " holds the id of the listing that a query is about; if yours means something else, give it another"
+                " name in config.data.kwargs.columns",
+                REFERENCE, f"{len(missing):,}", f"{len(ids):,}", short(missing[0]),
+            )  # fmt: skip
+        if lost:
+            _log.warning(
+                "%s of %s queries have no right answer, because the only one is the listing that they are about"
+                " (column %r), which is never a result",
+                f"{lost:,}", f"{len(ids):,}", REFERENCE,
+            )  # fmt: skip
 
     def _check_range(self, what: str, column: np.ndarray | Ragged, count: int) -> None:
         """Raises InputError where values do not run from -1 to below the number of things that they refer to."""

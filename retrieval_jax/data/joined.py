@@ -140,6 +140,7 @@ def load_joined(
         set_aside=set_aside,
         column_names=attributes.names,
         tables=joined_columns.tables(parts, search),
+        references=found.references,
     )
     if set_aside_path is not None:
         set_aside_file.write(set_aside_path, out.set_aside)

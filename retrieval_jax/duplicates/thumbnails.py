@@ -91,7 +91,8 @@ def of_queries(queries: np.ndarray, gallery: np.ndarray, truth, max_difference: 
       for which it is a right answer, "examples": dicts}, and the rows of the queries found.
     """
     row_of = {item: row for row, item in enumerate(truth.gallery_ids)}
-    own = np.array([row_of.get(item, -1) for item in truth.about], np.int64)
+    pairs = zip(truth.about, truth.query_ids, strict=True)  # the picture is of what it is about, if that is searched
+    own = np.array([row_of.get(about, row_of.get(query, -1)) for about, query in pairs], np.int64)
     found = [
         (int(q), int(g), float(difference))
         for q, g, difference in zip(*find(queries, gallery, max_difference, own), strict=True)

@@ -21,8 +21,8 @@ class Ids(Sequence):
 
     Indexing with an int gives a `str`, with a slice or an array of rows a list of `str`; `take` gives `Ids`.
 
-    Queries may be about a listing ("this shirt, but in denim"): `about` has its id, which is never a result of the
-    query. Other queries are about the listing that has their own id, if there is one.
+    Queries may be about a listing ("this shirt, but in denim"): `about` has its id. Other queries are about the listing
+    that has their own id, if there is one. Neither is ever a result of the query (`left_out`).
     """
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray, about: Ids | None = None):
@@ -59,11 +59,15 @@ class Ids(Sequence):
 
     @property
     def about(self) -> Ids:
-        """Ids of the listings that the queries are about, one per query; the ids themselves unless others were given.
-
-        A search leaves out the gallery rows with these ids, and they are never right answers.
-        """
+        """Ids of the listings that the queries are about, one per query; the ids themselves where none were given."""
         return self if self._about is None else self._about
+
+    def left_out(self) -> Iterator[tuple[str, ...]]:
+        """Yields for every query the ids that are neither results nor right answers: what it is about, and its own."""
+        if self._about is None:
+            yield from ((own,) for own in self)
+        else:
+            yield from ((own,) if own == about else (about, own) for own, about in zip(self, self._about, strict=True))
 
     def with_about(self, about: Iterable[str]) -> Ids:
         """Returns the ids with the ids of the listings that they are about.

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from retrieval_jax import brief, pairs
-from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 
 EDITED, WANTED, UNWANTED = "edited", "wanted", "unwanted"  # columns of the query split
@@ -28,6 +27,7 @@ class Asked:
       scored: bool [Q], whether it can be said if the edit happened.
       wanted, unwanted: int64 [Q], values of the field; -1 for none.
       reference: int64 [Q], gallery rows of the listings that the queries are about; -1 where not in the gallery.
+      own: int64 [Q], gallery rows with the queries' own ids, which are not results either; -1 for none.
       kept: names of the fields that should stay.
       counts: how many queries there are, and how many are not scored for which reason.
     """
@@ -40,6 +40,7 @@ class Asked:
     wanted: np.ndarray
     unwanted: np.ndarray
     reference: np.ndarray
+    own: np.ndarray
     kept: tuple[str, ...]
     counts: Mapping[str, int]
 
@@ -95,7 +96,7 @@ def of_catalog(catalog, kept: Sequence[str], read: Callable[[Any, str], Any]) ->
     counts = {"queries": len(query), "scored": reasons.count("")}
     counts |= {reason: reasons.count(reason) for reason in sorted(set(reasons) - {""})}
     row_of, about = {item: row for row, item in enumerate(gallery.ids)}, getattr(query.ids, "about", query.ids)
-    reference = np.array([row_of.get(item, -1) for item in about], np.int64)
+    reference, own = (np.array([row_of.get(item, -1) for item in ids], np.int64) for ids in (about, query.ids))
     return Asked(
         {name: found[0] for name, found in made.items()},
         {name: found[1] for name, found in made.items()},
@@ -105,6 +106,7 @@ def of_catalog(catalog, kept: Sequence[str], read: Callable[[Any, str], Any]) ->
         asked[WANTED],
         asked[UNWANTED],
         reference,
+        own,
         tuple(kept),
         counts,
     )
@@ -128,25 +130,6 @@ def check_kept(catalog, kept: Sequence[str]) -> list[str]:
             "those that an edit leaves as they are, () for none"
         )
     return known
-
-
-def references(query_ids: Ids, gallery_ids: Sequence[str]) -> dict[str, int]:
-    """Counts what queries are about.
-
-    Args:
-      query_ids: of the queries.
-      gallery_ids: of the gallery.
-
-    Returns:
-      {"queries": all of them, "in_gallery": about a gallery listing, which is left out of the results, "elsewhere":
-      about one that the gallery lacks, "none": about no other listing}; {} where no query is about another listing.
-    """
-    if query_ids.about is query_ids:
-        return {}
-    there, pairs = set(gallery_ids), list(zip(query_ids, query_ids.about, strict=True))
-    none = sum(own == about for own, about in pairs)
-    inside = sum(own != about and about in there for own, about in pairs)
-    return {"queries": len(pairs), "in_gallery": inside, "elsewhere": len(pairs) - inside - none, "none": none}
 
 
 def _texts(split, name: str) -> list[str]:
@@ -186,6 +169,7 @@ def one(asked: Asked, query: int) -> Asked:
         wanted=asked.wanted[[query]],
         unwanted=asked.unwanted[[query]],
         reference=asked.reference[[query]],
+        own=asked.own[[query]],
     )
 
 

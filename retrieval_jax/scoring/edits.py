@@ -22,7 +22,7 @@ import numpy as np
 from retrieval_jax import arguments, pairs
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.scoring import intra_list
-from retrieval_jax.scoring.edit_queries import Asked, check_kept, of_catalog, one, references, sentence, settings, there
+from retrieval_jax.scoring.edit_queries import Asked, check_kept, of_catalog, one, sentence, settings, there
 from retrieval_jax.scoring.ranking import Ranking
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "notes",
     "of_catalog",
     "per_query",
-    "references",
     "right",
     "sentence",
     "settings",
@@ -50,7 +49,7 @@ DEPTH = 10
 
 
 def right(asked: Asked, rows: np.ndarray) -> np.ndarray:
-    """Returns which results have the wanted value, and not the unwanted one, bool [Q, k].
+    """Returns which results have the wanted value, and not the unwanted one, in the field that is edited, bool [Q, k].
 
     Args:
       asked: what the queries ask for; all False for those whose edit is not scored.
@@ -158,21 +157,24 @@ def chance(asked: Asked, depth: int = DEPTH) -> dict[str, np.ndarray]:
     every, masks = np.arange(size)[None], {}
     good, both = np.zeros(len(asked)), np.zeros(len(asked))
     counts = {field: stays(asked, np.zeros((len(asked), 0), np.int64), field)[1] for field in asked.kept}
+    left_out = np.stack([asked.reference, np.where(asked.own == asked.reference, -1, asked.own)], 1)
     for query in np.flatnonzero(asked.scored).tolist():
-        own, key = asked.reference[query], (asked.edited[query], asked.wanted[query], asked.unwanted[query])
+        reference, gone = asked.reference[query], left_out[query][left_out[query] >= 0]
+        key = asked.edited[query], asked.wanted[query], asked.unwanted[query]
         if key not in masks:
             masks[key] = right(one(asked, query), every)[0]
         mask = masks[key]
-        good[query] = mask.sum() - (own >= 0 and mask[own])
+        good[query] = mask.sum() - mask[gone].sum()
         for field in asked.kept:
             if counts[field][query]:
-                mask = mask & (asked.sets[field] == asked.sets[field][own])
-        both[query] = mask.sum() - (own >= 0 and mask[own])
-    others, shares = np.maximum(1, size - (asked.reference >= 0)), {}
+                mask = mask & (asked.sets[field] == asked.sets[field][reference])
+        both[query] = mask.sum() - mask[gone].sum()
+    others, shares = np.maximum(1, size - (left_out >= 0).sum(1)), {}
     for field in asked.kept:
         sets = asked.sets[field]
         sizes, wanted = np.bincount(sets[sets >= 0], minlength=1), np.append(sets, -1)[asked.reference]
-        shares[field] = (sizes[np.maximum(wanted, 0)] - 1) / others, counts[field]
+        same = (np.append(sets, -2)[left_out] == wanted[:, None]).sum(1)
+        shares[field] = (sizes[np.maximum(wanted, 0)] - same) / others, counts[field]
     return _named(asked, depth, good / others, both / others, shares)
 
 

@@ -1,4 +1,4 @@
-"""How alike the results of a query are to each other, by vectors that had no part in the search."""
+"""Similarity of the results of a query to each other, by vectors that had no part in the search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBERS = 1 << 24  # of vectors and thumbnails in memory at once
 def similarity(
     ranking: Ranking, vectors, thumbnails: np.ndarray | None = None, *, max_difference: float = 0.05, depth: int = 10
 ) -> dict[str, np.ndarray]:
-    """Measures how alike the results of each query are by vectors that had no part in the search.
+    """Measures the similarity of the results of each query by vectors that had no part in the search.
 
     Near-duplicates raise the mean: a list of copies of one picture is the most similar of all. With thumbnails the
     mean without such pairs, and their share, stand beside it.

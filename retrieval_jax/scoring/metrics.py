@@ -1,8 +1,7 @@
 """Retrieval metrics: pure functions of ranking and truth, averaged over the queries that have a relevant listing.
 
-The listing that a query is about (by default the gallery row with the query's id) is never relevant and never a hit:
-`Truth` drops it. If a ranking
-repeats a gallery row, only its first place counts.
+The listing that a query is about, and the gallery row with the query's own id, are never relevant and never a hit:
+`Truth` drops them. If a ranking repeats a gallery row, only its first place counts.
 
 Where a truth has grades, nDCG uses them, and every other score counts a row with any grade above 0 as relevant. A row
 that nobody rated counts as not relevant ("zero"), or is left out before places are counted ("condensed").
@@ -26,9 +25,7 @@ MOST_DEPTH = 1_000_000  # of a score: one discount per rank is kept in memory
 GAINS = ("exponential", "linear")
 UNRATED = ("zero", "condensed")
 # Scores by name; K is a depth. Without one, a score is of the whole list that was retrieved.
-NAMES = (
-    *("mrr", "mrr@K", "map", "map@K", "ndcg", "ndcg@K", "precision@K", "recall@K", "hit@K", "mar@K", "mar@K_capped"),
-)
+NAMES = ("mrr", "mrr@K", "map", "map@K", "ndcg", "ndcg@K", "precision@K", "recall@K", "hit@K", "mar@K", "mar@K_capped")
 MOST_GRADE = 64  # with the exponential gain, which doubles with each grade
 
 
@@ -63,7 +60,8 @@ def chance(truth: Truth) -> dict[str, float]:
     """
     gallery = set(truth.gallery_ids)
     relevant = np.asarray(truth.num_relevant, np.float64)
-    others = len(truth.gallery_ids) - np.array([item in gallery for item in truth.about], np.float64)
+    left_out = [sum(item in gallery for item in items) for items in Ids.of(truth.query_ids).left_out()]
+    others = len(truth.gallery_ids) - np.array(left_out, np.float64)
     relevant, others = relevant[relevant > 0], others[relevant > 0]
     if not len(relevant):
         return {}

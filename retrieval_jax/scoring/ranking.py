@@ -147,9 +147,9 @@ class Ranking:
 class Truth:
     """Ground truth: the relevant gallery rows of every query, as one flat array split by `indptr` (CSR).
 
-    Rows are kept ascending and distinct per query. The gallery row that a query is about (`Ids.about`; by default the
-    one with the query's own id) is not an answer and is dropped. Grades say how relevant a row is; a row that is given
-    twice keeps its highest grade. Rows whose grade is 0 or below were judged and found not relevant: they move to
+    Rows are kept ascending and distinct per query. The gallery rows with the query's own id and with the id that it is
+    about are not answers and are dropped (`Ids.left_out`). Grades say how relevant a row is; a row that is given twice
+    keeps its highest grade. Rows whose grade is 0 or below were judged and found not relevant: they move to
     `rated_zero`.
 
     Attributes:
@@ -210,9 +210,9 @@ class Truth:
         keys, first = np.unique(keys[order], return_index=True)
         grades = grades[order[first]]
         queries, rows = np.divmod(keys, max(1, len(self.gallery_ids)))
-        about = self.about
+        left_out = list(Ids.of(self.query_ids).left_out())
         own = np.fromiter(
-            (about[q] == self.gallery_ids[row] for q, row in zip(queries.tolist(), rows.tolist(), strict=True)),
+            (self.gallery_ids[row] in left_out[q] for q, row in zip(queries.tolist(), rows.tolist(), strict=True)),
             bool,
             len(rows),
         )

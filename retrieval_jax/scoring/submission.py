@@ -50,10 +50,9 @@ def write_submission(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ids = ranking.query_ids
-    for query, about, rows in zip(ids, ids.about, ranking.item_rows.tolist(), strict=True):
+    for query, left_out, rows in zip(ids, ids.left_out(), ranking.item_rows.tolist(), strict=True):
         found = dict.fromkeys(gallery_ids[row] for row in rows if row >= 0)
-        found.pop(about, None)
-        chosen = list(found)[:depth]
+        chosen = [item for item in found if item not in left_out][:depth]
         for item in chosen:
             if item.split() != [item]:
                 raise InputError(

@@ -82,6 +82,8 @@ def print_references(counts: dict[str, int]) -> None:
             f"is left out of their results; {counts['elsewhere']:,} are about a listing that the gallery lacks, "
             f"{counts['none']:,} about no other listing"
         )
+        if lost := counts.get("without_answer"):
+            print(f"evaluate: {lost:,} queries are not scored, as the only right answer is the listing they are about")
 
 
 def print_edits(found: dict) -> None:

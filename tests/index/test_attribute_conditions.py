@@ -250,3 +250,22 @@ def test_queries_may_have_conditions_of_their_own(index):
     with pytest.raises(InputError, match="conditions of the query q7: colour 'red' is required and excluded"):
         given = {"required": [("colour", ("red",))]}
         attribute.Index(gallery, fields=index.table, conditions=given, conditions_of={"q7": own["q1"]})
+
+
+def test_words_of_queries_are_conditions_on_the_fields_of_the_index(index):
+    gallery = Embeddings(list("abcd"), index.exact.gallery)
+    values = index.table.values()
+    assert list(values) == list(index.table.kinds) and "red" in values["colour"] and values["price"] == []
+    own = {"q1": '{"required": [{"field": "price", "high": 100}]}', "q3": "  "}
+    made = attribute.Index(gallery, fields=index.table, conditions_of=own, words_of={"q1": "cheap -red", "q2": "-red"})
+    without = [row for row in range(4) if row not in matches(index, required=[("colour", ("red",))])]
+    with pytest.warns(UserWarning, match="could not be met as asked"):
+        found = made.search(Embeddings(["q0", "q1", "q2", "q3"], np.ones((4, 4))), 4).item_rows
+    have = [sorted(row for row in rows if row >= 0) for rows in found.tolist()]
+    cheap = matches(index, required=[("price", None, 100)])
+    assert have == [[0, 1, 2, 3], [row for row in without if row in cheap], without, [0, 1, 2, 3]]
+    with pytest.raises(InputError, match="conditions of the query q1: the words '-seen': .* the value 'seen'"):
+        attribute.Index(gallery, fields=index.table, words_of={"q1": "-seen"})
+    with pytest.raises(InputError, match="conditions of the query q1: colour 'red' is required and excluded"):
+        given = {"required": [("colour", ("red",))]}
+        attribute.Index(gallery, fields=index.table, conditions=given, words_of={"q1": "-red"})

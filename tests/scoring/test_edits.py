@@ -1,5 +1,7 @@
 """Scores of edits: values by hand and by plain loops, and what is not scored."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -50,16 +52,6 @@ def test_what_is_not_scored_is_counted():
     assert edits.names(none) == ["right@10"]
 
 
-def test_references_are_counted():
-    found = edited.catalogue()
-    counts = {"queries": 7, "in_gallery": 6, "elsewhere": 1, "none": 0}
-    assert edits.references(found.query.ids, found.gallery.ids) == counts
-    some = edited.catalogue(reference=["", "g1", "sold", "", "", "", ""])
-    counts = {"queries": 7, "in_gallery": 1, "elsewhere": 1, "none": 5}
-    assert edits.references(some.query.ids, some.gallery.ids) == counts
-    assert edits.references(Ids.of(["a"]), ["a"]) == {}
-
-
 def test_columns_may_be_text_and_catalogues_without_them_are_not_edits():
     asked = edits.of_catalog(edited.catalogue(edited=edited.EDITED), (), fields.read)
     assert asked.counts["scored"] == 4 and edits.there(edited.catalogue())
@@ -85,12 +77,18 @@ def test_notes_say_what_a_result_changed_and_kept():
     assert edits.notes(asked, 6, 3) == [("edited", "colour: red", True)]  # the reference is unknown, so nothing stays
 
 
-def test_chance_is_the_mean_over_random_orders():
+@pytest.mark.parametrize("own", [[-1] * 7, [1, 3, -1, -1, -1, -1, 0]], ids=["others", "listings"])
+def test_chance_is_the_mean_over_random_orders(own):
     catalog = edited.catalogue()
     asked = edits.of_catalog(catalog, ("type", "colour"), fields.read)
+    assert asked.own.tolist() == [-1] * 7  # the queries are not listings themselves
+    asked = dataclasses.replace(asked, own=np.array(own))
     found, places = edits.chance(asked, depth=8), {name: row for row, name in enumerate(edited.GALLERY)}
-    # every listing but the reference, in any order: 8 results are all that there are, and the missing one is wrong
-    rows = [[row for row in range(8) if row != places.get(item, -1)] for item in edited.REFERENCE]
+    # every listing but the reference and the query, in any order: 8 results are all there are, the missing ones wrong
+    rows = [
+        [row for row in range(8) if row not in (places.get(item, -1), mine)]
+        for item, mine in zip(edited.REFERENCE, own, strict=True)
+    ]
     whole = np.array([row + [-1] * (8 - len(row)) for row in rows])
     scores = np.where(whole >= 0, 0.0, -np.inf)
     each = edits.per_query(Ranking(catalog.query.ids, whole, scores), asked, depth=8)

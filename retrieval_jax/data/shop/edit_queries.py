@@ -2,8 +2,8 @@
 
 Edits are simulated from the true attributes. Two things are kept for scoring, so that no edit of train or val has them:
 a third of the wordings of each kind of edit ("is red in colour"), and a fifth of the pairs of a value and a category
-("red" about dresses, wanted or excluded). A quarter of the scored edits has an unseen wording, another quarter an
-unseen pair.
+("red" about dresses: wanted, excluded, or named as what it replaces). A quarter of the scored edits has an unseen
+wording, another quarter an unseen pair: the value that they want or exclude.
 """
 
 from __future__ import annotations
@@ -145,7 +145,11 @@ def edits(shop: synthetic.Shop, num: int, split: str, scored: bool = False) -> E
             if unseen_pair(shop, field, new or old, int(truth["category"][product])) != unseen[1]:
                 continue
             templates = known[field if new else f"no {field}"][unseen[0]]
-            words = wording.phrased(templates[int(rng.random() * len(templates))], field, old, new, rng)
+            template = templates[int(rng.random() * len(templates))]
+            replaced = new and "{old" in template  # "blue instead of red" names red as well
+            if replaced and not unseen[1] and unseen_pair(shop, field, old, int(truth["category"][product])):
+                continue
+            words = wording.phrased(template, field, old, new, rng)
             reference = int(first[product] + int(rng.random() * sizes[product]))
             if not scored or (reference, words) not in taken:
                 break

@@ -25,7 +25,7 @@ from retrieval_jax.files import atomic
 from retrieval_jax.index import exact
 from retrieval_jax.index.attribute import candidates, facets, finding, storage
 from retrieval_jax.index.attribute import inner as inner_lib
-from retrieval_jax.index.attribute.conditions import Clause, Conditions, both, from_words, parse
+from retrieval_jax.index.attribute.conditions import Clause, Conditions, both, from_words, of_query, parse
 from retrieval_jax.index.attribute.encoding import build
 from retrieval_jax.index.attribute.explain import Explanation, Reason, explain, reasons
 from retrieval_jax.index.attribute.fields import Field
@@ -49,6 +49,7 @@ __all__ = [
     "build",
     "create",
     "from_words",
+    "of_query",
     "open",
     "parse",
     "reasons",
@@ -64,6 +65,8 @@ class Index:
       fields: {name: a `Field`, or numbers [G], NaN where unknown}, a `Table`, or the folder of one that `save` wrote.
       conditions: those of every search that gives none of its own; see `conditions.parse`.
       conditions_of: {id of a query: its conditions}, which are added to those of every search.
+      words_of: {id of a query: its words}, whose terms such as "-striped" are added as conditions; see
+        `retrieval_jax.terms`.
       inner: name of the index that searches where many listings match: "exact", or one that may miss results, such as
         "binary", "faiss_index" or "milvus".
       inner_kwargs: its arguments.
@@ -84,6 +87,7 @@ class Index:
         fields: Mapping[str, Field | np.ndarray] | Table | str | os.PathLike,
         conditions: Conditions | Mapping | str | None = None,
         conditions_of: Mapping[str, Conditions | Mapping | str] | None = None,
+        words_of: Mapping[str, str] | None = None,
         inner: str = "exact",
         inner_kwargs: Mapping | None = None,
     ):
@@ -95,11 +99,14 @@ class Index:
         if self.table.rows != rows:
             raise InputError(f"index attribute: fields of {self.table.rows} listings for a gallery of {rows}")
         (self.conditions,) = finding.per_query(conditions, 1, self.table)
-        self.conditions_of = {}
-        for query, given in arguments.mapping(conditions_of, "conditions_of", "index attribute").items():
+        own = arguments.mapping(conditions_of, "conditions_of", "index attribute")
+        words = arguments.mapping(words_of, "words_of", "index attribute")
+        self.conditions_of, values = {}, self.table.values() if words else {}
+        for query in dict.fromkeys((*own, *words)):
             where = f"conditions of the query {short(str(query))}"
-            self.conditions_of[query] = both(self.conditions, parse(given, where), where)
-            self.table.check(self.conditions_of[query], where)
+            given = of_query(self.conditions, own.get(query), words.get(query, ""), values, where)
+            self.table.check(given, where)
+            self.conditions_of[query] = given
         self.scan = Scan(self.exact)
         kwargs = arguments.mapping(inner_kwargs, "inner_kwargs", "index attribute")
         self.inner = inner_lib.make(inner, gallery, ids, kwargs, self.table)
@@ -125,7 +132,7 @@ class Index:
           queries: [Q, D] array or Embeddings; with Embeddings, the gallery row with the query's own id is left out.
           k: results per query; the ranking is padded if fewer listings meet what is required.
           conditions: for all queries, or a list with those of each; None for those of the index: `conditions`, and
-            those that `conditions_of` adds for the ids of the queries.
+            those that `conditions_of` and `words_of` add for the ids of the queries.
 
         Raises:
           InputError: unknown or contradictory conditions, a dimension that differs from the gallery's, k below 1, or a

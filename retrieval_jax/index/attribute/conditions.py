@@ -18,22 +18,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
-from retrieval_jax import arguments, pairs
+from retrieval_jax import arguments, terms
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import documents
 
 KINDS = ("required", "preferred", "excluded")
-# Terms of a query that are conditions: -striped, -"navy blue", colour:red, -colour:"navy blue"; other signs for minus
-# are what phones and word processors make of it.
-_TERM = re.compile(
-    r"""(?<!\S)(?:(?P<minus>[-\u2212\u2013])|(?=[^\s:"]+:\S))(?:(?P<field>[^\s:"]+):(?=\S))?"""
-    r"""(?P<value>"[^"]*"[,.;!?]*|\S+)"""
-)
-_PUNCTUATION = ",.;!?"
 EXAMPLE = '{"required": [{"field": "colour", "values": ["red"]}, {"field": "price", "high": 100}]}'
 
 
@@ -130,14 +122,14 @@ def parse(given: Conditions | Mapping | str | bytes | None, where: str = "condit
     """Returns conditions from JSON, or from the values that a config holds.
 
     Args:
-      given: JSON text, what it parses to, the same with clauses as (field, values) or (field, low, high), or None for
-        no conditions.
+      given: JSON text, what it parses to, the same with clauses as (field, values) or (field, low, high); None or a
+        blank text for no conditions.
       where: names the conditions in messages.
 
     Raises:
       InputError: another shape, a clause without values, an empty range, or clauses that contradict each other.
     """
-    if given is None:
+    if given is None or (isinstance(given, str) and not given.strip()):
         return Conditions()
     if isinstance(given, Conditions):
         given = {kind: getattr(given, kind) for kind in KINDS}
@@ -171,63 +163,54 @@ def both(first: Conditions, second: Conditions, where: str = "conditions") -> Co
     return parse(Conditions(*(getattr(first, kind) + getattr(second, kind) for kind in KINDS)), where)
 
 
-def from_words(words: str, column_names: Mapping[str, Sequence[str]]) -> tuple[str, Conditions]:
+def from_words(words: str, fields: Mapping[str, Sequence[str]]) -> tuple[str, Conditions]:
     """Returns what a query's words exclude and require exactly, and the words that are left for a network.
 
-    "-striped" and '-"navy blue"' exclude a value, in every field that has it, "-colour:red" in one field, and
-    "colour:red" requires it. Letter case does not matter. Everything else stays words: also "not" and "without", whose
-    meaning a network has to learn.
+    The rule is that of `retrieval_jax.terms`: "-striped", "-colour:red" and "colour:red" are conditions.
 
     Args:
       words: of one query.
-      column_names: {field: the names of its values}, such as `Catalog.column_names`.
+      fields: {field: names of its values} of the index, such as `Index.table.values()`.
 
     Returns:
       The rest of the words, and the conditions.
 
     Raises:
-      InputError: an unknown field or value, with near names; a value that is asked for and excluded; or a quotation
-        mark that is not closed.
+      InputError: see `terms.split`.
     """
-    words = arguments.text(words, "words", "from_words")
-    fields = {name.casefold(): name for name in column_names}
-    values = {name: {str(value).casefold(): str(value) for value in column_names[name]} for name in column_names}
-    required, excluded = [], []
-    for term in _TERM.finditer(words):
-        text, value = term[0], term["value"].rstrip(_PUNCTUATION)
-        if value.startswith('"') and (len(value) < 2 or not value.endswith('"')):
-            raise InputError(
-                f"the words {short(repr(words))}: {text!r} has a quotation mark that is not closed: add one"
-            )
-        value = value.strip('"').strip()
-        if term["field"] is not None and term["field"].casefold() not in fields:
-            raise InputError(
-                f"the words {short(repr(words))}: {text!r} names the field {term['field']!r}, which does not exist"
-                f"{pairs.near(term['field'], column_names)}; write the words without a colon to search for them"
-            )
-        among = list(column_names) if term["field"] is None else [fields[term["field"].casefold()]]
-        found = [Clause(name, (values[name][value.casefold()],)) for name in among if value.casefold() in values[name]]
-        if not found:
-            known = sorted({value for name in among for value in values[name].values()})
-            raise InputError(
-                f"the words {short(repr(words))}: {text!r} names the value {value!r}, which does not exist"
-                f"{pairs.near(value, known)}; without the {'minus' if term['minus'] else 'field'} it would be searched "
-                "for as a word"
-            )
-        (excluded if term["minus"] else required).extend(one for one in found)
-    rest = " ".join(_TERM.sub(" ", words).split())
-    spoken = f" {' '.join(word.strip(_PUNCTUATION) for word in rest.casefold().split())} "
-    every = {f" {value} " for name in values for value in values[name]}
-    for clause in excluded:
-        value, text = f" {clause.values[0].casefold()} ", spoken
-        for longer in sorted((one for one in every if value in one and one != value), key=len, reverse=True):
-            text = text.replace(longer, " | ")  # "navy blue" does not ask for blue
-        if value in text:
-            raise InputError(
-                f"the words {short(repr(words))} ask for {clause.values[0]!r} and exclude it: remove one of the two"
-            )
-    given = Conditions(tuple(dict.fromkeys(required)), (), tuple(dict.fromkeys(excluded)))
-    return rest, parse(given, f"the words {short(repr(words))}")
+    found = terms.split(words, fields)
+    required, excluded = (
+        [Clause(field, (value,)) for field, value in some] for some in (found.required, found.excluded)
+    )
+    return found.rest, Conditions(tuple(required), (), tuple(excluded))
+
+
+def of_query(
+    common: Conditions,
+    given: Conditions | Mapping | str | None,
+    words: str,
+    fields: Mapping[str, Sequence[str]],
+    where: str,
+) -> Conditions:
+    """Returns the conditions of one query: those of every query, its own, and those among its words.
+
+    Args:
+      common: those of every query.
+      given: its own; see `parse`.
+      words: see `from_words`.
+      fields: see `from_words`; read where there are words.
+      where: names the query's conditions in messages.
+
+    Raises:
+      InputError: see `parse` and `from_words`; or they contradict each other.
+    """
+    found = both(common, parse(given, where), where)
+    if words:
+        try:
+            found = both(found, from_words(words, fields)[1], where)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+    return found
 
 
 def _clause(given, where: str) -> Clause:

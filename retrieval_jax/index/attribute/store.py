@@ -480,9 +480,9 @@ class Store:
         with self._memory:
             given = finding.per_query(conditions, len(vectors), self.table)
             row_of = self._rows() if ids is not None else {}
-            about = () if ids is None else ids.about
-            own = [(query, row_of[name]) for query, name in enumerate(about) if name in row_of]
-            own = np.array(own, np.int64).reshape(-1, 2)
+            left_out = enumerate(() if ids is None else ids.left_out())
+            own = [(query, row_of[name]) for query, names in left_out for name in names if name in row_of]
+            own = np.array(sorted(own), np.int64).reshape(-1, 2)
             found = finding.find(self.table, self._searched(), None, ids, vectors, k, given, own)
             return dataclasses.replace(found, generation=self.generation)
 

@@ -113,6 +113,11 @@ class Table:
     def __len__(self) -> int:
         return len(self.alive)
 
+    def values(self) -> dict[str, list[str]]:
+        """Returns the names of the values of every field, none for one that holds numbers; `from_words` reads them."""
+        named = dict(zip(self.fields, map(list, self.number_of), strict=True))
+        return {name: named.get(name, []) for name in self.kinds}
+
     # --------------------------------------------------------------------------------------------------- adding rows
 
     def learn(self, values: Sequence[tuple[int, str, int]]) -> None:

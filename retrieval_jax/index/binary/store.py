@@ -367,8 +367,9 @@ class Store:
         with self._memory:
             parts = self._shards
             row_of = self._rows() if ids is not None else {}
-            found = [row_of.get(name.encode(), -1) for name in ids.about] if ids is not None else [-1] * len(vectors)
-            own = [np.array([row] if row >= 0 else [], np.int64) for row in found]
+            left_out = [()] * len(vectors) if ids is None else ids.left_out()
+            found = [[row_of.get(name.encode(), -1) for name in names] for names in left_out]
+            own = [np.array([row for row in rows if row >= 0], np.int64) for rows in found]
 
         def by_id(rows: np.ndarray) -> np.ndarray:
             return places(parts[row % len(parts)].name(row // len(parts)) for row in rows.tolist())

@@ -156,19 +156,19 @@ class Index:
         return Ranking(names, rows, scores, self.ids.sha256() if self.ids is not None else "")
 
     def own_rows(self, ids: Ids | None) -> np.ndarray:
-        """Returns the (query, gallery row) pairs where the query is about that row, [n, 2] int64, ascending."""
+        """Returns the (query, gallery row) pairs that are never results (`Ids.left_out`), [n, 2] int64, ascending."""
         if ids is None or self.ids is None:
             return np.zeros((0, 2), np.int64)
-        ids = ids.about
+        left_out = list(ids.left_out())
         if len(ids) * LOOKUP < len(self.ids):
-            pairs = [(query, row) for query, item in enumerate(ids) for row in self._rows_of(item)]
+            rows_of = {item: self._rows_of(item) for items in left_out for item in items}
         else:
-            rows_of = {item: [] for item in ids}
+            rows_of = {item: [] for items in left_out for item in items}
             for row, item in enumerate(self.ids):
                 if item in rows_of:
                     rows_of[item].append(row)
-            pairs = [(query, row) for query, item in enumerate(ids) for row in rows_of[item]]
-        return np.array(pairs, np.int64).reshape(-1, 2)
+        pairs = [(query, row) for query, items in enumerate(left_out) for item in items for row in rows_of[item]]
+        return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
     @functools.cached_property
     def _by_id(self) -> np.ndarray:

@@ -157,14 +157,18 @@ class Index:
         return sparse.csr_matrix((np.array(data, np.float64), np.array(indices, np.int64), indptr), shape=shape)
 
     def _own(self, ids: Ids) -> dict[int, list[int]]:
-        """Returns {query: rows of the gallery that it is about}."""
+        """Returns {query: rows of the gallery that are never its results}; see `Ids.left_out`."""
         if self.ids is None:
             return {}
         if self._rows is None:
             self._rows = {}
             for row, name in enumerate(self.ids):
                 self._rows.setdefault(name, []).append(row)
-        return {query: self._rows[name] for query, name in enumerate(ids.about) if name in self._rows}
+        found = {
+            query: [row for name in names for row in self._rows.get(name, ())]
+            for query, names in enumerate(ids.left_out())
+        }
+        return {query: rows for query, rows in found.items() if rows}
 
     def _best(self, found: sparse.csr_matrix, own: Iterable[Sequence[int]], k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the k best rows and scores of each row of a matrix of scores."""

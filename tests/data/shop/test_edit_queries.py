@@ -96,6 +96,40 @@ def test_what_is_kept_for_scoring_is_in_no_edit_of_train(shop):
             assert may_be_of(words, group) & set(unseen if edits.wordings[row] else seen)
 
 
+def named_values(words, field):
+    """Returns the true names of the values that words name, those of the longest matches."""
+    table = {text: name for name, texts in TABLES[field].items() for text in texts}
+    if field == "pattern":
+        table |= {text: name for name, text in wording.PATTERN_NOUNS.items()}
+    found, left = set(), words
+    for text in sorted(table, key=len, reverse=True):
+        pattern = rf"(?<![\w-]){re.escape(text)}(?![\w-])"
+        if re.search(pattern, left):
+            found.add(table[text])
+            left = re.sub(pattern, "|", left)
+    return found
+
+
+def test_values_that_are_replaced_are_kept_for_scoring_as_well():
+    made = synthetic.make_shop(**SIZES | {"num_train": 3000})
+    for found, split in (
+        (edit_queries.edits(made, 400, "train"), "train"),
+        (edit_queries.edits(made, 80, "gallery", scored=True), "gallery"),
+    ):
+        category = synthetic.attributes(made, split, found.references)["category"]
+        replaced = 0
+        for row, words in enumerate(found.words):
+            field = edit_queries.FIELDS[found.fields[row]]
+            if field == "part" or found.pairs[row]:
+                continue
+            value = found.wanted[row] or found.unwanted[row]
+            named = named_values(words, field)
+            assert value in named, words
+            replaced += len(named) > 1
+            assert not any(edit_queries.unseen_pair(made, field, name, category[row]) for name in named), words
+        assert replaced > len(found.words) / 20
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_every_group_has_wordings_of_both_sorts_and_none_is_seen_in_another_group(seed):
     found = edit_queries.wordings(seed)
