@@ -20,7 +20,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 
-from retrieval_jax import arguments, brief, pairs
+from retrieval_jax import arguments, pairs
 from retrieval_jax.errors import InputError, short
 
 NEAR = 0.75  # similarity (difflib) from which an unknown field is a near miss of a known one
@@ -46,8 +46,6 @@ class Words:
     rest: str
     required: tuple[tuple[str, str], ...] = ()
     excluded: tuple[tuple[str, str], ...] = ()
-
-    __repr__ = brief.line
 
 
 def split(words: str, fields: Mapping[str, Sequence[str]]) -> Words:
