@@ -97,19 +97,22 @@ def embedded(root: pathlib.Path, command: str) -> list[dict]:
             if not folders:
                 continue
             catalog = catalog or catalogue(folders[0], "")
-            found[method] = [scores(folder, "trained/cosine", catalog) for folder in folders]
+            found[method] = {
+                folder.name.rpartition("_")[2]: scores(folder, "trained/cosine", catalog) for folder in folders
+            }
             rows = kinds(catalog)["unseen"]
-            shown = [np.mean([np.nanmean(one[name][rows]) for one in found[method]]) for name in SCORES]
+            shown = [np.mean([np.nanmean(one[name][rows]) for one in found[method].values()]) for name in SCORES]
             print(f"| {clicks:,} | {NAMES[method]} | {len(folders)} |", " | ".join(f"{x:.3f}" for x in shown), "|")
         for worse, better in (("gru", "triplet"), ("triplet", "masked"), ("gru", "masked")):
-            for name in SCORES if worse in found and better in found else ():
+            seeds = sorted(found.get(worse, {}).keys() & found.get(better, {}).keys())
+            for name in SCORES if seeds else ():
                 made.append(
                     claim(
                         f"embedded-{clicks}-{better}-over-{worse}-{name}",
                         f"unseen combinations, {clicks:,} clicked queries: {NAMES[better]} is above {NAMES[worse]}",
                         name,
-                        [one[name] for one in found[better]],
-                        [one[name] for one in found[worse]],
+                        [found[better][seed][name] for seed in seeds],
+                        [found[worse][seed][name] for seed in seeds],
                         rows,
                         command,
                     )

@@ -13,8 +13,7 @@ a product's short description, which is another text than the title that is sear
 relevant. Words with a digit (model numbers) are in every second query only.
 
 `weights` prints nDCG@10 of the selection half by the encoder's weight, from the runs' fusion.json. The weight of
-configs/zero_shot_text.py is the one with the best mean of the catalogues' gains over BM25, each in units of its
-standard error.
+configs/zero_shot_text.py is the largest with which no catalogue is below BM25: what nobody judges must not do harm.
 """
 
 import argparse
@@ -68,21 +67,19 @@ def write(path: pathlib.Path, header: tuple, rows: list) -> None:
 
 
 def weights(folders: list[pathlib.Path]) -> None:
-    """Prints nDCG@10 by weight and the weight with the best mean gain."""
-    curves, gains = {}, []
+    """Prints nDCG@10 by weight, and the largest weight with which no catalogue is below BM25."""
+    curves = {}
     for folder in folders:
         found = json.loads((folder / "rankings" / "ensemble" / "fusion.json").read_text())
         (one,) = found["tried"]
         curves[folder.name] = np.array(one["scores"])
-        gains.append((curves[folder.name] - curves[folder.name][0]) / max(one["error"], 1e-4))
         grid = np.array(one["weights"])
-    print("| weight of the encoder |", " | ".join(curves), "| mean gain in standard errors |")
-    print("|---:|" + "---:|" * (len(curves) + 1))
-    mean = np.mean(gains, axis=0)
+    print("| weight of the encoder |", " | ".join(curves), "|")
+    print("|---:|" + "---:|" * len(curves))
     for at, weight in enumerate(grid.tolist()):
-        shown = " | ".join(f"{curve[at]:.4f}" for curve in curves.values())
-        print(f"| {weight:.2f} | {shown} | {mean[at]:+.2f} |")
-    print(f"best: {grid[mean.argmax()]:.2f}")
+        print(f"| {weight:.2f} |", " | ".join(f"{curve[at]:.4f}" for curve in curves.values()), "|")
+    harmless = np.all([curve >= curve[0] for curve in curves.values()], axis=0)
+    print(f"the largest weight with which none is below BM25: {grid[harmless].max():.2f}")
 
 
 def main() -> None:
