@@ -7,7 +7,9 @@ Without `root` it is the embedded catalogue. The folder holds train.csv and gall
 query); with qrels.csv (query, gallery, and perhaps grade) the result is scored. train.csv and gallery.csv may be the
 same file (`train=gallery.csv`). Queries made of the titles' own words take the place of clicks; with `weights` the
 encoder starts from public weights. The weights of the fusion are fixed, because nothing judges them: the encoder has
-the largest weight that did no harm to three catalogues (docs/text.md). To choose them on half of the judged queries: --config.search.steps="(('fusion', {'method': 'min_max', 'weights': 'chosen'}),)".
+the largest weight that did no harm to three catalogues (docs/text.md). To choose them on half of the judged queries:
+
+    --config.search.steps="(('fusion', {'method': 'min_max', 'weights': 'chosen'}),)"
 
 Hardware: two CPU cores, about a minute per 5,000 titles.
 Expected: nDCG@10 of 49.0 % on the embedded catalogue, as BM25 alone; 56.4 against 54.2 % on fashion titles and 38.0
