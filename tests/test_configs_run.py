@@ -52,6 +52,19 @@ def test_config_of_typed_queries_runs_in_seconds(name, runs):
         assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize("name", ["embedded_edits", "edits_published"])
+def test_config_of_edits_runs_in_seconds(name, runs):
+    config = command_line.load_config(CONFIGS / f"{name}.py", "runlocal")
+    folder = runs / workdir.default_name(name, "runlocal")
+    run.run(config, folder, CONFIGS)
+    found = json.loads((folder / "metrics.json").read_text())
+    stages = {(one["model"], one["stage"]): one for one in found["stages"]}
+    assert set(stages["trained", "cosine"]["slices"]) >= {"kind", "phrasing", "combination"}
+    assert 0 <= stages["trained", "cosine"]["hit@10"] <= 1
+    edits = {(one["model"], one["stage"]): one for one in found["edits"]["stages"]}
+    assert {"right@10", "kept@10", "both@10", "similarity@10"} <= set(edits["trained", "cosine"])
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "ensemble" not in name])
 def test_published_config_is_the_published_recipe(name):
     train = command_line.load_config(CONFIGS / f"{name}.py").train
