@@ -20,6 +20,17 @@ from retrieval_jax.losses import reduce, unit
 _NEVER = -1e30  # stands in for -inf, whose gradients would be NaN
 
 
+def learned_scale(log_scale: jax.Array) -> jax.Array:
+    """Returns the scale of cosines of a learned logarithm, at most 100, so that a training does not sharpen for ever.
+
+    Args:
+      log_scale: scalar, the logarithm of the inverse temperature.
+
+    Source: Radford et al. (CLIP), arXiv 2103.00020, section 2.5.
+    """
+    return jnp.minimum(jnp.exp(log_scale), 100.0)
+
+
 def _similarities(here, there, scale, related=None):
     """Returns logits [b, b'] of this device's queries and a chunk of keys, and masks of own and of negative pairs."""
     logits = scale * (here["query"] @ there["key"].T)

@@ -49,8 +49,6 @@ OPTIONS = {
 }
 CHOICES = {"loss": ("softmax", "siamese")}
 
-_LARGEST_SCALE = 100.0  # Radford et al. (CLIP), arXiv 2103.00020, section 2.5
-
 
 def learns_from(config) -> str:
     """Returns the run whose picture vectors are learned with, by config.train.task_kwargs.pictures; "" for none."""
@@ -63,8 +61,7 @@ def examples(config, catalog, workdir):
     Columns: "words", tokens; "picture" and "target", vectors [D] of the reference and of what is right, and "negative",
     vectors of what is not; or, where the picture network learns along, "image" and "target_image". An example of a
     title has no reference. "number", the row of the target; "asked", equal for equal words; "about", the row of the
-    reference; "forbidden", the rows of everything that is right;
-    "weight", so that each edit counts once.
+    reference; "forbidden", the rows of everything that is right; "weight", so that each edit counts once.
 
     Args:
       config: the whole config.
@@ -151,11 +148,7 @@ def make(config, info) -> Task:
     if frozen and not info.target_space:
         raise InputError("this run was not trained with the vectors of another: train again in a new work directory")
     network = None if frozen else parts.network(config, {})
-    settings = config.copy_and_resolve_references()
-    with settings.unlocked():
-        settings.model.name, settings.model.variant = options["words"]
-        settings.model.kwargs = options["words_kwargs"]
-    tower = parts.tower(settings, info, options, options["words_dim"])
+    tower = parts.words_tower(config, info, options, options["words_dim"])
     name, kwargs = options["joint"], dict(options["joint_kwargs"])
     model = joint_networks.get(name).Model
     known = set(model.__dataclass_fields__) - {"parent", "name", "dim"}
@@ -241,7 +234,7 @@ def make(config, info) -> Task:
             there, has_words = there & ~no_picture, has_words & ~no_words
         query = composed(params, picture, there, batch["words"], batch["words_mask"], has_words, train, inner)
         weights, where = batch["weight"], batch["_mask"]
-        scale = jnp.minimum(jnp.exp(params["head_contrast"]["log_scale"]), _LARGEST_SCALE)
+        scale = contrastive.learned_scale(params["head_contrast"]["log_scale"])
         facts = {name: batch[name] for name in ("number", "asked", "about")}
         lost = {"no_picture": no_picture, "no_words": no_words}
         of_query = {**facts, **lost, "forbidden": batch["forbidden"], "mask": batch["forbidden_mask"]}

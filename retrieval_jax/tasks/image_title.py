@@ -17,7 +17,6 @@ OPTIONS = {**multilabel.OPTIONS, "contrastive_loss": "softmax", "contrastive_wei
 examples = parts.listings
 
 _FIRST_BIAS = -10.0  # of the sigmoid: SigLIP, arXiv 2303.15343, section 3.2
-_LARGEST_SCALE = 100.0  # Radford et al. (CLIP), arXiv 2103.00020, section 2.5
 
 
 def make(config, info) -> Task:
@@ -72,7 +71,7 @@ def make(config, info) -> Task:
         total, values = supervision.loss(
             network, visual(params), batch, out, rng=rng, step=step, ema=visual(ema), train=train
         )
-        numbers = {"scale": jnp.minimum(jnp.exp(params["head_contrast"]["log_scale"]), _LARGEST_SCALE)}
+        numbers = {"scale": contrastive.learned_scale(params["head_contrast"]["log_scale"])}
         if "bias" in params["head_contrast"]:
             numbers["bias"] = params["head_contrast"]["bias"]
 

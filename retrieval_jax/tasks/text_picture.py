@@ -34,8 +34,6 @@ OPTIONS = {
     "typos": 0.1,
 }
 
-_LARGEST_SCALE = 100.0  # Radford et al. (CLIP), arXiv 2103.00020, section 2.5
-
 
 def learns_from(config) -> str:
     """Returns the run whose picture vectors the examples need, by config.train.task_kwargs.pictures; "" for none."""
@@ -149,13 +147,9 @@ def make(config, info) -> Task:
     if frozen and not info.target_space:
         raise InputError("this run was not trained with the vectors of another: train again in a new work directory")
     network = None if frozen else parts.network(config, {})
-    settings = config.copy_and_resolve_references()
-    with settings.unlocked():
-        settings.model.name, settings.model.variant = options["words"]
-        settings.model.kwargs = options["words_kwargs"]
 
     def words(dim):
-        return parts.tower(settings, info, options, dim)
+        return parts.words_tower(config, info, options, dim)
 
     name = words(1).name  # an unknown network or argument is reported here, not in the middle of a trace
 
@@ -186,7 +180,7 @@ def make(config, info) -> Task:
             pictures = batch["picture"]
         else:
             pictures = network.apply(visual(params), batch["image"], train=train, rngs={"dropout": second})["embedding"]
-        scale = jnp.minimum(jnp.exp(params["head_contrast"]["log_scale"]), _LARGEST_SCALE)
+        scale = contrastive.learned_scale(params["head_contrast"]["log_scale"])
         facts = {name: batch[name] for name in ("asked", "number", "forbidden")}
         losses = contrastive.softmax(
             texts,

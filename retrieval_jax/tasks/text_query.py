@@ -44,8 +44,6 @@ OPTIONS = {
 }
 CHOICES = {"loss": ("triplet", "softmax"), "negatives": ("rule", "in_batch", "mined")}
 
-_LARGEST_SCALE = 100.0  # Radford et al. (CLIP), arXiv 2103.00020, section 2.5
-
 
 def examples(config, catalog, workdir):
     """Returns one example per pair of a query and a clicked listing of the train split.
@@ -221,7 +219,7 @@ def make(config, info) -> Task:
             )
             values["violations"] = ((losses > 0) & where).sum() / jnp.maximum(where.sum(), 1)
         else:
-            scale = jnp.minimum(jnp.exp(params["head_contrast"]["log_scale"]), _LARGEST_SCALE)
+            scale = contrastive.learned_scale(params["head_contrast"]["log_scale"])
             losses = contrastive.softmax(
                 queries,
                 products,

@@ -5,7 +5,7 @@ from retrieval_jax.tasks.parts.examples import listings, mined, unlabelled
 from retrieval_jax.tasks.parts.network import Network, network
 from retrieval_jax.tasks.parts.options import CATEGORY, HEADS, TITLES, options
 from retrieval_jax.tasks.parts.supervision import Supervision, mixed, supervision
-from retrieval_jax.tasks.parts.text import TEXT, Tower, tokenizer, tower
+from retrieval_jax.tasks.parts.text import TEXT, Tower, tokenizer, tower, words_tower
 
 __all__ = [
     "CATEGORY",
@@ -26,4 +26,5 @@ __all__ = [
     "tokenizer",
     "tower",
     "unlabelled",
+    "words_tower",
 ]

@@ -103,3 +103,21 @@ def tower(config, info, options, dim: int | None = None) -> Tower:
         return {**params, **hugging_face.load(*place, **kwargs)[1]}
 
     return Tower(init, apply, warm_start if weights else None, name)
+
+
+def words_tower(config, info, options, dim: int) -> Tower:
+    """Builds the tower of words of a task whose `model` is a picture network.
+
+    Args:
+      config: the train block.
+      info, dim: see `tower`.
+      options: the task's, with "words", (name, variant) of the network of text, and "words_kwargs".
+
+    Raises:
+      InputError: see `tower`.
+    """
+    settings = config.copy_and_resolve_references()
+    with settings.unlocked():
+        settings.model.name, settings.model.variant = options["words"]
+        settings.model.kwargs = options["words_kwargs"]
+    return tower(settings, info, options, dim)
