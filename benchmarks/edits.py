@@ -255,21 +255,37 @@ def main() -> None:
         scores = [one["hit@10"] for one in runs]
         key, base = f"{given.name}-joint-over-late-fusion-by-08", rows["late fusion"]["hit@10"]
         made.append(claim(key, text, "hit@10", scores, base, judge.report, command, 0.08))
+        made.append(
+            claim(
+                f"{given.name}-deepstyle-similarity",
+                f"{given.name}, a picture and words: results of the joint network are 1.18 times as similar to each other "
+                "as those of the picture alone (the baseline is 1.18 times theirs)",
+                "similarity@10", [one["similarity@10"] for one in runs], 1.18 * rows["picture"]["similarity@10"],
+                judge.report, command,
+            )
+        )  # fmt: skip
+        chance = edits.chance(judge.asked)
+        rows["random order"] = {name: chance.get(name, np.full(len(judge.report), np.nan)) for name in joint}
     if given.specialists:
         made += specialists(judge, gallery, space, given.joint[0], given.specialists, given.name, command)
     parts = {"all": np.ones(len(judge.report), bool), **slices(judge.catalog)}
     for part, chosen in parts.items():
         print(f"\n{part}: {int((judge.report & chosen).sum()):,} queries")
         table({**rows, "joint": joint, **others}, judge.report & chosen)
-    for name, base in rows.items():
-        for metric in ("hit@10", "both@10"):
-            made.append(
-                claim(
-                    f"{given.name}-joint-over-{name.replace(' ', '-')}-{metric}",
-                    f"{given.name}, a picture and words: the joint network is above {name}",
-                    metric, [one[metric] for one in runs], base[metric], judge.report, command,
-                )
-            )  # fmt: skip
+        for name, base in rows.items():
+            for metric in ("hit@10", "both@10"):
+                chosen_too = part == "all" or (metric == "both@10" and part.split()[0] != "phrasing")
+                if np.isnan(base[metric]).all() or not chosen_too:
+                    continue
+                about = "" if part == "all" else f" ({part})"
+                made.append(
+                    claim(
+                        "-".join([given.name, *([] if part == "all" else part.split()), "joint-over"])
+                        + f"-{name.replace(' ', '-')}-{metric}",
+                        f"{given.name}, a picture and words{about}: the joint network is above {name}",
+                        metric, [one[metric] for one in runs], base[metric], judge.report & chosen, command,
+                    )
+                )  # fmt: skip
     for one in made:
         low, high = one["difference"][1:]
         print(f"{'holds' if one['holds'] else 'does not hold':14} {one['statement']}: {one['metric']} "
