@@ -220,6 +220,9 @@ ROOMS = {
     # What they show is handed to them.
     "pages": {
         "cv2",
+        "jinja2",
+        "markupsafe",
+        "matplotlib",
         "polars",
         "retrieval_jax.attributes",
         "retrieval_jax.embeddings",
