@@ -3,6 +3,8 @@
 Longer than 400 lines: every test looks at the report of one shared run.
 """
 
+import base64
+import hashlib
 import html.parser
 import json
 import re
@@ -21,7 +23,7 @@ from retrieval_jax.data import loading
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.pages import charts, rows, score_table
+from retrieval_jax.pages import rows, score_table
 from retrieval_jax.scoring import metrics
 from retrieval_jax.scoring.ranking import Ranking, Truth
 
@@ -180,8 +182,19 @@ def test_page_is_complete_and_self_contained(shop, capsys):
     parsed = Page(page)
     tags = [tag for tag, _ in parsed.tags]
     assert {"script", "link", "iframe", "object", "form"}.isdisjoint(tags)
-    assert parsed.urls and all(url.startswith("data:image/jpeg;base64,") for url in parsed.urls)
-    assert "url(" not in page and "@import" not in page
+    places = {"#" + attrs["id"] for _, attrs in parsed.tags if "id" in attrs}
+    pictures = [url for url in parsed.urls if url not in places]
+    assert pictures and all(url.startswith("data:image/jpeg;base64,") for url in pictures)
+    assert "url(" not in page and "@import" not in page and not any("style" in attrs for _, attrs in parsed.tags)
+    policy = next(attrs["content"] for tag, attrs in parsed.tags if tag == "meta" and "http-equiv" in attrs)
+    style = re.search("<style>(.*?)</style>", page, re.DOTALL)[1].encode()
+    allowed = base64.b64encode(hashlib.sha256(style).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
+    )
+    headings = re.findall(r'<section id="([^"]+)"><h2>([^<]+)', page)
+    links = re.findall(r'<li><a href="#([^"]+)">([^<]+)', page)
+    assert headings == links and len(links) == len(set(links)) == len({place for place, _ in links})
     assert dict(parsed.tags)["html"]["lang"] == "en"
     assert any(attrs.get("name") == "viewport" for tag, attrs in parsed.tags if tag == "meta")
     assert all(attrs.get("alt") for tag, attrs in parsed.tags if tag == "img")
@@ -199,6 +212,12 @@ def test_page_is_complete_and_self_contained(shop, capsys):
         "Loss",
         "Scores while training",
         "Attributes per title",
+        "Recall at k",
+        "Precision and recall",
+        "Most improved",
+        "Most worsened",
+        "Skewness of these counts",
+        "Then whitening",
     ):
         assert words in text, words
     assert "Not shown" not in text
@@ -274,15 +293,13 @@ def test_random_and_worst_rows(shop):
         if wanted:
             recall[query] = len(wanted & set(found[:10])) / len(wanted)
     worst = sorted(recall, key=lambda query: (recall[query], shop.catalog.query.ids[query]))[:3]
-    random, last = page.split("Worst queries")
+    page = page.split("<h3>Most improved")[0]
+    random, last = page.split("<h3>Worst queries")
     shown = [shop.catalog.query.ids.index(name) for name in re.findall(r'alt="query: (query-\d+)"', last)]
     assert shown == worst
     random = re.findall(r'alt="query: (query-\d+)"', random)
     assert len(random) == 3 and "query-011" not in random  # has no relevant listing
-    marks = {
-        kind: sum("item " + kind == attrs.get("class") for _, attrs in Page(page).tags)
-        for kind in ("relevant", "other", "missed")
-    }
+    marks = {kind: page.count(f'class="item {kind}"') for kind in ("relevant", "other", "missed")}
     expected = {"relevant": 0, "other": 0, "missed": 0}
     for query in [int(name[-3:]) for name in random] + worst:
         wanted = set(truth.relevant(query).tolist())
@@ -292,7 +309,7 @@ def test_random_and_worst_rows(shop):
     for query in worst:
         expected["missed"] += min(3, len(set(truth.relevant(query)) - set(ranking.item_rows[query][:10])))
     assert marks == expected
-    assert page_of(shop, report={**shop.config["report"], "seed": 1}) != page
+    assert page_of(shop, report={**shop.config["report"], "seed": 1}).split("<h3>Most improved")[0] != page
 
 
 def test_stage_is_chosen_by_the_config(shop):
@@ -348,26 +365,8 @@ def test_reading_describes_what_each_step_changed():
     assert score_table.reading([]) == "" == score_table.table([])
     table = score_table.table(scores)
     assert table.count("★ ") == 2 and "★ 58.20 <small>± 1.00</small>" in table  # one mark, one mention in the note
+    assert "Then whitening: +8.2 points" in table
     assert "–" in score_table.table([*scores, {"model": "x", "stage": "cosine", "mar@10_capped": None}])
-
-
-def test_charts_place_points_correctly():
-    chart = charts.curves("c", {"a<b": [(0, 0.0), (10, 5.0), (20, 10.0)]}, "x", "y")
-    Page(chart)
-    points = re.search(r'class="c0" d="M([^"]+)"', chart)[1].split("L")
-    (x0, y0), (x1, y1), (x2, y2) = [tuple(map(float, point.split())) for point in points]
-    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11) and y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
-    assert x0 == charts.LEFT and y0 == charts.HEIGHT - charts.BOTTOM and y2 == charts.TOP
-    powers = [(10**i, 10.0 ** (4 - i)) for i in range(4)]
-    log = charts.curves("c", {"a": [*powers, (9000, 0)]}, "x", "y", log=True)
-    xs = [float(point.split()[0]) for point in re.search(r'd="M([^"]+)"', log)[1].split("L")]
-    assert len(xs) == 4 and np.allclose(np.diff(xs), xs[1] - xs[0], atol=0.11)
-    for flat in ([(1, 0.0)], [(1, 3.0), (2, 3.0)], [(i, 1e-9 * i) for i in range(3000)]):
-        assert "nan" not in charts.curves("c", {"a": flat}, "x", "y").lower()
-    assert charts.curves("c", {"a": []}, "x", "y") == "" == charts.curves("c", {}, "x", "y")
-    bars = charts.bars("b", [0, 5, 1000] + [0] * 50 + [2], "x", "y")
-    Page(bars)
-    assert re.findall(r"<title>([^<]+)</title>", bars) == ["0: 0", "1: 5", "2: 1,000", "3+: 2"]
 
 
 def test_rows_picture_frames(shop, tmp_path):

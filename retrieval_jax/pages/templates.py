@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import pathlib
+from collections.abc import Sequence
 
 import jinja2
 from markupsafe import Markup
@@ -13,7 +14,7 @@ from markupsafe import Markup
 FOLDER = pathlib.Path(__file__).parent
 
 
-def render(name: str, **values) -> Markup:
+def render(name: str, /, **values) -> Markup:
     """Returns a filled template.
 
     Args:
@@ -42,6 +43,30 @@ def environment() -> jinja2.Environment:
 def inline(name: str) -> Markup:
     """Returns a style sheet or script of this folder, to stand in a page as it is."""
     return Markup((FOLDER / name).read_text("utf-8").strip())
+
+
+def page(title: str, header: Markup, sections: Sequence, footer: str, script: str = "") -> str:
+    """Returns a whole page that loads nothing: its style sheet and script are inline, and allowed by their hashes.
+
+    Args:
+      title: of the page.
+      header: HTML above the sections.
+      sections: `parts.Section`s; the navigation lists them.
+      footer: a sentence below them.
+      script: name of a file in this folder, "" for a page without JavaScript.
+    """
+    style, code = inline("style.css"), inline(script) if script else ""
+    policy = f"default-src 'none'; img-src data:; style-src {source(style)}; base-uri 'none'; form-action 'none'"
+    return render(
+        "layout.html",
+        title=title,
+        header=header,
+        sections=sections,
+        footer=footer,
+        style=style,
+        script=code,
+        policy=Markup(policy + f"; script-src {source(code)}" * bool(code)),
+    )
 
 
 def source(text: str) -> str:
