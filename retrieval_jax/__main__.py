@@ -152,7 +152,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def _of_two_runs(given: argparse.Namespace) -> bool:
     """Returns whether `report` is about two finished runs, which have their configs in their work directories."""
-    return given.verb == "report" and given.compare is not None
+    if given.verb != "report":
+        return False
+    if given.compare is None and (given.stages or given.out):
+        raise InputError("--stages and --out are options of a comparison: report --compare OLD NEW")
+    return given.compare is not None
 
 
 def _start(given: argparse.Namespace) -> None:

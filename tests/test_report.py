@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import browser
+from retrieval_jax import __main__ as door
 from retrieval_jax import report, workdir
 from retrieval_jax.attributes import vocabulary as vocabularies
 from retrieval_jax.data import catalog as catalogs
@@ -449,3 +450,79 @@ def test_conditions_of_single_queries_are_explained(shop):
         assert page.count(f'<th scope="col">excluded: colour: {colour}</th>') == 1
     wishes[0], words[1] = " ", "the same"
     assert "<h2>Conditions</h2>" not in page_of(shop, search=search, report={"rows": 20, "seed": 0, "stage": ""})
+
+
+def compared(shop, tmp_path, *more):
+    """Returns the page of the shop's run against one whose rankings put every relevant listing first."""
+    better = tmp_path / "better <b>"
+    shutil.copytree(shop.folder, better, ignore=shutil.ignore_patterns("better*", "browser_profile"))
+    shop.config["search"]["steps"] = ()
+    workdir.write_settings(shop.config, better)
+    for folder in (better / "rankings" / "trained").iterdir():
+        ranking = Ranking.load(folder)
+        rows = ranking.item_rows.copy()
+        for query in range(len(rows)):
+            wanted = shop.catalog.truth.relevant(query).tolist()
+            rows[query] = [*wanted, *(row for row in range(30) if row not in wanted)][: rows.shape[1]]
+        scores = np.tile(-np.arange(rows.shape[1], dtype=np.float32), (len(rows), 1))
+        Ranking(ranking.query_ids, rows, scores, ranking.gallery_sha256).save(folder)
+    door.main(["report", "--compare", str(shop.folder), str(better), f"--out={tmp_path / 'both.html'}", *more])
+    return (tmp_path / "both.html").read_text("utf-8")
+
+
+def test_two_runs_on_one_page(shop, tmp_path, capsys):
+    page = compared(shop, tmp_path)
+    out = capsys.readouterr().out
+    assert "the new side is better" in out and str(tmp_path / "both.html") in out
+    parsed = Page(page)
+    text = " ".join(parsed.words)
+    assert "<b>" not in "".join(re.findall("<h1>.*?</h1>", page)) and "better <b>" in text
+    assert {"script", "link"}.isdisjoint(tag for tag, _ in parsed.tags)
+    for words in (
+        "All queries, 11 of them",
+        "Report half",
+        "the new side is better",
+        "search.steps",
+        "Recall at k",
+        "Loss",
+        "1 min 15 s",
+        "Better by better <b>",
+    ):
+        assert words in text, words
+    assert f"Better by {shop.folder.name}" not in text  # no query is found better there
+    assert page.count('class="row"') == 3 and "100.00" in text
+    same = compared_with_itself(shop, tmp_path, capsys)
+    assert "is the same on both sides" in same and "every query has the same recall" in same
+    assert "Both runs have the same settings" in same
+
+
+def compared_with_itself(shop, tmp_path, capsys):
+    door.main(["report", "--compare", str(shop.folder), str(shop.folder), f"--out={tmp_path / 'same.html'}"])
+    return (tmp_path / "same.html").read_text("utf-8")
+
+
+def test_two_stages_of_one_run(shop, tmp_path):
+    both = [
+        "report",
+        "--compare",
+        str(shop.folder),
+        str(shop.folder),
+        "--stages",
+        "histogram/cosine",
+        "trained/whitening",
+    ]
+    door.main(both)
+    page = (shop.folder / f"compared_with_{shop.folder.name}.html").read_text("utf-8")
+    assert "Colour histogram, cosine" in page and "Trained network, whitening" in page
+    for words, match in (
+        ([*both, "--config=quickstart"], "no --config"),
+        ([*both, "--again"], "no --again"),
+        ([*both[:4], "--stages", "typo", "whitening"], "'typo'"),
+        (["report", "--stages", "a", "b"], "options of a comparison"),
+    ):
+        with pytest.raises(InputError, match=match):
+            given = door.parse(words)
+            report.main(given)
+    shop.catalog.truth = None
+    with pytest.raises(InputError, match="has no ground truth, so nothing can be compared"):
+        report.main(door.parse(both))

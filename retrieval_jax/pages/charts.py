@@ -176,7 +176,7 @@ def picture_map(title: str, points: np.ndarray, shown: Sequence[Mapping], groups
             "x": f"{x:.1f}",
             "y": f"{MAP_SIDE - y:.1f}",
             "colour": frequent.index(group) if group in frequent else 5,
-            "lines": textwrap.wrap(one["title"], 24, max_lines=4, placeholder="…"),
+            "lines": textwrap.wrap(one["title"], 20, max_lines=4, placeholder="…"),
             **one,
         }
         for (x, y), one, group in zip(places.tolist(), shown, groups, strict=True)

@@ -273,8 +273,8 @@ def duplicate_section(
                     text = side if side == split else f"gallery, difference {example['difference']:.3f}"
                     entries.append(rows.item(catalog, side, row, picture, note=text, note_shown=True))
             if len(entries) == 2:
-                pairs += entries
-    body = [*map(reading, sentences), note(without), render("strip.html", entries=pairs) if pairs else ""]
+                pairs.append(entries)
+    body = [*map(reading, sentences), note(without), render("pairs.html", pairs=pairs) if pairs else ""]
     return [Section("Near-duplicates", joined(*body))]
 
 
@@ -317,7 +317,7 @@ def map_section(catalog, vectors: np.ndarray, where: np.ndarray, name: str, pict
     text = (
         f"{name}: {len(shown):,} gallery listings on the plane of largest variance (PCA of {len(vectors):,}), which "
         f"has {share:.0%} of it: neighbours here need not be neighbours there. Point at or tap a dot to see its "
-        "picture; colours are categories."
+        "picture." + " Colours are categories." * (len(set(groups)) > 1)
     )
     drawn = charts.picture_map("Map of the gallery", points[shown], entries, groups, text)
     return [Section("Map", joined(reading(text), drawn))]
