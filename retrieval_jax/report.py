@@ -223,9 +223,11 @@ def _duplicate_sections(workdir, catalog, shown, picture) -> list[Section]:
 
 
 def _map_sections(workdir, catalog, model: str) -> list[Section]:
-    """Returns the map of a model's gallery embeddings; nothing where it has none, such as an ensemble's."""
-    folder = workdir / "embeddings" / model / "gallery"
-    if not folder.exists():
+    """Returns the map of a model's gallery embeddings, or of the last model's that has some: an ensemble has none."""
+    models = [model, *(name for name, _ in reversed(list_stages(workdir)))]
+    folders = [(name, workdir / "embeddings" / name / "gallery") for name in models]
+    model, folder = next(((name, folder) for name, folder in folders if folder.exists()), ("", None))
+    if folder is None:
         return []
     found = Embeddings.load(folder)
     if found.ids != Ids.of(catalog.gallery.ids):

@@ -26,6 +26,7 @@ WIDTH, HEIGHT = 400, 240  # px
 MAX_POINTS = 240
 SHOWN_MARKS = 30  # a curve of at most this many points has a mark with a title at each
 MAP_SIDE = 400
+NAME = 24  # characters of a row's name
 # Colours of the style sheet, by the ones that stand for them while matplotlib draws.
 _COLOURS = {f"#01020{i}": f"s{i}" for i in range(6)} | {"#010210": "line", "#010211": "muted", "#010212": "bar"}
 _BY_NAME = {name: colour for colour, name in _COLOURS.items()}
@@ -142,11 +143,13 @@ def intervals(title: str, rows: Sequence[tuple[str, float, float, float, str]], 
         axes.plot([low, high], [i, i], color=_BY_NAME["bar"], linewidth=5, solid_capstyle="butt")
         axes.plot([value], [i], color=_BY_NAME["s0"], marker="o", linestyle="none", gid=f"marks-{i}")
         marks[f"marks-{i}"] = [text]
-    axes.set_yticks(range(len(rows)), [textwrap.shorten(row[0], 24, placeholder="…") or row[0][:23] for row in rows])
+    # Names are put in afterwards: matplotlib would read $...$ as mathematics, and lacks the letters of many languages.
+    axes.set_yticks(range(len(rows)), [f"name-{i}" for i in range(len(rows))])
+    names = {f"name-{i}": name if len(name) <= NAME else name[: NAME - 1] + "…" for i, (name, *_) in enumerate(rows)}
     axes.set_ylim(len(rows) - 0.4, -0.6)
     _linear(axes.xaxis)
     summary = f"{title}: " + "; ".join(text for *_, text in rows)
-    return _figure(title, summary, _svg(figure, marks), [])
+    return _figure(title, summary, _svg(figure, marks, names=names), [])
 
 
 def picture_map(title: str, points: np.ndarray, shown: Sequence[Mapping], groups: Sequence[str], note: str) -> Markup:
@@ -216,13 +219,16 @@ def _figure(title: str, summary: str, svg: tuple[Markup, tuple[int, int]], legen
     return render("chart.html", title=title, summary=summary, svg=svg[0], size=svg[1], legend=legend, kind="chart")
 
 
-def _svg(figure: Figure, marks: Mapping[str, Sequence[str]], titles: Mapping[str, str] | None = None):
+def _svg(
+    figure: Figure, marks: Mapping[str, Sequence[str]], titles: Mapping[str, str] | None = None, names: Mapping = {}
+):
     """Returns the inside of a figure's <svg>, and its width and height.
 
     Args:
       figure: the figure.
       marks: {gid of a line: titles of its marks}.
       titles: {gid of anything else: its title}.
+      names: {text: what is shown in its place}.
     """
     content, titles = io.BytesIO(), titles or {}
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "charts", "path.simplify": False}):
@@ -230,6 +236,7 @@ def _svg(figure: Figure, marks: Mapping[str, Sequence[str]], titles: Mapping[str
     root = ElementTree.fromstring(content.getvalue())
     for place in root.iter():
         place.tag = place.tag.rpartition("}")[2]
+        place.text = names.get(place.text, place.text)
     named = {place.get("id"): place for place in root.iter() if place.get("id")}
     for name, texts in marks.items():
         points = [(use.get("x"), use.get("y")) for use in named[name].iter("use")]

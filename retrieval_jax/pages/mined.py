@@ -15,7 +15,7 @@ from retrieval_jax.attributes.choosing import Decisions
 from retrieval_jax.pages import parts, templates
 
 SHOWN = 1000  # rows per section; decisions.csv has them all
-PICTURED = 60  # rows per section with a picture
+PICTURED = 40  # rows per section with a picture
 EXAMPLE = 160  # characters of a title
 FOOTER = "Written by retrieval_jax.mine. This page loads nothing from elsewhere."
 

@@ -241,8 +241,8 @@ def hub_section(catalog, ranking: Ranking, name: str, picture: Callable) -> list
             items.append(rows.item(catalog, "gallery", row, picture, note=text, note_shown=True))
     text = (
         f"{name}: a listing is among the first {COLUMNS} of {counts.mean():.1f} queries on average, and "
-        f"{(counts == 0).mean():.0%} are there for no query. Skewness of these counts: {skewness:.1f} (0: even; above "
-        "2: a few hubs are found whatever is asked)."
+        f"{(counts == 0).mean():.0%} are there for no query. Skewness of these counts: {skewness:.1f} (0: even; "
+        "high: a few hubs are found whatever is asked)."
     )
     return [Section("Hubs", joined(reading(text), render("strip.html", entries=items)))]
 

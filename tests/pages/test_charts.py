@@ -68,12 +68,13 @@ def test_bars_merge_the_tail():
 
 
 def test_intervals_are_drawn_as_wide_as_they_are():
-    rows = [("all", 50.0, 45.0, 55.0, "all: 50"), (EVIL, 60.0, 40.0, 80.0, "few: 60")]
+    rows = [("all", 50.0, 45.0, 55.0, "all: 50"), ("$\\frac{<b>服装", 60.0, 40.0, 80.0, "few: 60")]
     tree = parsed(charts.intervals("by kind", rows, "percent"))
     lines = [one.get("d") for one in tree.iter("path") if one.get("class") == "stroke-bar"]
     ends = [[float(pair.split()[0]) for pair in re.split("[ML]", line)[1:]] for line in lines]
     assert (ends[1][1] - ends[1][0]) / (ends[0][1] - ends[0][0]) == pytest.approx(4, abs=0.05)
     assert [one.findtext("title") for one in tree.iter("circle")] == ["all: 50", "few: 60"]
+    assert {"all", "$\\frac{<b>服装"} <= {one.text for one in tree.iter("text")}  # neither mathematics nor boxes
 
 
 def test_a_map_shows_the_picture_and_title_of_each_dot():
