@@ -178,11 +178,11 @@ def _moved(ranking: Ranking, name: str, before: tuple[str, Ranking], truth: Trut
     more = {"label": name, "others": (before,)}
     lists = []
     for title, sign in (("Most improved", 1), ("Most worsened", -1)):
-        rows_ = [row for row in range(len(ranking)) if sign * gain[row] > 0]
-        shown = sorted(rows_, key=lambda row: (-sign * gain[row], ranking.query_ids[row]))[:count]
+        moved = [row for row in range(len(ranking)) if sign * gain[row] > 0]
+        shown = sorted(moved, key=lambda row: (-sign * gain[row], ranking.query_ids[row]))[:count]
         text = (
             f"Largest {'gain' if sign > 0 else 'loss'} of recall among the first {COLUMNS} against {before[0]}; it "
-            f"{'rises' if sign > 0 else 'falls'} for {len(rows_):,} of {int((~np.isnan(gain)).sum()):,} queries."
+            f"{'rises' if sign > 0 else 'falls'} for {len(moved):,} of {int((~np.isnan(gain)).sum()):,} queries."
         )
         lists.append((title, text, shown, more))
     return lists
