@@ -111,7 +111,7 @@ def parse(argv: list[str]) -> argparse.Namespace | None:
     if given.verb is None:
         parser.print_help()
         return None
-    if "config" in given:
+    if "config" in given and not _of_two_runs(given):
         from retrieval_jax.workdir import command_line
 
         rest = command_line.read(given, rest)
@@ -150,13 +150,22 @@ def main(argv: list[str] | None = None) -> None:
             command_line.guarded(lambda: _start(given))
 
 
+def _of_two_runs(given: argparse.Namespace) -> bool:
+    """Returns whether `report` is about two finished runs, which have their configs in their work directories."""
+    if given.verb != "report":
+        return False
+    if given.compare is None and (given.stages or given.out):
+        raise InputError("--stages and --out are options of a comparison: report --compare OLD NEW")
+    return given.compare is not None
+
+
 def _start(given: argparse.Namespace) -> None:
     if getattr(given, "profile", None):  # not a setting: it changes no result
         os.environ["RETRIEVAL_JAX_PROFILE"] = given.profile
     if VERBS[given.verb].devices and os.environ.get("RETRIEVAL_JAX_DISTRIBUTED"):
         importlib.import_module("retrieval_jax.training.sharding").initialize()
     module = importlib.import_module(f"retrieval_jax.{given.verb}")
-    if given.verb in workdir.VERBS:
+    if given.verb in workdir.VERBS and not _of_two_runs(given):
         from retrieval_jax.workdir import command_line
 
         command_line.run_verb(given, module)

@@ -12,9 +12,11 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 
     start("mine")
 
+import contextlib
 import dataclasses
 import functools
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,12 +29,14 @@ from retrieval_jax.attributes import vocabulary as vocabulary_lib
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures.noted import Noted
+from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import atomic
-from retrieval_jax.pages import mined
+from retrieval_jax.pages import mined, rows
 from retrieval_jax.settings import sizes
 from retrieval_jax.workdir import checks
 
+PICTURE = (64, 70)  # of mined.html: longest side in px, JPEG quality
 _SHOWN = 10
 
 
@@ -127,7 +131,7 @@ def run(config: Any, workdir: Any) -> dict:
     summary = _summary(catalog, splits, counts, vocabulary, titles, labels) | found
     atomic.write_json(folder / "summary.json", summary)
     if decisions is not None:
-        _write_decisions(folder, config, decisions, counted, titles)
+        _write_decisions(folder, config, decisions, counted, titles, catalog.train.images)
     atomic.write_bytes(folder / "mined.png", _plot(counts, vocabulary, labels))
     print(_text(summary))
     return summary
@@ -147,7 +151,7 @@ def _safe(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.Series(name, map(output.cell, table[name]), dtype=pl.String) for name in texts)
 
 
-def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, titles: dict) -> None:
+def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, titles: dict, images: Any) -> None:
     """Writes decisions.csv, mined.html and, if config.mine.kinds is on, kinds.csv."""
     atomic.write_text(folder / "decisions.csv", _safe(decisions.table).write_csv())
     examples, kinds = deciding.shown(config, decisions, counted, titles)
@@ -158,10 +162,21 @@ def _write_decisions(folder: Any, config: Any, decisions: Any, counted: Any, tit
         num_titles=counted.num_titles,
         threshold=int(config["mine"]["threshold"]),
         switches=deciding.switches(config["mine"]),
-        examples=examples,
+        examples={word: titles["train"][row] for word, row in examples.items()},
+        pictures={} if isinstance(images, NoPictures) else _pictures(images, examples, mined.pictured(decisions)),
         kinds=kinds,
     )
     atomic.write_text(folder / "mined.html", text)
+
+
+def _pictures(images: Any, examples: dict[str, int], words: Sequence[str]) -> dict[str, str]:
+    """Returns {word: picture of its example, as a data URI}; a machine that mines may not have all pictures."""
+    found = {}
+    for word in words:
+        with contextlib.suppress(InputError):
+            if word in examples:
+                found[word] = rows.data_uri(images[examples[word]], *PICTURE)
+    return found
 
 
 def _clusters(mine: Any, catalog: Any, folder: Any) -> dict:

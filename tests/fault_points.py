@@ -45,6 +45,7 @@ GROWS = ("open", "os.rename", "os.mkdir", "os.truncate", "os.link", "os.symlink"
 TIMES = {"created", "seconds", "cpu_seconds", "finished", "made_now", "files", "run", "rows_per_second", "data", "hash"}
 TIMES |= {"total_seconds", "total_cpu_seconds", "command", "images_per_second", "seconds_of_steps", "space", "outputs"}
 TIMES |= {
+    "peak_memory_bytes",
     "summary",
     "build_seconds",
     "queries_per_second",

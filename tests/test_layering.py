@@ -218,14 +218,8 @@ ROOMS = {
         "retrieval_jax.workdir",
     },
     # What they show is handed to them.
-    "pages": {
-        "cv2",
-        "polars",
-        "retrieval_jax.attributes",
-        "retrieval_jax.embeddings",
-        "retrieval_jax.files",
-        "retrieval_jax.scoring",
-    },
+    "pages": {"cv2", "jinja2", "markupsafe", "matplotlib", "polars"}
+    | {f"retrieval_jax.{room}" for room in ("attributes", "embeddings", "files", "scoring")},
 }
 # A verb: anything but other verbs and the libraries that one room alone imports.
 ONE_ROOM = {"flax", "orbax", "faiss", "pymilvus"}

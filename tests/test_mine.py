@@ -102,6 +102,7 @@ def test_better_mining(tmp_path, capsys):
     assert [made.tokens[i] for i in ids[indptr[6] : indptr[7]]] == ["8gb", "running shoes", "shoes"]
     page = (folder / "mined.html").read_text(encoding="utf-8")
     assert "split,running shoes" in page and "overrules.csv, row 1" in page and "counts as" in page
+    assert 'src="data:image/jpeg;base64,' in page
     assert (folder / "decisions.csv").exists() and "red,colour,1.0" in (folder / "kinds.csv").read_text()
     first = {file.name: file.read_bytes() for file in folder.iterdir()}
     mine.run(config, tmp_path / "again")

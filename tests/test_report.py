@@ -3,25 +3,28 @@
 Longer than 400 lines: every test looks at the report of one shared run.
 """
 
+import base64
+import hashlib
 import html.parser
 import json
 import re
 import shutil
-import subprocess
 import types
 
 import cv2
 import numpy as np
 import pytest
 
+import browser
+from retrieval_jax import __main__ as door
 from retrieval_jax import report, workdir
 from retrieval_jax.attributes import vocabulary as vocabularies
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import loading
-from retrieval_jax.embeddings import Ids
+from retrieval_jax.embeddings import Embeddings, Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.pages import charts, rows, score_table
+from retrieval_jax.pages import rows, score_table
 from retrieval_jax.scoring import metrics
 from retrieval_jax.scoring.ranking import Ranking, Truth
 
@@ -119,7 +122,17 @@ def write_rankings(folder, catalog, names):
     atomic.write_json(
         folder / "rankings" / "rankings.json", {"stages": [{"model": model, "stage": stage} for model, stage in names]}
     )
-    atomic.write_json(folder / "metrics.json", {"stages": stages})
+    kinds = {"kind": {name: {**stages[-1], "num_scored": 5} for name in ("few & <far>", "many")}}
+    stages[-1]["slices"] = {
+        kind: {name: {key: value for key, value in one.items() if isinstance(value, float)} for name, one in of.items()}
+        for kind, of in kinds.items()
+    }
+    examples = [
+        {"query": catalog.query.ids[0], "gallery": catalog.gallery.ids[1], "difference": 0.02, "relevant": True}
+    ]
+    counts = {"listings": 12, "compared": 12, "gallery": 30, "found": 1, "relevant": 1, "examples": examples}
+    near = {"max_difference": 0.05, "query": counts, "train": {"not_checked": "no pictures"}}
+    atomic.write_json(folder / "metrics.json", {"stages": stages, "near_duplicates": near})
     return stages
 
 
@@ -139,7 +152,8 @@ def shop(tmp_path, monkeypatch):
         ids = np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)
         offsets = np.append(0, np.cumsum(lengths))
         vocabularies.save_targets(tmp_path / "attributes" / f"{split}.npz", offsets, ids, words.hash)
-    (tmp_path / "embeddings" / "trained").mkdir(parents=True)
+    vectors = np.random.default_rng(4).normal(size=(len(catalog.gallery), 8)).astype(np.float32)
+    Embeddings(catalog.gallery.ids, vectors).save(tmp_path / "embeddings" / "trained" / "gallery")
     np.savez(
         tmp_path / "embeddings" / "trained" / "val_attributes.npz",
         rows=np.arange(6),
@@ -180,8 +194,19 @@ def test_page_is_complete_and_self_contained(shop, capsys):
     parsed = Page(page)
     tags = [tag for tag, _ in parsed.tags]
     assert {"script", "link", "iframe", "object", "form"}.isdisjoint(tags)
-    assert parsed.urls and all(url.startswith("data:image/jpeg;base64,") for url in parsed.urls)
-    assert "url(" not in page and "@import" not in page
+    places = {"#" + attrs["id"] for _, attrs in parsed.tags if "id" in attrs}
+    pictures = [url for url in parsed.urls if url not in places]
+    assert pictures and all(url.startswith("data:image/jpeg;base64,") for url in pictures)
+    assert "url(" not in page and "@import" not in page and not any("style" in attrs for _, attrs in parsed.tags)
+    policy = next(attrs["content"] for tag, attrs in parsed.tags if tag == "meta" and "http-equiv" in attrs)
+    style = re.search("<style>(.*?)</style>", page, re.DOTALL)[1].encode()
+    allowed = base64.b64encode(hashlib.sha256(style).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
+    )
+    headings = re.findall(r'<section id="([^"]+)"><h2>([^<]+)', page)
+    links = re.findall(r'<li><a href="#([^"]+)">([^<]+)', page)
+    assert headings == links and len(links) == len(set(links)) == len({place for place, _ in links})
     assert dict(parsed.tags)["html"]["lang"] == "en"
     assert any(attrs.get("name") == "viewport" for tag, attrs in parsed.tags if tag == "meta")
     assert all(attrs.get("alt") for tag, attrs in parsed.tags if tag == "img")
@@ -199,6 +224,16 @@ def test_page_is_complete_and_self_contained(shop, capsys):
         "Loss",
         "Scores while training",
         "Attributes per title",
+        "Recall at k",
+        "Precision and recall",
+        "Most improved",
+        "Most worsened",
+        "Skewness of these counts",
+        "Scores by slice",
+        "By kind",
+        "1 of 12 query listings (8.3 %) have nearly the same picture in the gallery: 1 as a right answer",
+        "30 gallery listings on the plane of largest variance",
+        "Then whitening",
     ):
         assert words in text, words
     assert "Not shown" not in text
@@ -274,15 +309,13 @@ def test_random_and_worst_rows(shop):
         if wanted:
             recall[query] = len(wanted & set(found[:10])) / len(wanted)
     worst = sorted(recall, key=lambda query: (recall[query], shop.catalog.query.ids[query]))[:3]
-    random, last = page.split("Worst queries")
+    page = page.split("<h3>Most improved")[0]
+    random, last = page.split("<h3>Worst queries")
     shown = [shop.catalog.query.ids.index(name) for name in re.findall(r'alt="query: (query-\d+)"', last)]
     assert shown == worst
     random = re.findall(r'alt="query: (query-\d+)"', random)
     assert len(random) == 3 and "query-011" not in random  # has no relevant listing
-    marks = {
-        kind: sum("item " + kind == attrs.get("class") for _, attrs in Page(page).tags)
-        for kind in ("relevant", "other", "missed")
-    }
+    marks = {kind: page.count(f'class="item {kind}"') for kind in ("relevant", "other", "missed")}
     expected = {"relevant": 0, "other": 0, "missed": 0}
     for query in [int(name[-3:]) for name in random] + worst:
         wanted = set(truth.relevant(query).tolist())
@@ -292,7 +325,7 @@ def test_random_and_worst_rows(shop):
     for query in worst:
         expected["missed"] += min(3, len(set(truth.relevant(query)) - set(ranking.item_rows[query][:10])))
     assert marks == expected
-    assert page_of(shop, report={**shop.config["report"], "seed": 1}) != page
+    assert page_of(shop, report={**shop.config["report"], "seed": 1}).split("<h3>Most improved")[0] != page
 
 
 def test_stage_is_chosen_by_the_config(shop):
@@ -348,26 +381,8 @@ def test_reading_describes_what_each_step_changed():
     assert score_table.reading([]) == "" == score_table.table([])
     table = score_table.table(scores)
     assert table.count("★ ") == 2 and "★ 58.20 <small>± 1.00</small>" in table  # one mark, one mention in the note
+    assert "Then whitening: +8.2 points" in table
     assert "–" in score_table.table([*scores, {"model": "x", "stage": "cosine", "mar@10_capped": None}])
-
-
-def test_charts_place_points_correctly():
-    chart = charts.curves("c", {"a<b": [(0, 0.0), (10, 5.0), (20, 10.0)]}, "x", "y")
-    Page(chart)
-    points = re.search(r'class="c0" d="M([^"]+)"', chart)[1].split("L")
-    (x0, y0), (x1, y1), (x2, y2) = [tuple(map(float, point.split())) for point in points]
-    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11) and y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
-    assert x0 == charts.LEFT and y0 == charts.HEIGHT - charts.BOTTOM and y2 == charts.TOP
-    powers = [(10**i, 10.0 ** (4 - i)) for i in range(4)]
-    log = charts.curves("c", {"a": [*powers, (9000, 0)]}, "x", "y", log=True)
-    xs = [float(point.split()[0]) for point in re.search(r'd="M([^"]+)"', log)[1].split("L")]
-    assert len(xs) == 4 and np.allclose(np.diff(xs), xs[1] - xs[0], atol=0.11)
-    for flat in ([(1, 0.0)], [(1, 3.0), (2, 3.0)], [(i, 1e-9 * i) for i in range(3000)]):
-        assert "nan" not in charts.curves("c", {"a": flat}, "x", "y").lower()
-    assert charts.curves("c", {"a": []}, "x", "y") == "" == charts.curves("c", {}, "x", "y")
-    bars = charts.bars("b", [0, 5, 1000] + [0] * 50 + [2], "x", "y")
-    Page(bars)
-    assert re.findall(r"<title>([^<]+)</title>", bars) == ["0: 0", "1: 5", "2: 1,000", "3+: 2"]
 
 
 def test_rows_picture_frames(shop, tmp_path):
@@ -386,47 +401,26 @@ def test_rows_picture_frames(shop, tmp_path):
         rows.query_row(shop.catalog, ranking, 0)
 
 
-def test_page_fits_phone_and_desktop_screens(shop, tmp_path):
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium, or brew install --cask chromium")
+def test_page_fits_phone_and_desktop_screens(shop):
     page_of(shop)
-    widths = (390, 1280)
-    frames = "".join(f'<iframe src="report.html" style="width:{w}px;height:900px;border:0"></iframe>' for w in widths)
-    (shop.folder / "frames.html").write_text(
-        f"<body>{frames}<pre></pre><script>onload = () => document.querySelector('pre').textContent = 'MEASURED ' + "
-        "[...document.querySelectorAll('iframe')].map(f => [f.contentWindow.innerWidth, "
-        "f.contentDocument.documentElement.scrollWidth, f.contentDocument.images.length, "
-        "[...f.contentDocument.images].filter(i => !i.naturalWidth).length]).join(' ')</script>"
+    measured = browser.evaluate(
+        shop.folder / "report.html",
+        "{inner: window.innerWidth, wide: document.documentElement.scrollWidth, pictures: document.images.length, "
+        "broken: [...document.images].filter(one => !one.naturalWidth).length, "
+        "styled: window.getComputedStyle(document.querySelector('.tile')).borderRadius, "
+        "line: window.getComputedStyle(document.querySelector('path.stroke-s1')).stroke, "
+        "text: parseFloat(window.getComputedStyle(document.querySelector('figure text')).fontSize), "
+        "seen: [...document.querySelectorAll('.strip')].slice(0, 3).map(strip => [...strip.children].filter(one => "
+        "one.getBoundingClientRect().right <= window.innerWidth).length), "
+        "scrolls: [...document.querySelectorAll('.scroll')].map(one => one.tabIndex), "
+        "shown: window.getComputedStyle(document.querySelector('.dot .shown')).visibility}",
     )
-    done = subprocess.run(
-        [
-            browser,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-sync",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--allow-file-access-from-files",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=1400,1000",
-            "--virtual-time-budget=5000",
-            "--dump-dom",
-            (shop.folder / "frames.html").as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    found = re.search(r"<pre>MEASURED ([\d,]+) ([\d,]+)<", done.stdout)
-    assert found, done.stdout[-500:] + done.stderr[-2000:]
-    for width, measured in zip(widths, found.groups(), strict=True):
-        inner, scroll, pictures, broken = map(int, measured.split(","))
-        assert inner == width and scroll <= inner
-        assert pictures > 30 and broken == 0
+    for width, found in zip((390, 1280), measured, strict=True):
+        assert found["inner"] == width and found["wide"] <= width
+        assert found["pictures"] > 30 and found["broken"] == 0
+        assert found["styled"] == "10px" and found["line"] in ("rgb(194, 87, 12)", "rgb(240, 162, 94)")
+        assert all(count >= 4 for count in found["seen"]) and 10 in found["seen"]  # all results, without scrolling
+        assert set(found["scrolls"]) == {0} and found["shown"] == "hidden"
 
 
 def test_the_conditions_of_a_search_are_explained_result_by_result(shop):
@@ -456,3 +450,79 @@ def test_conditions_of_single_queries_are_explained(shop):
         assert page.count(f'<th scope="col">excluded: colour: {colour}</th>') == 1
     wishes[0], words[1] = " ", "the same"
     assert "<h2>Conditions</h2>" not in page_of(shop, search=search, report={"rows": 20, "seed": 0, "stage": ""})
+
+
+def compared(shop, tmp_path, *more):
+    """Returns the page of the shop's run against one whose rankings put every relevant listing first."""
+    better = tmp_path / "better <b>"
+    shutil.copytree(shop.folder, better, ignore=shutil.ignore_patterns("better*", "browser_profile"))
+    shop.config["search"]["steps"] = ()
+    workdir.write_settings(shop.config, better)
+    for folder in (better / "rankings" / "trained").iterdir():
+        ranking = Ranking.load(folder)
+        rows = ranking.item_rows.copy()
+        for query in range(len(rows)):
+            wanted = shop.catalog.truth.relevant(query).tolist()
+            rows[query] = [*wanted, *(row for row in range(30) if row not in wanted)][: rows.shape[1]]
+        scores = np.tile(-np.arange(rows.shape[1], dtype=np.float32), (len(rows), 1))
+        Ranking(ranking.query_ids, rows, scores, ranking.gallery_sha256).save(folder)
+    door.main(["report", "--compare", str(shop.folder), str(better), f"--out={tmp_path / 'both.html'}", *more])
+    return (tmp_path / "both.html").read_text("utf-8")
+
+
+def test_two_runs_on_one_page(shop, tmp_path, capsys):
+    page = compared(shop, tmp_path)
+    out = capsys.readouterr().out
+    assert "the new side is better" in out and str(tmp_path / "both.html") in out
+    parsed = Page(page)
+    text = " ".join(parsed.words)
+    assert "<b>" not in "".join(re.findall("<h1>.*?</h1>", page)) and "better <b>" in text
+    assert {"script", "link"}.isdisjoint(tag for tag, _ in parsed.tags)
+    for words in (
+        "All queries, 11 of them",
+        "Report half",
+        "the new side is better",
+        "search.steps",
+        "Recall at k",
+        "Loss",
+        "1 min 15 s",
+        "Better by better <b>",
+    ):
+        assert words in text, words
+    assert f"Better by {shop.folder.name}" not in text  # no query is found better there
+    assert page.count('class="row"') == 3 and "100.00" in text
+    same = compared_with_itself(shop, tmp_path, capsys)
+    assert "is the same on both sides" in same and "every query has the same recall" in same
+    assert "Both runs have the same settings" in same
+
+
+def compared_with_itself(shop, tmp_path, capsys):
+    door.main(["report", "--compare", str(shop.folder), str(shop.folder), f"--out={tmp_path / 'same.html'}"])
+    return (tmp_path / "same.html").read_text("utf-8")
+
+
+def test_two_stages_of_one_run(shop, tmp_path):
+    both = [
+        "report",
+        "--compare",
+        str(shop.folder),
+        str(shop.folder),
+        "--stages",
+        "histogram/cosine",
+        "trained/whitening",
+    ]
+    door.main(both)
+    page = (shop.folder / f"compared_with_{shop.folder.name}.html").read_text("utf-8")
+    assert "Colour histogram, cosine" in page and "Trained network, whitening" in page
+    for words, match in (
+        ([*both, "--config=quickstart"], "no --config"),
+        ([*both, "--again"], "no --again"),
+        ([*both[:4], "--stages", "typo", "whitening"], "'typo'"),
+        (["report", "--stages", "a", "b"], "options of a comparison"),
+    ):
+        with pytest.raises(InputError, match=match):
+            given = door.parse(words)
+            report.main(given)
+    shop.catalog.truth = None
+    with pytest.raises(InputError, match="has no ground truth, so nothing can be compared"):
+        report.main(door.parse(both))

@@ -67,7 +67,7 @@ def decide(config, train, splits, titles):
 
 
 def shown(config, decisions, counted, titles):
-    """Returns what a reader needs to judge the decisions: an example title per word, and the guessed kinds.
+    """Returns what a reader needs to judge the decisions: an example per word, and the guessed kinds.
 
     Args:
       config: has the block mine.
@@ -76,7 +76,7 @@ def shown(config, decisions, counted, titles):
       titles: {name: titles}.
 
     Returns:
-      ({word: a title with it}, table of kinds or None if config.mine.kinds is off).
+      ({word: the first row of train whose title has it}, table of kinds or None if config.mine.kinds is off).
     """
     mine = config["mine"]
     guessed = None
@@ -86,7 +86,7 @@ def shown(config, decisions, counted, titles):
 
 
 def _examples(titles, decisions, base):
-    """Returns {word: the first title with it}, among the first titles of train."""
+    """Returns {word: the first row whose title has it}, among the first titles of train."""
     left = set(decisions.table["word"].to_list())
     found = {}
     for start in range(0, min(len(titles), EXAMPLE_TITLES), statistics.CHUNK):
@@ -101,7 +101,7 @@ def _examples(titles, decisions, base):
             .group_by("token")
             .agg(pl.col("title").min())
         )
-        found |= {word: chunk[row] for word, row in first.iter_rows()}
+        found |= {word: start + row for word, row in first.iter_rows()}
         left -= set(found)
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import pathlib
 from collections.abc import Callable
 
@@ -11,13 +10,14 @@ import numpy as np
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
 from retrieval_jax.files.arrays import load_npz
 from retrieval_jax.pages import charts
-from retrieval_jax.pages.parts import absent, choose, meter, percent, section
-from retrieval_jax.pages.rows import COLUMNS, item_html
+from retrieval_jax.pages.parts import Section, absent, choose, meter, percent
+from retrieval_jax.pages.rows import COLUMNS, item
+from retrieval_jax.pages.templates import render
 
-escape = html.escape
+MOST_FREQUENT, RAREST, PREDICTIONS = 24, 12, 8  # shown
 
 
-def mined_section(workdir: pathlib.Path, missing: str) -> str:
+def mined_section(workdir: pathlib.Path, missing: str) -> Section:
     """Returns the section about the mined vocabulary.
 
     Args:
@@ -26,11 +26,11 @@ def mined_section(workdir: pathlib.Path, missing: str) -> str:
     """
     file = workdir / "attributes" / "vocabulary.json"
     if not file.exists():
-        return section("Mined attributes", absent(f"there is no vocabulary; {missing}."))
+        return Section("Mined attributes", absent(f"there is no vocabulary; {missing}."))
     vocabulary = Vocabulary.load(file)
     counts = np.asarray(vocabulary.counts)
     if not len(counts):
-        return section("Mined attributes", absent(f"no word was seen more than {vocabulary.threshold} times."))
+        return Section("Mined attributes", absent(f"no word was seen more than {vocabulary.threshold} times."))
     order = np.argsort(-counts, kind="stable")
     targets = [_targets(workdir, split, vocabulary) for split in ("train", "val")]
     per_title = np.concatenate([np.diff(found[0]) for found in targets if found] or [np.zeros(0, np.int64)])
@@ -38,26 +38,22 @@ def mined_section(workdir: pathlib.Path, missing: str) -> str:
     drawn = charts.curves(
         "Titles per attribute, most frequent first", {"titles": ranked}, "rank of the attribute", "titles", log=True
     )
-    mean = ""
     if len(per_title):
         drawn += charts.bars("Attributes per title", np.bincount(per_title), "attributes of a title", "titles")
-        mean = f" On average a title has {per_title.mean():.2f} of them; {percent(per_title == 0)} have none."
-    top = "".join(
-        f'<li><span>{escape(vocabulary.tokens[i])}</span><small class="quiet">{counts[i]:,}</small>'
-        f"{meter(counts[i] / counts.max())}</li>"
-        for i in order[:24]
+    body = render(
+        "mined_attributes.html",
+        count=len(counts),
+        vocabulary=vocabulary,
+        mean=f"{per_title.mean():.2f}" if len(per_title) else "",
+        without=percent(per_title == 0) if len(per_title) else "",
+        charts=drawn,
+        top=[(vocabulary.tokens[i], int(counts[i]), meter(counts[i] / counts.max())) for i in order[:MOST_FREQUENT]],
+        rarest=", ".join(vocabulary.tokens[i] for i in order[::-1][:RAREST]),
     )
-    rarest = ", ".join(vocabulary.tokens[i] for i in order[::-1][:12])
-    return section(
-        "Mined attributes",
-        f"<p>{len(counts):,} attributes were seen more than {vocabulary.threshold:,} times in "
-        f'{vocabulary.num_titles:,} titles.{mean}</p><div class="charts">{drawn}</div>'
-        f'<h3>Most frequent</h3><ul class="top">{top}</ul>'
-        f'<p class="note">Rarest: {escape(rarest)}.</p>',
-    )
+    return Section("Mined attributes", body)
 
 
-def predicted_section(settings, workdir: pathlib.Path, catalog, picture: Callable, missing: str) -> str:
+def predicted_section(settings, workdir: pathlib.Path, catalog, picture: Callable, missing: str) -> Section:
     """Returns the section that compares predicted with mined attributes on listings of the val split.
 
     Args:
@@ -70,7 +66,7 @@ def predicted_section(settings, workdir: pathlib.Path, catalog, picture: Callabl
     title = "Predicted against mined attributes"
     file = workdir / "embeddings" / "trained" / "val_attributes.npz"
     if not file.exists() or not (workdir / "attributes" / "val.npz").exists() or catalog.val is None:
-        return section(
+        return Section(
             title,
             absent(
                 f"the val split has no predicted attributes with mined ones to compare: the task predicts none, or "
@@ -88,7 +84,7 @@ def predicted_section(settings, workdir: pathlib.Path, catalog, picture: Callabl
     mined = [targets[1][targets[0][row] : targets[0][row + 1]].tolist() for row in rows.tolist()]
     named = [i for i, labels in enumerate(mined) if labels]
     if not named:
-        return section(title, absent("no listing of the val split has a mined attribute."))
+        return Section(title, absent("no listing of the val split has a mined attribute."))
     depth = min(COLUMNS, label_ids.shape[1])
     first = percent([label_ids[i, 0] in mined[i] for i in named])
     covered = percent([np.isin(mined[i], label_ids[i, :depth]).mean() for i in named])
@@ -96,28 +92,13 @@ def predicted_section(settings, workdir: pathlib.Path, catalog, picture: Callabl
     largest = max(float(probabilities[chosen].max(initial=0)), 1e-9)
     cards = []
     for i in chosen:
-        shown = list(zip(label_ids[i, :8].tolist(), probabilities[i, :8].tolist(), strict=True))
-        predicted = "".join(_attribute(tokens[label], label in mined[i], p, p / largest) for label, p in shown)
-        real = "".join(_attribute(tokens[label], label in [label for label, _ in shown]) for label in mined[i])
-        item = item_html(catalog, "val", int(rows[i]), picture)
-        cards.append(
-            f'<div class="card">{item}<div class="lists">'
-            f'<div><h4>predicted</h4><ul class="labels">{predicted}</ul></div>'
-            f'<div><h4>mined</h4><ul class="labels">{real}</ul></div></div></div>'
-        )
-    return section(
-        title,
-        "<p>Randomly chosen listings of the val split, which is not used for training. The top prediction is in the "
-        f"title for {first} of {len(named):,} listings; the top {depth} cover {covered} of a title's attributes on "
-        "average. A tick marks agreement; bars show probability relative to the largest.</p>"
-        f'<div class="cards">{"".join(cards)}</div>',
-    )
-
-
-def _attribute(token: str, agrees: bool, probability: float | None = None, share: float = 0) -> str:
-    number = "" if probability is None else f'<small class="quiet">{probability:.2f}</small>{meter(share)}'
-    start = '<li class="agree">' if agrees else "<li>"
-    return f'{start}<span title="{escape(token)}">{"✓ " * agrees}{escape(token)}</span>{number}</li>'
+        shown = list(zip(label_ids[i, :PREDICTIONS].tolist(), probabilities[i, :PREDICTIONS].tolist(), strict=True))
+        predicted = [(tokens[label], label in mined[i], f"{p:.2f}", meter(p / largest)) for label, p in shown]
+        real = [(tokens[label], label in dict(shown), "", "") for label in mined[i]]
+        lists = {"predicted": predicted, "mined": real}
+        cards.append({"item": item(catalog, "val", int(rows[i]), picture), "lists": lists})
+    body = render("attribute_cards.html", first=first, listings=len(named), depth=depth, covered=covered, cards=cards)
+    return Section(title, body)
 
 
 def _targets(workdir, split, vocabulary):

@@ -1,75 +1,102 @@
-"""Charts of the report as inline SVG; colours come from the page's style, so they follow dark mode."""
+"""Charts of the pages: drawn by matplotlib as SVG, whose colours come from the style sheet and follow dark mode.
+
+What matplotlib writes is put in the page without ids, style attributes and references, so that several charts stand in
+one page and a strict Content-Security-Policy lets them. Nothing runs in the browser: what is under the pointer is shown
+by SVG's own titles.
+"""
 
 from __future__ import annotations
 
-import html
+import io
 import math
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
+from xml.etree import ElementTree
 
 import numpy as np
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-WIDTH, HEIGHT = 400, 240
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 12, 40
+from retrieval_jax.pages.templates import render
+
+WIDTH, HEIGHT = 400, 240  # px
 MAX_POINTS = 240
+SHOWN_MARKS = 30  # a curve of at most this many points has a mark with a title at each
+MAP_SIDE = 400
+NAME = 24  # characters of a row's name
+# Colours of the style sheet, by the ones that stand for them while matplotlib draws.
+_COLOURS = {f"#01020{i}": f"s{i}" for i in range(6)} | {"#010210": "line", "#010211": "muted", "#010212": "bar"}
+_BY_NAME = {name: colour for colour, name in _COLOURS.items()}
+_DASHES = ("-", (0, (7, 3)), (0, (2, 3)), (0, (9, 3, 2, 3)), (0, (4, 2)), (0, (5, 2)))
+_KEPT = {"d", "x", "y", "transform", "cx", "cy", "r", "width", "height", "viewBox"}
+_STYLES = {"stroke-width", "stroke-dasharray", "stroke-linejoin", "stroke-linecap", "text-anchor", "opacity"}
 
 
 def curves(
-    title: str, series: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, log: bool = False
-) -> str:
-    """Draws curves over common axes.
+    title: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    log: bool = False,
+    ends: bool = True,
+) -> Markup:
+    """Draws curves over common axes; those that are equal are drawn once, under all their names.
 
     Args:
       title: caption of the figure.
       series: {name: [(x, y), ...] ascending in x}, finite; more than 240 points are drawn as means of neighbours.
       x_label, y_label: axis labels.
       log: makes both axes logarithmic and leaves out points that are not positive.
+      ends: whether the legend has the last value of each curve.
 
     Returns:
       A <figure> element; "" if there is nothing to draw.
     """
-    series = {name: [(x, y) for x, y in points if not log or (x > 0 and y > 0)] for name, points in series.items()}
-    every = [point for points in series.values() for point in points]
-    if not every:
-        return ""
-    turn = math.log10 if log else float
-    whole = all(x == int(x) for x, _ in every)
-    x_ticks, x_low, x_high = _axis([turn(x) for x, _ in every], log, tight=True, whole=whole)
-    y_ticks, y_low, y_high = _axis([turn(y) for _, y in every], log)
-
-    def place_x(x):
-        return LEFT + (turn(x) - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
-
-    def place_y(y):
-        return HEIGHT - BOTTOM - (turn(y) - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [_frame(_named(place_x, x_ticks, log), _named(place_y, y_ticks, log), x_label, y_label)]
-    legend = []
-    for i, (name, points) in enumerate(series.items()):
-        if not points:
-            continue
-        color = f"c{i % 6}"
-        drawn = _thin(points, log)
-        path = "L".join(f"{place_x(x):.1f} {place_y(y):.1f}" for x, y in drawn)
-        parts.append(f'<path class="{color}" d="M{path}"/>')
-        if len(points) <= 30:
-            parts += [
-                f'<circle class="{color}" cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3">'
-                f"<title>{html.escape(name)}, {x:,g}: {y:,.4g}</title></circle>"
-                for x, y in points
-            ]
-        if len(series) > 1 or not log:
-            legend.append(
-                f'<li><svg viewBox="0 0 24 8" aria-hidden="true"><path class="{color}" d="M0 4H24"/></svg>'
-                f"{html.escape(name)} <b>{points[-1][1]:.4g}</b></li>"
-            )
+    together: dict[tuple, list[str]] = {}
+    for name, points in series.items():
+        if points := tuple((float(x), float(y)) for x, y in points if not log or (x > 0 and y > 0)):
+            together.setdefault(points, []).append(name)
+    if not together:
+        return Markup("")
+    figure, axes = _axes(x_label, y_label)
+    legend, marks = [], {}
+    for i, (points, names) in enumerate(together.items()):
+        colour, text = i % 6, " = ".join(names)
+        few = len(points) <= SHOWN_MARKS
+        xs, ys = zip(*_thin(points, log), strict=True)
+        axes.plot(
+            xs,
+            ys,
+            color=_BY_NAME[f"s{colour}"],
+            linestyle=_DASHES[colour],
+            linewidth=2,
+            marker="o" * few,
+            gid=f"marks-{i}",
+        )
+        marks[f"marks-{i}"] = [f"{text}, {x:,g}: {y:,.4g}" for x, y in points] if few else []
+        if len(together) > 1 or not log:
+            legend.append({"colour": colour, "name": text, "last": f"{points[-1][1]:.4g}" if ends else ""})
+    xs = [x for points in together for x, _ in points]
+    if log:
+        axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(numticks=8))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value, abs(value))))
+    else:
+        _linear(axes.xaxis, whole=all(x == int(x) for x in xs))
+        _linear(axes.yaxis)
+        axes.margins(x=0 if min(xs) < max(xs) else 0.05)
     summary = f"{title}: " + "; ".join(
-        f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in series.items() if points
+        f"{' = '.join(names)} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for points, names in together.items()
     )
-    foot = f'<ul class="legend">{"".join(legend)}</ul>' if legend else ""
-    return _figure(title, summary, parts, foot)
+    return _figure(title, summary, _svg(figure, marks), legend)
 
 
-def bars(title: str, heights: Sequence[int], x_label: str, y_label: str) -> str:
+def bars(title: str, heights: Sequence[int], x_label: str, y_label: str) -> Markup:
     """Draws a histogram of integers: `heights[i]` is the count of the value i.
 
     Args:
@@ -85,67 +112,175 @@ def bars(title: str, heights: Sequence[int], x_label: str, y_label: str) -> str:
     tail = int(heights[last + 1 :].sum())
     shown = np.append(heights[: last + 1], tail) if tail else heights[: last + 1]
     names = [str(i) for i in range(last + 1)] + ([f"{last + 1}+"] if tail else [])
-    y_ticks, _, y_high = _axis([0.0, float(shown.max())], False)
-    wide = (WIDTH - LEFT - RIGHT) / len(shown)
-
-    def place_y(y):
-        return HEIGHT - BOTTOM - y / y_high * (HEIGHT - TOP - BOTTOM)
-
+    figure, axes = _axes(x_label, y_label, vertical=False)
+    titles = {}
+    for i, bar in enumerate(axes.bar(range(len(shown)), shown, width=0.9, color=_BY_NAME["bar"])):
+        bar.set_gid(f"bar-{i}")
+        titles[f"bar-{i}"] = f"{names[i]}: {shown[i]:,}"
     every = math.ceil(len(shown) / 12)
-    x_marks = [(LEFT + (i + 0.5) * wide, names[i]) for i in range(0, len(shown), every)]
-    parts = [_frame(x_marks, _named(place_y, y_ticks), x_label, y_label, vertical=False)]
-    parts += [
-        f'<rect class="bar" x="{LEFT + i * wide + 1:.1f}" y="{place_y(h):.1f}" width="{max(wide - 2, 1):.1f}" '
-        f'height="{HEIGHT - BOTTOM - place_y(h):.1f}"><title>{names[i]}: {h:,}</title></rect>'
-        for i, h in enumerate(shown.tolist())
+    axes.set_xticks(range(0, len(shown), every), names[::every])
+    axes.margins(x=0.01)
+    _linear(axes.yaxis)
+    return _figure(title, f"{title}: most often {int(np.argmax(shown))}", _svg(figure, {}, titles), [])
+
+
+def intervals(title: str, rows: Sequence[tuple[str, float, float, float, str]], x_label: str) -> Markup:
+    """Draws values with their intervals, a line per row.
+
+    Args:
+      title: caption of the figure.
+      rows: (name, value, low, high, title of the mark), top to bottom.
+      x_label: label of the axis of values.
+
+    Returns:
+      A <figure> element; "" without rows.
+    """
+    if not rows:
+        return Markup("")
+    figure, axes = _axes(x_label, "", height=70 + 18 * len(rows), left=128)
+    marks = {}
+    for i, (_, value, low, high, text) in enumerate(rows):
+        axes.plot([low, high], [i, i], color=_BY_NAME["bar"], linewidth=5, solid_capstyle="butt")
+        axes.plot([value], [i], color=_BY_NAME["s0"], marker="o", linestyle="none", gid=f"marks-{i}")
+        marks[f"marks-{i}"] = [text]
+    # Names are put in afterwards: matplotlib would read $...$ as mathematics, and lacks the letters of many languages.
+    axes.set_yticks(range(len(rows)), [f"name-{i}" for i in range(len(rows))])
+    names = {f"name-{i}": name if len(name) <= NAME else name[: NAME - 1] + "…" for i, (name, *_) in enumerate(rows)}
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    _linear(axes.xaxis)
+    summary = f"{title}: " + "; ".join(text for *_, text in rows)
+    return _figure(title, summary, _svg(figure, marks, names=names), [])
+
+
+def picture_map(title: str, points: np.ndarray, shown: Sequence[Mapping], groups: Sequence[str], note: str) -> Markup:
+    """Draws pictures as points of a plane; the one under the pointer is shown beside it, with its title.
+
+    Args:
+      title: caption of the figure.
+      points: [n, 2] places.
+      shown: n dicts: picture (a data URI, "" for none) and title.
+      groups: n names, a colour each; those after the five most frequent share one.
+      note: what is to be seen, for those who do not see it.
+
+    Returns:
+      A <figure> element; "" without points.
+    """
+    if not len(points):
+        return Markup("")
+    names, counts = np.unique(np.asarray(groups), return_counts=True)
+    frequent = names[np.argsort(-counts, kind="stable")][:5].tolist()
+    legend = [{"colour": i, "name": name, "last": ""} for i, name in enumerate(frequent)] if len(names) > 1 else []
+    if len(names) > 5:
+        legend.append({"colour": 5, "name": "others", "last": ""})
+    low, high = points.min(0), points.max(0)
+    places = 10 + (points - low) / np.where(high > low, high - low, 1) * (MAP_SIDE - 20)
+    dots = [
+        {
+            "x": f"{x:.1f}",
+            "y": f"{MAP_SIDE - y:.1f}",
+            "colour": frequent.index(group) if group in frequent else 5,
+            "lines": textwrap.wrap(one["title"], 20, max_lines=4, placeholder="…"),
+            **one,
+        }
+        for (x, y), one, group in zip(places.tolist(), shown, groups, strict=True)
     ]
-    return _figure(title, f"{title}: most often {int(np.argmax(shown))}", parts, "")
-
-
-def _figure(title, summary, parts, foot) -> str:
-    return (
-        f'<figure><figcaption>{html.escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{html.escape(summary)}">{"".join(parts)}</svg>{foot}</figure>'
+    svg = render("map.html", dots=dots, side=MAP_SIDE)
+    return render(
+        "chart.html", title=title, summary=note, svg=svg, legend=legend, size=(MAP_SIDE + 150, MAP_SIDE), kind="map"
     )
 
 
-def _frame(x_marks, y_marks, x_label, y_label, vertical=True) -> str:
-    """Returns grid lines, tick labels and axis labels."""
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    parts = []
-    for x, text in x_marks:
-        if vertical:
-            parts.append(f'<line class="grid" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{bottom}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{text}</text>')
-    for y, text in y_marks:
-        parts.append(f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    parts.append(f'<line class="axis" x1="{LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
-    middle = (TOP + bottom) / 2
-    parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x_label)}</text>')
-    parts.append(
-        f'<text x="11" y="{middle}" text-anchor="middle" transform="rotate(-90 11 {middle})">'
-        f"{html.escape(y_label)}</text>"
+# ---------------------------------------------------------------------------------------------------------- the drawing
+
+
+def _axes(x_label: str, y_label: str, vertical: bool = True, height: int = HEIGHT, left: int = 50):
+    """Returns a figure and its axes, with lines of the grid; `vertical` has those across as well."""
+    with rc_context({"font.size": 9}):
+        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+        axes = figure.add_axes((left / WIDTH, 42 / height, 1 - (left + 14) / WIDTH, 1 - 54 / height))
+    figure.patch.set_visible(False)
+    axes.patch.set_visible(False)
+    axes.set(xlabel=x_label, ylabel=y_label, axisbelow=True)
+    axes.grid(color=_BY_NAME["line"], linewidth=1, axis="both" if vertical else "y")
+    axes.tick_params(length=0, pad=5)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set(color=_BY_NAME["muted"], linewidth=1)
+    return figure, axes
+
+
+def _linear(axis, whole: bool = False) -> None:
+    axis.set_major_locator(MaxNLocator(nbins=5, steps=(1, 2, 2.5, 5, 10), integer=whole))
+    largest = max(map(abs, axis.get_view_interval()))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value, largest)))
+
+
+def _figure(title: str, summary: str, svg: tuple[Markup, tuple[int, int]], legend: Sequence[Mapping]) -> Markup:
+    return render("chart.html", title=title, summary=summary, svg=svg[0], size=svg[1], legend=legend, kind="chart")
+
+
+def _svg(
+    figure: Figure, marks: Mapping[str, Sequence[str]], titles: Mapping[str, str] | None = None, names: Mapping = {}
+):
+    """Returns the inside of a figure's <svg>, and its width and height.
+
+    Args:
+      figure: the figure.
+      marks: {gid of a line: titles of its marks}.
+      titles: {gid of anything else: its title}.
+      names: {text: what is shown in its place}.
+    """
+    content, titles = io.BytesIO(), titles or {}
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "charts", "path.simplify": False}):
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    root = ElementTree.fromstring(content.getvalue())
+    for place in root.iter():
+        place.tag = place.tag.rpartition("}")[2]
+        place.text = names.get(place.text, place.text)
+    named = {place.get("id"): place for place in root.iter() if place.get("id")}
+    for name, texts in marks.items():
+        points = [(use.get("x"), use.get("y")) for use in named[name].iter("use")]
+        style = next((use.get("style", "") for use in named[name].iter("use")), "")
+        for x, y, text in zip(*zip(*points, strict=True), texts, strict=True) if texts else ():
+            circle = ElementTree.SubElement(named[name], "circle", {"cx": x, "cy": y, "r": "3", "style": style})
+            ElementTree.SubElement(circle, "title").text = text
+    for name, text in titles.items():
+        ElementTree.SubElement(named[name], "title").text = text
+    _strip(root)
+    return Markup("".join(ElementTree.tostring(child, "unicode") for child in root)), tuple(
+        round(72 * inches) for inches in figure.get_size_inches()
     )
-    return "".join(parts)
 
 
-def _axis(values, log, tight=False, whole=False):
-    """Returns ticks in data units and the ends of an axis, the latter as logarithms on a logarithmic axis."""
-    low, high = min(values), max(values)
-    if log:
-        low, high = math.floor(low + 1e-9), max(math.ceil(high - 1e-9), math.floor(low) + 1)
-        return [10.0**e for e in range(low, high + 1)], low, high
-    if high - low < 1e-12 * max(1.0, abs(high)):
-        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
-    step = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= 5)
-    if whole:
-        step = max(1.0, math.ceil(step))
-    if not tight:
-        low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    first = math.ceil(low / step - 1e-9)
-    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)], low, high
+def _strip(parent: ElementTree.Element) -> None:
+    """Removes what a page cannot hold twice or its policy refuses, in place; colours become classes."""
+    for child in list(parent):
+        if child.tag in ("defs", "use", "metadata"):
+            parent.remove(child)
+            continue
+        _strip(child)
+        style = dict(pair.split(":", 1) for pair in child.get("style", "").replace(" ", "").split(";") if ":" in pair)
+        classes = [f"{what}-{_COLOURS[style[what]]}" for what in ("stroke", "fill") if style.get(what) in _COLOURS]
+        attributes = {name: _round(child.get(name)) for name in child.keys() if name in _KEPT}
+        attributes |= {name: value for name, value in style.items() if name in _STYLES}
+        if child.tag == "path" and "fill-" not in " ".join(classes):
+            attributes["fill"] = "none"
+        if child.tag == "circle":
+            attributes.pop("stroke-dasharray", None)
+        if classes:
+            attributes["class"] = " ".join(classes)
+        child.attrib.clear()
+        child.attrib.update(attributes)
+        child.tail = None
+        if child.tag == "g" and not attributes:
+            child.text = None
+            if not len(child):
+                parent.remove(child)
+
+
+def _round(text: str) -> str:
+    """Returns an attribute with its numbers rounded to tenths of a pixel."""
+    return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), " ".join(text.split()))
 
 
 def _thin(points, log):
@@ -157,11 +292,6 @@ def _thin(points, log):
         return [points[i] for i in keep]
     groups = np.array_split(np.asarray(points, dtype=np.float64), MAX_POINTS)
     return [tuple(group.mean(axis=0)) for group in groups]
-
-
-def _named(place, ticks, log=False):
-    """Returns (position, text) of ticks, with one unit for all of them; on a logarithmic axis each has its own."""
-    return [(place(tick), _short(tick, abs(tick) if log else max(map(abs, ticks)))) for tick in ticks]
 
 
 def _short(value: float, largest: float) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retrieval_jax.pages.parts import escape, section
+from markupsafe import Markup
+
+from retrieval_jax.pages import parts
 from retrieval_jax.pages.score_table import label
 from retrieval_jax.scoring import edits
 
@@ -20,7 +22,7 @@ _NAMES = {
 _MOST = 12  # slices of one kind in the page; metrics.json has all
 
 
-def sections(found: Mapping[str, Any]) -> list[str]:
+def sections(found: Mapping[str, Any]) -> list[parts.Section]:
     """Returns the section of edits; nothing where queries are not edits.
 
     Args:
@@ -30,31 +32,23 @@ def sections(found: Mapping[str, Any]) -> list[str]:
         return []
     last, names, random = found["stages"][-1], found["names"], found.get("chance", {})
     sentence = edits.sentence(found["counts"])
-    parts = [
-        f"<p>{escape(sentence[0].upper() + sentence[1:])}.</p>",
-        _table(
-            ("Model", "Stage"),
-            [
-                *(((label(row["model"]), label(row["stage"])), row) for row in found["stages"]),
-                (("Random order", ""), random),
-            ],
-            names,
-        ),
+    stages = [(f"{label(row['model'])}, {label(row['stage'])}", row) for row in found["stages"]]
+    body = [
+        parts.reading(f"{sentence[0].upper()}{sentence[1:]}."),
+        _table("Model and stage", [*stages, ("Random order", random)], names),
     ]
     for kind, slices in last.get("slices", {}).items():
         if 1 < len(slices) <= _MOST:
-            title = f"{label(last['model'])}, {label(last['stage'])}, by {kind}"
-            parts.append(f"<h3>{escape(title)}</h3>")
+            body.append(parts.heading(f"{label(last['model'])}, {label(last['stage'])}, by {kind}"))
             by_chance = random.get("slices", {}).get(kind, {})
             lines = [
-                ((name, text), row)
+                (text, row)
                 for name in slices
-                for text, row in (("", slices[name]), ("random order", by_chance.get(name)))
+                for text, row in ((name, slices[name]), (f"{name}, random order", by_chance.get(name)))
                 if row
             ]
-            parts.append(_table((kind, ""), lines, names))
-    parts.append(f'<p class="note">{escape(_note(found))}</p>')
-    return [section("Edits", "\n".join(parts))]
+            body.append(_table(kind, lines, names))
+    return [parts.Section("Edits", parts.joined(*body, parts.note(_note(found))))]
 
 
 def score_name(name: str) -> str:
@@ -63,23 +57,19 @@ def score_name(name: str) -> str:
     return f"{_NAMES.get(what) or what.replace('_', ' ', 1)} @{depth}"
 
 
-def _table(heads: Sequence[str], rows: Sequence[tuple[Sequence[str], Mapping]], names: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    head += "".join(f'<th scope="col" class="number">{escape(score_name(name))}</th>' for name in names)
-    lines = "".join(
-        "<tr>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        + "".join(f'<td class="number">{_percent(row.get(name), row.get(f"{name}_se"))}</td>' for name in names)
-        + "</tr>"
-        for cells, row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+def _table(first: str, rows: Sequence[tuple[str, Mapping]], names: Sequence[str]) -> Markup:
+    cells = [[name, *(_percent(row.get(one), row.get(f"{one}_se")) for one in names)] for name, row in rows]
+    return parts.table([first, *map(score_name, names)], cells, "Scores of edits", numbers=range(1, len(names) + 1))
 
 
-def _percent(value: float | None, error: float | None) -> str:
+def _percent(value: float | None, error: float | None) -> str | Markup:
     if value is None:
         return "–"
-    return f"{100 * value:.2f}" + ("" if error is None else f" <small>± {100 * error:.2f}</small>")
+    return (
+        f"{100 * value:.2f}"
+        if error is None
+        else Markup("{:.2f} <small>± {:.2f}</small>").format(100 * value, 100 * error)
+    )
 
 
 def _note(found: Mapping[str, Any]) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 
-from retrieval_jax.pages.parts import section
+from retrieval_jax.pages import parts
 
-escape = html.escape
 STATES = {"matched": "yes", "predicted": "predicted", "relaxed": "no (relaxed)", "unmet": "no", "unknown": "unknown"}
 EXCLUDED = {
     "matched": "not excluded",
@@ -17,28 +15,25 @@ EXCLUDED = {
 }
 
 
-def explained_section(conditions: str, found: Sequence[tuple[str, Sequence[tuple[str, Sequence[Mapping]]]]]) -> str:
-    """Returns the section; "" where there were no conditions.
+def sections(
+    conditions: str, found: Sequence[tuple[str, Sequence[tuple[str, Sequence[Mapping]]]]]
+) -> list[parts.Section]:
+    """Returns the section; nothing where there were no conditions.
 
     Args:
       conditions: what was asked for, as a sentence.
       found: per query its id and its results, best first: id and the reasons, as JSON (`index.attribute.reasons`).
     """
-    parts = [f'<p class="reading">{escape(conditions)}.</p>']
+    body = [parts.reading(f"{conditions}.")]
     for query, results in found:
+        body.append(parts.heading(query))
         if not results:
-            parts.append(f'<h3>{escape(query)}</h3><p class="quiet">No listing meets what is required.</p>')
+            body.append(parts.note("No listing meets what is required."))
             continue
-        head = "".join(f'<th scope="col">{escape(_title(reason))}</th>' for reason in results[0][1])
-        lines = "".join(
-            f"<tr><td>{escape(name)}</td>{''.join(f'<td>{escape(_state(one))}</td>' for one in reasons)}</tr>"
-            for name, reasons in results
-        )
-        parts.append(
-            f'<h3>{escape(query)}</h3><div class="scroll"><table><thead><tr><th scope="col">Listing</th>{head}</tr>'
-            f"</thead><tbody>{lines}</tbody></table></div>"
-        )
-    return section("Conditions", "\n".join(parts)) if conditions else ""
+        head = ["Listing", *(_title(reason) for reason in results[0][1])]
+        rows = [[name, *map(_state, reasons)] for name, reasons in results]
+        body.append(parts.table(head, rows, f"Conditions, {query}"))
+    return [parts.Section("Conditions", parts.joined(*body))] if conditions else []
 
 
 def _title(reason: Mapping) -> str:

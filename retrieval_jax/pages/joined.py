@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 
-from retrieval_jax.pages import score_table
-from retrieval_jax.pages.parts import section
+from retrieval_jax.pages import parts, score_table
 
 SHOWN = 5  # results per query
-escape = html.escape
+NOTE = "A share is what a member gave to the score of a result: its weight times its part, over the sum of these."
 
 
-def joined_section(
+def sections(
     weights: Mapping[str, float],
     why: str,
     found: Sequence[tuple[str, Sequence[dict]]],
     name_of: Callable[[int], str],
-) -> str:
+) -> list[parts.Section]:
     """Returns the section.
 
     Args:
@@ -27,23 +25,14 @@ def joined_section(
       name_of: returns the name of a row of the gallery.
     """
     listed = ", ".join(f"{score_table.label(name)} {weight:.2f}" for name, weight in weights.items())
-    text = f"Weights: {listed}" + (f"; {why}" if why else "") + "."
-    head = "".join(f'<th scope="col" class="number">{escape(score_table.label(name))}</th>' for name in weights)
-    lines = []
+    body, rows, first = [parts.reading(f"Weights: {listed}" + (f"; {why}" if why else "") + ".")], [], []
     for query, results in found:
+        first.append(len(rows))
         for place, result in enumerate(results):
-            cells = "".join(f'<td class="number">{100 * result["parts"][name]["share"]:.0f} %</td>' for name in weights)
-            asked = escape(query) if not place else ""
-            first = ' class="first"' if not place and lines else ""
-            lines.append(
-                f"<tr{first}><td>{asked}</td><td>{place + 1}. {escape(name_of(result['row']))}</td>{cells}</tr>"
-            )
-    table = (
-        '<div class="scroll"><table><thead><tr><th scope="col">Query</th><th scope="col">Result</th>'
-        f"{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-        if lines
-        else ""
-    )
-    note = "A share is what a member gave to the score of a result: its weight times its part, over the sum of these."
-    return section("Joined rankings", f'<p class="reading">{escape(text)}</p>{table}<p class="note">{note}</p>')
+            shares = (f"{100 * result['parts'][name]['share']:.0f} %" for name in weights)
+            rows.append([query if not place else "", f"{place + 1}. {name_of(result['row'])}", *shares])
+    if rows:
+        head = ["Query", "Result", *map(score_table.label, weights)]
+        numbers = range(2, len(head))
+        body.append(parts.table(head, rows, "Shares of the members", numbers=numbers, words=(1,), first=first[1:]))
+    return [parts.Section("Joined rankings", parts.joined(*body, parts.note(NOTE)))]

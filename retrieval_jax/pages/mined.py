@@ -1,28 +1,23 @@
-"""The page that shows what mining decided and how to overrule it: one self-contained HTML file."""
+"""The page that shows what mining decided and how to overrule it: one self-contained HTML file.
 
-import html
-from collections.abc import Mapping, Sequence
+Its script searches and sorts the tables, and collects the lines of what is overruled by a click; without it, the tables
+and the lines are there all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
+from markupsafe import Markup
 
 from retrieval_jax.attributes.choosing import Decisions
+from retrieval_jax.pages import parts, templates
 
-SHOWN = 400  # rows per section; decisions.csv has them all
-escape = html.escape
-
-_STYLE = """
-:root { --paper: #fff; --ink: #1b1f24; --quiet: #5b6470; --line: #dfe3e8; --card: #f6f7f9; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #14171b; --ink: #e8eaed; --quiet: #a2abb6; --line: #343a43; --card: #1d2127; } }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
-main { max-width: 1220px; margin: 0 auto; padding: 28px 20px 56px; }
-h2 { font-size: 20px; margin: 40px 0 6px; padding-top: 14px; border-top: 1px solid var(--line); }
-p { max-width: 96ch; } .quiet, th { color: var(--quiet); } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 14px 5px 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: baseline; }
-td.number { text-align: right; } td.title { max-width: 44ch; color: var(--quiet); overflow-wrap: anywhere; }
-code { background: var(--card); padding: 1px 5px; border-radius: 4px; white-space: pre; } b { font-weight: 600; }
-"""
+SHOWN = 1000  # rows per section; decisions.csv has them all
+PICTURED = 40  # rows per section with a picture
+EXAMPLE = 160  # characters of a title
+FOOTER = "Written by retrieval_jax.mine. This page loads nothing from elsewhere."
 
 # (heading, explanation, decision, rules, line that overrules it: {} is the word)
 _SECTIONS = (
@@ -67,6 +62,7 @@ def page(
     threshold: int,
     switches: Sequence[str],
     examples: Mapping[str, str],
+    pictures: Mapping[str, str] | None = None,
     kinds: pl.DataFrame | None = None,
 ) -> str:
     """Returns the page as HTML.
@@ -77,77 +73,78 @@ def page(
       threshold: config.mine.threshold.
       switches: names of the switches that were on.
       examples: {word: a title that contains it}.
+      pictures: {word: the picture of that listing, as a data URI}, of some words; see `pictured`.
       kinds: frame (word, kind, score) from `kinds.guess`, or None.
 
     Returns:
       HTML; all words and titles are escaped, nothing external is loaded, and the same input gives the same bytes.
     """
-    table = decisions.table
     kind_of = {word: f"{kind} {score:.2f}" for word, kind, score in kinds.rows()} if kinds is not None else {}
-    body = [
-        "<h1>Mined attributes</h1>",
-        f"<p>{len(decisions.tokens):,} attributes from {num_titles:,} titles; another {decisions.rarer:,} words were "
-        f"seen {threshold:,} times or less and are not attributes. Switches on: "
-        f"{escape(', '.join(switches) or 'none')}.</p>",
-        "<p>To overrule a decision, copy the line shown next to it into a file such as <code>overrules.csv</code>, "
-        "name the file in <code>config.mine.overrules</code> and mine in a new work directory; if only the file has "
-        "changed, <code>mine --again</code> is enough. The lines are <code>keep,word</code>, <code>drop,word</code>, "
-        "<code>split,word</code> (undoes a merge or a phrase) and <code>merge,word,target</code>. All decisions are in "
-        "<code>decisions.csv</code>.</p>",
-        _counts(table),
-    ]
+    header = templates.render(
+        "mined_header.html",
+        attributes=len(decisions.tokens),
+        titles=num_titles,
+        rarer=decisions.rarer,
+        threshold=threshold,
+        switches=", ".join(switches) or "none",
+    )
+    sections = [parts.Section("Decisions", _counts(decisions.table))]
+    for heading, text, decision, line, rows in _chosen(decisions.table):
+        cut = f"the {SHOWN:,} most frequent of {len(rows):,}" if len(rows) > SHOWN else f"{len(rows):,} of them"
+        body = _table(heading, rows.head(SHOWN), decision, line, examples, pictures or {}, kind_of)
+        sections.append(parts.Section(heading, parts.joined(parts.note(f"{text} Shown: {cut}."), body)))
+    return templates.page("Mined attributes", header, sections, FOOTER, "mined.js")
+
+
+def pictured(decisions: Decisions) -> list[str]:
+    """Returns the words whose example is shown with its picture: the most frequent of every section."""
+    return list(
+        dict.fromkeys(word for *_, rows in _chosen(decisions.table) for word in rows["word"].head(PICTURED).to_list())
+    )
+
+
+def _chosen(table: pl.DataFrame) -> Iterator[tuple[str, str, str | None, str, pl.DataFrame]]:
+    """Yields heading, explanation, decision, line and rows, most frequent first, of every section that has some."""
     for heading, text, decision, rules, line in _SECTIONS:
         rows = table.filter(pl.col("rule").is_in(rules) if rules else ~pl.col("rule").is_in(["overrules"]))
         rows = rows.filter(pl.col("decision") == decision) if decision else rows
-        if not len(rows):
-            continue
-        rows = rows.sort("occurrences", "word", descending=[True, False])
-        cut = f" The {SHOWN} most frequent of {len(rows):,}." if len(rows) > SHOWN else f" {len(rows):,} of them."
-        body.append(f"<h2>{heading}</h2><p class='quiet'>{text}{cut}</p>")
-        head = [
-            "word",
-            *(["counts as"] if decision == "merged" else []),
-            "seen",
-            "in titles",
-            "why",
-            *(["kind"] if kind_of else []),
-            "a title",
-            *(["to overrule"] if line else []),
-        ]
-        body.append("<div class='scroll'><table><tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>")
-        for word, made, _, target, why, occurrences, titles in rows.head(SHOWN).rows():
-            cells = [f"<td><b>{escape(word)}</b>{'' if decision else ' ' + made}</td>"]
-            if decision == "merged":
-                cells.append(f"<td>{escape(target)}</td>")
-            cells += [f"<td class='number'>{number:,}</td>" for number in (occurrences, titles)]
-            cells.append(f"<td>{escape(why)}</td>")
-            if kind_of:
-                cells.append(f"<td>{escape(kind_of.get(word, ''))}</td>")
-            example = examples.get(word, "")
-            example = example[:160] + ("…" if len(example) > 160 else "")
-            cells.append(f"<td class='title'>{escape(example)}</td>")
-            if line:
-                cells.append(f"<td><code>{escape(line.format(_cell(word)))}</code></td>")
-            body.append("<tr>" + "".join(cells) + "</tr>")
-        body.append("</table></div>")
-    return (
-        "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
-        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>Mined attributes</title>\n<style>{_STYLE}</style>\n</head>\n<body><main>\n"
-        + "\n".join(body)
-        + "\n</main></body>\n</html>\n"
-    )
+        if len(rows):
+            yield heading, text, decision, line, rows.sort("occurrences", "word", descending=[True, False])
 
 
-def _counts(table: pl.DataFrame) -> str:
+def _table(
+    heading: str,
+    rows: pl.DataFrame,
+    decision: str | None,
+    line: str,
+    examples: Mapping[str, str],
+    pictures: Mapping[str, str],
+    kind_of: Mapping[str, str],
+) -> Markup:
+    merged = decision == "merged"
+    head = ["word", *(["counts as"] if merged else []), "seen", "in titles", "why", *(["kind"] if kind_of else [])]
+    head += ["a title", *(["to overrule"] if line else [])]
+    cells = []
+    for word, made, _, target, why, occurrences, titles in rows.rows():
+        name = Markup("<b>{}</b>{}").format(word, "" if decision else f" {made}")
+        if word in pictures:
+            name = Markup('<img class="thumb" src="{}" alt="">').format(pictures[word]) + name
+        row = [name, *([target] if merged else []), f"{occurrences:,}", f"{titles:,}", why]
+        row += [kind_of.get(word, "")] if kind_of else []
+        example = examples.get(word, "")
+        row.append(example[:EXAMPLE] + ("…" if len(example) > EXAMPLE else ""))
+        row += [Markup("<code>{}</code>").format(line.format(_cell(word)))] if line else []
+        cells.append(row)
+    numbers = [place for place, name in enumerate(head) if name in ("seen", "in titles")]
+    words = [place for place, name in enumerate(head) if name in ("why", "a title")]
+    return parts.table(head, cells, heading, numbers=numbers, words=words)
+
+
+def _counts(table: pl.DataFrame) -> Markup:
     """Returns the table of how many words each switch decided on."""
     rows = table.group_by("rule", "decision").agg(pl.len(), pl.col("occurrences").sum()).sort("rule", "decision")
-    cells = "".join(
-        f"<tr><td>{rule}</td><td>{decision}</td><td class='number'>{number:,}</td><td class='number'>{seen:,}</td></tr>"
-        for rule, decision, number, seen in rows.rows()
-    )
-    return "<table><tr><th>decided by</th><th>decision</th><th>words</th><th>seen</th></tr>" + cells + "</table>"
+    cells = [[rule, decision, f"{number:,}", f"{seen:,}"] for rule, decision, number, seen in rows.rows()]
+    return parts.table(["decided by", "decision", "words", "seen"], cells, "Decisions", numbers=(2, 3))
 
 
 def _cell(word: str) -> str:

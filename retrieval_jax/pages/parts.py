@@ -1,28 +1,95 @@
-"""Building blocks of the report page: sections, meters, percentages, random choices."""
+"""Building blocks of the pages: sections, tables, meters, percentages, random choices."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 
-escape = html.escape
-
-
-def section(title: str, body: str) -> str:
-    """Returns a section of the page; the body is HTML."""
-    return f"<section><h2>{escape(title)}</h2>\n{body}\n</section>"
+from retrieval_jax.pages.templates import render
 
 
-def absent(sentence: str) -> str:
+class Section(NamedTuple):
+    """A section of a page.
+
+    Attributes:
+      title: its heading, and its name in the navigation.
+      body: HTML.
+    """
+
+    title: str
+    body: Markup
+
+    @property
+    def place(self) -> str:
+        """The section's id in the page, such as "training-curves"."""
+        return re.sub("[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+def joined(*parts: str | Markup) -> Markup:
+    """Returns the body of a section: its parts, one below the other; text is escaped, what is empty left out."""
+    return Markup("\n").join(part for part in parts if part)
+
+
+def absent(sentence: str) -> Markup:
     """Returns the paragraph that stands in for a section without data."""
-    return f'<p class="quiet">Not shown: {escape(sentence)}</p>'
+    return Markup('<p class="muted">Not shown: {}</p>').format(sentence)
 
 
-def meter(share: float) -> str:
+def reading(sentence: str) -> Markup:
+    """Returns the paragraph that says what a table or chart shows; "" for ""."""
+    return Markup('<p class="reading">{}</p>').format(sentence) if sentence else Markup("")
+
+
+def note(sentence: str) -> Markup:
+    """Returns a paragraph in small print; "" for ""."""
+    return Markup('<p class="note">{}</p>').format(sentence) if sentence else Markup("")
+
+
+def heading(title: str) -> Markup:
+    """Returns a heading within a section."""
+    return Markup("<h3>{}</h3>").format(title)
+
+
+def side_by_side(*charts: Markup) -> Markup:
+    """Returns charts, as many side by side as there is room for."""
+    return Markup('<div class="charts">{}</div>').format(Markup("").join(charts))
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str | Markup]],
+    label: str,
+    *,
+    numbers: Collection[int] = (),
+    words: Collection[int] = (),
+    best: Collection[tuple[int, int]] = (),
+    first: Collection[int] = (),
+) -> Markup:
+    """Returns a table that scrolls sideways on narrow screens.
+
+    Args:
+      head: names of the columns.
+      rows: texts of the cells, which are escaped unless they are `Markup`; the first cell names the row.
+      label: what the table is of, for screen readers.
+      numbers: columns that are aligned to the right.
+      words: columns whose text may wrap.
+      best: (row, column) of cells to mark.
+      first: rows with a line above them.
+    """
+    return render("table.html", head=head, rows=rows, label=label, numbers=numbers, words=words, best=best, first=first)
+
+
+def meter(share: float) -> Markup:
     """Returns a bar filled to a share of its width."""
-    return f'<div class="meter"><i style="width:{100 * min(max(share, 0), 1):.1f}%"></i></div>'
+    width = f"{100 * min(max(share, 0), 1):.1f}"
+    return Markup(
+        '<svg class="meter" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect width="{}" height="4"/></svg>'
+    ).format(width)
 
 
 def choose(rows: Sequence[int], count: int, seed: int) -> list[int]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
+from retrieval_jax.pages.templates import render
 from retrieval_jax.scoring.ranking import Ranking, Truth
 
 COLUMNS = 10
@@ -20,7 +21,7 @@ EDITS = (
     "Each query is the picture of a listing, which is never a result, and the words beneath it. Under a result stand "
     "the field that the words edit, with a tick where its value is as asked, and the fields that should stay."
 )
-escape = html.escape
+MISSED = 3  # relevant listings shown that were not found
 
 
 def rows_picture(
@@ -90,115 +91,132 @@ def relevant_rows(ranking: Ranking, truth: Truth | None, rows: Sequence[int]) ->
     }
 
 
-def row_html(
+def rows(made: Sequence[dict]) -> Markup:
+    """Returns rows of a query and its results, from `row`."""
+    return render("rows.html", rows=made)
+
+
+def row(
     catalog,
     ranking: Ranking,
-    row: int,
+    place: int,
     relevant: set[int] | None,
-    with_missed: bool,
     picture: Callable,
+    *,
+    with_missed: bool = False,
     changes: Callable[[int, int], Sequence[tuple[str, str, bool]]] | None = None,
-) -> str:
+    label: str = "",
+    others: Sequence[tuple[str, Ranking]] = (),
+) -> dict:
     """Returns one query with its best results and, on request, the relevant listings missing from them.
 
     Args:
       catalog: `Catalog` of the ranking.
       ranking: the ranking.
-      row: row of the ranking.
+      place: row of the ranking.
       relevant: the query's relevant gallery rows; None marks nothing.
-      with_missed: adds up to three relevant listings that were missed, with their ranks.
       picture: (split name, row) -> data URI.
+      with_missed: adds up to three relevant listings that were missed, with their ranks.
       changes: (row of the ranking, gallery row) -> what the result changed and kept (see `scoring.edits.notes`); None
         where queries are not edits.
+      label: what stands above the results; "" for nothing.
+      others: further rankings of the same queries and gallery, with their labels, whose results are shown below.
+
+    Returns:
+      What `rows` shows.
     """
-    found = [item for item in ranking.item_rows[row][:COLUMNS].tolist() if item >= 0]
-    items = []
-    for rank, item in enumerate(found):
-        kind = "" if relevant is None else "relevant" if item in relevant else "other"
-        note = f"rank {rank + 1}, score {ranking.scores[row][rank]:.4f}"
-        changed = () if changes is None else changes(row, item)
-        items.append(item_html(catalog, "gallery", item, picture, kind, note, changed=changed))
-    missed = ""
-    left_out = sorted(relevant - set(found)) if with_missed and relevant else []
+    strips = [
+        {"label": label, "few": False, "entries": results(catalog, ranking, place, relevant, picture, changes)},
+        *(
+            {"label": name, "few": False, "entries": results(catalog, other, place, relevant, picture, changes)}
+            for name, other in others
+        ),
+    ]
+    found = {item for item in ranking.item_rows[place][:COLUMNS].tolist() if item >= 0}
+    left_out = sorted(relevant - found) if with_missed and relevant else []
     if left_out:
-        ranks = {item: rank + 1 for rank, item in enumerate(ranking.item_rows[row].tolist())}
+        ranks = {item: rank + 1 for rank, item in enumerate(ranking.item_rows[place].tolist())}
         left_out.sort(key=lambda item: ranks.get(item, ranking.k + 1))
-        cells = "".join(
-            item_html(
-                catalog,
-                "gallery",
-                item,
-                picture,
-                "missed",
-                f"at rank {ranks[item]}" if item in ranks else f"beyond rank {ranking.k}",
-                note_shown=True,
-            )
-            for item in left_out[:3]
-        )
-        missed = (
-            f'<div class="note">Missed: {len(left_out)} of {len(relevant)} relevant</div>'
-            f'<div class="strip few">{cells}</div>'
-        )
-    hits = "" if relevant is None else f"{sum(item in relevant for item in found)} of {len(relevant)} found"
-    query = item_html(catalog, "query", query_row(catalog, ranking, row), picture, "query", hits, note_shown=True)
-    return f'<div class="row">{query}<div><div class="strip">{"".join(items)}</div>{missed}</div></div>'
+        places = [(one, f"at rank {ranks[one]}" if one in ranks else f"beyond rank {ranking.k}") for one in left_out]
+        entries = [
+            item(catalog, "gallery", one, picture, "missed", note, note_shown=True) for one, note in places[:MISSED]
+        ]
+        text = f"Missed: {len(left_out)} of {len(relevant)} relevant"
+        strips.append({"label": text, "few": True, "entries": entries})
+    hits = "" if relevant is None else f"{sum(one in relevant for one in found)} of {len(relevant)} found"
+    query = item(catalog, "query", query_row(catalog, ranking, place), picture, "query", hits, note_shown=True)
+    return {"query": query, "strips": strips}
 
 
-def item_html(
+def results(
+    catalog, ranking: Ranking, place: int, relevant: set[int] | None, picture: Callable, changes: Callable | None = None
+) -> list[dict]:
+    """Returns the best results of a query as items; see `row`."""
+    items = []
+    for rank, found in enumerate(ranking.item_rows[place][:COLUMNS].tolist()):
+        if found >= 0:
+            kind = "" if relevant is None else "relevant" if found in relevant else "other"
+            note = f"rank {rank + 1}, score {ranking.scores[place][rank]:.4f}"
+            changed = () if changes is None else changes(place, found)
+            items.append(item(catalog, "gallery", found, picture, kind, note, changed=changed))
+    return items
+
+
+def item(
     catalog,
     split_name: str,
-    row: int,
+    place: int,
     picture: Callable,
     kind: str = "",
     note: str = "",
     note_shown: bool = False,
     changed: Sequence[tuple[str, str, bool]] = (),
-) -> str:
+) -> dict:
     """Returns one picture with its title, or with its category and id if the split has no titles; the text alone of
     a listing or typed query without a picture.
 
     Args:
       catalog: `Catalog` that holds the listing.
       split_name: split of the listing.
-      row: its row in the split.
+      place: its row in the split.
       picture: (split name, row) -> data URI, "" where the split has no pictures.
       kind: "query", "relevant", "other" (not relevant), "missed" or "" (no mark): sets frame, badge and alt text.
       note: shown in the tooltip, and under the picture if `note_shown`.
       note_shown: see note.
       changed: what the listing changed and kept, as (kind, text, whether it is as asked); shown under the picture.
+
+    Returns:
+      What pictures.html shows.
     """
     split = catalog.split(split_name)
-    identity, category, title = str(split.ids[row]), "", _title(split, row)
-    if split.categories is not None and split.categories.shape[1] and split.categories[row, -1] >= 0:
-        category = str(catalog.category_names[-1][split.categories[row, -1]])
-    name = title or category or _shorten(identity)
+    identity, category, title = str(split.ids[place]), "", _title(split, place)
+    if split.categories is not None and split.categories.shape[1] and split.categories[place, -1] >= 0:
+        category = str(catalog.category_names[-1][split.categories[place, -1]])
     under = ([category] if title else [_shorten(identity)] if category else []) + ([note] if note_shown else [])
-    tooltip = "\n".join(text for text in (title, category, identity, note) if text)
     badge, spoken = {
         "relevant": ("✓", "relevant: "),
         "other": ("✗", "not relevant: "),
         "missed": ("✓", "missed: "),
         "query": ("query", "query: "),
     }.get(kind, ("", ""))
-    mark = f'<span class="badge" aria-hidden="true">{badge}</span>' if badge else ""
-    lines = "".join(f'<span class="sub">{escape(text)}</span>' for text in under if text)
-    lines += "".join(_change_html(*one) for one in changed)
-    name_class = "name" if title or category else "name id"
     if kind == "query" and WORDS in split.columns:
         spoken = "query, this picture with the change: "
-    changes = "".join(f"; {_spoken(*one)}" for one in changed)
-    source, described = picture(split_name, row), escape(spoken + (title or category or identity) + changes)
-    image = f'<img src="{source}" alt="{described}">' if source else f'<span class="words">{described}</span>'
-    return (
-        f'<div class="item {kind}" title="{escape(tooltip)}"><div class="frame">{image}</div>{mark}'
-        f'<span class="{name_class}">{escape(name)}</span>{lines}</div>'
-    )
+    return {
+        "kind": kind,
+        "tooltip": "\n".join(text for text in (title, category, identity, note) if text),
+        "picture": picture(split_name, place),
+        "spoken": spoken + (title or category or identity) + "".join(f"; {_spoken(*one)}" for one in changed),
+        "badge": badge,
+        "named": bool(title or category),
+        "name": title or category or _shorten(identity),
+        "under": [text for text in under if text],
+        "changed": [(good, _change(*one[:2], good)) for *one, good in changed],
+    }
 
 
-def _change_html(kind: str, text: str, good: bool) -> str:
+def _change(kind: str, text: str, good: bool) -> str:
     """Returns a line under a result: the edited field with a tick or a cross, or a field that was kept or not."""
-    mark = ("✓ " if good else "✗ ") if kind == "edited" else ("kept " if good else "other ")
-    return f'<span class="sub {"yes" if good else "no"}">{mark}{escape(text)}</span>'
+    return (("✓ " if good else "✗ ") if kind == "edited" else ("kept " if good else "other ")) + text
 
 
 def _spoken(kind: str, text: str, good: bool) -> str:

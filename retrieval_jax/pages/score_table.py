@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from retrieval_jax.pages import parts
 
 NAMES = {
     "histogram": "Colour histogram",
@@ -20,7 +23,6 @@ NAMES = {
     "whitening_by_parts": "whitening by parts",
 }
 MAIN = ("ensemble", "trained")  # the model that a report is about: the first of these, else the last of the run
-escape = html.escape
 
 
 def label(name: str) -> str:
@@ -63,7 +65,7 @@ def best_stage(scores: Sequence[dict], names: Sequence[str] = ()) -> dict | None
     return max(own, key=lambda stage: stage[key], default=None)
 
 
-def table(scores: Sequence[dict], chance: dict[str, float] | None = None, names: Sequence[str] = ()) -> str:
+def table(scores: Sequence[dict], chance: dict[str, float] | None = None, names: Sequence[str] = ()) -> Markup:
     """Returns the score table, a row per model and stage with the best of each column marked, and its summary.
 
     Args:
@@ -76,7 +78,7 @@ def table(scores: Sequence[dict], chance: dict[str, float] | None = None, names:
       HTML; "" without scores.
     """
     if not scores:
-        return ""
+        return Markup("")
     key, columns = (
         headline(scores, names),
         [(metric_name(name), [_value(stage, name) for stage in scores]) for name in names],
@@ -87,22 +89,22 @@ def table(scores: Sequence[dict], chance: dict[str, float] | None = None, names:
             columns.append((metric_name(name), [_value(stage, name) for stage in scores]))
     if any(stage.get("report", {}).get(key) is not None for stage in scores):
         columns.append((f"{metric_name(key)}, report half", [_value(stage.get("report", {}), key) for stage in scores]))
-    lines = []
+    cells, best = [], set()
     for i, stage in enumerate(scores):
-        cells = "".join(
-            _cell(*values[i], max((value for value, _ in values if value is not None), default=None))
-            for _, values in columns
-        )
-        first = ' class="first"' if i and scores[i - 1]["model"] != stage["model"] else ""
-        names = "".join(f"<td>{escape(label(stage[key]))}</td>" for key in ("model", "stage"))
-        lines.append(f"<tr{first}>{names}{cells}</tr>")
-    head = "".join(f'<th scope="col" class="number">{escape(name)}</th>' for name, _ in columns)
+        cells.append([_name(stage), *(_cell(*values[i]) for _, values in columns)])
+    for place, (_, values) in enumerate(columns, 1):
+        top = max((value for value, _ in values if value is not None), default=None)
+        best |= {(i, place) for i, (value, _) in enumerate(values) if value is not None and value == top}
+    for i, place in best:
+        cells[i][place] = Markup("★ ") + cells[i][place]
     by_chance = ", ".join(f"{metric_name(name)} {100 * value:.1f} %" for name, value in (chance or {}).items())
     note = _note(scores) + (f" A gallery in random order would score {by_chance}." if by_chance else "")
-    return (
-        '<div class="scroll"><table><thead><tr><th scope="col">Model</th><th scope="col">Stage</th>'
-        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>\n"
-        f'<p class="reading">{escape(reading(scores, names))}</p>\n<p class="note">{escape(note)}</p>'
+    first = [i for i in range(1, len(scores)) if scores[i - 1]["model"] != scores[i]["model"]]
+    head, numbers = ["Model and stage", *(name for name, _ in columns)], range(1, len(columns) + 1)
+    return parts.joined(
+        parts.table(head, cells, "Scores", numbers=numbers, best=best, first=first),
+        parts.reading(reading(scores, names)),
+        parts.note(note),
     )
 
 
@@ -150,12 +152,15 @@ def _value(entry: dict, name: str):
     return entry.get(name), entry.get(f"{name}_se")
 
 
-def _cell(value, error, best) -> str:
+def _name(stage: dict) -> Markup:
+    return Markup("{} <small>{}</small>").format(label(stage["model"]), label(stage["stage"]))
+
+
+def _cell(value, error) -> Markup:
     if value is None:
-        return '<td class="number">–</td>'
-    spread = "" if error is None else f" <small>± {100 * error:.2f}</small>"
-    top = value == best
-    return f'<td class="number{" best" * top}">{"★ " * top}{100 * value:.2f}{spread}</td>'
+        return Markup("–")
+    spread = "" if error is None else Markup(" <small>± {:.2f}</small>").format(100 * error)
+    return Markup("{:.2f}{}").format(100 * value, spread)
 
 
 def _note(scores) -> str:

@@ -64,6 +64,34 @@ class _Edits(TypedDict):
     similarity_not_measured: NotRequired[str]
 
 
+class _Example(TypedDict):
+    """Two pictures that are nearly the same."""
+
+    query: NotRequired[str]
+    train: NotRequired[str]
+    gallery: str
+    difference: float
+
+
+class _Duplicates(TypedDict):
+    """How many listings of a split have a near-duplicate in the gallery, or why that is unknown."""
+
+    not_checked: NotRequired[str]
+    listings: NotRequired[documents.Count]
+    compared: NotRequired[documents.Count]
+    found: NotRequired[documents.Count]
+    relevant: NotRequired[documents.Count]
+    examples: NotRequired[list[_Example]]
+
+
+class _NearDuplicates(TypedDict):
+    """Near-duplicates across splits, see `evaluate.near_duplicates`."""
+
+    not_checked: NotRequired[str]
+    query: NotRequired[_Duplicates]
+    train: NotRequired[_Duplicates]
+
+
 class _File(TypedDict):
     """metrics.json."""
 
@@ -72,6 +100,7 @@ class _File(TypedDict):
     chance: NotRequired[dict[str, float]]
     attributes: NotRequired[dict[str, _Attributes]]
     edits: NotRequired[_Edits]
+    near_duplicates: NotRequired[_NearDuplicates]
 
 
 def stages(workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -153,4 +182,24 @@ def edits(workdir: str | os.PathLike) -> dict[str, Any]:
         for name in row.keys() - _EditStage.__annotations__.keys():
             if not isinstance(row[name], (int, float, type(None))):
                 raise InputError(f"{file}: {name!r} of the edits of {row['stage']} is not a number: {_REMEDY}")
+    return found
+
+
+def near_duplicates(workdir: str | os.PathLike) -> dict[str, Any]:
+    """Returns what is known of near-duplicate pictures across splits; empty where they were not looked for.
+
+    Args:
+      workdir: the work directory.
+
+    Raises:
+      InputError: metrics.json is damaged.
+    """
+    file = pathlib.Path(workdir) / "metrics.json"
+    found = documents.read(file, _File, remedy=_REMEDY).get("near_duplicates", {}) if file.exists() else {}
+    if "not_checked" in found:
+        return {}
+    for split in ("query", "train"):
+        needed = {"listings", "compared", "found", "examples"} - found.get(split, {"not_checked": ""}).keys()
+        if needed and "not_checked" not in found.get(split, {"not_checked": ""}):
+            raise InputError(f"{file}: near_duplicates of {split} has no {sorted(needed)[0]!r}: {_REMEDY}")
     return found

@@ -61,6 +61,26 @@ def _stage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="run even though the result is complete and unchanged")
 
 
+def _report(parser: argparse.ArgumentParser) -> None:
+    _stage(parser)
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=paths.expanded,
+        metavar=("OLD", "NEW"),
+        help="write a page of two runs instead: work directories of one catalogue, the baseline first",
+    )
+    parser.add_argument(
+        "--stages",
+        nargs=2,
+        metavar=("OLD", "NEW"),
+        help="of --compare: stage or model/stage of each; by default the last",
+    )
+    parser.add_argument(
+        "--out", type=paths.expanded, help="of --compare: page to write; by default NEW/compared_with_<OLD>.html"
+    )
+
+
 def _train(parser: argparse.ArgumentParser) -> None:
     _stage(parser)
     _profile(parser)
@@ -263,9 +283,9 @@ VERBS = {
         (_QUICKSTART, f"{_QUICKSTART} --config.evaluate.ks='(1, 5, 10)'"),
     ),
     "report": Verb(
-        "writes the report, one HTML page",
-        _stage,
-        (_QUICKSTART, f"{_QUICKSTART} --config.report.rows=24 --workdir=runs/mine"),
+        "writes the report, one HTML page; of one run, or of two that are compared",
+        _report,
+        (_QUICKSTART, "--compare runs/old runs/new"),
     ),
     "configs": Verb(
         "lists the experiments that come with the package, with hardware and expected score",

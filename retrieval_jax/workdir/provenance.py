@@ -1,10 +1,12 @@
 """Where a result came from: commit, versions and machine. Imports none of the libraries whose versions it reports."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
 import pathlib
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -114,6 +116,22 @@ def cpu_seconds() -> float:
     """Returns the CPU time used so far by this process and the children it waited for."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def forget_peak_memory() -> None:
+    """Starts `peak_memory_bytes` anew, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_bytes() -> int | None:
+    """Returns the most memory that this process held since `forget_peak_memory`, mapped files included; None where
+    the system does not say."""
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return 1024 * int(found[1]) if found else None
 
 
 def is_first_process() -> bool:

@@ -58,8 +58,7 @@ def prepare(config, folder):
         file, cannot be written, or lies at a URL that cannot be read.
     """
     checks.check(config)
-    chosen = sides.of(config)
-    folder = as_path(folder)
+    chosen, folder = sides.of(config), as_path(folder)
     if url := remote.url(folder):
         print(f"work directory: {url}, worked on in {folder}", flush=True)
         for each in (
@@ -230,6 +229,7 @@ def run_stage(config, folder, verb: str, function, data: Data | None = None) -> 
             remote.push(folder)  # so that the stale records there do not count while their files are overwritten
             remote.keep_pushing(folder)
         start, cpu_start = time.monotonic(), provenance.cpu_seconds()
+        provenance.forget_peak_memory()
         try:
             summary = function(config, folder)
         except BaseException:  # push now: an exiting Python starts no threads, and looking up addresses needs them
@@ -349,6 +349,7 @@ def record(
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
         "sessions": sessions,
+        "peak_memory_bytes": provenance.peak_memory_bytes(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
         "commit": provenance.commit(),
         "hardware": provenance.hardware(),

@@ -39,6 +39,7 @@ class _Record(TypedDict):
     outputs: dict[str, documents.Count | None]
     seconds: float
     cpu_seconds: float
+    peak_memory_bytes: NotRequired[documents.Count | None]
     finished: str
     commit: str | None
     hardware: dict[str, Any]

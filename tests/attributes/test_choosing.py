@@ -253,7 +253,7 @@ def test_page_is_escaped_and_shows_how_to_overrule():
     made = _decide()
     evil = "<script>alert(1)</script>"
     text = mined_page.page(made, num_titles=240, threshold=5, switches=["phrases"], examples={"running shoes": evil})
-    assert "<script" not in text and "&lt;script&gt;" in text and "http:" not in text
+    assert text.count("<script") == 1 and "&lt;script&gt;alert" in text and "http:" not in text
     assert "<code>split,running shoes</code>" in text and "<code>keep,stainless</code>" in text
     assert text == mined_page.page(
         made, num_titles=240, threshold=5, switches=["phrases"], examples={"running shoes": evil}

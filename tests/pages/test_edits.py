@@ -61,7 +61,7 @@ def test_the_section_has_every_score_by_kind(made):
     folder, text, _ = made
     found = written.edits(folder)
     assert page.sections({}) == [] and found["counts"]["scored"] == 4
-    section = page.sections(found)[0]
+    section = page.sections(found)[0].body
     assert section in text
     for words in (
         "4 of 7 edits are scored",

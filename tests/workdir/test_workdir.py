@@ -197,6 +197,7 @@ def test_records_and_run_json(tmp_path):
     record = workdir.read_record(tmp_path, "search")
     assert record["outputs"] == {"rankings/part-0": 6} and record["summary"] == {"verb": "search"}
     assert record["seconds"] >= 0 and record["cpu_seconds"] >= 0
+    assert record["peak_memory_bytes"] is None or record["peak_memory_bytes"] > 10_000_000
     run = json.loads((tmp_path / "run.json").read_text())
     assert set(run["stages"]) == set(workdir.VERBS)
     assert {"commit", "versions", "total_seconds", "total_cpu_seconds"} <= set(run)
