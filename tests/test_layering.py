@@ -230,6 +230,28 @@ ROOMS = {
         "retrieval_jax.scoring",
     },
 }
+ROOMS |= {
+    # The search page and its API: it embeds queries as the bridge does, and searches what search has written.
+    "server": {
+        "cv2",
+        "fastapi",
+        "prometheus_client",
+        "pydantic",
+        "simplejpeg",
+        "starlette",
+        "uvicorn",
+        "retrieval_jax.attributes.vocabulary",
+        "retrieval_jax.data",
+        "retrieval_jax.embeddings",
+        "retrieval_jax.exported",
+        "retrieval_jax.files",
+        "retrieval_jax.index",
+        "retrieval_jax.inference",
+        "retrieval_jax.postprocess",
+        "retrieval_jax.scoring.ranking",
+        "retrieval_jax.workdir",
+    },
+}
 # A verb: anything but other verbs and the libraries that one room alone imports.
 ONE_ROOM = {"flax", "orbax", "faiss", "pymilvus"}
 ROOMS |= {

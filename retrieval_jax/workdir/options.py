@@ -165,6 +165,23 @@ def _export(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        action="append",
+        type=paths.expanded,
+        metavar="FOLDER",
+        help="of a finished run, or of an exported model; may be repeated",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
+    parser.add_argument("--port", type=int, default=8000, help="0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--token_file", type=paths.expanded, metavar="FILE", help="holds the token that every request must have"
+    )
+    parser.add_argument("--lazy", action="store_true", help="load a run when it is first asked for, not at the start")
+
+
 def _init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", type=paths.expanded, help="the products: CSV, TSV, JSON Lines or Parquet")
     parser.add_argument(
@@ -334,5 +351,10 @@ VERBS = {
             "--workdir=runs/quickstart --out=served/quickstart",
             "--workdir=runs/quickstart/checkpoint_scores/best --out=served/best --platforms cuda",
         ),
+    ),
+    "serve": Verb(
+        "serves runs and exported models: a search page and a JSON API",
+        _serve,
+        ("--workdir=runs/quickstart", "--workdir=runs/new --workdir=runs/old --port=8080 --lazy"),
     ),
 }
