@@ -41,10 +41,13 @@ def main(given) -> None:
             f"{SHORTEST_TOKEN} characters, or leave --host out"
         )
     served = runs.Runs(given.workdir, _log)
+    listener = listening.listen(given.host, given.port)
     if not given.lazy:
         served.load()
-    hosts = guard.LOCAL if local else ()
-    listening.run(app.make(served, token=token, hosts=hosts, log=_log), given.host, given.port)
+    name = f"[{given.host}]" if ":" in given.host else given.host
+    print(f"serve: http://{name}:{listener.getsockname()[1]}/", flush=True)
+    service = app.make(served, token=token, hosts=guard.LOCAL if local else (), log=_log)
+    listening.server(service).run(sockets=[listener])
 
 
 def _log(event: dict) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,40 +42,40 @@ def served(run: Run) -> Served:
 
 def listing(run: str, version: Loaded, row: int) -> Listing:
     """Returns a listing, given its row of the gallery."""
-    name = version.gallery.embeddings.ids[row]
-    return Listing(
-        id=name,
-        run=run,
-        title=version.gallery.title(row),
-        attributes=version.gallery.attributes(row),
-        picture=_address(run, name),
-    )
+    gallery, name = version.gallery, version.gallery.embeddings.ids[row]
+    (attributes,) = gallery.attributes([row])
+    address = _address(run, name)
+    return Listing(id=name, run=run, title=gallery.title(row), attributes=attributes, picture=address)
 
 
-def result(run: str, version: Loaded, hit: searching.Hit) -> Result:
-    """Returns a result with its reasons."""
-    found = listing(run, version, hit.row)
-    reasons = [
-        Reason(
-            kind=reason.kind,
-            text=str(reason.clause),
-            state=reason.state,
-            values=list(reason.values),
-            probability=reason.probability,
+def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[Result]:
+    """Returns results with their reasons, best first."""
+    out, names = [], ("similarity", "weight", "share")
+    gallery, rows = version.gallery, [hit.row for hit in hits]
+    for hit, attributes in zip(hits, gallery.attributes(rows), strict=True):
+        reasons = [
+            Reason(
+                kind=reason.kind,
+                text=str(reason.clause),
+                state=reason.state,
+                values=list(reason.values),
+                probability=reason.probability,
+            )
+            for reason in hit.reasons
+        ]
+        parts = {name: Part(**dict(zip(names, part, strict=True))) for name, part in hit.parts.items()}
+        name = gallery.embeddings.ids[hit.row]
+        result = Result(
+            id=name,
+            place=hit.place,
+            score=hit.score,
+            title=gallery.title(hit.row),
+            attributes=attributes,
+            picture=_address(run, name),
+            why=Why(reasons=reasons, parts=parts, moved=hit.moved),
         )
-        for reason in hit.reasons
-    ]
-    names = ("similarity", "weight", "share")
-    parts = {name: Part(**dict(zip(names, part, strict=True))) for name, part in hit.parts.items()}
-    return Result(
-        id=found.id,
-        place=hit.place,
-        score=hit.score,
-        title=found.title,
-        attributes=found.attributes,
-        picture=found.picture,
-        why=Why(reasons=reasons, parts=parts, moved=hit.moved),
-    )
+        out.append(result)
+    return out
 
 
 def predicted(table: attribute.Table, found: list[tuple[str, str, float]]) -> list[Predicted]:

@@ -164,8 +164,10 @@ def make(
             return Response(status_code=304, headers=headers)
         return Response(data, media_type="image/jpeg", headers=headers)
 
-    @app.post("/v1/search", responses=PROBLEMS, openapi_extra=bodies.described(Search, upload=True))
-    async def search(request: Request) -> Found:
+    @app.post(
+        "/v1/search", response_model=Found, responses=PROBLEMS, openapi_extra=bodies.described(Search, upload=True)
+    )
+    async def search(request: Request) -> Response:
         """Searches by a picture, words, conditions, other listings, or any mix of them."""
         given, data = await bodies.search(request)
         if given.offset + given.k > MOST_RESULTS:
@@ -199,7 +201,7 @@ def make(
             tuple(left_out),
         )  # fmt: skip
         answer = await asyncio.wrap_future(searcher.submit((gallery, stage), query))
-        return Found(
+        found = Found(
             search=str(uuid.uuid4()),
             run=one.name,
             stage=stage.name,
@@ -210,8 +212,9 @@ def make(
             matches=answer.matches,
             note=answer.note,
             predicted=predicted,
-            results=[answers.result(one.name, version, hit) for hit in answer.hits],
+            results=answers.results(one.name, version, answer.hits),
         )
+        return Response(found.model_dump_json(), media_type="application/json")  # the framework would check it again
 
     @app.post("/v1/judgements", responses=PROBLEMS, openapi_extra=bodies.described(Judgement))
     async def judge(request: Request) -> Recorded:

@@ -7,7 +7,7 @@ import functools
 import os
 import pathlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -66,21 +66,23 @@ class Gallery:
         """Returns the title of a listing, "" without one."""
         return "" if self.split.titles is None else str(self.split.titles[int(self.rows[row])])
 
-    def attributes(self, row: int) -> dict[str, list[dict]]:
-        """Returns {field: its values of a listing, {"value", "probability"}}; of numbers {"value": number}."""
-        out: dict[str, list[dict]] = {}
-        ((_, values, chances),) = self.table.values_of(np.array([row]))
-        above = {int(self.table.parent[value]) for value in values.tolist()}
-        for place, value in enumerate(values.tolist()):
-            if value not in above:  # a parent says less than its child
-                chance = 1.0 if chances is None else float(chances[place])
-                field = self.table.fields[int(self.table.field_of[value])]
-                out.setdefault(field, []).append({"value": self.table.names[value], "probability": chance})
-        for number, field in enumerate(self.table.numbers):
-            found = float(self.table.columns[number].array[row, 0])
-            if not np.isnan(found):
-                out[field] = [{"value": round(found, 6), "probability": 1.0}]
-        return out
+    def attributes(self, rows: Sequence[int]) -> list[dict[str, list[dict]]]:
+        """Returns {field: its values, {"value", "probability"}} of listings [n]; a number is a single value."""
+        table, found = self.table, {}
+        for row, values, chances in table.values_of(np.unique(np.asarray(rows, np.int64))):
+            out: dict[str, list[dict]] = {}
+            known = [1.0] * len(values) if chances is None else chances.tolist()
+            above = set(table.parent[values].tolist())  # a parent says less than its child
+            fields = table.field_of[values].tolist()
+            for value, field, chance in zip(values.tolist(), fields, known, strict=True):
+                if value not in above:
+                    one = {"value": table.names[value], "probability": float(chance)}
+                    out.setdefault(table.fields[field], []).append(one)
+            for number, field in enumerate(table.numbers):
+                if not np.isnan(value := float(table.columns[number].array[row, 0])):
+                    out[field] = [{"value": round(value, 6), "probability": 1.0}]
+            found[row] = out
+        return [found[int(row)] for row in rows]
 
     def vectors(self, stage: Stage) -> Embeddings:
         """Returns the unit vectors of a stage, made when they are first needed."""
@@ -162,7 +164,7 @@ def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gall
     catalog = loading.load(config["data"])
     split, place = catalog.split("gallery"), _embedded(folder, config)
     check(folder, config)
-    if not (place / "embeddings.json").exists():
+    if networks.is_exported(folder) and not _is_of(made, split, place):
         _embed(split, made, place)
     embeddings = Embeddings.load(place, verify=True)
     made.check(embeddings, folder)
@@ -180,6 +182,14 @@ def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gall
 def _embedded(folder: pathlib.Path, config: Mapping) -> pathlib.Path:
     name = "served" if networks.is_exported(folder) else sides.of(config)["gallery"].folder
     return folder / "embeddings" / name / "gallery"
+
+
+def _is_of(made: networks.Networks, split: Split, place: pathlib.Path) -> bool:
+    """Returns whether the gallery of an exported model is embedded: by it, and these listings."""
+    if not (place / "embeddings.json").exists():
+        return False
+    stored = Embeddings.load(place)
+    return stored.meta.get("space") == made.space and list(stored.ids) == list(split.ids)
 
 
 def _embed(split: Split, made: networks.Networks, place: pathlib.Path) -> None:

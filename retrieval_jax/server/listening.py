@@ -32,24 +32,21 @@ class Protocol(H11Protocol):
             self.transport.close()
 
 
-def run(service: Any, host: str, port: int) -> None:
-    """Serves until SIGINT or SIGTERM.
-
-    Args:
-      service: ASGI application.
-      host: address to listen on.
-      port: TCP port; 0 for a free one.
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens on an address; 0 is a free port.
 
     Raises:
       InputError: the port is taken, or the address is not this machine's.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         raise InputError(f"cannot listen on {host}:{port} ({error}): give another --port or --host") from error
-    shown = f"[{host}]" if ":" in host else host
-    print(f"serve: http://{shown}:{listener.getsockname()[1]}/", flush=True)
+
+
+def server(service: Any) -> uvicorn.Server:
+    """Returns the server of an ASGI application; `server(...).run(sockets=[listen(...)])` ends at SIGINT or SIGTERM."""
     settings = uvicorn.Config(
         service,
         http=Protocol,
@@ -65,4 +62,4 @@ def run(service: Any, host: str, port: int) -> None:
         timeout_graceful_shutdown=CLOSING_SECONDS,
         h11_max_incomplete_event_size=32 * 1024,
     )
-    uvicorn.Server(settings).run(sockets=[listener])
+    return uvicorn.Server(settings)

@@ -2,6 +2,7 @@
 
 import io
 
+import jax
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -16,16 +17,18 @@ from retrieval_jax.server import app, runs
 @pytest.fixture(scope="package")
 def finished(tmp_path_factory):
     """The work directory of a run of 20 listings, searched by cosine, whitening and re-ranking."""
+    jax.config.update("jax_disable_most_optimizations", True)  # its programs run briefly
     convnext.VARIANTS["tiny test"] = tiny.TINY
     folder, config = tmp_path_factory.mktemp("runs") / "tiny", tiny.tiny_config()
     folder.mkdir()
     config.train.epochs = 1.0
-    config.embed.models = ("trained",)
+    config.train.evaluations, config.embed.models = (), ("trained",)
     (folder / "config.json").write_text(config.to_json())
     for verb in (mine, train, embed, search):
         verb.run(config, folder)
     yield folder
     del convnext.VARIANTS["tiny test"]
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="package")
