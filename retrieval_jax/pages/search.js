@@ -120,7 +120,8 @@ async function search(offset = 0) {
 function facets() {
   const words = new URLSearchParams({ top: "12" });
   if (asked.run) words.set("run", asked.run);
-  if (Object.keys(asked.conditions).length) words.set("conditions", JSON.stringify(asked.conditions));
+  const { conditions } = shown[0].answer; // with those among the words
+  if (Object.keys(conditions).length) words.set("conditions", JSON.stringify(conditions));
   return call(`/v1/facets?${words}`).catch(() => null);
 }
 
@@ -180,9 +181,11 @@ function card(result, answer, side, other) {
     made.classList.toggle("first_seen", there === undefined);
   }
   made.querySelector(".scored").textContent = scored;
-  const values = made.querySelector(".values");
+  const values = made.querySelector(".values"), seen = new Set();
   for (const [field, several] of Object.entries(result.attributes)) {
     for (const { value, probability } of several.slice(0, 6)) {
+      if (seen.has(value)) continue;
+      seen.add(value);
       const guess = probability < 1 ? ` (predicted, ${Math.round(100 * probability)} %)` : "";
       values.append(element("li", `${value}${guess}`, { title: field, ...(guess ? { class: "guess" } : {}) }));
     }
@@ -416,7 +419,10 @@ async function start() {
     $(id).addEventListener("change", (event) => {
       asked[name] = event.target.value;
       if (name === "run") asked.stage = "";
-      if (name === "run_b") asked.stage_b = "";
+      if (name === "run_b") { // of one run, two stages are worth comparing
+        const first = asked.run || runs[0]?.name;
+        asked.stage_b = asked.run_b === first ? runs.find((run) => run.name === first)?.stages[0] || "" : "";
+      }
       search();
     });
   }

@@ -26,7 +26,7 @@ from retrieval_jax import __version__
 from retrieval_jax.errors import InputError, RunFailed, short
 from retrieval_jax.server import answers, bodies, judgements, pictures, runs, searching, stages
 from retrieval_jax.server.batching import Batcher, Busy
-from retrieval_jax.server.guard import Guard, Metrics
+from retrieval_jax.server.guard import Guard, Metrics, TooLarge, TooSlow, where
 from retrieval_jax.server.messages import (
     MOST_RESULTS,
     Conditions,
@@ -80,6 +80,16 @@ def make(
     app.add_exception_handler(Busy, lambda _, error: problem(503, str(error)))
     app.add_exception_handler(RunFailed, lambda _, error: problem(503, str(error)))
     app.add_exception_handler(HTTPException, lambda _, error: problem(error.status_code, str(error.detail)))
+
+    closing = {"connection": "close"}  # the rest of the request is not read
+    app.add_exception_handler(TooLarge, lambda _, error: JSONResponse({"error": str(error)}, 413, closing))
+    app.add_exception_handler(TooSlow, lambda _, error: JSONResponse({"error": str(error)}, 408, closing))
+
+    def failed(_, error: Exception) -> JSONResponse:
+        log({"event": "error", "kind": type(error).__name__, "where": where(error)})
+        return problem(500, "the service failed on this request; its log has the kind of error")
+
+    app.add_exception_handler(Exception, failed)
 
     def invalid(_, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]

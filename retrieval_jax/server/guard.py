@@ -91,13 +91,13 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        start, status, sent = time.monotonic(), 500, 0
+        start, status, sent, started = time.monotonic(), 500, 0, False
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
         async def answer(message: Message) -> None:
-            nonlocal status, sent
+            nonlocal status, sent, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 own = {name.decode("latin-1") for name, _ in message["headers"]}
                 added = {"cache-control": "no-store", **HEADERS}
                 message["headers"] = [
@@ -115,12 +115,9 @@ class Guard:
                 await _say(answer, *refused)
             else:
                 await self.app(scope, _bounded(receive), answer)
-        except (TooLarge, TooSlow) as error:
-            await _say(answer, 413 if isinstance(error, TooLarge) else 408, str(error))
-        except Exception as error:
-            self.log({"event": "error", "kind": type(error).__name__, "where": _where(error)})
-            if not sent:
-                await _say(answer, 500, "the service failed on this request; its log has the kind of error")
+        except Exception as error:  # the service has answered with status 500 where it could, and raised it again
+            if not started:
+                self.log({"event": "error", "kind": type(error).__name__, "where": where(error)})
         finally:
             self.metrics.running.dec()
             seconds = time.monotonic() - start
@@ -189,14 +186,14 @@ def _bounded(receive: Receive) -> Receive:
 async def _say(send: Send, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
     body = json.dumps({"error": sentence}).encode()
     pairs = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
-    if status in (408, 413):
-        pairs["connection"] = "close"  # the rest of the request is not read
+    if status == 413:
+        pairs["connection"] = "close"  # the request is not read
     listed = [(name.encode(), value.encode()) for name, value in pairs.items()]
     await send({"type": "http.response.start", "status": status, "headers": listed})
     await send({"type": "http.response.body", "body": body})
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     """Returns file and line of an error in this package, without its message, which may hold what a person typed."""
     trace, found = error.__traceback__, ""
     while trace is not None:

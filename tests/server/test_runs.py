@@ -52,6 +52,7 @@ def test_a_new_gallery_is_picked_up_while_requests_are_answered(copied):
         assert made.get("/v1/runs").json()[0]["problem"] and logged[-1]["event"] == "reload failed"
 
 
+@pytest.mark.long
 def test_an_exported_model_embeds_its_gallery_once_and_is_served_beside_its_run(finished, photo, tmp_path):
     export.run(finished, tmp_path / "served")
     served = runs.Runs([finished, tmp_path / "served"], watched=0)
