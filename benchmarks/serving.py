@@ -56,7 +56,7 @@ def serve(count: int, dim: int, folder: str) -> None:
 
 
 async def client(session, address: str, count: int, seed: int, ends: float, k: int) -> list[float]:
-    """Asks until a time; returns the seconds of each answer."""
+    """Returns the seconds of each answer, to requests one after the other until a time."""
     rng, found = np.random.default_rng(seed), []
     while time.monotonic() < ends:
         start = time.monotonic()

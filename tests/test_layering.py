@@ -1,4 +1,7 @@
-"""Who may import whom: the house rule, read from every import statement, those inside functions included."""
+"""Who may import whom: the house rule, read from every import statement, those inside functions included.
+
+Longer than 400 lines: one table of all rooms, beside the tests of the test.
+"""
 
 import ast
 import fnmatch
@@ -248,6 +251,7 @@ ROOMS |= {
         "retrieval_jax.index",
         "retrieval_jax.inference",
         "retrieval_jax.postprocess",
+        "retrieval_jax.regions",
         "retrieval_jax.scoring.ranking",
         "retrieval_jax.workdir",
     },

@@ -106,6 +106,7 @@ async function search(offset = 0) {
     shown = found.map((answer, side) => ({ answer, results: offset ? [...shown[side].results, ...answer.results] : answer.results }));
     results(offset);
     if (!offset) predicted(found[0].predicted);
+    if (picture && !box && found[0].box) { box = found[0].box; showBox(); }
     const known = await facets();
     if (number === latest && known) showFacets(known);
   } catch (error) {
@@ -247,7 +248,7 @@ function toggle(kind, field, value) {
 function showFacets(known) {
   const open = document.activeElement?.dataset?.key, parts = [];
   for (const [field, counts] of Object.entries(known.fields)) {
-    parts.push(element("h3", field));
+    parts.push(element("h2", field));
     for (const { value, listings } of counts) {
       const label = element("label", null);
       const input = element("input", null, { type: "checkbox", "data-key": `${field}=${value}` });
@@ -258,7 +259,7 @@ function showFacets(known) {
     }
   }
   for (const [field, range] of Object.entries(known.numbers)) {
-    parts.push(element("h3", field));
+    parts.push(element("h2", field));
     const one = (asked.conditions.required || []).find((clause) => clause.field === field) || {};
     for (const side of ["low", "high"]) {
       const input = element("input", null, { type: "number", step: "any", placeholder: range[side], "aria-label": `${field}, ${side === "low" ? "from" : "to"}`, "data-key": `${field}.${side}` });
@@ -357,10 +358,12 @@ function take(blob) {
   search();
 }
 
+const partial = () => Boolean(box) && box.join() !== "0,0,1,1";
+
 function showBox() {
-  $("box").hidden = !box;
-  $("boxed").setAttribute("aria-pressed", String(Boolean(box)));
-  if (!box) return;
+  $("box").hidden = !partial();
+  $("boxed").setAttribute("aria-pressed", String(partial()));
+  if (!partial()) return;
   const [top, left, bottom, right] = box;
   Object.assign($("box").style, { top: `${100 * top}%`, left: `${100 * left}%`, height: `${100 * (bottom - top)}%`, width: `${100 * (right - left)}%` });
 }
@@ -404,7 +407,7 @@ function boxes() {
     clearTimeout(timer);
     timer = setTimeout(search, 400);
   });
-  $("boxed").addEventListener("click", () => { box = box ? null : [0.15, 0.15, 0.85, 0.85]; showBox(); search(); });
+  $("boxed").addEventListener("click", () => { box = partial() ? [0, 0, 1, 1] : [0.15, 0.15, 0.85, 0.85]; showBox(); search(); });
   $("remove").addEventListener("click", () => { picture = box = null; $("chosen").hidden = true; showBox(); search(); });
 }
 

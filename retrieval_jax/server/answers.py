@@ -20,7 +20,7 @@ def _address(run: str, listing: str) -> str:
 
 
 def served(run: Run) -> Served:
-    """Says whether a run is loaded and what it can be searched by."""
+    """Returns whether a run is loaded and what it can be searched by."""
     found, searches = run.loaded, []
     if found is not None:
         made = found.networks

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 import fastapi
+import numpy as np
 from fastapi import Query as InQuery
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,10 +24,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from retrieval_jax import __version__
+from retrieval_jax.data.pictures import colour
 from retrieval_jax.errors import InputError, RunFailed, short
 from retrieval_jax.server import answers, bodies, judgements, pictures, runs, searching, stages
 from retrieval_jax.server.batching import Batcher, Busy
-from retrieval_jax.server.guard import Guard, Metrics, TooLarge, TooSlow, where
+from retrieval_jax.server.guard import Guard, Metrics, TooLarge, TooMany, TooSlow, where
 from retrieval_jax.server.messages import (
     MOST_RESULTS,
     Conditions,
@@ -84,6 +86,8 @@ def make(
     closing = {"connection": "close"}  # the rest of the request is not read
     app.add_exception_handler(TooLarge, lambda _, error: JSONResponse({"error": str(error)}, 413, closing))
     app.add_exception_handler(TooSlow, lambda _, error: JSONResponse({"error": str(error)}, 408, closing))
+
+    app.add_exception_handler(TooMany, lambda _, error: JSONResponse({"error": str(error)}, 503, closing))
 
     def failed(_, error: Exception) -> JSONResponse:
         log({"event": "error", "kind": type(error).__name__, "where": where(error)})
@@ -186,11 +190,15 @@ def make(
         gallery, made = version.gallery, version.networks
         stage = stages.named(gallery.stages, given.stage)
         words, conditions = await run_in_threadpool(bodies.words, version, given)
-        raw, predicted = {}, []
+        raw, predicted, box = {}, [], given.box
         if data:
             if made.pictures is None:
                 raise InputError(f"the run {one.name!r} is not searched by pictures: its network reads text")
             picture = await run_in_threadpool(pictures.decoded, data, given.box)
+            if box is None and made.boxes is not None:
+                found = np.asarray(await embed(version, "boxes", picture), float)
+                if np.isfinite(found).all():
+                    box, picture = tuple(found.tolist()), np.ascontiguousarray(colour.crop(picture, found))
             if given.predict and made.attributes is not None:
                 predicted = answers.predicted(gallery.table, await embed(version, "attributes", picture))
             if words and made.edited is not None:
@@ -218,7 +226,7 @@ def make(
             scored_by=answer.scored_by,
             words=words,
             conditions=conditions.to_json(),
-            box=None if given.box is None else list(given.box),
+            box=None if box is None else list(box),
             matches=answer.matches,
             note=answer.note,
             predicted=predicted,

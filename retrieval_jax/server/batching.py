@@ -11,7 +11,7 @@ from typing import Any
 
 from retrieval_jax.errors import RunFailed
 
-WAITING = 1000  # requests that may wait; more are refused
+WAITING = 256  # requests that may wait; more are refused
 
 
 class Busy(RunFailed):

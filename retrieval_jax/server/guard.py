@@ -17,6 +17,7 @@ import prometheus_client
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 20 * 2**20  # of a request: a picture of a phone, also as base64
+MOST_HELD = 512 * 2**20  # of all requests that are being answered
 SECONDS = 30.0  # to receive a request
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -39,6 +40,10 @@ class TooLarge(Exception):
 
 class TooSlow(Exception):
     """A request did not arrive in time."""
+
+
+class TooMany(Exception):
+    """All requests together have more bytes than are held."""
 
 
 class Metrics:
@@ -84,6 +89,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: Callable[[dict], None], token: str, hosts: tuple[str, ...]):
         self.app, self.metrics, self.log, self.token, self.hosts = app, metrics, log, token, hosts
+        self._held = 0  # bytes of all requests that are being answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -91,7 +97,7 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        start, status, sent, started = time.monotonic(), 500, 0, False
+        start, status, sent, started, held = time.monotonic(), 500, 0, False, 0
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
         async def answer(message: Message) -> None:
@@ -108,17 +114,26 @@ class Guard:
                 sent += len(message.get("body", b""))
             await send(message)
 
+        def hold(count: int) -> None:
+            nonlocal held
+            held, self._held = held + count, self._held + count
+            if held > MOST_BYTES:
+                raise TooLarge(_too_large())
+            if self._held > MOST_HELD:
+                raise TooMany("the service holds too many large requests: try again in a few seconds")
+
         self.metrics.running.inc()
         try:
             refused = self._refused(scope, headers)
             if refused:
                 await _say(answer, *refused)
             else:
-                await self.app(scope, _bounded(receive), answer)
+                await self.app(scope, _bounded(receive, hold), answer)
         except Exception as error:  # the service has answered with status 500 where it could, and raised it again
             if not started:
                 self.log({"event": "error", "kind": type(error).__name__, "where": where(error)})
         finally:
+            self._held -= held
             self.metrics.running.dec()
             seconds = time.monotonic() - start
             route = getattr(scope.get("route"), "path", "unknown")
@@ -160,13 +175,13 @@ def _too_large() -> str:
     return f"the request has more than {MOST_BYTES >> 20} MiB: send a smaller picture"
 
 
-def _bounded(receive: Receive) -> Receive:
-    """Returns a `receive` that reads no more than MOST_BYTES, within SECONDS."""
-    read, ends = 0, asyncio.get_running_loop().time() + SECONDS
+def _bounded(receive: Receive, hold: Callable[[int], None]) -> Receive:
+    """Returns a `receive` that reads within SECONDS, and counts the bytes by `hold`."""
+    ends = asyncio.get_running_loop().time() + SECONDS
     complete = False
 
     async def bounded() -> Message:
-        nonlocal read, complete
+        nonlocal complete
         if complete:  # what follows a request is the end of its connection
             return await receive()
         try:
@@ -174,10 +189,8 @@ def _bounded(receive: Receive) -> Receive:
                 message = await receive()
         except TimeoutError:
             raise TooSlow(f"the request did not arrive within {SECONDS:g} seconds: send it again") from None
-        read += len(message.get("body", b""))
         complete = message["type"] != "http.request" or not message.get("more_body", False)
-        if read > MOST_BYTES:
-            raise TooLarge(_too_large())
+        hold(len(message.get("body", b"")))
         return message
 
     return bounded

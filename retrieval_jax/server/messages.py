@@ -41,7 +41,9 @@ class Search(_Strict):
     stage: str = Field("", max_length=200, description='stage of the run\'s search; "" for its last')
     picture: str = Field("", description="a picture file, base64; or upload it as multipart/form-data")
     box: tuple[Share, Share, Share, Share] | None = Field(
-        None, description="ymin, xmin, ymax, xmax of the product in the picture, as shares of height and width"
+        None,
+        description="ymin, xmin, ymax, xmax of the product in the picture, as shares of height and width; by default "
+        "the run's own network of regions finds it, if it has one",
     )
     words: Words = Field("", description='may have conditions in them: -striped, colour:red, -"navy blue"')
     weight: float = Field(1.0, ge=0, le=10, allow_inf_nan=False, description="of the words beside a picture")
@@ -116,7 +118,9 @@ class Found(BaseModel):
     scored_by: Literal["cosine", "bm25", "fusion", "nothing"]
     words: str = Field(description="the words that were searched for, without conditions")
     conditions: dict[str, Any]
-    box: list[float] | None
+    box: list[float] | None = Field(
+        description="the part of the picture that was searched by, the run's own by default"
+    )
     matches: int = Field(description="listings that meet what is required")
     note: str = Field(description='what was not as asked, such as relaxed conditions; "" otherwise')
     predicted: list[Predicted]

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from retrieval_jax.data.catalog import Split
+from retrieval_jax.data.pictures import colour
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.workdir import sides
@@ -29,6 +31,8 @@ class Networks:
       pictures: uint8 [h, w, 3] pictures -> float32 [n, D].
       words: texts -> float32 [n, D].
       edited: (picture, text) pairs -> float32 [n, 2, D]: the picture's own vector, and with the words at weight 1.
+      boxes: pictures -> float [n, 4], the part that the run embeds: ymin, xmin, ymax, xmax as shares; NaN for the whole
+        picture.
       attributes: pictures -> per picture [(field, value, probability)], most probable first.
     """
 
@@ -36,6 +40,7 @@ class Networks:
     pictures: Vectors | None
     words: Vectors | None = None
     edited: Vectors | None = None
+    boxes: Vectors | None = None
     attributes: Callable[[Sequence], list[list[tuple[str, str, float]]]] | None = None
 
     def check(self, gallery: Embeddings, folder: pathlib.Path) -> None:
@@ -90,11 +95,24 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
         if attributes is None and "attributes" in functions and functions["attributes"].reads == ("image",):
             attributes = functools.partial(_attributes, model)
     plain = set(chosen.values()) == {sides.Side()}
-    return Networks(query.space if plain else "", pictures, words, edited, attributes)
+    side, boxes = sides.regions(config), None
+    if side.run and "query" in config["embed"]["regions"]["splits"]:
+        finder = inference.load(side.workdir(folder))
+        boxes = functools.partial(_boxes, finder, config["embed"]["regions"]["margin"])
+    return Networks(query.space if plain else "", pictures, words, edited, boxes, attributes)
 
 
 def _vectors(model, name: str, images: Sequence) -> np.ndarray:
     return model.embed(images, name)
+
+
+def _boxes(model, margin: float, images: Sequence) -> np.ndarray:
+    from retrieval_jax import regions
+
+    split = Split("query", [str(number) for number in range(len(images))], None, None, images)
+    found, there = regions.main_boxes(model, split)
+    found = colour.Cropped(images, found, margin).boxes
+    return np.where(there[:, None], found, np.nan)
 
 
 def _edited(model, pairs: Sequence) -> np.ndarray:

@@ -17,6 +17,7 @@ from retrieval_jax.data.pictures import colour, decoding
 from retrieval_jax.errors import InputError
 
 MOST_PIXELS = 40 * 2**20  # of a picture in a request: phones take up to 50 megapixels, and most send 12
+HELD_PIXELS = 2**21  # of a picture that waits for the network, whose input is smaller still
 SIZES = (96, 256, 640)  # longest sides of thumbnails
 KEPT = 128 * 2**20  # bytes of thumbnails in memory
 
@@ -44,19 +45,24 @@ def decoded(data: bytes, box: tuple[float, float, float, float] | None = None) -
         image = decoding.decode(data, MOST_PIXELS)
     except decoding.BadImage as error:
         raise InputError(error.sentence("the picture of the request").partition("; ")[0]) from None
-    if box is None:
+    if box is not None:
+        if not (box[0] < box[2] and box[1] < box[3]):
+            raise InputError(f"box is {list(box)}: give ymin, xmin, ymax, xmax with ymin < ymax and xmin < xmax")
+        image = np.ascontiguousarray(colour.crop(image, np.array(box)))
+    return _shrunk(image, (HELD_PIXELS / (image.shape[0] * image.shape[1])) ** 0.5)
+
+
+def _shrunk(image: np.ndarray, scale: float) -> np.ndarray:
+    """Returns a picture [h, w, 3] at a scale, itself from 1 on."""
+    if scale >= 1:
         return image
-    if not (box[0] < box[2] and box[1] < box[3]):
-        raise InputError(f"box is {list(box)}: give ymin, xmin, ymax, xmax with ymin < ymax and xmin < xmax")
-    return np.ascontiguousarray(colour.crop(image, np.array(box)))
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def jpeg(image: np.ndarray, size: int) -> bytes:
     """Returns a picture [h, w, 3] as a JPEG whose longer side has at most `size` pixels."""
-    scale = size / max(image.shape[:2])
-    if scale < 1:
-        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    image = _shrunk(image, size / max(image.shape[:2]))
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=85)
 
 

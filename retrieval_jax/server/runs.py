@@ -178,7 +178,7 @@ def embed(key: tuple[Networks, str], inputs: list) -> list:
 def warm(made: Networks) -> None:
     """Compiles the programs for every number of inputs, so that no request waits for a compiler."""
     grey = np.full((64, 64, 3), 128, np.uint8)
-    inputs = {"pictures": grey, "words": "red shirt", "edited": (grey, "red shirt"), "attributes": grey}
+    inputs = {"pictures": grey, "boxes": grey, "words": "red shirt", "edited": (grey, "red shirt"), "attributes": grey}
     for name, one in inputs.items():
         for size in SIZES if getattr(made, name) is not None else ():
             embed((made, name), [one] * size)

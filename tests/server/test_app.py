@@ -1,16 +1,18 @@
-"""The API over a finished run: what is found, why, and what is said about requests that cannot be answered."""
+"""The API over a finished run: what is found, why, and the thumbs, metrics and logs of a service."""
 
 import base64
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from retrieval_jax import inference
 from retrieval_jax.data.clicks import reading
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.index import exact
-from retrieval_jax.server import guard, judgements
+from retrieval_jax.server import app, guard, judgements, runs
 
 
 def ask(client, expected=200, **body):
@@ -62,6 +64,24 @@ def test_a_box_is_the_part_of_the_picture_that_is_searched_by(client, photo):
     assert part["box"] == [0, 0, 0.5, 0.5] and part["results"] != whole["results"]
     assert ask(client, picture=encoded, stage="cosine", box=[0, 0, 1, 1])["results"] == whole["results"]
     assert "ymin < ymax" in ask(client, 422, picture=encoded, box=[0.5, 0, 0.5, 1])["error"]
+
+
+def test_without_a_box_a_run_of_regions_finds_its_own(client, finished, photo):
+    served = runs.Runs([finished], watched=0)
+    run = served.get()
+    found = {"box": [0.0, 0.25, 0.5, 0.75]}
+    finds = dataclasses.replace(run.get().networks, boxes=lambda images: [found["box"]] * len(images))
+    run.loaded = dataclasses.replace(run.loaded, networks=finds)
+    encoded = base64.b64encode(photo).decode()
+    with TestClient(app.make(served), raise_server_exceptions=False) as made:
+        answer = ask(made, picture=encoded, stage="cosine")
+        assert answer["box"] == found["box"]
+        wanted = ask(client, picture=encoded, stage="cosine", box=found["box"])
+        assert answer["results"] == wanted["results"]
+        whole = ask(client, picture=encoded, stage="cosine")["results"]
+        assert ask(made, picture=encoded, stage="cosine", box=[0, 0, 1, 1])["results"] == whole
+        found["box"] = [np.nan] * 4
+        assert ask(made, picture=encoded, stage="cosine")["box"] is None
 
 
 def test_words_search_titles_and_can_be_conditions(client):

@@ -121,8 +121,12 @@ def test_large_requests_are_refused_by_their_length_and_by_their_bytes(client, m
     monkeypatch.setattr(guard, "MOST_BYTES", 10_000)
     answer = client.post("/v1/search", content=b" " * 10_001, headers={"content-type": "application/json"})
     assert answer.status_code == 413 and "smaller picture" in answer.json()["error"]
-    chunks = (b" " * 1000 for _ in range(20))
-    assert client.post("/v1/search", content=chunks, headers={"content-type": "application/json"}).status_code == 413
+    kind = {"content-type": "application/json"}
+    assert client.post("/v1/search", content=(b" " * 1000 for _ in range(20)), headers=kind).status_code == 413
+    monkeypatch.setattr(guard, "MOST_HELD", 5000)
+    answer = client.post("/v1/search", content=(b" " * 1000 for _ in range(8)), headers=kind)
+    assert answer.status_code == 503 and "try again" in answer.json()["error"]
+    assert client.post("/v1/search", json={}).status_code == 200 and client.app._held == 0
 
 
 def test_large_pictures_are_refused_by_their_pixels(monkeypatch):
@@ -131,6 +135,9 @@ def test_large_pictures_are_refused_by_their_pixels(monkeypatch):
     Image.new("RGB", (10, 10)).save(file, "PNG")
     with pytest.raises(InputError, match="image too large"):
         pictures.decoded(file.getvalue())
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
+    monkeypatch.setattr(pictures, "HELD_PIXELS", 25)
+    assert pictures.decoded(file.getvalue()).shape == (5, 5, 3)
 
 
 def test_a_token_is_asked_for_everywhere_but_at_health(finished):
