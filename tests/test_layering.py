@@ -37,6 +37,7 @@ VERBS = {
     "evaluate",
     "report",
     "serve",
+    "query",
     "run",
     "prepare",
     "leaks",
