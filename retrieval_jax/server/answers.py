@@ -36,7 +36,8 @@ def served(run: Run) -> Served:
         searches=searches,
         predicts=found is not None and found.networks.attributes is not None,
         note="" if found is None else found.gallery.note,
-        problem=run.problem,
+        # the sentence itself may name folders of this machine
+        problem="its newest version cannot be loaded: the log of the service says why" if run.problem else "",
     )
 
 

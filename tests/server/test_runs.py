@@ -49,7 +49,10 @@ def test_a_new_gallery_is_picked_up_while_requests_are_answered(copied):
         (place / "embeddings.json").touch()
         assert not served.get().refresh()
         assert made.post("/v1/search", json={}).json()["matches"] == 12
-        assert made.get("/v1/runs").json()[0]["problem"] and logged[-1]["event"] == "reload failed"
+        problem = made.get("/v1/runs").json()[0]["problem"]
+        assert "the log of the service says why" in problem and str(copied) not in problem
+        failure = [event for event in logged if event["event"] == "reload failed"][-1]
+        assert "embeddings" in failure["problem"]
 
 
 @pytest.mark.long
