@@ -258,8 +258,8 @@ def main() -> None:
         made.append(
             claim(
                 f"{given.name}-deepstyle-similarity",
-                f"{given.name}, a picture and words: results of the joint network are 1.18 times as similar to each other "
-                "as those of the picture alone (the baseline is 1.18 times theirs)",
+                f"{given.name}, a picture and words: results of the joint network are 1.18 times as similar to each "
+                "other as those of the picture alone (the baseline is 1.18 times theirs)",
                 "similarity@10", [one["similarity@10"] for one in runs], 1.18 * rows["picture"]["similarity@10"],
                 judge.report, command,
             )

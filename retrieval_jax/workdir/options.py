@@ -185,6 +185,34 @@ def _export(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        action="append",
+        type=paths.expanded,
+        metavar="FOLDER",
+        help="of a finished run, or of an exported model; may be repeated",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
+    parser.add_argument("--port", type=int, default=8000, help="0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--token_file", type=paths.expanded, metavar="FILE", help="holds the token that every request must have"
+    )
+    parser.add_argument("--lazy", action="store_true", help="load a run when it is first asked for, not at the start")
+
+
+def _query(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pictures", type=paths.expanded, nargs="+", help="picture files, and folders of them")
+    parser.add_argument(
+        "--workdir", required=True, type=paths.expanded, metavar="FOLDER", help="of a finished run or an exported model"
+    )
+    parser.add_argument("--out", required=True, type=paths.expanded, metavar="FILE", help="CSV to write")
+    parser.add_argument("--k", type=int, default=10, help="results per picture (default: %(default)s)")
+    parser.add_argument("--stage", default="", help="of the run's search; by default its last")
+    parser.add_argument("--words", default="", help='conditions for all results, such as "-striped colour:red"')
+
+
 def _init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", type=paths.expanded, help="the products: CSV, TSV, JSON Lines or Parquet")
     parser.add_argument(
@@ -354,5 +382,15 @@ VERBS = {
             "--workdir=runs/quickstart --out=served/quickstart",
             "--workdir=runs/quickstart/checkpoint_scores/best --out=served/best --platforms cuda",
         ),
+    ),
+    "serve": Verb(
+        "serves runs and exported models: a search page and a JSON API",
+        _serve,
+        ("--workdir=runs/quickstart", "--workdir=runs/new --workdir=runs/old --port=8080 --lazy"),
+    ),
+    "query": Verb(
+        "searches a gallery by picture files, and writes what was found as a table",
+        _query,
+        ("photos/ --workdir=runs/shop --out=found.csv", "a.jpg b.jpg --workdir=served/shop --out=found.csv --k=50"),
     ),
 }

@@ -1,0 +1,115 @@
+"""Makes the answers of the API from what was found."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_jax.index import attribute
+from retrieval_jax.index.attribute import facets as facet_lib
+from retrieval_jax.index.attribute.table import to_rows
+from retrieval_jax.server import networks, searching
+from retrieval_jax.server.messages import Count, Facets, Listing, Part, Predicted, Range, Reason, Result, Served, Why
+from retrieval_jax.server.runs import Loaded, Run
+
+
+def _address(run: str, listing: str) -> str:
+    return f"/v1/pictures/{urllib.parse.quote(listing, safe='')}?run={urllib.parse.quote(run, safe='')}"
+
+
+def served(run: Run) -> Served:
+    """Returns whether a run is loaded and what it can be searched by."""
+    found, searches = run.loaded, []
+    if found is not None:
+        made = found.networks
+        searches += ["pictures"] if made.pictures is not None else []
+        searches += ["words"] if made.words is not None or found.gallery.has_texts else []
+        searches += ["words beside pictures"] if len(searches) == 2 else []
+    return Served(
+        name=run.name,
+        loaded=found is not None,
+        exported=networks.is_exported(run.folder),
+        listings=None if found is None else len(found.gallery),
+        stages=[] if found is None else [stage.name for stage in found.gallery.stages],
+        searches=searches,
+        predicts=found is not None and found.networks.attributes is not None,
+        note="" if found is None else found.gallery.note,
+        # the sentence itself may name folders of this machine
+        problem="its newest version cannot be loaded: the log of the service says why" if run.problem else "",
+    )
+
+
+def listing(run: str, version: Loaded, row: int) -> Listing:
+    """Returns a listing, given its row of the gallery."""
+    gallery, name = version.gallery, version.gallery.embeddings.ids[row]
+    (attributes,) = gallery.attributes([row])
+    address = _address(run, name)
+    return Listing(id=name, run=run, title=gallery.title(row), attributes=attributes, picture=address)
+
+
+def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[Result]:
+    """Returns results with their reasons, best first."""
+    out, names = [], ("similarity", "weight", "share")
+    gallery, rows = version.gallery, [hit.row for hit in hits]
+    for hit, attributes in zip(hits, gallery.attributes(rows), strict=True):
+        reasons = [
+            Reason(
+                kind=reason.kind,
+                text=str(reason.clause),
+                state=reason.state,
+                values=list(reason.values),
+                probability=reason.probability,
+            )
+            for reason in hit.reasons
+        ]
+        parts = {name: Part(**dict(zip(names, part, strict=True))) for name, part in hit.parts.items()}
+        name = gallery.embeddings.ids[hit.row]
+        result = Result(
+            id=name,
+            place=hit.place,
+            score=hit.score,
+            title=gallery.title(hit.row),
+            attributes=attributes,
+            picture=_address(run, name),
+            why=Why(reasons=reasons, parts=parts, moved=hit.moved),
+        )
+        out.append(result)
+    return out
+
+
+def predicted(table: attribute.Table, found: list[tuple[str, str, float]]) -> list[Predicted]:
+    """Returns the attributes that a network sees in a picture, (field, value, probability) each."""
+    known = table.values()
+    return [
+        Predicted(field=field, value=value, probability=chance, known=value in known.get(field, ()))
+        for field, value, chance in found
+    ]
+
+
+def facets(run: str, version: Loaded, given: attribute.Conditions, top: int) -> Facets:
+    """Counts values; a field with a required condition of its own is counted without it, so that it can be changed."""
+    table = version.gallery.table
+    matching = table.matching(given, 0)
+    own = {clause.field for clause in given.required}
+    counted = facet_lib.count(table, matching, [name for name in table.fields if name not in own], top)
+    for name in sorted(own & set(table.fields)):
+        others = tuple(clause for clause in given.required if clause.field != name)
+        without = table.matching(attribute.Conditions(others, (), given.excluded), 0)
+        counted |= facet_lib.count(table, without, [name], top)
+    numbers = {}
+    for number, name in enumerate(table.numbers):
+        others = tuple(clause for clause in given.required if clause.field != name)
+        rows = to_rows(table.matching(attribute.Conditions(others, (), given.excluded), 0))
+        values = np.asarray(table.columns[number].array[rows, 0])
+        values = values[~np.isnan(values)]
+        if len(values):
+            low, high = round(float(values.min()), 6), round(float(values.max()), 6)
+            numbers[name] = Range(low=low, high=high, listings=len(values))
+    fields = {
+        name: [Count(value=value, listings=count) for value, count in counted[name]]
+        for name in table.fields
+        if counted.get(name)
+    }
+    return Facets(run=run, matches=len(matching), fields=fields, numbers=numbers)

@@ -1,0 +1,225 @@
+"""One version of a run's gallery in memory: listings, attributes, vectors of each stage, and BM25 over its texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from retrieval_jax.attributes.vocabulary import Vocabulary
+from retrieval_jax.data import fields as field_lib
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import listing_texts, loading, saved_fields
+from retrieval_jax.data.catalog import Catalog, Split
+from retrieval_jax.data.examples import Ragged
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
+from retrieval_jax.index import attribute, lexical
+from retrieval_jax.server import networks, stages
+from retrieval_jax.server.stages import Stage
+from retrieval_jax.workdir import sides
+
+
+@dataclasses.dataclass(eq=False)
+class Gallery:
+    """One version of the gallery of a run; never changed once it is made, so requests may go on with an older one.
+
+    Attributes:
+      embeddings: of the gallery, as the network gave them.
+      split: the catalogue's gallery.
+      rows: [G] row of the split of each embedded listing.
+      table: attributes, in the order of the embeddings.
+      stages: what can be searched, the last one by default.
+      note: what of the search is not served, and why; "" for nothing.
+      lexical_settings: config.search.lexical.
+    """
+
+    embeddings: Embeddings
+    split: Split
+    rows: np.ndarray
+    table: attribute.Table
+    stages: list[Stage]
+    note: str
+    lexical_settings: Mapping
+
+    def __post_init__(self):
+        self._lock, self._indexes = threading.RLock(), {}
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    @functools.cached_property
+    def row_of(self) -> dict[str, int]:
+        """{id: row of the embeddings}."""
+        return {name: row for row, name in enumerate(self.embeddings.ids)}
+
+    def row(self, listing: str) -> int:
+        """Returns the row of a listing; raises KeyError for one that is not in the gallery."""
+        return self.row_of[listing]
+
+    def title(self, row: int) -> str:
+        """Returns the title of a listing, "" without one."""
+        return "" if self.split.titles is None else str(self.split.titles[int(self.rows[row])])
+
+    def attributes(self, rows: Sequence[int]) -> list[dict[str, list[dict]]]:
+        """Returns {field: its values, {"value", "probability"}} of listings [n]; a number is a single value."""
+        table, found = self.table, {}
+        for row, values, chances in table.values_of(np.unique(np.asarray(rows, np.int64))):
+            out: dict[str, list[dict]] = {}
+            known = [1.0] * len(values) if chances is None else chances.tolist()
+            above = set(table.parent[values].tolist())  # a parent says less than its child
+            fields = table.field_of[values].tolist()
+            for value, field, chance in zip(values.tolist(), fields, known, strict=True):
+                if value not in above:
+                    one = {"value": table.names[value], "probability": float(chance)}
+                    out.setdefault(table.fields[field], []).append(one)
+            for number, field in enumerate(table.numbers):
+                if not np.isnan(value := float(table.columns[number].array[row, 0])):
+                    out[field] = [{"value": round(value, 6), "probability": 1.0}]
+            found[row] = out
+        return [found[int(row)] for row in rows]
+
+    def vectors(self, stage: Stage) -> Embeddings:
+        """Returns the unit vectors of a stage, made when they are first needed."""
+        return self._of(stage)[0]
+
+    def index(self, stage: Stage) -> attribute.Index:
+        """Returns the index of a stage, made when it is first searched."""
+        return self._of(stage)[1]
+
+    def _of(self, stage: Stage) -> tuple[Embeddings, attribute.Index]:
+        with self._lock:
+            key = id(stage.whitening)
+            if key not in self._indexes:
+                vectors = Embeddings(self.embeddings.ids, stage.vectors(self.embeddings, "gallery"))
+                self._indexes[key] = vectors, attribute.Index(vectors, fields=self.table)
+            return self._indexes[key]
+
+    @functools.cached_property
+    def has_texts(self) -> bool:
+        """Whether BM25 has anything to search."""
+        return self.split.titles is not None or bool(self.lexical_settings.get("columns"))
+
+    def lexical(self) -> lexical.Index:
+        """Returns the BM25 index over the texts, made when it is first searched.
+
+        Raises:
+          InputError: the listings have no texts.
+        """
+        with self._lock:
+            if "lexical" not in self._indexes:
+                settings = dict(self.lexical_settings)
+                settings.pop("query", None)
+                columns = settings.pop("columns", ("title",))
+                if not self.has_texts:
+                    raise InputError(
+                        "this run can search by no words: its network embeds none and listings lack titles"
+                    )
+                texts = listing_texts.of(self.split, columns, "config.search.lexical.columns")
+                texts = [texts[row] for row in self.rows.tolist()]
+                self._indexes["lexical"] = lexical.Index(texts, self.embeddings.ids, **settings)
+            return self._indexes["lexical"]
+
+
+def signature(folder: pathlib.Path, config: Mapping) -> tuple:
+    """Returns what changes when a run gets another gallery or ranking: inodes and times of their descriptions."""
+    out = []
+    for file in (_embedded(folder, config) / "embeddings.json", folder / "rankings" / "rankings.json"):
+        try:
+            found = os.stat(file)
+            out.append((found.st_ino, found.st_mtime_ns, found.st_size))
+        except FileNotFoundError:
+            out.append(None)
+    return tuple(out)
+
+
+def check(folder: pathlib.Path, config: Mapping) -> None:
+    """Raises InputError where a run has no embedded gallery; that of an exported model is embedded when it is loaded.
+
+    Args:
+      folder: work directory or exported folder.
+      config: its whole config.
+    """
+    place = _embedded(folder, config)
+    if not (networks.is_exported(folder) or (place / "embeddings.json").exists()):
+        raise InputError(f"no embeddings in {place}: run `retrieval-jax embed` and `retrieval-jax search` first")
+
+
+def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gallery:
+    """Loads the gallery of a run; of an exported model, embeds it the first time.
+
+    Args:
+      folder: work directory or exported folder.
+      config: its whole config.
+      made: its networks.
+
+    Raises:
+      InputError: missing or damaged files, another catalogue, or embeddings of another checkpoint.
+    """
+    catalog = loading.load(config["data"])
+    split, place = catalog.split("gallery"), _embedded(folder, config)
+    check(folder, config)
+    if networks.is_exported(folder) and not _is_of(made, split, place):
+        _embed(split, made, place)
+    embeddings = Embeddings.load(place, verify=True)
+    made.check(embeddings, folder)
+    row_of = {name: row for row, name in enumerate(split.ids)}
+    if missing := next((name for name in embeddings.ids if name not in row_of), None):
+        raise InputError(f"the catalogue's gallery has no listing {missing!r}, which was embedded: embed again")
+    rows = np.array([row_of[name] for name in embeddings.ids], np.int64)
+    fields = _fields(folder, config, catalog, split, embeddings)
+    served, note = stages.of_run(folder)
+    table = attribute.build(fields, len(embeddings))
+    settings = (config.get("search") or {}).get("lexical") or {}
+    return Gallery(embeddings, split, rows, table, served, note, dict(settings))
+
+
+def _embedded(folder: pathlib.Path, config: Mapping) -> pathlib.Path:
+    name = "served" if networks.is_exported(folder) else sides.of(config)["gallery"].folder
+    return folder / "embeddings" / name / "gallery"
+
+
+def _is_of(made: networks.Networks, split: Split, place: pathlib.Path) -> bool:
+    """Returns whether the gallery of an exported model is embedded: by it, and these listings."""
+    if not (place / "embeddings.json").exists():
+        return False
+    stored = Embeddings.load(place)
+    return stored.meta.get("space") == made.space and list(stored.ids) == list(split.ids)
+
+
+def _embed(split: Split, made: networks.Networks, place: pathlib.Path) -> None:
+    print(f"serve: embeds {len(split):,} listings once, into {place}", flush=True)
+    blocks = []
+    for start in range(0, len(split), 256):
+        blocks.append(made.pictures([split.images[row] for row in range(start, min(start + 256, len(split)))]))
+    Embeddings(list(split.ids), np.concatenate(blocks), {"space": made.space}).save(place)
+
+
+def _fields(folder, config: Mapping, catalog: Catalog, split: Split, embeddings: Embeddings) -> dict:
+    """Returns all attributes that are known of the gallery, predicted ones where the catalogue has none."""
+    numbers = [
+        name
+        for name, column in split.columns.items()
+        if isinstance(column, np.ndarray) and column.dtype.kind == "f" and column.ndim == 1
+    ]
+    names = [name for name in catalog.column_names if name in split.columns] + numbers
+    names += [field_lib.CATEGORY] if catalog.category_levels and split.categories is not None else []
+    mined, file = None, folder / "attributes" / "vocabulary.json"
+    if split.titles is not None and file.exists():
+        vocabulary = Vocabulary.load(file)
+        if len(vocabulary):
+            mined = vocabulary.tokens, Ragged(*vocabulary.encode(list(split.titles), progress=False))
+            names.append(field_lib.MINED)
+    found = field_lib.of_split(split, names, mined, embeddings.ids)
+    predicted = folder / "embeddings" / sides.of(config)["gallery"].folder / saved_fields.FOLDER / "gallery.npz"
+    if predicted.exists():
+        info = info_lib.load(folder / "checkpoints" / "data_info.json")
+        labels = saved_fields.load(predicted, info, embeddings.ids.sha256())
+        for name, field in field_lib.predicted(*labels, info).items():
+            found.setdefault(name, field)
+    return found

@@ -1,0 +1,149 @@
+"""What turns a request into vectors: the networks of a run, or of an exported model, behind one set of functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from retrieval_jax.data.catalog import Split
+from retrieval_jax.data.pictures import colour
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
+from retrieval_jax.workdir import sides
+
+MINED = "mined"
+TOP = 10  # predicted attributes of a picture
+EXPORTED = "model.safetensors"  # the file that tells an exported folder from a work directory
+
+Vectors = Callable[[Sequence], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Networks:
+    """Functions of a list of inputs; None for what the run's networks do not do.
+
+    Attributes:
+      space: name of the space that they embed into; "" where the search crosses runs, which have checked it.
+      pictures: uint8 [h, w, 3] pictures -> float32 [n, D].
+      words: texts -> float32 [n, D].
+      edited: (picture, text) pairs -> float32 [n, 2, D]: the picture's own vector, and with the words at weight 1.
+      boxes: pictures -> float [n, 4], the part that the run embeds: ymin, xmin, ymax, xmax as shares; NaN for the whole
+        picture.
+      attributes: pictures -> per picture [(field, value, probability)], most probable first.
+    """
+
+    space: str
+    pictures: Vectors | None
+    words: Vectors | None = None
+    edited: Vectors | None = None
+    boxes: Vectors | None = None
+    attributes: Callable[[Sequence], list[list[tuple[str, str, float]]]] | None = None
+
+    def check(self, gallery: Embeddings, folder: pathlib.Path) -> None:
+        """Raises InputError where the gallery was embedded by another checkpoint than the networks are of."""
+        if self.space and gallery.meta.get("space") != self.space:
+            raise InputError(
+                f"{folder}: its gallery is in the space {gallery.meta.get('space')!r}, and its network embeds into "
+                f"{self.space!r}: run `retrieval-jax embed` again after training"
+            )
+
+
+def is_exported(folder: pathlib.Path) -> bool:
+    """Returns whether a folder is an exported model rather than a work directory."""
+    return (folder / EXPORTED).exists()
+
+
+def load(folder: pathlib.Path, config: dict) -> Networks:
+    """Loads the networks of a run or of an exported model.
+
+    Args:
+      folder: work directory, or folder of `retrieval-jax export`.
+      config: its whole config.
+
+    Raises:
+      InputError: nothing was trained there, or the files are damaged.
+    """
+    return _of_exported(folder) if is_exported(folder) else _of_run(folder, config)
+
+
+def _of_run(folder: pathlib.Path, config: dict) -> Networks:
+    from retrieval_jax import inference  # here: JAX takes seconds
+
+    chosen, models = sides.of(config), {}
+    for side in dict.fromkeys(chosen.values()):
+        models[side] = inference.load(side.workdir(folder), side.which, side.step or None)
+    query, gallery = models[chosen["query"]], models[chosen["gallery"]]
+    pictures = None
+    for side in (chosen["query"], chosen["gallery"]):  # a text network leaves pictures to the gallery's network
+        model = models[side]
+        name = side.predict_fn or model.config.embed.predict_fn
+        function = inference.named(model.task.predict_fns, name)
+        if function.reads in (("image",), ("picture",), ["image"], ["picture"]):
+            pictures = functools.partial(_vectors, model, name)
+            break
+    words = edited = attributes = None
+    for model in (query, gallery):
+        functions = model.task.predict_fns
+        if words is None and {"embed_text", "embed_query"} & set(functions):
+            words = model.embed_text
+        if edited is None and "embed_edit" in functions:
+            edited = functools.partial(_edited, model)
+        if attributes is None and "attributes" in functions and functions["attributes"].reads == ("image",):
+            attributes = functools.partial(_attributes, model)
+    plain = set(chosen.values()) == {sides.Side()}
+    side, boxes = sides.regions(config), None
+    if side.run and "query" in config["embed"]["regions"]["splits"]:
+        finder = inference.load(side.workdir(folder))
+        boxes = functools.partial(_boxes, finder, config["embed"]["regions"]["margin"])
+    return Networks(query.space if plain else "", pictures, words, edited, boxes, attributes)
+
+
+def _vectors(model, name: str, images: Sequence) -> np.ndarray:
+    return model.embed(images, name)
+
+
+def _boxes(model, margin: float, images: Sequence) -> np.ndarray:
+    from retrieval_jax import regions
+
+    split = Split("query", [str(number) for number in range(len(images))], None, None, images)
+    found, there = regions.main_boxes(model, split)
+    found = colour.Cropped(images, found, margin).boxes
+    return np.where(there[:, None], found, np.nan)
+
+
+def _edited(model, pairs: Sequence) -> np.ndarray:
+    pictures, words = [picture for picture, _ in pairs], [text for _, text in pairs]
+    both = [model.embed(pictures, words=words, weight=weight) for weight in (0.0, 1.0)]
+    return np.stack(both, 1)
+
+
+def _attributes(model, images: Sequence) -> list[list[tuple[str, str, float]]]:
+    if model.data_info.fields:
+        found = [
+            [(field, value, chance) for field, values in one.items() for value, chance in values]
+            for one in model.predict_fields(images)
+        ]
+    else:
+        found = _mined_by(model, images)
+    return [sorted(one, key=lambda item: -item[2])[:TOP] for one in found]
+
+
+def _mined_by(model, images: Sequence) -> list[list[tuple[str, str, float]]]:
+    return [[(MINED, word, chance) for word, chance in one] for one in model.predict_attributes(images, top=TOP)]
+
+
+def _of_exported(folder: pathlib.Path) -> Networks:
+    from retrieval_jax import exported
+
+    model = exported.load(folder)
+    reads = [spec["name"] for spec in model.about.get("inputs", {}).get("embed", []) if spec["kind"] != "mask"]
+    if "embed" not in model.programs or reads not in ([], ["image"]):
+        raise InputError(f"{folder} has no program that embeds single pictures, so it cannot be searched by pictures")
+    attributes = None
+    if "attributes" in model.programs:
+        attributes = functools.partial(_mined_by, model)
+    return Networks(model.about.get("space", ""), model.embed, attributes=attributes)

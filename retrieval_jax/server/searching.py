@@ -1,0 +1,294 @@
+"""From a composed query to results with reasons: by vectors, by BM25, by both, or by conditions alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_jax.errors import InputError, RunFailed
+from retrieval_jax.index import attribute
+from retrieval_jax.index.attribute import Conditions
+from retrieval_jax.index.attribute.table import to_rows
+from retrieval_jax.postprocess import fusion
+from retrieval_jax.scoring.ranking import Ranking
+from retrieval_jax.server import stages
+from retrieval_jax.server.gallery import Gallery
+from retrieval_jax.server.stages import Stage
+
+FUSED = 200  # results of vectors and of BM25 each that are fused
+LESS = 0.5  # how much "less like this" takes away
+VECTORS, BM25, FUSION, NOTHING = "cosine", "bm25", "fusion", "nothing"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Query:
+    """What is searched for.
+
+    Attributes:
+      conditions: checked.
+      k: results.
+      offset: results to skip.
+      parts: (name, vector [D] of the stage's space, weight); the query is their weighted sum. Empty for no vectors.
+      words: searched by BM25; "" for none.
+      weight: of the words beside vectors.
+      left_out: rows that are never results: what the query was made of.
+    """
+
+    conditions: Conditions
+    k: int
+    offset: int = 0
+    parts: tuple[tuple[str, np.ndarray, float], ...] = ()
+    words: str = ""
+    weight: float = 1.0
+    left_out: tuple[int, ...] = ()
+
+    @property
+    def needed(self) -> int:
+        """Results to find, with those that are skipped or left out."""
+        return self.offset + self.k + len(self.left_out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """One result.
+
+    Attributes:
+      row: of the gallery.
+      place: from 1.
+      score: None where nothing was compared.
+      parts: {name: (similarity, weight, share)}.
+      reasons: one per condition.
+      moved: places that re-ranking moved it up; None without re-ranking.
+    """
+
+    row: int
+    place: int
+    score: float | None
+    parts: dict[str, tuple[float, float, float]]
+    reasons: tuple[attribute.Reason, ...]
+    moved: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The results of a query.
+
+    Attributes:
+      hits: best first.
+      matches: listings that meet the required and excluded conditions.
+      scored_by: one of VECTORS, BM25, FUSION and NOTHING.
+      note: what was not as asked; "" for nothing.
+    """
+
+    hits: list[Hit]
+    matches: int
+    scored_by: str
+    note: str
+
+
+def of_networks(stage: Stage, raw: dict[str, np.ndarray], weight: float) -> list[tuple[str, np.ndarray, float]]:
+    """Returns the parts of a query that networks embedded.
+
+    Args:
+      stage: what is searched.
+      raw: {"picture", "words": [D]}, or {"edited": [2, D]}, the picture alone and with the words.
+      weight: of words beside a picture.
+    """
+    if "edited" in raw:
+        alone, both = stage.vectors(raw["edited"], "query")
+        return [("picture", alone, 1.0), ("words", both - alone, weight)]
+    return [
+        (name, stage.vectors(vector[None], "query")[0], weight if name == "words" and "picture" in raw else 1.0)
+        for name, vector in raw.items()
+    ]
+
+
+def of_listings(gallery: Gallery, stage: Stage, like: Sequence[str], unlike: Sequence[str]) -> tuple[list, list[int]]:
+    """Returns the parts of a query that are listings, and their rows.
+
+    Args:
+      gallery: what is searched.
+      stage: how.
+      like, unlike: ids.
+
+    Raises:
+      InputError: an id that the gallery lacks, or one that is both.
+    """
+    parts, rows, vectors = [], [], gallery.vectors(stage)
+    for name, ids, sign in (("like", like, 1.0), ("unlike", unlike, -LESS)):
+        for listing in dict.fromkeys(ids):
+            if listing not in gallery.row_of:
+                raise InputError(f"{name}: the gallery has no listing {listing!r}: give the id of a result")
+            if listing in like and listing in unlike:
+                raise InputError(f"the listing {listing!r} is in like and in unlike: remove it from one of them")
+            rows.append(gallery.row(listing))
+            of_each = sign / len(dict.fromkeys(ids))
+            parts.append((f"{name} {listing}", vectors.block(rows[-1], rows[-1] + 1)[0], of_each))
+    return parts, rows
+
+
+def run(key: tuple[Gallery, Stage], queries: list[Query]) -> list[Answer | Exception]:
+    """Searches for several requests at once, for `batching.Batcher`.
+
+    Args:
+      key: the gallery, and the stage to search it by.
+      queries: of the requests.
+
+    Returns:
+      An answer for each, or the error that is its own.
+    """
+    gallery, stage = key
+    by_vectors = [number for number, query in enumerate(queries) if query.parts]
+    found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    if by_vectors:
+        index = gallery.index(stage)
+        sums = np.stack([_sum(queries[number]) for number in by_vectors])
+        deep = max(stages.DEPTH if stage.reranking is not None else 0, *(_deep(queries[n]) for n in by_vectors))
+        result = index.find(sums, min(deep, len(gallery)), [queries[number].conditions for number in by_vectors])
+        for place, number in enumerate(by_vectors):
+            rows = result.ranking.item_rows[place]
+            there = rows >= 0
+            found[number] = rows[there], result.ranking.scores[place][there], result.relaxed[place][there]
+    out: list[Answer | Exception] = []
+    for number, query in enumerate(queries):
+        try:
+            out.append(_answer(gallery, stage, query, found.get(number)))
+        except (InputError, RunFailed) as error:
+            out.append(error)
+    return out
+
+
+def _deep(query: Query) -> int:
+    return max(query.needed, FUSED if query.words else 0)
+
+
+def _sum(query: Query) -> np.ndarray:
+    total = sum(weight * vector for _, vector, weight in query.parts)
+    length = float(np.linalg.norm(total))
+    return np.asarray(total / length if length > 1e-9 else query.parts[0][1], np.float32)
+
+
+def _answer(gallery: Gallery, stage: Stage, query: Query, found) -> Answer:
+    matching = gallery.table.matching(query.conditions, 0)
+    moved, fused = {}, {}
+    if query.words and found is None:
+        rows, scores = _lexical(gallery, query, matching)
+        rows, scores, relaxed = _in_tiers(gallery, query, rows, scores)
+        scored_by = BM25
+    elif query.words:
+        rows, scores, fused = _fused(gallery, query, found[:2], _lexical(gallery, query, matching))
+        rows, scores, relaxed = _in_tiers(gallery, query, rows, scores)
+        scored_by = FUSION
+    elif found is not None:
+        (rows, scores, relaxed), scored_by = found, VECTORS
+        if stage.reranking is not None and not query.conditions.preferred and len(rows) > 1:
+            rows, scores, moved = _reranked(gallery, stage, query, rows, scores)
+    else:
+        rows = to_rows(matching)
+        rows, scores, relaxed = _in_tiers(gallery, query, rows, None)
+        scored_by = NOTHING
+    kept = ~np.isin(rows, query.left_out)
+    page = slice(query.offset, query.offset + query.k)
+    rows, relaxed = rows[kept][page], relaxed[kept][page]
+    scores = None if scores is None else scores[kept][page]
+    parts = _parts(gallery, stage, query, rows, scored_by, fused)
+    reasons = attribute.reasons(gallery.table, query.conditions, rows)
+    hits = [
+        Hit(
+            int(row),
+            query.offset + place + 1,
+            None if scores is None else float(scores[place]),
+            parts[place],
+            reasons[place],
+            moved.get(int(row)),
+        )
+        for place, row in enumerate(rows.tolist())
+    ]
+    matches = len(matching) - sum(row in matching for row in set(query.left_out))
+    return Answer(hits, matches, scored_by, _note(query, matches, len(hits), relaxed))
+
+
+def _lexical(gallery: Gallery, query: Query, matching) -> tuple[np.ndarray, np.ndarray]:
+    index = gallery.lexical()
+    ranking = index.search([query.words], len(gallery))
+    rows, scores = ranking.item_rows[0], ranking.scores[0]
+    there = rows >= 0
+    rows, scores = rows[there], scores[there]
+    kept = np.isin(rows, to_rows(matching))
+    return rows[kept], scores[kept]
+
+
+def _fused(gallery: Gallery, query: Query, *found) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Returns rows and scores of vectors and BM25 fused, and {row: what each gave}."""
+    rankings = []
+    for rows, scores in found:
+        rows, scores = rows[:FUSED], scores[:FUSED]
+        pad = FUSED - len(rows)
+        rows = np.pad(rows, (0, pad), constant_values=-1)[None]
+        scores = np.pad(np.asarray(scores, np.float32), (0, pad), constant_values=-np.inf)[None]
+        rankings.append(Ranking(["0"], rows, scores, ""))
+    weights = np.array([1.0, query.weight]) / (1.0 + query.weight)
+    fused = fusion.min_max(rankings, 2 * FUSED, weights=weights.tolist(), gallery_ids=gallery.embeddings.ids)
+    _, row, parts = fusion.contributions(rankings, "min_max")
+    gave = dict(zip(row.tolist(), parts.tolist(), strict=True))
+    there = fused.item_rows[0] >= 0
+    return fused.item_rows[0][there], fused.scores[0][there], gave
+
+
+def _reranked(gallery, stage, query, rows, scores) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
+    before = {row: place for place, row in enumerate(rows.tolist())}
+    ranking = Ranking(["0"], rows[None], np.asarray(scores, np.float32)[None], gallery.embeddings.ids.sha256())
+    after = stage.rerank(_sum(query), gallery.vectors(stage), ranking)
+    rows, scores = after.item_rows[0], after.scores[0]
+    return rows, scores, {row: before[row] - place for place, row in enumerate(rows.tolist())}
+
+
+def _in_tiers(gallery: Gallery, query: Query, rows: np.ndarray, scores: np.ndarray | None) -> tuple:
+    """Returns rows, scores and relaxed clauses of each, those that meet more preferred clauses first."""
+    preferred = query.conditions.preferred
+    relaxed, met = np.full(len(rows), len(preferred)), None
+    for number, clause in enumerate(preferred):
+        meets = gallery.table.of_clause(clause)
+        met = meets if met is None else met & meets
+        relaxed[np.isin(rows, to_rows(met))] = len(preferred) - number - 1
+    order = np.argsort(relaxed, kind="stable")
+    return rows[order], None if scores is None else scores[order], relaxed[order]
+
+
+def _parts(gallery: Gallery, stage: Stage, query: Query, rows, scored_by: str, fused: dict) -> list[dict]:
+    """Returns {name: (similarity, weight, share)} of every result."""
+    if scored_by == NOTHING:
+        return [{} for _ in rows]
+    if scored_by == BM25:
+        return [{"words": (1.0, 1.0, 1.0)} for _ in rows]
+    vectors = np.asarray(gallery.vectors(stage).vectors[rows], np.float32)
+    similar = {name: (vectors @ vector, weight) for name, vector, weight in query.parts}
+    out = []
+    for place, row in enumerate(rows.tolist()):
+        given = {name: (float(found[place]), weight) for name, (found, weight) in similar.items()}
+        if scored_by == FUSION:  # what the vectors gave is divided among their parts
+            by_vectors, by_words = fused[row]
+            whole = sum(abs(value * weight) for value, weight in given.values()) or 1.0
+            gave = {name: by_vectors * abs(value * weight) / whole for name, (value, weight) in given.items()}
+            gave["words"] = query.weight * by_words
+            given["words"] = (by_words, query.weight)
+        else:
+            gave = {name: abs(value * weight) for name, (value, weight) in given.items()}
+        total = sum(gave.values())
+        out.append({name: (*given[name], gave[name] / total if total else 0.0) for name in given})
+    return out
+
+
+def _note(query: Query, matches: int, count: int, relaxed: np.ndarray) -> str:
+    parts = []
+    if most := int(relaxed.max(initial=0)):
+        named = ", ".join(f"'{clause}'" for clause in query.conditions.preferred[::-1][:most])
+        parts.append(f"too few listings meet all preferred conditions, so these were relaxed, in this order: {named}")
+    if count < query.k and query.offset + count >= matches and query.conditions:
+        listings = f"{matches:,} listing{'' if matches == 1 else 's'}" if matches else "no listing"
+        parts.append(f"what is required is met by {listings}")
+    elif count < query.k and not query.offset and query.words and not query.parts:
+        parts.append("no other title has one of the words" if count else "no title has one of the words")
+    return "; ".join(parts)

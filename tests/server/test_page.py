@@ -1,0 +1,126 @@
+"""The search page in Chromium: picture, box, words, filter, mix, two searches, thumbs, errors, phone width."""
+
+import json
+import threading
+import time
+
+import pytest
+
+import chromium
+from retrieval_jax.server import app, judgements, listening, runs
+
+
+@pytest.fixture(scope="module")
+def address(finished):
+    """The address of the service, listening on a free port."""
+    chromium.found()
+    served = runs.Runs([finished], watched=0)
+    listener = listening.listen("127.0.0.1", 0)
+    server = listening.server(app.make(served))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def page(address, tmp_path_factory):
+    with chromium.page(tmp_path_factory.mktemp("profile")) as made:
+        made.size(1280)
+        made.open(address)
+        made.wait("document.querySelectorAll('.hit').length === 20")
+        yield made
+
+
+SETTLED = "/by (cosine|bm25|fusion|nothing)/.test($('status').textContent)"
+TITLES = "[...document.querySelectorAll('.hit .name')].map(one => one.textContent)"
+
+
+def act(page, script):
+    """Runs what a person does, and waits until its search is answered."""
+    page.run("$('status').textContent = ''")
+    page.run(script)
+    page.wait(SETTLED)
+
+
+def test_words_filter_picture_box_and_mix(page, photo, tmp_path):
+    titles = page.run(TITLES)
+    assert len(titles) == 20 and page.run("document.querySelectorAll('.hit img').length") == 20
+    act(page, f"words.value = {json.dumps(titles[4])}; form.requestSubmit()")
+    assert page.run(TITLES)[0] == titles[4] and "bm25" in page.run("$('status').textContent")
+    assert "words=" in page.run("location.hash")
+
+    act(page, "words.value = ''; form.requestSubmit()")
+    box = "document.querySelector('#facets input[type=checkbox]')"
+    count = int(page.run(f"{box}.parentElement.querySelector('.count').textContent"))
+    act(page, f"{box}.click()")
+    assert len(page.run(TITLES)) == count and page.run("document.querySelectorAll('#active .chip').length") == 1
+    page.wait(f"{box}.checked")
+    address = page.run("location.href")
+    act(page, "document.querySelector('#active .chip button').click()")
+    assert len(page.run(TITLES)) == 20
+
+    (tmp_path / "photo.png").write_bytes(photo)
+    page.run("$('status').textContent = ''")
+    page.choose("#file", tmp_path / "photo.png")
+    page.wait(SETTLED)
+    by_picture = page.run(TITLES)
+    assert "cosine" in page.run("$('status').textContent") and by_picture != titles
+    page.wait("document.querySelectorAll('#predicted button').length > 0")
+    act(page, "boxed.click()")
+    shown = "getComputedStyle($('box')).top"
+    before = page.run(shown)
+    act(page, "for (let n = 0; n < 5; n++) $('box').dispatchEvent("
+        "new KeyboardEvent('keydown', {key: 'ArrowDown'}))")  # fmt: skip
+    assert page.run(shown) != before
+    act(page, f"words.value = {json.dumps(titles[4])}; form.requestSubmit()")
+    assert "fusion" in page.run("$('status').textContent")
+    why = page.run("document.querySelector('.hit .why').textContent")
+    assert "picture:" in why and "words:" in why and "% of the score" in why
+    assert "-F picture=@picture.jpg" in page.run("curl()")
+    act(page, "clear.click()")
+    page.open("about:blank")
+    page.open(address)  # which somebody has shared
+    page.wait(f"document.querySelectorAll('.hit').length === {count}")
+
+
+def test_two_stages_side_by_side_more_like_this_and_thumbs(page, address, finished):
+    page.open(address + "#")
+    page.wait("document.querySelectorAll('.hit').length === 20")
+    act(page, "document.querySelector('[data-act=like]').click()")
+    assert len(page.run(TITLES)) == 19 and "more like" in page.run("active.textContent")
+    act(page, "run_b.value = 'tiny'; run_b.dispatchEvent(new Event('change'))")
+    page.wait("document.querySelectorAll('#stage_b option').length === 3")
+    act(page, "stage_b.value = 'cosine'; stage_b.dispatchEvent(new Event('change'))")
+    assert page.run("document.querySelectorAll('#results .list').length") == 2
+    assert "place there" in page.run("$('results').textContent")
+    assert "share 19" in page.run("$('status').textContent")
+    page.run("document.querySelector('[data-act=up]').click()")
+    page.wait("document.querySelector('[data-act=up]').getAttribute('aria-pressed') === 'true'")
+    assert (finished / judgements.FILE).read_text().count('"click"') >= 1
+
+
+def test_errors_are_sentences_and_a_phone_shows_everything(page, address, tmp_path):
+    page.open(address + "#words=colour%3Acrimson")
+    page.wait("!$('error').hidden")
+    assert "which does not exist" in page.run("$('error').textContent")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
+    page.run("words.value = ''")
+    page.choose("#file", tmp_path / "broken.png")
+    page.wait("$('error').textContent.includes('truncated image file')")
+    act(page, "clear.click()")
+    assert page.run("$('error').hidden")
+    for width in (390, 1280):
+        for dark in (False, True):
+            page.size(width, dark=dark)
+            time.sleep(0.1)
+            assert page.run("document.documentElement.scrollWidth") <= width
+    page.size(390)
+    unlabelled = page.run(
+        "[...document.querySelectorAll('input, select, button')].filter(one => !one.labels?.length && "
+        "!one.getAttribute('aria-label') && !one.textContent.trim()).map(one => one.outerHTML)"
+    )
+    assert unlabelled == []
+    bad = [one for one in page.problems if "422" not in one]
+    assert not bad, bad
