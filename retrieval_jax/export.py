@@ -5,7 +5,8 @@
 There is a program per predict function: "embed" for config.embed.predict_fn, "attributes" where the task has it, and
 under its own name what config.search.query_from and gallery_from name. Programs take any number of rows and are lowered
 for CPU, CUDA and TPU. The result is read back and compared with the trained model on this machine before the folder
-gets its name; the difference is recorded in its config.json.
+gets its name; the difference is recorded in its config.json. The folder also gets the vocabulary and, of a run that was
+searched with this checkpoint, the whitening, the steps and the scores.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -25,7 +26,9 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote, versions
+from retrieval_jax.models import pretrained
 from retrieval_jax.models.layers import attention
+from retrieval_jax.sharing import facts
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import provenance, sides
 
@@ -102,6 +105,8 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
+        "data": facts.of_data(workdir, config),
+        "initial_weights": _initial_weights(config),
         "config": workdirs.plain(config),
     }
     labels = {
@@ -110,7 +115,10 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
         "category_names": [list(names) for names in model.data_info.category_names],
     }
 
+    notes = []
+
     def fill(folder):
+        notes[:] = facts.write(folder, workdir, model.space, config)
         exported.save(folder, model.params, lowered_programs, labels, about)
         if about["lowered_on"] in platforms:
             served = exported.load(folder)
@@ -136,7 +144,21 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
         f"trained model: {found}",
         flush=True,
     )
+    for note in notes:
+        print(f"export: {note}", flush=True)
     return written
+
+
+def _initial_weights(config) -> dict[str, str]:
+    """Returns what a training started from: {"name", "licence"} of public weights, {"run"}, or {}."""
+    given = config.train.model.get("pretrained") or {}
+    if given.get("name"):
+        try:
+            licence = pretrained.info(given["name"], given.get("path") or None).licence
+        except InputError:  # text networks have names of their own, and a file may be gone since
+            licence = ""
+        return {"name": given["name"], "licence": licence}
+    return {"run": str(config.train.init_from)} if config.train.get("init_from") else {}
 
 
 def specs(name, predict_fn, batch, size) -> list[dict]:

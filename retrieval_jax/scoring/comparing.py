@@ -96,11 +96,7 @@ def compare(
         )
     if chosen is not None:
         chosen = arguments.array(chosen, "chosen", "compare", (len(truth),), kind="flags")
-    if not truth.num_relevant[slice(None) if chosen is None else chosen].any():
-        raise InputError(
-            "compare: none of the queries to compare has a relevant listing in the gallery: nothing can be compared "
-            "(with --half, see config.evaluate.selection_share)"
-        )
+    check_scored(truth, chosen)
     for side, folders, wanted in (("new", new, stage), ("old", old, stage if old_stage is None else old_stage)):
         sides[side] = [scores(pathlib.Path(folder), wanted, truth, names, graded, asked) for folder in folders]
     chosen = np.ones(len(truth), bool) if chosen is None else chosen
@@ -119,6 +115,20 @@ def compare(
         }
     out["noise"], out["verdict"] = verdict(names[0], out["scores"][names[0]])
     return out
+
+
+def check_scored(truth: Truth, chosen: np.ndarray | None) -> None:
+    """Raises InputError if no query to compare has a relevant listing.
+
+    Args:
+      truth: ground truth of the catalogue.
+      chosen: bool [Q], which queries to compare; None for all.
+    """
+    if not truth.num_relevant[slice(None) if chosen is None else chosen].any():
+        raise InputError(
+            "compare: none of the queries to compare has a relevant listing in the gallery: nothing can be compared "
+            "(with --half, see config.evaluate.selection_share)"
+        )
 
 
 def verdict(name: str, found: dict) -> tuple[bool, str]:
