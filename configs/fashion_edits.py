@@ -48,4 +48,5 @@ def get_config(arg=None):
     else:
         config.train.transforms = (("random_resized_crop", {"scale": (0.7, 1.0)}),)
         config.train.learning_rate_rules = (("^backbone/", 0.3),)
+        config.train.task_kwargs.still = 0 if arg.runlocal else 60  # steps: frozen first, then free
     return config

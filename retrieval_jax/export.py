@@ -182,6 +182,8 @@ def specs(name, predict_fn, batch, size) -> list[dict]:
             )
         value, mask, kind = batch[column], batch.get(f"{column}_mask"), "array"
         shape = [None, *value.shape[1:]]
+        if mask is not None and value.dtype.kind == "f" and mask.shape == value.shape:
+            mask = None  # vectors, all of one length: the mask only marks missing ones in training
         if value.dtype == np.uint8 and value.ndim in (4, 5) and value.shape[-1] == 3:
             kind, shape = "pictures", [*shape[:-3], *size, 3]
         elif mask is not None and value.ndim == 2 and mask.shape == value.shape:

@@ -24,7 +24,7 @@ import tqdm
 from jax.experimental import multihost_utils
 
 from retrieval_jax import arguments as checked
-from retrieval_jax import embeddings, pairs, tasks, workdir
+from retrieval_jax import embeddings, pairs, tasks, terms, workdir
 from retrieval_jax.data import fields, pipeline, text
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
@@ -228,10 +228,10 @@ def _pictures(source, split):
     model = load(source)
     name = model.config.embed.predict_fn
     function = named(model.task.predict_fns, name)
-    read = columns(function, split, model.config, source, f"the predict function {name!r}")
+    read, at = vectors.once(columns(function, split, model.config, source, f"the predict function {name!r}"))
     mesh, desc = sharding.make_mesh(jax.local_devices()), f"pictures of {split.name}"
     made = predict(function, model.params, read, mesh=mesh, desc=desc, **test_arguments(model.config))
-    return {"space": model.space, **made}
+    return {"space": made.get("space", model.space), "embedding": made["embedding"][at]}
 
 
 def _learned(made, folder):
@@ -414,13 +414,13 @@ class Model:
             raise InputError(
                 f"the task {self.config.train.task!r} embeds no words; train 'text_query', 'text_picture' or 'edit'"
             )
-        function = named(self.task.predict_fns, predict_fn or known[0])
-        (column,) = function.reads
+        (column,) = (function := named(self.task.predict_fns, predict_fn or known[0])).reads
         length = "length" if column in ("product", "tokens") else "query_length"
         return self._predict(function, {column: self._tokens(texts, length)})["embedding"]
 
     def _tokens(self, texts, length):
         texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [terms.spoken(words) for words in texts] if length == "query_length" else texts
         options = {**tasks.get(self.config.train.task).OPTIONS, **self.config.train.task_kwargs}
         return text.load(pathlib.Path(self.folder) / text.FOLDER).encode(texts, options[length])
 

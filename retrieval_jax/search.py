@@ -47,7 +47,7 @@ import pathlib
 import time
 from collections.abc import Callable
 
-from retrieval_jax import index, pairs, paths
+from retrieval_jax import index, pairs, paths, terms
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.embeddings import Embeddings, Ids, evidence
@@ -189,6 +189,8 @@ def _lexical(config, catalog: Catalog, query: Ids, gallery: Ids) -> Ranking:
             raise InputError(f"the {split} split has no listing {missing}, which was embedded: embed this catalogue")
         found = listing_texts.of(own, names[split], setting)
         texts[split] = [found[row_of[name]] for name in ids]
+        if split == "query" and names[split] != ("title",):  # BM25 would find what "-striped" excludes
+            texts[split] = [terms.spoken(text) for text in texts[split]]
     return lexical.Index(texts["gallery"], gallery, **settings).search(texts["query"], config.search.k, query)
 
 

@@ -102,6 +102,26 @@ def split(words: str, fields: Mapping[str, Sequence[str]]) -> Words:
     return Words(left, tuple(dict.fromkeys(required)), tuple(dict.fromkeys(excluded)))
 
 
+def spoken(words: str) -> str:
+    """Returns the words without the terms that exclude, such as -striped, which are conditions whatever searches.
+
+    A network or BM25 would find the opposite: both read "striped". What field:value asks for stays.
+
+    Args:
+      words: of one query.
+
+    Raises:
+      InputError: they are not text.
+    """
+    words = arguments.text(words, "words", "terms")
+    parts, end = [], 0
+    for term in _TERM.finditer(words):
+        if term["minus"]:
+            parts.append(words[end : term.start()])
+            end = term.end()
+    return " ".join(" ".join([*parts, words[end:]]).split()) if end else words
+
+
 def _check_contradictions(about: str, rest: str, required: list, excluded: list, every: set[str]) -> None:
     """Raises InputError where a value is asked for, as a condition or in the words that are left, and excluded."""
     spoken = f" {' '.join(word.strip(_PUNCTUATION) for word in rest.casefold().split())} "

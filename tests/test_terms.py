@@ -56,3 +56,16 @@ def test_many_values_are_not_listed():
 def test_the_module_loads_no_index_and_no_arrays_library():
     code = "import sys, retrieval_jax.terms; print(sorted({'jax', 'faiss', 'pyroaring'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "words, spoken",
+    [
+        ("a shirt -striped", "a shirt"),
+        ('-"navy blue", not red', "not red"),
+        ("a t-shirt, colour:red", "a t-shirt, colour:red"),
+        ("red  dress", "red  dress"),
+    ],
+)
+def test_what_a_network_reads_is_without_what_is_excluded(words, spoken):
+    assert terms.spoken(words) == spoken

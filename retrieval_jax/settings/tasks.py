@@ -156,13 +156,14 @@ def edit() -> ConfigDict:
             "margin": 0.5,  # of "siamese": the distance from which on a negative costs nothing
             "temperature": 0.05,  # of the softmax, its first value
             "targets": 3,  # of an edit that are learned, at most; the others are never negatives
-            "siblings": 2,  # negatives beside the reference: targets of its other edits, then any; needs `pictures`
+            "siblings": 3,  # negatives beside the reference: targets of its other edits, then any; needs `pictures`
             "titles": 0,  # how often each listing's title is learned as words alone
             "drop_picture": 0.1,  # share of the examples that lose their picture
             "drop_words": 0.1,  # and of those that lose their words
             "still": 0,  # steps before a picture network that learns along is changed by edits
             "typos": 0.1,  # share of the words that are misspelt for training
             "fillers": 0.5,  # share of the words that stand among words that mean nothing, to be read past
+            "turned": 0.3,  # share of the words whose two parts, cut at random, change places
         },
     )
     options.query_column = "words"

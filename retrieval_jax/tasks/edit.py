@@ -39,13 +39,14 @@ OPTIONS = {
     "margin": 0.5,
     "temperature": 0.05,
     "targets": 3,
-    "siblings": 2,
+    "siblings": 3,
     "titles": 0,
     "drop_picture": 0.1,
     "drop_words": 0.1,
     "still": 0,
     "typos": 0.1,
     "fillers": 0.5,
+    "turned": 0.3,
 }
 CHOICES = {"loss": ("softmax", "siamese")}
 
@@ -76,7 +77,7 @@ def examples(config, catalog, workdir):
     """
     options, split, seed = parts.options(config.train, OPTIONS, CHOICES), catalog.split("train"), config.train.seed
     tokenizer = parts.tokenizer(config, catalog, workdir, {"edits": "words"})
-    found = edits.pairs(catalog.table("edits", "train"), len(split), options["targets"], 1 + options["siblings"], seed)
+    found = edits.pairs(catalog.table("edits", "train"), len(split), options["targets"], options["siblings"], seed)
     if options["titles"]:
         found = edits.with_titles(found, split.titles, options["titles"])
     longest = options["query_length"]
@@ -84,7 +85,7 @@ def examples(config, catalog, workdir):
     def fits(texts):
         return np.diff(tokenizer.encode(texts, longest + 1).indptr) <= longest
 
-    texts = edits.varied(found.words, found.edit, options["typos"], options["fillers"], seed, fits)
+    texts = edits.varied(found.words, found.edit, options["typos"], options["fillers"], options["turned"], seed, fits)
     _, asked = np.unique([" ".join(text.casefold().split()) for text in found.words], return_inverse=True)
     columns = {
         "words": tokenizer.encode(texts, options["query_length"]),
@@ -274,18 +275,18 @@ def make(config, info) -> Task:
 
     def embed_edit(params, batch):
         picture = picture_of(params, batch)
-        every = jnp.ones(len(picture), bool)
+        every = jnp.ones(picture.shape[:1], bool)
         found = composed(params, picture, every, batch["words"], batch["words_mask"], said(batch))
         return {**out(unit(found)), "reference": unit(picture)}
 
     def embed_reference(params, batch):
         picture = picture_of(params, batch)
-        none = jnp.zeros((len(picture), 2), jnp.int32), jnp.zeros((len(picture), 2), bool)
-        every = jnp.ones(len(picture), bool)
+        every, count = jnp.ones(picture.shape[:1], bool), picture.shape[0]  # of any number, where it is exported
+        none = jnp.zeros((count, 2), jnp.int32), jnp.zeros((count, 2), bool)
         return out(composed(params, picture, every, *none, ~every))
 
     def embed_text(params, batch):
-        count = len(batch["words"])
+        count = batch["words"].shape[0]
         no_picture = jnp.zeros((count, dim_of(params))), jnp.zeros(count, bool)
         return out(composed(params, *no_picture, batch["words"], batch["words_mask"], said(batch)))
 

@@ -216,6 +216,7 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.pool": whole(1),
     "train.task_kwargs.typos": SHARE,
     "train.task_kwargs.fillers": SHARE,
+    "train.task_kwargs.turned": SHARE,
     "train.task_kwargs.title_queries": whole(0, 1000),
     "train.task_kwargs.queries": FLAG,
     "train.task_kwargs.share": number(0, 1, above=True),

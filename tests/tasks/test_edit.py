@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from retrieval_jax import embed, inference, mine, tasks, train
+from retrieval_jax import embed, export, exported, inference, mine, tasks, train
 from retrieval_jax.data import loading
 from retrieval_jax.data.catalog import Table
-from retrieval_jax.data.examples import Ragged
+from retrieval_jax.data.examples import Pictures, Ragged
+from retrieval_jax.data.pictures.sources import FileImages
 from retrieval_jax.embeddings import read_info
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.backbones import convnext
 from retrieval_jax.settings import tasks as options
 from retrieval_jax.tasks import edit
-from retrieval_jax.tasks.parts import edits
+from retrieval_jax.tasks.parts import edits, vectors
 from tiny import TINY, logged, tiny_config
 
 WORDS = {"depth": 1, "width": 16, "heads": 2, "dropout": 0.0}
@@ -52,7 +53,7 @@ def test_queries_are_learned_into_the_space_of_another_run_which_stays_as_it_is(
     train.run(other, pictures)
     (pictures / "config.json").write_text(other.to_json())
     config = settings(pictures=str(pictures), titles=1)
-    config.search.gallery_from.run = str(pictures)
+    config.search.gallery_from.run, config.embed.predict_fn = str(pictures), "embed_reference"
     train.run(config, folder)
     assert all(np.isfinite(line["loss"]) for line in logged(folder))
     (folder / "config.json").write_text(config.to_json())
@@ -72,6 +73,15 @@ def test_queries_are_learned_into_the_space_of_another_run_which_stays_as_it_is(
     np.testing.assert_allclose(model.embed(images, words=[""] * 3, weight=0.0), pictures_alone, atol=1e-5)
     assert not np.allclose(vectors, model.embed(images, words=["without stripes", "", "x"]), atol=1e-4)
     assert model.embed_text(["red"]).shape == (1, vectors.shape[1])
+    # What is served takes the vectors of the other run's export.
+    export.run(pictures, tmp_path / "served_pictures", platforms=("cpu",))
+    export.run(folder, tmp_path / "served", platforms=("cpu",))
+    picture = exported.load(tmp_path / "served_pictures").embed(images)
+    tokens = model._tokens(query.columns["words"][:3], "query_length")
+    served = exported.load(tmp_path / "served").run(
+        "embed_edit", {"picture": Ragged.of(picture, "float32"), "words": tokens}
+    )
+    np.testing.assert_allclose(served["embedding"], vectors, atol=1e-4)
 
 
 def test_the_picture_network_learns_along_after_it_has_stood_still(tmp_path):
@@ -170,9 +180,28 @@ def test_fillers_never_push_words_out(tmp_path):
         return [len(text) <= 14 for text in texts]
 
     words = ["in red", "the same in blue"]
-    texts = edits.varied(words, np.tile([0, 1], 50), 0.0, 1.0, 0, fits)
+    texts = edits.varied(words, np.tile([0, 1], 50), 0.0, 1.0, 0.0, 0, fits)
     assert all("red" in text for text in texts[::2]) and all("blue" in text for text in texts[1::2])
     assert len(set(texts[::2])) > 10 and max(map(len, texts[::2])) <= 14 and set(texts[1::2]) == {"the same in blue"}
+
+
+def test_words_are_turned_at_any_place_and_none_is_lost():
+    texts = edits.varied(
+        ["red and not blue", ""], np.tile([0, 1], 60), 0.0, 0.0, 0.5, 0, lambda texts: [True] * len(texts)
+    )
+    assert set(texts[1::2]) == {""}
+    assert set(texts[::2]) == {"red and not blue", "and not blue red", "not blue red and", "blue red and not"}
+    assert texts[::2].count("red and not blue") > 20
+
+
+def test_pictures_of_queries_about_one_listing_are_embedded_once(tmp_path):
+    columns = {"image": Pictures(FileImages(tmp_path, ["b.jpg", "a.jpg", "b.jpg"]))}
+    found, at = vectors.once(columns)
+    assert [found["image"].source.relative_paths[row] for row in found["image"].rows[at]] == ["b.jpg", "a.jpg", "b.jpg"]
+    assert len(found["image"]) == 2
+    for same in ({"image": Pictures(np.zeros((3, 4, 4, 3), np.uint8))}, {"words": Ragged.of([[1], [2], [1]], "int32")}):
+        found, at = vectors.once(same)
+        assert found is same and at.tolist() == [0, 1, 2]
 
 
 def test_a_query_without_words_or_without_a_picture_does_not_depend_on_what_is_missing():

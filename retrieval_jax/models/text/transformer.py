@@ -86,15 +86,16 @@ class Model(nn.Module):
                 f"transformer: {self.heads} heads do not divide a width of {self.width}: change "
                 "config.train.model.kwargs.heads or width"
             )
-        if tokens.shape[1] > self.length:
+        length = tokens.shape[1]
+        if isinstance(length, int) and length > self.length:  # not where it is exported for any length
             raise InputError(
-                f"transformer: texts of {tokens.shape[1]} tokens, and length is {self.length}: raise "
+                f"transformer: texts of {length} tokens, and length is {self.length}: raise "
                 "config.train.model.kwargs.length, or cut the texts"
             )
         tokens = jnp.where(mask, tokens, 0)
         x = nn.Embed(self.vocabulary, self.width, dtype=self.dtype, embedding_init=_INIT, name="stem_tokens")(tokens)
         table = self.param("positions", _INIT, (self.length + self.offset, self.width))
-        rows = table[self.offset : self.offset + tokens.shape[1]]
+        rows = jnp.take(table, self.offset + jnp.arange(length), axis=0)  # NaN beyond the table
         if self.types:
             rows = rows + self.param("stem_types", _INIT, (self.types, self.width))[0]
         x = positions.add(x, rows[None].astype(self.dtype))

@@ -135,23 +135,29 @@ def with_titles(found: Pairs, titles: Sequence[str] | None, times: int) -> Pairs
 
 
 def varied(
-    words: Sequence[str], edit: np.ndarray, typos: float, fillers: float, seed: int, fits: Callable
+    words: Sequence[str], edit: np.ndarray, typos: float, fillers: float, turned: float, seed: int, fits: Callable
 ) -> list[str]:
-    """Returns the words of every pair, a share of them among words that mean nothing, a share with a typo.
+    """Returns the words of every pair, shares of them in another order, among words that mean nothing, with a typo.
 
     People word an edit in more ways than any table has. Words made of random letters of the catalogue's own writing
-    stand for those that training never shows, so that a network learns to read past them.
+    stand for those that training never shows, so that a network learns to read past them. "red and not blue" is also
+    said as "not blue but red": the words after a random place come first, so that a network learns which words belong
+    together rather than which value is named first.
 
     Args:
       words: E texts.
       edit: int [n], rows of `words`.
-      typos, fillers: shares, 0 to 1.
+      typos, fillers, turned: shares, 0 to 1.
       seed: of the choice.
       fits: texts -> bool [n], whether a network reads them to the end; fillers are left out where it would not.
     """
-    plain = [words[row] for row in edit.tolist()]
-    texts = list(plain)
     rng = np.random.default_rng((seed, 5))
+    plain = [words[row] for row in edit.tolist()]
+    for at in np.flatnonzero(rng.random(len(plain)) < turned).tolist():
+        said = plain[at].split()
+        cut = int(rng.integers(len(said))) if said else 0
+        plain[at] = " ".join(said[cut:] + said[:cut])
+    texts = list(plain)
     letters = np.array([letter for letter in "".join(words).casefold() if letter.isalpha()] or ["a"])
     for at in np.flatnonzero(rng.random(len(texts)) < fillers).tolist():
         said = texts[at].split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from retrieval_jax import terms
 from retrieval_jax.data import listing_texts
 from retrieval_jax.tasks.parts.columns import columns as listing_columns
 from retrieval_jax.tasks.parts.text import TEXT, tokenizer
@@ -21,7 +22,7 @@ def columns(config, options, split, workdir, names: Sequence[str] = ("query", "p
       split: of a catalogue.
       workdir: the work directory of the run, with its tokenizer; None gives no token columns.
       names: of the token columns of queries and of products. With equal names it is the query's text where the split
-        has one.
+        has one. Terms of queries that exclude (-striped) are conditions, and are left out (`terms.spoken`).
     """
     found = listing_columns(config, split, workdir)
     if workdir is None:
@@ -35,7 +36,7 @@ def columns(config, options, split, workdir, names: Sequence[str] = ("query", "p
         return tokenizer(config, None, workdir).encode(texts, options["length"])
 
     def queries():
-        texts = list(split.columns[options["query_column"]])
+        texts = [terms.spoken(text) for text in split.columns[options["query_column"]]]
         return tokenizer(config, None, workdir).encode(texts, options["query_length"])
 
     if set(options["text_columns"]) <= there:

@@ -1,5 +1,6 @@
 """Vectors of the train pictures that another run's network made, for tasks that learn into its space."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -10,6 +11,23 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files.arrays import load_npz
 
 FILE = "pictures.npz"  # in <workdir>/text: the vectors, and the name of their space
+
+
+def once(columns: dict) -> tuple[dict, np.ndarray]:
+    """Returns columns with every picture file once, for queries about the same listing show the same picture.
+
+    Args:
+      columns: {"image": `Pictures`}; other columns, or pictures that are not files, are returned as they are.
+
+    Returns:
+      (columns, int [n], the row of each picture among them).
+    """
+    pictures = columns.get("image")
+    paths = getattr(getattr(pictures, "source", None), "relative_paths", None)
+    if len(columns) > 1 or paths is None or pictures.rows is not None:
+        return columns, np.arange(len(next(iter(columns.values()))))
+    _, first, at = np.unique(np.asarray(paths, object), return_index=True, return_inverse=True)
+    return {"image": dataclasses.replace(pictures, rows=first)}, at.reshape(-1)
 
 
 def load(workdir, count: int) -> tuple[Ragged, str]:
