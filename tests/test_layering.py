@@ -150,9 +150,11 @@ ROOMS = {
     "training": {
         "etils",
         "jax",
+        "mlflow",
         "optax",
         "orbax",
         "tensorboardX",
+        "wandb",
         "retrieval_jax.data.info",
         "retrieval_jax.files",
         "retrieval_jax.workdir",
@@ -257,11 +259,13 @@ ROOMS |= {
 ONE_FILE = {
     "aiohttp": "retrieval_jax/data/fetching/client.py",
     "apache_beam": "retrieval_jax/attributes/beam.py",
+    "mlflow": "retrieval_jax/training/trackers.py",
     "orbax": "retrieval_jax/training/checkpoints.py",
     "pymilvus": "retrieval_jax/index/milvus/__init__.py",
     "sklearn": "retrieval_jax/attributes/clusters.py",
     "tensorboardX": "retrieval_jax/training/metric_writer.py",
     "tokenizers": "retrieval_jax/data/text.py",
+    "wandb": "retrieval_jax/training/trackers.py",
 }
 
 
