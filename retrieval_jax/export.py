@@ -35,11 +35,11 @@ from retrieval_jax.workdir import provenance, sides
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference of embeddings, relative to the longest vector: 0 on one platform; other batch sizes and platforms
 # sum in another order.
-TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 4e-3}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 4e-3, "int8": 0.1}
 _PROBES = 4  # rows of noise that the two are compared on
 
 
-def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
+def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="float") -> dict:
     """Exports a checkpoint.
 
     Args:
@@ -48,6 +48,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
       step: step of the checkpoint; None for the latest.
       which: "ema" (the moving average) or "params".
       platforms: platforms to lower for.
+      weights: "float", or "int8": a quarter of the size, and other embeddings within TOLERANCE["int8"].
 
     Returns:
       config.json.
@@ -94,6 +95,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
             for name, program in lowered_programs.items()
         },
         "dtype": dtype,
+        "weights": weights,
         "space": model.space,
         "checkpoint": {
             "workdir": workdir.name,
@@ -115,11 +117,11 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
         "category_names": [list(names) for names in model.data_info.category_names],
     }
 
-    notes = []
+    notes, tolerance = [], TOLERANCE.get("int8" if weights == "int8" else dtype, 0.0)
 
     def fill(folder):
         notes[:] = facts.write(folder, workdir, model.space, config)
-        exported.save(folder, model.params, lowered_programs, labels, about)
+        exported.save(folder, model.params, lowered_programs, labels, about, weights)
         if about["lowered_on"] in platforms:
             served = exported.load(folder)
             difference = max(
@@ -127,10 +129,10 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
                 for name, predict_fn in embeds.items()
                 for given, columns in [_probes(inputs[name])]
             )
-            if not difference <= TOLERANCE.get(dtype, 0.0):
+            if not difference <= tolerance:
                 raise RuntimeError(
                     f"the exported program differs from the trained model by {difference:.1e} of a "
-                    f"vector's length, more than {TOLERANCE.get(dtype, 0.0):.0e}: nothing was written"
+                    f"vector's length, more than {tolerance:.0e}: nothing was written"
                 )
             written = atomic.read_json(folder / "config.json")
             written["compared"] = {"rows": _PROBES, "difference": difference}
@@ -293,4 +295,11 @@ def main(given) -> None:
     Args:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
-    run(given.workdir, given.out, step=given.step, which=given.which, platforms=tuple(given.platforms))
+    run(
+        given.workdir,
+        given.out,
+        step=given.step,
+        which=given.which,
+        platforms=tuple(given.platforms),
+        weights=given.weights,
+    )

@@ -42,9 +42,9 @@ from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.postprocess.whitening import Whitening
-from retrieval_jax.sharing import facts
+from retrieval_jax.sharing import facts, int8
 
-FORMAT = 1  # raise it when earlier readers cannot read it any more
+FORMAT = 2  # raise it when earlier readers cannot read it any more: 2 has weights of eight bits
 _LARGEST_BATCH = 64
 _MOST_PIXELS = 1 << 24  # of a picture, or of all pictures of a row
 _REMEDY = "copy the folder, or export, again"
@@ -91,7 +91,7 @@ class _Search(TypedDict):
     whitening: str | None
 
 
-def save(folder, params, programs, labels, about):
+def save(folder, params, programs, labels, about, weights="float"):
     """Writes the files.
 
     Args:
@@ -100,10 +100,12 @@ def save(folder, params, programs, labels, about):
       programs: {name: `jax.export.Exported` of (params, one array per input) -> dict}.
       labels: JSON-able, for labels.json.
       about: JSON-able, what config.json says beside programs and checksums: see `retrieval_jax.export`.
+      weights: "float", as they are, or "int8", see `sharing.int8`.
     """
     flat = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         flat["/".join(str(key.key) for key in path)] = np.asarray(leaf)
+    flat = int8.rounded(flat) if weights == "int8" else flat
     safetensors.flax.save_file(flat, folder / "model.safetensors", metadata={"format": "retrieval_jax"})
     atomic.write_json(folder / "labels.json", labels)
     for name, program in programs.items():
@@ -112,7 +114,7 @@ def save(folder, params, programs, labels, about):
     atomic.write_json(
         folder / "config.json",
         {
-            "format": FORMAT,
+            "format": FORMAT if weights == "int8" else 1,
             "programs": {name: f"{name}.jax_export" for name in programs},
             "platforms": sorted(set.intersection(*(set(program.platforms) for program in programs.values()))),
             **about,
@@ -396,7 +398,7 @@ def _memory():
 def _nested(file):
     """Returns the parameters of a safetensors file as nested dicts."""
     params: dict = {}
-    for name, value in _tensors(file).items():
+    for name, value in int8.restored(_tensors(file), file).items():
         *path, last = name.split("/")
         node = params
         for key in path:

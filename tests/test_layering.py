@@ -215,6 +215,7 @@ ROOMS = {
         "retrieval_jax.postprocess.whitening",
         "retrieval_jax.programs",
         "retrieval_jax.sharing.facts",
+        "retrieval_jax.sharing.int8",
         "retrieval_jax.workdir",
     },
     # Exported models, and what their runs found out, for others.

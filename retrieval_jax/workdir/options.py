@@ -190,6 +190,12 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--platforms", nargs="+", choices=platforms, default=platforms[:3], help="to compile for (default: %(default)s)"
     )
+    parser.add_argument(
+        "--weights",
+        choices=("float", "int8"),
+        default="float",
+        help="int8: a quarter of the size, rounded (default: %(default)s)",
+    )
 
 
 def _hub(parser: argparse.ArgumentParser) -> None:
