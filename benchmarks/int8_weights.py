@@ -91,8 +91,8 @@ def main() -> None:
                 {
                     "id": "export-int8-weights",
                     "system": "serving",
-                    "statement": "Weights of eight bits: recall@1 of the embedded catalogue (plain cosine) loses at most "
-                    "1 point, also at the lower end of the interval",
+                    "statement": "Weights of eight bits: recall@1 of the embedded catalogue (plain cosine) loses at "
+                    "most 1 point, also at the lower end of the interval",
                     "metric": "recall@1",
                     "value": {found[0]["seed"]: row["int8"]},
                     "baseline": {found[0]["seed"]: row["float"]},

@@ -28,7 +28,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote, versions
 from retrieval_jax.models import pretrained
 from retrieval_jax.models.layers import attention
-from retrieval_jax.sharing import facts
+from retrieval_jax.sharing import facts, onnx_files
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import provenance, sides
 
@@ -39,7 +39,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 4e-3, "int8": 0.1}
 _PROBES = 4  # rows of noise that the two are compared on
 
 
-def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="float") -> dict:
+def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="float", onnx=False) -> dict:
     """Exports a checkpoint.
 
     Args:
@@ -49,6 +49,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
       which: "ema" (the moving average) or "params".
       platforms: platforms to lower for.
       weights: "float", or "int8": a quarter of the size, and other embeddings within TOLERANCE["int8"].
+      onnx: write each program as an ONNX file as well, <program>.onnx.
 
     Returns:
       config.json.
@@ -60,6 +61,8 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
     workdir, out = workdirs.as_path(workdir), paths.expanded(out)
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_export(out))):
         raise InputError(f"--out={out} exists and is not an exported model: give another folder, or delete it")
+    if onnx and weights == "int8":
+        raise InputError("--onnx and --weights=int8: an ONNX file has the weights as they are; export twice")
     remote.pull(workdir)
     model = inference.load(workdir, which, step)
     config, task = model.config, model.task
@@ -69,9 +72,9 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
     embeds |= {name: name for name in own if name != config.embed.predict_fn}
     functions, sizes = {}, {}
     for name, predict_fn in embeds.items():
-        plain = inference.named(task.predict_fns, predict_fn)
-        functions[name] = with_views(plain, views, arguments["image_size"])
-        sizes[name] = host_size(() if functions[name] is plain else views, arguments["image_size"])
+        bare = inference.named(task.predict_fns, predict_fn)
+        functions[name] = with_views(bare, views, arguments["image_size"])
+        sizes[name] = host_size(() if functions[name] is bare else views, arguments["image_size"])
     if "attributes" in task.predict_fns:
         functions["attributes"], sizes["attributes"] = task.predict_fns["attributes"], tuple(arguments["image_size"])
     batch = _batch(workdir / "checkpoints" / "batch.json", functions)
@@ -121,6 +124,12 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
 
     def fill(folder):
         notes[:] = facts.write(folder, workdir, model.space, config)
+        if onnx:
+            about["onnx"] = {
+                name: onnx_files.convert(name, plain(function, inputs[name]), model.params, inputs[name], file)
+                for name, function in functions.items()
+                for file in [folder / f"{name}.onnx"]
+            }
         exported.save(folder, model.params, lowered_programs, labels, about, weights)
         if about["lowered_on"] in platforms:
             served = exported.load(folder)
@@ -136,6 +145,8 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
                 )
             written = atomic.read_json(folder / "config.json")
             written["compared"] = {"rows": _PROBES, "difference": difference}
+            if onnx:
+                written["compared"]["onnx"] = _onnx_difference(folder, served, inputs, tolerance)
             atomic.write_json(folder / "config.json", written)
 
     versions.replace(out, "config.json", fill)
@@ -149,6 +160,27 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
     for note in notes:
         print(f"export: {note}", flush=True)
     return written
+
+
+def _onnx_difference(folder, served, inputs, tolerance) -> float:
+    """Returns the largest difference of the ONNX files from the programs; raises RuntimeError where it is too large."""
+    differences = []
+    for name, specs_ in inputs.items():
+        given, _ = _probes(specs_)
+        arrays = {}
+        for spec in specs_:
+            if spec["kind"] != "mask":
+                arrays |= served.filled(spec, given[spec["name"]], range(_PROBES), _PROBES)
+        wanted, found = served.run(name, given), onnx_files.run(folder / f"{name}.onnx", arrays)
+        for key in wanted:
+            flat = [value[key].reshape(_PROBES, -1).astype(np.float64) for value in (found, wanted)]
+            differences.append(_difference(*flat))
+    if not max(differences) <= tolerance:
+        raise RuntimeError(
+            f"the ONNX files differ from the programs by {max(differences):.1e} of a vector's length, more than "
+            f"{tolerance:.0e}: nothing was written"
+        )
+    return max(differences)
 
 
 def _initial_weights(config) -> dict[str, str]:
@@ -214,11 +246,7 @@ def lowered(name, predict_fn, params, inputs, platforms):
       InputError: it cannot be lowered for a platform, or not for any number of rows.
     """
 
-    def program(params, *columns):
-        out = dict(predict_fn(params, {spec["name"]: column for spec, column in zip(inputs, columns, strict=True)}))
-        out.pop("space", None)  # a name, not an array
-        return jax.tree.map(lambda x: x.astype("float32") if x.dtype in ("bfloat16", "float16") else x, out)
-
+    program = plain(predict_fn, inputs)
     lengths = [f"length_{spec['name']}" for spec in inputs if spec["kind"] == "ragged"]
     symbols = dict(zip(["batch", *lengths], export.symbolic_shape(", ".join(["batch", *lengths])), strict=True))
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
@@ -247,6 +275,22 @@ def lowered(name, predict_fn, params, inputs, platforms):
             "only operations of networks are run from them; compute the rest in what the model is served by"
         )
     return made
+
+
+def plain(predict_fn, inputs):
+    """Returns a predict function as (params, one array per input) -> {name: [B, ...]}, in float32.
+
+    Args:
+      predict_fn: `tasks.Predict`.
+      inputs: of `specs`.
+    """
+
+    def program(params, *columns):
+        out = dict(predict_fn(params, {spec["name"]: column for spec, column in zip(inputs, columns, strict=True)}))
+        out.pop("space", None)  # a name, not an array
+        return jax.tree.map(lambda x: x.astype("float32") if x.dtype in ("bfloat16", "float16") else x, out)
+
+    return program
 
 
 def _batch(file, functions):
@@ -302,4 +346,5 @@ def main(given) -> None:
         which=given.which,
         platforms=tuple(given.platforms),
         weights=given.weights,
+        onnx=given.onnx,
     )

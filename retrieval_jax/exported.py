@@ -236,7 +236,7 @@ class Model:
             rows, arrays = range(start, min(start + batch, count)), {}
             for spec in specs:
                 if spec["kind"] != "mask":
-                    arrays |= self._filled(spec, given[spec["name"]], rows, batch)
+                    arrays |= self.filled(spec, given[spec["name"]], rows, batch)
             ordered = [arrays[spec["name"]] for spec in specs]
             out = self._compiled(program, ordered)(self.params, *ordered)
             found.append({name: np.asarray(value)[: len(rows)] for name, value in out.items()})
@@ -263,8 +263,15 @@ class Model:
             self.compiled[key] = made
         return self.compiled[key]
 
-    def _filled(self, spec, column, rows, batch):
-        """Returns the array of a column for a batch, and its mask; zeros after the last row."""
+    def filled(self, spec, column, rows, batch):
+        """Returns the array of a column for a batch, and its mask; zeros after the last row.
+
+        Args:
+          spec: of the column, see `about["inputs"]`.
+          column: its values, a row each.
+          rows: which rows.
+          batch: number of rows of the arrays.
+        """
         name, shape = spec["name"], [batch, *spec["shape"][1:]]
         if spec["kind"] == "ragged":
             longest = max(1, *(len(column[row]) for row in rows))
@@ -310,7 +317,7 @@ def _load(folder) -> Model:
         raise InputError(f"{folder}/config.json is not that of an exported model, or is of a newer retrieval_jax")
     documents.check(about, _About, name=str(folder / "config.json"), remedy=_REMEDY)
     _check_input(folder / "config.json", about)
-    for name in sorted({"model.safetensors", "labels.json", *about["programs"].values(), *about["sha256"]}):
+    for name in dict.fromkeys(["model.safetensors", "labels.json", *about["programs"].values(), *about["sha256"]]):
         digest = about["sha256"].get(name)
         if digest is None or not (folder / name).exists() or file_sha256(folder / name) != digest:
             raise InputError(f"{folder / name} is missing or damaged: copy the folder, or export, again")

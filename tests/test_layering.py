@@ -221,6 +221,10 @@ ROOMS = {
     # Exported models, and what their runs found out, for others.
     "sharing": {
         "huggingface_hub",
+        "jax",
+        "jax2onnx",
+        "onnx",
+        "onnxruntime",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
         "retrieval_jax.postprocess.whitening",

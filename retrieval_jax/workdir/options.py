@@ -196,6 +196,7 @@ def _export(parser: argparse.ArgumentParser) -> None:
         default="float",
         help="int8: a quarter of the size, rounded (default: %(default)s)",
     )
+    parser.add_argument("--onnx", action="store_true", help="write ONNX files of the programs as well")
 
 
 def _hub(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,13 @@
 """Weights of eight bits: how far they are off, and what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 
 import tiny_trained
 from retrieval_jax import export, exported
+from retrieval_jax.__main__ import main
 from retrieval_jax.errors import InputError
 from retrieval_jax.sharing import int8
 
@@ -45,7 +48,8 @@ def test_a_scale_that_does_not_fit_is_refused():
 def test_a_model_of_eight_bits_is_smaller_and_close(tmp_path):
     run = tiny_trained.save(tmp_path)
     whole = export.run(run, tmp_path / "float", platforms=("cpu",))
-    small = export.run(run, tmp_path / "int8", platforms=("cpu",), weights="int8")
+    main(["export", f"--workdir={run}", f"--out={tmp_path / 'int8'}", "--platforms", "cpu", "--weights=int8"])
+    small = json.loads((tmp_path / "int8" / "config.json").read_text())
     assert whole["format"] == 1 and small["format"] == 2 and small["weights"] == "int8"
     assert 0 < small["compared"]["difference"] < 0.1
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("float", "int8")]
