@@ -13,7 +13,7 @@ from retrieval_jax.data import catalog
 from retrieval_jax.data.catalog import Lazy, Split, Table
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import sources
-from retrieval_jax.data.shop import edit_queries, edits, shoppers, synthetic, typed, wording
+from retrieval_jax.data.shop import edits, shoppers, synthetic, typed, wording
 from retrieval_jax.data.shop.synthetic import Shop
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import ranking
@@ -29,7 +29,7 @@ COLUMN_NAMES = {
     "style": list(wording.STYLES),
     "parts": list(PARTS),
 }
-EDITED = ("colour", "pattern", "material", "parts")  # edit_queries.FIELDS, as the columns of listings are called
+EDITED = ("colour", "pattern", "material", "parts")  # edits.FIELDS, as the columns of listings are called
 # Where the photos of clicks on the listings of a split come from.
 _PHOTOS = {"train": catalog.PHOTO, "gallery": "query"}
 
@@ -41,7 +41,7 @@ def load(queries: str = "photos", **kwargs: Any) -> catalog.Catalog:
       queries: "photos", shoppers' photos of gallery products; or "typed", words (`typed.queries`): the query split then
         has the text column "query" and the attribute "kind" and no pictures, the table "queries" has no held-out
         combination, and listings have the text column "product", which is equal for those of one product; or "edits",
-        a gallery listing's picture with words that say what should be different (`edit_queries.edits`): the query
+        a gallery listing's picture with words that say what should be different (`edits.edits`): the query
         split then has the text columns "words", "reference" (the listing's id), "wanted" and "unwanted", and the
         attributes "edited", "kind", "phrasing" and "combination"; the tables "edits" have no wording and no pair of
         value and category that is kept for scoring, and listings have "product" too.
@@ -113,15 +113,12 @@ def _with_typed(shop: Shop) -> catalog.Catalog:
 def _with_edits(shop: Shop) -> catalog.Catalog:
     """Returns the catalogue with edits in place of photos."""
     found = _with_photos(dataclasses.replace(shop, num_query=0))
-    tables = {name: table for name, table in found.tables.makers.items() if not name.startswith("edits/")}
-    for name in ("train", "val"):
-        if shop.size(name):
-            tables[f"edits/{name}"] = functools.partial(_asked, shop, name)
+    tables = {name: table for name, table in found.tables.makers.items() if name != "edits/gallery"}
     _name_products(shop, found)
     found = dataclasses.replace(found, tables=Lazy(tables, f"{shop} edits"))
     if not shop.num_query:
         return found
-    asked = edit_queries.edits(shop, shop.num_query, "gallery", scored=True)
+    asked = edits.edits(shop, shop.num_query, "gallery", scored=True)
     ids = [f"edit-{number:05d}" for number in range(shop.num_query)]
     columns = {
         "words": asked.words,
@@ -135,8 +132,8 @@ def _with_edits(shop: Shop) -> catalog.Catalog:
     }
     pictures = synthetic.Column(shop, "query", functools.partial(_reference_picture, asked.references))
     split = Split("query", ids, None, found.gallery.categories[asked.references], pictures, columns=columns)
-    names = {"edited": list(EDITED), "kind": list(edit_queries.KINDS)}
-    names |= {"phrasing": list(edit_queries.SEEN), "combination": list(edit_queries.SEEN)}
+    names = {"edited": list(EDITED), "kind": list(edits.KINDS)}
+    names |= {"phrasing": list(edits.SEEN), "combination": list(edits.SEEN)}
     return dataclasses.replace(
         found,
         query=split,
@@ -235,15 +232,9 @@ def _typed_table(found: shoppers.TextQueries, split: str) -> Table:
 def _edits(shop: Shop, split: str) -> Table:
     found = edits.edits(shop, shop.num_edits, split)
     columns = {"reference": found.references, "words": found.words, "targets": Ragged(found.indptr, found.rows)}
-    return Table(columns | {"attribute": found.attributes}, {"reference": split, "targets": split})
-
-
-def _asked(shop: Shop, split: str) -> Table:
-    found = edit_queries.edits(shop, shop.num_edits, split)
-    columns = {"reference": found.references, "words": found.words, "targets": Ragged(found.indptr, found.rows)}
     attributes = {
         "attribute": [EDITED[field] for field in found.fields],
-        "kind": [edit_queries.KINDS[kind] for kind in found.kinds],
+        "kind": [edits.KINDS[kind] for kind in found.kinds],
     }
     columns |= attributes | {"wanted": found.wanted, "unwanted": found.unwanted}
     return Table(columns, {"reference": split, "targets": split})

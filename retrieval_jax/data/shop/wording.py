@@ -227,24 +227,6 @@ def misspelt(text: str, rng: np.random.Generator) -> str:
     return " ".join(words)
 
 
-# How shoppers word an edit: {new} and {old} are names of the value, {news} and {olds} nouns for a pattern.
-EDITS = {
-    "colour": (
-        "the same but in {new}",
-        "in {new}",
-        "the {new} one",
-        "{new} instead of {old}",
-        "do you have it in {new}",
-        "same in {new}, not {old}",
-    ),
-    "pattern": ("the same but with {news}", "with {news}", "{new} instead of {old}", "{new}, not {old}", "same, {new}"),
-    "material": ("the same but in {new}", "made of {new}", "{new} instead of {old}", "in {new}, not {old}"),
-    "part": ("the same but with {new}", "with {new}", "has {new}"),
-    "no colour": ("not in {old}", "the same but not {old}", "any colour but {old}"),
-    "no pattern": ("without {olds}", "the same but no {olds}", "not {old}"),
-    "no material": ("not {old}", "the same but not in {old}", "anything but {old}"),
-    "no part": ("the same without {old}", "without {old}", "no {old}"),
-}
 PATTERN_NOUNS = {
     "plain": "plain colour",
     "striped": "stripes",
@@ -256,37 +238,17 @@ PATTERN_NOUNS = {
     "ombre": "gradient",
 }
 
-
-def edit_text(name: str, category: int, old: int, new: int | None, rng: np.random.Generator) -> str:
-    """Writes a shopper's edit of the listing in view.
-
-    Args:
-      name: what is edited: "colour", "pattern", "material", "part1" or "part2".
-      category: row of CATEGORIES.
-      old: value of the listing in view, row of the table of that name; 0 or 1 for a part.
-      new: value that is wanted; None for any but the old one.
-      rng: the edit's own random numbers.
-
-    Returns:
-      The words, for example "the same but in red" or "without stripes".
-    """
-    if name.startswith("part"):
-        part = CATEGORIES[category][4 if name == "part1" else 5]
-        return _pick(rng, EDITS["part" if new else "no part"]).format(new=part, old=part)
-    words = list({"colour": COLOURS, "pattern": PATTERNS, "material": MATERIALS}[name].values())
-    nouns = list(PATTERN_NOUNS.values())
-    values = {"old": _pick(rng, words[old])} | ({"olds": nouns[old]} if name == "pattern" else {})
-    if new is None:
-        return _pick(rng, EDITS[f"no {name}"]).format(**values)
-    values |= {"new": _pick(rng, words[new])} | ({"news": nouns[new]} if name == "pattern" else {})
-    return _pick(rng, EDITS[name]).format(**values)
-
-
-# More wordings, of the queries that are edits; {part} has its article. They follow how people describe the difference
-# of two garments (the captions of Fashion IQ, CVPR 2021), in words of our own.
+# How shoppers word an edit: {new} and {old} are names of the value, {news} and {olds} nouns for a pattern, {part} has
+# its article. They follow how people describe the difference of two garments (the captions of Fashion IQ, CVPR 2021),
+# in words of our own.
 ASKED = {
     "colour": (
-        *EDITS["colour"],
+        "the same but in {new}",
+        "in {new}",
+        "the {new} one",
+        "{new} instead of {old}",
+        "do you have it in {new}",
+        "same in {new}, not {old}",
         "is {new}",
         "is {new} in colour",
         "has more {new}",
@@ -296,7 +258,11 @@ ASKED = {
         "change the colour to {new}",
     ),
     "pattern": (
-        *EDITS["pattern"],
+        "the same but with {news}",
+        "with {news}",
+        "{new} instead of {old}",
+        "{new}, not {old}",
+        "same, {new}",
         "has {news}",
         "is {new}",
         "{news} in place of {olds}",
@@ -305,7 +271,10 @@ ASKED = {
         "change the pattern to {new}",
     ),
     "material": (
-        *EDITS["material"],
+        "the same but in {new}",
+        "made of {new}",
+        "{new} instead of {old}",
+        "in {new}, not {old}",
         "is made from {new}",
         "is {new}",
         "do you have it in {new}",
@@ -324,7 +293,9 @@ ASKED = {
         "i need {part} on it",
     ),
     "no colour": (
-        *EDITS["no colour"],
+        "not in {old}",
+        "the same but not {old}",
+        "any colour but {old}",
         "is not {old}",
         "no {old} please",
         "anything other than {old}",
@@ -332,7 +303,9 @@ ASKED = {
         "isn't {old}",
     ),
     "no pattern": (
-        *EDITS["no pattern"],
+        "without {olds}",
+        "the same but no {olds}",
+        "not {old}",
         "has no {olds}",
         "does not have {olds}",
         "isn't {old}",
@@ -340,7 +313,9 @@ ASKED = {
         "free of {olds}",
     ),
     "no material": (
-        *EDITS["no material"],
+        "not {old}",
+        "the same but not in {old}",
+        "anything but {old}",
         "is not made of {old}",
         "no {old}",
         "in something other than {old}",

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from retrieval_jax.data.shop import edits, loading, synthetic, wording
+from retrieval_jax.data.shop import loading, synthetic, wording
 from retrieval_jax.errors import InputError
 
 SIZES = {"num_train": 900, "num_val": 60, "num_query": 40, "num_gallery": 560}
@@ -78,60 +78,3 @@ def test_tables_refer_to_listings(shop):
     assert len(queries["text"]) == 20 and queries["count"].indptr.tolist() == queries["clicked"].indptr.tolist()
     with pytest.raises(InputError, match="too few for outfits"):
         shop.table("outfits", "val")
-
-
-def test_edits_are_the_same_whatever_their_number(shop):
-    few, many = (edits.edits(synthetic.make_shop(**SIZES), num, "gallery") for num in (20, 60))
-    np.testing.assert_array_equal(few.references, many.references[:20])
-    assert few.words == many.words[:20]
-    np.testing.assert_array_equal(few.rows, many.rows[: len(few.rows)])
-    assert few.words != edits.edits(synthetic.make_shop(seed=1, **SIZES), 20, "gallery").words
-
-
-@pytest.mark.parametrize("split", ["train", "val", "gallery"])
-def test_targets_of_edits_have_what_the_words_ask_for(shop, split):
-    table, listings = shop.table("edits", split), shop.split(split)
-    place = synthetic.make_shop(**SIZES)
-    tables = {"colour": wording.COLOURS, "pattern": wording.PATTERNS, "material": wording.MATERIALS}
-    truth = synthetic.attributes(place, split, np.arange(len(listings)))
-    product = synthetic.product_ids(place, split, np.arange(len(listings))) // 4
-    for i in range(len(table)):
-        reference, targets = table.columns["reference"][i], table.columns["targets"][i]
-        name, words = table.columns["attribute"][i], table.columns["words"][i]
-        assert len(targets) and (np.diff(targets) > 0).all()
-        assert (truth["category"][targets] == truth["category"][reference]).all()
-        values = truth[name][targets]
-        assert (values != truth[name][reference]).all() and product[reference] not in product[targets]
-        if name in tables:
-            spelt = [set(names) | {wording.PATTERN_NOUNS.get(key, key)} for key, names in tables[name].items()]
-            wanted = {v for v, names in enumerate(spelt) if any(one in words for one in names)}
-            negated = " ".join(words.split()[:2]) in ("any colour", "anything but") or not wanted & set(values.tolist())
-            if not negated:
-                assert len(set(values.tolist())) == 1 and values[0] in wanted
-            else:
-                assert truth[name][reference] in wanted
-        else:
-            part = wording.CATEGORIES[truth["category"][reference]][4 if name == "part1" else 5]
-            assert part in words and values[0] == (not any(no in words.split() for no in ("without", "no")))
-        alike = np.all([truth[key][targets] == truth[key][reference] for key in tables if key != name], axis=0)
-        assert (alike | (product[targets] // synthetic.FAMILY == product[reference] // synthetic.FAMILY)).all()
-        # and every listing that fits is a target: those of the target products, whole
-        assert np.isin(np.flatnonzero(np.isin(product, product[targets])), targets).all()
-
-
-def test_every_wording_of_an_edit_can_be_written():
-    rng = np.random.default_rng(0)
-    for name, size in (("colour", 12), ("pattern", 8), ("material", 7), ("part1", 2), ("part2", 2)):
-        for old in range(size):
-            for new in [value for value in range(size) if value != old] + ([] if size == 2 else [None]):
-                for _ in range(8):
-                    text = wording.edit_text(name, 3, old, new, rng)
-                    assert "{" not in text and text == text.strip()
-
-
-def test_too_few_products_to_edit():
-    with pytest.raises(InputError, match="has 1 products, too few for edits"):
-        edits.edits(synthetic.make_shop(num_train=3), 1)
-    with pytest.raises(InputError, match="has 0 products, too few"):
-        edits.edits(synthetic.make_shop(num_val=0), 1, "val")
-    assert len(edits.edits(synthetic.make_shop(num_val=0), 0, "val").words) == 0

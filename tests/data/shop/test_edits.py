@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from retrieval_jax.data import digest
-from retrieval_jax.data.shop import edit_queries, loading, synthetic, wording
+from retrieval_jax.data.shop import edits, loading, synthetic, wording
 from retrieval_jax.errors import InputError
 
 SIZES = {"num_train": 900, "num_val": 60, "num_query": 80, "num_gallery": 1200, "num_edits": 120, "image_size": 16}
@@ -77,23 +77,23 @@ def may_be_of(words, group):
 
 def test_what_is_kept_for_scoring_is_in_no_edit_of_train(shop):
     made = synthetic.make_shop(**SIZES)
-    found = edit_queries.edits(made, 120, "train")
+    found = edits.edits(made, 120, "train")
     table = shop.table("edits", "train")
-    assert list(table.columns["words"]) == found.words and set(table.columns["kind"]) == set(edit_queries.KINDS)
+    assert list(table.columns["words"]) == found.words and set(table.columns["kind"]) == set(edits.KINDS)
     assert not found.wordings.any() and not found.pairs.any()
-    scored = edit_queries.edits(made, 80, "gallery", scored=True)
+    scored = edits.edits(made, 80, "gallery", scored=True)
     assert shop.query.column("words") == scored.words
     both = collections.Counter(zip(scored.wordings.tolist(), scored.pairs.tolist(), strict=True))
     assert both == {(0, 0): 40, (1, 0): 20, (0, 1): 20}
-    for edits, split in ((found, "train"), (scored, "gallery")):
-        category = synthetic.attributes(made, split, edits.references)["category"]
-        for row, words in enumerate(edits.words):
-            field = edit_queries.FIELDS[edits.fields[row]]
-            value = edits.wanted[row] or edits.unwanted[row]
-            assert edit_queries.unseen_pair(made, field, value, category[row]) == edits.pairs[row]
-            group = field if edits.wanted[row] else f"no {field}"
-            seen, unseen = edit_queries.wordings(made.seed)[group]
-            assert may_be_of(words, group) & set(unseen if edits.wordings[row] else seen)
+    for asked, split in ((found, "train"), (scored, "gallery")):
+        category = synthetic.attributes(made, split, asked.references)["category"]
+        for row, words in enumerate(asked.words):
+            field = edits.FIELDS[asked.fields[row]]
+            value = asked.wanted[row] or asked.unwanted[row]
+            assert edits.unseen_pair(made, field, value, category[row]) == asked.pairs[row]
+            group = field if asked.wanted[row] else f"no {field}"
+            seen, unseen = edits.wordings(made.seed)[group]
+            assert may_be_of(words, group) & set(unseen if asked.wordings[row] else seen)
 
 
 def named_values(words, field):
@@ -113,26 +113,26 @@ def named_values(words, field):
 def test_values_that_are_replaced_are_kept_for_scoring_as_well():
     made = synthetic.make_shop(**SIZES | {"num_train": 3000})
     for found, split in (
-        (edit_queries.edits(made, 400, "train"), "train"),
-        (edit_queries.edits(made, 80, "gallery", scored=True), "gallery"),
+        (edits.edits(made, 400, "train"), "train"),
+        (edits.edits(made, 80, "gallery", scored=True), "gallery"),
     ):
         category = synthetic.attributes(made, split, found.references)["category"]
         replaced = 0
         for row, words in enumerate(found.words):
-            field = edit_queries.FIELDS[found.fields[row]]
+            field = edits.FIELDS[found.fields[row]]
             if field == "part" or found.pairs[row]:
                 continue
             value = found.wanted[row] or found.unwanted[row]
             named = named_values(words, field)
             assert value in named, words
             replaced += len(named) > 1
-            assert not any(edit_queries.unseen_pair(made, field, name, category[row]) for name in named), words
+            assert not any(edits.unseen_pair(made, field, name, category[row]) for name in named), words
         assert replaced > len(found.words) / 20
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_group_has_wordings_of_both_sorts_and_none_is_seen_in_another_group(seed):
-    found = edit_queries.wordings(seed)
+    found = edits.wordings(seed)
     plain = [set(), set()]
     for group, known in wording.ASKED.items():
         seen, unseen = found[group]
@@ -141,12 +141,12 @@ def test_every_group_has_wordings_of_both_sorts_and_none_is_seen_in_another_grou
         for texts, names in zip((seen, unseen), plain, strict=True):
             names.update(re.sub(r"{\w+}", "value", text) for text in texts)
     assert plain[0].isdisjoint(plain[1])
-    assert found != edit_queries.wordings(seed + 1)
+    assert found != edits.wordings(seed + 1)
 
 
 def test_a_fifth_of_the_pairs_is_kept():
     one = synthetic.make_shop()
-    pairs = [edit_queries.unseen_pair(one, "colour", name, at) for name in wording.COLOURS for at in range(32)]
+    pairs = [edits.unseen_pair(one, "colour", name, at) for name in wording.COLOURS for at in range(32)]
     assert 0.15 < np.mean(pairs) < 0.25
 
 
@@ -184,7 +184,7 @@ def test_too_few_products_are_reported():
     ):
         loading.load(queries="edits", num_gallery=8, num_query=50)
     with pytest.raises(InputError, match="too few for 4 edits: give it some hundred listings, or lower num_edits"):
-        edit_queries.edits(synthetic.make_shop(num_train=3), 4, "train")
+        edits.edits(synthetic.make_shop(num_train=3), 4, "train")
     assert loading.load(queries="edits", num_gallery=8, num_query=0).query is None
-    none = edit_queries.edits(synthetic.make_shop(num_train=3), 0, "train")
+    none = edits.edits(synthetic.make_shop(num_train=3), 0, "train")
     assert none.words == [] and none.indptr.tolist() == [0] and dataclasses.is_dataclass(none)
