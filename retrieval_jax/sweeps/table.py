@@ -153,7 +153,7 @@ def show(found: Sequence[dict], names: Sequence[str], half: str) -> None:
     for row in cells:
         table.add_row(*row)
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    tables.show(table, width=sum(widths) + 2 * len(widths) + 2)
+    tables.show(table, width=sum(widths) + 3 * len(widths) + 4)  # with its blanks
 
 
 def write(folder: pathlib.Path, found: Sequence[dict], names: Sequence[str], about: Mapping[str, Any]) -> None:

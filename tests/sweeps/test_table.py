@@ -75,4 +75,4 @@ def test_three_files_hold_the_same_lines(finished, tmp_path, capsys):
     assert len(lines) == 5 and r"| =odd\| |" in lines[4] and "| better |" in lines[3]
     table.show(rows, ASKED["names"], "all")
     shown = capsys.readouterr().out
-    assert "=odd|" in shown and f"{100 * rows[1]['scores']['map@10']['mean']:.2f} ±" in shown
+    assert "…" not in shown and "=odd|" in shown and f"{100 * rows[1]['scores']['map@10']['mean']:.2f} ±" in shown
