@@ -10,9 +10,14 @@
     $run,drop_picture=0,drop_words=1,seed=0 --workdir=runs/edits/pictures_0   # learns from pictures alone
     python benchmarks/edits.py runs/edits/joint_0 --specialists runs/edits/{both,pictures,words}_0 --claims
 
-Reads finished runs and trains nothing. Baselines, all without the reference among the results:
+    for joint in concat film transformer; do $run,joint=$joint,seed=0 --workdir=runs/edits/$joint; done
+    $run,loss=siamese,seed=0 --workdir=runs/edits/siamese
+    python benchmarks/edits.py runs/edits/joint_0 --others runs/edits/{concat,film,transformer,siamese}
 
-- picture: the reference's vector in the space of the words' run.
+Reads finished runs and trains nothing; all but the first need a training alone, since all search the gallery of the
+first. Baselines, all without the reference among the results:
+
+- picture: the reference's vector in the space that is searched.
 - words: the words' run, which has learned from edits without their pictures, given the words alone.
 - late fusion: the sum of both cosines, weighted as is best on the selection half. (Train edits would be a poor place:
   the picture network has seen those pictures, and finds their like better than it finds those of new products.)
@@ -28,6 +33,7 @@ colours and edges, which no ranking here uses.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 
@@ -51,7 +57,9 @@ SCORES = ("hit@1", "hit@10", "hit@50", "ndcg@10")
 SHOWN = ("hit@1", "hit@10", "hit@50", "right@10", "kept@10", "both@10", "similarity@10", "similarity_distinct@10")
 GRID = tuple(step / 20 for step in range(21))  # weight of the words in the late fusion
 LOGS = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)  # of the logarithm of a probability beside a cosine
+WEIGHTS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)  # of what a joint network changes about the picture, as in `Model.embed`
 DEPTH = 100
+READ: dict = {}
 
 
 class Judge:
@@ -127,17 +135,21 @@ def of_gallery(folder: pathlib.Path, catalog) -> tuple[np.ndarray, str]:
     return unit(vectors), found.meta["space"]
 
 
-def of_queries(folder: pathlib.Path, catalog, name: str, space: str) -> np.ndarray:
+def of_queries(folder: pathlib.Path, catalog, name: str, space: str, part: str = "embedding") -> np.ndarray:
     """Returns the unit vectors of the queries by a predict function of a run, in the space that is searched."""
     model = inference.load(folder)
-    function = model.task.predict_fns[name]
-    out = inference.predict(
-        function, model.params, inference.columns(function, catalog.query, model.config, folder),
-        mesh=model.mesh, **inference.test_arguments(model.config),
-    )  # fmt: skip
+    function, columns = model.task.predict_fns[name], {}
+    for column in function.reads:  # vectors of pictures by the same network are made once for all runs
+        key = column if column == "picture" else (folder, column)
+        if key not in READ:
+            one = dataclasses.replace(function, reads=(column,))
+            READ[key] = inference.columns(one, catalog.query, model.config, folder)[column]
+        columns[column] = READ[key]
+    arguments = inference.test_arguments(model.config)
+    out = inference.predict(function, model.params, columns, mesh=model.mesh, **arguments)
     if out.get("space", model.space) != space:
         sys.exit(f"{folder} embeds queries into another space than the one that is searched")
-    return unit(out["embedding"])
+    return unit(out[part])
 
 
 def probabilities(folder: pathlib.Path, catalog) -> tuple[np.ndarray, list[str]]:
@@ -150,11 +162,12 @@ def probabilities(folder: pathlib.Path, catalog) -> tuple[np.ndarray, list[str]]
     return np.log(np.maximum(out["probabilities"].astype(np.float32), 1e-6)), list(model.data_info.label_names)
 
 
-def baselines(judge: Judge, words: pathlib.Path, attributes: pathlib.Path | None) -> dict[str, Ranking]:
-    """Returns the baselines' rankings."""
+def baselines(
+    judge: Judge, gallery: np.ndarray, space: str, words: pathlib.Path, attributes: pathlib.Path | None
+) -> dict[str, Ranking]:
+    """Returns the baselines' rankings; gallery: unit vectors [G, D] of a space."""
     if (judge.asked.reference < 0).any():
         sys.exit("every query must be about a gallery listing")
-    gallery, space = of_gallery(words, judge.catalog)
     picture = gallery[judge.asked.reference] @ gallery.T
     said = of_queries(words, judge.catalog, "embed_text", space) @ gallery.T
     found = {
@@ -214,27 +227,40 @@ def main() -> None:
     parser.add_argument("--words", type=pathlib.Path, help="run that learned from words alone")
     parser.add_argument("--attributes", type=pathlib.Path, help="run of the attribute head")
     parser.add_argument("--specialists", nargs=3, type=pathlib.Path, help="runs of both, a picture alone, words alone")
+    parser.add_argument("--others", nargs="*", default=[], type=pathlib.Path, help="runs to show beside them")
     parser.add_argument("--root", default="", help="where the catalogue is")
     parser.add_argument("--name", default="fashion", help="of the catalogue, for claims")
     parser.add_argument("--claims", action="store_true", help="write claims.json")
     given = parser.parse_args()
     command = f"python benchmarks/edits.py {' '.join(sys.argv[1:])}"
     judge = Judge(given.joint[0], given.root)
-    runs = [judge.score(Ranking.load(folder / "rankings" / "trained" / "cosine")) for folder in given.joint]
+    gallery, space = of_gallery(given.joint[0], judge.catalog)
+
+    def ranked(folder, at=1.0):
+        query = of_queries(folder, judge.catalog, "embed_edit", space)
+        if at != 1.0:
+            reference = of_queries(folder, judge.catalog, "embed_edit", space, "reference")
+            query = unit(reference + at * (query - reference))
+        return judge.rank(query @ gallery.T)
+
+    runs = [judge.score(ranked(folder)) for folder in given.joint]
     joint = {name: np.mean([one[name] for one in runs], axis=0) for name in runs[0]}
-    rows, made = {}, []
+    rows, others, made = {}, {}, []
+    others["joint, weight chosen"] = judge.score(judge.best("joint", WEIGHTS, lambda at: ranked(given.joint[0], at)))
+    others |= {folder.name: judge.score(ranked(folder)) for folder in given.others}
     if given.words:
-        rows = {name: judge.score(one) for name, one in baselines(judge, given.words, given.attributes).items()}
+        found = baselines(judge, gallery, space, given.words, given.attributes)
+        rows = {name: judge.score(one) for name, one in found.items()}
         text = f"{given.name}, a picture and words: the joint network is at least .08 above late fusion"
         scores = [one["hit@10"] for one in runs]
         key, base = f"{given.name}-joint-over-late-fusion-by-08", rows["late fusion"]["hit@10"]
         made.append(claim(key, text, "hit@10", scores, base, judge.report, command, 0.08))
     if given.specialists:
-        made += specialists(judge, given.joint[0], given.specialists, given.name, command)
+        made += specialists(judge, gallery, space, given.joint[0], given.specialists, given.name, command)
     parts = {"all": np.ones(len(judge.report), bool), **slices(judge.catalog)}
     for part, chosen in parts.items():
         print(f"\n{part}: {int((judge.report & chosen).sum()):,} queries")
-        table({**rows, "joint": joint}, judge.report & chosen)
+        table({**rows, "joint": joint, **others}, judge.report & chosen)
     for name, base in rows.items():
         for metric in ("hit@10", "both@10"):
             made.append(
@@ -253,9 +279,17 @@ def main() -> None:
         claims.write(made)
 
 
-def specialists(judge: Judge, one: pathlib.Path, folders: list[pathlib.Path], name: str, command: str) -> list[dict]:
+def specialists(
+    judge: Judge,
+    gallery: np.ndarray,
+    space: str,
+    one: pathlib.Path,
+    folders: list[pathlib.Path],
+    name: str,
+    command: str,
+) -> list[dict]:
     """Prints one model beside three specialists; returns the claims that it is at most .02 below each."""
-    made, (gallery, space) = [], of_gallery(one, judge.catalog)
+    made = []
     for kind, function, folder in zip(
         ("a picture and words", "a picture alone", "words alone"),
         ("embed_edit", "embed_reference", "embed_text"),

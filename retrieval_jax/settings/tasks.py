@@ -156,7 +156,8 @@ def edit() -> ConfigDict:
             "margin": 0.5,  # of "siamese": the distance from which on a negative costs nothing
             "temperature": 0.05,  # of the softmax, its first value
             "targets": 3,  # of an edit that are learned, at most; the others are never negatives
-            "siblings": 3,  # negatives beside the reference: targets of its other edits, then any; needs `pictures`
+            "siblings": 2,  # negatives beside the reference: targets of its other edits, then any; needs `pictures`
+            "neighbours": 3,  # more negatives: listings that look like the target and are not right; needs `pictures`
             "titles": 0,  # how often each listing's title is learned as words alone
             "drop_picture": 0.1,  # share of the examples that lose their picture
             "drop_words": 0.1,  # and of those that lose their words

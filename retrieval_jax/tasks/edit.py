@@ -39,7 +39,8 @@ OPTIONS = {
     "margin": 0.5,
     "temperature": 0.05,
     "targets": 3,
-    "siblings": 3,
+    "siblings": 2,
+    "neighbours": 3,
     "titles": 0,
     "drop_picture": 0.1,
     "drop_words": 0.1,
@@ -78,6 +79,10 @@ def examples(config, catalog, workdir):
     options, split, seed = parts.options(config.train, OPTIONS, CHOICES), catalog.split("train"), config.train.seed
     tokenizer = parts.tokenizer(config, catalog, workdir, {"edits": "words"})
     found = edits.pairs(catalog.table("edits", "train"), len(split), options["targets"], options["siblings"], seed)
+    if options["pictures"]:
+        table, space = vectors.load(workdir, len(split))
+        if options["neighbours"]:
+            found = edits.with_neighbours(found, table.values.reshape(len(split), -1), options["neighbours"], seed)
     if options["titles"]:
         found = edits.with_titles(found, split.titles, options["titles"])
     longest = options["query_length"]
@@ -98,7 +103,7 @@ def examples(config, catalog, workdir):
     info = info_lib.of_split(split)
     info.tokens = tokenizer.facts()
     if options["pictures"]:
-        table, info.target_space = vectors.load(workdir, len(split))
+        info.target_space = space
         rows = {"picture": found.reference, "target": found.target, "negative": found.negative}
         columns |= {name: RaggedRows(table, of) for name, of in rows.items()}
     else:

@@ -235,6 +235,7 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.joint_kwargs": BLOCK,
     "train.task_kwargs.targets": whole(1),
     "train.task_kwargs.siblings": whole(0, 64),
+    "train.task_kwargs.neighbours": whole(0, 64),
     "train.task_kwargs.titles": whole(0, 100),
     "train.task_kwargs.drop_picture": SHARE,
     "train.task_kwargs.drop_words": SHARE,

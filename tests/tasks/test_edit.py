@@ -274,3 +274,18 @@ def test_bad_input_is_named(tmp_path):
     other = inference.Model(tiny_config(), tasks.Task(None, None, {}, ""), {}, info, 0, None)
     with pytest.raises(InputError, match="need a run of the task 'edit'"):
         other.embed([np.zeros((16, 16, 3), np.uint8)], words=["red"])
+
+
+def test_neighbours_look_like_what_is_right_and_are_not(monkeypatch):
+    monkeypatch.setattr(edits, "NEAREST", 5)
+    vectors = np.eye(2, dtype=np.float32)[[0] * 6 + [1] * 30] + np.arange(72).reshape(36, 2).astype(np.float32) / 1000
+    given = table([7, 8], ["red", "blue"], [[0, 1, 2], [9]])
+    found = edits.pairs(given, 36, 3, 1, 0)
+    more = edits.with_neighbours(found, vectors, 2, 0)
+    assert more.negative.shape == (4, 4) and (more.negative[:, :2] == found.negative).all()
+    for number, negative in zip(more.edit, more.negative[:, 2:], strict=True):
+        right = more.right.values[more.right.indptr[number] : more.right.indptr[number + 1]]
+        assert (negative >= 0).all() and not np.isin(negative, right).any() and len(set(negative.tolist())) == 2
+        assert set(negative.tolist()) <= ({3, 4, 5} if number == 0 else set(range(6, 36)))
+    few = edits.with_neighbours(edits.pairs(table([4], ["red"], [[0, 1, 2]]), 5, 3, 1, 0), vectors[:5], 4, 0)
+    assert {tuple(sorted(row)) for row in few.negative[:, 2:].tolist()} == {(-1, -1, 3, 4)}

@@ -13,6 +13,8 @@ from retrieval_jax.data.catalog import Table
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
 
+NEAREST = 100  # listings around a target that are drawn from as negatives
+
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
@@ -97,6 +99,39 @@ def pairs(table: Table, count: int, most: int, siblings: int, seed: int) -> Pair
     words = [table.columns["words"][row] for row in kept.tolist()]
     reference = references[kept][edit].astype(np.int64)
     return Pairs(words, edit, reference, target, np.stack(negative).astype(np.int64), right, weight)
+
+
+def with_neighbours(found: Pairs, vectors: np.ndarray, count: int, seed: int) -> Pairs:
+    """Returns pairs with more negatives: listings that look like what is right, and are not.
+
+    Args:
+      found: of `pairs`.
+      vectors: float32 [n, D], of all listings of the split.
+      count: negatives per pair, drawn among the NEAREST listings to its target.
+      seed: of the draws.
+
+    Source: hard negatives, Faghri et al., "VSE++", arXiv 1707.05612; drawn rather than the hardest, since that is often
+    right too.
+    """
+    rng, nearest = np.random.default_rng((seed, 6)), min(NEAREST, len(vectors) - 1)
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    targets, row_of = np.unique(found.target, return_inverse=True)
+    negative = np.full((len(found.target), count), -1)
+    order = np.argsort(row_of, kind="stable")
+    ends = np.searchsorted(row_of[order], np.arange(len(targets) + 1))
+    for start in range(0, len(targets), 1024):
+        block = targets[start : start + 1024]
+        scores = vectors[block] @ vectors.T
+        scores[np.arange(len(block)), block] = -np.inf
+        near = np.argpartition(-scores, nearest - 1, axis=1)[:, :nearest]
+        near.sort(axis=1)
+        for at in range(len(block)):
+            for pair in order[ends[start + at] : ends[start + at + 1]].tolist():
+                edit = found.edit[pair]
+                right = found.right.values[found.right.indptr[edit] : found.right.indptr[edit + 1]]
+                drawn = rng.permutation(near[at][~np.isin(near[at], right)])[:count]
+                negative[pair, : len(drawn)] = drawn
+    return dataclasses.replace(found, negative=np.concatenate([found.negative, negative], axis=1))
 
 
 def with_titles(found: Pairs, titles: Sequence[str] | None, times: int) -> Pairs:
