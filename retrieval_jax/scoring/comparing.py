@@ -166,6 +166,23 @@ def verdict(name: str, found: dict) -> tuple[bool, str]:
     return False, f"{text}, and the seeds of new and old, {spread}, do not overlap: the {better} side is better."
 
 
+def settings(config: Mapping[str, Any], catalog: Any, read: Callable, names: Sequence[str] = METRICS) -> dict[str, Any]:
+    """Returns the arguments names, graded and asked of `compare` for runs of a config.
+
+    Args:
+      config: the whole config.
+      catalog: its `Catalog`.
+      read: `data.fields.read`.
+      names: names of scores; the scores of edits join the default ones where queries are edits.
+    """
+    evaluate, asked, names = config.get("evaluate") or {}, None, list(names)
+    if edits.there(catalog):
+        asked = edits.of_catalog(catalog, tuple(edits.settings(config)["kept"]), read)
+        names += ["hit@10", *edits.names(asked)] if names == list(METRICS) else []
+    graded = {name: evaluate[name] for name in ("gain", "unrated") if name in evaluate}
+    return {"names": names, "asked": asked, "graded": graded}
+
+
 def queries_of(
     catalog: Any, config: Any, read: Callable, *, half: str = "all", names: Sequence[str] = METRICS
 ) -> dict[str, Any]:
@@ -187,15 +204,7 @@ def queries_of(
     truth = catalog.truth
     if truth is None:
         raise InputError(f"the catalogue {catalog.name} has no ground truth, so nothing can be compared")
-    settings, asked, names = config.get("evaluate") or {}, None, list(names)
-    if edits.there(catalog):
-        asked = edits.of_catalog(catalog, tuple(edits.settings(config)["kept"]), read)
-        names += ["hit@10", *edits.names(asked)] if names == list(METRICS) else []
-    selection = metrics.selection_half(truth.query_ids, settings.get("selection_share", 0.5))
-    return {
-        "truth": truth,
-        "names": names,
-        "chosen": {"all": None, "selection": selection, "report": ~selection}[half],
-        "graded": {name: settings[name] for name in ("gain", "unrated") if name in settings},
-        "asked": asked,
-    }
+    share = (config.get("evaluate") or {}).get("selection_share", 0.5)
+    selection = metrics.selection_half(truth.query_ids, share)
+    chosen = {"all": None, "selection": selection, "report": ~selection}[half]
+    return {"truth": truth, "chosen": chosen, **settings(config, catalog, read, names)}
