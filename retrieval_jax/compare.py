@@ -5,7 +5,7 @@
 
 Runs are work directories of one catalogue, with rankings. The runs of one side are the same recipe with several seeds:
 their scores are averaged query by query. The difference is paired: both sides are resampled with the same queries
-(`bootstrap.paired_bootstrap`), so that query difficulty cancels.
+(`scoring.comparing`), so that query difficulty cancels.
 """
 
 from __future__ import annotations
@@ -21,12 +21,8 @@ import rich.table
 
 from retrieval_jax import workdir
 from retrieval_jax.data import fields, loading
-from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.scoring import comparing, metrics, tables
-from retrieval_jax.scoring.comparing import METRICS, compare, scores, verdict
-
-__all__ = ["METRICS", "compare", "main", "print_comparison", "scores", "verdict"]
+from retrieval_jax.scoring import comparing, tables
 
 
 def print_comparison(found: dict) -> None:
@@ -58,21 +54,8 @@ def main(given) -> None:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
     config = ml_collections.ConfigDict(workdir.read_config(given.against[0]))
-    catalog = loading.load(config.data)
-    truth = catalog.truth
-    if truth is None:
-        raise InputError(f"the catalogue of {given.against[0]} has no ground truth, so nothing can be compared")
-    half = metrics.selection_half(truth.query_ids, (config.get("evaluate") or {}).get("selection_share", 0.5))
-    chosen = {"all": None, "selection": half, "report": ~half}[given.half]
-    found = compare(
-        given.new,
-        given.against,
-        truth,
-        stage=given.stage,
-        old_stage=given.against_stage,
-        chosen=chosen,
-        **comparing.settings(config, catalog, fields.read, given.metrics),
-    )
+    asked = comparing.queries_of(loading.load(config.data), config, fields.read, half=given.half, names=given.metrics)
+    found = comparing.compare(given.new, given.against, stage=given.stage, old_stage=given.against_stage, **asked)
     print_comparison(found)
     if given.out:
         atomic.write_json(given.out, {**found, "half": given.half})

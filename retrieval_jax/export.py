@@ -5,7 +5,8 @@
 There is a program per predict function: "embed" for config.embed.predict_fn, "attributes" where the task has it, and
 under its own name what config.search.query_from and gallery_from name. Programs take any number of rows and are lowered
 for CPU, CUDA and TPU. The result is read back and compared with the trained model on this machine before the folder
-gets its name; the difference is recorded in its config.json.
+gets its name; the difference is recorded in its config.json. The folder also gets the vocabulary and, of a run that was
+searched with this checkpoint, the whitening, the steps and the scores.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -25,18 +26,20 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote, versions
+from retrieval_jax.models import pretrained
 from retrieval_jax.models.layers import attention
+from retrieval_jax.sharing import facts, onnx_files
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import provenance, sides
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference of embeddings, relative to the longest vector: 0 on one platform; other batch sizes and platforms
 # sum in another order.
-TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 4e-3}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 4e-3, "int8": 0.1}
 _PROBES = 4  # rows of noise that the two are compared on
 
 
-def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
+def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="float", onnx=False) -> dict:
     """Exports a checkpoint.
 
     Args:
@@ -45,6 +48,8 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
       step: step of the checkpoint; None for the latest.
       which: "ema" (the moving average) or "params".
       platforms: platforms to lower for.
+      weights: "float", or "int8": a quarter of the size, and other embeddings within TOLERANCE["int8"].
+      onnx: write each program as an ONNX file as well, <program>.onnx.
 
     Returns:
       config.json.
@@ -56,6 +61,8 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
     workdir, out = workdirs.as_path(workdir), paths.expanded(out)
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_export(out))):
         raise InputError(f"--out={out} exists and is not an exported model: give another folder, or delete it")
+    if onnx and weights == "int8":
+        raise InputError("--onnx and --weights=int8: an ONNX file has the weights as they are; export twice")
     remote.pull(workdir)
     model = inference.load(workdir, which, step)
     config, task = model.config, model.task
@@ -65,9 +72,9 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
     embeds |= {name: name for name in own if name != config.embed.predict_fn}
     functions, sizes = {}, {}
     for name, predict_fn in embeds.items():
-        plain = inference.named(task.predict_fns, predict_fn)
-        functions[name] = with_views(plain, views, arguments["image_size"])
-        sizes[name] = host_size(() if functions[name] is plain else views, arguments["image_size"])
+        bare = inference.named(task.predict_fns, predict_fn)
+        functions[name] = with_views(bare, views, arguments["image_size"])
+        sizes[name] = host_size(() if functions[name] is bare else views, arguments["image_size"])
     if "attributes" in task.predict_fns:
         functions["attributes"], sizes["attributes"] = task.predict_fns["attributes"], tuple(arguments["image_size"])
     batch = _batch(workdir / "checkpoints" / "batch.json", functions)
@@ -91,6 +98,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
             for name, program in lowered_programs.items()
         },
         "dtype": dtype,
+        "weights": weights,
         "space": model.space,
         "checkpoint": {
             "workdir": workdir.name,
@@ -102,6 +110,8 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
+        "data": facts.of_data(workdir, config),
+        "initial_weights": _initial_weights(config),
         "config": workdirs.plain(config),
     }
     labels = {
@@ -110,8 +120,17 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
         "category_names": [list(names) for names in model.data_info.category_names],
     }
 
+    notes, tolerance = [], TOLERANCE.get("int8" if weights == "int8" else dtype, 0.0)
+
     def fill(folder):
-        exported.save(folder, model.params, lowered_programs, labels, about)
+        notes[:] = facts.write(folder, workdir, model.space, config)
+        if onnx:
+            about["onnx"] = {
+                name: onnx_files.convert(name, plain(function, inputs[name]), model.params, inputs[name], file)
+                for name, function in functions.items()
+                for file in [folder / f"{name}.onnx"]
+            }
+        exported.save(folder, model.params, lowered_programs, labels, about, weights)
         if about["lowered_on"] in platforms:
             served = exported.load(folder)
             difference = max(
@@ -119,13 +138,15 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
                 for name, predict_fn in embeds.items()
                 for given, columns in [_probes(inputs[name])]
             )
-            if not difference <= TOLERANCE.get(dtype, 0.0):
+            if not difference <= tolerance:
                 raise RuntimeError(
                     f"the exported program differs from the trained model by {difference:.1e} of a "
-                    f"vector's length, more than {TOLERANCE.get(dtype, 0.0):.0e}: nothing was written"
+                    f"vector's length, more than {tolerance:.0e}: nothing was written"
                 )
             written = atomic.read_json(folder / "config.json")
             written["compared"] = {"rows": _PROBES, "difference": difference}
+            if onnx:
+                written["compared"]["onnx"] = _onnx_difference(folder, served, inputs, tolerance)
             atomic.write_json(folder / "config.json", written)
 
     versions.replace(out, "config.json", fill)
@@ -136,7 +157,42 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS) -> dict:
         f"trained model: {found}",
         flush=True,
     )
+    for note in notes:
+        print(f"export: {note}", flush=True)
     return written
+
+
+def _onnx_difference(folder, served, inputs, tolerance) -> float:
+    """Returns the largest difference of the ONNX files from the programs; raises RuntimeError where it is too large."""
+    differences = []
+    for name, specs_ in inputs.items():
+        given, _ = _probes(specs_)
+        arrays = {}
+        for spec in specs_:
+            if spec["kind"] != "mask":
+                arrays |= served.filled(spec, given[spec["name"]], range(_PROBES), _PROBES)
+        wanted, found = served.run(name, given), onnx_files.run(folder / f"{name}.onnx", arrays)
+        for key in wanted:
+            flat = [value[key].reshape(_PROBES, -1).astype(np.float64) for value in (found, wanted)]
+            differences.append(_difference(*flat))
+    if not max(differences) <= tolerance:
+        raise RuntimeError(
+            f"the ONNX files differ from the programs by {max(differences):.1e} of a vector's length, more than "
+            f"{tolerance:.0e}: nothing was written"
+        )
+    return max(differences)
+
+
+def _initial_weights(config) -> dict[str, str]:
+    """Returns what a training started from: {"name", "licence"} of public weights, {"run"}, or {}."""
+    given = config.train.model.get("pretrained") or {}
+    if given.get("name"):
+        try:
+            licence = pretrained.info(given["name"], given.get("path") or None).licence
+        except InputError:  # text networks have names of their own, and a file may be gone since
+            licence = ""
+        return {"name": given["name"], "licence": licence}
+    return {"run": str(config.train.init_from)} if config.train.get("init_from") else {}
 
 
 def specs(name, predict_fn, batch, size) -> list[dict]:
@@ -190,11 +246,7 @@ def lowered(name, predict_fn, params, inputs, platforms):
       InputError: it cannot be lowered for a platform, or not for any number of rows.
     """
 
-    def program(params, *columns):
-        out = dict(predict_fn(params, {spec["name"]: column for spec, column in zip(inputs, columns, strict=True)}))
-        out.pop("space", None)  # a name, not an array
-        return jax.tree.map(lambda x: x.astype("float32") if x.dtype in ("bfloat16", "float16") else x, out)
-
+    program = plain(predict_fn, inputs)
     lengths = [f"length_{spec['name']}" for spec in inputs if spec["kind"] == "ragged"]
     symbols = dict(zip(["batch", *lengths], export.symbolic_shape(", ".join(["batch", *lengths])), strict=True))
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
@@ -223,6 +275,22 @@ def lowered(name, predict_fn, params, inputs, platforms):
             "only operations of networks are run from them; compute the rest in what the model is served by"
         )
     return made
+
+
+def plain(predict_fn, inputs):
+    """Returns a predict function as (params, one array per input) -> {name: [B, ...]}, in float32.
+
+    Args:
+      predict_fn: `tasks.Predict`.
+      inputs: of `specs`.
+    """
+
+    def program(params, *columns):
+        out = dict(predict_fn(params, {spec["name"]: column for spec, column in zip(inputs, columns, strict=True)}))
+        out.pop("space", None)  # a name, not an array
+        return jax.tree.map(lambda x: x.astype("float32") if x.dtype in ("bfloat16", "float16") else x, out)
+
+    return program
 
 
 def _batch(file, functions):
@@ -271,4 +339,12 @@ def main(given) -> None:
     Args:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
-    run(given.workdir, given.out, step=given.step, which=given.which, platforms=tuple(given.platforms))
+    run(
+        given.workdir,
+        given.out,
+        step=given.step,
+        which=given.which,
+        platforms=tuple(given.platforms),
+        weights=given.weights,
+        onnx=given.onnx,
+    )

@@ -2,17 +2,22 @@
 
     model = exported.load("served/quickstart")
     vectors = model.embed(["shoe.jpg", "dress.png"])      # float32 [2, D]
+    model.for_search(["shoe.jpg"], "query")               # whitened as in the run's search, of length 1
     model.predict_attributes(["shoe.jpg"], top=3)         # [[("black", 0.93), ("leather", 0.81), ("running", 0.44)]]
 
     config.json         how pictures are prepared, inputs and outputs of the programs, platforms, checksums, and the
                         config of the run
     model.safetensors   the parameters, "backbone/stem/kernel" and so on
     labels.json         names of the attributes and of the categories
+    search.json, whitening.npz, vocabulary.json
+                        of a run that was searched: its steps and scores, the fitted whitening, counts of the attributes
     <program>.jax_export  StableHLO of (parameters, one array per entry of config.json's inputs) -> {name: array}; for
                         pictures that is uint8 [any number, height, width, 3]
 
 A program of text takes padded ids and their mask: model.run("embed_title", {"label_ids": [[3, 17], [5]]}). Programs age
 with jax (each can be read for at least six months); parameters and config do not.
+
+Longer than 400 lines: the files of the folder, their reader and its checks belong together.
 """
 
 import collections.abc
@@ -35,8 +40,11 @@ from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError, first_line, short
 from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256
+from retrieval_jax.postprocess.l2 import normalize
+from retrieval_jax.postprocess.whitening import Whitening
+from retrieval_jax.sharing import facts, int8
 
-FORMAT = 1  # raise it when earlier readers cannot read it any more
+FORMAT = 2  # raise it when earlier readers cannot read it any more: 2 has weights of eight bits
 _LARGEST_BATCH = 64
 _MOST_PIXELS = 1 << 24  # of a picture, or of all pictures of a row
 _REMEDY = "copy the folder, or export, again"
@@ -75,19 +83,29 @@ class _Labels(TypedDict):
     label_names: list[str]
 
 
-def save(folder, params, programs, labels, about):
+class _Search(TypedDict):
+    """search.json."""
+
+    steps: list[tuple[str, dict[str, Any]]]
+    scores: list[dict[str, Any]]
+    whitening: str | None
+
+
+def save(folder, params, programs, labels, about, weights="float"):
     """Writes the files.
 
     Args:
-      folder: empty local folder.
+      folder: local folder, empty but for further files of the model.
       params: nested dict of arrays.
       programs: {name: `jax.export.Exported` of (params, one array per input) -> dict}.
       labels: JSON-able, for labels.json.
       about: JSON-able, what config.json says beside programs and checksums: see `retrieval_jax.export`.
+      weights: "float", as they are, or "int8", see `sharing.int8`.
     """
     flat = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         flat["/".join(str(key.key) for key in path)] = np.asarray(leaf)
+    flat = int8.rounded(flat) if weights == "int8" else flat
     safetensors.flax.save_file(flat, folder / "model.safetensors", metadata={"format": "retrieval_jax"})
     atomic.write_json(folder / "labels.json", labels)
     for name, program in programs.items():
@@ -96,7 +114,7 @@ def save(folder, params, programs, labels, about):
     atomic.write_json(
         folder / "config.json",
         {
-            "format": FORMAT,
+            "format": FORMAT if weights == "int8" else 1,
             "programs": {name: f"{name}.jax_export" for name in programs},
             "platforms": sorted(set.intersection(*(set(program.platforms) for program in programs.values()))),
             **about,
@@ -114,12 +132,16 @@ class Model:
       labels: labels.json.
       params: nested dict of arrays on the device.
       programs: {name: compiled function (params, one array per input) -> {name: [B, ...]}}.
+      search: search.json, or {}.
+      whitening: the one of the run's search, or None.
     """
 
     about: dict
     labels: dict
     params: dict
     programs: dict[str, Any]
+    search: dict = dataclasses.field(default_factory=dict, repr=False)
+    whitening: Whitening | None = None
     compiled: dict = dataclasses.field(default_factory=dict, repr=False)  # of `programs`, by sizes of the inputs
 
     def __repr__(self) -> str:
@@ -144,6 +166,19 @@ class Model:
         if "embedding" not in found:
             raise InputError(f"the program {program!r} returns {', '.join(found)}, not an embedding")
         return found["embedding"]
+
+    def for_search(self, inputs, side="query", program="embed"):
+        """Embeds pictures as the run's search compared them: whitened where it whitened, and of length 1.
+
+        Args:
+          inputs, program: as for `embed`.
+          side: "query" or "gallery".
+
+        Returns:
+          float32 [n, D]; scalar products of the two sides are their scores.
+        """
+        vectors = self.embed(inputs, program)
+        return normalize(vectors if self.whitening is None else self.whitening.apply(vectors, side))
 
     def predict_attributes(self, inputs, top=10):
         """Predicts the most probable attributes of pictures.
@@ -201,7 +236,7 @@ class Model:
             rows, arrays = range(start, min(start + batch, count)), {}
             for spec in specs:
                 if spec["kind"] != "mask":
-                    arrays |= self._filled(spec, given[spec["name"]], rows, batch)
+                    arrays |= self.filled(spec, given[spec["name"]], rows, batch)
             ordered = [arrays[spec["name"]] for spec in specs]
             out = self._compiled(program, ordered)(self.params, *ordered)
             found.append({name: np.asarray(value)[: len(rows)] for name, value in out.items()})
@@ -228,8 +263,15 @@ class Model:
             self.compiled[key] = made
         return self.compiled[key]
 
-    def _filled(self, spec, column, rows, batch):
-        """Returns the array of a column for a batch, and its mask; zeros after the last row."""
+    def filled(self, spec, column, rows, batch):
+        """Returns the array of a column for a batch, and its mask; zeros after the last row.
+
+        Args:
+          spec: of the column, see `about["inputs"]`.
+          column: its values, a row each.
+          rows: which rows.
+          batch: number of rows of the arrays.
+        """
         name, shape = spec["name"], [batch, *spec["shape"][1:]]
         if spec["kind"] == "ragged":
             longest = max(1, *(len(column[row]) for row in rows))
@@ -275,7 +317,7 @@ def _load(folder) -> Model:
         raise InputError(f"{folder}/config.json is not that of an exported model, or is of a newer retrieval_jax")
     documents.check(about, _About, name=str(folder / "config.json"), remedy=_REMEDY)
     _check_input(folder / "config.json", about)
-    for name in ("model.safetensors", "labels.json", *about["programs"].values()):
+    for name in dict.fromkeys(["model.safetensors", "labels.json", *about["programs"].values(), *about["sha256"]]):
         digest = about["sha256"].get(name)
         if digest is None or not (folder / name).exists() or file_sha256(folder / name) != digest:
             raise InputError(f"{folder / name} is missing or damaged: copy the folder, or export, again")
@@ -303,7 +345,9 @@ def _load(folder) -> Model:
         if needed not in out or (name == "attributes" and out[needed].shape[1:] != (len(labels["label_names"]),)):
             raise InputError(f"{file} does not return {needed!r}, or not one value per name in labels.json: {_REMEDY}")
         programs[name] = jax.jit(program.call)
-    return Model(about, labels, params, programs)
+    found = documents.read(folder / facts.SEARCH, _Search, remedy=_REMEDY) if facts.SEARCH in about["sha256"] else {}
+    whitening = Whitening.load(folder / facts.WHITENING) if facts.WHITENING in about["sha256"] else None
+    return Model(about, labels, params, programs, found, whitening)
 
 
 def _specs(about, program):
@@ -361,7 +405,7 @@ def _memory():
 def _nested(file):
     """Returns the parameters of a safetensors file as nested dicts."""
     params: dict = {}
-    for name, value in _tensors(file).items():
+    for name, value in int8.restored(_tensors(file), file).items():
         *path, last = name.split("/")
         node = params
         for key in path:

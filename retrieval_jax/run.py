@@ -16,7 +16,6 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("run")
 
 import copy
-import functools
 import importlib
 import time
 
@@ -53,7 +52,7 @@ def run(config, folder, config_folder="configs") -> dict:
                     "of the catalogue: put it back, or give its new place; single verbs, such as search, still use "
                     "what was made from it"
                 )
-        preflight.together([one for _, *each in walk for one in _checks(*each)])
+        preflight.together([one for _, *each in walk for one in preflight.due(*each, _module)])
         for name, *each in walk[:-1]:
             print(f"=== first: {name}", flush=True)
             _run(*each)
@@ -84,8 +83,7 @@ def _run(config, folder, data) -> dict:
             print(f"{verb}: complete, skipped", flush=True)
             continue
         print(f"{verb}: runs, because {reason}", flush=True)
-        module = importlib.import_module(f"retrieval_jax.{verb}")
-        done[verb] = workdir.run_stage(config, folder, verb, module.run, data)
+        done[verb] = workdir.run_stage(config, folder, verb, _module(verb).run, data)
         print(workdir.done(done[verb]), flush=True)
 
     if not done and provenance.is_first_process():
@@ -100,6 +98,10 @@ def _run(config, folder, data) -> dict:
     print(f"report: {remote.url(folder / 'report.html') or folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
     return done
+
+
+def _module(verb):
+    return importlib.import_module(f"retrieval_jax.{verb}")
 
 
 def earlier(config, config_folder) -> dict:
@@ -124,17 +126,6 @@ def earlier(config, config_folder) -> dict:
             data = {**copy.deepcopy(config.data), "image_size": member_config.data.image_size}
             member_config.data = type(config.data)(data)
     return configs
-
-
-def _checks(config, folder, data) -> list:
-    """Returns the checks of all verbs that are due: functions without arguments, see `preflight.together`."""
-    due, found = False, []
-    for verb in workdir.verbs(config):
-        due = due or workdir.reason_to_run(config, folder, verb, data) is not None
-        module = importlib.import_module(f"retrieval_jax.{verb}") if due else None
-        if hasattr(module, "check"):
-            found.append(functools.partial(module.check, config, folder))
-    return found
 
 
 def main(given) -> None:

@@ -41,6 +41,7 @@ from retrieval_jax.training import (
     preemption,
     sharding,
     telemetry,
+    trackers,
     warm_start,
 )
 from retrieval_jax.training.update import make_update
@@ -70,6 +71,7 @@ def _check_settings(config) -> None:
     task = tasks.get(settings.task)
     pairs.check_arguments(settings.task, settings.task_kwargs, task.OPTIONS, "config.train.task_kwargs", "task")
     transforms.compose(settings.transforms, (1, 1))
+    trackers.check(settings.get("trackers", ()))
     if settings.eval_every_epochs:
         evaluators.check(settings.evaluations)
 
@@ -157,7 +159,15 @@ def _run(config, workdir, stop, watch) -> dict:
     if jax.process_index() == 0:
         info_lib.save(workdir / "checkpoints" / "data_info.json", info)
         info_lib.save_batch(workdir / "checkpoints" / "batch.json", zeros)
-    writer = metric_writer.MetricWriter(workdir, resume_step=start_step or None, enabled=jax.process_index() == 0)
+    first = jax.process_index() == 0
+    writer = metric_writer.MetricWriter(
+        workdir,
+        resume_step=start_step or None,
+        enabled=first,
+        trackers=trackers.opened(
+            settings.get("trackers", ()) if first else (), workdir, workdirs.plain(config), resumes=start_step > 0
+        ),
+    )
 
     # ------------------------------------------------------------------------------------------------------ update step
     update = make_update(

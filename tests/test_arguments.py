@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from retrieval_jax import arguments, compare, propose_index
+from retrieval_jax import arguments, propose_index
 from retrieval_jax.embeddings import Embeddings, Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import binary, exact, faiss_index
@@ -36,7 +36,7 @@ from retrieval_jax.postprocess import (
     reranking,
     whitening,
 )
-from retrieval_jax.scoring import bootstrap, metrics, slices, submission
+from retrieval_jax.scoring import bootstrap, comparing, metrics, slices, submission
 from retrieval_jax.scoring.ranking import Ranking, Truth
 
 Q, G, D, K = 5, 24, 6, 4
@@ -328,7 +328,7 @@ CASES = {
     ),
     "per_query_recall": Case(propose_index.per_query_recall, {"found": RANKING, "wanted": RANKING}),
     "verdict": Case(
-        lambda chosen, names: compare.compare([], [], TRUTH, names=names, chosen=chosen),
+        lambda chosen, names: comparing.compare([], [], TRUTH, names=names, chosen=chosen),
         {"chosen": np.ones(Q, bool), "names": ("recall@1",)},
     ),
 }  # fmt: skip

@@ -8,36 +8,13 @@ import pytest
 from ml_collections import ConfigDict
 
 import edited_catalogue
-from retrieval_jax import compare
+from ranked_runs import GALLERY, QUERIES, TRUTH, make_run
 from retrieval_jax.__main__ import main
 from retrieval_jax.data import fields, loading
 from retrieval_jax.data.catalog import Catalog, Split
-from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
-from retrieval_jax.scoring import edits, metrics
+from retrieval_jax.scoring import comparing, edits, metrics
 from retrieval_jax.scoring.ranking import Ranking, Truth
-
-QUERIES, GALLERY = [f"q{row}" for row in range(300)], [f"g{row}" for row in range(100)]
-TRUTH = Truth.from_lists(QUERIES, GALLERY, [[] if row < 5 else GALLERY[row % 80 : row % 80 + 3] for row in range(300)])
-
-
-def make_run(folder, quality, seed, stages=("cosine", "whitening")):
-    """Makes a work directory whose rankings find each relevant listing with the given probability."""
-    rng, entries = np.random.default_rng(seed), []
-    for number, stage in enumerate(stages):
-        rows = np.stack([rng.permutation(100)[:12] for _ in QUERIES])
-        for query in range(300):
-            right = TRUTH.relevant(query).tolist()
-            wrong = [row for row in rows[query].tolist() if row not in right]
-            found = [row for row in right if rng.random() < quality + 0.2 * number]
-            rows[query] = (found + wrong + [-1] * 12)[:12]
-        scores = np.where(rows >= 0, -np.arange(12.0), -np.inf)
-        Ranking(QUERIES, rows, scores, Ids.of(GALLERY).sha256()).save(folder / "rankings" / "trained" / stage)
-        entries.append({"model": "trained", "stage": stage})
-    (folder / "rankings" / "rankings.json").write_text(json.dumps({"stages": entries}))
-    settings = {"data": {}, "evaluate": {"selection_share": 0.5}}
-    (folder / "config.json").write_text(ConfigDict(settings).to_json())
-    return folder
 
 
 @pytest.fixture
@@ -51,7 +28,7 @@ def runs(tmp_path, monkeypatch):
 
 def test_the_mean_over_seeds_is_compared_query_by_query(runs):
     new, old = runs("new", 0.6, 2), runs("earlier", 0.3, 3)
-    found = compare.compare(new, old, TRUTH, stage="whitening")
+    found = comparing.compare(new, old, TRUTH, stage="whitening")
     each = {
         side: np.mean(
             [
@@ -68,29 +45,29 @@ def test_the_mean_over_seeds_is_compared_query_by_query(runs):
     assert (row["wins"], row["losses"], row["ties"]) == ((gains > 0).sum(), (gains < 0).sum(), (gains == 0).sum())
     assert row["num_scored"] == 295 and row["low"] < row["difference"] < row["high"]
     assert len(row["new_seeds"]) == 2 and len(row["old_seeds"]) == 3
-    assert found["new"]["stages"] == ["trained/whitening"] * 2 and list(found["scores"]) == list(compare.METRICS)
+    assert found["new"]["stages"] == ["trained/whitening"] * 2 and list(found["scores"]) == list(comparing.METRICS)
     assert not found["noise"] and "do not overlap: the new side is better" in found["verdict"]
-    back = compare.compare(old, new, TRUTH, stage="whitening")
+    back = comparing.compare(old, new, TRUTH, stage="whitening")
     assert back["scores"]["map@10"]["difference"] == pytest.approx(-row["difference"])
     assert "the old side is better" in back["verdict"]
 
 
 def test_a_difference_within_noise_is_called_noise(runs):
-    same = compare.compare(runs("new", 0.5), runs("earlier", 0.5), TRUTH)
+    same = comparing.compare(runs("new", 0.5), runs("earlier", 0.5), TRUTH)
     assert same["noise"] and "within noise" in same["verdict"] and "do not show which side is better" in same["verdict"]
     one = runs("new", 0.5)
-    nothing = compare.compare(one, one, TRUTH)
+    nothing = comparing.compare(one, one, TRUTH)
     assert nothing["noise"] and nothing["verdict"].startswith("No query is scored differently")
-    stages = compare.compare(one, one, TRUTH, stage="whitening", old_stage="trained/cosine")
+    stages = comparing.compare(one, one, TRUTH, stage="whitening", old_stage="trained/cosine")
     assert not stages["noise"] and stages["old"]["stages"] == ["trained/cosine"]
     assert "the new side is better" in stages["verdict"] and "several seeds" in stages["verdict"]
 
 
 def test_overlapping_seeds_are_training_noise():
     found = {"difference": 0.02, "low": 0.01, "high": 0.03, "p": 0.001, "wins": 9, "losses": 1}
-    noise, words = compare.verdict("map@10", {**found, "new_seeds": [0.50, 0.58], "old_seeds": [0.51, 0.53]})
+    noise, words = comparing.verdict("map@10", {**found, "new_seeds": [0.50, 0.58], "old_seeds": [0.51, 0.53]})
     assert noise and "50.00 to 58.00 and 51.00 to 53.00, ranges that overlap" in words
-    noise, words = compare.verdict("map@10", {**found, "new_seeds": [0.54, 0.58], "old_seeds": [0.51, 0.53]})
+    noise, words = comparing.verdict("map@10", {**found, "new_seeds": [0.54, 0.58], "old_seeds": [0.51, 0.53]})
     assert not noise and "+2.00 points of map@10 exceed the noise" in words
 
 
@@ -135,7 +112,7 @@ def test_unknown_names_list_the_available_ones(runs, arguments, words, capsys):
 def test_runs_of_another_catalogue_are_rejected(runs):
     other = Truth.from_lists(QUERIES, [*GALLERY[:-1], "else"], [["else"]] * 300)
     with pytest.raises(InputError, match="a different gallery"):
-        compare.compare(runs("new", 0.5), runs("earlier", 0.5), other)
+        comparing.compare(runs("new", 0.5), runs("earlier", 0.5), other)
 
 
 def test_edits_are_compared_by_what_they_changed_and_kept(tmp_path, monkeypatch, capsys):
@@ -156,7 +133,7 @@ def test_edits_are_compared_by_what_they_changed_and_kept(tmp_path, monkeypatch,
         runs.append(str(folder))
     main(["compare", runs[1], "--against", runs[0], f"--out={tmp_path / 'out.json'}"])
     written = json.loads((tmp_path / "out.json").read_text())["scores"]
-    assert list(written) == [*compare.METRICS, "hit@10", "right@10", "kept@10", "both@10"]
+    assert list(written) == [*comparing.METRICS, "hit@10", "right@10", "kept@10", "both@10"]
     new, old = (edits.per_query(ranking, asked)["kept@10"] for ranking in rankings[::-1])
     assert written["kept@10"]["difference"] == pytest.approx(np.nanmean(new - old)) and written["kept@10"]["losses"]
     assert written["right@10"]["num_scored"] == 4 and "kept@10" in capsys.readouterr().out

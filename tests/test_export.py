@@ -15,6 +15,7 @@ import pytest
 import safetensors.numpy
 
 import tiny
+import tiny_trained
 from retrieval_jax import __main__ as door
 from retrieval_jax import export, exported, inference, tasks, workdir
 from retrieval_jax.data import info as info_lib
@@ -30,17 +31,7 @@ pytestmark = pytest.mark.usefixtures("little_compilation", "tiny_variant")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A work directory with a checkpoint, of random parameters."""
-    folder, config = tmp_path_factory.mktemp("trained"), tiny.tiny_config()
-    workdir.write_settings(config, folder)
-    task = tasks.get("multilabel").make(config.train, tiny.INFO)
-    params = jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch())
-    raw = jax.tree.map(lambda leaf: leaf + 0.01, params)
-    store = checkpoints.Checkpoints(folder / "checkpoints")
-    store.save(7, {"params": raw, "ema": params}, {"vocabulary_hash": "abc", "num_steps": 7})
-    store.close()
-    info_lib.save(folder / "checkpoints" / "data_info.json", tiny.INFO)
-    return folder
+    return tiny_trained.save(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")

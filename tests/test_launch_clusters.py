@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -142,6 +143,17 @@ def test_slurm_goes_back_into_the_queue_for_exit_code_75_alone(checkout, code, r
     assert made[2:] == ([["scontrol", "requeue", "7"]] if requeued else [])
     seen = (checkout / "calls.env").read_text()
     assert "RETRIEVAL_JAX_DISTRIBUTED=auto" in seen and "SRUN_CPUS_PER_TASK=12" in seen
+
+
+def test_a_job_of_an_array_takes_the_arguments_of_its_number(checkout):
+    (checkout / "array").mkdir()
+    (checkout / "array" / "3").write_text("".join(f"{word}\n" for word in OPTIONS))
+    words = ("--dry-run", f"--arguments={checkout / 'array'}")
+    done = start(checkout, "slurm.sbatch", *words, SLURM_JOB_ID="7", SLURM_ARRAY_TASK_ID="3")
+    last = shlex.split(done.stdout.splitlines()[-2])
+    assert done.returncode == 0 and tuple(last[-3:]) == OPTIONS and "retrieval_jax.run" in last, done.stderr
+    done = start(checkout, "slurm.sbatch", *words, SLURM_JOB_ID="7")
+    assert done.returncode != 0 and "--arguments is for the jobs of an array" in done.stderr
 
 
 @pytest.mark.parametrize("code, requeued", [(75, True), (143, True), (0, False)])

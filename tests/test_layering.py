@@ -42,9 +42,11 @@ VERBS = {
     "prepare",
     "leaks",
     "compare",
+    "sweep",
     "propose_index",
     "evaluate_checkpoints",
     "export",
+    "hub",
     "configs",
     "init",
     "pictures",
@@ -149,9 +151,11 @@ ROOMS = {
     "training": {
         "etils",
         "jax",
+        "mlflow",
         "optax",
         "orbax",
         "tensorboardX",
+        "wandb",
         "retrieval_jax.data.info",
         "retrieval_jax.files",
         "retrieval_jax.workdir",
@@ -208,9 +212,28 @@ ROOMS = {
         "retrieval_jax.data.pictures",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
+        "retrieval_jax.postprocess.l2",
+        "retrieval_jax.postprocess.whitening",
         "retrieval_jax.programs",
+        "retrieval_jax.sharing.facts",
+        "retrieval_jax.sharing.int8",
         "retrieval_jax.workdir",
     },
+    # Exported models, and what their runs found out, for others.
+    "sharing": {
+        "huggingface_hub",
+        "jax",
+        "jax2onnx",
+        "onnx",
+        "onnxruntime",
+        "retrieval_jax.embeddings",
+        "retrieval_jax.files",
+        "retrieval_jax.postprocess.whitening",
+        "retrieval_jax.scoring",
+        "retrieval_jax.workdir",
+    },
+    # The runs are processes: nothing here loads what they do.
+    "sweeps": {"rich", "scipy", "retrieval_jax.files", "retrieval_jax.scoring", "retrieval_jax.workdir"},
     "evaluators": {
         "jax",
         "retrieval_jax.data",
@@ -259,11 +282,13 @@ ROOMS |= {
 ONE_FILE = {
     "aiohttp": "retrieval_jax/data/fetching/client.py",
     "apache_beam": "retrieval_jax/attributes/beam.py",
+    "mlflow": "retrieval_jax/training/trackers.py",
     "orbax": "retrieval_jax/training/checkpoints.py",
     "pymilvus": "retrieval_jax/index/milvus/__init__.py",
     "sklearn": "retrieval_jax/attributes/clusters.py",
     "tensorboardX": "retrieval_jax/training/metric_writer.py",
     "tokenizers": "retrieval_jax/data/text.py",
+    "wandb": "retrieval_jax/training/trackers.py",
 }
 
 

@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from retrieval_jax import compare, evaluate, run, search
+from retrieval_jax import evaluate, run, search
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import fused
-from retrieval_jax.scoring import written
+from retrieval_jax.scoring import comparing, written
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.settings import base
 
@@ -93,7 +93,7 @@ def test_condensed_lists_and_linear_gain_reach_the_scores(shop, tmp_path):
     (row,) = written.stages(tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["unrated"] == "condensed"
     graded = {"gain": "linear", "unrated": "condensed"}
-    ((_, each),) = [compare.scores(tmp_path, "bm25", truth, ["ndcg@10"], graded)]
+    ((_, each),) = [comparing.scores(tmp_path, "bm25", truth, ["ndcg@10"], graded)]
     assert np.nanmean(each["ndcg@10"]) == pytest.approx(row["ndcg@10"])
 
 

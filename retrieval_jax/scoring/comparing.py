@@ -100,11 +100,7 @@ def compare(
         )
     if chosen is not None:
         chosen = arguments.array(chosen, "chosen", "compare", (len(truth),), kind="flags")
-    if not truth.num_relevant[slice(None) if chosen is None else chosen].any():
-        raise InputError(
-            "compare: none of the queries to compare has a relevant listing in the gallery: nothing can be compared "
-            "(with --half, see config.evaluate.selection_share)"
-        )
+    check_scored(truth, chosen)
     for side, folders, wanted in (("new", new, stage), ("old", old, stage if old_stage is None else old_stage)):
         sides[side] = [scores(pathlib.Path(folder), wanted, truth, names, graded, asked) for folder in folders]
     chosen = np.ones(len(truth), bool) if chosen is None else chosen
@@ -123,6 +119,20 @@ def compare(
         }
     out["noise"], out["verdict"] = verdict(names[0], out["scores"][names[0]])
     return out
+
+
+def check_scored(truth: Truth, chosen: np.ndarray | None) -> None:
+    """Raises InputError if no query to compare has a relevant listing.
+
+    Args:
+      truth: ground truth of the catalogue.
+      chosen: bool [Q], which queries to compare; None for all.
+    """
+    if not truth.num_relevant[slice(None) if chosen is None else chosen].any():
+        raise InputError(
+            "compare: none of the queries to compare has a relevant listing in the gallery: nothing can be compared "
+            "(with --half, see config.evaluate.selection_share)"
+        )
 
 
 def verdict(name: str, found: dict) -> tuple[bool, str]:
@@ -175,3 +185,30 @@ def settings(config: Mapping[str, Any], catalog: Any, read: Callable, names: Seq
         names += ["hit@10", *edits.names(asked)] if names == list(METRICS) else []
     graded = {name: evaluate[name] for name in ("gain", "unrated") if name in evaluate}
     return {"names": names, "asked": asked, "graded": graded}
+
+
+def queries_of(
+    catalog: Any, config: Any, read: Callable, *, half: str = "all", names: Sequence[str] = METRICS
+) -> dict[str, Any]:
+    """Returns which queries of a catalogue to compare on, and how they are scored: arguments of `compare`.
+
+    Args:
+      catalog: `data.catalog.Catalog` of the runs.
+      config: settings of a run, whose evaluate block counts.
+      read: `data.fields.read`.
+      half: "all", "selection" or "report".
+      names: names of scores; where they are METRICS and the queries are edits, scores of edits are added.
+
+    Returns:
+      {"truth", "names", "chosen", "graded", "asked"}.
+
+    Raises:
+      InputError: the catalogue has no ground truth.
+    """
+    truth = catalog.truth
+    if truth is None:
+        raise InputError(f"the catalogue {catalog.name} has no ground truth, so nothing can be compared")
+    share = (config.get("evaluate") or {}).get("selection_share", 0.5)
+    selection = metrics.selection_half(truth.query_ids, share)
+    chosen = {"all": None, "selection": selection, "report": ~selection}[half]
+    return {"truth": truth, "chosen": chosen, **settings(config, catalog, read, names)}

@@ -128,6 +128,8 @@ def defaults() -> ConfigDict:
     config.train.non_finite = "stop"  # on a non-finite loss or gradient; "skip" leaves such steps out
     config.train.hang_seconds = 1800.0  # in a single wait, after which the process exits; 0 for never
     config.train.log_every_steps = 10
+    # Beside metrics.jsonl and TensorBoard: ("wandb", {"project": "shop"}), ("mlflow", {}); see training/trackers.py.
+    config.train.trackers = ()
     config.train.checkpoint_every_steps = 200
     config.train.keep_checkpoints = 2
     # Evaluations during training, by their names in retrieval_jax/evaluators, every so many epochs; 0 for none.

@@ -24,7 +24,7 @@ class MetricWriter:
     unknown ones (None) are left out.
     """
 
-    def __init__(self, workdir, *, resume_step=None, enabled=True):
+    def __init__(self, workdir, *, resume_step=None, enabled=True, trackers=()):
         """Opens the files.
 
         Args:
@@ -32,8 +32,10 @@ class MetricWriter:
           resume_step: step of the restored checkpoint; lines of later steps are removed, because they will be written
             again. None starts an empty file.
           enabled: False on all processes but the first: nothing is written.
+          trackers: `trackers.Tracker`s that get the same values; closed with the files.
         """
         self._file = self._board = None
+        self._trackers = tuple(trackers)
         if not enabled:
             return
         path = pathlib.Path(workdir) / "metrics.jsonl"
@@ -62,6 +64,8 @@ class MetricWriter:
             if math.isnan(value):
                 continue
             self._board.add_scalar(name, value, step, walltime=now)
+        for tracker in self._trackers:
+            tracker.write(step, values)
 
     def close(self):
         """Flushes and closes both files."""
@@ -69,6 +73,8 @@ class MetricWriter:
             self._file.close()
             self._board.close()
             self._file = None
+            for tracker in self._trackers:
+                tracker.close()
 
 
 def _cut(path, resume_step):

@@ -290,6 +290,7 @@ ROWS: dict[str, Kind] = {
     "train.non_finite": choice("stop", "skip"),
     "train.hang_seconds": number(0, 1e8),
     "train.log_every_steps": whole(1),
+    "train.trackers": PAIRS,
     "train.checkpoint_every_steps": whole(1),
     "train.keep_checkpoints": whole(1),
     "train.evaluations": PAIRS,

@@ -38,7 +38,8 @@ def read(given, words: list[str]) -> list[str]:
 
     Args:
       given: what the parser found. `config` becomes the settings, locked; `config_file` is added; `workdir`, where the
-        verb has one, becomes a path, by default runs/<config>[-arg][-key=value...]. Nothing is created.
+        verb has one, becomes a path, by default runs/<config>[-arg][-key=value...]; `words` are those that give the
+        same config to another process. Nothing is created.
       words: the words that the parser did not know, overrides among them.
 
     Returns:
@@ -56,6 +57,8 @@ def read(given, words: list[str]) -> list[str]:
     if {"runlocal", "runlocal=true", "runlocal=1"} & set(arg.lower().split(",")):  # reports say so
         given.config.name += layout.RUNLOCAL
     overrides, rest = _split(given.config, words)
+    place = os.path.abspath(given.config_file) if "/" in name or name.endswith(".py") else name
+    given.words = [f"--config={place}{colon}{arg}", *overrides]
     values = override(given.config, overrides)
     if "workdir" in given:
         default = pathlib.Path("runs") / workdir.default_name(given.config_file.stem, arg, values)

@@ -82,26 +82,15 @@ def load(file, arg: str | None = None) -> ConfigDict:
         does not return settings.
     """
     file = find(str(file))
-    spec = importlib.util.spec_from_file_location(f"_config_{file.stem}", file)
-    if spec is None:
-        raise InputError(f"config file {file} is not a .py file")
-    module = importlib.util.module_from_spec(spec)
-    path = list(sys.path)
-    sys.path.append(str(file.resolve().parent))  # a config may import a file beside it
-    try:
-        spec.loader.exec_module(module)
+
+    def call(module):
         if not hasattr(module, "get_config"):
             raise InputError(f"{file} has no function get_config(): it is not an experiment")
         if arg and module.get_config.__code__.co_argcount == 0:
             raise InputError(f"{file} takes no argument, but got ':{arg}'")
-        config = module.get_config(arg) if arg is not None else module.get_config()
-    except InputError as error:
-        where = f"{file}{':' + arg if arg else ''}"
-        raise InputError(str(error) if str(error).startswith(str(file)) else f"{where}: {error}") from error
-    except Exception as error:
-        raise InputError(_explain(file, error)) from error
-    finally:
-        sys.path[:] = path
+        return module.get_config(arg) if arg is not None else module.get_config()
+
+    config = _called(file, call, arg)
     if not isinstance(config, ConfigDict):
         what = (
             "returned None: end it with `return config`"
@@ -112,6 +101,44 @@ def load(file, arg: str | None = None) -> ConfigDict:
     config.lock()
     check(config, str(file))
     return config
+
+
+def sweep(file: pathlib.Path):
+    """Returns what the function `sweep()` of a config file returns, see `sweeps.ranges`.
+
+    Args:
+      file: the config file.
+
+    Raises:
+      InputError: it has no such function, or raises; the message names file and line.
+    """
+
+    def call(module):
+        if not hasattr(module, "sweep"):
+            raise InputError(f"{file} has no function sweep(): give the ranges as --ranges=<file>.toml, or add one")
+        return module.sweep()
+
+    return _called(file, call)
+
+
+def _called(file: pathlib.Path, call, arg: str | None = None):
+    """Executes a config file and returns `call(module)`; what goes wrong is reported with the file's name and line."""
+    spec = importlib.util.spec_from_file_location(f"_config_{file.stem}", file)
+    if spec is None:
+        raise InputError(f"config file {file} is not a .py file")
+    module = importlib.util.module_from_spec(spec)
+    path = list(sys.path)
+    sys.path.append(str(file.resolve().parent))  # a config may import a file beside it
+    try:
+        spec.loader.exec_module(module)
+        return call(module)
+    except InputError as error:
+        where = f"{file}{':' + arg if arg else ''}"
+        raise InputError(str(error) if str(error).startswith(str(file)) else f"{where}: {error}") from error
+    except Exception as error:
+        raise InputError(_explain(file, error)) from error
+    finally:
+        sys.path[:] = path
 
 
 def check(config: ConfigDict, where: str) -> None:

@@ -32,6 +32,7 @@ FREE = {
     "train.sharding_rules": "where a tensor lies, not what is in it",
     "train.hang_seconds": "when a hanging process gives up",
     "train.log_every_steps": "which steps are written to metrics.jsonl, not what they compute",
+    "train.trackers": "where metrics are sent as well",
     "train.checkpoint_every_steps": "a resumed training gives the bits of one that was not interrupted",
     "train.keep_checkpoints": "embed takes the last one",
     "train.eval_every_epochs": "an evaluation reads the parameters and changes none",

@@ -28,6 +28,9 @@ _WRITTEN = (
     "stages",
     "metrics.jsonl",
     "tensorboard",
+    "tracking.json",
+    "wandb",
+    "mlruns",
     "profile",
     "checkpoint_scores",
     ".lock",
@@ -64,7 +67,11 @@ def default_name(stem: str, arg: str | None = None, overrides: dict | None = Non
     """
     parts = [stem] + ([arg] if arg else [])
     parts += [f"{key}={_text(value)}" for key, value in sorted((overrides or {}).items())]
-    full = "-".join(parts)
+    return safe_name("-".join(parts))
+
+
+def safe_name(full: str) -> str:
+    """Returns a text as the name of a folder, see `default_name`."""
     name = re.sub(r"[^\w.=+,-]+", "_", full, flags=re.ASCII).strip("_")
     if name == full and len(name) <= _MAX_NAME:
         return name

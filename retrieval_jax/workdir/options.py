@@ -117,8 +117,13 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
 def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("new", nargs="+", type=paths.expanded, help="work directories of one recipe, one per seed")
     parser.add_argument("--against", nargs="+", type=paths.expanded, required=True, help="those of the other recipe")
+    parser.add_argument("--against_stage", help="--stage of the other side; by default the same")
+    _scored(parser)
+    parser.add_argument("--out", type=paths.expanded, help="JSON file to write as well")
+
+
+def _scored(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="", help="stage or model/stage; by default the last of each run")
-    parser.add_argument("--against_stage", help="the same for the other side; by default as --stage")
     names = ["mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10"]
     parser.add_argument(
         "--metrics",
@@ -133,7 +138,29 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="of the queries (default: %(default)s): choose on one, report the other",
     )
-    parser.add_argument("--out", type=paths.expanded, help="JSON file to write as well")
+
+
+def _sweep(parser: argparse.ArgumentParser) -> None:
+    _config(parser)
+    parser.add_argument(
+        "--ranges", type=paths.expanded, metavar="FILE", help="TOML file of ranges; by default the config's sweep()"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="of the runs and the table; by default sweeps/<config>[-<arg>][-<ranges>]",
+    )
+    parser.add_argument("--parallel", type=int, metavar="N", help="runs at a time (default: 1; Slurm: all)")
+    parser.add_argument(
+        "--slurm",
+        nargs="?",
+        const="",
+        metavar="OPTIONS",
+        help="submit the runs as an array of jobs; OPTIONS go to sbatch, such as --slurm='--time=4:00:00 --nodes=1'",
+    )
+    parser.add_argument("--table", action="store_true", help="write the table of the finished runs, and start nothing")
+    parser.add_argument("--dry-run", action="store_true", help="check the ranges, print the commands, start nothing")
+    _scored(parser)
 
 
 def _propose_index(parser: argparse.ArgumentParser) -> None:
@@ -183,6 +210,23 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--platforms", nargs="+", choices=platforms, default=platforms[:3], help="to compile for (default: %(default)s)"
     )
+    parser.add_argument(
+        "--weights",
+        choices=("float", "int8"),
+        default="float",
+        help="int8: a quarter of the size, rounded (default: %(default)s)",
+    )
+    parser.add_argument("--onnx", action="store_true", help="write ONNX files of the programs as well")
+
+
+def _hub(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("push", "pull"), help="upload a folder, or fetch a model")
+    parser.add_argument("source", help="push: the exported folder; pull: the repository, owner/name")
+    parser.add_argument("target", help="push: the repository, owner/name; pull: the folder to write")
+    parser.add_argument("--revision", default="main", help="of pull: branch, tag or commit (default: %(default)s)")
+    parser.add_argument("--private", action="store_true", help="of push: a new repository is private")
+    parser.add_argument("--licence", default="", help="of push: of the model, such as apache-2.0, for the card")
+    parser.add_argument("--dry-run", action="store_true", help="of push: check the folder and print the card")
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:
@@ -362,6 +406,14 @@ VERBS = {
             "runs/new --stage=whitening --against runs/new --against_stage=cosine",
         ),
     ),
+    "sweep": Verb(
+        "runs an experiment over ranges of settings and seeds; one table, each line against the first",
+        _sweep,
+        (
+            "--config=quickstart --ranges=rates.toml --parallel=2",
+            "--config=fashion_softmax --ranges=rates.toml --out=/shared/rates --slurm='--time=4:00:00'",
+        ),
+    ),
     "propose_index": Verb(
         "measures approximate indexes and proposes the cheapest for a wanted recall",
         _propose_index,
@@ -392,5 +444,13 @@ VERBS = {
         "searches a gallery by picture files, and writes what was found as a table",
         _query,
         ("photos/ --workdir=runs/shop --out=found.csv", "a.jpg b.jpg --workdir=served/shop --out=found.csv --k=50"),
+    ),
+    "hub": Verb(
+        "shares exported models: pushes one with its model card, pulls and checks one",
+        _hub,
+        (
+            "push served/fashion me/fashion --licence=apache-2.0 --dry-run",
+            "pull me/fashion served/fashion --revision=v1",
+        ),
     ),
 }

@@ -4,16 +4,36 @@ Each verb's `check(config, folder)` calls these; `run` calls the checks of all v
 them writes. What needs JAX (networks, weights, memory of a step) is in estimate.py.
 """
 
+import functools
 import importlib
 import os
 import pathlib
 import shutil
 
 from retrieval_jax.errors import InputError
+from retrieval_jax.workdir import records
 from retrieval_jax.workdir.hashes import read_record
 from retrieval_jax.workdir.layout import as_path, verbs
 
 _SPARE = 64 * 2**20  # bytes that must stay free: logs, records, files of the system
+
+
+def due(config, folder, data, module) -> list:
+    """Returns the checks of all verbs that are due: functions without arguments, see `together`.
+
+    Args:
+      config: the whole config.
+      folder: the work directory.
+      data: the config's `freshness.Data`.
+      module: function from the name of a verb to its module.
+    """
+    started, found = False, []
+    for verb in verbs(config):
+        started = started or records.reason_to_run(config, folder, verb, data) is not None
+        check = getattr(module(verb), "check", None) if started else None
+        if check is not None:
+            found.append(functools.partial(check, config, folder))
+    return found
 
 
 def catalogue(config, folder, *splits: str):

@@ -1,0 +1,101 @@
+"""Collects what an exported model is to say of its run: data, scores, whitening and chosen steps."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from typing import Any
+
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic, documents
+from retrieval_jax.postprocess.whitening import Whitening
+from retrieval_jax.scoring import written
+from retrieval_jax.workdir import hashes, settings, sides
+
+SEARCH, WHITENING, VOCABULARY = "search.json", "whitening.npz", "vocabulary.json"
+_SCORES = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
+_REMEDY = "run the verbs of the work directory again"
+
+
+def of_data(workdir: pathlib.Path, config: Any) -> dict[str, Any]:
+    """Returns what a model was trained and scored on: the source, the catalogue, and rows of each split.
+
+    Args:
+      workdir: the work directory.
+      config: the settings.
+    """
+    kept = {}
+    if (file := workdir / "attributes" / "summary.json").exists():
+        rows = documents.read(file, dict[str, Any], remedy=_REMEDY).get("rows", {})
+        kept = {name: counts["kept"] for name, counts in rows.items() if name in ("train", "val", "query", "gallery")}
+    gallery = _gallery(workdir)
+    kwargs = settings.plain(config.data.get("kwargs") or {})
+    return {
+        "source": config.data.source,
+        "catalogue": gallery.meta.get("catalogue", "") if gallery is not None else "",
+        "splits": kept,
+        # the embedded catalogue is made from these; paths of other sources are the publisher's own business
+        "kwargs": kwargs if config.data.source == "synthetic" else {},
+    }
+
+
+def write(folder: pathlib.Path, workdir: pathlib.Path, space: str, config: Any) -> list[str]:
+    """Writes vocabulary.json, and search.json with whitening.npz if the run was searched with this checkpoint.
+
+    search.json: {"steps": of the search, with those that "chosen" stands for; "why": they were chosen; "whitening":
+    file or null; "num_queries"; "scores": [{"model", "stage", name, name_low, name_high, ...}]}.
+
+    Args:
+      folder: of the exported model, not yet described.
+      workdir: the work directory.
+      space: that of the exported checkpoint; results of another one are left out.
+      config: the settings.
+
+    Returns:
+      What was left out, as sentences.
+    """
+    if (vocabulary := workdir / "attributes" / VOCABULARY).exists():
+        shutil.copyfile(vocabulary, folder / VOCABULARY)
+    gallery = _gallery(workdir)
+    if gallery is None or hashes.read_record(workdir, "search") is None:
+        return ["the run has not been searched, so the folder has no whitening, steps or scores"]
+    if gallery.meta.get("space") != space:
+        return ["the run was searched with another checkpoint, so the folder has no whitening, steps or scores"]
+    rankings, steps, why = workdir / "rankings" / sides.MODEL, [], ""
+    for name, kwargs in settings.plain(config.search.steps):
+        if name in ("ensemble", "fusion"):  # joins other models, which are not in the folder
+            break
+        if name == "chosen" and (rankings / "chosen_steps.json").exists():
+            choice = documents.read(rankings / "chosen_steps.json", dict[str, Any], remedy=_REMEDY)
+            steps, why = [*steps, *choice["steps"]], choice["why"]
+        else:
+            steps.append([name, kwargs])
+    fitted = rankings / f"whitening_{sides.MODEL}.npz"
+    whitens = fitted.exists() and Whitening.load(fitted).info.get("space") == space
+    if whitens:
+        shutil.copyfile(fitted, folder / WHITENING)
+    rows = written.stages(workdir) if hashes.read_record(workdir, "evaluate") is not None else []
+    wanted = [f"{name}{end}" for name in _SCORES for end in ("", "_low", "_high")]
+    scores = [
+        {key: row[key] for key in ("model", "stage", *wanted) if row.get(key) is not None}
+        for row in rows
+        if row["model"] == sides.MODEL
+    ]
+    found = {
+        "steps": steps,
+        "why": why,
+        "whitening": WHITENING if whitens else None,
+        "num_queries": rows[0]["num_scored"] if rows else 0,
+        "scores": scores,
+    }
+    atomic.write_json(folder / SEARCH, found)
+    return [] if scores else ["the run has not been evaluated, so the folder has no scores"]
+
+
+def _gallery(workdir: pathlib.Path) -> Embeddings | None:
+    """Returns the gallery's embeddings, None where there are none that can be read."""
+    try:
+        return Embeddings.load(workdir / "embeddings" / sides.MODEL / "gallery")
+    except InputError:
+        return None

@@ -1,0 +1,79 @@
+"""What an exported model brings along of its run, through the hub and back."""
+
+import json
+
+import numpy as np
+import pytest
+from huggingface_hub import constants
+
+import hub_server
+import tiny
+import tiny_trained
+from retrieval_jax import export, exported, inference, workdir
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
+from retrieval_jax.postprocess import l2, whitening
+from retrieval_jax.sharing import facts, transfer
+
+PICTURES = np.random.default_rng(3).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+pytestmark = pytest.mark.usefixtures("little_compilation", "tiny_variant")
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The run after search and evaluate, of made-up scores, and the gallery's embeddings."""
+    folder = tiny_trained.save(tmp_path_factory.mktemp("searched"))
+    model, config = inference.load(folder), tiny.tiny_config()
+    meta = {"space": model.space, "catalogue": "tiny"}
+    gallery = Embeddings([f"g{row}" for row in range(5)], model.embed(list(PICTURES)), meta)
+    gallery.save(folder / "embeddings" / "trained" / "gallery")
+    whitening.fit(gallery, relative_ridge=0.1).save(folder / "rankings" / "trained" / "whitening_trained.npz")
+    scores = {"stage": "whitening", "num_scored": 8, "num_queries": 8, "recall@1": 0.5, "recall@1_low": 0.2}
+    rows = [{"model": "trained", **scores}, {"model": "histogram", **scores}]
+    (folder / "metrics.json").write_text(json.dumps({"stages": rows}))
+    for verb in ("search", "evaluate"):
+        workdir.record(config, folder, verb, seconds=1.0, cpu_seconds=1.0)
+    return folder, gallery
+
+
+def test_a_searched_run_brings_its_steps_whitening_and_scores(searched, tmp_path, monkeypatch):
+    folder, gallery = searched
+    export.run(folder, tmp_path / "served", platforms=("cpu",))
+    served = exported.load(tmp_path / "served")
+    assert served.search["steps"] == [["whitening", {}], ["reranking", {}]] and served.search["num_queries"] == 8
+    assert [row["model"] for row in served.search["scores"]] == ["trained"]
+    fitted = whitening.Whitening.load(folder / "rankings" / "trained" / "whitening_trained.npz")
+    wanted = l2.normalize(fitted.apply(np.asarray(gallery.vectors)))
+    found = served.for_search(list(PICTURES), "gallery")
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert served.about["data"]["catalogue"] == "tiny" and served.about["initial_weights"] == {}
+    with hub_server.running() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace("https://huggingface.co", hub.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_made_up")
+        transfer.push(tmp_path / "served", "me/tiny")
+        transfer.pull("me/tiny", tmp_path / "pulled")
+    np.testing.assert_array_equal(exported.load(tmp_path / "pulled").for_search(list(PICTURES), "gallery"), found)
+    with (tmp_path / "served" / "whitening.npz").open("ab") as stream:
+        stream.write(b"0")
+    with pytest.raises(InputError, match="whitening.npz is missing or damaged"):
+        exported.load(tmp_path / "served")
+
+
+def test_results_of_another_checkpoint_are_left_out(searched, tmp_path):
+    folder, gallery = searched
+    notes = facts.write(tmp_path, folder, "another space", tiny.tiny_config())
+    assert "another checkpoint" in notes[0] and not list(tmp_path.iterdir())
+
+
+def test_licences_of_the_weights_that_a_training_started_from():
+    config = tiny.tiny_config()
+    with config.unlocked():
+        config.train.model.pretrained = {"name": "convnext_atto.d2_in1k", "path": ""}
+    assert export._initial_weights(config) == {"name": "convnext_atto.d2_in1k", "licence": "apache-2.0"}
+    config.train.model.pretrained.name = "nobody/knows"
+    assert export._initial_weights(config) == {"name": "nobody/knows", "licence": ""}
+    config.train.model.pretrained.name, config.train.init_from = "", "quickstart"
+    assert export._initial_weights(config) == {"run": "quickstart"}
