@@ -22,6 +22,7 @@ Longer than 400 lines: the files of the folder, their reader and its checks belo
 
 import collections.abc
 import dataclasses
+import itertools
 import math
 import os
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -40,6 +41,7 @@ from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError, first_line, short
 from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256
+from retrieval_jax.postprocess import walk
 from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.postprocess.whitening import Whitening
 from retrieval_jax.sharing import facts, int8
@@ -178,7 +180,11 @@ class Model:
           float32 [n, D]; scalar products of the two sides are their scores.
         """
         vectors = self.embed(inputs, program)
-        return normalize(vectors if self.whitening is None else self.whitening.apply(vectors, side))
+        if self.whitening is None:
+            return normalize(vectors)
+        names = [name for name, _ in self.search.get("steps", ())]
+        before = itertools.takewhile(lambda name: name not in walk.WHITENINGS, names)
+        return normalize(self.whitening.apply(normalize(vectors) if "l2" in before else vectors, side))
 
     def predict_attributes(self, inputs, top=10):
         """Predicts the most probable attributes of pictures.

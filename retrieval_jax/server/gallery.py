@@ -18,7 +18,7 @@ from retrieval_jax.data import listing_texts, loading, saved_fields
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.embeddings import Embeddings
-from retrieval_jax.errors import InputError
+from retrieval_jax.errors import InputError, short
 from retrieval_jax.index import attribute, lexical
 from retrieval_jax.server import networks, stages
 from retrieval_jax.server.stages import Stage
@@ -118,7 +118,8 @@ class Gallery:
                 columns = settings.pop("columns", ("title",))
                 if not self.has_texts:
                     raise InputError(
-                        "this run can search by no words: its network embeds none and listings lack titles"
+                        "this run cannot be searched by words: its network does not read text, and its listings have "
+                        "no titles"
                     )
                 texts = listing_texts.of(self.split, columns, "config.search.lexical.columns")
                 texts = [texts[row] for row in self.rows.tolist()]
@@ -141,10 +142,18 @@ def signature(folder: pathlib.Path, config: Mapping) -> tuple:
 def check(folder: pathlib.Path, config: Mapping) -> None:
     """Raises InputError where a run has no embedded gallery; that of an exported model is embedded when it is loaded.
 
+    Settings of an exported model may be a stranger's, so they start no downloads, whose addresses could have
+    environment variables in them.
+
     Args:
       folder: work directory or exported folder.
       config: its whole config.
     """
+    if networks.is_exported(folder) and (address := _address(config.get("data"))):
+        raise InputError(
+            f"{folder}: the listings of this exported model are at {short(address)!r}, and nothing is downloaded for "
+            "exported models: copy the catalogue, and set data.kwargs in the config of config.json to its folder"
+        )
     place = _embedded(folder, config)
     if not (networks.is_exported(folder) or (place / "embeddings.json").exists()):
         raise InputError(f"no embeddings in {place}: run `retrieval-jax embed` and `retrieval-jax search` first")
@@ -161,9 +170,9 @@ def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gall
     Raises:
       InputError: missing or damaged files, another catalogue, or embeddings of another checkpoint.
     """
+    check(folder, config)
     catalog = loading.load(config["data"])
     split, place = catalog.split("gallery"), _embedded(folder, config)
-    check(folder, config)
     if networks.is_exported(folder) and not _is_of(made, split, place):
         _embed(split, made, place)
     embeddings = Embeddings.load(place, verify=True)
@@ -173,10 +182,19 @@ def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gall
         raise InputError(f"the catalogue's gallery has no listing {missing!r}, which was embedded: embed again")
     rows = np.array([row_of[name] for name in embeddings.ids], np.int64)
     fields = _fields(folder, config, catalog, split, embeddings)
-    served, note = stages.of_run(folder)
+    served, note = stages.of_run(folder, config)
     table = attribute.build(fields, len(embeddings))
     settings = (config.get("search") or {}).get("lexical") or {}
     return Gallery(embeddings, split, rows, table, served, note, dict(settings))
+
+
+def _address(settings: object) -> str:
+    """Returns the first URL among settings, "" without one."""
+    if isinstance(settings, Mapping):
+        return next(filter(None, map(_address, settings.values())), "")
+    if isinstance(settings, list | tuple):
+        return next(filter(None, map(_address, settings)), "")
+    return settings if isinstance(settings, str) and "://" in settings else ""
 
 
 def _embedded(folder: pathlib.Path, config: Mapping) -> pathlib.Path:

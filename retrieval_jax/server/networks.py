@@ -27,7 +27,7 @@ class Networks:
     """Functions of a list of inputs; None for what the run's networks do not do.
 
     Attributes:
-      space: name of the space that they embed into; "" where the search crosses runs, which have checked it.
+      space: name of the space of the gallery that they search; "" where it is unknown.
       pictures: uint8 [h, w, 3] pictures -> float32 [n, D].
       words: texts -> float32 [n, D].
       edited: (picture, text) pairs -> float32 [n, 2, D]: the picture's own vector, and with the words at weight 1.
@@ -94,12 +94,12 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
             edited = functools.partial(_edited, model)
         if attributes is None and "attributes" in functions and functions["attributes"].reads == ("image",):
             attributes = functools.partial(_attributes, model)
-    plain = set(chosen.values()) == {sides.Side()}
+    space = gallery.data_info.target_space or gallery.space  # that of another run, where this one learned into it
     side, boxes = sides.regions(config), None
     if side.run and "query" in config["embed"]["regions"]["splits"]:
         finder = inference.load(side.workdir(folder))
         boxes = functools.partial(_boxes, finder, config["embed"]["regions"]["margin"])
-    return Networks(query.space if plain else "", pictures, words, edited, boxes, attributes)
+    return Networks(space, pictures, words, edited, boxes, attributes)
 
 
 def _vectors(model, name: str, images: Sequence) -> np.ndarray:

@@ -31,11 +31,13 @@ class Loaded:
     Attributes:
       gallery: what is searched.
       networks: what embeds the queries.
+      config: the settings that both were made by.
       signature: of the files that it was read from.
     """
 
     gallery: Gallery
     networks: Networks
+    config: dict
     signature: tuple
 
 
@@ -57,6 +59,7 @@ class Run:
         gallery_lib.check(folder, self.config)
         self.loaded: Loaded | None = None
         self.problem = ""  # why the last reload failed; the version before it is served on
+        self._tried: tuple | None = None  # signature of the last reload: what failed fails again until files change
         self._lock = threading.Lock()
 
     def get(self) -> Loaded:
@@ -68,41 +71,48 @@ class Run:
         if self.loaded is None:
             with self._lock:
                 if self.loaded is None:
-                    self.loaded = self._load(None)
+                    self.loaded, self.problem = self._load(None, self.config), ""
         return self.loaded
 
     def refresh(self) -> bool:
         """Loads the run again if its files are others than those that were read; returns whether it did."""
         before = self.loaded
-        if before is None or gallery_lib.signature(self.folder, self.config) == before.signature:
+        if before is None:
             return False
+        signature = gallery_lib.signature(self.folder, self.config)
+        if signature in (before.signature, self._tried):
+            return False
+        self._tried = signature
         with self._lock:
             try:
-                self.config = _config(self.folder)
-                self.loaded, self.problem = self._load(before), ""
+                config = _config(self.folder)
+                loaded = self._load(before, config)
+                if loaded.networks is not before.networks:
+                    warm(loaded.networks)  # while the version before it answers
+                self.config, self.loaded, self.problem = config, loaded, ""
             except (InputError, RunFailed) as error:  # half-written, or wrong: the version before it is served on
                 self.problem = first_line(error)
                 self._log({"event": "reload failed", "run": self.name, "problem": self.problem})
                 return False
         return True
 
-    def _load(self, before: Loaded | None) -> Loaded:
-        start, signature = time.monotonic(), gallery_lib.signature(self.folder, self.config)
-        made = None if before is None else before.networks
+    def _load(self, before: Loaded | None, config: dict) -> Loaded:
+        start, signature = time.monotonic(), gallery_lib.signature(self.folder, config)
+        kept = before is not None and before.config == config  # sizes, transforms, views and functions are in it
+        made = before.networks if kept else networks.load(self.folder, config)
         try:
-            made = made or networks.load(self.folder, self.config)
-            found = gallery_lib.load(self.folder, self.config, made)
+            found = gallery_lib.load(self.folder, config, made)
         except InputError:
-            if before is None:
+            if not kept:
                 raise
-            made = networks.load(self.folder, self.config)  # trained again as well
-            found = gallery_lib.load(self.folder, self.config, made)
+            made = networks.load(self.folder, config)  # trained again as well
+            found = gallery_lib.load(self.folder, config, made)
         found.index(found.stages[-1])
         if made.words is None and found.has_texts:
             found.lexical()
         seconds = round(time.monotonic() - start, 2)
         self._log({"event": "loaded", "run": self.name, "listings": len(found), "seconds": seconds})
-        return Loaded(found, made, signature)
+        return Loaded(found, made, config, signature)
 
 
 class Runs:

@@ -1,13 +1,15 @@
 """The stages of a finished search, for queries that were not in it: its whitening and re-ranking, as they were fitted.
 
-A stage is served as far as its steps work on one query alone: whitening is read as `search` saved it, re-ranking
-reorders the first results. A stage that needs the other queries, or other runs, is left out, and so are those after it.
+The steps are those of the config, since rankings.json lists only the stages that were ranked; of these, the ones whose
+steps work on one query alone are served: whitening is read as `search` saved it, re-ranking reorders the first results.
+A stage that needs the other queries, or other runs, is left out, and so are those after it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import TypedDict
 
 import numpy as np
@@ -15,16 +17,16 @@ import numpy as np
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import documents
-from retrieval_jax.postprocess import State, reranking
+from retrieval_jax.postprocess import State, reranking, walk
 from retrieval_jax.postprocess.choosing import FILE as CHOSEN_FILE
 from retrieval_jax.postprocess.l2 import normalize
-from retrieval_jax.postprocess.walk import CHOSEN, FIRST
+from retrieval_jax.postprocess.walk import FIRST, WHITENINGS
 from retrieval_jax.postprocess.whitening import Whitening
 from retrieval_jax.scoring.ranking import Ranking
-from retrieval_jax.workdir import sides
+from retrieval_jax.workdir import settings, sides
 
 DEPTH = 100  # results that re-ranking reorders
-WHITENINGS = ("whitening", "learned_whitening")
+JOINED = "ensemble"  # the model of stages that join several, in rankings.json
 _REMEDY = "run search again"
 
 
@@ -35,11 +37,13 @@ class Stage:
     Attributes:
       name: of the stage, such as "whitening".
       whitening: applied to both sides; None for the embeddings as they are.
+      l2_first: whether vectors are scaled to length 1 before the whitening, as those that it was fitted on.
       reranking: arguments of the step that reorders the first results; None for no such step.
     """
 
     name: str
     whitening: Whitening | None = None
+    l2_first: bool = False
     reranking: dict | None = None
 
     def vectors(self, raw: np.ndarray | Embeddings, side: str) -> np.ndarray:
@@ -50,6 +54,8 @@ class Stage:
           side: "query" or "gallery".
         """
         if self.whitening is not None:
+            if self.l2_first:
+                raw = raw.map(normalize) if isinstance(raw, Embeddings) else normalize(raw)
             raw = self.whitening.apply(raw, side)
         block = raw.block(0, len(raw)) if isinstance(raw, Embeddings) else raw
         return normalize(np.asarray(block, np.float32))
@@ -96,44 +102,58 @@ class _Chosen(TypedDict):
     steps: list[tuple[str, dict]]
 
 
-def of_run(folder: pathlib.Path) -> tuple[list[Stage], str]:
+def of_run(folder: pathlib.Path, config: Mapping) -> tuple[list[Stage], str]:
     """Returns the stages of "trained" that can be served, in their order, and a sentence on those that are left out.
 
     Args:
       folder: the work directory; without rankings, the plain cosine is served.
+      config: its whole config.
 
     Raises:
       InputError: damaged files.
     """
-    plain = Stage(FIRST.stage)
+    last = Stage(FIRST.stage)
     file, own = folder / "rankings" / "rankings.json", folder / "rankings" / sides.MODEL
     if not file.exists():
-        return [plain], ""
+        return [last], ""
     made = documents.read(file, _Rankings, remedy=_REMEDY)["stages"]
-    entries = [entry for entry in made if entry["model"] == sides.MODEL and entry["step"] is not None]
-    steps = []  # (stage, name, arguments)
-    for entry in entries:
-        parts = [(entry["step"], entry["kwargs"])]
-        if entry["step"] == CHOSEN:
-            chosen = documents.read(own / CHOSEN_FILE, _Chosen, remedy=_REMEDY)
-            parts = [(name, dict(kwargs)) for name, kwargs in chosen["steps"]]
-        steps.append((entry["stage"], parts))
-    whitenings = sum(name in WHITENINGS for _, parts in steps for name, _ in parts)
-    found, last = [plain], plain
-    for stage, parts in steps:
-        for name, kwargs in parts:
-            if name in WHITENINGS and whitenings == 1 and last.reranking is None:
-                last = dataclasses.replace(last, whitening=Whitening.load(own / f"whitening_{sides.MODEL}.npz"))
+    ranked = {entry["stage"]: entry for entry in made if entry["model"] in (sides.MODEL, JOINED) and entry["step"]}
+    found, whitened = [last], False
+
+    def left_out(stage: str, why: str) -> tuple[list[Stage], str]:
+        return found, f"the stage {stage!r} is not served, nor what follows it: {why}" if ranked else ""
+
+    for step in walk.parse((config.get("search") or {}).get("steps") or ()):
+        if not ranked:
+            break
+        entry = ranked.get(step.stage)
+        if entry and (entry["step"], entry["kwargs"]) != (step.name, settings.plain(step.kwargs)):
+            return left_out(step.stage, "its step was changed after the search; run search again")
+        for name, kwargs in _parts(step, own):
+            if name in WHITENINGS and (whitened or last.reranking is not None):
+                return left_out(step.stage, f"its step {name!r} follows another whitening, or re-ranking")
+            if name in WHITENINGS:
+                whitening = Whitening.load(own / f"whitening_{sides.MODEL}.npz")
+                last, whitened = dataclasses.replace(last, whitening=whitening), True
             elif name == "reranking" and last.reranking is None:
                 last = dataclasses.replace(last, reranking={**kwargs, "depth": None})
-            elif name != "l2":
-                return found, (
-                    f"the stage {stage!r} is not served, nor what follows it: its step {name!r} does not work on one "
-                    "query alone"
-                )
-        last = dataclasses.replace(last, name=stage)
-        found.append(last)
+            elif name == "l2":
+                last = dataclasses.replace(last, l2_first=last.l2_first or not whitened)
+            else:
+                return left_out(step.stage, f"its step {name!r} does not work on one query alone")
+        if ranked.pop(step.stage, None):
+            found.append(dataclasses.replace(last, name=step.stage))
+    if ranked:
+        return left_out(next(iter(ranked)), "the config has no such stage any more; run search again")
     return found, ""
+
+
+def _parts(step: walk.Step, own: pathlib.Path) -> list[tuple[str, dict]]:
+    """Returns the steps that a step stands for: itself, or those that were chosen."""
+    if step.name != walk.CHOSEN:
+        return [(str(step.name), step.kwargs)]
+    chosen = documents.read(own / CHOSEN_FILE, _Chosen, remedy=_REMEDY)
+    return [(name, dict(kwargs)) for name, kwargs in chosen["steps"]]
 
 
 def named(stages: list[Stage], name: str) -> Stage:

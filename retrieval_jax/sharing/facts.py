@@ -1,4 +1,4 @@
-"""Collects what an exported model is to say of its run: data, scores, whitening and chosen steps."""
+"""Collects what an exported model records about its run: data, scores, whitening and chosen steps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
+from retrieval_jax.postprocess import walk
 from retrieval_jax.postprocess.whitening import Whitening
 from retrieval_jax.scoring import written
 from retrieval_jax.workdir import hashes, settings, sides
 
 SEARCH, WHITENING, VOCABULARY = "search.json", "whitening.npz", "vocabulary.json"
+CLICK_LOG = "judgements.ndjson"  # of a folder that is served; not of the model, so it stays when the model is replaced
 _SCORES = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
 _REMEDY = "run the verbs of the work directory again"
 
@@ -72,7 +74,8 @@ def write(folder: pathlib.Path, workdir: pathlib.Path, space: str, config: Any) 
         else:
             steps.append([name, kwargs])
     fitted = rankings / f"whitening_{sides.MODEL}.npz"
-    whitens = fitted.exists() and Whitening.load(fitted).info.get("space") == space
+    once = sum(name in walk.WHITENINGS for name, _ in steps) == 1  # a second one would have replaced the file
+    whitens = once and fitted.exists() and Whitening.load(fitted).info.get("space") == space
     if whitens:
         shutil.copyfile(fitted, folder / WHITENING)
     rows = written.stages(workdir) if hashes.read_record(workdir, "evaluate") is not None else []
@@ -90,7 +93,10 @@ def write(folder: pathlib.Path, workdir: pathlib.Path, space: str, config: Any) 
         "scores": scores,
     }
     atomic.write_json(folder / SEARCH, found)
-    return [] if scores else ["the run has not been evaluated, so the folder has no scores"]
+    notes = [] if scores else ["the run has not been evaluated, so the folder has no scores"]
+    return notes + (
+        ["the run whitens more than once, so the folder has no whitening"] if fitted.exists() and not once else []
+    )
 
 
 def _gallery(workdir: pathlib.Path) -> Embeddings | None:

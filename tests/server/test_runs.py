@@ -12,7 +12,9 @@ from retrieval_jax import __main__ as door
 from retrieval_jax import export, serve
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.server import app, runs, stages
+from retrieval_jax.postprocess import State, l2, whitening
+from retrieval_jax.postprocess.l2 import normalize
+from retrieval_jax.server import app, networks, runs, stages
 
 
 @pytest.fixture
@@ -99,12 +101,128 @@ def test_equal_names_get_longer(finished, tmp_path):
 def test_a_stage_that_needs_the_other_queries_is_left_out(copied):
     file = copied / "rankings" / "rankings.json"
     made = json.loads(file.read_text())
-    made["stages"][-1]["step"] = "diffusion"
+    made["stages"][-1].update({"stage": "diffusion", "step": "diffusion"})
     file.write_text(json.dumps(made))
-    found, note = stages.of_run(copied)
+    config = {"search": {"steps": [("whitening", {}), ("diffusion", {})]}}
+    found, note = stages.of_run(copied, config)
     assert [stage.name for stage in found] == ["cosine", "whitening"] and "'diffusion' does not work on one" in note
     with pytest.raises(InputError, match="there are cosine, whitening"):
         stages.named(found, "reranking")
+
+
+@pytest.fixture
+def ranked(tmp_path):
+    """A function that writes rankings.json with (model, stage, step) each, and returns what is served of it."""
+
+    def of(made, *steps):
+        (tmp_path / "rankings" / "trained").mkdir(parents=True, exist_ok=True)
+        entries = [{"model": model, "stage": stage, "step": step, "kwargs": {}} for model, stage, step in made]
+        (tmp_path / "rankings" / "rankings.json").write_text(json.dumps({"stages": entries}))
+        return stages.of_run(tmp_path, {"search": {"steps": [(step, {}) for step in steps]}})
+
+    return of
+
+
+COSINE = ("trained", "cosine", None)
+
+
+def test_a_stage_is_served_with_the_steps_before_it_that_were_not_ranked(ranked, tmp_path):
+    vectors = np.random.default_rng(0).normal(2, 1, (50, 4)).astype(np.float32)
+    ranked([COSINE])
+    fitted = whitening.fit(Embeddings([str(row) for row in range(50)], vectors))
+    fitted.save(tmp_path / "rankings" / "trained" / "whitening_trained.npz")
+    found, note = ranked([COSINE, ("trained", "reranking", "reranking")], "whitening", "reranking")
+    assert [stage.name for stage in found] == ["cosine", "reranking"] and not note
+    wanted = normalize(fitted.apply(vectors))
+    np.testing.assert_allclose(found[1].vectors(vectors, "query"), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("made", "steps", "message"),
+    [
+        (("ensemble", "fusion", "fusion"), ["fusion"], "'fusion' does not work on one query alone"),
+        (("trained", "l2", "l2"), [], "no such stage any more; run search again"),
+        (("trained", "whitening", "l2"), ["whitening"], "changed after the search; run search again"),
+    ],
+)
+def test_every_stage_that_was_ranked_and_is_not_served_is_in_the_note(ranked, made, steps, message):
+    found, note = ranked([COSINE, made], *steps)
+    assert [stage.name for stage in found] == ["cosine"] and message in note
+
+
+def test_length_1_before_whitening_is_served_as_it_was_fitted(ranked, tmp_path):
+    vectors = np.random.default_rng(0).normal(1, 1, (50, 4)).astype(np.float32)
+    vectors *= np.arange(1, 51, dtype=np.float32)[:, None]
+    ids, folder = [str(row) for row in range(50)], tmp_path / "rankings" / "trained"
+    ranked([COSINE])
+    state = State([(Embeddings(ids[:5], vectors[:5]), Embeddings(ids, vectors))], None, ("trained",), folder)
+    queries, gallery = whitening.step(l2.step(state)).members[0]
+    made = [COSINE, ("trained", "l2", "l2"), ("trained", "whitening", "whitening")]
+    found, note = ranked(made, "l2", "whitening")
+    assert not note and [stage.name for stage in found] == ["cosine", "l2", "whitening"]
+    np.testing.assert_allclose(found[-1].vectors(vectors[:5], "query"), queries.vectors[:], atol=1e-5)
+    both = found[-1].vectors(Embeddings(ids, vectors), "gallery")
+    np.testing.assert_allclose(both, gallery.vectors[:], atol=1e-5)
+
+
+class _Listing:
+    """Stands in for a gallery of one listing."""
+
+    stages, has_texts = (None,), False
+
+    def __len__(self):
+        return 1
+
+    def index(self, stage):
+        del stage
+
+
+@pytest.fixture
+def faked(monkeypatch, tmp_path):
+    """A run whose files, settings and problems are entries of a dict; "made" lists the sizes of its networks."""
+    state = {"signature": 0, "size": 64, "problem": "", "made": [], "warmed": 0}
+
+    def load(folder, config, made):
+        if state["problem"]:
+            raise InputError(state["problem"])
+        return _Listing()
+
+    def make(folder, config):
+        state["made"].append(config["size"])
+        return networks.Networks("space", None)
+
+    monkeypatch.setattr(runs, "_config", lambda _: {"size": state["size"]})
+    monkeypatch.setattr(runs, "warm", lambda _: state.update(warmed=state["warmed"] + 1))
+    monkeypatch.setattr(runs.networks, "load", make)
+    monkeypatch.setattr(runs.gallery_lib, "load", load)
+    monkeypatch.setattr(runs.gallery_lib, "check", lambda *_: None)
+    monkeypatch.setattr(runs.gallery_lib, "signature", lambda *_: (state["signature"],))
+    return runs.Run("a", tmp_path), state
+
+
+def test_a_reload_with_other_settings_makes_networks_again_and_compiles_them(faked):
+    run, state = faked
+    run.get()
+    state.update(signature=1)
+    assert run.refresh() and state["made"] == [64] and not state["warmed"]
+    state.update(signature=2, size=128)
+    assert run.refresh() and state["made"] == [64, 128] and state["warmed"] == 1 and run.config == {"size": 128}
+
+
+def test_a_reload_that_failed_is_tried_again_only_when_files_change(faked):
+    run, state = faked
+    run.get()
+    state.update(signature=1, problem="half-written")
+    assert not any(run.refresh() for _ in range(3)) and len(state["made"]) == 2 and run.problem == "half-written"
+    state.update(signature=2, problem="")
+    assert run.refresh() and not run.problem
+
+
+def test_a_start_that_failed_is_forgotten_once_the_run_is_loaded(faked):
+    run, _ = faked
+    run.problem = "the disk was away"
+    run.get()
+    assert not run.problem
 
 
 def test_a_service_that_others_can_reach_needs_a_token(finished, tmp_path):

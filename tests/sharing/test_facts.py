@@ -36,6 +36,16 @@ def searched(tmp_path_factory):
     return folder, gallery
 
 
+@pytest.mark.parametrize("steps", [[["l2", {}], ["whitening", {}]], [["whitening", {}], ["l2", {}]]])
+def test_vectors_are_of_length_1_before_whitening_where_the_run_made_them_so(steps):
+    vectors = np.random.default_rng(0).normal(1, 1, (6, 3)).astype(np.float32) * np.arange(1, 7)[:, None]
+    fitted = whitening.fit(Embeddings([str(row) for row in range(6)], vectors.astype(np.float32)), ridge=0.1)
+    model = exported.Model({}, {}, {}, {}, {"steps": steps}, fitted)
+    object.__setattr__(model, "embed", lambda *_: vectors)
+    wanted = l2.normalize(fitted.apply(l2.normalize(vectors) if steps[0][0] == "l2" else vectors))
+    np.testing.assert_allclose(model.for_search([]), wanted, atol=1e-6)
+
+
 def test_a_searched_run_brings_its_steps_whitening_and_scores(searched, tmp_path, monkeypatch):
     folder, gallery = searched
     export.run(folder, tmp_path / "served", platforms=("cpu",))
