@@ -30,7 +30,7 @@ from retrieval_jax.models import pretrained
 from retrieval_jax.models.layers import attention
 from retrieval_jax.sharing import facts, onnx_files
 from retrieval_jax.views import host_size, with_views
-from retrieval_jax.workdir import provenance, sides
+from retrieval_jax.workdir import layout, provenance, sides
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference of embeddings, relative to the longest vector: 0 on one platform; other batch sizes and platforms
@@ -149,7 +149,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
                 written["compared"]["onnx"] = _onnx_difference(folder, served, inputs, tolerance)
             atomic.write_json(folder / "config.json", written)
 
-    versions.replace(out, "config.json", fill)
+    versions.replace(out, "config.json", fill, keep=[layout.CLICK_LOG])
     written = atomic.read_json(out / "config.json")
     found = written.get("compared", {}).get("difference", "not compared here")
     print(

@@ -41,9 +41,8 @@ from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError, first_line, short
 from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256
-from retrieval_jax.postprocess import walk
 from retrieval_jax.postprocess.l2 import normalize
-from retrieval_jax.postprocess.whitening import Whitening
+from retrieval_jax.postprocess.whitening import STEPS, Whitening
 from retrieval_jax.sharing import facts, int8
 
 FORMAT = 2  # raise it when earlier readers cannot read it any more: 2 has weights of eight bits
@@ -183,7 +182,7 @@ class Model:
         if self.whitening is None:
             return normalize(vectors)
         names = [name for name, _ in self.search.get("steps", ())]
-        before = itertools.takewhile(lambda name: name not in walk.WHITENINGS, names)
+        before = itertools.takewhile(lambda name: name not in STEPS, names)
         return normalize(self.whitening.apply(normalize(vectors) if "l2" in before else vectors, side))
 
     def predict_attributes(self, inputs, top=10):

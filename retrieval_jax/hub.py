@@ -34,4 +34,4 @@ def main(given) -> None:
     if given.private or given.licence or given.dry_run:
         raise InputError("hub pull: --private, --licence and --dry-run are options of push")
     commit = transfer.pull(given.source, paths.expanded(given.target), revision=given.revision)
-    print(f"hub: pulled {given.source} at {commit[:12]} into {given.target}; every file is what its checksums say")
+    print(f"hub: pulled {given.source} at {commit[:12]} into {given.target}; all checksums match")

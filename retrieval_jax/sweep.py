@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("sweep")
 
 import dataclasses
+import functools
 import importlib
 import os
 import pathlib
@@ -27,7 +28,7 @@ from retrieval_jax.errors import InputError, Preempted, RunFailed
 from retrieval_jax.files import atomic, lock
 from retrieval_jax.scoring import comparing
 from retrieval_jax.sweeps import processes, ranges, table
-from retrieval_jax.workdir import config_files, preflight
+from retrieval_jax.workdir import config_files, preflight, stopping
 
 _SLURM = pathlib.Path(__file__).resolve().parents[1] / "launch" / "slurm.sbatch"
 
@@ -109,23 +110,47 @@ def check(runs: list[Run]) -> None:
         for one in preflight.due(
             run.config, run.folder, data, lambda verb: importlib.import_module(f"retrieval_jax.{verb}")
         ):
-            checks.append(lambda one=one, line=run.folder.parent.name: _named(line, one))
+            checks.append(functools.partial(_named, run.folder.parent.name, one))
     preflight.together(checks)
 
 
 def _named(line, one):
     try:
-        one()
+        return one()
     except InputError as error:
         raise InputError(f"line {line}: {error}") from error
 
 
 def finished(run: Run) -> bool:
-    """Returns whether every verb of a run is complete and unchanged."""
+    """Returns whether every verb of a run is complete and unchanged.
+
+    Raises:
+      InputError: its training cannot be continued, because what it read was edited since.
+    """
     if not (run.folder / "stages").exists():
         return False
     data = workdir.Data(run.config, run.folder)
     return all(workdir.reason_to_run(run.config, run.folder, verb, data) is None for verb in workdir.verbs(run.config))
+
+
+def sort(runs: list[Run]) -> tuple[list[Run], list[InputError]]:
+    """Returns the finished runs, and what stops others from being continued, such as data edited since training.
+
+    Args:
+      runs: all runs of a sweep.
+    """
+    done, problems = [], []
+    for run in runs:
+        try:
+            if _named(run.folder.parent.name, functools.partial(finished, run)):
+                done.append(run)
+        except InputError as error:
+            problems.append(error)
+    return done, problems
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 # ------------------------------------------------------------------------------------------------------------- running
@@ -158,7 +183,8 @@ def execute(runs: list[Run], out: pathlib.Path, own: list[dict[str, str]]) -> st
         text = f": {processes.last_line(job.log)} ({job.log})" if status else ""
         print(f"sweep: {count} of {len(jobs)}: {job.name}: {words} after {seconds:.1f} s{text}", flush=True)
 
-    processes.run(jobs, own, ended)
+    with stopping.allowing(processes.SAVING):
+        processes.run(jobs, own, ended)
     if not failed:
         return ""
     return (
@@ -241,9 +267,12 @@ def main(given) -> None:
     out = pathlib.Path(os.path.abspath(paths.expanded(given.out or default)))
     with loading.shared():
         runs = plan(sweep, given.words, out)
-        done = [run for run in runs if finished(run)]
+        done, problems = sort(runs)
         if given.table:
+            for problem in problems:
+                print(f"sweep: not in the table: {problem}", flush=True)
             return write_table(done, sweep, out, given)
+        preflight.together(functools.partial(_raise, problem) for problem in problems)
         due = [run for run in runs if run not in done]
         print(f"sweep: {len(runs)} runs in {len(sweep.lines)} lines, {len(done)} finished: {out}", flush=True)
         check(due)
@@ -258,7 +287,7 @@ def main(given) -> None:
             if command is not None and due:
                 return submit(command, due, runs, out)
             failure = execute(due, out, own) if due else ""
-            done = [run for run in runs if finished(run)]
+            done, _ = sort(runs)
             if done or not failure:
                 write_table(done, sweep, out, given)
             if failure:

@@ -14,6 +14,7 @@ from retrieval_jax.__main__ import main
 from retrieval_jax.errors import InputError
 from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.sharing import card, transfer
+from retrieval_jax.workdir import layout
 
 
 @pytest.fixture
@@ -183,9 +184,26 @@ def test_a_file_that_arrives_otherwise_than_listed_is_refused(hub, folder, tmp_p
     pushed(hub, folder)
     content = (folder / name).read_bytes()
     hub.altered[name] = content[:-1] + bytes([content[-1] ^ 1])
-    with pytest.raises(InputError, match=f"{name} of me/shoes arrived other than the hub lists it"):
+    with pytest.raises(InputError, match=f"{name} of me/shoes differs from what the hub lists"):
         transfer.pull("me/shoes", tmp_path / "there")
     assert not (tmp_path / "there").exists()
+
+
+def test_the_click_log_of_a_folder_that_is_served_stays(hub, folder, tmp_path):
+    pushed(hub, folder)
+    transfer.pull("me/shoes", tmp_path / "there")
+    (tmp_path / "there" / layout.CLICK_LOG).write_text("{}")
+    transfer.pull("me/shoes", tmp_path / "there")
+    assert (tmp_path / "there" / layout.CLICK_LOG).read_text() == "{}"
+
+
+def test_a_private_push_into_a_public_repository_is_refused(hub, folder):
+    hub.commits["me/shoes"] = [{}]
+    with pytest.raises(InputError, match="me/shoes is public"):
+        transfer.push(folder, "me/shoes", private=True)
+    assert hub.commits["me/shoes"] == [{}]
+    transfer.push(folder, "me/new", private=True)
+    assert "config.json" in hub.files("me/new")
 
 
 def test_an_earlier_model_stays_where_a_pull_fails(hub, folder, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from retrieval_jax import sweep
 from retrieval_jax.__main__ import main
+from retrieval_jax.errors import InputError
 from retrieval_jax.files import lock
 from retrieval_jax.sweeps import processes
 
@@ -119,6 +120,24 @@ def test_a_run_that_fails_stops_no_other(config, capsys, monkeypatch):
     caught = capsys.readouterr()
     assert exited.value.code == 1 and "2 of 2 runs did not finish: cosine/config, whitened/config" in caught.err
     assert "1 of 2: cosine/config: failed with status 1" in caught.out
+
+
+def test_a_run_that_cannot_go_on_is_named_and_left_out_of_the_table(config, capsys, monkeypatch):
+    def finished(run):
+        if run.line:
+            raise InputError("the catalogue was edited after its training")
+        return True
+
+    monkeypatch.setattr(sweep, "finished", finished)
+    monkeypatch.setattr(sweep, "write_table", lambda done, *_: print("rows:", *(run.name for run in done)))
+    monkeypatch.setattr(processes, "run", lambda *_: pytest.fail("a run was started"))
+    with pytest.raises(SystemExit) as exited:
+        run(config)
+    assert exited.value.code == 2
+    assert "line whitened: the catalogue was edited after its training" in capsys.readouterr().err
+    run(config, "--table")
+    said = capsys.readouterr().out
+    assert "not in the table: line whitened: the catalogue was edited" in said and "rows: cosine/config" in said
 
 
 def test_two_sweeps_do_not_share_a_folder(config, capsys):

@@ -22,7 +22,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TypedDict, TypeVar
 
 from retrieval_jax.errors import InputError, naming
@@ -45,7 +45,12 @@ _Description = TypedDict("_Description", {MOVING: _Moves})
 
 
 def replace(
-    folder: str | os.PathLike, description: str, fill: Callable[[pathlib.Path], None], *, whole: bool = True
+    folder: str | os.PathLike,
+    description: str,
+    fill: Callable[[pathlib.Path], None],
+    *,
+    whole: bool = True,
+    keep: Collection[str] = (),
 ) -> pathlib.Path:
     """Fills a new folder and puts it in the place of `folder`.
 
@@ -55,6 +60,7 @@ def replace(
       fill: writes the files, the description among them, into the empty folder that it is given.
       whole: files of the old folder that the new one does not have are removed; those whose names begin with a dot,
         and all of a folder without a description, stay.
+      keep: names of further files of the old folder that stay.
 
     Returns:
       `folder`.
@@ -66,19 +72,21 @@ def replace(
     folder = pathlib.Path(folder)
     new = atomic.filled(folder, fill)
     try:
-        commit(new, folder, description, whole=whole)
+        commit(new, folder, description, whole=whole, keep=keep)
     finally:
         shutil.rmtree(new, ignore_errors=True)  # there only if nothing was put in its place
     return folder
 
 
-def commit(new: pathlib.Path, folder: pathlib.Path, description: str, *, whole: bool = True) -> None:
+def commit(
+    new: pathlib.Path, folder: pathlib.Path, description: str, *, whole: bool = True, keep: Collection[str] = ()
+) -> None:
     """Puts a complete folder, whose files are on disk, in the place of another; `new` is gone afterwards.
 
     Args:
       new: with the files and their description, on the same file system.
       folder: the final place; may be missing.
-      description, whole: see `replace`.
+      description, whole, keep: see `replace`.
     """
     with naming(folder):
         folder = atomic.resolved(folder)
@@ -98,7 +106,7 @@ def commit(new: pathlib.Path, folder: pathlib.Path, description: str, *, whole: 
                 _remove(_source(folder))  # never counted, or the folder that it belonged to was deleted
             atomic.sweep(folder, again=True)
             os.replace(new, _source(folder))
-            _finish(folder, description, whole)
+            _finish(folder, description, whole, keep)
 
 
 def settle(folder: str | os.PathLike, description: str) -> None:
@@ -197,7 +205,7 @@ def _files(folder: pathlib.Path) -> list[str]:
     return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
 
 
-def _finish(folder: pathlib.Path, description: str, whole: bool = False) -> None:
+def _finish(folder: pathlib.Path, description: str, whole: bool = False, keep: Collection[str] = ()) -> None:
     """Does what is left of the steps for the version in `.<name>.moving`."""
     source, file = _source(folder), folder / description
     _check_no_link(source)
@@ -213,7 +221,8 @@ def _finish(folder: pathlib.Path, description: str, whole: bool = False) -> None
         old = (
             _files(folder) if whole and file.exists() else []
         )  # without a description the files are not known to be ours
-        moves = {"files": files, "remove": [name for name in old if name not in files and name != description]}
+        stays = {*files, *keep, description}
+        moves = {"files": files, "remove": [name for name in old if name not in stays]}
     for name in (*moves["files"], *moves["remove"]):  # before anything changes
         for path in (name, *pathlib.PurePath(name).parents):
             _check_no_link(source / path)

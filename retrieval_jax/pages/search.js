@@ -53,7 +53,7 @@ function ask(side, offset) {
 function curl() {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const body = JSON.stringify(request(0, 0));
-  const what = picture ? `-F picture=@picture.jpg -F request=${quoted(body)}` : `-H 'content-type: application/json' -d ${quoted(body)}`;
+  const what = picture ? `-F picture=@picture.jpg --form-string request=${quoted(body)}` : `-H 'content-type: application/json' -d ${quoted(body)}`;
   return `curl ${quoted(location.origin + "/v1/search")} ${what}`;
 }
 
@@ -82,7 +82,7 @@ function fromAddress() {
   asked.weight = Math.min(3, Math.max(0, parseFloat(words.get("weight") ?? "1") || 0));
   const given = parsed("conditions", {});
   asked.conditions = {};
-  for (const kind of KINDS) if (Array.isArray(given[kind])) asked.conditions[kind] = given[kind].filter((one) => one && typeof one.field === "string");
+  for (const kind of KINDS) if (Array.isArray(given[kind])) asked.conditions[kind] = given[kind].filter((one) => one && typeof one.field === "string" && (one.values == null || Array.isArray(one.values)));
   asked.like = parsed("like", []).filter((id) => typeof id === "string");
   asked.unlike = parsed("unlike", []).filter((id) => typeof id === "string");
   $("words").value = asked.words;
@@ -157,7 +157,7 @@ function results(offset) {
     }
   });
   const { answer } = shown[0];
-  let text = `${answer.matches.toLocaleString()} ${answer.matches === 1 ? "listing" : "listings"}, by ${answer.scored_by}.`;
+  let text = `${answer.matches.toLocaleString()} ${answer.matches === 1 ? "listing" : "listings"}, ${answer.scored_by === "nothing" ? "in the catalogue's order" : `by ${answer.scored_by}`}.`;
   if (two) {
     const before = new Set(shown[0].results.map((one) => one.id));
     const common = shown[1].results.filter((one) => before.has(one.id)).length;

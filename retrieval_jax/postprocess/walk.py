@@ -35,7 +35,6 @@ class Step:
 
 FIRST = Step("cosine", None)
 CHOSEN = "chosen"
-WHITENINGS = ("whitening", "learned_whitening")  # steps whose map is saved with the rankings
 JOINS = ("ensemble", "fusion")  # steps that turn all members into one
 # The steps of models that are not networks, whatever search.steps is; those that are not listed have FIRST alone.
 OWN_STEPS = {"colour_and_edges": (FIRST, Step("whitening_by_parts", "whitening_by_parts"))}

@@ -32,6 +32,7 @@ from retrieval_jax.files.arrays import load_npz
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 
+STEPS = ("whitening", "learned_whitening")  # whose map is saved with the rankings
 FORMAT = 1
 # Directions with less than this share of the largest variance hold nothing but the rounding of float32 vectors.
 RANK_TOLERANCE = 1e-12

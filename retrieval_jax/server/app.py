@@ -243,7 +243,11 @@ def make(
         for listing in (given.listing, *given.shown):
             if listing not in version.gallery.row_of:
                 raise InputError(f"the gallery has no listing {short(listing)!r}: give ids of results")
-        written = await run_in_threadpool(judgements.append, one.folder, given)
+        try:
+            written = await run_in_threadpool(judgements.append, one.folder, given)
+        except (InputError, RunFailed) as error:  # whose sentence names the folder
+            log({"event": "judgement failed", "run": one.name, "problem": str(error)})
+            raise HTTPException(503, "the judgement cannot be recorded: the log of the service says why") from None
         return Recorded(written=written, trains=bool(given.words.strip()))
 
     return Guard(app, metrics, log, token, hosts)

@@ -11,8 +11,9 @@ import threading
 from retrieval_jax.errors import naming
 from retrieval_jax.files import journal
 from retrieval_jax.server.messages import Judgement
+from retrieval_jax.workdir import layout
 
-FILE = "judgements.ndjson"
+FILE = layout.CLICK_LOG
 _lock = threading.Lock()
 
 

@@ -21,14 +21,23 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:  # noqa: D102 (asyncio's)
         super().connection_made(transport)
-        self._deadline = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._late)
+        self._wait()
+
+    def on_response_complete(self) -> None:  # noqa: D102 (uvicorn's)
+        self._deadline.cancel()
+        self._wait()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         self._deadline.cancel()
         super().connection_lost(exc)
 
+    def _wait(self) -> None:
+        self._deadline = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._late)
+
     def _late(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():  # no request so far
+        waits = self.cycle is None or self.cycle.response_complete  # for a request, the first or the next
+        if waits and not self.transport.is_closing():
             self.transport.close()
 
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import collections
 import hashlib
+import os
 import threading
 
 import cv2
@@ -18,7 +19,7 @@ from retrieval_jax.errors import InputError
 
 MOST_PIXELS = 40 * 2**20  # of a picture in a request: phones take up to 50 megapixels, and most send 12
 HELD_PIXELS = 2**21  # of a picture that waits for the network, whose input is smaller still
-SIZES = (96, 256, 640)  # longest sides of thumbnails
+_decoding = threading.BoundedSemaphore(os.cpu_count() or 1)  # a picture takes up to 126 MB, and there are 40 threads
 KEPT = 128 * 2**20  # bytes of thumbnails in memory
 
 
@@ -41,6 +42,11 @@ def decoded(data: bytes, box: tuple[float, float, float, float] | None = None) -
     Raises:
       InputError: not a picture, damaged, too large, too costly, or an empty box.
     """
+    with _decoding:
+        return _decoded(data, box)
+
+
+def _decoded(data: bytes, box: tuple[float, float, float, float] | None) -> np.ndarray:
     try:
         image = decoding.decode(data, MOST_PIXELS)
     except decoding.BadImage as error:
@@ -93,7 +99,8 @@ class Thumbnails:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key][:2]
-        data = jpeg(split.images[row], size)
+        with _decoding:
+            data = jpeg(split.images[row], size)
         made = data, f'"{hashlib.sha256(data).hexdigest()[:16]}"'
         with self._lock:
             if key not in self._kept:

@@ -20,8 +20,8 @@ from retrieval_jax.files import documents
 from retrieval_jax.postprocess import State, reranking, walk
 from retrieval_jax.postprocess.choosing import FILE as CHOSEN_FILE
 from retrieval_jax.postprocess.l2 import normalize
-from retrieval_jax.postprocess.walk import FIRST, WHITENINGS
-from retrieval_jax.postprocess.whitening import Whitening
+from retrieval_jax.postprocess.walk import FIRST
+from retrieval_jax.postprocess.whitening import STEPS, Whitening
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir import settings, sides
 
@@ -130,9 +130,9 @@ def of_run(folder: pathlib.Path, config: Mapping) -> tuple[list[Stage], str]:
         if entry and (entry["step"], entry["kwargs"]) != (step.name, settings.plain(step.kwargs)):
             return left_out(step.stage, "its step was changed after the search; run search again")
         for name, kwargs in _parts(step, own):
-            if name in WHITENINGS and (whitened or last.reranking is not None):
+            if name in STEPS and (whitened or last.reranking is not None):
                 return left_out(step.stage, f"its step {name!r} follows another whitening, or re-ranking")
-            if name in WHITENINGS:
+            if name in STEPS:
                 whitening = Whitening.load(own / f"whitening_{sides.MODEL}.npz")
                 last, whitened = dataclasses.replace(last, whitening=whitening), True
             elif name == "reranking" and last.reranking is None:

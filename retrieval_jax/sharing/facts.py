@@ -9,13 +9,11 @@ from typing import Any
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
-from retrieval_jax.postprocess import walk
-from retrieval_jax.postprocess.whitening import Whitening
+from retrieval_jax.postprocess.whitening import STEPS, Whitening
 from retrieval_jax.scoring import written
 from retrieval_jax.workdir import hashes, settings, sides
 
 SEARCH, WHITENING, VOCABULARY = "search.json", "whitening.npz", "vocabulary.json"
-CLICK_LOG = "judgements.ndjson"  # of a folder that is served; not of the model, so it stays when the model is replaced
 _SCORES = ("mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10")
 _REMEDY = "run the verbs of the work directory again"
 
@@ -74,7 +72,7 @@ def write(folder: pathlib.Path, workdir: pathlib.Path, space: str, config: Any) 
         else:
             steps.append([name, kwargs])
     fitted = rankings / f"whitening_{sides.MODEL}.npz"
-    once = sum(name in walk.WHITENINGS for name, _ in steps) == 1  # a second one would have replaced the file
+    once = sum(name in STEPS for name, _ in steps) == 1  # a second one would have replaced the file
     whitens = once and fitted.exists() and Whitening.load(fitted).info.get("space") == space
     if whitens:
         shutil.copyfile(fitted, folder / WHITENING)

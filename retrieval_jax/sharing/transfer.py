@@ -18,6 +18,7 @@ from retrieval_jax.errors import InputError, RunFailed, first_line, raise_shorta
 from retrieval_jax.files import documents, versions
 from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.sharing import card
+from retrieval_jax.workdir import layout
 
 MOST_BYTES = 64 * 2**30  # of a model
 _CONFIG, _CARD = "config.json", "README.md"
@@ -66,7 +67,7 @@ def push(folder: pathlib.Path, repository: str, *, private: bool = False, licenc
     Args:
       folder: the exported model.
       repository: "owner/name"; it is made where it does not exist.
-      private: whether a new repository is private.
+      private: whether a new repository is private; a public one is refused then.
       licence: see `card.of_folder`.
 
     Returns:
@@ -81,6 +82,11 @@ def push(folder: pathlib.Path, repository: str, *, private: bool = False, licenc
     names = [_CONFIG, *sorted(about["sha256"])]
     api = HfApi()
     with _asked(f"push to {repository}"):
+        if private and api.repo_exists(repository) and not api.model_info(repository).private:
+            raise InputError(
+                f"--private: {repository} is public, and everybody would see the model: make it private on the hub, "
+                "or push to a new repository"
+            )
         api.create_repo(repository, private=private, exist_ok=True)
         add = [CommitOperationAdd(name, str(folder / name)) for name in names]
         if _owns_card(api, repository):
@@ -156,7 +162,7 @@ def pull(repository: str, out: pathlib.Path, *, revision: str = "main") -> str:
         verify(folder)
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    versions.replace(out, _CONFIG, fill)
+    versions.replace(out, _CONFIG, fill, keep=[layout.CLICK_LOG])
     return commit
 
 
@@ -170,7 +176,7 @@ def _check_file(file: pathlib.Path, entry: Any, repository: str) -> None:
         digest = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
         wanted = entry.blob_id
     if file.stat().st_size != entry.size or digest != wanted:
-        raise InputError(f"{entry.path} of {repository} arrived other than the hub lists it: pull again")
+        raise InputError(f"{entry.path} of {repository} differs from what the hub lists: pull again")
 
 
 def _is_export(folder: pathlib.Path) -> bool:

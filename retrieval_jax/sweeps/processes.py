@@ -14,6 +14,7 @@ from retrieval_jax import output
 from retrieval_jax.errors import InputError
 
 _POLL = 0.1  # seconds
+SAVING = 600.0  # seconds that runs have to save when the sweep is stopped
 _PACKAGE = str(pathlib.Path(__file__).resolve().parents[2])  # the folder that retrieval_jax is imported from
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -27,26 +28,35 @@ class Job:
     log: pathlib.Path
 
 
-def shares(parallel: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
-    """Deals out the accelerators of this machine: what each of several processes gets in its environment.
+def shares(parallel: int, environment: Mapping[str, str], devices: str = "/dev") -> list[dict[str, str]]:
+    """Deals out the GPUs of this machine: what each of several processes gets in its environment.
 
-    JAX takes nearly all memory of every GPU that it sees, so two processes never share one.
+    JAX takes nearly all memory of every GPU that it sees, so two processes never share one. The GPUs are those in
+    CUDA_VISIBLE_DEVICES, without it all of NVIDIA's that the machine has, and none where JAX_PLATFORMS is cpu.
 
     Args:
       parallel: number of processes at a time.
       environment: that of this process.
+      devices: folder with the files of the GPUs.
 
     Returns:
       {name: value} of each.
 
     Raises:
-      InputError: CUDA_VISIBLE_DEVICES lists fewer GPUs than there are processes.
+      InputError: there are fewer GPUs than processes.
     """
-    visible = [one for one in environment.get(VISIBLE, "").split(",") if one.strip()]
-    if parallel == 1 or not visible:
+    if parallel == 1 or environment.get("JAX_PLATFORMS") == "cpu":
+        return [{}] * parallel
+    if VISIBLE in environment:
+        visible = [one for one in environment[VISIBLE].split(",") if one.strip() not in ("", "-1")]
+        where = f"{VISIBLE}={environment[VISIBLE]} lists fewer GPUs: give one for each"
+    else:
+        visible = [str(place) for place in range(len(list(pathlib.Path(devices).glob("nvidia[0-9]*"))))]
+        where = f"this machine has fewer GPUs ({len(visible)}): give --parallel={len(visible)} or JAX_PLATFORMS=cpu"
+    if not visible:
         return [{}] * parallel
     if len(visible) < parallel:
-        raise InputError(f"--parallel={parallel}: {VISIBLE}={environment[VISIBLE]} lists fewer GPUs: give one for each")
+        raise InputError(f"--parallel={parallel}: {where}")
     return [{VISIBLE: ",".join(visible[place::parallel])} for place in range(parallel)]
 
 

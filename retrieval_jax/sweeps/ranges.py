@@ -31,6 +31,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files.opening import opened
 from retrieval_jax.workdir import layout
 
+RESERVED = ("table.json", "table.csv", "table.md", "logs", "array")  # what a sweep writes beside its lines
 MOST_RUNS = 1000
 _MOST_BYTES = 1 << 20
 _KEYS = ("seeds", "settings", "grid", "line")
@@ -260,6 +261,8 @@ def _listed(found: Any, where: str) -> list[Line]:
             raise InputError(
                 f"{where}: line {number + 1}: the name {name!r} is not one of letters, digits, . _ = + , -"
             )
+        if name.startswith(".") or name.casefold() in RESERVED:
+            raise InputError(f"{where}: line {number + 1}: the sweep has a file {name!r} of its own: give another name")
         lines.append(Line(name, settings, tuple(settings)))
     varied = tuple(dict.fromkeys(key for line in lines for key in line.settings))
     return [Line(line.name, line.settings, varied) for line in lines]

@@ -35,6 +35,7 @@ _WRITTEN = (
     "checkpoint_scores",
     ".lock",
 )
+CLICK_LOG = "judgements.ndjson"  # of a folder that is served, also of an exported one: it stays when that is replaced
 _MAX_NAME = 100
 CONFIG_NAME = r"\w+(:[^/\\].*)?"  # "name" or "name:arg", where paths have a slash and URLs "://"
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from retrieval_jax.errors import Preempted
 
-GRACE = 8.0  # seconds from the signal to the end of the process, at most
+GRACE = 8.0  # seconds from the signal to the end of the process, at most; see `allowing`
 _INTERRUPTED = 130  # the status of a command that Ctrl-C ended
 
 
@@ -24,12 +24,26 @@ class Stopped(BaseException):
     """SIGTERM arrived. Not an `Exception`: nothing that handles errors on the way may keep the command alive."""
 
 
-_state = {"requested": False, "said": False}
+_state = {"requested": False, "said": False, "grace": 0.0}  # grace: where it is not `GRACE`
 
 
 def requested() -> bool:
     """Returns whether SIGTERM arrived: then errors come from processes and connections that it ended as well."""
     return _state["requested"]
+
+
+@contextlib.contextmanager
+def allowing(seconds: float) -> Iterator[None]:
+    """Gives a command longer than `GRACE` to end while inside, because it waits for others that save.
+
+    Args:
+      seconds: from the signal to the end of the process, at most.
+    """
+    before, _state["grace"] = _state["grace"], seconds
+    try:
+        yield
+    finally:
+        _state["grace"] = before
 
 
 @contextlib.contextmanager
@@ -90,7 +104,7 @@ def _watch(receiving: int) -> None:
     """Ends the process where Python does not get to raise `Stopped`, or where cleaning up takes too long."""
     while numbers := os.read(receiving, 64):
         if signal.SIGTERM in numbers and signal.getsignal(signal.SIGTERM) is _stop:
-            time.sleep(GRACE)
+            time.sleep(_state["grace"] or GRACE)
             _say("SIGTERM")
             os._exit(Preempted.REQUEUE)
 

@@ -42,6 +42,14 @@ def test_names_stay_and_what_the_new_version_lacks_is_removed(tmp_path):
     assert names(folder) == [".note", "about.json", "b", "c", "d"]
 
 
+def test_a_file_that_others_write_into_the_folder_can_be_kept(tmp_path):
+    folder = tmp_path / "folder"
+    versions.replace(folder, "about.json", fill(a="1"))
+    (folder / "log").write_text("theirs")
+    versions.replace(folder, "about.json", fill(b="2"), keep=["log"])
+    assert names(folder) == ["about.json", "b", "log"] and (folder / "log").read_text() == "theirs"
+
+
 def test_files_that_nobody_described_are_not_ours_to_remove(tmp_path):
     (tmp_path / "letter").write_text("mine")
     versions.replace(tmp_path, "about.json", fill(a="1"))

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from retrieval_jax import inference
 from retrieval_jax.data.clicks import reading
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
 from retrieval_jax.server import app, guard, judgements, runs
 
@@ -178,6 +179,22 @@ def test_a_thumb_becomes_records_that_the_click_log_reads(client, finished):
     assert not log.reasons and {event.text for event in log.events if event.kind == "query"} == {found["words"]}
     assert client.post("/v1/judgements", json={**body, "verdict": "up", "listing": "no such"}).status_code == 422
     assert client.post("/v1/judgements", json={**body, "verdict": "maybe"}).status_code == 422
+
+
+def test_a_judgement_that_cannot_be_written_names_no_folder(client, finished, logged, monkeypatch):
+    def fails(folder, _):
+        raise InputError(f"{folder} is read-only")
+
+    monkeypatch.setattr(judgements, "append", fails)
+    body = {"listing": ask(client, k=1)["results"][0]["id"], "search": "ab", "verdict": "up", "place": 1}
+    answer = client.post("/v1/judgements", json=body)
+    assert answer.status_code == 503 and str(finished) not in answer.text
+    assert {"event": "judgement failed", "run": "tiny", "problem": f"{finished} is read-only"} in logged
+
+
+def test_the_page_takes_links_with_names_of_others_and_the_api_does_not(client):
+    assert client.get("/?utm_source=x").status_code == 200
+    assert client.get("/v1/runs?utm_source=x").status_code == 422
 
 
 def test_metrics_health_description_and_log(client, logged):

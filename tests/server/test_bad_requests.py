@@ -5,12 +5,14 @@ import http.client
 import io
 import itertools
 import json
+import os
 import random
 import socket
 import threading
 import time
 import zlib
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -196,6 +198,27 @@ def test_odd_json_is_read_or_refused(message):
             assert len(str(error)) < 1500
 
 
+def test_no_more_pictures_are_decoded_at_once_than_there_are_cores(monkeypatch):
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def decode(*_):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(pictures.decoding, "decode", decode)
+    threads = [threading.Thread(target=pictures.decoded, args=(b"",)) for _ in range(3 * (os.cpu_count() or 1))]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert most[0] == (os.cpu_count() or 1)
+
+
 # ------------------------------------------------------------------------------------------------------- connections
 
 
@@ -235,6 +258,19 @@ def test_slow_and_half_closed_connections_end_and_others_are_served(port, monkey
     assert status(port) == 200
     for one in (silent, slow, half):
         one.close()
+
+
+def test_a_byte_after_an_answer_keeps_no_connection_open(port, monkeypatch):
+    monkeypatch.setattr(listening, "HEAD_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+        for _ in range(2):  # an idle connection is used again
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert one.recv(1000).startswith(b"HTTP/1.1 200")
+        one.sendall(b"G")  # which ends the keep-alive timer
+        start = time.monotonic()
+        while one.recv(1000):
+            pass
+        assert time.monotonic() - start < 4
 
 
 def test_too_many_connections_are_refused_and_then_served_again(port):

@@ -1,5 +1,6 @@
 """Runs whose networks read words: composed with a picture, alone, and never fused with BM25."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,8 +9,10 @@ from fastapi.testclient import TestClient
 
 import tiny
 from retrieval_jax import embed, inference, search, train
+from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
 from retrieval_jax.models.backbones import convnext
-from retrieval_jax.server import app, runs
+from retrieval_jax.server import app, networks, runs
 from retrieval_jax.settings import tasks as options
 
 
@@ -33,6 +36,17 @@ def edits(tmp_path, monkeypatch, little_compilation):
     for verb in (train, embed, search):
         verb.run(config, folder)
     return folder
+
+
+def test_the_gallery_of_another_checkpoint_is_refused_also_where_sides_differ(finished):
+    config = json.loads((finished / "config.json").read_text())
+    config["search"]["query_from"] = {"which": "params"}
+    made = networks.load(finished, config)
+    gallery = Embeddings.load(finished / "embeddings" / "trained" / "gallery")
+    made.check(gallery, finished)
+    other = dataclasses.replace(gallery, meta={**gallery.meta, "space": "another"})
+    with pytest.raises(InputError, match="its gallery is in the space 'another'"):
+        made.check(other, finished)
 
 
 @pytest.mark.long

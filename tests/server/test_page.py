@@ -33,7 +33,7 @@ def page(address, tmp_path_factory):
         yield made
 
 
-SETTLED = "/by (cosine|bm25|fusion|nothing)/.test($('status').textContent)"
+SETTLED = "/by (cosine|bm25|fusion)|in the catalogue's order/.test($('status').textContent)"
 TITLES = "[...document.querySelectorAll('.hit .name')].map(one => one.textContent)"
 
 
@@ -78,7 +78,7 @@ def test_words_filter_picture_box_and_mix(page, photo, tmp_path):
     assert "fusion" in page.run("$('status').textContent")
     why = page.run("document.querySelector('.hit .why').textContent")
     assert "picture:" in why and "words:" in why and "% of the score" in why
-    assert "-F picture=@picture.jpg" in page.run("curl()")
+    assert "-F picture=@picture.jpg --form-string request=" in page.run("curl()")
     act(page, "clear.click()")
     page.open("about:blank")
     page.open(address)  # which somebody has shared
@@ -99,6 +99,13 @@ def test_two_stages_side_by_side_more_like_this_and_thumbs(page, address, finish
     page.run("document.querySelector('[data-act=up]').click()")
     page.wait("document.querySelector('[data-act=up]').getAttribute('aria-pressed') === 'true'")
     assert (finished / judgements.FILE).read_text().count('"click"') >= 1
+
+
+def test_an_address_with_a_condition_of_the_wrong_form_shows_the_gallery(page, address):
+    page.open("about:blank")
+    page.open(address + '?utm_source=x#conditions={"required":[{"field":"x","values":"red"}]}')
+    page.wait("document.querySelectorAll('.hit').length === 20")
+    page.wait("$('status').textContent === \"20 listings, in the catalogue's order.\"")
 
 
 def test_errors_are_sentences_and_a_phone_shows_everything(page, address, tmp_path):

@@ -14,7 +14,7 @@ from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, l2, whitening
 from retrieval_jax.postprocess.l2 import normalize
-from retrieval_jax.server import app, networks, runs, stages
+from retrieval_jax.server import app, gallery, networks, runs, stages
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def test_a_new_gallery_is_picked_up_while_requests_are_answered(copied):
         thread = threading.Thread(target=keep_asking)
         thread.start()
         place = copied / "embeddings" / "trained" / "gallery"
-        gallery = Embeddings.load(place)
+        stored = Embeddings.load(place)
         shutil.rmtree(copied / "rankings")  # they are of the gallery as it was
-        Embeddings(gallery.ids.take(np.arange(12)), gallery.block(0, 12), gallery.meta).save(place)
+        Embeddings(stored.ids.take(np.arange(12)), stored.block(0, 12), stored.meta).save(place)
         assert served.get().refresh()
         ended.set()
         thread.join(30)
@@ -91,6 +91,14 @@ def test_folders_that_cannot_be_served_are_refused_with_what_to_do(finished, cop
     (copied / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="serve its members"):
         runs.Runs([copied], watched=0)
+
+
+def test_nothing_is_downloaded_for_an_exported_model(tmp_path):
+    (tmp_path / networks.EXPORTED).touch()
+    data = {"source": "joined", "kwargs": {"parts": [{"kwargs": {"root": "https://a.example/$HF_TOKEN"}}]}}
+    with pytest.raises(InputError, match="nothing is downloaded for exported models"):
+        gallery.check(tmp_path, {"data": data})
+    gallery.check(tmp_path, {"data": {"source": "table", "kwargs": {"root": "/data/shop"}}})
 
 
 def test_equal_names_get_longer(finished, tmp_path):
@@ -156,13 +164,13 @@ def test_length_1_before_whitening_is_served_as_it_was_fitted(ranked, tmp_path):
     ids, folder = [str(row) for row in range(50)], tmp_path / "rankings" / "trained"
     ranked([COSINE])
     state = State([(Embeddings(ids[:5], vectors[:5]), Embeddings(ids, vectors))], None, ("trained",), folder)
-    queries, gallery = whitening.step(l2.step(state)).members[0]
+    queries, listings = whitening.step(l2.step(state)).members[0]
     made = [COSINE, ("trained", "l2", "l2"), ("trained", "whitening", "whitening")]
     found, note = ranked(made, "l2", "whitening")
     assert not note and [stage.name for stage in found] == ["cosine", "l2", "whitening"]
     np.testing.assert_allclose(found[-1].vectors(vectors[:5], "query"), queries.vectors[:], atol=1e-5)
     both = found[-1].vectors(Embeddings(ids, vectors), "gallery")
-    np.testing.assert_allclose(both, gallery.vectors[:], atol=1e-5)
+    np.testing.assert_allclose(both, listings.vectors[:], atol=1e-5)
 
 
 class _Listing:

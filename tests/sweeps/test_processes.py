@@ -56,6 +56,17 @@ def test_processes_save_when_the_sweep_is_stopped(tmp_path):
 def test_gpus_are_dealt_out(tmp_path):
     dealt = processes.shares(2, {"CUDA_VISIBLE_DEVICES": "0,1,2"})
     assert dealt == [{"CUDA_VISIBLE_DEVICES": "0,2"}, {"CUDA_VISIBLE_DEVICES": "1"}]
-    assert processes.shares(3, {}) == [{}] * 3 and processes.shares(1, {"CUDA_VISIBLE_DEVICES": "0,1"}) == [{}]
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / "machine").mkdir(exist_ok=True)
+        (tmp_path / "machine" / name).touch()
+    machine = str(tmp_path / "machine")
+    assert processes.shares(2, {}, machine) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    for none in ({"JAX_PLATFORMS": "cpu"}, {"CUDA_VISIBLE_DEVICES": ""}, {"CUDA_VISIBLE_DEVICES": "-1"}):
+        assert processes.shares(3, none, machine) == [{}] * 3
+    with pytest.raises(InputError, match="this machine has fewer GPUs .2.: give --parallel=2"):
+        processes.shares(3, {}, machine)
+    assert processes.shares(3, {}, str(tmp_path)) == [{}] * 3 and processes.shares(
+        1, {"CUDA_VISIBLE_DEVICES": "0,1"}
+    ) == [{}]
     with pytest.raises(InputError, match="lists fewer GPUs"):
         processes.shares(3, {"CUDA_VISIBLE_DEVICES": "0,1"})

@@ -23,6 +23,15 @@ def pure():
         print("swallowed")
 def compiled():
     hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2_000_000_000)  # does not return to Python
+def waits():
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(2)  # longer than GRACE
+        print("saved", file=sys.stderr, flush=True)
+def allowed():
+    with stopping.allowing(60.0):
+        waits()
 def swallowed():
     while True:
         try:
@@ -58,6 +67,12 @@ def test_sigterm_ends_with_75_and_one_sentence(action):
     status, said = stopped(action, signal.SIGTERM)
     assert status == 75
     assert said == "stopped: SIGTERM; what is complete is kept, and the same command resumes from there\n"
+
+
+def test_a_command_that_waits_for_others_to_save_gets_longer():
+    assert "saved" not in stopped("waits", signal.SIGTERM)[1]
+    status, said = stopped("allowed", signal.SIGTERM)
+    assert status == 75 and said.startswith("saved\nstopped: SIGTERM")
 
 
 def test_ctrl_c_ends_with_130_and_one_sentence():
