@@ -248,7 +248,7 @@ def make(
     async def verdict(
         run: RunName = "", stage: StageName = "", against: RunName = "", against_stage: StageName = ""
     ) -> Verdict:
-        """Says whether a run or stage is better than another on the queries of their catalogue, or that is noise."""
+        """Compares two runs or stages on the queries of their catalogue: which is better, or that is noise."""
         asked = []
         for name, wanted in ((run, stage), (against, against_stage)):
             one, version = await loaded(name)

@@ -104,8 +104,8 @@ class Clicks:
       queries: {normalised text: {id of a listing: `Clicked`}}.
       parts: {normalised text: "train", "val" or "query"}.
       propensities: of places; None where no click has a place.
-      counts: {"read": n, "used": {"queries", "impressions", "clicks", "wrong"}, "set_aside": {reason: n}, "notes": {what: n},
-        "sessions", "searches"}; read = the sums of used and of set_aside.
+      counts: {"read": n, "used": {"queries", "impressions", "clicks", "wrong"}, "set_aside": {reason: n},
+        "notes": {what: n}, "sessions", "searches"}; read = the sums of used and of set_aside.
       set_aside: dicts with file, row, id, reason and sentence, at most `reading.LISTED` of a reason.
     """
 

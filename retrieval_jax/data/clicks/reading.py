@@ -1,8 +1,8 @@
 """Reads click logs: User Behavior Insights (NDJSON), other JSON Lines, CSV, TSV and Parquet.
 
-A record is an event (a listing was shown, clicked or judged wrong) or a query. In User Behavior Insights, a record without
-"action_name" is a query, and "query_id" joins events to it. In a flat table every row is an event of the action in its
-column "action" (a click where there is no such column), with the query's text beside it.
+A record is an event (a listing was shown, clicked or judged wrong) or a query. In User Behavior Insights, a record
+without "action_name" is a query, and "query_id" joins events to it. In a flat table every row is an event of the action
+in its column "action" (a click where there is no such column), with the query's text beside it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from retrieval_jax.files import atomic
 def write(found: Clicks, folder: str | os.PathLike, ids: Mapping[str, str] | None = None) -> dict:
     """Writes a log as tables of a catalogue; no session, user or time is in them.
 
-        queries.jsonl   text, clicked, count, position, weight, wrong, part: config.data.kwargs.tables.queries; train and val
+        queries.jsonl   text, clicked, count, position, weight, wrong, part: for config.data.kwargs.tables.queries
         query.jsonl     id, query: the held-out queries, a query split without pictures
         truth.jsonl     query, gallery, grade: the listings that were clicked for them, graded by their weights, and
                         those that were judged wrong and never clicked, of grade 0

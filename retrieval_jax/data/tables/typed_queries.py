@@ -24,8 +24,8 @@ def values(rows: Rows, entries: np.ndarray) -> dict[str, np.ndarray]:
     """Returns counts, positions, weights and judgements of some of the clicked ids, by their numbers.
 
     Args:
-      rows: of the table; without counts each is 1; positions, weights and judgements ("wrong") are optional. A weight that a
-        row does not have is log(1 + count).
+      rows: of the table; without counts each is 1; positions, weights and judgements ("wrong") are optional. A weight
+        that a row does not have is log(1 + count).
       entries: int [m], numbers among all clicked ids of the table.
     """
     clicked = rows.frame["clicked"].str.extract_all(r"\S+").list.len().to_list()
