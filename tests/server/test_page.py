@@ -130,7 +130,7 @@ def test_predicted_attributes_are_exchanged_removed_searched_by_and_called_wrong
     page.run("navigator.clipboard.writeText = async text => { window.copied = text; }; $('copy_lines').click()")
     (tmp_path / "overrules.csv").write_text(page.wait("window.copied"))
     assert overrules.load(tmp_path / "overrules.csv").drop == {third}
-    act(page, "remove.click()")
+    act(page, "$('remove').click()")
     assert page.run("document.querySelectorAll('.seen').length") == 0
     act(page, "clear.click()")
 
