@@ -137,6 +137,8 @@ def of_gallery(folder: pathlib.Path, catalog) -> tuple[np.ndarray, str]:
 
 def of_queries(folder: pathlib.Path, catalog, name: str, space: str, part: str = "embedding") -> np.ndarray:
     """Returns the unit vectors of the queries by a predict function of a run, in the space that is searched."""
+    if (folder, name) in READ:
+        return unit(READ[folder, name][part])
     model = inference.load(folder)
     function, columns = model.task.predict_fns[name], {}
     for column in function.reads:  # vectors of pictures by the same network are made once for all runs
@@ -149,6 +151,7 @@ def of_queries(folder: pathlib.Path, catalog, name: str, space: str, part: str =
     out = inference.predict(function, model.params, columns, mesh=model.mesh, **arguments)
     if out.get("space", model.space) != space:
         sys.exit(f"{folder} embeds queries into another space than the one that is searched")
+    READ[folder, name] = out
     return unit(out[part])
 
 
@@ -236,18 +239,18 @@ def main() -> None:
     judge = Judge(given.joint[0], given.root)
     gallery, space = of_gallery(given.joint[0], judge.catalog)
 
-    def ranked(folder, at=1.0):
+    def cosines(folder, at=1.0):
         query = of_queries(folder, judge.catalog, "embed_edit", space)
         if at != 1.0:
             reference = of_queries(folder, judge.catalog, "embed_edit", space, "reference")
             query = unit(reference + at * (query - reference))
-        return judge.rank(query @ gallery.T)
+        return query @ gallery.T
 
-    runs = [judge.score(ranked(folder)) for folder in given.joint]
+    runs = [judge.score(judge.rank(cosines(folder))) for folder in given.joint]
     joint = {name: np.mean([one[name] for one in runs], axis=0) for name in runs[0]}
     rows, others, made = {}, {}, []
-    others["joint, weight chosen"] = judge.score(judge.best("joint", WEIGHTS, lambda at: ranked(given.joint[0], at)))
-    others |= {folder.name: judge.score(ranked(folder)) for folder in given.others}
+    others["joint, weight chosen"] = judge.score(judge.best("joint", WEIGHTS, lambda at: cosines(given.joint[0], at)))
+    others |= {folder.name: judge.score(judge.rank(cosines(folder))) for folder in given.others}
     if given.words:
         found = baselines(judge, gallery, space, given.words, given.attributes)
         rows = {name: judge.score(one) for name, one in found.items()}
