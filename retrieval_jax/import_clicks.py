@@ -45,7 +45,8 @@ def sentences(about: Mapping) -> list[str]:
     used, left = about["used"], about["set_aside"]
     out = [
         f"{about['read']:,} records = {sum(used.values()):,} used ({used['queries']:,} queries, "
-        f"{used['impressions']:,} impressions, {used['clicks']:,} clicks) + {sum(left.values()):,} set aside",
+        f"{used['impressions']:,} impressions, {used['clicks']:,} clicks, {used['wrong']:,} judged wrong) + "
+        f"{sum(left.values()):,} set aside",
         *(
             f"set aside, {reason}: {count:,}"
             for reason, count in sorted(left.items(), key=lambda one: (-one[1], one[0]))

@@ -267,7 +267,7 @@ ROOMS |= {
         "retrieval_jax.inference",
         "retrieval_jax.postprocess",
         "retrieval_jax.regions",
-        "retrieval_jax.scoring.ranking",
+        "retrieval_jax.scoring",
         "retrieval_jax.workdir",
     },
 }

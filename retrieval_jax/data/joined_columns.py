@@ -18,7 +18,7 @@ from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
 
 # Columns of tables with one value per entry of another column.
-_PARALLEL = {"count": "clicked", "position": "clicked", "weight": "clicked"}
+_PARALLEL = {"count": "clicked", "position": "clicked", "weight": "clicked", "wrong": "clicked"}
 
 
 def numbered(names: Mapping[str, list[str]], same: bool) -> tuple[list[str], dict[str, np.ndarray]]:

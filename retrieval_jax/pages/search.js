@@ -9,6 +9,7 @@ let runs = [];
 let picture = null; // a Blob; never part of the address
 let box = null; // [ymin, xmin, ymax, xmax], shares
 let shown = []; // per side {answer, results}
+let compared = ""; // what the verdict that is shown is about
 let latest = 0; // number of the newest search: answers of older ones are dropped
 const session = crypto.randomUUID ? crypto.randomUUID() : "";
 
@@ -18,7 +19,7 @@ function request(side, offset) {
   const body = { words: asked.words, weight: asked.weight, conditions: asked.conditions, like: asked.like,
     unlike: asked.unlike, k: PAGE, offset, run: side ? asked.run_b : asked.run,
     stage: side ? asked.stage_b : asked.stage };
-  if (picture) Object.assign(body, { predict: !side && !offset }, box ? { box } : {});
+  if (picture) Object.assign(body, { predict: !side && !offset && !seen }, box ? { box } : {});
   for (const name of Object.keys(body)) {
     const value = body[name];
     if (value === "" || value === false || (name === "offset" && !value) || (name === "weight" && value === 1)
@@ -105,8 +106,10 @@ async function search(offset = 0) {
     $("error").hidden = true;
     shown = found.map((answer, side) => ({ answer, results: offset ? [...shown[side].results, ...answer.results] : answer.results }));
     results(offset);
-    if (!offset) predicted(found[0].predicted);
     if (picture && !box && found[0].box) { box = found[0].box; showBox(); }
+    if (picture && !seen) await see(found[0].predicted);
+    else showSeen();
+    verdict();
     const known = await facets();
     if (number === latest && known) showFacets(known);
   } catch (error) {
@@ -116,6 +119,29 @@ async function search(offset = 0) {
     $("status").textContent = "";
   }
   served(await call("/v1/runs").catch(() => runs));
+}
+
+// Whether the first search is the better one on the queries of the catalogue, as `compare` says.
+async function verdict() {
+  const [one, other] = shown.map(({ answer }) => answer), line = $("verdict");
+  const about = other && (one.run !== other.run || one.stage !== other.stage) ? new URLSearchParams({ run: one.run, stage: one.stage, against: other.run, against_stage: other.stage }) : "";
+  if (String(about) === compared && about) return;
+  compared = String(about);
+  line.hidden = !about;
+  if (!about) return;
+  line.textContent = "Comparing the two on the queries of the catalogue …";
+  line.title = line.className = "";
+  try {
+    const found = await call(`/v1/verdict?${about}`);
+    if (compared !== String(about)) return;
+    line.textContent = found.score ? `${one.run}, ${one.stage} against ${other.run}, ${other.stage}: ${found.sentence} (${found.queries.toLocaleString()} queries)` : found.sentence;
+    line.title = found.explanation;
+    line.classList.toggle("noise", found.noise !== false);
+  } catch (error) {
+    if (compared !== String(about)) return;
+    compared = ""; // the next search asks again
+    line.textContent = error.message;
+  }
 }
 
 function facets() {
@@ -169,9 +195,11 @@ function results(offset) {
 function card(result, answer, side, other) {
   const made = $("card").content.firstElementChild.cloneNode(true);
   const image = made.querySelector("img");
-  image.src = result.picture;
+  const absent = () => image.replaceWith(element("span", "no picture", { class: "muted" }));
   image.alt = result.title || result.id;
-  image.addEventListener("error", () => { image.replaceWith(element("span", "no picture", { class: "muted" })); });
+  image.addEventListener("error", absent);
+  if (result.picture) image.src = result.picture;
+  else absent();
   made.querySelector(".name").textContent = result.title || result.id;
   let scored = `${result.place}`;
   if (result.score !== null) scored += ` · ${result.score.toFixed(3)}`;
@@ -222,8 +250,9 @@ async function act(button, result, answer, side) {
   try {
     await call("/v1/judgements", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({
       run: answer.run, listing: result.id, verdict: what, search: answer.search, words: answer.words, place: result.place,
+      picture: answer.picture, like: asked.like,
       shown: shown[side].results.map((one) => one.id).slice(0, 200), session }) });
-    for (const one of button.parentElement.querySelectorAll("[data-act=up], [data-act=down]")) one.setAttribute("aria-pressed", String(one === button));
+    for (const one of button.parentElement.querySelectorAll("[data-act=up], [data-act=wrong]")) one.setAttribute("aria-pressed", String(one === button));
     $("status").textContent = "Recorded, thank you.";
   } catch (error) {
     $("error").textContent = error.message;
@@ -309,23 +338,20 @@ function controls() {
   $("active").replaceChildren(...chips);
   $("weight_shown").textContent = $("weight").value;
   $("weight").hidden = $("weight_label").hidden = !(picture || asked.like.length) || !$("words").value.trim();
-  if (!picture) predicted([]);
-}
-
-// What the network sees in the picture: each value can be made a condition, and removed again.
-function predicted(found) {
-  const parts = found.length ? [element("span", "Seen in the picture:", { class: "muted" })] : [];
-  for (const { field, value, probability, known } of found) {
-    const button = element("button", `${value} ${Math.round(100 * probability)} %`, { type: "button", title: field, "aria-pressed": String(has("required", field, value)) });
-    button.disabled = !known;
-    button.addEventListener("click", () => { toggle("required", field, value); search(); });
-    parts.push(button);
-  }
-  $("predicted").replaceChildren(...parts);
+  if (!picture) forget();
 }
 
 function served(found) {
   runs = found;
+  const { cannot } = runs.find((run) => run.name === asked.run) || runs[0] || { cannot: {} };
+  for (const [kind, inputs] of [["words", ["words"]], ["pictures", ["file", "photo"]]]) {
+    $(`no_${kind}`).textContent = cannot[kind] || "";
+    $(`no_${kind}`).hidden = !cannot[kind];
+    for (const id of inputs) {
+      $(id).disabled = Boolean(cannot[kind]);
+      document.querySelector(`label.button[for=${id}]`)?.classList.toggle("off", $(id).disabled);
+    }
+  }
   const options = (select, names, value) => {
     select.replaceChildren(...names.map(([name, text]) => element("option", text, { value: name })));
     select.value = names.some(([name]) => name === value) ? value : names[0]?.[0] ?? "";
@@ -344,6 +370,11 @@ function served(found) {
 
 function take(blob) {
   if (!blob) return;
+  if ($("file").disabled) {
+    $("error").textContent = $("no_pictures").textContent;
+    $("error").hidden = false;
+    return;
+  }
   if (!blob.type.startsWith("image/")) {
     $("error").textContent = "That is not a picture: choose a JPEG, PNG or WebP file.";
     $("error").hidden = false;
@@ -352,6 +383,7 @@ function take(blob) {
   URL.revokeObjectURL($("picture").src);
   picture = blob;
   box = null;
+  forget();
   $("picture").src = URL.createObjectURL(blob);
   $("chosen").hidden = false;
   showBox();
@@ -380,6 +412,7 @@ function moveBox(down, across, resize) {
     [top, left, bottom, right] = [top + down, left + across, bottom + down, right + across];
   }
   box = [top, left, bottom, right].map((value) => Math.min(1, Math.max(0, value)));
+  forget();
   showBox();
 }
 
@@ -407,7 +440,7 @@ function boxes() {
     clearTimeout(timer);
     timer = setTimeout(search, 400);
   });
-  $("boxed").addEventListener("click", () => { box = partial() ? [0, 0, 1, 1] : [0.15, 0.15, 0.85, 0.85]; showBox(); search(); });
+  $("boxed").addEventListener("click", () => { box = partial() ? [0, 0, 1, 1] : [0.15, 0.15, 0.85, 0.85]; forget(); showBox(); search(); });
   $("remove").addEventListener("click", () => { picture = box = null; $("chosen").hidden = true; showBox(); search(); });
 }
 
@@ -421,7 +454,10 @@ async function start() {
   for (const [id, name] of [["run", "run"], ["stage_a", "stage"], ["run_b", "run_b"], ["stage_b", "stage_b"]]) {
     $(id).addEventListener("change", (event) => {
       asked[name] = event.target.value;
-      if (name === "run") asked.stage = "";
+      if (name === "run") {
+        asked.stage = "";
+        forget();
+      }
       if (name === "run_b") { // of one run, two stages are worth comparing
         const first = asked.run || runs[0]?.name;
         asked.stage_b = asked.run_b === first ? runs.find((run) => run.name === first)?.stages[0] || "" : "";
@@ -456,6 +492,7 @@ async function start() {
   });
   addEventListener("popstate", () => { fromAddress(); search(); });
   boxes();
+  overruling();
   $("facets_box").open = matchMedia("(min-width: 761px)").matches;
   fromAddress();
   served(await call("/v1/runs").catch(() => []));

@@ -15,15 +15,24 @@ from retrieval_jax.server.messages import Count, Facets, Listing, Part, Predicte
 from retrieval_jax.server.runs import Loaded, Run
 
 
-def _address(run: str, listing: str) -> str:
+def _address(run: str, version: Loaded, listing: str) -> str:
+    if not version.gallery.has_pictures:
+        return ""
     return f"/v1/pictures/{urllib.parse.quote(listing, safe='')}?run={urllib.parse.quote(run, safe='')}"
 
 
 def served(run: Run) -> Served:
     """Returns whether a run is loaded and what it can be searched by."""
-    found, searches = run.loaded, []
+    found, searches, cannot = run.loaded, [], {}
     if found is not None:
         made = found.networks
+        if made.pictures is None:
+            cannot["pictures"] = "The network of this run reads words, so it cannot be searched by a picture."
+        if made.words is None and not found.gallery.has_texts:
+            cannot["words"] = (
+                "The network of this run reads pictures and its listings have no titles, so it cannot be searched by "
+                "words. Attributes can be picked."
+            )
         searches += ["pictures"] if made.pictures is not None else []
         searches += ["words"] if made.words is not None or found.gallery.has_texts else []
         searches += ["words beside pictures"] if len(searches) == 2 else []
@@ -34,6 +43,7 @@ def served(run: Run) -> Served:
         listings=None if found is None else len(found.gallery),
         stages=[] if found is None else [stage.name for stage in found.gallery.stages],
         searches=searches,
+        cannot=cannot,
         predicts=found is not None and found.networks.attributes is not None,
         note="" if found is None else found.gallery.note,
         # the sentence itself may name folders of this machine
@@ -45,7 +55,7 @@ def listing(run: str, version: Loaded, row: int) -> Listing:
     """Returns a listing, given its row of the gallery."""
     gallery, name = version.gallery, version.gallery.embeddings.ids[row]
     (attributes,) = gallery.attributes([row])
-    address = _address(run, name)
+    address = _address(run, version, name)
     return Listing(id=name, run=run, title=gallery.title(row), attributes=attributes, picture=address)
 
 
@@ -72,7 +82,7 @@ def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[Re
             score=hit.score,
             title=gallery.title(hit.row),
             attributes=attributes,
-            picture=_address(run, name),
+            picture=_address(run, version, name),
             why=Why(reasons=reasons, parts=parts, moved=hit.moved),
         )
         out.append(result)

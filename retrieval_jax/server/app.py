@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import importlib.resources
 import json
 import uuid
@@ -26,7 +27,7 @@ from starlette.exceptions import HTTPException
 from retrieval_jax import __version__
 from retrieval_jax.data.pictures import colour
 from retrieval_jax.errors import InputError, RunFailed, short
-from retrieval_jax.server import answers, bodies, judgements, pictures, runs, searching, stages
+from retrieval_jax.server import answers, bodies, judgements, pictures, runs, searching, stages, verdicts
 from retrieval_jax.server.batching import Batcher, Busy
 from retrieval_jax.server.guard import Guard, Metrics, TooLarge, TooMany, TooSlow, where
 from retrieval_jax.server.messages import (
@@ -40,12 +41,19 @@ from retrieval_jax.server.messages import (
     Recorded,
     Search,
     Served,
+    Verdict,
 )
 from retrieval_jax.server.runs import Loaded, Run, Runs
 
-FILES = {"search.js": "text/javascript", "search.css": "text/css", "style.css": "text/css"}
+FILES = {
+    "search.js": "text/javascript",
+    "seen.js": "text/javascript",
+    "search.css": "text/css",
+    "style.css": "text/css",
+}
 PROBLEMS = {status: {"model": Problem} for status in (400, 401, 404, 408, 413, 415, 422, 500, 503)}
 RunName = Annotated[str, InQuery(max_length=200, description='"" for the first run')]
+StageName = Annotated[str, InQuery(max_length=200, description='"" for the last of the run')]
 
 
 def make(
@@ -62,7 +70,8 @@ def make(
     Returns:
       The ASGI application.
     """
-    metrics, thumbnails = Metrics(), pictures.Thumbnails()
+    metrics, thumbnails, compared = Metrics(), pictures.Thumbnails(), verdicts.Verdicts(log)
+    comparing = asyncio.Lock()
     embedder = Batcher(runs.embed, runs.SIZES[-1], "embed", lambda n, _: metrics.batches.labels("embed").observe(n))
     searcher = Batcher(searching.run, 32, "search", lambda n, _: metrics.batches.labels("search").observe(n))
     app = fastapi.FastAPI(
@@ -227,6 +236,7 @@ def make(
             words=words,
             conditions=conditions.to_json(),
             box=None if box is None else list(box),
+            picture=hashlib.sha256(data).hexdigest() if data else "",
             matches=answer.matches,
             note=answer.note,
             predicted=predicted,
@@ -234,17 +244,29 @@ def make(
         )
         return Response(found.model_dump_json(), media_type="application/json")  # the framework would check it again
 
+    @app.get("/v1/verdict", responses=PROBLEMS)
+    async def verdict(
+        run: RunName = "", stage: StageName = "", against: RunName = "", against_stage: StageName = ""
+    ) -> Verdict:
+        """Compares two runs or stages on the queries of their catalogue: which is better, or that is noise."""
+        asked = []
+        for name, wanted in ((run, stage), (against, against_stage)):
+            one, version = await loaded(name)
+            asked += [one, stages.named(version.gallery.stages, wanted).name]
+        async with comparing:  # or waiting requests would hold the threads that searches need
+            return await run_in_threadpool(compared.get, *asked)
+
     @app.post("/v1/judgements", responses=PROBLEMS, openapi_extra=bodies.described(Judgement))
     async def judge(request: Request) -> Recorded:
         """Records whether a listing is a good result, in the click log of the run."""
         bodies.check_type(request, "application/json")
         given = bodies.parse(Judgement, await request.body())
         one, version = await loaded(given.run)
-        for listing in (given.listing, *given.shown):
+        for listing in (given.listing, *given.shown, *given.like):
             if listing not in version.gallery.row_of:
                 raise InputError(f"the gallery has no listing {short(listing)!r}: give ids of results")
         written = await run_in_threadpool(judgements.append, one.folder, given)
-        return Recorded(written=written, trains=bool(given.words.strip()))
+        return Recorded(written=written, trains=judgements.by_words(given))
 
     return Guard(app, metrics, log, token, hosts)
 

@@ -17,6 +17,7 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import listing_texts, loading, saved_fields
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.examples import Ragged
+from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import attribute, lexical
@@ -99,6 +100,11 @@ class Gallery:
                 vectors = Embeddings(self.embeddings.ids, stage.vectors(self.embeddings, "gallery"))
                 self._indexes[key] = vectors, attribute.Index(vectors, fields=self.table)
             return self._indexes[key]
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the listings have pictures to show."""
+        return not isinstance(self.split.images, NoPictures)
 
     @functools.cached_property
     def has_texts(self) -> bool:

@@ -96,7 +96,7 @@ class Result(BaseModel):
     score: float | None = Field(description="cosine, BM25 score, or their fusion; null where nothing was compared")
     title: str
     attributes: dict[str, list[Value]]
-    picture: str = Field(description="address of its thumbnail")
+    picture: str = Field(description='address of its thumbnail; "" where the listings have no pictures')
     why: Why
 
 
@@ -121,6 +121,7 @@ class Found(BaseModel):
     box: list[float] | None = Field(
         description="the part of the picture that was searched by, the run's own by default"
     )
+    picture: str = Field(description='SHA-256 of the picture that was searched with, for judgements; "" without one')
     matches: int = Field(description="listings that meet what is required")
     note: str = Field(description='what was not as asked, such as relaxed conditions; "" otherwise')
     predicted: list[Predicted]
@@ -170,19 +171,40 @@ class Served(BaseModel):
     listings: int | None
     stages: list[str]
     searches: list[Literal["pictures", "words", "words beside pictures"]]
+    cannot: dict[Literal["pictures", "words"], str] = Field(description="what it cannot be searched by, and why")
     predicts: bool
     note: str
     problem: str = Field(description='why its newest version is not served; "" otherwise')
 
 
+class Verdict(BaseModel):
+    """Whether a run or stage is better than another on the queries of their catalogue, as `compare` computes it."""
+
+    run: str
+    stage: str
+    against: str
+    against_stage: str
+    score: str = Field("", description="what is compared; without it, the two cannot be, and the sentence says why")
+    difference: float | None = Field(None, description="score of the run minus that of the other, in points")
+    low: float | None = Field(None, description="of the 95 % interval of the difference")
+    high: float | None = None
+    p: float | None = None
+    noise: bool | None = Field(None, description="whether the difference is within noise")
+    queries: int = Field(0, description="that were compared")
+    sentence: str
+    explanation: str = Field("", description="the verdict of `compare`")
+
+
 class Judgement(_Strict):
-    """A thumb: whether a listing is a good result of a search."""
+    """Whether a listing is a good result of a search, or a wrong one."""
 
     run: str = Field("", max_length=200)
     listing: Id
-    verdict: Literal["up", "down"]
+    verdict: Literal["up", "wrong"]
     search: str = Field(max_length=100, pattern=r"^[0-9a-f-]+$", description="id of the search")
     words: Words = Field("", description="of the search; training reads judgements of searches by words")
+    picture: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="hash of the picture, as the answer has it")
+    like: list[Id] = Field([], max_length=20, description="ids of the listings that were searched with")
     place: int = Field(ge=1, le=MOST_RESULTS, description="of the listing, from 1")
     shown: list[Id] = Field([], max_length=200, description="ids of the results beside it, in their order")
     session: str = Field(
@@ -194,7 +216,7 @@ class Recorded(BaseModel):
     """What was written to the click log."""
 
     written: int
-    trains: bool = Field(description="whether training can read it: only searches by words")
+    trains: bool = Field(description="whether training can read it: only searches by words alone")
 
 
 class Problem(BaseModel):

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from retrieval_jax import inference
-from retrieval_jax.data.clicks import reading
+from retrieval_jax.data.clicks import importing, reading
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.index import exact
 from retrieval_jax.server import app, guard, judgements, runs
@@ -165,7 +166,7 @@ def test_a_thumb_becomes_records_that_the_click_log_reads(client, finished):
     shown = [hit["id"] for hit in found["results"]]
     body = {"listing": shown[1], "search": found["search"], "words": found["words"], "place": 2, "shown": shown}
     assert client.post("/v1/judgements", json={**body, "verdict": "up"}).json() == {"written": 5, "trains": True}
-    assert client.post("/v1/judgements", json={**body, "verdict": "down"}).json() == {"written": 2, "trains": True}
+    assert client.post("/v1/judgements", json={**body, "verdict": "wrong"}).json() == {"written": 2, "trains": True}
     log = reading.read([finished / judgements.FILE])
     kinds = [(event.kind, event.product, event.position) for event in log.events]
     assert kinds == [
@@ -173,11 +174,34 @@ def test_a_thumb_becomes_records_that_the_click_log_reads(client, finished):
         *(("impression", listing, place) for place, listing in enumerate(shown, 1)),
         ("click", shown[1], 2),
         ("query", "", -1),
-        ("impression", shown[1], 2),
+        ("wrong", shown[1], 2),
     ]
     assert not log.reasons and {event.text for event in log.events if event.kind == "query"} == {found["words"]}
     assert client.post("/v1/judgements", json={**body, "verdict": "up", "listing": "no such"}).status_code == 422
-    assert client.post("/v1/judgements", json={**body, "verdict": "maybe"}).status_code == 422
+    for verdict in ("maybe", "down"):
+        assert client.post("/v1/judgements", json={**body, "verdict": verdict}).status_code == 422
+
+
+def test_a_judgement_of_a_search_by_a_picture_or_listings_names_them_and_is_not_a_typed_query(client, finished, photo):
+    first = ask(client, k=1)["results"][0]
+    by_picture = ask(client, picture=base64.b64encode(photo).decode(), words=first["title"], k=3)
+    assert by_picture["picture"] == hashlib.sha256(photo).hexdigest() and ask(client, k=1)["picture"] == ""
+    before = len((finished / judgements.FILE).read_text().splitlines()) if (finished / judgements.FILE).exists() else 0
+    common = {"verdict": "wrong", "listing": by_picture["results"][0]["id"], "place": 1}
+    for search, more in (
+        (by_picture, {"picture": by_picture["picture"], "words": by_picture["words"]}),
+        (ask(client, like=[first["id"]]), {"like": [first["id"]]}),
+    ):
+        answer = client.post("/v1/judgements", json={**common, **more, "search": search["search"]})
+        assert answer.json() == {"written": 2, "trains": False}
+    lines = [json.loads(line) for line in (finished / judgements.FILE).read_text().splitlines()[before:]]
+    given = {"picture_sha256": by_picture["picture"], "words": by_picture["words"]}
+    assert [line.get("query_attributes") for line in lines] == [given, None, {"listings": [first["id"]]}, None]
+    assert [line.get("action_name") for line in lines] == [None, "wrong", None, "wrong"]
+    assert not any("user_query" in line for line in lines)
+    assert importing.load([finished / judgements.FILE]).counts["set_aside"] == {"not by words alone": 4}
+    for more in ({"picture": "x"}, {"like": ["no such"]}):
+        assert client.post("/v1/judgements", json={**common, **more, "search": "0"}).status_code == 422
 
 
 def test_metrics_health_description_and_log(client, logged):

@@ -1,27 +1,21 @@
 """The search page in Chromium: picture, box, words, filter, mix, two searches, thumbs, errors, phone width."""
 
 import json
-import threading
 import time
 
 import pytest
 
 import chromium
-from retrieval_jax.server import app, judgements, listening, runs
+from retrieval_jax.attributes import overrules
+from retrieval_jax.server import judgements
+from search_page import SETTLED, TITLES, act, service
 
 
 @pytest.fixture(scope="module")
 def address(finished):
-    """The address of the service, listening on a free port."""
-    chromium.found()
-    served = runs.Runs([finished], watched=0)
-    listener = listening.listen("127.0.0.1", 0)
-    server = listening.server(app.make(served))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(timeout=20)
+    """The address of the service."""
+    with service(finished) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +25,6 @@ def page(address, tmp_path_factory):
         made.open(address)
         made.wait("document.querySelectorAll('.hit').length === 20")
         yield made
-
-
-SETTLED = "/by (cosine|bm25|fusion|nothing)/.test($('status').textContent)"
-TITLES = "[...document.querySelectorAll('.hit .name')].map(one => one.textContent)"
-
-
-def act(page, script):
-    """Runs what a person does, and waits until its search is answered."""
-    page.run("$('status').textContent = ''")
-    page.run(script)
-    page.wait(SETTLED)
 
 
 def test_words_filter_picture_box_and_mix(page, photo, tmp_path):
@@ -96,9 +79,60 @@ def test_two_stages_side_by_side_more_like_this_and_thumbs(page, address, finish
     assert page.run("document.querySelectorAll('#results .list').length") == 2
     assert "place there" in page.run("$('results').textContent")
     assert "share 19" in page.run("$('status').textContent")
+    line = page.wait("$('verdict').textContent.includes('points') && $('verdict').textContent")
+    assert line.startswith("tiny, reranking against tiny, cosine: mar@10_capped ") and "(8 queries)" in line
+    page.run("document.querySelector('[data-act=wrong]').click()")
+    page.wait("document.querySelector('[data-act=wrong]').getAttribute('aria-pressed') === 'true'")
+    last = json.loads((finished / judgements.FILE).read_text().splitlines()[-1])
+    assert last["action_name"] == "wrong" and last["event_attributes"]["position"] == {"ordinal": 1}
     page.run("document.querySelector('[data-act=up]').click()")
     page.wait("document.querySelector('[data-act=up]').getAttribute('aria-pressed') === 'true'")
     assert (finished / judgements.FILE).read_text().count('"click"') >= 1
+
+
+CONDITIONS = "JSON.stringify(asked.conditions)"
+
+
+def test_predicted_attributes_are_exchanged_removed_searched_by_and_called_wrong(page, address, photo, tmp_path):
+    page.open(address + "#")
+    page.wait("document.querySelectorAll('.hit').length === 20")
+    (tmp_path / "photo.png").write_bytes(photo)
+    page.choose("#file", tmp_path / "photo.png")
+    page.wait("document.querySelectorAll('.seen select').length > 0")
+    names = "[...document.querySelectorAll('[data-seen]:not(:disabled)')].map(one => one.dataset.seen)"
+    _, _, third, *_ = before = page.run(names)
+    chip = "[...document.querySelectorAll('.seen')].find(one => one.firstChild.dataset.seen === {})"
+    find = [chip.format(json.dumps(value)) for value in before]
+
+    page.run(f"{find[0]}.querySelector('[aria-label^=Remove]').click()")
+    assert page.run(names) == before[1:] and page.run(CONDITIONS) == "{}"
+    options = f"[...{find[1]}.querySelector('select').options].map(one => one.value)"
+    other, another, *_ = [value for value in page.run(options) if value not in before]
+    exchange = "var one = {}.querySelector('select'); one.value = {}; one.dispatchEvent(new Event('change'))"
+    page.run(exchange.format(find[1], json.dumps(other)))
+    assert page.run(names)[0] == other and page.run(CONDITIONS) == "{}"
+    page.run(f"document.querySelector('[data-wrong=\"{third}\"]').click()")
+    assert page.run("$('lines').value") == f"drop,{third}"
+
+    act(page, "by_seen.click()")
+    preferred = [clause["values"] for clause in page.run("asked.conditions.preferred")]
+    assert preferred == [[other], *([value] for value in before[3:])]  # neither the removed nor the wrong one
+    assert "cosine" in page.run("$('status').textContent")
+    assert f"preferred mined: {other}: matched" in page.run("document.querySelector('.why').textContent")
+    act(page, exchange.format(chip.format(json.dumps(other)), json.dumps(another)))
+    assert page.run("asked.conditions.preferred[0].values") == [another]  # a condition follows its chip
+    act(page, f"{chip.format(json.dumps(another))}.querySelector('[aria-label^=Remove]').click()")
+    assert page.run("asked.conditions.preferred.length") == len(preferred) - 1
+    act(page, f"asked.conditions = {{}}; {find[2]}.firstChild.click()")
+    assert page.run("asked.conditions.required") == [{"field": "mined", "values": [third]}]
+    assert page.run(f"{find[2]}.firstChild.getAttribute('aria-pressed')") == "true"
+
+    page.run("navigator.clipboard.writeText = async text => { window.copied = text; }; $('copy_lines').click()")
+    (tmp_path / "overrules.csv").write_text(page.wait("window.copied"))
+    assert overrules.load(tmp_path / "overrules.csv").drop == {third}
+    act(page, "$('remove').click()")
+    assert page.run("document.querySelectorAll('.seen').length") == 0
+    act(page, "clear.click()")
 
 
 def test_errors_are_sentences_and_a_phone_shows_everything(page, address, tmp_path):

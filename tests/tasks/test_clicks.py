@@ -61,6 +61,20 @@ def test_a_table_without_clicks_is_refused():
         clicks.pairs(table(count=Ragged.of([[0, 0], [0, 0], [0, 0, 0], [0]])), clicks.products(split()), 100)
 
 
+def test_listings_judged_wrong_are_the_first_negatives_unless_they_were_clicked():
+    wrong = Ragged.of([[0, 1], [1, 0], [0, 0, 0], [3]])  # 3 and 2 after "red tee"; 2 was clicked after it
+    product = clicks.products(split())
+    found = clicks.pairs(table(wrong=wrong), product, 100)
+    assert [found.wrong[row].tolist() for row in range(3)] == [[3], [], []]
+    group = np.zeros(len(TITLES), np.int64)
+    drawn = clicks.negatives(found, group, 2.0, 3, 0)
+    assert (drawn[found.query == 0, 0] == 3).all()
+    plain = clicks.negatives(clicks.pairs(table(), product, 100), group, 2.0, 3, 0)
+    assert plain.shape == drawn.shape and not (plain[found.query == 0, 0] == 3).all()
+    both = clicks.with_title_queries(found, TITLES, product, 1, 0)
+    assert len(both.wrong) == len(both.texts) and both.wrong[0].tolist() == [3] and not len(both.wrong.values[1:])
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_rule_of_negatives(seed):
     rng = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 Rules, in this order; the first that applies counts, and records read = records used + records set aside:
 
+    not by words alone        its query_id is that of a search by a picture or by listings
     unknown query             its query_id has no text anywhere in the log
     empty query               nothing is left of its text (`normalising.normalised`)
     query too long            more than `normalising.LONGEST` characters: pasted, not typed
@@ -9,7 +10,7 @@ Rules, in this order; the first that applies counts, and records read = records 
     robot                     its session has too many searches or clicks, in all or within a minute (`Rules`)
     click before its query    by more than the tolerance for clocks that differ
     not in the catalogue      no listing has the product's id
-    shown twice in a search, repeated click in a search
+    shown twice in a search, repeated click in a search, judged wrong twice in a search
                               a listing counts once per search
     one session's repeats     beyond the first few clicks of a session on the same listing for the same query
 
@@ -17,7 +18,7 @@ A session whose clock goes backwards keeps its events, since no rule needs their
 events are of one session, a session says nothing about shoppers: only the rule per minute applies.
 
 A search is a query_id; without one, a session and a text; without a session, a row. Places count from 1; an application
-that logs a place 0 counts from 0, and all its places are raised by one.
+that logs a place 0 counts from 0, and all its places are raised by one. A judgement "wrong" changes no propensity.
 """
 
 from __future__ import annotations
@@ -75,12 +76,14 @@ class Clicked:
       count: searches in which it was clicked.
       corrected: clicks over the propensities of their places.
       positions: where it was clicked, else shown; without unknown ones.
+      wrong: searches in which it was judged to be no result of the query.
     """
 
     shown: int = 0
     count: int = 0
     corrected: float = 0.0
     positions: list[int] = dataclasses.field(default_factory=list)
+    wrong: int = 0
 
     @property
     def position(self) -> int:
@@ -101,8 +104,8 @@ class Clicks:
       queries: {normalised text: {id of a listing: `Clicked`}}.
       parts: {normalised text: "train", "val" or "query"}.
       propensities: of places; None where no click has a place.
-      counts: {"read": n, "used": {"queries", "impressions", "clicks"}, "set_aside": {reason: n}, "notes": {what: n},
-        "sessions", "searches"}; read = the sums of used and of set_aside.
+      counts: {"read": n, "used": {"queries", "impressions", "clicks", "wrong"}, "set_aside": {reason: n},
+        "notes": {what: n}, "sessions", "searches"}; read = the sums of used and of set_aside.
       set_aside: dicts with file, row, id, reason and sentence, at most `reading.LISTED` of a reason.
     """
 
@@ -152,7 +155,12 @@ def load(
         propensities,
         {
             "read": log.read,
-            "used": {"queries": used["query"], "impressions": used["impression"], "clicks": used["click"]},
+            "used": {
+                "queries": used["query"],
+                "impressions": used["impression"],
+                "clicks": used["click"],
+                "wrong": used["wrong"],
+            },
             "set_aside": dict(log.reasons),
             "notes": dict(log.notes),
             "sessions": len(searches.sessions),
@@ -175,6 +183,8 @@ class _Searches:
                 if event.query_id and event.session and (event.kind != "query") == wanted:
                     self._session.setdefault(event.query_id, event.session)
         self.texts = {name: normalising.normalised(text) for name, text in first.items()}
+        asked = {event.query_id for event in log.events if event.kind == "query"}
+        self.wordless = asked - self.texts.keys()
         self._known: dict[str, str] = {}
         self.sessions = {self.session(event) for event in log.events} - {""}
         self.alone = len(self.sessions) <= 1
@@ -217,7 +227,11 @@ def _checked(log: Log, searches: _Searches, ids: Mapping[str, str] | None, rules
         text = searches.text(event)
         time = None if math.isnan(event.time) else event.time
         same = (event.kind, searches.key(event), event.session, event.product, event.position, time, text)
-        if text is None:
+        if text is None and event.query_id in searches.wordless:
+            leave(
+                event, "not by words alone", "its search was by a picture or by listings; only typed queries are read"
+            )
+        elif text is None:
             leave(event, "unknown query", "its query_id has no text in this log; give the file with the queries too")
         elif not text:
             leave(event, "empty query", "nothing is left of its query without blanks and control characters")
@@ -279,17 +293,20 @@ def _robots(log: Log, events: Sequence[Event], searches: _Searches, rules: Rules
 
 @dataclasses.dataclass
 class _Shown:
-    """{search: (text, {listing: [place, was clicked]})}; events dropped here, by kind; whether pages were logged."""
+    """{search: (text, {listing: [place, was clicked]})}; events dropped here, by kind; whether pages were logged;
+    {(text, listing): searches in which it was judged wrong}."""
 
     of: dict[Hashable, tuple[str, dict[str, list]]]
     dropped: collections.Counter
     pages: bool
+    wrong: collections.Counter
 
 
 def _shown(log: Log, searches: _Searches, kept: Sequence[Event], rules: Rules) -> _Shown:
     """Puts impressions and clicks together by search; a listing counts once in each."""
     of: dict[Hashable, tuple[str, dict[str, list]]] = {}
-    dropped, repeats = collections.Counter(), collections.Counter()
+    dropped, repeats, wrong = (collections.Counter() for _ in range(3))
+    judged: set[tuple] = set()
 
     def drop(event: Event, reason: str, sentence: str) -> None:
         log.leave(event.file, event.line, reason, sentence, event.product)
@@ -319,7 +336,13 @@ def _shown(log: Log, searches: _Searches, kept: Sequence[Event], rules: Rules) -
             continue
         own = searches.position(event)
         listings[event.product] = [own if own > 0 else place, True]
-    return _Shown(of, dropped, any(event.kind == "impression" for event in kept))
+    for event in kept:
+        if event.kind == "wrong" and (pair := (searches.key(event), event.product)) in judged:
+            drop(event, "judged wrong twice in a search", "the listing was judged wrong before in this search")
+        elif event.kind == "wrong":
+            judged.add(pair)
+            wrong[searches.text(event), event.product] += 1
+    return _Shown(of, dropped, any(event.kind == "impression" for event in kept), wrong)
 
 
 def _counted(shown: _Shown) -> tuple[dict[str, dict[str, Clicked]], propensity.Propensities | None]:
@@ -336,6 +359,8 @@ def _counted(shown: _Shown) -> tuple[dict[str, dict[str, Clicked]], propensity.P
             one.corrected += clicked
             if place > 0:
                 cells.append((pairs.setdefault((text, product), len(pairs)), place, clicked))
+    for (text, product), count in shown.wrong.items():
+        queries[text].setdefault(product, Clicked()).wrong = count
     table = np.array(cells, np.int64).reshape(-1, 3)
     if not len(table):
         return queries, None

@@ -1,8 +1,8 @@
 """Reads click logs: User Behavior Insights (NDJSON), other JSON Lines, CSV, TSV and Parquet.
 
-A record is an event (a listing was shown or clicked) or a query. In User Behavior Insights, a record without
-"action_name" is a query, and "query_id" joins events to it. In a flat table every row is an event of the action in its
-column "action" (a click where there is no such column), with the query's text beside it.
+A record is an event (a listing was shown, clicked or judged wrong) or a query. In User Behavior Insights, a record
+without "action_name" is a query, and "query_id" joins events to it. In a flat table every row is an event of the action
+in its column "action" (a click where there is no such column), with the query's text beside it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from retrieval_jax.errors import InputError, short
 
 CLICKS = ("click", "item_click", "product_click", "add_to_cart", "purchase")
 IMPRESSIONS = ("impression", "view", "product_impression")
+WRONG = ("wrong",)  # the search page's button: no result of this query
 LONGEST_LINE = 1 << 20  # bytes; a longer one is set aside
 LISTED = 1_000  # records of each reason that are kept with their sentences
 _TIMES = 631_152_000.0, 4_102_444_800.0  # seconds: 1990 to 2100
@@ -43,7 +44,7 @@ class Event(NamedTuple):
     """A record of a log.
 
     Attributes:
-      kind: "query", "impression" or "click".
+      kind: "query", "impression", "click" or "wrong".
       query_id: "" where the log has none.
       session: "" where it is unknown.
       text: of the query, as typed; "" where the record has none.
@@ -185,6 +186,8 @@ def _event(log: Log, number: int, line: int, raw: Mapping[str, Any], clicks: Seq
         kind = "click"
     elif _text(action) in IMPRESSIONS:
         kind = "impression"
+    elif _text(action) in WRONG:
+        kind = "wrong"
     else:
         log.leave(number, line, "another action", f"the action {short(_text(action))!r} is not one that is counted")
         return

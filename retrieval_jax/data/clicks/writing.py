@@ -17,9 +17,10 @@ from retrieval_jax.files import atomic
 def write(found: Clicks, folder: str | os.PathLike, ids: Mapping[str, str] | None = None) -> dict:
     """Writes a log as tables of a catalogue; no session, user or time is in them.
 
-        queries.jsonl   text, clicked, count, position, weight, part: config.data.kwargs.tables.queries; train and val
+        queries.jsonl   text, clicked, count, position, weight, wrong, part: for config.data.kwargs.tables.queries
         query.jsonl     id, query: the held-out queries, a query split without pictures
-        truth.jsonl     query, gallery, grade: the listings that were clicked for them, graded by their weights
+        truth.jsonl     query, gallery, grade: the listings that were clicked for them, graded by their weights, and
+                        those that were judged wrong and never clicked, of grade 0
         set_aside.csv, clicks.json   what was left out and why, and all counts
 
     Args:
@@ -42,6 +43,9 @@ def write(found: Clicks, folder: str | os.PathLike, ids: Mapping[str, str] | Non
             if clicked:
                 held.append({"id": name, "query": text})
                 truth += [{"query": name, "gallery": one, "grade": listings[one].weight} for one in clicked]
+                wrong = [one for one in order if listings[one].wrong and not listings[one].count]
+                wrong = [one for one in wrong if split_of[one] in ("", "gallery")]
+                truth += [{"query": name, "gallery": one, "grade": 0.0} for one in wrong]
                 written[part] += 1
             continue
         has = False
@@ -49,7 +53,8 @@ def write(found: Clicks, folder: str | os.PathLike, ids: Mapping[str, str] | Non
             own = [name for name in order if split_of[name] == split]
             if any(listings[name].count for name in own):
                 has = True
-                row = {name: [getattr(listings[one], name) for one in own] for name in ("count", "position", "weight")}
+                columns = "count", "position", "weight", "wrong"
+                row = {name: [getattr(listings[one], name) for one in own] for name in columns}
                 row["position"] = [max(place, 0) for place in row["position"]]
                 lines.append({"text": text, "clicked": own, **row, "part": part})
         written[part] += has

@@ -4,7 +4,8 @@
     outfits  listings: ids of two or more; compatible (optional): 1 or 0, empty if unknown
     queries  text: as typed; clicked: ids; count, position (optional): one whole number per id: clicks, 0 for a listing
              that was only shown; place on the page, from 1; weight (optional): one number of 0 or more per id, what a
-             click is worth, log(1 + clicks) corrected for places; part (optional): "train" or "val"
+             click is worth, log(1 + clicks) corrected for places; wrong (optional): one whole number per id, how often
+             it was judged to be no result; part (optional): "train" or "val"
     edits    reference: id of the listing in view; words: what to change; targets: ids of the listings that are meant
 
 Several ids are separated by blanks, or are a JSON or Parquet list. Rows of "queries" with equal text are one query:
@@ -63,10 +64,10 @@ class Form:
 FORMS = {
     "clicks": Form(("clicked", "unclicked"), anchor="photo"),
     "outfits": Form(("listings",), optional=("compatible",)),
-    "queries": Form(("clicked",), texts=("text",), optional=("count", "position", "weight", "part")),
+    "queries": Form(("clicked",), texts=("text",), optional=("count", "position", "weight", "wrong", "part")),
     "edits": Form(("targets",), anchor="reference", texts=("words",)),
 }
-PER_LISTING = ("count", "position", "weight")  # columns of "queries" with a number per clicked listing
+PER_LISTING = ("count", "position", "weight", "wrong")  # columns of "queries" with a number per clicked listing
 PARTS = ("train", "val", "")  # which queries are trained on; "" where the file does not say
 _NEW = {"yes": 1, "true": 1, "1": 1, "no": 0, "false": 0, "0": 0, "": -1}  # values of "compatible"
 

@@ -1,4 +1,4 @@
-"""Counts, places and weights of the table "queries", and one query of rows with equal text."""
+"""Counts, places, weights and judgements of the table "queries", and one query of rows with equal text."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def weight(text: str) -> float | None:
 
 
 def values(rows: Rows, entries: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns counts, positions and weights of some of the clicked ids, by their numbers.
+    """Returns counts, positions, weights and judgements of some of the clicked ids, by their numbers.
 
     Args:
-      rows: of the table; without counts each is 1; positions and weights are optional. A weight that a
-        row does not have is log(1 + count).
+      rows: of the table; without counts each is 1; positions, weights and judgements ("wrong") are optional. A weight
+        that a row does not have is log(1 + count).
       entries: int [m], numbers among all clicked ids of the table.
     """
     clicked = rows.frame["clicked"].str.extract_all(r"\S+").list.len().to_list()
     out = {}
-    for column, unknown, kind in (("count", 1, int), ("position", -1, int), ("weight", np.nan, float)):
+    kinds = ("count", 1, int), ("position", -1, int), ("weight", np.nan, float), ("wrong", 0, int)
+    for column, unknown, kind in kinds:
         if column in rows.frame.columns:
             values = []
             for text, ids in zip(rows.frame[column].to_list(), clicked, strict=True):
@@ -58,7 +59,7 @@ def added_up(
     Args:
       texts: n texts.
       clicked: n lists of listings.
-      values: "count" and perhaps "position" and "weight", one per clicked listing.
+      values: "count" and perhaps "position", "weight" and "wrong", one per clicked listing.
       part: of each text; None where the file does not say.
     """
     codes: dict[str, int] = {}
@@ -78,6 +79,9 @@ def added_up(
     if "weight" in values:
         summed = np.log1p(np.bincount(back, np.expm1(values["weight"]), minlength=len(both)))
         out["weight"] = Ragged(indptr, summed[order].astype(np.float32))
+    if "wrong" in values:
+        wrong = np.bincount(back, values["wrong"], minlength=len(both))
+        out["wrong"] = Ragged(indptr, wrong[order].astype(np.int32))
     if "position" in values:
         unknown = np.iinfo(np.int32).max
         position = np.full(len(both), unknown)

@@ -1,7 +1,8 @@
 """Pairs of a typed query and a clicked product, their weights, and what may never be a negative of a query.
 
 The same product, its duplicates (listings of equal title) and every product that was clicked after a query are kept
-from its negatives: they have the numbers of products in `Pairs.forbidden`.
+from its negatives: they have the numbers of products in `Pairs.forbidden`. Listings that people judged wrong for a
+query, and that nobody clicked after it, are its first negatives.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Pairs:
       weight: float32 [n], log(1 + clicks) or the table's own weights, with a mean of 1.
       product: int32 [listings], equal for listings of one product and for duplicates.
       forbidden: Q rows of products, ascending: those clicked after the query.
+      wrong: Q rows of listings that were judged wrong for the query, the most often first; their products were not
+        clicked after it.
     """
 
     texts: list[str]
@@ -42,6 +45,7 @@ class Pairs:
     weight: np.ndarray
     product: np.ndarray
     forbidden: Ragged
+    wrong: Ragged
 
     __repr__ = brief.line
 
@@ -84,7 +88,7 @@ def pairs(table: Table, product: np.ndarray, most: int) -> Pairs:
     Queries of equal text (apart from case and blanks) are one, and their clicks are added up.
 
     Args:
-      table: with text and clicked; count and weight, where it has them, one value per clicked listing.
+      table: with text and clicked; count, weight and wrong, where it has them, one value per clicked listing.
       product: of `products`.
       most: listings of a query, at most: the most clicked ones.
 
@@ -101,6 +105,7 @@ def pairs(table: Table, product: np.ndarray, most: int) -> Pairs:
     query, listing = np.repeat(own, np.diff(clicked.indptr)), clicked.values.astype(np.int64)
     count = _values(table, "count", len(listing), 1.0)
     weight = _values(table, "weight", len(listing), np.nan)
+    judged = (_values(table, "wrong", len(listing), 0.0), query, listing)
     there = (count > 0) & (listing >= 0) & np.array([bool(text) for text in texts], bool)[query]
     if not there.any():
         raise InputError(
@@ -123,7 +128,30 @@ def pairs(table: Table, product: np.ndarray, most: int) -> Pairs:
     indptr = np.concatenate([[0], np.cumsum(np.bincount(of_query, minlength=len(texts)))])
     forbidden = Ragged(indptr, of_product.astype(np.int32))
     weight = (found[kept] / found[kept].mean()).astype(np.float32)
-    return Pairs(texts, query[kept], listing[kept], weight, product, forbidden)
+    wrong = _wrong(*judged, clicks, product, len(texts))
+    return Pairs(texts, query[kept], listing[kept], weight, product, forbidden, wrong)
+
+
+def _wrong(count, query, listing, clicks, product, queries) -> Ragged:
+    """Returns the listings judged wrong for each query, see `Pairs`.
+
+    Args:
+      count: [m], how often each row was judged wrong.
+      query: int [m].
+      listing: int [m], -1 where it was set aside.
+      clicks: int, ascending: query * products + product, of those that were clicked.
+      product: of `products`.
+      queries: their number.
+    """
+    there = (count > 0) & (listing >= 0)
+    keys, back = np.unique(query[there] * len(product) + listing[there], return_inverse=True)
+    times = np.bincount(back, count[there], minlength=len(keys))
+    query, listing = np.divmod(keys, len(product))
+    kept = ~np.isin(query * (product.max() + 1) + product[listing], clicks)
+    query, listing, times = query[kept], listing[kept], times[kept]
+    order = np.lexsort((listing, -times, query))
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(query, minlength=queries))])
+    return Ragged(indptr, listing[order])
 
 
 def with_title_queries(found: Pairs | None, texts: list[str], product: np.ndarray, count: int, seed: int) -> Pairs:
@@ -160,6 +188,7 @@ def with_title_queries(found: Pairs | None, texts: list[str], product: np.ndarra
         np.ones(len(made), np.float32),
         product,
         Ragged(np.arange(len(made) + 1), product[listing]),
+        Ragged(np.zeros(len(made) + 1, np.int64), np.zeros(0, np.int64)),
     )
     if found is None:
         return own
@@ -173,6 +202,7 @@ def with_title_queries(found: Pairs | None, texts: list[str], product: np.ndarra
             np.append(found.forbidden.indptr, found.forbidden.indptr[-1] + own.forbidden.indptr[1:]),
             np.append(found.forbidden.values, own.forbidden.values),
         ),
+        Ragged(np.append(found.wrong.indptr, found.wrong.indptr[-1] + own.wrong.indptr[1:]), found.wrong.values),
     )
 
 
@@ -206,7 +236,8 @@ def broad(found: Pairs, group: np.ndarray, share: float) -> np.ndarray:
 def negatives(found: Pairs, group: np.ndarray, share: float, count: int, seed: int) -> np.ndarray:
     """Draws listings that nobody clicked after a query, by the published rule.
 
-    A broad query takes them from other groups than its product's; a narrow one takes half of them from the same group.
+    The listings that were judged wrong for the query come first. Of the others, a broad query takes them from other
+    groups than its product's; a narrow one takes half of them from the same group.
 
     Args:
       found, group, share: see `broad`.
@@ -225,9 +256,12 @@ def negatives(found: Pairs, group: np.ndarray, share: float, count: int, seed: i
     ordered = group[order]
     low, high = np.searchsorted(ordered, own), np.searchsorted(ordered, own, side="right")
     out = np.full((len(own), count), -1, np.int64)
+    judged = np.minimum(np.diff(found.wrong.indptr), count)[found.query]
     for place in range(count):
+        known = judged > place
+        out[known, place] = found.wrong.values[found.wrong.indptr[found.query[known]] + place]
         same = ~is_broad & (own >= 0) & (place % 2 == 0)
-        open_ = np.arange(len(own))
+        open_ = np.flatnonzero(~known)
         for _ in range(_TRIES):
             if not len(open_):
                 break

@@ -66,7 +66,7 @@ def test_clicks_and_impressions_are_joined_to_their_query(tmp_path):
     assert found.propensities.method == "power law" and b.corrected == pytest.approx(2 + 1)
     assert b.weight == pytest.approx(np.log1p(3), abs=1e-6)
     assert counts["set_aside"] == {"bulk action": 1, "another action": 1, "repeated click in a search": 1}
-    assert counts["used"] == {"queries": 2, "impressions": 2, "clicks": 2}
+    assert counts["used"] == {"queries": 2, "impressions": 2, "clicks": 2, "wrong": 0}
 
 
 def test_every_rule_sets_aside_what_it_says(tmp_path):
@@ -124,6 +124,30 @@ def test_one_session_cannot_vote_often(tmp_path):
     found = load(tmp_path, records, rules=Rules(repeats=3))
     assert found.queries["shoes"]["a"].count == 3
     assert balance(found)["set_aside"] == {"one session's repeats": 7}
+
+
+def test_judgements_are_counted_apart_and_become_negatives_and_ratings_of_0(tmp_path):
+    records = []
+    for n, text in enumerate(["red tee", "mug"]):
+        records += [query(n, text, session=f"s{n}"), event(n, "impression", "a", f"s{n}", 1)]
+        records += [event(n, "impression", "b", f"s{n}", 2), event(n, "click", "a", f"s{n}", 1)]
+        records += [event(n, "wrong", "c", f"s{n}", 3), event(n, "wrong", "c", f"s{n}", 3, time=T0 + 9)]
+    records += [query(5, None, query_attributes={"picture_sha256": "0" * 64}), event(5, "wrong", "a")]
+    rules = Rules(val_share=0.0, query_share=0.0)
+    found = load(tmp_path, records, rules=rules)
+    counts = balance(found)
+    assert counts["used"] == {"queries": 2, "impressions": 4, "clicks": 2, "wrong": 2}
+    assert counts["set_aside"] == {"judged wrong twice in a search": 2, "not by words alone": 2}
+    one = found.queries["mug"]
+    assert (one["c"].wrong, one["c"].shown, one["c"].count, one["a"].wrong) == (1, 0, 0, 0)
+    before = load(tmp_path, [record for record in records if record.get("action_name") != "wrong"], rules=rules)
+    assert before.propensities.looks.tolist() == found.propensities.looks.tolist()
+    found.parts["mug"] = "query"
+    writing.write(found, tmp_path / "out")
+    (line,) = map(json.loads, (tmp_path / "out" / "queries.jsonl").read_text().splitlines())
+    assert line["clicked"] == ["a", "b", "c"] and line["wrong"] == [0, 0, 1] and line["count"] == [1, 0, 0]
+    truth = [json.loads(line) for line in (tmp_path / "out" / "truth.jsonl").read_text().splitlines()]
+    assert [(one["gallery"], one["grade"] > 0) for one in truth] == [("a", True), ("c", False)]
 
 
 def test_clocks_that_go_backwards_are_noted_and_change_nothing(tmp_path):
@@ -295,6 +319,6 @@ def test_the_verb_prints_what_it_counted(tmp_path, capsys):
     log, out = str(tmp_path / "log.csv"), tmp_path / "clicks"
     main(["import_clicks", log, f"--config={config}", f"--out={out}", "--columns", "product=sku"])
     printed = capsys.readouterr().out
-    assert "3 records = 1 used (0 queries, 0 impressions, 1 clicks) + 2 set aside" in printed
+    assert "3 records = 1 used (0 queries, 0 impressions, 1 clicks, 0 judged wrong) + 2 set aside" in printed
     assert "set aside, not in the catalogue: 1" in printed and "no click has a place" in printed
     assert json.loads((out / "clicks.json").read_text())["written"] == {"train": 1, "val": 0, "query": 0}

@@ -107,6 +107,9 @@ def test_typed_queries_of_equal_text_are_one(shop):
     table = found.table("queries", "train").columns
     assert _lists(table["clicked"]) == [[1, 2, 0]] and _lists(table["count"]) == [[1, 0, 0]]
     assert _lists(table["position"]) == [[3, 1, 2]]
+    found, _, _ = _load(shop, "queries", ["x,c a,1 0,0 2", "x,a,0,1"], header="text,clicked,count,wrong")
+    table = found.table("queries", "train").columns
+    assert _lists(table["clicked"]) == [[2, 0]] and _lists(table["wrong"]) == [[0, 3]]
     found, _, _ = _load(shop, "queries", ["x,a", "x,a", "x,b"], header="text,clicked")
     assert set(found.table("queries", "train").columns) == {"text", "clicked", "count"}
     assert _lists(found.table("queries", "train").columns["count"]) == [[2, 1]]
