@@ -1,11 +1,13 @@
 """The embedded catalogue: "in red", "without stripes", "add a pocket", queries made of a picture and words.
 
     ./launch/local.sh --config=configs/embedded_edits.py
-    ./launch/local.sh --config=configs/embedded_edits.py:pictures=runs/quickstart
+    ./launch/local.sh --config=configs/embedded_edits.py:pictures=runs/embedded_attributes
+    ./launch/local.sh --config=configs/embedded_edits.py:pictures=runs/embedded_attributes,frozen=false
     ./launch/local.sh --config=configs/embedded_edits.py:joint=transformer
 
-`pictures` is the folder of a finished run, into whose space queries are learned; without it a small picture network
-learns along. Half of the scored edits have a wording or a pair of value and category that training has not seen.
+`pictures` is the folder of a finished run, into whose space queries are learned: best one that has learned what edits
+name (configs/embedded_attributes.py:heads=sigmoid). With `frozen=false` its network learns along after some steps,
+without `pictures` a new one learns from the start. Half of the scored edits have a wording or a pair of value and category that training has not seen.
 
 Hardware: two CPU cores, not measured yet.
 Expected: not measured yet.
@@ -15,12 +17,14 @@ from retrieval_jax.settings import arguments, base, edits, texts
 
 
 def get_config(arg=None):
-    """Returns the settings; `:pictures=` names the run whose space queries are learned into, `joint=` (concat, film,
+    """Returns the settings; `:pictures=` names the run whose space queries are learned into, `frozen=false` lets its
+    network learn along, `joint=` (concat, film,
     transformer), `loss=siamese`, `drop_picture=` and `drop_words=` (shares; 1 trains a specialist), `epochs=` and
     `seed=` choose the training, `:runlocal` runs for seconds."""
     arg = arguments.parse(
         arg,
         pictures="",
+        frozen=True,
         joint="residual",
         loss="softmax",
         drop_picture=0.1,
@@ -31,10 +35,13 @@ def get_config(arg=None):
     config = base.defaults()
     config.name = "embedded_edits"
     edits.catalogue(config, "embedded", runlocal=arg.runlocal)
-    frozen = bool(arg.pictures)
+    frozen = bool(arg.pictures) and arg.frozen
     texts.small_steps(config, arg, 0.1 if arg.runlocal else arg.epochs or (6.0 if frozen else 12.0))
     edits.task(config, arg, frozen=frozen)
     config.train.model.variant = "micro"
+    if arg.pictures and not frozen:
+        config.train.init_from = arg.pictures
+        config.train.task_kwargs.still = 60  # steps: frozen first, then free
     if not frozen:
         config.train.batch_size = 16 if arg.runlocal else 64
         config.train.transforms = (("random_resized_crop", {"scale": (0.7, 1.0)}), ("flip", {}))
