@@ -97,6 +97,7 @@ async function search(offset = 0) {
   asked.weight = parseFloat($("weight").value);
   if (!offset) toAddress();
   controls();
+  $("results").setAttribute("aria-busy", "true");
   $("status").textContent = "Searching …";
   try {
     const sides = asked.run_b ? [0, 1] : [0];
@@ -116,6 +117,7 @@ async function search(offset = 0) {
     $("status").textContent = "";
   }
   served(await call("/v1/runs").catch(() => runs));
+  if (number === latest) $("results").setAttribute("aria-busy", "false");
 }
 
 function facets() {
