@@ -7,7 +7,8 @@
 
 `pictures` is the folder of a finished run, into whose space queries are learned: best one that has learned what edits
 name (configs/embedded_attributes.py:heads=sigmoid). With `frozen=false` its network learns along after some steps,
-without `pictures` a new one learns from the start. Half of the scored edits have a wording or a pair of value and category that training has not seen.
+without `pictures` a new one learns from the start. Half of the scored edits have a wording or a pair of value and
+category that training has not seen.
 
 Hardware: two CPU cores, not measured yet.
 Expected: not measured yet.

@@ -211,7 +211,7 @@ class Model:
           {name: array [n, ...]}.
 
         Raises:
-          InputError: an unknown program, a column that is missing, or what `embed` raises.
+          InputError: an unknown program, a column that is missing, results that are not finite, or what `embed` raises.
         """
         if program not in self.programs:
             raise InputError(
@@ -240,7 +240,15 @@ class Model:
             ordered = [arrays[spec["name"]] for spec in specs]
             out = self._compiled(program, ordered)(self.params, *ordered)
             found.append({name: np.asarray(value)[: len(rows)] for name, value in out.items()})
-        return {name: np.concatenate([out[name] for out in found]) for name in found[0]}
+        out = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+        for name, values in out.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                row = int(np.flatnonzero(~np.isfinite(values.reshape(count, -1)).all(1))[0])
+                raise InputError(
+                    f"the program {program!r} returns values of {name!r} that are not finite for row {row}: its input "
+                    "is not finite either, or a text has more tokens than the network has positions"
+                )
+        return out
 
     def _compiled(self, program, arrays):
         """Returns a program compiled for arrays of these sizes; raises InputError where it would not fit in memory."""

@@ -105,7 +105,8 @@ def split(words: str, fields: Mapping[str, Sequence[str]]) -> Words:
 def spoken(words: str) -> str:
     """Returns the words without the terms that exclude, such as -striped, which are conditions whatever searches.
 
-    A network or BM25 would find the opposite: both read "striped". What field:value asks for stays.
+    A network or BM25 would find the opposite: both read "striped". What field:value asks for stays, and so do numbers
+    and dashes ("size -10", "black --- white").
 
     Args:
       words: of one query.
@@ -116,7 +117,7 @@ def spoken(words: str) -> str:
     words = arguments.text(words, "words", "terms")
     parts, end = [], 0
     for term in _TERM.finditer(words):
-        if term["minus"]:
+        if term["minus"] and any(letter.isalpha() for letter in term["value"]):
             parts.append(words[end : term.start()])
             end = term.end()
     return " ".join(" ".join([*parts, words[end:]]).split()) if end else words

@@ -65,6 +65,7 @@ def test_the_module_loads_no_index_and_no_arrays_library():
         ('-"navy blue", not red', "not red"),
         ("a t-shirt, colour:red", "a t-shirt, colour:red"),
         ("red  dress", "red  dress"),
+        ("size -10 to -5, black --- white", "size -10 to -5, black --- white"),
     ],
 )
 def test_what_a_network_reads_is_without_what_is_excluded(words, spoken):

@@ -95,10 +95,15 @@ class Model(nn.Module):
         tokens = jnp.where(mask, tokens, 0)
         x = nn.Embed(self.vocabulary, self.width, dtype=self.dtype, embedding_init=_INIT, name="stem_tokens")(tokens)
         table = self.param("positions", _INIT, (self.length + self.offset, self.width))
-        rows = jnp.take(table, self.offset + jnp.arange(length), axis=0)  # NaN beyond the table
+        if isinstance(length, int):
+            rows = table[self.offset : self.offset + length]
+        else:  # padding may reach beyond the table; a text that does is not embedded wrongly but as NaN
+            places = jnp.arange(length)
+            rows = table[self.offset + jnp.minimum(places, self.length - 1)]
+            rows = jnp.where(((places >= self.length) & mask)[..., None], jnp.nan, rows[None])
         if self.types:
             rows = rows + self.param("stem_types", _INIT, (self.types, self.width))[0]
-        x = positions.add(x, rows[None].astype(self.dtype))
+        x = positions.add(x, (rows[None] if rows.ndim == 2 else rows).astype(self.dtype))
         x = layer_norm("stem_norm", self.epsilon, self.dtype)(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
 

@@ -7,6 +7,7 @@ import pytest
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import text
+from retrieval_jax.models.text import transformer
 
 pytestmark = pytest.mark.usefixtures("little_compilation")
 SMALL = {"bigru": {"width": 6, "hidden": 5}, "transformer": {"depth": 2, "width": 8, "heads": 2, "length": 16}}
@@ -112,3 +113,22 @@ def test_scanned_blocks_with_rematerialisation_are_the_same_network():
 def test_what_does_not_fit_is_refused(kwargs, message):
     with pytest.raises(InputError, match=message):
         built("transformer", **kwargs)
+
+
+def test_an_exported_transformer_takes_padding_beyond_its_length_and_no_longer_text():
+    model = transformer.Model(vocabulary=50, width=32, heads=2, depth=1, dim=8, length=12)
+    tokens, mask = jnp.arange(20).reshape(2, 10) % 50, jnp.ones((2, 10), bool)
+    params = model.init(jax.random.key(0), tokens, mask)
+    count, length = jax.export.symbolic_shape("b, l")
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+    columns = [jax.ShapeDtypeStruct((count, length), kind) for kind in (jnp.int32, jnp.bool)]
+
+    def embed(params, tokens, mask):
+        return model.apply(params, tokens, mask)["embedding"]
+
+    served = jax.export.export(jax.jit(embed))(shapes, *columns)
+    padded = jnp.pad(tokens, ((0, 0), (0, 6))), jnp.pad(mask, ((0, 0), (0, 6)))
+    np.testing.assert_allclose(served.call(params, *padded), embed(params, tokens, mask), atol=1e-5)
+    longer = padded[1].at[1, :13].set(True)
+    found = np.asarray(served.call(params, padded[0], longer))
+    assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
