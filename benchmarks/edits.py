@@ -14,8 +14,9 @@
     $run,loss=siamese,seed=0 --workdir=runs/edits/siamese
     python benchmarks/edits.py runs/edits/joint_0 --others runs/edits/{concat,film,transformer,siamese}
 
-Reads finished runs and trains nothing; all but the first need a training alone, since all search the gallery of the
-first. Baselines, all without the reference among the results:
+Reads finished runs and trains nothing; the first must have been embedded, since all search its gallery, and the others
+only trained. The joint networks' weight of the words (`weight` of the task) is the best one of the first run on the
+selection half, as that of the late fusion is. Baselines, all without the reference among the results:
 
 - picture: the reference's vector in the space that is searched.
 - words: the words' run, which has learned from edits without their pictures, given the words alone.
@@ -112,13 +113,13 @@ class Judge:
         rows = np.take_along_axis(rows, order, 1)
         return Ranking(self.catalog.truth.query_ids, rows, np.take_along_axis(scores, rows, 1))
 
-    def best(self, name: str, weights, made) -> Ranking:
-        """Returns the ranking of the weight with the best hit@10 on the selection half, and says which."""
+    def best(self, name: str, weights, made) -> tuple[Ranking, float]:
+        """Returns the ranking of the weight with the best hit@10 on the selection half, and the weight."""
         found = [self.rank(made(weight)) for weight in weights]
         each = [self.hits(one) for one in found]
         at = int(np.argmax(each))
         print(f"{name}: weight {weights[at]:g}, chosen on the selection half (hit@10 {each[at]:.3f})", flush=True)
-        return found[at]
+        return found[at], weights[at]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -137,6 +138,8 @@ def of_gallery(folder: pathlib.Path, catalog) -> tuple[np.ndarray, str]:
 
 def of_queries(folder: pathlib.Path, catalog, name: str, space: str, part: str = "embedding") -> np.ndarray:
     """Returns the unit vectors of the queries by a predict function of a run, in the space that is searched."""
+    if (folder, name) in READ:
+        return unit(READ[folder, name][part])
     model = inference.load(folder)
     function, columns = model.task.predict_fns[name], {}
     for column in function.reads:  # vectors of pictures by the same network are made once for all runs
@@ -149,6 +152,7 @@ def of_queries(folder: pathlib.Path, catalog, name: str, space: str, part: str =
     out = inference.predict(function, model.params, columns, mesh=model.mesh, **arguments)
     if out.get("space", model.space) != space:
         sys.exit(f"{folder} embeds queries into another space than the one that is searched")
+    READ[folder, name] = out
     return unit(out[part])
 
 
@@ -173,7 +177,7 @@ def baselines(
     found = {
         "picture": judge.rank(picture),
         "words": judge.rank(said),
-        "late fusion": judge.best("late fusion", GRID, lambda weight: (1 - weight) * picture + weight * said),
+        "late fusion": judge.best("late fusion", GRID, lambda weight: (1 - weight) * picture + weight * said)[0],
     }
     if attributes is None:
         return found
@@ -196,7 +200,7 @@ def baselines(
         other = wanted_name != f"{field}="
         swapped[other] += logs[:, likely[other]].T
     found["attribute swap"] = judge.rank(swapped)
-    found["picture + attribute"] = judge.best("picture + attribute", LOGS, lambda weight: picture + weight * wanted)
+    found["picture + attribute"] = judge.best("picture + attribute", LOGS, lambda weight: picture + weight * wanted)[0]
     return found
 
 
@@ -236,18 +240,19 @@ def main() -> None:
     judge = Judge(given.joint[0], given.root)
     gallery, space = of_gallery(given.joint[0], judge.catalog)
 
-    def ranked(folder, at=1.0):
+    def cosines(folder, at=1.0):
         query = of_queries(folder, judge.catalog, "embed_edit", space)
         if at != 1.0:
             reference = of_queries(folder, judge.catalog, "embed_edit", space, "reference")
             query = unit(reference + at * (query - reference))
-        return judge.rank(query @ gallery.T)
+        return query @ gallery.T
 
-    runs = [judge.score(ranked(folder)) for folder in given.joint]
-    joint = {name: np.mean([one[name] for one in runs], axis=0) for name in runs[0]}
+    weight = judge.best("joint", WEIGHTS, lambda at: cosines(given.joint[0], at))[1]
+    runs, plain = ([judge.score(judge.rank(cosines(folder, at))) for folder in given.joint] for at in (weight, 1.0))
+    joint, whole = ({name: np.mean([one[name] for one in each], axis=0) for name in runs[0]} for each in (runs, plain))
     rows, others, made = {}, {}, []
-    others["joint, weight chosen"] = judge.score(judge.best("joint", WEIGHTS, lambda at: ranked(given.joint[0], at)))
-    others |= {folder.name: judge.score(ranked(folder)) for folder in given.others}
+    others["joint, weight 1"] = whole
+    others |= {folder.name: judge.score(judge.rank(cosines(folder))) for folder in given.others}
     if given.words:
         found = baselines(judge, gallery, space, given.words, given.attributes)
         rows = {name: judge.score(one) for name, one in found.items()}

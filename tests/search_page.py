@@ -6,7 +6,7 @@ import threading
 import chromium
 from retrieval_jax.server import app, listening, runs
 
-SETTLED = "/by (cosine|bm25|fusion)|in the catalogue's order/.test($('status').textContent)"
+SETTLED = "$('results').ariaBusy === 'false'"  # results, filters and runs are shown
 TITLES = "[...document.querySelectorAll('.hit .name')].map(one => one.textContent)"
 
 
@@ -25,7 +25,7 @@ def service(*folders):
 
 
 def act(page, script):
-    """Runs what a person does, and waits until its search is answered."""
-    page.run("$('status').textContent = ''")
+    """Runs what a person does, and waits until its search is answered and shown."""
+    page.run("$('results').ariaBusy = 'true'")
     page.run(script)
     page.wait(SETTLED)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-import browser
+import chromium
 from retrieval_jax import __main__ as door
 from retrieval_jax import report, workdir
 from retrieval_jax.attributes import vocabulary as vocabularies
@@ -401,26 +401,31 @@ def test_rows_picture_frames(shop, tmp_path):
         rows.query_row(shop.catalog, ranking, 0)
 
 
-def test_page_fits_phone_and_desktop_screens(shop):
+def test_page_fits_phone_and_desktop_screens(shop, tmp_path_factory):
     page_of(shop)
-    measured = browser.evaluate(
-        shop.folder / "report.html",
-        "{inner: window.innerWidth, wide: document.documentElement.scrollWidth, pictures: document.images.length, "
+    script = (
+        "({inner: innerWidth, wide: document.documentElement.scrollWidth, pictures: document.images.length, "
         "broken: [...document.images].filter(one => !one.naturalWidth).length, "
-        "styled: window.getComputedStyle(document.querySelector('.tile')).borderRadius, "
-        "line: window.getComputedStyle(document.querySelector('path.stroke-s1')).stroke, "
-        "text: parseFloat(window.getComputedStyle(document.querySelector('figure text')).fontSize), "
+        "styled: getComputedStyle(document.querySelector('.tile')).borderRadius, "
+        "line: getComputedStyle(document.querySelector('path.stroke-s1')).stroke, "
+        "text: parseFloat(getComputedStyle(document.querySelector('figure text')).fontSize), "
         "seen: [...document.querySelectorAll('.strip')].slice(0, 3).map(strip => [...strip.children].filter(one => "
-        "one.getBoundingClientRect().right <= window.innerWidth).length), "
+        "one.getBoundingClientRect().right <= innerWidth).length), "
         "scrolls: [...document.querySelectorAll('.scroll')].map(one => one.tabIndex), "
-        "shown: window.getComputedStyle(document.querySelector('.dot .shown')).visibility}",
+        "shown: getComputedStyle(document.querySelector('.dot .shown')).visibility})"
     )
-    for width, found in zip((390, 1280), measured, strict=True):
-        assert found["inner"] == width and found["wide"] <= width
-        assert found["pictures"] > 30 and found["broken"] == 0
-        assert found["styled"] == "10px" and found["line"] in ("rgb(194, 87, 12)", "rgb(240, 162, 94)")
-        assert all(count >= 4 for count in found["seen"]) and 10 in found["seen"]  # all results, without scrolling
-        assert set(found["scrolls"]) == {0} and found["shown"] == "hidden"
+    with chromium.page(tmp_path_factory.mktemp("profile")) as page:
+        page.open((shop.folder / "report.html").as_uri())
+        for width in (390, 1280):
+            for dark, line in ((False, "rgb(194, 87, 12)"), (True, "rgb(240, 162, 94)")):
+                page.size(width, dark=dark)
+                found = page.run(script)
+                assert found["inner"] == width and found["wide"] <= width
+                assert found["pictures"] > 30 and found["broken"] == 0
+                assert found["styled"] == "10px" and found["line"] == line
+                assert all(count >= 4 for count in found["seen"]) and 10 in found["seen"]  # without scrolling
+                assert set(found["scrolls"]) == {0} and found["shown"] == "hidden"
+        assert page.problems == []
 
 
 def test_the_conditions_of_a_search_are_explained_result_by_result(shop):
@@ -455,7 +460,7 @@ def test_conditions_of_single_queries_are_explained(shop):
 def compared(shop, tmp_path, *more):
     """Returns the page of the shop's run against one whose rankings put every relevant listing first."""
     better = tmp_path / "better <b>"
-    shutil.copytree(shop.folder, better, ignore=shutil.ignore_patterns("better*", "browser_profile"))
+    shutil.copytree(shop.folder, better, ignore=shutil.ignore_patterns("better*"))
     shop.config["search"]["steps"] = ()
     workdir.write_settings(shop.config, better)
     for folder in (better / "rankings" / "trained").iterdir():

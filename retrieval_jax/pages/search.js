@@ -98,6 +98,7 @@ async function search(offset = 0) {
   asked.weight = parseFloat($("weight").value);
   if (!offset) toAddress();
   controls();
+  $("results").setAttribute("aria-busy", "true");
   $("status").textContent = "Searching …";
   try {
     const sides = asked.run_b ? [0, 1] : [0];
@@ -119,6 +120,7 @@ async function search(offset = 0) {
     $("status").textContent = "";
   }
   served(await call("/v1/runs").catch(() => runs));
+  if (number === latest) $("results").setAttribute("aria-busy", "false");
 }
 
 // Whether the first search is the better one on the queries of the catalogue, as `compare` says.

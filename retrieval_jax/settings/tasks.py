@@ -162,6 +162,7 @@ def edit() -> ConfigDict:
             "drop_picture": 0.1,  # share of the examples that lose their picture
             "drop_words": 0.1,  # and of those that lose their words
             "still": 0,  # steps before a picture network that learns along is changed by edits
+            "weight": 1.0,  # of what words change when queries are embedded; below 1 results stay nearer the picture
             "typos": 0.1,  # share of the words that are misspelt for training
             "fillers": 0.5,  # share of the words that stand among words that mean nothing, to be read past
             "turned": 0.3,  # share of the words whose two parts, cut at random, change places

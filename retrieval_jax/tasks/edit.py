@@ -45,6 +45,7 @@ OPTIONS = {
     "drop_picture": 0.1,
     "drop_words": 0.1,
     "still": 0,
+    "weight": 1.0,
     "typos": 0.1,
     "fillers": 0.5,
     "turned": 0.3,
@@ -281,8 +282,10 @@ def make(config, info) -> Task:
     def embed_edit(params, batch):
         picture = picture_of(params, batch)
         every = jnp.ones(picture.shape[:1], bool)
-        found = composed(params, picture, every, batch["words"], batch["words_mask"], said(batch))
-        return {**out(unit(found)), "reference": unit(picture)}
+        found = unit(composed(params, picture, every, batch["words"], batch["words_mask"], said(batch)))
+        if (weight := options["weight"]) != 1.0:
+            found = unit(unit(picture) + weight * (found - unit(picture)))
+        return {**out(found), "reference": unit(picture)}
 
     def embed_reference(params, batch):
         picture = picture_of(params, batch)

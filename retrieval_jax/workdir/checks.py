@@ -240,6 +240,7 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.drop_picture": SHARE,
     "train.task_kwargs.drop_words": SHARE,
     "train.task_kwargs.still": whole(0),
+    "train.task_kwargs.weight": number(0, 2),
     "train.task_kwargs.attributes": NAMES,
     "train.task_kwargs.attribute_texts": whole(0, 100),
     "train.task_kwargs.clicks": FLAG,

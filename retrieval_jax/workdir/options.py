@@ -1,4 +1,7 @@
-"""The verbs of the command line: what each does in one line, its options, and two examples."""
+"""The verbs of the command line: what each does in one line, its options, and two examples.
+
+Longer than 400 lines: a table of data, one row per verb, beside the options of each.
+"""
 
 import argparse
 import dataclasses

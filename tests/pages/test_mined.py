@@ -7,7 +7,7 @@ import re
 import polars as pl
 import pytest
 
-import browser
+import chromium
 from retrieval_jax.attributes import overrules
 from retrieval_jax.attributes.choosing import Decisions
 from retrieval_jax.attributes.words import Rules
@@ -53,7 +53,7 @@ def test_everything_is_escaped_and_the_policy_allows_what_is_inline_alone(decisi
     assert mined.pictured(decisions) == ["tshirt", "red tape", '5"', "zebra", "apple", EVIL]
 
 
-def test_search_sorting_and_overruling_by_clicks(decisions, tmp_path):
+def test_search_sorting_and_overruling_by_clicks(decisions, tmp_path, tmp_path_factory):
     file = tmp_path / "mined.html"
     file.write_text(page_of(decisions))
     script = """(() => {
@@ -71,14 +71,19 @@ def test_search_sorting_and_overruling_by_clicks(decisions, tmp_path):
       out.lines = find("lines").value; out.count = find("count").textContent;
       find("search").value = "ZEBRA often"; find("search").dispatchEvent(new window.Event("input"));
       out.rows = [...document.querySelectorAll("tbody tr")].filter((row) => row.checkVisibility()).length;
-      out.found = find("found").textContent; out.wide = document.documentElement.scrollWidth - window.innerWidth;
+      out.found = find("found").textContent; out.wide = document.documentElement.scrollWidth;
       return out;
     })()"""
-    for found in browser.evaluate(file, script):
-        assert found["tools"] and not found["picked"] and found["first"] == ["zebra", "apple", EVIL]
-        assert found["byWord"][1:] == ["apple", "zebra"] and found["sorted"] == "ascending"
-        assert found["bySeen"] == ["zebra", "apple", EVIL] and found["bySeenUp"] == [EVIL, "apple", "zebra"]
-        assert found["count"] == "6 lines." and found["found"] == "1 of 6 rows" and found["wide"] <= 0
+    with chromium.page(tmp_path_factory.mktemp("profile")) as page:
+        for width in (390, 1280):
+            page.size(width)
+            page.open(file.as_uri())
+            found = page.run(script)
+            assert found["tools"] and not found["picked"] and found["first"] == ["zebra", "apple", EVIL]
+            assert found["byWord"][1:] == ["apple", "zebra"] and found["sorted"] == "ascending"
+            assert found["bySeen"] == ["zebra", "apple", EVIL] and found["bySeenUp"] == [EVIL, "apple", "zebra"]
+            assert found["count"] == "6 lines." and found["found"] == "1 of 6 rows" and found["wide"] <= width
+        assert page.problems == []
     made = tmp_path / "overrules.csv"
     made.write_text(found["lines"])
     read = overrules.load(made)  # the lines are what mine reads; the first was clicked twice

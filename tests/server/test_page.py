@@ -24,7 +24,7 @@ def page(address, tmp_path_factory):
     with chromium.page(tmp_path_factory.mktemp("profile")) as made:
         made.size(1280)
         made.open(address)
-        made.wait("document.querySelectorAll('.hit').length === 20")
+        made.wait(f"document.querySelectorAll('.hit').length === 20 && {SETTLED}")
         yield made
 
 
@@ -46,7 +46,7 @@ def test_words_filter_picture_box_and_mix(page, photo, tmp_path):
     assert len(page.run(TITLES)) == 20
 
     (tmp_path / "photo.png").write_bytes(photo)
-    page.run("$('status').textContent = ''")
+    page.run("$('results').ariaBusy = 'true'")
     page.choose("#file", tmp_path / "photo.png")
     page.wait(SETTLED)
     by_picture = page.run(TITLES)
@@ -71,7 +71,7 @@ def test_words_filter_picture_box_and_mix(page, photo, tmp_path):
 
 def test_two_stages_side_by_side_more_like_this_and_thumbs(page, address, finished):
     page.open(address + "#")
-    page.wait("document.querySelectorAll('.hit').length === 20")
+    page.wait(f"document.querySelectorAll('.hit').length === 20 && {SETTLED}")
     act(page, "document.querySelector('[data-act=like]').click()")
     assert len(page.run(TITLES)) == 19 and "more like" in page.run("active.textContent")
     act(page, "run_b.value = 'tiny'; run_b.dispatchEvent(new Event('change'))")

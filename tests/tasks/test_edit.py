@@ -221,6 +221,18 @@ def test_a_query_without_words_or_without_a_picture_does_not_depend_on_what_is_m
     assert np.ptp(np.asarray(task.predict_fns["embed_text"](params, batch)["embedding"]), axis=0).max() > 0
 
 
+def test_the_weight_of_the_words_goes_from_the_picture_to_what_was_learned():
+    rng = np.random.default_rng(3)
+    task, batch = batch_of({}, rng)
+    params = task.init(jax.random.key(0), batch)
+    whole = task.predict_fns["embed_edit"](params, batch)
+    for weight in (0.0, 0.5):
+        mixed, _ = batch_of({"weight": weight}, np.random.default_rng(3))
+        found = mixed.predict_fns["embed_edit"](params, batch)["embedding"]
+        wanted = whole["reference"] + weight * (whole["embedding"] - whole["reference"])
+        np.testing.assert_allclose(found, wanted / jnp.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5)
+
+
 def table(references, words, targets):
     indptr = np.concatenate([[0], np.cumsum([len(one) for one in targets])])
     values = np.concatenate([np.array(one, np.int64) for one in targets])
