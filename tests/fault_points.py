@@ -332,6 +332,9 @@ class Points:
 
 VERBS = ("mine", "search", "evaluate", "report", "embed", "train", "prepare", "leaks", "compare", "propose_index")
 VERBS += ("export", "evaluate_checkpoints", "run", "configs", "init", "pictures", "import_clicks")
+# A sweep runs other verbs in processes of its own (tests/test_sweep.py stops one); a pull that fails leaves the model
+# before it (tests/test_hub.py); serve and query read a run, and write a log of judgements and a table.
+UNTRIED = ("sweep", "hub", "serve", "query")
 
 
 def write(rows, file, seconds):

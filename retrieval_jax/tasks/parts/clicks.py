@@ -105,8 +105,9 @@ def pairs(table: Table, product: np.ndarray, most: int) -> Pairs:
     query, listing = np.repeat(own, np.diff(clicked.indptr)), clicked.values.astype(np.int64)
     count = _values(table, "count", len(listing), 1.0)
     weight = _values(table, "weight", len(listing), np.nan)
-    judged = (_values(table, "wrong", len(listing), 0.0), query, listing)
-    there = (count > 0) & (listing >= 0) & np.array([bool(text) for text in texts], bool)[query]
+    asked = np.array([bool(text) for text in texts], bool)[query]
+    judged = (_values(table, "wrong", len(listing), 0.0) * asked, query, listing)
+    there = (count > 0) & (listing >= 0) & asked
     if not there.any():
         raise InputError(
             "the table 'queries' has no clicks: training on typed queries needs queries with the listings that were "
