@@ -44,10 +44,8 @@ def little_compilation():
 
 @pytest.fixture(scope="module")
 def tiny_variant():
-    """The ConvNeXt "tiny test" of tiny.tiny_config."""
+    """The ConvNeXt "tiny test" of tiny.tiny_config; it stays, for fixtures of other files may need it still."""
     import tiny
     from retrieval_jax.models.backbones import convnext
 
     convnext.VARIANTS["tiny test"] = tiny.TINY
-    yield
-    del convnext.VARIANTS["tiny test"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.attributes.vocabulary import Vocabulary
 from retrieval_jax.data import fields as field_lib
 from retrieval_jax.data import info as info_lib
@@ -47,6 +48,8 @@ class Gallery:
     stages: list[Stage]
     note: str
     lexical_settings: Mapping
+
+    __repr__ = brief.line
 
     def __post_init__(self):
         self._lock, self._indexes = threading.RLock(), {}

@@ -20,6 +20,7 @@ from retrieval_jax import workdir
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError, Preempted
 from retrieval_jax.files import lock, remote
+from retrieval_jax.workdir import preflight
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 URL = "s3://bucket/runs/mine"
@@ -259,7 +260,8 @@ def test_a_catalogue_at_a_url_is_downloaded_once_and_its_changes_are_seen(bucket
 def test_a_complete_run_uploads_what_an_earlier_one_could_not(bucket, tmp_path, monkeypatch):
     one = machine(monkeypatch, tmp_path, "one")
     config = ConfigDict({"name": "x", "data": {}, "mine": {}})
-    monkeypatch.setattr(workdir, "verbs", lambda config: ())
+    for module in (workdir, preflight):
+        monkeypatch.setattr(module, "verbs", lambda config: ())
     workdir.prepare(config, one)
     assert not there(bucket)
     walk.run(config, URL)

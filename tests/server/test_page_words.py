@@ -59,7 +59,6 @@ def runs(tmp_path_factory):
             verb.run(config, folder)
         folders.append(folder)
     yield folders
-    del convnext.VARIANTS["tiny test"]
     jax.config.update("jax_disable_most_optimizations", False)
 
 
