@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.errors import InputError, RunFailed
 from retrieval_jax.index import attribute
 from retrieval_jax.index.attribute import Conditions
@@ -43,6 +44,8 @@ class Query:
     words: str = ""
     weight: float = 1.0
     left_out: tuple[int, ...] = ()
+
+    __repr__ = brief.line
 
     @property
     def needed(self) -> int:
