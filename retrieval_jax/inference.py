@@ -379,7 +379,7 @@ class Model:
             array [n, ...]} for a predict function that reads other columns than "image".
           predict_fn: name of the predict function; "" for config.embed.predict_fn.
           words: list of texts, one per picture, for a run of the task "edit"; "" for the picture alone.
-          weight: how much words count: 0 gives the picture's own vector, 1 what was learned, more than 1 exaggerates.
+          weight: how much words count: 0 gives the picture's own vector, 1 what the run searches by, 2 twice that.
 
         Returns:
           float32 [n, D]; of length 1 with words.

@@ -70,7 +70,7 @@ def curve_section(rankings: Mapping[str, Ranking], truth: Truth) -> list[Section
 
 
 def slice_section(stage: Mapping[str, Any] | None, key: str) -> list[Section]:
-    """Returns the section of scores by slice; nothing where there are none.
+    """Returns the section of scores by slice, an empty list without slices.
 
     Args:
       stage: an entry of the "stages" of metrics.json.

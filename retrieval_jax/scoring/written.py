@@ -103,6 +103,12 @@ class _File(TypedDict):
     near_duplicates: NotRequired[_NearDuplicates]
 
 
+def _part(workdir: str | os.PathLike, name: str, nothing: Any) -> tuple[pathlib.Path, Any]:
+    """Returns the file, and a part of it; `nothing` without the file or the part."""
+    file = pathlib.Path(workdir) / "metrics.json"
+    return file, documents.read(file, _File, remedy=_REMEDY).get(name, nothing) if file.exists() else nothing
+
+
 def stages(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     """Returns the scores of a work directory, one dict per stage; none where nothing was scored.
 
@@ -112,10 +118,7 @@ def stages(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     Raises:
       InputError: metrics.json is damaged.
     """
-    file = pathlib.Path(workdir) / "metrics.json"
-    if not file.exists():
-        return []
-    rows = documents.read(file, _File, remedy=_REMEDY)["stages"]
+    file, rows = _part(workdir, "stages", [])
     for row in rows:
         for name in row.keys() - _Row.__annotations__.keys():
             if not isinstance(row[name], (int, float, type(None))):
@@ -132,8 +135,7 @@ def metrics(workdir: str | os.PathLike) -> list[str]:
     Raises:
       InputError: metrics.json is damaged.
     """
-    file = pathlib.Path(workdir) / "metrics.json"
-    return documents.read(file, _File, remedy=_REMEDY).get("metrics", []) if file.exists() else []
+    return _part(workdir, "metrics", [])[1]
 
 
 def chance(workdir: str | os.PathLike) -> dict[str, float]:
@@ -145,8 +147,7 @@ def chance(workdir: str | os.PathLike) -> dict[str, float]:
     Raises:
       InputError: metrics.json is damaged.
     """
-    file = pathlib.Path(workdir) / "metrics.json"
-    return documents.read(file, _File, remedy=_REMEDY).get("chance", {}) if file.exists() else {}
+    return _part(workdir, "chance", {})[1]
 
 
 def attributes(workdir: str | os.PathLike) -> dict[str, dict[str, Any]]:
@@ -158,8 +159,7 @@ def attributes(workdir: str | os.PathLike) -> dict[str, dict[str, Any]]:
     Raises:
       InputError: metrics.json is damaged.
     """
-    file = pathlib.Path(workdir) / "metrics.json"
-    found = documents.read(file, _File, remedy=_REMEDY).get("attributes", {}) if file.exists() else {}
+    file, found = _part(workdir, "attributes", {})
     for split, scores in found.items():
         for name in scores.keys() - _Attributes.__annotations__.keys():
             if not isinstance(scores[name], (int, float)):
@@ -176,8 +176,7 @@ def edits(workdir: str | os.PathLike) -> dict[str, Any]:
     Raises:
       InputError: metrics.json is damaged.
     """
-    file = pathlib.Path(workdir) / "metrics.json"
-    found = documents.read(file, _File, remedy=_REMEDY).get("edits", {}) if file.exists() else {}
+    file, found = _part(workdir, "edits", {})
     for row in found.get("stages", ()):
         for name in row.keys() - _EditStage.__annotations__.keys():
             if not isinstance(row[name], (int, float, type(None))):
@@ -194,8 +193,7 @@ def near_duplicates(workdir: str | os.PathLike) -> dict[str, Any]:
     Raises:
       InputError: metrics.json is damaged.
     """
-    file = pathlib.Path(workdir) / "metrics.json"
-    found = documents.read(file, _File, remedy=_REMEDY).get("near_duplicates", {}) if file.exists() else {}
+    file, found = _part(workdir, "near_duplicates", {})
     if "not_checked" in found:
         return {}
     for split in ("query", "train"):

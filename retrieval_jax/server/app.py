@@ -84,19 +84,17 @@ def make(
     )
     app.openapi = functools.partial(bodies.describe, app)
 
-    def problem(status: int, sentence: str) -> JSONResponse:
-        return JSONResponse({"error": sentence}, status)
+    def problem(status: int, sentence: str, headers: dict | None = None) -> JSONResponse:
+        return JSONResponse({"error": sentence}, status, headers)
 
+    closing = {"connection": "close"}  # the rest of the request is not read
     app.add_exception_handler(InputError, lambda _, error: problem(422, str(error)))
     app.add_exception_handler(Busy, lambda _, error: problem(503, str(error)))
     app.add_exception_handler(RunFailed, lambda _, error: problem(503, str(error)))
     app.add_exception_handler(HTTPException, lambda _, error: problem(error.status_code, str(error.detail)))
-
-    closing = {"connection": "close"}  # the rest of the request is not read
-    app.add_exception_handler(TooLarge, lambda _, error: JSONResponse({"error": str(error)}, 413, closing))
-    app.add_exception_handler(TooSlow, lambda _, error: JSONResponse({"error": str(error)}, 408, closing))
-
-    app.add_exception_handler(TooMany, lambda _, error: JSONResponse({"error": str(error)}, 503, closing))
+    app.add_exception_handler(TooLarge, lambda _, error: problem(413, str(error), closing))
+    app.add_exception_handler(TooSlow, lambda _, error: problem(408, str(error), closing))
+    app.add_exception_handler(TooMany, lambda _, error: problem(503, str(error), closing))
 
     def failed(_, error: Exception) -> JSONResponse:
         log({"event": "error", "kind": type(error).__name__, "where": where(error)})

@@ -98,7 +98,7 @@ def write(folder: pathlib.Path, workdir: pathlib.Path, space: str, config: Any) 
 
 
 def _gallery(workdir: pathlib.Path) -> Embeddings | None:
-    """Returns the gallery's embeddings, None where there are none that can be read."""
+    """Returns the gallery's embeddings, None if they are missing or cannot be read."""
     try:
         return Embeddings.load(workdir / "embeddings" / sides.MODEL / "gallery")
     except InputError:

@@ -106,7 +106,7 @@ def _started(job: Job, own: Mapping[str, str]) -> subprocess.Popen:
 
 
 def last_line(log: pathlib.Path) -> str:
-    """Returns the last line of a log that is not empty, "" where there is none."""
+    """Returns the last non-empty line of a log, "" for an empty log."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - 8192))
         lines = stream.read().decode("utf-8", "replace").splitlines()

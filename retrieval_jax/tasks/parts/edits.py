@@ -127,9 +127,7 @@ def with_neighbours(found: Pairs, vectors: np.ndarray, count: int, seed: int) ->
         near.sort(axis=1)
         for at in range(len(block)):
             for pair in order[ends[start + at] : ends[start + at + 1]].tolist():
-                edit = found.edit[pair]
-                right = found.right.values[found.right.indptr[edit] : found.right.indptr[edit + 1]]
-                drawn = rng.permutation(near[at][~np.isin(near[at], right)])[:count]
+                drawn = rng.permutation(near[at][~np.isin(near[at], found.right[found.edit[pair]])])[:count]
                 negative[pair, : len(drawn)] = drawn
     return dataclasses.replace(found, negative=np.concatenate([found.negative, negative], axis=1))
 
