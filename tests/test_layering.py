@@ -116,7 +116,7 @@ ROOMS = {
         "retrieval_jax.files",
         "retrieval_jax.index",
         "retrieval_jax.scoring",
-        "retrieval_jax.workdir.provenance",
+        "retrieval_jax.workdir",
     },
     # Reading a catalogue also reads its truth and what its queries are about; grain asks absl whether flags are parsed.
     "data": {
@@ -204,6 +204,13 @@ ROOMS = {
         "retrieval_jax.training",
         "retrieval_jax.workdir",
     },
+    # What export writes of a run.
+    "exportable.py": {
+        "retrieval_jax.data.text",
+        "retrieval_jax.inference",
+        "retrieval_jax.tasks",
+        "retrieval_jax.workdir",
+    },
     # Serves without the training code.
     "exported.py": {
         "jax",
@@ -212,8 +219,8 @@ ROOMS = {
         "retrieval_jax.data.pictures",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
-        "retrieval_jax.postprocess.l2",
-        "retrieval_jax.postprocess.whitening",
+        "retrieval_jax.data.text",
+        "retrieval_jax.postprocess",
         "retrieval_jax.programs",
         "retrieval_jax.sharing.facts",
         "retrieval_jax.sharing.int8",
@@ -228,7 +235,7 @@ ROOMS = {
         "onnxruntime",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
-        "retrieval_jax.postprocess.whitening",
+        "retrieval_jax.postprocess",
         "retrieval_jax.scoring",
         "retrieval_jax.workdir",
     },
@@ -245,7 +252,7 @@ ROOMS = {
         "retrieval_jax.workdir",
     },
     # What they show is handed to them.
-    "pages": {"cv2", "jinja2", "markupsafe", "matplotlib", "polars"}
+    "pages": {"cv2", "jinja2", "markupsafe", "matplotlib", "polars", "umap"}
     | {f"retrieval_jax.{room}" for room in ("attributes", "embeddings", "files", "scoring")},
 }
 ROOMS |= {
@@ -288,6 +295,7 @@ ONE_FILE = {
     "sklearn": "retrieval_jax/attributes/clusters.py",
     "tensorboardX": "retrieval_jax/training/metric_writer.py",
     "tokenizers": "retrieval_jax/data/text.py",
+    "umap": "retrieval_jax/pages/maps.py",
     "wandb": "retrieval_jax/training/trackers.py",
 }
 

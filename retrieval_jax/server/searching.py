@@ -12,11 +12,10 @@ from retrieval_jax.errors import InputError, RunFailed
 from retrieval_jax.index import attribute
 from retrieval_jax.index.attribute import Conditions
 from retrieval_jax.index.attribute.table import to_rows
-from retrieval_jax.postprocess import fusion
+from retrieval_jax.postprocess import fusion, new_queries
+from retrieval_jax.postprocess.new_queries import Stage
 from retrieval_jax.scoring.ranking import Ranking
-from retrieval_jax.server import stages
 from retrieval_jax.server.gallery import Gallery
-from retrieval_jax.server.stages import Stage
 
 FUSED = 200  # results of vectors and of BM25 each that are fused
 LESS = 0.5  # how much "less like this" takes away
@@ -148,7 +147,7 @@ def run(key: tuple[Gallery, Stage], queries: list[Query]) -> list[Answer | Excep
     if by_vectors:
         index = gallery.index(stage)
         sums = np.stack([_sum(queries[number]) for number in by_vectors])
-        deep = max(stages.DEPTH if stage.reranking is not None else 0, *(_deep(queries[n]) for n in by_vectors))
+        deep = max(new_queries.DEPTH if stage.reranking is not None else 0, *(_deep(queries[n]) for n in by_vectors))
         result = index.find(sums, min(deep, len(gallery)), [queries[number].conditions for number in by_vectors])
         for place, number in enumerate(by_vectors):
             rows = result.ranking.item_rows[place]
