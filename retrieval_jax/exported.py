@@ -466,7 +466,19 @@ def _tokenizer(folder, about):
 
     if text.FILE not in about["sha256"]:
         raise InputError(f"{folder / text.FILE} is missing, and programs read text: {_REMEDY}")
+    if _has(documents.read(folder / text.FILE, dict, remedy=_REMEDY), "Regex"):
+        raise InputError(
+            f"{folder / text.FILE} has regular expressions of its own, which may take any time for what a person types: "
+            "export a run with RoBERTa's or BERT's tokenizer, or with one that was trained here"
+        )
     return text.load(folder / text.FILE)
+
+
+def _has(value, key):
+    """Returns whether an object within a JSON document has a key."""
+    if isinstance(value, dict):
+        return key in value or any(_has(one, key) for one in value.values())
+    return isinstance(value, list) and any(_has(one, key) for one in value if isinstance(one, dict | list))
 
 
 def _specs(about, program):

@@ -173,6 +173,10 @@ def test_a_folder_without_its_tokenizer_or_with_texts_of_no_program_is_refused(s
     assert np.array_equal(older.embed([ids[0]], "embed_query"), wanted)
     with pytest.raises(InputError, match="takes ids: the folder has no tokenizer"):
         older.embed(["red"], "embed_query")
-    (tmp_path / "served" / "tokenizer.json").write_text("{}")
-    with pytest.raises(InputError, match="cannot be read as a tokenizer"):
-        change(sha256={**about["sha256"], "tokenizer.json": file_sha256(tmp_path / "served" / "tokenizer.json")})
+    tokens = tmp_path / "served" / "tokenizer.json"
+    slow = json.loads(tokens.read_text())
+    slow["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    for content, message in (({}, "cannot be read as a tokenizer"), (slow, "has regular expressions of its own")):
+        tokens.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=message):
+            change(sha256={**about["sha256"], "tokenizer.json": file_sha256(tokens)})
