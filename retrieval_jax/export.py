@@ -69,7 +69,9 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
         raise InputError("--onnx and --weights=int8: an ONNX file has the weights as they are; export twice")
     remote.pull(workdir)
     trained = inference.load(workdir, which, step)
-    model = exportable.with_pictures(trained)
+    source = inference.learned_from(trained.config, workdir)
+    pictures = inference.load(source) if source else None
+    model = exportable.with_pictures(trained, pictures)
     config, task = model.config, model.task
     arguments, views = inference.test_arguments(config), config.embed.get("views", ())
     embeds = exportable.programs_of(config, task)
@@ -117,7 +119,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "data": facts.of_data(workdir, config),
-        "initial_weights": _initial_weights(config),
+        "initial_weights": _initial_weights(trained.config, *([pictures.config] if pictures else [])),
         "config": workdirs.plain(trained.config),
     }
     labels = {
@@ -213,16 +215,22 @@ def _now() -> datetime.datetime:
     )
 
 
-def _initial_weights(config) -> dict[str, str]:
-    """Returns what a training started from: {"name", "licence"} of public weights, {"run"}, or {}."""
-    given = config.train.model.get("pretrained") or {}
-    if given.get("name"):
-        try:
-            licence = pretrained.info(given["name"], given.get("path") or None).licence
-        except InputError:  # text networks have names of their own, and a file may be gone since
-            licence = ""
-        return {"name": given["name"], "licence": licence}
-    return {"run": str(config.train.init_from)} if config.train.get("init_from") else {}
+def _initial_weights(*configs) -> dict:
+    """Returns what trainings started from, {"name", "licence"} of public weights, {"run"}, or {}; more as "beside"."""
+    found = []
+    for config in configs:
+        given = config.train.model.get("pretrained") or {}
+        if given.get("name"):
+            try:
+                licence = pretrained.info(given["name"], given.get("path") or None).licence
+            except InputError:  # text networks have names of their own, and a file may be gone since
+                licence = ""
+            found.append({"name": given["name"], "licence": licence})
+        elif config.train.get("init_from"):
+            found.append({"run": str(config.train.init_from)})
+        if weights := config.train.task_kwargs.get("weights"):  # of a network of text
+            found.append({"name": str(weights), "licence": ""})
+    return {**found[0], **({"beside": found[1:]} if found[1:] else {})} if found else {}
 
 
 def specs(name, predict_fn, batch, size) -> list[dict]:

@@ -60,27 +60,25 @@ def texts(config, functions) -> dict[str, dict]:
     }
 
 
-def with_pictures(model):
+def with_pictures(model, pictures):
     """Returns a model that reads pictures where the trained one reads their vectors by the network of another run.
 
     Args:
       model: `inference.Model`.
+      pictures: that of the run whose vectors it learned with; None where it learned with no other.
 
     Returns:
-      One with the parameters of both networks, whose "embed_image" is that of the other run; `model` itself where it
-      learned with no other.
+      One with the parameters of both networks, whose "embed_image" is that of the other run; `model` itself without it.
 
     Raises:
-      InputError: the other run is missing, was trained again, or its network reads more than a picture.
+      InputError: the other network reads more than a picture.
     """
-    source = inference.learned_from(model.config, model.folder)
-    if source is None:
+    if pictures is None:
         return model
-    pictures = inference.load(source)
     name = pictures.config.embed.predict_fn
     of_picture = inference.named(pictures.task.predict_fns, name)
     if of_picture.reads != ("image",):
-        raise InputError(f"the network of {source} reads {', '.join(of_picture.reads)}, not pictures alone")
+        raise InputError(f"the network of {pictures.folder} reads {', '.join(of_picture.reads)}, not pictures alone")
 
     def reading(function):
         if "picture" not in function.reads:

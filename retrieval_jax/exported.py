@@ -468,7 +468,7 @@ def _tokenizer(folder, about):
         raise InputError(f"{folder / text.FILE} is missing, and programs read text: {_REMEDY}")
     if _has(documents.read(folder / text.FILE, dict, remedy=_REMEDY), "Regex"):
         raise InputError(
-            f"{folder / text.FILE} has regular expressions of its own, which may take any time for what a person types: "
+            f"{folder / text.FILE} has regular expressions of its own, which may take forever on what a person types: "
             "export a run with RoBERTa's or BERT's tokenizer, or with one that was trained here"
         )
     return text.load(folder / text.FILE)

@@ -130,7 +130,7 @@ def test_typed_words_are_answered_as_by_the_run(typed, served):
 
 def test_edits_are_answered_as_by_the_run_without_the_run_of_the_pictures(edited, tmp_path):
     about = export.run(edited, tmp_path / "served", platforms=("cpu",))
-    assert sorted(about["programs"]) == ["embed", "embed_edit", "embed_text"]
+    assert sorted(about["programs"]) == ["attributes", "embed", "embed_edit", "embed_text"]
     assert about["compared"]["difference"] < 1e-5 and about["sides"] == {"query": "embed", "gallery": "embed"}
     model, run = inference.load(edited), runs.Run("x", edited).get()
     wanted = [model.embed(PICTURES, words=TEXTS, weight=weight) for weight in (0.0, 0.7)]

@@ -82,6 +82,20 @@ def test_a_card_without_a_search_or_licence_says_so(folder):
     assert "2 attributes" in said
 
 
+def test_the_card_of_a_network_of_words_says_how_it_is_asked_and_what_it_is_made_of(folder):
+    about = json.loads((folder / "config.json").read_text())
+    about["programs"]["embed_query"] = "embed.jax_export"
+    about["inputs"] = {"embed": [{"name": "product", "kind": "ragged"}, {"name": "product_mask", "kind": "mask"}]}
+    about["texts"] = {"product": {}, "query": {}}
+    about["initial_weights"]["beside"] = [{"name": "nobody/words", "licence": ""}, {"run": "seen"}]
+    (folder / "config.json").write_text(json.dumps(about))
+    said = card.of_folder(folder, "me/shoes")
+    assert 'queries = model.for_search(["red shoes"], "query", "embed_query")' in said
+    assert 'gallery = model.for_search(["red leather shoes", "blue dress"], "gallery")' in said
+    assert "licence: apache-2.0. Initial weights: `nobody/words`, licence: unknown" in said
+    assert "Continues the run `seen`." in said
+
+
 def test_a_card_written_by_hand_stays(hub, folder, capsys):
     hub.commits["me/shoes"] = [{"README.md": b"---\nlicense: mit\n---\nMy shoes."}]
     transfer.push(folder, "me/shoes")

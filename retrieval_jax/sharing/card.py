@@ -156,15 +156,18 @@ def _search(search: Mapping) -> str:
 
 
 def _licence(weights: Mapping, licence: str) -> str:
-    if not weights.get("name"):
-        start = f"Continues the run {_code(weights['run'])}." if weights.get("run") else "Trained from random weights."
-    else:
-        known = weights.get("licence") or "unknown: ask their publisher"
-        start = f"Initial weights: {_code(weights['name'])}, licence: {_text(known)}."
+    start = " ".join(_started(one) for one in (weights, *(weights.get("beside") or ())))
     own = (
         f"Licence of this model: {_text(licence)}." if licence else "Its publisher has stated no licence of this model."
     )
     return f"## Licence\n\n{start} {own}"
+
+
+def _started(weights: Mapping) -> str:
+    if not weights.get("name"):
+        return f"Continues the run {_code(weights['run'])}." if weights.get("run") else "Trained from random weights."
+    known = weights.get("licence") or "unknown: ask their publisher"
+    return f"Initial weights: {_code(weights['name'])}, licence: {_text(known)}."
 
 
 def _files(about: Mapping) -> str:

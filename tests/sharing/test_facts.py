@@ -92,3 +92,11 @@ def test_licences_of_the_weights_that_a_training_started_from():
     assert export._initial_weights(config) == {"name": "nobody/knows", "licence": ""}
     config.train.model.pretrained.name, config.train.init_from = "", "quickstart"
     assert export._initial_weights(config) == {"run": "quickstart"}
+    other = tiny.tiny_config()
+    assert export._initial_weights(other) == {} and export._initial_weights(other, config) == {"run": "quickstart"}
+    with other.unlocked():
+        other.train.model.pretrained = {"name": "convnext_atto.d2_in1k", "path": ""}
+        other.train.task_kwargs.weights = "nobody/words"
+    found = export._initial_weights(other, config)  # of the words and of the pictures
+    assert found["name"] == "convnext_atto.d2_in1k"
+    assert found["beside"] == [{"name": "nobody/words", "licence": ""}, {"run": "quickstart"}]
