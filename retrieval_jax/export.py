@@ -78,7 +78,8 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
     functions, sizes = {}, {}
     for name, predict_fn in embeds.items():
         bare = inference.named(task.predict_fns, predict_fn)
-        functions[name] = with_views(bare, views, arguments["image_size"])
+        shown = () if name == exportable.EDIT else views  # words are composed with a picture as it is
+        functions[name] = with_views(bare, shown, arguments["image_size"])
         sizes[name] = host_size(() if functions[name] is bare else views, arguments["image_size"])
     if "attributes" in task.predict_fns:
         functions["attributes"], sizes["attributes"] = task.predict_fns["attributes"], tuple(arguments["image_size"])
@@ -146,6 +147,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
             difference = max(
                 _difference(served.run(name, given)["embedding"], model.embed(columns, predict_fn))
                 for name, predict_fn in embeds.items()
+                if name != exportable.EDIT  # with words, below
                 for given, columns in [_probes(inputs[name])]
             )
             difference = max(difference, _words_difference(served, trained))

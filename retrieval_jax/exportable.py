@@ -7,7 +7,8 @@ from retrieval_jax.data import text
 from retrieval_jax.errors import InputError
 from retrieval_jax.workdir import sides
 
-WORDS = ("embed_query", "embed_text", "embed_edit")  # predict functions of typed words
+EDIT = "embed_edit"  # the predict function of a picture and words
+WORDS = ("embed_query", "embed_text", EDIT)  # predict functions of typed words
 
 
 def programs_of(config, task) -> dict[str, str]:
@@ -22,7 +23,7 @@ def programs_of(config, task) -> dict[str, str]:
     if first not in task.predict_fns:  # a network of text has no use for the default, which embeds pictures
         first = own.get("gallery") or own.get("query") or first
     there = [*own.values(), *(name for name in WORDS if name in task.predict_fns)]
-    return {"embed": first} | {name: name for name in there if name != first}
+    return {"embed": first} | {name: name for name in there if name != first or name in WORDS}
 
 
 def side_program(side, embeds, functions) -> str:
