@@ -57,5 +57,6 @@ def main(given) -> None:
 
 
 def _is_here(given: str, source: pathlib.Path) -> bool:
-    """Returns whether a source is a path of this machine: one that exists, or that names no repository."""
-    return source.exists() or source.suffix == ".tar" or not re.fullmatch(r"[\w.-]+/[\w.-]+", given, re.ASCII)
+    """Returns whether a source is on this machine: a file, an exported folder, or what names no repository."""
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+", given, re.ASCII)
+    return source.is_file() or (source / transfer.CONFIG).is_file() or source.suffix == ".tar" or not named
