@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jax import export
 
-from retrieval_jax import exportable, exported, inference, pairs, paths, programs
+from retrieval_jax import exported, inference, pairs, paths, programs
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import text
@@ -33,7 +33,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote, versions
 from retrieval_jax.models import pretrained
 from retrieval_jax.models.layers import attention
-from retrieval_jax.sharing import facts, folders, onnx_files
+from retrieval_jax.sharing import exportable, facts, folders, onnx_files
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import layout, provenance, sides
 

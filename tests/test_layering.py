@@ -204,13 +204,6 @@ ROOMS = {
         "retrieval_jax.training",
         "retrieval_jax.workdir",
     },
-    # What export writes of a run.
-    "exportable.py": {
-        "retrieval_jax.data.text",
-        "retrieval_jax.inference",
-        "retrieval_jax.tasks",
-        "retrieval_jax.workdir",
-    },
     # Serves without the training code.
     "exported.py": {
         "jax",
@@ -233,10 +226,13 @@ ROOMS = {
         "jax2onnx",
         "onnx",
         "onnxruntime",
+        "retrieval_jax.data.text",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
+        "retrieval_jax.inference",
         "retrieval_jax.postprocess",
         "retrieval_jax.scoring",
+        "retrieval_jax.tasks",
         "retrieval_jax.workdir",
     },
     # The runs are processes: nothing here loads what they do.
@@ -304,6 +300,11 @@ ONE_FILE = {
 NARROWER = {
     "retrieval_jax/index/*": ({"jax"}, "retrieval_jax/index/accelerator.py"),
     "retrieval_jax/postprocess/*": ({"jax"}, ""),
+    # Exported models are read without the training code.
+    "retrieval_jax/sharing/*": (
+        {"retrieval_jax.inference", "retrieval_jax.tasks"},
+        "retrieval_jax/sharing/exportable.py",
+    ),
     "retrieval_jax/attributes/*": ({"scipy", "cv2"}, "retrieval_jax/attributes/[acd]*.py"),
 }
 UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

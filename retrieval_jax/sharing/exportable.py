@@ -1,5 +1,7 @@
 """What of a trained model is exported: its programs, the texts that they read, the other network that it needs."""
 
+from __future__ import annotations
+
 import dataclasses
 
 from retrieval_jax import inference, tasks
