@@ -285,7 +285,7 @@ class Model:
 
         Args:
           program: name of the program: "embed", and others where the model has them (`programs`).
-          inputs: list for the only column that the program reads, such as pictures as for `embed`; or {column: values}
+          inputs: list of pictures as for `embed`, or of texts for a program that reads nothing else; or {column: values}
             for the columns in `about["inputs"]`: pictures; per row a list of pictures, as many or fewer than the column
             has; texts, for the columns in `about["texts"]`; `Ragged` or per row a list of ids; or an array [n, ...].
 
@@ -301,8 +301,8 @@ class Model:
             )
         specs = _specs(self.about, program)
         reads = self.reads(program)
-        listed = {reads[0] if len(reads) == 1 else "image": inputs}
-        given = inputs if isinstance(inputs, collections.abc.Mapping) else listed
+        only = reads[0] if len(reads) == 1 and reads[0] in self.about.get("texts", {}) else "image"
+        given = inputs if isinstance(inputs, collections.abc.Mapping) else {only: inputs}
         missing = [spec["name"] for spec in specs if spec["kind"] != "mask" and spec["name"] not in given]
         if missing:
             raise InputError(f"the program {program} takes {missing[0]!r}{pairs.near(missing[0], sorted(given))}")
@@ -338,6 +338,8 @@ class Model:
         """Returns the `Ragged` ids of a column, of texts or of rows of ids."""
         name, rows = spec["name"], list(rows)
         if not any(isinstance(row, str) for row in rows):
+            if strange := [row for row, ids in enumerate(rows) if np.ndim(ids) > 1]:
+                raise InputError(f"the column {name!r} takes texts or lists of ids, and row {strange[0]} is neither")
             return Ragged.of(rows, spec["dtype"])
         how = self.about.get("texts", {}).get(name)
         if self.tokenizer is None or how is None:

@@ -170,9 +170,11 @@ def test_a_folder_without_its_tokenizer_or_with_texts_of_no_program_is_refused(s
     with pytest.raises(InputError, match="unexpected content"):
         change(texts={"query": {**about["texts"]["query"], "length": 1}})
     older = change(texts=None)
-    assert np.array_equal(older.embed([ids[0]], "embed_query"), wanted)
+    assert np.array_equal(older.embed({"query": [ids[0]]}, "embed_query"), wanted)
     with pytest.raises(InputError, match="takes ids: the folder has no tokenizer"):
-        older.embed(["red"], "embed_query")
+        older.embed({"query": ["red"]}, "embed_query")
+    with pytest.raises(InputError, match="takes texts or lists of ids, and row 0 is neither"):
+        model.embed(PICTURES, "embed_query")
     tokens = tmp_path / "served" / "tokenizer.json"
     slow = json.loads(tokens.read_text())
     slow["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}

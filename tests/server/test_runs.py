@@ -63,9 +63,9 @@ def test_an_exported_model_embeds_its_gallery_once_and_is_served_beside_its_run(
     served = runs.Runs([finished, tmp_path / "served"], watched=0)
     with TestClient(app.make(served), raise_server_exceptions=False) as made:
         found = [
-            made.post("/v1/search", files={"picture": photo}, data={"request": json.dumps({"run": run})}).json()[
-                "results"
-            ]
+            made.post(
+                "/v1/search", files={"picture": photo}, data={"request": json.dumps({"run": run, "stage": "cosine"})}
+            ).json()["results"]
             for run in ("tiny", "served")
         ]
         assert [one["id"] for one in found[0]] == [one["id"] for one in found[1]]
