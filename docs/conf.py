@@ -88,7 +88,7 @@ def prepare(app, what, name, found, options, lines: list[str]) -> None:
     """Turns a docstring into reStructuredText; indented paragraphs before its sections are code."""
     out, before, code, sections = [], "", False, False
     for line in lines:
-        sections = sections or re.match(r"\w+:$", line) is not None
+        sections = sections or re.match(r"(?:Args|Attributes|Returns|Yields|Raises):$", line) is not None
         code = line.startswith("    ") and not sections and (code or not before) or (code and not line)
         if code and not before and line:
             out += [".. code-block:: none", ""]

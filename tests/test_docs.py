@@ -5,28 +5,24 @@ the package finds it, one of tests is run by pytest. "# in <path>" adds to a mod
 section run with `config`, a small config.
 """
 
+import ast
 import importlib
 import pathlib
 import re
 import shlex
 import sys
-import textwrap
 
 import pytest
 
 import tiny
+from fenced import blocks
 from repository import ROOT, committed_files
 from retrieval_jax import __main__ as door
 from retrieval_jax.errors import InputError
+from retrieval_jax.scoring import metrics
 
 PAGES = sorted(file.relative_to(ROOT).as_posix() for file in committed_files(".md"))
 EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-
-
-def blocks(text: str, language: str = "python") -> list[str]:
-    """Returns the fenced code blocks of a Markdown text in a language, in order."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(block) for _, block in found]
 
 
 def sections(text: str) -> dict[str, str]:
@@ -218,6 +214,41 @@ def test_settings_named_in_the_documentation_exist():
                 if key.endswith("kwargs"):
                     break
     assert not missing, missing
+
+
+def texts_of(source: str) -> list[str]:
+    """Returns the texts in a Python file, with NUL where an f-string puts a value."""
+
+    def text(node) -> str:
+        if isinstance(node, ast.JoinedStr):
+            return "".join(text(part) for part in node.values)
+        return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "\0"
+
+    return [text(node) for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.JoinedStr, ast.Constant))]
+
+
+def test_messages_of_the_page_of_troubleshooting_are_in_the_source():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    source = [
+        text
+        for file in committed_files(".py")
+        if file.is_relative_to(ROOT / "retrieval_jax")
+        for text in texts_of(file.read_text(encoding="utf-8"))
+    ]
+    messages, missing = re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE), []
+    assert len(messages) > 40
+    for message in messages:
+        parts = [re.escape(part) for part in message.split("...") if part.strip()]
+        assert sum(map(len, parts)) > 20, f"{message!r} could be any message"
+        if not any(re.search(".*?".join(parts), text, re.DOTALL) for text in source):
+            missing.append(message)
+    assert not missing, f"no such message any more; correct docs/troubleshooting.md: {missing}"
+
+
+def test_the_glossary_explains_every_score():
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    missing = [name for name in metrics.NAMES if not re.search(rf"\b{name}\b(?!@)", page)]
+    assert not missing, f"docs/glossary.md does not explain {missing}"
 
 
 def test_every_page_is_in_the_index():

@@ -110,6 +110,17 @@ def test_milvus_is_not_installed_beside_faiss_for_gpus(checkout):
     assert installs(checkout) == ["requirements-gpu.txt", "requirements-dev.txt"]
 
 
+def test_docs_are_built_in_the_same_environment(checkout):
+    add_python(checkout)
+    (checkout / "requirements-docs.txt").write_text("sphinx\n")
+    start(checkout)
+    lines = start(checkout, "docs.sh", "--dry-run", "-E").stdout.splitlines()
+    assert lines[0].split() == ["./launch/setup.sh", "requirements.txt", "requirements-docs.txt"]
+    assert "--fail-on-warning" in lines[1] and lines[1].split()[-3:] == ["-E", ".", "build/docs"]
+    done = start(checkout, "setup.sh", "--dry-run", "requirements.txt", "requirements-docs.txt")
+    assert done.stdout == f"install {checkout}/requirements-docs.txt\n", done.stderr
+
+
 def test_local_stays_in_the_folder_it_was_called_from(checkout):
     add_python(checkout)
     assert f"IN / WITH {checkout}\n" in start(checkout).stdout
