@@ -20,6 +20,7 @@ from repository import ROOT, committed_files
 from retrieval_jax import __main__ as door
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import metrics
+from retrieval_jax.settings import base
 
 PAGES = sorted(file.relative_to(ROOT).as_posix() for file in committed_files(".md"))
 EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -200,7 +201,7 @@ def test_commands_are_seen():
 
 def test_settings_named_in_the_documentation_exist():
     """Every config.<block>.<key> in a page is a setting, or an argument of an open block of keyword arguments."""
-    config, missing = tiny.tiny_config(), []
+    config, missing = base.defaults(), []
     for page in PAGES:
         for name in re.findall(r"\bconfig\.([a-z_]+(?:\.[a-z_]+)+)", (ROOT / page).read_text(encoding="utf-8")):
             block = config

@@ -120,7 +120,7 @@ def test_a_table_of_open_metric_learning_becomes_a_catalogue(tmp_path, monkeypat
     exec(PAGES["docs/from_pytorch.md"][0], given)
     catalog = loading.load(given["config"].data)
     assert len(catalog.train) == 6 and len(catalog.query) == 2 and len(catalog.gallery) == 4
-    assert catalog.truth.num_relevant().tolist() == [1, 1], "not the query itself, which is in the gallery too"
+    assert catalog.truth.num_relevant.tolist() == [1, 1], "not the query itself, which is in the gallery too"
 
 
 def test_blocks_that_do_not_run_exist_and_say_which_test_runs_the_same():
