@@ -36,6 +36,8 @@ napoleon_use_ivar = True  # attributes of a class in its own description
 
 logging.getLogger("faiss").setLevel(logging.WARNING)  # what it loads is of no interest here
 
+highlight_language = "none"  # of code blocks that name no language: commands and drawings
+
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_copy_source = False
