@@ -231,12 +231,12 @@ def texts_of(source: str) -> list[str]:
 def test_messages_of_the_page_of_troubleshooting_are_in_the_source():
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     files = [file for file in committed_files(".py") if file.is_relative_to(ROOT / "retrieval_jax")]
-    source = {text for file in files for text in texts_of(file.read_text(encoding="utf-8")) if len(text) > 20}
+    source = {text for file in files for text in texts_of(file.read_text(encoding="utf-8")) if len(text) > 15}
     messages, missing = re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE), []
     assert len(messages) > 40
     for message in messages:
         parts = [part for part in message.split("...") if part.strip()]
-        assert sum(map(len, parts)) > 20, f"{message!r} could be any message"
+        assert sum(map(len, parts)) > 15, f"{message!r} could be any message"
         in_order = re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
         if not any(max(parts, key=len) in text and in_order.search(text) for text in source):
             missing.append(message)
