@@ -19,9 +19,11 @@ from fenced import blocks
 from repository import ROOT, committed_files
 from retrieval_jax import embed, export
 from retrieval_jax.data import loading
+from retrieval_jax.index.attribute import conditions
 from retrieval_jax.models import pretrained
 from retrieval_jax.models.backbones import efficientnet
 from retrieval_jax.settings import base, tasks
+from retrieval_jax.sweeps import ranges
 from retrieval_jax.workdir import checks
 
 ONNX = "needs onnxruntime and an export of minutes; tests/test_export.py runs the same"
@@ -121,6 +123,16 @@ def test_a_table_of_open_metric_learning_becomes_a_catalogue(tmp_path, monkeypat
     catalog = loading.load(given["config"].data)
     assert len(catalog.train) == 6 and len(catalog.query) == 2 and len(catalog.gallery) == 4
     assert catalog.truth.num_relevant.tolist() == [1, 1], "not the query itself, which is in the gallery too"
+
+
+def test_ranges_and_conditions_of_pages_are_read(tmp_path):
+    texts = [file.read_text(encoding="utf-8") for file in committed_files(".md")]
+    found = [block for text in texts for block in blocks(text, "toml")]
+    for block in found:
+        (tmp_path / "ranges.toml").write_text(block, encoding="utf-8")
+        assert len(ranges.read(tmp_path / "ranges.toml").lines) > 1
+    clauses = [block for text in texts for block in blocks(text, "json")]
+    assert all(conditions.parse(block) != conditions.parse(None) for block in clauses) and found and clauses
 
 
 def test_blocks_that_do_not_run_exist_and_say_which_test_runs_the_same():
