@@ -47,7 +47,6 @@ def test_docstrings_become_what_they_look_like(docstring, rst):
     assert "\n".join(lines) == rst
 
 
-@pytest.mark.long
 def test_the_site_builds_without_warnings_and_needs_no_network(tmp_path):
     if importlib.util.find_spec("sphinx") is None:
         pytest.skip("Sphinx is not installed: pip install -r requirements-docs.txt")
