@@ -285,7 +285,7 @@ class Model:
 
         Args:
           program: name of the program: "embed", and others where the model has them (`programs`).
-          inputs: list of pictures as for `embed`, or of texts for a program that reads nothing else; or {column: values}
+          inputs: list of pictures as for `embed`, or of texts for a program that reads them alone; or {column: values}
             for the columns in `about["inputs"]`: pictures; per row a list of pictures, as many or fewer than the column
             has; texts, for the columns in `about["texts"]`; `Ragged` or per row a list of ids; or an array [n, ...].
 

@@ -62,12 +62,10 @@ def test_an_exported_model_embeds_its_gallery_once_and_is_served_beside_its_run(
     export.run(finished, tmp_path / "served")
     served = runs.Runs([finished, tmp_path / "served"], watched=0)
     with TestClient(app.make(served), raise_server_exceptions=False) as made:
-        found = [
-            made.post(
-                "/v1/search", files={"picture": photo}, data={"request": json.dumps({"run": run, "stage": "cosine"})}
-            ).json()["results"]
-            for run in ("tiny", "served")
-        ]
+        found = []
+        for run in ("tiny", "served"):
+            data = {"request": json.dumps({"run": run, "stage": "cosine"})}
+            found.append(made.post("/v1/search", files={"picture": photo}, data=data).json()["results"])
         assert [one["id"] for one in found[0]] == [one["id"] for one in found[1]]
         assert np.allclose([one["score"] for one in found[0]], [one["score"] for one in found[1]], atol=1e-4)
         _, exported = made.get("/v1/runs").json()
