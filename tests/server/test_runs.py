@@ -4,12 +4,13 @@ import json
 import shutil
 import threading
 
+import ml_collections
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from retrieval_jax import __main__ as door
-from retrieval_jax import export, serve
+from retrieval_jax import export, serve, workdir
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, l2, new_queries, whitening
@@ -58,8 +59,10 @@ def test_a_new_gallery_is_picked_up_while_requests_are_answered(copied):
 
 
 @pytest.mark.long
-def test_an_exported_model_embeds_its_gallery_once_and_is_served_beside_its_run(finished, photo, tmp_path):
-    export.run(finished, tmp_path / "served")
+def test_an_exported_model_embeds_its_gallery_once_and_is_served_beside_its_run(finished, copied, photo, tmp_path):
+    config = ml_collections.ConfigDict(json.loads((copied / "config.json").read_text()))
+    workdir.record(config, copied, "search", seconds=1.0, cpu_seconds=1.0)
+    export.run(copied, tmp_path / "served")
     served = runs.Runs([finished, tmp_path / "served"], watched=0)
     with TestClient(app.make(served), raise_server_exceptions=False) as made:
         found = []
