@@ -1,13 +1,29 @@
-"""Marks the notebooks that train as `long`; pytest executes the others with all tests."""
+"""How the tests execute the notebooks: those that train twice, or serve, are `long`; BLAS has one thread."""
+
+import os
 
 import pytest
 
 LONG = ("text_and_edits.ipynb", "your_catalogue.ipynb")
+# Threads of BLAS wait busily for each other: where other tests have the cores, seven times the processor time.
+SETTINGS = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
 def pytest_collection_modifyitems(items):
-    """Marks them, once they are collected."""
+    """Marks the long ones, once they are collected."""
     for item in items:
         if item.path.name in LONG:
             item.add_marker(pytest.mark.long)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Sets the environment that a notebook's kernel inherits."""
+    before = dict(os.environ)
+    os.environ.update(SETTINGS)
+    try:
+        return (yield)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
