@@ -76,7 +76,8 @@ def test_on_colab_the_package_is_installed_beside_the_jax_that_is_there(tmp_path
     (clone / "configs" / "quickstart.py").write_text("")
     installed = [("jax", "0.11.1"), ("jaxlib", "0.11.1"), ("jax-cuda12-plugin", "0.11.1"), ("numpy", "2.2.0")]
     (command,), names = first_cell(monkeypatch, tmp_path, installed)
-    assert names["root"] == clone and command[1:4] == ["-m", "pip", "install"] and f"--editable={clone}" in command
+    assert names["root"] == clone and command[1:4] == ["-m", "pip", "install"]
+    assert f"--requirement={clone / 'requirements.txt'}" in command
     constraints = next(word for word in command if word.startswith("--constraint=")).partition("=")[2]
     with open(constraints) as file:
         assert file.read().split() == ["jax==0.11.1", "jaxlib==0.11.1", "jax-cuda12-plugin==0.11.1"]
