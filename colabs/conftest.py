@@ -5,8 +5,9 @@ import os
 import pytest
 
 LONG = ("text_and_edits.ipynb", "your_catalogue.ipynb")
-# Threads of BLAS wait busily for each other: where other tests have the cores, seven times the processor time.
-SETTINGS = {"OPENBLAS_NUM_THREADS": "1"}
+# Threads of BLAS wait busily for each other: where other tests have the cores, seven times the processor time. Level 0
+# spends much less in the compiler, for trainings of a few steps.
+SETTINGS = {"OPENBLAS_NUM_THREADS": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
