@@ -6,7 +6,7 @@ import pytest
 
 LONG = ("text_and_edits.ipynb", "your_catalogue.ipynb")
 # Threads of BLAS wait busily for each other: where other tests have the cores, seven times the processor time. Level 0
-# spends much less in the compiler, for trainings of a few steps.
+# is half the work of the compiler, as in tests/conftest.py, which is not read where only notebooks are executed.
 SETTINGS = {"OPENBLAS_NUM_THREADS": "1", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
