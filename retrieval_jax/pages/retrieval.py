@@ -320,7 +320,8 @@ def map_section(catalog, vectors: np.ndarray, where: np.ndarray, name: str, pict
         f"{listed} on the plane of largest variance (PCA of {len(vectors):,}), which has {share:.0%} of it: neighbours "
         f"here need not be neighbours there. {hint}"
     )
-    parts = [reading(text), charts.picture_map("Map of the gallery", points[shown], entries, groups, text)]
+    labels = ("first principal component", "second principal component")
+    parts = [reading(text), charts.picture_map("Map of the gallery", points[shown], entries, groups, text, labels)]
     if (laid := maps.umap(vectors)) is not None:
         text = (
             f"{listed}, laid out so that neighbours stay neighbours (UMAP of {len(vectors):,}); distances between "
