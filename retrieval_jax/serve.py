@@ -14,12 +14,14 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 
     start("serve")
 
+import contextlib
 import datetime
 import pathlib
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import opening
 from retrieval_jax.server import app, guard, listening, runs
+from retrieval_jax.workdir import stopping
 
 SHORTEST_TOKEN = 16
 
@@ -47,7 +49,9 @@ def main(given) -> None:
     name = f"[{given.host}]" if ":" in given.host else given.host
     print(f"serve: http://{name}:{listener.getsockname()[1]}/", flush=True)
     service = app.make(served, token=token, hosts=guard.LOCAL if local else (), log=_log)
-    listening.server(service).run(sockets=[listener])
+    with contextlib.suppress(stopping.Stopped, KeyboardInterrupt):  # raised again after running requests have ended
+        listening.server(service).run(sockets=[listener])
+    print("serve: stopped", flush=True)
 
 
 def _log(event: dict) -> None:
