@@ -106,7 +106,10 @@ class Ids(Sequence):
         if isinstance(key, slice):
             return [self[row] for row in range(*key.indices(len(self)))]
         if isinstance(key, np.ndarray) and key.ndim:
-            return [self[int(row)] for row in key]
+            rows = np.asarray(key, np.int64)
+            if len(rows) and not -len(self) <= rows.min() <= rows.max() < len(self):
+                raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} ids")
+            return list(self.take(np.where(rows < 0, rows + len(self), rows)))
         row = int(key)
         if not -len(self) <= row < len(self):
             raise IndexError(row)

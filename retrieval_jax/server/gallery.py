@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 import threading
@@ -22,9 +23,11 @@ from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.index import attribute, lexical
-from retrieval_jax.server import networks, stages
+from retrieval_jax.server import counting, networks, stages
 from retrieval_jax.server.stages import Stage
 from retrieval_jax.workdir import sides
+
+KEPT = 64  # conditions whose matches and counts are remembered
 
 
 @dataclasses.dataclass(eq=False)
@@ -53,6 +56,9 @@ class Gallery:
 
     def __post_init__(self):
         self._lock, self._indexes = threading.RLock(), {}
+        table = self.table  # and not self, which would then be freed later than its last request
+        self._matching = functools.lru_cache(KEPT)(lambda given: table.matching(given, 0))
+        self._counted = functools.lru_cache(KEPT)(functools.partial(counting.count, table))
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -66,6 +72,19 @@ class Gallery:
         """Returns the row of a listing; raises KeyError for one that is not in the gallery."""
         return self.row_of[listing]
 
+    @functools.cached_property
+    def values(self) -> dict[str, list[str]]:
+        """{field: names of its values}."""
+        return self.table.values()
+
+    def matching(self, given: attribute.Conditions):
+        """Returns the bitmap of the rows that meet the required and excluded conditions; not to be changed."""
+        return self._matching(dataclasses.replace(given, preferred=()))
+
+    def counted(self, given: attribute.Conditions, top: int) -> counting.Counted:
+        """Returns the counts of the values among the matches; see `counting.count`."""
+        return self._counted(dataclasses.replace(given, preferred=()), top)
+
     def title(self, row: int) -> str:
         """Returns the title of a listing, "" without one."""
         return "" if self.split.titles is None else str(self.split.titles[int(self.rows[row])])
@@ -73,6 +92,7 @@ class Gallery:
     def attributes(self, rows: Sequence[int]) -> list[dict[str, list[dict]]]:
         """Returns {field: its values, {"value", "probability"}} of listings [n]; a number is a single value."""
         table, found = self.table, {}
+        numbers = [(name, column.array) for name, column in zip(table.numbers, table.columns, strict=True)]
         for row, values, chances in table.values_of(np.unique(np.asarray(rows, np.int64))):
             out: dict[str, list[dict]] = {}
             known = [1.0] * len(values) if chances is None else chances.tolist()
@@ -80,10 +100,9 @@ class Gallery:
             fields = table.field_of[values].tolist()
             for value, field, chance in zip(values.tolist(), fields, known, strict=True):
                 if value not in above:
-                    one = {"value": table.names[value], "probability": float(chance)}
-                    out.setdefault(table.fields[field], []).append(one)
-            for number, field in enumerate(table.numbers):
-                if not np.isnan(value := float(table.columns[number].array[row, 0])):
+                    out.setdefault(table.fields[field], []).append({"value": table.names[value], "probability": chance})
+            for field, column in numbers:
+                if not math.isnan(value := float(column[row, 0])):
                     out[field] = [{"value": round(value, 6), "probability": 1.0}]
             found[row] = out
         return [found[int(row)] for row in rows]
@@ -101,7 +120,10 @@ class Gallery:
             key = id(stage.whitening)
             if key not in self._indexes:
                 vectors = Embeddings(self.embeddings.ids, stage.vectors(self.embeddings, "gallery"))
-                self._indexes[key] = vectors, attribute.Index(vectors, fields=self.table)
+                index = attribute.Index(vectors, fields=self.table)
+                if len(self):
+                    index.find(vectors.vectors[:1], 1)  # the first search encodes the gallery, which takes a while
+                self._indexes[key] = vectors, index
             return self._indexes[key]
 
     @property
