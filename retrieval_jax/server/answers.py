@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import urllib.parse
 from collections.abc import Sequence
+
+import numpy as np
 
 from retrieval_jax.index import attribute
 from retrieval_jax.server import networks, searching
@@ -15,7 +18,12 @@ from retrieval_jax.server.runs import Loaded, Run
 def _address(run: str, version: Loaded, listing: str) -> str:
     if not version.gallery.has_pictures:
         return ""
-    return f"/v1/pictures/{urllib.parse.quote(listing, safe='')}?run={urllib.parse.quote(run, safe='')}"
+    return f"/v1/pictures/{_quoted(listing)}?run={_quoted(run)}"
+
+
+@functools.lru_cache(1 << 16)
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
 
 
 def served(run: Run) -> Served:
@@ -58,9 +66,10 @@ def listing(run: str, version: Loaded, row: int) -> Listing:
 
 def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[dict]:
     """Returns results with their reasons, best first, in the form of `messages.Result`; its checks take longer."""
-    out, names = [], ("similarity", "weight", "share")
+    out, keys = [], ("similarity", "weight", "share")
     gallery, rows = version.gallery, [hit.row for hit in hits]
-    for hit, attributes in zip(hits, gallery.attributes(rows), strict=True):
+    ids = gallery.embeddings.ids[np.array(rows, np.int64)]
+    for hit, name, attributes in zip(hits, ids, gallery.attributes(rows), strict=True):
         reasons = [
             {
                 "kind": reason.kind,
@@ -71,8 +80,7 @@ def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[di
             }
             for reason in hit.reasons
         ]
-        parts = {name: dict(zip(names, part, strict=True)) for name, part in hit.parts.items()}
-        name = gallery.embeddings.ids[hit.row]
+        parts = {part: dict(zip(keys, numbers, strict=True)) for part, numbers in hit.parts.items()}
         result = {
             "id": name,
             "place": hit.place,
