@@ -240,7 +240,7 @@ def _answer(gallery: Gallery, stage: Stage, query: _Asked, found, by_words) -> A
         scored_by = NOTHING
     page = slice(query.offset, query.offset + query.k)
     if query.left_out:
-        kept = ~np.isin(rows, query.left_out)
+        kept = (rows[:, None] != np.array(query.left_out)).all(1)
         rows, relaxed, scores = rows[kept], relaxed[kept], None if scores is None else scores[kept]
     rows, relaxed, scores = rows[page], relaxed[page], None if scores is None else scores[page]
     parts = _parts(gallery, stage, query, rows, scored_by, fused)
@@ -306,21 +306,20 @@ def _parts(gallery: Gallery, stage: Stage, query: _Asked, rows, scored_by: str, 
     if scored_by == BM25:
         return [{"words": (1.0, 1.0, 1.0)} for _ in rows]
     vectors = np.asarray(gallery.vectors(stage).vectors[rows], np.float32)
-    similar = {name: (vectors @ vector, weight) for name, vector, weight in query.parts}
-    out = []
-    for place, row in enumerate(rows.tolist()):
-        given = {name: (float(found[place]), weight) for name, (found, weight) in similar.items()}
-        if scored_by == FUSION:  # what the vectors gave is divided among their parts
-            by_vectors, by_words = fused[row]
-            whole = sum(abs(value * weight) for value, weight in given.values()) or 1.0
-            gave = {name: by_vectors * abs(value * weight) / whole for name, (value, weight) in given.items()}
-            gave["words"] = query.weight * by_words
-            given["words"] = (by_words, query.weight)
-        else:
-            gave = {name: abs(value * weight) for name, (value, weight) in given.items()}
-        total = sum(gave.values())
-        out.append({name: (*given[name], gave[name] / total if total else 0.0) for name in given})
-    return out
+    names, weights = [name for name, _, _ in query.parts], np.array([weight for _, _, weight in query.parts])
+    similar = np.stack([vectors @ vector for _, vector, _ in query.parts], 1).astype(np.float64)
+    gave = np.abs(similar * weights)
+    if scored_by == FUSION:  # what the vectors gave is divided among their parts
+        by_vectors, by_words = np.array([fused[row] for row in rows.tolist()]).reshape(-1, 2).T
+        gave *= (by_vectors / np.where(gave.sum(1) > 0, gave.sum(1), 1.0))[:, None]
+        names, weights = [*names, "words"], np.append(weights, query.weight)
+        gave, similar = np.c_[gave, query.weight * by_words], np.c_[similar, by_words]
+    total = gave.sum(1, keepdims=True)
+    shares = gave / np.where(total > 0, total, 1.0)
+    return [
+        dict(zip(names, zip(values, weights.tolist(), given, strict=True), strict=True))
+        for values, given in zip(similar.tolist(), shares.tolist(), strict=True)
+    ]
 
 
 def _note(query: _Asked, matches: int, count: int, relaxed: np.ndarray) -> str:
