@@ -10,6 +10,9 @@ _OURS = "" if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(pr
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _OURS)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
+# Compiling takes longer than what tests run, by far: half of the compiler's work is left out, here and in every child.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
