@@ -100,9 +100,14 @@ async def search(request: Request) -> tuple[Search, bytes]:
 
 
 def is_brief(given: Search) -> bool:
-    """Returns whether words and conditions are so few that reading them takes no thread of its own."""
+    """Returns whether words and conditions are so few that reading them needs no thread of its own.
+
+    Conditions among the words are looked up among all values, of which there may be many.
+    """
+    if len(given.words) > 200 or set("-:\u2212\u2013") & set(given.words):
+        return False
     clauses = [*given.conditions.required, *given.conditions.preferred, *given.conditions.excluded]
-    return len(given.words) <= 200 and len(clauses) + sum(len(clause.values or ()) for clause in clauses) <= 50
+    return len(clauses) + sum(len(clause.values or ()) for clause in clauses) <= 50
 
 
 def conditions(version: Loaded, given: Conditions) -> attribute.Conditions:

@@ -37,11 +37,9 @@ def count(table: attribute.Table, given: attribute.Conditions, top: int) -> Coun
 
     def without(field: str):
         others = tuple(clause for clause in given.required if clause.field != field)
-        return (
-            matching
-            if others == given.required
-            else table.matching(attribute.Conditions(others, (), given.excluded), 0)
-        )
+        if others == given.required:
+            return matching
+        return table.matching(attribute.Conditions(others, (), given.excluded), 0)
 
     matching = table.matching(given, 0)
     own = {clause.field for clause in given.required}

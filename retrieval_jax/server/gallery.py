@@ -216,7 +216,9 @@ def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gall
     served, note = stages.of_run(folder, config)
     table = attribute.build(fields, len(embeddings))
     settings = (config.get("search") or {}).get("lexical") or {}
-    return Gallery(embeddings, split, rows, table, served, note, dict(settings))
+    loaded = Gallery(embeddings, split, rows, table, served, note, dict(settings))
+    loaded.row_of, loaded.values  # noqa: B018 (before the first request)
+    return loaded
 
 
 def _address(settings: object) -> str:

@@ -109,9 +109,9 @@ class Scan:
             if np.isnan(known).any():
                 known = self.engine.lengths[chosen] = exact.lengths_of(vectors, self.engine.ids, "gallery", some)
             with exact.one_thread(len(block) * vectors.size < FEW_PRODUCTS):
-                if ((known > 1e-15) & (known < 1e15)).all():
+                if ((known == 0) | (known > 1e-15) & (known < 1e15)).all():  # no product overflows
                     cosines = units @ vectors.T
-                    cosines *= (1 / known).astype(np.float32)
+                    cosines *= np.divide(1, known, out=np.zeros_like(known), where=known > 0).astype(np.float32)
                 else:
                     cosines = units @ exact.unit(vectors, known).T
             if len(own):
