@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TypeVar
 
 import fastapi
@@ -18,6 +19,7 @@ from retrieval_jax.server.messages import Conditions, Judgement, Search
 from retrieval_jax.server.runs import Loaded
 
 Message = TypeVar("Message", bound=pydantic.BaseModel)
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a malformed upload gets a sentence, and no log lines
 
 
 def described(message: type[pydantic.BaseModel], upload: bool = False) -> dict:
