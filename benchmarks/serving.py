@@ -89,7 +89,7 @@ def body(kind: str, rng: np.random.Generator, count: int, k: int) -> dict:
 
 
 async def ask(session, port: int, kind: str, rng: np.random.Generator, given) -> None:
-    """Asks once, and checks the answer."""
+    """Sends one request, and checks the answer."""
     wanted = body(kind, rng, given.listings, given.k)
     async with session.post(f"http://127.0.0.1:{port}/v1/search", json=wanted) as answer:
         data = await answer.json()
@@ -97,7 +97,7 @@ async def ask(session, port: int, kind: str, rng: np.random.Generator, given) ->
 
 
 async def ask_gradio(session, port: int, kind: str, rng: np.random.Generator, given) -> None:
-    """Asks a Gradio app once, and checks the answer."""
+    """Sends one request to a Gradio app, and checks the answer."""
     data = {"data": [f"listing-{rng.integers(given.listings):07d}", given.k]}
     address = f"http://127.0.0.1:{port}/gradio_api"
     if kind == "direct":
