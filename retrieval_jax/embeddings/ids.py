@@ -94,7 +94,7 @@ class Ids(Sequence):
           rows: int [m].
         """
         rows = np.asarray(rows, np.int64)
-        lengths = np.diff(self.offsets)[rows]
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         data = self.data[np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])]
         return Ids(data, offsets, None if self._about is None else self._about.take(rows))

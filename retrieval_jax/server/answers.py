@@ -6,8 +6,6 @@ import functools
 import urllib.parse
 from collections.abc import Sequence
 
-import numpy as np
-
 from retrieval_jax.index import attribute
 from retrieval_jax.server import networks, searching
 from retrieval_jax.server.gallery import Gallery
@@ -58,7 +56,7 @@ def served(run: Run) -> Served:
 
 def listing(run: str, version: Loaded, row: int) -> Listing:
     """Returns a listing, given its row of the gallery."""
-    gallery, name = version.gallery, version.gallery.embeddings.ids[row]
+    gallery, name = version.gallery, version.gallery.names[row]
     (attributes,) = gallery.attributes([row])
     address = _address(run, version, name)
     return Listing(id=name, run=run, title=gallery.title(row), attributes=attributes, picture=address)
@@ -68,8 +66,7 @@ def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[di
     """Returns results with their reasons, best first, in the form of `messages.Result`; its checks take longer."""
     out, keys = [], ("similarity", "weight", "share")
     gallery, rows = version.gallery, [hit.row for hit in hits]
-    ids = gallery.embeddings.ids[np.array(rows, np.int64)]
-    for hit, name, attributes in zip(hits, ids, gallery.attributes(rows), strict=True):
+    for hit, attributes in zip(hits, gallery.attributes(rows), strict=True):
         reasons = [
             {
                 "kind": reason.kind,
@@ -81,6 +78,7 @@ def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[di
             for reason in hit.reasons
         ]
         parts = {part: dict(zip(keys, numbers, strict=True)) for part, numbers in hit.parts.items()}
+        name = gallery.names[hit.row]
         result = {
             "id": name,
             "place": hit.place,

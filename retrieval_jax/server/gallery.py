@@ -64,9 +64,14 @@ class Gallery:
         return len(self.embeddings)
 
     @functools.cached_property
+    def names(self) -> list[str]:
+        """The ids of the embeddings, each of them a text already."""
+        return list(self.embeddings.ids)
+
+    @functools.cached_property
     def row_of(self) -> dict[str, int]:
         """{id: row of the embeddings}."""
-        return {name: row for row, name in enumerate(self.embeddings.ids)}
+        return {name: row for row, name in enumerate(self.names)}
 
     def row(self, listing: str) -> int:
         """Returns the row of a listing; raises KeyError for one that is not in the gallery."""
@@ -91,20 +96,25 @@ class Gallery:
 
     def attributes(self, rows: Sequence[int]) -> list[dict[str, list[dict]]]:
         """Returns {field: its values, {"value", "probability"}} of listings [n]; a number is a single value."""
-        table, found = self.table, {}
-        numbers = [(name, column.array) for name, column in zip(table.numbers, table.columns, strict=True)]
-        for row, values, chances in table.values_of(np.unique(np.asarray(rows, np.int64))):
-            out: dict[str, list[dict]] = {}
-            known = [1.0] * len(values) if chances is None else chances.tolist()
-            above = set(table.parent[values].tolist())  # a parent says less than its child
-            fields = table.field_of[values].tolist()
-            for value, field, chance in zip(values.tolist(), fields, known, strict=True):
-                if value not in above:
-                    out.setdefault(table.fields[field], []).append({"value": table.names[value], "probability": chance})
-            for field, column in numbers:
-                if not math.isnan(value := float(column[row, 0])):
-                    out[field] = [{"value": round(value, 6), "probability": 1.0}]
+        table, asked = self.table, np.unique(np.asarray(rows, np.int64))
+        has = list(table.values_of(asked))
+        every = np.concatenate([values for _, values, _ in has] or [np.zeros(0, np.int64)])
+        names, fields = [table.names[value] for value in every.tolist()], table.field_of[every].tolist()
+        values, parents = every.tolist(), table.parent[every].tolist()
+        found, end = {}, 0
+        for row, mine, chances in has:
+            start, end = end, end + len(mine)
+            known = [1.0] * len(mine) if chances is None else chances.tolist()
+            above, out = set(parents[start:end]), {}  # a parent says less than its child
+            for at, chance in zip(range(start, end), known, strict=True):
+                if values[at] not in above:
+                    one = {"value": names[at], "probability": chance}
+                    out.setdefault(table.fields[fields[at]], []).append(one)
             found[row] = out
+        for field, column in zip(table.numbers, table.columns, strict=True):
+            for row, value in zip(asked.tolist(), column.array[asked, 0].tolist(), strict=True):
+                if not math.isnan(value):
+                    found[row][field] = [{"value": round(value, 6), "probability": 1.0}]
         return [found[int(row)] for row in rows]
 
     def vectors(self, stage: Stage) -> Embeddings:
