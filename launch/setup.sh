@@ -75,7 +75,8 @@ if command -v flock >/dev/null; then
   flock 9
 fi
 other="$(cut -d' ' -f2 "$installed" 2>/dev/null | grep -vxF -e "$1" -e requirements-milvus.txt -e requirements-dev.txt \
-  -e requirements-gcs.txt -e requirements-s3.txt -e requirements-clusters.txt || true)"
+  -e requirements-docs.txt -e requirements-gcs.txt -e requirements-s3.txt -e requirements-clusters.txt \
+  -e requirements-onnx.txt -e requirements-tracking.txt -e requirements-maps.txt || true)"
 if [[ -n $dry ]]; then
   [[ -z $other && ! -e $unfinished && -e .venv ]] || echo "make $PWD/.venv"
   for file in "$@"; do is_installed "$file" || echo "install $PWD/$file"; done

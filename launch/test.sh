@@ -21,9 +21,9 @@ if (($# == 0)); then
   set -- -n "$((cores < 2 ? 1 : cores > 4 ? 4 : cores))" --dist loadfile
 fi
 if [[ $dry ]]; then
-  printf '%q ' ./launch/setup.sh "${files[@]}" requirements-dev.txt && echo
+  printf '%q ' ./launch/setup.sh "${files[@]}" requirements-docs.txt requirements-dev.txt && echo
   printf '%q ' .venv/bin/python -m pytest "$@" && echo
   exit 0
 fi
-./launch/setup.sh "${files[@]}" requirements-dev.txt
+./launch/setup.sh "${files[@]}" requirements-docs.txt requirements-dev.txt
 exec .venv/bin/python -m pytest "$@"

@@ -1,3 +1,3 @@
 """Product retrieval in JAX: from weak labels in titles to a scored visual search."""
 
-__version__ = "0.2.0"
+__version__ = "0.4.0.dev0"

@@ -5,28 +5,25 @@ the package finds it, one of tests is run by pytest. "# in <path>" adds to a mod
 section run with `config`, a small config.
 """
 
+import ast
 import importlib
 import pathlib
 import re
 import shlex
 import sys
-import textwrap
 
 import pytest
 
 import tiny
+from fenced import blocks
 from repository import ROOT, committed_files
 from retrieval_jax import __main__ as door
 from retrieval_jax.errors import InputError
+from retrieval_jax.scoring import metrics
+from retrieval_jax.settings import base
 
 PAGES = sorted(file.relative_to(ROOT).as_posix() for file in committed_files(".md"))
 EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-
-
-def blocks(text: str, language: str = "python") -> list[str]:
-    """Returns the fenced code blocks of a Markdown text in a language, in order."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(block) for _, block in found]
 
 
 def sections(text: str) -> dict[str, str]:
@@ -204,7 +201,7 @@ def test_commands_are_seen():
 
 def test_settings_named_in_the_documentation_exist():
     """Every config.<block>.<key> in a page is a setting, or an argument of an open block of keyword arguments."""
-    config, missing = tiny.tiny_config(), []
+    config, missing = base.defaults(), []
     for page in PAGES:
         for name in re.findall(r"\bconfig\.([a-z_]+(?:\.[a-z_]+)+)", (ROOT / page).read_text(encoding="utf-8")):
             block = config
@@ -218,6 +215,38 @@ def test_settings_named_in_the_documentation_exist():
                 if key.endswith("kwargs"):
                     break
     assert not missing, missing
+
+
+def texts_of(source: str) -> list[str]:
+    """Returns the texts in a Python file, with NUL where an f-string puts a value."""
+
+    def text(node) -> str:
+        if isinstance(node, ast.JoinedStr):
+            return "".join(text(part) for part in node.values)
+        return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "\0"
+
+    return [text(node) for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.JoinedStr, ast.Constant))]
+
+
+def test_messages_of_the_page_of_troubleshooting_are_in_the_source():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    files = [file for file in committed_files(".py") if file.is_relative_to(ROOT / "retrieval_jax")]
+    source = {text for file in files for text in texts_of(file.read_text(encoding="utf-8")) if len(text) > 15}
+    messages, missing = re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE), []
+    assert len(messages) > 40
+    for message in messages:
+        parts = [part for part in message.split("...") if part.strip()]
+        assert sum(map(len, parts)) > 15, f"{message!r} could be any message"
+        in_order = re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
+        if not any(max(parts, key=len) in text and in_order.search(text) for text in source):
+            missing.append(message)
+    assert not missing, f"no such message any more; correct docs/troubleshooting.md: {missing}"
+
+
+def test_the_glossary_explains_every_score():
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    missing = [name for name in metrics.NAMES if not re.search(rf"\b{name}\b(?!@)", page)]
+    assert not missing, f"docs/glossary.md does not explain {missing}"
 
 
 def test_every_page_is_in_the_index():

@@ -32,7 +32,8 @@ def checkout(tmp_path):
     """A folder with the scripts, requirements of one line each, and a bin/ with the basic tools and no Python."""
     folder = tmp_path / "a checkout"
     shutil.copytree(ROOT / "launch", folder / "launch")
-    for name in ("requirements.txt", "requirements-gpu.txt", "requirements-milvus.txt", "requirements-dev.txt"):
+    for kind in ("", "-gpu", "-milvus", "-docs", "-dev"):
+        name = f"requirements{kind}.txt"
         (folder / name).write_text(f"{name}\n")
     (folder / "bin").mkdir()
     for tool in TOOLS:
@@ -96,18 +97,29 @@ def test_set_up_is_done_once_and_again_when_a_file_changed(checkout):
     assert installs(checkout) == ["requirements.txt"]
     assert start(checkout).stderr == ""
     assert "STARTED -m pytest -k hash" in start(checkout, "test.sh", "-k", "hash").stdout
-    three = ["requirements.txt", "requirements-milvus.txt", "requirements-dev.txt"]
-    assert installs(checkout) == three
+    four = ["requirements.txt", "requirements-milvus.txt", "requirements-docs.txt", "requirements-dev.txt"]
+    assert installs(checkout) == four
     (checkout / "requirements.txt").write_text("newer\n")
     start(checkout)
     start(checkout, "test.sh")
-    assert installs(checkout) == [*three, "requirements.txt"]
+    assert installs(checkout) == [*four, "requirements.txt"]
 
 
 def test_milvus_is_not_installed_beside_faiss_for_gpus(checkout):
     add_python(checkout)
     start(checkout, "test.sh", RETRIEVAL_JAX_REQUIREMENTS="requirements-gpu.txt")
-    assert installs(checkout) == ["requirements-gpu.txt", "requirements-dev.txt"]
+    assert installs(checkout) == ["requirements-gpu.txt", "requirements-docs.txt", "requirements-dev.txt"]
+
+
+def test_docs_are_built_in_the_same_environment(checkout):
+    add_python(checkout)
+    (checkout / "requirements-docs.txt").write_text("sphinx\n")
+    start(checkout)
+    lines = start(checkout, "docs.sh", "--dry-run", "-E").stdout.splitlines()
+    assert lines[0].split() == ["./launch/setup.sh", "requirements.txt", "requirements-docs.txt"]
+    assert "--fail-on-warning" in lines[1] and lines[1].split()[-3:] == ["-E", ".", "build/docs"]
+    done = start(checkout, "setup.sh", "--dry-run", "requirements.txt", "requirements-docs.txt")
+    assert done.stdout == f"install {checkout}/requirements-docs.txt\n", done.stderr
 
 
 def test_local_stays_in_the_folder_it_was_called_from(checkout):

@@ -8,9 +8,14 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.training import checkpoints
 
 
-def save(folder):
-    """Writes it into an empty folder and returns the folder; needs the fixture tiny_variant."""
-    config = tiny.tiny_config()
+def save(folder, config=None):
+    """Writes it into an empty folder and returns the folder; needs the fixture tiny_variant.
+
+    Args:
+      folder: where.
+      config: its settings; by default those of `tiny`, whose network and labels they must have.
+    """
+    config = tiny.tiny_config() if config is None else config
     workdir.write_settings(config, folder)
     task = tasks.get("multilabel").make(config.train, tiny.INFO)
     params = jax.jit(task.init)(jax.random.key(0), tiny.tiny_batch())

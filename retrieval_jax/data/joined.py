@@ -1,13 +1,15 @@
 """Joins several catalogues into one to train on; the sampling "mixed" gives each its share of a run.
 
-config.data.source = "joined"
-config.data.kwargs = {
-    "catalogs": {"shop": {"source": "eproduct", "kwargs": {"root": "data/shop"}},
-                 "market": {"source": "table", "kwargs": {...}}},
-    "search": "shop",
-}
-config.train.sampling = "mixed"
-config.train.sampling_kwargs = {"weights": (0.7, 0.3)}  # in the order of the names: market, shop
+In a config:
+
+    config.data.source = "joined"
+    config.data.kwargs = {
+        "catalogs": {"shop": {"source": "eproduct", "kwargs": {"root": "data/shop"}},
+                     "market": {"source": "table", "kwargs": {...}}},
+        "search": "shop",
+    }
+    config.train.sampling = "mixed"
+    config.train.sampling_kwargs = {"weights": (0.7, 0.3)}  # in the order of the names: market, shop
 """
 
 import dataclasses

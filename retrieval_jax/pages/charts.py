@@ -25,7 +25,7 @@ from retrieval_jax.pages.templates import render
 WIDTH, HEIGHT = 400, 240  # px
 MAX_POINTS = 240
 SHOWN_MARKS = 30  # a curve of at most this many points has a mark with a title at each
-MAP_SIDE = 400
+MAP_SIDE, AXIS = 400, 14  # px: of the map, and beside it for the names of its axes
 NAME = 24  # characters of a row's name
 # Colours of the style sheet, by the ones that stand for them while matplotlib draws.
 _COLOURS = {f"#01020{i}": f"s{i}" for i in range(6)} | {"#010210": "line", "#010211": "muted", "#010212": "bar"}
@@ -152,7 +152,14 @@ def intervals(title: str, rows: Sequence[tuple[str, float, float, float, str]], 
     return _figure(title, summary, _svg(figure, marks, names=names), [])
 
 
-def picture_map(title: str, points: np.ndarray, shown: Sequence[Mapping], groups: Sequence[str], note: str) -> Markup:
+def picture_map(
+    title: str,
+    points: np.ndarray,
+    shown: Sequence[Mapping],
+    groups: Sequence[str],
+    note: str,
+    labels: tuple[str, str] = ("", ""),
+) -> Markup:
     """Draws pictures as points of a plane; the one under the pointer is shown beside it, with its title.
 
     Args:
@@ -161,6 +168,7 @@ def picture_map(title: str, points: np.ndarray, shown: Sequence[Mapping], groups
       shown: n dicts: picture (a data URI, "" for none) and title.
       groups: n names, a colour each; those after the five most frequent share one.
       note: what is to be seen, for those who do not see it.
+      labels: of the two axes, "" for none.
 
     Returns:
       A <figure> element; "" without points.
@@ -173,21 +181,20 @@ def picture_map(title: str, points: np.ndarray, shown: Sequence[Mapping], groups
     if len(names) > 5:
         legend.append({"colour": 5, "name": "others", "last": ""})
     low, high = points.min(0), points.max(0)
-    places = 10 + (points - low) / np.where(high > low, high - low, 1) * (MAP_SIDE - 20)
+    places = 10 + AXIS + (points - low) / np.where(high > low, high - low, 1) * (MAP_SIDE - 20)
     dots = [
         {
             "x": f"{x:.1f}",
-            "y": f"{MAP_SIDE - y:.1f}",
+            "y": f"{MAP_SIDE + AXIS - y:.1f}",
             "colour": frequent.index(group) if group in frequent else 5,
             "lines": textwrap.wrap(one["title"], 20, max_lines=4, placeholder="…"),
             **one,
         }
         for (x, y), one, group in zip(places.tolist(), shown, groups, strict=True)
     ]
-    svg = render("map.html", dots=dots, side=MAP_SIDE)
-    return render(
-        "chart.html", title=title, summary=note, svg=svg, legend=legend, size=(MAP_SIDE + 150, MAP_SIDE), kind="map"
-    )
+    svg = render("map.html", dots=dots, side=MAP_SIDE, axis=AXIS, labels=labels)
+    size = (MAP_SIDE + AXIS + 150, MAP_SIDE + AXIS)
+    return render("chart.html", title=title, summary=note, svg=svg, legend=legend, size=size, kind="map")
 
 
 # ---------------------------------------------------------------------------------------------------------- the drawing

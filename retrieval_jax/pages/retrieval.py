@@ -319,5 +319,6 @@ def map_section(catalog, vectors: np.ndarray, where: np.ndarray, name: str, pict
         f"has {share:.0%} of it: neighbours here need not be neighbours there. Point at or tap a dot to see its "
         "picture." + " Colours are categories." * (len(set(groups)) > 1)
     )
-    drawn = charts.picture_map("Map of the gallery", points[shown], entries, groups, text)
+    labels = ("first principal component", "second principal component")
+    drawn = charts.picture_map("Map of the gallery", points[shown], entries, groups, text, labels)
     return [Section("Map", joined(reading(text), drawn))]

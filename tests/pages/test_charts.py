@@ -79,7 +79,8 @@ def test_intervals_are_drawn_as_wide_as_they_are():
 
 def test_a_map_shows_the_picture_and_title_of_each_dot():
     shown = [{"picture": "data:image/jpeg;base64,AAAA", "title": f"{EVIL} {i}"} for i in range(8)]
-    chart = charts.picture_map("map", np.arange(16.0).reshape(8, 2), shown, list("aabbcdef"), "eight dots")
+    places, groups = np.arange(16.0).reshape(8, 2), list("aabbcdef")
+    chart = charts.picture_map("map", places, shown, groups, "eight dots", ("across", "up"))
     tree = ElementTree.fromstring(chart)
     dots = [one for one in tree.iter("g") if one.get("class") == "dot"]
     assert [dot.findtext("title") for dot in dots] == [one["title"] for one in shown]
@@ -88,3 +89,6 @@ def test_a_map_shows_the_picture_and_title_of_each_dot():
     assert dots[-1].find("circle").get("class") == "fill-s5" and "others" in chart
     xs, ys = (np.array([float(dot.find("circle").get(name)) for dot in dots]) for name in ("cx", "cy"))
     assert np.allclose(np.diff(xs), np.diff(xs)[0], atol=0.11) and (np.diff(ys) < 0).all()
+    width, height = map(float, tree.find("svg").get("viewBox").split()[2:])
+    assert [text.text for text in tree.findall("svg/text")] == ["across", "up"]
+    assert 0 < xs.min() and xs.max() < width and 0 < ys.min() and ys.max() < height
