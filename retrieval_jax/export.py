@@ -2,11 +2,13 @@
 
     python -m retrieval_jax.export --workdir=runs/quickstart --out=served/quickstart
 
-There is a program per predict function: "embed" for config.embed.predict_fn, "attributes" where the task has it, and
-under its own name what config.search.query_from and gallery_from name. Programs take any number of rows and are lowered
-for CPU, CUDA and TPU. The result is read back and compared with the trained model on this machine before the folder
-gets its name; the difference is recorded in its config.json. The folder also gets the vocabulary and, of a run that was
-searched with this checkpoint, the whitening, the steps and the scores.
+There is a program per predict function: "embed" for config.embed.predict_fn (that of the gallery where the task has no
+such function), "attributes" where the task has it, and under its own name what config.search.query_from and
+gallery_from name, and what reads typed words. A network of text brings its tokenizer along, and one that learned into
+the space of another run's pictures brings that run's network. Programs take any number of rows and are lowered for CPU,
+CUDA and TPU. The result is read back and compared with the trained model on this machine before the folder gets its
+name; the difference is recorded in its config.json. The folder also gets the vocabulary and, of a run that was searched
+with this checkpoint, the whitening, the steps and the scores.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -15,6 +17,8 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
     start("export")
 
 import datetime
+import os
+import shutil
 
 import jax
 import numpy as np
@@ -23,12 +27,13 @@ from jax import export
 from retrieval_jax import exported, inference, pairs, paths, programs
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import info as info_lib
+from retrieval_jax.data import text
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, remote, versions
 from retrieval_jax.models import pretrained
 from retrieval_jax.models.layers import attention
-from retrieval_jax.sharing import facts, onnx_files
+from retrieval_jax.sharing import exportable, facts, folders, onnx_files
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import layout, provenance, sides
 
@@ -59,21 +64,22 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
       RuntimeError: the exported model gives other embeddings than the trained one.
     """
     workdir, out = workdirs.as_path(workdir), paths.expanded(out)
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_export(out))):
-        raise InputError(f"--out={out} exists and is not an exported model: give another folder, or delete it")
+    folders.check_replaceable(out)
     if onnx and weights == "int8":
         raise InputError("--onnx and --weights=int8: an ONNX file has the weights as they are; export twice")
     remote.pull(workdir)
-    model = inference.load(workdir, which, step)
+    trained = inference.load(workdir, which, step)
+    source = inference.learned_from(trained.config, workdir)
+    pictures = inference.load(source) if source else None
+    model = exportable.with_pictures(trained, pictures)
     config, task = model.config, model.task
     arguments, views = inference.test_arguments(config), config.embed.get("views", ())
-    embeds = {"embed": config.embed.predict_fn}
-    own = [side.predict_fn for side in sides.of(config).values() if not side.run and side.predict_fn]
-    embeds |= {name: name for name in own if name != config.embed.predict_fn}
+    embeds = exportable.programs_of(config, task)
     functions, sizes = {}, {}
     for name, predict_fn in embeds.items():
         bare = inference.named(task.predict_fns, predict_fn)
-        functions[name] = with_views(bare, views, arguments["image_size"])
+        shown = () if name == exportable.EDIT else views  # words are composed with a picture as it is
+        functions[name] = with_views(bare, shown, arguments["image_size"])
         sizes[name] = host_size(() if functions[name] is bare else views, arguments["image_size"])
     if "attributes" in task.predict_fns:
         functions["attributes"], sizes["attributes"] = task.predict_fns["attributes"], tuple(arguments["image_size"])
@@ -82,6 +88,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
     lowered_programs = {
         name: lowered(name, function, model.params, inputs[name], platforms) for name, function in functions.items()
     }
+    read_as = exportable.texts(trained.config, functions) if trained.data_info.tokens else {}
     dtype = str(config.train.get("dtype", "float32"))
     about = {
         "input": {
@@ -93,6 +100,8 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
             "note": "0 to 255; the program normalises",
         },
         "inputs": inputs,
+        "sides": {split: exportable.side_program(side, embeds, functions) for split, side in sides.of(config).items()},
+        **({"texts": read_as} if read_as else {}),
         "outputs": {
             name: {key: [None, *value.shape[1:]] for key, value in _outputs(program).items()}
             for name, program in lowered_programs.items()
@@ -107,12 +116,12 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
             "vocabulary_hash": model.data_info.vocabulary_hash,
         },
         "lowered_on": export.default_export_platform(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": _now().isoformat(timespec="seconds"),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "data": facts.of_data(workdir, config),
-        "initial_weights": _initial_weights(config),
-        "config": workdirs.plain(config),
+        "initial_weights": _initial_weights(trained.config, *([pictures.config] if pictures else [])),
+        "config": workdirs.plain(trained.config),
     }
     labels = {
         "label_names": list(model.data_info.label_names),
@@ -123,7 +132,9 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
     notes, tolerance = [], TOLERANCE.get("int8" if weights == "int8" else dtype, 0.0)
 
     def fill(folder):
-        notes[:] = facts.write(folder, workdir, model.space, config)
+        notes[:] = facts.write(folder, workdir, model.space, trained.config)
+        if read_as:
+            shutil.copyfile(workdir / text.FOLDER / text.FILE, folder / text.FILE)
         if onnx:
             about["onnx"] = {
                 name: onnx_files.convert(name, plain(function, inputs[name]), model.params, inputs[name], file)
@@ -136,8 +147,10 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
             difference = max(
                 _difference(served.run(name, given)["embedding"], model.embed(columns, predict_fn))
                 for name, predict_fn in embeds.items()
+                if name != exportable.EDIT  # with words, below
                 for given, columns in [_probes(inputs[name])]
             )
+            difference = max(difference, _words_difference(served, trained))
             if not difference <= tolerance:
                 raise RuntimeError(
                     f"the exported program differs from the trained model by {difference:.1e} of a "
@@ -183,16 +196,43 @@ def _onnx_difference(folder, served, inputs, tolerance) -> float:
     return max(differences)
 
 
-def _initial_weights(config) -> dict[str, str]:
-    """Returns what a training started from: {"name", "licence"} of public weights, {"run"}, or {}."""
-    given = config.train.model.get("pretrained") or {}
-    if given.get("name"):
-        try:
-            licence = pretrained.info(given["name"], given.get("path") or None).licence
-        except InputError:  # text networks have names of their own, and a file may be gone since
-            licence = ""
-        return {"name": given["name"], "licence": licence}
-    return {"run": str(config.train.init_from)} if config.train.get("init_from") else {}
+def _words_difference(served, trained) -> float:
+    """Returns the largest difference of typed words, alone and beside pictures; 0.0 of a network that reads none."""
+    words, found = ["red shoes", "", "-striped in navy blue, please"], [0.0]
+    if {"embed_text", "embed_query"} & set(trained.task.predict_fns):
+        found.append(_difference(served.embed_text(words), trained.embed_text(words)))
+    if "embed_edit" in trained.task.predict_fns:
+        seen = list(np.random.default_rng(0).integers(0, 256, (len(words), 40, 30, 3), dtype=np.uint8))
+        found.append(_difference(served.embed(seen, words=words), trained.embed(seen, words=words)))
+    return max(found)
+
+
+def _now() -> datetime.datetime:
+    """Returns the time, or SOURCE_DATE_EPOCH (reproducible-builds.org), with which an export gives the same bytes."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return (
+        datetime.datetime.fromtimestamp(int(given), datetime.UTC)
+        if given.isdigit()
+        else datetime.datetime.now(datetime.UTC)
+    )
+
+
+def _initial_weights(*configs) -> dict:
+    """Returns what trainings started from, {"name", "licence"} of public weights, {"run"}, or {}; more as "beside"."""
+    found = []
+    for config in configs:
+        given = config.train.model.get("pretrained") or {}
+        if given.get("name"):
+            try:
+                licence = pretrained.info(given["name"], given.get("path") or None).licence
+            except InputError:  # text networks have names of their own, and a file may be gone since
+                licence = ""
+            found.append({"name": given["name"], "licence": licence})
+        elif config.train.get("init_from"):
+            found.append({"run": str(config.train.init_from)})
+        if weights := config.train.task_kwargs.get("weights"):  # of a network of text
+            found.append({"name": str(weights), "licence": ""})
+    return {**found[0], **({"beside": found[1:]} if found[1:] else {})} if found else {}
 
 
 def specs(name, predict_fn, batch, size) -> list[dict]:
@@ -295,9 +335,10 @@ def plain(predict_fn, inputs):
 
 def _batch(file, functions):
     """Returns a batch of the training; that of pictures alone, where nothing else is read, needs no file."""
+    image = {"image": np.zeros((1, 1, 1, 3), np.uint8)}
     if file.exists() or any(function.reads != ("image",) for function in functions.values()):
-        return info_lib.zero_batch(file)
-    return {"image": np.zeros((1, 1, 1, 3), np.uint8)}
+        return {**image, **info_lib.zero_batch(file)}  # pictures are read by more than learns from them
+    return image
 
 
 def _probes(inputs):
@@ -327,10 +368,6 @@ def _difference(found, wanted) -> float:
 
 def _outputs(program):
     return jax.tree.unflatten(program.out_tree, program.out_avals)
-
-
-def _is_export(folder):
-    return (folder / "config.json").exists() and "programs" in atomic.read_json(folder / "config.json")
 
 
 def main(given) -> None:

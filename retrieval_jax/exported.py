@@ -4,6 +4,8 @@
     vectors = model.embed(["shoe.jpg", "dress.png"])      # float32 [2, D]
     model.for_search(["shoe.jpg"], "query")               # whitened as in the run's search, of length 1
     model.predict_attributes(["shoe.jpg"], top=3)         # [[("black", 0.93), ("leather", 0.81), ("running", 0.44)]]
+    model.embed_text(["red shoes"])                       # of a network that reads words
+    model.embed(["shoe.jpg"], words=["the same, in red"])  # of one that composes words with pictures
 
     config.json         how pictures are prepared, inputs and outputs of the programs, platforms, checksums, and the
                         config of the run
@@ -11,18 +13,19 @@
     labels.json         names of the attributes and of the categories
     search.json, whitening.npz, vocabulary.json
                         of a run that was searched: its steps and scores, the fitted whitening, counts of the attributes
+    tokenizer.json      of a run that reads text: what makes token ids of it, as Hugging Face's library writes it
     <program>.jax_export  StableHLO of (parameters, one array per entry of config.json's inputs) -> {name: array}; for
                         pictures that is uint8 [any number, height, width, 3]
 
-A program of text takes padded ids and their mask: model.run("embed_title", {"label_ids": [[3, 17], [5]]}). Programs age
-with jax (each can be read for at least six months); parameters and config do not.
+A program of text takes padded ids and their mask; `Model.run` makes them of texts (config.json's texts say of which
+columns) or of rows of ids: model.run("embed_title", {"label_ids": [[3, 17], [5]]}). Programs age with jax (each can be
+read for at least six months); parameters and config do not.
 
 Longer than 400 lines: the files of the folder, their reader and its checks belong together.
 """
 
 import collections.abc
 import dataclasses
-import itertools
 import math
 import os
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -34,15 +37,17 @@ import safetensors.flax
 import safetensors.numpy
 from jax import export
 
-from retrieval_jax import pairs
+from retrieval_jax import arguments as checked
+from retrieval_jax import pairs, terms
 from retrieval_jax import programs as program_check
-from retrieval_jax.data.examples import Ragged
+from retrieval_jax.data.examples import WIDTHS, Ragged
 from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError, first_line, short
 from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.postprocess.l2 import normalize
-from retrieval_jax.postprocess.whitening import STEPS, Whitening
+from retrieval_jax.postprocess.new_queries import Stage, of_export
+from retrieval_jax.postprocess.whitening import Whitening
 from retrieval_jax.sharing import facts, int8
 
 FORMAT = 2  # raise it when earlier readers cannot read it any more: 2 has weights of eight bits
@@ -67,6 +72,14 @@ class _Spec(TypedDict):
     shape: Annotated[list[documents.Size | None], msgspec.Meta(min_length=1, max_length=8)]
 
 
+class _Text(TypedDict):
+    """How the texts of a column become token ids, see `export.texts`."""
+
+    length: Annotated[int, msgspec.Meta(ge=3, le=1 << 16)]
+    typed: bool
+    columns: list[str]
+
+
 class _About(TypedDict):
     """config.json."""
 
@@ -75,6 +88,8 @@ class _About(TypedDict):
     platforms: list[str]
     input: _Input
     inputs: NotRequired[dict[str, list[_Spec]]]
+    sides: NotRequired[dict[Literal["query", "gallery"], str]]
+    texts: NotRequired[dict[str, _Text]]
     versions: NotRequired[dict[str, str]]
 
 
@@ -84,10 +99,18 @@ class _Labels(TypedDict):
     label_names: list[str]
 
 
+class _Stage(TypedDict):
+    """A stage of search.json."""
+
+    stage: str
+    steps: list[tuple[str, dict[str, Any]]]
+
+
 class _Search(TypedDict):
     """search.json."""
 
     steps: list[tuple[str, dict[str, Any]]]
+    stages: NotRequired[list[_Stage]]
     scores: list[dict[str, Any]]
     whitening: str | None
 
@@ -135,6 +158,7 @@ class Model:
       programs: {name: compiled function (params, one array per input) -> {name: [B, ...]}}.
       search: search.json, or {}.
       whitening: the one of the run's search, or None.
+      tokenizer: `data.text.Tokenizer` of a run that reads text, or None.
     """
 
     about: dict
@@ -143,6 +167,7 @@ class Model:
     programs: dict[str, Any]
     search: dict = dataclasses.field(default_factory=dict, repr=False)
     whitening: Whitening | None = None
+    tokenizer: Any = dataclasses.field(default=None, repr=False)
     compiled: dict = dataclasses.field(default_factory=dict, repr=False)  # of `programs`, by sizes of the inputs
 
     def __repr__(self) -> str:
@@ -150,40 +175,92 @@ class Model:
         labels = len(self.labels.get("label_names", ()))
         return f"exported.Model({', '.join(sorted(self.programs))}; {size:,} parameters; {labels:,} labels)"
 
-    def embed(self, inputs, program="embed"):
-        """Embeds pictures, or whatever the program takes.
+    def embed(self, inputs, program="embed", *, words=None, weight=1.0):
+        """Embeds pictures, pictures with words ("the same, but in red"), or whatever the program takes.
 
         Args:
           inputs: list of uint8 [h, w, 3] RGB arrays or paths of picture files; or {column: values}, see `run`.
           program: name of the program.
+          words: list of texts, one per picture, for a model of the task "edit"; "" for the picture alone.
+          weight: how much words count: 0 gives the picture's own vector, 1 what the run searches by, 2 twice that.
 
         Returns:
-          float32 [n, D].
+          float32 [n, D]; of length 1 with words.
 
         Raises:
-          InputError: something that is not a picture, with its position in the list; a column that is missing.
+          InputError: something that is not a picture, with its position in the list; a column that is missing; or words
+            for a model that does not compose them with pictures.
         """
+        if words is not None:
+            return self._edited(inputs, words, program, weight)
         found = self.run(program, inputs)
         if "embedding" not in found:
             raise InputError(f"the program {program!r} returns {', '.join(found)}, not an embedding")
         return found["embedding"]
 
-    def for_search(self, inputs, side="query", program="embed"):
-        """Embeds pictures as the run's search compared them: whitened where it whitened, and of length 1.
+    def embed_text(self, texts, program=""):
+        """Embeds typed words, into the space of the gallery that they search.
 
         Args:
-          inputs, program: as for `embed`.
+          texts: list of texts.
+          program: name of the program, one that reads a single column of text; "" for that of queries: "embed_text" or
+            "embed_query".
+
+        Returns:
+          float32 [n, D].
+
+        Raises:
+          InputError: the model reads no texts, or was exported without its tokenizer.
+        """
+        known = [name for name in ("embed_text", "embed_query") if name in self.programs]
+        if not program and not known:
+            raise InputError(
+                "the exported model embeds no words: export a run of 'text_query', 'text_picture' or 'edit'"
+            )
+        return self.embed([texts] if isinstance(texts, str) else list(texts), program or known[0])
+
+    def _edited(self, pictures, words, program, weight):
+        if "embed_edit" not in self.programs or program != "embed":
+            there = ", ".join(sorted(self.programs))
+            raise InputError(
+                f"words beside pictures need a model of the task 'edit', without program; this one has {there}"
+            )
+        pictures = [pictures] if isinstance(pictures, (str, os.PathLike, np.ndarray)) else list(pictures)
+        words = [words] if isinstance(words, str) else list(words)
+        if not pictures or len(pictures) != len(words):
+            raise InputError(f"{len(pictures)} pictures and {len(words)} texts: give one text per picture, or ''")
+        weight = np.float32(checked.number(weight, "weight", "embed", low=0))
+        out = self.run("embed_edit", {"image": pictures, "words": words})
+        return normalize(out["reference"] + weight * (out["embedding"] - out["reference"]))
+
+    def program(self, side):
+        """Returns the name of the program that embeds the "query" or the "gallery" of the run's search.
+
+        That of queries is "embed" where they are composed of several columns.
+        """
+        name = self.about.get("sides", {}).get(side, "embed")
+        return name if name in self.programs else "embed"
+
+    def reads(self, program):
+        """Returns the names of the columns that a program reads."""
+        return [spec["name"] for spec in _specs(self.about, program) if spec["kind"] != "mask"]
+
+    def stages(self) -> list[Stage]:
+        """Returns the stages of the run's search that apply to new queries, the plain cosine first."""
+        return of_export(self.search, self.whitening)
+
+    def for_search(self, inputs, side="query", program=""):
+        """Embeds as the run's search compared: whitened where it whitened, and of length 1.
+
+        Args:
+          inputs: as for `embed`.
           side: "query" or "gallery".
+          program: name of the program; "" for the side's own, see `program`.
 
         Returns:
           float32 [n, D]; scalar products of the two sides are their scores.
         """
-        vectors = self.embed(inputs, program)
-        if self.whitening is None:
-            return normalize(vectors)
-        names = [name for name, _ in self.search.get("steps", ())]
-        before = itertools.takewhile(lambda name: name not in STEPS, names)
-        return normalize(self.whitening.apply(normalize(vectors) if "l2" in before else vectors, side))
+        return self.stages()[-1].vectors(self.embed(inputs, program or self.program(side)), side)
 
     def predict_attributes(self, inputs, top=10):
         """Predicts the most probable attributes of pictures.
@@ -208,9 +285,9 @@ class Model:
 
         Args:
           program: name of the program: "embed", and others where the model has them (`programs`).
-          inputs: list of pictures as for `embed`, or {column: values} for the columns in `about["inputs"]`: pictures;
-            per row a list of pictures, as many or fewer than the column has; `Ragged` or per row a list of ids; or an
-            array [n, ...].
+          inputs: list of pictures as for `embed`, or of texts for a program that reads them alone; or {column: values}
+            for the columns in `about["inputs"]`: pictures; per row a list of pictures, as many or fewer than the column
+            has; texts, for the columns in `about["texts"]`; `Ragged` or per row a list of ids; or an array [n, ...].
 
         Returns:
           {name: array [n, ...]}.
@@ -223,7 +300,9 @@ class Model:
                 f"the exported model has no program {program!r}{pairs.near(program, sorted(self.programs))}"
             )
         specs = _specs(self.about, program)
-        given = inputs if isinstance(inputs, collections.abc.Mapping) else {"image": inputs}
+        reads = self.reads(program)
+        only = reads[0] if len(reads) == 1 and reads[0] in self.about.get("texts", {}) else "image"
+        given = inputs if isinstance(inputs, collections.abc.Mapping) else {only: inputs}
         missing = [spec["name"] for spec in specs if spec["kind"] != "mask" and spec["name"] not in given]
         if missing:
             raise InputError(f"the program {program} takes {missing[0]!r}{pairs.near(missing[0], sorted(given))}")
@@ -235,7 +314,7 @@ class Model:
         batch = min(_LARGEST_BATCH, 1 << max(0, count - 1).bit_length())  # few sizes, few compilations
         for spec in specs:
             if spec["kind"] == "ragged" and not isinstance(given[spec["name"]], Ragged):
-                given = {**given, spec["name"]: Ragged.of(given[spec["name"]], spec["dtype"])}
+                given = {**given, spec["name"]: self._ids(spec, given[spec["name"]])}
         found = []
         for start in range(0, count, batch):
             rows, arrays = range(start, min(start + batch, count)), {}
@@ -254,6 +333,19 @@ class Model:
                     "is not finite either, or a text has more tokens than the network has positions"
                 )
         return out
+
+    def _ids(self, spec, rows):
+        """Returns the `Ragged` ids of a column, of texts or of rows of ids."""
+        name, rows = spec["name"], list(rows)
+        if not any(isinstance(row, str) for row in rows):
+            if strange := [row for row, ids in enumerate(rows) if np.ndim(ids) > 1]:
+                raise InputError(f"the column {name!r} takes texts or lists of ids, and row {strange[0]} is neither")
+            return Ragged.of(rows, spec["dtype"])
+        how = self.about.get("texts", {}).get(name)
+        if self.tokenizer is None or how is None:
+            raise InputError(f"the column {name!r} takes ids: the folder has no tokenizer for it; give lists of ids")
+        texts = [terms.spoken(row) if how["typed"] else row for row in rows]
+        return self.tokenizer.encode(texts, how["length"])
 
     def _compiled(self, program, arrays):
         """Returns a program compiled for arrays of these sizes; raises InputError where it would not fit in memory."""
@@ -288,7 +380,8 @@ class Model:
         name, shape = spec["name"], [batch, *spec["shape"][1:]]
         if spec["kind"] == "ragged":
             longest = max(1, *(len(column[row]) for row in rows))
-            shape[1] = 1 << (longest - 1).bit_length()  # few lengths, few compilations
+            # few lengths, few compilations
+            shape[1] = next((width for width in WIDTHS if width >= longest), 1 << (longest - 1).bit_length())
         out = np.zeros(shape, spec.get("dtype", "uint8"))
         mask = np.zeros(shape[:2] if spec["kind"] == "ragged" or len(shape) == 5 else shape[:1], bool)
         prepare = None
@@ -340,6 +433,7 @@ def _load(folder) -> Model:
             f"{folder} was exported for {', '.join(about['platforms'])}, this machine is {here}: export "
             f"again with --platforms={here}, or set JAX_PLATFORMS"
         )
+    tokenizer = _tokenizer(folder, about)
     params = _nested(folder / "model.safetensors")
     labels = documents.read(folder / "labels.json", _Labels, remedy=_REMEDY)
     files = {name: folder / file for name, file in about["programs"].items()}
@@ -360,7 +454,33 @@ def _load(folder) -> Model:
         programs[name] = jax.jit(program.call)
     found = documents.read(folder / facts.SEARCH, _Search, remedy=_REMEDY) if facts.SEARCH in about["sha256"] else {}
     whitening = Whitening.load(folder / facts.WHITENING) if facts.WHITENING in about["sha256"] else None
-    return Model(about, labels, params, programs, found, whitening)
+    return Model(about, labels, params, programs, found, whitening, tokenizer)
+
+
+def _tokenizer(folder, about):
+    """Returns the tokenizer of a folder, None without one; raises InputError where it does not fit the programs."""
+    if not about.get("texts"):
+        return None
+    ragged = {spec["name"] for name in about["programs"] for spec in _specs(about, name) if spec["kind"] == "ragged"}
+    if strange := sorted(set(about["texts"]) - ragged):
+        raise InputError(f"{folder}/config.json: no program takes ids of the text {short(strange[0])!r}: {_REMEDY}")
+    from retrieval_jax.data import text  # not everyone reads text
+
+    if text.FILE not in about["sha256"]:
+        raise InputError(f"{folder / text.FILE} is missing, and programs read text: {_REMEDY}")
+    if _has(documents.read(folder / text.FILE, dict, remedy=_REMEDY), "Regex"):
+        raise InputError(
+            f"{folder / text.FILE} has regular expressions of its own, which may take forever on what a person types: "
+            "export a run with RoBERTa's or BERT's tokenizer, or with one that was trained here"
+        )
+    return text.load(folder / text.FILE)
+
+
+def _has(value, key):
+    """Returns whether an object within a JSON document has a key."""
+    if isinstance(value, dict):
+        return key in value or any(_has(one, key) for one in value.values())
+    return isinstance(value, list) and any(_has(one, key) for one in value if isinstance(one, dict | list))
 
 
 def _specs(about, program):

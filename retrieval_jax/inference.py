@@ -27,7 +27,7 @@ from retrieval_jax import arguments as checked
 from retrieval_jax import embeddings, pairs, tasks, terms, workdir
 from retrieval_jax.data import fields, pipeline, text
 from retrieval_jax.data import info as info_lib
-from retrieval_jax.data.examples import Pictures, Ragged
+from retrieval_jax.data.examples import WIDTHS, Pictures, Ragged
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.data.pictures import decoding
 from retrieval_jax.errors import InputError, first_line
@@ -37,8 +37,6 @@ from retrieval_jax.tasks.parts import vectors
 from retrieval_jax.training import checkpoints, sharding
 from retrieval_jax.views import host_size, with_views
 
-# Tokens of a batch of texts: few, because a network is compiled for each of them.
-_WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _MOST_PICTURES, _MOST_TEXTS = 64, 1024  # of a batch that a loaded model embeds
 _IN_FLIGHT = 3  # batches on the device while the next ones are read
 
@@ -156,7 +154,7 @@ def _by_length(columns, rows, whole):
     rows = np.arange(len(next(iter(columns.values())))) if rows is None else np.asarray(rows, np.int64)
     lengths = np.max([np.diff(column.indptr)[rows] for column in columns.values()], axis=0)
     order = np.argsort(lengths, kind="stable")
-    columns = {name: dataclasses.replace(column, widths=_WIDTHS) for name, column in columns.items()}
+    columns = {name: dataclasses.replace(column, widths=WIDTHS) for name, column in columns.items()}
     return columns, rows[order], order
 
 
@@ -205,7 +203,7 @@ def columns(predict_fn, split, config, workdir=None, name="predict function"):
     """
     task = None if config.get("train") is None else tasks.get(config.train.task)
     there = getattr(task, "columns", parts.columns)(config, split, workdir)
-    if (source := _learned_from(config, workdir)) is not None:
+    if (source := learned_from(config, workdir)) is not None:
         there["picture"] = lambda: _learned(_pictures(source, split), workdir)
     for column in predict_fn.reads:
         if column not in there:
@@ -216,7 +214,7 @@ def columns(predict_fn, split, config, workdir=None, name="predict function"):
     return {column: there[column]() for column in predict_fn.reads}
 
 
-def _learned_from(config, folder):
+def learned_from(config, folder):
     """Returns the work directory of the run whose pictures' vectors a config's task learns with; None without one."""
     task = None if config.get("train") is None else tasks.get(config.train.task)
     run = getattr(task, "learns_from", lambda config: "")(config)
@@ -263,7 +261,7 @@ def examples(config, catalog, folder):
       InputError: see `tasks.<name>.examples`; or the other run has no network that embeds pictures.
     """
     module, file = tasks.get(config.train.task), pathlib.Path(folder) / text.FOLDER / vectors.FILE
-    if (source := _learned_from(config, folder)) is not None:
+    if (source := learned_from(config, folder)) is not None:
         if not checkpoints.steps(source / "checkpoints"):
             raise InputError(
                 f"config.train.task_kwargs.pictures is {module.learns_from(config)!r}, and nothing is trained in "
@@ -415,12 +413,11 @@ class Model:
                 f"the task {self.config.train.task!r} embeds no words; train 'text_query', 'text_picture' or 'edit'"
             )
         (column,) = (function := named(self.task.predict_fns, predict_fn or known[0])).reads
-        length = "length" if column in ("product", "tokens") else "query_length"
-        return self._predict(function, {column: self._tokens(texts, length)})["embedding"]
+        return self._predict(function, {column: self._tokens(texts, text.LENGTHS.get(column, text.TYPED))})["embedding"]
 
     def _tokens(self, texts, length):
         texts = [texts] if isinstance(texts, str) else list(texts)
-        texts = [terms.spoken(words) for words in texts] if length == "query_length" else texts
+        texts = [terms.spoken(words) for words in texts] if length == text.TYPED else texts
         options = {**tasks.get(self.config.train.task).OPTIONS, **self.config.train.task_kwargs}
         return text.load(pathlib.Path(self.folder) / text.FOLDER).encode(texts, options[length])
 
@@ -434,7 +431,7 @@ class Model:
         if not pictures or len(pictures) != len(words):
             raise InputError(f"{len(pictures)} pictures and {len(words)} texts: give one text per picture, or ''")
         weight = np.float32(checked.number(weight, "weight", "embed", low=0))
-        function, tokens = self.task.predict_fns["embed_edit"], self._tokens(words, "query_length")
+        function, tokens = self.task.predict_fns["embed_edit"], self._tokens(words, text.TYPED)
         pictures = {"picture": self._vectors_of(pictures)} if "picture" in function.reads else {"image": pictures}
         out = self._predict(function, {**pictures, "words": tokens})
         mixed = out["reference"] + weight * (out["embedding"] - out["reference"])
@@ -442,7 +439,7 @@ class Model:
 
     def _vectors_of(self, pictures):
         """Returns the vectors of pictures by the network that this run learned with, without views."""
-        self._pictures = model = self._pictures or load(_learned_from(self.config, self.folder))
+        self._pictures = model = self._pictures or load(learned_from(self.config, self.folder))
         made = model._predict(named(model.task.predict_fns, model.config.embed.predict_fn), pictures)
         return _learned({"space": model.space, **made}, self.folder)
 

@@ -24,7 +24,8 @@ from retrieval_jax import arguments, output
 from retrieval_jax.data.pictures import colour
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, opening
-from retrieval_jax.server import bodies, messages, pictures, runs, searching, stages
+from retrieval_jax.postprocess import new_queries
+from retrieval_jax.server import bodies, messages, pictures, runs, searching
 
 HEADER = ("picture", "place", "id", "score", "title", "problem")
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
@@ -68,7 +69,7 @@ def find(folder: pathlib.Path, given: Sequence[pathlib.Path], k: int, stage: str
     k = arguments.integer(k, "k", "query", low=1, high=messages.MOST_RESULTS)
     version = runs.Run(folder.name, folder).get()
     gallery, made = version.gallery, version.networks
-    way = stages.named(gallery.stages, stage)
+    way = new_queries.named(gallery.stages, stage)
     if made.pictures is None:
         raise InputError(f"{folder} is not searched by pictures: its network reads text")
     rest, conditions = bodies.words(version, messages.Search(words=words))

@@ -12,6 +12,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 # Compiling takes longer than what tests run, by far: half of the compiler's work is left out, here and in every child.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# The processes that share the tests keep the cores busy; threads of products of matrices would wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402

@@ -8,11 +8,11 @@ import sys
 import pytest
 from huggingface_hub import constants
 
+import exported_files
 import hub_server
 from repository import ROOT
 from retrieval_jax.__main__ import main
 from retrieval_jax.errors import InputError
-from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.sharing import card, transfer
 from retrieval_jax.workdir import layout
 
@@ -29,37 +29,12 @@ def hub(monkeypatch, tmp_path):
         yield made
 
 
-def describe(folder):
-    """Writes config.json over what the folder holds."""
-    names = sorted(file.name for file in folder.iterdir() if file.name != "config.json")
-    about = {
-        "format": 1,
-        "programs": {"embed": "embed.jax_export"},
-        "platforms": ["cpu"],
-        "input": {"image_size": [80, 64], "transform": []},
-        "outputs": {"embed": {"embedding": [None, 128]}},
-        "data": {"source": "table", "catalogue": "shoes|<b>", "splits": {"train": 1200}},
-        "initial_weights": {"name": "convnext_atto.d2_in1k", "licence": "apache-2.0"},
-        "config": {"name": "shop", "train": {"task": "multilabel", "model": {"name": "convnext", "variant": "atto"}}},
-        "sha256": {name: file_sha256(folder / name) for name in names},
-    }
-    (folder / "config.json").write_text(json.dumps(about))
-
-
 @pytest.fixture
 def folder(tmp_path):
-    """Files as an exported model has them; what is in them does not matter here."""
+    """Files as an exported model has them."""
     made = tmp_path / "served"
     made.mkdir()
-    (made / "model.safetensors").write_bytes(os.urandom(20_000))
-    (made / "embed.jax_export").write_bytes(os.urandom(3_000))
-    (made / "labels.json").write_text(json.dumps({"label_names": ["black", "wool"]}))
-    (made / "vocabulary.json").write_text(json.dumps({"tokens": ["black", "wool"], "counts": [3, 900]}))
-    scores = {"model": "trained", "stage": "chosen", "recall@1": 0.25, "recall@1_low": 0.2, "recall@1_high": 0.3}
-    search = {"steps": [["whitening", {}]], "why": "it helped", "whitening": None, "num_queries": 40}
-    (made / "search.json").write_text(json.dumps({**search, "scores": [scores]}))
-    describe(made)
-    return made
+    return exported_files.write(made)
 
 
 def test_what_is_pushed_is_pulled(hub, folder, tmp_path, capsys):
@@ -73,7 +48,7 @@ def test_what_is_pushed_is_pulled(hub, folder, tmp_path, capsys):
     assert {file.name for file in (tmp_path / "there").iterdir() if not file.name.startswith(".")} == set(files)
     assert hub.sha("me/shoes")[:12] in capsys.readouterr().out
     (folder / "labels.json").write_text(json.dumps({"label_names": ["red"]}))
-    describe(folder)
+    exported_files.describe(folder)
     transfer.push(folder, "me/shoes")
     transfer.pull("me/shoes", tmp_path / "there")
     assert json.loads((tmp_path / "there" / "labels.json").read_text()) == {"label_names": ["red"]}
@@ -101,10 +76,24 @@ def test_the_card_says_what_the_model_is(folder, capsys):
 def test_a_card_without_a_search_or_licence_says_so(folder):
     for name in ("search.json", "vocabulary.json"):
         (folder / name).unlink()
-    describe(folder)
+    exported_files.describe(folder)
     said = card.of_folder(folder, "me/shoes")
     assert "Not measured" in said and "has stated no licence" in said and "license:" not in said
     assert "2 attributes" in said
+
+
+def test_the_card_of_a_network_of_words_says_how_it_is_asked_and_what_it_is_made_of(folder):
+    about = json.loads((folder / "config.json").read_text())
+    about["programs"]["embed_query"] = "embed.jax_export"
+    about["inputs"] = {"embed": [{"name": "product", "kind": "ragged"}, {"name": "product_mask", "kind": "mask"}]}
+    about["texts"] = {"product": {}, "query": {}}
+    about["initial_weights"]["beside"] = [{"name": "nobody/words", "licence": ""}, {"run": "seen"}]
+    (folder / "config.json").write_text(json.dumps(about))
+    said = card.of_folder(folder, "me/shoes")
+    assert 'queries = model.for_search(["red shoes"], "query", "embed_query")' in said
+    assert 'gallery = model.for_search(["red leather shoes", "blue dress"], "gallery")' in said
+    assert "licence: apache-2.0. Initial weights: `nobody/words`, licence: unknown" in said
+    assert "Continues the run `seen`." in said
 
 
 def test_a_card_written_by_hand_stays(hub, folder, capsys):
@@ -132,7 +121,7 @@ def test_a_folder_that_is_no_export_is_not_pushed(hub, folder, tmp_path):
     with pytest.raises(InputError, match="holds no exported model"):
         transfer.push(tmp_path, "me/shoes")
     (folder / "code.py").write_text("print()")
-    describe(folder)
+    exported_files.describe(folder)
     with pytest.raises(InputError, match=r"code\.py: exported models have no such files"):
         transfer.push(folder, "me/shoes")
     with pytest.raises(InputError, match="is not the name of a repository: give owner/name"):

@@ -3,10 +3,13 @@
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 
 import pytest
+
+from retrieval_jax import __main__ as door
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh")) + [ROOT / ".ci" / "run"]
@@ -198,3 +201,12 @@ def test_two_set_ups_at_the_same_time_install_once(checkout):
     for process in running:
         assert b"STARTED" in process.communicate(timeout=60)[0]
     assert installs(checkout) == ["requirements.txt"]
+
+
+def test_the_release_is_trained_exported_and_packed(checkout):
+    done = start(checkout, "release.sh", "--dry-run", RETRIEVAL_JAX_RELEASE="my release")
+    first, *verbs = done.stdout.splitlines()
+    assert first.split() == ["./launch/setup.sh", "requirements.txt"], done.stderr
+    given = [door.tree().parse_args(shlex.split(line)[3:]) for line in verbs]
+    assert [one.verb for one in given] == ["run", "export", "hub"] and given[2].action == "pack"
+    assert given[2].source == str(given[1].out) == "my release/quickstart"

@@ -116,7 +116,7 @@ ROOMS = {
         "retrieval_jax.files",
         "retrieval_jax.index",
         "retrieval_jax.scoring",
-        "retrieval_jax.workdir.provenance",
+        "retrieval_jax.workdir",
     },
     # Reading a catalogue also reads its truth and what its queries are about; grain asks absl whether flags are parsed.
     "data": {
@@ -212,8 +212,8 @@ ROOMS = {
         "retrieval_jax.data.pictures",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
-        "retrieval_jax.postprocess.l2",
-        "retrieval_jax.postprocess.whitening",
+        "retrieval_jax.data.text",
+        "retrieval_jax.postprocess",
         "retrieval_jax.programs",
         "retrieval_jax.sharing.facts",
         "retrieval_jax.sharing.int8",
@@ -226,10 +226,13 @@ ROOMS = {
         "jax2onnx",
         "onnx",
         "onnxruntime",
+        "retrieval_jax.data.text",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
-        "retrieval_jax.postprocess.whitening",
+        "retrieval_jax.inference",
+        "retrieval_jax.postprocess",
         "retrieval_jax.scoring",
+        "retrieval_jax.tasks",
         "retrieval_jax.workdir",
     },
     # The runs are processes: nothing here loads what they do.
@@ -245,7 +248,7 @@ ROOMS = {
         "retrieval_jax.workdir",
     },
     # What they show is handed to them.
-    "pages": {"cv2", "jinja2", "markupsafe", "matplotlib", "polars"}
+    "pages": {"cv2", "jinja2", "markupsafe", "matplotlib", "polars", "umap"}
     | {f"retrieval_jax.{room}" for room in ("attributes", "embeddings", "files", "scoring")},
 }
 ROOMS |= {
@@ -289,6 +292,7 @@ ONE_FILE = {
     "sklearn": "retrieval_jax/attributes/clusters.py",
     "tensorboardX": "retrieval_jax/training/metric_writer.py",
     "tokenizers": "retrieval_jax/data/text.py",
+    "umap": "retrieval_jax/pages/maps.py",
     "wandb": "retrieval_jax/training/trackers.py",
 }
 
@@ -297,6 +301,11 @@ ONE_FILE = {
 NARROWER = {
     "retrieval_jax/index/*": ({"jax"}, "retrieval_jax/index/accelerator.py"),
     "retrieval_jax/postprocess/*": ({"jax"}, ""),
+    # Exported models are read without the training code.
+    "retrieval_jax/sharing/*": (
+        {"retrieval_jax.inference", "retrieval_jax.tasks"},
+        "retrieval_jax/sharing/exportable.py",
+    ),
     "retrieval_jax/attributes/*": ({"scipy", "cv2"}, "retrieval_jax/attributes/[acd]*.py"),
 }
 UNPICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

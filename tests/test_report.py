@@ -351,6 +351,8 @@ def test_predicted_attributes_sorted_and_agreement_marked(shop):
         predicted = card.split("<h4>mined</h4>")[0]
         assert re.findall(r">(0\.\d\d)<", predicted) == ["0.75", "0.50", "0.25"]
         assert predicted.count('class="agree"') == card.split("<h4>mined</h4>")[1].count('class="agree"') >= 1
+    assert "The 3 most probable attributes of each of 6 listings" in section
+    assert section.count('aria-label="Share of predictions that are right:') == 1
 
 
 def test_size_is_bounded(shop, monkeypatch):
@@ -425,6 +427,16 @@ def test_page_fits_phone_and_desktop_screens(shop, tmp_path_factory):
                 assert found["styled"] == "10px" and found["line"] == line
                 assert all(count >= 4 for count in found["seen"]) and 10 in found["seen"]  # without scrolling
                 assert set(found["scrolls"]) == {0} and found["shown"] == "hidden"
+        place = page.run(
+            "(() => { const dot = document.querySelector('.dot'); dot.scrollIntoView({block: 'center'}); "
+            "const at = dot.querySelector('circle').getBoundingClientRect(); "
+            "return {x: at.x + at.width / 2, y: at.y + at.height / 2}; })()"
+        )
+        page.send("Input.dispatchMouseEvent", type="mouseMoved", **place)
+        page.wait("[...document.querySelectorAll('.dot')].some(dot => dot.matches(':hover'))")
+        shown = "document.querySelector('.dot:hover .shown')"
+        assert page.run(f"getComputedStyle({shown}).visibility") == "visible"
+        assert page.run(f"{shown}.querySelector('image').getBoundingClientRect().width") > 100
         assert page.problems == []
 
 

@@ -25,6 +25,9 @@ import numpy as np
 from retrieval_jax import brief
 from retrieval_jax.errors import InputError
 
+# Tokens of a batch of texts: few, because a network is compiled for each of them.
+WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:

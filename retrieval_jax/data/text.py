@@ -42,8 +42,11 @@ __all__ = [
 ]
 
 FOLDER = "text"  # of a work directory
-_FILE = "tokenizer.json"
+FILE = "tokenizer.json"
 QUERIES = {"queries": "text"}  # the table and column of what people typed
+# Columns of tokens that predict functions read, and the option of their task that limits the tokens of a text.
+TYPED, LISTED = "query_length", "length"
+LENGTHS = {"query": TYPED, "words": TYPED, "text": TYPED, "product": LISTED, "tokens": LISTED}
 _LEAST, _MOST = 300, 1_000_000  # tokens of a vocabulary: the 256 bytes and special tokens always have a place
 _MOST_BYTES = 256 * 2**20  # of a tokenizer's file
 _LONGEST = 48  # bytes of a token: a blank-free script has no other end to its words, nor has rubbish
@@ -162,7 +165,7 @@ class Tokenizer:
         folder = pathlib.Path(folder)
         with naming(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(folder / _FILE, self.inner.to_str(pretty=True))
+        atomic.write_text(folder / FILE, self.inner.to_str(pretty=True))
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -255,7 +258,7 @@ def load(path) -> Tokenizer:
       InputError: there is no such file, it cannot be read, or it lacks a special token.
     """
     path = pathlib.Path(path)
-    names = (_FILE, "vocab.json", "vocab.txt")
+    names = (FILE, "vocab.json", "vocab.txt")
     if path.is_dir():
         there = [path / name for name in names if (path / name).exists()]
         if not there:
@@ -332,12 +335,12 @@ def of_run(options: Mapping, catalog, workdir, start=None, tables: Mapping[str, 
       InputError: see `load`, `train` and `texts_of`.
     """
     folder = pathlib.Path(workdir) / FOLDER
-    if (folder / _FILE).exists():
-        return load((folder / _FILE).resolve())
+    if (folder / FILE).exists():
+        return load((folder / FILE).resolve())
     if options.get("tokenizer"):
         made = load(options["tokenizer"])
-    elif start is not None and (pathlib.Path(start) / FOLDER / _FILE).exists():
-        made = load(pathlib.Path(start) / FOLDER / _FILE)
+    elif start is not None and (pathlib.Path(start) / FOLDER / FILE).exists():
+        made = load(pathlib.Path(start) / FOLDER / FILE)
     else:
         texts = texts_of(catalog, options.get("text_columns", ("title",)), tables)
         made = train(texts, options.get("vocabulary", 8000))

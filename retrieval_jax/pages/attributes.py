@@ -9,10 +9,11 @@ import numpy as np
 
 from retrieval_jax.attributes.vocabulary import Vocabulary, load_targets
 from retrieval_jax.files.arrays import load_npz
-from retrieval_jax.pages import charts
-from retrieval_jax.pages.parts import Section, absent, choose, meter, percent
+from retrieval_jax.pages import charts, fields
+from retrieval_jax.pages.parts import Section, absent, choose, meter, percent, side_by_side
 from retrieval_jax.pages.rows import COLUMNS, item
 from retrieval_jax.pages.templates import render
+from retrieval_jax.scoring.attributes import calibration
 
 MOST_FREQUENT, RAREST, PREDICTIONS = 24, 12, 8  # shown
 
@@ -88,6 +89,8 @@ def predicted_section(settings, workdir: pathlib.Path, catalog, picture: Callabl
     depth = min(COLUMNS, label_ids.shape[1])
     first = percent([label_ids[i, 0] in mined[i] for i in named])
     covered = percent([np.isin(mined[i], label_ids[i, :depth]).mean() for i in named])
+    right = np.array([np.isin(row, labels) for row, labels in zip(label_ids, mined, strict=True)])
+    measured = calibration(probabilities.ravel(), right.ravel(), equal_counts=True)
     chosen = choose(named, settings["rows"], settings["seed"])
     largest = max(float(probabilities[chosen].max(initial=0)), 1e-9)
     cards = []
@@ -97,7 +100,17 @@ def predicted_section(settings, workdir: pathlib.Path, catalog, picture: Callabl
         real = [(tokens[label], label in dict(shown), "", "") for label in mined[i]]
         lists = {"predicted": predicted, "mined": real}
         cards.append({"item": item(catalog, "val", int(rows[i]), picture), "lists": lists})
-    body = render("attribute_cards.html", first=first, listings=len(named), depth=depth, covered=covered, cards=cards)
+    body = render(
+        "attribute_cards.html",
+        first=first,
+        listings=len(named),
+        depth=depth,
+        covered=covered,
+        cards=cards,
+        shape=label_ids.shape,
+        ece=f"{measured['ece']:.3f}",
+        chart=side_by_side(fields.reliability({"val": measured})),
+    )
     return Section(title, body)
 
 

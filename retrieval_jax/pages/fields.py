@@ -19,20 +19,31 @@ def sections(found: Mapping[str, Mapping[str, Any]]) -> list[parts.Section]:
     if not found:
         return []
     body = [_split(split, scores) for split, scores in found.items()]
-    curves = {
-        split: [(p, share) for p, share in zip(*_bins(scores), strict=True) if p is not None]
-        for split, scores in found.items()
-        if "calibration" in scores
-    }
-    if any(curves.values()):
-        series = {"perfect": [(0.0, 0.0), (1.0, 1.0)], **curves}
-        drawn = charts.curves("Share of predictions that are right", series, "predicted probability", "right")
+    measured = {split: scores["calibration"] for split, scores in found.items() if "calibration" in scores}
+    if drawn := reliability(measured):
         body.append(parts.side_by_side(drawn))
     return [parts.Section("Predicted attributes", parts.joined(*body))]
 
 
-def _bins(scores: Mapping[str, Any]) -> tuple[list, list]:
-    return scores["calibration"]["probability"], scores["calibration"]["right"]
+def reliability(measured: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """Draws predicted probabilities against the share of them that is right.
+
+    Args:
+      measured: {name of the curve: of `scoring.attributes.calibration`}.
+
+    Returns:
+      A <figure> element; "" where there is no bin with a prediction.
+    """
+    curves = {
+        name: [(p, right) for p, right in zip(one["probability"], one["right"], strict=True) if p is not None]
+        for name, one in measured.items()
+    }
+    points = [point for curve in curves.values() for point in curve]
+    if not points:
+        return Markup("")
+    most = 1.0 if max(map(max, points)) > 0.5 else max(map(max, points))  # small ones fill the chart too
+    series = {"perfect": [(0.0, 0.0), (most, most)], **curves}
+    return charts.curves("Share of predictions that are right", series, "predicted probability", "right", ends=False)
 
 
 def _split(split: str, scores: Mapping[str, Any]) -> Markup:

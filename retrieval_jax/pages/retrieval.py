@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from retrieval_jax.pages import charts, rows, score_table
+from retrieval_jax.pages import charts, maps, rows, score_table
 from retrieval_jax.pages.parts import Section, absent, choose, heading, joined, note, reading, side_by_side
 from retrieval_jax.pages.rows import COLUMNS
 from retrieval_jax.pages.templates import render
@@ -314,11 +314,18 @@ def map_section(catalog, vectors: np.ndarray, where: np.ndarray, name: str, pict
     entries = [
         {"picture": picture("gallery", row), "title": rows.name_of(gallery, row)} for row in where[shown].tolist()
     ]
+    listed = f"{name}: {len(shown):,} gallery listings"
+    hint = "Point at or tap a dot to see its picture." + " Colours are categories." * (len(set(groups)) > 1)
     text = (
-        f"{name}: {len(shown):,} gallery listings on the plane of largest variance (PCA of {len(vectors):,}), which "
-        f"has {share:.0%} of it: neighbours here need not be neighbours there. Point at or tap a dot to see its "
-        "picture." + " Colours are categories." * (len(set(groups)) > 1)
+        f"{listed} on the plane of largest variance (PCA of {len(vectors):,}), which has {share:.0%} of it: neighbours "
+        f"here need not be neighbours there. {hint}"
     )
     labels = ("first principal component", "second principal component")
-    drawn = charts.picture_map("Map of the gallery", points[shown], entries, groups, text, labels)
-    return [Section("Map", joined(reading(text), drawn))]
+    parts = [reading(text), charts.picture_map("Map of the gallery", points[shown], entries, groups, text, labels)]
+    if (laid := maps.umap(vectors)) is not None:
+        text = (
+            f"{listed}, laid out so that neighbours stay neighbours (UMAP of {len(vectors):,}); distances between "
+            f"groups, and their sizes, say nothing. {hint}"
+        )
+        parts += [reading(text), charts.picture_map("Neighbours in the gallery", laid[shown], entries, groups, text)]
+    return [Section("Map", joined(*parts))]

@@ -104,13 +104,15 @@ def _rates(hits: int, chosen: int, true: int) -> tuple[float, float, float]:
     return float(hits / max(1, chosen)), float(hits / max(1, true)), float(2 * hits / max(1, chosen + true))
 
 
-def calibration(probabilities: np.ndarray, right: np.ndarray, bins: int = BINS) -> dict:
+def calibration(probabilities: np.ndarray, right: np.ndarray, bins: int = BINS, equal_counts: bool = False) -> dict:
     """Compares probabilities with how often they are right.
 
     Args:
       probabilities: [m], of labels that were predicted.
       right: bool [m].
       bins: of equal width from 0 to 1.
+      equal_counts: whether bins hold equally many labels instead, equal probabilities together: for probabilities that
+        are mostly small, as those of a softmax over a vocabulary.
 
     Returns:
       "ece", the expected calibration error: the mean distance of the bins' probability from their share of right ones,
@@ -119,13 +121,18 @@ def calibration(probabilities: np.ndarray, right: np.ndarray, bins: int = BINS) 
     Raises:
       InputError: not as many of both, or probabilities that are not between 0 and 1.
 
-    Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599.
+    Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599; equal counts: Nixon et al.,
+    "Measuring Calibration in Deep Learning", arXiv 1904.01685.
     """
     probabilities = arguments.array(probabilities, "probabilities", "calibration", ("m",)).astype(np.float64)
     right = arguments.array(right, "right", "calibration", probabilities.shape, kind="flags")
     if not len(right) or not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
         raise InputError("calibration: give at least one probability, all of them from 0 to 1")
-    place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    if equal_counts:
+        edges = np.sort(probabilities)[len(right) * np.arange(1, bins) // bins]
+        place = np.searchsorted(edges, probabilities, side="right")
+    else:
+        place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
         mean = np.bincount(place, probabilities, bins) / count

@@ -28,7 +28,8 @@ from starlette.exceptions import HTTPException
 from retrieval_jax import __version__
 from retrieval_jax.data.pictures import colour
 from retrieval_jax.errors import InputError, RunFailed, short
-from retrieval_jax.server import answers, bodies, judgements, pictures, runs, searching, stages, verdicts
+from retrieval_jax.postprocess import new_queries
+from retrieval_jax.server import answers, bodies, judgements, pictures, runs, searching, verdicts
 from retrieval_jax.server.batching import Batcher, Busy
 from retrieval_jax.server.guard import Guard, Metrics, TooLarge, TooMany, TooSlow, where
 from retrieval_jax.server.messages import (
@@ -196,7 +197,7 @@ def make(
             raise InputError(f"offset + k is {given.offset + given.k}: at most {MOST_RESULTS} results can be listed")
         one, version = await loaded(given.run)
         gallery, made = version.gallery, version.networks
-        stage = stages.named(gallery.stages, given.stage)
+        stage = new_queries.named(gallery.stages, given.stage)
         read = functools.partial(bodies.words, version, given)
         words, conditions = read() if bodies.is_brief(given) else await run_in_threadpool(read)
         raw, predicted, box = {}, [], given.box
@@ -251,7 +252,7 @@ def make(
         asked = []
         for name, wanted in ((run, stage), (against, against_stage)):
             one, version = await loaded(name)
-            asked += [one, stages.named(version.gallery.stages, wanted).name]
+            asked += [one, new_queries.named(version.gallery.stages, wanted).name]
         async with comparing:  # or waiting requests would hold the threads that searches need
             return await run_in_threadpool(compared.get, *asked)
 

@@ -23,8 +23,9 @@ from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.index import attribute, lexical
-from retrieval_jax.server import counting, networks, stages
-from retrieval_jax.server.stages import Stage
+from retrieval_jax.postprocess import new_queries
+from retrieval_jax.postprocess.new_queries import Stage
+from retrieval_jax.server import counting, networks
 from retrieval_jax.workdir import sides
 
 KEPT = 64  # conditions whose matches and counts are remembered
@@ -223,7 +224,7 @@ def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gall
         raise InputError(f"the catalogue's gallery has no listing {missing!r}, which was embedded: embed again")
     rows = np.array([row_of[name] for name in embeddings.ids], np.int64)
     fields = _fields(folder, config, catalog, split, embeddings)
-    served, note = stages.of_run(folder, config)
+    served, note = new_queries.of_run(folder, config) if made.stages is None else (made.stages, "")
     table = attribute.build(fields, len(embeddings))
     settings = (config.get("search") or {}).get("lexical") or {}
     loaded = Gallery(embeddings, split, rows, table, served, note, dict(settings))
@@ -255,10 +256,7 @@ def _is_of(made: networks.Networks, split: Split, place: pathlib.Path) -> bool:
 
 def _embed(split: Split, made: networks.Networks, place: pathlib.Path) -> None:
     print(f"serve: embeds {len(split):,} listings once, into {place}", flush=True)
-    blocks = []
-    for start in range(0, len(split), 256):
-        blocks.append(made.pictures([split.images[row] for row in range(start, min(start + 256, len(split)))]))
-    Embeddings(list(split.ids), np.concatenate(blocks), {"space": made.space}).save(place)
+    Embeddings(list(split.ids), made.listings(split), {"space": made.space}).save(place)
 
 
 def _fields(folder, config: Mapping, catalog: Catalog, split: Split, embeddings: Embeddings) -> dict:
@@ -270,7 +268,7 @@ def _fields(folder, config: Mapping, catalog: Catalog, split: Split, embeddings:
     ]
     names = [name for name in catalog.column_names if name in split.columns] + numbers
     names += [field_lib.CATEGORY] if catalog.category_levels and split.categories is not None else []
-    mined, file = None, folder / "attributes" / "vocabulary.json"
+    mined, file = None, folder / ("" if networks.is_exported(folder) else "attributes") / "vocabulary.json"
     if split.titles is not None and file.exists():
         vocabulary = Vocabulary.load(file)
         if len(vocabulary):

@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from retrieval_jax.data import listing_texts
 from retrieval_jax.data.catalog import Split
 from retrieval_jax.data.pictures import colour
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.postprocess.new_queries import Stage
 from retrieval_jax.workdir import sides
 
 MINED = "mined"
+_BLOCK = 256  # listings that are embedded at a time
 TOP = 10  # predicted attributes of a picture
 EXPORTED = "model.safetensors"  # the file that tells an exported folder from a work directory
 
@@ -34,6 +37,8 @@ class Networks:
       boxes: pictures -> float [n, 4], the part that the run embeds: ymin, xmin, ymax, xmax as shares; NaN for the whole
         picture.
       attributes: pictures -> per picture [(field, value, probability)], most probable first.
+      listings: split -> float32 [n, D], of an exported model, whose gallery is embedded where it is served.
+      stages: of the search, which an exported model brings along; None for those of the work directory.
     """
 
     space: str
@@ -42,6 +47,8 @@ class Networks:
     edited: Vectors | None = None
     boxes: Vectors | None = None
     attributes: Callable[[Sequence], list[list[tuple[str, str, float]]]] | None = None
+    listings: Callable[[Split], np.ndarray] | None = None
+    stages: list[Stage] | None = None
 
     def check(self, gallery: Embeddings, folder: pathlib.Path) -> None:
         """Raises InputError where the gallery was embedded by another checkpoint than the networks are of."""
@@ -140,10 +147,29 @@ def _of_exported(folder: pathlib.Path) -> Networks:
     from retrieval_jax import exported
 
     model = exported.load(folder)
-    reads = [spec["name"] for spec in model.about.get("inputs", {}).get("embed", []) if spec["kind"] != "mask"]
-    if "embed" not in model.programs or reads not in ([], ["image"]):
-        raise InputError(f"{folder} has no program that embeds single pictures, so it cannot be searched by pictures")
-    attributes = None
-    if "attributes" in model.programs:
+    texts = model.about.get("texts", {})
+    of_gallery = model.program("gallery")
+    (column, *others) = model.reads(of_gallery) if of_gallery in model.programs else ("", "")
+    if others or not (column == "image" or texts.get(column, {}).get("columns")):
+        raise InputError(
+            f"{folder} has no program that embeds listings by their picture or their text alone, so it has no gallery "
+            "that could be searched"
+        )
+    sides_ = [model.program("query"), of_gallery]
+    of_pictures = next((name for name in sides_ if model.reads(name) == ["image"]), None)
+    pictures = functools.partial(model.embed, program=of_pictures) if of_pictures else None
+
+    def listings(split: Split) -> np.ndarray:
+        given = split.images if column == "image" else listing_texts.of(split, texts[column]["columns"])
+        blocks = (range(start, min(start + _BLOCK, len(split))) for start in range(0, len(split), _BLOCK))
+        return np.concatenate([model.embed([given[row] for row in block], of_gallery) for block in blocks])
+
+    words = edited = attributes = None
+    if any(name in model.programs and set(model.reads(name)) <= set(texts) for name in ("embed_text", "embed_query")):
+        words = model.embed_text
+    if "embed_edit" in model.programs and set(model.reads("embed_edit")) == {"image", "words"} and "words" in texts:
+        edited = functools.partial(_edited, model)
+    if "attributes" in model.programs and model.reads("attributes") == ["image"]:
         attributes = functools.partial(_mined_by, model)
-    return Networks(model.about.get("space", ""), model.embed, attributes=attributes)
+    space = model.about.get("space", "")
+    return Networks(space, pictures, words, edited, None, attributes, listings, model.stages())

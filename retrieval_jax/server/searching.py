@@ -11,11 +11,10 @@ from retrieval_jax.errors import InputError, RunFailed
 from retrieval_jax.index import attribute, exact
 from retrieval_jax.index.attribute import Conditions
 from retrieval_jax.index.attribute.table import to_rows
-from retrieval_jax.postprocess import fusion
+from retrieval_jax.postprocess import fusion, new_queries
+from retrieval_jax.postprocess.new_queries import Stage
 from retrieval_jax.scoring.ranking import Ranking
-from retrieval_jax.server import stages
 from retrieval_jax.server.gallery import Gallery
-from retrieval_jax.server.stages import Stage
 
 FUSED = 200  # results of vectors and of BM25 each that are fused
 LESS = 0.5  # how much "less like this" takes away
@@ -176,7 +175,7 @@ def _by_vectors(gallery: Gallery, stage: Stage, queries: list[_Asked]) -> dict[_
     if not queries:
         return {}
     sums = np.stack([_sum(query) for query in queries])
-    deep = max(stages.DEPTH if stage.reranking is not None else 0, *map(_deep, queries))
+    deep = max(new_queries.DEPTH if stage.reranking is not None else 0, *map(_deep, queries))
     result = gallery.index(stage).find(sums, min(deep, len(gallery)), [query.conditions for query in queries])
     found = {}
     for place, query in enumerate(queries):

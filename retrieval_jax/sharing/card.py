@@ -17,13 +17,14 @@ _NAMES = ("mar@10_capped", "recall@1", "map@10", "ndcg@10")
 _REMEDY = "export again"
 
 
-def of_folder(folder: pathlib.Path, repository: str, licence: str = "") -> str:
+def of_folder(folder: pathlib.Path, repository: str, licence: str = "", archive: str = "") -> str:
     """Returns the model card of an exported folder.
 
     Args:
       folder: of the exported model, verified.
-      repository: "owner/name" on the hub.
+      repository: "owner/name" on the hub, or the name of the model.
       licence: of the model, as the hub names it, such as "apache-2.0"; "" for none stated.
+      archive: name of the file that the model is packed in; "" for a repository of the hub.
     """
     about = documents.read(folder / "config.json", dict[str, Any], remedy=_REMEDY)
     labels = documents.read(folder / "labels.json", dict[str, Any], remedy=_REMEDY)
@@ -36,7 +37,7 @@ def of_folder(folder: pathlib.Path, repository: str, licence: str = "") -> str:
         _head(licence),
         f"# {_text(repository.rpartition('/')[2])}\n\n{MARK}",
         _what(about, config),
-        _load(about, repository),
+        _load(about, repository, archive or repository),
         _scores(search),
         _data(about.get("data") or {}, labels, vocabulary),
         _search(search),
@@ -68,21 +69,35 @@ def _what(about: Mapping, config: Mapping) -> str:
     )
 
 
-def _load(about: Mapping, repository: str) -> str:
+def _load(about: Mapping, repository: str, source: str) -> str:
     name = repository.rpartition("/")[2]
     lines = [
         "from retrieval_jax import exported",
-        f'model = exported.load("{name}")  # after: retrieval-jax hub pull {repository} {name}',
+        f'model = exported.load("{name}")  # after: retrieval-jax hub pull {source} {name}',
     ]
     specs = (about.get("inputs") or {}).get("embed") or [{"name": "image"}]
-    if [spec["name"] for spec in specs] == ["image"]:
+    reads, texts = [spec["name"] for spec in specs if spec.get("kind") != "mask"], about.get("texts") or {}
+    photos, words = '["photo.jpg"]', '["red shoes"]'
+    queries = {
+        "embed_edit": f'model.embed({photos}, words=["the same, in red"])',
+        "embed_query": f'model.for_search({words}, "query", "embed_query")',
+        "embed_text": f'model.for_search({words}, "query", "embed_text")',
+    }
+    own = next((line for program, line in queries.items() if texts and program in about["programs"]), "")
+    if reads == ["image"]:
+        own, listings = own or f'model.for_search({photos}, "query")', '["shoe.jpg", "dress.jpg"]'
+    elif len(reads) == 1 and reads[0] in texts:
+        own, listings = own or f'model.for_search({words}, "query")', '["red leather shoes", "blue dress"]'
+    else:
+        listings = ""
+    if listings:
         lines += [
-            'queries = model.for_search(["photo.jpg"], "query")',
-            'gallery = model.for_search(["shoe.jpg", "dress.jpg"], "gallery")',
+            f"queries = {own}",
+            f'gallery = model.for_search({listings}, "gallery")',
             "best_first = (-queries @ gallery.T).argsort()",
         ]
     else:
-        columns = ", ".join(f'"{spec["name"]}": ...' for spec in specs if spec.get("kind") != "mask")
+        columns = ", ".join(f'"{column}": ...' for column in reads)
         lines.append(f'vectors = model.run("embed", {{{columns}}})["embedding"]')
     return "## Load it\n\n```python\n" + "\n".join(lines) + "\n```"
 
@@ -141,15 +156,18 @@ def _search(search: Mapping) -> str:
 
 
 def _licence(weights: Mapping, licence: str) -> str:
-    if not weights.get("name"):
-        start = f"Continues the run {_code(weights['run'])}." if weights.get("run") else "Trained from random weights."
-    else:
-        known = weights.get("licence") or "unknown: ask their publisher"
-        start = f"Initial weights: {_code(weights['name'])}, licence: {_text(known)}."
+    start = " ".join(_started(one) for one in (weights, *(weights.get("beside") or ())))
     own = (
         f"Licence of this model: {_text(licence)}." if licence else "Its publisher has stated no licence of this model."
     )
     return f"## Licence\n\n{start} {own}"
+
+
+def _started(weights: Mapping) -> str:
+    if not weights.get("name"):
+        return f"Continues the run {_code(weights['run'])}." if weights.get("run") else "Trained from random weights."
+    known = weights.get("licence") or "unknown: ask their publisher"
+    return f"Initial weights: {_code(weights['name'])}, licence: {_text(known)}."
 
 
 def _files(about: Mapping) -> str:

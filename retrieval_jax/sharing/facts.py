@@ -9,7 +9,7 @@ from typing import Any
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
-from retrieval_jax.postprocess.whitening import STEPS, Whitening
+from retrieval_jax.postprocess import new_queries, walk
 from retrieval_jax.scoring import written
 from retrieval_jax.workdir import hashes, settings, sides
 
@@ -29,7 +29,7 @@ def of_data(workdir: pathlib.Path, config: Any) -> dict[str, Any]:
     if (file := workdir / "attributes" / "summary.json").exists():
         rows = documents.read(file, dict[str, Any], remedy=_REMEDY).get("rows", {})
         kept = {name: counts["kept"] for name, counts in rows.items() if name in ("train", "val", "query", "gallery")}
-    gallery = _gallery(workdir)
+    gallery = _gallery(workdir, config)
     kwargs = settings.plain(config.data.get("kwargs") or {})
     return {
         "source": config.data.source,
@@ -43,8 +43,9 @@ def of_data(workdir: pathlib.Path, config: Any) -> dict[str, Any]:
 def write(folder: pathlib.Path, workdir: pathlib.Path, space: str, config: Any) -> list[str]:
     """Writes vocabulary.json, and search.json with whitening.npz if the run was searched with this checkpoint.
 
-    search.json: {"steps": of the search, with those that "chosen" stands for; "why": they were chosen; "whitening":
-    file or null; "num_queries"; "scores": [{"model", "stage", name, name_low, name_high, ...}]}.
+    search.json: {"steps": of the search, with those that "chosen" stands for; "why": they were chosen; "stages":
+    [{"stage", "steps"}], those that apply to new queries, with all steps that lead to each; "whitening": file or null;
+    "num_queries"; "scores": [{"model", "stage", name, name_low, name_high, ...}]}.
 
     Args:
       folder: of the exported model, not yet described.
@@ -57,25 +58,22 @@ def write(folder: pathlib.Path, workdir: pathlib.Path, space: str, config: Any) 
     """
     if (vocabulary := workdir / "attributes" / VOCABULARY).exists():
         shutil.copyfile(vocabulary, folder / VOCABULARY)
-    gallery = _gallery(workdir)
+    gallery = _gallery(workdir, config)
     if gallery is None or hashes.read_record(workdir, "search") is None:
         return ["the run has not been searched, so the folder has no whitening, steps or scores"]
     if gallery.meta.get("space") != space:
         return ["the run was searched with another checkpoint, so the folder has no whitening, steps or scores"]
-    rankings, steps, why = workdir / "rankings" / sides.MODEL, [], ""
-    for name, kwargs in settings.plain(config.search.steps):
-        if name in ("ensemble", "fusion"):  # joins other models, which are not in the folder
-            break
-        if name == "chosen" and (rankings / "chosen_steps.json").exists():
-            choice = documents.read(rankings / "chosen_steps.json", dict[str, Any], remedy=_REMEDY)
-            steps, why = [*steps, *choice["steps"]], choice["why"]
-        else:
-            steps.append([name, kwargs])
-    fitted = rankings / f"whitening_{sides.MODEL}.npz"
-    once = sum(name in STEPS for name, _ in steps) == 1  # a second one would have replaced the file
-    whitens = once and fitted.exists() and Whitening.load(fitted).info.get("space") == space
-    if whitens:
-        shutil.copyfile(fitted, folder / WHITENING)
+    plain = settings.plain(config)
+    taken, why = new_queries.taken(workdir, plain)
+    steps = [list(step) for one in taken for step in one.steps]
+    joined = next((place for place, (name, _) in enumerate(steps) if name in walk.JOINS), len(steps))
+    stages, note = new_queries.of_run(workdir, plain)
+    fitted = next((stage.whitening for stage in stages if stage.whitening is not None), None)
+    if fitted is not None and fitted.info.get("space") != space:
+        stages, note = [stage for stage in stages if stage.whitening is None], "the whitening is of another checkpoint"
+        fitted = None
+    if fitted is not None:
+        fitted.save(folder / WHITENING)
     rows = written.stages(workdir) if hashes.read_record(workdir, "evaluate") is not None else []
     wanted = [f"{name}{end}" for name in _SCORES for end in ("", "_low", "_high")]
     scores = [
@@ -84,22 +82,21 @@ def write(folder: pathlib.Path, workdir: pathlib.Path, space: str, config: Any) 
         if row["model"] == sides.MODEL
     ]
     found = {
-        "steps": steps,
+        "steps": steps[:joined],  # a joining step needs other models, which are not in the folder
         "why": why,
-        "whitening": WHITENING if whitens else None,
+        "stages": [{"stage": stage.name, "steps": [list(step) for step in stage.steps]} for stage in stages[1:]],
+        "whitening": WHITENING if fitted is not None else None,
         "num_queries": rows[0]["num_scored"] if rows else 0,
         "scores": scores,
     }
     atomic.write_json(folder / SEARCH, found)
     notes = [] if scores else ["the run has not been evaluated, so the folder has no scores"]
-    return notes + (
-        ["the run whitens more than once, so the folder has no whitening"] if fitted.exists() and not once else []
-    )
+    return notes + ([note] if note else [])
 
 
-def _gallery(workdir: pathlib.Path) -> Embeddings | None:
+def _gallery(workdir: pathlib.Path, config: Any) -> Embeddings | None:
     """Returns the gallery's embeddings, None if they are missing or cannot be read."""
     try:
-        return Embeddings.load(workdir / "embeddings" / sides.MODEL / "gallery")
+        return Embeddings.load(workdir / "embeddings" / sides.of(config)["gallery"].folder / "gallery")
     except InputError:
         return None

@@ -8,7 +8,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
 
 from huggingface_hub import CommitOperationAdd, HfApi, errors
@@ -17,16 +17,16 @@ from huggingface_hub.hf_api import RepoFile
 from retrieval_jax.errors import InputError, RunFailed, first_line, raise_shortage, short
 from retrieval_jax.files import documents, versions
 from retrieval_jax.files.arrays import file_sha256
-from retrieval_jax.sharing import card
+from retrieval_jax.sharing import card, folders
 from retrieval_jax.workdir import layout
 
 MOST_BYTES = 64 * 2**30  # of a model
-_CONFIG, _CARD = "config.json", "README.md"
-_KINDS = (".json", ".safetensors", ".npz", ".jax_export", ".onnx", ".md")  # nothing that runs, or is unpickled
+CONFIG, CARD = "config.json", "README.md"
+KINDS = (".json", ".safetensors", ".npz", ".jax_export", ".onnx", ".md")  # nothing that runs, or is unpickled
 _REMEDY = "export again, or pull another revision"
 
 
-class _Described(TypedDict):
+class Described(TypedDict):
     """What config.json says of the other files."""
 
     programs: dict[str, documents.FileName]
@@ -45,17 +45,17 @@ def verify(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       InputError: it is not an exported model, or a file is missing, damaged, or of a kind that no export writes.
     """
-    if not (folder / _CONFIG).is_file():
+    if not (folder / CONFIG).is_file():
         raise InputError(f"{folder} holds no exported model: make one with `retrieval-jax export`")
-    about = documents.read(folder / _CONFIG, dict, remedy=_REMEDY)
-    documents.check(about, _Described, name=str(folder / _CONFIG), remedy=_REMEDY)
+    about = documents.read(folder / CONFIG, dict, remedy=_REMEDY)
+    documents.check(about, Described, name=str(folder / CONFIG), remedy=_REMEDY)
     needed = {"model.safetensors", "labels.json", *about["programs"].values()}
     if missing := sorted(needed - set(about["sha256"])):
-        raise InputError(f"{folder / _CONFIG} has no checksum of {missing[0]}: {_REMEDY}")
+        raise InputError(f"{folder / CONFIG} has no checksum of {missing[0]}: {_REMEDY}")
     for name, digest in about["sha256"].items():
         file = folder / name
-        if file.suffix not in _KINDS:
-            raise InputError(f"{file}: exported models have no such files, only {', '.join(_KINDS)}: {_REMEDY}")
+        if file.suffix not in KINDS:
+            raise InputError(f"{file}: exported models have no such files, only {', '.join(KINDS)}: {_REMEDY}")
         if file.is_symlink() or not file.is_file() or file_sha256(file) != digest:
             raise InputError(f"{file} is missing, or is not the file whose checksum config.json has: {_REMEDY}")
     return about
@@ -79,7 +79,7 @@ def push(folder: pathlib.Path, repository: str, *, private: bool = False, licenc
     """
     _check_name(repository)
     about = verify(folder)
-    names = [_CONFIG, *sorted(about["sha256"])]
+    names = [CONFIG, *sorted(about["sha256"])]
     api = HfApi()
     with _asked(f"push to {repository}"):
         if private and api.repo_exists(repository) and not api.model_info(repository).private:
@@ -91,7 +91,7 @@ def push(folder: pathlib.Path, repository: str, *, private: bool = False, licenc
         add = [CommitOperationAdd(name, str(folder / name)) for name in names]
         if _owns_card(api, repository):
             text = card.of_folder(folder, repository, licence)
-            add.append(CommitOperationAdd(_CARD, text.encode()))
+            add.append(CommitOperationAdd(CARD, text.encode()))
         else:
             print(f"push: README.md of {repository} was written by hand, so it stays as it is")
         done = api.create_commit(repository, add, commit_message="retrieval-jax hub push")
@@ -100,10 +100,10 @@ def push(folder: pathlib.Path, repository: str, *, private: bool = False, licenc
 
 def _owns_card(api: HfApi, repository: str) -> bool:
     """Returns whether the card on the hub is missing, the hub's own empty one, or one of ours."""
-    if not api.file_exists(repository, _CARD):
+    if not api.file_exists(repository, CARD):
         return True
     with tempfile.TemporaryDirectory() as place:
-        found = api.hf_hub_download(repository, _CARD, local_dir=place)
+        found = api.hf_hub_download(repository, CARD, local_dir=place)
         text = pathlib.Path(found).read_text(encoding="utf-8", errors="replace")
     return card.MARK in text or not re.sub(r"\A---\n.*?\n---\n?", "", text, flags=re.DOTALL).strip()
 
@@ -126,8 +126,7 @@ def pull(repository: str, out: pathlib.Path, *, revision: str = "main") -> str:
       RunFailed: the hub cannot be reached.
     """
     _check_name(repository)
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_export(out))):
-        raise InputError(f"{out} exists and is not an exported model: give another folder, or delete it")
+    folders.check_replaceable(out)
     api = HfApi()
     with _asked(f"pull {repository}"):
         commit = str(api.model_info(repository, revision=revision).sha)
@@ -145,25 +144,39 @@ def pull(repository: str, out: pathlib.Path, *, revision: str = "main") -> str:
         return folder / name
 
     def fill(folder: pathlib.Path) -> None:
-        config = listed.get(_CONFIG)
+        config = listed.get(CONFIG)
         if config is not None and config.size > documents.MOST_BYTES:
             raise InputError(f"{repository}: config.json has {config.size:,} bytes: it is not one of retrieval_jax")
-        file = fetch(_CONFIG, folder)
+        file = fetch(CONFIG, folder)
         about = documents.read(file, dict, remedy=_REMEDY)
-        documents.check(about, _Described, name=f"config.json of {repository}", remedy=_REMEDY)
-        names = [*about["sha256"], *([_CARD] if _CARD in listed else [])]
+        documents.check(about, Described, name=f"config.json of {repository}", remedy=_REMEDY)
+        names = [*about["sha256"], *([CARD] if CARD in listed else [])]
         size = sum(listed[name].size for name in names if name in listed)
         if size > MOST_BYTES:
             raise InputError(f"{repository} has {size:,} bytes, and at most {MOST_BYTES:,} are fetched")
-        if wrong := [name for name in names if pathlib.PurePath(name).suffix not in _KINDS]:
-            raise InputError(f"{repository} lists {short(wrong[0])!r}: exported models have only {', '.join(_KINDS)}")
+        if wrong := [name for name in names if pathlib.PurePath(name).suffix not in KINDS]:
+            raise InputError(f"{repository} lists {short(wrong[0])!r}: exported models have only {', '.join(KINDS)}")
         for name in names:
             fetch(name, folder)
         verify(folder)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    versions.replace(out, _CONFIG, fill, keep=[layout.CLICK_LOG])
+    put(out, fill)
     return commit
+
+
+def put(out: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> None:
+    """Fills a new folder with a checked model and puts it in its place; its click log stays.
+
+    Args:
+      out: local folder; an earlier exported model there is replaced.
+      fill: writes the files into the folder that it is given, and checks them.
+
+    Raises:
+      InputError: something else is there.
+    """
+    folders.check_replaceable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    versions.replace(out, CONFIG, fill, keep=[layout.CLICK_LOG])
 
 
 def _check_file(file: pathlib.Path, entry: Any, repository: str) -> None:
@@ -177,13 +190,6 @@ def _check_file(file: pathlib.Path, entry: Any, repository: str) -> None:
         wanted = entry.blob_id
     if file.stat().st_size != entry.size or digest != wanted:
         raise InputError(f"{entry.path} of {repository} differs from what the hub lists: pull again")
-
-
-def _is_export(folder: pathlib.Path) -> bool:
-    try:
-        return "programs" in documents.read(folder / _CONFIG, dict, remedy=_REMEDY)
-    except InputError:
-        return False
 
 
 def _check_name(repository: str) -> None:

@@ -223,12 +223,13 @@ def _export(parser: argparse.ArgumentParser) -> None:
 
 
 def _hub(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("push", "pull"), help="upload a folder, or fetch a model")
-    parser.add_argument("source", help="push: the exported folder; pull: the repository, owner/name")
-    parser.add_argument("target", help="push: the repository, owner/name; pull: the folder to write")
+    actions = ("push", "pull", "pack")
+    parser.add_argument("action", choices=actions, help="upload a folder, fetch a model, or make one file of a folder")
+    parser.add_argument("source", help="push, pack: the exported folder; pull: owner/name, a packed file or a folder")
+    parser.add_argument("target", help="push: owner/name; pull: the folder to write; pack: the file to write, .tar")
     parser.add_argument("--revision", default="main", help="of pull: branch, tag or commit (default: %(default)s)")
     parser.add_argument("--private", action="store_true", help="of push: a new repository is private")
-    parser.add_argument("--licence", default="", help="of push: of the model, such as apache-2.0, for the card")
+    parser.add_argument("--licence", default="", help="of push, pack: of the model, for the card: apache-2.0")
     parser.add_argument("--dry-run", action="store_true", help="of push: check the folder and print the card")
 
 
@@ -449,7 +450,7 @@ VERBS = {
         ("photos/ --workdir=runs/shop --out=found.csv", "a.jpg b.jpg --workdir=served/shop --out=found.csv --k=50"),
     ),
     "hub": Verb(
-        "shares exported models: pushes one with its model card, pulls and checks one",
+        "shares exported models: pushes or packs one with its model card, pulls and checks one",
         _hub,
         (
             "push served/fashion me/fashion --licence=apache-2.0 --dry-run",

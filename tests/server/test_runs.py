@@ -4,17 +4,18 @@ import json
 import shutil
 import threading
 
+import ml_collections
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from retrieval_jax import __main__ as door
-from retrieval_jax import export, serve
+from retrieval_jax import export, serve, workdir
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.postprocess import State, l2, whitening
+from retrieval_jax.postprocess import State, l2, new_queries, whitening
 from retrieval_jax.postprocess.l2 import normalize
-from retrieval_jax.server import app, gallery, networks, runs, stages
+from retrieval_jax.server import app, gallery, networks, runs
 
 
 @pytest.fixture
@@ -58,20 +59,21 @@ def test_a_new_gallery_is_picked_up_while_requests_are_answered(copied):
 
 
 @pytest.mark.long
-def test_an_exported_model_embeds_its_gallery_once_and_is_served_beside_its_run(finished, photo, tmp_path):
-    export.run(finished, tmp_path / "served")
+def test_an_exported_model_embeds_its_gallery_once_and_is_served_beside_its_run(finished, copied, photo, tmp_path):
+    config = ml_collections.ConfigDict(json.loads((copied / "config.json").read_text()))
+    workdir.record(config, copied, "search", seconds=1.0, cpu_seconds=1.0)
+    export.run(copied, tmp_path / "served")
     served = runs.Runs([finished, tmp_path / "served"], watched=0)
     with TestClient(app.make(served), raise_server_exceptions=False) as made:
-        found = [
-            made.post(
-                "/v1/search", files={"picture": photo}, data={"request": json.dumps({"run": run, "stage": "cosine"})}
-            ).json()["results"]
-            for run in ("tiny", "served")
-        ]
+        found = []
+        for run in ("tiny", "served"):
+            data = {"request": json.dumps({"run": run, "stage": "cosine"})}
+            found.append(made.post("/v1/search", files={"picture": photo}, data=data).json()["results"])
         assert [one["id"] for one in found[0]] == [one["id"] for one in found[1]]
         assert np.allclose([one["score"] for one in found[0]], [one["score"] for one in found[1]], atol=1e-4)
         _, exported = made.get("/v1/runs").json()
-        assert exported["exported"] and exported["stages"] == ["cosine"] and exported["predicts"]
+        assert exported["exported"] and exported["stages"] == ["cosine", "whitening", "reranking"]
+        assert exported["predicts"] and not exported["note"]
     stored = Embeddings.load(tmp_path / "served" / "embeddings" / "served" / "gallery")
     assert len(stored) == 20
 
@@ -112,10 +114,10 @@ def test_a_stage_that_needs_the_other_queries_is_left_out(copied):
     made["stages"][-1].update({"stage": "diffusion", "step": "diffusion"})
     file.write_text(json.dumps(made))
     config = {"search": {"steps": [("whitening", {}), ("diffusion", {})]}}
-    found, note = stages.of_run(copied, config)
+    found, note = new_queries.of_run(copied, config)
     assert [stage.name for stage in found] == ["cosine", "whitening"] and "'diffusion' does not work on one" in note
     with pytest.raises(InputError, match="there are cosine, whitening"):
-        stages.named(found, "reranking")
+        new_queries.named(found, "reranking")
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def ranked(tmp_path):
         (tmp_path / "rankings" / "trained").mkdir(parents=True, exist_ok=True)
         entries = [{"model": model, "stage": stage, "step": step, "kwargs": {}} for model, stage, step in made]
         (tmp_path / "rankings" / "rankings.json").write_text(json.dumps({"stages": entries}))
-        return stages.of_run(tmp_path, {"search": {"steps": [(step, {}) for step in steps]}})
+        return new_queries.of_run(tmp_path, {"search": {"steps": [(step, {}) for step in steps]}})
 
     return of
 

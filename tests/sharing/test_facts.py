@@ -31,6 +31,9 @@ def searched(tmp_path_factory):
     scores = {"stage": "whitening", "num_scored": 8, "num_queries": 8, "recall@1": 0.5, "recall@1_low": 0.2}
     rows = [{"model": "trained", **scores}, {"model": "histogram", **scores}]
     (folder / "metrics.json").write_text(json.dumps({"stages": rows}))
+    made = [("cosine", None), ("whitening", "whitening"), ("reranking", "reranking")]
+    listed = [{"model": "trained", "stage": stage, "step": step, "kwargs": {}} for stage, step in made]
+    (folder / "rankings" / "rankings.json").write_text(json.dumps({"stages": listed}))
     for verb in ("search", "evaluate"):
         workdir.record(config, folder, verb, seconds=1.0, cpu_seconds=1.0)
     return folder, gallery
@@ -51,6 +54,8 @@ def test_a_searched_run_brings_its_steps_whitening_and_scores(searched, tmp_path
     export.run(folder, tmp_path / "served", platforms=("cpu",))
     served = exported.load(tmp_path / "served")
     assert served.search["steps"] == [["whitening", {}], ["reranking", {}]] and served.search["num_queries"] == 8
+    assert [stage.name for stage in served.stages()] == ["cosine", "whitening", "reranking"]
+    assert served.search["stages"][1] == {"stage": "reranking", "steps": served.search["steps"]}
     assert [row["model"] for row in served.search["scores"]] == ["trained"]
     fitted = whitening.Whitening.load(folder / "rankings" / "trained" / "whitening_trained.npz")
     wanted = l2.normalize(fitted.apply(np.asarray(gallery.vectors)))
@@ -87,3 +92,11 @@ def test_licences_of_the_weights_that_a_training_started_from():
     assert export._initial_weights(config) == {"name": "nobody/knows", "licence": ""}
     config.train.model.pretrained.name, config.train.init_from = "", "quickstart"
     assert export._initial_weights(config) == {"run": "quickstart"}
+    other = tiny.tiny_config()
+    assert export._initial_weights(other) == {} and export._initial_weights(other, config) == {"run": "quickstart"}
+    with other.unlocked():
+        other.train.model.pretrained = {"name": "convnext_atto.d2_in1k", "path": ""}
+        other.train.task_kwargs.weights = "nobody/words"
+    found = export._initial_weights(other, config)  # of the words and of the pictures
+    assert found["name"] == "convnext_atto.d2_in1k"
+    assert found["beside"] == [{"name": "nobody/words", "licence": ""}, {"run": "quickstart"}]
