@@ -29,9 +29,8 @@ import numpy as np  # noqa: E402
 from retrieval_jax.data.catalog import Split  # noqa: E402
 from retrieval_jax.embeddings import Embeddings  # noqa: E402
 from retrieval_jax.index import attribute  # noqa: E402
-from retrieval_jax.postprocess.new_queries import Stage  # noqa: E402
 from retrieval_jax.server import app, listening, runs  # noqa: E402
-from retrieval_jax.server.gallery import Gallery  # noqa: E402
+from retrieval_jax.server.gallery import Gallery, Stage  # noqa: E402  (where earlier versions have it too)
 from retrieval_jax.server.networks import Networks  # noqa: E402
 
 COLOURS = 12
