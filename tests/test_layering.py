@@ -258,6 +258,7 @@ ROOMS |= {
         "fastapi",
         "prometheus_client",
         "pydantic",
+        "pydantic_core",
         "simplejpeg",
         "starlette",
         "uvicorn",

@@ -94,7 +94,7 @@ class Ids(Sequence):
           rows: int [m].
         """
         rows = np.asarray(rows, np.int64)
-        lengths = np.diff(self.offsets)[rows]
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         data = self.data[np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths) + np.arange(offsets[-1])]
         return Ids(data, offsets, None if self._about is None else self._about.take(rows))
@@ -106,7 +106,10 @@ class Ids(Sequence):
         if isinstance(key, slice):
             return [self[row] for row in range(*key.indices(len(self)))]
         if isinstance(key, np.ndarray) and key.ndim:
-            return [self[int(row)] for row in key]
+            rows = np.asarray(key, np.int64)
+            if len(rows) and not -len(self) <= rows.min() <= rows.max() < len(self):
+                raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} ids")
+            return list(self.take(np.where(rows < 0, rows + len(self), rows)))
         row = int(key)
         if not -len(self) <= row < len(self):
             raise IndexError(row)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import urllib.parse
 from collections.abc import Sequence
 
-import numpy as np
-
 from retrieval_jax.index import attribute
-from retrieval_jax.index.attribute import facets as facet_lib
-from retrieval_jax.index.attribute.table import to_rows
 from retrieval_jax.server import networks, searching
-from retrieval_jax.server.messages import Count, Facets, Listing, Part, Predicted, Range, Reason, Result, Served, Why
+from retrieval_jax.server.gallery import Gallery
+from retrieval_jax.server.messages import Count, Facets, Listing, Predicted, Range, Served
 from retrieval_jax.server.runs import Loaded, Run
 
 
 def _address(run: str, version: Loaded, listing: str) -> str:
     if not version.gallery.has_pictures:
         return ""
-    return f"/v1/pictures/{urllib.parse.quote(listing, safe='')}?run={urllib.parse.quote(run, safe='')}"
+    return f"/v1/pictures/{_quoted(listing)}?run={_quoted(run)}"
+
+
+@functools.lru_cache(1 << 16)
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
 
 
 def served(run: Run) -> Served:
@@ -53,45 +56,45 @@ def served(run: Run) -> Served:
 
 def listing(run: str, version: Loaded, row: int) -> Listing:
     """Returns a listing, given its row of the gallery."""
-    gallery, name = version.gallery, version.gallery.embeddings.ids[row]
+    gallery, name = version.gallery, version.gallery.names[row]
     (attributes,) = gallery.attributes([row])
     address = _address(run, version, name)
     return Listing(id=name, run=run, title=gallery.title(row), attributes=attributes, picture=address)
 
 
-def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[Result]:
-    """Returns results with their reasons, best first."""
-    out, names = [], ("similarity", "weight", "share")
+def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[dict]:
+    """Returns results with their reasons, best first, in the form of `messages.Result`; its checks take longer."""
+    out, keys = [], ("similarity", "weight", "share")
     gallery, rows = version.gallery, [hit.row for hit in hits]
     for hit, attributes in zip(hits, gallery.attributes(rows), strict=True):
         reasons = [
-            Reason(
-                kind=reason.kind,
-                text=str(reason.clause),
-                state=reason.state,
-                values=list(reason.values),
-                probability=reason.probability,
-            )
+            {
+                "kind": reason.kind,
+                "text": str(reason.clause),
+                "state": reason.state,
+                "values": list(reason.values),
+                "probability": reason.probability,
+            }
             for reason in hit.reasons
         ]
-        parts = {name: Part(**dict(zip(names, part, strict=True))) for name, part in hit.parts.items()}
-        name = gallery.embeddings.ids[hit.row]
-        result = Result(
-            id=name,
-            place=hit.place,
-            score=hit.score,
-            title=gallery.title(hit.row),
-            attributes=attributes,
-            picture=_address(run, version, name),
-            why=Why(reasons=reasons, parts=parts, moved=hit.moved),
-        )
+        parts = {part: dict(zip(keys, numbers, strict=True)) for part, numbers in hit.parts.items()}
+        name = gallery.names[hit.row]
+        result = {
+            "id": name,
+            "place": hit.place,
+            "score": hit.score,
+            "title": gallery.title(hit.row),
+            "attributes": attributes,
+            "picture": _address(run, version, name),
+            "why": {"reasons": reasons, "parts": parts, "moved": hit.moved},
+        }
         out.append(result)
     return out
 
 
-def predicted(table: attribute.Table, found: list[tuple[str, str, float]]) -> list[Predicted]:
+def predicted(gallery: Gallery, found: list[tuple[str, str, float]]) -> list[Predicted]:
     """Returns the attributes that a network sees in a picture, (field, value, probability) each."""
-    known = table.values()
+    known = gallery.values
     return [
         Predicted(field=field, value=value, probability=chance, known=value in known.get(field, ()))
         for field, value, chance in found
@@ -99,27 +102,10 @@ def predicted(table: attribute.Table, found: list[tuple[str, str, float]]) -> li
 
 
 def facets(run: str, version: Loaded, given: attribute.Conditions, top: int) -> Facets:
-    """Counts values; a field with a required condition of its own is counted without it, so that it can be changed."""
-    table = version.gallery.table
-    matching = table.matching(given, 0)
-    own = {clause.field for clause in given.required}
-    counted = facet_lib.count(table, matching, [name for name in table.fields if name not in own], top)
-    for name in sorted(own & set(table.fields)):
-        others = tuple(clause for clause in given.required if clause.field != name)
-        without = table.matching(attribute.Conditions(others, (), given.excluded), 0)
-        counted |= facet_lib.count(table, without, [name], top)
-    numbers = {}
-    for number, name in enumerate(table.numbers):
-        others = tuple(clause for clause in given.required if clause.field != name)
-        rows = to_rows(table.matching(attribute.Conditions(others, (), given.excluded), 0))
-        values = np.asarray(table.columns[number].array[rows, 0])
-        values = values[~np.isnan(values)]
-        if len(values):
-            low, high = round(float(values.min()), 6), round(float(values.max()), 6)
-            numbers[name] = Range(low=low, high=high, listings=len(values))
+    """Returns the counts of the values among the matches; see `counting.count`."""
+    counted = version.gallery.counted(given, top)
     fields = {
-        name: [Count(value=value, listings=count) for value, count in counted[name]]
-        for name in table.fields
-        if counted.get(name)
+        name: [Count(value=value, listings=count) for value, count in found] for name, found in counted.fields.items()
     }
-    return Facets(run=run, matches=len(matching), fields=fields, numbers=numbers)
+    numbers = {name: Range(low=low, high=high, listings=count) for name, (low, high, count) in counted.numbers.items()}
+    return Facets(run=run, matches=counted.matches, fields=fields, numbers=numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TypeVar
 
 import fastapi
@@ -18,6 +19,7 @@ from retrieval_jax.server.messages import Conditions, Judgement, Search
 from retrieval_jax.server.runs import Loaded
 
 Message = TypeVar("Message", bound=pydantic.BaseModel)
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a malformed upload gets a sentence, and no log lines
 
 
 def described(message: type[pydantic.BaseModel], upload: bool = False) -> dict:
@@ -58,7 +60,7 @@ def parse(message: type[Message], data: bytes | str) -> Message:
         raise InputError(f"the request cannot be read ({short(str(error))})") from None
 
 
-def check_query(request: Request) -> None:
+async def check_query(request: Request) -> None:  # without async, it would wait for a thread
     """Raises InputError for a name in the query of an address that its route does not read; pages take any."""
     if not request.scope["route"].path.startswith("/v1/"):
         return  # links to the page get names such as utm_source from others
@@ -99,8 +101,21 @@ async def search(request: Request) -> tuple[Search, bytes]:
     return given, data or (pictures.of_base64(given.picture) if given.picture else b"")
 
 
+def is_brief(given: Search) -> bool:
+    """Returns whether words and conditions are so few that reading them needs no thread of its own.
+
+    Conditions among the words are looked up among all values, of which there may be many.
+    """
+    if len(given.words) > 200 or set("-:\u2212\u2013") & set(given.words):
+        return False
+    clauses = [*given.conditions.required, *given.conditions.preferred, *given.conditions.excluded]
+    return len(clauses) + sum(len(clause.values or ()) for clause in clauses) <= 50
+
+
 def conditions(version: Loaded, given: Conditions) -> attribute.Conditions:
     """Returns conditions for the index; raises InputError for fields and values that the gallery lacks."""
+    if not (given.required or given.preferred or given.excluded):
+        return attribute.Conditions()
     found = attribute.parse(
         {
             kind: [clause.model_dump(exclude_none=True, exclude_defaults=True) for clause in getattr(given, kind)]
@@ -116,7 +131,7 @@ def words(version: Loaded, given: Search) -> tuple[str, attribute.Conditions]:
     found = conditions(version, given.conditions)
     if not given.words.strip():
         return "", found
-    rest, among = attribute.from_words(given.words, version.gallery.table.values())
+    rest, among = attribute.from_words(given.words, version.gallery.values)
     found = attribute.both(found, among)
     version.gallery.table.check(found)
     return rest, found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 import threading
@@ -24,8 +25,10 @@ from retrieval_jax.errors import InputError, short
 from retrieval_jax.index import attribute, lexical
 from retrieval_jax.postprocess import new_queries
 from retrieval_jax.postprocess.new_queries import Stage
-from retrieval_jax.server import networks
+from retrieval_jax.server import counting, networks
 from retrieval_jax.workdir import sides
+
+KEPT = 64  # conditions whose matches and counts are remembered
 
 
 @dataclasses.dataclass(eq=False)
@@ -54,18 +57,39 @@ class Gallery:
 
     def __post_init__(self):
         self._lock, self._indexes = threading.RLock(), {}
+        table = self.table  # and not self, which would then be freed later than its last request
+        self._matching = functools.lru_cache(KEPT)(lambda given: table.matching(given, 0))
+        self._counted = functools.lru_cache(KEPT)(functools.partial(counting.count, table))
 
     def __len__(self) -> int:
         return len(self.embeddings)
 
     @functools.cached_property
+    def names(self) -> list[str]:
+        """The ids of the embeddings, each of them a text already."""
+        return list(self.embeddings.ids)
+
+    @functools.cached_property
     def row_of(self) -> dict[str, int]:
         """{id: row of the embeddings}."""
-        return {name: row for row, name in enumerate(self.embeddings.ids)}
+        return {name: row for row, name in enumerate(self.names)}
 
     def row(self, listing: str) -> int:
         """Returns the row of a listing; raises KeyError for one that is not in the gallery."""
         return self.row_of[listing]
+
+    @functools.cached_property
+    def values(self) -> dict[str, list[str]]:
+        """{field: names of its values}."""
+        return self.table.values()
+
+    def matching(self, given: attribute.Conditions):
+        """Returns the bitmap of the rows that meet the required and excluded conditions; not to be changed."""
+        return self._matching(dataclasses.replace(given, preferred=()))
+
+    def counted(self, given: attribute.Conditions, top: int) -> counting.Counted:
+        """Returns the counts of the values among the matches; see `counting.count`."""
+        return self._counted(dataclasses.replace(given, preferred=()), top)
 
     def title(self, row: int) -> str:
         """Returns the title of a listing, "" without one."""
@@ -73,20 +97,25 @@ class Gallery:
 
     def attributes(self, rows: Sequence[int]) -> list[dict[str, list[dict]]]:
         """Returns {field: its values, {"value", "probability"}} of listings [n]; a number is a single value."""
-        table, found = self.table, {}
-        for row, values, chances in table.values_of(np.unique(np.asarray(rows, np.int64))):
-            out: dict[str, list[dict]] = {}
-            known = [1.0] * len(values) if chances is None else chances.tolist()
-            above = set(table.parent[values].tolist())  # a parent says less than its child
-            fields = table.field_of[values].tolist()
-            for value, field, chance in zip(values.tolist(), fields, known, strict=True):
-                if value not in above:
-                    one = {"value": table.names[value], "probability": float(chance)}
-                    out.setdefault(table.fields[field], []).append(one)
-            for number, field in enumerate(table.numbers):
-                if not np.isnan(value := float(table.columns[number].array[row, 0])):
-                    out[field] = [{"value": round(value, 6), "probability": 1.0}]
+        table, asked = self.table, np.unique(np.asarray(rows, np.int64))
+        has = list(table.values_of(asked))
+        every = np.concatenate([values for _, values, _ in has] or [np.zeros(0, np.int64)])
+        names, fields = [table.names[value] for value in every.tolist()], table.field_of[every].tolist()
+        values, parents = every.tolist(), table.parent[every].tolist()
+        found, end = {}, 0
+        for row, mine, chances in has:
+            start, end = end, end + len(mine)
+            known = [1.0] * len(mine) if chances is None else chances.tolist()
+            above, out = set(parents[start:end]), {}  # a parent says less than its child
+            for at, chance in zip(range(start, end), known, strict=True):
+                if values[at] not in above:
+                    one = {"value": names[at], "probability": chance}
+                    out.setdefault(table.fields[fields[at]], []).append(one)
             found[row] = out
+        for field, column in zip(table.numbers, table.columns, strict=True):
+            for row, value in zip(asked.tolist(), column.array[asked, 0].tolist(), strict=True):
+                if not math.isnan(value):
+                    found[row][field] = [{"value": round(value, 6), "probability": 1.0}]
         return [found[int(row)] for row in rows]
 
     def vectors(self, stage: Stage) -> Embeddings:
@@ -102,7 +131,10 @@ class Gallery:
             key = id(stage.whitening)
             if key not in self._indexes:
                 vectors = Embeddings(self.embeddings.ids, stage.vectors(self.embeddings, "gallery"))
-                self._indexes[key] = vectors, attribute.Index(vectors, fields=self.table)
+                index = attribute.Index(vectors, fields=self.table)
+                if len(self):
+                    index.find(vectors.vectors[:1], 1)  # the first search encodes the gallery, which takes a while
+                self._indexes[key] = vectors, index
             return self._indexes[key]
 
     @property
@@ -195,7 +227,9 @@ def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gall
     served, note = new_queries.of_run(folder, config) if made.stages is None else (made.stages, "")
     table = attribute.build(fields, len(embeddings))
     settings = (config.get("search") or {}).get("lexical") or {}
-    return Gallery(embeddings, split, rows, table, served, note, dict(settings))
+    loaded = Gallery(embeddings, split, rows, table, served, note, dict(settings))
+    loaded.row_of, loaded.values  # noqa: B018 (before the first request)
+    return loaded
 
 
 def _address(settings: object) -> str:

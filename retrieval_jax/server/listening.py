@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
+import resource
 import socket
 from typing import Any
 
@@ -11,15 +14,38 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retrieval_jax.errors import InputError
 
-MOST_CONNECTIONS = 512  # open at once; more get status 503
+MOST_CONNECTIONS = 512  # open at once; more are refused
+MOST_REFUSED = 512  # refused connections that stay open for a moment, so that their clients can read why
 HEAD_SECONDS = 15.0  # from a connection, or the request before, to the end of a request's head
+READ_SECONDS = 30.0  # in which a client reads none of an answer that waits for it
+LINGER_SECONDS = 2.0  # from the last bytes to the end of a connection whose client does not close it
 CLOSING_SECONDS = 10  # for running requests, when the service is stopped
+FILES = 4096  # sockets, pictures and arrays that may be open at once, where the machine lets us
+_SENTENCE = f"more than {MOST_CONNECTIONS} connections are open: try again in a few seconds"
+_BODY = json.dumps({"error": _SENTENCE}).encode()
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
+)
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 whose connections are closed where no request begins in time."""
+    """HTTP/1.1 whose connections end where a client neither asks nor reads in time, or where there are too many.
+
+    Args:
+      refused: the refused connections that are open.
+      given: see `H11Protocol`.
+    """
+
+    def __init__(self, *, refused: set[_Refused], **given: Any):
+        super().__init__(**given)
+        self._refused = refused
+        self._deadline = self._unread = None
 
     def connection_made(self, transport: Any) -> None:  # noqa: D102 (asyncio's)
+        if len(self.connections) >= MOST_CONNECTIONS:
+            transport.set_protocol(_Refused(transport, self._refused))
+            return
         super().connection_made(transport)
         self._wait()
 
@@ -28,17 +54,53 @@ class Protocol(H11Protocol):
         self._wait()
         super().on_response_complete()
 
+    def pause_writing(self) -> None:  # noqa: D102 (asyncio's: the client does not read as fast as we write)
+        super().pause_writing()
+        self._unread = asyncio.get_running_loop().call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:  # noqa: D102
+        self._read()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         self._deadline.cancel()
+        self._read()
         super().connection_lost(exc)
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
 
     def _wait(self) -> None:
         self._deadline = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._late)
 
     def _late(self) -> None:
-        waits = self.cycle is None or self.cycle.response_complete  # for a request, the first or the next
-        if waits and not self.transport.is_closing():
-            self.transport.close()
+        if self.cycle is None or self.cycle.response_complete:  # it waits for a request, the first or the next
+            self.transport.close()  # after the bytes that the client has not read yet
+            self._deadline = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.transport.abort)
+
+
+class _Refused(asyncio.Protocol):
+    """A connection too many: answers 503 at once, and stays until its client has read that.
+
+    Closed at once, with a request unread, it would be reset, and the answer lost.
+    """
+
+    def __init__(self, transport: Any, refused: set[_Refused]):
+        self._all = refused
+        transport.write(_REFUSAL)
+        if len(refused) >= MOST_REFUSED:
+            transport.close()
+            self._ends = None
+            return
+        refused.add(self)
+        transport.write_eof()
+        self._ends = asyncio.get_running_loop().call_later(LINGER_SECONDS, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.discard(self)
+        if self._ends is not None:
+            self._ends.cancel()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -56,9 +118,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 def server(service: Any) -> uvicorn.Server:
     """Returns the server of an ASGI application; `server(...).run(sockets=[listen(...)])` ends at SIGINT or SIGTERM."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard < 0 else min(FILES, hard), hard))
     settings = uvicorn.Config(
         service,
-        http=Protocol,
+        http=functools.partial(Protocol, refused=set()),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -66,7 +131,6 @@ def server(service: Any) -> uvicorn.Server:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=CLOSING_SECONDS,
         h11_max_incomplete_event_size=32 * 1024,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from retrieval_jax import brief
 from retrieval_jax.errors import InputError, RunFailed
-from retrieval_jax.index import attribute
+from retrieval_jax.index import attribute, exact
 from retrieval_jax.index.attribute import Conditions
 from retrieval_jax.index.attribute.table import to_rows
 from retrieval_jax.postprocess import fusion, new_queries
@@ -33,7 +32,7 @@ class Query:
       parts: (name, vector [D] of the stage's space, weight); the query is their weighted sum. Empty for no vectors.
       words: searched by BM25; "" for none.
       weight: of the words beside vectors.
-      left_out: rows that are never results: what the query was made of.
+      like, unlike: ids of listings that the query is made of as well; they are never results.
     """
 
     conditions: Conditions
@@ -42,6 +41,20 @@ class Query:
     parts: tuple[tuple[str, np.ndarray, float], ...] = ()
     words: str = ""
     weight: float = 1.0
+    like: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
+
+    __repr__ = brief.line
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Asked(Query):
+    """A query whose listings are looked up.
+
+    Attributes:
+      left_out: rows of `like` and `unlike`, whose vectors are among the parts.
+    """
+
     left_out: tuple[int, ...] = ()
 
     __repr__ = brief.line
@@ -107,28 +120,20 @@ def of_networks(stage: Stage, raw: dict[str, np.ndarray], weight: float) -> list
     ]
 
 
-def of_listings(gallery: Gallery, stage: Stage, like: Sequence[str], unlike: Sequence[str]) -> tuple[list, list[int]]:
-    """Returns the parts of a query that are listings, and their rows.
-
-    Args:
-      gallery: what is searched.
-      stage: how.
-      like, unlike: ids.
-
-    Raises:
-      InputError: an id that the gallery lacks, or one that is both.
-    """
-    parts, rows, vectors = [], [], gallery.vectors(stage)
-    for name, ids, sign in (("like", like, 1.0), ("unlike", unlike, -LESS)):
+def _asked(gallery: Gallery, stage: Stage, query: Query) -> _Asked:
+    """Looks up the listings of a query; raises InputError for one that the gallery lacks, or that is both."""
+    parts, rows, vectors = list(query.parts), [], gallery.vectors(stage)
+    for name, ids, sign in (("like", query.like, 1.0), ("unlike", query.unlike, -LESS)):
         for listing in dict.fromkeys(ids):
             if listing not in gallery.row_of:
                 raise InputError(f"{name}: the gallery has no listing {listing!r}: give the id of a result")
-            if listing in like and listing in unlike:
+            if listing in query.like and listing in query.unlike:
                 raise InputError(f"the listing {listing!r} is in like and in unlike: remove it from one of them")
             rows.append(gallery.row(listing))
             of_each = sign / len(dict.fromkeys(ids))
             parts.append((f"{name} {listing}", vectors.block(rows[-1], rows[-1] + 1)[0], of_each))
-    return parts, rows
+    given = {field.name: getattr(query, field.name) for field in dataclasses.fields(query)}
+    return _Asked(**{**given, "parts": tuple(parts)}, left_out=tuple(rows))
 
 
 def run(key: tuple[Gallery, Stage], queries: list[Query]) -> list[Answer | Exception]:
@@ -142,45 +147,86 @@ def run(key: tuple[Gallery, Stage], queries: list[Query]) -> list[Answer | Excep
       An answer for each, or the error that is its own.
     """
     gallery, stage = key
-    by_vectors = [number for number, query in enumerate(queries) if query.parts]
-    found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    if by_vectors:
-        index = gallery.index(stage)
-        sums = np.stack([_sum(queries[number]) for number in by_vectors])
-        deep = max(new_queries.DEPTH if stage.reranking is not None else 0, *(_deep(queries[n]) for n in by_vectors))
-        result = index.find(sums, min(deep, len(gallery)), [queries[number].conditions for number in by_vectors])
-        for place, number in enumerate(by_vectors):
-            rows = result.ranking.item_rows[place]
-            there = rows >= 0
-            found[number] = rows[there], result.ranking.scores[place][there], result.relaxed[place][there]
     out: list[Answer | Exception] = []
-    for number, query in enumerate(queries):
-        try:
-            out.append(_answer(gallery, stage, query, found.get(number)))
-        except (InputError, RunFailed) as error:
-            out.append(error)
+    with exact.one_thread(True):  # others answer requests meanwhile
+        asked = [_tried(_asked, gallery, stage, query) for query in queries]
+        there = [query for query in asked if isinstance(query, _Asked)]
+        found = _by_vectors(gallery, stage, [query for query in there if query.parts])
+        titles = _tried(_by_words, gallery, [query for query in there if query.words])
+        for query in asked:
+            if not isinstance(query, _Asked) or (query.words and isinstance(titles, Exception)):
+                out.append(query if not isinstance(query, _Asked) else titles)
+            else:
+                by_words = titles.get(query) if query.words else None
+                out.append(_tried(_answer, gallery, stage, query, found.get(query), by_words))
     return out
 
 
-def _deep(query: Query) -> int:
+def _tried(function, *given):
+    """Returns what a function returns, or the error that is an answer."""
+    try:
+        return function(*given)
+    except (InputError, RunFailed) as error:
+        return error
+
+
+def _by_vectors(gallery: Gallery, stage: Stage, queries: list[_Asked]) -> dict[_Asked, tuple]:
+    """Returns {query: rows, scores and relaxed clauses of each}, best first."""
+    if not queries:
+        return {}
+    sums = np.stack([_sum(query) for query in queries])
+    deep = max(new_queries.DEPTH if stage.reranking is not None else 0, *map(_deep, queries))
+    result = gallery.index(stage).find(sums, min(deep, len(gallery)), [query.conditions for query in queries])
+    found = {}
+    for place, query in enumerate(queries):
+        rows = result.ranking.item_rows[place]
+        there = rows >= 0
+        found[query] = rows[there], result.ranking.scores[place][there], result.relaxed[place][there]
+    return found
+
+
+def _by_words(gallery: Gallery, queries: list[_Asked]) -> dict[_Asked, tuple[np.ndarray, np.ndarray]]:
+    """Returns {query: rows and scores of BM25 among the matches}, best first: as many as it takes."""
+    found = {}
+    # Preferred conditions reorder all titles that have one of the words.
+    whole = [query for query in queries if not query.parts and query.conditions.preferred]
+    for some in (whole, [query for query in queries if query not in whole]):
+        if some:
+            k = len(gallery) if some is whole else min(len(gallery), max(map(_deep, some)))
+            masks = [_mask(gallery, query.conditions) for query in some]
+            ranking = gallery.lexical().search([query.words for query in some], k, among=masks)
+            for place, query in enumerate(some):
+                there = ranking.item_rows[place] >= 0
+                found[query] = ranking.item_rows[place][there], ranking.scores[place][there]
+    return found
+
+
+def _mask(gallery: Gallery, conditions: Conditions) -> np.ndarray | None:
+    if not (conditions.required or conditions.excluded):
+        return None
+    mask = np.zeros(len(gallery), bool)
+    mask[to_rows(gallery.matching(conditions))] = True
+    return mask
+
+
+def _deep(query: _Asked) -> int:
     return max(query.needed, FUSED if query.words else 0)
 
 
-def _sum(query: Query) -> np.ndarray:
+def _sum(query: _Asked) -> np.ndarray:
     total = sum(weight * vector for _, vector, weight in query.parts)
     length = float(np.linalg.norm(total))
     return np.asarray(total / length if length > 1e-9 else query.parts[0][1], np.float32)
 
 
-def _answer(gallery: Gallery, stage: Stage, query: Query, found) -> Answer:
-    matching = gallery.table.matching(query.conditions, 0)
+def _answer(gallery: Gallery, stage: Stage, query: _Asked, found, by_words) -> Answer:
+    matching = gallery.matching(query.conditions)
     moved, fused = {}, {}
     if query.words and found is None:
-        rows, scores = _lexical(gallery, query, matching)
-        rows, scores, relaxed = _in_tiers(gallery, query, rows, scores)
+        rows, scores, relaxed = _in_tiers(gallery, query, *by_words)
         scored_by = BM25
     elif query.words:
-        rows, scores, fused = _fused(gallery, query, found[:2], _lexical(gallery, query, matching))
+        rows, scores, fused = _fused(gallery, query, found[:2], by_words)
         rows, scores, relaxed = _in_tiers(gallery, query, rows, scores)
         scored_by = FUSION
     elif found is not None:
@@ -191,10 +237,11 @@ def _answer(gallery: Gallery, stage: Stage, query: Query, found) -> Answer:
         rows = to_rows(matching)
         rows, scores, relaxed = _in_tiers(gallery, query, rows, None)
         scored_by = NOTHING
-    kept = ~np.isin(rows, query.left_out)
     page = slice(query.offset, query.offset + query.k)
-    rows, relaxed = rows[kept][page], relaxed[kept][page]
-    scores = None if scores is None else scores[kept][page]
+    if query.left_out:
+        kept = (rows[:, None] != np.array(query.left_out)).all(1)
+        rows, relaxed, scores = rows[kept], relaxed[kept], None if scores is None else scores[kept]
+    rows, relaxed, scores = rows[page], relaxed[page], None if scores is None else scores[page]
     parts = _parts(gallery, stage, query, rows, scored_by, fused)
     reasons = attribute.reasons(gallery.table, query.conditions, rows)
     hits = [
@@ -212,17 +259,7 @@ def _answer(gallery: Gallery, stage: Stage, query: Query, found) -> Answer:
     return Answer(hits, matches, scored_by, _note(query, matches, len(hits), relaxed))
 
 
-def _lexical(gallery: Gallery, query: Query, matching) -> tuple[np.ndarray, np.ndarray]:
-    index = gallery.lexical()
-    ranking = index.search([query.words], len(gallery))
-    rows, scores = ranking.item_rows[0], ranking.scores[0]
-    there = rows >= 0
-    rows, scores = rows[there], scores[there]
-    kept = np.isin(rows, to_rows(matching))
-    return rows[kept], scores[kept]
-
-
-def _fused(gallery: Gallery, query: Query, *found) -> tuple[np.ndarray, np.ndarray, dict]:
+def _fused(gallery: Gallery, query: _Asked, *found) -> tuple[np.ndarray, np.ndarray, dict]:
     """Returns rows and scores of vectors and BM25 fused, and {row: what each gave}."""
     rankings = []
     for rows, scores in found:
@@ -247,10 +284,12 @@ def _reranked(gallery, stage, query, rows, scores) -> tuple[np.ndarray, np.ndarr
     return rows, scores, {row: before[row] - place for place, row in enumerate(rows.tolist())}
 
 
-def _in_tiers(gallery: Gallery, query: Query, rows: np.ndarray, scores: np.ndarray | None) -> tuple:
+def _in_tiers(gallery: Gallery, query: _Asked, rows: np.ndarray, scores: np.ndarray | None) -> tuple:
     """Returns rows, scores and relaxed clauses of each, those that meet more preferred clauses first."""
     preferred = query.conditions.preferred
     relaxed, met = np.full(len(rows), len(preferred)), None
+    if not preferred:
+        return rows, scores, relaxed
     for number, clause in enumerate(preferred):
         meets = gallery.table.of_clause(clause)
         met = meets if met is None else met & meets
@@ -259,31 +298,30 @@ def _in_tiers(gallery: Gallery, query: Query, rows: np.ndarray, scores: np.ndarr
     return rows[order], None if scores is None else scores[order], relaxed[order]
 
 
-def _parts(gallery: Gallery, stage: Stage, query: Query, rows, scored_by: str, fused: dict) -> list[dict]:
+def _parts(gallery: Gallery, stage: Stage, query: _Asked, rows, scored_by: str, fused: dict) -> list[dict]:
     """Returns {name: (similarity, weight, share)} of every result."""
     if scored_by == NOTHING:
         return [{} for _ in rows]
     if scored_by == BM25:
         return [{"words": (1.0, 1.0, 1.0)} for _ in rows]
     vectors = np.asarray(gallery.vectors(stage).vectors[rows], np.float32)
-    similar = {name: (vectors @ vector, weight) for name, vector, weight in query.parts}
-    out = []
-    for place, row in enumerate(rows.tolist()):
-        given = {name: (float(found[place]), weight) for name, (found, weight) in similar.items()}
-        if scored_by == FUSION:  # what the vectors gave is divided among their parts
-            by_vectors, by_words = fused[row]
-            whole = sum(abs(value * weight) for value, weight in given.values()) or 1.0
-            gave = {name: by_vectors * abs(value * weight) / whole for name, (value, weight) in given.items()}
-            gave["words"] = query.weight * by_words
-            given["words"] = (by_words, query.weight)
-        else:
-            gave = {name: abs(value * weight) for name, (value, weight) in given.items()}
-        total = sum(gave.values())
-        out.append({name: (*given[name], gave[name] / total if total else 0.0) for name in given})
-    return out
+    names, weights = [name for name, _, _ in query.parts], np.array([weight for _, _, weight in query.parts])
+    similar = np.stack([vectors @ vector for _, vector, _ in query.parts], 1).astype(np.float64)
+    gave = np.abs(similar * weights)
+    if scored_by == FUSION:  # what the vectors gave is divided among their parts
+        by_vectors, by_words = np.array([fused[row] for row in rows.tolist()]).reshape(-1, 2).T
+        gave *= (by_vectors / np.where(gave.sum(1) > 0, gave.sum(1), 1.0))[:, None]
+        names, weights = [*names, "words"], np.append(weights, query.weight)
+        gave, similar = np.c_[gave, query.weight * by_words], np.c_[similar, by_words]
+    total = gave.sum(1, keepdims=True)
+    shares = gave / np.where(total > 0, total, 1.0)
+    return [
+        dict(zip(names, zip(values, weights.tolist(), given, strict=True), strict=True))
+        for values, given in zip(similar.tolist(), shares.tolist(), strict=True)
+    ]
 
 
-def _note(query: Query, matches: int, count: int, relaxed: np.ndarray) -> str:
+def _note(query: _Asked, matches: int, count: int, relaxed: np.ndarray) -> str:
     parts = []
     if most := int(relaxed.max(initial=0)):
         named = ", ".join(f"'{clause}'" for clause in query.conditions.preferred[::-1][:most])

@@ -140,6 +140,30 @@ def test_a_scan_of_codes_gives_the_bits_of_exact_search():
     np.testing.assert_array_equal(have.scores, want.scores)
 
 
+@pytest.mark.parametrize("count", [2, 9])  # by codes, and by one product
+def test_a_search_of_all_rows_gives_the_bits_of_exact_search(count):
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(20_000, 24)).astype(np.float32)
+    gallery[::3], gallery[7] = gallery[0], 0
+    gallery[1::3] *= rng.uniform(0.1, 10, (len(gallery[1::3]), 1)).astype(np.float32)
+    ids = [f"g{row}" for row in rng.permutation(20_000)]
+    queries = Embeddings([ids[row] for row in range(count)], gallery[:count])  # each has its own row in the gallery
+    index = attribute.Index(gallery, ids, fields={"n": np.zeros(20_000, np.float32)})
+    for k in (1, 10, 900):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a zero vector
+            have, want = index.find(queries, k).ranking, exact.Index(gallery, ids).search(queries, k)
+        np.testing.assert_array_equal(have.item_rows, want.item_rows)
+        np.testing.assert_array_equal(have.scores, want.scores)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, -np.inf]), min_size=1, max_size=700), st.integers(1, 60))
+@quick
+def test_the_bound_of_a_product_is_reached_by_k_values(values, k):
+    found = scan._bound(np.array(values, np.float32), k)
+    assert sum(value >= found for value in values) >= min(k, len(values))
+
+
 def test_a_candidate_scan_searches_the_listings_that_share_most():
     index, ids, _ = built([dict(vector=(1, 0, 0), colour=["red"], brand=["Acme"], price=1.0)] * 3
                           + [dict(vector=(0, 1, 0), colour=["crimson"], brand=[], price=1.0)] * 3

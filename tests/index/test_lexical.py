@@ -48,6 +48,18 @@ def test_equals_plain_loops(texts, queries, k):
             assert rows[: len(expected)].tolist() == [row for row, _ in expected]
 
 
+def test_a_search_among_some_texts_is_the_ranking_of_all_without_the_others():
+    texts = [f"shoe {'red ' * (row % 3)}{row}" for row in range(40)]
+    index, masks = lexical.Index(texts), [np.arange(40) % 2 == 0, None]
+    found = index.search(["red shoe", "red"], 15, among=masks)
+    for number, mask in enumerate(masks):
+        whole = index.search([["red shoe", "red"][number]], 40).item_rows[0]
+        there = [row for row in whole.tolist() if row >= 0 and (mask is None or mask[row])][:15]
+        assert [row for row in found.item_rows[number].tolist() if row >= 0] == there
+    with pytest.raises(InputError, match="a mask of 40 rows, or None, for each of 1 queries"):
+        index.search(["red"], among=[masks[0][1:]])
+
+
 def test_ties_go_by_id_and_a_query_does_not_find_itself():
     index = lexical.Index(["red shoe"] * 5 + ["bag"], list("ecadb") + ["f"])
     assert index.search(["shoe"], 3).item_rows.tolist() == [[2, 4, 1]]

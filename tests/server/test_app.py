@@ -13,13 +13,15 @@ from retrieval_jax import inference
 from retrieval_jax.data.clicks import importing, reading
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.index import exact
-from retrieval_jax.server import app, guard, judgements, runs
+from retrieval_jax.index import attribute, exact
+from retrieval_jax.server import app, guard, judgements, messages, runs, searching
 
 
 def ask(client, expected=200, **body):
     answer = client.post("/v1/search", json=body)
     assert answer.status_code == expected, answer.text
+    if expected == 200:
+        messages.Found.model_validate_json(answer.content, extra="forbid")  # the service does not check what it sends
     return answer.json()
 
 
@@ -133,6 +135,27 @@ def test_conditions_hold_and_facets_count_them(client, photo):
     assert len(found["results"]) == 20 and "relaxed" in found["note"]
     states = [hit["why"]["reasons"][0]["state"] for hit in found["results"]]
     assert states == ["matched"] * value["listings"] + ["relaxed"] * (20 - value["listings"])
+
+
+def test_searches_that_are_computed_together_equal_those_that_wait_alone(client, finished):
+    gallery = runs.Run("tiny", finished).get().gallery
+    ids, titles = gallery.embeddings.ids, [gallery.title(row) for row in range(20)]
+    colours = [{"required": [{"field": "colour", "values": [value]}]} for value in gallery.values["colour"][:3]]
+    queries = []
+    for number in range(24):
+        words = f"{titles[number % 20].split()[0]} the" if number % 3 else ""
+        like = (ids[number % 20],) if number % 2 else ()
+        conditions = attribute.parse(colours[number % 3] if number % 4 == 1 else None)
+        queries.append(searching.Query(conditions, 5, number % 2, words=words, like=like))
+    queries[5] = dataclasses.replace(queries[5], like=("no such",))
+    key = gallery, gallery.stages[0]
+    for query, found in zip(queries, searching.run(key, queries), strict=True):
+        (alone,) = searching.run(key, [query])
+        if isinstance(alone, InputError):
+            assert str(alone) == str(found) and query is queries[5]
+        else:
+            assert [dataclasses.asdict(hit) for hit in found.hits] == [dataclasses.asdict(hit) for hit in alone.hits]
+            assert (found.matches, found.scored_by, found.note) == (alone.matches, alone.scored_by, alone.note)
 
 
 @pytest.mark.parametrize("body", [{}, {"words": "the"}, {"stage": "cosine"}, {"stage": "reranking"}])

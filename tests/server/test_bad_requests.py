@@ -1,13 +1,11 @@
 """Requests that are wrong, hostile or odd: each gets a sentence, and none a failure or a file of the machine."""
 
 import base64
-import http.client
 import io
 import itertools
 import json
 import os
 import random
-import socket
 import threading
 import time
 import zlib
@@ -18,7 +16,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.server import app, bodies, guard, listening, messages, pictures, runs
+from retrieval_jax.server import app, bodies, guard, messages, pictures, runs
 
 
 def png(width: int, height: int) -> bytes:
@@ -217,76 +215,3 @@ def test_no_more_pictures_are_decoded_at_once_than_there_are_cores(monkeypatch):
     for one in threads:
         one.join()
     assert most[0] == (os.cpu_count() or 1)
-
-
-# ------------------------------------------------------------------------------------------------------- connections
-
-
-@pytest.fixture(scope="module")
-def port(finished):
-    listener = listening.listen("127.0.0.1", 0)
-    server = listening.server(app.make(runs.Runs([finished], watched=0)))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    thread.join(timeout=20)
-
-
-def status(port: int) -> int:
-    made = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    made.request("GET", "/healthz")
-    found = made.getresponse().status
-    made.close()
-    return found
-
-
-def test_slow_and_half_closed_connections_end_and_others_are_served(port, monkeypatch):
-    monkeypatch.setattr(listening, "HEAD_SECONDS", 0.3)
-    monkeypatch.setattr(guard, "SECONDS", 0.5)
-    silent, slow, half = (socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(3))
-    slow.sendall(
-        b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
-    )
-    half.sendall(b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
-    half.shutdown(socket.SHUT_WR)
-    assert status(port) == 200
-    start = time.monotonic()
-    assert silent.recv(100) == b""
-    assert slow.recv(100).startswith(b"HTTP/1.1 408") and time.monotonic() - start < 8
-    half.recv(100)
-    assert status(port) == 200
-    for one in (silent, slow, half):
-        one.close()
-
-
-def test_a_byte_after_an_answer_keeps_no_connection_open(port, monkeypatch):
-    monkeypatch.setattr(listening, "HEAD_SECONDS", 0.3)
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
-        for _ in range(2):  # an idle connection is used again
-            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            assert one.recv(1000).startswith(b"HTTP/1.1 200")
-        one.sendall(b"G")  # which ends the keep-alive timer
-        start = time.monotonic()
-        while one.recv(1000):
-            pass
-        assert time.monotonic() - start < 4
-
-
-def test_too_many_connections_are_refused_and_then_served_again(port):
-    some = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(listening.MOST_CONNECTIONS + 5)]
-    assert status(port) == 503
-    for one in some:
-        one.close()
-    for _ in range(100):
-        if status(port) == 200:
-            return
-        time.sleep(0.1)
-    raise AssertionError("the service stays busy")
-
-
-def test_a_port_that_is_taken_gets_a_sentence(port):
-    with pytest.raises(InputError, match="give another --port"):
-        listening.listen("127.0.0.1", port)
-    with pytest.raises(InputError, match="cannot listen"):
-        listening.listen("127.0.0.1", 70_000)

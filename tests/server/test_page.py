@@ -1,5 +1,6 @@
 """The search page in Chromium: picture, box, words, filter, mix, two searches, thumbs, errors, phone width."""
 
+import base64
 import json
 import time
 import urllib.parse
@@ -89,6 +90,91 @@ def test_two_stages_side_by_side_more_like_this_and_thumbs(page, address, finish
     page.run("document.querySelector('[data-act=up]').click()")
     page.wait("document.querySelector('[data-act=up]').getAttribute('aria-pressed') === 'true'")
     assert (finished / judgements.FILE).read_text().count('"click"') >= 1
+
+
+def centre(page, element):
+    """Returns where an element is in the window, after scrolling it into view."""
+    page.run(f"{element}.scrollIntoView({{block: 'center'}})")
+    edge = page.run(f"{element}.getBoundingClientRect().toJSON()")
+    return {"x": edge["x"] + edge["width"] / 2, "y": edge["y"] + edge["height"] / 2}
+
+
+def drag(page, element, to, kind="mouse"):
+    """Drags an element by a number of pixels, with a mouse or a finger."""
+    at = centre(page, element)
+    end = {"x": at["x"] + to[0], "y": at["y"] + to[1]}
+    for name, finger, place in (("Pressed", "Start", at), ("Moved", "Move", end), ("Released", "End", end)):
+        if kind == "mouse":
+            button = {"button": "left", "buttons": 1, "clickCount": 1}
+            page.send("Input.dispatchMouseEvent", type=f"mouse{name}", **place, **button)
+        else:
+            points = [] if finger == "End" else [place]
+            page.send("Input.dispatchTouchEvent", type=f"touch{finger}", touchPoints=points)
+
+
+def test_pictures_are_dropped_pasted_and_photographed_and_a_box_is_dragged(page, address, photo, tmp_path):
+    page.open(address + "#")
+    page.wait(f"document.querySelectorAll('.hit').length === 20 && {SETTLED}")
+    (tmp_path / "photo.png").write_bytes(photo)
+    page.run("$('results').ariaBusy = 'true'")
+    at, data = centre(page, "$('drop')"), {"items": [], "files": [str(tmp_path / "photo.png")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver"):
+        page.send("Input.dispatchDragEvent", type=kind, **at, data=data)
+    assert page.run("drop.classList.contains('over')")
+    page.send("Input.dispatchDragEvent", type="drop", **at, data=data)
+    page.wait(f"!$('chosen').hidden && {SETTLED}")
+    dropped = page.run(TITLES)
+    assert "cosine" in page.run("$('status').textContent") and not page.run("drop.classList.contains('over')")
+
+    act(page, "$('remove').click()")
+    bytes_of = f"Uint8Array.from(atob('{base64.b64encode(photo).decode()}'), one => one.charCodeAt(0))"
+    act(page, f"var held = new DataTransfer(); held.items.add(new File([{bytes_of}], 'x.png', {{type: 'image/png'}})); "
+        "document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: held}))")  # fmt: skip
+    assert page.run(TITLES) == dropped
+    page.run("var text = new DataTransfer(); text.setData('text/plain', 'red'); "
+             "document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: text}))")  # fmt: skip
+    assert not page.run("$('chosen').hidden") and page.run("$('error').hidden")  # text goes where it was pasted
+
+    act(page, "$('remove').click()")
+    page.run("$('results').ariaBusy = 'true'")
+    page.choose("#photo", tmp_path / "photo.png")
+    page.wait(SETTLED)
+    assert page.run(TITLES) == dropped
+
+    act(page, "boxed.click()")
+    before = page.run("box")
+    for kind, pixels in (("mouse", -3), ("finger", -2)):  # the picture has 40
+        page.run("$('results').ariaBusy = 'true'")
+        drag(page, "$('box')", (0, pixels), kind)
+        page.wait(SETTLED)
+        top, left, bottom, right = after = page.run("box")
+        assert top < before[0] and bottom < before[2] and left == pytest.approx(before[1]), (kind, before, after)
+        before = after
+    act(page, "clear.click()")
+
+
+def test_an_address_holds_words_filters_stages_and_both_columns(page, address):
+    page.open(address + "#")
+    page.wait(f"document.querySelectorAll('.hit').length === 20 && {SETTLED}")
+    title = page.run(TITLES)[4]
+    act(page, f"words.value = {json.dumps(title)}; form.requestSubmit()")
+    act(page, "run_b.value = 'tiny'; run_b.dispatchEvent(new Event('change'))")
+    act(page, "document.querySelector('#facets input[type=checkbox]').click()")
+    shown, here = page.run("$('results').innerText"), page.run("location.href")
+    page.open("about:blank")
+    page.open(here)
+    page.wait(f"document.querySelectorAll('#results .list').length === 2 && {SETTLED}")
+    assert page.run("$('results').innerText") == shown and page.run("words.value") == title
+    page.size(390)  # a phone has both columns beside each other as well, and everything can be pressed
+    one, two = page.run(
+        "[...document.querySelectorAll('#results .list')].map(one => one.getBoundingClientRect().toJSON())"
+    )
+    assert one["x"] + one["width"] <= two["x"] and page.run("document.documentElement.scrollWidth") <= 390
+    small = "[...document.querySelectorAll('button, select, label.button')].filter(one => one.offsetParent && "
+    assert page.run(small + "one.offsetHeight < 24).map(one => one.outerHTML)") == []
+    page.size(1280)
+    act(page, "run_b.value = ''; run_b.dispatchEvent(new Event('change'))")
+    act(page, "clear.click()")
 
 
 def test_an_address_with_a_condition_of_the_wrong_form_shows_the_gallery(page, address):

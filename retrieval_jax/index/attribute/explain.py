@@ -80,21 +80,20 @@ class Explanation:
         }
 
 
-def _reason(table: Table, kind: str, clause: Clause, meets: bool, row: int) -> Reason:
+def _reason(table: Table, kind: str, clause: Clause, wanted: set[int], meets: bool, row: int, of_row) -> Reason:
     if clause.is_range:
         number = float(table.columns[table.numbers.index(clause.field)].array[row, 0])
         known, values, chance = not np.isnan(number), (f"{number:g}",), 1.0
     else:
-        wanted = [table.number(clause.field, value) for value in clause.values]
-        (_, has, chances), field = next(table.values_of(np.array([row]))), table.fields.index(clause.field)
-        known = bool((table.field_of[has] == field).any())
-        here = np.flatnonzero(np.isin(has, wanted))
+        has, fields, parents, chances = of_row
+        field = table.fields.index(clause.field)
+        known = field in fields
         if kind == "excluded":  # what it is instead, without the ancestors of its own values
-            above = {int(table.parent[value]) for value in has.tolist()}
-            own = [value not in above for value in has.tolist()]
-            here = np.flatnonzero((table.field_of[has] == field) & np.array(own, bool))
-        values = tuple(table.names[value] for value in has[here].tolist())
-        chance = (1.0 if chances is None else float(chances[here].max())) if len(here) else None
+            here = [at for at, value in enumerate(has) if fields[at] == field and value not in parents]
+        else:
+            here = [at for at, value in enumerate(has) if value in wanted]
+        values = tuple(table.names[has[at]] for at in here)
+        chance = (1.0 if chances is None else max(chances[at] for at in here)) if here else None
     if meets == (kind == "excluded"):
         return Reason(kind, clause, "relaxed" if kind == "preferred" else "unmet")
     if not known:
@@ -112,9 +111,22 @@ def reasons(table: Table, given: Conditions, rows: np.ndarray) -> list[tuple[Rea
       given: checked conditions.
       rows: [n] rows, such as those of a ranking.
     """
-    clauses = [(kind, clause, table.of_clause(clause)) for kind, clause in given.clauses()]
+    clauses = [
+        (kind, clause, {table.number(clause.field, value) for value in clause.values}, table.of_clause(clause))
+        for kind, clause in given.clauses()
+    ]
+    if not clauses:
+        return [() for _ in rows]
+    of_rows = {
+        row: (has.tolist(), table.field_of[has].tolist(), set(table.parent[has].tolist()),
+              None if chances is None else chances.tolist())
+        for row, has, chances in table.values_of(np.unique(rows))
+    }  # fmt: skip
     return [
-        tuple(_reason(table, kind, clause, row in matching, row) for kind, clause, matching in clauses)
+        tuple(
+            _reason(table, kind, clause, wanted, row in matching, row, of_rows[row])
+            for kind, clause, wanted, matching in clauses
+        )
         for row in rows.tolist()
     ]
 

@@ -1,9 +1,10 @@
 """Exact search among some of the rows of a gallery, whichever they are and however many.
 
-Few rows are gathered and multiplied. For many, a scan over codes of 8 bits per dimension (faiss, which skips rows that
-are not selected) proposes candidates, and a bound proves that nothing was missed: the cosine of a row and that of its
-code differ by at most the distance between the two, whose maximum over all rows is measured when they are encoded. A
-query whose candidates do not reach that far is repeated with more. Scores are those of `index.exact`, bit for bit.
+Few rows are gathered and multiplied, and so are all rows for several queries at once where the gallery is in memory.
+For many, a scan over codes of 8 bits per dimension (faiss, which skips rows that are not selected) proposes candidates,
+and a bound proves that nothing was missed: the cosine of a row and that of its code differ by at most the distance
+between the two, whose maximum over all rows is measured when they are encoded. A query whose candidates do not reach
+that far is repeated with more. Scores are those of `index.exact`, bit for bit.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 from retrieval_jax.index import exact
 
 FEW = 16384  # rows that are gathered instead of scanned
+SEVERAL = 6  # queries from which one product with all rows in memory takes less time than a scan of codes for each
+GROUP = 64  # cosines of which the largest is taken, to find a bound of the k-th largest
 PART = 1 << 18  # rows of codes that one thread scans
 BLOCK = 16384  # rows encoded at once
 PAIRS = 1 << 24  # query x row pairs multiplied, or candidates asked for, at once
@@ -55,7 +58,8 @@ class Scan:
         Returns:
           Rows [n, k] int64 and cosines [n, k] float32, best first, ties by id; padded with -1 and -inf.
         """
-        if len(rows) <= FEW:
+        together = len(block) >= SEVERAL and len(rows) == len(self.engine.gallery) and self._in_memory
+        if len(rows) <= FEW or together:
             return self._gathered(block, lengths, k, rows, own)
         with self._encoding:
             self._encode()
@@ -78,6 +82,11 @@ class Scan:
                 part[asked] = values
         return out
 
+    @property
+    def _in_memory(self) -> bool:
+        gallery = self.engine.gallery
+        return type(gallery) is np.ndarray and gallery.dtype == np.float32 and gallery.flags.owndata
+
     def _held(self, queries: int, want: int) -> int:
         """Returns how many candidates a scan holds: each part returns its own best."""
         return queries * want * len(self._parts)
@@ -89,26 +98,30 @@ class Scan:
             return out
         units = exact.unit(block, lengths)
         step = max(1, min(PAIRS // len(block), NUMBERS // block.shape[1]))
-        best = np.full((len(block), 0), -np.inf, np.float32)
+        every = len(rows) == len(self.engine.gallery)
+        floor = np.full(len(block), -np.inf, np.float32)
         kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
-            vectors = np.asarray(self.engine.gallery[some], np.float32)
-            known = self.engine.lengths[some]
+            chosen = slice(start, start + len(some)) if every else some  # a slice is not copied
+            vectors = np.asarray(self.engine.gallery[chosen], np.float32)
+            known = self.engine.lengths[chosen]
             if np.isnan(known).any():
-                known = self.engine.lengths[some] = exact.lengths_of(vectors, self.engine.ids, "gallery", some)
+                known = self.engine.lengths[chosen] = exact.lengths_of(vectors, self.engine.ids, "gallery", some)
             with exact.one_thread(len(block) * vectors.size < FEW_PRODUCTS):
-                cosines = units @ exact.unit(vectors, known).T
+                if ((known == 0) | (known > 1e-15) & (known < 1e15)).all():  # no product overflows
+                    cosines = units @ vectors.T
+                    cosines *= np.divide(1, known, out=np.zeros_like(known), where=known > 0).astype(np.float32)
+                else:
+                    cosines = units @ exact.unit(vectors, known).T
             if len(own):
                 place = np.minimum(np.searchsorted(some, own[:, 1]), len(some) - 1)
                 here = some[place] == own[:, 1]
                 cosines[own[here, 0], place[here]] = -np.inf
-            best = np.concatenate([best, cosines], 1)
-            if best.shape[1] > k:
-                best = -np.partition(-best, k - 1, axis=1)[:, :k]
-            floor = best.min(1) if best.shape[1] == k else np.full(len(block), -np.inf, np.float32)
-            query, place = np.nonzero((cosines >= (floor - 2 * self.engine.error)[:, None]) & (cosines > -np.inf))
-            kept.append((query, some[place], cosines[query, place]))
+            for number, mine in enumerate(cosines):
+                floor[number] = max(floor[number], _bound(mine, k))
+                place = np.flatnonzero(mine >= max(floor[number] - 2 * self.engine.error, np.finfo(np.float32).min))
+                kept.append((np.full(len(place), number), some[place], mine[place]))
         query, row, cosine = (np.concatenate(part) for part in zip(*kept, strict=True))
         inside = cosine >= (floor - 2 * self.engine.error)[query]
         query, row = query[inside], row[inside]
@@ -183,6 +196,16 @@ class Scan:
         if np.isnan(lengths).any():
             lengths[:] = exact.lengths_of(block, self.engine.ids, "gallery", start)
         return exact.unit(block, lengths)
+
+
+def _bound(values: np.ndarray, k: int) -> float:
+    """Returns a number that at least k of some values [n] reach, near the k-th largest; -inf for fewer values.
+
+    Each group has at least one value that reaches its largest, so k values reach the k-th largest of these.
+    """
+    size = max(1, min(GROUP, len(values) // (4 * k)))
+    groups = values[: len(values) // size * size].reshape(-1, size).max(1)
+    return float(np.partition(groups, len(groups) - k)[-k]) if len(groups) >= k else -np.inf
 
 
 def _renumbered(own: np.ndarray, asked: np.ndarray, count: int) -> np.ndarray:

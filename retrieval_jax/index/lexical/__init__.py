@@ -91,13 +91,20 @@ class Index:
     def __repr__(self) -> str:
         return f"lexical.Index({len(self):,} texts, {len(self.names):,} words)"
 
-    def search(self, queries: Sequence[str], k: int = 10, query_ids: Sequence[str] | None = None) -> Ranking:
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        query_ids: Sequence[str] | None = None,
+        among: Sequence[np.ndarray | None] | None = None,
+    ) -> Ranking:
         """Returns the k texts with the highest BM25 score for every query, best first.
 
         Args:
           queries: Q texts; a word counts as often as it occurs.
           k: results per query; the ranking is padded where fewer texts share a word with the query.
           query_ids: Q ids; by default the queries are numbered. A listing with the query's own id is left out.
+          among: per query a mask [G] bool of the rows that may be found, or None for all of them.
 
         Returns:
           Ranking with item_rows [Q, k] and scores [Q, k].
@@ -112,14 +119,15 @@ class Index:
         if len(ids) != len(texts):
             raise InputError(f"{WHERE}: {len(texts)} queries and {len(ids)} query_ids: give one id per query")
         asked = self._asked(texts)
-        own = self._own(ids) if query_ids is not None else {}
+        own, masks = self._own(ids) if query_ids is not None else {}, self._masks(among, len(texts))
         rows, scores = np.full((len(texts), k), -1, np.int64), np.full((len(texts), k), -np.inf, np.float32)
         hits = asked.astype(bool) @ np.diff(self.weights.indptr)  # pairs to score, at most
         start = 0
         while start < len(texts):
             stop = start + max(1, int(np.searchsorted(np.cumsum(hits[start:]), PAIRS, side="right")))
             found = (asked[start:stop] @ self.weights).tocsr()
-            rows[start:stop], scores[start:stop] = self._best(found, [own.get(at, ()) for at in range(start, stop)], k)
+            mine = [own.get(at, ()) for at in range(start, stop)]
+            rows[start:stop], scores[start:stop] = self._best(found, mine, masks[start:stop], k)
             start = stop
         return Ranking(ids, rows, scores, self.ids.sha256() if self.ids is not None else "")
 
@@ -170,13 +178,22 @@ class Index:
         }
         return {query: rows for query, rows in found.items() if rows}
 
-    def _best(self, found: sparse.csr_matrix, own: Iterable[Sequence[int]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _masks(self, among: Sequence[np.ndarray | None] | None, queries: int) -> Sequence[np.ndarray | None]:
+        if among is None:
+            return [None] * queries
+        if len(among) != queries or any(one is not None and one.shape != (len(self),) for one in among):
+            raise InputError(f"{WHERE}: give among a mask of {len(self)} rows, or None, for each of {queries} queries")
+        return among
+
+    def _best(self, found: sparse.csr_matrix, own: Iterable[Sequence[int]], masks, k: int) -> tuple:
         """Returns the k best rows and scores of each row of a matrix of scores."""
         query, row, score = [], [], []
-        for number, skipped in enumerate(own):
+        for number, (skipped, mask) in enumerate(zip(own, masks, strict=True)):
             part = slice(found.indptr[number], found.indptr[number + 1])
             rows, values = found.indices[part].astype(np.int64), found.data[part].astype(np.float32)
             keep = values > 0
+            if mask is not None:
+                keep &= mask[rows]
             if len(skipped):
                 keep &= ~np.isin(rows, skipped)
             if keep.sum() > k:  # those that tie with the last one too: ids decide among them
