@@ -329,7 +329,9 @@ def specialists(
         for run in (one, folder):
             vectors = of_queries(run, judge.catalog, function, space)
             found.append(judge.score(judge.rank(vectors @ gallery.T))["hit@10"])
-        text = f"{name}, {kind}: one model for all three is surely at most .02 below a model for this alone"
+        text = (
+            f"{name}, {kind}: one model for all three is at most .02 below a model for this alone, at 95 % confidence"
+        )
         key = f"{name}-one-model-{kind.replace(' ', '-')}"
         made.append(claim(key, text, "hit@10", [found[0]], found[1], judge.report, command, -0.02))
         mean = [float(np.nanmean(each[judge.report])) for each in found]

@@ -84,5 +84,5 @@ def test_on_colab_the_package_is_installed_beside_the_jax_that_is_there(tmp_path
 
 
 def test_on_colab_without_a_clone_an_address_is_asked_for(tmp_path, monkeypatch):
-    with pytest.raises(AssertionError, match="set REPOSITORY"):
+    with pytest.raises(SystemExit, match="set REPOSITORY above"):
         first_cell(monkeypatch, tmp_path)

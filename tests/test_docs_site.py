@@ -1,6 +1,8 @@
 """The docs site: its contents and reference are complete; built without warnings, it needs no network."""
 
+import ast
 import importlib.util
+import pathlib
 import re
 import runpy
 import shlex
@@ -19,6 +21,17 @@ def test_the_contents_have_every_page_and_notebook_once():
     listed = re.findall(r"^(?:.* <)?/([\w./-]+)>?$", SITE["contents"](INDEX), re.MULTILINE)
     pages = {file.relative_to(ROOT).with_suffix("").as_posix() for file in committed_files(".md", ".ipynb")}
     assert sorted(listed) == sorted(pages - {SITE["root_doc"]}), "docs/README.md lists the pages of the site"
+
+
+def test_rows_of_the_reference_are_the_first_lines_of_their_modules():
+    wrong = {}
+    for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
+        for name, row in re.findall(r"^\| `(retrieval_jax[\w.]*)` \| (.*) \|$", page.read_text("utf-8"), re.MULTILINE):
+            file = pathlib.Path(importlib.util.find_spec(name).origin)
+            line = ast.get_docstring(ast.parse(file.read_text("utf-8"))).split("\n")[0].removesuffix(".")
+            if row != line.replace("|", "\\|"):
+                wrong[name] = line
+    assert not wrong, f"docs/reference/ says something else than these modules: {wrong}"
 
 
 def test_modules_of_the_reference_exist():

@@ -111,7 +111,6 @@ ROOMS = {
     },
     "postprocess": {
         "scipy",
-        "threadpoolctl",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
         "retrieval_jax.index",

@@ -105,11 +105,11 @@ def listings(catalog, split: str, where: Sequence[int], picture: Callable, notes
       InputError: not as many notes as rows.
     """
     where = [int(row) for row in where]
-    if notes and len(notes) != len(where):
+    if len(notes) not in (0, len(where)):
         raise InputError(f"{len(notes)} notes for {len(where)} listings: give one each, or none")
     entries = [
         rows.item(catalog, split, row, picture, note=note, note_shown=bool(note))
-        for row, note in zip(where, notes or [""] * len(where), strict=True)
+        for row, note in zip(where, notes if len(notes) else [""] * len(where), strict=True)
     ]
     return templates.render("strip.html", entries=entries)
 
@@ -130,11 +130,11 @@ def found(
       InputError: a ranking of another gallery, or not one name (and picture) per query.
     """
     rows.check(catalog, ranking, "to show")
-    if len(names) != len(ranking) or (images and len(images) != len(ranking)):
+    if len(names) != len(ranking) or len(images) not in (0, len(ranking)):
         raise InputError(f"{len(names)} names and {len(images)} pictures for {len(ranking)} queries: give one each")
     made = []
     for place, name in enumerate(names):
-        image = images[place] if images else None
+        image = images[place] if len(images) else None
         uri = "" if image is None else rows.data_uri(np.asarray(image), 128, 85)
         query = {"kind": "query", "tooltip": name, "picture": uri, "spoken": name, "badge": "query"}
         query |= {"named": True, "name": name if uri else "", "under": [], "changed": []}

@@ -14,7 +14,6 @@ import dataclasses
 
 import numpy as np
 import scipy.sparse
-import threadpoolctl
 import tqdm
 
 from retrieval_jax import index as index_room
@@ -159,7 +158,7 @@ def global_k_reciprocal(
     opposite = Computed(lambda key: -points[key], points.shape)
     largest = 2.0 + 2.0 * index_room.nearest_rows(engine, opposite, 1)[1][:, 0].astype(np.float64)
     rows_out, out = np.full((count, width), -1, np.int64), np.full((count, width), np.inf, np.float32)
-    with threadpoolctl.threadpool_limits(1, "blas"):
+    with exact.one_thread(True):
         encoding = _encode(points, near, largest, k1, k2)
         columns = encoding[count:].tocsc()
 

@@ -17,12 +17,12 @@ import concurrent.futures
 import dataclasses
 
 import numpy as np
-import threadpoolctl
 import tqdm
 
 from retrieval_jax import arguments
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
+from retrieval_jax.index import exact
 from retrieval_jax.postprocess import State
 from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.workdir.provenance import cores
@@ -238,7 +238,7 @@ def local_k_reciprocal(
 
     # Multi-threaded BLAS is several times slower on matrices this small, and competes with our threads.
     with (
-        threadpoolctl.threadpool_limits(1, "blas"),
+        exact.one_thread(True),
         concurrent.futures.ThreadPoolExecutor(threads) as pool,
         tqdm.tqdm(total=count, desc="re-rank", unit="query", mininterval=1, disable=count < 5000) as bar,
     ):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 import pathlib
 import threading
 from collections.abc import Mapping, Sequence
@@ -18,16 +17,19 @@ from retrieval_jax.data import fields as field_lib
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import listing_texts, loading, saved_fields
 from retrieval_jax.data.catalog import Catalog, Split
+from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures.sources import NoPictures
-from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings import Embeddings, Ids, writer
 from retrieval_jax.errors import InputError, short
+from retrieval_jax.files import lock
 from retrieval_jax.index import attribute, lexical
 from retrieval_jax.postprocess import new_queries
 from retrieval_jax.postprocess.new_queries import Stage
 from retrieval_jax.server import counting, networks
 from retrieval_jax.workdir import sides
 
+SHARD_ROWS = 16384  # listings of an exported model that are embedded and then written
 KEPT = 64  # conditions whose matches and counts are remembered
 
 
@@ -75,7 +77,14 @@ class Gallery:
         return {name: row for row, name in enumerate(self.names)}
 
     def row(self, listing: str) -> int:
-        """Returns the row of a listing; raises KeyError for one that is not in the gallery."""
+        """Returns the row of the embeddings of a listing.
+
+        Args:
+          listing: its id.
+
+        Raises:
+          KeyError: it is not in the gallery.
+        """
         return self.row_of[listing]
 
     @functools.cached_property
@@ -84,19 +93,39 @@ class Gallery:
         return self.table.values()
 
     def matching(self, given: attribute.Conditions):
-        """Returns the bitmap of the rows that meet the required and excluded conditions; not to be changed."""
+        """Returns the bitmap of the rows that meet the required and excluded conditions; not to be changed.
+
+        Args:
+          given: conditions, checked; preferred ones are left out.
+        """
         return self._matching(dataclasses.replace(given, preferred=()))
 
     def counted(self, given: attribute.Conditions, top: int) -> counting.Counted:
-        """Returns the counts of the values among the matches; see `counting.count`."""
+        """Returns the counts of the values among the matches; see `counting.count`.
+
+        Args:
+          given: conditions, checked; preferred ones are left out.
+          top: values per field.
+        """
         return self._counted(dataclasses.replace(given, preferred=()), top)
 
     def title(self, row: int) -> str:
-        """Returns the title of a listing, "" without one."""
+        """Returns the title of a listing, "" without one.
+
+        Args:
+          row: of the embeddings.
+        """
         return "" if self.split.titles is None else str(self.split.titles[int(self.rows[row])])
 
     def attributes(self, rows: Sequence[int]) -> list[dict[str, list[dict]]]:
-        """Returns {field: its values, {"value", "probability"}} of listings [n]; a number is a single value."""
+        """Returns the attributes of listings.
+
+        Args:
+          rows: of the embeddings, n of them.
+
+        Returns:
+          n dicts {field: its values, {"value", "probability"}}; a number is a single value.
+        """
         table, asked = self.table, np.unique(np.asarray(rows, np.int64))
         has = list(table.values_of(asked))
         every = np.concatenate([values for _, values, _ in has] or [np.zeros(0, np.int64)])
@@ -119,11 +148,19 @@ class Gallery:
         return [found[int(row)] for row in rows]
 
     def vectors(self, stage: Stage) -> Embeddings:
-        """Returns the unit vectors of a stage, made when they are first needed."""
+        """Returns the unit vectors [G, D] of a stage, made when they are first needed.
+
+        Args:
+          stage: one of `stages`.
+        """
         return self._of(stage)[0]
 
     def index(self, stage: Stage) -> attribute.Index:
-        """Returns the index of a stage, made when it is first searched."""
+        """Returns the index of a stage, made when it is first searched.
+
+        Args:
+          stage: one of `stages`.
+        """
         return self._of(stage)[1]
 
     def _of(self, stage: Stage) -> tuple[Embeddings, attribute.Index]:
@@ -170,15 +207,14 @@ class Gallery:
 
 
 def signature(folder: pathlib.Path, config: Mapping) -> tuple:
-    """Returns what changes when a run gets another gallery or ranking: inodes and times of their descriptions."""
-    out = []
-    for file in (_embedded(folder, config) / "embeddings.json", folder / "rankings" / "rankings.json"):
-        try:
-            found = os.stat(file)
-            out.append((found.st_ino, found.st_mtime_ns, found.st_size))
-        except FileNotFoundError:
-            out.append(None)
-    return tuple(out)
+    """Returns what changes when a run gets another gallery or ranking: inodes and times of their descriptions.
+
+    Args:
+      folder: work directory or exported folder.
+      config: its whole config.
+    """
+    files = _embedded(folder, config) / "embeddings.json", folder / "rankings" / "rankings.json"
+    return tuple(map(networks.status, files))
 
 
 def check(folder: pathlib.Path, config: Mapping) -> None:
@@ -201,13 +237,16 @@ def check(folder: pathlib.Path, config: Mapping) -> None:
         raise InputError(f"no embeddings in {place}: run `retrieval-jax embed` and `retrieval-jax search` first")
 
 
-def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gallery:
-    """Loads the gallery of a run; of an exported model, embeds it the first time.
+def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> tuple[Gallery, tuple]:
+    """Loads the gallery of a run; of an exported model, first embeds the listings that are new or have changed.
 
     Args:
       folder: work directory or exported folder.
       config: its whole config.
       made: its networks.
+
+    Returns:
+      The gallery, and the `signature` of the files that it was read from.
 
     Raises:
       InputError: missing or damaged files, another catalogue, or embeddings of another checkpoint.
@@ -215,8 +254,9 @@ def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gall
     check(folder, config)
     catalog = loading.load(config["data"])
     split, place = catalog.split("gallery"), _embedded(folder, config)
-    if networks.is_exported(folder) and not _is_of(made, split, place):
+    if networks.is_exported(folder):
         _embed(split, made, place)
+    read = signature(folder, config)
     embeddings = Embeddings.load(place, verify=True)
     made.check(embeddings, folder)
     row_of = {name: row for row, name in enumerate(split.ids)}
@@ -229,7 +269,7 @@ def load(folder: pathlib.Path, config: Mapping, made: networks.Networks) -> Gall
     settings = (config.get("search") or {}).get("lexical") or {}
     loaded = Gallery(embeddings, split, rows, table, served, note, dict(settings))
     loaded.row_of, loaded.values  # noqa: B018 (before the first request)
-    return loaded
+    return loaded, read
 
 
 def _address(settings: object) -> str:
@@ -246,17 +286,38 @@ def _embedded(folder: pathlib.Path, config: Mapping) -> pathlib.Path:
     return folder / "embeddings" / name / "gallery"
 
 
-def _is_of(made: networks.Networks, split: Split, place: pathlib.Path) -> bool:
-    """Returns whether the gallery of an exported model is embedded: by it, and these listings."""
-    if not (place / "embeddings.json").exists():
-        return False
-    stored = Embeddings.load(place)
-    return stored.meta.get("space") == made.space and list(stored.ids) == list(split.ids)
-
-
 def _embed(split: Split, made: networks.Networks, place: pathlib.Path) -> None:
-    print(f"serve: embeds {len(split):,} listings once, into {place}", flush=True)
-    Embeddings(list(split.ids), made.listings(split), {"space": made.space}).save(place)
+    """Embeds the listings of an exported model's gallery whose vectors are missing, or not of what they are now."""
+    if not len(split):
+        raise InputError(f"{place}: the catalogue's gallery has no listings to embed: give a catalogue that has some")
+    contents, ids = Contents(made.columns(split)), Ids.of(split.ids)
+    if _is_embedded(ids, contents, writer.Earlier(place, made.recipe, "float32")):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with lock.held(place.parent, "serve"):
+        writer.settle(place)
+        job = writer.Job(place, ids, made.recipe, "float32", SHARD_ROWS)
+        earlier = writer.Earlier(place, made.recipe, "float32")
+
+        def embed(rows: np.ndarray, shard: int) -> tuple[np.ndarray, str]:
+            del shard
+            return made.listings(contents.columns, rows), made.space
+
+        def say(text: str) -> None:
+            print(f"serve: {text}", flush=True)
+
+        say(f"embeds {len(ids):,} listings into {place}; unchanged ones keep their vectors")
+        writer.write(job, earlier, contents, embed, range(job.count), say)
+        counts = writer.finish(job, {}, earlier)
+        say(f"{counts['now']:,} listings = {counts['kept']:,} kept + {counts['now'] - counts['kept']:,} embedded")
+
+
+def _is_embedded(ids: Ids, contents: Contents, stored: writer.Earlier) -> bool:
+    """Returns whether stored vectors are of these listings, in this order and with this content."""
+    if stored.reason or stored.ids != ids:
+        return False
+    rows = np.arange(len(ids))
+    return bool(stored.intact(rows).all() and contents.unchanged(rows, stored.notes(rows)).all())
 
 
 def _fields(folder, config: Mapping, catalog: Catalog, split: Split, embeddings: Embeddings) -> dict:

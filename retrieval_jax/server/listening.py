@@ -17,8 +17,8 @@ from retrieval_jax.errors import InputError
 MOST_CONNECTIONS = 512  # open at once; more are refused
 MOST_REFUSED = 512  # refused connections that stay open for a moment, so that their clients can read why
 HEAD_SECONDS = 15.0  # from a connection, or the request before, to the end of a request's head
-READ_SECONDS = 30.0  # in which a client reads none of an answer that waits for it
-LINGER_SECONDS = 2.0  # from the last bytes to the end of a connection whose client does not close it
+READ_SECONDS = 30.0  # without reading any of an answer that waits for the client
+LINGER_SECONDS = 2.0  # from a refusal to the end of a connection whose client does not close it
 CLOSING_SECONDS = 10  # for running requests, when the service is stopped
 FILES = 4096  # sockets, pictures and arrays that may be open at once, where the machine lets us
 _SENTENCE = f"more than {MOST_CONNECTIONS} connections are open: try again in a few seconds"
@@ -56,18 +56,32 @@ class Protocol(H11Protocol):
 
     def pause_writing(self) -> None:  # noqa: D102 (asyncio's: the client does not read as fast as we write)
         super().pause_writing()
-        self._unread = asyncio.get_running_loop().call_later(READ_SECONDS, self.transport.abort)
+        self._wait_for_reading()
 
     def resume_writing(self) -> None:  # noqa: D102
-        self._read()
+        if not self.transport.is_closing():  # else a client that stops now would keep the last bytes for ever
+            self._stop_waiting_for_reading()
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         self._deadline.cancel()
-        self._read()
+        self._stop_waiting_for_reading()
         super().connection_lost(exc)
 
-    def _read(self) -> None:
+    def _wait_for_reading(self, before: int | None = None) -> None:
+        """Ends the connection when the client has read nothing for READ_SECONDS.
+
+        Args:
+          before: bytes that it had not read at the last look.
+        """
+        self._stop_waiting_for_reading()
+        left = self.transport.get_write_buffer_size()
+        if before is not None and left >= before:
+            self.transport.abort()
+        else:
+            self._unread = asyncio.get_running_loop().call_later(READ_SECONDS, self._wait_for_reading, left)
+
+    def _stop_waiting_for_reading(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
 
@@ -77,7 +91,7 @@ class Protocol(H11Protocol):
     def _late(self) -> None:
         if self.cycle is None or self.cycle.response_complete:  # it waits for a request, the first or the next
             self.transport.close()  # after the bytes that the client has not read yet
-            self._deadline = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.transport.abort)
+            self._wait_for_reading()
 
 
 class _Refused(asyncio.Protocol):
@@ -104,7 +118,11 @@ class _Refused(asyncio.Protocol):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens on an address; 0 is a free port.
+    """Returns a socket that listens on an address.
+
+    Args:
+      host: name or address of this machine.
+      port: 0 for a free one.
 
     Raises:
       InputError: the port is taken, or the address is not this machine's.
@@ -117,7 +135,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server(service: Any) -> uvicorn.Server:
-    """Returns the server of an ASGI application; `server(...).run(sockets=[listen(...)])` ends at SIGINT or SIGTERM."""
+    """Returns the server of an ASGI application; `server(...).run(sockets=[listen(...)])` ends at SIGINT or SIGTERM.
+
+    Args:
+      service: the application.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard < 0 else min(FILES, hard), hard))
@@ -131,7 +153,7 @@ def server(service: Any) -> uvicorn.Server:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_keep_alive=10,
+        timeout_keep_alive=HEAD_SECONDS,
         timeout_graceful_shutdown=CLOSING_SECONDS,
         h11_max_incomplete_event_size=32 * 1024,
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from retrieval_jax.data import listing_texts
 from retrieval_jax.data.catalog import Split
+from retrieval_jax.data.examples import Pictures
 from retrieval_jax.data.pictures import colour
-from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.embeddings import Embeddings, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess.new_queries import Stage
 from retrieval_jax.workdir import sides
@@ -37,7 +39,10 @@ class Networks:
       boxes: pictures -> float [n, 4], the part that the run embeds: ymin, xmin, ymax, xmax as shares; NaN for the whole
         picture.
       attributes: pictures -> per picture [(field, value, probability)], most probable first.
-      listings: split -> float32 [n, D], of an exported model, whose gallery is embedded where it is served.
+      columns: split -> the columns that `listings` reads, {name: column}; of an exported model, whose gallery is
+        embedded where it is served.
+      listings: columns and int rows [n] -> float32 [n, D].
+      recipe: name of all that a vector of `listings` depends on beside its listing.
       stages: of the search, which an exported model brings along; None for those of the work directory.
     """
 
@@ -47,11 +52,21 @@ class Networks:
     edited: Vectors | None = None
     boxes: Vectors | None = None
     attributes: Callable[[Sequence], list[list[tuple[str, str, float]]]] | None = None
-    listings: Callable[[Split], np.ndarray] | None = None
+    columns: Callable[[Split], dict] | None = None
+    listings: Callable[[Mapping, np.ndarray], np.ndarray] | None = None
+    recipe: str = ""
     stages: list[Stage] | None = None
 
     def check(self, gallery: Embeddings, folder: pathlib.Path) -> None:
-        """Raises InputError where the gallery was embedded by another checkpoint than the networks are of."""
+        """Checks that the gallery is of these networks.
+
+        Args:
+          gallery: its embeddings.
+          folder: of the run, for the message.
+
+        Raises:
+          InputError: the gallery was embedded by another checkpoint than the networks are of.
+        """
         if self.space and gallery.meta.get("space") != self.space:
             raise InputError(
                 f"{folder}: its gallery is in the space {gallery.meta.get('space')!r}, and its network embeds into "
@@ -62,6 +77,24 @@ class Networks:
 def is_exported(folder: pathlib.Path) -> bool:
     """Returns whether a folder is an exported model rather than a work directory."""
     return (folder / EXPORTED).exists()
+
+
+def signature(folder: pathlib.Path) -> tuple | None:
+    """Returns what changes when a model is exported again; None for a work directory, whose embeddings tell.
+
+    Args:
+      folder: work directory or exported folder.
+    """
+    return status(folder / "config.json") if is_exported(folder) else None
+
+
+def status(file: pathlib.Path) -> tuple | None:
+    """Returns inode, time and size of a file, which differ after it was written again; None for a missing one."""
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def load(folder: pathlib.Path, config: dict) -> Networks:
@@ -159,10 +192,15 @@ def _of_exported(folder: pathlib.Path) -> Networks:
     of_pictures = next((name for name in sides_ if model.reads(name) == ["image"]), None)
     pictures = functools.partial(model.embed, program=of_pictures) if of_pictures else None
 
-    def listings(split: Split) -> np.ndarray:
-        given = split.images if column == "image" else listing_texts.of(split, texts[column]["columns"])
-        blocks = (range(start, min(start + _BLOCK, len(split))) for start in range(0, len(split), _BLOCK))
-        return np.concatenate([model.embed([given[row] for row in block], of_gallery) for block in blocks])
+    def columns(split: Split) -> dict:
+        if column == "image":
+            return {column: Pictures(split.images)}
+        return {column: np.array(listing_texts.of(split, texts[column]["columns"]), object)}
+
+    def listings(given: Mapping, rows: np.ndarray) -> np.ndarray:
+        values = given[column].source if column == "image" else given[column]
+        blocks = (rows[start : start + _BLOCK].tolist() for start in range(0, len(rows), _BLOCK))
+        return np.concatenate([model.embed([values[row] for row in block], of_gallery) for block in blocks])
 
     words = edited = attributes = None
     if any(name in model.programs and set(model.reads(name)) <= set(texts) for name in ("embed_text", "embed_query")):
@@ -172,4 +210,6 @@ def _of_exported(folder: pathlib.Path) -> Networks:
     if "attributes" in model.programs and model.reads("attributes") == ["image"]:
         attributes = functools.partial(_mined_by, model)
     space = model.about.get("space", "")
-    return Networks(space, pictures, words, edited, None, attributes, listings, model.stages())
+    vectors = {name: model.about.get(name) for name in ("sha256", "input", "inputs", "texts")}
+    recipe = writer.recipe_name({**vectors, "program": of_gallery})
+    return Networks(space, pictures, words, edited, None, attributes, columns, listings, recipe, model.stages())

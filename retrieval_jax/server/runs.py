@@ -32,7 +32,7 @@ class Loaded:
       gallery: what is searched.
       networks: what embeds the queries.
       config: the settings that both were made by.
-      signature: of the files that it was read from.
+      signature: of the files that it was read from: of its networks, and of its gallery.
     """
 
     gallery: Gallery
@@ -71,7 +71,8 @@ class Run:
         if self.loaded is None:
             with self._lock:
                 if self.loaded is None:
-                    self.loaded, self.problem = self._load(None, self.config), ""
+                    loaded = self._load(None)
+                    self.config, self.loaded, self.problem = loaded.config, loaded, ""
         return self.loaded
 
     def refresh(self) -> bool:
@@ -79,40 +80,41 @@ class Run:
         before = self.loaded
         if before is None:
             return False
-        signature = gallery_lib.signature(self.folder, self.config)
+        signature = networks.signature(self.folder), gallery_lib.signature(self.folder, self.config)
         if signature in (before.signature, self._tried):
             return False
         self._tried = signature
         with self._lock:
             try:
-                config = _config(self.folder)
-                loaded = self._load(before, config)
+                loaded = self._load(before)
                 if loaded.networks is not before.networks:
                     warm(loaded.networks)  # while the version before it answers
-                self.config, self.loaded, self.problem = config, loaded, ""
+                self.config, self.loaded, self.problem = loaded.config, loaded, ""
             except (InputError, RunFailed) as error:  # half-written, or wrong: the version before it is served on
                 self.problem = first_line(error)
                 self._log({"event": "reload failed", "run": self.name, "problem": self.problem})
                 return False
         return True
 
-    def _load(self, before: Loaded | None, config: dict) -> Loaded:
-        start, signature = time.monotonic(), gallery_lib.signature(self.folder, config)
-        kept = before is not None and before.config == config  # sizes, transforms, views and functions are in it
+    def _load(self, before: Loaded | None) -> Loaded:
+        start, of_networks = time.monotonic(), networks.signature(self.folder)  # before anything is read
+        config = _config(self.folder)
+        # Sizes, transforms, views and functions are in the config; a model that was exported again has a new one.
+        kept = before is not None and before.config == config and before.signature[0] == of_networks
         made = before.networks if kept else networks.load(self.folder, config)
         try:
-            found = gallery_lib.load(self.folder, config, made)
+            found, of_gallery = gallery_lib.load(self.folder, config, made)
         except InputError:
             if not kept:
                 raise
             made = networks.load(self.folder, config)  # trained again as well
-            found = gallery_lib.load(self.folder, config, made)
+            found, of_gallery = gallery_lib.load(self.folder, config, made)
         found.index(found.stages[-1])
         if made.words is None and found.has_texts:
             found.lexical()
         seconds = round(time.monotonic() - start, 2)
         self._log({"event": "loaded", "run": self.name, "listings": len(found), "seconds": seconds})
-        return Loaded(found, made, config, signature)
+        return Loaded(found, made, config, (of_networks, of_gallery))
 
 
 class Runs:

@@ -152,12 +152,12 @@ def run(key: tuple[Gallery, Stage], queries: list[Query]) -> list[Answer | Excep
         asked = [_tried(_asked, gallery, stage, query) for query in queries]
         there = [query for query in asked if isinstance(query, _Asked)]
         found = _by_vectors(gallery, stage, [query for query in there if query.parts])
-        titles = _tried(_by_words, gallery, [query for query in there if query.words])
+        titles = _by_words(gallery, [query for query in there if query.words])
         for query in asked:
-            if not isinstance(query, _Asked) or (query.words and isinstance(titles, Exception)):
-                out.append(query if not isinstance(query, _Asked) else titles)
+            by_words = None if isinstance(query, Exception) else titles.get(query)
+            if error := next((one for one in (query, by_words) if isinstance(one, Exception)), None):
+                out.append(error)
             else:
-                by_words = titles.get(query) if query.words else None
                 out.append(_tried(_answer, gallery, stage, query, found.get(query), by_words))
     return out
 
@@ -185,20 +185,30 @@ def _by_vectors(gallery: Gallery, stage: Stage, queries: list[_Asked]) -> dict[_
     return found
 
 
-def _by_words(gallery: Gallery, queries: list[_Asked]) -> dict[_Asked, tuple[np.ndarray, np.ndarray]]:
-    """Returns {query: rows and scores of BM25 among the matches}, best first: as many as it takes."""
-    found = {}
-    # Preferred conditions reorder all titles that have one of the words.
-    whole = [query for query in queries if not query.parts and query.conditions.preferred]
-    for some in (whole, [query for query in queries if query not in whole]):
-        if some:
-            k = len(gallery) if some is whole else min(len(gallery), max(map(_deep, some)))
-            masks = [_mask(gallery, query.conditions) for query in some]
-            ranking = gallery.lexical().search([query.words for query in some], k, among=masks)
-            for place, query in enumerate(some):
-                there = ranking.item_rows[place] >= 0
-                found[query] = ranking.item_rows[place][there], ranking.scores[place][there]
+def _by_words(gallery: Gallery, queries: list[_Asked]) -> dict[_Asked, tuple[np.ndarray, np.ndarray] | Exception]:
+    """Returns {query: rows and scores of BM25 among the matches}, best first: as many as it takes; or its error."""
+    found, together = {}, []
+    for query in queries:
+        # Preferred conditions reorder all titles that have one of the words: too many to hold for several at once.
+        if not query.parts and query.conditions.preferred:
+            found |= _of_words(gallery, [query], len(gallery))
+        else:
+            together.append(query)
+    if together:
+        found |= _of_words(gallery, together, min(len(gallery), max(map(_deep, together))))
     return found
+
+
+def _of_words(gallery: Gallery, queries: list[_Asked], k: int) -> dict:
+    masks, words = [_mask(gallery, query.conditions) for query in queries], [query.words for query in queries]
+    ranking = _tried(lambda: gallery.lexical().search(words, k, among=masks))
+    if isinstance(ranking, Exception):
+        return dict.fromkeys(queries, ranking)
+    there = ranking.item_rows >= 0
+    return {
+        query: (ranking.item_rows[place][there[place]], ranking.scores[place][there[place]])
+        for place, query in enumerate(queries)
+    }
 
 
 def _mask(gallery: Gallery, conditions: Conditions) -> np.ndarray | None:

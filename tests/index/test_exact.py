@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from retrieval_jax import index
 from retrieval_jax.embeddings import Embeddings, Ids, Shards
@@ -192,3 +193,20 @@ def test_rows_of_a_few_query_ids_are_found_by_bisection():
     assert few.tolist() == [list(pair) for pair in want] and len(want) > 2
     many = engine.own_rows(Ids.of([*names, *(f"x{number}" for number in range(50))]))  # all ids are read
     assert many.tolist() == few.tolist()
+
+
+def test_limits_that_overlap_in_threads_end_with_the_last_of_them():
+    def threads():
+        found = [one for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"]
+        return {one["num_threads"] for one in found if "numpy" in one["filepath"]}
+
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        first, second = exact.one_thread(True), exact.one_thread(True)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}
+        with exact.one_thread(False):
+            assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == {2}

@@ -15,6 +15,14 @@ def test_without_the_library_there_is_no_layout(monkeypatch):
     assert maps.umap(np.eye(40)) is None
 
 
+def test_an_unrelated_or_broken_library_makes_no_layout(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "umap", types.ModuleType("umap"))  # another package of that name
+    assert maps.umap(np.eye(40)) is None
+    monkeypatch.setitem(sys.modules, "umap", None)  # its import fails
+    assert maps.umap(np.eye(40)) is None
+
+
 def test_the_library_gets_a_seed_and_few_vectors_have_no_layout(monkeypatch):
     given = {}
 

@@ -47,6 +47,7 @@ def test_listings_have_pictures_titles_and_notes(shop):
     picture = notebooks.pictures(shop)
     page = notebooks.listings(shop, "gallery", np.array([3, 5]), picture, ["first", "second"])
     assert page.count('src="data:image/jpeg') == 2 and "first" in page and shop.gallery.titles[5][:10] in page
+    assert "second" in notebooks.listings(shop, "gallery", [3, 5], picture, np.array(["first", "second"]))
     with pytest.raises(InputError, match="1 notes for 2 listings"):
         notebooks.listings(shop, "gallery", [3, 5], picture, ["first"])
 
@@ -62,6 +63,8 @@ def test_queries_of_ones_own_are_shown_with_what_they_find(shop):
     page = notebooks.found(shop, ranking, ["red <shoe>", "in blue"], picture, [None, photo])
     assert page.count('class="row"') == 2 and "red &lt;shoe&gt;" in page
     assert page.count("data:image/jpeg") == 4  # three results, and the second query's picture
+    page = notebooks.found(shop, ranking, ["red", "blue"], picture, np.zeros((2, 8, 8, 3), np.uint8))
+    assert page.count("data:image/jpeg") == 5
     with pytest.raises(InputError, match="1 names and 0 pictures for 2 queries"):
         notebooks.found(shop, ranking, ["red"], picture)
     other = Ranking(["a"], np.array([[0]]), np.array([[1.0]]), Embeddings(["x"], np.ones((1, 2))).ids.sha256())

@@ -158,6 +158,25 @@ def test_searches_that_are_computed_together_equal_those_that_wait_alone(client,
             assert (found.matches, found.scored_by, found.note) == (alone.matches, alone.scored_by, alone.note)
 
 
+def test_a_search_by_words_that_is_too_large_fails_alone_and_whole_rankings_are_made_one_by_one(finished, monkeypatch):
+    gallery = runs.Run("tiny", finished).get().gallery
+    real, sizes = gallery.lexical().search, []
+
+    def search(words, k, among=None):
+        sizes.append((len(words), k))
+        if "shirt" in words:
+            raise InputError("too large")
+        return real(words, k, among=among)
+
+    monkeypatch.setattr(gallery.lexical(), "search", search, raising=False)
+    preferred = attribute.parse({"preferred": [{"field": "colour", "values": [gallery.values["colour"][0]]}]})
+    whole = [searching.Query(preferred, 5, words=words) for words in ("the", "shirt", "a")]
+    few = [searching.Query(attribute.parse(None), 5, words=words) for words in ("the", "a")]
+    found = searching.run((gallery, gallery.stages[0]), [*whole, *few])
+    assert sizes == [(1, 20), (1, 20), (1, 20), (2, 20)]  # as many as BM25 fuses, which are all
+    assert [isinstance(one, InputError) for one in found] == [False, True, False, False, False]
+
+
 @pytest.mark.parametrize("body", [{}, {"words": "the"}, {"stage": "cosine"}, {"stage": "reranking"}])
 def test_pages_are_parts_of_one_list(client, photo, body):
     if "stage" in body:

@@ -1,5 +1,6 @@
 """Which folders are served, under which names; what happens when their files change; exported models."""
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+import tiny
 from retrieval_jax import __main__ as door
 from retrieval_jax import export, serve, workdir
+from retrieval_jax.data import loading
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import State, l2, new_queries, whitening
 from retrieval_jax.postprocess.l2 import normalize
+from retrieval_jax.postprocess.new_queries import Stage
 from retrieval_jax.server import app, gallery, networks, runs
 
 
@@ -195,7 +199,7 @@ def faked(monkeypatch, tmp_path):
     def load(folder, config, made):
         if state["problem"]:
             raise InputError(state["problem"])
-        return _Listing()
+        return _Listing(), (state["signature"],)
 
     def make(folder, config):
         state["made"].append(config["size"])
@@ -217,6 +221,59 @@ def test_a_reload_with_other_settings_makes_networks_again_and_compiles_them(fak
     assert run.refresh() and state["made"] == [64] and not state["warmed"]
     state.update(signature=2, size=128)
     assert run.refresh() and state["made"] == [64, 128] and state["warmed"] == 1 and run.config == {"size": 128}
+
+
+def test_a_model_that_is_exported_again_under_a_service_is_loaded_again(faked, tmp_path):
+    run, state = faked
+    (tmp_path / networks.EXPORTED).touch()
+    (tmp_path / "config.json").write_text("{}")
+    run.get()
+    assert not run.refresh() and state["made"] == [64]
+    (tmp_path / "new").write_text("{}")
+    (tmp_path / "new").replace(tmp_path / "config.json")  # the same settings, and other weights
+    assert run.refresh() and state["made"] == [64, 64] and state["warmed"] == 1 and not run.refresh()
+
+
+def test_a_lazy_start_reads_the_settings_that_are_there_then(faked):
+    run, state = faked
+    state["size"] = 128
+    run.get()
+    assert run.config == run.loaded.config == {"size": 128} and state["made"] == [128]
+
+
+def test_an_exported_model_embeds_listings_that_are_new_or_changed(tmp_path, monkeypatch):
+    config = tiny.tiny_config().to_dict()
+    (tmp_path / "config.json").write_text(json.dumps({"config": config}, default=list))
+    (tmp_path / networks.EXPORTED).touch()
+    there, embedded = loading.load(config["data"]), []
+
+    def columns(split):
+        return {"text": np.array(split.titles, object)}
+
+    def vectors(given, rows):
+        embedded.append(rows.tolist())
+        return np.array([[len(given["text"][row]), 1 + row, 1] for row in rows], np.float32)
+
+    made = networks.Networks("a", None, columns=columns, listings=vectors, recipe="1", stages=[Stage("cosine")])
+    monkeypatch.setattr(networks, "load", lambda folder, config: made)
+    monkeypatch.setattr(loading, "load", lambda settings: there)
+
+    def loaded():
+        embedded.clear()
+        run = runs.Run("x", tmp_path)
+        found = run.get().gallery.embeddings
+        assert not run.refresh()  # what the run itself has written is no reason to load it again
+        return found.block(0, len(found))
+
+    before, count = loaded(), len(there.gallery)
+    assert embedded == [list(range(count))] and np.array_equal(loaded(), before) and not embedded
+    titles = [*there.gallery.titles]
+    titles[3] += " with laces"
+    there = dataclasses.replace(there, gallery=dataclasses.replace(there.gallery, titles=titles))
+    after = loaded()
+    assert embedded == [[3]] and np.flatnonzero((after != before).any(1)).tolist() == [3] and len(after[3]) == 3
+    made = dataclasses.replace(made, recipe="2")
+    assert np.array_equal(loaded(), after) and embedded == [list(range(count))]
 
 
 def test_a_reload_that_failed_is_tried_again_only_when_files_change(faked):

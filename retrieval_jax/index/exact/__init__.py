@@ -14,6 +14,7 @@ import bisect
 import collections
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,9 +62,39 @@ def _blas() -> threadpoolctl.ThreadpoolController:
     return threadpoolctl.ThreadpoolController()
 
 
+class _OneThread:
+    """Limits BLAS to one thread while anybody wants that.
+
+    The limit is the whole process's: if every context restored what it had found, one that overlaps with another's end
+    in a second thread would restore the other's limit, for good.
+    """
+
+    def __init__(self):
+        self._lock, self._wanted, self._limit = threading.Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._wanted:
+                self._limit = _blas().limit(limits=1, user_api="blas")
+            self._wanted += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._wanted -= 1
+            if not self._wanted:
+                self._limit.restore_original_limits()
+
+
+_ONE_THREAD = _OneThread()
+
+
 def one_thread(wanted: bool) -> contextlib.AbstractContextManager:
-    """Returns a context in which BLAS uses one thread, if that is wanted."""
-    return _blas().limit(limits=1, user_api="blas") if wanted else contextlib.nullcontext()
+    """Returns a context in which BLAS uses one thread, if that is wanted; contexts may overlap in several threads.
+
+    Args:
+      wanted: False for a context without effect.
+    """
+    return _ONE_THREAD if wanted else contextlib.nullcontext()
 
 
 class Index:
