@@ -28,6 +28,7 @@ FREE = {
     "retrieval_jax.pairs",
     "retrieval_jax.paths",
     "retrieval_jax.terms",
+    "retrieval_jax.worded",
 }
 VERBS = {
     "mine",
@@ -65,6 +66,7 @@ ROOMS = {
     "pairs.py": set(),
     "paths.py": set(),
     "terms.py": set(),
+    "worded.py": set(),
     "views.py": {"jax"},
     # Reads programs of strangers, in a process of its own.
     "programs.py": {"jax"},
@@ -217,6 +219,7 @@ ROOMS = {
         "retrieval_jax.programs",
         "retrieval_jax.sharing.facts",
         "retrieval_jax.sharing.int8",
+        "retrieval_jax.sharing.token_files",
         "retrieval_jax.workdir",
     },
     # Exported models, and what their runs found out, for others.
