@@ -37,8 +37,9 @@ import safetensors.flax
 import safetensors.numpy
 from jax import export
 
-from retrieval_jax import pairs, terms, worded
+from retrieval_jax import pairs, terms
 from retrieval_jax import programs as program_check
+from retrieval_jax.data import worded
 from retrieval_jax.data.examples import WIDTHS, Ragged
 from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError, first_line, short

@@ -28,7 +28,6 @@ FREE = {
     "retrieval_jax.pairs",
     "retrieval_jax.paths",
     "retrieval_jax.terms",
-    "retrieval_jax.worded",
 }
 VERBS = {
     "mine",
@@ -66,7 +65,6 @@ ROOMS = {
     "pairs.py": set(),
     "paths.py": set(),
     "terms.py": set(),
-    "worded.py": set(),
     "views.py": {"jax"},
     # Reads programs of strangers, in a process of its own.
     "programs.py": {"jax"},
@@ -215,6 +213,7 @@ ROOMS = {
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
         "retrieval_jax.data.text",
+        "retrieval_jax.data.worded",
         "retrieval_jax.postprocess",
         "retrieval_jax.programs",
         "retrieval_jax.sharing.facts",

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from retrieval_jax import worded
+from retrieval_jax.data import worded
 from retrieval_jax.errors import InputError
 
 PICTURE = np.zeros((4, 3, 3), np.uint8)
