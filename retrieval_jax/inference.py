@@ -23,8 +23,8 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import embeddings, pairs, tasks, terms, worded, workdir
-from retrieval_jax.data import fields, pipeline, text
+from retrieval_jax import embeddings, pairs, tasks, terms, workdir
+from retrieval_jax.data import fields, pipeline, text, worded
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import WIDTHS, Pictures, Ragged
 from retrieval_jax.data.info import DataInfo
