@@ -231,7 +231,7 @@ def config_text(plan: Plan, file: pathlib.Path) -> str:
     lines = [
         f'"""{_in_docstring(name)}: a config for {_in_docstring(table.path.name)}, written by `retrieval-jax init`.',
         "",
-        "Correct what is wrong, and run it: retrieval-jax run --config=<this file>",
+        f"Correct what is wrong, and run it: {_in_docstring(paths.command('run'))} --config=<this file>",
         "",
         *(_in_docstring(re.sub(r"; looked in .*", "", line)) for line in _counts(plan)),
         '"""',
