@@ -207,6 +207,22 @@ def check(rows: Rows, further: Sequence[Further]) -> None:
                 )
 
 
+def plain_numbers(texts: Sequence[str]) -> list[str]:
+    """Returns the cells of a whole column of numbers, written plainly; see `numbers`."""
+    return numbers.written_plainly(_clean(pl.Series(texts, dtype=pl.String))).to_list()
+
+
+def are_numbers(texts: Sequence[str]) -> bool:
+    """Returns whether every value of a column that is not empty is read as a number, and there is one.
+
+    Args:
+      texts: n cells.
+    """
+    column = pl.Series(plain_numbers(texts), dtype=pl.String)
+    column = column.filter(column != "")
+    return len(column) > 0 and bool(np.isfinite(_numbers(column).astype(np.float32)).all())
+
+
 def _clean(column: pl.Series) -> pl.Series:
     """Returns values after `values.cell`, "" for null words."""
     return _without_nulls(values_lib.cells(column))
