@@ -43,7 +43,7 @@ from retrieval_jax.workdir import config_files, provenance
 _SIDE_SAMPLE = 64  # pictures whose size is looked at
 _SIDE_UNKNOWN = 256  # pixels, of pictures that are still to be fetched
 _LEAST_WORDS = 5  # that the titles must share, to be worth learning
-_FEW = 1_000  # listings to train on, below which a network from scratch learns little
+_FEW = 5_000  # listings to train on, below which public weights help most; a thousand teach a network nearly nothing
 _SHOWN_REASONS = 3  # examples of each reason
 
 
@@ -57,7 +57,7 @@ class Plan:
       shop: listings and splits; None where no picture is there yet.
       fetch: whether pictures are to be fetched first.
       filters: further columns to filter a search by, {name: (header, kind)}.
-      left_out: {header: why a column that plays no part is no filter either}.
+      left_out: {header: why a column is neither a part nor a filter}.
     """
 
     table: Table
@@ -139,7 +139,7 @@ def report(plan: Plan) -> str:
     lines = [f"{table.path}: {table.sheet.form}" if str(table.sheet.form) else str(table.path), ""]
     lines += [f"  {'column':{width}}  {'taken for':{wide}}  seen"]
     for name, seen in table.recognised.seen.items():
-        why = f"; no filter: {plan.left_out[name]}" if name in plan.left_out else ""
+        why = f"; not a filter: {plan.left_out[name]}" if name in plan.left_out else ""
         lines.append(f"  {_printable(name):{width}}  {taken[name]:{wide}}  {seen}{why}")
     lines += ["", *(f"note: {note}" for note in table.recognised.notes), *_counts(plan)]
     return "\n".join(lines)
@@ -463,9 +463,10 @@ def _expectation(plan: Plan) -> str:
     if count < _FEW:
         text += (
             f"From {count:,} pictures a network that starts from scratch learns little about new products: compare its "
-            "scores with those of colours alone and with chance, which stand beside them, and mind the intervals. "
+            "scores with those of colours and edges, which need no network, and mind the intervals. "
             "Public weights help most where a shop is small: "
-            "--config.train.model.pretrained.name=convnext_tiny.fb_in22k (see docs/using.md)."
+            "--config.train.model.pretrained.name=tf_efficientnet_lite0.in1k on a CPU, convnext_tiny.fb_in22k on an "
+            "accelerator; docs/fine_tuning.md has the settings that belong to them."
         )
     return text.strip()
 

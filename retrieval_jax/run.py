@@ -99,7 +99,7 @@ def _run(config, folder, data) -> dict:
             print(sentence)
     print(f"report: {remote.url(folder / 'report.html') or folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
-    if (folder / "embeddings" / "trained" / "gallery").exists():
+    if (folder / "embeddings" / sides.of(config)["gallery"].folder / "gallery").exists():
         print(f"next: {paths.command('serve', f'--workdir={remote.url(folder) or folder}')}", flush=True)
     return done
 

@@ -30,6 +30,7 @@ def test_it_writes_a_config_that_loads_the_catalogue(tmp_path, capsys, kind):
     printed = capsys.readouterr().out
     assert f"rows      {export.rows + export.aside} = 14 products" in printed
     assert f" = {PICTURES} found" in printed and "query 3, gallery 26" in printed
+    assert "docs/fine_tuning.md" in printed
     (advised,) = [line for line in printed.splitlines() if line.startswith("  retrieval-jax")]
     assert shlex.split(advised) == ["retrieval-jax", "run", f"--config={tmp_path / 'a shop' / 'shop.py'}"]
     config = config_files.load(tmp_path / "a shop" / "shop.py")
@@ -131,7 +132,7 @@ def test_what_a_search_can_be_filtered_by_is_declared_and_changes_no_listing(tmp
     _init(tmp_path, table, f"--images={folder}", f"--out={tmp_path / 'shop.py'}")
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
     assert "filter (category)" in lines["Farbe"] and "filter (number)" in lines["Preis"]
-    assert "no filter: too many different values" in lines["Hinweis"]
+    assert "not a filter: too many different values" in lines["Hinweis"]
     assert "# Not used: Hinweis." in (tmp_path / "shop.py").read_text()
     config = config_files.load(tmp_path / "shop.py")
     found = loading.load(config.data)

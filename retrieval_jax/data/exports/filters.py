@@ -1,7 +1,7 @@
 """Finds columns of a table that a search can be filtered by: few values ("category"), or numbers ("number").
 
 They are declared beside the parts that columns play, so that `serve` and the index `attribute` know them. Nothing is
-learned from them, and nothing is set aside for them: a column of which one value is not a number is none of numbers.
+learned from them, and nothing is set aside for them: a column is one of numbers only where all of its values are.
 """
 
 from __future__ import annotations

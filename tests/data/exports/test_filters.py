@@ -38,7 +38,7 @@ def test_few_values_and_numbers_are_filters_and_every_other_column_has_a_reason(
 
 
 @pytest.mark.parametrize(("sizes", "filter_"), [("SML", False), ("SSS", True)])
-def test_what_differs_between_variants_is_no_filter(sizes, filter_):
+def test_what_differs_between_variants_is_not_a_filter(sizes, filter_):
     products = [row // 3 for row in ROWS]
     column = [sizes[row % 3] if product % 2 else sizes[0] for row, product in zip(ROWS, products, strict=True)]
     column[:3] = ["XL"] * 3
