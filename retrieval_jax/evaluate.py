@@ -35,7 +35,7 @@ from retrieval_jax.duplicates import thumbnails
 from retrieval_jax.embeddings import Embeddings, Ids, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.scoring import attributes, edits, metrics, slices, step_effects, submission, tables
+from retrieval_jax.scoring import attributes, baselines, edits, metrics, slices, step_effects, submission, tables
 from retrieval_jax.scoring.ranking import Ranking, Truth, list_stages, matching_stages
 from retrieval_jax.workdir import checks, preflight, sides
 
@@ -76,6 +76,8 @@ DEFINITIONS = {
     "num_scored": "queries with a relevant listing, over which the means are taken; num_queries = num_scored + "
     "num_without_relevant",
     "chance": "the scores to expect of a gallery in random order",
+    "better_without_training": "the best model that is not trained, where it scores better than the trained one by "
+    "more than chance (95 % interval of the difference, query by query)",
     "selection, report": "the same over two halves of the queries, by sha256 of the id: choices are made on "
     "selection and reported on report",
 }
@@ -349,6 +351,10 @@ def run(config, workdir) -> dict:
     for entry in trusting:
         before, after = (rankings[entry["model"], entry[name]] for name in ("before", "stage"))
         entry.update(step_effects.effect(before, after, truth))
+    headline = names[0] if names else "mar@10_capped"
+    better = baselines.better(
+        rows, headline, lambda stage: metrics.per_query(rankings[stage], truth, (10,), names, **graded)[headline]
+    )
     atomic.write_json(
         file,
         {
@@ -356,6 +362,7 @@ def run(config, workdir) -> dict:
             **({"metrics": list(names), **graded} if names or truth.grades is not None else {}),
             "steps": trusting,
             "chance": chance,
+            **({"better_without_training": better} if better else {}),
             "definitions": DEFINITIONS,
             "submission_stage": "/".join(submitted),
             "near_duplicates": duplicates,
@@ -378,7 +385,7 @@ def run(config, workdir) -> dict:
     tables.print_attributes(predicted)
     tables.print_references(catalog.references)
     tables.print_edits(edited)
-    if sentence := work_directory.smoke_run(config):
+    if sentence := work_directory.smoke_run(config) or baselines.sentence(better):
         print(f"evaluate: {sentence}")
     last = rows[-1]
     return {

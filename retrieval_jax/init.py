@@ -24,11 +24,13 @@ import os
 import pathlib
 import re
 import statistics
+from collections.abc import Mapping
 
 import PIL.Image
 
 from retrieval_jax import paths
 from retrieval_jax.attributes import titles as titles_lib
+from retrieval_jax.data.exports import filters as filters_lib
 from retrieval_jax.data.exports import folders as folders_lib
 from retrieval_jax.data.exports import loading, matching, products, reading, references
 from retrieval_jax.data.exports.loading import Shop
@@ -41,7 +43,7 @@ from retrieval_jax.workdir import config_files, provenance
 _SIDE_SAMPLE = 64  # pictures whose size is looked at
 _SIDE_UNKNOWN = 256  # pixels, of pictures that are still to be fetched
 _LEAST_WORDS = 5  # that the titles must share, to be worth learning
-_FEW = 1_000  # listings to train on, below which a network from scratch learns little
+_FEW = 5_000  # listings to train on, below which public weights help most; a thousand teach a network nearly nothing
 _SHOWN_REASONS = 3  # examples of each reason
 
 
@@ -54,15 +56,39 @@ class Plan:
       folder: of the pictures, as it was given; it may be still to be filled.
       shop: listings and splits; None where no picture is there yet.
       fetch: whether pictures are to be fetched first.
+      filters: further columns to filter a search by, {name: (header, kind)}.
+      left_out: {header: why a column is neither a part nor a filter}.
     """
 
     table: Table
     folder: pathlib.Path
     shop: Shop | None
     fetch: bool
+    filters: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def look(table: pathlib.Path, images: pathlib.Path | None) -> Plan:
+    """Returns what a table and a folder hold, and what a search can be filtered by.
+
+    Args:
+      table: the file.
+      images: see `_look`.
+
+    Raises:
+      InputError: see `_look`.
+    """
+    plan = _look(table, images)
+    playing = plan.table.recognised.roles.columns()
+    unused = [name for name in plan.table.recognised.seen if name not in playing]
+    if not unused:
+        return plan
+    sheet = reading.read(table, plan.table.sheet.form, unused)
+    found, reasons = filters_lib.find(sheet.columns, plan.table.of_row)
+    return dataclasses.replace(plan, filters=found, left_out=reasons)
+
+
+def _look(table: pathlib.Path, images: pathlib.Path | None) -> Plan:
     """Returns what a table and a folder hold.
 
     Args:
@@ -105,13 +131,16 @@ def report(plan: Plan) -> str:
     for part, value in table.recognised.roles.given().items():
         for name in _names(value):
             parts[name].append(_PARTS[part])
+    for header, kind in plan.filters.values():
+        parts[header].append(f"filter ({kind})")
     taken = {name: ", ".join(parts[name]) or "-" for name in table.recognised.seen}
     wide = max([11, *map(len, taken.values())])
     width = max([6, *(len(_printable(name)) for name in table.recognised.seen)])
     lines = [f"{table.path}: {table.sheet.form}" if str(table.sheet.form) else str(table.path), ""]
     lines += [f"  {'column':{width}}  {'taken for':{wide}}  seen"]
     for name, seen in table.recognised.seen.items():
-        lines.append(f"  {_printable(name):{width}}  {taken[name]:{wide}}  {seen}")
+        why = f"; not a filter: {plan.left_out[name]}" if name in plan.left_out else ""
+        lines.append(f"  {_printable(name):{width}}  {taken[name]:{wide}}  {seen}{why}")
     lines += ["", *(f"note: {note}" for note in table.recognised.notes), *_counts(plan)]
     return "\n".join(lines)
 
@@ -231,7 +260,7 @@ def config_text(plan: Plan, file: pathlib.Path) -> str:
     lines = [
         f'"""{_in_docstring(name)}: a config for {_in_docstring(table.path.name)}, written by `retrieval-jax init`.',
         "",
-        "Correct what is wrong, and run it: retrieval-jax run --config=<this file>",
+        f"Correct what is wrong, and run it: {_in_docstring(paths.command('run'))} --config=<this file>",
         "",
         *(_in_docstring(re.sub(r"; looked in .*", "", line)) for line in _counts(plan)),
         '"""',
@@ -264,8 +293,14 @@ def config_text(plan: Plan, file: pathlib.Path) -> str:
         for column in _names(value):
             lines.append(f"            # {_comment(column)}: {_comment(table.recognised.seen[column])}")
         lines.append(f"            {part}={_quoted(value)},")
+    if plan.filters:
+        lines.append("            # To filter a search by; nothing is learned from these.")
+    for one, (column, kind) in plan.filters.items():
+        lines.append(f"            # {_comment(column)}: {_comment(table.recognised.seen[column])}")
+        lines.append(f"            {one}=({_quoted(column)}, {_quoted(kind)}),")
     lines.append("        ),")
-    unused = [column for column in table.recognised.seen if column not in table.recognised.roles.columns()]
+    used = {*table.recognised.roles.columns(), *(column for column, _ in plan.filters.values())}
+    unused = [column for column in table.recognised.seen if column not in used]
     if unused:
         lines.append(f"        # Not used: {_comment(', '.join(unused))[:400]}.")
     lines += [
@@ -428,9 +463,10 @@ def _expectation(plan: Plan) -> str:
     if count < _FEW:
         text += (
             f"From {count:,} pictures a network that starts from scratch learns little about new products: compare its "
-            "scores with those of colours alone and with chance, which stand beside them, and mind the intervals. "
+            "scores with those of colours and edges, which need no network, and mind the intervals. "
             "Public weights help most where a shop is small: "
-            "--config.train.model.pretrained.name=convnext_tiny.fb_in22k (see docs/using.md)."
+            "--config.train.model.pretrained.name=tf_efficientnet_lite0.in1k on a CPU, convnext_tiny.fb_in22k on an "
+            "accelerator; docs/fine_tuning.md has the settings that belong to them."
         )
     return text.strip()
 

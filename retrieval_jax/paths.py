@@ -3,6 +3,8 @@
 import os
 import pathlib
 import shlex
+import shutil
+import sys
 
 from retrieval_jax.errors import InputError
 
@@ -34,7 +36,30 @@ def expanded_text(value: object) -> object:
 def command(*words: object) -> str:
     """Returns a command for a message, quoted so that it can be pasted: `retrieval-jax run '--workdir=my runs/x'`.
 
+    It starts as this process was started: in a checkout that nobody installed, `.venv/bin/python -m retrieval_jax`.
+
     Args:
       *words: verb and options; paths as they are.
     """
-    return shlex.join(["retrieval-jax", *map(str, words)])
+    return shlex.join([*program(sys.orig_argv, sys.argv), *map(str, words)])
+
+
+def program(original: list[str], given: list[str]) -> list[str]:
+    """Returns the words that start this program as it was started; those of an installed one where it is a library.
+
+    Args:
+      original: `sys.orig_argv`, the words of the interpreter's own command line.
+      given: `sys.argv`.
+    """
+    module = original[original.index("-m") + 1 :][:1] if "-m" in original else []
+    if module and module[0].partition(".")[0] == "retrieval_jax":
+        python, here = pathlib.Path(original[0]), pathlib.Path.cwd()
+        if python.is_absolute() and python.is_relative_to(here):  # as launch/local.sh starts it
+            python = python.relative_to(here)
+        return [str(python), "-m", "retrieval_jax"]
+    script = given[0] if given else ""
+    if pathlib.Path(script).name == "retrieval-jax":
+        found = shutil.which("retrieval-jax")
+        if found is None or not os.path.exists(script) or not os.path.samefile(found, script):
+            return [script]
+    return ["retrieval-jax"]

@@ -49,7 +49,7 @@ from retrieval_jax.pages import (
 from retrieval_jax.pages.parts import Section, absent, choose
 from retrieval_jax.pages.rows import COLUMNS, rows_picture
 from retrieval_jax.postprocess import choosing, fused
-from retrieval_jax.scoring import comparing, metrics, written
+from retrieval_jax.scoring import baselines, comparing, metrics, written
 from retrieval_jax.scoring import edits as edit_scores
 from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
 from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record, smoke_run
@@ -99,7 +99,9 @@ def run(config, workdir) -> dict:
         "scored. The rows below show what is found."
     )
     model = (config.get("train") or {}).get("model") or {}
-    warning = smoke_run(config) or (f"Warning: {train['warning']}" if train.get("warning") else "")
+    warnings = [f"Warning: {train['warning']}"] if train.get("warning") else []
+    warnings += filter(None, [baselines.sentence(written.better_without_training(workdir))])
+    warning = smoke_run(config) or ". ".join(warnings)
     header = overview.header(_name(config), catalog, model, members(config), scores, names, stages, warning)
     shown = _shown(config, workdir, catalog)
     above = [

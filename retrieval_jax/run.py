@@ -19,7 +19,7 @@ import copy
 import importlib
 import time
 
-from retrieval_jax import workdir
+from retrieval_jax import paths, workdir
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
 from retrieval_jax.workdir import command_line, preflight, provenance, sides
@@ -91,12 +91,16 @@ def _run(config, folder, data) -> dict:
         remote.try_to_push(folder)  # what an earlier run could not send
     scores = folder / "metrics.json"
     if "evaluate" not in done and scores.exists():  # evaluate prints its own table when it runs
-        stages = importlib.import_module("retrieval_jax.scoring.written").stages(folder)
-        importlib.import_module("retrieval_jax.scoring.tables").print_scores(stages)
-        if sentence := workdir.smoke_run(config):
+        written, baselines, tables = (
+            importlib.import_module(f"retrieval_jax.scoring.{name}") for name in ("written", "baselines", "tables")
+        )
+        tables.print_scores(written.stages(folder))
+        if sentence := workdir.smoke_run(config) or baselines.sentence(written.better_without_training(folder)):
             print(sentence)
     print(f"report: {remote.url(folder / 'report.html') or folder / 'report.html'}")
     print(f"ran {', '.join(done) or 'nothing'} in {time.monotonic() - start:.1f} s", flush=True)
+    if (folder / "embeddings" / sides.of(config)["gallery"].folder / "gallery").exists():
+        print(f"next: {paths.command('serve', f'--workdir={remote.url(folder) or folder}')}", flush=True)
     return done
 
 

@@ -279,8 +279,8 @@ def main(given) -> None:
         own = processes.shares(given.parallel or 1, os.environ)
         command = None if given.slurm is None else submitted(due, runs, out, given.slurm, given.parallel)
         if given.dry_run:
-            each = [("retrieval-jax", "run", *run.command) for run in due] if command is None else []
-            print("\n".join(shlex.join(words) for words in [*each, *([command] if command and due else [])]))
+            each = [paths.command("run", *run.command) for run in due] if command is None else []
+            print("\n".join([*each, *([shlex.join(command)] if command and due else [])]))
             return None
         out.mkdir(parents=True, exist_ok=True)
         with lock.held(out, "sweep"):

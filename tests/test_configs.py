@@ -227,7 +227,7 @@ def test_a_bare_name_is_a_shipped_experiment_and_a_path_is_a_file(tmp_path, monk
     (tmp_path / "shop.py").write_text(START + RETURN)
     with pytest.raises(InputError, match="no experiment named 'shop'.*--config=./shop.py"):
         config_files.find("shop")
-    with pytest.raises(InputError, match="configs/quickstart.py not found; did you mean quickstart"):
+    with pytest.raises(InputError, match="configs/quickstart.py does not exist; did you mean quickstart"):
         config_files.find("configs/quickstart.py")
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 
+import numpy as np
 import pytest
 
 import shop_exports
@@ -29,6 +30,7 @@ def test_it_writes_a_config_that_loads_the_catalogue(tmp_path, capsys, kind):
     printed = capsys.readouterr().out
     assert f"rows      {export.rows + export.aside} = 14 products" in printed
     assert f" = {PICTURES} found" in printed and "query 3, gallery 26" in printed
+    assert "docs/fine_tuning.md" in printed
     (advised,) = [line for line in printed.splitlines() if line.startswith("  retrieval-jax")]
     assert shlex.split(advised) == ["retrieval-jax", "run", f"--config={tmp_path / 'a shop' / 'shop.py'}"]
     config = config_files.load(tmp_path / "a shop" / "shop.py")
@@ -108,6 +110,42 @@ def test_names_of_columns_cannot_break_the_config(tmp_path):
     _init(tmp_path, table, f"--images={folder}", f"--out={tmp_path / 'shop.py'}")
     kwargs = config_files.load(tmp_path / "shop.py").data.kwargs
     assert kwargs.columns["image"] == ('pic"ture',) and kwargs.files == "t\"'.csv"
+
+
+def test_what_a_search_can_be_filtered_by_is_declared_and_changes_no_listing(tmp_path, capsys):
+    rows = [["Artikelnummer", "Bezeichnung", "Farbe", "Preis", "Hinweis", "Bild"]]
+    for p in FOUND:
+        price = "1.234,50" if p.number == 3 else f"{p.number + 9},90"
+        rows.append(
+            [
+                p.number,
+                p.title,
+                ("Rot", "Blau")[p.number % 2],
+                price,
+                f"Nr. {p.number}",
+                "|".join(shop_exports.file_names(p)),
+            ]
+        )
+    content = shop_exports.text(rows, ";").encode("utf-8-sig")
+    export = shop_exports.Export("t.csv", content, shop_exports.files_of(FOUND), len(FOUND))
+    table, folder = shop_exports.write(export, tmp_path)
+    _init(tmp_path, table, f"--images={folder}", f"--out={tmp_path / 'shop.py'}")
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert "filter (category)" in lines["Farbe"] and "filter (number)" in lines["Preis"]
+    assert "not a filter: too many different values" in lines["Hinweis"]
+    assert "# Not used: Hinweis." in (tmp_path / "shop.py").read_text()
+    config = config_files.load(tmp_path / "shop.py")
+    found = loading.load(config.data)
+    gallery = found.gallery
+    assert found.column_names == {"Farbe": ["Blau", "Rot"]} and set(gallery.columns) == {"Farbe", "Preis"}
+    for row, name in enumerate(gallery.ids):
+        number = int(name.split("-")[0])
+        assert gallery.columns["Preis"][row] == np.float32(1234.5 if number == 3 else number + 9.9)
+        assert gallery.columns["Farbe"][row] == (number + 1) % 2
+    del config.data.kwargs["columns"]["Farbe"], config.data.kwargs["columns"]["Preis"]
+    without = loading.load(config.data)
+    for split in ("train", "val", "query", "gallery"):
+        assert list(getattr(without, split).ids) == list(getattr(found, split).ids)
 
 
 @pytest.mark.parametrize("titles", ["words", "none"])

@@ -61,6 +61,30 @@ def test_a_command_can_be_pasted():
     assert shlex.split(paths.command(*words)) == ["retrieval-jax", *words]
 
 
+@pytest.mark.parametrize(
+    ("original", "given", "starts"),
+    [
+        ([".venv/bin/python", "-m", "retrieval_jax", "init"], ["/x/retrieval_jax/__main__.py"], ".venv/bin/python -m"),
+        (["{here}/.venv/bin/python", "-m", "retrieval_jax.run"], ["/x/retrieval_jax/run.py"], ".venv/bin/python -m"),
+        (["python", "-u", "-m", "retrieval_jax", "init"], ["/x/retrieval_jax/__main__.py"], "python -m"),
+        (["/v/bin/python", "../v/bin/retrieval-jax", "init"], ["../v/bin/retrieval-jax", "init"], "../v/bin/"),
+        (["/v/bin/python", "{on_path}", "init"], ["{on_path}", "init"], ""),
+        (["python", "-m", "pytest"], ["/x/pytest/__main__.py"], ""),
+        (["python", "-c", "..."], ["-c"], ""),
+    ],
+)
+def test_a_command_starts_as_this_process_did(tmp_path, monkeypatch, original, given, starts):
+    installed = tmp_path / "bin" / "retrieval-jax"
+    installed.parent.mkdir()
+    installed.write_text("")
+    installed.chmod(0o755)
+    monkeypatch.setenv("PATH", str(installed.parent))
+    monkeypatch.chdir(tmp_path)
+    words = [[one.format(here=tmp_path, on_path=installed) for one in side] for side in (original, given)]
+    name = "retrieval_jax" if starts.endswith("-m") else "retrieval-jax"
+    assert " ".join(paths.program(*words)) == f"{starts}{' ' if starts.endswith('-m') else ''}{name}"
+
+
 def test_messages_name_commands_that_an_installation_has_and_quote_what_they_are_given():
     for file in sorted(ROOT.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -270,6 +270,18 @@ def test_a_smoke_run_is_called_one(shop):
     )
 
 
+def test_a_model_without_training_that_is_better_stands_in_the_head(shop):
+    file = shop.folder / "metrics.json"
+    scores = json.loads(file.read_text())
+    better = {"metric": "mar@10_capped", "model": "colour_and_edges", "stage": "cosine", "than": ["trained", "chosen"]}
+    better |= {"score": 0.819, "than_score": 0.55, "difference": 0.269, "low": 0.1, "high": 0.4}
+    file.write_text(json.dumps({**scores, "better_without_training": better}))
+    page = page_of(shop)
+    assert "scores better than trained/chosen: mar@10_capped 81.90 against 55.00" in page
+    assert page.index("scores better than trained/chosen") < page.index("<table")
+    assert "fine_tuning.md" in page and "fine_tuning.md" not in page_of(shop, name="x:runlocal")
+
+
 def test_text_from_the_catalogue_is_escaped(shop):
     page = page_of(shop)
     assert "<script" not in page and "onerror=alert(1)>" not in page and "<i>start" not in page

@@ -41,9 +41,11 @@ def test_run_walks_all_verbs_then_skips_them_and_prints_scores_and_report(tmp_pa
     assert calls == list(workdir.VERBS)
     (tmp_path / "metrics.json").write_text(SCORES)
     workdir.record(make_config(), tmp_path, "evaluate", seconds=0, cpu_seconds=0)
-    capsys.readouterr()
+    assert "next:" not in capsys.readouterr().out
+    (tmp_path / "embeddings" / "trained" / "gallery").mkdir(parents=True)  # what a network would have left
     run.run(make_config(), tmp_path)
     out = capsys.readouterr().out
+    assert out.endswith(f"next: retrieval-jax serve --workdir={tmp_path}\n")
     assert calls == list(workdir.VERBS)
     assert all(f"{verb}: complete, skipped" in out for verb in workdir.VERBS)
     assert "50.00" in out and "25.00" in out and f"report: {tmp_path}/report.html" in out and "ran nothing" in out

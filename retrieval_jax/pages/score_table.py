@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from retrieval_jax.pages import parts
+from retrieval_jax.scoring import baselines
 
 NAMES = {
     "histogram": "Colour histogram",
@@ -22,7 +23,7 @@ NAMES = {
     "query_expansion": "query expansion",
     "whitening_by_parts": "whitening by parts",
 }
-MAIN = ("ensemble", "trained")  # the model that a report is about: the first of these, else the last of the run
+MAIN = baselines.MAIN  # the model that a report is about: the first of these, else the last of the run
 
 
 def label(name: str) -> str:

@@ -92,6 +92,20 @@ class _NearDuplicates(TypedDict):
     train: NotRequired[_Duplicates]
 
 
+class _Better(TypedDict):
+    """A model without training that is better, see `baselines.better`."""
+
+    metric: str
+    model: str
+    stage: str
+    than: list[str]
+    score: float
+    than_score: float
+    difference: float
+    low: float
+    high: float
+
+
 class _File(TypedDict):
     """metrics.json."""
 
@@ -101,6 +115,7 @@ class _File(TypedDict):
     attributes: NotRequired[dict[str, _Attributes]]
     edits: NotRequired[_Edits]
     near_duplicates: NotRequired[_NearDuplicates]
+    better_without_training: NotRequired[_Better]
 
 
 def _part(workdir: str | os.PathLike, name: str, nothing: Any) -> tuple[pathlib.Path, Any]:
@@ -148,6 +163,18 @@ def chance(workdir: str | os.PathLike) -> dict[str, float]:
       InputError: metrics.json is damaged.
     """
     return _part(workdir, "chance", {})[1]
+
+
+def better_without_training(workdir: str | os.PathLike) -> dict[str, Any]:
+    """Returns the model without training that is better than the trained one (see `baselines.better`); {} without one.
+
+    Args:
+      workdir: the work directory.
+
+    Raises:
+      InputError: metrics.json is damaged.
+    """
+    return _part(workdir, "better_without_training", {})[1]
 
 
 def attributes(workdir: str | os.PathLike) -> dict[str, dict[str, Any]]:

@@ -56,8 +56,13 @@ def find(name: str, beside=None) -> pathlib.Path:
         hint = f"for the file give --config=./{own}" if own.is_file() else "a file of your own is given as ./<name>.py"
         raise InputError(f"there is no experiment named {name!r}; {_near(name, known)}; {hint}")
     if not path.is_file():
-        known = experiments(path.parent) or experiments()
-        raise InputError(f"config file {path} not found; {_near(path.stem, known)}")
+        near = difflib.get_close_matches(path.stem, {**experiments(), **experiments(path.parent)}, n=2)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise InputError(
+            f"config file {path} does not exist; {hint}"
+            f"`{paths.command('init', 'my_shop.csv', '--images=pictures/')}` writes one for a table and its pictures, "
+            f"and `{paths.command('configs')}` lists those that come with the package"
+        )
     return path
 
 

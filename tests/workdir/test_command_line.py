@@ -189,7 +189,8 @@ def test_a_module_started_by_itself_is_the_same_verb(tmp_path):
     "given, words",
     [
         ((), ["--config=<name>", "quickstart"]),
-        (["--config=configs/quickstrat.py"], ["not found", "did you mean quickstart"]),
+        (["--config=my_shop.py"], ["my_shop.py does not exist; `", "init my_shop.csv --images=pictures/` writes one"]),
+        (["--config=configs/quickstrat.py"], ["does not exist", "did you mean quickstart"]),
         (["--config=quickstrat"], ["no experiment named 'quickstrat'", "did you mean quickstart"]),
         ([f"--config={QUICKSTART}:runlocl"], ["runlocl", "did you mean runlocal"]),
         (

@@ -255,6 +255,8 @@ def load(
         table_files.check_columns(file, names, wanted, wanted, columns_lib.SETTING)
         sheet = reading.read(path, form, list(wanted.values()))
         beyond = {name: sheet.columns[header] for name, header in wanted.items()}
+        for name in [ours for one in further if one.kind == "number" for ours in one.wanted if ours in beyond]:
+            beyond[name] = columns_lib.plain_numbers(beyond[name])  # the whole column says what a comma means
     splits = {
         name: rows for name in ("train", "val", "query", "gallery") if len(rows := _rows(shop, name, file, beyond))
     }

@@ -91,6 +91,7 @@ def build(
     for rows in [*splits.values(), *([declared] if declared is not None else [])]:
         _mend(rows)
     left_out.mark(splits, leave_out)
+    columns_lib.settle_numbers(list(splits.values()), beyond.further)
     for split, rows in splits.items():
         row_checks.check_ids(rows)
         if "title" in rows.frame.columns:
@@ -105,6 +106,7 @@ def build(
         for rows in splits.values():
             check_images(rows)
     for rows in beyond.beside:
+        columns_lib.settle_numbers([rows], beyond.further)
         columns_lib.check(rows, beyond.further)
         columns_lib.attach(splits, rows, beyond.further)
     pairs = row_labels.check_truth(truth, splits) if truth is not None else None

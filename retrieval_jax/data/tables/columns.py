@@ -5,7 +5,7 @@ A further column is declared as name=(header, kind) or name=(header, kind, file)
     text      n strings, "" where empty
     category  int32 [n], rows of the column's names, -1 where empty or unknown
     list      `Ragged` of such rows; the values are separated by "|", or are a JSON or Parquet list
-    number    float32 [n], NaN where empty; a tuple of k headers gives [n, k]
+    number    float32 [n], NaN where empty, written as `numbers` reads it; a tuple of k headers gives [n, k]
 
 and a file is one with a row per listing, which it names by id. The names are those that occur in train (else in val,
 else in any split), sorted, numbers by value. "box" holds shares of height and width: ymin, xmin, ymax, xmax.
@@ -24,7 +24,7 @@ from retrieval_jax import pairs
 from retrieval_jax.data.catalog import Column
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import sources
-from retrieval_jax.data.tables import row_checks, table_files
+from retrieval_jax.data.tables import numbers, row_checks, table_files
 from retrieval_jax.data.tables import values as values_lib
 from retrieval_jax.data.tables.row_checks import Rows
 from retrieval_jax.errors import InputError, short
@@ -152,6 +152,24 @@ def read_beside(further: Sequence[Further], root: Any, id_header: str, encoding:
     return found
 
 
+def settle_numbers(tables: Sequence[Rows], further: Sequence[Further]) -> None:
+    """Writes numbers plainly, as the values of all tables together say what a comma means; see `numbers`.
+
+    Args:
+      tables: rows of every split, or of one file beside the listings.
+      further: all further columns.
+    """
+    for name in [ours for one in further if one.kind == "number" for ours in one.wanted]:
+        having = [rows for rows in tables if name in rows.frame.columns]
+        if not having:
+            continue
+        every = numbers.written_plainly(pl.concat([_clean(rows.frame[name]) for rows in having]))
+        start = 0
+        for rows in having:
+            rows.frame = rows.frame.with_columns(every[start : start + len(rows)].alias(name))
+            start += len(rows)
+
+
 def check(rows: Rows, further: Sequence[Further]) -> None:
     """Marks rows with a value that is not a number where one should be, or with a box that cannot be.
 
@@ -171,9 +189,7 @@ def check(rows: Rows, further: Sequence[Further]) -> None:
         empty = np.stack([(column == "").to_numpy() for column in clean], 1)
         for row, at in zip(*np.nonzero(~empty & ~np.isfinite(values)), strict=True):
             text = short(clean[at][int(row)])
-            rows.mark(
-                int(row), "not a number", f"{one.headers[at]} is {text!r}, not a number; correct it or leave it empty"
-            )
+            rows.mark(int(row), "not a number", f"{one.headers[at]} is {text!r}, {numbers.about(clean[at][int(row)])}")
         for row in np.flatnonzero(empty.any(1) & ~empty.all(1)):
             header = one.headers[int(empty[row].argmax())]
             rows.mark(int(row), "missing value", f"{header} is empty, but other values of {one.name} are not; give all")
@@ -189,6 +205,22 @@ def check(rows: Rows, further: Sequence[Further]) -> None:
                     f"the box {listed} is not one: ymin, xmin, ymax, xmax are shares of height and width, 0 to 1, the "
                     "former below the latter",
                 )
+
+
+def plain_numbers(texts: Sequence[str]) -> list[str]:
+    """Returns the cells of a whole column of numbers, written plainly; see `numbers`."""
+    return numbers.written_plainly(_clean(pl.Series(texts, dtype=pl.String))).to_list()
+
+
+def are_numbers(texts: Sequence[str]) -> bool:
+    """Returns whether every value of a column that is not empty is read as a number, and there is one.
+
+    Args:
+      texts: n cells.
+    """
+    column = pl.Series(plain_numbers(texts), dtype=pl.String)
+    column = column.filter(column != "")
+    return len(column) > 0 and bool(np.isfinite(_numbers(column).astype(np.float32)).all())
 
 
 def _clean(column: pl.Series) -> pl.Series:
