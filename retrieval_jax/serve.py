@@ -46,6 +46,9 @@ def main(given) -> None:
         served.load()
     name = f"[{given.host}]" if ":" in given.host else given.host
     print(f"serve: http://{name}:{listener.getsockname()[1]}/", flush=True)
+    for run in served:
+        if note := run.note():
+            print(f"serve: {run.name}: {note}", flush=True)
     service = app.make(served, token=token, hosts=guard.LOCAL if local else (), log=_log)
     listening.server(service).run(sockets=[listener])  # raises the signal again after running requests have ended
 

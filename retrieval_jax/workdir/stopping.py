@@ -75,12 +75,22 @@ def serving(verb: str) -> Iterator[None]:
     Args:
       verb: of the service, for the line that it prints.
     """
-    with contextlib.suppress(Stopped, KeyboardInterrupt):
+    try:
         yield
+    except BaseException as error:
+        if not _of_signal(error):
+            raise
     with contextlib.suppress(OSError, ValueError):
         print(f"{verb}: stopped", flush=True)
         sys.stderr.flush()
     _leave(0)
+
+
+def _of_signal(error: BaseException | None) -> bool:
+    """Returns whether an error is a signal's, or one that somebody made of it: modules in C do when they import."""
+    while error is not None and not isinstance(error, Stopped | KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None or requested()
 
 
 def _leave(status: int) -> None:

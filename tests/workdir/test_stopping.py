@@ -102,6 +102,12 @@ from retrieval_jax import __main__ as door
 def imports(given):
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)
+def converts(given):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except BaseException as error:
+        raise ImportError("a module in C failed to import")
 def loads(given):
     import jax
     def compile():
@@ -116,7 +122,7 @@ door.main(["serve", "--workdir=a"])
 """
 
 
-@pytest.mark.parametrize("action", ["imports", "loads"])
+@pytest.mark.parametrize("action", ["imports", "converts", "loads"])
 def test_a_service_that_is_stopped_before_it_answers_ends_with_0_and_no_crash(action):
     """A thread that compiles comes back to an interpreter that has ended, where the process ends in an orderly way."""
     ended = subprocess.run([sys.executable, "-c", SERVED, action], capture_output=True, text=True, cwd=ROOT, timeout=60)
