@@ -3,15 +3,17 @@
 #   ./launch/release.sh                     release/quickstart.tar, and release/quickstart.tar.sha256
 #   ./launch/release.sh --dry-run           prints the commands instead
 #   RETRIEVAL_JAX_RELEASE=folder            where to write (default: release, in the checkout)
+#   RETRIEVAL_JAX_REQUIREMENTS              as for local.sh, such as requirements-gpu.txt
 # The quickstart's catalogue is drawn by a program of this repository, so the checkpoint may be passed on under the same
 # licence. Started again, it resumes or skips what is complete and packs the same bytes. Trained anew on the same machine,
 # the weights are the same; only the name of the run (in config.json) differs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out="${RETRIEVAL_JAX_RELEASE:-release}"
+read -ra files <<<"${RETRIEVAL_JAX_REQUIREMENTS:-requirements.txt}"
 retrieval_jax=(.venv/bin/python -m retrieval_jax)
 commands=(
-  "$(printf '%q ' ./launch/setup.sh requirements.txt)"
+  "$(printf '%q ' ./launch/setup.sh "${files[@]}")"
   "$(printf '%q ' "${retrieval_jax[@]}" run --config=configs/quickstart.py --workdir="$out/run")"
   "$(printf '%q ' "${retrieval_jax[@]}" export --workdir="$out/run" --out="$out/quickstart")"
   "$(printf '%q ' "${retrieval_jax[@]}" hub pack "$out/quickstart" "$out/quickstart.tar" --licence=apache-2.0)"

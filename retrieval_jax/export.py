@@ -30,10 +30,10 @@ from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import text
 from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic, remote, versions
+from retrieval_jax.files import atomic, documents, remote, versions
 from retrieval_jax.models import pretrained
 from retrieval_jax.models.layers import attention
-from retrieval_jax.sharing import exportable, facts, folders, onnx_files
+from retrieval_jax.sharing import exportable, facts, folders, onnx_files, token_files
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import layout, provenance, sides
 
@@ -85,10 +85,13 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
         functions["attributes"], sizes["attributes"] = task.predict_fns["attributes"], tuple(arguments["image_size"])
     batch = _batch(workdir / "checkpoints" / "batch.json", functions)
     inputs = {name: specs(name, function, batch, sizes[name]) for name, function in functions.items()}
+    read_as = exportable.texts(trained.config, functions) if trained.data_info.tokens else {}
+    if read_as:  # what `exported.load` refuses, before anything is computed
+        file = workdir / text.FOLDER / text.FILE
+        token_files.check(documents.read(file, dict, remedy="restore it, or train again"), file)
     lowered_programs = {
         name: lowered(name, function, model.params, inputs[name], platforms) for name, function in functions.items()
     }
-    read_as = exportable.texts(trained.config, functions) if trained.data_info.tokens else {}
     dtype = str(config.train.get("dtype", "float32"))
     about = {
         "input": {

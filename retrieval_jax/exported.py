@@ -37,18 +37,17 @@ import safetensors.flax
 import safetensors.numpy
 from jax import export
 
-from retrieval_jax import arguments as checked
 from retrieval_jax import pairs, terms
 from retrieval_jax import programs as program_check
+from retrieval_jax.data import worded
 from retrieval_jax.data.examples import WIDTHS, Ragged
 from retrieval_jax.data.pictures import decoding, transforms
 from retrieval_jax.errors import InputError, first_line, short
 from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256
-from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.postprocess.new_queries import Stage, of_export
 from retrieval_jax.postprocess.whitening import Whitening
-from retrieval_jax.sharing import facts, int8
+from retrieval_jax.sharing import facts, int8, token_files
 
 FORMAT = 2  # raise it when earlier readers cannot read it any more: 2 has weights of eight bits
 _LARGEST_BATCH = 64
@@ -179,7 +178,8 @@ class Model:
         """Embeds pictures, pictures with words ("the same, but in red"), or whatever the program takes.
 
         Args:
-          inputs: list of uint8 [h, w, 3] RGB arrays or paths of picture files; or {column: values}, see `run`.
+          inputs: list of uint8 [h, w, 3] RGB arrays or paths of picture files, or one of them; or {column: values}, see
+            `run`.
           program: name of the program.
           words: list of texts, one per picture, for a model of the task "edit"; "" for the picture alone.
           weight: how much words count: 0 gives the picture's own vector, 1 what the run searches by, 2 twice that.
@@ -202,7 +202,7 @@ class Model:
         """Embeds typed words, into the space of the gallery that they search.
 
         Args:
-          texts: list of texts.
+          texts: list of texts, or one.
           program: name of the program, one that reads a single column of text; "" for that of queries: "embed_text" or
             "embed_query".
 
@@ -217,7 +217,7 @@ class Model:
             raise InputError(
                 "the exported model embeds no words: export a run of 'text_query', 'text_picture' or 'edit'"
             )
-        return self.embed([texts] if isinstance(texts, str) else list(texts), program or known[0])
+        return self.embed(list(worded.listed(texts)), program or known[0])
 
     def _edited(self, pictures, words, program, weight):
         if "embed_edit" not in self.programs or program != "embed":
@@ -225,13 +225,8 @@ class Model:
             raise InputError(
                 f"words beside pictures need a model of the task 'edit', without program; this one has {there}"
             )
-        pictures = [pictures] if isinstance(pictures, (str, os.PathLike, np.ndarray)) else list(pictures)
-        words = [words] if isinstance(words, str) else list(words)
-        if not pictures or len(pictures) != len(words):
-            raise InputError(f"{len(pictures)} pictures and {len(words)} texts: give one text per picture, or ''")
-        weight = np.float32(checked.number(weight, "weight", "embed", low=0))
-        out = self.run("embed_edit", {"image": pictures, "words": words})
-        return normalize(out["reference"] + weight * (out["embedding"] - out["reference"]))
+        pictures, words, weight = worded.given(pictures, words, weight)
+        return worded.mixed(self.run("embed_edit", {"image": pictures, "words": words}), weight)
 
     def program(self, side):
         """Returns the name of the program that embeds the "query" or the "gallery" of the run's search.
@@ -285,9 +280,10 @@ class Model:
 
         Args:
           program: name of the program: "embed", and others where the model has them (`programs`).
-          inputs: list of pictures as for `embed`, or of texts for a program that reads them alone; or {column: values}
-            for the columns in `about["inputs"]`: pictures; per row a list of pictures, as many or fewer than the column
-            has; texts, for the columns in `about["texts"]`; `Ragged` or per row a list of ids; or an array [n, ...].
+          inputs: list of pictures as for `embed`, or of texts for a program that reads them alone (one by itself is a
+            list of one); or {column: values} for the columns in `about["inputs"]`: pictures; per row a list of
+            pictures, as many or fewer than the column has; texts, for the columns in `about["texts"]`; `Ragged` or per
+            row a list of ids from 0; or an array [n, ...].
 
         Returns:
           {name: array [n, ...]}.
@@ -306,6 +302,8 @@ class Model:
         missing = [spec["name"] for spec in specs if spec["kind"] != "mask" and spec["name"] not in given]
         if missing:
             raise InputError(f"the program {program} takes {missing[0]!r}{pairs.near(missing[0], sorted(given))}")
+        one = [spec["name"] for spec in specs if spec["kind"] in ("pictures", "ragged")]
+        given = {**given, **{name: worded.listed(given[name]) for name in one}}
         counts = {spec["name"]: len(given[spec["name"]]) for spec in specs if spec["kind"] != "mask"}
         count = max(counts.values())
         if len(set(counts.values())) > 1 or not count:
@@ -313,7 +311,7 @@ class Model:
             raise InputError(f"the program {program} needs at least one row, and as many of every column: {listed}")
         batch = min(_LARGEST_BATCH, 1 << max(0, count - 1).bit_length())  # few sizes, few compilations
         for spec in specs:
-            if spec["kind"] == "ragged" and not isinstance(given[spec["name"]], Ragged):
+            if spec["kind"] == "ragged":
                 given = {**given, spec["name"]: self._ids(spec, given[spec["name"]])}
         found = []
         for start in range(0, count, batch):
@@ -336,16 +334,32 @@ class Model:
 
     def _ids(self, spec, rows):
         """Returns the `Ragged` ids of a column, of texts or of rows of ids."""
-        name, rows = spec["name"], list(rows)
-        if not any(isinstance(row, str) for row in rows):
-            if strange := [row for row, ids in enumerate(rows) if np.ndim(ids) > 1]:
+        name, how = spec["name"], self.about.get("texts", {}).get(spec["name"])
+        known = self.tokenizer.size if self.tokenizer is not None and how is not None else 1 << 31
+        if not isinstance(rows, Ragged):
+            rows = list(rows)
+            if any(isinstance(row, str) for row in rows):
+                if strange := [row for row, text in enumerate(rows) if not isinstance(text, str)]:
+                    raise InputError(
+                        f"the column {name!r} has texts, and row {strange[0]} is not one: give texts alone"
+                    )
+                if self.tokenizer is None or how is None:
+                    raise InputError(
+                        f"the column {name!r} takes ids: the folder has no tokenizer for it; give lists of ids"
+                    )
+                texts = [terms.spoken(row) if how["typed"] else row for row in rows]
+                return self.tokenizer.encode(texts, how["length"])
+            rows = [_ids_of(row) for row in rows]
+            if strange := [row for row, ids in enumerate(rows) if ids is None]:
                 raise InputError(f"the column {name!r} takes texts or lists of ids, and row {strange[0]} is neither")
-            return Ragged.of(rows, spec["dtype"])
-        how = self.about.get("texts", {}).get(name)
-        if self.tokenizer is None or how is None:
-            raise InputError(f"the column {name!r} takes ids: the folder has no tokenizer for it; give lists of ids")
-        texts = [terms.spoken(row) if how["typed"] else row for row in rows]
-        return self.tokenizer.encode(texts, how["length"])
+            rows = Ragged.of(rows, np.int64)
+        if rows.values.dtype.kind not in "iu":
+            raise InputError(f"the column {name!r} takes ids, whole numbers, and the rows are {rows.values.dtype}")
+        if (wrong := np.flatnonzero((rows.values < 0) | (rows.values >= known))).size:
+            row = int(np.searchsorted(rows.indptr, wrong[0], side="right")) - 1
+            value = rows.values[wrong[0]]
+            raise InputError(f"the column {name!r} takes ids from 0 to {known - 1:,}, and row {row} has {value}")
+        return Ragged(rows.indptr, rows.values.astype(spec["dtype"]))
 
     def _compiled(self, program, arrays):
         """Returns a program compiled for arrays of these sizes; raises InputError where it would not fit in memory."""
@@ -468,19 +482,18 @@ def _tokenizer(folder, about):
 
     if text.FILE not in about["sha256"]:
         raise InputError(f"{folder / text.FILE} is missing, and programs read text: {_REMEDY}")
-    if _has(documents.read(folder / text.FILE, dict, remedy=_REMEDY), "Regex"):
-        raise InputError(
-            f"{folder / text.FILE} has regular expressions of its own, which may take forever on what a person types: "
-            "export a run with RoBERTa's or BERT's tokenizer, or with one that was trained here"
-        )
+    token_files.check(documents.read(folder / text.FILE, dict, remedy=_REMEDY), folder / text.FILE)
     return text.load(folder / text.FILE)
 
 
-def _has(value, key):
-    """Returns whether an object within a JSON document has a key."""
-    if isinstance(value, dict):
-        return key in value or any(_has(one, key) for one in value.values())
-    return isinstance(value, list) and any(_has(one, key) for one in value if isinstance(one, dict | list))
+def _ids_of(row):
+    """Returns a list of whole numbers as int64 [n], None for anything else."""
+    try:
+        ids = np.asarray(row)
+    except ValueError:  # lists of different lengths
+        return None
+    whole = ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size)
+    return ids.astype(np.int64) if whole else None
 
 
 def _specs(about, program):

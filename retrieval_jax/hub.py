@@ -1,7 +1,8 @@
 """Shares exported models: `push` uploads a folder to a hub, `pack` makes one file of it, `pull` fetches and checks one.
 
 The hub is Hugging Face's, or any that speaks its protocol (HF_ENDPOINT); the token is that of its own client. `pull`
-also takes a packed file or an exported folder of this machine, and needs no network then.
+also takes a packed file or an exported folder of this machine, and needs no network then; "owner/name" is always a
+repository, and "./owner/name" a folder.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 
     start("hub")
 
-import pathlib
 import re
 
 from retrieval_jax import paths
@@ -25,6 +25,8 @@ def main(given) -> None:
     Args:
       given: its options, as `retrieval_jax.__main__` parses them.
     """
+    if given.revision and given.action != "pull":
+        raise InputError(f"hub {given.action}: --revision is an option of pull")
     if given.action == "push":
         folder = paths.expanded(given.source)
         if given.dry_run:
@@ -45,18 +47,21 @@ def main(given) -> None:
         return
     if given.licence:
         raise InputError("hub pull: --licence is an option of push and pack")
-    source = paths.expanded(given.source)
-    if _is_here(given.source, source):
-        if given.revision != "main":
-            raise InputError(f"hub pull: --revision is of a hub, and {given.source} is on this machine")
-        digest = archives.pull(source, paths.expanded(given.target))
+    source, target = paths.expanded(given.source), paths.expanded(given.target)
+    if _is_here(given.source):
+        if given.revision:
+            raise InputError(
+                f"hub pull: --revision applies to a repository on a hub, and {given.source} is on this machine"
+            )
+        digest = archives.pull(source, target)
         print(f"hub: pulled {given.source} (sha256 {digest[:12]}) into {given.target}; all checksums match")
         return
-    commit = transfer.pull(given.source, paths.expanded(given.target), revision=given.revision)
+    if (source / transfer.CONFIG).is_file() and source.resolve() != target.resolve():
+        print(f"hub: {given.source} is fetched from the hub; for the folder of that name give ./{given.source}")
+    commit = transfer.pull(given.source, target, revision=given.revision or "main")
     print(f"hub: pulled {given.source} at {commit[:12]} into {given.target}; all checksums match")
 
 
-def _is_here(given: str, source: pathlib.Path) -> bool:
-    """Returns whether a source is on this machine: a file, an exported folder, or what names no repository."""
-    named = re.fullmatch(r"[\w.-]+/[\w.-]+", given, re.ASCII)
-    return source.is_file() or (source / transfer.CONFIG).is_file() or source.suffix == ".tar" or not named
+def _is_here(given: str) -> bool:
+    """Returns whether a source is on this machine: a packed file, or what cannot be the name of a repository."""
+    return given.endswith(".tar") or not re.fullmatch(r"(?!\.{1,2}/)[\w.-]+/[\w.-]+", given, re.ASCII)

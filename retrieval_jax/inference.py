@@ -23,9 +23,8 @@ import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 
-from retrieval_jax import arguments as checked
 from retrieval_jax import embeddings, pairs, tasks, terms, workdir
-from retrieval_jax.data import fields, pipeline, text
+from retrieval_jax.data import fields, pipeline, text, worded
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.examples import WIDTHS, Pictures, Ragged
 from retrieval_jax.data.info import DataInfo
@@ -204,7 +203,7 @@ def columns(predict_fn, split, config, workdir=None, name="predict function"):
     task = None if config.get("train") is None else tasks.get(config.train.task)
     there = getattr(task, "columns", parts.columns)(config, split, workdir)
     if (source := learned_from(config, workdir)) is not None:
-        there["picture"] = lambda: _learned(_pictures(source, split), workdir)
+        there["picture"] = lambda: _learned(source, split, workdir)
     for column in predict_fn.reads:
         if column not in there:
             raise InputError(
@@ -232,15 +231,21 @@ def _pictures(source, split):
     return {"space": made.get("space", model.space), "embedding": made["embedding"][at]}
 
 
-def _learned(made, folder):
-    """Returns vectors of another run's network, checked to be the one that `folder` has learned with."""
+def _learned(source, split, folder):
+    """Returns the vectors of a split's pictures by the network that the run in `folder` has learned with."""
+    made = _pictures(source, split)
+    check_learned(made["space"], folder)
+    return made["embedding"]
+
+
+def check_learned(space, folder):
+    """Raises InputError unless a space, that of another run's network now, is the one that `folder` learned with."""
     info = info_lib.load(pathlib.Path(folder) / "checkpoints" / "data_info.json")
-    if made["space"] != info.target_space:
+    if space != info.target_space:
         raise InputError(
             f"{folder} has learned with vectors in the space {info.target_space!r}, and that run now embeds into "
-            f"{made['space']!r}, trained again since: train {folder} again too, in a new work directory"
+            f"{space!r}, trained again since: train {folder} again too, in a new work directory"
         )
-    return made["embedding"]
 
 
 def examples(config, catalog, folder):
@@ -416,7 +421,7 @@ class Model:
         return self._predict(function, {column: self._tokens(texts, text.LENGTHS.get(column, text.TYPED))})["embedding"]
 
     def _tokens(self, texts, length):
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = list(worded.listed(texts))
         texts = [terms.spoken(words) for words in texts] if length == text.TYPED else texts
         options = {**tasks.get(self.config.train.task).OPTIONS, **self.config.train.task_kwargs}
         return text.load(pathlib.Path(self.folder) / text.FOLDER).encode(texts, options[length])
@@ -426,22 +431,17 @@ class Model:
         if "embed_edit" not in self.task.predict_fns or predict_fn:
             what = f"this one is of {self.config.train.task!r}, and predict_fn is {predict_fn!r}"
             raise InputError(f"words beside pictures need a run of the task 'edit', without predict_fn; {what}")
-        pictures = [pictures] if isinstance(pictures, (str, pathlib.Path, np.ndarray)) else list(pictures)
-        words = [words] if isinstance(words, str) else list(words)
-        if not pictures or len(pictures) != len(words):
-            raise InputError(f"{len(pictures)} pictures and {len(words)} texts: give one text per picture, or ''")
-        weight = np.float32(checked.number(weight, "weight", "embed", low=0))
+        pictures, words, weight = worded.given(pictures, words, weight)
         function, tokens = self.task.predict_fns["embed_edit"], self._tokens(words, text.TYPED)
         pictures = {"picture": self._vectors_of(pictures)} if "picture" in function.reads else {"image": pictures}
-        out = self._predict(function, {**pictures, "words": tokens})
-        mixed = out["reference"] + weight * (out["embedding"] - out["reference"])
-        return mixed / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-12)
+        return worded.mixed(self._predict(function, {**pictures, "words": tokens}), weight)
 
     def _vectors_of(self, pictures):
         """Returns the vectors of pictures by the network that this run learned with, without views."""
         self._pictures = model = self._pictures or load(learned_from(self.config, self.folder))
         made = model._predict(named(model.task.predict_fns, model.config.embed.predict_fn), pictures)
-        return _learned({"space": model.space, **made}, self.folder)
+        check_learned(made.get("space", model.space), self.folder)
+        return made["embedding"]
 
     def predict_attributes(self, inputs, top=10):
         """Predicts the most probable attributes of pictures.
@@ -498,7 +498,7 @@ class Model:
             name: [decoding.picture(number, image) for number, image in enumerate(column)]
             if isinstance(column, (list, tuple))
             else column
-            for name, column in inputs.items()
+            for name, column in ((name, worded.listed(value)) for name, value in inputs.items())
         }
         rows = max(map(len, given.values()), default=0)
         texts = all(isinstance(given[name], Ragged) for name in predict_fn.reads if name in given)

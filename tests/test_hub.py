@@ -54,6 +54,28 @@ def test_what_is_pushed_is_pulled(hub, folder, tmp_path, capsys):
     assert json.loads((tmp_path / "there" / "labels.json").read_text()) == {"label_names": ["red"]}
 
 
+def test_a_name_of_a_repository_is_fetched_from_the_hub_whatever_folder_has_it(
+    hub, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    pushed(hub, folder)
+    main(["hub", "pull", "me/shoes", "me/shoes"])
+    (folder / "labels.json").write_text(json.dumps({"label_names": ["red"]}))
+    exported_files.describe(folder)
+    pushed(hub, folder)
+    main(["hub", "pull", "me/shoes", "me/shoes"])  # the same command fetches what is new
+    assert json.loads((tmp_path / "me" / "shoes" / "labels.json").read_text()) == {"label_names": ["red"]}
+    assert "give ./me/shoes" not in capsys.readouterr().out
+    main(["hub", "pull", "me/shoes", "elsewhere"])
+    assert "me/shoes is fetched from the hub; for the folder of that name give ./me/shoes" in capsys.readouterr().out
+    hub.commits.clear()
+    main(["hub", "pull", "./me/shoes", "copied"])
+    assert transfer.verify(tmp_path / "copied")
+    with pytest.raises(SystemExit) as exited:
+        main(["hub", "pull", "./me/shoes", "me/shoes"])
+    assert exited.value.code == 2 and "that is to be replaced" in capsys.readouterr().err
+
+
 def test_the_endpoint_is_that_of_the_environment(hub, folder):
     names = {"HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_made_up"}
     words = [sys.executable, "-m", "retrieval_jax", "hub", "push", str(folder), "me/shoes"]

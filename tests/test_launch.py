@@ -207,6 +207,9 @@ def test_the_release_is_trained_exported_and_packed(checkout):
     done = start(checkout, "release.sh", "--dry-run", RETRIEVAL_JAX_RELEASE="my release")
     first, *verbs = done.stdout.splitlines()
     assert first.split() == ["./launch/setup.sh", "requirements.txt"], done.stderr
+    two = {"RETRIEVAL_JAX_REQUIREMENTS": "requirements-gpu.txt requirements-onnx.txt"}
+    line = start(checkout, "release.sh", "--dry-run", **two).stdout.splitlines()[0]
+    assert line.split() == ["./launch/setup.sh", "requirements-gpu.txt", "requirements-onnx.txt"]
     given = [door.tree().parse_args(shlex.split(line)[3:]) for line in verbs]
     assert [one.verb for one in given] == ["run", "export", "hub"] and given[2].action == "pack"
     assert given[2].source == str(given[1].out) == "my release/quickstart"

@@ -212,10 +212,12 @@ ROOMS = {
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
         "retrieval_jax.data.text",
+        "retrieval_jax.data.worded",
         "retrieval_jax.postprocess",
         "retrieval_jax.programs",
         "retrieval_jax.sharing.facts",
         "retrieval_jax.sharing.int8",
+        "retrieval_jax.sharing.token_files",
         "retrieval_jax.workdir",
     },
     # Exported models, and what their runs found out, for others.

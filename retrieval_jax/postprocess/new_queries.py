@@ -211,7 +211,9 @@ def _followed(
     again = sum(name in STEPS for name in names[:joined]) > 1
     for one in there:
         for name, kwargs in one.steps:
-            after = "it whitens more than once, and only the last map was kept" if again and name in STEPS else None
+            after = (
+                "it whitens more than once, and only the last whitening was kept" if again and name in STEPS else None
+            )
             after = after or _then(last, name, kwargs, whitening)
             if isinstance(after, str):
                 left = [later.stage for later in there[there.index(one) :] if later.stage in wanted]
@@ -224,9 +226,9 @@ def _followed(
 
 def _then(last: Stage, name: str, kwargs: dict, whitening: Callable[[], Whitening | None]) -> Stage | str:
     """Returns the stage after a step, or why the step does not apply to a new query."""
+    if last.reranking is not None and name in (*STEPS, "l2"):  # which drop the ranking, and rank by cosine anew
+        return f"its step {name!r} follows re-ranking"
     if name in STEPS:
-        if last.reranking is not None:
-            return f"its step {name!r} follows re-ranking"
         fitted = whitening()
         return "its whitening was not kept" if fitted is None else dataclasses.replace(last, whitening=fitted)
     if name == "reranking" and last.reranking is None:

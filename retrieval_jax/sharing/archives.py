@@ -22,6 +22,7 @@ from retrieval_jax.files.opening import opened
 from retrieval_jax.sharing import card, transfer
 
 MOST_FILES = 1000  # of an archive
+MOST_BYTES = 8**11 - 1  # of a file: 8 GiB, as many as its header can write
 _REMEDY = "pack the folder again with `retrieval-jax hub pack`"
 
 
@@ -37,7 +38,8 @@ def pack(folder: pathlib.Path, archive: pathlib.Path, *, licence: str = "") -> s
       The SHA-256 of the archive.
 
     Raises:
-      InputError: the folder is not a complete exported model, or the name of the archive ends otherwise.
+      InputError: the folder is not a complete exported model, or has what no archive may hold; or the name of the
+        archive ends otherwise.
     """
     if archive.suffix != ".tar":
         raise InputError(f"{archive}: the name of an archive ends in .tar; it is not compressed")
@@ -47,7 +49,17 @@ def pack(folder: pathlib.Path, archive: pathlib.Path, *, licence: str = "") -> s
         text = own.read_bytes()  # written by hand, as `push` leaves those alone
     else:
         text = card.of_folder(folder, archive.stem, licence, archive.name).encode()
-    names = sorted([transfer.CONFIG, transfer.CARD, *about["sha256"]])
+    names = sorted({transfer.CONFIG, transfer.CARD, *about["sha256"]})
+    if len(names) > MOST_FILES:
+        raise InputError(f"{folder} has {len(names):,} files, and an archive holds {MOST_FILES:,} at most")
+    for name in names:
+        _check_name(name, folder)
+        size = len(text) if name == transfer.CARD else (folder / name).stat().st_size
+        if size > MOST_BYTES:
+            raise InputError(
+                f"{folder / name} has {size:,} bytes, and a file of an archive {MOST_BYTES:,} at most: export with "
+                "--weights=int8, or push the folder to a hub"
+            )
 
     def fill(stream: BinaryIO) -> None:
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -80,8 +92,11 @@ def pull(source: pathlib.Path, out: pathlib.Path) -> str:
       The SHA-256 of the archive, or of the folder's config.json, which has those of all other files.
 
     Raises:
-      InputError: it is not an exported model, is damaged, or holds what no exported model holds.
+      InputError: it is not an exported model, is damaged, or holds what no exported model holds; or it lies in `out`,
+        which is replaced.
     """
+    if source.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{source} is in the folder {out} that is to be replaced: give another folder to write")
     if source.is_dir():
         about = transfer.verify(source)
         there = [transfer.CONFIG, *about["sha256"], *([transfer.CARD] if (source / transfer.CARD).is_file() else [])]
@@ -107,8 +122,13 @@ def pull(source: pathlib.Path, out: pathlib.Path) -> str:
 def _unpack(stream: BinaryIO, folder: pathlib.Path, source: pathlib.Path) -> None:
     """Copies the files of an archive; raises InputError for one that it may not hold, before the first is written."""
     entries = _entries(stream, source)
-    if (config := entries.get(transfer.CONFIG)) is None or config[1] > documents.MOST_BYTES:
+    if (config := entries.get(transfer.CONFIG)) is None:
         raise InputError(f"{source} has no {transfer.CONFIG}, which an exported model has: {_REMEDY}")
+    if config[1] > documents.MOST_BYTES:
+        raise InputError(
+            f"{source}: its {transfer.CONFIG} has {config[1]:,} bytes, and {documents.MOST_BYTES:,} are read at most: "
+            f"{_REMEDY}"
+        )
     stream.seek(config[0])
     name = f"{transfer.CONFIG} of {source}"
     about = documents.parse(stream.read(config[1]), dict, name=name, remedy=_REMEDY)
@@ -119,7 +139,8 @@ def _unpack(stream: BinaryIO, folder: pathlib.Path, source: pathlib.Path) -> Non
         stream.seek(start)
         with (folder / name).open("xb") as content:
             while size:
-                block = stream.read(min(size, 1 << 20))
+                if not (block := stream.read(min(size, 1 << 20))):
+                    raise InputError(f"{source} ends before its file {name!r} does: fetch it again")
                 content.write(block)
                 size -= len(block)
 
@@ -140,10 +161,9 @@ def _entries(stream: BinaryIO, source: pathlib.Path) -> dict[str, tuple[int, int
         name = entry.name
         if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
             raise InputError(f"{source} holds {short(name)!r}, which is not a plain file: {_REMEDY}")
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name) or name in entries:
-            raise InputError(f"{source} holds a file with the name {short(name)!r}: {_REMEDY}")
-        if pathlib.PurePath(name).suffix not in transfer.KINDS:
-            raise InputError(f"{source} holds {name!r}: exported models have only {', '.join(transfer.KINDS)}")
+        _check_name(name, source)
+        if name in entries:
+            raise InputError(f"{source} holds two files with the name {name!r}: {_REMEDY}")
         start = stream.tell()
         if not 0 <= entry.size <= end - start:
             raise InputError(f"{source} ends before its file {name!r} does: fetch it again")
@@ -152,6 +172,17 @@ def _entries(stream: BinaryIO, source: pathlib.Path) -> dict[str, tuple[int, int
             raise InputError(f"{source} holds more than {MOST_FILES:,} files: {_REMEDY}")
         stream.seek(start + -(-entry.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
     return entries
+
+
+def _check_name(name: str, source: pathlib.Path) -> None:
+    """Raises InputError unless a file may be in an archive by its name: what is packed and what is unpacked."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
+        raise InputError(
+            f"{source} holds a file with the name {short(name)!r}: names have up to 100 letters A to Z, digits, "
+            "'_', '-' and '.'; export again"
+        )
+    if pathlib.PurePath(name).suffix not in transfer.KINDS:
+        raise InputError(f"{source} holds {name!r}: exported models have only {', '.join(transfer.KINDS)}")
 
 
 def _checked(archive: pathlib.Path) -> str:

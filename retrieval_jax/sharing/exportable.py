@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
+import numpy as np
+
 from retrieval_jax import inference, tasks
 from retrieval_jax.data import text
 from retrieval_jax.errors import InputError
@@ -74,7 +77,7 @@ def with_pictures(model, pictures):
       One with the parameters of both networks, whose "embed_image" is that of the other run; `model` itself without it.
 
     Raises:
-      InputError: the other network reads more than a picture.
+      InputError: the other network reads more than a picture, or was trained again since this one learned with it.
     """
     if pictures is None:
         return model
@@ -82,6 +85,8 @@ def with_pictures(model, pictures):
     of_picture = inference.named(pictures.task.predict_fns, name)
     if of_picture.reads != ("image",):
         raise InputError(f"the network of {pictures.folder} reads {', '.join(of_picture.reads)}, not pictures alone")
+    arguments, config = inference.test_arguments(pictures.config), model.config.copy_and_resolve_references()
+    inference.check_learned(_space(of_picture, pictures, arguments["image_size"]), model.folder)
 
     def reading(function):
         if "picture" not in function.reads:
@@ -101,7 +106,6 @@ def with_pictures(model, pictures):
     if pictures.task.predict_fns.get("attributes", tasks.Predict(None, ())).reads == ("image",):
         attributes = pictures.task.predict_fns["attributes"]
         predict_fns["attributes"] = tasks.Predict(lambda params, batch: attributes(params["pictures"], batch))
-    arguments, config = inference.test_arguments(pictures.config), model.config.copy_and_resolve_references()
     with config.unlocked():
         config.embed.predict_fn = "embed_image"
         config.embed.transforms, config.embed.image_size = arguments["transform"], arguments["image_size"]
@@ -115,3 +119,15 @@ def with_pictures(model, pictures):
         data_info=dataclasses.replace(model.data_info, **labels),
         space=model.data_info.target_space,
     )
+
+
+def _space(function, model, size) -> str:
+    """Returns the name of the space that a predict function of pictures embeds into: its own, or that of its model."""
+    found = {}
+
+    def traced(params, batch):
+        found.update(function(params, batch))
+        return found["embedding"]
+
+    jax.eval_shape(traced, model.params, {"image": np.zeros((1, *size, 3), np.uint8)})
+    return found.get("space", model.space)

@@ -225,12 +225,15 @@ def _export(parser: argparse.ArgumentParser) -> None:
 def _hub(parser: argparse.ArgumentParser) -> None:
     actions = ("push", "pull", "pack")
     parser.add_argument("action", choices=actions, help="upload a folder, fetch a model, or make one file of a folder")
-    parser.add_argument("source", help="push, pack: the exported folder; pull: owner/name, a packed file or a folder")
+    parser.add_argument(
+        "source", help="push, pack: the exported folder; pull: owner/name, a packed file (.tar), or ./folder"
+    )
     parser.add_argument("target", help="push: owner/name; pull: the folder to write; pack: the file to write, .tar")
-    parser.add_argument("--revision", default="main", help="of pull: branch, tag or commit (default: %(default)s)")
-    parser.add_argument("--private", action="store_true", help="of push: a new repository is private")
-    parser.add_argument("--licence", default="", help="of push, pack: of the model, for the card: apache-2.0")
-    parser.add_argument("--dry-run", action="store_true", help="of push: check the folder and print the card")
+    parser.add_argument("--revision", default="", help="pull: branch, tag or commit of a repository (default: main)")
+    parser.add_argument("--private", action="store_true", help="push: a new repository is private")
+    licence = "push, pack: licence of the model for the card, such as apache-2.0"
+    parser.add_argument("--licence", default="", help=licence)
+    parser.add_argument("--dry-run", action="store_true", help="push: check the folder and print the card")
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:

@@ -66,10 +66,18 @@ def test_a_run_that_whitens_twice_has_kept_the_last_map_alone(ranked):
     steps = [("whitening", {"stage": "first"}), ("whitening", {"stage": "second"})]
     found, note = ranked(made, steps)
     assert [one.name for one in found] == ["cosine"]
-    assert "'first' is not served" in note and "only the last map was kept" in note
+    assert "'first' is not served" in note and "only the last whitening was kept" in note
     # A whitening after the models were joined has a file of its own.
     made, steps = [COSINE, ("first", "whitening")], [*steps[:1], ("ensemble", {}), ("whitening", {})]
     assert [one.name for one in ranked(made, steps)[0]] == ["cosine", "first"]
+
+
+@pytest.mark.parametrize("step", ["l2", "whitening"])
+def test_what_ranks_anew_after_re_ranking_is_left_out(ranked, step):
+    made = [COSINE, ("reranking", "reranking"), ("last", step)]
+    found, note = ranked(made, [("reranking", {}), (step, {"stage": "last"})])
+    assert [one.name for one in found] == ["cosine", "reranking"]
+    assert "'last' is not served" in note and f"its step {step!r} follows re-ranking" in note
 
 
 def test_exports_of_before_stages_were_written_are_searched_by_their_steps(ranked):

@@ -9,6 +9,7 @@ import pytest
 import exported_files
 from retrieval_jax.__main__ import main
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import documents
 from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.sharing import archives, transfer
 from retrieval_jax.workdir import layout
@@ -95,7 +96,7 @@ def link(kind, name="model.safetensors", to="/etc/passwd"):
         ((tarfile.TarInfo("/tmp/evil.json"), b"{}"), "a file with the name '/tmp/evil.json'"),
         ((tarfile.TarInfo("a/b.json"), b"{}"), "a file with the name 'a/b.json'"),
         ((tarfile.TarInfo(".hidden.json"), b"{}"), "a file with the name '.hidden.json'"),
-        ((tarfile.TarInfo("labels.json"), b"{}"), "a file with the name 'labels.json'"),  # twice
+        ((tarfile.TarInfo("labels.json"), b"{}"), "two files with the name 'labels.json'"),
         ((tarfile.TarInfo("code.py"), b"raise SystemExit"), "'code.py': exported models have only"),
         ((tarfile.TarInfo("more.json"), b"{}"), "'more.json', which its config.json does not list"),
     ],
@@ -108,7 +109,7 @@ def test_what_no_exported_model_holds_is_refused_and_leaves_nothing(folder, tmp_
     assert message in str(raised.value) and not list((tmp_path / "parent").iterdir())
 
 
-def test_damaged_archives_are_refused(folder, tmp_path):
+def test_damaged_archives_are_refused(folder, tmp_path, monkeypatch):
     archive, there = tmp_path / "shoes.tar", tmp_path / "there"
     whole = written(archive, of_folder(folder)).read_bytes()
     for content, message in (
@@ -121,6 +122,10 @@ def test_damaged_archives_are_refused(folder, tmp_path):
         with pytest.raises(InputError, match=message):
             archives.pull(archive, there)
     archive.write_bytes(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(documents, "MOST_BYTES", 99)
+        with pytest.raises(InputError, match=r"its config.json has [\d,]+ bytes, and 99 are read at most"):
+            archives.pull(archive, there)
     (tmp_path / "shoes.tar.sha256").write_text(f"{'0' * 64}  shoes.tar\n")
     with pytest.raises(InputError, match="not the file whose checksum shoes.tar.sha256 has"):
         archives.pull(archive, there)
@@ -133,6 +138,59 @@ def test_damaged_archives_are_refused(folder, tmp_path):
         archives.pull(tmp_path / "missing.tar", there)
     with pytest.raises(InputError, match=r"the name of an archive ends in \.tar"):
         archives.pack(folder, tmp_path / "shoes.zip")
+
+
+def test_an_archive_that_shrinks_while_it_is_read_is_refused(folder, tmp_path, monkeypatch):
+    archive = written(tmp_path / "shoes.tar", of_folder(folder))
+    entries = archives._entries
+
+    def shrunk(stream, source):
+        found = entries(stream, source)
+        with archive.open("r+b") as other:
+            other.truncate(max(start for start, _ in found.values()) + 10)
+        return found
+
+    monkeypatch.setattr(archives, "_entries", shrunk)
+    with pytest.raises(InputError, match="ends before its file '.*' does: fetch it again"):
+        archives.pull(archive, tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
+def test_what_pull_refuses_is_not_packed(folder, tmp_path, monkeypatch):
+    archive = tmp_path / "shoes.tar"
+    archives.pack(folder, archive)
+    before = archive.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "MOST_BYTES", 19_999)
+        with pytest.raises(InputError, match=r"model.safetensors has 20,000 bytes, and a file of an archive 19,999"):
+            archives.pack(folder, archive)
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "MOST_FILES", 6)
+        with pytest.raises(InputError, match="has 7 files, and an archive holds 6 at most"):
+            archives.pack(folder, archive)
+    (folder / "embed größe.onnx").write_bytes(b"x")
+    exported_files.describe(folder)
+    with pytest.raises(InputError, match="a file with the name 'embed größe.onnx'.* letters A to Z"):
+        archives.pack(folder, archive)
+    assert archive.read_bytes() == before
+    header = tarfile.TarInfo("x.json")
+    header.size = archives.MOST_BYTES
+    assert header.tobuf(tarfile.USTAR_FORMAT)
+    header.size += 1
+    with pytest.raises(ValueError, match="overflow"):
+        header.tobuf(tarfile.USTAR_FORMAT)
+
+
+def test_a_folder_is_not_replaced_by_what_lies_in_it(folder, tmp_path, monkeypatch):
+    archives.pack(folder, folder / "shoes.tar")
+    monkeypatch.chdir(tmp_path)
+    for source in ("served", "./served/", "served/shoes.tar"):
+        with pytest.raises(SystemExit) as exited:
+            main(["hub", "pull", source, str(folder)])
+        assert exited.value.code == 2
+    with pytest.raises(InputError, match="is in the folder .* that is to be replaced: give another folder"):
+        archives.pull(folder, folder)
+    assert transfer.verify(folder)
 
 
 def test_one_rule_says_which_folder_may_be_replaced(folder, tmp_path):
@@ -153,7 +211,12 @@ def test_options_of_one_action_are_refused_with_another(folder, tmp_path, capsys
     for words, message in (
         (["pack", str(folder), str(tmp_path / "x.tar"), "--private"], "--private and --dry-run are options of push"),
         (["pull", str(folder), str(tmp_path / "there"), "--licence=mit"], "--licence is an option of push and pack"),
-        (["pull", str(folder), str(tmp_path / "there"), "--revision=v1"], "--revision is of a hub"),
+        (
+            ["pull", str(folder), str(tmp_path / "there"), "--revision=v1"],
+            "--revision applies to a repository on a hub",
+        ),
+        (["pack", str(folder), str(tmp_path / "x.tar"), "--revision=main"], "--revision is an option of pull"),
+        (["push", str(folder), "me/x", "--dry-run", "--revision=v1"], "--revision is an option of pull"),
         (["pull", str(tmp_path / "missing" / "x.tar"), str(tmp_path / "there")], "is neither an archive nor"),
     ):
         with pytest.raises(SystemExit) as exited:
