@@ -3,14 +3,14 @@
 
 // Stages that a config may name otherwise have their name alone.
 const STAGES = {
-  cosine: ["as the network sees it", "Listings in the order of their similarity (cosine) in the network's own space."],
-  whitening: ["whitened", "The network's space is rescaled first, so that what all listings share counts less."],
-  reranking: ["re-ranked", "The first results are reordered by how they resemble each other."],
-  chosen: ["steps that scored best", "The steps after the network that scored best on held-out queries when the run was searched."],
+  cosine: ["plain", "Listings in the order of their similarity (cosine) in the network's own space."],
+  whitening: ["rescaled", "The network's space is rescaled first, so that what all listings share counts less."],
+  reranking: ["reordered", "The first results are reordered by how they resemble each other."],
+  chosen: ["best steps", "The steps after the network that scored best on held-out queries when the run was searched."],
 };
 
 function stageOption(name) {
-  return [name, name in STAGES ? `${name}: ${STAGES[name][0]}` : name];
+  return [name, name in STAGES ? `${name} (${STAGES[name][0]})` : name];
 }
 
 function stageAbout(name) {

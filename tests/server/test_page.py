@@ -277,7 +277,7 @@ def test_the_page_names_listings_says_what_it_waits_for_and_which_stages_it_lack
     assert " · similarity " in page.run("document.querySelector('.scored').textContent")
     why = page.run("document.querySelector('.why ul').textContent")
     assert f"more like {title}: similarity" in why and 'the stage "reranking" re-ranked' in why
-    assert page.run("stage_a.selectedOptions[0].textContent") == "reranking: re-ranked" and page.run("left_out.hidden")
+    assert page.run("stage_a.selectedOptions[0].textContent") == "reranking (reordered)" and page.run("left_out.hidden")
     left = "the stage 'ensemble' is not served, nor what follows it: why"
     page.run(f"served(runs.map(one => ({{...one, loaded: false, note: {json.dumps(left)}}})))")
     assert page.run("left_out.textContent") == f'tiny: {left}. By default, searches use "reranking".'
