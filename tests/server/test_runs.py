@@ -281,7 +281,7 @@ def test_an_exported_model_embeds_listings_that_are_new_or_changed(tmp_path, mon
         embedded.clear()
         run = runs.Run("x", tmp_path)
         found = run.get().gallery.embeddings
-        assert not run.refresh()  # what the run itself has written is no reason to load it again
+        assert not run.refresh()  # what the run itself has written does not make it load again
         return found.block(0, len(found))
 
     before, count = loaded(), len(there.gallery)
