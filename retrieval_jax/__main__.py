@@ -7,6 +7,7 @@ three lines that start it, and a row in retrieval_jax/workdir/options.py.
 
 import argparse
 import ast
+import contextlib
 import difflib
 import importlib
 import os
@@ -164,13 +165,14 @@ def _start(given: argparse.Namespace) -> None:
         os.environ["RETRIEVAL_JAX_PROFILE"] = given.profile
     if VERBS[given.verb].devices and os.environ.get("RETRIEVAL_JAX_DISTRIBUTED"):
         importlib.import_module("retrieval_jax.training.sharding").initialize()
-    module = importlib.import_module(f"retrieval_jax.{given.verb}")
-    if given.verb in workdir.VERBS and not _of_two_runs(given):
-        from retrieval_jax.workdir import command_line
+    with stopping.serving(given.verb) if given.verb == "serve" else contextlib.nullcontext():
+        module = importlib.import_module(f"retrieval_jax.{given.verb}")
+        if given.verb in workdir.VERBS and not _of_two_runs(given):
+            from retrieval_jax.workdir import command_line
 
-        command_line.run_verb(given, module)
-    else:
-        module.main(given)
+            command_line.run_verb(given, module)
+        else:
+            module.main(given)
 
 
 def start(verb: str) -> None:

@@ -14,14 +14,12 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 
     start("serve")
 
-import contextlib
 import datetime
 import pathlib
 
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import opening
 from retrieval_jax.server import app, guard, listening, runs
-from retrieval_jax.workdir import stopping
 
 SHORTEST_TOKEN = 16
 
@@ -48,10 +46,11 @@ def main(given) -> None:
         served.load()
     name = f"[{given.host}]" if ":" in given.host else given.host
     print(f"serve: http://{name}:{listener.getsockname()[1]}/", flush=True)
+    for run in served:
+        if note := run.note():
+            print(f"serve: {run.name}: {note}", flush=True)
     service = app.make(served, token=token, hosts=guard.LOCAL if local else (), log=_log)
-    with contextlib.suppress(stopping.Stopped, KeyboardInterrupt):  # raised again after running requests have ended
-        listening.server(service).run(sockets=[listener])
-    print("serve: stopped", flush=True)
+    listening.server(service).run(sockets=[listener])  # raises the signal again after running requests have ended
 
 
 def _log(event: dict) -> None:

@@ -3,6 +3,8 @@
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 24;
+const FEW = 12; // values of a field, before all of them are asked for
+const MOST = 1000; // values of a field that the service lists
 const asked = { words: "", weight: 1, run: "", stage: "", run_b: "", stage_b: "", conditions: {}, like: [], unlike: [] };
 const KINDS = ["required", "preferred", "excluded"];
 let runs = [];
@@ -10,6 +12,7 @@ let picture = null; // a Blob; never part of the address
 let box = null; // [ymin, xmin, ymax, xmax], shares
 let shown = []; // per side {answer, results}
 let compared = ""; // what the verdict that is shown is about
+const whole = new Set(); // fields whose values are all shown
 let latest = 0; // number of the newest search: answers of older ones are dropped
 const session = crypto.randomUUID ? crypto.randomUUID() : "";
 
@@ -99,9 +102,10 @@ async function search(offset = 0) {
   if (!offset) toAddress();
   controls();
   $("results").setAttribute("aria-busy", "true");
-  $("status").textContent = "Searching …";
+  const sides = asked.run_b ? [0, 1] : [0];
+  const loaded = sides.every((side) => !runs.length || runOf(side ? asked.run_b : asked.run)?.loaded);
+  $("status").textContent = loaded ? "Searching …" : "Loading the run: about half a minute …";
   try {
-    const sides = asked.run_b ? [0, 1] : [0];
     const found = await Promise.all(sides.map((side) => ask(side, offset)));
     if (number !== latest) return;
     $("error").hidden = true;
@@ -147,7 +151,7 @@ async function verdict() {
 }
 
 function facets() {
-  const words = new URLSearchParams({ top: "12" });
+  const words = new URLSearchParams({ top: whole.size ? MOST : FEW + 1 });
   if (asked.run) words.set("run", asked.run);
   const { conditions } = shown[0].answer; // with those among the words
   if (Object.keys(conditions).length) words.set("conditions", JSON.stringify(conditions));
@@ -185,7 +189,7 @@ function results(offset) {
     }
   });
   const { answer } = shown[0];
-  let text = `${answer.matches.toLocaleString()} ${answer.matches === 1 ? "listing" : "listings"}, ${answer.scored_by === "nothing" ? "in the catalogue's order" : `by ${answer.scored_by}`}.`;
+  let text = `${answer.matches.toLocaleString()} ${answer.matches === 1 ? "listing" : "listings"}, ${orderedBy(answer)}.`;
   if (two) {
     const before = new Set(shown[0].results.map((one) => one.id));
     const common = shown[1].results.filter((one) => before.has(one.id)).length;
@@ -203,8 +207,9 @@ function card(result, answer, side, other) {
   if (result.picture) image.src = result.picture;
   else absent();
   made.querySelector(".name").textContent = result.title || result.id;
+  if (!side || !titles.has(titleKey(result.id))) titles.set(titleKey(result.id), result.title || result.id);
   let scored = `${result.place}`;
-  if (result.score !== null) scored += ` · ${result.score.toFixed(3)}`;
+  if (result.score !== null) scored += ` · ${scoreText(result, answer)}`;
   if (result.why.moved) scored += ` · re-ranking moved it ${result.why.moved > 0 ? "up" : "down"} by ${Math.abs(result.why.moved)}`;
   if (other) {
     const there = other.get(result.id);
@@ -212,6 +217,7 @@ function card(result, answer, side, other) {
     made.classList.toggle("first_seen", there === undefined);
   }
   made.querySelector(".scored").textContent = scored;
+  made.querySelector(".scored").title = scoreAbout(answer);
   const values = made.querySelector(".values"), seen = new Set();
   for (const [field, several] of Object.entries(result.attributes)) {
     for (const { value, probability } of several.slice(0, 6)) {
@@ -222,13 +228,7 @@ function card(result, answer, side, other) {
     }
   }
   const why = made.querySelector(".why"), lines = why.querySelector("ul");
-  for (const [name, part] of Object.entries(result.why.parts)) {
-    lines.append(element("li", `${name}: ${Math.round(100 * part.share)} % of the score (similarity ${part.similarity.toFixed(3)}, weight ${part.weight})`));
-  }
-  for (const reason of result.why.reasons) {
-    const chance = reason.probability !== null && reason.probability < 1 ? `, ${Math.round(100 * reason.probability)} %` : "";
-    lines.append(element("li", `${reason.kind} ${reason.text}: ${reason.state}${chance}`));
-  }
+  for (const line of whyLines(result, answer)) lines.append(element("li", line));
   why.hidden = !lines.children.length;
   const name = result.title || result.id;
   for (const button of made.querySelectorAll("[data-act]")) {
@@ -280,7 +280,7 @@ function showFacets(known) {
   const open = document.activeElement?.dataset?.key, parts = [];
   for (const [field, counts] of Object.entries(known.fields)) {
     parts.push(element("h2", field));
-    for (const { value, listings } of counts) {
+    for (const { value, listings } of counts.slice(0, whole.has(field) ? MOST : FEW)) {
       const label = element("label", null);
       const input = element("input", null, { type: "checkbox", "data-key": `${field}=${value}` });
       input.checked = has("required", field, value);
@@ -288,6 +288,8 @@ function showFacets(known) {
       label.append(input, element("span", value), element("span", listings.toLocaleString(), { class: "count" }));
       parts.push(label);
     }
+    if (counts.length > FEW) parts.push(allOf(field));
+    if (whole.has(field) && counts.length === MOST) parts.push(element("p", `the ${MOST.toLocaleString()} most frequent`, { class: "note" }));
   }
   for (const [field, range] of Object.entries(known.numbers)) {
     parts.push(element("h2", field));
@@ -309,6 +311,17 @@ function showFacets(known) {
   $("facets").replaceChildren(...parts);
   $("facets_box").hidden = !parts.length;
   if (open) [...$("facets").querySelectorAll("[data-key]")].find((one) => one.dataset.key === open)?.focus();
+}
+
+function allOf(field) {
+  const shows = whole.has(field);
+  const button = element("button", shows ? "Show fewer" : "Show all", { type: "button", "data-key": `${field}, all`, "aria-label": `${shows ? "Show fewer" : "Show all"} values of ${field}` });
+  button.addEventListener("click", async () => {
+    if (shows) whole.delete(field); else whole.add(field);
+    const known = await facets();
+    if (known) showFacets(known);
+  });
+  return button;
 }
 
 function chip(text, label, remove) {
@@ -333,19 +346,26 @@ function controls() {
   }
   for (const what of ["like", "unlike"]) {
     for (const id of asked[what]) {
-      const text = `${what === "like" ? "more" : "less"} like ${id}`;
+      const text = `${what === "like" ? "more" : "less"} like ${titleOf(id)}`;
       chips.push(chip(text, `Remove ${text}`, () => { asked[what] = asked[what].filter((one) => one !== id); }));
+      chips.at(-1).title = id;
     }
   }
+  findTitles([...asked.like, ...asked.unlike]);
   $("active").replaceChildren(...chips);
   $("weight_shown").textContent = $("weight").value;
   $("weight").hidden = $("weight_label").hidden = !(picture || asked.like.length) || !$("words").value.trim();
   if (!picture) forget();
 }
 
+const runOf = (name) => runs.find((run) => run.name === name) || runs[0];
+
 function served(found) {
   runs = found;
-  const { cannot } = runs.find((run) => run.name === asked.run) || runs[0] || { cannot: {} };
+  const { cannot } = runOf(asked.run) || { cannot: {} };
+  const left = [runOf(asked.run), asked.run_b && asked.run_b !== (asked.run || runs[0]?.name) && runOf(asked.run_b)];
+  $("left_out").textContent = left.map((run) => leftOut(run)).filter(Boolean).join(" ");
+  $("left_out").hidden = !$("left_out").textContent;
   for (const [kind, inputs] of [["words", ["words"]], ["pictures", ["file", "photo"]]]) {
     $(`no_${kind}`).textContent = cannot[kind] || "";
     $(`no_${kind}`).hidden = !cannot[kind];
@@ -363,7 +383,8 @@ function served(found) {
   options($("run_b"), [["", "nothing"], ...named], asked.run_b);
   for (const [select, name, value] of [["stage_a", asked.run || runs[0]?.name, asked.stage], ["stage_b", asked.run_b, asked.stage_b]]) {
     const stages = runs.find((run) => run.name === name)?.stages || [];
-    options($(select), stages.map((stage) => [stage, stage]), value || stages.at(-1));
+    options($(select), stages.map(stageOption), value || stages.at(-1));
+    $(select).title = stageAbout($(select).value);
     $(select).hidden = !stages.length;
   }
 }
@@ -458,6 +479,7 @@ async function start() {
       asked[name] = event.target.value;
       if (name === "run") {
         asked.stage = "";
+        whole.clear();
         forget();
       }
       if (name === "run_b") { // of one run, two stages are worth comparing
@@ -495,10 +517,9 @@ async function start() {
   addEventListener("popstate", () => { fromAddress(); search(); });
   boxes();
   overruling();
-  $("facets_box").open = matchMedia("(min-width: 761px)").matches;
+  $("facets_box").open = $("seen_box").open = matchMedia("(min-width: 761px)").matches;
   fromAddress();
   served(await call("/v1/runs").catch(() => []));
-  $("status").textContent = "Loading …";
   search();
 }
 

@@ -2,6 +2,10 @@
 "use strict";
 
 let seen = null; // [{field, value, probability, known}], as a person left them; null before the picture was searched with
+// Of what is less probable than this, at least three of four are wrong, as far as the network knows its own mind: that is
+// noise beside the rest, and shown only where somebody asks for it.
+const LIKELY = 0.25;
+let unlikely = false; // whether what is less probable is shown as well
 let values = {}; // {field: values of the gallery}, to exchange one for another
 
 const line = ({ value }) => `drop,${/[,"]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value}`;
@@ -9,6 +13,7 @@ const lines = () => $("lines").value.split("\n").map((one) => one.trim()).filter
 
 function forget() {
   seen = null;
+  unlikely = false;
   showSeen();
 }
 
@@ -35,6 +40,7 @@ function change(one, next) {
   }
 }
 
+const isShown = (one) => unlikely || one.probability === null || one.probability >= LIKELY || isCondition(one) || isWrong(one);
 const isCondition = (one) => has("required", one.field, one.value) || has("preferred", one.field, one.value);
 
 function remove(one) {
@@ -54,7 +60,7 @@ function exchange(one, next) {
 }
 
 function bySeen() {
-  const chosen = seen.filter((one) => one.known && !isWrong(one) && !isCondition(one));
+  const chosen = seen.filter((one) => one.known && isShown(one) && !isWrong(one) && !isCondition(one));
   asked.conditions.preferred = [...(asked.conditions.preferred || []), ...chosen.map(({ field, value }) => ({ field, values: [value] }))].slice(0, 20);
   if (!asked.conditions.preferred.length) delete asked.conditions.preferred;
   search();
@@ -97,13 +103,20 @@ function seenChip(one) {
 const isWrong = (one) => lines().includes(line(one));
 
 function showSeen() {
-  const parts = (seen || []).map(seenChip);
+  const every = seen || [], some = every.filter(isShown), parts = some.map(seenChip);
   if (parts.length) {
     const all = element("button", "Prefer all of these", { type: "button", id: "by_seen" });
     all.addEventListener("click", bySeen);
-    parts.unshift(element("span", "Seen in the picture:", { class: "muted" }));
     parts.push(all);
   }
+  if (some.length < every.length || unlikely) {
+    const text = unlikely ? "Hide the unlikely ones" : `Show ${every.length - some.length} less likely`;
+    const more = element("button", text, { type: "button", id: "less_likely", title: `less probable than ${100 * LIKELY} %` });
+    more.addEventListener("click", () => { unlikely = !unlikely; showSeen(); $("less_likely")?.focus(); });
+    parts.push(more);
+  }
+  $("seen_count").textContent = some.length ? `Seen in the picture (${some.length})` : "Seen in the picture: nothing with certainty";
+  $("seen_box").hidden = !every.length;
   $("predicted").replaceChildren(...parts);
   $("overruled").hidden = !lines().length;
 }

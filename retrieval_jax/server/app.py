@@ -50,6 +50,7 @@ from retrieval_jax.server.runs import Loaded, Run, Runs
 FILES = {
     "search.js": "text/javascript",
     "seen.js": "text/javascript",
+    "said.js": "text/javascript",
     "search.css": "text/css",
     "style.css": "text/css",
 }

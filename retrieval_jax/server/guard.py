@@ -1,6 +1,7 @@
 """What every request passes: host, token, size, deadline; and what every answer gets: headers, a metric, a log line.
 
-A log line has no words, no picture, no address and no id of a listing: method, route, status, time and size.
+A log line has no words, no picture, no address and no id of a listing: method, route, status, time and size. What a
+page loads by the dozen, thumbnails and its own files, has lines only where it fails.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ HEADERS = {
     "permissions-policy": "camera=(self), geolocation=(), microphone=()",
 }
 OPEN = ("/healthz",)  # paths that need no token
+UNLOGGED = ("/v1/pictures/{listing:path}", "/static/{name}")  # routes whose successes only the metrics count
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -139,9 +141,10 @@ class Guard:
             route = getattr(scope.get("route"), "path", "unknown")
             self.metrics.requests.labels(route, str(status)).inc()
             self.metrics.seconds.labels(route).observe(seconds)
-            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
-            line = {"event": "request", "method": method, "route": route, "status": status}
-            self.log({**line, "ms": round(1000 * seconds, 1), "bytes": sent})
+            if status >= 400 or route not in UNLOGGED:
+                method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "OPTIONS") else "other"
+                line = {"event": "request", "method": method, "route": route, "status": status}
+                self.log({**line, "ms": round(1000 * seconds, 1), "bytes": sent})
 
     def _refused(self, scope: Scope, headers: dict[str, str]) -> tuple | None:
         """Returns status, sentence and headers where a request is refused before it is read."""

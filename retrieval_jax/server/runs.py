@@ -15,6 +15,7 @@ from retrieval_jax import pairs
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.errors import InputError, RunFailed, first_line
 from retrieval_jax.files import atomic
+from retrieval_jax.postprocess import new_queries
 from retrieval_jax.server import gallery as gallery_lib
 from retrieval_jax.server import networks
 from retrieval_jax.server.gallery import Gallery
@@ -75,6 +76,15 @@ class Run:
                     self.config, self.loaded, self.problem = loaded.config, loaded, ""
         return self.loaded
 
+    def note(self) -> str:
+        """Returns which stages of its search are not served, why, and what is; "" for none, without loading it."""
+        try:
+            exported = networks.is_exported(self.folder)
+            found, note = ([], "") if exported else new_queries.of_run(self.folder, self.config)
+        except (InputError, RunFailed):  # loading it says so
+            return ""
+        return f"{note}; searches use the stage {found[-1].name!r}" if note else ""
+
     def refresh(self) -> bool:
         """Loads the run again if its files are others than those that were read; returns whether it did."""
         before = self.loaded
@@ -113,7 +123,7 @@ class Run:
         if made.words is None and found.has_texts:
             found.lexical()
         seconds = round(time.monotonic() - start, 2)
-        self._log({"event": "loaded", "run": self.name, "listings": len(found), "seconds": seconds})
+        self._log({"event": "loaded", "run": self.name, "listings": len(found), "seconds": seconds, "note": found.note})
         return Loaded(found, made, config, (of_networks, of_gallery))
 
 

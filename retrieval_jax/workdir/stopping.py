@@ -62,12 +62,46 @@ def heard() -> Iterator[None]:
             status = Preempted.REQUEUE if isinstance(error, Stopped) else _INTERRUPTED
             _say("SIGTERM" if isinstance(error, Stopped) else "interrupted")
             if os.environ.get("RETRIEVAL_JAX_DISTRIBUTED") or "jax" in sys.modules:
-                # An orderly exit would wait for the other processes; and a compiler that a signal interrupts goes on
-                # in threads, which an orderly exit takes the memory from under.
-                for child in multiprocessing.active_children():
-                    child.terminate()
-                os._exit(status)
+                _leave(status)  # an orderly exit would also wait for the other processes
             sys.exit(status)
+
+
+@contextlib.contextmanager
+def serving(verb: str) -> Iterator[None]:
+    """Ends the process with status 0 where a signal arrives inside, or what is inside returns; for use within `heard`.
+
+    A service is stopped by a signal, whenever that comes: while its modules are imported, while it loads, or later.
+
+    Args:
+      verb: of the service, for the line that it prints.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not _of_signal(error):
+            raise
+    with contextlib.suppress(OSError, ValueError):
+        print(f"{verb}: stopped", flush=True)
+        sys.stderr.flush()
+    _leave(0)
+
+
+def _of_signal(error: BaseException | None) -> bool:
+    """Returns whether an error is a signal's, or one that somebody made of it: modules in C do when they import."""
+    while error is not None and not isinstance(error, Stopped | KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None or requested()
+
+
+def _leave(status: int) -> None:
+    """Ends the process and its children at once.
+
+    A compiler that a signal interrupts goes on in threads, which an orderly exit takes the memory and the interpreter
+    from under: such a process aborts.
+    """
+    for child in multiprocessing.active_children():
+        child.terminate()
+    os._exit(status)
 
 
 @contextlib.contextmanager

@@ -204,6 +204,18 @@ def test_listings_and_thumbnails(client):
     assert again.status_code == 304 and not again.content
 
 
+def test_only_pictures_that_fail_have_a_line_in_the_log_and_all_are_counted(client, logged):
+    picture = ask(client, k=1)["results"][0]["picture"]
+    before, route = len(logged), "/v1/pictures/{listing:path}"
+    assert [client.get(path).status_code for path in (picture, "/static/said.js", "/v1/pictures/none")] == [
+        200,
+        200,
+        404,
+    ]
+    lines = [(event["route"], event["status"]) for event in logged[before:]]
+    assert lines == [(route, 404)] and f'requests_total{{route="{route}",status="200"}}' in client.get("/metrics").text
+
+
 def test_a_thumb_becomes_records_that_the_click_log_reads(client, finished):
     found = ask(client, words=ask(client, k=1)["results"][0]["title"], k=3)
     shown = [hit["id"] for hit in found["results"]]

@@ -33,7 +33,7 @@ def test_words_filter_picture_box_and_mix(page, photo, tmp_path):
     titles = page.run(TITLES)
     assert len(titles) == 20 and page.run("document.querySelectorAll('.hit img').length") == 20
     act(page, f"words.value = {json.dumps(titles[4])}; form.requestSubmit()")
-    assert page.run(TITLES)[0] == titles[4] and "bm25" in page.run("$('status').textContent")
+    assert page.run(TITLES)[0] == titles[4] and "BM25" in page.run("$('status').textContent")
     assert "words=" in page.run("location.hash")
 
     act(page, "words.value = ''; form.requestSubmit()")
@@ -193,6 +193,8 @@ def test_predicted_attributes_are_exchanged_removed_searched_by_and_called_wrong
     page.wait("document.querySelectorAll('.hit').length === 20")
     (tmp_path / "photo.png").write_bytes(photo)
     page.choose("#file", tmp_path / "photo.png")
+    page.wait(f"document.querySelectorAll('#predicted button').length > 0 && {SETTLED}")
+    page.run("$('less_likely')?.click()")
     page.wait("document.querySelectorAll('.seen select').length > 0")
     names = "[...document.querySelectorAll('[data-seen]:not(:disabled)')].map(one => one.dataset.seen)"
     _, _, third, *_ = before = page.run(names)
@@ -228,6 +230,77 @@ def test_predicted_attributes_are_exchanged_removed_searched_by_and_called_wrong
     act(page, "$('remove').click()")
     assert page.run("document.querySelectorAll('.seen').length") == 0
     act(page, "clear.click()")
+
+
+def test_values_beyond_the_first_and_unlikely_attributes_are_shown_on_demand(page, address):
+    page.open(address + "#")
+    page.wait(f"document.querySelectorAll('.hit').length === 20 && {SETTLED}")
+    page.run(  # a field of more values than this gallery's have
+        "var really = call; call = async (path, options) => { const known = await really(path, options); "
+        "if (path.startsWith('/v1/facets')) known.fields.brand = Array.from({length: 30}, (_, number) => "
+        "({value: `b${number}`, listings: 1})).slice(0, new URLSearchParams(path.split('?')[1]).get('top')); "
+        "return known; }; 0"
+    )
+    act(page, "form.requestSubmit()")
+    boxes = "document.querySelectorAll('#facets [data-key^=\"brand=\"]').length"
+    button = "document.querySelector('#facets [data-key=\"brand, all\"]')"
+    assert page.run(boxes) == 12 and page.run(f"{button}.textContent") == "Show all"
+    page.run(f"{button}.focus(); {button}.click()")
+    page.wait(f"{boxes} === 30 && document.activeElement.textContent === 'Show fewer'")
+    page.run(f"{button}.click()")
+    page.wait(f"{boxes} === 12")
+    page.run("call = really; 0")
+
+    of = "{field: 'mined', value: '%s', probability: %s, known: true}"
+    page.run(f"see([{of % ('red', 0.6)}, {of % ('wool', 0.25)}, {of % ('jet', 0.04)}])")
+    chips = "[...document.querySelectorAll('[data-seen]')].map(one => one.dataset.seen)"
+    assert page.run(chips) == ["red", "wool"] and page.run("$('seen_count').textContent") == "Seen in the picture (2)"
+    assert page.run("$('less_likely').textContent") == "Show 1 less likely"
+    page.run("$('less_likely').click()")
+    assert page.run(chips) == ["red", "wool", "jet"]
+    page.run(f"forget(); see([{of % ('jet', 0.04)}])")
+    assert page.run(chips) == [] and "nothing with certainty" in page.run("$('seen_count').textContent")
+    page.run("forget()")
+    assert page.run("$('seen_box').hidden")
+
+
+def test_the_page_names_listings_says_what_it_waits_for_and_which_stages_it_lacks(page, address):
+    page.open(address + "#")
+    page.wait(f"document.querySelectorAll('.hit').length === 20 && {SETTLED}")
+    title, one = page.run(TITLES)[0], page.run("shown[0].results[0].id")
+    page.open("about:blank")
+    page.open(f"{address}#like={urllib.parse.quote(json.dumps([one]))}")  # which somebody has shared
+    page.wait(f"$('active').textContent.startsWith({json.dumps('more like ' + title)})")
+    page.wait(SETTLED)
+    assert page.run("document.querySelector('#active .chip').title") == one
+    assert "by chosen listings (cosine similarity)" in page.run("$('status').textContent")
+    assert " · similarity " in page.run("document.querySelector('.scored').textContent")
+    why = page.run("document.querySelector('.why ul').textContent")
+    assert f"more like {title}: similarity" in why and 'the stage "reranking" re-ranked' in why
+    assert page.run("stage_a.selectedOptions[0].textContent") == "reranking (reordered)" and page.run("left_out.hidden")
+    left = "the stage 'ensemble' is not served, nor what follows it: why"
+    page.run(f"served(runs.map(one => ({{...one, loaded: false, note: {json.dumps(left)}}})))")
+    assert page.run("left_out.textContent") == f'tiny: {left}. By default, searches use "reranking".'
+    assert page.run("!left_out.hidden")
+    page.run("$('results').ariaBusy = 'true'; search()")
+    page.wait(f"$('status').textContent.startsWith('Loading the run: about half a minute') || {SETTLED}")
+    page.wait(SETTLED)
+    act(page, "clear.click()")
+
+
+def test_a_phone_shows_the_first_result_of_a_picture_within_two_screens(page, address, photo, tmp_path):
+    page.size(390)
+    page.open("about:blank")
+    page.open(address)
+    page.wait(f"document.querySelectorAll('.hit').length === 20 && {SETTLED}")
+    (tmp_path / "photo.png").write_bytes(photo)
+    page.run("$('results').ariaBusy = 'true'")
+    page.choose("#file", tmp_path / "photo.png")
+    page.wait(f"{SETTLED} && !$('seen_box').hidden")
+    assert not page.run("seen_box.open") and not page.run("facets_box.open")
+    assert page.run("document.querySelector('.hit').getBoundingClientRect().top + scrollY") < 2 * 844 - 150
+    act(page, "clear.click()")
+    page.size(1280)
 
 
 def test_errors_are_sentences_and_a_phone_shows_everything(page, address, tmp_path):

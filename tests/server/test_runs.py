@@ -124,6 +124,21 @@ def test_a_stage_that_needs_the_other_queries_is_left_out(copied):
         new_queries.named(found, "reranking")
 
 
+def test_a_run_says_before_it_is_loaded_which_stage_is_searched_in_place_of_one_that_is_left_out(copied):
+    file = copied / "rankings" / "rankings.json"
+    made = json.loads(file.read_text())
+    made["stages"][-1].update({"model": "ensemble", "stage": "ensemble", "step": "ensemble", "kwargs": {}})
+    file.write_text(json.dumps(made))
+    run = runs.Run("a", copied)
+    run.config = {**run.config, "search": {"steps": [("whitening", {}), ("ensemble", {})]}}
+    assert run.note() == (
+        "the stage 'ensemble' is not served, nor what follows it: its step 'ensemble' joins several models, and a new "
+        "query is embedded by one; searches use the stage 'whitening'"
+    )
+    file.write_text("{")
+    assert run.note() == "" and run.loaded is None
+
+
 @pytest.fixture
 def ranked(tmp_path):
     """A function that writes rankings.json with (model, stage, step) each, and returns what is served of it."""
@@ -154,7 +169,11 @@ def test_a_stage_is_served_with_the_steps_before_it_that_were_not_ranked(ranked,
 @pytest.mark.parametrize(
     ("made", "steps", "message"),
     [
-        (("ensemble", "fusion", "fusion"), ["fusion"], "'fusion' does not work on one query alone"),
+        (
+            ("ensemble", "fusion", "fusion"),
+            ["fusion"],
+            "'fusion' joins several models, and a new query is embedded by one",
+        ),
         (("trained", "l2", "l2"), [], "no such stage any more; run search again"),
         (("trained", "whitening", "l2"), ["whitening"], "changed after the search; run search again"),
     ],
@@ -182,7 +201,7 @@ def test_length_1_before_whitening_is_served_as_it_was_fitted(ranked, tmp_path):
 class _Listing:
     """Stands in for a gallery of one listing."""
 
-    stages, has_texts = (None,), False
+    stages, has_texts, note = (None,), False, ""
 
     def __len__(self):
         return 1

@@ -94,3 +94,36 @@ def test_a_command_that_ends_by_itself_leaves_the_signals_as_they_were():
     finally:
         signal.signal(signal.SIGTERM, before)
     assert heard == [1]
+
+
+SERVED = """
+import os, signal, sys, threading, time, types
+from retrieval_jax import __main__ as door
+def imports(given):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+def converts(given):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except BaseException as error:
+        raise ImportError("a module in C failed to import")
+def loads(given):
+    import jax
+    def compile():
+        for number in range(10_000):
+            jax.jit(lambda x: x + number).lower(1.0).compile()
+    threading.Thread(target=compile, daemon=True).start()
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+sys.modules["retrieval_jax.serve"] = types.SimpleNamespace(main=globals()[sys.argv[1]])
+door.main(["serve", "--workdir=a"])
+"""
+
+
+@pytest.mark.parametrize("action", ["imports", "converts", "loads"])
+def test_a_service_that_is_stopped_before_it_answers_ends_with_0_and_no_crash(action):
+    """A thread that compiles comes back to an interpreter that has ended, where the process ends in an orderly way."""
+    ended = subprocess.run([sys.executable, "-c", SERVED, action], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "serve: stopped\n", "")

@@ -55,6 +55,15 @@ class Shop:
     guessed: str
 
 
+def product_of(listing: str) -> str:
+    """Returns the key of the product that a listing is a picture of.
+
+    Args:
+      listing: its id, as `Shop` has it.
+    """
+    return listing.rpartition("-")[0]
+
+
 def look(
     path,
     folder,
@@ -90,7 +99,7 @@ def look(
     ids, counted = [], {}
     for one in matched.listings:
         counted[one.product] = counted.get(one.product, 0) + 1
-        ids.append(f"{table.products[one.product].key}-{counted[one.product]}")
+        ids.append(f"{table.products[one.product].key}-{counted[one.product]}")  # see `product_of`
     owners = [table.products[one.product] for one in matched.listings]
     groups, guessed = [owner.key for owner in owners], _by_title(table)
     if max(counted.values()) == 1 and len(ids) > 1:

@@ -283,7 +283,7 @@ def check_images(rows: Rows, root: Any, max_pixels: int, whole: bool = False) ->
 
     with (
         futures.ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool,
-        tqdm.tqdm(total=len(to_do), desc=f"data: {rows.name} pictures", unit="picture", mininterval=1) as bar,
+        tqdm.tqdm(total=len(to_do), desc=f"data: {rows.name} pictures", unit="picture", mininterval=1, delay=1) as bar,
     ):
         for found in pool.map(look, range(0, len(to_do), _CHUNK)):
             for row, problem in found:
