@@ -96,7 +96,6 @@ def start(folder, kill=-1):
             **os.environ,
             "JAX_NUM_CPU_DEVICES": "2",
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "",
             "PYTHONPATH": os.pathsep.join([os.path.dirname(here), here]),
             sharding.VARIABLE: f"127.0.0.1:{port},2,{rank}",
         }

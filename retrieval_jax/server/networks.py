@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from retrieval_jax import brief
 from retrieval_jax.data import listing_texts
 from retrieval_jax.data.catalog import Split
 from retrieval_jax.data.examples import Pictures
@@ -56,6 +57,7 @@ class Networks:
     listings: Callable[[Mapping, np.ndarray], np.ndarray] | None = None
     recipe: str = ""
     stages: list[Stage] | None = None
+    __repr__ = brief.line
 
     def check(self, gallery: Embeddings, folder: pathlib.Path) -> None:
         """Checks that the gallery is of these networks.

@@ -73,14 +73,10 @@ def test_queries_are_learned_into_the_space_of_another_run_which_stays_as_it_is(
     np.testing.assert_allclose(model.embed(images, words=[""] * 3, weight=0.0), pictures_alone, atol=1e-5)
     assert not np.allclose(vectors, model.embed(images, words=["without stripes", "", "x"]), atol=1e-4)
     assert model.embed_text(["red"]).shape == (1, vectors.shape[1])
-    # What is served takes the vectors of the other run's export.
-    export.run(pictures, tmp_path / "served_pictures", platforms=("cpu",))
+    # What is served brings the other run's network of pictures along.
     export.run(folder, tmp_path / "served", platforms=("cpu",))
-    picture = exported.load(tmp_path / "served_pictures").embed(images)
     tokens = model._tokens(query.columns["words"][:3], "query_length")
-    served = exported.load(tmp_path / "served").run(
-        "embed_edit", {"picture": Ragged.of(picture, "float32"), "words": tokens}
-    )
+    served = exported.load(tmp_path / "served").run("embed_edit", {"image": images, "words": tokens})
     np.testing.assert_allclose(served["embedding"], vectors, atol=1e-4)
 
 
@@ -146,8 +142,8 @@ def test_every_joint_network_learns_what_words_do_to_pictures(joint, loss):
     first, _ = step(params)
     for _ in range(30):
         _, gradient = step(params)
-        params = jax.tree.map(lambda p, g: p - 0.05 * g / (1e-6 + jnp.sqrt((g**2).mean())), params, gradient)
-    assert step(params)[0] < 0.7 * first
+        params = jax.tree.map(lambda p, g: p - 0.02 * g / (1e-6 + jnp.sqrt((g**2).mean())), params, gradient)
+    assert step(params)[0] < 0.5 * first
 
 
 def test_what_is_right_is_not_a_negative_whatever_its_vector():
