@@ -76,7 +76,7 @@ if command -v flock >/dev/null; then
 fi
 other="$(cut -d' ' -f2 "$installed" 2>/dev/null | grep -vxF -e "$1" -e requirements-milvus.txt -e requirements-dev.txt \
   -e requirements-docs.txt -e requirements-gcs.txt -e requirements-s3.txt -e requirements-clusters.txt \
-  -e requirements-onnx.txt -e requirements-tracking.txt -e requirements-maps.txt || true)"
+  -e requirements-onnx.txt -e requirements-tracking.txt -e requirements-maps.txt -e requirements-ranking.txt || true)"
 if [[ -n $dry ]]; then
   [[ -z $other && ! -e $unfinished && -e .venv ]] || echo "make $PWD/.venv"
   for file in "$@"; do is_installed "$file" || echo "install $PWD/$file"; done

@@ -6,6 +6,7 @@
     workdir/rankings/<model>/whitening_*.npz     what whitening fitted, for use from Python
     workdir/rankings/<model>/chosen_steps.json   which steps "chosen" stands for, and the table of what was tried
     workdir/rankings/ensemble/fusion.json        the weights of a fusion, and how they were chosen
+    workdir/rankings/<model>/quality.json, .txt  the last stage "quality": its weight, how it was chosen, and its trees
 
 The steps of `config.search.steps` are cumulative. They apply to the trained model, or the public weights
 ("pretrained"); "histogram" and "untrained" are baselines and get the plain cosine only. "colour_and_edges" has a step
@@ -23,7 +24,8 @@ are members) that are joined in the same way: ("trained", "colour_and_edges").
 
 "lexical" among `config.embed.models` is BM25 over texts (`index.lexical`, config.search.lexical): a ranking without
 vectors, the stage "bm25". Named in `config.search.join`, it is fused with the others by "fusion", which is then the
-last step. With weights "chosen", fusion reads the ground truth of the selection half of the queries, and no other.
+last step. With weights "chosen", fusion reads the ground truth of the selection half of the queries, and no other;
+so does "quality", which learns from the clicks after these queries (docs/clicked_search.md).
 
 The index "attribute" has conditions on attributes; `config.search.index_kwargs.fields` names columns of the catalogue's
 gallery ("category" for its categories), or a folder of fields; `conditions_column` a column of the queries with the
@@ -45,7 +47,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from retrieval_jax import index, pairs, paths, terms
 from retrieval_jax import workdir as work_directory
@@ -53,7 +55,7 @@ from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.embeddings import Embeddings, Ids, evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.postprocess import State, ensemble, walk
+from retrieval_jax.postprocess import State, ensemble, quality, walk
 from retrieval_jax.postprocess.walk import FIRST, JOINS, OWN_STEPS, Step
 from retrieval_jax.scoring import metrics, ranking
 from retrieval_jax.scoring.ranking import Ranking, Truth
@@ -203,6 +205,18 @@ def _judged(config, catalog: Catalog, query: Ids, gallery: Ids) -> Truth | None:
     return truth.moved(query, gallery, metrics.selection_half(truth.query_ids, share))
 
 
+def _quality(config, catalog: Catalog, query: Ids, gallery: Ids, names: Iterable[str]) -> dict:
+    """Returns what the step "quality" reads of a `State`: numbers of the gallery, and clicks of the selection half."""
+    from retrieval_jax.data import listing_quality
+
+    if catalog.query is None or catalog.gallery is None:
+        raise InputError("config.search.steps has 'quality', and this catalogue has no queries or no gallery")
+    share = (config.get("evaluate") or {}).get("selection_share", 0.5)
+    clicked = listing_quality.clicked(catalog, metrics.selection_half(catalog.query.ids, share))
+    listed = listing_quality.of_split(catalog.gallery, tuple(dict.fromkeys(names)), gallery)
+    return {"clicked": clicked.moved(query, gallery), "listed": listed}
+
+
 def check(config, workdir) -> None:
     """Raises an InputError for names and arguments of config.search that do not exist; writes nothing.
 
@@ -241,6 +255,8 @@ def check(config, workdir) -> None:
         if len(joined) < 2:
             raise InputError(f"config.search.join is {joined}: give at least two models, or () to join none")
     _check_lexical(config, steps, joined)
+    if any(step.name == "quality" for step in steps):
+        quality.library()
     if chosen != {sides.Side()} and sides.MODEL not in config.embed.models:
         raise InputError(
             "config.search.query_from and gallery_from choose the sides of 'trained', and config.embed.models has "
@@ -325,7 +341,12 @@ def run(config, workdir) -> dict:
         ids = {split: Ids.of(catalogue().split(split).ids) for split in sides.SPLITS}
     index_kwargs = _index_kwargs(config, catalogue, sources[0][1][1]) if sources else {}
     chooses = any(step.name == "fusion" and step.kwargs.get("weights") == "chosen" for step in steps)
-    judged = _judged(config, catalogue(), **ids) if chooses else None
+    last = [step.kwargs for step in steps if step.name == "quality"]
+    judged = _judged(config, catalogue(), **ids) if chooses or last else None
+    about = {"judged": judged}
+    if last:
+        numbers = [name for kwargs in last for name in kwargs.get("columns", quality.COLUMNS)]
+        about |= _quality(config, catalogue(), **ids, names=numbers)
     stages = []
 
     def fill(folder: pathlib.Path) -> None:
@@ -357,7 +378,7 @@ def run(config, workdir) -> dict:
         for model, both in sources:
             (folder / model).mkdir()
             found = (known[model],) if model in known else ()
-            state = State([tuple(both)], None, (model,), folder / model, evidence=found)
+            state = State([tuple(both)], None, (model,), folder / model, evidence=found, **about)
             if model in baselines:  # to compare with, or to join: steps of their own
                 own = OWN_STEPS.get(model, (FIRST,))
                 finished[model] = walked(model, state, own, {step.stage for step in own})
@@ -369,7 +390,7 @@ def run(config, workdir) -> dict:
             (folder / "ensemble").mkdir()
             rankings = tuple(state.ranking for state in joined if state.ranking is not None)
             members, names = [state.members[0] for state in joined], tuple(state.names[0] for state in joined)
-            state = State(members, None, names, folder / "ensemble", rankings, beside=beside, judged=judged)
+            state = State(members, None, names, folder / "ensemble", rankings, beside=beside, **about)
             walked("ensemble", state, steps[joins:], wanted)
         atomic.write_json(folder / "rankings.json", {"stages": stages})
 

@@ -110,6 +110,7 @@ ROOMS = {
         "retrieval_jax.workdir.provenance",
     },
     "postprocess": {
+        "lightgbm",
         "scipy",
         "retrieval_jax.embeddings",
         "retrieval_jax.files",

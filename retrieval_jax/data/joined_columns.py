@@ -19,6 +19,7 @@ from retrieval_jax.errors import InputError
 
 # Columns of tables with one value per entry of another column.
 _PARALLEL = {"count": "clicked", "position": "clicked", "weight": "clicked", "wrong": "clicked"}
+_PARALLEL |= {"clicked_position": "clicked", "unclicked_position": "unclicked"}
 
 
 def numbered(names: Mapping[str, list[str]], same: bool) -> tuple[list[str], dict[str, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 Takes test-time views and the dtype of the stored embeddings into account, ranks all queries of the selection half, and
 searches exactly, whatever config.search.index is. The stage "chosen" has the steps that the run's last search chose;
-before the first search it is the plain cosine. Hand-made models that config.search.join names are embedded once and
+before the first search it is the plain cosine. The step "quality", which learns from clicks, is left out. Hand-made models that config.search.join names are embedded once and
 joined to each set of parameters.
 """
 
@@ -40,6 +40,7 @@ def make(task, catalog, *, config, mesh=None, workdir=None) -> Evaluation | None
         return None
     steps = [walk.FIRST, *walk.parse(config.search.steps)]
     wanted = walk.chosen(config.search.get("stages", ()), steps[1:])
+    steps = [step for step in steps if step.name != "quality"]
     others = _joined(config)
     joins = next((i for i, step in enumerate(steps) if step.name in walk.JOINS), len(steps)) if others else len(steps)
     selection = Selection(task, catalog, config=config, mesh=mesh, workdir=workdir, views=config.embed.get("views", ()))

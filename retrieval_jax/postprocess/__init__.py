@@ -13,6 +13,9 @@ import dataclasses
 import pathlib
 import sys
 import types
+from collections.abc import Mapping
+
+import numpy as np
 
 from retrieval_jax import arguments, brief, pairs
 from retrieval_jax.embeddings import Embeddings
@@ -34,6 +37,8 @@ class State:
       evidence: of each member, what steps are chosen by and `fit_on` "train" reads; () for none.
       beside: (name, ranking) of members that have no vectors, such as lexical search; `fusion` joins them.
       judged: the relevant rows of the queries on which choices may be made; the other queries have none there.
+      clicked: of the same queries, how likely each listing that was shown is clicked by one who looks at it, as grades.
+      listed: numbers of the gallery's listings, {column: float32 [G]}, NaN where unknown.
     """
 
     members: list[tuple[Embeddings, Embeddings]]
@@ -44,6 +49,8 @@ class State:
     evidence: tuple[Evidence, ...] = ()
     beside: tuple[tuple[str, Ranking], ...] = ()
     judged: Truth | None = None
+    clicked: Truth | None = None
+    listed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         members = [

@@ -48,6 +48,8 @@ def reads(config, verb: str) -> tuple[str, ...]:
     weights = [dict(step[1]).get("weights") for step in search.get("steps", ()) if tuple(step)[:1] == ("fusion",)]
     if verb == "search" and "chosen" in weights:
         found += ("catalogue/truth",)
+    if verb == "search" and any(tuple(step)[:1] == ("quality",) for step in search.get("steps", ())):
+        found += ("catalogue/truth", "catalogue/tables", "gallery/columns", "gallery/pictures")
     return found
 
 

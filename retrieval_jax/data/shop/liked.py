@@ -8,6 +8,8 @@ and what it costs, not only whether it shows what was meant.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from retrieval_jax.data import listing_quality
@@ -72,10 +74,14 @@ def liking(shop: synthetic.Shop, split: str, rows: np.ndarray) -> np.ndarray:
     rows = np.asarray(rows, np.int64)
     listed, back = np.unique(rows, return_inverse=True)
     own, _ = _drawn(shop, split, listed)
-    sharp = np.array([listing_quality.sharpness(synthetic.picture(shop, split, row)[0]) for row in listed.tolist()])
-    sharp = (sharp - SHARP[0]) / SHARP[1]
+    sharp = (np.array([_sharpness(shop, split, row) for row in listed.tolist()]) - SHARP[0]) / SHARP[1]
     worth = LIKES["cheap"] * own[:, 0] + LIKES["service"] * own[:, 1] + LIKES["sharp"] * sharp
     return (LEAST + (1 - LEAST) / (1 + np.exp(-1.5 * worth)))[back.reshape(rows.shape)]
+
+
+@functools.lru_cache(maxsize=1 << 17)  # a picture takes milliseconds
+def _sharpness(shop: synthetic.Shop, split: str, row: int) -> float:
+    return listing_quality.sharpness(synthetic.picture(shop, split, row)[0])
 
 
 def looks(places: int) -> np.ndarray:

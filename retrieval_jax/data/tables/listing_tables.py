@@ -1,6 +1,7 @@
 """Tables that refer to listings: clicks, outfits, typed queries, edits. One row of a file is one row of the table.
 
-    clicks   photo: id of the photo searched with; clicked, unclicked: ids of listings that were shown
+    clicks   photo: id of the photo searched with; clicked, unclicked: ids of listings that were shown;
+             clicked_position, unclicked_position (optional): one whole number per id, its place on the page, from 1
     outfits  listings: ids of two or more; compatible (optional): 1 or 0, empty if unknown
     queries  text: as typed; clicked: ids; count, position (optional): one whole number per id: clicks, 0 for a listing
              that was only shown; place on the page, from 1; weight (optional): one number of 0 or more per id, what a
@@ -62,12 +63,16 @@ class Form:
 
 
 FORMS = {
-    "clicks": Form(("clicked", "unclicked"), anchor="photo"),
+    "clicks": Form(("clicked", "unclicked"), anchor="photo", optional=("clicked_position", "unclicked_position")),
     "outfits": Form(("listings",), optional=("compatible",)),
     "queries": Form(("clicked",), texts=("text",), optional=("count", "position", "weight", "wrong", "part")),
     "edits": Form(("targets",), anchor="reference", texts=("words",)),
 }
-PER_LISTING = ("count", "position", "weight", "wrong")  # columns of "queries" with a number per clicked listing
+# Columns with a number per listing of another one, of "queries" and "clicks".
+PER_LISTING = {
+    **dict.fromkeys(("count", "position", "weight", "wrong", "clicked_position"), "clicked"),
+    "unclicked_position": "unclicked",
+}
 PARTS = ("train", "val", "")  # which queries are trained on; "" where the file does not say
 _NEW = {"yes": 1, "true": 1, "1": 1, "no": 0, "false": 0, "0": 0, "": -1}  # values of "compatible"
 
@@ -201,8 +206,9 @@ def _check_values(rows: Rows, column: str) -> None:
             if value not in PARTS:
                 rows.mark(row, "not a part", f"part is {short(value)!r}; give 'train' or 'val', or leave it empty")
         return
-    clicked = rows.frame["clicked"].str.extract_all(r"\S+").list.len().to_list()
-    for row, (value, ids) in enumerate(zip(values, clicked, strict=True)):
+    listings = PER_LISTING[column]
+    counts = rows.frame[listings].str.extract_all(r"\S+").list.len().to_list()
+    for row, (value, ids) in enumerate(zip(values, counts, strict=True)):
         numbers = value.split()
         if column == "weight":
             wrong = [number for number in numbers if typed_queries.weight(number) is None]
@@ -216,7 +222,7 @@ def _check_values(rows: Rows, column: str) -> None:
             rows.mark(
                 row,
                 "wrong number of values",
-                f"{column} has {len(numbers)} values for {ids} clicked listings; give one each, or none",
+                f"{column} has {len(numbers)} values for {ids} {listings} listings; give one each, or none",
             )
 
 
@@ -325,6 +331,9 @@ def make(name: str, rows: Rows, found: Found, kept: Mapping[str, np.ndarray]) ->
             lengths = np.bincount(new[owner[own]], minlength=len(chosen))
             listed = np.searchsorted(kept[split], place[own])  # rows of a table come in order, so do its listings
             columns[column] = Ragged(np.concatenate([[0], np.cumsum(lengths)]), listed)
+            if (position := f"{column}_position") in rows.frame.columns:
+                places = typed_queries.numbers(rows, position, column, -1, int)[entry[own]]
+                columns[position] = Ragged(columns[column].indptr, np.where(places > 0, places, -1).astype(np.int32))
         if name == "queries":
             part = rows.frame["part"][chosen].to_list() if "part" in rows.frame.columns else None
             columns |= typed_queries.added_up(

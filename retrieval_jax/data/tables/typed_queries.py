@@ -28,26 +28,38 @@ def values(rows: Rows, entries: np.ndarray) -> dict[str, np.ndarray]:
         that a row does not have is log(1 + count).
       entries: int [m], numbers among all clicked ids of the table.
     """
-    clicked = rows.frame["clicked"].str.extract_all(r"\S+").list.len().to_list()
     out = {}
     kinds = ("count", 1, int), ("position", -1, int), ("weight", np.nan, float), ("wrong", 0, int)
     for column, unknown, kind in kinds:
         if column in rows.frame.columns:
-            values = []
-            for text, ids in zip(rows.frame[column].to_list(), clicked, strict=True):
-                numbers = text.split()
-                read = [
-                    weight(one) if kind is float else int(one) if one.isdecimal() and len(one) <= 9 else None
-                    for one in numbers
-                ]
-                usable = len(numbers) == ids and None not in read  # of a bad row, nothing is used
-                values += read if usable else [unknown] * ids
-            out[column] = np.array(values, np.int64 if kind is int else np.float64)[entries]
+            out[column] = numbers(rows, column, "clicked", unknown, kind)[entries]
             if kind is float:
                 out[column] = np.where(np.isnan(out[column]), np.log1p(out["count"]), out[column])
         elif column == "count":
             out[column] = np.ones(len(entries), np.int64)
     return out
+
+
+def numbers(rows: Rows, column: str, listings: str, unknown: float, kind: type) -> np.ndarray:
+    """Returns a column with a number per listing of another one, int64 or float64, in the order of all listings.
+
+    Args:
+      rows: of the table.
+      column: its name.
+      listings: the column of the listings.
+      unknown: where a row has no numbers, or bad ones.
+      kind: int or float.
+    """
+    found = []
+    counts = rows.frame[listings].str.extract_all(r"\S+").list.len().to_list()
+    for text, ids in zip(rows.frame[column].to_list(), counts, strict=True):
+        given = text.split()
+        read = [
+            weight(one) if kind is float else int(one) if one.isdecimal() and len(one) <= 9 else None for one in given
+        ]
+        usable = len(given) == ids and None not in read  # of a bad row, nothing is used
+        found += read if usable else [unknown] * ids
+    return np.array(found, np.int64 if kind is int else np.float64)
 
 
 def added_up(
