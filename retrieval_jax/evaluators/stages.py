@@ -2,8 +2,8 @@
 
 Takes test-time views and the dtype of the stored embeddings into account, ranks all queries of the selection half, and
 searches exactly, whatever config.search.index is. The stage "chosen" has the steps that the run's last search chose;
-before the first search it is the plain cosine. The step "quality", which learns from clicks, is left out. Hand-made models that config.search.join names are embedded once and
-joined to each set of parameters.
+before the first search it is the plain cosine. The step "quality", which learns from clicks, is left out. Hand-made
+models that config.search.join names are embedded once and joined to each set of parameters.
 """
 
 import numpy as np
