@@ -94,7 +94,7 @@ def _with_typed(shop: Shop) -> catalog.Catalog:
             tables[f"queries/{name}"] = functools.partial(_clicked, shop, name)
     _name_products(shop, found)
     if not shop.num_query:
-        return dataclasses.replace(found, tables=Lazy(tables, f"{_told(shop)} typed"))
+        return dataclasses.replace(found, tables=Lazy(tables, f"{_tables_of(shop)} typed"))
     asked = typed.queries(shop)
     ids = [f"typed-{number:05d}" for number in range(shop.num_query)]
     none = sources.NoPictures(len(ids), "query")
@@ -105,7 +105,7 @@ def _with_typed(shop: Shop) -> catalog.Catalog:
         truth=ranking.Truth(ids, found.gallery.ids, asked.indptr, asked.rows),
         counts={**found.counts, "query": {"read": len(ids), "kept": len(ids), "set_aside": {}}},
         column_names={**COLUMN_NAMES, "kind": list(typed.KINDS)},
-        tables=Lazy(tables, f"{_told(shop)} typed"),
+        tables=Lazy(tables, f"{_tables_of(shop)} typed"),
     )
 
 
@@ -114,7 +114,7 @@ def _with_edits(shop: Shop) -> catalog.Catalog:
     found = _with_photos(dataclasses.replace(shop, num_query=0))
     tables = {name: table for name, table in found.tables.makers.items() if name != "edits/gallery"}
     _name_products(shop, found)
-    found = dataclasses.replace(found, tables=Lazy(tables, f"{_told(shop)} edits"))
+    found = dataclasses.replace(found, tables=Lazy(tables, f"{_tables_of(shop)} edits"))
     if not shop.num_query:
         return found
     asked = edits.edits(shop, shop.num_query, "gallery", scored=True)
@@ -201,10 +201,10 @@ def _tables(shop: Shop) -> Lazy:
         makers[f"outfits/{split}"] = functools.partial(_outfits, shop, split)
         makers[f"queries/{split}"] = functools.partial(_queries, shop, split)
         makers[f"edits/{split}"] = functools.partial(_edits, shop, split)
-    return Lazy(makers, _told(shop))
+    return Lazy(makers, _tables_of(shop))
 
 
-def _told(shop: Shop) -> str:
+def _tables_of(shop: Shop) -> str:
     """Returns a text that is equal for equal tables."""
     clicks = {"wrong_clicks": shop.wrong_clicks, "biased_clicks": shop.biased_clicks}
     return ", ".join([str(shop), *(f"{name} {value}" for name, value in clicks.items() if value)])
