@@ -4,9 +4,12 @@ import json
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 
 from retrieval_jax import run, workdir
+from retrieval_jax.postprocess import new_queries, quality
+from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.workdir import command_line
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
@@ -50,6 +53,21 @@ def test_config_of_typed_queries_runs_in_seconds(name, runs):
         assert counts["from"].endswith("text_query_published-stage=masked,runlocal") and counts["tensors_taken"] > 10
         texts = [(one / "text" / "tokenizer.json").read_bytes() for one in (folder, pathlib.Path(counts["from"]))]
         assert texts[0] == texts[1]
+
+
+def test_config_of_the_last_stage_runs_in_seconds(runs):
+    pytest.importorskip("lightgbm", reason="pip install -r requirements-ranking.txt")
+    config = command_line.load_config(CONFIGS / "embedded_quality.py", "runlocal")
+    folder = runs / workdir.default_name("embedded_quality", "runlocal")
+    run.run(config, folder, CONFIGS)
+    before, after = (Ranking.load(folder / "rankings" / "trained" / stage) for stage in ("chosen", "quality"))
+    np.testing.assert_array_equal(np.sort(before.item_rows, 1), np.sort(after.item_rows, 1))
+    ranker = quality.load(folder / "rankings" / "trained")
+    assert ranker.columns == quality.COLUMNS and 0 <= ranker.weight <= 1
+    assert (
+        "reads prices and other numbers"
+        in new_queries.of_run(folder, json.loads((folder / "config.json").read_text()))[1]
+    )
 
 
 @pytest.mark.parametrize("name", ["embedded_edits", "edits_published"])

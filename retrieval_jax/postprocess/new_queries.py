@@ -235,6 +235,8 @@ def _then(last: Stage, name: str, kwargs: dict, whitening: Callable[[], Whitenin
         return dataclasses.replace(last, reranking={**kwargs, "depth": None})
     if name == "l2":
         return dataclasses.replace(last, l2_first=last.l2_first or last.whitening is None)
+    if name == "quality":
+        return f"its step {name!r} reads prices and other numbers of the listings, which are not served yet"
     if name in walk.JOINS:
         return f"its step {name!r} joins several models, and a new query is embedded by one"
     return f"its step {name!r} does not work on one query alone"

@@ -71,6 +71,17 @@ def test_clicks(shop):
     assert found.photo.ids == ["p1", "p2"] and found.split("photo").images[0].shape == (4, 4, 3)
 
 
+def test_places_of_clicks_are_beside_their_listings(shop):
+    header = "photo,clicked,unclicked,clicked_position,unclicked_position"
+    rows = ["p2,a,b d,3,1 2", "p1,b missing,c,1 2,", "p1,a,b,1 2,3", "p1,a,b,first,3", "p1,a,,1,"]
+    found, bad, sentences = _load(shop, "clicks", rows, header=header)
+    assert bad == [(4, "wrong number of values"), (5, "not a number")]
+    assert "clicked_position has 2 values for 1 clicked listings" in sentences[0]
+    train = found.table("clicks", "train").columns
+    assert _lists(train["clicked"]) == [[0], [1], [0]] and _lists(train["clicked_position"]) == [[3], [1], [1]]
+    assert _lists(train["unclicked"]) == [[1, 3], [2], []] and _lists(train["unclicked_position"]) == [[1, 2], [-1], []]
+
+
 def test_outfits(shop):
     found, bad, sentences = _load(shop, "outfits", ["a b d,1", "c a,no", "b c,", "a,1", "a missing,1", "a b,maybe"])
     table = found.table("outfits", "train")
