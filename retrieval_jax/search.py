@@ -35,6 +35,8 @@ A search over a million listings takes minutes. `config.search.stages` names the
 wanted: the steps of the others are applied without a search. Vectors that a step changes are computed when the search
 reads them (embeddings.Embeddings.map), not copied. Where `config.search.index_kwargs` names a folder to keep the index
 in, the index of each searched stage lies in <folder>/<model>/<stage>.
+
+Longer than 400 lines: whatever the stages read is loaded and checked in one place, before the first of them.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from retrieval_jax import index, pairs, paths, terms
 from retrieval_jax import workdir as work_directory
@@ -59,7 +61,7 @@ from retrieval_jax.postprocess import State, ensemble, quality, walk
 from retrieval_jax.postprocess.walk import FIRST, JOINS, OWN_STEPS, Step
 from retrieval_jax.scoring import metrics, ranking
 from retrieval_jax.scoring.ranking import Ranking, Truth
-from retrieval_jax.workdir import checks, sides
+from retrieval_jax.workdir import checks, preflight, sides
 
 ADDS_LISTINGS = ("global_reranking",)  # steps whose results were not all found by the index; "chosen" has none of them
 # Of the index "attribute": text columns of the queries with conditions of each, and the argument that they give.
@@ -205,15 +207,19 @@ def _judged(config, catalog: Catalog, query: Ids, gallery: Ids) -> Truth | None:
     return truth.moved(query, gallery, metrics.selection_half(truth.query_ids, share))
 
 
-def _quality(config, catalog: Catalog, query: Ids, gallery: Ids, names: Iterable[str]) -> dict:
+def _numbers(steps: list[Step]) -> list[str] | None:
+    """Returns the columns that the step "quality" reads; None without it."""
+    found = [step.kwargs.get("columns", quality.COLUMNS) for step in steps if step.name == "quality"]
+    return list(dict.fromkeys(name for names in found for name in names)) if found else None
+
+
+def _quality(config, catalog: Catalog, query: Ids, gallery: Ids, names: list[str]) -> dict:
     """Returns what the step "quality" reads of a `State`: numbers of the gallery, and clicks of the selection half."""
     from retrieval_jax.data import listing_quality
 
-    if catalog.query is None or catalog.gallery is None:
-        raise InputError("config.search.steps has 'quality', and this catalogue has no queries or no gallery")
     share = (config.get("evaluate") or {}).get("selection_share", 0.5)
     clicked = listing_quality.clicked(catalog, metrics.selection_half(catalog.query.ids, share))
-    listed = listing_quality.of_split(catalog.gallery, tuple(dict.fromkeys(names)), gallery)
+    listed = listing_quality.of_split(catalog.gallery, names, gallery)
     return {"clicked": clicked.moved(query, gallery), "listed": listed}
 
 
@@ -222,9 +228,8 @@ def check(config, workdir) -> None:
 
     Args:
       config: the whole config.
-      workdir: not read.
+      workdir: where its catalogue may not have been read yet.
     """
-    del workdir
     checks.check(config)
     steps = walk.parse(config.search.steps)
     walk.chosen(config.search.get("stages", ()), steps)
@@ -255,8 +260,12 @@ def check(config, workdir) -> None:
         if len(joined) < 2:
             raise InputError(f"config.search.join is {joined}: give at least two models, or () to join none")
     _check_lexical(config, steps, joined)
-    if any(step.name == "quality" for step in steps):
+    if (numbers := _numbers(steps)) is not None:
+        from retrieval_jax.data import listing_quality
+
         quality.library()
+        if (catalog := preflight.catalogue(config, workdir, *sides.SPLITS)) is not None:
+            listing_quality.check(catalog, numbers)
     if chosen != {sides.Side()} and sides.MODEL not in config.embed.models:
         raise InputError(
             "config.search.query_from and gallery_from choose the sides of 'trained', and config.embed.models has "
@@ -341,11 +350,9 @@ def run(config, workdir) -> dict:
         ids = {split: Ids.of(catalogue().split(split).ids) for split in sides.SPLITS}
     index_kwargs = _index_kwargs(config, catalogue, sources[0][1][1]) if sources else {}
     chooses = any(step.name == "fusion" and step.kwargs.get("weights") == "chosen" for step in steps)
-    last = [step.kwargs for step in steps if step.name == "quality"]
-    judged = _judged(config, catalogue(), **ids) if chooses or last else None
-    about = {"judged": judged}
-    if last:
-        numbers = [name for kwargs in last for name in kwargs.get("columns", quality.COLUMNS)]
+    numbers = _numbers(steps)
+    about = {"judged": _judged(config, catalogue(), **ids) if chooses or numbers is not None else None}
+    if numbers is not None:
         about |= _quality(config, catalogue(), **ids, names=numbers)
     stages = []
 

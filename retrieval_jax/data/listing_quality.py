@@ -39,6 +39,24 @@ def sharpness(picture: np.ndarray) -> float:
     return float(np.log1p(cv2.Laplacian(grey, cv2.CV_64F).var()))
 
 
+def check(catalog: Catalog, names: Sequence[str]) -> None:
+    """Raises an InputError where a catalogue has no clicks about queries and gallery, or not these columns; reads none.
+
+    Args:
+      catalog: see `clicked`.
+      names: see `of_split`.
+    """
+    if "clicks/gallery" not in catalog.tables:
+        raise InputError(
+            "the last stage 'quality' learns from clicks, and this catalogue has none about its gallery: name a table "
+            "'clicks' with the columns photo (ids of queries), clicked and unclicked in config.data.kwargs.tables "
+            "(docs/clicked_search.md#the-last-stage-quality)"
+        )
+    for name in names:
+        if name not in (SHARPNESS, *catalog.split("gallery").columns):
+            raise _refused(catalog.split("gallery"), name, "no column")
+
+
 def of_split(split: Split, names: Sequence[str], ids: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Returns columns of numbers, float32 [n] each, NaN where unknown.
 
@@ -66,15 +84,18 @@ def _column(split: Split, name: str) -> np.ndarray:
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
             found = pool.map(lambda row: sharpness(split.images[row]), range(len(split)))
             return np.fromiter(found, np.float32, len(split))
-    numbers = [one for one in split.columns if one not in split.column_names]
     column = split.columns[name] if name in split.columns else None
     if not isinstance(column, np.ndarray) or column.dtype.kind != "f" or column.ndim != 1:
-        what = "no column" if column is None else "no numbers in the column"
-        raise InputError(
-            f"the {split.name} split has {what} {name!r}{pairs.near(name, [SHARPNESS, *numbers])}; quality is ordered "
-            "by columns of the kind 'number' (config.data.kwargs.columns)"
-        )
+        raise _refused(split, name, "no column" if column is None else "no numbers in the column")
     return column.astype(np.float32, copy=False)
+
+
+def _refused(split: Split, name: str, what: str) -> InputError:
+    numbers = [one for one in split.columns if one not in split.column_names]
+    return InputError(
+        f"the {split.name} split has {what} {name!r}{pairs.near(name, [SHARPNESS, *numbers])}; quality is ordered by "
+        "columns of the kind 'number' (config.data.kwargs.columns)"
+    )
 
 
 def clicked(catalog: Catalog, chosen: np.ndarray | None = None) -> Truth:
@@ -93,13 +114,14 @@ def clicked(catalog: Catalog, chosen: np.ndarray | None = None) -> Truth:
     Raises:
       InputError: there is no such table, or nobody clicked.
     """
-    if "clicks/gallery" not in catalog.tables or catalog.table("clicks", "gallery").rows_of["photo"] != "query":
+    check(catalog, ())
+    found = catalog.table("clicks", "gallery")
+    if found.rows_of["photo"] != "query":
         raise InputError(
-            "the last stage 'quality' learns from clicks, and this catalogue has none about its queries and gallery: "
-            "name a table 'clicks' with the columns photo (ids of queries), clicked and unclicked in "
-            "config.data.kwargs.tables (docs/clicked_search.md#the-last-stage-quality)"
+            "the last stage 'quality' learns from clicks after queries, and the photos of the table 'clicks' are those "
+            f"of the {found.rows_of['photo']} split: name the ids of queries in its column 'photo'"
         )
-    table = catalog.table("clicks", "gallery").columns
+    table = found.columns
     queries, gallery = catalog.query, catalog.gallery
     parts = []
     for name in ("clicked", "unclicked"):

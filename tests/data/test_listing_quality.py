@@ -72,6 +72,13 @@ def test_a_catalogue_without_clicks_says_what_to_name():
     made.tables = {}
     with pytest.raises(InputError, match="name a table 'clicks' with the columns photo"):
         listing_quality.clicked(made)
+    made = catalog(PAGES)
+    made.tables = {"clicks/gallery": Table(made.table("clicks", "gallery").columns, {"photo": "photo"})}
+    with pytest.raises(InputError, match="those of the photo split: name the ids of queries"):
+        listing_quality.clicked(made)
+    listing_quality.check(made, ["price", "sharpness"])
+    with pytest.raises(InputError, match="no column 'prise'; did you mean price"):
+        listing_quality.check(made, ["prise"])
 
 
 def test_columns_come_in_the_order_of_the_ids():
