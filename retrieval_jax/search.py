@@ -209,7 +209,7 @@ def _judged(config, catalog: Catalog, query: Ids, gallery: Ids) -> Truth | None:
 
 def _numbers(steps: list[Step]) -> list[str] | None:
     """Returns the columns that the step "quality" reads; None without it."""
-    found = [step.kwargs.get("columns", quality.COLUMNS) for step in steps if step.name == "quality"]
+    found = [quality.checked(step.kwargs.get("columns", quality.COLUMNS)) for step in steps if step.name == "quality"]
     return list(dict.fromkeys(name for names in found for name in names)) if found else None
 
 

@@ -144,9 +144,7 @@ def step(
       InputError: no ranking, columns or clicks; too few clicks or judged queries; values out of range.
     """
     depth = check_depth(state, depth, "quality")
-    columns = tuple(
-        arguments.text(name, "columns", "quality") for name in arguments.sequence(columns, "columns", "quality")
-    )
+    columns = checked(columns)
     cost = arguments.number(cost, "cost", "quality", low=0, high=1)
     seed = arguments.integer(seed, "seed", "quality", low=0)
     if weight != CHOSEN:
@@ -179,6 +177,13 @@ def step(
     if state.folder is not None:
         save(state.folder, ranker, cost=cost, why=why, tried=tried)
     return dataclasses.replace(state, ranking=ranker.apply(ranking, state.listed))
+
+
+def checked(columns: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of columns; raises InputError for anything else."""
+    return tuple(
+        arguments.text(name, "columns", "quality") for name in arguments.sequence(columns, "columns", "quality")
+    )
 
 
 def names(columns: Sequence[str]) -> list[str]:
