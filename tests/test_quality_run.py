@@ -1,4 +1,4 @@
-"""The last stage in a search: what it reads of the catalogue, what it leaves in the folder, and what it refuses early."""
+"""The last stage in a search: what it reads of the catalogue, what it leaves behind, and what it refuses early."""
 
 import json
 
