@@ -29,10 +29,15 @@ The index "attribute" has conditions on attributes; `config.search.index_kwargs.
 gallery ("category" for its categories), or a folder of fields; `conditions_column` a column of the queries with the
 conditions of each, and `words_column` one whose words may name them, such as "-striped" (docs/attributes_search.md).
 
+With `config.search.categories.mass` above 0, that index prefers the categories that a query's picture probably shows
+(`postprocess.category_fusion`): workdir/rankings/categories.json and category_classifier.npz have what was fitted.
+
 A search over a million listings takes minutes. `config.search.stages` names the stages to rank where not all are
 wanted: the steps of the others are applied without a search. Vectors that a step changes are computed when the search
 reads them (embeddings.Embeddings.map), not copied. Where `config.search.index_kwargs` names a folder to keep the index
 in, the index of each searched stage lies in <folder>/<model>/<stage>.
+
+Longer than 400 lines: a verb's parts, each used once.
 """
 
 from __future__ import annotations
@@ -42,6 +47,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 
     start("search")
 
+import dataclasses
 import functools
 import pathlib
 import time
@@ -53,7 +59,7 @@ from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.embeddings import Embeddings, Ids, evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.postprocess import State, ensemble, walk
+from retrieval_jax.postprocess import State, category_fusion, ensemble, linear_classifier, walk
 from retrieval_jax.postprocess.walk import FIRST, JOINS, OWN_STEPS, Step
 from retrieval_jax.scoring import metrics, ranking
 from retrieval_jax.scoring.ranking import Ranking, Truth
@@ -150,6 +156,68 @@ def _texts_of(queries: Split, column: str, setting: str) -> dict[str, str]:
     return {query: text for query, text in zip(queries.ids, texts, strict=True) if text.strip()}
 
 
+def _likely(config, folder: pathlib.Path, catalog: Catalog, queries: Embeddings, kwargs: dict) -> Callable:
+    """Adds to the index's arguments that it prefers the likely categories of each query; returns what saves the fit."""
+    from retrieval_jax.data import known_categories
+    from retrieval_jax.index import attribute
+
+    settings, table = config.search.categories, kwargs["fields"]
+    if isinstance(table, attribute.Table):
+        level, names = catalog.train.category_levels[-1], catalog.train.category_names[-1]
+    if not isinstance(table, attribute.Table) or level not in table.fields:
+        raise InputError(
+            f"config.search.index_kwargs.fields is {config.search.index_kwargs.fields!r}, and config.search.categories "
+            f"needs the finest category level among them: add {catalog.train.category_levels[-1]!r}"
+        )
+    known, labels = {}, {}
+    for name in ("train", "val"):
+        path = folder / "embeddings" / sides.of(config)["query"].folder / name
+        if not (path / "embeddings.json").exists():
+            command = paths.command("embed", "--config=...", f"--workdir={folder}")
+            raise InputError(f"no embeddings in {path}: make them first with `{command}`")
+        known[name] = Embeddings.load(path, verify=True)
+        labels[name] = known_categories.of(catalog.split(name), known[name].ids)
+    classifier = linear_classifier.fit(known["train"], labels["train"], len(names))
+    reference = category_fusion.Reference(known["train"], labels["train"], len(names))
+    logits, near = classifier.logits(known["val"]), reference.neighbours(known["val"], settings.k)
+    weights, fit = category_fusion.fit(logits, near, labels["val"], ks=(settings.k,))
+    chances = category_fusion.fused(classifier.logits(queries), reference.neighbours(queries, settings.k), weights)
+    found = category_fusion.conditions(chances, names, level, settings.mass, table.values()[level])
+    own = kwargs.get("conditions_of") or {}
+    kwargs["conditions_of"] = own | {
+        query: attribute.both(attribute.parse(own.get(query)), attribute.parse(conditions), f"query {query}")
+        for query, conditions in zip(queries.ids, found, strict=True)
+    }
+    print(
+        f"search: categories of {fit['listings']:,} val listings: {100 * fit['accuracy']:.1f} % are right, with a "
+        f"share of {weights.share:g} for the vote of {weights.k} neighbours; a query prefers "
+        f"{category_fusion.top(chances, settings.mass).sum(1).mean():.1f} categories on average"
+    )
+
+    def save(rankings: pathlib.Path) -> None:
+        classifier.save(rankings / "category_classifier.npz")
+        fitted = {"level": level, "categories": list(names), "weights": dataclasses.asdict(weights), "val": fit}
+        atomic.write_json(rankings / "categories.json", fitted)
+
+    return save
+
+
+def _check_categories(config) -> None:
+    """Raises an InputError where likely categories are preferred by a search that cannot prefer any."""
+    if not sides.wants_categories(config):
+        return
+    where = "config.search.categories.mass is set"
+    if config.search.index != "attribute":
+        raise InputError(
+            f"{where}, and config.search.index is {config.search.index!r}: set it to 'attribute', with the finest "
+            "category level among index_kwargs.fields"
+        )
+    if work_directory.members(config):
+        raise InputError(f"{where}, and config.search.members too, which have spaces of their own: remove one of them")
+    if sides.MODEL not in config.embed.models:
+        raise InputError(f"{where}, and config.embed.models lacks 'trained': add it")
+
+
 def _check_attribute(kwargs, steps: list[Step]) -> None:
     """Raises an InputError for settings of the index "attribute" that no search could keep to."""
     from retrieval_jax.index import attribute
@@ -220,6 +288,7 @@ def check(config, workdir) -> None:
     pairs.check_arguments(config.search.index, config.search.index_kwargs, taken, "config.search.index_kwargs", "index")
     if config.search.index == "attribute":
         _check_attribute(config.search.index_kwargs, steps)
+    _check_categories(config)
     chosen = set(sides.of(config).values())
     names, joined = work_directory.members(config), tuple(config.search.get("join", ()))
     if (names or joined) and not any(step.name in JOINS for step in steps):
@@ -324,6 +393,9 @@ def run(config, workdir) -> dict:
     else:  # nothing but lexical
         ids = {split: Ids.of(catalogue().split(split).ids) for split in sides.SPLITS}
     index_kwargs = _index_kwargs(config, catalogue, sources[0][1][1]) if sources else {}
+    save = None
+    if sides.wants_categories(config):
+        save = _likely(config, workdir, catalogue(), dict(sources)[sides.MODEL][0], index_kwargs)
     chooses = any(step.name == "fusion" and step.kwargs.get("weights") == "chosen" for step in steps)
     judged = _judged(config, catalogue(), **ids) if chooses else None
     stages = []
@@ -346,6 +418,8 @@ def run(config, workdir) -> dict:
                     start = time.monotonic()
             return last
 
+        if save is not None:
+            save(folder)
         finished, beside = {}, ()
         if LEXICAL in (join if member_names else config.embed.models):
             start, found = time.monotonic(), _lexical(config, catalogue(), **ids)
