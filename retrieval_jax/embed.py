@@ -21,7 +21,7 @@ Where config.embed.regions names a run that finds products, pictures are cropped
 Where the search has its steps chosen (config.search.steps), each network also embeds what they are chosen by: at most
 `evidence.ROWS` train listings with titles and as many altered gallery pictures (`embeddings.evidence`).
 
-Where the search predicts categories (config.search.categories), "trained" also embeds val and some train listings.
+Where the search predicts categories (config.search.categories), val and some train listings are embedded as well.
 
 Several processes (see `sharding.initialize`) write shards side by side, none holds more than one of them in memory, and
 a killed run resumes. When listings came, went or changed, only what is new is embedded.
@@ -106,8 +106,6 @@ def _check_settings(config, workdir) -> None:
                 f"config.embed.appearance.stage is {stage}, which the network does not pool: give one of "
                 f"config.train.model.kwargs.pool_stages ({', '.join(map(str, stages)) or 'not set'})"
             )
-    if sides.wants_categories(config) and "trained" not in config.embed.models:
-        raise InputError("config.search.categories.mass is set, and config.embed.models lacks 'trained': add it")
     embeddings.check_dtype(config.embed.dtype)
     views.host_size(config.embed.get("views", ()), (1, 1))
     if config.embed.transforms:
@@ -183,8 +181,8 @@ def run(config, workdir):
             summary[name][split_name] = _embed_split(job, contents, embedder.predict, meta, workdir)
         if name in ("pretrained", sides.MODEL) and sides.wants_evidence(config):
             summary[name] |= _embed_evidence(config, workdir, catalog, name, of_split)
-        if name == sides.MODEL and sides.wants_categories(config):
-            summary[name] |= _embed_known(config, workdir, catalog, of_split)
+        if sides.wants_categories(config) and name in (sides.MODEL, config.search.categories.vote):
+            summary[name] |= _embed_known(config, workdir, catalog, name, of_split)
         here = any(not side.run for side in chosen.values())  # a network that was trained here
         if name == sides.MODEL and here and catalog.val is not None and jax.process_index() == 0:
             networks.save_attributes(catalog.val)
@@ -273,15 +271,16 @@ def _embed_evidence(config, workdir, catalog, model, of_split) -> dict:
     return summary
 
 
-def _embed_known(config, workdir, catalog, of_split) -> dict:
+def _embed_known(config, workdir, catalog, model, of_split) -> dict:
     """Embeds listings of known category as queries are embedded: some of train, all of val; returns its summary."""
-    summary, folder = {}, workdir / "embeddings" / sides.of(config)["query"].folder
+    folder = sides.of(config)["query"].folder if model == sides.MODEL else model
+    summary, folder = {}, workdir / "embeddings" / folder
     for name, rows in known_categories.rows(catalog, config.search.categories.listings).items():
         split = catalog.split(name)
         embedder = of_split(dataclasses.replace(split, name="query"))
         columns = {column: _some(values, rows) for column, values in embedder.columns.items()}
         embedder = dataclasses.replace(embedder, columns=columns)
-        meta = {"model": sides.MODEL, "split": name, "catalogue": catalog.name}
+        meta = {"model": model, "split": name, "catalogue": catalog.name}
         ids = Ids.of([split.ids[row] for row in rows.tolist()])
         summary[name] = _embed_rows(config, workdir, folder / name, ids, embedder, meta)
     return summary

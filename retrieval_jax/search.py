@@ -156,7 +156,7 @@ def _texts_of(queries: Split, column: str, setting: str) -> dict[str, str]:
     return {query: text for query, text in zip(queries.ids, texts, strict=True) if text.strip()}
 
 
-def _likely(config, folder: pathlib.Path, catalog: Catalog, queries: Embeddings, kwargs: dict) -> Callable:
+def _likely(config, folder: pathlib.Path, catalog: Catalog, queries: dict[str, Embeddings], kwargs: dict) -> Callable:
     """Adds to the index's arguments that it prefers the likely categories of each query; returns what saves the fit."""
     from retrieval_jax.data import known_categories
     from retrieval_jax.index import attribute
@@ -169,24 +169,28 @@ def _likely(config, folder: pathlib.Path, catalog: Catalog, queries: Embeddings,
             f"config.search.index_kwargs.fields is {config.search.index_kwargs.fields!r}, and config.search.categories "
             f"needs the finest category level among them: add {catalog.train.category_levels[-1]!r}"
         )
-    known, labels = {}, {}
-    for name in ("train", "val"):
-        path = folder / "embeddings" / sides.of(config)["query"].folder / name
-        if not (path / "embeddings.json").exists():
-            command = paths.command("embed", "--config=...", f"--workdir={folder}")
-            raise InputError(f"no embeddings in {path}: make them first with `{command}`")
-        known[name] = Embeddings.load(path, verify=True)
-        labels[name] = known_categories.of(catalog.split(name), known[name].ids)
-    classifier = linear_classifier.fit(known["train"], labels["train"], len(names))
-    reference = category_fusion.Reference(known["train"], labels["train"], len(names))
-    logits, near = classifier.logits(known["val"]), reference.neighbours(known["val"], settings.k)
-    weights, fit = category_fusion.fit(logits, near, labels["val"], ks=(settings.k,))
-    chances = category_fusion.fused(classifier.logits(queries), reference.neighbours(queries, settings.k), weights)
+    own, known, labels = queries[sides.MODEL], {}, {}
+    for model in dict.fromkeys((sides.MODEL, settings.vote)):
+        for name in ("train", "val"):
+            side = sides.of(config)["query"].folder if model == sides.MODEL else model
+            path = folder / "embeddings" / side / name
+            if not (path / "embeddings.json").exists():
+                command = paths.command("embed", "--config=...", f"--workdir={folder}")
+                raise InputError(f"no embeddings in {path}: make them first with `{command}`")
+            known[model, name] = Embeddings.load(path, verify=True)
+            labels[model, name] = known_categories.of(catalog.split(name), known[model, name].ids)
+    train, val = ((sides.MODEL, name) for name in ("train", "val"))
+    classifier = linear_classifier.fit(known[train], labels[train], len(names))
+    voters = settings.vote, "train"
+    reference = category_fusion.Reference(known[voters], labels[voters], len(names))
+    near = [reference.neighbours(side, settings.k) for side in (known[settings.vote, "val"], queries[settings.vote])]
+    weights, fit = category_fusion.fit(classifier.logits(known[val]), near[0], labels[val], ks=(settings.k,))
+    chances = category_fusion.fused(classifier.logits(own), near[1], weights)
     found = category_fusion.conditions(chances, names, level, settings.mass, table.values()[level])
-    own = kwargs.get("conditions_of") or {}
-    kwargs["conditions_of"] = own | {
-        query: attribute.both(attribute.parse(own.get(query)), attribute.parse(conditions), f"query {query}")
-        for query, conditions in zip(queries.ids, found, strict=True)
+    asked = kwargs.get("conditions_of") or {}
+    kwargs["conditions_of"] = asked | {
+        query: attribute.both(attribute.parse(asked.get(query)), attribute.parse(conditions), f"query {query}")
+        for query, conditions in zip(own.ids, found, strict=True)
     }
     print(
         f"search: categories of {fit['listings']:,} val listings: {100 * fit['accuracy']:.1f} % are right, with a "
@@ -196,7 +200,13 @@ def _likely(config, folder: pathlib.Path, catalog: Catalog, queries: Embeddings,
 
     def save(rankings: pathlib.Path) -> None:
         classifier.save(rankings / "category_classifier.npz")
-        fitted = {"level": level, "categories": list(names), "weights": dataclasses.asdict(weights), "val": fit}
+        fitted = {
+            "level": level,
+            "vote": settings.vote,
+            "categories": list(names),
+            "weights": dataclasses.asdict(weights),
+            "val": fit,
+        }
         atomic.write_json(rankings / "categories.json", fitted)
 
     return save
@@ -214,8 +224,10 @@ def _check_categories(config) -> None:
         )
     if work_directory.members(config):
         raise InputError(f"{where}, and config.search.members too, which have spaces of their own: remove one of them")
-    if sides.MODEL not in config.embed.models:
-        raise InputError(f"{where}, and config.embed.models lacks 'trained': add it")
+    for model in (sides.MODEL, config.search.categories.vote):
+        if model not in config.embed.models or model == LEXICAL:
+            near = pairs.near(model, config.embed.models)
+            raise InputError(f"{where}, and config.embed.models has no vectors of {model!r}{near}: add it there")
 
 
 def _check_attribute(kwargs, steps: list[Step]) -> None:
@@ -395,7 +407,8 @@ def run(config, workdir) -> dict:
     index_kwargs = _index_kwargs(config, catalogue, sources[0][1][1]) if sources else {}
     save = None
     if sides.wants_categories(config):
-        save = _likely(config, workdir, catalogue(), dict(sources)[sides.MODEL][0], index_kwargs)
+        queries = {model: both[0] for model, both in sources}
+        save = _likely(config, workdir, catalogue(), queries, index_kwargs)
     chooses = any(step.name == "fusion" and step.kwargs.get("weights") == "chosen" for step in steps)
     judged = _judged(config, catalogue(), **ids) if chooses else None
     stages = []

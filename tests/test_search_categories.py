@@ -21,7 +21,7 @@ from retrieval_jax.training import checkpoints
 from tiny_linear import INFO, RESIZE, make_task
 
 LEVELS, NAMES = ("top", "leaf"), (["all"], ["red", "green", "blue"])
-ON = {"mass": 0.6, "k": 5, "listings": 20}
+ON = {"mass": 0.6, "k": 5, "listings": 20, "vote": "trained"}
 
 
 def splits():
@@ -115,6 +115,17 @@ def test_listings_of_the_likely_categories_come_first_and_k_are_found(run, capsy
 
 
 @pytest.mark.filterwarnings("ignore:conditions of")
+def test_another_models_vectors_may_vote(run):
+    config = make_config(categories={**ON, "vote": "histogram"})
+    config.embed.models = ("histogram", "trained")
+    summary = embed.run(config, run)["embeddings"]
+    assert summary["histogram"]["train"]["rows"] == 20 and summary["histogram"]["val"]["rows"] == 15
+    search.run(config, run)
+    fitted = json.loads((run / "rankings" / "categories.json").read_text())
+    assert fitted["vote"] == "histogram" and fitted["val"]["listings"] == 15
+
+
+@pytest.mark.filterwarnings("ignore:conditions of")
 def test_what_a_query_asks_for_itself_goes_before(run, monkeypatch):
     config = make_config()
     embed.run(config, run)
@@ -133,7 +144,7 @@ def test_what_a_query_asks_for_itself_goes_before(run, monkeypatch):
 
 def test_embeddings_that_are_missing_and_fields_that_do_not_have_the_level(run):
     config = make_config()
-    off = make_config(categories={"mass": 0.0, "k": 5, "listings": 20})
+    off = make_config(categories={**ON, "mass": 0.0})
     assert "train" not in embed.run(off, run)["embeddings"]["trained"]
     with pytest.raises(InputError, match="no embeddings in .*train: make them first with"):
         search.run(config, run)
@@ -147,7 +158,8 @@ def test_embeddings_that_are_missing_and_fields_that_do_not_have_the_level(run):
     [
         ({"index": "exact", "index_kwargs": {}}, ("trained",), "config.search.index is 'exact': set it to 'attribute'"),
         ({"members": ("one", "two")}, ("trained",), "and config.search.members too"),
-        ({}, ("histogram",), "config.embed.models lacks 'trained': add it"),
+        ({}, ("histogram",), "config.embed.models has no vectors of 'trained'.*: add it there"),
+        ({"categories": {**ON, "vote": "color"}}, ("trained",), "has no vectors of 'color'"),
         ({"categories": {**ON, "mass": 1.5}}, ("trained",), "config.search.categories.mass is 1.5"),
         ({"categories": {**ON, "k": 0}}, ("trained",), "config.search.categories.k is 0"),
     ],
@@ -172,6 +184,12 @@ def test_a_catalogue_without_known_categories():
 def test_embed_depends_on_whether_categories_are_predicted_and_not_on_how():
     hashes = [
         workdir.stage_hash(make_config(categories=settings), "embed")
-        for settings in ({**ON, "mass": 0.0}, {**ON, "mass": 0.0, "listings": 9}, ON, {**ON, "mass": 0.9, "k": 3})
+        for settings in (
+            {**ON, "mass": 0.0},
+            {**ON, "mass": 0.0, "listings": 9},
+            ON,
+            {**ON, "mass": 0.9, "k": 3},
+            {**ON, "vote": "colour"},
+        )
     ]
-    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+    assert hashes[0] == hashes[1] != hashes[2] == hashes[3] != hashes[4]

@@ -336,6 +336,7 @@ ROWS: dict[str, Kind] = {
     "search.categories.mass": SHARE,
     "search.categories.k": whole(1),
     "search.categories.listings": whole(2),
+    "search.categories.vote": NAME,
     "search.stages": NAMES,
     "search.members": each(NAME, "configs, such as ('fashion_vit', 'quickstart:loss=softmax')"),
     "search.join": each(NAME, "names of models, such as ('trained', 'colour_and_edges')"),
