@@ -21,6 +21,8 @@ Where config.embed.regions names a run that finds products, pictures are cropped
 Where the search has its steps chosen (config.search.steps), each network also embeds what they are chosen by: at most
 `evidence.ROWS` train listings with titles and as many altered gallery pictures (`embeddings.evidence`).
 
+Where the search predicts categories (config.search.categories), val and some train listings are embedded as well.
+
 Several processes (see `sharding.initialize`) write shards side by side, none holds more than one of them in memory, and
 a killed run resumes. When listings came, went or changed, only what is new is embedded.
 
@@ -49,7 +51,7 @@ from retrieval_jax import workdir as workdirs
 from retrieval_jax.attributes import agreement
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import info as info_lib
-from retrieval_jax.data import loading, pipeline, saved_fields
+from retrieval_jax.data import known_categories, loading, pipeline, saved_fields
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures
 from retrieval_jax.data.pictures import hand_made, transforms
@@ -85,6 +87,8 @@ def check(config, workdir) -> None:
     own = {split: side for split, side in sides.of(config).items() if not side.run}
     networks = {"trained", "untrained"} & set(config.embed.models)
     functions = {split: side.predict_fn or config.embed.predict_fn for split, side in own.items() if networks}
+    if sides.wants_categories(config):
+        known_categories.rows(loading.load(config.data), config.search.categories.listings)
     regions.check(config, workdir)
     plans.check_embedding(config, workdir, functions)
 
@@ -177,6 +181,8 @@ def run(config, workdir):
             summary[name][split_name] = _embed_split(job, contents, embedder.predict, meta, workdir)
         if name in ("pretrained", sides.MODEL) and sides.wants_evidence(config):
             summary[name] |= _embed_evidence(config, workdir, catalog, name, of_split)
+        if sides.wants_categories(config) and name in (sides.MODEL, config.search.categories.vote):
+            summary[name] |= _embed_known(config, workdir, catalog, name, of_split)
         here = any(not side.run for side in chosen.values())  # a network that was trained here
         if name == sides.MODEL and here and catalog.val is not None and jax.process_index() == 0:
             networks.save_attributes(catalog.val)
@@ -257,13 +263,34 @@ def _embed_evidence(config, workdir, catalog, model, of_split) -> dict:
             columns = {name: _some(column, rows) for name, column in embedder.columns.items()}
         ids = Ids.of([split.ids[row] for row in rows.tolist()])
         recipe = writer.recipe_name({"evidence": part, "of": embedder.recipe})
-        job = writer.Job(folder / part, ids, recipe, config.embed.dtype, _shard_rows(config, len(ids)))
-        meta = {"model": model, "split": part, "catalogue": catalog.name, "vocabulary_hash": "", **embedder.meta}
-        contents = Contents(columns, config.data.cache_bytes)
-        summary[part] = _embed_split(job, contents, embedder.predict, meta, workdir)
+        embedder = dataclasses.replace(embedder, columns=columns, recipe=recipe)
+        meta = {"model": model, "split": part, "catalogue": catalog.name}
+        summary[part] = _embed_rows(config, workdir, folder / part, ids, embedder, meta)
     if "train" in parts and jax.process_index() == 0:
         evidence.save_agreement(folder, indptr, agreeing)
     return summary
+
+
+def _embed_known(config, workdir, catalog, model, of_split) -> dict:
+    """Embeds listings of known category as queries are embedded: some of train, all of val; returns its summary."""
+    folder = sides.of(config)["query"].folder if model == sides.MODEL else model
+    summary, folder = {}, workdir / "embeddings" / folder
+    for name, rows in known_categories.rows(catalog, config.search.categories.listings).items():
+        split = catalog.split(name)
+        embedder = of_split(dataclasses.replace(split, name="query"))
+        columns = {column: _some(values, rows) for column, values in embedder.columns.items()}
+        embedder = dataclasses.replace(embedder, columns=columns)
+        meta = {"model": model, "split": name, "catalogue": catalog.name}
+        ids = Ids.of([split.ids[row] for row in rows.tolist()])
+        summary[name] = _embed_rows(config, workdir, folder / name, ids, embedder, meta)
+    return summary
+
+
+def _embed_rows(config, workdir, folder, ids, embedder, meta) -> dict:
+    """Embeds some listings of a split, whose columns the embedder has."""
+    job = writer.Job(folder, ids, embedder.recipe, config.embed.dtype, _shard_rows(config, len(ids)))
+    contents = Contents(embedder.columns, config.data.cache_bytes)
+    return _embed_split(job, contents, embedder.predict, {**meta, "vocabulary_hash": "", **embedder.meta}, workdir)
 
 
 def _some(column, rows):

@@ -31,6 +31,9 @@ The index "attribute" has conditions on attributes; `config.search.index_kwargs.
 gallery ("category" for its categories), or a folder of fields; `conditions_column` a column of the queries with the
 conditions of each, and `words_column` one whose words may name them, such as "-striped" (docs/attributes_search.md).
 
+With `config.search.categories.mass` above 0, that index prefers the categories that a query's picture probably shows
+(`postprocess.category_fusion`): workdir/rankings/categories.json and category_classifier.npz have what was fitted.
+
 A search over a million listings takes minutes. `config.search.stages` names the stages to rank where not all are
 wanted: the steps of the others are applied without a search. Vectors that a step changes are computed when the search
 reads them (embeddings.Embeddings.map), not copied. Where `config.search.index_kwargs` names a folder to keep the index
@@ -46,6 +49,7 @@ if __name__ == "__main__":  # before the imports, which take seconds: --help ans
 
     start("search")
 
+import dataclasses
 import functools
 import pathlib
 import time
@@ -57,7 +61,7 @@ from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.embeddings import Embeddings, Ids, evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
-from retrieval_jax.postprocess import State, ensemble, quality, walk
+from retrieval_jax.postprocess import State, category_fusion, ensemble, linear_classifier, quality, walk
 from retrieval_jax.postprocess.walk import FIRST, JOINS, OWN_STEPS, Step
 from retrieval_jax.scoring import metrics, ranking
 from retrieval_jax.scoring.ranking import Ranking, Truth
@@ -154,6 +158,80 @@ def _texts_of(queries: Split, column: str, setting: str) -> dict[str, str]:
     return {query: text for query, text in zip(queries.ids, texts, strict=True) if text.strip()}
 
 
+def _likely(config, folder: pathlib.Path, catalog: Catalog, queries: dict[str, Embeddings], kwargs: dict) -> Callable:
+    """Adds to the index's arguments that it prefers the likely categories of each query; returns what saves the fit."""
+    from retrieval_jax.data import known_categories
+    from retrieval_jax.index import attribute
+
+    settings, table = config.search.categories, kwargs["fields"]
+    if isinstance(table, attribute.Table):
+        level, names = catalog.train.category_levels[-1], catalog.train.category_names[-1]
+    if not isinstance(table, attribute.Table) or level not in table.fields:
+        raise InputError(
+            f"config.search.index_kwargs.fields is {config.search.index_kwargs.fields!r}, and config.search.categories "
+            f"needs the finest category level among them: add {catalog.train.category_levels[-1]!r}"
+        )
+    own, known, labels = queries[sides.MODEL], {}, {}
+    for model in dict.fromkeys((sides.MODEL, settings.vote)):
+        for name in ("train", "val"):
+            side = sides.of(config)["query"].folder if model == sides.MODEL else model
+            path = folder / "embeddings" / side / name
+            if not (path / "embeddings.json").exists():
+                command = paths.command("embed", "--config=...", f"--workdir={folder}")
+                raise InputError(f"no embeddings in {path}: make them first with `{command}`")
+            known[model, name] = Embeddings.load(path, verify=True)
+            labels[model, name] = known_categories.of(catalog.split(name), known[model, name].ids)
+    train, val = ((sides.MODEL, name) for name in ("train", "val"))
+    classifier = linear_classifier.fit(known[train], labels[train], len(names))
+    voters = settings.vote, "train"
+    reference = category_fusion.Reference(known[voters], labels[voters], len(names))
+    near = [reference.neighbours(side, settings.k) for side in (known[settings.vote, "val"], queries[settings.vote])]
+    weights, fit = category_fusion.fit(classifier.logits(known[val]), near[0], labels[val], ks=(settings.k,))
+    chances = category_fusion.fused(classifier.logits(own), near[1], weights)
+    found = category_fusion.conditions(chances, names, level, settings.mass, table.values()[level])
+    asked = kwargs.get("conditions_of") or {}
+    kwargs["conditions_of"] = asked | {
+        query: attribute.both(attribute.parse(asked.get(query)), attribute.parse(conditions), f"query {query}")
+        for query, conditions in zip(own.ids, found, strict=True)
+    }
+    print(
+        f"search: categories of {fit['listings']:,} val listings: {100 * fit['accuracy']:.1f} % are right, with a "
+        f"share of {weights.share:g} for the vote of {weights.k} neighbours; a query prefers "
+        f"{category_fusion.top(chances, settings.mass).sum(1).mean():.1f} categories on average"
+    )
+
+    def save(rankings: pathlib.Path) -> None:
+        classifier.save(rankings / "category_classifier.npz")
+        fitted = {
+            "level": level,
+            "vote": settings.vote,
+            "categories": list(names),
+            "weights": dataclasses.asdict(weights),
+            "val": fit,
+        }
+        atomic.write_json(rankings / "categories.json", fitted)
+
+    return save
+
+
+def _check_categories(config) -> None:
+    """Raises an InputError where likely categories are preferred by a search that cannot prefer any."""
+    if not sides.wants_categories(config):
+        return
+    where = "config.search.categories.mass is set"
+    if config.search.index != "attribute":
+        raise InputError(
+            f"{where}, and config.search.index is {config.search.index!r}: set it to 'attribute', with the finest "
+            "category level among index_kwargs.fields"
+        )
+    if work_directory.members(config):
+        raise InputError(f"{where}, and config.search.members too, which have spaces of their own: remove one of them")
+    for model in (sides.MODEL, config.search.categories.vote):
+        if model not in config.embed.models or model == LEXICAL:
+            near = pairs.near(model, config.embed.models)
+            raise InputError(f"{where}, and config.embed.models has no vectors of {model!r}{near}: add it there")
+
+
 def _check_attribute(kwargs, steps: list[Step]) -> None:
     """Raises an InputError for settings of the index "attribute" that no search could keep to."""
     from retrieval_jax.index import attribute
@@ -239,6 +317,7 @@ def check(config, workdir) -> None:
     pairs.check_arguments(config.search.index, config.search.index_kwargs, taken, "config.search.index_kwargs", "index")
     if config.search.index == "attribute":
         _check_attribute(config.search.index_kwargs, steps)
+    _check_categories(config)
     chosen = set(sides.of(config).values())
     names, joined = work_directory.members(config), tuple(config.search.get("join", ()))
     if (names or joined) and not any(step.name in JOINS for step in steps):
@@ -349,6 +428,10 @@ def run(config, workdir) -> dict:
     else:  # nothing but lexical
         ids = {split: Ids.of(catalogue().split(split).ids) for split in sides.SPLITS}
     index_kwargs = _index_kwargs(config, catalogue, sources[0][1][1]) if sources else {}
+    save = None
+    if sides.wants_categories(config):
+        queries = {model: both[0] for model, both in sources}
+        save = _likely(config, workdir, catalogue(), queries, index_kwargs)
     chooses = any(step.name == "fusion" and step.kwargs.get("weights") == "chosen" for step in steps)
     numbers = _numbers(steps)
     about = {"judged": _judged(config, catalogue(), **ids) if chooses or numbers is not None else None}
@@ -374,6 +457,8 @@ def run(config, workdir) -> dict:
                     start = time.monotonic()
             return last
 
+        if save is not None:
+            save(folder)
         finished, beside = {}, ()
         if LEXICAL in (join if member_names else config.embed.models):
             start, found = time.monotonic(), _lexical(config, catalogue(), **ids)

@@ -3,8 +3,8 @@
 A step is a module of this folder with `step(state, **kwargs) -> State`, looked up by name. Steps that change vectors
 leave `ranking` None, so that the next stage searches again; steps that need a ranking reorder the one they are given.
 `walk` checks the steps of a config and applies them; `choosing` chooses them with the help of `stand_ins`;
-`fitted_weights` fits an ensemble's weights on labels; `fused` explains fused results. These five are not steps
-themselves.
+`fitted_weights` fits an ensemble's weights on labels; `fused` explains fused results; `category_fusion` says which
+category a photo shows, with the help of `linear_classifier`. These seven are not steps themselves.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.embeddings.evidence import Evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring.ranking import Ranking, Truth
+
+_NO_STEPS = ("walk", "choosing", "stand_ins", "fitted_weights", "fused", "category_fusion", "linear_classifier")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +80,7 @@ class State:
 
 def names() -> list[str]:
     """Returns the names of the steps."""
-    return [
-        name
-        for name in pairs.names(sys.modules[__name__])
-        if name not in ("walk", "choosing", "stand_ins", "fitted_weights", "fused")
-    ]
+    return [name for name in pairs.names(sys.modules[__name__]) if name not in _NO_STEPS]
 
 
 def get(name: str) -> types.ModuleType:

@@ -172,6 +172,11 @@ def defaults() -> ConfigDict:
     # "chosen" chooses the steps by the data, without labels (docs/choosing_steps.md); as published for eProduct:
     # (("whitening", {}), ("reranking", {})).
     config.search.steps = (("chosen", {}),)
+    # With the index "attribute": listings of the categories that a photo probably shows come first, the fewest that
+    # together have the probability `mass` (such as 0.95; 0 for off). Embed then also embeds val and at most so many
+    # train `listings`, the `k` nearest of which vote for their category, by the vectors of `vote`, one of embed.models
+    # (docs/clicked_search.md).
+    config.search.categories = ConfigDict({"mass": 0.0, "k": 30, "listings": 50_000, "vote": "trained"})
     config.search.stages = ()  # stages to search and save, such as ("ensemble", "reranking"); () for all
     config.search.members = ()  # of an ensemble: configs, "name" or "name:arg"
     # Models of this run that the step "ensemble" joins, such as ("trained", "colour_and_edges"); with members, those of

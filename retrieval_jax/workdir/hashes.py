@@ -43,6 +43,7 @@ BEFORE = {
     "embed.appearance": {"stage": 2, "bands": [4, 3]},
     "embed.regions": {"run": "", "splits": ["query", "gallery"], "margin": 0.1, "guided": False},
     "search.lexical": {"query": "query", "columns": ["title"], "k1": 1.5, "b": 0.75, "typos": True},
+    "search.categories": {"mass": 0.0, "k": 30, "listings": 50_000, "vote": "trained"},
     "evaluate.metrics": [],
     "evaluate.gain": "exponential",
     "evaluate.unrated": "zero",
@@ -86,6 +87,9 @@ def blocks(config, verb: str) -> dict:
         }
     if "embed" in found and sides.wants_evidence(config):
         found["embed"] = {**found["embed"], "evidence": True}
+    if "embed" in found and sides.wants_categories(config):
+        wanted = {name: config["search"]["categories"][name] for name in ("listings", "vote")}
+        found["embed"] = {**found["embed"], "categories": wanted}
     return found
 
 

@@ -112,6 +112,11 @@ def wants_evidence(config) -> bool:
     )
 
 
+def wants_categories(config) -> bool:
+    """Returns whether the search predicts categories, by embeddings of train and val that embed then makes."""
+    return bool(((config.get("search") or {}).get("categories") or {}).get("mass", 0))
+
+
 def other_runs(config) -> tuple[str, ...]:
     """Returns the names of the configs whose runs embeddings or regions are taken from, each once."""
     found = (*of(config).values(), regions(config))
