@@ -10,7 +10,6 @@ Source: coarse Hamming filter, then exact re-ranking, as in Zhang et al., "Visua
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -96,17 +95,15 @@ class Index:
         ids, vectors, k = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
         own = np.split(own[:, 1], np.searchsorted(own[:, 0], np.arange(1, len(vectors))))
+        by_id, count = self.exact.place.__getitem__, max(self.candidates, k)
         rows, scores = rerank.search(
             vectors,
             ids,
             k,
             coder=self.coder,
-            shards=self.shards,
-            count=self.candidates,
             probes=self.probes,
-            own=own,
-            by_id=self.exact.place.__getitem__,
+            find=lambda some, code, cells: codes.candidates(self.shards, code, cells, count, own[some], by_id),
+            by_id=by_id,
             fetch=self.exact.gallery.__getitem__,
-            lock=contextlib.nullcontext(),
         )
         return self.exact.ranking(ids, rows, scores, vectors)

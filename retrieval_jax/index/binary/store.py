@@ -26,7 +26,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import generations
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import layout, rerank, shard
-from retrieval_jax.index.binary.codes import Coder, fit, probed
+from retrieval_jax.index.binary.codes import Coder, candidates, fit, probed
 from retrieval_jax.scoring.ranking import Ranking
 
 
@@ -383,18 +383,13 @@ class Store:
                 out[here] = part.fetch(rows[here] // len(parts))
             return out
 
+        def find(some: slice, codes: np.ndarray, cells: np.ndarray) -> list[np.ndarray]:
+            lists = [part.lists for part in parts]
+            with self._memory:
+                return candidates(lists, codes, cells, max(self.candidates, k), own[some], by_id)
+
         rows, scores = rerank.search(
-            vectors,
-            ids,
-            k,
-            coder=self.coder,
-            shards=[part.lists for part in parts],
-            count=self.candidates,
-            probes=self.probes,
-            own=own,
-            by_id=by_id,
-            fetch=fetch,
-            lock=self._memory,
+            vectors, ids, k, coder=self.coder, probes=self.probes, find=find, by_id=by_id, fetch=fetch
         )
         exact.warn_zero(exact.zero_rows(vectors, scores), len(vectors), "query", ids)
         return Ranking(ids if ids is not None else Ids.of(map(str, range(len(vectors)))), rows, scores)
