@@ -38,6 +38,7 @@ class Index:
       cells: see `codes.fit`.
       probes: cells to search per query; by default the larger of 16 and 1/16 of them.
       shards: number of shards that hold the codes; does not change the result.
+      method: see `codes.fit`.
       rounds: see `codes.fit`.
       seed: see `codes.fit`.
 
@@ -58,6 +59,7 @@ class Index:
         cells: int | None = None,
         probes: int | None = None,
         shards: int = 1,
+        method: str = "itq",
         rounds: int = 10,
         seed: int = 0,
     ):
@@ -65,7 +67,7 @@ class Index:
         shards = arguments.integer(shards, "shards", "index binary", high=1000)
         self.exact = exact.Index(gallery, ids)  # only for its ids, places, lengths and own_rows
         gallery = self.exact.gallery
-        self.coder = codes.fit(gallery, bits=bits, cells=cells, rounds=rounds, seed=seed)
+        self.coder = codes.fit(gallery, bits=bits, cells=cells, method=method, rounds=rounds, seed=seed)
         self.probes = codes.probed(self.coder.cells, probes)
         self.shards = [codes.Lists(self.coder.bits, self.coder.cells) for _ in range(shards)]
         starts = range(0, len(gallery), GALLERY_BLOCK)

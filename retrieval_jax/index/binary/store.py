@@ -38,6 +38,7 @@ def create(
     dtype: str = "float32",
     bits: int | None = None,
     cells: int | None = None,
+    method: str = "itq",
     rounds: int = 10,
     seed: int = 0,
     candidates: int = 200,
@@ -52,6 +53,7 @@ def create(
       dtype: dtype of the vectors on disk, "float32" or "float16".
       bits: see `codes.fit`.
       cells: see `codes.fit`; the default depends on the number of training vectors, so set it if many more will come.
+      method: see `codes.fit`.
       rounds: see `codes.fit`.
       seed: see `codes.fit`.
       candidates: see `open`.
@@ -69,7 +71,7 @@ def create(
     shards = arguments.integer(shards, "shards", "binary.create", high=layout.MOST_SHARDS)
     arguments.choice(dtype, "dtype", "binary.create", ("float32", "float16"))
     candidates = arguments.integer(candidates, "candidates", "binary.create")
-    coder = fit(training, bits=bits, cells=cells, rounds=rounds, seed=seed)
+    coder = fit(training, bits=bits, cells=cells, method=method, rounds=rounds, seed=seed)
 
     layout.write(folder, coder, shards, dtype)
     return open(folder, write=True, candidates=candidates, probes=probes)
