@@ -4,6 +4,7 @@ milvus-lite 3 has no binary vectors, so its codes are floats. Set RETRIEVAL_JAX_
 (http://127.0.0.1:19530, or unix:<socket> of a milvus-lite 2.5, which has them) to test the binary field too.
 """
 
+import functools
 import os
 
 import numpy as np
@@ -50,7 +51,9 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("kind", ["plain", "duplicates", "integers"])
-@pytest.mark.parametrize("settings", [{"bits": 16, "candidates": 40}, {"bits": 64, "candidates": 15}, {"candidates": 1}])
+@pytest.mark.parametrize(
+    "settings", [{"bits": 16, "candidates": 40}, {"bits": 64, "candidates": 15}, {"candidates": 1}]
+)
 def test_equals_the_binary_index(uri, kind, settings):
     gallery, queries = sides(kind=kind)
     ours = binary.Index(gallery, **settings, shards=3)
@@ -96,7 +99,7 @@ def test_filters_come_before_the_codes(uri):
 
     def check(filter, keep):
         found = made.search(queries, 9, filter=filter).item_rows.tolist()
-        assert found == [naive(query, lambda row: keep(query, row)) for query in range(len(queries))]
+        assert found == [naive(query, functools.partial(keep, query)) for query in range(len(queries))]
 
     check(None, lambda query, row: category[row] < 3)
     check('array_contains(words, "linen")', lambda query, row: row % 4 == 0)

@@ -295,9 +295,7 @@ class Index:
                 params = self.client.prepare_index_params()
                 # As one value named params: milvus-lite ignores parameters given one by one, as pymilvus 3 would send
                 # them; a cluster reads both.
-                params.add_index(
-                    field, index_type=kind["type"], metric_type=metric, params={"params": kind["params"]}
-                )
+                params.add_index(field, index_type=kind["type"], metric_type=metric, params={"params": kind["params"]})
                 self.client.create_index(self.collection, params, sync=False)
 
     def _create(self, stamp: dict, columns: dict[str, Column]) -> None:
@@ -368,7 +366,9 @@ class Index:
                     self.collection,
                     [
                         {"row": row, "id": item, "vector": vector, **dict(zip(more, values, strict=True))}
-                        for row, item, vector, *values in zip(range(start, stop), ids, unit, *more.values(), strict=True)
+                        for row, item, vector, *values in zip(
+                            range(start, stop), ids, unit, *more.values(), strict=True
+                        )
                     ],
                 )
                 bar.update(stop - start)
