@@ -243,8 +243,8 @@ def main() -> None:
         f"\na listing: {unit['memory_bytes']:.0f} bytes of memory, {unit['disk_bytes']:.0f} of disk; a code scanned: "
         f"{unit['code_ns']:.2f} ns; a cell compared: {unit['cell_us']:.3f} us; the rest of a query: "
         f"{unit['rest_ms']:.2f} ms\n\n{args.qps:g} queries a second, machines of {args.cores} cores, "
-        f"{args.memory:g} GB, {args.disk:g} GB of disk; assumed: {args.core_hour:g} a core-hour, {args.memory_month:g} a GB of memory and "
-        f"{args.disk_month:g} a GB of disk a month\n"
+        f"{args.memory:g} GB, {args.disk:g} GB of disk; assumed: {args.core_hour:g} a core-hour, "
+        f"{args.memory_month:g} a GB of memory and {args.disk_month:g} a GB of disk a month\n"
     )
     print(
         "| listings | codes, GB | vectors on disk, GB | ms in a shard | core-ms | shards x replicas | a month | limit |"

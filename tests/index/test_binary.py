@@ -184,6 +184,16 @@ def test_learned_codes_are_the_same_every_time_and_harmless_on_odd_vectors(monke
         assert np.isfinite(codes.fit(odd, bits=16, method="learned").rotation).all()
 
 
+def test_signs_of_vectors_are_codes_as_they_are():
+    gallery = vectors(100)
+    coder = codes.fit(gallery, method="signs", cells=3)
+    np.testing.assert_array_equal(coder.encode(gallery)[0], np.packbits(codes.units(gallery) > codes.ZERO, axis=1))
+    with pytest.raises(InputError, match="own signs are 24 bits: leave bits out"):
+        codes.fit(gallery, method="signs", bits=16)
+    with pytest.raises(InputError, match="bits=20, expected a multiple of 8"):
+        codes.fit(gallery[:, :20], method="signs")
+
+
 def test_a_direction_without_variance_is_harmless():
     gallery = vectors(200)
     gallery[:, 5] = 0

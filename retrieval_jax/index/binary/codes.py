@@ -20,7 +20,7 @@ TRAINING_ROWS = 8192  # rows to fit the rotation on
 ROWS_PER_CELL = 64  # most rows per cell to fit the cells on
 FEW_ROWS = 50_000  # up to this many rows there is one cell, and all codes are scanned
 MOST_BITS = 1 << 14  # the rotation is [bits, bits] while it is fitted
-METHODS = ("itq", "learned")
+METHODS = ("itq", "learned", "signs")
 SLACK = 32  # rows requested beyond the wanted count, to resolve ties at the end
 # A bit is set if a float64 product exceeds this. Products computed with other block sizes or thread counts differ by
 # about 1e-15; with this threshold, products that are truly zero (common in sparse or constant data) keep the same bit.
@@ -166,7 +166,8 @@ def fit(
       bits: bits per code, a multiple of 8; two per dimension by default, 1/16 of float32.
       cells: only codes in the cells nearest to the query are searched; with 1 all are. By default 1 for up to 50,000
         vectors, otherwise sqrt(n).
-      method: "itq", iterative quantisation, or "learned", which goes on from there to keep the neighbours (learned.py).
+      method: "itq", iterative quantisation; "learned", which goes on from there to keep the neighbours (learned.py); or
+        "signs", the vectors' own signs, for networks that learned them (`code_weight` of the task image_title).
       rounds: rounds of iterative quantisation.
       seed: seed of the sample and the initial rotation.
 
@@ -177,11 +178,13 @@ def fit(
     if not len(rows):
         raise InputError(f"binary codes need vectors [n, D] to fit on, got shape {tuple(rows.shape)}")
     count, width = rows.shape
-    usual = max(8, 2 * width // 8 * 8)
+    arguments.choice(method, "method", "binary codes", METHODS)
+    usual = width if method == "signs" else max(8, 2 * width // 8 * 8)
     bits = usual if bits is None else arguments.integer(bits, "bits", "binary codes", high=max(MOST_BITS, usual))
     if bits % 8:
         raise InputError(f"binary codes: bits={bits}, expected a multiple of 8, such as {usual}")
-    arguments.choice(method, "method", "binary codes", METHODS)
+    if method == "signs" and bits != width:
+        raise InputError(f"binary codes: bits={bits}, but the vectors' own signs are {width} bits: leave bits out")
     rounds = arguments.integer(rounds, "rounds", "binary codes", low=0, high=1000)
     seed = arguments.integer(seed, "seed", "binary codes", low=0, high=2**31 - 2)  # faiss takes 31 bits
     if cells is None:
@@ -199,7 +202,10 @@ def fit(
 
     unit = some(max(TRAINING_ROWS, 4 * width))
     mean = unit.mean(0)
-    rotation = fit_rotation(unit - mean, bits, rounds, seed)
+    if method == "signs":
+        mean, rotation = np.zeros(width), np.eye(width)
+    else:
+        rotation = fit_rotation(unit - mean, bits, rounds, seed)
     if method == "learned":
         rotation = learned.fit_projection(unit, mean, rotation, seed)
     centroids = mean[None]
