@@ -123,7 +123,7 @@ def equal(first, second) -> float:
 def equalities(base: pathlib.Path, args) -> dict:
     """Returns the shares of equal results: shards against none, Milvus-lite's coarse look against this index."""
     vectors = np.load(base / "vectors.npy", mmap_mode="r")
-    queries = np.asarray(vectors[:200], np.float32) + np.float32(0.01)
+    queries = np.asarray(vectors[:100], np.float32) + np.float32(0.01)
     settings = {"bits": args.bits, "candidates": args.candidates}
     whole = binary.Index(vectors, **settings).search(queries, 10)
     shards = (2, 3, 7)
@@ -197,12 +197,12 @@ def plan(rows: int, unit: dict, args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="100000,300000,1000000", help="sizes to measure, ascending")
+    parser.add_argument("--rows", default="100000,400000", help="sizes to measure, ascending")
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--bits", type=int, default=256)
     parser.add_argument("--candidates", type=int, default=200)
-    parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--milvus-rows", type=int, default=5000, help="0 leaves Milvus out")
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--milvus-rows", type=int, default=2000, help="0 leaves Milvus out")
     parser.add_argument("--folder", help="for the files, about 4 x rows x dim bytes; temporary by default")
     parser.add_argument("--from", dest="before", help="JSON of an earlier run: only the arithmetic")
     parser.add_argument("--qps", type=float, default=100, help="queries per second")
