@@ -290,7 +290,7 @@ ONE_FILE = {
     "apache_beam": "retrieval_jax/attributes/beam.py",
     "mlflow": "retrieval_jax/training/trackers.py",
     "orbax": "retrieval_jax/training/checkpoints.py",
-    "pymilvus": "retrieval_jax/index/milvus/__init__.py",
+    "pymilvus": "retrieval_jax/index/milvus/*.py",
     "sklearn": "retrieval_jax/attributes/clusters.py",
     "tensorboardX": "retrieval_jax/training/metric_writer.py",
     "tokenizers": "retrieval_jax/data/text.py",

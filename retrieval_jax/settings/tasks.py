@@ -32,6 +32,7 @@ def image_title() -> ConfigDict:
             "contrastive_loss": "softmax",  # softmax (CLIP) or sigmoid (SigLIP)
             "contrastive_weight": 1.0,  # relative to title_weight and category_weight
             "hidden_dims": 512,  # width of the title tower
+            "code_weight": 0.0,  # of the same contrast for the signs of the embedding: a binary code; 0 leaves it out
         },
     )
 

@@ -3,19 +3,32 @@
 The title tower reads the mined labels of a title: the mean of learned vectors, then an MLP into the space of the
 picture's embedding. The heads of titles and categories may learn beside it (`title_weight`, `category_weight`, 0 leaves
 them out), so that the contrast is an addition to the multi-label loss.
+
+With `code_weight`, the signs of a picture's embedding learn the same contrast (straight-through) with a quantisation
+loss: they become a binary code of as many bits as the embedding has dimensions (`model.projection`), for the index
+"binary" with method="signs".
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.losses import contrastive
+from retrieval_jax.losses import contrastive, signs
 from retrieval_jax.models import heads
 from retrieval_jax.tasks import Predict, Task, multilabel, parts
 
-OPTIONS = {**multilabel.OPTIONS, "contrastive_loss": "softmax", "contrastive_weight": 1.0, "hidden_dims": 512}
+OPTIONS = {
+    **multilabel.OPTIONS,
+    "contrastive_loss": "softmax",
+    "contrastive_weight": 1.0,
+    "hidden_dims": 512,
+    "code_weight": 0.0,
+}
 examples = parts.listings
 
+_QUANTISATION = 0.1  # weight of the quantisation loss beside the contrast of the codes
 _FIRST_BIAS = -10.0  # of the sigmoid: SigLIP, arXiv 2303.15343, section 3.2
 
 
@@ -24,8 +37,8 @@ def make(config, info) -> Task:
 
     Args:
       config: the train block; of `task_kwargs`, contrastive_loss ("softmax" or "sigmoid"), contrastive_weight,
-        temperature (its first value) and hidden_dims are this task's own. Embeddings are as wide as the backbone, or as
-        `model.projection`.
+        temperature (its first value), hidden_dims and code_weight are this task's own. Embeddings are as wide as the
+        backbone, or as `model.projection`.
       info: `data.info.DataInfo`.
 
     Returns:
@@ -75,9 +88,9 @@ def make(config, info) -> Task:
         if "bias" in params["head_contrast"]:
             numbers["bias"] = params["head_contrast"]["bias"]
 
-        def of_titles(label_ids, label_mask):
+        def of_titles(label_ids, label_mask, vectors=out["embedding"]):
             return loss(
-                out["embedding"],
+                vectors,
                 titles(params, label_ids, label_mask),
                 **numbers,
                 groups=contrastive.title_groups(label_ids, label_mask),
@@ -88,7 +101,16 @@ def make(config, info) -> Task:
         has_title = (batch["_mask"] & batch["label_ids_mask"].any(axis=-1)).sum()
         values["contrastive_loss"] = per_pair.sum() / jnp.maximum(has_title, 1)
         values["contrastive_scale"] = numbers["scale"]
-        return total + options["contrastive_weight"] * values["contrastive_loss"], values
+        total += options["contrastive_weight"] * values["contrastive_loss"]
+        if options["code_weight"]:
+            inputs = signs.spread(out["embedding"])
+            of_codes = functools.partial(of_titles, vectors=signs.through(inputs))
+            values["code_loss"] = parts.mixed(of_codes, batch, "label_ids", "label_ids_mask").sum()
+            values["code_loss"] /= jnp.maximum(has_title, 1)
+            values["quantisation"] = signs.quantisation(inputs, batch["_mask"]).sum()
+            values["quantisation"] /= jnp.maximum(batch["_mask"].sum(), 1)
+            total += options["code_weight"] * (values["code_loss"] + _QUANTISATION * values["quantisation"])
+        return total, values
 
     def embed_title(params, batch):
         return {"embedding": titles(params, batch["label_ids"], batch["label_ids_mask"])}

@@ -186,6 +186,7 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.unlabelled_weight": ZERO_OR_MORE,
     "train.task_kwargs.contrastive_loss": NAME,
     "train.task_kwargs.contrastive_weight": ZERO_OR_MORE,
+    "train.task_kwargs.code_weight": ZERO_OR_MORE,
     "train.task_kwargs.hidden_dims": whole(1, 2**16),
     "train.task_kwargs.fields": NAMES,
     "train.task_kwargs.optional_fields": NAMES,

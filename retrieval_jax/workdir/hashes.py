@@ -40,6 +40,7 @@ FREE = {
 # What settings were before they could be set: directories that were made then do not hold them.
 BEFORE = {
     "mine.rule": 1,
+    "train.task_kwargs.code_weight": 0.0,
     "embed.appearance": {"stage": 2, "bands": [4, 3]},
     "embed.regions": {"run": "", "splits": ["query", "gallery"], "margin": 0.1, "guided": False},
     "search.lexical": {"query": "query", "columns": ["title"], "k1": 1.5, "b": 0.75, "typos": True},

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
 import attribute_catalogues as catalogues
 from retrieval_jax.data import fields as field_lib
@@ -100,7 +101,8 @@ def test_approximate_indexes_inside_find_only_matches_and_never_too_few(found, c
             assert known[ids[row]] == (score, relaxed)
 
 
-def test_milvus_inside_equals_brute_force(tmp_path):
+@pytest.mark.parametrize("coarse", [None, ConfigDict({"bits": 8, "candidates": 60})])
+def test_milvus_inside_equals_brute_force(tmp_path, coarse):
     pytest.importorskip("pymilvus")
     rng = np.random.default_rng(0)
     found = [
@@ -113,7 +115,7 @@ def test_milvus_inside_equals_brute_force(tmp_path):
         for _ in range(60)
     ]
     with small(0):
-        index, ids, by_id = built(found, inner="milvus", inner_kwargs={"uri": str(tmp_path / "m.db")})
+        index, ids, by_id = built(found, inner="milvus", inner_kwargs={"uri": str(tmp_path / "m.db"), "coarse": coarse})
         for conditions in (
             Conditions(required=(Clause("colour", ("warm",)),)),
             Conditions((Clause("brand", ("Acme", "Bolt"), unknown=True),), (), (Clause("price", (), 2, 3),)),

@@ -7,7 +7,7 @@ from retrieval_jax import index
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import binary
-from retrieval_jax.index.binary import codes
+from retrieval_jax.index.binary import codes, learned
 
 
 def vectors(count, dim=24, seed=0):
@@ -85,7 +85,7 @@ def test_results_do_not_depend_on_the_number_of_shards(kind):
     ids, queries = names(2000), vectors(40, seed=9)
     results = [
         binary.Index(gallery, ids, candidates=60, bits=32, cells=9, probes=4, shards=shards).search(queries, 10)
-        for shards in (1, 2, 7)
+        for shards in (1, 2, 3, 7)
     ]
     for other in results[1:]:
         np.testing.assert_array_equal(other.item_rows, results[0].item_rows)
@@ -133,6 +133,65 @@ def test_the_learned_rotation_is_orthogonal_and_beats_a_random_one():
     low = codes.fit_rotation(unit, 8, 5, 0)
     np.testing.assert_allclose(low.T @ low, np.eye(8), atol=1e-4)
     assert np.square(unit @ low).sum() > 0.98 * np.square(unit @ np.linalg.eigh(unit.T @ unit)[1][:, -8:]).sum()
+
+
+def test_learned_codes_keep_more_neighbours_than_rotations(monkeypatch):
+    """Neighbours are decided by few directions, which rotations give no more bits than the others."""
+    monkeypatch.setattr(learned, "STEPS", 150)
+    rng = np.random.default_rng(0)
+    gallery, queries = (rng.normal(size=(count, 32)) / np.arange(1, 33) for count in (800, 100))
+    best = np.argsort(-codes.units(queries) @ codes.units(gallery).T, 1)[:, :10]
+
+    def recall(**settings):
+        rows = binary.Index(gallery, bits=24, candidates=10, **settings).search(queries, 10).item_rows
+        return np.mean([np.isin(want, have).mean() for want, have in zip(best, rows, strict=True)])
+
+    ours, itq, random = recall(method="learned"), recall(), recall(rounds=0)
+    assert ours > 1.1 * max(itq, random), (ours, itq, random)
+
+
+def test_the_gradient_of_learned_codes_is_that_of_plain_loops():
+    """One step against the loss written out: softmax over the company, a sign that passes gradients on where small."""
+    rng = np.random.default_rng(0)
+    value, cosine = rng.normal(size=(9, 8)), rng.normal(size=(4, 9))  # 9 rows of 8 bits, the first 4 are anchors
+
+    def loss(sign, inputs):
+        total = 0.0
+        for anchor in range(4):
+            others = [row for row in range(9) if row != anchor]
+            wanted = np.exp([cosine[anchor, row] / learned.COSINES for row in others])
+            have = np.array([learned.CODES * sign[anchor] @ sign[row] / 8 for row in others])
+            have -= np.log(np.exp(have).sum())
+            total -= (wanted / wanted.sum()) @ have / 4
+        return total + learned.QUANTISATION * np.mean((inputs - np.where(value > 0, 1.0, -1.0)) ** 2)
+
+    sign, want = np.where(value > 0, 1.0, -1.0), np.zeros_like(value)
+    for row, bit in np.ndindex(*value.shape):
+        step = np.zeros_like(value)
+        step[row, bit] = 1e-5
+        through = step * (abs(value[row, bit]) <= learned.PASSES)
+        want[row, bit] = (loss(sign + through, value + step) - loss(sign - through, value - step)) / 2e-5
+    have = learned.slope(value.astype(np.float32), (cosine / learned.COSINES).astype(np.float32))
+    np.testing.assert_allclose(have, want, atol=2e-5)
+
+
+def test_learned_codes_are_the_same_every_time_and_harmless_on_odd_vectors(monkeypatch):
+    monkeypatch.setattr(learned, "STEPS", 20)
+    gallery = vectors(200)
+    first, second = (codes.fit(gallery, bits=16, method="learned").rotation for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    for odd in (np.ones((50, 8)), np.zeros((50, 8)), np.ones((1, 8)), np.eye(2, 8)):
+        assert np.isfinite(codes.fit(odd, bits=16, method="learned").rotation).all()
+
+
+def test_signs_of_vectors_are_codes_as_they_are():
+    gallery = vectors(100)
+    coder = codes.fit(gallery, method="signs", cells=3)
+    np.testing.assert_array_equal(coder.encode(gallery)[0], np.packbits(codes.units(gallery) > codes.ZERO, axis=1))
+    with pytest.raises(InputError, match="own signs are 24 bits: leave bits out"):
+        codes.fit(gallery, method="signs", bits=16)
+    with pytest.raises(InputError, match="bits=20, expected a multiple of 8"):
+        codes.fit(gallery[:, :20], method="signs")
 
 
 def test_a_direction_without_variance_is_harmless():

@@ -52,14 +52,15 @@ def test_heads_and_contrast_learn_side_by_side():
     assert jax.eval_shape(task.predict_fns["attributes"], params, batch)["probabilities"].shape == (8, 5)
 
 
-def test_eight_pairs_are_learnt_by_heart():
+@pytest.mark.parametrize("code_weight", [0.0, 1.0])
+def test_eight_pairs_are_learnt_by_heart(code_weight):
     batch = {
         **tiny_batch(),
         "_mask": np.ones(8, bool),
         "label_ids": np.array([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3], [4, 0], [4, 1]], np.int32),
         "label_ids_mask": np.ones((8, 2), bool),
     }
-    task, optimizer = make(title_weight=0.0), optax.adam(0.01)
+    task, optimizer = make(title_weight=0.0, code_weight=code_weight), optax.adam(0.01)
     assert task.predict_fns.keys() == {"embed_image", "embed_title"}
 
     @jax.jit
@@ -77,6 +78,11 @@ def test_eight_pairs_are_learnt_by_heart():
     images, titles = embed(task, params, batch)
     titles = titles / np.linalg.norm(titles, axis=1, keepdims=True)
     assert ((images @ titles.T).argmax(1) == np.arange(8)).all()
+    if code_weight:  # so do the signs of pictures
+        assert ((np.where(images > 0, 1, -1) @ titles.T).argmax(1) == np.arange(8)).all()
+        assert values["code_loss"][-1] < 0.5 * values["code_loss"][0]
+    else:
+        assert "code_loss" not in values
 
 
 def test_titles_without_labels_are_refused():

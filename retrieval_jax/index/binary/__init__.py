@@ -10,7 +10,6 @@ Source: coarse Hamming filter, then exact re-ranking, as in Zhang et al., "Visua
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,6 +38,7 @@ class Index:
       cells: see `codes.fit`.
       probes: cells to search per query; by default the larger of 16 and 1/16 of them.
       shards: number of shards that hold the codes; does not change the result.
+      method: see `codes.fit`.
       rounds: see `codes.fit`.
       seed: see `codes.fit`.
 
@@ -59,6 +59,7 @@ class Index:
         cells: int | None = None,
         probes: int | None = None,
         shards: int = 1,
+        method: str = "itq",
         rounds: int = 10,
         seed: int = 0,
     ):
@@ -66,7 +67,7 @@ class Index:
         shards = arguments.integer(shards, "shards", "index binary", high=1000)
         self.exact = exact.Index(gallery, ids)  # only for its ids, places, lengths and own_rows
         gallery = self.exact.gallery
-        self.coder = codes.fit(gallery, bits=bits, cells=cells, rounds=rounds, seed=seed)
+        self.coder = codes.fit(gallery, bits=bits, cells=cells, method=method, rounds=rounds, seed=seed)
         self.probes = codes.probed(self.coder.cells, probes)
         self.shards = [codes.Lists(self.coder.bits, self.coder.cells) for _ in range(shards)]
         starts = range(0, len(gallery), GALLERY_BLOCK)
@@ -96,17 +97,15 @@ class Index:
         ids, vectors, k = self.exact.check(queries, k)
         own = self.exact.own_rows(ids)
         own = np.split(own[:, 1], np.searchsorted(own[:, 0], np.arange(1, len(vectors))))
+        by_id, count = self.exact.place.__getitem__, max(self.candidates, k)
         rows, scores = rerank.search(
             vectors,
             ids,
             k,
             coder=self.coder,
-            shards=self.shards,
-            count=self.candidates,
             probes=self.probes,
-            own=own,
-            by_id=self.exact.place.__getitem__,
+            find=lambda some, code, cells: codes.candidates(self.shards, code, cells, count, own[some], by_id),
+            by_id=by_id,
             fetch=self.exact.gallery.__getitem__,
-            lock=contextlib.nullcontext(),
         )
         return self.exact.ranking(ids, rows, scores, vectors)

@@ -1,4 +1,4 @@
-"""Sign codes after a learned rotation, and Hamming search over them in the cells nearest to a query."""
+"""Sign codes after a fitted rotation or projection, and Hamming search over them in the cells nearest to a query."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic
 from retrieval_jax.files.arrays import load_npz
+from retrieval_jax.index.binary import learned
 
 TRAINING_ROWS = 8192  # rows to fit the rotation on
 ROWS_PER_CELL = 64  # most rows per cell to fit the cells on
 FEW_ROWS = 50_000  # up to this many rows there is one cell, and all codes are scanned
 MOST_BITS = 1 << 14  # the rotation is [bits, bits] while it is fitted
+METHODS = ("itq", "learned", "signs")
 SLACK = 32  # rows requested beyond the wanted count, to resolve ties at the end
 # A bit is set if a float64 product exceeds this. Products computed with other block sizes or thread counts differ by
 # about 1e-15; with this threshold, products that are truly zero (common in sparse or constant data) keep the same bit.
@@ -38,7 +40,7 @@ class Coder:
 
     Attributes:
       mean: [D] float64, mean of the unit vectors it was fitted on.
-      rotation: [D, bits] float64; bits is a multiple of 8.
+      rotation: [D, bits] float64, a rotation or a learned projection; bits is a multiple of 8.
       centroids: [cells, D] float64, of length 1.
 
     Raises:
@@ -153,6 +155,7 @@ def fit(
     *,
     bits: int | None = None,
     cells: int | None = None,
+    method: str = "itq",
     rounds: int = 10,
     seed: int = 0,
 ) -> Coder:
@@ -163,6 +166,8 @@ def fit(
       bits: bits per code, a multiple of 8; two per dimension by default, 1/16 of float32.
       cells: only codes in the cells nearest to the query are searched; with 1 all are. By default 1 for up to 50,000
         vectors, otherwise sqrt(n).
+      method: "itq", iterative quantisation; "learned", which goes on from there to keep the neighbours (learned.py); or
+        "signs", the vectors' own signs, for networks that learned them (`code_weight` of the task image_title).
       rounds: rounds of iterative quantisation.
       seed: seed of the sample and the initial rotation.
 
@@ -173,10 +178,13 @@ def fit(
     if not len(rows):
         raise InputError(f"binary codes need vectors [n, D] to fit on, got shape {tuple(rows.shape)}")
     count, width = rows.shape
-    usual = max(8, 2 * width // 8 * 8)
+    arguments.choice(method, "method", "binary codes", METHODS)
+    usual = width if method == "signs" else max(8, 2 * width // 8 * 8)
     bits = usual if bits is None else arguments.integer(bits, "bits", "binary codes", high=max(MOST_BITS, usual))
     if bits % 8:
         raise InputError(f"binary codes: bits={bits}, expected a multiple of 8, such as {usual}")
+    if method == "signs" and bits != width:
+        raise InputError(f"binary codes: bits={bits}, but the vectors' own signs are {width} bits: leave bits out")
     rounds = arguments.integer(rounds, "rounds", "binary codes", low=0, high=1000)
     seed = arguments.integer(seed, "seed", "binary codes", low=0, high=2**31 - 2)  # faiss takes 31 bits
     if cells is None:
@@ -194,7 +202,12 @@ def fit(
 
     unit = some(max(TRAINING_ROWS, 4 * width))
     mean = unit.mean(0)
-    rotation = fit_rotation(unit - mean, bits, rounds, seed)
+    if method == "signs":
+        mean, rotation = np.zeros(width), np.eye(width)
+    else:
+        rotation = fit_rotation(unit - mean, bits, rounds, seed)
+    if method == "learned":
+        rotation = learned.fit_projection(unit, mean, rotation, seed)
     centroids = mean[None]
     if cells > 1:
         kmeans = faiss.Kmeans(
@@ -316,8 +329,23 @@ def candidates(
             distance, row = (np.concatenate(part) for part in zip(*parts, strict=True))
             keep = ~np.isin(row, own[query])
             distance, row = distance[keep], row[keep]
-        inside, ties = row[distance < limit], row[distance == limit]
-        if len(inside) + len(ties) > count:
-            ties = ties[np.argsort(by_id(ties), kind="stable")[: count - len(inside)]]
-        chosen.append(np.concatenate([inside, ties]))
+        chosen.append(smallest(distance, row, count, by_id))
     return chosen
+
+
+def smallest(
+    distance: np.ndarray, row: np.ndarray, count: int, by_id: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Returns the rows of the `count` smallest (distance, id), unordered.
+
+    Args:
+      distance: [n] integers.
+      row: [n] rows at these distances.
+      count: rows to return, at most n.
+      by_id: see `candidates`.
+    """
+    limit = np.partition(distance, count - 1)[count - 1]
+    inside, ties = row[distance < limit], row[distance == limit]
+    if len(inside) + len(ties) > count:
+        ties = ties[np.argsort(by_id(ties), kind="stable")[: count - len(inside)]]
+    return np.concatenate([inside, ties])

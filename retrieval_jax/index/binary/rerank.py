@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 
 import numpy as np
 import tqdm
 
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.index import exact
-from retrieval_jax.index.binary.codes import Coder, Lists, candidates
+from retrieval_jax.index.binary.codes import Coder
 
 QUERY_BLOCK = 256  # queries whose candidates are fetched together
 
@@ -38,13 +37,10 @@ def search(
     k: int,
     *,
     coder: Coder,
-    shards: list[Lists],
-    count: int,
     probes: int,
-    own: list[np.ndarray],
+    find: Callable[[slice, np.ndarray, np.ndarray], list[np.ndarray]],
     by_id: Callable[[np.ndarray], np.ndarray],
     fetch: Callable[[np.ndarray], np.ndarray],
-    lock: AbstractContextManager,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds candidates for every query and re-ranks them by exact cosine.
 
@@ -53,13 +49,11 @@ def search(
       ids: the queries' ids, for messages.
       k: results per query.
       coder: the coder that made the codes.
-      shards: the codes.
-      count: candidates to re-rank per query, at least k.
       probes: cells to search per query.
-      own: per query, rows to leave out.
-      by_id: see `candidates`.
+      find: maps a slice of the queries, their codes [n, bits / 8] and cells [n, probes] to n arrays of candidate rows,
+        such as those of `codes.candidates`.
+      by_id: see `codes.candidates`.
       fetch: maps ascending rows [m] to their vectors [m, D].
-      lock: held while the codes are searched.
 
     Returns:
       Rows [Q, k] and cosines [Q, k], best first, ties by id; padded with -1 and -inf.
@@ -87,8 +81,7 @@ def search(
             block = np.asarray(vectors[start : start + QUERY_BLOCK], np.float32)
             lengths = exact.lengths_of(block, ids, "query", start)
             codes, cells = coder.encode(block, probes)
-            with lock:
-                found = candidates(shards, codes, cells, max(count, k), own[start : start + QUERY_BLOCK], by_id)
+            found = find(slice(start, start + len(block)), codes, cells)
             numbers = range(start, start + len(block))
             if len(block) == 1:
                 rank(start, block[0], lengths[0], found[0])

@@ -26,7 +26,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.files import generations
 from retrieval_jax.index import exact
 from retrieval_jax.index.binary import layout, rerank, shard
-from retrieval_jax.index.binary.codes import Coder, fit, probed
+from retrieval_jax.index.binary.codes import Coder, candidates, fit, probed
 from retrieval_jax.scoring.ranking import Ranking
 
 
@@ -38,6 +38,7 @@ def create(
     dtype: str = "float32",
     bits: int | None = None,
     cells: int | None = None,
+    method: str = "itq",
     rounds: int = 10,
     seed: int = 0,
     candidates: int = 200,
@@ -52,6 +53,7 @@ def create(
       dtype: dtype of the vectors on disk, "float32" or "float16".
       bits: see `codes.fit`.
       cells: see `codes.fit`; the default depends on the number of training vectors, so set it if many more will come.
+      method: see `codes.fit`.
       rounds: see `codes.fit`.
       seed: see `codes.fit`.
       candidates: see `open`.
@@ -69,7 +71,7 @@ def create(
     shards = arguments.integer(shards, "shards", "binary.create", high=layout.MOST_SHARDS)
     arguments.choice(dtype, "dtype", "binary.create", ("float32", "float16"))
     candidates = arguments.integer(candidates, "candidates", "binary.create")
-    coder = fit(training, bits=bits, cells=cells, rounds=rounds, seed=seed)
+    coder = fit(training, bits=bits, cells=cells, method=method, rounds=rounds, seed=seed)
 
     layout.write(folder, coder, shards, dtype)
     return open(folder, write=True, candidates=candidates, probes=probes)
@@ -383,18 +385,13 @@ class Store:
                 out[here] = part.fetch(rows[here] // len(parts))
             return out
 
+        def find(some: slice, codes: np.ndarray, cells: np.ndarray) -> list[np.ndarray]:
+            lists = [part.lists for part in parts]
+            with self._memory:
+                return candidates(lists, codes, cells, max(self.candidates, k), own[some], by_id)
+
         rows, scores = rerank.search(
-            vectors,
-            ids,
-            k,
-            coder=self.coder,
-            shards=[part.lists for part in parts],
-            count=self.candidates,
-            probes=self.probes,
-            own=own,
-            by_id=by_id,
-            fetch=fetch,
-            lock=self._memory,
+            vectors, ids, k, coder=self.coder, probes=self.probes, find=find, by_id=by_id, fetch=fetch
         )
         exact.warn_zero(exact.zero_rows(vectors, scores), len(vectors), "query", ids)
         return Ranking(ids if ids is not None else Ids.of(map(str, range(len(vectors)))), rows, scores)

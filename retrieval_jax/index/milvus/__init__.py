@@ -7,7 +7,8 @@ duplicated. A collection with a different stamp is rejected.
 
 Milvus returns k + margin candidates. They are re-scored here from the gallery's own vectors in float64 and sorted by
 score, then id, as in exact search. With the index FLAT, a query whose margin was too narrow (a run of ties) is repeated
-with more candidates, so the ranking equals that of exact search.
+with more candidates, so the ranking equals that of exact search. With `coarse`, a collection also holds sign codes, by
+which the candidates are found (coarse.py).
 
 The address may come from the environment variable RETRIEVAL_JAX_MILVUS_URI (pymilvus has its own MILVUS_URI, which must
 not be a file); the secret comes from the environment only: MILVUS_TOKEN, or MILVUS_USER and MILVUS_PASSWORD.
@@ -15,32 +16,27 @@ not be a file); the secret comes from the environment only: MILVUS_TOKEN, or MIL
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import logging
 import os
-import pathlib
-import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tqdm
 
-from retrieval_jax import arguments, brief
+from retrieval_jax import arguments, brief, pairs
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import exact
+from retrieval_jax.index.binary import rerank
+from retrieval_jax.index.milvus.coarse import FIELD, Coarse, best
+from retrieval_jax.index.milvus.connection import HITS, MESSAGE_BYTES, MOST_HITS, QUERIES, asking, checked, connect
 from retrieval_jax.index.milvus.fields import Column, canonical, columns_sha256, typed
 from retrieval_jax.scoring.ranking import Ranking
 
 STAMP = "retrieval_jax"  # property of the collection; also stored as its description, for clusters
 LOCAL = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "AUTOINDEX")  # milvus-lite takes any name but builds these
 CONSISTENCY = ("Strong", "Bounded", "Session", "Eventually")
-MESSAGE_BYTES = 8 << 20  # per request; servers accept 64 MiB (clusters) or more
-QUERIES = 256  # per request: milvus-lite holds queries x segment rows (up to 100,000) floats
-HITS = 1 << 17  # per response, about a kilobyte each in Python
-MOST_HITS = 16384  # per query, Milvus's own limit
 BLOCK = 8192  # gallery rows read at once
 QUIET_ROWS = 20000  # a shorter load shows no progress bar
 
@@ -65,6 +61,10 @@ class Index:
       search_params: search parameters, such as {"ef": 128}.
       consistency: of searches: Strong, Bounded, Session or Eventually.
       margin: candidates requested beyond k, then re-scored.
+      coarse: {} or settings of `coarse.Coarse`: candidates are found by sign codes, then compared by the vectors, as
+        index.binary does it.
+      shards: shards of a new collection, which share the writes; milvus-lite has one.
+      replicas: copies of the loaded collection in memory, which share the searches; milvus-lite has one.
 
     Raises:
       InputError: pymilvus is missing, the URI does not respond or contains a secret, the collection holds something
@@ -88,6 +88,9 @@ class Index:
         search_params: Mapping | None = None,
         consistency: str = "Strong",
         margin: int = 8,
+        coarse: Mapping | None = None,
+        shards: int = 1,
+        replicas: int = 1,
     ):
         space = str(gallery.meta.get("space") or "") if isinstance(gallery, Embeddings) else ""
         self.exact = exact.Index(gallery, ids)  # only for its ids, places and re-scoring
@@ -95,6 +98,8 @@ class Index:
         rows, dim = self.gallery.shape
         where = "index milvus"
         margin = arguments.integer(margin, "margin", where, low=0)
+        self.shards = arguments.integer(shards, "shards", where)
+        self.replicas = arguments.integer(replicas, "replicas", where)
         for name, value in (("uri", uri), ("collection", collection), ("filter", filter), ("index_type", index_type)):
             arguments.text(value, name, where)
         arguments.choice(consistency, "consistency", where, CONSISTENCY)
@@ -104,14 +109,20 @@ class Index:
         self.filter, self.consistency, self.margin = filter, consistency, margin
         self.index = {"type": index_type.upper(), "params": index_params}
         self.search_params = {"metric_type": "COSINE", "params": search_params}
+        if coarse is not None:
+            coarse = arguments.mapping(coarse, "coarse", where)
+            pairs.check_arguments("coarse", coarse, pairs.arguments(Coarse, skip=2), where, "setting")
+            if FIELD in fields:
+                raise InputError(f"{where}: a field cannot be named {FIELD!r} with coarse: the codes are in it")
         columns = {name: typed(name, values, rows) for name, values in fields.items()}
-        self.uri = _checked(uri or os.environ.get("RETRIEVAL_JAX_MILVUS_URI") or "milvus.db")
+        self.uri = checked(uri or os.environ.get("RETRIEVAL_JAX_MILVUS_URI") or "milvus.db")
         self.local = self.uri.endswith(".db")
         if self.local and self.index["type"] not in LOCAL:
             raise InputError(
                 f"milvus-lite has no index {index_type!r} (available: {', '.join(LOCAL)}); a server has more"
             )
-        self.client = _connect(self.uri)  # before reading the gallery, so that a wrong address fails at once
+        self.client = connect(self.uri)  # before reading the gallery, so that a wrong address fails at once
+        self.coarse = None if coarse is None else Coarse(self.gallery, self.local, **coarse)
         stamp = {
             "format": 1,
             "rows": rows,
@@ -121,7 +132,7 @@ class Index:
             "vectors": self._read()[:32],
             "fields": columns_sha256(columns)[:32],
             "index": self.index,
-        }
+        } | ({"coarse": self.coarse.stamp} if self.coarse else {})
         self.collection = collection or f"gallery_{hashlib.sha256(canonical(stamp).encode()).hexdigest()[:16]}"
         if rows:
             self._load(stamp, columns)
@@ -156,6 +167,8 @@ class Index:
             texts = [arguments.text(one, "filter", "index milvus") for one in filters]
         if len(texts) != len(vectors):
             raise InputError(f"{len(texts)} filters for {len(vectors)} queries: give one filter, or one per query")
+        if self.coarse:
+            return self.exact.ranking(ids, *self._coarse_search(ids, vectors, lengths, own, texts, k), vectors)
         rows = np.full((len(vectors), k), -1, np.int64)
         scores = np.full((len(vectors), k), -np.inf, np.float32)
         for text in dict.fromkeys(texts) if most else ():
@@ -175,23 +188,9 @@ class Index:
 
     def _search(self, block, lengths, some, own, text, limit, k) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Searches queries that share a filter; returns rows and scores [n, k] and which may miss a row, [n]."""
-        with _asking(self.uri, f"search in {self.collection!r}{f' with the filter {text!r}' if text else ''}"):
-            found = self.client.search(
-                self.collection,
-                exact.unit(block, lengths),
-                anns_field="vector",
-                limit=limit,
-                filter=text,
-                search_params=self.search_params,
-                consistency_level=self.consistency,
-            )
+        found = self._ask(exact.unit(block, lengths), "vector", limit, text, self.search_params)
         query = np.repeat(np.arange(len(block)), [len(hits) for hits in found])
         row = np.array([row for hits in found for row in hits.ids], np.int64)
-        if len(row) and not 0 <= row.min() <= row.max() < len(self.gallery):
-            raise InputError(
-                f"collection {self.collection!r} of {self.uri} has rows that the gallery does not have: drop it and "
-                "load the gallery again"
-            )
         kept = ~np.isin(some[query] * len(self.gallery) + row, own[:, 0] * len(self.gallery) + own[:, 1])
         query, row = query[kept], row[kept]
         score = self.exact.rescore(block, lengths, query, row)
@@ -202,6 +201,46 @@ class Index:
             floor = np.array([min(hits.distances) if len(hits) == limit else -np.inf for hits in found])
             unsure = (floor > -np.inf) & (floor + self.exact.error + 2.0**-22 >= scores[:, -1])
         return rows, scores, unsure
+
+    def _ask(self, queries, field: str, limit: int, text: str, params: dict) -> list:
+        """Returns Milvus's hits of queries in a field, one list per query."""
+        with asking(self.uri, f"search in {self.collection!r}{f' with the filter {text!r}' if text else ''}"):
+            found = self.client.search(
+                self.collection,
+                queries,
+                anns_field=field,
+                limit=limit,
+                filter=text,
+                search_params=params,
+                consistency_level=self.consistency,
+            )
+        if any(hits.ids and not 0 <= min(hits.ids) <= max(hits.ids) < len(self.gallery) for hits in found):
+            raise InputError(
+                f"collection {self.collection!r} of {self.uri} has rows that the gallery does not have: drop it and "
+                "load the gallery again"
+            )
+        return found
+
+    def _coarse_search(self, ids, vectors, lengths, own, texts, k) -> tuple[np.ndarray, np.ndarray]:
+        """Returns rows and scores [Q, k]: codes, then vectors inside Milvus, then exact cosines of the best here."""
+        own = np.split(own[:, 1], np.searchsorted(own[:, 0], np.arange(1, len(vectors))))
+        by_id, error = self.exact.place.__getitem__, self.exact.error + 2.0**-22
+
+        def find(some: slice, code: np.ndarray, cells: np.ndarray) -> list[np.ndarray]:
+            found = self.coarse.look(self._ask, code, own[some], texts[some], k, len(self.gallery), by_id)
+            unit = exact.unit(np.asarray(vectors[some], np.float32), lengths[some])
+            return best(self._ask, unit, found, k, k + self.margin, error, self.search_params)
+
+        return rerank.search(
+            vectors,
+            ids,
+            k,
+            coder=self.coarse.coder,
+            probes=1,
+            find=find,
+            by_id=by_id,
+            fetch=self.gallery.__getitem__,
+        )
 
     def _read(self) -> str:
         """Returns a fingerprint of the gallery's vectors and records their lengths."""
@@ -216,7 +255,7 @@ class Index:
         """Creates the collection, or resumes loading it, until it holds the whole gallery."""
         name, rows = self.collection, len(self.gallery)
         drop = f"use a different name (collection=...), or drop it: MilvusClient(...).drop_collection({name!r})"
-        with _asking(self.uri, f"collection {name!r}"):
+        with asking(self.uri, f"collection {name!r}"):
             if self.client.has_collection(name):
                 self._check(stamp, drop)
             else:
@@ -225,13 +264,14 @@ class Index:
             # build it in the background and search without it meanwhile, so there it is created after all rows.
             if not self.local:
                 self._make_index()
-            self.client.load_collection(name)
+            self.client.load_collection(name, **({"replica_number": self.replicas} if self.replicas > 1 else {}))
             there = self._count()
             if there == rows:
                 self._make_index()
                 return
             longest = int(np.diff(self.ids.offsets).max()) if self.ids is not None else 0
             width = 4 * stamp["dim"] + 16 + longest + sum(column.width for column in columns.values())
+            width += self.coarse.width if self.coarse else 0
             batch = max(1, MESSAGE_BYTES // width)
             # Batches are sent in row order, so the first `there` rows are complete. If rows went missing some other way
             # (somebody deleted them), everything is sent again: an upsert by row duplicates nothing.
@@ -248,14 +288,15 @@ class Index:
         )
 
     def _make_index(self) -> None:
-        if not self.client.list_indexes(self.collection, field_name="vector"):
-            params = self.client.prepare_index_params()
-            # As one value named params: milvus-lite ignores parameters given one by one, as pymilvus 3 would send
-            # them; a cluster reads both.
-            params.add_index(
-                "vector", index_type=self.index["type"], metric_type="COSINE", params={"params": self.index["params"]}
-            )
-            self.client.create_index(self.collection, params, sync=False)
+        wanted = {"vector": (self.index, "COSINE")}
+        wanted |= {FIELD: (self.coarse.index, self.coarse.metric)} if self.coarse else {}
+        for field, (kind, metric) in wanted.items():
+            if not self.client.list_indexes(self.collection, field_name=field):
+                params = self.client.prepare_index_params()
+                # As one value named params: milvus-lite ignores parameters given one by one, as pymilvus 3 would send
+                # them; a cluster reads both.
+                params.add_index(field, index_type=kind["type"], metric_type=metric, params={"params": kind["params"]})
+                self.client.create_index(self.collection, params, sync=False)
 
     def _create(self, stamp: dict, columns: dict[str, Column]) -> None:
         from pymilvus import DataType
@@ -265,6 +306,9 @@ class Index:
         longest = int(np.diff(self.ids.offsets).max()) if self.ids is not None else 1
         schema.add_field("id", DataType.VARCHAR, max_length=max(1, longest))
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=stamp["dim"])
+        if self.coarse:
+            kind = DataType.FLOAT_VECTOR if self.local else DataType.BINARY_VECTOR
+            schema.add_field(FIELD, kind, dim=self.coarse.coder.bits)
         for name, column in columns.items():
             kind, more = getattr(DataType, column.kind), {}
             if column.kind == "VARCHAR":
@@ -273,7 +317,11 @@ class Index:
                 more |= {"element_type": kind, "max_capacity": column.many}
             schema.add_field(name, DataType.ARRAY if column.many else kind, **more)
         self.client.create_collection(
-            self.collection, schema=schema, properties={STAMP: canonical(stamp)}, consistency_level="Strong"
+            self.collection,
+            schema=schema,
+            properties={STAMP: canonical(stamp)},
+            consistency_level="Strong",
+            **({"num_shards": self.shards} if self.shards > 1 else {}),
         )
 
     def _check(self, stamp: dict, drop: str) -> None:
@@ -309,73 +357,18 @@ class Index:
         ) as bar:
             for start in range(first, rows, batch):
                 stop = min(start + batch, rows)
-                unit = exact.unit(np.asarray(self.gallery[start:stop], np.float32), self.exact.lengths[start:stop])
+                block = np.asarray(self.gallery[start:stop], np.float32)
+                unit = exact.unit(block, self.exact.lengths[start:stop])
                 ids = self.ids[start:stop] if self.ids is not None else [""] * (stop - start)
-                more = [column.values[start:stop] for column in columns.values()]
+                more = {name: column.values[start:stop] for name, column in columns.items()}
+                more |= {FIELD: self.coarse.encode(block)} if self.coarse else {}
                 self.client.upsert(
                     self.collection,
                     [
-                        {"row": row, "id": item, "vector": vector, **dict(zip(columns, values, strict=True))}
-                        for row, item, vector, *values in zip(range(start, stop), ids, unit, *more, strict=True)
+                        {"row": row, "id": item, "vector": vector, **dict(zip(more, values, strict=True))}
+                        for row, item, vector, *values in zip(
+                            range(start, stop), ids, unit, *more.values(), strict=True
+                        )
                     ],
                 )
                 bar.update(stop - start)
-
-
-def _checked(uri: str) -> str:
-    """Returns the URI; raises InputError if it is not valid or contains a secret, without repeating the secret."""
-    if "://" in uri and "@" in uri:
-        raise InputError(
-            "the Milvus URI contains a user or a password: put them in the environment, MILVUS_TOKEN=user:password, "
-            "and only https://host:port in the URI"
-        )
-    if uri.endswith(".db"):
-        if not pathlib.Path(uri).resolve().parent.is_dir():
-            raise InputError(f"{uri}: its folder does not exist: create it")
-        return uri
-    if urllib.parse.urlsplit(uri).scheme not in ("http", "https", "tcp", "unix"):
-        raise InputError(
-            f"{uri!r} is not a Milvus address: a local file ends in .db, a cluster is http://host:19530 or "
-            "https://host:port"
-        )
-    return uri
-
-
-def _connect(uri: str):
-    try:
-        import pymilvus
-    except ImportError as error:
-        raise InputError(
-            "pymilvus is not installed: launch/setup.sh requirements.txt requirements-milvus.txt, or "
-            "pip install -r requirements-milvus.txt"
-        ) from error
-    token = os.environ.get("MILVUS_TOKEN", "")
-    if not token and os.environ.get("MILVUS_USER"):
-        token = f"{os.environ['MILVUS_USER']}:{os.environ.get('MILVUS_PASSWORD', '')}"
-    remedy = (
-        "is it open in another process? then stop that one"
-        if uri.endswith(".db")
-        else "is the server up, the address right, and MILVUS_TOKEN set if the server needs one?"
-    )
-    # The client pings the server every 10 s; milvus-lite closes connections that ping so often while it is busy.
-    quiet = {"grpc_options": {"grpc.keepalive_time_ms": 2**31 - 1}} if uri.endswith(".db") else {}
-    with _asking(uri, "connection", remedy):
-        return pymilvus.MilvusClient(uri, token=token, **quiet)
-
-
-@contextlib.contextmanager
-def _asking(uri: str, what: str, remedy: str = "") -> Iterator[None]:
-    """Turns Milvus's errors into InputErrors, without the stack traces that both sides log."""
-    import pymilvus
-
-    loggers = [logging.getLogger(name) for name in ("pymilvus", "milvus_lite")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
-        yield
-    except pymilvus.MilvusException as error:
-        raise InputError(f"Milvus at {uri}, {what}: {error.message}{f' ({remedy})' if remedy else ''}") from error
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
