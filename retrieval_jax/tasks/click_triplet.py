@@ -95,7 +95,8 @@ def make(config, info) -> Task:
 
     Returns:
       The Task; predict functions "embed_image"; "attributes", where titles teach; and with `located` "locate", "boxes"
-      [B, 4]: ymin, xmin, ymax, xmax as shares of the picture, and "embed_whole", which embeds without cutting.
+      [B, 4]: ymin, xmin, ymax, xmax as shares of the picture, and for crops "embed_whole", which embeds what somebody
+      else has cropped.
 
     Raises:
       InputError: unknown option, or nothing to learn.
@@ -203,7 +204,8 @@ def make(config, info) -> Task:
 
         predict_fns["attributes"] = Predict(attributes)
     if options["located"]:
-        predict_fns["embed_whole"] = Predict(lambda params, batch: network.embed_image(visual(params), batch))
+        if options["cut"] == "crop":  # what a mask leaves is not a picture that stands for itself
+            predict_fns["embed_whole"] = Predict(lambda params, batch: network.embed_image(visual(params), batch))
         predict_fns["locate"] = Predict(
             lambda params, batch: {"boxes": jnp.clip(boxes_of(params, batch["image"]), 0, 1)}
         )
