@@ -1,11 +1,11 @@
-"""The embedded catalogue: users' photos, learned from what shoppers clicked, with a box that is learned from clicks too.
+"""The embedded catalogue: users' photos, learned from what shoppers clicked, with a box that clicks teach.
 
     ./launch/local.sh --config=configs/embedded_clicks.py
     ./launch/local.sh --config=configs/embedded_clicks.py:located=false
     ./launch/local.sh --config=configs/embedded_clicks.py:clicks=false,located=false
 
-The second sees whole pictures, the third learns from titles alone, from as many pictures. `wrong=0.2` makes a fifth of
-the clicks wrong ones.
+The second sees whole pictures; the third learns from titles alone, from as many pictures. `wrong=0.2` sends a fifth of
+the clicks on the photo's product to another listing of the page.
 
 Hardware: two CPU cores (shared), four minutes.
 Expected: not measured yet.
@@ -16,17 +16,15 @@ from retrieval_jax.settings import arguments, clicks, quickstart
 
 def get_config(arg=None):
     """Returns the settings; `:located=false` learns without a box, `cut=mask` fades out what is around it instead of
-    enlarging it, `clicks=false` learns from titles alone, `wrong=` is the share of wrong clicks, `epochs=` and
-    `seed=` choose the training, `:runlocal` runs for seconds."""
-    arg = arguments.parse(arg, located=True, cut="crop", clicks=True, wrong=0.0, epochs=0.0, seed=0)
+    enlarging it, `clicks=false` learns from titles alone, `wrong=` is the share of wrong clicks, `steps=` and `seed=`
+    choose the training, `:runlocal` runs for seconds."""
+    arg = arguments.parse(arg, located=True, cut="crop", clicks=True, wrong=0.0, steps=600, seed=0)
     config = quickstart.experiment("embedded_clicks", arg)
     config.train.seed = arg.seed
     config.data.kwargs.num_clicks = 100 if arg.runlocal else 5000
     config.data.kwargs.wrong_clicks = arg.wrong
     config.train.batch_size = 16 if arg.runlocal else 32
     clicks.task(config, arg)
-    if not arg.runlocal:  # 600 steps
-        config.train.epochs = arg.epochs or (1.25 if config.train.task == "click_triplet" else 11.5)
-        config.train.warmup_epochs = config.train.epochs / 20
-        config.train.eval_every_epochs = 0.0
+    if not arg.runlocal:
+        clicks.budget(config, arg, pairs=16_000, listings=5000)
     return config
