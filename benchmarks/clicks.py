@@ -97,7 +97,9 @@ def ccp(models: list, folder: pathlib.Path) -> None:
     images = FileImages(root, [f"{name}.jpg" for name in names])
     true = [np.array(garments[name]) for name in names]
     around = np.array([np.concatenate([one[:, :2].min(0), one[:, 2:].max(0)]) for one in true])
-    made = {f"learned, run {number}": predicted(model, images, "locate")["boxes"] for number, model in enumerate(models)}
+    made = {
+        f"learned, run {number}": predicted(model, images, "locate")["boxes"] for number, model in enumerate(models)
+    }
     made["whole photo"] = np.tile(boxes.WHOLE, (len(names), 1))
     for name, found in made.items():
         nearest = np.mean([boxes.iou(box, one).max() for box, one in zip(found, true, strict=True)])

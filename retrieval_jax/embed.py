@@ -6,7 +6,8 @@ Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram", "colour
 network, "pretrained" (public weights as they are, config.embed.pretrained), "appearance" (the signs of a middle stage
 of the trained network, or of the public weights where nothing is trained, config.embed.appearance), "untrained" (the
 network as training starts) and "trained" (the moving average of the last checkpoint), and the attributes that the
-trained model predicts for the first val listings, and where it looks in query pictures. "lexical" has no vectors: search reads the texts (`index.lexical`).
+trained model predicts for the first val listings, and where it looks in query pictures (`data.saved_boxes`). "lexical"
+has no vectors: search reads the texts (`index.lexical`).
 
 A predict function says which columns it reads: pictures, the labels of titles, any other column of the split.
 config.embed.predict_fn is that of both splits; config.search.query_from and gallery_from give "trained" another predict

@@ -1,9 +1,9 @@
 """Shop pictures pasted on cluttered backgrounds: users' photos of a real catalogue, with a true box and with clicks.
 
-The catalogue is one in eProduct's layout whose pictures have a plain, light background. Its queries, and the photos that
-clicks refer to, show a listing at half of its size somewhere before pieces of other listings, in other light. Everything
-follows from seed and row. Clicks are simulated: a page shows the photo's own product (equal titles), and others, ever
-less like it.
+The catalogue is one in eProduct's layout whose pictures have a plain, light background. Its queries, and the photos
+that clicks refer to, show a listing at about half of its size somewhere before pieces of other listings, in other
+light. Everything follows from seed and row. Clicks are simulated: a page shows the photo's own product (equal titles),
+and others, ever less like it.
 """
 
 from __future__ import annotations

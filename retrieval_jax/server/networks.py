@@ -126,7 +126,9 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
         function = inference.named(model.task.predict_fns, name)
         if function.reads in (("image",), ("picture",), ["image"], ["picture"]):
             pictures = functools.partial(_vectors, model, name)
-            if name == "embed_image" and "embed_whole" in model.task.predict_fns:  # it crops by itself: in the open here
+            if (
+                name == "embed_image" and "embed_whole" in model.task.predict_fns
+            ):  # it crops by itself: in the open here
                 pictures, boxes = functools.partial(_vectors, model, "embed_whole"), model.locate
             break
     words = edited = attributes = None

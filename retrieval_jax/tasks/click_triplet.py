@@ -1,9 +1,9 @@
 """Learns from clicks: a shopper's photo is nearer to the listing that was clicked after it than to others of its page.
 
-The examples are the catalogue's table "clicks". With `located` the network first decides where to look: a branch gives
-a box, what is outside of it is cut away (`models.located`), and what is left is embedded. There are no boxes to learn
-from; the losses of the vectors move it. Titles of the listings, where there are some, teach beside clicks, and alone for
-the first `titles_first` steps, because a network that knows nothing learns little from clicks.
+The examples are the catalogue's table "clicks". With `located` the network first decides where to look: a branch
+gives a box, what is outside of it is cut away (`models.located`), and what is left is embedded. There are no boxes to
+learn from; the losses of the vectors move it. Titles of the listings, where there are some, teach beside clicks, and
+alone for the first `titles_first` steps, because a network that knows nothing learns little from clicks.
 """
 
 import jax
@@ -166,9 +166,7 @@ def make(config, info) -> Task:
             values |= {"softmax_loss": losses.sum() / rows, "scale": scale}
             total += begun * options["softmax_weight"] * values["softmax_loss"]
         if options["triplet_weight"] > 0:
-            losses = triplet.cosine(
-                photo, clicked, unclicked, margin=options["margin"], allowed=allowed, where=where
-            )
+            losses = triplet.cosine(photo, clicked, unclicked, margin=options["margin"], allowed=allowed, where=where)
             values["triplet_loss"] = losses.sum() / rows
             total += begun * options["triplet_weight"] * values["triplet_loss"]
         if titles:
@@ -176,7 +174,9 @@ def make(config, info) -> Task:
                 network,
                 visual(params),
                 _listings(batch),
-                jax.tree.map(lambda leaf: leaf[count:], {name: out[name] for name in ("embedding", "pooled", "logits")}),
+                jax.tree.map(
+                    lambda leaf: leaf[count:], {name: out[name] for name in ("embedding", "pooled", "logits")}
+                ),
                 rng=rng,
                 step=step,
                 ema=ema,

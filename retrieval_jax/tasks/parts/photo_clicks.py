@@ -1,4 +1,4 @@
-"""Pairs of a shopper's photo and a listing that was clicked after it, cleaned, and the listings beside it that were not.
+"""Pairs of a shopper's photo and a listing that was clicked after it, and unclicked listings of the same page.
 
 Clicks are unclean: people click by mistake, and a product may be on a page twice. A clicked listing whose category is
 not the one that the page and its clicks agree on teaches nothing and is left out. A listing of the same product as one
