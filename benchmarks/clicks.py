@@ -58,7 +58,7 @@ def centred(true: np.ndarray, selection: np.ndarray) -> np.ndarray:
 def searched(model, catalog) -> np.ndarray:
     """Returns mar@10 (capped) of every query, by the run's own vectors."""
     query, gallery = (
-        Embeddings([split.ids[row] for row in range(len(split))], predicted(model, split.images, "embed_image")["embedding"], {})
+        Embeddings(list(split.ids), predicted(model, split.images, "embed_image")["embedding"], {})
         for split in (catalog.query, catalog.gallery)
     )  # fmt: skip
     return metrics.per_query(exact.Index(gallery).search(query, 10), catalog.truth, (10,))["mar@10_capped"]
@@ -97,14 +97,13 @@ def ccp(models: list, folder: pathlib.Path) -> None:
     images = FileImages(root, [f"{name}.jpg" for name in names])
     true = [np.array(garments[name]) for name in names]
     around = np.array([np.concatenate([one[:, :2].min(0), one[:, 2:].max(0)]) for one in true])
-    made = {
-        f"learned, run {number}": predicted(model, images, "locate")["boxes"] for number, model in enumerate(models)
-    }
+    made = {f"learned {number}": predicted(model, images, "locate")["boxes"] for number, model in enumerate(models)}
     made["whole photo"] = np.tile(boxes.WHOLE, (len(names), 1))
     for name, found in made.items():
         nearest = np.mean([boxes.iou(box, one).max() for box, one in zip(found, true, strict=True)])
-        print(f"CCP, {len(names):,} photos, {name}: IoU with the nearest garment {nearest:.3f}, with the box around all "
-              f"{overlap(found, around).mean():.3f}", flush=True)  # fmt: skip
+        all_of_them = overlap(found, around).mean()
+        print(f"CCP, {len(names):,} photos, {name}: IoU with the nearest garment {nearest:.3f}, with the box around "
+              f"all {all_of_them:.3f}", flush=True)  # fmt: skip
 
 
 def main() -> None:
@@ -134,8 +133,11 @@ def main() -> None:
     learned = {str(seed): overlap(predicted(model, catalog.query.images, "locate")["boxes"], true)[report]
                for seed, model in enumerate(models["located"])}  # fmt: skip
     best = centred(true, selection)
-    for name, box, what in (("whole", np.array(boxes.WHOLE), "the whole picture"),
-                            ("centred", best, f"the best centred box ({best[2] - best[0]:.1f} x {best[3] - best[1]:.1f})")):  # fmt: skip
+    size = f"{best[2] - best[0]:.1f} x {best[3] - best[1]:.1f}"
+    for name, box, what in (
+        ("whole", np.array(boxes.WHOLE), "the whole picture"),
+        ("centred", best, f"the best centred box ({size})"),
+    ):
         same = overlap(box, true)[report]
         made.append(claim(f"clicks-box-{given.name}" + ("" if name == "whole" else "-centred"),
                           f"the box learned from clicks overlaps the true one more than {what} does, {given.name}",
@@ -148,7 +150,7 @@ def main() -> None:
         ("located", "whole", "located", "the learned box finds users' photos better than the same network without"),
         ("whole", "titles", "teach", "clicks beside titles find users' photos better than titles alone"),
         ("located", "titles", "teach-located", "clicks and the learned box do better than titles alone"),
-        ("wrong", "titles", "teach-wrong", "with a fifth of the clicks wrong, clicks and the box still do better than titles"),
+        ("wrong", "titles", "teach-wrong", "with a fifth of the clicks wrong, they still do better than titles alone"),
     ):  # fmt: skip
         if scores[value] and scores[baseline]:
             seeds = scores[value].keys() & scores[baseline].keys()

@@ -3,11 +3,11 @@
     ./launch/local.sh --config=configs/clicks_published.py:root=data/shop
     ./launch/local.sh --config=configs/clicks_published.py:runlocal    # seconds, on the embedded catalogue
 
-A catalogue in eProduct's layout with metadata/photo.csv and the table "clicks" (docs/columns_and_tables.md). The network
-is a ConvNeXt-Tiny with public weights. Not published, hence ours: its size, batch size, learning rate, area penalty and
-slopes, and how titles teach beside clicks.
+A catalogue in eProduct's layout with metadata/photo.csv and the table "clicks" (docs/columns_and_tables.md). The
+network is a ConvNeXt-Tiny with public weights. Not published, hence ours: its size, batch size, learning rate, area
+penalty and slopes, and how titles teach beside clicks.
 
-Hardware: 8 x H100 for some hours, not measured yet.
+Hardware: 8 x H100, hours not measured yet.
 Expected: published ("Visual Search at Alibaba", arXiv 2102.04674) on its own log of clicks; no public data to compare.
 """
 
