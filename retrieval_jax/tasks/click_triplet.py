@@ -139,6 +139,8 @@ def make(config, info) -> Task:
         if options["located"]:
             low, high = options["slopes"]
             boxes = boxes_of(params, images)
+            # A network that knows nothing yet would shrink it to anything.
+            boxes = jnp.where(step >= options["titles_first"], boxes, jax.lax.stop_gradient(boxes)) if titles else boxes
             images = cut(images, boxes, low + (high - low) * jnp.clip(step / max(options["slope_steps"], 1), 0, 1))
             values["area"] = jnp.where(where, located.area(boxes[:count]), 0).sum() / jnp.maximum(where.sum(), 1)
         out = network.apply(visual(params), images, train=train, rngs={"dropout": rng})
