@@ -25,8 +25,8 @@ def task(config: ConfigDict, arg: ConfigDict) -> None:
     config.train.task_kwargs = tasks.click_triplet()
     options = config.train.task_kwargs
     options.located, options.cut = arg.located, arguments.choice("cut", arg.cut, CUTS)
-    options.title_weight = 0.03  # their loss is a sum over some hundred words
-    config.train.learning_rate_rules = (("^locate/", 0.2),)
+    options.title_weight = 0.1  # their loss is a sum over some hundred words
+    config.train.learning_rate_rules = (("^locate/", 0.05),)
     if not arg.clicks:
         options.softmax_weight = options.triplet_weight = 0.0
 
