@@ -22,7 +22,7 @@ def get_config(arg=None):
     for seconds on the embedded catalogue."""
     arg = arguments.parse(arg, root="data/shop", located=True, cut="mask", epochs=10.0, seed=0)
     with arg.unlocked():
-        arg.clicks = True
+        arg.clicks, arg.start = True, ""
     config = quickstart.experiment("clicks_published", arg)
     config.train.seed = arg.seed
     config.data.kwargs.num_clicks = 100

@@ -13,7 +13,7 @@ def task(config: ConfigDict, arg: ConfigDict) -> None:
     Args:
       config: changed in place; its batch size is that of photos.
       arg: parsed argument with `located`, whether the network looks for the product first, `cut`, how it is cut out,
-        and `clicks`, whether clicks teach.
+        `clicks`, whether clicks teach, and `start`, the folder of a run that learned from titles; "" for none.
     """
     config.train.evaluations = ()
     config.train.eval_every_epochs = 0.0
@@ -25,6 +25,10 @@ def task(config: ConfigDict, arg: ConfigDict) -> None:
     config.train.task_kwargs = tasks.click_triplet()
     options = config.train.task_kwargs
     options.located, options.cut = arg.located, arguments.choice("cut", arg.cut, CUTS)
+    if arg.start:
+        config.train.init_from = arg.start
+        config.train.learning_rate = 1e-3
+        options.titles_first = 0
     options.title_weight = 0.1  # their loss is a sum over some hundred words
     config.train.learning_rate_rules = (("^locate/", 0.05),)
     if not arg.clicks:
