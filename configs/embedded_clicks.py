@@ -16,8 +16,8 @@ from retrieval_jax.settings import arguments, clicks, quickstart
 
 def get_config(arg=None):
     """Returns the settings; `:located=false` learns without a box, `cut=mask` fades out what is around it instead of
-    enlarging it, `clicks=false` learns from titles alone, `start=` names the folder of such a run to start from, `wrong=` is the share of wrong clicks, `steps=` and `seed=`
-    choose the training, `:runlocal` runs for seconds."""
+    enlarging it, `clicks=false` learns from titles alone, `start=` names the folder of such a run to start from,
+    `wrong=` is the share of wrong clicks, `steps=` and `seed=` choose the training, `:runlocal` runs for seconds."""
     arg = arguments.parse(arg, located=True, cut="crop", clicks=True, start="", wrong=0.0, steps=600, seed=0)
     config = quickstart.experiment("embedded_clicks", arg)
     config.train.seed = arg.seed

@@ -18,8 +18,8 @@ from retrieval_jax.settings import arguments, clicks, fashion
 
 def get_config(arg=None):
     """Returns the settings; `:located=false` learns without a box, `cut=mask` fades out what is around it instead of
-    enlarging it, `clicks=false` learns from titles alone, `start=` names the folder of such a run to start from, `steps=` and `seed=` choose the training, `:runlocal` trains
-    for seconds."""
+    enlarging it, `clicks=false` learns from titles alone, `start=` names the folder of such a run to start from,
+    `steps=` and `seed=` choose the training, `:runlocal` trains for seconds."""
     arg = arguments.parse(arg, located=True, cut="crop", clicks=True, start="", steps=600, seed=0)
     config = fashion.experiment("fashion_clicks", arg)
     config.data.source = "pasted"
