@@ -17,6 +17,9 @@ def task(config: ConfigDict, arg: ConfigDict) -> None:
     """
     config.train.evaluations = ()
     config.train.eval_every_epochs = 0.0
+    if arg.start:
+        config.train.init_from = arg.start
+        config.train.learning_rate = 1e-3
     if not arg.clicks and not arg.located:
         config.train.task_kwargs = tasks.multilabel()
         config.train.batch_size *= 3  # a photo, a clicked and an unclicked listing
@@ -25,12 +28,11 @@ def task(config: ConfigDict, arg: ConfigDict) -> None:
     config.train.task_kwargs = tasks.click_triplet()
     options = config.train.task_kwargs
     options.located, options.cut = arg.located, arguments.choice("cut", arg.cut, CUTS)
-    if arg.start:
-        config.train.init_from = arg.start
-        config.train.learning_rate = 1e-3
-        options.titles_first = 0
     options.title_weight = 0.1  # their loss is a sum over some hundred words
-    config.train.learning_rate_rules = (("^locate/", 0.05),)
+    if arg.start:
+        options.titles_first = 0
+    if arg.located:
+        config.train.learning_rate_rules = (("^locate/", 0.2),)
     if not arg.clicks:
         options.softmax_weight = options.triplet_weight = 0.0
 
