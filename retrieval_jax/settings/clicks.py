@@ -8,7 +8,7 @@ CUTS = ("crop", "mask")
 
 
 def task(config: ConfigDict, arg: ConfigDict) -> None:
-    """Sets what is learned: clicks beside titles, or titles alone from as many pictures a step.
+    """Sets what is learned: clicks beside titles, or titles alone from as many pictures per step.
 
     Args:
       config: changed in place; its batch size is that of photos.
