@@ -32,7 +32,7 @@ def task(config: ConfigDict, arg: ConfigDict) -> None:
     if arg.start:
         options.titles_first = 0
     if arg.located:
-        config.train.learning_rate_rules = (("^locate/", 0.2),)
+        config.train.learning_rate_rules = (("^locate/", 0.3),)
     if not arg.clicks:
         options.softmax_weight = options.triplet_weight = 0.0
 
