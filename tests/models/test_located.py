@@ -20,6 +20,17 @@ def test_an_untrained_branch_keeps_nine_tenths_of_the_picture():
     np.testing.assert_allclose(located.area(jnp.asarray(boxes)), 0.9, atol=1e-5)
 
 
+def test_the_box_follows_the_map():
+    heat = np.full((1, 12, 10), -20.0, np.float32)
+    heat[0, 3:7, 4:8] = 0
+    top, left, bottom, right = np.asarray(located.box(jnp.asarray(heat)))[0]
+    np.testing.assert_allclose([(top + bottom) / 2, (left + right) / 2], [5 / 12, 6 / 10], atol=1e-5)
+    # Of a rectangle the box has the size, but for START and the cells of the map.
+    np.testing.assert_allclose([bottom - top, right - left], [4 / 12, 4 / 10], atol=0.05)
+    moved = np.asarray(located.box(jnp.asarray(np.roll(heat, (2, -1), (1, 2)))))[0]
+    np.testing.assert_allclose(moved, [top + 2 / 12, left - 0.1, bottom + 2 / 12, right - 0.1], atol=1e-5)
+
+
 def test_the_mask_equals_a_loop_over_pixels_and_becomes_a_step():
     made = np.asarray(located.mask(jnp.asarray(BOXES), 10, 8, 25.0))
 
@@ -63,22 +74,23 @@ def test_a_crop_equals_bilinear_reading_and_the_whole_picture_stays_as_it_is():
 
 
 @pytest.mark.parametrize("cut", located.CUTS)
-def test_gradients_of_the_four_numbers_equal_finite_differences(cut):
+def test_gradients_of_the_map_equal_finite_differences(cut):
     with jax.enable_x64(True):
         y, x = np.meshgrid(np.linspace(0, 3, 16), np.linspace(0, 3, 16), indexing="ij")
         images = jnp.asarray(127 + 90 * np.stack([np.sin(y + x), np.cos(2 * y), np.sin(x * y)], -1))[None]
         weights = jnp.asarray(np.random.default_rng(2).normal(size=(16, 16, 3)))
-        raw = jnp.asarray([[0.2, -0.3, -1.0, -1.3]], jnp.float64)
+        rows, columns = np.meshgrid(np.arange(4) - 1.2, np.arange(4) - 1.9, indexing="ij")
+        heat = jnp.asarray(-0.8 * rows**2 - 0.7 * columns**2)[None]
 
-        def value(raw):
-            boxes = located.box(raw)
+        def value(heat):
+            boxes = located.box(heat)
             out = located.cropped(images, boxes) if cut == "crop" else located.masked(images, boxes, 12.0)
             return (out[0] * weights).sum()
 
-        gradient, step = np.asarray(jax.grad(value)(raw))[0], 1e-6
-        for number in range(4):
-            moved = np.zeros((1, 4))
-            moved[0, number] = step
-            found = (value(raw + moved) - value(raw - moved)) / (2 * step)
-            assert abs(gradient[number]) > 1e-3
-            np.testing.assert_allclose(gradient[number], found, rtol=2e-3, atol=1e-3)
+        gradient, step = np.asarray(jax.jit(jax.grad(value))(heat))[0], 1e-6
+        assert np.abs(gradient).max() > 1e-2
+        for place in ((0, 0), (1, 2), (2, 1), (3, 3)):
+            moved = np.zeros((1, 4, 4))
+            moved[0, place[0], place[1]] = step
+            found = (value(heat + moved) - value(heat - moved)) / (2 * step)
+            np.testing.assert_allclose(gradient[place], found, rtol=2e-3, atol=2e-3)
