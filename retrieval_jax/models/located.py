@@ -21,9 +21,9 @@ class Localiser(nn.Module):
       dims: channels of the first of three convolutions; each further one has twice as many.
       dtype: of the computation.
 
-    Source: four numbers that clicks teach: "Visual Search at Alibaba", arXiv 2102.04674. There a fully connected layer
-    gives them; a map knows without learning it that a product that moves takes its box along, and learned several times
-    faster.
+    Source: four numbers that clicks teach: "Visual Search at Alibaba", arXiv 2102.04674. Straight from a fully connected
+    layer they shrank to one spot or did not move in some hundred steps; with a map, a product that moves takes its box
+    along without having to learn that.
     """
 
     side: int = 48
