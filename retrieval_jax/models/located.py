@@ -21,7 +21,7 @@ class Localiser(nn.Module):
       dims: channels of the first of three convolutions; each further one has twice as many.
       dtype: of the computation.
 
-    Source: four numbers that clicks teach: "Visual Search at Alibaba", arXiv 2102.04674. Straight from a fully connected
+    Source: four numbers that clicks teach: "Visual Search at Alibaba", arXiv 2102.04674. Straight from a dense
     layer they shrank to one spot or did not move in some hundred steps; with a map, a product that moves takes its box
     along without having to learn that.
     """
