@@ -30,6 +30,7 @@ def make_config(**kwargs):
     config.train.task_kwargs.update({"titles_first": 1, "slope_steps": 4, "near": 1.0, **kwargs})
     config.train.transforms = (("resize", {}),)
     config.train.batch_size, config.train.epochs, config.train.evaluations = 8, 0.4, ()
+    config.train.warmup_epochs = 0.1
     config.embed.models = ("trained",)
     config.search.steps = ()
     return config
