@@ -6,7 +6,8 @@ Writes <workdir>/embeddings/<model>/<split>/ for the models "histogram", "colour
 network, "pretrained" (public weights as they are, config.embed.pretrained), "appearance" (the signs of a middle stage
 of the trained network, or of the public weights where nothing is trained, config.embed.appearance), "untrained" (the
 network as training starts) and "trained" (the moving average of the last checkpoint), and the attributes that the
-trained model predicts for the first val listings. "lexical" has no vectors: search reads the texts (`index.lexical`).
+trained model predicts for the first val listings, and where it looks in query pictures (`data.saved_boxes`). "lexical"
+has no vectors: search reads the texts (`index.lexical`).
 
 A predict function says which columns it reads: pictures, the labels of titles, any other column of the split.
 config.embed.predict_fn is that of both splits; config.search.query_from and gallery_from give "trained" another predict
@@ -51,7 +52,7 @@ from retrieval_jax import workdir as workdirs
 from retrieval_jax.attributes import agreement
 from retrieval_jax.data import catalog as catalogs
 from retrieval_jax.data import info as info_lib
-from retrieval_jax.data import known_categories, loading, pipeline, saved_fields
+from retrieval_jax.data import known_categories, loading, pipeline, saved_boxes, saved_fields
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures
 from retrieval_jax.data.pictures import hand_made, transforms
@@ -188,6 +189,7 @@ def run(config, workdir):
             networks.save_attributes(catalog.val)
         if name == sides.MODEL and here and jax.process_index() == 0:
             networks.save_fields(catalog)
+            networks.save_boxes(catalog.query)
     _wait("embed")
     return {"embeddings": summary}
 
@@ -492,6 +494,21 @@ class _Networks:
                 file = self._workdir / "embeddings" / sides.MODEL / saved_fields.FOLDER / f"{name}.npz"
                 blocks = self._predicted(split, self._loaded[key][0].params)
                 saved_fields.save(file, blocks, Ids.of(split.ids).sha256())
+
+    def save_boxes(self, queries) -> None:
+        """Writes query_boxes.npz: where in each query picture the network looks, if it has learned to (`locate`)."""
+        file = self._workdir / "embeddings" / sides.MODEL / saved_boxes.FILE
+        function = self._task()[0].predict_fns.get("locate")
+        if function is None:
+            file.unlink(missing_ok=True)
+            return
+        key = (self._workdir, 0, "ema")
+        if key not in self._loaded:
+            self._loaded[key] = self._load(sides.Side(), self._workdir, "")
+        columns, arguments = {"image": Pictures(queries.images)}, inference.test_arguments(self._config)
+        params, desc = self._loaded[key][0].params, "embed: query boxes"
+        out = inference.predict(function, params, columns, mesh=self._mesh, desc=desc, **arguments)
+        saved_boxes.save(file, out["boxes"], Ids.of(queries.ids).sha256())
 
     def _predicted(self, split, params):
         """Yields the chosen labels of a split and their probabilities, block after block."""

@@ -24,9 +24,9 @@ import tqdm
 from jax.experimental import multihost_utils
 
 from retrieval_jax import embeddings, pairs, tasks, terms, workdir
-from retrieval_jax.data import fields, pipeline, text, worded
+from retrieval_jax.data import by_length, fields, pipeline, text, worded
 from retrieval_jax.data import info as info_lib
-from retrieval_jax.data.examples import WIDTHS, Pictures, Ragged
+from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.data.pictures import decoding
 from retrieval_jax.errors import InputError, first_line
@@ -89,7 +89,7 @@ def predict(
         raise InputError(f"{desc or 'prediction'}: the split has no rows")
     batch_size = -(-batch_size // mesh.size) * mesh.size
     places = sharding.local_places(mesh, batch_size)
-    columns, rows, order = _by_length(columns, rows, whole=len(places) == batch_size)
+    columns, rows, order = by_length.ordered(columns, rows, whole=len(places) == batch_size)
     shown = with_views(predict_fn, views, image_size)
     run, space = _compiled(shown, mesh)
     params = sharding.put(params, mesh)
@@ -132,36 +132,8 @@ def predict(
         while waiting:
             collect()
     if order is not None:
-        arrays = {name: _undone(value, order) for name, value in arrays.items()}
+        arrays = {name: by_length.undone(value, order) for name, value in arrays.items()}
     return {**arrays, **space}
-
-
-def _by_length(columns, rows, whole):
-    """Sorts rows of text by length, so that a batch is as wide as its texts need.
-
-    Args:
-      columns: {name: column}; texts alone are sorted, because where there are pictures those take the time.
-      rows: int [n], or None for all.
-      whole: whether this process reads whole batches: widths must be the same for all processes.
-
-    Returns:
-      (columns, rows, order int [n], the places of the new rows among those before); order is None where nothing is
-      sorted.
-    """
-    if not whole or not all(isinstance(column, Ragged) for column in columns.values()):
-        return columns, rows, None
-    rows = np.arange(len(next(iter(columns.values())))) if rows is None else np.asarray(rows, np.int64)
-    lengths = np.max([np.diff(column.indptr)[rows] for column in columns.values()], axis=0)
-    order = np.argsort(lengths, kind="stable")
-    columns = {name: dataclasses.replace(column, widths=WIDTHS) for name, column in columns.items()}
-    return columns, rows[order], order
-
-
-def _undone(value, order):
-    """Returns rows [n, ...] in the order that they had before they were sorted."""
-    out = np.empty_like(value)
-    out[order] = value
-    return out
 
 
 def _read(predict_fn, columns, where):
@@ -462,6 +434,20 @@ class Model:
             [(names[i], float(p)) for i, p in zip(ids, values, strict=True)]
             for ids, values in zip(out["label_ids"], out["probabilities"], strict=True)
         ]
+
+    def locate(self, inputs):
+        """Finds the product in pictures, by the box that the network has learned to look at (task "click_triplet").
+
+        Args:
+          inputs: as for `embed`.
+
+        Returns:
+          float32 [n, 4]: ymin, xmin, ymax, xmax as shares of each picture's height and width.
+
+        Raises:
+          InputError: the network looks at whole pictures, or something is not a picture.
+        """
+        return self._predict(named(self.task.predict_fns, "locate"), inputs)["boxes"]
 
     def predict_fields(self, inputs, given=None):
         """Predicts the attributes of pictures field by field (task "attribute_sequence").

@@ -22,7 +22,7 @@ import ml_collections
 
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import fields as field_lib
-from retrieval_jax.data import loading
+from retrieval_jax.data import loading, saved_boxes
 from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.duplicates import thumbnails
 from retrieval_jax.embeddings import Embeddings, Ids
@@ -52,7 +52,7 @@ from retrieval_jax.postprocess import choosing, fused
 from retrieval_jax.scoring import baselines, comparing, metrics, written
 from retrieval_jax.scoring import edits as edit_scores
 from retrieval_jax.scoring.ranking import Ranking, list_stages, matching_stages
-from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record, smoke_run
+from retrieval_jax.workdir import VERBS, as_path, checks, members, plain, read_record, sides, smoke_run
 
 __all__ = ["main", "rows_picture", "run"]
 
@@ -103,7 +103,7 @@ def run(config, workdir) -> dict:
     warnings += filter(None, [baselines.sentence(written.better_without_training(workdir))])
     warning = smoke_run(config) or ". ".join(warnings)
     header = overview.header(_name(config), catalog, model, members(config), scores, names, stages, warning)
-    shown = _shown(config, workdir, catalog)
+    shown, boxes = _shown(config, workdir, catalog), _boxes(workdir, catalog)
     above = [
         Section("Scores", table),
         *_slices(scores, names, shown),
@@ -116,10 +116,10 @@ def run(config, workdir) -> dict:
     ]
     below = [*_conditions_sections(config, catalog, shown), *_fusion_sections(config, workdir, catalog)]
     for longest_side, quality in PICTURES:
-        picture = functools.cache(functools.partial(_picture, catalog, longest_side, quality))
+        picture = functools.cache(functools.partial(_picture, catalog, longest_side, quality, boxes=boxes))
         sections = [
             *above,
-            *_retrieval_sections(config, workdir, catalog, shown, picture),
+            *_retrieval_sections(config, workdir, catalog, shown, picture, boxes is not None),
             *below,
             attributes.predicted_section(config["report"], workdir, catalog, picture, _elsewhere(config)),
             cost.section(stages, plain(config)),
@@ -178,7 +178,7 @@ def _depth_sections(workdir, catalog, shown) -> list[Section]:
     )
 
 
-def _retrieval_sections(config, workdir, catalog, shown, picture) -> list[Section]:
+def _retrieval_sections(config, workdir, catalog, shown, picture, boxed) -> list[Section]:
     if shown is None:
         return [Section("Retrieval", absent("there is no ranking; the verb search writes rankings of a gallery."))]
     model, stage, ranking = shown
@@ -200,6 +200,7 @@ def _retrieval_sections(config, workdir, catalog, shown, picture) -> list[Sectio
         seed=settings["seed"],
         before=before,
         changes=changes,
+        boxed=boxed,
     )
     sections = [found, *retrieval.hub_section(catalog, ranking, name, picture)]
     return sections + _duplicate_sections(workdir, catalog, shown, picture) + _map_sections(workdir, catalog, model)
@@ -375,10 +376,19 @@ def _elsewhere(config) -> str:
     return "nothing has been mined or trained in this work directory yet"
 
 
-def _picture(catalog, longest_side, quality, split_name, row) -> str:
+def _boxes(workdir, catalog):
+    """Returns where the network looked in query pictures, [n, 4]; None where it was not asked or sees all of them."""
+    file = workdir / "embeddings" / sides.MODEL / saved_boxes.FILE
+    return saved_boxes.load(file, Ids.of(catalog.query.ids).sha256()) if catalog.query and file.exists() else None
+
+
+def _picture(catalog, longest_side, quality, split_name, row, boxes=None) -> str:
     """Returns a data URI; "" for a split without pictures."""
     images = catalog.split(split_name).images
-    return "" if isinstance(images, NoPictures) else rows.data_uri(images[row], longest_side, quality)
+    if isinstance(images, NoPictures):
+        return ""
+    box = boxes[row] if boxes is not None and split_name == "query" else None
+    return rows.data_uri(images[row], longest_side, quality, box)
 
 
 def _name(config) -> str:

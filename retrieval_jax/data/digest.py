@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_jax import errors
-from retrieval_jax.data import joined
+from retrieval_jax.data import joined, pasted
 from retrieval_jax.data.catalog import Catalog, Column, Lazy, Split
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures.sources import Cached, FileImages, NoPictures
@@ -147,6 +147,11 @@ def _(source: joined.JoinedImages) -> str:
 @_pictures.register
 def _(source: synthetic.Column) -> str:
     return _sha(synthetic.made_of(source.shop, source.split).encode())
+
+
+@_pictures.register
+def _(source: pasted.Pasted) -> str:
+    return _sha(f"{source.seed} {source.name} {_pictures(source.source)} {_pictures(source.others)}".encode())
 
 
 @_pictures.register

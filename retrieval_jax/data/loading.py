@@ -15,10 +15,11 @@ from retrieval_jax.data.catalog import Catalog
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
 
-SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined", "fashion_iq", "fashion200k")
+SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined", "fashion_iq", "fashion200k", "pasted")
 # Modules of sources whose loaders are not in tables.loading.
 _ROOMS = {
     "joined": "joined",
+    "pasted": "pasted",
     "tfds": "records.tfds_datasets",
     "fashion_iq": "edits.fashion_iq",
     "fashion200k": "edits.fashion200k",

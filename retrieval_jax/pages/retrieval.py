@@ -116,6 +116,7 @@ def row_section(
     seed: int,
     before: tuple[str, Ranking] | None = None,
     changes: Callable | None = None,
+    boxed: bool = False,
 ) -> Section:
     """Returns the section of random, worst, most improved and most worsened queries.
 
@@ -128,6 +129,7 @@ def row_section(
       seed: of the choice of random queries.
       before: name and ranking of what `ranking` is compared with; None for no comparison.
       changes: see `rows.row`.
+      boxed: whether the query pictures have a box drawn on them.
     """
     truth = catalog.truth
     words = (
@@ -136,7 +138,7 @@ def row_section(
     )
     if truth is None:
         words += "Without a ground truth no listing is marked as relevant, and there is no list of worst queries."
-        body = [reading(words), heading("Random queries")]
+        body = [reading(words), note(rows.BOXES if boxed else ""), heading("Random queries")]
         shown = choose(range(len(ranking)), count, seed)
         body.append(rows.rows([rows.row(catalog, ranking, row, None, picture, changes=changes) for row in shown]))
         return Section("Retrieval", joined(*body))
@@ -144,6 +146,8 @@ def row_section(
     body = [Markup("<p>{}</p>").format(words)]
     if changes is not None:
         body.append(Markup("<p>{}</p>").format(rows.EDITS))
+    if boxed:
+        body.append(Markup("<p>{}</p>").format(rows.BOXES))
     recall = _recall(ranking, truth)
     queries = np.flatnonzero(~np.isnan(recall)).tolist()
     worst = sorted(queries, key=lambda row: (recall[row], ranking.query_ids[row]))[:count]

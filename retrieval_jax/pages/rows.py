@@ -21,6 +21,7 @@ EDITS = (
     "Each query is the picture of a listing, which is never a result, and the words beneath it. Under a result stand "
     "the field that the words edit, with a tick where its value is as asked, and the fields that should stay."
 )
+BOXES = "The rectangle on a query is where the network looked, which it has learned without boxes."
 MISSED = 3  # relevant listings shown that were not found
 
 
@@ -238,9 +239,22 @@ def name_of(split, row: int) -> str:
     return _title(split, row) or str(split.ids[row])
 
 
-def data_uri(image: np.ndarray, longest_side: int, quality: int) -> str:
-    """Returns a uint8 [H, W, 3] RGB picture as a JPEG data URI, downscaled to `longest_side` px but never enlarged."""
-    _, code = cv2.imencode(".jpg", _shrink(image, longest_side)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+def data_uri(image: np.ndarray, longest_side: int, quality: int, box: np.ndarray | None = None) -> str:
+    """Returns a picture as a JPEG data URI, downscaled but never enlarged.
+
+    Args:
+      image: uint8 [H, W, 3] RGB.
+      longest_side: in px, at most.
+      quality: of the JPEG.
+      box: [4], ymin, xmin, ymax, xmax as shares, drawn as a rectangle, light on dark; None for none.
+    """
+    small = _shrink(image, longest_side)
+    if box is not None:
+        (height, width), small = small.shape[:2], np.ascontiguousarray(small).copy()
+        top, left, bottom, right = (np.asarray(box) * (height, width, height, width)).astype(int).tolist()
+        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.rectangle(small, (left, top), (max(left, right - 1), max(top, bottom - 1)), colour, thickness)
+    _, code = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return "data:image/jpeg;base64," + base64.b64encode(code).decode("ascii")
 
 

@@ -119,13 +119,17 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
     for side in dict.fromkeys(chosen.values()):
         models[side] = inference.load(side.workdir(folder), side.which, side.step or None)
     query, gallery = models[chosen["query"]], models[chosen["gallery"]]
-    pictures = None
+    pictures = boxes = None
     for side in (chosen["query"], chosen["gallery"]):  # a text network leaves pictures to the gallery's network
         model = models[side]
         name = side.predict_fn or model.config.embed.predict_fn
         function = inference.named(model.task.predict_fns, name)
         if function.reads in (("image",), ("picture",), ["image"], ["picture"]):
             pictures = functools.partial(_vectors, model, name)
+            if (
+                name == "embed_image" and "embed_whole" in model.task.predict_fns
+            ):  # it crops by itself: in the open here
+                pictures, boxes = functools.partial(_vectors, model, "embed_whole"), model.locate
             break
     words = edited = attributes = None
     for model in (query, gallery):
@@ -137,7 +141,7 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
         if attributes is None and "attributes" in functions and functions["attributes"].reads == ("image",):
             attributes = functools.partial(_attributes, model)
     space = gallery.data_info.target_space or gallery.space  # that of another run, where this one learned into it
-    side, boxes = sides.regions(config), None
+    side = sides.regions(config)
     if side.run and "query" in config["embed"]["regions"]["splits"]:
         finder = inference.load(side.workdir(folder))
         boxes = functools.partial(_boxes, finder, config["embed"]["regions"]["margin"])

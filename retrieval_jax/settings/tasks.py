@@ -84,6 +84,30 @@ def regions() -> ConfigDict:
     )
 
 
+def click_triplet() -> ConfigDict:
+    """Returns the options of `click_triplet`: photos, and the listings that were and were not clicked after them."""
+    return _locked(
+        _title_options(),
+        {
+            "located": True,  # look for the product first: a box, learned from clicks alone
+            "cut": "crop",  # what is done with the box: "crop" enlarges it, "mask" fades out what is around it
+            "slopes": (8.0, 40.0),  # of the mask's edges, first and last; a quarter is their rise per picture's side
+            "slope_steps": 400,  # steps from the first to the last
+            "area": 0.05,  # loss of a box as large as the picture
+            "softmax_weight": 1.0,  # of finding the clicked listing among those of the batch and the page
+            "triplet_weight": 1.0,  # of being nearer to it than to the unclicked ones of the page
+            "margin": 0.3,  # of the triplet, in cosines
+            "temperature": 0.07,  # of the softmax, its first value
+            "unclicked": 1,  # listings of the page that nobody clicked
+            "near": 0.95,  # cosine with the clicked listing from which another one is taken for the same product
+            "titles_first": 100,  # steps before clicks count, where titles teach too
+            "same_product": "",  # column of listings whose equal values are one product; equal titles are in any case
+            "agree": True,  # leave out clicks on another category than most of the page has
+            "groups": "",  # the field that is meant: an attribute or a category level; empty for the leaf
+        },
+    )
+
+
 def masked_tokens() -> ConfigDict:
     """Returns the options of `masked_tokens`: hidden tokens of titles and typed queries are predicted from the rest."""
     return _locked(
