@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from retrieval_jax import embed, inference, run, workdir
+from retrieval_jax import embed, embedders, inference, run, workdir
 from retrieval_jax.data import fields, loading, saved_fields
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.pictures import transforms
@@ -149,11 +149,11 @@ def test_predicted_fields_are_written_block_after_block_with_their_ids(tmp_path,
         chances = (rows[:, None] + np.arange(labels)) % labels / labels
         return {"chosen": chances > 0.5, "probabilities": chances.astype(np.float32)}
 
-    monkeypatch.setattr(embed.inference, "predict", predict)
-    monkeypatch.setattr(embed.inference, "columns", lambda *args: {})
-    monkeypatch.setattr(embed.inference, "test_arguments", lambda config: {})
-    monkeypatch.setattr(embed, "PREDICTED", 5 * labels)
-    networks = object.__new__(embed._Networks)
+    monkeypatch.setattr(embedders.inference, "predict", predict)
+    monkeypatch.setattr(embedders.inference, "columns", lambda *args: {})
+    monkeypatch.setattr(embedders.inference, "test_arguments", lambda config: {})
+    monkeypatch.setattr(embedders, "PREDICTED", 5 * labels)
+    networks = object.__new__(embedders.Networks)
     networks._workdir, networks._config, networks._mesh = tmp_path, None, None
     networks._own = SimpleNamespace(predict_fns={"attributes": None}), info
     networks._loaded = {(tmp_path, 0, "ema"): (SimpleNamespace(params=None),)}
