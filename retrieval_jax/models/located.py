@@ -10,7 +10,6 @@ from retrieval_jax.models import pixels
 
 START = 0.9  # share of the picture that an untrained branch keeps
 CUTS = ("mask", "crop")
-_SMALLEST = 0.05  # side of a box, as a share of the picture's
 
 
 class Localiser(nn.Module):
@@ -49,13 +48,14 @@ class Localiser(nn.Module):
         return heat.astype(jnp.float32)
 
 
-def box(heat: jax.Array) -> jax.Array:
+def box(heat: jax.Array, smallest: float = 0.05) -> jax.Array:
     """Returns the box around where a map is high; an even map gives START of the picture, centred.
 
     Its middle is the mean place, and its sides are proportional to the spread along each axis.
 
     Args:
       heat: [B, h, w] logits.
+      smallest: side of the smallest box, that of a map with a single peak, as a share of the picture's; below START.
 
     Returns:
       [B, 4], ymin, xmin, ymax, xmax as shares of the picture; it may reach out of it.
@@ -68,7 +68,7 @@ def box(heat: jax.Array) -> jax.Array:
         mean = along @ at
         spread = jnp.sqrt(jnp.maximum(along @ at**2 - mean**2, 1e-6))
         even = ((1 - 1 / count**2) / 12) ** 0.5
-        side = _SMALLEST + (START**0.5 - _SMALLEST) * spread / even
+        side = smallest + (START**0.5 - smallest) * spread / even
         return mean - side / 2, mean + side / 2
 
     top, bottom = extent(weights.sum(2), height)

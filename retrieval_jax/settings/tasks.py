@@ -93,7 +93,8 @@ def click_triplet() -> ConfigDict:
             "cut": "crop",  # what is done with the box: "crop" enlarges it, "mask" fades out what is around it
             "slopes": (8.0, 40.0),  # of the mask's edges, first and last; a quarter is their rise per picture's side
             "slope_steps": 400,  # steps from the first to the last
-            "area": 0.05,  # loss of a box as large as the picture
+            "area": 0.02,  # loss of a box as large as the picture
+            "smallest": 0.5,  # side of the smallest box, as a share of the picture's: below it colour alone would do
             "softmax_weight": 1.0,  # of finding the clicked listing among those of the batch and the page
             "triplet_weight": 1.0,  # of being nearer to it than to the unclicked ones of the page
             "margin": 0.3,  # of the triplet, in cosines

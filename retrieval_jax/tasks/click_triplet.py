@@ -25,7 +25,8 @@ OPTIONS = {
     "cut": "crop",
     "slopes": (8.0, 40.0),
     "slope_steps": 400,
-    "area": 0.05,
+    "area": 0.02,
+    "smallest": 0.5,
     "softmax_weight": 1.0,
     "triplet_weight": 1.0,
     "margin": 0.3,
@@ -118,7 +119,7 @@ def make(config, info) -> Task:
         return {name: value for name, value in params.items() if name not in ("locate", "head_contrast")}
 
     def boxes_of(params, images):
-        return located.box(branch.apply({"params": params["locate"]}, images))
+        return located.box(branch.apply({"params": params["locate"]}, images), options["smallest"])
 
     def cut(images, boxes, slope):
         return located.cropped(images, boxes) if options["cut"] == "crop" else located.masked(images, boxes, slope)

@@ -211,6 +211,7 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.slopes": each(number(0, above=True), "two slopes, first and last, such as (8.0, 40.0)", 2),
     "train.task_kwargs.slope_steps": whole(1),
     "train.task_kwargs.area": ZERO_OR_MORE,
+    "train.task_kwargs.smallest": number(0, 0.9, above=True),
     "train.task_kwargs.softmax_weight": ZERO_OR_MORE,
     "train.task_kwargs.triplet_weight": ZERO_OR_MORE,
     "train.task_kwargs.near": number(0, 1),
