@@ -87,8 +87,10 @@ def vectors_of(model, splits: dict, folder: pathlib.Path) -> dict[str, dict[str,
 
     def network(split):
         function = inference.named(model.task.predict_fns, model.config.embed.predict_fn)
-        return inference.predict(function, model.params, {"image": Pictures(split.images)}, mesh=model.mesh, desc=split.name,
-                                 **arguments)["embedding"]  # fmt: skip
+        columns = {"image": Pictures(split.images)}
+        return inference.predict(function, model.params, columns, mesh=model.mesh, desc=split.name, **arguments)[
+            "embedding"
+        ]
 
     def colours(split):
         out = [colour_and_edges.embed(batch["image"][: int(batch["_mask"].sum())])
