@@ -40,6 +40,7 @@ from scipy import sparse  # noqa: E402
 from retrieval_jax import inference  # noqa: E402
 from retrieval_jax.data import loading, pipeline  # noqa: E402
 from retrieval_jax.data.catalog import Split  # noqa: E402
+from retrieval_jax.data.examples import Pictures  # noqa: E402
 from retrieval_jax.data.fields import Field  # noqa: E402
 from retrieval_jax.data.pictures import colour_and_edges  # noqa: E402
 from retrieval_jax.data.pictures.sources import FileImages  # noqa: E402
@@ -86,12 +87,14 @@ def vectors_of(model, splits: dict, folder: pathlib.Path) -> dict[str, dict[str,
 
     def network(split):
         function = inference.named(model.task.predict_fns, model.config.embed.predict_fn)
-        return inference.predict(function, model.params, {"image": split.images}, mesh=model.mesh, desc=split.name,
-                                 **arguments)["embedding"]  # fmt: skip
+        columns = {"image": Pictures(split.images)}
+        return inference.predict(function, model.params, columns, mesh=model.mesh, desc=split.name, **arguments)[
+            "embedding"
+        ]
 
     def colours(split):
         out = [colour_and_edges.embed(batch["image"][: int(batch["_mask"].sum())])
-               for batch in pipeline.eval_batches({"image": split.images}, **arguments)]  # fmt: skip
+               for batch in pipeline.eval_batches({"image": Pictures(split.images)}, **arguments)]  # fmt: skip
         return np.concatenate(out)
 
     out = {NETWORK: {name: embedded(split, folder / split.name, network) for name, split in splits.items()}}
