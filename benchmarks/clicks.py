@@ -6,7 +6,7 @@
     $run:clicks=false,located=false,seed=0 --workdir=runs/clicks/titles_0
     $run:wrong=0.2,seed=0 --workdir=runs/clicks/wrong_0
     python benchmarks/clicks.py --located runs/clicks/located_? --whole runs/clicks/whole_? \\
-        --titles runs/clicks/titles_? --wrong runs/clicks/wrong_? --name=embedded --ccp=ccp --claims
+        --titles runs/clicks/titles_? --wrong runs/clicks/wrong_? --name=embedded --seed=1 --ccp=ccp --claims
 
 Reads trained runs and trains nothing; several runs are seeds. Boxes are compared with the true ones of the queries:
 the learned box, the whole picture, and the centred box whose height and width are best on the selection half of the
@@ -116,6 +116,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", nargs="+", default=[], type=pathlib.Path, help=f"runs {what}, one per seed")
     parser.add_argument("--name", default="embedded", help="of the catalogue, for claims")
     parser.add_argument("--root", default="", help="where the catalogue is now, if not where the runs say")
+    parser.add_argument("--seed", type=int, help="of the catalogue that is scored, if not that of training: products, "
+                        "photos and boxes that no choice was made by")  # fmt: skip
     parser.add_argument("--ccp", type=pathlib.Path, help="folder of street photos with garments.csv")
     parser.add_argument("--claims", action="store_true", help="write claims.json")
     given = parser.parse_args()
@@ -126,6 +128,8 @@ def main() -> None:
     with config.unlocked():
         if given.root:
             config.data.kwargs["root"] = given.root
+        if given.seed is not None:
+            config.data.kwargs["seed"] = given.seed
     catalog = loading.load(config.data)
     selection = metrics.selection_half(catalog.query.ids)
     true = np.asarray(catalog.query.columns["box"])
