@@ -227,7 +227,7 @@ def main() -> None:
                    "date": datetime.date.today().isoformat()}  # fmt: skip
         print(f"{results['hardware']['cores']} cores of {results['hardware']['processor']}, {args.dim} dimensions, "
               f"{args.bits} bits, {args.candidates} candidates\n")  # fmt: skip
-        print("| listings | bytes of memory each | of disk | ms a query | all cells | of it the cells | s to open |")
+        print("| listings | bytes of memory each | of disk | ms per query | all cells | of it the cells | s to open |")
         print("|---:|---:|---:|---:|---:|---:|---:|")
         with contextlib.ExitStack() as stack:
             base = pathlib.Path(args.folder or stack.enter_context(tempfile.TemporaryDirectory()))
