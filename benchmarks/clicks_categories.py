@@ -36,6 +36,7 @@ sys.path.insert(0, str(ROOT))
 import claims  # noqa: E402
 import numpy as np  # noqa: E402
 from scipy import sparse  # noqa: E402
+from users_photos import KINDS  # noqa: E402
 
 from retrieval_jax import inference  # noqa: E402
 from retrieval_jax.data import loading, pipeline  # noqa: E402
@@ -57,18 +58,6 @@ K, MASS = 30, 0.95
 NETWORK, COLOURS, BOTH = SPACES = ("network", "colours and edges", "both")  # vectors; those that vote
 SOFTMAX = (NETWORK, BOTH)  # and those with a classifier
 BAR = 0.01  # accuracy that the fusion must gain over the better part
-KINDS = {  # of users' photos, and the article types that they are
-    "dress": ("Dresses", "Jumpsuit", "Rompers"),
-    "hat": ("Hat", "Caps"),
-    "longsleeve": ("Sweatshirts", "Sweaters"),
-    "outwear": ("Jackets", "Rain Jacket", "Nehru Jackets", "Blazers"),
-    "pants": ("Jeans", "Trousers", "Track Pants", "Leggings", "Jeggings", "Lounge Pants", "Rain Trousers", "Tights"),
-    "shirt": ("Shirts",),
-    "shoes": ("Casual Shoes", "Sports Shoes", "Formal Shoes", "Heels", "Flats", "Booties", "Sandals"),
-    "shorts": ("Shorts", "Lounge Shorts"),
-    "skirt": ("Skirts",),
-    "t-shirt": ("Tshirts", "Lounge Tshirts"),
-}
 
 
 def embedded(split, folder: pathlib.Path, embed) -> Embeddings:
