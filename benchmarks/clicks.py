@@ -10,10 +10,10 @@
 
 Reads trained runs and trains nothing; runs of one training seed are compared. Boxes are compared with the true ones
 of the queries: the learned box, the whole picture, and the centred box whose height and width are best on the selection
-half of the queries. Retrieval is by the plain cosine, `mar@10_capped`, with every run's own vectors of queries and gallery. Numbers
-are of the report half; scores of seeds are averaged per query before queries are resampled (95 %). --ccp reads photos
-with several garments (the folder that ccp.tar was unpacked into): the learned box against the nearest garment's and
-against the one around all of them, beside the whole photo.
+half of the queries. Retrieval is by the plain cosine, `mar@10_capped`, with every run's own vectors of queries and
+gallery. Numbers are of the report half; scores of seeds are averaged per query before queries are resampled (95 %).
+--ccp reads photos with several garments (the folder that ccp.tar was unpacked into): the learned box against the
+nearest garment's and against the one around all of them, beside the whole photo.
 """
 
 import argparse
