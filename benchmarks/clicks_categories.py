@@ -12,8 +12,8 @@ Reads finished runs, which learned from titles and know no categories, and train
 linear classifier on vectors of train: the network's, or the network's and hand-made colours and edges side by side. The
 vote is by the network's, by colours and edges, or by both. Penalty, temperature, k, scale, share and which vectors vote
 are those that are best on val, for the parts alone as for the fusion, whose k is 30; the plain average is of both parts
-as they are best alone. The better part is the softmax of the same vectors, or the best vote. Truth are the article
-types of --attributes; listings of a type that train does not have are set aside and counted.
+as they are best alone. The better part is the softmax of the same vectors, or the best vote. The ground truth is the
+article types of --attributes; listings of a type that train does not have are set aside and counted.
 
 The report half of the queries is the half that the steps of a search are never chosen on; the selection half and all
 listings that no fit has seen (queries and gallery) stand beside it. Intervals (95 %) and p are of a bootstrap over
@@ -36,6 +36,7 @@ sys.path.insert(0, str(ROOT))
 import claims  # noqa: E402
 import numpy as np  # noqa: E402
 from scipy import sparse  # noqa: E402
+from users_photos import TYPES as KINDS  # noqa: E402
 
 from retrieval_jax import inference  # noqa: E402
 from retrieval_jax.data import loading, pipeline  # noqa: E402
@@ -57,18 +58,6 @@ K, MASS = 30, 0.95
 NETWORK, COLOURS, BOTH = SPACES = ("network", "colours and edges", "both")  # vectors; those that vote
 SOFTMAX = (NETWORK, BOTH)  # and those with a classifier
 BAR = 0.01  # accuracy that the fusion must gain over the better part
-KINDS = {  # of users' photos, and the article types that they are
-    "dress": ("Dresses", "Jumpsuit", "Rompers"),
-    "hat": ("Hat", "Caps"),
-    "longsleeve": ("Sweatshirts", "Sweaters"),
-    "outwear": ("Jackets", "Rain Jacket", "Nehru Jackets", "Blazers"),
-    "pants": ("Jeans", "Trousers", "Track Pants", "Leggings", "Jeggings", "Lounge Pants", "Rain Trousers", "Tights"),
-    "shirt": ("Shirts",),
-    "shoes": ("Casual Shoes", "Sports Shoes", "Formal Shoes", "Heels", "Flats", "Booties", "Sandals"),
-    "shorts": ("Shorts", "Lounge Shorts"),
-    "skirt": ("Skirts",),
-    "t-shirt": ("Tshirts", "Lounge Tshirts"),
-}
 
 
 def embedded(split, folder: pathlib.Path, embed) -> Embeddings:

@@ -205,8 +205,8 @@ def claimed(found: dict[int, dict], command: str, cost: float) -> list[dict]:
         {
             "id": "clicks-quality-cost",
             "system": "clicks",
-            "statement": f"The last stage costs at most {100 * cost:g} points of nDCG@10 by relevance: the mean of every "
-            "shop, and the upper end over all shops",
+            "statement": f"The last stage costs at most {100 * cost:g} points of nDCG@10 by relevance: the mean of "
+            "every shop, and the upper end over all shops",
             "metric": f"ndcg@10 by relevance; report half, {len(found)} shops",
             "value": mean("last stage", "relevance"),
             "baseline": mean("similarity", "relevance"),
