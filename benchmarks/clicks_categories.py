@@ -12,8 +12,8 @@ Reads finished runs, which learned from titles and know no categories, and train
 linear classifier on vectors of train: the network's, or the network's and hand-made colours and edges side by side. The
 vote is by the network's, by colours and edges, or by both. Penalty, temperature, k, scale, share and which vectors vote
 are those that are best on val, for the parts alone as for the fusion, whose k is 30; the plain average is of both parts
-as they are best alone. The better part is the softmax of the same vectors, or the best vote. Truth are the article
-types of --attributes; listings of a type that train does not have are set aside and counted.
+as they are best alone. The better part is the softmax of the same vectors, or the best vote. The ground truth is the
+article types of --attributes; listings of a type that train does not have are set aside and counted.
 
 The report half of the queries is the half that the steps of a search are never chosen on; the selection half and all
 listings that no fit has seen (queries and gallery) stand beside it. Intervals (95 %) and p are of a bootstrap over

@@ -172,9 +172,11 @@ def main() -> None:
     print(f"settings: {chosen}", flush=True)
     ways = {"codes alone": 10, f"{args.candidates} candidates": args.candidates}
     found, written = {}, []
-    runs = " ".join(f"runs/{folder.name}" for folder in args.runs)
-    command = f"python benchmarks/learned_codes.py {runs} --root=data/fashion"
-    command += f"{' --choose' if args.choose else ''} --claims"
+    places = {str(folder): f"runs/{folder.name}" for folder in args.runs} | {
+        f"--root={args.root}": "--root=data/fashion"
+    }
+    given = [places.get(one.rstrip("/"), one) for one in sys.argv[1:]]
+    command = " ".join(["python benchmarks/learned_codes.py", *given])
     for bits in map(int, args.bits.split(",")):
         for side in sides:
             for method in METHODS:

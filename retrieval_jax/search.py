@@ -53,6 +53,7 @@ import dataclasses
 import functools
 import pathlib
 import time
+import warnings
 from collections.abc import Callable
 
 from retrieval_jax import index, pairs, paths, terms
@@ -70,6 +71,7 @@ from retrieval_jax.workdir import checks, preflight, sides
 ADDS_LISTINGS = ("global_reranking",)  # steps whose results were not all found by the index; "chosen" has none of them
 # Of the index "attribute": text columns of the queries with conditions of each, and the argument that they give.
 COLUMNS = {"conditions_column": "conditions_of", "words_column": "words_of"}
+ASKS = {"conditions", "conditions_of", "words_of"}  # arguments of the index "attribute" with a user's own conditions
 LEXICAL, BM25 = "lexical", "bm25"  # the model and its stage: a ranking without vectors
 NETWORKS = (sides.MODEL, "pretrained")  # the models that the steps apply to
 
@@ -158,8 +160,10 @@ def _texts_of(queries: Split, column: str, setting: str) -> dict[str, str]:
     return {query: text for query, text in zip(queries.ids, texts, strict=True) if text.strip()}
 
 
-def _likely(config, folder: pathlib.Path, catalog: Catalog, queries: dict[str, Embeddings], kwargs: dict) -> Callable:
-    """Adds to the index's arguments that it prefers the likely categories of each query; returns what saves the fit."""
+def _likely(
+    config, folder: pathlib.Path, catalog: Catalog, queries: dict[str, Embeddings], kwargs: dict
+) -> tuple[dict, Callable]:
+    """Returns the index's arguments, now preferring the likely categories of each query, and what saves the fit."""
     from retrieval_jax.data import known_categories
     from retrieval_jax.index import attribute
 
@@ -190,9 +194,9 @@ def _likely(config, folder: pathlib.Path, catalog: Catalog, queries: dict[str, E
     chances = category_fusion.fused(classifier.logits(own), near[1], weights)
     found = category_fusion.conditions(chances, names, level, settings.mass, table.values()[level])
     asked = kwargs.get("conditions_of") or {}
-    kwargs["conditions_of"] = asked | {
-        query: attribute.both(attribute.parse(asked.get(query)), attribute.parse(conditions), f"query {query}")
-        for query, conditions in zip(own.ids, found, strict=True)
+    conditions = asked | {
+        query: attribute.both(attribute.parse(asked.get(query)), attribute.parse(likely), f"query {query}")
+        for query, likely in zip(own.ids, found, strict=True)
     }
     print(
         f"search: categories of {fit['listings']:,} val listings: {100 * fit['accuracy']:.1f} % are right, with a "
@@ -211,7 +215,7 @@ def _likely(config, folder: pathlib.Path, catalog: Catalog, queries: dict[str, E
         }
         atomic.write_json(rankings / "categories.json", fitted)
 
-    return save
+    return {**kwargs, "conditions_of": conditions}, save
 
 
 def _check_categories(config) -> None:
@@ -226,6 +230,11 @@ def _check_categories(config) -> None:
         )
     if work_directory.members(config):
         raise InputError(f"{where}, and config.search.members too, which have spaces of their own: remove one of them")
+    if sides.regions(config).run and "query" in config.embed.regions.splits:
+        raise InputError(
+            f"{where}, and config.embed.regions crops the queries, but not the listings that categories are learned "
+            "from: set mass = 0, or leave 'query' out of embed.regions.splits"
+        )
     for model in (sides.MODEL, config.search.categories.vote):
         if model not in config.embed.models or model == LEXICAL:
             near = pairs.near(model, config.embed.models)
@@ -266,11 +275,8 @@ def _lexical(config, catalog: Catalog, query: Ids, gallery: Ids) -> Ranking:
         if not names[split]:
             raise InputError(f"{setting} is empty: name a text column of the {split} split, such as 'title'")
         own = catalog.split(split)
-        row_of = {name: row for row, name in enumerate(own.ids)}
-        if missing := next((name for name in ids if name not in row_of), None):
-            raise InputError(f"the {split} split has no listing {missing}, which was embedded: embed this catalogue")
-        found = listing_texts.of(own, names[split], setting)
-        texts[split] = [found[row_of[name]] for name in ids]
+        rows, found = own.rows(ids), listing_texts.of(own, names[split], setting)
+        texts[split] = [found[row] for row in rows]
         if split == "query" and names[split] != ("title",):  # BM25 would find what "-striped" excludes
             texts[split] = [terms.spoken(text) for text in texts[split]]
     return lexical.Index(texts["gallery"], gallery, **settings).search(texts["query"], config.search.k, query)
@@ -428,10 +434,12 @@ def run(config, workdir) -> dict:
     else:  # nothing but lexical
         ids = {split: Ids.of(catalogue().split(split).ids) for split in sides.SPLITS}
     index_kwargs = _index_kwargs(config, catalogue, sources[0][1][1]) if sources else {}
-    save = None
+    save, preferring = None, index_kwargs
     if sides.wants_categories(config):
         queries = {model: both[0] for model, both in sources}
-        save = _likely(config, workdir, catalogue(), queries, index_kwargs)
+        preferring, save = _likely(config, workdir, catalogue(), queries, index_kwargs)
+    # A likely category with fewer than k listings is nothing that the user asked for.
+    quiet = preferring is not index_kwargs and not ASKS & index_kwargs.keys()
     chooses = any(step.name == "fusion" and step.kwargs.get("weights") == "chosen" for step in steps)
     numbers = _numbers(steps)
     about = {"judged": _judged(config, catalogue(), **ids) if chooses or numbers is not None else None}
@@ -442,10 +450,15 @@ def run(config, workdir) -> dict:
     def fill(folder: pathlib.Path) -> None:
         def walked(model: str, state: State, steps: list[Step], wanted: set[str]) -> State:
             def rank(state: State, stage: str) -> Ranking:
-                (queries, gallery), kwargs = state.members[0], index_kwargs
+                # The trained vectors predict the categories: what they are compared with does without.
+                kwargs = preferring if model in (sides.MODEL, "ensemble") else index_kwargs
+                queries, gallery = state.members[0]
                 if kwargs.get("folder"):  # every stage searches other vectors, so each keeps an index of its own
                     kwargs = {**kwargs, "folder": str(paths.expanded(kwargs["folder"]) / model / stage)}
-                return make_index(gallery, **kwargs).search(queries, k)
+                with warnings.catch_warnings():
+                    if quiet:
+                        warnings.filterwarnings("ignore", "conditions of")
+                    return make_index(gallery, **kwargs).search(queries, k)
 
             start, last = time.monotonic(), state
             for step, last in walk.walk(state, steps, rank, wanted):

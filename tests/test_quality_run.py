@@ -11,6 +11,7 @@ from retrieval_jax.data.shop import synthetic
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import new_queries, quality
+from retrieval_jax.scoring import metrics
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.settings import base
 
@@ -64,7 +65,8 @@ def test_what_it_leaves_orders_again(searched):
     prices = [catalog.gallery.columns["price"][row_of[name]] for name in ids]
     np.testing.assert_array_equal(listed["price"], np.array(prices, np.float32))
     before, after = (Ranking.load(folder / "rankings" / "trained" / stage) for stage in ("l2", "quality"))
-    np.testing.assert_array_equal(ranker.apply(before, listed).item_rows, after.item_rows)
+    report = ~metrics.selection_half(before.query_ids)  # the others are ordered by trees that have not seen them
+    np.testing.assert_array_equal(ranker.apply(before, listed).item_rows[report], after.item_rows[report])
 
 
 def test_it_is_not_served_yet(searched):

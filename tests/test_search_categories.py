@@ -91,7 +91,6 @@ def run(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.filterwarnings("ignore:conditions of")
 def test_listings_of_the_likely_categories_come_first_and_k_are_found(run, capsys):
     config = make_config()
     summary = embed.run(config, run)["embeddings"]["trained"]
@@ -114,7 +113,6 @@ def test_listings_of_the_likely_categories_come_first_and_k_are_found(run, capsy
     assert classifier.logits(queries).argmax(1).tolist() == [0, 1, 2, 0, 1, 2]
 
 
-@pytest.mark.filterwarnings("ignore:conditions of")
 def test_another_models_vectors_may_vote(run):
     config = make_config(categories={**ON, "vote": "histogram"})
     config.embed.models = ("histogram", "trained")
@@ -123,6 +121,8 @@ def test_another_models_vectors_may_vote(run):
     search.run(config, run)
     fitted = json.loads((run / "rankings" / "categories.json").read_text())
     assert fitted["vote"] == "histogram" and fitted["val"]["listings"] == 15
+    baseline = Ranking.load(run / "rankings" / "histogram" / "cosine").scores
+    assert (np.diff(baseline, axis=1) <= 0).all()  # the trained vectors' categories order the trained network's results
 
 
 @pytest.mark.filterwarnings("ignore:conditions of")
@@ -151,6 +151,13 @@ def test_embeddings_that_are_missing_and_fields_that_do_not_have_the_level(run):
     config.search.index_kwargs.fields = ("top",)
     with pytest.raises(InputError, match="needs the finest category level among them: add 'leaf'"):
         search.run(config, run)
+
+
+def test_queries_that_are_cropped_and_listings_that_are_not(tmp_path):
+    config = make_config()
+    config.embed.regions = {"run": "boxes", "splits": ("query", "gallery"), "margin": 0.1, "guided": False}
+    with pytest.raises(InputError, match="or leave 'query' out of embed.regions.splits"):
+        search.check(config, tmp_path)
 
 
 @pytest.mark.parametrize(

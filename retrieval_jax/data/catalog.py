@@ -118,6 +118,19 @@ class Split:
             "config.data.kwargs.columns"
         )
 
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        """Returns the rows of embedded listings, int64 [n]; raises InputError for one that the split does not have.
+
+        Args:
+          ids: of the listings, in the order wanted.
+        """
+        row_of = {name: row for row, name in enumerate(self.ids)}
+        if missing := next((name for name in ids if name not in row_of), None):
+            raise InputError(
+                f"the {self.name} split has no listing {missing}, which was embedded: embed this catalogue"
+            )
+        return np.array([row_of[name] for name in ids], np.int64)
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:

@@ -44,7 +44,4 @@ def of(split: Split, ids: Sequence[str]) -> np.ndarray:
     Raises:
       InputError: a listing that the split does not have.
     """
-    row_of = {name: row for row, name in enumerate(split.ids)}
-    if missing := next((name for name in ids if name not in row_of), None):
-        raise InputError(f"the {split.name} split has no listing {missing}, which was embedded: embed this catalogue")
-    return split.categories[[row_of[name] for name in ids], -1]
+    return split.categories[split.rows(ids), -1]

@@ -68,14 +68,7 @@ def of_split(split: Split, names: Sequence[str], ids: Sequence[str] | None = Non
     Raises:
       InputError: no such column, one that holds no numbers, or a listing that is not in the split.
     """
-    rows = np.arange(len(split))
-    if ids is not None:
-        row_of = {name: row for row, name in enumerate(split.ids)}
-        if missing := next((name for name in ids if name not in row_of), None):
-            raise InputError(
-                f"the {split.name} split has no listing {missing}, which was embedded: embed this catalogue"
-            )
-        rows = np.array([row_of[name] for name in ids], np.int64)
+    rows = np.arange(len(split)) if ids is None else split.rows(ids)
     return {name: _column(split, name)[rows] for name in names}
 
 

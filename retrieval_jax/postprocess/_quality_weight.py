@@ -17,6 +17,7 @@ from retrieval_jax.scoring.ranking import Ranking, Truth
 GRID = tuple(step / 20 for step in range(21))  # weights
 SURE = 1.645  # standard errors above the mean: 95 % of a normal distribution are below
 METRIC = "ndcg@10"
+ABOVE = 1e-3  # how much more the least of the new scores is than those of the results that stay
 LEAST = 20  # queries with clicks, and judged ones; fewer show nothing
 
 
@@ -50,7 +51,7 @@ def choose(
         made = reordered(ranking, scores, weight)
         relevant = metrics.per_query(made, judged, (), (METRIC,))[METRIC]
         liked = metrics.per_query(made, clicked, (), (METRIC,), gain="linear", unrated="condensed")[METRIC]
-        before = (relevant, liked) if before is None else before
+        before = (relevant, liked) if before is None else before  # weight 0: the ranking itself
         lost, won = before[0] - relevant, liked - before[1]
         lost, won = lost[scored & ~np.isnan(lost)], won[scored & ~np.isnan(won)]
         (loss, loss_error), (gain, gain_error) = _mean(lost), _mean(won)
@@ -75,26 +76,39 @@ def reordered(ranking: Ranking, scores: np.ndarray, weight: float) -> Ranking:
     """Returns a ranking with its first results in the order of similarity and other scores; ties as before.
 
     Args:
-      ranking: by similarity.
+      ranking: by similarity, or in tiers: a result counts as no more similar than those before it.
       scores: [Q, depth] of the first results; queries with a NaN keep their order.
       weight: of these scores, 0 to 1; both are put on a scale from 0 to 1 within the query.
 
     Returns:
-      The ranking; new scores are above those of the results after the first `depth`, which stay.
+      The ranking, the same with the weight 0; new scores are above those of the results after the first `depth`, which
+      stay, and so up to 1.001 more than a cosine.
     """
+    if not weight:
+        return ranking
     depth = scores.shape[1]
     rows, there = ranking.item_rows[:, :depth], ranking.item_rows[:, :depth] >= 0
-    mixed = _scaled(np.where(there, ranking.scores[:, :depth].astype(np.float64), 0.0), there)
-    if weight:
-        known = ~(np.isnan(scores) & there).any(1, keepdims=True)
-        mixed = np.where(known, (1 - weight) * mixed + weight * _scaled(np.nan_to_num(scores), there), mixed)
+    mixed = _scaled(np.where(there, descending(ranking.scores[:, :depth]), 0.0), there)
+    known = ~(np.isnan(scores) & there).any(1, keepdims=True)
+    mixed = np.where(known, (1 - weight) * mixed + weight * _scaled(np.nan_to_num(scores), there), mixed)
     order = np.argsort(np.where(there, -mixed, np.inf), axis=1, kind="stable")
     tail = ranking.scores[:, depth:]
     after = tail.max(1, keepdims=True, initial=-np.inf)
-    above = np.where(np.isfinite(after), after, 0.0)
+    above = np.where(np.isfinite(after), after + ABOVE, 0.0)
     new = np.take_along_axis(np.where(there, above + mixed, -np.inf), order, 1).astype(np.float32)
     rows = np.concatenate([np.take_along_axis(rows, order, 1), ranking.item_rows[:, depth:]], 1)
     return dataclasses.replace(ranking, item_rows=rows, scores=np.concatenate([new, tail], 1))
+
+
+def descending(scores: np.ndarray) -> np.ndarray:
+    """Returns the least of each score and those before it, float64 [Q, n]: a ranking's own order, as similarities.
+
+    The results of an index with preferred conditions are in tiers, each by cosine, which an order by cosine would lose.
+
+    Args:
+      scores: [Q, n] of a ranking, -inf for no result.
+    """
+    return np.minimum.accumulate(scores.astype(np.float64), axis=1)
 
 
 def _scaled(scores: np.ndarray, there: np.ndarray) -> np.ndarray:

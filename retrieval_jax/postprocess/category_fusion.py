@@ -140,6 +140,8 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 def vote(categories: np.ndarray, cosines: np.ndarray, count: int, scale: float) -> np.ndarray:
     """Returns the distributions that neighbours vote for, float64 [Q, C]; the same for all where there are none.
 
+    What no neighbour is keeps a small chance (`LEAST`).
+
     Args:
       categories: [Q, k] of the neighbours, -1 for none; see `Reference.neighbours`.
       cosines: [Q, k].
@@ -157,7 +159,8 @@ def vote(categories: np.ndarray, cosines: np.ndarray, count: int, scale: float) 
     out = np.zeros((len(found), count + 1))
     np.add.at(out, (np.arange(len(found))[:, None], found), weights)  # -1 is the last column, of weight 0
     total = out[:, :count].sum(1, keepdims=True)
-    return np.where(total > 0, out[:, :count] / np.where(total > 0, total, 1), 1 / count)
+    voted = np.where(total > 0, out[:, :count] / np.where(total > 0, total, 1), 1 / count)
+    return (1 - LEAST) * voted + LEAST / count
 
 
 def fused(logits: np.ndarray, neighbours: tuple[np.ndarray, np.ndarray], weights: Weights) -> np.ndarray:
@@ -215,20 +218,20 @@ def fit(
     shares = [arguments.number(share, "shares", WHERE, low=0, high=1) for share in shares]
     labels, rows, logits = own[known], np.arange(len(known)), logits[known]
     votes = {
-        (k, scale): (1 - LEAST) * vote(found[:, :k], near[:, :k], count, scale)[rows, labels] + LEAST / count
-        for k in widths
-        for scale in SCALES
+        (k, scale): vote(found[:, :k], near[:, :k], count, scale)[rows, labels] for k in widths for scale in SCALES
     }
 
-    def worst(log_temperature: float, share: float, voted) -> float:
-        chance = softmax(logits, float(np.exp(log_temperature)))[rows, labels]
+    def loss(chance: np.ndarray, share: float, voted: np.ndarray) -> float:
         return -float(np.log(np.maximum((1 - share) * chance + share * voted, 1e-300)).mean())
+
+    def own_chance(log_temperature: float) -> np.ndarray:
+        return softmax(logits, float(np.exp(log_temperature)))[rows, labels]
 
     # One line of temperatures for all shares and scales: softmax is what takes time.
     lines = np.linspace(np.log(0.1), np.log(10), 41)
-    chances = [softmax(logits, float(np.exp(line)))[rows, labels] for line in lines]
+    chances = [own_chance(line) for line in lines]
     tried = [
-        (-float(np.log(np.maximum((1 - share) * chance + share * voted, 1e-300)).mean()), number, share, key)
+        (loss(chance, share, voted), number, share, key)
         for key, voted in votes.items()
         for share in shares
         for number, chance in enumerate(chances)
@@ -236,13 +239,15 @@ def fit(
     _, number, share, (k, scale) = min(tried)
     step = lines[1] - lines[0]
     between = (lines[number] - step, lines[number] + step)
-    finer = optimize.minimize_scalar(worst, bounds=between, args=(share, votes[k, scale]), method="bounded")
+    finer = optimize.minimize_scalar(
+        lambda line: loss(own_chance(line), share, votes[k, scale]), bounds=between, method="bounded"
+    )
     best = Weights(float(np.exp(finer.x)), scale, share, k)
     guess = fused(logits, (found, near), best).argmax(1)
     return best, {
         "listings": len(known),
         "set_aside": len(own) - len(known),
-        "log_likelihood": -worst(finer.x, share, votes[k, scale]),
+        "log_likelihood": -finer.fun,
         "accuracy": float((guess == labels).mean()),
     }
 

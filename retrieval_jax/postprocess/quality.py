@@ -8,7 +8,8 @@ as it is and as its place among the results of the query. It sees and moves the 
 The new score of a result is (1 - weight) x similarity + weight x ranker, both from 0 to 1 within the query. The weight
 is chosen on the judged queries of the selection half, by rankers that have not seen the query they score: the one with
 the best nDCG by clicks among those whose cost in nDCG@10 by relevance is at most `cost`, at the upper end of a 95 %
-interval (one-sided). Where nothing is gained by more than a standard error it is 0, and the order stays.
+interval (one-sided). Where nothing is gained by more than a standard error it is 0, and the order stays. The same
+rankers order these queries in the end, so that their scores are not those of trees that know their clicks.
 
 Source: Burges, "From RankNet to LambdaRank to LambdaMART: An Overview", MSR-TR-2010-82; the idea of a last stage by
 quality: Zhang et al., "Visual Search at Alibaba", KDD 2018 (arXiv 2102.04674).
@@ -20,6 +21,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -29,7 +31,7 @@ from retrieval_jax import arguments, brief, pairs
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents
 from retrieval_jax.postprocess import State
-from retrieval_jax.postprocess._quality_weight import LEAST, choose, reordered
+from retrieval_jax.postprocess._quality_weight import LEAST, choose, descending, reordered
 from retrieval_jax.postprocess.reranking import check_depth
 from retrieval_jax.scoring import metrics
 from retrieval_jax.scoring.ranking import Ranking, Truth
@@ -40,6 +42,7 @@ TEXT, FILE = "quality.txt", "quality.json"
 FOLDS = 5  # rankers that choose the weight, each of four fifths of the queries
 GRADES = 30  # steps of the probability of a click, which LightGBM wants as whole numbers
 ROUNDS = 100  # trees
+PAIRS = 2**24  # of results compared at once, a byte each
 # Few leaves, since quality is a smooth thing; more similar is never worse.
 PARAMS = {
     "objective": "lambdarank",
@@ -106,9 +109,9 @@ def library() -> Any:
     """Returns the module lightgbm; raises InputError that says how to install it where it is missing."""
     try:
         import lightgbm
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # the latter where its own library lacks one, such as libgomp
         raise InputError(
-            f"the search step 'quality' needs LightGBM, which is not installed ({error}): pip install -r "
+            f"the search step 'quality' needs LightGBM, which cannot be imported ({error}): pip install -r "
             "requirements-ranking.txt"
         ) from None
     return lightgbm
@@ -135,7 +138,7 @@ def step(
       seed: of the folds.
 
     Returns:
-      The state with the new ranking.
+      The state with the new ranking; queries with clicks are ordered by rankers that have not seen them.
 
     Raises:
       InputError: no ranking, columns or clicks; too few clicks or judged queries; values out of range.
@@ -161,9 +164,9 @@ def step(
             f"{depth} results, and {LEAST} are needed: log more searches, or leave the step out of search.steps"
         )
     tried: list[dict] = []
-    why = f"weight {weight}, as given"
+    why, unseen = f"weight {weight}, as given", _unseen(seen, found, learned, seed)
     if weight == CHOSEN:
-        weight, tried, why = choose(ranking, _unseen(seen, found, learned, seed), state.judged, state.clicked, cost)
+        weight, tried, why = choose(ranking, unseen, state.judged, state.clicked, cost)
     trees = _fit(seen, found, learned, columns)
     ranker = Ranker(columns, depth, weight, trees)
     unknown = {name: f"{np.isnan(values).mean():.0%}" for name, values in zip(columns, numbers, strict=True)}
@@ -173,14 +176,16 @@ def step(
     )
     if state.folder is not None:
         save(state.folder, ranker, cost=cost, why=why, tried=tried)
-    return dataclasses.replace(state, ranking=ranker.apply(ranking, state.listed))
+    scores = np.where(learned[:, None], unseen, _scores(trees, seen))
+    return dataclasses.replace(state, ranking=reordered(ranking, scores, weight))
 
 
 def checked(columns: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of columns; raises InputError for anything else."""
-    return tuple(
-        arguments.text(name, "columns", "quality") for name in arguments.sequence(columns, "columns", "quality")
-    )
+    """Returns the names of columns; raises InputError for anything else, and for a name given twice."""
+    found = [arguments.text(name, "columns", "quality") for name in arguments.sequence(columns, "columns", "quality")]
+    if twice := next((name for name in found if found.count(name) > 1), None):
+        raise InputError(f"quality: columns names {twice!r} more than once: remove one of them")
+    return tuple(found)
 
 
 def names(columns: Sequence[str]) -> list[str]:
@@ -192,11 +197,12 @@ def features(head: Ranking, numbers: np.ndarray) -> np.ndarray:
     """Returns what the ranker sees of every result, float64 [Q, depth, features], in the order of `names`.
 
     Args:
-      head: the first results.
+      head: the first results. In tiers, such as those of preferred conditions, a result is no more similar than those
+        before it.
       numbers: [columns, G].
     """
     there = head.item_rows >= 0
-    score = np.where(there, head.scores.astype(np.float64), np.nan)
+    score = np.where(there, descending(head.scores), np.nan)
     best = score[:, :1] if score.shape[1] else score
     place = np.broadcast_to(np.arange(score.shape[1], dtype=np.float64), score.shape)
     own = np.where(there, numbers.astype(np.float64)[:, np.maximum(head.item_rows, 0)], np.nan)
@@ -205,6 +211,9 @@ def features(head: Ranking, numbers: np.ndarray) -> np.ndarray:
 
 def _among(values: np.ndarray) -> np.ndarray:
     """Returns the share of a query's other known values [Q, n] that are lower, ties counting half; NaN if unknown."""
+    size = max(1, PAIRS // max(1, values.shape[1]) ** 2)
+    if len(values) > size:
+        return np.concatenate([_among(values[at : at + size]) for at in range(0, len(values), size)])
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         below = (values[:, :, None] > values[:, None, :]).sum(2)
@@ -260,8 +269,8 @@ def load(folder: str | os.PathLike) -> Ranker:
 
 
 def _plain(given: Sequence[str]) -> list[str]:
-    """Returns names without blanks, which LightGBM does not keep."""
-    return [name.replace(" ", "_") for name in given]
+    """Returns names as LightGBM takes them: each once, and without blanks, commas, colons, quotes and brackets."""
+    return [f"{number}_" + re.sub(r"\W", "_", name, flags=re.ASCII) for number, name in enumerate(given)]
 
 
 def _numbers(listed: Mapping[str, np.ndarray], columns: Sequence[str], ranking: Ranking) -> np.ndarray:

@@ -45,11 +45,14 @@ def reads(config, verb: str) -> tuple[str, ...]:
     search = config.get("search") or {}
     if verb == "search" and "lexical" in (*((config.get("embed") or {}).get("models") or ()), *search.get("join", ())):
         found += tuple(f"{split}/{part}" for split in sides.SPLITS for part in ("ids", "titles", "columns"))
-    weights = [dict(step[1]).get("weights") for step in search.get("steps", ()) if tuple(step)[:1] == ("fusion",)]
-    if verb == "search" and "chosen" in weights:
+    if verb == "search" and sides.wants_truth(config):
         found += ("catalogue/truth",)
+    if verb == "embed" and sides.wants_categories(config):
+        found += ("train/ids", "train/categories", "train/pictures")
+    if verb == "search" and sides.wants_categories(config):
+        found += ("train/categories", "val/categories", "gallery/categories", "gallery/columns")
     if verb == "search" and any(tuple(step)[:1] == ("quality",) for step in search.get("steps", ())):
-        found += ("catalogue/truth", "catalogue/tables", "gallery/columns", "gallery/pictures")
+        found += ("catalogue/tables", "gallery/columns", "gallery/pictures")
     return found
 
 

@@ -51,6 +51,7 @@ BEFORE = {
     "evaluate.slices": [],
     "evaluate.edits": {"kept": ["type"], "similarity": "colour_and_edges"},
 }
+SHARE = 0.5  # evaluate.selection_share of a search whose record does not say it
 # Those of FREE that say where the data lies: they may change where the content was recorded and is the same.
 PLACES = tuple(name for name in FREE if name.startswith("data.kwargs."))
 
@@ -91,6 +92,9 @@ def blocks(config, verb: str) -> dict:
     if "embed" in found and sides.wants_categories(config):
         wanted = {name: config["search"]["categories"][name] for name in ("listings", "vote")}
         found["embed"] = {**found["embed"], "categories": wanted}
+    share = (config.get("evaluate") or {}).get("selection_share", SHARE)
+    if "search" in found and sides.wants_truth(config) and share != SHARE:  # what it learned from must not be reported
+        found["search"] = {**found["search"], "selection_share": share}
     return found
 
 

@@ -117,6 +117,21 @@ def wants_categories(config) -> bool:
     return bool(((config.get("search") or {}).get("categories") or {}).get("mass", 0))
 
 
+def wants_truth(config) -> bool:
+    """Returns whether the search learns from the truth, or the clicks, of the selection half of the queries."""
+    return any(
+        entry[:1] in (("quality",), ["quality"])
+        or (
+            entry[:1] in (("fusion",), ["fusion"])
+            and len(entry) == 2
+            and hasattr(entry[1], "get")
+            and entry[1].get("weights") == "chosen"
+        )
+        for entry in (config.get("search") or {}).get("steps", ())
+        if isinstance(entry, (tuple, list))
+    )
+
+
 def other_runs(config) -> tuple[str, ...]:
     """Returns the names of the configs whose runs embeddings or regions are taken from, each once."""
     found = (*of(config).values(), regions(config))

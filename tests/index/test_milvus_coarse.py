@@ -158,6 +158,7 @@ def test_bad_settings_are_rejected_with_a_remedy(tmp_path):
         ({"index_type": "BIN_IVF_FLAT"}, "available: BIN_FLAT"),
         ({"index_type": "HNSW"}, "index_type='HNSW'"),
         ({"coder": str(tmp_path / "none.npz")}, "none.npz"),
+        ({"coder": str(tmp_path / "other.npz"), "bits": 64}, "coder names fitted codes, and bits says how to fit some"),
         ({"coder": str(tmp_path / "other.npz")}, "vectors of 8 dimensions, the gallery has 24"),
     ):
         with pytest.raises(InputError, match=words):

@@ -28,7 +28,7 @@ def naive(photo, vectors, categories, k, scale):
     votes = [0.0] * COUNT
     for row in nearest:
         votes[categories[row]] += math.exp((cosines[row] - cosines[nearest[0]]) / scale)
-    return [one / sum(votes) for one in votes]
+    return [(1 - fusion.LEAST) * one / sum(votes) + fusion.LEAST / COUNT for one in votes]
 
 
 @pytest.mark.parametrize("k, scale", [(1, 0.1), (7, 0.05), (30, 0.5)])
@@ -67,7 +67,7 @@ def test_a_photo_is_not_its_own_neighbour_and_listings_of_unknown_category_are_l
 
 def test_nothing_nearby_is_a_vote_for_everything():
     found = fusion.vote(np.full((2, 3), -1), np.full((2, 3), -np.inf), COUNT, 0.1)
-    np.testing.assert_array_equal(found, np.full((2, COUNT), 1 / COUNT))
+    np.testing.assert_allclose(found, np.full((2, COUNT), 1 / COUNT), rtol=1e-12)
 
 
 @pytest.mark.parametrize("with_ids", [False, True])
@@ -85,6 +85,16 @@ def test_the_reference_set_grows(with_ids):
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_likelihood_told_is_that_of_the_fused_distribution():
+    (vectors, categories), (photos, labels) = listings(60), listings(80, seed=1)
+    near = fusion.Reference(vectors, categories, COUNT).neighbours(photos, 2)  # few: often none of the own category
+    logits = np.random.default_rng(3).normal(size=(80, COUNT))
+    weights, told = fusion.fit(logits, near, labels, ks=(2,), shares=(1.0,))
+    chances = fusion.fused(logits, near, weights)[np.arange(80), labels]
+    assert (chances > 0).all()
+    np.testing.assert_allclose(np.log(chances).mean(), told["log_likelihood"], rtol=1e-9)
+
+
 def test_the_weights_are_the_likeliest_of_all_that_are_tried():
     (vectors, categories), (photos, labels) = listings(60), listings(80, seed=1)
     labels[5] = -1
@@ -95,7 +105,6 @@ def test_the_weights_are_the_likeliest_of_all_that_are_tried():
 
     def likelihood(weights):
         votes = fusion.vote(*(part[:, : weights.k] for part in neighbours), COUNT, weights.scale)
-        votes = (1 - fusion.LEAST) * votes + fusion.LEAST / COUNT
         both = (1 - weights.share) * fusion.softmax(logits, weights.temperature) + weights.share * votes
         return np.mean([math.log(both[row, label]) for row, label in enumerate(labels) if label >= 0])
 

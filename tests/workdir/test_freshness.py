@@ -113,6 +113,14 @@ def test_an_edited_gallery_is_embedded_again_and_nothing_before(shop, tmp_path):
     assert reasons["embed"] == "gallery categories, ids, listings, pictures and titles changed"
 
 
+def test_data_that_categories_are_predicted_from(shop):
+    config = config_of(shop)
+    assert not any(name.startswith("train/") for verb in ("embed", "search") for name in freshness.reads(config, verb))
+    config.search.categories = {"mass": 0.9, "vote": "trained"}
+    assert {"train/pictures", "train/categories"} < set(freshness.reads(config, "embed"))
+    assert {"val/categories", "gallery/columns"} < set(freshness.reads(config, "search"))
+
+
 def test_the_data_may_lie_in_another_place_where_its_content_is_the_same(shop, tmp_path):
     folder, moved = tmp_path / "run", tmp_path / "moved"
     run_all(config_of(shop), folder)

@@ -151,6 +151,18 @@ def test_embed_depends_on_whether_the_search_wants_evidence():
     assert hashes[0] == hashes[1] == hashes[4] != hashes[2] == hashes[3]
 
 
+@pytest.mark.parametrize("steps", [(("quality", {}),), (("fusion", {"weights": "chosen"}),)])
+def test_a_search_that_learns_from_the_selection_half_runs_again_where_its_share_changes(steps):
+    def hashes(steps, **changed):
+        config = make_config(**{"search.steps": steps})
+        config.evaluate.update(changed)
+        return [workdir.stage_hash(config, verb) for verb in ("embed", "search")]
+
+    before, same, changed = hashes(steps), hashes(steps, selection_share=0.5), hashes(steps, selection_share=0.2)
+    assert before == same and before[0] == changed[0] and before[1] != changed[1]
+    assert hashes((("fusion", {}),))[1] == hashes((("fusion", {}),), selection_share=0.2)[1]
+
+
 def test_a_tuned_memory_allocator_is_recorded(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     assert "malloc" not in provenance.hardware()

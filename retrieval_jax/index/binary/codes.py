@@ -166,8 +166,9 @@ def fit(
       bits: bits per code, a multiple of 8; two per dimension by default, 1/16 of float32.
       cells: only codes in the cells nearest to the query are searched; with 1 all are. By default 1 for up to 50,000
         vectors, otherwise sqrt(n).
-      method: "itq", iterative quantisation; "learned", which starts there and learns to keep the neighbours (learned.py); or
-        "signs", the vectors' own signs, for networks that learned them (`code_weight` of the task image_title).
+      method: "itq", iterative quantisation; "learned", which starts there and learns to keep the neighbours
+        (learned.py); or "signs", the vectors' own signs, for networks that learned them (`code_weight` of the task
+        image_title).
       rounds: rounds of iterative quantisation.
       seed: seed of the sample and the initial rotation.
 

@@ -73,6 +73,11 @@ class Coarse:
         if local and index_type != "BIN_FLAT":
             raise InputError(f"{WHERE}: milvus-lite has no index {index_type!r} (available: BIN_FLAT); a server has it")
         if arguments.text(coder, "coder", WHERE):
+            fits = {"bits": (bits, None), "method": (method, "itq"), "rounds": (rounds, 10), "seed": (seed, 0)}
+            if ignored := [name for name, (value, default) in fits.items() if value != default]:
+                raise InputError(
+                    f"{WHERE}: coder names fitted codes, and {ignored[0]} says how to fit some: remove one of them"
+                )
             self.coder = codes.Coder.load(coder)
         else:
             self.coder = codes.fit(gallery, bits=bits, cells=1, method=method, rounds=rounds, seed=seed)
