@@ -4,16 +4,16 @@
     $run:seed=0 --workdir=runs/clicks/located_0
     $run:located=false,seed=0 --workdir=runs/clicks/whole_0
     $run:clicks=false,located=false,seed=0 --workdir=runs/clicks/titles_0
-    $run:wrong=0.2,seed=0 --workdir=runs/clicks/wrong_0
+    $run:located=false,wrong=0.2,seed=0 --workdir=runs/clicks/wrong_0
     python benchmarks/clicks.py --located runs/clicks/located_? --whole runs/clicks/whole_? \\
         --titles runs/clicks/titles_? --wrong runs/clicks/wrong_? --name=embedded --seed=1 --ccp=ccp --claims
 
-Reads trained runs and trains nothing; several runs are seeds. Boxes are compared with the true ones of the queries:
-the learned box, the whole picture, and the centred box whose height and width are best on the selection half of the
-queries. Retrieval is by the plain cosine, `mar@10_capped`, with every run's own vectors of queries and gallery. Numbers
-are of the report half; scores of seeds are averaged per query before queries are resampled (95 %). --ccp reads photos
-with several garments (the folder that ccp.tar was unpacked into): the learned box against the nearest garment's and
-against the one around all of them, beside the whole photo.
+Reads trained runs and trains nothing; runs of one training seed are compared. Boxes are compared with the true ones
+of the queries: the learned box, the whole picture, and the centred box whose height and width are best on the selection
+half of the queries. Retrieval is by the plain cosine, `mar@10_capped`, with every run's own vectors of queries and
+gallery. Numbers are of the report half; scores of seeds are averaged per query before queries are resampled (95 %).
+--ccp reads photos with several garments (the folder that ccp.tar was unpacked into): the learned box against the
+nearest garment's and against the one around all of them, beside the whole photo.
 """
 
 import argparse
@@ -35,6 +35,17 @@ from retrieval_jax.index import exact  # noqa: E402
 from retrieval_jax.scoring import bootstrap, boxes, metrics  # noqa: E402
 
 SIDES = np.arange(0.3, 1.01, 0.1)  # of centred boxes
+
+
+def loaded(folders: list[pathlib.Path]) -> dict:
+    """Loads runs, {seed of the training: model}; exits where two have one seed."""
+    found = {}
+    for folder in folders:
+        model = inference.load(folder)
+        if (seed := str(model.config.train.seed)) in found:
+            sys.exit(f"{folder} was trained with seed {seed}, as another of these runs: give one run per seed")
+        found[seed] = model
+    return found
 
 
 def predicted(model, images, name: str) -> dict[str, np.ndarray]:
@@ -84,7 +95,7 @@ def claim(name, statement, metric, value, baseline, command) -> dict:
     return one
 
 
-def ccp(models: list, folder: pathlib.Path) -> None:
+def ccp(models: dict, folder: pathlib.Path) -> None:
     """Prints how boxes overlap the garments of street photos."""
     garments: dict[str, list] = {}
     with next(folder.rglob("garments.csv")).open(newline="") as file:
@@ -97,7 +108,7 @@ def ccp(models: list, folder: pathlib.Path) -> None:
     images = FileImages(root, [f"{name}.jpg" for name in names])
     true = [np.array(garments[name]) for name in names]
     around = np.array([np.concatenate([one[:, :2].min(0), one[:, 2:].max(0)]) for one in true])
-    made = {f"learned {number}": predicted(model, images, "locate")["boxes"] for number, model in enumerate(models)}
+    made = {f"learned, seed {number}": predicted(model, images, "locate")["boxes"] for number, model in models.items()}
     made["whole photo"] = np.tile(boxes.WHOLE, (len(names), 1))
     for name, found in made.items():
         nearest = np.mean([boxes.iou(box, one).max() for box, one in zip(found, true, strict=True)])
@@ -111,9 +122,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, what in (
         ("located", "with the box and clicks"), ("whole", "with clicks, without the box"),
-        ("titles", "with titles alone"), ("wrong", "with the box, and wrong clicks"),
+        ("titles", "with titles alone"), ("wrong", "with wrong clicks, without the box"),
     ):  # fmt: skip
-        parser.add_argument(f"--{name}", nargs="+", default=[], type=pathlib.Path, help=f"runs {what}, one per seed")
+        parser.add_argument(f"--{name}", nargs="+", default=[], type=pathlib.Path, required=name == "located",
+                            help=f"runs {what}, one per seed")  # fmt: skip
     parser.add_argument("--name", default="embedded", help="of the catalogue, for claims")
     parser.add_argument("--root", default="", help="where the catalogue is now, if not where the runs say")
     parser.add_argument("--seed", type=int, help="of the catalogue that is scored, if not that of training: products, "
@@ -122,9 +134,8 @@ def main() -> None:
     parser.add_argument("--claims", action="store_true", help="write claims.json")
     given = parser.parse_args()
     command, made = f"python benchmarks/clicks.py {' '.join(sys.argv[1:])}", []
-    models = {name: [inference.load(folder) for folder in getattr(given, name)]
-              for name in ("located", "whole", "titles", "wrong")}  # fmt: skip
-    config = models["located"][0].config
+    models = {name: loaded(getattr(given, name)) for name in ("located", "whole", "titles", "wrong")}
+    config = next(iter(models["located"].values())).config
     with config.unlocked():
         if given.root:
             config.data.kwargs["root"] = given.root
@@ -134,8 +145,8 @@ def main() -> None:
     selection = metrics.selection_half(catalog.query.ids)
     true = np.asarray(catalog.query.columns["box"])
     report = ~selection
-    learned = {str(seed): overlap(predicted(model, catalog.query.images, "locate")["boxes"], true)[report]
-               for seed, model in enumerate(models["located"])}  # fmt: skip
+    learned = {seed: overlap(predicted(model, catalog.query.images, "locate")["boxes"], true)[report]
+               for seed, model in models["located"].items()}  # fmt: skip
     best = centred(true, selection)
     size = f"{best[2] - best[0]:.1f} x {best[3] - best[1]:.1f}"
     for name, box, what in (
@@ -148,7 +159,7 @@ def main() -> None:
                           f"mean IoU, {given.name}", learned, dict.fromkeys(learned, same), command))  # fmt: skip
     if given.ccp:
         ccp(models["located"], given.ccp)
-    scores = {name: {str(seed): searched(model, catalog)[report] for seed, model in enumerate(each)}
+    scores = {name: {seed: searched(model, catalog)[report] for seed, model in each.items()}
               for name, each in models.items()}  # fmt: skip
     for value, baseline, name, statement in (
         ("located", "whole", "located", "the learned box finds users' photos better than the same network without"),
@@ -156,8 +167,7 @@ def main() -> None:
         ("located", "titles", "teach-located", "clicks and the learned box do better than titles alone"),
         ("wrong", "titles", "teach-wrong", "with a fifth of the clicks wrong, they still do better than titles alone"),
     ):  # fmt: skip
-        if scores[value] and scores[baseline]:
-            seeds = scores[value].keys() & scores[baseline].keys()
+        if seeds := scores[value].keys() & scores[baseline].keys():
             sides = [{seed: scores[side][seed] for seed in sorted(seeds)} for side in (value, baseline)]
             made.append(claim(f"clicks-{name}-{given.name}", f"{statement}, {given.name}",
                               f"mar@10_capped, {given.name}", *sides, command))  # fmt: skip

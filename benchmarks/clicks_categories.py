@@ -36,7 +36,7 @@ sys.path.insert(0, str(ROOT))
 import claims  # noqa: E402
 import numpy as np  # noqa: E402
 from scipy import sparse  # noqa: E402
-from users_photos import TYPES as KINDS  # noqa: E402
+from users_photos import KINDS  # noqa: E402
 
 from retrieval_jax import inference  # noqa: E402
 from retrieval_jax.data import loading, pipeline  # noqa: E402

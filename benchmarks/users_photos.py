@@ -4,7 +4,7 @@
 
 The first is the folder that clothing_photos.tar was unpacked into (photos.csv, train/, validation/). Adds
 <folder>/photos/ to the catalogue: query.csv (the validation photos and their kinds), gallery.csv and truth.csv: a
-listing is right for a photo if its article type is one of TYPES of the photo's kind. Copies the photos, reduced to 240
+listing is right for a photo if its article type is one of KINDS of the photo's kind. Copies the photos, reduced to 240
 px, to <folder>/Images/photos.
 """
 
@@ -16,17 +16,17 @@ import sys
 import cv2
 import fashion_queries
 
-TYPES = {  # kinds of photos -> article types of the catalogue
-    "dress": ("Dresses",),
-    "hat": ("Caps", "Hat"),
-    "longsleeve": ("Sweaters", "Sweatshirts"),
-    "outwear": ("Jackets", "Blazers", "Rain Jacket", "Nehru Jackets", "Waistcoat"),
-    "pants": ("Jeans", "Trousers", "Track Pants", "Leggings", "Jeggings", "Capris"),
+KINDS = {  # of users' photos, and the article types that they are
+    "dress": ("Dresses", "Jumpsuit", "Rompers"),
+    "hat": ("Hat", "Caps"),
+    "longsleeve": ("Sweatshirts", "Sweaters"),
+    "outwear": ("Jackets", "Rain Jacket", "Nehru Jackets", "Blazers"),
+    "pants": ("Jeans", "Trousers", "Track Pants", "Leggings", "Jeggings", "Lounge Pants", "Rain Trousers", "Tights"),
     "shirt": ("Shirts",),
-    "shoes": ("Casual Shoes", "Sports Shoes", "Formal Shoes", "Heels", "Flats"),
-    "shorts": ("Shorts",),
+    "shoes": ("Casual Shoes", "Sports Shoes", "Formal Shoes", "Heels", "Flats", "Booties", "Sandals"),
+    "shorts": ("Shorts", "Lounge Shorts"),
     "skirt": ("Skirts",),
-    "t-shirt": ("Tshirts",),
+    "t-shirt": ("Tshirts", "Lounge Tshirts"),
 }
 SIDE = 240
 
@@ -56,7 +56,7 @@ def main() -> None:
             (root / "Images" / "photos").mkdir(parents=True, exist_ok=True)
             small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             cv2.imwrite(str(root / "Images" / name), small)
-            right = " ".join(one["id"] for one in gallery if one["kind"] in TYPES[row["category"]])
+            right = " ".join(one["id"] for one in gallery if one["kind"] in KINDS[row["category"]])
             queries.append({"id": pathlib.Path(name).stem, "image": name, "kind": row["category"]})
             truth.append({"query": queries[-1]["id"], "gallery": right})
     folder = root / "photos"

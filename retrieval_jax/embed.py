@@ -179,7 +179,8 @@ def run(config, workdir):
             networks.save_attributes(catalog.val)
         if name == sides.MODEL and here and jax.process_index() == 0:
             networks.save_fields(catalog)
-            networks.save_boxes(catalog.query)
+    if jax.process_index() == 0:
+        networks.save_boxes(catalog.query if sides.MODEL in config.embed.models else None)
     _wait("embed")
     return {"embeddings": summary}
 

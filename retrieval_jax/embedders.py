@@ -146,11 +146,8 @@ class Networks:
 
     def trained(self, split) -> Embedder:
         side = sides.of(self._config)[split.name]
-        folder = side.workdir(self._workdir)
-        key = (folder, side.step, side.which)
-        if key not in self._loaded:
-            self._loaded[key] = self._load(side, folder, f"config.search.{split.name}_from")
-        return self._embedder(*self._loaded[key], side.predict_fn, split, folder)
+        found = self._side(side, f"config.search.{split.name}_from")
+        return self._embedder(*found, side.predict_fn, split, side.workdir(self._workdir))
 
     def untrained(self, split) -> Embedder:
         config, workdir = self._config, self._workdir
@@ -206,18 +203,24 @@ class Networks:
                 saved_fields.save(file, blocks, Ids.of(split.ids).sha256())
 
     def save_boxes(self, queries) -> None:
-        """Writes query_boxes.npz: where in each query picture the network looks, if it has learned to (`locate`)."""
-        file = self._workdir / "embeddings" / sides.MODEL / saved_boxes.FILE
-        function = self._task()[0].predict_fns.get("locate")
+        """Writes query_boxes.npz: where the network of the queries looks in their pictures, if it has learned to.
+
+        Args:
+          queries: the query split; None where this run does not embed by a trained network. An earlier file then goes.
+        """
+        file, side = self._workdir / "embeddings" / sides.MODEL / saved_boxes.FILE, sides.of(self._config)["query"]
+        model = None if queries is None else self._side(side, "config.search.query_from")[0]
+        if model is None or (side.predict_fn or model.config.embed.predict_fn) != "embed_image":
+            function = None
+        else:
+            function = model.task.predict_fns.get("locate")
         if function is None:
             file.unlink(missing_ok=True)
             return
-        key = (self._workdir, 0, "ema")
-        if key not in self._loaded:
-            self._loaded[key] = self._load(sides.Side(), self._workdir, "")
-        columns, arguments = {"image": Pictures(queries.images)}, inference.test_arguments(self._config)
-        params, desc = self._loaded[key][0].params, "embed: query boxes"
-        out = inference.predict(function, params, columns, mesh=self._mesh, desc=desc, **arguments)
+        columns, arguments = {"image": Pictures(queries.images)}, inference.test_arguments(model.config)
+        out = inference.predict(
+            function, model.params, columns, mesh=self._mesh, desc="embed: query boxes", **arguments
+        )
         saved_boxes.save(file, out["boxes"], Ids.of(queries.ids).sha256())
 
     def _predicted(self, split, params):
@@ -242,6 +245,14 @@ class Networks:
             data_info = info_lib.load(self._workdir / "checkpoints" / "data_info.json")
             self._own = inference.make_task(self._config, data_info), data_info
         return self._own
+
+    def _side(self, side, setting):
+        """Returns what `_load` does, once for each network."""
+        folder = side.workdir(self._workdir)
+        key = (folder, side.step, side.which)
+        if key not in self._loaded:
+            self._loaded[key] = self._load(side, folder, setting)
+        return self._loaded[key]
 
     def _load(self, side, folder, setting):
         """Returns (model, checksum of its weights, step)."""

@@ -415,12 +415,13 @@ class Model:
         check_learned(made.get("space", model.space), self.folder)
         return made["embedding"]
 
-    def predict_attributes(self, inputs, top=10):
+    def predict_attributes(self, inputs, top=10, predict_fn="attributes"):
         """Predicts the most probable attributes of pictures.
 
         Args:
           inputs: as for `embed`.
           top: number of attributes per picture.
+          predict_fn: "attributes_whole" for pictures that somebody else has cropped (task "click_triplet").
 
         Returns:
           For each picture a list of (token, probability), most probable first.
@@ -428,7 +429,7 @@ class Model:
         Raises:
           InputError: the task does not predict attributes, or something is not a picture.
         """
-        out = self._predict(top_attributes(named(self.task.predict_fns, "attributes"), top), inputs)
+        out = self._predict(top_attributes(named(self.task.predict_fns, predict_fn), top), inputs)
         names = self.data_info.label_names
         return [
             [(names[i], float(p)) for i, p in zip(ids, values, strict=True)]

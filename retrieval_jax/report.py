@@ -103,7 +103,8 @@ def run(config, workdir) -> dict:
     warnings += filter(None, [baselines.sentence(written.better_without_training(workdir))])
     warning = smoke_run(config) or ". ".join(warnings)
     header = overview.header(_name(config), catalog, model, members(config), scores, names, stages, warning)
-    shown, boxes = _shown(config, workdir, catalog), _boxes(workdir, catalog)
+    shown = _shown(config, workdir, catalog)
+    boxes = _boxes(workdir, catalog) if shown and shown[0] == sides.MODEL else None  # those of no other model
     above = [
         Section("Scores", table),
         *_slices(scores, names, shown),

@@ -70,6 +70,19 @@ def test_config_of_the_last_stage_runs_in_seconds(runs):
     )
 
 
+@pytest.mark.parametrize("name", ["embedded_clicks", "clicks_published", "users_photos"])
+def test_config_of_clicks_runs_in_seconds(name, runs):
+    config = command_line.load_config(CONFIGS / f"{name}.py", "runlocal")
+    folder = runs / workdir.default_name(name, "runlocal")
+    run.run(config, folder, CONFIGS)
+    stages = {(one["model"], one["stage"]) for one in json.loads((folder / "metrics.json").read_text())["stages"]}
+    assert ("colour", "cosine") in stages
+    if name == "users_photos":  # nothing is trained
+        return
+    assert ("trained", "cosine") in stages and config.train.task_kwargs.titles_first == 0
+    assert (folder / "embeddings" / "trained" / "query_boxes.npz").exists()
+
+
 @pytest.mark.parametrize("name", ["embedded_edits", "edits_published"])
 def test_config_of_edits_runs_in_seconds(name, runs):
     config = command_line.load_config(CONFIGS / f"{name}.py", "runlocal")

@@ -1,9 +1,10 @@
 """Shop pictures pasted on cluttered backgrounds: users' photos of a real catalogue, with a true box and with clicks.
 
 The catalogue is one in eProduct's layout whose pictures have a plain, light background. Its queries, and the photos
-that clicks refer to, show a listing at about half of its size somewhere before pieces of other listings, in other
+that clicks refer to, show a listing at about half of its size somewhere in front of pieces of other listings, in other
 light. Everything follows from seed and row. Clicks are simulated: a page shows the photo's own product (equal titles),
-and others, ever less like it.
+and others, ever less like it. The first of its product is the very picture that was pasted, so that learning is easier
+than the test, whose gallery has other pictures of the product.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ SIDES = (0.4, 0.75)  # of the product's longer side, as a share of the photo's
 SHOWN = {"same": 3, "leaf": 3, "middle": 2, "any": 2}  # listings on a page of ten results
 CLICK = {"same": 0.75, "leaf": 0.06, "middle": 0.03, "any": 0.02}
 _PIECES = (3, 7)  # of other listings in a background
-_LIGHT = 18  # a pixel this near to the corners' lightness and colour is background
+_LIGHT = 18  # a pixel this near to one of the background next to it, in each channel, is background too
 
 
 class Pasted:
-    """A source of photos: pictures of a source, cut out and pasted before others.
+    """A source of photos: pictures of a source, cut out and pasted in front of others.
 
     Args:
       source: random access to uint8 [h, w, 3], the pictures that are pasted.
@@ -65,10 +66,11 @@ class Pasted:
 
 
 def cut_out(image: np.ndarray) -> np.ndarray:
-    """Returns what stands before a plain background, uint8 [h, w, 4]: RGB and how opaque it is, without its margins.
+    """Returns what is in front of a plain background, uint8 [h, w, 4]: RGB and how opaque it is, without its margins.
 
-    The background is what is joined to the edge of the picture and about as light as its corners. A picture that has no
-    plain background is returned whole.
+    The background is what is joined to a white frame around the picture by small steps from pixel to pixel: soft
+    shadows go with it, and so may parts of a light product whose edge is soft. A picture that has no plain, light
+    background is returned whole.
 
     Args:
       image: uint8 [H, W, 3].

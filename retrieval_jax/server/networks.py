@@ -119,17 +119,16 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
     for side in dict.fromkeys(chosen.values()):
         models[side] = inference.load(side.workdir(folder), side.which, side.step or None)
     query, gallery = models[chosen["query"]], models[chosen["gallery"]]
-    pictures = boxes = None
+    pictures = boxes = cropping = None
     for side in (chosen["query"], chosen["gallery"]):  # a text network leaves pictures to the gallery's network
         model = models[side]
         name = side.predict_fn or model.config.embed.predict_fn
         function = inference.named(model.task.predict_fns, name)
         if function.reads in (("image",), ("picture",), ["image"], ["picture"]):
             pictures = functools.partial(_vectors, model, name)
-            if (
-                name == "embed_image" and "embed_whole" in model.task.predict_fns
-            ):  # it crops by itself: in the open here
-                pictures, boxes = functools.partial(_vectors, model, "embed_whole"), model.locate
+            if name == "embed_image" and "embed_whole" in model.task.predict_fns:
+                # The service crops, so that the box can be shown and moved; the network reads all that it is given.
+                pictures, boxes, cropping = functools.partial(_vectors, model, "embed_whole"), model.locate, model
             break
     words = edited = attributes = None
     for model in (query, gallery):
@@ -139,7 +138,8 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
         if edited is None and "embed_edit" in functions:
             edited = functools.partial(_edited, model)
         if attributes is None and "attributes" in functions and functions["attributes"].reads == ("image",):
-            attributes = functools.partial(_attributes, model)
+            whole = "attributes_whole" if model is cropping else "attributes"
+            attributes = functools.partial(_attributes, model, whole)
     space = gallery.data_info.target_space or gallery.space  # that of another run, where this one learned into it
     side = sides.regions(config)
     if side.run and "query" in config["embed"]["regions"]["splits"]:
@@ -167,14 +167,14 @@ def _edited(model, pairs: Sequence) -> np.ndarray:
     return np.stack(both, 1)
 
 
-def _attributes(model, images: Sequence) -> list[list[tuple[str, str, float]]]:
+def _attributes(model, predict_fn: str, images: Sequence) -> list[list[tuple[str, str, float]]]:
     if model.data_info.fields:
         found = [
             [(field, value, chance) for field, values in one.items() for value, chance in values]
             for one in model.predict_fields(images)
         ]
     else:
-        found = _mined_by(model, images)
+        found = [[(MINED, *one) for one in row] for row in model.predict_attributes(images, TOP, predict_fn)]
     return [sorted(one, key=lambda item: -item[2])[:TOP] for one in found]
 
 

@@ -13,7 +13,8 @@ def task(config: ConfigDict, arg: ConfigDict) -> None:
     Args:
       config: changed in place; its batch size is that of photos.
       arg: parsed argument with `located`, whether the network looks for the product first, `cut`, how it is cut out,
-        `clicks`, whether clicks teach, and `start`, the folder of a run that learned from titles; "" for none.
+        `clicks`, whether clicks teach, `start`, the folder of a run that learned from titles, "" for none, and
+        `runlocal`.
     """
     config.train.evaluations = ()
     config.train.eval_every_epochs = 0.0
@@ -29,7 +30,7 @@ def task(config: ConfigDict, arg: ConfigDict) -> None:
     options = config.train.task_kwargs
     options.located, options.cut = arg.located, arguments.choice("cut", arg.cut, CUTS)
     options.title_weight = 0.1  # their loss is a sum over some hundred words
-    if arg.start:
+    if arg.start or arg.runlocal:  # a few steps, in which clicks are to count
         options.titles_first = 0
     if arg.located:
         config.train.learning_rate_rules = (("^locate/", 0.3),)

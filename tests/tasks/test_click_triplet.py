@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from retrieval_jax import embed, evaluate, inference, mine, report, search, tasks, train
+from retrieval_jax import embed, evaluate, export, inference, mine, report, search, tasks, train
 from retrieval_jax.data import loading, pipeline, saved_boxes
 from retrieval_jax.embeddings import Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.backbones import convnext
+from retrieval_jax.server import networks
+from retrieval_jax.settings import base
 from retrieval_jax.settings import tasks as options
 from retrieval_jax.tasks import click_triplet
 from tiny import TINY, logged, tiny_config
@@ -106,6 +108,28 @@ def test_what_is_never_a_negative():
     np.testing.assert_array_equal(click_triplet.never_negative(photos, listings, 0.9), expected)
 
 
+def test_clicks_alone_need_a_network_that_knows_something():
+    with pytest.raises(InputError, match="none of them is a negative"):
+        made(make_config(title_weight=0.0, near=0.95))
+    config = make_config(title_weight=0.0, near=0.95)
+    config.train.init_from = "runs/other"
+    task, batch, _ = made(config)
+    params = jax.jit(task.init)(jax.random.key(0), batch)
+    for near, expected in ((-1.0, 1.0), (1.01, 0.0)):
+        config.train.task_kwargs.near = near
+        task, batch, _ = made(config)
+        values = task.loss_fn(params, batch, rng=jax.random.key(0), step=5, ema=params, constants=None, train=False)[1]
+        assert values["near_share"] == expected
+
+
+def test_without_categories_no_click_is_checked_and_this_is_said(capsys):
+    config = make_config(title_weight=0.0)
+    catalog = loading.load(config.data)
+    catalog.train.categories = None
+    examples, _ = tasks.get("click_triplet").examples(config, catalog, None)
+    assert len(examples.ids) and "no click is checked: the catalogue has no categories" in capsys.readouterr().out
+
+
 def test_without_the_branch_it_is_the_plain_network():
     task, batch, _ = made(make_config(located=False, title_weight=0.0))
     params = jax.jit(task.init)(jax.random.key(0), batch)
@@ -119,11 +143,12 @@ def test_without_the_branch_it_is_the_plain_network():
 
 def test_a_run_finds_boxes_embeds_and_draws(tmp_path):
     config = make_config()
+    config.embed.models = ("colour", "trained")
     for verb in (mine, train, embed, search, evaluate, report):
         verb.run(config, tmp_path)
         (tmp_path / "config.json").write_text(config.to_json())
     lines = [line for line in logged(tmp_path) if "loss" in line]
-    assert {"area", "softmax_loss", "triplet_loss", "title_loss"} <= set(lines[0])
+    assert {"area", "softmax_loss", "triplet_loss", "title_loss", "near_share"} <= set(lines[0])
     assert all(np.isfinite(line["loss"]) for line in lines)
     queries, model = loading.load(config.data).query, inference.load(tmp_path)
     boxes = saved_boxes.load(tmp_path / "embeddings" / "trained" / saved_boxes.FILE, Ids.of(queries.ids).sha256())
@@ -134,3 +159,34 @@ def test_a_run_finds_boxes_embeds_and_draws(tmp_path):
     assert whole.shape == cut.shape and not np.allclose(whole, cut, atol=1e-3)
     assert "where the network looked" in (tmp_path / "report.html").read_text()
     assert json.loads((tmp_path / "metrics.json").read_text())["stages"]
+    config.report.stage = "colour/cosine"  # whose ranking no box has anything to do with
+    report.run(config, tmp_path)
+    assert "where the network looked" not in (tmp_path / "report.html").read_text()
+
+    served = networks.load(tmp_path, json.loads(config.to_json()))  # it crops, the network reads all that is left
+    np.testing.assert_allclose(served.pictures(pictures), whole, atol=1e-5)
+    np.testing.assert_allclose(served.boxes(pictures), boxes, atol=1e-5)
+    ours = model.predict_attributes(pictures, predict_fn="attributes_whole")
+    assert ours != model.predict_attributes(pictures)
+    assert [[one[1:] for one in row] for row in served.attributes(pictures)] == ours
+    assert export.run(tmp_path, tmp_path / "served", platforms=("cpu",))["compared"]["difference"] < 1e-4
+
+
+def test_boxes_are_those_of_the_network_that_embeds_the_queries(tmp_path):
+    config, other = make_config(), make_config()
+    for verb in (mine, train, embed):
+        verb.run(config, tmp_path / "one")
+    (tmp_path / "one" / "config.json").write_text(config.to_json())
+    file = f"embeddings/trained/{saved_boxes.FILE}"
+    base.without_training(other)
+    other.search.query_from.run = other.search.gallery_from.run = str(tmp_path / "one")
+    embed.run(other, tmp_path / "two")
+    digest = Ids.of(loading.load(config.data).query.ids).sha256()
+    one, two = (saved_boxes.load(tmp_path / name / file, digest) for name in ("one", "two"))
+    np.testing.assert_allclose(one, two, atol=1e-6)
+    other.search.query_from.predict_fn = "embed_whole"  # looks at all of the picture
+    embed.run(other, tmp_path / "two")
+    assert not (tmp_path / "two" / file).exists()
+    config.embed.models = ("colour",)  # they would be those of an earlier network
+    embed.run(config, tmp_path / "one")
+    assert not (tmp_path / "one" / file).exists()
