@@ -70,7 +70,9 @@ def test_config_of_the_last_stage_runs_in_seconds(runs):
     )
 
 
-@pytest.mark.parametrize("name", ["embedded_clicks", "clicks_published", "users_photos"])
+@pytest.mark.parametrize(
+    "name", ["embedded_clicks", pytest.param("clicks_published", marks=pytest.mark.long), "users_photos"]
+)
 def test_config_of_clicks_runs_in_seconds(name, runs):
     config = command_line.load_config(CONFIGS / f"{name}.py", "runlocal")
     folder = runs / workdir.default_name(name, "runlocal")
