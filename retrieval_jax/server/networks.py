@@ -136,7 +136,8 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
             edited = functools.partial(_edited, model)
         if attributes is None and "attributes" in functions and functions["attributes"].reads == ("image",):
             attributes = functools.partial(_attributes, model)
-    space = gallery.data_info.target_space or gallery.space  # that of another run, where this one learned into it
+    searched = query if chosen["gallery"].adapter else gallery  # whose vectors go through an adapter, into that space
+    space = searched.data_info.target_space or searched.space  # that of another run, where this one learned into it
     side, boxes = sides.regions(config), None
     if side.run and "query" in config["embed"]["regions"]["splits"]:
         finder = inference.load(side.workdir(folder))

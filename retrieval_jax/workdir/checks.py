@@ -324,6 +324,7 @@ ROWS: dict[str, Kind] = {
     "search.gallery_from.step": whole(0),
     "search.gallery_from.which": choice("ema", "params"),
     "search.gallery_from.predict_fn": TEXT,
+    "search.gallery_from.adapter": TEXT,
     "search.k": whole(1),
     "search.lexical.query": NAME,
     "search.lexical.columns": NAMES,

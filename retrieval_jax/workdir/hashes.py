@@ -42,6 +42,7 @@ BEFORE = {
     "mine.rule": 1,
     "embed.appearance": {"stage": 2, "bands": [4, 3]},
     "embed.regions": {"run": "", "splits": ["query", "gallery"], "margin": 0.1, "guided": False},
+    "search.gallery_from.adapter": "",
     "search.lexical": {"query": "query", "columns": ["title"], "k1": 1.5, "b": 0.75, "typos": True},
     "evaluate.metrics": [],
     "evaluate.gain": "exponential",
@@ -82,11 +83,17 @@ def blocks(config, verb: str) -> dict:
     if "embed" in found and chosen:  # settings of the search that embed works by
         found["embed"] = {
             **found["embed"],
-            "sides": {split: dataclasses.asdict(side) for split, side in chosen.items()},
+            "sides": {split: _side(side) for split, side in chosen.items()},
         }
     if "embed" in found and sides.wants_evidence(config):
         found["embed"] = {**found["embed"], "evidence": True}
     return found
+
+
+def _side(side) -> dict:
+    """Returns a side as plain settings; without an adapter as it was before there were any."""
+    found = dataclasses.asdict(side)
+    return found if side.adapter else {name: value for name, value in found.items() if name != "adapter"}
 
 
 def stage_hash(config, verb: str, folder=None) -> str:
