@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from retrieval_jax import __main__ as door
-from retrieval_jax import embed, search, upgrade
+from retrieval_jax import embed, mine, search, train, upgrade
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.embeddings import Embeddings, adapters, read_info
 from retrieval_jax.errors import InputError
@@ -15,8 +15,6 @@ from retrieval_jax.models.backbones import convnext
 from retrieval_jax.settings import base
 from retrieval_jax.workdir import hashes, sides
 from tiny import TINY, tiny_config
-
-from retrieval_jax import mine, train  # isort: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def runs(tmp_path_factory):
 def upgraded(runs, adapter):
     """Returns the config of a search that trains nothing."""
     config = ConfigDict(workdirs.read_config(runs / "new"))
-    config = base.without_training(config)
+    base.without_training(config)
     config.search.query_from.run = str(runs / "new")
     config.search.gallery_from.update({"run": str(runs / "old"), "adapter": str(adapter)})
     return config

@@ -274,8 +274,8 @@ def write_upgraded(
     known, _, places = common(ids, before.ids)
     if not len(known) == len(ids) == len(before):
         raise InputError(
-            f"{old} holds {len(before):,} listings, of which {len(known):,} are among the {len(ids):,} of this gallery: "
-            "embed this gallery with the old model first"
+            f"{old} holds {len(before):,} listings, of which {len(known):,} are among the {len(ids):,} of this "
+            "gallery: embed this gallery with the old model first"
         )
     found = Adapter.load(adapter).upgraded(before.take(places))
     Embeddings(ids, found.vectors, {**found.meta, **meta}).save(folder, dtype=dtype)

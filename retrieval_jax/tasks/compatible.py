@@ -1,5 +1,4 @@
-"""Learns a network whose vectors search the gallery of another, frozen one: a small network for queries, or a new model
-for a gallery that an old one has embedded.
+"""Learns a network whose vectors search the gallery of another, frozen one: for queries alone, or a new model.
 
 The gallery network's vectors of the train pictures are made once and kept. The network learns them (`regression`), to
 tell them apart (`contrast`), to find them in the same order (`rank`) and to lie to each other as they do (`relation`),

@@ -229,7 +229,9 @@ def in_words(names: list[str]) -> str:
         parts[split] += [part] if part else []
     words = [" ".join([split, _listed(some)]).strip() for split, some in parts.items()]
     words = [f"the network of config.{word}" if word.endswith("_from") else word for word in words]
-    words = [f"the content of config.{word}" if word in _BESIDE or word.endswith(".adapter") else word for word in words]
+    words = [
+        f"the content of config.{word}" if word in _BESIDE or word.endswith(".adapter") else word for word in words
+    ]
     return f"{', '.join(words)} changed" if words else ""
 
 

@@ -97,8 +97,8 @@ def of(config) -> dict[str, Side]:
             raise InputError(f"{setting}.step is {side.step}: give the step of a checkpoint, or 0 for the latest")
         if side.adapter and (split == "query" or not side.run or side != Side(run=side.run, adapter=side.adapter)):
             raise InputError(
-                f"{setting}.adapter is for the gallery that another run has embedded: set config.search.gallery_from.run "
-                "beside it, and nothing else"
+                f"{setting}.adapter is for the gallery that another run has embedded: set "
+                "config.search.gallery_from.run beside it, and nothing else"
             )
         if side != Side() and members(config):
             raise InputError(f"{setting} is set, and config.search.members too: the members have sides of their own")

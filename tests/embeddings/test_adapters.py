@@ -33,7 +33,9 @@ def test_a_vector_is_mapped_as_plain_loops_do_it(kind):
     inputs = row / np.linalg.norm(row) - w["centre"]
     wanted = [sum(inputs[i] * w["kernel"][i, j] for i in range(4)) + w["bias"][j] for j in range(6)]
     if kind == "residual":
-        hidden = [max(0, sum(inputs[i] * w["hidden_kernel"][i, h] for i in range(4)) + w["hidden_bias"][h]) for h in range(5)]
+        hidden = [
+            max(0, sum(inputs[i] * w["hidden_kernel"][i, h] for i in range(4)) + w["hidden_bias"][h]) for h in range(5)
+        ]
         wanted = [wanted[j] + sum(hidden[h] * w["out_kernel"][h, j] for h in range(5)) for j in range(6)]
     assert np.linalg.norm(wanted) < 1
     wanted[0] = np.sqrt(1 - np.sum(np.square(wanted)))

@@ -51,7 +51,9 @@ def naive_relational(q, g, there):
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 def test_they_equal_plain_loops(loss):
     naive, every = globals()[f"naive_{loss.__name__}"], np.ones(5, bool)
-    np.testing.assert_allclose(loss(jnp.float32(QUERIES), jnp.float32(GALLERY)), naive(QUERIES, GALLERY, every), 1e-4, 1e-6)
+    np.testing.assert_allclose(
+        loss(jnp.float32(QUERIES), jnp.float32(GALLERY)), naive(QUERIES, GALLERY, every), 1e-4, 1e-6
+    )
     masked = loss(jnp.float32(QUERIES), jnp.float32(GALLERY), where=WHERE, weights=np.arange(5.0))
     np.testing.assert_allclose(masked, WHERE * np.arange(5) * naive(QUERIES, GALLERY, WHERE), 1e-4, 1e-6)
 
