@@ -37,7 +37,7 @@ OPTIONS = {
     "classifier_weight": 0.0,
     "logits_weight": 0.0,
     "own_length": False,
-    "hidden_dims": 0,
+    "map_hidden": 0,
 }
 CHOICES = {"regression": ("cosine", "squared")}
 WEIGHTS = tuple(name for name in OPTIONS if name.endswith("_weight") and name != "unlabelled_weight")
@@ -121,14 +121,14 @@ def make(config, info) -> Task:
     frozen, title_loss = info.frozen or ({}, "")
 
     def mapping(dim):
-        return heads.Mlp(options["hidden_dims"], dim) if options["hidden_dims"] else Dense(dim)
+        return heads.Mlp(options["map_hidden"], dim) if options["map_hidden"] else Dense(dim)
 
     def visual(params):
         return {name: value for name, value in params.items() if name != _HEAD}
 
     def into_space(params, out):
         head = params[_HEAD]
-        dim = (head["out"] if options["hidden_dims"] else head)["bias"].shape[-1]
+        dim = (head["out"] if options["map_hidden"] else head)["bias"].shape[-1]
         return mapping(dim).apply({"params": head}, out["embedding"]).astype(jnp.float32)
 
     def init(rng, batch):

@@ -89,7 +89,7 @@ def test_each_loss_is_off_by_0_and_adds_up_by_its_weight():
 
 
 def test_a_perceptron_and_own_classifiers_stand_beside_it():
-    loss, values, found = lost(hidden_dims=4, regression_weight=1.0, title_weight=1.0, loss="softmax")
+    loss, values, found = lost(map_hidden=4, regression_weight=1.0, title_weight=1.0, loss="softmax")
     assert found["embedding"].shape == (8, DIM) and np.isfinite(loss) and "title_loss" in values
     task = made(title_weight=1.0, contrast_weight=1.0)
     assert task.couples_rows == "contrast_weight" and set(task.predict_fns) == {"embed_image", "attributes"}
