@@ -51,10 +51,10 @@ def fit(
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(old))
     held, rows = np.split(order, [min(_MOST_HELD, int(np.ceil(_HELD_SHARE * len(old))))])
-    maps = linear(old[rows], new[rows], RIDGES)
-    cosines = [_cosine(adapters.expected(one, old[held]), new[held]) for one in maps]
-    best = int(np.argmax(cosines))
-    chosen, (whole,) = maps[best], linear(old, new, RIDGES[best : best + 1])
+    part, whole = Ridge(old[rows], new[rows]), Ridge(old, new)
+    cosines = [_cosine(part.predict(old[held], ridge), new[held]) for ridge in RIDGES]
+    best = RIDGES[int(np.argmax(cosines))]
+    chosen, whole = part.weights(best), whole.weights(best)
     if kind == "residual":
         added = perceptron(chosen, old, new, rows, held, hidden=hidden, steps=steps, seed=seed)
         chosen, whole = chosen | added, whole | added
@@ -65,7 +65,7 @@ def fit(
     facts = {
         "fitted_on": len(old),
         "held_out": len(held),
-        "ridge": RIDGES[best],
+        "ridge": best,
         "cosine": round(_cosine(predicted, new[held]), 4),
         "share": round(shares[at], 4),
     }
@@ -73,34 +73,46 @@ def fit(
     return weights, length, FILLS[at], facts
 
 
-def linear(old: np.ndarray, new: np.ndarray, ridges) -> list[dict[str, np.ndarray]]:
-    """Returns the ridge regression of new unit vectors on old ones, for several ridges.
+class Ridge:
+    """The ridge regression of new unit vectors on old ones, for any ridge, from one decomposition.
 
     Args:
       old: [n, D].
       new: [n, E].
-      ridges: in units of the inputs' mean variance times n.
-
-    Returns:
-      {"centre", "kernel", "bias"} for each ridge.
     """
-    centre, bias = old.mean(0, dtype=np.float64), new.mean(0, dtype=np.float64)
-    inputs, targets = old - centre, new - bias
-    if len(inputs) <= inputs.shape[1]:  # the smaller of the two problems
-        values, vectors = np.linalg.eigh(inputs @ inputs.T)
-        left, right = inputs.T @ vectors, vectors.T @ targets
-    else:
-        values, left = np.linalg.eigh(inputs.T @ inputs)
-        right = left.T @ (inputs.T @ targets)
-    unit = max(float(values.sum()), 1e-12) / inputs.shape[1]
-    return [
-        {
-            "centre": centre.astype(np.float32),
-            "kernel": ((left / (np.maximum(values, 0.0) + ridge * unit)) @ right).astype(np.float32),
-            "bias": bias.astype(np.float32),
-        }
-        for ridge in ridges
-    ]
+
+    def __init__(self, old: np.ndarray, new: np.ndarray):
+        self._centre, self._bias = old.mean(0, dtype=np.float64), new.mean(0, dtype=np.float64)
+        inputs, targets = old - self._centre, new - self._bias
+        if len(inputs) <= inputs.shape[1]:  # the smaller of the two problems
+            values, vectors = np.linalg.eigh(inputs @ inputs.T)
+            self._left, self._right = inputs.T @ vectors, vectors.T @ targets
+        else:
+            values, self._left = np.linalg.eigh(inputs.T @ inputs)
+            self._right = self._left.T @ (inputs.T @ targets)
+        self._values = np.maximum(values, 0.0)
+        self._unit = max(float(values.sum()), 1e-12) / inputs.shape[1]
+
+    def _scaled(self, ridge: float) -> np.ndarray:
+        return self._right / (self._values + ridge * self._unit)[:, None]
+
+    def predict(self, old: np.ndarray, ridge: float) -> np.ndarray:
+        """Returns the expected new unit vectors [m, E].
+
+        Args:
+          old: [m, D].
+          ridge: in units of the inputs' mean variance times n.
+        """
+        return ((old - self._centre) @ self._left) @ self._scaled(ridge) + self._bias
+
+    def weights(self, ridge: float) -> dict[str, np.ndarray]:
+        """Returns the arrays "centre", "kernel" and "bias" of `embeddings.adapters`.
+
+        Args:
+          ridge: see `predict`.
+        """
+        found = {"centre": self._centre, "kernel": self._left @ self._scaled(ridge), "bias": self._bias}
+        return {name: value.astype(np.float32) for name, value in found.items()}
 
 
 def perceptron(base, old, new, rows, held, *, hidden: int, steps: int, seed: int) -> dict[str, np.ndarray]:

@@ -28,9 +28,14 @@ def test_a_rotation_is_found():
 def test_both_ways_to_solve_the_regression_agree():
     old, new = OLD[:40].astype(np.float64), RNG.normal(size=(40, 5))
     wide = np.concatenate([old, np.zeros((40, 60))], axis=1)  # more columns than rows
-    (few,), (many,) = (fitting.linear(each, new, (0.1 * scale,)) for each, scale in ((old, 1.0), (wide, 68 / 8)))
+    few, many = fitting.Ridge(old, new).weights(0.1), fitting.Ridge(wide, new).weights(0.1 * 68 / 8)
+    inputs = old - old.mean(0)
+    naive = np.linalg.solve(inputs.T @ inputs + 0.1 * (inputs**2).sum() / 8 * np.eye(8), inputs.T @ (new - new.mean(0)))
+    np.testing.assert_allclose(few["kernel"], naive, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(few["kernel"], many["kernel"][:8], atol=1e-5)
     np.testing.assert_allclose(many["kernel"][8:], 0, atol=1e-6)
+    found = fitting.Ridge(old, new).predict(old[:3], 0.1)
+    np.testing.assert_allclose(found, adapters.expected(few, old[:3]), rtol=1e-4, atol=1e-6)
 
 
 def test_a_perceptron_learns_what_a_linear_map_misses():
