@@ -15,6 +15,7 @@ from retrieval_jax.losses import compatible as losses
 from retrieval_jax.losses import multilabel
 from retrieval_jax.models.backbones import convnext
 from retrieval_jax.settings import tasks as options
+from retrieval_jax.sharing import exportable
 from retrieval_jax.tasks import compatible
 from retrieval_jax.tasks.parts import classifiers
 from tiny import INFO, TINY, logged, tiny_batch, tiny_config
@@ -137,6 +138,8 @@ def test_a_query_network_searches_the_gallery_of_another_run(tmp_path):
     frozen, loss = info.frozen
     assert loss == "softmax" and set(frozen) == {"titles", "category"}
     np.testing.assert_array_equal(frozen["titles"]["kernel"], gallery.params["heads_titles"]["kernel"])
+    alone = exportable.with_pictures(query, gallery)  # an export for phones has the query network and nothing else
+    assert alone.space == gallery.space and alone.task is query.task and alone.params is query.params
     embed.run(config, folder)
     found = [next((folder / "embeddings").glob(f"*/{split}/embeddings.json")).parent for split in ("query", "gallery")]
     assert {read_info(one)["meta"]["space"] for one in found} == {gallery.space}
