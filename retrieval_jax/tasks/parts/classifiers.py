@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,20 @@ import numpy as np
 
 from retrieval_jax.data import text
 from retrieval_jax.errors import InputError
-from retrieval_jax.files import atomic
+from retrieval_jax.files import atomic, documents
 from retrieval_jax.files.arrays import load_npz
 from retrieval_jax.losses import unit
 
 FILE = "classifiers.npz"  # in <workdir>/text, beside the vectors: the heads, and what their labels are
 HEADS = ("titles", "category")
 _PARTS = {"kernel": 2, "bias": 1, "log_scale": 0}
+
+
+class _Facts(TypedDict):
+    arrays: list[str]
+    vocabulary_hash: str
+    categories: list[str]
+    loss: str
 
 
 def save(folder, model) -> None:
@@ -61,11 +69,13 @@ def load(folder, info, dim: int) -> tuple[dict, str]:
       InputError: the other network has no classifier, one of other labels, or one that does not read its vectors.
     """
     file, remedy = pathlib.Path(folder) / text.FOLDER / FILE, "train again in a new work directory"
-    facts = json.loads(load_npz(file, {"facts": (("uint8",), 1)}, remedy=remedy)["facts"].tobytes())
-    wanted = {name: (("float32",), _PARTS[name.split("_", 1)[1]]) for name in facts["arrays"]}
-    arrays = load_npz(file, wanted, remedy=remedy)
-    found = {head: {part: arrays[f"{head}_{part}"] for part in _PARTS if f"{head}_{part}" in arrays} for head in HEADS}
-    found = {head: parts for head, parts in found.items() if parts}
+    written = load_npz(file, {"facts": (("uint8",), 1)}, remedy=remedy)["facts"].tobytes()
+    facts = documents.parse(written, _Facts, name=str(file), remedy=remedy)
+    there = [(head, part) for head in HEADS for part in _PARTS if f"{head}_{part}" in facts["arrays"]]
+    arrays = load_npz(file, {f"{head}_{part}": (("float32",), _PARTS[part]) for head, part in there}, remedy=remedy)
+    found = {}
+    for head, part in there:
+        found.setdefault(head, {})[part] = arrays[f"{head}_{part}"]
     off = "set config.train.task_kwargs.classifier_weight and logits_weight to 0"
     if not found:
         raise InputError(
