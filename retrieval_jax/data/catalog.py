@@ -5,7 +5,8 @@ eProduct calls the split that is searched "index". Here it is the *gallery*; an 
 Beside pictures, titles and categories, a split may have further columns (text, attributes, boxes), and a catalogue may
 have tables that refer to listings:
 
-    clicks   photo: rows [n] of the split "photo" or "query"; clicked, unclicked: Ragged rows of the listings shown
+    clicks   photo: rows [n] of the split "photo" or "query"; clicked, unclicked: Ragged rows of the listings shown;
+             clicked_position, unclicked_position (optional): Ragged int32, places on the page from 1, -1 if unknown
     outfits  listings: rows [n, k], -1 past the end of a shorter outfit; compatible: int32 [n], 1, 0, or -1 if unknown
     queries  text: n strings; clicked: Ragged rows, most clicked first; count, position (optional): Ragged int32, one
              value per listing of "clicked": clicks, 0 if only shown; place on the page from 1, -1 if unknown; weight

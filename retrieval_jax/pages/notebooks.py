@@ -50,7 +50,8 @@ def show(*shown: parts.Section | Markup, height: int = 420) -> Frame:
     sections = [one if isinstance(one, parts.Section) else parts.Section("", one) for one in shown]
     style = templates.inline("style.css")
     policy = Markup(f"default-src 'none'; img-src data:; style-src {templates.source(style)}")
-    return Frame(templates.render("notebook.html", sections=sections, style=style, policy=policy), height)
+    page = templates.render("notebook.html", title="Part of a report", sections=sections, style=style, policy=policy)
+    return Frame(page, height)
 
 
 def whole(path: str | pathlib.Path, height: int = 640) -> Frame:
@@ -72,7 +73,7 @@ def whole(path: str | pathlib.Path, height: int = 640) -> Frame:
 
 
 def pictures(catalog, longest_side: int = 96, quality: int = 80) -> Callable[[str, int], str]:
-    """Returns the function (split name, row) -> data URI that sections ask for pictures; "" where there is none.
+    """Returns the function (split name, row) -> data URI of a picture, "" without one, that sections are given.
 
     Args:
       catalog: `Catalog` with the pictures.
@@ -124,7 +125,7 @@ def found(
       ranking: of these queries over that gallery.
       names: what is shown as each query: words, or the name of a file.
       picture: see `pictures`.
-      images: uint8 [h, w, 3] picture of each query, None for words alone; () where there are none.
+      images: uint8 [h, w, 3] picture of each query, None for words alone; () without pictures.
 
     Raises:
       InputError: a ranking of another gallery, or not one name (and picture) per query.

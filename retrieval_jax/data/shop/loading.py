@@ -13,7 +13,7 @@ from retrieval_jax.data import catalog
 from retrieval_jax.data.catalog import Lazy, Split, Table
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.data.pictures import sources
-from retrieval_jax.data.shop import edits, shoppers, synthetic, typed, wording
+from retrieval_jax.data.shop import edits, liked, shoppers, synthetic, typed, wording
 from retrieval_jax.data.shop.synthetic import Shop
 from retrieval_jax.errors import InputError
 from retrieval_jax.scoring import ranking
@@ -30,8 +30,6 @@ COLUMN_NAMES = {
     "parts": list(PARTS),
 }
 EDITED = ("colour", "pattern", "material", "parts")  # edits.FIELDS, as the columns of listings are called
-# Where the photos of clicks on the listings of a split come from.
-_PHOTOS = {"train": catalog.PHOTO, "gallery": "query"}
 
 
 def load(queries: str = "photos", **kwargs: Any) -> catalog.Catalog:
@@ -49,7 +47,8 @@ def load(queries: str = "photos", **kwargs: Any) -> catalog.Catalog:
 
     Returns:
       A `Catalog` with lazy ids, titles, pictures, columns and tables; query titles are None, as a shopper's photo has
-      none. Columns of every split: those of COLUMN_NAMES, and "box". Tables: "clicks" about train (from photos of the
+      none. Columns of every split: those of COLUMN_NAMES, and "box"; with biased clicks, listings also have those of
+      `liked.NAMES`, and the table "clicks" places. Tables: "clicks" about train (from photos of the
       split "photo") and gallery (from the queries); "queries", "outfits" and "edits" about train, val and gallery.
 
     Raises:
@@ -95,7 +94,7 @@ def _with_typed(shop: Shop) -> catalog.Catalog:
             tables[f"queries/{name}"] = functools.partial(_clicked, shop, name)
     _name_products(shop, found)
     if not shop.num_query:
-        return dataclasses.replace(found, tables=Lazy(tables, f"{shop} typed"))
+        return dataclasses.replace(found, tables=Lazy(tables, f"{_tables_of(shop)} typed"))
     asked = typed.queries(shop)
     ids = [f"typed-{number:05d}" for number in range(shop.num_query)]
     none = sources.NoPictures(len(ids), "query")
@@ -106,7 +105,7 @@ def _with_typed(shop: Shop) -> catalog.Catalog:
         truth=ranking.Truth(ids, found.gallery.ids, asked.indptr, asked.rows),
         counts={**found.counts, "query": {"read": len(ids), "kept": len(ids), "set_aside": {}}},
         column_names={**COLUMN_NAMES, "kind": list(typed.KINDS)},
-        tables=Lazy(tables, f"{shop} typed"),
+        tables=Lazy(tables, f"{_tables_of(shop)} typed"),
     )
 
 
@@ -115,7 +114,7 @@ def _with_edits(shop: Shop) -> catalog.Catalog:
     found = _with_photos(dataclasses.replace(shop, num_query=0))
     tables = {name: table for name, table in found.tables.makers.items() if name != "edits/gallery"}
     _name_products(shop, found)
-    found = dataclasses.replace(found, tables=Lazy(tables, f"{shop} edits"))
+    found = dataclasses.replace(found, tables=Lazy(tables, f"{_tables_of(shop)} edits"))
     if not shop.num_query:
         return found
     asked = edits.edits(shop, shop.num_query, "gallery", scored=True)
@@ -182,6 +181,13 @@ def _columns(shop: Shop, split: str) -> Lazy:
     makers["box"] = lambda: synthetic.boxes(
         shop, split, np.arange(shop.size(split))
     )  # draws every picture of the split
+    if shop.biased_clicks and split in ("train", "val", "gallery"):
+
+        @functools.cache
+        def numbers() -> dict[str, np.ndarray]:
+            return liked.columns(shop, split, np.arange(shop.size(split)))
+
+        makers |= {name: functools.partial(lambda name: numbers()[name], name) for name in liked.NAMES}
     return Lazy(makers, synthetic.made_of(shop, split))
 
 
@@ -190,20 +196,30 @@ def _tables(shop: Shop) -> Lazy:
     for split in ("train", "val", "gallery"):
         if not shop.size(split):
             continue
-        if split in _PHOTOS and shop.size(_PHOTOS[split]):
+        if split in shoppers.SOURCE and shop.size(shoppers.SOURCE[split]):
             makers[f"clicks/{split}"] = functools.partial(_clicks, shop, split)
         makers[f"outfits/{split}"] = functools.partial(_outfits, shop, split)
         makers[f"queries/{split}"] = functools.partial(_queries, shop, split)
         makers[f"edits/{split}"] = functools.partial(_edits, shop, split)
-    return Lazy(makers, str(shop))
+    return Lazy(makers, _tables_of(shop))
+
+
+def _tables_of(shop: Shop) -> str:
+    """Returns a text that is equal for equal tables."""
+    clicks = {"wrong_clicks": shop.wrong_clicks, "biased_clicks": shop.biased_clicks}
+    return ", ".join([str(shop), *(f"{name} {value}" for name, value in clicks.items() if value)])
 
 
 def _clicks(shop: Shop, split: str) -> Table:
     found = shoppers.clicks(shop, shop.num_clicks, split)
     columns = {"photo": found.photos}
+    places = np.broadcast_to(np.arange(1, found.shown.shape[1] + 1, dtype=np.int32), found.shown.shape)
     for name, chosen in (("clicked", found.clicked), ("unclicked", ~found.clicked & (found.shown >= 0))):
-        columns[name] = Ragged(np.concatenate([[0], np.cumsum(chosen.sum(1))]), found.shown[chosen])
-    return Table(columns, {"photo": _PHOTOS[split], "clicked": split, "unclicked": split})
+        indptr = np.concatenate([[0], np.cumsum(chosen.sum(1))])
+        columns[name] = Ragged(indptr, found.shown[chosen])
+        if shop.biased_clicks:
+            columns[f"{name}_position"] = Ragged(indptr, places[chosen])
+    return Table(columns, {"photo": shoppers.SOURCE[split], "clicked": split, "unclicked": split})
 
 
 def _outfits(shop: Shop, split: str) -> Table:

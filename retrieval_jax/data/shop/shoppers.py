@@ -1,7 +1,7 @@
 """Simulated shoppers of the embedded catalogue: clicks after a photo, typed queries with clicks, outfits.
 
-Everything follows from the true attributes, seed and number, and refers to listings of train, or of the gallery for
-scoring.
+Clicks may go astray (`Shop.wrong_clicks`), or follow places and likes (`Shop.biased_clicks`, `liked`). Everything
+follows from the true attributes, seed and number, and refers to listings of train, or of the gallery for scoring.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Callable
 import numpy as np
 
 from retrieval_jax import brief
-from retrieval_jax.data.shop import synthetic, wording
+from retrieval_jax.data.shop import liked, synthetic, wording
 from retrieval_jax.errors import InputError
 
 SHOWN = {"same": 4, "sibling": 3, "random": 3}  # listings on a page of ten results
 # Probability of a click on a listing of the same product, its category and colour, its category, any other.
 CLICK = {"same": 0.75, "colour": 0.2, "category": 0.05, "other": 0.02}
+SOURCE = {"train": "photo", "gallery": "query"}  # split of the photos of clicks on the listings of each split
 _DRAWN = 20  # typed queries that are drawn for each that is accepted, at most
 POOL = 20_000  # products, from the first, that typed queries, outfits and edits refer to
 QUERY_NAMES = (
@@ -48,7 +49,8 @@ class Clicks:
 
     Attributes:
       photos: int64 [n], rows of `synthetic.images(shop, "photo")` for train, of the queries for gallery.
-      shown: int64 [n, 10], listings on the page, rows of the split; -1 where the page has fewer.
+      shown: int64 [n, 10], listings on the page, rows of the split; -1 where the page has fewer. With biased clicks
+        they are in the order of the page.
       clicked: bool [n, 10]; shown >= 0 and not clicked are the negatives.
     """
 
@@ -109,7 +111,7 @@ def clicks(shop: synthetic.Shop, num: int, split: str = "train") -> Clicks:
     Raises:
       InputError: the split is empty.
     """
-    source = {"train": "photo", "gallery": "query"}.get(split)
+    source = SOURCE.get(split)
     if source is None or not shop.size(source) or not shop.size(split):
         raise InputError(
             f'no clicks on split {split!r} of the embedded catalogue: give "train" or "gallery", with listings'
@@ -136,17 +138,64 @@ def clicks(shop: synthetic.Shop, num: int, split: str = "train") -> Clicks:
         rows = (u[:, 8 + j] * size).astype(np.int64)
         columns.append(np.where((np.stack(columns, 1) == rows[:, None]).any(1), -1, rows))
     shown = np.stack(columns, 1)
+    if shop.biased_clicks:
+        shown = liked.arranged(shop, split, shown, numbers)
+    chance = attraction(shop, split, photos, shown)
+    if shop.biased_clicks:
+        chance = liked.looks(shown.shape[1]) * chance
+    clicked = (u[:, 16 : 16 + shown.shape[1]] < chance) & (shown >= 0)
+    if shop.wrong_clicks:
+        clicked = _astray(shop, split, clicked, shown, numbers)
+    return Clicks(photos, shown, clicked)
+
+
+def attraction(shop: synthetic.Shop, split: str, photos: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Returns how likely a listing is clicked by a shopper who looks at it.
+
+    Args:
+      shop: the catalogue; with biased clicks, what shoppers like counts as well, and pictures are drawn.
+      split: see `clicks`.
+      photos: int64 [n], as of `Clicks`.
+      shown: int64 [n, k], rows of the split; -1 for none.
+
+    Returns:
+      float64 [n, k], without meaning where nothing is shown.
+    """
+    source = SOURCE[split]
+    rows = np.maximum(shown, 0)
     truth = synthetic.attributes(shop, source, photos)
-    seen = synthetic.attributes(shop, split, np.maximum(shown, 0).ravel())
-    same = (
-        synthetic.product_ids(shop, split, np.maximum(shown, 0).ravel()).reshape(shown.shape) // 4 == numbers[:, None]
-    )
+    seen = synthetic.attributes(shop, split, rows.ravel())
+    wanted = synthetic.product_ids(shop, source, photos)[:, None] // 4
+    same = synthetic.product_ids(shop, split, rows.ravel()).reshape(shown.shape) // 4 == wanted
     category = seen["category"].reshape(shown.shape) == truth["category"][:, None]
     colour = seen["colour"].reshape(shown.shape) == truth["colour"][:, None]
     chance = np.select(
         [same, category & colour, category], [CLICK["same"], CLICK["colour"], CLICK["category"]], CLICK["other"]
     )
-    return Clicks(photos, shown, (u[:, 16 : 16 + shown.shape[1]] < chance) & (shown >= 0))
+    return chance * liked.liking(shop, split, rows) if shop.biased_clicks else chance
+
+
+def _astray(
+    shop: synthetic.Shop, split: str, clicked: np.ndarray, shown: np.ndarray, numbers: np.ndarray
+) -> np.ndarray:
+    """Returns clicks [n, k] of which a share of those on the product goes to another listing of the page instead.
+
+    Args:
+      shop, split: see `clicks`.
+      clicked: bool [n, k].
+      shown: int64 [n, k].
+      numbers: int64 [n], the product of each photo.
+    """
+    same = synthetic.product_ids(shop, split, np.maximum(shown, 0).ravel()).reshape(shown.shape) // 4
+    same = (same == numbers[:, None]) & (shown >= 0)
+    others = ~same & (shown >= 0)
+    u = synthetic.uniform(shop.seed, split + " clicks astray", np.arange(len(shown)), 2 * shown.shape[1])
+    moved = clicked & same & (u[:, : shown.shape[1]] < shop.wrong_clicks) & others.any(1, keepdims=True)
+    search, place = np.nonzero(moved)
+    chosen = (u[search, shown.shape[1] + place] * others.sum(1)[search]).astype(np.int64)
+    out = clicked & ~moved
+    out[search, (np.cumsum(others, 1)[search] == chosen[:, None] + 1).argmax(1)] = True
+    return out
 
 
 def pool(shop: synthetic.Shop, split: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:

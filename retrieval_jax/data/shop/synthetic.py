@@ -24,7 +24,7 @@ import operator
 
 import numpy as np
 
-from retrieval_jax import pairs
+from retrieval_jax import arguments, pairs
 from retrieval_jax.data.shop import drawing, wording
 from retrieval_jax.errors import InputError
 
@@ -51,6 +51,9 @@ class Shop:
       image_size: side of the pictures in px, at least 16.
       num_clicks, num_outfits, num_typed, num_edits: rows of the tables "clicks", "outfits", "queries" and "edits" about
         each split; row i is the same whatever their number.
+      wrong_clicks: share of the clicks on the photo's product that go to another listing of the page instead, 0 to 1.
+      biased_clicks: clicks depend on the place on the page and on what shoppers like about a listing (`liked`): the
+        table "clicks" has places, and listings have the columns "price", "rating" and "sales".
     """
 
     seed: int = 0
@@ -63,6 +66,9 @@ class Shop:
     num_outfits: int = 2000
     num_typed: int = 2000
     num_edits: int = 5000
+    # Not in the text of a shop: catalogues without them have the digests that they had before.
+    wrong_clicks: float = dataclasses.field(default=0.0, repr=False)
+    biased_clicks: bool = dataclasses.field(default=False, repr=False)
 
     def size(self, split: str) -> int:
         """Returns the number of listings of a split; "photo", users' photos of train products, has as many as train."""
@@ -379,9 +385,14 @@ def make_shop(**kwargs) -> Shop:
     for name, value in kwargs.items():
         if name not in known:
             raise InputError(f"the embedded catalogue has no argument {name!r}{pairs.near(name, known)}")
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or (value < 0 and name != "seed"):
+        if name == "wrong_clicks":
+            arguments.number(value, name, "the embedded catalogue", low=0, high=1)
+        elif name == "biased_clicks":
+            if not isinstance(value, bool):
+                raise InputError(f"biased_clicks of the embedded catalogue is {value!r}; give True or False")
+        elif not isinstance(value, int | np.integer) or isinstance(value, bool) or (value < 0 and name != "seed"):
             raise InputError(f"{name} of the embedded catalogue is {value!r}; give a whole number, 0 or more")
-    shop = Shop(**{name: int(value) for name, value in kwargs.items()})
+    shop = Shop(**{name: type(getattr(Shop, name))(value) for name, value in kwargs.items()})
     if shop.image_size < 16:
         raise InputError(f"image_size of the embedded catalogue is {shop.image_size}; give 16 px or more")
     if shop.num_query and not shop.num_gallery:
