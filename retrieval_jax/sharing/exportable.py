@@ -74,13 +74,16 @@ def with_pictures(model, pictures):
       pictures: that of the run whose vectors it learned with; None where it learned with no other.
 
     Returns:
-      One with the parameters of both networks, whose "embed_image" is that of the other run; `model` itself without it.
+      One with the parameters of both networks, whose "embed_image" is that of the other run; `model` itself without it,
+      or where it has a network of pictures of its own.
 
     Raises:
       InputError: the other network reads more than a picture, or was trained again since this one learned with it.
     """
     if pictures is None:
         return model
+    if "embed_image" in model.task.predict_fns:  # it reads pictures itself, and embeds into the other one's space
+        return dataclasses.replace(model, space=model.data_info.target_space)
     name = pictures.config.embed.predict_fn
     of_picture = inference.named(pictures.task.predict_fns, name)
     if of_picture.reads != ("image",):
