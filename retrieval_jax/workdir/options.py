@@ -129,7 +129,9 @@ def _upgrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("old", type=paths.expanded, help="work directory whose gallery is embedded")
     parser.add_argument("--to", type=paths.expanded, required=True, help="work directory of the new model")
     parser.add_argument("--out", type=paths.expanded, required=True, metavar="FOLDER", help="of the adapter")
-    parser.add_argument("--kind", choices=("linear", "residual"), default="linear", help="of the map (default: %(default)s)")
+    parser.add_argument(
+        "--kind", choices=("linear", "residual"), default="linear", help="of the map (default: %(default)s)"
+    )
     parser.add_argument(
         "--rows", type=int, default=2000, help="listings to embed again and to fit on (default: %(default)s)"
     )
