@@ -21,8 +21,10 @@ import rich.table
 
 from retrieval_jax import workdir
 from retrieval_jax.data import fields, loading
+from retrieval_jax.embeddings import adapters
 from retrieval_jax.files import atomic
 from retrieval_jax.scoring import comparing, tables
+from retrieval_jax.workdir import sides
 
 
 def print_comparison(found: dict) -> None:
@@ -57,5 +59,8 @@ def main(given) -> None:
     asked = comparing.queries_of(loading.load(config.data), config, fields.read, half=given.half, names=given.metrics)
     found = comparing.compare(given.new, given.against, stage=given.stage, old_stage=given.against_stage, **asked)
     print_comparison(found)
+    for folder in (*given.new, *given.against):
+        if adapter := sides.of(workdir.read_config(folder))["gallery"].adapter:
+            print(f"{folder}: {adapters.Adapter.load(adapter).sentence()}")
     if given.out:
         atomic.write_json(given.out, {**found, "half": given.half})

@@ -52,7 +52,7 @@ from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Pictures
 from retrieval_jax.data.pictures import hand_made, transforms
 from retrieval_jax.data.pictures.altered import Altered
-from retrieval_jax.embeddings import Ids, evidence, writer
+from retrieval_jax.embeddings import Ids, adapters, evidence, writer
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
 from retrieval_jax.training import sharding
@@ -150,6 +150,9 @@ def run(config, workdir):
         summary[name] = {}
         for split_name in SPLITS:
             split = catalog.split(split_name)
+            if name == sides.MODEL and chosen[split_name].adapter:
+                summary[name][split_name] = _upgrade(chosen[split_name], split, config, workdir)
+                continue
             embedder = of_split(split)
             meta = {
                 "model": name,
@@ -183,6 +186,18 @@ def run(config, workdir):
         networks.save_boxes(catalog.query if sides.MODEL in config.embed.models else None)
     _wait("embed")
     return {"embeddings": summary}
+
+
+def _upgrade(side, split, config, workdir):
+    """Writes what another run has embedded, through an adapter; the first process does it."""
+    there = side.workdir(workdir)
+    old = there / "embeddings" / sides.of(workdirs.read_config(there))["gallery"].folder / split.name
+    folder, meta = workdir / "embeddings" / side.folder / split.name, {"config": workdirs.stage_hash(config, "embed")}
+    if jax.process_index() == 0:
+        counts = adapters.write_upgraded(side.adapter, old, Ids.of(split.ids), folder, config.embed.dtype, meta)
+        print(f"embed: {split.name}: {counts['adapted']:,} listings of {there} adapted, {counts['renewed']:,} renewed")
+    _wait(f"upgraded {folder}")
+    return {"rows": len(split), "dim": embeddings.read_info(folder)["dim"], "rows_per_second": None}
 
 
 def _embed_split(job, contents, predict, meta, workdir):

@@ -30,9 +30,8 @@ from retrieval_jax.data.examples import Pictures, Ragged
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.data.pictures import decoding
 from retrieval_jax.errors import InputError, first_line
-from retrieval_jax.files import atomic
 from retrieval_jax.tasks import parts
-from retrieval_jax.tasks.parts import vectors
+from retrieval_jax.tasks.parts import classifiers, vectors
 from retrieval_jax.training import checkpoints, sharding
 from retrieval_jax.views import host_size, with_views
 
@@ -200,7 +199,7 @@ def _pictures(source, split):
     read, at = vectors.once(columns(function, split, model.config, source, f"the predict function {name!r}"))
     mesh, desc = sharding.make_mesh(jax.local_devices()), f"pictures of {split.name}"
     made = predict(function, model.params, read, mesh=mesh, desc=desc, **test_arguments(model.config))
-    return {"space": made.get("space", model.space), "embedding": made["embedding"][at]}
+    return {"space": made.get("space", model.space), "embedding": made["embedding"][at], "model": model}
 
 
 def _learned(source, split, folder):
@@ -246,8 +245,9 @@ def examples(config, catalog, folder):
             )
         if not file.exists() and jax.process_index() == 0:
             made = _pictures(source, catalog.split("train"))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_npz(file, vectors=made["embedding"], space=np.frombuffer(made["space"].encode(), np.uint8))
+            if getattr(module, "learns_under", lambda config: False)(config):
+                classifiers.save(folder, made["model"])
+            vectors.save(folder, made["embedding"], made["space"])
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("vectors of pictures")
     return module.examples(config, catalog, folder)

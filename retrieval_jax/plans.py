@@ -27,7 +27,7 @@ from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.embeddings import evidence
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import sizes
-from retrieval_jax.tasks.parts import vectors
+from retrieval_jax.tasks.parts import classifiers, vectors
 from retrieval_jax.training import memory, optim, sharding
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import preflight, provenance, sides
@@ -317,10 +317,10 @@ def _mined(config, catalog, folder: pathlib.Path):
             if (source / "text" / "tokenizer.json").exists() and not (here / "text").exists():
                 (here / "text").mkdir()
                 (here / "text" / "tokenizer.json").symlink_to((source / "text" / "tokenizer.json").absolute())
-        made = folder / text.FOLDER / vectors.FILE
-        if made.exists():
-            (here / text.FOLDER).mkdir(exist_ok=True)
-            (here / text.FOLDER / vectors.FILE).symlink_to(made.absolute())
+        for name in (vectors.FILE, classifiers.FILE):
+            if (made := folder / text.FOLDER / name).exists():
+                (here / text.FOLDER).mkdir(exist_ok=True)
+                (here / text.FOLDER / name).symlink_to(made.absolute())
         mined = (folder / "attributes" / "vocabulary.json").exists()
         if (folder / "attributes").is_dir() and (mined or not titles):
             (here / "attributes").symlink_to((folder / "attributes").absolute())

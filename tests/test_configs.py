@@ -127,7 +127,15 @@ def test_defaults_are_locked_and_the_open_blocks_are_not():
     base.lock(config).data.kwargs.another = 2
     base.without_training(config)
     config.data.kwargs.a_third = 3
-    for task in ("multilabel", "category", "image_title", "self_supervised", "attribute_sequence", "regions"):
+    for task in (
+        "multilabel",
+        "category",
+        "image_title",
+        "self_supervised",
+        "attribute_sequence",
+        "regions",
+        "compatible",
+    ):
         with pytest.raises((KeyError, AttributeError)):
             getattr(tasks, task)().label_smothing = 0.1
     for task in ("masked_tokens", "text_query", "text_picture", "edit"):

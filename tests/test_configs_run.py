@@ -85,6 +85,16 @@ def test_config_of_clicks_runs_in_seconds(name, runs):
     assert (folder / "embeddings" / "trained" / "query_boxes.npz").exists()
 
 
+@pytest.mark.parametrize("name", ["embedded_small_query", "small_query_published"])
+def test_config_of_a_small_query_network_runs_in_seconds(name, runs):
+    config = command_line.load_config(CONFIGS / f"{name}.py", "runlocal")
+    folder = runs / workdir.default_name(name, "runlocal")
+    run.run(config, folder, CONFIGS)  # the gallery's run goes first
+    assert (runs / workdir.default_name(*config.search.gallery_from.run.split(":")) / "checkpoints").exists()
+    (stage,) = json.loads((folder / "metrics.json").read_text())["stages"]
+    assert (stage["model"], stage["stage"]) == ("trained", "cosine")
+
+
 @pytest.mark.parametrize("name", ["embedded_edits", "edits_published"])
 def test_config_of_edits_runs_in_seconds(name, runs):
     config = command_line.load_config(CONFIGS / f"{name}.py", "runlocal")

@@ -51,6 +51,7 @@ VERBS = {
     "init",
     "pictures",
     "import_clicks",
+    "upgrade",
 }
 
 # Room (a folder of the package, or a file at its root) -> what it may import; a module allows its submodules.
@@ -157,6 +158,7 @@ ROOMS = {
         "tensorboardX",
         "wandb",
         "retrieval_jax.data.info",
+        "retrieval_jax.embeddings.adapters",
         "retrieval_jax.files",
         "retrieval_jax.workdir",
     },
@@ -231,6 +233,7 @@ ROOMS = {
         "retrieval_jax.postprocess",
         "retrieval_jax.programs",
         "retrieval_jax.sharing.facts",
+        "retrieval_jax.sharing.float16",
         "retrieval_jax.sharing.int8",
         "retrieval_jax.sharing.token_files",
         "retrieval_jax.workdir",

@@ -122,6 +122,8 @@ class DataInfo:
       fields: where labels are the values of fields, the fields in the order of the labels; otherwise empty.
       tokens: facts about the tokens of texts, None for a task that reads none.
       target_space: name of the space of another run that this one learns to embed into; "" for a space of its own.
+      frozen: what a task learns with of that run's network, which becomes its constants; not written to disk, since a
+        network that only predicts does not need it.
     """
 
     label_names: list[str]
@@ -133,6 +135,7 @@ class DataInfo:
     fields: tuple[LearnedField, ...] = ()
     tokens: Tokens | None = None
     target_space: str = ""
+    frozen: Any = None
 
     __repr__ = brief.line
 

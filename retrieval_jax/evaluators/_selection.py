@@ -77,10 +77,10 @@ class Selection:
 
         self._mesh, self._views, self._own, self._fixed = mesh, views, {}, {}
         for split, side in sides.of(config).items():
-            if side.run:
+            if side.run and not side.adapter:
                 self._fixed[split] = self._of_other_run(catalog.split(split), side, workdir)
                 continue
-            if side.step or side.which != "ema":
+            if side.adapter or side.step or side.which != "ema":
                 raise InputError(
                     f"config.search.{split}_from asks for {side}, which training cannot score on its way: "
                     "set config.train.eval_every_epochs to 0"

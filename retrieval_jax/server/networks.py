@@ -140,7 +140,8 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
         if attributes is None and "attributes" in functions and functions["attributes"].reads == ("image",):
             whole = "attributes_whole" if model is cropping else "attributes"
             attributes = functools.partial(_attributes, model, whole)
-    space = gallery.data_info.target_space or gallery.space  # that of another run, where this one learned into it
+    searched = query if chosen["gallery"].adapter else gallery  # whose vectors go through an adapter, into that space
+    space = searched.data_info.target_space or searched.space  # that of another run, where this one learned into it
     side = sides.regions(config)
     if side.run and "query" in config["embed"]["regions"]["splits"]:
         finder = inference.load(side.workdir(folder))

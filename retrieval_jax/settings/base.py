@@ -162,7 +162,9 @@ def defaults() -> ConfigDict:
     # moving average ("ema") or raw parameters ("params"), and its predict function. Empty and 0: this run, its latest
     # checkpoint, its embed.predict_fn. Both sides must be of one embedding space.
     config.search.query_from = ConfigDict({"run": "", "step": 0, "which": "ema", "predict_fn": ""})
-    config.search.gallery_from = ConfigDict({"run": "", "step": 0, "which": "ema", "predict_fn": ""})
+    # The gallery's `adapter`, a folder of `retrieval-jax upgrade`, maps what its run has embedded into the queries'
+    # space, so that a new model searches what an old one has embedded.
+    config.search.gallery_from = ConfigDict({"run": "", "step": 0, "which": "ema", "predict_fn": "", "adapter": ""})
     config.search.k = 100
     # Of the model "lexical": the text column of the queries, columns of the gallery that are read ("title", texts,
     # attributes), BM25's two numbers, and whether a misspelt word is read as the known one next to it.

@@ -6,6 +6,7 @@ from retrieval_jax.settings import arguments, quickstart
 
 # Makes the "micro" variant of a network smaller still, for :runlocal.
 SMALL = {
+    "efficientnet": {"channel_multiplier": 0.25, "depth_multiplier": 0.25, "pool_stages": (2,)},
     "convnext": {"depths": (1, 1), "dims": (8, 16), "pool_stages": (1,)},
     "swin": {"depths": (2, 1), "num_heads": (1, 2), "width": 16, "window_size": 4},
     "beit": {"depth": 2, "width": 32, "num_heads": 2, "patch_size": 8},
@@ -93,7 +94,7 @@ def experiment(
         config.data.kwargs.update({"num_train": 64, "num_val": 8, "num_query": 8, "num_gallery": 32, "image_size": 32})
         config.data.image_size = (32, 32)
         config.mine.threshold = 3
-        config.train.model.variant = "micro"
+        config.train.model.variant = "lite0" if model == "efficientnet" else "micro"
         config.train.model.kwargs.update(SMALL[model])
         config.train.model.pretrained.name = ""
         config.train.dtype = "float32"

@@ -200,6 +200,30 @@ def edit() -> ConfigDict:
     return options
 
 
+def compatible() -> ConfigDict:
+    """Returns the options of `compatible`: a network whose vectors search the gallery of another."""
+    return _locked(
+        _title_options(),
+        _category_options(),
+        {
+            "title_weight": 0.0,  # of classifiers of its own, which read its own vector
+            "category_weight": 0.0,
+            "pictures": "",  # the run whose gallery is searched: a config, or a folder
+            "regression_weight": 1.0,  # of the gallery network's vector itself; 0 leaves a loss out
+            "regression": "cosine",  # of its direction, or "squared", with its length
+            "contrast_weight": 0.0,  # of telling it from those of the batch's other pictures (InfoNCE)
+            "contrast_temperature": 0.05,  # fixed
+            "rank_weight": 0.0,  # of finding the batch's pictures in the order in which the gallery network does
+            "rank_temperature": 0.1,  # lower ones look at the nearest pictures alone
+            "relation_weight": 0.0,  # of lying as far from each other as the gallery network's vectors do
+            "classifier_weight": 0.0,  # of the labels under the gallery network's own classifiers
+            "logits_weight": 0.0,  # of the logits that these give to its own vector
+            "own_length": False,  # they read vectors as long as they are, not as long as the gallery network's
+            "map_hidden": 0,  # hidden units of a perceptron into the gallery's space; 0 for a linear map
+        },
+    )
+
+
 def text_options() -> dict:
     """Returns the options that all tasks of text share."""
     return {

@@ -15,7 +15,7 @@ import pathlib
 from retrieval_jax import paths
 from retrieval_jax.workdir import sides
 from retrieval_jax.workdir.hashes import PLACES, matches, read_record
-from retrieval_jax.workdir.layout import predecessor_folder
+from retrieval_jax.workdir.layout import as_path, predecessor_folder
 from retrieval_jax.workdir.settings import plain
 
 # Which digests a verb's result depends on, by the beginning of their names ("train/titles", "mine.overrules"). The
@@ -219,7 +219,11 @@ def _runs(config, folder) -> dict[str, str]:
     if (earlier := predecessor_folder(config, folder)) is not None:
         folders["train.init_from"] = earlier
     records = {name: read_record(there, "train") for name, there in folders.items()}
-    return {name: str(one["summary"].get("run", one["finished"])) for name, one in records.items() if one is not None}
+    found = {name: str(one["summary"].get("run", one["finished"])) for name, one in records.items() if one is not None}
+    name = "search.gallery_from.adapter"
+    if (adapter := sides.of(config)["gallery"].adapter) and (file := as_path(adapter) / "adapter.json").exists():
+        found[name] = _content(file)
+    return found
 
 
 def in_words(names: list[str]) -> str:
@@ -230,7 +234,9 @@ def in_words(names: list[str]) -> str:
         parts[split] += [part] if part else []
     words = [" ".join([split, _listed(some)]).strip() for split, some in parts.items()]
     words = [f"the network of config.{word}" if word.endswith("_from") else word for word in words]
-    words = [f"the content of config.{word}" if word in _BESIDE else word for word in words]
+    words = [
+        f"the content of config.{word}" if word in _BESIDE or word.endswith(".adapter") else word for word in words
+    ]
     return f"{', '.join(words)} changed" if words else ""
 
 

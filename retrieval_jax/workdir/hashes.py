@@ -43,6 +43,7 @@ BEFORE = {
     "train.task_kwargs.code_weight": 0.0,
     "embed.appearance": {"stage": 2, "bands": [4, 3]},
     "embed.regions": {"run": "", "splits": ["query", "gallery"], "margin": 0.1, "guided": False},
+    "search.gallery_from.adapter": "",
     "search.lexical": {"query": "query", "columns": ["title"], "k1": 1.5, "b": 0.75, "typos": True},
     "search.categories": {"mass": 0.0, "k": 30, "listings": 50_000, "vote": "trained"},
     "evaluate.metrics": [],
@@ -85,7 +86,7 @@ def blocks(config, verb: str) -> dict:
     if "embed" in found and chosen:  # settings of the search that embed works by
         found["embed"] = {
             **found["embed"],
-            "sides": {split: dataclasses.asdict(side) for split, side in chosen.items()},
+            "sides": {split: _side(side) for split, side in chosen.items()},
         }
     if "embed" in found and sides.wants_evidence(config):
         found["embed"] = {**found["embed"], "evidence": True}
@@ -96,6 +97,12 @@ def blocks(config, verb: str) -> dict:
     if "search" in found and sides.wants_truth(config) and share != SHARE:  # what it learned from must not be reported
         found["search"] = {**found["search"], "selection_share": share}
     return found
+
+
+def _side(side) -> dict:
+    """Returns a side as plain settings; without an adapter as it was before there were any."""
+    found = dataclasses.asdict(side)
+    return found if side.adapter else {name: value for name, value in found.items() if name != "adapter"}
 
 
 def stage_hash(config, verb: str, folder=None) -> str:

@@ -125,6 +125,19 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=paths.expanded, help="JSON file to write as well")
 
 
+def _upgrade(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("old", type=paths.expanded, help="work directory whose gallery is embedded")
+    parser.add_argument("--to", type=paths.expanded, required=True, help="work directory of the new model")
+    parser.add_argument("--out", type=paths.expanded, required=True, metavar="FOLDER", help="of the adapter")
+    parser.add_argument(
+        "--kind", choices=("linear", "residual"), default="linear", help="of the map (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=2000, help="listings to embed again and to fit on (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of these listings")
+
+
 def _scored(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="", help="stage or model/stage; by default the last of each run")
     names = ["mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10"]
@@ -215,9 +228,12 @@ def _export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights",
-        choices=("float", "int8"),
+        choices=("float", "float16", "int8"),
         default="float",
-        help="int8: a quarter of the size, rounded (default: %(default)s)",
+        help="float16, int8: half or a quarter of the size, rounded (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--whitened", action="store_true", help="add a program whose vectors are whitened as the run's search does"
     )
     parser.add_argument("--onnx", action="store_true", help="write ONNX files of the programs as well")
 
@@ -412,6 +428,11 @@ VERBS = {
             "runs/new-seed=0 runs/new-seed=1 --against runs/old-seed=0 runs/old-seed=1",
             "runs/new --stage=whitening --against runs/new --against_stage=cosine",
         ),
+    ),
+    "upgrade": Verb(
+        "maps a gallery that an old model has embedded into a new model's space",
+        _upgrade,
+        ("runs/old --to runs/new --out runs/adapter", "runs/old --to runs/new --out runs/adapter --rows=10000"),
     ),
     "sweep": Verb(
         "runs an experiment over ranges of settings and seeds; one table, each line against the first",

@@ -7,6 +7,8 @@
     step        of the checkpoint; 0 for the latest
     which       "ema" (the moving average) or "params"
     predict_fn  "" for config.embed.predict_fn of that run
+    adapter     of gallery_from alone: the folder of an adapter (`embeddings.adapters`) that maps what `run` has
+                embedded into the space of the queries; its pictures are not embedded again. "" for none
 
 They are about the model "trained". Its embeddings of a split lie in <workdir>/embeddings/<Side.folder>/<split> of the
 work directory that searches, whichever run they come from: "trained" where nothing is set, else "trained-" and what is
@@ -33,12 +35,14 @@ class Side:
       step: of the checkpoint; 0 for the latest.
       which: "ema" or "params".
       predict_fn: "" for config.embed.predict_fn of the run.
+      adapter: folder of the adapter that the embeddings of the run go through; "" for none.
     """
 
     run: str = ""
     step: int = 0
     which: str = "ema"
     predict_fn: str = ""
+    adapter: str = ""
 
     @property
     def folder(self) -> str:
@@ -66,7 +70,8 @@ class Side:
         run = self.run or "this run"
         checkpoint = f"step {self.step}" if self.step else "the latest step"
         function = f", {self.predict_fn}" if self.predict_fn else ""
-        return f"{run} at {checkpoint} ({self.which}{function})"
+        adapter = f", through the adapter {self.adapter}" if self.adapter else ""
+        return f"{run} at {checkpoint} ({self.which}{function}){adapter}"
 
 
 def of(config) -> dict[str, Side]:
@@ -90,6 +95,11 @@ def of(config) -> dict[str, Side]:
             raise InputError(f"{setting}.which is {side.which!r}: give 'ema' (the moving average) or 'params'")
         if side.step < 0:
             raise InputError(f"{setting}.step is {side.step}: give the step of a checkpoint, or 0 for the latest")
+        if side.adapter and (split == "query" or not side.run or side != Side(run=side.run, adapter=side.adapter)):
+            raise InputError(
+                f"{setting}.adapter is for the gallery that another run has embedded: set "
+                "config.search.gallery_from.run beside it, and nothing else"
+            )
         if side != Side() and members(config):
             raise InputError(f"{setting} is set, and config.search.members too: the members have sides of their own")
         found[split] = side

@@ -25,7 +25,15 @@ def changed(**values):
 def test_every_default_setting_has_a_row_and_passes():
     config = base.defaults()
     names = {name for name in config_files.setting_names(config) if not name.startswith("train.model.kwargs.")}
-    of_pictures = ("multilabel", "category", "image_title", "self_supervised", "attribute_sequence", "regions")
+    of_pictures = (
+        "multilabel",
+        "category",
+        "image_title",
+        "self_supervised",
+        "attribute_sequence",
+        "regions",
+        "compatible",
+    )
     for task in (*of_pictures, "masked_tokens", "text_query", "text_picture", "edit", "click_triplet"):
         names |= {f"train.task_kwargs.{name}" for name in getattr(tasks, task)()}
     assert names <= set(checks.ROWS), sorted(names - set(checks.ROWS))

@@ -8,6 +8,7 @@ import numpy as np
 from retrieval_jax.data import text
 from retrieval_jax.data.examples import Ragged
 from retrieval_jax.errors import InputError
+from retrieval_jax.files import atomic
 from retrieval_jax.files.arrays import load_npz
 
 FILE = "pictures.npz"  # in <workdir>/text: the vectors, and the name of their space
@@ -28,6 +29,19 @@ def once(columns: dict) -> tuple[dict, np.ndarray]:
         return columns, np.arange(len(next(iter(columns.values()))))
     _, first, at = np.unique(np.asarray(paths, object), return_index=True, return_inverse=True)
     return {"image": dataclasses.replace(pictures, rows=first)}, at.reshape(-1)
+
+
+def save(workdir, made: np.ndarray, space: str) -> None:
+    """Writes the vectors of the train pictures.
+
+    Args:
+      workdir: the work directory that learns with them.
+      made: [n, D] float32.
+      space: name of their space.
+    """
+    file = pathlib.Path(workdir) / text.FOLDER / FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_npz(file, vectors=made, space=np.frombuffer(space.encode(), np.uint8))
 
 
 def load(workdir, count: int) -> tuple[Ragged, str]:

@@ -1,0 +1,221 @@
+"""Scores query networks against the gallery of another network: M(q,q), M(q,g) and M(g,g), and what each costs.
+
+    python -m retrieval_jax.run --config=configs/fashion_pretrained.py:path=weights/lite0.safetensors,epochs=3 \
+        --workdir=runs/gallery
+    for losses in all regression contrast rank relation none; do for seed in 0 1 2; do
+      run="python -m retrieval_jax.run --config=configs/fashion_small_query.py:pictures=$PWD/runs/gallery"
+      $run,losses=$losses,seed=$seed --workdir=runs/compatible/$losses-$seed
+    done; done
+    python benchmarks/compatible.py runs/gallery --networks all=runs/compatible/all-0,runs/compatible/all-1 \
+        none=runs/compatible/none-0,runs/compatible/none-1 --plot=docs/compatible.png --claims
+
+M(g,g) are the gallery network's queries on its gallery, M(q,g) a query network's on the same gallery, and M(q,q) a
+query network's on a gallery that it embeds itself, here and now. A network is a name with one run per seed; scores of
+seeds are averaged per query, and differences are paired (95 %). Plain cosines, report half of the queries; losses and
+weights are chosen by M(q,g) of the selection half, which is printed too. Costs are of one picture through the network
+alone: operations counted in the traced program, parameters, and the median time of a batch of one on this machine.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import claims  # noqa: E402
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from gallery_upgrade import METRIC, scored, vectors_of  # noqa: E402
+
+from retrieval_jax import inference  # noqa: E402
+from retrieval_jax.data import loading  # noqa: E402
+from retrieval_jax.embeddings import adapters  # noqa: E402
+from retrieval_jax.scoring import bootstrap, metrics  # noqa: E402
+from retrieval_jax.training import flops  # noqa: E402
+
+PAIRS = ("M(q,q)", "M(q,g)", "M(g,g)")
+SHARE, WITHIN = 1 / 20, 0.02  # of the gallery network's operations, and of its score
+REPEATS = 30
+
+
+def embedded(model, split, folder) -> np.ndarray:
+    """Returns the unit vectors of a split by a network, without views."""
+    name = model.config.embed.predict_fn
+    function = model.task.predict_fns[name]
+    columns = inference.columns(function, split, model.config, folder, name)
+    arguments = inference.test_arguments(model.config)
+    made = inference.predict(
+        function, model.params, columns, mesh=model.mesh, desc=f"{folder} {split.name}", **arguments
+    )
+    return adapters.unit(made["embedding"])
+
+
+def cost(model) -> dict[str, float]:
+    """Returns what one picture costs: "flops", "parameters" of the network, and "ms"."""
+    function = model.task.predict_fns[model.config.embed.predict_fn]
+    size = inference.test_arguments(model.config)["image_size"]
+    batch = {"image": np.zeros((1, *size, 3), np.uint8)}
+
+    def run(params, batch):
+        return function(params, batch)["embedding"]
+
+    compiled, times = jax.jit(run).lower(model.params, batch).compile(), []
+    for _ in range(REPEATS + 3):
+        start = time.perf_counter()
+        compiled(model.params, batch).block_until_ready()
+        times.append(1000 * (time.perf_counter() - start))
+    used = {name: value for name, value in model.params.items() if name in ("backbone", "head_compatible")}
+    return {
+        "flops": flops.of(run, model.params, batch),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(used)),
+        "ms": statistics.median(times[3:]),
+    }
+
+
+def main() -> None:
+    """Prints the table, draws cost against score, and writes claims where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("gallery", type=pathlib.Path, help="work directory of the gallery network, embedded")
+    parser.add_argument("--networks", nargs="+", required=True, help="name=run,run,...: one run per seed")
+    parser.add_argument("--root", default="", help="where the catalogue is now")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file of all numbers")
+    parser.add_argument("--plot", type=pathlib.Path, help="picture file of cost against score")
+    parser.add_argument("--claims", action="store_true", help="write into benchmarks/claims.json")
+    args = parser.parse_args()
+    large = inference.load(args.gallery)
+    if args.root:
+        large.config.data.kwargs["root"] = args.root
+    catalog = loading.load(large.config.data)
+    truth = catalog.truth
+    report = ~metrics.selection_half(truth.query_ids)
+    gallery = vectors_of(args.gallery, "gallery", truth.gallery_ids)
+    own = scored(vectors_of(args.gallery, "query", truth.query_ids), gallery, truth)[0]
+    costs, found = {"gallery": cost(large)}, {}
+    place = [{name: row for row, name in enumerate(split.ids)} for split in (catalog.query, catalog.gallery)]
+    order = [[place[0][name] for name in truth.query_ids], [place[1][name] for name in truth.gallery_ids]]
+    for one in args.networks:
+        name, _, folders = one.partition("=")
+        seeds = []
+        for folder in map(pathlib.Path, folders.split(",")):
+            model = inference.load(folder)
+            if model.data_info.target_space != large.space:
+                raise SystemExit(f"{folder} learned the space {model.data_info.target_space}, not {large.space}")
+            sides = [
+                embedded(model, split, folder)[rows]
+                for split, rows in zip((catalog.query, catalog.gallery), order, strict=True)
+            ]
+            seeds.append({"M(q,q)": scored(*sides, truth)[0], "M(q,g)": scored(sides[0], gallery, truth)[0]})
+            seeds[-1]["M(g,g)"] = own
+        found[name], costs[name] = seeds, cost(model)
+    table = {name: _row(seeds, report) | costs[name] for name, seeds in found.items()}
+    print(f"\n{METRIC} in percent, {int(np.isfinite(own[report]).sum()):,} queries of the report half")
+    print("gallery network: " + ", ".join(f"{key} {value:,.4g}" for key, value in costs["gallery"].items()))
+    for name, row in table.items():
+        print(f"{name}: " + ", ".join(f"{pair} {100 * row[pair]:.2f}" for pair in PAIRS), end="; ")
+        for key in ("M(q,g) - M(q,q)", "M(g,g) - M(q,g)"):
+            difference, low, high = (100 * value for value in row[key])
+            print(f"{key} {difference:+.2f} ({low:+.2f} to {high:+.2f})", end="; ")
+        print(f"M(q,g) of the selection half {100 * row['selection']:.2f}; seeds {row['seeds']}", end="; ")
+        print(", ".join(f"{key} {row[key]:,.4g}" for key in ("flops", "parameters", "ms")))
+    if args.out:
+        args.out.write_text(json.dumps({"gallery": costs["gallery"], **table}, indent=1) + "\n")
+    if args.plot:
+        _plot(table, costs["gallery"], float(np.nanmean(own[report])), args.plot)
+    if args.claims:
+        command = " ".join(["python benchmarks/compatible.py", *sys.argv[1:]])
+        claims.write(_claims(table, costs["gallery"], metrics.chance(truth), command))
+
+
+def _row(seeds: list[dict], report: np.ndarray) -> dict:
+    """Returns the means of the report half, both paired differences [mean, low, high], and M(q,g) of each seed."""
+    mean = {pair: np.mean([one[pair] for one in seeds], axis=0) for pair in PAIRS}
+    row = {pair: float(np.nanmean(each[report])) for pair, each in mean.items()}
+    for low, high in (("M(q,q)", "M(q,g)"), ("M(q,g)", "M(g,g)")):
+        apart = bootstrap.paired_bootstrap(mean[low][report], mean[high][report])
+        row[f"{high} - {low}"] = [apart["difference"], apart["low"], apart["high"]]
+    row["selection"] = float(np.nanmean(mean["M(q,g)"][~report]))
+    row["seeds"] = {pair: [round(float(np.nanmean(one[pair][report])), 4) for one in seeds] for pair in PAIRS}
+    return row
+
+
+def _plot(table: dict, gallery: dict, score: float, file: pathlib.Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    axes.axhline(100 * score, color="grey", linewidth=0.8)
+    axes.annotate("gallery network", (gallery["flops"] / 1e6, 100 * score))
+    axes.plot([gallery["flops"] / 1e6], [100 * score], "s")
+    for pair, marker in (("M(q,q)", "o"), ("M(q,g)", "^")):
+        axes.plot(
+            [row["flops"] / 1e6 for row in table.values()],
+            [100 * row[pair] for row in table.values()],
+            marker,
+            label=pair,
+        )
+    for name, row in table.items():
+        axes.annotate(name, (row["flops"] / 1e6, 100 * row["M(q,g)"]))
+    axes.set(xscale="log", xlabel="MFLOP a query picture", ylabel=f"{METRIC}, percent")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(file, dpi=100)
+
+
+def _claims(table: dict, gallery: dict, chance: dict, command: str) -> list[dict]:
+    """Returns the claims of the network with the best M(q,g) on the selection half, and of the one without any loss."""
+    shared, out = {"system": "compatible", "metric": METRIC, "command": command}, []
+    best = max(table, key=lambda name: table[name]["selection"])
+    row = table[best]
+    seeds = {pair: {str(seed): value for seed, value in enumerate(row["seeds"][pair])} for pair in PAIRS}
+    for low, high in (("M(q,q)", "M(q,g)"), ("M(q,g)", "M(g,g)")):
+        difference = row[f"{high} - {low}"]
+        names = f"{low[2]}{low[4]}-{high[2]}{high[4]}"
+        out.append(
+            {
+                "id": f"compatible-order-{names}",
+                "statement": f"unseen fashion products: {low} < {high} with the losses '{best}'",
+                "value": seeds[high],
+                "baseline": seeds[low],
+                "difference": difference,
+                "holds": bool(difference[1] > 0),
+                **shared,
+            }
+        )
+    lost = row["M(g,g) - M(q,g)"]
+    share = row["flops"] / gallery["flops"]
+    out.append(
+        {
+            "id": "compatible-cost",
+            "statement": f"a query network of at most 1/20 of the gallery network's operations (1/{1 / share:.0f}) "
+            f"loses at most {WITHIN}",
+            "value": seeds["M(q,g)"],
+            "baseline": seeds["M(g,g)"],
+            "difference": [-lost[0], -lost[2], -lost[1]],
+            "holds": bool(share <= SHARE and lost[0] <= WITHIN),
+            **shared,
+        }
+    )
+    if "none" in table:
+        guessed = chance[METRIC]
+        row = table["none"]
+        out.append(
+            {
+                "id": "compatible-none-is-chance",
+                "statement": "without a compatible loss the cross score is that of chance",
+                "value": {str(seed): value for seed, value in enumerate(row["seeds"]["M(q,g)"])},
+                "baseline": {str(seed): guessed for seed in range(len(row["seeds"]["M(q,g)"]))},
+                "difference": [row["M(q,g)"] - guessed] * 3,
+                "holds": bool(row["M(q,g)"] < 0.01),
+                **shared,
+            }
+        )
+    return out
+
+
+if __name__ == "__main__":
+    main()

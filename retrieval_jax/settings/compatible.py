@@ -1,0 +1,54 @@
+"""What experiments with two networks share: a small one for queries, or a new one, whose vectors search the gallery of
+another run."""
+
+from ml_collections import ConfigDict
+
+from retrieval_jax.settings import arguments, tasks
+
+# Which losses a network learns the gallery's space by: weights of the task `compatible`.
+LOSSES = {
+    "all": {"regression_weight": 1.0, "rank_weight": 1.0, "relation_weight": 1.0, "contrast_weight": 0.1},
+    "regression": {"regression_weight": 1.0},
+    "contrast": {"contrast_weight": 1.0},
+    "rank": {"rank_weight": 1.0},
+    "relation": {"relation_weight": 1.0},
+    "classifier": {"classifier_weight": 1.0},
+    "logits": {"logits_weight": 1.0},
+    "none": {"title_weight": 1.0},  # its own classifier alone: a space of its own, whatever it is called
+}
+
+
+def task(config: ConfigDict, pictures: str, losses: str) -> None:
+    """Sets the task, and that the gallery of another run is searched by plain cosines.
+
+    Args:
+      config: changed in place.
+      pictures: the run whose gallery is searched, a config or a folder.
+      losses: of LOSSES.
+
+    Raises:
+      InputError: there are no such losses.
+    """
+    config.train.task = "compatible"
+    config.train.task_kwargs = tasks.compatible()
+    options = config.train.task_kwargs
+    options.pictures, options.loss = pictures, "softmax"
+    options.regression_weight = 0.0
+    options.update(LOSSES[arguments.choice("losses", losses, LOSSES)])
+    config.search.gallery_from.run = pictures
+    config.search.steps = ()
+    config.embed.models = ("trained",)
+    config.train.eval_every_epochs = 0.0
+
+
+def small_network(config: ConfigDict) -> None:
+    """Sets the query network for two CPU cores: a narrow, shallow EfficientNet-Lite for pictures of 56 x 40.
+
+    Args:
+      config: changed in place.
+    """
+    config.data.image_size = (56, 40)
+    config.train.model = ConfigDict({"name": "efficientnet", "variant": "lite0", "projection": 0})
+    config.train.model.kwargs = ConfigDict(
+        {"channel_multiplier": 0.35, "depth_multiplier": 0.6, "pool_stages": (2, 4, 6)}
+    )
