@@ -1,4 +1,4 @@
-"""The embedded catalogue: a super-net of small query networks for the quickstart's gallery, and what a search finds in it.
+"""The embedded catalogue: a super-net of small query networks for the quickstart's gallery, to be searched by `nas`.
 
     ./launch/local.sh --config=configs/embedded_nas.py
     python -m retrieval_jax.nas runs/embedded_nas --flops=1.5e6

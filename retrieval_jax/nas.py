@@ -362,8 +362,8 @@ def space_of(model: inference.Model) -> Space:
     settings = model.config.train
     if settings.task != "compatible" or settings.model.name != "supernet" or settings.model.kwargs.get("choice"):
         raise InputError(
-            f"{model.folder} is a run of the task {settings.task!r} with the backbone {settings.model.name!r}: search one "
-            f"of the task 'compatible' with a super-net, such as of `{paths.command('run', '--config=embedded_nas')}`"
+            f"{model.folder} is a run of the task {settings.task!r} with the backbone {settings.model.name!r}: search "
+            f"a super-net of the task 'compatible', such as that of `{paths.command('run', '--config=embedded_nas')}`"
         )
     return supernet.VARIANTS[settings.model.variant]
 
