@@ -149,9 +149,9 @@ def alone(model: inference.Model, architecture: Architecture) -> inference.Model
         config.data.image_size = (side, side)
         config.embed.image_size = ()
     task = inference.make_task(config, model.data_info)
-    columns = model.params["head_compatible"]["out" if "out" in model.params["head_compatible"] else "kernel"]
-    dim = (columns["kernel"] if isinstance(columns, dict) else columns).shape[-1]
-    batch = {"image": np.zeros((1, side, side, 3), np.uint8), "picture": np.zeros((1, dim), np.float32)}
+    head = model.params["head_compatible"]
+    vector = np.zeros((1, *head.get("out", head)["bias"].shape), np.float32)
+    batch = {"image": np.zeros((1, side, side, 3), np.uint8), "picture": vector}
     like = jax.eval_shape(task.init, jax.random.key(0), batch)
     widths = [widths[-1] for widths in supernet.VARIANTS[config.train.model.variant].widths]
     params = supernet.sliced(model.params, like, architecture.rows(widths))

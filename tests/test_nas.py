@@ -13,23 +13,21 @@ from retrieval_jax import inference, mine, nas, train
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.architectures import Space, parse
-from retrieval_jax.models.backbones import convnext, supernet
+from retrieval_jax.models.backbones import supernet
 from retrieval_jax.models.layers import depthwise
 from retrieval_jax.settings import tasks as options
 from retrieval_jax.training import checkpoints, flops
-from tiny import TINY, logged, tiny_config
+from tiny import logged, tiny_config
 
 SPACE = Space((12, 16), ((4, 8), (6, 10)), (1,), (3, 5), (2, 3))
 BUDGET = nas.Budget(flops=24_000)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, little_compilation, tiny_variant):
     """The run of a gallery network, "pictures", and that of a super-net, "small", two steps each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(convnext.VARIANTS, "tiny test", TINY)
         patch.setitem(supernet.VARIANTS, "test", SPACE)
-        jax.config.update("jax_disable_most_optimizations", True)
         folder = tmp_path_factory.mktemp("runs")
         for name in ("pictures", "small"):
             config = tiny_config()
@@ -44,7 +42,6 @@ def runs(tmp_path_factory):
             train.run(config, folder / name)
             (folder / name / "config.json").write_text(config.to_json())
         yield folder
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def lines(folder):

@@ -15,13 +15,13 @@ SPACE = Space((16, 20, 24), ((4, 8), (6, 10)), (1, 2), (3, 5), (2, 3))
 CHOICES = ("16_4-c3x2_6-m3x2", "20_8-m5x3-c3x2_10-m3x3", "24_8-c5x3-m5x3_10-c5x2")
 
 
+pytestmark = pytest.mark.usefixtures("little_compilation")
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """A small super-net; little time in the compiler."""
+    """A small super-net."""
     monkeypatch.setitem(supernet.VARIANTS, "test", SPACE)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def weights():
