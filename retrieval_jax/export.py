@@ -4,11 +4,14 @@
 
 There is a program per predict function: "embed" for config.embed.predict_fn (that of the gallery where the task has no
 such function), "attributes" where the task has it, and under its own name what config.search.query_from and
-gallery_from name, and what reads typed words. A network of text brings its tokenizer along, and one that learned into
-the space of another run's pictures brings that run's network. Programs take any number of rows and are lowered for CPU,
-CUDA and TPU. The result is read back and compared with the trained model on this machine before the folder gets its
-name; the difference is recorded in its config.json. The folder also gets the vocabulary and, of a run that was searched
-with this checkpoint, the whitening, the steps and the scores.
+gallery_from name, and what reads typed words. --whitened adds "embed_whitened", the vectors of queries that the run's
+whitened search compares. A network of text brings its tokenizer along, and one that learned into the space of another
+run's pictures brings that run's network. Programs take any number of rows and are lowered for CPU, CUDA and TPU. The
+result is read back and compared with the trained model on this machine before the folder gets its name; the difference
+is recorded in its config.json. The folder also gets the vocabulary and, of a run that was searched with this
+checkpoint, the whitening, the steps and the scores.
+
+Longer than 400 lines: what is lowered, written, read back and compared belongs together.
 """
 
 if __name__ == "__main__":  # before the imports, which take seconds: --help answers at once
@@ -44,7 +47,9 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 4e-3, "int8": 0.1}
 _PROBES = 4  # rows of noise that the two are compared on
 
 
-def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="float", onnx=False) -> dict:
+def run(
+    workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="float", onnx=False, whitened=False
+) -> dict:
     """Exports a checkpoint.
 
     Args:
@@ -53,8 +58,9 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
       step: step of the checkpoint; None for the latest.
       which: "ema" (the moving average) or "params".
       platforms: platforms to lower for.
-      weights: "float", or "int8": a quarter of the size, and other embeddings within TOLERANCE["int8"].
+      weights: "float", "float16" or "int8": half or a quarter of the size, and other embeddings within TOLERANCE.
       onnx: write each program as an ONNX file as well, <program>.onnx.
+      whitened: add the program "embed_whitened": the vectors of queries after the whitening of the run's search.
 
     Returns:
       config.json.
@@ -65,8 +71,8 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
     """
     workdir, out = workdirs.as_path(workdir), paths.expanded(out)
     folders.check_replaceable(out)
-    if onnx and weights == "int8":
-        raise InputError("--onnx and --weights=int8: an ONNX file has the weights as they are; export twice")
+    if onnx and weights != "float":
+        raise InputError(f"--onnx and --weights={weights}: an ONNX file has the weights as they are; export twice")
     remote.pull(workdir)
     trained = inference.load(workdir, which, step)
     source = inference.learned_from(trained.config, workdir)
@@ -83,6 +89,11 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
         sizes[name] = host_size(() if functions[name] is bare else views, arguments["image_size"])
     if "attributes" in task.predict_fns:
         functions["attributes"], sizes["attributes"] = task.predict_fns["attributes"], tuple(arguments["image_size"])
+    stage = facts.whitened_stage(workdir, model.space, trained.config) if whitened else None
+    if stage is not None:
+        of_queries = exportable.side_program(sides.of(config)["query"], embeds, functions)
+        functions[exportable.WHITENED] = exportable.whitened(functions[of_queries], stage)
+        sizes[exportable.WHITENED] = sizes[of_queries]
     batch = _batch(workdir / "checkpoints" / "batch.json", functions)
     inputs = {name: specs(name, function, batch, sizes[name]) for name, function in functions.items()}
     read_as = exportable.texts(trained.config, functions) if trained.data_info.tokens else {}
@@ -112,6 +123,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
         "dtype": dtype,
         "weights": weights,
         "space": model.space,
+        **({"whitened": {"stage": stage.name, "version": stage.whitening.version()}} if stage is not None else {}),
         "checkpoint": {
             "workdir": workdir.name,
             "step": model.step,
@@ -132,7 +144,7 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
         "category_names": [list(names) for names in model.data_info.category_names],
     }
 
-    notes, tolerance = [], TOLERANCE.get("int8" if weights == "int8" else dtype, 0.0)
+    notes, tolerance = [], max(TOLERANCE.get(name, 0.0) for name in (weights, dtype))
 
     def fill(folder):
         notes[:] = facts.write(folder, workdir, model.space, trained.config)
@@ -154,6 +166,10 @@ def run(workdir, out, *, step=None, which="ema", platforms=PLATFORMS, weights="f
                 for given, columns in [_probes(inputs[name])]
             )
             difference = max(difference, _words_difference(served, trained))
+            if stage is not None:
+                given, columns = _probes(inputs[exportable.WHITENED])
+                wanted = stage.vectors(model.embed(columns, embeds[of_queries]), "query")
+                difference = max(difference, _difference(served.run(exportable.WHITENED, given)["embedding"], wanted))
             if not difference <= tolerance:
                 raise RuntimeError(
                     f"the exported program differs from the trained model by {difference:.1e} of a "
@@ -387,4 +403,5 @@ def main(given) -> None:
         platforms=tuple(given.platforms),
         weights=given.weights,
         onnx=given.onnx,
+        whitened=given.whitened,
     )

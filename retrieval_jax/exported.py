@@ -47,9 +47,10 @@ from retrieval_jax.files import atomic, documents, versions
 from retrieval_jax.files.arrays import file_sha256
 from retrieval_jax.postprocess.new_queries import Stage, of_export
 from retrieval_jax.postprocess.whitening import Whitening
-from retrieval_jax.sharing import facts, int8, token_files
+from retrieval_jax.sharing import facts, float16, int8, token_files
 
-FORMAT = 2  # raise it when earlier readers cannot read it any more: 2 has weights of eight bits
+# Raise the last one when earlier readers cannot read it any more.
+FORMATS = {"float": 1, "int8": 2, "float16": 3}  # by the weights in model.safetensors
 _LARGEST_BATCH = 64
 _MOST_PIXELS = 1 << 24  # of a picture, or of all pictures of a row
 _REMEDY = "copy the folder, or export, again"
@@ -123,12 +124,13 @@ def save(folder, params, programs, labels, about, weights="float"):
       programs: {name: `jax.export.Exported` of (params, one array per input) -> dict}.
       labels: JSON-able, for labels.json.
       about: JSON-able, what config.json says beside programs and checksums: see `retrieval_jax.export`.
-      weights: "float", as they are, or "int8", see `sharing.int8`.
+      weights: "float", as they are, or "float16" or "int8", see `sharing.float16` and `sharing.int8`.
     """
     flat = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         flat["/".join(str(key.key) for key in path)] = np.asarray(leaf)
-    flat = int8.rounded(flat) if weights == "int8" else flat
+    if weights != "float":
+        flat = {"float16": float16, "int8": int8}[weights].rounded(flat)
     safetensors.flax.save_file(flat, folder / "model.safetensors", metadata={"format": "retrieval_jax"})
     atomic.write_json(folder / "labels.json", labels)
     for name, program in programs.items():
@@ -137,7 +139,7 @@ def save(folder, params, programs, labels, about, weights="float"):
     atomic.write_json(
         folder / "config.json",
         {
-            "format": FORMAT if weights == "int8" else 1,
+            "format": FORMATS[weights],
             "programs": {name: f"{name}.jax_export" for name in programs},
             "platforms": sorted(set.intersection(*(set(program.platforms) for program in programs.values()))),
             **about,
@@ -433,7 +435,7 @@ def _load(folder) -> Model:
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} holds no exported model: make one with `retrieval-jax export`")
     about = documents.read(folder / "config.json", dict, remedy=_REMEDY)
-    if "programs" not in about or not isinstance(about.get("format"), int) or about["format"] > FORMAT:
+    if "programs" not in about or not isinstance(about.get("format"), int) or about["format"] > max(FORMATS.values()):
         raise InputError(f"{folder}/config.json is not that of an exported model, or is of a newer retrieval_jax")
     documents.check(about, _About, name=str(folder / "config.json"), remedy=_REMEDY)
     _check_input(folder / "config.json", about)
@@ -448,7 +450,7 @@ def _load(folder) -> Model:
             f"again with --platforms={here}, or set JAX_PLATFORMS"
         )
     tokenizer = _tokenizer(folder, about)
-    params = _nested(folder / "model.safetensors")
+    params = _nested(folder / "model.safetensors", about["format"] == FORMATS["float16"])
     labels = documents.read(folder / "labels.json", _Labels, remedy=_REMEDY)
     files = {name: folder / file for name, file in about["programs"].items()}
     program_check.check(files.values())
@@ -548,10 +550,11 @@ def _memory():
     return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _nested(file):
-    """Returns the parameters of a safetensors file as nested dicts."""
+def _nested(file, halved):
+    """Returns the parameters of a safetensors file as nested dicts; `halved`: of float16, which were float32."""
     params: dict = {}
-    for name, value in int8.restored(_tensors(file), file).items():
+    tensors = int8.restored(_tensors(file), file)
+    for name, value in (float16.restored(tensors) if halved else tensors).items():
         *path, last = name.split("/")
         node = params
         for key in path:

@@ -234,6 +234,7 @@ ROOMS = {
         "retrieval_jax.postprocess",
         "retrieval_jax.programs",
         "retrieval_jax.sharing.facts",
+        "retrieval_jax.sharing.float16",
         "retrieval_jax.sharing.int8",
         "retrieval_jax.sharing.token_files",
         "retrieval_jax.workdir",

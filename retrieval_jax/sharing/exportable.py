@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from retrieval_jax import inference, tasks
@@ -13,6 +14,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.workdir import sides
 
 EDIT = "embed_edit"  # the predict function of a picture and words
+WHITENED = "embed_whitened"  # the program whose vectors are compared as they are
 WORDS = ("embed_query", "embed_text", EDIT)  # predict functions of typed words
 
 
@@ -41,6 +43,29 @@ def side_program(side, embeds, functions) -> str:
     """
     name = "embed" if side.run else next((name for name, own in embeds.items() if own == side.predict_fn), "embed")
     return name if len(functions[name].reads) == 1 else "embed"
+
+
+def whitened(function, stage) -> tasks.Predict:
+    """Returns a predict function whose vectors are those that a stage of the search compares: whitened, of length 1.
+
+    Args:
+      function: `tasks.Predict` of the queries, with "embedding".
+      stage: `postprocess.new_queries.Stage` with a whitening.
+    """
+    fitted = stage.whitening
+    mean = np.asarray(fitted.mean if fitted.query_mean is None else fitted.query_mean, np.float32)
+    matrix = np.asarray(fitted.matrix, np.float32)
+
+    def unit(vectors):
+        return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+    def fn(params, batch):
+        vectors = function(params, batch)["embedding"].astype(jnp.float32)
+        vectors = unit(vectors) if stage.l2_first else vectors
+        # A device may multiply in fewer bits than the whitening's small directions need.
+        return {"embedding": unit(jnp.matmul(vectors - mean, matrix, precision="highest"))}
+
+    return tasks.Predict(fn, function.reads)
 
 
 def texts(config, functions) -> dict[str, dict]:

@@ -94,6 +94,32 @@ def write(folder: pathlib.Path, workdir: pathlib.Path, space: str, config: Any) 
     return notes + ([note] if note else [])
 
 
+def whitened_stage(workdir: pathlib.Path, space: str, config: Any) -> new_queries.Stage:
+    """Returns the last stage of a run's search whose vectors are whitened, as it was fitted.
+
+    Args:
+      workdir: the work directory.
+      space: that of the exported checkpoint.
+      config: the settings.
+
+    Raises:
+      InputError: the search of this checkpoint has no whitening that applies to a new query.
+    """
+    stages, note = new_queries.of_run(workdir, settings.plain(config))
+    found = [stage for stage in stages if stage.whitening is not None]
+    if not found:
+        raise InputError(
+            f"{workdir} has no whitening to fold into the program{f' ({note})' if note else ''}: search it with the "
+            "step 'whitening' first, or export without --whitened"
+        )
+    if found[-1].whitening.info.get("space") != space:
+        raise InputError(
+            f"the whitening of {workdir} was fitted on vectors of another checkpoint: run embed and search again, or "
+            "export without --whitened"
+        )
+    return found[-1]
+
+
 def _gallery(workdir: pathlib.Path, config: Any) -> Embeddings | None:
     """Returns the gallery's embeddings, None if they are missing or cannot be read."""
     try:

@@ -250,9 +250,12 @@ def _export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights",
-        choices=("float", "int8"),
+        choices=("float", "float16", "int8"),
         default="float",
-        help="int8: a quarter of the size, rounded (default: %(default)s)",
+        help="float16, int8: half or a quarter of the size, rounded (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--whitened", action="store_true", help="add a program whose vectors are whitened as the run's search does"
     )
     parser.add_argument("--onnx", action="store_true", help="write ONNX files of the programs as well")
 

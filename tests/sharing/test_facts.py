@@ -1,6 +1,8 @@
 """What an exported model brings along of its run, through the hub and back."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -47,6 +49,33 @@ def test_vectors_are_of_length_1_before_whitening_where_the_run_made_them_so(ste
     object.__setattr__(model, "embed", lambda *_: vectors)
     wanted = l2.normalize(fitted.apply(l2.normalize(vectors) if steps[0][0] == "l2" else vectors))
     np.testing.assert_allclose(model.for_search([]), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", ["float", "float16"])
+def test_a_whitened_program_gives_what_the_search_compares(searched, tmp_path, weights):
+    folder, gallery = searched
+    about = export.run(folder, tmp_path / "phone", platforms=("cpu",), weights=weights, whitened=True)
+    assert about["outputs"]["embed_whitened"] == {"embedding": [None, 20]} and about["whitened"]["stage"] == "reranking"
+    served = exported.load(tmp_path / "phone")
+    fitted = whitening.Whitening.load(folder / "rankings" / "trained" / "whitening_trained.npz")
+    assert about["whitened"]["version"] == fitted.version()
+    wanted = l2.normalize(fitted.apply(np.asarray(gallery.vectors)))
+    found = served.embed(list(PICTURES), "embed_whitened")
+    np.testing.assert_allclose(found, wanted, atol=1e-4 if weights == "float" else 2e-2)
+    assert np.abs(served.embed(list(PICTURES)) - wanted).max() > 0.1  # the program without it is still there
+
+
+def test_a_whitening_that_is_not_there_cannot_be_folded_in(searched, tmp_path):
+    bare = tiny_trained.save(tmp_path / "bare")
+    with pytest.raises(InputError, match="has no whitening to fold into the program: search it with the step"):
+        export.run(bare, tmp_path / "out", platforms=("cpu",), whitened=True)
+    other = tmp_path / "other"
+    shutil.copytree(searched[0], other)
+    fitted = whitening.fit(dataclasses.replace(searched[1], meta={"space": "another"}), relative_ridge=0.1)
+    fitted.save(other / "rankings" / "trained" / "whitening_trained.npz")
+    with pytest.raises(InputError, match="was fitted on vectors of another checkpoint"):
+        export.run(other, tmp_path / "out", platforms=("cpu",), whitened=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_searched_run_brings_its_steps_whitening_and_scores(searched, tmp_path, monkeypatch):
