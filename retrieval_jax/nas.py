@@ -51,7 +51,7 @@ from retrieval_jax.tasks.parts import vectors
 from retrieval_jax.training import sharding
 
 METHODS = ("evolution", "random")
-FIRST, PARENTS, MUTATED = 16, 8, 0.15  # random candidates, the best that breed, genes that a mutation draws anew
+FIRST, PARENTS, MUTATED = 16, 4, 0.1  # random candidates, the best that breed, genes that a mutation draws anew
 LEAST = 0.75  # of a budget of operations
 TRIES = 2000  # candidates that may be drawn for one that is new and within the budget
 K = 10
