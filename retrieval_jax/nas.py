@@ -8,8 +8,8 @@ The run is one of the task `compatible` with the backbone "supernet". A candidat
 by its cross score M(q,g) on val: val pictures, embedded by the candidate, search the train pictures that the gallery
 network has embedded, and right answers are the ten that the gallery network finds for the same picture itself. No query
 of the catalogue is read. The budget is in operations (`Architecture.operations`, and the map into the gallery's space)
-or in measured milliseconds per picture on this machine. Candidates within LEAST of a budget of operations alone are
-tried, by either method, for half the network is no answer to the question which network to build.
+or in measured milliseconds per picture on this machine. Of a budget of operations, candidates use at least the share
+LEAST, by either method, so that searches are compared at equal operations.
 
 Methods: "evolution" breeds candidates from the best PARENTS so far, by mutation and crossover, after FIRST random ones;
 "random" draws all of them. Every candidate is a line of <out>/candidates.jsonl; a search that was stopped reads it and
