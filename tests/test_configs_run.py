@@ -95,6 +95,16 @@ def test_config_of_a_small_query_network_runs_in_seconds(name, runs):
     assert (stage["model"], stage["stage"]) == ("trained", "cosine")
 
 
+@pytest.mark.parametrize("choice", ["", "24_12-c5x2_24-m3x2_48-c3x2"])
+def test_config_of_a_super_net_runs_in_seconds(choice, runs):
+    argument = ",".join(filter(None, ["runlocal", choice and f"choice={choice}"]))
+    config = command_line.load_config(CONFIGS / "embedded_nas.py", argument)
+    folder = runs / workdir.default_name("embedded_nas", argument)
+    run.run(config, folder, CONFIGS)
+    found = workdir.read_record(folder, "train")["summary"]
+    assert (found["parameters"] < 40_000) == bool(choice)
+
+
 @pytest.mark.parametrize("name", ["embedded_edits", "edits_published"])
 def test_config_of_edits_runs_in_seconds(name, runs):
     config = command_line.load_config(CONFIGS / f"{name}.py", "runlocal")

@@ -52,6 +52,7 @@ VERBS = {
     "pictures",
     "import_clicks",
     "upgrade",
+    "nas",
 }
 
 # Room (a folder of the package, or a file at its root) -> what it may import; a module allows its submodules.

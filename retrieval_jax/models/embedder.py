@@ -91,18 +91,19 @@ class Embedder(nn.Module):
     projection: int = 0
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> dict[str, Any]:
+    def __call__(self, images: jax.Array, train: bool = False, **further) -> dict[str, Any]:
         """Embeds pictures.
 
         Args:
           images: [B, H, W, 3], normalised.
           train: whether drop path is active.
+          **further: arguments of the backbone alone, such as the choice of a super-net.
 
         Returns:
           {"embedding": [B, D] float32, "pooled": [B, D'] input of the heads, "logits": {head: [B, V] float32}, "maps":
           those of the backbone [B, h, w, C], () where it has none}.
         """
-        out = self.backbone(images, train=train)
+        out = self.backbone(images, train=train, **further)
         embedding = out["embedding"]
         pooled = out.get("pooled", embedding)
         if self.projection:

@@ -3,6 +3,7 @@ another run."""
 
 from ml_collections import ConfigDict
 
+from retrieval_jax.errors import InputError
 from retrieval_jax.settings import arguments, tasks
 
 # Which losses a network learns the gallery's space by: weights of the task `compatible`.
@@ -52,3 +53,19 @@ def small_network(config: ConfigDict) -> None:
     config.train.model.kwargs = ConfigDict(
         {"channel_multiplier": 0.35, "depth_multiplier": 0.6, "pool_stages": (2, 4, 6)}
     )
+
+
+def super_network(config: ConfigDict, choice: str) -> None:
+    """Sets the super-net for two CPU cores, or one of its small networks, for square pictures of up to 40 px.
+
+    Args:
+      config: changed in place.
+      choice: an architecture that `retrieval-jax nas` has found, which begins with its size; "" for the super-net.
+    """
+    side = choice.partition("_")[0]
+    if choice and not side.isdecimal():
+        raise InputError(f"choice={choice!r} is not an architecture: give what `retrieval-jax nas` prints")
+    side = int(side) if choice else 40
+    config.data.image_size = (side, side)
+    config.train.model = ConfigDict({"name": "supernet", "variant": "small", "projection": 0})
+    config.train.model.kwargs = ConfigDict({"choice": choice})

@@ -138,7 +138,18 @@ def make(config, info) -> Task:
         params[_HEAD] = module.init({"params": jax.random.fold_in(rng, 1)}, jnp.zeros((1, width)))["params"]
         return params
 
-    def loss_fn(params, batch, *, rng, step, ema, constants, train):
+    def loss_fn(params, batch, *, train, step, **given):
+        if network.sampled is None or not train:
+            return loss_of(params, batch, train=train, step=step, **given)
+
+        def one(_, choice):  # a loop, so that one network is compiled for all choices
+            return None, loss_of({**params, "choice": choice}, batch, train=train, step=step, **given)
+
+        _, (totals, values) = jax.lax.scan(one, None, network.sampled(config.seed, step))
+        ends = {"cosine_largest": values["cosine"][0], "cosine_smallest": values["cosine"][1]}
+        return totals.mean(), {**jax.tree.map(jnp.mean, values), **ends}
+
+    def loss_of(params, batch, *, rng, step, ema, constants, train):
         out = network.apply(visual(params), batch["image"], train=train, rngs={"dropout": rng})
         query, gallery, where = into_space(params, out), batch["picture"], batch["_mask"]
         average = None if ema is None else visual(ema)

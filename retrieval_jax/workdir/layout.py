@@ -33,6 +33,7 @@ _WRITTEN = (
     "mlruns",
     "profile",
     "checkpoint_scores",
+    "nas",
     ".lock",
 )
 CLICK_LOG = "judgements.ndjson"  # of a folder that is served, also of an exported one: it stays when that is replaced

@@ -138,6 +138,28 @@ def _upgrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of these listings")
 
 
+def _nas(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=paths.expanded, help="work directory of a super-net's run")
+    parser.add_argument(
+        "--out", type=paths.expanded, metavar="FOLDER", help="of the search; by default one below <folder>/nas"
+    )
+    parser.add_argument("--flops", type=float, default=0.0, help="operations of a query picture, at most")
+    parser.add_argument("--ms", type=float, default=0.0, help="instead: measured milliseconds of a picture, at most")
+    parser.add_argument(
+        "--method",
+        choices=("evolution", "random"),
+        default="evolution",
+        help="how candidates are found (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--evaluations",
+        type=int,
+        default=64,
+        help="candidates to score (default: %(default)s); more continue a search that has ended",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+
+
 def _scored(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="", help="stage or model/stage; by default the last of each run")
     names = ["mar@10_capped", "recall@1", "map@10", "ndcg@10", "precision@10"]
@@ -433,6 +455,11 @@ VERBS = {
         "maps a gallery that an old model has embedded into a new model's space",
         _upgrade,
         ("runs/old --to runs/new --out runs/adapter", "runs/old --to runs/new --out runs/adapter --rows=10000"),
+    ),
+    "nas": Verb(
+        "searches the small networks of a super-net for the best one under a budget",
+        _nas,
+        ("runs/embedded_nas --flops=1.5e6", "runs/embedded_nas --ms=0.8 --method=random --evaluations=100 --seed=1"),
     ),
     "sweep": Verb(
         "runs an experiment over ranges of settings and seeds; one table, each line against the first",

@@ -427,7 +427,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
 
 
 def test_backbones_define_their_mapping_to_timm():
-    for name in models.names():
+    for name in set(models.names()) - {"supernet"}:  # which nobody has published weights of
         module = models.get(name)
         assert module.TIMM and module.TIMM_RULES and callable(module.from_timm) and callable(module.to_timm), name
     assert convnext.TIMM["convnext_xlarge"]["dims"] == (256, 512, 1024, 2048)

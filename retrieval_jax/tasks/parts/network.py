@@ -16,15 +16,18 @@ class Network:
 
     Attributes:
       init: (rng, batch) -> params.
-      apply: (params, images [B, H, W, 3], **kwargs of the module) -> {"embedding": [B, D], "logits": {head: ...}}.
+      apply: (params, images [B, H, W, 3], **kwargs of the module) -> {"embedding": [B, D], "logits": {head: ...}}. For
+        a super-net, params may hold beside the weights a "choice", the small network to be.
       warm_start: params -> params with pretrained weights put in; None where the network starts from scratch.
       space: name of the embedding space.
+      sampled: of a super-net, (seed, step) -> the choices [n, ...] that a training step learns; None for any other.
     """
 
     init: Callable
     apply: Callable
     warm_start: Callable | None
     space: str
+    sampled: Callable | None = None
 
     def embed_image(self, params, batch):
         """The predict function of every task."""
@@ -53,7 +56,10 @@ def network(config, module_heads: dict) -> Network:
         return module.init({"params": rng}, normalize(batch["image"][:1]))["params"]
 
     def apply(params, images, **kwargs):
-        return module.apply({"params": params}, normalize(images), **kwargs)
+        weights = dict(params)
+        if "choice" in weights:
+            kwargs["choice"] = weights.pop("choice")
+        return module.apply({"params": weights}, normalize(images), **kwargs)
 
     def warm_start(params):
         loaded, fresh = backbone.load(), params["backbone"]
@@ -65,4 +71,5 @@ def network(config, module_heads: dict) -> Network:
             )
         return {**params, "backbone": loaded}
 
-    return Network(init, apply, warm_start if backbone.load else None, f"{config.task}:{backbone.name}")
+    sampled = getattr(backbone.module, "sampled", None)
+    return Network(init, apply, warm_start if backbone.load else None, f"{config.task}:{backbone.name}", sampled)
