@@ -15,13 +15,14 @@ from retrieval_jax.data.catalog import Catalog
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
 
-SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined", "fashion_iq", "fashion200k")
+SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined", "fashion_iq", "fashion200k", "polyvore")
 # Modules of sources whose loaders are not in tables.loading.
 _ROOMS = {
     "joined": "joined",
     "tfds": "records.tfds_datasets",
     "fashion_iq": "edits.fashion_iq",
     "fashion200k": "edits.fashion200k",
+    "polyvore": "outfits.polyvore",
 }
 _shared: dict[str, Catalog] | None = None  # what was loaded since `shared` was entered
 
