@@ -74,10 +74,10 @@ def load_polyvore(
         `tables.loading.load_eproduct`.
 
     Returns:
-      The `Catalog`: ids are "<split>-<item>", titles those of the metadata, and the category
-      is the semantic one. Tables: "outfits" about train (all that were worn), val and gallery (the compatibility questions, 1 and
-      0, or the outfits where that file is missing); "blanks" about val and gallery: listings int64 [n, k], -1 past the
-      end, answers int64 [n, c], and right int64 [n], the place of the right one.
+      The `Catalog`: ids are "<split>-<item>", titles those of the metadata, and the category is the semantic one.
+      Tables: "outfits" about train (all that were worn), val and gallery (the compatibility questions, 1 and 0, or the
+      outfits where that file is missing); "blanks" about val and gallery: listings int64 [n, k], -1 past the end,
+      answers int64 [n, c], and right int64 [n], the place of the right one.
 
     Raises:
       InputError: see `data.loading.load`; a question that names an item of no outfit, or has not one right answer.
