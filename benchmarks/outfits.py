@@ -247,16 +247,12 @@ def main() -> None:
     print(f"| popularity | | | {np.mean(judge.by_popularity() <= K):.3f} |")
     fixed = {"colours and edges": hand, f"not projected ({path.name.rpartition('_')[0]}, first run)": plain}
     for name, one in fixed.items():
-        print(
-            f"| {name} | {judge.auc(one['together']):.3f} | {one['fitb'].mean():.3f} | {np.mean(one['rank'] <= K):.3f} |"
-        )
+        print(f"| {name} | {' | '.join(f'{value(one):.3f}' for value in values.values())} |")
     if rule := judge.rule():
         print(f"| the rule itself | {rule['auc']:.3f} | {rule['fitb']:.3f} | |")
     for (losses, share), seeds in sorted(found.items(), key=lambda one: (one[0][1], one[0][0])):
         each = {name: [value(one) for one in seeds.values()] for name, value in values.items()}
-        cells = [
-            f"{np.mean(numbers):.3f} ({', '.join(f'{value:.3f}' for value in numbers)})" for values in each.values()
-        ]
+        cells = [f"{np.mean(one):.3f} ({', '.join(f'{value:.3f}' for value in one)})" for one in each.values()]
         print(f"| {losses}, {share} % | {' | '.join(cells)} |")
         result[f"{losses}_{share}"] = each
 
@@ -279,9 +275,8 @@ def main() -> None:
                 continue
             gains = difference(judge, list(base.values()), list(found[losses, share].values()))
             for metric, gain in gains.items():
-                print(
-                    f"{losses} over labelled only, {share} %, {metric}: {gain[0]:+.3f} ({gain[1]:+.3f} to {gain[2]:+.3f})"
-                )
+                shown = "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain)
+                print(f"{losses} over labelled only, {share} %, {metric}: {shown}")
                 if metric != f"recall@{K}":
                     claim(
                         f"{losses}-{share}-{metric.lower()}",
@@ -299,9 +294,9 @@ def main() -> None:
         claim("above-colours", "with all labels, distances are above those of colours and edges", "AUC", best, of_hand,
               over["AUC"], over["AUC"][1] > 0)  # fmt: skip
         if rule:
-            value = np.mean([judge.auc(one["together"]) for one in best.values()])
-            claim("rule", "the rule is recovered from all labels: AUC of at least .90", "AUC", best, of_hand, over["AUC"],
-                  value >= 0.9)  # fmt: skip
+            mean = np.mean([values["AUC"](one) for one in best.values()])
+            what = "the rule is recovered from all labels: AUC of at least .90"
+            claim("rule", what, "AUC", best, of_hand, over["AUC"], mean >= 0.9)
         near = difference(judge, [plain], list(best.values()))
         claim("completion", f"recall@{K} of completed looks is above the nearest vectors before the projection",
               f"recall@{K}", best, of_plain, near[f"recall@{K}"], near[f"recall@{K}"][1] > 0)  # fmt: skip

@@ -9,18 +9,16 @@ from retrieval_jax import inference, train
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import outfits as networks
-from retrieval_jax.models.backbones import convnext
 from retrieval_jax.settings import tasks as options
 from retrieval_jax.tasks import outfit
 from retrieval_jax.tasks.parts import changes
 from retrieval_jax.training import checkpoints
-from tiny import TINY, logged, tiny_config
+from tiny import logged, tiny_config
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """The network of `tiny_config` exists."""
-    monkeypatch.setitem(convnext.VARIANTS, "tiny test", TINY)
+def small(patches):
+    """A network that compiles in no time."""
 
 
 def settings(unlabelled=24, **task_kwargs):
