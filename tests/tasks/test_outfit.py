@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from retrieval_jax import inference, train
+from retrieval_jax import inference, looks, train
 from retrieval_jax.data import loading
+from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import outfits as networks
 from retrieval_jax.settings import tasks as options
@@ -75,6 +76,19 @@ def test_both_weights_0_are_the_supervised_run_bit_for_bit(tmp_path):
         model.params, {"vectors": vectors[:, [2, 0, 1, 3]], "types": types[:, [2, 0, 1, 3]]}
     )["score"]
     np.testing.assert_allclose(score, turned, rtol=1e-4, atol=1e-5)
+
+    split = loading.load(model.config.data).split("gallery")
+    columns = inference.columns(model.task.predict_fns["embed_item"], split, model.config, tmp_path / "both")
+    made = inference.predict(model.task.predict_fns["embed_item"], model.params, columns, **arguments)["embedding"]
+    Embeddings([split.ids[row] for row in range(len(split))], made).save(tmp_path / "both/embeddings/trained/gallery")
+    gallery = looks.of_run(tmp_path / "both", colours="colour", conditions=("material",))
+    own = looks.photos(tmp_path / "both", [split.images[0]], [gallery.types[0]])
+    np.testing.assert_allclose(own[0], made[0], rtol=1e-4, atol=1e-5)
+    kinds = [name for name in gallery.kinds if name != gallery.types[0]][:2]
+    by_id, by_photo = gallery.complete([split.ids[0]], kinds, 1), gallery.complete([], kinds, 1, photos=made[:1])
+    assert set(by_id[0].ids) == set(kinds) and set(by_photo[0].rows) == set(kinds)
+    with pytest.raises(InputError, match="has not learned the type 'topps'"):
+        looks.photos(tmp_path / "both", [split.images[0]], ["topps"])
 
 
 def test_a_smaller_share_of_labels_is_part_of_a_larger_one():
