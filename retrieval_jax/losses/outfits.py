@@ -35,7 +35,7 @@ def hinges(
       there: bool [B, k], False past the end of a shorter outfit.
       products: int [B, k], equal for listings of one product.
       margin: in distances, more than 0.
-      where: bool [B], outfits to include; the others get 0 and are no negatives.
+      where: bool [B], outfits to include; the others get 0 and are not used as negatives.
 
     Returns:
       [B] losses: the mean over an outfit's triplets that violate the margin, 0 where none does.
