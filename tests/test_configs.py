@@ -130,7 +130,7 @@ def test_defaults_are_locked_and_the_open_blocks_are_not():
     for task in ("multilabel", "category", "image_title", "self_supervised", "attribute_sequence", "regions"):
         with pytest.raises((KeyError, AttributeError)):
             getattr(tasks, task)().label_smothing = 0.1
-    for task in ("masked_tokens", "text_query", "text_picture", "edit"):
+    for task in ("masked_tokens", "text_query", "text_picture", "edit", "outfit"):
         with pytest.raises((KeyError, AttributeError)):
             getattr(tasks, task)().vocabluary = 300
 
