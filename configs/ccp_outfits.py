@@ -9,7 +9,7 @@ one photo does not give away which garments were worn together. Starts from publ
 of them). The system that this follows (arXiv 2109.08052) reports, on Polyvore, 57.9 % of blanks filled and an AUC of
 .89; 698 photos are a hundredth of that.
 
-Hardware: two CPU cores, some 10 minutes a run (estimated, not timed on idle cores).
+Hardware: two CPU cores, not timed yet.
 Expected: not measured yet (docs/outfits.md).
 """
 

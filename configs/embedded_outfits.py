@@ -8,7 +8,7 @@ Pieces go together that have one style and colours that match. Pictures are of 9
 sign, which smaller ones blur. The network starts from one that has learned the titles (`stage=titles`, which runs
 first). The system that this follows (arXiv 2109.08052) reports, on Polyvore, 57.9 % of blanks filled and an AUC of .89.
 
-Hardware: two CPU cores, some 10 minutes a run and 10 for the titles (estimated, not timed on idle cores).
+Hardware: two CPU cores, not timed yet.
 Expected: not measured yet (docs/outfits.md).
 """
 

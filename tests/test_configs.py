@@ -116,6 +116,7 @@ def test_defaults_are_locked_and_the_open_blocks_are_not():
     with config.unlocked():
         config.train.task_kwargs.words_kwargs = {}  # of other tasks than the default one
         config.train.task_kwargs.joint_kwargs = {}
+        config.train.task_kwargs.set_kwargs = {}
     base.lock(config)
     for block in base.OPEN:
         config_files.get(config, block).a_new_key = 1
