@@ -8,7 +8,8 @@ The second sees whole pictures; the third learns from titles alone, from as many
 the clicks on the photo's product to another listing of the page.
 
 Hardware: two CPU cores (shared), four minutes.
-Expected: not measured yet.
+Expected: 18.3 and 16.9 % MAR@10 capped by the cosine (two seeds, the shop of seed 1, report half); 14.7 and 14.0 %
+without the box, 5.3 and 4.7 % without clicks (docs/clicked_search.md).
 """
 
 from retrieval_jax.settings import arguments, clicks, quickstart

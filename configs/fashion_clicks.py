@@ -8,7 +8,7 @@ The catalogue (eProduct's layout) is expected in data/fashion of the current fol
 known, and used to score boxes only.
 
 Hardware: two CPU cores (shared), five minutes of training.
-Expected: not measured yet.
+Expected: IoU .255 (whole picture .217); the default 600 steps do not teach retrieval (docs/clicked_search.md).
 """
 
 from ml_collections import ConfigDict

@@ -78,8 +78,8 @@ def test_config_of_clicks_runs_in_seconds(name, runs):
     folder = runs / workdir.default_name(name, "runlocal")
     run.run(config, folder, CONFIGS)
     stages = {(one["model"], one["stage"]) for one in json.loads((folder / "metrics.json").read_text())["stages"]}
-    assert ("colour", "cosine") in stages
     if name == "users_photos":  # nothing is trained
+        assert ("colour", "cosine") in stages
         return
     assert ("trained", "cosine") in stages and config.train.task_kwargs.titles_first == 0
     assert (folder / "embeddings" / "trained" / "query_boxes.npz").exists()

@@ -39,6 +39,7 @@ NOT_RUN = {
         7: "goes on with vectors of a shop's own; tests/index/test_attribute.py runs the same",
     },
     "docs/clicks.md": {2: "needs a run with fused rankings; tests/test_lexical_run.py runs the same"},
+    "docs/clicked_search.md": {2: "needs a run of the task click_triplet; tests/tasks/test_click_triplet.py has one"},
     "docs/edits.md": {0: "needs a run of the task edit; tests/tasks/test_edit.py has one"},
     "docs/from_pytorch.md": {1: ELSEWHERE, 2: ELSEWHERE, 4: ELSEWHERE, 5: ELSEWHERE},
     "docs/milvus.md": {0: "needs a Milvus server", 1: "needs a database of Milvus", 2: "needs a Milvus server"},

@@ -138,7 +138,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def vote(categories: np.ndarray, cosines: np.ndarray, count: int, scale: float) -> np.ndarray:
-    """Returns the distributions that neighbours vote for, float64 [Q, C]; the same for all where there are none.
+    """Returns the distributions that neighbours vote for, float64 [Q, C]; uniform without neighbours.
 
     What no neighbour is keeps a small chance (`LEAST`).
 

@@ -153,7 +153,7 @@ def step(
     numbers = _numbers(state.listed, columns, ranking)
     if state.clicked is None:
         raise InputError(
-            "quality learns from clicks, and there are none: see docs/clicked_search.md#the-last-stage-quality"
+            "quality learns from clicks, and this state has no log: see docs/clicked_search.md#the-last-stage-quality"
         )
     head = _head(ranking, depth)
     seen, found = features(head, numbers), _grades(head, state.clicked)

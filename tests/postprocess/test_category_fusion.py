@@ -76,7 +76,7 @@ def test_the_reference_set_grows(with_ids):
     photos, _ = listings(6, seed=2)
     theirs[0] = -1
     whole = fusion.Reference(np.concatenate([vectors, more]), np.concatenate([categories, theirs]), COUNT)
-    if with_ids:  # ties go by id, and there are none here
+    if with_ids:  # ids break ties, and there are no ties here
         vectors = Embeddings([f"a{row}" for row in range(30)], vectors)
         more = Embeddings([f"b{row}" for row in range(12)], more)
     grown = fusion.Reference(vectors, categories, COUNT).add(more, theirs)

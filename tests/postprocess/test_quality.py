@@ -166,7 +166,7 @@ def test_nothing_to_gain_leaves_the_order():
         ({}, {"columns": ("prise",)}, "no numbers 'prise'; did you mean price"),
         ({"listed": {}}, {}, "no numbers 'price'"),
         ({"listed": {"price": np.zeros(3), "noise": np.zeros(3)}}, {}, "the columns have 3 listings"),
-        ({"clicked": None}, {}, "learns from clicks, and there are none"),
+        ({"clicked": None}, {}, "learns from clicks, and this state has no log: see"),
         ({"judged": None}, {}, "0 queries of the selection half are judged"),
         ({"ranking": None}, {}, "quality needs a ranking"),
         ({}, {"cost": 2}, "cost=2"),

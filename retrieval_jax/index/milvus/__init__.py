@@ -271,7 +271,7 @@ class Index:
                 return
             longest = int(np.diff(self.ids.offsets).max()) if self.ids is not None else 0
             width = 4 * stamp["dim"] + 16 + longest + sum(column.width for column in columns.values())
-            width += self.coarse.width if self.coarse else 0
+            width += self.coarse.row_bytes if self.coarse else 0
             batch = max(1, MESSAGE_BYTES // width)
             # Batches are sent in row order, so the first `there` rows are complete. If rows went missing some other way
             # (somebody deleted them), everything is sent again: an upsert by row duplicates nothing.

@@ -97,7 +97,7 @@ class Coarse:
         self.stamp = {"coder": digest[:32], "bits": self.coder.bits, "index": self.index}
 
     @property
-    def width(self) -> int:
+    def row_bytes(self) -> int:
         """Bytes per stored code."""
         return self.coder.bits * 4 if self.local else self.coder.bits // 8
 
@@ -143,7 +143,7 @@ class Coarse:
             asked = [query for query, other in enumerate(filters) if other == text]
             limit = min(count + codes.SLACK + max(len(own[query]) for query in asked), most)
             while asked:
-                step, again = max(1, min(QUERIES, HITS // limit, MESSAGE_BYTES // self.width)), []
+                step, again = max(1, min(QUERIES, HITS // limit, MESSAGE_BYTES // self.row_bytes)), []
                 for start in range(0, len(asked), step):
                     some = asked[start : start + step]
                     hits = ask(self.packed(code[some]), FIELD, limit, text, self.search_params)
