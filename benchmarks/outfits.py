@@ -63,7 +63,7 @@ class Judge:
         found = sets.of_table(self.catalog.table("outfits", split), self.types)
         self.good = found.good()
         self.outfits, self.groups = sets.asked(found, self.products, seed=seed)
-        self.questions = sets.questions(self.good, self.products, seed=seed)
+        self.questions = sets.blanks(self.catalog, split, self.good, self.types, self.products, seed=seed)
         rng = np.random.default_rng(seed)
         left = self.good.rows.copy()
         places = np.array([rng.integers((rows >= 0).sum()) for rows in left])

@@ -20,6 +20,7 @@ import pathlib
 
 import ml_collections
 
+from retrieval_jax import looks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import fields as field_lib
 from retrieval_jax.data import loading, saved_boxes
@@ -39,6 +40,7 @@ from retrieval_jax.pages import (
     explained,
     fields,
     joined,
+    outfits,
     overview,
     retrieval,
     rows,
@@ -116,11 +118,13 @@ def run(config, workdir) -> dict:
         *fields.sections(written.attributes(workdir)),
     ]
     below = [*_conditions_sections(config, catalog, shown), *_fusion_sections(config, workdir, catalog)]
+    judged = looks.judged(config, workdir, catalog, rows=config["report"]["rows"], seed=config["report"]["seed"])
     for longest_side, quality in PICTURES:
         picture = functools.cache(functools.partial(_picture, catalog, longest_side, quality, boxes=boxes))
         sections = [
             *above,
             *_retrieval_sections(config, workdir, catalog, shown, picture, boxes is not None),
+            *outfits.sections(judged, catalog, picture, config["report"]),
             *below,
             attributes.predicted_section(config["report"], workdir, catalog, picture, _elsewhere(config)),
             cost.section(stages, plain(config)),

@@ -202,6 +202,7 @@ ROOMS = {
         "retrieval_jax.embeddings",
         "retrieval_jax.index",
         "retrieval_jax.inference",
+        "retrieval_jax.scoring",
         "retrieval_jax.workdir",
     },
     # Builds what train would build, as shapes.
@@ -294,6 +295,7 @@ ROOMS |= {
         "retrieval_jax.files",
         "retrieval_jax.index",
         "retrieval_jax.inference",
+        "retrieval_jax.looks",
         "retrieval_jax.postprocess",
         "retrieval_jax.regions",
         "retrieval_jax.scoring",

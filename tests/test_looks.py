@@ -1,34 +1,27 @@
 """Looks completed by a finished run: vectors of its gallery and of a person's own photos are in one space."""
 
+import shutil
+
 import numpy as np
 import pytest
 
-from retrieval_jax import embed, looks, train
+import tiny_outfits
+from retrieval_jax import export, exported, looks, report
 from retrieval_jax.data import loading
+from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.models.backbones import convnext
-from retrieval_jax.settings import tasks as options
-from tiny import TINY, tiny_config
+from retrieval_jax.scoring import outfits as scores
 
 
-def settings():
-    """Returns the config of a training of two steps."""
-    config = tiny_config()
-    config.data.kwargs.update({"num_train": 300, "num_val": 60, "num_gallery": 60, "num_outfits": 16, "products": True})
-    config.train.task, config.train.task_kwargs = "outfit", options.outfit()
-    config.train.task_kwargs.update({"types": "middle", "same_product": "product"})
-    config.train.task_kwargs.update({"pseudo_weight": 0.0, "consistency_weight": 0.0})
-    config.train.epochs, config.train.warmup_epochs, config.train.batch_size = 1.0, 0.0, 4
-    config.embed.predict_fn, config.embed.models, config.search.steps = "embed_item", ("trained",), ()
-    return config
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Config and work directory of a finished run."""
+    folder = tmp_path_factory.mktemp("outfits") / "run"
+    return tiny_outfits.save(folder), folder
 
 
-def test_looks_are_completed_from_listings_and_from_photos(tmp_path, monkeypatch):
-    monkeypatch.setitem(convnext.VARIANTS, "tiny test", TINY)
-    config, folder = settings(), tmp_path / "run"
-    train.run(config, folder)
-    embed.run(config, folder)
-    (folder / "config.json").write_text(config.to_json())
+def test_looks_are_completed_from_listings_and_from_photos(finished, tmp_path):
+    config, folder = finished
     gallery = looks.of_run(folder, colours="colour", conditions=("colour",))
     split = loading.load(config.data).split("gallery")
     level = split.category_levels.index("middle")
@@ -53,11 +46,50 @@ def test_looks_are_completed_from_listings_and_from_photos(tmp_path, monkeypatch
         looks.photos(folder, [split.images[first]], ["topps"])
     with pytest.raises(InputError, match="give one for each"):
         looks.photos(folder, [split.images[first]], [])
+    config, copy = config.copy_and_resolve_references(), tmp_path / "run"
+    shutil.copytree(folder, copy)
     config.embed.predict_fn = "embed_image"
-    (folder / "config.json").write_text(config.to_json())
+    (copy / "config.json").write_text(config.to_json())
     with pytest.raises(InputError, match="completed by vectors of 'embed_item'"):
-        looks.of_run(folder)
+        looks.of_run(copy)
     config.train.task = "category"
-    (folder / "config.json").write_text(config.to_json())
+    (copy / "config.json").write_text(config.to_json())
     with pytest.raises(InputError, match="is a run of the task 'category'"):
-        looks.of_run(folder)
+        looks.of_run(copy)
+    with pytest.raises(InputError, match="is a run of the task 'category'"):
+        looks.photos(copy, [split.images[first]], [gallery.types[first]])
+    assert looks.judged(config, copy, loading.load(config.data), rows=2, seed=0) is None
+
+
+def test_the_outfits_of_the_gallery_are_scored_and_shown_in_the_report(finished):
+    config, folder = finished
+    catalog = loading.load(config.data)
+    found = looks.judged(config, folder, catalog, rows=3, seed=0)
+    vectors = Embeddings.load(folder / "embeddings" / "trained" / "gallery").vectors
+    asked, there = found.questions, found.questions.rows >= 0
+    assert len(found.completed) == 3 and len(found.filled) == len(asked) > 0 and 0 <= found.auc <= 1
+    first = vectors[asked.answers[0]][:, None] - vectors[asked.rows[0][there[0]]]
+    np.testing.assert_allclose(found.sums[0], np.linalg.norm(first, axis=2).sum(1), rtol=1e-6)
+    start, others, made = found.completed[0]
+    own = vectors[[start, *made[0].rows.values()]][None]
+    assert made[0].score == pytest.approx(scores.compatibility(own, np.ones(own.shape[:2], bool))[0])
+    assert len(made[0].rows) <= len(others)
+
+    report.run(config, folder)
+    page = (folder / "report.html").read_text("utf-8")
+    assert f"AUC of {found.outfits:,} outfits: {found.auc:.3f}" in page and "Completed looks" in page
+    assert "<h2" in page and "Fill in the blank: " in page
+
+
+def test_an_exported_model_embeds_items_by_their_types(finished, tmp_path):
+    config, folder = finished
+    export.run(folder, tmp_path / "exported", platforms=("cpu",))
+    served = exported.load(tmp_path / "exported")
+    names = [label.partition("=")[2] for label in served.labels["label_names"]]
+    images = loading.load(config.data).split("gallery").images
+    pictures, kinds = [images[0], images[1]], [names[0], names[1]]
+    wanted = looks.photos(folder, pictures, kinds)
+    found = served.embed({"image": pictures, "type": np.array([0, 1], np.int32)})
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    with pytest.raises(InputError, match="takes 'type'"):
+        served.embed(pictures)

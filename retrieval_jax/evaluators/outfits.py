@@ -18,7 +18,7 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
     Args:
       task, catalog, config, mesh, workdir: see `evaluators`.
       split: name of the split whose outfits are scored.
-      max_outfits: largest number of outfits, the first of the table; 0 for all.
+      max_outfits: largest number of outfits, and of blanks, the first of each; 0 for all.
 
     Returns:
       The `Evaluation`, with the scores "outfits/auc" and "outfits/fitb"; None where the split has no outfits.
@@ -39,7 +39,8 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
     if not len(found.good()):
         return None
     outfits, _ = sets.asked(found, products)
-    questions = sets.questions(found.good(), products)
+    questions = sets.blanks(catalog, split, found.good(), types, products)
+    questions = questions.take(np.arange(min(len(questions), max_outfits or len(questions))))
     every = (outfits.rows, questions.rows, questions.answers)
     rows = np.unique(np.concatenate([one[one >= 0] for one in every]))
     place = np.zeros(len(listings), np.int64)

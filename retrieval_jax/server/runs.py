@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from retrieval_jax import pairs
+from retrieval_jax import looks, pairs
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.errors import InputError, RunFailed, first_line
 from retrieval_jax.files import atomic
@@ -200,7 +200,15 @@ def embed(key: tuple[Networks, str], inputs: list) -> list:
 def warm(made: Networks) -> None:
     """Compiles the programs for every number of inputs, so that no request waits for a compiler."""
     grey = np.full((64, 64, 3), 128, np.uint8)
-    inputs = {"pictures": grey, "boxes": grey, "words": "red shirt", "edited": (grey, "red shirt"), "attributes": grey}
+    kinds = looks.types_of(made.learned) if made.learned is not None else [""]
+    inputs = {
+        "items": (grey, kinds[0]),
+        "pictures": grey,
+        "boxes": grey,
+        "words": "red shirt",
+        "edited": (grey, "red shirt"),
+        "attributes": grey,
+    }
     for name, one in inputs.items():
         for size in SIZES if getattr(made, name) is not None else ():
             embed((made, name), [one] * size)

@@ -71,9 +71,23 @@ def test_conditions_are_met_and_what_nothing_fits_is_left_out():
         (dict(listings=[IDS[0]], slots=["shoe"]), "shoes"),
         (dict(listings=[IDS[0]], slots=[]), "no slot to fill"),
         (dict(listings=[IDS[0]], slots=["shoes"], conditions={"required": [["c", ["red"]]]}), "need the attributes"),
+        (dict(listings=[IDS[0]], slots=["shoes"], conditions={"preferred": [["c", ["red"]]]}), "no preferred ones"),
         (dict(listings=[IDS[0]], slots=["shoes"], conditions_of={"bags": {}}), "conditions_of has 'bags'"),
+        (dict(photos=2 * VECTORS[:1], slots=["shoes"]), "vector 0 of photos has the length 2.000"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_completed_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         looks().complete(**arguments)
+
+
+def test_equal_vectors_are_chosen_by_id_and_unequal_lengths_are_refused():
+    vectors = np.repeat(VECTORS[:4], 15, 0)
+    made = outfits.Looks(Embeddings(IDS, vectors, {}), TYPES)
+    (found,) = made.complete([IDS[0]], ["shoes"], 1)
+    nearest = [row for row in range(15) if TYPES[row] == "shoes"]
+    assert found.ids["shoes"] == min(IDS[row] for row in nearest)
+    twice = made.complete([IDS[0], IDS[0]], ["shoes"], 1)
+    assert twice[0].score == found.score
+    with pytest.raises(InputError, match="vector 3 of the gallery has the length 0.000"):
+        outfits.Looks(Embeddings(IDS, VECTORS * (np.arange(G) != 3)[:, None], {}), TYPES)

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval_jax import brief
 from retrieval_jax.data import fields
-from retrieval_jax.data.catalog import Split, Table
+from retrieval_jax.data.catalog import Catalog, Split, Table
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.errors import InputError
 
@@ -69,6 +69,10 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, chosen: np.ndarray) -> Questions:
+        """Returns some questions, by number or mask."""
+        return Questions(self.rows[chosen], self.types[chosen], self.answers[chosen], self.right[chosen])
 
 
 def types_of(split: Split, name: str, info: DataInfo) -> np.ndarray:
@@ -182,6 +186,29 @@ def questions(outfits: Outfits, products: np.ndarray, *, choices: int = 4, seed:
     rows, types = outfits.rows[kept].copy(), outfits.types[kept].copy()
     rows[np.arange(len(kept)), blanks] = types[np.arange(len(kept)), blanks] = -1
     return Questions(rows, types, np.array(answers, np.int64), np.array(right, np.int64))
+
+
+def blanks(
+    catalog: Catalog, split: str, outfits: Outfits, types: np.ndarray, products: np.ndarray, *, seed: int = 0
+) -> Questions:
+    """Returns the questions about a split: the published ones where the catalogue has them, else `questions`.
+
+    Args:
+      catalog: may have tables "blanks" (`data.outfits.polyvore`).
+      split: name of the split.
+      outfits: of it, that go together.
+      types, products: int [n], of its listings, see `types_of` and `products_of`.
+      seed: of the draws.
+
+    Raises:
+      InputError: no question can be asked.
+    """
+    if f"blanks/{split}" not in catalog.tables:
+        return questions(outfits, products, seed=seed)
+    columns = catalog.table("blanks", split).columns
+    rows = np.asarray(columns["listings"], np.int64)
+    kinds = np.where(rows >= 0, np.append(types, -1)[rows], -1).astype(np.int32)
+    return Questions(rows, kinds, np.asarray(columns["answers"], np.int64), np.asarray(columns["right"], np.int64))
 
 
 def exchanged(outfits: Outfits, products: np.ndarray, *, seed: int = 0) -> Outfits:
