@@ -12,10 +12,11 @@ Reads finished runs named <losses>_<labels>_<seed> in a folder and trains nothin
 are of the gallery's outfits, which nothing was chosen on (training and its evaluations see train and val). AUC and
 blanks follow the public protocol (`scoring.outfits`); scores of seeds are averaged before outfits are resampled (95 %),
 an outfit together with the one that was made of it. Beside them stand a random order; the distances of colours and
-edges (`colour_and_edges`), which have no training; the distances of the same network's vectors before the projection;
-and, on the embedded catalogue, the rule itself. Completion takes an item out of every outfit that goes together and
-ranks the gallery's listings of its type: random, by how many other outfits a listing is in (popularity), by the nearest
-vectors, and by the run. Looks of four are completed with and without the limit on one colour.
+edges (`colour_and_edges`), which have no training; the distances of vectors before the projection, of the runs with
+most labels; and, on the embedded catalogue, the rule itself. Completion takes an item out of every outfit that goes
+together and ranks the gallery's listings of its type: random, by how many other outfits a listing is in (popularity),
+by the nearest vectors, and by the run. Looks of four are completed by a run with most labels, with and without the
+limit on one colour.
 """
 
 import argparse
@@ -220,7 +221,9 @@ def main() -> None:
             runs[losses, int(rest[0])][int(rest[1])] = path
     if not runs:
         sys.exit(f"{given.folder} has no run named <losses>_<labels>_<seed>, such as all_5_0")
-    judge, found, plain = None, {}, None
+    # The runs with most labels, of labelled outfits alone if there are any: also their vectors before the projection.
+    best_key = max(runs, key=lambda key: (key[1], key[0] == "labelled", key[0]))
+    judge, found, plain, last = None, {}, {}, None
     for key, seeds in runs.items():
         for seed, path in seeds.items():
             model = inference.load(path)
@@ -230,31 +233,40 @@ def main() -> None:
             if judge is None:
                 judge = Judge(model, given.split)
                 hand = judge.score(by_hand(model, judge))
-                plain = judge.score(embedded(model, judge, "embed_image"))
             vectors = embedded(model, judge, "embed_item")
             found.setdefault(key, {})[seed] = judge.score(vectors)
-            last = vectors
+            if key == best_key:
+                plain[seed] = judge.score(embedded(model, judge, "embed_image"))
+                last = vectors if last is None else last
     values = {
         "AUC": lambda one: judge.auc(one["together"]),
         "FITB": lambda one: float(one["fitb"].mean()),
         f"recall@{K}": lambda one: float(np.mean(one["rank"] <= K)),
     }
     result = {}
+
+    def row(seeds):
+        """Returns the cells of runs {seed: scores}: the mean, and each seed where there are several."""
+        cells = []
+        for value in values.values():
+            each = [value(one) for one in seeds.values()]
+            some = f" ({', '.join(f'{one:.3f}' for one in each)})" if len(each) > 1 else ""
+            cells.append(f"{np.mean(each):.3f}{some}")
+        return cells
+
     print(f"{given.split}: {len(judge.outfits):,} outfits, {len(judge.questions):,} blanks, {len(judge.good):,} to "
           f"complete; {given.folder}\n| | AUC | FITB | recall@{K} |\n|---|---:|---:|---:|")  # fmt: skip
     chance = 1 / judge.questions.answers.shape[1]
     print(f"| random | .500 | {chance:.3f} | {judge.at_random():.3f} |")
     print(f"| popularity | | | {np.mean(judge.by_popularity() <= K):.3f} |")
-    fixed = {"colours and edges": hand, f"not projected ({path.name.rpartition('_')[0]}, first run)": plain}
-    for name, one in fixed.items():
-        print(f"| {name} | {' | '.join(f'{value(one):.3f}' for value in values.values())} |")
+    fixed = {"colours and edges": {0: hand}, f"not projected ({best_key[0]}, {best_key[1]} %)": plain}
+    for name, seeds in fixed.items():
+        print(f"| {name} | {' | '.join(row(seeds))} |")
     if rule := judge.rule():
         print(f"| the rule itself | {rule['auc']:.3f} | {rule['fitb']:.3f} | |")
     for (losses, share), seeds in sorted(found.items(), key=lambda one: (one[0][1], one[0][0])):
-        each = {name: [value(one) for one in seeds.values()] for name, value in values.items()}
-        cells = [f"{np.mean(one):.3f} ({', '.join(f'{value:.3f}' for value in one)})" for one in each.values()]
-        print(f"| {losses}, {share} % | {' | '.join(cells)} |")
-        result[f"{losses}_{share}"] = each
+        print(f"| {losses}, {share} % | {' | '.join(row(seeds))} |")
+        result[f"{losses}_{share}"] = {name: [value(one) for one in seeds.values()] for name, value in values.items()}
 
     made, command = [], f"python benchmarks/outfits.py {' '.join(sys.argv[1:])}"
 
@@ -287,9 +299,9 @@ def main() -> None:
         gain = difference(judge, list(found["labelled", 100].values()), list(found["all", 10].values()))["AUC"]
         what = f"with all losses, a tenth of the labels is within {NEAR} AUC of all labels without them"
         claim("tenth-of-labels", what, "AUC", found["all", 10], found["labelled", 100], gain, gain[0] >= -NEAR)
-    best = found.get(("labelled", 100)) or found.get(("all", 100))
-    if best:
-        of_hand, of_plain = dict.fromkeys(best, hand), dict.fromkeys(best, plain)
+    best = found[best_key]
+    if best_key[1] == 100:
+        of_hand = dict.fromkeys(best, hand)
         over = difference(judge, [hand], list(best.values()))
         claim("above-colours", "with all labels, distances are above those of colours and edges", "AUC", best, of_hand,
               over["AUC"], over["AUC"][1] > 0)  # fmt: skip
@@ -297,9 +309,9 @@ def main() -> None:
             mean = np.mean([values["AUC"](one) for one in best.values()])
             what = "the rule is recovered from all labels: AUC of at least .90"
             claim("rule", what, "AUC", best, of_hand, over["AUC"], mean >= 0.9)
-        near = difference(judge, [plain], list(best.values()))
+        near = difference(judge, list(plain.values()), list(best.values()))
         claim("completion", f"recall@{K} of completed looks is above the nearest vectors before the projection",
-              f"recall@{K}", best, of_plain, near[f"recall@{K}"], near[f"recall@{K}"][1] > 0)  # fmt: skip
+              f"recall@{K}", best, plain, near[f"recall@{K}"], near[f"recall@{K}"][1] > 0)  # fmt: skip
     colours = judge.listings.columns.get("colour")
     if colours is not None:
         names = np.array([*judge.listings.column_names["colour"], ""], object)

@@ -199,13 +199,11 @@ def judged(config, folder: str | os.PathLike, catalog: Catalog, *, rows: int, se
         raise InputError(f"{place} is of another gallery than the catalogue's: run embed again")
     info = info_lib.load(folder / "checkpoints" / "data_info.json")
     types, products = sets.types_of(split, kwargs["types"], info), sets.products_of(split, kwargs["same_product"])
-    found = sets.of_table(catalog.table("outfits", "gallery"), types)
-    good = found.good()
-    if not len(good):
-        return None
     try:
+        found = sets.of_table(catalog.table("outfits", "gallery"), types)
+        good = found.good()
         questions = sets.blanks(catalog, "gallery", good, types, products)
-    except InputError:  # too few listings of a type
+    except InputError:  # too few listings for outfits, or of a type for a question
         return None
     asked, _ = sets.asked(found, products)
     vectors = gallery.vectors

@@ -1,8 +1,8 @@
 """Writes the report of a work directory: one HTML page that needs no network, no JavaScript and no other files.
 
 It shows scores by stage and slice, recall and precision curves, training curves, mined attributes, random, worst and
-most improved queries, hubs, near-duplicates, a map of the embeddings, predicted attributes, and what everything cost.
-A section without data says so in one sentence. The same work directory always gives the same bytes.
+most improved queries, outfits, hubs, near-duplicates, a map of the embeddings, predicted attributes, and what
+everything cost. A section without data says so in one sentence. The same work directory always gives the same bytes.
 
 With --compare, the page is of two runs of one catalogue instead: the verdict of `retrieval-jax compare`, both sides'
 curves, the settings that differ, and the queries that differ most.

@@ -9,7 +9,9 @@ from tiny import TINY, tiny_config
 def settings():
     """Returns the config of a training of two steps."""
     config = tiny_config()
-    config.data.kwargs.update({"num_train": 300, "num_val": 60, "num_gallery": 60, "num_outfits": 16, "products": True})
+    config.data.kwargs.update(
+        {"num_train": 300, "num_val": 60, "num_gallery": 1000, "num_outfits": 16, "products": True}
+    )
     config.train.task, config.train.task_kwargs = "outfit", tasks.outfit()
     config.train.task_kwargs.update({"types": "middle", "same_product": "product"})
     config.train.task_kwargs.update({"pseudo_weight": 0.0, "consistency_weight": 0.0})

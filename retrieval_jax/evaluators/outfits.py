@@ -18,7 +18,7 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
     Args:
       task, catalog, config, mesh, workdir: see `evaluators`.
       split: name of the split whose outfits are scored.
-      max_outfits: largest number of outfits, and of blanks, the first of each; 0 for all.
+      max_outfits: largest number of outfits, and of blanks, chosen at random, always the same; 0 for all.
 
     Returns:
       The `Evaluation`, with the scores "outfits/auc" and "outfits/fitb"; None where the split has no outfits.
@@ -35,12 +35,12 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
     types = sets.types_of(listings, kwargs.types, info)
     products = sets.products_of(listings, kwargs.same_product)
     found = sets.of_table(catalog.table("outfits", split), types)
-    found = found.take(np.arange(min(len(found), max_outfits or len(found))))
+    found = found.take(_some(len(found), max_outfits))
     if not len(found.good()):
         return None
     outfits, _ = sets.asked(found, products)
     questions = sets.blanks(catalog, split, found.good(), types, products)
-    questions = questions.take(np.arange(min(len(questions), max_outfits or len(questions))))
+    questions = questions.take(_some(len(questions), max_outfits))
     every = (outfits.rows, questions.rows, questions.answers)
     rows = np.unique(np.concatenate([one[one >= 0] for one in every]))
     place = np.zeros(len(listings), np.int64)
@@ -59,3 +59,8 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
 
     of = f"outfits: {len(outfits):,} of the {split} split, {len(questions):,} blanks"
     return Evaluation(run, ("outfits/auc", "outfits/fitb"), of)
+
+
+def _some(count: int, most: int) -> np.ndarray:
+    """Returns `most` of `count` rows at random, ascending: a table may have what goes together first."""
+    return np.sort(np.random.default_rng(0).permutation(count)[: most or count])

@@ -14,6 +14,7 @@ item that two splits show is a listing of each. Items of the same type are inter
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
@@ -31,6 +32,7 @@ from retrieval_jax.files import documents
 
 PARTS = {"train": "train", "val": "valid", "gallery": "test"}  # our splits: theirs
 VERSIONS = ("nondisjoint", "disjoint")
+_log = logging.getLogger(__name__)
 _REMEDY = "unpack the files of Polyvore Outfits again"
 
 
@@ -160,9 +162,10 @@ def _outfits(rows: rows_lib.Gathered, folder, version: str, part: str, found, it
 
 
 def _blanks(file: pathlib.Path, split, items: Mapping[str, str], name: str) -> Table:
-    """Returns the published questions as a table; those about listings that were set aside are left out."""
+    """Returns the published questions as a table; those about listings that were set aside are left out,
+    and counted in the log."""
     row_of = {item: row for row, item in enumerate(split.ids)}
-    listings, answers, right = [], [], []
+    listings, answers, right, left_out = [], [], [], 0
     for number, one in enumerate(documents.read(file, list[_Blank], remedy=_REMEDY, most_bytes=2**31), 1):
         where = f"{file}: question {number}"
         if unknown := [item for item in (*one["question"], *one["answers"]) if item not in items]:
@@ -173,10 +176,13 @@ def _blanks(file: pathlib.Path, split, items: Mapping[str, str], name: str) -> T
             raise InputError(f"{where} has {len(places)} answers of its own outfit, expected one; {_REMEDY}")
         rows = [[row_of.get(items[item], -1) for item in one[key]] for key in ("question", "answers")]
         if min(*rows[0], *rows[1]) < 0:
+            left_out += 1
             continue
         listings.append(rows[0])
         answers.append(rows[1])
         right.append(places[0])
+    if left_out:
+        _log.warning("%s: %s questions about listings that were set aside are left out", file, f"{left_out:,}")
     if not listings or len({len(one) for one in answers}) > 1:
         raise InputError(f"{file}: the questions have different numbers of answers, or there is none; {_REMEDY}")
     width = max(map(len, listings))
