@@ -6,7 +6,6 @@ import functools
 import urllib.parse
 from collections.abc import Sequence
 
-from retrieval_jax import looks
 from retrieval_jax.index import attribute, outfits
 from retrieval_jax.server import networks, searching
 from retrieval_jax.server.gallery import Gallery
@@ -59,7 +58,7 @@ def served(run: Run) -> Served:
         stages=[] if found is None else [stage.name for stage in found.gallery.stages],
         searches=searches,
         cannot=cannot,
-        completes=[] if found is None or found.networks.learned is None else looks.types_of(found.networks.learned),
+        completes=[] if found is None or found.networks.learned is None else found.looks().kinds,
         predicts=found is not None and found.networks.attributes is not None,
         note="" if found is None else found.gallery.note,
         # the sentence itself may name folders of this machine

@@ -264,10 +264,9 @@ def make(
             raise InputError("type and box are about a picture: send one, or remove them")
 
         def work() -> Completed:
-            gallery = version.gallery.looks(version.config["train"]["task_kwargs"], made.learned, given.vary)
             conditions = bodies.conditions(version, given.conditions)
             of_slot = {slot: bodies.conditions(version, own) for slot, own in given.conditions_of.items()}
-            found = gallery.complete(
+            found = version.looks(given.vary).complete(
                 given.listings, given.slots, given.k, photos=photos, conditions=conditions, conditions_of=of_slot
             )
             return answers.completed(one.name, version, given, found)

@@ -188,8 +188,10 @@ class Gallery:
         Raises:
           InputError: there is no such field.
         """
+        key = "looks", vary
+        if key in self._indexes:  # without waiting for an index that another request makes
+            return self._indexes[key]
         with self._lock:
-            key = "looks", vary
             if key not in self._indexes:
                 self._indexes[key] = look_lib.of_gallery(
                     self.embeddings, self.split, self.rows, task_kwargs, learned, colours=vary, table=self.table

@@ -15,6 +15,7 @@ from retrieval_jax import looks, pairs
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.errors import InputError, RunFailed, first_line
 from retrieval_jax.files import atomic
+from retrieval_jax.index.outfits import Looks
 from retrieval_jax.postprocess import new_queries
 from retrieval_jax.server import gallery as gallery_lib
 from retrieval_jax.server import networks
@@ -40,6 +41,17 @@ class Loaded:
     networks: Networks
     config: dict
     signature: tuple
+
+    def looks(self, vary: str = "") -> Looks:
+        """Returns the gallery for completing looks, of a run that learned outfits.
+
+        Args:
+          vary: a field that should differ between looks; "" for none.
+
+        Raises:
+          InputError: there is no such field.
+        """
+        return self.gallery.looks(self.config["train"]["task_kwargs"], self.networks.learned, vary)
 
 
 class Run:
@@ -122,9 +134,12 @@ class Run:
         found.index(found.stages[-1])
         if made.words is None and found.has_texts:
             found.lexical()
+        loaded = Loaded(found, made, config, (of_networks, of_gallery))
+        if made.learned is not None:
+            loaded.looks()
         seconds = round(time.monotonic() - start, 2)
         self._log({"event": "loaded", "run": self.name, "listings": len(found), "seconds": seconds, "note": found.note})
-        return Loaded(found, made, config, (of_networks, of_gallery))
+        return loaded
 
 
 class Runs:
