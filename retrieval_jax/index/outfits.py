@@ -122,7 +122,8 @@ class Looks:
         share = arguments.number(most_of_a_colour, "most_of_a_colour", _WHERE, low=0, high=1)
         start, taken = self._start(listings, photos)
         slots = [
-            arguments.choice(slot, "slots", _WHERE, self.kinds) for slot in arguments.sequence(slots, "slots", _WHERE)
+            str(arguments.choice(slot, "slots", _WHERE, self.kinds))
+            for slot in arguments.sequence(slots, "slots", _WHERE)
         ]
         if not slots:
             raise InputError(f"{_WHERE}: there is no slot to fill: give types such as {', '.join(self.kinds[:3])}")
@@ -167,8 +168,7 @@ class Looks:
         rows, dim = [], self.gallery.dim
         for item in dict.fromkeys(arguments.sequence(listings, "listings", _WHERE)):
             if item not in self._row_of:
-                near = pairs.near(str(item), list(self._row_of)[:10_000])
-                raise InputError(f"{_WHERE}: the gallery has no listing {short(repr(item))}{near}")
+                raise InputError(f"{_WHERE}: the gallery has no listing {short(repr(item))}: give ids of its listings")
             rows.append(self._row_of[item])
         parts = [self._vectors(rows)] if rows else []
         if photos is not None:
