@@ -213,7 +213,7 @@ def slot_names(slots: Sequence[str]) -> list[str]:
 
 
 def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns the distances of vectors [n, D] to vectors [m, D], [n, m]; equal vectors have equal ones to the bit."""
+    """Returns the distances of vectors [n, D] to vectors [m, D], [n, m]; those of equal vectors are bitwise equal."""
     squares = [np.einsum("nd,nd->n", one, one) for one in (first, second)]
     products = np.einsum("nd,md->nm", first, second)  # a matrix product would sum in the order of its blocks
     return np.sqrt(np.maximum(squares[0][:, None] + squares[1] - 2.0 * products, 0.0))
