@@ -354,7 +354,7 @@ def plain(predict_fn, inputs):
 
 def _batch(file, functions):
     """Returns a batch of the training; that of pictures alone, where nothing else is read, needs no file."""
-    image = {"image": np.zeros((1, 1, 1, 3), np.uint8)}
+    image = {"image": np.zeros((1, 1, 1, 3), np.uint8), "type": np.zeros(1, np.int32)}  # one item of an outfit
     if file.exists() or any(function.reads != ("image",) for function in functions.values()):
         return {**image, **info_lib.zero_batch(file)}  # pictures are read by more than learns from them
     return image

@@ -92,7 +92,7 @@ def find(
     gallery, made = version.gallery, version.networks
     way = new_queries.named(gallery.stages, stage)
     if made.pictures is None:
-        raise InputError(f"{folder} is not searched by pictures: its network reads text")
+        raise InputError(f"{folder} is not searched by pictures: {made.without_pictures}")
     rest, conditions = bodies.words(version, messages.Search(words=words))
     if rest:
         raise InputError(f"--words has {rest!r}, which is not a condition: write -value or field:value")

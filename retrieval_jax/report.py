@@ -1,8 +1,8 @@
 """Writes the report of a work directory: one HTML page that needs no network, no JavaScript and no other files.
 
 It shows scores by stage and slice, recall and precision curves, training curves, mined attributes, random, worst and
-most improved queries, hubs, near-duplicates, a map of the embeddings, predicted attributes, and what everything cost.
-A section without data says so in one sentence. The same work directory always gives the same bytes.
+most improved queries, outfits, hubs, near-duplicates, a map of the embeddings, predicted attributes, and what
+everything cost. A section without data says so in one sentence. The same work directory always gives the same bytes.
 
 With --compare, the page is of two runs of one catalogue instead: the verdict of `retrieval-jax compare`, both sides'
 curves, the settings that differ, and the queries that differ most.
@@ -20,6 +20,7 @@ import pathlib
 
 import ml_collections
 
+from retrieval_jax import looks
 from retrieval_jax import workdir as workdirs
 from retrieval_jax.data import fields as field_lib
 from retrieval_jax.data import loading, saved_boxes
@@ -39,6 +40,7 @@ from retrieval_jax.pages import (
     explained,
     fields,
     joined,
+    outfits,
     overview,
     retrieval,
     rows,
@@ -116,11 +118,13 @@ def run(config, workdir) -> dict:
         *fields.sections(written.attributes(workdir)),
     ]
     below = [*_conditions_sections(config, catalog, shown), *_fusion_sections(config, workdir, catalog)]
+    judged = looks.judged(config, workdir, catalog, rows=config["report"]["rows"], seed=config["report"]["seed"])
     for longest_side, quality in PICTURES:
         picture = functools.cache(functools.partial(_picture, catalog, longest_side, quality, boxes=boxes))
         sections = [
             *above,
             *_retrieval_sections(config, workdir, catalog, shown, picture, boxes is not None),
+            *outfits.sections(judged, catalog, picture, config["report"]),
             *below,
             attributes.predicted_section(config["report"], workdir, catalog, picture, _elsewhere(config)),
             cost.section(stages, plain(config)),

@@ -116,6 +116,7 @@ def test_defaults_are_locked_and_the_open_blocks_are_not():
     with config.unlocked():
         config.train.task_kwargs.words_kwargs = {}  # of other tasks than the default one
         config.train.task_kwargs.joint_kwargs = {}
+        config.train.task_kwargs.set_kwargs = {}
     base.lock(config)
     for block in base.OPEN:
         config_files.get(config, block).a_new_key = 1
@@ -138,7 +139,7 @@ def test_defaults_are_locked_and_the_open_blocks_are_not():
     ):
         with pytest.raises((KeyError, AttributeError)):
             getattr(tasks, task)().label_smothing = 0.1
-    for task in ("masked_tokens", "text_query", "text_picture", "edit"):
+    for task in ("masked_tokens", "text_query", "text_picture", "edit", "outfit"):
         with pytest.raises((KeyError, AttributeError)):
             getattr(tasks, task)().vocabluary = 300
 

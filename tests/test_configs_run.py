@@ -105,6 +105,15 @@ def test_config_of_a_super_net_runs_in_seconds(choice, runs):
     assert (found["parameters"] < 40_000) == bool(choice)
 
 
+def test_config_of_outfits_runs_in_seconds(runs):
+    config = command_line.load_config(CONFIGS / "embedded_outfits.py", "runlocal")
+    folder = runs / workdir.default_name("embedded_outfits", "runlocal")
+    run.run(config, folder, CONFIGS)
+    logged = (folder / "metrics.jsonl").read_text()
+    assert all(f'"{name}"' in logged for name in ("outfit_loss", "pseudo_loss", "consistency_loss"))
+    assert "Completed looks" in (folder / "report.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize("name", ["embedded_edits", "edits_published"])
 def test_config_of_edits_runs_in_seconds(name, runs):
     config = command_line.load_config(CONFIGS / f"{name}.py", "runlocal")

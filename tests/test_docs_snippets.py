@@ -43,6 +43,7 @@ NOT_RUN = {
     "docs/edits.md": {0: "needs a run of the task edit; tests/tasks/test_edit.py has one"},
     "docs/from_pytorch.md": {1: ELSEWHERE, 2: ELSEWHERE, 4: ELSEWHERE, 5: ELSEWHERE},
     "docs/milvus.md": {0: "needs a Milvus server", 1: "needs a database of Milvus", 2: "needs a Milvus server"},
+    "docs/outfits.md": {1: "needs a run of the task outfit; tests/test_looks.py has one"},
     "docs/serving_a_checkpoint.md": {2: ONNX},
     "docs/text.md": {3: "needs a run of the task text_picture; tests/tasks/test_text_picture.py has one"},
     "retrieval_jax/models/README.md": {0: FILES, 1: FILES},

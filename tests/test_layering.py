@@ -198,6 +198,16 @@ ROOMS = {
         "retrieval_jax.training",
         "retrieval_jax.workdir",
     },
+    # A run's gallery, by which looks are completed.
+    "looks.py": {
+        "ml_collections",
+        "retrieval_jax.data",
+        "retrieval_jax.embeddings",
+        "retrieval_jax.index",
+        "retrieval_jax.inference",
+        "retrieval_jax.scoring",
+        "retrieval_jax.workdir",
+    },
     # Builds what train would build, as shapes.
     "plans.py": {
         "jax",
@@ -289,6 +299,7 @@ ROOMS |= {
         "retrieval_jax.files",
         "retrieval_jax.index",
         "retrieval_jax.inference",
+        "retrieval_jax.looks",
         "retrieval_jax.postprocess",
         "retrieval_jax.regions",
         "retrieval_jax.scoring",
@@ -430,7 +441,7 @@ def test_the_test_of_circles_sees_one():
 def test_few_files_at_the_root():
     """The root holds verbs, and what is neither a verb nor a room: bridge, errors, views, the exported side."""
     others = {"__init__", "__main__", "arguments", "brief", "embedders", "errors", "estimate", "exported"}
-    others |= {"inference", "output", "pairs", "paths", "plans", "programs", "regions", "terms", "views"}
+    others |= {"inference", "looks", "output", "pairs", "paths", "plans", "programs", "regions", "terms", "views"}
     found = {file.stem for file in (ROOT / "retrieval_jax").glob("*.py")}
     assert found <= VERBS | others, f"{sorted(found - VERBS - others)} belong in a room"
 

@@ -15,7 +15,7 @@ from retrieval_jax.data.catalog import Catalog
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import remote
 
-SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined", "fashion_iq", "fashion200k", "pasted")
+SOURCES = ("synthetic", "eproduct", "table", "tfds", "joined", "fashion_iq", "fashion200k", "pasted", "polyvore")
 # Modules of sources whose loaders are not in tables.loading.
 _ROOMS = {
     "joined": "joined",
@@ -23,6 +23,7 @@ _ROOMS = {
     "tfds": "records.tfds_datasets",
     "fashion_iq": "edits.fashion_iq",
     "fashion200k": "edits.fashion200k",
+    "polyvore": "outfits.polyvore",
 }
 _shared: dict[str, Catalog] | None = None  # what was loaded since `shared` was entered
 

@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const PAGE = 24;
 const FEW = 12; // values of a field, before all of them are asked for
 const MOST = 1000; // values of a field that the service lists
-const asked = { words: "", weight: 1, run: "", stage: "", run_b: "", stage_b: "", conditions: {}, like: [], unlike: [] };
+const asked = { words: "", weight: 1, run: "", stage: "", run_b: "", stage_b: "", conditions: {}, like: [], unlike: [], look: [], slots: [] };
 const KINDS = ["required", "preferred", "excluded"];
 let runs = [];
 let picture = null; // a Blob; never part of the address
@@ -87,8 +87,7 @@ function fromAddress() {
   const given = parsed("conditions", {});
   asked.conditions = {};
   for (const kind of KINDS) if (Array.isArray(given[kind])) asked.conditions[kind] = given[kind].filter((one) => one && typeof one.field === "string" && (one.values == null || Array.isArray(one.values)));
-  asked.like = parsed("like", []).filter((id) => typeof id === "string");
-  asked.unlike = parsed("unlike", []).filter((id) => typeof id === "string");
+  for (const name of ["like", "unlike", "look", "slots"]) asked[name] = parsed(name, []).filter((id) => typeof id === "string");
   $("words").value = asked.words;
   $("weight").value = asked.weight;
 }
@@ -233,6 +232,7 @@ function card(result, answer, side, other) {
   const name = result.title || result.id;
   for (const button of made.querySelectorAll("[data-act]")) {
     button.setAttribute("aria-label", `${button.getAttribute("aria-label") || button.textContent}: ${name}`);
+    button.dataset.side = side;
     button.addEventListener("click", () => act(button, result, answer, side));
   }
   return made;
@@ -240,6 +240,7 @@ function card(result, answer, side, other) {
 
 async function act(button, result, answer, side) {
   const what = button.dataset.act;
+  if (what === "look") return startLook(result.id);
   if (what === "like" || what === "unlike") {
     const other = what === "like" ? "unlike" : "like";
     asked[other] = asked[other].filter((id) => id !== result.id);
@@ -309,6 +310,7 @@ function showFacets(known) {
     }
   }
   $("facets").replaceChildren(...parts);
+  showVary(Object.keys(known.fields));
   $("facets_box").hidden = !parts.length;
   if (open) [...$("facets").querySelectorAll("[data-key]")].find((one) => one.dataset.key === open)?.focus();
 }
@@ -351,11 +353,12 @@ function controls() {
       chips.at(-1).title = id;
     }
   }
-  findTitles([...asked.like, ...asked.unlike]);
+  findTitles([...asked.like, ...asked.unlike, ...asked.look]);
   $("active").replaceChildren(...chips);
   $("weight_shown").textContent = $("weight").value;
   $("weight").hidden = $("weight_label").hidden = !(picture || asked.like.length) || !$("words").value.trim();
   if (!picture) forget();
+  showLook();
 }
 
 const runOf = (name) => runs.find((run) => run.name === name) || runs[0];
@@ -387,6 +390,7 @@ function served(found) {
     $(select).title = stageAbout($(select).value);
     $(select).hidden = !stages.length;
   }
+  showLook();
 }
 
 // ------------------------------------------------------------------------------------------------------------ the picture
@@ -479,6 +483,7 @@ async function start() {
       asked[name] = event.target.value;
       if (name === "run") {
         asked.stage = "";
+        forgetLook();
         whole.clear();
         forget();
       }
@@ -492,6 +497,7 @@ async function start() {
   $("clear").addEventListener("click", () => {
     picture = box = null;
     Object.assign(asked, { conditions: {}, like: [], unlike: [] });
+    forgetLook();
     $("words").value = "";
     $("weight").value = 1;
     $("chosen").hidden = true;
@@ -517,10 +523,15 @@ async function start() {
   addEventListener("popstate", () => { fromAddress(); search(); });
   boxes();
   overruling();
+  completing();
   $("facets_box").open = $("seen_box").open = matchMedia("(min-width: 761px)").matches;
   fromAddress();
   served(await call("/v1/runs").catch(() => []));
-  search();
+  await search();
+  if (asked.look.length && asked.slots.length) { // of an address that somebody has shared
+    $("look_box").open = true;
+    showLooks();
+  }
 }
 
 start();

@@ -6,10 +6,21 @@ import functools
 import urllib.parse
 from collections.abc import Sequence
 
-from retrieval_jax.index import attribute
+from retrieval_jax.index import attribute, outfits
 from retrieval_jax.server import networks, searching
 from retrieval_jax.server.gallery import Gallery
-from retrieval_jax.server.messages import Count, Facets, Listing, Predicted, Range, Served
+from retrieval_jax.server.messages import (
+    Complete,
+    Completed,
+    Count,
+    Facets,
+    Item,
+    Listing,
+    Look,
+    Predicted,
+    Range,
+    Served,
+)
 from retrieval_jax.server.runs import Loaded, Run
 
 
@@ -30,7 +41,7 @@ def served(run: Run) -> Served:
     if found is not None:
         made = found.networks
         if made.pictures is None:
-            cannot["pictures"] = "The network of this run reads words, so it cannot be searched by a picture."
+            cannot["pictures"] = f"This run cannot be searched by a picture: {made.without_pictures}."
         if made.words is None and not found.gallery.has_texts:
             cannot["words"] = (
                 "The network of this run reads pictures and its listings have no titles, so it cannot be searched by "
@@ -47,6 +58,7 @@ def served(run: Run) -> Served:
         stages=[] if found is None else [stage.name for stage in found.gallery.stages],
         searches=searches,
         cannot=cannot,
+        completes=[] if found is None or found.networks.learned is None else found.looks().kinds,
         predicts=found is not None and found.networks.attributes is not None,
         note="" if found is None else found.gallery.note,
         # the sentence itself may name folders of this machine
@@ -90,6 +102,25 @@ def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[di
         }
         out.append(result)
     return out
+
+
+def completed(run: str, version: Loaded, given: Complete, found: Sequence[outfits.Look]) -> Completed:
+    """Returns looks as the API shows them."""
+    made = []
+    for look in found:
+        items = [Item(slot=slot, listing=listing(run, version, row)) for slot, row in look.rows.items()]
+        made.append(Look(score=look.score, items=items))
+    names, notes = outfits.slot_names(given.slots), []
+    nowhere = [name for name in names if not any(name in look.rows for look in found)]
+    some = [name for name in names if name not in nowhere and not all(name in look.rows for look in found)]
+    if nowhere:
+        notes.append(f"no listing fits {', '.join(nowhere)}")
+    if some:
+        notes.append(f"too few listings fit {', '.join(some)} for every look")
+    if found and len(found) < given.k:
+        notes.append(f"there are listings for {len(found)} of {given.k} looks")
+    begun = [listing(run, version, version.gallery.row(one)) for one in dict.fromkeys(given.listings)]
+    return Completed(run=run, start=begun, looks=made, note="; ".join(notes))
 
 
 def predicted(gallery: Gallery, found: list[tuple[str, str, float]]) -> list[Predicted]:

@@ -25,7 +25,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from retrieval_jax import __version__
+from retrieval_jax import __version__, arguments, looks
 from retrieval_jax.data.pictures import colour
 from retrieval_jax.errors import InputError, RunFailed, short
 from retrieval_jax.postprocess import new_queries
@@ -34,6 +34,8 @@ from retrieval_jax.server.batching import Batcher, Busy
 from retrieval_jax.server.guard import Guard, Metrics, TooLarge, TooMany, TooSlow, where
 from retrieval_jax.server.messages import (
     MOST_RESULTS,
+    Complete,
+    Completed,
     Conditions,
     Facets,
     Found,
@@ -51,6 +53,7 @@ FILES = {
     "search.js": "text/javascript",
     "seen.js": "text/javascript",
     "said.js": "text/javascript",
+    "looks.js": "text/javascript",
     "search.css": "text/css",
     "style.css": "text/css",
 }
@@ -193,7 +196,7 @@ def make(
     )
     async def search(request: Request) -> Response:
         """Searches by a picture, words, conditions, other listings, or any mix of them."""
-        given, data = await bodies.search(request)
+        given, data = await bodies.pictured(request, Search)
         if given.offset + given.k > MOST_RESULTS:
             raise InputError(f"offset + k is {given.offset + given.k}: at most {MOST_RESULTS} results can be listed")
         one, version = await loaded(given.run)
@@ -204,7 +207,7 @@ def make(
         raw, predicted, box = {}, [], given.box
         if data:
             if made.pictures is None:
-                raise InputError(f"the run {one.name!r} is not searched by pictures: its network reads text")
+                raise InputError(f"the run {one.name!r} is not searched by pictures: {made.without_pictures}")
             picture = await run_in_threadpool(pictures.decoded, data, given.box)
             if box is None and made.boxes is not None:
                 found = np.asarray(await embed(version, "boxes", picture), float)
@@ -244,6 +247,31 @@ def make(
             "results": answers.results(one.name, version, answer.hits),
         }
         return Response(pydantic_core.to_json(found), media_type="application/json")  # a test checks that it is `Found`
+
+    @app.post("/v1/looks", responses=PROBLEMS, openapi_extra=bodies.described(Complete, upload=True))
+    async def complete(request: Request) -> Completed:
+        """Completes an outfit with listings of other types that go with it, of a run that learned outfits."""
+        given, data = await bodies.pictured(request, Complete)
+        one, version = await loaded(given.run)
+        made, photos = version.networks, None
+        if made.items is None:
+            raise InputError(f"the run {one.name!r} completes no looks: serve a run of the task 'outfit'")
+        if data:
+            kind = arguments.choice(given.type, "type", "complete", looks.types_of(made.learned))
+            picture = await run_in_threadpool(pictures.decoded, data, given.box)
+            photos = (await embed(version, "items", (picture, kind)))[None]
+        elif given.type or given.box is not None:
+            raise InputError("type and box are about a picture: send one, or remove them")
+
+        def work() -> Completed:
+            conditions = bodies.conditions(version, given.conditions)
+            of_slot = {slot: bodies.conditions(version, own) for slot, own in given.conditions_of.items()}
+            found = version.looks(given.vary).complete(
+                given.listings, given.slots, given.k, photos=photos, conditions=conditions, conditions_of=of_slot
+            )
+            return answers.completed(one.name, version, given, found)
+
+        return await run_in_threadpool(work)
 
     @app.get("/v1/verdict", responses=PROBLEMS)
     async def verdict(

@@ -15,7 +15,7 @@ from retrieval_jax import pairs
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.index import attribute
 from retrieval_jax.server import pictures
-from retrieval_jax.server.messages import Conditions, Judgement, Search
+from retrieval_jax.server.messages import Complete, Conditions, Judgement, Search
 from retrieval_jax.server.runs import Loaded
 
 Message = TypeVar("Message", bound=pydantic.BaseModel)
@@ -39,7 +39,7 @@ def describe(app: fastapi.FastAPI) -> dict:
     if not app.openapi_schema:
         made = get_openapi(title=app.title, version=app.version, routes=app.routes)
         parts = made.setdefault("components", {}).setdefault("schemas", {})
-        for message in (Search, Judgement):
+        for message in (Search, Complete, Judgement):
             found = message.model_json_schema(ref_template="#/components/schemas/{model}")
             parts.update(found.get("$defs", {}))
         app.openapi_schema = made
@@ -78,11 +78,11 @@ def check_type(request: Request, *kinds: str) -> str:
     return kind
 
 
-async def search(request: Request) -> tuple[Search, bytes]:
-    """Returns a request, and the bytes of its picture, b"" without one."""
+async def pictured(request: Request, message: type[Message]) -> tuple[Message, bytes]:
+    """Returns a message that may have a picture, and the bytes of that, b"" without one."""
     kind = check_type(request, "application/json", "multipart/form-data")
     if kind == "application/json":
-        given = parse(Search, await request.body())
+        given = parse(message, await request.body())
         return given, pictures.of_base64(given.picture) if given.picture else b""
     try:
         async with request.form(max_files=1, max_fields=4) as form:
@@ -92,7 +92,7 @@ async def search(request: Request) -> tuple[Search, bytes]:
             text, file = form.get("request", "{}"), form.get("picture")
             if not isinstance(text, str) or isinstance(file, str):
                 raise InputError("send picture as a file, and request as JSON text")
-            given = parse(Search, text)
+            given = parse(message, text)
             data = b"" if file is None else await file.read()
     except HTTPException as error:  # of a malformed upload
         raise InputError(f"the upload cannot be read ({short(str(error.detail))})") from None

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from retrieval_jax import brief
+from retrieval_jax import looks as look_lib
 from retrieval_jax.attributes.vocabulary import Vocabulary
 from retrieval_jax.data import fields as field_lib
 from retrieval_jax.data import info as info_lib
@@ -19,11 +20,13 @@ from retrieval_jax.data import listing_texts, loading, saved_fields
 from retrieval_jax.data.catalog import Catalog, Split
 from retrieval_jax.data.contents import Contents
 from retrieval_jax.data.examples import Ragged
+from retrieval_jax.data.info import DataInfo
 from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.embeddings import Embeddings, Ids, writer
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import lock
 from retrieval_jax.index import attribute, lexical
+from retrieval_jax.index.outfits import Looks
 from retrieval_jax.postprocess import new_queries
 from retrieval_jax.postprocess.new_queries import Stage
 from retrieval_jax.server import counting, networks
@@ -172,6 +175,27 @@ class Gallery:
                 if len(self):
                     index.find(vectors.vectors[:1], 1)  # the first search encodes the gallery, which takes a while
                 self._indexes[key] = vectors, index
+            return self._indexes[key]
+
+    def looks(self, task_kwargs: Mapping, learned: DataInfo, vary: str) -> Looks:
+        """Returns the gallery for completing looks, made when it is first asked for.
+
+        Args:
+          task_kwargs: of the task "outfit".
+          learned: the types that the run has learned.
+          vary: a field that should differ between looks, such as "colour"; "" for none.
+
+        Raises:
+          InputError: there is no such field.
+        """
+        key = "looks", vary
+        if key in self._indexes:  # without waiting for an index that another request makes
+            return self._indexes[key]
+        with self._lock:
+            if key not in self._indexes:
+                self._indexes[key] = look_lib.of_gallery(
+                    self.embeddings, self.split, self.rows, task_kwargs, learned, colours=vary, table=self.table
+                )
             return self._indexes[key]
 
     @property

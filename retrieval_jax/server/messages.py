@@ -55,6 +55,27 @@ class Search(_Strict):
     predict: bool = Field(False, description="whether to predict the picture's attributes")
 
 
+class Complete(_Strict):
+    """An outfit to complete: from listings, from a person's own photo, or from both."""
+
+    run: str = Field("", max_length=200, description='"" for the first run that is served')
+    listings: list[Id] = Field([], max_length=20, description="ids of listings that the outfit has")
+    picture: str = Field("", description="a picture file, base64; or upload it as multipart/form-data")
+    box: tuple[Share, Share, Share, Share] | None = Field(
+        None, description="ymin, xmin, ymax, xmax of the item in the picture, as shares of height and width"
+    )
+    type: str = Field("", max_length=1000, description="type of what the picture shows, such as shoes")
+    slots: list[Id] = Field(min_length=1, max_length=10, description="types to fill in, in this order")
+    k: int = Field(4, ge=1, le=20, description="looks")
+    conditions: Conditions = Field(Conditions(), description="of every slot, required and excluded ones")
+    conditions_of: dict[str, Conditions] = Field({}, max_length=10, description="further ones, by slot")
+    vary: str = Field(
+        "",
+        max_length=1000,
+        description='a field such as colour: at most half of a slot\'s listings have one value of it; "" for none',
+    )
+
+
 class Value(BaseModel):
     """A value that a listing has, or is predicted to have."""
 
@@ -138,6 +159,29 @@ class Listing(BaseModel):
     picture: str
 
 
+class Item(BaseModel):
+    """A listing of a look."""
+
+    slot: str = Field(description="its type, and which one where a type was asked for twice")
+    listing: Listing
+
+
+class Look(BaseModel):
+    """One way to complete an outfit."""
+
+    score: float = Field(description="1 less the mean distance of all pairs of the outfit")
+    items: list[Item]
+
+
+class Completed(BaseModel):
+    """The answer to an outfit, the best look first."""
+
+    run: str
+    start: list[Listing] = Field(description="the listings that the outfit has")
+    looks: list[Look]
+    note: str = Field(description='slots that nothing fits; "" otherwise')
+
+
 class Count(BaseModel):
     """How many of the matches have a value."""
 
@@ -173,6 +217,7 @@ class Served(BaseModel):
     searches: list[Literal["pictures", "words", "words beside pictures"]]
     cannot: dict[Literal["pictures", "words"], str] = Field(description="what it cannot be searched by, and why")
     predicts: bool
+    completes: list[str] = Field(description="types by which it completes looks; none where it did not learn outfits")
     note: str
     problem: str = Field(description='why its newest version is not served; "" otherwise')
 

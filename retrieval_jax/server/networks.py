@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from retrieval_jax import brief
+from retrieval_jax import brief, looks
 from retrieval_jax.data import listing_texts
 from retrieval_jax.data.catalog import Split
 from retrieval_jax.data.examples import Pictures
+from retrieval_jax.data.info import DataInfo
 from retrieval_jax.data.pictures import colour
 from retrieval_jax.embeddings import Embeddings, writer
 from retrieval_jax.errors import InputError
@@ -40,6 +41,8 @@ class Networks:
       boxes: pictures -> float [n, 4], the part that the run embeds: ymin, xmin, ymax, xmax as shares; NaN for the whole
         picture.
       attributes: pictures -> per picture [(field, value, probability)], most probable first.
+      items: (picture, type) pairs -> float32 [n, D], of a run of the task "outfit" whose gallery is embedded by types.
+      learned: the types that `items` takes.
       columns: split -> the columns that `listings` reads, {name: column}; of an exported model, whose gallery is
         embedded where it is served.
       listings: columns and int rows [n] -> float32 [n, D].
@@ -53,11 +56,22 @@ class Networks:
     edited: Vectors | None = None
     boxes: Vectors | None = None
     attributes: Callable[[Sequence], list[list[tuple[str, str, float]]]] | None = None
+    items: Vectors | None = None
+    learned: DataInfo | None = None
     columns: Callable[[Split], dict] | None = None
     listings: Callable[[Mapping, np.ndarray], np.ndarray] | None = None
     recipe: str = ""
     stages: list[Stage] | None = None
     __repr__ = brief.line
+
+    @property
+    def without_pictures(self) -> str:
+        """Why the run is not searched by pictures; "" where it is."""
+        if self.pictures is not None:
+            return ""
+        if self.items is not None:
+            return "its network embeds a picture by its type, and learned what goes together: complete looks with it"
+        return "its network reads text"
 
     def check(self, gallery: Embeddings, folder: pathlib.Path) -> None:
         """Checks that the gallery is of these networks.
@@ -130,7 +144,11 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
                 # The service crops, so that the box can be shown and moved; the network reads all that it is given.
                 pictures, boxes, cropping = functools.partial(_vectors, model, "embed_whole"), model.locate, model
             break
-    words = edited = attributes = None
+    words = edited = attributes = items = learned = None
+    side = chosen["gallery"]
+    if not side.run and config["train"]["task"] == "outfit":
+        if (side.predict_fn or config["embed"]["predict_fn"]) == looks.FUNCTION:
+            items, learned = functools.partial(_items, gallery), gallery.data_info
     for model in (query, gallery):
         functions = model.task.predict_fns
         if words is None and {"embed_text", "embed_query"} & set(functions):
@@ -146,7 +164,7 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
     if side.run and "query" in config["embed"]["regions"]["splits"]:
         finder = inference.load(side.workdir(folder))
         boxes = functools.partial(_boxes, finder, config["embed"]["regions"]["margin"])
-    return Networks(space, pictures, words, edited, boxes, attributes)
+    return Networks(space, pictures, words, edited, boxes, attributes, items, learned)
 
 
 def _vectors(model, name: str, images: Sequence) -> np.ndarray:
@@ -166,6 +184,10 @@ def _edited(model, pairs: Sequence) -> np.ndarray:
     pictures, words = [picture for picture, _ in pairs], [text for _, text in pairs]
     both = [model.embed(pictures, words=words, weight=weight) for weight in (0.0, 1.0)]
     return np.stack(both, 1)
+
+
+def _items(model, pairs: Sequence) -> np.ndarray:
+    return looks.embedded(model, [picture for picture, _ in pairs], [kind for _, kind in pairs])
 
 
 def _attributes(model, predict_fn: str, images: Sequence) -> list[list[tuple[str, str, float]]]:
@@ -219,4 +241,5 @@ def _of_exported(folder: pathlib.Path) -> Networks:
     space = model.about.get("space", "")
     vectors = {name: model.about.get(name) for name in ("sha256", "input", "inputs", "texts")}
     recipe = writer.recipe_name({**vectors, "program": of_gallery})
-    return Networks(space, pictures, words, edited, None, attributes, columns, listings, recipe, model.stages())
+    about_listings = {"columns": columns, "listings": listings, "recipe": recipe, "stages": model.stages()}
+    return Networks(space, pictures, words, edited, None, attributes, **about_listings)

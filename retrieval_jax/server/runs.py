@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from retrieval_jax import pairs
+from retrieval_jax import looks, pairs
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.errors import InputError, RunFailed, first_line
 from retrieval_jax.files import atomic
+from retrieval_jax.index.outfits import Looks
 from retrieval_jax.postprocess import new_queries
 from retrieval_jax.server import gallery as gallery_lib
 from retrieval_jax.server import networks
@@ -40,6 +41,17 @@ class Loaded:
     networks: Networks
     config: dict
     signature: tuple
+
+    def looks(self, vary: str = "") -> Looks:
+        """Returns the gallery for completing looks, of a run that learned outfits.
+
+        Args:
+          vary: a field that should differ between looks; "" for none.
+
+        Raises:
+          InputError: there is no such field.
+        """
+        return self.gallery.looks(self.config["train"]["task_kwargs"], self.networks.learned, vary)
 
 
 class Run:
@@ -122,9 +134,12 @@ class Run:
         found.index(found.stages[-1])
         if made.words is None and found.has_texts:
             found.lexical()
+        loaded = Loaded(found, made, config, (of_networks, of_gallery))
+        if made.learned is not None:
+            loaded.looks()
         seconds = round(time.monotonic() - start, 2)
         self._log({"event": "loaded", "run": self.name, "listings": len(found), "seconds": seconds, "note": found.note})
-        return Loaded(found, made, config, (of_networks, of_gallery))
+        return loaded
 
 
 class Runs:
@@ -200,7 +215,15 @@ def embed(key: tuple[Networks, str], inputs: list) -> list:
 def warm(made: Networks) -> None:
     """Compiles the programs for every number of inputs, so that no request waits for a compiler."""
     grey = np.full((64, 64, 3), 128, np.uint8)
-    inputs = {"pictures": grey, "boxes": grey, "words": "red shirt", "edited": (grey, "red shirt"), "attributes": grey}
+    kinds = looks.types_of(made.learned) if made.learned is not None else [""]
+    inputs = {
+        "items": (grey, kinds[0]),
+        "pictures": grey,
+        "boxes": grey,
+        "words": "red shirt",
+        "edited": (grey, "red shirt"),
+        "attributes": grey,
+    }
     for name, one in inputs.items():
         for size in SIZES if getattr(made, name) is not None else ():
             embed((made, name), [one] * size)

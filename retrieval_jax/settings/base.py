@@ -21,6 +21,7 @@ OPEN = (
     "train.task_kwargs.category_kwargs",
     "train.task_kwargs.words_kwargs",
     "train.task_kwargs.joint_kwargs",
+    "train.task_kwargs.set_kwargs",
     "train.schedule_kwargs",
     "train.sampling_kwargs",
     "embed.model_kwargs",

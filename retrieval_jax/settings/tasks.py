@@ -224,6 +224,26 @@ def compatible() -> ConfigDict:
     )
 
 
+def outfit() -> ConfigDict:
+    """Returns the options of `outfit`: what goes together, from outfits of which few are labelled."""
+    options = _locked(
+        {
+            "types": "category",  # the field of an item's type: a column or a category level
+            "same_product": "",  # a column whose equal values are one product; empty where each listing is its own
+            "min_count": 1,  # training listings that a type needs
+            "labels": 1.0,  # share of the outfits that is learned from; a smaller share is part of a larger one
+            "margin": 0.4,  # of all triplets, in distances of unit vectors
+            "pseudo_weight": 1.0,  # of outfits made of unlabelled items, relative to those that are labelled
+            "pseudo_ramp": 100,  # steps in which that weight grows from almost 0
+            "consistency_weight": 0.1,  # of pictures and their transforms
+            "set_weight": 0.0,  # of a transformer that scores whole outfits; 0 for none
+            "set_kwargs": {},  # its arguments: width, depth, heads, dropout
+        }
+    )
+    options.set_kwargs.unlock()
+    return options
+
+
 def text_options() -> dict:
     """Returns the options that all tasks of text share."""
     return {

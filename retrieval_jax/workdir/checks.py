@@ -268,6 +268,12 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.attributes": NAMES,
     "train.task_kwargs.attribute_texts": whole(0, 100),
     "train.task_kwargs.clicks": FLAG,
+    "train.task_kwargs.labels": number(0, 1, above=True),
+    "train.task_kwargs.pseudo_weight": ZERO_OR_MORE,
+    "train.task_kwargs.pseudo_ramp": whole(0),
+    "train.task_kwargs.consistency_weight": ZERO_OR_MORE,
+    "train.task_kwargs.set_weight": ZERO_OR_MORE,
+    "train.task_kwargs.set_kwargs": BLOCK,
     "train.model.name": NAME,
     "train.model.variant": TEXT,  # empty for networks of text, which have none
     "train.model.projection": whole(0, 2**16),

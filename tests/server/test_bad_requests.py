@@ -186,7 +186,7 @@ def test_random_requests_never_fail(client, count):
     assert seen >= {200, 422}
 
 
-@pytest.mark.parametrize("message", [messages.Search, messages.Judgement, messages.Conditions])
+@pytest.mark.parametrize("message", [messages.Search, messages.Judgement, messages.Conditions, messages.Complete])
 def test_odd_json_is_read_or_refused(message):
     pieces = ["{", "}", "[", "]", '"k"', ":", ",", "1", "null", '"a"', "\\", "\x00", "\u2028", "1e999", '"\\ud800"']
     for parts in itertools.product(pieces, repeat=3):

@@ -8,7 +8,7 @@ from schemathesis.generation import GenerationMode
 
 OPERATIONS = (
     "GET /v1/runs", "GET /v1/facets", "GET /v1/listings/{listing}", "GET /v1/pictures/{listing}", "POST /v1/search",
-    "GET /v1/verdict", "POST /v1/judgements",
+    "POST /v1/looks", "GET /v1/verdict", "POST /v1/judgements",
 )  # fmt: skip
 CHECKS = [
     checks.not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
@@ -30,7 +30,7 @@ def test_every_route_is_tried(operations):
 @pytest.mark.parametrize("count", [6, pytest.param(60, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_generated_requests_get_answers_that_are_described(operations, finished, name, count):
-    """In all 13 times `count` requests."""
+    """In all 15 times `count` requests."""
     modes = (
         list(GenerationMode) if name != OPERATIONS[0] else [GenerationMode.POSITIVE]
     )  # which has nothing to get wrong

@@ -34,7 +34,7 @@ def test_every_default_setting_has_a_row_and_passes():
         "regions",
         "compatible",
     )
-    for task in (*of_pictures, "masked_tokens", "text_query", "text_picture", "edit", "click_triplet"):
+    for task in (*of_pictures, "masked_tokens", "text_query", "text_picture", "edit", "click_triplet", "outfit"):
         names |= {f"train.task_kwargs.{name}" for name in getattr(tasks, task)()}
     assert names <= set(checks.ROWS), sorted(names - set(checks.ROWS))
     blocks = {

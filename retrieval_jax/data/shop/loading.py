@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_jax import pairs
+from retrieval_jax import arguments, pairs
 from retrieval_jax.data import catalog
 from retrieval_jax.data.catalog import Lazy, Split, Table
 from retrieval_jax.data.examples import Ragged
@@ -32,7 +32,7 @@ COLUMN_NAMES = {
 EDITED = ("colour", "pattern", "material", "parts")  # edits.FIELDS, as the columns of listings are called
 
 
-def load(queries: str = "photos", **kwargs: Any) -> catalog.Catalog:
+def load(queries: str = "photos", products: bool = False, **kwargs: Any) -> catalog.Catalog:
     """Builds the embedded catalogue.
 
     Args:
@@ -43,6 +43,7 @@ def load(queries: str = "photos", **kwargs: Any) -> catalog.Catalog:
         split then has the text columns "words", "reference" (the listing's id), "wanted" and "unwanted", and the
         attributes "edited", "kind", "phrasing" and "combination"; the tables "edits" have no wording and no pair of
         value and category that is kept for scoring, and listings have "product" too.
+      products: whether all listings have the text column "product" beside photos as well.
       **kwargs: the fields of `synthetic.Shop`.
 
     Returns:
@@ -61,7 +62,10 @@ def load(queries: str = "photos", **kwargs: Any) -> catalog.Catalog:
         return _with_typed(shop)
     if queries == "edits":
         return _with_edits(shop)
-    return _with_photos(shop)
+    found = _with_photos(shop)
+    if arguments.flag(products, "products", "the embedded catalogue"):
+        _name_products(shop, found)
+    return found
 
 
 def _with_photos(shop: Shop) -> catalog.Catalog:

@@ -54,6 +54,15 @@ def test_nothing_is_computed_at_load(monkeypatch):
     assert len(found.tables) == 11 and not found.tables._made and not found.train.columns._made
 
 
+def test_listings_have_products_where_they_are_asked_for():
+    found = loading.load(**SIZES, products=True)
+    for name in ("train", "gallery"):
+        split, numbers = found.split(name), synthetic.product_ids(synthetic.make_shop(**SIZES), name, np.arange(40))
+        assert list(split.column("product"))[:40] == [f"product-{number}" for number in numbers.tolist()]
+    with pytest.raises(InputError, match="products='yes', expected True or False"):
+        loading.load(**SIZES, products="yes")
+
+
 def test_boxes_are_those_of_the_pictures(shop):
     np.testing.assert_array_equal(
         shop.query.columns["box"], synthetic.boxes(synthetic.make_shop(**SIZES), "query", range(40))

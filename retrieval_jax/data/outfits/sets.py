@@ -1,0 +1,286 @@
+"""Outfits of the table "outfits" by type: which are learned from, what is asked about them, and what is exchanged."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_jax import brief
+from retrieval_jax.data import fields
+from retrieval_jax.data.catalog import Catalog, Split, Table
+from retrieval_jax.data.info import DataInfo
+from retrieval_jax.errors import InputError
+
+_DRAWN = 50  # tries for a negative of another outfit and product
+
+
+@dataclasses.dataclass(frozen=True)
+class Outfits:
+    """Sets of listings of one split.
+
+    Attributes:
+      rows: int64 [n, k], rows of the split, -1 past the end.
+      types: int32 [n, k], rows of the learned types, -1 past the end.
+      compatible: int32 [n]: 1, 0, or -1 where unknown.
+      left_out: outfits with fewer than two items of a learned type.
+    """
+
+    rows: np.ndarray
+    types: np.ndarray
+    compatible: np.ndarray
+    left_out: int = 0
+
+    __repr__ = brief.line
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: np.ndarray) -> Outfits:
+        """Returns some outfits, by number or mask."""
+        return dataclasses.replace(
+            self, rows=self.rows[chosen], types=self.types[chosen], compatible=self.compatible[chosen]
+        )
+
+    def good(self) -> Outfits:
+        """Returns the outfits that go together: those with a 1, or all where none has a 1 or a 0 (all were worn)."""
+        return self if (self.compatible < 0).all() else self.take(self.compatible == 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """Blanks to fill in: which answer completes the outfit?
+
+    Attributes:
+      rows: int64 [n, k], the items that are left; -1 at the blank and past the end.
+      types: int32 [n, k], theirs.
+      answers: int64 [n, c], rows of the split, all of one type.
+      right: int64 [n], the place of the right answer.
+    """
+
+    rows: np.ndarray
+    types: np.ndarray
+    answers: np.ndarray
+    right: np.ndarray
+
+    __repr__ = brief.line
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: np.ndarray) -> Questions:
+        """Returns some questions, by number or mask."""
+        return Questions(self.rows[chosen], self.types[chosen], self.answers[chosen], self.right[chosen])
+
+
+def types_of(split: Split, name: str, info: DataInfo) -> np.ndarray:
+    """Returns the learned type of every listing, int32 [n], -1 where it is unknown.
+
+    Args:
+      split: of a `Catalog`.
+      name: of the field of types.
+      info: of the types that are learned (`fields.learned`).
+
+    Raises:
+      InputError: no such field, or one of several values per listing.
+    """
+    field = fields.read(split, name)
+    if field.many:
+        raise InputError(
+            f"config.train.task_kwargs.types: {name!r} has several values per listing, and an item has one type: name "
+            "a column of the kind 'category', or a category level"
+        )
+    ids, known = fields.encode({name: field}, info)
+    found = np.full(len(split), -1, np.int32)
+    found[known[:, 0]] = ids.values
+    return found
+
+
+def products_of(split: Split, name: str) -> np.ndarray:
+    """Returns numbers that are equal for listings of one product, int32 [n].
+
+    Args:
+      split: of a `Catalog`.
+      name: a column whose equal values are one product; "" where every listing is its own. An empty value is its own.
+
+    Raises:
+      InputError: there is no such column.
+    """
+    if not name:
+        return np.arange(len(split), dtype=np.int32)
+    values = np.array([str(value) for value in split.column(name)], object).astype(str)
+    numbers = np.unique(values, return_inverse=True)[1].astype(np.int32)
+    unknown = values == ""
+    numbers[unknown] = numbers.max(initial=0) + 1 + np.arange(int(unknown.sum()), dtype=np.int32)
+    return numbers
+
+
+def of_table(table: Table, types: np.ndarray) -> Outfits:
+    """Returns the outfits of a table; items without a learned type are dropped, and outfits with fewer than two left.
+
+    Args:
+      table: "outfits" of a `Catalog`.
+      types: int [n], of the listings of the split, see `types_of`.
+    """
+    rows = np.asarray(table.columns["listings"], np.int64)
+    kinds = np.where(rows >= 0, np.append(types, -1)[rows], -1).astype(np.int32)
+    order = np.argsort(kinds < 0, axis=1, kind="stable")  # what is left, first
+    kinds = np.take_along_axis(kinds, order, 1)
+    rows = np.where(kinds >= 0, np.take_along_axis(rows, order, 1), -1)
+    compatible = np.asarray(table.columns.get("compatible", np.full(len(rows), -1)), np.int32)
+    usable = (kinds >= 0).sum(1) >= 2
+    width = max(2, int((kinds >= 0).sum(1).max(initial=0)))
+    return Outfits(rows[usable, :width], kinds[usable, :width], compatible[usable], int((~usable).sum()))
+
+
+def labelled(outfits: Outfits, ids: Sequence[str], share: float) -> Outfits:
+    """Returns a share of the outfits, chosen by a hash of their listings: a smaller share is part of a larger one.
+
+    Args:
+      outfits: of one split.
+      ids: of its listings.
+      share: above 0, at most 1; at least one outfit is left.
+    """
+    if share >= 1 or not len(outfits):
+        return outfits
+    names = ["\n".join(ids[int(row)] for row in rows[rows >= 0]) for rows in outfits.rows]
+    hashes = np.array([int(hashlib.sha256(name.encode()).hexdigest()[:12], 16) for name in names])
+    order = np.argsort(hashes, kind="stable")[: max(1, round(share * len(outfits)))]
+    return outfits.take(np.sort(order))
+
+
+def questions(outfits: Outfits, products: np.ndarray, *, choices: int = 4, seed: int = 0) -> Questions:
+    """Takes an item out of every outfit and asks which of several listings of its type it is.
+
+    Args:
+      outfits: that go together; those whose blank has too few other listings are left out.
+      products: int [n], of the listings of the split, see `products_of`.
+      choices: answers of a question, the right one among them.
+      seed: of the draws.
+
+    Returns:
+      The `Questions`; wrong answers are items of other outfits, of the blank's type, and no product of this outfit.
+
+    Raises:
+      InputError: no question can be asked.
+
+    Source: fill in the blank, Han et al., "Learning Fashion Compatibility with Bidirectional LSTMs", ACM MM 2017; wrong
+    answers of the same type: Vasileva et al., ECCV 2018.
+    """
+    rng, pools = np.random.default_rng(seed), _pools(outfits)
+    kept, blanks, answers, right = [], [], [], []
+    for number, (rows, types) in enumerate(zip(outfits.rows, outfits.types, strict=True)):
+        place = int(rng.integers((rows >= 0).sum()))
+        wrong = _others(rng, pools[int(types[place])], products[rows[rows >= 0]], products, choices - 1)
+        if len(wrong) < choices - 1:
+            continue
+        at = int(rng.integers(choices))
+        kept.append(number)
+        blanks.append(place)
+        right.append(at)
+        answers.append(wrong[:at] + [int(rows[place])] + wrong[at:])
+    if not kept:
+        raise InputError(f"none of {len(outfits):,} outfits has {choices - 1} other listings of a type for a question")
+    rows, types = outfits.rows[kept].copy(), outfits.types[kept].copy()
+    rows[np.arange(len(kept)), blanks] = types[np.arange(len(kept)), blanks] = -1
+    return Questions(rows, types, np.array(answers, np.int64), np.array(right, np.int64))
+
+
+def blanks(
+    catalog: Catalog, split: str, outfits: Outfits, types: np.ndarray, products: np.ndarray, *, seed: int = 0
+) -> Questions:
+    """Returns the questions about a split: the published ones where the catalogue has them, else `questions`.
+
+    Args:
+      catalog: may have tables "blanks" (`data.outfits.polyvore`).
+      split: name of the split.
+      outfits: of it, that go together.
+      types, products: int [n], of its listings, see `types_of` and `products_of`.
+      seed: of the draws.
+
+    Raises:
+      InputError: no question can be asked.
+    """
+    if f"blanks/{split}" not in catalog.tables:
+        return questions(outfits, products, seed=seed)
+    columns = catalog.table("blanks", split).columns
+    rows = np.asarray(columns["listings"], np.int64)
+    kinds = np.where(rows >= 0, np.append(types, -1)[rows], -1).astype(np.int32)
+    return Questions(rows, kinds, np.asarray(columns["answers"], np.int64), np.asarray(columns["right"], np.int64))
+
+
+def exchanged(outfits: Outfits, products: np.ndarray, *, seed: int = 0) -> Outfits:
+    """Makes an outfit that does not go together of each: every item is exchanged for one of its type elsewhere.
+
+    Args:
+      outfits: that go together.
+      products: int [n], of the listings of the split, see `products_of`.
+      seed: of the draws.
+
+    Returns:
+      As many outfits, compatible 0; none of their items is a product of the outfit that they were made of. An item
+      whose type no other outfit has is dropped; what has fewer than two items left has none.
+
+    Source: the compatibility questions of Vasileva et al., ECCV 2018, whose items keep their types.
+    """
+    rng, pools = np.random.default_rng((seed, 1)), _pools(outfits)
+    rows, types = np.full_like(outfits.rows, -1), np.full_like(outfits.types, -1)
+    for number, (own, kinds) in enumerate(zip(outfits.rows, outfits.types, strict=True)):
+        taken = list(products[own[own >= 0]])
+        found = []
+        for kind in kinds[own >= 0]:
+            other = _others(rng, pools[int(kind)], taken, products, 1)
+            if other:
+                taken.append(products[other[0]])
+                found.append((other[0], kind))
+        if len(found) >= 2:
+            rows[number, : len(found)], types[number, : len(found)] = zip(*found, strict=True)
+    return Outfits(rows, types, np.zeros(len(rows), np.int32))
+
+
+def asked(outfits: Outfits, products: np.ndarray, *, seed: int = 0) -> tuple[Outfits, np.ndarray]:
+    """Returns outfits that go together and outfits that do not, and which belong together.
+
+    Args:
+      outfits: of a table; where it says nothing of what does not go together, `exchanged` makes it.
+      products: int [n], see `products_of`.
+      seed: of the draws.
+
+    Returns:
+      The `Outfits`, and int [n], equal for an outfit and the one that was made of it.
+    """
+    if (outfits.compatible == 0).any():
+        known = outfits.take(outfits.compatible >= 0)
+        # An outfit that shares all items but one with the one before it was made of it.
+        same = (known.rows[1:, :, None] == known.rows[:-1, None, :]) & (known.rows[1:, :, None] >= 0)
+        shared = same.any(2).sum(1) >= (known.rows[1:] >= 0).sum(1) - 1
+        joined = shared & (known.compatible[1:] != known.compatible[:-1])
+        return known, np.cumsum(np.append(True, ~joined)) - 1
+    good = outfits.good()
+    bad = exchanged(good, products, seed=seed)
+    usable = (bad.rows >= 0).sum(1) >= 2
+    groups = np.concatenate([np.arange(len(good)), np.flatnonzero(usable)])
+    good, bad = dataclasses.replace(good, compatible=np.ones(len(good), np.int32)), bad.take(usable)
+    both = [np.concatenate([getattr(one, name) for one in (good, bad)]) for name in ("rows", "types", "compatible")]
+    return Outfits(*both), groups
+
+
+def _pools(outfits: Outfits) -> dict[int, np.ndarray]:
+    """Returns the rows of all items, by type."""
+    rows, types = outfits.rows[outfits.rows >= 0], outfits.types[outfits.rows >= 0]
+    return {int(kind): np.unique(rows[types == kind]) for kind in np.unique(types)}
+
+
+def _others(rng, pool: np.ndarray, taken, products: np.ndarray, count: int) -> list[int]:
+    """Draws rows of a pool that are of different products, none of which is taken."""
+    taken, found = set(np.asarray(taken).tolist()), []
+    for _ in range(_DRAWN):
+        if len(found) == count:
+            break
+        row = int(pool[rng.integers(len(pool))])
+        if int(products[row]) not in taken:
+            taken.add(int(products[row]))
+            found.append(row)
+    return found

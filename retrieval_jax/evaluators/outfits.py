@@ -1,0 +1,66 @@
+"""Outfits of a split during training: the AUC of compatibility and fill in the blank, by the public protocol."""
+
+import pathlib
+
+import numpy as np
+
+from retrieval_jax import inference
+from retrieval_jax.data import info as info_lib
+from retrieval_jax.data.outfits import sets
+from retrieval_jax.errors import InputError
+from retrieval_jax.evaluators import Evaluation
+from retrieval_jax.scoring import outfits as scores
+
+
+def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_outfits=500) -> Evaluation | None:
+    """Makes the evaluation.
+
+    Args:
+      task, catalog, config, mesh, workdir: see `evaluators`.
+      split: name of the split whose outfits are scored.
+      max_outfits: largest number of outfits, and of blanks, chosen at random, always the same; 0 for all.
+
+    Returns:
+      The `Evaluation`, with the scores "outfits/auc" and "outfits/fitb"; None where the split has no outfits.
+
+    Raises:
+      InputError: the task does not embed items by type.
+    """
+    if "embed_item" not in task.predict_fns or workdir is None:
+        raise InputError("config.train.evaluations: 'outfits' scores the task 'outfit' in a work directory")
+    if f"outfits/{split}" not in catalog.tables:
+        return None
+    info = info_lib.load(pathlib.Path(workdir) / "checkpoints" / "data_info.json")
+    listings, kwargs = catalog.split(split), config.train.task_kwargs
+    types = sets.types_of(listings, kwargs.types, info)
+    products = sets.products_of(listings, kwargs.same_product)
+    found = sets.of_table(catalog.table("outfits", split), types)
+    found = found.take(_some(len(found), max_outfits))
+    if not len(found.good()):
+        return None
+    outfits, _ = sets.asked(found, products)
+    questions = sets.blanks(catalog, split, found.good(), types, products)
+    questions = questions.take(_some(len(questions), max_outfits))
+    every = (outfits.rows, questions.rows, questions.answers)
+    rows = np.unique(np.concatenate([one[one >= 0] for one in every]))
+    place = np.zeros(len(listings), np.int64)
+    place[rows] = np.arange(len(rows))
+    function = task.predict_fns["embed_item"]
+    columns = inference.columns(function, listings, config, workdir, "the evaluation 'outfits'")
+
+    def run(params, on_batch=None):
+        arguments = inference.test_arguments(config)
+        made = inference.predict(function, params, columns, rows=rows, mesh=mesh, on_batch=on_batch, **arguments)
+        vectors = made["embedding"]
+        together = scores.compatibility(vectors[place[outfits.rows]], outfits.rows >= 0)
+        yield "outfits/auc", scores.auc(outfits.compatible == 1, together)
+        sums = scores.sums(vectors[place[questions.rows]], questions.rows >= 0, vectors[place[questions.answers]])
+        yield "outfits/fitb", float(scores.fill_in_the_blank(sums, questions.right).mean())
+
+    of = f"outfits: {len(outfits):,} of the {split} split, {len(questions):,} blanks"
+    return Evaluation(run, ("outfits/auc", "outfits/fitb"), of)
+
+
+def _some(count: int, most: int) -> np.ndarray:
+    """Returns `most` of `count` rows at random, ascending: a table may have what goes together first."""
+    return np.sort(np.random.default_rng(0).permutation(count)[: most or count])

@@ -1,0 +1,215 @@
+"""Scores of outfits: fill in the blank, the AUC of compatibility, and how often a look is completed with what was worn.
+
+The public protocol (Polyvore): items are points, the distance between two is Euclidean, an outfit's score is 1 less the
+mean distance of its pairs, and a blank takes the answer with the smallest sum of distances to the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_jax import arguments
+from retrieval_jax.errors import InputError
+
+_NUMBERS = 1 << 24  # of distances in memory at once
+
+
+def compatibility(vectors: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Scores whole outfits: 1 less the mean distance of their pairs.
+
+    Args:
+      vectors: [n, k, D] of the items, each already projected by its type.
+      there: bool [n, k], False past the end of a shorter outfit.
+
+    Returns:
+      float64 [n]; NaN for outfits of fewer than two items.
+
+    Raises:
+      InputError: other shapes.
+
+    Source: Vasileva et al., "Learning Type-Aware Embeddings for Fashion Compatibility", ECCV 2018, and its code.
+    """
+    vectors = arguments.array(vectors, "vectors", "compatibility", ("n", "k", "D")).astype(np.float64)
+    there = arguments.array(there, "there", "compatibility", vectors.shape[:2])
+    first, second = np.triu_indices(vectors.shape[1], 1)
+    both = there[:, first] & there[:, second]
+    distance = np.linalg.norm(vectors[:, first] - vectors[:, second], axis=2)
+    total, count = np.where(both, distance, 0.0).sum(1), both.sum(1)
+    return 1.0 - np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+
+
+def sums(vectors: np.ndarray, there: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Sums the distances of every answer to the items of its outfit.
+
+    Args:
+      vectors: [n, k, D] of the items that are there.
+      there: bool [n, k], False at the blank and past the end.
+      answers: [n, c, D], each already projected by its type.
+
+    Returns:
+      float64 [n, c].
+
+    Raises:
+      InputError: other shapes.
+    """
+    vectors = arguments.array(vectors, "vectors", "outfits", ("n", "k", "D")).astype(np.float64)
+    there = arguments.array(there, "there", "outfits", vectors.shape[:2])
+    answers = arguments.array(answers, "answers", "outfits", (len(vectors), "c", vectors.shape[2])).astype(np.float64)
+    distance = np.linalg.norm(answers[:, :, None] - vectors[:, None], axis=3)
+    return np.where(there[:, None], distance, 0.0).sum(2)
+
+
+def fill_in_the_blank(totals: np.ndarray, right: np.ndarray | int = 0) -> np.ndarray:
+    """Returns which questions are answered right: the right answer has the smallest sum of distances.
+
+    Args:
+      totals: [n, c], of `sums`; for scores that are better the higher they are, their negatives.
+      right: int [n], the place of the right answer, or one for all.
+
+    Returns:
+      float64 [n]: 1 where right, 0 where not; of m equally near answers each counts 1 / m.
+
+    Raises:
+      InputError: another shape, or a place that no answer has.
+    """
+    totals = arguments.array(totals, "totals", "fill_in_the_blank", ("n", "c")).astype(np.float64)
+    right = np.broadcast_to(np.asarray(right), len(totals))
+    if right.size and not (0 <= right.min() and right.max() < totals.shape[1]):
+        raise InputError(
+            f"fill_in_the_blank: right runs from {right.min()} to {right.max()}, and a question has "
+            f"{totals.shape[1]} answers: give places from 0"
+        )
+    best = totals == totals.min(1, keepdims=True)
+    return best[np.arange(len(totals)), right] / best.sum(1)
+
+
+def auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Returns the area under the ROC curve: how often a compatible outfit scores above one that is not.
+
+    Args:
+      labels: [n], true for compatible outfits.
+      scores: [n], finite; equal scores count half.
+      weights: [n], how often each outfit counts; None for once.
+
+    Returns:
+      0 to 1; NaN where one of the two kinds is missing.
+
+    Raises:
+      InputError: another shape, or a score that is non-finite.
+
+    Source: Mann and Whitney, 1947; equal to scikit-learn's `roc_auc_score`.
+    """
+    labels = arguments.array(labels, "labels", "auc", ("n",)).astype(bool)
+    scores = arguments.array(scores, "scores", "auc", labels.shape).astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise InputError("auc: a score is non-finite; leave out outfits of fewer than two items")
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
+    _, place = np.unique(scores, return_inverse=True)
+    return _auc(labels, place, weights)
+
+
+def _auc(labels: np.ndarray, place: np.ndarray, weights: np.ndarray) -> float:
+    """Returns the weighted AUC by places in the order of scores, equal for equal scores."""
+    count = int(place.max(initial=-1)) + 1
+    good = np.bincount(place[labels], weights[labels], count)
+    bad = np.bincount(place[~labels], weights[~labels], count)
+    total = good.sum() * bad.sum()
+    return float((good * (np.cumsum(bad) - bad / 2)).sum() / total) if total else float("nan")
+
+
+def auc_difference(
+    labels: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Compares two runs by the AUC of the same outfits: how much better is the second?
+
+    Args:
+      labels: [n], true for compatible outfits.
+      first, second: [n] or [seeds, n] scores; the AUC is averaged over seeds.
+      groups: int [n], outfits that are drawn together, such as one and what was made of it; None for each by itself.
+      draws: bootstrap resamples of the groups.
+      seed: of the draws.
+
+    Returns:
+      The difference, and the ends of its 95 % interval.
+
+    Raises:
+      InputError: other shapes.
+    """
+    labels = arguments.array(labels, "labels", "auc_difference", ("n",)).astype(bool)
+    sides = []
+    for name, side in (("first", first), ("second", second)):
+        side = np.atleast_2d(np.asarray(side, np.float64))
+        arguments.array(side, name, "auc_difference", ("seeds", len(labels)))
+        sides.append([np.unique(one, return_inverse=True)[1] for one in side])
+    _, owner = np.unique(np.arange(len(labels)) if groups is None else groups, return_inverse=True)
+    rng, count = np.random.default_rng(seed), int(owner.max(initial=-1)) + 1
+
+    def gain(weights):
+        old, new = (np.mean([_auc(labels, place, weights) for place in side]) for side in sides)
+        return new - old
+
+    found = [gain(np.bincount(rng.integers(count, size=count), minlength=count)[owner]) for _ in range(draws)]
+    low, high = np.nanpercentile(found, (2.5, 97.5))
+    return float(gain(np.ones(len(labels)))), float(low), float(high)
+
+
+def ranks(
+    vectors: np.ndarray,
+    there: np.ndarray,
+    hidden: np.ndarray,
+    gallery: np.ndarray,
+    types: np.ndarray,
+    *,
+    products: np.ndarray | None = None,
+    ids: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Ranks the hidden item of each outfit among the gallery's listings of its type, by the sum of distances.
+
+    Args:
+      vectors: [n, k, D] of the items that are left.
+      there: bool [n, k].
+      hidden: int [n], the gallery row of the item that was taken out.
+      gallery: [G, D], projected by type.
+      types: int [G], of the listings.
+      products: int [G], equal for listings of one product, any of which is right; None where each is its own.
+      ids: G ids, by which equal sums are ordered; None for the order of rows.
+
+    Returns:
+      int64 [n], from 1: the rank of the first listing of the hidden product.
+
+    Raises:
+      InputError: other shapes.
+    """
+    vectors = arguments.array(vectors, "vectors", "completion", ("n", "k", "D")).astype(np.float64)
+    there = arguments.array(there, "there", "completion", vectors.shape[:2])
+    hidden = arguments.array(hidden, "hidden", "completion", (len(vectors),))
+    gallery = arguments.array(gallery, "gallery", "completion", ("G", vectors.shape[2])).astype(np.float64)
+    types = arguments.array(types, "types", "completion", (len(gallery),))
+    products = np.arange(len(gallery)) if products is None else np.asarray(products)
+    place = np.arange(len(gallery))
+    if ids is not None:
+        place[np.argsort(np.asarray(ids, object).astype(str), kind="stable")] = np.arange(len(gallery))
+    out = np.zeros(len(vectors), np.int64)
+    squares = np.einsum("gd,gd->g", gallery, gallery)
+    for kind in np.unique(types[hidden]):
+        rows = np.flatnonzero(types == kind)
+        asked = np.flatnonzero(types[hidden] == kind)
+        step = max(1, _NUMBERS // max(1, len(rows) * vectors.shape[1]))
+        for start in range(0, len(asked), step):
+            some = asked[start : start + step]
+            block = vectors[some]
+            dots = np.einsum("nkd,gd->nkg", block, gallery[rows])
+            square = np.einsum("nkd,nkd->nk", block, block)[..., None] + squares[rows] - 2 * dots
+            total = np.where(there[some][..., None], np.sqrt(np.maximum(square, 0.0)), 0.0).sum(1)
+            right = products[rows] == products[hidden[some]][:, None]
+            order = np.lexsort((np.broadcast_to(place[rows], total.shape), total), axis=1)
+            out[some] = np.take_along_axis(right, order, axis=1).argmax(1) + 1
+    return out

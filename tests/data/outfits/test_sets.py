@@ -1,0 +1,81 @@
+"""Outfits by type, blanks to fill in, and outfits with their items exchanged: never an item of the same outfit."""
+
+import numpy as np
+import pytest
+
+from retrieval_jax.data.catalog import Table
+from retrieval_jax.data.outfits import sets
+from retrieval_jax.errors import InputError
+
+RNG = np.random.default_rng(0)
+N = 90
+TYPES = (np.arange(N) % 3).astype(np.int32)
+TYPES[80:] = -1
+PRODUCTS = np.arange(N) // 6
+ROWS = np.array([RNG.permutation(27)[:3] * 3 + np.arange(3) for _ in range(40)])
+ROWS[::4, 2] = -1
+
+
+def outfits(compatible=None):
+    columns = {"listings": ROWS} | ({} if compatible is None else {"compatible": compatible})
+    return sets.of_table(Table(columns, {"listings": "train"}), TYPES)
+
+
+def test_items_without_a_type_are_dropped_and_outfits_of_one_item_left_out():
+    found = outfits()
+    expected = [[row for row in rows if row >= 0 and TYPES[row] >= 0] for rows in ROWS]
+    expected = [rows for rows in expected if len(rows) >= 2]
+    assert [[row for row in rows if row >= 0] for rows in found.rows.tolist()] == expected
+    assert found.left_out == len(ROWS) - len(expected) and (found.compatible == -1).all()
+    np.testing.assert_array_equal(found.types, np.where(found.rows >= 0, TYPES[found.rows], -1))
+
+
+def test_good_outfits_are_those_that_are_said_to_be_or_all_that_were_worn():
+    assert len(outfits().good()) == len(outfits())
+    compatible = np.arange(len(ROWS)) % 2
+    found = outfits(compatible).good()
+    assert (found.compatible == 1).all() and 0 < len(found) < len(outfits())
+
+
+def test_a_share_is_part_of_a_larger_one_and_does_not_depend_on_the_order():
+    ids = [f"id{row}" for row in range(N)]
+    found = outfits()
+    names = lambda some: {tuple(rows) for rows in some.rows.tolist()}  # noqa: E731
+    few, more = sets.labelled(found, ids, 0.1), sets.labelled(found, ids, 0.5)
+    assert names(few) < names(more) < names(found) and len(few) == round(0.1 * len(found))
+    turned = found.take(np.arange(len(found))[::-1])
+    assert names(sets.labelled(turned, ids, 0.1)) == names(few)
+
+
+def test_wrong_answers_have_the_type_of_the_blank_and_are_no_product_of_the_outfit():
+    found = outfits()
+    asked = sets.questions(found, PRODUCTS, choices=4, seed=3)
+    assert len(asked) > 10 and len(np.unique(asked.right)) == 4
+    for rows, answers, right in zip(asked.rows, asked.answers, asked.right, strict=True):
+        whole = {*rows[rows >= 0].tolist(), int(answers[right])}
+        assert any(whole == set(one[one >= 0].tolist()) for one in found.rows)
+        assert len(set(TYPES[answers])) == 1 and len(set(PRODUCTS[answers])) == 4
+        others = np.delete(answers, right)
+        assert not set(PRODUCTS[others]) & {PRODUCTS[row] for row in whole}
+    with pytest.raises(InputError, match="other listings of a type"):
+        sets.questions(found.take(np.arange(2)), PRODUCTS)
+
+
+def test_exchanged_outfits_keep_their_types_and_share_no_product():
+    found = outfits()
+    bad = sets.exchanged(found, PRODUCTS, seed=1)
+    assert len(bad) == len(found) and (bad.compatible == 0).all() and ((bad.rows >= 0).sum(1) >= 2).mean() > 0.8
+    for good, made, kinds in zip(found.rows, bad.rows, bad.types, strict=True):
+        own, there = set(PRODUCTS[good[good >= 0]]), made >= 0
+        assert not own & set(PRODUCTS[made[there]]) and (TYPES[made[there]] == kinds[there]).all()
+
+
+def test_what_is_asked_keeps_an_outfit_and_what_was_made_of_it_together():
+    both, groups = sets.asked(outfits(), PRODUCTS)
+    assert (both.compatible == 1).sum() == len(outfits()) and len(groups) == len(both)
+    assert np.bincount(groups).max() == 2
+    rows = np.repeat(np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]]), 2, axis=0)
+    rows[1::2, 0] = [30, 33, 36]  # every second is the one before with an item exchanged
+    table = Table({"listings": rows, "compatible": np.tile([1, 0], 3).astype(np.int32)}, {"listings": "train"})
+    both, groups = sets.asked(sets.of_table(table, TYPES), PRODUCTS)
+    assert groups.tolist() == [0, 0, 1, 1, 2, 2] and both.compatible.tolist() == [1, 0, 1, 0, 1, 0]

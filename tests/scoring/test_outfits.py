@@ -1,0 +1,118 @@
+"""Scores of outfits against plain loops, scikit-learn's AUC, and the published protocol on a generated file."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from retrieval_jax.errors import InputError
+from retrieval_jax.scoring import outfits
+
+RNG = np.random.default_rng(0)
+N, K, D = 30, 5, 7
+VECTORS = RNG.normal(size=(N, K, D)).astype(np.float32)
+THERE = np.arange(K) < RNG.integers(2, K + 1, (N, 1))
+
+
+def published(lines, points):
+    """The protocol of Polyvore in plain Python: (scores of the outfits, answers chosen)."""
+
+    def apart(one, other):
+        return sum((a - b) ** 2 for a, b in zip(points[one], points[other], strict=True)) ** 0.5
+
+    scores, chosen = [], []
+    for line in lines["compatibility"]:
+        pairs = list(itertools.combinations(line, 2))
+        scores.append(1 - sum(apart(*pair) for pair in pairs) / len(pairs))
+    for question in lines["questions"]:
+        totals = [sum(apart(item, answer) for item in question["question"]) for answer in question["answers"]]
+        chosen.append(totals.index(min(totals)))
+    return scores, chosen
+
+
+def test_scores_equal_the_published_protocol_on_a_generated_file(tmp_path):
+    points = {f"item{row}": RNG.normal(size=D).tolist() for row in range(40)}
+    names = list(points)
+    made = {
+        "compatibility": [RNG.choice(names, RNG.integers(2, 6), replace=False).tolist() for _ in range(25)],
+        "questions": [
+            {"question": both[:4], "answers": both[4:]}
+            for both in (RNG.choice(names, 8, replace=False).tolist() for _ in range(25))
+        ],
+    }  # fmt: skip
+    (tmp_path / "outfits.json").write_text(json.dumps(made))
+    lines = json.loads((tmp_path / "outfits.json").read_text())
+    scores, chosen = published(lines, points)
+    vectors, there = np.zeros((25, 5, D)), np.zeros((25, 5), bool)
+    for row, items in enumerate(lines["compatibility"]):
+        vectors[row, : len(items)], there[row, : len(items)] = [points[item] for item in items], True
+    np.testing.assert_allclose(outfits.compatibility(vectors, there), scores, rtol=1e-12)
+    asked = np.array([[points[item] for item in one["question"]] for one in lines["questions"]])
+    answers = np.array([[points[item] for item in one["answers"]] for one in lines["questions"]])
+    totals = outfits.sums(asked, np.ones(asked.shape[:2], bool), answers)
+    assert totals.argmin(1).tolist() == chosen
+    assert outfits.fill_in_the_blank(totals, np.array(chosen)).all()
+
+
+def test_items_past_the_end_do_not_count():
+    scores = outfits.compatibility(VECTORS, THERE)
+    other = np.where(THERE[..., None], VECTORS, 1e3)
+    np.testing.assert_array_equal(scores, outfits.compatibility(other, THERE))
+    assert np.isnan(outfits.compatibility(VECTORS[:1], np.arange(K)[None] < 1)).all()
+
+
+def test_equal_answers_share_the_point():
+    assert outfits.fill_in_the_blank(np.array([[1.0, 1.0, 2.0], [1.0, 1.0, 1.0], [2.0, 1.0, 3.0]])).tolist() == [
+        0.5,
+        pytest.approx(1 / 3),
+        0.0,
+    ]
+    with pytest.raises(InputError, match="give places from 0"):
+        outfits.fill_in_the_blank(np.ones((2, 3)), np.array([0, 3]))
+
+
+def test_auc_equals_scikit_learns_with_ties_and_weights():
+    metrics = pytest.importorskip("sklearn.metrics")
+    labels, scores = RNG.random(200) < 0.4, RNG.integers(0, 12, 200).astype(float)
+    weights = RNG.integers(0, 4, 200)
+    assert outfits.auc(labels, scores) == pytest.approx(metrics.roc_auc_score(labels, scores))
+    weighted = metrics.roc_auc_score(labels, scores, sample_weight=weights)
+    assert outfits.auc(labels, scores, weights) == pytest.approx(weighted)
+    assert np.isnan(outfits.auc(np.ones(3, bool), np.arange(3.0)))
+    with pytest.raises(InputError, match="non-finite"):
+        outfits.auc(labels, np.where(labels, np.nan, 0.0))
+
+
+def test_a_difference_in_auc_has_an_interval_that_holds_it():
+    labels = np.arange(400) % 2 == 0
+    good, better = (labels * gain + RNG.normal(size=(2, 400)) for gain in (0.5, 2.0))
+    difference, low, high = outfits.auc_difference(labels, good, better, np.arange(400) // 2, draws=200)
+    expected = np.mean([outfits.auc(labels, one) for one in better]) - np.mean(
+        [outfits.auc(labels, one) for one in good]
+    )
+    assert difference == pytest.approx(expected) and 0 < low < difference < high
+    same = outfits.auc_difference(labels, good, good, draws=20)
+    assert same == (0.0, 0.0, 0.0)
+
+
+def test_ranks_equal_a_plain_loop_and_ties_go_by_id():
+    gallery = RNG.normal(size=(50, D))
+    gallery[10:14] = gallery[10]  # equal sums
+    types, products = RNG.integers(0, 3, 50), np.arange(50) // 2
+    types[10:14] = 1
+    ids = [f"{(7 * row) % 50:02d}" for row in range(50)]
+    hidden = RNG.integers(0, 50, N)
+    hidden[:4] = range(10, 14)
+    for ours in (None, products):
+        found = outfits.ranks(VECTORS, THERE, hidden, gallery, types, products=ours, ids=ids)
+        for row in range(N):
+            listed = [one for one in range(50) if types[one] == types[hidden[row]]]
+            totals = {
+                one: round(sum(np.linalg.norm(VECTORS[row, i] - gallery[one]) for i in np.flatnonzero(THERE[row])), 9)
+                for one in listed
+            }
+            order = sorted(listed, key=lambda one: (totals[one], ids[one]))
+            own = np.arange(50) if ours is None else ours
+            right = [one for one in order if own[one] == own[hidden[row]]]
+            assert found[row] == order.index(right[0]) + 1

@@ -1,0 +1,123 @@
+"""Outfits: without unlabelled losses the run is the supervised one bit for bit, and vectors are projected by type."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from retrieval_jax import inference, train
+from retrieval_jax.data import loading
+from retrieval_jax.errors import InputError
+from retrieval_jax.models import outfits as networks
+from retrieval_jax.settings import tasks as options
+from retrieval_jax.tasks import outfit
+from retrieval_jax.tasks.parts import changes
+from retrieval_jax.training import checkpoints
+from tiny import logged, tiny_config
+
+
+@pytest.fixture(autouse=True)
+def small(patches):
+    """A network that compiles in no time."""
+
+
+def settings(unlabelled=24, **task_kwargs):
+    """Returns the config of a tiny training of outfits."""
+    config = tiny_config()
+    config.data.kwargs.update(
+        {"num_train": 1500, "num_val": 600, "num_gallery": 400, "num_outfits": 24, "products": True}
+    )
+    config.train.task = "outfit"
+    config.train.task_kwargs = options.outfit()
+    config.train.task_kwargs.update({"types": "middle", "same_product": "product", **task_kwargs})
+    if unlabelled:
+        config.train.unlabelled.split, config.train.unlabelled.batch_size = "train", unlabelled
+    config.train.epochs, config.train.warmup_epochs, config.train.batch_size = 1.0, 0.0, 4
+    config.embed.predict_fn = "embed_item"
+    return config
+
+
+def params(folder):
+    return checkpoints.load_params(folder / "checkpoints", which="params")[0]
+
+
+def test_both_weights_0_are_the_supervised_run_bit_for_bit(tmp_path):
+    without = {"pseudo_weight": 0.0, "consistency_weight": 0.0}
+    config = settings(**without)
+    config.train.evaluations, config.train.eval_every_epochs = (("outfits", {}),), 1.0
+    for name, one in (("zero", config), ("supervised", settings(0, **without)), ("both", settings(set_weight=1.0))):
+        train.run(one, tmp_path / name)
+    jax.tree.map(np.testing.assert_array_equal, params(tmp_path / "zero"), params(tmp_path / "supervised"))
+    assert [line["loss"] for line in logged(tmp_path / "zero") if "loss" in line] == [
+        line["loss"] for line in logged(tmp_path / "supervised") if "loss" in line
+    ]
+    (last,) = [line for line in logged(tmp_path / "zero") if "outfits/auc" in line]
+    assert 0 <= last["outfits/auc"] <= 1 and 0 <= last["outfits/fitb"] <= 1
+    lines = [line for line in logged(tmp_path / "both") if "loss" in line]
+    assert {"outfit_loss", "consistency_loss", "pseudo_loss", "set_loss", "matched"} <= lines[-1].keys()
+    assert lines[-1]["matched"] > 0.2 and all(np.isfinite(line["loss"]) for line in lines)
+    kernel = params(tmp_path / "both")["head_types"]["kernel"]
+    assert np.abs(kernel - np.eye(kernel.shape[1])).max() > 1e-4  # learned, from the identity
+
+    (tmp_path / "both" / "config.json").write_text(settings(set_weight=1.0).to_json())
+    model = inference.load(tmp_path / "both")
+    split = loading.load(model.config.data).split("val")
+    arguments = inference.test_arguments(model.config)
+    found = {}
+    for name in ("embed_item", "embed_image"):
+        function = model.task.predict_fns[name]
+        columns = inference.columns(function, split, model.config, tmp_path / "both")
+        found[name] = inference.predict(function, model.params, columns, rows=np.arange(12), **arguments)
+    np.testing.assert_allclose(np.linalg.norm(found["embed_item"]["embedding"], axis=1), 1, rtol=1e-5)
+    assert found["embed_image"]["space"] != model.space
+    vectors = found["embed_item"]["embedding"].reshape(3, 4, -1)
+    types = np.array([[0, 1, 2, -1]] * 3, np.int32)
+    score = model.task.predict_fns["score_outfit"](model.params, {"vectors": vectors, "types": types})["score"]
+    turned = model.task.predict_fns["score_outfit"](
+        model.params, {"vectors": vectors[:, [2, 0, 1, 3]], "types": types[:, [2, 0, 1, 3]]}
+    )["score"]
+    np.testing.assert_allclose(score, turned, rtol=1e-4, atol=1e-5)
+
+
+def test_a_smaller_share_of_labels_is_part_of_a_larger_one():
+    catalog = loading.load(settings().data)
+    found = {}
+    for share in (0.2, 0.5, 1.0):
+        made, info = outfit.examples(settings(labels=share), catalog, None)
+        found[share] = set(made.ids)
+        assert len(made.beside["unlabelled"]) == 1500 and "middle=shoes" in info.label_names
+    assert found[0.2] < found[0.5] < found[1.0]
+    assert [len(one) for one in found.values()] == [2, 6, 12]  # of 24, half go together
+
+
+def test_what_cannot_be_learned_is_refused():
+    catalog = loading.load(settings().data)
+    with pytest.raises(InputError, match="set config.train.unlabelled.split and batch_size"):
+        outfit.examples(settings(0), catalog, None)
+    with pytest.raises(InputError, match="'midle' does not exist"):
+        outfit.examples(settings(types="midle"), catalog, None)
+
+
+def test_projections_are_those_of_each_type_and_start_as_the_identity():
+    rng = np.random.default_rng(0)
+    vectors, types = rng.normal(size=(7, 4)).astype(np.float32), np.array([0, 1, 2, -1, 1, 0, 2])
+    np.testing.assert_array_equal(networks.project(networks.projections(3, 4, 4), vectors, types), vectors)
+    kernels = rng.normal(size=(3, 4, 5)).astype(np.float32)
+    expected = [v @ (kernels[t] if t >= 0 else np.eye(4, 5)) for v, t in zip(vectors, types, strict=True)]
+    np.testing.assert_allclose(networks.project(kernels, vectors, types), expected, rtol=1e-5)
+
+
+def test_changes_keep_or_change_colour_and_shape():
+    red, grey = np.array([200, 40, 40], np.float32), np.array([220, 220, 220], np.float32)
+    images = np.zeros((24, 32, 32, 3), np.float32) + grey
+    images[:, 10:22, 8:24] = red
+    near, far = (
+        np.asarray(jax.jit(change)(jnp.asarray(images), jax.random.key(0)))
+        for change in (changes.kept, changes.changed)
+    )
+    assert near.shape == far.shape == images.shape and far.min() >= 0 and far.max() <= 255
+    recoloured = lambda pictures: np.abs(pictures[:, 16, 16] - red).max(1) > 45  # noqa: E731
+    area = lambda pictures: (np.abs(pictures - grey).max(3) > 60).sum((1, 2)) / (12 * 16)  # noqa: E731
+    assert not recoloured(near).any() and (np.abs(area(near) - 1) < 0.3).all()
+    other_colour, other_shape = recoloured(far), area(far) > 1.3
+    assert (other_colour ^ other_shape).all() and other_colour.any() and other_shape.any()
