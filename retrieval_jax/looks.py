@@ -169,16 +169,15 @@ class Judged:
     __repr__ = brief.line
 
 
-def judged(config, folder: str | os.PathLike, catalog: Catalog, *, rows: int, seed: int, k: int = 2) -> Judged | None:
+def judged(config, folder: str | os.PathLike, catalog: Catalog, k: int = 2) -> Judged | None:
     """Scores the outfits of the gallery, and completes some of them.
 
     Args:
-      config: of the run.
+      config: of the run; reads report.rows, how many outfits to complete, each from its first item, and report.seed,
+        of their choice.
       folder: its work directory.
       catalog: its catalogue.
-      rows: outfits to complete, chosen at random: each from its first item.
-      seed: of that choice.
-      k: looks for each.
+      k: looks for each outfit.
 
     Returns:
       What was found; None of a run of another task, or one without embeddings by types or without outfits of the
@@ -187,10 +186,10 @@ def judged(config, folder: str | os.PathLike, catalog: Catalog, *, rows: int, se
     Raises:
       InputError: embeddings of another gallery.
     """
-    side, folder = sides.of(config)["gallery"], pathlib.Path(folder)
-    place = folder / "embeddings" / side.folder / "gallery"
     if (config.get("train") or {}).get("task") != "outfit" or "outfits/gallery" not in catalog.tables:
         return None
+    side, folder = sides.of(config)["gallery"], pathlib.Path(folder)
+    place = folder / "embeddings" / side.folder / "gallery"
     if side.run or (side.predict_fn or config["embed"]["predict_fn"]) != FUNCTION or not place.exists():
         return None
     split, kwargs = catalog.split("gallery"), config["train"]["task_kwargs"]
@@ -211,8 +210,9 @@ def judged(config, folder: str | os.PathLike, catalog: Catalog, *, rows: int, se
     together = scores.compatibility(vectors[asked.rows], asked.rows >= 0)
     colours = next((name for name in COLOURS if name in split.column_names), "")
     made = of_gallery(gallery, split, np.arange(len(split)), kwargs, info, colours=colours)
+    order = np.random.default_rng(config["report"]["seed"]).permutation(len(good))
     completed = []
-    for number in np.sort(np.random.default_rng(seed).permutation(len(good))[:rows]).tolist():
+    for number in np.sort(order[: config["report"]["rows"]]).tolist():
         first, *others = (int(row) for row in good.rows[number] if row >= 0)
         slots = [made.types[row] for row in others]
         completed.append((first, others, made.complete([split.ids[first]], slots, k)))

@@ -118,7 +118,7 @@ def run(config, workdir) -> dict:
         *fields.sections(written.attributes(workdir)),
     ]
     below = [*_conditions_sections(config, catalog, shown), *_fusion_sections(config, workdir, catalog)]
-    judged = looks.judged(config, workdir, catalog, rows=config["report"]["rows"], seed=config["report"]["seed"])
+    judged = looks.judged(config, workdir, catalog)
     for longest_side, quality in PICTURES:
         picture = functools.cache(functools.partial(_picture, catalog, longest_side, quality, boxes=boxes))
         sections = [

@@ -61,16 +61,16 @@ def test_looks_are_completed_from_listings_and_from_photos(finished, tmp_path):
         looks.of_run(copy)
     with pytest.raises(InputError, match="is a run of the task 'category'"):
         looks.photos(copy, [split.images[first]], [gallery.types[first]])
-    assert looks.judged(config, copy, loading.load(config.data), rows=2, seed=0) is None
+    assert looks.judged(config, copy, loading.load(config.data)) is None
 
 
 def test_the_outfits_of_the_gallery_are_scored_and_shown_in_the_report(finished):
     config, folder = finished
     catalog = loading.load(config.data)
-    found = looks.judged(config, folder, catalog, rows=3, seed=0)
+    found = looks.judged(config, folder, catalog)
     vectors = Embeddings.load(folder / "embeddings" / "trained" / "gallery").vectors
     asked, there = found.questions, found.questions.rows >= 0
-    assert len(found.completed) == 3 and len(found.filled) == len(asked) > 0 and 0 <= found.auc <= 1
+    assert len(found.completed) == 8 and len(found.filled) == len(asked) > 0 and 0 <= found.auc <= 1
     first = vectors[asked.answers[0]][:, None] - vectors[asked.rows[0][there[0]]]
     np.testing.assert_allclose(found.sums[0], np.linalg.norm(first, axis=2).sum(1), rtol=1e-6)
     start, others, made = found.completed[0]

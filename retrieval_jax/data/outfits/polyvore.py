@@ -162,8 +162,7 @@ def _outfits(rows: rows_lib.Gathered, folder, version: str, part: str, found, it
 
 
 def _blanks(file: pathlib.Path, split, items: Mapping[str, str], name: str) -> Table:
-    """Returns the published questions as a table; those about listings that were set aside are left out,
-    and counted in the log."""
+    """Returns the published questions as a table; logs how many are about listings that were set aside."""
     row_of = {item: row for row, item in enumerate(split.ids)}
     listings, answers, right, left_out = [], [], [], 0
     for number, one in enumerate(documents.read(file, list[_Blank], remedy=_REMEDY, most_bytes=2**31), 1):
