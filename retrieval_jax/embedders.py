@@ -170,10 +170,7 @@ class Networks:
         if "attributes" not in task.predict_fns or info.fields:  # labels of fields are not mined words
             file.unlink(missing_ok=True)
             return
-        key = (self._workdir, 0, "ema")
-        if key not in self._loaded:
-            self._loaded[key] = self._load(sides.Side(), self._workdir, "")
-        model, predict_fn = self._loaded[key][0], inference.top_attributes(task.predict_fns["attributes"], _VAL_TOP)
+        model, predict_fn = self._trained(), inference.top_attributes(task.predict_fns["attributes"], _VAL_TOP)
         rows = np.arange(min(_VAL_ROWS, len(val)))
         out = inference.predict(
             predict_fn,
@@ -192,14 +189,12 @@ class Networks:
         task, info = self._task()
         if not info.fields or "attributes" not in task.predict_fns:
             return
-        key = (self._workdir, 0, "ema")
-        if key not in self._loaded:
-            self._loaded[key] = self._load(sides.Side(), self._workdir, "")
+        params = self._trained().params
         for name in ("val", *sides.SPLITS):
             split = getattr(catalog, name)
             if split is not None and len(split):
                 file = self._workdir / "embeddings" / sides.MODEL / saved_fields.FOLDER / f"{name}.npz"
-                blocks = self._predicted(split, self._loaded[key][0].params)
+                blocks = self._predicted(split, params)
                 saved_fields.save(file, blocks, Ids.of(split.ids).sha256())
 
     def save_boxes(self, queries) -> None:
@@ -222,6 +217,13 @@ class Networks:
             function, model.params, columns, mesh=self._mesh, desc="embed: query boxes", **arguments
         )
         saved_boxes.save(file, out["boxes"], Ids.of(queries.ids).sha256())
+
+    def _trained(self):
+        """Returns the network that this run has trained, loaded once."""
+        key = (self._workdir, 0, "ema")
+        if key not in self._loaded:
+            self._loaded[key] = self._load(sides.Side(), self._workdir, "")
+        return self._loaded[key][0]
 
     def _predicted(self, split, params):
         """Yields the chosen labels of a split and their probabilities, block after block."""

@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
+import tiny
 from retrieval_jax import embed, inference, tasks
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.catalog import Catalog, Split
@@ -32,24 +32,7 @@ def make_task(config=None, data_info=INFO):
 
 
 def make_config(**changes):
-    return ml_collections.ConfigDict(
-        {
-            "name": "tiny",
-            "data": {"source": "synthetic", "kwargs": {}, "image_size": (4, 4), "cache_bytes": 2**20},
-            "mine": {},
-            "train": {"task": "tiny", "seed": 1, "model": {"kwargs": {}}},
-            "embed": {
-                "models": ("untrained",),
-                "predict_fn": "embed_image",
-                "batch_size": 8,
-                "dtype": "float32",
-                "transforms": (("resize", {}),),
-                "shard_rows": 8,
-                "views": (),
-                **changes,
-            },
-        }
-    )
+    return tiny.embedding_config({"models": ("untrained",), "shard_rows": 8, "views": (), **changes})
 
 
 def make_catalog(changed=False):

@@ -5,10 +5,10 @@ import json
 import types
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
+import tiny
 from retrieval_jax import embed, index, inference, search, tasks
 from retrieval_jax.attributes.vocabulary import Vocabulary
 from retrieval_jax.data import info as info_lib
@@ -20,7 +20,7 @@ from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.tasks import parts
 from retrieval_jax.training import checkpoints
 from retrieval_jax.workdir import sides
-from tiny_linear import INFO, RESIZE, make_catalog, make_task, pictures
+from tiny_linear import INFO, make_catalog, make_task, pictures
 
 WORDS = 9
 
@@ -71,22 +71,7 @@ def weights(seed):
 
 
 def make_config(**search_settings):
-    return ml_collections.ConfigDict(
-        {
-            "name": "tiny",
-            "data": {"source": "synthetic", "kwargs": {}, "image_size": (4, 4), "cache_bytes": 2**20},
-            "mine": {},
-            "train": {"task": "tiny", "seed": 1, "model": {"kwargs": {}}},
-            "embed": {
-                "models": ("trained",),
-                "predict_fn": "embed_image",
-                "batch_size": 8,
-                "transforms": RESIZE,
-                "dtype": "float32",
-            },
-            "search": {"k": 5, "steps": (), "index": "exact", "index_kwargs": {}, "members": (), **search_settings},
-        }
-    )
+    return tiny.embedding_config(search=search_settings)
 
 
 def trained(folder, run, seeds=((3, 3), (5, 5))):

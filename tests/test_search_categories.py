@@ -5,10 +5,10 @@ import json
 import types
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
+import tiny
 from retrieval_jax import embed, search, tasks, workdir
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import known_categories
@@ -18,7 +18,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.postprocess import linear_classifier
 from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.training import checkpoints
-from tiny_linear import INFO, RESIZE, make_task
+from tiny_linear import INFO, make_task
 
 LEVELS, NAMES = ("top", "leaf"), (["all"], ["red", "green", "blue"])
 ON = {"mass": 0.6, "k": 5, "listings": 20, "vote": "trained"}
@@ -46,30 +46,8 @@ def splits():
 
 
 def make_config(**search_settings):
-    return ml_collections.ConfigDict(
-        {
-            "name": "tiny",
-            "data": {"source": "synthetic", "kwargs": {}, "image_size": (4, 4), "cache_bytes": 2**20},
-            "mine": {},
-            "train": {"task": "tiny", "seed": 1, "model": {"kwargs": {}}},
-            "embed": {
-                "models": ("trained",),
-                "predict_fn": "embed_image",
-                "batch_size": 8,
-                "transforms": RESIZE,
-                "dtype": "float32",
-            },
-            "search": {
-                "k": 12,
-                "steps": (),
-                "index": "attribute",
-                "index_kwargs": {"fields": ("leaf",)},
-                "members": (),
-                "categories": ON,
-                **search_settings,
-            },
-        }
-    )
+    attribute = {"k": 12, "index": "attribute", "index_kwargs": {"fields": ("leaf",)}, "categories": ON}
+    return tiny.embedding_config(search={**attribute, **search_settings})
 
 
 @pytest.fixture

@@ -74,6 +74,31 @@ def tiny_config() -> ml_collections.ConfigDict:
     return config
 
 
+def embedding_config(embed=None, search=None) -> ml_collections.ConfigDict:
+    """The config of a run whose catalogue and network tests replace, and that goes on from embed.
+
+    Args:
+      embed, search: {setting: value} of these blocks that differ; without `search` there is no such block.
+    """
+    config = {
+        "name": "tiny",
+        "data": {"source": "synthetic", "kwargs": {}, "image_size": (4, 4), "cache_bytes": 2**20},
+        "mine": {},
+        "train": {"task": "tiny", "seed": 1, "model": {"kwargs": {}}},
+        "embed": {
+            "models": ("trained",),
+            "predict_fn": "embed_image",
+            "batch_size": 8,
+            "transforms": (("resize", {}),),
+            "dtype": "float32",
+            **(embed or {}),
+        },
+    }
+    if search is not None:
+        config["search"] = {"k": 5, "steps": (), "index": "exact", "index_kwargs": {}, "members": (), **search}
+    return ml_collections.ConfigDict(config)
+
+
 def tiny_batch(size=8) -> dict:
     """Returns a batch of noise with labels of INFO: some pictures with none, one of unknown category, one padded."""
     rng = np.random.default_rng(0)
