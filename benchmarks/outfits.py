@@ -37,7 +37,7 @@ from retrieval_jax.data.outfits import sets  # noqa: E402
 from retrieval_jax.data.pictures import colour_and_edges  # noqa: E402
 from retrieval_jax.data.shop import shoppers  # noqa: E402
 from retrieval_jax.embeddings import Embeddings  # noqa: E402
-from retrieval_jax.index.outfits import Looks  # noqa: E402
+from retrieval_jax.index.attribute.looks import Looks  # noqa: E402
 from retrieval_jax.scoring import bootstrap  # noqa: E402
 from retrieval_jax.scoring import outfits as scores  # noqa: E402
 

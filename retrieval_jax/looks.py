@@ -22,7 +22,7 @@ from retrieval_jax.data.outfits import sets
 from retrieval_jax.embeddings import Embeddings, Ids
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import attribute
-from retrieval_jax.index.outfits import Look, Looks
+from retrieval_jax.index.attribute.looks import Look, Looks
 from retrieval_jax.scoring import outfits as scores
 from retrieval_jax.workdir import sides
 
@@ -42,7 +42,7 @@ def of_run(
       conditions: fields and numbers that conditions may name.
 
     Returns:
-      `index.outfits.Looks`; its `complete` takes ids, types and conditions.
+      `index.attribute.looks.Looks`; its `complete` takes ids, types and conditions.
 
     Raises:
       InputError: a run of another task, or fields that the catalogue does not have.

@@ -256,7 +256,12 @@ def test_a_program_that_wants_more_memory_than_there_is_is_not_run():
 def test_every_backbone_is_lowered_for_all_platforms_and_any_number_of_pictures(name, views):
     config = base.defaults()
     config.train.model = ml_collections.ConfigDict(
-        {"name": name, "variant": "micro", "projection": 0, "kwargs": eproduct.SMALL[name]}
+        {
+            "name": name,
+            "variant": "lite0" if name == "efficientnet" else "micro",
+            "projection": 0,
+            "kwargs": eproduct.SMALL[name],
+        }
     )
     config.data.image_size = (32, 32)
     task = inference.make_task(config, tiny.INFO)

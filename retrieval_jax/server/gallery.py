@@ -26,7 +26,7 @@ from retrieval_jax.embeddings import Embeddings, Ids, writer
 from retrieval_jax.errors import InputError, short
 from retrieval_jax.files import lock
 from retrieval_jax.index import attribute, lexical
-from retrieval_jax.index.outfits import Looks
+from retrieval_jax.index.attribute.looks import Looks
 from retrieval_jax.postprocess import new_queries
 from retrieval_jax.postprocess.new_queries import Stage
 from retrieval_jax.server import counting, networks

@@ -15,7 +15,7 @@ from retrieval_jax import looks, pairs
 from retrieval_jax import workdir as work_directory
 from retrieval_jax.errors import InputError, RunFailed, first_line
 from retrieval_jax.files import atomic
-from retrieval_jax.index.outfits import Looks
+from retrieval_jax.index.attribute.looks import Looks
 from retrieval_jax.postprocess import new_queries
 from retrieval_jax.server import gallery as gallery_lib
 from retrieval_jax.server import networks

@@ -6,7 +6,7 @@ import numpy as np
 
 from retrieval_jax.data.outfits import sets
 from retrieval_jax.data.shop import loading
-from retrieval_jax.index.outfits import Look
+from retrieval_jax.index.attribute.looks import Look
 from retrieval_jax.pages import outfits
 
 ASKED = sets.Questions(

@@ -5,7 +5,8 @@ import pytest
 
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
-from retrieval_jax.index import attribute, outfits
+from retrieval_jax.index import attribute
+from retrieval_jax.index.attribute.looks import Looks
 
 RNG = np.random.default_rng(0)
 G, D = 60, 5
@@ -18,7 +19,7 @@ FIELD = attribute.Field(["red", "blue"], np.arange(G + 1), (COLOURS == "blue").a
 
 
 def looks(**kwargs):
-    return outfits.Looks(Embeddings(IDS, VECTORS, {}), TYPES, **kwargs)
+    return Looks(Embeddings(IDS, VECTORS, {}), TYPES, **kwargs)
 
 
 def sums(rows, start):
@@ -83,11 +84,11 @@ def test_what_cannot_be_completed_is_refused(arguments, message):
 
 def test_equal_vectors_are_chosen_by_id_and_unequal_lengths_are_refused():
     vectors = np.repeat(VECTORS[:4], 15, 0)
-    made = outfits.Looks(Embeddings(IDS, vectors, {}), TYPES)
+    made = Looks(Embeddings(IDS, vectors, {}), TYPES)
     (found,) = made.complete([IDS[0]], ["shoes"], 1)
     nearest = [row for row in range(15) if TYPES[row] == "shoes"]
     assert found.ids["shoes"] == min(IDS[row] for row in nearest)
     twice = made.complete([IDS[0], IDS[0]], ["shoes"], 1)
     assert twice[0].score == found.score
     with pytest.raises(InputError, match="vector 3 of the gallery has the length 0.000"):
-        outfits.Looks(Embeddings(IDS, VECTORS * (np.arange(G) != 3)[:, None], {}), TYPES)
+        Looks(Embeddings(IDS, VECTORS * (np.arange(G) != 3)[:, None], {}), TYPES)
