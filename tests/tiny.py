@@ -75,7 +75,7 @@ def tiny_config() -> ml_collections.ConfigDict:
 
 
 def embedding_config(embed=None, search=None) -> ml_collections.ConfigDict:
-    """The config of a run whose catalogue and network tests replace, and that goes on from embed.
+    """The config of a run whose catalogue and network tests replace, and that starts with embed.
 
     Args:
       embed, search: {setting: value} of these blocks that differ; without `search` there is no such block.
