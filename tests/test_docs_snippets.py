@@ -45,6 +45,7 @@ NOT_RUN = {
     "docs/milvus.md": {0: "needs a Milvus server", 1: "needs a database of Milvus", 2: "needs a Milvus server"},
     "docs/outfits.md": {1: "needs a run of the task outfit; tests/test_looks.py has one"},
     "docs/serving_a_checkpoint.md": {2: ONNX},
+    "docs/small_query.md": {0: "needs two runs and an adapter; tests/test_upgrade.py has them"},
     "docs/text.md": {3: "needs a run of the task text_picture; tests/tasks/test_text_picture.py has one"},
     "retrieval_jax/models/README.md": {0: FILES, 1: FILES},
 }
