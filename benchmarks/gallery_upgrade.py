@@ -5,14 +5,14 @@
     python benchmarks/gallery_upgrade.py runs/old:runs/new --root=data/fashion --claims
 
 Reads finished runs and embeds nothing: where a sample is embedded again, its vectors are taken from the new run's own
-gallery. Two runs that differ in their seed have unrelated spaces, as those of two models have. Several pairs are
-several seeds: their scores are averaged per query.
+gallery. Runs that start from the same public weights have spaces that are related, as the row without a map shows.
+Several pairs are several seeds: their scores are averaged per query.
 
 Rows of the table: the old model on its gallery; the new one on a gallery that is embedded again; new queries on the old
 gallery without a map, where dimensions allow it; and on the old gallery through an adapter (linear or residual) that
 was fitted on so many listings, which keep their old vectors here, so that the score is the adapter's alone. Then mixed
-galleries: shares of the listings, in a random order, have their new vectors. "As they come" is the adapter without the
-length that it gives to vectors; "top" is how much of the first ten results is adapted beside how much of the gallery.
+galleries: shares of the listings, in a random order, have their new vectors. "As they come" is the adapter without its
+scale; "top" is how much of the first ten results is adapted beside how much of the gallery.
 Plain cosines, all queries; the adapter sees no query, so nothing is tuned on them.
 """
 
@@ -76,11 +76,11 @@ def pair(old: pathlib.Path, new: pathlib.Path, truth, seed: int) -> dict[str, di
         for count in ROWS:
             adapter = fitted(before["gallery"], after["gallery"], order[:count], kind, seed)
             each, _ = scored(after["query"], adapter(before["gallery"]), truth)
-            found[f"{kind}, {count:,}"] = {"each": each, "cosine": adapter.facts["cosine"], "fill": adapter.fill}
+            found[f"{kind}, {count:,}"] = {"each": each, "cosine": adapter.facts["cosine"], "scale": adapter.scale}
             print(f"{old} -> {new}: {kind} on {count:,}: {100 * np.nanmean(each):.2f}", flush=True)
             if kind == "linear" and count == FITTED:
                 mixed = adapter
-    for name, adapter in (("mixed", mixed), ("mixed, as they come", dataclasses.replace(mixed, fill=0.0))):
+    for name, adapter in (("mixed", mixed), ("mixed, as they come", dataclasses.replace(mixed, scale=1.0))):
         adapted = adapter(before["gallery"])
         for share in SHARES:
             is_new = np.zeros(len(adapted), bool)
@@ -96,8 +96,8 @@ def pair(old: pathlib.Path, new: pathlib.Path, truth, seed: int) -> dict[str, di
 
 def fitted(old: np.ndarray, new: np.ndarray, rows: np.ndarray, kind: str, seed: int) -> adapters.Adapter:
     """Returns an adapter fitted on some rows of two galleries."""
-    weights, length, fill, facts = fitting.fit(old[rows], new[rows], kind=kind, seed=seed)
-    return adapters.Adapter(kind, "old", "new", weights, length, fill, facts=facts)
+    weights, length, scale, facts = fitting.fit(old[rows], new[rows], kind=kind, seed=seed)
+    return adapters.Adapter(kind, "old", "new", weights, length, scale, facts=facts)
 
 
 def _ids(truth) -> dict:
@@ -127,7 +127,7 @@ def main() -> None:
         found = bootstrap.paired_bootstrap(again, each)
         table[name] = {"score": float(np.nanmean(each)), **found}
         table[name]["seeds"] = [float(np.nanmean(one[name]["each"])) for one in pairs]
-        for key in ("top", "gallery", "cosine", "fill"):
+        for key in ("top", "gallery", "cosine", "scale"):
             if key in pairs[0][name]:
                 table[name][key] = float(np.mean([one[name][key] for one in pairs]))
         interval = f"{100 * found['difference']:+.2f} ({100 * found['low']:+.2f} to {100 * found['high']:+.2f})"

@@ -66,10 +66,12 @@ def run(old, new, out, *, kind: str = "linear", rows: int = 2000, seed: int = 0)
     vectors, space, embedded = _renewed(model, new, out, split, sample.ids)
     if space == before.meta.get("space"):
         raise InputError(f"{old} and {new} embed into one space already: no adapter is needed")
-    weights, length, fill, facts = fitting.fit(np.asarray(sample.vectors[:], np.float32), vectors, kind=kind, seed=seed)
+    weights, length, scale, facts = fitting.fit(
+        np.asarray(sample.vectors[:], np.float32), vectors, kind=kind, seed=seed
+    )
     facts |= {"gallery": len(before), "old": str(old), "new": str(new), "seed": seed}
     renewed = Embeddings(sample.ids, vectors, {"space": space})
-    adapter = adapters.Adapter(kind, before.meta["space"], space, weights, length, fill, renewed, facts)
+    adapter = adapters.Adapter(kind, before.meta["space"], space, weights, length, scale, renewed, facts)
     adapter.save(out)
     print(adapter.sentence())
     print(f"upgrade: {embedded:,} of them were embedded now; wrote {out}")

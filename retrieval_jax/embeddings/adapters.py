@@ -28,7 +28,7 @@ from retrieval_jax.files.arrays import file_sha256, load_npz
 FORMAT = 1
 RENEWED = "renewed"
 # Of a linear map: unit vectors less "centre", times "kernel", plus "bias", is the expected new unit vector; a residual
-# one adds a perceptron of the same input. What is missing to length 1 goes into the direction "aside", `fill` of it.
+# one adds a perceptron of the same input. No vector of the new model lies in the direction "aside".
 _ARRAYS = {"centre": 1, "kernel": 2, "bias": 1, "aside": 1}
 _RESIDUAL = {"hidden_kernel": 2, "hidden_bias": 1, "out_kernel": 2}
 KINDS = {"linear": _ARRAYS, "residual": {**_ARRAYS, **_RESIDUAL}}
@@ -42,7 +42,7 @@ class _Info(TypedDict):
     source: str
     target: str
     length: float
-    fill: float
+    scale: float
     weights_sha256: documents.Sha256
     renewed_sha256: str
     facts: dict
@@ -58,8 +58,9 @@ class Adapter:
       target: name of the new space.
       weights: {name: float32 array}, see KINDS.
       length: mean length of the new model's vectors, which all that it makes have at most.
-      fill: share of the missing length that goes aside, 0 to 1. An expected vector is shorter than a vector; cosines
-        would stretch it, and adapted listings would be found before new ones that are as near.
+      scale: what cosines of adapted vectors are multiplied with, above 0, at most 1. An expected vector leaves out what
+        cannot be known, so it is nearer to queries than the new vector, and adapted listings would be found before new
+        ones. The rest of the length goes aside, where it changes no other cosine.
       renewed: listings with their new vectors, which take the place of adapted ones; None for none.
       facts: what it was fitted on and how well, JSON-able.
     """
@@ -69,7 +70,7 @@ class Adapter:
     target: str
     weights: dict[str, np.ndarray]
     length: float = 1.0
-    fill: float = 1.0
+    scale: float = 1.0
     renewed: Embeddings | None = None
     facts: dict = dataclasses.field(default_factory=dict)
 
@@ -91,9 +92,8 @@ class Adapter:
         """
         kernel = self.weights["kernel"]
         vectors = arguments.array(vectors, "vectors", "an adapter", ("n", len(kernel)))
-        found = expected(self.weights, unit(vectors))
-        missing = np.sqrt(np.maximum(0.0, 1.0 - (found**2).sum(axis=1, keepdims=True)))
-        return self.length * (found + self.fill * missing * self.weights["aside"])
+        found = self.scale * unit(expected(self.weights, unit(vectors)))
+        return self.length * (found + np.float32((1 - self.scale**2) ** 0.5) * self.weights["aside"])
 
     def upgraded(self, old: Embeddings) -> Embeddings:
         """Returns a gallery in the new space: the renewed listings as they are, the others adapted when they are read.
@@ -155,7 +155,7 @@ class Adapter:
             "source": self.source,
             "target": self.target,
             "length": self.length,
-            "fill": self.fill,
+            "scale": self.scale,
             "weights_sha256": file_sha256(folder / "weights.npz"),
             "renewed_sha256": name,
             "facts": self.facts,
@@ -195,7 +195,7 @@ class Adapter:
             info["target"],
             weights,
             float(info["length"]),
-            float(info["fill"]),
+            float(info["scale"]),
             renewed,
             info["facts"],
         )

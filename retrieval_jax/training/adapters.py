@@ -1,8 +1,9 @@
 """Fits adapters: maps from an old model's vectors to a new one's, on listings that both have embedded.
 
 A linear map by ridge regression in closed form; for a residual one, a perceptron then learns what the linear map
-misses. A part of the listings is held out: it chooses the ridge, when the perceptron stops, and how adapted vectors are
-lengthened so that, in a gallery that is half adapted and half new, neither half is found more often than it should be.
+misses. A part of the listings is held out: it chooses the ridge, and when the perceptron stops. What cosines of adapted
+vectors are scaled by is what lets neither half win in a gallery that is half adapted and half new: there, the nearest
+listing is adapted half of the time, where every listing is mapped by a map that was fitted without it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from retrieval_jax.embeddings import adapters
 from retrieval_jax.errors import InputError
 
 RIDGES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)  # in units of the inputs' mean variance times listings
-FILLS = tuple(step / 10 for step in range(11))
+SCALES = tuple(step / 200 for step in range(160, 201))
 LEAST = 20  # listings to fit on
-_HELD_SHARE, _MOST_HELD = 0.2, 1000
-_NEAREST = 10
+_FOLDS, _MOST_HELD, _MOST_MIXED = 5, 1000, 5000
 
 
 def fit(
@@ -34,9 +34,9 @@ def fit(
       seed: of what is held out, and of the perceptron.
 
     Returns:
-      (weights, length, fill, facts) of `embeddings.adapters.Adapter`; facts: "fitted_on", "held_out", "ridge", "cosine"
-      of held-out adapted vectors with the new ones, and "share", how much of the nearest 10 of a gallery of two halves
-      is adapted.
+      (weights, length, scale, facts) of `embeddings.adapters.Adapter`; facts: "fitted_on", "held_out", "ridge",
+      "cosine" of held-out adapted vectors with the new ones, and "share", how often the nearest listing in a gallery of
+      two halves is adapted.
 
     Raises:
       InputError: too few listings, or no such kind.
@@ -50,7 +50,8 @@ def fit(
     old, new = (adapters.unit(np.asarray(each, np.float32)) for each in (old, new))
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(old))
-    held, rows = np.split(order, [min(_MOST_HELD, int(np.ceil(_HELD_SHARE * len(old))))])
+    held = order[: min(_MOST_HELD, -(-len(old) // _FOLDS))]
+    rows = order[len(held) :]
     part, whole = Ridge(old[rows], new[rows]), Ridge(old, new)
     cosines = [_cosine(part.predict(old[held], ridge), new[held]) for ridge in RIDGES]
     best = RIDGES[int(np.argmax(cosines))]
@@ -58,19 +59,20 @@ def fit(
     if kind == "residual":
         added = perceptron(chosen, old, new, rows, held, hidden=hidden, steps=steps, seed=seed)
         chosen, whole = chosen | added, whole | added
-    aside = _aside(new, rng)
-    predicted = adapters.expected(chosen, old[held])
-    shares = [_share(predicted, new[held], new[rows], aside, fill, seed) for fill in FILLS]
+    some = order[:_MOST_MIXED]
+    shares = _shares(adapters.unit(_mapped_without(old[some], new[some], best)), new[some])
     at = int(np.argmin(np.abs(np.subtract(shares, 0.5))))
     facts = {
         "fitted_on": len(old),
         "held_out": len(held),
         "ridge": best,
-        "cosine": round(_cosine(predicted, new[held]), 4),
+        "cosine": round(_cosine(adapters.expected(chosen, old[held]), new[held]), 4),
         "share": round(shares[at], 4),
     }
-    weights = {name: np.ascontiguousarray(value, np.float32) for name, value in (whole | {"aside": aside}).items()}
-    return weights, length, FILLS[at], facts
+    weights = {
+        name: np.ascontiguousarray(value, np.float32) for name, value in (whole | {"aside": _aside(new, rng)}).items()
+    }
+    return weights, length, SCALES[at], facts
 
 
 class Ridge:
@@ -178,22 +180,28 @@ def _aside(new: np.ndarray, rng) -> np.ndarray:
     return found.astype(np.float32)
 
 
-def _share(predicted, new, queries, aside, fill, seed) -> float:
-    """Returns how much of the nearest ten of a gallery of two random halves is adapted.
+def _mapped_without(old: np.ndarray, new: np.ndarray, ridge: float) -> np.ndarray:
+    """Returns the expected new vector of every listing, [n, E], by a linear map that was fitted without it."""
+    found, every = np.empty(new.shape, np.float32), np.arange(len(old))
+    for held in np.array_split(every, _FOLDS):
+        rows = np.setdiff1d(every, held)
+        found[held] = Ridge(old[rows], new[rows]).predict(old[held], ridge)
+    return found
+
+
+def _shares(mapped: np.ndarray, new: np.ndarray) -> list[float]:
+    """Returns, for each of SCALES, how often the nearest other listing is adapted where every second one is.
+
+    The nearest one alone: what is searched has many more listings than what an adapter is fitted on, so that its first
+    ten are as near as the nearest one here.
 
     Args:
-      predicted: [h, E], expected vectors of held-out listings.
-      new: [h, E], their true ones.
-      queries: [q, E], vectors of other listings.
-      aside: direction of the missing length.
-      fill: how much of it is given.
-      seed: of the halves.
+      mapped: [n, E] unit vectors, adapted, in random order.
+      new: [n, E] unit vectors, the true ones, which are the queries as well.
     """
-    missing = np.sqrt(np.maximum(0.0, 1.0 - (predicted**2).sum(axis=1, keepdims=True)))
-    adapted = adapters.unit(predicted + fill * missing * aside)
-    is_adapted = np.zeros(len(new), bool)
-    is_adapted[np.random.default_rng((seed, 2)).permutation(len(new))[: len(new) // 2]] = True
-    scores = queries[:_MOST_HELD] @ np.where(is_adapted[:, None], adapted, new).T
-    nearest = min(_NEAREST, len(new) - 1)
-    top = np.argpartition(-scores, nearest, axis=1)[:, :nearest]
-    return float(is_adapted[top].mean())
+    nearest = []
+    for rows, gallery in ((slice(0, None, 2), mapped), (slice(1, None, 2), new)):
+        scores = new @ gallery.T
+        np.fill_diagonal(scores, -2.0)  # a listing does not find itself
+        nearest.append(scores[:, rows].max(axis=1))
+    return [float((scale * nearest[0] > nearest[1]).mean()) for scale in SCALES]

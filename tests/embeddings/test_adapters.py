@@ -11,8 +11,8 @@ RNG = np.random.default_rng(0)
 OLD = Embeddings([f"item{row}" for row in range(30)], RNG.normal(size=(30, 4)), {"space": "old", "recipe": "r"})
 
 
-def adapter(kind="linear", fill=1.0, renewed=None):
-    """Returns an adapter from 4 to 6 dimensions whose vectors are shorter than 1."""
+def adapter(kind="linear", scale=1.0, renewed=None):
+    """Returns an adapter from 4 to 6 dimensions; nothing lies in the direction aside."""
     draw = np.random.default_rng(1)
     shapes = {"centre": (4,), "kernel": (4, 6), "bias": (6,), "aside": (6,)}
     if kind == "residual":
@@ -23,7 +23,7 @@ def adapter(kind="linear", fill=1.0, renewed=None):
         if name in weights:
             weights[name][..., 0] = 0.0  # nothing else lies in the direction aside
     facts = {"fitted_on": 10, "gallery": 30, "cosine": 0.9}
-    return adapters.Adapter(kind, "old", "new", weights, 2.0, fill, renewed, facts)
+    return adapters.Adapter(kind, "old", "new", weights, 2.0, scale, renewed, facts)
 
 
 @pytest.mark.parametrize("kind", adapters.KINDS)
@@ -37,17 +37,16 @@ def test_a_vector_is_mapped_as_plain_loops_do_it(kind):
             max(0, sum(inputs[i] * w["hidden_kernel"][i, h] for i in range(4)) + w["hidden_bias"][h]) for h in range(5)
         ]
         wanted = [wanted[j] + sum(hidden[h] * w["out_kernel"][h, j] for h in range(5)) for j in range(6)]
-    assert np.linalg.norm(wanted) < 1
-    wanted[0] = np.sqrt(1 - np.sum(np.square(wanted)))
-    np.testing.assert_allclose(ours(OLD.vectors[3:4])[0], 2.0 * np.array(wanted), rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(ours(OLD.vectors), axis=1), 2.0, rtol=1e-5)
+    wanted = np.array(wanted) / np.linalg.norm(wanted)
+    np.testing.assert_allclose(ours(OLD.vectors[3:4])[0], 2.0 * wanted, rtol=1e-5)
 
 
-def test_lengthening_leaves_the_scores_of_queries_alone():
-    plain, filled = adapter(fill=0.0)(OLD.vectors), adapter(fill=1.0)(OLD.vectors)
+def test_a_scale_multiplies_the_cosines_of_queries_and_nothing_else():
+    plain, scaled = adapter(scale=1.0)(OLD.vectors), adapter(scale=0.9)(OLD.vectors)
     queries = np.random.default_rng(2).normal(size=(5, 6))
-    queries[:, 0] = 0.0
-    np.testing.assert_allclose(queries @ plain.T, queries @ filled.T, rtol=1e-5)
+    queries[:, 0] = 0.0  # as all vectors of the new model have it
+    np.testing.assert_allclose(0.9 * queries @ plain.T, queries @ scaled.T, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), np.linalg.norm(plain, axis=1), rtol=1e-5)
 
 
 def test_renewed_listings_have_their_new_vectors_and_the_others_are_adapted(monkeypatch):
@@ -76,7 +75,7 @@ def test_what_is_saved_is_loaded(kind, tmp_path):
     ours = adapter(kind, 0.5, renewed)
     loaded = adapters.Adapter.load(ours.save(tmp_path / "adapter"))
     np.testing.assert_array_equal(loaded.upgraded(OLD).vectors[:], ours.upgraded(OLD).vectors[:])
-    assert (loaded.kind, loaded.fill, loaded.facts, loaded.dim) == (kind, 0.5, ours.facts, 6)
+    assert (loaded.kind, loaded.scale, loaded.facts, loaded.dim) == (kind, 0.5, ours.facts, 6)
     assert "10 of 30 listings embedded again (33 %)" in loaded.sentence()
 
 

@@ -13,8 +13,8 @@ TURN = np.linalg.qr(RNG.normal(size=(12, 12)))[0][:8]
 
 
 def held_out_cosine(kind, new):
-    weights, length, fill, facts = fitting.fit(OLD[:300], new[:300], kind=kind, steps=200)
-    adapter = adapters.Adapter(kind, "old", "new", weights, length, fill)
+    weights, length, scale, facts = fitting.fit(OLD[:300], new[:300], kind=kind, steps=200)
+    adapter = adapters.Adapter(kind, "old", "new", weights, length, scale)
     found = adapters.unit(adapter(OLD[300:]))
     return (found * adapters.unit(new[300:])).sum(axis=1).mean(), facts
 
@@ -45,10 +45,23 @@ def test_a_perceptron_learns_what_a_linear_map_misses():
 
 
 def test_neither_half_of_a_mixed_gallery_wins():
-    new = adapters.unit(OLD @ TURN) + 0.3 * RNG.normal(size=(400, 12))  # much of it cannot be known from the old
-    weights, length, fill, facts = fitting.fit(OLD, new, seed=1)
-    assert fill > 0 and abs(facts["share"] - 0.5) < 0.1
+    rng = np.random.default_rng(3)
+    groups = rng.normal(size=(40, 12))[np.arange(400) // 2 % 40]
+    old = groups[:, ::-1] + 0.05 * rng.normal(size=(400, 12))
+    new = groups + 0.5 * rng.normal(size=(400, 12))  # what tells listings of a group apart cannot be known from the old
+    weights, length, scale, facts = fitting.fit(old[:200], new[:200], seed=1)
+    assert scale < 1 and abs(facts["share"] - 0.5) < 0.1
     assert abs(np.linalg.norm(weights["aside"]) - 1) < 1e-5
+
+    def adapted_share(scale):
+        """How often the nearest of listings that were not fitted on is adapted, where every second one is."""
+        found = adapters.unit(adapters.Adapter("linear", "old", "new", weights, length, scale)(old[200:]))
+        gallery = np.where(np.arange(200)[:, None] % 2, adapters.unit(new[200:]), found)
+        scores = adapters.unit(new[200:]) @ gallery.T
+        np.fill_diagonal(scores, -2.0)
+        return (scores.argmax(axis=1) % 2 == 0).mean()
+
+    assert abs(adapted_share(scale) - 0.5) < 0.15 < abs(adapted_share(1.0) - 0.5)
 
 
 def test_too_few_listings_and_unknown_kinds_are_refused():
