@@ -9,8 +9,8 @@ known, and used to score boxes only. The network is that of fashion_pretrained: 
 does not learn to find products in front of clutter in this budget.
 
 Hardware: two CPU cores (shared), 11 minutes of training with the box, where both are busy with other work as well.
-Expected: 22.5 and 20.2 % MAR@10 capped (cosine, report half, two seeds) from three epochs of fashion_pretrained; IoU .250
-and .248 (whole picture .217): the box shrinks and does not follow the product (docs/clicked_search.md).
+Expected: 22.5 and 20.2 % MAR@10 capped (cosine, report half, two seeds) from three epochs of fashion_pretrained; IoU
+.250 and .248 (whole picture .217): the box shrinks and does not follow the product (docs/clicked_search.md).
 """
 
 from ml_collections import ConfigDict

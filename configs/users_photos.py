@@ -7,7 +7,8 @@ Nothing is trained: no clicks are known for these photos. A listing is right for
 hat, shirt ...), so this scores whether photos find the right kind of thing, not the same product.
 
 Hardware: two CPU cores (shared), two minutes.
-Expected: not measured yet.
+Expected: 34.8 % precision@10 with a learned box, 34.0 % without (networks of fashion_clicks, seed 0; difference within
+noise); by colours alone 9.4 %.
 """
 
 from ml_collections import ConfigDict
