@@ -6,7 +6,8 @@ import functools
 import urllib.parse
 from collections.abc import Sequence
 
-from retrieval_jax.index import attribute, outfits
+from retrieval_jax.index import attribute
+from retrieval_jax.index.attribute import looks
 from retrieval_jax.server import networks, searching
 from retrieval_jax.server.gallery import Gallery
 from retrieval_jax.server.messages import (
@@ -104,13 +105,13 @@ def results(run: str, version: Loaded, hits: Sequence[searching.Hit]) -> list[di
     return out
 
 
-def completed(run: str, version: Loaded, given: Complete, found: Sequence[outfits.Look]) -> Completed:
+def completed(run: str, version: Loaded, given: Complete, found: Sequence[looks.Look]) -> Completed:
     """Returns looks as the API shows them."""
     made = []
     for look in found:
         items = [Item(slot=slot, listing=listing(run, version, row)) for slot, row in look.rows.items()]
         made.append(Look(score=look.score, items=items))
-    names, notes = outfits.slot_names(given.slots), []
+    names, notes = looks.slot_names(given.slots), []
     nowhere = [name for name in names if not any(name in look.rows for look in found)]
     some = [name for name in names if name not in nowhere and not all(name in look.rows for look in found)]
     if nowhere:
