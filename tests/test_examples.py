@@ -20,7 +20,7 @@ from retrieval_jax.scoring.ranking import Ranking
 from retrieval_jax.training import checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-NAMES = ("triplet", "outfit", "words")
+NAMES = ("triplet", "quartet", "words")
 
 
 def start(folder, *args, devices=1) -> subprocess.Popen:
@@ -94,8 +94,8 @@ def test_every_task_is_embedded_and_searched(uninterrupted):
 
 def test_constants_are_in_no_checkpoint(uninterrupted):
     """The frozen network is as large as the trained one: parameters, average and two moments, and nothing else."""
-    assert jax.tree.map(np.shape, params(uninterrupted / "outfit")) == {"w": (16 * 16 * 3, 6)}
-    step = uninterrupted / "outfit" / "checkpoints" / "12"
+    assert jax.tree.map(np.shape, params(uninterrupted / "quartet")) == {"w": (16 * 16 * 3, 6)}
+    step = uninterrupted / "quartet" / "checkpoints" / "12"
     assert {"params", "ema", "opt_state", "step"} >= {file.parent.name for file in step.glob("*/_METADATA")}
     tree, data = 16 * 16 * 3 * 6 * 4, {}
     for part in ("params", "ema", "opt_state"):

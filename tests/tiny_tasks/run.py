@@ -16,7 +16,7 @@ from retrieval_jax import embed, search, tasks, train  # noqa: E402
 from retrieval_jax.data import pipeline  # noqa: E402
 from retrieval_jax.training import sharding  # noqa: E402
 
-NAMES = ("triplet", "outfit", "words")
+NAMES = ("triplet", "quartet", "words")
 tasks.__path__.append(str(HERE))  # a task is a file in the folder of tasks
 
 

@@ -42,4 +42,4 @@ def make(config, info):
     def embed_image(params, batch):
         return {"embedding": linear.embed(params["w"], batch["image"])}
 
-    return Task(init, loss_fn, {"embed_image": Predict(embed_image)}, "outfit", constants=large)
+    return Task(init, loss_fn, {"embed_image": Predict(embed_image)}, "quartet", constants=large)
