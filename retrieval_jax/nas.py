@@ -41,11 +41,11 @@ import numpy as np
 from retrieval_jax import brief, inference, paths, workdir
 from retrieval_jax.data import loading
 from retrieval_jax.data.pictures import sources
-from retrieval_jax.embeddings import adapters
 from retrieval_jax.errors import InputError
 from retrieval_jax.files import atomic, documents, lock
 from retrieval_jax.models.architectures import Architecture, Space, parse
 from retrieval_jax.models.backbones import supernet
+from retrieval_jax.postprocess.l2 import normalize
 from retrieval_jax.scoring import metrics
 from retrieval_jax.tasks.parts import vectors
 from retrieval_jax.training import sharding
@@ -109,10 +109,10 @@ def questions(model: inference.Model) -> Questions:
     )
     rows = _by_hash(catalog.val.ids, _MOST_QUERIES)
     table, _ = vectors.load(folder, len(catalog.train))
-    gallery = adapters.unit(table.values.reshape(len(table), -1)[_by_hash(catalog.train.ids, _MOST_GALLERY)])
+    gallery = normalize(table.values.reshape(len(table), -1)[_by_hash(catalog.train.ids, _MOST_GALLERY)])
     reads = dataclasses.replace(function, reads=("picture",))
     own = inference.columns(reads, catalog.val, config, folder, "nas")["picture"][rows]
-    return Questions(columns, rows, gallery, _first(adapters.unit(own) @ gallery.T))
+    return Questions(columns, rows, gallery, _first(normalize(own) @ gallery.T))
 
 
 def _function(model):
@@ -129,7 +129,7 @@ def cross_scores(model: inference.Model, params: dict, asked: Questions) -> np.n
     """
     arguments = inference.test_arguments(model.config)
     made = inference.predict(_function(model), params, asked.columns, rows=asked.rows, mesh=model.mesh, **arguments)
-    found = _first(adapters.unit(made["embedding"]) @ asked.gallery.T)
+    found = _first(normalize(made["embedding"]) @ asked.gallery.T)
     return (found[:, :, None] == asked.wanted[:, None, :]).any(-1).mean(-1)
 
 

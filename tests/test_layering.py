@@ -260,6 +260,7 @@ ROOMS = {
         "retrieval_jax.embeddings",
         "retrieval_jax.files",
         "retrieval_jax.inference",
+        "retrieval_jax.losses",
         "retrieval_jax.postprocess",
         "retrieval_jax.scoring",
         "retrieval_jax.tasks",

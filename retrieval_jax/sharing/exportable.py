@@ -11,6 +11,7 @@ import numpy as np
 from retrieval_jax import inference, tasks
 from retrieval_jax.data import text
 from retrieval_jax.errors import InputError
+from retrieval_jax.losses import unit
 from retrieval_jax.workdir import sides
 
 EDIT = "embed_edit"  # the predict function of a picture and words
@@ -55,9 +56,6 @@ def whitened(function, stage) -> tasks.Predict:
     fitted = stage.whitening
     mean = np.asarray(fitted.mean if fitted.query_mean is None else fitted.query_mean, np.float32)
     matrix = np.asarray(fitted.matrix, np.float32)
-
-    def unit(vectors):
-        return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
     def fn(params, batch):
         vectors = function(params, batch)["embedding"].astype(jnp.float32)

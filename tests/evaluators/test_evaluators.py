@@ -199,7 +199,8 @@ def test_several_evaluations_by_name_and_what_they_refuse():
     for wrong, words in (
         (
             ("retreival", {}),
-            "no evaluation .*named 'retreival'; did you mean retrieval.*masked_tokens, outfits, regions",
+            "no evaluation .*named 'retreival'; did you mean retrieval.*"
+            "masked_tokens, outfits, regions, retrieval, stages",
         ),
         (("retrieval", {"k": 3}), "evaluation 'retrieval' has no argument 'k'.*max_queries, max_gallery"),
         (("accuracy", {"config": 1}), "'accuracy' has no argument 'config'"),

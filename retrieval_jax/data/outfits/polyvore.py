@@ -182,8 +182,10 @@ def _blanks(file: pathlib.Path, split, items: Mapping[str, str], name: str) -> T
         right.append(places[0])
     if left_out:
         _log.warning("%s: %s questions about listings that were set aside are left out", file, f"{left_out:,}")
-    if not listings or len({len(one) for one in answers}) > 1:
-        raise InputError(f"{file}: the questions have different numbers of answers, or there is none; {_REMEDY}")
+    if not listings:
+        raise InputError(f"{file} has no question about listings that were kept; {_REMEDY}")
+    if len({len(one) for one in answers}) > 1:
+        raise InputError(f"{file}: not all questions have the same number of answers; {_REMEDY}")
     width = max(map(len, listings))
     padded = np.array([one + [-1] * (width - len(one)) for one in listings], np.int64)
     columns = {"listings": padded, "answers": np.array(answers, np.int64), "right": np.array(right, np.int64)}
