@@ -2,6 +2,8 @@
 
     python benchmarks/learned_codes.py runs/lite3_0 runs/lite3_1 --root=data/fashion --choose --claims
     python benchmarks/learned_codes.py runs/lite3_0 --bits=64 --root=data/fashion                       # small
+    python benchmarks/learned_codes.py runs/plain_0 runs/plain_1 --trained=runs/codes_0,runs/codes_1 --bits=64 \
+        --root=data/fashion --claims                       # codes that were trained with the features
 
 Reads embeddings of finished runs (embeddings/<model>/gallery and query) and trains no network. Every coder is fitted on
 the gallery. Scores, per query: recall@10 of the ten truly nearest listings, and mar@10 of the same product, by the ten
@@ -11,6 +13,9 @@ rotations by the selection half, of the report half, seeds averaged per query be
 With --choose, the settings of both sides are chosen on the selection half of the first run by recall of the codes alone
 at --chosen-at bits: rounds of iterative quantisation, and of the learned codes the learning rate, both temperatures and
 the weight of the quantisation loss, one after the other; otherwise the defaults stand.
+
+With --trained, networks whose training taught the signs of their embedding too (code_weight of the task image_title)
+are compared with the same networks trained without, whose embeddings are coded afterwards; --bits is how wide both are.
 """
 
 import argparse
@@ -41,6 +46,7 @@ GRID = {
     "QUANTISATION": (0.0, 0.1, 1.0),
 }
 METHODS = ("random", "itq", "learned")
+LATER = ("itq", "learned", "signs")  # codes of networks that were trained without code_weight
 COUNTS = (10, 20, 50, 100, 200, 400)  # candidates
 
 
@@ -73,8 +79,8 @@ class Side:
 
 def fitted(side: Side, method: str, bits: int, chosen: dict) -> binary.Index:
     """Returns an index of the gallery with codes by a method, one cell and the chosen settings."""
-    rounds = {"random": 0, "itq": chosen["rounds"], "learned": 10}[method]
-    kind = "learned" if method == "learned" else "itq"
+    rounds = {"random": 0, "itq": chosen["rounds"]}.get(method, 10)
+    kind = "itq" if method == "random" else method
     with mock.patch.multiple(learned, **chosen["learned"]):
         return binary.Index(side.gallery, bits=bits, cells=1, method=kind, rounds=rounds)
 
@@ -150,9 +156,62 @@ def growth(bits: int, near: list[list[np.ndarray]], command: str) -> list[dict]:
     ]
 
 
+def trained_codes(
+    plain: list[Side], taught: list[Side], bits: int, candidates: int, chosen: dict, command: str
+) -> list[dict]:
+    """Prints how codes that were trained with the features compare, and returns the claims.
+
+    Args:
+      plain: runs without code_weight, one a seed, whose embeddings have as many dimensions as the codes bits.
+      taught: the same with it.
+      bits: of the codes.
+      candidates: of exact cosine.
+      chosen: settings of the other coders.
+      command: what was run.
+    """
+    report, out = plain[0].report, []
+    named = {method: (plain, method) for method in LATER} | {"trained": (taught, "signs")}
+    indexes = {name: [fitted(side, method, bits, chosen) for side in sides] for name, (sides, method) in named.items()}
+    for way, count in {"codes alone": 10, f"{candidates} candidates": candidates, "all vectors": 0}.items():
+        found = {
+            name: [
+                side.score(index, count or len(side.gallery)) for side, index in zip(named[name][0], one, strict=True)
+            ]
+            for name, one in indexes.items()
+        }
+        for score in ("recall@10", "mar@10")[not count :]:
+            values = {name: [float(np.nanmean(seed[score][report])) for seed in seeds] for name, seeds in found.items()}
+            mean = {name: np.mean([seed[score] for seed in seeds], axis=0) for name, seeds in found.items()}
+            shown = " | ".join(" ".join(f"{100 * value:.1f}" for value in one) for one in values.values())
+            print(f"| {way} | {score} | {shown} |", end="")
+            others = {"itq": "iterative quantisation", "learned": "codes that were learned afterwards"} if count else {}
+            for other, name in others.items():
+                test = bootstrap.paired_bootstrap(mean[other][report], mean["trained"][report])
+                difference = [test["difference"], test["low"], test["high"]]
+                print(" {:+.1f} ({:+.1f} to {:+.1f}) |".format(*(100 * value for value in difference)), end="")
+                what = "the ten nearest by their own vectors" if score == "recall@10" else "the same product"
+                out.append(
+                    {
+                        "id": f"clicks-engine-trained-{bits}-{score}-{'alone' if count == 10 else 'ranked'}-{other}",
+                        "system": "clicks",
+                        "statement": f"fashion, {bits} bits, {way}: codes trained with the features find {what} more "
+                        f"often than {name}",
+                        "metric": score,
+                        "value": {str(seed): value for seed, value in enumerate(values["trained"])},
+                        "baseline": {str(seed): value for seed, value in enumerate(values[other])},
+                        "difference": difference,
+                        "holds": bool(test["low"] > 0),
+                        "command": command,
+                    }
+                )
+            print(flush=True)
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=pathlib.Path, help="finished runs, one a seed")
+    parser.add_argument("--trained", default="", help="runs with code_weight, run,run,...: one for each of RUNS")
     parser.add_argument("--model", default="trained", help="whose embeddings")
     parser.add_argument("--root", default="", help="where the catalogue is now")
     parser.add_argument("--bits", default="64,128,256")
@@ -172,11 +231,22 @@ def main() -> None:
     print(f"settings: {chosen}", flush=True)
     ways = {"codes alone": 10, f"{args.candidates} candidates": args.candidates}
     found, written = {}, []
+    taught = [pathlib.Path(folder) for folder in args.trained.split(",") if folder]
     places = {str(folder): f"runs/{folder.name}" for folder in args.runs} | {
-        f"--root={args.root}": "--root=data/fashion"
+        f"--root={args.root}": "--root=data/fashion",
+        f"--trained={args.trained}": "--trained=" + ",".join(f"runs/{folder.name}" for folder in taught),
     }
     given = [places.get(one.rstrip("/"), one) for one in sys.argv[1:]]
     command = " ".join(["python benchmarks/learned_codes.py", *given])
+    if taught:
+        if len(taught) != len(sides):
+            raise SystemExit(f"--trained has {len(taught)} runs, and {len(sides)} are there to compare them with")
+        others = [Side(folder, args.model, args.root) for folder in taught]
+        for bits in map(int, args.bits.split(",")):
+            made = trained_codes(sides, others, bits, args.candidates, chosen, command)
+            if args.claims:
+                claims.write(made)
+        return
     for bits in map(int, args.bits.split(",")):
         for side in sides:
             for method in METHODS:
