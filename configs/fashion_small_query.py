@@ -1,10 +1,13 @@
-"""Fashion catalogue: a query network of a twentieth of the cost that searches the gallery of fashion_pretrained.
+"""Fashion catalogue: a query network that searches the gallery of fashion_pretrained at a fraction of the cost.
 
     ./launch/local.sh --config=configs/fashion_small_query.py:pictures=runs/fashion_pretrained
+    ./launch/local.sh --config=configs/fashion_small_query.py:pictures=runs/fashion_pretrained,network=same
     ./launch/local.sh --config=configs/fashion_small_query.py:pictures=runs/fashion_pretrained,losses=regression
 
 `pictures` is the folder of a finished run of configs/fashion_pretrained.py, whose vectors of the train pictures are
-made once. Losses that read its classifier (`losses=classifier`, `logits`) need one that embeds without pool_bands:
+made once. `network=narrow` is a narrow network from scratch, of a twentieth of its operations; `network=same` the
+gallery's network itself, from its weights, for smaller pictures: a twentieth of what the gallery costs with its views.
+Losses that read its classifier (`losses=classifier`, `logits`) need one that embeds without pool_bands:
 --config.embed.model_kwargs.pool_bands="()" with that run.
 
 Hardware: two CPU cores, not measured yet.
@@ -16,13 +19,17 @@ from retrieval_jax.settings import arguments, compatible, fashion
 
 def get_config(arg=None):
     """Returns the settings; `:pictures=` is the run whose gallery is searched, `losses=` one of compatible.LOSSES,
-    `epochs=` and `seed=` choose the training, `:runlocal` trains for seconds only."""
-    arg = arguments.parse(arg, pictures="runs/fashion_pretrained", losses="all", epochs=6.0, seed=0)
+    `network=` narrow or same, `epochs=` and `seed=` choose the training, `:runlocal` trains for seconds only."""
+    arg = arguments.parse(arg, pictures="runs/fashion_pretrained", losses="all", network="narrow", epochs=6.0, seed=0)
     config = fashion.experiment("fashion_small_query", arg)
-    compatible.small_network(config)
+    if arguments.choice("network", arg.network, ("narrow", "same")) == "narrow":
+        compatible.small_network(config)
+        config.train.learning_rate = 3e-3
+        config.train.transforms = (("random_resized_crop", {"scale": (0.8, 1.0)}), ("flip", {}))
+    else:
+        compatible.same_network(config, arg.pictures)
+        config.train.transforms = (("resize", {}), ("flip", {}))
     compatible.task(config, arg.pictures, arg.losses)
-    config.train.transforms = (("random_resized_crop", {"scale": (0.8, 1.0)}), ("flip", {}))
-    config.train.learning_rate = 3e-3
     if not arg.runlocal:
         config.train.epochs = arg.epochs
     return config

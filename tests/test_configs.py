@@ -111,6 +111,15 @@ def test_the_best_fashion_config_is_what_the_ablation_measured():
     assert best.search == measured.search
 
 
+def test_a_query_network_like_the_gallerys_gives_vectors_of_its_width():
+    gallery = command_line.load_config(ROOT / "configs" / "fashion_pretrained.py")
+    query = command_line.load_config("fashion_small_query", "network=same,pictures=runs/there")
+    assert query.train.init_from == query.train.task_kwargs.pictures == "runs/there"
+    wanted = {**gallery.train.model.kwargs, **gallery.embed.model_kwargs}
+    assert {name: query.train.model.kwargs[name] for name in wanted} == wanted
+    assert query.data.image_size[0] * 2 == gallery.data.image_size[0]
+
+
 def test_defaults_are_locked_and_the_open_blocks_are_not():
     config = base.defaults()
     with config.unlocked():

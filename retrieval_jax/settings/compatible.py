@@ -55,6 +55,20 @@ def small_network(config: ConfigDict) -> None:
     )
 
 
+def same_network(config: ConfigDict, pictures: str) -> None:
+    """Sets the network of fashion_pretrained, from the weights of such a run, for pictures of 56 x 40.
+
+    Args:
+      config: changed in place.
+      pictures: the run that is searched, a folder.
+    """
+    config.data.image_size = (56, 40)
+    kwargs = {"pool_stages": (2, 4, 7), "pool_bands": (3, 3, 1), "drop_path": 0.1}  # bands: as the gallery is embedded
+    config.train.model = ConfigDict({"name": "efficientnet", "variant": "lite0", "projection": 0, "kwargs": kwargs})
+    config.train.init_from = pictures
+    config.train.learning_rate = 1e-3
+
+
 def super_network(config: ConfigDict, choice: str) -> None:
     """Sets the super-net for two CPU cores, or one of its small networks, for square pictures of up to 40 px.
 

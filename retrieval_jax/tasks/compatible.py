@@ -134,8 +134,10 @@ def make(config, info) -> Task:
     def init(rng, batch):
         params = network.init(rng, batch)
         width = jax.eval_shape(network.apply, params, batch["image"][:1])["embedding"].shape[-1]
-        module = mapping(batch["picture"].shape[-1])
-        params[_HEAD] = module.init({"params": jax.random.fold_in(rng, 1)}, jnp.zeros((1, width)))["params"]
+        dim = batch["picture"].shape[-1]
+        params[_HEAD] = mapping(dim).init({"params": jax.random.fold_in(rng, 1)}, jnp.zeros((1, width)))["params"]
+        if width == dim and not options["map_hidden"]:  # a network that starts from the gallery's is right from there
+            params[_HEAD]["kernel"] = jnp.eye(dim)
         return params
 
     def loss_fn(params, batch, *, train, step, **given):

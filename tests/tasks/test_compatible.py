@@ -97,6 +97,16 @@ def test_a_perceptron_and_own_classifiers_stand_beside_it():
     assert made(frozen=None, regression_weight=1.0).constants is None and made(title_weight=1.0).couples_rows == ""
 
 
+def test_a_map_between_equal_widths_starts_as_the_identity():
+    def head(width, **task_kwargs):
+        batch = {**tiny_batch(), "picture": np.zeros((8, width), np.float32)}
+        return made(regression_weight=1.0, **task_kwargs).init(jax.random.key(0), batch)["head_compatible"]
+
+    width = len(head(DIM)["kernel"])
+    assert width != DIM and set(head(width, map_hidden=4)) == {"hidden", "norm", "out"}
+    np.testing.assert_array_equal(head(width)["kernel"], np.eye(width))
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(InputError, match="are all 0: nothing to learn"):
         made()
