@@ -12,7 +12,7 @@
 M(g,g) are the gallery network's queries on its gallery, M(q,g) a query network's on the same gallery, and M(q,q) a
 query network's on a gallery that it embeds itself, here and now. A network is a name with one run per seed; scores of
 seeds are averaged per query, and differences are paired (95 %). Plain cosines, report half of the queries; losses and
-weights are chosen by M(q,g) of the selection half, which is printed too. Costs are of one picture through the network
+weights are chosen by M(q,g) of the selection half, printed too. Costs are of one picture through the network
 alone: operations counted in the traced program, parameters, and the median time of a batch of one on this machine. A
 gallery costs more than that by the test-time views of its run, which queries here do without: "flops with views".
 The gallery's own run may be among the networks: its queries without views.
@@ -103,7 +103,8 @@ def main() -> None:
         if not report.any():
             raise SystemExit(f"none of the catalogue's queries is in {args.queries}")
     gallery = vectors_of(args.gallery, "gallery", truth.gallery_ids)
-    own = scored(vectors_of(args.gallery, "query", truth.query_ids), gallery, truth)[0]
+    asked = vectors_of(args.gallery, "query", truth.query_ids)
+    own = scored(asked, gallery, truth)[0]
     costs, found = {"gallery": cost(large)}, {}
     place = [{name: row for row, name in enumerate(split.ids)} for split in (catalog.query, catalog.gallery)]
     order = [[place[0][name] for name in truth.query_ids], [place[1][name] for name in truth.gallery_ids]]
@@ -119,7 +120,7 @@ def main() -> None:
                 for split, rows in zip((catalog.query, catalog.gallery), order, strict=True)
             ]
             seeds.append({"M(q,q)": scored(*sides, truth)[0], "M(q,g)": scored(sides[0], gallery, truth)[0]})
-            seeds[-1]["M(g,g)"] = own
+            seeds[-1] |= {"M(g,g)": own, "cosine": (sides[0] * asked).sum(axis=1)}
         found[name], costs[name] = seeds, cost(model)
     table = {name: _row(seeds, report) | costs[name] for name, seeds in found.items()}
     print(f"\n{METRIC} in percent, {int(np.isfinite(own[report]).sum()):,} queries of "
@@ -130,7 +131,9 @@ def main() -> None:
         for key in ("M(q,g) - M(q,q)", "M(g,g) - M(q,g)"):
             difference, low, high = (100 * value for value in row[key])
             print(f"{key} {difference:+.2f} ({low:+.2f} to {high:+.2f})", end="; ")
-        print(f"M(q,g) of the selection half {100 * row['selection']:.2f}; seeds {row['seeds']}", end="; ")
+        print(
+            f"cosine {row['cosine']:.3f}; selection half {100 * row['selection']:.2f}; seeds {row['seeds']}", end="; "
+        )
         print(", ".join(f"{key} {row[key]:,.4g}" for key in ("flops", "parameters", "ms")))
     if args.out:
         args.out.write_text(json.dumps({"gallery": costs["gallery"], **table}, indent=1) + "\n")
@@ -146,12 +149,14 @@ def main() -> None:
 
 
 def _row(seeds: list[dict], report: np.ndarray) -> dict:
-    """Returns the means of the report half, both paired differences [mean, low, high], and M(q,g) of each seed."""
+    """Returns the means of the report half, both paired differences [mean, low, high], and the scores of each seed;
+    "cosine" is that of a query's vector to the gallery network's own of the same picture."""
     mean = {pair: np.mean([one[pair] for one in seeds], axis=0) for pair in PAIRS}
     row = {pair: float(np.nanmean(each[report])) for pair, each in mean.items()}
     for low, high in (("M(q,q)", "M(q,g)"), ("M(q,g)", "M(g,g)")):
         apart = bootstrap.paired_bootstrap(mean[low][report], mean[high][report])
         row[f"{high} - {low}"] = [apart["difference"], apart["low"], apart["high"]]
+    row["cosine"] = float(np.mean([one["cosine"][report].mean() for one in seeds]))
     row["selection"] = float(np.nanmean(mean["M(q,g)"][~report]))
     row["seeds"] = {pair: [round(float(np.nanmean(one[pair][report])), 4) for one in seeds] for pair in PAIRS}
     return row
