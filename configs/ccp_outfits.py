@@ -47,7 +47,7 @@ def get_config(arg=None):
     config.data.image_size = (96, 96)
     config.mine.threshold = 5
     outfits.task(config, arg, types="group", same_product="photo")
-    outfits.epochs(config, arg, 480)  # about 70 % of 698 photos
+    outfits.epochs(config, arg, 384)  # about 55 % of 698 photos
     config.train.model.pretrained.name = arg.name
     config.train.model.pretrained.path = arg.path
     config.train.model.pretrained.offline = arg.offline
