@@ -170,7 +170,7 @@ def _plot(table: dict, gallery: dict, score: float, file: pathlib.Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(6, 4))
     axes.axhline(100 * score, color="grey", linewidth=0.8)
-    axes.annotate("gallery network", (gallery["flops"] / 1e6, 100 * score))
+    axes.annotate("gallery network", (gallery["flops"] / 1e6, 100 * score), ha="right", va="top")
     axes.plot([gallery["flops"] / 1e6], [100 * score], "s")
     for pair, marker in (("M(q,q)", "o"), ("M(q,g)", "^")):
         axes.plot(

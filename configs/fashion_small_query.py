@@ -10,8 +10,8 @@ gallery's network itself, from its weights, for smaller pictures: a twentieth of
 Losses that read its classifier (`losses=classifier`, `logits`) need one that embeds without pool_bands:
 --config.embed.model_kwargs.pool_bands="()" with that run.
 
-Hardware: two CPU cores, not measured yet.
-Expected: not measured yet; benchmarks/compatible.py scores it against the gallery network (docs/small_query.md).
+Hardware: two CPU cores, about 8 minutes of one core for narrow, 20 for same, and 3 for the vectors of train.
+Expected: M(q,g) 24.5 % MAR@10 capped narrow, 50.8 % same, where the gallery network has 57.4 (docs/small_query.md).
 """
 
 from retrieval_jax.settings import arguments, compatible, fashion
