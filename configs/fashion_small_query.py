@@ -11,7 +11,8 @@ Losses that read its classifier (`losses=classifier`, `logits`) need one that em
 --config.embed.model_kwargs.pool_bands="()" with that run.
 
 Hardware: two CPU cores, about 8 minutes of one core for narrow, 20 for same, and 3 for the vectors of train.
-Expected: M(q,g) 32.1 % MAR@10 capped narrow, 52.9 % same (three epochs), where the gallery network has 57.4 (docs/small_query.md).
+Expected: M(q,g) 32.1 % MAR@10 capped narrow, 52.9 % same (three epochs), where the gallery network has 57.4
+(docs/small_query.md).
 """
 
 from retrieval_jax.settings import arguments, compatible, fashion
