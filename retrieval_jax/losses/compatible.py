@@ -55,18 +55,22 @@ def rank_preserving(
     gallery: jax.Array,
     *,
     temperature: float = 0.1,
+    bank: jax.Array | None = None,
+    bank_where: jax.Array | None = None,
     where: jax.Array | None = None,
     weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Makes a query find the gallery vectors of the batch in the order in which the gallery network finds them.
+    """Makes a query find gallery vectors in the order in which the gallery network finds them.
 
-    The Kullback-Leibler divergence between two distributions over the other pictures of the batch: the softmax of the
-    cosines of gallery vectors with each other, and of query vectors with gallery vectors.
+    The Kullback-Leibler divergence between two distributions over the other pictures of the batch, and of the bank: the
+    softmax of the cosines of gallery vectors with each other, and of query vectors with gallery vectors.
 
     Args:
       queries: [B, D] vectors of the query network.
       gallery: [B, D] vectors of the gallery network, of the same pictures; no gradient flows through them.
       temperature: that cosines are divided by; lower ones look at the nearest pictures alone.
+      bank: [K, D] vectors of the gallery network, of further pictures that are found and do not ask.
+      bank_where: [B, K] bool, those that count.
       where: [B] bool, pictures to include, as queries and as what is found.
       weights: [B] weights per picture.
 
@@ -74,15 +78,21 @@ def rank_preserving(
       [B] losses in nats; 0 where the distributions agree, or where there is no other picture.
 
     Source: Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer", arXiv
-    1803.10837, with cosines of queries to gallery vectors, since these are what a search compares.
+    1803.10837, with cosines of queries to gallery vectors, since these are what a search compares; the bank: Fang et
+    al., "SEED: Self-supervised Distillation For Visual Representation", arXiv 2101.04731.
     """
-    gallery = unit(_frozen(queries, gallery))
+    gallery = keys = unit(_frozen(queries, gallery))
     there = _others(len(queries), where)
+    if bank is not None:
+        count = arguments.shape_of(bank, "bank", "compatible loss", ("K", queries.shape[1]))[0]
+        keys = jnp.concatenate([gallery, unit(jax.lax.stop_gradient(bank))])
+        counts = jnp.ones((len(queries), count), bool) if bank_where is None else bank_where
+        there = jnp.concatenate([there, counts], axis=1)
 
     def log_shares(similarities):
         return jax.nn.log_softmax(jnp.where(there, similarities / temperature, _NEVER), axis=-1)
 
-    wanted, found = log_shares(gallery @ gallery.T), log_shares(unit(queries) @ gallery.T)
+    wanted, found = log_shares(gallery @ keys.T), log_shares(unit(queries) @ keys.T)
     return reduce(jnp.where(there, jnp.exp(wanted) * (wanted - found), 0.0).sum(axis=-1), where, weights)
 
 

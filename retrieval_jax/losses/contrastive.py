@@ -55,13 +55,17 @@ def _ring(meet, here, there, size, axis):
     return jax.lax.scan(jax.checkpoint(step), (here, there), length=size)[0]
 
 
-def _softmax_chunk(rows, scale, size, axis, symmetric, related):
+def _softmax_chunk(rows, scale_and_bank, size, axis, symmetric, related):
+    scale, *bank = scale_and_bank
     nothing = jnp.full_like(rows["query"][:, 0], _NEVER)
     here = {**rows, "sum": nothing}
     there = {name: here[name] for name in ("key", "index", "where", "group", "of_key", "sum") if name in here}
     if "negative" in rows:
         logits = scale * jnp.einsum("bd,bnd->bn", rows["query"], rows["negative"])
         here["sum"] = jax.nn.logsumexp(jnp.where(rows["negative_where"], logits, _NEVER), axis=1)
+    if bank:
+        logits = jnp.where(rows["bank_where"], scale * (rows["query"] @ bank[0].T), _NEVER)
+        here["sum"] = jnp.logaddexp(here["sum"], jax.nn.logsumexp(logits, axis=1))
 
     def meet(here, there):
         logits, own, negative = _similarities(here, there, scale, related)
@@ -132,6 +136,8 @@ def softmax(
     related: tuple[Callable, Any, Any] | None = None,
     negatives: jax.Array | None = None,
     negatives_where: jax.Array | None = None,
+    bank: jax.Array | None = None,
+    bank_where: jax.Array | None = None,
     mesh: jax.sharding.Mesh | None = None,
     axis: tuple[str, ...] = ("data", "fsdp"),
     where: jax.Array | None = None,
@@ -150,6 +156,8 @@ def softmax(
         such as a product that was clicked after the query too.
       negatives: [B, N, D], further keys of each query alone; L2-normalised here.
       negatives_where: [B, N] bool, those that count.
+      bank: [K, D], further keys of all queries, such as vectors of a frozen network; L2-normalised here.
+      bank_where: [B, K] bool, those that count.
       mesh: mesh that the rows are sharded over; None takes the mesh of the context
         (`jax.sharding.use_abstract_mesh`), and without one the loss is not chunked.
       axis: mesh axes that the rows are sharded over; those absent from the mesh are ignored. B must be a multiple of
@@ -170,8 +178,13 @@ def softmax(
         beside["negative"] = unit(negatives)
         there = jnp.ones((len(queries), count), bool) if negatives_where is None else negatives_where
         beside["negative_where"] = there
+    numbers = [jnp.asarray(scale, jnp.float32)]
+    if bank is not None:
+        count = arguments.shape_of(bank, "bank", "contrastive loss", ("K", queries.shape[1]))[0]
+        numbers.append(unit(bank))
+        beside["bank_where"] = jnp.ones((len(queries), count), bool) if bank_where is None else bank_where
     chunk = functools.partial(_softmax_chunk, symmetric=symmetric, related=function)
-    losses = _chunked(chunk, queries, keys, jnp.asarray(scale, jnp.float32), where, groups, mesh, axis, beside)
+    losses = _chunked(chunk, queries, keys, numbers, where, groups, mesh, axis, beside)
     return reduce(losses, where, weights)
 
 

@@ -215,6 +215,7 @@ def compatible() -> ConfigDict:
             "contrast_temperature": 0.05,  # fixed
             "rank_weight": 0.0,  # of finding the batch's pictures in the order in which the gallery network does
             "rank_temperature": 0.1,  # lower ones look at the nearest pictures alone
+            "bank": 0,  # vectors of further train pictures that these two compare with, each step; 0: the batch's alone
             "relation_weight": 0.0,  # of lying as far from each other as the gallery network's vectors do
             "classifier_weight": 0.0,  # of the labels under the gallery network's own classifiers
             "logits_weight": 0.0,  # of the logits that these give to its own vector

@@ -8,10 +8,12 @@ which a linear map or a perceptron brings into the gallery's space.
 """
 
 import copy
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
+from retrieval_jax.data.examples import Examples
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import compatible, contrastive, distillation, multilabel, unit
 from retrieval_jax.models import heads
@@ -36,12 +38,14 @@ OPTIONS = {
     "relation_weight": 0.0,
     "classifier_weight": 0.0,
     "logits_weight": 0.0,
+    "bank": 0,
     "own_length": False,
     "map_hidden": 0,
 }
 CHOICES = {"regression": ("cosine", "squared")}
 WEIGHTS = tuple(name for name in OPTIONS if name.endswith("_weight") and name != "unlabelled_weight")
 _COUPLED = ("contrast_weight", "rank_weight", "relation_weight")
+_POOLED = ("contrast_weight", "rank_weight")
 _HEAD = "head_compatible"  # parameters of the map into the gallery's space
 
 
@@ -81,6 +85,11 @@ def examples(config, catalog, workdir):
     found.columns["picture"] = table.values.reshape(len(table), -1)
     if learns_under(config):
         info.frozen = classifiers.load(workdir, info, found.columns["picture"].shape[1])
+    options = parts.options(config.train, OPTIONS, CHOICES)
+    if options["bank"] and any(options[name] for name in _POOLED):
+        size = min(options["bank"], len(table))
+        more = Examples({"picture": found.columns["picture"]}, found.ids, batch_size=size)
+        found = dataclasses.replace(found, beside={**found.beside, "bank": more})
     return found, info
 
 
@@ -164,6 +173,10 @@ def make(config, info) -> Task:
             classified = unit(query) * length
         else:
             classified = query
+        bank = {}
+        if "bank_picture" in batch:  # vectors that never grow stale, since their network is frozen
+            others = (batch["row"][:, None] != batch["bank_row"]) & batch["bank_mask"]
+            bank = {"bank": batch["bank_picture"], "bank_where": others}
         losses = {
             "regression": lambda: getattr(compatible, options["regression"])(query, gallery, where=where),
             "contrast": lambda: contrastive.softmax(
@@ -172,9 +185,10 @@ def make(config, info) -> Task:
                 scale=1 / options["contrast_temperature"],
                 symmetric=False,
                 where=where,
+                **bank,
             ),
             "rank": lambda: compatible.rank_preserving(
-                query, gallery, temperature=options["rank_temperature"], where=where
+                query, gallery, temperature=options["rank_temperature"], where=where, **bank
             ),
             "relation": lambda: compatible.relational(query, gallery, where=where),
             "classifier": lambda: sum(labelled(constants, classified, batch)),

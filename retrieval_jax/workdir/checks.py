@@ -226,6 +226,7 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.broad_share": SHARE,
     "train.task_kwargs.groups": TEXT,
     "train.task_kwargs.same_product": TEXT,
+    "train.task_kwargs.bank": whole(0),
     "train.task_kwargs.pool": whole(1),
     "train.task_kwargs.typos": SHARE,
     "train.task_kwargs.fillers": SHARE,

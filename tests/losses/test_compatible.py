@@ -67,6 +67,19 @@ def test_gradients_are_finite_and_none_reaches_the_gallery_network(loss):
     assert np.abs(loss(jnp.float32(GALLERY), jnp.float32(GALLERY))).max() < 1e-5
 
 
+def test_ranks_may_be_learned_among_a_bank():
+    bank, there = RNG.normal(0, 2, (4, 3)), RNG.random((5, 4)) < 0.6
+    found = compatible.rank_preserving(
+        jnp.float32(QUERIES), jnp.float32(GALLERY), bank=jnp.float32(bank), bank_where=there, where=WHERE
+    )
+    for i in np.flatnonzero(WHERE):
+        others = [GALLERY[j] for j in range(5) if j != i and WHERE[j]] + list(bank[there[i]])
+        wanted, ours = (np.exp([unit(a[i]) @ unit(b) / 0.1 for b in others]) for a in (GALLERY, QUERIES))
+        wanted, ours = wanted / wanted.sum(), ours / ours.sum()
+        np.testing.assert_allclose(found[i], (wanted * np.log(wanted / ours)).sum(), 1e-4, 1e-6)
+    assert not found[~WHERE].any()
+
+
 def test_a_single_picture_has_no_others():
     one = jnp.ones((1, 3))
     assert compatible.rank_preserving(one, -one)[0] == compatible.relational(one, -one)[0] == 0

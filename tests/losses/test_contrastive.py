@@ -135,9 +135,11 @@ assert mesh.size == 8
 rng = np.random.default_rng(0)
 queries, keys = rng.normal(0, 1, (2, 32, 5)).astype(np.float32)
 groups, where, share = rng.integers(0, 20, 32), rng.random(32) < 0.8, rng.random(32).astype(np.float32)
+bank = {"bank": rng.normal(0, 1, (11, 5)).astype(np.float32), "bank_where": rng.random((32, 11)) < 0.8}
 for loss, numbers, kwargs in [
         (contrastive.softmax, {"scale": 7.0}, {}),
         (contrastive.softmax, {"scale": 7.0}, {"symmetric": False}),
+        (contrastive.softmax, {"scale": 7.0}, {"symmetric": False, **bank}),
         (contrastive.sigmoid, {"scale": 5.0, "bias": -3.0}, {})]:
     def run(q, k, groups, where, share, numbers):
         out = loss(q, k, groups=groups, where=where, **numbers, **kwargs)
@@ -207,3 +209,16 @@ def test_related_pairs_are_not_negatives_and_own_negatives_are():
         to_keys = np.log(sum(np.exp(z[i, j]) for j in rivals) + sum(np.exp(own))) - z[i, i]
         to_queries = np.log(sum(np.exp(z[j, i]) for j in askers)) - z[i, i]
         assert np.isclose(found[i], (to_keys + to_queries) / 2 if WHERE[i] else 0.0, rtol=1e-4)
+
+
+def test_a_bank_holds_further_keys_of_all_queries():
+    bank, there = RNG.normal(0, 1, (3, D)), RNG.random((B, 3)) < 0.6
+    found = contrastive.softmax(
+        QUERIES, KEYS, scale=5.0, symmetric=False, bank=jnp.asarray(bank), bank_where=there, where=WHERE
+    )
+    z, more = 5.0 * cosines(QUERIES, KEYS), 5.0 * cosines(QUERIES, bank)
+    for i in range(B):
+        rivals = [z[i, j] for j in range(B) if i == j or WHERE[j]] + list(more[i][there[i]])
+        assert np.isclose(found[i], np.log(np.exp(rivals).sum()) - z[i, i] if WHERE[i] else 0.0, rtol=1e-4)
+    with pytest.raises(InputError, match="bank"):
+        contrastive.softmax(QUERIES, KEYS, bank=jnp.ones((3, D + 1)))

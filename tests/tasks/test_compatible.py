@@ -89,6 +89,24 @@ def test_each_loss_is_off_by_0_and_adds_up_by_its_weight():
     assert {"logits_loss", "contrast_loss"} < set(values)
 
 
+def test_a_bank_has_other_pictures_vectors_and_never_ones_own():
+    task, plain = made(contrast_weight=1.0, contrast_temperature=1.0, bank=3), {**tiny_batch(), "picture": GALLERY}
+    plain["row"] = np.arange(8, dtype=np.int32)
+    bank = {"bank_picture": GALLERY[:3], "bank_row": np.array([20, 21, 22], np.int32), "bank_mask": np.ones(3, bool)}
+    params = task.init(jax.random.key(0), plain)
+
+    def loss(batch):
+        arguments = {"rng": jax.random.key(1), "step": 0, "ema": params, "constants": task.constants, "train": False}
+        return float(task.loss_fn(params, batch, **arguments)[1]["contrast_loss"])
+
+    alone, among = loss(plain), loss({**plain, **bank})
+    assert among > alone + 0.1  # three more that it could be taken for
+    gone = {**bank, "bank_mask": np.zeros(3, bool)}
+    np.testing.assert_allclose(loss({**plain, **gone}), alone, rtol=1e-5)
+    own = {**bank, "bank_row": np.arange(3, dtype=np.int32)}  # of the batch's first three pictures
+    assert alone < loss({**plain, **own}) < among
+
+
 def test_a_perceptron_and_own_classifiers_stand_beside_it():
     loss, values, found = lost(map_hidden=4, regression_weight=1.0, title_weight=1.0, loss="softmax")
     assert found["embedding"].shape == (8, DIM) and np.isfinite(loss) and "title_loss" in values
@@ -132,7 +150,9 @@ def test_a_query_network_searches_the_gallery_of_another_run(tmp_path):
     (pictures / "config.json").write_text(other.to_json())
     config = tiny_config()
     config.train.task, config.train.task_kwargs = "compatible", options.compatible()
-    config.train.task_kwargs.update({"pictures": str(pictures), "classifier_weight": 1.0, "rank_weight": 1.0})
+    config.train.task_kwargs.update(
+        {"pictures": str(pictures), "classifier_weight": 1.0, "rank_weight": 1.0, "bank": 9}
+    )
     config.train.epochs, config.train.warmup_epochs = 0.5, 0.0
     config.train.model.kwargs.pool_stages = (1,)  # another width than the gallery network's
     config.search.gallery_from.run, config.search.steps, config.embed.models = str(pictures), (), ("trained",)
@@ -145,6 +165,7 @@ def test_a_query_network_searches_the_gallery_of_another_run(tmp_path):
     examples, info = inference.examples(config, catalog, folder)
     images = [catalog.train.images[row] for row in range(3)]
     np.testing.assert_allclose(examples.columns["picture"][:3], gallery.embed(images), atol=1e-4)
+    assert examples.beside["bank"].batch_size == 9
     frozen, loss = info.frozen
     assert loss == "softmax" and set(frozen) == {"titles", "category"}
     np.testing.assert_array_equal(frozen["titles"]["kernel"], gallery.params["heads_titles"]["kernel"])
