@@ -10,7 +10,7 @@ from retrieval_jax.settings import arguments, tasks
 LOSSES = {
     "all": {"regression_weight": 1.0, "rank_weight": 1.0, "relation_weight": 1.0, "contrast_weight": 0.1},
     "regression": {"regression_weight": 1.0},
-    "contrast": {"contrast_weight": 1.0},
+    "contrast": {"contrast_weight": 1.0, "bank": 2048},
     "rank": {"rank_weight": 1.0},
     "relation": {"relation_weight": 1.0},
     "classifier": {"classifier_weight": 1.0},
