@@ -16,8 +16,8 @@ from retrieval_jax.settings import arguments, compatible, quickstart
 
 def get_config(arg=None):
     """Returns the settings; `:choice=` trains one small network, `losses=` is one of compatible.LOSSES, `pictures=`
-    another run whose gallery is searched, `epochs=` (0: 24 for the super-net, 8 for one network) and `seed=` choose the training,
-    `:runlocal` runs for seconds."""
+    another run whose gallery is searched, `epochs=` (0: 24 for the super-net, 8 for one network) and `seed=` choose
+    the training, `:runlocal` runs for seconds."""
     arg = arguments.parse(arg, choice="", pictures="", losses="contrast", epochs=0.0, seed=0)
     config = quickstart.experiment("embedded_nas", arg)
     config.train.seed = arg.seed

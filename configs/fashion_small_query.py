@@ -20,9 +20,10 @@ from retrieval_jax.settings import arguments, compatible, fashion
 
 def get_config(arg=None):
     """Returns the settings; `:pictures=` is the run whose gallery is searched, `losses=` one of compatible.LOSSES,
-    `network=` narrow or same, `epochs=` and `seed=` choose the training, `:runlocal` trains for seconds only."""
+    `network=` narrow or same, `epochs=` (0: 6 for narrow, 8 for same) and `seed=` choose the training, `:runlocal`
+    trains for seconds only."""
     arg = arguments.parse(
-        arg, pictures="runs/fashion_pretrained", losses="contrast", network="narrow", epochs=6.0, seed=0
+        arg, pictures="runs/fashion_pretrained", losses="contrast", network="narrow", epochs=0.0, seed=0
     )
     config = fashion.experiment("fashion_small_query", arg)
     if arguments.choice("network", arg.network, ("narrow", "same")) == "narrow":
@@ -33,6 +34,8 @@ def get_config(arg=None):
         compatible.same_network(config, arg.pictures)
         config.train.transforms = (("resize", {}), ("flip", {}))
     compatible.task(config, arg.pictures, arg.losses)
+    if arg.network == "same":
+        config.train.task_kwargs.map_hidden = 256  # a linear map of such wide vectors doubles the parameters
     if not arg.runlocal:
-        config.train.epochs = arg.epochs
+        config.train.epochs = arg.epochs or (6.0 if arg.network == "narrow" else 8.0)
     return config

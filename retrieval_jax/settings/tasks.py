@@ -220,7 +220,7 @@ def compatible() -> ConfigDict:
             "classifier_weight": 0.0,  # of the labels under the gallery network's own classifiers
             "logits_weight": 0.0,  # of the logits that these give to its own vector
             "own_length": False,  # they read vectors as long as they are, not as long as the gallery network's
-            "map_hidden": 0,  # hidden units of a perceptron into the gallery's space; 0 for a linear map
+            "map_hidden": 0,  # units of a perceptron into the gallery's space (added to as wide a vector); 0: linear
         },
     )
 

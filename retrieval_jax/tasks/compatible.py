@@ -138,14 +138,18 @@ def make(config, info) -> Task:
     def into_space(params, out):
         head = params[_HEAD]
         dim = (head["out"] if options["map_hidden"] else head)["bias"].shape[-1]
-        return mapping(dim).apply({"params": head}, out["embedding"]).astype(jnp.float32)
+        found = mapping(dim).apply({"params": head}, out["embedding"]).astype(jnp.float32)
+        corrects = options["map_hidden"] and out["embedding"].shape[-1] == dim
+        return found + out["embedding"] if corrects else found
 
     def init(rng, batch):
         params = network.init(rng, batch)
         width = jax.eval_shape(network.apply, params, batch["image"][:1])["embedding"].shape[-1]
         dim = batch["picture"].shape[-1]
         params[_HEAD] = mapping(dim).init({"params": jax.random.fold_in(rng, 1)}, jnp.zeros((1, width)))["params"]
-        if width == dim and not options["map_hidden"]:  # a network that starts from the gallery's is right from there
+        if width == dim and options["map_hidden"]:  # a network that starts from the gallery's is right from there
+            params[_HEAD]["out"]["kernel"] = jnp.zeros_like(params[_HEAD]["out"]["kernel"])
+        elif width == dim:
             params[_HEAD]["kernel"] = jnp.eye(dim)
         return params
 

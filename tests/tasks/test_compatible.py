@@ -123,6 +123,14 @@ def test_a_map_between_equal_widths_starts_as_the_identity():
     width = len(head(DIM)["kernel"])
     assert width != DIM and set(head(width, map_hidden=4)) == {"hidden", "norm", "out"}
     np.testing.assert_array_equal(head(width)["kernel"], np.eye(width))
+    batch = {**tiny_batch(), "picture": np.zeros((8, width), np.float32)}
+    found = []
+    for hidden in (0, 4):  # a perceptron corrects the vector, and starts by correcting nothing
+        task = made(regression_weight=1.0, map_hidden=hidden)
+        params = task.init(jax.random.key(0), batch)
+        assert hidden == 0 or not params["head_compatible"]["out"]["kernel"].any()
+        found.append(task.predict_fns["embed_image"](params, batch)["embedding"])
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
 
 
 def test_what_cannot_be_is_refused():
