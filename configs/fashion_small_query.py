@@ -10,9 +10,9 @@ gallery's network itself, from its weights, for smaller pictures: a twentieth of
 Losses that read its classifier (`losses=classifier`, `logits`) need one that embeds without pool_bands:
 --config.embed.model_kwargs.pool_bands="()" with that run.
 
-Hardware: two CPU cores, about 8 minutes of one core for narrow, 20 for same, and 3 for the vectors of train.
-Expected: M(q,g) 32.1 % MAR@10 capped narrow, 52.9 % same (three epochs), where the gallery network has 57.4
-(docs/small_query.md).
+Hardware: two CPU cores, about 10 minutes of one core for narrow, 27 for same, and 3 for the vectors of train.
+Expected: M(q,g) 35.1 % MAR@10 capped narrow (33.0 to 38.7 by seed), 55.3 % same (55.2 to 55.5), where the gallery
+network has 57.4 (docs/small_query.md).
 """
 
 from retrieval_jax.settings import arguments, compatible, fashion
