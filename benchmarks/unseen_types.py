@@ -2,7 +2,7 @@
 
     python benchmarks/unseen_types.py data/fashion data/fashion_seen --attributes=data/fashion_attributes.csv.gz
     run="python -m retrieval_jax.run --config=configs/fashion_small_query.py"
-    $run:pictures=$PWD/runs/gallery,network=same,losses=all --config.data.kwargs.root=data/fashion_seen \\
+    $run:pictures=$PWD/runs/gallery,network=same --config.data.kwargs.root=data/fashion_seen \\
         --workdir=runs/compatible/seen-0
     python benchmarks/compatible.py runs/gallery --root=data/fashion --networks seen=runs/compatible/seen-0 \\
         --queries=data/fashion_seen/unseen_queries.txt

@@ -35,7 +35,8 @@ def get_config(arg=None):
         config.train.transforms = (("resize", {}), ("flip", {}))
     compatible.task(config, arg.pictures, arg.losses)
     if arg.network == "same":
-        config.train.task_kwargs.map_hidden = 256  # a linear map of such wide vectors doubles the parameters
+        options = config.train.task_kwargs  # a linear map of such wide vectors would double the parameters
+        options.map_hidden, options.map_residual = 256, True
     if not arg.runlocal:
         config.train.epochs = arg.epochs or (6.0 if arg.network == "narrow" else 8.0)
     return config

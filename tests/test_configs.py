@@ -118,6 +118,8 @@ def test_a_query_network_like_the_gallerys_gives_vectors_of_its_width():
     wanted = {**gallery.train.model.kwargs, **gallery.embed.model_kwargs}
     assert {name: query.train.model.kwargs[name] for name in wanted} == wanted
     assert query.data.image_size[0] * 2 == gallery.data.image_size[0]
+    options = query.train.task_kwargs
+    assert (options.map_hidden, options.map_residual, options.bank, query.train.epochs) == (256, True, 2048, 8.0)
 
 
 def test_defaults_are_locked_and_the_open_blocks_are_not():

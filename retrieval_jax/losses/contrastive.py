@@ -2,7 +2,7 @@
 
 Pair losses are chunked over devices: if the batch is sharded, keys are passed round the devices in a ring and meet
 one chunk of queries at a time, so a device holds [b, b] similarities (b = B / devices), never [B, B] nor all keys at
-once. Values and gradients equal those on one device.
+once; only a bank is whole on every device. Values and gradients equal those on one device.
 """
 
 import functools
@@ -156,7 +156,8 @@ def softmax(
         such as a product that was clicked after the query too.
       negatives: [B, N, D], further keys of each query alone; L2-normalised here.
       negatives_where: [B, N] bool, those that count.
-      bank: [K, D], further keys of all queries, such as vectors of a frozen network; L2-normalised here.
+      bank: [K, D], further keys of all queries, such as vectors of a frozen network; L2-normalised here. They ask for
+        nothing, so they count in the direction of the queries alone.
       bank_where: [B, K] bool, those that count.
       mesh: mesh that the rows are sharded over; None takes the mesh of the context
         (`jax.sharding.use_abstract_mesh`), and without one the loss is not chunked.

@@ -215,12 +215,13 @@ def compatible() -> ConfigDict:
             "contrast_temperature": 0.05,  # fixed
             "rank_weight": 0.0,  # of finding the batch's pictures in the order in which the gallery network does
             "rank_temperature": 0.1,  # lower ones look at the nearest pictures alone
-            "bank": 0,  # vectors of further train pictures that these two compare with, each step; 0: the batch's alone
+            "bank": 0,  # vectors of train pictures, drawn anew, that these two compare with beside the batch's
             "relation_weight": 0.0,  # of lying as far from each other as the gallery network's vectors do
             "classifier_weight": 0.0,  # of the labels under the gallery network's own classifiers
             "logits_weight": 0.0,  # of the logits that these give to its own vector
             "own_length": False,  # they read vectors as long as they are, not as long as the gallery network's
-            "map_hidden": 0,  # units of a perceptron into the gallery's space (added to as wide a vector); 0: linear
+            "map_hidden": 0,  # hidden units of a perceptron into the gallery's space; 0 for a linear map
+            "map_residual": False,  # it is added to the network's vector, which is as wide as the gallery's
         },
     )
 

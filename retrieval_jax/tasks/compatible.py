@@ -3,8 +3,9 @@
 The gallery network's vectors of the train pictures are made once and kept. The network learns them (`regression`), to
 tell them apart (`contrast`), to find them in the same order (`rank`) and to lie to each other as they do (`relation`),
 to be right under the gallery network's own classifier (`classifier`) and to give the logits that it gives (`logits`);
-each has a weight, and 0 leaves it out. Classifiers of its own (`title_weight`, `category_weight`) read its own vector,
-which a linear map or a perceptron brings into the gallery's space.
+each has a weight, and 0 leaves it out. Contrast and ranks may compare with a `bank` of its other vectors. Classifiers
+of the network's own (`title_weight`, `category_weight`) read its own vector, which a linear map or a perceptron brings
+into the gallery's space.
 """
 
 import copy
@@ -41,11 +42,12 @@ OPTIONS = {
     "bank": 0,
     "own_length": False,
     "map_hidden": 0,
+    "map_residual": False,
 }
 CHOICES = {"regression": ("cosine", "squared")}
 WEIGHTS = tuple(name for name in OPTIONS if name.endswith("_weight") and name != "unlabelled_weight")
 _COUPLED = ("contrast_weight", "rank_weight", "relation_weight")
-_POOLED = ("contrast_weight", "rank_weight")
+_BANKED = ("contrast_weight", "rank_weight")
 _HEAD = "head_compatible"  # parameters of the map into the gallery's space
 
 
@@ -62,7 +64,8 @@ def learns_under(config) -> bool:
 
 def examples(config, catalog, workdir):
     """Returns one example per listing of the train split: the columns of `parts.listings`, and "picture", the gallery
-    network's vector of its picture, float32 [n, D].
+    network's vector of its picture, float32 [n, D]. Beside them "bank", "picture" of all listings anew, where a loss
+    compares with `bank` of them.
 
     Args:
       config: the whole config.
@@ -86,8 +89,8 @@ def examples(config, catalog, workdir):
     if learns_under(config):
         info.frozen = classifiers.load(workdir, info, found.columns["picture"].shape[1])
     options = parts.options(config.train, OPTIONS, CHOICES)
-    if options["bank"] and any(options[name] for name in _POOLED):
-        size = min(options["bank"], len(table))
+    if options["bank"] and any(options[name] for name in _BANKED):
+        size = min(options["bank"], len(table))  # a smaller catalogue is in the bank as a whole
         more = Examples({"picture": found.columns["picture"]}, found.ids, batch_size=size)
         found = dataclasses.replace(found, beside={**found.beside, "bank": more})
     return found, info
@@ -113,6 +116,13 @@ def make(config, info) -> Task:
     options = parts.options(config, OPTIONS, CHOICES)
     if not any(options[name] > 0 for name in WEIGHTS):
         raise InputError(f"config.train.task_kwargs: {', '.join(WEIGHTS)} are all 0: nothing to learn")
+    if options["bank"] and not any(options[name] for name in _BANKED):
+        raise InputError(
+            f"config.train.task_kwargs.bank is {options['bank']:,}, and only {' and '.join(_BANKED)} compare with it: "
+            "give one of these a value, or set bank to 0"
+        )
+    if options["map_residual"] and not options["map_hidden"]:
+        raise InputError("config.train.task_kwargs.map_residual adds what a perceptron says: set map_hidden as well")
     if not info.target_space:
         raise InputError("this run was not trained with the vectors of another: train again in a new work directory")
     if config.get("batch_transforms") and any(name in ("mixup", "cutmix") for name, _ in config.batch_transforms):
@@ -139,17 +149,21 @@ def make(config, info) -> Task:
         head = params[_HEAD]
         dim = (head["out"] if options["map_hidden"] else head)["bias"].shape[-1]
         found = mapping(dim).apply({"params": head}, out["embedding"]).astype(jnp.float32)
-        corrects = options["map_hidden"] and out["embedding"].shape[-1] == dim
-        return found + out["embedding"] if corrects else found
+        return found + out["embedding"] if options["map_residual"] else found
 
     def init(rng, batch):
         params = network.init(rng, batch)
         width = jax.eval_shape(network.apply, params, batch["image"][:1])["embedding"].shape[-1]
         dim = batch["picture"].shape[-1]
         params[_HEAD] = mapping(dim).init({"params": jax.random.fold_in(rng, 1)}, jnp.zeros((1, width)))["params"]
-        if width == dim and options["map_hidden"]:  # a network that starts from the gallery's is right from there
+        if options["map_residual"]:
+            if width != dim:
+                raise InputError(
+                    f"config.train.task_kwargs.map_residual adds to the network's own vector, which has {width:,} "
+                    f"numbers, and the gallery's have {dim:,}: set it to False"
+                )
             params[_HEAD]["out"]["kernel"] = jnp.zeros_like(params[_HEAD]["out"]["kernel"])
-        elif width == dim:
+        elif width == dim and not options["map_hidden"]:  # a network that starts from the gallery's is right from there
             params[_HEAD]["kernel"] = jnp.eye(dim)
         return params
 

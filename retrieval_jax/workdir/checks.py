@@ -252,6 +252,7 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.classifier_weight": ZERO_OR_MORE,
     "train.task_kwargs.logits_weight": ZERO_OR_MORE,
     "train.task_kwargs.own_length": FLAG,
+    "train.task_kwargs.map_residual": FLAG,
     "train.task_kwargs.map_hidden": whole(0, 2**16),
     "train.task_kwargs.words": NAMES,
     "train.task_kwargs.words_kwargs": BLOCK,

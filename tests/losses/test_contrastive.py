@@ -135,26 +135,31 @@ assert mesh.size == 8
 rng = np.random.default_rng(0)
 queries, keys = rng.normal(0, 1, (2, 32, 5)).astype(np.float32)
 groups, where, share = rng.integers(0, 20, 32), rng.random(32) < 0.8, rng.random(32).astype(np.float32)
-bank = {"bank": rng.normal(0, 1, (11, 5)).astype(np.float32), "bank_where": rng.random((32, 11)) < 0.8}
+bank, counts = rng.normal(0, 1, (16, 5)).astype(np.float32), rng.random((32, 16)) < 0.8
 for loss, numbers, kwargs in [
         (contrastive.softmax, {"scale": 7.0}, {}),
         (contrastive.softmax, {"scale": 7.0}, {"symmetric": False}),
-        (contrastive.softmax, {"scale": 7.0}, {"symmetric": False, **bank}),
+        (contrastive.softmax, {"scale": 7.0}, {"symmetric": False, "bank": True}),
         (contrastive.sigmoid, {"scale": 5.0, "bias": -3.0}, {})]:
-    def run(q, k, groups, where, share, numbers):
-        out = loss(q, k, groups=groups, where=where, **numbers, **kwargs)
+    banked = kwargs.pop("bank", False)
+    def run(q, k, groups, where, share, bank, counts, numbers):
+        more = {"bank": bank, "bank_where": counts} if banked else {}
+        out = loss(q, k, groups=groups, where=where, **numbers, **kwargs, **more)
         return (share * out).sum(), out
     def run_in_mesh(*args):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return run(*args)
-    args = queries, keys, groups, where, share
-    one = jax.jit(jax.value_and_grad(run, (0, 1, 5), has_aux=True))(*args, numbers)
+    args = queries, keys, groups, where, share, bank, counts
+    one = jax.jit(jax.value_and_grad(run, (0, 1, 7), has_aux=True))(*args, numbers)
     rows = sharding.batch_sharding(mesh)
-    eight = jax.jit(jax.value_and_grad(run_in_mesh, (0, 1, 5), has_aux=True),
-                    in_shardings=(*[rows] * 5, sharding.replicated(mesh)))
+    eight = jax.jit(jax.value_and_grad(run_in_mesh, (0, 1, 7), has_aux=True),
+                    in_shardings=(*[rows] * 7, sharding.replicated(mesh)))
     text = eight.lower(*args, numbers).compile().as_text()
-    assert "collective-permute" in text and "f32[32,32]" not in text and "all-gather" not in text, "not chunked"
+    assert "collective-permute" in text and "f32[32,32]" not in text, "not chunked"
+    assert ("all-gather" in text) == banked, "a bank, and nothing else, is whole on every device"
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), one, eight(*args, numbers))
+    if banked:
+        continue
     explicit = jax.jit(lambda q, k: loss(q, k, groups=groups, where=where, mesh=mesh, **numbers, **kwargs))(*args[:2])
     np.testing.assert_allclose(explicit, one[0][1], rtol=2e-5, atol=1e-6)
 print("equal")

@@ -125,8 +125,8 @@ def test_a_map_between_equal_widths_starts_as_the_identity():
     np.testing.assert_array_equal(head(width)["kernel"], np.eye(width))
     batch = {**tiny_batch(), "picture": np.zeros((8, width), np.float32)}
     found = []
-    for hidden in (0, 4):  # a perceptron corrects the vector, and starts by correcting nothing
-        task = made(regression_weight=1.0, map_hidden=hidden)
+    for hidden in (0, 4):  # a perceptron that is added starts by adding nothing
+        task = made(regression_weight=1.0, map_hidden=hidden, map_residual=hidden > 0)
         params = task.init(jax.random.key(0), batch)
         assert hidden == 0 or not params["head_compatible"]["out"]["kernel"].any()
         found.append(task.predict_fns["embed_image"](params, batch)["embedding"])
@@ -136,6 +136,14 @@ def test_a_map_between_equal_widths_starts_as_the_identity():
 def test_what_cannot_be_is_refused():
     with pytest.raises(InputError, match="are all 0: nothing to learn"):
         made()
+    with pytest.raises(InputError, match="bank is 9, and only contrast_weight and rank_weight compare with it"):
+        made(regression_weight=1.0, bank=9)
+    with pytest.raises(InputError, match="set map_hidden as well"):
+        made(regression_weight=1.0, map_residual=True)
+    with pytest.raises(InputError, match=f"which has .* numbers, and the gallery's have {DIM}"):
+        made(regression_weight=1.0, map_hidden=4, map_residual=True).init(
+            jax.random.key(0), {**tiny_batch(), "picture": GALLERY}
+        )
     with pytest.raises(InputError, match="regression: there is no 'l2'"):
         made(regression="l2", regression_weight=1.0)
     config = tiny_config().train
@@ -173,7 +181,9 @@ def test_a_query_network_searches_the_gallery_of_another_run(tmp_path):
     examples, info = inference.examples(config, catalog, folder)
     images = [catalog.train.images[row] for row in range(3)]
     np.testing.assert_allclose(examples.columns["picture"][:3], gallery.embed(images), atol=1e-4)
-    assert examples.beside["bank"].batch_size == 9
+    bank = examples.beside["bank"]  # rows of both are those of train, so that a picture's own vector can be left out
+    np.testing.assert_array_equal(bank.columns["picture"], examples.columns["picture"])
+    assert bank.batch_size == 9
     frozen, loss = info.frozen
     assert loss == "softmax" and set(frozen) == {"titles", "category"}
     np.testing.assert_array_equal(frozen["titles"]["kernel"], gallery.params["heads_titles"]["kernel"])
