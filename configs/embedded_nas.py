@@ -7,8 +7,8 @@
 The first trains the super-net, after the quickstart where that has not run yet; the second searches it; the third
 trains an architecture that the search has found, alone and from scratch.
 
-Hardware: two CPU cores, 30 minutes of one core for the super-net, two for a network alone.
-Expected: cross scores of 26 % on val within 1.5 MFLOP (docs/small_query.md).
+Hardware: two CPU cores, 30 minutes of one core for the super-net, three for a network alone.
+Expected: cross scores of 40 % on val within 1.5 MFLOP (docs/small_query.md).
 """
 
 from retrieval_jax.settings import arguments, compatible, quickstart
