@@ -180,11 +180,11 @@ def _plot(table: dict, gallery: dict, score: float, file: pathlib.Path) -> None:
             marker,
             label=pair,
         )
-    least, before = 2.6, {}  # lines of text apart, among networks of about one cost
+    gap, highest = 2.6, {}  # percent between two labels, and the last label of each cost, which others stand above
     for name, row in sorted(table.items(), key=lambda one: one[1]["M(q,g)"]):
-        at, height = round(3 * np.log10(row["flops"])), 100 * row["M(q,g)"]
-        before[at] = max(height, before.get(at, -least) + least)
-        axes.annotate(f"  {name}", (row["flops"] / 1e6, before[at]), va="center", fontsize=8)
+        column = round(3 * np.log10(row["flops"]))  # networks of about one cost
+        highest[column] = max(100 * row["M(q,g)"], highest.get(column, -gap) + gap)
+        axes.annotate(f"  {name}", (row["flops"] / 1e6, highest[column]), va="center", fontsize=8)
     axes.set(
         xscale="log",
         xlim=(None, 2.5 * gallery["flops"] / 1e6),
